@@ -1,0 +1,53 @@
+//! Every built-in bound with unit and reason, and how bounds relate.
+//!
+//! What users can set lies in the configuration; here is what holds whatever they set.
+
+use std::time::Duration;
+
+/// Most event loops (`--loops`): one a core is enough, and tables are sized by it.
+pub const LOOPS_MAX: u16 = 64;
+
+/// Bytes read from one connection in one turn, so that a fast publisher shares its loop.
+pub const READ_BUDGET_BYTES: usize = 256 * 1024;
+
+/// Bytes of publishes that one engine may hold which are not committed yet. Beyond it, the
+/// connections that publish to it are not read: TCP holds their publishers back.
+pub const ENGINE_UNCOMMITTED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes in one commit; a longer queue makes several. Bounds what a successor writes anew of a
+/// predecessor's last batch.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Messages in one commit (the reference's I/O batch is 1,024; ours only bounds latency).
+pub const BATCH_MESSAGES_MAX: usize = 16 * 1024;
+
+/// Most slices that one batch can begin in one channel; new epochs choose slice numbers above it.
+pub const SLICES_PER_BATCH_MAX: u64 = 1_000;
+
+/// Bytes of messages that one fetch gives.
+pub const FETCH_BYTES_MAX: usize = 512 * 1024;
+
+/// Messages that one fetch gives.
+pub const FETCH_MESSAGES_MAX: usize = 1_024;
+
+/// Bytes of recent messages that one engine keeps in memory over all its channels, so that
+/// subscribers who keep up need no read from the store.
+pub const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Messages waiting in one mailbox between loops, beyond which the sender's connections wait.
+pub const MAILBOX_LEN_MAX: usize = 64 * 1024;
+
+/// Redeliveries are sent this much early, so that one timer serves neighbours (spec protocol, 21).
+pub const REDELIVERY_SLACK: Duration = Duration::from_millis(15);
+
+/// How long a duplicate client ID's first holder has to answer (spec protocol, 6.2).
+pub const DUPLICATE_PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How soon a message handed over from a leaving queue member is redelivered (spec protocol, 11.1).
+pub const TRANSFER_REDELIVERY_DELAY: Duration = Duration::from_millis(100);
+
+/// How soon a client that pings in spite of failed heartbeats is asked again (spec protocol, 7.2).
+pub const PING_HEARTBEAT_DELAY: Duration = Duration::from_millis(1);
+
+/// The lease bound where stealing is switched off: a third of the default steal time.
+pub const STEAL_AFTER_DEFAULT: Duration = Duration::from_secs(5);

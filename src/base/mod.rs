@@ -1,0 +1,13 @@
+//! Words that every room shares; imports nothing of ours.
+
+pub mod channel_limits;
+pub mod deadlines;
+pub mod epoch;
+pub mod id;
+pub mod limits;
+pub mod placement;
+pub mod random;
+pub mod record;
+pub mod subject;
+pub mod time;
+pub mod world;

@@ -1,0 +1,110 @@
+//! What a legal subject is: tokens, wildcards, literal match.
+
+/// Whether `channel` is a legal literal channel name (spec protocol, 16.1).
+#[must_use]
+pub fn is_channel_name(channel: &[u8]) -> bool {
+    !channel.is_empty()
+        && !channel.iter().any(|byte| matches!(byte, b'/' | b'*' | b'>'))
+        && channel.split(|byte| *byte == b'.').all(|token| !token.is_empty())
+}
+
+/// Whether `pattern` is a channel name in which whole tokens may be `*`, and the last `>`.
+#[must_use]
+pub fn is_channel_pattern(pattern: &[u8]) -> bool {
+    if pattern.is_empty() || pattern.contains(&b'/') {
+        return false;
+    }
+    let token_count = pattern.split(|byte| *byte == b'.').count();
+    pattern.split(|byte| *byte == b'.').enumerate().all(|(index, token)| match token {
+        b"" => false,
+        b"*" => true,
+        b">" => index + 1 == token_count,
+        other => !other.iter().any(|byte| matches!(byte, b'*' | b'>')),
+    })
+}
+
+/// Whether `subject` is legal without wildcards: no empty token, no blank, no control byte.
+///
+/// `*` and `>` are ordinary bytes inside a longer token (spec core NATS, 3.1).
+#[must_use]
+pub fn is_literal(subject: &[u8]) -> bool {
+    is_valid(subject) && !has_wildcard(subject)
+}
+
+/// Whether `subject` is legal as a subscription: tokens are not empty, `>` is only the last one.
+#[must_use]
+pub fn is_valid(subject: &[u8]) -> bool {
+    if subject.is_empty() {
+        return false;
+    }
+    let mut full_wildcard_seen = false;
+    subject.split(|byte| *byte == b'.').all(|token| {
+        let legal = !token.is_empty()
+            && !full_wildcard_seen
+            && !token.iter().any(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0c));
+        full_wildcard_seen = token == b">";
+        legal
+    })
+}
+
+/// Whether one of its tokens is `*` or `>`.
+#[must_use]
+pub fn has_wildcard(subject: &[u8]) -> bool {
+    subject.split(|byte| *byte == b'.').any(|token| matches!(token, b"*" | b">"))
+}
+
+/// Whether `pattern`, which may have wildcards, matches the literal `subject`.
+#[must_use]
+pub fn matches(pattern: &[u8], subject: &[u8]) -> bool {
+    let mut subject_tokens = subject.split(|byte| *byte == b'.');
+    for token in pattern.split(|byte| *byte == b'.') {
+        match (token, subject_tokens.next()) {
+            (b">", Some(_)) => return true,
+            (_, None) => return false,
+            (b"*", Some(_)) => (),
+            (literal, Some(found)) if literal == found => (),
+            (_, Some(_)) => return false,
+        }
+    }
+    subject_tokens.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channel_names_are_literal_tokens_without_slashes() {
+        for legal in ["foo", "foo.bar", "a b", "foo\\"] {
+            assert!(is_channel_name(legal.as_bytes()), "{legal}");
+        }
+        for illegal in ["", ".", "..", "foo.", ".foo", "foo..bar", "a/b", "foo.*", "foo.>", "f*"] {
+            assert!(!is_channel_name(illegal.as_bytes()), "{illegal}");
+        }
+    }
+
+    #[test]
+    fn patterns_take_wildcards_as_whole_tokens() {
+        for legal in ["foo", "*", ">", "foo.*.bar", "foo.>"] {
+            assert!(is_channel_pattern(legal.as_bytes()), "{legal}");
+        }
+        for illegal in ["foo.>.bar", "foo*", "foo.b>", "foo.", "a/*"] {
+            assert!(!is_channel_pattern(illegal.as_bytes()), "{illegal}");
+        }
+    }
+
+    #[test]
+    fn wildcards_match_whole_tokens() {
+        for (pattern, subject, expected) in [
+            ("foo", "foo", true),
+            ("foo.*", "foo.bar", true),
+            ("foo.*", "foo.bar.baz", false),
+            ("foo.>", "foo.bar.baz", true),
+            ("foo.>", "foo", false),
+            ("*.bar", "foo.bar", true),
+            ("foo", "foo.bar", false),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), subject.as_bytes()), expected, "{pattern}");
+        }
+    }
+}

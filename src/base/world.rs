@@ -1,0 +1,40 @@
+//! The one place that reads the machine's clock and entropy; for shell only.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::base::time::{Instant, Now, WallTime};
+
+/// Both clocks, now.
+///
+/// # Panics
+/// When the kernel has no boot-time or real-time clock, which no supported system lacks.
+#[must_use]
+pub fn now() -> Now {
+    let wall = clock_gettime(ClockId::CLOCK_REALTIME).expect("every Linux has a real-time clock");
+    let wall_nanos = Duration::from(wall).as_nanos();
+    Now { at: instant(), wall: WallTime(i64::try_from(wall_nanos).unwrap_or(i64::MAX)) }
+}
+
+/// The boot-time clock, now. It goes on while the machine is suspended.
+///
+/// # Panics
+/// When the kernel has no boot-time clock, which no supported system lacks.
+#[must_use]
+pub fn instant() -> Instant {
+    let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every Linux has a boot-time clock");
+    Instant(u64::try_from(Duration::from(boot).as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// A seed from the machine's entropy.
+///
+/// # Errors
+/// When the entropy source cannot be read.
+pub fn entropy() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}

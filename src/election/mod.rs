@@ -1,0 +1,1 @@
+//! Member: the roles and their transitions, as logic

@@ -1,0 +1,148 @@
+//! Everything it can ask for (closed enum).
+
+use bytes::Bytes;
+
+use crate::base::id::{ChannelName, LoopIndex, Subject, Ticket};
+use crate::base::record::{Batch, FetchRequest};
+use crate::base::time::WallTime;
+use crate::engine::input::PeerMessage;
+
+/// One thing that the engine asks of the world; they are carried out in their order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Publish `payload` on `subject`.
+    Send {
+        /// Where to.
+        subject: Subject,
+        /// Where an answer should go. If nobody listens on `subject`, a request (one with a
+        /// reply) comes back as [`crate::engine::input::Input::NoResponders`].
+        reply: Option<Subject>,
+        /// What: one or two slices that make up one payload (a stored message, and what a
+        /// redelivery adds to it), so that stored bytes need not be copied.
+        payload: Payload,
+    },
+    /// From now on give this engine what is published on `subject` (wildcards allowed).
+    Listen {
+        /// The subject.
+        subject: Subject,
+        /// What is listened for.
+        interest: Interest,
+    },
+    /// No longer.
+    Unlisten {
+        /// The subject given with `Listen`.
+        subject: Subject,
+    },
+    /// Make this durable; answered with `Committed`. One is under way at a time.
+    Commit {
+        /// Its number.
+        ticket: Ticket,
+        /// What to write.
+        batch: Batch,
+    },
+    /// Read messages; answered with `Fetched`.
+    Fetch(FetchRequest),
+    /// Look a start time up; answered with `FoundTime`.
+    FindTime {
+        /// Its number.
+        ticket: Ticket,
+        /// Which channel.
+        channel: ChannelName,
+        /// The time.
+        at: WallTime,
+    },
+    /// Tell another engine.
+    Tell {
+        /// Which one.
+        to: LoopIndex,
+        /// What.
+        message: PeerMessage,
+    },
+    /// A line for the log, in the reference's words (spec protocol, section 23).
+    Log {
+        /// How important.
+        level: Level,
+        /// Without the `STREAM: ` prefix.
+        text: String,
+    },
+    /// This many bytes of publishes are no longer uncommitted (credits of back-pressure).
+    Credit {
+        /// Payload bytes of the `Publish` requests that were answered.
+        bytes: usize,
+    },
+    /// `Drain` is done: nothing is staged or under way any more.
+    Drained,
+}
+
+/// What an engine's interest is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Interest {
+    /// A request subject of the server: decoded where it arrives, then brought to the engine that
+    /// the request names.
+    Service(Service),
+    /// An inbox of this engine alone; the token comes back with each message.
+    Own(u64),
+}
+
+/// The request subjects of the server (spec protocol, 1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Service {
+    /// `<Discovery>`.
+    Connect,
+    /// `<Publish>.>`.
+    Publish,
+    /// `<Subscribe>`.
+    Subscribe,
+    /// `<Unsubscribe>`.
+    Unsubscribe,
+    /// `<SubClose>`.
+    SubscriptionClose,
+    /// `<Close>`.
+    Close,
+    /// `<Discovery>.pings`.
+    Ping,
+}
+
+/// The payload of one message: the concatenation of both parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payload {
+    /// Usually all of it.
+    pub head: Bytes,
+    /// What a redelivery appends; empty otherwise.
+    pub tail: Bytes,
+}
+
+impl Payload {
+    /// Bytes of both parts.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.head.len() + self.tail.len()
+    }
+
+    /// Whether both parts are empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(head: Bytes) -> Self {
+        Self { head, tail: Bytes::new() }
+    }
+}
+
+/// How important a line is; the reference's levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// `ERR`.
+    Error,
+    /// `WRN`.
+    Warning,
+    /// `INF` (the reference's notices too).
+    Info,
+    /// `DBG`.
+    Debug,
+    /// `TRC`.
+    Trace,
+}

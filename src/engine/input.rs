@@ -1,0 +1,107 @@
+//! Everything that can happen to the engine (closed enum).
+
+use crate::base::id::{ChannelName, Sequence};
+use crate::base::id::{ClientId, ConnectionId, LoopIndex, Subject, Ticket};
+use crate::base::record::ChannelState;
+use crate::base::record::{CommitReport, MessageRecord};
+use crate::engine::request::Request;
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A client's request, decoded where it arrived and brought to the engine that
+    /// [`crate::engine::request::Request::placement`] names.
+    Request {
+        /// What is asked.
+        request: Request,
+        /// Where the answer goes; `None` if the asker wants none.
+        reply: Option<Subject>,
+    },
+    /// A message on an inbox of this engine: an answer to a heartbeat or probe, or an ack.
+    Inbox {
+        /// What the engine gave with [`crate::engine::effect::Effect::Listen`].
+        token: u64,
+        /// The whole subject it came on.
+        subject: Subject,
+        /// Its payload.
+        payload: bytes::Bytes,
+    },
+    /// Nobody listens on the subject of a request that this engine sent with `reply`.
+    NoResponders {
+        /// The reply subject of that request.
+        reply: Subject,
+    },
+    /// Another engine of this process tells something.
+    Peer {
+        /// Which one.
+        from: LoopIndex,
+        /// What.
+        message: PeerMessage,
+    },
+    /// The commit of `ticket` is done and was checked against the fence.
+    Committed {
+        /// Of which commit.
+        ticket: Ticket,
+        /// How it ended.
+        report: CommitReport,
+    },
+    /// The answer to a fetch.
+    Fetched {
+        /// Of which fetch.
+        ticket: Ticket,
+        /// The messages, ascending; or the text of why they could not be read.
+        result: Result<Vec<MessageRecord>, String>,
+    },
+    /// The answer to a look-up by time.
+    FoundTime {
+        /// Of which look-up.
+        ticket: Ticket,
+        /// The sequence; or the text for the client.
+        result: Result<Sequence, String>,
+    },
+    /// The store removed messages by age or limits outside of a commit.
+    Trimmed {
+        /// Of which channel.
+        channel: ChannelName,
+        /// What is left.
+        state: ChannelState,
+    },
+    /// The turn's inputs are through: staged work goes out.
+    EndOfTurn,
+    /// A planned stop: stop taking publishes, hand over what is staged.
+    Drain,
+}
+
+/// What engines of one process tell each other. The order between two engines is kept.
+#[derive(Clone, Debug)]
+pub enum PeerMessage {
+    /// A client was registered; sent by its home engine after its record was committed. The
+    /// receiver answers with `ClientAddedSeen`; the connect request is answered after all did.
+    ClientAdded(ClientEntry),
+    /// See `ClientAdded`.
+    ClientAddedSeen(ClientId),
+    /// A client goes: the receiver refuses it from now on, removes its subscriptions, and answers
+    /// with `ClientRemovedSeen` after what it staged for that is committed.
+    ClientRemoved(ClientId),
+    /// See `ClientRemoved`.
+    ClientRemovedSeen(ClientId),
+    /// The client's heartbeats began to fail (true) or work again (false).
+    HeartbeatsFailing(ClientId, bool),
+    /// The client pinged in spite of failed heartbeats: its home asks it again soon.
+    PingedWhileFailing(ClientId),
+    /// To the keeper of the channel count (engine 0): may I create one more?
+    ChannelWanted(ChannelName),
+    /// The keeper's answer.
+    ChannelGranted(ChannelName, bool),
+    /// To the keeper: one less.
+    ChannelGone(ChannelName),
+}
+
+/// What every engine knows of each registered client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientEntry {
+    /// Its ID.
+    pub client: ClientId,
+    /// Its connection's ID; may be empty.
+    pub connection: ConnectionId,
+}

@@ -1,0 +1,170 @@
+//! The Store trait and its promises in prose; StoreError, Remedy.
+//!
+//! A store is opened under a fence (`base::epoch::Fence`) that `election` made. Opening gives the
+//! recovered state and one `Store` a loop; channels belong to loops by `base::placement`. Each `Store` is
+//! owned by one worker thread and may block. Together they promise:
+//!
+//! - When `commit` returns `Ok` for a durable batch, everything in it that was not refused is
+//!   synced, and the fence was still held after the sync (P1, P2).
+//! - What one channel's part of a batch could not keep is kept not at all, and reported as refused
+//!   with the text for clients; the other channels of the batch are not touched by it (P9).
+//! - `Err` means that nothing of the batch may be answered for, now or later.
+//! - Writes of a process whose epoch was superseded change nothing that the successor reads (P3).
+//! - Reads see everything committed, and give the stored bytes.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::epoch::{Epoch, FenceError};
+use crate::base::id::{ChannelName, Sequence};
+use crate::base::record::{
+    Batch, ChannelState, CommitReport, FetchRequest, MessageRecord, RecoveredState,
+};
+use crate::base::time::{Now, WallTime};
+
+/// One share of a store: the channels of one loop.
+pub trait Store: Send {
+    /// Writes `batch`, syncs it if it is durable, and checks the fence.
+    ///
+    /// # Errors
+    /// See [`StoreError::remedy`]: nothing of the batch may be answered for.
+    fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, StoreError>;
+
+    /// Messages from `request.from` on that exist, ascending, within the request's budget; empty
+    /// if there is none. Gaps are passed over.
+    ///
+    /// # Errors
+    /// When the channel cannot be read; the text goes to the log, and delivery stops.
+    fn fetch(&mut self, request: &FetchRequest) -> Result<Vec<MessageRecord>, StoreError>;
+
+    /// The sequence that a start at `at` means (spec stores, 2.3, `GetSequenceFromTimestamp`).
+    ///
+    /// # Errors
+    /// When the channel cannot be read.
+    fn find_time(&mut self, channel: &ChannelName, at: WallTime) -> Result<Sequence, StoreError>;
+
+    /// Does what is due at `now`: expiry by age, periodic sync, compaction, closing idle files.
+    ///
+    /// # Errors
+    /// As `commit`.
+    fn maintain(&mut self, now: Now) -> Result<Maintained, StoreError>;
+
+    /// Writes and syncs everything that is held back. The lease is released only after it.
+    ///
+    /// # Errors
+    /// As `commit`.
+    fn close(&mut self) -> Result<(), StoreError>;
+}
+
+/// What `maintain` did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// Channels whose messages were removed, with what is left.
+    pub trimmed: Vec<(ChannelName, ChannelState)>,
+    /// How long from now until there may be something to do again; `None` = only after a commit.
+    pub next_in: Option<Duration>,
+}
+
+/// What opening a store gives.
+pub struct Opened {
+    /// Everything that was found.
+    pub recovered: RecoveredState,
+    /// One share a loop, in the order of the loops.
+    pub shares: Vec<Box<dyn Store>>,
+    /// Lines for the operator about what was repaired, adopted or set aside.
+    pub notices: Vec<Notice>,
+}
+
+/// Something that the operator should know of a store that was opened all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// True for what deserves a warning or an error line.
+    pub is_warning: bool,
+    /// The line.
+    pub text: String,
+}
+
+/// What was being done when the environment failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Opening or creating.
+    Open,
+    /// Reading.
+    Read,
+    /// Writing at the end.
+    Append,
+    /// Making durable.
+    Sync,
+    /// Renaming or removing.
+    Replace,
+}
+
+/// What went wrong in a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// This process no longer may write.
+    #[error(transparent)]
+    Fenced(#[from] FenceError),
+    /// The file system said no.
+    #[error("{text}")]
+    Io {
+        /// What we did.
+        action: Action,
+        /// On what.
+        path: PathBuf,
+        /// The whole line, in the reference's words where it has some.
+        text: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// What lies in the store is not what it should be; the text says what, where, and what to do.
+    #[error("{0}")]
+    Corrupt(String),
+    /// Options or the store's kind do not allow this; the text is the reference's.
+    #[error("{0}")]
+    Unusable(String),
+    /// The file has another length than we left it with: somebody else writes here.
+    #[error(
+        "{path}: expected {expected} bytes, found {found}: another process writes to this store"
+    )]
+    Intruder {
+        /// Which file.
+        path: PathBuf,
+        /// The length that we left.
+        expected: u64,
+        /// The length that we found.
+        found: u64,
+    },
+}
+
+/// What the server does next. Decided here and nowhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Refuse this, keep serving; it may pass (a full disk: the standby has the same one).
+    Refuse,
+    /// Stop answering, go back to standby.
+    StepDown,
+    /// The store cannot be served by anybody until a person acts.
+    Stop,
+}
+
+impl StoreError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Fenced(_) | Self::Intruder { .. } => Remedy::StepDown,
+            Self::Corrupt(_) | Self::Unusable(_) => Remedy::Stop,
+            Self::Io { action, source, .. } => match (action, source.kind()) {
+                (_, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Remedy::Refuse,
+                (Action::Read, _) => Remedy::Refuse,
+                // The kernel may have dropped the dirty pages: a second sync could succeed
+                // without the data, so the standby must take over instead.
+                (Action::Sync | Action::Open | Action::Append | Action::Replace, _) => {
+                    Remedy::StepDown
+                }
+            },
+        }
+    }
+}
