@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod broker;
+pub mod config;
 pub mod engine;
 pub mod net;
 pub mod proto;
