@@ -3,7 +3,20 @@
 //! Nothing here reads a file, the environment or the machine by itself: what flags and files say
 //! comes in through `options::load`, with a [`World`] that reads for it.
 
+pub mod auth_keys;
+pub mod checks;
+pub mod core_keys;
 pub mod defaults;
+pub mod draft;
+pub mod file;
+pub mod flag_table;
+pub mod flags;
+pub mod go;
+pub mod options;
+pub mod route;
+pub mod streaming_keys;
+pub mod tls_keys;
+pub mod tree;
 
 use std::collections::BTreeSet;
 use std::io;
