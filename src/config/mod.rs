@@ -4,6 +4,7 @@
 //! comes in through `options::load`, with a [`World`] that reads for it.
 
 pub mod auth_keys;
+pub mod banner;
 pub mod checks;
 pub mod core_keys;
 pub mod defaults;
