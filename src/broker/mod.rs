@@ -4,6 +4,8 @@
 //! changes of interest travel between brokers as [`Mail`]. A broker owns the outbox of each of
 //! its sessions; the reactor owns the sockets and moves bytes between both.
 
+pub mod snapshot;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
