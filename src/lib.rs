@@ -2,7 +2,9 @@
 
 pub mod base;
 pub mod broker;
+pub mod client;
 pub mod engine;
 pub mod net;
 pub mod proto;
 pub mod store;
+pub mod wire;
