@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod broker;
+pub mod cli;
 pub mod client;
 pub mod engine;
 pub mod net;
