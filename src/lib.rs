@@ -5,6 +5,7 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod engine;
+pub mod monitor;
 pub mod net;
 pub mod proto;
 pub mod store;
