@@ -1,6 +1,9 @@
 //! One file a command; which one is meant, by the name of the executable or the first word
 
+pub mod connection;
+pub mod publish;
 pub mod serve;
+pub mod subscribe;
 
 use std::ffi::OsString;
 use std::path::Path;

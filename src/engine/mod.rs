@@ -3,6 +3,7 @@
 pub mod effect;
 pub mod input;
 pub mod request;
+pub mod snapshot;
 
 use std::time::Duration;
 
@@ -33,6 +34,10 @@ pub struct Settings {
     pub inbox_len_max: usize,
     /// Whether subscription ids are unique in the whole store (SQL) and not just in the channel.
     pub subscription_ids_store_wide: bool,
+    /// Whether debug lines are logged; without it they are not even made.
+    pub debug: bool,
+    /// Whether trace lines are logged.
+    pub trace: bool,
 }
 
 /// What one engine starts from.
@@ -79,6 +84,12 @@ impl Engine {
     /// When [`Engine::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
+        unimplemented!()
+    }
+
+    /// What the engine knows now, for monitoring.
+    #[must_use]
+    pub fn snapshot(&self) -> snapshot::Snapshot {
         unimplemented!()
     }
 
