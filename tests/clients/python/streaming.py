@@ -14,6 +14,10 @@ from harness import PATIENCE, run_checks
 CLUSTER_ID = "test-cluster"
 
 
+async def on_nats_error(_error):
+    """A killed server is no news here; without this the client prints a trace for each attempt."""
+
+
 class Connection:
     """A streaming client with the NATS connection under it."""
 
@@ -24,6 +28,7 @@ class Connection:
             loop=asyncio.get_running_loop(),
             max_reconnect_attempts=-1,
             reconnect_time_wait=0.05,
+            error_cb=on_nats_error,
         )
         self.stan = Stan()
         await self.stan.connect(CLUSTER_ID, client_id, nats=self.nats, **options)
