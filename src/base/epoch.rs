@@ -1,4 +1,4 @@
-//! The fencing number: only grows; a writer's epoch against the one found; how long a lease is good.
+//! The fencing number: only grows; a writer's epoch against the one found; the lease bound.
 
 use std::fmt;
 use std::io;
