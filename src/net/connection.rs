@@ -536,3 +536,6 @@ fn recycle(mut slices: Vec<IoSlice<'_>>) -> Vec<IoSlice<'static>> {
     slices.clear();
     slices.into_iter().map(|_| unreachable!("it was cleared")).collect()
 }
+
+#[cfg(test)]
+mod tests;

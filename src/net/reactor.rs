@@ -592,7 +592,12 @@ impl<D: Driver> Reactor<D> {
                     self.resume_paused();
                 }
             }
-            Outcome::EngineGone => self.broker.engine_gone(),
+            Outcome::EngineGone => {
+                self.broker.engine_gone();
+                // Nothing waits for its lease or its credit any more.
+                self.retry_leaseless();
+                self.resume_paused();
+            }
         }
     }
 

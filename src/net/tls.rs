@@ -413,3 +413,6 @@ impl Layer {
 fn broken(error: rustls::Error) -> Broken {
     Broken(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,7 @@ impl<D: Driver> Reactor<D> {
         self.drain_effects();
     }
 
-    fn retry_leaseless(&mut self) {
+    pub(super) fn retry_leaseless(&mut self) {
         for place in mem::take(&mut self.leaseless) {
             if let Some(connection) = self.table.get_mut(place) {
                 connection.notes.awaits_lease = false;
