@@ -15,14 +15,12 @@ use crate::base::limits::READ_BUDGET_BYTES;
 use crate::base::world;
 use crate::broker::outbox::Outbox;
 use crate::broker::{ConnectionKind, TlsPeer};
-use crate::net::tls::{Broken, Layer, Serving};
+use crate::net::tls::{Broken, Layer};
 
 /// Unhandled input up to this length is copied out of the shared block that it would hold.
 const COPIED_INPUT_MAX: usize = 8 * 1024;
 /// Bytes of a shared block that input of many connections is put in, one after the other.
 const ARENA_BYTES: usize = 64 * 1024;
-/// The first byte of every TLS handshake.
-const TLS_HANDSHAKE: u8 = 0x16;
 
 /// What a reactor reads with: one chunk for all its connections, which none of them keeps.
 #[derive(Debug)]
@@ -40,9 +38,10 @@ impl Default for ReadPool {
     }
 }
 
-/// Puts `bytes` behind what `input` holds, in the shared block unless that is much.
+/// Puts `bytes` behind what `input` holds: in the shared block, unless that is much or the session
+/// has made room for a message whose length it knows.
 fn gather(arena: &mut BytesMut, input: &mut BytesMut, bytes: &[u8]) {
-    if COPIED_INPUT_MAX < input.len() {
+    if COPIED_INPUT_MAX < input.len() || has_room(input) {
         input.extend_from_slice(bytes);
         return;
     }
@@ -50,6 +49,10 @@ fn gather(arena: &mut BytesMut, input: &mut BytesMut, bytes: &[u8]) {
     arena.extend_from_slice(input);
     arena.extend_from_slice(bytes);
     *input = arena.split();
+}
+
+fn has_room(input: &BytesMut) -> bool {
+    COPIED_INPUT_MAX < input.capacity() - input.len()
 }
 
 /// What a read turn came to.
@@ -84,8 +87,6 @@ pub enum End {
 pub enum Wrote {
     /// Nothing waits any more.
     All,
-    /// The greeting is out: from now on there may be TLS.
-    Greeted,
     /// There is more, and the socket may have room for it.
     More,
     /// The socket is full; an event will come.
@@ -103,10 +104,6 @@ enum Stage {
     Connecting,
     /// Nothing.
     Plain,
-    /// What waits now (INFO) goes out plain, then TLS begins.
-    Greeting(Serving),
-    /// The first byte of the peer tells whether it speaks TLS.
-    Sniffing(Serving),
     /// TLS.
     Tls(Box<Layer>),
 }
@@ -254,38 +251,19 @@ impl Connection {
         }
     }
 
-    /// TLS begins as soon as what waits now is written.
-    pub fn greet_then_serve(&mut self, serving: Serving) {
-        self.stage = Stage::Greeting(serving);
-    }
-
-    /// TLS begins at once.
+    /// TLS begins; bytes that came early belong to its handshake.
     pub fn wrap(&mut self, layer: Layer) {
         self.stage = Stage::Tls(Box::new(layer));
+        let early = mem::take(&mut self.input);
+        if let Err(end) = self.receive(&mut BytesMut::new(), &early) {
+            self.ended = Some(end);
+        }
     }
 
-    /// Whether a handshake is still to be done (or, with `allow_non_tls`, may be).
+    /// Whether a handshake is to be done first.
     #[must_use]
     pub fn is_handshaking(&self) -> bool {
-        match &self.stage {
-            Stage::Connecting | Stage::Plain => false,
-            Stage::Greeting(_) | Stage::Sniffing(_) => true,
-            Stage::Tls(layer) => !layer.is_established(),
-        }
-    }
-
-    /// The time for a handshake is over: who said nothing at all may go on without TLS where
-    /// that is allowed. False if the connection has to go.
-    #[must_use]
-    pub fn give_up_handshake(&mut self) -> bool {
-        if !self.is_handshaking() {
-            return true;
-        }
-        if let Stage::Sniffing(_) = self.stage {
-            self.stage = Stage::Plain;
-            return true;
-        }
-        false
+        matches!(&self.stage, Stage::Tls(layer) if !layer.is_established())
     }
 
     /// Who the peer is, once, when the handshake is done.
@@ -303,9 +281,9 @@ impl Connection {
     /// Whether a read may bring something, and the session would take it.
     #[must_use]
     pub fn can_read(&self) -> bool {
-        let is_deaf = matches!(self.stage, Stage::Connecting | Stage::Greeting(_));
         let Notes { is_paused, closing, .. } = self.notes;
-        self.is_readable && !is_deaf && !is_paused && closing.is_none() && self.ended.is_none()
+        let is_heard = !is_paused && closing.is_none() && self.ended.is_none();
+        self.is_readable && is_heard && !self.is_connecting()
     }
 
     /// Whether a write may succeed.
@@ -346,15 +324,6 @@ impl Connection {
 
     /// Takes in what the socket gave.
     fn receive(&mut self, arena: &mut BytesMut, bytes: &[u8]) -> Result<(), End> {
-        if let Stage::Sniffing(serving) = &self.stage {
-            self.stage = match bytes.first() {
-                Some(&TLS_HANDSHAKE) => {
-                    Stage::Tls(Box::new(Layer::serve(serving).map_err(End::Tls)?))
-                }
-                Some(_) => Stage::Plain,
-                None => return Ok(()),
-            };
-        }
         let Stage::Tls(layer) = &mut self.stage else {
             gather(arena, &mut self.input, bytes);
             return Ok(());
@@ -370,7 +339,7 @@ impl Connection {
     pub fn shrink_input(&mut self) {
         if self.input.is_empty() {
             self.input = BytesMut::new();
-        } else if self.input.len() <= COPIED_INPUT_MAX {
+        } else if self.input.len() <= COPIED_INPUT_MAX && !has_room(&self.input) {
             self.input = BytesMut::from(&self.input[..]);
         }
     }
@@ -386,31 +355,10 @@ impl Connection {
         scratch: &mut Vec<IoSlice<'static>>,
     ) -> io::Result<Wrote> {
         match &mut self.stage {
-            Stage::Connecting | Stage::Sniffing(_) => Ok(Wrote::AwaitsPeer),
+            Stage::Connecting => Ok(Wrote::AwaitsPeer),
             Stage::Plain => self.write_plain(outbox, lease, scratch),
-            Stage::Greeting(_) => {
-                let wrote = self.write_plain(outbox, lease, scratch)?;
-                if wrote == Wrote::All { self.end_greeting() } else { Ok(wrote) }
-            }
             Stage::Tls(_) => self.write_sealed(outbox, lease, scratch),
         }
-    }
-
-    /// The greeting is out: whatever came early belongs to the handshake.
-    fn end_greeting(&mut self) -> io::Result<Wrote> {
-        let Stage::Greeting(serving) = mem::replace(&mut self.stage, Stage::Plain) else {
-            unreachable!("only a greeting ends");
-        };
-        self.stage = if serving.allow_non_tls {
-            Stage::Sniffing(serving)
-        } else {
-            Stage::Tls(Box::new(Layer::serve(&serving).map_err(io::Error::other)?))
-        };
-        let early = mem::take(&mut self.input);
-        if let Err(end) = self.receive(&mut BytesMut::new(), &early) {
-            self.ended = Some(end);
-        }
-        Ok(Wrote::Greeted)
     }
 
     fn write_plain(

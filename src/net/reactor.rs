@@ -39,7 +39,7 @@ use crate::net::dial::{Found, Resolver, Target};
 use crate::net::driver::{Driver, Outcome};
 use crate::net::listener::Listener;
 use crate::net::mailbox::{Receiver, Sender};
-use crate::net::tls::{Dialling, Serving};
+use crate::net::tls::{Dialling, Layer, Serving};
 use crate::net::token::{self, Place, Table};
 
 /// Events taken in one turn; what is beyond waits in the kernel.
@@ -179,7 +179,7 @@ impl Port {
 enum Timer {
     /// A connection is to be made until then.
     Dial(Place),
-    /// A handshake is to be done until then.
+    /// The handshake of a route, whose session is not open yet, is to be done until then.
     Handshake(Place),
     /// What waited for a full socket is to be written until then.
     Write(Place),
@@ -523,17 +523,28 @@ impl<D: Driver> Reactor<D> {
         }
     }
 
-    /// The session asked for TLS; what is left of its input begins the handshake.
+    /// The session asked for TLS; what is left of its input begins the handshake. The broker
+    /// minds how long that takes.
     fn start_tls(&mut self, place: Place) {
-        let (Some(serving), Some(connection)) =
-            (self.rules.client_tls.clone(), self.table.get_mut(place))
+        let session = self.session(place);
+        let is_greeted = self.broker.outbox(session).is_none_or(|outbox| outbox.is_empty());
+        let (Some(serving), Some(connection)) = (&self.rules.client_tls, self.table.get_mut(place))
         else {
-            self.begin_close(place, "TLS Handshake Failure");
+            self.finish(place, TLS_FAILURE);
             return;
         };
-        self.timers.arm(Timer::Handshake(place), self.now.at + serving.timeout);
-        connection.greet_then_serve(serving);
-        self.mark_unsent(place);
+        match Layer::serve(serving) {
+            // Who begins before it read INFO would find the rest of INFO inside its handshake.
+            Ok(layer) if is_greeted => {
+                connection.wrap(layer);
+                self.mark_arrived(place);
+            }
+            Ok(_) => self.finish(place, TLS_FAILURE),
+            Err(broken) => {
+                log::error!("{} - TLS handshake error: {broken}", connection.peer);
+                self.finish(place, TLS_FAILURE);
+            }
+        }
     }
 
     fn on_ended(&mut self, place: Place, end: &End) {
@@ -546,7 +557,7 @@ impl<D: Driver> Reactor<D> {
             End::Failed(_) => self.finish(place, "Read Error"),
             End::Tls(broken) if connection.is_handshaking() => {
                 log::error!("{} - TLS handshake error: {broken}", connection.peer);
-                self.finish(place, "TLS Handshake Failure");
+                self.finish(place, TLS_FAILURE);
             }
             End::Tls(_) => self.finish(place, "Read Error"),
         }
@@ -650,3 +661,5 @@ impl<D: Driver> Reactor<D> {
 
 /// The reason where the broker asked for the end, and so knows better.
 const CLOSED: &str = "Client Closed";
+/// The reason where a handshake failed.
+const TLS_FAILURE: &str = "TLS Handshake Failure";

@@ -96,8 +96,6 @@ pub struct Serving {
     config: Arc<ServerConfig>,
     /// How long a handshake may take.
     pub timeout: Duration,
-    /// Whether connections without TLS are welcome too (`allow_non_tls`).
-    pub allow_non_tls: bool,
 }
 
 /// TLS of the routes that we open.
@@ -141,14 +139,7 @@ impl Serving {
         // Nobody resumes NATS connections often enough to pay for a cache of their sessions.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), timeout, allow_non_tls: false })
-    }
-
-    /// The same, for connections without TLS too.
-    #[must_use]
-    pub fn allowing_non_tls(mut self) -> Self {
-        self.allow_non_tls = true;
-        self
+        Ok(Self { config: Arc::new(config), timeout })
     }
 }
 

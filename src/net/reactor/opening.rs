@@ -15,7 +15,7 @@ use crate::net::connection::Connection;
 use crate::net::dial::{self, Found, Query, Target};
 use crate::net::driver::Driver;
 use crate::net::listener::Accepted;
-use crate::net::reactor::{Control, Mail, Reactor, Route, Timer};
+use crate::net::reactor::{Control, Mail, Reactor, Route, TLS_FAILURE, Timer};
 use crate::net::tls::{Broken, Layer};
 use crate::net::token::Place;
 
@@ -70,9 +70,8 @@ impl<D: Driver> Reactor<D> {
             return;
         };
         match kind {
-            ConnectionKind::Client => self.greet_client(place),
             ConnectionKind::RouteAccepted => self.greet_route(place),
-            ConnectionKind::RouteSolicited { .. } => self.open(place),
+            ConnectionKind::Client | ConnectionKind::RouteSolicited { .. } => self.open(place),
         }
     }
 
@@ -96,17 +95,6 @@ impl<D: Driver> Reactor<D> {
         Some(place)
     }
 
-    /// A client reads INFO before anything else, also before TLS.
-    fn greet_client(&mut self, place: Place) {
-        if let Some(serving) = self.rules.client_tls.clone()
-            && let Some(connection) = self.table.get_mut(place)
-        {
-            self.timers.arm(Timer::Handshake(place), self.now.at + serving.timeout);
-            connection.greet_then_serve(serving);
-        }
-        self.open(place);
-    }
-
     /// A route begins with TLS at once, and with INFO inside it.
     fn greet_route(&mut self, place: Place) {
         let Some(serving) = self.rules.route_tls.clone() else {
@@ -128,7 +116,7 @@ impl<D: Driver> Reactor<D> {
             }
             Err(broken) => {
                 log::error!("{} - TLS handshake error: {broken}", connection.peer);
-                self.finish(place, "TLS Handshake Failure");
+                self.finish(place, TLS_FAILURE);
             }
         }
     }

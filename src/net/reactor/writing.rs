@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::broker::ConnectionKind;
 use crate::net::connection::{Deadline, Wrote};
 use crate::net::driver::Driver;
-use crate::net::reactor::{Reactor, Timer};
+use crate::net::reactor::{Reactor, TLS_FAILURE, Timer};
 use crate::net::token::Place;
 
 /// How long a connection that is being closed may take for what waits (spec core NATS, 1.2).
@@ -79,13 +79,11 @@ impl<D: Driver> Reactor<D> {
         };
         let closing = connection.notes.closing;
         match wrote {
-            Wrote::All | Wrote::Greeted | Wrote::AwaitsPeer if closing.is_some() => {
+            Wrote::All | Wrote::AwaitsPeer if closing.is_some() => {
                 self.finish(place, closing.unwrap_or_default());
                 return;
             }
             Wrote::All | Wrote::AwaitsPeer | Wrote::Blocked => (),
-            // What came early belongs to the handshake, or needed none.
-            Wrote::Greeted => self.mark_arrived(place),
             Wrote::More => self.mark_unsent(place),
             Wrote::AwaitsLease => {
                 if !mem::replace(&mut connection.notes.awaits_lease, true) {
@@ -157,12 +155,10 @@ impl<D: Driver> Reactor<D> {
         let Some(connection) = self.table.get_mut(place) else {
             return;
         };
-        if connection.give_up_handshake() {
-            self.mark_unsent(place);
-            return;
+        if connection.is_handshaking() {
+            log::error!("{} - TLS handshake timeout", connection.peer);
+            self.finish(place, TLS_FAILURE);
         }
-        log::error!("{} - TLS handshake timeout", connection.peer);
-        self.finish(place, "TLS Handshake Failure");
     }
 
     /// A route that takes at least something keeps its connection; a client has to take all that
