@@ -149,53 +149,6 @@ pub struct Notes {
     pub is_paused: bool,
     /// It is to be closed when its outbox is written.
     pub closing: Option<&'static str>,
-    /// Bytes that must be written until the write deadline; see [`Notes::after_write`].
-    pub goal: Option<Goal>,
-}
-
-/// What a full socket has to take before its deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Goal {
-    /// Bytes still to go.
-    pub left: usize,
-    /// Whether any went since the deadline was set.
-    pub has_moved: bool,
-}
-
-/// What a write turn means for the write deadline.
-#[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deadline {
-    /// Stays as it is.
-    Keep,
-    /// Counts from now.
-    Arm,
-    /// Nothing is late any more.
-    Cancel,
-}
-
-impl Notes {
-    /// After a write turn that took `taken` bytes and left `left` behind.
-    ///
-    /// Compat: as in the reference the deadline is for what waited when it was set. Pinned by
-    /// `a_write_deadline_is_for_what_waited_when_it_was_set`.
-    pub fn after_write(&mut self, is_late: bool, taken: usize, left: usize) -> Deadline {
-        match self.goal {
-            None if !is_late => return Deadline::Keep,
-            Some(_) if !is_late => {
-                self.goal = None;
-                return Deadline::Cancel;
-            }
-            Some(goal) if taken < goal.left => {
-                let has_moved = goal.has_moved || 0 < taken;
-                self.goal = Some(Goal { left: goal.left - taken, has_moved });
-                return Deadline::Keep;
-            }
-            None | Some(_) => (),
-        }
-        self.goal = Some(Goal { left: left.max(1), has_moved: false });
-        Deadline::Arm
-    }
 }
 
 impl Connection {
@@ -436,7 +389,14 @@ impl Connection {
         }
     }
 
-    /// Whether a handshake has something to say.
+    /// Whether encrypted bytes wait that only a valid lease lets out. They cannot be taken back:
+    /// when what an engine said must not leave any more, the connection has to go.
+    #[must_use]
+    pub fn holds_leased(&self) -> bool {
+        self.is_sealed_under_lease && self.has_sealed()
+    }
+
+    /// Whether encrypted bytes wait for the socket.
     #[must_use]
     pub fn has_sealed(&self) -> bool {
         matches!(&self.stage, Stage::Tls(layer) if layer.has_sealed())

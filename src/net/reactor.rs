@@ -122,8 +122,6 @@ pub struct Rules {
     /// The host name that a route's certificate is verified against where its URL has only an
     /// address: the first host name among the configured routes.
     pub dial_tls_name: Option<String>,
-    /// How long a full socket may take for what waits.
-    pub write_deadline: Duration,
 }
 
 /// The mailbox of a reactor, for other threads.
@@ -179,10 +177,8 @@ impl Port {
 enum Timer {
     /// A connection is to be made until then.
     Dial(Place),
-    /// The handshake of a route, whose session is not open yet, is to be done until then.
+    /// The handshake of a route is to be done until then.
     Handshake(Place),
-    /// What waited for a full socket is to be written until then.
-    Write(Place),
     /// A connection that is being closed has time until then.
     Flush(Place),
     /// Accepting works again, perhaps.
@@ -241,8 +237,6 @@ pub struct Reactor<D: Driver> {
     arrived: Vec<Place>,
     /// Connections with bytes to write.
     unsent: Vec<Place>,
-    /// Connections whose next bytes wait for an engine's credit.
-    paused: Vec<Place>,
     /// Connections whose next bytes wait for the lease.
     leaseless: Vec<Place>,
     timers: Deadlines<Timer>,
@@ -285,7 +279,6 @@ impl<D: Driver> Reactor<D> {
             ready: VecDeque::new(),
             arrived: Vec::new(),
             unsent: Vec::new(),
-            paused: Vec::new(),
             leaseless: Vec::new(),
             timers: Deadlines::default(),
             pool: ReadPool::default(),
@@ -473,7 +466,7 @@ impl<D: Driver> Reactor<D> {
             self.handle_input(place);
             self.drain_effects();
         }
-        // New ones came while these were handled only if pressure went down: a rare reallocation.
+        // New ones come while these are handled only if pressure goes down: a rare allocation.
         if self.arrived.is_empty() {
             self.arrived = arrived;
         }
@@ -488,7 +481,6 @@ impl<D: Driver> Reactor<D> {
         connection.notes.is_arrived = false;
         if let Some(peer) = connection.poll_established() {
             self.timers.cancel(&Timer::Handshake(place));
-            self.open(place);
             self.broker.tls_established(session, peer, self.now);
             self.mark_unsent(place);
         }
@@ -516,10 +508,9 @@ impl<D: Driver> Reactor<D> {
             }
             Flow::Paused => {
                 connection.notes.is_paused = true;
-                self.paused.push(place);
             }
             Flow::StartTls => self.start_tls(place),
-            Flow::Close => self.begin_close(place, "Client Closed"),
+            Flow::Close => self.begin_close(place, CLOSED),
         }
     }
 
@@ -552,8 +543,7 @@ impl<D: Driver> Reactor<D> {
             return;
         };
         match end {
-            End::Closed if connection.notes.is_open => self.begin_close(place, "Client Closed"),
-            End::Closed => self.finish(place, "Client Closed"),
+            End::Closed => self.begin_close(place, CLOSED),
             End::Failed(_) => self.finish(place, "Read Error"),
             End::Tls(broken) if connection.is_handshaking() => {
                 log::error!("{} - TLS handshake error: {broken}", connection.peer);
@@ -584,6 +574,7 @@ impl<D: Driver> Reactor<D> {
             Effect::Mail { to, mail } => self.send(to, Mail::Broker { from: self.home, mail }),
             Effect::Close { session, flush: true } => self.begin_close(session.into(), CLOSED),
             Effect::Close { session, flush: false } => self.finish(session.into(), CLOSED),
+            Effect::Resume { session } => self.resume(session.into()),
             Effect::Dial { url, is_explicit } => self.dial(url, is_explicit),
             Effect::Log { level, text } => log::log!(level, "{text}"),
         }
@@ -597,17 +588,10 @@ impl<D: Driver> Reactor<D> {
             Outcome::Listen { subject, interest } => self.broker.listen(&subject, interest),
             Outcome::Unlisten { subject, interest } => self.broker.unlisten(&subject, interest),
             Outcome::Mail { to, mail } => self.send(to, Mail::Driver(mail)),
-            Outcome::Pressure { engine, is_high } => {
-                self.broker.set_pressure(engine, is_high);
-                if !is_high {
-                    self.resume_paused();
-                }
-            }
+            Outcome::Pressure { engine, is_high } => self.broker.set_pressure(engine, is_high),
             Outcome::EngineGone => {
                 self.broker.engine_gone();
-                // Nothing waits for its lease or its credit any more.
-                self.retry_leaseless();
-                self.resume_paused();
+                self.on_engine_gone();
             }
         }
     }
@@ -619,13 +603,11 @@ impl<D: Driver> Reactor<D> {
         }
     }
 
-    fn resume_paused(&mut self) {
-        for place in mem::take(&mut self.paused) {
-            if let Some(connection) = self.table.get_mut(place) {
-                connection.notes.is_paused = false;
-                self.mark_arrived(place);
-                self.mark_ready(place);
-            }
+    fn resume(&mut self, place: Place) {
+        if let Some(connection) = self.table.get_mut(place) {
+            connection.notes.is_paused = false;
+            self.mark_arrived(place);
+            self.mark_ready(place);
         }
     }
 
@@ -663,3 +645,6 @@ impl<D: Driver> Reactor<D> {
 const CLOSED: &str = "Client Closed";
 /// The reason where a handshake failed.
 const TLS_FAILURE: &str = "TLS Handshake Failure";
+
+#[cfg(test)]
+mod tests;

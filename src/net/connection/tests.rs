@@ -130,25 +130,3 @@ fn a_small_rest_does_not_hold_the_block_that_others_share() {
     assert_eq!(&wire.connection.input[..], b"xxxxxxxxxx");
     assert!(wire.connection.input.capacity() < 100);
 }
-
-fn check_deadline(steps: &[(bool, usize, usize, Deadline)]) {
-    let mut notes = Notes::default();
-    for (index, (is_late, taken, left, expected)) in steps.iter().enumerate() {
-        assert_eq!(notes.after_write(*is_late, *taken, *left), *expected, "step {index}");
-    }
-}
-
-/// Goal: a peer that takes a little now and then is no excuse for ever.
-#[test]
-fn a_write_deadline_is_for_what_waited_when_it_was_set() {
-    check_deadline(&[
-        (false, 10, 0, Deadline::Keep),
-        (true, 0, 100, Deadline::Arm),
-        (true, 40, 200, Deadline::Keep),
-        (true, 59, 300, Deadline::Keep),
-        (true, 1, 500, Deadline::Arm),
-        (true, 499, 9, Deadline::Keep),
-        (false, 9, 0, Deadline::Cancel),
-        (false, 0, 0, Deadline::Keep),
-    ]);
-}

@@ -49,9 +49,13 @@ impl<D: Driver> Reactor<D> {
         }
     }
 
-    /// Gives a new connection to the loop whose turn it is.
+    /// Gives a new client to the loop whose turn it is; all routes belong to this one.
     fn place(&mut self, socket: TcpStream, peer: SocketAddr, kind: ConnectionKind) {
-        let home = self.next_home % self.peers.len().max(1);
+        if kind != ConnectionKind::Client {
+            self.adopt(socket, peer, kind);
+            return;
+        }
+        let home = self.next_home % self.peers.len();
         self.next_home = home + 1;
         if home == self.home.index() {
             self.adopt(socket, peer, kind);
@@ -69,9 +73,11 @@ impl<D: Driver> Reactor<D> {
         let Some(place) = self.register(Connection::new(socket, peer, kind.clone())) else {
             return;
         };
-        match kind {
-            ConnectionKind::RouteAccepted => self.greet_route(place),
-            ConnectionKind::Client | ConnectionKind::RouteSolicited { .. } => self.open(place),
+        self.open(place);
+        if kind == ConnectionKind::RouteAccepted
+            && let Some(serving) = self.rules.route_tls.clone()
+        {
+            self.wrap(place, Layer::serve(&serving), serving.timeout);
         }
     }
 
@@ -95,15 +101,7 @@ impl<D: Driver> Reactor<D> {
         Some(place)
     }
 
-    /// A route begins with TLS at once, and with INFO inside it.
-    fn greet_route(&mut self, place: Place) {
-        let Some(serving) = self.rules.route_tls.clone() else {
-            self.open(place);
-            return;
-        };
-        self.wrap(place, Layer::serve(&serving), serving.timeout);
-    }
-
+    /// A route begins with TLS at once; its session says nothing before that is done.
     fn wrap(&mut self, place: Place, layer: Result<Layer, Broken>, timeout: std::time::Duration) {
         let Some(connection) = self.table.get_mut(place) else {
             return;
@@ -140,7 +138,7 @@ impl<D: Driver> Reactor<D> {
             return;
         }
         let Some(target) = Target::parse(&url) else {
-            self.broker.dial_failed(&url, is_explicit, "invalid route URL", self.now);
+            self.broker.dial_failed(&url, "invalid route URL", self.now);
             return;
         };
         let literal = target.literal();
@@ -151,7 +149,7 @@ impl<D: Driver> Reactor<D> {
         }
         let mailbox = self.peers[self.home.index()].clone();
         let target = route.target.clone();
-        let failing = route.clone();
+        let url = route.url.clone();
         let answer = move |found| {
             // Nobody is left to be told when the loop has ended meanwhile.
             let _has_reader = mailbox.send(Mail::Control(Control::Found { route, found }));
@@ -160,7 +158,7 @@ impl<D: Driver> Reactor<D> {
         let answer = Box::new(answer);
         if !self.resolver.ask(Query { target, own_port: self.own_route_port, seed, answer }) {
             let why = "too many names wait to be looked up";
-            self.broker.dial_failed(&failing.url, failing.is_explicit, why, self.now);
+            self.broker.dial_failed(&url, why, self.now);
         }
     }
 
@@ -172,7 +170,7 @@ impl<D: Driver> Reactor<D> {
             Found::Address(address) => address,
             Found::Ourselves => return,
             Found::Nothing(why) => {
-                self.broker.dial_failed(&route.url, route.is_explicit, &why, self.now);
+                self.broker.dial_failed(&route.url, &why, self.now);
                 return;
             }
         };
@@ -199,9 +197,9 @@ impl<D: Driver> Reactor<D> {
         address: SocketAddr,
         error: &io::Error,
     ) {
-        if let ConnectionKind::RouteSolicited { url, is_explicit } = kind {
+        if let ConnectionKind::RouteSolicited { url, .. } = kind {
             let why = dial::failure_text(address, error);
-            self.broker.dial_failed(url, *is_explicit, &why, self.now);
+            self.broker.dial_failed(url, &why, self.now);
         }
     }
 
@@ -244,6 +242,7 @@ impl<D: Driver> Reactor<D> {
         let is_address = target.literal().is_some();
         let name = self.rules.dial_tls_name.as_ref().filter(|_| is_address);
         let layer = Layer::dial(&dialling, name.unwrap_or(&target.host));
+        self.open(place);
         self.wrap(place, layer, dialling.timeout);
     }
 }

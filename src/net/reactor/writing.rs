@@ -4,8 +4,7 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use crate::broker::ConnectionKind;
-use crate::net::connection::{Deadline, Wrote};
+use crate::net::connection::Wrote;
 use crate::net::driver::Driver;
 use crate::net::reactor::{Reactor, TLS_FAILURE, Timer};
 use crate::net::token::Place;
@@ -48,10 +47,8 @@ impl<D: Driver> Reactor<D> {
         if !connection.can_write() {
             return;
         }
-        let mut outbox = self.broker.outbox(session);
-        let len = outbox.as_ref().map_or(0, |outbox| outbox.len());
-        let wrote = connection.write_turn(outbox.as_deref_mut(), &self.lease, &mut self.slices);
-        let left = outbox.map_or(0, |outbox| outbox.len());
+        let outbox = self.broker.outbox(session);
+        let wrote = connection.write_turn(outbox, &self.lease, &mut self.slices);
         let wrote = match wrote {
             Ok(wrote) => wrote,
             Err(error) => {
@@ -60,16 +57,6 @@ impl<D: Driver> Reactor<D> {
                 return;
             }
         };
-        let is_late = wrote == Wrote::Blocked || connection.has_sealed();
-        match connection.notes.after_write(is_late, len - left, left) {
-            Deadline::Keep => (),
-            Deadline::Arm => {
-                self.timers.arm(Timer::Write(place), self.now.at + self.rules.write_deadline);
-            }
-            Deadline::Cancel => {
-                self.timers.cancel(&Timer::Write(place));
-            }
-        }
         self.after_write(place, wrote);
     }
 
@@ -105,7 +92,9 @@ impl<D: Driver> Reactor<D> {
         }
         if connection.notes.closing.is_none() {
             connection.notes.closing = Some(reason);
-            self.timers.arm(Timer::Flush(place), self.now.at + CLOSE_FLUSH_MAX);
+            if !self.is_stopping {
+                self.timers.arm(Timer::Flush(place), self.now.at + CLOSE_FLUSH_MAX);
+            }
         }
         self.mark_unsent(place);
     }
@@ -116,7 +105,7 @@ impl<D: Driver> Reactor<D> {
         let Some(mut connection) = self.table.remove(place) else {
             return;
         };
-        for timer in [Timer::Dial, Timer::Handshake, Timer::Write, Timer::Flush] {
+        for timer in [Timer::Dial, Timer::Handshake, Timer::Flush] {
             self.timers.cancel(&timer(place));
         }
         if !connection.is_connecting() {
@@ -124,8 +113,6 @@ impl<D: Driver> Reactor<D> {
         }
         if connection.notes.is_open {
             self.broker.closed(session, reason, self.now);
-        } else if let ConnectionKind::RouteSolicited { url, is_explicit } = &connection.kind {
-            self.broker.dial_failed(url, *is_explicit, reason, self.now);
         }
         self.is_pressed = true;
     }
@@ -136,7 +123,6 @@ impl<D: Driver> Reactor<D> {
                 self.give_up_dial(place, &io::Error::from(io::ErrorKind::TimedOut));
             }
             Timer::Handshake(place) => self.on_handshake_late(place),
-            Timer::Write(place) => self.on_write_late(place),
             Timer::Flush(place) => {
                 let connection = self.table.get_mut(place);
                 let reason = connection.and_then(|connection| connection.notes.closing);
@@ -161,37 +147,26 @@ impl<D: Driver> Reactor<D> {
         }
     }
 
-    /// A route that takes at least something keeps its connection; a client has to take all that
-    /// waited (spec core NATS, 5.2).
-    fn on_write_late(&mut self, place: Place) {
-        let Some(connection) = self.table.get_mut(place) else {
-            return;
-        };
-        let has_moved = connection.notes.goal.take().is_some_and(|goal| goal.has_moved);
-        if has_moved && connection.kind != ConnectionKind::Client {
-            self.mark_unsent(place);
-            let again = self.now.at + self.rules.write_deadline;
-            self.timers.arm(Timer::Write(place), again);
-            if let Some(connection) = self.table.get_mut(place) {
-                // Whatever it takes until then counts.
-                let left = usize::MAX;
-                let goal = crate::net::connection::Goal { left, has_moved: false };
-                connection.notes.goal = Some(goal);
+    /// What the engine said and is not on a socket stays here. The broker has taken it out of the
+    /// outboxes; what was encrypted already can only be kept back by an end of the connection.
+    pub(super) fn on_engine_gone(&mut self) {
+        for place in self.table.places() {
+            if self.table.get_mut(place).is_some_and(|connection| connection.holds_leased()) {
+                self.finish(place, "Write Error");
             }
-            return;
         }
-        self.finish(place, "Slow Consumer (Write Deadline)");
+        self.retry_leaseless();
     }
 
     pub(super) fn on_stop(&mut self, flush_for: Duration) {
         self.is_stopping = true;
         self.is_pressed = true;
         self.ports.clear();
+        // One bound for all takes the place of one for each.
         self.timers.arm(Timer::Stop, self.now.at + flush_for);
+        self.broker.shut_down(self.now);
         for place in self.table.places() {
             self.begin_close(place, "Server Shutdown");
-            // The bound for all takes the place of the one for each.
-            self.timers.cancel(&Timer::Flush(place));
         }
     }
 }
