@@ -168,11 +168,6 @@ impl Broker {
         unimplemented!()
     }
 
-    /// A connection that [`Effect::Dial`] asked for could not be made, for `reason`.
-    pub fn dial_failed(&mut self, _url: &str, _is_explicit: bool, _reason: &str, _now: Now) {
-        unimplemented!()
-    }
-
     /// Something from the broker of another loop.
     pub fn handle_mail(&mut self, _from: LoopIndex, _mail: Mail, _now: Now) {
         unimplemented!()
