@@ -406,4 +406,4 @@ fn broken(error: rustls::Error) -> Broken {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::net) mod tests;

@@ -318,3 +318,5 @@ fn stopping_writes_what_waits_and_closes_the_port() {
     subscriber.expect_end();
     assert!(TcpStream::connect(at.unwrap()).is_err());
 }
+
+mod secure;

@@ -43,6 +43,16 @@ impl Authority {
     }
 }
 
+/// The client's side of a TLS connection over a socket of its own.
+pub fn client(
+    dialling: &Dialling,
+    socket: std::net::TcpStream,
+) -> rustls::StreamOwned<ClientConnection, std::net::TcpStream> {
+    let name = ServerName::try_from("localhost").unwrap();
+    let session = ClientConnection::new(Arc::clone(&dialling.config), name).unwrap();
+    rustls::StreamOwned::new(session, socket)
+}
+
 /// Moves bytes between both until nobody has anything to say; then what each side read.
 fn talk(client: &mut Layer, server: &mut Layer) -> Result<(BytesMut, BytesMut), Broken> {
     let (mut to_client, mut to_server) = (BytesMut::new(), BytesMut::new());
