@@ -19,6 +19,8 @@ pub mod request;
 mod script;
 pub mod snapshot;
 mod subscription;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -6,7 +6,7 @@ use crate::base::id::{QueueGroupName, Sequence};
 use crate::base::record::SubscriptionWrite;
 use crate::base::time::Now;
 use crate::base::{id::SubscriptionId, limits::TRANSFER_REDELIVERY_DELAY};
-use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey, Subscriptions};
+use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey};
 use crate::engine::{Engine, Timer};
 
 /// Names a queue group within its engine; never used again.
@@ -49,13 +49,6 @@ pub(super) fn pick(
         group.members.rotate_left(1);
     }
     Some(best)
-}
-
-impl Subscriptions {
-    /// Whether every member of a group is stalled.
-    pub(super) fn is_group_stalled(&self, group: &QueueGroup) -> bool {
-        group.members.iter().all(|key| self.by_key.get(key).is_none_or(|found| found.is_stalled))
-    }
 }
 
 impl Engine {

@@ -149,7 +149,9 @@ mod tests {
 
     #[test]
     fn a_known_field_of_another_wire_type_spoils_the_whole_publish() {
-        let mut payload = pb::PubMsg { guid: "g1".into(), ..Default::default() }.encode_to_vec();
+        let publish =
+            pb::PubMsg { client_id: "me".into(), guid: "g1".into(), ..Default::default() };
+        let mut payload = publish.encode_to_vec();
         for spoiler in [&b"\x28\x07"[..], b"\x0c", b"\x00\x01"] {
             let mut spoiled = payload.clone();
             spoiled.extend_from_slice(spoiler);
