@@ -11,7 +11,7 @@ use crate::base::random::Random;
 use crate::base::record::{RecoveredChannel, RecoveredState};
 use crate::base::world;
 use crate::config::{Config, StoreKind};
-use crate::engine::recovery::ServerInfoError;
+use crate::engine::recovery::OtherCluster;
 use crate::engine::{self, Engine, recovery};
 use crate::net::reactor::Mailbox;
 use crate::proto::spb;
@@ -28,7 +28,7 @@ pub enum ActivationError {
     Store(#[from] StoreError),
     /// It belongs to another cluster.
     #[error(transparent)]
-    OtherCluster(#[from] ServerInfoError),
+    OtherCluster(#[from] OtherCluster),
     /// The system gave no thread for the store.
     #[error("unable to start a thread for the store: {0}")]
     Thread(std::io::Error),

@@ -163,7 +163,7 @@ impl EngineDriver {
 
     fn on_service(&mut self, service: Service, delivery: EngineDelivery, now: Now) {
         let request = request::decode(service, delivery.payload);
-        match request::placement(&request, self.home, self.loops) {
+        match request.placement(self.loops) {
             Placement::Dropped => (),
             Placement::Here => self.on_request(request, delivery.reply, now),
             Placement::Loop(to) if to == self.home => self.on_request(request, delivery.reply, now),

@@ -42,7 +42,6 @@ pub struct Group {
 }
 
 /// A process of the group.
-#[derive(Debug)]
 struct Slot {
     role: Role,
     /// It does nothing before this; it does not know that.
@@ -50,7 +49,6 @@ struct Slot {
     next_lease_check: Instant,
 }
 
-#[derive(Debug)]
 enum Role {
     Down { until: Instant },
     Standby,

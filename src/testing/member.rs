@@ -21,7 +21,6 @@ use crate::testing::shared_store::{SharedStore, share_of};
 pub const LEASE_BOUND: Duration = Duration::from_millis(1_600);
 
 /// A member that is active, or believes so.
-#[derive(Debug)]
 pub struct Member {
     epoch: Epoch,
     loops: u16,
@@ -133,7 +132,7 @@ impl Member {
             }
             Interest::Service(service) => {
                 let request = request::decode(service, payload);
-                let target = match request::placement(&request, home, self.loops) {
+                let target = match request.placement(self.loops) {
                     Placement::Loop(target) => target,
                     Placement::Here => home,
                     Placement::Dropped => return,
