@@ -407,7 +407,7 @@ impl Broker {
     fn must_stall(&mut self, id: SessionId, matched: &Matched) -> bool {
         let gate = self.settings.max_pending / 2;
         let is_slow = |interest: &&Arc<Interest>| {
-            !interest.is_route && interest.session != id && interest.gauge.pending_bytes() > gate
+            interest.session != id && interest.gauge.pending_bytes() > gate
         };
         let queued = matched.queues.iter().flat_map(|(_, members)| members);
         let slow: Vec<Arc<Gauge>> = matched

@@ -162,7 +162,11 @@ impl Broker {
             {
                 continue;
             }
-            is_delivered |= self.choose(name, members, message, origin, &mut picks);
+            is_delivered |= self.choose(name, members, message, origin, &mut picks)
+                // The members that the peer knew of have left: another server's get it, rather
+                // than nobody (spec core NATS, 4.3).
+                || (origin.is_route()
+                    && self.choose(name, members, message, &Origin::Engine, &mut picks));
         }
         is_delivered |= !matched.engines.is_empty();
         self.hand_over(message, picks);

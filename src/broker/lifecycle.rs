@@ -330,7 +330,12 @@ impl Broker {
         if !is_met || session.outbox.is_empty() {
             return;
         }
-        session.write_mark = Some((session.outbox.end_position(), now));
+        // A route is slow only if it takes nothing at all: cutting it off costs much.
+        let mark = match session.route {
+            Some(_) => session.outbox.taken() + 1,
+            None => session.outbox.end_position(),
+        };
+        session.write_mark = Some((mark, now));
         if !is_armed {
             self.deadlines.arm((id, Timer::Write), now + self.settings.write_deadline);
         }

@@ -31,6 +31,8 @@ pub enum Mail {
     Deliver(Box<Delivery>),
     /// What `connect_urls` of INFO are from now on.
     ConnectUrls(Arc<Vec<String>>),
+    /// What the cluster is called from now on.
+    ClusterName(Arc<String>),
 }
 
 /// A message, and who gets it.
@@ -66,6 +68,7 @@ impl Broker {
             Mail::EngineGone => self.purge_leased(from),
             Mail::Deliver(delivery) => self.on_delivery(&delivery),
             Mail::ConnectUrls(urls) => self.on_connect_urls(urls),
+            Mail::ClusterName(name) => self.on_cluster_name(&name),
         }
     }
 

@@ -10,8 +10,11 @@ mod client;
 mod delivery;
 mod lifecycle;
 mod mail;
+mod mesh;
 pub mod outbox;
 mod route;
+#[cfg(test)]
+mod route_tests;
 mod session;
 pub mod settings;
 pub mod snapshot;
@@ -189,7 +192,7 @@ pub struct Broker {
     info: Info,
     /// Counts the changes of `connect_urls`.
     urls_version: u64,
-    routes: route::Routes,
+    routes: mesh::Routes,
     started_at: WallTime,
     settings_loaded_at: WallTime,
     connections_total: u64,
@@ -217,7 +220,7 @@ impl Broker {
             dirty: VecDeque::new(),
             info: Self::client_info(&settings, Vec::new()),
             urls_version: 0,
-            routes: route::Routes::default(),
+            routes: mesh::Routes::default(),
             started_at: now.wall,
             settings_loaded_at: now.wall,
             connections_total: 0,
