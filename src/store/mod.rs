@@ -12,6 +12,8 @@
 //! - Writes of a process whose epoch was superseded change nothing that the successor reads (P3).
 //! - Reads see everything committed, and give the stored bytes.
 
+pub mod file;
+
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
