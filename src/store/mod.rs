@@ -12,6 +12,7 @@
 //! - Writes of a process whose epoch was superseded change nothing that the successor reads (P3).
 //! - Reads see everything committed, and give the stored bytes.
 
+pub mod file;
 pub mod memory;
 pub mod retention;
 pub mod worker;
