@@ -242,6 +242,8 @@ pub struct Reactor<D: Driver> {
     timers: Deadlines<Timer>,
     pool: ReadPool,
     slices: Vec<IoSlice<'static>>,
+    /// Loops that got mail and were not woken yet.
+    posted: Vec<bool>,
     /// Which loop owns the next accepted connection.
     next_home: usize,
     /// Another loop's mailbox is full: nothing is read.
@@ -261,6 +263,7 @@ impl<D: Driver> Reactor<D> {
             let interest = mio::Interest::READABLE;
             parts.poll.registry().register(port.listener.source(), port.token, interest)?;
         }
+        let loops = parts.peers.len();
         Ok(Self {
             home: parts.home,
             poll: parts.poll,
@@ -283,6 +286,7 @@ impl<D: Driver> Reactor<D> {
             timers: Deadlines::default(),
             pool: ReadPool::default(),
             slices: Vec::new(),
+            posted: vec![false; loops],
             next_home: 0,
             is_held: false,
             is_pressed: true,
@@ -309,11 +313,13 @@ impl<D: Driver> Reactor<D> {
         // 5.
         self.driver.end_of_turn(self.now);
         self.drain_effects();
+        self.wake_peers();
         // 6.
         self.collect_dirty();
         self.write();
         // 7.
         self.handle_timeouts();
+        self.wake_peers();
     }
 
     fn poll(&mut self, events: &mut Events) {
@@ -596,10 +602,27 @@ impl<D: Driver> Reactor<D> {
         }
     }
 
-    fn send(&self, to: LoopIndex, mail: Mail<D::Mail>) {
-        if let Some(peer) = self.peers.get(to.index()) {
-            // A loop that has ended needs no mail: the process is stopping.
-            let _has_reader = peer.send(mail);
+    /// Hands mail over at once, so that order holds across all targets, and wakes each target
+    /// once, when the turn's work is handed over.
+    fn send(&mut self, to: LoopIndex, mail: Mail<D::Mail>) {
+        let (Some(peer), Some(posted)) =
+            (self.peers.get(to.index()), self.posted.get_mut(to.index()))
+        else {
+            unreachable!("mail for loop {} of {}", to.0, self.peers.len());
+        };
+        // A loop that has ended needs no mail: the process is stopping.
+        *posted |= peer.post(mail);
+    }
+
+    fn wake_peers(&mut self) {
+        let both = self.peers.iter().zip(&mut self.posted).enumerate();
+        for (index, (peer, posted)) in both.filter(|(_, (_, posted))| **posted) {
+            *posted = false;
+            if index == self.home.index() {
+                self.is_pressed = true;
+            } else {
+                peer.wake();
+            }
         }
     }
 
