@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::base::id::Subject;
-use crate::broker::{EngineDelivery, EngineInterest};
+use crate::broker::{self, EngineDelivery, EngineInterest};
 use crate::net::reactors::{Listen, Reactors, Settings};
 use crate::net::{Address, driver::CoreOnly};
 
@@ -320,3 +320,4 @@ fn stopping_writes_what_waits_and_closes_the_port() {
 }
 
 mod secure;
+mod turns;
