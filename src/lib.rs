@@ -6,3 +6,4 @@ pub mod engine;
 pub mod net;
 pub mod proto;
 pub mod store;
+pub mod wire;
