@@ -33,7 +33,7 @@ use crate::base::time::{Instant, Now};
 use crate::base::world;
 use crate::broker::{Broker, ConnectionKind, Effect, Flow};
 use crate::net::connection::{Connection, End, ReadPool, Turn};
-use crate::net::control::{Control, Mail, Route, Rules};
+use crate::net::control::{Control, Mail, Rules};
 use crate::net::dial::Resolver;
 use crate::net::driver::{Driver, Outcome};
 use crate::net::listener::Listener;

@@ -319,5 +319,6 @@ fn stopping_writes_what_waits_and_closes_the_port() {
     assert!(TcpStream::connect(at.unwrap()).is_err());
 }
 
+mod routes;
 mod secure;
 mod turns;
