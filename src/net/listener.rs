@@ -218,8 +218,9 @@ impl Listener {
 
     fn pause(&mut self, now: Instant, error: &io::Error) -> Accepted {
         self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        let at = self.socket.local_addr().map(|at| at.to_string()).unwrap_or_default();
         let text = format!(
-            "Temporary {} Accept Error({}), sleeping {}ms",
+            "Temporary {} Accept Error(accept tcp {at}: accept4: {}), sleeping {}ms",
             self.name,
             system_text(error),
             self.pause.as_millis()
@@ -311,7 +312,8 @@ mod tests {
             let Accepted::Paused(until, text) = listener.pause(Instant(0), &full) else {
                 panic!("a failure pauses");
             };
-            assert!(text.starts_with("Temporary Client Accept Error(too many open files"));
+            assert!(text.starts_with("Temporary Client Accept Error(accept tcp 127.0.0.1:"));
+            assert!(text.contains(": accept4: too many open files"), "{text}");
             pauses.push(Duration::from_nanos(until.0).as_millis());
         }
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);

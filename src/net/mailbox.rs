@@ -2,7 +2,7 @@
 //!
 //! Mail of one sender arrives in the order in which it was sent, and what one thread sent first
 //! to one mailbox and then to another is there before the second arrives: a letter is in its
-//! queue when [`Sender::send`] returns.
+//! queue when [`Sender::send`] or [`Sender::post`] returns.
 //!
 //! **How the bound holds.** Sending never waits and never fails for want of room, because what
 //! travels here is either bounded by construction (interest, roles, `Committed`, accepted
@@ -60,19 +60,28 @@ impl<T> Clone for Sender<T> {
 
 impl<T> Sender<T> {
     /// Puts `letter` into the mailbox and wakes its owner; false if the owner is gone.
+    pub fn send(&self, letter: T) -> bool {
+        let has_reader = self.post(letter);
+        self.wake();
+        has_reader
+    }
+
+    /// Puts `letter` into the mailbox; false if the owner is gone. Its owner may sleep on until
+    /// [`Sender::wake`] is called, which the caller owes it before it sleeps itself.
+    pub fn post(&self, letter: T) -> bool {
+        self.queue.send(letter).is_ok()
+    }
+
+    /// Wakes the owner, unless somebody did since it last looked.
     ///
     /// # Panics
-    /// When the kernel refuses the wake-up: its owner would sleep on mail for ever.
-    pub fn send(&self, letter: T) -> bool {
-        if self.queue.send(letter).is_err() {
-            return false;
-        }
+    /// When the kernel refuses the wake-up: the owner would sleep on mail for ever.
+    pub fn wake(&self) {
         // Both sides exchange the flag: either the receiver's exchange comes later and sees the
         // letter, or ours comes later, finds the flag down and wakes it.
         if !self.alarm.is_raised.swap(true, Ordering::AcqRel) {
             self.alarm.waker.wake().expect("an eventfd can always be written");
         }
-        true
     }
 
     /// Whether the owner has so much to do that nothing more should be read for it.
@@ -151,6 +160,21 @@ mod tests {
         assert_eq!(events.iter().count(), 1);
         assert_eq!(receiver.open(), 100);
         assert_eq!(receiver.take(), Some(0));
+    }
+
+    #[test]
+    fn posted_letters_wait_for_one_wake_up() {
+        let mut poll = Poll::new().unwrap();
+        let (sender, receiver) = mailbox(poll.registry(), TOKEN).unwrap();
+        let mut events = Events::with_capacity(8);
+        (0..100).for_each(|n| assert!(sender.post(n)));
+        poll.poll(&mut events, Some(std::time::Duration::ZERO)).unwrap();
+        assert!(events.is_empty());
+        sender.wake();
+        sender.wake();
+        poll.poll(&mut events, None).unwrap();
+        assert_eq!(events.iter().count(), 1);
+        assert_eq!(receiver.open(), 100);
     }
 
     #[test]

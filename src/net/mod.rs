@@ -1,6 +1,7 @@
 //! The only sockets: reactors, connections, TLS, listeners, mailboxes between threads.
 
 pub mod connection;
+pub mod control;
 pub mod dial;
 pub mod driver;
 pub mod listener;
@@ -10,6 +11,6 @@ pub mod reactors;
 pub mod tls;
 pub mod token;
 
+pub use control::{Control, Mailbox, Rules};
 pub use listener::{Address, ListenError};
-pub use reactor::{Control, Mailbox};
 pub use reactors::{Listen, NetError, Reactors, Settings};

@@ -19,11 +19,9 @@ mod writing;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::net::TcpStream;
 use mio::{Events, Poll};
 
 use crate::base::deadlines::Deadlines;
@@ -33,13 +31,14 @@ use crate::base::limits::READ_TURN_BYTES_MAX;
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::base::world;
-use crate::broker::{self, Broker, ConnectionKind, Effect, Flow};
+use crate::broker::{Broker, ConnectionKind, Effect, Flow};
 use crate::net::connection::{Connection, End, ReadPool, Turn};
-use crate::net::dial::{Found, Resolver, Target};
+use crate::net::control::{Control, Mail, Rules};
+use crate::net::dial::Resolver;
 use crate::net::driver::{Driver, Outcome};
 use crate::net::listener::Listener;
 use crate::net::mailbox::{Receiver, Sender};
-use crate::net::tls::{Dialling, Layer, Serving};
+use crate::net::tls::Layer;
 use crate::net::token::{self, Place, Table};
 
 /// Events taken in one turn; what is beyond waits in the kernel.
@@ -50,108 +49,6 @@ const HELD_RETRY: Duration = Duration::from_millis(1);
 const LEASE_RETRY: Duration = Duration::from_millis(5);
 /// The longest sleep, so that a deadline that nobody armed could do no lasting harm.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
-
-/// What comes in from other threads.
-pub enum Mail<M> {
-    /// From the broker of another loop.
-    Broker {
-        /// Which loop.
-        from: LoopIndex,
-        /// What.
-        mail: broker::Mail,
-    },
-    /// For the driver.
-    Driver(M),
-    /// For the reactor itself.
-    Control(Control),
-}
-
-/// What a reactor can be told.
-pub enum Control {
-    /// Own this connection from now on.
-    Adopt {
-        /// The socket, not yet registered.
-        socket: TcpStream,
-        /// The peer's address.
-        peer: SocketAddr,
-        /// What kind of connection it is.
-        kind: ConnectionKind,
-    },
-    /// A name that was looked up for a route.
-    Found {
-        /// The route.
-        route: Route,
-        /// The result.
-        found: Found,
-    },
-    /// Let this look at the broker, or change something in it (settings, closing a session). It
-    /// runs between two turns' steps and must not block; for an answer it brings a channel.
-    Visit(Box<dyn FnOnce(&mut Broker, Now) + Send>),
-    /// Handle connections that are made from now on by other rules.
-    Reload(Arc<Rules>),
-    /// Close the listener for clients; connections stay.
-    StopAccepting,
-    /// Close the listeners at once, then all connections, after a bounded time for what waits in
-    /// their outboxes; then end the loop.
-    Stop {
-        /// How long outboxes may take.
-        flush_for: Duration,
-    },
-}
-
-/// A route that is being opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// As configured or gossiped.
-    pub url: String,
-    /// Whether a person configured it.
-    pub is_explicit: bool,
-    /// Whom the URL means.
-    pub target: Target,
-}
-
-/// How connections are treated; the same for all loops.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// TLS for clients.
-    pub client_tls: Option<Serving>,
-    /// TLS for accepted routes.
-    pub route_tls: Option<Serving>,
-    /// TLS for routes that we open.
-    pub dial_tls: Option<Dialling>,
-    /// The host name that a route's certificate is verified against where its URL has only an
-    /// address: the first host name among the configured routes.
-    pub dial_tls_name: Option<String>,
-}
-
-/// The mailbox of a reactor, for other threads.
-pub struct Mailbox<M> {
-    sender: Sender<Mail<M>>,
-}
-
-impl<M> Clone for Mailbox<M> {
-    fn clone(&self) -> Self {
-        Self { sender: self.sender.clone() }
-    }
-}
-
-impl<M> Mailbox<M> {
-    /// The mailbox behind `sender`.
-    #[must_use]
-    pub fn new(sender: Sender<Mail<M>>) -> Self {
-        Self { sender }
-    }
-
-    /// Mail for the driver; false if the loop has ended.
-    pub fn deliver(&self, mail: M) -> bool {
-        self.sender.send(Mail::Driver(mail))
-    }
-
-    /// Word for the reactor; false if the loop has ended.
-    pub fn control(&self, control: Control) -> bool {
-        self.sender.send(Mail::Control(control))
-    }
-}
 
 /// A port that this loop accepts from.
 pub struct Port {
@@ -242,6 +139,8 @@ pub struct Reactor<D: Driver> {
     timers: Deadlines<Timer>,
     pool: ReadPool,
     slices: Vec<IoSlice<'static>>,
+    /// Loops that got mail and were not woken yet.
+    posted: Vec<bool>,
     /// Which loop owns the next accepted connection.
     next_home: usize,
     /// Another loop's mailbox is full: nothing is read.
@@ -261,6 +160,7 @@ impl<D: Driver> Reactor<D> {
             let interest = mio::Interest::READABLE;
             parts.poll.registry().register(port.listener.source(), port.token, interest)?;
         }
+        let loops = parts.peers.len();
         Ok(Self {
             home: parts.home,
             poll: parts.poll,
@@ -283,6 +183,7 @@ impl<D: Driver> Reactor<D> {
             timers: Deadlines::default(),
             pool: ReadPool::default(),
             slices: Vec::new(),
+            posted: vec![false; loops],
             next_home: 0,
             is_held: false,
             is_pressed: true,
@@ -309,11 +210,13 @@ impl<D: Driver> Reactor<D> {
         // 5.
         self.driver.end_of_turn(self.now);
         self.drain_effects();
+        self.wake_peers();
         // 6.
         self.collect_dirty();
         self.write();
         // 7.
         self.handle_timeouts();
+        self.wake_peers();
     }
 
     fn poll(&mut self, events: &mut Events) {
@@ -596,10 +499,27 @@ impl<D: Driver> Reactor<D> {
         }
     }
 
-    fn send(&self, to: LoopIndex, mail: Mail<D::Mail>) {
-        if let Some(peer) = self.peers.get(to.index()) {
-            // A loop that has ended needs no mail: the process is stopping.
-            let _has_reader = peer.send(mail);
+    /// Hands mail over at once, so that order holds across all targets, and wakes each target
+    /// once, when the turn's work is handed over.
+    fn send(&mut self, to: LoopIndex, mail: Mail<D::Mail>) {
+        let (Some(peer), Some(posted)) =
+            (self.peers.get(to.index()), self.posted.get_mut(to.index()))
+        else {
+            unreachable!("mail for loop {} of {}", to.0, self.peers.len());
+        };
+        // A loop that has ended needs no mail: the process is stopping.
+        *posted |= peer.post(mail);
+    }
+
+    fn wake_peers(&mut self) {
+        let both = self.peers.iter().zip(&mut self.posted).enumerate();
+        for (index, (peer, posted)) in both.filter(|(_, (_, posted))| **posted) {
+            *posted = false;
+            if index == self.home.index() {
+                self.is_pressed = true;
+            } else {
+                peer.wake();
+            }
         }
     }
 

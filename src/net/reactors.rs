@@ -13,11 +13,12 @@ use crate::base::id::LoopIndex;
 use crate::base::limits::LOOPS_MAX;
 use crate::base::world;
 use crate::broker::{self, Broker, ConnectionKind};
+use crate::net::control::{Control, Mail, Mailbox, Rules};
 use crate::net::dial::Resolver;
 use crate::net::driver::Driver;
 use crate::net::listener::{self, Address, ListenError, Listener, system_text};
 use crate::net::mailbox::{self, Receiver, Sender};
-use crate::net::reactor::{Control, Mail, Mailbox, Parts, Port, Reactor, Rules};
+use crate::net::reactor::{Parts, Port, Reactor};
 use crate::net::token;
 
 /// One port.
@@ -102,7 +103,7 @@ impl Ports {
         Ok(Self { client, route, client_address, route_address })
     }
 
-    fn into_ports(self) -> Vec<Port> {
+    pub(in crate::net) fn into_ports(self) -> Vec<Port> {
         let client = self.client.map(|socket| {
             let listener = Listener::new(socket, "Client");
             Port::new(listener, ConnectionKind::Client, token::CLIENT_LISTENER)
@@ -116,15 +117,15 @@ impl Ports {
 }
 
 /// A loop before its thread.
-struct Desk<M> {
-    poll: Poll,
-    mailbox: Receiver<Mail<M>>,
+pub(in crate::net) struct Desk<M> {
+    pub poll: Poll,
+    pub mailbox: Receiver<Mail<M>>,
 }
 
 /// The mailboxes of all loops, before there are drivers that need to know them.
 pub struct Desks<M> {
-    desks: Vec<Desk<M>>,
-    senders: Vec<Sender<Mail<M>>>,
+    pub(in crate::net) desks: Vec<Desk<M>>,
+    pub(in crate::net) senders: Vec<Sender<Mail<M>>>,
 }
 
 impl<M: Send + 'static> Desks<M> {

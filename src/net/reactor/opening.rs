@@ -12,10 +12,11 @@ use mio::net::TcpStream;
 use crate::base::id::LoopIndex;
 use crate::broker::{ConnectionKind, Hello};
 use crate::net::connection::Connection;
+use crate::net::control::{Control, Mail, Route};
 use crate::net::dial::{self, Found, Query, Target};
 use crate::net::driver::Driver;
 use crate::net::listener::Accepted;
-use crate::net::reactor::{Control, Mail, Reactor, Route, TLS_FAILURE, Timer};
+use crate::net::reactor::{Reactor, TLS_FAILURE, Timer};
 use crate::net::tls::{Broken, Layer};
 use crate::net::token::Place;
 

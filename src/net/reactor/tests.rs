@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::base::id::Subject;
-use crate::broker::{EngineDelivery, EngineInterest};
+use crate::broker::{self, EngineDelivery, EngineInterest};
 use crate::net::reactors::{Listen, Reactors, Settings};
 use crate::net::{Address, driver::CoreOnly};
 
@@ -152,8 +152,10 @@ impl<S: Read + Write> Client<S> {
 
     fn expect_end(&mut self) {
         let mut rest = Vec::new();
-        // A reset is an end too.
-        let _end = self.stream.read_to_end(&mut rest);
+        if let Err(error) = self.stream.read_to_end(&mut rest) {
+            // A reset is an end too, a time-out is none.
+            assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "the connection goes on");
+        }
     }
 }
 
@@ -283,6 +285,43 @@ fn a_reader_that_was_away_misses_nothing() {
 }
 
 #[test]
+fn a_client_that_never_reads_is_cut_off_and_holds_nobody_up() {
+    let broker = broker::Settings { max_pending: 2 * 1024 * 1024, ..broker_settings(1) };
+    let settings = Settings { client: anywhere(), route: None, rules: rules() };
+    let lease = LeaseClock::endless();
+    let server = Reactors::start(settings, &Arc::new(broker), &lease, vec![CoreOnly]).unwrap();
+    let mut deaf = connect(server.client_address);
+    deaf.send("SUB a 1\r\n");
+    deaf.sync();
+    let mut publisher = connect(server.client_address);
+    let payload = "x".repeat(1_000_000);
+    for _ in 0..30 {
+        publisher.send(&format!("PUB a {}\r\n{payload}\r\n", payload.len()));
+    }
+    publisher.sync();
+    deaf.expect_end();
+    server.stop(PATIENCE);
+}
+
+/// Goal: a peer that does not read cannot keep a server from ending.
+#[test]
+fn stopping_waits_no_longer_than_it_was_told() {
+    let server = core(1);
+    let mut deaf = connect(server.client_address);
+    deaf.send("SUB a 1\r\n");
+    deaf.sync();
+    let mut publisher = connect(server.client_address);
+    let payload = "x".repeat(1_000_000);
+    for _ in 0..30 {
+        publisher.send(&format!("PUB a {}\r\n{payload}\r\n", payload.len()));
+    }
+    publisher.sync();
+    let begun = world::instant();
+    server.stop(Duration::from_millis(50));
+    assert!(world::instant().since(begun) < PATIENCE / 2);
+}
+
+#[test]
 fn a_connection_is_visited_and_nobody_is_accepted_any_more() {
     let server = core(2);
     let mut client = connect(server.client_address);
@@ -319,4 +358,6 @@ fn stopping_writes_what_waits_and_closes_the_port() {
     assert!(TcpStream::connect(at.unwrap()).is_err());
 }
 
+mod routes;
 mod secure;
+mod turns;

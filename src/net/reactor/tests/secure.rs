@@ -98,3 +98,28 @@ fn under_tls_too_an_engine_needs_its_lease() {
     client.sync();
     secure.server.stop(PATIENCE);
 }
+
+/// Goal: what was encrypted under a lease and is not on the socket when the engine goes never
+/// leaves. It cannot be told apart from the rest, so the connection ends.
+#[test]
+fn an_encrypted_word_of_a_gone_engine_ends_the_connection() {
+    let lease = LeaseClock::default();
+    lease.confirm(world::instant(), PATIENCE);
+    let secure = serve(REQUIRED, ClientCertificate::Required, &lease);
+    let mut deaf = secure.connect();
+    deaf.send("SUB inbox 7\r\n");
+    deaf.sync();
+    let mut asking = secure.connect();
+    let payload = "x".repeat(1_000_000);
+    // More than all buffers between both ends of a connection take.
+    for _ in 0..30 {
+        asking.send(&format!("PUB ask.me inbox {}\r\n{payload}\r\n", payload.len()));
+    }
+    asking.sync();
+    lease.revoke();
+    assert!(secure.server.mailbox(LoopIndex(0)).deliver(Word::Gone));
+    asking.sync();
+    lease.confirm(world::instant(), PATIENCE);
+    deaf.expect_end();
+    secure.server.stop(PATIENCE);
+}
