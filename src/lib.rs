@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod broker;
+pub mod election;
 pub mod engine;
 pub mod net;
 pub mod proto;
