@@ -700,4 +700,4 @@ fn integer(text: &str) -> Option<Result<Value, FileError>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

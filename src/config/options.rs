@@ -160,3 +160,6 @@ fn size(name: &str, text: &str, world: &World<'_>) -> Result<Given, OptionsError
         Err(error) => Err(other(error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests;
