@@ -180,9 +180,10 @@ fn connection_types(entry: &Entry) -> Result<BTreeSet<String>, Fault> {
 }
 
 fn one_or_more(value: &Value) -> Vec<&Value> {
-    match value {
-        Value::Array(items) => items.iter().map(|item| &item.value).collect(),
-        other => vec![other],
+    if let Value::Array(items) = value {
+        items.iter().map(|item| &item.value).collect()
+    } else {
+        vec![value]
     }
 }
 
@@ -271,13 +272,12 @@ fn subjects(value: &Value) -> Result<Vec<String>, String> {
 }
 
 fn responses(entry: &Entry) -> Result<Option<ResponseRule>, Fault> {
-    let map = match &entry.value {
-        Value::Bool(is_on) => return Ok(is_on.then_some(RESPONSE_DEFAULT)),
-        Value::Map(map) => map,
-        _ => {
-            let text = "error parsing response permissions, expected a boolean or a map";
-            return Err(Fault::new(entry, text));
-        }
+    if let Value::Bool(is_on) = &entry.value {
+        return Ok(is_on.then_some(RESPONSE_DEFAULT));
+    }
+    let Value::Map(map) = &entry.value else {
+        let text = "error parsing response permissions, expected a boolean or a map";
+        return Err(Fault::new(entry, text));
     };
     let mut rule = RESPONSE_DEFAULT;
     for inner in map {

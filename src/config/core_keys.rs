@@ -175,9 +175,8 @@ static TOP: &[(&str, Apply)] = &[
     ("disable_sublist_cache no_sublist_cache", |_, e| boolean(e).map(|_| ())),
     ("no_system_account no_system no_sys_acc", |_, e| boolean(e).map(|_| ())),
     ("prof_port", |_, e| if integer(e)? == 0 { Ok(()) } else { Err(Fault::unsupported(e)) }),
-    ("jetstream", |_, e| match &e.value {
-        Value::Bool(false) => Ok(()),
-        _ => Err(Fault::unsupported(e)),
+    ("jetstream", |_, e| {
+        if let Value::Bool(false) = &e.value { Ok(()) } else { Err(Fault::unsupported(e)) }
     }),
 ];
 
@@ -284,14 +283,21 @@ fn routes(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
 
 fn tags(_reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
     // Tags only steer where JetStream places streams.
-    match &entry.value {
-        Value::String(_) => Ok(()),
-        Value::Array(items) if items.iter().all(|i| matches!(i.value, Value::String(_))) => Ok(()),
-        other => Err(Fault::new(
-            entry,
-            format!("error parsing tags: unsupported type {}", other.type_name()),
-        )),
+    let is_text = |value: &Value| matches!(value, Value::String(_));
+    let is_tags = match &entry.value {
+        Value::Array(items) => items.iter().all(|item| is_text(&item.value)),
+        Value::String(_)
+        | Value::Bool(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Date(_)
+        | Value::Map(_) => is_text(&entry.value),
+    };
+    if is_tags {
+        return Ok(());
     }
+    let have = entry.value.type_name();
+    Err(Fault::new(entry, format!("error parsing tags: unsupported type {have}")))
 }
 
 fn sub_tokens(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
@@ -346,22 +352,19 @@ fn seconds_or_duration(reader: &mut Reader<'_>, entry: &Entry) -> Result<Duratio
 
 /// A port, or `host:port`.
 fn listen(entry: &Entry) -> Result<(Option<String>, i64), Fault> {
-    match &entry.value {
-        Value::Integer(port) => Ok((None, *port)),
-        Value::String(text) => {
-            let (host, port) = split_host_port(text).map_err(|_| {
-                let quoted = go::quote(text);
-                Fault::new(entry, format!("could not parse address string {quoted}"))
-            })?;
-            let port = port.parse().map_err(|_| {
-                Fault::new(entry, format!("could not parse port {}", go::quote(port)))
-            })?;
-            Ok((Some(host), port))
-        }
-        other => {
-            Err(Fault::new(entry, format!("expected port or host:port, got {}", other.type_name())))
-        }
+    if let Value::Integer(port) = entry.value {
+        return Ok((None, port));
     }
+    let Value::String(text) = &entry.value else {
+        let have = entry.value.type_name();
+        return Err(Fault::new(entry, format!("expected port or host:port, got {have}")));
+    };
+    let wrong = |what: &str, text: &str| {
+        Fault::new(entry, format!("could not parse {what} {}", go::quote(text)))
+    };
+    let (host, port) = split_host_port(text).map_err(|_| wrong("address string", text))?;
+    let port = port.parse().map_err(|_| wrong("port", port))?;
+    Ok((Some(host), port))
 }
 
 fn set_host(field: &mut String, host: Option<String>) {
@@ -386,17 +389,19 @@ fn wrong_type(entry: &Entry, wanted: &str) -> Fault {
 
 /// The map of an entry.
 pub(super) fn map(entry: &Entry) -> Result<&Map, Fault> {
-    match &entry.value {
-        Value::Map(map) => Ok(map),
-        _ => Err(wrong_type(entry, "map[string]interface {}")),
+    if let Value::Map(map) = &entry.value {
+        Ok(map)
+    } else {
+        Err(wrong_type(entry, "map[string]interface {}"))
     }
 }
 
 /// The text of an entry.
 pub(super) fn string(entry: &Entry) -> Result<String, Fault> {
-    match &entry.value {
-        Value::String(text) => Ok(text.clone()),
-        _ => Err(wrong_type(entry, "string")),
+    if let Value::String(text) = &entry.value {
+        Ok(text.clone())
+    } else {
+        Err(wrong_type(entry, "string"))
     }
 }
 
@@ -406,17 +411,15 @@ fn text(entry: &Entry) -> Result<Option<String>, Fault> {
 }
 
 fn boolean(entry: &Entry) -> Result<bool, Fault> {
-    match &entry.value {
-        Value::Bool(value) => Ok(*value),
-        _ => Err(wrong_type(entry, "bool")),
-    }
+    if let Value::Bool(value) = &entry.value { Ok(*value) } else { Err(wrong_type(entry, "bool")) }
 }
 
 /// The whole number of an entry.
 pub(super) fn integer(entry: &Entry) -> Result<i64, Fault> {
-    match &entry.value {
-        Value::Integer(value) => Ok(*value),
-        _ => Err(wrong_type(entry, "int64")),
+    if let Value::Integer(value) = &entry.value {
+        Ok(*value)
+    } else {
+        Err(wrong_type(entry, "int64"))
     }
 }
 

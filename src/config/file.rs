@@ -698,3 +698,6 @@ fn integer(text: &str) -> Option<Result<Value, FileError>> {
         digits.parse::<i64>().ok().and_then(|value| value.checked_mul(base.checked_pow(exponent)?));
     Some(value.map(Value::Integer).ok_or_else(|| FileError::IntegerRange(text.to_owned())))
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -14,6 +14,7 @@ pub mod flag_table;
 pub mod flags;
 pub mod go;
 pub mod options;
+pub mod reload;
 pub mod route;
 pub mod streaming_keys;
 pub mod tls_keys;

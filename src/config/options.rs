@@ -112,11 +112,11 @@ pub fn config(
 }
 
 fn read_streaming(path: &Path, is_core: bool, world: &World<'_>) -> Result<Map, OptionsError> {
-    file::read(path, world).map_err(|error| match error {
-        file::FileError::Unreadable { .. } if !is_core => {
-            other(format!("error opening config file: {error}"))
+    file::read(path, world).map_err(|error| {
+        if !is_core && matches!(error, file::FileError::Unreadable { .. }) {
+            return other(format!("error opening config file: {error}"));
         }
-        error => other(error.to_string()),
+        other(error.to_string())
     })
 }
 
@@ -160,3 +160,6 @@ fn size(name: &str, text: &str, world: &World<'_>) -> Result<Given, OptionsError
         Err(error) => Err(other(error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,13 +155,11 @@ pub fn apply(draft: &mut Draft, file: &Map) -> Result<(), String> {
 }
 
 fn is_core_cluster(value: &Value) -> bool {
-    match value {
-        Value::Map(map) => map.iter().all(|entry| {
-            let key = entry.key.to_lowercase();
-            CORE_CLUSTER_KEYS.split_whitespace().any(|known| known == key)
-        }),
-        _ => false,
-    }
+    let Value::Map(map) = value else { return false };
+    map.iter().all(|entry| {
+        let key = entry.key.to_lowercase();
+        CORE_CLUSTER_KEYS.split_whitespace().any(|known| known == key)
+    })
 }
 
 fn section(draft: &mut Draft, map: &Map, keys: &[(&str, Apply)]) -> Result<(), String> {
@@ -250,30 +248,31 @@ fn wrong_type(entry: &Entry, wanted: &str) -> String {
 }
 
 fn map<'a>(entry: &'a Entry, what: &str) -> Result<&'a Map, String> {
-    match &entry.value {
-        Value::Map(map) => Ok(map),
-        other => Err(format!("expected {what} to be a map/struct, got {other}")),
+    if let Value::Map(map) = &entry.value {
+        Ok(map)
+    } else {
+        let value = &entry.value;
+        Err(format!("expected {what} to be a map/struct, got {value}"))
     }
 }
 
 fn string(entry: &Entry) -> Result<String, String> {
-    match &entry.value {
-        Value::String(text) => Ok(text.clone()),
-        _ => Err(wrong_type(entry, "string")),
+    if let Value::String(text) = &entry.value {
+        Ok(text.clone())
+    } else {
+        Err(wrong_type(entry, "string"))
     }
 }
 
 fn boolean(entry: &Entry) -> Result<bool, String> {
-    match &entry.value {
-        Value::Bool(value) => Ok(*value),
-        _ => Err(wrong_type(entry, "bool")),
-    }
+    if let Value::Bool(value) = &entry.value { Ok(*value) } else { Err(wrong_type(entry, "bool")) }
 }
 
 fn integer(entry: &Entry) -> Result<i64, String> {
-    match &entry.value {
-        Value::Integer(value) => Ok(*value),
-        _ => Err(wrong_type(entry, "int64")),
+    if let Value::Integer(value) = &entry.value {
+        Ok(*value)
+    } else {
+        Err(wrong_type(entry, "int64"))
     }
 }
 

@@ -122,20 +122,19 @@ fn parsing(entry: &Entry, reason: &str) -> Fault {
 }
 
 fn text(entry: &Entry, what: &str) -> Result<String, Fault> {
-    match &entry.value {
-        Value::String(text) => Ok(text.clone()),
-        _ => Err(parsing(entry, &format!("expected '{}' to be {what}", entry.key.to_lowercase()))),
+    if let Value::String(text) = &entry.value {
+        Ok(text.clone())
+    } else {
+        Err(parsing(entry, &format!("expected '{}' to be {what}", entry.key.to_lowercase())))
     }
 }
 
 fn boolean(entry: &Entry) -> Result<bool, Fault> {
-    match &entry.value {
-        Value::Bool(value) => Ok(*value),
-        _ => {
-            let key = entry.key.to_lowercase();
-            Err(parsing(entry, &format!("expected '{key}' to be a boolean")))
-        }
+    if let Value::Bool(value) = entry.value {
+        return Ok(value);
     }
+    let key = entry.key.to_lowercase();
+    Err(parsing(entry, &format!("expected '{key}' to be a boolean")))
 }
 
 fn timeout(entry: &Entry) -> Result<Duration, Fault> {
@@ -154,9 +153,10 @@ fn timeout(entry: &Entry) -> Result<Duration, Fault> {
 }
 
 fn items(entry: &Entry) -> Result<&[Item], Fault> {
-    match &entry.value {
-        Value::Array(items) => Ok(items),
-        _ => Err(parsing(entry, &format!("'{}' must be an array", entry.key.to_lowercase()))),
+    if let Value::Array(items) = &entry.value {
+        Ok(items)
+    } else {
+        Err(parsing(entry, &format!("'{}' must be an array", entry.key.to_lowercase())))
     }
 }
 
@@ -168,9 +168,12 @@ fn names(entry: &Entry) -> Result<Vec<(&Item, &str)>, Fault> {
     }
     items
         .iter()
-        .map(|item| match &item.value {
-            Value::String(text) => Ok((item, text.as_str())),
-            _ => Err(parsing(entry, &format!("'{}' must hold names", entry.key.to_lowercase()))),
+        .map(|item| {
+            if let Value::String(text) = &item.value {
+                Ok((item, text.as_str()))
+            } else {
+                Err(parsing(entry, &format!("'{}' must hold names", entry.key.to_lowercase())))
+            }
         })
         .collect()
 }
