@@ -137,8 +137,7 @@ mod tests {
     use super::*;
 
     fn part(client: &str, channel: &str) -> Snapshot {
-        let online =
-            SubscriptionSnapshot { client: ClientId::from(client), ..Default::default() };
+        let online = SubscriptionSnapshot { client: ClientId::from(client), ..Default::default() };
         let offline = SubscriptionSnapshot { is_offline: true, ..online.clone() };
         Snapshot {
             clients: vec![ClientSnapshot { client: ClientId::from(client), ..Default::default() }],
