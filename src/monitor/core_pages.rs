@@ -1,7 +1,6 @@
 //! varz, routez, subsz, healthz: the core server in the reference's documents.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::thread;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -64,6 +63,8 @@ pub struct Usage {
     pub resident_bytes: u64,
     /// Percent of a core.
     pub cpu_percent: f64,
+    /// Cores of the machine.
+    pub cores: usize,
     /// Requests by page.
     pub requests: BTreeMap<String, u64>,
 }
@@ -204,7 +205,7 @@ pub fn varz(view: View<'_>, usage: &Usage) -> Reply {
         now: Time(snapshot.taken_at),
         uptime: uptime(snapshot.started_at, snapshot.taken_at),
         mem: usage.resident_bytes,
-        cores: thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        cores: usage.cores,
         gomaxprocs: facts.loops,
         cpu: Number(usage.cpu_percent),
         connections: snapshot.connections.len(),

@@ -16,6 +16,7 @@ mod streaming_pages;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -105,68 +106,67 @@ impl Drop for Monitor {
     }
 }
 
-/// Every page.
+/// Every page, by what it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Page {
+    /// Answered on the spot.
+    Quick(Quick),
+    /// Waits for the brokers.
+    Core(Core),
+    /// Waits for the engines.
+    Streaming(Stream),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quick {
     Index,
+    Healthz,
+    StreamingIndex,
+    IsFtActive,
+    StreamingHealthz,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Core {
     Varz,
     Connz,
     Routez,
     Subsz,
-    Healthz,
-    StreamingIndex,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
     Serverz,
     Storez,
     Clientsz,
     Channelsz,
-    IsFtActive,
-    StreamingHealthz,
 }
 
 impl Page {
     /// The core page of a path behind the base path, and the name that its requests count under.
     fn core(path: &str) -> Option<(Self, &'static str)> {
         Some(match path {
-            "" | "/" => (Self::Index, "/"),
-            "/varz" => (Self::Varz, "/varz"),
-            "/connz" => (Self::Connz, "/connz"),
-            "/routez" => (Self::Routez, "/routez"),
-            "/subsz" | "/subscriptionsz" => (Self::Subsz, "/subsz"),
-            "/healthz" => (Self::Healthz, "/healthz"),
+            "" | "/" => (Self::Quick(Quick::Index), "/"),
+            "/varz" => (Self::Core(Core::Varz), "/varz"),
+            "/connz" => (Self::Core(Core::Connz), "/connz"),
+            "/routez" => (Self::Core(Core::Routez), "/routez"),
+            "/subsz" | "/subscriptionsz" => (Self::Core(Core::Subsz), "/subsz"),
+            "/healthz" => (Self::Quick(Quick::Healthz), "/healthz"),
             _ => return None,
         })
     }
 
     fn streaming(path: &str) -> Option<Self> {
         Some(match path {
-            "/streaming" => Self::StreamingIndex,
-            "/streaming/serverz" => Self::Serverz,
-            "/streaming/storez" => Self::Storez,
-            "/streaming/clientsz" => Self::Clientsz,
-            "/streaming/channelsz" => Self::Channelsz,
-            "/streaming/isFTActive" => Self::IsFtActive,
-            "/streaming/healthz" => Self::StreamingHealthz,
+            "/streaming" => Self::Quick(Quick::StreamingIndex),
+            "/streaming/serverz" => Self::Streaming(Stream::Serverz),
+            "/streaming/storez" => Self::Streaming(Stream::Storez),
+            "/streaming/clientsz" => Self::Streaming(Stream::Clientsz),
+            "/streaming/channelsz" => Self::Streaming(Stream::Channelsz),
+            "/streaming/isFTActive" => Self::Quick(Quick::IsFtActive),
+            "/streaming/healthz" => Self::Quick(Quick::StreamingHealthz),
             _ => return None,
         })
-    }
-
-    /// Whether the page needs an answer of the reactors.
-    fn waits(self) -> bool {
-        match self {
-            Self::Varz
-            | Self::Connz
-            | Self::Routez
-            | Self::Subsz
-            | Self::Serverz
-            | Self::Storez
-            | Self::Clientsz
-            | Self::Channelsz => true,
-            Self::Index
-            | Self::Healthz
-            | Self::StreamingIndex
-            | Self::IsFtActive
-            | Self::StreamingHealthz => false,
-        }
     }
 }
 
@@ -184,11 +184,16 @@ async fn answer(Extract(pages): Extract<Arc<Pages>>, uri: Uri) -> Response {
     let Some(page) = pages.find(uri.path(), &query) else {
         return Reply::not_found("404 page not found".to_owned()).into_http(&query);
     };
-    if !page.waits() {
-        return pages.quick(page, &query).into_http(&query);
-    }
     let waiting = query.clone();
-    let reply = tokio::task::spawn_blocking(move || pages.waiting(page, &waiting)).await;
+    let reply = match page {
+        Page::Quick(page) => return pages.quick(page, &query).into_http(&query),
+        Page::Core(page) => {
+            tokio::task::spawn_blocking(move || pages.core_page(page, &waiting)).await
+        }
+        Page::Streaming(page) => {
+            tokio::task::spawn_blocking(move || pages.streaming_page(page, &waiting)).await
+        }
+    };
     // The helper thread ends early only when the pages are shut down.
     let reply = reply.unwrap_or(Reply::Empty(StatusCode::SERVICE_UNAVAILABLE));
     reply.into_http(&query)
@@ -211,14 +216,14 @@ impl Pages {
         }
         let rest = path.strip_prefix(self.base_path.as_str())?;
         let (page, name) = Page::core(rest)?;
-        // With a base path its own slash is optional to nobody but us: only one form is the page.
-        if page == Page::Index && rest.is_empty() == self.base_path.is_empty() {
+        // The index is at `/`, or at the base path without a slash behind it.
+        if page == Page::Quick(Quick::Index) && rest.is_empty() == self.base_path.is_empty() {
             return None;
         }
         let is_readable = match page {
-            Page::Connz => connection_pages::check(query).is_ok(),
-            Page::Routez => core_pages::check_routez(query).is_ok(),
-            _ => true,
+            Page::Core(Core::Connz) => connection_pages::check(query).is_ok(),
+            Page::Core(Core::Routez) => core_pages::check_routez(query).is_ok(),
+            Page::Core(Core::Varz | Core::Subsz) | Page::Quick(_) | Page::Streaming(_) => true,
         };
         if is_readable {
             let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -228,15 +233,15 @@ impl Pages {
     }
 
     /// Pages that are answered on the spot.
-    fn quick(&self, page: Page, query: &Query) -> Reply {
+    fn quick(&self, page: Quick, query: &Query) -> Reply {
         let status = self.sources.status.load();
         match page {
-            Page::Index => Reply::Html(core_pages::INDEX.to_owned()),
-            Page::StreamingIndex => Reply::Html(streaming_pages::INDEX.to_owned()),
-            Page::Healthz => core_pages::healthz(&status),
-            Page::IsFtActive if status.state == State::FtActive => Reply::Empty(StatusCode::OK),
-            Page::IsFtActive => Reply::Empty(StatusCode::NO_CONTENT),
-            _ => self.health(&status, query),
+            Quick::Index => Reply::Html(core_pages::INDEX.to_owned()),
+            Quick::StreamingIndex => Reply::Html(streaming_pages::INDEX.to_owned()),
+            Quick::Healthz => core_pages::healthz(&status),
+            Quick::IsFtActive if status.state == State::FtActive => Reply::Empty(StatusCode::OK),
+            Quick::IsFtActive => Reply::Empty(StatusCode::NO_CONTENT),
+            Quick::StreamingHealthz => self.health(&status, query),
         }
     }
 
@@ -258,17 +263,8 @@ impl Pages {
         }
     }
 
-    /// Pages that wait for the reactors.
-    fn waiting(&self, page: Page, query: &Query) -> Reply {
-        match page {
-            Page::Serverz | Page::Storez | Page::Clientsz | Page::Channelsz => {
-                self.streaming_page(page, query)
-            }
-            _ => self.core_page(page, query),
-        }
-    }
-
-    fn streaming_page(&self, page: Page, query: &Query) -> Reply {
+    /// Pages that wait for the engines.
+    fn streaming_page(&self, page: Stream, query: &Query) -> Reply {
         let Some(streaming) = &self.sources.streaming else {
             return Reply::Empty(StatusCode::NOT_FOUND);
         };
@@ -280,17 +276,18 @@ impl Pages {
         let view =
             streaming_pages::View { facts: &facts, snapshot: &snapshot, now: world::now().wall };
         match page {
-            Page::Storez => streaming_pages::storez(view),
-            Page::Clientsz => streaming_pages::clientsz(view, query),
-            Page::Channelsz => streaming_pages::channelsz(view, query),
-            _ => {
+            Stream::Storez => streaming_pages::storez(view),
+            Stream::Clientsz => streaming_pages::clientsz(view, query),
+            Stream::Channelsz => streaming_pages::channelsz(view, query),
+            Stream::Serverz => {
                 let state = self.sources.status.load().state;
                 streaming_pages::serverz(view, state, Descriptors::now())
             }
         }
     }
 
-    fn core_page(&self, page: Page, query: &Query) -> Reply {
+    /// Pages that wait for the brokers.
+    fn core_page(&self, page: Core, query: &Query) -> Reply {
         let snapshot = match (self.sources.broker)() {
             Ok(snapshot) => snapshot,
             Err(error) => return error.into(),
@@ -298,10 +295,10 @@ impl Pages {
         let facts = self.sources.core.load();
         let view = core_pages::View { facts: &facts, snapshot: &snapshot };
         let result = match page {
-            Page::Connz => connection_pages::connz(view, query),
-            Page::Routez => core_pages::routez(view, query),
-            Page::Subsz => core_pages::subsz(view, query),
-            _ => Ok(core_pages::varz(view, &self.usage())),
+            Core::Connz => connection_pages::connz(view, query),
+            Core::Routez => core_pages::routez(view, query),
+            Core::Subsz => core_pages::subsz(view, query),
+            Core::Varz => Ok(core_pages::varz(view, &self.usage())),
         };
         result.unwrap_or_else(Reply::from)
     }
@@ -311,6 +308,7 @@ impl Pages {
         core_pages::Usage {
             resident_bytes: process::resident_bytes(),
             cpu_percent: cpu.percent(world::instant()),
+            cores: thread::available_parallelism().map_or(1, NonZero::get),
             requests: self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
