@@ -103,6 +103,11 @@ impl LeaseClock {
         clock
     }
 
+    /// Makes this lease endless, for all who share it.
+    pub fn hold_for_ever(&self) {
+        self.valid_until.store(u64::MAX, Ordering::Release);
+    }
+
     /// Confirms the lease: `checked_at` is the moment *before* the confirming read began.
     pub fn confirm(&self, checked_at: Instant, bound: Duration) {
         self.valid_until.fetch_max((checked_at + bound).0, Ordering::AcqRel);

@@ -35,7 +35,10 @@ The same block in `cluster` is for routes.
 pub fn run(program: Program, args: &[OsString], serve: Serve, commands: &[Command]) -> ExitCode {
     let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     match with_world(|world| options::load(program, &args, world)) {
-        Ok(Request::Serve(config)) => start(*config, serve),
+        Ok(Request::Serve(mut config)) => {
+            config.arguments = args;
+            start(*config, serve)
+        }
         Ok(request) => beside(program, request, commands),
         Err(OptionsError::Flag(error)) => {
             // Compat: a wrong flag ends with 0; pinned by `wrong_flags_show_the_usage_and_end_well`.

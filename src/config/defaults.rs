@@ -25,6 +25,7 @@ impl Config {
         Self {
             program,
             loops: 1,
+            arguments: Vec::new(),
             config_file: None,
             pid_file: None,
             ports_file_dir: None,

@@ -74,6 +74,8 @@ pub struct Config {
     pub program: Program,
     /// Event loops, at least 1 and at most `base::limits::LOOPS_MAX`.
     pub loops: u16,
+    /// The arguments behind the executable's name: read again when the server reloads.
+    pub arguments: Vec<String>,
     /// The configuration file of the core half, as the user wrote it (for its log line).
     pub config_file: Option<PathBuf>,
     /// Where the process writes its id at start; never removed.

@@ -60,6 +60,7 @@ pub fn reload(
     new.log.streaming_debug = old.log.streaming_debug;
     new.log.streaming_trace = old.log.streaming_trace;
     new.loops = old.loops;
+    new.arguments.clone_from(&old.arguments);
     if let Some(error) = new.start_error.take() {
         return Err(error);
     }

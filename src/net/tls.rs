@@ -143,6 +143,14 @@ impl Serving {
     }
 }
 
+impl Serving {
+    /// For listeners that are not a reactor's.
+    #[must_use]
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+}
+
 impl Dialling {
     /// Reads the files; our own certificate is shown to who asks for it.
     ///

@@ -13,7 +13,7 @@ use crate::base::world;
 use crate::config::{Config, StoreKind};
 use crate::engine::recovery::OtherCluster;
 use crate::engine::{self, Engine, recovery};
-use crate::net::reactor::Mailbox;
+use crate::net::Mailbox;
 use crate::proto::spb;
 use crate::server::engine_driver::{self, Activation, Mail};
 use crate::server::settings;
@@ -116,7 +116,7 @@ impl Ground<'_> {
     fn open(&self) -> Result<Opened, StoreError> {
         let limits: &StoreLimits = &self.config.streaming.limits;
         match self.config.streaming.store {
-            StoreKind::Memory => Ok(store::memory::open(limits, self.config.loops)),
+            StoreKind::Memory => store::memory::open(limits, self.config.loops),
             StoreKind::File => store::file::open(
                 &settings::file_options(self.config),
                 limits,

@@ -14,7 +14,7 @@ use crate::base::id::{LoopIndex, Subject};
 use crate::base::limits;
 use crate::base::time::{Instant, Now};
 use crate::broker::{EngineDelivery, EngineInterest};
-use crate::engine::effect::{Effect, Interest, Service};
+use crate::engine::effect::{Effect, Interest, Level, Service};
 use crate::engine::input::{Input, PeerMessage};
 use crate::engine::request::{self, Placement, Request};
 use crate::engine::{self, Engine};
@@ -145,6 +145,9 @@ struct Active {
     pressure_is_high: bool,
     served: Option<Sender<LoopIndex>>,
     draining: Option<Sender<Result<(), String>>>,
+    /// Jobs that found the worker's mailbox full: one commit, and reads of subscriptions, of
+    /// which each has one under way.
+    unsubmitted: VecDeque<Job>,
 }
 
 impl EngineDriver {
@@ -263,8 +266,24 @@ impl EngineDriver {
     }
 
     fn hand_over(&mut self, job: Job) {
-        if let Some(active) = &self.active {
-            active.worker.hand_over(job);
+        let Some(active) = &mut self.active else { return };
+        if active.unsubmitted.is_empty() {
+            if let Err(job) = active.worker.try_submit(job) {
+                active.unsubmitted.push_back(job);
+            }
+        } else {
+            active.unsubmitted.push_back(job);
+        }
+    }
+
+    /// The worker reported something, so its mailbox has room again.
+    fn submit_waiting(&mut self) {
+        let Some(active) = &mut self.active else { return };
+        while let Some(job) = active.unsubmitted.pop_front() {
+            if let Err(job) = active.worker.try_submit(job) {
+                active.unsubmitted.push_front(job);
+                return;
+            }
         }
     }
 
@@ -290,6 +309,7 @@ impl EngineDriver {
         if self.active.as_ref().is_none_or(|active| active.term != term) {
             return;
         }
+        self.submit_waiting();
         match report {
             Report::Committed { ticket, report } => {
                 self.handle(Input::Committed { ticket, report }, now);
@@ -304,7 +324,8 @@ impl EngineDriver {
                 self.handle(Input::Trimmed { channel, state }, now);
             }
             Report::Failed { text, remedy } => self.on_store_failure(term, text, remedy),
-            Report::Closed(result) => self.on_closed(result),
+            Report::Trouble { text } => super::logging::streaming(Level::Warning, &text),
+            Report::Closed => self.on_closed(),
         }
     }
 
@@ -316,10 +337,10 @@ impl EngineDriver {
         super::event::post(&self.events, Event::StoreFailed { term, text, remedy });
     }
 
-    fn on_closed(&mut self, result: Result<(), String>) {
+    fn on_closed(&mut self) {
         if let Some(done) = self.active.as_mut().and_then(|active| active.draining.take()) {
             // As above.
-            let _ = done.send(result);
+            let _ = done.send(Ok(()));
         }
     }
 
@@ -334,6 +355,7 @@ impl EngineDriver {
             pressure_is_high: false,
             served: None,
             draining: None,
+            unsubmitted: VecDeque::new(),
         });
     }
 

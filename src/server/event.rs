@@ -9,7 +9,6 @@ use crate::server::signals::Signal;
 use crate::store::Remedy;
 
 /// Something that the server's own thread has to act on.
-#[derive(Debug)]
 pub enum Event {
     /// From the operating system.
     Signal(Signal),
@@ -62,6 +61,6 @@ pub fn post(events: &Sender<Event>, event: Event) {
     match events.try_send(event) {
         // The server's thread is gone: the process is at its end.
         Ok(()) | Err(TrySendError::Disconnected(_)) => (),
-        Err(TrySendError::Full(event)) => unreachable!("no room for {event:?}"),
+        Err(TrySendError::Full(_)) => unreachable!("no room for an event of the server"),
     }
 }

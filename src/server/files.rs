@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -18,6 +19,34 @@ pub struct Ports {
     /// URLs for routes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cluster: Vec<String>,
+}
+
+/// URLs under which a listener is reached; one a local address if it listens everywhere.
+#[must_use]
+pub fn urls(scheme: &str, host: &str, port: u16) -> Vec<String> {
+    let url = |host: &str| format!("{scheme}://{}", super::pages::display_address(host, port));
+    if matches!(host, "0.0.0.0" | "::" | "") {
+        return local_addresses().iter().map(|address| url(&address.to_string())).collect();
+    }
+    vec![url(host)]
+}
+
+/// The machine's own addresses, loopback included, in the kernel's order.
+#[must_use]
+pub fn local_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|found| IpAddr::V4(found.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|found| IpAddr::V6(found.ip())))
+    });
+    addresses.collect()
+}
+
+/// The machine's name, as the holder record shows it.
+#[must_use]
+pub fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into())
 }
 
 /// The files that this process leaves for tools.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::base::id::Subject;
 use crate::base::random::Random;
 use crate::base::time::{Instant, WallTime};
-use crate::election::heartbeat;
+use crate::election::heartbeat::{self, Heartbeat};
 
 /// Time between two heartbeats, before the random part.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ impl Group {
         let percent = 100 - SPREAD_PERCENT + random.below(2 * SPREAD_PERCENT + 1);
         let interval = INTERVAL * u32::try_from(percent).expect("at most 110") / 100;
         Self {
-            subject: Subject::from(format!("_STAN.ft.{cluster_id}.{name}")),
+            subject: heartbeat::subject(cluster_id, name),
             server_id: server_id.to_owned(),
             interval,
             next_at: None,
@@ -51,7 +51,10 @@ impl Group {
 
     /// This server is active since `activated_at`: the first heartbeat is due at once.
     pub fn on_active(&mut self, activated_at: WallTime, now: Instant) {
-        self.payload = heartbeat::encode(&self.server_id, activated_at);
+        self.payload = heartbeat::encode_heartbeat(&Heartbeat {
+            server_id: Bytes::from(self.server_id.clone()),
+            active_since: activated_at,
+        });
         self.next_at = Some(now);
     }
 
@@ -78,7 +81,7 @@ impl Group {
     /// The id of the other server that sent `payload`, if it is a heartbeat of another.
     #[must_use]
     pub fn other_sender(&self, payload: &[u8]) -> Option<String> {
-        let sender = heartbeat::decode(payload).ok()?.server_id;
-        (sender != self.server_id).then_some(sender)
+        let sender = heartbeat::decode_heartbeat(payload).ok()?.server_id;
+        (sender != self.server_id).then(|| String::from_utf8_lossy(&sender).into_owned())
     }
 }

@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::base::epoch::{Fence, Predecessor};
 use crate::base::id::LoopIndex;
 use crate::base::world;
-use crate::config::StoreKind;
 use crate::engine::effect::Level;
+use crate::log::{CORE, STREAM};
 use crate::server::activation::{ActivationError, Ground, Recovered};
 use crate::server::engine_driver::Mail;
 use crate::server::logging::streaming;
@@ -26,6 +26,9 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(20);
 /// Pauses after activations that failed for a reason that can pass.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The lease is not asked for again: the process stops.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How long outboxes may take at the end.
 const FLUSH_WITHIN: Duration = Duration::from_millis(500);
@@ -56,7 +59,7 @@ impl Server {
             group.on_active(activated_at.wall, activated_at.at);
         }
         streaming(Level::Info, "Recovering the state...");
-        self.status.set_recovering();
+        self.pages.set_recovering();
         let ground = Ground {
             config: &self.config,
             term: self.term,
@@ -77,7 +80,7 @@ impl Server {
         self.ask_all(|done| Mail::Serve { done });
         // Every loop has now mailed its interests to all others; a second round sees them in.
         self.ask_all(|done| Mail::Sync { done });
-        self.status.set_active(self.term, &info);
+        self.pages.set_active(&self.config, &info.cluster_id);
         self.log_ready();
         Ok(())
     }
@@ -120,10 +123,8 @@ impl Server {
         self.deactivate();
         let pause = PAUSE_MIN.saturating_mul(1 << self.failed_activations.min(10)).min(PAUSE_MAX);
         self.failed_activations += 1;
-        self.status.set_trouble(&text);
-        if let Some(keeper) = &self.keeper {
-            keeper.release_and_wait(pause);
-        }
+        self.pages.set_trouble(&text);
+        self.release_lease(false, pause);
         Next::GoOn
     }
 
@@ -133,7 +134,7 @@ impl Server {
             group.on_inactive();
         }
         self.is_active = false;
-        self.status.set_inactive();
+        self.pages.set_inactive();
         let (done, workers) = unbounded();
         for mailbox in &self.mailboxes {
             mailbox.deliver(Mail::Deactivate { done: done.clone() });
@@ -146,9 +147,9 @@ impl Server {
         }
     }
 
-    pub(super) fn release_lease(&mut self, is_clean: bool) {
+    pub(super) fn release_lease(&mut self, is_clean: bool, pause: Duration) {
         if let Some(keeper) = &self.keeper {
-            keeper.release(is_clean);
+            keeper.release(is_clean, pause);
         }
     }
 
@@ -157,14 +158,17 @@ impl Server {
         if self.is_streaming() {
             streaming(Level::Info, "Shutting down.");
         }
-        let is_clean = self.is_active && self.drain();
-        if let Some(keeper) = self.keeper.take() {
-            keeper.stop(is_clean);
+        if self.is_active {
+            let is_clean = self.drain();
+            self.release_lease(is_clean, FOR_EVER);
         }
-        log::info!("Initiating Shutdown...");
-        self.reactors.stop(FLUSH_WITHIN);
-        self.files.remove();
-        log::info!("Server Exiting..");
+        self.pages.set_shutdown();
+        if let Some(keeper) = self.keeper.take() {
+            keeper.stop();
+        }
+        log::info!(target: CORE, "Initiating Shutdown...");
+        self.end(FLUSH_WITHIN);
+        log::info!(target: CORE, "Server Exiting..");
         code
     }
 
@@ -173,7 +177,7 @@ impl Server {
         if let Some(group) = &mut self.group {
             group.on_inactive();
         }
-        self.status.set_inactive();
+        self.pages.set_inactive();
         let (done, results) = unbounded();
         for mailbox in &self.mailboxes {
             mailbox.deliver(Mail::Drain { done: done.clone() });
@@ -181,16 +185,11 @@ impl Server {
         drop(done);
         let deadline = Self::deadline_in(DRAIN_WITHIN);
         for _ in self.loops() {
-            match results.recv_timeout(deadline.since(world::instant())) {
-                Ok(Ok(())) => (),
-                Ok(Err(text)) => {
-                    streaming(Level::Error, &text);
-                    return false;
-                }
-                Err(_) => {
-                    streaming(Level::Error, "the store did not close in time");
-                    return false;
-                }
+            let result = results.recv_timeout(deadline.since(world::instant()));
+            let result = result.unwrap_or_else(|_| Err(NOT_CLOSED_IN_TIME.to_owned()));
+            if let Err(text) = result {
+                streaming(Level::Error, &text);
+                return false;
             }
         }
         true
@@ -198,14 +197,27 @@ impl Server {
 
     /// The last line, and the exit code of a server that cannot go on.
     pub(super) fn fail(&mut self, line: &str) -> ExitCode {
-        crate::log::streaming_fatal(line);
+        crate::log::fatal(STREAM, line);
         self.deactivate();
         if let Some(keeper) = self.keeper.take() {
-            keeper.stop(false);
+            keeper.stop();
         }
-        self.reactors.stop(Duration::ZERO);
-        self.files.remove();
+        self.end(Duration::ZERO);
         ExitCode::FAILURE
+    }
+
+    /// SIGQUIT: nothing is written any more; what was not acknowledged may be lost.
+    pub(super) fn stop_at_once(&mut self) -> ExitCode {
+        self.end(Duration::ZERO);
+        ExitCode::from(2)
+    }
+
+    fn end(&mut self, flush_for: Duration) {
+        self.monitor = None;
+        if let Some(reactors) = self.reactors.take() {
+            reactors.stop(flush_for);
+        }
+        self.files.remove();
     }
 
     /// Asks every loop something and waits for all answers.
@@ -224,12 +236,9 @@ impl Server {
             assert!(answer.is_ok(), "an event loop does not answer");
         }
     }
-
-    /// Whether the store can be shared with other processes at all.
-    pub(super) fn store_is_shared(&self) -> bool {
-        self.config.streaming.store == StoreKind::File
-    }
 }
+
+const NOT_CLOSED_IN_TIME: &str = "the store did not close in time";
 
 const LOST_SERVER_RECORD: &str = "Server information was not recovered, however channels are \
                                   present. Will initialize server and restart recovery!";

@@ -11,5 +11,5 @@ pub fn streaming(level: Level, text: &str) {
         Level::Debug => log::Level::Debug,
         Level::Trace => log::Level::Trace,
     };
-    log::log!(target: crate::log::STREAMING, level, "{text}");
+    log::log!(target: crate::log::STREAM, level, "{text}");
 }

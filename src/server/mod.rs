@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod logging;
 pub mod pages;
 pub mod probe;
+pub mod reload;
 pub mod settings;
 pub mod signals;
 pub mod start;
@@ -20,25 +21,28 @@ pub mod start;
 use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::base::epoch::LeaseClock;
 use crate::base::id::LoopIndex;
 use crate::base::random::Random;
-use crate::base::time::{Instant, WallTime};
+use crate::base::time::Instant;
 use crate::base::world;
 use crate::config::{Config, Program};
 use crate::election::keeper::{Keeper, KeeperEvent};
 use crate::engine::effect::Level;
-use crate::net::Reactors;
-use crate::net::reactor::Mailbox;
+use crate::log::CORE;
+use crate::monitor::Monitor;
+use crate::net::{Mailbox, Reactors};
 use crate::server::engine_driver::{EngineDriver, Mail};
 use crate::server::event::Event;
 use crate::server::group::Group;
 use crate::server::interest_key::Listener;
 use crate::server::logging::streaming;
-use crate::server::pages::Status;
+use crate::server::pages::Pages;
+use crate::server::settings::Found;
 use crate::server::signals::Signal;
 use crate::store::Remedy;
 
@@ -48,7 +52,7 @@ pub fn run(config: Config) -> ExitCode {
     match start::start(config) {
         Ok(server) => server.run(),
         Err(error) => {
-            crate::log::fatal(&error.line());
+            crate::log::fatal(error.target(), &error.to_string());
             ExitCode::FAILURE
         }
     }
@@ -57,15 +61,18 @@ pub fn run(config: Config) -> ExitCode {
 /// A server whose listeners are open.
 pub struct Server {
     config: Arc<Config>,
+    found: Found,
     server_id: String,
-    started_at: WallTime,
     events: Receiver<Event>,
-    reactors: Reactors<EngineDriver>,
+    events_in: Sender<Event>,
+    /// Gone once the server stops.
+    reactors: Option<Reactors<EngineDriver>>,
     mailboxes: Vec<Mailbox<Mail>>,
     lease: LeaseClock,
     keeper: Option<Keeper>,
     group: Option<Group>,
-    status: Arc<Status>,
+    pages: Pages,
+    monitor: Option<Monitor>,
     random: Random,
     /// Counts activations, so that reports and messages of a former one are recognised.
     term: u64,
@@ -141,6 +148,7 @@ impl Server {
                 let code = self.config.program.terminated_code();
                 Next::End(self.stop(ExitCode::from(code)))
             }
+            Signal::Quit => Next::End(self.stop_at_once()),
             Signal::Reload => {
                 self.reload();
                 Next::GoOn
@@ -149,7 +157,10 @@ impl Server {
                 crate::log::reopen();
                 Next::GoOn
             }
-            Signal::LameDuck => self.on_lame_duck(),
+            Signal::LameDuck => {
+                log::warn!(target: CORE, "lame duck mode is not supported by stanby yet");
+                Next::GoOn
+            }
         }
     }
 
@@ -157,7 +168,7 @@ impl Server {
         match event {
             KeeperEvent::Waiting { holder, why } => {
                 streaming(Level::Info, &why);
-                self.status.set_standby(holder.map(|holder| holder.to_string()), &why);
+                self.pages.set_waiting(holder.as_ref());
                 Next::GoOn
             }
             KeeperEvent::Won { fence, predecessor } => self.on_won(fence, predecessor),
@@ -166,11 +177,12 @@ impl Server {
                 self.deactivate();
                 Next::GoOn
             }
-            KeeperEvent::RefusedStandAlone { holder } => {
-                Next::End(self.fail(&format!("Failed to start: {holder}")))
+            KeeperEvent::RefusedStandAlone { why, .. } => {
+                Next::End(self.fail(&format!("Failed to start: {why}")))
             }
             KeeperEvent::Trouble { text } => {
                 streaming(Level::Error, &text);
+                self.pages.set_trouble(&text);
                 Next::GoOn
             }
         }
@@ -182,7 +194,7 @@ impl Server {
             Remedy::Stop => Next::End(self.fail(text)),
             Remedy::StepDown | Remedy::Refuse => {
                 self.deactivate();
-                self.release_lease(false);
+                self.release_lease(false, Duration::ZERO);
                 Next::GoOn
             }
         }
@@ -208,7 +220,7 @@ impl Server {
         (0..self.config.loops).map(LoopIndex)
     }
 
-    fn deadline_in(duration: std::time::Duration) -> Instant {
+    fn deadline_in(duration: Duration) -> Instant {
         world::instant() + duration
     }
 }

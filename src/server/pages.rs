@@ -11,13 +11,14 @@ use crate::base::epoch::LeaseClock;
 use crate::base::world;
 use crate::broker::snapshot::ServerSnapshot;
 use crate::config::{Config, Program, StoreKind, banner};
+use crate::election::lease::Holder;
 use crate::engine::snapshot::Snapshot;
 use crate::log::CORE;
 use crate::monitor::{
     self, Ask, ClusterFacts, CoreFacts, LimitNumbers, Monitor, Published, Sources, State, Status,
     Streaming, StreamingFacts, Unavailable,
 };
-use crate::net::reactor::{Control, Mailbox};
+use crate::net::{Control, Mailbox};
 use crate::server::engine_driver::Mail;
 use crate::server::settings::{self, Found};
 use crate::server::start::StartError;
@@ -115,13 +116,18 @@ impl Pages {
         });
     }
 
-    /// The keeper waits for the lock; `has_route` tells whether a route to another server is up.
-    pub fn set_waiting(&self, has_route: bool) {
+    /// The keeper waits for the lock; `holder` is what it knows of the active.
+    pub fn set_waiting(&self, holder: Option<&Holder>) {
+        log::debug!(target: crate::log::STREAM, "the lease is held by {holder:?}");
         self.update(|status| {
             status.watches_lock = true;
-            status.has_route_to_active = has_route;
             status.trouble = None;
         });
+    }
+
+    /// Whether a route to another server is up, by which clients of a standby are served.
+    pub fn set_route(&self, is_up: bool) {
+        self.update(|status| status.has_route_to_active = is_up);
     }
 
     /// The lease is won, the store is being read.
@@ -145,9 +151,9 @@ impl Pages {
         facts.cluster_id = String::from_utf8_lossy(cluster_id).into_owned();
         let limits = config.streaming.limits.resolve().ok();
         if let Some(limits) = limits {
-            let numbers = limits.per_channel.iter();
+            let numbers = limits.entries().iter();
             facts.per_channel =
-                numbers.map(|(name, limits)| (name.to_string(), (*limits).into())).collect();
+                numbers.map(|entry| (entry.name.to_string(), entry.limits.into())).collect();
         }
         self.streaming.set(facts);
     }

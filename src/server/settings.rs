@@ -8,9 +8,8 @@ use crate::broker::account::{self, Permissions, Responses};
 use crate::broker::settings as broker;
 use crate::config::{self, Config, TlsConfig};
 use crate::engine;
-use crate::net::reactor::Rules;
 use crate::net::tls::{ClientCertificate, Dialling, Files, Serving, TlsError};
-use crate::net::{Address, Listen};
+use crate::net::{Address, Listen, Rules};
 use crate::store::file;
 
 /// Bytes of a protocol line that are not the subject: `MSG`, sid, reply and sizes of a delivery.
@@ -268,7 +267,6 @@ pub fn rules(config: &Config) -> Result<Rules, TlsError> {
         route_tls,
         dial_tls,
         dial_tls_name: names.into_iter().find(is_name).cloned(),
-        write_deadline: core.write_deadline,
     })
 }
 

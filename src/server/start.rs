@@ -15,7 +15,6 @@ use crate::config::{Config, Program, StoreKind, banner};
 use crate::election::epoch_files::Owner;
 use crate::election::keeper::{self, Keeper, KeeperSettings, Mode};
 use crate::log::{CORE, STREAM};
-use crate::monitor::Monitor;
 use crate::net::reactors::{Desks, Ports};
 use crate::net::tls::TlsError;
 use crate::net::{NetError, Reactors};
@@ -231,7 +230,7 @@ impl Server {
         }
         match streaming.store {
             StoreKind::Memory => {
-                self.lease = self.lease.make_endless();
+                self.lease.hold_for_ever();
                 let won = keeper::KeeperEvent::Won {
                     fence: Arc::new(Unfenced),
                     predecessor: Predecessor::Clean,
