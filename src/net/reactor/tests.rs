@@ -239,6 +239,19 @@ fn a_connection_without_credit_waits_and_holds_nobody_up() {
 }
 
 #[test]
+fn who_waits_for_the_credit_of_an_engine_goes_on_when_it_is_gone() {
+    let server = start(vec![Answerer::default()], &LeaseClock::endless());
+    let driver = server.mailbox(LoopIndex(0));
+    assert!(driver.deliver(Word::Pressure(true)));
+    let mut asking = connect(server.client_address);
+    asking.send("PUB ask.me 1\r\n1\r\nPING\r\n");
+    connect(server.client_address).sync();
+    assert!(driver.deliver(Word::Gone));
+    asking.expect("PONG");
+    server.stop(PATIENCE);
+}
+
+#[test]
 fn what_an_engine_says_waits_for_the_lease() {
     let lease = LeaseClock::default();
     let server = start(vec![Answerer::default()], &lease);
