@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 
-use crate::base::id::LoopIndex;
+use crate::base::id::{LoopIndex, SessionId};
 use crate::base::time::Now;
 use crate::broker::{self, Broker, ConnectionKind};
 use crate::net::dial::{Found, Target};
@@ -52,6 +52,13 @@ pub enum Control {
     /// Let this look at the broker, or change something in it (settings, closing a session). It
     /// runs between two turns' steps and must not block; for an answer it brings a channel.
     Visit(Visit),
+    /// Close this connection, after what waits for it is written (for a bounded time).
+    Close {
+        /// Which; one of another loop, or one that is gone, is nobody.
+        session: SessionId,
+        /// Why, in the words of the reference (spec core NATS, 2.13).
+        reason: &'static str,
+    },
     /// Handle connections that are made from now on by other rules.
     Reload(Arc<Rules>),
     /// Close the listener for clients; connections stay.

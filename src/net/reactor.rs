@@ -355,6 +355,10 @@ impl<D: Driver> Reactor<D> {
             Control::Adopt { socket, peer, kind } => self.adopt(socket, peer, kind),
             Control::Found { route, found } => self.on_found(route, found),
             Control::Visit(visit) => visit(&mut self.broker, self.now),
+            Control::Close { session, reason } if session.home == self.home => {
+                self.begin_close(session.into(), reason);
+            }
+            Control::Close { .. } => (),
             Control::Reload(rules) => self.rules = rules,
             Control::StopAccepting => {
                 self.ports.retain(|port| port.kind != ConnectionKind::Client);

@@ -11,6 +11,7 @@ use mio::Poll;
 use crate::base::epoch::LeaseClock;
 use crate::base::id::LoopIndex;
 use crate::base::limits::LOOPS_MAX;
+use crate::base::time::Now;
 use crate::base::world;
 use crate::broker::{self, Broker, ConnectionKind};
 use crate::net::control::{Control, Mail, Mailbox, Rules};
@@ -257,6 +258,12 @@ impl<D: Driver + 'static> Reactors<D> {
         }
     }
 
+    /// Lets `visit` look at, or change, the broker of each loop, on that loop's thread; it must
+    /// not block.
+    pub fn visit_all(&self, visit: impl Fn(&mut Broker, Now) + Clone + Send + 'static) {
+        self.tell_all(|| Control::Visit(Box::new(visit.clone())));
+    }
+
     /// Treats connections that are made from now on by other rules.
     pub fn reload(&self, rules: Rules) {
         let rules = Arc::new(rules);
@@ -285,5 +292,31 @@ impl Drop for NoLoopDiesAlone {
         if thread::panicking() {
             std::process::abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn listen(port: Option<u16>) -> Listen {
+        let address = Address { host: "0.0.0.0".to_owned(), port };
+        Listen { address, patience: Duration::ZERO }
+    }
+
+    #[test]
+    fn a_port_in_use_ends_the_start_with_the_line_of_the_reference() {
+        let holder = Ports::open(Some(&listen(None)), Some(&listen(None))).unwrap();
+        let port = holder.client_address.unwrap().port();
+        let error = Ports::open(Some(&listen(Some(port))), None).unwrap_err();
+        let why = format!("listen tcp 0.0.0.0:{port}: bind: address already in use");
+        let line = format!("Error listening on port: 0.0.0.0:{port}, \"{why}\"");
+        assert_eq!(error.to_string(), line);
+        let port = holder.route_address.unwrap().port();
+        let error = Ports::open(None, Some(&listen(Some(port)))).unwrap_err();
+        let why = format!("listen tcp 0.0.0.0:{port}: bind: address already in use");
+        assert_eq!(error.to_string(), format!("Error listening on router port: {port} - {why}"));
     }
 }

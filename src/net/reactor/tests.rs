@@ -239,6 +239,19 @@ fn a_connection_without_credit_waits_and_holds_nobody_up() {
 }
 
 #[test]
+fn who_waits_for_the_credit_of_an_engine_goes_on_when_it_is_gone() {
+    let server = start(vec![Answerer::default()], &LeaseClock::endless());
+    let driver = server.mailbox(LoopIndex(0));
+    assert!(driver.deliver(Word::Pressure(true)));
+    let mut asking = connect(server.client_address);
+    asking.send("PUB ask.me 1\r\n1\r\nPING\r\n");
+    connect(server.client_address).sync();
+    assert!(driver.deliver(Word::Gone));
+    asking.expect("PONG");
+    server.stop(PATIENCE);
+}
+
+#[test]
 fn what_an_engine_says_waits_for_the_lease() {
     let lease = LeaseClock::default();
     let server = start(vec![Answerer::default()], &lease);
@@ -322,21 +335,38 @@ fn stopping_waits_no_longer_than_it_was_told() {
 }
 
 #[test]
-fn a_connection_is_visited_and_nobody_is_accepted_any_more() {
+fn brokers_are_visited_and_a_connection_is_closed_by_its_name() {
     let server = core(2);
     let mut client = connect(server.client_address);
     let (sender, receiver) = crossbeam_channel::bounded(2);
-    server.tell_all(|| {
-        let sender = sender.clone();
-        Control::Visit(Box::new(move |broker, _now| {
-            sender.send(broker.next_deadline().is_some()).unwrap();
-        }))
+    server.visit_all(move |broker, now| {
+        let seen = broker.snapshot(now).connections;
+        sender.send(seen.first().map(|connection| connection.home)).unwrap();
     });
     let seen = [receiver.recv().unwrap(), receiver.recv().unwrap()];
-    assert!(seen.contains(&true), "the loop of the client will send it a PING");
-    server.tell_all(|| Control::StopAccepting);
+    assert_eq!(seen.iter().flatten().count(), 1, "{seen:?}");
+    let home = LoopIndex(seen[0].or(seen[1]).unwrap());
+    let session = SessionId { home, slot: 0, generation: 1 };
+    let reason = "Server Shutdown";
+    let other = SessionId { home: LoopIndex(1 - home.0), ..session };
+    server.tell_all(|| Control::Close { session: other, reason });
     client.sync();
+    server.tell_all(|| Control::Close { session, reason });
+    client.expect_end();
+    server.stop(PATIENCE);
+}
+
+#[test]
+fn nobody_new_is_accepted_after_the_word_and_the_others_stay() {
+    let server = core(2);
+    let mut client = connect(server.client_address);
+    server.tell_all(|| Control::StopAccepting);
+    // The first loop has had the word when it has answered a later question.
+    let (sender, receiver) = crossbeam_channel::bounded(2);
+    server.visit_all(move |_, _| sender.send(()).unwrap());
+    receiver.iter().take(2).for_each(drop);
     assert!(TcpStream::connect(server.client_address.unwrap()).is_err());
+    client.sync();
     server.stop(PATIENCE);
     client.expect_end();
 }

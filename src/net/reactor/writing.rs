@@ -4,6 +4,7 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
+use crate::base::id::LoopIndex;
 use crate::net::connection::Wrote;
 use crate::net::driver::Driver;
 use crate::net::reactor::{Reactor, TLS_FAILURE, Timer};
@@ -156,6 +157,10 @@ impl<D: Driver> Reactor<D> {
             }
         }
         self.retry_leaseless();
+        // The lease is the process's: no engine is left that could give a credit.
+        for engine in (0..).map(LoopIndex).take(self.peers.len()) {
+            self.broker.set_pressure(engine, false);
+        }
     }
 
     pub(super) fn on_stop(&mut self, flush_for: Duration) {
