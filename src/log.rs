@@ -192,6 +192,13 @@ fn open(settings: &Settings) -> Result<Sink, LogError> {
     Ok(Sink::Stderr { has_colours: io::stderr().is_terminal() })
 }
 
+/// Date and time without fractions, for the lines that come before there is a log.
+#[must_use]
+pub fn date_time() -> String {
+    let stamp = Zone::local().stamp(world::now().wall);
+    stamp.split('.').next().unwrap_or_default().to_owned()
+}
+
 /// Opens the log file anew; what SIGUSR1 asks for.
 pub fn reopen() {
     let mut guard = BACKEND.lock();

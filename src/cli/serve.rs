@@ -97,7 +97,7 @@ fn start(config: Config, serve: Serve) -> ExitCode {
         to_stderr(warning);
     }
     if let Err(error) = log::configure(log_settings(&config.log)) {
-        to_stderr(&error.to_string());
+        to_stderr(&format!("{} {error}", log::date_time()));
         return ExitCode::FAILURE;
     }
     serve(config)

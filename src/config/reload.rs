@@ -233,3 +233,6 @@ fn compare_core(old: &Config, new: &Config, changes: &mut Changes) {
     ];
     changes.sessions |= notes.contains(&true);
 }
+
+#[cfg(test)]
+mod tests;
