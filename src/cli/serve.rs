@@ -38,7 +38,8 @@ pub fn run(program: Program, args: &[OsString], serve: Serve, commands: &[Comman
         Ok(Request::Serve(config)) => start(*config, serve),
         Ok(request) => beside(program, request, commands),
         Err(OptionsError::Flag(error)) => {
-            // Compat: a wrong flag ends with 0; pinned by `wrong_flags_show_the_usage_and_end_well`.
+            // Compat: a wrong flag ends with 0; pinned by
+            // `wrong_flags_show_the_usage_and_end_well`.
             to_stderr(&error.to_string());
             to_stdout(&usage(program, commands));
             ExitCode::SUCCESS

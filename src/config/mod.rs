@@ -90,9 +90,29 @@ pub struct Config {
     pub monitor: MonitorConfig,
     /// Lines for stderr before the log exists (`file:line:column: …`).
     pub warnings: Vec<String>,
-    /// What makes the start fail although the configuration could be read: the reference says it
-    /// as `Failed to start: <text>` after its first banner lines, with exit code 1.
-    pub start_error: Option<String>,
+    /// What makes the start fail although the configuration could be read: to be logged after
+    /// the first banner lines, with exit code 1.
+    pub start_error: Option<StartError>,
+}
+
+/// Why a start fails that got as far as its log (spec configuration, section 5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// The streaming server's options do not fit together.
+    Streaming(String),
+    /// The monitoring pages cannot be shown.
+    Monitoring(String),
+}
+
+impl StartError {
+    /// Target and text of the fatal line.
+    #[must_use]
+    pub fn fatal_line(&self) -> (&'static str, String) {
+        match self {
+            Self::Streaming(text) => (crate::log::STREAM, format!("Failed to start: {text}")),
+            Self::Monitoring(text) => (crate::log::CORE, format!("Can't start monitoring: {text}")),
+        }
+    }
 }
 
 /// The core NATS server.

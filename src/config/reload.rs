@@ -61,7 +61,7 @@ pub fn reload(
     new.log.streaming_trace = old.log.streaming_trace;
     new.loops = old.loops;
     if let Some(error) = new.start_error.take() {
-        return Err(error);
+        return Err(error.fatal_line().1);
     }
     fixed(old, &new)?;
     let mut changes = Changes::default();

@@ -229,7 +229,7 @@ proptest! {
     }
 
     #[test]
-    fn no_mix_of_marks_makes_the_parser_panic(text in "[a{}\\[\\]()=:,;#/'\"$.0-9k \\n\\\\-]{0,80}") {
+    fn no_mix_of_marks_makes_it_panic(text in "[a{}\\[\\]()=:,;#/'\"$.0-9k \\n\\\\-]{0,80}") {
         let _ = parsed(&text);
     }
 }

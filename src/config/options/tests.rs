@@ -1,13 +1,13 @@
-//! Flags and keys against the tables of the specification and what the reference was measured to say
+//! Flags and keys against the specification and what the reference was measured to say
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
 use crate::base::id::ChannelName;
-use crate::config::StoreKind;
 use crate::config::file::tests::{recorded, world_with};
 use crate::config::flag_table::SECTIONS;
+use crate::config::{StartError, StoreKind};
 
 /// Runs a command line, words split at blanks, with a file `f.conf`.
 fn run(program: Program, line: &str, file: &str) -> Result<Request, OptionsError> {
@@ -234,6 +234,16 @@ fn clusters_come_from_flags() {
     assert_eq!((cluster.port, cluster.username), (6, None));
 }
 
+/// The fatal line without the words that all of them begin with.
+fn start_error(config: &Config) -> String {
+    let (target, text) =
+        config.start_error.as_ref().map(StartError::fatal_line).unwrap_or_default();
+    match target {
+        "STREAM" => text.replacen("Failed to start: ", "", 1),
+        _ => text,
+    }
+}
+
 #[test]
 fn start_errors_are_those_of_the_reference() {
     for (line, error) in [
@@ -258,12 +268,12 @@ fn start_errors_are_those_of_the_reference() {
         ("-file_slice_max_age -1s", "slice max values must be positive numbers"),
         ("-file_fds_limit -1", "file descriptor limit must be a positive number"),
         ("-file_parallel_recovery 0", "parallel recovery value must be at least 1"),
-        ("-m 1 -ms 2", "can't specify both HTTP (1) and HTTPs (2) ports"),
-        ("-ms 2", "TLS cert and key required for HTTPS"),
+        ("-m 1 -ms 2", "Can't start monitoring: can't specify both HTTP (1) and HTTPs (2) ports"),
+        ("-ms 2", "Can't start monitoring: TLS cert and key required for HTTPS"),
     ] {
         let store = if line.starts_with("-file") { "-st FILE -dir d" } else { "" };
         let config = config_of(&format!("{line} {store}"));
-        assert_eq!(config.start_error.as_deref(), Some(error), "{line}");
+        assert_eq!(start_error(&config), error, "{line}");
     }
     for (file, error) in [
         ("no_auth_user: x", "no_auth_user: \"x\" present, but users are not defined"),
@@ -282,7 +292,10 @@ fn start_errors_are_those_of_the_reference() {
             "too many channels defined (2). The max channels limit is set to 1",
         ),
     ] {
-        assert_eq!(file_config(file).start_error.as_deref(), Some(error), "{file}");
+        assert_eq!(start_error(&file_config(file)), error, "{file}");
+        if !file.contains("streaming") {
+            assert_eq!(error_of(Program::Core, "-c f.conf", file), error, "{file}");
+        }
     }
     assert_eq!(config_of("-st FILE -dir d --ft_group x").start_error, None);
 }
@@ -430,7 +443,8 @@ fn a_timeout_that_is_no_number_is_one_second() {
 
 #[test]
 fn flags_win_over_the_file_and_the_file_over_defaults() {
-    let file = "port: 5\nhost: h\ndebug: true\nhttp: \"m:8\"\nstreaming { limits { mc: 5, mm: 6 }, sd: true }";
+    let file = "port: 5\nhost: h\ndebug: true\nhttp: \"m:8\"\n\
+                streaming { limits { mc: 5, mm: 6 }, sd: true }";
     let config = served(Program::Streaming, "-c f.conf -p 6 -mc 7 -D=false", file);
     assert_eq!((config.core.port, config.core.host.as_str()), (6, "h"));
     assert_eq!(config.streaming.limits.channels_max, 7);
@@ -474,4 +488,84 @@ fn the_help_shows_every_section_and_no_refused_flag() {
     assert!(text.contains("-ft_group") && !text.contains("--clustered"));
     let core = flags::usage(Program::Core);
     assert!(core.starts_with("\nUsage: nats-server [options]\n") && !core.contains("Streaming"));
+}
+
+/// Words that configuration files are made of.
+const WORDS: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    "(\n",
+    "\n)\n",
+    ":",
+    "=",
+    ",",
+    ";",
+    "\n",
+    " ",
+    "\"",
+    "'",
+    "#",
+    "//",
+    "$A",
+    "include f.conf",
+    "port",
+    "listen",
+    "http",
+    "authorization",
+    "users",
+    "user",
+    "password",
+    "permissions",
+    "publish",
+    "allow",
+    "allow_responses",
+    "tls",
+    "cert_file",
+    "timeout",
+    "pinned_certs",
+    "cluster",
+    "routes",
+    "streaming",
+    "store_limits",
+    "channels",
+    "file",
+    "hbi",
+    "max_age",
+    "1",
+    "-1",
+    "1.5",
+    "1kb",
+    "9e",
+    "2016-05-04T18:53:41Z",
+    "127.0.0.1:1",
+    "\"5s\"",
+    "true",
+    "é",
+    "\\",
+    "ping_interval",
+    "lame_duck_duration",
+    "99999999999",
+];
+
+proptest::proptest! {
+    #[test]
+    fn no_mix_of_words_makes_the_options_panic(
+        indices in proptest::collection::vec(0..WORDS.len(), 0..40),
+        is_core in proptest::prelude::any::<bool>(),
+    ) {
+        let words: Vec<&str> = indices.into_iter().map(|index| WORDS[index]).collect();
+        let program = if is_core { Program::Core } else { Program::Streaming };
+        for separator in ["", " "] {
+            let _ = run(program, "-c f.conf", &words.join(separator));
+        }
+    }
+
+    #[test]
+    fn no_flags_make_the_options_panic(
+        line in "(--?[a-zA-Z_]{1,14}(=| )[-a-z0-9.:/@,]{0,12} ){0,4}",
+    ) {
+        let _ = run(Program::Streaming, &line, "");
+    }
 }
