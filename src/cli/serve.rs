@@ -88,8 +88,8 @@ pub fn log_settings(config: &LogConfig) -> log::Settings {
         remote_syslog: config.remote_syslog.clone(),
         timestamps: config.timestamps,
         utc: config.utc,
-        core: log::level(config.core_debug, config.core_trace),
-        streaming: log::level(config.streaming_debug, config.streaming_trace),
+        core: log::Switches { debug: config.core_debug, trace: config.core_trace },
+        streaming: log::Switches { debug: config.streaming_debug, trace: config.streaming_trace },
     }
 }
 
