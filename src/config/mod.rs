@@ -3,11 +3,11 @@
 //! Nothing here reads a file, the environment or the machine by itself: what flags and files say
 //! comes in through `options::load`, with a [`World`] that reads for it.
 
-pub mod auth_keys;
+mod auth_keys;
 pub mod banner;
-pub mod checks;
-pub mod core_keys;
-pub mod defaults;
+mod checks;
+mod core_keys;
+mod defaults;
 pub mod draft;
 pub mod file;
 pub mod flag_table;
@@ -15,9 +15,9 @@ pub mod flags;
 pub mod go;
 pub mod options;
 pub mod reload;
-pub mod route;
-pub mod streaming_keys;
-pub mod tls_keys;
+mod route;
+mod streaming_keys;
+mod tls_keys;
 pub mod tree;
 
 use std::collections::BTreeSet;
