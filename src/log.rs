@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::base::world;
 use crate::log::sink::{LogFile, Sink};
@@ -40,10 +40,37 @@ pub struct Settings {
     pub timestamps: bool,
     /// Whether those are UTC.
     pub utc: bool,
-    /// How much the core server says.
-    pub core: LevelFilter,
-    /// How much the streaming server says.
-    pub streaming: LevelFilter,
+    /// What else the core server says.
+    pub core: Switches,
+    /// What else the streaming server says.
+    pub streaming: Switches,
+}
+
+/// Which lines are shown beside those that always are; neither implies the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Switches {
+    /// Debug lines.
+    pub debug: bool,
+    /// Trace lines.
+    pub trace: bool,
+}
+
+impl Switches {
+    fn shows(self, level: Level) -> bool {
+        match level {
+            Level::Error | Level::Warn | Level::Info => true,
+            Level::Debug => self.debug,
+            Level::Trace => self.trace,
+        }
+    }
+
+    fn level(self) -> LevelFilter {
+        match (self.debug, self.trace) {
+            (_, true) => LevelFilter::Trace,
+            (true, false) => LevelFilter::Debug,
+            (false, false) => LevelFilter::Info,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -55,21 +82,9 @@ impl Default for Settings {
             remote_syslog: None,
             timestamps: true,
             utc: false,
-            core: LevelFilter::Info,
-            streaming: LevelFilter::Info,
+            core: Switches::default(),
+            streaming: Switches::default(),
         }
-    }
-}
-
-/// The level that `debug` and `trace` switches ask for.
-///
-/// The facade orders levels, the switches do not: with trace alone, debug lines show too.
-#[must_use]
-pub fn level(debug: bool, trace: bool) -> LevelFilter {
-    match (debug, trace) {
-        (_, true) => LevelFilter::Trace,
-        (true, false) => LevelFilter::Debug,
-        (false, false) => LevelFilter::Info,
     }
 }
 
@@ -162,7 +177,7 @@ impl Backend {
 /// [`LogError`]; the former settings stay.
 pub fn configure(settings: Settings) -> Result<(), LogError> {
     let sink = open(&settings)?;
-    let level = settings.core.max(settings.streaming);
+    let level = settings.core.level().max(settings.streaming.level());
     let zone = if settings.utc { Zone::utc() } else { Zone::local() };
     let state = State { settings, sink, zone, pid: std::process::id() };
     *BACKEND.lock() = Some(state);
@@ -190,6 +205,13 @@ fn open(settings: &Settings) -> Result<Sink, LogError> {
         return Ok(Sink::Syslog(Syslog::local()?));
     }
     Ok(Sink::Stderr { has_colours: io::stderr().is_terminal() })
+}
+
+/// Date and time without fractions, for the lines that come before there is a log.
+#[must_use]
+pub fn date_time() -> String {
+    let stamp = Zone::local().stamp(world::now().wall);
+    stamp.split('.').next().unwrap_or_default().to_owned()
 }
 
 /// Opens the log file anew; what SIGUSR1 asks for.
@@ -244,11 +266,11 @@ impl Log for Backend {
             return;
         }
         let tag = match record.level() {
-            log::Level::Error => Tag::Error,
-            log::Level::Warn => Tag::Warning,
-            log::Level::Info => Tag::Info,
-            log::Level::Debug => Tag::Debug,
-            log::Level::Trace => Tag::Trace,
+            Level::Error => Tag::Error,
+            Level::Warn => Tag::Warning,
+            Level::Info => Tag::Info,
+            Level::Debug => Tag::Debug,
+            Level::Trace => Tag::Trace,
         };
         state.write(tag, record.target(), &record.args().to_string());
     }
@@ -259,15 +281,14 @@ impl Log for Backend {
 impl State {
     fn is_enabled(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
-        let level = if is_streaming(target) {
-            self.settings.streaming
+        if is_streaming(target) {
+            self.settings.streaming.shows(metadata.level())
         } else if is_ours(target) {
-            self.settings.core
+            self.settings.core.shows(metadata.level())
         } else {
             // Libraries: only what an operator has to know.
-            LevelFilter::Warn
-        };
-        metadata.level() <= level
+            metadata.level() <= LevelFilter::Warn
+        }
     }
 
     fn write(&mut self, tag: Tag, target: &str, text: &str) {
@@ -323,8 +344,8 @@ mod tests {
         }
         let state = State {
             settings: Settings {
-                core: level(true, false),
-                streaming: level(false, false),
+                core: Switches { debug: true, trace: false },
+                streaming: Switches { debug: false, trace: true },
                 ..Settings::default()
             },
             sink: Sink::Stderr { has_colours: false },
@@ -334,11 +355,12 @@ mod tests {
         let enabled = |target, level| {
             state.is_enabled(&Metadata::builder().target(target).level(level).build())
         };
-        assert!(enabled(CORE, log::Level::Debug));
-        assert!(!enabled(CORE, log::Level::Trace));
-        assert!(!enabled(STREAM, log::Level::Debug));
-        assert!(enabled(STREAM, log::Level::Info));
-        assert!(!enabled("rustls", log::Level::Info));
-        assert!(enabled("rustls", log::Level::Warn));
+        assert!(enabled(CORE, Level::Debug));
+        assert!(!enabled(CORE, Level::Trace));
+        assert!(!enabled(STREAM, Level::Debug));
+        assert!(enabled(STREAM, Level::Trace));
+        assert!(enabled(STREAM, Level::Info));
+        assert!(!enabled("rustls", Level::Info));
+        assert!(enabled("rustls", Level::Warn));
     }
 }

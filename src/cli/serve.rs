@@ -41,7 +41,8 @@ pub fn run(program: Program, args: &[OsString], serve: Serve, commands: &[Comman
         }
         Ok(request) => beside(program, request, commands),
         Err(OptionsError::Flag(error)) => {
-            // Compat: a wrong flag ends with 0; pinned by `wrong_flags_show_the_usage_and_end_well`.
+            // Compat: a wrong flag ends with 0; pinned by
+            // `wrong_flags_show_the_usage_and_end_well`.
             to_stderr(&error.to_string());
             to_stdout(&usage(program, commands));
             ExitCode::SUCCESS
@@ -90,8 +91,8 @@ pub fn log_settings(config: &LogConfig) -> log::Settings {
         remote_syslog: config.remote_syslog.clone(),
         timestamps: config.timestamps,
         utc: config.utc,
-        core: log::level(config.core_debug, config.core_trace),
-        streaming: log::level(config.streaming_debug, config.streaming_trace),
+        core: log::Switches { debug: config.core_debug, trace: config.core_trace },
+        streaming: log::Switches { debug: config.streaming_debug, trace: config.streaming_trace },
     }
 }
 
@@ -100,7 +101,7 @@ fn start(config: Config, serve: Serve) -> ExitCode {
         to_stderr(warning);
     }
     if let Err(error) = log::configure(log_settings(&config.log)) {
-        to_stderr(&error.to_string());
+        to_stderr(&format!("{} {error}", log::date_time()));
         return ExitCode::FAILURE;
     }
     serve(config)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::base::channel_limits::ChannelLimits;
 use crate::base::subject;
 use crate::config::draft::{Draft, FileDraft, LimitsDraft};
-use crate::config::go::{quote, show_duration, system_reason};
+use crate::config::go::{quote, show, show_duration, system_reason};
 use crate::config::{Config, StoreKind, TlsConfig, World};
 
 /// Whether certificate and key can be read.
@@ -118,46 +118,55 @@ fn channels(draft: &Draft) -> Result<(), String> {
     Ok(())
 }
 
-/// The start errors of the core server.
-pub fn core(config: &Config) -> Option<String> {
+/// Whether the core server's options fit together.
+///
+/// # Errors
+/// The reference's text.
+pub fn core(config: &Config) -> Result<(), String> {
     let core = &config.core;
-    let monitor = &config.monitor;
     if core.lame_duck_grace >= core.lame_duck_duration {
-        return Some(format!(
+        return Err(format!(
             "lame duck grace period ({}) should be strictly lower than lame duck duration ({})",
-            crate::config::go::show(core.lame_duck_grace),
-            crate::config::go::show(core.lame_duck_duration),
+            show(core.lame_duck_grace),
+            show(core.lame_duck_duration),
         ));
     }
     if core.payload_bytes_max > core.pending_bytes_max {
-        return Some(format!(
+        return Err(format!(
             "max_payload ({}) cannot be higher than max_pending ({})",
             core.payload_bytes_max, core.pending_bytes_max
         ));
     }
-    if let Some(name) = &core.auth.no_auth_user {
-        if core.auth.users.is_empty() {
-            let name = quote(name);
-            return Some(format!("no_auth_user: {name} present, but users are not defined"));
-        }
-        if !core.auth.users.iter().any(|user| user.name == *name) {
-            return Some(format!(
-                "no_auth_user: {} not present as user in authorization block or account \
-                 configuration",
-                quote(name)
-            ));
-        }
+    let Some(name) = &core.auth.no_auth_user else { return Ok(()) };
+    let quoted = quote(name);
+    if core.auth.users.is_empty() {
+        return Err(format!("no_auth_user: {quoted} present, but users are not defined"));
     }
+    if !core.auth.users.iter().any(|user| user.name == *name) {
+        return Err(format!(
+            "no_auth_user: {quoted} not present as user in authorization block or account \
+             configuration"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the pages can be shown.
+///
+/// # Errors
+/// What follows `Can't start monitoring: `.
+pub fn monitoring(config: &Config) -> Result<(), String> {
+    let monitor = &config.monitor;
     if monitor.http_port != 0 && monitor.https_port != 0 {
-        return Some(format!(
+        return Err(format!(
             "can't specify both HTTP ({}) and HTTPs ({}) ports",
             monitor.http_port, monitor.https_port
         ));
     }
-    if monitor.https_port != 0 && core.tls.is_none() {
-        return Some("TLS cert and key required for HTTPS".to_owned());
+    if monitor.https_port != 0 && config.core.tls.is_none() {
+        return Err("TLS cert and key required for HTTPS".to_owned());
     }
-    None
+    Ok(())
 }
 
 /// Fills the typed options from the numbers; what is a start error is cut to its range.

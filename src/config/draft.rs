@@ -7,7 +7,8 @@ use crate::base::limits::LOOPS_MAX;
 use crate::config::checks;
 use crate::config::flags::Given;
 use crate::config::{
-    ClientTlsConfig, ClusterConfig, Config, Program, RouteUrl, TlsConfig, World, defaults, route,
+    ClientTlsConfig, ClusterConfig, Config, Program, RouteUrl, StartError, TlsConfig, World,
+    defaults, route,
 };
 
 /// Limits as given: a negative one is a start error.
@@ -193,8 +194,16 @@ impl Draft {
         if self.config.program == Program::Streaming {
             self.finish_streaming()?;
         }
+        let core = checks::core(&self.config);
+        if self.config.program == Program::Core {
+            // The core server says so before it has a log.
+            core?;
+        } else if let (None, Err(text)) = (&self.config.start_error, core) {
+            self.config.start_error = Some(StartError::Streaming(text));
+        }
         if self.config.start_error.is_none() {
-            self.config.start_error = checks::core(&self.config);
+            let error = checks::monitoring(&self.config).err();
+            self.config.start_error = error.map(StartError::Monitoring);
         }
         Ok(self.config)
     }
@@ -317,7 +326,7 @@ impl Draft {
         if self.store.eq_ignore_ascii_case("SQL") {
             return Err("store type SQL is not supported by stanby yet".to_owned());
         }
-        self.config.start_error = checks::streaming(self).err();
+        self.config.start_error = checks::streaming(self).err().map(StartError::Streaming);
         checks::fill_streaming(self);
         Ok(())
     }

@@ -3,11 +3,11 @@
 //! Nothing here reads a file, the environment or the machine by itself: what flags and files say
 //! comes in through `options::load`, with a [`World`] that reads for it.
 
-pub mod auth_keys;
+mod auth_keys;
 pub mod banner;
-pub mod checks;
-pub mod core_keys;
-pub mod defaults;
+mod checks;
+mod core_keys;
+mod defaults;
 pub mod draft;
 pub mod file;
 pub mod flag_table;
@@ -15,9 +15,9 @@ pub mod flags;
 pub mod go;
 pub mod options;
 pub mod reload;
-pub mod route;
-pub mod streaming_keys;
-pub mod tls_keys;
+mod route;
+mod streaming_keys;
+mod tls_keys;
 pub mod tree;
 
 use std::collections::BTreeSet;
@@ -92,9 +92,29 @@ pub struct Config {
     pub monitor: MonitorConfig,
     /// Lines for stderr before the log exists (`file:line:column: …`).
     pub warnings: Vec<String>,
-    /// What makes the start fail although the configuration could be read: the reference says it
-    /// as `Failed to start: <text>` after its first banner lines, with exit code 1.
-    pub start_error: Option<String>,
+    /// What makes the start fail although the configuration could be read: to be logged after
+    /// the first banner lines, with exit code 1.
+    pub start_error: Option<StartError>,
+}
+
+/// Why a start fails that got as far as its log (spec configuration, section 5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// The streaming server's options do not fit together.
+    Streaming(String),
+    /// The monitoring pages cannot be shown.
+    Monitoring(String),
+}
+
+impl StartError {
+    /// Target and text of the fatal line.
+    #[must_use]
+    pub fn fatal_line(&self) -> (&'static str, String) {
+        match self {
+            Self::Streaming(text) => (crate::log::STREAM, format!("Failed to start: {text}")),
+            Self::Monitoring(text) => (crate::log::CORE, format!("Can't start monitoring: {text}")),
+        }
+    }
 }
 
 /// The core NATS server.

@@ -162,4 +162,4 @@ fn size(name: &str, text: &str, world: &World<'_>) -> Result<Given, OptionsError
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -62,7 +62,7 @@ pub fn reload(
     new.loops = old.loops;
     new.arguments.clone_from(&old.arguments);
     if let Some(error) = new.start_error.take() {
-        return Err(error);
+        return Err(error.fatal_line().1);
     }
     fixed(old, &new)?;
     let mut changes = Changes::default();
@@ -234,3 +234,6 @@ fn compare_core(old: &Config, new: &Config, changes: &mut Changes) {
     ];
     changes.sessions |= notes.contains(&true);
 }
+
+#[cfg(test)]
+mod tests;

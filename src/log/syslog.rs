@@ -32,14 +32,10 @@ pub(super) struct Syslog {
 impl Syslog {
     /// The daemon of this machine.
     pub(super) fn local() -> Result<Self, LogError> {
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for socket in SOCKETS {
-            match unix(Path::new(socket)) {
-                Ok(wire) => return Ok(Self { wire, facility: DAEMON, tag: tag() }),
-                Err(error) => last = error,
-            }
+        match SOCKETS.iter().find_map(|socket| unix(Path::new(socket)).ok()) {
+            Some(wire) => Ok(Self { wire, facility: DAEMON, tag: tag() }),
+            None => Err(LogError::Syslog(io::Error::other("Unix syslog delivery error"))),
         }
-        Err(LogError::Syslog(last))
     }
 
     /// A server by its URL.

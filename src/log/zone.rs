@@ -15,6 +15,28 @@ pub(super) struct Zone {
     first_offset: i64,
     /// Unix seconds, and the difference from then on in seconds.
     changes: Vec<(i64, i64)>,
+    /// What holds after the last change.
+    rule: Option<Rule>,
+}
+
+/// The yearly rule at the end of a zone file (POSIX), all in seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rule {
+    standard: i64,
+    summer: i64,
+    begin: Turn,
+    end: Turn,
+}
+
+/// A day of the year such as "the last Sunday of March", with the local time of the change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Turn {
+    month: i64,
+    /// 5 = the last one.
+    week: i64,
+    /// Sunday = 0.
+    weekday: i64,
+    second: i64,
 }
 
 /// A moment as people write it.
@@ -62,10 +84,16 @@ impl Zone {
                 Some((time, offset(usize::from(*kind))?))
             })
             .collect::<Option<Vec<_>>>()?;
-        Some(Self { first_offset: offset(0)?, changes })
+        let footer = body.get(counts.body_len(8)..).unwrap_or_default();
+        let rule = std::str::from_utf8(footer).ok().and_then(|text| Rule::parse(text.trim()));
+        Some(Self { first_offset: offset(0)?, changes, rule })
     }
 
     fn offset(&self, seconds: i64) -> i64 {
+        let is_after = self.changes.last().is_none_or(|(from, _)| *from <= seconds);
+        if let Some(rule) = self.rule.as_ref().filter(|_| is_after) {
+            return rule.offset(seconds);
+        }
         let index = self.changes.partition_point(|(from, _)| *from <= seconds);
         match index.checked_sub(1).and_then(|index| self.changes.get(index)) {
             Some((_, offset)) => *offset,
@@ -101,6 +129,92 @@ impl Zone {
             civil.year, civil.month, civil.day
         )
     }
+}
+
+impl Rule {
+    /// `CET-1CEST,M3.5.0,M10.5.0/3`; zones without summer time need no rule, and of the forms of
+    /// a date only this one is in use.
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(',');
+        let (standard, rest) = zone_offset(parts.next()?)?;
+        let summer = match zone_offset(rest) {
+            Some((offset, _)) => offset,
+            None => standard + 3_600,
+        };
+        let begin = Turn::parse(parts.next()?)?;
+        let end = Turn::parse(parts.next()?)?;
+        Some(Self { standard, summer, begin, end })
+    }
+
+    fn offset(&self, seconds: i64) -> i64 {
+        let year = civil(seconds + self.standard).year;
+        let begin = self.begin.seconds(year) - self.standard;
+        let end = self.end.seconds(year) - self.summer;
+        let is_summer = if begin < end {
+            (begin..end).contains(&seconds)
+        } else {
+            !(end..begin).contains(&seconds)
+        };
+        if is_summer { self.summer } else { self.standard }
+    }
+}
+
+impl Turn {
+    fn parse(text: &str) -> Option<Self> {
+        let (date, time) = text.split_once('/').unwrap_or((text, "2"));
+        let mut numbers = date.strip_prefix('M')?.split('.').map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        let (month, week, weekday) = (next()?, next()?, next()?);
+        Some(Self { month, week, weekday, second: clock(time)? })
+    }
+
+    /// In local seconds since 1970.
+    fn seconds(&self, year: i64) -> i64 {
+        let first = days(year, self.month);
+        // 1970 began on a Thursday.
+        let weekday = (first + 4).rem_euclid(7);
+        let mut day = first + (self.weekday - weekday).rem_euclid(7) + (self.week - 1) * 7;
+        let next = if self.month == 12 { days(year + 1, 1) } else { days(year, self.month + 1) };
+        while day >= next {
+            day -= 7;
+        }
+        day * DAY_SECONDS + self.second
+    }
+}
+
+/// The name of a zone and its difference, which POSIX counts westwards; and what follows.
+fn zone_offset(text: &str) -> Option<(i64, &str)> {
+    let rest = match text.strip_prefix('<') {
+        Some(rest) => rest.split_once('>')?.1,
+        None => text.trim_start_matches(|c: char| c.is_ascii_alphabetic()),
+    };
+    let end = rest.find(|c: char| !matches!(c, '0'..='9' | ':' | '+' | '-')).unwrap_or(rest.len());
+    let (offset, rest) = rest.split_at(end);
+    Some((-clock(offset)?, rest))
+}
+
+/// `[-]h[:m[:s]]` in seconds.
+fn clock(text: &str) -> Option<i64> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let mut scale = 3_600;
+    let mut seconds = 0;
+    for part in digits.split(':') {
+        seconds += part.parse::<i64>().ok().filter(|part| (0..=167).contains(part))? * scale;
+        scale /= 60;
+    }
+    Some(sign * seconds)
+}
+
+/// Days from 1970 to the first of a month.
+fn days(year: i64, month: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
 impl Civil {
@@ -214,5 +328,27 @@ mod tests {
         );
         assert_eq!(Zone::parse(&file[..60]), None);
         assert_eq!(Zone::parse(b"nonsense"), None);
+    }
+
+    #[test]
+    fn a_yearly_rule_holds_after_the_last_change() {
+        let rule = Rule::parse("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        for (seconds, offset) in [
+            // 2026-03-29 01:00 UTC and 2026-10-25 01:00 UTC.
+            (1_774_745_999, 3_600),
+            (1_774_746_000, 7_200),
+            (1_792_889_999, 7_200),
+            (1_792_890_000, 3_600),
+        ] {
+            assert_eq!(rule.offset(seconds), offset, "{seconds}");
+        }
+        // The southern half of the world.
+        let rule = Rule::parse("AEST-10AEDT,M10.1.0,M4.1.0/3").unwrap();
+        assert_eq!(rule.offset(1_767_225_600), 39_600);
+        assert_eq!(rule.offset(1_782_864_000), 36_000);
+        assert_eq!(Rule::parse("<+03>-3"), None);
+        assert_eq!(Rule::parse(""), None);
+        assert_eq!(days(1970, 1), 0);
+        assert_eq!(days(2000, 3), 11_017);
     }
 }
