@@ -3,6 +3,13 @@
 use std::env;
 use std::process::ExitCode;
 
+use stanby::cli::{Command, publish, subscribe};
+
+const COMMANDS: [Command; 2] = [
+    Command { name: "pub", help: "publish messages to a channel", run: publish::run },
+    Command { name: "sub", help: "show the messages of a channel", run: subscribe::run },
+];
+
 fn main() -> ExitCode {
-    stanby::cli::main(env::args_os().collect(), stanby::server::run, &[])
+    stanby::cli::main(env::args_os().collect(), stanby::server::run, &COMMANDS)
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::random::Random;
 use crate::broker::account::{self, Permissions, Responses};
@@ -14,6 +15,9 @@ use crate::store::file;
 
 /// Bytes of a protocol line that are not the subject: `MSG`, sid, reply and sizes of a delivery.
 const LINE_REST_BYTES: usize = 256;
+
+/// How long a TLS handshake may take where no TLS is configured: shown in monitoring.
+const TLS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What engines are told.
 #[must_use]
@@ -116,7 +120,7 @@ pub fn broker(config: &Config, found: &Found) -> broker::Settings {
         ping_max: core.pings_max,
         headers: core.has_headers,
         tls: client_tls(config),
-        tls_timeout: core.tls.as_ref().map_or(config::defaults::AUTH_TIMEOUT, |tls| tls.timeout),
+        tls_timeout: core.tls.as_ref().map_or(TLS_TIMEOUT, |tls| tls.timeout),
         auth: auth(&core.auth, core.tls.as_ref().is_some_and(|tls| tls.verify_and_map)),
         cluster_name: cluster.as_ref().map(|cluster| cluster.name.clone()).unwrap_or_default(),
         cluster,
@@ -241,7 +245,7 @@ fn client_urls(
 
 /// Where to listen; -1 = any free port.
 #[must_use]
-pub fn listen(host: &str, port: i64, patience: std::time::Duration) -> Listen {
+pub fn listen(host: &str, port: i64, patience: Duration) -> Listen {
     let port = (port >= 0).then(|| u16::try_from(port).unwrap_or(u16::MAX));
     Listen { address: Address { host: host.to_owned(), port }, patience }
 }

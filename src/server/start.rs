@@ -11,7 +11,7 @@ use crate::base::epoch::{LeaseClock, Predecessor, Unfenced};
 use crate::base::id::LoopIndex;
 use crate::base::random::Random;
 use crate::base::world;
-use crate::config::{Config, Program, StoreKind, banner};
+use crate::config::{self, Config, Program, StoreKind, banner};
 use crate::election::epoch_files::Owner;
 use crate::election::keeper::{self, Keeper, KeeperSettings, Mode};
 use crate::log::{CORE, STREAM};
@@ -34,8 +34,8 @@ const PORT_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration asks for something that cannot be; the text is the reference's.
-    #[error("Failed to start: {0}")]
-    Refused(String),
+    #[error("{}", .0.fatal_line().1)]
+    Refused(config::StartError),
     /// The store's folder or options cannot be used.
     #[error("Failed to start: {0}")]
     Store(#[from] StoreError),
@@ -63,7 +63,8 @@ impl StartError {
     #[must_use]
     pub fn target(&self) -> &'static str {
         match self {
-            Self::Refused(_) | Self::Store(_) => STREAM,
+            Self::Refused(error) => error.fatal_line().0,
+            Self::Store(_) => STREAM,
             Self::Net(_) | Self::Tls(_) | Self::Monitor(_) | Self::System { .. } => CORE,
         }
     }
@@ -102,18 +103,23 @@ impl Begun {
     /// The first lines, and what is refused before a port is open.
     fn greet(&self) -> Result<(), StartError> {
         if !self.is_streaming() {
-            return Ok(());
+            return self.refuse();
         }
         for line in banner::streaming_lines(&self.config.streaming.cluster_id, &self.server_id) {
             log::info!(target: STREAM, "{line}");
         }
-        if let Some(text) = &self.config.start_error {
-            return Err(StartError::Refused(text.clone()));
-        }
+        self.refuse()?;
         if self.config.streaming.store == StoreKind::File {
             store::file::prepare(&settings::file_options(&self.config))?;
         }
         Ok(())
+    }
+
+    fn refuse(&self) -> Result<(), StartError> {
+        match &self.config.start_error {
+            Some(error) => Err(StartError::Refused(error.clone())),
+            None => Ok(()),
+        }
     }
 
     fn open(mut self) -> Result<Server, StartError> {
