@@ -41,6 +41,10 @@ pub const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Messages waiting in one mailbox between loops, beyond which the sender's connections wait.
 pub const MAILBOX_LEN_MAX: usize = 64 * 1024;
 
+/// Jobs waiting for one store worker; the queue's memory is touched when it is made, so a long one
+/// would cost at each take-over. What does not fit waits with the engine's driver.
+pub const WORKER_JOBS_MAX: usize = 256;
+
 /// Redeliveries are sent this much early, so that one timer serves neighbours (spec protocol, 21).
 pub const REDELIVERY_SLACK: Duration = Duration::from_millis(15);
 

@@ -195,7 +195,12 @@ impl EngineDriver {
         let Some(subject) = reply else { return };
         let error = Bytes::from_static(TOO_MUCH_UNDER_WAY.as_bytes());
         let head = Bytes::from(pb::PubAck { guid, error }.encode_to_vec());
-        self.outcomes.push_back(Outcome::Publish { subject, reply: None, head, tail: Bytes::new() });
+        self.outcomes.push_back(Outcome::Publish {
+            subject,
+            reply: None,
+            head,
+            tail: Bytes::new(),
+        });
     }
 
     fn update_pressure(&mut self) {
@@ -215,8 +220,7 @@ impl EngineDriver {
         let engine = self.home;
         self.outcomes.push_back(Outcome::Pressure { engine, is_high });
         for to in (0..self.loops).map(LoopIndex).filter(|to| *to != engine) {
-            self.outcomes
-                .push_back(Outcome::Mail { to, mail: Mail::Pressure { engine, is_high } });
+            self.outcomes.push_back(Outcome::Mail { to, mail: Mail::Pressure { engine, is_high } });
         }
     }
 

@@ -39,7 +39,7 @@ pub enum Event {
 
 /// Events that may wait. All but `Heard` are few by construction: signals, one keeper, one failure
 /// a worker.
-const EVENTS_MAX: usize = 4_096;
+const EVENTS_MAX: usize = 512;
 
 /// `Heard` events that may wait: anybody can publish on those subjects.
 const HEARD_MAX: usize = 64;

@@ -10,12 +10,12 @@ use crate::base::id::Subject;
 use crate::base::world;
 use crate::engine::effect::Level;
 use crate::proto::{pb, spb};
+use crate::server::Server;
 use crate::server::activation::ActivationError;
 use crate::server::engine_driver::Mail;
 use crate::server::event::Event;
 use crate::server::interest_key::{Listener, SERVER_INBOX_PREFIX};
 use crate::server::logging::streaming;
-use crate::server::Server;
 
 /// How long another server has to answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::cli::serve;
-use crate::config::reload::{self, Changes};
 use crate::config::Config;
+use crate::config::reload::{self, Changes};
 use crate::log::CORE;
 use crate::net::Control;
 use crate::server::files::Files;

@@ -98,7 +98,8 @@ impl Found {
 #[must_use]
 pub fn broker(config: &Config, found: &Found) -> broker::Settings {
     let core = &config.core;
-    let advertised = core.client_advertise.as_deref().map(|text| host_port(text, found.client_port));
+    let advertised =
+        core.client_advertise.as_deref().map(|text| host_port(text, found.client_port));
     let (host, port) = advertised.clone().unwrap_or((core.host.clone(), found.client_port));
     let cluster = core.cluster.as_ref().map(|cluster| self::cluster(cluster, found));
     broker::Settings {

@@ -128,9 +128,10 @@ impl Begun {
         let rules = settings::rules(&config)?;
         let core = &config.core;
         let name = core.server_name.clone().unwrap_or_else(|| found_id.clone());
-        let cluster_name = core.cluster.as_ref().map(|cluster| {
-            cluster.name.clone().unwrap_or_else(|| self.random.unique_id())
-        });
+        let cluster_name = core
+            .cluster
+            .as_ref()
+            .map(|cluster| cluster.name.clone().unwrap_or_else(|| self.random.unique_id()));
         for line in banner::core_lines(cluster_name.as_deref(), &name, &found_id) {
             log::info!(target: CORE, "{line}");
         }
@@ -225,8 +226,7 @@ impl Server {
         }
         let streaming = &self.config.streaming;
         if let Some(name) = &streaming.ft_group {
-            let group =
-                Group::new(&streaming.cluster_id, name, &self.server_id, &mut self.random);
+            let group = Group::new(&streaming.cluster_id, name, &self.server_id, &mut self.random);
             let subject = group.subject().clone();
             let listener = Listener::GroupHeartbeat;
             self.mailboxes[0].deliver(Mail::Listen { subject, listener });
@@ -306,9 +306,8 @@ fn forward_signals(program: Program, events: Sender<Event>) -> Result<(), StartE
 /// The public id of a core server: `N` and 55 base-32 letters, as clients expect its form.
 fn server_public_id(random: &mut Random) -> String {
     const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    let letter = |random: &mut Random| {
-        char::from(LETTERS[usize::try_from(random.below(32)).unwrap_or(0)])
-    };
+    let letter =
+        |random: &mut Random| char::from(LETTERS[usize::try_from(random.below(32)).unwrap_or(0)]);
     std::iter::once('N').chain((0..55).map(|_| letter(random))).collect()
 }
 

@@ -128,7 +128,7 @@ pub fn spawn(
     settings: WorkerSettings,
     report: impl FnMut(Report) + Send + 'static,
 ) -> io::Result<Worker> {
-    let (sender, jobs) = crossbeam_channel::bounded(limits::MAILBOX_LEN_MAX);
+    let (sender, jobs) = crossbeam_channel::bounded(limits::WORKER_JOBS_MAX);
     let name = settings.name.clone();
     let mut task = Task {
         store,

@@ -50,7 +50,8 @@ impl Bus {
 
     /// Takes out one message that has arrived, from a wire chosen by `random`.
     pub fn arrived(&mut self, now: Instant, random: &mut Random) -> Option<(End, End, Parcel)> {
-        let is_due = |wire: &VecDeque<(Instant, Parcel)>| wire.front().is_some_and(|(t, _)| *t <= now);
+        let is_due =
+            |wire: &VecDeque<(Instant, Parcel)>| wire.front().is_some_and(|(t, _)| *t <= now);
         let due: Vec<(End, End)> =
             self.wires.iter().filter(|(_, wire)| is_due(wire)).map(|(way, _)| *way).collect();
         if due.is_empty() {

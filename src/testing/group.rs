@@ -180,15 +180,13 @@ impl Group {
                 slot.role = Role::Standby;
             }
         }
-        let is_held = self.lock.is_some_and(|holder| {
-            now.since(self.members[holder].next_lease_check) < STEAL_AFTER
-        });
+        let is_held = self
+            .lock
+            .is_some_and(|holder| now.since(self.members[holder].next_lease_check) < STEAL_AFTER);
         if is_held {
             return;
         }
-        let can_take = |slot: &Slot| {
-            matches!(slot.role, Role::Standby) && slot.paused_until <= now
-        };
+        let can_take = |slot: &Slot| matches!(slot.role, Role::Standby) && slot.paused_until <= now;
         let Some(number) = self.members.iter().position(can_take) else { return };
         let (epoch, recovered) = self.store.take_over(&mut self.random);
         let settings = settings(self.plan.loops);

@@ -222,12 +222,11 @@ impl Channel {
     }
 
     fn recovered(&self, name: &ChannelName) -> RecoveredChannel {
-        let subscription = |(state, pending): &(spb::SubState, BTreeSet<Sequence>)| {
-            RecoveredSubscription {
+        let subscription =
+            |(state, pending): &(spb::SubState, BTreeSet<Sequence>)| RecoveredSubscription {
                 state: state.clone(),
                 pending: pending.iter().copied().collect(),
-            }
-        };
+            };
         RecoveredChannel {
             channel: name.clone(),
             state: self.state(),

@@ -313,10 +313,8 @@ impl Client {
             }
             for sequence in std::mem::take(&mut subscription.unacked) {
                 subscription.acked.insert(sequence);
-                let ack = pb::Ack {
-                    subject: subscription.channel.to_bytes(),
-                    sequence: sequence.get(),
-                };
+                let ack =
+                    pb::Ack { subject: subscription.channel.to_bytes(), sequence: sequence.get() };
                 parcels.push(parcel(&ack_inbox.to_string(), None, &ack));
             }
         }
