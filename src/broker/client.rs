@@ -90,25 +90,34 @@ impl Broker {
             Ok(Parsed::Op { op: Op::Publish(publish), len })
                 if publish.payload.len() > COPY_LEN_MAX =>
             {
-                if self.must_wait(id, publish.subject) {
+                let matched = self.sublist.matches(publish.subject);
+                if self.must_wait(id, publish.subject, matched.as_deref()) {
                     return Some(Step::Paused);
                 }
                 let frame = input.split_to(len).freeze();
-                return Some(self.on_frame(id, &frame, &limits));
+                let parsed = crate::wire::parse(&frame, &limits);
+                let Ok(Parsed::Op { op: Op::Publish(publish), .. }) = parsed else {
+                    unreachable!("it was parsed a moment ago");
+                };
+                return Some(self.on_publish(id, &publish, Some(&frame), matched.as_deref()));
             }
             Ok(Parsed::Op { op: Op::Publish(publish), len }) => {
-                if self.must_wait(id, publish.subject) {
+                let matched = self.sublist.matches(publish.subject);
+                if self.must_wait(id, publish.subject, matched.as_deref()) {
                     return Some(Step::Paused);
                 }
-                (self.on_publish(id, &publish, None), len)
+                (self.on_publish(id, &publish, None, matched.as_deref()), len)
             }
             Ok(Parsed::Op { op: Op::RouteMessage(message), len })
                 if message.message.payload.len() > COPY_LEN_MAX =>
             {
                 let frame = input.split_to(len).freeze();
-                return Some(self.on_frame(id, &frame, &limits));
+                let Ok(Parsed::Op { op, .. }) = crate::wire::parse(&frame, &limits) else {
+                    unreachable!("it was parsed a moment ago");
+                };
+                return Some(self.on_route_op(id, &op, Some(&frame)));
             }
-            Ok(Parsed::Op { op, len }) => (self.on_op(id, &op, None), len),
+            Ok(Parsed::Op { op, len }) => (self.on_op(id, &op), len),
             Err(error) => {
                 self.log_about(id, log::Level::Error, &error.to_string());
                 if let Some(text) = error.reply() {
@@ -124,14 +133,6 @@ impl Broker {
         Some(step)
     }
 
-    /// An operation whose bytes are shared.
-    fn on_frame(&mut self, id: SessionId, frame: &Bytes, limits: &Limits) -> Step {
-        match crate::wire::parse(frame, limits) {
-            Ok(Parsed::Op { op, .. }) => self.on_op(id, &op, Some(frame)),
-            Ok(Parsed::NeedMore { .. }) | Err(_) => unreachable!("it was parsed a moment ago"),
-        }
-    }
-
     fn limits(&self, id: SessionId) -> Option<Limits> {
         let session = self.sessions.get(id)?;
         if !session.is_client() {
@@ -145,12 +146,11 @@ impl Broker {
         })
     }
 
-    fn on_op(&mut self, id: SessionId, op: &Op<'_>, frame: Option<&Bytes>) -> Step {
+    fn on_op(&mut self, id: SessionId, op: &Op<'_>) -> Step {
         if self.sessions.get(id).is_some_and(|session| !session.is_client()) {
-            return self.on_route_op(id, op, frame);
+            return self.on_route_op(id, op, None);
         }
         match op {
-            Op::Publish(publish) => self.on_publish(id, publish, frame),
             Op::Subscribe { subject, queue, sid } => self.on_subscribe(id, subject, *queue, sid),
             Op::Unsubscribe { sid, max } => self.on_unsubscribe(id, sid, *max),
             Op::Connect(json) => self.on_connect(id, json),
@@ -165,6 +165,7 @@ impl Broker {
                 let text = format!("Client Error {}", String::from_utf8_lossy(text));
                 self.refuse(id, &text, CloseReason::ParseError)
             }
+            Op::Publish(_) => unreachable!("publishes are handled before"),
             Op::Message { .. }
             | Op::RouteSubscribe { .. }
             | Op::RouteUnsubscribe(_)
@@ -379,16 +380,16 @@ impl Broker {
 
     /// Whether the publish at the front of a session's buffer has to wait: for an engine, or for
     /// slow receivers.
-    fn must_wait(&mut self, id: SessionId, subject: &[u8]) -> bool {
-        let Some(matched) = self.sublist.matches(subject) else { return false };
-        if self.lacks_credit(&matched, subject) {
+    fn must_wait(&mut self, id: SessionId, subject: &[u8], matched: Option<&Matched>) -> bool {
+        let Some(matched) = matched else { return false };
+        if self.lacks_credit(matched, subject) {
             if let Some(session) = self.sessions.get_mut(id) {
                 session.is_paused = true;
                 self.paused.insert(id);
             }
             return true;
         }
-        self.must_stall(id, &matched)
+        self.must_stall(id, matched)
     }
 
     fn lacks_credit(&self, matched: &Matched, subject: &[u8]) -> bool {
@@ -409,7 +410,10 @@ impl Broker {
         let is_slow = |interest: &&Arc<Interest>| {
             interest.session != id && interest.gauge.pending_bytes() > gate
         };
-        let queued = matched.queues.iter().flat_map(|(_, members)| members);
+        // A queue gives to those of its members that have room.
+        let full =
+            matched.queues.iter().filter(|(_, members)| members.iter().all(|one| is_slow(&one)));
+        let queued = full.flat_map(|(_, members)| members);
         let slow: Vec<Arc<Gauge>> = matched
             .plain
             .iter()
@@ -447,7 +451,13 @@ impl Broker {
         self.resume(id);
     }
 
-    fn on_publish(&mut self, id: SessionId, publish: &Publish<'_>, frame: Option<&Bytes>) -> Step {
+    fn on_publish(
+        &mut self,
+        id: SessionId,
+        publish: &Publish<'_>,
+        frame: Option<&Bytes>,
+        matched: Option<&Matched>,
+    ) -> Step {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
         let size = publish.payload.len() as u64;
@@ -473,8 +483,7 @@ impl Broker {
             parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
             is_leased: false,
         };
-        let matched = self.sublist.matches(publish.subject);
-        let is_heard = matched.is_some_and(|matched| self.deliver(&matched, &message, &origin));
+        let is_heard = matched.is_some_and(|matched| self.deliver(matched, &message, &origin));
         if let (false, true, Some(reply)) = (is_heard, wants_answer, publish.reply) {
             self.send_no_responders(id, reply);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::id::SessionId;
 use crate::base::time::Now;
+use crate::broker::auth::Refusal;
 use crate::broker::mail::Mail;
 use crate::broker::session::{Phase, Session, Timer};
 use crate::broker::settings::{ClientTls, Settings};
@@ -221,7 +222,8 @@ impl Broker {
         if session.is_client() && *reason != CloseReason::ConnectionsExceeded.text() {
             let mut snapshot = session.snapshot();
             snapshot.closed = Some((self.now.wall, reason.clone()));
-            if self.closed.len() >= CLOSED_MAX {
+            // The bound is that of the process.
+            if self.closed.len() >= CLOSED_MAX / usize::from(self.settings.loops.max(1)) {
                 self.closed.pop_front();
             }
             self.closed.push_back(snapshot);
@@ -344,7 +346,7 @@ impl Broker {
     /// Puts new settings in force; only those who lost their right are closed
     /// (spec core NATS, 0 and 18.6).
     pub(super) fn on_reload(&mut self, settings: Arc<Settings>, now: Now) {
-        let is_auth_changed = auth_differs(&self.settings, &settings);
+        let is_auth_changed = self.settings.auth != settings.auth;
         self.settings = settings;
         self.settings_loaded_at = now.wall;
         let urls = std::mem::take(&mut self.info.connect_urls);
@@ -365,18 +367,12 @@ impl Broker {
             }
             match self.authenticate(id) {
                 Ok(()) => self.drop_forbidden_interests(id),
-                Err(crate::broker::auth::Refusal::UnknownUser) => {
-                    self.end(id, CloseReason::ClientClosed);
-                }
-                Err(crate::broker::auth::Refusal::Mismatch) => {
+                Err(Refusal::UnknownUser) => self.end(id, CloseReason::ClientClosed),
+                Err(Refusal::Mismatch) => {
                     self.violation(id);
                 }
             }
         }
         self.on_cluster_reload();
     }
-}
-
-fn auth_differs(old: &Settings, new: &Settings) -> bool {
-    old.auth != new.auth
 }

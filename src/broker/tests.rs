@@ -417,3 +417,71 @@ fn an_engine_speaks_to_clients_until_it_is_gone() {
     process.settle();
     assert!(matches!(&process.effects[..], [Effect::NoResponders { .. }]));
 }
+
+#[test]
+fn a_reload_closes_only_those_who_lost_their_right() {
+    let user = |name: &str, password: &str, allow: Option<&str>| User {
+        name: name.into(),
+        password: password.into(),
+        permissions: allow.map(|allow| {
+            let allow = Some(vec![allow.to_owned()]);
+            let subscribe = SubjectRules { allow, deny: Vec::new() };
+            Arc::new(Permissions { subscribe, ..Permissions::default() })
+        }),
+        connection_types: Vec::new(),
+    };
+    let with = |users| Settings { auth: Auth { users, ..Auth::default() }, ..Settings::default() };
+    let old = vec![user("kept", "p", None), user("changed", "p", None), user("gone", "p", None)];
+    let mut process = Process::new(1, with(old));
+    let ids = ["kept", "changed", "gone"]
+        .map(|name| process.client(0, &format!(",\"user\":\"{name}\",\"pass\":\"p\"")));
+    process.send(ids[0], b"SUB a 1\r\nSUB b 2\r\n");
+    let new = Arc::new(with(vec![user("kept", "p", Some("a")), user("changed", "q", None)]));
+    let now = process.now;
+    process.loops[0].reload(new, now);
+    process.settle();
+    let removed = "-ERR 'Permissions Violation for Subscription to \"b\" (sid \"2\")'\r\n";
+    assert_eq!(process.take(ids[0]), removed);
+    assert_eq!(process.take(ids[1]), "-ERR 'Authorization Violation'\r\n");
+    assert_eq!(process.take(ids[2]), "");
+    assert_eq!(ids.map(|id| process.is_open(id)), [true, false, false]);
+    process.send(ids[0], b"PUB b 0\r\n\r\nPUB a 0\r\n\r\n");
+    assert_eq!(process.take(ids[0]), "MSG a 1 0\r\n\r\n");
+}
+
+#[test]
+fn the_server_refuses_what_is_above_max_connections_and_takes_the_next_when_one_left() {
+    let settings = Settings { max_connections: 2, ..Settings::default() };
+    let mut process = Process::new(2, settings);
+    let (first, _second) = (process.client(0, ""), process.client(1, ""));
+    let third = process.open(0, ConnectionKind::Client);
+    assert!(process.take(third).ends_with("-ERR 'maximum connections exceeded'\r\n"));
+    let now = process.now;
+    process.broker(first).closed(first, "Client Closed", now);
+    let fourth = process.open(1, ConnectionKind::Client);
+    assert!(process.is_open(fourth));
+    let closed = process.loops[0].snapshot(now).closed;
+    assert_eq!(closed[0].closed.as_ref().unwrap().1, "Client Closed");
+}
+
+#[test]
+fn a_queue_spares_a_member_that_is_slow_while_another_has_room() {
+    let settings = Settings { max_pending: 10_000, ..Settings::default() };
+    let mut process = Process::new(1, settings);
+    let (slow, quick) = (process.client(0, ""), process.client(0, ""));
+    let sender = process.client(0, "");
+    process.send(slow, b"SUB a 1\r\nSUB w q 2\r\n");
+    process.send(quick, b"SUB w q 2\r\n");
+    let fill = format!("PUB a 6000\r\n{}\r\n", "x".repeat(6000));
+    process.send(sender, fill.as_bytes());
+    for _ in 0..50 {
+        process.send(sender, b"PUB w 0\r\n\r\n");
+        assert_eq!(process.take(quick), "MSG w 2 0\r\n\r\n");
+    }
+}
+
+#[test]
+fn no_session_is_large() {
+    assert!(size_of::<session::Session>() <= 700, "{}", size_of::<session::Session>());
+    assert!(size_of::<session::About>() <= 500, "{}", size_of::<session::About>());
+}
