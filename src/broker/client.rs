@@ -1,6 +1,5 @@
 //! What a client's operations do.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -322,9 +321,7 @@ impl Broker {
         }
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
         let interest = Arc::new(new_interest(session, subject, queue, sid));
-        session.interests.insert(interest.sid.clone(), Arc::clone(&interest));
-        self.add_to_tree(Arc::clone(&interest));
-        self.mail_all(&Mail::Interest(interest));
+        self.add_interest(id, interest);
         self.send_ok(id);
         Step::Done
     }
@@ -539,29 +536,43 @@ impl Broker {
         self.mark_dirty(id);
     }
 
-    /// Takes away what permissions no longer allow after a reload.
-    pub(super) fn drop_forbidden_interests(&mut self, id: SessionId) {
+    /// Puts a session's new permissions in force on the interests that it has: takes away those
+    /// that are no longer allowed, and changes what the others must not hear.
+    pub(super) fn review_interests(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
-        let Some(permissions) = session.permissions.clone() else { return };
+        let permissions = session.permissions.clone();
         let user = user_text(session);
-        let forbidden: Vec<Arc<Interest>> = session
-            .interests
-            .values()
-            .filter(|one| !permissions.may_subscribe(&one.subject, one.queue.as_deref()))
-            .cloned()
-            .collect();
-        let mut told = BTreeSet::new();
-        for interest in forbidden {
-            let subject = String::from_utf8_lossy(&interest.subject).into_owned();
-            let sid = String::from_utf8_lossy(&interest.sid).into_owned();
-            if told.insert(sid.clone()) {
+        let interests: Vec<Arc<Interest>> = session.interests.values().cloned().collect();
+        for old in interests {
+            let (subject, queue) = (&old.subject[..], old.queue.as_deref());
+            if !permissions.as_ref().is_none_or(|found| found.may_subscribe(subject, queue)) {
+                let subject = String::from_utf8_lossy(&old.subject);
+                let sid = String::from_utf8_lossy(&old.sid);
                 self.send_error(id, &errors::subscription_removed(&subject, &sid));
                 let line =
                     format!("Removed sub {subject:?} (sid {sid:?}) for {user} - not authorized");
                 self.log_about(id, log::Level::Info, &line);
+                self.end_interest(&old);
+                continue;
             }
-            self.end_interest(&interest);
+            let Some(session) = self.sessions.get(id) else { return };
+            let new = new_interest(session, subject, queue, &old.sid);
+            if new.filter == old.filter {
+                continue;
+            }
+            let (delivered, max) = (&old.delivered, &old.delivered_max);
+            new.delivered.store(delivered.load(Ordering::Relaxed), Ordering::Relaxed);
+            new.delivered_max.store(max.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.end_interest(&old);
+            self.add_interest(id, Arc::new(new));
         }
+    }
+
+    fn add_interest(&mut self, id: SessionId, interest: Arc<Interest>) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.interests.insert(interest.sid.clone(), Arc::clone(&interest));
+        self.add_to_tree(Arc::clone(&interest));
+        self.mail_all(&Mail::Interest(interest));
     }
 }
 

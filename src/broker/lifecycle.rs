@@ -268,8 +268,10 @@ impl Broker {
         let is_rtt_due = ping.rtt.is_none() || now.at.since(ping.sent_at) > RTT_INTERVAL;
         let is_quiet = now.at.since(ping.heard_at) >= interval;
         let is_route = session.route.is_some();
-        // A paused connection is not read: that its PONG is not seen is our doing.
-        if session.is_paused || !(is_quiet || is_rtt_due || is_route) {
+        // A paused connection is not read: that its PONG is not seen is our doing. And nothing goes
+        // out in clear while a handshake is awaited.
+        let is_mute = session.is_paused || matches!(session.phase, Phase::AwaitTls { .. });
+        if is_mute || !(is_quiet || is_rtt_due || is_route) {
             self.deadlines.arm((id, Timer::Ping), now.at + interval);
             return;
         }
@@ -366,7 +368,7 @@ impl Broker {
                 continue;
             }
             match self.authenticate(id) {
-                Ok(()) => self.drop_forbidden_interests(id),
+                Ok(()) => self.review_interests(id),
                 Err(Refusal::UnknownUser) => self.end(id, CloseReason::ClientClosed),
                 Err(Refusal::Mismatch) => {
                     self.violation(id);

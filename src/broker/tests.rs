@@ -485,3 +485,55 @@ fn no_session_is_large() {
     assert!(size_of::<session::Session>() <= 700, "{}", size_of::<session::Session>());
     assert!(size_of::<session::About>() <= 500, "{}", size_of::<session::About>());
 }
+
+#[test]
+fn a_reload_changes_what_wildcard_interests_must_not_hear() {
+    let with = |deny: &[&str]| {
+        let deny = deny.iter().map(|text| (*text).to_owned()).collect();
+        let subscribe = SubjectRules { allow: None, deny };
+        let permissions = Some(Arc::new(Permissions { subscribe, ..Permissions::default() }));
+        let name = "u".to_owned();
+        let users = vec![User { name, permissions, ..User::default() }];
+        Settings { loops: 2, auth: Auth { users, ..Auth::default() }, ..Settings::default() }
+    };
+    let mut process = Process::new(2, with(&["a.x"]));
+    let (id, far) = (process.client(0, ",\"user\":\"u\""), process.client(1, ",\"user\":\"u\""));
+    process.send(id, b"SUB a.* 1\r\nUNSUB 1 2\r\n");
+    process.send(far, b"PUB a.x 0\r\n\r\nPUB a.y 0\r\n\r\n");
+    assert_eq!(process.take(id), "MSG a.y 1 0\r\n\r\n");
+    let (new, now) = (Arc::new(with(&["a.y"])), process.now);
+    for broker in &mut process.loops {
+        broker.reload(Arc::clone(&new), now);
+    }
+    process.settle();
+    process.send(far, b"PUB a.y 0\r\n\r\nPUB a.x 0\r\n\r\nPUB a.x 0\r\n\r\n");
+    assert_eq!(process.take(id), "MSG a.x 1 0\r\n\r\n", "the count of two goes on");
+}
+
+#[test]
+fn tls_comes_between_info_and_the_rest_and_nothing_goes_out_in_clear() {
+    let tls = crate::broker::settings::ClientTls::Required { verify: false };
+    let tls_timeout = Duration::from_secs(5);
+    let settings = Settings { tls, tls_timeout, ..Settings::default() };
+    let mut process = Process::new(1, settings);
+    let id = process.open(0, ConnectionKind::Client);
+    assert!(process.take(id).contains("\"tls_required\":true"));
+    process.pass(Duration::from_secs(3));
+    assert_eq!(process.take(id), "", "no PING before the handshake");
+    process.send(id, b"\x16\x03");
+    assert_eq!(process.flows[&id], Flow::StartTls);
+    assert_eq!(process.buffers[&id].len(), 2, "the handshake gets all bytes");
+    process.buffers.clear();
+    let (peer, now) = (TlsPeer::default(), process.now);
+    process.broker(id).tls_established(id, peer, now);
+    assert_eq!(process.ask(id, "CONNECT {\"verbose\":false}\r\nPING\r\n"), "PONG\r\n");
+
+    let silent = process.open(0, ConnectionKind::Client);
+    process.pass(Duration::from_secs(6));
+    assert!(!process.is_open(silent));
+    let tls = crate::broker::settings::ClientTls::Available { verify: false };
+    let mut process = Process::new(1, Settings { tls, ..Settings::default() });
+    let plain = process.open(0, ConnectionKind::Client);
+    process.take(plain);
+    assert_eq!(process.ask(plain, "PING\r\n"), "PONG\r\n");
+}
