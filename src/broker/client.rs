@@ -16,7 +16,9 @@ use crate::broker::session::{Phase, Session, Stall, Timer};
 use crate::broker::sublist::{Interest, Matched};
 use crate::broker::{Broker, Flow};
 use crate::wire::op::Publish;
-use crate::wire::{CloseReason, Connect, Info, Limits, Op, Parsed, Side, encoder, errors, headers};
+use crate::wire::{
+    CloseReason, Connect, Info, Limits, Op, Parsed, ProtocolError, Side, encoder, errors, headers,
+};
 
 /// How often a held publisher looks again whether its receivers have room.
 const STALL_POLL: Duration = Duration::from_millis(5);
@@ -117,19 +119,21 @@ impl Broker {
                 return Some(self.on_route_op(id, &op, Some(&frame)));
             }
             Ok(Parsed::Op { op, len }) => (self.on_op(id, &op), len),
-            Err(error) => {
-                self.log_about(id, log::Level::Error, &error.to_string());
-                if let Some(text) = error.reply() {
-                    self.send_error(id, text);
-                }
-                self.end(id, error.reason());
-                return Some(Step::End);
-            }
+            Err(error) => return Some(self.on_protocol_error(id, &error)),
         };
         if step == Step::Done {
             input.advance(len);
         }
         Some(step)
+    }
+
+    fn on_protocol_error(&mut self, id: SessionId, error: &ProtocolError) -> Step {
+        self.log_about(id, log::Level::Error, &error.to_string());
+        if let Some(text) = error.reply() {
+            self.send_error(id, text);
+        }
+        self.end(id, error.reason());
+        Step::End
     }
 
     fn limits(&self, id: SessionId) -> Option<Limits> {
@@ -425,7 +429,14 @@ impl Broker {
             return false;
         }
         let worst = slow.iter().map(|gauge| gauge.pending_bytes()).max().unwrap_or(0);
-        let until = now + stall_duration(worst, self.settings.max_pending);
+        // A read in between does not make the time longer.
+        let until = match session.stall.take() {
+            Some(stall) => stall.until,
+            None => now + stall_duration(worst, self.settings.max_pending),
+        };
+        if until <= now {
+            return false;
+        }
         session.stall = Some(Stall { until, receivers: slow });
         session.is_paused = true;
         self.deadlines.arm((id, Timer::Stall), now + STALL_POLL);

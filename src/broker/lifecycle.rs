@@ -46,13 +46,14 @@ impl Broker {
         self.send_info(id);
         self.log_about(id, log::Level::Debug, "Client connection created");
         let clients_max = self.settings.max_connections as u64;
-        if clients_max > 0 && counters.clients.load(Ordering::Relaxed) >= clients_max {
+        let others = counters.clients.fetch_add(1, Ordering::Relaxed);
+        if clients_max > 0 && others >= clients_max {
+            counters.clients.fetch_sub(1, Ordering::Relaxed);
             self.log_about(id, log::Level::Error, errors::CONNECTIONS_EXCEEDED);
             self.send_error(id, errors::CONNECTIONS_EXCEEDED);
             self.end(id, CloseReason::ConnectionsExceeded);
             return;
         }
-        counters.clients.fetch_add(1, Ordering::Relaxed);
         if let Some(session) = self.sessions.get_mut(id) {
             session.is_counted = true;
         }

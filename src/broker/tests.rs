@@ -375,10 +375,11 @@ fn engines_hear_without_headers_and_their_credit_holds_publishers() {
     let deliveries: Vec<EngineDelivery> = process
         .effects
         .drain(..)
-        .filter_map(|effect| match effect {
-            Effect::ToEngine(delivery) => Some(delivery),
-            _ => None,
-        })
+        .filter_map(
+            |effect| {
+                if let Effect::ToEngine(delivery) = effect { Some(delivery) } else { None }
+            },
+        )
         .collect();
     assert_eq!(deliveries.len(), 1, "one service, though two engines offer it");
     assert_eq!(deliveries[0].payload, "hi");
