@@ -21,7 +21,9 @@ pub(super) struct Process {
 
 impl Process {
     pub fn new(loops: u16, settings: Settings) -> Self {
-        let now = Now { at: Instant(1_000_000_000), wall: WallTime(1_000_000_000) };
+        // A machine that has been up for hours.
+        let at = Instant(0) + Duration::from_secs(20_000);
+        let now = Now { at, wall: WallTime(1_000_000_000) };
         let settings = Arc::new(Settings { loops, ..settings });
         let loops = (0..loops)
             .map(|home| Broker::new(Arc::clone(&settings), LoopIndex(home), u64::from(home), now))
@@ -537,4 +539,55 @@ fn tls_comes_between_info_and_the_rest_and_nothing_goes_out_in_clear() {
     let plain = process.open(0, ConnectionKind::Client);
     process.take(plain);
     assert_eq!(process.ask(plain, "PING\r\n"), "PONG\r\n");
+}
+
+#[test]
+fn a_client_that_connected_is_not_pinged_before_it_was_quiet_for_an_interval() {
+    let mut process = Process::new(1, Settings::default());
+    let (id, mute) = (process.client(0, ""), process.open(0, ConnectionKind::Client));
+    process.take(mute);
+    process.pass(Duration::from_secs(5));
+    assert_eq!(process.take(id), "");
+    assert_eq!(process.take(mute), "PING\r\n", "its round trip was never measured");
+    process.pass(Duration::from_secs(55));
+    process.send(id, b"PUB a 0\r\n\r\n");
+    let mut quiet_seconds = 0;
+    while process.take(id).is_empty() {
+        process.pass(Duration::from_secs(1));
+        quiet_seconds += 1;
+    }
+    assert!((120..=240).contains(&quiet_seconds), "{quiet_seconds}");
+}
+
+#[test]
+fn two_clients_that_publish_to_each_other_do_not_wait_for_ever() {
+    let settings = Settings { max_pending: 10_000, ..Settings::default() };
+    let mut process = Process::new(2, settings);
+    let ids = [process.client(0, ""), process.client(1, "")];
+    process.send(ids[0], b"SUB a 1\r\n");
+    process.send(ids[1], b"SUB b 1\r\n");
+    for (id, subject) in [(ids[0], "b"), (ids[1], "a")] {
+        let publish = format!("PUB {subject} 3000\r\n{}\r\n", "x".repeat(3000));
+        for _ in 0..3 {
+            process.send(id, publish.as_bytes());
+        }
+        assert_eq!(process.flows[&id], Flow::Paused);
+    }
+    process.effects.clear();
+    process.pass(Duration::from_secs(2));
+    let resumed = |effect: &Effect| match effect {
+        Effect::Resume { session } => Some(*session),
+        Effect::ToEngine(_)
+        | Effect::NoResponders { .. }
+        | Effect::Mail { .. }
+        | Effect::Close { .. }
+        | Effect::Dial { .. }
+        | Effect::Log { .. } => None,
+    };
+    let found: BTreeSet<SessionId> = process.effects.iter().filter_map(resumed).collect();
+    assert_eq!(found, BTreeSet::from(ids));
+    for id in ids {
+        process.read(id);
+        assert_eq!(process.flows[&id], Flow::NeedMore);
+    }
 }
