@@ -1,26 +1,23 @@
 //! What a client's operations do.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::base::id::{ChannelName, SessionId};
-use crate::base::{placement, subject};
+use crate::base::id::SessionId;
+use crate::base::subject;
 use crate::broker::auth::{self, Refusal};
 use crate::broker::delivery::{Message, Origin, Part};
 use crate::broker::mail::Mail;
-use crate::broker::outbox::{COPY_LEN_MAX, Gauge};
-use crate::broker::session::{Phase, Session, Stall, Timer};
+use crate::broker::outbox::COPY_LEN_MAX;
+use crate::broker::session::{Phase, Session, Timer};
 use crate::broker::sublist::{Interest, Matched};
 use crate::broker::{Broker, Flow};
 use crate::wire::op::Publish;
-use crate::wire::{CloseReason, Connect, Info, Limits, Op, Parsed, Side, encoder, errors, headers};
-
-/// How often a held publisher looks again whether its receivers have room.
-const STALL_POLL: Duration = Duration::from_millis(5);
+use crate::wire::{
+    CloseReason, Connect, Info, Limits, Op, Parsed, ProtocolError, Side, encoder, errors, headers,
+};
 
 /// Subjects that the server keeps for itself, as replies of clients (spec core NATS, 2.5).
 const RESERVED_REPLIES: [&[u8]; 3] = [b"_R_.", b"$JS.ACK.", b"_GR_."];
@@ -90,33 +87,35 @@ impl Broker {
             Ok(Parsed::Op { op: Op::Publish(publish), len })
                 if publish.payload.len() > COPY_LEN_MAX =>
             {
-                if self.must_wait(id, publish.subject) {
+                let matched = self.sublist.matches(publish.subject);
+                if self.must_wait(id, publish.subject, matched.as_deref()) {
                     return Some(Step::Paused);
                 }
                 let frame = input.split_to(len).freeze();
-                return Some(self.on_frame(id, &frame, &limits));
+                let parsed = crate::wire::parse(&frame, &limits);
+                let Ok(Parsed::Op { op: Op::Publish(publish), .. }) = parsed else {
+                    unreachable!("it was parsed a moment ago");
+                };
+                return Some(self.on_publish(id, &publish, Some(&frame), matched.as_deref()));
             }
             Ok(Parsed::Op { op: Op::Publish(publish), len }) => {
-                if self.must_wait(id, publish.subject) {
+                let matched = self.sublist.matches(publish.subject);
+                if self.must_wait(id, publish.subject, matched.as_deref()) {
                     return Some(Step::Paused);
                 }
-                (self.on_publish(id, &publish, None), len)
+                (self.on_publish(id, &publish, None, matched.as_deref()), len)
             }
             Ok(Parsed::Op { op: Op::RouteMessage(message), len })
                 if message.message.payload.len() > COPY_LEN_MAX =>
             {
                 let frame = input.split_to(len).freeze();
-                return Some(self.on_frame(id, &frame, &limits));
+                let Ok(Parsed::Op { op, .. }) = crate::wire::parse(&frame, &limits) else {
+                    unreachable!("it was parsed a moment ago");
+                };
+                return Some(self.on_route_op(id, &op, Some(&frame)));
             }
-            Ok(Parsed::Op { op, len }) => (self.on_op(id, &op, None), len),
-            Err(error) => {
-                self.log_about(id, log::Level::Error, &error.to_string());
-                if let Some(text) = error.reply() {
-                    self.send_error(id, text);
-                }
-                self.end(id, error.reason());
-                return Some(Step::End);
-            }
+            Ok(Parsed::Op { op, len }) => (self.on_op(id, &op), len),
+            Err(error) => return Some(self.on_protocol_error(id, &error)),
         };
         if step == Step::Done {
             input.advance(len);
@@ -124,12 +123,13 @@ impl Broker {
         Some(step)
     }
 
-    /// An operation whose bytes are shared.
-    fn on_frame(&mut self, id: SessionId, frame: &Bytes, limits: &Limits) -> Step {
-        match crate::wire::parse(frame, limits) {
-            Ok(Parsed::Op { op, .. }) => self.on_op(id, &op, Some(frame)),
-            Ok(Parsed::NeedMore { .. }) | Err(_) => unreachable!("it was parsed a moment ago"),
+    fn on_protocol_error(&mut self, id: SessionId, error: &ProtocolError) -> Step {
+        self.log_about(id, log::Level::Error, &error.to_string());
+        if let Some(text) = error.reply() {
+            self.send_error(id, text);
         }
+        self.end(id, error.reason());
+        Step::End
     }
 
     fn limits(&self, id: SessionId) -> Option<Limits> {
@@ -145,12 +145,11 @@ impl Broker {
         })
     }
 
-    fn on_op(&mut self, id: SessionId, op: &Op<'_>, frame: Option<&Bytes>) -> Step {
+    fn on_op(&mut self, id: SessionId, op: &Op<'_>) -> Step {
         if self.sessions.get(id).is_some_and(|session| !session.is_client()) {
-            return self.on_route_op(id, op, frame);
+            return self.on_route_op(id, op, None);
         }
         match op {
-            Op::Publish(publish) => self.on_publish(id, publish, frame),
             Op::Subscribe { subject, queue, sid } => self.on_subscribe(id, subject, *queue, sid),
             Op::Unsubscribe { sid, max } => self.on_unsubscribe(id, sid, *max),
             Op::Connect(json) => self.on_connect(id, json),
@@ -165,6 +164,7 @@ impl Broker {
                 let text = format!("Client Error {}", String::from_utf8_lossy(text));
                 self.refuse(id, &text, CloseReason::ParseError)
             }
+            Op::Publish(_) => unreachable!("publishes are handled before"),
             Op::Message { .. }
             | Op::RouteSubscribe { .. }
             | Op::RouteUnsubscribe(_)
@@ -321,9 +321,7 @@ impl Broker {
         }
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
         let interest = Arc::new(new_interest(session, subject, queue, sid));
-        session.interests.insert(interest.sid.clone(), Arc::clone(&interest));
-        self.add_to_tree(Arc::clone(&interest));
-        self.mail_all(&Mail::Interest(interest));
+        self.add_interest(id, interest);
         self.send_ok(id);
         Step::Done
     }
@@ -377,77 +375,13 @@ impl Broker {
         Step::Done
     }
 
-    /// Whether the publish at the front of a session's buffer has to wait: for an engine, or for
-    /// slow receivers.
-    fn must_wait(&mut self, id: SessionId, subject: &[u8]) -> bool {
-        let Some(matched) = self.sublist.matches(subject) else { return false };
-        if self.lacks_credit(&matched, subject) {
-            if let Some(session) = self.sessions.get_mut(id) {
-                session.is_paused = true;
-                self.paused.insert(id);
-            }
-            return true;
-        }
-        self.must_stall(id, &matched)
-    }
-
-    fn lacks_credit(&self, matched: &Matched, subject: &[u8]) -> bool {
-        if self.pressed.is_empty() {
-            return false;
-        }
-        matched.engines.iter().filter(|entry| entry.interest.needs_credit).any(|entry| {
-            let channel = subject.get(entry.prefix_len..).unwrap_or_default();
-            let engine = placement::of_channel(&ChannelName::from(channel), self.settings.loops);
-            self.pressed.contains(&engine)
-        })
-    }
-
-    /// Holds a publisher back while a receiver has more than half of what may wait for it; not
-    /// for ever: then its message is queued, and the receiver cut if that is too much.
-    fn must_stall(&mut self, id: SessionId, matched: &Matched) -> bool {
-        let gate = self.settings.max_pending / 2;
-        let is_slow = |interest: &&Arc<Interest>| {
-            interest.session != id && interest.gauge.pending_bytes() > gate
-        };
-        let queued = matched.queues.iter().flat_map(|(_, members)| members);
-        let slow: Vec<Arc<Gauge>> = matched
-            .plain
-            .iter()
-            .chain(queued)
-            .filter(is_slow)
-            .map(|interest| Arc::clone(&interest.gauge))
-            .collect();
-        let now = self.now.at;
-        let Some(session) = self.sessions.get_mut(id) else { return false };
-        if slow.is_empty() || std::mem::take(&mut session.is_stall_waived) {
-            session.is_stall_waived = false;
-            return false;
-        }
-        let worst = slow.iter().map(|gauge| gauge.pending_bytes()).max().unwrap_or(0);
-        let until = now + stall_duration(worst, self.settings.max_pending);
-        session.stall = Some(Stall { until, receivers: slow });
-        session.is_paused = true;
-        self.deadlines.arm((id, Timer::Stall), now + STALL_POLL);
-        true
-    }
-
-    /// A held publisher looks again.
-    pub(super) fn on_stall_due(&mut self, id: SessionId) {
-        let gate = self.settings.max_pending / 2;
-        let now = self.now.at;
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        let Some(stall) = &session.stall else { return };
-        let is_open = stall.receivers.iter().all(|gauge| gauge.pending_bytes() <= gate);
-        if !is_open && now < stall.until {
-            self.deadlines.arm((id, Timer::Stall), now + STALL_POLL);
-            return;
-        }
-        session.is_stall_waived = !is_open;
-        session.stall = None;
-        self.resume(id);
-    }
-
-    fn on_publish(&mut self, id: SessionId, publish: &Publish<'_>, frame: Option<&Bytes>) -> Step {
+    fn on_publish(
+        &mut self,
+        id: SessionId,
+        publish: &Publish<'_>,
+        frame: Option<&Bytes>,
+        matched: Option<&Matched>,
+    ) -> Step {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
         let size = publish.payload.len() as u64;
@@ -473,8 +407,7 @@ impl Broker {
             parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
             is_leased: false,
         };
-        let matched = self.sublist.matches(publish.subject);
-        let is_heard = matched.is_some_and(|matched| self.deliver(&matched, &message, &origin));
+        let is_heard = matched.is_some_and(|matched| self.deliver(matched, &message, &origin));
         if let (false, true, Some(reply)) = (is_heard, wants_answer, publish.reply) {
             self.send_no_responders(id, reply);
         }
@@ -530,44 +463,48 @@ impl Broker {
         self.mark_dirty(id);
     }
 
-    /// Takes away what permissions no longer allow after a reload.
-    pub(super) fn drop_forbidden_interests(&mut self, id: SessionId) {
+    /// Puts a session's new permissions in force on the interests that it has: takes away those
+    /// that are no longer allowed, and changes what the others must not hear.
+    pub(super) fn review_interests(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
-        let Some(permissions) = session.permissions.clone() else { return };
+        let permissions = session.permissions.clone();
         let user = user_text(session);
-        let forbidden: Vec<Arc<Interest>> = session
-            .interests
-            .values()
-            .filter(|one| !permissions.may_subscribe(&one.subject, one.queue.as_deref()))
-            .cloned()
-            .collect();
-        let mut told = BTreeSet::new();
-        for interest in forbidden {
-            let subject = String::from_utf8_lossy(&interest.subject).into_owned();
-            let sid = String::from_utf8_lossy(&interest.sid).into_owned();
-            if told.insert(sid.clone()) {
+        let interests: Vec<Arc<Interest>> = session.interests.values().cloned().collect();
+        for old in interests {
+            let (subject, queue) = (&old.subject[..], old.queue.as_deref());
+            if !permissions.as_ref().is_none_or(|found| found.may_subscribe(subject, queue)) {
+                let subject = String::from_utf8_lossy(&old.subject);
+                let sid = String::from_utf8_lossy(&old.sid);
                 self.send_error(id, &errors::subscription_removed(&subject, &sid));
                 let line =
                     format!("Removed sub {subject:?} (sid {sid:?}) for {user} - not authorized");
                 self.log_about(id, log::Level::Info, &line);
+                self.end_interest(&old);
+                continue;
             }
-            self.end_interest(&interest);
+            let Some(session) = self.sessions.get(id) else { return };
+            let new = new_interest(session, subject, queue, &old.sid);
+            if new.filter == old.filter {
+                continue;
+            }
+            let (delivered, max) = (&old.delivered, &old.delivered_max);
+            new.delivered.store(delivered.load(Ordering::Relaxed), Ordering::Relaxed);
+            new.delivered_max.store(max.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.end_interest(&old);
+            self.add_interest(id, Arc::new(new));
         }
+    }
+
+    fn add_interest(&mut self, id: SessionId, interest: Arc<Interest>) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.interests.insert(interest.sid.clone(), Arc::clone(&interest));
+        self.add_to_tree(Arc::clone(&interest));
+        self.mail_all(&Mail::Interest(interest));
     }
 }
 
 /// First byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
-
-/// 100 ms, and as much again for each twentieth of what may wait, up to 1 s (spec core NATS, 5.3).
-fn stall_duration(pending: usize, max_pending: usize) -> Duration {
-    let over = pending.saturating_sub(max_pending / 2);
-    let steps = over / (max_pending / 20).max(1);
-    if pending >= max_pending {
-        return Duration::from_secs(1);
-    }
-    Duration::from_millis(100) * (1 + u32::try_from(steps).unwrap_or(9)).min(10)
-}
 
 fn new_interest(session: &Session, subject: &[u8], queue: Option<&[u8]>, sid: &[u8]) -> Interest {
     let filter = session.permissions.as_ref().filter(|found| found.needs_filter(subject));
@@ -593,20 +530,5 @@ fn user_text(session: &Session) -> String {
     match &session.about.user {
         Some(user) => format!("User {user:?}"),
         None => "User \"N/A\"".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stalls_grow_with_what_waits() {
-        for (percent, expected) in [(50, 100), (55, 200), (60, 300), (70, 500), (90, 900)] {
-            let found = stall_duration(percent * 10_000, 1_000_000);
-            assert_eq!(found, Duration::from_millis(expected), "{percent}");
-        }
-        assert_eq!(stall_duration(990_000, 1_000_000), Duration::from_secs(1));
-        assert_eq!(stall_duration(1_000_000, 1_000_000), Duration::from_secs(1));
     }
 }

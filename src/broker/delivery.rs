@@ -227,15 +227,20 @@ impl Broker {
             }
             left -= weight(member);
         }
-        for member in members[start..].iter().chain(&members[..start]) {
-            if weight(member) == 0 || !origin.allows(member) {
-                continue;
-            }
-            if self.offer(member, message, picks) {
-                if member.is_route {
-                    picks.routes.entry(member.session).or_default().push(name.clone());
+        // First those with room: a member that is slow for a moment is not driven to its end.
+        let gate = self.settings.max_pending / 2;
+        for with_room in [true, false] {
+            for member in members[start..].iter().chain(&members[..start]) {
+                let has_room = member.gauge.pending_bytes() <= gate;
+                if weight(member) == 0 || has_room != with_room || !origin.allows(member) {
+                    continue;
                 }
-                return true;
+                if self.offer(member, message, picks) {
+                    if member.is_route {
+                        picks.routes.entry(member.session).or_default().push(name.clone());
+                    }
+                    return true;
+                }
             }
         }
         false

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::id::SessionId;
 use crate::base::time::Now;
+use crate::broker::auth::Refusal;
 use crate::broker::mail::Mail;
 use crate::broker::session::{Phase, Session, Timer};
 use crate::broker::settings::{ClientTls, Settings};
@@ -45,13 +46,14 @@ impl Broker {
         self.send_info(id);
         self.log_about(id, log::Level::Debug, "Client connection created");
         let clients_max = self.settings.max_connections as u64;
-        if clients_max > 0 && counters.clients.load(Ordering::Relaxed) >= clients_max {
+        let others = counters.clients.fetch_add(1, Ordering::Relaxed);
+        if clients_max > 0 && others >= clients_max {
+            counters.clients.fetch_sub(1, Ordering::Relaxed);
             self.log_about(id, log::Level::Error, errors::CONNECTIONS_EXCEEDED);
             self.send_error(id, errors::CONNECTIONS_EXCEEDED);
             self.end(id, CloseReason::ConnectionsExceeded);
             return;
         }
-        counters.clients.fetch_add(1, Ordering::Relaxed);
         if let Some(session) = self.sessions.get_mut(id) {
             session.is_counted = true;
         }
@@ -221,7 +223,8 @@ impl Broker {
         if session.is_client() && *reason != CloseReason::ConnectionsExceeded.text() {
             let mut snapshot = session.snapshot();
             snapshot.closed = Some((self.now.wall, reason.clone()));
-            if self.closed.len() >= CLOSED_MAX {
+            // The bound is that of the process.
+            if self.closed.len() >= CLOSED_MAX / usize::from(self.settings.loops.max(1)) {
                 self.closed.pop_front();
             }
             self.closed.push_back(snapshot);
@@ -266,8 +269,10 @@ impl Broker {
         let is_rtt_due = ping.rtt.is_none() || now.at.since(ping.sent_at) > RTT_INTERVAL;
         let is_quiet = now.at.since(ping.heard_at) >= interval;
         let is_route = session.route.is_some();
-        // A paused connection is not read: that its PONG is not seen is our doing.
-        if session.is_paused || !(is_quiet || is_rtt_due || is_route) {
+        // A paused connection is not read: that its PONG is not seen is our doing. And nothing goes
+        // out in clear while a handshake is awaited.
+        let is_mute = session.is_paused || matches!(session.phase, Phase::AwaitTls { .. });
+        if is_mute || !(is_quiet || is_rtt_due || is_route) {
             self.deadlines.arm((id, Timer::Ping), now.at + interval);
             return;
         }
@@ -344,7 +349,7 @@ impl Broker {
     /// Puts new settings in force; only those who lost their right are closed
     /// (spec core NATS, 0 and 18.6).
     pub(super) fn on_reload(&mut self, settings: Arc<Settings>, now: Now) {
-        let is_auth_changed = auth_differs(&self.settings, &settings);
+        let is_auth_changed = self.settings.auth != settings.auth;
         self.settings = settings;
         self.settings_loaded_at = now.wall;
         let urls = std::mem::take(&mut self.info.connect_urls);
@@ -364,19 +369,13 @@ impl Broker {
                 continue;
             }
             match self.authenticate(id) {
-                Ok(()) => self.drop_forbidden_interests(id),
-                Err(crate::broker::auth::Refusal::UnknownUser) => {
-                    self.end(id, CloseReason::ClientClosed);
-                }
-                Err(crate::broker::auth::Refusal::Mismatch) => {
+                Ok(()) => self.review_interests(id),
+                Err(Refusal::UnknownUser) => self.end(id, CloseReason::ClientClosed),
+                Err(Refusal::Mismatch) => {
                     self.violation(id);
                 }
             }
         }
         self.on_cluster_reload();
     }
-}
-
-fn auth_differs(old: &Settings, new: &Settings) -> bool {
-    old.auth != new.auth
 }

@@ -289,7 +289,16 @@ impl Broker {
             self.update_urls();
         }
         let Some(url) = url else { return };
-        let attempts = self.routes.dials.remove(&url).map_or(0, |dial| dial.attempts);
+        let mut attempts = self.routes.dials.remove(&url).map_or(0, |dial| dial.attempts);
+        if !is_registered {
+            // A peer that hangs up on us each time must not keep us busy.
+            attempts += 1;
+        }
+        let cluster = self.settings.cluster.as_ref();
+        let retries = cluster.map_or(0, |cluster| cluster.connect_retries);
+        if !is_explicit && attempts > retries && !is_registered {
+            return;
+        }
         let is_configured = || {
             let cluster = self.settings.cluster.as_ref();
             !is_explicit || cluster.is_some_and(|cluster| cluster.routes.contains(&url))
@@ -300,7 +309,8 @@ impl Broker {
         }
         let spread = u64::try_from(RETRY_SPREAD.as_nanos()).unwrap_or(u64::MAX);
         let spread = Duration::from_nanos(self.random.below(spread));
-        let pause = if is_explicit { RETRY_AFTER + spread } else { spread };
+        let is_slow = is_explicit || !is_registered;
+        let pause = if is_slow { RETRY_AFTER + spread } else { spread };
         self.routes.dials.insert(url.clone(), Dial { is_explicit, attempts, remote_id });
         self.routes.dial_deadlines.arm(url, self.now.at + pause);
     }

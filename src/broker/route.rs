@@ -259,7 +259,11 @@ impl Broker {
         let Some(route) = session.route.as_mut() else { return Step::End };
         let did_solicit = route.did_solicit;
         if route.url.is_none() {
-            route.url = Some(format!("{}:{}", peer.ip(), info.port));
+            let address = match peer.ip() {
+                std::net::IpAddr::V4(ip) => format!("{ip}:{}", info.port),
+                std::net::IpAddr::V6(ip) => format!("[{ip}]:{}", info.port),
+            };
+            route.url = Some(if info.ip.is_empty() { address } else { info.ip.clone() });
         }
         route.info = Some(Box::new(info.clone()));
         if info.server_id == own_id {

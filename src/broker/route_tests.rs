@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::settings::Cluster;
 use super::tests::Process;
 use super::*;
@@ -203,4 +205,74 @@ fn routes_have_to_authenticate_and_clients_do_not_belong_there() {
     left.take(stray);
     let answer = left.ask(stray, "CONNECT {\"lang\":\"go\"}\r\n");
     assert_eq!(answer, "-ERR 'attempted to connect to route port'\r\n");
+}
+
+/// Lines of clients and of routes, right and wrong.
+fn line() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\n",
+        "CONNECT {\"cluster\":\"abc\"}\r\n",
+        "INFO {\"server_id\":\"NX\",\"server_name\":\"x\",\"cluster\":\"abc\"}\r\n",
+        "INFO {\"server_id\":\"NY\",\"server_name\":\"y\",\"ip\":\"nats-route://h:1/\"}\r\n",
+        "SUB a 1\r\n",
+        "SUB a.* q 2\r\n",
+        "SUB > 3\r\n",
+        "UNSUB 1\r\n",
+        "UNSUB 3 2\r\n",
+        "PUB a.b re 1\r\nx\r\n",
+        "PUB a 0\r\n\r\n",
+        "HPUB a 12 13\r\nNATS/1.0\r\n\r\nx\r\n",
+        "RS+ $G a\r\n",
+        "RS+ $G a.* q 3\r\n",
+        "RS- $G a\r\n",
+        "RS- $G a.* q\r\n",
+        "RMSG $G a 1\r\nx\r\n",
+        "RMSG $G a.b + re q 1\r\nx\r\n",
+        "HMSG $G a.b | q 0 1\r\nx\r\n",
+        "PING\r\n",
+        "PONG\r\n",
+        "-ERR 'x'\r\n",
+        "RS",
+        "\r\n",
+    ])
+}
+
+proptest! {
+    /// Goal: whatever clients and routes send in whatever order, nothing breaks, and when all
+    /// have left, no interest is left on any loop.
+    #[test]
+    fn any_lines_in_any_order_are_survived(
+        steps in prop::collection::vec((0..6_usize, line(), 0..40_u8), 1..80),
+    ) {
+        let mut process = server(2, "a", |_, _| ());
+        let mut ids = Vec::new();
+        for n in 0..4 {
+            ids.push(process.open(n % 2, ConnectionKind::Client));
+        }
+        for _ in 0..2 {
+            ids.push(process.open(0, ConnectionKind::RouteAccepted));
+        }
+        for (who, bytes, chance) in steps {
+            let id = ids[who];
+            if chance == 0 {
+                let now = process.now;
+                process.broker(id).closed(id, "Client Closed", now);
+                process.settle();
+            } else {
+                process.send(id, bytes.as_bytes());
+            }
+            process.pass(Duration::from_millis(300));
+        }
+        for id in ids {
+            let now = process.now;
+            process.broker(id).closed(id, "Client Closed", now);
+            process.settle();
+        }
+        for broker in &process.loops {
+            prop_assert_eq!(broker.sublist.snapshot().num_subscriptions, 0);
+            prop_assert_eq!(broker.deadlines.len(), 0);
+        }
+        prop_assert!(process.loops[0].routes.local_interest().is_empty());
+        prop_assert!(process.loops[0].routes.registered().is_empty());
+    }
 }

@@ -174,7 +174,7 @@ impl Session {
             interests: BTreeMap::new(),
             permissions: None,
             replies: Replies::default(),
-            ping: Pinging { heard_at: now.at, ..Pinging::default() },
+            ping: Pinging { heard_at: now.at, sent_at: now.at, ..Pinging::default() },
             traffic: Traffic::default(),
             started: now,
             active_at: now.wall,

@@ -21,7 +21,9 @@ pub(super) struct Process {
 
 impl Process {
     pub fn new(loops: u16, settings: Settings) -> Self {
-        let now = Now { at: Instant(1_000_000_000), wall: WallTime(1_000_000_000) };
+        // A machine that has been up for hours.
+        let at = Instant(0) + Duration::from_secs(20_000);
+        let now = Now { at, wall: WallTime(1_000_000_000) };
         let settings = Arc::new(Settings { loops, ..settings });
         let loops = (0..loops)
             .map(|home| Broker::new(Arc::clone(&settings), LoopIndex(home), u64::from(home), now))
@@ -375,10 +377,11 @@ fn engines_hear_without_headers_and_their_credit_holds_publishers() {
     let deliveries: Vec<EngineDelivery> = process
         .effects
         .drain(..)
-        .filter_map(|effect| match effect {
-            Effect::ToEngine(delivery) => Some(delivery),
-            _ => None,
-        })
+        .filter_map(
+            |effect| {
+                if let Effect::ToEngine(delivery) = effect { Some(delivery) } else { None }
+            },
+        )
         .collect();
     assert_eq!(deliveries.len(), 1, "one service, though two engines offer it");
     assert_eq!(deliveries[0].payload, "hi");
@@ -416,4 +419,175 @@ fn an_engine_speaks_to_clients_until_it_is_gone() {
     process.loops[0].publish(&"nobody".into(), Some(&"re".into()), &head, &tail, now);
     process.settle();
     assert!(matches!(&process.effects[..], [Effect::NoResponders { .. }]));
+}
+
+#[test]
+fn a_reload_closes_only_those_who_lost_their_right() {
+    let user = |name: &str, password: &str, allow: Option<&str>| User {
+        name: name.into(),
+        password: password.into(),
+        permissions: allow.map(|allow| {
+            let allow = Some(vec![allow.to_owned()]);
+            let subscribe = SubjectRules { allow, deny: Vec::new() };
+            Arc::new(Permissions { subscribe, ..Permissions::default() })
+        }),
+        connection_types: Vec::new(),
+    };
+    let with = |users| Settings { auth: Auth { users, ..Auth::default() }, ..Settings::default() };
+    let old = vec![user("kept", "p", None), user("changed", "p", None), user("gone", "p", None)];
+    let mut process = Process::new(1, with(old));
+    let ids = ["kept", "changed", "gone"]
+        .map(|name| process.client(0, &format!(",\"user\":\"{name}\",\"pass\":\"p\"")));
+    process.send(ids[0], b"SUB a 1\r\nSUB b 2\r\n");
+    let new = Arc::new(with(vec![user("kept", "p", Some("a")), user("changed", "q", None)]));
+    let now = process.now;
+    process.loops[0].reload(new, now);
+    process.settle();
+    let removed = "-ERR 'Permissions Violation for Subscription to \"b\" (sid \"2\")'\r\n";
+    assert_eq!(process.take(ids[0]), removed);
+    assert_eq!(process.take(ids[1]), "-ERR 'Authorization Violation'\r\n");
+    assert_eq!(process.take(ids[2]), "");
+    assert_eq!(ids.map(|id| process.is_open(id)), [true, false, false]);
+    process.send(ids[0], b"PUB b 0\r\n\r\nPUB a 0\r\n\r\n");
+    assert_eq!(process.take(ids[0]), "MSG a 1 0\r\n\r\n");
+}
+
+#[test]
+fn the_server_refuses_what_is_above_max_connections_and_takes_the_next_when_one_left() {
+    let settings = Settings { max_connections: 2, ..Settings::default() };
+    let mut process = Process::new(2, settings);
+    let (first, _second) = (process.client(0, ""), process.client(1, ""));
+    let third = process.open(0, ConnectionKind::Client);
+    assert!(process.take(third).ends_with("-ERR 'maximum connections exceeded'\r\n"));
+    let now = process.now;
+    process.broker(first).closed(first, "Client Closed", now);
+    let fourth = process.open(1, ConnectionKind::Client);
+    assert!(process.is_open(fourth));
+    let closed = process.loops[0].snapshot(now).closed;
+    assert_eq!(closed[0].closed.as_ref().unwrap().1, "Client Closed");
+}
+
+#[test]
+fn a_queue_spares_a_member_that_is_slow_while_another_has_room() {
+    let settings = Settings { max_pending: 10_000, ..Settings::default() };
+    let mut process = Process::new(1, settings);
+    let (slow, quick) = (process.client(0, ""), process.client(0, ""));
+    let sender = process.client(0, "");
+    process.send(slow, b"SUB a 1\r\nSUB w q 2\r\n");
+    process.send(quick, b"SUB w q 2\r\n");
+    let fill = format!("PUB a 6000\r\n{}\r\n", "x".repeat(6000));
+    process.send(sender, fill.as_bytes());
+    for _ in 0..50 {
+        process.send(sender, b"PUB w 0\r\n\r\n");
+        assert_eq!(process.take(quick), "MSG w 2 0\r\n\r\n");
+    }
+}
+
+#[test]
+fn no_session_is_large() {
+    assert!(size_of::<session::Session>() <= 700, "{}", size_of::<session::Session>());
+    assert!(size_of::<session::About>() <= 500, "{}", size_of::<session::About>());
+}
+
+#[test]
+fn a_reload_changes_what_wildcard_interests_must_not_hear() {
+    let with = |deny: &[&str]| {
+        let deny = deny.iter().map(|text| (*text).to_owned()).collect();
+        let subscribe = SubjectRules { allow: None, deny };
+        let permissions = Some(Arc::new(Permissions { subscribe, ..Permissions::default() }));
+        let name = "u".to_owned();
+        let users = vec![User { name, permissions, ..User::default() }];
+        Settings { loops: 2, auth: Auth { users, ..Auth::default() }, ..Settings::default() }
+    };
+    let mut process = Process::new(2, with(&["a.x"]));
+    let (id, far) = (process.client(0, ",\"user\":\"u\""), process.client(1, ",\"user\":\"u\""));
+    process.send(id, b"SUB a.* 1\r\nUNSUB 1 2\r\n");
+    process.send(far, b"PUB a.x 0\r\n\r\nPUB a.y 0\r\n\r\n");
+    assert_eq!(process.take(id), "MSG a.y 1 0\r\n\r\n");
+    let (new, now) = (Arc::new(with(&["a.y"])), process.now);
+    for broker in &mut process.loops {
+        broker.reload(Arc::clone(&new), now);
+    }
+    process.settle();
+    process.send(far, b"PUB a.y 0\r\n\r\nPUB a.x 0\r\n\r\nPUB a.x 0\r\n\r\n");
+    assert_eq!(process.take(id), "MSG a.x 1 0\r\n\r\n", "the count of two goes on");
+}
+
+#[test]
+fn tls_comes_between_info_and_the_rest_and_nothing_goes_out_in_clear() {
+    let tls = crate::broker::settings::ClientTls::Required { verify: false };
+    let tls_timeout = Duration::from_secs(5);
+    let settings = Settings { tls, tls_timeout, ..Settings::default() };
+    let mut process = Process::new(1, settings);
+    let id = process.open(0, ConnectionKind::Client);
+    assert!(process.take(id).contains("\"tls_required\":true"));
+    process.pass(Duration::from_secs(3));
+    assert_eq!(process.take(id), "", "no PING before the handshake");
+    process.send(id, b"\x16\x03");
+    assert_eq!(process.flows[&id], Flow::StartTls);
+    assert_eq!(process.buffers[&id].len(), 2, "the handshake gets all bytes");
+    process.buffers.clear();
+    let (peer, now) = (TlsPeer::default(), process.now);
+    process.broker(id).tls_established(id, peer, now);
+    assert_eq!(process.ask(id, "CONNECT {\"verbose\":false}\r\nPING\r\n"), "PONG\r\n");
+
+    let silent = process.open(0, ConnectionKind::Client);
+    process.pass(Duration::from_secs(6));
+    assert!(!process.is_open(silent));
+    let tls = crate::broker::settings::ClientTls::Available { verify: false };
+    let mut process = Process::new(1, Settings { tls, ..Settings::default() });
+    let plain = process.open(0, ConnectionKind::Client);
+    process.take(plain);
+    assert_eq!(process.ask(plain, "PING\r\n"), "PONG\r\n");
+}
+
+#[test]
+fn a_client_that_connected_is_not_pinged_before_it_was_quiet_for_an_interval() {
+    let mut process = Process::new(1, Settings::default());
+    let (id, mute) = (process.client(0, ""), process.open(0, ConnectionKind::Client));
+    process.take(mute);
+    process.pass(Duration::from_secs(5));
+    assert_eq!(process.take(id), "");
+    assert_eq!(process.take(mute), "PING\r\n", "its round trip was never measured");
+    process.pass(Duration::from_secs(55));
+    process.send(id, b"PUB a 0\r\n\r\n");
+    let mut quiet_seconds = 0;
+    while process.take(id).is_empty() {
+        process.pass(Duration::from_secs(1));
+        quiet_seconds += 1;
+    }
+    assert!((120..=240).contains(&quiet_seconds), "{quiet_seconds}");
+}
+
+#[test]
+fn two_clients_that_publish_to_each_other_do_not_wait_for_ever() {
+    let settings = Settings { max_pending: 10_000, ..Settings::default() };
+    let mut process = Process::new(2, settings);
+    let ids = [process.client(0, ""), process.client(1, "")];
+    process.send(ids[0], b"SUB a 1\r\n");
+    process.send(ids[1], b"SUB b 1\r\n");
+    for (id, subject) in [(ids[0], "b"), (ids[1], "a")] {
+        let publish = format!("PUB {subject} 3000\r\n{}\r\n", "x".repeat(3000));
+        for _ in 0..3 {
+            process.send(id, publish.as_bytes());
+        }
+        assert_eq!(process.flows[&id], Flow::Paused);
+    }
+    process.effects.clear();
+    process.pass(Duration::from_secs(2));
+    let resumed = |effect: &Effect| match effect {
+        Effect::Resume { session } => Some(*session),
+        Effect::ToEngine(_)
+        | Effect::NoResponders { .. }
+        | Effect::Mail { .. }
+        | Effect::Close { .. }
+        | Effect::Dial { .. }
+        | Effect::Log { .. } => None,
+    };
+    let found: BTreeSet<SessionId> = process.effects.iter().filter_map(resumed).collect();
+    assert_eq!(found, BTreeSet::from(ids));
+    for id in ids {
+        process.read(id);
+        assert_eq!(process.flows[&id], Flow::NeedMore);
+    }
 }

@@ -1,6 +1,7 @@
 //! The header block of HPUB and HMSG.
 //!
-//! `NATS/1.0[ <status>]\r\n`, then `Key: Value\r\n` lines, then an empty line (spec core NATS, 2.8).
+//! `NATS/1.0[ <status>]\r\n`, then `Key: Value\r\n` lines, then an empty line
+//! (spec core NATS, 2.8).
 
 /// What a request gets that nobody listens to.
 pub const NO_RESPONDERS: &[u8] = b"NATS/1.0 503\r\n\r\n";

@@ -1,0 +1,128 @@
+//! Publishers that have to wait: for an engine's credit, or for slow receivers.
+//!
+//! A held publisher's bytes stay in its buffer and its socket is not read, so TCP holds it back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::id::{ChannelName, SessionId};
+use crate::base::placement;
+use crate::broker::Broker;
+use crate::broker::outbox::Gauge;
+use crate::broker::session::{Stall, Timer};
+use crate::broker::sublist::{Interest, Matched};
+
+/// How often a held publisher looks again whether its receivers have room.
+const STALL_POLL: Duration = Duration::from_millis(5);
+
+impl Broker {
+    /// Whether the publish at the front of a session's buffer has to wait: for an engine, or for
+    /// slow receivers.
+    pub(super) fn must_wait(
+        &mut self,
+        id: SessionId,
+        subject: &[u8],
+        matched: Option<&Matched>,
+    ) -> bool {
+        let Some(matched) = matched else { return false };
+        if self.lacks_credit(matched, subject) {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.is_paused = true;
+                self.paused.insert(id);
+            }
+            return true;
+        }
+        self.must_stall(id, matched)
+    }
+
+    fn lacks_credit(&self, matched: &Matched, subject: &[u8]) -> bool {
+        if self.pressed.is_empty() {
+            return false;
+        }
+        matched.engines.iter().filter(|entry| entry.interest.needs_credit).any(|entry| {
+            let channel = subject.get(entry.prefix_len..).unwrap_or_default();
+            let engine = placement::of_channel(&ChannelName::from(channel), self.settings.loops);
+            self.pressed.contains(&engine)
+        })
+    }
+
+    /// Holds a publisher back while a receiver has more than half of what may wait for it; not
+    /// for ever: then its message is queued, and the receiver cut if that is too much.
+    fn must_stall(&mut self, id: SessionId, matched: &Matched) -> bool {
+        let gate = self.settings.max_pending / 2;
+        let is_slow = |interest: &&Arc<Interest>| {
+            interest.session != id && interest.gauge.pending_bytes() > gate
+        };
+        // A queue gives to those of its members that have room.
+        let full =
+            matched.queues.iter().filter(|(_, members)| members.iter().all(|one| is_slow(&one)));
+        let queued = full.flat_map(|(_, members)| members);
+        let slow: Vec<Arc<Gauge>> = matched
+            .plain
+            .iter()
+            .chain(queued)
+            .filter(is_slow)
+            .map(|interest| Arc::clone(&interest.gauge))
+            .collect();
+        let now = self.now.at;
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        if slow.is_empty() || std::mem::take(&mut session.is_stall_waived) {
+            session.is_stall_waived = false;
+            return false;
+        }
+        let worst = slow.iter().map(|gauge| gauge.pending_bytes()).max().unwrap_or(0);
+        // A read in between does not make the time longer.
+        let until = match session.stall.take() {
+            Some(stall) => stall.until,
+            None => now + stall_duration(worst, self.settings.max_pending),
+        };
+        if until <= now {
+            return false;
+        }
+        session.stall = Some(Stall { until, receivers: slow });
+        session.is_paused = true;
+        self.deadlines.arm((id, Timer::Stall), now + STALL_POLL);
+        true
+    }
+
+    /// A held publisher looks again.
+    pub(super) fn on_stall_due(&mut self, id: SessionId) {
+        let gate = self.settings.max_pending / 2;
+        let now = self.now.at;
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(stall) = &session.stall else { return };
+        let is_open = stall.receivers.iter().all(|gauge| gauge.pending_bytes() <= gate);
+        if !is_open && now < stall.until {
+            self.deadlines.arm((id, Timer::Stall), now + STALL_POLL);
+            return;
+        }
+        session.is_stall_waived = !is_open;
+        session.stall = None;
+        self.resume(id);
+    }
+}
+
+/// 100 ms, and as much again for each twentieth of what may wait, up to 1 s (spec core NATS, 5.3).
+fn stall_duration(pending: usize, max_pending: usize) -> Duration {
+    let over = pending.saturating_sub(max_pending / 2);
+    let steps = over / (max_pending / 20).max(1);
+    if pending >= max_pending {
+        return Duration::from_secs(1);
+    }
+    Duration::from_millis(100) * (1 + u32::try_from(steps).unwrap_or(9)).min(10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stalls_grow_with_what_waits() {
+        for (percent, expected) in [(50, 100), (55, 200), (60, 300), (70, 500), (90, 900)] {
+            let found = stall_duration(percent * 10_000, 1_000_000);
+            assert_eq!(found, Duration::from_millis(expected), "{percent}");
+        }
+        assert_eq!(stall_duration(990_000, 1_000_000), Duration::from_secs(1));
+        assert_eq!(stall_duration(1_000_000, 1_000_000), Duration::from_secs(1));
+    }
+}
