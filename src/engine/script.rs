@@ -759,6 +759,34 @@ impl Script {
         stored.subscriptions.insert(state.id, (state, BTreeSet::new()));
     }
 
+    /// What a client knows of a subscription that it did not make in this run.
+    pub(super) fn set_ack_inbox(&mut self, inbox: &str, ack_inbox: &'static str) {
+        self.ack_inboxes.insert(inbox.to_owned(), Bytes::from_static(ack_inbox.as_bytes()));
+    }
+
+    /// From now on `inbox` leaves by its delivery inbox.
+    pub(super) fn forget_ack_inbox(&mut self, inbox: &str) {
+        self.ack_inboxes.remove(inbox);
+    }
+
+    pub(super) fn ack_inbox(&self, inbox: &str) -> Bytes {
+        self.ack_inboxes[inbox].clone()
+    }
+
+    pub(super) fn loops(&self) -> usize {
+        self.engines.len()
+    }
+
+    /// Hands an ack in without waiting for what it leads to.
+    pub(super) fn hand_in_ack(&mut self, inbox: &str, channel: &str, sequence: u64) {
+        let subject = Subject::from(self.ack_inboxes[inbox].clone());
+        let ack = pb::Ack { subject: Bytes::from(channel.to_owned()), sequence };
+        if let Some(&(index, token)) = self.listens.get(&subject) {
+            let payload = Bytes::from(ack.encode_to_vec());
+            self.mail.push_back((index, Input::Inbox { token, subject, payload }));
+        }
+    }
+
     pub(super) fn home_of(&self, client: &str) -> usize {
         placement::of_client(&ClientId::from(client), self.settings.loops).index()
     }
