@@ -359,9 +359,12 @@ impl Engine {
     pub(super) fn on_trimmed(&mut self, name: &ChannelName, state: ChannelState) {
         if let Some(index) = self.channels.find(name.as_bytes()) {
             let channel = &mut self.channels.slab[index];
-            // A report of a commit that is on its way may be newer than this.
-            if channel.state.last <= state.last && channel.state.first <= state.first {
-                channel.state = state;
+            // What is written and not reported yet is not ours to tell, and a report that came
+            // before this may be newer.
+            let last = channel.state.last;
+            if last <= state.last && channel.state.first <= state.first {
+                let first = state.first.min(last.next());
+                channel.state = ChannelState { first, last, ..state };
                 self.trim_recent(index);
             }
         }

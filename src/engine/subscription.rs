@@ -559,7 +559,10 @@ impl Engine {
         let index = self.channel_of(key);
         match undo {
             Undo::Remove => self.drop_subscription(key),
-            Undo::Suspend => self.suspend(key),
+            Undo::Suspend => {
+                self.suspend(key);
+                self.remember_record(key);
+            }
         }
         if let Some(index) = index {
             if undo == Undo::Remove {

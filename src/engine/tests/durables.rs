@@ -101,8 +101,10 @@ fn a_refused_resume_leaves_the_durable_offline() {
         assert_eq!(server.try_subscribe("me", "foo", "b", &durable()), "no");
         assert_eq!(server.try_subscribe("me", "foo", "x", &options()), "no");
         server.refuse("foo", None);
+        server.publish("me", "foo", 1);
+        assert!(server.stored("foo")[0].0.is_closed);
         server.subscribe("me", "foo", "b", &durable());
-        server.expect("b:1*1");
+        server.expect("b:1*1 b:2");
         assert_eq!(server.snapshot().subscription_count(), 1);
     });
 }
