@@ -17,7 +17,10 @@ pub mod refusal;
 pub mod request;
 #[cfg(test)]
 mod script;
+#[cfg(test)]
+mod shelf;
 pub mod snapshot;
+mod start;
 mod subscription;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ use crate::base::record::{MessageRecord, SubscriptionWrite};
 use crate::base::subject;
 use crate::base::time::{Instant, Now, WallTime};
 use crate::engine::Engine;
-use crate::engine::channel::{Channel, Found};
+use crate::engine::channel::Found;
 use crate::engine::commit::After;
 use crate::engine::delivery::Reader;
 use crate::engine::effect::{Effect, Interest, Level};
@@ -27,6 +27,7 @@ use crate::engine::queue_group::{GroupKey, QueueGroup};
 use crate::engine::redelivery::{Pass, PassKind};
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::request::Request;
+use crate::engine::start::{Start, start_of};
 use crate::proto::{pb, spb};
 
 /// Names a subscription within its engine; never used again. Also the token of its ack inbox.
@@ -147,14 +148,6 @@ impl Subscriptions {
         self.last_key += 1;
         self.last_key
     }
-}
-
-/// What a start position means.
-enum Start {
-    /// Deliver what comes after this.
-    After(Sequence, String),
-    /// The store has to look it up.
-    Find(WallTime),
 }
 
 /// `<client>-<channel>-<durable>`.
@@ -603,53 +596,5 @@ impl Engine {
         let response =
             pb::SubscriptionResponse { ack_inbox: Bytes::new(), error: refusal.text().into() };
         self.respond(reply, response.encode_to_vec().into());
-    }
-}
-
-/// What a start position means now (spec protocol, 9.3). What is staged counts as stored, so that
-/// a subscription starts exactly between two publishes.
-fn start_of(request: &pb::SubscriptionRequest, channel: &Channel, now: Now) -> Start {
-    let last = channel.last;
-    let first = if channel.state.first == Sequence::ZERO && last > Sequence::ZERO {
-        Sequence(1)
-    } else {
-        channel.state.first
-    };
-    let position = pb::StartPosition::try_from(request.start_position);
-    match position.unwrap_or(pb::StartPosition::NewOnly) {
-        pb::StartPosition::NewOnly => Start::After(last, format!("new-only, seq={}", last.next())),
-        pb::StartPosition::LastReceived => {
-            let after = last.prev();
-            Start::After(after, format!("last message, seq={}", after.next()))
-        }
-        pb::StartPosition::First => {
-            let after = first.prev();
-            Start::After(after, format!("from beginning, seq={}", after.next()))
-        }
-        pb::StartPosition::SequenceStart => {
-            let asked = Sequence(request.start_sequence);
-            let after = if asked < first {
-                first.prev()
-            } else if last < asked {
-                last
-            } else {
-                asked.prev()
-            };
-            let text = format!("from sequence, asked_seq={asked} actual_seq={}", after.next());
-            Start::After(after, text)
-        }
-        pb::StartPosition::TimeDeltaStart => {
-            let at = WallTime(now.wall.0.saturating_sub(request.start_time_delta));
-            let is_after_all = channel.last_timestamp < at;
-            if last == Sequence::ZERO || is_after_all || last < first {
-                let text = format!("from time time='{}' seq={}", at.0, last.next());
-                return Start::After(last, text);
-            }
-            if channel.state.last == Sequence::ZERO || channel.state.last < channel.state.first {
-                // Nothing is committed: what is staged was published just now.
-                return Start::After(channel.state.last, "from time".to_owned());
-            }
-            Start::Find(at)
-        }
     }
 }

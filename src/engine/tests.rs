@@ -16,6 +16,7 @@ mod groups;
 mod limits;
 mod recovery;
 mod replay;
+mod shuffled;
 
 /// Runs a story with every number of engines.
 fn with_loops(story: impl Fn(Script)) {
