@@ -233,7 +233,14 @@ impl Engine {
                 Request::Subscribe(request) if !is_granted => {
                     self.refuse_subscribe(&request, reply.as_ref(), &Refusal::TooManyChannels);
                 }
-                other => self.on_request(other, reply, now),
+                Request::Subscribe(_)
+                | Request::Unsubscribe(_)
+                | Request::SubscriptionClose(_)
+                | Request::Connect(_)
+                | Request::Close(_)
+                | Request::Ping(_)
+                | Request::Undecodable { .. }
+                | Request::Ignored => self.on_request(request, reply, now),
             }
         }
     }

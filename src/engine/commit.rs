@@ -305,7 +305,7 @@ impl Engine {
         if let Some((ticket, mut batch)) = self.commits.hand_out(&self.channels.slab) {
             // What a successor takes over must be all there is.
             batch.durable |= self.is_draining;
-            self.effects.push_back(Effect::Commit { ticket, batch });
+            self.effects.push_back(Effect::Commit { ticket, batch: Box::new(batch) });
         }
         if self.is_draining && self.commits.is_idle() && !self.is_drained {
             self.is_drained = true;

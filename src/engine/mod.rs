@@ -294,10 +294,28 @@ impl Engine {
         reason: &str,
         reply: Option<Subject>,
     ) {
-        self.log(Level::Error, || match service {
+        let info = &self.info;
+        let from = |subject: &Bytes| String::from_utf8_lossy(subject).into_owned();
+        let line = match service {
+            Service::Connect => {
+                format!("[Client:?] Invalid conn request: ClientID=, Inbox=, err={reason}")
+            }
             Service::Publish => format!("Unable to unmarshal PubMsg: {reason}"),
-            other => format!("Received invalid {other:?} request: {reason}"),
-        });
+            Service::Subscribe => {
+                format!("Invalid Subscription request from {}: {reason}", from(&info.subscribe))
+            }
+            Service::Unsubscribe => {
+                format!("Invalid unsub request from {}", from(&info.unsubscribe))
+            }
+            Service::SubscriptionClose => {
+                format!("Invalid sub close request from {}", from(&info.sub_close))
+            }
+            Service::Close => {
+                format!("Received invalid close request, subject={}", from(&info.close))
+            }
+            Service::Ping => String::new(),
+        };
+        self.log(Level::Error, || line);
         let reply_to = reply.as_ref();
         match service {
             Service::Connect => self.refuse_connect(reply_to, &Refusal::InvalidConnect),

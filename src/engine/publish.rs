@@ -73,6 +73,12 @@ impl Engine {
                 return;
             }
         };
+        self.trace_publish(
+            "Received message from publisher",
+            &message.client_id,
+            index,
+            &message.guid,
+        );
         let channel = &mut self.channels.slab[index];
         channel.last = channel.last.next();
         channel.last_timestamp = channel.last_timestamp.max(now.wall);
@@ -93,6 +99,8 @@ impl Engine {
     /// The message of `publish` is durable.
     pub(super) fn ack_publish(&mut self, publish: StagedPublish) {
         self.credit_bytes += publish.payload_size;
+        let client = publish.client.as_bytes();
+        self.trace_publish("Acking Publisher", client, publish.channel, &publish.guid);
         if let Some(subject) = publish.reply {
             let payload = self.encoder.pub_ack(&publish.guid, b"").into();
             self.effects.push_back(Effect::Send { subject, reply: None, payload });
@@ -132,6 +140,15 @@ impl Engine {
                 refusal.text(),
             )
         });
+    }
+
+    fn trace_publish(&mut self, what: &str, client: &[u8], index: usize, guid: &[u8]) {
+        if self.settings.trace {
+            let (client, guid) = (String::from_utf8_lossy(client), String::from_utf8_lossy(guid));
+            let name = self.channels.slab[index].name.clone();
+            let line = format!("[Client:{client}] {what} subj={name} guid={guid}");
+            self.log(Level::Trace, || line);
+        }
     }
 
     /// Gives back the credit of publishes that were answered.

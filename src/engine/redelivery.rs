@@ -419,6 +419,14 @@ impl Engine {
             }
             return;
         }
+        if self.settings.trace {
+            let (client, id) = (&found.client, found.id);
+            let text = format!(
+                "[Client:{client}] Processing ack for subid={id}, subject={}, seq={sequence}",
+                self.channels.slab[index].name
+            );
+            self.effects.push_back(Effect::Log { level: Level::Trace, text });
+        }
         if found.pending.remove(&sequence).is_some() {
             found.redeliveries.remove(&sequence);
             let (id, group) = (found.id, found.group);

@@ -1,10 +1,13 @@
-//! start positions: where in its channel a new subscription begins
+//! where in its channel a new subscription begins, and what is said of one that does not
 //!
-//! Facts: spec protocol, 9.3. A position is resolved once, when the subscription is created.
+//! Facts: spec protocol, 9.3 and section 23. A position is resolved once, when the subscription is created.
 
-use crate::base::id::Sequence;
+use crate::base::id::{Sequence, Subject};
 use crate::base::time::{Now, WallTime};
+use crate::engine::Engine;
 use crate::engine::channel::Channel;
+use crate::engine::effect::Level;
+use crate::engine::refusal::{Refusal, quoted};
 use crate::proto::pb;
 
 /// What a start position means.
@@ -61,4 +64,54 @@ pub(super) fn start_of(request: &pb::SubscriptionRequest, channel: &Channel, now
             Start::Find(at)
         }
     }
+}
+
+impl Engine {
+    /// Answers a subscribe request with an error, and says so in the log.
+    pub(super) fn refuse_subscribe(
+        &mut self,
+        request: &pb::SubscriptionRequest,
+        reply: Option<&Subject>,
+        refusal: &Refusal,
+    ) {
+        let from = String::from_utf8_lossy(&self.info.subscribe).into_owned();
+        self.log(Level::Error, || refused_line(request, refusal, &from));
+        self.respond_refusal(reply, refusal);
+    }
+}
+
+fn refused_line(request: &pb::SubscriptionRequest, refusal: &Refusal, from: &str) -> String {
+    let client = String::from_utf8_lossy(&request.client_id);
+    let channel = String::from_utf8_lossy(&request.subject);
+    let about = if *refusal == Refusal::ClientIdMissing {
+        return format!("Missing ClientID in subscription request from {from}");
+    } else if *refusal == Refusal::InvalidAckWait {
+        format!(
+            "Invalid AckWait ({}) in subscription request from {from}",
+            request.ack_wait_in_secs
+        )
+    } else if *refusal == Refusal::InvalidInFlightMax {
+        format!(
+            "Invalid MaxInflight ({}) in subscription request from {from}",
+            request.max_in_flight
+        )
+    } else if *refusal == Refusal::InvalidStart {
+        let position = request.start_position;
+        format!("Invalid StartPosition ({position}) in subscription request from {from}")
+    } else if *refusal == Refusal::InvalidSubject {
+        format!("Invalid channel {} in subscription request from {from}", quoted(&request.subject))
+    } else if *refusal == Refusal::UnknownClient {
+        format!(
+            "Rejecting subscription on {}: connection not created yet",
+            quoted(&request.subject)
+        )
+    } else if *refusal == Refusal::ColonInDurable {
+        let durable = quoted(&request.durable_name);
+        format!("Invalid DurableName ({durable}) for queue subscriber from {channel}")
+    } else if *refusal == Refusal::DuplicateDurable {
+        "Duplicate durable subscription registration".to_owned()
+    } else {
+        return format!("Unable to add subscription for {channel}: {}", refusal.text());
+    };
+    format!("[Client:{client}] {about}")
 }

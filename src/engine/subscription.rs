@@ -25,7 +25,7 @@ use crate::engine::delivery::Reader;
 use crate::engine::effect::{Effect, Interest, Level};
 use crate::engine::queue_group::{GroupKey, QueueGroup};
 use crate::engine::redelivery::{Pass, PassKind};
-use crate::engine::refusal::{Refusal, quoted};
+use crate::engine::refusal::Refusal;
 use crate::engine::request::Request;
 use crate::engine::start::{Start, start_of};
 use crate::proto::{pb, spb};
@@ -571,24 +571,6 @@ impl Engine {
 
     pub(super) fn channel_of(&self, key: SubscriptionKey) -> Option<usize> {
         self.subscriptions.by_key.get(&key).map(|found| found.channel)
-    }
-
-    /// Answers a subscribe request with an error, and says so in the log.
-    pub(super) fn refuse_subscribe(
-        &mut self,
-        request: &pb::SubscriptionRequest,
-        reply: Option<&Subject>,
-        refusal: &Refusal,
-    ) {
-        let text = refusal.text();
-        self.log(Level::Error, || {
-            format!(
-                "[Client:{}] Subscription on {} refused: {text}",
-                String::from_utf8_lossy(&request.client_id),
-                quoted(&request.subject),
-            )
-        });
-        self.respond_refusal(reply, refusal);
     }
 
     /// A `SubscriptionResponse` with nothing but an error.
