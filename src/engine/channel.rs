@@ -132,6 +132,12 @@ impl Channels {
         self.by_name.get(name).copied()
     }
 
+    /// Where a channel is that takes messages.
+    pub(super) fn find_open(&self, name: &[u8]) -> Option<usize> {
+        self.find(name)
+            .filter(|index| matches!(self.slab[*index].life, Life::Creating | Life::Open))
+    }
+
     /// Whether requests for a channel have to wait for the keeper.
     pub(super) fn is_wanted(&self, name: &ChannelName) -> bool {
         !self.wanted.is_empty() && self.wanted.contains_key(name)

@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::engine::channel::{Channel, Life};
 use crate::engine::effect::{Effect, Level};
 use crate::engine::refusal::{Refusal, quoted};
-use crate::engine::subscription::{SubscriptionKey, Undo};
+use crate::engine::subscription::Starting;
 use crate::proto::spb;
 
 /// A publish that waits for its commit.
@@ -41,7 +41,7 @@ pub(super) enum After {
     /// All that a leaving client left here is written: tell its home, which may be this engine.
     Forgotten { home: LoopIndex, client: ClientId },
     /// A subscription's record is written: answer, then deliver.
-    Start { key: SubscriptionKey, reply: Option<Subject>, undo: Undo },
+    Start(Starting),
     /// A subscription's end is written: answer with an empty response.
     Left { reply: Option<Subject> },
 }
@@ -412,7 +412,7 @@ impl Engine {
             self.commits.forget_channel(*index);
             let (starts, others): (Vec<After>, Vec<After>) =
                 waiting.into_iter().partition(|after| match after {
-                    After::Start { key, .. } => self.channel_of(*key) == Some(*index),
+                    After::Start(starting) => self.channel_of(starting.key) == Some(*index),
                     After::Serve
                     | After::Announce(_)
                     | After::Forgotten { .. }
@@ -464,14 +464,11 @@ impl Engine {
                 }
                 self.forgotten(home, client, now);
             }
-            After::Start { key, reply, undo } => {
-                let index = self.channel_of(key);
+            After::Start(starting) => {
+                let index = self.channel_of(starting.key);
                 match refused.iter().find(|(found, _)| Some(*found) == index) {
-                    None => self.start_subscription(key, reply.as_ref(), now),
-                    Some((_, refusal)) => {
-                        let refusal = refusal.clone();
-                        self.undo_subscription(key, reply.as_ref(), undo, &refusal, now);
-                    }
+                    None => self.start_subscription(&starting, now),
+                    Some((_, refusal)) => self.undo_subscription(&starting, refusal, now),
                 }
             }
             After::Left { reply } => self.respond(reply.as_ref(), Bytes::new()),

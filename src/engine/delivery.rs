@@ -168,7 +168,10 @@ impl Outgoing<'_> {
         let subject = subscription.inbox.clone();
         self.effects.push_back(Effect::Send { subject, reply: None, payload });
         let ack_wait = subscription.ack_wait();
-        if self.timers.deadline(&Timer::Redelivery(key)).is_none() {
+        // Whoever has pending messages has a timer, or a pass under way that sets one at its end.
+        if subscription.pending.is_empty()
+            && self.timers.deadline(&Timer::Redelivery(key)).is_none()
+        {
             self.timers.arm(Timer::Redelivery(key), self.now.at + ack_wait);
         }
         if let Some(due) = subscription.pending.get_mut(&record.sequence) {

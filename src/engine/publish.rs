@@ -23,11 +23,13 @@ impl Engine {
     ) {
         self.traffic.in_messages += 1;
         self.traffic.in_bytes += payload_size as u64;
+        let open = self.channels.find_open(&message.subject);
         let is_valid = !message.guid.is_empty()
-            && (self.channels.find(&message.subject).is_some()
-                || subject::is_channel_name(&message.subject))
+            && (open.is_some() || subject::is_channel_name(&message.subject))
             && self.clients.is_valid(&message.client_id, &message.conn_id);
-        if is_valid {
+        if let (true, Some(index)) = (is_valid, open) {
+            self.stage_publish(index, message, payload_size, reply, now);
+        } else if is_valid {
             self.publish_valid(message, payload_size, reply, true, now);
         } else {
             self.log(Level::Error, || {
@@ -73,6 +75,18 @@ impl Engine {
                 return;
             }
         };
+        self.stage_publish(index, message, payload_size, reply, now);
+    }
+
+    /// Gives a message its place and stages it.
+    fn stage_publish(
+        &mut self,
+        index: usize,
+        message: pb::PubMsg,
+        payload_size: usize,
+        reply: Option<Subject>,
+        now: Now,
+    ) {
         self.trace_publish(
             "Received message from publisher",
             &message.client_id,

@@ -519,14 +519,14 @@ impl Script {
         assert_eq!(self.try_subscribe(client, channel, inbox, o), "");
     }
 
-    /// Unsubscribes or closes by the ack inbox of `inbox`. Gives the error.
-    pub(super) fn leave(
+    /// Hands a request in that leaves by the ack inbox of `inbox`, or by itself.
+    pub(super) fn hand_in_leave(
         &mut self,
         service: Service,
         client: &str,
         channel: &str,
         inbox: &str,
-    ) -> String {
+    ) -> Subject {
         let inbox = self
             .ack_inboxes
             .get(inbox)
@@ -538,7 +538,20 @@ impl Script {
             inbox,
             durable_name: Bytes::new(),
         };
-        match self.ask(service, request.encode_to_vec().into()) {
+        self.hand_in(service, request.encode_to_vec().into())
+    }
+
+    /// Unsubscribes or closes by the ack inbox of `inbox`. Gives the error.
+    pub(super) fn leave(
+        &mut self,
+        service: Service,
+        client: &str,
+        channel: &str,
+        inbox: &str,
+    ) -> String {
+        let reply = self.hand_in_leave(service, client, channel, inbox);
+        self.run();
+        match self.answer(&reply) {
             None => "?".to_owned(),
             Some(answer) => text(&pb::SubscriptionResponse::decode(answer).unwrap().error),
         }

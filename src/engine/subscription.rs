@@ -53,6 +53,16 @@ pub(super) enum Undo {
     Suspend,
 }
 
+/// A subscription whose record is being written. The ack inbox tells it from a later one that
+/// resumes the same record.
+#[derive(Debug)]
+pub(super) struct Starting {
+    pub(super) key: SubscriptionKey,
+    pub(super) ack_inbox: Subject,
+    pub(super) reply: Option<Subject>,
+    pub(super) undo: Undo,
+}
+
 /// A position in a channel, with what was read ahead of it.
 #[derive(Debug, Default)]
 pub(super) struct Cursor {
@@ -370,12 +380,12 @@ impl Engine {
             pass: None,
             start_text,
         };
-        let record = subscription.record();
+        let (record, ack_inbox) = (subscription.record(), subscription.ack_inbox.clone());
         let key = self.adopt(subscription);
         let channel = &mut self.channels.slab[index];
         channel.record_count += 1;
         self.commits.subscription(index, channel, SubscriptionWrite::Create(record));
-        self.do_after(After::Start { key, reply, undo: Undo::Remove }, now);
+        self.do_after(After::Start(Starting { key, ack_inbox, reply, undo: Undo::Remove }), now);
         Ok(())
     }
 
@@ -443,7 +453,7 @@ impl Engine {
         };
         found.client = ClientId::from(&request.client_id[..]);
         found.inbox = Subject::from(&request.inbox[..]);
-        found.ack_inbox = ack_inbox;
+        found.ack_inbox = ack_inbox.clone();
         found.in_flight_max = request.max_in_flight;
         found.ack_wait_secs = request.ack_wait_in_secs;
         found.life = SubscriptionLife::Starting;
@@ -459,22 +469,16 @@ impl Engine {
         self.go_online(key);
         let channel = &mut self.channels.slab[index];
         self.commits.subscription(index, channel, SubscriptionWrite::Update(record));
-        self.do_after(After::Start { key, reply, undo: Undo::Suspend }, now);
+        self.do_after(After::Start(Starting { key, ack_inbox, reply, undo: Undo::Suspend }), now);
     }
 
     /// The record is written: answer, then deliver (spec protocol, 9.2).
-    pub(super) fn start_subscription(
-        &mut self,
-        key: SubscriptionKey,
-        reply: Option<&Subject>,
-        now: Now,
-    ) {
-        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+    pub(super) fn start_subscription(&mut self, starting: &Starting, now: Now) {
+        let (key, reply) = (starting.key, starting.reply.as_ref());
+        let Some(found) = self.starting(starting) else {
+            // It ended, or was taken over, before it began.
             return self.respond_refusal(reply, &Refusal::UnknownClient);
         };
-        if found.life != SubscriptionLife::Starting {
-            return self.respond_refusal(reply, &Refusal::UnknownClient);
-        }
         found.life = SubscriptionLife::Online;
         let ack_inbox = found.ack_inbox.clone();
         let has_pending = !found.pending.is_empty();
@@ -541,14 +545,11 @@ impl Engine {
     }
 
     /// The store did not take the record of a new or resumed subscription.
-    pub(super) fn undo_subscription(
-        &mut self,
-        key: SubscriptionKey,
-        reply: Option<&Subject>,
-        undo: Undo,
-        refusal: &Refusal,
-        now: Now,
-    ) {
+    pub(super) fn undo_subscription(&mut self, starting: &Starting, refusal: &Refusal, now: Now) {
+        let Starting { key, ref reply, undo, .. } = *starting;
+        if self.starting(starting).is_none() {
+            return self.respond_refusal(reply.as_ref(), refusal);
+        }
         let index = self.channel_of(key);
         match undo {
             Undo::Remove => self.drop_subscription(key),
@@ -566,7 +567,14 @@ impl Engine {
         }
         let text = refusal.text();
         self.log(Level::Error, || format!("Unable to add subscription: {text}"));
-        self.respond_refusal(reply, refusal);
+        self.respond_refusal(reply.as_ref(), refusal);
+    }
+
+    /// The subscription that waits for its record under this ack inbox.
+    fn starting(&mut self, starting: &Starting) -> Option<&mut Subscription> {
+        let found = self.subscriptions.by_key.get_mut(&starting.key)?;
+        let is_same = found.ack_inbox == starting.ack_inbox;
+        (is_same && found.life == SubscriptionLife::Starting).then_some(found)
     }
 
     pub(super) fn channel_of(&self, key: SubscriptionKey) -> Option<usize> {

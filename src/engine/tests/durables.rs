@@ -162,3 +162,26 @@ fn subscribe_requests_are_checked_in_order() {
         }
     });
 }
+
+/// Goal: requests that come without waiting for answers each get the answer that is theirs.
+#[test]
+fn subscribe_close_and_subscribe_at_once_leave_the_last_one_online() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 1);
+        server.hold_commits();
+        let request = |inbox: &str| Script::subscribe_request("me", "foo", inbox, &durable());
+        let first = server.hand_in(Service::Subscribe, request("a"));
+        server.run();
+        server.forget_ack_inbox("a");
+        let close = server.hand_in_leave(Service::SubscriptionClose, "me", "foo", "a");
+        let second = server.hand_in(Service::Subscribe, request("b"));
+        server.run();
+        server.release();
+        assert_eq!(server.answer(&first).unwrap(), &b"\x1a\x16stan: unknown clientID"[..]);
+        assert_eq!(server.answer(&close), Some(Bytes::new()));
+        assert!(server.answer(&second).unwrap().starts_with(b"\x12"));
+        server.expect("b:1");
+        assert!(!server.stored("foo")[0].0.is_closed);
+    });
+}
