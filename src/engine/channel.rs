@@ -121,6 +121,8 @@ pub(super) struct Channels {
     folded: HashMap<Bytes, ChannelName>,
     /// Channels that the keeper was asked for, with what waits for them.
     wanted: BTreeMap<ChannelName, Vec<Waiting>>,
+    /// Publishes to channels that are being deleted: they make the channel anew.
+    parked: BTreeMap<usize, Vec<Waiting>>,
     /// Only the keeper's is right: channels in the whole process.
     pub(super) count: u64,
     last_incarnation: u64,
@@ -136,6 +138,11 @@ impl Channels {
     pub(super) fn find_open(&self, name: &[u8]) -> Option<usize> {
         self.find(name)
             .filter(|index| matches!(self.slab[*index].life, Life::Creating | Life::Open))
+    }
+
+    /// Where a channel is that is being deleted.
+    pub(super) fn find_deleting(&self, name: &[u8]) -> Option<usize> {
+        self.find(name).filter(|index| self.slab[*index].life == Life::Deleting)
     }
 
     /// Whether requests for a channel have to wait for the keeper.
@@ -247,6 +254,25 @@ impl Engine {
                 | Request::Ping(_)
                 | Request::Undecodable { .. }
                 | Request::Ignored => self.on_request(request, reply, now),
+            }
+        }
+    }
+
+    /// Keeps a publish until the deletion of its channel is through.
+    pub(super) fn park(&mut self, index: usize, request: Request, reply: Option<Subject>) {
+        self.channels.parked.entry(index).or_default().push(Waiting { request, reply });
+    }
+
+    /// What waited for a deletion; to be taken before the channel's place is used again.
+    pub(super) fn take_parked(&mut self, index: usize) -> Vec<Waiting> {
+        self.channels.parked.remove(&index).unwrap_or_default()
+    }
+
+    /// Goes on with publishes that waited for a deletion.
+    pub(super) fn unpark(&mut self, waiting: Vec<Waiting>, now: Now) {
+        for Waiting { request, reply } in waiting {
+            if let Request::Publish { message, payload_size } = request {
+                self.publish_valid(message, payload_size, reply, true, now);
             }
         }
     }

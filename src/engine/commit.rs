@@ -21,6 +21,9 @@ use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::subscription::Starting;
 use crate::proto::spb;
 
+/// What a subscription's write counts for in the bound of a batch.
+const WRITE_BYTES: usize = 64;
+
 /// A publish that waits for its commit.
 #[derive(Debug)]
 pub(super) struct StagedPublish {
@@ -165,6 +168,7 @@ impl Commits {
             // Lost ones cost a redelivery, which is allowed at any time.
             SubscriptionWrite::Sent(..) | SubscriptionWrite::Acked(..) => false,
         };
+        staged.bytes += WRITE_BYTES;
         staged.batch.channels[slot].subscriptions.push(write);
     }
 
@@ -323,8 +327,12 @@ impl Engine {
         let clients_refused = report.clients_refused.map(Refusal::Store);
         let mut refused: Vec<(usize, Refusal)> = Vec::new();
         let mut written = Vec::new();
+        let mut parked = Vec::new();
         for (part, outcome) in done.parts.into_iter().zip(report.channels) {
             let (index, is_deleted) = (part.channel, part.lifecycle == Lifecycle::Delete);
+            if is_deleted {
+                parked.append(&mut self.take_parked(index));
+            }
             if let Some(text) = &outcome.refused {
                 refused.push((index, Refusal::Store(text.clone())));
                 self.on_part_refused(part, &outcome, now);
@@ -354,6 +362,7 @@ impl Engine {
             self.on_after(after, clients_refused.as_ref(), &refused, now);
         }
         self.remove_refused_channels(&refused, now);
+        self.unpark(parked, now);
         self.emit_credit();
         self.flush();
     }

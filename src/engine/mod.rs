@@ -410,6 +410,11 @@ impl Engine {
             for key in &channel.plain {
                 let found = &self.subscriptions.by_key[key];
                 assert!(found.cursor.last_sent <= channel.last, "{name}: position beyond the end");
+                let is_served = self.timers.deadline(&Timer::Redelivery(*key)).is_some()
+                    || found.pass.is_some()
+                    || found.pending.is_empty()
+                    || !found.is_online();
+                assert!(is_served || self.is_draining, "{name}: nobody redelivers (P5)");
             }
         }
     }

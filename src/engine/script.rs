@@ -1,4 +1,9 @@
 //! the steps of a test in the words of the domain: several engines, a store, clients, one clock
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a failed unwrap is a failed test"
+)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -80,6 +85,8 @@ pub(super) struct Script {
     pub(super) fetch_count: usize,
     pub(super) drained_count: usize,
     pub(super) credit_bytes: usize,
+    /// Most deliveries that one engine asked for in one turn.
+    pub(super) deliveries_max: usize,
     reply_count: u64,
 }
 
@@ -126,6 +133,7 @@ impl Script {
             fetch_count: 0,
             drained_count: 0,
             credit_bytes: 0,
+            deliveries_max: 0,
             reply_count: 0,
         };
         script.restart();
@@ -223,10 +231,12 @@ impl Script {
     /// Carries out what an engine asks for; true if there was something.
     fn drain(&mut self, index: usize) -> bool {
         let mut is_busy = false;
+        let sent_count = self.sent.len();
         while let Some(effect) = self.engines[index].poll_effect() {
             is_busy = true;
             self.carry_out(index, effect);
         }
+        self.deliveries_max = self.deliveries_max.max(self.sent.len() - sent_count);
         is_busy
     }
 

@@ -1,4 +1,9 @@
 //! the store of a script: what engines of one test share, and what a restart starts from
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a failed unwrap is a failed test"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -185,3 +185,19 @@ fn a_deleted_channel_makes_room_for_another() {
         assert_eq!(server.try_publish("me", "e", "x"), "too many channels");
     }
 }
+
+#[test]
+fn a_publish_during_a_deletion_makes_the_channel_anew() {
+    for loops in [1, 2, 4] {
+        let mut server = with_inactivity(loops);
+        server.publish("me", "foo", 3);
+        server.hold_commits();
+        server.pass_secs(10);
+        let waiting = server.hand_in_publish("me", "foo", "new");
+        server.run();
+        assert_eq!(server.publish_error(&waiting), "?");
+        server.release();
+        assert_eq!(server.publish_error(&waiting), "");
+        assert_eq!(server.contents("foo"), ["new"]);
+    }
+}

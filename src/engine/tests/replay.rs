@@ -161,3 +161,32 @@ fn a_removed_pending_message_is_settled_when_it_is_due() {
         assert_eq!(server.stored("foo")[0].1, [2]);
     });
 }
+
+/// Goal: no subscription gets more than its share of a turn, however much room it has (P6).
+#[test]
+fn a_turn_delivers_no_more_than_its_budget() {
+    with_loops(|mut server| {
+        server.connect("me");
+        let roomy = Options { in_flight_max: 1_000_000, ..options() };
+        for inbox in ["a", "b"] {
+            server.subscribe("me", "foo", inbox, &roomy);
+        }
+        server.publish("me", "foo", 1);
+        server.hold_commits();
+        server.hand_in_publish("me", "foo", "x");
+        server.run();
+        for _ in 0..5_000 {
+            server.hand_in_publish("me", "foo", "x");
+        }
+        server.run();
+        server.release();
+        server.subscribe("me", "foo", "late", &roomy);
+        let got = server.got();
+        for inbox in ["a", "b", "late"] {
+            let of_inbox = got.split(' ').filter(|word| word.starts_with(&format!("{inbox}:")));
+            assert_eq!(of_inbox.count(), 5_002);
+        }
+        assert!(server.deliveries_max > 1_000, "{}", server.deliveries_max);
+        assert!(server.deliveries_max <= 3 * 1_024, "{}", server.deliveries_max);
+    });
+}
