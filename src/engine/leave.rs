@@ -12,7 +12,7 @@ use crate::base::time::Now;
 use crate::engine::channel::Life;
 use crate::engine::commit::After;
 use crate::engine::delivery::Reader;
-use crate::engine::effect::{Effect, Level};
+use crate::engine::effect::{Effect, Interest, Level};
 use crate::engine::queue_group::GroupKey;
 use crate::engine::refusal::Refusal;
 use crate::engine::request::Request;
@@ -209,7 +209,8 @@ impl Engine {
             self.subscriptions.by_ack_inbox.remove(&found.ack_inbox);
         }
         if found.is_online() {
-            self.effects.push_back(Effect::Unlisten { subject: found.ack_inbox.clone() });
+            let (subject, interest) = (found.ack_inbox.clone(), Interest::Own(key.0));
+            self.effects.push_back(Effect::Unlisten { subject, interest });
         }
         found.pass = None;
         self.reads.forget(&found.cursor);
@@ -272,7 +273,8 @@ impl Engine {
             self.subscriptions.by_ack_inbox.remove(&found.ack_inbox);
         }
         if found.is_online() {
-            self.effects.push_back(Effect::Unlisten { subject: found.ack_inbox });
+            let (subject, interest) = (found.ack_inbox, Interest::Own(key.0));
+            self.effects.push_back(Effect::Unlisten { subject, interest });
         }
         if let Some(known) = self.clients.known.get_mut(&found.client) {
             known.subscriptions.remove(&key);

@@ -254,7 +254,7 @@ impl Script {
                 let old = self.listens.insert(subject.clone(), (index, token));
                 assert!(old.is_none(), "{subject} is listened to twice");
             }
-            Effect::Unlisten { subject } => {
+            Effect::Unlisten { subject, .. } => {
                 self.listens.remove(&subject).expect("only what is listened to is given up");
             }
             Effect::Commit { ticket, batch } => {

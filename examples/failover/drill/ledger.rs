@@ -1,0 +1,236 @@
+//! What clients were told, and what is wrong with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use stanby::base::time::Instant;
+use stanby::client::Message;
+
+/// One message that was published.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The round in which it was published; the first is 1, and what ends a channel has 0.
+    pub round: usize,
+    /// When.
+    pub sent_at: Instant,
+    /// When its ack came, if one came.
+    pub acked_at: Option<Instant>,
+}
+
+/// What one reader of a channel (a durable, a queue group, the replay at the end) got.
+#[derive(Clone, Debug, Default)]
+pub struct Received {
+    /// Content and timestamp by sequence.
+    by_sequence: BTreeMap<u64, (Vec<u8>, i64)>,
+    /// What came with another content under a sequence that was there before.
+    conflicts: u64,
+}
+
+impl Received {
+    /// Notes a message; whether it came for the first time.
+    pub fn note(&mut self, message: &Message) -> bool {
+        let content = (message.data.to_vec(), message.timestamp);
+        match self.by_sequence.get(&message.sequence) {
+            Some(found) if *found == content => false,
+            Some(_) => {
+                self.conflicts += 1;
+                false
+            }
+            None => {
+                self.by_sequence.insert(message.sequence, content);
+                true
+            }
+        }
+    }
+
+    /// Different sequences that came.
+    pub fn count(&self) -> usize {
+        self.by_sequence.len()
+    }
+}
+
+/// Everything that clients were told.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// By channel and content, which is unique.
+    pub published: BTreeMap<(usize, String), Published>,
+    /// By channel: what the store holds at the end.
+    pub stored: Vec<Received>,
+    /// By channel and reader.
+    pub readers: BTreeMap<(usize, String), Received>,
+    /// Redeliveries by round.
+    pub redelivered: BTreeMap<usize, u64>,
+    /// When the active of each round was killed; the first has index 0.
+    pub kills: Vec<Instant>,
+}
+
+/// One round of the report.
+#[derive(Clone, Debug)]
+pub struct Round {
+    /// From 1.
+    pub number: usize,
+    /// From the kill to the first ack that came for a message published after it.
+    pub first_ack: Option<Duration>,
+    /// Messages published in the round that were acknowledged, sooner or later.
+    pub acked: usize,
+    /// Of these, those that are not in the store.
+    pub lost: usize,
+    /// Messages that came to a durable or a queue group again.
+    pub redelivered: u64,
+}
+
+/// What is wrong over all rounds; all of it should be 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Acknowledged and not stored.
+    pub lost: usize,
+    /// Stored under more than one sequence.
+    pub doubled: usize,
+    /// Stored, but never published.
+    pub strange: usize,
+    /// Sequences that the store should have and has not.
+    pub holes: usize,
+    /// Messages older than their predecessor.
+    pub falling_timestamps: usize,
+    /// Sequences under which a reader saw something else than is stored.
+    pub conflicts: u64,
+    /// Stored messages that a durable or a queue group never got.
+    pub undelivered: usize,
+}
+
+impl Faults {
+    /// Whether there are none.
+    pub fn are_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Ledger {
+    /// When the first ack of a message that was published after `since` came.
+    pub fn first_ack_since(&self, since: Instant) -> Option<Instant> {
+        let later = self.published.values().filter(|one| one.sent_at >= since);
+        later.filter_map(|one| one.acked_at).min()
+    }
+
+    /// Acks that came since.
+    pub fn acks_since(&self, since: Instant) -> usize {
+        let acks = self.published.values().filter_map(|one| one.acked_at);
+        acks.filter(|at| *at >= since).count()
+    }
+
+    /// The rows of the report.
+    pub fn rounds(&self) -> Vec<Round> {
+        let stored = self.stored_contents();
+        let rows = self.kills.iter().enumerate().map(|(index, killed_at)| {
+            let number = index + 1;
+            let acked: Vec<_> = self
+                .published
+                .iter()
+                .filter(|(_, one)| one.round == number && one.acked_at.is_some())
+                .map(|(key, _)| key)
+                .collect();
+            Round {
+                number,
+                first_ack: self.first_ack_since(*killed_at).map(|at| at.since(*killed_at)),
+                acked: acked.len(),
+                lost: acked.iter().filter(|key| !stored.contains_key(**key)).count(),
+                redelivered: self.redelivered.get(&number).copied().unwrap_or(0),
+            }
+        });
+        rows.collect()
+    }
+
+    /// Everything that is wrong.
+    pub fn faults(&self) -> Faults {
+        let stored = self.stored_contents();
+        let acked = self.published.iter().filter(|(_, one)| one.acked_at.is_some());
+        let mut faults = Faults {
+            lost: acked.filter(|(key, _)| !stored.contains_key(*key)).count(),
+            doubled: stored.values().filter(|count| **count > 1).count(),
+            strange: stored.keys().filter(|key| !self.published.contains_key(*key)).count(),
+            ..Faults::default()
+        };
+        for channel in &self.stored {
+            faults.conflicts += channel.conflicts;
+            let last = channel.by_sequence.last_key_value().map_or(0, |(last, _)| *last);
+            let holes = usize::try_from(last).unwrap_or(usize::MAX) - channel.by_sequence.len();
+            faults.holes += holes;
+            let times: Vec<i64> = channel.by_sequence.values().map(|(_, time)| *time).collect();
+            faults.falling_timestamps += times.windows(2).filter(|two| two[1] < two[0]).count();
+        }
+        for ((channel, _), reader) in &self.readers {
+            let stored = &self.stored[*channel].by_sequence;
+            faults.conflicts += reader.conflicts;
+            let seen = reader.by_sequence.iter();
+            let differs = seen.filter(|(sequence, content)| stored.get(sequence) != Some(content));
+            faults.conflicts += u64::try_from(differs.count()).unwrap_or(u64::MAX);
+            let got: BTreeSet<&u64> = reader.by_sequence.keys().collect();
+            faults.undelivered += stored.keys().filter(|sequence| !got.contains(sequence)).count();
+        }
+        faults
+    }
+
+    /// How often each content is stored in each channel.
+    fn stored_contents(&self) -> BTreeMap<(usize, String), usize> {
+        let mut contents = BTreeMap::new();
+        for (channel, received) in self.stored.iter().enumerate() {
+            for (data, _) in received.by_sequence.values() {
+                let content = String::from_utf8_lossy(data).into_owned();
+                *contents.entry((channel, content)).or_insert(0) += 1;
+            }
+        }
+        contents
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(contents: &[(u64, &str, i64)]) -> Received {
+        let entries = contents
+            .iter()
+            .map(|(sequence, content, time)| (*sequence, (content.as_bytes().to_vec(), *time)));
+        Received { by_sequence: entries.collect(), conflicts: 0 }
+    }
+
+    /// Three acknowledged messages, stored in order and seen by one durable.
+    fn sound() -> Ledger {
+        let all = received(&[(1, "a", 10), (2, "b", 10), (3, "c", 11)]);
+        let mut ledger = Ledger { stored: vec![all.clone()], ..Ledger::default() };
+        ledger.readers.insert((0, "durable".to_owned()), all);
+        ledger.kills = vec![Instant(50)];
+        for (content, sent_at) in [("a", 10), ("b", 60), ("c", 70)] {
+            let acked_at = Some(Instant(sent_at + 100));
+            let published = Published { round: 1, sent_at: Instant(sent_at), acked_at };
+            ledger.published.insert((0, content.to_owned()), published);
+        }
+        ledger
+    }
+
+    #[test]
+    fn a_sound_run_has_no_faults() {
+        let ledger = sound();
+        assert_eq!(ledger.faults(), Faults::default());
+        let rounds = ledger.rounds();
+        assert_eq!((rounds[0].acked, rounds[0].lost), (3, 0));
+        assert_eq!(rounds[0].first_ack, Some(Duration::from_nanos(110)));
+    }
+
+    #[test]
+    fn every_kind_of_fault_is_seen() {
+        let mut ledger = sound();
+        ledger.stored[0] = received(&[(1, "a", 10), (2, "a", 9), (4, "x", 11)]);
+        let expected = Faults {
+            lost: 2,
+            doubled: 1,
+            strange: 1,
+            holes: 1,
+            falling_timestamps: 1,
+            conflicts: 2,
+            undelivered: 1,
+        };
+        assert_eq!(ledger.faults(), expected);
+        assert_eq!(ledger.rounds()[0].lost, 2);
+    }
+}

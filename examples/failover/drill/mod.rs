@@ -1,0 +1,224 @@
+//! Kills the active of a pair again and again under load, and checks what clients were told.
+//!
+//! Used by the example beside it and by the tests; it knows servers as processes only.
+
+pub mod ledger;
+mod load;
+mod pair;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use stanby::base::random::Random;
+use stanby::base::time::Instant;
+use stanby::base::world;
+use stanby::client::ClientError;
+
+use self::ledger::{Faults, Round};
+use self::load::{Notes, Publisher, Readers};
+use self::pair::Pair;
+
+/// How long the first ack after a kill may take.
+const FIRST_ACK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Pause between two looks at a condition.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
+
+/// So many acks are waited for between take-over and kill, and up to as many more by chance.
+const ACKS_PER_ROUND: u64 = 50;
+
+/// What a drill does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The server.
+    pub binary: PathBuf,
+    /// How often the active is killed.
+    pub rounds: usize,
+    /// Passed on to the servers.
+    pub loops: Option<u16>,
+    /// Channels that are published to in turn.
+    pub channels: usize,
+    /// Durable subscribers, each on every channel.
+    pub durables: usize,
+    /// Members of one durable queue group on every channel.
+    pub queue_members: usize,
+    /// Time between two messages.
+    pub publish_every: Duration,
+}
+
+impl Plan {
+    /// Five rounds, one channel, one durable, a message every 5 ms.
+    pub fn new(binary: PathBuf) -> Self {
+        Self {
+            binary,
+            rounds: 5,
+            loops: None,
+            channels: 1,
+            durables: 1,
+            queue_members: 0,
+            publish_every: Duration::from_millis(5),
+        }
+    }
+}
+
+/// Why a drill could not be done.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DrillError(pub String);
+
+impl DrillError {
+    fn said(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    fn io(action: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self(format!("{action}: {error}"))
+    }
+}
+
+impl From<ClientError> for DrillError {
+    fn from(error: ClientError) -> Self {
+        Self(format!("client: {error}"))
+    }
+}
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// One row a kill.
+    pub rounds: Vec<Round>,
+    /// What is wrong.
+    pub faults: Faults,
+    /// Messages that are stored.
+    pub stored: usize,
+}
+
+/// Does what `plan` says, in `folder`, which stays; `tell` hears how far it is.
+pub fn run(plan: &Plan, folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<Report, DrillError> {
+    let seed = world::entropy().map_err(DrillError::io("cannot read entropy"))?;
+    let mut random = Random::new(seed);
+    let mut pair = Pair::start(plan, folder)?;
+    let servers = pair.servers();
+    let notes = Notes::default();
+    notes.begin_round(1);
+    let readers = Readers::start(plan, &servers, &notes)?;
+    let publisher = Publisher::start(plan, &servers, &notes)?;
+    let mut active = 0;
+    let mut began_at = world::instant();
+    for round in 1..=plan.rounds {
+        notes.begin_round(round);
+        wait_for_acks(&notes, began_at, ACKS_PER_ROUND + random.below(ACKS_PER_ROUND))?;
+        began_at = fail_over(&mut pair, active, &notes)?;
+        tell(&format!("round {round} of {}: the standby has taken over", plan.rounds));
+        pair.restart(active)?;
+        active = 1 - active;
+        pair.wait_active(active)?;
+        pair.wait_standby(1 - active)?;
+    }
+    publisher.finish()?;
+    let stored = load::replay(plan, &servers, &notes)?;
+    notes.ledger().stored = stored;
+    readers.finish(&notes)?;
+    let ledger = notes.ledger();
+    Ok(Report {
+        rounds: ledger.rounds(),
+        faults: ledger.faults(),
+        stored: ledger.stored.iter().map(ledger::Received::count).sum(),
+    })
+}
+
+fn wait_for_acks(notes: &Notes, since: Instant, count: u64) -> Result<(), DrillError> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    if wait_until(FIRST_ACK_TIMEOUT, || notes.ledger().acks_since(since) >= count) {
+        return Ok(());
+    }
+    let found = notes.ledger().acks_since(since);
+    Err(DrillError(format!("only {found} of {count} acks in {FIRST_ACK_TIMEOUT:?}")))
+}
+
+/// Kills the active and waits for the first ack of a message published after that; gives the
+/// time at which it was seen.
+fn fail_over(pair: &mut Pair, active: usize, notes: &Notes) -> Result<Instant, DrillError> {
+    let killed_at = world::instant();
+    pair.kill(active)?;
+    notes.ledger().kills.push(killed_at);
+    if wait_until(FIRST_ACK_TIMEOUT, || notes.ledger().first_ack_since(killed_at).is_some()) {
+        return Ok(world::instant());
+    }
+    Err(DrillError(format!("no ack in {FIRST_ACK_TIMEOUT:?} after the active was killed")))
+}
+
+/// Looks until `is_done`, at most `timeout`; whether it is.
+fn wait_until(timeout: Duration, mut is_done: impl FnMut() -> bool) -> bool {
+    let deadline = world::instant() + timeout;
+    loop {
+        if is_done() {
+            return true;
+        }
+        if world::instant() >= deadline {
+            return false;
+        }
+        thread::park_timeout(LOOK_PAUSE);
+    }
+}
+
+impl Report {
+    /// Median and worst time from kill to first ack.
+    pub fn first_ack(&self) -> Option<(Duration, Duration)> {
+        let mut times: Vec<Duration> =
+            self.rounds.iter().filter_map(|round| round.first_ack).collect();
+        times.sort();
+        Some((*times.get(times.len() / 2)?, *times.last()?))
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_sound(&self) -> bool {
+        self.faults.are_none() && self.rounds.iter().all(|round| round.first_ack.is_some())
+    }
+
+    /// Writes the table and the verdict.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "round  first ack     acked   lost  redelivered")?;
+        for round in &self.rounds {
+            let first_ack = round
+                .first_ack
+                .map_or_else(|| "never".to_owned(), |time| format!("{:.1} ms", millis(time)));
+            writeln!(
+                out,
+                "{:>5}  {first_ack:>9}  {:>8}  {:>5}  {:>11}",
+                round.number, round.acked, round.lost, round.redelivered
+            )?;
+        }
+        if let Some((median, worst)) = self.first_ack() {
+            let (median, worst) = (millis(median), millis(worst));
+            writeln!(out, "kill to first ack: median {median:.1} ms, worst {worst:.1} ms")?;
+        }
+        if self.is_sound() {
+            return writeln!(
+                out,
+                "verdict: {} messages stored; none lost, doubled or out of order, and every \
+                 subscriber got all of them",
+                self.stored
+            );
+        }
+        let faults = &self.faults;
+        writeln!(
+            out,
+            "verdict: FAILED: {} acknowledged messages lost, {} stored twice, {} never \
+             published, {} sequences missing, {} timestamps fall, {} conflicting deliveries, {} deliveries missing",
+            faults.lost,
+            faults.doubled,
+            faults.strange,
+            faults.holes,
+            faults.falling_timestamps,
+            faults.conflicts,
+            faults.undelivered
+        )
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
+}

@@ -1,0 +1,198 @@
+//! Two servers of one group over one directory, as processes.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::{DrillError, Plan, wait_until};
+
+/// How long a server may take to become what it is waited for.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long one monitoring request may take.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The cluster ID of the pair.
+pub const CLUSTER_ID: &str = "failover-drill";
+
+/// Both members, by place.
+pub struct Pair {
+    members: [Member; 2],
+}
+
+struct Member {
+    command: PathBuf,
+    args: Vec<String>,
+    log: PathBuf,
+    client_port: u16,
+    monitor_port: u16,
+    child: Option<Child>,
+}
+
+impl Pair {
+    /// Starts both; the first becomes the active.
+    pub fn start(plan: &Plan, folder: &Path) -> Result<Self, DrillError> {
+        let ports = free_ports().map_err(DrillError::io("cannot find free ports"))?;
+        let mut pair =
+            Self { members: [member(plan, folder, ports, 0), member(plan, folder, ports, 1)] };
+        pair.members[0].start()?;
+        pair.wait_active(0)?;
+        pair.members[1].start()?;
+        pair.wait_standby(1)?;
+        Ok(pair)
+    }
+
+    /// Addresses for clients.
+    pub fn servers(&self) -> [String; 2] {
+        self.members.each_ref().map(|member| format!("127.0.0.1:{}", member.client_port))
+    }
+
+    /// Kills a member with SIGKILL and does not wait for its end.
+    pub fn kill(&mut self, place: usize) -> Result<(), DrillError> {
+        let member = &mut self.members[place];
+        let child = member.child.as_mut().ok_or(DrillError::said("the member is not running"))?;
+        child.kill().map_err(DrillError::io("cannot kill a server"))
+    }
+
+    /// Collects a killed member and starts it again.
+    pub fn restart(&mut self, place: usize) -> Result<(), DrillError> {
+        self.members[place].reap();
+        self.members[place].start()
+    }
+
+    /// Waits until a member serves as the active.
+    pub fn wait_active(&mut self, place: usize) -> Result<(), DrillError> {
+        self.members[place].wait("active=1", "200", "become the active")
+    }
+
+    /// Waits until a member would take over: it watches the lock and has a route to the active.
+    pub fn wait_standby(&mut self, place: usize) -> Result<(), DrillError> {
+        self.members[place].wait("ready=1", "204", "become a ready standby")
+    }
+}
+
+impl Member {
+    fn start(&mut self) -> Result<(), DrillError> {
+        let cannot_log = DrillError::io("cannot write a server's log");
+        let log = File::options().append(true).create(true).open(&self.log).map_err(&cannot_log)?;
+        let other = log.try_clone().map_err(&cannot_log)?;
+        let child = Command::new(&self.command)
+            .args(&self.args)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(other)
+            .spawn();
+        let action = format!("cannot start {}", self.command.display());
+        self.child = Some(child.map_err(|error| DrillError(format!("{action}: {error}")))?);
+        Ok(())
+    }
+
+    /// Waits for health, or for `plain` of `isFTActive` where a Go server has no health page.
+    fn wait(&mut self, health: &str, plain: &str, what: &str) -> Result<(), DrillError> {
+        let mut exit = None;
+        let is_done = wait_until(READY_TIMEOUT, || {
+            exit = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            exit.is_some() || self.is(health, plain)
+        });
+        match exit {
+            Some(status) => Err(DrillError(format!(
+                "a server ended ({status}); its log is {}",
+                self.log.display()
+            ))),
+            None if is_done => Ok(()),
+            None => Err(DrillError(format!(
+                "a server did not {what} in {READY_TIMEOUT:?}; its log is {}",
+                self.log.display()
+            ))),
+        }
+    }
+
+    fn is(&self, health: &str, plain: &str) -> bool {
+        match self.fetch(&format!("/streaming/healthz?{health}")) {
+            Ok((status, _)) if status == "404" => {
+                let has_route = self
+                    .fetch("/routez")
+                    .is_ok_and(|(_, body)| plain == "200" || body.contains("\"num_routes\": 1"));
+                let state = self.fetch("/streaming/isFTActive");
+                has_route && state.is_ok_and(|(status, _)| status == plain)
+            }
+            Ok((status, _)) => status == "200",
+            Err(_) => false,
+        }
+    }
+
+    /// Status and body of a monitoring page.
+    fn fetch(&self, target: &str) -> io::Result<(String, String)> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.monitor_port));
+        let mut socket = TcpStream::connect_timeout(&address, HTTP_TIMEOUT)?;
+        socket.set_read_timeout(Some(HTTP_TIMEOUT))?;
+        write!(socket, "GET {target} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut response = String::new();
+        socket.read_to_string(&mut response)?;
+        let status = response.split(' ').nth(1).unwrap_or_default().to_owned();
+        let body = response.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        Ok((status, body.to_owned()))
+    }
+
+    fn reap(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended already; either way it is collected.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.reap();
+    }
+}
+
+/// Client, route and monitoring ports of both members.
+type Ports = [[u16; 3]; 2];
+
+fn member(plan: &Plan, folder: &Path, ports: Ports, place: usize) -> Member {
+    let [client_port, route_port, monitor_port] = ports[place];
+    let other = ports[1 - place][1];
+    let mut args: Vec<String> = [
+        ("-cluster_id", CLUSTER_ID.to_owned()),
+        ("-store", "file".to_owned()),
+        ("-dir", folder.join("store").display().to_string()),
+        ("-ft_group", "drill".to_owned()),
+        ("-a", "127.0.0.1".to_owned()),
+        ("-p", client_port.to_string()),
+        ("-m", monitor_port.to_string()),
+        ("-cluster", format!("nats://127.0.0.1:{route_port}")),
+        ("-routes", format!("nats://127.0.0.1:{other}")),
+    ]
+    .into_iter()
+    .flat_map(|(flag, value)| [flag.to_owned(), value])
+    .collect();
+    if let Some(loops) = plan.loops {
+        args.extend(["--loops".to_owned(), loops.to_string()]);
+    }
+    Member {
+        command: plan.binary.clone(),
+        args,
+        log: folder.join(format!("server-{place}.log")),
+        client_port,
+        monitor_port,
+        child: None,
+    }
+}
+
+/// Ports that nobody had a moment ago; all are held until the last is found.
+fn free_ports() -> io::Result<Ports> {
+    let mut held = Vec::new();
+    let mut ports = Ports::default();
+    for port in ports.iter_mut().flatten() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}

@@ -1,0 +1,112 @@
+//! Shows a fail-over: a pair of servers on a temporary directory, a publisher, a durable
+//! subscriber, and `kill -9` for whoever is active, five times. Exit code 1 if anything was lost.
+//!
+//! `cargo run --example failover -- [--rounds N] [--loops N] [--bin PATH] …`
+
+mod drill;
+
+use std::env;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::Parser;
+
+use self::drill::{DrillError, Plan, Report};
+
+/// Kill the active of a pair again and again, and count what is lost
+#[derive(Debug, Parser)]
+struct Args {
+    /// How often the active is killed
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// The server to run; without it, the one that belongs to this example is built
+    #[arg(long)]
+    bin: Option<PathBuf>,
+    /// Event loops of each server
+    #[arg(long)]
+    loops: Option<u16>,
+    /// Channels
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    channels: u16,
+    /// Durable subscribers, each on every channel
+    #[arg(long, default_value_t = 1)]
+    durables: usize,
+    /// Members of a durable queue group, each on every channel
+    #[arg(long, default_value_t = 0)]
+    queue_members: usize,
+    /// Milliseconds between two messages
+    #[arg(long, default_value_t = 5)]
+    every: u64,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(report) if report.is_sound() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            // Nothing is left to be told to anybody if the terminal is gone.
+            let _ = writeln!(io::stderr(), "failover: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<Report, DrillError> {
+    let binary = args.bin.clone().map_or_else(built_server, Ok)?;
+    let plan = Plan {
+        rounds: args.rounds,
+        loops: args.loops,
+        channels: usize::from(args.channels),
+        durables: args.durables,
+        queue_members: args.queue_members,
+        publish_every: Duration::from_millis(args.every),
+        ..Plan::new(binary)
+    };
+    let cannot_make = |error| DrillError(format!("cannot make a temporary folder: {error}"));
+    let mut folder = tempfile::tempdir().map_err(cannot_make)?;
+    // Kept until everything went well: the servers' logs are in it.
+    folder.disable_cleanup(true);
+    let out = &mut io::stdout();
+    let cannot_write = |error| DrillError(format!("cannot write to stdout: {error}"));
+    let result = drill::run(&plan, folder.path(), &mut |line| {
+        // Progress is not worth an error.
+        let _ = writeln!(io::stderr(), "{line}");
+    });
+    if let Ok(report) = &result {
+        report.write(out).map_err(cannot_write)?;
+        if report.is_sound() {
+            folder.disable_cleanup(false);
+            return result;
+        }
+    }
+    writeln!(out, "store and logs are kept in {}", folder.path().display())
+        .map_err(cannot_write)?;
+    result
+}
+
+/// The server of the same build as this example: `target/<profile>/stanby`, made anew by cargo
+/// where that is at hand, because building an example does not build the server.
+fn built_server() -> Result<PathBuf, DrillError> {
+    let own = env::current_exe().map_err(|error| DrillError(format!("where am I? {error}")))?;
+    let folder = own.parent().and_then(Path::parent).unwrap_or(Path::new("."));
+    let server = folder.join("stanby");
+    if let Some(cargo) = option_env!("CARGO").filter(|cargo| Path::new(cargo).exists()) {
+        let mut command = Command::new(cargo);
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--bin"]);
+        command.arg("stanby");
+        if folder.ends_with("release") {
+            command.arg("--release");
+        }
+        let built = command.status().is_ok_and(|status| status.success());
+        if !built && !server.exists() {
+            return Err(DrillError("cargo could not build the server".to_owned()));
+        }
+    }
+    if !server.exists() {
+        let text = format!("{} does not exist; name a server with --bin", server.display());
+        return Err(DrillError(text));
+    }
+    Ok(server)
+}

@@ -1,0 +1,213 @@
+//! Current state as plain structs, for monitoring.
+//!
+//! Each loop gives its own part; [`ServerSnapshot::merge`] puts the parts of all loops together.
+//! Interest that other loops own is in none of the lists, so nothing is counted twice.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::time::{Instant, WallTime};
+
+/// What one loop's broker, or after merging the whole process, knows (spec core NATS, 14).
+#[derive(Clone, Debug, Default)]
+pub struct ServerSnapshot {
+    /// When it was taken, by the wall clock.
+    pub taken_at: WallTime,
+    /// When it was taken, by the clock of deadlines: what `last_activity` and `start` refer to.
+    pub taken: Instant,
+    /// When the broker was made.
+    pub started_at: WallTime,
+    /// When the settings were last replaced; the start if never.
+    pub settings_loaded_at: WallTime,
+    /// Client connections of all kinds ever accepted, refused ones included.
+    pub connections_total: u64,
+    /// What all sessions ever received and sent.
+    pub traffic: Traffic,
+    /// Clients that were cut because they did not read.
+    pub slow_consumers: u64,
+    /// URLs that clients are told (`connect_urls` of INFO).
+    pub connect_urls: Vec<String>,
+    /// Open client connections, ascending by `cid`.
+    pub connections: Vec<ConnectionSnapshot>,
+    /// Closed client connections, oldest first, at most [`CLOSED_MAX`].
+    pub closed: Vec<ConnectionSnapshot>,
+    /// Registered routes, ascending by `rid`.
+    pub routes: Vec<RouteSnapshot>,
+    /// The interest tree.
+    pub subscriptions: SubscriptionsSnapshot,
+}
+
+/// Closed connections that are remembered.
+pub const CLOSED_MAX: usize = 10_000;
+
+/// Messages and payload bytes (headers included) in both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Messages received.
+    pub in_msgs: u64,
+    /// Messages sent, a copy for each receiver.
+    pub out_msgs: u64,
+    /// Payload bytes received.
+    pub in_bytes: u64,
+    /// Payload bytes sent.
+    pub out_bytes: u64,
+}
+
+/// One client connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionSnapshot {
+    /// Its number, as in INFO `client_id`.
+    pub cid: u64,
+    /// The loop that owns it.
+    pub home: u16,
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// When it was accepted.
+    pub start: WallTime,
+    /// Last CONNECT, SUB, UNSUB, PUB, or message delivered to it.
+    pub last_activity: WallTime,
+    /// When and why it was closed.
+    pub closed: Option<(WallTime, String)>,
+    /// Round trip time, once measured.
+    pub rtt: Option<Duration>,
+    /// Bytes that wait in its outbox.
+    pub pending_bytes: usize,
+    /// What it sent and got.
+    pub traffic: Traffic,
+    /// `name` of CONNECT.
+    pub name: String,
+    /// `lang` of CONNECT.
+    pub lang: String,
+    /// `version` of CONNECT.
+    pub version: String,
+    /// TLS version and cipher suite, if it uses TLS.
+    pub tls: Option<(String, String)>,
+    /// DER of the certificate it showed.
+    pub tls_certificate: Option<bytes::Bytes>,
+    /// Whom it claimed to be, or was taken for; a token in clear if that is what it gave.
+    pub authorized_user: String,
+    /// Its interests, ascending by `sid`.
+    pub subscriptions: Vec<SubscriptionSnapshot>,
+}
+
+/// One interest of a client or a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionSnapshot {
+    /// The subject.
+    pub subject: String,
+    /// The queue.
+    pub queue: Option<String>,
+    /// What the client calls it; of a route the key text.
+    pub sid: String,
+    /// Messages delivered.
+    pub msgs: u64,
+    /// The limit of UNSUB; 0 if none.
+    pub max: u64,
+    /// The connection that has it.
+    pub cid: u64,
+}
+
+/// One registered route.
+#[derive(Clone, Debug)]
+pub struct RouteSnapshot {
+    /// Its number, from the same counter as those of clients.
+    pub rid: u64,
+    /// The peer's server id.
+    pub remote_id: String,
+    /// The peer's server name.
+    pub remote_name: String,
+    /// Whether we opened it.
+    pub did_solicit: bool,
+    /// Whether a person configured it.
+    pub is_configured: bool,
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// When the connection was made.
+    pub start: WallTime,
+    /// Last message or interest.
+    pub last_activity: WallTime,
+    /// Round trip time, once measured.
+    pub rtt: Option<Duration>,
+    /// Bytes that wait in its outbox.
+    pub pending_bytes: usize,
+    /// What it sent and got.
+    pub traffic: Traffic,
+    /// The peer's interest.
+    pub subscriptions: Vec<SubscriptionSnapshot>,
+}
+
+/// Figures of the interest tree. Counts are of the whole tree, so that merging takes one loop's.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SubscriptionsSnapshot {
+    /// Interests in it, those of routes and engines included.
+    pub num_subscriptions: u64,
+    /// Subjects in the match cache.
+    pub num_cache: u64,
+    /// Interests ever added.
+    pub num_inserts: u64,
+    /// Interests ever removed.
+    pub num_removes: u64,
+    /// Look-ups.
+    pub num_matches: u64,
+    /// Look-ups that the cache answered.
+    pub num_cache_hits: u64,
+    /// Most receivers of one cached subject.
+    pub max_fanout: u64,
+    /// Receivers of all cached subjects.
+    pub total_fanout: u64,
+}
+
+impl Traffic {
+    /// Adds what another loop counted.
+    pub fn add(&mut self, other: Self) {
+        self.in_msgs += other.in_msgs;
+        self.out_msgs += other.out_msgs;
+        self.in_bytes += other.in_bytes;
+        self.out_bytes += other.out_bytes;
+    }
+}
+
+impl ServerSnapshot {
+    /// Puts the parts of all loops together; the order of `parts` does not matter.
+    #[must_use]
+    pub fn merge(parts: Vec<Self>) -> Self {
+        let mut parts = parts.into_iter();
+        let Some(mut whole) = parts.next() else { return Self::default() };
+        for part in parts {
+            whole.taken_at = whole.taken_at.max(part.taken_at);
+            whole.taken = whole.taken.max(part.taken);
+            whole.started_at = whole.started_at.min(part.started_at);
+            whole.settings_loaded_at = whole.settings_loaded_at.max(part.settings_loaded_at);
+            whole.connections_total += part.connections_total;
+            whole.slow_consumers += part.slow_consumers;
+            whole.traffic.add(part.traffic);
+            if whole.connect_urls.is_empty() {
+                whole.connect_urls = part.connect_urls;
+            }
+            whole.connections.extend(part.connections);
+            whole.closed.extend(part.closed);
+            whole.routes.extend(part.routes);
+            whole.subscriptions.merge(part.subscriptions);
+        }
+        whole.connections.sort_by_key(|connection| connection.cid);
+        whole.closed.sort_by_key(|connection| connection.closed.as_ref().map(|(at, _)| *at));
+        let surplus = whole.closed.len().saturating_sub(CLOSED_MAX);
+        whole.closed.drain(..surplus);
+        whole.routes.sort_by_key(|route| route.rid);
+        whole
+    }
+}
+
+impl SubscriptionsSnapshot {
+    /// Every loop has the whole tree, so counts are not added up; look-ups are.
+    fn merge(&mut self, other: Self) {
+        self.num_subscriptions = self.num_subscriptions.max(other.num_subscriptions);
+        self.num_inserts = self.num_inserts.max(other.num_inserts);
+        self.num_removes = self.num_removes.max(other.num_removes);
+        self.num_cache += other.num_cache;
+        self.num_matches += other.num_matches;
+        self.num_cache_hits += other.num_cache_hits;
+        self.max_fanout = self.max_fanout.max(other.max_fanout);
+        self.total_fanout += other.total_fanout;
+    }
+}

@@ -1,0 +1,206 @@
+//! `stanby sub`: prints the messages of a channel.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::connection::{self, CommandError, ConnectionArgs};
+use crate::client::{Message, StartAt, SubscriptionOptions};
+
+/// How often a waiting command looks whether it shall stop.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Print the messages of a channel
+#[derive(Debug, Parser)]
+#[command(name = "stanby sub")]
+#[command(group(clap::ArgGroup::new("start").multiple(false)))]
+struct Args {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    /// Stop after this many messages
+    #[arg(short = 'n', long)]
+    count: Option<u64>,
+    /// Start with the oldest message
+    #[arg(long, group = "start")]
+    all: bool,
+    /// Start with the last message
+    #[arg(long, group = "start")]
+    last: bool,
+    /// Start with this sequence
+    #[arg(long, group = "start")]
+    seq: Option<u64>,
+    /// Start with messages of this long ago: 90s, 10m, 1h30m
+    #[arg(long, group = "start", value_parser = duration)]
+    since: Option<Duration>,
+    /// Start with new messages (this is what happens without an option)
+    #[arg(long = "new_only", alias = "new-only", group = "start")]
+    new_only: bool,
+    /// Queue group
+    #[arg(long, alias = "queue")]
+    qgroup: Option<String>,
+    /// Durable name
+    #[arg(long)]
+    durable: Option<String>,
+    /// Unsubscribe at the end: the server forgets the durable
+    #[arg(long, alias = "unsub")]
+    unsubscribe: bool,
+    /// Messages that may come before the first is acknowledged
+    #[arg(long = "max_in_flight", alias = "max-in-flight", default_value_t = 1024)]
+    max_in_flight: i32,
+    /// After how long the server redelivers: 30s
+    #[arg(long = "ack_wait", alias = "ack-wait", default_value = "30s", value_parser = duration)]
+    ack_wait: Duration,
+    /// Channel
+    subject: String,
+}
+
+/// Runs the command; `args` come without its name.
+#[must_use]
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    match connection::parse::<Args>("stanby sub", args) {
+        Ok(args) => connection::exit_code("stanby sub", subscribe(&args)),
+        Err(code) => code,
+    }
+}
+
+fn subscribe(args: &Args) -> Result<(), CommandError> {
+    let stop = connection::stop_flag()?;
+    let client = args.connection.connect("stanby-sub")?;
+    // Unacknowledged messages are bounded by the server, so this queue is too.
+    let (tell, told) = mpsc::channel();
+    let subscription = client.subscribe(&args.subject, options(args), move |message| {
+        // What comes while the command ends is not acknowledged and comes again.
+        let _ = tell.send(message);
+    })?;
+    let mut received = 0;
+    while !stop.load(Ordering::Relaxed) && args.count.is_none_or(|count| received < count) {
+        match told.recv_timeout(TICK) {
+            Ok(message) => {
+                received += 1;
+                show(received, &message)?;
+                message.ack()?;
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(error) = client.lost() {
+                    return Err(error.into());
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    if args.unsubscribe {
+        subscription.unsubscribe()?
+    } else {
+        subscription.close()?
+    }
+    Ok(client.close()?)
+}
+
+fn options(args: &Args) -> SubscriptionOptions {
+    let start = match (args.seq, args.since) {
+        (Some(sequence), _) => StartAt::Sequence(sequence),
+        (None, Some(ago)) => StartAt::TimeDelta(ago),
+        (None, None) if args.all => StartAt::First,
+        (None, None) if args.last => StartAt::LastReceived,
+        (None, None) => StartAt::NewOnly,
+    };
+    SubscriptionOptions {
+        start,
+        queue: args.qgroup.clone(),
+        durable: args.durable.clone(),
+        manual_acks: true,
+        in_flight_max: args.max_in_flight,
+        ack_wait: args.ack_wait,
+    }
+}
+
+fn show(number: u64, message: &Message) -> Result<(), CommandError> {
+    let redelivered = if message.is_redelivered {
+        format!(" redelivered:{}", message.redelivery_count)
+    } else {
+        String::new()
+    };
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "[#{number}] Received: sequence:{} subject:\"{}\" data:\"{}\" timestamp:{}{redelivered}",
+        message.sequence,
+        message.channel,
+        message.data.escape_ascii(),
+        message.timestamp,
+    )
+    .and_then(|()| out.flush())
+    .map_err(CommandError::io("cannot write to stdout"))
+}
+
+/// `1h30m`, `90s`, `250ms`; a bare number is not accepted, as in Go.
+fn duration(text: &str) -> Result<Duration, String> {
+    let invalid =
+        || format!("invalid duration {text:?}: expected a number and a unit, as in 1h30m");
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?;
+        let number: u32 = rest[..digits].parse().map_err(|_| invalid())?;
+        rest = &rest[digits..];
+        let unit_len = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = match &rest[..unit_len] {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3_600),
+            _ => return Err(invalid()),
+        };
+        total = unit
+            .checked_mul(number)
+            .and_then(|part| total.checked_add(part))
+            .ok_or_else(invalid)?;
+        rest = &rest[unit_len..];
+    }
+    if text.is_empty() { Err(invalid()) } else { Ok(total) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Args {
+        connection::parse("stanby sub", args.iter().map(OsString::from).collect()).unwrap()
+    }
+
+    #[test]
+    fn long_options_are_taken_with_one_dash_and_with_two() {
+        for cluster in ["-cluster", "--cluster", "-c"] {
+            let args = parse(&[cluster, "mine", "-id", "me", "-durable=dur", "-all", "foo"]);
+            assert_eq!(args.connection.cluster, "mine");
+            assert_eq!(args.connection.id.as_deref(), Some("me"));
+            assert_eq!(args.durable.as_deref(), Some("dur"));
+            assert_eq!(options(&args).start, StartAt::First);
+            assert_eq!(args.subject, "foo");
+        }
+        assert_eq!(parse(&["-s", "a:1,b:2", "foo"]).connection.server, ["a:1", "b:2"]);
+        assert_eq!(parse(&["-clientid", "me", "foo"]).connection.id.as_deref(), Some("me"));
+    }
+
+    #[test]
+    fn a_second_start_position_is_refused() {
+        let args = ["-all", "-last", "foo"].iter().map(OsString::from).collect();
+        assert!(connection::parse::<Args>("stanby sub", args).is_err());
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for text in ["", "5", "s", "5x", "99999999999s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

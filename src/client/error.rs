@@ -1,0 +1,52 @@
+//! What can go wrong between this client and its servers.
+
+use std::io;
+
+/// Why a call of the client failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A server address is not `[nats://][user[:password]@]host[:port]`.
+    #[error("invalid server address {0:?}: expected [nats://][user[:password]@]host[:port]")]
+    InvalidAddress(String),
+    /// No server could be reached, or each of them refused; the last reason.
+    #[error("no NATS server available: {0}")]
+    NoServer(String),
+    /// No streaming server answered a request in time.
+    #[error("{request} request timeout")]
+    RequestTimeout {
+        /// `connect`, `subscribe`, `unsubscribe` or `close`.
+        request: &'static str,
+    },
+    /// A published message was not acknowledged in time. It may be stored all the same.
+    #[error("publish ack timeout")]
+    AckTimeout,
+    /// Too many publishes wait for their ack, and none was acknowledged in time.
+    #[error("{0} publishes wait for their ack")]
+    TooManyInFlight(usize),
+    /// The streaming server refused; its words.
+    #[error("{0}")]
+    Refused(String),
+    /// The server says that this client was replaced, or it no longer answers pings.
+    #[error("connection lost: {0}")]
+    ConnectionLost(String),
+    /// `close` was called.
+    #[error("the client is closed")]
+    Closed,
+    /// What waits for a connection has reached its bound ([`super::Options::pending_bytes_max`]).
+    #[error("not connected, and {0} bytes already wait to be sent")]
+    PendingFull(usize),
+    /// The call would wait for the thread that it was made on: a handler may not wait.
+    #[error("a handler may not make calls that wait for the server")]
+    WouldDeadlock,
+    /// No unacknowledged publish has this GUID.
+    #[error("no publish with GUID {0} waits for an ack")]
+    UnknownGuid(String),
+    /// Something that the machine refused.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,318 @@
+//! HTTP for people and tools, on axum in a thread of its own; sees snapshots only.
+//!
+//! Pages that need the reactors wait for them on a helper thread of this room, a bounded time; the
+//! health pages read a small shared status and never wait for anything.
+
+mod connection_pages;
+mod core_pages;
+mod format;
+mod listener;
+mod process;
+mod query;
+mod reply;
+mod sources;
+mod streaming_pages;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use axum::Router;
+use axum::extract::State as Extract;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use tokio::sync::oneshot;
+
+pub use self::listener::bind;
+pub use self::sources::{
+    Ask, ClusterFacts, CoreFacts, LimitNumbers, Published, Sources, State, Status, Streaming,
+    StreamingFacts, Unavailable,
+};
+
+use self::process::{CpuMeter, Descriptors};
+use self::query::Query;
+use self::reply::Reply;
+use crate::base::world;
+
+/// Threads that wait for reactors.
+const WAITING_THREADS: usize = 2;
+
+/// The running pages; they end when it is dropped.
+#[derive(Debug)]
+pub struct Monitor {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Monitor {
+    /// Serves the pages on `listener` (see [`bind`]), with TLS if it is given. `base_path` goes
+    /// before the core pages, not before the streaming ones.
+    ///
+    /// # Errors
+    /// When the machine refuses the thread or its runtime.
+    pub fn start(
+        listener: TcpListener,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        base_path: &str,
+        sources: Sources,
+    ) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let pages = Arc::new(Pages::new(base_path, sources));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(WAITING_THREADS)
+            .build()?;
+        let (stop, stopped) = oneshot::channel();
+        let app = Router::new().fallback(answer).with_state(pages);
+        let ready = {
+            let _inside = runtime.enter();
+            listener::Ready::start(listener, tls)?
+        };
+        let thread = thread::Builder::new().name("monitor".to_owned()).spawn(move || {
+            runtime.block_on(async move {
+                tokio::select! {
+                    // Both end only with the process or by the other.
+                    _ = axum::serve(ready, app) => (),
+                    _ = stopped => (),
+                }
+            });
+            // Whoever still waits for a reactor is not waited for.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // Fails if the thread has ended by itself.
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            // A panic there has ended the process.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Every page, by what it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    /// Answered on the spot.
+    Quick(Quick),
+    /// Waits for the brokers.
+    Core(Core),
+    /// Waits for the engines.
+    Streaming(Stream),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quick {
+    Index,
+    Healthz,
+    StreamingIndex,
+    IsFtActive,
+    StreamingHealthz,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Core {
+    Varz,
+    Connz,
+    Routez,
+    Subsz,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    Serverz,
+    Storez,
+    Clientsz,
+    Channelsz,
+}
+
+impl Page {
+    /// The core page of a path behind the base path, and the name that its requests count under.
+    fn core(path: &str) -> Option<(Self, &'static str)> {
+        Some(match path {
+            "" | "/" => (Self::Quick(Quick::Index), "/"),
+            "/varz" => (Self::Core(Core::Varz), "/varz"),
+            "/connz" => (Self::Core(Core::Connz), "/connz"),
+            "/routez" => (Self::Core(Core::Routez), "/routez"),
+            "/subsz" | "/subscriptionsz" => (Self::Core(Core::Subsz), "/subsz"),
+            "/healthz" => (Self::Quick(Quick::Healthz), "/healthz"),
+            _ => return None,
+        })
+    }
+
+    fn streaming(path: &str) -> Option<Self> {
+        Some(match path {
+            "/streaming" => Self::Quick(Quick::StreamingIndex),
+            "/streaming/serverz" => Self::Streaming(Stream::Serverz),
+            "/streaming/storez" => Self::Streaming(Stream::Storez),
+            "/streaming/clientsz" => Self::Streaming(Stream::Clientsz),
+            "/streaming/channelsz" => Self::Streaming(Stream::Channelsz),
+            "/streaming/isFTActive" => Self::Quick(Quick::IsFtActive),
+            "/streaming/healthz" => Self::Quick(Quick::StreamingHealthz),
+            _ => return None,
+        })
+    }
+}
+
+/// All pages with what they are made of.
+struct Pages {
+    /// With a slash in front and none at the end; empty if there is none.
+    base_path: String,
+    sources: Sources,
+    requests: Mutex<BTreeMap<String, u64>>,
+    cpu: Mutex<CpuMeter>,
+}
+
+async fn answer(Extract(pages): Extract<Arc<Pages>>, uri: Uri) -> Response {
+    let query = Query::new(uri.query());
+    let Some(page) = pages.find(uri.path(), &query) else {
+        return Reply::not_found("404 page not found".to_owned()).into_http(&query);
+    };
+    let waiting = query.clone();
+    let reply = match page {
+        Page::Quick(page) => return pages.quick(page, &query).into_http(&query),
+        Page::Core(page) => {
+            tokio::task::spawn_blocking(move || pages.core_page(page, &waiting)).await
+        }
+        Page::Streaming(page) => {
+            tokio::task::spawn_blocking(move || pages.streaming_page(page, &waiting)).await
+        }
+    };
+    // The helper thread ends early only when the pages are shut down.
+    let reply = reply.unwrap_or(Reply::Empty(StatusCode::SERVICE_UNAVAILABLE));
+    reply.into_http(&query)
+}
+
+impl Pages {
+    fn new(base_path: &str, sources: Sources) -> Self {
+        let names: Vec<&str> = base_path.split('/').filter(|name| !name.is_empty()).collect();
+        let base_path = names.iter().map(|name| format!("/{name}")).collect();
+        Self { base_path, sources, requests: Mutex::default(), cpu: Mutex::default() }
+    }
+
+    /// The page of a path. Core pages count their requests, connections and routes only with
+    /// parameters that can be read.
+    fn find(&self, path: &str, query: &Query) -> Option<Page> {
+        if self.sources.streaming.is_some()
+            && let Some(page) = Page::streaming(path)
+        {
+            return Some(page);
+        }
+        let rest = path.strip_prefix(self.base_path.as_str())?;
+        let (page, name) = Page::core(rest)?;
+        // The index is at `/`, or at the base path without a slash behind it.
+        if page == Page::Quick(Quick::Index) && rest.is_empty() == self.base_path.is_empty() {
+            return None;
+        }
+        let is_readable = match page {
+            Page::Core(Core::Connz) => connection_pages::check(query).is_ok(),
+            Page::Core(Core::Routez) => core_pages::check_routez(query).is_ok(),
+            Page::Core(Core::Varz | Core::Subsz) | Page::Quick(_) | Page::Streaming(_) => true,
+        };
+        if is_readable {
+            let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+            *requests.entry(name.to_owned()).or_default() += 1;
+        }
+        Some(page)
+    }
+
+    /// Pages that are answered on the spot.
+    fn quick(&self, page: Quick, query: &Query) -> Reply {
+        let status = self.sources.status.load();
+        match page {
+            Quick::Index => Reply::Html(core_pages::INDEX.to_owned()),
+            Quick::StreamingIndex => Reply::Html(streaming_pages::INDEX.to_owned()),
+            Quick::Healthz => core_pages::healthz(&status),
+            Quick::IsFtActive if status.state == State::FtActive => Reply::Empty(StatusCode::OK),
+            Quick::IsFtActive => Reply::Empty(StatusCode::NO_CONTENT),
+            Quick::StreamingHealthz => self.health(&status, query),
+        }
+    }
+
+    /// `/streaming/healthz`: `live`, `active`, or `ready`, which is also meant where nothing is
+    /// asked for.
+    fn health(&self, status: &Status, query: &Query) -> Reply {
+        let now = world::instant();
+        let lease = &self.sources.lease;
+        let result = match (query.flag("live"), query.flag("active"), query.flag("ready")) {
+            (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => return error.into(),
+            (_, Ok(true), _) => status.check_active(lease, now),
+            (_, _, Ok(true)) => status.check_ready(lease, now),
+            (Ok(true), _, _) => Ok(()),
+            (Ok(false), Ok(false), Ok(false)) => status.check_ready(lease, now),
+        };
+        match result {
+            Ok(()) => Reply::Text { status: StatusCode::OK, text: "ok".to_owned() },
+            Err(text) => Reply::Text { status: StatusCode::SERVICE_UNAVAILABLE, text },
+        }
+    }
+
+    /// Pages that wait for the engines.
+    fn streaming_page(&self, page: Stream, query: &Query) -> Reply {
+        let Some(streaming) = &self.sources.streaming else {
+            return Reply::Empty(StatusCode::NOT_FOUND);
+        };
+        let snapshot = match (streaming.engine)() {
+            Ok(snapshot) => snapshot,
+            Err(error) => return error.into(),
+        };
+        let facts = streaming.facts.load();
+        let view =
+            streaming_pages::View { facts: &facts, snapshot: &snapshot, now: world::now().wall };
+        match page {
+            Stream::Storez => streaming_pages::storez(view),
+            Stream::Clientsz => streaming_pages::clientsz(view, query),
+            Stream::Channelsz => streaming_pages::channelsz(view, query),
+            Stream::Serverz => {
+                let state = self.sources.status.load().state;
+                streaming_pages::serverz(view, state, Descriptors::now())
+            }
+        }
+    }
+
+    /// Pages that wait for the brokers.
+    fn core_page(&self, page: Core, query: &Query) -> Reply {
+        let snapshot = match (self.sources.broker)() {
+            Ok(snapshot) => snapshot,
+            Err(error) => return error.into(),
+        };
+        let facts = self.sources.core.load();
+        let view = core_pages::View { facts: &facts, snapshot: &snapshot };
+        let result = match page {
+            Core::Connz => connection_pages::connz(view, query),
+            Core::Routez => core_pages::routez(view, query),
+            Core::Subsz => core_pages::subsz(view, query),
+            Core::Varz => Ok(core_pages::varz(view, &self.usage())),
+        };
+        result.unwrap_or_else(Reply::from)
+    }
+
+    fn usage(&self) -> core_pages::Usage {
+        let mut cpu = self.cpu.lock().unwrap_or_else(PoisonError::into_inner);
+        core_pages::Usage {
+            resident_bytes: process::resident_bytes(),
+            cpu_percent: cpu.percent(world::instant()),
+            cores: thread::available_parallelism().map_or(1, NonZero::get),
+            requests: self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

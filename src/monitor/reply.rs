@@ -1,0 +1,96 @@
+//! What a page answers, before it is HTTP: a document or one of the reference's refusals.
+
+use axum::body::Body;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::format;
+use super::query::{BadParameter, Query};
+use super::sources::Unavailable;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+
+/// The answer to one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A document; with `callback` it becomes a script.
+    Json(StatusCode, String),
+    /// A web page.
+    Html(String),
+    /// A refusal in the words of the core pages: no line end.
+    BadRequest(String),
+    /// Any other text; a line end is added.
+    Text {
+        /// The status.
+        status: StatusCode,
+        /// The text without line end.
+        text: String,
+    },
+    /// A status and nothing else.
+    Empty(StatusCode),
+}
+
+impl Reply {
+    /// A document as the reference writes it.
+    #[must_use]
+    pub fn document(document: &impl Serialize) -> Self {
+        Self::Json(StatusCode::OK, format::json(document))
+    }
+
+    /// What does not exist.
+    #[must_use]
+    pub fn not_found(text: String) -> Self {
+        Self::Text { status: StatusCode::NOT_FOUND, text }
+    }
+
+    /// As HTTP.
+    #[must_use]
+    pub fn into_http(self, query: &Query) -> Response {
+        match self {
+            Self::Json(status, json) => match query.text("callback") {
+                "" => {
+                    let cors = (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
+                    (status, [(header::CONTENT_TYPE, "application/json"), cors], json)
+                        .into_response()
+                }
+                callback => {
+                    let script = format!("{callback}({json})");
+                    (status, [(header::CONTENT_TYPE, "application/javascript")], script)
+                        .into_response()
+                }
+            },
+            Self::Html(html) => ([(header::CONTENT_TYPE, HTML)], html).into_response(),
+            Self::BadRequest(text) => {
+                (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, TEXT)], text).into_response()
+            }
+            Self::Text { status, text } => {
+                let no_sniff = (header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+                (status, [(header::CONTENT_TYPE, TEXT), no_sniff], format!("{text}\n"))
+                    .into_response()
+            }
+            Self::Empty(status) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = status;
+                response
+            }
+        }
+    }
+}
+
+impl From<BadParameter> for Reply {
+    fn from(error: BadParameter) -> Self {
+        Self::BadRequest(error.0)
+    }
+}
+
+impl From<Unavailable> for Reply {
+    fn from(error: Unavailable) -> Self {
+        Self::Text {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            // The only error of this kind that the reference's pages have.
+            text: format!("Error getting information about channels state: {error}"),
+        }
+    }
+}

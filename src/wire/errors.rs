@@ -1,0 +1,200 @@
+//! Exact texts of -ERR lines.
+//!
+//! And of the reasons why a connection was closed, which monitoring shows (spec core NATS, 2.11
+//! and 2.13).
+
+use std::fmt;
+
+/// Authentication failed, or an operation came before CONNECT.
+pub const AUTHORIZATION_VIOLATION: &str = "Authorization Violation";
+/// No CONNECT in time.
+pub const AUTHENTICATION_TIMEOUT: &str = "Authentication Timeout";
+/// Too many PINGs without an answer.
+pub const STALE_CONNECTION: &str = "Stale Connection";
+/// The server is full.
+pub const CONNECTIONS_EXCEEDED: &str = "maximum connections exceeded";
+/// The connection has as many interests as it may.
+pub const SUBSCRIPTIONS_EXCEEDED: &str = "maximum subscriptions exceeded";
+/// A malformed SUB subject.
+pub const INVALID_SUBJECT: &str = "Invalid Subject";
+/// A malformed PUB subject of a pedantic client.
+pub const INVALID_PUBLISH_SUBJECT: &str = "Invalid Publish Subject";
+/// A protocol number other than 0 and 1.
+pub const INVALID_CLIENT_PROTOCOL: &str = "invalid client protocol";
+/// `no_responders` without `headers`.
+pub const NO_RESPONDERS_REQUIRES_HEADERS: &str = "no responders requires headers support";
+/// The TLS handshake did not come in time.
+pub const TLS_REQUIRED: &str = "Secure Connection - TLS Required";
+/// A client on the cluster port.
+pub const ROUTE_PORT: &str = "attempted to connect to route port";
+/// A malformed RS+ subject.
+pub const INVALID_SUBSCRIPTION: &str = "Invalid Subscription";
+
+/// What a peer's bytes can do wrong; it closes the connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// No operation begins like this, or a payload does not end where it was said to.
+    #[error("Unknown Protocol Operation")]
+    UnknownOperation,
+    /// The arguments of a line are too long.
+    #[error("maximum control line exceeded: max_control_line {max}")]
+    ControlLineTooLong {
+        /// What is allowed, in bytes.
+        max: usize,
+    },
+    /// A message is too long.
+    #[error("maximum payload exceeded: {size} vs {max}")]
+    PayloadTooLarge {
+        /// What was announced, in bytes.
+        size: usize,
+        /// What is allowed, in bytes.
+        max: usize,
+    },
+    /// HPUB where headers were not agreed on.
+    #[error("message headers not supported")]
+    HeadersNotSupported,
+    /// The arguments of an operation are not what they must be.
+    #[error("{step} {what}: {line:?}")]
+    Arguments {
+        /// The operation, in the reference's words.
+        step: &'static str,
+        /// What is wrong, in the reference's words.
+        what: &'static str,
+        /// The arguments.
+        line: String,
+    },
+}
+
+impl ProtocolError {
+    /// Wrong arguments of an operation; keeps a snippet of the line.
+    pub(crate) fn arguments(step: &'static str, what: &'static str, line: &[u8]) -> Self {
+        const SNIPPET_LEN_MAX: usize = 128;
+        let line = String::from_utf8_lossy(&line[..line.len().min(SNIPPET_LEN_MAX)]).into_owned();
+        Self::Arguments { step, what, line }
+    }
+
+    /// The text of the -ERR line; `None` where the connection is closed without one.
+    #[must_use]
+    pub fn reply(&self) -> Option<&'static str> {
+        match self {
+            Self::UnknownOperation => Some("Unknown Protocol Operation"),
+            Self::ControlLineTooLong { .. } => Some("maximum control line exceeded"),
+            Self::PayloadTooLarge { .. } => Some("Maximum Payload Violation"),
+            Self::HeadersNotSupported | Self::Arguments { .. } => None,
+        }
+    }
+
+    /// Why the connection is closed.
+    #[must_use]
+    pub fn reason(&self) -> CloseReason {
+        match self {
+            Self::ControlLineTooLong { .. } => CloseReason::ControlLineExceeded,
+            Self::PayloadTooLarge { .. } => CloseReason::PayloadExceeded,
+            Self::UnknownOperation | Self::HeadersNotSupported | Self::Arguments { .. } => {
+                CloseReason::ProtocolViolation
+            }
+        }
+    }
+}
+
+/// Why a connection was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the texts below say what each means")]
+pub enum CloseReason {
+    ClientClosed,
+    AuthenticationTimeout,
+    AuthenticationFailure,
+    TlsHandshakeFailure,
+    SlowConsumerPendingBytes,
+    SlowConsumerWriteDeadline,
+    ParseError,
+    StaleConnection,
+    ProtocolViolation,
+    BadClientProtocolVersion,
+    IncorrectPort,
+    ConnectionsExceeded,
+    PayloadExceeded,
+    ControlLineExceeded,
+    DuplicateRoute,
+    RouteRemoved,
+    ServerShutdown,
+    NoRespondersRequiresHeaders,
+    ClusterNameConflict,
+    DuplicateServerName,
+}
+
+impl CloseReason {
+    /// The text that monitoring shows.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "Client Closed",
+            Self::AuthenticationTimeout => "Authentication Timeout",
+            Self::AuthenticationFailure => "Authentication Failure",
+            Self::TlsHandshakeFailure => "TLS Handshake Failure",
+            Self::SlowConsumerPendingBytes => "Slow Consumer (Pending Bytes)",
+            Self::SlowConsumerWriteDeadline => "Slow Consumer (Write Deadline)",
+            Self::ParseError => "Parse Error",
+            Self::StaleConnection => "Stale Connection",
+            Self::ProtocolViolation => "Protocol Violation",
+            Self::BadClientProtocolVersion => "Bad Client Protocol Version",
+            Self::IncorrectPort => "Incorrect Port",
+            Self::ConnectionsExceeded => "Maximum Connections Exceeded",
+            Self::PayloadExceeded => "Maximum Message Payload Exceeded",
+            Self::ControlLineExceeded => "Maximum Control Line Exceeded",
+            Self::DuplicateRoute => "Duplicate Route",
+            Self::RouteRemoved => "Route Removed",
+            Self::ServerShutdown => "Server Shutdown",
+            Self::NoRespondersRequiresHeaders => "No Responders Requires Headers",
+            Self::ClusterNameConflict => "Cluster Name Conflict",
+            Self::DuplicateServerName => "Duplicate Server Name",
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+/// A publish that permissions refuse.
+#[must_use]
+pub fn publish_violation(subject: &str) -> String {
+    format!("Permissions Violation for Publish to \"{subject}\"")
+}
+
+/// A publish whose reply is reserved.
+#[must_use]
+pub fn reply_violation(reply: &str) -> String {
+    format!("Permissions Violation for Publish with Reply of \"{reply}\"")
+}
+
+/// A SUB that permissions refuse.
+#[must_use]
+pub fn subscription_violation(subject: &str, queue: Option<&str>) -> String {
+    match queue {
+        Some(queue) => format!(
+            "Permissions Violation for Subscription to \"{subject}\" using queue \"{queue}\""
+        ),
+        None => format!("Permissions Violation for Subscription to \"{subject}\""),
+    }
+}
+
+/// A SUB with more tokens than `max_sub_tokens`.
+#[must_use]
+pub fn too_many_tokens(subject: &str) -> String {
+    format!("Permissions Violation for Subscription to \"{subject}\", too many tokens")
+}
+
+/// An interest that a reload took away.
+#[must_use]
+pub fn subscription_removed(subject: &str, sid: &str) -> String {
+    format!("Permissions Violation for Subscription to \"{subject}\" (sid \"{sid}\")")
+}
+
+/// A peer of another cluster.
+#[must_use]
+pub fn cluster_name_rejected(remote: &str, own: &str) -> String {
+    format!("Rejecting connection, cluster name \"{remote}\" does not match \"{own}\"")
+}

@@ -1,0 +1,19 @@
+//! NATS bytes to values and back.
+//!
+//! Knows the text protocol of clients and of routes and nothing else: who may do what is decided
+//! by `broker`. Used by the server, and by everything that is a client of one.
+
+pub mod connect;
+pub mod encoder;
+pub mod errors;
+pub mod headers;
+pub mod op;
+pub mod parser;
+
+pub use connect::{Connect, Info};
+pub use errors::{CloseReason, ProtocolError};
+pub use op::Op;
+pub use parser::{Limits, Parsed, Side, parse};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! Every operation a client or a route can send or receive.
+
+/// One operation as a view into the bytes it was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op<'a> {
+    /// `INFO <json>`.
+    Info(&'a [u8]),
+    /// `CONNECT <json>`.
+    Connect(&'a [u8]),
+    /// `PUB` and `HPUB`.
+    Publish(Publish<'a>),
+    /// `SUB`.
+    Subscribe {
+        /// May have wildcards; not checked.
+        subject: &'a [u8],
+        /// The queue, if any.
+        queue: Option<&'a [u8]>,
+        /// What the client calls it.
+        sid: &'a [u8],
+    },
+    /// `UNSUB`.
+    Unsubscribe {
+        /// What the client calls it.
+        sid: &'a [u8],
+        /// After how many messages; `None` means now (also for a number that is none).
+        max: Option<u64>,
+    },
+    /// `MSG` and `HMSG` to a client.
+    Message {
+        /// What was published.
+        message: Publish<'a>,
+        /// The interest that it is for.
+        sid: &'a [u8],
+    },
+    /// `PING`.
+    Ping,
+    /// `PONG`.
+    Pong,
+    /// `+OK`.
+    Ok,
+    /// `-ERR <text>`, with the quotes.
+    Err(&'a [u8]),
+    /// `RS+`, `LS+`: interest of a peer.
+    RouteSubscribe {
+        /// What.
+        interest: RouteInterest<'a>,
+        /// The weight of a queue; 1 without queue.
+        weight: u32,
+    },
+    /// `RS-`, `LS-`: no longer.
+    RouteUnsubscribe(RouteInterest<'a>),
+    /// `RMSG`, `HMSG`, `LMSG` between servers.
+    RouteMessage(RouteMessage<'a>),
+    /// `A+` (true) and `A-` (false) with an account name.
+    Account(&'a [u8], bool),
+}
+
+/// A message as published: subject, reply, headers and payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publish<'a> {
+    /// Where to.
+    pub subject: &'a [u8],
+    /// Where an answer goes.
+    pub reply: Option<&'a [u8]>,
+    /// Length of the header block at the start of `payload`; `None` for the operations without
+    /// headers (`PUB`, `MSG`, `RMSG`).
+    pub header_len: Option<usize>,
+    /// Header block and payload.
+    pub payload: &'a [u8],
+}
+
+/// What a peer is, or is no longer, interested in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteInterest<'a> {
+    /// The cluster of the leafnode it stands for (`LS+`, `LS-`).
+    pub origin: Option<&'a [u8]>,
+    /// The account.
+    pub account: &'a [u8],
+    /// The subject.
+    pub subject: &'a [u8],
+    /// The queue, if any.
+    pub queue: Option<&'a [u8]>,
+}
+
+/// A message between servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteMessage<'a> {
+    /// The cluster of the leafnode it came from (`LMSG`).
+    pub origin: Option<&'a [u8]>,
+    /// The account.
+    pub account: &'a [u8],
+    /// The message.
+    pub message: Publish<'a>,
+    /// Names of the queues that it is for, with blanks between; empty if for none.
+    pub queues: &'a [u8],
+}
+
+impl<'a> RouteMessage<'a> {
+    /// The queues that the message is for.
+    pub fn queue_names(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        words(self.queues)
+    }
+}
+
+/// The arguments of a line: what lies between blanks and tabs.
+pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())
+}

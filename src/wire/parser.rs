@@ -1,0 +1,453 @@
+//! Front of a buffer → one Op, or "need more", or ProtocolError.
+//!
+//! Tolerates what the Go server tolerates (spec core NATS, 2.1): letter case of verbs, blanks and
+//! tabs between arguments, a bare line feed. Keeps no state: a partial operation is parsed again
+//! from its start, which costs one control line.
+
+use memchr::memchr;
+use smallvec::SmallVec;
+
+use crate::wire::errors::ProtocolError;
+use crate::wire::op::{Op, Publish, RouteInterest, RouteMessage, words};
+
+/// Longest control line between servers in bytes: room for an INFO with thousands of URLs, and
+/// still a bound, because routes have none in the protocol.
+pub const ROUTE_LINE_MAX: usize = 1024 * 1024;
+
+/// Longest payload between servers in bytes: the most that any configuration makes sense with.
+pub const ROUTE_PAYLOAD_MAX: usize = 64 * 1024 * 1024;
+
+/// Who sends the bytes: each side has its own operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// A client, to a server.
+    Client,
+    /// A server, to a client.
+    Server,
+    /// A server, to a server of its cluster.
+    Route,
+}
+
+/// What one connection may send.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Who sends.
+    pub side: Side,
+    /// Most bytes of arguments in a line.
+    pub control_line_max: usize,
+    /// Most bytes of header block and payload together.
+    pub payload_max: usize,
+    /// Whether `HPUB` is allowed.
+    pub has_headers: bool,
+}
+
+impl Limits {
+    /// What a route may send.
+    #[must_use]
+    pub fn route() -> Self {
+        Self {
+            side: Side::Route,
+            control_line_max: ROUTE_LINE_MAX,
+            payload_max: ROUTE_PAYLOAD_MAX,
+            has_headers: true,
+        }
+    }
+
+    /// What a server may send to its client.
+    #[must_use]
+    pub fn server() -> Self {
+        Self { side: Side::Server, ..Self::route() }
+    }
+}
+
+/// What was found at the front of a buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed<'a> {
+    /// One whole operation. The caller drops `len` bytes from its buffer.
+    Op {
+        /// The operation.
+        op: Op<'a>,
+        /// Its length.
+        len: usize,
+    },
+    /// The operation is not whole.
+    NeedMore {
+        /// Length of the whole operation, where that is known already.
+        len: Option<usize>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Info,
+    Connect,
+    Pub,
+    HPub,
+    Sub,
+    Unsub,
+    Msg,
+    HMsg,
+    Ping,
+    Pong,
+    Ok,
+    Err,
+    RouteSub,
+    RouteUnsub,
+    LeafSub,
+    LeafUnsub,
+    RouteMsg,
+    LeafMsg,
+    AccountSub,
+    AccountUnsub,
+}
+
+/// What may stand behind a verb.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// A blank or tab.
+    Blank,
+    /// Anything.
+    Anything,
+}
+
+type Table = &'static [(&'static [u8], Verb, After)];
+
+const FROM_CLIENT: Table = &[
+    (b"PUB", Verb::Pub, After::Blank),
+    (b"HPUB", Verb::HPub, After::Blank),
+    (b"SUB", Verb::Sub, After::Blank),
+    (b"UNSUB", Verb::Unsub, After::Blank),
+    (b"PING", Verb::Ping, After::Anything),
+    (b"PONG", Verb::Pong, After::Anything),
+    (b"CONNECT", Verb::Connect, After::Anything),
+    (b"INFO", Verb::Info, After::Anything),
+    (b"+OK", Verb::Ok, After::Anything),
+    (b"-ERR", Verb::Err, After::Blank),
+];
+
+const FROM_SERVER: Table = &[
+    (b"MSG", Verb::Msg, After::Blank),
+    (b"HMSG", Verb::HMsg, After::Blank),
+    (b"PING", Verb::Ping, After::Anything),
+    (b"PONG", Verb::Pong, After::Anything),
+    (b"INFO", Verb::Info, After::Anything),
+    (b"+OK", Verb::Ok, After::Anything),
+    (b"-ERR", Verb::Err, After::Blank),
+];
+
+const FROM_ROUTE: Table = &[
+    (b"RMSG", Verb::RouteMsg, After::Blank),
+    (b"HMSG", Verb::HMsg, After::Blank),
+    (b"LMSG", Verb::LeafMsg, After::Blank),
+    (b"RS+", Verb::RouteSub, After::Blank),
+    (b"RS-", Verb::RouteUnsub, After::Blank),
+    (b"LS+", Verb::LeafSub, After::Blank),
+    (b"LS-", Verb::LeafUnsub, After::Blank),
+    (b"A+", Verb::AccountSub, After::Blank),
+    (b"A-", Verb::AccountUnsub, After::Blank),
+    (b"PING", Verb::Ping, After::Anything),
+    (b"PONG", Verb::Pong, After::Anything),
+    (b"CONNECT", Verb::Connect, After::Anything),
+    (b"INFO", Verb::Info, After::Anything),
+    (b"+OK", Verb::Ok, After::Anything),
+    (b"-ERR", Verb::Err, After::Blank),
+];
+
+/// Reads one operation from the front of `bytes`. Never consumes a part of one.
+///
+/// # Errors
+/// When what is there cannot become an operation of `limits.side` that keeps to the limits; said
+/// as early as it is known, also of an operation that is not whole.
+pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, ProtocolError> {
+    let Some((verb, verb_len)) = find_verb(bytes, limits.side)? else {
+        return Ok(Parsed::NeedMore { len: None });
+    };
+    let line_end = memchr(b'\n', &bytes[verb_len..]).map(|at| verb_len + at);
+    let line = &bytes[verb_len..line_end.unwrap_or(bytes.len())];
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let start = line.iter().position(|byte| !is_blank(*byte)).unwrap_or(line.len());
+    let arguments = &line[start..];
+    if arguments.len() > limits.control_line_max {
+        return Err(ProtocolError::ControlLineTooLong { max: limits.control_line_max });
+    }
+    let Some(line_end) = line_end else {
+        return Ok(Parsed::NeedMore { len: None });
+    };
+    let len = line_end + 1;
+    let op = match verb {
+        Verb::Info => Op::Info(arguments),
+        Verb::Connect => Op::Connect(arguments),
+        Verb::Ping => Op::Ping,
+        Verb::Pong => Op::Pong,
+        Verb::Ok => Op::Ok,
+        Verb::Err => Op::Err(arguments),
+        Verb::Sub => parse_sub(arguments)?,
+        Verb::Unsub => parse_unsub(arguments)?,
+        Verb::AccountSub => Op::Account(arguments, true),
+        Verb::AccountUnsub => Op::Account(arguments, false),
+        Verb::RouteSub | Verb::LeafSub => parse_route_sub(arguments, verb)?,
+        Verb::RouteUnsub | Verb::LeafUnsub => parse_route_unsub(arguments, verb)?,
+        Verb::Pub | Verb::HPub => {
+            let head = parse_pub(arguments, verb, limits)?;
+            return with_payload(bytes, len, head, |_, publish| Op::Publish(publish));
+        }
+        Verb::Msg => return parse_msg(bytes, len, arguments, false, limits),
+        Verb::HMsg if limits.side == Side::Server => {
+            return parse_msg(bytes, len, arguments, true, limits);
+        }
+        Verb::RouteMsg | Verb::LeafMsg | Verb::HMsg => {
+            return parse_route_msg(bytes, len, arguments, verb, limits);
+        }
+    };
+    Ok(Parsed::Op { op, len })
+}
+
+fn find_verb(bytes: &[u8], side: Side) -> Result<Option<(Verb, usize)>, ProtocolError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let table = match side {
+        Side::Client => FROM_CLIENT,
+        Side::Server => FROM_SERVER,
+        Side::Route => FROM_ROUTE,
+    };
+    for (name, verb, after) in table {
+        let common = name.len().min(bytes.len());
+        if !bytes[..common].eq_ignore_ascii_case(&name[..common]) {
+            continue;
+        }
+        return match bytes.get(name.len()) {
+            // Another verb may begin alike (PING, PONG), but none is whole yet either.
+            None if *after == After::Blank || bytes.len() < name.len() => Ok(None),
+            Some(byte) if *after == After::Blank && !is_blank(*byte) => {
+                Err(ProtocolError::UnknownOperation)
+            }
+            None | Some(_) => Ok(Some((*verb, name.len()))),
+        };
+    }
+    Err(ProtocolError::UnknownOperation)
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+type Words<'a> = SmallVec<[&'a [u8]; 6]>;
+
+/// The control line of a message: its sizes are known, its payload is not looked at.
+struct Head<'a> {
+    subject: &'a [u8],
+    reply: Option<&'a [u8]>,
+    header_len: Option<usize>,
+    size: usize,
+}
+
+fn with_payload<'a>(
+    bytes: &'a [u8],
+    line_len: usize,
+    head: Head<'a>,
+    make: impl FnOnce(&'a [u8], Publish<'a>) -> Op<'a>,
+) -> Result<Parsed<'a>, ProtocolError> {
+    let Head { subject, reply, header_len, size } = head;
+    let end = line_len + size;
+    for (at, expected) in [(end, b'\r'), (end + 1, b'\n')] {
+        if bytes.get(at).is_some_and(|byte| *byte != expected) {
+            return Err(ProtocolError::UnknownOperation);
+        }
+    }
+    let len = end + 2;
+    if bytes.len() < len {
+        return Ok(Parsed::NeedMore { len: Some(len) });
+    }
+    let payload = &bytes[line_len..end];
+    let op = make(payload, Publish { subject, reply, header_len, payload });
+    Ok(Parsed::Op { op, len })
+}
+
+fn parse_pub<'a>(line: &'a [u8], verb: Verb, limits: &Limits) -> Result<Head<'a>, ProtocolError> {
+    if verb == Verb::HPub {
+        if !limits.has_headers {
+            return Err(ProtocolError::HeadersNotSupported);
+        }
+        return parse_head(words(line).collect(), "processHeaderPub", true, line, limits);
+    }
+    parse_head(words(line).collect(), "processPub", false, line, limits)
+}
+
+/// `<subject> [reply] [header size] <size>`.
+fn parse_head<'a>(
+    words: Words<'a>,
+    step: &'static str,
+    has_headers: bool,
+    line: &[u8],
+    limits: &Limits,
+) -> Result<Head<'a>, ProtocolError> {
+    let (subject, reply, sizes) = match (has_headers, words.as_slice()) {
+        (false, [subject, size]) => (*subject, None, (None, *size)),
+        (false, [subject, reply, size]) => (*subject, Some(*reply), (None, *size)),
+        (true, [subject, header, size]) => (*subject, None, (Some(*header), *size)),
+        (true, [subject, reply, header, size]) => (*subject, Some(*reply), (Some(*header), *size)),
+        _ => return Err(ProtocolError::arguments(step, "Parse Error", line)),
+    };
+    let (header_len, size) = parse_sizes(sizes, step, line, limits)?;
+    Ok(Head { subject, reply, header_len, size })
+}
+
+fn parse_sizes(
+    (header, size): (Option<&[u8]>, &[u8]),
+    step: &'static str,
+    line: &[u8],
+    limits: &Limits,
+) -> Result<(Option<usize>, usize), ProtocolError> {
+    let header_len = match header.map(parse_size) {
+        Some(None) => {
+            return Err(ProtocolError::arguments(step, "Bad or Missing Header Size", line));
+        }
+        Some(found) => found,
+        None => None,
+    };
+    let what = if header.is_some() { "Bad or Missing Total Size" } else { "Bad or Missing Size" };
+    let size = parse_size(size).ok_or_else(|| ProtocolError::arguments(step, what, line))?;
+    if header_len.is_some_and(|header_len| header_len > size) {
+        return Err(ProtocolError::arguments(step, "Header Size larger then TotalSize", line));
+    }
+    if size > limits.payload_max {
+        return Err(ProtocolError::PayloadTooLarge { size, max: limits.payload_max });
+    }
+    Ok((header_len, size))
+}
+
+/// One to nine digits (spec core NATS, 2.1).
+fn parse_size(word: &[u8]) -> Option<usize> {
+    if word.is_empty() || word.len() > 9 || !word.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(word.iter().fold(0, |size, digit| size * 10 + usize::from(digit - b'0')))
+}
+
+fn parse_sub(line: &[u8]) -> Result<Op<'_>, ProtocolError> {
+    let words: Words<'_> = words(line).collect();
+    match words.as_slice() {
+        [subject, sid] => Ok(Op::Subscribe { subject, queue: None, sid }),
+        [subject, queue, sid] => Ok(Op::Subscribe { subject, queue: Some(queue), sid }),
+        _ => Err(ProtocolError::arguments("processSub", "Parse Error", line)),
+    }
+}
+
+fn parse_unsub(line: &[u8]) -> Result<Op<'_>, ProtocolError> {
+    let words: Words<'_> = words(line).collect();
+    match words.as_slice() {
+        [sid] => Ok(Op::Unsubscribe { sid, max: None }),
+        [sid, max] => {
+            let max = parse_size(max).filter(|max| *max > 0).map(|max| max as u64);
+            Ok(Op::Unsubscribe { sid, max })
+        }
+        _ => Err(ProtocolError::arguments("processUnsub", "Parse Error", line)),
+    }
+}
+
+fn parse_msg<'a>(
+    bytes: &'a [u8],
+    len: usize,
+    line: &'a [u8],
+    has_headers: bool,
+    limits: &Limits,
+) -> Result<Parsed<'a>, ProtocolError> {
+    let mut words: Words<'a> = words(line).collect();
+    if words.len() < 3 {
+        return Err(ProtocolError::arguments("processMsg", "Parse Error", line));
+    }
+    let sid = words.remove(1);
+    let head = parse_head(words, "processMsg", has_headers, line, limits)?;
+    with_payload(bytes, len, head, |_, message| Op::Message { message, sid })
+}
+
+fn parse_route_sub(line: &[u8], verb: Verb) -> Result<Op<'_>, ProtocolError> {
+    let mut words: Words<'_> = words(line).collect();
+    let origin =
+        if verb == Verb::LeafSub && !words.is_empty() { Some(words.remove(0)) } else { None };
+    let bad = || ProtocolError::arguments("processRemoteSub", "Parse Error", line);
+    let (account, subject, queue, weight) = match words.as_slice() {
+        [account, subject] => (*account, *subject, None, 1),
+        [account, subject, queue, weight] => {
+            let weight = parse_size(weight).ok_or_else(bad)?;
+            (*account, *subject, Some(*queue), u32::try_from(weight).map_err(|_| bad())?.max(1))
+        }
+        _ => return Err(bad()),
+    };
+    let interest = RouteInterest { origin, account, subject, queue };
+    Ok(Op::RouteSubscribe { interest, weight })
+}
+
+fn parse_route_unsub(line: &[u8], verb: Verb) -> Result<Op<'_>, ProtocolError> {
+    let words: Words<'_> = words(line).collect();
+    let (origin, account, subject, queue) = match (verb, words.as_slice()) {
+        (_, [account, subject]) => (None, *account, *subject, None),
+        (Verb::LeafUnsub, [origin, account, subject, queue]) => {
+            (Some(*origin), *account, *subject, Some(*queue))
+        }
+        (_, [account, subject, queue]) => (None, *account, *subject, Some(*queue)),
+        _ => return Err(ProtocolError::arguments("processRemoteUnsub", "Parse Error", line)),
+    };
+    Ok(Op::RouteUnsubscribe(RouteInterest { origin, account, subject, queue }))
+}
+
+/// `[origin] <account> <subject> [reply | + reply queues… | '|' queues…] [header size] <size>`.
+fn parse_route_msg<'a>(
+    bytes: &'a [u8],
+    len: usize,
+    line: &'a [u8],
+    verb: Verb,
+    limits: &Limits,
+) -> Result<Parsed<'a>, ProtocolError> {
+    let step = "processRoutedMsgArgs";
+    let bad = || ProtocolError::arguments(step, "Parse Error", line);
+    let mut words: Words<'a> = words(line).collect();
+    let is_leaf = verb == Verb::LeafMsg;
+    let origin = if is_leaf && !words.is_empty() { Some(words.remove(0)) } else { None };
+    let has_headers = verb != Verb::RouteMsg;
+    let size_count = if has_headers { 2 } else { 1 };
+    if words.len() < 2 + size_count {
+        return Err(bad());
+    }
+    let sizes = words.split_off_last(size_count);
+    let (account, subject) = (words[0], words[1]);
+    let (reply, queues) = match &words[2..] {
+        [] => (None, &line[..0]),
+        [reply] => (Some(*reply), &line[..0]),
+        [mark, reply, rest @ ..] if *mark == b"+" => (Some(*reply), span(line, rest)),
+        [mark, rest @ ..] if *mark == b"|" => (None, span(line, rest)),
+        _ => return Err(bad()),
+    };
+    let pair = match sizes.as_slice() {
+        [header, size] => (Some(*header), *size),
+        [size] => (None, *size),
+        _ => return Err(bad()),
+    };
+    let (header_len, size) = parse_sizes(pair, step, line, limits)?;
+    let head = Head { subject, reply, header_len, size };
+    with_payload(bytes, len, head, |_, message| {
+        Op::RouteMessage(RouteMessage { origin, account, message, queues })
+    })
+}
+
+/// The part of `line` from the first to the last of `words`, which are parts of it.
+fn span<'a>(line: &'a [u8], words: &[&'a [u8]]) -> &'a [u8] {
+    let (Some(first), Some(last)) = (words.first(), words.last()) else { return &line[..0] };
+    let base = line.as_ptr() as usize;
+    let start = first.as_ptr() as usize - base;
+    let end = last.as_ptr() as usize - base + last.len();
+    &line[start..end]
+}
+
+/// Takes the last words off a list.
+trait SplitOffLast<'a> {
+    fn split_off_last(&mut self, count: usize) -> Words<'a>;
+}
+
+impl<'a> SplitOffLast<'a> for Words<'a> {
+    fn split_off_last(&mut self, count: usize) -> Words<'a> {
+        let at = self.len() - count;
+        self.drain(at..).collect()
+    }
+}
