@@ -43,7 +43,6 @@ pub(super) struct Pass {
     /// Messages that were read, and the range in which no others exist.
     read: BTreeMap<Sequence, MessageRecord>,
     read_range: Option<(Sequence, Sequence)>,
-    is_queued: bool,
 }
 
 /// What a look-up during a pass gave.
@@ -69,7 +68,6 @@ impl Pass {
             fetching: None,
             read: BTreeMap::new(),
             read_range: None,
-            is_queued: false,
         }
     }
 
@@ -163,7 +161,6 @@ impl Engine {
         let Some(mut pass) = self.take_pass(key) else {
             return;
         };
-        pass.is_queued = false;
         if self.is_draining {
             return;
         }
@@ -188,7 +185,6 @@ impl Engine {
                 continue;
             }
             if !self.reads.has_budget() {
-                pass.is_queued = true;
                 self.reads.go_on_later(Work::Pass(key));
                 break;
             }

@@ -1,6 +1,7 @@
 //! where in its channel a new subscription begins, and what is said of one that does not
 //!
-//! Facts: spec protocol, 9.3 and section 23. A position is resolved once, when the subscription is created.
+//! Facts: spec protocol, 9.3 and section 23. A position is resolved once, when the subscription
+//! is created.
 
 use crate::base::id::{Sequence, Subject};
 use crate::base::time::{Now, WallTime};
