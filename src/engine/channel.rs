@@ -121,6 +121,8 @@ pub(super) struct Channels {
     folded: HashMap<Bytes, ChannelName>,
     /// Channels that the keeper was asked for, with what waits for them.
     wanted: BTreeMap<ChannelName, Vec<Waiting>>,
+    /// Publishes to channels that are being deleted: they make the channel anew.
+    parked: BTreeMap<usize, Vec<Waiting>>,
     /// Only the keeper's is right: channels in the whole process.
     pub(super) count: u64,
     last_incarnation: u64,
@@ -130,6 +132,17 @@ impl Channels {
     /// Where a channel is.
     pub(super) fn find(&self, name: &[u8]) -> Option<usize> {
         self.by_name.get(name).copied()
+    }
+
+    /// Where a channel is that takes messages.
+    pub(super) fn find_open(&self, name: &[u8]) -> Option<usize> {
+        self.find(name)
+            .filter(|index| matches!(self.slab[*index].life, Life::Creating | Life::Open))
+    }
+
+    /// Where a channel is that is being deleted.
+    pub(super) fn find_deleting(&self, name: &[u8]) -> Option<usize> {
+        self.find(name).filter(|index| self.slab[*index].life == Life::Deleting)
     }
 
     /// Whether requests for a channel have to wait for the keeper.
@@ -233,7 +246,33 @@ impl Engine {
                 Request::Subscribe(request) if !is_granted => {
                     self.refuse_subscribe(&request, reply.as_ref(), &Refusal::TooManyChannels);
                 }
-                other => self.on_request(other, reply, now),
+                Request::Subscribe(_)
+                | Request::Unsubscribe(_)
+                | Request::SubscriptionClose(_)
+                | Request::Connect(_)
+                | Request::Close(_)
+                | Request::Ping(_)
+                | Request::Undecodable { .. }
+                | Request::Ignored => self.on_request(request, reply, now),
+            }
+        }
+    }
+
+    /// Keeps a publish until the deletion of its channel is through.
+    pub(super) fn park(&mut self, index: usize, request: Request, reply: Option<Subject>) {
+        self.channels.parked.entry(index).or_default().push(Waiting { request, reply });
+    }
+
+    /// What waited for a deletion; to be taken before the channel's place is used again.
+    pub(super) fn take_parked(&mut self, index: usize) -> Vec<Waiting> {
+        self.channels.parked.remove(&index).unwrap_or_default()
+    }
+
+    /// Goes on with publishes that waited for a deletion.
+    pub(super) fn unpark(&mut self, waiting: Vec<Waiting>, now: Now) {
+        for Waiting { request, reply } in waiting {
+            if let Request::Publish { message, payload_size } = request {
+                self.publish_valid(message, payload_size, reply, true, now);
             }
         }
     }
@@ -359,9 +398,12 @@ impl Engine {
     pub(super) fn on_trimmed(&mut self, name: &ChannelName, state: ChannelState) {
         if let Some(index) = self.channels.find(name.as_bytes()) {
             let channel = &mut self.channels.slab[index];
-            // A report of a commit that is on its way may be newer than this.
-            if channel.state.last <= state.last && channel.state.first <= state.first {
-                channel.state = state;
+            // What is written and not reported yet is not ours to tell, and a report that came
+            // before this may be newer.
+            let last = channel.state.last;
+            if last <= state.last && channel.state.first <= state.first {
+                let first = state.first.min(last.next());
+                channel.state = ChannelState { first, last, ..state };
                 self.trim_recent(index);
             }
         }

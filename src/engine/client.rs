@@ -107,6 +107,11 @@ impl Clients {
         }
     }
 
+    /// Clients that can be found by their connection's ID.
+    pub(super) fn connection_count(&self) -> usize {
+        self.by_connection.len()
+    }
+
     fn know(&mut self, client: ClientId, connection: ConnectionId) {
         if !connection.is_empty() {
             self.by_connection.insert(connection.clone(), client.clone());

@@ -18,8 +18,11 @@ use crate::engine::Engine;
 use crate::engine::channel::{Channel, Life};
 use crate::engine::effect::{Effect, Level};
 use crate::engine::refusal::{Refusal, quoted};
-use crate::engine::subscription::{SubscriptionKey, Undo};
+use crate::engine::subscription::Starting;
 use crate::proto::spb;
+
+/// What a subscription's write counts for in the bound of a batch.
+const WRITE_BYTES: usize = 64;
 
 /// A publish that waits for its commit.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ pub(super) enum After {
     /// All that a leaving client left here is written: tell its home, which may be this engine.
     Forgotten { home: LoopIndex, client: ClientId },
     /// A subscription's record is written: answer, then deliver.
-    Start { key: SubscriptionKey, reply: Option<Subject>, undo: Undo },
+    Start(Starting),
     /// A subscription's end is written: answer with an empty response.
     Left { reply: Option<Subject> },
 }
@@ -165,6 +168,7 @@ impl Commits {
             // Lost ones cost a redelivery, which is allowed at any time.
             SubscriptionWrite::Sent(..) | SubscriptionWrite::Acked(..) => false,
         };
+        staged.bytes += WRITE_BYTES;
         staged.batch.channels[slot].subscriptions.push(write);
     }
 
@@ -305,7 +309,7 @@ impl Engine {
         if let Some((ticket, mut batch)) = self.commits.hand_out(&self.channels.slab) {
             // What a successor takes over must be all there is.
             batch.durable |= self.is_draining;
-            self.effects.push_back(Effect::Commit { ticket, batch });
+            self.effects.push_back(Effect::Commit { ticket, batch: Box::new(batch) });
         }
         if self.is_draining && self.commits.is_idle() && !self.is_drained {
             self.is_drained = true;
@@ -323,8 +327,12 @@ impl Engine {
         let clients_refused = report.clients_refused.map(Refusal::Store);
         let mut refused: Vec<(usize, Refusal)> = Vec::new();
         let mut written = Vec::new();
+        let mut parked = Vec::new();
         for (part, outcome) in done.parts.into_iter().zip(report.channels) {
             let (index, is_deleted) = (part.channel, part.lifecycle == Lifecycle::Delete);
+            if is_deleted {
+                parked.append(&mut self.take_parked(index));
+            }
             if let Some(text) = &outcome.refused {
                 refused.push((index, Refusal::Store(text.clone())));
                 self.on_part_refused(part, &outcome, now);
@@ -354,6 +362,7 @@ impl Engine {
             self.on_after(after, clients_refused.as_ref(), &refused, now);
         }
         self.remove_refused_channels(&refused, now);
+        self.unpark(parked, now);
         self.emit_credit();
         self.flush();
     }
@@ -412,7 +421,7 @@ impl Engine {
             self.commits.forget_channel(*index);
             let (starts, others): (Vec<After>, Vec<After>) =
                 waiting.into_iter().partition(|after| match after {
-                    After::Start { key, .. } => self.channel_of(*key) == Some(*index),
+                    After::Start(starting) => self.channel_of(starting.key) == Some(*index),
                     After::Serve
                     | After::Announce(_)
                     | After::Forgotten { .. }
@@ -464,14 +473,11 @@ impl Engine {
                 }
                 self.forgotten(home, client, now);
             }
-            After::Start { key, reply, undo } => {
-                let index = self.channel_of(key);
+            After::Start(starting) => {
+                let index = self.channel_of(starting.key);
                 match refused.iter().find(|(found, _)| Some(*found) == index) {
-                    None => self.start_subscription(key, reply.as_ref(), now),
-                    Some((_, refusal)) => {
-                        let refusal = refusal.clone();
-                        self.undo_subscription(key, reply.as_ref(), undo, &refusal, now);
-                    }
+                    None => self.start_subscription(&starting, now),
+                    Some((_, refusal)) => self.undo_subscription(&starting, refusal, now),
                 }
             }
             After::Left { reply } => self.respond(reply.as_ref(), Bytes::new()),

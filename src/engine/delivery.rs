@@ -84,7 +84,11 @@ impl Reads {
 
     /// Whether something goes on in the next turn.
     pub(super) fn is_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || (!self.starving.is_empty() && self.free_fetches() > 0)
+    }
+
+    fn free_fetches(&self) -> usize {
+        FETCHES_MAX.saturating_sub(self.purposes.len())
     }
 
     /// A reader is gone, or gives up what it read ahead.
@@ -164,7 +168,10 @@ impl Outgoing<'_> {
         let subject = subscription.inbox.clone();
         self.effects.push_back(Effect::Send { subject, reply: None, payload });
         let ack_wait = subscription.ack_wait();
-        if self.timers.deadline(&Timer::Redelivery(key)).is_none() {
+        // Whoever has pending messages has a timer, or a pass under way that sets one at its end.
+        if subscription.pending.is_empty()
+            && self.timers.deadline(&Timer::Redelivery(key)).is_none()
+        {
             self.timers.arm(Timer::Redelivery(key), self.now.at + ack_wait);
         }
         if let Some(due) = subscription.pending.get_mut(&record.sequence) {
@@ -383,9 +390,6 @@ impl Engine {
                 self.on_next_fetched(reader, ticket, until, result, now);
             }
         }
-        if let Some(work) = self.reads.starving.pop_front() {
-            self.reads.ready.push_back(work);
-        }
     }
 
     fn on_next_fetched(
@@ -458,6 +462,8 @@ impl Engine {
     /// Goes on with what did not fit in the last turn.
     pub(super) fn go_on(&mut self, now: Now) {
         self.reads.begin_turn();
+        let fed_count = self.reads.free_fetches().min(self.reads.starving.len());
+        self.reads.ready.extend(self.reads.starving.drain(..fed_count));
         for _ in 0..self.reads.ready.len() {
             let Some(work) = self.reads.ready.pop_front() else {
                 return;

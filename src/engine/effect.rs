@@ -39,8 +39,8 @@ pub enum Effect {
     Commit {
         /// Its number.
         ticket: Ticket,
-        /// What to write.
-        batch: Batch,
+        /// What to write; boxed, because most effects are sends and small.
+        batch: Box<Batch>,
     },
     /// Read messages; answered with `Fetched`.
     Fetch(FetchRequest),

@@ -184,6 +184,14 @@ impl Engine {
         self.commits.subscription(index, &mut self.channels.slab[index], write);
     }
 
+    /// Has a record written with the next batch of its channel, in place of what was refused.
+    pub(super) fn remember_record(&mut self, key: SubscriptionKey) {
+        if let Some(found) = self.subscriptions.by_key.get(&key) {
+            let write = SubscriptionWrite::Update(found.record());
+            self.channels.slab[found.channel].remember(vec![write]);
+        }
+    }
+
     /// Takes an online subscription out of everything that delivers to it.
     fn go_offline(&mut self, key: SubscriptionKey) {
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {

@@ -17,7 +17,10 @@ pub mod refusal;
 pub mod request;
 #[cfg(test)]
 mod script;
+#[cfg(test)]
+mod shelf;
 pub mod snapshot;
+mod start;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -94,6 +97,9 @@ pub struct Start {
 
 /// The token of the inbox on which clients answer the engine's own requests.
 const ANSWERS: u64 = 0;
+
+/// Channels up to which all of them are checked after each input, in debug builds.
+const CHECKED_CHANNELS_MAX: usize = 64;
 
 /// What an engine waits for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,6 +195,9 @@ impl Engine {
 
     /// Takes one input.
     pub fn handle(&mut self, input: Input, now: Now) {
+        if self.is_drained {
+            return;
+        }
         match input {
             Input::Request { request, reply } if !self.is_draining => {
                 self.on_request(request, reply, now);
@@ -197,10 +206,9 @@ impl Engine {
             Input::Inbox { token: ANSWERS, subject, payload: _ } => {
                 self.on_answer(&subject, true, now);
             }
-            Input::Inbox { token, subject: _, payload } if !self.is_drained => {
+            Input::Inbox { token, subject: _, payload } => {
                 self.on_ack(SubscriptionKey(token), payload, now);
             }
-            Input::Inbox { .. } => (),
             Input::NoResponders { reply } => self.on_answer(&reply, false, now),
             Input::Peer { from, message } => self.on_peer(from, message, now),
             Input::Committed { ticket, report } => self.on_committed(ticket, report, now),
@@ -218,6 +226,9 @@ impl Engine {
     /// Does what is due at `now`; what that stages is handed out at once, so that it does not
     /// depend on another turn.
     pub fn handle_timeout(&mut self, now: Now) {
+        if self.is_draining {
+            return self.end_turn();
+        }
         self.go_on(now);
         while let Some(timer) = self.timers.pop_due(now.at) {
             match timer {
@@ -238,8 +249,11 @@ impl Engine {
     /// When [`Engine::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.reads.is_ready() || self.commits.is_ready() {
+        if self.commits.is_ready() || (self.reads.is_ready() && !self.is_draining) {
             return Some(Instant(0));
+        }
+        if self.is_draining {
+            return None;
         }
         self.timers.next_deadline()
     }
@@ -280,10 +294,28 @@ impl Engine {
         reason: &str,
         reply: Option<Subject>,
     ) {
-        self.log(Level::Error, || match service {
+        let info = &self.info;
+        let from = |subject: &Bytes| String::from_utf8_lossy(subject).into_owned();
+        let line = match service {
+            Service::Connect => {
+                format!("[Client:?] Invalid conn request: ClientID=, Inbox=, err={reason}")
+            }
             Service::Publish => format!("Unable to unmarshal PubMsg: {reason}"),
-            other => format!("Received invalid {other:?} request: {reason}"),
-        });
+            Service::Subscribe => {
+                format!("Invalid Subscription request from {}: {reason}", from(&info.subscribe))
+            }
+            Service::Unsubscribe => {
+                format!("Invalid unsub request from {}", from(&info.unsubscribe))
+            }
+            Service::SubscriptionClose => {
+                format!("Invalid sub close request from {}", from(&info.sub_close))
+            }
+            Service::Close => {
+                format!("Received invalid close request, subject={}", from(&info.close))
+            }
+            Service::Ping => String::new(),
+        };
+        self.log(Level::Error, || line);
         let reply_to = reply.as_ref();
         match service {
             Service::Connect => self.refuse_connect(reply_to, &Refusal::InvalidConnect),
@@ -349,6 +381,41 @@ impl Engine {
         }
     }
 
-    /// What must hold between two inputs.
-    fn check_invariants(&self) {}
+    /// What must hold between two inputs. Only what the last input can have touched cheaply:
+    /// tests with many channels and clients run this after each.
+    fn check_invariants(&self) {
+        assert!(
+            self.subscriptions.by_ack_inbox.len() <= self.subscriptions.by_key.len(),
+            "an ack inbox belongs to a subscription"
+        );
+        assert!(self.clients.known.len() + 1 > self.clients.connection_count());
+        if self.channels.slab.len() > CHECKED_CHANNELS_MAX {
+            return;
+        }
+        for (index, channel) in &self.channels.slab {
+            let name = &channel.name;
+            assert!(channel.state.last <= channel.last, "{name}: committed beyond what was given");
+            let first = channel.state.first;
+            assert!(first <= channel.state.last.next(), "{name}: first beyond last");
+            let newest = channel.recent.back().map(|record| record.sequence);
+            assert!(newest.is_none_or(|newest| newest <= channel.state.last), "{name}: P1");
+            let mut active_count = channel.plain.len();
+            for key in channel.groups.values() {
+                let group = &self.subscriptions.groups[key];
+                assert_eq!(group.channel, index, "{name}: a group of another channel");
+                assert!(!group.members.is_empty() || group.shadow.is_some(), "{name}: no member");
+                active_count += group.members.len();
+            }
+            assert_eq!(channel.active_count, active_count, "{name}: active subscriptions");
+            for key in &channel.plain {
+                let found = &self.subscriptions.by_key[key];
+                assert!(found.cursor.last_sent <= channel.last, "{name}: position beyond the end");
+                let is_served = self.timers.deadline(&Timer::Redelivery(*key)).is_some()
+                    || found.pass.is_some()
+                    || found.pending.is_empty()
+                    || !found.is_online();
+                assert!(is_served || self.is_draining, "{name}: nobody redelivers (P5)");
+            }
+        }
+    }
 }

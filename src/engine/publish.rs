@@ -23,11 +23,13 @@ impl Engine {
     ) {
         self.traffic.in_messages += 1;
         self.traffic.in_bytes += payload_size as u64;
+        let open = self.channels.find_open(&message.subject);
         let is_valid = !message.guid.is_empty()
-            && (self.channels.find(&message.subject).is_some()
-                || subject::is_channel_name(&message.subject))
+            && (open.is_some() || subject::is_channel_name(&message.subject))
             && self.clients.is_valid(&message.client_id, &message.conn_id);
-        if is_valid {
+        if let (true, Some(index)) = (is_valid, open) {
+            self.stage_publish(index, message, payload_size, reply, now);
+        } else if is_valid {
             self.publish_valid(message, payload_size, reply, true, now);
         } else {
             self.log(Level::Error, || {
@@ -53,6 +55,11 @@ impl Engine {
         is_granted: bool,
         now: Now,
     ) {
+        if let Some(index) = self.channels.find_deleting(&message.subject) {
+            // Compat: the reference takes publishes one after the other with deletions, so they
+            // never meet one; pinned by limits::a_publish_during_a_deletion_makes_the_channel_anew.
+            return self.park(index, Request::Publish { message, payload_size }, reply);
+        }
         let name = ChannelName::from(message.subject.clone());
         let found = if is_granted {
             self.find_or_create(&name, now)
@@ -73,6 +80,24 @@ impl Engine {
                 return;
             }
         };
+        self.stage_publish(index, message, payload_size, reply, now);
+    }
+
+    /// Gives a message its place and stages it.
+    fn stage_publish(
+        &mut self,
+        index: usize,
+        message: pb::PubMsg,
+        payload_size: usize,
+        reply: Option<Subject>,
+        now: Now,
+    ) {
+        self.trace_publish(
+            "Received message from publisher",
+            &message.client_id,
+            index,
+            &message.guid,
+        );
         let channel = &mut self.channels.slab[index];
         channel.last = channel.last.next();
         channel.last_timestamp = channel.last_timestamp.max(now.wall);
@@ -93,6 +118,8 @@ impl Engine {
     /// The message of `publish` is durable.
     pub(super) fn ack_publish(&mut self, publish: StagedPublish) {
         self.credit_bytes += publish.payload_size;
+        let client = publish.client.as_bytes();
+        self.trace_publish("Acking Publisher", client, publish.channel, &publish.guid);
         if let Some(subject) = publish.reply {
             let payload = self.encoder.pub_ack(&publish.guid, b"").into();
             self.effects.push_back(Effect::Send { subject, reply: None, payload });
@@ -132,6 +159,15 @@ impl Engine {
                 refusal.text(),
             )
         });
+    }
+
+    fn trace_publish(&mut self, what: &str, client: &[u8], index: usize, guid: &[u8]) {
+        if self.settings.trace {
+            let (client, guid) = (String::from_utf8_lossy(client), String::from_utf8_lossy(guid));
+            let name = self.channels.slab[index].name.clone();
+            let line = format!("[Client:{client}] {what} subj={name} guid={guid}");
+            self.log(Level::Trace, || line);
+        }
     }
 
     /// Gives back the credit of publishes that were answered.

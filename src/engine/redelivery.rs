@@ -9,7 +9,9 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::base::id::{Sequence, SubscriptionId, Ticket};
-use crate::base::limits::{FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, REDELIVERY_SLACK};
+use crate::base::limits::{
+    FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, REDELIVERY_SLACK, TRANSFER_REDELIVERY_DELAY,
+};
 use crate::base::record::{FetchRequest, MessageRecord, SubscriptionWrite};
 use crate::base::time::{Instant, Now};
 use crate::engine::delivery::{Outgoing, Reader, Work};
@@ -41,7 +43,6 @@ pub(super) struct Pass {
     /// Messages that were read, and the range in which no others exist.
     read: BTreeMap<Sequence, MessageRecord>,
     read_range: Option<(Sequence, Sequence)>,
-    is_queued: bool,
 }
 
 /// What a look-up during a pass gave.
@@ -67,7 +68,6 @@ impl Pass {
             fetching: None,
             read: BTreeMap::new(),
             read_range: None,
-            is_queued: false,
         }
     }
 
@@ -126,18 +126,20 @@ impl Engine {
         if !found.is_online() || found.pending.is_empty() {
             return;
         }
-        if (found.is_failing && found.group.is_none()) || found.pass.is_some() {
+        if found.pass.is_some() {
+            // The pass under way does not know what was transferred meanwhile.
+            self.timers.arm(Timer::Redelivery(key), now.at + TRANSFER_REDELIVERY_DELAY);
+            return;
+        }
+        if found.is_failing && found.group.is_none() {
             let (client, id) = (found.client.clone(), found.id);
-            let is_failing = found.is_failing;
             self.timers.arm(Timer::Redelivery(key), now.at + found.ack_wait());
-            if is_failing {
-                self.log(Level::Debug, || {
-                    format!(
-                        "[Client:{client}] Skipping redelivery to subid={id} due to missed \
-                         client heartbeat"
-                    )
-                });
-            }
+            self.log(Level::Debug, || {
+                format!(
+                    "[Client:{client}] Skipping redelivery to subid={id} due to missed client \
+                     heartbeat"
+                )
+            });
             return;
         }
         self.begin_pass(key, PassKind::Timer, now);
@@ -159,7 +161,6 @@ impl Engine {
         let Some(mut pass) = self.take_pass(key) else {
             return;
         };
-        pass.is_queued = false;
         if self.is_draining {
             return;
         }
@@ -184,7 +185,6 @@ impl Engine {
                 continue;
             }
             if !self.reads.has_budget() {
-                pass.is_queued = true;
                 self.reads.go_on_later(Work::Pass(key));
                 break;
             }
@@ -359,6 +359,9 @@ impl Engine {
             // Compat: an overdue message waits for a whole ack wait (spec protocol, 11.2).
             Some(_) => Some(now.at + found.ack_wait()),
         };
+        // One that was armed meanwhile, for transferred messages, may be earlier.
+        let armed = self.timers.deadline(&Timer::Redelivery(key));
+        let at = at.map(|at| armed.map_or(at, |armed| at.min(armed)));
         let was_on_hold = std::mem::take(&mut found.is_on_hold);
         match at {
             None => {
@@ -418,6 +421,14 @@ impl Engine {
                 });
             }
             return;
+        }
+        if self.settings.trace {
+            let (client, id) = (&found.client, found.id);
+            let text = format!(
+                "[Client:{client}] Processing ack for subid={id}, subject={}, seq={sequence}",
+                self.channels.slab[index].name
+            );
+            self.effects.push_back(Effect::Log { level: Level::Trace, text });
         }
         if found.pending.remove(&sequence).is_some() {
             found.redeliveries.remove(&sequence);

@@ -1,4 +1,9 @@
 //! the steps of a test in the words of the domain: several engines, a store, clients, one clock
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a failed unwrap is a failed test"
+)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -6,164 +11,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::base::id::{ChannelName, ClientId, LoopIndex, Sequence, Subject, SubscriptionId};
+use crate::base::id::{ChannelName, LoopIndex, Subject};
 use crate::base::placement;
-use crate::base::record::{
-    Batch, ChannelBatch, ChannelOutcome, ChannelState, ClientWrite, CommitReport, FetchRequest,
-    Lifecycle, MessageRecord, RecoveredChannel, RecoveredSubscription, SubscriptionWrite,
-};
+use crate::base::random::Random;
 use crate::base::time::{Instant, Now, WallTime};
 use crate::engine::effect::{Effect, Interest, Service};
 use crate::engine::input::Input;
 use crate::engine::request::{self, Placement};
+use crate::engine::shelf::{Shelf, recovered};
 use crate::engine::{Engine, Settings, Start, recovery};
 use crate::proto::{pb, spb};
 
 /// When the wall clock of a script starts.
 const EPOCH: i64 = 1_700_000_000_000_000_000;
-
-#[derive(Clone, Default)]
-struct StoredChannel {
-    messages: BTreeMap<Sequence, MessageRecord>,
-    last: Sequence,
-    subscriptions: BTreeMap<u64, (spb::SubState, BTreeSet<Sequence>)>,
-    id_max: u64,
-}
-
-impl StoredChannel {
-    fn state(&self) -> ChannelState {
-        ChannelState {
-            first: self.messages.keys().next().copied().unwrap_or(if self.last.0 == 0 {
-                Sequence::ZERO
-            } else {
-                self.last.next()
-            }),
-            last: self.last,
-            message_count: self.messages.len() as u64,
-            byte_count: self.messages.values().map(|m| m.encoded.len() as u64).sum(),
-        }
-    }
-}
-
-/// The store of a script: shared by its engines, and what a restart starts from.
-#[derive(Default)]
-struct Shelf {
-    server: Option<spb::ServerInfo>,
-    clients: BTreeMap<Bytes, spb::ClientInfo>,
-    channels: BTreeMap<ChannelName, StoredChannel>,
-    messages_max: usize,
-    refusals: BTreeMap<ChannelName, String>,
-    clients_refused: Option<String>,
-}
-
-impl Shelf {
-    fn commit(&mut self, batch: &Batch) -> CommitReport {
-        if let Some(server) = &batch.server {
-            self.server = Some(server.clone());
-        }
-        let clients_refused = self.clients_refused.clone().filter(|_| !batch.clients.is_empty());
-        if clients_refused.is_none() {
-            for write in &batch.clients {
-                match write {
-                    ClientWrite::Add(info) => {
-                        self.clients.insert(info.id.clone(), info.clone());
-                    }
-                    ClientWrite::Delete(client) => {
-                        self.clients.remove(client.as_bytes());
-                    }
-                }
-            }
-        }
-        let channels = batch.channels.iter().map(|part| self.commit_part(part)).collect();
-        CommitReport { clients_refused, channels }
-    }
-
-    fn commit_part(&mut self, part: &ChannelBatch) -> ChannelOutcome {
-        let name = part.channel.clone();
-        let refused = self.refusals.get(&name).cloned();
-        if refused.is_some() {
-            let state = self.channels.get(&name).map(StoredChannel::state).unwrap_or_default();
-            return ChannelOutcome { channel: name, refused, state };
-        }
-        match part.lifecycle {
-            Lifecycle::Delete => {
-                assert!(part.messages.is_empty() && part.subscriptions.is_empty());
-                self.channels.remove(&name).expect("a channel that is deleted exists");
-                let state = ChannelState::default();
-                return ChannelOutcome { channel: name, refused: None, state };
-            }
-            Lifecycle::Create => {
-                let old = self.channels.insert(name.clone(), StoredChannel::default());
-                assert!(old.is_none(), "{name} is created twice");
-            }
-            Lifecycle::Keep => (),
-        }
-        let channel = self.channels.get_mut(&name).expect("a channel is created before it is used");
-        for record in &part.messages {
-            assert_eq!(record.sequence, channel.last.next(), "sequences are dense");
-            let newest = channel.messages.values().next_back();
-            assert!(newest.is_none_or(|old| old.timestamp <= record.timestamp), "P4");
-            channel.last = record.sequence;
-            channel.messages.insert(record.sequence, record.clone());
-            while self.messages_max > 0 && self.messages_max < channel.messages.len() {
-                channel.messages.pop_first();
-            }
-        }
-        for write in &part.subscriptions {
-            apply(channel, write);
-        }
-        ChannelOutcome { channel: name, refused: None, state: channel.state() }
-    }
-
-    fn fetch(&self, request: &FetchRequest) -> Vec<MessageRecord> {
-        let Some(channel) = self.channels.get(&request.channel) else {
-            return Vec::new();
-        };
-        let mut bytes = 0;
-        let mut found = Vec::new();
-        for record in channel.messages.range(request.from..).map(|(_, record)| record) {
-            if request.count_max <= found.len() || request.bytes_max <= bytes {
-                break;
-            }
-            bytes += record.encoded.len();
-            found.push(record.clone());
-        }
-        found
-    }
-
-    fn find_time(&self, channel: &ChannelName, at: WallTime) -> Sequence {
-        let channel = &self.channels[channel];
-        let found = channel.messages.values().find(|record| at <= record.timestamp);
-        found.map_or(channel.last.next(), |record| record.sequence)
-    }
-}
-
-fn apply(channel: &mut StoredChannel, write: &SubscriptionWrite) {
-    match write {
-        SubscriptionWrite::Create(state) => {
-            assert!(channel.id_max < state.id, "ids grow");
-            channel.id_max = state.id;
-            channel.subscriptions.insert(state.id, (state.clone(), BTreeSet::new()));
-        }
-        SubscriptionWrite::Update(state) => {
-            channel.subscriptions.entry(state.id).or_default().0 = state.clone();
-        }
-        SubscriptionWrite::Delete(id) => {
-            channel.subscriptions.remove(&id.0);
-        }
-        SubscriptionWrite::Sent(id, sequence) => {
-            if let Some((state, pending)) = channel.subscriptions.get_mut(&id.0) {
-                state.last_sent = state.last_sent.max(sequence.0);
-                pending.insert(*sequence);
-            }
-        }
-        SubscriptionWrite::Acked(id, sequence) => {
-            if let Some((_, pending)) = channel.subscriptions.get_mut(&id.0) {
-                pending.remove(sequence);
-            }
-        }
-    }
-}
 
 /// How a client answers what the server asks it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,8 +66,10 @@ pub(super) struct Script {
     shelf: Shelf,
     at: Duration,
     restarts: u64,
-    /// What travels between engines and from the store, in order.
+    /// What travels: to engine n from others under n, from its store under n + loops.
     mail: VecDeque<(usize, Input)>,
+    /// Shuffles what has no promised order; what goes one way stays in order.
+    random: Option<Random>,
     /// Commits that the test holds back.
     is_holding: bool,
     held: VecDeque<(usize, Input)>,
@@ -223,6 +85,8 @@ pub(super) struct Script {
     pub(super) fetch_count: usize,
     pub(super) drained_count: usize,
     pub(super) credit_bytes: usize,
+    /// Most deliveries that one engine asked for in one turn.
+    pub(super) deliveries_max: usize,
     reply_count: u64,
 }
 
@@ -256,6 +120,7 @@ impl Script {
             at: Duration::from_secs(1_000),
             restarts: 0,
             mail: VecDeque::new(),
+            random: None,
             is_holding: false,
             held: VecDeque::new(),
             listens: BTreeMap::new(),
@@ -268,6 +133,7 @@ impl Script {
             fetch_count: 0,
             drained_count: 0,
             credit_bytes: 0,
+            deliveries_max: 0,
             reply_count: 0,
         };
         script.restart();
@@ -332,7 +198,8 @@ impl Script {
                     is_quiet = false;
                 }
             }
-            if let Some((index, input)) = self.mail.pop_front() {
+            if let Some((way, input)) = self.next_mail() {
+                let index = way % self.engines.len();
                 self.engines[index].handle(input, now);
                 is_quiet = false;
             }
@@ -343,13 +210,33 @@ impl Script {
         panic!("the engines never come to rest");
     }
 
+    fn next_mail(&mut self) -> Option<(usize, Input)> {
+        let Some(random) = &mut self.random else {
+            return self.mail.pop_front();
+        };
+        if self.mail.is_empty() {
+            return None;
+        }
+        let picked = usize::try_from(random.below(self.mail.len() as u64)).unwrap();
+        let way = self.mail[picked].0;
+        let first = self.mail.iter().position(|(found, _)| *found == way)?;
+        self.mail.remove(first)
+    }
+
+    /// From now on what has no promised order is shuffled.
+    pub(super) fn shuffle(&mut self, seed: u64) {
+        self.random = Some(Random::new(seed));
+    }
+
     /// Carries out what an engine asks for; true if there was something.
     fn drain(&mut self, index: usize) -> bool {
         let mut is_busy = false;
+        let sent_count = self.sent.len();
         while let Some(effect) = self.engines[index].poll_effect() {
             is_busy = true;
             self.carry_out(index, effect);
         }
+        self.deliveries_max = self.deliveries_max.max(self.sent.len() - sent_count);
         is_busy
     }
 
@@ -372,21 +259,24 @@ impl Script {
             }
             Effect::Commit { ticket, batch } => {
                 let report = self.shelf.commit(&batch);
-                let input = Input::Committed { ticket, report };
+                let (way, input) =
+                    (index + self.engines.len(), Input::Committed { ticket, report });
                 if self.is_holding {
-                    self.held.push_back((index, input));
+                    self.held.push_back((way, input));
                 } else {
-                    self.mail.push_back((index, input));
+                    self.mail.push_back((way, input));
                 }
             }
             Effect::Fetch(request) => {
                 self.fetch_count += 1;
                 let result = Ok(self.shelf.fetch(&request));
-                self.mail.push_back((index, Input::Fetched { ticket: request.ticket, result }));
+                let (way, ticket) = (index + self.engines.len(), request.ticket);
+                self.mail.push_back((way, Input::Fetched { ticket, result }));
             }
             Effect::FindTime { ticket, channel, at } => {
                 let result = Ok(self.shelf.find_time(&channel, at));
-                self.mail.push_back((index, Input::FoundTime { ticket, result }));
+                let way = index + self.engines.len();
+                self.mail.push_back((way, Input::FoundTime { ticket, result }));
             }
             Effect::Tell { to, message } => {
                 let from = LoopIndex(u16::try_from(index).unwrap());
@@ -639,14 +529,14 @@ impl Script {
         assert_eq!(self.try_subscribe(client, channel, inbox, o), "");
     }
 
-    /// Unsubscribes or closes by the ack inbox of `inbox`. Gives the error.
-    pub(super) fn leave(
+    /// Hands a request in that leaves by the ack inbox of `inbox`, or by itself.
+    pub(super) fn hand_in_leave(
         &mut self,
         service: Service,
         client: &str,
         channel: &str,
         inbox: &str,
-    ) -> String {
+    ) -> Subject {
         let inbox = self
             .ack_inboxes
             .get(inbox)
@@ -658,7 +548,20 @@ impl Script {
             inbox,
             durable_name: Bytes::new(),
         };
-        match self.ask(service, request.encode_to_vec().into()) {
+        self.hand_in(service, request.encode_to_vec().into())
+    }
+
+    /// Unsubscribes or closes by the ack inbox of `inbox`. Gives the error.
+    pub(super) fn leave(
+        &mut self,
+        service: Service,
+        client: &str,
+        channel: &str,
+        inbox: &str,
+    ) -> String {
+        let reply = self.hand_in_leave(service, client, channel, inbox);
+        self.run();
+        match self.answer(&reply) {
             None => "?".to_owned(),
             Some(answer) => text(&pb::SubscriptionResponse::decode(answer).unwrap().error),
         }
@@ -759,21 +662,56 @@ impl Script {
         stored.subscriptions.insert(state.id, (state, BTreeSet::new()));
     }
 
-    pub(super) fn home_of(&self, client: &str) -> usize {
-        placement::of_client(&ClientId::from(client), self.settings.loops).index()
+    /// What a client knows of a subscription that it did not make in this run.
+    pub(super) fn set_ack_inbox(&mut self, inbox: &str, ack_inbox: &'static str) {
+        self.ack_inboxes.insert(inbox.to_owned(), Bytes::from_static(ack_inbox.as_bytes()));
     }
-}
 
-fn recovered(name: &ChannelName, stored: &StoredChannel) -> RecoveredChannel {
-    let subscriptions = stored.subscriptions.values().map(|(state, pending)| {
-        RecoveredSubscription { state: state.clone(), pending: pending.iter().copied().collect() }
-    });
-    RecoveredChannel {
-        channel: name.clone(),
-        state: stored.state(),
-        last_timestamp: stored.messages.values().next_back().map_or(WallTime(0), |m| m.timestamp),
-        subscriptions: subscriptions.collect(),
-        subscription_id_max: SubscriptionId(stored.id_max),
+    /// From now on `inbox` leaves by its delivery inbox.
+    pub(super) fn forget_ack_inbox(&mut self, inbox: &str) {
+        self.ack_inboxes.remove(inbox);
+    }
+
+    pub(super) fn ack_inbox(&self, inbox: &str) -> Bytes {
+        self.ack_inboxes[inbox].clone()
+    }
+
+    pub(super) fn loops(&self) -> usize {
+        self.engines.len()
+    }
+
+    /// Hands an ack in without waiting for what it leads to.
+    pub(super) fn hand_in_ack(&mut self, inbox: &str, channel: &str, sequence: u64) {
+        let subject = Subject::from(self.ack_inboxes[inbox].clone());
+        let ack = pb::Ack { subject: Bytes::from(channel.to_owned()), sequence };
+        if let Some(&(index, token)) = self.listens.get(&subject) {
+            let payload = Bytes::from(ack.encode_to_vec());
+            self.mail.push_back((index, Input::Inbox { token, subject, payload }));
+        }
+    }
+
+    /// The data of every message that the store holds in a channel, in order.
+    pub(super) fn contents(&self, channel: &str) -> Vec<String> {
+        let Some(stored) = self.shelf.channels.get(&ChannelName::from(channel)) else {
+            return Vec::new();
+        };
+        let decoded = stored.messages.values().map(|record| {
+            let message = pb::MsgProto::decode(record.encoded.clone()).unwrap();
+            assert_eq!(message.sequence, record.sequence.0);
+            assert_eq!(message.timestamp, record.timestamp.0);
+            text(&message.data)
+        });
+        decoded.collect()
+    }
+
+    /// Deliveries since the last look: inbox, sequence, redelivery count.
+    pub(super) fn deliveries(&mut self) -> Vec<(String, u64, u32)> {
+        let sent = std::mem::take(&mut self.sent);
+        let named = sent.into_iter().map(|(subject, message)| {
+            let inbox = subject.to_string().trim_start_matches("in.").to_owned();
+            (inbox, message.sequence, message.redelivery_count)
+        });
+        named.collect()
     }
 }
 

@@ -19,14 +19,15 @@ use crate::base::record::{MessageRecord, SubscriptionWrite};
 use crate::base::subject;
 use crate::base::time::{Instant, Now, WallTime};
 use crate::engine::Engine;
-use crate::engine::channel::{Channel, Found};
+use crate::engine::channel::Found;
 use crate::engine::commit::After;
 use crate::engine::delivery::Reader;
 use crate::engine::effect::{Effect, Interest, Level};
 use crate::engine::queue_group::{GroupKey, QueueGroup};
 use crate::engine::redelivery::{Pass, PassKind};
-use crate::engine::refusal::{Refusal, quoted};
+use crate::engine::refusal::Refusal;
 use crate::engine::request::Request;
+use crate::engine::start::{Start, start_of};
 use crate::proto::{pb, spb};
 
 /// Names a subscription within its engine; never used again. Also the token of its ack inbox.
@@ -50,6 +51,16 @@ pub(super) enum Undo {
     Remove,
     /// It is offline again: a durable, or the shadow of its group.
     Suspend,
+}
+
+/// A subscription whose record is being written. The ack inbox tells it from a later one that
+/// resumes the same record.
+#[derive(Debug)]
+pub(super) struct Starting {
+    pub(super) key: SubscriptionKey,
+    pub(super) ack_inbox: Subject,
+    pub(super) reply: Option<Subject>,
+    pub(super) undo: Undo,
 }
 
 /// A position in a channel, with what was read ahead of it.
@@ -147,14 +158,6 @@ impl Subscriptions {
         self.last_key += 1;
         self.last_key
     }
-}
-
-/// What a start position means.
-enum Start {
-    /// Deliver what comes after this.
-    After(Sequence, String),
-    /// The store has to look it up.
-    Find(WallTime),
 }
 
 /// `<client>-<channel>-<durable>`.
@@ -377,12 +380,12 @@ impl Engine {
             pass: None,
             start_text,
         };
-        let record = subscription.record();
+        let (record, ack_inbox) = (subscription.record(), subscription.ack_inbox.clone());
         let key = self.adopt(subscription);
         let channel = &mut self.channels.slab[index];
         channel.record_count += 1;
         self.commits.subscription(index, channel, SubscriptionWrite::Create(record));
-        self.do_after(After::Start { key, reply, undo: Undo::Remove }, now);
+        self.do_after(After::Start(Starting { key, ack_inbox, reply, undo: Undo::Remove }), now);
         Ok(())
     }
 
@@ -450,7 +453,7 @@ impl Engine {
         };
         found.client = ClientId::from(&request.client_id[..]);
         found.inbox = Subject::from(&request.inbox[..]);
-        found.ack_inbox = ack_inbox;
+        found.ack_inbox = ack_inbox.clone();
         found.in_flight_max = request.max_in_flight;
         found.ack_wait_secs = request.ack_wait_in_secs;
         found.life = SubscriptionLife::Starting;
@@ -466,22 +469,16 @@ impl Engine {
         self.go_online(key);
         let channel = &mut self.channels.slab[index];
         self.commits.subscription(index, channel, SubscriptionWrite::Update(record));
-        self.do_after(After::Start { key, reply, undo: Undo::Suspend }, now);
+        self.do_after(After::Start(Starting { key, ack_inbox, reply, undo: Undo::Suspend }), now);
     }
 
     /// The record is written: answer, then deliver (spec protocol, 9.2).
-    pub(super) fn start_subscription(
-        &mut self,
-        key: SubscriptionKey,
-        reply: Option<&Subject>,
-        now: Now,
-    ) {
-        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+    pub(super) fn start_subscription(&mut self, starting: &Starting, now: Now) {
+        let (key, reply) = (starting.key, starting.reply.as_ref());
+        let Some(found) = self.starting(starting) else {
+            // It ended, or was taken over, before it began.
             return self.respond_refusal(reply, &Refusal::UnknownClient);
         };
-        if found.life != SubscriptionLife::Starting {
-            return self.respond_refusal(reply, &Refusal::UnknownClient);
-        }
         found.life = SubscriptionLife::Online;
         let ack_inbox = found.ack_inbox.clone();
         let has_pending = !found.pending.is_empty();
@@ -548,18 +545,18 @@ impl Engine {
     }
 
     /// The store did not take the record of a new or resumed subscription.
-    pub(super) fn undo_subscription(
-        &mut self,
-        key: SubscriptionKey,
-        reply: Option<&Subject>,
-        undo: Undo,
-        refusal: &Refusal,
-        now: Now,
-    ) {
+    pub(super) fn undo_subscription(&mut self, starting: &Starting, refusal: &Refusal, now: Now) {
+        let Starting { key, ref reply, undo, .. } = *starting;
+        if self.starting(starting).is_none() {
+            return self.respond_refusal(reply.as_ref(), refusal);
+        }
         let index = self.channel_of(key);
         match undo {
             Undo::Remove => self.drop_subscription(key),
-            Undo::Suspend => self.suspend(key),
+            Undo::Suspend => {
+                self.suspend(key);
+                self.remember_record(key);
+            }
         }
         if let Some(index) = index {
             if undo == Undo::Remove {
@@ -570,29 +567,18 @@ impl Engine {
         }
         let text = refusal.text();
         self.log(Level::Error, || format!("Unable to add subscription: {text}"));
-        self.respond_refusal(reply, refusal);
+        self.respond_refusal(reply.as_ref(), refusal);
+    }
+
+    /// The subscription that waits for its record under this ack inbox.
+    fn starting(&mut self, starting: &Starting) -> Option<&mut Subscription> {
+        let found = self.subscriptions.by_key.get_mut(&starting.key)?;
+        let is_same = found.ack_inbox == starting.ack_inbox;
+        (is_same && found.life == SubscriptionLife::Starting).then_some(found)
     }
 
     pub(super) fn channel_of(&self, key: SubscriptionKey) -> Option<usize> {
         self.subscriptions.by_key.get(&key).map(|found| found.channel)
-    }
-
-    /// Answers a subscribe request with an error, and says so in the log.
-    pub(super) fn refuse_subscribe(
-        &mut self,
-        request: &pb::SubscriptionRequest,
-        reply: Option<&Subject>,
-        refusal: &Refusal,
-    ) {
-        let text = refusal.text();
-        self.log(Level::Error, || {
-            format!(
-                "[Client:{}] Subscription on {} refused: {text}",
-                String::from_utf8_lossy(&request.client_id),
-                quoted(&request.subject),
-            )
-        });
-        self.respond_refusal(reply, refusal);
     }
 
     /// A `SubscriptionResponse` with nothing but an error.
@@ -600,53 +586,5 @@ impl Engine {
         let response =
             pb::SubscriptionResponse { ack_inbox: Bytes::new(), error: refusal.text().into() };
         self.respond(reply, response.encode_to_vec().into());
-    }
-}
-
-/// What a start position means now (spec protocol, 9.3). What is staged counts as stored, so that
-/// a subscription starts exactly between two publishes.
-fn start_of(request: &pb::SubscriptionRequest, channel: &Channel, now: Now) -> Start {
-    let last = channel.last;
-    let first = if channel.state.first == Sequence::ZERO && last > Sequence::ZERO {
-        Sequence(1)
-    } else {
-        channel.state.first
-    };
-    let position = pb::StartPosition::try_from(request.start_position);
-    match position.unwrap_or(pb::StartPosition::NewOnly) {
-        pb::StartPosition::NewOnly => Start::After(last, format!("new-only, seq={}", last.next())),
-        pb::StartPosition::LastReceived => {
-            let after = last.prev();
-            Start::After(after, format!("last message, seq={}", after.next()))
-        }
-        pb::StartPosition::First => {
-            let after = first.prev();
-            Start::After(after, format!("from beginning, seq={}", after.next()))
-        }
-        pb::StartPosition::SequenceStart => {
-            let asked = Sequence(request.start_sequence);
-            let after = if asked < first {
-                first.prev()
-            } else if last < asked {
-                last
-            } else {
-                asked.prev()
-            };
-            let text = format!("from sequence, asked_seq={asked} actual_seq={}", after.next());
-            Start::After(after, text)
-        }
-        pb::StartPosition::TimeDeltaStart => {
-            let at = WallTime(now.wall.0.saturating_sub(request.start_time_delta));
-            let is_after_all = channel.last_timestamp < at;
-            if last == Sequence::ZERO || is_after_all || last < first {
-                let text = format!("from time time='{}' seq={}", at.0, last.next());
-                return Start::After(last, text);
-            }
-            if channel.state.last == Sequence::ZERO || channel.state.last < channel.state.first {
-                // Nothing is committed: what is staged was published just now.
-                return Start::After(channel.state.last, "from time".to_owned());
-            }
-            Start::Find(at)
-        }
     }
 }

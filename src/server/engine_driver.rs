@@ -249,7 +249,9 @@ impl EngineDriver {
                 let interest = self.interest(interest);
                 self.outcomes.push_back(Outcome::Unlisten { subject, interest });
             }
-            Effect::Commit { ticket, batch } => self.hand_over(Job::Commit { ticket, batch }),
+            Effect::Commit { ticket, batch } => {
+                self.hand_over(Job::Commit { ticket, batch: *batch });
+            }
             Effect::Fetch(request) => self.hand_over(Job::Fetch(request)),
             Effect::FindTime { ticket, channel, at } => {
                 self.hand_over(Job::FindTime { ticket, channel, at });

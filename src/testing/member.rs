@@ -241,7 +241,7 @@ impl Member {
             Effect::Unlisten { subject, .. } => {
                 self.interests.retain(|(other, owner, _)| *other != subject || *owner != home);
             }
-            Effect::Commit { ticket, batch } => jobs.push_back(Job::Write(ticket, batch)),
+            Effect::Commit { ticket, batch } => jobs.push_back(Job::Write(ticket, *batch)),
             Effect::Fetch(request) => jobs.push_back(Job::Fetch(request)),
             Effect::FindTime { ticket, channel, at } => {
                 jobs.push_back(Job::FindTime(ticket, channel, at));

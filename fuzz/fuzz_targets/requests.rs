@@ -1,0 +1,31 @@
+//! requests: whatever bytes come on a request subject, decoding and placing them never panics
+
+#![no_main]
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use stanby::engine::effect::Service;
+use stanby::engine::request::{Placement, decode, is_control_message};
+
+const SERVICES: [Service; 7] = [
+    Service::Connect,
+    Service::Publish,
+    Service::Subscribe,
+    Service::Unsubscribe,
+    Service::SubscriptionClose,
+    Service::Close,
+    Service::Ping,
+];
+
+fuzz_target!(|data: &[u8]| {
+    let payload = Bytes::copy_from_slice(data);
+    for service in SERVICES {
+        let request = decode(service, payload.clone());
+        for loops in [1, 2, 4] {
+            if let Placement::Loop(index) = request.placement(loops) {
+                assert!(index.0 < loops);
+            }
+        }
+    }
+    let _ = is_control_message(payload);
+});

@@ -1,0 +1,118 @@
+//! where in its channel a new subscription begins, and what is said of one that does not
+//!
+//! Facts: spec protocol, 9.3 and section 23. A position is resolved once, when the subscription
+//! is created.
+
+use crate::base::id::{Sequence, Subject};
+use crate::base::time::{Now, WallTime};
+use crate::engine::Engine;
+use crate::engine::channel::Channel;
+use crate::engine::effect::Level;
+use crate::engine::refusal::{Refusal, quoted};
+use crate::proto::pb;
+
+/// What a start position means.
+pub(super) enum Start {
+    /// Deliver what comes after this.
+    After(Sequence, String),
+    /// The store has to look it up.
+    Find(WallTime),
+}
+
+/// What a start position means now (spec protocol, 9.3). What is staged counts as stored, so that
+/// a subscription starts exactly between two publishes.
+pub(super) fn start_of(request: &pb::SubscriptionRequest, channel: &Channel, now: Now) -> Start {
+    let last = channel.last;
+    let first = if channel.state.first == Sequence::ZERO && last > Sequence::ZERO {
+        Sequence(1)
+    } else {
+        channel.state.first
+    };
+    let position = pb::StartPosition::try_from(request.start_position);
+    match position.unwrap_or(pb::StartPosition::NewOnly) {
+        pb::StartPosition::NewOnly => Start::After(last, format!("new-only, seq={}", last.next())),
+        pb::StartPosition::LastReceived => {
+            let after = last.prev();
+            Start::After(after, format!("last message, seq={}", after.next()))
+        }
+        pb::StartPosition::First => {
+            let after = first.prev();
+            Start::After(after, format!("from beginning, seq={}", after.next()))
+        }
+        pb::StartPosition::SequenceStart => {
+            let asked = Sequence(request.start_sequence);
+            let after = if asked < first {
+                first.prev()
+            } else if last < asked {
+                last
+            } else {
+                asked.prev()
+            };
+            let text = format!("from sequence, asked_seq={asked} actual_seq={}", after.next());
+            Start::After(after, text)
+        }
+        pb::StartPosition::TimeDeltaStart => {
+            let at = WallTime(now.wall.0.saturating_sub(request.start_time_delta));
+            let is_after_all = channel.last_timestamp < at;
+            if last == Sequence::ZERO || is_after_all || last < first {
+                let text = format!("from time time='{}' seq={}", at.0, last.next());
+                return Start::After(last, text);
+            }
+            if channel.state.last == Sequence::ZERO || channel.state.last < channel.state.first {
+                // Nothing is committed: what is staged was published just now.
+                return Start::After(channel.state.last, "from time".to_owned());
+            }
+            Start::Find(at)
+        }
+    }
+}
+
+impl Engine {
+    /// Answers a subscribe request with an error, and says so in the log.
+    pub(super) fn refuse_subscribe(
+        &mut self,
+        request: &pb::SubscriptionRequest,
+        reply: Option<&Subject>,
+        refusal: &Refusal,
+    ) {
+        let from = String::from_utf8_lossy(&self.info.subscribe).into_owned();
+        self.log(Level::Error, || refused_line(request, refusal, &from));
+        self.respond_refusal(reply, refusal);
+    }
+}
+
+fn refused_line(request: &pb::SubscriptionRequest, refusal: &Refusal, from: &str) -> String {
+    let client = String::from_utf8_lossy(&request.client_id);
+    let channel = String::from_utf8_lossy(&request.subject);
+    let about = if *refusal == Refusal::ClientIdMissing {
+        return format!("Missing ClientID in subscription request from {from}");
+    } else if *refusal == Refusal::InvalidAckWait {
+        format!(
+            "Invalid AckWait ({}) in subscription request from {from}",
+            request.ack_wait_in_secs
+        )
+    } else if *refusal == Refusal::InvalidInFlightMax {
+        format!(
+            "Invalid MaxInflight ({}) in subscription request from {from}",
+            request.max_in_flight
+        )
+    } else if *refusal == Refusal::InvalidStart {
+        let position = request.start_position;
+        format!("Invalid StartPosition ({position}) in subscription request from {from}")
+    } else if *refusal == Refusal::InvalidSubject {
+        format!("Invalid channel {} in subscription request from {from}", quoted(&request.subject))
+    } else if *refusal == Refusal::UnknownClient {
+        format!(
+            "Rejecting subscription on {}: connection not created yet",
+            quoted(&request.subject)
+        )
+    } else if *refusal == Refusal::ColonInDurable {
+        let durable = quoted(&request.durable_name);
+        format!("Invalid DurableName ({durable}) for queue subscriber from {channel}")
+    } else if *refusal == Refusal::DuplicateDurable {
+        "Duplicate durable subscription registration".to_owned()
+    } else {
+        return format!("Unable to add subscription for {channel}: {}", refusal.text());
+    };
+    format!("[Client:{client}] {about}")
+}
