@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Barrier};
@@ -470,6 +471,50 @@ fn a_replaced_and_locked_lock_file_costs_the_role() {
     assert!(why.contains("not by a stanby server"), "{why}");
     drop(foreign);
     assert_eq!(active.won().0.epoch(), Epoch(2));
+}
+
+/// Goal: after a clean release a Go server that came and went, which only its truncation of the lock
+/// file shows, is not taken for a clean predecessor.
+#[test]
+fn a_go_server_in_between_is_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut lease = open_file(root.path(), "one");
+    won(&mut lease);
+    lease.release(true).unwrap();
+    let lock = root.path().join(".rootdir.lck");
+    let time = || fs::metadata(&lock).unwrap().modified().unwrap();
+    let released_at = time();
+    // Times of files move in steps of some milliseconds.
+    while time() == released_at {
+        fs::File::create(&lock).unwrap();
+    }
+    assert_eq!(won(&mut lease).predecessor, Predecessor::Gone);
+}
+
+/// Goal: who was fenced though it held all locks does not trust them: it waits until its successor
+/// gives no signs of life, so that the role does not go to and fro.
+#[test]
+fn locks_that_proved_nothing_are_not_trusted() {
+    let root = tempfile::tempdir().unwrap();
+    let member = Local::start(settings(root.path(), "member", SOON));
+    member.won();
+    // The other's lock is not seen from here, as on a file system whose locks stay on one machine.
+    let (epoch, other) = (Epoch(2), owner("other"));
+    drop(epoch_files::claim_by_create(root.path(), epoch, &other).unwrap());
+    let file = fs::File::options().write(true).open(root.path().join(".stanby.epoch.2")).unwrap();
+    assert!(member.lost().contains("epoch 2 belongs to other"));
+    let until = world::instant() + SOON * 2;
+    let mut counter = 0;
+    while world::instant() < until {
+        counter += 1;
+        file.write_all_at(format!("{counter:020}").as_bytes(), 0).unwrap();
+        thread::yield_now();
+    }
+    let (_, why) = member.waiting();
+    assert!(why.contains("not trusted"), "{why}");
+    assert!(member.events.is_empty());
+    let (fence, predecessor) = member.won();
+    assert_eq!((fence.epoch(), predecessor), (Epoch(3), Predecessor::Replaced));
 }
 
 /// Goal: a holder of the lock that is none of ours is never replaced, and named as such.

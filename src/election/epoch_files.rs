@@ -9,7 +9,8 @@
 //! | 0      | 21   | counter of signs of life, decimal, `\n`                                |
 //! | 21     | 21   | since when, Unix nanoseconds, decimal, `\n`                            |
 //! | 42     | 2    | `h` while held, `r` when released with everything synced; `\n`         |
-//! | 44     | …    | the owner as one JSON object, `\n`                                     |
+//! | 44     | 21   | when the lock file was last opened by a Go server, as seen at release  |
+//! | 65     | …    | the owner as one JSON object, `\n`                                     |
 //!
 //! Old ones are removed in ascending order only, so that at every moment a superseded owner finds
 //! its own file gone or the one after it there: [`FileFence`] needs no listing of the folder.
@@ -36,7 +37,7 @@ const CLAIM_PREFIX: &str = ".stanby.claim.";
 
 const SINCE_AT: u64 = 21;
 const MARK_AT: u64 = 42;
-const OWNER_AT: usize = 44;
+const OWNER_AT: usize = 65;
 const HELD: u8 = b'h';
 const RELEASED: u8 = b'r';
 
@@ -136,16 +137,30 @@ fn decode_holder(epoch: Epoch, bytes: &[u8]) -> Option<Holder> {
         addresses: owner.addresses,
         control_path: owner.control_path,
         counter: number(0)?,
-        is_released: bytes.get(42) == Some(&RELEASED),
+        released_at: (bytes.get(42) == Some(&RELEASED)).then(|| number(44)).flatten(),
     })
 }
 
 fn encode_owner(owner: &Owner) -> Vec<u8> {
-    let mut bytes = format!("{:020}\n{:020}\n{}\n", 0, 0, char::from(HELD)).into_bytes();
+    let held = char::from(HELD);
+    let mut bytes = format!("{:020}\n{:020}\n{held}\n{:020}\n", 0, 0, 0).into_bytes();
     let json = serde_json::to_vec(owner).expect("strings and numbers are always JSON");
     bytes.extend_from_slice(&json);
     bytes.push(b'\n');
     bytes
+}
+
+/// What the file of `holder`'s epoch says now, if that is still the newest; `None` if it is not, or
+/// if that would take a listing to tell. As [`FileFence::check`], without a listing.
+///
+/// # Errors
+/// Those of opening and reading.
+pub fn reread_newest(root: &Path, holder: &Holder) -> io::Result<Option<Holder>> {
+    if epoch_path(root, holder.epoch.next()).try_exists()? {
+        return Ok(None);
+    }
+    let found = read_holder(root, holder.epoch)?;
+    Ok(found.filter(|found| found.server_id == holder.server_id))
 }
 
 /// A file made for a claim: complete, synced, and locked by us as long as it is open.
@@ -247,12 +262,15 @@ impl Owned {
         file.write_all_at(format!("{:020}", self.counter).as_bytes(), 0)
     }
 
-    /// Marks that everything was synced before the release.
+    /// Marks that everything was synced before the release. A Go server that comes afterwards
+    /// leaves no mark of its own but that it truncates the lock file, which sets its time:
+    /// `lock_time` is that time now, in Unix nanoseconds.
     ///
     /// # Errors
     /// Those of writing and syncing.
-    pub fn mark_released(&self) -> io::Result<()> {
-        self.file.write_all_at(&[RELEASED], MARK_AT)?;
+    pub fn mark_released(&self, lock_time: u64) -> io::Result<()> {
+        let mark = format!("{}\n{lock_time:020}", char::from(RELEASED));
+        self.file.write_all_at(mark.as_bytes(), MARK_AT)?;
         self.file.sync_data()
     }
 }
@@ -422,11 +440,11 @@ mod tests {
             addresses: vec!["nats://here:4222".to_owned()],
             control_path: Some("/run/stanby.sock".to_owned()),
             counter: 2,
-            is_released: false,
+            released_at: None,
         };
         assert_eq!(read_holder(root.path(), Epoch(3)).unwrap(), Some(expected.clone()));
-        owned.mark_released().unwrap();
-        expected.is_released = true;
+        owned.mark_released(99).unwrap();
+        expected.released_at = Some(99);
         assert_eq!(read_holder(root.path(), Epoch(3)).unwrap(), Some(expected));
         assert_eq!(read_holder(root.path(), Epoch(4)).unwrap(), None);
     }

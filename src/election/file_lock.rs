@@ -36,6 +36,8 @@ pub struct FileLease {
     lock: Option<File>,
     lock_waiter: Option<Waiter>,
     epoch_waiter: Option<(Epoch, Waiter)>,
+    /// The holder of the newest epoch, when it was last looked for.
+    newest: Option<Holder>,
     stillness: Stillness,
     distrusts_locks: bool,
     verdict: Verdict,
@@ -61,6 +63,7 @@ impl FileLease {
             lock: None,
             lock_waiter: None,
             epoch_waiter: None,
+            newest: None,
             stillness: Stillness::default(),
             distrusts_locks: false,
             verdict: Verdict::WaitForLock,
@@ -123,16 +126,11 @@ impl FileLease {
     /// What there is to see, and who holds the newest epoch.
     fn look(&mut self) -> io::Result<(Sight, Option<Holder>)> {
         let began_at = world::instant();
-        let listing = epoch_files::list(&self.root)?;
-        let newest = listing.epochs.last().copied();
-        let holder = match newest {
-            Some(epoch) => epoch_files::read_holder(&self.root, epoch)?,
-            None => None,
-        };
+        let (is_fresh, holder) = self.find_newest()?;
         let mut sight = Sight {
             has_lock: self.lock.is_some(),
             newest: None,
-            is_fresh: !listing.has_store,
+            is_fresh,
             still_for: Duration::ZERO,
             steal_after: self.steal_after,
             distrusts_locks: self.distrusts_locks,
@@ -141,7 +139,9 @@ impl FileLease {
         if let Some(holder) = &holder {
             let path = epoch_files::epoch_path(&self.root, holder.epoch);
             let is_held = epoch_files::is_locked(&path)?;
-            sight.newest = Some(NewestEpoch { is_held, is_released: holder.is_released });
+            let lock_time = self.lock.as_ref().map(lock_time).transpose()?;
+            let is_released = holder.released_at.is_some() && holder.released_at == lock_time;
+            sight.newest = Some(NewestEpoch { is_held, is_released });
             let sign = (holder.epoch, holder.counter);
             let read = (began_at, world::instant());
             sight.still_for = self.stillness.observe(sign, read, self.patience() / 2);
@@ -150,6 +150,23 @@ impl FileLease {
             sight.distrusts_locks = self.distrusts_locks;
         }
         Ok((sight, holder))
+    }
+
+    /// Whether nothing of a store is there yet, and the newest epoch's holder. With the lock in hand
+    /// every moment counts, and a folder of many channels is long: then what was seen before is
+    /// only looked at again.
+    fn find_newest(&mut self) -> io::Result<(bool, Option<Holder>)> {
+        if let (Some(_), Some(seen)) = (&self.lock, &self.newest) {
+            if let Some(holder) = epoch_files::reread_newest(&self.root, seen)? {
+                return Ok((false, Some(holder)));
+            }
+        }
+        let listing = epoch_files::list(&self.root)?;
+        self.newest = match listing.epochs.last() {
+            Some(epoch) => epoch_files::read_holder(&self.root, *epoch)?,
+            None => None,
+        };
+        Ok((!listing.has_store, self.newest.clone()))
     }
 
     fn claim(&mut self, newest: Option<Epoch>) -> Result<Option<Instant>, LeaseError> {
@@ -174,16 +191,27 @@ impl FileLease {
         let Some(owned) = owned else {
             return Ok(None);
         };
-        // The epoch may be an old one whose file was cleaned away since we looked.
         let checked_at = world::instant();
-        let listing = epoch_files::list(&self.root).map_err(failed)?;
-        if listing.epochs.last() != Some(&epoch) {
+        if !self.is_newest(epoch).map_err(failed)? {
             return Ok(None);
         }
         let fence = Arc::new(FileFence::new(&self.root, epoch, &self.owner.server_id));
         self.held = Some(Held { owned, fence, has_had_lock: self.lock.is_some() });
         self.epoch_waiter = None;
         Ok(Some(checked_at))
+    }
+
+    /// Whether the epoch that we have just claimed is the newest. It may be an old one whose file
+    /// was cleaned away since we looked; but then the one before it was cleaned away before.
+    fn is_newest(&self, epoch: Epoch) -> io::Result<bool> {
+        match &self.newest {
+            Some(before) => {
+                let is_last = !epoch_files::epoch_path(&self.root, epoch.next()).try_exists()?;
+                let found = epoch_files::read_holder(&self.root, before.epoch)?;
+                Ok(is_last && found.is_some_and(|found| found.server_id == before.server_id))
+            }
+            None => Ok(epoch_files::list(&self.root)?.epochs.last() == Some(&epoch)),
+        }
     }
 
     /// The lock file that we hold must still be the one at its path.
@@ -345,7 +373,10 @@ impl Lease for FileLease {
         let mut marked = Ok(());
         if let Some(held) = self.held.take() {
             if clean {
-                marked = held.owned.mark_released();
+                // Without the lock there is no telling who comes next: the mark would be believed
+                // by nobody.
+                let lock_time = self.lock.as_ref().map_or(Ok(0), lock_time);
+                marked = lock_time.and_then(|time| held.owned.mark_released(time));
             }
             // Its lock goes before the other one, so that whoever gets that finds this free.
             drop(held);
@@ -369,6 +400,13 @@ fn open_lock(path: &Path) -> Result<File, LeaseError> {
 fn is_same_file(file: &File, path: &Path) -> io::Result<bool> {
     let (open, named) = (file.metadata()?, fs::metadata(path)?);
     Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
+}
+
+/// When the lock file was last truncated, which Go servers do at each try; Unix nanoseconds.
+fn lock_time(lock: &File) -> io::Result<u64> {
+    let metadata = lock.metadata()?;
+    let nanos = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+    Ok(u64::try_from(nanos).unwrap_or(0))
 }
 
 fn has_no_links(error: &io::Error) -> bool {
