@@ -59,6 +59,21 @@ pub struct Owner {
     pub control_path: Option<String>,
 }
 
+impl Owner {
+    /// This process.
+    #[must_use]
+    pub fn this_process(
+        server_id: &str,
+        addresses: Vec<String>,
+        control_path: Option<String>,
+    ) -> Self {
+        // A machine without a name is still told by its process and addresses.
+        let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
+        let (server_id, pid) = (server_id.to_owned(), std::process::id());
+        Self { server_id, host, pid, addresses, control_path }
+    }
+}
+
 /// What lies under a root, as far as an election cares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
@@ -148,6 +163,18 @@ fn encode_owner(owner: &Owner) -> Vec<u8> {
     bytes.extend_from_slice(&json);
     bytes.push(b'\n');
     bytes
+}
+
+/// Who holds the newest epoch, and whether it lives; for the commands that ask about a group.
+///
+/// # Errors
+/// Those of listing, opening and reading.
+pub fn read_newest(root: &Path) -> io::Result<Option<(Holder, bool)>> {
+    let Some(epoch) = list(root)?.epochs.pop_last() else {
+        return Ok(None);
+    };
+    let is_held = is_locked(&epoch_path(root, epoch))?;
+    Ok(read_holder(root, epoch)?.map(|holder| (holder, is_held)))
 }
 
 /// What the file of `holder`'s epoch says now, if that is still the newest; `None` if it is not, or
@@ -445,7 +472,9 @@ mod tests {
         assert_eq!(read_holder(root.path(), Epoch(3)).unwrap(), Some(expected.clone()));
         owned.mark_released(99).unwrap();
         expected.released_at = Some(99);
-        assert_eq!(read_holder(root.path(), Epoch(3)).unwrap(), Some(expected));
+        assert_eq!(read_newest(root.path()).unwrap(), Some((expected.clone(), true)));
+        drop(owned);
+        assert_eq!(read_newest(root.path()).unwrap(), Some((expected, false)));
         assert_eq!(read_holder(root.path(), Epoch(4)).unwrap(), None);
     }
 

@@ -156,10 +156,10 @@ impl FileLease {
     /// every moment counts, and a folder of many channels is long: then what was seen before is
     /// only looked at again.
     fn find_newest(&mut self) -> io::Result<(bool, Option<Holder>)> {
-        if let (Some(_), Some(seen)) = (&self.lock, &self.newest) {
-            if let Some(holder) = epoch_files::reread_newest(&self.root, seen)? {
-                return Ok((false, Some(holder)));
-            }
+        if let (Some(_), Some(seen)) = (&self.lock, &self.newest)
+            && let Some(holder) = epoch_files::reread_newest(&self.root, seen)?
+        {
+            return Ok((false, Some(holder)));
         }
         let listing = epoch_files::list(&self.root)?;
         self.newest = match listing.epochs.last() {
@@ -300,17 +300,23 @@ impl Lease for FileLease {
         if self.epoch_waiter.as_ref().is_some_and(|(waited, _)| Some(*waited) != newest) {
             self.epoch_waiter = None;
         }
-        self.verdict = match judge(&sight) {
-            // The lock is not tried for while the epoch's owner is waited for.
-            Verdict::WaitForLock if self.epoch_waiter.is_some() => Verdict::WaitForEpoch,
-            verdict => verdict,
-        };
-        if let Verdict::Claim(predecessor) = self.verdict {
-            if let Some(checked_at) = self.claim(newest)? {
-                let held = self.held.as_ref().expect("claimed");
-                let fence = Arc::clone(&held.fence) as Arc<dyn Fence>;
-                return Ok(Attempt::Won(Grant { fence, predecessor, checked_at }));
-            }
+        let was_foreign = self.verdict == Verdict::WaitForForeigner;
+        self.verdict = judge(&sight);
+        // The lock is not tried for while the epoch's owner is waited for.
+        if self.verdict == Verdict::WaitForLock && self.epoch_waiter.is_some() {
+            self.verdict = Verdict::WaitForEpoch;
+        }
+        if let Verdict::Claim(predecessor) = self.verdict
+            && let Some(checked_at) = self.claim(newest)?
+        {
+            let held = self.held.as_ref().expect("claimed");
+            let fence = Arc::clone(&held.fence) as Arc<dyn Fence>;
+            return Ok(Attempt::Won(Grant { fence, predecessor, checked_at }));
+        }
+        if self.verdict == Verdict::WaitForForeigner && !was_foreign {
+            // One of ours may have the lock and be about to claim its epoch: look once more.
+            let why = format!("{} is held", self.lock_path().display());
+            return Ok(Attempt::Held { holder: None, why });
         }
         let why = self.why(holder.as_ref());
         let holder = holder.filter(|_| self.verdict != Verdict::WaitForForeigner);
@@ -423,12 +429,16 @@ fn not_locked(path: &Path, error: &io::Error) -> LeaseError {
 /// Sorts by what a person would have to do: nothing, or something.
 fn failure(action: &str, path: &Path, error: &io::Error) -> LeaseError {
     let text = format!("cannot {action} {}: {error}", path.display());
-    match error.kind() {
-        io::ErrorKind::PermissionDenied
-        | io::ErrorKind::Unsupported
-        | io::ErrorKind::NotADirectory
-        | io::ErrorKind::ReadOnlyFilesystem => LeaseError::Never(text),
-        _ => LeaseError::NotNow(text),
+    let needs_a_person = [
+        io::ErrorKind::PermissionDenied,
+        io::ErrorKind::Unsupported,
+        io::ErrorKind::NotADirectory,
+        io::ErrorKind::ReadOnlyFilesystem,
+    ];
+    if needs_a_person.contains(&error.kind()) {
+        LeaseError::Never(text)
+    } else {
+        LeaseError::NotNow(text)
     }
 }
 

@@ -427,7 +427,7 @@ mod tests {
     fn a_stop_ends_the_process_from_every_role() {
         let end = Effect::End { is_failure: false };
         let stop = asked(StepDownReason::Stop);
-        assert_eq!(play(std::slice::from_ref(&stop)).1, [end.clone()]);
+        assert_eq!(play(std::slice::from_ref(&stop)).1, std::slice::from_ref(&end));
         let handing_over = [won(), Input::Recovered, asked(StepDownReason::HandOver), stop];
         let drained = [&handing_over[..], &[Input::Drained { clean: true }]].concat();
         assert_eq!(play(&drained).1.last(), Some(&end));
