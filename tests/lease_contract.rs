@@ -346,7 +346,9 @@ fn a_member_in_a_process_of_its_own() {
     for line in std::io::stdin().lines().map_while(Result::ok) {
         fence = fences.try_iter().last().or(fence);
         match line.as_str() {
-            "release" => keeper.release(true, PATIENCE),
+            "release" => {
+                keeper.release(fence.as_ref().unwrap().epoch(), true, PATIENCE);
+            }
             "check" => match fence.as_ref().unwrap().check() {
                 Ok(()) => say("fence held"),
                 Err(error) => say(&format!("fence {error}")),
@@ -362,9 +364,18 @@ fn say(line: &str) {
     writeln!(out, "\nevent {line}").and_then(|()| out.flush()).unwrap();
 }
 
+#[track_caller]
+fn wait_until_locked(path: &Path) {
+    let deadline = world::instant() + PATIENCE;
+    while !epoch_files::is_locked(path).unwrap() {
+        assert!(world::instant() < deadline, "{} is not locked", path.display());
+        thread::yield_now();
+    }
+}
+
 const NEVER: Duration = Duration::ZERO;
-/// A short steal time; the signs of life come every 50 ms.
-const SOON: Duration = Duration::from_millis(600);
+/// A short steal time; the signs of life come twelve times as often.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Goal: a killed active is noticed at once, by the kernel, not by a time-out.
 #[test]
@@ -414,8 +425,10 @@ fn a_stopped_active_is_replaced_and_does_not_come_back() {
     old.tell("check");
     old.expect("fence epoch 1 was replaced");
     // The successor now takes the lock that the old one let go: a third member waits for it.
+    wait_until_locked(&root.path().join(".rootdir.lck"));
     let third = Remote::start(root.path(), "third", SOON);
-    third.expect("waiting for new");
+    let seen = third.expect("waiting for new");
+    assert!(seen.contains("holds"), "{seen}");
     fence.check().unwrap();
     assert!(new.events.try_iter().all(|event| !matches!(event, KeeperEvent::Lost { .. })));
     new.keeper.stop();
@@ -435,7 +448,7 @@ fn a_living_active_is_not_replaced() {
     let standby = Local::start(settings(root.path(), "standby", SOON));
     standby.waiting();
     let seen = || epoch_files::read_holder(root.path(), Epoch(1)).unwrap().unwrap().counter;
-    let until = seen() + 30;
+    let until = seen() + 20;
     let deadline = world::instant() + PATIENCE;
     while seen() < until {
         assert!(world::instant() < deadline, "no signs of life");
@@ -456,11 +469,7 @@ fn a_replaced_lock_file_is_locked_again() {
     for _ in 0..2 {
         fs::remove_file(&lock).unwrap();
         active.keeper.check_now();
-        let deadline = world::instant() + PATIENCE;
-        while !epoch_files::is_locked(&lock).unwrap() {
-            assert!(world::instant() < deadline, "the new lock file is not locked");
-            thread::yield_now();
-        }
+        wait_until_locked(&lock);
     }
     let standby = Local::start(settings(root.path(), "standby", NEVER));
     assert_eq!(standby.waiting().0.unwrap().server_id, "active");
@@ -483,6 +492,38 @@ fn a_replaced_and_locked_lock_file_costs_the_role() {
     active.waits_for_a_foreigner();
     drop(foreign);
     assert_eq!(active.won().0.epoch(), Epoch(2));
+}
+
+/// Goal: what cannot be confirmed is given up when the lease ends, and taken again when it can be.
+#[test]
+fn a_vanished_directory_costs_the_role_until_it_is_back() {
+    let parent = tempfile::tempdir().unwrap();
+    let (root, gone) = (parent.path().join("root"), parent.path().join("gone"));
+    fs::create_dir(&root).unwrap();
+    let member = Local::start(settings(&root, "member", SOON));
+    let (fence, _) = member.won();
+    fs::rename(&root, &gone).unwrap();
+    assert!(matches!(fence.check(), Err(FenceError::Unreadable(_))));
+    member.lost();
+    fs::rename(&gone, &root).unwrap();
+    let (fence, predecessor) = member.won();
+    assert_eq!((fence.epoch(), predecessor), (Epoch(2), Predecessor::Gone));
+}
+
+/// Goal: a late release of an epoch that was lost does not touch the one that was won since.
+#[test]
+fn a_late_release_is_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let member = Local::start(settings(root.path(), "member", NEVER));
+    let (first, _) = member.won();
+    member.keeper.release(first.epoch(), true, Duration::ZERO);
+    let (second, predecessor) = member.won();
+    assert_eq!((second.epoch(), predecessor), (Epoch(2), Predecessor::Clean));
+    member.keeper.release(first.epoch(), true, Duration::ZERO);
+    let other = Local::start(settings(root.path(), "other", NEVER));
+    assert_eq!(other.waiting().0.unwrap().epoch, Epoch(2));
+    assert!(member.clock.is_valid(world::instant()));
+    second.check().unwrap();
 }
 
 /// Goal: after a clean release a Go server that came and went, which only its truncation of the lock

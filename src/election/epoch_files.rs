@@ -134,7 +134,8 @@ pub fn read_holder(root: &Path, epoch: Epoch) -> io::Result<Option<Holder>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut bytes = Vec::new();
+    // Larger than what we write, so that one read takes it all.
+    let mut bytes = Vec::with_capacity(2_048);
     file.take(FILE_LEN_MAX).read_to_end(&mut bytes)?;
     let nameless = Holder { epoch, ..Holder::default() };
     Ok(Some(decode_holder(epoch, &bytes).unwrap_or(nameless)))
