@@ -47,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn for_every_lease(goal: impl Fn(&dyn Fn(&str) -> Box<dyn Lease>)) {
     for kind in KINDS {
         let folder = tempfile::tempdir().unwrap();
-        writeln!(std::io::stderr(), "the lease over a {}", kind.name).unwrap();
+        eprintln!("the lease over a {}", kind.name);
         goal(&|member| (kind.open)(folder.path(), member));
     }
 }
@@ -607,6 +607,26 @@ fn a_second_stand_alone_server_refuses() {
     fence.check().unwrap();
 }
 
+/// Goal: what dead standbys prepared goes while the active serves.
+#[test]
+fn prepared_epochs_do_not_pile_up() {
+    let root = tempfile::tempdir().unwrap();
+    let active = Local::start(settings(root.path(), "active", NEVER));
+    active.won();
+    let claims = || epoch_files::list(root.path()).unwrap().claims;
+    for number in 0..100 {
+        drop(epoch_files::Claim::prepare(root.path(), &owner(&format!("dead{number}"))).unwrap());
+    }
+    let living = epoch_files::Claim::prepare(root.path(), &owner("living")).unwrap();
+    let deadline = world::instant() + PATIENCE;
+    while claims() != [".stanby.claim.living"] {
+        assert!(world::instant() < deadline, "{:?}", claims());
+        active.keeper.check_now();
+        thread::yield_now();
+    }
+    living.discard();
+}
+
 /// Goal: many take-overs leave neither epochs nor claims behind, and no folder at all.
 #[test]
 fn take_overs_leave_one_epoch_file() {
@@ -614,6 +634,9 @@ fn take_overs_leave_one_epoch_file() {
     for epoch in 1..=5 {
         let member = Local::start(settings(root.path(), &format!("m{epoch}"), NEVER));
         assert_eq!(member.won().0.epoch(), Epoch(epoch));
+        let standby = Local::start(settings(root.path(), &format!("s{epoch}"), NEVER));
+        standby.waiting();
+        standby.keeper.stop();
         member.keeper.stop();
     }
     let names = || -> Vec<String> {

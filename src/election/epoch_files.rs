@@ -235,10 +235,16 @@ impl Claim {
         Ok(true)
     }
 
+    /// Leaves nothing behind.
+    pub fn discard(self) {
+        // If it stays, the next active removes it.
+        let _ = fs::remove_file(&self.path);
+    }
+
     /// The claimed epoch, after [`Claim::link`].
     #[must_use]
     pub fn into_owned(self, root: &Path, epoch: Epoch) -> Owned {
-        // The name has served; if it stays, the next claim or the next active removes it.
+        // The name has served; if it stays, this active removes it as soon as it has settled.
         let _ = fs::remove_file(&self.path);
         Owned { file: self.file, path: epoch_path(root, epoch), counter: 0 }
     }

@@ -25,6 +25,9 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Pause while something is waited for that no lock tells of.
 const POLL_PAUSE: Duration = Duration::from_millis(100);
 
+/// Prepared epochs, as standbys that died leave them, beyond which the active tidies up.
+const CLAIMS_MAX: usize = 16;
+
 /// The lease of a shared directory.
 pub struct FileLease {
     root: PathBuf,
@@ -370,6 +373,10 @@ impl Lease for FileLease {
             self.distrusts_locks = self.lock.is_some();
             return Err(LeaseError::Lost(format!("a later epoch than {ours} has begun")));
         }
+        if CLAIMS_MAX < listing.claims.len() {
+            let cleaned = epoch_files::clean(&self.root, ours);
+            cleaned.map_err(|error| failure("tidy the epochs of", &self.root, &error))?;
+        }
         let renewed = held.owned.renew();
         renewed.map_err(|error| failure("give a sign of life in", &self.root, &error))?;
         self.confirm_lock()
@@ -393,6 +400,14 @@ impl Lease for FileLease {
         self.stillness.reset();
         self.verdict = Verdict::WaitForLock;
         marked.map_err(|error| failure("mark the release in", &self.root, &error))
+    }
+}
+
+impl Drop for FileLease {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            claim.discard();
+        }
     }
 }
 
