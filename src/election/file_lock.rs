@@ -155,9 +155,9 @@ impl FileLease {
         Ok((sight, holder))
     }
 
-    /// Whether nothing of a store is there yet, and the newest epoch's holder. With the lock in hand
-    /// every moment counts, and a folder of many channels is long: then what was seen before is
-    /// only looked at again.
+    /// Whether nothing of a store is there yet, and the newest epoch's holder. With the lock in
+    /// hand every moment counts, and a folder of many channels is long: then what was seen before
+    /// is only looked at again.
     fn find_newest(&mut self) -> io::Result<(bool, Option<Holder>)> {
         if let (Some(_), Some(seen)) = (&self.lock, &self.newest)
             && let Some(holder) = epoch_files::reread_newest(&self.root, seen)?

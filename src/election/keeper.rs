@@ -105,7 +105,7 @@ pub fn lease_bound(steal_after: Duration) -> Duration {
     steal_after / 3
 }
 
-/// Starts the keeper of a shared directory.
+/// Starts the keeper of a shared directory. `report` is called from its thread and must not block.
 ///
 /// # Errors
 /// When the system gives no thread.
