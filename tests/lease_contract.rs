@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Barrier};
@@ -46,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn for_every_lease(goal: impl Fn(&dyn Fn(&str) -> Box<dyn Lease>)) {
     for kind in KINDS {
         let folder = tempfile::tempdir().unwrap();
-        println!("{}", kind.name);
+        eprintln!("the lease over a {}", kind.name);
         goal(&|member| (kind.open)(folder.path(), member));
     }
 }
@@ -229,6 +230,20 @@ impl Local {
     }
 }
 
+impl Local {
+    /// Waits until the keeper waits for somebody that is none of ours.
+    #[track_caller]
+    fn waits_for_a_foreigner(&self) {
+        loop {
+            let (holder, why) = self.waiting();
+            assert_eq!(holder, None);
+            if why.contains("not by a stanby server: a Go server is active") {
+                return;
+            }
+        }
+    }
+}
+
 /// A keeper in a process of its own.
 struct Remote {
     process: Child,
@@ -331,7 +346,9 @@ fn a_member_in_a_process_of_its_own() {
     for line in std::io::stdin().lines().map_while(Result::ok) {
         fence = fences.try_iter().last().or(fence);
         match line.as_str() {
-            "release" => keeper.release(true, PATIENCE),
+            "release" => {
+                keeper.release(fence.as_ref().unwrap().epoch(), true, PATIENCE);
+            }
             "check" => match fence.as_ref().unwrap().check() {
                 Ok(()) => say("fence held"),
                 Err(error) => say(&format!("fence {error}")),
@@ -347,9 +364,18 @@ fn say(line: &str) {
     writeln!(out, "\nevent {line}").and_then(|()| out.flush()).unwrap();
 }
 
+#[track_caller]
+fn wait_until_locked(path: &Path) {
+    let deadline = world::instant() + PATIENCE;
+    while !epoch_files::is_locked(path).unwrap() {
+        assert!(world::instant() < deadline, "{} is not locked", path.display());
+        thread::yield_now();
+    }
+}
+
 const NEVER: Duration = Duration::ZERO;
-/// A short steal time; the signs of life come every 50 ms.
-const SOON: Duration = Duration::from_millis(600);
+/// A short steal time; the signs of life come twelve times as often.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Goal: a killed active is noticed at once, by the kernel, not by a time-out.
 #[test]
@@ -399,8 +425,10 @@ fn a_stopped_active_is_replaced_and_does_not_come_back() {
     old.tell("check");
     old.expect("fence epoch 1 was replaced");
     // The successor now takes the lock that the old one let go: a third member waits for it.
+    wait_until_locked(&root.path().join(".rootdir.lck"));
     let third = Remote::start(root.path(), "third", SOON);
-    third.expect("waiting for new");
+    let seen = third.expect("waiting for new");
+    assert!(seen.contains("holds"), "{seen}");
     fence.check().unwrap();
     assert!(new.events.try_iter().all(|event| !matches!(event, KeeperEvent::Lost { .. })));
     new.keeper.stop();
@@ -420,7 +448,7 @@ fn a_living_active_is_not_replaced() {
     let standby = Local::start(settings(root.path(), "standby", SOON));
     standby.waiting();
     let seen = || epoch_files::read_holder(root.path(), Epoch(1)).unwrap().unwrap().counter;
-    let until = seen() + 30;
+    let until = seen() + 20;
     let deadline = world::instant() + PATIENCE;
     while seen() < until {
         assert!(world::instant() < deadline, "no signs of life");
@@ -441,11 +469,7 @@ fn a_replaced_lock_file_is_locked_again() {
     for _ in 0..2 {
         fs::remove_file(&lock).unwrap();
         active.keeper.check_now();
-        let deadline = world::instant() + PATIENCE;
-        while !epoch_files::is_locked(&lock).unwrap() {
-            assert!(world::instant() < deadline, "the new lock file is not locked");
-            thread::yield_now();
-        }
+        wait_until_locked(&lock);
     }
     let standby = Local::start(settings(root.path(), "standby", NEVER));
     assert_eq!(standby.waiting().0.unwrap().server_id, "active");
@@ -465,11 +489,85 @@ fn a_replaced_and_locked_lock_file_costs_the_role() {
     assert!(epoch_files::try_lock(&foreign).unwrap());
     fs::rename(root.path().join("new"), &lock).unwrap();
     assert!(active.lost().contains("was replaced, and the new one is locked"));
-    let (holder, why) = active.waiting();
-    assert_eq!(holder, None);
-    assert!(why.contains("not by a stanby server"), "{why}");
+    active.waits_for_a_foreigner();
     drop(foreign);
     assert_eq!(active.won().0.epoch(), Epoch(2));
+}
+
+/// Goal: what cannot be confirmed is given up when the lease ends, and taken again when it can be.
+#[test]
+fn a_vanished_directory_costs_the_role_until_it_is_back() {
+    let parent = tempfile::tempdir().unwrap();
+    let (root, gone) = (parent.path().join("root"), parent.path().join("gone"));
+    fs::create_dir(&root).unwrap();
+    let member = Local::start(settings(&root, "member", SOON));
+    let (fence, _) = member.won();
+    fs::rename(&root, &gone).unwrap();
+    assert!(matches!(fence.check(), Err(FenceError::Unreadable(_))));
+    member.lost();
+    fs::rename(&gone, &root).unwrap();
+    let (fence, predecessor) = member.won();
+    assert_eq!((fence.epoch(), predecessor), (Epoch(2), Predecessor::Gone));
+}
+
+/// Goal: a late release of an epoch that was lost does not touch the one that was won since.
+#[test]
+fn a_late_release_is_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let member = Local::start(settings(root.path(), "member", NEVER));
+    let (first, _) = member.won();
+    member.keeper.release(first.epoch(), true, Duration::ZERO);
+    let (second, predecessor) = member.won();
+    assert_eq!((second.epoch(), predecessor), (Epoch(2), Predecessor::Clean));
+    member.keeper.release(first.epoch(), true, Duration::ZERO);
+    let other = Local::start(settings(root.path(), "other", NEVER));
+    assert_eq!(other.waiting().0.unwrap().epoch, Epoch(2));
+    assert!(member.clock.is_valid(world::instant()));
+    second.check().unwrap();
+}
+
+/// Goal: after a clean release a Go server that came and went, which only its truncation of the
+/// lock file shows, is not taken for a clean predecessor.
+#[test]
+fn a_go_server_in_between_is_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut lease = open_file(root.path(), "one");
+    won(&mut lease);
+    lease.release(true).unwrap();
+    let lock = root.path().join(".rootdir.lck");
+    let time = || fs::metadata(&lock).unwrap().modified().unwrap();
+    let released_at = time();
+    // Times of files move in steps of some milliseconds.
+    while time() == released_at {
+        fs::File::create(&lock).unwrap();
+    }
+    assert_eq!(won(&mut lease).predecessor, Predecessor::Gone);
+}
+
+/// Goal: who was fenced though it held all locks does not trust them: it waits until its successor
+/// gives no signs of life, so that the role does not go to and fro.
+#[test]
+fn locks_that_proved_nothing_are_not_trusted() {
+    let root = tempfile::tempdir().unwrap();
+    let member = Local::start(settings(root.path(), "member", SOON));
+    member.won();
+    // The other's lock is not seen from here, as on a file system whose locks stay on one machine.
+    let (epoch, other) = (Epoch(2), owner("other"));
+    drop(epoch_files::claim_by_create(root.path(), epoch, &other).unwrap());
+    let file = fs::File::options().write(true).open(root.path().join(".stanby.epoch.2")).unwrap();
+    assert!(member.lost().contains("epoch 2 belongs to other"));
+    let until = world::instant() + SOON * 2;
+    let mut counter = 0;
+    while world::instant() < until {
+        counter += 1;
+        file.write_all_at(format!("{counter:020}").as_bytes(), 0).unwrap();
+        thread::yield_now();
+    }
+    let (_, why) = member.waiting();
+    assert!(why.contains("not trusted"), "{why}");
+    assert!(member.events.is_empty());
+    let (fence, predecessor) = member.won();
+    assert_eq!((fence.epoch(), predecessor), (Epoch(3), Predecessor::Replaced));
 }
 
 /// Goal: a holder of the lock that is none of ours is never replaced, and named as such.
@@ -479,12 +577,28 @@ fn a_foreign_holder_is_never_replaced() {
     let foreign = fs::File::create(root.path().join(".rootdir.lck")).unwrap();
     assert!(epoch_files::try_lock(&foreign).unwrap());
     let standby = Local::start(settings(root.path(), "standby", Duration::from_millis(20)));
-    let (holder, why) = standby.waiting();
-    assert_eq!(holder, None);
-    assert!(why.contains("a Go server is active"), "{why}");
+    standby.waits_for_a_foreigner();
     assert!(standby.events.recv_timeout(Duration::from_millis(300)).is_err());
     drop(foreign);
     assert_eq!(standby.won().1, Predecessor::Clean);
+}
+
+/// Goal: a program that only holds a `flock` on the lock file keeps us out too, and is named.
+#[test]
+fn a_flock_keeps_us_out() {
+    let root = tempfile::tempdir().unwrap();
+    let foreign = fs::File::create(root.path().join(".rootdir.lck")).unwrap();
+    foreign.lock().unwrap();
+    let standby = Local::start(settings(root.path(), "standby", NEVER));
+    match standby.events.recv_timeout(PATIENCE).unwrap() {
+        KeeperEvent::Trouble { text } => assert!(text.contains("holds a flock"), "{text}"),
+        KeeperEvent::Won { .. }
+        | KeeperEvent::Lost { .. }
+        | KeeperEvent::Waiting { .. }
+        | KeeperEvent::RefusedStandAlone { .. } => panic!("no trouble"),
+    }
+    drop(foreign);
+    standby.won();
 }
 
 /// Goal: a second stand-alone server refuses, names the holder, and harms nothing.
@@ -511,6 +625,27 @@ fn a_second_stand_alone_server_refuses() {
     fence.check().unwrap();
 }
 
+/// Goal: what dead standbys prepared goes while the active serves.
+#[test]
+fn prepared_epochs_do_not_pile_up() {
+    let root = tempfile::tempdir().unwrap();
+    let active = Local::start(settings(root.path(), "active", NEVER));
+    active.won();
+    let claims = || epoch_files::list(root.path()).unwrap().claims;
+    for number in 0..100 {
+        drop(epoch_files::Claim::prepare(root.path(), &owner(&format!("dead{number}"))).unwrap());
+    }
+    let living = epoch_files::Claim::prepare(root.path(), &owner("living")).unwrap();
+    let deadline = world::instant() + PATIENCE;
+    while claims().len() > 16 {
+        assert!(world::instant() < deadline, "{:?}", claims());
+        active.keeper.check_now();
+        thread::yield_now();
+    }
+    assert!(claims().contains(&".stanby.claim.living".to_owned()));
+    living.discard();
+}
+
 /// Goal: many take-overs leave neither epochs nor claims behind, and no folder at all.
 #[test]
 fn take_overs_leave_one_epoch_file() {
@@ -518,6 +653,9 @@ fn take_overs_leave_one_epoch_file() {
     for epoch in 1..=5 {
         let member = Local::start(settings(root.path(), &format!("m{epoch}"), NEVER));
         assert_eq!(member.won().0.epoch(), Epoch(epoch));
+        let standby = Local::start(settings(root.path(), &format!("s{epoch}"), NEVER));
+        standby.waiting();
+        standby.keeper.stop();
         member.keeper.stop();
     }
     let names = || -> Vec<String> {

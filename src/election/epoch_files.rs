@@ -9,7 +9,8 @@
 //! | 0      | 21   | counter of signs of life, decimal, `\n`                                |
 //! | 21     | 21   | since when, Unix nanoseconds, decimal, `\n`                            |
 //! | 42     | 2    | `h` while held, `r` when released with everything synced; `\n`         |
-//! | 44     | …    | the owner as one JSON object, `\n`                                     |
+//! | 44     | 21   | when the lock file was last opened by a Go server, as seen at release  |
+//! | 65     | …    | the owner as one JSON object, `\n`                                     |
 //!
 //! Old ones are removed in ascending order only, so that at every moment a superseded owner finds
 //! its own file gone or the one after it there: [`FileFence`] needs no listing of the folder.
@@ -36,7 +37,7 @@ const CLAIM_PREFIX: &str = ".stanby.claim.";
 
 const SINCE_AT: u64 = 21;
 const MARK_AT: u64 = 42;
-const OWNER_AT: usize = 44;
+const OWNER_AT: usize = 65;
 const HELD: u8 = b'h';
 const RELEASED: u8 = b'r';
 
@@ -56,6 +57,21 @@ pub struct Owner {
     pub addresses: Vec<String>,
     /// Its control socket.
     pub control_path: Option<String>,
+}
+
+impl Owner {
+    /// This process.
+    #[must_use]
+    pub fn this_process(
+        server_id: &str,
+        addresses: Vec<String>,
+        control_path: Option<String>,
+    ) -> Self {
+        // A machine without a name is still told by its process and addresses.
+        let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
+        let (server_id, pid) = (server_id.to_owned(), std::process::id());
+        Self { server_id, host, pid, addresses, control_path }
+    }
 }
 
 /// What lies under a root, as far as an election cares.
@@ -118,7 +134,8 @@ pub fn read_holder(root: &Path, epoch: Epoch) -> io::Result<Option<Holder>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut bytes = Vec::new();
+    // Larger than what we write, so that one read takes it all.
+    let mut bytes = Vec::with_capacity(2_048);
     file.take(FILE_LEN_MAX).read_to_end(&mut bytes)?;
     let nameless = Holder { epoch, ..Holder::default() };
     Ok(Some(decode_holder(epoch, &bytes).unwrap_or(nameless)))
@@ -136,16 +153,42 @@ fn decode_holder(epoch: Epoch, bytes: &[u8]) -> Option<Holder> {
         addresses: owner.addresses,
         control_path: owner.control_path,
         counter: number(0)?,
-        is_released: bytes.get(42) == Some(&RELEASED),
+        released_at: (bytes.get(42) == Some(&RELEASED)).then(|| number(44)).flatten(),
     })
 }
 
 fn encode_owner(owner: &Owner) -> Vec<u8> {
-    let mut bytes = format!("{:020}\n{:020}\n{}\n", 0, 0, char::from(HELD)).into_bytes();
+    let held = char::from(HELD);
+    let mut bytes = format!("{:020}\n{:020}\n{held}\n{:020}\n", 0, 0, 0).into_bytes();
     let json = serde_json::to_vec(owner).expect("strings and numbers are always JSON");
     bytes.extend_from_slice(&json);
     bytes.push(b'\n');
     bytes
+}
+
+/// Who holds the newest epoch, and whether it lives; for the commands that ask about a group.
+///
+/// # Errors
+/// Those of listing, opening and reading.
+pub fn read_newest(root: &Path) -> io::Result<Option<(Holder, bool)>> {
+    let Some(epoch) = list(root)?.epochs.pop_last() else {
+        return Ok(None);
+    };
+    let is_held = is_locked(&epoch_path(root, epoch))?;
+    Ok(read_holder(root, epoch)?.map(|holder| (holder, is_held)))
+}
+
+/// What the file of `holder`'s epoch says now, if that is still the newest; `None` if it is not, or
+/// if that would take a listing to tell. As [`FileFence::check`], without a listing.
+///
+/// # Errors
+/// Those of opening and reading.
+pub fn reread_newest(root: &Path, holder: &Holder) -> io::Result<Option<Holder>> {
+    if epoch_path(root, holder.epoch.next()).try_exists()? {
+        return Ok(None);
+    }
+    let found = read_holder(root, holder.epoch)?;
+    Ok(found.filter(|found| found.server_id == holder.server_id))
 }
 
 /// A file made for a claim: complete, synced, and locked by us as long as it is open.
@@ -192,10 +235,16 @@ impl Claim {
         Ok(true)
     }
 
+    /// Leaves nothing behind.
+    pub fn discard(self) {
+        // If it stays, the next active removes it.
+        let _ = fs::remove_file(&self.path);
+    }
+
     /// The claimed epoch, after [`Claim::link`].
     #[must_use]
     pub fn into_owned(self, root: &Path, epoch: Epoch) -> Owned {
-        // The name has served; if it stays, the next claim or the next active removes it.
+        // The name has served; if it stays, this active removes it as soon as it has settled.
         let _ = fs::remove_file(&self.path);
         Owned { file: self.file, path: epoch_path(root, epoch), counter: 0 }
     }
@@ -247,12 +296,15 @@ impl Owned {
         file.write_all_at(format!("{:020}", self.counter).as_bytes(), 0)
     }
 
-    /// Marks that everything was synced before the release.
+    /// Marks that everything was synced before the release. A Go server that comes afterwards
+    /// leaves no mark of its own but that it truncates the lock file, which sets its time:
+    /// `lock_time` is that time now, in Unix nanoseconds.
     ///
     /// # Errors
     /// Those of writing and syncing.
-    pub fn mark_released(&self) -> io::Result<()> {
-        self.file.write_all_at(&[RELEASED], MARK_AT)?;
+    pub fn mark_released(&self, lock_time: u64) -> io::Result<()> {
+        let mark = format!("{}\n{lock_time:020}", char::from(RELEASED));
+        self.file.write_all_at(mark.as_bytes(), MARK_AT)?;
         self.file.sync_data()
     }
 }
@@ -422,12 +474,14 @@ mod tests {
             addresses: vec!["nats://here:4222".to_owned()],
             control_path: Some("/run/stanby.sock".to_owned()),
             counter: 2,
-            is_released: false,
+            released_at: None,
         };
         assert_eq!(read_holder(root.path(), Epoch(3)).unwrap(), Some(expected.clone()));
-        owned.mark_released().unwrap();
-        expected.is_released = true;
-        assert_eq!(read_holder(root.path(), Epoch(3)).unwrap(), Some(expected));
+        owned.mark_released(99).unwrap();
+        expected.released_at = Some(99);
+        assert_eq!(read_newest(root.path()).unwrap(), Some((expected.clone(), true)));
+        drop(owned);
+        assert_eq!(read_newest(root.path()).unwrap(), Some((expected, false)));
         assert_eq!(read_holder(root.path(), Epoch(4)).unwrap(), None);
     }
 

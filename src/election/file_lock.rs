@@ -25,6 +25,9 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Pause while something is waited for that no lock tells of.
 const POLL_PAUSE: Duration = Duration::from_millis(100);
 
+/// Prepared epochs, as standbys that died leave them, beyond which the active tidies up.
+const CLAIMS_MAX: usize = 16;
+
 /// The lease of a shared directory.
 pub struct FileLease {
     root: PathBuf,
@@ -36,6 +39,8 @@ pub struct FileLease {
     lock: Option<File>,
     lock_waiter: Option<Waiter>,
     epoch_waiter: Option<(Epoch, Waiter)>,
+    /// The holder of the newest epoch, when it was last looked for.
+    newest: Option<Holder>,
     stillness: Stillness,
     distrusts_locks: bool,
     verdict: Verdict,
@@ -61,6 +66,7 @@ impl FileLease {
             lock: None,
             lock_waiter: None,
             epoch_waiter: None,
+            newest: None,
             stillness: Stillness::default(),
             distrusts_locks: false,
             verdict: Verdict::WaitForLock,
@@ -123,16 +129,11 @@ impl FileLease {
     /// What there is to see, and who holds the newest epoch.
     fn look(&mut self) -> io::Result<(Sight, Option<Holder>)> {
         let began_at = world::instant();
-        let listing = epoch_files::list(&self.root)?;
-        let newest = listing.epochs.last().copied();
-        let holder = match newest {
-            Some(epoch) => epoch_files::read_holder(&self.root, epoch)?,
-            None => None,
-        };
+        let (is_fresh, holder) = self.find_newest()?;
         let mut sight = Sight {
             has_lock: self.lock.is_some(),
             newest: None,
-            is_fresh: !listing.has_store,
+            is_fresh,
             still_for: Duration::ZERO,
             steal_after: self.steal_after,
             distrusts_locks: self.distrusts_locks,
@@ -141,7 +142,9 @@ impl FileLease {
         if let Some(holder) = &holder {
             let path = epoch_files::epoch_path(&self.root, holder.epoch);
             let is_held = epoch_files::is_locked(&path)?;
-            sight.newest = Some(NewestEpoch { is_held, is_released: holder.is_released });
+            let lock_time = self.lock.as_ref().map(lock_time).transpose()?;
+            let is_released = holder.released_at.is_some() && holder.released_at == lock_time;
+            sight.newest = Some(NewestEpoch { is_held, is_released });
             let sign = (holder.epoch, holder.counter);
             let read = (began_at, world::instant());
             sight.still_for = self.stillness.observe(sign, read, self.patience() / 2);
@@ -150,6 +153,23 @@ impl FileLease {
             sight.distrusts_locks = self.distrusts_locks;
         }
         Ok((sight, holder))
+    }
+
+    /// Whether nothing of a store is there yet, and the newest epoch's holder. With the lock in
+    /// hand every moment counts, and a folder of many channels is long: then what was seen before
+    /// is only looked at again.
+    fn find_newest(&mut self) -> io::Result<(bool, Option<Holder>)> {
+        if let (Some(_), Some(seen)) = (&self.lock, &self.newest)
+            && let Some(holder) = epoch_files::reread_newest(&self.root, seen)?
+        {
+            return Ok((false, Some(holder)));
+        }
+        let listing = epoch_files::list(&self.root)?;
+        self.newest = match listing.epochs.last() {
+            Some(epoch) => epoch_files::read_holder(&self.root, *epoch)?,
+            None => None,
+        };
+        Ok((!listing.has_store, self.newest.clone()))
     }
 
     fn claim(&mut self, newest: Option<Epoch>) -> Result<Option<Instant>, LeaseError> {
@@ -174,16 +194,27 @@ impl FileLease {
         let Some(owned) = owned else {
             return Ok(None);
         };
-        // The epoch may be an old one whose file was cleaned away since we looked.
         let checked_at = world::instant();
-        let listing = epoch_files::list(&self.root).map_err(failed)?;
-        if listing.epochs.last() != Some(&epoch) {
+        if !self.is_newest(epoch).map_err(failed)? {
             return Ok(None);
         }
         let fence = Arc::new(FileFence::new(&self.root, epoch, &self.owner.server_id));
         self.held = Some(Held { owned, fence, has_had_lock: self.lock.is_some() });
         self.epoch_waiter = None;
         Ok(Some(checked_at))
+    }
+
+    /// Whether the epoch that we have just claimed is the newest. It may be an old one whose file
+    /// was cleaned away since we looked; but then the one before it was cleaned away before.
+    fn is_newest(&self, epoch: Epoch) -> io::Result<bool> {
+        match &self.newest {
+            Some(before) => {
+                let is_last = !epoch_files::epoch_path(&self.root, epoch.next()).try_exists()?;
+                let found = epoch_files::read_holder(&self.root, before.epoch)?;
+                Ok(is_last && found.is_some_and(|found| found.server_id == before.server_id))
+            }
+            None => Ok(epoch_files::list(&self.root)?.epochs.last() == Some(&epoch)),
+        }
     }
 
     /// The lock file that we hold must still be the one at its path.
@@ -272,17 +303,23 @@ impl Lease for FileLease {
         if self.epoch_waiter.as_ref().is_some_and(|(waited, _)| Some(*waited) != newest) {
             self.epoch_waiter = None;
         }
-        self.verdict = match judge(&sight) {
-            // The lock is not tried for while the epoch's owner is waited for.
-            Verdict::WaitForLock if self.epoch_waiter.is_some() => Verdict::WaitForEpoch,
-            verdict => verdict,
-        };
-        if let Verdict::Claim(predecessor) = self.verdict {
-            if let Some(checked_at) = self.claim(newest)? {
-                let held = self.held.as_ref().expect("claimed");
-                let fence = Arc::clone(&held.fence) as Arc<dyn Fence>;
-                return Ok(Attempt::Won(Grant { fence, predecessor, checked_at }));
-            }
+        let was_foreign = self.verdict == Verdict::WaitForForeigner;
+        self.verdict = judge(&sight);
+        // The lock is not tried for while the epoch's owner is waited for.
+        if self.verdict == Verdict::WaitForLock && self.epoch_waiter.is_some() {
+            self.verdict = Verdict::WaitForEpoch;
+        }
+        if let Verdict::Claim(predecessor) = self.verdict
+            && let Some(checked_at) = self.claim(newest)?
+        {
+            let held = self.held.as_ref().expect("claimed");
+            let fence = Arc::clone(&held.fence) as Arc<dyn Fence>;
+            return Ok(Attempt::Won(Grant { fence, predecessor, checked_at }));
+        }
+        if self.verdict == Verdict::WaitForForeigner && !was_foreign {
+            // One of ours may have the lock and be about to claim its epoch: look once more.
+            let why = format!("{} is held", self.lock_path().display());
+            return Ok(Attempt::Held { holder: None, why });
         }
         let why = self.why(holder.as_ref());
         let holder = holder.filter(|_| self.verdict != Verdict::WaitForForeigner);
@@ -336,6 +373,10 @@ impl Lease for FileLease {
             self.distrusts_locks = self.lock.is_some();
             return Err(LeaseError::Lost(format!("a later epoch than {ours} has begun")));
         }
+        if CLAIMS_MAX < listing.claims.len() {
+            let cleaned = epoch_files::clean(&self.root, ours);
+            cleaned.map_err(|error| failure("tidy the epochs of", &self.root, &error))?;
+        }
         let renewed = held.owned.renew();
         renewed.map_err(|error| failure("give a sign of life in", &self.root, &error))?;
         self.confirm_lock()
@@ -345,7 +386,10 @@ impl Lease for FileLease {
         let mut marked = Ok(());
         if let Some(held) = self.held.take() {
             if clean {
-                marked = held.owned.mark_released();
+                // Without the lock there is no telling who comes next: the mark would be believed
+                // by nobody.
+                let lock_time = self.lock.as_ref().map_or(Ok(0), lock_time);
+                marked = lock_time.and_then(|time| held.owned.mark_released(time));
             }
             // Its lock goes before the other one, so that whoever gets that finds this free.
             drop(held);
@@ -359,6 +403,14 @@ impl Lease for FileLease {
     }
 }
 
+impl Drop for FileLease {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            claim.discard();
+        }
+    }
+}
+
 fn open_lock(path: &Path) -> Result<File, LeaseError> {
     // Not truncated, never written to: a Go server truncates it whenever it likes.
     let mut options = OpenOptions::new();
@@ -369,6 +421,13 @@ fn open_lock(path: &Path) -> Result<File, LeaseError> {
 fn is_same_file(file: &File, path: &Path) -> io::Result<bool> {
     let (open, named) = (file.metadata()?, fs::metadata(path)?);
     Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
+}
+
+/// When the lock file was last truncated, which Go servers do at each try; Unix nanoseconds.
+fn lock_time(lock: &File) -> io::Result<u64> {
+    let metadata = lock.metadata()?;
+    let nanos = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+    Ok(u64::try_from(nanos).unwrap_or(0))
 }
 
 fn has_no_links(error: &io::Error) -> bool {
@@ -385,12 +444,16 @@ fn not_locked(path: &Path, error: &io::Error) -> LeaseError {
 /// Sorts by what a person would have to do: nothing, or something.
 fn failure(action: &str, path: &Path, error: &io::Error) -> LeaseError {
     let text = format!("cannot {action} {}: {error}", path.display());
-    match error.kind() {
-        io::ErrorKind::PermissionDenied
-        | io::ErrorKind::Unsupported
-        | io::ErrorKind::NotADirectory
-        | io::ErrorKind::ReadOnlyFilesystem => LeaseError::Never(text),
-        _ => LeaseError::NotNow(text),
+    let needs_a_person = [
+        io::ErrorKind::PermissionDenied,
+        io::ErrorKind::Unsupported,
+        io::ErrorKind::NotADirectory,
+        io::ErrorKind::ReadOnlyFilesystem,
+    ];
+    if needs_a_person.contains(&error.kind()) {
+        LeaseError::Never(text)
+    } else {
+        LeaseError::NotNow(text)
     }
 }
 

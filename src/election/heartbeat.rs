@@ -123,6 +123,17 @@ mod tests {
         assert_eq!(bytes[28..], time);
     }
 
+    /// Sent by a Go server in a zone without offset.
+    const RECORDED: &[u8] = b"\x08\x03\x12\x1690UDrJ4L41oMGSVGABuuAZ\x1a\x0f\
+        \x01\x00\x00\x00\x0e\xe2\x96\x53\xdb\x2d\x40\x15\x3b\x00\x00";
+
+    #[test]
+    fn a_recorded_heartbeat_is_understood() {
+        let heartbeat = decode_heartbeat(RECORDED).expect("a heartbeat");
+        assert_eq!(heartbeat.server_id, "90UDrJ4L41oMGSVGABuuAZ");
+        assert_eq!(heartbeat.active_since, WallTime(1_795_448_027_759_174_459));
+    }
+
     #[test]
     fn heartbeats_decode_to_what_was_encoded() {
         for nanos in [0, 1, -1, 1_700_000_000_999_999_999, -5_000_000_001] {

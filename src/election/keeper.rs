@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::base::epoch::{Fence, LeaseClock, Predecessor};
+use crate::base::epoch::{Epoch, Fence, LeaseClock, Predecessor};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::base::world;
@@ -88,7 +88,7 @@ pub enum KeeperEvent {
 enum Command {
     Wake,
     CheckNow,
-    Release { clean: bool, retry_after: Duration },
+    Release { epoch: Epoch, clean: bool, retry_after: Duration },
     Stop,
 }
 
@@ -105,7 +105,7 @@ pub fn lease_bound(steal_after: Duration) -> Duration {
     steal_after / 3
 }
 
-/// Starts the keeper of a shared directory.
+/// Starts the keeper of a shared directory. `report` is called from its thread and must not block.
 ///
 /// # Errors
 /// When the system gives no thread.
@@ -173,10 +173,11 @@ impl Keeper {
         self.tell(Command::CheckNow);
     }
 
-    /// Gives the lease back, and does not try for it again before `retry_after`. `clean`: the
-    /// store was closed and everything in it is synced. Not answered by a `Lost`.
-    pub fn release(&self, clean: bool, retry_after: Duration) {
-        self.tell(Command::Release { clean, retry_after });
+    /// Gives the lease of `epoch` back, and does not try for it again before `retry_after`.
+    /// `clean`: the store was closed and everything in it is synced. Not answered by a `Lost`. If
+    /// that epoch was lost meanwhile, a later one that was won since is not touched.
+    pub fn release(&self, epoch: Epoch, clean: bool, retry_after: Duration) {
+        self.tell(Command::Release { epoch, clean, retry_after });
     }
 
     /// Ends the thread, and waits for that; a lease that is still held goes without a clean mark.
@@ -211,6 +212,7 @@ enum State {
         not_before: Instant,
     },
     Holding {
+        epoch: Epoch,
         next_confirm_at: Instant,
         confirmed_at: Instant,
     },
@@ -244,7 +246,9 @@ impl Task {
             };
             match command {
                 Some(Command::Stop) => return self.stop(),
-                Some(Command::Release { clean, retry_after }) => self.release(clean, retry_after),
+                Some(Command::Release { epoch, clean, retry_after }) => {
+                    self.release(epoch, clean, retry_after);
+                }
                 Some(Command::Wake | Command::CheckNow) | None => {
                     if self.turn().is_none() {
                         return self.stop();
@@ -260,7 +264,10 @@ impl Task {
         let _ = self.lease.release(false);
     }
 
-    fn release(&mut self, clean: bool, retry_after: Duration) {
+    fn release(&mut self, released: Epoch, clean: bool, retry_after: Duration) {
+        if matches!(self.state, State::Holding { epoch, .. } if epoch != released) {
+            return;
+        }
         self.clock.revoke();
         if let Err(error) = self.lease.release(clean) {
             self.trouble(&error);
@@ -274,8 +281,8 @@ impl Task {
         match self.state {
             State::Standby { not_before, .. } if world::instant() < not_before => Some(()),
             State::Standby { .. } => self.try_take(),
-            State::Holding { confirmed_at, .. } => {
-                self.confirm(confirmed_at);
+            State::Holding { epoch, confirmed_at, .. } => {
+                self.confirm(epoch, confirmed_at);
                 Some(())
             }
         }
@@ -308,27 +315,27 @@ impl Task {
     fn on_won(&mut self, grant: Grant) {
         let Grant { fence, predecessor, checked_at } = grant;
         self.clock.confirm(checked_at, self.terms.bound);
+        self.holding(fence.epoch(), checked_at);
         (self.report)(KeeperEvent::Won { fence, predecessor });
         self.refuse_at = None;
         self.told = None;
-        self.holding(checked_at);
         let settled = self.lease.settle().and_then(|()| self.lease.wait(&self.wake).map(|_| ()));
         if let Err(error) = settled {
             self.trouble(&error);
         }
     }
 
-    fn holding(&mut self, confirmed_at: Instant) {
+    fn holding(&mut self, epoch: Epoch, confirmed_at: Instant) {
         let next_confirm_at = confirmed_at + self.terms.bound / 4;
-        self.state = State::Holding { next_confirm_at, confirmed_at };
+        self.state = State::Holding { epoch, next_confirm_at, confirmed_at };
     }
 
-    fn confirm(&mut self, confirmed_at: Instant) {
+    fn confirm(&mut self, epoch: Epoch, confirmed_at: Instant) {
         let began_at = world::instant();
         match self.lease.confirm() {
             Ok(()) => {
                 self.clock.confirm(began_at, self.terms.bound);
-                self.holding(began_at);
+                self.holding(epoch, began_at);
                 self.told = None;
                 // The lock may have to be waited for again, if its file was replaced.
                 if let Err(error) = self.lease.wait(&self.wake) {
@@ -343,7 +350,7 @@ impl Task {
                     return self.on_lost(error.to_string());
                 }
                 let next_confirm_at = now + CONFIRM_AGAIN;
-                self.state = State::Holding { next_confirm_at, confirmed_at };
+                self.state = State::Holding { epoch, next_confirm_at, confirmed_at };
             }
         }
     }

@@ -87,8 +87,8 @@ pub struct Holder {
     pub control_path: Option<String>,
     /// Grows with each sign of life.
     pub counter: u64,
-    /// It gave the lease back, with everything synced.
-    pub is_released: bool,
+    /// It gave the lease back, with everything synced; a mark of the lock's state at that moment.
+    pub released_at: Option<u64>,
 }
 
 /// What went wrong with a lease.

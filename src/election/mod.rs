@@ -87,6 +87,8 @@ pub enum Effect {
     CheckLease,
     /// Give the lease back, and do not try again before `retry_after`.
     Release {
+        /// Of which epoch: the keeper may have lost it and won another one meanwhile.
+        epoch: Epoch,
         /// Whether everything is synced.
         clean: bool,
         /// How long to leave the lease alone.
@@ -191,13 +193,14 @@ impl Member {
 
     /// A store that fails is left at once: what is staged cannot be committed any more.
     fn on_failed(&mut self, may_pass: bool) {
-        if self.role == Role::Standby {
+        let Some(epoch) = self.epoch() else {
             return;
-        }
+        };
         let is_stopping = self.is_stopping();
         self.role = Role::Standby;
         self.effects.push_back(Effect::Abandon);
-        self.effects.push_back(Effect::Release { clean: false, retry_after: self.retry_after });
+        let retry_after = self.retry_after;
+        self.effects.push_back(Effect::Release { epoch, clean: false, retry_after });
         self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
         if is_stopping || !may_pass {
             self.effects.push_back(Effect::End { is_failure: !may_pass });
@@ -239,11 +242,12 @@ impl Member {
     }
 
     fn on_drained(&mut self, clean: bool) {
-        let Role::SteppingDown { reason, .. } = self.role else {
+        let Role::SteppingDown { epoch, reason } = self.role else {
             return;
         };
         self.role = Role::Standby;
-        self.effects.push_back(Effect::Release { clean, retry_after: RETRY_AFTER_HAND_OVER });
+        let retry_after = RETRY_AFTER_HAND_OVER;
+        self.effects.push_back(Effect::Release { epoch, clean, retry_after });
         if reason == StepDownReason::Stop {
             self.effects.push_back(Effect::End { is_failure: false });
         }
@@ -252,6 +256,17 @@ impl Member {
     fn on_foreign_heartbeat(&mut self) {
         if self.role != Role::Standby {
             self.effects.push_back(Effect::CheckLease);
+        }
+    }
+
+    /// Under which epoch it holds the lease, if it does.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self.role {
+            Role::Standby => None,
+            Role::Activating { epoch }
+            | Role::Active { epoch }
+            | Role::SteppingDown { epoch, .. } => Some(epoch),
         }
     }
 
@@ -419,7 +434,8 @@ mod tests {
         let asked = [won(), Input::Recovered, asked(StepDownReason::HandOver)];
         assert_eq!(play(&asked).1, [Effect::Drain]);
         let drained = [&asked[..], &[Input::Drained { clean: true }]].concat();
-        let release = Effect::Release { clean: true, retry_after: RETRY_AFTER_HAND_OVER };
+        let retry_after = RETRY_AFTER_HAND_OVER;
+        let release = Effect::Release { epoch: EPOCH, clean: true, retry_after };
         assert_eq!(play(&drained), (Role::Standby, vec![release]));
     }
 
@@ -427,7 +443,7 @@ mod tests {
     fn a_stop_ends_the_process_from_every_role() {
         let end = Effect::End { is_failure: false };
         let stop = asked(StepDownReason::Stop);
-        assert_eq!(play(std::slice::from_ref(&stop)).1, [end.clone()]);
+        assert_eq!(play(std::slice::from_ref(&stop)).1, std::slice::from_ref(&end));
         let handing_over = [won(), Input::Recovered, asked(StepDownReason::HandOver), stop];
         let drained = [&handing_over[..], &[Input::Drained { clean: true }]].concat();
         assert_eq!(play(&drained).1.last(), Some(&end));

@@ -32,6 +32,7 @@ const MAINTAIN_AFTER_COMMIT: Duration = Duration::from_millis(100);
 const MAINTAIN_AFTER_REFUSAL: Duration = Duration::from_secs(5);
 
 /// What the worker is asked to do.
+#[expect(clippy::large_enum_variant, reason = "there is one of these a commit, not a message")]
 #[derive(Debug)]
 pub enum Job {
     /// Write a batch; answered with [`Report::Committed`].
@@ -151,10 +152,10 @@ impl Worker {
     ///
     /// # Errors
     /// Gives the job back when the mailbox is full: the caller tries again after a report.
-    pub fn try_submit(&self, job: Job) -> Result<(), Job> {
+    pub fn try_submit(&self, job: Job) -> Result<(), Box<Job>> {
         match self.jobs.try_send(job) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
-            Err(TrySendError::Full(job)) => Err(job),
+            Err(TrySendError::Full(job)) => Err(Box::new(job)),
         }
     }
 
