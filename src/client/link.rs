@@ -1,4 +1,4 @@
-//! The NATS connection below a streaming client: one server at a time, and the next when it is gone.
+//! The NATS connection below a streaming client: one server at a time, then the next.
 //!
 //! Writers share one socket under a lock; the reader thread owns the other half. While there is
 //! no connection, what is written waits, up to a bound; interests are told again to each server
@@ -266,11 +266,9 @@ impl ReadHalf {
                     return Err(ClientError::Io { action: "the server hung up", source });
                 }
                 Ok(len) => self.input.extend_from_slice(&self.chunk[..len]),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Ok(None),
-                    io::ErrorKind::Interrupted => (),
-                    _ => return Err(io_error("cannot read from the server")(error)),
-                },
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) if is_timeout(&error) => return Ok(None),
+                Err(error) => return Err(io_error("cannot read from the server")(error)),
             }
         }
     }
@@ -333,6 +331,11 @@ fn connect_tcp(address: &Address, timeout: Duration) -> Result<TcpStream, Client
         }
     }
     Err(io_error("cannot connect")(last))
+}
+
+/// How a read says that its time is over differs between systems.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 fn io_error(action: &'static str) -> impl Fn(io::Error) -> ClientError {

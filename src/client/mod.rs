@@ -518,3 +518,6 @@ fn subscription_request(
         start_time_delta,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -207,7 +207,8 @@ impl Report {
         writeln!(
             out,
             "verdict: FAILED: {} acknowledged messages lost, {} stored twice, {} never \
-             published, {} sequences missing, {} timestamps fall, {} conflicting deliveries, {} deliveries missing",
+             published, {} sequences missing, {} timestamps \
+             fall, {} conflicting deliveries, {} deliveries missing",
             faults.lost,
             faults.doubled,
             faults.strange,
