@@ -1,12 +1,50 @@
 //! stanby: a fault-tolerant NATS Streaming server.
+//!
+//! One process holds a core NATS server and the streaming engine on a thread-per-core event loop.
+//! All processes that point at one store elect one active by an exclusive lock; the others stand
+//! by and take over. The rooms, in reading order; imports point downwards only
+//! (`tests/tidy.rs` holds the table):
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`base`], [`proto`], [`log`] | words that every room shares |
+//! | [`wire`] | NATS bytes to values and back |
+//! | [`broker`] | core NATS as logic: who may speak, who hears it |
+//! | [`engine`] | NATS Streaming as logic: clients, channels, subscriptions, redelivery |
+//! | [`store`] | the durable truth: one contract, several keepers |
+//! | [`election`] | who is active: lock, epoch, lease |
+//! | [`net`] | the only sockets: one event loop a core |
+//! | [`monitor`] | HTTP for people and tools; sees snapshots only |
+//! | [`config`] | what the user wrote, checked and typed |
+//! | [`client`] | a small streaming client |
+//! | [`server`] | where the rooms meet |
+//! | [`cli`] | the commands a person types |
+//! | [`testing`] | the simulated group |
+//!
+//! Absences, the sentences to keep true:
+//!
+//! 1. `base` (but for `base::world`), `wire`, `broker`, `engine` and `election`'s roles read no
+//!    clock, file, socket, random source or environment; logic never imports `base::world`.
+//! 2. Nothing outside `store` knows whether data lies in memory or in files.
+//! 3. Nothing is written to a store without an epoch; only `election` makes a lease.
+//! 4. No pub-ack leaves before the commit that covers it.
+//! 5. No queue without a bound; no loop over peers or messages without a budget.
+//! 6. No lock is shared by two rooms.
+//! 7. Logic never iterates over a hash map.
+//! 8. Every text that a client, a script or a log reader may match exists once.
 
 pub mod base;
 pub mod broker;
 pub mod cli;
 pub mod client;
+pub mod config;
+pub mod election;
 pub mod engine;
+pub mod log;
 pub mod monitor;
 pub mod net;
 pub mod proto;
+pub mod server;
 pub mod store;
+pub mod testing;
 pub mod wire;

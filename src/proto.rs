@@ -1,4 +1,4 @@
-//! What prost makes of `proto/*.proto` at build time: `pb` between clients and server, `spb` stored.
+//! What prost makes of `proto/*.proto` at build time: `pb` clients and server, `spb` stored.
 //!
 //! Strings of the reference are `Bytes` here, because it never checks them for
 //! UTF-8 (spec: stores, section 3).

@@ -1,4 +1,4 @@
-//! The fencing number: only grows; a writer's epoch against the one found; how long a lease is good.
+//! The fencing number: only grows; a writer's epoch against the one found; the lease bound.
 
 use std::fmt;
 use std::io;
@@ -101,6 +101,11 @@ impl LeaseClock {
         let clock = Self::default();
         clock.valid_until.store(u64::MAX, Ordering::Release);
         clock
+    }
+
+    /// Makes this lease endless, for all who share it.
+    pub fn hold_for_ever(&self) {
+        self.valid_until.store(u64::MAX, Ordering::Release);
     }
 
     /// Confirms the lease: `checked_at` is the moment *before* the confirming read began.

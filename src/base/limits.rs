@@ -10,6 +10,10 @@ pub const LOOPS_MAX: u16 = 64;
 /// Bytes read from one connection in one turn, so that a fast publisher shares its loop.
 pub const READ_BUDGET_BYTES: usize = 256 * 1024;
 
+/// Bytes read from all connections of one loop in one turn: what is read waits in memory until
+/// the turn's mail was taken. One connection's share may be exceeded once.
+pub const READ_TURN_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Bytes of publishes that one engine may hold which are not committed yet. Beyond it, the
 /// connections that publish to it are not read: TCP holds their publishers back.
 pub const ENGINE_UNCOMMITTED_BYTES_MAX: usize = 16 * 1024 * 1024;

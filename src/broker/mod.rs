@@ -4,19 +4,45 @@
 //! changes of interest travel between brokers as [`Mail`]. A broker owns the outbox of each of
 //! its sessions; the reactor owns the sockets and moves bytes between both.
 
+pub mod account;
+pub mod auth;
+mod client;
+mod delivery;
+mod lifecycle;
+mod mail;
+mod mesh;
+pub mod outbox;
+mod route;
+#[cfg(test)]
+mod route_tests;
+mod session;
+pub mod settings;
 pub mod snapshot;
+mod sublist;
+#[cfg(test)]
+mod tests;
 
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::base::deadlines::Deadlines;
 use crate::base::id::{LoopIndex, SessionId, Subject};
-use crate::base::time::{Instant, Now};
+use crate::base::random::Random;
+use crate::base::time::{Instant, Now, WallTime};
+use crate::wire::{Info, Op, encoder};
 
-/// How the server was configured, as far as brokers care; the same for all of them.
-#[derive(Clone, Debug)]
-pub struct Settings {}
+pub use mail::Mail;
+pub use settings::Settings;
+
+use delivery::{Message, Origin, Part};
+use session::{Sessions, Timer};
+use settings::Counters;
+use snapshot::{ConnectionSnapshot, ServerSnapshot, Traffic};
+use sublist::{Interest, Sublist};
 
 /// One connection as its socket sees it.
 #[derive(Clone, Debug)]
@@ -60,12 +86,14 @@ pub struct TlsPeer {
 pub enum Flow {
     /// Everything whole in the buffer was consumed.
     NeedMore,
-    /// An engine has no credit for the publish at the front of the buffer: do not read this
-    /// connection; call again with the same buffer after [`Broker::set_pressure`] went down.
+    /// An engine has no credit for the publish at the front of the buffer, or its receivers are
+    /// too slow: do not read this connection; call again with the same buffer after
+    /// [`Effect::Resume`].
     Paused,
     /// The session switches to TLS now; the rest of the buffer belongs to the handshake.
     StartTls,
-    /// The session is at its end: write out its outbox, then close the socket.
+    /// The session is at its end: write out its outbox, then close the socket. An
+    /// [`Effect::Close`] says so too.
     Close,
 }
 
@@ -120,7 +148,12 @@ pub enum Effect {
         /// Whether what waits in the outbox goes out first (bounded by the write deadline).
         flush: bool,
     },
-    /// Open a connection for a route to `url`.
+    /// What a paused session waited for is there: call [`Broker::read`] with its buffer again.
+    Resume {
+        /// Which session.
+        session: SessionId,
+    },
+    /// Open a connection for a route to `url`. Only loop 0 asks for it, and owns all routes.
     Dial {
         /// `host:port` with user information.
         url: String,
@@ -136,135 +169,337 @@ pub enum Effect {
     },
 }
 
-/// What brokers of one process tell each other.
-#[derive(Debug)]
-pub enum Mail {}
-
 /// Core NATS as one loop sees it.
-pub struct Broker {}
+pub struct Broker {
+    settings: Arc<Settings>,
+    counters: Arc<Counters>,
+    home: LoopIndex,
+    /// The time of the input that is being handled.
+    now: Now,
+    random: Random,
+    sessions: Sessions,
+    sublist: Sublist,
+    /// Interests of this loop's engine.
+    listening: BTreeSet<(Subject, EngineInterest)>,
+    /// Engines that have no credit to give.
+    pressed: BTreeSet<LoopIndex>,
+    /// Sessions that wait for a credit.
+    paused: BTreeSet<SessionId>,
+    deadlines: Deadlines<(SessionId, Timer)>,
+    effects: VecDeque<Effect>,
+    dirty: VecDeque<SessionId>,
+    /// INFO as clients get it, but for what is about the client.
+    info: Info,
+    /// Counts the changes of `connect_urls`.
+    urls_version: u64,
+    routes: mesh::Routes,
+    started_at: WallTime,
+    settings_loaded_at: WallTime,
+    connections_total: u64,
+    slow_consumers: u64,
+    traffic: Traffic,
+    closed: VecDeque<ConnectionSnapshot>,
+}
 
 impl Broker {
-    /// A broker without sessions.
+    /// A broker without sessions. Configured routes are asked for at once (by loop 0).
     #[must_use]
-    pub fn new(_settings: Arc<Settings>, _home: LoopIndex, _seed: u64, _now: Now) -> Self {
-        unimplemented!()
+    pub fn new(settings: Arc<Settings>, home: LoopIndex, seed: u64, now: Now) -> Self {
+        let mut broker = Self {
+            counters: Arc::clone(&settings.counters),
+            home,
+            now,
+            random: Random::new(seed),
+            sessions: Sessions::default(),
+            sublist: Sublist::new(home.0),
+            listening: BTreeSet::new(),
+            pressed: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            deadlines: Deadlines::default(),
+            effects: VecDeque::new(),
+            dirty: VecDeque::new(),
+            info: Self::client_info(&settings, Vec::new()),
+            urls_version: 0,
+            routes: mesh::Routes::default(),
+            started_at: now.wall,
+            settings_loaded_at: now.wall,
+            connections_total: 0,
+            slow_consumers: 0,
+            traffic: Traffic::default(),
+            closed: VecDeque::new(),
+            settings,
+        };
+        broker.start_routes();
+        broker
     }
 
     /// A connection was made: INFO (or what its kind starts with) goes to its outbox.
-    pub fn open(&mut self, _session: SessionId, _hello: Hello, _now: Now) {
-        unimplemented!()
+    ///
+    /// Routes are opened on loop 0 only. Where routes use TLS, the handshake comes first: nothing
+    /// is sent before [`Broker::tls_established`].
+    pub fn open(&mut self, session: SessionId, hello: Hello, now: Now) {
+        self.now = now;
+        match hello.kind {
+            ConnectionKind::Client => self.open_client(session, hello),
+            ConnectionKind::RouteAccepted | ConnectionKind::RouteSolicited { .. } => {
+                self.open_route(session, hello);
+            }
+        }
+    }
+
+    /// A [`Effect::Dial`] came to nothing, for `reason`.
+    pub fn dial_failed(&mut self, url: &str, reason: &str, now: Now) {
+        self.now = now;
+        self.on_dial_failed(url, reason);
     }
 
     /// The TLS handshake of a session is done.
-    pub fn tls_established(&mut self, _session: SessionId, _peer: TlsPeer, _now: Now) {
-        unimplemented!()
+    pub fn tls_established(&mut self, session: SessionId, peer: TlsPeer, now: Now) {
+        self.now = now;
+        self.on_tls_established(session, peer);
     }
 
     /// Handles every whole operation at the front of `input` and takes it out.
-    pub fn read(&mut self, _session: SessionId, _input: &mut BytesMut, _now: Now) -> Flow {
-        unimplemented!()
+    pub fn read(&mut self, session: SessionId, input: &mut BytesMut, now: Now) -> Flow {
+        self.now = now;
+        self.read_all(session, input)
     }
 
     /// The socket of a session is gone, or must go, for `reason`.
-    pub fn closed(&mut self, _session: SessionId, _reason: &str, _now: Now) {
-        unimplemented!()
+    pub fn closed(&mut self, session: SessionId, reason: &str, now: Now) {
+        self.now = now;
+        self.on_closed(session, reason);
     }
 
-    /// Something from the broker of another loop.
-    pub fn handle_mail(&mut self, _from: LoopIndex, _mail: Mail, _now: Now) {
-        unimplemented!()
-    }
-
-    /// An engine of this loop publishes. `leased` bytes leave only while the lease is valid.
+    /// An engine of this loop publishes. Its bytes leave only while the lease is valid.
     pub fn publish(
         &mut self,
-        _subject: &Subject,
-        _reply: Option<&Subject>,
-        _head: &Bytes,
-        _tail: &Bytes,
-        _now: Now,
+        subject: &Subject,
+        reply: Option<&Subject>,
+        head: &Bytes,
+        tail: &Bytes,
+        now: Now,
     ) {
-        unimplemented!()
+        self.now = now;
+        let message = Message {
+            subject: subject.as_bytes(),
+            reply: reply.map(Subject::as_bytes),
+            header_len: 0,
+            parts: [Part::shared(head), Part::shared(tail)],
+            is_leased: true,
+        };
+        let matched = self.sublist.matches(message.subject);
+        let is_heard =
+            matched.is_some_and(|matched| self.deliver(&matched, &message, &Origin::Engine));
+        if let (false, Some(reply)) = (is_heard, reply) {
+            self.effects.push_back(Effect::NoResponders { reply: reply.clone() });
+        }
     }
 
     /// The engine of this loop listens from now on; all brokers are told.
-    pub fn listen(&mut self, _subject: &Subject, _interest: EngineInterest) {
-        unimplemented!()
+    pub fn listen(&mut self, subject: &Subject, interest: EngineInterest) {
+        let subject = subject.detached();
+        if self.listening.insert((subject.clone(), interest)) {
+            self.on_engine_listens(&subject, interest);
+            self.mail_all(&Mail::Listen(subject, interest));
+        }
     }
 
     /// The engine of this loop no longer listens.
-    pub fn unlisten(&mut self, _subject: &Subject, _interest: EngineInterest) {
-        unimplemented!()
+    pub fn unlisten(&mut self, subject: &Subject, interest: EngineInterest) {
+        if self.listening.remove(&(subject.clone(), interest)) {
+            self.on_engine_unlistens(subject, interest);
+            self.mail_all(&Mail::Unlisten(subject.clone(), interest));
+        }
     }
 
-    /// The engine of this loop is gone (lease lost): all its interests go, and nothing of what it
-    /// published and is not yet on a socket leaves this loop.
+    /// The engine of this loop is gone (lease lost): all its interests go, and nothing of what
+    /// engines published and is not yet on a socket leaves this loop. The other loops do the same
+    /// when they get the mail; that bytes stay put until then is the lease check's doing.
     pub fn engine_gone(&mut self) {
-        unimplemented!()
+        for (subject, interest) in std::mem::take(&mut self.listening) {
+            self.on_engine_unlistens(&subject, interest);
+            self.mail_all(&Mail::Unlisten(subject, interest));
+        }
+        self.purge_leased(self.home);
+        self.mail_all(&Mail::EngineGone);
     }
 
     /// Whether publishes for the engine of `engine` have to wait (see [`Flow::Paused`]).
-    pub fn set_pressure(&mut self, _engine: LoopIndex, _is_high: bool) {
-        unimplemented!()
+    pub fn set_pressure(&mut self, engine: LoopIndex, is_high: bool) {
+        if is_high {
+            self.pressed.insert(engine);
+            return;
+        }
+        if self.pressed.remove(&engine) {
+            for session in std::mem::take(&mut self.paused) {
+                self.resume(session);
+            }
+        }
+    }
+
+    /// Puts new settings in force; closes only those who lost their right to be here.
+    pub fn reload(&mut self, settings: Arc<Settings>, now: Now) {
+        self.now = now;
+        self.on_reload(settings, now);
+    }
+
+    /// Ends all sessions: what waits for them still goes out.
+    pub fn shut_down(&mut self, now: Now) {
+        self.now = now;
+        self.stop_routes();
+        for session in self.sessions.ids() {
+            self.end(session, crate::wire::CloseReason::ServerShutdown);
+        }
     }
 
     /// Pings, time-outs, write deadlines that are due.
-    pub fn handle_timeout(&mut self, _now: Now) {
-        unimplemented!()
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        while let Some((session, timer)) = self.deadlines.pop_due(now.at) {
+            self.on_due(session, timer);
+        }
+        self.on_route_deadlines();
     }
 
     /// When [`Broker::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        unimplemented!()
+        let both = [self.deadlines.next_deadline(), self.routes.next_deadline()];
+        both.into_iter().flatten().min()
     }
 
     /// The next thing that the broker asks for, in order.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        unimplemented!()
+        self.effects.pop_front()
     }
 
     /// A session of this loop whose outbox got bytes since the last call; each at most once.
     pub fn poll_dirty(&mut self) -> Option<SessionId> {
-        unimplemented!()
+        while let Some(id) = self.dirty.pop_front() {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.is_dirty = false;
+                return Some(id);
+            }
+        }
+        None
     }
 
     /// The bytes that wait for a session.
-    pub fn outbox(&mut self, _session: SessionId) -> Option<&mut outbox::Outbox> {
-        unimplemented!()
+    pub fn outbox(&mut self, session: SessionId) -> Option<&mut outbox::Outbox> {
+        self.sessions.get_mut(session).map(|session| &mut session.outbox)
     }
-}
 
-/// Bytes that wait for one connection.
-pub mod outbox {
-    use std::io::IoSlice;
-
-    /// Bytes that wait for one connection; the bound; slow-consumer verdict.
-    #[derive(Debug, Default)]
-    pub struct Outbox {}
-
-    impl Outbox {
-        /// Bytes that wait.
-        #[must_use]
-        pub fn len(&self) -> usize {
-            unimplemented!()
+    /// The state of this loop, for monitoring.
+    #[must_use]
+    pub fn snapshot(&self, now: Now) -> ServerSnapshot {
+        let mut connections: Vec<ConnectionSnapshot> = self
+            .sessions
+            .iter()
+            .filter(|session| session.is_client() && !session.is_ending())
+            .map(session::Session::snapshot)
+            .collect();
+        connections.sort_by_key(|connection| connection.cid);
+        ServerSnapshot {
+            taken_at: now.wall,
+            taken: now.at,
+            started_at: self.started_at,
+            settings_loaded_at: self.settings_loaded_at,
+            connections_total: self.connections_total,
+            traffic: self.traffic,
+            slow_consumers: self.slow_consumers,
+            connect_urls: self.info.connect_urls.clone(),
+            connections,
+            closed: self.closed.iter().cloned().collect(),
+            routes: self.route_snapshots(),
+            subscriptions: self.sublist.snapshot(),
         }
+    }
 
-        /// Whether nothing waits.
-        #[must_use]
-        pub fn is_empty(&self) -> bool {
-            self.len() == 0
+    fn resume(&mut self, session: SessionId) {
+        if self.sessions.get(session).is_some_and(|session| session.is_paused) {
+            self.effects.push_back(Effect::Resume { session });
         }
+    }
 
-        /// The front of what waits, for one vectored write. With `lease_is_valid` false it ends
-        /// before the first message that an engine sent (but for the rest of one that was begun).
-        pub fn slices<'a>(&'a self, _lease_is_valid: bool, _out: &mut Vec<IoSlice<'a>>) {
-            unimplemented!()
+    fn mark_dirty(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if !session.is_dirty {
+            session.is_dirty = true;
+            self.dirty.push_back(id);
         }
+        self.arm_write(id);
+    }
 
-        /// The first `len` bytes were taken by the socket.
-        pub fn advance(&mut self, _len: usize) {
-            unimplemented!()
+    fn send_error(&mut self, id: SessionId, text: &str) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        encoder::error(session.outbox.tail(), text);
+        session.outbox.seal(false);
+        self.mark_dirty(id);
+    }
+
+    /// `+OK`, if the client wants to be told.
+    fn send_ok(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.options.is_verbose {
+            encoder::encode(&Op::Ok, session.outbox.tail());
+            session.outbox.seal(false);
+            self.mark_dirty(id);
+        }
+    }
+
+    fn log(&mut self, level: log::Level, text: String) {
+        self.effects.push_back(Effect::Log { level, text });
+    }
+
+    fn log_about(&mut self, id: SessionId, level: log::Level, text: &str) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let text = format!("{} - {text}", session.log_prefix());
+        self.log(level, text);
+    }
+
+    fn add_to_tree(&mut self, interest: Arc<Interest>) {
+        if !interest.is_route {
+            self.announce(&interest.subject, interest.queue.as_ref(), 1);
+        }
+        self.sublist.insert(interest);
+    }
+
+    fn remove_from_tree(&mut self, interests: &[Arc<Interest>]) {
+        for interest in interests {
+            if self.sublist.remove(interest) && !interest.is_route {
+                self.announce(&interest.subject, interest.queue.as_ref(), -1);
+            }
+        }
+    }
+
+    /// An interest of this loop's session ends.
+    fn end_interest(&mut self, interest: &Arc<Interest>) {
+        interest.is_gone.store(true, Ordering::Relaxed);
+        if let Some(session) = self.sessions.get_mut(interest.session) {
+            session.interests.remove(&interest.sid);
+        }
+        let interests = vec![Arc::clone(interest)];
+        self.remove_from_tree(&interests);
+        self.mail_all(&Mail::InterestsGone(interests));
+    }
+
+    fn on_engine_listens(&mut self, subject: &Subject, interest: EngineInterest) {
+        if self.sublist.listen(subject.as_bytes(), interest) {
+            self.announce(&subject.to_bytes(), None, 1);
+        }
+    }
+
+    fn on_engine_unlistens(&mut self, subject: &Subject, interest: EngineInterest) {
+        if self.sublist.unlisten(subject.as_bytes(), interest) {
+            self.announce(&subject.to_bytes(), None, -1);
+        }
+    }
+
+    /// What an engine published is not to leave any more.
+    fn purge_leased(&mut self, _engine: LoopIndex) {
+        for session in self.sessions.iter_mut() {
+            session.outbox.purge_leased();
         }
     }
 }

@@ -1,5 +1,103 @@
-//! One file a command: what a person types.
+//! One file a command; which one is meant, by the name of the executable or the first word
 
 pub mod connection;
 pub mod publish;
+pub mod serve;
 pub mod subscribe;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::{Config, Program};
+
+/// Runs a server until it ends.
+pub type Serve = fn(Config) -> ExitCode;
+
+/// One of our own commands, such as `stanby pub`.
+pub struct Command {
+    /// The first word.
+    pub name: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+    /// Does it; `args` begins behind the first word.
+    pub run: fn(args: Vec<OsString>) -> ExitCode,
+}
+
+/// What a command line means.
+enum Meaning<'a> {
+    Command(&'a Command),
+    Serve(Program),
+}
+
+/// Does what a command line says. `args` begins with the executable's name.
+///
+/// The executable answers to three names: `stanby` and `nats-streaming-server` are the streaming
+/// server, `nats-server` is the core server. As `stanby` it takes the other names, and our own
+/// commands, as a first word.
+#[must_use]
+pub fn main(args: Vec<OsString>, serve: Serve, commands: &[Command]) -> ExitCode {
+    let mut args = args.into_iter();
+    let executable = args.next().unwrap_or_default();
+    let mut args: Vec<OsString> = args.collect();
+    let first = args.first().map(|word| word.to_string_lossy().into_owned());
+    let (meaning, takes_first) = meaning(&executable, first.as_deref(), commands);
+    if takes_first {
+        args.remove(0);
+    }
+    match meaning {
+        Meaning::Command(command) => (command.run)(args),
+        Meaning::Serve(program) => serve::run(program, &args, serve, commands),
+    }
+}
+
+/// The meaning, and whether the first word only said which it is.
+fn meaning<'a>(
+    executable: &OsString,
+    first: Option<&str>,
+    commands: &'a [Command],
+) -> (Meaning<'a>, bool) {
+    let name = Path::new(executable).file_name().map(|name| name.to_string_lossy().into_owned());
+    match name.as_deref() {
+        Some("nats-server") => return (Meaning::Serve(Program::Core), false),
+        Some("nats-streaming-server") => return (Meaning::Serve(Program::Streaming), false),
+        _ => {}
+    }
+    match first {
+        Some("nats-server") => (Meaning::Serve(Program::Core), true),
+        Some("nats-streaming-server" | "stanby") => (Meaning::Serve(Program::Streaming), true),
+        first => match commands.iter().find(|command| Some(command.name) == first) {
+            Some(command) => (Meaning::Command(command), true),
+            None => (Meaning::Serve(Program::Streaming), false),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(_args: Vec<OsString>) -> ExitCode {
+        ExitCode::SUCCESS
+    }
+
+    #[test]
+    fn the_name_or_the_first_word_says_what_is_meant() {
+        let commands = [Command { name: "pub", help: "", run }];
+        let told = |executable: &str, first: Option<&str>| {
+            let executable = OsString::from(executable);
+            match meaning(&executable, first, &commands) {
+                (Meaning::Command(command), takes) => (command.name, takes),
+                (Meaning::Serve(program), takes) => (program.name(), takes),
+            }
+        };
+        assert_eq!(told("/usr/bin/nats-server", Some("pub")), ("nats-server", false));
+        assert_eq!(told("nats-streaming-server", None), ("nats-streaming-server", false));
+        assert_eq!(told("stanby", None), ("nats-streaming-server", false));
+        assert_eq!(told("stanby", Some("-p")), ("nats-streaming-server", false));
+        assert_eq!(told("stanby", Some("nats-server")), ("nats-server", true));
+        assert_eq!(told("stanby", Some("stanby")), ("nats-streaming-server", true));
+        assert_eq!(told("stanby", Some("pub")), ("pub", true));
+        assert_eq!(told("renamed", Some("extra")), ("nats-streaming-server", false));
+    }
+}

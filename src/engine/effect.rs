@@ -32,6 +32,8 @@ pub enum Effect {
     Unlisten {
         /// The subject given with `Listen`.
         subject: Subject,
+        /// What it was listened for.
+        interest: Interest,
     },
     /// Make this durable; answered with `Committed`. One is under way at a time.
     Commit {

@@ -1,18 +1,49 @@
 //! Engine: handle(input, now), effects, next deadline, check_invariants
 
+mod channel;
+mod client;
+mod commit;
+mod delivery;
 pub mod effect;
 pub mod input;
+mod leave;
+mod limits;
+mod message;
+mod publish;
+mod queue_group;
+pub mod recovery;
+mod redelivery;
+pub mod refusal;
 pub mod request;
+#[cfg(test)]
+mod script;
 pub mod snapshot;
+mod subscription;
+#[cfg(test)]
+mod tests;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::base::channel_limits::StoreLimits;
-use crate::base::id::LoopIndex;
+use crate::base::deadlines::Deadlines;
+use crate::base::id::{ClientId, LoopIndex, Subject};
+use crate::base::random::Random;
 use crate::base::record::RecoveredChannel;
 use crate::base::time::{Instant, Now};
-use crate::engine::effect::Effect;
-use crate::engine::input::Input;
+use crate::engine::channel::Channels;
+use crate::engine::client::Clients;
+use crate::engine::commit::{After, Commits};
+use crate::engine::delivery::Reads;
+use crate::engine::effect::{Effect, Interest, Level, Service};
+use crate::engine::input::{Input, PeerMessage};
+use crate::engine::message::Encoder;
+use crate::engine::refusal::Refusal;
+use crate::engine::request::Request;
+use crate::engine::snapshot::Traffic;
+use crate::engine::subscription::{SubscriptionKey, Subscriptions};
 use crate::proto::spb;
 
 /// How the server was configured, as far as engines care; the same for all of them.
@@ -61,40 +92,263 @@ pub struct Start {
     pub seed: u64,
 }
 
+/// The token of the inbox on which clients answer the engine's own requests.
+const ANSWERS: u64 = 0;
+
+/// What an engine waits for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A client is to be asked whether it lives.
+    Heartbeat(ClientId),
+    /// A heartbeat has to be answered.
+    Answer(ClientId, u64),
+    /// The holder of a client ID that somebody else wants has to answer.
+    Probe(ClientId, u64),
+    /// Pending messages of a subscription are due again.
+    Redelivery(SubscriptionKey),
+    /// A channel (slot and incarnation) was without subscriptions for long enough.
+    Inactivity(usize, u64),
+}
+
 /// The streaming engine of one loop.
-pub struct Engine {}
+pub struct Engine {
+    settings: Settings,
+    index: LoopIndex,
+    info: spb::ServerInfo,
+    random: Random,
+    /// `_INBOX.<id>`: clients answer on what follows it.
+    reply_prefix: String,
+    effects: VecDeque<Effect>,
+    timers: Deadlines<Timer>,
+    clients: Clients,
+    channels: Channels,
+    subscriptions: Subscriptions,
+    commits: Commits,
+    reads: Reads,
+    encoder: Encoder,
+    traffic: Traffic,
+    /// Bytes of publishes that were answered since the last [`Effect::Credit`].
+    credit_bytes: usize,
+    is_draining: bool,
+    is_drained: bool,
+}
 
 impl Engine {
     /// An engine with what was recovered; its first effects are the interests it needs.
+    ///
+    /// Engine 0 listens to the request subjects for all, after its commit of the server's record
+    /// if that is new.
     #[must_use]
-    pub fn recover(_settings: Settings, _start: Start, _now: Now) -> Self {
-        unimplemented!()
+    pub fn recover(settings: Settings, start: Start, now: Now) -> Self {
+        let mut random = Random::new(start.seed);
+        let reply_prefix = format!("_INBOX.{}", random.unique_id());
+        let mut engine = Self {
+            settings,
+            index: start.index,
+            info: start.info,
+            random,
+            reply_prefix,
+            effects: VecDeque::new(),
+            timers: Deadlines::default(),
+            clients: Clients::default(),
+            channels: Channels::default(),
+            subscriptions: Subscriptions::default(),
+            commits: Commits::default(),
+            reads: Reads::default(),
+            encoder: Encoder::default(),
+            traffic: Traffic::default(),
+            credit_bytes: 0,
+            is_draining: false,
+            is_drained: false,
+        };
+        engine.channels.count = start.channel_count;
+        let loops = u64::from(engine.settings.loops.max(1));
+        let own = u64::from(engine.index.0);
+        let base = start.subscription_id_max + 1;
+        engine.subscriptions.next_id = base + (own + loops - base % loops) % loops;
+        let subject = Subject::from(format!("{}.*", engine.reply_prefix));
+        engine.effects.push_back(Effect::Listen { subject, interest: Interest::Own(ANSWERS) });
+        for info in start.clients {
+            engine.recover_client(info, now);
+        }
+        for channel in start.channels {
+            engine.recover_channel(channel, now);
+        }
+        if engine.index == LoopIndex(0) {
+            if start.info_is_new {
+                engine.commits.server(engine.info.clone());
+                engine.do_after(After::Serve, now);
+            } else {
+                engine.listen_to_services();
+            }
+        }
+        engine.start_recovered(now);
+        engine.flush();
+        engine
     }
 
     /// Takes one input.
-    pub fn handle(&mut self, _input: Input, _now: Now) {
-        unimplemented!()
+    pub fn handle(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Request { request, reply } if !self.is_draining => {
+                self.on_request(request, reply, now);
+            }
+            Input::Request { .. } => (),
+            Input::Inbox { token: ANSWERS, subject, payload: _ } => {
+                self.on_answer(&subject, true, now);
+            }
+            Input::Inbox { token, subject: _, payload } if !self.is_drained => {
+                self.on_ack(SubscriptionKey(token), payload, now);
+            }
+            Input::Inbox { .. } => (),
+            Input::NoResponders { reply } => self.on_answer(&reply, false, now),
+            Input::Peer { from, message } => self.on_peer(from, message, now),
+            Input::Committed { ticket, report } => self.on_committed(ticket, report, now),
+            Input::Fetched { ticket, result } => self.on_fetched(ticket, result, now),
+            Input::FoundTime { ticket, result } => self.on_found_time(ticket, result, now),
+            Input::Trimmed { channel, state } => self.on_trimmed(&channel, state),
+            Input::EndOfTurn => self.end_turn(),
+            Input::Drain => self.is_draining = true,
+        }
+        if cfg!(debug_assertions) {
+            self.check_invariants();
+        }
     }
 
-    /// Does what is due at `now`.
-    pub fn handle_timeout(&mut self, _now: Now) {
-        unimplemented!()
+    /// Does what is due at `now`; what that stages is handed out at once, so that it does not
+    /// depend on another turn.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.go_on(now);
+        while let Some(timer) = self.timers.pop_due(now.at) {
+            match timer {
+                Timer::Heartbeat(client) => self.on_heartbeat_due(&client, now),
+                Timer::Answer(_, question) | Timer::Probe(_, question) => {
+                    self.on_question_due(question, now);
+                }
+                Timer::Redelivery(key) => self.on_redelivery_due(key, now),
+                Timer::Inactivity(index, incarnation) => self.on_inactive(index, incarnation, now),
+            }
+        }
+        self.end_turn();
+        if cfg!(debug_assertions) {
+            self.check_invariants();
+        }
     }
 
     /// When [`Engine::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        unimplemented!()
-    }
-
-    /// What the engine knows now, for monitoring.
-    #[must_use]
-    pub fn snapshot(&self) -> snapshot::Snapshot {
-        unimplemented!()
+        if self.reads.is_ready() || self.commits.is_ready() {
+            return Some(Instant(0));
+        }
+        self.timers.next_deadline()
     }
 
     /// The next thing that the engine asks for, in order.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        unimplemented!()
+        self.effects.pop_front()
     }
+
+    fn end_turn(&mut self) {
+        self.emit_credit();
+        self.flush();
+        self.reads.begin_turn();
+    }
+
+    fn on_request(&mut self, request: Request, reply: Option<Subject>, now: Now) {
+        match request {
+            Request::Connect(request) => self.on_connect(request, reply, now),
+            Request::Publish { message, payload_size } => {
+                self.on_publish(message, payload_size, reply, now);
+            }
+            Request::Subscribe(request) => self.on_subscribe(request, reply, now),
+            Request::Unsubscribe(request) => self.on_leave(request, true, reply, now),
+            Request::SubscriptionClose(request) => self.on_leave(request, false, reply, now),
+            Request::Close(request) => self.on_close(&request.client_id, reply, now),
+            Request::Ping(ping) => self.on_ping(&ping, reply.as_ref(), now),
+            Request::Undecodable { service, guid, reason } => {
+                self.on_undecodable(service, &guid, &reason, reply);
+            }
+            Request::Ignored => (),
+        }
+    }
+
+    fn on_undecodable(
+        &mut self,
+        service: Service,
+        guid: &Bytes,
+        reason: &str,
+        reply: Option<Subject>,
+    ) {
+        self.log(Level::Error, || match service {
+            Service::Publish => format!("Unable to unmarshal PubMsg: {reason}"),
+            other => format!("Received invalid {other:?} request: {reason}"),
+        });
+        let reply_to = reply.as_ref();
+        match service {
+            Service::Connect => self.refuse_connect(reply_to, &Refusal::InvalidConnect),
+            Service::Publish => self.refuse_publish(guid, reply, &Refusal::InvalidPublish),
+            Service::Subscribe => self.respond_refusal(reply_to, &Refusal::InvalidSubscribe),
+            Service::Unsubscribe | Service::SubscriptionClose => {
+                self.respond_refusal(reply_to, &Refusal::InvalidUnsubscribe);
+            }
+            Service::Close => self.refuse_close(reply_to, &Refusal::InvalidClose),
+            Service::Ping => (),
+        }
+    }
+
+    fn on_peer(&mut self, from: LoopIndex, message: PeerMessage, now: Now) {
+        match message {
+            PeerMessage::ClientAdded(entry) => self.on_client_added(from, entry),
+            PeerMessage::ClientAddedSeen(client) => self.on_client_added_seen(&client, now),
+            PeerMessage::ClientRemoved(client) => self.forget_client(from, &client, now),
+            PeerMessage::ClientRemovedSeen(client) => self.on_client_removed_seen(&client, now),
+            PeerMessage::HeartbeatsFailing(client, is_failing) => {
+                self.mark_failing(&client, is_failing);
+            }
+            PeerMessage::PingedWhileFailing(client) => self.on_pinged_while_failing(client, now),
+            PeerMessage::ChannelWanted(name) => self.on_channel_wanted(from, name),
+            PeerMessage::ChannelGranted(name, is_granted) => {
+                self.on_channel_granted(&name, is_granted, now);
+            }
+            PeerMessage::ChannelGone(_) => self.on_channel_gone(),
+        }
+    }
+
+    fn pings_subject(&self) -> Bytes {
+        Bytes::from([&self.info.discovery[..], b".pings"].concat())
+    }
+
+    /// Serves clients from now on (spec protocol, 1.2).
+    fn listen_to_services(&mut self) {
+        let publish = Bytes::from([&self.info.publish[..], b".>"].concat());
+        let services = [
+            (self.info.discovery.clone(), Service::Connect),
+            (publish, Service::Publish),
+            (self.info.subscribe.clone(), Service::Subscribe),
+            (self.info.unsubscribe.clone(), Service::Unsubscribe),
+            (self.info.sub_close.clone(), Service::SubscriptionClose),
+            (self.info.close.clone(), Service::Close),
+            (self.pings_subject(), Service::Ping),
+        ];
+        for (subject, service) in services {
+            let interest = Interest::Service(service);
+            self.effects.push_back(Effect::Listen { subject: Subject::from(subject), interest });
+        }
+    }
+
+    /// A line for the log; it is not even made if nobody wants its level.
+    fn log(&mut self, level: Level, text: impl FnOnce() -> String) {
+        let is_wanted = match level {
+            Level::Error | Level::Warning | Level::Info => true,
+            Level::Debug => self.settings.debug,
+            Level::Trace => self.settings.trace,
+        };
+        if is_wanted {
+            self.effects.push_back(Effect::Log { level, text: text() });
+        }
+    }
+
+    /// What must hold between two inputs.
+    fn check_invariants(&self) {}
 }

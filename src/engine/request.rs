@@ -1,10 +1,12 @@
 //! request bytes → checked request, or refusal
 
 use bytes::Bytes;
+use prost::Message;
 
-use crate::base::id::LoopIndex;
+use crate::base::id::{ChannelName, ClientId, LoopIndex};
+use crate::base::placement;
 use crate::engine::effect::Service;
-use crate::proto::pb;
+use crate::proto::{pb, spb};
 
 /// A request as decoded where it arrived.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +40,8 @@ pub enum Request {
         /// The decoder's words, for the log.
         reason: String,
     },
+    /// Nothing to answer: control messages of old servers, empty and malformed pings.
+    Ignored,
 }
 
 /// Where a request belongs.
@@ -49,4 +53,144 @@ pub enum Placement {
     Here,
     /// Nowhere: it is dropped in silence (control messages of old servers, empty pings).
     Dropped,
+}
+
+/// Decodes what came in on a request subject (spec protocol, sections 3 and 4).
+#[must_use]
+pub fn decode(service: Service, payload: Bytes) -> Request {
+    let decoded = match service {
+        Service::Connect => pb::ConnectRequest::decode(payload).map(Request::Connect),
+        Service::Publish => return decode_publish(payload),
+        Service::Subscribe => pb::SubscriptionRequest::decode(payload).map(Request::Subscribe),
+        Service::Unsubscribe => pb::UnsubscribeRequest::decode(payload).map(Request::Unsubscribe),
+        Service::SubscriptionClose => {
+            pb::UnsubscribeRequest::decode(payload).map(Request::SubscriptionClose)
+        }
+        Service::Close => pb::CloseRequest::decode(payload).map(Request::Close),
+        Service::Ping if payload.is_empty() => return Request::Ignored,
+        Service::Ping => match pb::Ping::decode(payload) {
+            Ok(ping) => return Request::Ping(ping),
+            Err(_) => return Request::Ignored,
+        },
+    };
+    decoded.unwrap_or_else(|error| Request::Undecodable {
+        service,
+        guid: Bytes::new(),
+        reason: error.to_string(),
+    })
+}
+
+fn decode_publish(payload: Bytes) -> Request {
+    let payload_size = payload.len();
+    let mut message = pb::PubMsg::default();
+    match message.merge(payload.clone()) {
+        Ok(()) => Request::Publish { message, payload_size },
+        Err(_) if is_control_message(payload) => Request::Ignored,
+        Err(error) => Request::Undecodable {
+            service: Service::Publish,
+            guid: message.guid,
+            reason: error.to_string(),
+        },
+    }
+}
+
+/// Whether `payload` is what old servers may still send each other on these subjects.
+#[must_use]
+pub fn is_control_message(payload: Bytes) -> bool {
+    spb::CtrlMsg::decode(payload).is_ok()
+}
+
+impl Request {
+    /// Which engine it belongs to: a channel's requests to the channel's, a client's to its home.
+    #[must_use]
+    pub fn placement(&self, loops: u16) -> Placement {
+        let channel = |subject: &Bytes| {
+            Placement::Loop(placement::of_channel(&ChannelName::from(subject.clone()), loops))
+        };
+        let client =
+            |id: &Bytes| Placement::Loop(placement::of_client(&ClientId::from(id.clone()), loops));
+        match self {
+            Self::Connect(request) => client(&request.client_id),
+            Self::Publish { message, .. } => channel(&message.subject),
+            Self::Subscribe(request) => channel(&request.subject),
+            Self::Unsubscribe(request) | Self::SubscriptionClose(request) => {
+                channel(&request.subject)
+            }
+            Self::Close(request) => client(&request.client_id),
+            Self::Ping(_) | Self::Undecodable { .. } => Placement::Here,
+            Self::Ignored => Placement::Dropped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GARBAGE: &[u8] = b"\x0a\x7fgarbage";
+
+    #[test]
+    fn garbage_is_undecodable_for_every_service_but_ping() {
+        for service in [
+            Service::Connect,
+            Service::Publish,
+            Service::Subscribe,
+            Service::Unsubscribe,
+            Service::SubscriptionClose,
+            Service::Close,
+        ] {
+            let request = decode(service, Bytes::from_static(GARBAGE));
+            assert!(matches!(request, Request::Undecodable { .. }), "{service:?}");
+            assert_eq!(request.placement(4), Placement::Here);
+        }
+        assert_eq!(decode(Service::Ping, Bytes::from_static(GARBAGE)), Request::Ignored);
+        assert_eq!(decode(Service::Ping, Bytes::new()), Request::Ignored);
+    }
+
+    #[test]
+    fn a_known_field_of_another_wire_type_spoils_the_whole_publish() {
+        let publish =
+            pb::PubMsg { client_id: "me".into(), guid: "g1".into(), ..Default::default() };
+        let mut payload = publish.encode_to_vec();
+        for spoiler in [&b"\x28\x07"[..], b"\x0c", b"\x00\x01"] {
+            let mut spoiled = payload.clone();
+            spoiled.extend_from_slice(spoiler);
+            match decode(Service::Publish, Bytes::from(spoiled)) {
+                Request::Undecodable { guid, .. } => assert_eq!(guid, "g1"),
+                other => panic!("{other:?}"),
+            }
+        }
+        // Unknown fields are skipped, and the last of a repeated field counts.
+        payload.extend_from_slice(b"\x12\x02g2\x98\x06\x01");
+        match decode(Service::Publish, Bytes::from(payload)) {
+            Request::Publish { message, .. } => assert_eq!(message.guid, "g2"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn control_messages_of_old_servers_are_ignored() {
+        let control = spb::CtrlMsg {
+            msg_type: 1,
+            server_id: "server".into(),
+            data: "x".into(),
+            ref_id: "ref".into(),
+        };
+        let payload = Bytes::from(control.encode_to_vec());
+        assert_eq!(decode(Service::Publish, payload), Request::Ignored);
+        assert_eq!(Request::Ignored.placement(2), Placement::Dropped);
+    }
+
+    #[test]
+    fn requests_of_one_channel_meet_in_one_engine() {
+        let publish = Request::Publish {
+            message: pb::PubMsg { subject: "Orders".into(), ..Default::default() },
+            payload_size: 0,
+        };
+        let subscribe = Request::Subscribe(pb::SubscriptionRequest {
+            subject: "orders".into(),
+            ..Default::default()
+        });
+        assert_eq!(publish.placement(4), subscribe.placement(4));
+    }
 }

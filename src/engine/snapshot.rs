@@ -6,6 +6,9 @@
 use crate::base::id::{ChannelName, ClientId, ConnectionId, QueueGroupName, Subject};
 use crate::base::id::{DurableName, Sequence, SubscriptionId};
 use crate::base::record::ChannelState;
+use crate::engine::Engine;
+use crate::engine::channel::Channel;
+use crate::engine::subscription::{Subscription, SubscriptionLife};
 
 /// What one engine knows, or all of them together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -129,6 +132,67 @@ impl Traffic {
         self.in_bytes += other.in_bytes;
         self.out_messages += other.out_messages;
         self.out_bytes += other.out_bytes;
+    }
+}
+
+impl Engine {
+    /// What the engine knows now, for monitoring.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let known = &self.clients.known;
+        let registered = self.clients.homes.iter().filter(|(id, _)| known.contains_key(*id));
+        let clients = registered.map(|(client, home)| ClientSnapshot {
+            client: client.clone(),
+            heartbeat_inbox: Subject::from(home.info.hb_inbox.clone()),
+            connection: ConnectionId::from(home.info.conn_id.clone()),
+            failed_heartbeats: home.failed_heartbeats,
+        });
+        let mut channels: Vec<ChannelSnapshot> =
+            self.channels.slab.iter().map(|(_, channel)| self.channel_snapshot(channel)).collect();
+        channels.sort_by(|a, b| a.channel.cmp(&b.channel));
+        Snapshot { clients: clients.collect(), channels, traffic: self.traffic }
+    }
+
+    fn channel_snapshot(&self, channel: &Channel) -> ChannelSnapshot {
+        let by_key = &self.subscriptions.by_key;
+        let offline = channel
+            .durables
+            .values()
+            .filter(|key| by_key.get(*key).is_some_and(|found| found.life == OFFLINE));
+        let members = channel
+            .groups
+            .values()
+            .filter_map(|key| self.subscriptions.groups.get(key))
+            .flat_map(|group| group.members.iter().chain(&group.shadow));
+        let subscriptions = channel.plain.iter().chain(offline).chain(members);
+        ChannelSnapshot {
+            channel: channel.name.clone(),
+            state: channel.state,
+            subscriptions: subscriptions
+                .filter_map(|key| by_key.get(key))
+                .map(subscription_snapshot)
+                .collect(),
+        }
+    }
+}
+
+const OFFLINE: SubscriptionLife = SubscriptionLife::Offline;
+
+fn subscription_snapshot(found: &Subscription) -> SubscriptionSnapshot {
+    SubscriptionSnapshot {
+        id: found.id,
+        client: found.client.clone(),
+        inbox: found.inbox.clone(),
+        ack_inbox: found.ack_inbox.clone(),
+        durable_name: found.durable.clone(),
+        queue_name: found.queue.clone(),
+        is_durable: found.is_durable,
+        is_offline: found.life == OFFLINE,
+        is_stalled: found.is_stalled,
+        in_flight_max: found.in_flight_max,
+        ack_wait_secs: found.ack_wait_secs,
+        last_sent: found.cursor.last_sent,
+        pending_count: found.pending.len(),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The Store trait and its promises in prose; StoreError, Remedy.
 //!
 //! A store is opened under a fence (`base::epoch::Fence`) that `election` made. Opening gives the
-//! recovered state and one `Store` a loop; channels belong to loops by `base::placement`. Each `Store` is
-//! owned by one worker thread and may block. Together they promise:
+//! recovered state and one `Store` a loop; channels belong to loops by `base::placement`. Each
+//! `Store` is owned by one worker thread and may block. Together they promise:
 //!
 //! - When `commit` returns `Ok` for a durable batch, everything in it that was not refused is
 //!   synced, and the fence was still held after the sync (P1, P2).
@@ -11,6 +11,11 @@
 //! - `Err` means that nothing of the batch may be answered for, now or later.
 //! - Writes of a process whose epoch was superseded change nothing that the successor reads (P3).
 //! - Reads see everything committed, and give the stored bytes.
+
+pub mod file;
+pub mod memory;
+pub mod retention;
+pub mod worker;
 
 use std::io;
 use std::path::PathBuf;

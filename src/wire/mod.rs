@@ -14,3 +14,6 @@ pub use connect::{Connect, Info};
 pub use errors::{CloseReason, ProtocolError};
 pub use op::Op;
 pub use parser::{Limits, Parsed, Side, parse};
+
+#[cfg(test)]
+mod tests;

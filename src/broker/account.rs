@@ -1,0 +1,223 @@
+//! Accounts, users, permissions.
+//!
+//! There is one account, `$G`. What a user may say and hear is in its [`Permissions`]
+//! (spec core NATS, 7).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::subject;
+use crate::base::time::Instant;
+
+/// The name of the only account.
+pub const GLOBAL: &[u8] = b"$G";
+
+/// Replies that one connection may have waiting for its answers.
+const REPLIES_MAX: usize = 4096;
+
+/// What a user may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permissions {
+    /// What it may publish.
+    pub publish: SubjectRules,
+    /// What it may listen to; entries may be `<subject> <queue>`.
+    pub subscribe: SubjectRules,
+    /// Whether it may answer requests on any reply subject.
+    pub responses: Option<Responses>,
+}
+
+/// Allowed and denied subjects; denial wins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubjectRules {
+    /// `None` is everything.
+    pub allow: Option<Vec<String>>,
+    /// What is not allowed after all.
+    pub deny: Vec<String>,
+}
+
+/// `allow_responses`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Responses {
+    /// Answers to each request; `None` is any number.
+    pub max: Option<u32>,
+    /// For how long; `None` is for ever.
+    pub ttl: Option<Duration>,
+}
+
+impl Default for Responses {
+    fn default() -> Self {
+        Self { max: Some(1), ttl: Some(Duration::from_secs(120)) }
+    }
+}
+
+impl Permissions {
+    /// Whether `subject` may be published without being an answer.
+    #[must_use]
+    pub fn may_publish(&self, subject: &[u8]) -> bool {
+        let allowed = match &self.publish.allow {
+            Some(allow) => allow.iter().any(|pattern| covers(pattern, subject)),
+            // With allow_responses and no list, only answers are allowed.
+            None => self.responses.is_none(),
+        };
+        allowed && !self.publish.deny.iter().any(|pattern| covers(pattern, subject))
+    }
+
+    /// Whether `subject`, which may have wildcards, may be listened to.
+    #[must_use]
+    pub fn may_subscribe(&self, subject: &[u8], queue: Option<&[u8]>) -> bool {
+        let allowed = match self.subscribe.allow.as_deref() {
+            None | Some([]) => true,
+            Some(allow) => Verdict::of(allow, subject, queue).allows(queue),
+        };
+        allowed && !Verdict::of(&self.subscribe.deny, subject, queue).denies()
+    }
+
+    /// Whether an interest in `subject` can match something that is denied, so that each message
+    /// has to be looked at (spec core NATS, 7.3).
+    #[must_use]
+    pub fn needs_filter(&self, subject: &[u8]) -> bool {
+        subject::has_wildcard(subject) && !self.subscribe.deny.is_empty()
+    }
+
+    /// Whether a message on `subject` must not be delivered.
+    #[must_use]
+    pub fn is_filtered(&self, subject: &[u8]) -> bool {
+        self.subscribe.deny.iter().any(|entry| !entry.contains(' ') && covers(entry, subject))
+    }
+}
+
+/// What a list of `<subject>[ <queue>]` entries says about one interest.
+struct Verdict {
+    plain_matches: bool,
+    queue_entry_matches: bool,
+    queue_matches: bool,
+}
+
+impl Verdict {
+    fn of(list: &[String], subject: &[u8], queue: Option<&[u8]>) -> Self {
+        let mut verdict =
+            Self { plain_matches: false, queue_entry_matches: false, queue_matches: false };
+        for entry in list {
+            match entry.split_once(' ') {
+                None => verdict.plain_matches |= covers(entry, subject),
+                Some((pattern, queue_pattern)) => {
+                    if covers(pattern, subject) {
+                        verdict.queue_entry_matches = true;
+                        let queue_pattern = queue_pattern.trim();
+                        verdict.queue_matches |=
+                            queue.is_some_and(|queue| covers(queue_pattern, queue));
+                    }
+                }
+            }
+        }
+        verdict
+    }
+
+    fn allows(&self, queue: Option<&[u8]>) -> bool {
+        match queue {
+            None => self.plain_matches,
+            Some(_) if self.queue_entry_matches => self.queue_matches,
+            Some(_) => self.plain_matches,
+        }
+    }
+
+    fn denies(&self) -> bool {
+        self.plain_matches || self.queue_matches
+    }
+}
+
+/// Wildcards of `subject` count as plain tokens: `foo.*` is covered by `foo.*`, not by `foo.bar`.
+fn covers(pattern: &str, subject: &[u8]) -> bool {
+    subject::matches(pattern.as_bytes(), subject)
+        && subject.split(|byte| *byte == b'.').all(|token| !token.is_empty())
+}
+
+/// The requests that one connection was given and may answer.
+#[derive(Debug, Default)]
+pub struct Replies {
+    waiting: BTreeMap<Bytes, (Instant, u32)>,
+}
+
+impl Replies {
+    /// A request with this reply was delivered.
+    pub fn record(&mut self, reply: &[u8], responses: Responses, now: Instant) {
+        if self.waiting.len() >= REPLIES_MAX {
+            self.prune(responses, now);
+        }
+        self.waiting.insert(Bytes::copy_from_slice(reply), (now, 0));
+    }
+
+    /// Whether `subject` may be published as an answer; counts it.
+    pub fn allow(&mut self, subject: &[u8], responses: Responses, now: Instant) -> bool {
+        let Some((at, count)) = self.waiting.get_mut(subject) else { return false };
+        *count += 1;
+        let in_time = responses.ttl.is_none_or(|ttl| now.since(*at) <= ttl);
+        if in_time && responses.max.is_none_or(|max| *count <= max) {
+            return true;
+        }
+        self.waiting.remove(subject);
+        false
+    }
+
+    fn prune(&mut self, responses: Responses, now: Instant) {
+        if let Some(ttl) = responses.ttl {
+            self.waiting.retain(|_, (at, _)| now.since(*at) <= ttl);
+        }
+        // Nothing expired: the oldest must go, because the table has a bound.
+        while self.waiting.len() >= REPLIES_MAX {
+            let oldest = self.waiting.iter().min_by_key(|(_, (at, _))| *at);
+            let Some(reply) = oldest.map(|(reply, _)| reply.clone()) else { break };
+            self.waiting.remove(&reply);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscribe(allow: &[&str], deny: &[&str]) -> Permissions {
+        let list = |entries: &[&str]| entries.iter().map(|entry| (*entry).to_owned()).collect();
+        Permissions {
+            subscribe: SubjectRules { allow: Some(list(allow)), deny: list(deny) },
+            ..Permissions::default()
+        }
+    }
+
+    #[test]
+    fn queue_entries_of_subscribe_lists() {
+        for (allow, deny, subject, queue, expected) in [
+            (&["foo bar"][..], &[][..], "foo", None, false),
+            (&["foo bar"], &[], "foo", Some("bar"), true),
+            (&["foo bar"], &[], "foo", Some("fizz"), false),
+            (&["foo"], &[], "foo", Some("any"), true),
+            (&["> bar.>"], &[], "x", Some("bar.bang"), true),
+            (&["> bar.>"], &[], "x", None, false),
+            (&[">"], &["> >"], "x", None, true),
+            (&[">"], &["> >"], "x", Some("q"), false),
+            (&[">"], &["> *.dev", "> *.stg"], "x", Some("bar"), true),
+            (&[">"], &["> *.dev", "> *.stg"], "x", Some("a.dev"), false),
+            (&["foo.*"], &[], "foo.*", None, true),
+            (&["foo.bar"], &[], "foo.*", None, false),
+        ] {
+            let permissions = subscribe(allow, deny);
+            let found = permissions.may_subscribe(subject.as_bytes(), queue.map(str::as_bytes));
+            assert_eq!(found, expected, "{allow:?} {deny:?} {subject} {queue:?}");
+        }
+    }
+
+    #[test]
+    fn answers_are_counted_and_expire() {
+        let responses = Responses { max: Some(2), ttl: Some(Duration::from_nanos(10)) };
+        let mut replies = Replies::default();
+        replies.record(b"r", responses, Instant(0));
+        assert!(replies.allow(b"r", responses, Instant(1)));
+        assert!(replies.allow(b"r", responses, Instant(2)));
+        assert!(!replies.allow(b"r", responses, Instant(3)));
+        replies.record(b"s", responses, Instant(0));
+        assert!(!replies.allow(b"s", responses, Instant(11)));
+        assert!(!replies.allow(b"t", responses, Instant(0)));
+    }
+}

@@ -1,0 +1,236 @@
+//! CONNECT → Identity or refusal.
+
+use std::sync::Arc;
+
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
+
+use crate::broker::account::Permissions;
+use crate::broker::settings::{Auth, User};
+
+/// What a client said about itself, and what its certificate says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// `user` of CONNECT.
+    pub user: String,
+    /// `pass` of CONNECT.
+    pub password: String,
+    /// `auth_token` of CONNECT.
+    pub token: String,
+}
+
+/// Who a client is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The user's name, if it has one.
+    pub user: Option<String>,
+    /// What it may do; `None` is everything.
+    pub permissions: Option<Arc<Permissions>>,
+}
+
+/// Why a client is refused; it is only told that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The user does not exist (any more).
+    #[error("user is not known")]
+    UnknownUser,
+    /// Password or token are not right.
+    #[error("credentials are not right")]
+    Mismatch,
+}
+
+/// Decides who a client is (spec core NATS, 6.2).
+///
+/// # Errors
+/// When it may not connect.
+pub fn authenticate(
+    auth: &Auth,
+    credentials: &Credentials,
+    certificate: Option<&[u8]>,
+) -> Result<Identity, Refusal> {
+    if !auth.is_required() {
+        let user = Some(credentials.user.clone()).filter(|user| !user.is_empty());
+        return Ok(Identity { user, permissions: None });
+    }
+    if !auth.users.is_empty() {
+        return authenticate_user(auth, credentials, certificate);
+    }
+    if let Some(token) = &auth.token {
+        return check(token, &credentials.token, None);
+    }
+    match &auth.user {
+        Some((name, password)) if *name == credentials.user => {
+            check(password, &credentials.password, Some(name))
+        }
+        Some(_) | None => Err(Refusal::UnknownUser),
+    }
+}
+
+fn authenticate_user(
+    auth: &Auth,
+    credentials: &Credentials,
+    certificate: Option<&[u8]>,
+) -> Result<Identity, Refusal> {
+    let is_anonymous = credentials.user.is_empty()
+        && credentials.password.is_empty()
+        && credentials.token.is_empty();
+    let named = |name: &str| auth.users.iter().find(|user| user.name == name);
+    let user = if auth.tls_map {
+        // The handshake proved who it is; the password is not asked for.
+        let user = certificate.and_then(|certificate| mapped_user(&auth.users, certificate));
+        return user.map(identity_of).ok_or(Refusal::UnknownUser);
+    } else if let Some(name) = auth.no_auth_user.as_deref().filter(|_| is_anonymous) {
+        return named(name).map(identity_of).ok_or(Refusal::UnknownUser);
+    } else {
+        named(&credentials.user).ok_or(Refusal::UnknownUser)?
+    };
+    let is_allowed = |kind: &String| kind.eq_ignore_ascii_case("STANDARD");
+    if !user.connection_types.is_empty() && !user.connection_types.iter().any(is_allowed) {
+        return Err(Refusal::UnknownUser);
+    }
+    check(&user.password, &credentials.password, None).map(|_| identity_of(user))
+}
+
+fn identity_of(user: &User) -> Identity {
+    Identity { user: Some(user.name.clone()), permissions: user.permissions.clone() }
+}
+
+fn check(expected: &str, given: &str, name: Option<&str>) -> Result<Identity, Refusal> {
+    let is_right = if is_bcrypt(expected) {
+        bcrypt::verify(given, expected).unwrap_or(false)
+    } else {
+        is_equal(expected.as_bytes(), given.as_bytes())
+    };
+    if !is_right {
+        return Err(Refusal::Mismatch);
+    }
+    Ok(Identity { user: name.map(str::to_owned), permissions: None })
+}
+
+/// Looks at every byte, so that the time taken does not tell how many were right.
+fn is_equal(left: &[u8], right: &[u8]) -> bool {
+    left.len() == right.len() && left.iter().zip(right).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+}
+
+/// `$2a$NN$…`, and 2b, 2x, 2y (spec core NATS, 6.3).
+#[must_use]
+pub fn is_bcrypt(password: &str) -> bool {
+    let bytes = password.as_bytes();
+    matches!(bytes, [b'$', b'2', b'a' | b'b' | b'x' | b'y', b'$', tens, ones, b'$', ..]
+        if tens.is_ascii_digit() && ones.is_ascii_digit())
+}
+
+/// The first user that the certificate names: e-mail, DNS and URI names, then the subject
+/// (spec core NATS, 6.5).
+fn mapped_user<'a>(users: &'a [User], certificate: &[u8]) -> Option<&'a User> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let named = |name: &str| users.iter().find(|user| user.name == name);
+    for kind in 0..3 {
+        for extension in certificate.extensions() {
+            let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension()
+            else {
+                continue;
+            };
+            let found = names.general_names.iter().find_map(|name| match (kind, name) {
+                (0, GeneralName::RFC822Name(text))
+                | (1, GeneralName::DNSName(text))
+                | (2, GeneralName::URI(text)) => named(text),
+                _ => None,
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+    }
+    let subject = subject_parts(&certificate);
+    let same_order = |user: &&User| name_parts(&user.name) == subject;
+    let any_order = |user: &&User| {
+        let (mut left, mut right) = (name_parts(&user.name), subject.clone());
+        left.sort();
+        right.sort();
+        left == right
+    };
+    users.iter().find(same_order).or_else(|| users.iter().find(any_order))
+}
+
+/// `KEY=value` of each part of the subject, the most specific first, as users write it.
+fn subject_parts(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let mut parts: Vec<String> = name_parts(&certificate.subject().to_string());
+    parts.reverse();
+    parts
+}
+
+fn name_parts(name: &str) -> Vec<String> {
+    name.split([',', '+'])
+        .map(|part| match part.trim().split_once('=') {
+            Some((key, value)) => format!("{}={}", key.trim().to_ascii_uppercase(), value.trim()),
+            None => part.trim().to_owned(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn credentials(user: &str, password: &str, token: &str) -> Credentials {
+        Credentials { user: user.into(), password: password.into(), token: token.into() }
+    }
+
+    fn user(name: &str, password: &str) -> User {
+        User { name: name.into(), password: password.into(), ..User::default() }
+    }
+
+    #[test]
+    fn passwords_plain_and_hashed() {
+        let hash = "$2a$04$abcdefghijklmnopqrstuuLZYjhNQAOdpbzt4WxWlUHjv1wsyH5DG";
+        let auth = Auth { users: vec![user("plain", "pw"), user("hash", hash)], ..Auth::default() };
+        for (name, password, expected) in [
+            ("plain", "pw", Ok(())),
+            ("plain", "pW", Err(Refusal::Mismatch)),
+            ("hash", "s3cret", Ok(())),
+            ("hash", hash, Err(Refusal::Mismatch)),
+            ("nobody", "pw", Err(Refusal::UnknownUser)),
+        ] {
+            let found = authenticate(&auth, &credentials(name, password, ""), None);
+            assert_eq!(found.map(|_| ()), expected, "{name} {password}");
+        }
+    }
+
+    #[test]
+    fn a_client_without_credentials_is_the_no_auth_user() {
+        let auth = Auth {
+            users: vec![user("anon", "pw")],
+            no_auth_user: Some("anon".into()),
+            ..Auth::default()
+        };
+        let found = authenticate(&auth, &Credentials::default(), None).unwrap();
+        assert_eq!(found.user.as_deref(), Some("anon"));
+        assert!(authenticate(&auth, &credentials("anon", "wrong", ""), None).is_err());
+    }
+
+    #[test]
+    fn the_certificate_names_the_user() {
+        let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        params.subject_alt_names.push(rcgen::SanType::Rfc822Name("m@x.y".try_into().unwrap()));
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Org");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Name");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        for (names, expected) in [
+            (&["a.example", "m@x.y"][..], Some("m@x.y")),
+            (&["other", "a.example"], Some("a.example")),
+            (&["CN=Name,O=Org"], Some("CN=Name,O=Org")),
+            (&["O=Org, CN=Name"], Some("O=Org, CN=Name")),
+            (&["CN=Name"], None),
+        ] {
+            let users = names.iter().map(|name| user(name, "")).collect();
+            let auth = Auth { users, tls_map: true, ..Auth::default() };
+            let found =
+                authenticate(&auth, &Credentials::default(), Some(certificate.der().as_ref()));
+            assert_eq!(found.ok().and_then(|found| found.user).as_deref(), expected);
+        }
+    }
+}

@@ -1,0 +1,612 @@
+//! What a client's operations do.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::base::id::{ChannelName, SessionId};
+use crate::base::{placement, subject};
+use crate::broker::auth::{self, Refusal};
+use crate::broker::delivery::{Message, Origin, Part};
+use crate::broker::mail::Mail;
+use crate::broker::outbox::{COPY_LEN_MAX, Gauge};
+use crate::broker::session::{Phase, Session, Stall, Timer};
+use crate::broker::sublist::{Interest, Matched};
+use crate::broker::{Broker, Flow};
+use crate::wire::op::Publish;
+use crate::wire::{CloseReason, Connect, Info, Limits, Op, Parsed, Side, encoder, errors, headers};
+
+/// How often a held publisher looks again whether its receivers have room.
+const STALL_POLL: Duration = Duration::from_millis(5);
+
+/// Subjects that the server keeps for itself, as replies of clients (spec core NATS, 2.5).
+const RESERVED_REPLIES: [&[u8]; 3] = [b"_R_.", b"$JS.ACK.", b"_GR_."];
+
+/// What becomes of the connection after an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The operation is done.
+    Done,
+    /// It has to wait.
+    Paused,
+    /// The session is at its end.
+    End,
+}
+
+impl Broker {
+    /// Handles every whole operation at the front of `input` and takes it out.
+    pub(super) fn read_all(&mut self, id: SessionId, input: &mut BytesMut) -> Flow {
+        loop {
+            let Some(session) = self.sessions.get_mut(id) else {
+                input.clear();
+                return Flow::Close;
+            };
+            session.is_paused = false;
+            match &session.phase {
+                Phase::Ending { .. } => {
+                    input.clear();
+                    return Flow::Close;
+                }
+                Phase::AwaitTls { is_optional } => match (is_optional, input.first()) {
+                    (_, None) => return Flow::NeedMore,
+                    (true, Some(byte)) if *byte != TLS_HANDSHAKE => self.on_plain(id),
+                    (_, Some(_)) => return Flow::StartTls,
+                },
+                Phase::Open => (),
+            }
+            match self.read_one(id, input) {
+                None => return Flow::NeedMore,
+                Some(Step::Done) => (),
+                Some(Step::Paused) => return Flow::Paused,
+                Some(Step::End) => {
+                    input.clear();
+                    return Flow::Close;
+                }
+            }
+        }
+    }
+
+    /// One operation; `None` if there is no whole one.
+    fn read_one(&mut self, id: SessionId, input: &mut BytesMut) -> Option<Step> {
+        let session = self.sessions.get_mut(id)?;
+        let first = *input.first()?;
+        if session.is_auth_pending && !first.eq_ignore_ascii_case(&b'c') {
+            let step = self.on_operation_before_connect(id);
+            if step != Step::Done {
+                return Some(step);
+            }
+        }
+        let limits = self.limits(id)?;
+        let (step, len) = match crate::wire::parse(input, &limits) {
+            Ok(Parsed::NeedMore { len }) => {
+                let missing = len.unwrap_or(0).saturating_sub(input.len());
+                input.reserve(missing);
+                return None;
+            }
+            // A long payload is shared with those who get it instead of copied to each.
+            Ok(Parsed::Op { op: Op::Publish(publish), len })
+                if publish.payload.len() > COPY_LEN_MAX =>
+            {
+                if self.must_wait(id, publish.subject) {
+                    return Some(Step::Paused);
+                }
+                let frame = input.split_to(len).freeze();
+                return Some(self.on_frame(id, &frame, &limits));
+            }
+            Ok(Parsed::Op { op: Op::Publish(publish), len }) => {
+                if self.must_wait(id, publish.subject) {
+                    return Some(Step::Paused);
+                }
+                (self.on_publish(id, &publish, None), len)
+            }
+            Ok(Parsed::Op { op: Op::RouteMessage(message), len })
+                if message.message.payload.len() > COPY_LEN_MAX =>
+            {
+                let frame = input.split_to(len).freeze();
+                return Some(self.on_frame(id, &frame, &limits));
+            }
+            Ok(Parsed::Op { op, len }) => (self.on_op(id, &op, None), len),
+            Err(error) => {
+                self.log_about(id, log::Level::Error, &error.to_string());
+                if let Some(text) = error.reply() {
+                    self.send_error(id, text);
+                }
+                self.end(id, error.reason());
+                return Some(Step::End);
+            }
+        };
+        if step == Step::Done {
+            input.advance(len);
+        }
+        Some(step)
+    }
+
+    /// An operation whose bytes are shared.
+    fn on_frame(&mut self, id: SessionId, frame: &Bytes, limits: &Limits) -> Step {
+        match crate::wire::parse(frame, limits) {
+            Ok(Parsed::Op { op, .. }) => self.on_op(id, &op, Some(frame)),
+            Ok(Parsed::NeedMore { .. }) | Err(_) => unreachable!("it was parsed a moment ago"),
+        }
+    }
+
+    fn limits(&self, id: SessionId) -> Option<Limits> {
+        let session = self.sessions.get(id)?;
+        if !session.is_client() {
+            return Some(Limits::route());
+        }
+        Some(Limits {
+            side: Side::Client,
+            control_line_max: self.settings.max_control_line,
+            payload_max: self.settings.max_payload,
+            has_headers: session.options.has_headers,
+        })
+    }
+
+    fn on_op(&mut self, id: SessionId, op: &Op<'_>, frame: Option<&Bytes>) -> Step {
+        if self.sessions.get(id).is_some_and(|session| !session.is_client()) {
+            return self.on_route_op(id, op, frame);
+        }
+        match op {
+            Op::Publish(publish) => self.on_publish(id, publish, frame),
+            Op::Subscribe { subject, queue, sid } => self.on_subscribe(id, subject, *queue, sid),
+            Op::Unsubscribe { sid, max } => self.on_unsubscribe(id, sid, *max),
+            Op::Connect(json) => self.on_connect(id, json),
+            Op::Ping => self.on_ping(id),
+            Op::Pong => self.on_pong(id),
+            Op::Ok => Step::Done,
+            Op::Info(json) => match Info::decode(json) {
+                Ok(_) => Step::Done,
+                Err(error) => self.refuse(id, &error.to_string(), CloseReason::ProtocolViolation),
+            },
+            Op::Err(text) => {
+                let text = format!("Client Error {}", String::from_utf8_lossy(text));
+                self.refuse(id, &text, CloseReason::ParseError)
+            }
+            Op::Message { .. }
+            | Op::RouteSubscribe { .. }
+            | Op::RouteUnsubscribe(_)
+            | Op::RouteMessage(_)
+            | Op::Account(..) => unreachable!("the parser gives none of these for a client"),
+        }
+    }
+
+    /// Logs what is wrong and closes without telling the client.
+    pub(super) fn refuse(&mut self, id: SessionId, text: &str, reason: CloseReason) -> Step {
+        self.log_about(id, log::Level::Error, text);
+        self.end(id, reason);
+        Step::End
+    }
+
+    /// The first operation is not CONNECT though credentials are asked for.
+    fn on_operation_before_connect(&mut self, id: SessionId) -> Step {
+        let is_client = self.sessions.get(id).is_some_and(Session::is_client);
+        if is_client && self.settings.auth.no_auth_user.is_some() {
+            let found =
+                auth::authenticate(&self.settings.auth, &auth::Credentials::default(), None);
+            if let (Ok(identity), Some(session)) = (found, self.sessions.get_mut(id)) {
+                session.about.user = identity.user;
+                session.permissions = identity.permissions;
+                session.is_auth_pending = false;
+                self.deadlines.cancel(&(id, Timer::Auth));
+                return Step::Done;
+            }
+        }
+        self.violation(id)
+    }
+
+    /// Tells the peer that it may not connect, and closes.
+    pub(super) fn violation(&mut self, id: SessionId) -> Step {
+        self.send_error(id, errors::AUTHORIZATION_VIOLATION);
+        self.end(id, CloseReason::AuthenticationFailure);
+        Step::End
+    }
+
+    fn on_connect(&mut self, id: SessionId, json: &[u8]) -> Step {
+        let connect = match Connect::decode(json) {
+            Ok(connect) => connect,
+            Err(error) => {
+                return self.refuse(id, &error.to_string(), CloseReason::ProtocolViolation);
+            }
+        };
+        let (now, has_headers) = (self.now, self.settings.headers);
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        session.apply(connect, has_headers);
+        session.active_at = now.wall;
+        session.ping.heard_at = now.at;
+        if session.ping.rtt.is_none() {
+            session.ping.rtt = Some(now.at.since(session.started.at));
+        }
+        session.has_connected = true;
+        self.deadlines.cancel(&(id, Timer::Auth));
+        self.arm_first_ping(id);
+        if let Err(refusal) = self.authenticate(id) {
+            return self.on_refusal(id, refusal);
+        }
+        let Some(session) = self.sessions.get(id) else { return Step::End };
+        let (about, options) = (&session.about, session.options);
+        if !about.account.is_empty() || about.is_new_account {
+            return self.violation(id);
+        }
+        if !(0..=1).contains(&options.protocol) {
+            self.send_error(id, errors::INVALID_CLIENT_PROTOCOL);
+            self.end(id, CloseReason::BadClientProtocolVersion);
+            return Step::End;
+        }
+        if options.wants_no_responders && !options.has_headers {
+            self.send_error(id, errors::NO_RESPONDERS_REQUIRES_HEADERS);
+            self.end(id, CloseReason::NoRespondersRequiresHeaders);
+            return Step::End;
+        }
+        self.send_ok(id);
+        Step::Done
+    }
+
+    /// Holds a client's credentials against the settings.
+    pub(super) fn authenticate(&mut self, id: SessionId) -> Result<(), Refusal> {
+        let Some(session) = self.sessions.get_mut(id) else { return Ok(()) };
+        let tls = session.about.tls.as_ref();
+        let certificate = tls.and_then(|tls| tls.certificate.as_deref());
+        let credentials = &session.about.credentials;
+        let identity = auth::authenticate(&self.settings.auth, credentials, certificate)?;
+        session.about.user = identity.user;
+        session.permissions = identity.permissions;
+        session.is_auth_pending = false;
+        Ok(())
+    }
+
+    fn on_refusal(&mut self, id: SessionId, _refusal: Refusal) -> Step {
+        let user = self.sessions.get(id).map(|session| session.about.credentials.user.clone());
+        let text = if self.settings.auth.users.is_empty() {
+            "authentication error".to_owned()
+        } else {
+            format!("authentication error - User {:?}", user.unwrap_or_default())
+        };
+        self.log_about(id, log::Level::Error, &text);
+        self.violation(id)
+    }
+
+    fn on_ping(&mut self, id: SessionId) -> Step {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        session.ping.heard_at = now.at;
+        encoder::encode(&Op::Pong, session.outbox.tail());
+        session.outbox.seal(false);
+        let is_first = !session.ping.is_first_answered && session.has_connected;
+        session.ping.is_first_answered |= is_first;
+        let is_outdated = session.urls_version != self.urls_version;
+        if is_first && is_outdated && session.options.protocol >= 1 {
+            self.send_info(id);
+        }
+        self.mark_dirty(id);
+        Step::Done
+    }
+
+    pub(super) fn on_pong(&mut self, id: SessionId) -> Step {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        if session.ping.unanswered > 0 {
+            session.ping.rtt = Some(now.at.since(session.ping.sent_at));
+        }
+        session.ping.unanswered = 0;
+        Step::Done
+    }
+
+    fn on_subscribe(
+        &mut self,
+        id: SessionId,
+        subject: &[u8],
+        queue: Option<&[u8]>,
+        sid: &[u8],
+    ) -> Step {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        session.ping.heard_at = now.at;
+        session.active_at = now.wall;
+        let count = session.interests.len();
+        let is_known = session.interests.contains_key(sid);
+        if let Some(text) = self.subscribe_refusal(id, subject, queue, count) {
+            self.send_error(id, &text);
+            return Step::Done;
+        }
+        if is_known {
+            self.send_ok(id);
+            return Step::Done;
+        }
+        if !subject::is_valid(subject) {
+            self.send_error(id, errors::INVALID_SUBJECT);
+            return Step::Done;
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        let interest = Arc::new(new_interest(session, subject, queue, sid));
+        session.interests.insert(interest.sid.clone(), Arc::clone(&interest));
+        self.add_to_tree(Arc::clone(&interest));
+        self.mail_all(&Mail::Interest(interest));
+        self.send_ok(id);
+        Step::Done
+    }
+
+    fn subscribe_refusal(
+        &mut self,
+        id: SessionId,
+        subject: &[u8],
+        queue: Option<&[u8]>,
+        count: usize,
+    ) -> Option<String> {
+        let session = self.sessions.get(id)?;
+        let is_permitted = queue != Some(b"_sys_")
+            && session
+                .permissions
+                .as_ref()
+                .is_none_or(|permissions| permissions.may_subscribe(subject, queue));
+        let text = String::from_utf8_lossy(subject);
+        if !is_permitted {
+            let queue = queue.map(String::from_utf8_lossy);
+            let user = user_text(session);
+            let line = format!("Subscription Violation - {user}, Subject {text:?}");
+            let refusal = errors::subscription_violation(&text, queue.as_deref());
+            self.log_about(id, log::Level::Error, &line);
+            return Some(refusal);
+        }
+        let tokens_max = self.settings.max_sub_tokens;
+        if tokens_max > 0 && subject.split(|byte| *byte == b'.').count() > tokens_max {
+            return Some(errors::too_many_tokens(&text));
+        }
+        if self.settings.max_subscriptions > 0 && count >= self.settings.max_subscriptions {
+            self.log_about(id, log::Level::Error, errors::SUBSCRIPTIONS_EXCEEDED);
+            return Some(errors::SUBSCRIPTIONS_EXCEEDED.to_owned());
+        }
+        None
+    }
+
+    fn on_unsubscribe(&mut self, id: SessionId, sid: &[u8], max: Option<u64>) -> Step {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        session.ping.heard_at = now.at;
+        session.active_at = now.wall;
+        if let Some(interest) = session.interests.get(sid).cloned() {
+            let delivered = interest.delivered.load(Ordering::Relaxed);
+            match max.filter(|max| *max > delivered) {
+                Some(max) => interest.delivered_max.store(max, Ordering::Relaxed),
+                None => self.end_interest(&interest),
+            }
+        }
+        self.send_ok(id);
+        Step::Done
+    }
+
+    /// Whether the publish at the front of a session's buffer has to wait: for an engine, or for
+    /// slow receivers.
+    fn must_wait(&mut self, id: SessionId, subject: &[u8]) -> bool {
+        let Some(matched) = self.sublist.matches(subject) else { return false };
+        if self.lacks_credit(&matched, subject) {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.is_paused = true;
+                self.paused.insert(id);
+            }
+            return true;
+        }
+        self.must_stall(id, &matched)
+    }
+
+    fn lacks_credit(&self, matched: &Matched, subject: &[u8]) -> bool {
+        if self.pressed.is_empty() {
+            return false;
+        }
+        matched.engines.iter().filter(|entry| entry.interest.needs_credit).any(|entry| {
+            let channel = subject.get(entry.prefix_len..).unwrap_or_default();
+            let engine = placement::of_channel(&ChannelName::from(channel), self.settings.loops);
+            self.pressed.contains(&engine)
+        })
+    }
+
+    /// Holds a publisher back while a receiver has more than half of what may wait for it; not
+    /// for ever: then its message is queued, and the receiver cut if that is too much.
+    fn must_stall(&mut self, id: SessionId, matched: &Matched) -> bool {
+        let gate = self.settings.max_pending / 2;
+        let is_slow = |interest: &&Arc<Interest>| {
+            interest.session != id && interest.gauge.pending_bytes() > gate
+        };
+        let queued = matched.queues.iter().flat_map(|(_, members)| members);
+        let slow: Vec<Arc<Gauge>> = matched
+            .plain
+            .iter()
+            .chain(queued)
+            .filter(is_slow)
+            .map(|interest| Arc::clone(&interest.gauge))
+            .collect();
+        let now = self.now.at;
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        if slow.is_empty() || std::mem::take(&mut session.is_stall_waived) {
+            session.is_stall_waived = false;
+            return false;
+        }
+        let worst = slow.iter().map(|gauge| gauge.pending_bytes()).max().unwrap_or(0);
+        let until = now + stall_duration(worst, self.settings.max_pending);
+        session.stall = Some(Stall { until, receivers: slow });
+        session.is_paused = true;
+        self.deadlines.arm((id, Timer::Stall), now + STALL_POLL);
+        true
+    }
+
+    /// A held publisher looks again.
+    pub(super) fn on_stall_due(&mut self, id: SessionId) {
+        let gate = self.settings.max_pending / 2;
+        let now = self.now.at;
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(stall) = &session.stall else { return };
+        let is_open = stall.receivers.iter().all(|gauge| gauge.pending_bytes() <= gate);
+        if !is_open && now < stall.until {
+            self.deadlines.arm((id, Timer::Stall), now + STALL_POLL);
+            return;
+        }
+        session.is_stall_waived = !is_open;
+        session.stall = None;
+        self.resume(id);
+    }
+
+    fn on_publish(&mut self, id: SessionId, publish: &Publish<'_>, frame: Option<&Bytes>) -> Step {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        let size = publish.payload.len() as u64;
+        session.traffic.in_msgs += 1;
+        session.traffic.in_bytes += size;
+        self.traffic.in_msgs += 1;
+        self.traffic.in_bytes += size;
+        session.ping.heard_at = now.at;
+        session.active_at = now.wall;
+        let origin = Origin::Client { session: id, has_echo: session.options.has_echo };
+        let wants_answer = session.options.wants_no_responders;
+        if session.options.is_pedantic && !subject::is_literal(publish.subject) {
+            self.send_error(id, errors::INVALID_PUBLISH_SUBJECT);
+        }
+        if !self.may_publish(id, publish) {
+            return Step::Done;
+        }
+        self.send_ok(id);
+        let message = Message {
+            subject: publish.subject,
+            reply: publish.reply,
+            header_len: publish.header_len.unwrap_or(0),
+            parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
+            is_leased: false,
+        };
+        let matched = self.sublist.matches(publish.subject);
+        let is_heard = matched.is_some_and(|matched| self.deliver(&matched, &message, &origin));
+        if let (false, true, Some(reply)) = (is_heard, wants_answer, publish.reply) {
+            self.send_no_responders(id, reply);
+        }
+        match self.sessions.get(id) {
+            Some(session) if !session.is_ending() => Step::Done,
+            Some(_) | None => Step::End,
+        }
+    }
+
+    fn may_publish(&mut self, id: SessionId, publish: &Publish<'_>) -> bool {
+        let now = self.now.at;
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        let is_permitted = !publish.subject.starts_with(b"_GR_.")
+            && session.permissions.as_ref().is_none_or(|permissions| {
+                permissions.may_publish(publish.subject)
+                    || permissions.responses.is_some_and(|responses| {
+                        session.replies.allow(publish.subject, responses, now)
+                    })
+            });
+        if !is_permitted {
+            let user = user_text(session);
+            let subject = String::from_utf8_lossy(publish.subject).into_owned();
+            let line = format!("Publish Violation - {user}, Subject {subject:?}");
+            self.log_about(id, log::Level::Error, &line);
+            self.send_error(id, &errors::publish_violation(&subject));
+            return false;
+        }
+        let reply = publish.reply.unwrap_or_default();
+        if RESERVED_REPLIES.iter().any(|prefix| reply.starts_with(prefix)) {
+            let user = user_text(session);
+            let reply = String::from_utf8_lossy(reply).into_owned();
+            let line = format!("Publish Violation - {user}, Reply {reply:?}");
+            self.log_about(id, log::Level::Error, &line);
+            self.send_error(id, &errors::reply_violation(&reply));
+            return false;
+        }
+        true
+    }
+
+    /// Tells a publisher that nobody listens, if it awaits an answer (spec core NATS, 2.8).
+    fn send_no_responders(&mut self, id: SessionId, reply: &[u8]) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let is_awaiting = |interest: &&Arc<Interest>| {
+            interest.queue.is_none() && subject::matches(&interest.subject, reply)
+        };
+        let Some(interest) = session.interests.values().find(is_awaiting).cloned() else { return };
+        let len = headers::NO_RESPONDERS.len();
+        let names = (reply, &interest.sid[..], None);
+        encoder::message_line(session.outbox.tail(), names, Some(len), len);
+        session.outbox.put_copy(headers::NO_RESPONDERS);
+        session.outbox.put_copy(b"\r\n");
+        session.outbox.seal(false);
+        self.mark_dirty(id);
+    }
+
+    /// Takes away what permissions no longer allow after a reload.
+    pub(super) fn drop_forbidden_interests(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let Some(permissions) = session.permissions.clone() else { return };
+        let user = user_text(session);
+        let forbidden: Vec<Arc<Interest>> = session
+            .interests
+            .values()
+            .filter(|one| !permissions.may_subscribe(&one.subject, one.queue.as_deref()))
+            .cloned()
+            .collect();
+        let mut told = BTreeSet::new();
+        for interest in forbidden {
+            let subject = String::from_utf8_lossy(&interest.subject).into_owned();
+            let sid = String::from_utf8_lossy(&interest.sid).into_owned();
+            if told.insert(sid.clone()) {
+                self.send_error(id, &errors::subscription_removed(&subject, &sid));
+                let line =
+                    format!("Removed sub {subject:?} (sid {sid:?}) for {user} - not authorized");
+                self.log_about(id, log::Level::Info, &line);
+            }
+            self.end_interest(&interest);
+        }
+    }
+}
+
+/// First byte of a TLS handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// 100 ms, and as much again for each twentieth of what may wait, up to 1 s (spec core NATS, 5.3).
+fn stall_duration(pending: usize, max_pending: usize) -> Duration {
+    let over = pending.saturating_sub(max_pending / 2);
+    let steps = over / (max_pending / 20).max(1);
+    if pending >= max_pending {
+        return Duration::from_secs(1);
+    }
+    Duration::from_millis(100) * (1 + u32::try_from(steps).unwrap_or(9)).min(10)
+}
+
+fn new_interest(session: &Session, subject: &[u8], queue: Option<&[u8]>, sid: &[u8]) -> Interest {
+    let filter = session.permissions.as_ref().filter(|found| found.needs_filter(subject));
+    // One block for all names: interests are many.
+    let names = Bytes::from([subject, sid, queue.unwrap_or_default()].concat());
+    let sid_end = subject.len() + sid.len();
+    Interest {
+        session: session.id,
+        is_route: false,
+        subject: names.slice(..subject.len()),
+        queue: queue.map(|_| names.slice(sid_end..)),
+        sid: names.slice(subject.len()..sid_end),
+        filter: filter.cloned(),
+        gauge: session.outbox.gauge(),
+        delivered: AtomicU64::new(0),
+        delivered_max: AtomicU64::new(0),
+        weight: AtomicU32::new(1),
+        is_gone: AtomicBool::new(false),
+    }
+}
+
+fn user_text(session: &Session) -> String {
+    match &session.about.user {
+        Some(user) => format!("User {user:?}"),
+        None => "User \"N/A\"".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stalls_grow_with_what_waits() {
+        for (percent, expected) in [(50, 100), (55, 200), (60, 300), (70, 500), (90, 900)] {
+            let found = stall_duration(percent * 10_000, 1_000_000);
+            assert_eq!(found, Duration::from_millis(expected), "{percent}");
+        }
+        assert_eq!(stall_duration(990_000, 1_000_000), Duration::from_secs(1));
+        assert_eq!(stall_duration(1_000_000, 1_000_000), Duration::from_secs(1));
+    }
+}

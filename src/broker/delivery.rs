@@ -1,0 +1,362 @@
+//! Where a message goes: matching, choice in queues, bytes into outboxes.
+//!
+//! A message is matched once, on the loop where it arrived. Receivers there get it at once; those
+//! of other loops are picked here and get it by mail.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::base::id::{LoopIndex, SessionId, Subject};
+use crate::broker::account::GLOBAL;
+use crate::broker::mail::{Delivery, Mail, Pick};
+use crate::broker::outbox::Outbox;
+use crate::broker::sublist::{EngineEntry, Interest, Matched};
+use crate::broker::{Broker, Effect, EngineDelivery};
+use crate::wire::{CloseReason, encoder};
+
+/// A part of a payload: a view, and the shared bytes behind it where there are some.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    bytes: &'a [u8],
+    shared: Option<&'a Bytes>,
+}
+
+impl<'a> Part<'a> {
+    pub fn new(bytes: &'a [u8], shared: Option<&'a Bytes>) -> Self {
+        Self { bytes, shared }
+    }
+
+    pub fn shared(bytes: &'a Bytes) -> Self {
+        Self { bytes, shared: Some(bytes) }
+    }
+
+    fn write(&self, skip: usize, outbox: &mut Outbox) {
+        let bytes = &self.bytes[skip..];
+        match self.shared {
+            Some(shared) if bytes.len() > crate::broker::outbox::COPY_LEN_MAX => {
+                outbox.put(&shared.slice_ref(bytes));
+            }
+            Some(_) | None => outbox.put_copy(bytes),
+        }
+    }
+}
+
+/// A message on its way.
+pub(super) struct Message<'a> {
+    pub subject: &'a [u8],
+    pub reply: Option<&'a [u8]>,
+    /// Length of the header block at the start of the first part.
+    pub header_len: usize,
+    pub parts: [Part<'a>; 2],
+    /// Whether an engine sent it.
+    pub is_leased: bool,
+}
+
+impl Message<'_> {
+    pub fn len(&self) -> usize {
+        self.parts[0].bytes.len() + self.parts[1].bytes.len()
+    }
+
+    /// Its length, and that of its headers, for a receiver that does or does not understand them.
+    fn sizes(&self, has_headers: bool) -> (Option<usize>, usize) {
+        match (has_headers, self.header_len) {
+            (_, 0) => (None, self.len()),
+            (true, header_len) => (Some(header_len), self.len()),
+            (false, header_len) => (None, self.len() - header_len),
+        }
+    }
+
+    fn write_payload(&self, with_headers: bool, outbox: &mut Outbox) {
+        let skip = if with_headers { 0 } else { self.header_len };
+        self.parts[0].write(skip, outbox);
+        self.parts[1].write(0, outbox);
+        outbox.put_copy(b"\r\n");
+        outbox.seal(self.is_leased);
+    }
+
+    /// Copies what is not shared, in one piece.
+    fn to_delivery(&self) -> Delivery {
+        let names_len = self.subject.len() + self.reply.map_or(0, <[u8]>::len);
+        let mut copied = BytesMut::with_capacity(names_len + self.unshared_len());
+        copied.extend_from_slice(self.subject);
+        copied.extend_from_slice(self.reply.unwrap_or_default());
+        let [head, tail] = self.parts.map(|part| match part.shared {
+            Some(shared) if !part.bytes.is_empty() => Some(shared.slice_ref(part.bytes)),
+            Some(_) => Some(Bytes::new()),
+            None => {
+                copied.extend_from_slice(part.bytes);
+                None
+            }
+        });
+        let mut copied = copied.freeze();
+        let subject = copied.split_to(self.subject.len());
+        let reply = self.reply.map(|reply| copied.split_to(reply.len()));
+        let head = head.unwrap_or_else(|| copied.split_to(self.parts[0].bytes.len()));
+        let tail = tail.unwrap_or(copied);
+        let (header_len, is_leased) = (self.header_len, self.is_leased);
+        Delivery { subject, reply, header_len, head, tail, is_leased, to: Vec::new() }
+    }
+
+    fn unshared_len(&self) -> usize {
+        self.parts.iter().filter(|part| part.shared.is_none()).map(|part| part.bytes.len()).sum()
+    }
+}
+
+/// Where a message came from.
+pub(super) enum Origin<'a> {
+    Client { session: SessionId, has_echo: bool },
+    Engine,
+    Route { session: SessionId, queues: &'a [&'a [u8]] },
+}
+
+impl Origin<'_> {
+    fn session(&self) -> Option<SessionId> {
+        match self {
+            Origin::Client { session, .. } | Origin::Route { session, .. } => Some(*session),
+            Origin::Engine => None,
+        }
+    }
+
+    fn is_route(&self) -> bool {
+        matches!(self, Origin::Route { .. })
+    }
+
+    /// Whether `interest` may get the message as far as where it came from goes.
+    fn allows(&self, interest: &Interest) -> bool {
+        match self {
+            Origin::Client { session, has_echo } => *has_echo || interest.session != *session,
+            Origin::Engine => true,
+            Origin::Route { .. } => !interest.is_route,
+        }
+    }
+}
+
+/// Who gets a message later: by mail, or one copy a route.
+#[derive(Default)]
+pub(super) struct Picks {
+    loops: BTreeMap<LoopIndex, Vec<Pick>>,
+    routes: BTreeMap<SessionId, Vec<Bytes>>,
+}
+
+impl Broker {
+    /// Gives a message to everybody who listens; false if nobody does.
+    pub(super) fn deliver(
+        &mut self,
+        matched: &Matched,
+        message: &Message<'_>,
+        origin: &Origin<'_>,
+    ) -> bool {
+        let mut picks = Picks::default();
+        let mut is_delivered = false;
+        for interest in &matched.plain {
+            if origin.allows(interest) {
+                is_delivered |= self.offer(interest, message, &mut picks);
+            }
+        }
+        for (name, members) in &matched.queues {
+            if let Origin::Route { queues, .. } = origin
+                && !queues.contains(&&name[..])
+            {
+                continue;
+            }
+            is_delivered |= self.choose(name, members, message, origin, &mut picks)
+                // The members that the peer knew of have left: another server's get it, rather
+                // than nobody (spec core NATS, 4.3).
+                || (origin.is_route()
+                    && self.choose(name, members, message, &Origin::Engine, &mut picks));
+        }
+        is_delivered |= !matched.engines.is_empty();
+        self.hand_over(message, picks);
+        if !matched.engines.is_empty() {
+            self.deliver_to_engines(&matched.engines, message, origin);
+        }
+        is_delivered
+    }
+
+    /// Gives a message to one interest, here or by way of `picks`.
+    fn offer(
+        &mut self,
+        interest: &Arc<Interest>,
+        message: &Message<'_>,
+        picks: &mut Picks,
+    ) -> bool {
+        if interest.is_gone() {
+            return false;
+        }
+        if interest.is_route {
+            picks.routes.entry(interest.session).or_default();
+            return true;
+        }
+        if interest.is_filtered(message.subject) {
+            return false;
+        }
+        if interest.session.home == self.home {
+            return self.give(interest, message);
+        }
+        let pick = Pick::Client(Arc::clone(interest));
+        picks.loops.entry(interest.session.home).or_default().push(pick);
+        true
+    }
+
+    /// Gives a message to one member of a queue, beginning at a random one.
+    pub(super) fn choose(
+        &mut self,
+        name: &Bytes,
+        members: &[Arc<Interest>],
+        message: &Message<'_>,
+        origin: &Origin<'_>,
+        picks: &mut Picks,
+    ) -> bool {
+        let weight = |interest: &Interest| match (interest.is_route, origin.is_route()) {
+            (true, true) => 0,
+            _ => u64::from(interest.weight.load(Ordering::Relaxed)),
+        };
+        let total: u64 = members.iter().map(|member| weight(member)).sum();
+        if total == 0 {
+            return false;
+        }
+        let mut left = self.random.below(total);
+        let mut start = 0;
+        for (index, member) in members.iter().enumerate() {
+            if left < weight(member) {
+                start = index;
+                break;
+            }
+            left -= weight(member);
+        }
+        for member in members[start..].iter().chain(&members[..start]) {
+            if weight(member) == 0 || !origin.allows(member) {
+                continue;
+            }
+            if self.offer(member, message, picks) {
+                if member.is_route {
+                    picks.routes.entry(member.session).or_default().push(name.clone());
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Gives a message to what was picked: routes, and other loops.
+    pub(super) fn hand_over(&mut self, message: &Message<'_>, picks: Picks) {
+        let Picks { mut loops, routes } = picks;
+        for (session, queues) in routes {
+            if session.home == self.home {
+                self.give_route(session, &queues, message);
+            } else {
+                let pick = Pick::Route(session, queues);
+                loops.entry(session.home).or_default().push(pick);
+            }
+        }
+        if loops.is_empty() {
+            return;
+        }
+        let delivery = message.to_delivery();
+        for (to, picked) in loops {
+            let delivery = Delivery { to: picked, ..delivery.clone() };
+            self.effects.push_back(Effect::Mail { to, mail: Mail::Deliver(Box::new(delivery)) });
+        }
+    }
+
+    fn deliver_to_engines(
+        &mut self,
+        engines: &[EngineEntry],
+        message: &Message<'_>,
+        origin: &Origin<'_>,
+    ) {
+        let Delivery { subject, reply, header_len, head, tail, .. } = message.to_delivery();
+        let head = head.slice(header_len..);
+        let payload = match (head.is_empty(), tail.is_empty()) {
+            (_, true) => head,
+            (true, false) => tail,
+            (false, false) => Bytes::from([&head[..], &tail[..]].concat()),
+        };
+        for entry in engines {
+            self.effects.push_back(Effect::ToEngine(EngineDelivery {
+                interest: entry.interest,
+                subject: Subject::from(subject.clone()),
+                reply: reply.clone().map(Subject::from),
+                payload: payload.clone(),
+                origin: origin.session(),
+            }));
+        }
+    }
+
+    /// Puts a message into the outbox of a client of this loop; false if it does not want it.
+    pub(super) fn give(&mut self, interest: &Arc<Interest>, message: &Message<'_>) -> bool {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(interest.session) else { return false };
+        let max = interest.delivered_max.load(Ordering::Relaxed);
+        let count = interest.delivered.load(Ordering::Relaxed) + 1;
+        if session.is_ending() || interest.is_gone() || (max > 0 && count > max) {
+            return false;
+        }
+        interest.delivered.store(count, Ordering::Relaxed);
+        let has_headers = session.options.has_headers;
+        let (header_len, size) = message.sizes(has_headers);
+        let names = (message.subject, &interest.sid[..], message.reply);
+        encoder::message_line(session.outbox.tail(), names, header_len, size);
+        message.write_payload(has_headers, &mut session.outbox);
+        session.traffic.out_msgs += 1;
+        session.traffic.out_bytes += size as u64;
+        self.traffic.out_msgs += 1;
+        self.traffic.out_bytes += size as u64;
+        session.active_at = now.wall;
+        if let (Some(reply), Some(permissions)) = (message.reply, &session.permissions)
+            && let Some(responses) = permissions.responses
+        {
+            session.replies.record(reply, responses, now.at);
+        }
+        if session.outbox.len() > self.settings.max_pending {
+            self.on_pending_exceeded(interest.session);
+            return true;
+        }
+        self.mark_dirty(interest.session);
+        if max > 0 && count == max {
+            self.end_interest(interest);
+        }
+        true
+    }
+
+    fn on_pending_exceeded(&mut self, session: SessionId) {
+        self.slow_consumers += 1;
+        let max = self.settings.max_pending;
+        let text = format!("Slow Consumer Detected: MaxPending of {max} Exceeded");
+        self.log_about(session, log::Level::Info, &text);
+        self.cut(session, CloseReason::SlowConsumerPendingBytes);
+    }
+
+    /// Puts a message into the outbox of a route of this loop.
+    pub(super) fn give_route(
+        &mut self,
+        session: SessionId,
+        queues: &[Bytes],
+        message: &Message<'_>,
+    ) {
+        let Some(session) = self.sessions.get_mut(session).filter(|found| !found.is_ending())
+        else {
+            return;
+        };
+        let has_headers = session.options.has_headers;
+        let (header_len, size) = message.sizes(has_headers);
+        let queues: Vec<&[u8]> = queues.iter().map(|queue| &queue[..]).collect();
+        encoder::route_message_line(
+            session.outbox.tail(),
+            GLOBAL,
+            (message.subject, message.reply),
+            &queues,
+            (header_len, size),
+        );
+        message.write_payload(has_headers, &mut session.outbox);
+        session.traffic.out_msgs += 1;
+        session.traffic.out_bytes += size as u64;
+        self.traffic.out_msgs += 1;
+        self.traffic.out_bytes += size as u64;
+        let id = session.id;
+        self.mark_dirty(id);
+    }
+}

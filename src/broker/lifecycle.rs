@@ -1,0 +1,382 @@
+//! How sessions begin and end, and what comes due in between.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::base::id::SessionId;
+use crate::base::time::Now;
+use crate::broker::mail::Mail;
+use crate::broker::session::{Phase, Session, Timer};
+use crate::broker::settings::{ClientTls, Settings};
+use crate::broker::snapshot::CLOSED_MAX;
+use crate::broker::sublist::Interest;
+use crate::broker::{Broker, Effect, Hello, TlsPeer};
+use crate::wire::{CloseReason, Info, Op, encoder, errors};
+
+/// First PING to a client at the latest (spec core NATS, 1.2).
+const FIRST_PING_CLIENT: Duration = Duration::from_secs(2);
+
+/// First PING to a route at the latest.
+const FIRST_PING_ROUTE: Duration = Duration::from_secs(1);
+
+/// After this time the round trip is measured again.
+const RTT_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// A first PING comes up to this part of its time later, so that they spread.
+const PING_SPREAD_PERCENT: u64 = 20;
+
+impl Broker {
+    /// A client's connection was made.
+    pub(super) fn open_client(&mut self, id: SessionId, hello: Hello) {
+        let counters = Arc::clone(&self.counters);
+        let mut session = Session::new(id, hello.kind, hello.peer, self.now);
+        session.cid = counters.connection_ids.fetch_add(1, Ordering::Relaxed) + 1;
+        session.urls_version = self.urls_version;
+        self.connections_total += 1;
+        session.phase = match self.settings.tls {
+            ClientTls::Off => Phase::Open,
+            ClientTls::Required { .. } => Phase::AwaitTls { is_optional: false },
+            ClientTls::Available { .. } => Phase::AwaitTls { is_optional: true },
+        };
+        session.is_auth_pending = self.settings.auth.is_required();
+        let is_open = session.phase == Phase::Open;
+        self.sessions.insert(session);
+        self.send_info(id);
+        self.log_about(id, log::Level::Debug, "Client connection created");
+        let clients_max = self.settings.max_connections as u64;
+        if clients_max > 0 && counters.clients.load(Ordering::Relaxed) >= clients_max {
+            self.log_about(id, log::Level::Error, errors::CONNECTIONS_EXCEEDED);
+            self.send_error(id, errors::CONNECTIONS_EXCEEDED);
+            self.end(id, CloseReason::ConnectionsExceeded);
+            return;
+        }
+        counters.clients.fetch_add(1, Ordering::Relaxed);
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.is_counted = true;
+        }
+        if is_open {
+            self.arm_auth(id);
+        } else {
+            self.deadlines.arm((id, Timer::Tls), self.now.at + self.settings.tls_timeout);
+        }
+        self.arm_first_ping(id);
+    }
+
+    /// A client that may use TLS does not.
+    pub(super) fn on_plain(&mut self, id: SessionId) {
+        self.deadlines.cancel(&(id, Timer::Tls));
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.phase = Phase::Open;
+        }
+        self.arm_auth(id);
+    }
+
+    /// The TLS handshake of a session is done.
+    pub(super) fn on_tls_established(&mut self, id: SessionId, peer: TlsPeer) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        self.deadlines.cancel(&(id, Timer::Tls));
+        let line = format!("TLS version {}, cipher suite {}", peer.version, peer.cipher);
+        session.about.tls = Some(peer);
+        if session.is_ending() {
+            return;
+        }
+        session.phase = Phase::Open;
+        let is_client = session.is_client();
+        self.log_about(id, log::Level::Debug, &line);
+        if is_client {
+            self.arm_auth(id);
+        } else {
+            self.begin_route(id);
+        }
+    }
+
+    fn arm_auth(&mut self, id: SessionId) {
+        if self.sessions.get(id).is_some_and(|session| session.is_auth_pending) {
+            self.deadlines.arm((id, Timer::Auth), self.now.at + self.settings.auth.timeout);
+        }
+    }
+
+    /// INFO as clients get it.
+    pub(super) fn send_info(&mut self, id: SessionId) {
+        let version = self.urls_version;
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.urls_version = version;
+        let info = Info {
+            client_id: session.cid,
+            client_ip: session.peer.ip().to_string(),
+            ..self.info.clone()
+        };
+        let tail = session.outbox.tail();
+        tail.extend_from_slice(b"INFO ");
+        tail.extend_from_slice(&info.encode());
+        tail.extend_from_slice(b" \r\n");
+        session.outbox.seal(false);
+        self.mark_dirty(id);
+    }
+
+    /// The client list of `connect_urls` is another one.
+    pub(super) fn on_connect_urls(&mut self, urls: Arc<Vec<String>>) {
+        if *urls == self.info.connect_urls {
+            return;
+        }
+        self.info.connect_urls = urls.to_vec();
+        self.urls_version += 1;
+        for id in self.sessions.ids() {
+            let wants = |session: &&Session| {
+                session.is_client()
+                    && !session.is_ending()
+                    && session.options.protocol >= 1
+                    && session.ping.is_first_answered
+            };
+            if self.sessions.get(id).as_ref().is_some_and(wants) {
+                self.send_info(id);
+            }
+        }
+    }
+
+    /// What INFO to clients says, but for the client.
+    pub(super) fn client_info(settings: &Settings, connect_urls: Vec<String>) -> Info {
+        let (tls_required, tls_available, tls_verify) = match settings.tls {
+            ClientTls::Off => (false, false, false),
+            ClientTls::Required { verify } => (true, false, verify),
+            ClientTls::Available { verify } => (false, true, verify),
+        };
+        let auth = &settings.auth;
+        let cluster = settings.cluster.as_ref().map(|cluster| cluster.name.clone());
+        Info {
+            server_id: settings.server_id.clone(),
+            server_name: settings.server_name.clone(),
+            version: settings.version.clone(),
+            proto: 1,
+            go: settings.go.clone(),
+            host: settings.host.clone(),
+            port: i64::from(settings.port),
+            headers: settings.headers,
+            auth_required: auth.is_required() && auth.no_auth_user.is_none(),
+            tls_required,
+            tls_verify,
+            tls_available,
+            max_payload: i64::try_from(settings.max_payload).unwrap_or(i64::MAX),
+            cluster: cluster.unwrap_or_else(|| settings.cluster_name.clone()),
+            connect_urls,
+            ..Info::default()
+        }
+    }
+
+    /// Ends a session: what waits for it still goes out.
+    pub(super) fn end(&mut self, id: SessionId, reason: CloseReason) {
+        self.finish(id, reason.text(), true, true);
+    }
+
+    /// Ends a session at once.
+    pub(super) fn cut(&mut self, id: SessionId, reason: CloseReason) {
+        self.finish(id, reason.text(), false, true);
+    }
+
+    /// Takes all that a session had away; the session itself stays until its socket is gone.
+    fn finish(&mut self, id: SessionId, reason: &str, flush: bool, has_socket: bool) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.is_ending() {
+            return;
+        }
+        session.phase = Phase::Ending { reason: reason.to_owned() };
+        session.stall = None;
+        let interests: Vec<Arc<Interest>> = session.interests.values().cloned().collect();
+        if !flush {
+            session.outbox.clear();
+        }
+        let is_client = session.is_client();
+        if std::mem::take(&mut session.is_counted) {
+            self.counters.clients.fetch_sub(1, Ordering::Relaxed);
+        }
+        for timer in [Timer::Tls, Timer::Auth, Timer::Ping, Timer::Stall] {
+            self.deadlines.cancel(&(id, timer));
+        }
+        self.paused.remove(&id);
+        for interest in &interests {
+            interest.is_gone.store(true, Ordering::Relaxed);
+        }
+        if !interests.is_empty() {
+            self.remove_from_tree(&interests);
+            self.mail_all(&Mail::InterestsGone(interests));
+        }
+        let (level, kind) =
+            if is_client { (log::Level::Debug, "Client") } else { (log::Level::Info, "Router") };
+        self.log_about(id, level, &format!("{kind} connection closed: {reason}"));
+        if !is_client {
+            self.on_route_ended(id);
+        }
+        if has_socket {
+            self.effects.push_back(Effect::Close { session: id, flush });
+        }
+    }
+
+    /// The socket of a session is gone.
+    pub(super) fn on_closed(&mut self, id: SessionId, reason: &str) {
+        self.finish(id, reason, false, false);
+        let Some(session) = self.sessions.remove(id) else { return };
+        self.deadlines.cancel(&(id, Timer::Write));
+        let Phase::Ending { reason } = &session.phase else { return };
+        if session.is_client() && *reason != CloseReason::ConnectionsExceeded.text() {
+            let mut snapshot = session.snapshot();
+            snapshot.closed = Some((self.now.wall, reason.clone()));
+            if self.closed.len() >= CLOSED_MAX {
+                self.closed.pop_front();
+            }
+            self.closed.push_back(snapshot);
+        }
+    }
+
+    /// Sets the timer of the first PING, which comes early and at a random moment.
+    pub(super) fn arm_first_ping(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let most = if session.is_client() { FIRST_PING_CLIENT } else { FIRST_PING_ROUTE };
+        let first = self.settings.ping_interval.min(most);
+        let spread =
+            u64::try_from(first.as_nanos()).unwrap_or(u64::MAX) / 100 * PING_SPREAD_PERCENT;
+        let late = Duration::from_nanos(self.random.below(spread.max(1)));
+        self.deadlines.arm((id, Timer::Ping), self.now.at + first + late);
+    }
+
+    /// Handles one deadline.
+    pub(super) fn on_due(&mut self, id: SessionId, timer: Timer) {
+        match timer {
+            Timer::Tls => {
+                self.send_error(id, errors::TLS_REQUIRED);
+                self.log_about(id, log::Level::Error, "TLS handshake timeout");
+                self.cut(id, CloseReason::TlsHandshakeFailure);
+            }
+            Timer::Auth => {
+                self.log_about(id, log::Level::Debug, errors::AUTHENTICATION_TIMEOUT);
+                self.send_error(id, errors::AUTHENTICATION_TIMEOUT);
+                self.end(id, CloseReason::AuthenticationTimeout);
+            }
+            Timer::Ping => self.on_ping_due(id),
+            Timer::Write => self.on_write_due(id),
+            Timer::Stall => self.on_stall_due(id),
+        }
+    }
+
+    fn on_ping_due(&mut self, id: SessionId) {
+        let now = self.now;
+        let interval = self.settings.ping_interval;
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let ping = &mut session.ping;
+        let is_rtt_due = ping.rtt.is_none() || now.at.since(ping.sent_at) > RTT_INTERVAL;
+        let is_quiet = now.at.since(ping.heard_at) >= interval;
+        let is_route = session.route.is_some();
+        // A paused connection is not read: that its PONG is not seen is our doing.
+        if session.is_paused || !(is_quiet || is_rtt_due || is_route) {
+            self.deadlines.arm((id, Timer::Ping), now.at + interval);
+            return;
+        }
+        if ping.unanswered >= self.settings.ping_max {
+            self.log_about(id, log::Level::Debug, "Stale Client Connection - Closing");
+            self.send_error(id, errors::STALE_CONNECTION);
+            self.end(id, CloseReason::StaleConnection);
+            return;
+        }
+        ping.unanswered += 1;
+        ping.sent_at = now.at;
+        encoder::encode(&Op::Ping, session.outbox.tail());
+        session.outbox.seal(false);
+        self.deadlines.arm((id, Timer::Ping), now.at + interval);
+        self.mark_dirty(id);
+    }
+
+    /// The bytes that waited when the deadline was set have to be gone (spec core NATS, 5.2).
+    fn on_write_due(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some((mark, marked_at)) = session.write_mark.take() else { return };
+        if session.outbox.taken() >= mark {
+            self.arm_write(id);
+            return;
+        }
+        let due = marked_at + self.settings.write_deadline;
+        if self.now.at < due {
+            session.write_mark = Some((mark, marked_at));
+            self.deadlines.arm((id, Timer::Write), due);
+            return;
+        }
+        if session.is_ending() {
+            session.outbox.clear();
+            self.effects.push_back(Effect::Close { session: id, flush: false });
+            return;
+        }
+        if matches!(session.phase, Phase::AwaitTls { .. }) {
+            self.cut(id, CloseReason::TlsHandshakeFailure);
+            return;
+        }
+        if !session.is_auth_pending {
+            let line = format!(
+                "Slow Consumer Detected: WriteDeadline of {:?} exceeded with {} total bytes.",
+                self.settings.write_deadline,
+                session.outbox.len()
+            );
+            self.slow_consumers += 1;
+            self.log_about(id, log::Level::Info, &line);
+        }
+        self.cut(id, CloseReason::SlowConsumerWriteDeadline);
+    }
+
+    /// Sets the write deadline of a session. The timer of an earlier one is left to fire: then it
+    /// is seen that the mark has moved, which is cheaper than a change of the table each time.
+    pub(super) fn arm_write(&mut self, id: SessionId) {
+        let now = self.now.at;
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let is_armed = session.write_mark.is_some();
+        let is_met = session.write_mark.is_none_or(|(mark, _)| session.outbox.taken() >= mark);
+        if !is_met || session.outbox.is_empty() {
+            return;
+        }
+        // A route is slow only if it takes nothing at all: cutting it off costs much.
+        let mark = match session.route {
+            Some(_) => session.outbox.taken() + 1,
+            None => session.outbox.end_position(),
+        };
+        session.write_mark = Some((mark, now));
+        if !is_armed {
+            self.deadlines.arm((id, Timer::Write), now + self.settings.write_deadline);
+        }
+    }
+
+    /// Puts new settings in force; only those who lost their right are closed
+    /// (spec core NATS, 0 and 18.6).
+    pub(super) fn on_reload(&mut self, settings: Arc<Settings>, now: Now) {
+        let is_auth_changed = auth_differs(&self.settings, &settings);
+        self.settings = settings;
+        self.settings_loaded_at = now.wall;
+        let urls = std::mem::take(&mut self.info.connect_urls);
+        self.info = Self::client_info(&self.settings, urls);
+        for id in self.sessions.ids() {
+            let Some(session) = self.sessions.get(id) else { continue };
+            if !session.is_client() || session.is_ending() {
+                continue;
+            }
+            let clients_max = self.settings.max_connections as u64;
+            if clients_max > 0 && self.counters.clients.load(Ordering::Relaxed) > clients_max {
+                self.end(id, CloseReason::ConnectionsExceeded);
+                continue;
+            }
+            // Who has not given credentials yet is asked for them when CONNECT comes.
+            if !is_auth_changed || !session.has_connected {
+                continue;
+            }
+            match self.authenticate(id) {
+                Ok(()) => self.drop_forbidden_interests(id),
+                Err(crate::broker::auth::Refusal::UnknownUser) => {
+                    self.end(id, CloseReason::ClientClosed);
+                }
+                Err(crate::broker::auth::Refusal::Mismatch) => {
+                    self.violation(id);
+                }
+            }
+        }
+        self.on_cluster_reload();
+    }
+}
+
+fn auth_differs(old: &Settings, new: &Settings) -> bool {
+    old.auth != new.auth
+}

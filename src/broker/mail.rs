@@ -1,0 +1,112 @@
+//! What brokers of one process tell each other.
+//!
+//! Mail of one sender is handled in the order in which it was sent. A reactor that has read
+//! bytes from a socket takes in the mail that lies there before it lets its broker handle them:
+//! so whoever was told that a SUB is in force finds it in force on every loop.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::base::id::{LoopIndex, SessionId, Subject};
+use crate::base::time::Now;
+use crate::broker::delivery::{Message, Origin, Part, Picks};
+use crate::broker::sublist::Interest;
+use crate::broker::{Broker, Effect, EngineInterest};
+
+/// What brokers of one process tell each other.
+#[derive(Debug, Clone)]
+pub enum Mail {
+    /// A session of the sender listens.
+    Interest(Arc<Interest>),
+    /// Sessions of the sender no longer listen.
+    InterestsGone(Vec<Arc<Interest>>),
+    /// The sender's engine listens.
+    Listen(Subject, EngineInterest),
+    /// The sender's engine no longer listens.
+    Unlisten(Subject, EngineInterest),
+    /// The sender's engine is gone: what it published and is not yet on a socket stays here.
+    EngineGone,
+    /// A message, and who of the receiver's sessions gets it.
+    Deliver(Box<Delivery>),
+    /// What `connect_urls` of INFO are from now on.
+    ConnectUrls(Arc<Vec<String>>),
+    /// What the cluster is called from now on.
+    ClusterName(Arc<String>),
+}
+
+/// A message, and who gets it.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub(super) subject: Bytes,
+    pub(super) reply: Option<Bytes>,
+    pub(super) header_len: usize,
+    pub(super) head: Bytes,
+    pub(super) tail: Bytes,
+    pub(super) is_leased: bool,
+    pub(super) to: Vec<Pick>,
+}
+
+/// Who gets a message.
+#[derive(Clone, Debug)]
+pub(super) enum Pick {
+    /// A client's interest.
+    Client(Arc<Interest>),
+    /// A route, for plain interests there and for these queues.
+    Route(SessionId, Vec<Bytes>),
+}
+
+impl Broker {
+    /// Something from the broker of another loop.
+    pub fn handle_mail(&mut self, from: LoopIndex, mail: Mail, now: Now) {
+        self.now = now;
+        match mail {
+            Mail::Interest(interest) => self.add_to_tree(interest),
+            Mail::InterestsGone(interests) => self.remove_from_tree(&interests),
+            Mail::Listen(subject, interest) => self.on_engine_listens(&subject, interest),
+            Mail::Unlisten(subject, interest) => self.on_engine_unlistens(&subject, interest),
+            Mail::EngineGone => self.purge_leased(from),
+            Mail::Deliver(delivery) => self.on_delivery(&delivery),
+            Mail::ConnectUrls(urls) => self.on_connect_urls(urls),
+            Mail::ClusterName(name) => self.on_cluster_name(&name),
+        }
+    }
+
+    /// Sends the same to all other loops.
+    pub(super) fn mail_all(&mut self, mail: &Mail) {
+        for to in (0..self.settings.loops).map(LoopIndex).filter(|to| *to != self.home) {
+            self.effects.push_back(Effect::Mail { to, mail: mail.clone() });
+        }
+    }
+
+    fn on_delivery(&mut self, delivery: &Delivery) {
+        let message = Message {
+            subject: &delivery.subject,
+            reply: delivery.reply.as_deref(),
+            header_len: delivery.header_len,
+            parts: [Part::shared(&delivery.head), Part::shared(&delivery.tail)],
+            is_leased: delivery.is_leased,
+        };
+        for pick in &delivery.to {
+            match pick {
+                Pick::Client(interest) if interest.queue.is_some() && interest.is_gone() => {
+                    // It left while the message was on its way: another member gets it.
+                    self.deliver_to_queue_of(interest, &message);
+                }
+                Pick::Client(interest) => {
+                    self.give(interest, &message);
+                }
+                Pick::Route(session, queues) => self.give_route(*session, queues, &message),
+            }
+        }
+    }
+
+    fn deliver_to_queue_of(&mut self, gone: &Interest, message: &Message<'_>) {
+        let Some(matched) = self.sublist.matches(message.subject) else { return };
+        let group = matched.queues.iter().find(|(name, _)| Some(name) == gone.queue.as_ref());
+        let Some((name, members)) = group else { return };
+        let mut picks = Picks::default();
+        self.choose(name, members, message, &Origin::Engine, &mut picks);
+        self.hand_over(message, picks);
+    }
+}

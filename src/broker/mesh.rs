@@ -1,0 +1,404 @@
+//! Which routes there are: dialling, gossip, duplicates, the cluster's name, client URLs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::deadlines::Deadlines;
+use crate::base::id::SessionId;
+use crate::base::time::Instant;
+use crate::broker::client::Step;
+use crate::broker::mail::Mail;
+use crate::broker::route::{HOME, write_info};
+use crate::broker::settings::Settings;
+use crate::broker::{Broker, Effect};
+use crate::wire::{CloseReason, Connect, Info};
+
+/// Time between attempts at a route.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Both sides of a lost route dial again; a random pause keeps them apart.
+const RETRY_SPREAD: Duration = Duration::from_millis(100);
+
+/// One failed attempt in so many is an error in the log; the others are details.
+const REPORT_EVERY: u32 = 3600;
+
+/// The routes that this server looks for, and those it has.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    name: String,
+    is_dynamic: bool,
+    is_stopped: bool,
+    /// Local interests of each subject and queue, over all loops.
+    local: BTreeMap<(Bytes, Option<Bytes>), u32>,
+    by_remote: BTreeMap<String, SessionId>,
+    dials: BTreeMap<String, Dial>,
+    dial_deadlines: Deadlines<String>,
+}
+
+/// A route that is being dialled, or will be.
+#[derive(Debug, Default)]
+struct Dial {
+    is_explicit: bool,
+    attempts: u32,
+    /// The peer, where it is known: once it is connected otherwise, the dial is off.
+    remote_id: String,
+}
+
+impl Routes {
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.dial_deadlines.next_deadline()
+    }
+
+    pub fn cluster_name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn is_dynamic(&self) -> bool {
+        self.is_dynamic
+    }
+
+    /// Sessions of the registered routes.
+    pub fn registered(&self) -> Vec<SessionId> {
+        self.by_remote.values().copied().collect()
+    }
+
+    /// Counts local interest; gives the new count if peers have to be told.
+    pub fn count(&mut self, subject: &Bytes, queue: Option<&Bytes>, change: i64) -> Option<u32> {
+        let key = (subject.clone(), queue.cloned());
+        let old = self.local.get(&key).copied().unwrap_or(0);
+        let new = u32::try_from(i64::from(old) + change).expect("what goes has come before");
+        if new == 0 {
+            self.local.remove(&key);
+        } else {
+            self.local.insert(key, new);
+        }
+        (queue.is_some() || old == 0 || new == 0).then_some(new)
+    }
+
+    pub fn local_interest(&self) -> Vec<(Bytes, Option<Bytes>, u32)> {
+        let entry = |((subject, queue), count): (&(Bytes, Option<Bytes>), &u32)| {
+            (subject.clone(), queue.clone(), *count)
+        };
+        self.local.iter().map(entry).collect()
+    }
+
+    /// CONNECT to the peer at `url` (spec core NATS, 10.3).
+    pub fn connect_document(&self, url: &str, settings: &Settings) -> Connect {
+        let own_user = settings.cluster.as_ref().and_then(|cluster| cluster.user.clone());
+        let credentials = Url::parse(url).user.or(own_user);
+        let (user, pass) = credentials.unzip();
+        Connect {
+            echo: Some(true),
+            verbose: Some(false),
+            pedantic: Some(false),
+            user,
+            pass,
+            tls_required: Some(settings.cluster.as_ref().is_some_and(|cluster| cluster.tls)),
+            headers: Some(settings.headers),
+            name: Some(settings.server_id.clone()),
+            cluster: Some(self.name.clone()),
+            cluster_dynamic: self.is_dynamic.then_some(true),
+            lnoc: Some(true),
+            ..Connect::default()
+        }
+    }
+}
+
+/// A route URL: `[scheme://][user:password@]host:port[/]`.
+struct Url {
+    user: Option<(String, String)>,
+    address: String,
+}
+
+impl Url {
+    fn parse(url: &str) -> Self {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/');
+        let (user, address) = match rest.rsplit_once('@') {
+            Some((user, address)) => (Some(user), address),
+            None => (None, rest),
+        };
+        let split = |user: &str| match user.split_once(':') {
+            Some((name, password)) => (name.to_owned(), password.to_owned()),
+            None => (user.to_owned(), String::new()),
+        };
+        Self { user: user.map(split), address: address.to_ascii_lowercase() }
+    }
+}
+
+impl Broker {
+    /// Asks for the configured routes.
+    pub(super) fn start_routes(&mut self) {
+        let Some(cluster) = self.settings.cluster.clone().filter(|_| self.home == HOME) else {
+            return;
+        };
+        self.routes.name.clone_from(&cluster.name);
+        self.routes.is_dynamic = cluster.is_dynamic;
+        for url in cluster.routes {
+            self.dial(url, true, String::new());
+        }
+    }
+
+    /// No route is dialled any more.
+    pub(super) fn stop_routes(&mut self) {
+        self.routes.is_stopped = true;
+        self.routes.dials.clear();
+        self.routes.dial_deadlines = Deadlines::default();
+    }
+
+    fn dial(&mut self, url: String, is_explicit: bool, remote_id: String) {
+        if self.routes.dials.contains_key(&url) {
+            return;
+        }
+        let dial = Dial { is_explicit, attempts: 0, remote_id };
+        self.routes.dials.insert(url.clone(), dial);
+        self.effects.push_back(Effect::Dial { url, is_explicit });
+    }
+
+    /// A dial came to nothing.
+    pub(super) fn on_dial_failed(&mut self, url: &str, reason: &str) {
+        let retries = self.settings.cluster.as_ref().map_or(0, |cluster| cluster.connect_retries);
+        let Some(dial) = self.routes.dials.get_mut(url) else { return };
+        dial.attempts += 1;
+        let attempts = dial.attempts;
+        let is_over = !dial.is_explicit && attempts > retries;
+        let is_reported = attempts == 1 || attempts.is_multiple_of(REPORT_EVERY);
+        let level = if is_reported { log::Level::Error } else { log::Level::Debug };
+        self.log(level, format!("Error trying to connect to route (attempt {attempts}): {reason}"));
+        if is_over {
+            self.routes.dials.remove(url);
+        } else {
+            self.routes.dial_deadlines.arm(url.to_owned(), self.now.at + RETRY_AFTER);
+        }
+    }
+
+    /// Dials that are due.
+    pub(super) fn on_route_deadlines(&mut self) {
+        while let Some(url) = self.routes.dial_deadlines.pop_due(self.now.at) {
+            let Some(dial) = self.routes.dials.get(&url) else { continue };
+            let is_explicit = dial.is_explicit;
+            let is_configured = || {
+                let cluster = self.settings.cluster.as_ref();
+                cluster.is_some_and(|cluster| cluster.routes.contains(&url))
+            };
+            let is_connected = self.routes.by_remote.contains_key(&dial.remote_id);
+            if is_connected || (is_explicit && !is_configured()) {
+                self.routes.dials.remove(&url);
+                continue;
+            }
+            self.effects.push_back(Effect::Dial { url, is_explicit });
+        }
+    }
+
+    /// Both sides must have one name; a made-up one gives way (spec core NATS, 10.4).
+    pub(super) fn agree_on_name(&mut self, id: SessionId, name: &str, is_dynamic: bool) -> bool {
+        let routes = &mut self.routes;
+        if name.is_empty() || name == routes.name {
+            return true;
+        }
+        if !(routes.is_dynamic && (!is_dynamic || name > routes.name.as_str())) {
+            return false;
+        }
+        name.clone_into(&mut routes.name);
+        routes.is_dynamic = is_dynamic;
+        let others: Vec<SessionId> =
+            routes.by_remote.values().copied().filter(|other| *other != id).collect();
+        self.log(log::Level::Info, format!("Cluster name updated to {name}"));
+        let name = Arc::new(name.to_owned());
+        self.on_cluster_name(&name);
+        self.mail_all(&Mail::ClusterName(name));
+        for other in others {
+            self.end(other, CloseReason::ClusterNameConflict);
+        }
+        true
+    }
+
+    /// The name of the cluster as clients are told it.
+    pub(super) fn on_cluster_name(&mut self, name: &str) {
+        name.clone_into(&mut self.info.cluster);
+    }
+
+    /// A route whose INFO was found good: it is the one to its peer, or a duplicate.
+    pub(super) fn register(&mut self, id: SessionId, info: &Info) -> Step {
+        if let Some(existing) = self.routes.by_remote.get(&info.server_id).copied() {
+            return self.on_duplicate(id, existing, &info.server_id);
+        }
+        self.routes.by_remote.insert(info.server_id.clone(), id);
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        let peer = session.peer;
+        if let Some(route) = session.route.as_mut() {
+            route.is_registered = true;
+            if let Some(url) = route.url.as_ref().filter(|_| route.did_solicit) {
+                self.routes.dials.remove(url);
+            }
+        }
+        let text = format!("Registering remote route {:?}", info.server_id);
+        self.log_about(id, log::Level::Debug, &text);
+        self.send_local_interest(id);
+        let mut forwarded = Info { nonce: String::new(), ..info.clone() };
+        if forwarded.ip.is_empty() {
+            let address = std::net::SocketAddr::new(peer.ip(), 0);
+            let host = address.to_string();
+            let host = host.strip_suffix(":0").unwrap_or(&host);
+            forwarded.ip = format!("nats-route://{host}:{}/", info.port);
+        }
+        for other in self.routes.registered().into_iter().filter(|other| *other != id) {
+            if let Some(session) = self.sessions.get_mut(other) {
+                write_info(session, &forwarded);
+                self.mark_dirty(other);
+            }
+        }
+        self.update_urls();
+        Step::Done
+    }
+
+    fn on_duplicate(&mut self, new: SessionId, existing: SessionId, remote_id: &str) -> Step {
+        let text = format!("Detected duplicate remote route {remote_id:?}");
+        self.log_about(new, log::Level::Debug, &text);
+        let solicited = self
+            .sessions
+            .get(new)
+            .and_then(|session| session.route.as_ref())
+            .filter(|route| route.did_solicit)
+            .map(|route| (route.url.clone(), route.is_explicit));
+        let kept = self.sessions.get_mut(existing).and_then(|session| session.route.as_mut());
+        if let Some(kept) = kept {
+            kept.is_retried = true;
+            if let Some((url, is_explicit)) = solicited.filter(|_| !kept.did_solicit) {
+                kept.did_solicit = true;
+                kept.url = url;
+                kept.is_explicit = is_explicit;
+            }
+        }
+        self.end(new, CloseReason::DuplicateRoute);
+        Step::End
+    }
+
+    /// A route is at its end: it is dialled again if it should be there (spec core NATS, 10.7).
+    pub(super) fn on_route_ended(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let Some(route) = &session.route else { return };
+        let remote_id = route.remote_id().to_owned();
+        let is_wanted = !route.is_final && (route.did_solicit || route.is_retried);
+        let (is_explicit, is_registered) = (route.is_explicit, route.is_registered);
+        let url = route.url.clone();
+        if is_registered && self.routes.by_remote.get(&remote_id) == Some(&id) {
+            self.routes.by_remote.remove(&remote_id);
+            self.update_urls();
+        }
+        let Some(url) = url else { return };
+        let attempts = self.routes.dials.remove(&url).map_or(0, |dial| dial.attempts);
+        let is_configured = || {
+            let cluster = self.settings.cluster.as_ref();
+            !is_explicit || cluster.is_some_and(|cluster| cluster.routes.contains(&url))
+        };
+        let is_connected = self.routes.by_remote.contains_key(&remote_id);
+        if !is_wanted || self.routes.is_stopped || is_connected || !is_configured() {
+            return;
+        }
+        let spread = u64::try_from(RETRY_SPREAD.as_nanos()).unwrap_or(u64::MAX);
+        let spread = Duration::from_nanos(self.random.below(spread));
+        let pause = if is_explicit { RETRY_AFTER + spread } else { spread };
+        self.routes.dials.insert(url.clone(), Dial { is_explicit, attempts, remote_id });
+        self.routes.dial_deadlines.arm(url, self.now.at + pause);
+    }
+
+    /// A peer tells of another server (spec core NATS, 10.6).
+    pub(super) fn on_gossip(&mut self, info: &Info) {
+        let Some(cluster) = self.settings.cluster.clone() else { return };
+        let address = format!("{}:{}", info.host, info.port).to_ascii_lowercase();
+        let is_configured = cluster.routes.iter().any(|url| Url::parse(url).address == address);
+        let is_known = info.server_id == self.settings.server_id
+            || self.routes.by_remote.contains_key(&info.server_id)
+            || self.routes.dials.values().any(|dial| dial.remote_id == info.server_id);
+        if is_configured || is_known || info.ip.is_empty() || self.routes.is_stopped {
+            return;
+        }
+        let address = Url::parse(&info.ip).address;
+        let url = match cluster.user.filter(|_| info.auth_required) {
+            Some((user, password)) => format!("{user}:{password}@{address}"),
+            None => address,
+        };
+        self.dial(url, false, info.server_id.clone());
+    }
+
+    /// A peer takes no more clients: they are not sent to it.
+    pub(super) fn forget_urls(&mut self, id: SessionId) {
+        let route = self.sessions.get_mut(id).and_then(|session| session.route.as_mut());
+        if let Some(info) = route.and_then(|route| route.info.as_mut()) {
+            info.connect_urls.clear();
+        }
+        self.update_urls();
+    }
+
+    /// What clients are told: our URLs, then those of our peers; nothing without a route.
+    fn update_urls(&mut self) {
+        let is_silent = self.settings.cluster.as_ref().is_none_or(|cluster| cluster.no_advertise);
+        let mut urls: Vec<String> = Vec::new();
+        if !is_silent && !self.routes.by_remote.is_empty() {
+            urls.extend_from_slice(&self.settings.client_urls);
+            for id in self.routes.registered() {
+                let route = self.sessions.get(id).and_then(|session| session.route.as_ref());
+                let known = route.and_then(|route| route.info.as_ref());
+                for url in known.iter().flat_map(|info| &info.connect_urls) {
+                    if !urls.contains(url) {
+                        urls.push(url.clone());
+                    }
+                }
+            }
+        }
+        let urls = Arc::new(urls);
+        self.on_connect_urls(Arc::clone(&urls));
+        self.mail_all(&Mail::ConnectUrls(urls));
+    }
+
+    /// Routes that are no longer configured go, new ones are dialled.
+    pub(super) fn on_cluster_reload(&mut self) {
+        let Some(cluster) = self.settings.cluster.clone().filter(|_| self.home == HOME) else {
+            return;
+        };
+        let mut present = Vec::new();
+        for id in self.sessions.ids() {
+            let Some(session) = self.sessions.get(id).filter(|found| !found.is_ending()) else {
+                continue;
+            };
+            let Some(route) = session.route.as_ref().filter(|route| route.is_explicit) else {
+                continue;
+            };
+            let Some(url) = route.url.clone() else { continue };
+            if cluster.routes.contains(&url) {
+                present.push(url);
+            } else {
+                self.end(id, CloseReason::RouteRemoved);
+            }
+        }
+        self.routes.dials.retain(|url, dial| !dial.is_explicit || cluster.routes.contains(url));
+        for url in cluster.routes {
+            if !present.contains(&url) {
+                self.dial(url, true, String::new());
+            }
+        }
+        self.update_urls();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_with_and_without_users_and_schemes() {
+        for (url, user, address) in [
+            ("a:6222", None, "a:6222"),
+            ("nats-route://A:6222/", None, "a:6222"),
+            ("nats://u:p@[::1]:6222", Some(("u", "p")), "[::1]:6222"),
+        ] {
+            let found = Url::parse(url);
+            assert_eq!(found.address, address);
+            let user = user.map(|(name, password)| (name.to_owned(), password.to_owned()));
+            assert_eq!(found.user, user);
+        }
+    }
+}

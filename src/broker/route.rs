@@ -1,0 +1,474 @@
+//! One cluster route: what to tell the peer, what it told us.
+//!
+//! Loop 0 owns all routes: it sees the interest of every loop, so it can say what the whole
+//! process wants. Messages go one hop: what came in by a route is for local receivers only
+//! (spec core NATS, 10). `mesh` decides which routes there are.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use crate::base::id::{LoopIndex, SessionId};
+use crate::base::subject;
+use crate::broker::account::{GLOBAL, Permissions, SubjectRules};
+use crate::broker::auth::{self, Credentials};
+use crate::broker::client::Step;
+use crate::broker::delivery::{Message, Origin, Part};
+use crate::broker::mail::Mail;
+use crate::broker::session::{Phase, Session, Timer};
+use crate::broker::settings::{Auth, Cluster};
+use crate::broker::snapshot::RouteSnapshot;
+use crate::broker::sublist::{Interest, Matched};
+use crate::broker::{Broker, ConnectionKind, Hello};
+use crate::wire::connect::SubjectLists;
+use crate::wire::op::{RouteInterest, RouteMessage};
+use crate::wire::{CloseReason, Connect, Info, Op, encoder, errors};
+
+/// The loop that owns all routes.
+pub const HOME: LoopIndex = LoopIndex(0);
+
+/// Version of the route protocol that this server speaks.
+const ROUTE_PROTOCOL: i64 = 2;
+
+/// What is known of one route beside its session.
+#[derive(Debug, Default)]
+pub(super) struct RouteState {
+    /// Where to dial it again: as configured or gossiped, or from the INFO of an accepted one.
+    pub url: Option<String>,
+    pub did_solicit: bool,
+    pub is_explicit: bool,
+    /// Whether a duplicate of it was closed: it dials again when it drops, because the other
+    /// side may have closed the other of the two.
+    pub is_retried: bool,
+    /// Whether it must not come back: a route to ourselves.
+    pub is_final: bool,
+    /// The peer's INFO, once it came.
+    pub info: Option<Box<Info>>,
+    pub is_registered: bool,
+}
+
+impl RouteState {
+    /// The peer's server id; empty before its INFO.
+    pub fn remote_id(&self) -> &str {
+        self.info.as_ref().map_or("", |info| &info.server_id)
+    }
+}
+
+/// Whether something may be said or heard over routes.
+fn allows(rules: &SubjectRules, subject: &[u8]) -> bool {
+    let permissions = Permissions { publish: rules.clone(), ..Permissions::default() };
+    permissions.may_publish(subject)
+}
+
+fn lists(rules: &SubjectRules) -> Option<SubjectLists> {
+    let deny = Some(rules.deny.clone()).filter(|deny| !deny.is_empty());
+    let allow = rules.allow.clone();
+    (allow.is_some() || deny.is_some()).then_some(SubjectLists { allow, deny })
+}
+
+impl Broker {
+    /// A route's connection was made.
+    pub(super) fn open_route(&mut self, id: SessionId, hello: Hello) {
+        let mut session = Session::new(id, hello.kind, hello.peer, self.now);
+        session.cid = self.counters.connection_ids.fetch_add(1, Ordering::Relaxed) + 1;
+        session.options.is_verbose = false;
+        session.options.is_pedantic = false;
+        let mut state = RouteState::default();
+        if let ConnectionKind::RouteSolicited { url, is_explicit } = &session.kind {
+            state.url = Some(url.clone());
+            state.did_solicit = true;
+            state.is_explicit = *is_explicit;
+        }
+        let did_solicit = state.did_solicit;
+        session.route = Some(Box::new(state));
+        let Some(cluster) = self.settings.cluster.clone().filter(|_| self.home == HOME) else {
+            self.sessions.insert(session);
+            self.end(id, CloseReason::RouteRemoved);
+            return;
+        };
+        session.is_auth_pending = !did_solicit && cluster.user.is_some();
+        if cluster.tls {
+            session.phase = Phase::AwaitTls { is_optional: false };
+            self.deadlines.arm((id, Timer::Tls), self.now.at + self.settings.tls_timeout);
+        }
+        self.sessions.insert(session);
+        if !cluster.tls {
+            self.begin_route(id);
+        }
+    }
+
+    /// The connection is ready (encrypted, if it has to be): the first lines go out.
+    pub(super) fn begin_route(&mut self, id: SessionId) {
+        let Some(cluster) = self.settings.cluster.clone() else { return };
+        let info = self.route_info(&cluster);
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(route) = &session.route else { return };
+        if let Some(url) = route.url.as_deref().filter(|_| route.did_solicit) {
+            let json = self.routes.connect_document(url, &self.settings).encode();
+            encoder::encode(&Op::Connect(&json), session.outbox.tail());
+        }
+        write_info(session, &info);
+        if session.is_auth_pending {
+            self.deadlines.arm((id, Timer::Auth), self.now.at + cluster.auth_timeout);
+        }
+        self.mark_dirty(id);
+        self.log_about(id, log::Level::Info, "Route connection created");
+        self.arm_first_ping(id);
+    }
+
+    /// INFO as routes get it (spec core NATS, 10.3).
+    pub(super) fn route_info(&self, cluster: &Cluster) -> Info {
+        let permissions = cluster.permissions.as_ref();
+        let urls = if cluster.no_advertise { &[][..] } else { &self.settings.client_urls[..] };
+        Info {
+            proto: ROUTE_PROTOCOL,
+            host: cluster.host.clone(),
+            port: i64::from(cluster.port),
+            auth_required: cluster.user.is_some(),
+            tls_required: cluster.tls,
+            tls_verify: cluster.tls,
+            tls_available: false,
+            ip: if cluster.is_advertised {
+                format!("nats-route://{}:{}/", cluster.host, cluster.port)
+            } else {
+                String::new()
+            },
+            cluster: self.routes.cluster_name().to_owned(),
+            cluster_dynamic: self.routes.is_dynamic(),
+            connect_urls: urls.to_vec(),
+            import: permissions.and_then(|found| lists(&found.publish)),
+            export: permissions.and_then(|found| lists(&found.subscribe)),
+            lnoc: true,
+            ..self.info.clone()
+        }
+    }
+
+    /// What a route's operations do.
+    pub(super) fn on_route_op(
+        &mut self,
+        id: SessionId,
+        op: &Op<'_>,
+        frame: Option<&Bytes>,
+    ) -> Step {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.ping.heard_at = self.now.at;
+        }
+        match op {
+            Op::Connect(json) => self.on_route_connect(id, json),
+            Op::Info(json) => self.on_route_info(id, json),
+            Op::RouteSubscribe { interest, weight } => {
+                self.on_route_subscribe(id, interest, *weight)
+            }
+            Op::RouteUnsubscribe(interest) => self.on_route_unsubscribe(id, interest),
+            Op::RouteMessage(message) => self.on_route_message(id, message, frame),
+            Op::Ping => {
+                let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+                encoder::encode(&Op::Pong, session.outbox.tail());
+                session.outbox.seal(false);
+                self.mark_dirty(id);
+                Step::Done
+            }
+            Op::Pong => self.on_pong(id),
+            Op::Ok | Op::Account(..) => Step::Done,
+            Op::Err(text) => {
+                let text = format!("Route Error {}", String::from_utf8_lossy(text));
+                self.refuse(id, &text, CloseReason::ParseError)
+            }
+            Op::Publish(_) | Op::Subscribe { .. } | Op::Unsubscribe { .. } | Op::Message { .. } => {
+                unreachable!("the parser gives none of these for a route")
+            }
+        }
+    }
+
+    fn on_route_connect(&mut self, id: SessionId, json: &[u8]) -> Step {
+        let connect = match Connect::decode(json) {
+            Ok(connect) => connect,
+            Err(error) => {
+                return self.refuse(id, &error.to_string(), CloseReason::ProtocolViolation);
+            }
+        };
+        if connect.lang.as_ref().is_some_and(|lang| !lang.is_empty()) {
+            self.log_about(id, log::Level::Error, errors::ROUTE_PORT);
+            self.send_error(id, errors::ROUTE_PORT);
+            self.end(id, CloseReason::IncorrectPort);
+            return Step::End;
+        }
+        if let Some(gateway) = connect.gateway.as_ref().filter(|gateway| !gateway.is_empty()) {
+            let text = format!("Rejecting connection from gateway \"{gateway}\" on the Route port");
+            self.send_error(id, &text);
+            return self.refuse(id, &text, CloseReason::IncorrectPort);
+        }
+        let Some(cluster) = self.settings.cluster.clone() else { return Step::End };
+        if cluster.user.is_some() {
+            let auth = Auth { user: cluster.user.clone(), ..Auth::default() };
+            let credentials = Credentials {
+                user: connect.user.clone().unwrap_or_default(),
+                password: connect.pass.clone().unwrap_or_default(),
+                token: String::new(),
+            };
+            if auth::authenticate(&auth, &credentials, None).is_err() {
+                self.log_about(id, log::Level::Error, "authentication error");
+                return self.violation(id);
+            }
+        }
+        self.deadlines.cancel(&(id, Timer::Auth));
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.is_auth_pending = false;
+        }
+        let name = connect.cluster.unwrap_or_default();
+        if !self.agree_on_name(id, &name, connect.cluster_dynamic.unwrap_or(false)) {
+            let text = errors::cluster_name_rejected(&name, self.routes.cluster_name());
+            self.send_error(id, &text);
+            return self.refuse(id, &text, CloseReason::ClusterNameConflict);
+        }
+        Step::Done
+    }
+
+    fn on_route_info(&mut self, id: SessionId, json: &[u8]) -> Step {
+        let info = match Info::decode(json) {
+            Ok(info) => info,
+            Err(error) => {
+                return self.refuse(id, &error.to_string(), CloseReason::ProtocolViolation);
+            }
+        };
+        let Some(route) = self.sessions.get(id).and_then(|session| session.route.as_ref()) else {
+            return Step::End;
+        };
+        if route.info.is_none() {
+            return self.on_first_info(id, info);
+        }
+        if !info.gateway.is_empty() {
+            return Step::Done;
+        }
+        if info.server_id != route.remote_id() {
+            self.on_gossip(&info);
+        } else if info.ldm {
+            self.forget_urls(id);
+        }
+        Step::Done
+    }
+
+    /// Checks and registration (spec core NATS, 10.4).
+    fn on_first_info(&mut self, id: SessionId, info: Info) -> Step {
+        let own_id = self.settings.server_id.clone();
+        let has_headers = info.headers && self.settings.headers;
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        session.options.has_headers = has_headers;
+        let peer = session.peer;
+        let Some(route) = session.route.as_mut() else { return Step::End };
+        let did_solicit = route.did_solicit;
+        if route.url.is_none() {
+            route.url = Some(format!("{}:{}", peer.ip(), info.port));
+        }
+        route.info = Some(Box::new(info.clone()));
+        if info.server_id == own_id {
+            route.is_final = true;
+            self.log_about(id, log::Level::Debug, "Detected route to self, ignoring");
+            self.end(id, CloseReason::DuplicateRoute);
+            return Step::End;
+        }
+        if !self.agree_on_name(id, &info.cluster, info.cluster_dynamic) {
+            let text = errors::cluster_name_rejected(&info.cluster, self.routes.cluster_name());
+            return self.refuse(id, &text, CloseReason::ClusterNameConflict);
+        }
+        if !did_solicit && info.server_name == self.settings.server_name {
+            let text = format!("Remote server has a duplicate name: {:?}", info.server_name);
+            return self.refuse(id, &text, CloseReason::DuplicateServerName);
+        }
+        self.register(id, &info)
+    }
+
+    fn on_route_subscribe(
+        &mut self,
+        id: SessionId,
+        wanted: &RouteInterest<'_>,
+        weight: u32,
+    ) -> Step {
+        // Other accounts are those of Go peers; we have none of them.
+        if wanted.account != GLOBAL {
+            return Step::Done;
+        }
+        if !subject::is_valid(wanted.subject) {
+            self.send_error(id, errors::INVALID_SUBSCRIPTION);
+            return Step::Done;
+        }
+        if !self.may_export(wanted.subject) {
+            let subject = String::from_utf8_lossy(wanted.subject);
+            let text = format!("Can not export {subject:?}, ignoring remote subscription request");
+            self.log_about(id, log::Level::Debug, &text);
+            return Step::Done;
+        }
+        let key = key_of(wanted);
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        session.active_at = self.now.wall;
+        if let Some(known) = session.interests.get(&key) {
+            known.weight.store(weight, Ordering::Relaxed);
+            return Step::Done;
+        }
+        let queue_at = wanted.subject.len() + 1;
+        let interest = Arc::new(Interest {
+            session: id,
+            is_route: true,
+            subject: key.slice(..wanted.subject.len()),
+            queue: wanted.queue.map(|_| key.slice(queue_at..)),
+            sid: key.clone(),
+            filter: None,
+            gauge: session.outbox.gauge(),
+            delivered: AtomicU64::new(0),
+            delivered_max: AtomicU64::new(0),
+            weight: AtomicU32::new(weight),
+            is_gone: AtomicBool::new(false),
+        });
+        session.interests.insert(key, Arc::clone(&interest));
+        self.add_to_tree(Arc::clone(&interest));
+        self.mail_all(&Mail::Interest(interest));
+        Step::Done
+    }
+
+    fn on_route_unsubscribe(&mut self, id: SessionId, gone: &RouteInterest<'_>) -> Step {
+        if gone.account != GLOBAL {
+            return Step::Done;
+        }
+        let key = key_of(gone);
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        session.active_at = self.now.wall;
+        if let Some(interest) = session.interests.get(&key).cloned() {
+            self.end_interest(&interest);
+        }
+        Step::Done
+    }
+
+    fn on_route_message(
+        &mut self,
+        id: SessionId,
+        routed: &RouteMessage<'_>,
+        frame: Option<&Bytes>,
+    ) -> Step {
+        let publish = &routed.message;
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        let size = publish.payload.len() as u64;
+        session.traffic.in_msgs += 1;
+        session.traffic.in_bytes += size;
+        session.active_at = self.now.wall;
+        self.traffic.in_msgs += 1;
+        self.traffic.in_bytes += size;
+        if routed.account != GLOBAL {
+            return Step::Done;
+        }
+        let message = Message {
+            subject: publish.subject,
+            reply: publish.reply,
+            header_len: publish.header_len.unwrap_or(0),
+            parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
+            is_leased: false,
+        };
+        let queues: Vec<&[u8]> = routed.queue_names().collect();
+        let origin = Origin::Route { session: id, queues: &queues };
+        let matched: Option<Arc<Matched>> = self.sublist.matches(publish.subject);
+        if let Some(matched) = matched {
+            self.deliver(&matched, &message, &origin);
+        }
+        match self.sessions.get(id) {
+            Some(session) if !session.is_ending() => Step::Done,
+            Some(_) | None => Step::End,
+        }
+    }
+
+    /// Local interest changed by `change`: tells all routes (spec core NATS, 4.5).
+    pub(super) fn announce(&mut self, subject: &Bytes, queue: Option<&Bytes>, change: i64) {
+        if self.home != HOME || self.settings.cluster.is_none() {
+            return;
+        }
+        let Some(count) = self.routes.count(subject, queue, change) else { return };
+        if !self.may_import(subject) {
+            return;
+        }
+        for id in self.routes.registered() {
+            if let Some(session) = self.sessions.get_mut(id).filter(|found| !found.is_ending()) {
+                write_interest(session, subject, queue, count);
+                self.mark_dirty(id);
+            }
+        }
+    }
+
+    /// Tells a new route all local interest.
+    pub(super) fn send_local_interest(&mut self, id: SessionId) {
+        for (subject, queue, count) in self.routes.local_interest() {
+            if !self.may_import(&subject) {
+                continue;
+            }
+            let Some(session) = self.sessions.get_mut(id) else { return };
+            write_interest(session, &subject, queue.as_ref(), count);
+        }
+        self.mark_dirty(id);
+        self.log_about(id, log::Level::Debug, "Sent local subscriptions to route");
+    }
+
+    /// Whether interest in `subject` is told to peers.
+    fn may_import(&self, subject: &[u8]) -> bool {
+        let cluster = self.settings.cluster.as_ref();
+        let permissions = cluster.and_then(|cluster| cluster.permissions.as_ref());
+        permissions.is_none_or(|permissions| allows(&permissions.publish, subject))
+    }
+
+    /// Whether peers may be interested in `subject`.
+    fn may_export(&self, subject: &[u8]) -> bool {
+        let cluster = self.settings.cluster.as_ref();
+        let permissions = cluster.and_then(|cluster| cluster.permissions.as_ref());
+        permissions.is_none_or(|permissions| allows(&permissions.subscribe, subject))
+    }
+
+    /// Registered routes for monitoring.
+    pub(super) fn route_snapshots(&self) -> Vec<RouteSnapshot> {
+        let snapshot = |session: &Session| {
+            let route = session.route.as_ref().filter(|route| route.is_registered)?;
+            let info = route.info.as_ref()?;
+            Some(RouteSnapshot {
+                rid: session.cid,
+                remote_id: info.server_id.clone(),
+                remote_name: info.server_name.clone(),
+                did_solicit: route.did_solicit,
+                is_configured: route.is_explicit,
+                peer: session.peer,
+                start: session.started.wall,
+                last_activity: session.active_at,
+                rtt: session.ping.rtt,
+                pending_bytes: session.outbox.len(),
+                traffic: session.traffic,
+                subscriptions: session.subscription_snapshots(),
+            })
+        };
+        let mut routes: Vec<RouteSnapshot> = self.sessions.iter().filter_map(snapshot).collect();
+        routes.sort_by_key(|route| route.rid);
+        routes
+    }
+}
+
+/// `INFO <json> \r\n`.
+pub(super) fn write_info(session: &mut Session, info: &Info) {
+    let tail = session.outbox.tail();
+    tail.extend_from_slice(b"INFO ");
+    tail.extend_from_slice(&info.encode());
+    tail.extend_from_slice(b" \r\n");
+    session.outbox.seal(false);
+}
+
+fn write_interest(session: &mut Session, subject: &[u8], queue: Option<&Bytes>, count: u32) {
+    let queue = queue.map(|queue| &queue[..]);
+    let interest = RouteInterest { origin: None, account: GLOBAL, subject, queue };
+    let op = match count {
+        0 => Op::RouteUnsubscribe(interest),
+        weight => Op::RouteSubscribe { interest, weight },
+    };
+    encoder::encode(&op, session.outbox.tail());
+    session.outbox.seal(false);
+}
+
+/// `<subject>` or `<subject> <queue>`: what tells a route's interests apart.
+fn key_of(interest: &RouteInterest<'_>) -> Bytes {
+    match interest.queue {
+        Some(queue) => Bytes::from([interest.subject, b" ", queue].concat()),
+        None => Bytes::copy_from_slice(interest.subject),
+    }
+}

@@ -1,0 +1,136 @@
+//! Starts a server, or does what stands beside it on its command line: help, version, signals
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::thread;
+
+use crate::cli::{Command, Serve};
+use crate::config::options::{self, OptionsError, Request};
+use crate::config::{Config, LogConfig, Program, World, banner, flags};
+use crate::log;
+use crate::server::signals;
+
+/// The help text on TLS.
+const TLS_HELP: &str = r#"
+TLS is configured in the file given with -c, in a block of its own:
+
+    tls {
+        cert_file: "server-cert.pem"   # certificate of the server
+        key_file:  "server-key.pem"    # its private key
+        ca_file:   "ca.pem"            # authorities of clients' certificates
+        verify:    true                # clients must show a certificate
+        timeout:   2                   # seconds for a handshake
+        cipher_suites: [ "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" ]
+        curve_preferences: [ "X25519", "CurveP256" ]
+    }
+
+The same block in `cluster` is for routes.
+"#;
+
+/// Does what the arguments behind the executable's name say.
+#[must_use]
+pub fn run(program: Program, args: &[OsString], serve: Serve, commands: &[Command]) -> ExitCode {
+    let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    match with_world(|world| options::load(program, &args, world)) {
+        Ok(Request::Serve(mut config)) => {
+            config.arguments = args;
+            start(*config, serve)
+        }
+        Ok(request) => beside(program, request, commands),
+        Err(OptionsError::Flag(error)) => {
+            // Compat: a wrong flag ends with 0; pinned by
+            // `wrong_flags_show_the_usage_and_end_well`.
+            to_stderr(&error.to_string());
+            to_stdout(&usage(program, commands));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(program, &error.to_string()),
+    }
+}
+
+fn beside(program: Program, request: Request, commands: &[Command]) -> ExitCode {
+    match request {
+        Request::Help => to_stdout(&usage(program, commands)),
+        Request::HelpTls => to_stdout(TLS_HELP),
+        Request::Version => to_stdout(&format!("{}\n", banner::version(program))),
+        Request::Checked(file) => to_stderr(&format!(
+            "{}: configuration file {} is valid",
+            program.name(),
+            file.display()
+        )),
+        Request::Signal(command) => {
+            if let Err(error) = signals::send(program, &command) {
+                return fail(program, &error.to_string());
+            }
+        }
+        Request::Serve(_) => unreachable!("the caller starts servers itself"),
+    }
+    ExitCode::SUCCESS
+}
+
+/// Gives `load` the files, variables and cores of this machine.
+pub fn with_world<T>(load: impl FnOnce(&World<'_>) -> T) -> T {
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+    load(&World {
+        read: &|path| fs::read(path),
+        variable: &|name| env::var(name).ok(),
+        cores: u16::try_from(cores).unwrap_or(u16::MAX),
+    })
+}
+
+/// The log's settings from the configuration.
+#[must_use]
+pub fn log_settings(config: &LogConfig) -> log::Settings {
+    log::Settings {
+        file: config.file.clone(),
+        file_bytes_max: config.file_bytes_max,
+        syslog: config.syslog,
+        remote_syslog: config.remote_syslog.clone(),
+        timestamps: config.timestamps,
+        utc: config.utc,
+        core: log::Switches { debug: config.core_debug, trace: config.core_trace },
+        streaming: log::Switches { debug: config.streaming_debug, trace: config.streaming_trace },
+    }
+}
+
+fn start(config: Config, serve: Serve) -> ExitCode {
+    for warning in &config.warnings {
+        to_stderr(warning);
+    }
+    if let Err(error) = log::configure(log_settings(&config.log)) {
+        to_stderr(&format!("{} {error}", log::date_time()));
+        return ExitCode::FAILURE;
+    }
+    serve(config)
+}
+
+fn usage(program: Program, commands: &[Command]) -> String {
+    let mut text = flags::usage(program);
+    if !commands.is_empty() && program == Program::Streaming {
+        text.push_str("\nCommands of stanby (stanby <command> --help):\n");
+        for command in commands {
+            text.push_str(&format!("    {:<40} {}\n", command.name, command.help));
+        }
+    }
+    text
+}
+
+fn fail(program: Program, text: &str) -> ExitCode {
+    match program {
+        Program::Streaming => to_stderr(text),
+        Program::Core => to_stderr(&format!("{}: {text}", program.name())),
+    }
+    ExitCode::FAILURE
+}
+
+/// A closed stderr or stdout leaves nobody to tell.
+fn to_stderr(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn to_stdout(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}

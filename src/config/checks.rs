@@ -1,0 +1,212 @@
+//! What makes a start fail though the configuration could be read; texts of the reference
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::base::channel_limits::ChannelLimits;
+use crate::base::subject;
+use crate::config::draft::{Draft, FileDraft, LimitsDraft};
+use crate::config::go::{quote, show, show_duration, system_reason};
+use crate::config::{Config, StoreKind, TlsConfig, World};
+
+/// Whether certificate and key can be read.
+///
+/// # Errors
+/// The reference's text, with the file that cannot.
+pub fn certificate_files(tls: &TlsConfig, world: &World<'_>) -> Result<(), String> {
+    for file in [&tls.cert_file, &tls.key_file].into_iter().flatten() {
+        readable(file, world)
+            .map_err(|error| format!("error parsing X509 certificate/key pair: {error}"))?;
+    }
+    match &tls.ca_file {
+        Some(file) => readable(file, world),
+        None => Ok(()),
+    }
+}
+
+fn readable(file: &Path, world: &World<'_>) -> Result<(), String> {
+    match (world.read)(file) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("open {}: {}", file.display(), system_reason(&error))),
+    }
+}
+
+/// The start errors of the streaming server, in the order in which the reference finds them.
+///
+/// # Errors
+/// What follows `Failed to start: `.
+pub fn streaming(draft: &Draft) -> Result<(), String> {
+    let store = draft.store.to_uppercase();
+    match store.as_str() {
+        "MEMORY" | "FILE" => {}
+        other => return Err(format!("unsupported store type: {other}")),
+    }
+    if store == "FILE" {
+        if draft.config.streaming.directory.is_none() {
+            return Err("for FILE stores, root directory must be specified".to_owned());
+        }
+        file(&draft.file)?;
+    }
+    limits(&draft.limits)?;
+    channels(draft)?;
+    if store == "MEMORY" && draft.config.streaming.ft_group.is_some() {
+        return Err("ft: only FILE or SQL stores supported in FT mode".to_owned());
+    }
+    Ok(())
+}
+
+/// Spec stores, section 6, validation errors.
+fn file(file: &FileDraft) -> Result<(), String> {
+    let checks = [
+        (file.buffer_bytes >= 0, "buffer size value must be a positive number"),
+        (file.read_buffer_bytes >= 0, "read buffer size value must be a positive number"),
+        (file.compact_interval > 0, "compact interval value must at least be 1 seconds"),
+        (file.compact_fragmentation > 0, "compact fragmentation value must at least be 1"),
+        (file.compact_bytes_min >= 0, "compact minimum file size value must be a positive number"),
+        (
+            (1..=i64::from(u32::MAX)).contains(&file.crc_polynomial),
+            "crc polynomial should be between 1 and 4294967295",
+        ),
+        (
+            file.slice_messages_max >= 0 && file.slice_bytes_max >= 0 && file.slice_age_max >= 0,
+            "slice max values must be positive numbers",
+        ),
+        (file.descriptors_max >= 0, "file descriptor limit must be a positive number"),
+        (file.parallel_recovery >= 1, "parallel recovery value must be at least 1"),
+    ];
+    match checks.iter().find(|(holds, _)| !holds) {
+        Some((_, text)) => Err((*text).to_owned()),
+        None => Ok(()),
+    }
+}
+
+/// Spec stores, 9.3.
+fn limits(limits: &LimitsDraft) -> Result<(), String> {
+    for (what, value) in [
+        ("channels", limits.channels),
+        ("subscriptions", limits.subscriptions),
+        ("messages", limits.messages),
+        ("bytes", limits.bytes),
+    ] {
+        if value < 0 {
+            return Err(format!("max {what} limit cannot be negative ({value})"));
+        }
+    }
+    for (what, nanos) in [("age", limits.age), ("inactivity", limits.inactivity)] {
+        if nanos < 0 {
+            let shown = show_duration(nanos);
+            return Err(format!("max {what} limit cannot be negative ({shown})"));
+        }
+    }
+    Ok(())
+}
+
+fn channels(draft: &Draft) -> Result<(), String> {
+    let names = &draft.config.streaming.limits.per_channel;
+    for name in names.keys() {
+        if !subject::is_channel_pattern(name.as_bytes()) {
+            return Err(format!("invalid channel name {}", quote(&name.to_string())));
+        }
+    }
+    let literal = names.keys().filter(|name| subject::is_channel_name(name.as_bytes())).count();
+    let channels_max = draft.limits.channels;
+    if channels_max > 0 && i64::try_from(literal).is_ok_and(|count| count > channels_max) {
+        return Err(format!(
+            "too many channels defined ({literal}). The max channels limit is set to {channels_max}"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the core server's options fit together.
+///
+/// # Errors
+/// The reference's text.
+pub fn core(config: &Config) -> Result<(), String> {
+    let core = &config.core;
+    if core.lame_duck_grace >= core.lame_duck_duration {
+        return Err(format!(
+            "lame duck grace period ({}) should be strictly lower than lame duck duration ({})",
+            show(core.lame_duck_grace),
+            show(core.lame_duck_duration),
+        ));
+    }
+    if core.payload_bytes_max > core.pending_bytes_max {
+        return Err(format!(
+            "max_payload ({}) cannot be higher than max_pending ({})",
+            core.payload_bytes_max, core.pending_bytes_max
+        ));
+    }
+    let Some(name) = &core.auth.no_auth_user else { return Ok(()) };
+    let quoted = quote(name);
+    if core.auth.users.is_empty() {
+        return Err(format!("no_auth_user: {quoted} present, but users are not defined"));
+    }
+    if !core.auth.users.iter().any(|user| user.name == *name) {
+        return Err(format!(
+            "no_auth_user: {quoted} not present as user in authorization block or account \
+             configuration"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the pages can be shown.
+///
+/// # Errors
+/// What follows `Can't start monitoring: `.
+pub fn monitoring(config: &Config) -> Result<(), String> {
+    let monitor = &config.monitor;
+    if monitor.http_port != 0 && monitor.https_port != 0 {
+        return Err(format!(
+            "can't specify both HTTP ({}) and HTTPs ({}) ports",
+            monitor.http_port, monitor.https_port
+        ));
+    }
+    if monitor.https_port != 0 && config.core.tls.is_none() {
+        return Err("TLS cert and key required for HTTPS".to_owned());
+    }
+    Ok(())
+}
+
+/// Fills the typed options from the numbers; what is a start error is cut to its range.
+pub fn fill_streaming(draft: &mut Draft) {
+    let is_file = draft.store.eq_ignore_ascii_case("FILE");
+    let streaming = &mut draft.config.streaming;
+    streaming.store = if is_file { StoreKind::File } else { StoreKind::Memory };
+    streaming.limits.channels_max = unsigned(draft.limits.channels);
+    streaming.limits.global = ChannelLimits {
+        messages_max: unsigned(draft.limits.messages),
+        bytes_max: unsigned(draft.limits.bytes),
+        age_max: nanos(draft.limits.age),
+        subscriptions_max: unsigned(draft.limits.subscriptions),
+        inactivity_max: nanos(draft.limits.inactivity),
+    };
+    let given = &draft.file;
+    let file = &mut streaming.file;
+    file.compact_fragmentation = u32::try_from(given.compact_fragmentation).unwrap_or(u32::MAX);
+    file.compact_interval = Duration::from_secs(unsigned(given.compact_interval));
+    file.compact_bytes_min = unsigned(given.compact_bytes_min);
+    file.buffer_bytes = usize::try_from(given.buffer_bytes).unwrap_or(0);
+    file.read_buffer_bytes = usize::try_from(given.read_buffer_bytes).unwrap_or(0);
+    file.crc_polynomial = u32::try_from(given.crc_polynomial).unwrap_or(1);
+    file.slice_messages_max = unsigned(given.slice_messages_max);
+    file.slice_bytes_max = unsigned(given.slice_bytes_max);
+    file.slice_age_max = nanos(given.slice_age_max);
+    file.descriptors_max = unsigned(given.descriptors_max);
+    file.parallel_recovery = usize::try_from(given.parallel_recovery).unwrap_or(1);
+    file.auto_sync = (given.auto_sync > 0).then(|| nanos(given.auto_sync));
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn nanos(value: i64) -> Duration {
+    Duration::from_nanos(unsigned(value))
+}
+
+/// A path from a text that is not empty.
+pub(super) fn path(text: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(text)).filter(|_| !text.is_empty())
+}

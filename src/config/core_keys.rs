@@ -1,0 +1,442 @@
+//! The core half of a configuration file: keys, synonyms, types
+//!
+//! Facts: spec core NATS, section 16. All errors are collected, each with file, line and column.
+
+use std::time::Duration;
+
+use crate::config::auth_keys;
+use crate::config::checks::path;
+use crate::config::draft::Draft;
+use crate::config::go;
+use crate::config::route::split_host_port;
+use crate::config::tls_keys;
+use crate::config::tree::{Entry, Map, Position, Value};
+use crate::config::{Program, World, route};
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// Where; `None` where the reference names no place.
+    pub at: Option<Position>,
+    /// What.
+    pub text: String,
+}
+
+impl Fault {
+    /// Something wrong with `entry`.
+    pub fn new(entry: &Entry, text: impl Into<String>) -> Self {
+        Self { at: Some(entry.at.clone()), text: text.into() }
+    }
+
+    /// The reference knows the key, and this server does not yet.
+    pub fn unsupported(entry: &Entry) -> Self {
+        Self::new(entry, format!("key \"{}\" is not supported by stanby yet", entry.key))
+    }
+
+    /// Nobody knows the key; a variable may have any name.
+    pub fn unknown(entry: &Entry) -> Result<(), Self> {
+        if entry.is_variable.get() {
+            return Ok(());
+        }
+        Err(Self::new(entry, format!("unknown field {}", go::quote(&entry.key))))
+    }
+
+    fn show(&self) -> String {
+        match &self.at {
+            Some(at) => format!("{at}: {}", self.text),
+            None => self.text.clone(),
+        }
+    }
+}
+
+/// What a file is applied to.
+pub(super) struct Reader<'a> {
+    /// What it changes.
+    pub draft: &'a mut Draft,
+    /// For certificate files.
+    pub world: &'a World<'a>,
+    /// What is wrong.
+    pub errors: Vec<String>,
+    /// What is only strange.
+    pub warnings: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// Notes what is wrong and goes on.
+    pub fn note(&mut self, outcome: Result<(), Fault>) {
+        if let Err(fault) = outcome {
+            self.errors.push(fault.show());
+        }
+    }
+
+    fn warn(&mut self, entry: &Entry, reason: &str) {
+        let key = entry.key.to_lowercase();
+        let field = go::quote(&key);
+        self.warnings.push(format!("{}: invalid use of field {field}: {reason}", entry.at));
+    }
+}
+
+type Apply = fn(&mut Reader<'_>, &Entry) -> Result<(), Fault>;
+
+/// Keys of the top level.
+static TOP: &[(&str, Apply)] = &[
+    ("listen", |r, e| {
+        let (host, port) = listen(e)?;
+        r.draft.config.core.port = port;
+        set_host(&mut r.draft.host, host);
+        Ok(())
+    }),
+    ("port", |r, e| set(&mut r.draft.config.core.port, integer(e))),
+    ("host net", |r, e| set(&mut r.draft.host, string(e))),
+    ("client_advertise", |r, e| set(&mut r.draft.config.core.client_advertise, text(e))),
+    ("server_name", |r, e| set(&mut r.draft.config.core.server_name, text(e))),
+    ("debug", |r, e| set(&mut r.draft.config.log.core_debug, boolean(e))),
+    ("trace", |r, e| set(&mut r.draft.config.log.core_trace, boolean(e))),
+    ("trace_verbose", |r, e| {
+        r.draft.config.log.core_trace |= boolean(e)?;
+        Ok(())
+    }),
+    ("logtime", |r, e| set(&mut r.draft.config.log.timestamps, boolean(e))),
+    ("logtime_utc", |r, e| set(&mut r.draft.config.log.utc, boolean(e))),
+    ("logfile log_file", |r, e| set(&mut r.draft.config.log.file, string(e).map(|t| path(&t)))),
+    ("logfile_size_limit log_size_limit", |r, e| {
+        set(&mut r.draft.config.log.file_bytes_max, unsigned(e))
+    }),
+    ("syslog", |r, e| set(&mut r.draft.config.log.syslog, boolean(e))),
+    ("remote_syslog", |r, e| set(&mut r.draft.config.log.remote_syslog, text(e))),
+    ("pidfile pid_file", |r, e| set(&mut r.draft.config.pid_file, string(e).map(|t| path(&t)))),
+    ("ports_file_dir", |r, e| set(&mut r.draft.config.ports_file_dir, string(e).map(|t| path(&t)))),
+    ("max_control_line", |r, e| set(&mut r.draft.config.core.control_line_bytes_max, small(e))),
+    ("max_payload", |r, e| set(&mut r.draft.config.core.payload_bytes_max, small(e))),
+    ("max_pending", |r, e| {
+        let bytes = unsigned(e).map(|value| usize::try_from(value).unwrap_or(usize::MAX));
+        set(&mut r.draft.config.core.pending_bytes_max, bytes)
+    }),
+    ("max_connections max_conn", |r, e| {
+        let count = integer(e).map(|value| match value {
+            0 => Some(65_536),
+            value => u64::try_from(value).ok(),
+        });
+        set(&mut r.draft.config.core.connections_max, count)
+    }),
+    ("max_subscriptions max_subs", |r, e| {
+        let count = integer(e).map(|value| u64::try_from(value).ok().filter(|count| *count > 0));
+        set(&mut r.draft.config.core.interests_max, count)
+    }),
+    ("max_sub_tokens max_subscription_tokens", sub_tokens),
+    ("max_traced_msg_len", |r, e| {
+        let bytes = integer(e).map(|value| usize::try_from(value).unwrap_or(0));
+        set(&mut r.draft.config.log.traced_bytes_max, bytes)
+    }),
+    ("ping_interval", |r, e| {
+        r.draft.config.core.ping_interval = seconds_or_duration(r, e)?;
+        Ok(())
+    }),
+    ("ping_max", |r, e| set(&mut r.draft.config.core.pings_max, count(e))),
+    ("write_deadline", |r, e| {
+        r.draft.config.core.write_deadline = seconds_or_duration(r, e)?;
+        Ok(())
+    }),
+    ("lame_duck_duration", lame_duck_duration),
+    ("lame_duck_grace_period", lame_duck_grace),
+    ("http", |r, e| {
+        let (host, port) = listen(e)?;
+        r.draft.config.monitor.http_port = port;
+        set_host(&mut r.draft.monitor_host, host);
+        Ok(())
+    }),
+    ("https", |r, e| {
+        let (host, port) = listen(e)?;
+        r.draft.config.monitor.https_port = port;
+        set_host(&mut r.draft.monitor_host, host);
+        Ok(())
+    }),
+    ("http_port monitor_port", |r, e| set(&mut r.draft.config.monitor.http_port, integer(e))),
+    ("https_port", |r, e| set(&mut r.draft.config.monitor.https_port, integer(e))),
+    ("http_base_path", |r, e| set(&mut r.draft.config.monitor.base_path, string(e))),
+    ("authorization", auth_keys::authorization),
+    ("no_auth_user", |r, e| set(&mut r.draft.config.core.auth.no_auth_user, text(e))),
+    ("no_header_support", |r, e| {
+        set(&mut r.draft.config.core.has_headers, boolean(e).map(|is_off| !is_off))
+    }),
+    ("tls", |r, e| {
+        let tls = tls_keys::read(r, e, tls_keys::Place::Clients)?;
+        r.draft.config.core.tls = Some(tls);
+        Ok(())
+    }),
+    ("allow_non_tls", |r, e| set(&mut r.draft.config.core.allow_non_tls, boolean(e))),
+    ("cluster", cluster),
+    ("connect_error_reports", |r, e| set(&mut r.draft.config.core.connect_error_reports, count(e))),
+    ("reconnect_error_reports", |r, e| {
+        set(&mut r.draft.config.core.reconnect_error_reports, count(e))
+    }),
+    ("server_tags", tags),
+    // The interest tree has no cache to switch off, and there is no system account.
+    ("disable_sublist_cache no_sublist_cache", |_, e| boolean(e).map(|_| ())),
+    ("no_system_account no_system no_sys_acc", |_, e| boolean(e).map(|_| ())),
+    ("prof_port", |_, e| if integer(e)? == 0 { Ok(()) } else { Err(Fault::unsupported(e)) }),
+    ("jetstream", |_, e| {
+        if let Value::Bool(false) = &e.value { Ok(()) } else { Err(Fault::unsupported(e)) }
+    }),
+];
+
+/// Keys that the reference knows and this server does not yet: an access rule is never ignored.
+const UNSUPPORTED: &str = "accounts gateway leaf leafnodes store_dir storedir default_js_domain \
+     mqtt websocket ws mappings maps operator operators root roots root_operator root_operators \
+     resolver account_resolver accounts_resolver resolver_tls resolver_preload \
+     resolver_pinned_accounts trusted trusted_keys system_account system ocsp ocsp_cache";
+
+/// Keys of `cluster`.
+static CLUSTER: &[(&str, Apply)] = &[
+    ("name", |r, e| set(&mut r.draft.cluster.name, text(e))),
+    ("listen", |r, e| {
+        let (host, port) = listen(e)?;
+        r.draft.cluster.port = port;
+        set_host(&mut r.draft.cluster.host, host);
+        Ok(())
+    }),
+    ("port", |r, e| set(&mut r.draft.cluster.port, integer(e))),
+    ("host net", |r, e| set(&mut r.draft.cluster.host, string(e))),
+    ("authorization", auth_keys::cluster_authorization),
+    ("routes", routes),
+    ("tls", |r, e| {
+        let mut tls = tls_keys::read(r, e, tls_keys::Place::Routes)?;
+        // Routes always verify both sides.
+        tls.verify = true;
+        r.draft.cluster.tls = Some(tls);
+        Ok(())
+    }),
+    ("cluster_advertise advertise", |r, e| set(&mut r.draft.cluster.advertise, text(e))),
+    ("no_advertise", |r, e| set(&mut r.draft.cluster.no_advertise, boolean(e))),
+    ("connect_retries", |r, e| set(&mut r.draft.cluster.connect_retries, count(e))),
+    ("permissions", auth_keys::cluster_permissions),
+];
+
+/// Applies what a file says about the core server.
+///
+/// # Errors
+/// All that is wrong, a line each.
+pub fn apply(draft: &mut Draft, file: &Map, world: &World<'_>) -> Result<(), String> {
+    let program = draft.config.program;
+    let mut reader = Reader { draft, world, errors: Vec::new(), warnings: Vec::new() };
+    for entry in file {
+        let key = entry.key.to_lowercase();
+        let outcome = if let Some(apply) = find(TOP, &key) {
+            apply(&mut reader, entry)
+        } else if UNSUPPORTED.split_whitespace().any(|known| known == key) {
+            Err(Fault::unsupported(entry))
+        } else if program == Program::Core {
+            Fault::unknown(entry)
+        } else {
+            // The streaming server's own keys live in the same file.
+            Ok(())
+        };
+        reader.note(outcome);
+    }
+    let Reader { draft, errors, warnings, .. } = reader;
+    draft.config.warnings.extend(warnings);
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
+}
+
+fn find(keys: &[(&str, Apply)], key: &str) -> Option<Apply> {
+    keys.iter().find(|(names, _)| names.split(' ').any(|name| name == key)).map(|(_, apply)| *apply)
+}
+
+fn cluster(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
+    let Value::Map(map) = &entry.value else {
+        let have = entry.value.type_name();
+        return Err(Fault::new(entry, format!("Expected map to define cluster, got {have}")));
+    };
+    for inner in map {
+        let outcome = match find(CLUSTER, &inner.key.to_lowercase()) {
+            Some(apply) => apply(reader, inner),
+            // What belongs to streaming clustering is named by the streaming half.
+            None => Fault::unknown(inner),
+        };
+        reader.note(outcome);
+    }
+    Ok(())
+}
+
+fn routes(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
+    let Value::Array(items) = &entry.value else {
+        return Err(wrong_type(entry, "[]interface {}"));
+    };
+    let mut routes = Vec::new();
+    for item in items {
+        let Value::String(url) = &item.value else {
+            let text = conversion(item.value.type_name(), "string");
+            reader.note(Err(Fault { at: Some(item.at.clone()), text }));
+            continue;
+        };
+        match route::parse(url) {
+            Ok(route) if routes.contains(&route) => {
+                reader.warn(entry, "Duplicate route entry detected");
+            }
+            Ok(route) => routes.push(route),
+            Err(text) => reader.note(Err(Fault { at: Some(item.at.clone()), text })),
+        }
+    }
+    reader.draft.cluster.routes = routes;
+    Ok(())
+}
+
+fn tags(_reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
+    // Tags only steer where JetStream places streams.
+    let is_text = |value: &Value| matches!(value, Value::String(_));
+    let is_tags = match &entry.value {
+        Value::Array(items) => items.iter().all(|item| is_text(&item.value)),
+        Value::String(_)
+        | Value::Bool(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Date(_)
+        | Value::Map(_) => is_text(&entry.value),
+    };
+    if is_tags {
+        return Ok(());
+    }
+    let have = entry.value.type_name();
+    Err(Fault::new(entry, format!("error parsing tags: unsupported type {have}")))
+}
+
+fn sub_tokens(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
+    let key = entry.key.to_lowercase();
+    let value = integer(entry)?;
+    if value <= 0 {
+        return Err(Fault::new(entry, format!("{key} value can not be negative")));
+    }
+    let tokens =
+        u8::try_from(value).map_err(|_| Fault::new(entry, format!("{key} value is too big")))?;
+    reader.draft.config.core.subject_tokens_max = Some(tokens);
+    Ok(())
+}
+
+fn lame_duck_duration(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
+    let nanos = go::duration(&string(entry)?)
+        .map_err(|error| Fault::new(entry, format!("error parsing lame_duck_duration: {error}")))?;
+    let duration = Duration::from_nanos(nanos.max(0).unsigned_abs());
+    if duration < Duration::from_secs(30) {
+        let shown = go::show_duration(nanos);
+        return Err(Fault::new(
+            entry,
+            format!("invalid lame_duck_duration of {shown}, minimum is 30 seconds"),
+        ));
+    }
+    reader.draft.config.core.lame_duck_duration = duration;
+    Ok(())
+}
+
+fn lame_duck_grace(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
+    let nanos = go::duration(&string(entry)?).map_err(|error| {
+        Fault::new(entry, format!("error parsing lame_duck_grace_period: {error}"))
+    })?;
+    let nanos = u64::try_from(nanos)
+        .map_err(|_| Fault::new(entry, "invalid lame_duck_grace_period, needs to be positive"))?;
+    reader.draft.config.core.lame_duck_grace = Duration::from_nanos(nanos);
+    Ok(())
+}
+
+/// A duration, or a number of seconds with a warning.
+fn seconds_or_duration(reader: &mut Reader<'_>, entry: &Entry) -> Result<Duration, Fault> {
+    let key = entry.key.to_lowercase();
+    let nanos = if let Value::String(text) = &entry.value {
+        go::duration(text)
+            .map_err(|error| Fault::new(entry, format!("error parsing {key}: {error}")))?
+    } else {
+        reader.warn(entry, &format!("{key} should be converted to a duration"));
+        integer(entry)?.saturating_mul(1_000_000_000)
+    };
+    Ok(Duration::from_nanos(nanos.max(0).unsigned_abs()))
+}
+
+/// A port, or `host:port`.
+fn listen(entry: &Entry) -> Result<(Option<String>, i64), Fault> {
+    if let Value::Integer(port) = entry.value {
+        return Ok((None, port));
+    }
+    let Value::String(text) = &entry.value else {
+        let have = entry.value.type_name();
+        return Err(Fault::new(entry, format!("expected port or host:port, got {have}")));
+    };
+    let wrong = |what: &str, text: &str| {
+        Fault::new(entry, format!("could not parse {what} {}", go::quote(text)))
+    };
+    let (host, port) = split_host_port(text).map_err(|_| wrong("address string", text))?;
+    let port = port.parse().map_err(|_| wrong("port", port))?;
+    Ok((Some(host), port))
+}
+
+fn set_host(field: &mut String, host: Option<String>) {
+    if let Some(host) = host {
+        *field = host;
+    }
+}
+
+fn set<T>(field: &mut T, value: Result<T, Fault>) -> Result<(), Fault> {
+    *field = value?;
+    Ok(())
+}
+
+/// A wrong type in the words of the reference.
+pub(super) fn conversion(have: &str, wanted: &str) -> String {
+    format!("interface conversion: interface {{}} is {have}, not {wanted}")
+}
+
+fn wrong_type(entry: &Entry, wanted: &str) -> Fault {
+    Fault::new(entry, conversion(entry.value.type_name(), wanted))
+}
+
+/// The map of an entry.
+pub(super) fn map(entry: &Entry) -> Result<&Map, Fault> {
+    if let Value::Map(map) = &entry.value {
+        Ok(map)
+    } else {
+        Err(wrong_type(entry, "map[string]interface {}"))
+    }
+}
+
+/// The text of an entry.
+pub(super) fn string(entry: &Entry) -> Result<String, Fault> {
+    if let Value::String(text) = &entry.value {
+        Ok(text.clone())
+    } else {
+        Err(wrong_type(entry, "string"))
+    }
+}
+
+/// The text of an entry, if there is any.
+fn text(entry: &Entry) -> Result<Option<String>, Fault> {
+    string(entry).map(|text| Some(text).filter(|text| !text.is_empty()))
+}
+
+fn boolean(entry: &Entry) -> Result<bool, Fault> {
+    if let Value::Bool(value) = &entry.value { Ok(*value) } else { Err(wrong_type(entry, "bool")) }
+}
+
+/// The whole number of an entry.
+pub(super) fn integer(entry: &Entry) -> Result<i64, Fault> {
+    if let Value::Integer(value) = &entry.value {
+        Ok(*value)
+    } else {
+        Err(wrong_type(entry, "int64"))
+    }
+}
+
+fn unsigned(entry: &Entry) -> Result<u64, Fault> {
+    integer(entry).map(|value| u64::try_from(value).unwrap_or(0))
+}
+
+fn count(entry: &Entry) -> Result<u32, Fault> {
+    integer(entry).map(|value| u32::try_from(value.max(0)).unwrap_or(u32::MAX))
+}
+
+/// A size of at most 2^31 - 1 bytes.
+fn small(entry: &Entry) -> Result<usize, Fault> {
+    let value = integer(entry)?;
+    if value > i64::from(i32::MAX) {
+        let key = entry.key.to_lowercase();
+        return Err(Fault::new(entry, format!("{key} value is too big")));
+    }
+    Ok(usize::try_from(value).unwrap_or(0))
+}

@@ -1,0 +1,377 @@
+//! What flags and files ask for, before it is checked
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::limits::LOOPS_MAX;
+use crate::config::checks;
+use crate::config::flags::Given;
+use crate::config::{
+    ClientTlsConfig, ClusterConfig, Config, Program, RouteUrl, StartError, TlsConfig, World,
+    defaults, route,
+};
+
+/// Limits as given: a negative one is a start error.
+#[derive(Clone, Debug)]
+pub struct LimitsDraft {
+    /// Most channels.
+    pub channels: i64,
+    /// Most subscriptions of a channel.
+    pub subscriptions: i64,
+    /// Most messages of a channel.
+    pub messages: i64,
+    /// Most bytes of a channel.
+    pub bytes: i64,
+    /// Nanoseconds that a message is kept.
+    pub age: i64,
+    /// Idle nanoseconds of a channel.
+    pub inactivity: i64,
+}
+
+/// Numbers of the file store as given.
+#[derive(Clone, Debug)]
+pub struct FileDraft {
+    /// Percent.
+    pub compact_fragmentation: i64,
+    /// Seconds.
+    pub compact_interval: i64,
+    /// Bytes.
+    pub compact_bytes_min: i64,
+    /// Bytes.
+    pub buffer_bytes: i64,
+    /// Bytes.
+    pub read_buffer_bytes: i64,
+    /// Reversed notation.
+    pub crc_polynomial: i64,
+    /// Messages.
+    pub slice_messages_max: i64,
+    /// Bytes.
+    pub slice_bytes_max: i64,
+    /// Nanoseconds.
+    pub slice_age_max: i64,
+    /// Open files.
+    pub descriptors_max: i64,
+    /// Channels.
+    pub parallel_recovery: i64,
+    /// Nanoseconds.
+    pub auto_sync: i64,
+}
+
+/// The TLS flags, which replace what the file says.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFlags {
+    /// `-tls`.
+    pub tls: Option<bool>,
+    /// `-tlsverify`.
+    pub verify: Option<bool>,
+    /// `-tlscert`.
+    pub cert: Option<PathBuf>,
+    /// `-tlskey`.
+    pub key: Option<PathBuf>,
+    /// `-tlscacert`.
+    pub ca: Option<PathBuf>,
+}
+
+/// What flags and files ask for; defaults, then files, then flags are written over each other.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Everything that needs no check.
+    pub config: Config,
+    /// `-loops`.
+    pub loops: Option<i64>,
+    /// The store's name as written.
+    pub store: String,
+    /// Limits as given.
+    pub limits: LimitsDraft,
+    /// Numbers of the file store as given.
+    pub file: FileDraft,
+    /// Nanoseconds of `ft_steal_after`.
+    pub steal_after: i64,
+    /// Address to listen on; empty = all.
+    pub host: String,
+    /// Address of the pages; empty = as `host`.
+    pub monitor_host: String,
+    /// Seconds to authenticate; `None` = by TLS.
+    pub auth_timeout: Option<Duration>,
+    /// The `cluster` block and its flags; a cluster only if the port is not 0.
+    pub cluster: ClusterConfig,
+    /// Seconds for routes to authenticate; `None` = by TLS.
+    pub cluster_auth_timeout: Option<Duration>,
+    /// `-cluster`.
+    pub cluster_url: Option<String>,
+    /// `-routes`.
+    pub routes: Option<String>,
+    /// `-DV`, `-DVV`.
+    pub core_debug_trace: Option<bool>,
+    /// `-SDV`.
+    pub streaming_debug_trace: Option<bool>,
+    /// The TLS flags.
+    pub tls_flags: TlsFlags,
+    /// Whether a flag of the server's TLS was given.
+    pub has_tls_flag: bool,
+}
+
+impl Draft {
+    /// All defaults.
+    #[must_use]
+    pub fn new(program: Program) -> Self {
+        Self {
+            config: Config::new(program),
+            loops: None,
+            store: "MEMORY".to_owned(),
+            limits: LimitsDraft {
+                channels: 100,
+                subscriptions: 1_000,
+                messages: 1_000_000,
+                bytes: 1_024_000_000,
+                age: 0,
+                inactivity: 0,
+            },
+            file: FileDraft {
+                compact_fragmentation: 50,
+                compact_interval: 300,
+                compact_bytes_min: 1024 * 1024,
+                buffer_bytes: 2 * 1024 * 1024,
+                read_buffer_bytes: 2 * 1024 * 1024,
+                crc_polynomial: i64::from(defaults::CRC_POLYNOMIAL),
+                slice_messages_max: 0,
+                slice_bytes_max: 64 * 1024 * 1024,
+                slice_age_max: 0,
+                descriptors_max: 0,
+                parallel_recovery: 1,
+                auto_sync: 60_000_000_000,
+            },
+            steal_after: 5_000_000_000,
+            host: String::new(),
+            monitor_host: String::new(),
+            auth_timeout: None,
+            cluster: ClusterConfig::default(),
+            cluster_auth_timeout: None,
+            cluster_url: None,
+            routes: None,
+            core_debug_trace: None,
+            streaming_debug_trace: None,
+            tls_flags: TlsFlags::default(),
+            has_tls_flag: false,
+        }
+    }
+
+    /// `-user`: takes the place of a token and of users from the file.
+    pub fn user(&mut self, given: &Given) {
+        self.config.core.auth.username = text(given);
+    }
+
+    /// `-pass`.
+    pub fn pass(&mut self, given: &Given) {
+        self.config.core.auth.password = text(given);
+    }
+
+    /// `-auth`.
+    pub fn token(&mut self, given: &Given) {
+        self.config.core.auth.token = text(given);
+    }
+
+    /// One of the files of `-tls_client_…`.
+    pub fn tls_client(
+        &mut self,
+        given: &Given,
+        field: fn(&mut ClientTlsConfig) -> &mut Option<PathBuf>,
+    ) {
+        *field(&mut self.config.streaming.client_tls) = path(given);
+    }
+
+    /// The checked configuration.
+    ///
+    /// # Errors
+    /// What the reference says before it starts anything, with exit code 1.
+    pub fn finish(mut self, world: &World<'_>) -> Result<Config, String> {
+        self.finish_log();
+        self.finish_hosts();
+        self.finish_tls(world)?;
+        self.finish_cluster()?;
+        self.finish_auth();
+        self.finish_loops(world.cores)?;
+        if self.config.program == Program::Streaming {
+            self.finish_streaming()?;
+        }
+        let core = checks::core(&self.config);
+        if self.config.program == Program::Core {
+            // The core server says so before it has a log.
+            core?;
+        } else if let (None, Err(text)) = (&self.config.start_error, core) {
+            self.config.start_error = Some(StartError::Streaming(text));
+        }
+        if self.config.start_error.is_none() {
+            let error = checks::monitoring(&self.config).err();
+            self.config.start_error = error.map(StartError::Monitoring);
+        }
+        Ok(self.config)
+    }
+
+    fn finish_log(&mut self) {
+        let log = &mut self.config.log;
+        if let Some(is_on) = self.core_debug_trace {
+            log.core_debug = is_on;
+            log.core_trace = is_on;
+        }
+        if let Some(is_on) = self.streaming_debug_trace {
+            log.streaming_debug = is_on;
+            log.streaming_trace = is_on;
+        }
+        // Compat: the reference's streaming log knows no UTC.
+        log.utc &= self.config.program == Program::Core;
+    }
+
+    fn finish_hosts(&mut self) {
+        if !self.host.is_empty() {
+            self.config.core.host.clone_from(&self.host);
+        }
+        if self.config.core.port == 0 {
+            self.config.core.port = 4222;
+        }
+        let host =
+            if self.monitor_host.is_empty() { &self.config.core.host } else { &self.monitor_host };
+        self.config.monitor.host.clone_from(host);
+    }
+
+    /// Any flag of the server's TLS asks for certificate and key (spec configuration, Q6).
+    fn finish_tls(&mut self, world: &World<'_>) -> Result<(), String> {
+        let flags = std::mem::take(&mut self.tls_flags);
+        if flags.tls == Some(false) {
+            self.config.core.tls = None;
+            return Ok(());
+        }
+        if !self.has_tls_flag {
+            return Ok(());
+        }
+        let from_file = self.config.core.tls.take();
+        let has_file = from_file.is_some();
+        let mut tls = from_file.unwrap_or_else(|| TlsConfig {
+            timeout: defaults::AUTH_TIMEOUT,
+            ..TlsConfig::default()
+        });
+        tls.cert_file = flags.cert.or(tls.cert_file);
+        tls.key_file = flags.key.or(tls.key_file);
+        tls.ca_file = flags.ca.or(tls.ca_file);
+        tls.verify = flags.verify.unwrap_or(tls.verify);
+        if tls.cert_file.is_none() {
+            return Err("TLS Server certificate must be present and valid".to_owned());
+        }
+        if tls.key_file.is_none() {
+            return Err("TLS Server private key must be present and valid".to_owned());
+        }
+        if !has_file {
+            checks::certificate_files(&tls, world)?;
+        }
+        self.config.core.tls = Some(tls);
+        Ok(())
+    }
+
+    fn finish_cluster(&mut self) -> Result<(), String> {
+        let from_flag = self.cluster_url.take();
+        if let Some(url) = from_flag {
+            if url.is_empty() {
+                self.cluster.port = 0;
+                self.config.core.cluster = None;
+                return Ok(());
+            }
+            let listen = route::parse_listen(&url)?;
+            self.cluster.host = listen.host;
+            self.cluster.port = listen.port;
+            self.cluster.username = listen.username;
+            self.cluster.password = listen.password;
+        }
+        if let Some(urls) = self.routes.take() {
+            self.cluster.routes = parse_routes(&urls)?;
+        }
+        if self.cluster.port == 0 {
+            if !self.cluster.routes.is_empty() {
+                return Err(
+                    "solicited routes require cluster capabilities, e.g. --cluster".to_owned()
+                );
+            }
+            return Ok(());
+        }
+        let mut cluster = std::mem::take(&mut self.cluster);
+        if cluster.host.is_empty() {
+            cluster.host.clone_from(&self.config.core.host);
+        }
+        cluster.auth_timeout = auth_timeout(self.cluster_auth_timeout, cluster.tls.as_ref());
+        self.config.core.cluster = Some(cluster);
+        Ok(())
+    }
+
+    fn finish_auth(&mut self) {
+        let core = &mut self.config.core;
+        core.auth.timeout = auth_timeout(self.auth_timeout, core.tls.as_ref());
+    }
+
+    fn finish_loops(&mut self, cores: u16) -> Result<(), String> {
+        self.config.loops = match self.loops {
+            None | Some(0) => cores.clamp(1, LOOPS_MAX),
+            Some(loops) => match u16::try_from(loops) {
+                Ok(loops) if loops <= LOOPS_MAX => loops,
+                _ => return Err(format!("loops must be between 1 and {LOOPS_MAX}, got {loops}")),
+            },
+        };
+        Ok(())
+    }
+
+    fn finish_streaming(&mut self) -> Result<(), String> {
+        if self.steal_after < 0 {
+            return Err("ft_steal_after must not be negative".to_owned());
+        }
+        let nanos = self.steal_after.unsigned_abs();
+        self.config.streaming.steal_after = (nanos > 0).then(|| Duration::from_nanos(nanos));
+        if self.store.eq_ignore_ascii_case("SQL") {
+            return Err("store type SQL is not supported by stanby yet".to_owned());
+        }
+        self.config.start_error = checks::streaming(self).err().map(StartError::Streaming);
+        checks::fill_streaming(self);
+        Ok(())
+    }
+}
+
+/// Spec core NATS, 1.1: 2 s, and with TLS one second more than its handshake may take.
+fn auth_timeout(given: Option<Duration>, tls: Option<&TlsConfig>) -> Duration {
+    given.unwrap_or_else(|| match tls {
+        Some(tls) => tls.timeout + Duration::from_secs(1),
+        None => defaults::AUTH_TIMEOUT,
+    })
+}
+
+fn parse_routes(urls: &str) -> Result<Vec<RouteUrl>, String> {
+    let mut routes: Vec<RouteUrl> = Vec::new();
+    for url in urls.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+        let route = route::parse(url)?;
+        if !routes.contains(&route) {
+            routes.push(route);
+        }
+    }
+    Ok(routes)
+}
+
+/// A text that is not empty.
+pub(super) fn text(given: &Given) -> Option<String> {
+    Some(given.text()).filter(|text| !text.is_empty())
+}
+
+/// A path that is not empty.
+pub(super) fn path(given: &Given) -> Option<PathBuf> {
+    text(given).map(PathBuf::from)
+}
+
+/// A duration; a negative one is none.
+pub(super) fn duration(given: &Given) -> Duration {
+    Duration::from_nanos(given.number().max(0).unsigned_abs())
+}
+
+/// A count of at most 32 bits; a negative one is 0.
+pub(super) fn count(given: &Given) -> u32 {
+    u32::try_from(given.number().max(0)).unwrap_or(u32::MAX)
+}
+
+/// A size in bytes; a negative one is 0.
+pub(super) fn size(given: &Given) -> usize {
+    usize::try_from(given.number().max(0)).unwrap_or(usize::MAX)
+}

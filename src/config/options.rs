@@ -1,0 +1,165 @@
+//! Flags and file merged, as the user wrote them
+
+use std::path::{Path, PathBuf};
+
+use crate::config::draft::Draft;
+use crate::config::flags::{self, Action, CommandLine, FlagError, Given, Kind};
+use crate::config::tree::{Map, Value};
+use crate::config::{Config, Program, World, core_keys, file, streaming_keys};
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// Start a server.
+    Serve(Box<Config>),
+    /// Check the configuration file, which is right.
+    Checked(PathBuf),
+    /// Show the help text.
+    Help,
+    /// Show the help text on TLS.
+    HelpTls,
+    /// Show the version.
+    Version,
+    /// Send a signal: `<command>[=<pid or file>]`.
+    Signal(String),
+}
+
+/// Why nothing is started.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OptionsError {
+    /// A flag is wrong: the text to stderr, the usage to stdout, exit code 0.
+    #[error(transparent)]
+    Flag(#[from] FlagError),
+    /// Anything else: the text to stderr, exit code 1.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Understands a command line and the files that it names.
+///
+/// Order: spec configuration, section 1.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn load(program: Program, args: &[String], world: &World<'_>) -> Result<Request, OptionsError> {
+    let line = flags::parse(program, args)?;
+    if line.is_on("version") {
+        return Ok(Request::Version);
+    }
+    if line.is_on("help") {
+        return Ok(Request::Help);
+    }
+    if line.is_on("help_tls") {
+        return Ok(Request::HelpTls);
+    }
+    if let Some(word) = line.words.first() {
+        return match word.to_lowercase().as_str() {
+            "version" => Ok(Request::Version),
+            "help" => Ok(Request::Help),
+            _ => Err(other(format!("unrecognized command: {}", crate::config::go::quote(word)))),
+        };
+    }
+    if let Some(command) = line.text("signal") {
+        return Ok(Request::Signal(command));
+    }
+    if line.is_on("t") && line.text("config").is_none() {
+        return Err(other("must specify [-c, --config] option to check configuration file syntax"));
+    }
+    let config = config(program, &line, world)?;
+    match line.text("config") {
+        // Unlike the reference's streaming server, which starts in spite of `-t`.
+        Some(file) if line.is_on("t") => match config.warnings.first() {
+            Some(_) => Err(other(config.warnings.join("\n"))),
+            None => Ok(Request::Checked(PathBuf::from(file))),
+        },
+        _ => Ok(Request::Serve(Box::new(config))),
+    }
+}
+
+fn other(text: impl Into<String>) -> OptionsError {
+    OptionsError::Other(text.into())
+}
+
+/// The configuration that flags and files give.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn config(
+    program: Program,
+    line: &CommandLine,
+    world: &World<'_>,
+) -> Result<Config, OptionsError> {
+    let mut draft = Draft::new(program);
+    refuse(line)?;
+    let core_file = line.text("config");
+    let streaming_file = line.text("stan_config").or_else(|| core_file.clone());
+    let core_file = core_file.or_else(|| streaming_file.clone());
+    if let Some(name) = &core_file {
+        let path = Path::new(name);
+        let map = file::read(path, world).map_err(|error| other(error.to_string()))?;
+        if map.is_empty() {
+            draft.config.warnings.push(format!("{name}: config has no values or is empty"));
+        }
+        core_keys::apply(&mut draft, &map, world).map_err(other)?;
+        draft.config.config_file = Some(path.to_path_buf());
+    }
+    if let (Program::Streaming, Some(name)) = (program, &streaming_file) {
+        let map = read_streaming(Path::new(name), core_file.as_deref() == Some(name), world)?;
+        streaming_keys::apply(&mut draft, &map).map_err(other)?;
+    }
+    apply_flags(&mut draft, line, world)?;
+    draft.finish(world).map_err(other)
+}
+
+fn read_streaming(path: &Path, is_core: bool, world: &World<'_>) -> Result<Map, OptionsError> {
+    file::read(path, world).map_err(|error| {
+        if !is_core && matches!(error, file::FileError::Unreadable { .. }) {
+            return other(format!("error opening config file: {error}"));
+        }
+        other(error.to_string())
+    })
+}
+
+/// What the reference has and this server has not yet is refused by name, if it asks for anything.
+fn refuse(line: &CommandLine) -> Result<(), OptionsError> {
+    let refused = line
+        .flags
+        .iter()
+        .find(|given| matches!(given.flag.action, Action::Refused) && !given.value.is_nothing());
+    match refused {
+        Some(given) => Err(other(format!("flag -{} is not supported by stanby yet", given.name))),
+        None => Ok(()),
+    }
+}
+
+fn apply_flags(
+    draft: &mut Draft,
+    line: &CommandLine,
+    world: &World<'_>,
+) -> Result<(), OptionsError> {
+    for given in &line.flags {
+        let Action::Set(set) = given.flag.action else { continue };
+        // Unlike the reference, whose check also asks `-tls_client_…` for the server's files.
+        draft.has_tls_flag |=
+            matches!(given.name.as_str(), "tls" | "tlscert" | "tlskey" | "tlsverify" | "tlscacert");
+        if given.flag.kind == Kind::Size {
+            let size = size(&given.name, &given.value.text(), world)?;
+            set(draft, &size);
+        } else {
+            set(draft, &given.value);
+        }
+    }
+    Ok(())
+}
+
+/// Spec configuration, Q9.
+fn size(name: &str, text: &str, world: &World<'_>) -> Result<Given, OptionsError> {
+    match file::parse_value(name, text, world) {
+        Ok(Value::Integer(value)) => Ok(Given::Integer(value)),
+        Ok(_) => Err(other(format!("{name} should be a size, got '{text}'"))),
+        Err(error) => Err(other(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,239 @@
+//! A running server's configuration, read anew: what changed, and what may not
+//!
+//! Facts: spec core NATS, 18.5 and 18.6. The streaming options are never reloaded. Unlike the
+//! reference, all flags hold again, so a server that was started with `-n` can be reloaded.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+
+use crate::config::go::show;
+use crate::config::options;
+use crate::config::{ClusterConfig, Config, RouteUrl, World, flags};
+
+/// What a reload changed, for those who have to do something about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Lines for the log, in the order of the reference, without the last one.
+    pub lines: Vec<String>,
+    /// The log has to be configured anew.
+    pub log: bool,
+    /// Users, passwords, tokens or permissions changed: sessions have to be looked through.
+    pub auth: bool,
+    /// New connections of clients use other TLS options.
+    pub tls: bool,
+    /// Something of the cluster other than its routes changed.
+    pub cluster: bool,
+    /// Routes to solicit from now on.
+    pub routes_added: Vec<RouteUrl>,
+    /// Routes to close.
+    pub routes_removed: Vec<RouteUrl>,
+    /// Sizes, counts or times of sessions changed.
+    pub sessions: bool,
+    /// What clients are told about the server's address changed.
+    pub advertise: bool,
+    /// The file has to be written anew.
+    pub pid_file: bool,
+    /// The file has to be written anew.
+    pub ports_file: bool,
+}
+
+/// The line after a reload.
+pub const RELOADED: &str = "Reloaded server configuration";
+
+/// Reads the files that `args` name again, and compares with the running configuration.
+///
+/// # Errors
+/// The reference's text; nothing changes then.
+pub fn reload(
+    old: &Config,
+    args: &[String],
+    world: &World<'_>,
+) -> Result<(Config, Changes), String> {
+    if old.config_file.is_none() {
+        return Err(
+            "can only reload config when a file is provided using -c or --config".to_owned()
+        );
+    }
+    let line = flags::parse(old.program, args).map_err(|error| error.to_string())?;
+    let mut new = options::config(old.program, &line, world).map_err(|error| error.to_string())?;
+    new.streaming = old.streaming.clone();
+    new.log.streaming_debug = old.log.streaming_debug;
+    new.log.streaming_trace = old.log.streaming_trace;
+    new.loops = old.loops;
+    new.arguments.clone_from(&old.arguments);
+    if let Some(error) = new.start_error.take() {
+        return Err(error.fatal_line().1);
+    }
+    fixed(old, &new)?;
+    let mut changes = Changes::default();
+    compare_log(old, &new, &mut changes);
+    compare_auth(old, &new, &mut changes);
+    compare_cluster(old, &new, &mut changes);
+    compare_core(old, &new, &mut changes);
+    Ok((new, changes))
+}
+
+/// What can only change with a restart.
+fn fixed(old: &Config, new: &Config) -> Result<(), String> {
+    let (a, b) = (&old.core, &new.core);
+    same("Host", &a.host, &b.host)?;
+    same("Port", a.port, b.port)?;
+    same("ServerName", shown(&a.server_name), shown(&b.server_name))?;
+    same("MaxSubs", a.interests_max.unwrap_or(0), b.interests_max.unwrap_or(0))?;
+    same("MaxPending", a.pending_bytes_max, b.pending_bytes_max)?;
+    same("MaxSubTokens", a.subject_tokens_max.unwrap_or(0), b.subject_tokens_max.unwrap_or(0))?;
+    same("LameDuckDuration", show(a.lame_duck_duration), show(b.lame_duck_duration))?;
+    same("LameDuckGracePeriod", show(a.lame_duck_grace), show(b.lame_duck_grace))?;
+    same("AllowNonTLS", a.allow_non_tls, b.allow_non_tls)?;
+    same("NoHeaderSupport", !a.has_headers, !b.has_headers)?;
+    let no_auth = |config: &Config| shown(&config.core.auth.no_auth_user);
+    if b.auth.no_auth_user.is_some() || a.auth.users == b.auth.users {
+        same("NoAuthUser", no_auth(old), no_auth(new))?;
+    }
+    let (a, b) = (&old.monitor, &new.monitor);
+    same("HTTPHost", &a.host, &b.host)?;
+    same("HTTPPort", a.http_port, b.http_port)?;
+    same("HTTPSPort", a.https_port, b.https_port)?;
+    same("HTTPBasePath", &a.base_path, &b.base_path)?;
+    same("LogSizeLimit", old.log.file_bytes_max, new.log.file_bytes_max)?;
+    let listen = |config: &Config| {
+        config.core.cluster.as_ref().map_or((String::new(), 0), |c| (c.host.clone(), c.port))
+    };
+    let ((a_host, a_port), (b_host, b_port)) = (listen(old), listen(new));
+    same("cluster host", a_host, b_host)?;
+    same("cluster port", a_port, b_port)
+}
+
+fn same<T: PartialEq + Display>(field: &str, old: T, new: T) -> Result<(), String> {
+    if old == new {
+        return Ok(());
+    }
+    Err(format!("config reload not supported for {field}: old={old}, new={new}"))
+}
+
+fn shown(text: &Option<String>) -> String {
+    text.clone().unwrap_or_default()
+}
+
+fn shown_path(path: &Option<PathBuf>) -> String {
+    path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+impl Changes {
+    /// Notes a change of one option with its line.
+    fn note<T: PartialEq>(&mut self, old: &T, new: &T, line: impl FnOnce() -> String) -> bool {
+        let has_changed = old != new;
+        if has_changed {
+            self.lines.push(line());
+        }
+        has_changed
+    }
+}
+
+fn compare_log(old: &Config, new: &Config, changes: &mut Changes) {
+    let (a, b) = (&old.log, &new.log);
+    let notes = [
+        changes
+            .note(&a.core_trace, &b.core_trace, || format!("Reloaded: trace = {}", b.core_trace)),
+        changes
+            .note(&a.core_debug, &b.core_debug, || format!("Reloaded: debug = {}", b.core_debug)),
+        changes
+            .note(&a.timestamps, &b.timestamps, || format!("Reloaded: logtime = {}", b.timestamps)),
+        changes.note(&a.utc, &b.utc, || format!("Reloaded: logtime_utc = {}", b.utc)),
+        changes.note(&a.file, &b.file, || format!("Reloaded: log_file = {}", shown_path(&b.file))),
+        changes.note(&a.syslog, &b.syslog, || format!("Reloaded: syslog = {}", b.syslog)),
+        changes.note(&a.remote_syslog, &b.remote_syslog, || {
+            format!("Reloaded: remote_syslog = {}", shown(&b.remote_syslog))
+        }),
+    ];
+    changes.log = notes.contains(&true);
+    if changes.note(&a.traced_bytes_max, &b.traced_bytes_max, || {
+        format!("Reloaded: max_traced_msg_len = {}", b.traced_bytes_max)
+    }) {
+        changes.sessions = true;
+    }
+}
+
+fn compare_auth(old: &Config, new: &Config, changes: &mut Changes) {
+    let (a, b) = (&old.core, &new.core);
+    changes.tls = changes.note(&a.tls, &b.tls, || {
+        format!("Reloaded: tls = {}", if b.tls.is_some() { "enabled" } else { "disabled" })
+    });
+    let (a, b) = (&a.auth, &b.auth);
+    let notes = [
+        changes.note(&a.username, &b.username, || "Reloaded: authorization username".to_owned()),
+        changes.note(&a.password, &b.password, || "Reloaded: authorization password".to_owned()),
+        changes.note(&a.token, &b.token, || "Reloaded: authorization token".to_owned()),
+        changes.note(&a.users, &b.users, || "Reloaded: authorization users".to_owned()),
+        a.no_auth_user != b.no_auth_user,
+    ];
+    changes.auth = notes.contains(&true);
+    if changes.note(&a.timeout, &b.timeout, || {
+        format!("Reloaded: authorization timeout = {}", b.timeout.as_secs_f64())
+    }) {
+        changes.sessions = true;
+    }
+}
+
+fn compare_cluster(old: &Config, new: &Config, changes: &mut Changes) {
+    let (Some(a), Some(b)) = (&old.core.cluster, &new.core.cluster) else { return };
+    let without_routes =
+        |cluster: &ClusterConfig| ClusterConfig { routes: Vec::new(), ..cluster.clone() };
+    changes.cluster =
+        changes.note(&without_routes(a), &without_routes(b), || "Reloaded: cluster".to_owned());
+    let missing = |from: &[RouteUrl], there: &[RouteUrl]| -> Vec<RouteUrl> {
+        from.iter().filter(|route| !there.contains(route)).cloned().collect()
+    };
+    changes.routes_removed = missing(&a.routes, &b.routes);
+    changes.routes_added = missing(&b.routes, &a.routes);
+    for route in &changes.routes_removed {
+        changes.lines.push(format!("Removed route {}", route.url));
+    }
+    if !changes.routes_added.is_empty() || !changes.routes_removed.is_empty() {
+        changes.lines.push("Reloaded: cluster routes".to_owned());
+    }
+}
+
+fn compare_core(old: &Config, new: &Config, changes: &mut Changes) {
+    let (a, b) = (&old.core, &new.core);
+    changes.pid_file = changes.note(&old.pid_file, &new.pid_file, || {
+        format!("Reloaded: pid_file = {}", shown_path(&new.pid_file))
+    });
+    changes.ports_file = changes.note(&old.ports_file_dir, &new.ports_file_dir, || {
+        format!("Reloaded: ports_file_dir = {}", shown_path(&new.ports_file_dir))
+    });
+    changes.advertise = changes.note(&a.client_advertise, &b.client_advertise, || {
+        // Compat: without the "ed" of all others; pinned by `changes_have_the_references_lines`.
+        format!("Reload: client_advertise = {}", shown(&b.client_advertise))
+    });
+    let notes = [
+        changes.note(&a.connections_max, &b.connections_max, || {
+            let count = b.connections_max.map_or("-1".to_owned(), |count| count.to_string());
+            format!("Reloaded: max_connections = {count}")
+        }),
+        changes.note(&a.control_line_bytes_max, &b.control_line_bytes_max, || {
+            format!("Reloaded: max_control_line = {}", b.control_line_bytes_max)
+        }),
+        changes.note(&a.payload_bytes_max, &b.payload_bytes_max, || {
+            format!("Reloaded: max_payload = {}", b.payload_bytes_max)
+        }),
+        changes.note(&a.ping_interval, &b.ping_interval, || {
+            format!("Reloaded: ping_interval = {}", show(b.ping_interval))
+        }),
+        changes
+            .note(&a.pings_max, &b.pings_max, || format!("Reloaded: ping_max = {}", b.pings_max)),
+        changes.note(&a.write_deadline, &b.write_deadline, || {
+            format!("Reloaded: write_deadline = {}", show(b.write_deadline))
+        }),
+        changes.note(&a.connect_error_reports, &b.connect_error_reports, || {
+            format!("Reloaded: connect_error_reports = {}", b.connect_error_reports)
+        }),
+        changes.note(&a.reconnect_error_reports, &b.reconnect_error_reports, || {
+            format!("Reloaded: reconnect_error_reports = {}", b.reconnect_error_reports)
+        }),
+    ];
+    changes.sessions |= notes.contains(&true);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! URLs of routes and of the cluster's listener
+
+use crate::config::RouteUrl;
+use crate::config::go::quote;
+
+/// What a cluster URL says about the listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listen {
+    /// Host name or address.
+    pub host: String,
+    /// Port; -1 = any free one, 0 = no listener.
+    pub port: i64,
+    /// Decoded.
+    pub username: Option<String>,
+    /// Decoded.
+    pub password: Option<String>,
+}
+
+/// The parts of `scheme://user:password@host:port`, whatever the scheme.
+struct Parts<'a> {
+    user_info: Option<&'a str>,
+    address: &'a str,
+}
+
+fn split(url: &str) -> Parts<'_> {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((user_info, address)) => Parts { user_info: Some(user_info), address },
+        None => Parts { user_info: None, address: authority },
+    }
+}
+
+/// Host and port of an address; IPv6 addresses stand in brackets.
+///
+/// # Errors
+/// The reference's text.
+pub fn split_host_port(address: &str) -> Result<(String, &str), String> {
+    let missing = || match address {
+        "" => "missing port in address".to_owned(),
+        address => format!("address {address}: missing port in address"),
+    };
+    if let Some(rest) = address.strip_prefix('[') {
+        let (host, tail) = rest
+            .split_once(']')
+            .ok_or_else(|| format!("address {address}: missing ']' in address"))?;
+        let port = tail.strip_prefix(':').ok_or_else(missing)?;
+        return Ok((host.to_owned(), port));
+    }
+    let (host, port) = address.rsplit_once(':').ok_or_else(missing)?;
+    if host.contains(':') {
+        return Err(format!("address {address}: too many colons in address"));
+    }
+    Ok((host.to_owned(), port))
+}
+
+fn credentials(user_info: Option<&str>) -> (Option<String>, Option<String>) {
+    match user_info {
+        None => (None, None),
+        Some(info) => match info.split_once(':') {
+            Some((user, password)) => (Some(decode(user)), Some(decode(password))),
+            None => (Some(decode(info)), None),
+        },
+    }
+}
+
+/// Takes `%xx` out of user information; what is no such sequence stays.
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut index = 0;
+    while let Some(byte) = bytes.get(index) {
+        let hex = text.get(index + 1..index + 3).filter(|_| *byte == b'%');
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(value) => {
+                decoded.push(value);
+                index += 3;
+            }
+            None => {
+                decoded.push(*byte);
+                index += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+/// The URL behind `-cluster`.
+///
+/// # Errors
+/// The reference's text.
+pub fn parse_listen(url: &str) -> Result<Listen, String> {
+    let parts = split(url);
+    let (host, port) = split_host_port(parts.address)?;
+    let port = port.parse().map_err(|_| format!("could not parse port {}", quote(port)))?;
+    let (username, password) = credentials(parts.user_info);
+    if username.is_some() && password.is_none() {
+        return Err("expected cluster password to be set".to_owned());
+    }
+    Ok(Listen { host, port, username, password })
+}
+
+/// One route to solicit.
+///
+/// # Errors
+/// A text in the reference's form; unlike it, a route without a port is refused at once.
+pub fn parse(url: &str) -> Result<RouteUrl, String> {
+    let wrong = || format!("error parsing route url [{}]", quote(url));
+    let url = url.trim();
+    let parts = split(url);
+    let (host, port) = split_host_port(parts.address).map_err(|_| wrong())?;
+    let port: u16 = port.parse().map_err(|_| wrong())?;
+    if host.is_empty() || port == 0 {
+        return Err(wrong());
+    }
+    let (username, password) = credentials(parts.user_info);
+    let scheme = url.split_once("://").map_or("nats", |(scheme, _)| scheme);
+    let shown = format!("{scheme}://{}", parts.address);
+    Ok(RouteUrl { url: shown, host, port, username, password })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn routes_have_a_host_a_port_and_credentials() {
+        let route = parse("nats-route://ruser:T0p%40@127.0.0.1:4246").unwrap();
+        assert_eq!(route.url, "nats-route://127.0.0.1:4246");
+        assert_eq!((route.host.as_str(), route.port), ("127.0.0.1", 4246));
+        assert_eq!(route.username.as_deref(), Some("ruser"));
+        assert_eq!(route.password.as_deref(), Some("T0p@"));
+        assert_eq!(parse("nats://[::1]:4248").unwrap().host, "::1");
+        for url in ["foo", "nats://a", "nats://a:x", "nats://a:0", "nats://:1", "nats://a:99999"] {
+            let error = parse(url).unwrap_err();
+            assert_eq!(error, format!("error parsing route url [\"{url}\"]"));
+        }
+    }
+
+    #[test]
+    fn cluster_urls_are_refused_in_the_words_of_the_reference() {
+        for (url, error) in [
+            ("foo", "missing port in address"),
+            ("nats://127.0.0.1", "address 127.0.0.1: missing port in address"),
+            ("nats://::1:5", "address ::1:5: too many colons in address"),
+            ("nats://x@127.0.0.1:1", "expected cluster password to be set"),
+        ] {
+            assert_eq!(parse_listen(url).unwrap_err(), error);
+        }
+        let listen = parse_listen("nats://a:b@0.0.0.0:-1").unwrap();
+        assert_eq!((listen.host.as_str(), listen.port), ("0.0.0.0", -1));
+        assert_eq!(listen.password.as_deref(), Some("b"));
+    }
+}

@@ -1,0 +1,285 @@
+//! The streaming half of a configuration file: keys, aliases, types
+//!
+//! Facts: spec configuration, 3.1 to 3.9. Keys have no case; unknown ones are ignored, as by the
+//! reference; those that it knows and we do not support yet stop the start.
+
+use std::time::Duration;
+
+use crate::base::channel_limits::ChannelOverrides;
+use crate::base::id::ChannelName;
+use crate::base::subject;
+use crate::config::checks::path;
+use crate::config::draft::Draft;
+use crate::config::go;
+use crate::config::tree::{Entry, Map, Value};
+
+/// Applies one entry; gives back whether the key is known.
+type Apply = fn(&mut Draft, &Entry) -> Result<(), String>;
+
+/// Keys of the streaming map.
+static TOP: &[(&str, Apply)] = &[
+    ("id cid cluster_id", |d, e| set(&mut d.config.streaming.cluster_id, string(e))),
+    ("discover_prefix", |d, e| set(&mut d.config.streaming.discover_prefix, string(e))),
+    ("store st store_type storetype", store),
+    ("dir datastore", |d, e| set(&mut d.config.streaming.directory, string(e).map(|t| path(&t)))),
+    ("sd stan_debug", |d, e| set(&mut d.config.log.streaming_debug, boolean(e))),
+    ("sv stan_trace", |d, e| set(&mut d.config.log.streaming_trace, boolean(e))),
+    ("ns nats_server nats_server_url", refuse_text),
+    ("secure", |d, e| set(&mut d.config.streaming.client_tls.secure, boolean(e))),
+    ("tls", |d, e| section(d, map(e, "TLS")?, TLS)),
+    ("limits store_limits storelimits", |d, e| section(d, map(e, "store limits")?, LIMITS)),
+    ("file file_options", |d, e| section(d, map(e, "file options")?, FILE)),
+    ("sql sql_options", |_, e| map(e, "SQL options").and_then(|_| refuse(e))),
+    ("cluster", |_, e| map(e, "cluster").and_then(|_| refuse(e))),
+    ("hbi hb_interval server_to_client_hb_interval", |d, e| {
+        set(&mut d.config.streaming.heartbeat_interval, duration(e))
+    }),
+    ("hbt hb_timeout server_to_client_hb_timeout", |d, e| {
+        set(&mut d.config.streaming.heartbeat_timeout, duration(e))
+    }),
+    ("hbf hb_fail_count server_to_client_hb_fail_count", |d, e| {
+        let count = integer(e).map(|n| u32::try_from(n.max(0)).unwrap_or(u32::MAX));
+        set(&mut d.config.streaming.heartbeat_failures_max, count)
+    }),
+    ("ft_group ft_group_name", |d, e| {
+        let group = string(e).map(|text| Some(text).filter(|text| !text.is_empty()));
+        set(&mut d.config.streaming.ft_group, group)
+    }),
+    ("ft_steal_after", |d, e| set(&mut d.steal_after, nanos(e))),
+    ("loops", |d, e| set(&mut d.loops, integer(e).map(Some))),
+    ("partitioning", |_, e| if boolean(e)? { refuse(e) } else { Ok(()) }),
+    ("encrypt", |_, e| if boolean(e)? { refuse(e) } else { Ok(()) }),
+    ("encryption_cipher", refuse_text),
+    ("encryption_key", |_, e| string(e).and_then(|_| refuse(e))),
+    ("replace_durable replace_durables replace_duplicate_durable replace_duplicate_durables", {
+        |d, e| set(&mut d.config.streaming.replace_durable, boolean(e))
+    }),
+    // Only connections to an external server would use these; inside one process there are none.
+    ("credentials", only_text),
+    ("username user", only_text),
+    ("password pass", only_text),
+    ("token", only_text),
+    ("nkey_seed_file", only_text),
+    ("syslog_name", only_text),
+];
+
+/// Keys of `tls`: the streaming server as a client.
+static TLS: &[(&str, Apply)] = &[
+    ("client_cert", |d, e| {
+        set(&mut d.config.streaming.client_tls.cert_file, string(e).map(|t| path(&t)))
+    }),
+    ("client_key", |d, e| {
+        set(&mut d.config.streaming.client_tls.key_file, string(e).map(|t| path(&t)))
+    }),
+    ("client_ca client_cacert", |d, e| {
+        set(&mut d.config.streaming.client_tls.ca_file, string(e).map(|t| path(&t)))
+    }),
+    ("server_name server_hostname", |d, e| {
+        set(&mut d.config.streaming.client_tls.server_name, string(e).map(Some))
+    }),
+    ("skip_verify insecure", |d, e| {
+        set(&mut d.config.streaming.client_tls.skip_verify, boolean(e))
+    }),
+];
+
+/// Keys of `store_limits`.
+static LIMITS: &[(&str, Apply)] = &[
+    ("mc max_channels maxchannels", |d, e| set(&mut d.limits.channels, integer(e))),
+    ("channels channels_limits channelslimits per_channel per_channel_limits", per_channel),
+    ("msu max_subs max_subscriptions maxsubscriptions", |d, e| {
+        set(&mut d.limits.subscriptions, integer(e))
+    }),
+    ("mm max_msgs maxmsgs max_count maxcount", |d, e| set(&mut d.limits.messages, integer(e))),
+    ("mb max_bytes maxbytes", |d, e| set(&mut d.limits.bytes, integer(e))),
+    ("ma max_age maxage", |d, e| set(&mut d.limits.age, nanos(e))),
+    ("mi max_inactivity maxinactivity", |d, e| set(&mut d.limits.inactivity, nanos(e))),
+];
+
+/// Keys of `file`.
+static FILE: &[(&str, Apply)] = &[
+    ("compact compact_enabled", |d, e| {
+        set(&mut d.config.streaming.file.compact_enabled, boolean(e))
+    }),
+    ("compact_frag compact_fragmentation", |d, e| {
+        set(&mut d.file.compact_fragmentation, integer(e))
+    }),
+    ("compact_interval", |d, e| set(&mut d.file.compact_interval, integer(e))),
+    ("compact_min_size", |d, e| set(&mut d.file.compact_bytes_min, integer(e))),
+    ("buffer_size", |d, e| set(&mut d.file.buffer_bytes, integer(e))),
+    ("crc do_crc", |d, e| set(&mut d.config.streaming.file.crc, boolean(e))),
+    ("crc_poly", |d, e| set(&mut d.file.crc_polynomial, integer(e))),
+    ("sync do_sync sync_on_flush", |d, e| set(&mut d.config.streaming.file.sync, boolean(e))),
+    ("slice_max_msgs slice_max_count slice_msgs slice_count", |d, e| {
+        set(&mut d.file.slice_messages_max, integer(e))
+    }),
+    ("slice_max_bytes slice_max_size slice_bytes slice_size", |d, e| {
+        set(&mut d.file.slice_bytes_max, integer(e))
+    }),
+    ("slice_max_age slice_age slice_max_time slice_time_limit", |d, e| {
+        set(&mut d.file.slice_age_max, nanos(e))
+    }),
+    ("slice_archive_script slice_archive slice_script", |d, e| {
+        set(&mut d.config.streaming.file.slice_archive_script, string(e).map(|t| path(&t)))
+    }),
+    ("file_descriptors_limit fds_limit", |d, e| set(&mut d.file.descriptors_max, integer(e))),
+    ("parallel_recovery", |d, e| set(&mut d.file.parallel_recovery, integer(e))),
+    ("file_read_buffer_size read_buffer_size", |d, e| {
+        set(&mut d.file.read_buffer_bytes, integer(e))
+    }),
+    ("file_auto_sync auto_sync", |d, e| set(&mut d.file.auto_sync, nanos(e))),
+];
+
+/// Keys of a core `cluster` block, by which a shared top level is told from streaming clustering.
+const CORE_CLUSTER_KEYS: &str = "name listen port host net authorization routes tls \
+     cluster_advertise advertise no_advertise connect_retries permissions";
+
+/// Applies what a file says about the streaming server.
+///
+/// Unlike the reference, a `cluster` block at the top level of a file without a `streaming` block
+/// is the core server's if it has only the core server's keys.
+///
+/// # Errors
+/// The first thing that is wrong, in the reference's words.
+pub fn apply(draft: &mut Draft, file: &Map) -> Result<(), String> {
+    let mut own = file.iter().filter(|entry| entry.key.eq_ignore_ascii_case("streaming"));
+    if let Some(entry) = own.next_back() {
+        return section(draft, map(entry, "streaming section")?, TOP);
+    }
+    for entry in file {
+        if entry.key.eq_ignore_ascii_case("cluster") && is_core_cluster(&entry.value) {
+            continue;
+        }
+        apply_entry(draft, entry, TOP)?;
+    }
+    Ok(())
+}
+
+fn is_core_cluster(value: &Value) -> bool {
+    let Value::Map(map) = value else { return false };
+    map.iter().all(|entry| {
+        let key = entry.key.to_lowercase();
+        CORE_CLUSTER_KEYS.split_whitespace().any(|known| known == key)
+    })
+}
+
+fn section(draft: &mut Draft, map: &Map, keys: &[(&str, Apply)]) -> Result<(), String> {
+    map.iter().try_for_each(|entry| apply_entry(draft, entry, keys))
+}
+
+fn apply_entry(draft: &mut Draft, entry: &Entry, keys: &[(&str, Apply)]) -> Result<(), String> {
+    let key = entry.key.to_lowercase();
+    match keys.iter().find(|(names, _)| names.split(' ').any(|name| name == key)) {
+        Some((_, apply)) => apply(draft, entry),
+        None => Ok(()),
+    }
+}
+
+fn set<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *field = value?;
+    Ok(())
+}
+
+fn store(draft: &mut Draft, entry: &Entry) -> Result<(), String> {
+    let name = string(entry)?;
+    match name.to_uppercase().as_str() {
+        "MEMORY" | "FILE" => {
+            draft.store = name;
+            Ok(())
+        }
+        "SQL" | "RAFT" => Err(format!(
+            "{}: store type {} is not supported by stanby yet",
+            entry.at,
+            name.to_uppercase()
+        )),
+        _ => Err(format!("unknown store type: {name}")),
+    }
+}
+
+fn per_channel(draft: &mut Draft, entry: &Entry) -> Result<(), String> {
+    for channel in map(entry, "per channel limits")? {
+        if !subject::is_channel_pattern(channel.key.as_bytes()) {
+            return Err(format!("invalid channel name {}", go::quote(&channel.key)));
+        }
+        let overrides = overrides(map(channel, "channel limits")?)?;
+        let name = ChannelName::from(channel.key.as_str());
+        draft.config.streaming.limits.per_channel.insert(name, overrides);
+    }
+    Ok(())
+}
+
+/// An explicit 0 or less means "no limit"; a key that is absent inherits.
+fn overrides(map: &Map) -> Result<ChannelOverrides, String> {
+    let count = |entry| integer(entry).map(|value| Some(u64::try_from(value).unwrap_or(0)));
+    let mut overrides = ChannelOverrides::default();
+    for entry in map {
+        match entry.key.to_lowercase().as_str() {
+            "msu" | "max_subs" | "max_subscriptions" | "maxsubscriptions" => {
+                overrides.subscriptions_max = count(entry)?;
+            }
+            "mm" | "max_msgs" | "maxmsgs" | "max_count" | "maxcount" => {
+                overrides.messages_max = count(entry)?;
+            }
+            "mb" | "max_bytes" | "maxbytes" => overrides.bytes_max = count(entry)?,
+            "ma" | "max_age" | "maxage" => overrides.age_max = Some(duration(entry)?),
+            "mi" | "max_inactivity" | "maxinactivity" => {
+                overrides.inactivity_max = Some(duration(entry)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(overrides)
+}
+
+fn refuse(entry: &Entry) -> Result<(), String> {
+    Err(format!("{}: key \"{}\" is not supported by stanby yet", entry.at, entry.key))
+}
+
+fn refuse_text(_draft: &mut Draft, entry: &Entry) -> Result<(), String> {
+    if string(entry)?.is_empty() { Ok(()) } else { refuse(entry) }
+}
+
+fn only_text(_draft: &mut Draft, entry: &Entry) -> Result<(), String> {
+    string(entry).map(|_| ())
+}
+
+fn wrong_type(entry: &Entry, wanted: &str) -> String {
+    let have = entry.value.kind();
+    format!("parameter \"{}\" value is expected to be {wanted}, got {have}", entry.key)
+}
+
+fn map<'a>(entry: &'a Entry, what: &str) -> Result<&'a Map, String> {
+    if let Value::Map(map) = &entry.value {
+        Ok(map)
+    } else {
+        let value = &entry.value;
+        Err(format!("expected {what} to be a map/struct, got {value}"))
+    }
+}
+
+fn string(entry: &Entry) -> Result<String, String> {
+    if let Value::String(text) = &entry.value {
+        Ok(text.clone())
+    } else {
+        Err(wrong_type(entry, "string"))
+    }
+}
+
+fn boolean(entry: &Entry) -> Result<bool, String> {
+    if let Value::Bool(value) = &entry.value { Ok(*value) } else { Err(wrong_type(entry, "bool")) }
+}
+
+fn integer(entry: &Entry) -> Result<i64, String> {
+    if let Value::Integer(value) = &entry.value {
+        Ok(*value)
+    } else {
+        Err(wrong_type(entry, "int64"))
+    }
+}
+
+fn nanos(entry: &Entry) -> Result<i64, String> {
+    go::duration(&string(entry)?)
+}
+
+fn duration(entry: &Entry) -> Result<Duration, String> {
+    Ok(Duration::from_nanos(u64::try_from(nanos(entry)?).unwrap_or(0)))
+}

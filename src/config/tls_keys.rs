@@ -1,0 +1,219 @@
+//! The `tls` blocks of clients and routes
+
+use std::time::Duration;
+
+use crate::config::checks;
+use crate::config::core_keys::{Fault, Reader, map};
+use crate::config::go::{self, quote};
+use crate::config::tree::{Entry, Item, Value};
+use crate::config::{TlsConfig, defaults};
+
+/// Go's names of the cipher suites that TLS 1.2 here offers, and of all of TLS 1.3.
+const CIPHERS: [&str; 9] = [
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+];
+
+/// Names that the reference also takes: suites without forward secrecy or with CBC, which this
+/// server's TLS does not have. They are passed over; a list of only these is refused.
+const OLD_CIPHERS: [&str; 11] = [
+    "TLS_RSA_WITH_RC4_128_SHA",
+    "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA256",
+    "TLS_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+];
+
+const CURVES: [&str; 4] = ["X25519", "CurveP256", "CurveP384", "CurveP521"];
+
+/// Where a block stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// At the top level.
+    Clients,
+    /// In `cluster`.
+    Routes,
+}
+
+/// Reads a block.
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    entry: &Entry,
+    place: Place,
+) -> Result<TlsConfig, Fault> {
+    let mut tls = TlsConfig { timeout: defaults::AUTH_TIMEOUT, ..TlsConfig::default() };
+    for inner in map(entry)? {
+        apply(&mut tls, inner, place)?;
+    }
+    if tls.verify_known_urls {
+        tls.verify = true;
+    }
+    match (&tls.cert_file, &tls.key_file) {
+        (Some(_), None) => {
+            return Err(Fault::new(entry, "missing 'key_file' in TLS configuration"));
+        }
+        (None, Some(_)) => {
+            return Err(Fault::new(entry, "missing 'cert_file' in TLS configuration"));
+        }
+        _ => {}
+    }
+    checks::certificate_files(&tls, reader.world).map_err(|text| Fault::new(entry, text))?;
+    Ok(tls)
+}
+
+fn apply(tls: &mut TlsConfig, entry: &Entry, place: Place) -> Result<(), Fault> {
+    match entry.key.to_lowercase().as_str() {
+        "cert_file" => tls.cert_file = Some(text(entry, "filename")?.into()),
+        "key_file" => tls.key_file = Some(text(entry, "filename")?.into()),
+        "ca_file" => tls.ca_file = Some(text(entry, "filename")?.into()),
+        "insecure" => tls.insecure = boolean(entry)?,
+        "verify" => tls.verify = boolean(entry)?,
+        "verify_and_map" => {
+            tls.verify_and_map = boolean(entry)?;
+            tls.verify |= tls.verify_and_map;
+        }
+        "verify_cert_and_check_known_urls" => {
+            if place == Place::Clients {
+                return Err(Fault::new(
+                    entry,
+                    "verify_cert_and_check_known_urls not supported in this context",
+                ));
+            }
+            tls.verify_known_urls = boolean(entry)?;
+        }
+        "cipher_suites" => tls.cipher_suites = ciphers(entry)?,
+        "curve_preferences" => tls.curves = curves(entry)?,
+        "timeout" => tls.timeout = timeout(entry)?,
+        "connection_rate_limit" => {
+            let Value::Integer(value) = entry.value else {
+                return Err(parsing(entry, "'connection_rate_limit' wrong type"));
+            };
+            tls.connections_per_second_max = u32::try_from(value).ok().filter(|rate| *rate > 0);
+        }
+        "pinned_certs" => {
+            for item in items(entry)? {
+                let pin = pin(item)?;
+                tls.pinned_certs.insert(pin);
+            }
+        }
+        "ocsp_peer" | "cert_store" | "cert_match_by" | "cert_match" => {
+            return Err(Fault::unsupported(entry));
+        }
+        _ => return Err(parsing(entry, &format!("unknown field [{}]", quote(&entry.key)))),
+    }
+    Ok(())
+}
+
+fn parsing(entry: &Entry, reason: &str) -> Fault {
+    Fault::new(entry, format!("error parsing tls config, {reason}"))
+}
+
+fn text(entry: &Entry, what: &str) -> Result<String, Fault> {
+    if let Value::String(text) = &entry.value {
+        Ok(text.clone())
+    } else {
+        Err(parsing(entry, &format!("expected '{}' to be {what}", entry.key.to_lowercase())))
+    }
+}
+
+fn boolean(entry: &Entry) -> Result<bool, Fault> {
+    if let Value::Bool(value) = entry.value {
+        return Ok(value);
+    }
+    let key = entry.key.to_lowercase();
+    Err(parsing(entry, &format!("expected '{key}' to be a boolean")))
+}
+
+fn timeout(entry: &Entry) -> Result<Duration, Fault> {
+    match &entry.value {
+        Value::Integer(seconds) => Ok(Duration::from_secs(seconds.max(&0).unsigned_abs())),
+        Value::Float(seconds) => Duration::try_from_secs_f64(seconds.max(0.0))
+            .map_err(|_| parsing(entry, "'timeout' is too long")),
+        Value::String(text) => match go::duration(text) {
+            Ok(nanos) => Ok(Duration::from_nanos(nanos.max(0).unsigned_abs())),
+            Err(error) => Err(parsing(entry, &format!("'timeout' {error}"))),
+        },
+        Value::Bool(_) | Value::Date(_) | Value::Array(_) | Value::Map(_) => {
+            Err(parsing(entry, "'timeout' wrong type"))
+        }
+    }
+}
+
+fn items(entry: &Entry) -> Result<&[Item], Fault> {
+    if let Value::Array(items) = &entry.value {
+        Ok(items)
+    } else {
+        Err(parsing(entry, &format!("'{}' must be an array", entry.key.to_lowercase())))
+    }
+}
+
+fn names(entry: &Entry) -> Result<Vec<(&Item, &str)>, Fault> {
+    let items = items(entry)?;
+    if items.is_empty() {
+        let key = entry.key.to_lowercase();
+        return Err(parsing(entry, &format!("'{key}' cannot be empty")));
+    }
+    items
+        .iter()
+        .map(|item| {
+            if let Value::String(text) = &item.value {
+                Ok((item, text.as_str()))
+            } else {
+                Err(parsing(entry, &format!("'{}' must hold names", entry.key.to_lowercase())))
+            }
+        })
+        .collect()
+}
+
+fn ciphers(entry: &Entry) -> Result<Vec<String>, Fault> {
+    let mut ciphers = Vec::new();
+    for (item, name) in names(entry)? {
+        if CIPHERS.contains(&name) {
+            ciphers.push(name.to_owned());
+        } else if !OLD_CIPHERS.contains(&name) {
+            let text = format!("unrecognized cipher {name}");
+            return Err(Fault { at: Some(item.at.clone()), text });
+        }
+    }
+    if ciphers.is_empty() {
+        return Err(parsing(entry, "none of 'cipher_suites' is supported by stanby"));
+    }
+    Ok(ciphers)
+}
+
+fn curves(entry: &Entry) -> Result<Vec<String>, Fault> {
+    let mut curves = Vec::new();
+    for (item, name) in names(entry)? {
+        if !CURVES.contains(&name) {
+            let text = format!("unrecognized curve preference {name}");
+            return Err(Fault { at: Some(item.at.clone()), text });
+        }
+        curves.push(name.to_owned());
+    }
+    Ok(curves)
+}
+
+fn pin(item: &Item) -> Result<String, Fault> {
+    let pin = item.value.to_string().to_ascii_lowercase();
+    if pin.len() == 64 && pin.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(pin);
+    }
+    let text = format!(
+        "error parsing tls config, 'pinned_certs' key {pin} does not look like hex-encoded \
+         sha256 of DER encoded SubjectPublicKeyInfo"
+    );
+    Err(Fault { at: Some(item.at.clone()), text })
+}

@@ -1,0 +1,492 @@
+//! The epoch files of a shared directory: names, layout, claiming, reading; the fence over them.
+//!
+//! Epoch N is the file `.stanby.epoch.<N>` under the root. It is made beforehand, complete, locked
+//! by its owner and synced, under the name `.stanby.claim.<server id>`; to claim is one `link` and
+//! one sync of the folder. Its lock says whether its owner lives. Layout, all of it text:
+//!
+//! | offset | size | field                                                                  |
+//! |--------|------|------------------------------------------------------------------------|
+//! | 0      | 21   | counter of signs of life, decimal, `\n`                                |
+//! | 21     | 21   | since when, Unix nanoseconds, decimal, `\n`                            |
+//! | 42     | 2    | `h` while held, `r` when released with everything synced; `\n`         |
+//! | 44     | …    | the owner as one JSON object, `\n`                                     |
+//!
+//! Old ones are removed in ascending order only, so that at every moment a superseded owner finds
+//! its own file gone or the one after it there: [`FileFence`] needs no listing of the folder.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use serde::{Deserialize, Serialize};
+
+use crate::base::epoch::{Epoch, Fence, FenceError};
+use crate::base::time::WallTime;
+use crate::election::lease::Holder;
+
+/// The Go server's lock file. Never written to, never truncated by us.
+pub const LOCK_FILE: &str = ".rootdir.lck";
+
+const EPOCH_PREFIX: &str = ".stanby.epoch.";
+const CLAIM_PREFIX: &str = ".stanby.claim.";
+
+const SINCE_AT: u64 = 21;
+const MARK_AT: u64 = 42;
+const OWNER_AT: usize = 44;
+const HELD: u8 = b'h';
+const RELEASED: u8 = b'r';
+
+/// Bytes read of an epoch file; ours are below 2 KiB.
+const FILE_LEN_MAX: u64 = 16 * 1024;
+
+/// Who claims: what an epoch file says of its owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Unique to this process: letters, digits, `-` and `_`.
+    pub server_id: String,
+    /// The machine's name.
+    pub host: String,
+    /// The process there.
+    pub pid: u32,
+    /// Where clients reach it.
+    pub addresses: Vec<String>,
+    /// Its control socket.
+    pub control_path: Option<String>,
+}
+
+/// What lies under a root, as far as an election cares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// All epochs that there are files of.
+    pub epochs: BTreeSet<Epoch>,
+    /// Names of files made for claims.
+    pub claims: Vec<String>,
+    /// Whether there is anything that is not ours.
+    pub has_store: bool,
+}
+
+/// The file of `epoch`.
+#[must_use]
+pub fn epoch_path(root: &Path, epoch: Epoch) -> PathBuf {
+    root.join(format!("{EPOCH_PREFIX}{epoch}"))
+}
+
+fn claim_path(root: &Path, server_id: &str) -> PathBuf {
+    root.join(format!("{CLAIM_PREFIX}{server_id}"))
+}
+
+/// Lists the root through a fresh open of it.
+///
+/// # Errors
+/// Those of reading a folder.
+pub fn list(root: &Path) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    for entry in fs::read_dir(root)? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str() else {
+            listing.has_store = true;
+            continue;
+        };
+        if let Some(epoch) = name.strip_prefix(EPOCH_PREFIX) {
+            listing.epochs.extend(parse_epoch(epoch));
+        } else if name.starts_with(CLAIM_PREFIX) {
+            listing.claims.push(name.to_owned());
+        } else if name != LOCK_FILE {
+            listing.has_store = true;
+        }
+    }
+    Ok(listing)
+}
+
+fn parse_epoch(text: &str) -> Option<Epoch> {
+    let number: u64 = text.parse().ok()?;
+    (number.to_string() == text).then_some(Epoch(number))
+}
+
+/// What the file of `epoch` says; `None` if there is none. A file that says nothing legible (its
+/// owner died while it was made) has a holder without a name.
+///
+/// # Errors
+/// Those of opening and reading.
+pub fn read_holder(root: &Path, epoch: Epoch) -> io::Result<Option<Holder>> {
+    let file = match File::open(epoch_path(root, epoch)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(FILE_LEN_MAX).read_to_end(&mut bytes)?;
+    let nameless = Holder { epoch, ..Holder::default() };
+    Ok(Some(decode_holder(epoch, &bytes).unwrap_or(nameless)))
+}
+
+fn decode_holder(epoch: Epoch, bytes: &[u8]) -> Option<Holder> {
+    let owner: Owner = serde_json::from_slice(bytes.get(OWNER_AT..)?).ok()?;
+    let number = |from: usize| std::str::from_utf8(bytes.get(from..from + 20)?).ok()?.parse().ok();
+    Some(Holder {
+        server_id: owner.server_id,
+        host: owner.host,
+        pid: owner.pid,
+        epoch,
+        since: WallTime(i64::try_from(number(21)?).ok()?),
+        addresses: owner.addresses,
+        control_path: owner.control_path,
+        counter: number(0)?,
+        is_released: bytes.get(42) == Some(&RELEASED),
+    })
+}
+
+fn encode_owner(owner: &Owner) -> Vec<u8> {
+    let mut bytes = format!("{:020}\n{:020}\n{}\n", 0, 0, char::from(HELD)).into_bytes();
+    let json = serde_json::to_vec(owner).expect("strings and numbers are always JSON");
+    bytes.extend_from_slice(&json);
+    bytes.push(b'\n');
+    bytes
+}
+
+/// A file made for a claim: complete, synced, and locked by us as long as it is open.
+#[derive(Debug)]
+pub struct Claim {
+    file: File,
+    path: PathBuf,
+}
+
+/// An epoch that is ours; its lock is held as long as this lives.
+#[derive(Debug)]
+pub struct Owned {
+    file: File,
+    path: PathBuf,
+    counter: u64,
+}
+
+impl Claim {
+    /// Makes the file that will be the next epoch's.
+    ///
+    /// # Errors
+    /// Those of creating, locking and syncing it.
+    pub fn prepare(root: &Path, owner: &Owner) -> io::Result<Self> {
+        let path = claim_path(root, &owner.server_id);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => (),
+        }
+        let file = create_locked(&path, owner)?;
+        Ok(Self { file, path })
+    }
+
+    /// Claims `epoch`: true if it is ours now, though it need not be the newest any more.
+    ///
+    /// # Errors
+    /// Those of linking and of syncing the folder; whether it was claimed is then not known.
+    pub fn link(&self, root: &Path, epoch: Epoch) -> io::Result<bool> {
+        match fs::hard_link(&self.path, epoch_path(root, epoch)) {
+            Ok(()) => (),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        File::open(root)?.sync_all()?;
+        Ok(true)
+    }
+
+    /// The claimed epoch, after [`Claim::link`].
+    #[must_use]
+    pub fn into_owned(self, root: &Path, epoch: Epoch) -> Owned {
+        // The name has served; if it stays, the next claim or the next active removes it.
+        let _ = fs::remove_file(&self.path);
+        Owned { file: self.file, path: epoch_path(root, epoch), counter: 0 }
+    }
+}
+
+/// Claims `epoch` on a file system without links. `None` if somebody else has it.
+///
+/// # Errors
+/// As [`Claim::link`].
+pub fn claim_by_create(root: &Path, epoch: Epoch, owner: &Owner) -> io::Result<Option<Owned>> {
+    let path = epoch_path(root, epoch);
+    let file = match create_locked(&path, owner) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    File::open(root)?.sync_all()?;
+    Ok(Some(Owned { file, path, counter: 0 }))
+}
+
+fn create_locked(path: &Path, owner: &Owner) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(path)?;
+    if !try_lock(&file)? {
+        return Err(io::Error::new(io::ErrorKind::WouldBlock, "a new file is locked already"));
+    }
+    file.write_all_at(&encode_owner(owner), 0)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+impl Owned {
+    /// Writes down since when; not synced: it is for readers only.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn begin(&mut self, since: WallTime) -> io::Result<()> {
+        let text = format!("{:020}", since.0.max(0));
+        self.file.write_all_at(text.as_bytes(), SINCE_AT)
+    }
+
+    /// Gives a sign of life. Through a fresh open, because network file systems send what was
+    /// written when a file is closed.
+    ///
+    /// # Errors
+    /// Those of opening and writing.
+    pub fn renew(&mut self) -> io::Result<()> {
+        self.counter += 1;
+        let file = OpenOptions::new().write(true).open(&self.path)?;
+        file.write_all_at(format!("{:020}", self.counter).as_bytes(), 0)
+    }
+
+    /// Marks that everything was synced before the release.
+    ///
+    /// # Errors
+    /// Those of writing and syncing.
+    pub fn mark_released(&self) -> io::Result<()> {
+        self.file.write_all_at(&[RELEASED], MARK_AT)?;
+        self.file.sync_data()
+    }
+}
+
+/// Removes the epochs below `ours` in ascending order, and claims whose makers died.
+///
+/// # Errors
+/// The first failure; what is left goes with the next try.
+pub fn clean(root: &Path, ours: Epoch) -> io::Result<()> {
+    let listing = list(root)?;
+    for epoch in listing.epochs.range(..ours) {
+        remove_if_there(&epoch_path(root, *epoch))?;
+    }
+    for name in &listing.claims {
+        let path = root.join(name);
+        // A claim that is not locked yet may be removed under its maker, who then makes it anew.
+        if !is_locked(&path)? {
+            remove_if_there(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Whether somebody, here or elsewhere, has locked the file; a missing one is not locked.
+///
+/// # Errors
+/// Those of opening, and of file systems without locks.
+pub fn is_locked(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let mut found = whole_file();
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found))?;
+    Ok(i32::from(found.l_type) != libc::F_UNLCK)
+}
+
+/// Takes the write lock on the whole file, if nobody has it. It conflicts with the Go server's
+/// lock, belongs to this open file, and ends when the file is closed.
+///
+/// # Errors
+/// Those of `fcntl`, but for "held by another".
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+        Ok(_) => Ok(true),
+        Err(nix::Error::EAGAIN | nix::Error::EACCES) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes the write lock on the whole file, however long that takes.
+///
+/// # Errors
+/// Those of `fcntl`.
+pub fn lock(file: &File) -> io::Result<()> {
+    loop {
+        match fcntl(file, FcntlArg::F_OFD_SETLKW(&whole_file())) {
+            Ok(_) => return Ok(()),
+            Err(nix::Error::EINTR) => (),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn whole_file() -> libc::flock {
+    let small = |number: i32| i16::try_from(number).expect("lock types and origins are small");
+    libc::flock {
+        l_type: small(libc::F_WRLCK),
+        l_whence: small(libc::SEEK_SET),
+        l_start: 0,
+        l_len: 0,
+        // Required to be 0 for locks of an open file.
+        l_pid: 0,
+    }
+}
+
+/// The right to write under one epoch of a shared directory.
+#[derive(Debug)]
+pub struct FileFence {
+    root: PathBuf,
+    epoch: Epoch,
+    owner: String,
+}
+
+impl FileFence {
+    /// The fence of `epoch`, which `owner` claimed.
+    #[must_use]
+    pub fn new(root: &Path, epoch: Epoch, owner: &str) -> Self {
+        Self { root: root.to_owned(), epoch, owner: owner.to_owned() }
+    }
+
+    fn superseded(&self) -> FenceError {
+        let listing = match list(&self.root) {
+            Ok(listing) => listing,
+            Err(error) => return FenceError::Unreadable(error),
+        };
+        let found = listing.epochs.last().copied().unwrap_or_default();
+        let holder = read_holder(&self.root, found).ok().flatten().unwrap_or_default();
+        FenceError::Superseded { ours: self.epoch, found, owner: holder.server_id }
+    }
+}
+
+impl Fence for FileFence {
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// First the next epoch, then our own: were both looked at the other way round, a successor's
+    /// successor could remove both in between.
+    fn check(&self) -> Result<(), FenceError> {
+        match File::open(epoch_path(&self.root, self.epoch.next())) {
+            Ok(_) => return Err(self.superseded()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+            Err(error) => return Err(FenceError::Unreadable(error)),
+        }
+        match read_holder(&self.root, self.epoch)? {
+            Some(holder) if holder.server_id == self.owner => Ok(()),
+            Some(_) | None => Err(self.superseded()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    fn owner(server_id: &str) -> Owner {
+        Owner {
+            server_id: server_id.to_owned(),
+            host: "here".to_owned(),
+            pid: 7,
+            addresses: vec!["nats://here:4222".to_owned()],
+            control_path: Some("/run/stanby.sock".to_owned()),
+        }
+    }
+
+    /// Claims `epoch` for `server_id`, as a keeper does.
+    fn claim(root: &Path, server_id: &str, epoch: Epoch) -> Option<(Owned, FileFence)> {
+        let claim = Claim::prepare(root, &owner(server_id)).unwrap();
+        let is_ours = claim.link(root, epoch).unwrap();
+        let fence = FileFence::new(root, epoch, server_id);
+        is_ours.then(|| (claim.into_owned(root, epoch), fence))
+    }
+
+    #[test]
+    fn an_epoch_file_tells_who_holds_it() {
+        let root = tempfile::tempdir().unwrap();
+        let (mut owned, _) = claim(root.path(), "a", Epoch(3)).unwrap();
+        owned.begin(WallTime(1_700_000_000_000_000_000)).unwrap();
+        owned.renew().unwrap();
+        owned.renew().unwrap();
+        let mut expected = Holder {
+            server_id: "a".to_owned(),
+            host: "here".to_owned(),
+            pid: 7,
+            epoch: Epoch(3),
+            since: WallTime(1_700_000_000_000_000_000),
+            addresses: vec!["nats://here:4222".to_owned()],
+            control_path: Some("/run/stanby.sock".to_owned()),
+            counter: 2,
+            is_released: false,
+        };
+        assert_eq!(read_holder(root.path(), Epoch(3)).unwrap(), Some(expected.clone()));
+        owned.mark_released().unwrap();
+        expected.is_released = true;
+        assert_eq!(read_holder(root.path(), Epoch(3)).unwrap(), Some(expected));
+        assert_eq!(read_holder(root.path(), Epoch(4)).unwrap(), None);
+    }
+
+    #[test]
+    fn an_epoch_is_locked_as_long_as_its_owner_lives() {
+        let root = tempfile::tempdir().unwrap();
+        let path = epoch_path(root.path(), Epoch(1));
+        assert!(!is_locked(&path).unwrap());
+        let owned = claim(root.path(), "a", Epoch(1)).unwrap();
+        assert!(is_locked(&path).unwrap());
+        drop(owned);
+        assert!(!is_locked(&path).unwrap());
+    }
+
+    #[test]
+    fn an_epoch_has_one_owner() {
+        let root = tempfile::tempdir().unwrap();
+        let first = claim(root.path(), "a", Epoch(1));
+        assert!(claim(root.path(), "b", Epoch(1)).is_none());
+        assert!(claim_by_create(root.path(), Epoch(1), &owner("c")).unwrap().is_none());
+        assert!(claim_by_create(root.path(), Epoch(2), &owner("c")).unwrap().is_some());
+        assert_eq!(
+            first.unwrap().1.check().unwrap_err().to_string(),
+            "epoch 1 was replaced: epoch 2 belongs to c"
+        );
+    }
+
+    #[test]
+    fn a_fence_sees_later_epochs_however_many_were_cleaned_away() {
+        let root = tempfile::tempdir().unwrap();
+        let (_one, fence) = claim(root.path(), "a", Epoch(1)).unwrap();
+        fence.check().unwrap();
+        let _two = claim(root.path(), "b", Epoch(2)).unwrap();
+        assert!(matches!(fence.check(), Err(FenceError::Superseded { found: Epoch(2), .. })));
+        let (_three, last) = claim(root.path(), "c", Epoch(3)).unwrap();
+        clean(root.path(), Epoch(3)).unwrap();
+        assert!(matches!(fence.check(), Err(FenceError::Superseded { found: Epoch(3), .. })));
+        last.check().unwrap();
+        let listing = list(root.path()).unwrap();
+        assert_eq!(listing.epochs, BTreeSet::from([Epoch(3)]));
+        assert_eq!((listing.claims.len(), listing.has_store), (0, false));
+    }
+
+    #[test]
+    fn cleaning_leaves_the_claims_of_the_living() {
+        let root = tempfile::tempdir().unwrap();
+        let _living = Claim::prepare(root.path(), &owner("b")).unwrap();
+        drop(Claim::prepare(root.path(), &owner("a")).unwrap());
+        clean(root.path(), Epoch(1)).unwrap();
+        assert_eq!(list(root.path()).unwrap().claims, [".stanby.claim.b"]);
+    }
+
+    #[test]
+    fn a_file_that_says_nothing_counts_as_an_epoch_without_a_name() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(epoch_path(root.path(), Epoch(2)), "").unwrap();
+        fs::write(root.path().join(".stanby.epoch.03"), "").unwrap();
+        assert_eq!(list(root.path()).unwrap().epochs, BTreeSet::from([Epoch(2)]));
+        let holder = read_holder(root.path(), Epoch(2)).unwrap().unwrap();
+        assert_eq!(holder, Holder { epoch: Epoch(2), ..Holder::default() });
+    }
+}

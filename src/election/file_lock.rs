@@ -1,0 +1,470 @@
+//! A lock on a file of the shared directory.
+//!
+//! Two locks on the Go server's lock file, on one descriptor: `flock`, and one of the open file,
+//! with which the Go server's own conflicts. Beside them the epoch's lock (`epoch_files`). A thread
+//! blocks in the kernel for whichever is waited for, so that a dead owner is noticed at once.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::base::epoch::{Epoch, Fence, FenceError};
+use crate::base::limits;
+use crate::base::time::Instant;
+use crate::base::world;
+use crate::election::epoch_files::{self, Claim, FileFence, LOCK_FILE, Owned, Owner};
+use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
+use crate::election::{NewestEpoch, Sight, Stillness, Verdict, judge};
+
+/// Longest pause between two looks of a standby: at the lock file's identity, and at the counter.
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Pause while something is waited for that no lock tells of.
+const POLL_PAUSE: Duration = Duration::from_millis(100);
+
+/// The lease of a shared directory.
+pub struct FileLease {
+    root: PathBuf,
+    owner: Owner,
+    /// Zero = never take an epoch from a living holder.
+    steal_after: Duration,
+    claim: Option<Claim>,
+    held: Option<Held>,
+    lock: Option<File>,
+    lock_waiter: Option<Waiter>,
+    epoch_waiter: Option<(Epoch, Waiter)>,
+    stillness: Stillness,
+    distrusts_locks: bool,
+    verdict: Verdict,
+}
+
+struct Held {
+    owned: Owned,
+    fence: Arc<FileFence>,
+    /// False until an active that came by stealing has got the lock: it serves without.
+    has_had_lock: bool,
+}
+
+impl FileLease {
+    /// A lease of `root` for `owner`.
+    #[must_use]
+    pub fn new(root: &Path, owner: Owner, steal_after: Duration) -> Self {
+        Self {
+            root: root.to_owned(),
+            owner,
+            steal_after,
+            claim: None,
+            held: None,
+            lock: None,
+            lock_waiter: None,
+            epoch_waiter: None,
+            stillness: Stillness::default(),
+            distrusts_locks: false,
+            verdict: Verdict::WaitForLock,
+        }
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.root.join(LOCK_FILE)
+    }
+
+    fn patience(&self) -> Duration {
+        if self.steal_after.is_zero() { limits::STEAL_AFTER_DEFAULT } else { self.steal_after }
+    }
+
+    /// Sees to `self.lock`: what the waiting thread got, or what is free right now.
+    fn look_at_lock(&mut self) -> Result<(), LeaseError> {
+        let path = self.lock_path();
+        match self.lock_waiter.as_ref().map(Waiter::take) {
+            Some(Waited::Blocked) if self.lock_waiter.as_ref().is_some_and(|w| w.is_of(&path)) => {
+                return Ok(());
+            }
+            // Another file has that name now, or none.
+            Some(Waited::Blocked) => self.lock_waiter = None,
+            Some(Waited::Done(file)) => {
+                self.lock_waiter = None;
+                let file = file.map_err(|error| not_locked(&path, &error))?;
+                file.map_or(Ok(()), |file| self.keep_lock(file))?;
+            }
+            None => (),
+        }
+        let is_named = |file: &File| is_same_file(file, &path).unwrap_or(false);
+        if self.lock.as_ref().is_some_and(|file| !is_named(file)) {
+            self.lock = None;
+        }
+        if self.lock.is_none() && self.epoch_waiter.is_none() {
+            let file = open_lock(&path)?;
+            if epoch_files::try_lock(&file).map_err(|error| not_locked(&path, &error))? {
+                self.keep_lock(file)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_lock(&mut self, file: File) -> Result<(), LeaseError> {
+        let path = self.lock_path();
+        if !is_same_file(&file, &path).unwrap_or(false) {
+            return Ok(());
+        }
+        match file.try_lock() {
+            Ok(()) => self.lock = Some(file),
+            Err(TryLockError::WouldBlock) => {
+                let text = format!("another program holds a flock on {}", path.display());
+                return Err(LeaseError::NotNow(text));
+            }
+            Err(TryLockError::Error(error)) => return Err(not_locked(&path, &error)),
+        }
+        Ok(())
+    }
+
+    /// What there is to see, and who holds the newest epoch.
+    fn look(&mut self) -> io::Result<(Sight, Option<Holder>)> {
+        let began_at = world::instant();
+        let listing = epoch_files::list(&self.root)?;
+        let newest = listing.epochs.last().copied();
+        let holder = match newest {
+            Some(epoch) => epoch_files::read_holder(&self.root, epoch)?,
+            None => None,
+        };
+        let mut sight = Sight {
+            has_lock: self.lock.is_some(),
+            newest: None,
+            is_fresh: !listing.has_store,
+            still_for: Duration::ZERO,
+            steal_after: self.steal_after,
+            distrusts_locks: self.distrusts_locks,
+            patience: self.patience(),
+        };
+        if let Some(holder) = &holder {
+            let path = epoch_files::epoch_path(&self.root, holder.epoch);
+            let is_held = epoch_files::is_locked(&path)?;
+            sight.newest = Some(NewestEpoch { is_held, is_released: holder.is_released });
+            let sign = (holder.epoch, holder.counter);
+            let read = (began_at, world::instant());
+            sight.still_for = self.stillness.observe(sign, read, self.patience() / 2);
+            // Another's lock is seen from here: locks work after all.
+            self.distrusts_locks &= !is_held;
+            sight.distrusts_locks = self.distrusts_locks;
+        }
+        Ok((sight, holder))
+    }
+
+    fn claim(&mut self, newest: Option<Epoch>) -> Result<Option<Instant>, LeaseError> {
+        let epoch = newest.unwrap_or_default().next();
+        let failed = |error: io::Error| failure("claim the next epoch in", &self.root, &error);
+        let owned = match self.claim.take() {
+            Some(claim) => match claim.link(&self.root, epoch) {
+                Ok(true) => Some(claim.into_owned(&self.root, epoch)),
+                Ok(false) => {
+                    self.claim = Some(claim);
+                    None
+                }
+                Err(error) if has_no_links(&error) => {
+                    epoch_files::claim_by_create(&self.root, epoch, &self.owner).map_err(failed)?
+                }
+                // A new active took it for one that a dead process left: another one is made.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(failed(error)),
+            },
+            None => None,
+        };
+        let Some(owned) = owned else {
+            return Ok(None);
+        };
+        // The epoch may be an old one whose file was cleaned away since we looked.
+        let checked_at = world::instant();
+        let listing = epoch_files::list(&self.root).map_err(failed)?;
+        if listing.epochs.last() != Some(&epoch) {
+            return Ok(None);
+        }
+        let fence = Arc::new(FileFence::new(&self.root, epoch, &self.owner.server_id));
+        self.held = Some(Held { owned, fence, has_had_lock: self.lock.is_some() });
+        self.epoch_waiter = None;
+        Ok(Some(checked_at))
+    }
+
+    /// The lock file that we hold must still be the one at its path.
+    fn confirm_lock(&mut self) -> Result<(), LeaseError> {
+        self.look_at_lock()?;
+        let Some(held) = &mut self.held else {
+            return Ok(());
+        };
+        held.has_had_lock |= self.lock.is_some();
+        if held.has_had_lock && self.lock.is_none() {
+            let path = self.lock_path();
+            let text = format!("{} was replaced, and the new one is locked", path.display());
+            return Err(LeaseError::NotNow(text));
+        }
+        Ok(())
+    }
+
+    fn wait_for_lock(&mut self, wake: &Wake) -> Result<(), LeaseError> {
+        if self.lock.is_some() || self.lock_waiter.is_some() {
+            return Ok(());
+        }
+        let path = self.lock_path();
+        let waiter = Waiter::spawn(open_lock(&path)?, wake, AfterLock::Keep);
+        self.lock_waiter = Some(waiter.map_err(|error| not_locked(&path, &error))?);
+        Ok(())
+    }
+
+    /// Waits for the death of the newest epoch's owner. The lock is left to it: an active that
+    /// came by stealing takes it as soon as it is free.
+    fn wait_for_epoch(&mut self, wake: &Wake) -> Result<(), LeaseError> {
+        self.lock = None;
+        let listing = epoch_files::list(&self.root);
+        let listing = listing.map_err(|error| failure("list", &self.root, &error))?;
+        let Some(epoch) = listing.epochs.last().copied() else {
+            return Ok(());
+        };
+        if self.epoch_waiter.as_ref().is_some_and(|(waited, _)| *waited == epoch) {
+            return Ok(());
+        }
+        let path = epoch_files::epoch_path(&self.root, epoch);
+        let file = OpenOptions::new().read(true).write(true).open(&path);
+        let waiter = file.and_then(|file| Waiter::spawn(file, wake, AfterLock::Drop));
+        self.epoch_waiter = Some((epoch, waiter.map_err(|error| not_locked(&path, &error))?));
+        Ok(())
+    }
+
+    fn why(&self, holder: Option<&Holder>) -> String {
+        let holder = holder.map_or_else(String::new, |holder| {
+            let Holder { server_id, host, pid, epoch, .. } = holder;
+            format!("server {server_id} (epoch {epoch}, process {pid} on {host})")
+        });
+        let path = self.lock_path();
+        match self.verdict {
+            Verdict::Claim(_) => "another member claimed the next epoch".to_owned(),
+            Verdict::WaitForLock => format!("{holder} holds {}", path.display()),
+            Verdict::WaitForEpoch => format!("{holder} is active without {}", path.display()),
+            Verdict::WaitForForeigner => format!(
+                "{} is held, but not by a stanby server: a Go server is active; it is never \
+                 replaced while it holds the lock",
+                path.display()
+            ),
+            Verdict::WaitForStillness => format!(
+                "the locks of {} do not show that {holder} lives, so they are not trusted: \
+                 waiting until it gives no sign of life",
+                self.root.display()
+            ),
+        }
+    }
+}
+
+impl Lease for FileLease {
+    fn try_take(&mut self) -> Result<Attempt, LeaseError> {
+        assert!(self.held.is_none(), "the lease is ours already");
+        if self.claim.is_none() {
+            let claim = Claim::prepare(&self.root, &self.owner);
+            let claim = claim.map_err(|error| failure("prepare an epoch in", &self.root, &error));
+            self.claim = Some(claim?);
+        }
+        if self.epoch_waiter.as_ref().is_some_and(|(_, waiter)| waiter.is_done()) {
+            self.epoch_waiter = None;
+        }
+        self.look_at_lock()?;
+        let seen = self.look().map_err(|error| failure("read", &self.root, &error));
+        let (sight, holder) = seen.inspect_err(|_| self.stillness.reset())?;
+        let newest = holder.as_ref().map(|holder| holder.epoch);
+        if self.epoch_waiter.as_ref().is_some_and(|(waited, _)| Some(*waited) != newest) {
+            self.epoch_waiter = None;
+        }
+        self.verdict = match judge(&sight) {
+            // The lock is not tried for while the epoch's owner is waited for.
+            Verdict::WaitForLock if self.epoch_waiter.is_some() => Verdict::WaitForEpoch,
+            verdict => verdict,
+        };
+        if let Verdict::Claim(predecessor) = self.verdict {
+            if let Some(checked_at) = self.claim(newest)? {
+                let held = self.held.as_ref().expect("claimed");
+                let fence = Arc::clone(&held.fence) as Arc<dyn Fence>;
+                return Ok(Attempt::Won(Grant { fence, predecessor, checked_at }));
+            }
+        }
+        let why = self.why(holder.as_ref());
+        let holder = holder.filter(|_| self.verdict != Verdict::WaitForForeigner);
+        Ok(Attempt::Held { holder, why })
+    }
+
+    fn wait(&mut self, wake: &Wake) -> Result<Duration, LeaseError> {
+        if self.held.is_some() {
+            self.wait_for_lock(wake)?;
+            return Ok(LOOK_PAUSE_MAX);
+        }
+        match self.verdict {
+            Verdict::Claim(_) => return Ok(Duration::ZERO),
+            Verdict::WaitForLock | Verdict::WaitForForeigner => self.wait_for_lock(wake)?,
+            Verdict::WaitForEpoch => self.wait_for_epoch(wake)?,
+            Verdict::WaitForStillness => {
+                self.lock = None;
+                return Ok(POLL_PAUSE.min(self.patience() / 8));
+            }
+        }
+        Ok(LOOK_PAUSE_MAX.min(self.patience() / 8))
+    }
+
+    fn settle(&mut self) -> Result<(), LeaseError> {
+        let Some(held) = &mut self.held else {
+            return Ok(());
+        };
+        let begun = held.owned.begin(world::now().wall).and_then(|()| held.owned.renew());
+        let cleaned = begun.and_then(|()| epoch_files::clean(&self.root, held.fence.epoch()));
+        cleaned.map_err(|error| failure("tidy the epochs of", &self.root, &error))
+    }
+
+    fn confirm(&mut self) -> Result<(), LeaseError> {
+        let Some(held) = &mut self.held else {
+            return Err(LeaseError::Lost("the lease is not held".to_owned()));
+        };
+        match held.fence.check() {
+            Ok(()) => (),
+            Err(error @ FenceError::Superseded { .. }) => {
+                self.distrusts_locks = self.lock.is_some();
+                return Err(LeaseError::Lost(error.to_string()));
+            }
+            Err(error @ FenceError::Unreadable(_)) => {
+                return Err(LeaseError::NotNow(error.to_string()));
+            }
+        }
+        let ours = held.fence.epoch();
+        let listing = epoch_files::list(&self.root);
+        let listing = listing.map_err(|error| failure("list", &self.root, &error))?;
+        if listing.epochs.last().is_some_and(|newest| ours < *newest) {
+            self.distrusts_locks = self.lock.is_some();
+            return Err(LeaseError::Lost(format!("a later epoch than {ours} has begun")));
+        }
+        let renewed = held.owned.renew();
+        renewed.map_err(|error| failure("give a sign of life in", &self.root, &error))?;
+        self.confirm_lock()
+    }
+
+    fn release(&mut self, clean: bool) -> Result<(), LeaseError> {
+        let mut marked = Ok(());
+        if let Some(held) = self.held.take() {
+            if clean {
+                marked = held.owned.mark_released();
+            }
+            // Its lock goes before the other one, so that whoever gets that finds this free.
+            drop(held);
+        }
+        self.lock = None;
+        self.lock_waiter = None;
+        self.epoch_waiter = None;
+        self.stillness.reset();
+        self.verdict = Verdict::WaitForLock;
+        marked.map_err(|error| failure("mark the release in", &self.root, &error))
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File, LeaseError> {
+    // Not truncated, never written to: a Go server truncates it whenever it likes.
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o666);
+    options.open(path).map_err(|error| failure("open", path, &error))
+}
+
+fn is_same_file(file: &File, path: &Path) -> io::Result<bool> {
+    let (open, named) = (file.metadata()?, fs::metadata(path)?);
+    Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
+}
+
+fn has_no_links(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [nix::libc::EPERM, nix::libc::EOPNOTSUPP, nix::libc::ENOSYS, nix::libc::EMLINK]
+        .iter()
+        .any(|no_links| code == Some(*no_links))
+}
+
+fn not_locked(path: &Path, error: &io::Error) -> LeaseError {
+    failure("lock", path, error)
+}
+
+/// Sorts by what a person would have to do: nothing, or something.
+fn failure(action: &str, path: &Path, error: &io::Error) -> LeaseError {
+    let text = format!("cannot {action} {}: {error}", path.display());
+    match error.kind() {
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::Unsupported
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::ReadOnlyFilesystem => LeaseError::Never(text),
+        _ => LeaseError::NotNow(text),
+    }
+}
+
+/// A thread that blocks in the kernel for one file's lock.
+///
+/// It cannot be called back; when it is no longer wanted, it lets go of the lock as soon as it
+/// has it.
+struct Waiter {
+    slot: Arc<Mutex<Slot>>,
+    /// Device and inode of the file.
+    identity: (u64, u64),
+}
+
+#[derive(Debug)]
+enum Slot {
+    Blocked,
+    Done(io::Result<Option<File>>),
+    Abandoned,
+}
+
+enum Waited {
+    Blocked,
+    Done(io::Result<Option<File>>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AfterLock {
+    Keep,
+    Drop,
+}
+
+impl Waiter {
+    fn spawn(file: File, wake: &Wake, after: AfterLock) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        let identity = (metadata.dev(), metadata.ino());
+        let slot = Arc::new(Mutex::new(Slot::Blocked));
+        let (shared, wake) = (Arc::clone(&slot), Arc::clone(wake));
+        thread::Builder::new().name("lock-waiter".to_owned()).spawn(move || {
+            let locked = epoch_files::lock(&file);
+            let file = (after == AfterLock::Keep).then_some(file);
+            let mut slot = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            if !matches!(*slot, Slot::Abandoned) {
+                *slot = Slot::Done(locked.map(|()| file));
+                drop(slot);
+                wake();
+            }
+        })?;
+        Ok(Self { slot, identity })
+    }
+
+    fn is_of(&self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == self.identity)
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(*self.slot.lock().unwrap_or_else(PoisonError::into_inner), Slot::Done(_))
+    }
+
+    /// What became of it; a granted lock is handed out once.
+    fn take(&self) -> Waited {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *slot, Slot::Abandoned) {
+            Slot::Done(result) => Waited::Done(result),
+            Slot::Blocked | Slot::Abandoned => {
+                *slot = Slot::Blocked;
+                Waited::Blocked
+            }
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = Slot::Abandoned;
+    }
+}

@@ -1,0 +1,106 @@
+//! The Lease trait: take, renew, release; the difference of "not now" and "never".
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::epoch::{Epoch, Fence, Predecessor};
+use crate::base::time::{Instant, WallTime};
+
+/// The right to be active, as one kind of shared store keeps it.
+///
+/// Whoever holds it also holds an epoch of its own. One thread, the keeper, owns it.
+pub trait Lease: Send {
+    /// Tries once, without waiting for anybody.
+    ///
+    /// # Errors
+    /// [`LeaseError::NotNow`] and [`LeaseError::Never`].
+    fn try_take(&mut self) -> Result<Attempt, LeaseError>;
+
+    /// Sees to it that `wake` is called as soon as what `try_take` or `confirm` waits for may have
+    /// changed. Gives back how long to wait at most before the next try.
+    ///
+    /// # Errors
+    /// [`LeaseError::NotNow`] and [`LeaseError::Never`].
+    fn wait(&mut self, wake: &Wake) -> Result<Duration, LeaseError>;
+
+    /// What can be done after the news of a success went out: the record, old epochs.
+    ///
+    /// # Errors
+    /// [`LeaseError::NotNow`]; the lease is held all the same.
+    fn settle(&mut self) -> Result<(), LeaseError>;
+
+    /// Whether it is still ours; renews the sign of life that standbys watch.
+    ///
+    /// # Errors
+    /// [`LeaseError::Lost`] if somebody else has it. After any other error it is not known.
+    fn confirm(&mut self) -> Result<(), LeaseError>;
+
+    /// Gives it back. `clean`: everything is synced, and the successor may rely on that.
+    ///
+    /// # Errors
+    /// When the mark of a clean release could not be made; the lease is given back all the same.
+    fn release(&mut self, clean: bool) -> Result<(), LeaseError>;
+}
+
+/// Wakes the keeper from another thread.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// How a try ended.
+pub enum Attempt {
+    /// The lease and a new epoch are ours.
+    Won(Grant),
+    /// Somebody else has it.
+    Held {
+        /// What is known of the holder.
+        holder: Option<Holder>,
+        /// For the log: what we wait for.
+        why: String,
+    },
+}
+
+/// A lease that was won.
+pub struct Grant {
+    /// Names the epoch, and tells whether it was replaced.
+    pub fence: Arc<dyn Fence>,
+    /// How the holder before us left.
+    pub predecessor: Predecessor,
+    /// Before the read began that showed that the newest epoch is ours.
+    pub checked_at: Instant,
+}
+
+/// Who holds a lease.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// Its server id; empty if its record cannot be read.
+    pub server_id: String,
+    /// On which machine.
+    pub host: String,
+    /// Its process there.
+    pub pid: u32,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Since when; 0 while it has only just begun.
+    pub since: WallTime,
+    /// Where clients reach it.
+    pub addresses: Vec<String>,
+    /// Its control socket.
+    pub control_path: Option<String>,
+    /// Grows with each sign of life.
+    pub counter: u64,
+    /// It gave the lease back, with everything synced.
+    pub is_released: bool,
+}
+
+/// What went wrong with a lease.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// It may pass by itself.
+    #[error("{0}")]
+    NotNow(String),
+    /// It stays until a person acts; tried again all the same, with longer pauses.
+    #[error("{0}")]
+    Never(String),
+    /// Somebody else has begun a later epoch, or holds the lock.
+    #[error("{0}")]
+    Lost(String),
+}

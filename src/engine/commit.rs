@@ -1,0 +1,480 @@
+//! what is staged for the next commit, and what waits for the one under way
+//!
+//! One commit is under way at a time; meanwhile the next batch fills. Nothing that depends on a
+//! commit leaves before its report (P1).
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::base::id::{ClientId, LoopIndex, Subject, Ticket};
+use crate::base::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
+use crate::base::record::{
+    Batch, ChannelBatch, ChannelOutcome, ClientWrite, CommitReport, Lifecycle, MessageRecord,
+    SubscriptionWrite,
+};
+use crate::base::time::Now;
+use crate::engine::Engine;
+use crate::engine::channel::{Channel, Life};
+use crate::engine::effect::{Effect, Level};
+use crate::engine::refusal::{Refusal, quoted};
+use crate::engine::subscription::{SubscriptionKey, Undo};
+use crate::proto::spb;
+
+/// A publish that waits for its commit.
+#[derive(Debug)]
+pub(super) struct StagedPublish {
+    pub(super) channel: usize,
+    pub(super) client: ClientId,
+    pub(super) guid: Bytes,
+    pub(super) reply: Option<Subject>,
+    pub(super) payload_size: usize,
+}
+
+/// What is done when a commit is through, in the order in which it was staged.
+#[derive(Debug)]
+pub(super) enum After {
+    /// The server's record is written: serve.
+    Serve,
+    /// A client's record is written: announce it.
+    Announce(ClientId),
+    /// All that a leaving client left here is written: tell its home, which may be this engine.
+    Forgotten { home: LoopIndex, client: ClientId },
+    /// A subscription's record is written: answer, then deliver.
+    Start { key: SubscriptionKey, reply: Option<Subject>, undo: Undo },
+    /// A subscription's end is written: answer with an empty response.
+    Left { reply: Option<Subject> },
+}
+
+/// A batch that fills.
+#[derive(Debug, Default)]
+struct Staged {
+    /// Counts the batches, so that a channel knows whether its slot is in this one.
+    number: u64,
+    batch: Batch,
+    /// The channel of each part of the batch.
+    keys: Vec<usize>,
+    publishes: Vec<StagedPublish>,
+    after: Vec<After>,
+    bytes: usize,
+    message_count: usize,
+}
+
+/// One channel's part of the batch under way.
+#[derive(Debug)]
+struct Part {
+    channel: usize,
+    lifecycle: Lifecycle,
+    /// Kept for subscribers; empty where nobody subscribes.
+    messages: Vec<MessageRecord>,
+    /// Removals and updates, which are tried again if the store refuses the part.
+    lasting: Vec<SubscriptionWrite>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    ticket: Ticket,
+    parts: Vec<Part>,
+    publishes: Vec<StagedPublish>,
+    after: Vec<After>,
+}
+
+/// All batches of one engine.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    queue: VecDeque<Staged>,
+    under_way: Option<UnderWay>,
+    last_ticket: Ticket,
+    last_number: u64,
+}
+
+impl Commits {
+    /// Whether nothing is staged or under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.under_way.is_none()
+    }
+
+    /// Whether a batch could be handed out now.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.queue.is_empty() && self.under_way.is_none()
+    }
+
+    fn back(&mut self) -> &mut Staged {
+        let is_full = self.queue.back().is_none_or(|staged| {
+            BATCH_BYTES_MAX <= staged.bytes || BATCH_MESSAGES_MAX <= staged.message_count
+        });
+        if is_full {
+            self.begin();
+        }
+        self.queue.back_mut().expect("one was begun if there was none")
+    }
+
+    fn begin(&mut self) {
+        self.last_number += 1;
+        self.queue.push_back(Staged { number: self.last_number, ..Staged::default() });
+    }
+
+    /// The part of `channel` in the batch that fills.
+    fn part(&mut self, index: usize, channel: &mut Channel) -> (&mut Staged, usize) {
+        let staged = self.back();
+        let slot = match channel.slot {
+            Some((number, slot)) if number == staged.number => slot,
+            Some(_) | None => {
+                let slot = staged.keys.len();
+                staged.keys.push(index);
+                staged.batch.channels.push(ChannelBatch {
+                    channel: channel.name.clone(),
+                    lifecycle: Lifecycle::Keep,
+                    messages: Vec::new(),
+                    subscriptions: std::mem::take(&mut channel.unwritten),
+                });
+                channel.slot = Some((staged.number, slot));
+                slot
+            }
+        };
+        (staged, slot)
+    }
+
+    /// Stages one message.
+    pub(super) fn message(
+        &mut self,
+        channel: &mut Channel,
+        record: MessageRecord,
+        publish: StagedPublish,
+    ) {
+        let (staged, slot) = self.part(publish.channel, channel);
+        staged.bytes += record.encoded.len();
+        staged.message_count += 1;
+        staged.batch.durable = true;
+        staged.batch.channels[slot].messages.push(record);
+        staged.publishes.push(publish);
+    }
+
+    /// Stages a change of a subscription's record.
+    pub(super) fn subscription(
+        &mut self,
+        index: usize,
+        channel: &mut Channel,
+        write: SubscriptionWrite,
+    ) {
+        let (staged, slot) = self.part(index, channel);
+        staged.batch.durable |= match write {
+            SubscriptionWrite::Create(_)
+            | SubscriptionWrite::Update(_)
+            | SubscriptionWrite::Delete(_) => true,
+            // Lost ones cost a redelivery, which is allowed at any time.
+            SubscriptionWrite::Sent(..) | SubscriptionWrite::Acked(..) => false,
+        };
+        staged.batch.channels[slot].subscriptions.push(write);
+    }
+
+    /// Stages the creation of a channel.
+    pub(super) fn create(&mut self, index: usize, channel: &mut Channel) {
+        let (staged, slot) = self.part(index, channel);
+        staged.batch.durable = true;
+        staged.batch.channels[slot].lifecycle = Lifecycle::Create;
+    }
+
+    /// Stages the deletion of a channel, in a batch where nothing else of it is.
+    pub(super) fn delete(&mut self, index: usize, channel: &mut Channel) {
+        if channel.slot.is_some_and(|(number, _)| number == self.last_number) {
+            self.begin();
+        }
+        channel.unwritten.clear();
+        let (staged, slot) = self.part(index, channel);
+        staged.batch.durable = true;
+        staged.batch.channels[slot].lifecycle = Lifecycle::Delete;
+    }
+
+    /// Stages a change of the client registry.
+    pub(super) fn client(&mut self, write: ClientWrite) {
+        let staged = self.back();
+        staged.batch.durable = true;
+        staged.batch.clients.push(write);
+    }
+
+    /// Stages the server's record.
+    pub(super) fn server(&mut self, info: spb::ServerInfo) {
+        let staged = self.back();
+        staged.batch.durable = true;
+        staged.batch.server = Some(info);
+    }
+
+    /// Remembers what is done when everything staged so far is committed. If nothing is staged or
+    /// under way, it is given back: do it now.
+    pub(super) fn after(&mut self, after: After) -> Option<After> {
+        if let Some(staged) = self.queue.back_mut() {
+            staged.after.push(after);
+        } else if let Some(under_way) = &mut self.under_way {
+            under_way.after.push(after);
+        } else {
+            return Some(after);
+        }
+        None
+    }
+
+    /// The next batch, if none is under way.
+    fn hand_out(&mut self, channels: &slab::Slab<Channel>) -> Option<(Ticket, Batch)> {
+        if self.under_way.is_some() {
+            return None;
+        }
+        let staged = self.queue.pop_front()?;
+        let ticket = self.last_ticket.next();
+        self.last_ticket = ticket;
+        let parts = staged
+            .keys
+            .iter()
+            .zip(&staged.batch.channels)
+            .map(|(&channel, part)| Part {
+                channel,
+                lifecycle: part.lifecycle,
+                messages: match channels.get(channel) {
+                    Some(found) if found.has_readers() => part.messages.clone(),
+                    Some(_) | None => Vec::new(),
+                },
+                lasting: lasting_of(&part.subscriptions),
+            })
+            .collect();
+        let Staged { publishes, after, batch, .. } = staged;
+        self.under_way = Some(UnderWay { ticket, parts, publishes, after });
+        Some((ticket, batch))
+    }
+
+    /// Takes what waits for a refused channel out of the batches that fill: its publishes.
+    fn take_publishes(&mut self, channel: usize) -> Vec<StagedPublish> {
+        let mut taken = Vec::new();
+        for staged in &mut self.queue {
+            for (key, part) in staged.keys.iter().zip(&mut staged.batch.channels) {
+                if *key == channel {
+                    staged.message_count -= part.messages.len();
+                    staged.bytes -= part.messages.iter().map(|m| m.encoded.len()).sum::<usize>();
+                    part.messages.clear();
+                }
+            }
+            let (gone, kept) = std::mem::take(&mut staged.publishes)
+                .into_iter()
+                .partition(|publish| publish.channel == channel);
+            staged.publishes = kept;
+            taken.extend::<Vec<StagedPublish>>(gone);
+        }
+        taken
+    }
+
+    /// Lowers staged positions of a channel whose sequence was rewound.
+    fn clamp(&mut self, channel: usize, last: u64) {
+        for staged in &mut self.queue {
+            let parts = staged.keys.iter().zip(&mut staged.batch.channels);
+            for (_, part) in parts.filter(|(key, _)| **key == channel) {
+                for write in &mut part.subscriptions {
+                    if let SubscriptionWrite::Create(state) | SubscriptionWrite::Update(state) =
+                        write
+                    {
+                        state.last_sent = state.last_sent.min(last);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a channel that does not exist after all out of the batches that fill.
+    fn forget_channel(&mut self, channel: usize) {
+        for staged in &mut self.queue {
+            while let Some(slot) = staged.keys.iter().position(|key| *key == channel) {
+                staged.keys.remove(slot);
+                staged.batch.channels.remove(slot);
+            }
+        }
+        // Slots behind the removed one moved: every channel takes a new one in a new batch.
+        self.begin();
+    }
+}
+
+fn lasting_of(writes: &[SubscriptionWrite]) -> Vec<SubscriptionWrite> {
+    writes
+        .iter()
+        .filter(|write| {
+            matches!(write, SubscriptionWrite::Update(_) | SubscriptionWrite::Delete(_))
+        })
+        .cloned()
+        .collect()
+}
+
+impl Engine {
+    /// Hands the next batch out, if none is under way.
+    pub(super) fn flush(&mut self) {
+        if let Some((ticket, mut batch)) = self.commits.hand_out(&self.channels.slab) {
+            // What a successor takes over must be all there is.
+            batch.durable |= self.is_draining;
+            self.effects.push_back(Effect::Commit { ticket, batch });
+        }
+        if self.is_draining && self.commits.is_idle() && !self.is_drained {
+            self.is_drained = true;
+            self.effects.push_back(Effect::Drained);
+        }
+    }
+
+    /// A commit is through.
+    pub(super) fn on_committed(&mut self, ticket: Ticket, report: CommitReport, now: Now) {
+        let Some(done) = self.commits.under_way.take() else {
+            unreachable!("a report of {ticket:?} without a commit under way");
+        };
+        assert_eq!(done.ticket, ticket, "reports come in the order of the commits");
+        assert_eq!(done.parts.len(), report.channels.len(), "one outcome a channel");
+        let clients_refused = report.clients_refused.map(Refusal::Store);
+        let mut refused: Vec<(usize, Refusal)> = Vec::new();
+        let mut written = Vec::new();
+        for (part, outcome) in done.parts.into_iter().zip(report.channels) {
+            let (index, is_deleted) = (part.channel, part.lifecycle == Lifecycle::Delete);
+            if let Some(text) = &outcome.refused {
+                refused.push((index, Refusal::Store(text.clone())));
+                self.on_part_refused(part, &outcome, now);
+            } else if !is_deleted {
+                self.on_part_written(part, &outcome);
+                written.push(index);
+            } else {
+                self.on_channel_deleted(index);
+            }
+        }
+        let of = |channel: usize| refused.iter().find(|(index, _)| *index == channel);
+        // Errors first, then deliveries, then acks (spec protocol, 1.1 and 8.2).
+        for publish in &done.publishes {
+            if let Some((_, refusal)) = of(publish.channel) {
+                self.refuse_staged(publish, refusal);
+            }
+        }
+        for index in written {
+            self.deliver_channel(index, now);
+        }
+        for publish in done.publishes {
+            if of(publish.channel).is_none() {
+                self.ack_publish(publish);
+            }
+        }
+        for after in done.after {
+            self.on_after(after, clients_refused.as_ref(), &refused, now);
+        }
+        self.remove_refused_channels(&refused, now);
+        self.emit_credit();
+        self.flush();
+    }
+
+    fn on_part_written(&mut self, part: Part, outcome: &ChannelOutcome) {
+        let channel = &mut self.channels.slab[part.channel];
+        channel.state = outcome.state;
+        if part.lifecycle == Lifecycle::Create {
+            channel.life = Life::Open;
+            let text = format!("Channel {} has been created", quoted(channel.name.as_bytes()));
+            self.effects.push_back(Effect::Log { level: Level::Info, text });
+        }
+        self.keep_recent(part.channel, part.messages);
+    }
+
+    fn on_part_refused(&mut self, part: Part, outcome: &ChannelOutcome, now: Now) {
+        let index = part.channel;
+        let text = outcome.refused.clone().unwrap_or_default();
+        let refusal = Refusal::Store(text.clone());
+        for publish in self.commits.take_publishes(index) {
+            self.refuse_staged(&publish, &refusal);
+        }
+        let channel = &mut self.channels.slab[index];
+        let name = quoted(channel.name.as_bytes());
+        match part.lifecycle {
+            Lifecycle::Create => {
+                channel.life = Life::Refused;
+                self.log(Level::Error, || format!("Creating channel {name} failed: {text}"));
+                return;
+            }
+            Lifecycle::Delete => {
+                channel.life = Life::Open;
+                self.log(Level::Error, || format!("Error deleting channel {name}: {text}"));
+                self.start_inactivity(index, now);
+                return;
+            }
+            Lifecycle::Keep => (),
+        }
+        channel.state = outcome.state;
+        channel.last = outcome.state.last;
+        channel.remember(part.lasting);
+        self.commits.clamp(index, outcome.state.last.0);
+        self.clamp_positions(index);
+    }
+
+    /// Drops the channels whose creation failed, after everybody was told.
+    fn remove_refused_channels(&mut self, refused: &[(usize, Refusal)], now: Now) {
+        for (index, refusal) in refused {
+            if self.channels.slab.get(*index).is_none_or(|found| found.life != Life::Refused) {
+                continue;
+            }
+            let mut waiting = Vec::new();
+            for staged in &mut self.commits.queue {
+                waiting.append(&mut staged.after);
+            }
+            self.commits.forget_channel(*index);
+            let (starts, others): (Vec<After>, Vec<After>) =
+                waiting.into_iter().partition(|after| match after {
+                    After::Start { key, .. } => self.channel_of(*key) == Some(*index),
+                    After::Serve
+                    | After::Announce(_)
+                    | After::Forgotten { .. }
+                    | After::Left { .. } => false,
+                });
+            for after in starts {
+                self.on_after(after, None, &[(*index, refusal.clone())], now);
+            }
+            for after in others {
+                self.commits.back().after.push(after);
+            }
+            self.remove_channel(*index);
+        }
+    }
+
+    pub(super) fn do_after(&mut self, after: After, now: Now) {
+        if let Some(after) = self.commits.after(after) {
+            self.on_after(after, None, &[], now);
+        }
+    }
+
+    fn on_after(
+        &mut self,
+        after: After,
+        clients_refused: Option<&Refusal>,
+        refused: &[(usize, Refusal)],
+        now: Now,
+    ) {
+        match after {
+            After::Serve => match clients_refused {
+                None => self.listen_to_services(),
+                Some(refusal) => {
+                    self.log(Level::Error, || {
+                        format!("Unable to write the server's record: {}", refusal.text())
+                    });
+                    self.commits.server(self.info.clone());
+                    self.do_after(After::Serve, now);
+                }
+            },
+            After::Announce(client) => match clients_refused {
+                None => self.announce_client(&client, now),
+                Some(refusal) => self.refuse_client(&client, refusal, now),
+            },
+            After::Forgotten { home, client } => {
+                if let Some(refusal) = clients_refused.filter(|_| home == self.index) {
+                    let name = quoted(client.as_bytes());
+                    let text = refusal.text();
+                    self.log(Level::Error, || format!("Error unregistering client {name}: {text}"));
+                }
+                self.forgotten(home, client, now);
+            }
+            After::Start { key, reply, undo } => {
+                let index = self.channel_of(key);
+                match refused.iter().find(|(found, _)| Some(*found) == index) {
+                    None => self.start_subscription(key, reply.as_ref(), now),
+                    Some((_, refusal)) => {
+                        let refusal = refusal.clone();
+                        self.undo_subscription(key, reply.as_ref(), undo, &refusal, now);
+                    }
+                }
+            }
+            After::Left { reply } => self.respond(reply.as_ref(), Bytes::new()),
+        }
+    }
+}

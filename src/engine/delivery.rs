@@ -1,0 +1,557 @@
+//! which message goes to whom now, and when to stop
+//!
+//! Readers who keep up are served from memory; the others read from the store, one fetch at a
+//! time, and never more than they have room for by much. What one turn sends is bounded: the rest
+//! waits for the next one.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::base::deadlines::Deadlines;
+use crate::base::id::{Sequence, SubscriptionId, Ticket};
+use crate::base::limits::{FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, RECENT_BYTES_MAX};
+use crate::base::record::{FetchRequest, MessageRecord, SubscriptionWrite};
+use crate::base::time::Now;
+use crate::engine::channel::{Channel, Life};
+use crate::engine::commit::Commits;
+use crate::engine::effect::{Effect, Level, Payload};
+use crate::engine::message::redelivery_tail;
+use crate::engine::queue_group::{GroupKey, pick};
+use crate::engine::snapshot::Traffic;
+use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey};
+use crate::engine::{Engine, Timer};
+
+/// Messages that one engine sends in one turn, over all readers.
+const TURN_MESSAGES_MAX: usize = 16 * 1024;
+
+/// Bytes that one engine sends in one turn, over all readers.
+const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Fetches that one engine has under way; with their size they bound what comes back at once.
+const FETCHES_MAX: usize = 16;
+
+/// Bytes that were read ahead and wait for room, over all readers of one engine.
+const AHEAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Messages that are read at least, so that a reader with little room does not fetch each one.
+const FETCH_MESSAGES_MIN: usize = 64;
+
+/// What a message in memory costs beside its bytes.
+const RECORD_OVERHEAD: usize = 96;
+
+/// Who reads a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    Plain(SubscriptionKey),
+    Group(GroupKey),
+}
+
+/// What waits for its share of a turn, or for a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    Deliver(Reader),
+    Pass(SubscriptionKey),
+}
+
+/// What a fetch is for. `until` is what was committed when it was asked for.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    Next { reader: Reader, until: Sequence },
+    Pass(SubscriptionKey),
+}
+
+/// Reads from the store, and what is kept so that there are few.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    last_ticket: Ticket,
+    purposes: HashMap<Ticket, Purpose>,
+    /// Waits for a fetch of another reader to end.
+    starving: VecDeque<Work>,
+    /// Goes on in the next turn.
+    ready: VecDeque<Work>,
+    ahead_bytes: usize,
+    /// Messages kept in memory, oldest first: channel, its incarnation, sequence, bytes.
+    recent: VecDeque<(usize, u64, Sequence, usize)>,
+    recent_bytes: usize,
+    turn_messages: usize,
+    turn_bytes: usize,
+}
+
+impl Reads {
+    pub(super) fn new_ticket(&mut self) -> Ticket {
+        self.last_ticket = self.last_ticket.next();
+        self.last_ticket
+    }
+
+    /// Whether something goes on in the next turn.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// A reader is gone, or gives up what it read ahead.
+    pub(super) fn forget(&mut self, cursor: &Cursor) {
+        let bytes: usize = cursor.ahead.iter().map(|record| record.encoded.len()).sum();
+        self.ahead_bytes = self.ahead_bytes.saturating_sub(bytes);
+    }
+
+    pub(super) fn has_budget(&self) -> bool {
+        self.turn_messages < TURN_MESSAGES_MAX && self.turn_bytes < TURN_BYTES_MAX
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        self.turn_messages = 0;
+        self.turn_bytes = 0;
+    }
+
+    pub(super) fn go_on_later(&mut self, work: Work) {
+        self.ready.push_back(work);
+    }
+
+    /// A fetch, or `None` if too many are under way; then the work is tried again.
+    fn fetch(&mut self, purpose: Purpose, work: Work) -> Option<Ticket> {
+        if FETCHES_MAX <= self.purposes.len() {
+            self.starving.push_back(work);
+            return None;
+        }
+        let ticket = self.new_ticket();
+        self.purposes.insert(ticket, purpose);
+        Some(ticket)
+    }
+
+    /// A fetch for a redelivery pass; see [`Reads::fetch`].
+    pub(super) fn fetch_for_pass(&mut self, key: SubscriptionKey) -> Option<Ticket> {
+        self.fetch(Purpose::Pass(key), Work::Pass(key))
+    }
+}
+
+/// The parts of an engine that sending one message touches.
+pub(super) struct Outgoing<'a> {
+    pub(super) effects: &'a mut VecDeque<Effect>,
+    pub(super) commits: &'a mut Commits,
+    pub(super) timers: &'a mut Deadlines<Timer>,
+    pub(super) traffic: &'a mut Traffic,
+    pub(super) reads: &'a mut Reads,
+    pub(super) trace: bool,
+    pub(super) now: Now,
+}
+
+/// The next message of a reader.
+enum Next {
+    Message(MessageRecord),
+    Nothing,
+    Fetch,
+}
+
+impl Outgoing<'_> {
+    /// Sends one message to one subscription (spec protocol, 10.3). `redelivery` is its count
+    /// where it was sent before.
+    pub(super) fn send(
+        &mut self,
+        key: SubscriptionKey,
+        subscription: &mut Subscription,
+        channel: &mut Channel,
+        record: &MessageRecord,
+        redelivery: Option<u32>,
+    ) {
+        let tail = redelivery.map(redelivery_tail).unwrap_or_default();
+        let payload = Payload { head: record.encoded.clone(), tail };
+        if self.trace {
+            self.trace(subscription, channel, record.sequence, redelivery.is_some());
+        }
+        self.traffic.out_messages += 1;
+        self.traffic.out_bytes += payload.len() as u64;
+        self.reads.turn_messages += 1;
+        self.reads.turn_bytes += payload.len();
+        let subject = subscription.inbox.clone();
+        self.effects.push_back(Effect::Send { subject, reply: None, payload });
+        let ack_wait = subscription.ack_wait();
+        if self.timers.deadline(&Timer::Redelivery(key)).is_none() {
+            self.timers.arm(Timer::Redelivery(key), self.now.at + ack_wait);
+        }
+        if let Some(due) = subscription.pending.get_mut(&record.sequence) {
+            // From the old deadline, so an overdue message stays overdue (spec protocol, 11.2).
+            *due = Some(due.unwrap_or(self.now.at) + ack_wait);
+            return;
+        }
+        subscription.pending.insert(record.sequence, Some(self.now.at + ack_wait));
+        let position = &mut subscription.cursor.last_sent;
+        *position = (*position).max(record.sequence);
+        let write = SubscriptionWrite::Sent(subscription.id, record.sequence);
+        self.commits.subscription(subscription.channel, channel, write);
+        if redelivery.is_none() && subscription.is_full() {
+            subscription.is_stalled = true;
+        }
+    }
+
+    fn trace(
+        &mut self,
+        subscription: &Subscription,
+        channel: &Channel,
+        sequence: Sequence,
+        is_again: bool,
+    ) {
+        let verb = if is_again { "Redelivering" } else { "Delivering" };
+        let text = trace_text(subscription, &channel.name, sequence, verb);
+        self.effects.push_back(Effect::Log { level: Level::Trace, text });
+    }
+}
+
+fn trace_text(
+    subscription: &Subscription,
+    channel: &crate::base::id::ChannelName,
+    sequence: Sequence,
+    verb: &str,
+) -> String {
+    let (client, id): (_, SubscriptionId) = (&subscription.client, subscription.id);
+    format!("[Client:{client}] {verb} msg to subid={id}, subject={channel}, seq={sequence}")
+}
+
+/// The message after a cursor's position, passing over what is gone (spec protocol, 10.5).
+fn next_of(cursor: &mut Cursor, channel: &Channel, ahead_bytes: &mut usize) -> Next {
+    let state = &channel.state;
+    if cursor.last_sent.next() < state.first {
+        cursor.last_sent = state.first.prev();
+    }
+    let wanted = cursor.last_sent.next();
+    if state.last < wanted {
+        return Next::Nothing;
+    }
+    while let Some(record) = cursor.ahead.front() {
+        if wanted <= record.sequence {
+            break;
+        }
+        *ahead_bytes = ahead_bytes.saturating_sub(record.encoded.len());
+        cursor.ahead.pop_front();
+    }
+    if let Some(record) = cursor.ahead.pop_front() {
+        *ahead_bytes = ahead_bytes.saturating_sub(record.encoded.len());
+        return Next::Message(record);
+    }
+    match channel.recent_at(wanted) {
+        Some(record) => Next::Message(record.clone()),
+        None => Next::Fetch,
+    }
+}
+
+impl Engine {
+    /// Delivers what is new in a channel: plain subscriptions in their order, then groups.
+    pub(super) fn deliver_channel(&mut self, index: usize, now: Now) {
+        let channel = &self.channels.slab[index];
+        if !channel.has_readers() {
+            return;
+        }
+        let plain: Vec<SubscriptionKey> = channel.plain.clone();
+        let groups: Vec<GroupKey> = channel.groups.values().copied().collect();
+        for key in plain {
+            self.deliver(Reader::Plain(key), now);
+        }
+        for key in groups {
+            self.deliver(Reader::Group(key), now);
+        }
+    }
+
+    /// Delivers to one reader as far as it has room and the turn has budget.
+    pub(super) fn deliver(&mut self, reader: Reader, now: Now) {
+        if self.is_draining {
+            return;
+        }
+        match reader {
+            Reader::Plain(key) => self.deliver_plain(key, now),
+            Reader::Group(key) => self.deliver_group(key, now),
+        }
+    }
+
+    fn deliver_plain(&mut self, key: SubscriptionKey, now: Now) {
+        let mut out = Outgoing {
+            effects: &mut self.effects,
+            commits: &mut self.commits,
+            timers: &mut self.timers,
+            traffic: &mut self.traffic,
+            reads: &mut self.reads,
+            trace: self.settings.trace,
+            now,
+        };
+        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+            return;
+        };
+        let channel = &mut self.channels.slab[found.channel];
+        if channel.life == Life::Deleting || found.cursor.is_queued {
+            return;
+        }
+        let mut sent_count = 0;
+        while found.is_online() && !found.is_stalled && !found.is_on_hold {
+            if found.is_full() {
+                found.is_stalled = true;
+                return;
+            }
+            if FETCH_MESSAGES_MAX <= sent_count || !out.reads.has_budget() {
+                found.cursor.is_queued = true;
+                out.reads.go_on_later(Work::Deliver(Reader::Plain(key)));
+                return;
+            }
+            match next_of(&mut found.cursor, channel, &mut out.reads.ahead_bytes) {
+                Next::Nothing => return,
+                Next::Message(record) => {
+                    out.send(key, found, channel, &record, None);
+                    sent_count += 1;
+                }
+                Next::Fetch => {
+                    let room = usize::try_from(found.in_flight_max).unwrap_or(usize::MAX);
+                    let room = room.saturating_sub(found.pending.len());
+                    fetch_next(&mut out, &mut found.cursor, channel, Reader::Plain(key), room);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn deliver_group(&mut self, key: GroupKey, now: Now) {
+        let mut out = Outgoing {
+            effects: &mut self.effects,
+            commits: &mut self.commits,
+            timers: &mut self.timers,
+            traffic: &mut self.traffic,
+            reads: &mut self.reads,
+            trace: self.settings.trace,
+            now,
+        };
+        let Some(group) = self.subscriptions.groups.get_mut(&key) else {
+            return;
+        };
+        let by_key = &mut self.subscriptions.by_key;
+        let channel = &mut self.channels.slab[group.channel];
+        if channel.life == Life::Deleting || group.cursor.is_queued || group.hold_count > 0 {
+            return;
+        }
+        let mut sent_count = 0;
+        loop {
+            let has_room = group
+                .members
+                .iter()
+                .filter_map(|member| by_key.get(member))
+                .any(|member| member.is_online() && !member.is_on_hold && !member.is_stalled);
+            if !has_room {
+                return;
+            }
+            if FETCH_MESSAGES_MAX <= sent_count || !out.reads.has_budget() {
+                group.cursor.is_queued = true;
+                out.reads.go_on_later(Work::Deliver(Reader::Group(key)));
+                return;
+            }
+            let record = match next_of(&mut group.cursor, channel, &mut out.reads.ahead_bytes) {
+                Next::Nothing => return,
+                Next::Message(record) => record,
+                Next::Fetch => {
+                    let room = group.members.len().saturating_mul(FETCH_MESSAGES_MIN);
+                    fetch_next(&mut out, &mut group.cursor, channel, Reader::Group(key), room);
+                    return;
+                }
+            };
+            let picked = pick(group, by_key);
+            let member = picked.and_then(|picked| Some((picked, by_key.get_mut(&picked)?)));
+            let Some((picked, member)) = member else {
+                return;
+            };
+            if member.is_full() {
+                out.reads.ahead_bytes += record.encoded.len();
+                group.cursor.ahead.push_front(record);
+                // Compat: a stalled fallback stops the group (spec protocol, 14.2).
+                if member.is_stalled {
+                    return;
+                }
+                member.is_stalled = true;
+                continue;
+            }
+            out.send(picked, member, channel, &record, None);
+            group.cursor.last_sent = group.cursor.last_sent.max(record.sequence);
+            sent_count += 1;
+        }
+    }
+
+    /// A fetch came back.
+    pub(super) fn on_fetched(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Vec<MessageRecord>, String>,
+        now: Now,
+    ) {
+        let Some(purpose) = self.reads.purposes.remove(&ticket) else {
+            return;
+        };
+        match purpose {
+            Purpose::Pass(key) => self.on_pass_fetched(key, ticket, result, now),
+            Purpose::Next { reader, until } => {
+                self.on_next_fetched(reader, ticket, until, result, now);
+            }
+        }
+        if let Some(work) = self.reads.starving.pop_front() {
+            self.reads.ready.push_back(work);
+        }
+    }
+
+    fn on_next_fetched(
+        &mut self,
+        reader: Reader,
+        ticket: Ticket,
+        until: Sequence,
+        result: Result<Vec<MessageRecord>, String>,
+        now: Now,
+    ) {
+        let (cursor, index) = match reader {
+            Reader::Plain(key) => match self.subscriptions.by_key.get_mut(&key) {
+                Some(found) => (&mut found.cursor, found.channel),
+                None => return,
+            },
+            Reader::Group(key) => match self.subscriptions.groups.get_mut(&key) {
+                Some(found) => (&mut found.cursor, found.channel),
+                None => return,
+            },
+        };
+        if cursor.fetching != Some(ticket) {
+            return;
+        }
+        cursor.fetching = None;
+        let channel = &self.channels.slab[index];
+        match result {
+            Err(text) => {
+                let (name, wanted) = (channel.name.clone(), cursor.last_sent.next());
+                self.log(Level::Error, || {
+                    format!("Error looking up message {name}:{wanted} ({text})")
+                });
+                return;
+            }
+            Ok(records) => {
+                let mut is_empty = true;
+                // What the store has written and not reported yet is not ours to tell.
+                for record in records.into_iter().filter(|r| r.sequence <= channel.state.last) {
+                    is_empty = false;
+                    self.reads.ahead_bytes += record.encoded.len();
+                    cursor.ahead.push_back(record);
+                }
+                if is_empty {
+                    cursor.last_sent = cursor.last_sent.max(until);
+                }
+            }
+        }
+        self.deliver(reader, now);
+        self.trim_ahead(reader);
+    }
+
+    /// Gives up what a reader has no room for, if all of them hold too much.
+    fn trim_ahead(&mut self, reader: Reader) {
+        if self.reads.ahead_bytes <= AHEAD_BYTES_MAX {
+            return;
+        }
+        let cursor = match reader {
+            Reader::Plain(key) => {
+                self.subscriptions.by_key.get_mut(&key).map(|found| &mut found.cursor)
+            }
+            Reader::Group(key) => {
+                self.subscriptions.groups.get_mut(&key).map(|found| &mut found.cursor)
+            }
+        };
+        if let Some(cursor) = cursor {
+            self.reads.forget(cursor);
+            cursor.ahead = VecDeque::new();
+        }
+    }
+
+    /// Goes on with what did not fit in the last turn.
+    pub(super) fn go_on(&mut self, now: Now) {
+        self.reads.begin_turn();
+        for _ in 0..self.reads.ready.len() {
+            let Some(work) = self.reads.ready.pop_front() else {
+                return;
+            };
+            match work {
+                Work::Pass(key) => self.run_pass(key, now),
+                Work::Deliver(reader) => {
+                    let cursor = match reader {
+                        Reader::Plain(key) => {
+                            self.subscriptions.by_key.get_mut(&key).map(|found| &mut found.cursor)
+                        }
+                        Reader::Group(key) => {
+                            self.subscriptions.groups.get_mut(&key).map(|found| &mut found.cursor)
+                        }
+                    };
+                    if let Some(cursor) = cursor {
+                        cursor.is_queued = false;
+                        self.deliver(reader, now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Keeps committed messages of a channel in memory for its readers.
+    pub(super) fn keep_recent(&mut self, index: usize, messages: Vec<MessageRecord>) {
+        let channel = &mut self.channels.slab[index];
+        // Dense or nothing: a gap would make positions wrong.
+        let is_dense = match (channel.recent.back(), messages.first()) {
+            (Some(old), Some(new)) => old.sequence.next() == new.sequence,
+            (Some(_), None) => {
+                channel.recent.back().map(|r| r.sequence) == Some(channel.state.last)
+            }
+            (None, _) => true,
+        };
+        if !is_dense {
+            channel.recent = VecDeque::new();
+        }
+        for record in messages {
+            let bytes = record.encoded.len() + RECORD_OVERHEAD;
+            self.reads.recent.push_back((index, channel.incarnation, record.sequence, bytes));
+            self.reads.recent_bytes += bytes;
+            channel.recent.push_back(record);
+        }
+        self.trim_recent(index);
+        while RECENT_BYTES_MAX < self.reads.recent_bytes {
+            let Some((index, incarnation, sequence, bytes)) = self.reads.recent.pop_front() else {
+                break;
+            };
+            self.reads.recent_bytes -= bytes;
+            if let Some(channel) = self.channels.slab.get_mut(index)
+                && channel.incarnation == incarnation
+                && channel.recent.front().is_some_and(|front| front.sequence <= sequence)
+            {
+                channel.recent.pop_front();
+                if channel.recent.is_empty() {
+                    channel.recent = VecDeque::new();
+                }
+            }
+        }
+    }
+
+    /// Drops from memory what the store no longer holds.
+    pub(super) fn trim_recent(&mut self, index: usize) {
+        let channel = &mut self.channels.slab[index];
+        while channel.recent.front().is_some_and(|front| front.sequence < channel.state.first) {
+            channel.recent.pop_front();
+        }
+    }
+}
+
+fn fetch_next(
+    out: &mut Outgoing<'_>,
+    cursor: &mut Cursor,
+    channel: &Channel,
+    reader: Reader,
+    room: usize,
+) {
+    if cursor.fetching.is_some() {
+        return;
+    }
+    let until = channel.state.last;
+    let purpose = Purpose::Next { reader, until };
+    let Some(ticket) = out.reads.fetch(purpose, Work::Deliver(reader)) else {
+        cursor.is_queued = true;
+        return;
+    };
+    cursor.fetching = Some(ticket);
+    let least = if out.reads.ahead_bytes < AHEAD_BYTES_MAX { FETCH_MESSAGES_MIN } else { 1 };
+    out.effects.push_back(Effect::Fetch(FetchRequest {
+        ticket,
+        channel: channel.name.clone(),
+        from: cursor.last_sent.next(),
+        count_max: room.clamp(least, FETCH_MESSAGES_MAX),
+        bytes_max: FETCH_BYTES_MAX,
+    }));
+}

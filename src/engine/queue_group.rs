@@ -1,0 +1,153 @@
+//! members that share one position; whose turn it is
+
+use std::collections::BTreeMap;
+
+use crate::base::id::{QueueGroupName, Sequence};
+use crate::base::record::SubscriptionWrite;
+use crate::base::time::Now;
+use crate::base::{id::SubscriptionId, limits::TRANSFER_REDELIVERY_DELAY};
+use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey};
+use crate::engine::{Engine, Timer};
+
+/// Names a queue group within its engine; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct GroupKey(pub(super) u64);
+
+/// One queue group of one channel.
+#[derive(Debug)]
+pub(super) struct QueueGroup {
+    pub(super) name: QueueGroupName,
+    pub(super) channel: usize,
+    /// In the order in which they are picked.
+    pub(super) members: Vec<SubscriptionKey>,
+    /// What is left of a durable group without members.
+    pub(super) shadow: Option<SubscriptionKey>,
+    pub(super) cursor: Cursor,
+    pub(super) redeliveries: BTreeMap<Sequence, u32>,
+    /// Members whose recovered messages have not been tried yet: nothing new goes out before.
+    pub(super) hold_count: usize,
+}
+
+/// The member that gets the next message (spec protocol, 14.2); `None` if nobody can.
+pub(super) fn pick(
+    group: &mut QueueGroup,
+    by_key: &std::collections::HashMap<SubscriptionKey, Subscription>,
+) -> Option<SubscriptionKey> {
+    let is_ready = |key: &&SubscriptionKey| {
+        by_key.get(*key).is_some_and(|member| member.is_online() && !member.is_on_hold)
+    };
+    let best = group
+        .members
+        .iter()
+        .filter(is_ready)
+        .filter(|key| !by_key[*key].is_stalled && !by_key[*key].is_failing)
+        // The first of equals: `min_by_key` gives it.
+        .min_by_key(|key| by_key[*key].pending.len())
+        .or_else(|| group.members.iter().find(is_ready))
+        .copied()?;
+    if group.members.first() == Some(&best) && group.members.len() > 1 {
+        group.members.rotate_left(1);
+    }
+    Some(best)
+}
+
+impl Engine {
+    /// Adds a member; the first one makes the group, and gives it its position.
+    pub(super) fn join_group(
+        &mut self,
+        channel: usize,
+        name: &QueueGroupName,
+        key: SubscriptionKey,
+        position: Sequence,
+    ) -> GroupKey {
+        let existing = self.channels.slab[channel].groups.get(name).copied();
+        let group = existing.unwrap_or_else(|| {
+            let group = GroupKey(self.subscriptions.new_key());
+            self.channels.slab[channel].groups.insert(name.clone(), group);
+            let fresh = QueueGroup {
+                name: name.clone(),
+                channel,
+                members: Vec::new(),
+                shadow: None,
+                cursor: Cursor { last_sent: position, ..Cursor::default() },
+                redeliveries: BTreeMap::new(),
+                hold_count: 0,
+            };
+            self.subscriptions.groups.insert(group, fresh);
+            group
+        });
+        if let Some(found) = self.subscriptions.groups.get_mut(&group) {
+            found.members.push(key);
+        }
+        if let Some(found) = self.subscriptions.by_key.get_mut(&key) {
+            found.group = Some(group);
+        }
+        group
+    }
+
+    /// Takes a group out of its tables.
+    pub(super) fn forget_group(&mut self, key: GroupKey) {
+        if let Some(group) = self.subscriptions.groups.remove(&key) {
+            self.reads.forget(&group.cursor);
+            let members = group.members.iter().chain(&group.shadow);
+            for member in members.copied().collect::<Vec<_>>() {
+                self.forget_subscription(member);
+            }
+            if let Some(channel) = self.channels.slab.get_mut(group.channel)
+                && channel.groups.get(&group.name) == Some(&key)
+            {
+                channel.groups.remove(&group.name);
+            }
+        }
+    }
+
+    /// Deals the pending messages of a member that left among the others (spec protocol, 13.4).
+    pub(super) fn transfer(&mut self, group: GroupKey, leaver: &Subscription, now: Now) {
+        let Some(found) = self.subscriptions.groups.get_mut(&group) else {
+            return;
+        };
+        let index = found.channel;
+        let members = found.members.clone();
+        let mut pending: Vec<_> = leaver.pending.iter().map(|(seq, due)| (*due, *seq)).collect();
+        pending.sort_unstable();
+        let overdue = now.at - std::time::Duration::from_secs(1);
+        let was_highest = leaver.cursor.last_sent == found.cursor.last_sent;
+        let is_moved = leaver.pending.contains_key(&found.cursor.last_sent);
+        let position = found.cursor.last_sent;
+        for ((_, sequence), key) in pending.iter().zip(members.iter().cycle()) {
+            let Some(receiver) = self.subscriptions.by_key.get_mut(key) else {
+                continue;
+            };
+            receiver.pending.insert(*sequence, Some(overdue));
+            receiver.cursor.last_sent = receiver.cursor.last_sent.max(*sequence);
+            let write = SubscriptionWrite::Sent(receiver.id, *sequence);
+            self.commits.subscription(index, &mut self.channels.slab[index], write);
+        }
+        if was_highest && !is_moved {
+            self.keep_position(&members, index, position);
+        }
+        for key in members.iter().take(pending.len()) {
+            self.timers.arm(Timer::Redelivery(*key), now.at + TRANSFER_REDELIVERY_DELAY);
+        }
+    }
+
+    /// Writes the group's position to one member, so that a restart does not rewind the group.
+    fn keep_position(&mut self, members: &[SubscriptionKey], index: usize, position: Sequence) {
+        let Some(keeper) = members.first().and_then(|key| self.subscriptions.by_key.get_mut(key))
+        else {
+            return;
+        };
+        if keeper.cursor.last_sent < position {
+            keeper.cursor.last_sent = position;
+            let write = SubscriptionWrite::Update(keeper.record());
+            self.commits.subscription(index, &mut self.channels.slab[index], write);
+        }
+    }
+
+    /// Stages the end of a record.
+    pub(super) fn delete_record(&mut self, index: usize, id: SubscriptionId) {
+        let channel = &mut self.channels.slab[index];
+        channel.record_count = channel.record_count.saturating_sub(1);
+        self.commits.subscription(index, channel, SubscriptionWrite::Delete(id));
+    }
+}

@@ -1,0 +1,487 @@
+//! ack-wait deadlines; what goes out again and in what order
+//!
+//! A pass goes through the pending messages of one subscription. It reads those that are no
+//! longer in memory from the store, so it may take several turns (spec protocol, section 11).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::base::id::{Sequence, SubscriptionId, Ticket};
+use crate::base::limits::{FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, REDELIVERY_SLACK};
+use crate::base::record::{FetchRequest, MessageRecord, SubscriptionWrite};
+use crate::base::time::{Instant, Now};
+use crate::engine::delivery::{Outgoing, Reader, Work};
+use crate::engine::effect::{Effect, Level};
+use crate::engine::queue_group::pick;
+use crate::engine::subscription::{Subscription, SubscriptionKey};
+use crate::engine::{Engine, Timer};
+use crate::proto::{pb, spb};
+
+/// Why a pass is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PassKind {
+    /// The timer fired: what is due, to any member of the group.
+    Timer,
+    /// After recovery: what is due, only to the subscription that had it.
+    Startup,
+    /// A durable came back: everything, in sequence order.
+    Resume,
+}
+
+/// A pass that is under way.
+#[derive(Debug)]
+pub(super) struct Pass {
+    kind: PassKind,
+    todo: VecDeque<Sequence>,
+    /// Deadlines are being made from timestamps; nothing is sent yet.
+    is_resolving: bool,
+    fetching: Option<Ticket>,
+    /// Messages that were read, and the range in which no others exist.
+    read: BTreeMap<Sequence, MessageRecord>,
+    read_range: Option<(Sequence, Sequence)>,
+    is_queued: bool,
+}
+
+/// What a look-up during a pass gave.
+enum LookUp {
+    Found(MessageRecord),
+    Gone,
+    Later,
+}
+
+/// The next count of a message; on overflow it skips 0.
+fn count_up(counts: &mut BTreeMap<Sequence, u32>, sequence: Sequence) -> u32 {
+    let count = counts.entry(sequence).or_insert(0);
+    *count = count.wrapping_add(1).max(1);
+    *count
+}
+
+impl Pass {
+    fn new(kind: PassKind) -> Self {
+        Self {
+            kind,
+            todo: VecDeque::new(),
+            is_resolving: false,
+            fetching: None,
+            read: BTreeMap::new(),
+            read_range: None,
+            is_queued: false,
+        }
+    }
+
+    /// Lists what this pass has to look at.
+    fn plan(&mut self, subscription: &Subscription, now: Now) {
+        self.read.clear();
+        self.read_range = None;
+        if self.kind == PassKind::Resume {
+            self.todo = subscription.pending.keys().copied().collect();
+            return;
+        }
+        let unknown = subscription.pending.iter().filter(|(_, due)| due.is_none());
+        self.todo = unknown.map(|(sequence, _)| *sequence).collect();
+        self.is_resolving = !self.todo.is_empty();
+        if self.is_resolving {
+            return;
+        }
+        let limit = now.at + REDELIVERY_SLACK;
+        let mut due: Vec<(Instant, Sequence)> = subscription
+            .pending
+            .iter()
+            .filter_map(|(sequence, due)| due.map(|due| (due, *sequence)))
+            .filter(|(due, _)| *due <= limit)
+            .collect();
+        due.sort_unstable();
+        self.todo = due.into_iter().map(|(_, sequence)| sequence).collect();
+    }
+
+    /// How many messages from the front of the list lie side by side.
+    fn run_len(&self) -> usize {
+        let mut expected = self.todo.front().copied().unwrap_or_default();
+        let run = self.todo.iter().take_while(|sequence| {
+            let is_next = **sequence == expected;
+            expected = expected.next();
+            is_next
+        });
+        run.take(FETCH_MESSAGES_MAX).count().max(1)
+    }
+}
+
+impl Engine {
+    /// Starts the timer of a subscription with pending messages, if it has none.
+    pub(super) fn arm_redelivery(&mut self, key: SubscriptionKey, now: Now) {
+        if let Some(found) = self.subscriptions.by_key.get(&key)
+            && self.timers.deadline(&Timer::Redelivery(key)).is_none()
+        {
+            self.timers.arm(Timer::Redelivery(key), now.at + found.ack_wait());
+        }
+    }
+
+    /// The redelivery timer fired (spec protocol, 11.2).
+    pub(super) fn on_redelivery_due(&mut self, key: SubscriptionKey, now: Now) {
+        let Some(found) = self.subscriptions.by_key.get(&key) else {
+            return;
+        };
+        if !found.is_online() || found.pending.is_empty() {
+            return;
+        }
+        if (found.is_failing && found.group.is_none()) || found.pass.is_some() {
+            let (client, id) = (found.client.clone(), found.id);
+            let is_failing = found.is_failing;
+            self.timers.arm(Timer::Redelivery(key), now.at + found.ack_wait());
+            if is_failing {
+                self.log(Level::Debug, || {
+                    format!(
+                        "[Client:{client}] Skipping redelivery to subid={id} due to missed \
+                         client heartbeat"
+                    )
+                });
+            }
+            return;
+        }
+        self.begin_pass(key, PassKind::Timer, now);
+    }
+
+    /// Begins a pass.
+    pub(super) fn begin_pass(&mut self, key: SubscriptionKey, kind: PassKind, now: Now) {
+        if let Some(found) = self.subscriptions.by_key.get_mut(&key) {
+            let mut pass = Box::new(Pass::new(kind));
+            pass.plan(found, now);
+            found.pass = Some(pass);
+            self.run_pass(key, now);
+        }
+    }
+
+    /// Goes on with a pass as far as messages are at hand and the turn has budget.
+    pub(super) fn run_pass(&mut self, key: SubscriptionKey, now: Now) {
+        // A pass that is taken out of its subscription and not put back is over.
+        let Some(mut pass) = self.take_pass(key) else {
+            return;
+        };
+        pass.is_queued = false;
+        if self.is_draining {
+            return;
+        }
+        loop {
+            let Some(&sequence) = pass.todo.front() else {
+                if pass.is_resolving {
+                    pass.is_resolving = false;
+                    if let Some(found) = self.subscriptions.by_key.get(&key) {
+                        pass.plan(found, now);
+                        continue;
+                    }
+                }
+                return self.end_pass(key, pass.kind, now);
+            };
+            let is_pending = self
+                .subscriptions
+                .by_key
+                .get(&key)
+                .is_some_and(|found| found.pending.contains_key(&sequence));
+            if !is_pending {
+                pass.todo.pop_front();
+                continue;
+            }
+            if !self.reads.has_budget() {
+                pass.is_queued = true;
+                self.reads.go_on_later(Work::Pass(key));
+                break;
+            }
+            match self.look_up(key, &mut pass, sequence) {
+                LookUp::Later => break,
+                LookUp::Gone => {
+                    pass.todo.pop_front();
+                    self.settle(key, sequence, now);
+                }
+                LookUp::Found(record) => {
+                    pass.todo.pop_front();
+                    if pass.is_resolving {
+                        self.resolve(key, &record, now);
+                    } else if !self.redeliver(key, pass.kind, &record, now) {
+                        return self.end_pass(key, pass.kind, now);
+                    }
+                }
+            }
+        }
+        if let Some(found) = self.subscriptions.by_key.get_mut(&key) {
+            found.pass = Some(pass);
+        }
+    }
+
+    fn take_pass(&mut self, key: SubscriptionKey) -> Option<Box<Pass>> {
+        let found = self.subscriptions.by_key.get_mut(&key)?;
+        if found.pass.as_ref()?.fetching.is_some() {
+            return None;
+        }
+        found.pass.take()
+    }
+
+    fn look_up(&mut self, key: SubscriptionKey, pass: &mut Pass, sequence: Sequence) -> LookUp {
+        let Some(index) = self.channel_of(key) else {
+            return LookUp::Gone;
+        };
+        let channel = &self.channels.slab[index];
+        if sequence < channel.state.first || channel.state.last < sequence {
+            return LookUp::Gone;
+        }
+        if let Some(record) = channel.recent_at(sequence) {
+            return LookUp::Found(record.clone());
+        }
+        if let Some(record) = pass.read.remove(&sequence) {
+            return LookUp::Found(record);
+        }
+        if pass.read_range.is_some_and(|(from, to)| from <= sequence && sequence <= to) {
+            return LookUp::Gone;
+        }
+        if let Some(ticket) = self.reads.fetch_for_pass(key) {
+            pass.fetching = Some(ticket);
+            pass.read.clear();
+            pass.read_range = None;
+            self.effects.push_back(Effect::Fetch(FetchRequest {
+                ticket,
+                channel: channel.name.clone(),
+                from: sequence,
+                count_max: pass.run_len(),
+                bytes_max: FETCH_BYTES_MAX,
+            }));
+        }
+        LookUp::Later
+    }
+
+    /// A fetch of a pass came back.
+    pub(super) fn on_pass_fetched(
+        &mut self,
+        key: SubscriptionKey,
+        ticket: Ticket,
+        result: Result<Vec<MessageRecord>, String>,
+        now: Now,
+    ) {
+        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+            return;
+        };
+        let id = found.id;
+        let Some(pass) = found.pass.as_mut().filter(|pass| pass.fetching == Some(ticket)) else {
+            return;
+        };
+        pass.fetching = None;
+        let Some(&asked) = pass.todo.front() else {
+            return self.run_pass(key, now);
+        };
+        match result {
+            Err(text) => {
+                // It stays pending, and is tried again with the next timer.
+                pass.todo.pop_front();
+                self.log(Level::Error, || {
+                    format!(
+                        "Error getting message for redelivery subid={id}, seq={asked}, err={text}"
+                    )
+                });
+            }
+            Ok(records) => {
+                let to = match records.last() {
+                    Some(last) if asked < last.sequence => last.sequence,
+                    Some(_) | None => asked,
+                };
+                pass.read_range = Some((asked, to));
+                pass.read = records.into_iter().map(|found| (found.sequence, found)).collect();
+            }
+        }
+        self.run_pass(key, now);
+    }
+
+    /// Makes the deadline of a recovered message from its timestamp.
+    fn resolve(&mut self, key: SubscriptionKey, record: &MessageRecord, now: Now) {
+        if let Some(found) = self.subscriptions.by_key.get_mut(&key) {
+            let age = now.wall.0.saturating_sub(record.timestamp.0);
+            let sent_at = match u64::try_from(age) {
+                Ok(age) => now.at - std::time::Duration::from_nanos(age),
+                Err(_) => now.at + std::time::Duration::from_nanos(age.unsigned_abs()),
+            };
+            let due = sent_at + found.ack_wait();
+            found.pending.insert(record.sequence, Some(due));
+        }
+    }
+
+    /// Sends one message again; false ends the pass.
+    fn redeliver(
+        &mut self,
+        key: SubscriptionKey,
+        kind: PassKind,
+        record: &MessageRecord,
+        now: Now,
+    ) -> bool {
+        let sequence = record.sequence;
+        let mut target = key;
+        let mut count = None;
+        if let Some(group) = self.subscriptions.by_key.get(&key).and_then(|found| found.group)
+            && let Some(group) = self.subscriptions.groups.get_mut(&group)
+        {
+            if kind == PassKind::Timer {
+                match pick(group, &self.subscriptions.by_key) {
+                    Some(picked) => target = picked,
+                    None => return false,
+                }
+            }
+            count = Some(count_up(&mut group.redeliveries, sequence));
+        }
+        let Some(found) = self.subscriptions.by_key.get_mut(&target) else {
+            return false;
+        };
+        let count = count.unwrap_or_else(|| count_up(&mut found.redeliveries, sequence));
+        let channel = &mut self.channels.slab[found.channel];
+        let mut out = Outgoing {
+            effects: &mut self.effects,
+            commits: &mut self.commits,
+            timers: &mut self.timers,
+            traffic: &mut self.traffic,
+            reads: &mut self.reads,
+            trace: self.settings.trace,
+            now,
+        };
+        out.send(target, found, channel, record, Some(count));
+        if target != key {
+            // The other member has it now.
+            self.settle(key, sequence, now);
+        }
+        true
+    }
+
+    fn end_pass(&mut self, key: SubscriptionKey, kind: PassKind, now: Now) {
+        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+            return;
+        };
+        let group = found.group;
+        let next = found.pending.values().map(|due| due.unwrap_or(now.at)).min();
+        let at = match next {
+            None => None,
+            Some(due) if now.at < due => Some(due),
+            // Compat: an overdue message waits for a whole ack wait (spec protocol, 11.2).
+            Some(_) => Some(now.at + found.ack_wait()),
+        };
+        let was_on_hold = std::mem::take(&mut found.is_on_hold);
+        match at {
+            None => {
+                self.timers.cancel(&Timer::Redelivery(key));
+            }
+            Some(_) if kind == PassKind::Resume => self.arm_redelivery(key, now),
+            Some(at) => self.timers.arm(Timer::Redelivery(key), at),
+        }
+        if kind == PassKind::Startup
+            && let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key))
+        {
+            group.hold_count = group.hold_count.saturating_sub(1);
+            if group.hold_count == 0 {
+                // Counts begin again at 1 after a restart.
+                group.redeliveries.clear();
+            }
+        }
+        if kind != PassKind::Timer || was_on_hold {
+            match group {
+                Some(group) => self.deliver(Reader::Group(group), now),
+                None => self.deliver(Reader::Plain(key), now),
+            }
+        }
+    }
+
+    /// A member whose recovered messages were not tried yet has left its group.
+    pub(super) fn release_group_hold(&mut self, leaver: &Subscription, _now: Now) {
+        if leaver.is_on_hold
+            && let Some(group) =
+                leaver.group.and_then(|key| self.subscriptions.groups.get_mut(&key))
+        {
+            group.hold_count = group.hold_count.saturating_sub(1);
+        }
+    }
+
+    /// An ack came in on an ack inbox (spec protocol, section 12).
+    pub(super) fn on_ack(&mut self, key: SubscriptionKey, payload: Bytes, now: Now) {
+        let ack = match pb::Ack::decode(payload.clone()) {
+            Ok(ack) => ack,
+            Err(error) => {
+                if spb::CtrlMsg::decode(payload).is_err() {
+                    self.log(Level::Error, || format!("Unable to unmarshal Ack: {error}"));
+                }
+                return;
+            }
+        };
+        let sequence = Sequence(ack.sequence);
+        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+            return;
+        };
+        let index = found.channel;
+        if self.channels.slab[index].name.as_bytes() != &ack.subject[..] {
+            if self.channels.find(&ack.subject).is_none() {
+                let name = String::from_utf8_lossy(&ack.subject).into_owned();
+                self.log(Level::Error, || {
+                    format!("Unable to process ack seq={sequence}, channel {name} not found")
+                });
+            }
+            return;
+        }
+        if found.pending.remove(&sequence).is_some() {
+            found.redeliveries.remove(&sequence);
+            let (id, group) = (found.id, found.group);
+            if let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
+                group.redeliveries.remove(&sequence);
+            }
+            self.write_ack(index, id, sequence);
+        } else if found.group.is_some() {
+            self.ack_elsewhere(key, index, sequence);
+        }
+        self.unstall(key, now);
+    }
+
+    /// A late ack for a message that another member of the group holds now.
+    fn ack_elsewhere(&mut self, key: SubscriptionKey, index: usize, sequence: Sequence) {
+        let group = self.subscriptions.by_key.get(&key).and_then(|found| found.group);
+        let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key)) else {
+            return;
+        };
+        let by_key = &mut self.subscriptions.by_key;
+        let mut holder = None;
+        for member in &group.members {
+            if let Some(found) = by_key.get_mut(member)
+                && found.pending.remove(&sequence).is_some()
+            {
+                holder = Some(found.id);
+                break;
+            }
+        }
+        if let Some(id) = holder {
+            group.redeliveries.remove(&sequence);
+            self.write_ack(index, id, sequence);
+        }
+    }
+
+    /// An internal ack: the message is gone, or another member has it (spec protocol, 12.3).
+    fn settle(&mut self, key: SubscriptionKey, sequence: Sequence, now: Now) {
+        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+            return;
+        };
+        if found.pending.remove(&sequence).is_some() {
+            let (index, id) = (found.channel, found.id);
+            self.write_ack(index, id, sequence);
+        }
+        self.unstall(key, now);
+    }
+
+    fn write_ack(&mut self, index: usize, id: SubscriptionId, sequence: Sequence) {
+        let write = SubscriptionWrite::Acked(id, sequence);
+        self.commits.subscription(index, &mut self.channels.slab[index], write);
+    }
+
+    fn unstall(&mut self, key: SubscriptionKey, now: Now) {
+        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+            return;
+        };
+        if !found.is_stalled || found.is_full() {
+            return;
+        }
+        found.is_stalled = false;
+        match found.group {
+            Some(group) => self.deliver(Reader::Group(group), now),
+            None => self.deliver(Reader::Plain(key), now),
+        }
+    }
+}

@@ -1,0 +1,652 @@
+//! one subscription: position, in-flight set, life cycle
+//!
+//! ```text
+//!             record written             left, durable
+//!  Starting ────────────────► Online ────────────────► Offline
+//!     ▲                                                   │
+//!     └───────────────── subscribed again ────────────────┘
+//! ```
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::base::id::{ChannelName, ClientId, DurableName, QueueGroupName, Sequence, Subject};
+use crate::base::id::{SubscriptionId, Ticket};
+use crate::base::record::{MessageRecord, SubscriptionWrite};
+use crate::base::subject;
+use crate::base::time::{Instant, Now, WallTime};
+use crate::engine::Engine;
+use crate::engine::channel::{Channel, Found};
+use crate::engine::commit::After;
+use crate::engine::delivery::Reader;
+use crate::engine::effect::{Effect, Interest, Level};
+use crate::engine::queue_group::{GroupKey, QueueGroup};
+use crate::engine::redelivery::{Pass, PassKind};
+use crate::engine::refusal::{Refusal, quoted};
+use crate::engine::request::Request;
+use crate::proto::{pb, spb};
+
+/// Names a subscription within its engine; never used again. Also the token of its ack inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SubscriptionKey(pub(super) u64);
+
+/// Where a subscription stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SubscriptionLife {
+    /// Its record is being written; nothing is delivered to it.
+    Starting,
+    Online,
+    /// A suspended durable, or the shadow of a durable queue group.
+    Offline,
+}
+
+/// How to take a subscription back whose record was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Undo {
+    /// It is gone.
+    Remove,
+    /// It is offline again: a durable, or the shadow of its group.
+    Suspend,
+}
+
+/// A position in a channel, with what was read ahead of it.
+#[derive(Debug, Default)]
+pub(super) struct Cursor {
+    pub(super) last_sent: Sequence,
+    /// Fetched and not delivered yet, ascending.
+    pub(super) ahead: VecDeque<MessageRecord>,
+    /// The fetch that is under way.
+    pub(super) fetching: Option<Ticket>,
+    /// Whether it waits for its share of a coming turn.
+    pub(super) is_queued: bool,
+}
+
+/// One subscription, online or not.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) id: SubscriptionId,
+    pub(super) channel: usize,
+    pub(super) client: ClientId,
+    pub(super) inbox: Subject,
+    pub(super) ack_inbox: Subject,
+    /// Of a plain durable; empty otherwise.
+    pub(super) durable: DurableName,
+    /// Empty for plain subscriptions; `<durable>:<group>` for durable groups.
+    pub(super) queue: QueueGroupName,
+    pub(super) group: Option<GroupKey>,
+    pub(super) is_durable: bool,
+    pub(super) in_flight_max: i32,
+    pub(super) ack_wait_secs: i32,
+    pub(super) life: SubscriptionLife,
+    pub(super) cursor: Cursor,
+    /// Delivered and not acknowledged, with the time of the next redelivery; `None` = unknown
+    /// (recovered).
+    pub(super) pending: BTreeMap<Sequence, Option<Instant>>,
+    /// How often each message was redelivered; of a queue group it is the group that counts.
+    pub(super) redeliveries: BTreeMap<Sequence, u32>,
+    pub(super) is_stalled: bool,
+    /// Old pending messages go out before new ones.
+    pub(super) is_on_hold: bool,
+    /// Its client missed heartbeats.
+    pub(super) is_failing: bool,
+    pub(super) pass: Option<Box<Pass>>,
+    /// For the debug line of its start.
+    pub(super) start_text: String,
+}
+
+impl Subscription {
+    pub(super) fn ack_wait(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.ack_wait_secs).unwrap_or(0))
+    }
+
+    pub(super) fn is_online(&self) -> bool {
+        self.life == SubscriptionLife::Online
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        usize::try_from(self.in_flight_max).unwrap_or(0) <= self.pending.len()
+    }
+
+    /// Its record as stored (spec protocol, 5.4).
+    pub(super) fn record(&self) -> spb::SubState {
+        spb::SubState {
+            id: self.id.0,
+            client_id: self.client.to_bytes(),
+            q_group: self.queue.to_bytes(),
+            inbox: self.inbox.to_bytes(),
+            ack_inbox: self.ack_inbox.to_bytes(),
+            max_in_flight: self.in_flight_max,
+            ack_wait_in_secs: self.ack_wait_secs,
+            durable_name: self.durable.to_bytes(),
+            last_sent: self.cursor.last_sent.0,
+            is_durable: self.is_durable,
+            is_closed: self.life == SubscriptionLife::Offline && self.group.is_none(),
+        }
+    }
+}
+
+/// The subscriptions and groups of one engine.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    pub(super) by_key: HashMap<SubscriptionKey, Subscription>,
+    pub(super) groups: HashMap<GroupKey, QueueGroup>,
+    pub(super) by_ack_inbox: HashMap<Subject, SubscriptionKey>,
+    last_key: u64,
+    /// Store-wide ids: the next one of this engine.
+    pub(super) next_id: u64,
+    /// Subscribe requests that wait for a look-up by time.
+    pub(super) finding: HashMap<Ticket, (pb::SubscriptionRequest, Option<Subject>)>,
+}
+
+impl Subscriptions {
+    /// A key that was never used.
+    pub(super) fn new_key(&mut self) -> u64 {
+        self.last_key += 1;
+        self.last_key
+    }
+}
+
+/// What a start position means.
+enum Start {
+    /// Deliver what comes after this.
+    After(Sequence, String),
+    /// The store has to look it up.
+    Find(WallTime),
+}
+
+/// `<client>-<channel>-<durable>`.
+pub(super) fn durable_key(client: &[u8], channel: &[u8], durable: &[u8]) -> Bytes {
+    Bytes::from([client, b"-", channel, b"-", durable].concat())
+}
+
+/// The name of a request's queue group; empty for a plain subscription.
+fn group_name(request: &pb::SubscriptionRequest) -> QueueGroupName {
+    if request.q_group.is_empty() || request.durable_name.is_empty() {
+        return QueueGroupName::from(&request.q_group[..]);
+    }
+    QueueGroupName::from(&[&request.durable_name[..], b":", &request.q_group[..]].concat()[..])
+}
+
+impl Engine {
+    /// A subscribe request (spec protocol, 9.1).
+    pub(super) fn on_subscribe(
+        &mut self,
+        request: pb::SubscriptionRequest,
+        reply: Option<Subject>,
+        now: Now,
+    ) {
+        if let Err(refusal) = self.check_subscribe(&request) {
+            return self.refuse_subscribe(&request, reply.as_ref(), &refusal);
+        }
+        let name = ChannelName::from(request.subject.clone());
+        match self.find_or_create(&name, now) {
+            Ok(Found::Channel(index)) => self.subscribe_to(index, request, reply, None, now),
+            Ok(Found::Wait) => self.wait_for_channel(&name, Request::Subscribe(request), reply),
+            Err(refusal) => self.refuse_subscribe(&request, reply.as_ref(), &refusal),
+        }
+    }
+
+    fn check_subscribe(&self, request: &pb::SubscriptionRequest) -> Result<(), Refusal> {
+        if request.client_id.is_empty() {
+            return Err(Refusal::ClientIdMissing);
+        }
+        if request.ack_wait_in_secs <= 0 {
+            return Err(Refusal::InvalidAckWait);
+        }
+        if request.max_in_flight <= 0 {
+            return Err(Refusal::InvalidInFlightMax);
+        }
+        if pb::StartPosition::try_from(request.start_position).is_err() {
+            return Err(Refusal::InvalidStart);
+        }
+        if !subject::is_channel_name(&request.subject) {
+            return Err(Refusal::InvalidSubject);
+        }
+        if !self.clients.known.contains_key(&request.client_id[..]) {
+            return Err(Refusal::UnknownClient);
+        }
+        Ok(())
+    }
+
+    /// The channel exists. `found` is what a look-up by time gave.
+    fn subscribe_to(
+        &mut self,
+        index: usize,
+        request: pb::SubscriptionRequest,
+        reply: Option<Subject>,
+        found: Option<Sequence>,
+        now: Now,
+    ) {
+        self.stop_inactivity(index);
+        if let Err(refusal) = self.try_subscribe(index, &request, &reply, found, now) {
+            self.refuse_subscribe(&request, reply.as_ref(), &refusal);
+            if self.channels.slab[index].request_count == 0 {
+                self.start_inactivity(index, now);
+            }
+        }
+    }
+
+    fn try_subscribe(
+        &mut self,
+        index: usize,
+        request: &pb::SubscriptionRequest,
+        reply: &Option<Subject>,
+        found: Option<Sequence>,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let group_name = group_name(request);
+        let channel = &self.channels.slab[index];
+        let mut durable = None;
+        if !group_name.is_empty() {
+            if request.durable_name.contains(&b':') {
+                return Err(Refusal::ColonInDurable);
+            }
+        } else if !request.durable_name.is_empty() {
+            let name = channel.name.as_bytes();
+            let key = durable_key(&request.client_id, name, &request.durable_name);
+            durable = channel.durables.get(&key).copied();
+        }
+        if !subject::is_literal(&request.inbox) || self.settings.inbox_len_max < request.inbox.len()
+        {
+            return Err(Refusal::InvalidSubscribe);
+        }
+        let group = channel.groups.get(&group_name).copied();
+        if let Some(key) = durable {
+            let is_online = self.subscriptions.by_key[&key].life != SubscriptionLife::Offline;
+            if is_online && !self.settings.replace_durable {
+                return Err(Refusal::DuplicateDurable);
+            }
+            if is_online {
+                self.remove_subscription(key, false, now);
+                self.stop_inactivity(index);
+            }
+            self.resume(key, request, reply.clone(), now);
+            return Ok(());
+        }
+        if let Some(key) = group.and_then(|group| self.subscriptions.groups[&group].shadow) {
+            self.resume(key, request, reply.clone(), now);
+            return Ok(());
+        }
+        let start = if group.is_some() {
+            Start::After(Sequence::ZERO, String::new())
+        } else if let Some(sequence) = found {
+            let last = sequence.prev();
+            Start::After(last, format!("from time time='<looked up>' seq={}", sequence.0))
+        } else {
+            start_of(request, channel, now)
+        };
+        match start {
+            Start::Find(at) => {
+                self.find_time(index, at, request, reply);
+                Ok(())
+            }
+            Start::After(last_sent, text) => {
+                self.create(index, request, reply.clone(), (last_sent, text), now)
+            }
+        }
+    }
+
+    fn find_time(
+        &mut self,
+        index: usize,
+        at: WallTime,
+        request: &pb::SubscriptionRequest,
+        reply: &Option<Subject>,
+    ) {
+        let channel = &mut self.channels.slab[index];
+        channel.request_count += 1;
+        let ticket = self.reads.new_ticket();
+        self.subscriptions.finding.insert(ticket, (request.clone(), reply.clone()));
+        let channel = channel.name.clone();
+        self.effects.push_back(Effect::FindTime { ticket, channel, at });
+    }
+
+    /// A look-up by time came back.
+    pub(super) fn on_found_time(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Sequence, String>,
+        now: Now,
+    ) {
+        let Some((request, reply)) = self.subscriptions.finding.remove(&ticket) else {
+            return;
+        };
+        let Some(index) = self.channels.find(&request.subject) else {
+            return self.refuse_subscribe(&request, reply.as_ref(), &Refusal::ChannelDeleting);
+        };
+        let channel = &mut self.channels.slab[index];
+        channel.request_count = channel.request_count.saturating_sub(1);
+        // Compat: the client may have gone while the store looked; spec protocol 9.1, step 15.
+        let refusal = match &result {
+            Err(text) => Some(Refusal::Store(text.clone())),
+            Ok(_) => self.check_subscribe(&request).err(),
+        };
+        match (refusal, result) {
+            (None, Ok(sequence)) => {
+                self.subscribe_to(index, request, reply, Some(sequence), now);
+            }
+            (refusal, _) => {
+                let refusal = refusal.unwrap_or(Refusal::UnknownClient);
+                self.refuse_subscribe(&request, reply.as_ref(), &refusal);
+                self.start_inactivity(index, now);
+            }
+        }
+    }
+
+    fn new_ack_inbox(&mut self) -> Subject {
+        Subject::from(format!("_INBOX.{}", self.random.unique_id()))
+    }
+
+    fn create(
+        &mut self,
+        index: usize,
+        request: &pb::SubscriptionRequest,
+        reply: Option<Subject>,
+        (last_sent, start_text): (Sequence, String),
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let channel = &self.channels.slab[index];
+        if channel.subscriptions_max != 0 && channel.subscriptions_max <= channel.record_count {
+            return Err(Refusal::TooManySubscriptions);
+        }
+        let queue = group_name(request);
+        let is_plain = queue.is_empty();
+        let durable = if is_plain { &request.durable_name[..] } else { b"" };
+        let subscription = Subscription {
+            id: self.new_subscription_id(index),
+            channel: index,
+            client: ClientId::from(&request.client_id[..]),
+            inbox: Subject::from(&request.inbox[..]),
+            ack_inbox: self.new_ack_inbox(),
+            durable: DurableName::from(durable),
+            queue,
+            group: None,
+            is_durable: !request.durable_name.is_empty(),
+            in_flight_max: request.max_in_flight,
+            ack_wait_secs: request.ack_wait_in_secs,
+            life: SubscriptionLife::Starting,
+            cursor: Cursor { last_sent, ..Cursor::default() },
+            pending: BTreeMap::new(),
+            redeliveries: BTreeMap::new(),
+            is_stalled: false,
+            is_on_hold: false,
+            is_failing: false,
+            pass: None,
+            start_text,
+        };
+        let record = subscription.record();
+        let key = self.adopt(subscription);
+        let channel = &mut self.channels.slab[index];
+        channel.record_count += 1;
+        self.commits.subscription(index, channel, SubscriptionWrite::Create(record));
+        self.do_after(After::Start { key, reply, undo: Undo::Remove }, now);
+        Ok(())
+    }
+
+    fn new_subscription_id(&mut self, index: usize) -> SubscriptionId {
+        let channel = &mut self.channels.slab[index];
+        let id = if self.settings.subscription_ids_store_wide {
+            let id = self.subscriptions.next_id;
+            self.subscriptions.next_id += u64::from(self.settings.loops.max(1));
+            id
+        } else {
+            channel.subscription_id_max + 1
+        };
+        channel.subscription_id_max = channel.subscription_id_max.max(id);
+        SubscriptionId(id)
+    }
+
+    /// Puts a subscription that is not offline where it belongs.
+    pub(super) fn adopt(&mut self, subscription: Subscription) -> SubscriptionKey {
+        let key = SubscriptionKey(self.subscriptions.new_key());
+        let index = subscription.channel;
+        let position = subscription.cursor.last_sent;
+        if !subscription.durable.is_empty() {
+            let channel = &mut self.channels.slab[index];
+            let name = durable_key(
+                subscription.client.as_bytes(),
+                channel.name.as_bytes(),
+                subscription.durable.as_bytes(),
+            );
+            channel.durables.insert(name, key);
+        }
+        let queue = subscription.queue.clone();
+        self.subscriptions.by_key.insert(key, subscription);
+        if !queue.is_empty() {
+            self.join_group(index, &queue, key, position);
+        }
+        self.go_online(key);
+        key
+    }
+
+    /// Enters an online subscription in its channel's and its client's lists.
+    fn go_online(&mut self, key: SubscriptionKey) {
+        let subscription = &self.subscriptions.by_key[&key];
+        let channel = &mut self.channels.slab[subscription.channel];
+        channel.active_count += 1;
+        if subscription.group.is_none() {
+            channel.plain.push(key);
+        }
+        self.subscriptions.by_ack_inbox.insert(subscription.ack_inbox.clone(), key);
+        if let Some(known) = self.clients.known.get_mut(&subscription.client) {
+            known.subscriptions.insert(key);
+        }
+    }
+
+    /// A durable or shadow comes back (spec protocol, 15.3 and 14.4).
+    fn resume(
+        &mut self,
+        key: SubscriptionKey,
+        request: &pb::SubscriptionRequest,
+        reply: Option<Subject>,
+        now: Now,
+    ) {
+        let ack_inbox = self.new_ack_inbox();
+        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+            unreachable!("an offline subscription is in the table until it is deleted");
+        };
+        found.client = ClientId::from(&request.client_id[..]);
+        found.inbox = Subject::from(&request.inbox[..]);
+        found.ack_inbox = ack_inbox;
+        found.in_flight_max = request.max_in_flight;
+        found.ack_wait_secs = request.ack_wait_in_secs;
+        found.life = SubscriptionLife::Starting;
+        found.is_stalled = false;
+        found.is_failing = false;
+        found.is_on_hold = !found.pending.is_empty();
+        found.start_text = String::new();
+        let (record, index, group) = (found.record(), found.channel, found.group);
+        if let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
+            group.shadow = None;
+            group.members.push(key);
+        }
+        self.go_online(key);
+        let channel = &mut self.channels.slab[index];
+        self.commits.subscription(index, channel, SubscriptionWrite::Update(record));
+        self.do_after(After::Start { key, reply, undo: Undo::Suspend }, now);
+    }
+
+    /// The record is written: answer, then deliver (spec protocol, 9.2).
+    pub(super) fn start_subscription(
+        &mut self,
+        key: SubscriptionKey,
+        reply: Option<&Subject>,
+        now: Now,
+    ) {
+        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+            return self.respond_refusal(reply, &Refusal::UnknownClient);
+        };
+        if found.life != SubscriptionLife::Starting {
+            return self.respond_refusal(reply, &Refusal::UnknownClient);
+        }
+        found.life = SubscriptionLife::Online;
+        let ack_inbox = found.ack_inbox.clone();
+        let has_pending = !found.pending.is_empty();
+        let group = found.group;
+        let interest = Interest::Own(key.0);
+        self.effects.push_back(Effect::Listen { subject: ack_inbox.clone(), interest });
+        let response =
+            pb::SubscriptionResponse { ack_inbox: ack_inbox.to_bytes(), error: Bytes::new() };
+        self.respond(reply, response.encode_to_vec().into());
+        self.log_started(key);
+        if has_pending {
+            self.arm_redelivery(key, now);
+            self.begin_pass(key, PassKind::Resume, now);
+        } else {
+            match group {
+                Some(group) => self.deliver(Reader::Group(group), now),
+                None => self.deliver(Reader::Plain(key), now),
+            }
+        }
+    }
+
+    fn log_started(&mut self, key: SubscriptionKey) {
+        if !self.settings.debug {
+            return;
+        }
+        let found = &self.subscriptions.by_key[&key];
+        let is_joining = found.group.is_some_and(|group| {
+            self.subscriptions.groups.get(&group).is_some_and(|group| group.members.len() > 1)
+        });
+        let verb = match (found.start_text.is_empty(), is_joining) {
+            (false, _) => "Started new",
+            (true, true) => "Added member to",
+            (true, false) => "Resumed",
+        };
+        self.log_life(key, verb);
+    }
+
+    /// The life-cycle debug line (spec protocol, section 23).
+    pub(super) fn log_life(&mut self, key: SubscriptionKey, verb: &str) {
+        if !self.settings.debug {
+            return;
+        }
+        let found = &self.subscriptions.by_key[&key];
+        let which = if !found.queue.is_empty() {
+            format!(" queue={},", found.queue)
+        } else if !found.durable.is_empty() {
+            format!(" durable={},", found.durable)
+        } else {
+            String::new()
+        };
+        let is_start = verb == "Started new" && !found.start_text.is_empty();
+        let text = format!(
+            "[Client:{}] {verb} {}{}subscription, subject={}, inbox={},{which} subid={}{}{}",
+            found.client,
+            if found.is_durable { "durable " } else { "" },
+            if found.queue.is_empty() { "" } else { "queue " },
+            self.channels.slab[found.channel].name,
+            found.inbox,
+            found.id,
+            if is_start { ", sending " } else { "" },
+            if is_start { &found.start_text } else { "" },
+        );
+        self.effects.push_back(Effect::Log { level: Level::Debug, text });
+    }
+
+    /// The store did not take the record of a new or resumed subscription.
+    pub(super) fn undo_subscription(
+        &mut self,
+        key: SubscriptionKey,
+        reply: Option<&Subject>,
+        undo: Undo,
+        refusal: &Refusal,
+        now: Now,
+    ) {
+        let index = self.channel_of(key);
+        match undo {
+            Undo::Remove => self.drop_subscription(key),
+            Undo::Suspend => self.suspend(key),
+        }
+        if let Some(index) = index {
+            if undo == Undo::Remove {
+                let channel = &mut self.channels.slab[index];
+                channel.record_count = channel.record_count.saturating_sub(1);
+            }
+            self.start_inactivity(index, now);
+        }
+        let text = refusal.text();
+        self.log(Level::Error, || format!("Unable to add subscription: {text}"));
+        self.respond_refusal(reply, refusal);
+    }
+
+    pub(super) fn channel_of(&self, key: SubscriptionKey) -> Option<usize> {
+        self.subscriptions.by_key.get(&key).map(|found| found.channel)
+    }
+
+    /// Answers a subscribe request with an error, and says so in the log.
+    pub(super) fn refuse_subscribe(
+        &mut self,
+        request: &pb::SubscriptionRequest,
+        reply: Option<&Subject>,
+        refusal: &Refusal,
+    ) {
+        let text = refusal.text();
+        self.log(Level::Error, || {
+            format!(
+                "[Client:{}] Subscription on {} refused: {text}",
+                String::from_utf8_lossy(&request.client_id),
+                quoted(&request.subject),
+            )
+        });
+        self.respond_refusal(reply, refusal);
+    }
+
+    /// A `SubscriptionResponse` with nothing but an error.
+    pub(super) fn respond_refusal(&mut self, reply: Option<&Subject>, refusal: &Refusal) {
+        let response =
+            pb::SubscriptionResponse { ack_inbox: Bytes::new(), error: refusal.text().into() };
+        self.respond(reply, response.encode_to_vec().into());
+    }
+}
+
+/// What a start position means now (spec protocol, 9.3). What is staged counts as stored, so that
+/// a subscription starts exactly between two publishes.
+fn start_of(request: &pb::SubscriptionRequest, channel: &Channel, now: Now) -> Start {
+    let last = channel.last;
+    let first = if channel.state.first == Sequence::ZERO && last > Sequence::ZERO {
+        Sequence(1)
+    } else {
+        channel.state.first
+    };
+    let position = pb::StartPosition::try_from(request.start_position);
+    match position.unwrap_or(pb::StartPosition::NewOnly) {
+        pb::StartPosition::NewOnly => Start::After(last, format!("new-only, seq={}", last.next())),
+        pb::StartPosition::LastReceived => {
+            let after = last.prev();
+            Start::After(after, format!("last message, seq={}", after.next()))
+        }
+        pb::StartPosition::First => {
+            let after = first.prev();
+            Start::After(after, format!("from beginning, seq={}", after.next()))
+        }
+        pb::StartPosition::SequenceStart => {
+            let asked = Sequence(request.start_sequence);
+            let after = if asked < first {
+                first.prev()
+            } else if last < asked {
+                last
+            } else {
+                asked.prev()
+            };
+            let text = format!("from sequence, asked_seq={asked} actual_seq={}", after.next());
+            Start::After(after, text)
+        }
+        pb::StartPosition::TimeDeltaStart => {
+            let at = WallTime(now.wall.0.saturating_sub(request.start_time_delta));
+            let is_after_all = channel.last_timestamp < at;
+            if last == Sequence::ZERO || is_after_all || last < first {
+                let text = format!("from time time='{}' seq={}", at.0, last.next());
+                return Start::After(last, text);
+            }
+            if channel.state.last == Sequence::ZERO || channel.state.last < channel.state.first {
+                // Nothing is committed: what is staged was published just now.
+                return Start::After(channel.state.last, "from time".to_owned());
+            }
+            Start::Find(at)
+        }
+    }
+}

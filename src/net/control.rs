@@ -1,0 +1,126 @@
+//! What a reactor is told by other threads, and how connections are treated
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+
+use crate::base::id::{LoopIndex, SessionId};
+use crate::base::time::Now;
+use crate::broker::{self, Broker, ConnectionKind};
+use crate::net::dial::{Found, Target};
+use crate::net::mailbox::Sender;
+use crate::net::tls::{Dialling, Serving};
+
+/// What comes in from other threads.
+pub enum Mail<M> {
+    /// From the broker of another loop.
+    Broker {
+        /// Which loop.
+        from: LoopIndex,
+        /// What.
+        mail: broker::Mail,
+    },
+    /// For the driver.
+    Driver(M),
+    /// For the reactor itself.
+    Control(Control),
+}
+
+/// A look at a broker, or a change of it, by another thread.
+pub type Visit = Box<dyn FnOnce(&mut Broker, Now) + Send>;
+
+/// What a reactor can be told.
+pub enum Control {
+    /// Own this connection from now on.
+    Adopt {
+        /// The socket, not yet registered.
+        socket: TcpStream,
+        /// The peer's address.
+        peer: SocketAddr,
+        /// What kind of connection it is.
+        kind: ConnectionKind,
+    },
+    /// A name that was looked up for a route.
+    Found {
+        /// The route.
+        route: Route,
+        /// The result.
+        found: Found,
+    },
+    /// Let this look at the broker, or change something in it (settings, closing a session). It
+    /// runs between two turns' steps and must not block; for an answer it brings a channel.
+    Visit(Visit),
+    /// Close this connection, after what waits for it is written (for a bounded time).
+    Close {
+        /// Which; one of another loop, or one that is gone, is nobody.
+        session: SessionId,
+        /// Why, in the words of the reference (spec core NATS, 2.13).
+        reason: &'static str,
+    },
+    /// Handle connections that are made from now on by other rules.
+    Reload(Arc<Rules>),
+    /// Close the listener for clients; connections stay.
+    StopAccepting,
+    /// Close the listeners at once, then all connections, after a bounded time for what waits in
+    /// their outboxes; then end the loop.
+    Stop {
+        /// How long outboxes may take.
+        flush_for: Duration,
+    },
+}
+
+/// A route that is being opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// As configured or gossiped.
+    pub url: String,
+    /// Whether a person configured it.
+    pub is_explicit: bool,
+    /// Whom the URL means.
+    pub target: Target,
+}
+
+/// How connections are treated; the same for all loops.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// TLS for clients.
+    pub client_tls: Option<Serving>,
+    /// TLS for accepted routes.
+    pub route_tls: Option<Serving>,
+    /// TLS for routes that we open.
+    pub dial_tls: Option<Dialling>,
+    /// The host name that a route's certificate is verified against where its URL has only an
+    /// address: the first host name among the configured routes.
+    pub dial_tls_name: Option<String>,
+}
+
+/// The mailbox of a reactor, for other threads.
+pub struct Mailbox<M> {
+    sender: Sender<Mail<M>>,
+}
+
+impl<M> Clone for Mailbox<M> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone() }
+    }
+}
+
+impl<M> Mailbox<M> {
+    /// The mailbox behind `sender`.
+    #[must_use]
+    pub fn new(sender: Sender<Mail<M>>) -> Self {
+        Self { sender }
+    }
+
+    /// Mail for the driver; false if the loop has ended.
+    pub fn deliver(&self, mail: M) -> bool {
+        self.sender.send(Mail::Driver(mail))
+    }
+
+    /// Word for the reactor; false if the loop has ended.
+    pub fn control(&self, control: Control) -> bool {
+        self.sender.send(Mail::Control(control))
+    }
+}

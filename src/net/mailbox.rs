@@ -1,0 +1,193 @@
+//! Bounded queue into another thread, with its Waker
+//!
+//! Mail of one sender arrives in the order in which it was sent, and what one thread sent first
+//! to one mailbox and then to another is there before the second arrives: a letter is in its
+//! queue when [`Sender::send`] or [`Sender::post`] returns.
+//!
+//! **How the bound holds.** Sending never waits and never fails for want of room, because what
+//! travels here is either bounded by construction (interest, roles, `Committed`, accepted
+//! sockets) or follows from bytes that a reactor read. For the latter each reactor looks at the
+//! mailboxes of the others before it reads ([`Sender::is_full`]): while one holds more than
+//! [`MAILBOX_LEN_MAX`] letters it reads no socket, so a mailbox exceeds the bound by at most what
+//! one turn of each other reactor makes of the bytes that it had already read. All reactors go
+//! on with taking their mail meanwhile, so they cannot wait for each other.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mio::{Registry, Token, Waker};
+
+use crate::base::limits::MAILBOX_LEN_MAX;
+
+/// Puts letters into a mailbox, from any thread.
+#[derive(Debug)]
+pub struct Sender<T> {
+    queue: crossbeam_channel::Sender<T>,
+    alarm: Arc<Alarm>,
+}
+
+/// Takes letters out of a mailbox.
+#[derive(Debug)]
+pub struct Receiver<T> {
+    queue: crossbeam_channel::Receiver<T>,
+    alarm: Arc<Alarm>,
+}
+
+#[derive(Debug)]
+struct Alarm {
+    waker: Waker,
+    /// Set by the first sender after the receiver last looked; only that one pays a system call.
+    is_raised: AtomicBool,
+}
+
+/// The mailbox of the thread that polls `registry`; a letter wakes it with an event of `token`.
+///
+/// # Errors
+/// When the system has no descriptor left for the wake-up.
+pub fn mailbox<T>(registry: &Registry, token: Token) -> io::Result<(Sender<T>, Receiver<T>)> {
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let waker = Waker::new(registry, token)?;
+    let alarm = Arc::new(Alarm { waker, is_raised: AtomicBool::new(false) });
+    Ok((Sender { queue: sender, alarm: Arc::clone(&alarm) }, Receiver { queue: receiver, alarm }))
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), alarm: Arc::clone(&self.alarm) }
+    }
+}
+
+impl<T> Sender<T> {
+    /// Puts `letter` into the mailbox and wakes its owner; false if the owner is gone.
+    pub fn send(&self, letter: T) -> bool {
+        let has_reader = self.post(letter);
+        self.wake();
+        has_reader
+    }
+
+    /// Puts `letter` into the mailbox; false if the owner is gone. Its owner may sleep on until
+    /// [`Sender::wake`] is called, which the caller owes it before it sleeps itself.
+    pub fn post(&self, letter: T) -> bool {
+        self.queue.send(letter).is_ok()
+    }
+
+    /// Wakes the owner, unless somebody did since it last looked.
+    ///
+    /// # Panics
+    /// When the kernel refuses the wake-up: the owner would sleep on mail for ever.
+    pub fn wake(&self) {
+        // Both sides exchange the flag: either the receiver's exchange comes later and sees the
+        // letter, or ours comes later, finds the flag down and wakes it.
+        if !self.alarm.is_raised.swap(true, Ordering::AcqRel) {
+            self.alarm.waker.wake().expect("an eventfd can always be written");
+        }
+    }
+
+    /// Whether the owner has so much to do that nothing more should be read for it.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        MAILBOX_LEN_MAX < self.queue.len()
+    }
+}
+
+impl<T> Receiver<T> {
+    /// How many letters there are now; [`Receiver::take`] gives at least so many.
+    ///
+    /// Whatever is sent after this call raises the alarm again.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.alarm.is_raised.swap(false, Ordering::AcqRel);
+        self.queue.len()
+    }
+
+    /// The next letter.
+    #[must_use]
+    pub fn take(&self) -> Option<T> {
+        self.queue.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::thread;
+
+    use mio::{Events, Poll};
+
+    use super::*;
+
+    const TOKEN: Token = Token(5);
+
+    /// Goal: nothing is lost, nothing overtakes within a sender, and the owner never sleeps on
+    /// mail; a lost wake-up would hang this test.
+    #[test]
+    fn four_threads_fill_one_mailbox_and_every_letter_arrives_in_order() {
+        const LETTERS: u64 = 50_000;
+        let mut poll = Poll::new().unwrap();
+        let (sender, receiver) = mailbox(poll.registry(), TOKEN).unwrap();
+        let threads: Vec<_> = (0..4_usize)
+            .map(|writer| {
+                let sender = sender.clone();
+                thread::spawn(move || (0..LETTERS).for_each(|n| assert!(sender.send((writer, n)))))
+            })
+            .collect();
+        let mut expected = [0; 4];
+        let mut events = Events::with_capacity(8);
+        let mut wake_ups = 0;
+        while expected.iter().sum::<u64>() < 4 * LETTERS {
+            poll.poll(&mut events, None).unwrap();
+            wake_ups += events.iter().count() as u64;
+            for _ in 0..receiver.open() {
+                let (writer, n) = receiver.take().unwrap();
+                assert_eq!(n, expected[writer]);
+                expected[writer] += 1;
+            }
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(wake_ups <= 4 * LETTERS);
+        assert_eq!(receiver.open(), 0);
+    }
+
+    #[test]
+    fn many_letters_before_a_look_are_one_wake_up() {
+        let mut poll = Poll::new().unwrap();
+        let (sender, receiver) = mailbox(poll.registry(), TOKEN).unwrap();
+        (0..100).for_each(|n| assert!(sender.send(n)));
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, None).unwrap();
+        assert_eq!(events.iter().count(), 1);
+        assert_eq!(receiver.open(), 100);
+        assert_eq!(receiver.take(), Some(0));
+    }
+
+    #[test]
+    fn posted_letters_wait_for_one_wake_up() {
+        let mut poll = Poll::new().unwrap();
+        let (sender, receiver) = mailbox(poll.registry(), TOKEN).unwrap();
+        let mut events = Events::with_capacity(8);
+        (0..100).for_each(|n| assert!(sender.post(n)));
+        poll.poll(&mut events, Some(std::time::Duration::ZERO)).unwrap();
+        assert!(events.is_empty());
+        sender.wake();
+        sender.wake();
+        poll.poll(&mut events, None).unwrap();
+        assert_eq!(events.iter().count(), 1);
+        assert_eq!(receiver.open(), 100);
+    }
+
+    #[test]
+    fn a_mailbox_is_full_beyond_its_bound_and_a_gone_owner_is_noticed() {
+        let poll = Poll::new().unwrap();
+        let (sender, receiver) = mailbox(poll.registry(), TOKEN).unwrap();
+        (0..MAILBOX_LEN_MAX).for_each(|_| assert!(sender.send(())));
+        assert!(!sender.is_full());
+        assert!(sender.send(()));
+        assert!(sender.is_full());
+        assert_eq!(receiver.take(), Some(()));
+        assert!(!sender.is_full());
+        drop(receiver);
+        assert!(!sender.send(()));
+    }
+}

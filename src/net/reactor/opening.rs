@@ -1,0 +1,249 @@
+//! How connections begin: accepted, handed over by another loop, dialled
+//!
+//! The first loop accepts and hands sockets over in turns; a connection never moves afterwards.
+//! One port for each loop (`SO_REUSEPORT`) would let another process share it by accident.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::Interest;
+use mio::net::TcpStream;
+
+use crate::base::id::LoopIndex;
+use crate::broker::{ConnectionKind, Hello};
+use crate::net::connection::Connection;
+use crate::net::control::{Control, Mail, Route};
+use crate::net::dial::{self, Found, Query, Target};
+use crate::net::driver::Driver;
+use crate::net::listener::Accepted;
+use crate::net::reactor::{Reactor, TLS_FAILURE, Timer};
+use crate::net::tls::{Broken, Layer};
+use crate::net::token::Place;
+
+impl<D: Driver> Reactor<D> {
+    pub(super) fn accept(&mut self) {
+        for index in 0..self.ports.len() {
+            let mut newcomers = Vec::new();
+            let port = &mut self.ports[index];
+            if !port.is_ready || self.timers.deadline(&Timer::Accept(index)).is_some() {
+                port.is_ready = false;
+                continue;
+            }
+            let kind = port.kind.clone();
+            let accepted = port.listener.accept(self.now.at, |socket, peer| {
+                newcomers.push((socket, peer));
+            });
+            port.is_ready = matches!(accepted, Accepted::BudgetSpent);
+            if let Accepted::Paused(until, text) = accepted {
+                log::error!("{text}");
+                self.timers.arm(Timer::Accept(index), until);
+            }
+            for (socket, peer) in newcomers {
+                self.place(socket, peer, kind.clone());
+            }
+        }
+    }
+
+    pub(super) fn on_accept_again(&mut self, index: usize) {
+        if let Some(port) = self.ports.get_mut(index) {
+            port.is_ready = true;
+        }
+    }
+
+    /// Gives a new client to the loop whose turn it is; all routes belong to this one.
+    fn place(&mut self, socket: TcpStream, peer: SocketAddr, kind: ConnectionKind) {
+        if kind != ConnectionKind::Client {
+            self.adopt(socket, peer, kind);
+            return;
+        }
+        let home = self.next_home % self.peers.len();
+        self.next_home = home + 1;
+        if home == self.home.index() {
+            self.adopt(socket, peer, kind);
+            return;
+        }
+        let home = LoopIndex(u16::try_from(home).expect("fewer loops than LOOPS_MAX"));
+        self.send(home, Mail::Control(Control::Adopt { socket, peer, kind }));
+    }
+
+    /// Owns a connection from now on.
+    pub(super) fn adopt(&mut self, socket: TcpStream, peer: SocketAddr, kind: ConnectionKind) {
+        if self.is_stopping {
+            return;
+        }
+        let Some(place) = self.register(Connection::new(socket, peer, kind.clone())) else {
+            return;
+        };
+        self.open(place);
+        if kind == ConnectionKind::RouteAccepted
+            && let Some(serving) = self.rules.route_tls.clone()
+        {
+            self.wrap(place, Layer::serve(&serving), serving.timeout);
+        }
+    }
+
+    fn register(&mut self, connection: Connection) -> Option<Place> {
+        // Small answers must not wait for the acknowledgement of what went before.
+        if !connection.is_connecting()
+            && let Err(error) = connection.socket.set_nodelay(true)
+        {
+            log::debug!("{} - Error setting TCP_NODELAY: {error}", connection.peer);
+        }
+        let peer = connection.peer;
+        let place = self.table.insert(connection);
+        let connection = self.table.get_mut(place).expect("it was just put there");
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registry = self.poll.registry();
+        if let Err(error) = registry.register(&mut connection.socket, place.token(), interest) {
+            log::error!("{peer} - Error polling a new connection: {error}");
+            self.table.remove(place);
+            return None;
+        }
+        Some(place)
+    }
+
+    /// A route begins with TLS at once; its session says nothing before that is done.
+    fn wrap(&mut self, place: Place, layer: Result<Layer, Broken>, timeout: std::time::Duration) {
+        let Some(connection) = self.table.get_mut(place) else {
+            return;
+        };
+        match layer {
+            Ok(layer) => {
+                connection.wrap(layer);
+                self.timers.arm(Timer::Handshake(place), self.now.at + timeout);
+                self.mark_unsent(place);
+            }
+            Err(broken) => {
+                log::error!("{} - TLS handshake error: {broken}", connection.peer);
+                self.finish(place, TLS_FAILURE);
+            }
+        }
+    }
+
+    /// Opens the session, unless that was done.
+    pub(super) fn open(&mut self, place: Place) {
+        let session = self.session(place);
+        let Some(connection) = self.table.get_mut(place) else {
+            return;
+        };
+        if std::mem::replace(&mut connection.notes.is_open, true) {
+            return;
+        }
+        let hello = Hello { peer: connection.peer, kind: connection.kind.clone() };
+        self.broker.open(session, hello, self.now);
+        self.drain_effects();
+    }
+
+    pub(super) fn dial(&mut self, url: String, is_explicit: bool) {
+        if self.is_stopping {
+            return;
+        }
+        let Some(target) = Target::parse(&url) else {
+            self.broker.dial_failed(&url, "invalid route URL", self.now);
+            return;
+        };
+        let literal = target.literal();
+        let route = Route { url, is_explicit, target };
+        if let Some(address) = literal {
+            self.on_found(route, Found::Address(address));
+            return;
+        }
+        let mailbox = self.peers[self.home.index()].clone();
+        let target = route.target.clone();
+        let url = route.url.clone();
+        let answer = move |found| {
+            // Nobody is left to be told when the loop has ended meanwhile.
+            let _has_reader = mailbox.send(Mail::Control(Control::Found { route, found }));
+        };
+        let seed = self.random.next_u64();
+        let answer = Box::new(answer);
+        if !self.resolver.ask(Query { target, own_port: self.own_route_port, seed, answer }) {
+            let why = "too many names wait to be looked up";
+            self.broker.dial_failed(&url, why, self.now);
+        }
+    }
+
+    pub(super) fn on_found(&mut self, route: Route, found: Found) {
+        if self.is_stopping {
+            return;
+        }
+        let address = match found {
+            Found::Address(address) => address,
+            Found::Ourselves => return,
+            Found::Nothing(why) => {
+                self.broker.dial_failed(&route.url, &why, self.now);
+                return;
+            }
+        };
+        log::debug!(
+            "Trying to connect to route on {}:{} ({address})",
+            route.target.host,
+            route.target.port
+        );
+        let kind =
+            ConnectionKind::RouteSolicited { url: route.url, is_explicit: route.is_explicit };
+        match TcpStream::connect(address) {
+            Ok(socket) => {
+                if let Some(place) = self.register(Connection::connecting(socket, address, kind)) {
+                    self.timers.arm(Timer::Dial(place), self.now.at + dial::DIAL_TIMEOUT);
+                }
+            }
+            Err(error) => self.tell_dial_failed(&kind, address, &error),
+        }
+    }
+
+    pub(super) fn tell_dial_failed(
+        &mut self,
+        kind: &ConnectionKind,
+        address: SocketAddr,
+        error: &io::Error,
+    ) {
+        if let ConnectionKind::RouteSolicited { url, .. } = kind {
+            let why = dial::failure_text(address, error);
+            self.broker.dial_failed(url, &why, self.now);
+        }
+    }
+
+    /// An event came for a connection that was being made.
+    pub(super) fn on_dialled(&mut self, place: Place) {
+        let Some(connection) = self.table.get_mut(place) else {
+            return;
+        };
+        match connection.try_connected() {
+            Ok(false) => (),
+            Ok(true) => self.on_connected(place),
+            Err(error) => self.give_up_dial(place, &error),
+        }
+    }
+
+    pub(super) fn give_up_dial(&mut self, place: Place, error: &io::Error) {
+        self.timers.cancel(&Timer::Dial(place));
+        if let Some(connection) = self.table.remove(place) {
+            self.tell_dial_failed(&connection.kind, connection.peer, error);
+            self.is_pressed = true;
+        }
+    }
+
+    fn on_connected(&mut self, place: Place) {
+        self.timers.cancel(&Timer::Dial(place));
+        let Some(connection) = self.table.get_mut(place) else {
+            return;
+        };
+        if let Err(error) = connection.socket.set_nodelay(true) {
+            log::debug!("{} - Error setting TCP_NODELAY: {error}", connection.peer);
+        }
+        let ConnectionKind::RouteSolicited { url, .. } = &connection.kind else {
+            unreachable!("only routes are dialled");
+        };
+        let target = Target::parse(url).expect("it was read before it was dialled");
+        let Some(dialling) = self.rules.dial_tls.clone() else {
+            self.open(place);
+            return;
+        };
+        let is_address = target.literal().is_some();
+        let name = self.rules.dial_tls_name.as_ref().filter(|_| is_address);
+        let layer = Layer::dial(&dialling, name.unwrap_or(&target.host));
+        self.open(place);
+        self.wrap(place, layer, dialling.timeout);
+    }
+}

@@ -1,0 +1,417 @@
+//! A connection's bytes through TLS
+//!
+//! The keys and rules of a listener ([`Serving`]) or of dialled routes ([`Dialling`]), made from
+//! PEM files, and the [`Layer`] that one connection's bytes go through.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{
+    ClientConfig, ClientConnection, Connection, DigitallySignedStruct, ProtocolVersion,
+    RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
+};
+
+use crate::broker::TlsPeer;
+
+/// Where the machine keeps the certificates that it trusts, by distribution.
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Encrypted bytes that one connection may hold beside its outbox.
+const SEALED_BYTES_MAX: usize = 64 * 1024;
+
+/// Why a TLS configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file is missing, unreadable or not PEM.
+    #[error("error reading {}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pem::Error,
+    },
+    /// A file holds no certificate.
+    #[error("failed to parse root ca certificate: {} holds none", .0.display())]
+    NoRoot(PathBuf),
+    /// Certificate and key cannot be used, or not together.
+    #[error("error parsing X509 certificate/key pair: {0}")]
+    Pair(rustls::Error),
+    /// Certificates are to be verified, and none was given to verify them with.
+    #[error("no ca_file is given and this machine has no trusted certificates of its own")]
+    NoRoots,
+    /// The verifier refuses the roots.
+    #[error("failed to parse root ca certificate: {0}")]
+    Verifier(String),
+    /// A cipher suite by a name that is unknown here.
+    #[error("unrecognized cipher {0}")]
+    Cipher(String),
+    /// A curve by a name that is unknown here.
+    #[error("unrecognized curve preference {0}")]
+    Curve(String),
+}
+
+/// What a configuration's `tls` block says (spec core NATS, 16.6).
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// Our certificate, and those between it and a root.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Roots by which peers are verified; `None` = those of the machine.
+    pub ca: Option<PathBuf>,
+    /// Cipher suites by the names of Go; empty = the usual ones.
+    pub cipher_suites: Vec<String>,
+    /// Curves by the names of Go; empty = the usual ones.
+    pub curves: Vec<String>,
+}
+
+/// Whether a client shows a certificate of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// It is not asked for one.
+    #[default]
+    NotAsked,
+    /// One that it shows must be good.
+    Optional,
+    /// It must show a good one.
+    Required,
+}
+
+/// TLS of a listener.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    config: Arc<ServerConfig>,
+    /// How long a handshake may take.
+    pub timeout: Duration,
+}
+
+/// TLS of the routes that we open.
+#[derive(Clone, Debug)]
+pub struct Dialling {
+    config: Arc<ClientConfig>,
+    /// How long a handshake may take.
+    pub timeout: Duration,
+}
+
+impl Serving {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file and what is wrong with it.
+    pub fn load(
+        files: &Files,
+        certificate: ClientCertificate,
+        timeout: Duration,
+    ) -> Result<Self, TlsError> {
+        let provider = Arc::new(provider(files)?);
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_safe_default_protocol_versions().map_err(TlsError::Pair)?;
+        let builder = match certificate {
+            ClientCertificate::NotAsked => builder.with_no_client_auth(),
+            ClientCertificate::Optional | ClientCertificate::Required => {
+                let roots = Arc::new(roots(files.ca.as_deref())?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                let verifier = if certificate == ClientCertificate::Optional {
+                    verifier.allow_unauthenticated()
+                } else {
+                    verifier
+                };
+                let verifier = verifier.build();
+                let verifier = verifier.map_err(|error| TlsError::Verifier(error.to_string()))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let (chain, key) = pair(files)?;
+        let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
+        // Nobody resumes NATS connections often enough to pay for a cache of their sessions.
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self { config: Arc::new(config), timeout })
+    }
+}
+
+impl Serving {
+    /// For listeners that are not a reactor's.
+    #[must_use]
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+}
+
+impl Dialling {
+    /// Reads the files; our own certificate is shown to who asks for it.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file and what is wrong with it.
+    pub fn load(files: &Files, is_insecure: bool, timeout: Duration) -> Result<Self, TlsError> {
+        let provider = Arc::new(provider(files)?);
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_safe_default_protocol_versions().map_err(TlsError::Pair)?;
+        let builder = if is_insecure {
+            let anyone = Arc::new(Anyone { provider });
+            builder.dangerous().with_custom_certificate_verifier(anyone)
+        } else {
+            builder.with_root_certificates(roots(files.ca.as_deref())?)
+        };
+        let (chain, key) = pair(files)?;
+        let mut config = builder.with_client_auth_cert(chain, key).map_err(TlsError::Pair)?;
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(Self { config: Arc::new(config), timeout })
+    }
+}
+
+type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn pair(files: &Files) -> Result<Pair, TlsError> {
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TlsError::File { path, source }
+    };
+    let chain = certificates(&files.cert)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(fail(&files.key))?;
+    Ok((chain, key))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let fail = |source| TlsError::File { path: path.to_owned(), source };
+    CertificateDer::pem_file_iter(path).map_err(fail)?.collect::<Result<_, _>>().map_err(fail)
+}
+
+fn roots(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    let Some(path) = file else {
+        let path = SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.exists());
+        // A machine's own list may hold certificates that nothing here can read.
+        store.add_parsable_certificates(certificates(path.ok_or(TlsError::NoRoots)?)?);
+        return if store.is_empty() { Err(TlsError::NoRoots) } else { Ok(store) };
+    };
+    for certificate in certificates(path)? {
+        store.add(certificate).map_err(|error| TlsError::Verifier(error.to_string()))?;
+    }
+    if store.is_empty() { Err(TlsError::NoRoot(path.to_owned())) } else { Ok(store) }
+}
+
+/// The cryptography of the configured suites and curves.
+fn provider(files: &Files) -> Result<CryptoProvider, TlsError> {
+    let mut provider = ring::default_provider();
+    if !files.cipher_suites.is_empty() {
+        let mut suites = Vec::new();
+        // Compat: as in the reference, the list chooses among the suites of TLS 1.2 only.
+        suites.extend(provider.cipher_suites.iter().filter(|suite| suite.tls13().is_some()));
+        for name in &files.cipher_suites {
+            let is_named = |suite: &&rustls::SupportedCipherSuite| {
+                suite_name(suite.suite()).eq_ignore_ascii_case(name)
+            };
+            match provider.cipher_suites.iter().find(is_named) {
+                Some(suite) if suite.tls13().is_some() => (),
+                Some(suite) => suites.push(*suite),
+                None => return Err(TlsError::Cipher(name.clone())),
+            }
+        }
+        provider.cipher_suites = suites;
+    }
+    if !files.curves.is_empty() {
+        let named = files.curves.iter().map(|name| curve(name).ok_or(name));
+        let groups = named.collect::<Result<Vec<_>, _>>();
+        provider.kx_groups = groups.map_err(|name| TlsError::Curve(name.clone()))?;
+    }
+    Ok(provider)
+}
+
+fn curve(name: &str) -> Option<&'static dyn rustls::crypto::SupportedKxGroup> {
+    match name {
+        "X25519" => Some(ring::kx_group::X25519),
+        "CurveP256" => Some(ring::kx_group::SECP256R1),
+        "CurveP384" => Some(ring::kx_group::SECP384R1),
+        _ => None,
+    }
+}
+
+/// The name that Go, and so every monitoring tool, uses.
+fn suite_name(suite: rustls::CipherSuite) -> String {
+    suite.as_str().unwrap_or("unknown").replace("TLS13_", "TLS_")
+}
+
+/// For `insecure: true`: whoever answers is the one we wanted.
+#[derive(Debug)]
+struct Anyone {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// One connection's TLS: encrypted bytes on the side of the socket, plain ones on ours.
+#[derive(Debug)]
+pub struct Layer {
+    session: Connection,
+    is_established: bool,
+}
+
+/// Why TLS of a connection ended.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Broken(String);
+
+impl Layer {
+    /// The side that was called.
+    ///
+    /// # Errors
+    /// [`Broken`] when the configuration cannot serve.
+    pub fn serve(serving: &Serving) -> Result<Self, Broken> {
+        let session = ServerConnection::new(Arc::clone(&serving.config)).map_err(broken)?;
+        Ok(Self::over(session.into()))
+    }
+
+    /// The side that calls `host`.
+    ///
+    /// # Errors
+    /// [`Broken`] when `host` is neither a name nor an address.
+    pub fn dial(dialling: &Dialling, host: &str) -> Result<Self, Broken> {
+        let name = ServerName::try_from(host.to_owned());
+        let name = name.map_err(|error| Broken(format!("{host}: {error}")))?;
+        let config = Arc::clone(&dialling.config);
+        let session = ClientConnection::new(config, name).map_err(broken)?;
+        Ok(Self::over(session.into()))
+    }
+
+    fn over(mut session: Connection) -> Self {
+        session.set_buffer_limit(Some(SEALED_BYTES_MAX));
+        Self { session, is_established: false }
+    }
+
+    /// Takes all of `sealed` in and puts what it says at the end of `plain`.
+    ///
+    /// # Errors
+    /// [`Broken`] when the peer does not speak TLS, or not with us. An alert for it is ready to be
+    /// written then.
+    pub fn open(&mut self, mut sealed: &[u8], plain: &mut BytesMut) -> Result<(), Broken> {
+        while !sealed.is_empty() {
+            let taken = self.session.read_tls(&mut sealed);
+            if taken.map_err(|error| Broken(error.to_string()))? == 0 {
+                break;
+            }
+            let state = self.session.process_new_packets().map_err(broken)?;
+            self.take_plain(state.plaintext_bytes_to_read(), plain);
+        }
+        Ok(())
+    }
+
+    fn take_plain(&mut self, len: usize, plain: &mut BytesMut) {
+        let start = plain.len();
+        plain.resize(start + len, 0);
+        let mut reader = self.session.reader();
+        reader.read_exact(&mut plain[start..]).expect("so many plain bytes are ready");
+    }
+
+    /// Who the peer is: once, as soon as the handshake is done.
+    pub fn poll_established(&mut self) -> Option<TlsPeer> {
+        if self.is_established || self.session.is_handshaking() {
+            return None;
+        }
+        self.is_established = true;
+        let version = match self.session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "1.3".to_owned(),
+            Some(ProtocolVersion::TLSv1_2) => "1.2".to_owned(),
+            Some(_) | None => "unknown".to_owned(),
+        };
+        let suite = self.session.negotiated_cipher_suite();
+        let cipher = suite.map(|suite| suite_name(suite.suite())).unwrap_or_default();
+        let chain = self.session.peer_certificates().and_then(<[_]>::first);
+        let certificate = chain.map(|certificate| Bytes::copy_from_slice(certificate));
+        Some(TlsPeer { version, cipher, certificate })
+    }
+
+    /// Whether the handshake is done.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        self.is_established
+    }
+
+    /// Encrypts the front of `plain`, up to a bound; says how many bytes it took.
+    pub fn seal(&mut self, plain: &[IoSlice<'_>]) -> usize {
+        self.session.writer().write_vectored(plain).expect("encrypting does no IO")
+    }
+
+    /// Says goodbye, so that the peer can tell an end from a cut.
+    pub fn seal_end(&mut self) {
+        self.session.send_close_notify();
+    }
+
+    /// Whether encrypted bytes wait for the socket.
+    #[must_use]
+    pub fn has_sealed(&self) -> bool {
+        self.session.wants_write()
+    }
+
+    /// Writes encrypted bytes until none are left or the socket is full.
+    ///
+    /// # Errors
+    /// As the socket says; `WouldBlock` when it is full.
+    pub fn write_sealed(&mut self, socket: &mut impl Write) -> io::Result<()> {
+        while self.session.wants_write() {
+            match self.session.write_tls(socket) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) => (),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
+fn broken(error: rustls::Error) -> Broken {
+    Broken(error.to_string())
+}
+
+#[cfg(test)]
+pub(in crate::net) mod tests;

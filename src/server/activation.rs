@@ -1,0 +1,181 @@
+//! opens the store and makes the engines of one activation from what was recovered
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::channel_limits::StoreLimits;
+use crate::base::epoch::{Epoch, Fence, Predecessor};
+use crate::base::id::LoopIndex;
+use crate::base::placement;
+use crate::base::random::Random;
+use crate::base::record::{RecoveredChannel, RecoveredState};
+use crate::base::world;
+use crate::config::{Config, StoreKind};
+use crate::engine::recovery::OtherCluster;
+use crate::engine::{self, Engine, recovery};
+use crate::net::Mailbox;
+use crate::proto::spb;
+use crate::server::engine_driver::{self, Activation, Mail};
+use crate::server::settings;
+use crate::store::worker::{self, Worker, WorkerSettings};
+use crate::store::{self, Opened, Remedy, StoreError};
+
+/// Why an activation did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivationError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It belongs to another cluster.
+    #[error(transparent)]
+    OtherCluster(#[from] OtherCluster),
+    /// The system gave no thread for the store.
+    #[error("unable to start a thread for the store: {0}")]
+    Thread(std::io::Error),
+    /// Another streaming server of the same cluster answers (spec protocol, 17.4).
+    #[error("{0}")]
+    NotAlone(String),
+}
+
+impl ActivationError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Store(error) => error.remedy(),
+            Self::OtherCluster(_) | Self::NotAlone(_) => Remedy::Stop,
+            Self::Thread(_) => Remedy::StepDown,
+        }
+    }
+}
+
+/// Everything that one activation starts from.
+pub struct Ground<'a> {
+    /// The whole configuration.
+    pub config: &'a Config,
+    /// Which activation of this process.
+    pub term: u64,
+    /// The right to write.
+    pub fence: Arc<dyn Fence>,
+    /// How the holder before left.
+    pub predecessor: Predecessor,
+    /// Where reports of the store workers go, by loop.
+    pub mailboxes: &'a [Mailbox<Mail>],
+}
+
+/// What was recovered, for the log.
+pub struct Recovered {
+    /// One activation a loop.
+    pub activations: Vec<Activation>,
+    /// Channels in the store; `None` if it held nothing at all.
+    pub channel_count: Option<usize>,
+    /// The server's record was lost though channels are there.
+    pub lost_server_record: bool,
+    /// The subjects in use.
+    pub info: spb::ServerInfo,
+    /// What the operator should know of the store.
+    pub notices: Vec<store::Notice>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl Ground<'_> {
+    /// Opens the store, makes the engines, starts the store workers; nothing is served yet.
+    ///
+    /// # Errors
+    /// See [`ActivationError::remedy`].
+    pub fn recover(self, random: &mut Random) -> Result<Recovered, ActivationError> {
+        let began = world::now();
+        let opened = self.open()?;
+        let state = opened.recovered;
+        let had_server = state.server.is_some();
+        let channel_count = state.channels.len();
+        let streaming = &self.config.streaming;
+        let (info, info_is_new) = recovery::server_info(
+            state.server.clone(),
+            &streaming.cluster_id,
+            &streaming.discover_prefix,
+        )?;
+        let starts = self.starts(state, &info, info_is_new, random);
+        let mut activations = Vec::new();
+        for (start, share) in starts.into_iter().zip(opened.shares) {
+            let worker = self.start_worker(&start, share)?;
+            let engine = Engine::recover(settings::engine(self.config), start, world::now());
+            activations.push(Activation { term: self.term, engine, worker });
+        }
+        Ok(Recovered {
+            activations,
+            channel_count: (had_server || channel_count > 0).then_some(channel_count),
+            lost_server_record: !had_server && channel_count > 0,
+            info,
+            notices: opened.notices,
+            duration: world::instant().since(began.at),
+        })
+    }
+
+    fn open(&self) -> Result<Opened, StoreError> {
+        let limits: &StoreLimits = &self.config.streaming.limits;
+        match self.config.streaming.store {
+            StoreKind::Memory => store::memory::open(limits, self.config.loops),
+            StoreKind::File => store::file::open(
+                &settings::file_options(self.config),
+                limits,
+                Arc::clone(&self.fence),
+                self.predecessor,
+                self.config.loops,
+                world::now(),
+            ),
+        }
+    }
+
+    fn starts(
+        &self,
+        state: RecoveredState,
+        info: &spb::ServerInfo,
+        info_is_new: bool,
+        random: &mut Random,
+    ) -> Vec<engine::Start> {
+        let loops = self.config.loops;
+        let channel_count = state.channels.len() as u64;
+        let ids = state.channels.iter().map(|channel| channel.subscription_id_max.0);
+        let subscription_id_max = ids.max().unwrap_or(0);
+        let mut shares: Vec<Vec<RecoveredChannel>> = (0..loops).map(|_| Vec::new()).collect();
+        for channel in state.channels {
+            shares[placement::of_channel(&channel.channel, loops).index()].push(channel);
+        }
+        let start = |(index, channels)| engine::Start {
+            index: LoopIndex(index),
+            info: info.clone(),
+            info_is_new,
+            clients: state.clients.clone(),
+            channels,
+            channel_count,
+            subscription_id_max,
+            seed: random.next_u64(),
+        };
+        (0..loops).zip(shares).map(start).collect()
+    }
+
+    fn start_worker(
+        &self,
+        start: &engine::Start,
+        share: Box<dyn store::Store>,
+    ) -> Result<Worker, ActivationError> {
+        let settings = WorkerSettings {
+            name: format!("store-{}", start.index.0),
+            epoch: self.epoch(),
+            states: start.channels.iter().map(|c| (c.channel.clone(), c.state)).collect(),
+        };
+        let mailbox = self.mailboxes[start.index.index()].clone();
+        let term = self.term;
+        let report = move |report| {
+            // A loop that is gone needs no reports: the process is stopping.
+            let _ = mailbox.deliver(engine_driver::Mail::Report { term, report });
+        };
+        worker::spawn(share, settings, report).map_err(ActivationError::Thread)
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.fence.epoch()
+    }
+}

@@ -1,0 +1,506 @@
+//! drives one Engine inside its reactor: inputs in, effects out
+//!
+//! It decodes requests where they arrive, brings each to the engine that owns its channel or
+//! client, hands commits and reads to the loop's store worker, and counts the bytes of publishes
+//! that are not committed yet (credits). It decides nothing about streaming itself.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+use prost::Message;
+
+use crate::base::id::{LoopIndex, Subject};
+use crate::base::limits;
+use crate::base::time::{Instant, Now};
+use crate::broker::{EngineDelivery, EngineInterest};
+use crate::engine::effect::{Effect, Interest, Level, Service};
+use crate::engine::input::{Input, PeerMessage};
+use crate::engine::request::{self, Placement, Request};
+use crate::engine::{self, Engine};
+use crate::net::driver::{Driver, Outcome};
+use crate::proto::pb;
+use crate::server::event::Event;
+use crate::server::interest_key::{self, Listener};
+use crate::store::worker::{Job, Report, Worker};
+
+/// What the drivers of a process, the store workers and the server send to a driver.
+pub enum Mail {
+    /// A request that belongs to this loop's engine.
+    Request {
+        /// What is asked.
+        request: Request,
+        /// Where the answer goes.
+        reply: Option<Subject>,
+    },
+    /// A message on an inbox of this loop's engine.
+    Inbox {
+        /// The engine's token.
+        token: u64,
+        /// The subject it came on.
+        subject: Subject,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// From the engine of another loop, of the same activation.
+    Peer {
+        /// Which loop.
+        from: LoopIndex,
+        /// Which activation.
+        term: u64,
+        /// What.
+        message: PeerMessage,
+    },
+    /// From this loop's store worker.
+    Report {
+        /// Which activation.
+        term: u64,
+        /// What.
+        report: Report,
+    },
+    /// The engine of `engine` is full, or no longer.
+    Pressure {
+        /// Which engine.
+        engine: LoopIndex,
+        /// Whether its publishers have to wait.
+        is_high: bool,
+    },
+    /// Become active; nothing leaves before `Serve`.
+    Activate(Box<Activation>),
+    /// All engines of the activation exist: let effects flow.
+    Serve {
+        /// Told when the first effects were handed over.
+        done: Sender<LoopIndex>,
+    },
+    /// Answer when everything that was mailed before is handled.
+    Sync {
+        /// Told then.
+        done: Sender<LoopIndex>,
+    },
+    /// The lease is gone: drop the engine and everything it wanted to say.
+    Deactivate {
+        /// Gets the store worker, to wait for its end.
+        done: Sender<Option<Worker>>,
+    },
+    /// A planned stop: commit what is staged, then close the store.
+    Drain {
+        /// Told when the store is closed, with the text of what went wrong.
+        done: Sender<Result<(), String>>,
+    },
+    /// The engine's state for monitoring; nothing is sent while there is no engine.
+    Snapshot {
+        /// Gets it.
+        done: Sender<engine::snapshot::Snapshot>,
+    },
+    /// The server itself listens.
+    Listen {
+        /// On what.
+        subject: Subject,
+        /// As whom.
+        listener: Listener,
+    },
+    /// The server itself no longer listens.
+    Unlisten {
+        /// On what.
+        subject: Subject,
+        /// As whom.
+        listener: Listener,
+    },
+    /// The server itself publishes.
+    Publish {
+        /// Where to.
+        subject: Subject,
+        /// Where an answer goes.
+        reply: Option<Subject>,
+        /// What.
+        payload: Bytes,
+    },
+}
+
+/// What makes a loop's share of the server active.
+pub struct Activation {
+    /// Which activation of this process.
+    pub term: u64,
+    /// The recovered engine.
+    pub engine: Engine,
+    /// The thread that owns this loop's share of the store.
+    pub worker: Worker,
+}
+
+/// Drives the engine of one loop.
+pub struct EngineDriver {
+    home: LoopIndex,
+    loops: u16,
+    events: Sender<Event>,
+    outcomes: VecDeque<Outcome<Mail>>,
+    active: Option<Active>,
+}
+
+struct Active {
+    term: u64,
+    engine: Engine,
+    worker: Worker,
+    is_serving: bool,
+    uncommitted_bytes: usize,
+    pressure_is_high: bool,
+    served: Option<Sender<LoopIndex>>,
+    draining: Option<Sender<Result<(), String>>>,
+    /// Jobs that found the worker's mailbox full: one commit, and reads of subscriptions, of
+    /// which each has one under way.
+    unsubmitted: VecDeque<Job>,
+}
+
+impl EngineDriver {
+    /// The driver of loop `home`, without an engine.
+    #[must_use]
+    pub fn new(home: LoopIndex, loops: u16, events: Sender<Event>) -> Self {
+        Self { home, loops, events, outcomes: VecDeque::new(), active: None }
+    }
+
+    fn handle(&mut self, input: Input, now: Now) {
+        if let Some(active) = &mut self.active {
+            active.engine.handle(input, now);
+            self.carry_out(now);
+        }
+    }
+
+    fn on_service(&mut self, service: Service, delivery: EngineDelivery, now: Now) {
+        let request = request::decode(service, delivery.payload);
+        match request.placement(self.loops) {
+            Placement::Dropped => (),
+            Placement::Here => self.on_request(request, delivery.reply, now),
+            Placement::Loop(to) if to == self.home => self.on_request(request, delivery.reply, now),
+            Placement::Loop(to) => {
+                let mail = Mail::Request { request, reply: delivery.reply };
+                self.outcomes.push_back(Outcome::Mail { to, mail });
+            }
+        }
+    }
+
+    fn on_request(&mut self, request: Request, reply: Option<Subject>, now: Now) {
+        let Some(active) = &mut self.active else { return };
+        if let Request::Publish { message, payload_size } = &request {
+            if active.is_beyond_bound() {
+                self.refuse_publish(message.guid.clone(), reply);
+                return;
+            }
+            active.uncommitted_bytes += payload_size;
+            self.update_pressure();
+        }
+        self.handle(Input::Request { request, reply }, now);
+    }
+
+    /// Only what arrives by routes can get here: connections of clients wait for credits.
+    fn refuse_publish(&mut self, guid: Bytes, reply: Option<Subject>) {
+        let Some(subject) = reply else { return };
+        let error = Bytes::from_static(TOO_MUCH_UNDER_WAY.as_bytes());
+        let head = Bytes::from(pb::PubAck { guid, error }.encode_to_vec());
+        self.outcomes.push_back(Outcome::Publish { subject, reply: None, head, tail: Bytes::new() });
+    }
+
+    fn update_pressure(&mut self) {
+        let Some(active) = &mut self.active else { return };
+        let is_high = if active.pressure_is_high {
+            limits::ENGINE_UNCOMMITTED_BYTES_MAX / 2 < active.uncommitted_bytes
+        } else {
+            limits::ENGINE_UNCOMMITTED_BYTES_MAX < active.uncommitted_bytes
+        };
+        if is_high != active.pressure_is_high {
+            active.pressure_is_high = is_high;
+            self.spread_pressure(is_high);
+        }
+    }
+
+    fn spread_pressure(&mut self, is_high: bool) {
+        let engine = self.home;
+        self.outcomes.push_back(Outcome::Pressure { engine, is_high });
+        for to in (0..self.loops).map(LoopIndex).filter(|to| *to != engine) {
+            self.outcomes
+                .push_back(Outcome::Mail { to, mail: Mail::Pressure { engine, is_high } });
+        }
+    }
+
+    fn carry_out(&mut self, now: Now) {
+        loop {
+            let Some(active) = &mut self.active else { return };
+            if !active.is_serving {
+                return;
+            }
+            let Some(effect) = active.engine.poll_effect() else { return };
+            self.carry_out_one(effect, now);
+        }
+    }
+
+    fn carry_out_one(&mut self, effect: Effect, now: Now) {
+        match effect {
+            Effect::Send { subject, reply, payload } => {
+                let (head, tail) = (payload.head, payload.tail);
+                self.outcomes.push_back(Outcome::Publish { subject, reply, head, tail });
+            }
+            Effect::Listen { subject, interest } => {
+                let interest = self.interest(interest);
+                self.outcomes.push_back(Outcome::Listen { subject, interest });
+            }
+            Effect::Unlisten { subject, interest } => {
+                let interest = self.interest(interest);
+                self.outcomes.push_back(Outcome::Unlisten { subject, interest });
+            }
+            Effect::Commit { ticket, batch } => self.hand_over(Job::Commit { ticket, batch }),
+            Effect::Fetch(request) => self.hand_over(Job::Fetch(request)),
+            Effect::FindTime { ticket, channel, at } => {
+                self.hand_over(Job::FindTime { ticket, channel, at });
+            }
+            Effect::Tell { to, message } => self.tell(to, message, now),
+            Effect::Log { level, text } => super::logging::streaming(level, &text),
+            Effect::Credit { bytes } => self.on_credit(bytes),
+            Effect::Drained => self.hand_over(Job::Close),
+        }
+    }
+
+    fn interest(&self, interest: Interest) -> EngineInterest {
+        EngineInterest {
+            engine: self.home,
+            key: interest_key::of_engine(interest),
+            needs_credit: matches!(interest, Interest::Service(Service::Publish)),
+        }
+    }
+
+    fn hand_over(&mut self, job: Job) {
+        let Some(active) = &mut self.active else { return };
+        if active.unsubmitted.is_empty() {
+            if let Err(job) = active.worker.try_submit(job) {
+                active.unsubmitted.push_back(job);
+            }
+        } else {
+            active.unsubmitted.push_back(job);
+        }
+    }
+
+    /// The worker reported something, so its mailbox has room again.
+    fn submit_waiting(&mut self) {
+        let Some(active) = &mut self.active else { return };
+        while let Some(job) = active.unsubmitted.pop_front() {
+            if let Err(job) = active.worker.try_submit(job) {
+                active.unsubmitted.push_front(job);
+                return;
+            }
+        }
+    }
+
+    fn tell(&mut self, to: LoopIndex, message: PeerMessage, now: Now) {
+        let Some(active) = &self.active else { return };
+        let (from, term) = (self.home, active.term);
+        if to == from {
+            self.handle(Input::Peer { from, message }, now);
+        } else {
+            let mail = Mail::Peer { from, term, message };
+            self.outcomes.push_back(Outcome::Mail { to, mail });
+        }
+    }
+
+    fn on_credit(&mut self, bytes: usize) {
+        if let Some(active) = &mut self.active {
+            active.uncommitted_bytes = active.uncommitted_bytes.saturating_sub(bytes);
+        }
+        self.update_pressure();
+    }
+
+    fn on_report(&mut self, term: u64, report: Report, now: Now) {
+        if self.active.as_ref().is_none_or(|active| active.term != term) {
+            return;
+        }
+        self.submit_waiting();
+        match report {
+            Report::Committed { ticket, report } => {
+                self.handle(Input::Committed { ticket, report }, now);
+            }
+            Report::Fetched { ticket, result } => {
+                self.handle(Input::Fetched { ticket, result }, now);
+            }
+            Report::FoundTime { ticket, result } => {
+                self.handle(Input::FoundTime { ticket, result }, now);
+            }
+            Report::Trimmed { channel, state } => {
+                self.handle(Input::Trimmed { channel, state }, now);
+            }
+            Report::Failed { text, remedy } => self.on_store_failure(term, text, remedy),
+            Report::Trouble { text } => super::logging::streaming(Level::Warning, &text),
+            Report::Closed => self.on_closed(),
+        }
+    }
+
+    fn on_store_failure(&mut self, term: u64, text: String, remedy: crate::store::Remedy) {
+        if let Some(done) = self.active.as_mut().and_then(|active| active.draining.take()) {
+            // The server that waits for the drain may be gone already: it stops either way.
+            let _ = done.send(Err(text.clone()));
+        }
+        super::event::post(&self.events, Event::StoreFailed { term, text, remedy });
+    }
+
+    fn on_closed(&mut self) {
+        if let Some(done) = self.active.as_mut().and_then(|active| active.draining.take()) {
+            // As above.
+            let _ = done.send(Ok(()));
+        }
+    }
+
+    fn on_activate(&mut self, activation: Activation) {
+        assert!(self.active.is_none(), "a loop is activated once at a time");
+        self.active = Some(Active {
+            term: activation.term,
+            engine: activation.engine,
+            worker: activation.worker,
+            is_serving: false,
+            uncommitted_bytes: 0,
+            pressure_is_high: false,
+            served: None,
+            draining: None,
+            unsubmitted: VecDeque::new(),
+        });
+    }
+
+    fn on_serve(&mut self, done: Sender<LoopIndex>, now: Now) {
+        if let Some(active) = &mut self.active {
+            active.is_serving = true;
+            active.served = Some(done);
+        }
+        self.carry_out(now);
+    }
+
+    fn on_deactivate(&mut self, done: &Sender<Option<Worker>>) {
+        let was_high = self.active.as_ref().is_some_and(|active| active.pressure_is_high);
+        let worker = self.active.take().map(|active| active.worker);
+        if was_high {
+            self.spread_pressure(false);
+        }
+        self.outcomes.push_back(Outcome::EngineGone);
+        // The server waits for this, or is stopping.
+        let _ = done.send(worker);
+    }
+
+    fn on_drain(&mut self, done: Sender<Result<(), String>>, now: Now) {
+        match &mut self.active {
+            Some(active) => {
+                active.draining = Some(done);
+                self.handle(Input::Drain, now);
+            }
+            None => {
+                // As above.
+                let _ = done.send(Ok(()));
+            }
+        }
+    }
+
+    fn server_interest(&self, listener: Listener) -> EngineInterest {
+        let key = interest_key::of_server(listener);
+        EngineInterest { engine: self.home, key, needs_credit: false }
+    }
+}
+
+/// What a publisher behind a route is told when it sends faster than the store writes.
+const TOO_MUCH_UNDER_WAY: &str = "stan: too many publishes under way, try again";
+
+impl Active {
+    fn is_beyond_bound(&self) -> bool {
+        2 * limits::ENGINE_UNCOMMITTED_BYTES_MAX < self.uncommitted_bytes
+    }
+}
+
+impl Driver for EngineDriver {
+    type Mail = Mail;
+
+    fn on_delivery(&mut self, delivery: EngineDelivery, now: Now) {
+        match interest_key::decode(delivery.interest.key) {
+            interest_key::Decoded::Engine(Interest::Service(service)) => {
+                self.on_service(service, delivery, now);
+            }
+            interest_key::Decoded::Engine(Interest::Own(token)) => {
+                let (subject, payload) = (delivery.subject, delivery.payload);
+                let to = delivery.interest.engine;
+                if to == self.home {
+                    self.handle(Input::Inbox { token, subject, payload }, now);
+                } else {
+                    let mail = Mail::Inbox { token, subject, payload };
+                    self.outcomes.push_back(Outcome::Mail { to, mail });
+                }
+            }
+            interest_key::Decoded::Server(listener) => {
+                let event = Event::Heard { listener, payload: delivery.payload };
+                super::event::post(&self.events, event);
+            }
+        }
+    }
+
+    fn on_no_responders(&mut self, reply: Subject, now: Now) {
+        if interest_key::is_server_inbox(&reply) {
+            super::event::post(&self.events, Event::NobodyListens { reply });
+        } else {
+            self.handle(Input::NoResponders { reply }, now);
+        }
+    }
+
+    fn on_mail(&mut self, mail: Mail, now: Now) {
+        match mail {
+            Mail::Request { request, reply } => self.on_request(request, reply, now),
+            Mail::Inbox { token, subject, payload } => {
+                self.handle(Input::Inbox { token, subject, payload }, now);
+            }
+            Mail::Peer { from, term, message } => {
+                if self.active.as_ref().is_some_and(|active| active.term == term) {
+                    self.handle(Input::Peer { from, message }, now);
+                }
+            }
+            Mail::Report { term, report } => self.on_report(term, report, now),
+            Mail::Pressure { engine, is_high } => {
+                self.outcomes.push_back(Outcome::Pressure { engine, is_high });
+            }
+            Mail::Activate(activation) => self.on_activate(*activation),
+            Mail::Serve { done } => self.on_serve(done, now),
+            // The asker may have given up waiting.
+            Mail::Sync { done } => drop(done.send(self.home)),
+            Mail::Deactivate { done } => self.on_deactivate(&done),
+            Mail::Drain { done } => self.on_drain(done, now),
+            Mail::Snapshot { done } => {
+                if let Some(active) = &self.active {
+                    // As above.
+                    let _ = done.send(active.engine.snapshot());
+                }
+            }
+            Mail::Listen { subject, listener } => {
+                let interest = self.server_interest(listener);
+                self.outcomes.push_back(Outcome::Listen { subject, interest });
+            }
+            Mail::Unlisten { subject, listener } => {
+                let interest = self.server_interest(listener);
+                self.outcomes.push_back(Outcome::Unlisten { subject, interest });
+            }
+            Mail::Publish { subject, reply, payload } => {
+                let (head, tail) = (payload, Bytes::new());
+                self.outcomes.push_back(Outcome::Publish { subject, reply, head, tail });
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        if let Some(active) = &mut self.active {
+            active.engine.handle_timeout(now);
+            self.carry_out(now);
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.active.as_ref().and_then(|active| active.engine.next_deadline())
+    }
+
+    fn end_of_turn(&mut self, now: Now) {
+        self.handle(Input::EndOfTurn, now);
+        if let Some(done) = self.active.as_mut().and_then(|active| active.served.take()) {
+            // As above.
+            let _ = done.send(self.home);
+        }
+    }
+
+    fn poll_outcome(&mut self) -> Option<Outcome<Mail>> {
+        self.outcomes.pop_front()
+    }
+}

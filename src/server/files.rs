@@ -1,0 +1,86 @@
+//! the pid file and the ports file
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// What a ports file lists; absent members are left out (spec harnesses, ports file).
+#[derive(Debug, Default, Serialize)]
+pub struct Ports {
+    /// URLs for clients.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nats: Vec<String>,
+    /// URLs of the monitoring pages.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub monitoring: Vec<String>,
+    /// URLs for routes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cluster: Vec<String>,
+}
+
+/// URLs under which a listener is reached; one a local address if it listens everywhere.
+#[must_use]
+pub fn urls(scheme: &str, host: &str, port: u16) -> Vec<String> {
+    let url = |host: &str| format!("{scheme}://{}", super::pages::display_address(host, port));
+    if matches!(host, "0.0.0.0" | "::" | "") {
+        return local_addresses().iter().map(|address| url(&address.to_string())).collect();
+    }
+    vec![url(host)]
+}
+
+/// The machine's own addresses, loopback included, in the kernel's order.
+#[must_use]
+pub fn local_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|found| IpAddr::V4(found.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|found| IpAddr::V6(found.ip())))
+    });
+    addresses.collect()
+}
+
+/// The machine's name, as the holder record shows it.
+#[must_use]
+pub fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into())
+}
+
+/// The files that this process leaves for tools.
+#[derive(Debug, Default)]
+pub struct Files {
+    ports_file: Option<PathBuf>,
+}
+
+impl Files {
+    /// Writes the pid file: the decimal number without a line end; nobody removes it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_pid(path: &Path) -> io::Result<()> {
+        fs::write(path, std::process::id().to_string())
+    }
+
+    /// Writes `<folder>/<program>_<pid>.ports`, removed by [`Files::remove`].
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_ports(&mut self, folder: &Path, program: &str, ports: &Ports) -> io::Result<()> {
+        let path = folder.join(format!("{program}_{}.ports", std::process::id()));
+        fs::write(&path, serde_json::to_vec(ports)?)?;
+        self.ports_file = Some(path);
+        Ok(())
+    }
+
+    /// Removes the ports file.
+    pub fn remove(&mut self) {
+        if let Some(path) = self.ports_file.take()
+            && let Err(error) = fs::remove_file(&path)
+        {
+            log::warn!("Error removing ports file {}: {error}", path.display());
+        }
+    }
+}

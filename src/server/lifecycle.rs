@@ -1,0 +1,244 @@
+//! becoming active, going back to standby, stopping
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::base::epoch::{Fence, Predecessor};
+use crate::base::id::LoopIndex;
+use crate::base::world;
+use crate::engine::effect::Level;
+use crate::log::{CORE, STREAM};
+use crate::server::activation::{ActivationError, Ground, Recovered};
+use crate::server::engine_driver::Mail;
+use crate::server::logging::streaming;
+use crate::server::{Next, Server};
+use crate::store::Remedy;
+
+/// How long the loops may take to answer before the process counts as broken.
+const LOOPS_ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a planned stop waits for the store to take what is staged.
+const DRAIN_WITHIN: Duration = Duration::from_secs(20);
+
+/// Pauses after activations that failed for a reason that can pass.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The lease is not asked for again: the process stops.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How long outboxes may take at the end.
+const FLUSH_WITHIN: Duration = Duration::from_millis(500);
+
+impl Server {
+    /// The lease was won: open the store, recover, serve.
+    pub(super) fn on_won(&mut self, fence: Arc<dyn Fence>, predecessor: Predecessor) -> Next {
+        if self.group.is_some() {
+            streaming(Level::Info, "Server is active");
+        }
+        match self.activate(fence, predecessor) {
+            Ok(()) => {
+                self.failed_activations = 0;
+                Next::GoOn
+            }
+            Err(error) => self.on_activation_failed(&error),
+        }
+    }
+
+    fn activate(
+        &mut self,
+        fence: Arc<dyn Fence>,
+        predecessor: Predecessor,
+    ) -> Result<(), ActivationError> {
+        self.term += 1;
+        let activated_at = world::now();
+        if let Some(group) = &mut self.group {
+            group.on_active(activated_at.wall, activated_at.at);
+        }
+        streaming(Level::Info, "Recovering the state...");
+        self.pages.set_recovering();
+        let ground = Ground {
+            config: &self.config,
+            term: self.term,
+            fence,
+            predecessor,
+            mailboxes: &self.mailboxes,
+        };
+        let recovered = ground.recover(&mut self.random)?;
+        self.log_recovered(&recovered);
+        self.is_active = true;
+        let info = recovered.info;
+        for (mailbox, activation) in self.mailboxes.iter().zip(recovered.activations) {
+            mailbox.deliver(Mail::Activate(Box::new(activation)));
+        }
+        if self.group.is_none() {
+            self.probe_alone(&info)?;
+        }
+        self.ask_all(|done| Mail::Serve { done });
+        // Every loop has now mailed its interests to all others; a second round sees them in.
+        self.ask_all(|done| Mail::Sync { done });
+        self.pages.set_active(&self.config, &info.cluster_id);
+        self.log_ready();
+        Ok(())
+    }
+
+    fn log_recovered(&self, recovered: &Recovered) {
+        for notice in &recovered.notices {
+            let level = if notice.is_warning { Level::Warning } else { Level::Info };
+            streaming(level, &notice.text);
+        }
+        if recovered.lost_server_record {
+            streaming(Level::Warning, LOST_SERVER_RECORD);
+        }
+        match recovered.channel_count {
+            Some(count) => streaming(Level::Info, &format!("Recovered {count} channel(s)")),
+            None => streaming(Level::Info, "No recovered state"),
+        }
+        let millis = recovered.duration.as_secs_f64() * 1_000.0;
+        streaming(Level::Debug, &format!("Recovery took {millis:.1} ms"));
+    }
+
+    fn log_ready(&self) {
+        let config = &self.config.streaming;
+        streaming(Level::Info, &format!("Message store is {}", config.store.name()));
+        if let Some(directory) = &config.directory {
+            streaming(Level::Info, &format!("Store location: {}", directory.display()));
+        }
+        for line in crate::config::banner::limits_table(&config.limits) {
+            streaming(Level::Info, &line);
+        }
+        streaming(Level::Info, "Streaming Server is ready");
+    }
+
+    fn on_activation_failed(&mut self, error: &ActivationError) -> Next {
+        let text = error.to_string();
+        if error.remedy() == Remedy::Stop {
+            let line = if self.group.is_some() { text } else { format!("Failed to start: {text}") };
+            return Next::End(self.fail(&line));
+        }
+        streaming(Level::Error, &text);
+        self.deactivate();
+        let pause = PAUSE_MIN.saturating_mul(1 << self.failed_activations.min(10)).min(PAUSE_MAX);
+        self.failed_activations += 1;
+        self.pages.set_trouble(&text);
+        self.release_lease(false, pause);
+        Next::GoOn
+    }
+
+    /// Drops the engines and what they wanted to say; the connections stay.
+    pub(super) fn deactivate(&mut self) {
+        if let Some(group) = &mut self.group {
+            group.on_inactive();
+        }
+        self.is_active = false;
+        self.pages.set_inactive();
+        let (done, workers) = unbounded();
+        for mailbox in &self.mailboxes {
+            mailbox.deliver(Mail::Deactivate { done: done.clone() });
+        }
+        drop(done);
+        // A worker in a system call that hangs (dead storage) is waited for: a second one must
+        // not open the same files beside it.
+        for worker in workers.iter().flatten() {
+            worker.join();
+        }
+    }
+
+    pub(super) fn release_lease(&mut self, is_clean: bool, pause: Duration) {
+        if let Some(keeper) = &self.keeper {
+            keeper.release(is_clean, pause);
+        }
+    }
+
+    /// A planned stop: commit and sync first, then release, so that a standby takes over at once.
+    pub(super) fn stop(&mut self, code: ExitCode) -> ExitCode {
+        if self.is_streaming() {
+            streaming(Level::Info, "Shutting down.");
+        }
+        if self.is_active {
+            let is_clean = self.drain();
+            self.release_lease(is_clean, FOR_EVER);
+        }
+        self.pages.set_shutdown();
+        if let Some(keeper) = self.keeper.take() {
+            keeper.stop();
+        }
+        log::info!(target: CORE, "Initiating Shutdown...");
+        self.end(FLUSH_WITHIN);
+        log::info!(target: CORE, "Server Exiting..");
+        code
+    }
+
+    /// Whether everything is written and synced.
+    fn drain(&mut self) -> bool {
+        if let Some(group) = &mut self.group {
+            group.on_inactive();
+        }
+        self.pages.set_inactive();
+        let (done, results) = unbounded();
+        for mailbox in &self.mailboxes {
+            mailbox.deliver(Mail::Drain { done: done.clone() });
+        }
+        drop(done);
+        let deadline = Self::deadline_in(DRAIN_WITHIN);
+        for _ in self.loops() {
+            let result = results.recv_timeout(deadline.since(world::instant()));
+            let result = result.unwrap_or_else(|_| Err(NOT_CLOSED_IN_TIME.to_owned()));
+            if let Err(text) = result {
+                streaming(Level::Error, &text);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The last line, and the exit code of a server that cannot go on.
+    pub(super) fn fail(&mut self, line: &str) -> ExitCode {
+        crate::log::fatal(STREAM, line);
+        self.deactivate();
+        if let Some(keeper) = self.keeper.take() {
+            keeper.stop();
+        }
+        self.end(Duration::ZERO);
+        ExitCode::FAILURE
+    }
+
+    /// SIGQUIT: nothing is written any more; what was not acknowledged may be lost.
+    pub(super) fn stop_at_once(&mut self) -> ExitCode {
+        self.end(Duration::ZERO);
+        ExitCode::from(2)
+    }
+
+    fn end(&mut self, flush_for: Duration) {
+        self.monitor = None;
+        if let Some(reactors) = self.reactors.take() {
+            reactors.stop(flush_for);
+        }
+        self.files.remove();
+    }
+
+    /// Asks every loop something and waits for all answers.
+    ///
+    /// # Panics
+    /// When a loop does not answer for half a minute: it hangs, and a process that hangs with the
+    /// lease is worse than none.
+    fn ask_all(&self, mail: impl Fn(Sender<LoopIndex>) -> Mail) {
+        let (done, answers): (_, Receiver<LoopIndex>) = unbounded();
+        for mailbox in &self.mailboxes {
+            mailbox.deliver(mail(done.clone()));
+        }
+        let deadline = Self::deadline_in(LOOPS_ANSWER_WITHIN);
+        for _ in self.loops() {
+            let answer = answers.recv_timeout(deadline.since(world::instant()));
+            assert!(answer.is_ok(), "an event loop does not answer");
+        }
+    }
+}
+
+const NOT_CLOSED_IN_TIME: &str = "the store did not close in time";
+
+const LOST_SERVER_RECORD: &str = "Server information was not recovered, however channels are \
+                                  present. Will initialize server and restart recovery!";

@@ -1,0 +1,226 @@
+//! builds the rooms from Config; starts threads; stops them in reverse
+//!
+//! One thread, the caller's, owns the server: it reacts to [`event::Event`]s (signals, the lease
+//! keeper, failed stores, heartbeats of the group). Everything that it waits for is bounded.
+
+pub mod activation;
+pub mod engine_driver;
+pub mod event;
+pub mod files;
+pub mod group;
+pub mod interest_key;
+pub mod lifecycle;
+pub mod logging;
+pub mod pages;
+pub mod probe;
+pub mod reload;
+pub mod settings;
+pub mod signals;
+pub mod start;
+
+use std::collections::VecDeque;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::base::epoch::LeaseClock;
+use crate::base::id::LoopIndex;
+use crate::base::random::Random;
+use crate::base::time::Instant;
+use crate::base::world;
+use crate::config::{Config, Program};
+use crate::election::keeper::{Keeper, KeeperEvent};
+use crate::engine::effect::Level;
+use crate::log::CORE;
+use crate::monitor::Monitor;
+use crate::net::{Mailbox, Reactors};
+use crate::server::engine_driver::{EngineDriver, Mail};
+use crate::server::event::Event;
+use crate::server::group::Group;
+use crate::server::interest_key::Listener;
+use crate::server::logging::streaming;
+use crate::server::pages::Pages;
+use crate::server::settings::Found;
+use crate::server::signals::Signal;
+use crate::store::Remedy;
+
+/// Runs a server from its configuration to its end.
+#[must_use]
+pub fn run(config: Config) -> ExitCode {
+    match start::start(config) {
+        Ok(server) => server.run(),
+        Err(error) => {
+            crate::log::fatal(error.target(), &error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A server whose listeners are open.
+pub struct Server {
+    config: Arc<Config>,
+    found: Found,
+    server_id: String,
+    events: Receiver<Event>,
+    events_in: Sender<Event>,
+    /// Gone once the server stops.
+    reactors: Option<Reactors<EngineDriver>>,
+    mailboxes: Vec<Mailbox<Mail>>,
+    lease: LeaseClock,
+    keeper: Option<Keeper>,
+    group: Option<Group>,
+    pages: Pages,
+    monitor: Option<Monitor>,
+    random: Random,
+    /// Counts activations, so that reports and messages of a former one are recognised.
+    term: u64,
+    is_active: bool,
+    /// How often activations failed in a row for a reason that can pass.
+    failed_activations: u32,
+    files: files::Files,
+    /// Events that came while something else was waited for.
+    postponed: VecDeque<Event>,
+}
+
+/// What the loop does after an event.
+enum Next {
+    GoOn,
+    End(ExitCode),
+}
+
+impl Server {
+    fn run(mut self) -> ExitCode {
+        loop {
+            let next = match self.wait() {
+                Ok(event) => self.handle(event),
+                Err(RecvTimeoutError::Timeout) => self.handle_timeout(),
+                Err(RecvTimeoutError::Disconnected) => unreachable!("the reactors hold senders"),
+            };
+            if let Next::End(code) = next {
+                return code;
+            }
+        }
+    }
+
+    fn wait(&mut self) -> Result<Event, RecvTimeoutError> {
+        if let Some(event) = self.postponed.pop_front() {
+            return Ok(event);
+        }
+        let deadline = self.group.as_ref().and_then(Group::next_deadline);
+        match deadline {
+            Some(at) => self.events.recv_timeout(at.since(world::instant())),
+            None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    fn handle_timeout(&mut self) -> Next {
+        let Some(group) = &mut self.group else { return Next::GoOn };
+        let subject = group.subject().clone();
+        if let Some(payload) = group.due(world::instant()) {
+            self.mailboxes[0].deliver(Mail::Publish { subject, reply: None, payload });
+        }
+        Next::GoOn
+    }
+
+    fn handle(&mut self, event: Event) -> Next {
+        match event {
+            Event::Signal(signal) => self.on_signal(signal),
+            Event::Keeper(event) => self.on_keeper(event),
+            Event::StoreFailed { term, text, remedy } if term == self.term => {
+                self.on_store_failed(&text, remedy)
+            }
+            Event::Heard { listener: Listener::GroupHeartbeat, payload } => {
+                self.on_group_heartbeat(&payload)
+            }
+            // Reports of a former activation; answers to a probe that is over.
+            Event::StoreFailed { .. } | Event::Heard { .. } | Event::NobodyListens { .. } => {
+                Next::GoOn
+            }
+        }
+    }
+
+    fn on_signal(&mut self, signal: Signal) -> Next {
+        match signal {
+            Signal::Interrupt => Next::End(self.stop(ExitCode::SUCCESS)),
+            Signal::Terminate => {
+                let code = self.config.program.terminated_code();
+                Next::End(self.stop(ExitCode::from(code)))
+            }
+            Signal::Quit => Next::End(self.stop_at_once()),
+            Signal::Reload => {
+                self.reload();
+                Next::GoOn
+            }
+            Signal::ReopenLog => {
+                crate::log::reopen();
+                Next::GoOn
+            }
+            Signal::LameDuck => {
+                log::warn!(target: CORE, "lame duck mode is not supported by stanby yet");
+                Next::GoOn
+            }
+        }
+    }
+
+    fn on_keeper(&mut self, event: KeeperEvent) -> Next {
+        match event {
+            KeeperEvent::Waiting { holder, why } => {
+                streaming(Level::Info, &why);
+                self.pages.set_waiting(holder.as_ref());
+                Next::GoOn
+            }
+            KeeperEvent::Won { fence, predecessor } => self.on_won(fence, predecessor),
+            KeeperEvent::Lost { why } => {
+                streaming(Level::Error, &why);
+                self.deactivate();
+                Next::GoOn
+            }
+            KeeperEvent::RefusedStandAlone { why, .. } => {
+                Next::End(self.fail(&format!("Failed to start: {why}")))
+            }
+            KeeperEvent::Trouble { text } => {
+                streaming(Level::Error, &text);
+                self.pages.set_trouble(&text);
+                Next::GoOn
+            }
+        }
+    }
+
+    fn on_store_failed(&mut self, text: &str, remedy: Remedy) -> Next {
+        streaming(Level::Error, text);
+        match remedy {
+            Remedy::Stop => Next::End(self.fail(text)),
+            Remedy::StepDown | Remedy::Refuse => {
+                self.deactivate();
+                self.release_lease(false, Duration::ZERO);
+                Next::GoOn
+            }
+        }
+    }
+
+    /// Another server of the group claims to be active: believe the data, not the message.
+    fn on_group_heartbeat(&mut self, payload: &[u8]) -> Next {
+        let other = self.group.as_ref().and_then(|group| group.other_sender(payload));
+        if let (true, Some(other)) = (self.is_active, other) {
+            streaming(Level::Error, &format!("ft: serverID {other:?} claims to be active"));
+            if let Some(keeper) = &self.keeper {
+                keeper.check_now();
+            }
+        }
+        Next::GoOn
+    }
+
+    fn is_streaming(&self) -> bool {
+        self.config.program == Program::Streaming
+    }
+
+    fn loops(&self) -> impl Iterator<Item = LoopIndex> + use<> {
+        (0..self.config.loops).map(LoopIndex)
+    }
+
+    fn deadline_in(duration: Duration) -> Instant {
+        world::instant() + duration
+    }
+}

@@ -1,0 +1,309 @@
+//! what the monitoring pages are made of
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::base::epoch::LeaseClock;
+use crate::base::world;
+use crate::broker::snapshot::ServerSnapshot;
+use crate::config::{Config, Program, StoreKind, banner};
+use crate::election::lease::Holder;
+use crate::engine::snapshot::Snapshot;
+use crate::log::CORE;
+use crate::monitor::{
+    self, Ask, ClusterFacts, CoreFacts, LimitNumbers, Monitor, Published, Sources, State, Status,
+    Streaming, StreamingFacts, Unavailable,
+};
+use crate::net::{Control, Mailbox};
+use crate::server::engine_driver::Mail;
+use crate::server::settings::{self, Found};
+use crate::server::start::StartError;
+
+/// How long a page waits for the loops.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the server publishes for the pages.
+pub struct Pages {
+    status: Arc<Published<Status>>,
+    core: Arc<Published<CoreFacts>>,
+    streaming: Arc<Published<StreamingFacts>>,
+    lease: LeaseClock,
+    is_group: bool,
+}
+
+impl Pages {
+    /// The facts at the start.
+    #[must_use]
+    pub fn new(config: &Config, found: &Found, server_id: &str, lease: LeaseClock) -> Self {
+        Self {
+            status: Arc::default(),
+            core: Arc::new(Published::new(core_facts(config, found))),
+            streaming: Arc::new(Published::new(streaming_facts(config, server_id))),
+            lease,
+            is_group: config.streaming.ft_group.is_some(),
+        }
+    }
+
+    /// Opens the monitoring port and serves the pages, if they are switched on. The URLs are for
+    /// the ports file.
+    ///
+    /// # Errors
+    /// [`StartError::Monitor`] and [`StartError::Tls`].
+    pub fn serve(
+        &self,
+        config: &Config,
+        mailboxes: &[Mailbox<Mail>],
+    ) -> Result<(Option<Monitor>, Vec<String>), StartError> {
+        let monitor = &config.monitor;
+        if !monitor.is_on() {
+            return Ok((None, Vec::new()));
+        }
+        let is_tls = monitor.https_port != 0;
+        let port = if is_tls { monitor.https_port } else { monitor.http_port };
+        let port = u16::try_from(port.max(0)).unwrap_or(u16::MAX);
+        let listener: TcpListener =
+            monitor::bind(&monitor.host, port).map_err(StartError::Monitor)?;
+        let port = listener.local_addr().map_err(StartError::Monitor)?.port();
+        let tls = match (&config.core.tls, is_tls) {
+            (Some(tls), true) => Some(settings::serving(tls)?.server_config()),
+            (_, _) => None,
+        };
+        let scheme = if is_tls { "https" } else { "http" };
+        let shown = display_address(&monitor.host, port);
+        log::info!(target: CORE, "Starting {scheme} monitor on {shown}");
+        let mut facts = CoreFacts::clone(&self.core.load());
+        if is_tls {
+            facts.https_port = port;
+        } else {
+            facts.http_port = port;
+        }
+        self.core.set(facts);
+        let sources = self.sources(config, mailboxes);
+        let running = Monitor::start(listener, tls, &monitor.base_path, sources)
+            .map_err(StartError::Monitor)?;
+        let urls = crate::server::files::urls(scheme, &monitor.host, port);
+        Ok((Some(running), urls))
+    }
+
+    fn sources(&self, config: &Config, mailboxes: &[Mailbox<Mail>]) -> Sources {
+        let streaming = (config.program == Program::Streaming).then(|| Streaming {
+            facts: Arc::clone(&self.streaming),
+            engine: ask_engines(mailboxes.to_vec()),
+        });
+        Sources {
+            status: Arc::clone(&self.status),
+            lease: self.lease.clone(),
+            core: Arc::clone(&self.core),
+            streaming,
+            broker: ask_brokers(mailboxes.to_vec()),
+        }
+    }
+
+    /// A core server has no roles.
+    pub fn set_core_only(&self) {
+        self.update(|status| status.is_serving = true);
+    }
+
+    /// In a group, not active.
+    pub fn set_standby(&self) {
+        self.update(|status| {
+            status.state = State::FtStandby;
+            status.is_serving = false;
+        });
+    }
+
+    /// The keeper waits for the lock; `holder` is what it knows of the active.
+    pub fn set_waiting(&self, holder: Option<&Holder>) {
+        log::debug!(target: crate::log::STREAM, "the lease is held by {holder:?}");
+        self.update(|status| {
+            status.watches_lock = true;
+            status.trouble = None;
+        });
+    }
+
+    /// Whether a route to another server is up, by which clients of a standby are served.
+    pub fn set_route(&self, is_up: bool) {
+        self.update(|status| status.has_route_to_active = is_up);
+    }
+
+    /// The lease is won, the store is being read.
+    pub fn set_recovering(&self) {
+        self.update(|status| {
+            status.watches_lock = false;
+            status.trouble = Some("recovering".to_owned());
+        });
+    }
+
+    /// Clients are served.
+    pub fn set_active(&self, config: &Config, cluster_id: &[u8]) {
+        let is_group = self.is_group;
+        self.update(|status| {
+            status.state = if is_group { State::FtActive } else { State::Standalone };
+            status.is_serving = true;
+            status.watches_lock = false;
+            status.trouble = None;
+        });
+        let mut facts = StreamingFacts::clone(&self.streaming.load());
+        facts.cluster_id = String::from_utf8_lossy(cluster_id).into_owned();
+        let limits = config.streaming.limits.resolve().ok();
+        if let Some(limits) = limits {
+            let numbers = limits.entries().iter();
+            facts.per_channel =
+                numbers.map(|entry| (entry.name.to_string(), entry.limits.into())).collect();
+        }
+        self.streaming.set(facts);
+    }
+
+    /// Clients are not served any more.
+    pub fn set_inactive(&self) {
+        let is_group = self.is_group;
+        self.update(|status| {
+            status.is_serving = false;
+            if is_group {
+                status.state = State::FtStandby;
+            }
+        });
+    }
+
+    /// Why it is not ready.
+    pub fn set_trouble(&self, text: &str) {
+        self.update(|status| status.trouble = Some(text.to_owned()));
+    }
+
+    /// It is stopping.
+    pub fn set_shutdown(&self) {
+        self.update(|status| {
+            status.state = State::Shutdown;
+            status.is_serving = false;
+        });
+    }
+
+    /// What a reload changed.
+    pub fn set_core(&self, config: &Config, found: &Found) {
+        let old = self.core.load();
+        let mut facts = core_facts(config, found);
+        (facts.http_port, facts.https_port) = (old.http_port, old.https_port);
+        self.core.set(facts);
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Status)) {
+        let mut status = Status::clone(&self.status.load());
+        change(&mut status);
+        self.status.set(status);
+    }
+}
+
+fn ask_brokers(mailboxes: Vec<Mailbox<Mail>>) -> Ask<ServerSnapshot> {
+    Box::new(move || {
+        let (done, answers) = bounded(mailboxes.len());
+        for mailbox in &mailboxes {
+            let done = done.clone();
+            // The asker may have given up waiting.
+            let visit = move |broker: &mut crate::broker::Broker, now| {
+                let _ = done.send(broker.snapshot(now));
+            };
+            mailbox.control(Control::Visit(Box::new(visit)));
+        }
+        drop(done);
+        collect(&answers, mailboxes.len()).map(ServerSnapshot::merge)
+    })
+}
+
+fn ask_engines(mailboxes: Vec<Mailbox<Mail>>) -> Ask<Snapshot> {
+    Box::new(move || {
+        let (done, answers) = bounded(mailboxes.len());
+        for mailbox in &mailboxes {
+            mailbox.deliver(Mail::Snapshot { done: done.clone() });
+        }
+        drop(done);
+        collect(&answers, mailboxes.len()).map(Snapshot::merge)
+    })
+}
+
+fn collect<T>(answers: &Receiver<T>, count: usize) -> Result<Vec<T>, Unavailable> {
+    let deadline = world::instant() + ANSWER_WITHIN;
+    let answer = |_| {
+        let left = deadline.since(world::instant());
+        answers.recv_timeout(left).map_err(|_| Unavailable("an event loop is busy".to_owned()))
+    };
+    (0..count).map(answer).collect()
+}
+
+/// `host:port` as log lines show it.
+#[must_use]
+pub fn display_address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn core_facts(config: &Config, found: &Found) -> CoreFacts {
+    let core = &config.core;
+    let broker = settings::broker(config, found);
+    CoreFacts {
+        server_id: broker.server_id,
+        server_name: broker.server_name,
+        configured_name: core.server_name.clone().unwrap_or_default(),
+        version: broker.version,
+        go: broker.go,
+        host: core.host.clone(),
+        port: found.client_port,
+        auth_required: core.auth.is_required(),
+        tls_required: core.tls.is_some() && !core.allow_non_tls,
+        tls_verify: core.tls.as_ref().is_some_and(|tls| tls.verify),
+        connections_max: core.connections_max.unwrap_or(0),
+        interests_max: core.interests_max.unwrap_or(0),
+        ping_interval: core.ping_interval,
+        pings_max: core.pings_max,
+        http_host: config.monitor.host.clone(),
+        http_base_path: config.monitor.base_path.clone(),
+        auth_timeout: core.auth.timeout,
+        control_line_bytes_max: core.control_line_bytes_max,
+        payload_bytes_max: core.payload_bytes_max,
+        pending_bytes_max: core.pending_bytes_max,
+        cluster: cluster_facts(config, found),
+        tls_timeout: broker.tls_timeout,
+        write_deadline: core.write_deadline,
+        loops: config.loops,
+        ..CoreFacts::default()
+    }
+}
+
+fn cluster_facts(config: &Config, found: &Found) -> Option<ClusterFacts> {
+    let cluster = config.core.cluster.as_ref()?;
+    Some(ClusterFacts {
+        name: cluster.name.clone().unwrap_or_else(|| found.made_up_cluster.clone()),
+        host: cluster.host.clone(),
+        port: found.route_port.unwrap_or(0),
+        auth_timeout: cluster.auth_timeout,
+        urls: cluster.routes.iter().map(|url| format!("{}:{}", url.host, url.port)).collect(),
+        tls_timeout: cluster.tls.as_ref().map_or(cluster.auth_timeout, |tls| tls.timeout),
+        is_tls: cluster.tls.is_some(),
+    })
+}
+
+fn streaming_facts(config: &Config, server_id: &str) -> StreamingFacts {
+    let streaming = &config.streaming;
+    let per_channel: BTreeMap<String, LimitNumbers> = streaming
+        .limits
+        .per_channel
+        .iter()
+        .map(|(name, limits)| (name.to_string(), (*limits).into()))
+        .collect();
+    StreamingFacts {
+        cluster_id: String::new(),
+        server_id: server_id.to_owned(),
+        version: banner::STREAMING_VERSION.to_owned(),
+        go: "go1.20.14".to_owned(),
+        store: match streaming.store {
+            StoreKind::Memory => "MEMORY",
+            StoreKind::File => "FILE",
+        },
+        started: world::now().wall,
+        channels_max: streaming.limits.channels_max,
+        global: streaming.limits.global.into(),
+        per_channel,
+    }
+}

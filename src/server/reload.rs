@@ -1,0 +1,55 @@
+//! SIGHUP: what of the configuration can change while the server runs
+
+use std::sync::Arc;
+
+use crate::cli::serve;
+use crate::config::reload::{self, Changes};
+use crate::config::Config;
+use crate::log::CORE;
+use crate::net::Control;
+use crate::server::files::Files;
+use crate::server::{Server, settings};
+
+impl Server {
+    /// Reads the configuration anew; if anything of it cannot be taken over, nothing is.
+    pub(super) fn reload(&mut self) {
+        let arguments = self.config.arguments.clone();
+        let result = serve::with_world(|world| reload::reload(&self.config, &arguments, world));
+        let applied = result.and_then(|(config, changes)| self.apply(config, &changes));
+        match applied {
+            Ok(()) => log::info!(target: CORE, "{}", reload::RELOADED),
+            Err(text) => {
+                let program = self.config.program.name();
+                log::error!(target: CORE, "Failed to reload server configuration: {text}");
+                log::debug!(target: CORE, "{program} goes on with the former configuration");
+            }
+        }
+    }
+
+    fn apply(&mut self, config: Config, changes: &Changes) -> Result<(), String> {
+        let rules = settings::rules(&config).map_err(|error| error.to_string())?;
+        if changes.log {
+            let log = serve::log_settings(&config.log);
+            crate::log::configure(log).map_err(|error| error.to_string())?;
+        }
+        for line in &changes.lines {
+            log::info!(target: CORE, "{line}");
+        }
+        let broker = Arc::new(settings::broker(&config, &self.found));
+        if let Some(reactors) = &self.reactors {
+            reactors.reload(rules);
+            reactors.tell_all(|| {
+                let broker = Arc::clone(&broker);
+                Control::Visit(Box::new(move |owner, now| owner.reload(broker, now)))
+            });
+        }
+        if let (true, Some(path)) = (changes.pid_file, &config.pid_file)
+            && let Err(error) = Files::write_pid(path)
+        {
+            log::error!(target: CORE, "Could not write pidfile: {error}");
+        }
+        self.pages.set_core(&config, &self.found);
+        self.config = Arc::new(config);
+        Ok(())
+    }
+}

@@ -1,0 +1,294 @@
+//! what the rooms are told, from what the user wrote
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::random::Random;
+use crate::broker::account::{self, Permissions, Responses};
+use crate::broker::settings as broker;
+use crate::config::{self, Config, TlsConfig};
+use crate::engine;
+use crate::net::tls::{ClientCertificate, Dialling, Files, Serving, TlsError};
+use crate::net::{Address, Listen, Rules};
+use crate::store::file;
+
+/// Bytes of a protocol line that are not the subject: `MSG`, sid, reply and sizes of a delivery.
+const LINE_REST_BYTES: usize = 256;
+
+/// What engines are told.
+#[must_use]
+pub fn engine(config: &Config) -> engine::Settings {
+    let streaming = &config.streaming;
+    engine::Settings {
+        loops: config.loops,
+        limits: streaming.limits.clone(),
+        heartbeat_interval: streaming.heartbeat_interval,
+        heartbeat_timeout: streaming.heartbeat_timeout,
+        heartbeat_failures_max: streaming.heartbeat_failures_max,
+        replace_durable: streaming.replace_durable,
+        inbox_len_max: config.core.control_line_bytes_max.saturating_sub(LINE_REST_BYTES).max(64),
+        subscription_ids_store_wide: false,
+        debug: config.log.streaming_debug || config.log.streaming_trace,
+        trace: config.log.streaming_trace,
+    }
+}
+
+/// Options of the file store.
+///
+/// # Panics
+/// Never: a file store without a folder is refused when the configuration is read.
+#[must_use]
+pub fn file_options(config: &Config) -> file::FileOptions {
+    let root = config.streaming.directory.clone().unwrap_or_else(PathBuf::new);
+    let from = &config.streaming.file;
+    file::FileOptions {
+        root,
+        compact_enabled: from.compact_enabled,
+        compact_fragmentation: i64::from(from.compact_fragmentation),
+        compact_interval_secs: signed(from.compact_interval.as_secs()),
+        compact_bytes_min: signed(from.compact_bytes_min),
+        buffer_bytes: signed(from.buffer_bytes as u64),
+        read_buffer_bytes: signed(from.read_buffer_bytes as u64),
+        crc: from.crc,
+        crc_polynomial: i64::from(from.crc_polynomial),
+        sync: from.sync,
+        slice_messages_max: signed(from.slice_messages_max),
+        slice_bytes_max: signed(from.slice_bytes_max),
+        slice_age_max: from.slice_age_max,
+        slice_archive_script: from.slice_archive_script.clone(),
+        descriptors_max: signed(from.descriptors_max),
+        parallel_recovery: signed(from.parallel_recovery as u64),
+        truncate_bad_eof: from.truncate_bad_eof,
+        auto_sync: from.auto_sync,
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// What brokers are told that only the start knows.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The server's public id, as in INFO.
+    pub server_id: String,
+    /// Where the port for clients really is.
+    pub client_port: u16,
+    /// Where the port for routes really is.
+    pub route_port: Option<u16>,
+    /// Shared by all loops and all reloads.
+    pub counters: Arc<broker::Counters>,
+    /// The cluster's name if none is configured: made up once.
+    pub made_up_cluster: String,
+}
+
+impl Found {
+    /// A name for a cluster that was given none.
+    #[must_use]
+    pub fn made_up_cluster(random: &mut Random) -> String {
+        random.unique_id()
+    }
+}
+
+/// What brokers are told.
+#[must_use]
+pub fn broker(config: &Config, found: &Found) -> broker::Settings {
+    let core = &config.core;
+    let advertised = core.client_advertise.as_deref().map(|text| host_port(text, found.client_port));
+    let (host, port) = advertised.clone().unwrap_or((core.host.clone(), found.client_port));
+    let cluster = core.cluster.as_ref().map(|cluster| self::cluster(cluster, found));
+    broker::Settings {
+        loops: config.loops,
+        server_id: found.server_id.clone(),
+        server_name: core.server_name.clone().unwrap_or_else(|| found.server_id.clone()),
+        version: config::banner::CORE_VERSION.to_owned(),
+        host,
+        port,
+        client_urls: client_urls(core, advertised, found.client_port),
+        max_payload: core.payload_bytes_max,
+        max_control_line: core.control_line_bytes_max,
+        max_connections: unlimited_as_zero(core.connections_max),
+        max_subscriptions: unlimited_as_zero(core.interests_max),
+        max_sub_tokens: core.subject_tokens_max.map_or(0, usize::from),
+        max_pending: core.pending_bytes_max,
+        write_deadline: core.write_deadline,
+        ping_interval: core.ping_interval,
+        ping_max: core.pings_max,
+        headers: core.has_headers,
+        tls: client_tls(config),
+        tls_timeout: core.tls.as_ref().map_or(config::defaults::AUTH_TIMEOUT, |tls| tls.timeout),
+        auth: auth(&core.auth, core.tls.as_ref().is_some_and(|tls| tls.verify_and_map)),
+        cluster_name: cluster.as_ref().map(|cluster| cluster.name.clone()).unwrap_or_default(),
+        cluster,
+        counters: Arc::clone(&found.counters),
+        ..broker::Settings::default()
+    }
+}
+
+fn unlimited_as_zero(limit: Option<u64>) -> usize {
+    limit.map_or(0, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+fn client_tls(config: &Config) -> broker::ClientTls {
+    match &config.core.tls {
+        None => broker::ClientTls::Off,
+        Some(tls) if config.core.allow_non_tls => {
+            broker::ClientTls::Available { verify: tls.verify || tls.verify_and_map }
+        }
+        Some(tls) => broker::ClientTls::Required { verify: tls.verify || tls.verify_and_map },
+    }
+}
+
+fn auth(from: &config::AuthConfig, tls_map: bool) -> broker::Auth {
+    let user = |user: &config::User| broker::User {
+        name: user.name.clone(),
+        password: user.password.clone(),
+        permissions: user.permissions.as_ref().map(|from| Arc::new(permissions(from))),
+        connection_types: user.connection_types.iter().cloned().collect(),
+    };
+    broker::Auth {
+        users: from.users.iter().map(user).collect(),
+        user: from
+            .username
+            .as_ref()
+            .map(|name| (name.clone(), from.password.clone().unwrap_or_default())),
+        token: from.token.clone(),
+        no_auth_user: from.no_auth_user.clone(),
+        tls_map,
+        timeout: from.timeout,
+    }
+}
+
+fn permissions(from: &config::Permissions) -> Permissions {
+    let rules = |from: &config::SubjectRules| account::SubjectRules {
+        allow: from.allow.clone(),
+        deny: from.deny.clone(),
+    };
+    Permissions {
+        publish: rules(&from.publish),
+        subscribe: rules(&from.subscribe),
+        responses: from.responses.map(|from| Responses {
+            max: from.count_max.map(|max| u32::try_from(max).unwrap_or(u32::MAX)),
+            ttl: from.ttl,
+        }),
+    }
+}
+
+fn cluster(from: &config::ClusterConfig, found: &Found) -> broker::Cluster {
+    let port = found.route_port.unwrap_or(0);
+    let advertised = from.advertise.as_deref().map(|text| host_port(text, port));
+    let is_advertised = advertised.is_some();
+    let (host, port) = advertised.unwrap_or((from.host.clone(), port));
+    let credentials = |name: &Option<String>, password: &Option<String>| {
+        name.as_ref().map(|name| (name.clone(), password.clone().unwrap_or_default()))
+    };
+    broker::Cluster {
+        name: from.name.clone().unwrap_or_else(|| found.made_up_cluster.clone()),
+        is_dynamic: from.name.is_none(),
+        host,
+        port,
+        is_advertised,
+        routes: from.routes.iter().map(route_text).collect(),
+        user: credentials(&from.username, &from.password),
+        auth_timeout: from.auth_timeout,
+        tls: from.tls.is_some(),
+        no_advertise: from.no_advertise,
+        connect_retries: from.connect_retries,
+        permissions: from.permissions.as_ref().map(|from| Arc::new(permissions(from))),
+    }
+}
+
+/// `user:password@host:port`, as routes are dialled.
+fn route_text(route: &config::RouteUrl) -> String {
+    let host = bracketed(&route.host);
+    match (&route.username, &route.password) {
+        (Some(user), Some(password)) => format!("{user}:{password}@{host}:{}", route.port),
+        (Some(user), None) => format!("{user}@{host}:{}", route.port),
+        (None, _) => format!("{host}:{}", route.port),
+    }
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// Host and port of an `advertise` value; the port may be left out.
+fn host_port(text: &str, port: u16) -> (String, u16) {
+    match text.rsplit_once(':') {
+        Some((host, number)) if !host.is_empty() && !host.ends_with(':') => {
+            (host.trim_matches(['[', ']']).to_owned(), number.parse().unwrap_or(port))
+        }
+        _ => (text.to_owned(), port),
+    }
+}
+
+/// What other servers tell their clients of this one (spec core NATS, 2.3).
+fn client_urls(
+    core: &config::CoreConfig,
+    advertised: Option<(String, u16)>,
+    port: u16,
+) -> Vec<String> {
+    if let Some((host, port)) = advertised {
+        return vec![format!("{}:{port}", bracketed(&host))];
+    }
+    if matches!(core.host.as_str(), "0.0.0.0" | "::" | "") {
+        let addresses = crate::server::files::local_addresses();
+        let outside = addresses.iter().filter(|address| !address.is_loopback());
+        return outside.map(|ip| format!("{}:{port}", bracketed(&ip.to_string()))).collect();
+    }
+    vec![format!("{}:{port}", bracketed(&core.host))]
+}
+
+/// Where to listen; -1 = any free port.
+#[must_use]
+pub fn listen(host: &str, port: i64, patience: std::time::Duration) -> Listen {
+    let port = (port >= 0).then(|| u16::try_from(port).unwrap_or(u16::MAX));
+    Listen { address: Address { host: host.to_owned(), port }, patience }
+}
+
+/// How connections are treated.
+///
+/// # Errors
+/// [`TlsError`] when a certificate, key or authority cannot be used.
+pub fn rules(config: &Config) -> Result<Rules, TlsError> {
+    let core = &config.core;
+    let cluster = core.cluster.as_ref();
+    let client_tls = core.tls.as_ref().map(serving).transpose()?;
+    let route = cluster.and_then(|cluster| cluster.tls.as_ref());
+    let route_tls = route
+        .map(|tls| Serving::load(&files(tls), ClientCertificate::Required, tls.timeout))
+        .transpose()?;
+    let dial_tls =
+        route.map(|tls| Dialling::load(&files(tls), tls.insecure, tls.timeout)).transpose()?;
+    let is_name = |host: &&String| host.parse::<std::net::IpAddr>().is_err();
+    let names = cluster.into_iter().flat_map(|cluster| cluster.routes.iter().map(|r| &r.host));
+    Ok(Rules {
+        client_tls,
+        route_tls,
+        dial_tls,
+        dial_tls_name: names.into_iter().find(is_name).cloned(),
+    })
+}
+
+/// TLS of clients and of the monitoring pages.
+///
+/// # Errors
+/// [`TlsError`] when a certificate, key or authority cannot be used.
+pub fn serving(tls: &TlsConfig) -> Result<Serving, TlsError> {
+    let certificate = if tls.verify || tls.verify_and_map {
+        ClientCertificate::Required
+    } else {
+        ClientCertificate::NotAsked
+    };
+    Serving::load(&files(tls), certificate, tls.timeout)
+}
+
+fn files(tls: &TlsConfig) -> Files {
+    Files {
+        cert: tls.cert_file.clone().unwrap_or_default(),
+        key: tls.key_file.clone().unwrap_or_default(),
+        ca: tls.ca_file.clone(),
+        cipher_suites: tls.cipher_suites.clone(),
+        curves: tls.curves.clone(),
+    }
+}

@@ -1,0 +1,247 @@
+//! Operating-system signals → Shutdown, Reload, ReopenLog
+//!
+//! Facts: spec configuration, section 6; core NATS, 18.2.
+
+use std::fs;
+use std::io;
+use std::thread;
+
+use crossbeam_channel::{Receiver, bounded};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal as SystemSignal, kill};
+use nix::unistd::Pid;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+
+use crate::config::Program;
+use crate::config::go::quote;
+
+/// Signals that wait for the server; more of them are dropped by the kernel's own rules.
+const WAITING_MAX: usize = 16;
+
+/// What somebody outside asks of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGINT: stop, exit code 0.
+    Interrupt,
+    /// SIGTERM: stop, exit code 143 (streaming) or 1 (core).
+    Terminate,
+    /// SIGQUIT: stop at once, exit code 2.
+    Quit,
+    /// SIGHUP: read the configuration anew.
+    Reload,
+    /// SIGUSR1: open the log file anew.
+    ReopenLog,
+    /// SIGUSR2, core server only: send clients away, then stop.
+    LameDuck,
+}
+
+impl Signal {
+    /// The exit code of the process it ends; `None` if it does not end it.
+    #[must_use]
+    pub fn exit_code(self, program: Program) -> Option<u8> {
+        match self {
+            Self::Interrupt => Some(0),
+            Self::Terminate => Some(program.terminated_code()),
+            Self::Quit => Some(2),
+            Self::Reload | Self::ReopenLog | Self::LameDuck => None,
+        }
+    }
+
+    fn from_number(number: i32, program: Program) -> Option<Self> {
+        match number {
+            SIGINT => Some(Self::Interrupt),
+            SIGTERM => Some(Self::Terminate),
+            SIGQUIT => Some(Self::Quit),
+            SIGHUP => Some(Self::Reload),
+            SIGUSR1 => Some(Self::ReopenLog),
+            // A streaming server ignores it, and goes on.
+            SIGUSR2 if program == Program::Core => Some(Self::LameDuck),
+            _ => None,
+        }
+    }
+}
+
+/// Takes over the process's signals; they come out of the channel, in order.
+///
+/// # Errors
+/// When the system refuses the handlers or the thread.
+pub fn listen(program: Program) -> io::Result<Receiver<Signal>> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
+    let (sender, receiver) = bounded(WAITING_MAX);
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let wanted = signals.forever().filter_map(|n| Signal::from_number(n, program));
+        for signal in wanted {
+            if sender.send(signal).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+/// Why no signal was sent. The texts are the reference's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// More than one equals sign.
+    #[error("invalid signal parameters: [{0}]")]
+    Parameters(String),
+    /// What should be a process id is none.
+    #[error("invalid pid: {0}")]
+    Pid(String),
+    /// No such command.
+    #[error("unknown signal {}", quote(.0))]
+    Command(String),
+    /// No server runs.
+    #[error("no {0} processes running")]
+    NoProcess(&'static str),
+    /// Several servers run; one has to be named.
+    #[error("multiple {name} processes running:\n{pids}")]
+    ManyProcesses {
+        /// The program.
+        name: &'static str,
+        /// A line each.
+        pids: String,
+    },
+    /// The system refused.
+    #[error("{0}")]
+    System(String),
+}
+
+/// Sends what `-sl <command>[=<pid or file>]` asks for.
+///
+/// # Errors
+/// [`SendError`]; the program then exits with 1.
+pub fn send(program: Program, request: &str) -> Result<(), SendError> {
+    let parts: Vec<&str> = request.split('=').collect();
+    let (command, process) = match parts.as_slice() {
+        [command] => (*command, ""),
+        [command, process] => (*command, *process),
+        [_, _, rest @ ..] => return Err(SendError::Parameters(rest.join(" "))),
+        [] => ("", ""),
+    };
+    let pid = if process.is_empty() { the_only_one(program)? } else { named(process)? };
+    let signal = match command {
+        "stop" => SystemSignal::SIGKILL,
+        "quit" => SystemSignal::SIGINT,
+        "term" => SystemSignal::SIGTERM,
+        "reopen" => SystemSignal::SIGUSR1,
+        "reload" => SystemSignal::SIGHUP,
+        "ldm" => SystemSignal::SIGUSR2,
+        other => return Err(SendError::Command(other.to_owned())),
+    };
+    kill(Pid::from_raw(pid), signal)
+        .map_err(|error: Errno| SendError::System(error.desc().to_lowercase()))
+}
+
+/// A process id, or a file that holds one. Zero and negative ids would mean whole groups.
+fn named(process: &str) -> Result<i32, SendError> {
+    let text = fs::read_to_string(process).unwrap_or_else(|_| process.to_owned());
+    let text = text.trim();
+    match text.parse::<i32>() {
+        Ok(pid) if pid > 0 => Ok(pid),
+        _ => Err(SendError::Pid(text.to_owned())),
+    }
+}
+
+fn the_only_one(program: Program) -> Result<i32, SendError> {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let mut pids: Vec<i32> = fs::read_dir("/proc")
+        .map_err(|_| SendError::System("unable to resolve pid, try providing one".to_owned()))?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != own && is_server(*pid, program))
+        .collect();
+    pids.sort_unstable();
+    match pids.as_slice() {
+        [] => Err(SendError::NoProcess(program.name())),
+        [pid] => Ok(*pid),
+        many => {
+            let pids: Vec<String> = many.iter().map(ToString::to_string).collect();
+            Err(SendError::ManyProcesses { name: program.name(), pids: pids.join("\n") })
+        }
+    }
+}
+
+fn is_server(pid: i32, program: Program) -> bool {
+    let Ok(bytes) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+    let words: Vec<String> =
+        bytes.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+    runs(&words, program)
+}
+
+/// Whether a command line is that of a server of `program`.
+fn runs(words: &[String], program: Program) -> bool {
+    let Some(executable) = words.first() else { return false };
+    let name = executable.rsplit('/').next().unwrap_or_default();
+    if name != "stanby" {
+        return name == program.name();
+    }
+    match words.get(1).map(String::as_str) {
+        Some(word) if !word.is_empty() && !word.starts_with('-') => {
+            word == program.name() || (program == Program::Streaming && word == "stanby")
+        }
+        _ => program == Program::Streaming,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn bad_requests_are_refused_in_the_words_of_the_reference() {
+        let send = |request| send(Program::Streaming, request).unwrap_err().to_string();
+        assert_eq!(send("stop=a=b"), "invalid signal parameters: [b]");
+        assert_eq!(send("stop=a=b=c"), "invalid signal parameters: [b c]");
+        assert_eq!(send("stop=abc"), "invalid pid: abc");
+        assert_eq!(send("stop=-1"), "invalid pid: -1");
+        assert_eq!(send("zzz=1"), "unknown signal \"zzz\"");
+        // Linux numbers processes up to 2^22.
+        assert_eq!(send("term=99999999"), "no such process");
+        let none = SendError::NoProcess(Program::Core.name());
+        assert_eq!(none.to_string(), "no nats-server processes running");
+        let many = SendError::ManyProcesses { name: "nats-server", pids: "1\n2".to_owned() };
+        assert_eq!(many.to_string(), "multiple nats-server processes running:\n1\n2");
+    }
+
+    #[test]
+    fn servers_are_found_by_any_of_their_names() {
+        let is = |line: &str, program| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            runs(&words, program)
+        };
+        assert!(is("/usr/bin/nats-streaming-server -p 1", Program::Streaming));
+        assert!(!is("/usr/bin/nats-streaming-server -p 1", Program::Core));
+        assert!(is("nats-server", Program::Core));
+        assert!(is("stanby", Program::Streaming));
+        assert!(is("./stanby -p 1", Program::Streaming));
+        assert!(is("stanby nats-server -p 1", Program::Core));
+        assert!(!is("stanby nats-server -p 1", Program::Streaming));
+        assert!(is("stanby nats-streaming-server", Program::Streaming));
+        assert!(!is("stanby pub foo", Program::Streaming));
+        assert!(!is("vi nats-server", Program::Core));
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_reference() {
+        assert_eq!(Signal::Terminate.exit_code(Program::Streaming), Some(143));
+        assert_eq!(Signal::Terminate.exit_code(Program::Core), Some(1));
+        assert_eq!(Signal::Interrupt.exit_code(Program::Streaming), Some(0));
+        assert_eq!(Signal::Reload.exit_code(Program::Core), None);
+        assert_eq!(Signal::from_number(SIGUSR2, Program::Streaming), None);
+        assert_eq!(Signal::from_number(SIGUSR2, Program::Core), Some(Signal::LameDuck));
+    }
+
+    #[test]
+    fn a_signal_to_the_process_comes_out_of_the_channel() {
+        let receiver = listen(Program::Streaming).unwrap();
+        let own = Pid::this();
+        kill(own, SystemSignal::SIGUSR2).unwrap();
+        kill(own, SystemSignal::SIGUSR1).unwrap();
+        let signal = receiver.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        assert_eq!(signal, Signal::ReopenLog);
+    }
+}

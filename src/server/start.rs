@@ -1,0 +1,313 @@
+//! from a configuration to a server whose listeners are open
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+
+use crate::base::epoch::{LeaseClock, Predecessor, Unfenced};
+use crate::base::id::LoopIndex;
+use crate::base::random::Random;
+use crate::base::world;
+use crate::config::{Config, Program, StoreKind, banner};
+use crate::election::epoch_files::Owner;
+use crate::election::keeper::{self, Keeper, KeeperSettings, Mode};
+use crate::log::{CORE, STREAM};
+use crate::net::reactors::{Desks, Ports};
+use crate::net::tls::TlsError;
+use crate::net::{NetError, Reactors};
+use crate::server::engine_driver::{EngineDriver, Mail};
+use crate::server::event::{self, Event};
+use crate::server::files::{self, Files};
+use crate::server::group::Group;
+use crate::server::interest_key::Listener;
+use crate::server::pages::{self, Pages};
+use crate::server::{Server, settings, signals};
+use crate::store::{self, StoreError};
+
+/// How long a start waits for the port of a predecessor that is still dying.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration asks for something that cannot be; the text is the reference's.
+    #[error("Failed to start: {0}")]
+    Refused(String),
+    /// The store's folder or options cannot be used.
+    #[error("Failed to start: {0}")]
+    Store(#[from] StoreError),
+    /// A port cannot be opened.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A certificate or key cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+    /// The monitoring port cannot be opened.
+    #[error("Can't start monitoring: {0}")]
+    Monitor(io::Error),
+    /// The system refuses something else.
+    #[error("{what}: {source}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// Whose line it is in the log.
+    #[must_use]
+    pub fn target(&self) -> &'static str {
+        match self {
+            Self::Refused(_) | Self::Store(_) => STREAM,
+            Self::Net(_) | Self::Tls(_) | Self::Monitor(_) | Self::System { .. } => CORE,
+        }
+    }
+}
+
+/// What of a start the next step needs.
+struct Begun {
+    config: Arc<Config>,
+    random: Random,
+    /// Of the streaming server: a unique id.
+    server_id: String,
+}
+
+/// Starts everything that does not need the lease.
+///
+/// # Errors
+/// [`StartError`]; nothing is left behind but the folder of the store.
+pub fn start(config: Config) -> Result<Server, StartError> {
+    let seed = world::entropy().map_err(|source| system("cannot read entropy", source))?;
+    let mut random = Random::new(seed);
+    let server_id = random.unique_id();
+    let begun = Begun { config: Arc::new(config), random, server_id };
+    begun.greet()?;
+    begun.open()
+}
+
+fn system(what: &'static str, source: io::Error) -> StartError {
+    StartError::System { what, source }
+}
+
+impl Begun {
+    fn is_streaming(&self) -> bool {
+        self.config.program == Program::Streaming
+    }
+
+    /// The first lines, and what is refused before a port is open.
+    fn greet(&self) -> Result<(), StartError> {
+        if !self.is_streaming() {
+            return Ok(());
+        }
+        for line in banner::streaming_lines(&self.config.streaming.cluster_id, &self.server_id) {
+            log::info!(target: STREAM, "{line}");
+        }
+        if let Some(text) = &self.config.start_error {
+            return Err(StartError::Refused(text.clone()));
+        }
+        if self.config.streaming.store == StoreKind::File {
+            store::file::prepare(&settings::file_options(&self.config))?;
+        }
+        Ok(())
+    }
+
+    fn open(mut self) -> Result<Server, StartError> {
+        let config = Arc::clone(&self.config);
+        let found_id = server_public_id(&mut self.random);
+        let rules = settings::rules(&config)?;
+        let core = &config.core;
+        let name = core.server_name.clone().unwrap_or_else(|| found_id.clone());
+        let cluster_name = core.cluster.as_ref().map(|cluster| {
+            cluster.name.clone().unwrap_or_else(|| self.random.unique_id())
+        });
+        for line in banner::core_lines(cluster_name.as_deref(), &name, &found_id) {
+            log::info!(target: CORE, "{line}");
+        }
+        let client = settings::listen(&core.host, core.port, PORT_PATIENCE);
+        let route = core
+            .cluster
+            .as_ref()
+            .map(|cluster| settings::listen(&cluster.host, cluster.port, PORT_PATIENCE));
+        let ports = Ports::open(Some(&client), route.as_ref())?;
+        let found = settings::Found {
+            server_id: found_id,
+            client_port: ports.client_address.map_or(0, |address| address.port()),
+            route_port: ports.route_address.map(|address| address.port()),
+            counters: Arc::default(),
+            made_up_cluster: cluster_name.unwrap_or_default(),
+        };
+        let desks: Desks<Mail> = Desks::new(config.loops)?;
+        let mailboxes: Vec<_> = loops(&config).map(|home| desks.mailbox(home)).collect();
+        let lease = LeaseClock::default();
+        let pages = Pages::new(&config, &found, &self.server_id, lease.clone());
+        let (monitor, http_ports) = pages.serve(&config, &mailboxes)?;
+        log_listening(&config, &found);
+        let (events_in, events) = event::queue();
+        let drivers =
+            loops(&config).map(|home| EngineDriver::new(home, config.loops, events_in.clone()));
+        let broker = Arc::new(settings::broker(&config, &found));
+        let drivers = drivers.collect();
+        let reactors = Reactors::run(ports, desks, rules, (&broker, &lease), drivers)?;
+        log::info!(target: CORE, "Server is ready");
+        let files = self.leave_files(&found, http_ports)?;
+        forward_signals(config.program, events_in.clone())?;
+        let mut server = Server {
+            config,
+            found,
+            server_id: self.server_id,
+            events,
+            events_in,
+            reactors: Some(reactors),
+            mailboxes,
+            lease,
+            keeper: None,
+            group: None,
+            pages,
+            monitor,
+            random: self.random,
+            term: 0,
+            is_active: false,
+            failed_activations: 0,
+            files,
+            postponed: std::collections::VecDeque::new(),
+        };
+        server.start_streaming()?;
+        Ok(server)
+    }
+
+    fn leave_files(
+        &self,
+        found: &settings::Found,
+        http_ports: Vec<String>,
+    ) -> Result<Files, StartError> {
+        let mut files = Files::default();
+        let config = &self.config;
+        if let Some(path) = &config.pid_file
+            && let Err(error) = Files::write_pid(path)
+        {
+            log::error!(target: CORE, "Could not write pidfile: {error}");
+        }
+        if let Some(folder) = &config.ports_file_dir {
+            let cluster = config.core.cluster.as_ref();
+            let ports = files::Ports {
+                nats: files::urls("nats", &config.core.host, found.client_port),
+                monitoring: http_ports,
+                cluster: match (cluster, found.route_port) {
+                    (Some(cluster), Some(port)) => files::urls("nats", &cluster.host, port),
+                    (_, _) => Vec::new(),
+                },
+            };
+            if let Err(error) = files.write_ports(folder, &program_name(), &ports) {
+                log::error!(target: CORE, "Error writing ports file: {error}");
+            }
+        }
+        Ok(files)
+    }
+}
+
+impl Server {
+    /// The streaming half: in memory it is active at once, otherwise it asks for the lease.
+    fn start_streaming(&mut self) -> Result<(), StartError> {
+        if self.config.program != Program::Streaming {
+            self.pages.set_core_only();
+            return Ok(());
+        }
+        let streaming = &self.config.streaming;
+        if let Some(name) = &streaming.ft_group {
+            let group =
+                Group::new(&streaming.cluster_id, name, &self.server_id, &mut self.random);
+            let subject = group.subject().clone();
+            let listener = Listener::GroupHeartbeat;
+            self.mailboxes[0].deliver(Mail::Listen { subject, listener });
+            self.group = Some(group);
+            log::info!(target: STREAM, "Starting in standby mode");
+            self.pages.set_standby();
+        }
+        match streaming.store {
+            StoreKind::Memory => {
+                self.lease.hold_for_ever();
+                let won = keeper::KeeperEvent::Won {
+                    fence: Arc::new(Unfenced),
+                    predecessor: Predecessor::Clean,
+                };
+                self.postponed.push_back(Event::Keeper(won));
+            }
+            StoreKind::File => self.keeper = Some(self.spawn_keeper()?),
+        }
+        Ok(())
+    }
+
+    fn spawn_keeper(&self) -> Result<Keeper, StartError> {
+        let streaming = &self.config.streaming;
+        let mode = match streaming.ft_group {
+            Some(_) => Mode::Group,
+            None => Mode::StandAlone,
+        };
+        let settings = KeeperSettings {
+            root: streaming.directory.clone().unwrap_or_else(PathBuf::new),
+            steal_after: streaming.steal_after.unwrap_or(Duration::ZERO),
+            mode,
+            owner: Owner {
+                server_id: self.server_id.clone(),
+                host: files::host_name(),
+                pid: std::process::id(),
+                addresses: files::urls("nats", &self.config.core.host, self.found.client_port),
+                control_path: None,
+            },
+        };
+        let events = self.events_in.clone();
+        let report = move |told| event::post(&events, Event::Keeper(told));
+        keeper::spawn(settings, self.lease.clone(), report)
+            .map_err(|source| system("cannot start the lease keeper", source))
+    }
+}
+
+fn loops(config: &Config) -> impl Iterator<Item = LoopIndex> + use<> {
+    (0..config.loops).map(LoopIndex)
+}
+
+fn log_listening(config: &Config, found: &settings::Found) {
+    let client = pages::display_address(&config.core.host, found.client_port);
+    log::info!(target: CORE, "Listening for client connections on {client}");
+    if config.core.tls.is_some() {
+        log::info!(target: CORE, "TLS required for client connections");
+    }
+    if let (Some(cluster), Some(port)) = (&config.core.cluster, found.route_port) {
+        let route = pages::display_address(&cluster.host, port);
+        log::info!(target: CORE, "Listening for route connections on {route}");
+    }
+}
+
+fn forward_signals(program: Program, events: Sender<Event>) -> Result<(), StartError> {
+    let signals = signals::listen(program).map_err(|e| system("cannot handle signals", e))?;
+    let forward = move || {
+        for signal in signals {
+            event::post(&events, Event::Signal(signal));
+        }
+    };
+    std::thread::Builder::new()
+        .name("signal-relay".to_owned())
+        .spawn(forward)
+        .map_err(|source| system("cannot start a thread", source))?;
+    Ok(())
+}
+
+/// The public id of a core server: `N` and 55 base-32 letters, as clients expect its form.
+fn server_public_id(random: &mut Random) -> String {
+    const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let letter = |random: &mut Random| {
+        char::from(LETTERS[usize::try_from(random.below(32)).unwrap_or(0)])
+    };
+    std::iter::once('N').chain((0..55).map(|_| letter(random))).collect()
+}
+
+/// The name that this executable was called by.
+fn program_name() -> String {
+    let executable = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    executable.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}

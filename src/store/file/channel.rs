@@ -1,0 +1,628 @@
+//! One channel's folder: its open files, and what is done to them.
+
+use std::collections::VecDeque;
+
+use crate::base::channel_limits::ChannelLimits;
+use crate::base::id::{ChannelName, Sequence};
+use crate::base::record::{ChannelState, FetchRequest, MessageRecord, RecoveredChannel};
+use crate::base::time::{Instant, WallTime};
+use crate::store::file::compaction::Replacement;
+use crate::store::file::context::Context;
+use crate::store::file::disk::{Access, DiskFile, Folder, Identity};
+use crate::store::file::format::{
+    FILE_HEADER_LEN, IndexRecord, SUBSCRIPTIONS_FILE, slice_data_name, slice_index_name,
+};
+use crate::store::file::log::{Log, io_error};
+use crate::store::file::reading::{Budget, SliceFiles};
+use crate::store::file::recovery::FoundChannel;
+use crate::store::file::removal::{Archivists, Place};
+use crate::store::file::slices::{Messages, Slice, SliceLimits, SliceWrite};
+use crate::store::file::subscriptions::Subscriptions;
+use crate::store::{Action, StoreError};
+
+/// Index records read at once while old messages are removed.
+const HEAD_READ_COUNT: u64 = 1_024;
+/// Index records of the oldest messages that are remembered between removals.
+const HEAD_KEPT_COUNT: usize = 32;
+
+/// The files of one slice that is written.
+struct Tail {
+    number: u64,
+    data: Log,
+    index: Log,
+}
+
+/// The files of a slice that is only read.
+struct Reader {
+    number: u64,
+    data: Box<dyn DiskFile>,
+    index: Box<dyn DiskFile>,
+}
+
+/// What is open of a channel.
+#[derive(Default)]
+struct Handles {
+    folder: Option<Box<dyn Folder>>,
+    tail: Option<Tail>,
+    /// Slices that this batch has filled, until they are synced.
+    finished: Vec<Tail>,
+    subscriptions: Option<Log>,
+    reader: Option<Reader>,
+}
+
+/// One channel.
+pub struct Channel {
+    /// Its name.
+    pub name: ChannelName,
+    /// Captured when it was created or recovered.
+    pub limits: ChannelLimits,
+    /// When a slice is full.
+    pub slice_limits: SliceLimits,
+    /// Its messages.
+    pub messages: Messages,
+    /// Its subscriptions.
+    pub subscriptions: Subscriptions,
+    /// Length of subs.dat; `None` if there is none.
+    pub subscriptions_len: Option<u64>,
+    /// Whether a predecessor may still have the last slice open.
+    pub must_begin_slice: bool,
+    /// Whether a predecessor may still have subs.dat open.
+    pub must_replace_subscriptions: bool,
+    /// When the oldest message expires.
+    pub expires_at: Option<WallTime>,
+    /// When subs.dat was last compacted.
+    pub compacted_at: Option<Instant>,
+    /// Whether names in the folder changed since it was synced.
+    pub is_renamed: bool,
+    /// When its files were last used; the share's own count.
+    pub used_at: u64,
+    identity: Identity,
+    handles: Handles,
+}
+
+impl Channel {
+    /// From what recovery found.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn recovered(
+        ctx: &Context,
+        name: ChannelName,
+        found: FoundChannel,
+        must_settle: bool,
+    ) -> Result<Self, StoreError> {
+        let path = ctx.path(name.as_bytes(), b"");
+        let identity = found.folder.identity();
+        let limits = ctx.limits.of(&name);
+        let mut channel = Self {
+            slice_limits: SliceLimits::new(&ctx.options, &limits),
+            limits,
+            messages: Messages::new(found.slices, found.number_max),
+            subscriptions: found.subscriptions,
+            subscriptions_len: found.subscriptions_len,
+            must_begin_slice: must_settle,
+            must_replace_subscriptions: must_settle || found.subscriptions_len.is_none(),
+            expires_at: None,
+            compacted_at: None,
+            is_renamed: false,
+            used_at: 0,
+            identity: identity.map_err(|source| io_error(Action::Open, &path, source))?,
+            handles: Handles { folder: Some(found.folder), ..Handles::default() },
+            name,
+        };
+        // Data behind the last slice's number was found under numbers without messages.
+        channel.messages.number_max = found.number_max.max(channel.messages.number_max);
+        Ok(channel)
+    }
+
+    /// A channel that is new on the disk: its folder with an empty subs.dat.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the folder may be there, and the next try takes it over.
+    pub fn create(
+        ctx: &Context,
+        root: &dyn Folder,
+        name: &ChannelName,
+    ) -> Result<Self, StoreError> {
+        let path = ctx.path(name.as_bytes(), b"");
+        let created = root.create_folder(name.as_bytes());
+        let is_found = match created {
+            Ok(()) => false,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => true,
+            Err(source) => return Err(io_error(Action::Open, &path, source)),
+        };
+        let open_error = |source| io_error(Action::Open, &path, source);
+        let folder = root.folder(name.as_bytes()).map_err(open_error)?;
+        if is_found {
+            // A former active, or a try on a full disk, has made it; nobody was told of it.
+            let names = folder.list().map_err(open_error)?;
+            let names: Vec<_> = names.into_iter().map(|entry| entry.name).collect();
+            let place = Place { folder: folder.as_ref(), path: &path, fence: ctx.fence.as_ref() };
+            place.remove(&names)?;
+        }
+        let file_path = ctx.path(name.as_bytes(), SUBSCRIPTIONS_FILE);
+        let log = Log::create(folder.as_ref(), SUBSCRIPTIONS_FILE, &file_path)?;
+        let found = FoundChannel {
+            folder,
+            slices: VecDeque::new(),
+            number_max: 0,
+            subscriptions: Subscriptions::default(),
+            subscriptions_len: Some(log.len()),
+            notices: Vec::new(),
+        };
+        let mut channel = Self::recovered(ctx, name.clone(), found, false)?;
+        channel.handles.subscriptions = Some(log);
+        channel.is_renamed = true;
+        Ok(channel)
+    }
+
+    /// As the engine gets it at recovery.
+    #[must_use]
+    pub fn to_recovered(&self) -> RecoveredChannel {
+        RecoveredChannel {
+            channel: self.name.clone(),
+            state: self.messages.state(),
+            last_timestamp: WallTime(self.messages.last_time),
+            subscriptions: self.subscriptions.recovered(),
+            subscription_id_max: self.subscriptions.id_max(),
+        }
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn state(&self) -> ChannelState {
+        self.messages.state()
+    }
+
+    /// Descriptors that it has open.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        let handles = &self.handles;
+        usize::from(handles.folder.is_some())
+            + usize::from(handles.subscriptions.is_some())
+            + 2 * usize::from(handles.tail.is_some())
+            + 2 * usize::from(handles.reader.is_some())
+            + 2 * handles.finished.len()
+    }
+
+    /// Opens the folder, and makes sure that it is the one that we know.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Intruder`].
+    pub fn open_folder(&mut self, ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
+        if self.handles.folder.is_some() {
+            return Ok(());
+        }
+        let path = ctx.path(self.name.as_bytes(), b"");
+        let open_error = |source| io_error(Action::Open, &path, source);
+        let folder = root.folder(self.name.as_bytes()).map_err(open_error)?;
+        let found = folder.identity().map_err(open_error)?;
+        if found != self.identity {
+            return Err(StoreError::Intruder {
+                path,
+                expected: self.identity.inode,
+                found: found.inode,
+            });
+        }
+        self.handles.folder = Some(folder);
+        Ok(())
+    }
+
+    fn folder(&self) -> &dyn Folder {
+        self.handles.folder.as_deref().expect("open_folder was called before")
+    }
+
+    /// Appends messages: data first, then the index.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a part may be written, and [`Channel::undo`] takes it back.
+    pub fn append(&mut self, ctx: &Context, writes: &[SliceWrite]) -> Result<(), StoreError> {
+        for write in writes {
+            let number = write.slice.number;
+            let data_path = ctx.path(self.name.as_bytes(), &slice_data_name(number));
+            let index_path = data_path.with_extension("idx");
+            if self.handles.tail.as_ref().is_none_or(|tail| tail.number != number) {
+                self.handles.finished.extend(self.handles.tail.take());
+                self.handles.tail = Some(self.open_tail(ctx, write)?);
+                self.is_renamed |= write.is_new;
+            }
+            if let Some(tail) = &mut self.handles.tail {
+                tail.data.append(&write.data, &data_path)?;
+                tail.index.append(&write.index, &index_path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open_tail(&self, ctx: &Context, write: &SliceWrite) -> Result<Tail, StoreError> {
+        let number = write.slice.number;
+        let (data_name, index_name) = (slice_data_name(number), slice_index_name(number));
+        let data_path = ctx.path(self.name.as_bytes(), &data_name);
+        let index_path = ctx.path(self.name.as_bytes(), &index_name);
+        if write.is_new {
+            let data = Log::create(self.folder(), &data_name, &data_path)?;
+            let index = Log::create(self.folder(), &index_name, &index_path)?;
+            return Ok(Tail { number, data, index });
+        }
+        let slice = self.messages.slices.back().expect("only a known slice is continued");
+        let data = Log::open(self.folder(), &data_name, slice.data_len, &data_path)?;
+        let index = Log::open(self.folder(), &index_name, slice.index_len(), &index_path)?;
+        Ok(Tail { number, data, index })
+    }
+
+    /// Takes back what [`Channel::append`] wrote of `writes`. What is cut was written by this
+    /// process for this batch, and a successor that has seen it has written it anew.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the files are not as they should be.
+    pub fn undo(&mut self, ctx: &Context, writes: &[SliceWrite]) -> Result<(), StoreError> {
+        ctx.fence.check()?;
+        self.handles.tail = None;
+        self.handles.finished.clear();
+        for write in writes {
+            let number = write.slice.number;
+            let names = [slice_data_name(number), slice_index_name(number)];
+            let path = ctx.path(self.name.as_bytes(), b"");
+            if write.is_new {
+                let place = Place { folder: self.folder(), path: &path, fence: ctx.fence.as_ref() };
+                place.remove(&names)?;
+                continue;
+            }
+            let slice = self.messages.slices.back().expect("only a known slice is continued");
+            for (name, len) in names.iter().zip([slice.data_len, slice.index_len()]) {
+                let path = ctx.path(self.name.as_bytes(), name);
+                self.folder()
+                    .open(name, Access::Append)
+                    .and_then(|file| file.truncate(len))
+                    .map_err(|source| io_error(Action::Replace, &path, source))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a fresh subs.dat with what is live; it is not in place yet.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn prepare_subscriptions(
+        &mut self,
+        ctx: &Context,
+        root: &dyn Folder,
+    ) -> Result<Replacement, StoreError> {
+        let records = self
+            .subscriptions
+            .compacted(&ctx.crc)
+            .map_err(|error| StoreError::Unusable(error.to_string()))?;
+        Replacement::write(root, ctx.root_path(), ctx.fence.as_ref(), &records)
+    }
+
+    /// Puts a fresh subs.dat in place. The caller has synced it and asked the fence.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn replace_subscriptions(
+        &mut self,
+        ctx: &Context,
+        root: &dyn Folder,
+        fresh: Replacement,
+    ) -> Result<(), StoreError> {
+        self.open_folder(ctx, root)?;
+        let log = fresh.put(root, self.handles.folder.as_deref(), SUBSCRIPTIONS_FILE)?;
+        self.subscriptions_len = Some(log.len());
+        self.handles.subscriptions = Some(log);
+        self.must_replace_subscriptions = false;
+        self.is_renamed = true;
+        Ok(())
+    }
+
+    /// Appends to subs.dat; after an error the file is as before, or is replaced at the next write.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn append_subscriptions(&mut self, ctx: &Context, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = ctx.path(self.name.as_bytes(), SUBSCRIPTIONS_FILE);
+        let len = self.subscriptions_len.unwrap_or(FILE_HEADER_LEN);
+        let mut log = match self.handles.subscriptions.take() {
+            Some(log) => log,
+            None => Log::open(self.folder(), SUBSCRIPTIONS_FILE, len, &path)?,
+        };
+        if let Err(error) = log.append(bytes, &path) {
+            ctx.fence.check()?;
+            log.rewind(len, &path)?;
+            self.handles.subscriptions = Some(log);
+            return Err(error);
+        }
+        self.subscriptions_len = Some(log.len());
+        self.handles.subscriptions = Some(log);
+        Ok(())
+    }
+
+    /// Cuts subs.dat to a length that it had before this batch.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn rewind_subscriptions(&mut self, ctx: &Context, len: u64) -> Result<(), StoreError> {
+        ctx.fence.check()?;
+        let path = ctx.path(self.name.as_bytes(), SUBSCRIPTIONS_FILE);
+        if let Some(log) = &mut self.handles.subscriptions {
+            log.rewind(len, &path)?;
+            self.subscriptions_len = Some(len);
+        }
+        Ok(())
+    }
+
+    /// Files that are written and not synced.
+    pub fn dirty_files(&self) -> impl Iterator<Item = &dyn DiskFile> {
+        let tails = self.handles.finished.iter().chain(&self.handles.tail);
+        tails
+            .flat_map(|tail| [&tail.data, &tail.index])
+            .chain(&self.handles.subscriptions)
+            .filter(|log| log.is_dirty())
+            .map(Log::file)
+    }
+
+    /// Makes the names in its folder durable.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sync_folder(&mut self, ctx: &Context) -> Result<(), StoreError> {
+        if let (true, Some(folder)) = (self.is_renamed, &self.handles.folder) {
+            let path = ctx.path(self.name.as_bytes(), b"");
+            folder.sync().map_err(|source| io_error(Action::Sync, &path, source))?;
+        }
+        self.is_renamed = false;
+        Ok(())
+    }
+
+    /// Everything written is durable.
+    pub fn mark_synced(&mut self) {
+        self.is_renamed = false;
+        self.handles.finished.clear();
+        let tails = self.handles.tail.iter_mut();
+        tails.flat_map(|tail| [&mut tail.data, &mut tail.index]).for_each(Log::mark_synced);
+        self.handles.subscriptions.iter_mut().for_each(Log::mark_synced);
+    }
+
+    /// Closes what is open. The caller has synced what has to be.
+    pub fn close_files(&mut self) {
+        self.handles = Handles::default();
+    }
+
+    /// Closes the files of a slice that is only read; true if there were any.
+    pub fn close_reader(&mut self) -> bool {
+        self.handles.reader.take().is_some()
+    }
+
+    /// Whether files of a slice that is only read are open.
+    #[must_use]
+    pub fn has_reader(&self) -> bool {
+        self.handles.reader.is_some()
+    }
+
+    /// Messages from the request's start on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn fetch(
+        &mut self,
+        ctx: &Context,
+        root: &dyn Folder,
+        request: &FetchRequest,
+    ) -> Result<Vec<MessageRecord>, StoreError> {
+        let full = Budget { count: request.count_max.max(1), bytes: request.bytes_max.max(1) };
+        let mut out = Vec::new();
+        let mut budget = full;
+        let mut from = request.from.get().max(self.messages.first);
+        while from <= self.messages.last {
+            let Some(slice) = self.messages.slice_at(from).cloned() else {
+                break;
+            };
+            let files = self.read_slice(ctx, root, &slice)?;
+            from = files.with(ctx, |files| files.fetch(&slice, from, &mut budget, &mut out))?;
+            if out.is_empty() {
+                // Everything so far was damaged: that nothing is given means that there is none.
+                budget = full;
+            }
+            if budget.count == 0 || budget.bytes == 0 || (!out.is_empty() && from <= slice.last) {
+                break;
+            }
+        }
+        Ok(out)
+    }
+
+    /// See [`crate::store::Store::find_time`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn find_time(
+        &mut self,
+        ctx: &Context,
+        root: &dyn Folder,
+        at: WallTime,
+    ) -> Result<Sequence, StoreError> {
+        if self.messages.last == 0 {
+            return Ok(Sequence::ZERO);
+        }
+        let slices = self.messages.slices.iter();
+        let candidates: Vec<Slice> = slices
+            .filter(|slice| slice.live_count() != 0 && at.0 <= slice.last_time)
+            .cloned()
+            .collect();
+        for slice in candidates {
+            let files = self.read_slice(ctx, root, &slice)?;
+            if let Some(found) = files.with(ctx, |files| files.find_time(&slice, at))? {
+                return Ok(Sequence(found.max(self.messages.first)));
+            }
+        }
+        Ok(Sequence(self.messages.last).next())
+    }
+
+    fn read_slice(
+        &mut self,
+        ctx: &Context,
+        root: &dyn Folder,
+        slice: &Slice,
+    ) -> Result<OpenSlice<'_>, StoreError> {
+        let number = slice.number;
+        let path = ctx.path(self.name.as_bytes(), &slice_index_name(number));
+        let is_tail = self.handles.tail.as_ref().is_some_and(|tail| tail.number == number);
+        let is_open = self.handles.reader.as_ref().is_some_and(|reader| reader.number == number);
+        if !is_tail && !is_open {
+            self.open_folder(ctx, root)?;
+            let open = |name: Vec<u8>| {
+                let path = ctx.path(self.name.as_bytes(), &name);
+                self.folder()
+                    .open(&name, Access::Read)
+                    .map_err(|source| io_error(Action::Read, &path, source))
+            };
+            let reader = Reader {
+                number,
+                data: open(slice_data_name(number))?,
+                index: open(slice_index_name(number))?,
+            };
+            self.handles.reader = Some(reader);
+        }
+        if let (true, Some(tail)) = (is_tail, &self.handles.tail) {
+            return Ok(OpenSlice { data: tail.data.file(), index: tail.index.file(), path });
+        }
+        let reader = self.handles.reader.as_ref().expect("it was opened just now");
+        Ok(OpenSlice { data: reader.data.as_ref(), index: reader.index.as_ref(), path })
+    }
+
+    /// The oldest message's index record.
+    fn oldest(
+        &mut self,
+        ctx: &Context,
+        root: &dyn Folder,
+    ) -> Result<Option<IndexRecord>, StoreError> {
+        if let Some(record) = self.messages.head.front() {
+            return Ok(Some(*record));
+        }
+        let first = self.messages.slices.iter().find(|slice| slice.live_count() != 0);
+        let Some(slice) = first.cloned() else {
+            return Ok(None);
+        };
+        let count = slice.live_count().min(HEAD_READ_COUNT);
+        let files = self.read_slice(ctx, root, &slice)?;
+        let records = files.with(ctx, |files| files.index_records(slice.removed_count, count))?;
+        self.messages.head = records.into();
+        Ok(self.messages.head.front().copied())
+    }
+
+    /// Takes what the limits do not allow out of the accounts; true if anything went.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index cannot be read.
+    pub fn trim(
+        &mut self,
+        ctx: &Context,
+        root: &dyn Folder,
+        now: Option<WallTime>,
+    ) -> Result<bool, StoreError> {
+        let count_before = self.messages.message_count;
+        self.expires_at = None;
+        while self.messages.message_count != 0 {
+            let is_over = self.messages.is_over(&self.limits);
+            if !is_over && self.limits.age_max.is_zero() {
+                break;
+            }
+            let Some(record) = self.oldest(ctx, root)? else {
+                break;
+            };
+            let is_expired = now
+                .is_some_and(|now| self.messages.is_expired(&self.limits, record.timestamp, now));
+            if !is_over && !is_expired {
+                self.expires_at = Some(WallTime(record.timestamp) + self.limits.age_max);
+                break;
+            }
+            self.messages.head.pop_front();
+            self.messages.remove_first(&record);
+        }
+        self.messages.head.truncate(HEAD_KEPT_COUNT);
+        self.messages.head.shrink_to(HEAD_KEPT_COUNT);
+        Ok(self.messages.message_count != count_before)
+    }
+
+    /// Removes the files of slices without messages.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn remove_dead_slices(
+        &mut self,
+        ctx: &Context,
+        root: &dyn Folder,
+        archivists: &mut Archivists,
+    ) -> Result<(), StoreError> {
+        let dead = self.messages.take_dead_slices();
+        if dead.is_empty() {
+            return Ok(());
+        }
+        self.handles.reader = None;
+        self.open_folder(ctx, root)?;
+        let path = ctx.path(self.name.as_bytes(), b"");
+        let place = Place { folder: self.folder(), path: &path, fence: ctx.fence.as_ref() };
+        let mut names = Vec::new();
+        for slice in &dead {
+            let (data, index) = (slice_data_name(slice.number), slice_index_name(slice.number));
+            let Some(script) = &ctx.options.slice_archive_script else {
+                names.extend([data, index]);
+                continue;
+            };
+            let (data_away, index_away) =
+                ([data.as_slice(), b".bak"].concat(), [index.as_slice(), b".bak"].concat());
+            if place
+                .rename(&data, &data_away)
+                .and_then(|()| place.rename(&index, &index_away))
+                .is_err()
+            {
+                names.extend([data, index, data_away]);
+                continue;
+            }
+            let data_path = ctx.path(self.name.as_bytes(), &data_away);
+            let index_path = ctx.path(self.name.as_bytes(), &index_away);
+            archivists.start(script, self.name.as_bytes(), data_path, index_path);
+        }
+        place.remove(&names)
+    }
+
+    /// Removes the channel with everything in its folder.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn delete(mut self, ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
+        self.open_folder(ctx, root)?;
+        let path = ctx.path(self.name.as_bytes(), b"");
+        let replace_error = |source| io_error(Action::Replace, &path, source);
+        let folder = self.handles.folder.take().expect("it was opened just now");
+        self.close_files();
+        let mut names: Vec<_> =
+            folder.list().map_err(replace_error)?.into_iter().map(|entry| entry.name).collect();
+        // Subscriptions last: whatever is left of a broken removal is a whole channel.
+        names.sort();
+        let place = Place { folder: folder.as_ref(), path: &path, fence: ctx.fence.as_ref() };
+        place.remove(&names)?;
+        root.remove_folder(self.name.as_bytes()).map_err(replace_error)
+    }
+}
+
+/// The open files of a slice that is being read.
+struct OpenSlice<'a> {
+    data: &'a dyn DiskFile,
+    index: &'a dyn DiskFile,
+    path: std::path::PathBuf,
+}
+
+impl OpenSlice<'_> {
+    fn with<T>(
+        &self,
+        ctx: &Context,
+        read: impl FnOnce(SliceFiles<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        read(SliceFiles {
+            data: self.data,
+            index: self.index,
+            path: &self.path,
+            crc: ctx.verifying_crc(),
+        })
+    }
+}

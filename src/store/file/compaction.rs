@@ -1,0 +1,93 @@
+//! Rewrites a file without its dead records, and puts it in the old one's place.
+//!
+//! The new file is first made in the root under a name of its epoch and synced; then the fence is
+//! asked; then it is renamed. A successor unlinks such names before it reads: a late rename finds
+//! no source, or its owner finds the later epoch. So a former active that holds the old file open
+//! writes to a file that nobody reads any more.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::base::epoch::Fence;
+use crate::store::file::disk::Folder;
+use crate::store::file::format::replacement_name;
+use crate::store::file::log::{Log, io_error, path_below};
+use crate::store::{Action, StoreError};
+
+/// A file that waits to replace another.
+pub struct Replacement {
+    name: Vec<u8>,
+    path: PathBuf,
+    log: Log,
+}
+
+/// Numbers the replacements of one process.
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+impl Replacement {
+    /// Writes `records` to a new file in `root`. It is not synced.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; then there is no such file.
+    pub fn write(
+        root: &dyn Folder,
+        root_path: &Path,
+        fence: &dyn Fence,
+        records: &[u8],
+    ) -> Result<Self, StoreError> {
+        let name = replacement_name(fence.epoch().0, COUNTER.fetch_add(1, Ordering::Relaxed));
+        let path = path_below(root_path, b"", &name);
+        let written = Log::create(root, &name, &path).and_then(|mut log| {
+            log.append(records, &path)?;
+            Ok(log)
+        });
+        match written {
+            Ok(log) => Ok(Self { name, path, log }),
+            Err(error) => {
+                // It may not exist; what is left of it, the next take-over removes.
+                let _ = root.unlink(&name);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes its content durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn sync(&mut self) -> Result<(), StoreError> {
+        let synced = self.log.file().sync();
+        synced.map_err(|source| io_error(Action::Sync, &self.path, source))?;
+        self.log.mark_synced();
+        Ok(())
+    }
+
+    /// A sync of the file system has made its content durable.
+    pub fn mark_synced(&mut self) {
+        self.log.mark_synced();
+    }
+
+    /// Puts it in the place of `name` in `target`. The caller has asked the fence since the sync.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn put(
+        self,
+        root: &dyn Folder,
+        target: Option<&dyn Folder>,
+        name: &[u8],
+    ) -> Result<Log, StoreError> {
+        let done = match target {
+            Some(target) => root.rename_into(&self.name, target, name),
+            None => root.rename(&self.name, name),
+        };
+        done.map_err(|source| io_error(Action::Replace, &self.path, source))?;
+        Ok(self.log)
+    }
+
+    /// Gives it up.
+    pub fn discard(self, root: &dyn Folder) {
+        // What is left, the next take-over removes.
+        let _ = root.unlink(&self.name);
+    }
+}

@@ -1,0 +1,87 @@
+//! What all shares of one file store have in common.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::base::channel_limits::ResolvedLimits;
+use crate::base::epoch::Fence;
+use crate::store::file::disk::{Access, Disk, Folder};
+use crate::store::file::format::{Crc, RESERVE_FILE};
+use crate::store::file::log::path_below;
+use crate::store::file::options::FileOptions;
+use crate::store::{Remedy, StoreError};
+
+/// Bytes set aside, so that acknowledgements can be written on a full disk.
+const RESERVE_BYTES: u64 = 1024 * 1024;
+
+/// Options, limits and the right to write.
+pub struct Context {
+    /// As the user gave them.
+    pub options: FileOptions,
+    /// By channel.
+    pub limits: ResolvedLimits,
+    /// The checksum.
+    pub crc: Crc,
+    /// The right to write.
+    pub fence: Arc<dyn Fence>,
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// Whether the reserve lies on the disk.
+    pub has_reserve: AtomicBool,
+}
+
+impl Context {
+    /// The root's path.
+    #[must_use]
+    pub fn root_path(&self) -> &Path {
+        &self.options.root
+    }
+
+    /// The path of a file, for errors.
+    #[must_use]
+    pub fn path(&self, channel: &[u8], name: &[u8]) -> PathBuf {
+        path_below(&self.options.root, channel, name)
+    }
+
+    /// The checksum, if reads verify it.
+    #[must_use]
+    pub fn verifying_crc(&self) -> Option<&Crc> {
+        self.options.crc.then_some(&self.crc)
+    }
+
+    /// Sets the reserve aside, if there is room.
+    pub fn set_reserve_aside(&self, root: &dyn Folder) {
+        if self.has_reserve.load(Ordering::Relaxed) {
+            return;
+        }
+        let is_there = match root.open(RESERVE_FILE, Access::CreateNew) {
+            Ok(file) => match file.allocate(RESERVE_BYTES) {
+                Ok(()) => true,
+                Err(_) => {
+                    // Without room, or on a file system that cannot: there is no reserve.
+                    let _ = root.unlink(RESERVE_FILE);
+                    false
+                }
+            },
+            Err(error) => error.kind() == std::io::ErrorKind::AlreadyExists,
+        };
+        self.has_reserve.store(is_there, Ordering::Relaxed);
+    }
+
+    /// Gives the reserve up; true if that may have made room.
+    pub fn release_reserve(&self, root: &dyn Folder) -> bool {
+        self.has_reserve.swap(false, Ordering::Relaxed) && root.unlink(RESERVE_FILE).is_ok()
+    }
+}
+
+/// The text of an error that refuses a write and lets everything else go on.
+///
+/// # Errors
+/// The error itself, if it is of another kind.
+pub fn refusal(error: StoreError) -> Result<String, StoreError> {
+    match error.remedy() {
+        Remedy::Refuse => Ok(error.to_string()),
+        Remedy::StepDown | Remedy::Stop => Err(error),
+    }
+}

@@ -1,0 +1,343 @@
+//! The Disk trait: open, append, read at, sync, rename; the real one.
+//!
+//! Everything that the file store does to a disk goes through here, so that tests can lose writes,
+//! fill the disk or pause a process before any operation. Names are resolved from an open
+//! folder's descriptor: a folder that was removed takes no late file.
+
+use std::any::Any;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use nix::dir::Dir;
+use nix::fcntl::{FallocateFlags, OFlag, fallocate, openat, renameat};
+use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
+use nix::unistd::{UnlinkatFlags, syncfs, unlinkat};
+
+/// How a file is opened. All can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It exists and is only read.
+    Read,
+    /// It exists; writes go to its end.
+    Append,
+    /// It must not exist; writes go to its end.
+    CreateNew,
+}
+
+/// One name in a folder.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The name, any bytes.
+    pub name: Vec<u8>,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+}
+
+/// What tells a folder from a later one of the same name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its inode.
+    pub inode: u64,
+    /// When it was created, in Unix nanoseconds; 0 where the file system does not say.
+    pub created: u128,
+}
+
+/// A disk: the way to the root folder.
+pub trait Disk: Send + Sync {
+    /// Creates the folder and its parents, if they are missing.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn create_root(&self, path: &Path) -> io::Result<()>;
+
+    /// Opens the root.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn open_root(&self, path: &Path) -> io::Result<Box<dyn Folder>>;
+}
+
+/// An open folder.
+pub trait Folder: Send + Sync {
+    /// Its names, in no order.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn list(&self) -> io::Result<Vec<Entry>>;
+
+    /// Opens a folder in it.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn folder(&self, name: &[u8]) -> io::Result<Box<dyn Folder>>;
+
+    /// Creates a folder in it.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn create_folder(&self, name: &[u8]) -> io::Result<()>;
+
+    /// Removes an empty folder in it.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn remove_folder(&self, name: &[u8]) -> io::Result<()>;
+
+    /// Opens a file in it.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn open(&self, name: &[u8], access: Access) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Renames inside of it; an existing target is replaced.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()>;
+
+    /// Moves a file of it into `target`, a folder of the same disk; an existing one is replaced.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn rename_into(&self, from: &[u8], target: &dyn Folder, to: &[u8]) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn unlink(&self, name: &[u8]) -> io::Result<()>;
+
+    /// Makes its names durable.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Whether [`Folder::sync_filesystem`] reports every failure since this folder was opened.
+    fn can_sync_filesystem(&self) -> bool;
+
+    /// Makes everything durable that was written to its file system.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn sync_filesystem(&self) -> io::Result<()>;
+
+    /// Which folder this is.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn identity(&self) -> io::Result<Identity>;
+
+    /// For [`Folder::rename_into`] to recognize folders of its own disk.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// An open file.
+pub trait DiskFile: Send + Sync {
+    /// Reads at `offset` until `buffer` is full or the file ends; gives how much was read.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes` at the end; after an error a part of them may be there.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn append(&self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Its length in bytes.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Cuts it.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+
+    /// Sets space aside for it.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+
+    /// Makes its content durable.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The machine's own disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn create_root(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn open_root(&self, path: &Path) -> io::Result<Box<dyn Folder>> {
+        let handle = File::open(path)?;
+        if !handle.metadata()?.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::NotADirectory));
+        }
+        Ok(Box::new(RealFolder { handle }))
+    }
+}
+
+struct RealFolder {
+    handle: File,
+}
+
+impl RealFolder {
+    fn open_at(&self, name: &[u8], flags: OFlag, mode: Mode) -> io::Result<OwnedFd> {
+        Ok(openat(&self.handle, name, flags | OFlag::O_CLOEXEC, mode)?)
+    }
+}
+
+impl Folder for RealFolder {
+    fn list(&self) -> io::Result<Vec<Entry>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let mut folder = Dir::from_fd(self.open_at(b".", flags, Mode::empty())?)?;
+        let mut entries = Vec::new();
+        for entry in folder.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            let is_folder = match entry.file_type() {
+                Some(found) => found == nix::dir::Type::Directory,
+                None => {
+                    let found = fstatat(&self.handle, name, nix::fcntl::AtFlags::empty())?;
+                    found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
+                }
+            };
+            entries.push(Entry { name: name.to_vec(), is_folder });
+        }
+        Ok(entries)
+    }
+
+    fn folder(&self, name: &[u8]) -> io::Result<Box<dyn Folder>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let handle = File::from(self.open_at(name, flags, Mode::empty())?);
+        Ok(Box::new(Self { handle }))
+    }
+
+    fn create_folder(&self, name: &[u8]) -> io::Result<()> {
+        Ok(mkdirat(&self.handle, name, Mode::from_bits_truncate(0o777))?)
+    }
+
+    fn remove_folder(&self, name: &[u8]) -> io::Result<()> {
+        Ok(unlinkat(&self.handle, name, UnlinkatFlags::RemoveDir)?)
+    }
+
+    fn open(&self, name: &[u8], access: Access) -> io::Result<Box<dyn DiskFile>> {
+        let flags = match access {
+            Access::Read => OFlag::O_RDONLY,
+            Access::Append => OFlag::O_RDWR | OFlag::O_APPEND,
+            Access::CreateNew => OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL,
+        };
+        let handle = self.open_at(name, flags, Mode::from_bits_truncate(0o666))?;
+        Ok(Box::new(RealFile(File::from(handle))))
+    }
+
+    fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        Ok(renameat(&self.handle, from, &self.handle, to)?)
+    }
+
+    fn rename_into(&self, from: &[u8], target: &dyn Folder, to: &[u8]) -> io::Result<()> {
+        let target = target.as_any().downcast_ref::<Self>();
+        let target = target.expect("folders of one store lie on one disk");
+        Ok(renameat(&self.handle, from, &target.handle, to)?)
+    }
+
+    fn unlink(&self, name: &[u8]) -> io::Result<()> {
+        Ok(unlinkat(&self.handle, name, UnlinkatFlags::NoRemoveDir)?)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+
+    fn can_sync_filesystem(&self) -> bool {
+        let is_known = fstatfs(self.handle.as_fd()).is_ok_and(|found| {
+            let kind = found.filesystem_type();
+            kind == EXT4_SUPER_MAGIC || kind == XFS_SUPER_MAGIC || kind == BTRFS_SUPER_MAGIC
+        });
+        is_known && is_kernel_since(5, 8)
+    }
+
+    fn sync_filesystem(&self) -> io::Result<()> {
+        Ok(syncfs(&self.handle)?)
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        let found = self.handle.metadata()?;
+        let created = found.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        Ok(Identity { inode: found.ino(), created: created.map_or(0, |at| at.as_nanos()) })
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Before 5.8 `syncfs` swallows write-back errors.
+fn is_kernel_since(major: u32, minor: u32) -> bool {
+    let Ok(names) = nix::sys::utsname::uname() else {
+        return false;
+    };
+    let release = names.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (major, minor) <= found
+}
+
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut read_len = 0;
+        while read_len < buffer.len() {
+            let at = offset + u64::try_from(read_len).unwrap_or(u64::MAX);
+            match self.0.read_at(&mut buffer[read_len..], at) {
+                Ok(0) => break,
+                Ok(len) => read_len += len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read_len)
+    }
+
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        io::Write::write_all(&mut &self.0, bytes)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let len = i64::try_from(len).unwrap_or(i64::MAX);
+        Ok(fallocate(&self.0, FallocateFlags::empty(), 0, len)?)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}

@@ -1,0 +1,172 @@
+//! One append-only file: append, read at, sync.
+//!
+//! It knows the length that the file must have. Another length means that somebody else writes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::store::file::disk::{Access, DiskFile, Folder};
+use crate::store::file::format::{FILE_HEADER_LEN, VERSION_HEADER, check_version};
+use crate::store::{Action, StoreError};
+
+/// A file that only grows, and by our hand alone.
+pub struct Log {
+    file: Box<dyn DiskFile>,
+    len: u64,
+    synced_len: u64,
+}
+
+impl Log {
+    /// Creates the file with its version header; the name must be free.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn create(folder: &dyn Folder, name: &[u8], path: &Path) -> Result<Self, StoreError> {
+        let file = folder
+            .open(name, Access::CreateNew)
+            .map_err(|source| io_error(Action::Open, path, source))?;
+        let mut log = Self { file, len: 0, synced_len: 0 };
+        log.append(&VERSION_HEADER, path)?;
+        Ok(log)
+    }
+
+    /// Opens a file that must have `len` bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Intruder`].
+    pub fn open(
+        folder: &dyn Folder,
+        name: &[u8],
+        len: u64,
+        path: &Path,
+    ) -> Result<Self, StoreError> {
+        let file = folder
+            .open(name, Access::Append)
+            .map_err(|source| io_error(Action::Open, path, source))?;
+        let log = Self { file, len, synced_len: len };
+        log.check_len(path)?;
+        Ok(log)
+    }
+
+    /// Writes at the end, and looks whether it is the end that we know.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] (a part may have been written), [`StoreError::Intruder`].
+    pub fn append(&mut self, bytes: &[u8], path: &Path) -> Result<(), StoreError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.file.append(bytes).map_err(|source| io_error(Action::Append, path, source))?;
+        self.len += u64::try_from(bytes.len()).unwrap_or(0);
+        self.check_len(path)
+    }
+
+    /// Cuts what was appended after the file had `len` bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn rewind(&mut self, len: u64, path: &Path) -> Result<(), StoreError> {
+        self.file.truncate(len).map_err(|source| io_error(Action::Replace, path, source))?;
+        self.len = len;
+        self.synced_len = self.synced_len.min(len);
+        Ok(())
+    }
+
+    /// Bytes in the file.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether something was written since the last sync.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.synced_len < self.len
+    }
+
+    /// Everything written is durable, by a sync of this file or of its file system.
+    pub fn mark_synced(&mut self) {
+        self.synced_len = self.len;
+    }
+
+    /// The open file, for reads and syncs.
+    #[must_use]
+    pub fn file(&self) -> &dyn DiskFile {
+        self.file.as_ref()
+    }
+
+    fn check_len(&self, path: &Path) -> Result<(), StoreError> {
+        let found = self.file.len().map_err(|source| io_error(Action::Append, path, source))?;
+        if found != self.len {
+            return Err(StoreError::Intruder { path: path.to_owned(), expected: self.len, found });
+        }
+        Ok(())
+    }
+}
+
+/// Reads `len` bytes at `offset`; fewer where the file ends.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn read_range(
+    file: &dyn DiskFile,
+    offset: u64,
+    len: usize,
+    path: &Path,
+) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = vec![0; len];
+    let read_len =
+        file.read_at(&mut bytes, offset).map_err(|source| io_error(Action::Read, path, source))?;
+    bytes.truncate(read_len);
+    Ok(bytes)
+}
+
+/// Reads a whole file and checks its version; `Ok(Err(text))` if that is not ours.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn read_whole(file: &dyn DiskFile, path: &Path) -> Result<Result<Vec<u8>, String>, StoreError> {
+    let len = file.len().map_err(|source| io_error(Action::Read, path, source))?;
+    let bytes = read_range(file, 0, usize::try_from(len).unwrap_or(usize::MAX), path)?;
+    Ok(check_version(&bytes).map(|()| bytes))
+}
+
+/// The header's length as an index into a whole file.
+pub const RECORDS_START: usize = FILE_HEADER_LEN as usize;
+
+/// An error of the disk in the words of the reference: operation, path, the system's reason.
+#[must_use]
+pub fn io_error(action: Action, path: &Path, source: io::Error) -> StoreError {
+    let verb = match action {
+        Action::Open => "open",
+        Action::Read => "read",
+        Action::Append => "write",
+        Action::Sync => "sync",
+        Action::Replace => "rename",
+    };
+    let text = format!("{verb} {}: {}", path.display(), reason(&source));
+    StoreError::Io { action, path: path.to_owned(), text, source }
+}
+
+/// The system's reason as the reference prints it.
+#[must_use]
+pub fn reason(error: &io::Error) -> String {
+    let Some(code) = error.raw_os_error() else {
+        return error.to_string();
+    };
+    let text = nix::errno::Errno::from_raw(code).desc();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+/// The path of a name below the root, for errors and log lines.
+#[must_use]
+pub fn path_below(root: &Path, folder: &[u8], name: &[u8]) -> PathBuf {
+    let mut path = root.to_owned();
+    for part in [folder, name] {
+        if !part.is_empty() {
+            path.push(String::from_utf8_lossy(part).as_ref());
+        }
+    }
+    path
+}

@@ -1,0 +1,235 @@
+//! Reads messages of one slice by its index; never by record lengths alone.
+//!
+//! The index is the authority for where a record lies: records that it does not name may lie
+//! between those that it names (spec stores, section 0).
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+use crate::base::id::Sequence;
+use crate::base::record::MessageRecord;
+use crate::base::time::WallTime;
+use crate::store::file::disk::DiskFile;
+use crate::store::file::format::{
+    Crc, Decoded, Framing, INDEX_RECORD_LEN, IndexRecord, RECORD_HEADER_LEN, decode_record,
+    index_offset, leading_sequence, message_place,
+};
+use crate::store::file::log::read_range;
+use crate::store::file::slices::Slice;
+use crate::store::{StoreError, file::corrupt};
+
+/// The open files of a slice.
+#[derive(Clone, Copy)]
+pub struct SliceFiles<'a> {
+    /// Its messages.
+    pub data: &'a dyn DiskFile,
+    /// Its index.
+    pub index: &'a dyn DiskFile,
+    /// The index file's path, for errors.
+    pub path: &'a Path,
+    /// The checksum to verify, if the options say so.
+    pub crc: Option<&'a Crc>,
+}
+
+/// What is still wanted of a fetch.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Messages.
+    pub count: usize,
+    /// Bytes; the first message is given whatever its size.
+    pub bytes: usize,
+}
+
+impl SliceFiles<'_> {
+    /// Up to `count` index records from the one with this number on.
+    ///
+    /// # Errors
+    /// When the index cannot be read or is damaged.
+    pub fn index_records(&self, ordinal: u64, count: u64) -> Result<Vec<IndexRecord>, StoreError> {
+        let len = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(INDEX_RECORD_LEN);
+        let bytes = read_range(self.index, index_offset(ordinal), len, self.path)?;
+        let mut records = Vec::with_capacity(bytes.len() / INDEX_RECORD_LEN);
+        for chunk in bytes.chunks_exact(INDEX_RECORD_LEN) {
+            let chunk = chunk.first_chunk().expect("chunks_exact gives whole chunks");
+            let record = IndexRecord::decode(chunk, self.crc)
+                .map_err(|error| corrupt(self.path, &error))?
+                .ok_or_else(|| corrupt(self.path, &"index record of zeros"))?;
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    fn index_record(&self, ordinal: u64) -> Result<IndexRecord, StoreError> {
+        let found = self.index_records(ordinal, 1)?;
+        found.first().copied().ok_or_else(|| corrupt(self.path, &"unexpected EOF"))
+    }
+
+    /// Number of the first record for which `is_reached` holds; it holds for all behind it.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn partition(
+        &self,
+        slice: &Slice,
+        is_reached: impl Fn(&IndexRecord) -> bool,
+    ) -> Result<u64, StoreError> {
+        let (mut low, mut high) = (slice.removed_count, slice.record_count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if is_reached(&self.index_record(middle)?) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(low)
+    }
+
+    /// Number of the first record at or after `sequence`.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn ordinal_of(&self, slice: &Slice, sequence: u64) -> Result<u64, StoreError> {
+        if slice.is_dense() {
+            let ordinal = sequence.saturating_sub(slice.first);
+            return Ok(ordinal.clamp(slice.removed_count, slice.record_count));
+        }
+        self.partition(slice, |record| sequence <= record.sequence)
+    }
+
+    /// Sequence of the first message at or after `at`; `None` if all are older.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn find_time(&self, slice: &Slice, at: WallTime) -> Result<Option<u64>, StoreError> {
+        let ordinal = self.partition(slice, |record| at.0 <= record.timestamp)?;
+        if ordinal == slice.record_count {
+            return Ok(None);
+        }
+        Ok(Some(self.index_record(ordinal)?.sequence))
+    }
+
+    /// Messages from `from` on, as far as the budget goes; gives where to go on. A damaged one is
+    /// logged and passed over: behind it may lie others that were acknowledged.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn fetch(
+        &self,
+        slice: &Slice,
+        from: u64,
+        budget: &mut Budget,
+        out: &mut Vec<MessageRecord>,
+    ) -> Result<u64, StoreError> {
+        let ordinal = self.ordinal_of(slice, from)?;
+        let wanted = u64::try_from(budget.count).unwrap_or(u64::MAX);
+        let count = (slice.record_count - ordinal).min(wanted);
+        let records = self.index_records(ordinal, count)?;
+        let mut rest = records.as_slice();
+        while let Some(run_len) = run_len(rest, budget) {
+            let (run, behind) = rest.split_at(run_len);
+            self.read_run(slice, run, budget, out)?;
+            rest = behind;
+        }
+        let done = records.len() - rest.len();
+        let is_end = rest.is_empty() && ordinal + count == slice.record_count;
+        Ok(match records[..done].last() {
+            Some(last) if !is_end => last.sequence + 1,
+            _ => slice.last + 1,
+        })
+    }
+
+    /// Reads records that lie one behind the other, in one read.
+    fn read_run(
+        &self,
+        slice: &Slice,
+        run: &[IndexRecord],
+        budget: &mut Budget,
+        out: &mut Vec<MessageRecord>,
+    ) -> Result<(), StoreError> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return Ok(());
+        };
+        if slice.data_len < last.end() {
+            return Err(corrupt(self.path, &"an index record points behind the data"));
+        }
+        let len = usize::try_from(last.end() - first.offset).unwrap_or(usize::MAX);
+        let bytes = Bytes::from(read_range(self.data, first.offset, len, self.path)?);
+        for record in run {
+            let start = usize::try_from(record.offset - first.offset).unwrap_or(usize::MAX);
+            budget.count = budget.count.saturating_sub(1);
+            let size = usize::try_from(record.size).unwrap_or(usize::MAX);
+            budget.bytes = budget.bytes.saturating_sub(size + RECORD_HEADER_LEN);
+            match payload_at(&bytes, start, record, self.crc) {
+                Ok(encoded) => out.push(MessageRecord {
+                    sequence: Sequence(record.sequence),
+                    timestamp: WallTime(record.timestamp),
+                    encoded,
+                }),
+                Err(reason) => log::error!(
+                    "Error looking up message {} in {}: {reason}; it is passed over. Run the \
+                     check command on a copy of the store, or restore the file from a backup.",
+                    record.sequence,
+                    self.path.display(),
+                ),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many of the first records lie one behind the other and fit the budget; `None` if none.
+fn run_len(records: &[IndexRecord], budget: &Budget) -> Option<usize> {
+    let first = records.first()?;
+    if budget.count == 0 || budget.bytes == 0 {
+        return None;
+    }
+    let mut len = 1;
+    for pair in records.windows(2) {
+        let [one, next] = pair else { break };
+        let bytes = usize::try_from(next.end().saturating_sub(first.offset)).unwrap_or(usize::MAX);
+        if next.offset != one.end() || budget.bytes < bytes || budget.count <= len {
+            break;
+        }
+        len += 1;
+    }
+    Some(len)
+}
+
+/// The payload of the record at `start`, if it is the one that the index means.
+fn payload_at(
+    bytes: &Bytes,
+    start: usize,
+    record: &IndexRecord,
+    crc: Option<&Crc>,
+) -> Result<Bytes, String> {
+    let tail = bytes.get(start..).unwrap_or_default();
+    let end =
+        tail.len().min(usize::try_from(record.size).unwrap_or(usize::MAX) + RECORD_HEADER_LEN);
+    match decode_record(&tail[..end], Framing::Plain, crc) {
+        Ok(Decoded::Record { payload, .. }) => {
+            let size = payload.len();
+            if u32::try_from(size).ok() != Some(record.size) {
+                return Err(format!("expected size to be {}, got {size}", record.size));
+            }
+            let found = match leading_sequence(payload) {
+                Some(found) => found,
+                None => message_place(payload).map_err(|error| error.to_string())?.0,
+            };
+            if found != record.sequence {
+                return Err(format!("the record there is message {found}"));
+            }
+            Ok(bytes.slice(start + RECORD_HEADER_LEN..start + RECORD_HEADER_LEN + size))
+        }
+        Ok(Decoded::Zeros) => Err("end of file padded with zeros".to_owned()),
+        Ok(Decoded::End | Decoded::Torn) => {
+            Err(format!("expected size to be {}, got {}", record.size, peek_size(tail)))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn peek_size(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |size| u32::from_le_bytes(*size))
+}

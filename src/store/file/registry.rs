@@ -1,0 +1,326 @@
+//! The server's record and the clients, shared by all shares.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::base::record::ClientWrite;
+use crate::base::time::Instant;
+use crate::proto::spb;
+use crate::store::file::compaction::Replacement;
+use crate::store::file::context::Context;
+use crate::store::file::disk::{Access, Folder};
+use crate::store::file::format::{
+    CLIENTS_FILE, Corrupt, Decoded, FILE_HEADER_LEN, Framing, SERVER_FILE, client_kind, decode,
+    decode_record, encode_plain, encode_typed,
+};
+use crate::store::file::log::{Log, RECORDS_START, io_error, read_whole};
+use crate::store::file::recovery::cut_typed;
+use crate::store::file::repair::replay;
+use crate::store::{Action, Notice, StoreError};
+use std::time::Duration;
+
+/// clients.dat and server.dat.
+pub struct Registry {
+    files: Mutex<Files>,
+}
+
+struct Files {
+    clients: BTreeMap<Bytes, spb::ClientInfo>,
+    log: Option<Log>,
+    len: u64,
+    delete_count: u64,
+    must_replace: bool,
+    compacted_at: Option<Instant>,
+}
+
+/// What recovery found beside the channels.
+pub struct FoundRegistry {
+    /// The server's record.
+    pub server: Option<spb::ServerInfo>,
+    /// The clients, ordered by id.
+    pub clients: Vec<spb::ClientInfo>,
+    /// To go on writing.
+    pub registry: Registry,
+    /// What the operator should know.
+    pub notices: Vec<Notice>,
+}
+
+impl Registry {
+    /// Reads both files; a missing one is created.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] in the reference's words, [`StoreError::Io`].
+    pub fn recover(
+        ctx: &Context,
+        root: &dyn Folder,
+        must_replace: bool,
+    ) -> Result<FoundRegistry, StoreError> {
+        let server = recover_server(ctx, root)?;
+        let mut found = recover_clients(ctx, root)?;
+        found.server = server;
+        let files = &mut found.registry.files;
+        files.get_mut().unwrap_or_else(PoisonError::into_inner).must_replace = must_replace;
+        Ok(found)
+    }
+
+    /// Writes the server's record and changes of clients; true if root names changed.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing of it was kept then.
+    pub fn write(
+        &self,
+        ctx: &Context,
+        root: &dyn Folder,
+        change: &Change<'_>,
+    ) -> Result<bool, StoreError> {
+        let mut is_renamed = false;
+        if let Some(server) = change.server {
+            let mut record = Vec::new();
+            encode_plain(&mut record, &server.encode_to_vec(), &ctx.crc);
+            replace(ctx, root, SERVER_FILE, &record)?;
+            is_renamed = true;
+        }
+        if !change.clients.is_empty() {
+            let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            is_renamed |= files.write(ctx, root, change)?;
+        }
+        Ok(is_renamed)
+    }
+}
+
+/// What to write.
+pub struct Change<'a> {
+    /// The server's record, if it changes.
+    pub server: Option<&'a spb::ServerInfo>,
+    /// Changes of clients, in order.
+    pub clients: &'a [ClientWrite],
+    /// Whether it must be durable.
+    pub must_sync: bool,
+    /// For the time between compactions.
+    pub now: Instant,
+}
+
+impl Files {
+    fn write(
+        &mut self,
+        ctx: &Context,
+        root: &dyn Folder,
+        change: &Change<'_>,
+    ) -> Result<bool, StoreError> {
+        let too_big = |error: crate::store::file::format::RecordTooBig| {
+            StoreError::Unusable(error.to_string())
+        };
+        let path = ctx.path(b"", CLIENTS_FILE);
+        let mut is_renamed = false;
+        if self.must_replace {
+            self.replace(ctx, root)?;
+            is_renamed = true;
+        }
+        let mut bytes = Vec::new();
+        for write in change.clients {
+            match write {
+                ClientWrite::Add(info) => {
+                    encode_typed(&mut bytes, client_kind::ADD, info, &ctx.crc).map_err(too_big)?;
+                }
+                ClientWrite::Delete(id) => {
+                    let delete = spb::ClientDelete { id: id.to_bytes() };
+                    encode_typed(&mut bytes, client_kind::DELETE, &delete, &ctx.crc)
+                        .map_err(too_big)?;
+                }
+            }
+        }
+        let mut log = match self.log.take() {
+            Some(log) => log,
+            None => Log::open(root, CLIENTS_FILE, self.len, &path)?,
+        };
+        let mut written = log.append(&bytes, &path);
+        if written.is_ok() && change.must_sync {
+            written = log
+                .file()
+                .sync()
+                .map(|()| log.mark_synced())
+                .map_err(|source| io_error(Action::Sync, &path, source));
+        }
+        if let Err(error) = written {
+            ctx.fence.check()?;
+            log.rewind(self.len, &path)?;
+            self.log = Some(log);
+            return Err(error);
+        }
+        self.len = log.len();
+        self.log = Some(log);
+        let has_delete = self.apply(change.clients);
+        if has_delete && self.is_compaction_due(ctx, change.now) {
+            self.replace(ctx, root)?;
+            self.compacted_at = Some(change.now);
+            is_renamed = true;
+        }
+        Ok(is_renamed)
+    }
+
+    fn apply(&mut self, writes: &[ClientWrite]) -> bool {
+        let mut has_delete = false;
+        for write in writes {
+            match write {
+                ClientWrite::Add(info) => {
+                    let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+                    let info = spb::ClientInfo {
+                        id: copy(&info.id),
+                        hb_inbox: copy(&info.hb_inbox),
+                        conn_id: copy(&info.conn_id),
+                        ..info.clone()
+                    };
+                    self.clients.insert(info.id.clone(), info);
+                }
+                ClientWrite::Delete(id) => {
+                    has_delete = true;
+                    self.delete_count += 1;
+                    self.clients.remove(id.as_bytes());
+                }
+            }
+        }
+        has_delete
+    }
+
+    fn is_compaction_due(&self, ctx: &Context, now: Instant) -> bool {
+        let options = &ctx.options;
+        let live = u64::try_from(self.clients.len()).unwrap_or(u64::MAX);
+        let percent = self.delete_count * 100 / (self.delete_count + live).max(1);
+        let interval = u64::try_from(options.compact_interval_secs).unwrap_or(1);
+        options.compact_enabled
+            && u64::try_from(options.compact_bytes_min).unwrap_or(0) <= self.len - FILE_HEADER_LEN
+            && u64::try_from(options.compact_fragmentation).unwrap_or(1) <= percent
+            && self.compacted_at.is_none_or(|at| Duration::from_secs(interval) <= now.since(at))
+    }
+
+    /// A fresh clients.dat with the live clients, in place of the old one.
+    fn replace(&mut self, ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
+        let mut bytes = Vec::new();
+        for info in self.clients.values() {
+            encode_typed(&mut bytes, client_kind::ADD, info, &ctx.crc)
+                .map_err(|error| StoreError::Unusable(error.to_string()))?;
+        }
+        let log = replace(ctx, root, CLIENTS_FILE, &bytes)?;
+        self.len = log.len();
+        self.log = Some(log);
+        self.delete_count = 0;
+        self.must_replace = false;
+        Ok(())
+    }
+}
+
+fn replace(
+    ctx: &Context,
+    root: &dyn Folder,
+    name: &[u8],
+    records: &[u8],
+) -> Result<Log, StoreError> {
+    let fence = ctx.fence.as_ref();
+    let mut fresh = Replacement::write(root, ctx.root_path(), fence, records)?;
+    if let Err(error) = fresh.sync() {
+        fresh.discard(root);
+        return Err(error);
+    }
+    fence.check()?;
+    let log = fresh.put(root, None, name)?;
+    root.sync().map_err(|source| io_error(Action::Sync, ctx.root_path(), source))?;
+    Ok(log)
+}
+
+/// Opens a file of the root; creates it with its header if it is missing.
+fn open_or_create(
+    ctx: &Context,
+    root: &dyn Folder,
+    name: &[u8],
+) -> Result<Box<dyn crate::store::file::disk::DiskFile>, StoreError> {
+    let path = ctx.path(b"", name);
+    match root.open(name, Access::Append) {
+        Ok(file) => Ok(file),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            drop(Log::create(root, name, &path)?);
+            root.open(name, Access::Append).map_err(|source| io_error(Action::Open, &path, source))
+        }
+        Err(source) => Err(io_error(Action::Open, &path, source)),
+    }
+}
+
+fn recover_server(ctx: &Context, root: &dyn Folder) -> Result<Option<spb::ServerInfo>, StoreError> {
+    let path = ctx.path(b"", SERVER_FILE);
+    let file = open_or_create(ctx, root, SERVER_FILE)?;
+    let bytes = read_whole(file.as_ref(), &path)?.map_err(|reason| {
+        StoreError::Corrupt(format!("unable to recover server file \"server.dat\": {reason}"))
+    })?;
+    let refuse = |reason: String| {
+        log::error!("Server file {path:?} corrupted: {reason}");
+        log::error!("Follow instructions in documentation in order to recover from this");
+        StoreError::Corrupt(format!("unable to recover server file {path:?}: {reason}"))
+    };
+    match decode_record(&bytes[RECORDS_START..], Framing::Plain, ctx.verifying_crc()) {
+        Ok(Decoded::End) => Ok(None),
+        Ok(Decoded::Zeros) => Err(refuse("end of file padded with zeros".to_owned())),
+        Ok(Decoded::Torn) => Err(refuse("unexpected EOF".to_owned())),
+        Ok(Decoded::Record { payload, len, .. }) => {
+            let expected = RECORDS_START + len;
+            if bytes.len() != expected {
+                return Err(refuse(format!(
+                    "incorrect file size, expected {expected} bytes, got {} bytes",
+                    bytes.len()
+                )));
+            }
+            decode(payload).map(Some).map_err(|error| refuse(error.to_string()))
+        }
+        Err(error) => Err(refuse(error.to_string())),
+    }
+}
+
+fn recover_clients(ctx: &Context, root: &dyn Folder) -> Result<FoundRegistry, StoreError> {
+    let path = ctx.path(b"", CLIENTS_FILE);
+    let file = open_or_create(ctx, root, CLIENTS_FILE)?;
+    let bytes = read_whole(file.as_ref(), &path)?.map_err(|reason| {
+        StoreError::Corrupt(format!("unable to recover client file \"clients.dat\": {reason}"))
+    })?;
+    let mut clients = BTreeMap::new();
+    let mut delete_count = 0;
+    let ending = replay(&bytes, RECORDS_START, &ctx.crc, ctx.options.crc, |kind, payload| {
+        match kind {
+            client_kind::ADD => {
+                let info: spb::ClientInfo = decode(payload)?;
+                clients.insert(info.id.clone(), info);
+            }
+            client_kind::DELETE => {
+                delete_count += 1;
+                clients.remove(&decode::<spb::ClientDelete>(payload)?.id);
+            }
+            other => return Err(Corrupt::ClientKind(other)),
+        }
+        Ok(())
+    })
+    .map_err(|error| {
+        StoreError::Corrupt(format!("unable to recover client file {path:?}: {error}"))
+    })?;
+    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let (text, end) = cut_typed(
+        root,
+        ctx.root_path(),
+        ctx.fence.as_ref(),
+        (file.as_ref(), CLIENTS_FILE, &ending, len),
+    )?;
+    Ok(FoundRegistry {
+        server: None,
+        clients: clients.values().cloned().collect(),
+        notices: text.map(|text| Notice { is_warning: true, text }).into_iter().collect(),
+        registry: Registry {
+            files: Mutex::new(Files {
+                clients,
+                log: None,
+                len: end,
+                delete_count,
+                must_replace: false,
+                compacted_at: None,
+            }),
+        },
+    })
+}

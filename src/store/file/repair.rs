@@ -1,0 +1,161 @@
+//! What can be proved of a damaged file: whole records, torn tails, damage with records behind it.
+//!
+//! Nothing here reads or writes; recovery acts on what is found.
+
+use crate::store::file::format::{
+    Corrupt, Crc, Decoded, Framing, IndexRecord, RECORD_HEADER_LEN, decode_record,
+    decode_subscription, message_place,
+};
+
+/// How the records of a file end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With a whole record.
+    Whole,
+    /// With zeros from this offset on: a crash extended the file.
+    Zeros(usize),
+    /// With something from this offset on that is no record, and no record is behind it.
+    Torn(usize),
+}
+
+/// What a scan of a data file found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scan {
+    /// The messages, sequences ascending. Of two with one sequence the later one is right: it was
+    /// written by somebody who did not know of the other, because no index named it.
+    pub records: Vec<IndexRecord>,
+    /// Ranges of bytes that are no record, with records behind them.
+    pub damaged: Vec<(usize, usize)>,
+    /// How the file ends.
+    pub ending: Ending,
+}
+
+/// Scans a whole data file from `start` on.
+///
+/// Checksums are always verified; without `must_verify`, a record that only fails its checksum is
+/// taken all the same if it carries the next sequence.
+#[must_use]
+pub fn scan_messages(bytes: &[u8], start: usize, crc: &Crc, must_verify: bool) -> Scan {
+    let mut scan = Scan { records: Vec::new(), damaged: Vec::new(), ending: Ending::Whole };
+    let mut at = start;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        if rest.is_empty() {
+            return scan;
+        }
+        let expected = scan.records.last().map(|record| record.sequence + 1);
+        if let Some((record, len)) = message_at(rest, at, crc, must_verify, expected) {
+            while scan.records.last().is_some_and(|last| record.sequence <= last.sequence) {
+                scan.records.pop();
+            }
+            scan.records.push(record);
+            at += len;
+            continue;
+        }
+        if rest.iter().all(|byte| *byte == 0) {
+            scan.ending = Ending::Zeros(at);
+            return scan;
+        }
+        let next =
+            (1..rest.len()).find(|ahead| message_at(&rest[*ahead..], 0, crc, true, None).is_some());
+        match next {
+            Some(ahead) => {
+                scan.damaged.push((at, at + ahead));
+                at += ahead;
+            }
+            None => {
+                scan.ending = Ending::Torn(at);
+                return scan;
+            }
+        }
+    }
+}
+
+/// The message at the front of `rest`, which lies at `at` in its file, and its length.
+fn message_at(
+    rest: &[u8],
+    at: usize,
+    crc: &Crc,
+    must_verify: bool,
+    expected: Option<u64>,
+) -> Option<(IndexRecord, usize)> {
+    // A message begins with its sequence, field 1; this spares the checksum of most garbage.
+    if rest.get(RECORD_HEADER_LEN) != Some(&8) {
+        return None;
+    }
+    let (decoded, is_proved) = match decode_record(rest, Framing::Plain, Some(crc)) {
+        Ok(decoded) => (decoded, true),
+        Err(_) if !must_verify => (decode_record(rest, Framing::Plain, None).ok()?, false),
+        Err(_) => return None,
+    };
+    let Decoded::Record { payload, len, .. } = decoded else {
+        return None;
+    };
+    let (sequence, timestamp) = message_place(payload).ok()?;
+    let is_next = expected.is_none_or(|next| sequence == next);
+    if sequence == 0 || !(is_proved || is_next) {
+        return None;
+    }
+    let record = IndexRecord {
+        sequence,
+        offset: u64::try_from(at).ok()?,
+        timestamp,
+        size: u32::try_from(payload.len()).ok()?,
+    };
+    Some((record, len))
+}
+
+/// Replays records with kinds from `start` on.
+///
+/// # Errors
+/// [`Corrupt`], if a damaged record has whole ones behind it, or a whole one makes no sense.
+pub fn replay(
+    bytes: &[u8],
+    start: usize,
+    crc: &Crc,
+    must_verify: bool,
+    mut on_record: impl FnMut(u8, &[u8]) -> Result<(), Corrupt>,
+) -> Result<Ending, Corrupt> {
+    let mut at = start;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let verified = decode_record(rest, Framing::Typed, must_verify.then_some(crc));
+        match verified {
+            Ok(Decoded::Record { kind, payload, len }) => {
+                on_record(kind, payload)?;
+                at += len;
+            }
+            Ok(Decoded::End) => return Ok(Ending::Whole),
+            Ok(Decoded::Zeros) if rest.iter().all(|byte| *byte == 0) => {
+                return Ok(Ending::Zeros(at));
+            }
+            Ok(Decoded::Zeros | Decoded::Torn) => {
+                if has_typed_record_behind(rest, crc) {
+                    return Err(Corrupt::Payload("unexpected EOF".to_owned()));
+                }
+                return Ok(Ending::Torn(at));
+            }
+            Err(error) => {
+                if has_typed_record_behind(rest, crc) {
+                    return Err(error);
+                }
+                return Ok(Ending::Torn(at));
+            }
+        }
+    }
+}
+
+/// Whether a whole record follows somewhere behind the first byte.
+fn has_typed_record_behind(rest: &[u8], crc: &Crc) -> bool {
+    (1..rest.len()).any(|ahead| {
+        let bytes = &rest[ahead..];
+        // Kinds of both files are 1 to 5, payloads are protobuf and not empty.
+        let is_plausible = bytes.get(3).is_some_and(|kind| (1..=5).contains(kind));
+        is_plausible
+            && matches!(
+                decode_record(bytes, Framing::Typed, Some(crc)),
+                Ok(Decoded::Record { kind, payload, .. })
+                    if !payload.is_empty() && decode_subscription(kind, payload).is_ok()
+            )
+    })
+}

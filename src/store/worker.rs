@@ -1,0 +1,514 @@
+//! The thread that owns a Store: groups commits, syncs once, reports back.
+//!
+//! Commits keep their order. Reads are served between them: at most a few after each commit, so
+//! that neither kind starves the other. A commit that fails for good ends the thread: nothing of a
+//! batch whose sync failed is ever tried again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
+
+use crate::base::epoch::Epoch;
+use crate::base::id::{ChannelName, Sequence, Ticket};
+use crate::base::limits;
+use crate::base::record::{
+    Batch, ChannelOutcome, ChannelState, CommitReport, FetchRequest, MessageRecord,
+};
+use crate::base::time::{Instant, WallTime};
+use crate::base::world;
+use crate::store::{Remedy, Store, StoreError};
+
+/// Reads served after one commit while another commit waits.
+const READS_BETWEEN_COMMITS_MAX: usize = 8;
+
+/// How soon after a commit the store is asked what became due by it; shorter would look for
+/// expired messages at every commit under load.
+const MAINTAIN_AFTER_COMMIT: Duration = Duration::from_millis(100);
+
+/// How soon a refused maintenance (a full disk) is tried again.
+const MAINTAIN_AFTER_REFUSAL: Duration = Duration::from_secs(5);
+
+/// What the worker is asked to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Write a batch; answered with [`Report::Committed`].
+    Commit {
+        /// Comes back.
+        ticket: Ticket,
+        /// What to write.
+        batch: Batch,
+    },
+    /// Read; answered with [`Report::Fetched`].
+    Fetch(FetchRequest),
+    /// Look a time up; answered with [`Report::FoundTime`].
+    FindTime {
+        /// Comes back.
+        ticket: Ticket,
+        /// Which channel.
+        channel: ChannelName,
+        /// The time.
+        at: WallTime,
+    },
+    /// Finish all commits that wait, close the store, end; answered with [`Report::Closed`].
+    Close,
+}
+
+/// What the worker tells.
+#[derive(Debug)]
+pub enum Report {
+    /// Written, synced if it had to be, checked against the fence; or refused.
+    Committed {
+        /// Of which commit.
+        ticket: Ticket,
+        /// How it ended.
+        report: CommitReport,
+    },
+    /// The answer to a fetch.
+    Fetched {
+        /// Of which fetch.
+        ticket: Ticket,
+        /// The messages, or why they cannot be read.
+        result: Result<Vec<MessageRecord>, String>,
+    },
+    /// The answer to a look-up.
+    FoundTime {
+        /// Of which look-up.
+        ticket: Ticket,
+        /// The sequence, or why there is none.
+        result: Result<Sequence, String>,
+    },
+    /// Messages were removed outside of a commit.
+    Trimmed {
+        /// Of which channel.
+        channel: ChannelName,
+        /// What is left.
+        state: ChannelState,
+    },
+    /// Maintenance was refused and will be tried again; for the log.
+    Trouble {
+        /// The line.
+        text: String,
+    },
+    /// Nothing that is under way will be answered; the thread has ended.
+    Failed {
+        /// The line for the log.
+        text: String,
+        /// Step down, or stop for good.
+        remedy: Remedy,
+    },
+    /// Everything is written and synced; the thread has ended.
+    Closed,
+}
+
+/// What a worker starts from.
+pub struct WorkerSettings {
+    /// The thread's name, at most 15 bytes.
+    pub name: String,
+    /// Under which epoch it writes.
+    pub epoch: Epoch,
+    /// What the share's channels hold: the outcome of a batch that is refused as a whole.
+    pub states: BTreeMap<ChannelName, ChannelState>,
+}
+
+/// A running worker. Dropping it without [`Job::Close`] ends the thread without closing the store.
+pub struct Worker {
+    jobs: Sender<Job>,
+    thread: JoinHandle<()>,
+}
+
+/// Starts the thread of one share; `report` must not block.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn spawn(
+    store: Box<dyn Store>,
+    settings: WorkerSettings,
+    report: impl FnMut(Report) + Send + 'static,
+) -> io::Result<Worker> {
+    let (sender, jobs) = crossbeam_channel::bounded(limits::MAILBOX_LEN_MAX);
+    let name = settings.name.clone();
+    let mut task = Task {
+        store,
+        epoch: settings.epoch,
+        states: settings.states,
+        report: Box::new(report),
+        jobs,
+        commits: VecDeque::new(),
+        reads: VecDeque::new(),
+        is_closing: false,
+        maintain_at: Some(world::instant()),
+    };
+    let thread = thread::Builder::new().name(name).spawn(move || task.run())?;
+    Ok(Worker { jobs: sender, thread })
+}
+
+impl Worker {
+    /// Puts a job into the mailbox; never blocks. A worker that has ended takes and forgets it:
+    /// its last report said so.
+    ///
+    /// # Errors
+    /// Gives the job back when the mailbox is full: the caller tries again after a report.
+    pub fn try_submit(&self, job: Job) -> Result<(), Job> {
+        match self.jobs.try_send(job) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+            Err(TrySendError::Full(job)) => Err(job),
+        }
+    }
+
+    /// Waits until the thread has ended, without asking it to.
+    pub fn join(self) {
+        drop(self.jobs);
+        // With `panic = "abort"` a thread never ends by a panic.
+        let _ = self.thread.join();
+    }
+}
+
+/// Why the loop ends.
+enum Ended {
+    Closed,
+    Abandoned,
+    Failed(StoreError),
+}
+
+enum Read {
+    Fetch(FetchRequest),
+    FindTime { ticket: Ticket, channel: ChannelName, at: WallTime },
+}
+
+struct Task {
+    store: Box<dyn Store>,
+    epoch: Epoch,
+    states: BTreeMap<ChannelName, ChannelState>,
+    report: Box<dyn FnMut(Report) + Send>,
+    jobs: Receiver<Job>,
+    commits: VecDeque<(Ticket, Batch)>,
+    reads: VecDeque<Read>,
+    is_closing: bool,
+    maintain_at: Option<Instant>,
+}
+
+impl Task {
+    fn run(&mut self) {
+        let ended = loop {
+            if let Err(ended) = self.turn() {
+                break ended;
+            }
+        };
+        match ended {
+            Ended::Closed => (self.report)(Report::Closed),
+            Ended::Abandoned => (),
+            Ended::Failed(error) => {
+                (self.report)(Report::Failed { text: error.to_string(), remedy: error.remedy() });
+            }
+        }
+    }
+
+    /// One commit, a few reads, what is due; waits first if there is nothing to do.
+    fn turn(&mut self) -> Result<(), Ended> {
+        self.receive()?;
+        if let Some((ticket, batch)) = self.commits.pop_front() {
+            self.commit(ticket, &batch).map_err(Ended::Failed)?;
+        }
+        for _ in 0..READS_BETWEEN_COMMITS_MAX {
+            let Some(read) = self.reads.pop_front() else {
+                break;
+            };
+            self.read(read).map_err(Ended::Failed)?;
+        }
+        if self.maintain_at.is_some_and(|at| at <= world::instant()) {
+            self.maintain().map_err(Ended::Failed)?;
+        }
+        if self.is_closing && self.commits.is_empty() {
+            self.store.close().map_err(Ended::Failed)?;
+            return Err(Ended::Closed);
+        }
+        Ok(())
+    }
+
+    /// Takes everything out of the mailbox; blocks while nothing at all is to be done.
+    fn receive(&mut self) -> Result<(), Ended> {
+        let is_idle = self.commits.is_empty() && self.reads.is_empty() && !self.is_closing;
+        if is_idle {
+            match self.wait() {
+                Ok(job) => self.sort(job),
+                Err(RecvTimeoutError::Timeout) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return Err(Ended::Abandoned),
+            }
+        }
+        // The mailbox is bounded, and so is what is taken out of it in one turn.
+        let taken_max = limits::MAILBOX_LEN_MAX - self.commits.len().min(limits::MAILBOX_LEN_MAX);
+        for _ in 0..taken_max.saturating_sub(self.reads.len()) {
+            match self.jobs.try_recv() {
+                Ok(job) => self.sort(job),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) if self.is_closing => break,
+                Err(TryRecvError::Disconnected) => return Err(Ended::Abandoned),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<Job, RecvTimeoutError> {
+        match self.maintain_at {
+            Some(at) => self.jobs.recv_timeout(at.since(world::instant())),
+            None => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    fn sort(&mut self, job: Job) {
+        match job {
+            Job::Commit { ticket, batch } => self.commits.push_back((ticket, batch)),
+            Job::Fetch(request) => self.reads.push_back(Read::Fetch(request)),
+            Job::FindTime { ticket, channel, at } => {
+                self.reads.push_back(Read::FindTime { ticket, channel, at });
+            }
+            Job::Close => self.is_closing = true,
+        }
+    }
+
+    fn commit(&mut self, ticket: Ticket, batch: &Batch) -> Result<(), StoreError> {
+        let report = match self.store.commit(self.epoch, batch) {
+            Ok(report) => report,
+            Err(error) if error.remedy() == Remedy::Refuse => self.refuse(batch, &error),
+            Err(error) => return Err(error),
+        };
+        for outcome in &report.channels {
+            if outcome.state == ChannelState::default() {
+                self.states.remove(&outcome.channel);
+            } else {
+                self.states.insert(outcome.channel.clone(), outcome.state);
+            }
+        }
+        (self.report)(Report::Committed { ticket, report });
+        let soon = world::instant() + MAINTAIN_AFTER_COMMIT;
+        self.maintain_at = Some(self.maintain_at.map_or(soon, |at| at.min(soon)));
+        Ok(())
+    }
+
+    /// The whole batch is refused: nothing of it was kept, in no channel.
+    fn refuse(&self, batch: &Batch, error: &StoreError) -> CommitReport {
+        let text = error.to_string();
+        let has_records = batch.server.is_some() || !batch.clients.is_empty();
+        let outcome = |channel: &ChannelName| ChannelOutcome {
+            channel: channel.clone(),
+            refused: Some(text.clone()),
+            state: self.states.get(channel).copied().unwrap_or_default(),
+        };
+        CommitReport {
+            clients_refused: has_records.then(|| text.clone()),
+            channels: batch.channels.iter().map(|part| outcome(&part.channel)).collect(),
+        }
+    }
+
+    /// A channel that cannot be read fails that read alone, even if it is damaged: others are
+    /// served. Only the loss of the right to speak ends everything.
+    fn read(&mut self, read: Read) -> Result<(), StoreError> {
+        let report = match read {
+            Read::Fetch(request) => {
+                let result = or_text(self.store.fetch(&request))?;
+                Report::Fetched { ticket: request.ticket, result }
+            }
+            Read::FindTime { ticket, channel, at } => {
+                let result = or_text(self.store.find_time(&channel, at))?;
+                Report::FoundTime { ticket, result }
+            }
+        };
+        (self.report)(report);
+        Ok(())
+    }
+
+    fn maintain(&mut self) -> Result<(), StoreError> {
+        let now = world::now();
+        match self.store.maintain(now) {
+            Ok(maintained) => {
+                self.maintain_at = maintained.next_in.map(|pause| now.at + pause);
+                for (channel, state) in maintained.trimmed {
+                    self.states.insert(channel.clone(), state);
+                    (self.report)(Report::Trimmed { channel, state });
+                }
+            }
+            Err(error) if error.remedy() == Remedy::Refuse => {
+                self.maintain_at = Some(now.at + MAINTAIN_AFTER_REFUSAL);
+                (self.report)(Report::Trouble { text: error.to_string() });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+fn or_text<T>(result: Result<T, StoreError>) -> Result<Result<T, String>, StoreError> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) if error.remedy() == Remedy::StepDown => Err(error),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use crate::base::channel_limits::StoreLimits;
+    use crate::base::record::{ChannelBatch, Lifecycle};
+    use crate::base::time::Now;
+    use crate::store::{Action, Maintained, memory};
+
+    /// Fails as told where a real store meets a disk; otherwise it is the store inside.
+    struct Failing {
+        inner: Box<dyn Store>,
+        commits: VecDeque<Option<io::ErrorKind>>,
+        fetches: VecDeque<Option<StoreError>>,
+    }
+
+    fn io_error(action: Action, kind: io::ErrorKind) -> StoreError {
+        let text = format!("{action:?} {kind}");
+        StoreError::Io { action, path: "msgs.1.dat".into(), text, source: kind.into() }
+    }
+
+    impl Store for Failing {
+        fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, StoreError> {
+            match self.commits.pop_front().flatten() {
+                Some(kind) => Err(io_error(Action::Sync, kind)),
+                None => self.inner.commit(epoch, batch),
+            }
+        }
+        fn fetch(&mut self, request: &FetchRequest) -> Result<Vec<MessageRecord>, StoreError> {
+            match self.fetches.pop_front().flatten() {
+                Some(error) => Err(error),
+                None => self.inner.fetch(request),
+            }
+        }
+        fn find_time(&mut self, name: &ChannelName, at: WallTime) -> Result<Sequence, StoreError> {
+            self.inner.find_time(name, at)
+        }
+        fn maintain(&mut self, now: Now) -> Result<Maintained, StoreError> {
+            self.inner.maintain(now)
+        }
+        fn close(&mut self) -> Result<(), StoreError> {
+            self.inner.close()
+        }
+    }
+
+    /// Runs `jobs` through a worker over a store that fails as told; its reports until its end.
+    fn reports(
+        commits: Vec<Option<io::ErrorKind>>,
+        fetches: Vec<Option<StoreError>>,
+        jobs: Vec<Job>,
+    ) -> Vec<Report> {
+        let opened = memory::open(&StoreLimits::default(), 1).unwrap();
+        let inner = opened.shares.into_iter().next().unwrap();
+        let store = Failing { inner, commits: commits.into(), fetches: fetches.into() };
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let settings =
+            WorkerSettings { name: "store-0".into(), epoch: Epoch(1), states: BTreeMap::new() };
+        let report = move |report| sender.send(report).unwrap();
+        let worker = spawn(Box::new(store), settings, report).unwrap();
+        for job in jobs {
+            worker.try_submit(job).unwrap();
+        }
+        // Ends when the thread drops its sender.
+        let reports = receiver.iter().collect();
+        worker.join();
+        reports
+    }
+
+    fn commit(ticket: u64, lifecycle: Lifecycle, sequences: &[u64]) -> Job {
+        let message = |n: &u64| MessageRecord {
+            sequence: Sequence(*n),
+            timestamp: WallTime(1),
+            encoded: bytes::Bytes::from_static(b"x"),
+        };
+        let messages = sequences.iter().map(message).collect();
+        let channel = ChannelName::from("foo");
+        let part = ChannelBatch { channel, lifecycle, messages, ..ChannelBatch::default() };
+        let batch = Batch { channels: vec![part], durable: true, ..Batch::default() };
+        Job::Commit { ticket: Ticket(ticket), batch }
+    }
+
+    fn fetch(ticket: u64) -> Job {
+        let channel = ChannelName::from("foo");
+        let (count_max, bytes_max) = (10, 1_000);
+        let ticket = Ticket(ticket);
+        Job::Fetch(FetchRequest { ticket, channel, from: Sequence(1), count_max, bytes_max })
+    }
+
+    /// A report in few words; the state of a channel by its last sequence.
+    fn brief(report: &Report) -> String {
+        match report {
+            Report::Committed { ticket, report } => {
+                let outcome = &report.channels[0];
+                let last = outcome.state.last;
+                format!("committed {} {:?} last {last}", ticket.0, outcome.refused)
+            }
+            Report::Fetched { ticket, result: Ok(messages) } => {
+                format!("fetched {} {}", ticket.0, messages.len())
+            }
+            Report::Fetched { ticket, result: Err(text) } => format!("{} {text}", ticket.0),
+            Report::FoundTime { ticket, result } => format!("found {} {result:?}", ticket.0),
+            Report::Trimmed { channel, .. } => format!("trimmed {channel}"),
+            Report::Trouble { text } => format!("trouble {text}"),
+            Report::Failed { remedy, .. } => format!("failed {remedy:?}"),
+            Report::Closed => "closed".to_owned(),
+        }
+    }
+
+    fn check(reports: &[Report], expected: &[&str]) {
+        assert_eq!(reports.iter().map(brief).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn commits_keep_their_order_and_are_finished_before_a_close() {
+        let jobs = vec![
+            commit(1, Lifecycle::Create, &[1]),
+            commit(2, Lifecycle::Keep, &[2]),
+            commit(3, Lifecycle::Keep, &[3]),
+            Job::Close,
+        ];
+        let expected =
+            ["committed 1 None last 1", "committed 2 None last 2", "committed 3 None last 3"];
+        check(&reports(vec![], vec![], jobs), &[&expected[..], &["closed"]].concat());
+    }
+
+    #[test]
+    fn a_full_disk_refuses_the_batch_and_the_next_one_may_pass() {
+        let full = Some(io::ErrorKind::StorageFull);
+        let jobs = vec![
+            commit(1, Lifecycle::Create, &[1]),
+            commit(2, Lifecycle::Keep, &[2]),
+            commit(3, Lifecycle::Keep, &[2]),
+            Job::Close,
+        ];
+        let expected = [
+            "committed 1 None last 1",
+            "committed 2 Some(\"Sync no storage space\") last 1",
+            "committed 3 None last 2",
+            "closed",
+        ];
+        check(&reports(vec![None, full], vec![], jobs), &expected);
+    }
+
+    #[test]
+    fn a_failed_sync_ends_everything_at_once() {
+        let broken = Some(io::ErrorKind::Other);
+        let jobs = vec![
+            commit(1, Lifecycle::Create, &[1]),
+            commit(2, Lifecycle::Keep, &[2]),
+            commit(3, Lifecycle::Keep, &[2]),
+            Job::Close,
+        ];
+        let expected = ["committed 1 None last 1", "failed StepDown"];
+        check(&reports(vec![None, broken], vec![], jobs), &expected);
+    }
+
+    #[test]
+    fn a_read_that_fails_fails_alone() {
+        let unreadable = io_error(Action::Read, io::ErrorKind::Other);
+        let fetches = vec![Some(unreadable), Some(StoreError::Corrupt("bad record".into()))];
+        let found = reports(vec![], fetches, vec![fetch(1), fetch(2), fetch(3), Job::Close]);
+        check(&found, &["1 Read other error", "2 bad record", "fetched 3 0", "closed"]);
+    }
+}

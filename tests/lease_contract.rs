@@ -1,0 +1,530 @@
+//! One suite, every Lease; and the keeper over real files and processes.
+//!
+//! A lease joins by one line in `KINDS`. Processes of their own are this test program again, with
+//! one test selected that does as its parent says over pipes.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use stanby::base::epoch::{Epoch, Fence, FenceError, LeaseClock, Predecessor};
+use stanby::base::world;
+use stanby::election::epoch_files::{self, Owner};
+use stanby::election::file_lock::FileLease;
+use stanby::election::keeper::{self, Keeper, KeeperEvent, KeeperSettings, Mode};
+use stanby::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
+
+/// One kind of lease: a lease of what lies in the folder, for the member of that name.
+struct Kind {
+    name: &'static str,
+    open: fn(&Path, &str) -> Box<dyn Lease>,
+}
+
+const KINDS: [Kind; 1] = [Kind { name: "file", open: open_file }];
+
+fn open_file(folder: &Path, member: &str) -> Box<dyn Lease> {
+    Box::new(FileLease::new(folder, owner(member), Duration::ZERO))
+}
+
+fn owner(member: &str) -> Owner {
+    Owner { server_id: member.to_owned(), pid: std::process::id(), ..Owner::default() }
+}
+
+/// Longer than anything takes that is not broken.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn for_every_lease(goal: impl Fn(&dyn Fn(&str) -> Box<dyn Lease>)) {
+    for kind in KINDS {
+        let folder = tempfile::tempdir().unwrap();
+        println!("{}", kind.name);
+        goal(&|member| (kind.open)(folder.path(), member));
+    }
+}
+
+fn won(lease: &mut Box<dyn Lease>) -> Grant {
+    match lease.try_take().unwrap() {
+        Attempt::Won(grant) => grant,
+        Attempt::Held { why, .. } => panic!("{why}"),
+    }
+}
+
+fn held(lease: &mut Box<dyn Lease>) -> Option<Holder> {
+    match lease.try_take().unwrap() {
+        Attempt::Won(grant) => panic!("won epoch {}", grant.fence.epoch()),
+        Attempt::Held { holder, .. } => holder,
+    }
+}
+
+/// Goal: one holder, named to all others; each take-over has a later epoch.
+#[test]
+fn a_lease_has_one_holder() {
+    for_every_lease(|open| {
+        let (mut one, mut two) = (open("one"), open("two"));
+        let first = won(&mut one);
+        one.settle().unwrap();
+        one.confirm().unwrap();
+        assert_eq!(first.fence.epoch(), Epoch(1));
+        assert_eq!(held(&mut two).unwrap().server_id, "one");
+        one.release(false).unwrap();
+        let second = won(&mut two);
+        assert_eq!(second.fence.epoch(), Epoch(2));
+        assert_eq!(held(&mut one).unwrap().server_id, "two");
+        second.fence.check().unwrap();
+        match first.fence.check() {
+            Err(FenceError::Superseded { ours: Epoch(1), found: Epoch(2), owner }) => {
+                assert_eq!(owner, "two");
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// Goal: a successor knows whether its predecessor left everything synced.
+#[test]
+fn a_clean_release_is_told_to_the_successor() {
+    for_every_lease(|open| {
+        let (mut one, mut two) = (open("one"), open("two"));
+        assert_eq!(won(&mut one).predecessor, Predecessor::Clean, "there was none");
+        one.release(true).unwrap();
+        assert_eq!(won(&mut two).predecessor, Predecessor::Clean);
+        two.release(false).unwrap();
+        assert_eq!(won(&mut one).predecessor, Predecessor::Gone);
+        drop(one);
+        assert_eq!(won(&mut two).predecessor, Predecessor::Gone);
+    });
+}
+
+/// Goal: whoever waits is woken when the holder goes.
+#[test]
+fn who_waits_is_woken() {
+    for_every_lease(|open| {
+        let (mut one, mut two) = (open("one"), open("two"));
+        won(&mut one);
+        held(&mut two);
+        let (sender, woken) = crossbeam_channel::unbounded();
+        let wake: Wake = Arc::new(move || sender.send(()).unwrap());
+        two.wait(&wake).unwrap();
+        assert!(woken.is_empty());
+        drop(one);
+        woken.recv_timeout(PATIENCE).unwrap();
+        won(&mut two);
+    });
+}
+
+/// Goal: of many that try at once exactly one wins, each time.
+#[test]
+fn of_many_claimants_exactly_one_wins() {
+    for_every_lease(|open| {
+        for round in 1..=20 {
+            let barrier = Arc::new(Barrier::new(4));
+            let claimants = ["a", "b", "c", "d"].map(|member| {
+                let (mut lease, barrier) = (open(member), Arc::clone(&barrier));
+                thread::spawn(move || {
+                    barrier.wait();
+                    let attempt = lease.try_take().unwrap();
+                    let epoch = match &attempt {
+                        Attempt::Won(grant) => Some(grant.fence.epoch()),
+                        Attempt::Held { .. } => None,
+                    };
+                    // Nobody lets go before all have tried.
+                    barrier.wait();
+                    epoch
+                })
+            });
+            let epochs = claimants.map(|claimant| claimant.join().unwrap());
+            let epochs: Vec<Epoch> = epochs.into_iter().flatten().collect();
+            assert_eq!(epochs, [Epoch(round)]);
+        }
+    });
+}
+
+/// Goal: a confirmation fails for good when a later epoch has begun.
+#[test]
+fn a_confirmation_sees_a_later_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lease = open_file(folder.path(), "one");
+    won(&mut lease);
+    lease.confirm().unwrap();
+    epoch_files::claim_by_create(folder.path(), Epoch(9), &owner("nine")).unwrap();
+    assert!(matches!(lease.confirm(), Err(LeaseError::Lost(_))));
+}
+
+// ---- The keeper, in this process and in others.
+
+fn settings(root: &Path, member: &str, steal_after: Duration) -> KeeperSettings {
+    let owner = owner(member);
+    KeeperSettings { root: root.to_owned(), steal_after, mode: Mode::Group, owner }
+}
+
+/// A keeper in this process.
+struct Local {
+    keeper: Keeper,
+    clock: LeaseClock,
+    events: Receiver<KeeperEvent>,
+}
+
+impl Local {
+    fn start(settings: KeeperSettings) -> Self {
+        let (sender, events) = crossbeam_channel::unbounded();
+        let clock = LeaseClock::default();
+        // A keeper that is stopped with its test may still report.
+        let report = move |event| drop(sender.send(event));
+        let keeper = keeper::spawn(settings, clock.clone(), report).unwrap();
+        Self { keeper, clock, events }
+    }
+
+    /// Waits for the next win; passes over what is only for the log.
+    #[track_caller]
+    fn won(&self) -> (Arc<dyn Fence>, Predecessor) {
+        loop {
+            match self.events.recv_timeout(PATIENCE).unwrap() {
+                KeeperEvent::Won { fence, predecessor } => {
+                    assert!(self.clock.is_valid(world::instant()));
+                    return (fence, predecessor);
+                }
+                KeeperEvent::Waiting { .. } | KeeperEvent::Trouble { .. } => (),
+                KeeperEvent::Lost { why } | KeeperEvent::RefusedStandAlone { why, .. } => {
+                    panic!("{why}");
+                }
+            }
+        }
+    }
+
+    #[track_caller]
+    fn lost(&self) -> String {
+        loop {
+            match self.events.recv_timeout(PATIENCE).unwrap() {
+                KeeperEvent::Lost { why } => {
+                    assert!(!self.clock.is_valid(world::instant()));
+                    return why;
+                }
+                KeeperEvent::Waiting { .. } | KeeperEvent::Trouble { .. } => (),
+                KeeperEvent::Won { .. } | KeeperEvent::RefusedStandAlone { .. } => {
+                    panic!("won or refused");
+                }
+            }
+        }
+    }
+
+    #[track_caller]
+    fn waiting(&self) -> (Option<Holder>, String) {
+        match self.events.recv_timeout(PATIENCE).unwrap() {
+            KeeperEvent::Waiting { holder, why } => (holder, why),
+            KeeperEvent::Trouble { text } => panic!("{text}"),
+            KeeperEvent::Lost { why } | KeeperEvent::RefusedStandAlone { why, .. } => {
+                panic!("{why}");
+            }
+            KeeperEvent::Won { fence, .. } => panic!("won epoch {}", fence.epoch()),
+        }
+    }
+}
+
+/// A keeper in a process of its own.
+struct Remote {
+    process: Child,
+    commands: ChildStdin,
+    events: Receiver<String>,
+}
+
+const ROOT: &str = "LEASE_CONTRACT_ROOT";
+const MEMBER: &str = "LEASE_CONTRACT_MEMBER";
+const STEAL_MILLIS: &str = "LEASE_CONTRACT_STEAL_MILLIS";
+
+impl Remote {
+    fn start(root: &Path, member: &str, steal_after: Duration) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_member_in_a_process_of_its_own", "--nocapture"])
+            .env(ROOT, root)
+            .env(MEMBER, member)
+            .env(STEAL_MILLIS, steal_after.as_millis().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let commands = process.stdin.take().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let (sender, events) = crossbeam_channel::unbounded();
+        thread::spawn(move || forward(lines, &sender));
+        Self { process, commands, events }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), signal).unwrap();
+    }
+
+    fn tell(&mut self, command: &str) {
+        writeln!(self.commands, "{command}").unwrap();
+    }
+
+    /// Waits for an event that begins with `beginning`.
+    #[track_caller]
+    fn expect(&self, beginning: &str) -> String {
+        let mut seen = Vec::new();
+        while let Ok(event) = self.events.recv_timeout(PATIENCE) {
+            if event.starts_with(beginning) {
+                return event;
+            }
+            seen.push(event);
+        }
+        panic!("expected {beginning}, saw {seen:?}");
+    }
+}
+
+fn forward(lines: impl Iterator<Item = std::io::Result<String>>, sender: &Sender<String>) {
+    for line in lines.map_while(Result::ok) {
+        // The test program's own lines come on the same pipe, and may stand before ours.
+        let Some(at) = line.find("event ") else {
+            continue;
+        };
+        if sender.send(line[at + 6..].to_owned()).is_err() {
+            return;
+        }
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        // It may have been killed by its test.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Not a goal: the other end of `Remote`, when this program runs as one.
+#[test]
+fn a_member_in_a_process_of_its_own() {
+    let Some(root) = std::env::var_os(ROOT).map(PathBuf::from) else {
+        return;
+    };
+    let member = std::env::var(MEMBER).unwrap();
+    let steal_after = Duration::from_millis(std::env::var(STEAL_MILLIS).unwrap().parse().unwrap());
+    let (sender, fences) = crossbeam_channel::unbounded();
+    let clock = LeaseClock::default();
+    let report = move |event| {
+        let line = match event {
+            KeeperEvent::Waiting { holder, why } => {
+                format!("waiting for {} ({why})", holder.unwrap_or_default().server_id)
+            }
+            KeeperEvent::Won { fence, predecessor } => {
+                let line = format!("won {} {predecessor:?}", fence.epoch());
+                sender.send(fence).unwrap();
+                line
+            }
+            KeeperEvent::Lost { why } => format!("lost {why}"),
+            KeeperEvent::RefusedStandAlone { why, .. } => format!("refused {why}"),
+            KeeperEvent::Trouble { text } => format!("trouble {text}"),
+        };
+        say(&line);
+    };
+    let keeper = keeper::spawn(settings(&root, &member, steal_after), clock, report).unwrap();
+    let mut fence: Option<Arc<dyn Fence>> = None;
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        fence = fences.try_iter().last().or(fence);
+        match line.as_str() {
+            "release" => keeper.release(true, PATIENCE),
+            "check" => match fence.as_ref().unwrap().check() {
+                Ok(()) => say("fence held"),
+                Err(error) => say(&format!("fence {error}")),
+            },
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// Around the test program's capture.
+fn say(line: &str) {
+    let mut out = std::io::stdout();
+    writeln!(out, "\nevent {line}").and_then(|()| out.flush()).unwrap();
+}
+
+const NEVER: Duration = Duration::ZERO;
+/// A short steal time; the signs of life come every 50 ms.
+const SOON: Duration = Duration::from_millis(600);
+
+/// Goal: a killed active is noticed at once, by the kernel, not by a time-out.
+#[test]
+fn a_killed_active_is_succeeded() {
+    let root = tempfile::tempdir().unwrap();
+    let active = Remote::start(root.path(), "active", NEVER);
+    active.expect("won 1 Clean");
+    let standby = Local::start(settings(root.path(), "standby", NEVER));
+    assert_eq!(standby.waiting().0.unwrap().server_id, "active");
+    active.signal(Signal::SIGKILL);
+    let (fence, predecessor) = standby.won();
+    assert_eq!((fence.epoch(), predecessor), (Epoch(2), Predecessor::Gone));
+    fence.check().unwrap();
+}
+
+/// Goal: a released lease goes to the one who waits, who knows that it was released cleanly.
+#[test]
+fn a_release_hands_over() {
+    let root = tempfile::tempdir().unwrap();
+    let mut active = Remote::start(root.path(), "active", NEVER);
+    active.expect("won 1");
+    let standby = Local::start(settings(root.path(), "standby", NEVER));
+    standby.waiting();
+    active.tell("release");
+    let (fence, predecessor) = standby.won();
+    assert_eq!((fence.epoch(), predecessor), (Epoch(2), Predecessor::Clean));
+    active.tell("check");
+    active.expect("fence epoch 1 was replaced: epoch 2 belongs to standby");
+}
+
+/// Goal: a stopped active is replaced; when it goes on it is fenced, becomes a standby, and leaves
+/// the role where it is until its successor dies.
+#[test]
+fn a_stopped_active_is_replaced_and_does_not_come_back() {
+    let root = tempfile::tempdir().unwrap();
+    let mut old = Remote::start(root.path(), "old", SOON);
+    old.expect("won 1");
+    let new = Local::start(settings(root.path(), "new", SOON));
+    new.waiting();
+    old.signal(Signal::SIGSTOP);
+    let (fence, predecessor) = new.won();
+    assert_eq!((fence.epoch(), predecessor), (Epoch(2), Predecessor::Replaced));
+    old.tell("check");
+    old.signal(Signal::SIGCONT);
+    old.expect("lost epoch 1 was replaced: epoch 2 belongs to new");
+    old.expect("waiting for new");
+    old.tell("check");
+    old.expect("fence epoch 1 was replaced");
+    // The successor now takes the lock that the old one let go: a third member waits for it.
+    let third = Remote::start(root.path(), "third", SOON);
+    third.expect("waiting for new");
+    fence.check().unwrap();
+    assert!(new.events.try_iter().all(|event| !matches!(event, KeeperEvent::Lost { .. })));
+    new.keeper.stop();
+    let winner = crossbeam_channel::select! {
+        recv(old.events) -> event => event.unwrap(),
+        recv(third.events) -> event => event.unwrap(),
+    };
+    assert!(winner.starts_with("won 3 Gone"), "{winner}");
+}
+
+/// Goal: nobody is replaced while it gives signs of life, or where stealing is switched off.
+#[test]
+fn a_living_active_is_not_replaced() {
+    let root = tempfile::tempdir().unwrap();
+    let active = Local::start(settings(root.path(), "active", SOON));
+    let (fence, _) = active.won();
+    let standby = Local::start(settings(root.path(), "standby", SOON));
+    standby.waiting();
+    let seen = || epoch_files::read_holder(root.path(), Epoch(1)).unwrap().unwrap().counter;
+    let until = seen() + 30;
+    let deadline = world::instant() + PATIENCE;
+    while seen() < until {
+        assert!(world::instant() < deadline, "no signs of life");
+        thread::yield_now();
+    }
+    fence.check().unwrap();
+    assert!(standby.events.is_empty());
+    assert!(active.clock.is_valid(world::instant()));
+}
+
+/// Goal: an active whose lock file was removed or replaced locks the new one, and stays active.
+#[test]
+fn a_replaced_lock_file_is_locked_again() {
+    let root = tempfile::tempdir().unwrap();
+    let lock = root.path().join(".rootdir.lck");
+    let active = Local::start(settings(root.path(), "active", NEVER));
+    let (fence, _) = active.won();
+    for _ in 0..2 {
+        fs::remove_file(&lock).unwrap();
+        active.keeper.check_now();
+        let deadline = world::instant() + PATIENCE;
+        while !epoch_files::is_locked(&lock).unwrap() {
+            assert!(world::instant() < deadline, "the new lock file is not locked");
+            thread::yield_now();
+        }
+    }
+    let standby = Local::start(settings(root.path(), "standby", NEVER));
+    assert_eq!(standby.waiting().0.unwrap().server_id, "active");
+    fence.check().unwrap();
+    active.keeper.stop();
+    assert_eq!(standby.won().0.epoch(), Epoch(2));
+}
+
+/// Goal: a lock file that somebody else replaced and locked costs the role, before the lease ends.
+#[test]
+fn a_replaced_and_locked_lock_file_costs_the_role() {
+    let root = tempfile::tempdir().unwrap();
+    let lock = root.path().join(".rootdir.lck");
+    let active = Local::start(settings(root.path(), "active", SOON));
+    active.won();
+    let foreign = fs::File::create(root.path().join("new")).unwrap();
+    assert!(epoch_files::try_lock(&foreign).unwrap());
+    fs::rename(root.path().join("new"), &lock).unwrap();
+    assert!(active.lost().contains("was replaced, and the new one is locked"));
+    let (holder, why) = active.waiting();
+    assert_eq!(holder, None);
+    assert!(why.contains("not by a stanby server"), "{why}");
+    drop(foreign);
+    assert_eq!(active.won().0.epoch(), Epoch(2));
+}
+
+/// Goal: a holder of the lock that is none of ours is never replaced, and named as such.
+#[test]
+fn a_foreign_holder_is_never_replaced() {
+    let root = tempfile::tempdir().unwrap();
+    let foreign = fs::File::create(root.path().join(".rootdir.lck")).unwrap();
+    assert!(epoch_files::try_lock(&foreign).unwrap());
+    let standby = Local::start(settings(root.path(), "standby", Duration::from_millis(20)));
+    let (holder, why) = standby.waiting();
+    assert_eq!(holder, None);
+    assert!(why.contains("a Go server is active"), "{why}");
+    assert!(standby.events.recv_timeout(Duration::from_millis(300)).is_err());
+    drop(foreign);
+    assert_eq!(standby.won().1, Predecessor::Clean);
+}
+
+/// Goal: a second stand-alone server refuses, names the holder, and harms nothing.
+#[test]
+fn a_second_stand_alone_server_refuses() {
+    let root = tempfile::tempdir().unwrap();
+    let alone =
+        |member| KeeperSettings { mode: Mode::StandAlone, ..settings(root.path(), member, NEVER) };
+    let first = Local::start(alone("first"));
+    let (fence, _) = first.won();
+    let second = Local::start(alone("second"));
+    let began_at = world::instant();
+    second.waiting();
+    match second.events.recv_timeout(PATIENCE).unwrap() {
+        KeeperEvent::RefusedStandAlone { holder, .. } => {
+            assert_eq!(holder.unwrap().server_id, "first");
+        }
+        KeeperEvent::Won { .. }
+        | KeeperEvent::Lost { .. }
+        | KeeperEvent::Waiting { .. }
+        | KeeperEvent::Trouble { .. } => panic!("not refused"),
+    }
+    assert!(Duration::from_millis(1_500) < world::instant().since(began_at));
+    fence.check().unwrap();
+}
+
+/// Goal: many take-overs leave neither epochs nor claims behind, and no folder at all.
+#[test]
+fn take_overs_leave_one_epoch_file() {
+    let root = tempfile::tempdir().unwrap();
+    for epoch in 1..=5 {
+        let member = Local::start(settings(root.path(), &format!("m{epoch}"), NEVER));
+        assert_eq!(member.won().0.epoch(), Epoch(epoch));
+        member.keeper.stop();
+    }
+    let names = || -> Vec<String> {
+        let entries = fs::read_dir(root.path()).unwrap().map(Result::unwrap);
+        entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
+    };
+    let mut names = names();
+    names.sort();
+    assert_eq!(names, [".rootdir.lck", ".stanby.epoch.5"]);
+}

@@ -1,0 +1,583 @@
+//! The house rules as far as a machine can check them: who imports whom, first lines, sizes, words.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+// ---- the tables ---------------------------------------------------------------------------------
+
+/// Words that every room may use.
+const FLOOR: [&str; 3] = ["base", "log", "proto"];
+
+/// Room → the rooms that it may import beside the floor and itself. A new edge is a change of this
+/// table, in a commit of its own, with the reason.
+const IMPORTS: [(&str, &[&str]); 15] = [
+    ("base", &[]),
+    ("proto", &[]),
+    ("log", &[]),
+    ("wire", &[]),
+    ("broker", &["wire"]),
+    ("engine", &[]),
+    ("store", &[]),
+    ("election", &[]),
+    ("config", &[]),
+    ("monitor", &["broker::snapshot", "engine::snapshot"]),
+    ("client", &["wire"]),
+    ("cli", &["wire", "client", "config", "server", "store", "election"]),
+    ("net", &["wire", "broker"]),
+    ("server", &ALL),
+    ("testing", &ALL),
+];
+
+const ALL: [&str; 12] = [
+    "wire", "broker", "engine", "store", "election", "config", "monitor", "client", "cli", "net",
+    "server", "testing",
+];
+
+/// One file that may import what its room may not, with the reason.
+const IMPORT_EXCEPTIONS: [(&str, &str); 2] = [
+    // Lock and data share one database.
+    ("src/election/sql_lock.rs", "store"),
+    // The command ships the simulated group.
+    ("src/cli/simulate.rs", "testing"),
+];
+
+/// How the first lines of these files begin (in any case of letters); each other file of `src`
+/// begins with a sentence of its own.
+const FIRST_LINES: [(&str, &str); 69] = [
+    ("main.rs", "command line in, exit code out"),
+    ("log.rs", "levels, line format, file, reopen"),
+    ("base/mod.rs", "words that every room shares; imports nothing of ours"),
+    ("base/id.rs", "newtypes: ClientId, ChannelName"),
+    ("base/subject.rs", "what a legal subject is: tokens, wildcards, literal match"),
+    ("base/limits.rs", "every built-in bound with unit and reason"),
+    ("base/time.rs", "Instant and WallTime as plain values"),
+    ("base/random.rs", "random numbers from a given seed"),
+    ("base/world.rs", "the one place that reads the machine's clock and entropy"),
+    ("base/epoch.rs", "the fencing number: only grows"),
+    ("base/deadlines.rs", "many (deadline, key) pairs: earliest first, re-arm, cancel"),
+    ("base/record.rs", "durable facts:"),
+    ("wire/op.rs", "every operation a client or a route can send or receive"),
+    ("wire/parser.rs", "front of a buffer → one Op, or \"need more\", or ProtocolError"),
+    ("wire/encoder.rs", "Op → bytes at the end of a buffer"),
+    ("wire/connect.rs", "the INFO and CONNECT documents"),
+    ("wire/headers.rs", "the header block of HPUB and HMSG"),
+    ("wire/errors.rs", "exact texts of -ERR lines"),
+    ("broker/mod.rs", "Broker of one core: handle(input, now), effects, next deadline"),
+    ("broker/session.rs", "one connection's protocol state, from INFO to close"),
+    ("broker/sublist.rs", "the interest tree: subject → interests, choice in a queue"),
+    ("broker/auth.rs", "CONNECT → Identity or refusal"),
+    ("broker/account.rs", "accounts, users, permissions"),
+    ("broker/route.rs", "one cluster route: what to tell the peer, what it told us"),
+    ("broker/outbox.rs", "bytes that wait for one connection; the bound; slow-consumer verdict"),
+    ("broker/snapshot.rs", "current state as plain structs, for monitoring"),
+    ("engine/mod.rs", "Engine: handle(input, now), effects, next deadline, check_invariants"),
+    ("engine/input.rs", "everything that can happen to"),
+    ("engine/effect.rs", "everything it can ask for"),
+    ("engine/request.rs", "request bytes → checked request, or refusal"),
+    ("engine/refusal.rs", "every reason to say no, with the exact reply text"),
+    ("engine/client.rs", "registered clients, heartbeats, replacing a duplicate"),
+    ("engine/channel.rs", "one channel: next sequence, limits, inactivity"),
+    ("engine/publish.rs", "stage a message; hold its ack until it is durable"),
+    ("engine/subscription.rs", "one subscription: position, in-flight set, life cycle"),
+    ("engine/queue_group.rs", "members that share one position; whose turn it is"),
+    ("engine/delivery.rs", "which message goes to whom now, and when to stop"),
+    ("engine/redelivery.rs", "ack-wait deadlines; what goes out again and in what order"),
+    ("engine/recovery.rs", "RecoveredState → Engine"),
+    ("engine/snapshot.rs", "current state as plain structs, for monitoring"),
+    ("store/mod.rs", "the Store trait and its promises in prose; StoreError, Remedy"),
+    ("store/retention.rs", "count, size and age limits as a pure function: what must go"),
+    ("store/memory.rs", "keeps records in memory"),
+    ("store/worker.rs", "the thread that owns a Store: groups commits, syncs once, reports back"),
+    ("store/file/mod.rs", "Store over a directory"),
+    ("store/file/format.rs", "every byte layout and file name; encode and decode; no I/O"),
+    ("store/file/log.rs", "one append-only file: append, read at, sync"),
+    ("store/file/slices.rs", "a channel's messages over several files, with their index"),
+    ("store/file/compaction.rs", "rewrites a file without its dead records"),
+    ("store/file/recovery.rs", "directory →"),
+    ("store/file/disk.rs", "the Disk trait: open, append, read at, sync, rename"),
+    ("election/mod.rs", "Member: the roles and their transitions, as logic"),
+    ("election/lease.rs", "the Lease trait: take, renew, release"),
+    ("election/file_lock.rs", "a lock on a file of the shared directory"),
+    ("election/keeper.rs", "the thread that takes and renews the lease and reports its loss"),
+    ("net/reactor.rs", "one core's loop: the eight steps of a turn"),
+    ("net/connection.rs", "one socket: buffers, readiness, read turn, write turn"),
+    ("net/tls.rs", "a connection's bytes through TLS"),
+    ("net/listener.rs", "accepts, and pauses when full"),
+    ("net/token.rs", "slot and generation ↔ mio Token"),
+    ("net/mailbox.rs", "bounded queue into another thread, with its Waker"),
+    ("monitor/core_pages.rs", "varz, "),
+    ("monitor/streaming_pages.rs", "serverz, storez, clientsz, channelsz"),
+    ("config/mod.rs", "Config: checked and typed; all that other rooms ever see"),
+    ("config/flags.rs", "one table: every flag with kind, help text and setter"),
+    ("config/file.rs", "configuration grammar → tree of values"),
+    ("config/options.rs", "flags and file merged, as the user wrote them"),
+    ("server/engine_driver.rs", "drives one Engine inside its reactor: inputs in, effects out"),
+    ("server/signals.rs", "operating-system signals → Shutdown, Reload, ReopenLog"),
+];
+
+/// Longest file and function, in lines; longest line, in characters.
+const FILE_LINES_MAX: usize = 900;
+const FUNCTION_LINES_MAX: usize = 70;
+const LINE_CHARS_MAX: usize = 100;
+
+/// Files that may be longer. This list may only shrink.
+const LONG_FILES: [&str; 0] = [];
+
+/// Functions that are one table or one `match` of one-line arms, and may be longer: file, name.
+const LONG_FUNCTIONS: [(&str, &str); 0] = [];
+
+/// Names that say nothing: the noun has not been found yet.
+const BANNED_NAMES: [&str; 12] = [
+    "utils", "util", "common", "types", "traits", "helpers", "helper", "prelude", "manager",
+    "managers", "misc", "shared",
+];
+
+/// What no source file may hold, and why.
+const BANNED_WORDS: [(&str, &str); 7] = [
+    ("FIXME", "unfinished"),
+    ("TODO", "unfinished"),
+    ("todo!", "unfinished"),
+    ("unimplemented!", "unfinished"),
+    ("dbg!", "left over from a search"),
+    ("thread::sleep", "wait for a condition, not for a duration"),
+    ("#[ignore", "a test that does not run is no test"),
+];
+
+/// What the rooms of pure logic may not name: clocks, threads, files, sockets, the environment.
+const IMPURE: [&str; 10] = [
+    "std::fs",
+    "std::env",
+    "std::thread",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "Instant::now",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "base::world",
+];
+
+/// What may be named in these places of `src` only (tests are free).
+const DOORS: [(&str, &[&str]); 3] = [
+    // A thread without a name cannot be told from others when one hangs: thread::Builder.
+    ("thread::spawn", &[]),
+    ("process::exit", &["src/main.rs"]),
+    ("env::var", &["src/main.rs", "src/cli/", "src/config/", "src/log"]),
+];
+
+/// Paths of one machine.
+const MACHINE_PATHS: [&str; 5] = ["/root/", "/home/", "/Users/", "/work/", "/tmp/ref"];
+
+/// Where packages come from is the reader's choice, not ours.
+const REGISTRIES: [&str; 9] = [
+    "registry.npmjs.org",
+    "registry.yarnpkg.com",
+    "pypi.org",
+    "files.pythonhosted.org",
+    "proxy.golang.org",
+    "repo.maven.apache.org",
+    "repo1.maven.org",
+    "index.crates.io",
+    "static.crates.io",
+];
+
+// ---- the rules ----------------------------------------------------------------------------------
+
+#[test]
+fn rooms_import_only_what_the_table_allows() {
+    let mut found = Vec::new();
+    for file in sources("src") {
+        let Some(room) = room_of(&file.path) else { continue };
+        let Some((_, allowed)) = IMPORTS.iter().find(|(name, _)| *name == room) else {
+            found.push(format!("{}: room {room} is not in the table", file.path));
+            continue;
+        };
+        let code = without_comments_and_texts(&file.text);
+        let tests_from = code.find("#[cfg(test)]").unwrap_or(code.len());
+        for (at, import) in imports(&code) {
+            let target = import.split("::").next().unwrap();
+            let in_tests = tests_from <= at && target == "testing";
+            let by_exception = IMPORT_EXCEPTIONS.contains(&(file.path.as_str(), target));
+            let by_table = target == room
+                || FLOOR.contains(&target)
+                || allowed.iter().any(|edge| is_under(&import, edge));
+            if !(by_table || by_exception || in_tests) {
+                let line = line_number(&code, at);
+                found.push(format!("{}:{line}: {room} may not import {import}", file.path));
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+#[test]
+fn logic_reads_no_clock_file_socket_or_environment() {
+    let mut found = Vec::new();
+    for file in sources("src") {
+        let room = room_of(&file.path).unwrap_or_default();
+        let is_logic = ["base", "wire", "broker", "engine"].contains(&room.as_str())
+            || file.path == "src/election/mod.rs";
+        if !is_logic || file.path == "src/base/world.rs" {
+            continue;
+        }
+        let code = without_comments_and_texts(&file.text);
+        let logic = &code[..code.find("#[cfg(test)]").unwrap_or(code.len())];
+        for word in IMPURE {
+            if let Some(at) = logic.find(word) {
+                found.push(format!("{}:{}: {word}", file.path, line_number(logic, at)));
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+#[test]
+fn threads_exits_and_the_environment_have_one_door_each() {
+    let mut found = Vec::new();
+    for file in sources("src").into_iter().filter(|file| !file.path.ends_with("tests.rs")) {
+        let code = without_comments_and_texts(&file.text);
+        let shell = &code[..code.find("#[cfg(test)]").unwrap_or(code.len())];
+        for (word, places) in DOORS {
+            let is_free = places.iter().any(|place| file.path.starts_with(place));
+            if let Some(at) = shell.find(word).filter(|_| !is_free) {
+                found.push(format!("{}:{}: {word}", file.path, line_number(shell, at)));
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+#[test]
+fn first_lines_say_what_a_file_is_for() {
+    let mut found = Vec::new();
+    for file in sources("src").into_iter().chain(sources("tests")).chain(sources("examples")) {
+        let first = file.text.lines().next().unwrap_or_default();
+        let Some(sentence) = first.strip_prefix("//! ") else {
+            found.push(format!("{}: begins with {first:?}, not with `//! `", file.path));
+            continue;
+        };
+        let name = file.path.strip_prefix("src/").unwrap_or_default();
+        let Some((_, wanted)) = FIRST_LINES.iter().find(|(listed, _)| *listed == name) else {
+            continue;
+        };
+        if !sentence.to_lowercase().starts_with(&wanted.to_lowercase()) {
+            found.push(format!("{}: begins with {sentence:?}, not with {wanted:?}", file.path));
+        }
+    }
+    assert_none(&found);
+}
+
+#[test]
+fn files_functions_and_lines_are_short() {
+    let mut found = Vec::new();
+    for file in rust_files() {
+        let lines = file.text.lines().count();
+        if FILE_LINES_MAX < lines && !LONG_FILES.contains(&file.path.as_str()) {
+            found.push(format!("{}: {lines} lines", file.path));
+        }
+        for (number, line) in file.text.lines().enumerate() {
+            let chars = line.chars().count();
+            if LINE_CHARS_MAX < chars {
+                found.push(format!("{}:{}: {chars} characters", file.path, number + 1));
+            }
+        }
+        for (name, line, lines) in functions(&without_comments_and_texts(&file.text)) {
+            let listed = LONG_FUNCTIONS.contains(&(file.path.as_str(), name.as_str()));
+            if FUNCTION_LINES_MAX < lines && !listed {
+                found.push(format!("{}:{line}: {name} has {lines} lines", file.path));
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+#[test]
+fn nothing_unfinished_and_no_sleeping_is_left() {
+    let mut found = Vec::new();
+    for file in rust_files().into_iter().filter(|file| file.path != "tests/tidy.rs") {
+        for (word, why) in BANNED_WORDS {
+            if let Some(at) = file.text.find(word) {
+                let line = line_number(&file.text, at);
+                found.push(format!("{}:{line}: {word} ({why})", file.path));
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+#[test]
+fn no_file_has_a_name_that_says_nothing() {
+    let found: Vec<String> = rust_files()
+        .into_iter()
+        .map(|file| file.path)
+        .filter(|path| path.split(['/', '.']).any(|part| BANNED_NAMES.contains(&part)))
+        .collect();
+    assert_none(&found);
+}
+
+#[test]
+fn no_file_names_a_machine_or_a_registry() {
+    let mut found = Vec::new();
+    for path in every_file(&root()) {
+        let name = relative(&path);
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        if name == "tests/tidy.rs" {
+            continue;
+        }
+        for word in MACHINE_PATHS.iter().chain(&REGISTRIES) {
+            if let Some(at) = text.find(word) {
+                found.push(format!("{name}:{}: {word}", line_number(&text, at)));
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+// ---- reading the tree ---------------------------------------------------------------------------
+
+struct Source {
+    /// From the root of the crate, with `/`.
+    path: String,
+    text: String,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/")
+}
+
+/// All files below `folder` but what builds and installations leave there, sorted.
+fn every_file(folder: &Path) -> Vec<PathBuf> {
+    const NOT_OURS: [&str; 6] =
+        ["target", ".git", "node_modules", "artifacts", "corpus", "__pycache__"];
+    let mut files = Vec::new();
+    let Ok(entries) = fs::read_dir(folder) else { return files };
+    for entry in entries {
+        let entry = entry.unwrap();
+        if NOT_OURS.iter().any(|name| entry.file_name() == *name) {
+            continue;
+        }
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(every_file(&entry.path()));
+        } else {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    files
+}
+
+fn sources(folder: &str) -> Vec<Source> {
+    every_file(&root().join(folder))
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| Source { path: relative(&path), text: fs::read_to_string(&path).unwrap() })
+        .collect()
+}
+
+fn rust_files() -> Vec<Source> {
+    let folders = ["src", "tests", "examples", "benches", "fuzz"];
+    folders.into_iter().flat_map(sources).collect()
+}
+
+/// `src/net/tls.rs` and `src/net.rs` belong to `net`; `main.rs` and `lib.rs` introduce the rooms.
+fn room_of(path: &str) -> Option<String> {
+    let below = path.strip_prefix("src/")?;
+    let room = below.split('/').next()?.trim_end_matches(".rs");
+    (!["main", "lib"].contains(&room)).then(|| room.to_string())
+}
+
+/// Each `crate::…` path with its place; groups (`crate::{a::B, c}`) are taken apart one level deep.
+fn imports(code: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let before = code[..at].chars().next_back();
+        let rest = &code[at + "crate::".len()..];
+        if before.is_some_and(|char| char.is_alphanumeric() || char == '_') {
+            continue;
+        }
+        match rest.strip_prefix('{') {
+            Some(group) => {
+                found.extend(group_items(group).into_iter().map(|item| (at, path_of(item))));
+            }
+            None => found.push((at, path_of(rest))),
+        }
+    }
+    found
+}
+
+/// The items of a group, up to its closing brace; commas in inner groups do not count.
+fn group_items(group: &str) -> Vec<&str> {
+    let (mut depth, mut from, mut items) = (0usize, 0, Vec::new());
+    for (at, char) in group.char_indices() {
+        match char {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                items.push(group[from..at].trim());
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                items.push(group[from..at].trim());
+                from = at + 1;
+            }
+            _ => (),
+        }
+    }
+    items.retain(|item| !item.is_empty());
+    items
+}
+
+fn path_of(text: &str) -> String {
+    let end = text
+        .find(|char: char| !(char.is_alphanumeric() || char == '_' || char == ':'))
+        .unwrap_or(text.len());
+    text[..end].trim_end_matches(':').to_string()
+}
+
+fn is_under(import: &str, edge: &str) -> bool {
+    import.strip_prefix(edge).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Name, first line and number of lines of each function with a body.
+fn functions(code: &str) -> Vec<(String, usize, usize)> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("fn ") {
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|char| char.is_alphanumeric() || char == '_') {
+            continue;
+        }
+        let name = path_of(&code[at + 3..]);
+        let Some(end) = end_of_body(&code[at..]) else { continue };
+        let lines = code[at..at + end].lines().count();
+        found.push((name, line_number(code, at), lines));
+    }
+    found
+}
+
+/// Where the body of the function that begins `code` ends; nothing for a declaration or a type.
+fn end_of_body(code: &str) -> Option<usize> {
+    let (mut braces, mut brackets) = (0usize, 0usize);
+    for (at, char) in code.char_indices() {
+        match char {
+            '(' | '[' => brackets += 1,
+            ')' | ']' => brackets = brackets.checked_sub(1)?,
+            ';' | ',' | '=' if braces == 0 && brackets == 0 => return None,
+            '{' => braces += 1,
+            '}' => {
+                braces = braces.checked_sub(1)?;
+                if braces == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => (),
+        }
+    }
+    None
+}
+
+/// The same text with blanks for comments, strings and characters, so that places stay the same.
+fn without_comments_and_texts(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(char) = rest.chars().next() {
+        let skipped = comment_len(rest).or_else(|| text_len(rest, &out));
+        let len = skipped.unwrap_or(char.len_utf8());
+        let part = &rest[..len];
+        if skipped.is_some() {
+            out.extend(part.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }));
+        } else {
+            out.push_str(part);
+        }
+        rest = &rest[len..];
+    }
+    out
+}
+
+fn comment_len(rest: &str) -> Option<usize> {
+    if rest.starts_with("//") {
+        return Some(rest.find('\n').unwrap_or(rest.len()));
+    }
+    rest.starts_with("/*").then(|| rest.find("*/").map_or(rest.len(), |end| end + 2))
+}
+
+/// Length of the string or character that begins here, `None` when none does.
+fn text_len(rest: &str, before: &str) -> Option<usize> {
+    let in_word = before.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let bare = rest.strip_prefix('b').filter(|_| !in_word).unwrap_or(rest);
+    let prefix = rest.len() - bare.len();
+    if let Some(raw) = bare.strip_prefix('r').filter(|_| prefix == 1 || !in_word) {
+        let hashes = raw.len() - raw.trim_start_matches('#').len();
+        if raw[hashes..].starts_with('"') {
+            let end = format!("\"{}", "#".repeat(hashes));
+            let from = hashes + 1;
+            let len = raw[from..].find(&end).map_or(raw.len(), |at| from + at + end.len());
+            return Some(prefix + 1 + len);
+        }
+    }
+    if bare.starts_with('"') {
+        return Some(prefix + quoted_len(bare, '"'));
+    }
+    // A lifetime has no second quote; a character has it after one character or one escape.
+    let mut chars = bare.strip_prefix('\'')?.chars();
+    let is_char = match chars.next()? {
+        '\\' => true,
+        _ => chars.next() == Some('\''),
+    };
+    is_char.then(|| prefix + quoted_len(bare, '\''))
+}
+
+fn quoted_len(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, char) in text.char_indices().skip(1) {
+        match char {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if char == quote => return at + 1,
+            _ => (),
+        }
+    }
+    text.len()
+}
+
+fn line_number(text: &str, at: usize) -> usize {
+    text[..at].matches('\n').count() + 1
+}
+
+fn assert_none(found: &[String]) {
+    assert!(found.is_empty(), "{} findings:\n{}", found.len(), found.join("\n"));
+}
+
+// ---- the rules are able to fail -----------------------------------------------------------------
+
+#[test]
+fn imports_are_seen_alone_in_groups_and_not_in_comments() {
+    let code = without_comments_and_texts(
+        "use crate::base::id;\nuse crate::{wire::{Op, Sub}, store};\n// crate::net\n\"crate::cli\"",
+    );
+    let found: Vec<String> = imports(&code).into_iter().map(|(_, import)| import).collect();
+    assert_eq!(found, ["base::id", "wire", "store"]);
+    assert!(is_under("broker::snapshot::Interest", "broker::snapshot"));
+    assert!(!is_under("broker::snapshots", "broker::snapshot"));
+}
+
+#[test]
+fn functions_are_measured_with_braces_in_texts_and_without_bodies_left_out() {
+    let lines = [
+        "fn one<'a>(x: &'a str) -> char {",
+        "    let b = \"}\";",
+        "    '}'",
+        "}",
+        "trait T { fn two(&self); }",
+        "type F = fn (u8);",
+        "const R: &str = r#\"fn { \"#;",
+        "fn three() {}",
+    ];
+    let code = without_comments_and_texts(&lines.join("\n"));
+    assert_eq!(functions(&code), [("one".into(), 1, 4), ("three".into(), 8, 1)]);
+}
