@@ -166,8 +166,13 @@ impl Link {
         half.ended.is_none()
     }
 
-    /// Finds a new server after `reader` lost its own: the next in the list first.
-    pub(super) fn reconnect(&self, reader: &mut ReadHalf) -> Result<(), ClientError> {
+    /// Finds a new server after `reader` lost its own: the next in the list first. Between two
+    /// attempts `meanwhile` is called.
+    pub(super) fn reconnect(
+        &self,
+        reader: &mut ReadHalf,
+        meanwhile: impl Fn(),
+    ) -> Result<(), ClientError> {
         self.half().disconnect();
         let give_up_at = world::instant() + self.options.reconnect_for;
         let mut tries = 0;
@@ -185,6 +190,7 @@ impl Link {
             if world::instant() >= give_up_at {
                 return Err(ClientError::NoServer(reason));
             }
+            meanwhile();
             if tries % self.addresses.len() == 0 {
                 self.pause(self.options.reconnect_wait);
             }
@@ -277,7 +283,8 @@ impl ReadHalf {
     fn hand_shake(&mut self, address: &Address, options: &Options) -> Result<(), ClientError> {
         let set = io_error("cannot set up a socket");
         self.socket.set_nodelay(true).map_err(&set)?;
-        self.socket.set_write_timeout(Some(options.timeout)).map_err(&set)?;
+        // A server that holds publishers back does not read; the ack would come too late anyway.
+        self.socket.set_write_timeout(Some(options.ack_timeout)).map_err(&set)?;
         self.socket.set_read_timeout(Some(TICK)).map_err(&set)?;
         let deadline = world::instant() + options.timeout;
         self.expect(deadline, |incoming| matches!(incoming, Incoming::Info))?;
