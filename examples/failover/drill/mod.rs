@@ -15,7 +15,7 @@ use stanby::base::random::Random;
 use stanby::base::world;
 use stanby::client::ClientError;
 
-use self::ledger::{Faults, Round};
+use self::ledger::{Faults, Kill, Round};
 use self::load::{Notes, Publisher, Readers};
 use self::pair::Pair;
 
@@ -129,21 +129,21 @@ pub fn run(plan: &Plan, folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<Rep
 
 /// Waits until the servers have worked for a while: from now on, `count` acks.
 fn wait_for_acks(notes: &Notes, count: u64) -> Result<(), DrillError> {
-    let since = world::instant();
+    let before = notes.ledger().ack_count;
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    if wait_until(FIRST_ACK_TIMEOUT, || notes.ledger().acks_since(since) >= count) {
+    let found = || notes.ledger().ack_count - before;
+    if wait_until(FIRST_ACK_TIMEOUT, || found() >= count) {
         return Ok(());
     }
-    let found = notes.ledger().acks_since(since);
-    Err(DrillError(format!("only {found} of {count} acks in {FIRST_ACK_TIMEOUT:?}")))
+    Err(DrillError(format!("only {} of {count} acks in {FIRST_ACK_TIMEOUT:?}", found())))
 }
 
 /// Kills the active and waits for the first ack of a message published after that.
 fn fail_over(pair: &mut Pair, active: usize, notes: &Notes) -> Result<(), DrillError> {
-    let killed_at = world::instant();
     pair.kill(active)?;
-    notes.ledger().kills.push(killed_at);
-    if wait_until(FIRST_ACK_TIMEOUT, || notes.ledger().first_ack_since(killed_at).is_some()) {
+    notes.ledger().kills.push(Kill { at: world::instant(), first_ack: None });
+    let is_over = || notes.ledger().kills.last().is_some_and(|kill| kill.first_ack.is_some());
+    if wait_until(FIRST_ACK_TIMEOUT, is_over) {
         return Ok(());
     }
     Err(DrillError(format!("no ack in {FIRST_ACK_TIMEOUT:?} after the active was killed")))
