@@ -73,10 +73,18 @@ fn subscribe(args: &Args) -> Result<(), CommandError> {
     let client = args.connection.connect("stanby-sub")?;
     // Unacknowledged messages are bounded by the server, so this queue is too.
     let (tell, told) = mpsc::channel();
-    let subscription = client.subscribe(&args.subject, options(args), move |message| {
+    let subscribed = client.subscribe(&args.subject, options(args), move |message| {
         // What comes while the command ends is not acknowledged and comes again.
         let _ = tell.send(message);
-    })?;
+    });
+    let subscription = match subscribed {
+        Ok(subscription) => subscription,
+        Err(error) => {
+            // So that the next attempt finds the client ID free; the first error counts.
+            let _ = client.close();
+            return Err(error.into());
+        }
+    };
     let mut received = 0;
     while !stop.load(Ordering::Relaxed) && args.count.is_none_or(|count| received < count) {
         match told.recv_timeout(TICK) {

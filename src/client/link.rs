@@ -1,4 +1,4 @@
-//! The NATS connection below a streaming client: one server at a time, and the next when it is gone.
+//! The NATS connection below a streaming client: one server at a time, then the next.
 //!
 //! Writers share one socket under a lock; the reader thread owns the other half. While there is
 //! no connection, what is written waits, up to a bound; interests are told again to each server
@@ -166,8 +166,13 @@ impl Link {
         half.ended.is_none()
     }
 
-    /// Finds a new server after `reader` lost its own: the next in the list first.
-    pub(super) fn reconnect(&self, reader: &mut ReadHalf) -> Result<(), ClientError> {
+    /// Finds a new server after `reader` lost its own: the next in the list first. Between two
+    /// attempts `meanwhile` is called.
+    pub(super) fn reconnect(
+        &self,
+        reader: &mut ReadHalf,
+        meanwhile: impl Fn(),
+    ) -> Result<(), ClientError> {
         self.half().disconnect();
         let give_up_at = world::instant() + self.options.reconnect_for;
         let mut tries = 0;
@@ -185,6 +190,7 @@ impl Link {
             if world::instant() >= give_up_at {
                 return Err(ClientError::NoServer(reason));
             }
+            meanwhile();
             if tries % self.addresses.len() == 0 {
                 self.pause(self.options.reconnect_wait);
             }
@@ -266,11 +272,9 @@ impl ReadHalf {
                     return Err(ClientError::Io { action: "the server hung up", source });
                 }
                 Ok(len) => self.input.extend_from_slice(&self.chunk[..len]),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Ok(None),
-                    io::ErrorKind::Interrupted => (),
-                    _ => return Err(io_error("cannot read from the server")(error)),
-                },
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) if is_timeout(&error) => return Ok(None),
+                Err(error) => return Err(io_error("cannot read from the server")(error)),
             }
         }
     }
@@ -279,7 +283,8 @@ impl ReadHalf {
     fn hand_shake(&mut self, address: &Address, options: &Options) -> Result<(), ClientError> {
         let set = io_error("cannot set up a socket");
         self.socket.set_nodelay(true).map_err(&set)?;
-        self.socket.set_write_timeout(Some(options.timeout)).map_err(&set)?;
+        // A server that holds publishers back does not read; the ack would come too late anyway.
+        self.socket.set_write_timeout(Some(options.ack_timeout)).map_err(&set)?;
         self.socket.set_read_timeout(Some(TICK)).map_err(&set)?;
         let deadline = world::instant() + options.timeout;
         self.expect(deadline, |incoming| matches!(incoming, Incoming::Info))?;
@@ -333,6 +338,11 @@ fn connect_tcp(address: &Address, timeout: Duration) -> Result<TcpStream, Client
         }
     }
     Err(io_error("cannot connect")(last))
+}
+
+/// How a read says that its time is over differs between systems.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 fn io_error(action: &'static str) -> impl Fn(io::Error) -> ClientError {

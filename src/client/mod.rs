@@ -170,8 +170,13 @@ impl Client {
             // The receiver waits until the handler was called.
             let _ = tell.send(result);
         })?;
-        // The reader calls every handler in the end: with an ack, a time-out, or at the end.
-        told.recv().unwrap_or(Err(ClientError::Closed))?;
+        match told.recv_timeout(self.shared.options.ack_timeout) {
+            Ok(result) => result?,
+            Err(_) => {
+                self.shared.publisher.forget(&guid);
+                return Err(ClientError::AckTimeout);
+            }
+        }
         Ok(guid)
     }
 
@@ -518,3 +523,6 @@ fn subscription_request(
         start_time_delta,
     }
 }
+
+#[cfg(test)]
+mod tests;

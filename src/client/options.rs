@@ -23,7 +23,7 @@ pub struct Options {
     pub discover_prefix: String,
     /// For TCP connects and for each request but publish.
     pub timeout: Duration,
-    /// How long a publish waits for its ack.
+    /// How long a publish waits for its ack, and the socket for a server that does not read.
     pub ack_timeout: Duration,
     /// Publishes without an ack; more of them wait.
     pub in_flight_max: usize,

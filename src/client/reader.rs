@@ -25,7 +25,8 @@ pub(super) fn run(shared: &Arc<Shared>, mut half: ReadHalf) {
         };
         if result.is_err() && shared.link.ended().is_none() {
             // Why the old connection ended does not matter to anybody who gets a new one.
-            match shared.link.reconnect(&mut half) {
+            let expire = || shared.publisher.expire(world::instant());
+            match shared.link.reconnect(&mut half, expire) {
                 Ok(()) => _ = shared.reconnects.fetch_add(1, Ordering::Relaxed),
                 Err(error) => shared.link.end(End::Lost(error.to_string())),
             }

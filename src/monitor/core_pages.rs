@@ -227,7 +227,7 @@ pub fn varz(view: View<'_>, usage: &Usage) -> Reply {
 }
 
 fn cluster(facts: &ClusterFacts) -> Cluster<'_> {
-    let seconds = |time: Duration| (!time.is_zero()).then(|| Number(time.as_secs_f64()));
+    let seconds = |time: Duration| (!time.is_zero()).then_some(Number(time.as_secs_f64()));
     Cluster {
         name: &facts.name,
         addr: &facts.host,

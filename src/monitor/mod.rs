@@ -316,3 +316,5 @@ impl Pages {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_tls;

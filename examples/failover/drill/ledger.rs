@@ -60,8 +60,19 @@ pub struct Ledger {
     pub readers: BTreeMap<(usize, String), Received>,
     /// Redeliveries by round.
     pub redelivered: BTreeMap<usize, u64>,
-    /// When the active of each round was killed; the first has index 0.
-    pub kills: Vec<Instant>,
+    /// The kill of each round; the first has index 0.
+    pub kills: Vec<Kill>,
+    /// Acks that came.
+    pub ack_count: usize,
+}
+
+/// One kill of the active.
+#[derive(Clone, Copy, Debug)]
+pub struct Kill {
+    /// When the signal had been sent.
+    pub at: Instant,
+    /// When the first ack of a message that was published after it came.
+    pub first_ack: Option<Instant>,
 }
 
 /// One round of the report.
@@ -106,22 +117,21 @@ impl Faults {
 }
 
 impl Ledger {
-    /// When the first ack of a message that was published after `since` came.
-    pub fn first_ack_since(&self, since: Instant) -> Option<Instant> {
-        let later = self.published.values().filter(|one| one.sent_at >= since);
-        later.filter_map(|one| one.acked_at).min()
-    }
-
-    /// Acks that came since.
-    pub fn acks_since(&self, since: Instant) -> usize {
-        let acks = self.published.values().filter_map(|one| one.acked_at);
-        acks.filter(|at| *at >= since).count()
+    /// Notes the ack of a published message. Nothing is searched for here: the time from kill to
+    /// ack must not hang on how much was published before.
+    pub fn acked(&mut self, key: &(usize, String), now: Instant) {
+        let Some(published) = self.published.get_mut(key) else { return };
+        published.acked_at = Some(now);
+        self.ack_count += 1;
+        if let Some(kill) = self.kills.last_mut().filter(|kill| published.sent_at >= kill.at) {
+            kill.first_ack.get_or_insert(now);
+        }
     }
 
     /// The rows of the report.
     pub fn rounds(&self) -> Vec<Round> {
         let stored = self.stored_contents();
-        let rows = self.kills.iter().enumerate().map(|(index, killed_at)| {
+        let rows = self.kills.iter().enumerate().map(|(index, kill)| {
             let number = index + 1;
             let acked: Vec<_> = self
                 .published
@@ -131,7 +141,7 @@ impl Ledger {
                 .collect();
             Round {
                 number,
-                first_ack: self.first_ack_since(*killed_at).map(|at| at.since(*killed_at)),
+                first_ack: kill.first_ack.map(|at| at.since(kill.at)),
                 acked: acked.len(),
                 lost: acked.iter().filter(|key| !stored.contains_key(**key)).count(),
                 redelivered: self.redelivered.get(&number).copied().unwrap_or(0),
@@ -199,11 +209,12 @@ mod tests {
         let all = received(&[(1, "a", 10), (2, "b", 10), (3, "c", 11)]);
         let mut ledger = Ledger { stored: vec![all.clone()], ..Ledger::default() };
         ledger.readers.insert((0, "durable".to_owned()), all);
-        ledger.kills = vec![Instant(50)];
+        ledger.kills = vec![Kill { at: Instant(50), first_ack: None }];
         for (content, sent_at) in [("a", 10), ("b", 60), ("c", 70)] {
-            let acked_at = Some(Instant(sent_at + 100));
-            let published = Published { round: 1, sent_at: Instant(sent_at), acked_at };
-            ledger.published.insert((0, content.to_owned()), published);
+            let published = Published { round: 1, sent_at: Instant(sent_at), acked_at: None };
+            let key = (0, content.to_owned());
+            ledger.published.insert(key.clone(), published);
+            ledger.acked(&key, Instant(sent_at + 100));
         }
         ledger
     }

@@ -107,10 +107,8 @@ fn publish_all(
         notes.publish(&key, round, sent_at);
         let on_ack = notes.clone();
         client.publish_async(&channel_name(channel), content, move |_, result| {
-            if result.is_ok()
-                && let Some(entry) = on_ack.ledger().published.get_mut(&key)
-            {
-                entry.acked_at = Some(world::instant());
+            if result.is_ok() {
+                on_ack.ledger().acked(&key, world::instant());
             }
         })?;
         thread::park_timeout(pause);

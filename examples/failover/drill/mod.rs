@@ -12,11 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use stanby::base::random::Random;
-use stanby::base::time::Instant;
 use stanby::base::world;
 use stanby::client::ClientError;
 
-use self::ledger::{Faults, Round};
+use self::ledger::{Faults, Kill, Round};
 use self::load::{Notes, Publisher, Readers};
 use self::pair::Pair;
 
@@ -26,7 +25,7 @@ const FIRST_ACK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause between two looks at a condition.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
-/// So many acks are waited for between take-over and kill, and up to as many more by chance.
+/// So many acks are waited for before each kill, and up to as many more by chance.
 const ACKS_PER_ROUND: u64 = 50;
 
 /// What a drill does.
@@ -106,11 +105,10 @@ pub fn run(plan: &Plan, folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<Rep
     let readers = Readers::start(plan, &servers, &notes)?;
     let publisher = Publisher::start(plan, &servers, &notes)?;
     let mut active = 0;
-    let mut began_at = world::instant();
     for round in 1..=plan.rounds {
         notes.begin_round(round);
-        wait_for_acks(&notes, began_at, ACKS_PER_ROUND + random.below(ACKS_PER_ROUND))?;
-        began_at = fail_over(&mut pair, active, &notes)?;
+        wait_for_acks(&notes, ACKS_PER_ROUND + random.below(ACKS_PER_ROUND))?;
+        fail_over(&mut pair, active, &notes)?;
         tell(&format!("round {round} of {}: the standby has taken over", plan.rounds));
         pair.restart(active)?;
         active = 1 - active;
@@ -129,23 +127,24 @@ pub fn run(plan: &Plan, folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<Rep
     })
 }
 
-fn wait_for_acks(notes: &Notes, since: Instant, count: u64) -> Result<(), DrillError> {
+/// Waits until the servers have worked for a while: from now on, `count` acks.
+fn wait_for_acks(notes: &Notes, count: u64) -> Result<(), DrillError> {
+    let before = notes.ledger().ack_count;
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    if wait_until(FIRST_ACK_TIMEOUT, || notes.ledger().acks_since(since) >= count) {
+    let found = || notes.ledger().ack_count - before;
+    if wait_until(FIRST_ACK_TIMEOUT, || found() >= count) {
         return Ok(());
     }
-    let found = notes.ledger().acks_since(since);
-    Err(DrillError(format!("only {found} of {count} acks in {FIRST_ACK_TIMEOUT:?}")))
+    Err(DrillError(format!("only {} of {count} acks in {FIRST_ACK_TIMEOUT:?}", found())))
 }
 
-/// Kills the active and waits for the first ack of a message published after that; gives the
-/// time at which it was seen.
-fn fail_over(pair: &mut Pair, active: usize, notes: &Notes) -> Result<Instant, DrillError> {
-    let killed_at = world::instant();
+/// Kills the active and waits for the first ack of a message published after that.
+fn fail_over(pair: &mut Pair, active: usize, notes: &Notes) -> Result<(), DrillError> {
     pair.kill(active)?;
-    notes.ledger().kills.push(killed_at);
-    if wait_until(FIRST_ACK_TIMEOUT, || notes.ledger().first_ack_since(killed_at).is_some()) {
-        return Ok(world::instant());
+    notes.ledger().kills.push(Kill { at: world::instant(), first_ack: None });
+    let is_over = || notes.ledger().kills.last().is_some_and(|kill| kill.first_ack.is_some());
+    if wait_until(FIRST_ACK_TIMEOUT, is_over) {
+        return Ok(());
     }
     Err(DrillError(format!("no ack in {FIRST_ACK_TIMEOUT:?} after the active was killed")))
 }
@@ -207,7 +206,8 @@ impl Report {
         writeln!(
             out,
             "verdict: FAILED: {} acknowledged messages lost, {} stored twice, {} never \
-             published, {} sequences missing, {} timestamps fall, {} conflicting deliveries, {} deliveries missing",
+             published, {} sequences missing, {} timestamps \
+             fall, {} conflicting deliveries, {} deliveries missing",
             faults.lost,
             faults.doubled,
             faults.strange,

@@ -1,0 +1,56 @@
+//! The pages over TLS.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+
+use super::*;
+use crate::base::epoch::LeaseClock;
+
+/// Both ends of TLS with one certificate that is its own authority.
+fn both_ends() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = made.cert.der().clone();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (Arc::new(server), Arc::new(client))
+}
+
+#[test]
+fn pages_come_over_tls_while_another_peer_never_ends_its_handshake() {
+    let (server, client) = both_ends();
+    let sources = Sources {
+        status: Arc::default(),
+        lease: LeaseClock::endless(),
+        core: Arc::default(),
+        streaming: None,
+        broker: Box::new(|| Err(Unavailable("not asked".to_owned()))),
+    };
+    let monitor = Monitor::start(bind("127.0.0.1", 0).unwrap(), Some(server), "", sources).unwrap();
+    let _silent = TcpStream::connect(monitor.address()).unwrap();
+    let socket = TcpStream::connect(monitor.address()).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let session = ClientConnection::new(client, name).unwrap();
+    let mut stream = StreamOwned::new(session, socket);
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.ends_with("\r\n\r\n{\"status\":\"ok\"}"), "{response}");
+}
