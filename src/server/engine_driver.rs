@@ -275,7 +275,7 @@ impl EngineDriver {
         let Some(active) = &mut self.active else { return };
         if active.unsubmitted.is_empty() {
             if let Err(job) = active.worker.try_submit(job) {
-                active.unsubmitted.push_back(job);
+                active.unsubmitted.push_back(*job);
             }
         } else {
             active.unsubmitted.push_back(job);
@@ -287,7 +287,7 @@ impl EngineDriver {
         let Some(active) = &mut self.active else { return };
         while let Some(job) = active.unsubmitted.pop_front() {
             if let Err(job) = active.worker.try_submit(job) {
-                active.unsubmitted.push_front(job);
+                active.unsubmitted.push_front(*job);
                 return;
             }
         }

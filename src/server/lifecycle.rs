@@ -36,6 +36,7 @@ const FLUSH_WITHIN: Duration = Duration::from_millis(500);
 impl Server {
     /// The lease was won: open the store, recover, serve.
     pub(super) fn on_won(&mut self, fence: Arc<dyn Fence>, predecessor: Predecessor) -> Next {
+        self.epoch = fence.epoch();
         if self.group.is_some() {
             streaming(Level::Info, "Server is active");
         }
@@ -149,7 +150,7 @@ impl Server {
 
     pub(super) fn release_lease(&mut self, is_clean: bool, pause: Duration) {
         if let Some(keeper) = &self.keeper {
-            keeper.release(is_clean, pause);
+            keeper.release(self.epoch, is_clean, pause);
         }
     }
 

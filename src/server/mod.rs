@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use crate::base::epoch::LeaseClock;
+use crate::base::epoch::{Epoch, LeaseClock};
 use crate::base::id::LoopIndex;
 use crate::base::random::Random;
 use crate::base::time::Instant;
@@ -76,13 +76,20 @@ pub struct Server {
     random: Random,
     /// Counts activations, so that reports and messages of a former one are recognised.
     term: u64,
+    /// The epoch that was won last.
+    epoch: Epoch,
     is_active: bool,
+    /// Until when the active counts as reachable without another heartbeat of it.
+    route_until: Option<Instant>,
     /// How often activations failed in a row for a reason that can pass.
     failed_activations: u32,
     files: files::Files,
     /// Events that came while something else was waited for.
     postponed: VecDeque<Event>,
 }
+
+/// How long one heartbeat of the active shows that it is reachable: three of them.
+const REACHABLE_FOR: Duration = Duration::from_secs(3);
 
 /// What the loop does after an event.
 enum Next {
@@ -108,14 +115,18 @@ impl Server {
         if let Some(event) = self.postponed.pop_front() {
             return Ok(event);
         }
-        let deadline = self.group.as_ref().and_then(Group::next_deadline);
-        match deadline {
+        let heartbeat_at = self.group.as_ref().and_then(Group::next_deadline);
+        match heartbeat_at.into_iter().chain(self.route_until).min() {
             Some(at) => self.events.recv_timeout(at.since(world::instant())),
             None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
 
     fn handle_timeout(&mut self) -> Next {
+        if self.route_until.is_some_and(|until| until <= world::instant()) {
+            self.route_until = None;
+            self.pages.set_route(false);
+        }
         let Some(group) = &mut self.group else { return Next::GoOn };
         let subject = group.subject().clone();
         if let Some(payload) = group.due(world::instant()) {
@@ -200,10 +211,15 @@ impl Server {
         }
     }
 
-    /// Another server of the group claims to be active: believe the data, not the message.
+    /// On a standby: clients of this process reach the active. On an active: another server claims
+    /// to be active too; believe the data, not the message.
     fn on_group_heartbeat(&mut self, payload: &[u8]) -> Next {
         let other = self.group.as_ref().and_then(|group| group.other_sender(payload));
-        if let (true, Some(other)) = (self.is_active, other) {
+        let Some(other) = other else { return Next::GoOn };
+        if !self.is_active {
+            self.route_until = Some(world::instant() + REACHABLE_FOR);
+            self.pages.set_route(true);
+        } else {
             streaming(Level::Error, &format!("ft: serverID {other:?} claims to be active"));
             if let Some(keeper) = &self.keeper {
                 keeper.check_now();

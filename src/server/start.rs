@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::base::epoch::{LeaseClock, Predecessor, Unfenced};
+use crate::base::epoch::{Epoch, LeaseClock, Predecessor, Unfenced};
 use crate::base::id::LoopIndex;
 use crate::base::random::Random;
 use crate::base::world;
@@ -178,6 +178,8 @@ impl Begun {
             monitor,
             random: self.random,
             term: 0,
+            epoch: Epoch::default(),
+            route_until: None,
             is_active: false,
             failed_activations: 0,
             files,
