@@ -208,7 +208,12 @@ impl Channel {
         Ok(())
     }
 
-    fn folder(&self) -> &dyn Folder {
+    /// The open folder.
+    ///
+    /// # Panics
+    /// If [`Channel::open_folder`] was not called before.
+    #[must_use]
+    pub fn folder(&self) -> &dyn Folder {
         self.handles.folder.as_deref().expect("open_folder was called before")
     }
 
@@ -457,7 +462,11 @@ impl Channel {
         Ok(Sequence(self.messages.last).next())
     }
 
-    fn read_slice(
+    /// Opens the files of a slice for reading.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn read_slice(
         &mut self,
         ctx: &Context,
         root: &dyn Folder,
@@ -606,14 +615,18 @@ impl Channel {
 }
 
 /// The open files of a slice that is being read.
-struct OpenSlice<'a> {
+pub struct OpenSlice<'a> {
     data: &'a dyn DiskFile,
     index: &'a dyn DiskFile,
     path: std::path::PathBuf,
 }
 
 impl OpenSlice<'_> {
-    fn with<T>(
+    /// Reads from it.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn with<T>(
         &self,
         ctx: &Context,
         read: impl FnOnce(SliceFiles<'_>) -> Result<T, StoreError>,

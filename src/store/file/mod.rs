@@ -17,6 +17,7 @@ mod registry;
 mod removal;
 mod repair;
 mod report;
+mod settle;
 mod share;
 mod slices;
 mod subscriptions;
@@ -49,6 +50,7 @@ use self::log::{io_error, path_below, reason};
 use self::recovery::Recovery;
 use self::registry::Registry;
 use self::removal::Archivists;
+use self::settle::{Rewrite, last_batch_since};
 use self::share::{Share, ShareParts};
 
 /// With so many channels, recovery uses all cores even if the option says one.
@@ -164,7 +166,11 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
         entries.into_iter().filter(|entry| entry.is_folder).map(|entry| entry.name).collect();
     names.sort();
     let mut notices = found.notices;
-    let channels = recover_channels(&ctx, root.as_ref(), &names, must_settle, opening.now)?;
+    let mut channels = recover_channels(&ctx, root.as_ref(), &names, must_settle, opening.now)?;
+    if must_settle && !names.is_empty() {
+        let is_replaced = opening.predecessor == Predecessor::Replaced;
+        settle_channels(&ctx, root.as_ref(), &mut channels, is_replaced)?;
+    }
     let mut recovered =
         RecoveredState { server: found.server, clients: found.clients, channels: Vec::new() };
     let loops = opening.loops.max(1);
@@ -175,9 +181,6 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
         recovered.channels.push(channel.to_recovered());
         let home = placement::of_channel(&channel.name, loops).index();
         by_loop[home].insert(channel.name.clone(), channel);
-    }
-    if must_settle && !names.is_empty() {
-        sync_recovered(&ctx, root.as_ref())?;
     }
     opening.fence.check()?;
     ctx.set_reserve_aside(root.as_ref());
@@ -225,6 +228,49 @@ fn open_root(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Folder>, StoreError
     disk.open_root(path).map_err(|source| io_error(Action::Open, path, source))
 }
 
+/// Writes anew what a predecessor may have written last, and makes everything else durable that it
+/// wrote. If it may still be alive, those channels also get a fresh subs.dat at once; the others
+/// get theirs with the first write.
+fn settle_channels(
+    ctx: &Context,
+    root: &dyn Folder,
+    channels: &mut [Recovered],
+    is_replaced: bool,
+) -> Result<(), StoreError> {
+    let newest = channels.iter().map(|(channel, _)| channel.messages.last_time).max();
+    let since = last_batch_since(newest.unwrap_or(0));
+    let mut rewrites = Vec::new();
+    for (channel, _) in channels.iter_mut() {
+        if channel.messages.last_time < since {
+            continue;
+        }
+        let rewrite = Rewrite::begin(ctx, root, channel, since)?;
+        let fresh = match is_replaced.then(|| channel.prepare_subscriptions(ctx, root)) {
+            Some(Ok(fresh)) => Some(fresh),
+            Some(Err(error)) => {
+                context::refusal(error)?;
+                None
+            }
+            None => None,
+        };
+        channel.close_files();
+        rewrites.push((channel, rewrite, fresh));
+    }
+    sync_recovered(ctx, root)?;
+    ctx.fence.check()?;
+    for (channel, rewrite, fresh) in rewrites {
+        if let Some(rewrite) = rewrite {
+            rewrite.finish(ctx, root, channel)?;
+        }
+        if let Some(fresh) = fresh {
+            channel.replace_subscriptions(ctx, root, fresh)?;
+        }
+        channel.sync_folder(ctx)?;
+        channel.close_files();
+    }
+    Ok(())
+}
+
 /// What a predecessor wrote and may not have synced is made durable before anybody is told of it.
 fn sync_recovered(ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
     let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
@@ -233,6 +279,8 @@ fn sync_recovered(ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
     }
     for entry in root.list().map_err(sync_error)? {
         if !entry.is_folder {
+            let opened = root.open(&entry.name, Access::Append).map_err(sync_error)?;
+            opened.sync().map_err(sync_error)?;
             continue;
         }
         let folder = root.folder(&entry.name).map_err(sync_error)?;

@@ -159,6 +159,15 @@ impl ChannelReader<'_> {
         for number in numbers.keys().rev() {
             let is_last = slices.is_empty();
             let found = self.slice(*number, indexed.contains(number), is_last)?;
+            if self.is_broken_copy(&found, &slices)? {
+                let copy = slices[0].number;
+                let names = [slice_data_name(copy), slice_index_name(copy)];
+                let place =
+                    Place { folder: self.folder, path: &self.path, fence: self.recovery.fence };
+                place.remove(&names)?;
+                slices.clear();
+                next_first = None;
+            }
             let found = self.cut_overlap(found, next_first)?;
             if found.record_count != 0 {
                 next_first = Some(found.first);
@@ -166,6 +175,30 @@ impl ChannelReader<'_> {
             }
         }
         Ok((slices, number_max))
+    }
+
+    /// Whether the only later slice is the beginning of a copy of this one's tail, which a crash has
+    /// torn before it was in use. Then this one's longer tail counts, and not the copy.
+    fn is_broken_copy(&self, old: &Slice, later: &VecDeque<Slice>) -> Result<bool, StoreError> {
+        let [copy] = later.as_slices().0 else {
+            return Ok(false);
+        };
+        let is_inside = old.first <= copy.first && copy.last < old.last;
+        if !is_inside || !later.as_slices().1.is_empty() {
+            return Ok(false);
+        }
+        let (of_old, of_copy) = (self.places(old, copy)?, self.places(copy, copy)?);
+        Ok(of_old == of_copy)
+    }
+
+    /// Sequence, timestamp and size of the messages of `slice` that `range` also has.
+    fn places(&self, slice: &Slice, range: &Slice) -> Result<Vec<(u64, i64, u32)>, StoreError> {
+        let name = slice_index_name(slice.number);
+        let index = self.open(&name)?;
+        let records = self.all_index_records(index.as_ref(), &name)?;
+        let is_in = |record: &IndexRecord| (range.first..=range.last).contains(&record.sequence);
+        let place = |record: IndexRecord| (record.sequence, record.timestamp, record.size);
+        Ok(records.into_iter().filter(is_in).map(place).collect())
     }
 
     /// An old slice ends where a later one begins: what both hold, a former active has appended

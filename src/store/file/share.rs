@@ -23,7 +23,7 @@ use crate::store::file::removal::Archivists;
 use crate::store::file::report::report_limits;
 use crate::store::file::slices::{SliceWrite, StageRules};
 use crate::store::file::subscriptions::encode;
-use crate::store::file::sync::sync_files;
+use crate::store::file::sync::{is_wide, sync_files};
 use crate::store::{Action, Maintained, Store, StoreError};
 
 /// Files of slices that nobody reads are closed after this time.
@@ -52,6 +52,8 @@ pub struct Share {
     /// Channels written and not synced.
     dirty: BTreeSet<ChannelName>,
     dirty_since: Option<Instant>,
+    /// Dirty files were closed: only a sync of the whole file system still reaches them.
+    must_sync_filesystem: bool,
     has_readers: bool,
     archivists: Archivists,
     now: Now,
@@ -100,6 +102,7 @@ impl Share {
             expiries: BTreeSet::new(),
             dirty: BTreeSet::new(),
             dirty_since: None,
+            must_sync_filesystem: false,
             has_readers: false,
             archivists: Archivists::default(),
             now: parts.now,
@@ -134,14 +137,17 @@ impl Share {
             return Ok(());
         };
         if self.dirty.contains(name) {
-            // With files closed, only a sync of the whole file system would still reach them.
-            let path = self.ctx.path(name.as_bytes(), b"");
-            for file in channel.dirty_files() {
-                file.sync().map_err(|source| io_error(Action::Sync, &path, source))?;
+            if self.can_sync_filesystem {
+                self.must_sync_filesystem = true;
+            } else {
+                let path = self.ctx.path(name.as_bytes(), b"");
+                for file in channel.dirty_files() {
+                    file.sync().map_err(|source| io_error(Action::Sync, &path, source))?;
+                }
+                channel.sync_folder(&self.ctx)?;
+                channel.mark_synced();
+                self.dirty.remove(name);
             }
-            channel.sync_folder(&self.ctx)?;
-            channel.mark_synced();
-            self.dirty.remove(name);
         }
         self.open_count -= channel.open_count();
         channel.close_files();
@@ -320,6 +326,7 @@ impl Share {
                 }
                 self.dirty_since = None;
                 self.is_root_renamed = false;
+                self.must_sync_filesystem = false;
                 Ok(None)
             }
             Err(error) => refusal(error).map(Some),
@@ -337,8 +344,8 @@ impl Share {
             }
         }
         let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
-        if self.can_sync_filesystem && crate::store::file::sync::is_wide(files.len() + folder_count)
-        {
+        let is_wide = is_wide(files.len() + folder_count);
+        if self.must_sync_filesystem || (self.can_sync_filesystem && is_wide) {
             return self.root.sync_filesystem().map_err(sync_error);
         }
         sync_files(&files).map_err(sync_error)?;
