@@ -122,8 +122,8 @@ impl DiskFile for LimitedFile {
         if given < wanted { Err(io::Error::from_raw_os_error(ENOSPC)) } else { Ok(()) }
     }
 
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

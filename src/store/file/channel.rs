@@ -349,9 +349,12 @@ impl Channel {
     pub fn rewind_subscriptions(&mut self, ctx: &Context, len: u64) -> Result<(), StoreError> {
         ctx.fence.check()?;
         let path = ctx.path(self.name.as_bytes(), SUBSCRIPTIONS_FILE);
-        if let Some(log) = &mut self.handles.subscriptions {
-            log.rewind(len, &path)?;
-            self.subscriptions_len = Some(len);
+        match &mut self.handles.subscriptions {
+            Some(log) => {
+                log.rewind(len, &path)?;
+                self.subscriptions_len = Some(len);
+            }
+            None => self.must_replace_subscriptions = true,
         }
         Ok(())
     }
@@ -386,6 +389,20 @@ impl Channel {
         let tails = self.handles.tail.iter_mut();
         tails.flat_map(|tail| [&mut tail.data, &mut tail.index]).for_each(Log::mark_synced);
         self.handles.subscriptions.iter_mut().for_each(Log::mark_synced);
+    }
+
+    /// Closes slices that were filled and that no commit waits for.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn close_finished(&mut self, ctx: &Context) -> Result<(), StoreError> {
+        for tail in std::mem::take(&mut self.handles.finished) {
+            for log in [&tail.data, &tail.index].into_iter().filter(|_| ctx.options.sync) {
+                let path = ctx.path(self.name.as_bytes(), &slice_data_name(tail.number));
+                log.file().sync().map_err(|source| io_error(Action::Sync, &path, source))?;
+            }
+        }
+        Ok(())
     }
 
     /// Closes what is open. The caller has synced what has to be.

@@ -229,7 +229,7 @@ impl ChannelReader<'_> {
         let index_name = slice_index_name(number);
         let path = self.file_path(&name);
         let data = self.open(&name)?;
-        let data_len = data.len().map_err(|source| io_error(Action::Read, &path, source))?;
+        let data_len = data.size().map_err(|source| io_error(Action::Read, &path, source))?;
         let header = read_range(data.as_ref(), 0, RECORDS_START, &path)?;
         check_version(&header).map_err(|reason| self.message_error(&name, &reason))?;
         if !has_index {
@@ -278,7 +278,7 @@ impl ChannelReader<'_> {
         name: &[u8],
     ) -> Result<Result<Option<FoundIndex>, Vec<IndexRecord>>, StoreError> {
         let path = self.file_path(name);
-        let len = index.len().map_err(|source| io_error(Action::Read, &path, source))?;
+        let len = index.size().map_err(|source| io_error(Action::Read, &path, source))?;
         let is_small = len <= INDEX_CHECKED_BYTES_MAX;
         let wanted = if is_small { len } else { index_offset(1) };
         let bytes = read_range(index, 0, usize::try_from(wanted).unwrap_or(usize::MAX), &path)?;
@@ -300,7 +300,7 @@ impl ChannelReader<'_> {
         let (last, is_last_whole) = self.parse_index(&tail);
         match (first.first(), last.first()) {
             (Some(first), Some(last))
-                if record_bytes % 32 == 0 && is_first_whole && is_last_whole =>
+                if record_bytes.is_multiple_of(32) && is_first_whole && is_last_whole =>
             {
                 Ok(Ok(Some(FoundIndex { records: None, first: *first, last: *last, count })))
             }
@@ -314,7 +314,7 @@ impl ChannelReader<'_> {
         name: &[u8],
     ) -> Result<Vec<IndexRecord>, StoreError> {
         let path = self.file_path(name);
-        let len = index.len().map_err(|source| io_error(Action::Read, &path, source))?;
+        let len = index.size().map_err(|source| io_error(Action::Read, &path, source))?;
         let bytes = read_range(index, 0, usize::try_from(len).unwrap_or(usize::MAX), &path)?;
         Ok(self.parse_index(bytes.get(RECORDS_START..).unwrap_or_default()).0)
     }
@@ -336,7 +336,7 @@ impl ChannelReader<'_> {
                 _ => return (records, false),
             }
         }
-        let is_whole = bytes.len() % INDEX_RECORD_LEN == 0;
+        let is_whole = bytes.len().is_multiple_of(INDEX_RECORD_LEN);
         (records, is_whole)
     }
 

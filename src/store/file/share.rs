@@ -14,7 +14,7 @@ use crate::base::record::{
 use crate::base::time::{Instant, Now, WallTime};
 use crate::store::file::channel::Channel;
 use crate::store::file::compaction::Replacement;
-use crate::store::file::context::{Context, refusal};
+use crate::store::file::context::{Context, is_out_of_descriptors, refusal};
 use crate::store::file::disk::{DiskFile, Folder};
 use crate::store::file::format::FILE_HEADER_LEN;
 use crate::store::file::log::{io_error, reason};
@@ -172,13 +172,15 @@ impl Share {
         let mut part = Part { batch, writes: Vec::new(), subscriptions_len: None, refused: None };
         let name = &batch.channel;
         let open_before = self.channels.get(name).map_or(0, Channel::open_count);
-        let written = match batch.lifecycle {
-            Lifecycle::Create => {
-                self.create(name).and_then(|()| self.write_records(&mut part, fresh))
+        let mut written = self.write_once(&mut part, fresh);
+        if written.as_ref().is_err_and(is_out_of_descriptors) {
+            self.take_back(&mut part)?;
+            self.close_all_files()?;
+            let is_settled = self.channels.get(name).is_none_or(|c| !c.must_replace_subscriptions);
+            if is_settled {
+                written = self.write_once(&mut part, None);
             }
-            Lifecycle::Keep => self.write_records(&mut part, fresh),
-            Lifecycle::Delete => self.delete(name),
-        };
+        }
         if let Err(error) = written {
             part.refused = Some(refusal(error)?);
             self.take_back(&mut part)?;
@@ -188,6 +190,26 @@ impl Share {
             self.touch(name, open_before)?;
         }
         Ok(part)
+    }
+
+    fn write_once(
+        &mut self,
+        part: &mut Part<'_>,
+        fresh: Option<Replacement>,
+    ) -> Result<(), StoreError> {
+        let name = &part.batch.channel;
+        match part.batch.lifecycle {
+            Lifecycle::Create => self.create(name).and_then(|()| self.write_records(part, fresh)),
+            Lifecycle::Keep => self.write_records(part, fresh),
+            Lifecycle::Delete => self.delete(name),
+        }
+    }
+
+    fn close_all_files(&mut self) -> Result<(), StoreError> {
+        while let Some((_, name)) = self.recency.pop_first() {
+            self.close_channel_files(&name)?;
+        }
+        Ok(())
     }
 
     fn create(&mut self, name: &ChannelName) -> Result<(), StoreError> {
@@ -329,7 +351,16 @@ impl Share {
                 self.must_sync_filesystem = false;
                 Ok(None)
             }
-            Err(error) => refusal(error).map(Some),
+            Err(error) => {
+                let text = refusal(error)?;
+                // What the kernel has dropped no later sync brings back: say it all anew.
+                for name in &self.dirty {
+                    if let Some(channel) = self.channels.get_mut(name) {
+                        channel.must_replace_subscriptions = true;
+                    }
+                }
+                Ok(Some(text))
+            }
         }
     }
 
@@ -357,6 +388,21 @@ impl Share {
         }
         if self.is_root_renamed {
             self.root.sync().map_err(sync_error)?;
+        }
+        Ok(())
+    }
+
+    /// What nobody waits for is synced by a later commit, or after the time of `auto_sync`.
+    fn leave_dirty(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if !self.dirty.is_empty() && self.dirty_since.is_none() {
+            self.dirty_since = Some(self.now.at);
+        }
+        for part in &batch.channels {
+            if let Some(channel) = self.channels.get_mut(&part.channel) {
+                let open_before = channel.open_count();
+                channel.close_finished(&self.ctx)?;
+                self.open_count = self.open_count + channel.open_count() - open_before;
+            }
         }
         Ok(())
     }
@@ -529,8 +575,8 @@ impl Store for Share {
                     self.take_back(part)?;
                 }
             }
-        } else if !self.dirty.is_empty() && self.dirty_since.is_none() {
-            self.dirty_since = Some(self.now.at);
+        } else {
+            self.leave_dirty(batch)?;
         }
         self.ctx.fence.check()?;
         let settled: Result<Vec<_>, _> = parts.into_iter().map(|part| self.settle(part)).collect();
@@ -541,9 +587,18 @@ impl Store for Share {
         let Some(channel) = self.channels.get_mut(&request.channel) else {
             return Ok(Vec::new());
         };
-        let open_before = channel.open_count();
-        let found = channel.fetch(&self.ctx, self.root.as_ref(), request);
-        self.has_readers |= channel.has_reader();
+        let mut open_before = channel.open_count();
+        let mut found = channel.fetch(&self.ctx, self.root.as_ref(), request);
+        if found.as_ref().is_err_and(is_out_of_descriptors) {
+            self.touch(&request.channel, open_before)?;
+            self.close_all_files()?;
+            let Some(channel) = self.channels.get_mut(&request.channel) else {
+                return Ok(Vec::new());
+            };
+            open_before = channel.open_count();
+            found = channel.fetch(&self.ctx, self.root.as_ref(), request);
+        }
+        self.has_readers |= self.channels.get(&request.channel).is_some_and(Channel::has_reader);
         self.touch(&request.channel, open_before)?;
         found
     }
