@@ -20,7 +20,9 @@ use stanby::base::time::WallTime;
 use stanby::proto::{pb, spb};
 use stanby::store::file::FileOptions;
 
-use stores::{START, batch, commit, fetch, message, now, open, open_as, part, subscription};
+use stores::{
+    NOTHING, START, batch, commit, fetch, message, now, open, open_as, part, subscription,
+};
 
 #[test]
 fn what_was_committed_is_recovered() {
@@ -79,7 +81,7 @@ fn the_bytes_are_those_of_the_reference() {
         timestamp: START,
         ..pb::MsgProto::default()
     };
-    let mut first = batch(vec![part("foo", Lifecycle::Create, 1..=0)]);
+    let mut first = batch(vec![part("foo", Lifecycle::Create, NOTHING)]);
     first.channels[0].messages = vec![MessageRecord {
         sequence: Sequence(1),
         timestamp: WallTime(START),
@@ -155,7 +157,7 @@ fn a_deleted_channel_is_gone_and_can_be_made_again() {
     let mut opened = open(root.path());
     let store = opened.shares[0].as_mut();
     commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=5)]));
-    commit(store, &batch(vec![part("foo", Lifecycle::Delete, 1..=0)]));
+    commit(store, &batch(vec![part("foo", Lifecycle::Delete, NOTHING)]));
     assert!(!root.path().join("foo").exists());
     commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=2)]));
     assert_eq!(fetch(store, "foo", 0), vec![1, 2]);
@@ -220,7 +222,7 @@ fn dead_subscription_records_are_compacted_away() {
     commit(store, &first);
     let path = root.path().join("foo/subs.dat");
     let full = fs::metadata(&path).unwrap().len();
-    let mut acks = batch(vec![part("foo", Lifecycle::Keep, 1..=0)]);
+    let mut acks = batch(vec![part("foo", Lifecycle::Keep, NOTHING)]);
     acks.channels[0].subscriptions = (1..=90).map(acked).collect();
     commit(store, &acks);
     let compacted = fs::metadata(&path).unwrap().len();

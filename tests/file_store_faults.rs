@@ -22,7 +22,7 @@ use stanby::store::file::{self, FileOptions, Opening};
 use stanby::store::{Opened, Remedy, StoreError};
 
 use limited_disk::{LimitedDisk, Limits};
-use stores::{batch, commit, fetch, message, now, open, open_as, part, subscription};
+use stores::{NOTHING, batch, commit, fetch, message, now, open, open_as, part, subscription};
 
 /// A fence of any epoch that can be lost.
 #[derive(Default)]
@@ -77,7 +77,7 @@ fn open_limited(root: &Path, limits: &Arc<Limits>) -> Opened {
 
 /// Message 6 of `foo`, by the former active and by its successor.
 fn sixth(data: &str) -> Batch {
-    let mut sixth = batch(vec![part("foo", Lifecycle::Keep, 1..=0)]);
+    let mut sixth = batch(vec![part("foo", Lifecycle::Keep, NOTHING)]);
     sixth.channels[0].messages = vec![message("foo", 6, data)];
     sixth
 }
@@ -194,7 +194,7 @@ fn an_old_slice_is_cut_where_a_later_one_begins() {
     let root = tempfile::tempdir().unwrap();
     let (old_fence, new_fence) = (TestFence::of(1), TestFence::of(2));
     let mut former = open_epoch(root.path(), &old_fence, Predecessor::Clean);
-    let mut recent = part("recent", Lifecycle::Create, 1..=0);
+    let mut recent = part("recent", Lifecycle::Create, NOTHING);
     recent.messages = vec![stores::message_at("recent", 1, 10_000_000_000)];
     let first = batch(vec![part("foo", Lifecycle::Create, 1..=5), recent]);
     commit(former.shares[0].as_mut(), &first);
@@ -280,7 +280,7 @@ fn a_former_active_removes_nothing() {
     let mut former = open_epoch(root.path(), &fence, Predecessor::Clean);
     commit(former.shares[0].as_mut(), &batch(vec![part("foo", Lifecycle::Create, 1..=5)]));
     fence.is_lost.store(true, Ordering::Relaxed);
-    let delete = batch(vec![part("foo", Lifecycle::Delete, 1..=0)]);
+    let delete = batch(vec![part("foo", Lifecycle::Delete, NOTHING)]);
     assert!(matches!(former.shares[0].commit(Epoch(1), &delete), Err(StoreError::Fenced(_))));
     let mut successor = open_epoch(root.path(), &TestFence::of(2), Predecessor::Replaced);
     assert_eq!(fetch(successor.shares[0].as_mut(), "foo", 0), (1..=5).collect::<Vec<_>>());
@@ -340,6 +340,29 @@ fn bad_files_are_refused_in_the_references_words() {
         "unable to recover message store for [foo](file: \"foo/msgs.a.dat\"): \
          message log has an invalid name: msgs.a.dat",
     );
+}
+
+#[test]
+fn slices_that_a_kill_left_half_born_are_no_obstacle() {
+    let cases: [(&[u8], Option<&[u8]>); 4] = [
+        (b"", None),
+        (b"\x01\x00\x00\x00", Some(b"")),
+        (b"\x01", Some(b"")),
+        (b"\x01\x00\x00\x00", None),
+    ];
+    for (data, index) in cases {
+        let root = tempfile::tempdir().unwrap();
+        let mut opened = open(root.path());
+        commit(opened.shares[0].as_mut(), &batch(vec![part("foo", Lifecycle::Create, 1..=5)]));
+        drop(opened);
+        fs::write(root.path().join("foo/msgs.2.dat"), data).unwrap();
+        if let Some(index) = index {
+            fs::write(root.path().join("foo/msgs.2.idx"), index).unwrap();
+        }
+        let mut again = open(root.path());
+        commit(again.shares[0].as_mut(), &batch(vec![part("foo", Lifecycle::Keep, 6..=6)]));
+        assert_eq!(fetch(again.shares[0].as_mut(), "foo", 0), (1..=6).collect::<Vec<_>>());
+    }
 }
 
 #[test]

@@ -19,6 +19,9 @@ use stanby::store::{Opened, Store, StoreError};
 
 use prost::Message;
 
+/// No sequence at all.
+pub const NOTHING: std::ops::RangeInclusive<u64> = std::ops::RangeInclusive::new(1, 0);
+
 /// When the tests begin, in Unix nanoseconds.
 pub const START: i64 = 1_700_000_000_000_000_000;
 

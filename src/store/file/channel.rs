@@ -76,6 +76,8 @@ pub struct Channel {
     pub is_renamed: bool,
     /// When its files were last used; the share's own count.
     pub used_at: u64,
+    /// Open descriptors that its share has counted.
+    pub counted_open: usize,
     identity: Identity,
     handles: Handles,
 }
@@ -106,6 +108,7 @@ impl Channel {
             compacted_at: None,
             is_renamed: false,
             used_at: 0,
+            counted_open: 0,
             identity: identity.map_err(|source| io_error(Action::Open, &path, source))?,
             handles: Handles { folder: Some(found.folder), ..Handles::default() },
             name,
@@ -140,8 +143,21 @@ impl Channel {
             let place = Place { folder: folder.as_ref(), path: &path, fence: ctx.fence.as_ref() };
             place.remove(&names)?;
         }
-        let file_path = ctx.path(name.as_bytes(), SUBSCRIPTIONS_FILE);
-        let log = Log::create(folder.as_ref(), SUBSCRIPTIONS_FILE, &file_path)?;
+        // Complete at once: a kill must not leave a file without its header.
+        let made =
+            Replacement::write(root, ctx.root_path(), ctx.fence.as_ref(), &[]).and_then(|fresh| {
+                ctx.fence.check()?;
+                fresh.put(root, Some(folder.as_ref()), SUBSCRIPTIONS_FILE)
+            });
+        let log = match made {
+            Ok(log) => log,
+            Err(error) => {
+                // An empty folder is a channel that nobody asked for; if it stays, the next try
+                // takes it over.
+                let _ = root.remove_folder(name.as_bytes());
+                return Err(error);
+            }
+        };
         let found = FoundChannel {
             folder,
             slices: VecDeque::new(),

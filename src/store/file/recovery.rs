@@ -230,6 +230,11 @@ impl ChannelReader<'_> {
         let path = self.file_path(&name);
         let data = self.open(&name)?;
         let data_len = data.size().map_err(|source| io_error(Action::Read, &path, source))?;
+        if self.is_half_born(data_len, &index_name, has_index)? {
+            let place = Place { folder: self.folder, path: &self.path, fence: self.recovery.fence };
+            place.remove(&[name, index_name])?;
+            return Ok(Slice { number, ..Slice::default() });
+        }
         let header = read_range(data.as_ref(), 0, RECORDS_START, &path)?;
         check_version(&header).map_err(|reason| self.message_error(&name, &reason))?;
         if !has_index {
@@ -268,6 +273,27 @@ impl ChannelReader<'_> {
                 self.rebuild(number, data.as_ref(), kept, false)
             }
         }
+    }
+
+    /// Whether a kill fell between the creation of the files and their first record.
+    fn is_half_born(
+        &self,
+        data_len: u64,
+        index_name: &[u8],
+        has_index: bool,
+    ) -> Result<bool, StoreError> {
+        if FILE_HEADER_LEN < data_len {
+            return Ok(false);
+        }
+        let index_len = if has_index {
+            let path = self.file_path(index_name);
+            let index = self.open(index_name)?;
+            index.size().map_err(|source| io_error(Action::Read, &path, source))?
+        } else {
+            0
+        };
+        let (shorter, longer) = (data_len.min(index_len), data_len.max(index_len));
+        Ok(shorter < FILE_HEADER_LEN && longer <= FILE_HEADER_LEN)
     }
 
     /// What the index says; `Err` gives the records that are whole, if it is damaged behind them.

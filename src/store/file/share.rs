@@ -66,6 +66,8 @@ struct Part<'a> {
     /// Length of subs.dat before.
     subscriptions_len: Option<u64>,
     refused: Option<String>,
+    /// Whether the channel was created for it.
+    is_created: bool,
 }
 
 /// What a share is made of.
@@ -115,10 +117,10 @@ impl Share {
     }
 
     /// Notes that a channel was used, and closes others if too much is open.
-    fn touch(&mut self, name: &ChannelName, open_before: usize) -> Result<(), StoreError> {
+    fn touch(&mut self, name: &ChannelName) -> Result<(), StoreError> {
         self.use_count += 1;
         if let Some(channel) = self.channels.get_mut(name) {
-            self.open_count = self.open_count + channel.open_count() - open_before;
+            recount(&mut self.open_count, channel);
             self.recency.remove(&channel.used_at);
             channel.used_at = self.use_count;
             if channel.open_count() != 0 {
@@ -149,14 +151,14 @@ impl Share {
                 self.dirty.remove(name);
             }
         }
-        self.open_count -= channel.open_count();
         channel.close_files();
+        recount(&mut self.open_count, channel);
         Ok(())
     }
 
     fn forget(&mut self, name: &ChannelName) -> Option<Channel> {
         let channel = self.channels.remove(name)?;
-        self.open_count -= channel.open_count();
+        self.open_count -= channel.counted_open;
         self.recency.remove(&channel.used_at);
         self.dirty.remove(name);
         self.expiries.retain(|(_, other)| other != name);
@@ -169,9 +171,14 @@ impl Share {
         batch: &'a ChannelBatch,
         fresh: Option<Replacement>,
     ) -> Result<Part<'a>, StoreError> {
-        let mut part = Part { batch, writes: Vec::new(), subscriptions_len: None, refused: None };
+        let mut part = Part {
+            batch,
+            writes: Vec::new(),
+            subscriptions_len: None,
+            refused: None,
+            is_created: false,
+        };
         let name = &batch.channel;
-        let open_before = self.channels.get(name).map_or(0, Channel::open_count);
         let mut written = self.write_once(&mut part, fresh);
         if written.as_ref().is_err_and(is_out_of_descriptors) {
             self.take_back(&mut part)?;
@@ -187,7 +194,7 @@ impl Share {
         }
         if self.channels.contains_key(name) {
             self.dirty.insert(name.clone());
-            self.touch(name, open_before)?;
+            self.touch(name)?;
         }
         Ok(part)
     }
@@ -199,7 +206,10 @@ impl Share {
     ) -> Result<(), StoreError> {
         let name = &part.batch.channel;
         match part.batch.lifecycle {
-            Lifecycle::Create => self.create(name).and_then(|()| self.write_records(part, fresh)),
+            Lifecycle::Create => {
+                part.is_created |= self.create(name)?;
+                self.write_records(part, fresh)
+            }
             Lifecycle::Keep => self.write_records(part, fresh),
             Lifecycle::Delete => self.delete(name),
         }
@@ -212,14 +222,15 @@ impl Share {
         Ok(())
     }
 
-    fn create(&mut self, name: &ChannelName) -> Result<(), StoreError> {
+    /// Creates a channel; false if it was there.
+    fn create(&mut self, name: &ChannelName) -> Result<bool, StoreError> {
         if self.channels.contains_key(name) {
-            return Ok(());
+            return Ok(false);
         }
         let channel = Channel::create(&self.ctx, self.root.as_ref(), name)?;
         self.is_root_renamed = true;
         self.channels.insert(name.clone(), channel);
-        Ok(())
+        Ok(true)
     }
 
     fn delete(&mut self, name: &ChannelName) -> Result<(), StoreError> {
@@ -277,19 +288,22 @@ impl Share {
 
     /// Takes back what a refused part has written.
     fn take_back(&mut self, part: &mut Part<'_>) -> Result<(), StoreError> {
-        let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
         let name = &part.batch.channel;
+        if std::mem::take(&mut part.is_created) {
+            part.writes.clear();
+            return self.delete(name);
+        }
+        let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
         let Some(channel) = self.channels.get_mut(name) else {
             return Ok(());
         };
-        let open_before = channel.open_count();
         channel.open_folder(ctx, root)?;
         channel.undo(ctx, &part.writes)?;
         part.writes.clear();
         if let Some(len) = part.subscriptions_len.take() {
             channel.rewind_subscriptions(ctx, len)?;
         }
-        self.open_count = self.open_count + channel.open_count() - open_before;
+        recount(&mut self.open_count, channel);
         Ok(())
     }
 
@@ -341,9 +355,8 @@ impl Share {
             Ok(()) => {
                 for name in std::mem::take(&mut self.dirty) {
                     if let Some(channel) = self.channels.get_mut(&name) {
-                        let open_before = channel.open_count();
                         channel.mark_synced();
-                        self.open_count = self.open_count + channel.open_count() - open_before;
+                        recount(&mut self.open_count, channel);
                     }
                 }
                 self.dirty_since = None;
@@ -399,9 +412,8 @@ impl Share {
         }
         for part in &batch.channels {
             if let Some(channel) = self.channels.get_mut(&part.channel) {
-                let open_before = channel.open_count();
                 channel.close_finished(&self.ctx)?;
-                self.open_count = self.open_count + channel.open_count() - open_before;
+                recount(&mut self.open_count, channel);
             }
         }
         Ok(())
@@ -421,7 +433,6 @@ impl Share {
             let state = channel.state();
             return Ok(ChannelOutcome { channel: name, refused: part.refused, state });
         }
-        let open_before = channel.open_count();
         if !part.writes.is_empty() {
             channel.must_begin_slice = false;
             channel.messages.apply(part.writes);
@@ -448,7 +459,7 @@ impl Share {
         let outcome =
             ChannelOutcome { channel: name.clone(), refused: None, state: channel.state() };
         self.has_readers |= channel.has_reader();
-        self.touch(&name, open_before)?;
+        self.touch(&name)?;
         Ok(outcome)
     }
 
@@ -483,7 +494,6 @@ impl Share {
             self.expiries.pop_first();
             let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
             let Some(channel) = self.channels.get_mut(&name) else { continue };
-            let open_before = channel.open_count();
             match channel.trim(ctx, root, Some(now)) {
                 Ok(true) => maintained.trimmed.push((name.clone(), channel.state())),
                 Ok(false) => (),
@@ -495,7 +505,7 @@ impl Share {
             self.expiries.extend(channel.expires_at.map(|at| (at, name.clone())));
             channel.remove_dead_slices(ctx, root, &mut self.archivists)?;
             self.has_readers |= channel.has_reader();
-            self.touch(&name, open_before)?;
+            self.touch(&name)?;
         }
         Ok(())
     }
@@ -505,9 +515,8 @@ impl Share {
             return;
         }
         for channel in self.channels.values_mut() {
-            let open_before = channel.open_count();
             channel.close_reader();
-            self.open_count = self.open_count + channel.open_count() - open_before;
+            recount(&mut self.open_count, channel);
         }
     }
 
@@ -564,6 +573,7 @@ impl Store for Share {
                     writes: Vec::new(),
                     subscriptions_len: None,
                     refused: Some(text),
+                    is_created: false,
                 },
             };
             parts.push(part);
@@ -587,19 +597,17 @@ impl Store for Share {
         let Some(channel) = self.channels.get_mut(&request.channel) else {
             return Ok(Vec::new());
         };
-        let mut open_before = channel.open_count();
         let mut found = channel.fetch(&self.ctx, self.root.as_ref(), request);
         if found.as_ref().is_err_and(is_out_of_descriptors) {
-            self.touch(&request.channel, open_before)?;
+            self.touch(&request.channel)?;
             self.close_all_files()?;
             let Some(channel) = self.channels.get_mut(&request.channel) else {
                 return Ok(Vec::new());
             };
-            open_before = channel.open_count();
             found = channel.fetch(&self.ctx, self.root.as_ref(), request);
         }
         self.has_readers |= self.channels.get(&request.channel).is_some_and(Channel::has_reader);
-        self.touch(&request.channel, open_before)?;
+        self.touch(&request.channel)?;
         found
     }
 
@@ -607,10 +615,9 @@ impl Store for Share {
         let Some(found) = self.channels.get_mut(channel) else {
             return Ok(Sequence::ZERO);
         };
-        let open_before = found.open_count();
         let sequence = found.find_time(&self.ctx, self.root.as_ref(), at);
         self.has_readers |= found.has_reader();
-        self.touch(channel, open_before)?;
+        self.touch(channel)?;
         sequence
     }
 
@@ -635,12 +642,18 @@ impl Store for Share {
         }
         for channel in self.channels.values_mut() {
             channel.close_files();
+            recount(&mut self.open_count, channel);
         }
-        self.open_count = 0;
         self.recency.clear();
         self.archivists.finish();
         Ok(())
     }
+}
+
+/// Counts what a channel has open since it was last counted.
+fn recount(open_count: &mut usize, channel: &mut Channel) {
+    *open_count = *open_count + channel.open_count() - channel.counted_open;
+    channel.counted_open = channel.open_count();
 }
 
 fn is_compaction_due(ctx: &Context, channel: &Channel, now: Instant) -> bool {
