@@ -55,6 +55,8 @@ use self::share::{Share, ShareParts};
 
 /// With so many channels, recovery uses all cores even if the option says one.
 const CHANNELS_RECOVERED_ALONE_MAX: usize = 64;
+/// Beyond so many channels, a take-over makes them durable by one sync of the file system.
+const CHANNELS_SYNCED_APART_MAX: usize = 64;
 /// Descriptors that a share may always have open, whatever the limit.
 const OPEN_MIN: usize = 8;
 
@@ -239,6 +241,7 @@ fn settle_channels(
 ) -> Result<(), StoreError> {
     let newest = channels.iter().map(|(channel, _)| channel.messages.last_time).max();
     let since = last_batch_since(newest.unwrap_or(0));
+    let channel_count = channels.len();
     let mut rewrites = Vec::new();
     for (channel, _) in channels.iter_mut() {
         if channel.messages.last_time < since {
@@ -256,7 +259,7 @@ fn settle_channels(
         channel.close_files();
         rewrites.push((channel, rewrite, fresh));
     }
-    sync_recovered(ctx, root)?;
+    sync_recovered(ctx, root, channel_count)?;
     ctx.fence.check()?;
     for (channel, rewrite, fresh) in rewrites {
         if let Some(rewrite) = rewrite {
@@ -272,9 +275,14 @@ fn settle_channels(
 }
 
 /// What a predecessor wrote and may not have synced is made durable before anybody is told of it.
-fn sync_recovered(ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
+fn sync_recovered(
+    ctx: &Context,
+    root: &dyn Folder,
+    channel_count: usize,
+) -> Result<(), StoreError> {
     let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
-    if root.can_sync_filesystem() {
+    // Of few channels the files alone: others may have much unsynced on the same file system.
+    if CHANNELS_SYNCED_APART_MAX < channel_count && root.can_sync_filesystem() {
         return root.sync_filesystem().map_err(sync_error);
     }
     for entry in root.list().map_err(sync_error)? {
@@ -356,7 +364,8 @@ fn recover_channel(
     Ok((channel, notices))
 }
 
-/// What lies on the disk is not what it should be.
-fn corrupt(path: &Path, what: &dyn Display) -> StoreError {
-    StoreError::Corrupt(format!("{}: {what}", path.display()))
+/// What was read is not what it should be: an error of this read, not of the whole store.
+fn unreadable(path: &Path, what: &dyn Display) -> StoreError {
+    let source = std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_string());
+    io_error(Action::Read, path, source)
 }
