@@ -307,3 +307,42 @@ fn removed_slices_are_archived() {
     assert_eq!(fs::read_to_string(&target).unwrap(), expected);
     assert!(root.path().join("foo/msgs.1.dat.bak").exists());
 }
+
+/// Goal: each loop's share writes its own channels; clients are shared by all.
+#[test]
+fn several_shares_write_one_store() {
+    use stanby::base::epoch::{Epoch, Unfenced};
+    use stanby::base::placement;
+    use stanby::store::file;
+    let root = tempfile::tempdir().unwrap();
+    let options = FileOptions::new(root.path());
+    let limits = StoreLimits::default();
+    let fence = std::sync::Arc::new(Unfenced);
+    let mut opened = file::open(&options, &limits, fence, Predecessor::Clean, 4, now(1)).unwrap();
+    std::thread::scope(|scope| {
+        for (index, share) in opened.shares.iter_mut().enumerate() {
+            scope.spawn(move || {
+                let is_home = |name: &String| {
+                    placement::of_channel(&ChannelName::from(name.as_str()), 4).index() == index
+                };
+                let names = (0..40).map(|n| format!("channel.{n}")).filter(is_home);
+                for name in names {
+                    let mut change = batch(vec![part(&name, Lifecycle::Create, 1..=4)]);
+                    change.clients = vec![ClientWrite::Add(spb::ClientInfo {
+                        id: name.replace('.', "-").into_bytes().into(),
+                        ..spb::ClientInfo::default()
+                    })];
+                    let report = share.commit(Epoch(1), &change).unwrap();
+                    assert_eq!(report.channels[0].refused, None);
+                    share.close().unwrap();
+                }
+            });
+        }
+    });
+    drop(opened);
+    let found = format_checker::read_store(root.path());
+    assert_eq!((found.channels.len(), found.clients.len()), (40, 40));
+    let again = open(root.path());
+    assert_eq!(again.recovered.channels.len(), 40);
+    assert!(again.recovered.channels.iter().all(|c| c.state.last == Sequence(4)));
+}

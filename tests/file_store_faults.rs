@@ -342,6 +342,28 @@ fn bad_files_are_refused_in_the_references_words() {
     );
 }
 
+/// Goal: a tail that nobody was told of does not stop a take-over on a full disk.
+#[test]
+fn a_torn_tail_on_a_full_disk_is_cut_and_not_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let mut opened = open(root.path());
+    commit(opened.shares[0].as_mut(), &batch(vec![part("foo", Lifecycle::Create, 1..=5)]));
+    drop(opened);
+    let path = root.path().join("foo/msgs.1.dat");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, [whole.as_slice(), b"half a record"].concat()).unwrap();
+    let limits = Limits::roomy();
+    limits.room.store(0, Ordering::Relaxed);
+    let mut again = open_limited(root.path(), &limits);
+    assert!(
+        again.notices[0].text.contains("13 bytes behind it are not kept"),
+        "{:?}",
+        again.notices
+    );
+    assert_eq!(fs::read(&path).unwrap(), whole);
+    assert_eq!(fetch(again.shares[0].as_mut(), "foo", 0), vec![1, 2, 3, 4, 5]);
+}
+
 #[test]
 fn slices_that_a_kill_left_half_born_are_no_obstacle() {
     let cases: [(&[u8], Option<&[u8]>); 4] = [

@@ -16,7 +16,8 @@ fuzz_target!(|bytes: &[u8]| {
     for framing in [Framing::Plain, Framing::Typed] {
         for crc in [None, Some(&crc)] {
             let mut rest = bytes.get(4..).unwrap_or_default();
-            while let Ok(Decoded::Record { kind, payload, len }) = decode_record(rest, framing, crc) {
+            while let Ok(decoded) = decode_record(rest, framing, crc) {
+                let Decoded::Record { kind, payload, len } = decoded else { break };
                 assert!(payload.len() < len && len <= rest.len());
                 let _ = decode_subscription(kind, payload);
                 let _ = message_place(payload);

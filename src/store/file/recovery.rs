@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use crate::base::epoch::Fence;
+use crate::store::file::context::refusal;
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
 use crate::store::file::format::{
     ChannelFile, Crc, Decoded, FILE_HEADER_LEN, Framing, INDEX_RECORD_LEN, IndexRecord,
@@ -177,8 +178,8 @@ impl ChannelReader<'_> {
         Ok((slices, number_max))
     }
 
-    /// Whether the only later slice is the beginning of a copy of this one's tail, which a crash has
-    /// torn before it was in use. Then this one's longer tail counts, and not the copy.
+    /// Whether the only later slice is the beginning of a copy of this one's tail, which a crash
+    /// has torn before it was in use. Then this one's longer tail counts, and not the copy.
     fn is_broken_copy(&self, old: &Slice, later: &VecDeque<Slice>) -> Result<bool, StoreError> {
         let [copy] = later.as_slices().0 else {
             return Ok(false);
@@ -401,16 +402,7 @@ impl ChannelReader<'_> {
         let end = found.last.end();
         let name = slice_data_name(number);
         if is_last && end < data_len {
-            let is_kept = self.cut(data, &name, end, data_len)?;
-            if is_kept {
-                self.notice(true, format!(
-                    "File \"{}\" has been truncated to offset: {end}. Of the {} bytes behind it, \
-                     which are kept in \"{}\", none was acknowledged: the index had not reached them",
-                    self.file_path(&name).display(),
-                    data_len - end,
-                    String::from_utf8_lossy(&cut_name(self.recovery.fence.epoch().0, &name, end)),
-                ));
-            }
+            self.cut_unindexed(data, &name, end, data_len)?;
         }
         if let Some(records) = &found.records {
             return Ok(slice_of(number, records, end));
@@ -427,6 +419,39 @@ impl ChannelReader<'_> {
             first_time: found.first.timestamp,
             last_time: found.last.timestamp,
         })
+    }
+
+    /// Cuts what the index had not reached. Nothing of it was acknowledged, so a disk that is too
+    /// full to keep it does not stop the server.
+    fn cut_unindexed(
+        &mut self,
+        data: &dyn DiskFile,
+        name: &[u8],
+        end: u64,
+        data_len: u64,
+    ) -> Result<(), StoreError> {
+        let what_became = match self.cut(data, name, end, data_len) {
+            Ok(false) => return Ok(()),
+            Ok(true) => {
+                let kept = cut_name(self.recovery.fence.epoch().0, name, end);
+                format!("kept in \"{}\"", String::from_utf8_lossy(&kept))
+            }
+            Err(error) => {
+                let text = refusal(error)?;
+                self.truncate(data, name, end)?;
+                format!("not kept ({text})")
+            }
+        };
+        self.notice(
+            true,
+            format!(
+                "File \"{}\" has been truncated to offset: {end}. The {} bytes behind it are \
+                 {what_became}; none was acknowledged: the index had not reached them",
+                self.file_path(name).display(),
+                data_len - end,
+            ),
+        );
+        Ok(())
     }
 
     /// Makes the index say what the data proves, starting from the records in `kept` that it does.
@@ -631,8 +656,17 @@ fn cut(
         let kept = folder
             .open(&kept_name, Access::CreateNew)
             .map_err(|source| io_error(Action::Open, &kept_path, source))?;
-        kept.append(&tail).map_err(|source| io_error(Action::Append, &kept_path, source))?;
-        kept.sync().map_err(|source| io_error(Action::Sync, &kept_path, source))?;
+        let written = kept
+            .append(&tail)
+            .map_err(|source| io_error(Action::Append, &kept_path, source))
+            .and_then(|()| {
+                kept.sync().map_err(|source| io_error(Action::Sync, &kept_path, source))
+            });
+        if let Err(error) = written {
+            // A part of it helps nobody, and takes room; the file itself is not cut.
+            let _ = folder.unlink(&kept_name);
+            return Err(error);
+        }
     }
     truncate(file, &path, end)?;
     Ok(is_kept)

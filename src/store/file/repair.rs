@@ -169,6 +169,8 @@ mod tests {
     use super::*;
     use crate::store::file::format::{VERSION_HEADER, encode_plain, encode_typed, gap_filler};
 
+    type Index = proptest::sample::Index;
+
     const START: usize = VERSION_HEADER.len();
 
     /// A data file with these sequences.
@@ -212,7 +214,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cut_file_gives_all_whole_messages(count in 1_u64..20, at in any::<proptest::sample::Index>()) {
+        fn a_cut_file_gives_all_whole_messages(count in 1_u64..20, at in any::<Index>()) {
             let whole = file(1..=count);
             let len = START + at.index(whole.len() - START + 1);
             let scan = scan_messages(&whole[..len], START, &crc(), true);
@@ -225,7 +227,7 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_bit_costs_one_message(count in 1_u64..20, at in any::<proptest::sample::Index>()) {
+        fn a_flipped_bit_costs_one_message(count in 1_u64..20, at in any::<Index>()) {
             let mut bytes = file(1..=count);
             let at = START + at.index(bytes.len() - START);
             bytes[at] ^= 1;
