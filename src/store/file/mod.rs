@@ -262,13 +262,15 @@ fn settle_channels(
     sync_recovered(ctx, root, channel_count)?;
     ctx.fence.check()?;
     for (channel, rewrite, fresh) in rewrites {
+        // Names that were new are durable by now. Those that go, or are replaced, need not be: the
+        // next commit to the channel syncs its folder, and until then the old ones say the same.
+        channel.mark_synced();
         if let Some(rewrite) = rewrite {
             rewrite.finish(ctx, root, channel)?;
         }
         if let Some(fresh) = fresh {
             channel.replace_subscriptions(ctx, root, fresh)?;
         }
-        channel.sync_folder(ctx)?;
         channel.close_files();
     }
     Ok(())
