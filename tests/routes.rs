@@ -253,7 +253,7 @@ fn a_peer_that_does_not_advertise_is_not_told_to_clients() {
         let open = start(open).to(&hidden).run();
         let (mut one, _other) = clients(&hidden, &open);
         assert_eq!(urls_told_by(&hidden), Vec::<u16>::new());
-        assert_eq!(urls_told_by(&open), vec![open.client_port]);
+        assert_eq!(urls_told_by(&open), Vec::<u16>::new());
         one.sync();
         assert_eq!(one.infos.len(), 1);
     }
@@ -282,6 +282,7 @@ fn servers_agree_on_the_name_of_their_cluster_or_part() {
         let nameless = start(second).to(&named).run();
         nameless.wait_log("Cluster name updated to east");
         clients(&named, &nameless);
+        assert_eq!(nameless.logged("Route connection created").len(), 1, "no attempt is lost");
         let other = start(second).named("west").to(&named).run();
         named.wait_log("cluster name \"west\" does not match \"east\"");
         assert_eq!(other.routes(), 0);
@@ -291,6 +292,9 @@ fn servers_agree_on_the_name_of_their_cluster_or_part() {
         clients(&asked, &asker);
         let (one, two) = pair(first, second);
         clients(&one, &two);
+        if second == Kind::Core {
+            assert_eq!(two.logged("Route connection created").len(), 1, "no attempt is lost");
+        }
         let updates = one.logged("Cluster name updated").len();
         assert_eq!(updates + two.logged("Cluster name updated").len(), 1);
     }
@@ -440,4 +444,41 @@ fn a_client_of_the_standby_reaches_the_active_and_keeps_its_session_when_that_di
     }
     assert_eq!(read_channel(&client, "orders", 200), (1..=200).collect::<Vec<u64>>());
     client.close().unwrap();
+}
+
+/// The core server's SIGUSR2: clients are told where else to go, then they are sent away.
+#[test]
+fn a_lame_duck_sends_its_clients_to_its_peers_and_stops() {
+    let dir = TempDir::new().unwrap();
+    let config = dir.path().join("duck.conf");
+    fs::write(&config, "lame_duck_duration: \"30s\", lame_duck_grace_period: \"1s\"\n").unwrap();
+    let config = config.display().to_string();
+    for (first, second) in [(Kind::Core, Kind::Go), (Kind::Go, Kind::Core)] {
+        let mut duck = start(first).with(&["-c", &config]).run();
+        let peer = start(second).to(&duck).run();
+        let mut stays = Nats::connect(&peer);
+        wait_urls(&peer, &sorted([duck.client_port, peer.client_port]));
+        let mut leaves: Vec<Nats> = (0..3).map(|_| Nats::connect(&duck)).collect();
+        duck.signal("USR2");
+        duck.wait_log("Entering lame duck mode, stop accepting new clients");
+        for client in &mut leaves {
+            client.wait("INFO with ldm", |nats| nats.infos.last().unwrap().contains("\"ldm\":true"));
+            assert_eq!(urls_in(client.infos.last().unwrap()), vec![peer.client_port]);
+        }
+        stays.wait("INFO without the duck", |nats| {
+            urls_in(nats.infos.last().unwrap()) == [peer.client_port]
+        });
+        assert!(!stays.infos.last().unwrap().contains("\"ldm\":true"));
+        duck.signal("TERM");
+        duck.wait_log("Closing existing clients");
+        for client in &mut leaves {
+            client.wait_end();
+        }
+        assert_eq!(duck.wait_exit(), Some(0));
+    }
+}
+
+fn sorted<const N: usize>(mut ports: [u16; N]) -> Vec<u16> {
+    ports.sort_unstable();
+    ports.to_vec()
 }

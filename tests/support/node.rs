@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -29,6 +29,13 @@ pub enum Kind {
 struct Log {
     lines: Mutex<Vec<String>>,
     changed: Condvar,
+}
+
+impl Log {
+    /// A test that failed with the lock in its hand leaves the lines good.
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One running server; it is killed when it goes out of scope.
@@ -126,7 +133,7 @@ impl Start {
         let kept = Arc::clone(&log);
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                kept.lines.lock().unwrap().push(line);
+                kept.lock().push(line);
                 kept.changed.notify_all();
             }
         });
@@ -176,7 +183,7 @@ impl Node {
 
     /// Waits until its log has so many lines with `text`, and gives the last of them.
     pub fn wait_log_times(&self, text: &str, times: usize) -> String {
-        let lines = self.log.lines.lock().unwrap();
+        let lines = self.log.lock();
         let has = |lines: &mut Vec<String>| {
             lines.iter().filter(|line| line.contains(text)).count() < times
         };
@@ -189,13 +196,13 @@ impl Node {
 
     /// The lines so far that contain `text`.
     pub fn logged(&self, text: &str) -> Vec<String> {
-        let lines = self.log.lines.lock().unwrap();
+        let lines = self.log.lock();
         lines.iter().filter(|line| line.contains(text)).cloned().collect()
     }
 
     /// The whole log so far.
     pub fn log(&self) -> String {
-        self.log.lines.lock().unwrap().join("\n")
+        self.log.lock().join("\n")
     }
 
     fn port(&self, text: &str) -> u16 {
