@@ -1,121 +1,28 @@
-//! The file store over real directories: what it writes, reads back, repairs and refuses.
+//! The file store over real directories: what it writes, reads back and removes.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::fs;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+#[path = "support/format_checker.rs"]
+mod format_checker;
+#[path = "support/stores.rs"]
+mod stores;
 
-use stanby::base::channel_limits::StoreLimits;
-use stanby::base::epoch::{Epoch, Predecessor, Unfenced};
-use stanby::base::id::{ChannelName, ClientId, Sequence, SubscriptionId, Ticket};
-use stanby::base::record::{
-    Batch, ChannelBatch, ClientWrite, CommitReport, FetchRequest, Lifecycle, MessageRecord,
-    SubscriptionWrite,
-};
-use stanby::base::time::{Instant, Now, WallTime};
-use stanby::proto::{pb, spb};
-use stanby::store::file::{self, FileOptions};
-use stanby::store::{Opened, Store, StoreError};
+use std::fs;
+use std::time::Duration;
 
 use prost::Message;
 
-const START: i64 = 1_700_000_000_000_000_000;
+use stanby::base::channel_limits::StoreLimits;
+use stanby::base::epoch::Predecessor;
+use stanby::base::id::{ChannelName, ClientId, Sequence, SubscriptionId};
+use stanby::base::record::{ClientWrite, Lifecycle, MessageRecord, SubscriptionWrite};
+use stanby::base::time::WallTime;
+use stanby::proto::{pb, spb};
+use stanby::store::file::FileOptions;
 
-fn now(seconds: u64) -> Now {
-    let nanos = seconds * 1_000_000_000;
-    Now { at: Instant(nanos), wall: WallTime(START + i64::try_from(nanos).unwrap()) }
-}
-
-fn message(channel: &str, sequence: u64, data: &str) -> MessageRecord {
-    let timestamp = START + i64::try_from(sequence).unwrap();
-    let encoded = pb::MsgProto {
-        sequence,
-        subject: channel.as_bytes().to_vec().into(),
-        data: data.as_bytes().to_vec().into(),
-        timestamp,
-        ..pb::MsgProto::default()
-    }
-    .encode_to_vec();
-    MessageRecord {
-        sequence: Sequence(sequence),
-        timestamp: WallTime(timestamp),
-        encoded: encoded.into(),
-    }
-}
-
-fn part(
-    channel: &str,
-    lifecycle: Lifecycle,
-    sequences: std::ops::RangeInclusive<u64>,
-) -> ChannelBatch {
-    ChannelBatch {
-        channel: ChannelName::from(channel),
-        lifecycle,
-        messages: sequences
-            .map(|sequence| message(channel, sequence, &format!("m{sequence}")))
-            .collect(),
-        subscriptions: Vec::new(),
-    }
-}
-
-fn batch(channels: Vec<ChannelBatch>) -> Batch {
-    Batch { channels, durable: true, ..Batch::default() }
-}
-
-fn open_as(
-    options: &FileOptions,
-    limits: &StoreLimits,
-    predecessor: Predecessor,
-) -> Result<Opened, StoreError> {
-    file::prepare(options)?;
-    file::open(options, limits, Arc::new(Unfenced), predecessor, 1, now(1))
-}
-
-fn open(root: &Path) -> Opened {
-    open_as(&FileOptions::new(root), &StoreLimits::default(), Predecessor::Clean).unwrap()
-}
-
-fn commit(store: &mut dyn Store, batch: &Batch) -> CommitReport {
-    let report = store.commit(Epoch(1), batch).unwrap();
-    assert!(report.channels.iter().all(|outcome| outcome.refused.is_none()), "{report:?}");
-    report
-}
-
-fn fetch(store: &mut dyn Store, channel: &str, from: u64) -> Vec<u64> {
-    let mut found = Vec::new();
-    let mut from = Sequence(from);
-    loop {
-        let request = FetchRequest {
-            ticket: Ticket(0),
-            channel: ChannelName::from(channel),
-            from,
-            count_max: 7,
-            bytes_max: 1_000,
-        };
-        let messages = store.fetch(&request).unwrap();
-        let Some(last) = messages.last() else { return found };
-        from = last.sequence.next();
-        for message in messages {
-            let decoded = pb::MsgProto::decode(message.encoded).unwrap();
-            assert_eq!(decoded.sequence, message.sequence.get());
-            found.push(decoded.sequence);
-        }
-    }
-}
-
-fn subscription(id: u64) -> spb::SubState {
-    spb::SubState {
-        id,
-        client_id: "me".into(),
-        inbox: "inbox".into(),
-        ack_inbox: "ack".into(),
-        max_in_flight: 1024,
-        ack_wait_in_secs: 30,
-        ..spb::SubState::default()
-    }
-}
+use stores::{
+    NOTHING, START, batch, commit, fetch, message, now, open, open_as, part, subscription,
+};
 
 #[test]
 fn what_was_committed_is_recovered() {
@@ -174,7 +81,7 @@ fn the_bytes_are_those_of_the_reference() {
         timestamp: START,
         ..pb::MsgProto::default()
     };
-    let mut first = batch(vec![part("foo", Lifecycle::Create, 1..=0)]);
+    let mut first = batch(vec![part("foo", Lifecycle::Create, NOTHING)]);
     first.channels[0].messages = vec![MessageRecord {
         sequence: Sequence(1),
         timestamp: WallTime(START),
@@ -250,7 +157,7 @@ fn a_deleted_channel_is_gone_and_can_be_made_again() {
     let mut opened = open(root.path());
     let store = opened.shares[0].as_mut();
     commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=5)]));
-    commit(store, &batch(vec![part("foo", Lifecycle::Delete, 1..=0)]));
+    commit(store, &batch(vec![part("foo", Lifecycle::Delete, NOTHING)]));
     assert!(!root.path().join("foo").exists());
     commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=2)]));
     assert_eq!(fetch(store, "foo", 0), vec![1, 2]);
@@ -279,4 +186,163 @@ fn after_an_unclean_predecessor_files_are_fresh() {
     let last = open(root.path());
     assert_eq!(last.recovered.channels[0].state.message_count, 7);
     assert_eq!(last.recovered.channels[0].subscriptions.len(), 1);
+}
+
+#[test]
+fn gaps_are_filled_in_the_old_slice() {
+    let root = tempfile::tempdir().unwrap();
+    let mut options = FileOptions::new(root.path());
+    options.slice_messages_max = 3;
+    let mut opened = open_as(&options, &StoreLimits::default(), Predecessor::Clean).unwrap();
+    let store = opened.shares[0].as_mut();
+    commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=2)]));
+    commit(store, &batch(vec![part("foo", Lifecycle::Keep, 5..=8)]));
+    assert_eq!(fetch(store, "foo", 0), (1..=8).collect::<Vec<_>>());
+    let found = format_checker::read_store(root.path());
+    assert_eq!(found.channels["foo"].slices, vec![1, 2, 3]);
+    let lens = |number: u64| {
+        fs::metadata(root.path().join(format!("foo/msgs.{number}.idx"))).unwrap().len() / 32
+    };
+    assert_eq!([lens(1), lens(2), lens(3)], [4, 3, 1]);
+    assert!(found.channels["foo"].messages[2].data.is_empty());
+}
+
+#[test]
+fn dead_subscription_records_are_compacted_away() {
+    let root = tempfile::tempdir().unwrap();
+    let mut options = FileOptions::new(root.path());
+    options.compact_bytes_min = 0;
+    let mut opened = open_as(&options, &StoreLimits::default(), Predecessor::Clean).unwrap();
+    let store = opened.shares[0].as_mut();
+    let mut first = batch(vec![part("foo", Lifecycle::Create, 1..=100)]);
+    let sent = |n| SubscriptionWrite::Sent(SubscriptionId(1), Sequence(n));
+    let acked = |n| SubscriptionWrite::Acked(SubscriptionId(1), Sequence(n));
+    first.channels[0].subscriptions = vec![SubscriptionWrite::Create(subscription(1))];
+    first.channels[0].subscriptions.extend((1..=100).map(sent));
+    commit(store, &first);
+    let path = root.path().join("foo/subs.dat");
+    let full = fs::metadata(&path).unwrap().len();
+    let mut acks = batch(vec![part("foo", Lifecycle::Keep, NOTHING)]);
+    acks.channels[0].subscriptions = (1..=90).map(acked).collect();
+    commit(store, &acks);
+    let compacted = fs::metadata(&path).unwrap().len();
+    assert!(compacted < full / 4, "{compacted} of {full}");
+    acks.channels[0].subscriptions = vec![acked(91)];
+    commit(store, &acks);
+    let found = format_checker::read_store(root.path());
+    assert_eq!(found.channels["foo"].pending[&1], (92..=100).collect());
+    drop(opened);
+    let again = open(root.path());
+    let found = &again.recovered.channels[0].subscriptions[0];
+    assert_eq!(found.state.last_sent, 100);
+    assert_eq!(found.pending.len(), 9);
+}
+
+#[test]
+fn clients_are_compacted_and_never_lost() {
+    let root = tempfile::tempdir().unwrap();
+    let mut options = FileOptions::new(root.path());
+    options.compact_bytes_min = 0;
+    let mut opened = open_as(&options, &StoreLimits::default(), Predecessor::Clean).unwrap();
+    let mut change = batch(Vec::new());
+    let info = |n: u64| spb::ClientInfo {
+        id: format!("client-{n}").into_bytes().into(),
+        ..spb::ClientInfo::default()
+    };
+    change.clients = (0..100).map(|n| ClientWrite::Add(info(n))).collect();
+    commit(opened.shares[0].as_mut(), &change);
+    let full = fs::metadata(root.path().join("clients.dat")).unwrap().len();
+    change.clients = (10..100)
+        .map(|n| ClientWrite::Delete(ClientId::from(format!("client-{n}"))))
+        .chain([ClientWrite::Delete(ClientId::from("nobody"))])
+        .collect();
+    commit(opened.shares[0].as_mut(), &change);
+    let compacted = fs::metadata(root.path().join("clients.dat")).unwrap().len();
+    assert!(compacted < full / 4, "{compacted} of {full}");
+    assert_eq!(format_checker::read_store(root.path()).clients.len(), 10);
+    assert_eq!(open(root.path()).recovered.clients.len(), 10);
+}
+
+#[test]
+fn more_channels_than_descriptors_are_served() {
+    let root = tempfile::tempdir().unwrap();
+    let mut options = FileOptions::new(root.path());
+    options.descriptors_max = 20;
+    let mut opened = open_as(&options, &StoreLimits::default(), Predecessor::Clean).unwrap();
+    let store = opened.shares[0].as_mut();
+    let name = |n: u64| format!("channel.{n}");
+    commit(store, &batch((0..100).map(|n| part(&name(n), Lifecycle::Create, 1..=3)).collect()));
+    commit(store, &batch((0..100).map(|n| part(&name(n), Lifecycle::Keep, 4..=6)).collect()));
+    for n in 0..100 {
+        assert_eq!(fetch(store, &name(n), 0), vec![1, 2, 3, 4, 5, 6]);
+    }
+    let open_files = fs::read_dir("/proc/self/fd").unwrap().filter(|entry| {
+        let target = fs::read_link(entry.as_ref().unwrap().path());
+        target.is_ok_and(|target| target.starts_with(root.path()))
+    });
+    assert!(open_files.count() <= 20);
+    assert_eq!(format_checker::read_store(root.path()).channels.len(), 100);
+}
+
+#[test]
+fn removed_slices_are_archived() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let script = outside.path().join("archive.sh");
+    let target = outside.path().join("calls");
+    fs::write(&script, format!("#!/bin/sh\necho \"$1 $2 $3\" >> {}\n", target.display())).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut options = FileOptions::new(root.path());
+    options.slice_messages_max = 10;
+    options.slice_archive_script = Some(script);
+    let mut limits = StoreLimits::default();
+    limits.global.messages_max = 5;
+    let mut opened = open_as(&options, &limits, Predecessor::Clean).unwrap();
+    let store = opened.shares[0].as_mut();
+    commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=15)]));
+    store.close().unwrap();
+    let path = |name: &str| root.path().join("foo").join(name).display().to_string();
+    let expected = format!("foo {} {}\n", path("msgs.1.dat.bak"), path("msgs.1.idx.bak"));
+    assert_eq!(fs::read_to_string(&target).unwrap(), expected);
+    assert!(root.path().join("foo/msgs.1.dat.bak").exists());
+}
+
+/// Goal: each loop's share writes its own channels; clients are shared by all.
+#[test]
+fn several_shares_write_one_store() {
+    use stanby::base::epoch::{Epoch, Unfenced};
+    use stanby::base::placement;
+    use stanby::store::file;
+    let root = tempfile::tempdir().unwrap();
+    let options = FileOptions::new(root.path());
+    let limits = StoreLimits::default();
+    let fence = std::sync::Arc::new(Unfenced);
+    let mut opened = file::open(&options, &limits, fence, Predecessor::Clean, 4, now(1)).unwrap();
+    std::thread::scope(|scope| {
+        for (index, share) in opened.shares.iter_mut().enumerate() {
+            scope.spawn(move || {
+                let is_home = |name: &String| {
+                    placement::of_channel(&ChannelName::from(name.as_str()), 4).index() == index
+                };
+                let names = (0..40).map(|n| format!("channel.{n}")).filter(is_home);
+                for name in names {
+                    let mut change = batch(vec![part(&name, Lifecycle::Create, 1..=4)]);
+                    change.clients = vec![ClientWrite::Add(spb::ClientInfo {
+                        id: name.replace('.', "-").into_bytes().into(),
+                        ..spb::ClientInfo::default()
+                    })];
+                    let report = share.commit(Epoch(1), &change).unwrap();
+                    assert_eq!(report.channels[0].refused, None);
+                    share.close().unwrap();
+                }
+            });
+        }
+    });
+    drop(opened);
+    let found = format_checker::read_store(root.path());
+    assert_eq!((found.channels.len(), found.clients.len()), (40, 40));
+    let again = open(root.path());
+    assert_eq!(again.recovered.channels.len(), 40);
+    assert!(again.recovered.channels.iter().all(|c| c.state.last == Sequence(4)));
 }

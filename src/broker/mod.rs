@@ -193,6 +193,8 @@ pub struct Broker {
     info: Info,
     /// Counts the changes of `connect_urls`.
     urls_version: u64,
+    /// Whether clients are being sent to other servers.
+    is_lame_duck: bool,
     routes: mesh::Routes,
     started_at: WallTime,
     settings_loaded_at: WallTime,
@@ -221,6 +223,7 @@ impl Broker {
             dirty: VecDeque::new(),
             info: Self::client_info(&settings, Vec::new()),
             urls_version: 0,
+            is_lame_duck: false,
             routes: mesh::Routes::default(),
             started_at: now.wall,
             settings_loaded_at: now.wall,
@@ -343,6 +346,23 @@ impl Broker {
     pub fn reload(&mut self, settings: Arc<Settings>, now: Now) {
         self.now = now;
         self.on_reload(settings, now);
+    }
+
+    /// Tells peers and clients that this server takes no more clients and will send away those
+    /// that it has (spec core NATS, 18.4).
+    pub fn enter_lame_duck(&mut self, now: Now) {
+        self.now = now;
+        self.on_lame_duck();
+    }
+
+    /// The sessions of this loop's clients, in the order of their connections.
+    #[must_use]
+    pub fn clients(&self) -> Vec<SessionId> {
+        let is_here = |session: &&session::Session| session.is_client() && !session.is_ending();
+        let mut clients: Vec<(u64, SessionId)> =
+            self.sessions.iter().filter(is_here).map(|found| (found.cid, found.id)).collect();
+        clients.sort_unstable();
+        clients.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Ends all sessions: what waits for them still goes out.

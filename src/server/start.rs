@@ -183,6 +183,7 @@ impl Begun {
             is_active: false,
             failed_activations: 0,
             files,
+            lame_duck: None,
             postponed: std::collections::VecDeque::new(),
         };
         server.start_streaming()?;

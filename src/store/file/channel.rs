@@ -76,6 +76,8 @@ pub struct Channel {
     pub is_renamed: bool,
     /// When its files were last used; the share's own count.
     pub used_at: u64,
+    /// Open descriptors that its share has counted.
+    pub counted_open: usize,
     identity: Identity,
     handles: Handles,
 }
@@ -106,6 +108,7 @@ impl Channel {
             compacted_at: None,
             is_renamed: false,
             used_at: 0,
+            counted_open: 0,
             identity: identity.map_err(|source| io_error(Action::Open, &path, source))?,
             handles: Handles { folder: Some(found.folder), ..Handles::default() },
             name,
@@ -140,8 +143,21 @@ impl Channel {
             let place = Place { folder: folder.as_ref(), path: &path, fence: ctx.fence.as_ref() };
             place.remove(&names)?;
         }
-        let file_path = ctx.path(name.as_bytes(), SUBSCRIPTIONS_FILE);
-        let log = Log::create(folder.as_ref(), SUBSCRIPTIONS_FILE, &file_path)?;
+        // Complete at once: a kill must not leave a file without its header.
+        let made =
+            Replacement::write(root, ctx.root_path(), ctx.fence.as_ref(), &[]).and_then(|fresh| {
+                ctx.fence.check()?;
+                fresh.put(root, Some(folder.as_ref()), SUBSCRIPTIONS_FILE)
+            });
+        let log = match made {
+            Ok(log) => log,
+            Err(error) => {
+                // An empty folder is a channel that nobody asked for; if it stays, the next try
+                // takes it over.
+                let _ = root.remove_folder(name.as_bytes());
+                return Err(error);
+            }
+        };
         let found = FoundChannel {
             folder,
             slices: VecDeque::new(),
@@ -208,7 +224,12 @@ impl Channel {
         Ok(())
     }
 
-    fn folder(&self) -> &dyn Folder {
+    /// The open folder.
+    ///
+    /// # Panics
+    /// If [`Channel::open_folder`] was not called before.
+    #[must_use]
+    pub fn folder(&self) -> &dyn Folder {
         self.handles.folder.as_deref().expect("open_folder was called before")
     }
 
@@ -344,9 +365,12 @@ impl Channel {
     pub fn rewind_subscriptions(&mut self, ctx: &Context, len: u64) -> Result<(), StoreError> {
         ctx.fence.check()?;
         let path = ctx.path(self.name.as_bytes(), SUBSCRIPTIONS_FILE);
-        if let Some(log) = &mut self.handles.subscriptions {
-            log.rewind(len, &path)?;
-            self.subscriptions_len = Some(len);
+        match &mut self.handles.subscriptions {
+            Some(log) => {
+                log.rewind(len, &path)?;
+                self.subscriptions_len = Some(len);
+            }
+            None => self.must_replace_subscriptions = true,
         }
         Ok(())
     }
@@ -381,6 +405,20 @@ impl Channel {
         let tails = self.handles.tail.iter_mut();
         tails.flat_map(|tail| [&mut tail.data, &mut tail.index]).for_each(Log::mark_synced);
         self.handles.subscriptions.iter_mut().for_each(Log::mark_synced);
+    }
+
+    /// Closes slices that were filled and that no commit waits for.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn close_finished(&mut self, ctx: &Context) -> Result<(), StoreError> {
+        for tail in std::mem::take(&mut self.handles.finished) {
+            for log in [&tail.data, &tail.index].into_iter().filter(|_| ctx.options.sync) {
+                let path = ctx.path(self.name.as_bytes(), &slice_data_name(tail.number));
+                log.file().sync().map_err(|source| io_error(Action::Sync, &path, source))?;
+            }
+        }
+        Ok(())
     }
 
     /// Closes what is open. The caller has synced what has to be.
@@ -457,7 +495,11 @@ impl Channel {
         Ok(Sequence(self.messages.last).next())
     }
 
-    fn read_slice(
+    /// Opens the files of a slice for reading.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn read_slice(
         &mut self,
         ctx: &Context,
         root: &dyn Folder,
@@ -606,14 +648,18 @@ impl Channel {
 }
 
 /// The open files of a slice that is being read.
-struct OpenSlice<'a> {
+pub struct OpenSlice<'a> {
     data: &'a dyn DiskFile,
     index: &'a dyn DiskFile,
     path: std::path::PathBuf,
 }
 
 impl OpenSlice<'_> {
-    fn with<T>(
+    /// Reads from it.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn with<T>(
         &self,
         ctx: &Context,
         read: impl FnOnce(SliceFiles<'_>) -> Result<T, StoreError>,

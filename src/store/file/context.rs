@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
+
 use crate::base::channel_limits::ResolvedLimits;
 use crate::base::epoch::Fence;
 use crate::store::file::disk::{Access, Disk, Folder};
@@ -75,13 +77,25 @@ impl Context {
     }
 }
 
-/// The text of an error that refuses a write and lets everything else go on.
+/// The text of an error that refuses a write and lets everything else go on. Running out of
+/// descriptors is one: files are closed, and the next try finds some.
 ///
 /// # Errors
 /// The error itself, if it is of another kind.
 pub fn refusal(error: StoreError) -> Result<String, StoreError> {
     match error.remedy() {
         Remedy::Refuse => Ok(error.to_string()),
+        Remedy::StepDown | Remedy::Stop if is_out_of_descriptors(&error) => Ok(error.to_string()),
         Remedy::StepDown | Remedy::Stop => Err(error),
     }
+}
+
+/// Whether the process, or the machine, has no descriptor left.
+#[must_use]
+pub fn is_out_of_descriptors(error: &StoreError) -> bool {
+    let StoreError::Io { source, .. } = error else {
+        return false;
+    };
+    let codes = [Errno::EMFILE, Errno::ENFILE];
+    source.raw_os_error().is_some_and(|code| codes.contains(&Errno::from_raw(code)))
 }

@@ -155,7 +155,7 @@ pub trait DiskFile: Send + Sync {
     ///
     /// # Errors
     /// As the system says.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 
     /// Cuts it.
     ///
@@ -324,7 +324,7 @@ impl DiskFile for RealFile {
         io::Write::write_all(&mut &self.0, bytes)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 

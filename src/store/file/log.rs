@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::store::file::disk::{Access, DiskFile, Folder};
-use crate::store::file::format::{FILE_HEADER_LEN, VERSION_HEADER, check_version};
+use crate::store::file::format::{VERSION_HEADER, check_version};
 use crate::store::{Action, StoreError};
 
 /// A file that only grows, and by our hand alone.
@@ -96,7 +96,7 @@ impl Log {
     }
 
     fn check_len(&self, path: &Path) -> Result<(), StoreError> {
-        let found = self.file.len().map_err(|source| io_error(Action::Append, path, source))?;
+        let found = self.file.size().map_err(|source| io_error(Action::Append, path, source))?;
         if found != self.len {
             return Err(StoreError::Intruder { path: path.to_owned(), expected: self.len, found });
         }
@@ -126,13 +126,13 @@ pub fn read_range(
 /// # Errors
 /// [`StoreError::Io`].
 pub fn read_whole(file: &dyn DiskFile, path: &Path) -> Result<Result<Vec<u8>, String>, StoreError> {
-    let len = file.len().map_err(|source| io_error(Action::Read, path, source))?;
+    let len = file.size().map_err(|source| io_error(Action::Read, path, source))?;
     let bytes = read_range(file, 0, usize::try_from(len).unwrap_or(usize::MAX), path)?;
     Ok(check_version(&bytes).map(|()| bytes))
 }
 
 /// The header's length as an index into a whole file.
-pub const RECORDS_START: usize = FILE_HEADER_LEN as usize;
+pub const RECORDS_START: usize = VERSION_HEADER.len();
 
 /// An error of the disk in the words of the reference: operation, path, the system's reason.
 #[must_use]

@@ -17,6 +17,7 @@ mod registry;
 mod removal;
 mod repair;
 mod report;
+mod settle;
 mod share;
 mod slices;
 mod subscriptions;
@@ -49,10 +50,13 @@ use self::log::{io_error, path_below, reason};
 use self::recovery::Recovery;
 use self::registry::Registry;
 use self::removal::Archivists;
+use self::settle::{Rewrite, last_batch_since};
 use self::share::{Share, ShareParts};
 
 /// With so many channels, recovery uses all cores even if the option says one.
 const CHANNELS_RECOVERED_ALONE_MAX: usize = 64;
+/// Beyond so many channels, a take-over makes them durable by one sync of the file system.
+const CHANNELS_SYNCED_APART_MAX: usize = 64;
 /// Descriptors that a share may always have open, whatever the limit.
 const OPEN_MIN: usize = 8;
 
@@ -164,7 +168,11 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
         entries.into_iter().filter(|entry| entry.is_folder).map(|entry| entry.name).collect();
     names.sort();
     let mut notices = found.notices;
-    let channels = recover_channels(&ctx, root.as_ref(), &names, must_settle, opening.now)?;
+    let mut channels = recover_channels(&ctx, root.as_ref(), &names, must_settle, opening.now)?;
+    if must_settle && !names.is_empty() {
+        let is_replaced = opening.predecessor == Predecessor::Replaced;
+        settle_channels(&ctx, root.as_ref(), &mut channels, is_replaced)?;
+    }
     let mut recovered =
         RecoveredState { server: found.server, clients: found.clients, channels: Vec::new() };
     let loops = opening.loops.max(1);
@@ -175,9 +183,6 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
         recovered.channels.push(channel.to_recovered());
         let home = placement::of_channel(&channel.name, loops).index();
         by_loop[home].insert(channel.name.clone(), channel);
-    }
-    if must_settle && !names.is_empty() {
-        sync_recovered(&ctx, root.as_ref())?;
     }
     opening.fence.check()?;
     ctx.set_reserve_aside(root.as_ref());
@@ -225,14 +230,67 @@ fn open_root(disk: &dyn Disk, path: &Path) -> Result<Box<dyn Folder>, StoreError
     disk.open_root(path).map_err(|source| io_error(Action::Open, path, source))
 }
 
+/// Writes anew what a predecessor may have written last, and makes everything else durable that it
+/// wrote. If it may still be alive, those channels also get a fresh subs.dat at once; the others
+/// get theirs with the first write.
+fn settle_channels(
+    ctx: &Context,
+    root: &dyn Folder,
+    channels: &mut [Recovered],
+    is_replaced: bool,
+) -> Result<(), StoreError> {
+    let newest = channels.iter().map(|(channel, _)| channel.messages.last_time).max();
+    let since = last_batch_since(newest.unwrap_or(0));
+    let channel_count = channels.len();
+    let mut rewrites = Vec::new();
+    for (channel, _) in channels.iter_mut() {
+        if channel.messages.last_time < since {
+            continue;
+        }
+        let rewrite = Rewrite::begin(ctx, root, channel, since)?;
+        let fresh = match is_replaced.then(|| channel.prepare_subscriptions(ctx, root)) {
+            Some(Ok(fresh)) => Some(fresh),
+            Some(Err(error)) => {
+                context::refusal(error)?;
+                None
+            }
+            None => None,
+        };
+        channel.close_files();
+        rewrites.push((channel, rewrite, fresh));
+    }
+    sync_recovered(ctx, root, channel_count)?;
+    ctx.fence.check()?;
+    for (channel, rewrite, fresh) in rewrites {
+        // Names that were new are durable by now. Those that go, or are replaced, need not be: the
+        // next commit to the channel syncs its folder, and until then the old ones say the same.
+        channel.mark_synced();
+        if let Some(rewrite) = rewrite {
+            rewrite.finish(ctx, root, channel)?;
+        }
+        if let Some(fresh) = fresh {
+            channel.replace_subscriptions(ctx, root, fresh)?;
+        }
+        channel.close_files();
+    }
+    Ok(())
+}
+
 /// What a predecessor wrote and may not have synced is made durable before anybody is told of it.
-fn sync_recovered(ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
+fn sync_recovered(
+    ctx: &Context,
+    root: &dyn Folder,
+    channel_count: usize,
+) -> Result<(), StoreError> {
     let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
-    if root.can_sync_filesystem() {
+    // Of few channels the files alone: others may have much unsynced on the same file system.
+    if CHANNELS_SYNCED_APART_MAX < channel_count && root.can_sync_filesystem() {
         return root.sync_filesystem().map_err(sync_error);
     }
     for entry in root.list().map_err(sync_error)? {
         if !entry.is_folder {
+            let opened = root.open(&entry.name, Access::Append).map_err(sync_error)?;
+            opened.sync().map_err(sync_error)?;
             continue;
         }
         let folder = root.folder(&entry.name).map_err(sync_error)?;
@@ -308,7 +366,8 @@ fn recover_channel(
     Ok((channel, notices))
 }
 
-/// What lies on the disk is not what it should be.
-fn corrupt(path: &Path, what: &dyn Display) -> StoreError {
-    StoreError::Corrupt(format!("{}: {what}", path.display()))
+/// What was read is not what it should be: an error of this read, not of the whole store.
+fn unreadable(path: &Path, what: &dyn Display) -> StoreError {
+    let source = std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_string());
+    io_error(Action::Read, path, source)
 }

@@ -17,7 +17,7 @@ use crate::store::file::format::{
 };
 use crate::store::file::log::read_range;
 use crate::store::file::slices::Slice;
-use crate::store::{StoreError, file::corrupt};
+use crate::store::{StoreError, file::unreadable};
 
 /// The open files of a slice.
 #[derive(Clone, Copy)]
@@ -53,8 +53,8 @@ impl SliceFiles<'_> {
         for chunk in bytes.chunks_exact(INDEX_RECORD_LEN) {
             let chunk = chunk.first_chunk().expect("chunks_exact gives whole chunks");
             let record = IndexRecord::decode(chunk, self.crc)
-                .map_err(|error| corrupt(self.path, &error))?
-                .ok_or_else(|| corrupt(self.path, &"index record of zeros"))?;
+                .map_err(|error| unreadable(self.path, &error))?
+                .ok_or_else(|| unreadable(self.path, &"index record of zeros"))?;
             records.push(record);
         }
         Ok(records)
@@ -62,7 +62,7 @@ impl SliceFiles<'_> {
 
     fn index_record(&self, ordinal: u64) -> Result<IndexRecord, StoreError> {
         let found = self.index_records(ordinal, 1)?;
-        found.first().copied().ok_or_else(|| corrupt(self.path, &"unexpected EOF"))
+        found.first().copied().ok_or_else(|| unreadable(self.path, &"unexpected EOF"))
     }
 
     /// Number of the first record for which `is_reached` holds; it holds for all behind it.
@@ -152,7 +152,7 @@ impl SliceFiles<'_> {
             return Ok(());
         };
         if slice.data_len < last.end() {
-            return Err(corrupt(self.path, &"an index record points behind the data"));
+            return Err(unreadable(self.path, &"an index record points behind the data"));
         }
         let len = usize::try_from(last.end() - first.offset).unwrap_or(usize::MAX);
         let bytes = Bytes::from(read_range(self.data, first.offset, len, self.path)?);

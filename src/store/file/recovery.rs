@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use crate::base::epoch::Fence;
+use crate::store::file::context::refusal;
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
 use crate::store::file::format::{
     ChannelFile, Crc, Decoded, FILE_HEADER_LEN, Framing, INDEX_RECORD_LEN, IndexRecord,
@@ -159,6 +160,15 @@ impl ChannelReader<'_> {
         for number in numbers.keys().rev() {
             let is_last = slices.is_empty();
             let found = self.slice(*number, indexed.contains(number), is_last)?;
+            if self.is_broken_copy(&found, &slices)? {
+                let copy = slices[0].number;
+                let names = [slice_data_name(copy), slice_index_name(copy)];
+                let place =
+                    Place { folder: self.folder, path: &self.path, fence: self.recovery.fence };
+                place.remove(&names)?;
+                slices.clear();
+                next_first = None;
+            }
             let found = self.cut_overlap(found, next_first)?;
             if found.record_count != 0 {
                 next_first = Some(found.first);
@@ -166,6 +176,30 @@ impl ChannelReader<'_> {
             }
         }
         Ok((slices, number_max))
+    }
+
+    /// Whether the only later slice is the beginning of a copy of this one's tail, which a crash
+    /// has torn before it was in use. Then this one's longer tail counts, and not the copy.
+    fn is_broken_copy(&self, old: &Slice, later: &VecDeque<Slice>) -> Result<bool, StoreError> {
+        let [copy] = later.as_slices().0 else {
+            return Ok(false);
+        };
+        let is_inside = old.first <= copy.first && copy.last < old.last;
+        if !is_inside || !later.as_slices().1.is_empty() {
+            return Ok(false);
+        }
+        let (of_old, of_copy) = (self.places(old, copy)?, self.places(copy, copy)?);
+        Ok(of_old == of_copy)
+    }
+
+    /// Sequence, timestamp and size of the messages of `slice` that `range` also has.
+    fn places(&self, slice: &Slice, range: &Slice) -> Result<Vec<(u64, i64, u32)>, StoreError> {
+        let name = slice_index_name(slice.number);
+        let index = self.open(&name)?;
+        let records = self.all_index_records(index.as_ref(), &name)?;
+        let is_in = |record: &IndexRecord| (range.first..=range.last).contains(&record.sequence);
+        let place = |record: IndexRecord| (record.sequence, record.timestamp, record.size);
+        Ok(records.into_iter().filter(is_in).map(place).collect())
     }
 
     /// An old slice ends where a later one begins: what both hold, a former active has appended
@@ -196,7 +230,12 @@ impl ChannelReader<'_> {
         let index_name = slice_index_name(number);
         let path = self.file_path(&name);
         let data = self.open(&name)?;
-        let data_len = data.len().map_err(|source| io_error(Action::Read, &path, source))?;
+        let data_len = data.size().map_err(|source| io_error(Action::Read, &path, source))?;
+        if self.is_half_born(data_len, &index_name, has_index)? {
+            let place = Place { folder: self.folder, path: &self.path, fence: self.recovery.fence };
+            place.remove(&[name, index_name])?;
+            return Ok(Slice { number, ..Slice::default() });
+        }
         let header = read_range(data.as_ref(), 0, RECORDS_START, &path)?;
         check_version(&header).map_err(|reason| self.message_error(&name, &reason))?;
         if !has_index {
@@ -237,6 +276,27 @@ impl ChannelReader<'_> {
         }
     }
 
+    /// Whether a kill fell between the creation of the files and their first record.
+    fn is_half_born(
+        &self,
+        data_len: u64,
+        index_name: &[u8],
+        has_index: bool,
+    ) -> Result<bool, StoreError> {
+        if FILE_HEADER_LEN < data_len {
+            return Ok(false);
+        }
+        let index_len = if has_index {
+            let path = self.file_path(index_name);
+            let index = self.open(index_name)?;
+            index.size().map_err(|source| io_error(Action::Read, &path, source))?
+        } else {
+            0
+        };
+        let (shorter, longer) = (data_len.min(index_len), data_len.max(index_len));
+        Ok(shorter < FILE_HEADER_LEN && longer <= FILE_HEADER_LEN)
+    }
+
     /// What the index says; `Err` gives the records that are whole, if it is damaged behind them.
     #[allow(clippy::type_complexity, reason = "the inner result is a finding, not an error")]
     fn read_index(
@@ -245,7 +305,7 @@ impl ChannelReader<'_> {
         name: &[u8],
     ) -> Result<Result<Option<FoundIndex>, Vec<IndexRecord>>, StoreError> {
         let path = self.file_path(name);
-        let len = index.len().map_err(|source| io_error(Action::Read, &path, source))?;
+        let len = index.size().map_err(|source| io_error(Action::Read, &path, source))?;
         let is_small = len <= INDEX_CHECKED_BYTES_MAX;
         let wanted = if is_small { len } else { index_offset(1) };
         let bytes = read_range(index, 0, usize::try_from(wanted).unwrap_or(usize::MAX), &path)?;
@@ -267,7 +327,7 @@ impl ChannelReader<'_> {
         let (last, is_last_whole) = self.parse_index(&tail);
         match (first.first(), last.first()) {
             (Some(first), Some(last))
-                if record_bytes % 32 == 0 && is_first_whole && is_last_whole =>
+                if record_bytes.is_multiple_of(32) && is_first_whole && is_last_whole =>
             {
                 Ok(Ok(Some(FoundIndex { records: None, first: *first, last: *last, count })))
             }
@@ -281,7 +341,7 @@ impl ChannelReader<'_> {
         name: &[u8],
     ) -> Result<Vec<IndexRecord>, StoreError> {
         let path = self.file_path(name);
-        let len = index.len().map_err(|source| io_error(Action::Read, &path, source))?;
+        let len = index.size().map_err(|source| io_error(Action::Read, &path, source))?;
         let bytes = read_range(index, 0, usize::try_from(len).unwrap_or(usize::MAX), &path)?;
         Ok(self.parse_index(bytes.get(RECORDS_START..).unwrap_or_default()).0)
     }
@@ -303,7 +363,7 @@ impl ChannelReader<'_> {
                 _ => return (records, false),
             }
         }
-        let is_whole = bytes.len() % INDEX_RECORD_LEN == 0;
+        let is_whole = bytes.len().is_multiple_of(INDEX_RECORD_LEN);
         (records, is_whole)
     }
 
@@ -342,16 +402,7 @@ impl ChannelReader<'_> {
         let end = found.last.end();
         let name = slice_data_name(number);
         if is_last && end < data_len {
-            let is_kept = self.cut(data, &name, end, data_len)?;
-            if is_kept {
-                self.notice(true, format!(
-                    "File \"{}\" has been truncated to offset: {end}. Of the {} bytes behind it, \
-                     which are kept in \"{}\", none was acknowledged: the index had not reached them",
-                    self.file_path(&name).display(),
-                    data_len - end,
-                    String::from_utf8_lossy(&cut_name(self.recovery.fence.epoch().0, &name, end)),
-                ));
-            }
+            self.cut_unindexed(data, &name, end, data_len)?;
         }
         if let Some(records) = &found.records {
             return Ok(slice_of(number, records, end));
@@ -368,6 +419,39 @@ impl ChannelReader<'_> {
             first_time: found.first.timestamp,
             last_time: found.last.timestamp,
         })
+    }
+
+    /// Cuts what the index had not reached. Nothing of it was acknowledged, so a disk that is too
+    /// full to keep it does not stop the server.
+    fn cut_unindexed(
+        &mut self,
+        data: &dyn DiskFile,
+        name: &[u8],
+        end: u64,
+        data_len: u64,
+    ) -> Result<(), StoreError> {
+        let what_became = match self.cut(data, name, end, data_len) {
+            Ok(false) => return Ok(()),
+            Ok(true) => {
+                let kept = cut_name(self.recovery.fence.epoch().0, name, end);
+                format!("kept in \"{}\"", String::from_utf8_lossy(&kept))
+            }
+            Err(error) => {
+                let text = refusal(error)?;
+                self.truncate(data, name, end)?;
+                format!("not kept ({text})")
+            }
+        };
+        self.notice(
+            true,
+            format!(
+                "File \"{}\" has been truncated to offset: {end}. The {} bytes behind it are \
+                 {what_became}; none was acknowledged: the index had not reached them",
+                self.file_path(name).display(),
+                data_len - end,
+            ),
+        );
+        Ok(())
     }
 
     /// Makes the index say what the data proves, starting from the records in `kept` that it does.
@@ -572,8 +656,17 @@ fn cut(
         let kept = folder
             .open(&kept_name, Access::CreateNew)
             .map_err(|source| io_error(Action::Open, &kept_path, source))?;
-        kept.append(&tail).map_err(|source| io_error(Action::Append, &kept_path, source))?;
-        kept.sync().map_err(|source| io_error(Action::Sync, &kept_path, source))?;
+        let written = kept
+            .append(&tail)
+            .map_err(|source| io_error(Action::Append, &kept_path, source))
+            .and_then(|()| {
+                kept.sync().map_err(|source| io_error(Action::Sync, &kept_path, source))
+            });
+        if let Err(error) = written {
+            // A part of it helps nobody, and takes room; the file itself is not cut.
+            let _ = folder.unlink(&kept_name);
+            return Err(error);
+        }
     }
     truncate(file, &path, end)?;
     Ok(is_kept)

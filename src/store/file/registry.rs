@@ -240,7 +240,8 @@ fn open_or_create(
     match root.open(name, Access::Append) {
         Ok(file) => Ok(file),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            drop(Log::create(root, name, &path)?);
+            // Complete at once: a kill must not leave a file without its header.
+            drop(replace(ctx, root, name, &[])?);
             root.open(name, Access::Append).map_err(|source| io_error(Action::Open, &path, source))
         }
         Err(source) => Err(io_error(Action::Open, &path, source)),

@@ -159,3 +159,103 @@ fn has_typed_record_behind(rest: &[u8], crc: &Crc) -> bool {
             )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::file::format::{VERSION_HEADER, encode_plain, encode_typed, gap_filler};
+
+    type Index = proptest::sample::Index;
+
+    const START: usize = VERSION_HEADER.len();
+
+    /// A data file with these sequences.
+    fn file(sequences: impl IntoIterator<Item = u64>) -> Vec<u8> {
+        let mut bytes = VERSION_HEADER.to_vec();
+        for sequence in sequences {
+            encode_plain(&mut bytes, &gap_filler(b"foo", sequence, 7), &crc());
+        }
+        bytes
+    }
+
+    fn crc() -> Crc {
+        Crc::new(Crc::IEEE)
+    }
+
+    fn sequences(scan: &Scan) -> Vec<u64> {
+        scan.records.iter().map(|record| record.sequence).collect()
+    }
+
+    #[test]
+    fn of_two_messages_with_one_sequence_the_later_one_counts() {
+        let scan = scan_messages(&file([1, 2, 3, 2, 3, 4]), START, &crc(), true);
+        assert_eq!(sequences(&scan), vec![1, 2, 3, 4]);
+        assert!(scan.records.windows(2).all(|pair| pair[0].end() <= pair[1].offset));
+        let first_len = u64::try_from(file([1]).len()).unwrap();
+        assert_eq!(scan.records[0].end(), first_len);
+        assert!(first_len * 2 < scan.records[1].offset);
+    }
+
+    #[test]
+    fn an_unproved_checksum_is_taken_for_the_next_sequence_if_checks_are_off() {
+        let mut bytes = file([1, 2, 3]);
+        let second = file([1]).len();
+        bytes[second + 4] ^= 1;
+        let strict = scan_messages(&bytes, START, &crc(), true);
+        assert_eq!(sequences(&strict), vec![1, 3]);
+        assert_eq!(strict.damaged.len(), 1);
+        let lenient = scan_messages(&bytes, START, &crc(), false);
+        assert_eq!(sequences(&lenient), vec![1, 2, 3]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_file_gives_all_whole_messages(count in 1_u64..20, at in any::<Index>()) {
+            let whole = file(1..=count);
+            let len = START + at.index(whole.len() - START + 1);
+            let scan = scan_messages(&whole[..len], START, &crc(), true);
+            let expected: Vec<u64> =
+                (1..=count).filter(|last| file(1..=*last).len() <= len).collect();
+            let end = file(expected.iter().copied()).len();
+            prop_assert_eq!(sequences(&scan), expected);
+            let ending = if end == len { Ending::Whole } else { Ending::Torn(end) };
+            prop_assert_eq!(scan.ending, ending);
+        }
+
+        #[test]
+        fn a_flipped_bit_costs_one_message(count in 1_u64..20, at in any::<Index>()) {
+            let mut bytes = file(1..=count);
+            let at = START + at.index(bytes.len() - START);
+            bytes[at] ^= 1;
+            let scan = scan_messages(&bytes, START, &crc(), true);
+            let lost = (1..=count).find(|last| at < file(1..=*last).len()).unwrap();
+            let expected: Vec<u64> = (1..=count).filter(|one| *one != lost).collect();
+            prop_assert_eq!(sequences(&scan), expected);
+        }
+
+        #[test]
+        fn any_bytes_are_scanned(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let scan = scan_messages(&bytes, 0, &crc(), true);
+            prop_assert!(scan.records.windows(2).all(|pair| pair[0].sequence < pair[1].sequence));
+            let _ = scan_messages(&bytes, 0, &crc(), false);
+            let _ = replay(&bytes, 0, &crc(), true, |_, _| Ok(()));
+            let _ = replay(&bytes, 0, &crc(), false, |_, _| Ok(()));
+        }
+
+        #[test]
+        fn damage_before_whole_records_is_never_cut(at in 8_usize..12) {
+            let mut bytes = Vec::new();
+            for id in 1..4 {
+                let delete = crate::proto::spb::SubStateDelete { id };
+                encode_typed(&mut bytes, 3, &delete, &crc()).unwrap();
+            }
+            bytes[at % 10] ^= 0x40;
+            let replayed = replay(&bytes, 0, &crc(), true, |_, _| Ok(()));
+            prop_assert!(replayed.is_err(), "{replayed:?}");
+        }
+    }
+}

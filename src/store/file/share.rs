@@ -14,7 +14,7 @@ use crate::base::record::{
 use crate::base::time::{Instant, Now, WallTime};
 use crate::store::file::channel::Channel;
 use crate::store::file::compaction::Replacement;
-use crate::store::file::context::{Context, refusal};
+use crate::store::file::context::{Context, is_out_of_descriptors, refusal};
 use crate::store::file::disk::{DiskFile, Folder};
 use crate::store::file::format::FILE_HEADER_LEN;
 use crate::store::file::log::{io_error, reason};
@@ -23,7 +23,7 @@ use crate::store::file::removal::Archivists;
 use crate::store::file::report::report_limits;
 use crate::store::file::slices::{SliceWrite, StageRules};
 use crate::store::file::subscriptions::encode;
-use crate::store::file::sync::sync_files;
+use crate::store::file::sync::{is_wide, sync_files};
 use crate::store::{Action, Maintained, Store, StoreError};
 
 /// Files of slices that nobody reads are closed after this time.
@@ -52,6 +52,8 @@ pub struct Share {
     /// Channels written and not synced.
     dirty: BTreeSet<ChannelName>,
     dirty_since: Option<Instant>,
+    /// Dirty files were closed: only a sync of the whole file system still reaches them.
+    must_sync_filesystem: bool,
     has_readers: bool,
     archivists: Archivists,
     now: Now,
@@ -64,6 +66,8 @@ struct Part<'a> {
     /// Length of subs.dat before.
     subscriptions_len: Option<u64>,
     refused: Option<String>,
+    /// Whether the channel was created for it.
+    is_created: bool,
 }
 
 /// What a share is made of.
@@ -100,6 +104,7 @@ impl Share {
             expiries: BTreeSet::new(),
             dirty: BTreeSet::new(),
             dirty_since: None,
+            must_sync_filesystem: false,
             has_readers: false,
             archivists: Archivists::default(),
             now: parts.now,
@@ -112,10 +117,10 @@ impl Share {
     }
 
     /// Notes that a channel was used, and closes others if too much is open.
-    fn touch(&mut self, name: &ChannelName, open_before: usize) -> Result<(), StoreError> {
+    fn touch(&mut self, name: &ChannelName) -> Result<(), StoreError> {
         self.use_count += 1;
         if let Some(channel) = self.channels.get_mut(name) {
-            self.open_count = self.open_count + channel.open_count() - open_before;
+            recount(&mut self.open_count, channel);
             self.recency.remove(&channel.used_at);
             channel.used_at = self.use_count;
             if channel.open_count() != 0 {
@@ -134,23 +139,26 @@ impl Share {
             return Ok(());
         };
         if self.dirty.contains(name) {
-            // With files closed, only a sync of the whole file system would still reach them.
-            let path = self.ctx.path(name.as_bytes(), b"");
-            for file in channel.dirty_files() {
-                file.sync().map_err(|source| io_error(Action::Sync, &path, source))?;
+            if self.can_sync_filesystem {
+                self.must_sync_filesystem = true;
+            } else {
+                let path = self.ctx.path(name.as_bytes(), b"");
+                for file in channel.dirty_files() {
+                    file.sync().map_err(|source| io_error(Action::Sync, &path, source))?;
+                }
+                channel.sync_folder(&self.ctx)?;
+                channel.mark_synced();
+                self.dirty.remove(name);
             }
-            channel.sync_folder(&self.ctx)?;
-            channel.mark_synced();
-            self.dirty.remove(name);
         }
-        self.open_count -= channel.open_count();
         channel.close_files();
+        recount(&mut self.open_count, channel);
         Ok(())
     }
 
     fn forget(&mut self, name: &ChannelName) -> Option<Channel> {
         let channel = self.channels.remove(name)?;
-        self.open_count -= channel.open_count();
+        self.open_count -= channel.counted_open;
         self.recency.remove(&channel.used_at);
         self.dirty.remove(name);
         self.expiries.retain(|(_, other)| other != name);
@@ -163,35 +171,66 @@ impl Share {
         batch: &'a ChannelBatch,
         fresh: Option<Replacement>,
     ) -> Result<Part<'a>, StoreError> {
-        let mut part = Part { batch, writes: Vec::new(), subscriptions_len: None, refused: None };
-        let name = &batch.channel;
-        let open_before = self.channels.get(name).map_or(0, Channel::open_count);
-        let written = match batch.lifecycle {
-            Lifecycle::Create => {
-                self.create(name).and_then(|()| self.write_records(&mut part, fresh))
-            }
-            Lifecycle::Keep => self.write_records(&mut part, fresh),
-            Lifecycle::Delete => self.delete(name),
+        let mut part = Part {
+            batch,
+            writes: Vec::new(),
+            subscriptions_len: None,
+            refused: None,
+            is_created: false,
         };
+        let name = &batch.channel;
+        let mut written = self.write_once(&mut part, fresh);
+        if written.as_ref().is_err_and(is_out_of_descriptors) {
+            self.take_back(&mut part)?;
+            self.close_all_files()?;
+            let is_settled = self.channels.get(name).is_none_or(|c| !c.must_replace_subscriptions);
+            if is_settled {
+                written = self.write_once(&mut part, None);
+            }
+        }
         if let Err(error) = written {
             part.refused = Some(refusal(error)?);
             self.take_back(&mut part)?;
         }
         if self.channels.contains_key(name) {
             self.dirty.insert(name.clone());
-            self.touch(name, open_before)?;
+            self.touch(name)?;
         }
         Ok(part)
     }
 
-    fn create(&mut self, name: &ChannelName) -> Result<(), StoreError> {
+    fn write_once(
+        &mut self,
+        part: &mut Part<'_>,
+        fresh: Option<Replacement>,
+    ) -> Result<(), StoreError> {
+        let name = &part.batch.channel;
+        match part.batch.lifecycle {
+            Lifecycle::Create => {
+                part.is_created |= self.create(name)?;
+                self.write_records(part, fresh)
+            }
+            Lifecycle::Keep => self.write_records(part, fresh),
+            Lifecycle::Delete => self.delete(name),
+        }
+    }
+
+    fn close_all_files(&mut self) -> Result<(), StoreError> {
+        while let Some((_, name)) = self.recency.pop_first() {
+            self.close_channel_files(&name)?;
+        }
+        Ok(())
+    }
+
+    /// Creates a channel; false if it was there.
+    fn create(&mut self, name: &ChannelName) -> Result<bool, StoreError> {
         if self.channels.contains_key(name) {
-            return Ok(());
+            return Ok(false);
         }
         let channel = Channel::create(&self.ctx, self.root.as_ref(), name)?;
         self.is_root_renamed = true;
         self.channels.insert(name.clone(), channel);
-        Ok(())
+        Ok(true)
     }
 
     fn delete(&mut self, name: &ChannelName) -> Result<(), StoreError> {
@@ -249,19 +288,22 @@ impl Share {
 
     /// Takes back what a refused part has written.
     fn take_back(&mut self, part: &mut Part<'_>) -> Result<(), StoreError> {
-        let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
         let name = &part.batch.channel;
+        if std::mem::take(&mut part.is_created) {
+            part.writes.clear();
+            return self.delete(name);
+        }
+        let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
         let Some(channel) = self.channels.get_mut(name) else {
             return Ok(());
         };
-        let open_before = channel.open_count();
         channel.open_folder(ctx, root)?;
         channel.undo(ctx, &part.writes)?;
         part.writes.clear();
         if let Some(len) = part.subscriptions_len.take() {
             channel.rewind_subscriptions(ctx, len)?;
         }
-        self.open_count = self.open_count + channel.open_count() - open_before;
+        recount(&mut self.open_count, channel);
         Ok(())
     }
 
@@ -313,16 +355,25 @@ impl Share {
             Ok(()) => {
                 for name in std::mem::take(&mut self.dirty) {
                     if let Some(channel) = self.channels.get_mut(&name) {
-                        let open_before = channel.open_count();
                         channel.mark_synced();
-                        self.open_count = self.open_count + channel.open_count() - open_before;
+                        recount(&mut self.open_count, channel);
                     }
                 }
                 self.dirty_since = None;
                 self.is_root_renamed = false;
+                self.must_sync_filesystem = false;
                 Ok(None)
             }
-            Err(error) => refusal(error).map(Some),
+            Err(error) => {
+                let text = refusal(error)?;
+                // What the kernel has dropped no later sync brings back: say it all anew.
+                for name in &self.dirty {
+                    if let Some(channel) = self.channels.get_mut(name) {
+                        channel.must_replace_subscriptions = true;
+                    }
+                }
+                Ok(Some(text))
+            }
         }
     }
 
@@ -337,8 +388,8 @@ impl Share {
             }
         }
         let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
-        if self.can_sync_filesystem && crate::store::file::sync::is_wide(files.len() + folder_count)
-        {
+        let is_wide = is_wide(files.len() + folder_count);
+        if self.must_sync_filesystem || (self.can_sync_filesystem && is_wide) {
             return self.root.sync_filesystem().map_err(sync_error);
         }
         sync_files(&files).map_err(sync_error)?;
@@ -350,6 +401,20 @@ impl Share {
         }
         if self.is_root_renamed {
             self.root.sync().map_err(sync_error)?;
+        }
+        Ok(())
+    }
+
+    /// What nobody waits for is synced by a later commit, or after the time of `auto_sync`.
+    fn leave_dirty(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if !self.dirty.is_empty() && self.dirty_since.is_none() {
+            self.dirty_since = Some(self.now.at);
+        }
+        for part in &batch.channels {
+            if let Some(channel) = self.channels.get_mut(&part.channel) {
+                channel.close_finished(&self.ctx)?;
+                recount(&mut self.open_count, channel);
+            }
         }
         Ok(())
     }
@@ -368,7 +433,6 @@ impl Share {
             let state = channel.state();
             return Ok(ChannelOutcome { channel: name, refused: part.refused, state });
         }
-        let open_before = channel.open_count();
         if !part.writes.is_empty() {
             channel.must_begin_slice = false;
             channel.messages.apply(part.writes);
@@ -395,7 +459,7 @@ impl Share {
         let outcome =
             ChannelOutcome { channel: name.clone(), refused: None, state: channel.state() };
         self.has_readers |= channel.has_reader();
-        self.touch(&name, open_before)?;
+        self.touch(&name)?;
         Ok(outcome)
     }
 
@@ -430,7 +494,6 @@ impl Share {
             self.expiries.pop_first();
             let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
             let Some(channel) = self.channels.get_mut(&name) else { continue };
-            let open_before = channel.open_count();
             match channel.trim(ctx, root, Some(now)) {
                 Ok(true) => maintained.trimmed.push((name.clone(), channel.state())),
                 Ok(false) => (),
@@ -442,7 +505,7 @@ impl Share {
             self.expiries.extend(channel.expires_at.map(|at| (at, name.clone())));
             channel.remove_dead_slices(ctx, root, &mut self.archivists)?;
             self.has_readers |= channel.has_reader();
-            self.touch(&name, open_before)?;
+            self.touch(&name)?;
         }
         Ok(())
     }
@@ -452,9 +515,8 @@ impl Share {
             return;
         }
         for channel in self.channels.values_mut() {
-            let open_before = channel.open_count();
             channel.close_reader();
-            self.open_count = self.open_count + channel.open_count() - open_before;
+            recount(&mut self.open_count, channel);
         }
     }
 
@@ -511,6 +573,7 @@ impl Store for Share {
                     writes: Vec::new(),
                     subscriptions_len: None,
                     refused: Some(text),
+                    is_created: false,
                 },
             };
             parts.push(part);
@@ -522,8 +585,8 @@ impl Store for Share {
                     self.take_back(part)?;
                 }
             }
-        } else if !self.dirty.is_empty() && self.dirty_since.is_none() {
-            self.dirty_since = Some(self.now.at);
+        } else {
+            self.leave_dirty(batch)?;
         }
         self.ctx.fence.check()?;
         let settled: Result<Vec<_>, _> = parts.into_iter().map(|part| self.settle(part)).collect();
@@ -534,10 +597,17 @@ impl Store for Share {
         let Some(channel) = self.channels.get_mut(&request.channel) else {
             return Ok(Vec::new());
         };
-        let open_before = channel.open_count();
-        let found = channel.fetch(&self.ctx, self.root.as_ref(), request);
-        self.has_readers |= channel.has_reader();
-        self.touch(&request.channel, open_before)?;
+        let mut found = channel.fetch(&self.ctx, self.root.as_ref(), request);
+        if found.as_ref().is_err_and(is_out_of_descriptors) {
+            self.touch(&request.channel)?;
+            self.close_all_files()?;
+            let Some(channel) = self.channels.get_mut(&request.channel) else {
+                return Ok(Vec::new());
+            };
+            found = channel.fetch(&self.ctx, self.root.as_ref(), request);
+        }
+        self.has_readers |= self.channels.get(&request.channel).is_some_and(Channel::has_reader);
+        self.touch(&request.channel)?;
         found
     }
 
@@ -545,10 +615,9 @@ impl Store for Share {
         let Some(found) = self.channels.get_mut(channel) else {
             return Ok(Sequence::ZERO);
         };
-        let open_before = found.open_count();
         let sequence = found.find_time(&self.ctx, self.root.as_ref(), at);
         self.has_readers |= found.has_reader();
-        self.touch(channel, open_before)?;
+        self.touch(channel)?;
         sequence
     }
 
@@ -573,12 +642,18 @@ impl Store for Share {
         }
         for channel in self.channels.values_mut() {
             channel.close_files();
+            recount(&mut self.open_count, channel);
         }
-        self.open_count = 0;
         self.recency.clear();
         self.archivists.finish();
         Ok(())
     }
+}
+
+/// Counts what a channel has open since it was last counted.
+fn recount(open_count: &mut usize, channel: &mut Channel) {
+    *open_count = *open_count + channel.open_count() - channel.counted_open;
+    channel.counted_open = channel.open_count();
 }
 
 fn is_compaction_due(ctx: &Context, channel: &Channel, now: Instant) -> bool {

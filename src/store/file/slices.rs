@@ -302,6 +302,12 @@ impl Messages {
     }
 }
 
+/// How many messages there are, as the accounts count.
+#[must_use]
+pub fn count(records: &[MessageRecord]) -> u64 {
+    u64::try_from(records.len()).unwrap_or(u64::MAX)
+}
+
 /// By what rules records are laid into slices.
 #[derive(Clone, Copy, Debug)]
 pub struct StageRules<'a> {

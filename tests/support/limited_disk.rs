@@ -1,0 +1,140 @@
+//! The real disk with less room than it has, and with syncs that can fail.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::any::Any;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+
+use stanby::store::file::disk::{Access, Disk, DiskFile, Entry, Folder, Identity, RealDisk};
+
+const ENOSPC: i32 = 28;
+
+/// What can be switched while the store is open.
+#[derive(Default)]
+pub struct Limits {
+    /// Bytes that can still be appended.
+    pub room: AtomicI64,
+    /// Error number of the next syncs; 0 = they succeed.
+    pub sync_error: AtomicI32,
+}
+
+impl Limits {
+    /// A disk with room for everything.
+    pub fn roomy() -> Arc<Self> {
+        Arc::new(Self { room: AtomicI64::new(i64::MAX), sync_error: AtomicI32::new(0) })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self.sync_error.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            code => Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+}
+
+/// See the first line of the file.
+pub struct LimitedDisk(pub Arc<Limits>);
+
+struct LimitedFolder(Box<dyn Folder>, Arc<Limits>);
+
+struct LimitedFile(Box<dyn DiskFile>, Arc<Limits>);
+
+impl Disk for LimitedDisk {
+    fn create_root(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_root(path)
+    }
+
+    fn open_root(&self, path: &Path) -> io::Result<Box<dyn Folder>> {
+        Ok(Box::new(LimitedFolder(RealDisk.open_root(path)?, Arc::clone(&self.0))))
+    }
+}
+
+impl Folder for LimitedFolder {
+    fn list(&self) -> io::Result<Vec<Entry>> {
+        self.0.list()
+    }
+
+    fn folder(&self, name: &[u8]) -> io::Result<Box<dyn Folder>> {
+        Ok(Box::new(Self(self.0.folder(name)?, Arc::clone(&self.1))))
+    }
+
+    fn create_folder(&self, name: &[u8]) -> io::Result<()> {
+        self.0.create_folder(name)
+    }
+
+    fn remove_folder(&self, name: &[u8]) -> io::Result<()> {
+        self.0.remove_folder(name)
+    }
+
+    fn open(&self, name: &[u8], access: Access) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(LimitedFile(self.0.open(name, access)?, Arc::clone(&self.1))))
+    }
+
+    fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn rename_into(&self, from: &[u8], target: &dyn Folder, to: &[u8]) -> io::Result<()> {
+        let target = target.as_any().downcast_ref::<Self>().unwrap();
+        self.0.rename_into(from, target.0.as_ref(), to)
+    }
+
+    fn unlink(&self, name: &[u8]) -> io::Result<()> {
+        self.0.unlink(name)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.1.sync()
+    }
+
+    fn can_sync_filesystem(&self) -> bool {
+        false
+    }
+
+    fn sync_filesystem(&self) -> io::Result<()> {
+        self.1.sync()
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        self.0.identity()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl DiskFile for LimitedFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    /// Writes what there is room for, as a full disk does.
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let wanted = i64::try_from(bytes.len()).unwrap();
+        let room = self.1.room.load(Ordering::Relaxed);
+        let given = wanted.min(room);
+        self.1.room.store(room - given, Ordering::Relaxed);
+        self.0.append(&bytes[..usize::try_from(given).unwrap()])?;
+        if given < wanted { Err(io::Error::from_raw_os_error(ENOSPC)) } else { Ok(()) }
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.0.allocate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.1.sync()
+    }
+}
