@@ -225,16 +225,8 @@ impl Node {
     pub fn routes(&self) -> u64 {
         let page = self.page("/routez");
         let (_, number) = page.split_once("\"num_routes\":").unwrap();
-        let digits: String =
-            number.trim_start().chars().take_while(char::is_ascii_digit).collect();
+        let digits: String = number.trim_start().chars().take_while(char::is_ascii_digit).collect();
         digits.parse().unwrap()
-    }
-
-    /// Its server id.
-    pub fn id(&self) -> String {
-        let page = self.page("/varz");
-        let (_, rest) = page.split_once("\"server_id\":").unwrap();
-        rest.split('"').nth(1).unwrap().to_owned()
     }
 
     /// Resident bytes of the process.
