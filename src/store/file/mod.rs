@@ -44,7 +44,7 @@ pub use self::options::FileOptions;
 
 use self::channel::Channel;
 use self::context::Context;
-use self::disk::{Access, Disk, Folder, RealDisk};
+use self::disk::{Access, Disk, DiskFile, Folder, RealDisk};
 use self::format::{Crc, TRUNCATE_WITNESS, replacement_epoch};
 use self::log::{io_error, path_below, reason};
 use self::recovery::Recovery;
@@ -57,6 +57,8 @@ use self::share::{Share, ShareParts};
 const CHANNELS_RECOVERED_ALONE_MAX: usize = 64;
 /// Beyond so many channels, a take-over makes them durable by one sync of the file system.
 const CHANNELS_SYNCED_APART_MAX: usize = 64;
+/// Files that are open at once while they are made durable.
+const FILES_SYNCED_TOGETHER_MAX: usize = 256;
 /// Descriptors that a share may always have open, whatever the limit.
 const OPEN_MIN: usize = 8;
 
@@ -287,22 +289,37 @@ fn sync_recovered(
     if CHANNELS_SYNCED_APART_MAX < channel_count && root.can_sync_filesystem() {
         return root.sync_filesystem().map_err(sync_error);
     }
+    let mut files: Vec<Box<dyn DiskFile>> = Vec::new();
+    let mut folders = Vec::new();
     for entry in root.list().map_err(sync_error)? {
         if !entry.is_folder {
-            let opened = root.open(&entry.name, Access::Append).map_err(sync_error)?;
-            opened.sync().map_err(sync_error)?;
+            // Those with a dot are no data: whoever makes one syncs it if it has to be.
+            if !entry.name.starts_with(b".") {
+                files.push(root.open(&entry.name, Access::Append).map_err(sync_error)?);
+            }
             continue;
         }
         let folder = root.folder(&entry.name).map_err(sync_error)?;
         for file in folder.list().map_err(sync_error)? {
             if !file.is_folder {
-                let opened = folder.open(&file.name, Access::Append).map_err(sync_error)?;
-                opened.sync().map_err(sync_error)?;
+                files.push(folder.open(&file.name, Access::Append).map_err(sync_error)?);
+            }
+            if FILES_SYNCED_TOGETHER_MAX <= files.len() {
+                sync_open(&std::mem::take(&mut files)).map_err(sync_error)?;
             }
         }
+        folders.push(folder);
+    }
+    sync_open(&files).map_err(sync_error)?;
+    for folder in folders {
         folder.sync().map_err(sync_error)?;
     }
     root.sync().map_err(sync_error)
+}
+
+fn sync_open(files: &[Box<dyn DiskFile>]) -> std::io::Result<()> {
+    let files: Vec<&dyn DiskFile> = files.iter().map(AsRef::as_ref).collect();
+    sync::sync_files(&files)
 }
 
 type Recovered = (Channel, Vec<Notice>);
@@ -319,9 +336,9 @@ fn recover_channels(
         names.iter().map(|name| recover_channel(ctx, root, name, must_settle, now)).collect()
     };
     let wanted = usize::try_from(ctx.options.parallel_recovery).unwrap_or(1);
-    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let cores = || thread::available_parallelism().map_or(1, usize::from);
     let thread_count =
-        if CHANNELS_RECOVERED_ALONE_MAX < names.len() { wanted.max(cores) } else { 1 };
+        if CHANNELS_RECOVERED_ALONE_MAX < names.len() { wanted.max(cores()) } else { 1 };
     if thread_count == 1 {
         return recover(names);
     }

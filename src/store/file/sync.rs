@@ -5,8 +5,9 @@ use std::thread;
 
 use crate::store::file::disk::DiskFile;
 
-/// Up to so many files are synced one after the other.
-const SYNCED_IN_TURN_MAX: usize = 2;
+/// Up to so many files are synced one after the other: the first commit to a channel after a
+/// take-over has three, and a sync of the file system waits for whatever others have written there.
+const SYNCED_IN_TURN_MAX: usize = 4;
 /// Threads that sync at once; more do not help the disk.
 const THREADS_MAX: usize = 8;
 
