@@ -184,6 +184,7 @@ fn more_clients_than_descriptors() {
         .collect();
     assert!(stan.fill("crowded", 1..=50).is_empty());
     assert!(server.is_running());
+    assert!(server.log.text().contains("too many open files"), "it is said");
     drop(crowd);
     let mut late =
         wait_for("a place for a new client", || crate::wire::Conn::try_open(launch.port));
