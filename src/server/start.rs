@@ -181,6 +181,7 @@ impl Begun {
             epoch: Epoch::default(),
             route_until: None,
             is_active: false,
+            opening: None,
             failed_activations: 0,
             files,
             lame_duck: None,
