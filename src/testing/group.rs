@@ -272,7 +272,7 @@ impl Group {
 fn settings(loops: u16) -> Settings {
     Settings {
         loops,
-        limits: StoreLimits::default(),
+        limits: StoreLimits::default().resolve().expect("no section can be wrong"),
         heartbeat_interval: Duration::from_secs(2),
         heartbeat_timeout: Duration::from_millis(500),
         heartbeat_failures_max: 2,

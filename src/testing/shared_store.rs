@@ -202,7 +202,7 @@ impl Channel {
                 let id = SubscriptionId(state.id);
                 self.subscription_id_max = self.subscription_id_max.max(id);
                 let pending = self.subscriptions.remove(&id).map_or_else(BTreeSet::new, |s| s.1);
-                self.subscriptions.insert(id, (state.clone(), pending));
+                self.subscriptions.insert(id, ((**state).clone(), pending));
             }
             SubscriptionWrite::Delete(id) => {
                 self.subscriptions.remove(id);
