@@ -8,6 +8,7 @@ use crate::base::id::SessionId;
 use crate::base::time::Now;
 use crate::broker::auth::Refusal;
 use crate::broker::mail::Mail;
+use crate::broker::route::write_info;
 use crate::broker::session::{Phase, Session, Timer};
 use crate::broker::settings::{ClientTls, Settings};
 use crate::broker::snapshot::CLOSED_MAX;
@@ -124,6 +125,34 @@ impl Broker {
         }
         self.info.connect_urls = urls.to_vec();
         self.urls_version += 1;
+        self.inform_clients();
+    }
+
+    /// Peers and clients are told that clients have to go elsewhere (spec core NATS, 18.4).
+    ///
+    /// Each loop tells its own clients; the one that owns the routes tells the peers too.
+    pub(super) fn on_lame_duck(&mut self) {
+        self.is_lame_duck = true;
+        if let Some(cluster) = self.settings.cluster.clone() {
+            let info = self.route_info(&cluster);
+            for id in self.routes.registered() {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    write_info(session, &info);
+                    self.mark_dirty(id);
+                }
+            }
+        }
+        let own = &self.settings.client_urls;
+        self.info.connect_urls.retain(|url| !own.contains(url));
+        self.urls_version += 1;
+        // Only this one INFO says so; what is told later (another list) does not.
+        self.info.ldm = true;
+        self.inform_clients();
+        self.info.ldm = false;
+    }
+
+    /// INFO to the clients that want to hear of changes.
+    fn inform_clients(&mut self) {
         for id in self.sessions.ids() {
             let wants = |session: &&Session| {
                 session.is_client()

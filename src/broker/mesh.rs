@@ -12,6 +12,7 @@ use crate::base::time::Instant;
 use crate::broker::client::Step;
 use crate::broker::mail::Mail;
 use crate::broker::route::{HOME, write_info};
+use crate::broker::session::Session;
 use crate::broker::settings::Settings;
 use crate::broker::{Broker, Effect};
 use crate::wire::{CloseReason, Connect, Info};
@@ -193,22 +194,29 @@ impl Broker {
     }
 
     /// Both sides must have one name; a made-up one gives way (spec core NATS, 10.4).
+    ///
+    /// Where it is the peer's that gives way, the peer does so when it reads ours: the connection
+    /// stays, because closing it would only cost the time until the next attempt.
     pub(super) fn agree_on_name(&mut self, id: SessionId, name: &str, is_dynamic: bool) -> bool {
         let routes = &mut self.routes;
         if name.is_empty() || name == routes.name {
             return true;
         }
         if !(routes.is_dynamic && (!is_dynamic || name > routes.name.as_str())) {
-            return false;
+            return is_dynamic;
         }
         name.clone_into(&mut routes.name);
         routes.is_dynamic = is_dynamic;
-        let others: Vec<SessionId> =
-            routes.by_remote.values().copied().filter(|other| *other != id).collect();
         self.log(log::Level::Info, format!("Cluster name updated to {name}"));
         let name = Arc::new(name.to_owned());
         self.on_cluster_name(&name);
         self.mail_all(&Mail::ClusterName(name));
+        // Those that are still being made were told the former name too.
+        let is_other_route = |session: &&Session| {
+            session.id != id && session.route.is_some() && !session.is_ending()
+        };
+        let others: Vec<SessionId> =
+            self.sessions.iter().filter(is_other_route).map(|session| session.id).collect();
         for other in others {
             self.end(other, CloseReason::ClusterNameConflict);
         }
@@ -343,21 +351,24 @@ impl Broker {
         self.update_urls();
     }
 
-    /// What clients are told: our URLs, then those of our peers; nothing without a route.
-    fn update_urls(&mut self) {
+    /// What clients are told: our URLs, then those of our peers; nothing before a peer has any.
+    pub(super) fn update_urls(&mut self) {
         let is_silent = self.settings.cluster.as_ref().is_none_or(|cluster| cluster.no_advertise);
         let mut urls: Vec<String> = Vec::new();
-        if !is_silent && !self.routes.by_remote.is_empty() {
-            urls.extend_from_slice(&self.settings.client_urls);
-            for id in self.routes.registered() {
-                let route = self.sessions.get(id).and_then(|session| session.route.as_ref());
-                let known = route.and_then(|route| route.info.as_ref());
-                for url in known.iter().flat_map(|info| &info.connect_urls) {
-                    if !urls.contains(url) {
-                        urls.push(url.clone());
-                    }
+        for id in self.routes.registered().into_iter().filter(|_| !is_silent) {
+            let route = self.sessions.get(id).and_then(|session| session.route.as_ref());
+            let known = route.and_then(|route| route.info.as_ref());
+            for url in known.iter().flat_map(|info| &info.connect_urls) {
+                if !urls.contains(url) {
+                    urls.push(url.clone());
                 }
             }
+        }
+        // Compat: a server whose last peer is gone goes on telling its own URLs; pinned by
+        // `clients_learn_the_urls_of_the_cluster`.
+        let is_told = !urls.is_empty() || !self.info.connect_urls.is_empty();
+        if is_told && !is_silent && !self.is_lame_duck {
+            urls.splice(..0, self.settings.client_urls.iter().cloned());
         }
         let urls = Arc::new(urls);
         self.on_connect_urls(Arc::clone(&urls));

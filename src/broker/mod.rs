@@ -22,6 +22,7 @@ pub mod snapshot;
 mod sublist;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -193,6 +194,8 @@ pub struct Broker {
     info: Info,
     /// Counts the changes of `connect_urls`.
     urls_version: u64,
+    /// Whether clients are being sent to other servers.
+    is_lame_duck: bool,
     routes: mesh::Routes,
     started_at: WallTime,
     settings_loaded_at: WallTime,
@@ -221,6 +224,7 @@ impl Broker {
             dirty: VecDeque::new(),
             info: Self::client_info(&settings, Vec::new()),
             urls_version: 0,
+            is_lame_duck: false,
             routes: mesh::Routes::default(),
             started_at: now.wall,
             settings_loaded_at: now.wall,
@@ -258,6 +262,16 @@ impl Broker {
     pub fn tls_established(&mut self, session: SessionId, peer: TlsPeer, now: Now) {
         self.now = now;
         self.on_tls_established(session, peer);
+    }
+
+    /// The TLS handshake of a session came to nothing, for `reason`; its socket is closed.
+    pub fn tls_failed(&mut self, session: SessionId, reason: &str, now: Now) {
+        self.now = now;
+        let is_client = self.sessions.get(session).is_none_or(session::Session::is_client);
+        let kind = if is_client { "" } else { "route " };
+        let text = format!("TLS {kind}handshake error: {reason}");
+        self.log_about(session, log::Level::Error, &text);
+        self.on_closed(session, crate::wire::CloseReason::TlsHandshakeFailure.text());
     }
 
     /// Handles every whole operation at the front of `input` and takes it out.
@@ -345,6 +359,23 @@ impl Broker {
         self.on_reload(settings, now);
     }
 
+    /// Tells peers and clients that this server takes no more clients and will send away those
+    /// that it has (spec core NATS, 18.4).
+    pub fn enter_lame_duck(&mut self, now: Now) {
+        self.now = now;
+        self.on_lame_duck();
+    }
+
+    /// The sessions of this loop's clients, in the order of their connections.
+    #[must_use]
+    pub fn clients(&self) -> Vec<SessionId> {
+        let is_here = |session: &&session::Session| session.is_client() && !session.is_ending();
+        let mut clients: Vec<(u64, SessionId)> =
+            self.sessions.iter().filter(is_here).map(|found| (found.cid, found.id)).collect();
+        clients.sort_unstable();
+        clients.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// Ends all sessions: what waits for them still goes out.
     pub fn shut_down(&mut self, now: Now) {
         self.now = now;
@@ -430,6 +461,9 @@ impl Broker {
             self.dirty.push_back(id);
         }
         self.arm_write(id);
+        if self.settings.is_traced {
+            self.trace_out(id);
+        }
     }
 
     fn send_error(&mut self, id: SessionId, text: &str) {

@@ -98,23 +98,39 @@ impl Broker {
         }
     }
 
-    /// The connection is ready (encrypted, if it has to be): the first lines go out.
+    /// The connection is ready (encrypted, if it has to be). Who accepted says INFO; who dialled
+    /// waits for it, to know the cluster's name before it says CONNECT: so both agree on one
+    /// without a second attempt.
     pub(super) fn begin_route(&mut self, id: SessionId) {
         let Some(cluster) = self.settings.cluster.clone() else { return };
         let info = self.route_info(&cluster);
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let Some(route) = &session.route else { return };
-        if let Some(url) = route.url.as_deref().filter(|_| route.did_solicit) {
-            let json = self.routes.connect_document(url, &self.settings).encode();
-            encoder::encode(&Op::Connect(&json), session.outbox.tail());
+        let did_solicit = session.route.as_ref().is_some_and(|route| route.did_solicit);
+        if !did_solicit {
+            write_info(session, &info);
+            self.mark_dirty(id);
         }
-        write_info(session, &info);
-        if session.is_auth_pending {
+        if did_solicit || cluster.user.is_some() {
             self.deadlines.arm((id, Timer::Auth), self.now.at + cluster.auth_timeout);
         }
-        self.mark_dirty(id);
         self.log_about(id, log::Level::Info, "Route connection created");
         self.arm_first_ping(id);
+    }
+
+    /// Who dialled introduces itself.
+    fn introduce(&mut self, id: SessionId) {
+        let Some(cluster) = self.settings.cluster.clone() else { return };
+        let info = self.route_info(&cluster);
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let Some(url) = session.route.as_ref().and_then(|route| route.url.as_deref()) else {
+            return;
+        };
+        let json = self.routes.connect_document(url, &self.settings).encode();
+        encoder::encode(&Op::Connect(&json), session.outbox.tail());
+        write_info(session, &info);
+        self.mark_dirty(id);
+        self.deadlines.cancel(&(id, Timer::Auth));
+        self.log_about(id, log::Level::Debug, "Route connect msg sent");
     }
 
     /// INFO as routes get it (spec core NATS, 10.3).
@@ -140,6 +156,7 @@ impl Broker {
             import: permissions.and_then(|found| lists(&found.publish)),
             export: permissions.and_then(|found| lists(&found.subscribe)),
             lnoc: true,
+            ldm: self.is_lame_duck,
             ..self.info.clone()
         }
     }
@@ -272,7 +289,20 @@ impl Broker {
             self.end(id, CloseReason::DuplicateRoute);
             return Step::End;
         }
-        if !self.agree_on_name(id, &info.cluster, info.cluster_dynamic) {
+        if !info.route_account.is_empty() {
+            // A newer peer tries a connection for one account beside the one for all; it learns
+            // from our INFO that we have none. Registered, it could displace the other.
+            let text = format!("No dedicated route for account {:?}", info.route_account);
+            self.log_about(id, log::Level::Debug, &text);
+            self.end(id, CloseReason::DuplicateRoute);
+            return Step::End;
+        }
+        let is_agreed = self.agree_on_name(id, &info.cluster, info.cluster_dynamic);
+        if did_solicit {
+            // Also when this is the end of it: then the peer's log has the reason too.
+            self.introduce(id);
+        }
+        if !is_agreed {
             let text = errors::cluster_name_rejected(&info.cluster, self.routes.cluster_name());
             return self.refuse(id, &text, CloseReason::ClusterNameConflict);
         }

@@ -120,7 +120,50 @@ fn clients_learn_the_urls_of_the_cluster() {
     left.loops[0].closed(ours, "Client Closed", now);
     left.settle();
     let info = left.take(client);
-    assert!(info.starts_with("INFO ") && !info.contains("connect_urls"), "{info}");
+    assert!(info.contains("\"connect_urls\":[\"a:4222\"]"), "{info}");
+}
+
+#[test]
+fn a_lame_duck_tells_clients_and_peers_to_go_elsewhere() {
+    let (mut left, mut right) = (server(2, "a", |_, _| ()), server(1, "b", |_, _| ()));
+    let (ours, theirs) = join(&mut left, &mut right);
+    let near = left.client(1, ",\"protocol\":1");
+    let far = right.client(0, ",\"protocol\":1");
+    left.ask(near, "PING\r\n");
+    right.ask(far, "PING\r\n");
+    let now = left.now;
+    for broker in &mut left.loops {
+        broker.enter_lame_duck(now);
+    }
+    left.settle();
+    let info = left.take(near);
+    assert!(info.contains("\"connect_urls\":[\"b:4222\"],\"ldm\":true"), "{info}");
+    carry(&mut left, ours, &mut right, theirs);
+    let info = right.take(far);
+    assert!(info.contains("\"connect_urls\":[\"b:4222\"]") && !info.contains("ldm"), "{info}");
+    assert_eq!(left.loops[1].clients(), vec![near]);
+}
+
+/// Goal: two servers without a name for their cluster find one at the first attempt.
+#[test]
+fn made_up_names_are_agreed_on_without_a_second_attempt() {
+    let made_up = |name: &'static str| {
+        move |_: &mut Settings, cluster: &mut Cluster| {
+            cluster.name = name.into();
+            cluster.is_dynamic = name != "named";
+        }
+    };
+    for (dialler, acceptor, agreed) in
+        [("x", "y", "y"), ("y", "x", "y"), ("named", "x", "named"), ("x", "named", "named")]
+    {
+        let mut left = server(1, "a", made_up(dialler));
+        let mut right = server(1, "b", made_up(acceptor));
+        join(&mut left, &mut right);
+        for process in [&left, &right] {
+            assert_eq!(process.loops[0].routes.cluster_name(), agreed, "{dialler} {acceptor}");
+            assert_eq!(process.loops[0].snapshot(process.now).routes.len(), 1);
+        }
+    }
 }
 
 #[test]
@@ -174,8 +217,9 @@ fn names_of_clusters_must_agree_unless_made_up() {
     let mut right = server(1, "b", |_, _| ());
     let ours = left.open(0, ConnectionKind::RouteSolicited { url: "r".into(), is_explicit: true });
     let theirs = right.open(0, ConnectionKind::RouteAccepted);
-    let hello = left.take(ours);
-    right.take(theirs);
+    assert_eq!(left.take(ours), "", "who dials waits for the name of the other");
+    let info = right.take(theirs);
+    let hello = left.ask(ours, &info);
     assert_eq!(
         right.ask(theirs, &hello),
         "-ERR 'Rejecting connection, cluster name \"other\" does not match \"abc\"'\r\n"

@@ -9,6 +9,7 @@ pub mod event;
 pub mod files;
 pub mod group;
 pub mod interest_key;
+mod lame_duck;
 pub mod lifecycle;
 pub mod logging;
 pub mod pages;
@@ -33,13 +34,13 @@ use crate::base::world;
 use crate::config::{Config, Program};
 use crate::election::keeper::{Keeper, KeeperEvent};
 use crate::engine::effect::Level;
-use crate::log::CORE;
 use crate::monitor::Monitor;
 use crate::net::{Mailbox, Reactors};
 use crate::server::engine_driver::{EngineDriver, Mail};
 use crate::server::event::Event;
 use crate::server::group::Group;
 use crate::server::interest_key::Listener;
+use crate::server::lame_duck::LameDuck;
 use crate::server::logging::streaming;
 use crate::server::pages::Pages;
 use crate::server::settings::Found;
@@ -84,6 +85,8 @@ pub struct Server {
     /// How often activations failed in a row for a reason that can pass.
     failed_activations: u32,
     files: files::Files,
+    /// Set once clients are being sent away.
+    lame_duck: Option<LameDuck>,
     /// Events that came while something else was waited for.
     postponed: VecDeque<Event>,
 }
@@ -116,7 +119,8 @@ impl Server {
             return Ok(event);
         }
         let heartbeat_at = self.group.as_ref().and_then(Group::next_deadline);
-        match heartbeat_at.into_iter().chain(self.route_until).min() {
+        let lame_at = self.lame_duck.as_ref().map(LameDuck::next_deadline);
+        match [heartbeat_at, self.route_until, lame_at].into_iter().flatten().min() {
             Some(at) => self.events.recv_timeout(at.since(world::instant())),
             None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
@@ -126,6 +130,9 @@ impl Server {
         if self.route_until.is_some_and(|until| until <= world::instant()) {
             self.route_until = None;
             self.pages.set_route(false);
+        }
+        if self.lame_duck.is_some() {
+            return self.on_lame_duck_due();
         }
         let Some(group) = &mut self.group else { return Next::GoOn };
         let subject = group.subject().clone();
@@ -155,6 +162,8 @@ impl Server {
     fn on_signal(&mut self, signal: Signal) -> Next {
         match signal {
             Signal::Interrupt => Next::End(self.stop(ExitCode::SUCCESS)),
+            // Who is about to stop anyway goes on seeing its clients off.
+            Signal::Terminate if self.lame_duck.is_some() => Next::GoOn,
             Signal::Terminate => {
                 let code = self.config.program.terminated_code();
                 Next::End(self.stop(ExitCode::from(code)))
@@ -168,10 +177,7 @@ impl Server {
                 crate::log::reopen();
                 Next::GoOn
             }
-            Signal::LameDuck => {
-                log::warn!(target: CORE, "lame duck mode is not supported by stanby yet");
-                Next::GoOn
-            }
+            Signal::LameDuck => self.enter_lame_duck(),
         }
     }
 
