@@ -180,14 +180,14 @@ impl Engine {
 
     fn update_record(&mut self, key: SubscriptionKey) {
         let found = &self.subscriptions.by_key[&key];
-        let (index, write) = (found.channel, SubscriptionWrite::Update(found.record()));
+        let (index, write) = (found.channel, SubscriptionWrite::Update(found.record().into()));
         self.commits.subscription(index, &mut self.channels.slab[index], write);
     }
 
     /// Has a record written with the next batch of its channel, in place of what was refused.
     pub(super) fn remember_record(&mut self, key: SubscriptionKey) {
         if let Some(found) = self.subscriptions.by_key.get(&key) {
-            let write = SubscriptionWrite::Update(found.record());
+            let write = SubscriptionWrite::Update(found.record().into());
             self.channels.slab[found.channel].remember(vec![write]);
         }
     }

@@ -8,7 +8,6 @@ mod delivery;
 pub mod effect;
 pub mod input;
 mod leave;
-mod limits;
 mod message;
 mod publish;
 mod queue_group;
@@ -31,7 +30,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::channel_limits::StoreLimits;
+use crate::base::channel_limits::ResolvedLimits;
 use crate::base::deadlines::Deadlines;
 use crate::base::id::{ClientId, LoopIndex, Subject};
 use crate::base::random::Random;
@@ -56,7 +55,7 @@ pub struct Settings {
     /// How many engines share the channels and clients.
     pub loops: u16,
     /// Limits of the store and of each channel.
-    pub limits: StoreLimits,
+    pub limits: ResolvedLimits,
     /// Time between a client's heartbeats.
     pub heartbeat_interval: Duration,
     /// How long a heartbeat may stay unanswered.

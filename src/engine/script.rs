@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 
+use crate::base::channel_limits::StoreLimits;
 use crate::base::id::{ChannelName, LoopIndex, Subject};
 use crate::base::placement;
 use crate::base::random::Random;
@@ -101,7 +102,7 @@ impl Script {
     pub(super) fn with(loops: u16, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
             loops,
-            limits: crate::base::channel_limits::StoreLimits::default(),
+            limits: StoreLimits::default().resolve().unwrap(),
             heartbeat_interval: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(10),
             heartbeat_failures_max: 10,

@@ -387,7 +387,7 @@ impl Engine {
         let key = self.adopt(subscription);
         let channel = &mut self.channels.slab[index];
         channel.record_count += 1;
-        self.commits.subscription(index, channel, SubscriptionWrite::Create(record));
+        self.commits.subscription(index, channel, SubscriptionWrite::Create(record.into()));
         self.do_after(After::Start(Starting { key, ack_inbox, reply, undo: Undo::Remove }), now);
         Ok(())
     }
@@ -471,7 +471,7 @@ impl Engine {
         }
         self.go_online(key);
         let channel = &mut self.channels.slab[index];
-        self.commits.subscription(index, channel, SubscriptionWrite::Update(record));
+        self.commits.subscription(index, channel, SubscriptionWrite::Update(record.into()));
         self.do_after(After::Start(Starting { key, ack_inbox, reply, undo: Undo::Suspend }), now);
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::channel_limits::ResolvedLimits;
 use crate::base::random::Random;
 use crate::broker::account::{self, Permissions, Responses};
 use crate::broker::settings as broker;
@@ -21,11 +22,11 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What engines are told.
 #[must_use]
-pub fn engine(config: &Config) -> engine::Settings {
+pub fn engine(config: &Config, limits: &ResolvedLimits) -> engine::Settings {
     let streaming = &config.streaming;
     engine::Settings {
         loops: config.loops,
-        limits: streaming.limits.clone(),
+        limits: limits.clone(),
         heartbeat_interval: streaming.heartbeat_interval,
         heartbeat_timeout: streaming.heartbeat_timeout,
         heartbeat_failures_max: streaming.heartbeat_failures_max,
