@@ -54,10 +54,14 @@ fn messages_cross_with_reply_headers_and_large_payloads() {
         publisher.publish("foo.a", "back.to.me", b"");
         publisher.publish_with_header("x.b.c", b"NATS/1.0\r\nKey: value\r\n\r\n", b"two");
         publisher.publish("nobody", "", b"is not heard");
-        let large: Vec<u8> = (0..1024 * 1024_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
+        let large: Vec<u8> =
+            (0..1024 * 1024_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
         publisher.publish("foo.a", "", &large);
         let one = subscriber.next(&plain);
-        assert_eq!((one.subject.as_str(), one.reply, &one.payload[..]), ("foo.a", None, &b"one"[..]));
+        assert_eq!(
+            (one.subject.as_str(), one.reply, &one.payload[..]),
+            ("foo.a", None, &b"one"[..])
+        );
         assert_eq!(subscriber.next(&plain).reply.as_deref(), Some("back.to.me"));
         let two = subscriber.next(&wild);
         assert_eq!(two.header, b"NATS/1.0\r\nKey: value\r\n\r\n");
@@ -210,9 +214,7 @@ fn three_servers_find_each_other_and_tell_their_clients() {
         let nodes = [&hub, &left, &right];
         let mut ports = nodes.map(|node| node.client_port).to_vec();
         ports.sort_unstable();
-        early.wait("INFO with all servers", |nats| {
-            urls_in(nats.infos.last().unwrap()) == ports
-        });
+        early.wait("INFO with all servers", |nats| urls_in(nats.infos.last().unwrap()) == ports);
         let (mut on_left, mut on_right) = clients(&left, &right);
         for node in nodes {
             wait_urls(node, &ports);
@@ -303,7 +305,8 @@ fn servers_agree_on_the_name_of_their_cluster_or_part() {
 /// Both dial; one of both connections stays, and it comes back when a server restarts.
 #[test]
 fn servers_that_dial_each_other_keep_one_route() {
-    for (first, second) in [(Kind::Core, Kind::Go), (Kind::Go, Kind::Core), (Kind::Core, Kind::Core)]
+    for (first, second) in
+        [(Kind::Core, Kind::Go), (Kind::Go, Kind::Core), (Kind::Core, Kind::Core)]
     {
         let mut seen = start(second).named("twins").run();
         seen.kill();
@@ -363,7 +366,8 @@ fn certificate(dir: &Path) -> String {
 fn routes_are_encrypted_where_the_cluster_says_so() {
     let (dir, foreign) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let (config, other_config) = (certificate(dir.path()), certificate(foreign.path()));
-    for (first, second) in [(Kind::Core, Kind::Go), (Kind::Go, Kind::Core), (Kind::Core, Kind::Core)]
+    for (first, second) in
+        [(Kind::Core, Kind::Go), (Kind::Go, Kind::Core), (Kind::Core, Kind::Core)]
     {
         let one = start(first).with(&["-c", &config]).run();
         let two = start(second).with(&["-c", &config]).to(&one).run();
@@ -462,7 +466,8 @@ fn a_lame_duck_sends_its_clients_to_its_peers_and_stops() {
         duck.signal("USR2");
         duck.wait_log("Entering lame duck mode, stop accepting new clients");
         for client in &mut leaves {
-            client.wait("INFO with ldm", |nats| nats.infos.last().unwrap().contains("\"ldm\":true"));
+            client
+                .wait("INFO with ldm", |nats| nats.infos.last().unwrap().contains("\"ldm\":true"));
             assert_eq!(urls_in(client.infos.last().unwrap()), vec![peer.client_port]);
         }
         stays.wait("INFO without the duck", |nats| {

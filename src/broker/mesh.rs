@@ -212,8 +212,9 @@ impl Broker {
         self.on_cluster_name(&name);
         self.mail_all(&Mail::ClusterName(name));
         // Those that are still being made were told the former name too.
-        let is_other_route =
-            |session: &&Session| session.id != id && session.route.is_some() && !session.is_ending();
+        let is_other_route = |session: &&Session| {
+            session.id != id && session.route.is_some() && !session.is_ending()
+        };
         let others: Vec<SessionId> =
             self.sessions.iter().filter(is_other_route).map(|session| session.id).collect();
         for other in others {

@@ -225,8 +225,7 @@ impl Node {
     pub fn routes(&self) -> u64 {
         let page = self.page("/routez");
         let (_, number) = page.split_once("\"num_routes\":").unwrap();
-        let digits: String =
-            number.trim_start().chars().take_while(char::is_ascii_digit).collect();
+        let digits: String = number.trim_start().chars().take_while(char::is_ascii_digit).collect();
         digits.parse().unwrap()
     }
 

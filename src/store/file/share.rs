@@ -403,8 +403,8 @@ impl Share {
                 Way::Apart => sync_files(&files).map_err(sync_error)?,
             }
             // Names are rarely new: only what each message needs is compared.
-            if count == 2 && folder_count == 0 {
-                self.pace.learn(way, began, world::instant());
+            if way == Way::Together || folder_count == 0 {
+                self.pace.learn(way, count, began, world::instant());
             }
             if way == Way::Together {
                 return Ok(());

@@ -20,6 +20,9 @@ const TRIAL_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// What one measurement weighs against those before it.
 const BLEND: u32 = 8;
 
+/// More files are synced apart only where that is known to be quicker.
+const TRIED_APART_MAX: usize = 16;
+
 /// How a few files are made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -29,13 +32,14 @@ pub enum Way {
     Together,
 }
 
-/// Learns which way of syncing a message's two files is the quicker one, here and now.
+/// Learns which way of syncing is the quicker one, here and now.
 ///
-/// One sync of the file system halves the time where nobody else writes much to it; beside a
-/// busy neighbour it can take seconds. So the quicker one is used, and the other is tried now
-/// and then.
+/// One sync of the file system halves the time of a message's two files, and is worth far more
+/// with many, where nobody else writes much to it; beside a busy neighbour it can take seconds.
+/// So the quicker one is used, and the other is tried now and then.
 #[derive(Debug, Default)]
 pub struct Pace {
+    /// For each file.
     apart: Option<Duration>,
     together: Option<Duration>,
     trial_at: Instant,
@@ -45,42 +49,40 @@ impl Pace {
     /// How to sync `file_count` files at `now`.
     #[must_use]
     pub fn choose(&self, file_count: usize, now: Instant) -> Way {
-        if is_wide(file_count) {
-            return Way::Together;
-        }
         let (Some(apart), Some(together)) = (self.apart, self.together) else {
-            return if self.apart.is_none() { Way::Apart } else { Way::Together };
+            let is_first = self.together.is_some() || !is_wide(file_count);
+            return if is_first && self.apart.is_none() { Way::Apart } else { Way::Together };
         };
-        match (together <= apart, self.trial_at <= now) {
-            (true, false) | (false, true) => Way::Together,
-            (true, true) | (false, false) => Way::Apart,
-        }
+        let apart = apart.saturating_mul(u32::try_from(file_count).unwrap_or(u32::MAX));
+        let is_trial = self.trial_at <= now && file_count <= TRIED_APART_MAX;
+        if is_trial == (together <= apart) { Way::Apart } else { Way::Together }
     }
 
-    /// What [`Pace::choose`] said at `began` for a few files took until `now`.
-    pub fn learn(&mut self, way: Way, began: Instant, now: Instant) {
+    /// What [`Pace::choose`] said at `began` for so many files took until `now`.
+    pub fn learn(&mut self, way: Way, file_count: usize, began: Instant, now: Instant) {
         let took = now.since(began);
-        let is_trial = self.trial_at <= began;
-        let known = match way {
-            Way::Apart => &mut self.apart,
-            Way::Together => &mut self.together,
+        let is_trial = self.trial_at <= began && file_count <= TRIED_APART_MAX;
+        let (known, sample) = match way {
+            Way::Apart => {
+                let count = u32::try_from(file_count.max(1)).unwrap_or(u32::MAX);
+                (&mut self.apart, took / count)
+            }
+            Way::Together => (&mut self.together, took),
         };
         *known = Some(match *known {
-            Some(before) if !is_trial => before - before / BLEND + took / BLEND,
-            Some(_) | None => took,
+            Some(before) if !is_trial => before - before / BLEND + sample / BLEND,
+            Some(_) | None => sample,
         });
-        if is_trial {
-            self.trial_at = now + TRIAL_PAUSE_MIN.max(took.saturating_mul(TRIAL_PAUSE_FACTOR));
-        }
         if self.apart.is_none() || self.together.is_none() {
             self.trial_at = now;
+        } else if is_trial {
+            self.trial_at = now + TRIAL_PAUSE_MIN.max(took.saturating_mul(TRIAL_PAUSE_FACTOR));
         }
     }
 }
 
-/// Whether one sync of the whole file system is cheaper than one for each file.
-#[must_use]
-pub fn is_wide(file_count: usize) -> bool {
+/// Whether there are more files than are synced one after the other.
+fn is_wide(file_count: usize) -> bool {
     SYNCED_IN_TURN_MAX < file_count
 }
 
@@ -121,7 +123,7 @@ mod tests {
             counts[index] += 1;
             let began = *clock;
             *clock = *clock + Duration::from_micros(costs[index]);
-            pace.learn(way, began, *clock);
+            pace.learn(way, 2, began, *clock);
         }
         counts
     }
@@ -141,10 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn many_files_are_always_synced_together() {
+    fn many_files_are_synced_together_unless_the_disk_has_a_busy_neighbour() {
         let (mut pace, mut clock) = (Pace::default(), Instant(0));
-        sync_for(&mut pace, &mut clock, 2, [1, 1_000_000]);
+        assert_eq!(pace.choose(512, clock), Way::Together, "nothing is known yet");
+        sync_for(&mut pace, &mut clock, 2, [1_000, 2_000]);
         assert_eq!(pace.choose(2, clock), Way::Apart);
-        assert_eq!(pace.choose(3, clock), Way::Together);
+        assert_eq!(pace.choose(5, clock), Way::Together);
+        sync_for(&mut pace, &mut clock, 10, [1_000, 900_000]);
+        assert_eq!(pace.choose(512, clock), Way::Apart);
+        assert_eq!(pace.choose(5_000, clock), Way::Together);
     }
 }
