@@ -81,6 +81,7 @@ fn measure(args: &Args) -> Result<(), DrillError> {
     let more = ["-max_channels", "0", "-max_msgs", "0", "-max_bytes", "0"];
     let plan = Plan {
         loops: args.loops,
+        publish_every: Duration::from_millis(1),
         server_args: more.map(str::to_owned).to_vec(),
         ..Plan::new(args.bin.clone().map_or_else(own_server, Ok)?)
     };

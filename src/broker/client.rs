@@ -91,6 +91,9 @@ impl Broker {
                 if self.must_wait(id, publish.subject, matched.as_deref()) {
                     return Some(Step::Paused);
                 }
+                if self.settings.is_traced {
+                    self.trace_in(id, &input[..len]);
+                }
                 let frame = input.split_to(len).freeze();
                 let parsed = crate::wire::parse(&frame, &limits);
                 let Ok(Parsed::Op { op: Op::Publish(publish), .. }) = parsed else {
@@ -103,18 +106,29 @@ impl Broker {
                 if self.must_wait(id, publish.subject, matched.as_deref()) {
                     return Some(Step::Paused);
                 }
+                if self.settings.is_traced {
+                    self.trace_in(id, &input[..len]);
+                }
                 (self.on_publish(id, &publish, None, matched.as_deref()), len)
             }
             Ok(Parsed::Op { op: Op::RouteMessage(message), len })
                 if message.message.payload.len() > COPY_LEN_MAX =>
             {
+                if self.settings.is_traced {
+                    self.trace_in(id, &input[..len]);
+                }
                 let frame = input.split_to(len).freeze();
                 let Ok(Parsed::Op { op, .. }) = crate::wire::parse(&frame, &limits) else {
                     unreachable!("it was parsed a moment ago");
                 };
                 return Some(self.on_route_op(id, &op, Some(&frame)));
             }
-            Ok(Parsed::Op { op, len }) => (self.on_op(id, &op), len),
+            Ok(Parsed::Op { op, len }) => {
+                if self.settings.is_traced {
+                    self.trace_in(id, &input[..len]);
+                }
+                (self.on_op(id, &op), len)
+            }
             Err(error) => return Some(self.on_protocol_error(id, &error)),
         };
         if step == Step::Done {
@@ -134,8 +148,12 @@ impl Broker {
 
     fn limits(&self, id: SessionId) -> Option<Limits> {
         let session = self.sessions.get(id)?;
-        if !session.is_client() {
-            return Some(Limits::route());
+        if let Some(route) = &session.route {
+            // Who has not said yet that it is a server of ours gets no more room than a client.
+            let payload_max = self.settings.max_payload;
+            let known = Limits::route();
+            let unknown = Limits { payload_max, ..known };
+            return Some(if route.is_registered { known } else { unknown });
         }
         Some(Limits {
             side: Side::Client,

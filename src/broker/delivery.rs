@@ -350,6 +350,10 @@ impl Broker {
         }
         self.mark_dirty(interest.session);
         if max > 0 && count == max {
+            if self.settings.is_traced {
+                let text = format!("<-> [DELSUB {}]", String::from_utf8_lossy(&interest.sid));
+                self.log_about(interest.session, log::Level::Trace, &text);
+            }
             self.end_interest(interest);
         }
         true

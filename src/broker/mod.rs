@@ -22,6 +22,7 @@ pub mod snapshot;
 mod sublist;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -266,6 +267,16 @@ impl Broker {
         self.on_tls_established(session, peer);
     }
 
+    /// The TLS handshake of a session came to nothing, for `reason`; its socket is closed.
+    pub fn tls_failed(&mut self, session: SessionId, reason: &str, now: Now) {
+        self.now = now;
+        let is_client = self.sessions.get(session).is_none_or(session::Session::is_client);
+        let kind = if is_client { "" } else { "route " };
+        let text = format!("TLS {kind}handshake error: {reason}");
+        self.log_about(session, log::Level::Error, &text);
+        self.on_closed(session, crate::wire::CloseReason::TlsHandshakeFailure.text());
+    }
+
     /// Handles every whole operation at the front of `input` and takes it out.
     pub fn read(&mut self, session: SessionId, input: &mut BytesMut, now: Now) -> Flow {
         self.now = now;
@@ -453,6 +464,9 @@ impl Broker {
             self.dirty.push_back(id);
         }
         self.arm_write(id);
+        if self.settings.is_traced {
+            self.trace_out(id);
+        }
     }
 
     fn send_error(&mut self, id: SessionId, text: &str) {

@@ -150,6 +150,8 @@ pub(super) struct Session {
     pub write_mark: Option<(u64, Instant)>,
     /// Which list of `connect_urls` it knows.
     pub urls_version: u64,
+    /// Up to where what goes out was shown in the log.
+    pub traced_to: u64,
     pub about: Box<About>,
     pub route: Option<Box<RouteState>>,
 }
@@ -180,6 +182,7 @@ impl Session {
             active_at: now.wall,
             write_mark: None,
             urls_version: 0,
+            traced_to: 0,
             about: Box::default(),
             route: None,
         }

@@ -38,7 +38,7 @@ use crate::net::dial::Resolver;
 use crate::net::driver::{Driver, Outcome};
 use crate::net::listener::Listener;
 use crate::net::mailbox::{Receiver, Sender};
-use crate::net::tls::Layer;
+use crate::net::tls::{Broken, Layer};
 use crate::net::token::{self, Place, Table};
 
 /// Events taken in one turn; what is beyond waits in the kernel.
@@ -438,10 +438,7 @@ impl<D: Driver> Reactor<D> {
                 self.mark_arrived(place);
             }
             Ok(_) => self.finish(place, TLS_FAILURE),
-            Err(broken) => {
-                log::error!("{} - TLS handshake error: {broken}", connection.peer);
-                self.finish(place, TLS_FAILURE);
-            }
+            Err(broken) => self.finish_handshake(place, &broken),
         }
     }
 
@@ -453,11 +450,17 @@ impl<D: Driver> Reactor<D> {
             End::Closed => self.begin_close(place, CLOSED),
             End::Failed(_) => self.finish(place, "Read Error"),
             End::Tls(broken) if connection.is_handshaking() => {
-                log::error!("{} - TLS handshake error: {broken}", connection.peer);
-                self.finish(place, TLS_FAILURE);
+                self.finish_handshake(place, broken);
             }
             End::Tls(_) => self.finish(place, "Read Error"),
         }
+    }
+
+    /// A handshake came to nothing: the broker logs it with the connection's number.
+    fn finish_handshake(&mut self, place: Place, broken: &Broken) {
+        let session = self.session(place);
+        self.broker.tls_failed(session, &broken.to_string(), self.now);
+        self.finish(place, TLS_FAILURE);
     }
 
     /// Performs what broker and driver ask for, in the order in which it arose: what the broker

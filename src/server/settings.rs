@@ -125,6 +125,8 @@ pub fn broker(config: &Config, found: &Found) -> broker::Settings {
         auth: auth(&core.auth, core.tls.as_ref().is_some_and(|tls| tls.verify_and_map)),
         cluster_name: cluster.as_ref().map(|cluster| cluster.name.clone()).unwrap_or_default(),
         cluster,
+        is_traced: config.log.core_trace,
+        traced_bytes_max: config.log.traced_bytes_max,
         counters: Arc::clone(&found.counters),
         ..broker::Settings::default()
     }

@@ -61,6 +61,9 @@ pub struct Info {
     pub gateway_url: String,
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "or_default")]
     pub leafnode_urls: Vec<String>,
+    /// The account that a connection is for, where a newer peer wants one of its own for it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub route_account: String,
 }
 
 /// Permissions of a route as INFO shows them.

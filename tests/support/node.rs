@@ -229,13 +229,6 @@ impl Node {
         digits.parse().unwrap()
     }
 
-    /// Its server id.
-    pub fn id(&self) -> String {
-        let page = self.page("/varz");
-        let (_, rest) = page.split_once("\"server_id\":").unwrap();
-        rest.split('"').nth(1).unwrap().to_owned()
-    }
-
     /// Resident bytes of the process.
     pub fn resident_bytes(&self) -> u64 {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).unwrap();

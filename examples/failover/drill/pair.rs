@@ -105,9 +105,10 @@ impl Pair {
         self.members[place].is("active=1", "200")
     }
 
-    /// Whether a member says that it would take over.
+    /// Whether a member knows that it is not the active.
     pub fn is_standby(&self, place: usize) -> bool {
-        self.members[place].is("ready=1", "204") && !self.is_active(place)
+        let state = self.members[place].fetch("/streaming/isFTActive");
+        state.is_ok_and(|(status, _)| status == "204")
     }
 
     /// Collects a killed member and starts it again.

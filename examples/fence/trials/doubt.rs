@@ -93,7 +93,7 @@ impl Trial<'_> {
     fn usurp_lock(&mut self) -> Result<(), DrillError> {
         let other = self.put_other_lock()?;
         let active = self.active;
-        if !wait_until(ROLES_TIMEOUT, || !self.pair.is_active(active)) {
+        if !wait_until(ROLES_TIMEOUT, || self.pair.is_standby(active)) {
             self.fault("it is active though another program has the lock");
         }
         drop(other);
