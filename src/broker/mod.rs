@@ -189,6 +189,8 @@ pub struct Broker {
     paused: BTreeSet<SessionId>,
     deadlines: Deadlines<(SessionId, Timer)>,
     effects: VecDeque<Effect>,
+    /// Room for what publishes for engines are copied to.
+    chunk: BytesMut,
     dirty: VecDeque<SessionId>,
     /// INFO as clients get it, but for what is about the client.
     info: Info,
@@ -221,6 +223,7 @@ impl Broker {
             paused: BTreeSet::new(),
             deadlines: Deadlines::default(),
             effects: VecDeque::new(),
+            chunk: BytesMut::new(),
             dirty: VecDeque::new(),
             info: Self::client_info(&settings, Vec::new()),
             urls_version: 0,
