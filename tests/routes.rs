@@ -493,7 +493,7 @@ fn operations_are_traced_as_the_go_server_does() {
         let mut client = Nats::open(node.client_port);
         client.send(
             "CONNECT {\"verbose\":true,\"user\":\"u\",\"pass\":\"s3cret\"}\r\nSUB foo  q 1\r\n\
-             UNSUB 1 2\r\nPUB foo bar 5\r\nhello\r\nPUB foo 2\r\n\"\n\r\nPUB a..b 0\r\n\r\nPING\r\n",
+             UNSUB 1 2\r\nPUB foo bar 5\r\nhello\r\nPUB foo 2\r\n\"\n\r\nSUB a..b 2\r\nPING\r\n",
         );
         node.wait_log("->> [PONG]");
         let shown = |line: &String| {
