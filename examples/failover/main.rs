@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use self::drill::{DrillError, Plan, Report};
+use self::drill::{DrillError, Ending, Plan, Report};
 
 /// Kill the active of a pair again and again, and count what is lost
 #[derive(Debug, Parser)]
@@ -39,6 +39,9 @@ struct Args {
     /// Milliseconds between two messages
     #[arg(long, default_value_t = 5)]
     every: u64,
+    /// End the active by SIGTERM instead of SIGKILL
+    #[arg(long)]
+    terminate: bool,
 }
 
 fn main() -> ExitCode {
@@ -62,6 +65,7 @@ fn run(args: &Args) -> Result<Report, DrillError> {
         durables: args.durables,
         queue_members: args.queue_members,
         publish_every: Duration::from_millis(args.every),
+        ending: if args.terminate { Ending::Terminate } else { Ending::Kill },
         ..Plan::new(binary)
     };
     let cannot_make = |error| DrillError(format!("cannot make a temporary folder: {error}"));

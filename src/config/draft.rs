@@ -308,6 +308,11 @@ impl Draft {
 
     fn finish_loops(&mut self, cores: u16) -> Result<(), String> {
         self.config.loops = match self.loops {
+            // A streaming server's store workers take turns with its loops: a core is left to
+            // them, and more channels and clients meet on one loop, without mail between two.
+            None | Some(0) if self.config.program == Program::Streaming => {
+                cores.saturating_sub(1).clamp(1, LOOPS_MAX)
+            }
             None | Some(0) => cores.clamp(1, LOOPS_MAX),
             Some(loops) => match u16::try_from(loops) {
                 Ok(loops) if loops <= LOOPS_MAX => loops,

@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::base::epoch::{Epoch, Fence, FenceError};
+use crate::base::epoch::{Epoch, Fence, FenceError, Predecessor};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::base::world;
 use crate::election::epoch_files::{self, Claim, FileFence, LOCK_FILE, Owned, Owner};
 use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
 use crate::election::{NewestEpoch, Sight, Stillness, Verdict, judge};
+use crate::log::STREAM;
 
 /// Longest pause between two looks of a standby: at the lock file's identity, and at the counter.
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -100,6 +101,15 @@ impl FileLease {
         let is_named = |file: &File| is_same_file(file, &path).unwrap_or(false);
         if self.lock.as_ref().is_some_and(|file| !is_named(file)) {
             self.lock = None;
+            if let Some(held) = &self.held {
+                log::error!(
+                    target: STREAM,
+                    "the lock file {} was removed or replaced while this server held it: it is \
+                     active under epoch {} and takes the new one",
+                    path.display(),
+                    held.fence.epoch()
+                );
+            }
         }
         if self.lock.is_none() && self.epoch_waiter.is_none() {
             let file = open_lock(&path)?;
@@ -262,10 +272,7 @@ impl FileLease {
     }
 
     fn why(&self, holder: Option<&Holder>) -> String {
-        let holder = holder.map_or_else(String::new, |holder| {
-            let Holder { server_id, host, pid, epoch, .. } = holder;
-            format!("server {server_id} (epoch {epoch}, process {pid} on {host})")
-        });
+        let holder = name_of(holder);
         let path = self.lock_path();
         match self.verdict {
             Verdict::Claim(_) => "another member claimed the next epoch".to_owned(),
@@ -312,6 +319,14 @@ impl Lease for FileLease {
         if let Verdict::Claim(predecessor) = self.verdict
             && let Some(checked_at) = self.claim(newest)?
         {
+            if predecessor == Predecessor::Replaced {
+                log::warn!(
+                    target: STREAM,
+                    "{} gave no sign of life for {:.1?}: it is replaced",
+                    name_of(holder.as_ref()),
+                    sight.still_for
+                );
+            }
             let held = self.held.as_ref().expect("claimed");
             let fence = Arc::clone(&held.fence) as Arc<dyn Fence>;
             return Ok(Attempt::Won(Grant { fence, predecessor, checked_at }));
@@ -409,6 +424,14 @@ impl Drop for FileLease {
             claim.discard();
         }
     }
+}
+
+/// A holder in a line of the log.
+fn name_of(holder: Option<&Holder>) -> String {
+    holder.map_or_else(String::new, |holder| {
+        let Holder { server_id, host, pid, epoch, .. } = holder;
+        format!("server {server_id} (epoch {epoch}, process {pid} on {host})")
+    })
 }
 
 fn open_lock(path: &Path) -> Result<File, LeaseError> {

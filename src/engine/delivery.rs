@@ -156,6 +156,7 @@ impl Outgoing<'_> {
         record: &MessageRecord,
         redelivery: Option<u32>,
     ) {
+        self.effects.extend(subscription.take_answer());
         let tail = redelivery.map(redelivery_tail).unwrap_or_default();
         let payload = Payload { head: record.encoded.clone(), tail };
         if self.trace {
@@ -385,9 +386,13 @@ impl Engine {
             return;
         };
         match purpose {
-            Purpose::Pass(key) => self.on_pass_fetched(key, ticket, result, now),
+            Purpose::Pass(key) => {
+                self.on_pass_fetched(key, ticket, result, now);
+                self.answer(key);
+            }
             Purpose::Next { reader, until } => {
                 self.on_next_fetched(reader, ticket, until, result, now);
+                self.answer_reader(reader);
             }
         }
     }

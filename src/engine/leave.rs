@@ -194,6 +194,7 @@ impl Engine {
 
     /// Takes an online subscription out of everything that delivers to it.
     fn go_offline(&mut self, key: SubscriptionKey) {
+        self.answer(key);
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return;
         };
@@ -264,6 +265,7 @@ impl Engine {
 
     /// Takes a subscription of a channel that is gone out of the tables.
     pub(super) fn forget_subscription(&mut self, key: SubscriptionKey) {
+        self.answer(key);
         let Some(found) = self.subscriptions.by_key.remove(&key) else {
             return;
         };

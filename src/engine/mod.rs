@@ -1,5 +1,6 @@
 //! Engine: handle(input, now), effects, next deadline, check_invariants
 
+mod answer;
 mod channel;
 mod client;
 mod commit;
@@ -216,7 +217,10 @@ impl Engine {
             Input::FoundTime { ticket, result } => self.on_found_time(ticket, result, now),
             Input::Trimmed { channel, state } => self.on_trimmed(&channel, state),
             Input::EndOfTurn => self.end_turn(),
-            Input::Drain => self.is_draining = true,
+            Input::Drain => {
+                self.is_draining = true;
+                self.answer_all();
+            }
         }
         if cfg!(debug_assertions) {
             self.check_invariants();

@@ -70,13 +70,16 @@ pub(super) struct Script {
     mail: VecDeque<(usize, Input)>,
     /// Shuffles what has no promised order; what goes one way stays in order.
     random: Option<Random>,
-    /// Commits that the test holds back.
+    /// Commits and reads that the test holds back.
     is_holding: bool,
+    is_holding_reads: bool,
     held: VecDeque<(usize, Input)>,
     listens: BTreeMap<Subject, (usize, u64)>,
     pulses: BTreeMap<Subject, Pulse>,
     /// Deliveries and answers, not looked at yet.
     sent: Vec<(Subject, pb::MsgProto)>,
+    /// Where everything was sent, in order.
+    pub(super) sent_to: Vec<Subject>,
     answers: BTreeMap<Subject, VecDeque<Bytes>>,
     /// Ack inboxes by delivery inbox.
     ack_inboxes: BTreeMap<String, Bytes>,
@@ -122,10 +125,12 @@ impl Script {
             mail: VecDeque::new(),
             random: None,
             is_holding: false,
+            is_holding_reads: false,
             held: VecDeque::new(),
             listens: BTreeMap::new(),
             pulses: BTreeMap::new(),
             sent: Vec::new(),
+            sent_to: Vec::new(),
             answers: BTreeMap::new(),
             ack_inboxes: BTreeMap::new(),
             log: Vec::new(),
@@ -271,7 +276,8 @@ impl Script {
                 self.fetch_count += 1;
                 let result = Ok(self.shelf.fetch(&request));
                 let (way, ticket) = (index + self.engines.len(), request.ticket);
-                self.mail.push_back((way, Input::Fetched { ticket, result }));
+                let queue = if self.is_holding_reads { &mut self.held } else { &mut self.mail };
+                queue.push_back((way, Input::Fetched { ticket, result }));
             }
             Effect::FindTime { ticket, channel, at } => {
                 let result = Ok(self.shelf.find_time(&channel, at));
@@ -289,6 +295,7 @@ impl Script {
     }
 
     fn on_sent(&mut self, index: usize, subject: Subject, reply: Option<Subject>, payload: Bytes) {
+        self.sent_to.push(subject.clone());
         if let Some(reply) = reply {
             self.heartbeat_count += 1;
             match self.pulses.get(&subject).copied().unwrap_or(Pulse::Gone) {
@@ -336,8 +343,14 @@ impl Script {
         self.is_holding = true;
     }
 
+    /// What is read from the store comes only with `release` from now on.
+    pub(super) fn hold_reads(&mut self) {
+        self.is_holding_reads = true;
+    }
+
     pub(super) fn release(&mut self) {
         self.is_holding = false;
+        self.is_holding_reads = false;
         self.mail.append(&mut self.held);
         self.run();
     }

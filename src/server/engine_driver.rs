@@ -134,6 +134,8 @@ pub struct EngineDriver {
     events: Sender<Event>,
     outcomes: VecDeque<Outcome<Mail>>,
     active: Option<Active>,
+    /// What the server itself listens on here, with or without an engine.
+    listening: Vec<(Subject, Listener)>,
 }
 
 struct Active {
@@ -154,7 +156,7 @@ impl EngineDriver {
     /// The driver of loop `home`, without an engine.
     #[must_use]
     pub fn new(home: LoopIndex, loops: u16, events: Sender<Event>) -> Self {
-        Self { home, loops, events, outcomes: VecDeque::new(), active: None }
+        Self { home, loops, events, outcomes: VecDeque::new(), active: None, listening: Vec::new() }
     }
 
     fn handle(&mut self, input: Input, now: Now) {
@@ -380,6 +382,11 @@ impl EngineDriver {
             self.spread_pressure(false);
         }
         self.outcomes.push_back(Outcome::EngineGone);
+        // That took every interest of this loop; the server's own outlive the engine.
+        for (subject, listener) in self.listening.clone() {
+            let interest = self.server_interest(listener);
+            self.outcomes.push_back(Outcome::Listen { subject, interest });
+        }
         // The server waits for this, or is stopping.
         let _ = done.send(worker);
     }
@@ -474,9 +481,11 @@ impl Driver for EngineDriver {
             }
             Mail::Listen { subject, listener } => {
                 let interest = self.server_interest(listener);
+                self.listening.push((subject.clone(), listener));
                 self.outcomes.push_back(Outcome::Listen { subject, interest });
             }
             Mail::Unlisten { subject, listener } => {
+                self.listening.retain(|known| *known != (subject.clone(), listener));
                 let interest = self.server_interest(listener);
                 self.outcomes.push_back(Outcome::Unlisten { subject, interest });
             }

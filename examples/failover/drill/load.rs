@@ -51,11 +51,12 @@ impl Notes {
 }
 
 /// The name of a channel.
-fn channel_name(index: usize) -> String {
+pub fn channel_name(index: usize) -> String {
     format!("drill.{index}")
 }
 
-fn connect(servers: &[String; 2], client_id: &str) -> Result<Client, ClientError> {
+/// Connects a client that is patient enough for a take-over.
+pub fn connect(servers: &[String; 2], client_id: &str) -> Result<Client, ClientError> {
     let servers: Vec<&str> = servers.iter().map(String::as_str).collect();
     let mut options = Options::new(&servers, CLUSTER_ID, client_id);
     options.ack_timeout = ACK_TIMEOUT;
@@ -71,13 +72,19 @@ pub struct Publisher {
 
 impl Publisher {
     /// Publishes one message after the other to all channels in turn, without waiting for acks.
-    pub fn start(plan: &Plan, servers: &[String; 2], notes: &Notes) -> Result<Self, DrillError> {
-        let client = connect(servers, "drill-publisher")?;
+    pub fn start(
+        plan: &Plan,
+        servers: &[String; 2],
+        notes: &Notes,
+        name: &str,
+    ) -> Result<Self, DrillError> {
+        let client = connect(servers, &format!("drill-{name}"))?;
         let (notes, channels, pause) = (notes.clone(), plan.channels, plan.publish_every);
+        let name = name.to_owned();
         let stop = Arc::clone(&notes.stop);
         let thread = thread::Builder::new()
             .name("publisher".to_owned())
-            .spawn(move || publish_all(client, &notes, channels, pause))
+            .spawn(move || publish_all(client, &notes, channels, (&name, pause)))
             .map_err(DrillError::io("cannot start a thread"))?;
         Ok(Self { thread, stop })
     }
@@ -94,12 +101,12 @@ fn publish_all(
     client: Client,
     notes: &Notes,
     channels: usize,
-    pause: Duration,
+    (name, pause): (&str, Duration),
 ) -> Result<(), ClientError> {
     let mut number = 0_usize;
     while !notes.stop.load(Ordering::Acquire) {
         let channel = number % channels;
-        let content = format!("message {number}");
+        let content = format!("{name} {number}");
         number += 1;
         let round = notes.round.load(Ordering::Acquire);
         let sent_at = world::instant();

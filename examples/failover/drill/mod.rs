@@ -2,15 +2,19 @@
 //!
 //! Used by the example beside it and by the tests; it knows servers as processes only.
 
+#![allow(dead_code, reason = "the examples and tests that share it use different parts")]
+
 pub mod ledger;
-mod load;
-mod pair;
+pub mod load;
+pub mod pair;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use stanby::base::random::Random;
 use stanby::base::world;
 use stanby::client::ClientError;
@@ -27,6 +31,15 @@ const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
 /// So many acks are waited for before each kill, and up to as many more by chance.
 const ACKS_PER_ROUND: u64 = 50;
+
+/// How the active ends in each round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By SIGKILL: it has no time for anything.
+    Kill,
+    /// By SIGTERM: it commits what is staged and hands the lease over.
+    Terminate,
+}
 
 /// What a drill does.
 #[derive(Clone, Debug)]
@@ -45,6 +58,12 @@ pub struct Plan {
     pub queue_members: usize,
     /// Time between two messages.
     pub publish_every: Duration,
+    /// How the active ends.
+    pub ending: Ending,
+    /// More flags for the servers.
+    pub server_args: Vec<String>,
+    /// Whether the servers are one NATS cluster.
+    pub has_routes: bool,
 }
 
 impl Plan {
@@ -58,6 +77,9 @@ impl Plan {
             durables: 1,
             queue_members: 0,
             publish_every: Duration::from_millis(5),
+            ending: Ending::Kill,
+            server_args: Vec::new(),
+            has_routes: true,
         }
     }
 }
@@ -68,11 +90,13 @@ impl Plan {
 pub struct DrillError(pub String);
 
 impl DrillError {
-    fn said(text: &str) -> Self {
+    /// An error that is nobody's but ours.
+    pub fn said(text: &str) -> Self {
         Self(text.to_owned())
     }
 
-    fn io(action: &'static str) -> impl Fn(io::Error) -> Self {
+    /// What was being done when the system refused.
+    pub fn io(action: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| Self(format!("{action}: {error}"))
     }
 }
@@ -92,6 +116,8 @@ pub struct Report {
     pub faults: Faults,
     /// Messages that are stored.
     pub stored: usize,
+    /// How the ended servers ended, by round.
+    pub exits: Vec<ExitStatus>,
 }
 
 /// Does what `plan` says, in `folder`, which stays; `tell` hears how far it is.
@@ -103,13 +129,15 @@ pub fn run(plan: &Plan, folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<Rep
     let notes = Notes::default();
     notes.begin_round(1);
     let readers = Readers::start(plan, &servers, &notes)?;
-    let publisher = Publisher::start(plan, &servers, &notes)?;
+    let publisher = Publisher::start(plan, &servers, &notes, "publisher")?;
     let mut active = 0;
+    let mut exits = Vec::new();
     for round in 1..=plan.rounds {
         notes.begin_round(round);
         wait_for_acks(&notes, ACKS_PER_ROUND + random.below(ACKS_PER_ROUND))?;
-        fail_over(&mut pair, active, &notes)?;
+        fail_over(&mut pair, active, &notes, plan.ending)?;
         tell(&format!("round {round} of {}: the standby has taken over", plan.rounds));
+        exits.push(pair.wait_exit(active)?);
         pair.restart(active)?;
         active = 1 - active;
         pair.wait_active(active)?;
@@ -124,11 +152,12 @@ pub fn run(plan: &Plan, folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<Rep
         rounds: ledger.rounds(),
         faults: ledger.faults(),
         stored: ledger.stored.iter().map(ledger::Received::count).sum(),
+        exits,
     })
 }
 
 /// Waits until the servers have worked for a while: from now on, `count` acks.
-fn wait_for_acks(notes: &Notes, count: u64) -> Result<(), DrillError> {
+pub fn wait_for_acks(notes: &Notes, count: u64) -> Result<(), DrillError> {
     let before = notes.ledger().ack_count;
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     let found = || notes.ledger().ack_count - before;
@@ -138,9 +167,17 @@ fn wait_for_acks(notes: &Notes, count: u64) -> Result<(), DrillError> {
     Err(DrillError(format!("only {} of {count} acks in {FIRST_ACK_TIMEOUT:?}", found())))
 }
 
-/// Kills the active and waits for the first ack of a message published after that.
-fn fail_over(pair: &mut Pair, active: usize, notes: &Notes) -> Result<(), DrillError> {
-    pair.kill(active)?;
+/// Ends the active and waits for the first ack of a message published after that.
+pub fn fail_over(
+    pair: &mut Pair,
+    active: usize,
+    notes: &Notes,
+    ending: Ending,
+) -> Result<(), DrillError> {
+    match ending {
+        Ending::Kill => pair.kill(active)?,
+        Ending::Terminate => pair.signal(active, Signal::SIGTERM)?,
+    }
     notes.ledger().kills.push(Kill { at: world::instant(), first_ack: None });
     let is_over = || notes.ledger().kills.last().is_some_and(|kill| kill.first_ack.is_some());
     if wait_until(FIRST_ACK_TIMEOUT, is_over) {
@@ -150,7 +187,7 @@ fn fail_over(pair: &mut Pair, active: usize, notes: &Notes) -> Result<(), DrillE
 }
 
 /// Looks until `is_done`, at most `timeout`; whether it is.
-fn wait_until(timeout: Duration, mut is_done: impl FnMut() -> bool) -> bool {
+pub fn wait_until(timeout: Duration, mut is_done: impl FnMut() -> bool) -> bool {
     let deadline = world::instant() + timeout;
     loop {
         if is_done() {

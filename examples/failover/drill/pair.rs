@@ -1,11 +1,15 @@
 //! Two servers of one group over one directory, as processes.
 
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 
 use super::{DrillError, Plan, wait_until};
 
@@ -26,9 +30,12 @@ pub struct Pair {
 struct Member {
     command: PathBuf,
     args: Vec<String>,
+    /// A command that runs this one, with its arguments.
+    prefix: Vec<String>,
     log: PathBuf,
     client_port: u16,
     monitor_port: u16,
+    has_routes: bool,
     child: Option<Child>,
 }
 
@@ -57,6 +64,53 @@ impl Pair {
         child.kill().map_err(DrillError::io("cannot kill a server"))
     }
 
+    /// Sends a signal to a member.
+    pub fn signal(&mut self, place: usize, signal: Signal) -> Result<(), DrillError> {
+        let pid = i32::try_from(self.pid(place)?).map_err(|_| DrillError::said("a huge pid"))?;
+        signal::kill(Pid::from_raw(pid), signal)
+            .map_err(|error| DrillError(format!("cannot send {signal} to a server: {error}")))
+    }
+
+    /// The process of a member.
+    pub fn pid(&self, place: usize) -> Result<u32, DrillError> {
+        let child = self.members[place].child.as_ref();
+        Ok(child.ok_or(DrillError::said("the member is not running"))?.id())
+    }
+
+    /// Waits for the end of a member that was killed or told to stop.
+    pub fn wait_exit(&mut self, place: usize) -> Result<ExitStatus, DrillError> {
+        let child = self.members[place].child.as_mut();
+        let child = child.ok_or(DrillError::said("the member is not running"))?;
+        let mut exit = None;
+        wait_until(READY_TIMEOUT, || {
+            exit = child.try_wait().ok().flatten();
+            exit.is_some()
+        });
+        exit.ok_or_else(|| DrillError(format!("a server did not end in {READY_TIMEOUT:?}")))
+    }
+
+    /// From now on a member is started by another command line: `prefix` before its own.
+    pub fn set_prefix(&mut self, place: usize, prefix: &[String]) {
+        prefix.clone_into(&mut self.members[place].prefix);
+    }
+
+    /// What a member wrote to its log so far, over all its starts.
+    pub fn log(&self, place: usize) -> Result<String, DrillError> {
+        let read = fs::read_to_string(&self.members[place].log);
+        read.map_err(DrillError::io("cannot read a server's log"))
+    }
+
+    /// Whether a member says that it serves as the active.
+    pub fn is_active(&self, place: usize) -> bool {
+        self.members[place].is("active=1", "200")
+    }
+
+    /// Whether a member knows that it is not the active.
+    pub fn is_standby(&self, place: usize) -> bool {
+        let state = self.members[place].fetch("/streaming/isFTActive");
+        state.is_ok_and(|(status, _)| status == "204")
+    }
+
     /// Collects a killed member and starts it again.
     pub fn restart(&mut self, place: usize) -> Result<(), DrillError> {
         self.members[place].reap();
@@ -79,7 +133,10 @@ impl Member {
         let cannot_log = DrillError::io("cannot write a server's log");
         let log = File::options().append(true).create(true).open(&self.log).map_err(&cannot_log)?;
         let other = log.try_clone().map_err(&cannot_log)?;
-        let child = Command::new(&self.command)
+        let mut words = self.prefix.iter().map(OsStr::new).chain([self.command.as_os_str()]);
+        let first = words.next().unwrap_or_default();
+        let child = Command::new(first)
+            .args(words)
             .args(&self.args)
             .stdin(Stdio::null())
             .stdout(log)
@@ -111,6 +168,11 @@ impl Member {
     }
 
     fn is(&self, health: &str, plain: &str) -> bool {
+        if !self.has_routes {
+            // Without a route no standby is ready, but it is one.
+            let state = self.fetch("/streaming/isFTActive");
+            return state.is_ok_and(|(status, _)| status == plain);
+        }
         match self.fetch(&format!("/streaming/healthz?{health}")) {
             Ok((status, _)) if status == "404" => {
                 let has_route = self
@@ -166,21 +228,27 @@ fn member(plan: &Plan, folder: &Path, ports: Ports, place: usize) -> Member {
         ("-a", "127.0.0.1".to_owned()),
         ("-p", client_port.to_string()),
         ("-m", monitor_port.to_string()),
-        ("-cluster", format!("nats://127.0.0.1:{route_port}")),
-        ("-routes", format!("nats://127.0.0.1:{other}")),
     ]
     .into_iter()
     .flat_map(|(flag, value)| [flag.to_owned(), value])
     .collect();
+    if plan.has_routes {
+        let own = format!("nats://127.0.0.1:{route_port}");
+        let other = format!("nats://127.0.0.1:{other}");
+        args.extend(["-cluster".to_owned(), own, "-routes".to_owned(), other]);
+    }
+    args.extend(plan.server_args.iter().cloned());
     if let Some(loops) = plan.loops {
         args.extend(["--loops".to_owned(), loops.to_string()]);
     }
     Member {
         command: plan.binary.clone(),
         args,
+        prefix: Vec::new(),
         log: folder.join(format!("server-{place}.log")),
         client_port,
         monitor_port,
+        has_routes: plan.has_routes,
         child: None,
     }
 }
