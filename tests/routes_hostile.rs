@@ -17,8 +17,9 @@ use stanby::base::random::Random;
 use nats::{Nats, settle};
 use node::{Kind, Node, PATIENCE, start};
 
-const PEER: &str = "CONNECT {\"cluster\":\"c\"}\r\nINFO {\"server_id\":\"NX\",\"server_name\":\"x\",\
-                    \"cluster\":\"c\",\"proto\":2,\"host\":\"127.0.0.1\",\"port\":1,\"headers\":true}\r\n";
+const PEER: &str = "CONNECT {\"cluster\":\"c\"}\r\n\
+    INFO {\"server_id\":\"NX\",\"server_name\":\"x\",\"cluster\":\"c\",\"proto\":2,\
+    \"host\":\"127.0.0.1\",\"port\":1,\"headers\":true}\r\n";
 
 /// Sends what it can; a server that hangs up early is free to.
 fn send(socket: &mut TcpStream, bytes: &[u8]) {

@@ -13,6 +13,8 @@ mod lifecycle;
 mod mail;
 mod mesh;
 pub mod outbox;
+#[cfg(test)]
+mod password_tests;
 mod route;
 #[cfg(test)]
 mod route_tests;
@@ -162,6 +164,16 @@ pub enum Effect {
         /// Whether a person configured it.
         is_explicit: bool,
     },
+    /// Find out, away from this loop, whether `password` belongs to `hash` (bcrypt); the answer
+    /// comes by [`Broker::verified`].
+    Verify {
+        /// Whose.
+        session: SessionId,
+        /// What it gave.
+        password: String,
+        /// What is known.
+        hash: String,
+    },
     /// A line for the log.
     Log {
         /// How important.
@@ -281,6 +293,12 @@ impl Broker {
     pub fn read(&mut self, session: SessionId, input: &mut BytesMut, now: Now) -> Flow {
         self.now = now;
         self.read_all(session, input)
+    }
+
+    /// What an [`Effect::Verify`] came to.
+    pub fn verified(&mut self, session: SessionId, hash: &str, is_right: bool, now: Now) {
+        self.now = now;
+        self.on_verified(session, hash, is_right);
     }
 
     /// The socket of a session is gone, or must go, for `reason`.

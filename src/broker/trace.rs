@@ -52,11 +52,18 @@ impl Broker {
             let skipped = if has_payload(verb) { payload_len(line) + 2 } else { 0 };
             rest = after.get(skipped..).unwrap_or_default();
             if !UNTRACED.contains(&verb) {
-                let line = line.strip_prefix(b"+").unwrap_or(line);
-                self.log_about(id, log::Level::Trace, &format!("->> [{}]", show(line)));
+                let text = outgoing_text(line);
+                self.log_about(id, log::Level::Trace, &format!("->> [{text}]"));
             }
         }
     }
+}
+
+/// `+OK` and the quotes of an error are shown without their marks.
+fn outgoing_text(line: &[u8]) -> String {
+    let line = line.strip_prefix(b"+").unwrap_or(line);
+    let error = line.strip_prefix(b"-ERR '").and_then(|text| text.strip_suffix(b"'"));
+    error.map_or_else(|| show(line), |text| format!("-ERR {}", show(text)))
 }
 
 fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {

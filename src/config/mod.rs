@@ -248,8 +248,6 @@ pub struct TlsConfig {
     pub verify: bool,
     /// Whether the user is found by the client's certificate.
     pub verify_and_map: bool,
-    /// Cluster: whether the peer's certificate must name a configured route.
-    pub verify_known_urls: bool,
     /// Whether certificates of dialled servers are not verified.
     pub insecure: bool,
     /// Go's names, in order of preference; empty = the defaults.
@@ -258,10 +256,6 @@ pub struct TlsConfig {
     pub curves: Vec<String>,
     /// How long a handshake may take.
     pub timeout: Duration,
-    /// Handshakes a second; `None` = no limit.
-    pub connections_per_second_max: Option<u32>,
-    /// SHA-256 of accepted peers' public keys, lower case hex; empty = all.
-    pub pinned_certs: BTreeSet<String>,
 }
 
 /// Routes to other servers (spec core NATS, 16.2).

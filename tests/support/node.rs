@@ -77,11 +77,11 @@ impl Start {
     /// Solicits a route to `node`.
     pub fn to(self, node: &Node) -> Self {
         let port = node.route_port;
-        self.to_port(port)
+        self.dialling(port)
     }
 
     /// Solicits a route to this port.
-    pub fn to_port(mut self, port: u16) -> Self {
+    pub fn dialling(mut self, port: u16) -> Self {
         self.routes.push(format!("nats-route://{}127.0.0.1:{port}", self.user));
         self
     }
