@@ -1,6 +1,5 @@
 //! what the rooms are told, from what the user wrote
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +43,7 @@ pub fn engine(config: &Config, limits: &ResolvedLimits) -> engine::Settings {
 /// Never: a file store without a folder is refused when the configuration is read.
 #[must_use]
 pub fn file_options(config: &Config) -> file::FileOptions {
-    let root = config.streaming.directory.clone().unwrap_or_else(PathBuf::new);
+    let root = config.streaming.directory.clone().unwrap_or_default();
     let from = &config.streaming.file;
     file::FileOptions {
         root,

@@ -258,7 +258,7 @@ impl Server {
             None => Mode::StandAlone,
         };
         let settings = KeeperSettings {
-            root: streaming.directory.clone().unwrap_or_else(PathBuf::new),
+            root: streaming.directory.clone().unwrap_or_default(),
             steal_after: streaming.steal_after.unwrap_or(Duration::ZERO),
             mode,
             owner: Owner {
