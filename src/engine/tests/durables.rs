@@ -124,6 +124,25 @@ fn a_refused_suspension_is_written_later() {
     });
 }
 
+/// Goal: the entry of a delivery that the store refused is written before a later position is.
+#[test]
+fn a_refused_entry_of_a_delivery_is_written_later() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.subscribe("me", "foo", "a", &Options { in_flight_max: 2, ..durable() });
+        server.publish("me", "foo", 3);
+        server.expect("a:1 a:2");
+        server.refuse("foo", Some("no"));
+        server.ack("a", "foo", &[1]);
+        server.expect("a:3");
+        server.refuse("foo", None);
+        server.publish("me", "foo", 1);
+        server.ack("a", "foo", &[2]);
+        server.expect("a:4");
+        assert_eq!(server.stored("foo")[0].1, [1, 3, 4], "without 3 it would count as acked");
+    });
+}
+
 #[test]
 fn the_delivery_inbox_must_be_a_legal_subject() {
     with_loops(|mut server| {
