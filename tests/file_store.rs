@@ -39,11 +39,11 @@ fn what_was_committed_is_recovered() {
         ClientWrite::Delete(ClientId::from("me")),
     ];
     first.channels[0].subscriptions = vec![
-        SubscriptionWrite::Create(subscription(1)),
+        SubscriptionWrite::Create(subscription(1).into()),
         SubscriptionWrite::Sent(SubscriptionId(1), Sequence(1)),
         SubscriptionWrite::Sent(SubscriptionId(1), Sequence(2)),
         SubscriptionWrite::Acked(SubscriptionId(1), Sequence(1)),
-        SubscriptionWrite::Create(subscription(2)),
+        SubscriptionWrite::Create(subscription(2).into()),
         SubscriptionWrite::Delete(SubscriptionId(2)),
     ];
     commit(store.as_mut(), &first);
@@ -168,7 +168,7 @@ fn after_an_unclean_predecessor_files_are_fresh() {
     let root = tempfile::tempdir().unwrap();
     let mut opened = open(root.path());
     let mut first = batch(vec![part("foo", Lifecycle::Create, 1..=5)]);
-    first.channels[0].subscriptions = vec![SubscriptionWrite::Create(subscription(1))];
+    first.channels[0].subscriptions = vec![SubscriptionWrite::Create(subscription(1).into())];
     commit(opened.shares[0].as_mut(), &first);
     drop(opened);
     let options = FileOptions::new(root.path());
@@ -217,7 +217,7 @@ fn dead_subscription_records_are_compacted_away() {
     let mut first = batch(vec![part("foo", Lifecycle::Create, 1..=100)]);
     let sent = |n| SubscriptionWrite::Sent(SubscriptionId(1), Sequence(n));
     let acked = |n| SubscriptionWrite::Acked(SubscriptionId(1), Sequence(n));
-    first.channels[0].subscriptions = vec![SubscriptionWrite::Create(subscription(1))];
+    first.channels[0].subscriptions = vec![SubscriptionWrite::Create(subscription(1).into())];
     first.channels[0].subscriptions.extend((1..=100).map(sent));
     commit(store, &first);
     let path = root.path().join("foo/subs.dat");

@@ -143,7 +143,7 @@ fn no_room_at_sync_refuses_and_any_other_failure_steps_down() {
     let mut opened = open_limited(root.path(), &limits);
     let store = opened.shares[0].as_mut();
     let mut first = batch(vec![part("foo", Lifecycle::Create, 1..=5)]);
-    first.channels[0].subscriptions = vec![SubscriptionWrite::Create(subscription(1))];
+    first.channels[0].subscriptions = vec![SubscriptionWrite::Create(subscription(1).into())];
     commit(store, &first);
     limits.sync_error.store(28, Ordering::Relaxed);
     let mut next = batch(vec![part("foo", Lifecycle::Keep, 6..=7)]);
@@ -169,7 +169,7 @@ fn late_appends_of_a_former_active_lose() {
     let (old_fence, new_fence) = (TestFence::of(1), TestFence::of(2));
     let mut former = open_epoch(root.path(), &old_fence, Predecessor::Clean);
     let mut first = batch(vec![part("foo", Lifecycle::Create, 1..=5)]);
-    first.channels[0].subscriptions = vec![SubscriptionWrite::Create(subscription(1))];
+    first.channels[0].subscriptions = vec![SubscriptionWrite::Create(subscription(1).into())];
     commit(former.shares[0].as_mut(), &first);
     let mut successor = open_epoch(root.path(), &new_fence, Predecessor::Replaced);
     assert_eq!(successor.recovered.channels[0].state.last, Sequence(5));

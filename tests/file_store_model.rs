@@ -95,7 +95,7 @@ impl History<'_> {
             let write = match (after.pending.get_mut(&id), self.random.below(5)) {
                 (None, _) => {
                     after.pending.insert(id, BTreeSet::new());
-                    SubscriptionWrite::Create(subscription(id))
+                    SubscriptionWrite::Create(subscription(id).into())
                 }
                 (Some(_), 0) => {
                     after.pending.remove(&id);

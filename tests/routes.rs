@@ -7,11 +7,13 @@
 #[path = "support/nats.rs"]
 mod nats;
 #[path = "support/node.rs"]
+#[allow(dead_code, reason = "shared with the tests of hostile peers")]
 mod node;
 
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use stanby::client::{Client, Options, StartAt, SubscriptionOptions};
@@ -54,10 +56,14 @@ fn messages_cross_with_reply_headers_and_large_payloads() {
         publisher.publish("foo.a", "back.to.me", b"");
         publisher.publish_with_header("x.b.c", b"NATS/1.0\r\nKey: value\r\n\r\n", b"two");
         publisher.publish("nobody", "", b"is not heard");
-        let large: Vec<u8> = (0..1024 * 1024_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
+        let large: Vec<u8> =
+            (0..1024 * 1024_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
         publisher.publish("foo.a", "", &large);
         let one = subscriber.next(&plain);
-        assert_eq!((one.subject.as_str(), one.reply, &one.payload[..]), ("foo.a", None, &b"one"[..]));
+        assert_eq!(
+            (one.subject.as_str(), one.reply, &one.payload[..]),
+            ("foo.a", None, &b"one"[..])
+        );
         assert_eq!(subscriber.next(&plain).reply.as_deref(), Some("back.to.me"));
         let two = subscriber.next(&wild);
         assert_eq!(two.header, b"NATS/1.0\r\nKey: value\r\n\r\n");
@@ -145,7 +151,7 @@ fn assert_no_responders(asker: &mut Nats, subject: &str) {
     let inbox = unique("_INBOX.");
     let sid = asker.subscribe(&inbox, "");
     let said_so = |nats: &Nats| {
-        nats.inbox.iter().any(|msg| msg.sid == sid && msg.header == b"NATS/1.0 503\r\n\r\n")
+        nats.inbox.iter().any(|msg| msg.sid == sid && msg.header.starts_with(b"NATS/1.0 503\r\n"))
     };
     for _ in 0..10_000 {
         asker.publish(subject, &inbox, b"");
@@ -210,9 +216,7 @@ fn three_servers_find_each_other_and_tell_their_clients() {
         let nodes = [&hub, &left, &right];
         let mut ports = nodes.map(|node| node.client_port).to_vec();
         ports.sort_unstable();
-        early.wait("INFO with all servers", |nats| {
-            urls_in(nats.infos.last().unwrap()) == ports
-        });
+        early.wait("INFO with all servers", |nats| urls_in(nats.infos.last().unwrap()) == ports);
         let (mut on_left, mut on_right) = clients(&left, &right);
         for node in nodes {
             wait_urls(node, &ports);
@@ -231,19 +235,11 @@ fn three_servers_find_each_other_and_tell_their_clients() {
     }
 }
 
-/// Waits until new clients are told of these ports.
+/// Waits until clients are told of these ports, new ones as well as those that are there.
 fn wait_urls(node: &Node, ports: &[u16]) {
-    let mut told = Vec::new();
-    for _ in 0..1_000 {
-        told = urls_told_by(node);
-        if told == ports {
-            return;
-        }
-        let mut client = Nats::connect(node);
-        // What changes the list is announced; until then there is nothing to do.
-        client.wait_for(PATIENCE / 1_000, |nats| nats.infos.len() > 1);
-    }
-    panic!("clients are told {told:?} instead of {ports:?}\n{}", node.log());
+    let mut client = Nats::connect(node);
+    client.wait("INFO with all servers", |nats| urls_in(nats.infos.last().unwrap()) == ports);
+    assert_eq!(urls_told_by(node), ports);
 }
 
 #[test]
@@ -251,11 +247,13 @@ fn a_peer_that_does_not_advertise_is_not_told_to_clients() {
     for (hidden, open) in [(Kind::Core, Kind::Go), (Kind::Go, Kind::Core)] {
         let hidden = start(hidden).with(&["--no_advertise"]).run();
         let open = start(open).to(&hidden).run();
-        let (mut one, _other) = clients(&hidden, &open);
+        let (mut one, mut other) = clients(&hidden, &open);
         assert_eq!(urls_told_by(&hidden), Vec::<u16>::new());
         assert_eq!(urls_told_by(&open), Vec::<u16>::new());
-        one.sync();
-        assert_eq!(one.infos.len(), 1);
+        for client in [&mut one, &mut other] {
+            client.sync();
+            assert!(client.infos.iter().all(|info| urls_in(info).is_empty()));
+        }
     }
 }
 
@@ -266,7 +264,8 @@ fn a_peer_has_to_know_the_clusters_password() {
         let stranger = start(second).user("ruser:wrong").to(&guarded).run();
         guarded.wait_log("authentication error");
         stranger.wait_log("Authorization Violation");
-        assert_eq!((guarded.routes(), stranger.routes()), (0, 0));
+        // The stranger may think it has one until it reads the refusal.
+        assert_eq!(guarded.routes(), 0);
         let nobody = start(second).to(&guarded).run();
         nobody.wait_log("Authorization Violation");
         let friend = start(second).user("ruser:t0pS3cret").to(&guarded).run();
@@ -282,7 +281,9 @@ fn servers_agree_on_the_name_of_their_cluster_or_part() {
         let nameless = start(second).to(&named).run();
         nameless.wait_log("Cluster name updated to east");
         clients(&named, &nameless);
-        assert_eq!(nameless.logged("Route connection created").len(), 1, "no attempt is lost");
+        for node in [&named, &nameless] {
+            assert!(node.logged("Cluster Name Conflict").is_empty(), "no attempt is lost");
+        }
         let other = start(second).named("west").to(&named).run();
         named.wait_log("cluster name \"west\" does not match \"east\"");
         assert_eq!(other.routes(), 0);
@@ -293,7 +294,7 @@ fn servers_agree_on_the_name_of_their_cluster_or_part() {
         let (one, two) = pair(first, second);
         clients(&one, &two);
         if second == Kind::Core {
-            assert_eq!(two.logged("Route connection created").len(), 1, "no attempt is lost");
+            assert!(two.logged("Cluster Name Conflict").is_empty(), "no attempt is lost");
         }
         let updates = one.logged("Cluster name updated").len();
         assert_eq!(updates + two.logged("Cluster name updated").len(), 1);
@@ -303,11 +304,12 @@ fn servers_agree_on_the_name_of_their_cluster_or_part() {
 /// Both dial; one of both connections stays, and it comes back when a server restarts.
 #[test]
 fn servers_that_dial_each_other_keep_one_route() {
-    for (first, second) in [(Kind::Core, Kind::Go), (Kind::Go, Kind::Core), (Kind::Core, Kind::Core)]
+    for (first, second) in
+        [(Kind::Core, Kind::Go), (Kind::Go, Kind::Core), (Kind::Core, Kind::Core)]
     {
         let mut seen = start(second).named("twins").run();
         seen.kill();
-        let one = start(first).named("twins").to_port(seen.route_port).run();
+        let one = start(first).named("twins").dialling(seen.route_port).run();
         for _ in 0..3 {
             let mut two = start(second).named("twins").at(&seen).to(&one).run();
             let (mut publisher, mut subscriber) = clients(&one, &two);
@@ -329,7 +331,7 @@ fn a_configured_route_is_dialled_until_its_peer_is_there_and_again_after_a_resta
     for (first, second) in [(Kind::Core, Kind::Go), (Kind::Go, Kind::Core)] {
         let mut late = start(second).named("late").run();
         late.kill();
-        let dialler = start(first).named("late").to_port(late.route_port).run();
+        let dialler = start(first).named("late").dialling(late.route_port).run();
         dialler.wait_log("Error trying to connect to route (attempt 1)");
         for _ in 0..2 {
             late = start(second).named("late").at(&late).run();
@@ -363,7 +365,8 @@ fn certificate(dir: &Path) -> String {
 fn routes_are_encrypted_where_the_cluster_says_so() {
     let (dir, foreign) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let (config, other_config) = (certificate(dir.path()), certificate(foreign.path()));
-    for (first, second) in [(Kind::Core, Kind::Go), (Kind::Go, Kind::Core), (Kind::Core, Kind::Core)]
+    for (first, second) in
+        [(Kind::Core, Kind::Go), (Kind::Go, Kind::Core), (Kind::Core, Kind::Core)]
     {
         let one = start(first).with(&["-c", &config]).run();
         let two = start(second).with(&["-c", &config]).to(&one).run();
@@ -462,7 +465,8 @@ fn a_lame_duck_sends_its_clients_to_its_peers_and_stops() {
         duck.signal("USR2");
         duck.wait_log("Entering lame duck mode, stop accepting new clients");
         for client in &mut leaves {
-            client.wait("INFO with ldm", |nats| nats.infos.last().unwrap().contains("\"ldm\":true"));
+            client
+                .wait("INFO with ldm", |nats| nats.infos.last().unwrap().contains("\"ldm\":true"));
             assert_eq!(urls_in(client.infos.last().unwrap()), vec![peer.client_port]);
         }
         stays.wait("INFO without the duck", |nats| {
@@ -481,4 +485,57 @@ fn a_lame_duck_sends_its_clients_to_its_peers_and_stops() {
 fn sorted<const N: usize>(mut ports: [u16; N]) -> Vec<u16> {
     ports.sort_unstable();
     ports.to_vec()
+}
+
+#[test]
+fn operations_are_traced_as_the_go_server_does() {
+    let mut traces = Vec::new();
+    for kind in [Kind::Core, Kind::Go] {
+        let node = start(kind).with(&["-V", "--max_traced_msg_len", "4"]).run();
+        let mut client = Nats::open(node.client_port);
+        client.send(
+            "CONNECT {\"verbose\":true,\"user\":\"u\",\"pass\":\"s3cret\"}\r\nSUB foo  q 1\r\n\
+             UNSUB 1 2\r\nPUB foo bar 5\r\nhello\r\nPUB foo 2\r\n\"\n\r\nSUB a..b 2\r\nPING\r\n",
+        );
+        node.wait_log("->> [PONG]");
+        // Newer Go servers name the user in between.
+        let shown = |line: &String| {
+            let marks = ["<<- ", "->> ", "<-> "];
+            let at = marks.iter().filter_map(|mark| line.find(mark)).min().unwrap();
+            line[at..].to_owned()
+        };
+        let lines = node.logged("[TRC] 127.0.0.1:");
+        traces.push(lines.iter().map(shown).collect::<Vec<String>>());
+    }
+    assert_eq!(traces[0], traces[1]);
+}
+
+/// What is there already.
+const INSTANT: Duration = Duration::from_millis(1);
+
+/// A hash that takes long to check must not hold up anybody else.
+#[test]
+fn a_costly_password_check_holds_up_nobody_else() {
+    let config = tempfile::NamedTempFile::new().unwrap();
+    let hash = bcrypt::hash("s3cret", 12).unwrap();
+    let users = format!("{{user: slow, password: {hash:?}}}, {{user: quick, password: q}}");
+    fs::write(config.path(), format!("authorization {{ users: [ {users} ], timeout: 60 }}\n"))
+        .unwrap();
+    let node = start(Kind::Core).with(&["-c", &config.path().display().to_string()]).run();
+    let connect = |user: &str, password: &str| {
+        let mut client = Nats::open(node.client_port);
+        client.send(format!(
+            "CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{password}\"}}\r\n"
+        ));
+        client
+    };
+    let mut slow: Vec<Nats> = (0..4).map(|_| connect("slow", "s3cret")).collect();
+    let mut wrong = connect("slow", "wrong");
+    let mut quick = connect("quick", "q");
+    quick.sync();
+    let is_waiting = |nats: &Nats| nats.errors.is_empty();
+    assert!(is_waiting(&wrong) && !wrong.wait_for(INSTANT, |nats| !is_waiting(nats)));
+    slow.iter_mut().for_each(Nats::sync);
+    wrong.wait_end();
+    assert_eq!(wrong.errors, ["-ERR 'Authorization Violation'"]);
 }

@@ -579,10 +579,10 @@ fn subscriptions_survive_a_restart() {
         store.create("foo");
         store.publish("foo", 1, 9);
         let rounds = [
-            vec![Create(state(1, "me", 0)), Create(state(2, "you", 0)), Create(state(3, "x", 0))],
+            [(1, "me"), (2, "you"), (3, "x")].map(|(id, c)| Create(state(id, c, 0).into())).into(),
             vec![Sent(one, Sequence(1)), Sent(one, Sequence(4)), Sent(one, Sequence(2))],
             vec![Acked(one, Sequence(1)), Sent(two, Sequence(5)), Sent(three, Sequence(5))],
-            vec![Update(state(2, "her", 5)), Delete(three), Sent(three, Sequence(6))],
+            vec![Update(state(2, "her", 5).into()), Delete(three), Sent(three, Sequence(6))],
             vec![Acked(three, Sequence(6)), Delete(SubscriptionId(99))],
         ];
         for subscriptions in rounds {

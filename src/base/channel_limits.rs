@@ -106,7 +106,10 @@ pub struct ResolvedEntry {
 /// Limits after inheritance: what a channel of any name may hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedLimits {
-    global: ChannelLimits,
+    /// See [`StoreLimits::channels_max`].
+    pub channels_max: u64,
+    /// For channels that no section matches.
+    pub global: ChannelLimits,
     names: Level,
     /// Widest first (spec stores, 9.4).
     entries: Vec<ResolvedEntry>,
@@ -132,6 +135,7 @@ impl StoreLimits {
             return Err(LimitsError::TooManyChannels { defined, max: self.channels_max });
         }
         let mut resolved = ResolvedLimits {
+            channels_max: self.channels_max,
             global: self.global,
             names,
             entries: Vec::new(),

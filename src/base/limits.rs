@@ -34,6 +34,22 @@ pub const FETCH_BYTES_MAX: usize = 512 * 1024;
 /// Messages that one fetch gives.
 pub const FETCH_MESSAGES_MAX: usize = 1_024;
 
+/// Messages that a fetch asks for at least, so that a reader with little room does not fetch each
+/// message alone.
+pub const FETCH_MESSAGES_MIN: usize = 64;
+
+/// Fetches that one engine has under way; with their size they bound what comes back at once.
+pub const FETCHES_MAX: usize = 16;
+
+/// Bytes that were read ahead and wait for room, over all readers of one engine.
+pub const AHEAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Messages that one engine sends in one turn, over all readers; the rest waits for the next turn.
+pub const TURN_MESSAGES_MAX: usize = 16 * 1024;
+
+/// Bytes that one engine sends in one turn, over all readers.
+pub const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Bytes of recent messages that one engine keeps in memory over all its channels, so that
 /// subscribers who keep up need no read from the store.
 pub const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -6,6 +6,9 @@ use crate::base::id::{ChannelName, ClientId, LoopIndex};
 /// they must meet in one place.
 #[must_use]
 pub fn of_channel(channel: &ChannelName, loops: u16) -> LoopIndex {
+    if loops <= 1 {
+        return LoopIndex(0);
+    }
     of_bytes(&channel.case_folded(), loops)
 }
 

@@ -20,10 +20,11 @@ pub struct MessageRecord {
 /// A change of one subscription's record (spec stores, 2.4).
 #[derive(Clone, Debug, PartialEq)]
 pub enum SubscriptionWrite {
-    /// A new record; the id in it was chosen by the engine.
-    Create(spb::SubState),
+    /// A new record; the id in it was chosen by the engine. (Boxed: records are few and long, the
+    /// other writes many and short.)
+    Create(Box<spb::SubState>),
     /// The record is replaced, its pending set kept.
-    Update(spb::SubState),
+    Update(Box<spb::SubState>),
     /// The record goes, with its pending set.
     Delete(SubscriptionId),
     /// A message was delivered and is not acknowledged yet.

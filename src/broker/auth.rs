@@ -38,7 +38,28 @@ pub enum Refusal {
     Mismatch,
 }
 
-/// Decides who a client is (spec core NATS, 6.2).
+/// What is to be found out before a client is who it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing.
+    Known(Identity),
+    /// Whether its password belongs to this hash, which takes time.
+    Hashed {
+        /// A bcrypt hash.
+        hash: String,
+        /// Who it is then.
+        identity: Identity,
+    },
+}
+
+/// Whether `given` is what `hash` was made of. May take seconds, as the hash's cost says: not for
+/// an event loop.
+#[must_use]
+pub fn is_password_of(hash: &str, given: &str) -> bool {
+    bcrypt::verify(given, hash).unwrap_or(false)
+}
+
+/// Decides who a client is, at once and however long that takes.
 ///
 /// # Errors
 /// When it may not connect.
@@ -47,19 +68,47 @@ pub fn authenticate(
     credentials: &Credentials,
     certificate: Option<&[u8]>,
 ) -> Result<Identity, Refusal> {
+    match decide(auth, credentials, certificate)? {
+        Decision::Known(identity) => Ok(identity),
+        Decision::Hashed { hash, identity }
+            if is_password_of(&hash, secret_of(auth, credentials)) =>
+        {
+            Ok(identity)
+        }
+        Decision::Hashed { .. } => Err(Refusal::Mismatch),
+    }
+}
+
+/// What of `credentials` is compared: the token where tokens are asked for, else the password.
+#[must_use]
+pub fn secret_of<'a>(auth: &Auth, credentials: &'a Credentials) -> &'a str {
+    let is_token = auth.users.is_empty() && auth.token.is_some();
+    if is_token { &credentials.token } else { &credentials.password }
+}
+
+/// Decides who a client is (spec core NATS, 6.2), as far as that takes no time.
+///
+/// # Errors
+/// When it may not connect.
+pub fn decide(
+    auth: &Auth,
+    credentials: &Credentials,
+    certificate: Option<&[u8]>,
+) -> Result<Decision, Refusal> {
     if !auth.is_required() {
         let user = Some(credentials.user.clone()).filter(|user| !user.is_empty());
-        return Ok(Identity { user, permissions: None });
+        return Ok(Decision::Known(Identity { user, permissions: None }));
     }
     if !auth.users.is_empty() {
         return authenticate_user(auth, credentials, certificate);
     }
     if let Some(token) = &auth.token {
-        return check(token, &credentials.token, None);
+        return check(token, &credentials.token, Identity::default());
     }
     match &auth.user {
         Some((name, password)) if *name == credentials.user => {
-            check(password, &credentials.password, Some(name))
+            let identity = Identity { user: Some(name.clone()), permissions: None };
+            check(password, &credentials.password, identity)
         }
         Some(_) | None => Err(Refusal::UnknownUser),
     }
@@ -69,7 +118,7 @@ fn authenticate_user(
     auth: &Auth,
     credentials: &Credentials,
     certificate: Option<&[u8]>,
-) -> Result<Identity, Refusal> {
+) -> Result<Decision, Refusal> {
     let is_anonymous = credentials.user.is_empty()
         && credentials.password.is_empty()
         && credentials.token.is_empty();
@@ -77,9 +126,9 @@ fn authenticate_user(
     let user = if auth.tls_map {
         // The handshake proved who it is; the password is not asked for.
         let user = certificate.and_then(|certificate| mapped_user(&auth.users, certificate));
-        return user.map(identity_of).ok_or(Refusal::UnknownUser);
+        return user.map(known).ok_or(Refusal::UnknownUser);
     } else if let Some(name) = auth.no_auth_user.as_deref().filter(|_| is_anonymous) {
-        return named(name).map(identity_of).ok_or(Refusal::UnknownUser);
+        return named(name).map(known).ok_or(Refusal::UnknownUser);
     } else {
         named(&credentials.user).ok_or(Refusal::UnknownUser)?
     };
@@ -87,23 +136,25 @@ fn authenticate_user(
     if !user.connection_types.is_empty() && !user.connection_types.iter().any(is_allowed) {
         return Err(Refusal::UnknownUser);
     }
-    check(&user.password, &credentials.password, None).map(|_| identity_of(user))
+    check(&user.password, &credentials.password, identity_of(user))
+}
+
+fn known(user: &User) -> Decision {
+    Decision::Known(identity_of(user))
 }
 
 fn identity_of(user: &User) -> Identity {
     Identity { user: Some(user.name.clone()), permissions: user.permissions.clone() }
 }
 
-fn check(expected: &str, given: &str, name: Option<&str>) -> Result<Identity, Refusal> {
-    let is_right = if is_bcrypt(expected) {
-        bcrypt::verify(given, expected).unwrap_or(false)
-    } else {
-        is_equal(expected.as_bytes(), given.as_bytes())
-    };
-    if !is_right {
+fn check(expected: &str, given: &str, identity: Identity) -> Result<Decision, Refusal> {
+    if is_bcrypt(expected) {
+        return Ok(Decision::Hashed { hash: expected.to_owned(), identity });
+    }
+    if !is_equal(expected.as_bytes(), given.as_bytes()) {
         return Err(Refusal::Mismatch);
     }
-    Ok(Identity { user: name.map(str::to_owned), permissions: None })
+    Ok(Decision::Known(identity))
 }
 
 /// Looks at every byte, so that the time taken does not tell how many were right.

@@ -7,13 +7,13 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::base::id::SessionId;
 use crate::base::subject;
-use crate::broker::auth::{self, Refusal};
+use crate::broker::auth::{self, Decision, Refusal};
 use crate::broker::delivery::{Message, Origin, Part};
 use crate::broker::mail::Mail;
 use crate::broker::outbox::COPY_LEN_MAX;
 use crate::broker::session::{Phase, Session, Timer};
 use crate::broker::sublist::{Interest, Matched};
-use crate::broker::{Broker, Flow};
+use crate::broker::{Broker, Effect, Flow};
 use crate::wire::op::Publish;
 use crate::wire::{
     CloseReason, Connect, Info, Limits, Op, Parsed, ProtocolError, Side, encoder, errors, headers,
@@ -52,6 +52,10 @@ impl Broker {
                     (true, Some(byte)) if *byte != TLS_HANDSHAKE => self.on_plain(id),
                     (_, Some(_)) => return Flow::StartTls,
                 },
+                Phase::Open if session.verifying.is_some() => {
+                    session.is_paused = true;
+                    return Flow::Paused;
+                }
                 Phase::Open => (),
             }
             match self.read_one(id, input) {
@@ -91,6 +95,9 @@ impl Broker {
                 if self.must_wait(id, publish.subject, matched.as_deref()) {
                     return Some(Step::Paused);
                 }
+                if self.settings.is_traced {
+                    self.trace_in(id, &input[..len]);
+                }
                 let frame = input.split_to(len).freeze();
                 let parsed = crate::wire::parse(&frame, &limits);
                 let Ok(Parsed::Op { op: Op::Publish(publish), .. }) = parsed else {
@@ -103,18 +110,29 @@ impl Broker {
                 if self.must_wait(id, publish.subject, matched.as_deref()) {
                     return Some(Step::Paused);
                 }
+                if self.settings.is_traced {
+                    self.trace_in(id, &input[..len]);
+                }
                 (self.on_publish(id, &publish, None, matched.as_deref()), len)
             }
             Ok(Parsed::Op { op: Op::RouteMessage(message), len })
                 if message.message.payload.len() > COPY_LEN_MAX =>
             {
+                if self.settings.is_traced {
+                    self.trace_in(id, &input[..len]);
+                }
                 let frame = input.split_to(len).freeze();
                 let Ok(Parsed::Op { op, .. }) = crate::wire::parse(&frame, &limits) else {
                     unreachable!("it was parsed a moment ago");
                 };
                 return Some(self.on_route_op(id, &op, Some(&frame)));
             }
-            Ok(Parsed::Op { op, len }) => (self.on_op(id, &op), len),
+            Ok(Parsed::Op { op, len }) => {
+                if self.settings.is_traced {
+                    self.trace_in(id, &input[..len]);
+                }
+                (self.on_op(id, &op), len)
+            }
             Err(error) => return Some(self.on_protocol_error(id, &error)),
         };
         if step == Step::Done {
@@ -134,8 +152,12 @@ impl Broker {
 
     fn limits(&self, id: SessionId) -> Option<Limits> {
         let session = self.sessions.get(id)?;
-        if !session.is_client() {
-            return Some(Limits::route());
+        if let Some(route) = &session.route {
+            // Who has not said yet that it is a server of ours gets no more room than a client.
+            let payload_max = self.settings.max_payload;
+            let known = Limits::route();
+            let unknown = Limits { payload_max, ..known };
+            return Some(if route.is_registered { known } else { unknown });
         }
         Some(Limits {
             side: Side::Client,
@@ -213,7 +235,11 @@ impl Broker {
         };
         let (now, has_headers) = (self.now, self.settings.headers);
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        let former = session.about.credentials.clone();
         session.apply(connect, has_headers);
+        if session.about.credentials != former {
+            session.verified_hash = None;
+        }
         session.active_at = now.wall;
         session.ping.heard_at = now.at;
         if session.ping.rtt.is_none() {
@@ -222,9 +248,44 @@ impl Broker {
         session.has_connected = true;
         self.deadlines.cancel(&(id, Timer::Auth));
         self.arm_first_ping(id);
-        if let Err(refusal) = self.authenticate(id) {
-            return self.on_refusal(id, refusal);
+        match self.authenticate(id) {
+            Err(refusal) => self.on_refusal(id, refusal),
+            Ok(()) if self.sessions.get(id).is_some_and(|found| found.verifying.is_some()) => {
+                Step::Done
+            }
+            Ok(()) => self.on_authenticated(id),
         }
+    }
+
+    /// Whether a client's password is right was found out.
+    pub(super) fn on_verified(&mut self, id: SessionId, hash: &str, is_right: bool) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        // After a reload another hash may be the one that counts.
+        let asked = session.verifying.take_if(|(asked, _)| asked == hash);
+        let Some((hash, identity)) = asked else { return };
+        let is_ending = session.is_ending();
+        self.resume(id);
+        if is_ending {
+            return;
+        }
+        if !is_right {
+            self.on_refusal(id, Refusal::Mismatch);
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let is_first = session.verified_hash.replace(hash).is_none();
+        session.about.user = identity.user;
+        session.permissions = identity.permissions;
+        session.is_auth_pending = false;
+        if is_first {
+            self.on_authenticated(id);
+        } else {
+            self.review_interests(id);
+        }
+    }
+
+    /// A client is known: what else its CONNECT asks for.
+    fn on_authenticated(&mut self, id: SessionId) -> Step {
         let Some(session) = self.sessions.get(id) else { return Step::End };
         let (about, options) = (&session.about, session.options);
         if !about.account.is_empty() || about.is_new_account {
@@ -244,13 +305,27 @@ impl Broker {
         Step::Done
     }
 
-    /// Holds a client's credentials against the settings.
+    /// Holds a client's credentials against the settings. A hashed password is looked at
+    /// elsewhere: until [`Broker::verified`] the session has its former rights and is not read.
     pub(super) fn authenticate(&mut self, id: SessionId) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get_mut(id) else { return Ok(()) };
         let tls = session.about.tls.as_ref();
         let certificate = tls.and_then(|tls| tls.certificate.as_deref());
         let credentials = &session.about.credentials;
-        let identity = auth::authenticate(&self.settings.auth, credentials, certificate)?;
+        let identity = match auth::decide(&self.settings.auth, credentials, certificate)? {
+            Decision::Known(identity) => identity,
+            Decision::Hashed { hash, identity }
+                if session.verified_hash.as_ref() == Some(&hash) =>
+            {
+                identity
+            }
+            Decision::Hashed { hash, identity } => {
+                let password = auth::secret_of(&self.settings.auth, credentials).to_owned();
+                session.verifying = Some((hash.clone(), identity));
+                self.effects.push_back(Effect::Verify { session: id, password, hash });
+                return Ok(());
+            }
+        };
         session.about.user = identity.user;
         session.permissions = identity.permissions;
         session.is_auth_pending = false;

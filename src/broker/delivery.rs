@@ -4,6 +4,7 @@
 //! of other loops are picked here and get it by mail.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,6 +17,9 @@ use crate::broker::outbox::Outbox;
 use crate::broker::sublist::{EngineEntry, Interest, Matched};
 use crate::broker::{Broker, Effect, EngineDelivery};
 use crate::wire::{CloseReason, encoder};
+
+/// Bytes that publishes for engines share in one allocation.
+const CHUNK_LEN: usize = 64 * 1024;
 
 /// A part of a payload: a view, and the shared bytes behind it where there are some.
 #[derive(Clone, Copy)]
@@ -79,8 +83,20 @@ impl Message<'_> {
 
     /// Copies what is not shared, in one piece.
     fn to_delivery(&self) -> Delivery {
-        let names_len = self.subject.len() + self.reply.map_or(0, <[u8]>::len);
-        let mut copied = BytesMut::with_capacity(names_len + self.unshared_len());
+        self.to_delivery_in(BytesMut::with_capacity(self.copied_len()))
+    }
+
+    /// The same in a part of `chunk`: saves an allocation where nothing of it is kept for long.
+    fn to_delivery_from(&self, chunk: &mut BytesMut) -> Delivery {
+        let len = self.copied_len();
+        if chunk.capacity() < len {
+            *chunk = BytesMut::with_capacity(len.max(CHUNK_LEN));
+        }
+        let rest = chunk.split_off(len);
+        self.to_delivery_in(mem::replace(chunk, rest))
+    }
+
+    fn to_delivery_in(&self, mut copied: BytesMut) -> Delivery {
         copied.extend_from_slice(self.subject);
         copied.extend_from_slice(self.reply.unwrap_or_default());
         let [head, tail] = self.parts.map(|part| match part.shared {
@@ -98,6 +114,11 @@ impl Message<'_> {
         let tail = tail.unwrap_or(copied);
         let (header_len, is_leased) = (self.header_len, self.is_leased);
         Delivery { subject, reply, header_len, head, tail, is_leased, to: Vec::new() }
+    }
+
+    fn copied_len(&self) -> usize {
+        let names_len = self.subject.len() + self.reply.map_or(0, <[u8]>::len);
+        names_len + self.unshared_len()
     }
 
     fn unshared_len(&self) -> usize {
@@ -273,7 +294,14 @@ impl Broker {
         message: &Message<'_>,
         origin: &Origin<'_>,
     ) {
-        let Delivery { subject, reply, header_len, head, tail, .. } = message.to_delivery();
+        // What needs a credit is answered soon, and its parts are let go then.
+        let is_brief = engines.iter().all(|entry| entry.interest.needs_credit);
+        let delivery = if is_brief {
+            message.to_delivery_from(&mut self.chunk)
+        } else {
+            message.to_delivery()
+        };
+        let Delivery { subject, reply, header_len, head, tail, .. } = delivery;
         let head = head.slice(header_len..);
         let payload = match (head.is_empty(), tail.is_empty()) {
             (_, true) => head,
@@ -322,6 +350,10 @@ impl Broker {
         }
         self.mark_dirty(interest.session);
         if max > 0 && count == max {
+            if self.settings.is_traced {
+                let text = format!("<-> [DELSUB {}]", String::from_utf8_lossy(&interest.sid));
+                self.log_about(interest.session, log::Level::Trace, &text);
+            }
             self.end_interest(interest);
         }
         true

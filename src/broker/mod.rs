@@ -13,6 +13,8 @@ mod lifecycle;
 mod mail;
 mod mesh;
 pub mod outbox;
+#[cfg(test)]
+mod password_tests;
 mod route;
 #[cfg(test)]
 mod route_tests;
@@ -22,6 +24,7 @@ pub mod snapshot;
 mod sublist;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -161,6 +164,16 @@ pub enum Effect {
         /// Whether a person configured it.
         is_explicit: bool,
     },
+    /// Find out, away from this loop, whether `password` belongs to `hash` (bcrypt); the answer
+    /// comes by [`Broker::verified`].
+    Verify {
+        /// Whose.
+        session: SessionId,
+        /// What it gave.
+        password: String,
+        /// What is known.
+        hash: String,
+    },
     /// A line for the log.
     Log {
         /// How important.
@@ -188,6 +201,8 @@ pub struct Broker {
     paused: BTreeSet<SessionId>,
     deadlines: Deadlines<(SessionId, Timer)>,
     effects: VecDeque<Effect>,
+    /// Room for what publishes for engines are copied to.
+    chunk: BytesMut,
     dirty: VecDeque<SessionId>,
     /// INFO as clients get it, but for what is about the client.
     info: Info,
@@ -220,6 +235,7 @@ impl Broker {
             paused: BTreeSet::new(),
             deadlines: Deadlines::default(),
             effects: VecDeque::new(),
+            chunk: BytesMut::new(),
             dirty: VecDeque::new(),
             info: Self::client_info(&settings, Vec::new()),
             urls_version: 0,
@@ -263,10 +279,26 @@ impl Broker {
         self.on_tls_established(session, peer);
     }
 
+    /// The TLS handshake of a session came to nothing, for `reason`; its socket is closed.
+    pub fn tls_failed(&mut self, session: SessionId, reason: &str, now: Now) {
+        self.now = now;
+        let is_client = self.sessions.get(session).is_none_or(session::Session::is_client);
+        let kind = if is_client { "" } else { "route " };
+        let text = format!("TLS {kind}handshake error: {reason}");
+        self.log_about(session, log::Level::Error, &text);
+        self.on_closed(session, crate::wire::CloseReason::TlsHandshakeFailure.text());
+    }
+
     /// Handles every whole operation at the front of `input` and takes it out.
     pub fn read(&mut self, session: SessionId, input: &mut BytesMut, now: Now) -> Flow {
         self.now = now;
         self.read_all(session, input)
+    }
+
+    /// What an [`Effect::Verify`] came to.
+    pub fn verified(&mut self, session: SessionId, hash: &str, is_right: bool, now: Now) {
+        self.now = now;
+        self.on_verified(session, hash, is_right);
     }
 
     /// The socket of a session is gone, or must go, for `reason`.
@@ -450,6 +482,9 @@ impl Broker {
             self.dirty.push_back(id);
         }
         self.arm_write(id);
+        if self.settings.is_traced {
+            self.trace_out(id);
+        }
     }
 
     fn send_error(&mut self, id: SessionId, text: &str) {

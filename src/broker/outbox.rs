@@ -69,6 +69,13 @@ impl Outbox {
         self.len() == 0
     }
 
+    /// A copy of the last `count` bytes of what waits.
+    #[must_use]
+    pub fn last(&self, count: usize) -> Vec<u8> {
+        let pieces = self.segments.iter().map(|bytes| &bytes[..]).chain([&self.tail[..]]);
+        pieces.flatten().skip(self.len().saturating_sub(count)).copied().collect()
+    }
+
     /// The length as other loops see it.
     #[must_use]
     pub fn gauge(&self) -> Arc<Gauge> {

@@ -289,6 +289,14 @@ impl Broker {
             self.end(id, CloseReason::DuplicateRoute);
             return Step::End;
         }
+        if !info.route_account.is_empty() {
+            // A newer peer tries a connection for one account beside the one for all; it learns
+            // from our INFO that we have none. Registered, it could displace the other.
+            let text = format!("No dedicated route for account {:?}", info.route_account);
+            self.log_about(id, log::Level::Debug, &text);
+            self.end(id, CloseReason::DuplicateRoute);
+            return Step::End;
+        }
         let is_agreed = self.agree_on_name(id, &info.cluster, info.cluster_dynamic);
         if did_solicit {
             // Also when this is the end of it: then the peer's log has the reason too.

@@ -180,7 +180,10 @@ fn gossip_makes_a_full_mesh() {
     right.effects.clear();
     let theirs = right.loops[0].routes.registered()[0];
     right.send(theirs, gossip.as_bytes());
-    let dials = |effect: &Effect| matches!(effect, Effect::Dial { url, is_explicit: false } if url == "127.0.0.1:6300");
+    let dials = |effect: &Effect| {
+        let Effect::Dial { url, is_explicit: false } = effect else { return false };
+        url == "127.0.0.1:6300"
+    };
     assert!(right.effects.iter().any(dials), "{:?}", right.effects);
 }
 

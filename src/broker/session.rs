@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::base::id::SessionId;
 use crate::base::time::{Instant, Now, WallTime};
 use crate::broker::account::{Permissions, Replies};
-use crate::broker::auth::Credentials;
+use crate::broker::auth::{Credentials, Identity};
 use crate::broker::outbox::{Gauge, Outbox};
 use crate::broker::route::RouteState;
 use crate::broker::snapshot::{ConnectionSnapshot, SubscriptionSnapshot, Traffic};
@@ -150,6 +150,12 @@ pub(super) struct Session {
     pub write_mark: Option<(u64, Instant)>,
     /// Which list of `connect_urls` it knows.
     pub urls_version: u64,
+    /// Who it will be if its password is found right, and the hash that it is held against.
+    pub verifying: Option<(String, Identity)>,
+    /// The hash that its password was found to belong to.
+    pub verified_hash: Option<String>,
+    /// Up to where what goes out was shown in the log.
+    pub traced_to: u64,
     pub about: Box<About>,
     pub route: Option<Box<RouteState>>,
 }
@@ -180,6 +186,9 @@ impl Session {
             active_at: now.wall,
             write_mark: None,
             urls_version: 0,
+            verifying: None,
+            verified_hash: None,
+            traced_to: 0,
             about: Box::default(),
             route: None,
         }

@@ -55,6 +55,10 @@ pub struct Settings {
     pub cluster: Option<Cluster>,
     /// Cluster name that clients are told even without routes.
     pub cluster_name: String,
+    /// Whether all operations are shown in the log.
+    pub is_traced: bool,
+    /// Most bytes of a payload that are shown then; 0 is no limit.
+    pub traced_bytes_max: usize,
     /// Numbers that all loops share. Of the settings of a reload only the first ones count.
     pub counters: Arc<Counters>,
 }
@@ -171,6 +175,8 @@ impl Default for Settings {
             auth: Auth::default(),
             cluster: None,
             cluster_name: String::new(),
+            is_traced: false,
+            traced_bytes_max: 0,
             counters: Arc::default(),
         }
     }

@@ -14,7 +14,7 @@ pub(super) struct Process {
     pub loops: Vec<Broker>,
     pub now: Now,
     buffers: BTreeMap<SessionId, BytesMut>,
-    flows: BTreeMap<SessionId, Flow>,
+    pub flows: BTreeMap<SessionId, Flow>,
     pub effects: Vec<Effect>,
     next_slot: u32,
 }
@@ -65,7 +65,7 @@ impl Process {
         self.read(id);
     }
 
-    fn read(&mut self, id: SessionId) {
+    pub fn read(&mut self, id: SessionId) {
         let mut buffer = self.buffers.remove(&id).unwrap_or_default();
         let now = self.now;
         let flow = self.broker(id).read(id, &mut buffer, now);
@@ -582,6 +582,7 @@ fn two_clients_that_publish_to_each_other_do_not_wait_for_ever() {
         | Effect::Mail { .. }
         | Effect::Close { .. }
         | Effect::Dial { .. }
+        | Effect::Verify { .. }
         | Effect::Log { .. } => None,
     };
     let found: BTreeSet<SessionId> = process.effects.iter().filter_map(resumed).collect();

@@ -1,15 +1,12 @@
 //! Starts a server, or does what stands beside it on its command line: help, version, signals
 
-use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::thread;
 
 use crate::cli::{Command, Serve};
 use crate::config::options::{self, OptionsError, Request};
-use crate::config::{Config, LogConfig, Program, World, banner, flags};
+use crate::config::{Config, Program, banner, flags, machine};
 use crate::log;
 use crate::server::signals;
 
@@ -34,7 +31,7 @@ The same block in `cluster` is for routes.
 #[must_use]
 pub fn run(program: Program, args: &[OsString], serve: Serve, commands: &[Command]) -> ExitCode {
     let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    match with_world(|world| options::load(program, &args, world)) {
+    match machine::with_world(|world| options::load(program, &args, world)) {
         Ok(Request::Serve(mut config)) => {
             config.arguments = args;
             start(*config, serve)
@@ -71,36 +68,11 @@ fn beside(program: Program, request: Request, commands: &[Command]) -> ExitCode 
     ExitCode::SUCCESS
 }
 
-/// Gives `load` the files, variables and cores of this machine.
-pub fn with_world<T>(load: impl FnOnce(&World<'_>) -> T) -> T {
-    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
-    load(&World {
-        read: &|path| fs::read(path),
-        variable: &|name| env::var(name).ok(),
-        cores: u16::try_from(cores).unwrap_or(u16::MAX),
-    })
-}
-
-/// The log's settings from the configuration.
-#[must_use]
-pub fn log_settings(config: &LogConfig) -> log::Settings {
-    log::Settings {
-        file: config.file.clone(),
-        file_bytes_max: config.file_bytes_max,
-        syslog: config.syslog,
-        remote_syslog: config.remote_syslog.clone(),
-        timestamps: config.timestamps,
-        utc: config.utc,
-        core: log::Switches { debug: config.core_debug, trace: config.core_trace },
-        streaming: log::Switches { debug: config.streaming_debug, trace: config.streaming_trace },
-    }
-}
-
 fn start(config: Config, serve: Serve) -> ExitCode {
     for warning in &config.warnings {
         to_stderr(warning);
     }
-    if let Err(error) = log::configure(log_settings(&config.log)) {
+    if let Err(error) = log::configure(config.log.settings()) {
         to_stderr(&format!("{} {error}", log::date_time()));
         return ExitCode::FAILURE;
     }

@@ -52,6 +52,10 @@ pub fn streaming(draft: &Draft) -> Result<(), String> {
     if store == "MEMORY" && draft.config.streaming.ft_group.is_some() {
         return Err("ft: only FILE or SQL stores supported in FT mode".to_owned());
     }
+    let cluster_id = &draft.config.streaming.cluster_id;
+    if cluster_id.contains([' ', '\t', '\r', '\n']) || cluster_id.split('.').any(str::is_empty) {
+        return Err("could not subscribe to discover subject: nats: invalid subject".to_owned());
+    }
     Ok(())
 }
 

@@ -308,7 +308,9 @@ impl Draft {
 
     fn finish_loops(&mut self, cores: u16) -> Result<(), String> {
         self.config.loops = match self.loops {
-            None | Some(0) => cores.clamp(1, LOOPS_MAX),
+            // A core is left to the store workers and to everybody else, and more channels and
+            // clients meet on one loop: a message between two costs about twice as much.
+            None | Some(0) => cores.saturating_sub(1).clamp(1, LOOPS_MAX),
             Some(loops) => match u16::try_from(loops) {
                 Ok(loops) if loops <= LOOPS_MAX => loops,
                 _ => return Err(format!("loops must be between 1 and {LOOPS_MAX}, got {loops}")),

@@ -647,7 +647,7 @@ pub static SECTIONS: &[Section] = &[
             both(
                 "loops",
                 Integer,
-                "Event loops (default: one for each core)",
+                "Event loops (default: one for each core but one)",
                 Set(|draft, given| {
                     draft.loops = Some(given.number());
                 }),

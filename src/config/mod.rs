@@ -1,7 +1,7 @@
 //! Config: checked and typed; all that other rooms ever see
 //!
-//! Nothing here reads a file, the environment or the machine by itself: what flags and files say
-//! comes in through `options::load`, with a [`World`] that reads for it.
+//! Nothing here but `machine` reads a file, the environment or the machine: what flags and files
+//! say comes in through `options::load`, with a [`World`] that reads for it.
 
 mod auth_keys;
 pub mod banner;
@@ -13,6 +13,7 @@ pub mod file;
 pub mod flag_table;
 pub mod flags;
 pub mod go;
+pub mod machine;
 pub mod options;
 pub mod reload;
 mod route;
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::channel_limits::StoreLimits;
+use crate::log;
 
 /// What configuration may ask of the machine; the shell fills it, tests fake it.
 pub struct World<'a> {
@@ -111,8 +113,8 @@ impl StartError {
     #[must_use]
     pub fn fatal_line(&self) -> (&'static str, String) {
         match self {
-            Self::Streaming(text) => (crate::log::STREAM, format!("Failed to start: {text}")),
-            Self::Monitoring(text) => (crate::log::CORE, format!("Can't start monitoring: {text}")),
+            Self::Streaming(text) => (log::STREAM, format!("Failed to start: {text}")),
+            Self::Monitoring(text) => (log::CORE, format!("Can't start monitoring: {text}")),
         }
     }
 }
@@ -246,8 +248,6 @@ pub struct TlsConfig {
     pub verify: bool,
     /// Whether the user is found by the client's certificate.
     pub verify_and_map: bool,
-    /// Cluster: whether the peer's certificate must name a configured route.
-    pub verify_known_urls: bool,
     /// Whether certificates of dialled servers are not verified.
     pub insecure: bool,
     /// Go's names, in order of preference; empty = the defaults.
@@ -256,10 +256,6 @@ pub struct TlsConfig {
     pub curves: Vec<String>,
     /// How long a handshake may take.
     pub timeout: Duration,
-    /// Handshakes a second; `None` = no limit.
-    pub connections_per_second_max: Option<u32>,
-    /// SHA-256 of accepted peers' public keys, lower case hex; empty = all.
-    pub pinned_certs: BTreeSet<String>,
 }
 
 /// Routes to other servers (spec core NATS, 16.2).
@@ -441,6 +437,23 @@ pub struct LogConfig {
     pub streaming_trace: bool,
     /// Bytes of a message shown in a trace line; 0 = all.
     pub traced_bytes_max: usize,
+}
+
+impl LogConfig {
+    /// What the log is told.
+    #[must_use]
+    pub fn settings(&self) -> log::Settings {
+        log::Settings {
+            file: self.file.clone(),
+            file_bytes_max: self.file_bytes_max,
+            syslog: self.syslog,
+            remote_syslog: self.remote_syslog.clone(),
+            timestamps: self.timestamps,
+            utc: self.utc,
+            core: log::Switches { debug: self.core_debug, trace: self.core_trace },
+            streaming: log::Switches { debug: self.streaming_debug, trace: self.streaming_trace },
+        }
+    }
 }
 
 /// The HTTP pages.

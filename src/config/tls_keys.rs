@@ -58,9 +58,6 @@ pub(super) fn read(
     for inner in map(entry)? {
         apply(&mut tls, inner, place)?;
     }
-    if tls.verify_known_urls {
-        tls.verify = true;
-    }
     match (&tls.cert_file, &tls.key_file) {
         (Some(_), None) => {
             return Err(Fault::new(entry, "missing 'key_file' in TLS configuration"));
@@ -92,7 +89,9 @@ fn apply(tls: &mut TlsConfig, entry: &Entry, place: Place) -> Result<(), Fault> 
                     "verify_cert_and_check_known_urls not supported in this context",
                 ));
             }
-            tls.verify_known_urls = boolean(entry)?;
+            if boolean(entry)? {
+                return Err(Fault::unsupported(entry));
+            }
         }
         "cipher_suites" => tls.cipher_suites = ciphers(entry)?,
         "curve_preferences" => tls.curves = curves(entry)?,
@@ -101,13 +100,16 @@ fn apply(tls: &mut TlsConfig, entry: &Entry, place: Place) -> Result<(), Fault> 
             let Value::Integer(value) = entry.value else {
                 return Err(parsing(entry, "'connection_rate_limit' wrong type"));
             };
-            tls.connections_per_second_max = u32::try_from(value).ok().filter(|rate| *rate > 0);
+            // A limit that is not kept would be worse than none: nobody would know.
+            if value > 0 {
+                return Err(Fault::unsupported(entry));
+            }
         }
         "pinned_certs" => {
             for item in items(entry)? {
-                let pin = pin(item)?;
-                tls.pinned_certs.insert(pin);
+                check_pin(item)?;
             }
+            return Err(Fault::unsupported(entry));
         }
         "ocsp_peer" | "cert_store" | "cert_match_by" | "cert_match" => {
             return Err(Fault::unsupported(entry));
@@ -206,10 +208,10 @@ fn curves(entry: &Entry) -> Result<Vec<String>, Fault> {
     Ok(curves)
 }
 
-fn pin(item: &Item) -> Result<String, Fault> {
+fn check_pin(item: &Item) -> Result<(), Fault> {
     let pin = item.value.to_string().to_ascii_lowercase();
     if pin.len() == 64 && pin.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Ok(pin);
+        return Ok(());
     }
     let text = format!(
         "error parsing tls config, 'pinned_certs' key {pin} does not look like hex-encoded \

@@ -19,7 +19,7 @@ use crate::engine::queue_group::GroupKey;
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::request::Request;
 use crate::engine::subscription::SubscriptionKey;
-use crate::engine::{Engine, Timer, limits};
+use crate::engine::{Engine, Timer};
 
 /// The keeper of the channel count.
 const KEEPER: LoopIndex = LoopIndex(0);
@@ -304,7 +304,7 @@ impl Engine {
 
     /// A channel without anything in it.
     pub(super) fn new_channel(&self, name: ChannelName, now: Now) -> Channel {
-        let resolved = limits::of_channel(&self.settings.limits, &name);
+        let resolved = self.settings.limits.of(&name);
         Channel {
             name,
             incarnation: 0,

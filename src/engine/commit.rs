@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::base::id::{ClientId, LoopIndex, Subject, Ticket};
+use crate::base::id::{ClientId, LoopIndex, Sequence, Subject, Ticket};
 use crate::base::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ClientWrite, CommitReport, Lifecycle, MessageRecord,
@@ -280,6 +280,16 @@ impl Commits {
         }
     }
 
+    /// Stages `writes` before everything that is staged of a channel.
+    fn put_first(&mut self, index: usize, channel: &mut Channel, writes: Vec<SubscriptionWrite>) {
+        let mut parts = self.queue.iter_mut().filter_map(|staged| {
+            let slot = staged.keys.iter().position(|key| *key == index)?;
+            Some(&mut staged.batch.channels[slot].subscriptions)
+        });
+        let place = parts.next().unwrap_or(&mut channel.unwritten);
+        place.splice(0..0, writes);
+    }
+
     /// Takes a channel that does not exist after all out of the batches that fill.
     fn forget_channel(&mut self, channel: usize) {
         for staged in &mut self.queue {
@@ -406,6 +416,24 @@ impl Engine {
         channel.remember(part.lasting);
         self.commits.clamp(index, outcome.state.last.0);
         self.clamp_positions(index);
+        self.restate_pending(index);
+    }
+
+    /// A part was refused, and with it entries of what was delivered. A later position may be
+    /// written before one of them is acknowledged, so what is pending is said again, first: else
+    /// it would count as acknowledged after a take-over (P5).
+    fn restate_pending(&mut self, index: usize) {
+        let channel = &self.channels.slab[index];
+        let groups = &self.subscriptions.groups;
+        let members = channel.groups.values().filter_map(|key| groups.get(key));
+        let members = members.flat_map(|group| group.members.iter().chain(&group.shadow));
+        let keys = channel.plain.iter().chain(channel.durables.values()).chain(members);
+        let mut writes = Vec::new();
+        for found in keys.filter_map(|key| self.subscriptions.by_key.get(key)) {
+            let sent = |sequence: &Sequence| SubscriptionWrite::Sent(found.id, *sequence);
+            writes.extend(found.pending.keys().map(sent));
+        }
+        self.commits.put_first(index, &mut self.channels.slab[index], writes);
     }
 
     /// Drops the channels whose creation failed, after everybody was told.

@@ -8,7 +8,10 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::base::deadlines::Deadlines;
 use crate::base::id::{Sequence, SubscriptionId, Ticket};
-use crate::base::limits::{FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, RECENT_BYTES_MAX};
+use crate::base::limits::{
+    AHEAD_BYTES_MAX, FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, FETCH_MESSAGES_MIN, FETCHES_MAX,
+    RECENT_BYTES_MAX, TURN_BYTES_MAX, TURN_MESSAGES_MAX,
+};
 use crate::base::record::{FetchRequest, MessageRecord, SubscriptionWrite};
 use crate::base::time::Now;
 use crate::engine::channel::{Channel, Life};
@@ -19,21 +22,6 @@ use crate::engine::queue_group::{GroupKey, pick};
 use crate::engine::snapshot::Traffic;
 use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey};
 use crate::engine::{Engine, Timer};
-
-/// Messages that one engine sends in one turn, over all readers.
-const TURN_MESSAGES_MAX: usize = 16 * 1024;
-
-/// Bytes that one engine sends in one turn, over all readers.
-const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Fetches that one engine has under way; with their size they bound what comes back at once.
-const FETCHES_MAX: usize = 16;
-
-/// Bytes that were read ahead and wait for room, over all readers of one engine.
-const AHEAD_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Messages that are read at least, so that a reader with little room does not fetch each one.
-const FETCH_MESSAGES_MIN: usize = 64;
 
 /// What a message in memory costs beside its bytes.
 const RECORD_OVERHEAD: usize = 96;
@@ -156,6 +144,7 @@ impl Outgoing<'_> {
         record: &MessageRecord,
         redelivery: Option<u32>,
     ) {
+        self.effects.extend(subscription.take_answer());
         let tail = redelivery.map(redelivery_tail).unwrap_or_default();
         let payload = Payload { head: record.encoded.clone(), tail };
         if self.trace {
@@ -385,9 +374,13 @@ impl Engine {
             return;
         };
         match purpose {
-            Purpose::Pass(key) => self.on_pass_fetched(key, ticket, result, now),
+            Purpose::Pass(key) => {
+                self.on_pass_fetched(key, ticket, result, now);
+                self.answer(key);
+            }
             Purpose::Next { reader, until } => {
                 self.on_next_fetched(reader, ticket, until, result, now);
+                self.answer_reader(reader);
             }
         }
     }

@@ -180,20 +180,21 @@ impl Engine {
 
     fn update_record(&mut self, key: SubscriptionKey) {
         let found = &self.subscriptions.by_key[&key];
-        let (index, write) = (found.channel, SubscriptionWrite::Update(found.record()));
+        let (index, write) = (found.channel, SubscriptionWrite::Update(found.record().into()));
         self.commits.subscription(index, &mut self.channels.slab[index], write);
     }
 
     /// Has a record written with the next batch of its channel, in place of what was refused.
     pub(super) fn remember_record(&mut self, key: SubscriptionKey) {
         if let Some(found) = self.subscriptions.by_key.get(&key) {
-            let write = SubscriptionWrite::Update(found.record());
+            let write = SubscriptionWrite::Update(found.record().into());
             self.channels.slab[found.channel].remember(vec![write]);
         }
     }
 
     /// Takes an online subscription out of everything that delivers to it.
     fn go_offline(&mut self, key: SubscriptionKey) {
+        self.answer(key);
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return;
         };
@@ -264,6 +265,7 @@ impl Engine {
 
     /// Takes a subscription of a channel that is gone out of the tables.
     pub(super) fn forget_subscription(&mut self, key: SubscriptionKey) {
+        self.answer(key);
         let Some(found) = self.subscriptions.by_key.remove(&key) else {
             return;
         };

@@ -1,5 +1,6 @@
 //! Engine: handle(input, now), effects, next deadline, check_invariants
 
+mod answer;
 mod channel;
 mod client;
 mod commit;
@@ -7,7 +8,6 @@ mod delivery;
 pub mod effect;
 pub mod input;
 mod leave;
-mod limits;
 mod message;
 mod publish;
 mod queue_group;
@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::channel_limits::StoreLimits;
+use crate::base::channel_limits::ResolvedLimits;
 use crate::base::deadlines::Deadlines;
 use crate::base::id::{ClientId, LoopIndex, Subject};
 use crate::base::random::Random;
@@ -55,7 +55,7 @@ pub struct Settings {
     /// How many engines share the channels and clients.
     pub loops: u16,
     /// Limits of the store and of each channel.
-    pub limits: StoreLimits,
+    pub limits: ResolvedLimits,
     /// Time between a client's heartbeats.
     pub heartbeat_interval: Duration,
     /// How long a heartbeat may stay unanswered.
@@ -216,7 +216,10 @@ impl Engine {
             Input::FoundTime { ticket, result } => self.on_found_time(ticket, result, now),
             Input::Trimmed { channel, state } => self.on_trimmed(&channel, state),
             Input::EndOfTurn => self.end_turn(),
-            Input::Drain => self.is_draining = true,
+            Input::Drain => {
+                self.is_draining = true;
+                self.answer_all();
+            }
         }
         if cfg!(debug_assertions) {
             self.check_invariants();

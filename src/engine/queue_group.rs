@@ -139,7 +139,7 @@ impl Engine {
         };
         if keeper.cursor.last_sent < position {
             keeper.cursor.last_sent = position;
-            let write = SubscriptionWrite::Update(keeper.record());
+            let write = SubscriptionWrite::Update(keeper.record().into());
             self.commits.subscription(index, &mut self.channels.slab[index], write);
         }
     }

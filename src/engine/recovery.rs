@@ -245,5 +245,6 @@ fn restored(
         is_failing: false,
         pass: None,
         start_text: String::new(),
+        unanswered: None,
     }
 }

@@ -71,6 +71,11 @@ impl Pass {
         }
     }
 
+    /// Whether a read for it is under way.
+    pub(super) fn is_fetching(&self) -> bool {
+        self.fetching.is_some()
+    }
+
     /// Lists what this pass has to look at.
     fn plan(&mut self, subscription: &Subscription, now: Now) {
         self.read.clear();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 
+use crate::base::channel_limits::StoreLimits;
 use crate::base::id::{ChannelName, LoopIndex, Subject};
 use crate::base::placement;
 use crate::base::random::Random;
@@ -70,13 +71,16 @@ pub(super) struct Script {
     mail: VecDeque<(usize, Input)>,
     /// Shuffles what has no promised order; what goes one way stays in order.
     random: Option<Random>,
-    /// Commits that the test holds back.
+    /// Commits and reads that the test holds back.
     is_holding: bool,
+    is_holding_reads: bool,
     held: VecDeque<(usize, Input)>,
     listens: BTreeMap<Subject, (usize, u64)>,
     pulses: BTreeMap<Subject, Pulse>,
     /// Deliveries and answers, not looked at yet.
     sent: Vec<(Subject, pb::MsgProto)>,
+    /// Where everything was sent, in order.
+    pub(super) sent_to: Vec<Subject>,
     answers: BTreeMap<Subject, VecDeque<Bytes>>,
     /// Ack inboxes by delivery inbox.
     ack_inboxes: BTreeMap<String, Bytes>,
@@ -98,7 +102,7 @@ impl Script {
     pub(super) fn with(loops: u16, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
             loops,
-            limits: crate::base::channel_limits::StoreLimits::default(),
+            limits: StoreLimits::default().resolve().unwrap(),
             heartbeat_interval: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(10),
             heartbeat_failures_max: 10,
@@ -122,10 +126,12 @@ impl Script {
             mail: VecDeque::new(),
             random: None,
             is_holding: false,
+            is_holding_reads: false,
             held: VecDeque::new(),
             listens: BTreeMap::new(),
             pulses: BTreeMap::new(),
             sent: Vec::new(),
+            sent_to: Vec::new(),
             answers: BTreeMap::new(),
             ack_inboxes: BTreeMap::new(),
             log: Vec::new(),
@@ -271,7 +277,8 @@ impl Script {
                 self.fetch_count += 1;
                 let result = Ok(self.shelf.fetch(&request));
                 let (way, ticket) = (index + self.engines.len(), request.ticket);
-                self.mail.push_back((way, Input::Fetched { ticket, result }));
+                let queue = if self.is_holding_reads { &mut self.held } else { &mut self.mail };
+                queue.push_back((way, Input::Fetched { ticket, result }));
             }
             Effect::FindTime { ticket, channel, at } => {
                 let result = Ok(self.shelf.find_time(&channel, at));
@@ -289,6 +296,7 @@ impl Script {
     }
 
     fn on_sent(&mut self, index: usize, subject: Subject, reply: Option<Subject>, payload: Bytes) {
+        self.sent_to.push(subject.clone());
         if let Some(reply) = reply {
             self.heartbeat_count += 1;
             match self.pulses.get(&subject).copied().unwrap_or(Pulse::Gone) {
@@ -336,8 +344,14 @@ impl Script {
         self.is_holding = true;
     }
 
+    /// What is read from the store comes only with `release` from now on.
+    pub(super) fn hold_reads(&mut self) {
+        self.is_holding_reads = true;
+    }
+
     pub(super) fn release(&mut self) {
         self.is_holding = false;
+        self.is_holding_reads = false;
         self.mail.append(&mut self.held);
         self.run();
     }

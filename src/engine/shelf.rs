@@ -138,10 +138,10 @@ fn apply(channel: &mut StoredChannel, write: &SubscriptionWrite) {
         SubscriptionWrite::Create(state) => {
             assert!(channel.id_max < state.id, "ids grow");
             channel.id_max = state.id;
-            channel.subscriptions.insert(state.id, (state.clone(), BTreeSet::new()));
+            channel.subscriptions.insert(state.id, ((**state).clone(), BTreeSet::new()));
         }
         SubscriptionWrite::Update(state) => {
-            channel.subscriptions.entry(state.id).or_default().0 = state.clone();
+            channel.subscriptions.entry(state.id).or_default().0 = (**state).clone();
         }
         SubscriptionWrite::Delete(id) => {
             channel.subscriptions.remove(&id.0);

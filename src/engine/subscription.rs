@@ -106,6 +106,8 @@ pub(super) struct Subscription {
     pub(super) pass: Option<Box<Pass>>,
     /// For the debug line of its start.
     pub(super) start_text: String,
+    /// Where the answer to its request goes, while that waits for the first messages.
+    pub(super) unanswered: Option<Subject>,
 }
 
 impl Subscription {
@@ -379,12 +381,13 @@ impl Engine {
             is_failing: false,
             pass: None,
             start_text,
+            unanswered: None,
         };
         let (record, ack_inbox) = (subscription.record(), subscription.ack_inbox.clone());
         let key = self.adopt(subscription);
         let channel = &mut self.channels.slab[index];
         channel.record_count += 1;
-        self.commits.subscription(index, channel, SubscriptionWrite::Create(record));
+        self.commits.subscription(index, channel, SubscriptionWrite::Create(record.into()));
         self.do_after(After::Start(Starting { key, ack_inbox, reply, undo: Undo::Remove }), now);
         Ok(())
     }
@@ -468,7 +471,7 @@ impl Engine {
         }
         self.go_online(key);
         let channel = &mut self.channels.slab[index];
-        self.commits.subscription(index, channel, SubscriptionWrite::Update(record));
+        self.commits.subscription(index, channel, SubscriptionWrite::Update(record.into()));
         self.do_after(After::Start(Starting { key, ack_inbox, reply, undo: Undo::Suspend }), now);
     }
 
@@ -480,14 +483,11 @@ impl Engine {
             return self.respond_refusal(reply, &Refusal::UnknownClient);
         };
         found.life = SubscriptionLife::Online;
-        let ack_inbox = found.ack_inbox.clone();
+        found.unanswered = reply.cloned();
+        let subject = found.ack_inbox.clone();
         let has_pending = !found.pending.is_empty();
         let group = found.group;
-        let interest = Interest::Own(key.0);
-        self.effects.push_back(Effect::Listen { subject: ack_inbox.clone(), interest });
-        let response =
-            pb::SubscriptionResponse { ack_inbox: ack_inbox.to_bytes(), error: Bytes::new() };
-        self.respond(reply, response.encode_to_vec().into());
+        self.effects.push_back(Effect::Listen { subject, interest: Interest::Own(key.0) });
         self.log_started(key);
         if has_pending {
             self.arm_redelivery(key, now);
@@ -497,6 +497,9 @@ impl Engine {
                 Some(group) => self.deliver(Reader::Group(group), now),
                 None => self.deliver(Reader::Plain(key), now),
             }
+        }
+        if !self.is_reading_first(key) {
+            self.answer(key);
         }
     }
 

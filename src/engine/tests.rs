@@ -10,6 +10,7 @@ use crate::engine::script::{Options, Pulse, Script};
 use crate::proto::pb::StartPosition;
 use crate::proto::spb;
 
+mod answers;
 mod clients;
 mod durables;
 mod groups;

@@ -285,7 +285,9 @@ impl Connection {
         if let Some(peer) = layer.poll_established() {
             self.established = Some(peer);
         }
-        outcome.map_err(End::Tls)
+        let is_ended = layer.is_ended();
+        outcome.map_err(End::Tls)?;
+        if is_ended { Err(End::Closed) } else { Ok(()) }
     }
 
     /// After a round of handling: what is left must not hold a block that others share.

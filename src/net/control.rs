@@ -49,6 +49,15 @@ pub enum Control {
         /// The result.
         found: Found,
     },
+    /// A password was held against its hash.
+    Verified {
+        /// Whose it is.
+        session: SessionId,
+        /// The hash.
+        hash: String,
+        /// Whether it belongs to it.
+        is_right: bool,
+    },
     /// Let this look at the broker, or change something in it (settings, closing a session). It
     /// runs between two turns' steps and must not block; for an answer it brings a channel.
     Visit(Visit),

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::base::time::Instant;
@@ -22,6 +24,13 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Connections accepted in one turn of the loop.
 const ACCEPTS_PER_TURN: usize = 128;
+
+/// Of the descriptors that the process may have, this part is never given to accepted
+/// connections: a crowd of clients must not keep the store and the lease from opening their files.
+const RESERVED_PART: u64 = 8;
+/// Bounds of that part, in descriptors.
+const RESERVED_MIN: u64 = 16;
+const RESERVED_MAX: u64 = 256;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,13 +189,15 @@ pub struct Listener {
     /// As log lines call its connections: `Client`, `Route`.
     name: &'static str,
     pause: Duration,
+    /// The number of the first descriptor that no connection may have.
+    descriptors_end: u64,
 }
 
 impl Listener {
     /// A port whose connections are called `name` in log lines.
     #[must_use]
     pub fn new(socket: TcpListener, name: &'static str) -> Self {
-        Self { socket, name, pause: Duration::ZERO }
+        Self { socket, name, pause: Duration::ZERO, descriptors_end: descriptors_end() }
     }
 
     /// The socket, to be registered.
@@ -202,6 +213,11 @@ impl Listener {
     ) -> Accepted {
         for _ in 0..ACCEPTS_PER_TURN {
             match self.socket.accept() {
+                // The kernel gives the lowest free number: so high a one means that few are left.
+                Ok((socket, _)) if self.descriptors_end <= u64::from(number(&socket)) => {
+                    drop(socket);
+                    return self.pause(now, &io::Error::from_raw_os_error(Errno::EMFILE as i32));
+                }
                 Ok((socket, peer)) => {
                     self.pause = Duration::ZERO;
                     adopt(socket, canonical(peer));
@@ -227,6 +243,16 @@ impl Listener {
         );
         Accepted::Paused(now + self.pause, text)
     }
+}
+
+fn descriptors_end() -> u64 {
+    // Without an answer there is no bound but the kernel's own.
+    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    most.saturating_sub((most / RESERVED_PART).clamp(RESERVED_MIN, RESERVED_MAX))
+}
+
+fn number(socket: &TcpStream) -> u32 {
+    u32::try_from(socket.as_raw_fd()).unwrap_or(u32::MAX)
 }
 
 /// Whether an accept failed because that one peer went away while it waited.

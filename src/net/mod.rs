@@ -6,6 +6,7 @@ pub mod dial;
 pub mod driver;
 pub mod listener;
 pub mod mailbox;
+pub mod passwords;
 pub mod reactor;
 pub mod reactors;
 pub mod tls;

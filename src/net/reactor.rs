@@ -38,7 +38,8 @@ use crate::net::dial::Resolver;
 use crate::net::driver::{Driver, Outcome};
 use crate::net::listener::Listener;
 use crate::net::mailbox::{Receiver, Sender};
-use crate::net::tls::Layer;
+use crate::net::passwords::{Passwords, Question};
+use crate::net::tls::{Broken, Layer};
 use crate::net::token::{self, Place, Table};
 
 /// Events taken in one turn; what is beyond waits in the kernel.
@@ -106,6 +107,8 @@ pub struct Parts<D: Driver> {
     pub ports: Vec<Port>,
     /// For names of routes.
     pub resolver: Resolver,
+    /// For passwords that are known as hashes.
+    pub passwords: Passwords,
     /// Our own port for routes.
     pub own_route_port: Option<u16>,
     /// For choices that must not be the same everywhere.
@@ -124,6 +127,7 @@ pub struct Reactor<D: Driver> {
     rules: Arc<Rules>,
     ports: Vec<Port>,
     resolver: Resolver,
+    passwords: Passwords,
     own_route_port: Option<u16>,
     random: Random,
     now: Now,
@@ -172,6 +176,7 @@ impl<D: Driver> Reactor<D> {
             rules: parts.rules,
             ports: parts.ports,
             resolver: parts.resolver,
+            passwords: parts.passwords,
             own_route_port: parts.own_route_port,
             random: Random::new(parts.seed),
             now: world::now(),
@@ -354,6 +359,9 @@ impl<D: Driver> Reactor<D> {
         match control {
             Control::Adopt { socket, peer, kind } => self.adopt(socket, peer, kind),
             Control::Found { route, found } => self.on_found(route, found),
+            Control::Verified { session, hash, is_right } => {
+                self.broker.verified(session, &hash, is_right, self.now);
+            }
             Control::Visit(visit) => visit(&mut self.broker, self.now),
             Control::Close { session, reason } if session.home == self.home => {
                 self.begin_close(session.into(), reason);
@@ -438,10 +446,7 @@ impl<D: Driver> Reactor<D> {
                 self.mark_arrived(place);
             }
             Ok(_) => self.finish(place, TLS_FAILURE),
-            Err(broken) => {
-                log::error!("{} - TLS handshake error: {broken}", connection.peer);
-                self.finish(place, TLS_FAILURE);
-            }
+            Err(broken) => self.finish_handshake(place, &broken),
         }
     }
 
@@ -453,11 +458,17 @@ impl<D: Driver> Reactor<D> {
             End::Closed => self.begin_close(place, CLOSED),
             End::Failed(_) => self.finish(place, "Read Error"),
             End::Tls(broken) if connection.is_handshaking() => {
-                log::error!("{} - TLS handshake error: {broken}", connection.peer);
-                self.finish(place, TLS_FAILURE);
+                self.finish_handshake(place, broken);
             }
             End::Tls(_) => self.finish(place, "Read Error"),
         }
+    }
+
+    /// A handshake came to nothing: the broker logs it with the connection's number.
+    fn finish_handshake(&mut self, place: Place, broken: &Broken) {
+        let session = self.session(place);
+        self.broker.tls_failed(session, &broken.to_string(), self.now);
+        self.finish(place, TLS_FAILURE);
     }
 
     /// Performs what broker and driver ask for, in the order in which it arose: what the broker
@@ -483,7 +494,24 @@ impl<D: Driver> Reactor<D> {
             Effect::Close { session, flush: false } => self.finish(session.into(), CLOSED),
             Effect::Resume { session } => self.resume(session.into()),
             Effect::Dial { url, is_explicit } => self.dial(url, is_explicit),
+            Effect::Verify { session, password, hash } => self.verify(session, password, hash),
             Effect::Log { level, text } => log::log!(level, "{text}"),
+        }
+    }
+
+    /// Has a password looked at elsewhere.
+    fn verify(&mut self, session: SessionId, password: String, hash: String) {
+        let mailbox = self.peers[self.home.index()].clone();
+        let asked = hash.clone();
+        let answer = move |is_right| {
+            // Nobody is left to be told when the loop has ended meanwhile.
+            let told = Control::Verified { session, hash: asked, is_right };
+            let _has_reader = mailbox.send(Mail::Control(told));
+        };
+        let answer = Box::new(answer);
+        if !self.passwords.ask(Question { password, hash: hash.clone(), answer }) {
+            log::error!("too many passwords wait to be looked at");
+            self.broker.verified(session, &hash, false, self.now);
         }
     }
 

@@ -19,6 +19,7 @@ use crate::net::dial::Resolver;
 use crate::net::driver::Driver;
 use crate::net::listener::{self, Address, ListenError, Listener, system_text};
 use crate::net::mailbox::{self, Receiver, Sender};
+use crate::net::passwords::Passwords;
 use crate::net::reactor::{Parts, Port, Reactor};
 use crate::net::token;
 
@@ -203,6 +204,7 @@ impl<D: Driver + 'static> Reactors<D> {
         let (client_address, route_address) = (ports.client_address, ports.route_address);
         let own_route_port = route_address.map(|address| address.port());
         let (rules, resolver) = (Arc::new(rules), Resolver::start()?);
+        let passwords = Passwords::start()?;
         let mut ports = Some(ports.into_ports());
         let mut reactors = Vec::new();
         for ((desk, driver), number) in desks.desks.into_iter().zip(drivers).zip(0..) {
@@ -219,6 +221,7 @@ impl<D: Driver + 'static> Reactors<D> {
                 // The first loop accepts for all.
                 ports: ports.take().unwrap_or_default(),
                 resolver: resolver.clone(),
+                passwords: passwords.clone(),
                 own_route_port,
                 seed: seed.rotate_left(32),
             })?);

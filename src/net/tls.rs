@@ -293,6 +293,7 @@ impl ServerCertVerifier for Anyone {
 pub struct Layer {
     session: Connection,
     is_established: bool,
+    is_ended: bool,
 }
 
 /// Why TLS of a connection ended.
@@ -324,7 +325,7 @@ impl Layer {
 
     fn over(mut session: Connection) -> Self {
         session.set_buffer_limit(Some(SEALED_BYTES_MAX));
-        Self { session, is_established: false }
+        Self { session, is_established: false, is_ended: false }
     }
 
     /// Takes all of `sealed` in and puts what it says at the end of `plain`.
@@ -340,8 +341,16 @@ impl Layer {
             }
             let state = self.session.process_new_packets().map_err(broken)?;
             self.take_plain(state.plaintext_bytes_to_read(), plain);
+            self.is_ended |= state.peer_has_closed();
         }
         Ok(())
+    }
+
+    /// Whether the peer said goodbye: nothing more comes, though its socket may stay open until
+    /// it hears ours.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.is_ended
     }
 
     fn take_plain(&mut self, len: usize, plain: &mut BytesMut) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::channel_limits::StoreLimits;
+use crate::base::channel_limits::{LimitsError, StoreLimits};
 use crate::base::epoch::{Epoch, Fence, Predecessor};
 use crate::base::id::LoopIndex;
 use crate::base::placement;
@@ -26,6 +26,9 @@ pub enum ActivationError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Its limits make no sense.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
     /// It belongs to another cluster.
     #[error(transparent)]
     OtherCluster(#[from] OtherCluster),
@@ -43,7 +46,7 @@ impl ActivationError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Store(error) => error.remedy(),
-            Self::OtherCluster(_) | Self::NotAlone(_) => Remedy::Stop,
+            Self::Limits(_) | Self::OtherCluster(_) | Self::NotAlone(_) => Remedy::Stop,
             Self::Thread(_) => Remedy::StepDown,
         }
     }
@@ -91,6 +94,8 @@ impl Ground<'_> {
         let had_server = state.server.is_some();
         let channel_count = state.channels.len();
         let streaming = &self.config.streaming;
+        let limits = streaming.limits.resolve()?;
+        let settings = settings::engine(self.config, &limits);
         let (info, info_is_new) = recovery::server_info(
             state.server.clone(),
             &streaming.cluster_id,
@@ -100,7 +105,7 @@ impl Ground<'_> {
         let mut activations = Vec::new();
         for (start, share) in starts.into_iter().zip(opened.shares) {
             let worker = self.start_worker(&start, share)?;
-            let engine = Engine::recover(settings::engine(self.config), start, world::now());
+            let engine = Engine::recover(settings.clone(), start, world::now());
             activations.push(Activation { term: self.term, engine, worker });
         }
         Ok(Recovered {

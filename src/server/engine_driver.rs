@@ -5,6 +5,7 @@
 //! that are not committed yet (credits). It decides nothing about streaming itself.
 
 use std::collections::VecDeque;
+use std::mem;
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
@@ -87,7 +88,7 @@ pub enum Mail {
         /// Told when the store is closed, with the text of what went wrong.
         done: Sender<Result<(), String>>,
     },
-    /// The engine's state for monitoring; nothing is sent while there is no engine.
+    /// The engine's state for monitoring; an empty one while there is no engine.
     Snapshot {
         /// Gets it.
         done: Sender<engine::snapshot::Snapshot>,
@@ -146,6 +147,8 @@ struct Active {
     uncommitted_bytes: usize,
     pressure_is_high: bool,
     served: Option<Sender<LoopIndex>>,
+    /// The engine began to listen to clients in this turn.
+    has_opened: bool,
     draining: Option<Sender<Result<(), String>>>,
     /// Jobs that found the worker's mailbox full: one commit, and reads of subscriptions, of
     /// which each has one under way.
@@ -244,6 +247,9 @@ impl EngineDriver {
                 self.outcomes.push_back(Outcome::Publish { subject, reply, head, tail });
             }
             Effect::Listen { subject, interest } => {
+                if let (Interest::Service(_), Some(active)) = (interest, &mut self.active) {
+                    active.has_opened = true;
+                }
                 let interest = self.interest(interest);
                 self.outcomes.push_back(Outcome::Listen { subject, interest });
             }
@@ -362,6 +368,7 @@ impl EngineDriver {
             uncommitted_bytes: 0,
             pressure_is_high: false,
             served: None,
+            has_opened: false,
             draining: None,
             unsubmitted: VecDeque::new(),
         });
@@ -474,10 +481,9 @@ impl Driver for EngineDriver {
             Mail::Deactivate { done } => self.on_deactivate(&done),
             Mail::Drain { done } => self.on_drain(done, now),
             Mail::Snapshot { done } => {
-                if let Some(active) = &self.active {
-                    // As above.
-                    let _ = done.send(active.engine.snapshot());
-                }
+                let engine = self.active.as_ref().map(|active| active.engine.snapshot());
+                // As above.
+                let _ = done.send(engine.unwrap_or_default());
             }
             Mail::Listen { subject, listener } => {
                 let interest = self.server_interest(listener);
@@ -509,9 +515,13 @@ impl Driver for EngineDriver {
 
     fn end_of_turn(&mut self, now: Now) {
         self.handle(Input::EndOfTurn, now);
-        if let Some(done) = self.active.as_mut().and_then(|active| active.served.take()) {
+        let Some(active) = &mut self.active else { return };
+        if let Some(done) = active.served.take() {
             // As above.
             let _ = done.send(self.home);
+        }
+        if mem::take(&mut active.has_opened) {
+            super::event::post(&self.events, Event::Opened { term: active.term });
         }
     }
 

@@ -14,6 +14,11 @@ pub enum Event {
     Signal(Signal),
     /// From the thread that waits for the lease and renews it.
     Keeper(KeeperEvent),
+    /// Clients of the streaming server are listened to.
+    Opened {
+        /// In which activation.
+        term: u64,
+    },
     /// A store worker stopped, and with it its engine's commits.
     StoreFailed {
         /// In which activation.
@@ -37,8 +42,8 @@ pub enum Event {
     },
 }
 
-/// Events that may wait. All but `Heard` are few by construction: signals, one keeper, one failure
-/// a worker.
+/// Events that may wait. All but `Heard` are few by construction: signals, one keeper, one opening
+/// an activation, one failure a worker.
 const EVENTS_MAX: usize = 512;
 
 /// `Heard` events that may wait: anybody can publish on those subjects.

@@ -78,12 +78,19 @@ impl Server {
         if self.group.is_none() {
             self.probe_alone(&info)?;
         }
+        self.opening = Some(info.cluster_id);
         self.ask_all(|done| Mail::Serve { done });
+        Ok(())
+    }
+
+    /// The engine that serves clients listens. On a new store that is later than its activation,
+    /// because the server's record is written first.
+    pub(super) fn on_opened(&mut self) {
+        let Some(cluster_id) = self.opening.take() else { return };
         // Every loop has now mailed its interests to all others; a second round sees them in.
         self.ask_all(|done| Mail::Sync { done });
-        self.pages.set_active(&self.config, &info.cluster_id);
+        self.pages.set_active(&self.config, &cluster_id);
         self.log_ready();
-        Ok(())
     }
 
     fn log_recovered(&self, recovered: &Recovered) {
@@ -135,6 +142,7 @@ impl Server {
             group.on_inactive();
         }
         self.is_active = false;
+        self.opening = None;
         self.pages.set_inactive();
         let (done, workers) = unbounded();
         for mailbox in &self.mailboxes {

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::base::epoch::{Epoch, LeaseClock};
@@ -80,6 +81,8 @@ pub struct Server {
     /// The epoch that was won last.
     epoch: Epoch,
     is_active: bool,
+    /// The cluster ID of an activation whose engine does not listen to clients yet.
+    opening: Option<Bytes>,
     /// Until when the active counts as reachable without another heartbeat of it.
     route_until: Option<Instant>,
     /// How often activations failed in a row for a reason that can pass.
@@ -146,6 +149,10 @@ impl Server {
         match event {
             Event::Signal(signal) => self.on_signal(signal),
             Event::Keeper(event) => self.on_keeper(event),
+            Event::Opened { term } if term == self.term => {
+                self.on_opened();
+                Next::GoOn
+            }
             Event::StoreFailed { term, text, remedy } if term == self.term => {
                 self.on_store_failed(&text, remedy)
             }
@@ -153,9 +160,10 @@ impl Server {
                 self.on_group_heartbeat(&payload)
             }
             // Reports of a former activation; answers to a probe that is over.
-            Event::StoreFailed { .. } | Event::Heard { .. } | Event::NobodyListens { .. } => {
-                Next::GoOn
-            }
+            Event::Opened { .. }
+            | Event::StoreFailed { .. }
+            | Event::Heard { .. }
+            | Event::NobodyListens { .. } => Next::GoOn,
         }
     }
 

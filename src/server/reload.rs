@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::cli::serve;
-use crate::config::Config;
 use crate::config::reload::{self, Changes};
+use crate::config::{Config, machine};
 use crate::log::CORE;
 use crate::net::Control;
 use crate::server::files::Files;
@@ -14,7 +13,7 @@ impl Server {
     /// Reads the configuration anew; if anything of it cannot be taken over, nothing is.
     pub(super) fn reload(&mut self) {
         let arguments = self.config.arguments.clone();
-        let result = serve::with_world(|world| reload::reload(&self.config, &arguments, world));
+        let result = machine::with_world(|world| reload::reload(&self.config, &arguments, world));
         let applied = result.and_then(|(config, changes)| self.apply(config, &changes));
         match applied {
             Ok(()) => log::info!(target: CORE, "{}", reload::RELOADED),
@@ -29,8 +28,7 @@ impl Server {
     fn apply(&mut self, config: Config, changes: &Changes) -> Result<(), String> {
         let rules = settings::rules(&config).map_err(|error| error.to_string())?;
         if changes.log {
-            let log = serve::log_settings(&config.log);
-            crate::log::configure(log).map_err(|error| error.to_string())?;
+            crate::log::configure(config.log.settings()).map_err(|error| error.to_string())?;
         }
         for line in &changes.lines {
             log::info!(target: CORE, "{line}");

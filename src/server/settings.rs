@@ -1,9 +1,9 @@
 //! what the rooms are told, from what the user wrote
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::channel_limits::ResolvedLimits;
 use crate::base::random::Random;
 use crate::broker::account::{self, Permissions, Responses};
 use crate::broker::settings as broker;
@@ -21,11 +21,11 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What engines are told.
 #[must_use]
-pub fn engine(config: &Config) -> engine::Settings {
+pub fn engine(config: &Config, limits: &ResolvedLimits) -> engine::Settings {
     let streaming = &config.streaming;
     engine::Settings {
         loops: config.loops,
-        limits: streaming.limits.clone(),
+        limits: limits.clone(),
         heartbeat_interval: streaming.heartbeat_interval,
         heartbeat_timeout: streaming.heartbeat_timeout,
         heartbeat_failures_max: streaming.heartbeat_failures_max,
@@ -43,7 +43,7 @@ pub fn engine(config: &Config) -> engine::Settings {
 /// Never: a file store without a folder is refused when the configuration is read.
 #[must_use]
 pub fn file_options(config: &Config) -> file::FileOptions {
-    let root = config.streaming.directory.clone().unwrap_or_else(PathBuf::new);
+    let root = config.streaming.directory.clone().unwrap_or_default();
     let from = &config.streaming.file;
     file::FileOptions {
         root,
@@ -125,6 +125,8 @@ pub fn broker(config: &Config, found: &Found) -> broker::Settings {
         auth: auth(&core.auth, core.tls.as_ref().is_some_and(|tls| tls.verify_and_map)),
         cluster_name: cluster.as_ref().map(|cluster| cluster.name.clone()).unwrap_or_default(),
         cluster,
+        is_traced: config.log.core_trace,
+        traced_bytes_max: config.log.traced_bytes_max,
         counters: Arc::clone(&found.counters),
         ..broker::Settings::default()
     }

@@ -11,7 +11,7 @@ use crate::base::epoch::{Epoch, LeaseClock, Predecessor, Unfenced};
 use crate::base::id::LoopIndex;
 use crate::base::random::Random;
 use crate::base::world;
-use crate::config::{self, Config, Program, StoreKind, banner};
+use crate::config::{self, ClusterConfig, Config, Program, StoreKind, banner};
 use crate::election::epoch_files::Owner;
 use crate::election::keeper::{self, Keeper, KeeperSettings, Mode};
 use crate::log::{CORE, STREAM};
@@ -181,6 +181,7 @@ impl Begun {
             epoch: Epoch::default(),
             route_until: None,
             is_active: false,
+            opening: None,
             failed_activations: 0,
             files,
             lame_duck: None,
@@ -258,7 +259,7 @@ impl Server {
             None => Mode::StandAlone,
         };
         let settings = KeeperSettings {
-            root: streaming.directory.clone().unwrap_or_else(PathBuf::new),
+            root: streaming.directory.clone().unwrap_or_default(),
             steal_after: streaming.steal_after.unwrap_or(Duration::ZERO),
             mode,
             owner: Owner {
@@ -287,9 +288,18 @@ fn log_listening(config: &Config, found: &settings::Found) {
         log::info!(target: CORE, "TLS required for client connections");
     }
     if let (Some(cluster), Some(port)) = (&config.core.cluster, found.route_port) {
+        log::info!(target: CORE, "Cluster name is {}", cluster_name(cluster, found));
+        if cluster.name.is_none() {
+            let text = "Cluster name was dynamically generated, consider setting one";
+            log::warn!(target: CORE, "{text}");
+        }
         let route = pages::display_address(&cluster.host, port);
         log::info!(target: CORE, "Listening for route connections on {route}");
     }
+}
+
+fn cluster_name<'a>(cluster: &'a ClusterConfig, found: &'a settings::Found) -> &'a str {
+    cluster.name.as_deref().unwrap_or(&found.made_up_cluster)
 }
 
 fn forward_signals(program: Program, events: Sender<Event>) -> Result<(), StartError> {

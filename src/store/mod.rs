@@ -164,6 +164,8 @@ impl StoreError {
             Self::Io { action, source, .. } => match (action, source.kind()) {
                 (_, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Remedy::Refuse,
                 (Action::Read, _) => Remedy::Refuse,
+                // A channel's name that no folder can have is its publisher's mistake.
+                (Action::Open, io::ErrorKind::InvalidFilename) => Remedy::Refuse,
                 // The kernel may have dropped the dirty pages: a second sync could succeed
                 // without the data, so the standby must take over instead.
                 (Action::Sync | Action::Open | Action::Append | Action::Replace, _) => {

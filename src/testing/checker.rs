@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use prost::Message;
 
-use crate::base::id::{ChannelName, Sequence};
+use crate::base::epoch::Epoch;
+use crate::base::id::{ChannelName, Sequence, Subject};
 use crate::base::record::MessageRecord;
 use crate::proto::pb;
 
@@ -16,8 +17,24 @@ pub struct Checker {
     acked: BTreeMap<ChannelName, BTreeSet<Bytes>>,
     /// What was delivered under which sequence.
     told: BTreeMap<(ChannelName, Sequence), (Bytes, i64)>,
-    /// By key of the durable: what it was given.
+    /// Payloads whose publishers were told that they are not stored.
+    refused: BTreeSet<Bytes>,
+    /// By key of the durable: what its clients acknowledged.
     durables: BTreeMap<DurableKey, BTreeSet<Sequence>>,
+    /// By inbox: subscriptions of clients, as far as they were asked for.
+    asked: BTreeMap<Subject, Asked>,
+    /// The epoch whose deliveries are counted in `asked`.
+    epoch: Epoch,
+}
+
+/// A subscription that a client asked for.
+#[derive(Debug)]
+struct Asked {
+    durable: Option<DurableKey>,
+    in_flight_max: usize,
+    /// Sent to it in the present epoch, and neither acknowledged nor sent to another member since.
+    held: BTreeSet<Sequence>,
+    acked: BTreeSet<Sequence>,
 }
 
 /// What a durable, or a durable queue group, is known by in a run.
@@ -45,9 +62,67 @@ impl Checker {
         assert_eq!(*first_told, told, "P4: two messages under one sequence: {key:?}");
     }
 
-    /// A durable was given the message of `sequence`.
-    pub fn on_durable_delivered(&mut self, key: &DurableKey, sequence: Sequence) {
-        self.durables.entry(key.clone()).or_default().insert(sequence);
+    /// A publisher was told that `payload` is not stored.
+    pub fn on_refused(&mut self, payload: Bytes) {
+        self.refused.insert(payload);
+    }
+
+    /// A client asks for a subscription on `inbox`.
+    pub fn on_asked(
+        &mut self,
+        inbox: &Subject,
+        durable: Option<&DurableKey>,
+        in_flight_max: usize,
+    ) {
+        let (held, acked) = (BTreeSet::new(), BTreeSet::new());
+        let asked = Asked { durable: durable.cloned(), in_flight_max, held, acked };
+        self.asked.insert(inbox.clone(), asked);
+    }
+
+    /// A client left a subscription, or forgot all of a former life.
+    pub fn on_left(&mut self, inbox: &Subject) {
+        self.asked.remove(inbox);
+    }
+
+    /// A client acknowledges what it got on `inbox`; the ack may never arrive.
+    pub fn on_acknowledged(&mut self, inbox: &Subject, sequence: Sequence) {
+        let Some(asked) = self.asked.get_mut(inbox) else { return };
+        asked.held.remove(&sequence);
+        asked.acked.insert(sequence);
+        if let Some(acked) = asked.durable.as_ref().and_then(|key| self.durables.get_mut(key)) {
+            acked.insert(sequence);
+        }
+    }
+
+    /// The member of `epoch` sends a message to `inbox`. Deliveries of former epochs are not
+    /// counted: what the successor knows of them may be less.
+    ///
+    /// # Panics
+    /// When a subscription gets more than it has room for.
+    pub fn on_sent(&mut self, epoch: Epoch, inbox: &Subject, payload: &Bytes) {
+        if self.epoch < epoch {
+            self.epoch = epoch;
+            self.asked.values_mut().for_each(|asked| asked.held.clear());
+        }
+        let Some(durable) = self.asked.get(inbox).map(|asked| asked.durable.clone()) else {
+            return;
+        };
+        let Ok(message) = pb::MsgProto::decode(payload.clone()) else { return };
+        if epoch < self.epoch {
+            return;
+        }
+        let sequence = Sequence(message.sequence);
+        for (other, asked) in &mut self.asked {
+            if other != inbox && durable.is_some() && asked.durable == durable {
+                asked.held.remove(&sequence);
+            }
+        }
+        let Some(asked) = self.asked.get_mut(inbox) else { return };
+        if !asked.acked.contains(&sequence) {
+            asked.held.insert(sequence);
+        }
+        let (held, max) = (asked.held.len(), asked.in_flight_max);
+        assert!(message.redelivered || held <= max, "{held} in flight of {max} on {inbox:?}");
     }
 
     /// Whether something is owed to `key`.
@@ -61,13 +136,13 @@ impl Checker {
         self.durables.entry(key.clone()).or_default();
     }
 
-    /// Whether every durable got everything that is stored.
+    /// Whether everything that is stored was acknowledged by every durable.
     #[must_use]
     pub fn owes_nothing(&self, stored: &BTreeMap<ChannelName, Vec<MessageRecord>>) -> bool {
         self.first_debt(stored).is_none()
     }
 
-    /// A durable that did not get a stored message.
+    /// A durable that did not acknowledge a stored message: it must be delivered until it does.
     #[must_use]
     pub fn first_debt(
         &self,
@@ -106,6 +181,8 @@ impl Checker {
         for record in records {
             *counts.entry(decode(record).data).or_default() += 1;
         }
+        let kept = counts.keys().find(|payload| self.refused.contains(*payload));
+        assert_eq!(kept, None, "P9: what was refused is not kept");
         for payload in self.acked.get(channel).into_iter().flatten() {
             let count = counts.get(payload).copied().unwrap_or(0);
             assert_eq!(count, 1, "P1: acked {payload:?} is in {channel:?} exactly once");

@@ -23,7 +23,7 @@ pub struct Plan {
     pub clients: usize,
     /// Steps before the faults stop.
     pub steps: u32,
-    /// Chance of a kill or pause in a step, in ten-thousandths.
+    /// Chance of a fault in a step, in ten-thousandths.
     pub faults_per_10k: u64,
 }
 
@@ -39,6 +39,7 @@ pub struct Group {
     clients: Vec<Client>,
     checker: Checker,
     takeovers: u32,
+    full_until: Instant,
 }
 
 /// A process of the group.
@@ -47,6 +48,10 @@ struct Slot {
     /// It does nothing before this; it does not know that.
     paused_until: Instant,
     next_lease_check: Instant,
+    /// When it last found its epoch to be the newest, as the group knows it.
+    confirmed_at: Instant,
+    /// How far its wall clock is ahead.
+    clock_ahead: Duration,
 }
 
 enum Role {
@@ -65,17 +70,25 @@ pub struct Outcome {
 }
 
 const STEAL_AFTER: Duration = Duration::from_secs(5);
+const FULL_MAX_MS: u64 = 2_000;
+const CLOCK_AHEAD_MAX_MS: u64 = 5_000;
 const STEP_MAX_MICROS: u64 = 3_000;
 const DOWN_MAX_MS: u64 = 3_000;
 const PAUSE_MAX_MS: u64 = 9_000;
-const SETTLE_STEPS_MAX: u32 = 200_000;
+const SETTLE_STEPS_MAX: u32 = 40_000;
 
 impl Group {
     /// A group at its start.
     #[must_use]
     pub fn new(plan: Plan, seed: u64) -> Self {
         let now = Now { at: Instant(1_000_000_000), wall: WallTime(1_700_000_000_000_000_000) };
-        let slot = |_| Slot { role: Role::Standby, paused_until: now.at, next_lease_check: now.at };
+        let slot = |_| Slot {
+            role: Role::Standby,
+            paused_until: now.at,
+            next_lease_check: now.at,
+            confirmed_at: now.at,
+            clock_ahead: Duration::ZERO,
+        };
         Self {
             plan,
             random: Random::new(seed),
@@ -87,6 +100,7 @@ impl Group {
             clients: (0..plan.clients).map(|number| Client::new(number, now.at)).collect(),
             checker: Checker::default(),
             takeovers: 0,
+            full_until: now.at,
         }
     }
 
@@ -122,6 +136,7 @@ impl Group {
         for slot in &mut self.members {
             slot.paused_until = self.now.at;
         }
+        self.full_until = self.now.at;
         for client in &mut self.clients {
             client.retire();
         }
@@ -136,7 +151,7 @@ impl Group {
         }
         for number in 0..self.clients.len() {
             let client = &mut self.clients[number];
-            let parcels = client.act(self.now.at, &mut self.random, &self.checker);
+            let parcels = client.act(self.now.at, &mut self.random, &mut self.checker);
             self.send_to_server(number, parcels);
         }
     }
@@ -145,6 +160,12 @@ impl Group {
     fn advance(&mut self) {
         let little = Duration::from_micros(1 + self.random.below(STEP_MAX_MICROS));
         self.now = Now { at: self.now.at + little, wall: self.now.wall + little };
+        self.store.set_full(self.now.at < self.full_until);
+    }
+
+    /// What the clocks of a member show.
+    fn clocks_of(&self, number: usize) -> Now {
+        Now { wall: self.now.wall + self.members[number].clock_ahead, ..self.now }
     }
 
     fn inject_faults(&mut self) {
@@ -153,11 +174,21 @@ impl Group {
         }
         let choice = self.random.below(self.members.len() as u64);
         let number = usize::try_from(choice).unwrap_or(0);
-        if self.random.below(2) == 0 {
-            self.kill(number);
-        } else {
-            let pause = Duration::from_millis(1 + self.random.below(PAUSE_MAX_MS));
-            self.members[number].paused_until = self.now.at + pause;
+        match self.random.below(6) {
+            0 | 1 => self.kill(number),
+            2 | 3 => {
+                let pause = Duration::from_millis(1 + self.random.below(PAUSE_MAX_MS));
+                self.members[number].paused_until = self.now.at + pause;
+            }
+            // The lock is lost under its holder, as when its file is replaced: another member can
+            // begin while the former one's lease still lasts.
+            4 => self.lock = None,
+            _ => {
+                let ahead = Duration::from_millis(self.random.below(CLOCK_AHEAD_MAX_MS));
+                self.members[number].clock_ahead = ahead;
+                let full = Duration::from_millis(self.random.below(FULL_MAX_MS));
+                self.full_until = self.now.at + full;
+            }
         }
     }
 
@@ -190,42 +221,58 @@ impl Group {
         let Some(number) = self.members.iter().position(can_take) else { return };
         let (epoch, recovered) = self.store.take_over(&mut self.random);
         let settings = settings(self.plan.loops);
-        let member = Member::activate(&settings, epoch, &recovered, &mut self.random, self.now);
-        self.members[number].role = Role::Active(Box::new(member));
-        self.members[number].next_lease_check = now;
+        let clocks = self.clocks_of(number);
+        let member = Member::activate(&settings, epoch, &recovered, &mut self.random, clocks);
+        let slot = &mut self.members[number];
+        slot.role = Role::Active(Box::new(member));
+        slot.next_lease_check = now;
+        slot.confirmed_at = now;
         self.lock = Some(number);
         self.takeovers += 1;
     }
 
     fn run_member(&mut self, number: usize) {
-        let now = self.now;
+        let now = self.clocks_of(number);
         let slot = &mut self.members[number];
         if now.at < slot.paused_until {
             return;
         }
         let Role::Active(member) = &mut slot.role else { return };
-        member.turn(now);
+        let epoch = member.epoch();
+        member.turn(&mut self.random, now);
         for _ in 0..self.random.below(4) {
             member.work(&mut self.store, &mut self.random, now);
         }
         let outgoing = member.outgoing(now.at);
         // The lease is confirmed after the turn's output, as by a keeper that runs late.
         if slot.next_lease_check <= now.at {
-            if !member.confirm_lease(self.store.epoch(), now.at) {
+            let has_lock = self.lock == Some(number);
+            if !has_lock || !member.confirm_lease(self.store.epoch(), now.at) {
                 slot.role = Role::Standby;
                 return;
             }
             slot.next_lease_check = now.at + LEASE_BOUND / 4;
         }
+        let unconfirmed = now.at.since(slot.confirmed_at);
+        assert!(
+            outgoing.is_empty() || unconfirmed < LEASE_BOUND,
+            "P2: member {number} speaks after {unconfirmed:?} without a look at its lease"
+        );
+        if epoch == self.store.epoch() {
+            slot.confirmed_at = slot.next_lease_check - LEASE_BOUND / 4;
+        }
         for (subject, reply, payload) in outgoing {
             let mut bytes = payload.head.to_vec();
             bytes.extend_from_slice(&payload.tail);
-            self.send_from_server(number, Parcel { subject, reply, payload: bytes.into() });
+            let bytes = bytes.into();
+            self.checker.on_sent(epoch, &subject, &bytes);
+            self.send_from_server(number, Parcel { subject, reply, payload: bytes });
         }
     }
 
     fn send_from_server(&mut self, number: usize, parcel: Parcel) {
         let from = End::Member(number);
+        let now = self.clocks_of(number);
         let receiver = self.clients.iter().position(|client| client.listens(&parcel.subject));
         if let Some(client) = receiver {
             let way = (from, End::Client(client));
@@ -233,7 +280,7 @@ impl Group {
         } else if let Some(reply) = &parcel.reply
             && let Role::Active(member) = &mut self.members[number].role
         {
-            member.nobody_listens(reply, self.now);
+            member.nobody_listens(reply, now);
         }
     }
 
@@ -250,6 +297,7 @@ impl Group {
         while let Some((_, to, parcel)) = self.bus.arrived(now.at, &mut self.random) {
             match to {
                 End::Member(number) => {
+                    let now = self.clocks_of(number);
                     let slot = &mut self.members[number];
                     // What reaches a paused process waits in its sockets.
                     if let Role::Active(member) = &mut slot.role {
@@ -272,7 +320,7 @@ impl Group {
 fn settings(loops: u16) -> Settings {
     Settings {
         loops,
-        limits: StoreLimits::default(),
+        limits: StoreLimits::default().resolve().expect("no section can be wrong"),
         heartbeat_interval: Duration::from_secs(2),
         heartbeat_timeout: Duration::from_millis(500),
         heartbeat_failures_max: 2,

@@ -12,13 +12,16 @@ use crate::base::time::{Instant, Now};
 use crate::engine::effect::{Effect, Interest, Payload};
 use crate::engine::input::{Input, PeerMessage};
 use crate::engine::recovery;
-use crate::engine::request::{self, Placement};
+use crate::engine::request::{self, Placement, Request};
 use crate::engine::{Engine, Settings, Start};
 use crate::testing::bus::Parcel;
-use crate::testing::shared_store::{SharedStore, share_of};
+use crate::testing::shared_store::{Refused, SharedStore, share_of};
 
 /// The lease bound of simulated groups.
 pub const LEASE_BOUND: Duration = Duration::from_millis(1_600);
+
+/// Most letters that the loops of a member take out of their mailboxes in one turn.
+const MAIL_PER_TURN_MAX: u64 = 12;
 
 /// A member that is active, or believes so.
 pub struct Member {
@@ -26,18 +29,26 @@ pub struct Member {
     loops: u16,
     engines: Vec<Engine>,
     jobs: Vec<VecDeque<Job>>,
-    peers: VecDeque<(LoopIndex, LoopIndex, PeerMessage)>,
+    /// By loop: what others handed over to it, in the order in which they did.
+    mail: Vec<VecDeque<Mail>>,
     interests: Vec<(Subject, LoopIndex, Interest)>,
     out: VecDeque<(Subject, Option<Subject>, Payload)>,
     lease_valid_until: Instant,
+}
+
+/// What waits in the mailbox of a loop.
+#[derive(Debug)]
+enum Mail {
+    Peer(LoopIndex, PeerMessage),
+    Request(Request, Option<Subject>),
 }
 
 /// Work for the store, in the steps in which a pause or a kill can come between.
 #[derive(Debug)]
 enum Job {
     Write(Ticket, Batch),
-    Sync(Ticket, Batch),
-    Check(Ticket, Batch),
+    Sync(Ticket, Batch, Refused),
+    Check(Ticket, Batch, Refused),
     Fetch(crate::base::record::FetchRequest),
     FindTime(Ticket, crate::base::id::ChannelName, crate::base::time::WallTime),
 }
@@ -79,8 +90,8 @@ impl Member {
             epoch,
             loops,
             jobs: engines.iter().map(|_| VecDeque::new()).collect(),
+            mail: engines.iter().map(|_| VecDeque::new()).collect(),
             engines,
-            peers: VecDeque::new(),
             interests: Vec::new(),
             out: VecDeque::new(),
             lease_valid_until: now.at + LEASE_BOUND,
@@ -137,16 +148,32 @@ impl Member {
                     Placement::Here => home,
                     Placement::Dropped => return,
                 };
-                let input = Input::Request { request, reply: parcel.reply.clone() };
-                self.engines[target.index()].handle(input, now);
+                let reply = parcel.reply.clone();
+                if target == home {
+                    self.engines[home.index()].handle(Input::Request { request, reply }, now);
+                } else {
+                    self.mail[target.index()].push_back(Mail::Request(request, reply));
+                }
             }
         }
     }
 
-    /// One turn: engines exchange what they tell each other, deadlines come due, turns end.
-    pub fn turn(&mut self, now: Now) {
-        while let Some((from, to, message)) = self.peers.pop_front() {
-            self.engines[to.index()].handle(Input::Peer { from, message }, now);
+    /// One turn: loops take some of their mail, in an order chosen by `random` (each mailbox keeps
+    /// its own: a cause comes before its effect everywhere); deadlines come due, turns end.
+    pub fn turn(&mut self, random: &mut Random, now: Now) {
+        for _ in 0..random.below(MAIL_PER_TURN_MAX) {
+            let waiting: Vec<usize> =
+                (0..self.mail.len()).filter(|index| !self.mail[*index].is_empty()).collect();
+            if waiting.is_empty() {
+                break;
+            }
+            let index = choose(random, &waiting);
+            let input = match self.mail[index].pop_front() {
+                Some(Mail::Peer(from, message)) => Input::Peer { from, message },
+                Some(Mail::Request(request, reply)) => Input::Request { request, reply },
+                None => break,
+            };
+            self.engines[index].handle(input, now);
             self.drain();
         }
         for engine in &mut self.engines {
@@ -165,31 +192,41 @@ impl Member {
         if busy.is_empty() {
             return false;
         }
-        let choice = random.below(busy.len() as u64);
-        let index = busy[usize::try_from(choice).unwrap_or(0)];
+        let index = choose(random, &busy);
         let home = LoopIndex(u16::try_from(index).unwrap_or(0));
         let Some(job) = self.jobs[index].pop_front() else { return false };
-        if let Some(input) = self.step(home, job, store) {
+        if let Some(input) = self.step(home, job, store, random) {
             self.engines[index].handle(input, now);
             self.drain();
         }
         true
     }
 
-    fn step(&mut self, home: LoopIndex, job: Job, store: &mut SharedStore) -> Option<Input> {
+    fn step(
+        &mut self,
+        home: LoopIndex,
+        job: Job,
+        store: &mut SharedStore,
+        random: &mut Random,
+    ) -> Option<Input> {
         let next = match job {
             Job::Write(ticket, batch) => {
-                store.write(self.epoch, home, &batch);
-                if batch.durable { Job::Sync(ticket, batch) } else { Job::Check(ticket, batch) }
+                let refused = store.write(self.epoch, home, &batch, random);
+                match batch.durable {
+                    true => Job::Sync(ticket, batch, refused),
+                    false => Job::Check(ticket, batch, refused),
+                }
             }
-            Job::Sync(ticket, batch) => {
+            Job::Sync(ticket, batch, refused) => {
                 store.sync(self.epoch, home);
-                Job::Check(ticket, batch)
+                Job::Check(ticket, batch, refused)
             }
             // A former active that finds another epoch reports nothing, ever (P2).
-            Job::Check(ticket, batch) => {
-                return (store.epoch() == self.epoch)
-                    .then(|| Input::Committed { ticket, report: store.report(home, &batch) });
+            Job::Check(ticket, batch, refused) => {
+                return (store.epoch() == self.epoch).then(|| {
+                    let report = store.report(home, &batch, &refused);
+                    Input::Committed { ticket, report }
+                });
             }
             Job::Fetch(request) => {
                 let result = Ok(store.fetch(home, &request));
@@ -217,12 +254,6 @@ impl Member {
         self.drain();
     }
 
-    /// The earliest moment at which an engine wants to be called.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.engines.iter().filter_map(Engine::next_deadline).min()
-    }
-
     fn drain(&mut self) {
         for index in 0..self.engines.len() {
             while let Some(effect) = self.engines[index].poll_effect() {
@@ -246,8 +277,15 @@ impl Member {
             Effect::FindTime { ticket, channel, at } => {
                 jobs.push_back(Job::FindTime(ticket, channel, at));
             }
-            Effect::Tell { to, message } => self.peers.push_back((home, to, message)),
+            Effect::Tell { to, message } => {
+                self.mail[to.index()].push_back(Mail::Peer(home, message));
+            }
             Effect::Log { .. } | Effect::Credit { .. } | Effect::Drained => (),
         }
     }
+}
+
+fn choose(random: &mut Random, among: &[usize]) -> usize {
+    let choice = random.below(among.len() as u64);
+    among[usize::try_from(choice).unwrap_or(0)]
 }

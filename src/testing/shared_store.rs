@@ -24,7 +24,18 @@ pub struct SharedStore {
     synced: Content,
     /// Written and not synced, of each loop of the present epoch's holder, in order.
     unsynced: BTreeMap<LoopIndex, Vec<Batch>>,
+    is_full: bool,
 }
+
+/// What a batch could not keep.
+#[derive(Clone, Debug, Default)]
+pub struct Refused {
+    clients: bool,
+    channels: BTreeSet<ChannelName>,
+}
+
+/// What clients are told while the disk is full.
+const FULL: &str = "no space left on device";
 
 #[derive(Clone, Debug, Default)]
 struct Content {
@@ -61,11 +72,30 @@ impl SharedStore {
         (self.epoch, self.synced.recovered())
     }
 
-    /// Writes `batch` under `epoch`; what a former epoch writes changes nothing (P3).
-    pub fn write(&mut self, epoch: Epoch, home: LoopIndex, batch: &Batch) {
-        if epoch == self.epoch {
-            self.unsynced.entry(home).or_default().push(batch.clone());
+    /// The disk is full from now on, or has room again.
+    pub fn set_full(&mut self, is_full: bool) {
+        self.is_full = is_full;
+    }
+
+    /// Writes `batch` under `epoch`; what a former epoch writes changes nothing (P3). On a full
+    /// disk a part of it, chosen by `random`, is refused.
+    pub fn write(
+        &mut self,
+        epoch: Epoch,
+        home: LoopIndex,
+        batch: &Batch,
+        random: &mut Random,
+    ) -> Refused {
+        let mut refused = Refused::default();
+        if self.is_full {
+            refused.clients = random.below(2) == 0;
+            let names = batch.channels.iter().map(|part| &part.channel);
+            refused.channels = names.filter(|_| random.below(2) == 0).cloned().collect();
         }
+        if epoch == self.epoch {
+            self.unsynced.entry(home).or_default().push(refused.rest_of(batch));
+        }
+        refused
     }
 
     /// Syncs what the loop `home` wrote, if `epoch` still holds the store.
@@ -77,16 +107,17 @@ impl SharedStore {
         }
     }
 
-    /// What a commit of `batch` reports once it was written.
+    /// What a commit of `batch` reports once it was written but for what was `refused`.
     #[must_use]
-    pub fn report(&self, home: LoopIndex, batch: &Batch) -> CommitReport {
+    pub fn report(&self, home: LoopIndex, batch: &Batch, refused: &Refused) -> CommitReport {
+        let text = |is_refused: bool| is_refused.then(|| FULL.to_owned());
         let outcome = |part: &ChannelBatch| ChannelOutcome {
             channel: part.channel.clone(),
-            refused: None,
+            refused: text(refused.channels.contains(&part.channel)),
             state: self.view(home, &part.channel).map_or_else(ChannelState::default, |c| c.state()),
         };
         CommitReport {
-            clients_refused: None,
+            clients_refused: text(refused.clients),
             channels: batch.channels.iter().map(outcome).collect(),
         }
     }
@@ -135,6 +166,18 @@ impl SharedStore {
             }
         }
         content.channels.remove(channel)
+    }
+}
+
+impl Refused {
+    fn rest_of(&self, batch: &Batch) -> Batch {
+        let mut rest = batch.clone();
+        rest.channels.retain(|part| !self.channels.contains(&part.channel));
+        if self.clients {
+            rest.clients.clear();
+            rest.server = None;
+        }
+        rest
     }
 }
 
@@ -202,7 +245,7 @@ impl Channel {
                 let id = SubscriptionId(state.id);
                 self.subscription_id_max = self.subscription_id_max.max(id);
                 let pending = self.subscriptions.remove(&id).map_or_else(BTreeSet::new, |s| s.1);
-                self.subscriptions.insert(id, (state.clone(), pending));
+                self.subscriptions.insert(id, ((**state).clone(), pending));
             }
             SubscriptionWrite::Delete(id) => {
                 self.subscriptions.remove(id);

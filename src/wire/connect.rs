@@ -1,6 +1,7 @@
 //! The INFO and CONNECT documents.
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 /// INFO of a server, to clients (spec core NATS, 2.3) and to routes (10.3), in the order of the
 /// reference; what is zero is left out where the reference leaves it out.
@@ -61,6 +62,9 @@ pub struct Info {
     pub gateway_url: String,
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "or_default")]
     pub leafnode_urls: Vec<String>,
+    /// The account that a connection is for, where a newer peer wants one of its own for it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub route_account: String,
 }
 
 /// Permissions of a route as INFO shows them.
@@ -160,9 +164,15 @@ impl Connect {
     }
 }
 
-/// Bytes that are not UTF-8 are replaced, as the reference does.
+/// Compat: as Go reads JSON, bytes that are not UTF-8 are replaced, `null` changes nothing, keys
+/// may be in any letter case, and of a repeated key the last one counts; pinned by
+/// `tests::documents_are_read_as_go_reads_them`.
 fn decode<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, DocumentError> {
-    Ok(serde_json::from_str(&String::from_utf8_lossy(json))?)
+    let written: Map<String, Value> = serde_json::from_str(&String::from_utf8_lossy(json))?;
+    let fields = written.into_iter().filter(|(_, value)| !value.is_null());
+    let known: Map<String, Value> =
+        fields.map(|(key, value)| (key.to_ascii_lowercase(), value)).collect();
+    Ok(serde_json::from_value(Value::Object(known))?)
 }
 
 /// `null` for a list means none.

@@ -157,3 +157,13 @@ fn documents_take_null_and_unknown_fields() {
     assert_eq!(info.server_id, "N");
     assert!(Connect::decode(b"{x").is_err());
 }
+
+#[test]
+fn documents_are_read_as_go_reads_them() {
+    let text = b"{\"Verbose\":true,\"USER\":\"a\",\"echo\":true,\"echo\":false}";
+    let connect = Connect::decode(text).unwrap();
+    let found = (connect.verbose, connect.user.as_deref(), connect.echo);
+    assert_eq!(found, (Some(true), Some("a"), Some(false)));
+    let info = Info::decode(b"{\"headers\":null,\"max_payload\":null,\"name\xff\":1}").unwrap();
+    assert!(!info.headers && info.max_payload == 0);
+}

@@ -12,16 +12,16 @@ mod wire;
 
 mod acks;
 mod authentication;
+mod command_line;
 mod core_limits;
 mod core_protocol;
 mod durables;
 mod encrypted;
+mod monitoring;
 mod publishing;
 mod queues;
 mod sessions;
 mod store_limits;
 mod subscribing;
 
-/// Numbers of event loops with which the heart of the protocol is tried: what is global must not
-/// depend on which loop a connection or a channel belongs to.
-pub const LOOPS: [u16; 3] = [1, 2, 4];
+use server::LOOPS;

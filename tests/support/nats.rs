@@ -148,17 +148,7 @@ impl Nats {
         taken.into()
     }
 
-    /// A request; the first answer.
-    pub fn request(&mut self, subject: &str, payload: &[u8]) -> Msg {
-        let inbox = unique("_INBOX.");
-        let sid = self.subscribe(&inbox, "");
-        self.publish(subject, &inbox, payload);
-        let answer = self.next(&sid);
-        self.send(format!("UNSUB {sid}\r\n"));
-        answer
-    }
-
-    /// Waits for the end of the connection; gives what of it was no operation of ours.
+    /// Waits for the end of the connection.
     pub fn wait_end(&mut self) {
         let deadline = now() + PATIENCE;
         loop {

@@ -77,11 +77,11 @@ impl Start {
     /// Solicits a route to `node`.
     pub fn to(self, node: &Node) -> Self {
         let port = node.route_port;
-        self.to_port(port)
+        self.dialling(port)
     }
 
     /// Solicits a route to this port.
-    pub fn to_port(mut self, port: u16) -> Self {
+    pub fn dialling(mut self, port: u16) -> Self {
         self.routes.push(format!("nats-route://{}127.0.0.1:{port}", self.user));
         self
     }
@@ -225,16 +225,8 @@ impl Node {
     pub fn routes(&self) -> u64 {
         let page = self.page("/routez");
         let (_, number) = page.split_once("\"num_routes\":").unwrap();
-        let digits: String =
-            number.trim_start().chars().take_while(char::is_ascii_digit).collect();
+        let digits: String = number.trim_start().chars().take_while(char::is_ascii_digit).collect();
         digits.parse().unwrap()
-    }
-
-    /// Its server id.
-    pub fn id(&self) -> String {
-        let page = self.page("/varz");
-        let (_, rest) = page.split_once("\"server_id\":").unwrap();
-        rest.split('"').nth(1).unwrap().to_owned()
     }
 
     /// Resident bytes of the process.

@@ -31,6 +31,9 @@ pub const READY: &str = "Streaming Server is ready";
 /// The line after which a core server serves.
 pub const CORE_READY: &str = "Server is ready";
 
+/// Numbers of event loops with which what is global is tried.
+pub const LOOPS: [u16; 3] = [1, 2, 4];
+
 /// Between two looks at something that nobody can wait for.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 

@@ -22,6 +22,9 @@ pub const CLUSTER: &str = "test-cluster";
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
+/// No sequence at all.
+pub const NONE: [u64; 0] = [];
+
 /// A name that nothing else in this program has.
 pub fn unique() -> String {
     format!("{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))

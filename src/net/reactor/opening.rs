@@ -16,7 +16,7 @@ use crate::net::control::{Control, Mail, Route};
 use crate::net::dial::{self, Found, Query, Target};
 use crate::net::driver::Driver;
 use crate::net::listener::Accepted;
-use crate::net::reactor::{Reactor, TLS_FAILURE, Timer};
+use crate::net::reactor::{Reactor, Timer};
 use crate::net::tls::{Broken, Layer};
 use crate::net::token::Place;
 
@@ -113,10 +113,7 @@ impl<D: Driver> Reactor<D> {
                 self.timers.arm(Timer::Handshake(place), self.now.at + timeout);
                 self.mark_unsent(place);
             }
-            Err(broken) => {
-                log::error!("{} - TLS handshake error: {broken}", connection.peer);
-                self.finish(place, TLS_FAILURE);
-            }
+            Err(broken) => self.finish_handshake(place, &broken),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::base::record::{
     MessageRecord,
 };
 use crate::base::time::{Instant, Now, WallTime};
+use crate::base::world;
 use crate::store::file::channel::Channel;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::{Context, is_out_of_descriptors, refusal};
@@ -23,7 +24,7 @@ use crate::store::file::removal::Archivists;
 use crate::store::file::report::report_limits;
 use crate::store::file::slices::{SliceWrite, StageRules};
 use crate::store::file::subscriptions::encode;
-use crate::store::file::sync::{is_wide, sync_files};
+use crate::store::file::sync::{Pace, Way, sync_files};
 use crate::store::{Action, Maintained, Store, StoreError};
 
 /// Files of slices that nobody reads are closed after this time.
@@ -54,6 +55,7 @@ pub struct Share {
     dirty_since: Option<Instant>,
     /// Dirty files were closed: only a sync of the whole file system still reaches them.
     must_sync_filesystem: bool,
+    pace: Pace,
     has_readers: bool,
     archivists: Archivists,
     now: Now,
@@ -105,6 +107,7 @@ impl Share {
             dirty: BTreeSet::new(),
             dirty_since: None,
             must_sync_filesystem: false,
+            pace: Pace::default(),
             has_readers: false,
             archivists: Archivists::default(),
             now: parts.now,
@@ -388,11 +391,27 @@ impl Share {
             }
         }
         let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
-        let is_wide = is_wide(files.len() + folder_count);
-        if self.must_sync_filesystem || (self.can_sync_filesystem && is_wide) {
+        let count = files.len() + folder_count;
+        if self.must_sync_filesystem {
             return self.root.sync_filesystem().map_err(sync_error);
         }
-        sync_files(&files).map_err(sync_error)?;
+        if self.can_sync_filesystem && count != 0 {
+            let began = world::instant();
+            let way = self.pace.choose(count, began);
+            match way {
+                Way::Together => self.root.sync_filesystem().map_err(sync_error)?,
+                Way::Apart => sync_files(&files).map_err(sync_error)?,
+            }
+            // Names are rarely new: only what each message needs is compared.
+            if way == Way::Together || folder_count == 0 {
+                self.pace.learn(way, count, began, world::instant());
+            }
+            if way == Way::Together {
+                return Ok(());
+            }
+        } else {
+            sync_files(&files).map_err(sync_error)?;
+        }
         drop(files);
         for name in &self.dirty {
             if let Some(channel) = self.channels.get_mut(name) {

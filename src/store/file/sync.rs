@@ -1,8 +1,10 @@
-//! Makes many files durable: one after the other, or a few at once.
+//! Makes many files durable: one after the other, a few at once, or with their file system.
 
 use std::io;
 use std::thread;
+use std::time::Duration;
 
+use crate::base::time::Instant;
 use crate::store::file::disk::DiskFile;
 
 /// Up to so many files are synced one after the other: the first commit to a channel after a
@@ -11,9 +13,77 @@ const SYNCED_IN_TURN_MAX: usize = 4;
 /// Threads that sync at once; more do not help the disk.
 const THREADS_MAX: usize = 8;
 
-/// Whether one sync of the whole file system is cheaper than one for each file.
-#[must_use]
-pub fn is_wide(file_count: usize) -> bool {
+/// The slower way is tried again after so many times what it took: its trials cost a five
+/// hundredth of the time.
+const TRIAL_PAUSE_FACTOR: u32 = 500;
+/// And not before this.
+const TRIAL_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// What one measurement weighs against those before it.
+const BLEND: u32 = 8;
+
+/// More files are synced apart only where that is known to be quicker.
+const TRIED_APART_MAX: usize = 16;
+
+/// How a few files are made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Each by itself: pays for each file, whoever else writes to the disk.
+    Apart,
+    /// With the whole file system: pays once, but for what others have written as well.
+    Together,
+}
+
+/// Learns which way of syncing is the quicker one, here and now.
+///
+/// One sync of the file system halves the time of a message's two files, and is worth far more
+/// with many, where nobody else writes much to it; beside a busy neighbour it can take seconds.
+/// So the quicker one is used, and the other is tried now and then.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// For each file.
+    apart: Option<Duration>,
+    together: Option<Duration>,
+    trial_at: Instant,
+}
+
+impl Pace {
+    /// How to sync `file_count` files at `now`.
+    #[must_use]
+    pub fn choose(&self, file_count: usize, now: Instant) -> Way {
+        let (Some(apart), Some(together)) = (self.apart, self.together) else {
+            let is_first = self.together.is_some() || !is_wide(file_count);
+            return if is_first && self.apart.is_none() { Way::Apart } else { Way::Together };
+        };
+        let apart = apart.saturating_mul(u32::try_from(file_count).unwrap_or(u32::MAX));
+        let is_trial = self.trial_at <= now && file_count <= TRIED_APART_MAX;
+        if is_trial == (together <= apart) { Way::Apart } else { Way::Together }
+    }
+
+    /// What [`Pace::choose`] said at `began` for so many files took until `now`.
+    pub fn learn(&mut self, way: Way, file_count: usize, began: Instant, now: Instant) {
+        let took = now.since(began);
+        let is_trial = self.trial_at <= began && file_count <= TRIED_APART_MAX;
+        let (known, sample) = match way {
+            Way::Apart => {
+                let count = u32::try_from(file_count.max(1)).unwrap_or(u32::MAX);
+                (&mut self.apart, took / count)
+            }
+            Way::Together => (&mut self.together, took),
+        };
+        *known = Some(match *known {
+            Some(before) if !is_trial => before - before / BLEND + sample / BLEND,
+            Some(_) | None => sample,
+        });
+        if self.apart.is_none() || self.together.is_none() {
+            self.trial_at = now;
+        } else if is_trial {
+            self.trial_at = now + TRIAL_PAUSE_MIN.max(took.saturating_mul(TRIAL_PAUSE_FACTOR));
+        }
+    }
+}
+
+/// Whether there are more files than are synced one after the other.
+fn is_wide(file_count: usize) -> bool {
     SYNCED_IN_TURN_MAX < file_count
 }
 
@@ -37,4 +107,51 @@ pub fn sync_files(files: &[&dyn DiskFile]) -> io::Result<()> {
             })
             .fold(Ok(()), io::Result::and)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Syncs two files again and again for `seconds`, where both ways take so many microseconds;
+    /// gives how often each was chosen.
+    fn sync_for(pace: &mut Pace, clock: &mut Instant, seconds: u64, costs: [u64; 2]) -> [u64; 2] {
+        let end = *clock + Duration::from_secs(seconds);
+        let mut counts = [0; 2];
+        while *clock < end {
+            let way = pace.choose(2, *clock);
+            let index = usize::from(way == Way::Together);
+            counts[index] += 1;
+            let began = *clock;
+            *clock = *clock + Duration::from_micros(costs[index]);
+            pace.learn(way, 2, began, *clock);
+        }
+        counts
+    }
+
+    #[test]
+    fn the_quicker_way_is_used_and_a_change_is_noticed() {
+        let (mut pace, mut clock) = (Pace::default(), Instant(0));
+        let [apart, together] = sync_for(&mut pace, &mut clock, 10, [1_000, 500]);
+        assert!(apart <= 11 && 19_000 < together, "{apart} {together}");
+        // A neighbour begins to write: one look a trial is all that the slow way gets.
+        let [apart, together] = sync_for(&mut pace, &mut clock, 100, [1_000, 400_000]);
+        assert!(90_000 < apart && together <= 9, "{apart} {together}");
+        // It ends: found at the next trial, which the last slow one has put off.
+        sync_for(&mut pace, &mut clock, 200, [1_000, 500]);
+        let [apart, together] = sync_for(&mut pace, &mut clock, 10, [1_000, 500]);
+        assert!(apart <= 11 && 19_000 < together, "{apart} {together}");
+    }
+
+    #[test]
+    fn many_files_are_synced_together_unless_the_disk_has_a_busy_neighbour() {
+        let (mut pace, mut clock) = (Pace::default(), Instant(0));
+        assert_eq!(pace.choose(512, clock), Way::Together, "nothing is known yet");
+        sync_for(&mut pace, &mut clock, 2, [1_000, 2_000]);
+        assert_eq!(pace.choose(2, clock), Way::Apart);
+        assert_eq!(pace.choose(5, clock), Way::Together);
+        sync_for(&mut pace, &mut clock, 10, [1_000, 900_000]);
+        assert_eq!(pace.choose(512, clock), Way::Apart);
+        assert_eq!(pace.choose(5_000, clock), Way::Together);
+    }
 }

@@ -123,3 +123,22 @@ fn an_encrypted_word_of_a_gone_engine_ends_the_connection() {
     deaf.expect_end();
     secure.server.stop(PATIENCE);
 }
+
+/// Goal: a client that waits for our goodbye before it closes its socket does not wait for ever.
+#[test]
+fn a_goodbye_in_tls_is_answered_after_the_last_words_were_heard() {
+    let secure = serve(REQUIRED, ClientCertificate::Required, &LeaseClock::endless());
+    let mut witness = secure.connect();
+    witness.send("SUB a 1\r\n");
+    witness.sync();
+    let mut plain = Client::over(plain(secure.server.client_address));
+    plain.expect_info();
+    let mut leaving = client(&secure.dialling, plain.stream.into_inner());
+    leaving.write_all(b"CONNECT {\"verbose\":false}\r\nPUB a 1\r\nx\r\n").unwrap();
+    leaving.conn.send_close_notify();
+    leaving.flush().unwrap();
+    Client::over(leaving).expect_end();
+    witness.expect("MSG a 1 1");
+    witness.expect("x");
+    secure.server.stop(PATIENCE);
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::limits::MAILBOX_LEN_MAX;
+use crate::net::passwords::Passwords;
 use crate::net::reactors::{Desk, Desks, Ports};
 
 /// Loops that turn when they are told to.
@@ -19,6 +20,7 @@ fn desktop(running: usize, loops: u16) -> (Desktop, Vec<Receiver<Mail<Word>>>) {
     let (mut reactors, mut others) = (Vec::new(), Vec::new());
     let settings = Arc::new(broker_settings(loops));
     let resolver = Resolver::start().unwrap();
+    let passwords = Passwords::start().unwrap();
     for (Desk { poll, mailbox }, number) in desks.desks.into_iter().zip(0..) {
         if running <= usize::from(number) {
             others.push(mailbox);
@@ -36,6 +38,7 @@ fn desktop(running: usize, loops: u16) -> (Desktop, Vec<Receiver<Mail<Word>>>) {
             rules: Arc::new(rules()),
             ports: ports.take().unwrap_or_default(),
             resolver: resolver.clone(),
+            passwords: passwords.clone(),
             own_route_port: None,
             seed: 1,
         };

@@ -1,0 +1,82 @@
+//! Clients whose password is known as a hash: they wait, and nobody else does.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use super::settings::{Auth, User};
+use super::tests::Process;
+use super::*;
+
+const HASH: &str = "$2a$04$abcdefghijklmnopqrstuuLZYjhNQAOdpbzt4WxWlUHjv1wsyH5DG";
+const OTHER: &str = "$2a$05$abcdefghijklmnopqrstuuLZYjhNQAOdpbzt4WxWlUHjv1wsyH5DG";
+const CONNECT: &str = "CONNECT {\"user\":\"u\",\"pass\":\"p\",\"verbose\":true}\r\nPING\r\n";
+
+fn settings(hash: &str) -> Settings {
+    let user = User { name: "u".into(), password: hash.into(), ..User::default() };
+    let auth = Auth { users: vec![user], ..Auth::default() };
+    Settings { auth, ..Settings::default() }
+}
+
+/// A process, and a client that has given its password.
+fn waiting() -> (Process, SessionId) {
+    let mut process = Process::new(1, settings(HASH));
+    let id = process.open(0, ConnectionKind::Client);
+    process.take(id);
+    assert_eq!(process.ask(id, CONNECT), "", "nothing before the password was looked at");
+    assert_eq!(process.flows[&id], Flow::Paused);
+    assert_eq!(asked(&mut process), [HASH]);
+    (process, id)
+}
+
+/// The hashes that something is to be held against.
+fn asked(process: &mut Process) -> Vec<String> {
+    let hash = |effect: Effect| match effect {
+        Effect::Verify { hash, password, .. } => (password == "p").then_some(hash),
+        Effect::Resume { .. }
+        | Effect::ToEngine(_)
+        | Effect::NoResponders { .. }
+        | Effect::Mail { .. }
+        | Effect::Close { .. }
+        | Effect::Dial { .. }
+        | Effect::Log { .. } => None,
+    };
+    process.effects.drain(..).filter_map(hash).collect()
+}
+
+fn answer(process: &mut Process, id: SessionId, hash: &str, is_right: bool) -> String {
+    let now = process.now;
+    process.broker(id).verified(id, hash, is_right, now);
+    process.settle();
+    process.read(id);
+    process.take(id)
+}
+
+#[test]
+fn a_client_waits_until_its_password_was_looked_at() {
+    let (mut process, id) = waiting();
+    assert_eq!(answer(&mut process, id, HASH, true), "+OK\r\nPONG\r\n");
+    assert_eq!(process.flows[&id], Flow::NeedMore);
+    assert_eq!(process.ask(id, CONNECT), "+OK\r\nPONG\r\n", "the same is not looked at again");
+    process.ask(id, "CONNECT {\"pass\":\"other\"}\r\n");
+    assert_eq!(process.flows[&id], Flow::Paused, "another password is");
+}
+
+#[test]
+fn a_client_with_the_wrong_password_is_refused() {
+    let (mut process, id) = waiting();
+    let said = answer(&mut process, id, HASH, false);
+    assert_eq!(said, "-ERR 'Authorization Violation'\r\n");
+    assert_eq!(process.flows[&id], Flow::Close);
+}
+
+/// Goal: what was asked before a reload does not answer what is asked after it.
+#[test]
+fn an_answer_about_a_former_hash_is_none() {
+    let (mut process, id) = waiting();
+    let now = process.now;
+    process.broker(id).reload(Arc::new(settings(OTHER)), now);
+    process.settle();
+    assert_eq!(asked(&mut process), [OTHER]);
+    assert_eq!(answer(&mut process, id, HASH, true), "");
+    assert_eq!(process.flows[&id], Flow::Paused);
+    assert_eq!(answer(&mut process, id, OTHER, false), "-ERR 'Authorization Violation'\r\n");
+}

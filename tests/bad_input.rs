@@ -1,0 +1,17 @@
+//! Bad input of every kind: a clear no, nobody else disturbed, nothing acknowledged lost.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(missing_docs, reason = "a test's name says what it shows")]
+
+#[path = "bad_input/bytes.rs"]
+mod bytes_on_ports;
+#[path = "bad_input/directories.rs"]
+mod directories;
+#[path = "bad_input/full_disk.rs"]
+mod full_disk;
+#[path = "support/server.rs"]
+mod server;
+#[path = "support/stan.rs"]
+mod stan;
+#[path = "support/wire.rs"]
+mod wire;

@@ -1,0 +1,140 @@
+//! A full disk: publishes are refused, deliveries go on, and service resumes by itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::server::{Launch, Server, wait_for};
+use crate::stan::{Stan, all, sequences};
+
+/// A small file system in memory, gone at the end.
+struct SmallDisk {
+    folder: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    /// `None`, with the reason on stdout, where this process may not mount.
+    fn mount() -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("not root: no small file system can be mounted, a full disk is not shown");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(folder.path());
+        let is_mounted = mount.status().is_ok_and(|status| status.success());
+        if !is_mounted {
+            println!("mounting is not allowed here: a full disk is not shown");
+            return None;
+        }
+        Some(Self { folder })
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.folder.path().join("ballast")
+    }
+
+    /// Leaves no free block.
+    fn fill(&self) {
+        let chunk = vec![0; 4_096];
+        let mut file = fs::File::create(self.ballast()).unwrap();
+        while std::io::Write::write_all(&mut file, &chunk).is_ok() {}
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // A lazy unmount works whoever still looks at it.
+        let _ = Command::new("umount").arg("-l").arg(self.folder.path()).status();
+    }
+}
+
+fn start(store: &Path, loops: u16) -> (Launch, Server, Stan) {
+    let launch = Launch::new(&["-mc", "0"]).file_store(Some(store)).loops(loops);
+    let server = launch.start();
+    let stan = Stan::connect(launch.port, "writer");
+    (launch, server, stan)
+}
+
+#[test]
+fn a_full_disk_refuses_publishes_and_nothing_else() {
+    for loops in crate::server::LOOPS {
+        let Some(disk) = SmallDisk::mount() else { return };
+        let (launch, mut server, mut stan) = start(&disk.store(), loops);
+        let mut acked: Vec<u64> = Vec::new();
+        let mut number = 0;
+        let mut publish = |stan: &mut Stan, acked: &mut Vec<u64>| {
+            number += 1;
+            let data = [number.to_string().into_bytes(), vec![b' '; 3_000]].concat();
+            let result = stan.publish("full", data);
+            if result.is_ok() {
+                acked.push(number);
+            }
+            result
+        };
+        for _ in 0..20 {
+            publish(&mut stan, &mut acked).unwrap();
+        }
+        disk.fill();
+        let mut refusals = Vec::new();
+        for _ in 0..40 {
+            refusals.extend(publish(&mut stan, &mut acked).err());
+        }
+        assert!(20 <= refusals.len(), "{refusals:?}");
+        assert!(refusals.iter().all(|text| text.contains("no space left")), "{refusals:?}");
+        assert!(server.is_running(), "a full disk does not end it");
+        let sub = stan.subscribe(all("full"));
+        let found = stan.take(&sub, acked.len());
+        assert!(sequences(&found).into_iter().eq(1..=acked.len() as u64), "deliveries go on");
+        found.iter().for_each(|delivery| stan.ack(&sub, delivery.message.sequence));
+        disk.free();
+        wait_for("service to resume by itself", || publish(&mut stan, &mut acked).ok());
+        for _ in 0..10 {
+            publish(&mut stan, &mut acked).unwrap();
+        }
+        server.kill();
+        drop(stan);
+        let _server = launch.start();
+        let mut stan = Stan::connect(launch.port, "reader");
+        let found = stan.replay("full", acked.len());
+        let data: Vec<u64> = found
+            .iter()
+            .map(|d| String::from_utf8_lossy(&d.message.data).trim().parse().unwrap())
+            .collect();
+        assert_eq!(data, acked, "what was acknowledged, and in that order");
+        let more = stan.publish("full", "the end");
+        assert_eq!(more, Ok(()));
+    }
+}
+
+/// Goal: a first start on a full disk says so and serves once there is room.
+#[test]
+fn a_start_on_a_full_disk() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    disk.fill();
+    let launch = Launch::new(&[]).file_store(Some(&disk.store()));
+    let mut server = launch.spawn();
+    let line = wait_for("a word about the disk, or the end", || {
+        let text = server.log.text();
+        let found = text.lines().find(|line| line.to_lowercase().contains("no space left"));
+        found.map(str::to_owned).or_else(|| (!server.is_running()).then(|| text.clone()))
+    });
+    assert!(line.to_lowercase().contains("no space left"), "{line}");
+    disk.free();
+    if server.is_running() {
+        server.log.wait(crate::server::READY);
+    } else {
+        assert_eq!(server.wait_exit().code(), Some(1));
+        server = launch.start();
+    }
+    Stan::connect(launch.port, "late").publish("foo", "x").unwrap();
+    drop(server);
+}

@@ -1,0 +1,206 @@
+//! Monitoring pages of a live server: names and order of fields as recorded, values, health.
+
+use serde_json::Value;
+use stanby::proto::pb;
+
+use crate::LOOPS;
+use crate::server::{Launch, Server, free_port, wait_for};
+use crate::stan::{Stan, ask};
+use crate::wire::Conn;
+
+/// The names of a document's fields in the order in which they are written, with their depth.
+fn names(json: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for line in json.lines() {
+        let depth = line.len() - line.trim_start().len();
+        let name = line.trim_start().strip_prefix('"').and_then(|rest| rest.split_once("\": "));
+        if let Some((name, _)) = name {
+            found.push((depth, name.to_owned()));
+        }
+    }
+    found
+}
+
+fn recorded(file: &str) -> String {
+    let path = format!("{}/tests/data/http/{file}.txt", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// A server on which something has happened, and its clients.
+fn busy(loops: u16) -> (Server, Vec<Stan>) {
+    let server = Launch::new(&[]).loops(loops).start();
+    let port = server.launch.port;
+    let (mut one, mut two) = (Stan::connect(port, "one"), Stan::connect(port, "two"));
+    let plain = one.subscribe(ask("jobs"));
+    let named = pb::SubscriptionRequest { durable_name: "d".into(), ..ask("jobs") };
+    let durable = two.subscribe(named.clone());
+    two.subscribe(pb::SubscriptionRequest { q_group: "q".into(), ..named });
+    assert!(one.fill("jobs", 1..=10).is_empty());
+    assert!(one.fill("other", 1..=3).is_empty());
+    one.take(&plain, 10);
+    two.take(&durable, 10);
+    (1..=4).for_each(|sequence| one.ack(&plain, sequence));
+    one.flush();
+    (server, vec![one, two])
+}
+
+#[test]
+fn fields_are_named_and_ordered_as_recorded() {
+    let (server, _clients) = busy(2);
+    for (page, file) in [
+        ("/streaming/serverz", "streaming_serverz"),
+        ("/streaming/storez", "streaming_storez"),
+        ("/streaming/channelsz?channel=jobs", "streaming_channelsz__channel-jobs"),
+        ("/streaming/clientsz?client=one", "streaming_clientsz__client-c-nd"),
+        ("/subsz", "subsz"),
+    ] {
+        let reply = server.get(page);
+        assert_eq!(reply.status, 200, "{page}");
+        assert_eq!(names(&reply.body), names(&recorded(file)), "{page}: {}", reply.body);
+    }
+    let found = names(&server.get("/varz").body);
+    let wanted = names(&recorded("varz"));
+    // The two differ in the pages that were asked for so far; and ours names no commit of Go code.
+    let common = |all: Vec<(usize, String)>| -> Vec<(usize, String)> {
+        let is_common = |name: &str| !name.starts_with('/') && name != "git_commit";
+        all.into_iter().filter(|(_, name)| is_common(name)).collect()
+    };
+    assert_eq!(common(found), common(wanted), "/varz");
+    let routes = names(&server.get("/routez").body);
+    assert_eq!(routes, names(&recorded("routez")), "/routez");
+}
+
+#[test]
+fn pages_answer_as_the_reference_where_something_is_unknown() {
+    let (server, _clients) = busy(1);
+    for (page, status, body) in [
+        ("/nosuch", 404, "404 page not found\n"),
+        ("/streaming/clientsz?client=nope", 404, "Client nope not found\n"),
+        ("/streaming/channelsz?channel=nope", 404, "Channel nope not found\n"),
+        ("/streaming/isFTActive", 204, ""),
+    ] {
+        let reply = server.get(page);
+        assert_eq!((reply.status, reply.body.as_str()), (status, body), "{page}");
+    }
+    let head = server.get("/streaming/serverz").head.to_ascii_lowercase();
+    assert!(head.contains("content-type: application/json"), "{head}");
+    assert!(head.contains("access-control-allow-origin: *"), "{head}");
+    let callback = server.get("/streaming/serverz?callback=fn");
+    assert!(callback.body.starts_with("fn({") && callback.body.ends_with("})"), "{callback:?}");
+    assert_eq!(server.get("/healthz").status, 200);
+    // A harness takes the server for ready when its own interests are counted.
+    assert!(7 <= server.json("/subsz")["num_subscriptions"].as_u64().unwrap());
+}
+
+#[test]
+fn values_say_what_happened() {
+    for loops in LOOPS {
+        let (server, _clients) = busy(loops);
+        let page = wait_for("the acks on the page", || {
+            let page = server.json("/streaming/channelsz?channel=jobs&subs=1");
+            let pending = page["subscriptions"].as_array().unwrap().iter();
+            let mut pending = pending.filter_map(|sub| sub["pending_count"].as_u64());
+            pending.any(|count| count == 6).then_some(page)
+        });
+        let found = (&page["name"], &page["msgs"], &page["first_seq"], &page["last_seq"]);
+        assert_eq!(found, (&"jobs".into(), &10.into(), &1.into(), &10.into()), "{page}");
+        assert_eq!(page["subscriptions"].as_array().unwrap().len(), 3, "{page}");
+        let serverz = server.json("/streaming/serverz");
+        for (key, value) in [("clients", 2), ("subscriptions", 3), ("channels", 2)] {
+            assert_eq!(serverz[key], value, "{key} with {loops} loops: {serverz}");
+        }
+        assert_eq!((&serverz["total_msgs"], &serverz["in_msgs"]), (&13.into(), &13.into()));
+        assert_eq!(
+            (&serverz["state"], &serverz["version"]),
+            (&"STANDALONE".into(), &"0.25.6".into())
+        );
+        let list = server.json("/streaming/channelsz");
+        assert_eq!(list["names"], serde_json::json!(["jobs", "other"]));
+        let clients = server.json("/streaming/clientsz?limit=1&offset=1");
+        assert_eq!((&clients["count"], &clients["total"]), (&1.into(), &2.into()), "{clients}");
+        let varz = server.json("/varz");
+        assert!(varz["in_msgs"].as_u64() > Some(20) && varz["mem"].as_u64() > Some(0), "{varz}");
+        let connz = server.json("/connz?subs=1");
+        let connections = connz["connections"].as_array().unwrap();
+        assert!(2 <= connections.len() && connections.iter().all(|c| c["cid"].is_u64()), "{connz}");
+    }
+}
+
+#[test]
+fn storez_shows_the_limits() {
+    let server = Launch::new(&["-mc", "7", "-mm", "5", "-ma", "2s"]).start();
+    let storez = server.json("/streaming/storez");
+    let limits = &storez["limits"];
+    let found = (&limits["max_channels"], &limits["max_msgs"], &limits["max_age"]);
+    assert_eq!(found, (&7.into(), &5.into(), &Value::from(2_000_000_000_u64)), "{storez}");
+    assert_eq!(storez["type"], "MEMORY");
+}
+
+/// A pair on one directory with routes to each other.
+pub fn pair(loops: u16) -> [Launch; 2] {
+    let first = Launch::new(&["-ft_group", "pair"]).file_store(None).loops(loops);
+    let store = first.folder().join("store");
+    let second = Launch::new(&["-ft_group", "pair"]).file_store(Some(&store)).loops(loops);
+    let ports = [free_port(), free_port()];
+    let with_routes = |launch: Launch, own: u16, other: u16| {
+        let listen = format!("nats://127.0.0.1:{own}");
+        launch.arg("-cluster").arg(listen).arg("-routes").arg(format!("nats://127.0.0.1:{other}"))
+    };
+    [with_routes(first, ports[0], ports[1]), with_routes(second, ports[1], ports[0])]
+}
+
+fn health(server: &Server) -> [u16; 3] {
+    ["live", "ready", "active"]
+        .map(|what| server.get(&format!("/streaming/healthz?{what}=1")).status)
+}
+
+#[test]
+fn health_tells_the_active_from_the_standby() {
+    for loops in LOOPS {
+        let [first, second] = pair(loops);
+        let mut active = first.start();
+        assert_eq!(health(&active), [200, 200, 200]);
+        assert_eq!(active.get("/streaming/isFTActive").status, 200);
+        assert_eq!(active.json("/streaming/serverz")["state"], "FT_ACTIVE");
+        let standby = second.spawn();
+        wait_for("a ready standby", || (health(&standby) == [200, 200, 503]).then_some(()));
+        assert_eq!(standby.get("/streaming/isFTActive").status, 204);
+        assert_eq!(standby.json("/streaming/serverz")["state"], "FT_STANDBY");
+        let why = standby.get("/streaming/healthz?active=1").body;
+        assert!(why.contains("standby"), "{why}");
+        // Clients of the standby are served by the active.
+        let mut stan = Stan::connect(second.port, "across");
+        stan.publish("foo", "1").unwrap();
+        active.kill();
+        wait_for("the take-over", || (health(&standby) == [200, 200, 200]).then_some(()));
+        stan.publish("foo", "2").unwrap();
+        assert_eq!(stan.replay("foo", 2).len(), 2);
+    }
+}
+
+#[test]
+fn a_standby_without_a_route_is_live_but_not_ready() {
+    let first = Launch::new(&["-ft_group", "pair"]).file_store(None);
+    let store = first.folder().join("store");
+    let _active = first.start();
+    let second = Launch::new(&["-ft_group", "pair"]).file_store(Some(&store)).spawn();
+    wait_for("a standby", || (health(&second)[0] == 200).then_some(()));
+    second.log.wait("standby");
+    let ready = second.get("/streaming/healthz?ready=1");
+    assert_eq!(ready.status, 503, "{ready:?}");
+    assert!(!ready.body.is_empty(), "with the reason");
+}
+
+#[test]
+fn pages_are_answered_while_clients_come_and_go() {
+    let server = Launch::new(&[]).loops(2).start();
+    for turn in 0..20 {
+        let conns: Vec<Conn> = (0..20).map(|_| Conn::client(server.launch.port, "")).collect();
+        assert!(20 <= server.json("/connz")["num_connections"].as_u64().unwrap(), "{turn}");
+        drop(conns);
+    }
+    wait_for("all to be gone", || {
+        let left = server.json("/varz")["connections"].as_u64().unwrap();
+        (left < 20).then_some(())
+    });
+}

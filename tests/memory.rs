@@ -1,0 +1,223 @@
+//! Memory: clients by the thousand, channels by the thousand, readers that never read.
+//!
+//! A reduced size by default; `STANBY_MEMORY=full` measures the sizes that are promised.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(missing_docs, reason = "a test's name says what it shows")]
+
+#[path = "support/server.rs"]
+mod server;
+#[path = "support/stan.rs"]
+mod stan;
+#[path = "support/wire.rs"]
+mod wire;
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use stanby::base::limits;
+
+use server::{Launch, Server, wait_for};
+use stan::{Stan, all};
+use wire::{Conn, connect, publish};
+
+const MIB: u64 = 1_024;
+
+/// Descriptors that the largest size needs on either side.
+const DESCRIPTORS: u64 = 25_000;
+
+/// One test at a time: each fills the machine.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn is_full() -> bool {
+    std::env::var("STANBY_MEMORY").is_ok_and(|size| size == "full")
+}
+
+/// How many of what is promised for ten thousand; fewer where descriptors are short.
+fn count() -> usize {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS.min(most), most).unwrap();
+    let wanted = if is_full() { 10_000 } else { 1_000 };
+    assert!(wanted + 1_000 <= most, "this needs {wanted} descriptors, and {most} are allowed");
+    usize::try_from(wanted).unwrap()
+}
+
+fn start(launch: Launch) -> Server {
+    let limit = format!("--nofile={DESCRIPTORS}:{DESCRIPTORS}");
+    launch.through(&["prlimit", &limit]).start()
+}
+
+/// What is allowed for `count` of ten thousand that may take `mib`, beside an empty server.
+fn allowed_kib(mib: u64, count: usize, empty: u64) -> u64 {
+    empty + (mib * MIB).saturating_sub(empty) * count as u64 / 10_000
+}
+
+fn check(what: &str, count: usize, server: &Server, empty: u64, allowed: u64) {
+    let found = server.memory_kib("VmRSS");
+    println!(
+        "{count} {what}: {:.1} MiB resident, {:.1} allowed, {:.1} when empty, {:.2} KiB each",
+        found as f64 / 1_024.0,
+        allowed as f64 / 1_024.0,
+        empty as f64 / 1_024.0,
+        found.saturating_sub(empty) as f64 / count as f64,
+    );
+    assert!(found <= allowed, "{count} {what} take {found} KiB, {allowed} are allowed");
+}
+
+#[test]
+fn idle_connections() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let count = count();
+    let server = start(Launch::new(&[]));
+    let empty = server.memory_kib("VmRSS");
+    let conns: Vec<Conn> = (0..count).map(|_| Conn::client(server.launch.port, "")).collect();
+    check("idle connections", count, &server, empty, allowed_kib(465 / 4, count, empty));
+    drop(conns);
+}
+
+#[test]
+fn streaming_clients() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let count = count();
+    let server = start(Launch::new(&[]));
+    let empty = server.memory_kib("VmRSS");
+    let clients: Vec<Stan> = (0..count)
+        .map(|number| {
+            let mut client = Stan::connect(server.launch.port, &format!("client-{number}"));
+            client.subscribe(stan::ask(format!("channel.{}", number % 50)));
+            client
+        })
+        .collect();
+    check("streaming clients", count, &server, empty, allowed_kib(769 / 4, count, empty));
+    drop(clients);
+}
+
+#[test]
+fn channels_grow_linearly() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let count = count();
+    let server = start(Launch::new(&["-mc", "0"]).file_store(None));
+    let mut stan = Stan::connect(server.launch.port, "maker");
+    let make = |stan: &mut Stan, from: usize, to: usize| {
+        let reply = stan.own("acks");
+        for number in from..to {
+            let message = stan.message(format!("channel.{number}"), [b'x'; 128]);
+            stan.publish_async(&message, &reply);
+        }
+        for _ in from..to {
+            stan.next_on(&reply, server::PATIENCE).expect("an ack");
+        }
+    };
+    let empty = server.memory_kib("VmRSS");
+    make(&mut stan, 0, count / 2);
+    let half = server.memory_kib("VmRSS");
+    make(&mut stan, count / 2, count);
+    check("channels", count, &server, empty, allowed_kib(64, count, empty).max(empty + 6 * MIB));
+    let whole = server.memory_kib("VmRSS");
+    println!("channels: {empty} KiB, with half of them {half} KiB, with all {whole} KiB");
+    // Twice the growth of the first half, with room for what grows in steps.
+    assert!(whole - half <= (half - empty) * 2 + 4 * MIB, "{empty}, {half}, {whole} KiB");
+}
+
+/// What all loops may hold of bytes that were read or are to be written, in KiB.
+fn bound_kib(server: &Server, empty: u64, connections: u64) -> u64 {
+    let varz = server.json("/varz");
+    let loops = varz["gomaxprocs"].as_u64().unwrap();
+    let max_pending = varz["max_pending"].as_u64().unwrap();
+    let each_loop = limits::READ_TURN_BYTES_MAX
+        + limits::READ_BUDGET_BYTES
+        + limits::ENGINE_UNCOMMITTED_BYTES_MAX
+        + 2 * limits::BATCH_BYTES_MAX
+        + limits::RECENT_BYTES_MAX
+        + limits::FETCH_BYTES_MAX;
+    empty + (loops * each_loop as u64 + connections * max_pending) / 1_024
+}
+
+fn report(what: &str, server: &Server, bound: u64) {
+    let peak = server.memory_kib("VmHWM");
+    println!(
+        "{what}: {:.1} MiB at most, bound {:.1}",
+        peak as f64 / 1_024.0,
+        bound as f64 / 1_024.0
+    );
+    assert!(peak <= bound, "{what}: {peak} KiB, the bound is {bound}");
+}
+
+/// Writes the same bytes until the server has taken so many, or closes.
+fn flood(socket: &mut TcpStream, bytes: &[u8], total: usize) -> usize {
+    let mut sent = 0;
+    while sent < total {
+        if socket.write_all(bytes).is_err() {
+            break;
+        }
+        sent += bytes.len();
+    }
+    sent
+}
+
+#[test]
+fn a_subscriber_that_never_reads() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let server = start(Launch::new(&[]));
+    let empty = server.memory_kib("VmRSS");
+    let bound = bound_kib(&server, empty, 1);
+    let mut deaf = Conn::narrow(server.launch.port);
+    deaf.connect("");
+    deaf.ask(b"SUB flood 1\r\n");
+    let mut publisher = Conn::client(server.launch.port, "");
+    let chunk = publish("flood", &[b'x'; 100_000]).repeat(10);
+    for _ in 0..200 {
+        publisher.send(&chunk);
+    }
+    publisher.ask(b"");
+    wait_for("the slow consumer", || (server.json("/varz")["slow_consumers"] == 1).then_some(()));
+    report("a core subscriber that never reads, 200 MB published", &server, bound);
+}
+
+#[test]
+fn a_streaming_subscriber_that_never_reads() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let server = start(Launch::new(&[]).file_store(None));
+    let empty = server.memory_kib("VmRSS");
+    let bound = bound_kib(&server, empty, 1);
+    let mut deaf = Stan::connect(server.launch.port, "deaf");
+    let mut request = all("flood");
+    request.max_in_flight = i32::MAX;
+    deaf.subscribe(request);
+    let mut publisher = Stan::connect(server.launch.port, "publisher");
+    let reply = publisher.own("acks");
+    let total = if is_full() { 3_000 } else { 1_500 };
+    let mut acked = 0;
+    for number in 0..total {
+        let message = publisher.message("flood", [b'x'; 100_000]);
+        publisher.publish_async(&message, &reply);
+        if 64 <= number {
+            publisher.next_on(&reply, server::PATIENCE).expect("an ack");
+            acked += 1;
+        }
+    }
+    assert_eq!(acked, total - 64);
+    report("a streaming subscriber that never reads", &server, bound);
+}
+
+#[test]
+fn a_publisher_that_never_stops_nor_reads() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let server = start(Launch::new(&["-mb", "50000000"]).file_store(None));
+    let empty = server.memory_kib("VmRSS");
+    let bound = bound_kib(&server, empty, 1);
+    let stan = Stan::connect(server.launch.port, "endless");
+    let mut socket = TcpStream::connect(("127.0.0.1", server.launch.port)).unwrap();
+    socket.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.write_all(&connect("")).unwrap();
+    socket.write_all(b"SUB acks 1\r\n").unwrap();
+    let message = prost::Message::encode_to_vec(&stan.message("flood", vec![b'x'; 20_000]));
+    let subject = String::from_utf8([&stan.subjects.pub_prefix[..], b".flood"].concat()).unwrap();
+    let publishes = wire::ask_for(&subject, "acks", &message).repeat(20);
+    let total = if is_full() { 1_500_000_000 } else { 200_000_000 };
+    let sent = flood(&mut socket, &publishes, total);
+    report(&format!("a publisher that sent {sent} bytes and never reads"), &server, bound);
+}
