@@ -13,6 +13,12 @@ use self::drill::{DrillError, Ending, Plan};
 /// What a shell shows for a process that SIGTERM ended, and the reference's exit code for it.
 const TERMINATED: i32 = 143;
 
+/// The binary under test: what cargo built for it, or what `STANBY_BIN` names.
+fn server() -> PathBuf {
+    let named = std::env::var_os("STANBY_BIN").map(PathBuf::from);
+    named.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_stanby")))
+}
+
 #[test]
 fn a_terminated_active_loses_nothing_and_says_so_by_its_exit_code() -> Result<(), DrillError> {
     let folder = tempfile::tempdir().map_err(DrillError::io("cannot make a folder"))?;
@@ -23,7 +29,7 @@ fn a_terminated_active_loses_nothing_and_says_so_by_its_exit_code() -> Result<()
         durables: 2,
         queue_members: 2,
         ending: Ending::Terminate,
-        ..Plan::new(PathBuf::from(env!("CARGO_BIN_EXE_stanby")))
+        ..Plan::new(server())
     };
     let report = drill::run(&plan, folder.path(), &mut |_| ())?;
     let mut text = Vec::new();
