@@ -27,7 +27,7 @@ use wire::{Conn, connect, publish};
 const MIB: u64 = 1_024;
 
 /// Descriptors that the largest size needs on either side.
-const DESCRIPTORS: u64 = 25_000;
+const DESCRIPTORS: u64 = 12_000;
 
 /// One test at a time: each fills the machine.
 static ALONE: Mutex<()> = Mutex::new(());
