@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
@@ -116,8 +116,22 @@ pub struct WorkerSettings {
 
 /// A running worker. Dropping it without [`Job::Close`] ends the thread without closing the store.
 pub struct Worker {
-    jobs: Sender<Job>,
+    jobs: Jobs,
     thread: JoinHandle<()>,
+}
+
+/// The way into the worker's mailbox. The worker parks where it waits: the queue's own waiting
+/// spins and yields first, and on a busy machine a thread that yields comes after all others.
+struct Jobs {
+    queue: Option<Sender<Job>>,
+    reader: Thread,
+}
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        self.queue = None;
+        self.reader.unpark();
+    }
 }
 
 /// Starts the thread of one share; `report` must not block.
@@ -143,7 +157,8 @@ pub fn spawn(
         maintain_at: Some(world::instant()),
     };
     let thread = thread::Builder::new().name(name).spawn(move || task.run())?;
-    Ok(Worker { jobs: sender, thread })
+    let jobs = Jobs { queue: Some(sender), reader: thread.thread().clone() };
+    Ok(Worker { jobs, thread })
 }
 
 impl Worker {
@@ -153,8 +168,15 @@ impl Worker {
     /// # Errors
     /// Gives the job back when the mailbox is full: the caller tries again after a report.
     pub fn try_submit(&self, job: Job) -> Result<(), Box<Job>> {
-        match self.jobs.try_send(job) {
-            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+        let Some(queue) = &self.jobs.queue else {
+            unreachable!("it is taken out where it is dropped");
+        };
+        match queue.try_send(job) {
+            Ok(()) => {
+                self.jobs.reader.unpark();
+                Ok(())
+            }
+            Err(TrySendError::Disconnected(_)) => Ok(()),
             Err(TrySendError::Full(job)) => Err(Box::new(job)),
         }
     }
@@ -253,9 +275,21 @@ impl Task {
     }
 
     fn wait(&self) -> Result<Job, RecvTimeoutError> {
-        match self.maintain_at {
-            Some(at) => self.jobs.recv_timeout(at.since(world::instant())),
-            None => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        loop {
+            match self.jobs.try_recv() {
+                Ok(job) => return Ok(job),
+                Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+                Err(TryRecvError::Empty) => (),
+            }
+            let Some(at) = self.maintain_at else {
+                thread::park();
+                continue;
+            };
+            let pause = at.since(world::instant());
+            if pause.is_zero() {
+                return Err(RecvTimeoutError::Timeout);
+            }
+            thread::park_timeout(pause);
         }
     }
 

@@ -309,7 +309,7 @@ fn every_streaming_key_is_taken_by_all_its_names() {
         ("", "sd stan_debug sv stan_trace secure", "true"),
         ("", "hbi hb_interval server_to_client_hb_interval", "7s"),
         ("", "hbt hb_timeout server_to_client_hb_timeout ft_steal_after", "7s"),
-        ("", "hbf hb_fail_count server_to_client_hb_fail_count loops", "2"),
+        ("", "hbf hb_fail_count server_to_client_hb_fail_count loops", "5"),
         ("", "replace_durable replace_durables replace_duplicate_durable", "true"),
         ("", "replace_duplicate_durables", "true"),
         ("tls", "client_cert client_key client_ca client_cacert server_name", "x"),
