@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 #[path = "support/server.rs"]
+#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod server;
 
 use nix::sys::signal::Signal;
