@@ -1,6 +1,8 @@
 //! Bad input of every kind: a clear no, nobody else disturbed, nothing acknowledged lost.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
+#![allow(clippy::print_stdout, reason = "figures are printed, not asserted")]
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 #[path = "bad_input/bytes.rs"]

@@ -3,6 +3,8 @@
 //! A reduced size by default; `STANBY_MEMORY=full` measures the sizes that are promised.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
+#![allow(clippy::print_stdout, reason = "figures are printed, not asserted")]
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 #[path = "support/server.rs"]

@@ -11,10 +11,10 @@ const SEEDS: u64 = 200;
 fn plan_of(seed: u64) -> Plan {
     Plan {
         loops: [1, 2, 4][usize::try_from(seed % 3).expect("below 3")],
-        members: if seed % 5 == 0 { 3 } else { 2 },
+        members: if seed.is_multiple_of(5) { 3 } else { 2 },
         clients: 3,
         steps: 4_000,
-        faults_per_10k: if seed % 4 == 0 { 0 } else { 40 },
+        faults_per_10k: if seed.is_multiple_of(4) { 0 } else { 40 },
     }
 }
 

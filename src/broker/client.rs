@@ -98,7 +98,8 @@ impl Broker {
                 if self.settings.is_traced {
                     self.trace_in(id, &input[..len]);
                 }
-                let frame = input.split_to(len).freeze();
+                let waits_in_outboxes = matched.as_deref().is_some_and(Matched::has_receivers);
+                let frame = take_frame(input, len, waits_in_outboxes);
                 let parsed = crate::wire::parse(&frame, &limits);
                 let Ok(Parsed::Op { op: Op::Publish(publish), .. }) = parsed else {
                     unreachable!("it was parsed a moment ago");
@@ -121,7 +122,7 @@ impl Broker {
                 if self.settings.is_traced {
                     self.trace_in(id, &input[..len]);
                 }
-                let frame = input.split_to(len).freeze();
+                let frame = take_frame(input, len, true);
                 let Ok(Parsed::Op { op, .. }) = crate::wire::parse(&frame, &limits) else {
                     unreachable!("it was parsed a moment ago");
                 };
@@ -606,4 +607,21 @@ fn user_text(session: &Session) -> String {
         Some(user) => format!("User {user:?}"),
         None => "User \"N/A\"".to_owned(),
     }
+}
+
+/// Frames up to this length that wait in outboxes are copied out of the block they were read into.
+const DETACHED_FRAME_MAX: usize = 256 * 1024;
+
+/// Takes the frame at the front of `input` out of it.
+///
+/// A reader that does not read would keep the whole block alive of which the frame is a small
+/// part, and `max_pending` counts only the frame (P6). What goes to engines is bounded by their
+/// credits, and stays where it is.
+fn take_frame(input: &mut BytesMut, len: usize, waits_in_outboxes: bool) -> Bytes {
+    if waits_in_outboxes && len <= DETACHED_FRAME_MAX {
+        let frame = Bytes::copy_from_slice(&input[..len]);
+        input.advance(len);
+        return frame;
+    }
+    input.split_to(len).freeze()
 }

@@ -91,6 +91,12 @@ impl Matched {
         self.plain.is_empty() && self.queues.is_empty() && self.engines.is_empty()
     }
 
+    /// Whether a message waits in outboxes: somebody other than engines listens.
+    #[must_use]
+    pub fn has_receivers(&self) -> bool {
+        !self.plain.is_empty() || !self.queues.is_empty()
+    }
+
     fn len(&self) -> usize {
         let in_queues: usize = self.queues.iter().map(|(_, members)| members.len()).sum();
         self.plain.len() + in_queues + self.engines.len()

@@ -1,6 +1,8 @@
 //! The real binary on real sockets: what clients, operators and tools rely on, by exact answers.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
+#![allow(clippy::print_stdout, reason = "figures are printed, not asserted")]
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 #[path = "../support/server.rs"]

@@ -121,7 +121,7 @@ impl Conn {
 
     /// CONNECT and a round trip; `options` are the inside of a JSON object, or empty.
     pub fn connect(&mut self, options: &str) {
-        let answer = self.ask(&connect(options));
+        let answer = self.ask(connect(options));
         assert!(answer.is_empty(), "CONNECT {options} was answered {}", show(&answer));
     }
 
