@@ -323,9 +323,6 @@ impl Draft {
         }
         let nanos = self.steal_after.unsigned_abs();
         self.config.streaming.steal_after = (nanos > 0).then(|| Duration::from_nanos(nanos));
-        if self.store.eq_ignore_ascii_case("SQL") {
-            return Err("store type SQL is not supported by stanby yet".to_owned());
-        }
         self.config.start_error = checks::streaming(self).err().map(StartError::Streaming);
         checks::fill_streaming(self);
         Ok(())

@@ -125,6 +125,13 @@ impl Ground<'_> {
                 self.config.loops,
                 world::now(),
             ),
+            StoreKind::Sql => store::sql::open(
+                &settings::sql_options(self.config)?,
+                limits,
+                &self.fence,
+                self.config.loops,
+                world::now(),
+            ),
         }
     }
 

@@ -12,7 +12,10 @@ mod channel;
 pub mod dialect;
 pub mod dsn;
 mod messages;
+mod mysql;
 mod pending;
+mod postgres;
+mod postgres_tls;
 mod recovery;
 pub mod schema;
 pub mod sessions;
@@ -30,8 +33,10 @@ use crate::base::record::RecoveredState;
 use crate::base::time::Now;
 use crate::store::{Action, Notice, Opened, Store, StoreError};
 
-use self::dialect::{Dialect, Driver, Failure, SqlError, transaction};
+use self::dialect::{Dialect, Driver, SqlError, transaction};
 use self::dsn::Source;
+use self::mysql::Mysql;
+use self::postgres::Postgres;
 use self::recovery::Recovery;
 use self::share::Share;
 use self::sqlite::Sqlite;
@@ -74,11 +79,8 @@ pub fn connect(source: &Source, call_timeout: Duration) -> Result<Box<dyn Dialec
             let path = Path::new(&source.database);
             Ok(Box::new(Sqlite::open(path, &source.journal, call_timeout)?))
         }
-        Driver::Postgres | Driver::Mysql => Err(SqlError::of_connection(
-            Failure::Other,
-            source,
-            &"this driver is not supported by stanby yet",
-        )),
+        Driver::Postgres => Ok(Box::new(Postgres::connect(source, call_timeout)?)),
+        Driver::Mysql => Ok(Box::new(Mysql::connect(source, call_timeout)?)),
     }
 }
 
