@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::store::sql::dialect::Driver;
+use crate::store::sql::dialect::{Dialect, Driver};
 use crate::store::sql::dsn::Source;
 use crate::store::sql::{self, schema};
 
@@ -58,17 +58,21 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 /// The lines of a good end, or of a bad one.
 type Ended = Result<String, String>;
 
-fn connect(args: &SourceArgs) -> Result<(Source, Box<dyn sql::dialect::Dialect>), String> {
+fn source(args: &SourceArgs) -> Result<Source, String> {
     let driver = Driver::named(&args.driver)
         .ok_or_else(|| format!("unknown driver {:?}: postgres, mysql or sqlite", args.driver))?;
     let source = Source::parse(driver, &args.source, &|name| env::var(name).ok());
-    let source = source.map_err(|error| error.to_string())?;
-    let dialect = sql::connect(&source, CALL_TIMEOUT).map_err(|error| error.to_string())?;
-    Ok((source, dialect))
+    source.map_err(|error| error.to_string())
+}
+
+fn connect(source: &Source) -> Result<Box<dyn Dialect>, String> {
+    sql::connect(source, CALL_TIMEOUT).map_err(|error| error.to_string())
 }
 
 fn init(args: &SourceArgs) -> Ended {
-    let (source, mut dialect) = connect(args)?;
+    let source = source(args)?;
+    sql::make(&source).map_err(|error| error.to_string())?;
+    let mut dialect = connect(&source)?;
     schema::init(dialect.as_mut()).map_err(|error| error.to_string())?;
     match schema::check(dialect.as_mut()).map_err(|error| error.to_string())? {
         wrong if wrong.is_empty() => Ok(format!("{source}: all tables are there")),
@@ -77,7 +81,8 @@ fn init(args: &SourceArgs) -> Ended {
 }
 
 fn check(args: &SourceArgs) -> Ended {
-    let (source, mut dialect) = connect(args)?;
+    let source = source(args)?;
+    let mut dialect = connect(&source)?;
     match schema::check(dialect.as_mut()).map_err(|error| error.to_string())? {
         wrong if wrong.is_empty() => Ok(format!("{source}: all tables are as they should be")),
         wrong => Err(wrong.join("\n")),

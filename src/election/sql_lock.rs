@@ -197,6 +197,9 @@ impl SqlLease {
     }
 
     fn end_store_sessions(&mut self) {
+        if self.session.is_none() {
+            self.session = Session::open(&self.place).ok();
+        }
         if let Some(session) = &mut self.session {
             // Tried again with the next claim.
             let _ = sessions::end_stores(session.dialect.as_mut());

@@ -54,6 +54,7 @@ fn made(folder: &Path, admin: Option<Source>, own: Source) -> Source {
             let mut dialect = sql::connect(&admin, CALL_TIMEOUT).unwrap();
             dialect.run(&format!("CREATE DATABASE {}", name(folder))).unwrap();
         }
+        sql::make(&own).unwrap();
         let mut dialect = sql::connect(&own, CALL_TIMEOUT).unwrap();
         schema::init(dialect.as_mut()).unwrap();
         assert_eq!(schema::check(dialect.as_mut()).unwrap(), Vec::<String>::new());

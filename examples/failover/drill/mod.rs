@@ -2,7 +2,8 @@
 //!
 //! Used by the example beside it and by the tests; it knows servers as processes only.
 
-pub mod ledger;
+pub mod database;
+mod ledger;
 mod load;
 mod pair;
 
@@ -37,6 +38,8 @@ pub struct Plan {
     pub rounds: usize,
     /// Passed on to the servers.
     pub loops: Option<u16>,
+    /// The database that keeps the store; `None` = files.
+    pub sql_driver: Option<String>,
     /// Channels that are published to in turn.
     pub channels: usize,
     /// Durable subscribers, each on every channel.
@@ -54,6 +57,7 @@ impl Plan {
             binary,
             rounds: 5,
             loops: None,
+            sql_driver: None,
             channels: 1,
             durables: 1,
             queue_members: 0,

@@ -33,7 +33,7 @@ use crate::base::record::RecoveredState;
 use crate::base::time::Now;
 use crate::store::{Action, Notice, Opened, Store, StoreError};
 
-use self::dialect::{Dialect, Driver, SqlError, transaction};
+use self::dialect::{Dialect, Driver, Failure, SqlError};
 use self::dsn::Source;
 use self::mysql::Mysql;
 use self::postgres::Postgres;
@@ -84,6 +84,19 @@ pub fn connect(source: &Source, call_timeout: Duration) -> Result<Box<dyn Dialec
     }
 }
 
+/// Makes the file of an SQLite database that is not there; other databases are made by their
+/// administrators.
+///
+/// # Errors
+/// [`SqlError`] when it cannot be made.
+pub fn make(source: &Source) -> Result<(), SqlError> {
+    if source.driver != Driver::Sqlite {
+        return Ok(());
+    }
+    let opened = std::fs::File::options().append(true).create(true).open(&source.database);
+    opened.map(drop).map_err(|error| SqlError::of_connection(Failure::Denied, source, &error))
+}
+
 /// What is done before the lease is held: looks whether database and tables are there.
 ///
 /// # Errors
@@ -125,7 +138,7 @@ pub fn open(
     let mut dialect = connect(&options.source, RECOVERY_CALL_TIMEOUT).map_err(to_open)?;
     let epoch = fence.epoch();
     let recovery = Recovery { limits: &limits, epoch, now };
-    let found = transaction(dialect.as_mut(), |dialect| recovery.run(dialect))?;
+    let found = recovery.run(dialect.as_mut())?;
     drop(dialect);
     let ctx = Arc::new(Context {
         options: options.clone(),

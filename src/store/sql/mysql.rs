@@ -39,7 +39,12 @@ impl Mysql {
             .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
             // A lower isolation takes no locks on gaps between rows, which other loops insert
             // into; nothing here reads twice and compares.
-            .init(vec!["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"]);
+            .init(vec![
+                "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+                // In seconds. The server must give up too: a statement that waits there keeps
+                // the session's locks.
+                "SET SESSION innodb_lock_wait_timeout = 1",
+            ]);
         options = if is_socket {
             options.socket(Some(source.host.as_str()))
         } else {
@@ -58,7 +63,13 @@ impl Mysql {
         };
         let connection = Conn::new(options.ssl_opts(tls))
             .map_err(|error| SqlError::of_connection(failure(&error), source, &reason(&error)))?;
-        Ok(Self { connection, is_broken: false })
+        let mut connected = Self { connection, is_broken: false };
+        // MariaDB ends the transaction of an owner that stands still; MySQL cannot, and says so.
+        let seconds = call_timeout.as_secs().max(1);
+        match connected.run(&format!("SET SESSION idle_transaction_timeout = {seconds}")) {
+            Err(error) if error.failure == Failure::Unreachable => Err(error),
+            Ok(()) | Err(_) => Ok(connected),
+        }
     }
 
     fn ask<T>(

@@ -82,7 +82,15 @@ impl Postgres {
             Err(_) => return Err(refused(&"no answer in time")),
         };
         let statements = BTreeMap::new();
-        Ok(Self { runtime, client, statements, call_timeout, is_broken: false })
+        let mut connected = Self { runtime, client, statements, call_timeout, is_broken: false };
+        // The server must give up too: a statement that waits there keeps the session's locks, and
+        // so does a transaction whose owner stands still.
+        let (whole, half) = (call_timeout.as_millis(), call_timeout.as_millis() / 2);
+        connected.run(&format!(
+            "SET statement_timeout = {whole}; SET lock_timeout = {half}; \
+             SET idle_in_transaction_session_timeout = {whole}"
+        ))?;
+        Ok(connected)
     }
 
     fn prepared(&mut self, statement: &str) -> Result<Statement, SqlError> {

@@ -11,7 +11,7 @@ use crate::base::record::{ChannelState, RecoveredChannel, RecoveredSubscription}
 use crate::base::time::{Now, WallTime};
 use crate::proto::spb;
 use crate::store::sql::channel::Channel;
-use crate::store::sql::dialect::{Dialect, Row, SqlError, Value};
+use crate::store::sql::dialect::{Dialect, Row, SqlError, Value, transaction};
 use crate::store::sql::pending::{self, Pending};
 use crate::store::sql::{check_fence, schema};
 use crate::store::{Action, StoreError};
@@ -67,12 +67,15 @@ struct Known {
 type Totals = (u64, u64, u64, u64);
 
 impl Recovery<'_> {
-    /// Reads everything, in a transaction that also checks the fence.
+    /// Reads everything, and writes down what limits are in force.
+    ///
+    /// Nobody else writes meanwhile: the epoch was raised before. It is not kept locked, because
+    /// with SQLite that would keep the keeper from renewing the lease.
     ///
     /// # Errors
     /// [`StoreError`], with the reference's text where it has one.
     pub fn run(&self, dialect: &mut dyn Dialect) -> Result<State, StoreError> {
-        check_fence(dialect, self.epoch)?;
+        let mut limit_updates = Vec::new();
         let mut state =
             State { server: server(dialect)?, clients: clients(dialect)?, ..State::default() };
         let mut known = subscriptions(dialect, &mut state.subscription_id_max)?;
@@ -87,9 +90,19 @@ impl Recovery<'_> {
                 continue;
             }
             let known = known.remove(&id).unwrap_or_default();
+            let limits = self.limits.of(&ChannelName::from(row[1].bytes()));
+            limit_updates.extend(limits_update(&row, &limits));
             state.channels.push(self.channel(dialect, &row, known, sums.get(&id))?);
         }
         state.channels.sort_by(|one, other| one.recovered.channel.cmp(&other.recovered.channel));
+        transaction(dialect, |dialect| -> Result<(), StoreError> {
+            check_fence(dialect, self.epoch)?;
+            let update = "UPDATE Channels SET maxmsgs=?, maxbytes=?, maxage=? WHERE id=?";
+            for values in &limit_updates {
+                dialect.execute(update, values)?;
+            }
+            Ok(())
+        })?;
         let id_max = SubscriptionId(state.subscription_id_max);
         for found in &mut state.channels {
             found.recovered.subscription_id_max = id_max;
@@ -118,7 +131,6 @@ impl Recovery<'_> {
         channel.last_row = known.last_row;
         let read_error = |error: SqlError| error.into_store_error(Action::Read);
         channel.trim(dialect, Some(self.now.wall)).map_err(read_error)?;
-        keep_limits(dialect, row, &limits)?;
         let mut subscriptions = Vec::new();
         for (subid, (mut state, pending)) in known.subscriptions {
             state.last_sent = pending.last_sent;
@@ -286,17 +298,10 @@ pub fn limit_values(limits: &ChannelLimits) -> [Value; 3] {
     [i64::from(messages).into(), limits.bytes_max.into(), age.into()]
 }
 
-fn keep_limits(
-    dialect: &mut dyn Dialect,
-    row: &Row,
-    limits: &ChannelLimits,
-) -> Result<(), StoreError> {
-    let [messages, bytes, age] = limit_values(limits);
+/// What makes a channel's row tell these limits, if it tells others.
+fn limits_update(row: &Row, limits: &ChannelLimits) -> Option<Vec<Value>> {
+    let values = limit_values(limits);
     let found = [&row[3], &row[4], &row[5]].map(Value::signed);
-    if found == [messages.signed(), bytes.signed(), age.signed()] {
-        return Ok(());
-    }
-    let statement = "UPDATE Channels SET maxmsgs=?, maxbytes=?, maxage=? WHERE id=?";
-    dialect.execute(statement, &[messages, bytes, age, row[0].clone()])?;
-    Ok(())
+    let is_same = found == values.each_ref().map(Value::signed);
+    (!is_same).then(|| values.into_iter().chain([row[0].clone()]).collect())
 }

@@ -1,7 +1,7 @@
 //! Sessions of one database: the lock that falls with its session, and how to end another's.
 
 use crate::base::epoch::Epoch;
-use crate::store::sql::dialect::{Dialect, Driver, Failure, SqlError};
+use crate::store::sql::dialect::{Dialect, Driver, Failure, SqlError, transaction};
 
 /// PostgreSQL's key of the lock: `stanby` in letters. Such locks are each database's own.
 const ADVISORY_KEY: u64 = 0x7374_616e_6279;
@@ -32,9 +32,11 @@ pub fn lock_within_a_second(dialect: &mut dyn Dialect) -> Result<bool, SqlError>
     match dialect.driver() {
         Driver::Sqlite => Ok(false),
         Driver::Postgres => {
-            dialect.run("SET lock_timeout = 1000")?;
-            let locked = dialect.query(&format!("SELECT pg_advisory_lock({ADVISORY_KEY})"), &[]);
-            dialect.run("SET lock_timeout = 0")?;
+            // The lock is the session's and outlives the transaction, the time-out does not.
+            let locked = transaction(dialect, |dialect| {
+                dialect.run("SET LOCAL lock_timeout = 1000")?;
+                dialect.query(&format!("SELECT pg_advisory_lock({ADVISORY_KEY})"), &[])
+            });
             match locked {
                 Ok(_) => Ok(true),
                 Err(error) if error.failure == Failure::Busy => Ok(false),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, ToSql, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, params_from_iter};
 
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
 
@@ -18,7 +18,7 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the file, or makes it. A lock of another process is waited for as long as `timeout`.
+    /// Opens the file. A lock of another process is waited for as long as `timeout`.
     ///
     /// # Errors
     /// [`SqlError`] when it cannot be opened or is no database.
@@ -26,7 +26,9 @@ impl Sqlite {
         let failed = |error: rusqlite::Error| {
             SqlError::of_connection(failure(&error), &path.display(), &error)
         };
-        let connection = Connection::open(path).map_err(failed)?;
+        // A wrong path is an error, not a new database: `sql init` makes the file.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(timeout).map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         connection.pragma_update(None, "journal_mode", journal).map_err(failed)?;
