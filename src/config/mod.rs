@@ -20,6 +20,7 @@ mod streaming_keys;
 mod tls_keys;
 pub mod tree;
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -378,12 +379,21 @@ pub struct SqlConfig {
     pub connections_max: usize,
     /// Rows of one `INSERT`; 0 = as many as are good.
     pub bulk_insert_limit: usize,
+    /// What the environment says of PostgreSQL (`PGHOST` and so on); may hold a password.
+    pub variables: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for SqlConfig {
-    /// Without the source: it may hold a password.
+    /// Without source and variables: they may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { driver, no_caching, connections_max, bulk_insert_limit, source: _ } = self;
+        let Self {
+            driver,
+            no_caching,
+            connections_max,
+            bulk_insert_limit,
+            source: _,
+            variables: _,
+        } = self;
         f.debug_struct("SqlConfig")
             .field("driver", driver)
             .field("no_caching", no_caching)

@@ -515,7 +515,8 @@ impl Session {
             None if call_timeout < LONG_CALL => {
                 let is_locked = sessions::try_lock(self.dialect.as_mut())?;
                 if !is_locked {
-                    thread::sleep(LOCK_POLL_PAUSE);
+                    // The database tells nobody that its lock is free.
+                    thread::park_timeout(LOCK_POLL_PAUSE);
                 }
                 is_locked
             }

@@ -81,7 +81,7 @@ pub fn sql_options(config: &Config) -> Result<SqlOptions, StoreError> {
     let unusable = |why: &dyn std::fmt::Display| StoreError::Unusable(why.to_string());
     let driver = Driver::named(&from.driver)
         .ok_or_else(|| unusable(&format!("sql: unknown driver {:?}", from.driver)))?;
-    let source = Source::parse(driver, &from.source, &|name| std::env::var(name).ok())
+    let source = Source::parse(driver, &from.source, &|name| from.variables.get(name).cloned())
         .map_err(|error| unusable(&error))?;
     Ok(SqlOptions {
         source,

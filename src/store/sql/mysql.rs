@@ -141,10 +141,10 @@ fn value(from: mysql::Value) -> Value {
 
 /// The server's own words, where it has some.
 fn reason(error: &mysql::Error) -> String {
-    match error {
-        mysql::Error::MySqlError(error) => format!("Error {}: {}", error.code, error.message),
-        other => other.to_string(),
+    if let mysql::Error::MySqlError(error) = error {
+        return format!("Error {}: {}", error.code, error.message);
     }
+    error.to_string()
 }
 
 fn failure(error: &mysql::Error) -> Failure {

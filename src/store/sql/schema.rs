@@ -56,10 +56,10 @@ pub fn check(dialect: &mut dyn Dialect) -> Result<Vec<String>, SqlError> {
     let mut wrong = Vec::new();
     for (table, columns) in SHARED.into_iter().chain(OWN) {
         if let Err(error) = look(dialect, (table, columns)) {
-            match error.failure {
-                Failure::Unreachable | Failure::Busy => return Err(error),
-                _ => wrong.push(format!("table {table}: {error}")),
+            if matches!(error.failure, Failure::Unreachable | Failure::Busy) {
+                return Err(error);
             }
+            wrong.push(format!("table {table}: {error}"));
         }
     }
     Ok(wrong)

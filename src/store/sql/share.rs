@@ -52,6 +52,14 @@ struct Part<'a> {
     id: i64,
 }
 
+/// How parts ended that were written one by one.
+#[derive(Default)]
+struct Apart<'a> {
+    clients_refused: Option<String>,
+    written: Vec<Part<'a>>,
+    refused: Vec<(ChannelName, String)>,
+}
+
 /// The error of a transaction: of one of its statements, or of the fence.
 enum Failed {
     Sql(SqlError),
@@ -235,22 +243,21 @@ impl Share {
         epoch: Epoch,
         batch: &Batch,
         parts: Vec<Part<'a>>,
-    ) -> Result<(Option<String>, Vec<Part<'a>>, Vec<(ChannelName, String)>), StoreError> {
+    ) -> Result<Apart<'a>, StoreError> {
         let records = Batch {
             server: batch.server.clone(),
             clients: batch.clients.clone(),
             ..Batch::default()
         };
         let clients_refused = refusal(self.write(epoch, &records, &[]))?;
-        let mut written = Vec::new();
-        let mut refused = Vec::new();
+        let mut apart = Apart { clients_refused, ..Apart::default() };
         for part in parts {
             match refusal(self.write(epoch, &Batch::default(), std::slice::from_ref(&part)))? {
-                None => written.push(part),
-                Some(text) => refused.push((part.batch.channel.clone(), text)),
+                None => apart.written.push(part),
+                Some(text) => apart.refused.push((part.batch.channel.clone(), text)),
             }
         }
-        Ok((clients_refused, written, refused))
+        Ok(apart)
     }
 }
 
@@ -412,10 +419,10 @@ impl Store for Share {
         match self.write(epoch, batch, &parts) {
             Ok(()) => {}
             Err(Failed::Sql(error)) if error.failure == Failure::BadValue => {
-                let (clients, written, others) = self.write_apart(epoch, batch, parts)?;
-                clients_refused = clients;
-                parts = written;
-                refused.extend(others);
+                let apart = self.write_apart(epoch, batch, parts)?;
+                clients_refused = apart.clients_refused;
+                parts = apart.written;
+                refused.extend(apart.refused);
             }
             Err(Failed::Sql(error)) => return Err(error.into_store_error(Action::Append)),
             Err(Failed::Store(error)) => return Err(error),
