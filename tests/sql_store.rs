@@ -32,7 +32,7 @@ use stanby::election::sql_lock::SqlLease;
 use stanby::proto::{pb, spb};
 use stanby::store::sql::dialect::{Dialect, Driver};
 use stanby::store::sql::dsn::Source;
-use stanby::store::sql::{self, sessions};
+use stanby::store::sql::{self, SqlOptions, sessions};
 use stanby::store::{Opened, Remedy, Store, StoreError};
 
 /// Longer than anything takes that is not broken.
@@ -328,6 +328,32 @@ fn sums_are_not_believed_blindly() {
         connect(source).run("UPDATE Channels SET maxseq=50").unwrap();
         let empty = open(source, &fence).recovered.channels[0].state;
         assert_eq!((empty.first, empty.last), (Sequence(51), Sequence(50)));
+    });
+}
+
+/// Goal: batches of every size are written whole, whatever the limit of rows in a statement.
+#[test]
+fn batches_of_every_size_are_written() {
+    for_every_database(|source| {
+        let mut holder = lease(source, "holder", databases::CALL_TIMEOUT);
+        let fence = won(&mut holder).0;
+        let mut opened = open(source, &fence);
+        let store = opened.shares[0].as_mut();
+        store.commit(Epoch(1), &publish("foo", Lifecycle::Create, 1, 1)).unwrap();
+        let mut last = 1;
+        for len in [1, 2, 63, 64, 65, 511, 512, 513, 1_200] {
+            store.commit(Epoch(1), &publish("foo", Lifecycle::Keep, last + 1, last + len)).unwrap();
+            last += len;
+        }
+        drop(opened);
+        let few = SqlOptions { bulk_insert_limit: 10, ..databases::options(source.clone()) };
+        let limits = StoreLimits::default();
+        let mut opened = sql::open(&few, &limits, &fence, 1, world::now()).unwrap();
+        let store = opened.shares[0].as_mut();
+        store.commit(Epoch(1), &publish("foo", Lifecycle::Keep, last + 1, last + 135)).unwrap();
+        let found = fetch(store, &ChannelName::from("foo"));
+        let wanted: Vec<_> = (1..=last + 135).map(|n| message("foo", n)).collect();
+        assert_eq!(found, wanted);
     });
 }
 

@@ -285,7 +285,11 @@ fn words(text: &str) -> Result<Vec<(String, String)>, String> {
         if is_quoted && (end == behind.len() && !behind.ends_with('\'')) {
             return Err("a quoted value has no end".to_owned());
         }
-        found.push((key.trim().to_owned(), value));
+        let key = key.trim();
+        if key.is_empty() || !key.chars().all(|it| it.is_ascii_alphanumeric() || it == '_') {
+            return Err("a key that is no word".to_owned());
+        }
+        found.push((key.to_owned(), value));
         rest = behind[end..].trim_start();
     }
     Ok(found)

@@ -9,6 +9,8 @@ use crate::store::sql::dialect::{Dialect, SqlError, Value};
 
 /// Rows of one `INSERT` where the user does not say: more gain nothing.
 const INSERT_ROWS: usize = 512;
+/// Between these multiples a batch is split in two.
+const INSERT_ROWS_STEP: usize = 64;
 /// Rows of one `INSERT` that every database takes: five values each, of 32,766.
 const INSERT_ROWS_MAX: usize = 4_096;
 /// A user's limit counts from here on (spec stores, 8.13).
@@ -39,9 +41,11 @@ pub fn insert(
     let rows_max = if limit < INSERT_ROWS_MIN { INSERT_ROWS } else { limit.min(INSERT_ROWS_MAX) };
     let mut rest = messages;
     while !rest.is_empty() {
-        // Powers of two, so that few different statements are prepared.
-        let len = if rows_max <= rest.len() { rows_max } else { 1 << rest.len().ilog2() };
-        let (part, behind) = rest.split_at(len.min(rest.len()));
+        // A multiple of a step and what is left of it: at most two statements for a batch of the
+        // usual size, and few different ones to prepare.
+        let steps = rest.len() / INSERT_ROWS_STEP * INSERT_ROWS_STEP;
+        let len = if steps == 0 { rest.len() } else { steps };
+        let (part, behind) = rest.split_at(len.min(rows_max));
         insert_part(dialect, part)?;
         rest = behind;
     }

@@ -11,7 +11,7 @@ use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value}
 use crate::store::sql::dsn::{Source, Tls};
 
 /// Statements kept prepared.
-const STATEMENTS_MAX: usize = 64;
+const STATEMENTS_MAX: usize = 160;
 
 /// One connection to a server.
 pub struct Mysql {

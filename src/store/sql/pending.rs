@@ -175,6 +175,15 @@ mod tests {
         assert!(!pending.is_dirty());
     }
 
+    /// Does to the rows what a flush asks for.
+    fn apply(pending: &mut Pending, rows: &mut Vec<(u64, PendingRow)>) {
+        let flush = pending.flush();
+        if flush.drops_rows {
+            rows.clear();
+        }
+        rows.extend(flush.rows.into_iter().map(|row| (pending.last_sent, row)));
+    }
+
     #[test]
     fn rows_tell_the_same_as_the_set_whatever_happens() {
         let mut random = crate::base::random::Random::new(7);
@@ -186,17 +195,10 @@ mod tests {
                 match random.below(5) {
                     0 | 1 => pending.sent(seq),
                     2 | 3 => pending.acked(seq),
-                    _ => {
-                        let flush = pending.flush();
-                        if flush.drops_rows {
-                            rows.clear();
-                        }
-                        let sent = pending.last_sent;
-                        rows.extend(flush.rows.into_iter().map(|row| (sent, row)));
-                    }
+                    _ => apply(&mut pending, &mut rows),
                 }
             }
-            rows.extend(pending.flush().rows.into_iter().map(|row| (0, row)));
+            apply(&mut pending, &mut rows);
             if pending.live().next().is_none() {
                 continue;
             }

@@ -19,7 +19,7 @@ use crate::store::sql::dsn::{Source, Tls};
 use crate::store::sql::postgres_tls::Connector;
 
 /// Statements kept prepared; beyond it all are prepared anew.
-const STATEMENTS_MAX: usize = 128;
+const STATEMENTS_MAX: usize = 160;
 
 /// One connection to a server.
 pub struct Postgres {

@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, params_from_iter};
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
 
 /// Statements kept prepared.
-const STATEMENTS_MAX: usize = 64;
+const STATEMENTS_MAX: usize = 160;
 
 /// One connection to a database file.
 pub struct Sqlite {
