@@ -1,9 +1,12 @@
 //! One suite, every Lease; and the keeper over real files and processes.
 //!
-//! A lease joins by one line in `KINDS`. Processes of their own are this test program again, with
+//! A lease joins by one line in `kinds`. Processes of their own are this test program again, with
 //! one test selected that does as its parent says over pipes.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "support/databases.rs"]
+mod databases;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -24,6 +27,8 @@ use stanby::election::epoch_files::{self, Owner};
 use stanby::election::file_lock::FileLease;
 use stanby::election::keeper::{self, Keeper, KeeperEvent, KeeperSettings, Mode};
 use stanby::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
+use stanby::election::sql_lock::SqlLease;
+use stanby::store::sql::dsn::Source;
 
 /// One kind of lease: a lease of what lies in the folder, for the member of that name.
 struct Kind {
@@ -31,7 +36,26 @@ struct Kind {
     open: fn(&Path, &str) -> Box<dyn Lease>,
 }
 
-const KINDS: [Kind; 1] = [Kind { name: "file", open: open_file }];
+/// All kinds; a database server takes part if the environment says where it is.
+fn kinds() -> Vec<Kind> {
+    let mut kinds = vec![
+        Kind { name: "file", open: open_file },
+        Kind { name: "sqlite", open: |folder, member| open_sql(databases::sqlite(folder), member) },
+    ];
+    if databases::postgres_address().is_some() {
+        let open = |folder: &Path, member: &str| open_sql(databases::postgres(folder), member);
+        kinds.push(Kind { name: "postgres", open });
+    }
+    if databases::mysql_address().is_some() {
+        let open = |folder: &Path, member: &str| open_sql(databases::mysql(folder), member);
+        kinds.push(Kind { name: "mysql", open });
+    }
+    kinds
+}
+
+fn open_sql(source: Source, member: &str) -> Box<dyn Lease> {
+    Box::new(SqlLease::new(source, databases::CALL_TIMEOUT, owner(member), Duration::ZERO))
+}
 
 fn open_file(folder: &Path, member: &str) -> Box<dyn Lease> {
     Box::new(FileLease::new(folder, owner(member), Duration::ZERO))
@@ -45,7 +69,7 @@ fn owner(member: &str) -> Owner {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn for_every_lease(goal: impl Fn(&dyn Fn(&str) -> Box<dyn Lease>)) {
-    for kind in KINDS {
+    for kind in kinds() {
         let folder = tempfile::tempdir().unwrap();
         eprintln!("the lease over a {}", kind.name);
         goal(&|member| (kind.open)(folder.path(), member));

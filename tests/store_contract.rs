@@ -1,8 +1,11 @@
 //! One suite, every Store.
 //!
-//! A store joins by one line in `KINDS`. Every goal runs with one loop and with several.
+//! A store joins by one line in `kinds`. Every goal runs with one loop and with several.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "support/databases.rs"]
+mod databases;
 
 use std::path::Path;
 use std::time::Duration;
@@ -35,8 +38,20 @@ struct Kind {
     open: fn(&Path, &StoreLimits, u16) -> Opened,
 }
 
-const KINDS: [Kind; 1] =
-    [Kind { name: "memory", persists: false, overhead_bytes: 0, open: open_memory }];
+/// All kinds; a database server takes part if the environment says where it is.
+fn kinds() -> Vec<Kind> {
+    let lasting = |name, open| Kind { name, persists: true, overhead_bytes: 0, open };
+    let mut kinds =
+        vec![Kind { name: "memory", persists: false, overhead_bytes: 0, open: open_memory }];
+    kinds.push(lasting("sqlite", databases::open_sqlite));
+    if databases::postgres_address().is_some() {
+        kinds.push(lasting("postgres", databases::open_postgres));
+    }
+    if databases::mysql_address().is_some() {
+        kinds.push(lasting("mysql", databases::open_mysql));
+    }
+    kinds
+}
 
 fn open_memory(_folder: &Path, limits: &StoreLimits, loops: u16) -> Opened {
     store::memory::open(limits, loops).unwrap()
@@ -44,7 +59,7 @@ fn open_memory(_folder: &Path, limits: &StoreLimits, loops: u16) -> Opened {
 
 /// Runs `goal` for every kind of store, with one loop and with three.
 fn for_every_store(goal: impl Fn(&mut Tested)) {
-    for kind in KINDS {
+    for kind in kinds() {
         for loops in [1, 3] {
             goal(&mut Tested::new(kind, loops, StoreLimits::default()));
         }

@@ -24,6 +24,9 @@ struct Args {
     /// The server to run; without it, the one that belongs to this example is built
     #[arg(long)]
     bin: Option<PathBuf>,
+    /// Keep the store in a database and not in files: sqlite, postgres or mysql
+    #[arg(long, value_parser = ["sqlite", "postgres", "mysql"])]
+    sql: Option<String>,
     /// Event loops of each server
     #[arg(long)]
     loops: Option<u16>,
@@ -61,6 +64,7 @@ fn run(args: &Args) -> Result<Report, DrillError> {
     let plan = Plan {
         rounds: args.rounds,
         loops: args.loops,
+        sql_driver: args.sql.clone(),
         channels: usize::from(args.channels),
         durables: args.durables,
         queue_members: args.queue_members,

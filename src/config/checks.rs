@@ -7,7 +7,7 @@ use crate::base::channel_limits::ChannelLimits;
 use crate::base::subject;
 use crate::config::draft::{Draft, FileDraft, LimitsDraft};
 use crate::config::go::{quote, show, show_duration, system_reason};
-use crate::config::{Config, StoreKind, TlsConfig, World};
+use crate::config::{Config, SqlConfig, StoreKind, TlsConfig, World, go};
 
 /// Whether certificate and key can be read.
 ///
@@ -38,7 +38,7 @@ fn readable(file: &Path, world: &World<'_>) -> Result<(), String> {
 pub fn streaming(draft: &Draft) -> Result<(), String> {
     let store = draft.store.to_uppercase();
     match store.as_str() {
-        "MEMORY" | "FILE" => {}
+        "MEMORY" | "FILE" | "SQL" => {}
         other => return Err(format!("unsupported store type: {other}")),
     }
     if store == "FILE" {
@@ -46,6 +46,9 @@ pub fn streaming(draft: &Draft) -> Result<(), String> {
             return Err("for FILE stores, root directory must be specified".to_owned());
         }
         file(&draft.file)?;
+    }
+    if store == "SQL" {
+        sql(&draft.config.streaming.sql)?;
     }
     limits(&draft.limits)?;
     channels(draft)?;
@@ -57,6 +60,21 @@ pub fn streaming(draft: &Draft) -> Result<(), String> {
         return Err("could not subscribe to discover subject: nats: invalid subject".to_owned());
     }
     Ok(())
+}
+
+/// What the reference's drivers would say, and where to find ours.
+fn sql(sql: &SqlConfig) -> Result<(), String> {
+    match sql.driver.as_str() {
+        "postgres" | "mysql" | "sqlite" if sql.source.is_empty() => {
+            Err("for SQL stores, sql_source must be specified".to_owned())
+        }
+        "postgres" | "mysql" | "sqlite" => Ok(()),
+        "" => Err("for SQL stores, sql_driver must be specified".to_owned()),
+        other => Err(format!(
+            "sql: unknown driver {} (there are postgres, mysql, sqlite)",
+            go::quote(other)
+        )),
+    }
 }
 
 /// Spec stores, section 6, validation errors.
@@ -175,9 +193,14 @@ pub fn monitoring(config: &Config) -> Result<(), String> {
 
 /// Fills the typed options from the numbers; what is a start error is cut to its range.
 pub fn fill_streaming(draft: &mut Draft) {
-    let is_file = draft.store.eq_ignore_ascii_case("FILE");
+    let is = |name: &str| draft.store.eq_ignore_ascii_case(name);
+    let store = match (is("FILE"), is("SQL")) {
+        (true, _) => StoreKind::File,
+        (_, true) => StoreKind::Sql,
+        (false, false) => StoreKind::Memory,
+    };
     let streaming = &mut draft.config.streaming;
-    streaming.store = if is_file { StoreKind::File } else { StoreKind::Memory };
+    streaming.store = store;
     streaming.limits.channels_max = unsigned(draft.limits.channels);
     streaming.limits.global = ChannelLimits {
         messages_max: unsigned(draft.limits.messages),

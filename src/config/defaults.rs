@@ -6,7 +6,7 @@ use crate::base::channel_limits::StoreLimits;
 use crate::base::limits::STEAL_AFTER_DEFAULT;
 use crate::config::{
     AuthConfig, ClientTlsConfig, Config, CoreConfig, FileConfig, LogConfig, MonitorConfig, Program,
-    StoreKind, StreamingConfig,
+    SqlConfig, StoreKind, StreamingConfig,
 };
 
 /// How long a client has to authenticate without TLS, and to shake hands with it.
@@ -78,6 +78,7 @@ impl Default for StreamingConfig {
             store: StoreKind::Memory,
             directory: None,
             file: FileConfig::default(),
+            sql: SqlConfig::default(),
             limits: StoreLimits::default(),
             heartbeat_interval: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(10),

@@ -111,6 +111,10 @@ pub struct Draft {
     pub has_tls_flag: bool,
 }
 
+/// What the environment may say of a PostgreSQL server.
+const POSTGRES_VARIABLES: &str =
+    "PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSSLMODE PGSSLROOTCERT USER";
+
 impl Draft {
     /// All defaults.
     #[must_use]
@@ -191,6 +195,9 @@ impl Draft {
         self.finish_cluster()?;
         self.finish_auth();
         self.finish_loops(world.cores)?;
+        let value = |name: &str| Some((name.to_owned(), (world.variable)(name)?));
+        let variables = POSTGRES_VARIABLES.split_whitespace().filter_map(value);
+        self.config.streaming.sql.variables = variables.collect();
         if self.config.program == Program::Streaming {
             self.finish_streaming()?;
         }
@@ -325,9 +332,6 @@ impl Draft {
         }
         let nanos = self.steal_after.unsigned_abs();
         self.config.streaming.steal_after = (nanos > 0).then(|| Duration::from_nanos(nanos));
-        if self.store.eq_ignore_ascii_case("SQL") {
-            return Err("store type SQL is not supported by stanby yet".to_owned());
-        }
         self.config.start_error = checks::streaming(self).err().map(StartError::Streaming);
         checks::fill_streaming(self);
         Ok(())

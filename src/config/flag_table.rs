@@ -23,7 +23,7 @@ pub static SECTIONS: &[Section] = &[
             streaming(
                 "st store",
                 Text,
-                "Where channels are kept: MEMORY or FILE (default: MEMORY)",
+                "Where channels are kept: MEMORY, FILE or SQL (default: MEMORY)",
                 Set(|draft, given| {
                     draft.store = given.text();
                 }),
@@ -642,6 +642,51 @@ pub static SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        title: "Streaming Server SQL Store Options",
+        flags: &[
+            streaming(
+                "sql_driver",
+                Text,
+                "Database of the SQL store: postgres, mysql or sqlite",
+                Set(|draft, given| {
+                    draft.config.streaming.sql.driver = given.text();
+                }),
+            ),
+            streaming(
+                "sql_source",
+                Text,
+                "Where the database is: the driver's source string or a URL; SQLite: a path",
+                Set(|draft, given| {
+                    draft.config.streaming.sql.source = given.text();
+                }),
+            ),
+            streaming(
+                "sql_no_caching",
+                Switch,
+                "Write pending sets with each commit (default: false)",
+                Set(|draft, given| {
+                    draft.config.streaming.sql.no_caching = given.is_on();
+                }),
+            ),
+            streaming(
+                "sql_max_open_conns",
+                Integer,
+                "Most connections to the database, 0 = no limit (default: 0)",
+                Set(|draft, given| {
+                    draft.config.streaming.sql.connections_max = size(given);
+                }),
+            ),
+            streaming(
+                "sql_bulk_insert_limit",
+                Integer,
+                "Most rows of one INSERT, 0 = as many as are good (default: 0)",
+                Set(|draft, given| {
+                    draft.config.streaming.sql.bulk_insert_limit = size(given);
+                }),
+            ),
+        ],
+    },
+    Section {
         title: "Common Options",
         flags: &[
             both(
@@ -684,11 +729,6 @@ pub static SECTIONS: &[Section] = &[
             streaming("cluster_raft_logging", Switch, "", Refused),
             streaming("cluster_allow_add_remove_node", Switch, "", Refused),
             streaming("cluster_proceed_on_restore_failure", Switch, "", Refused),
-            streaming("sql_driver", Text, "", Refused),
-            streaming("sql_source", Text, "", Refused),
-            streaming("sql_no_caching", Switch, "", Refused),
-            streaming("sql_max_open_conns", Integer, "", Refused),
-            streaming("sql_bulk_insert_limit", Integer, "", Refused),
             streaming("syslog_name", Text, "", Ignored),
             both("profile", Integer, "", Refused),
             both("js jetstream", Switch, "", Refused),

@@ -21,6 +21,7 @@ mod streaming_keys;
 mod tls_keys;
 pub mod tree;
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -315,6 +316,8 @@ pub struct StreamingConfig {
     pub directory: Option<PathBuf>,
     /// Options of the file store.
     pub file: FileConfig,
+    /// Options of the SQL store.
+    pub sql: SqlConfig,
     /// Limits of the store and its channels.
     pub limits: StoreLimits,
     /// Time between heartbeats to a client.
@@ -343,6 +346,8 @@ pub enum StoreKind {
     Memory,
     /// In files.
     File,
+    /// In a database.
+    Sql,
 }
 
 impl StoreKind {
@@ -352,7 +357,45 @@ impl StoreKind {
         match self {
             Self::Memory => "MEMORY",
             Self::File => "FILE",
+            Self::Sql => "SQL",
         }
+    }
+}
+
+/// Options of the SQL store (spec stores, 8.13).
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SqlConfig {
+    /// `postgres`, `mysql` or `sqlite`.
+    pub driver: String,
+    /// Where the database is, and as whom; may hold a password.
+    pub source: String,
+    /// Whether nothing is held back.
+    pub no_caching: bool,
+    /// Connections that may be open; 0 = no limit.
+    pub connections_max: usize,
+    /// Rows of one `INSERT`; 0 = as many as are good.
+    pub bulk_insert_limit: usize,
+    /// What the environment says of PostgreSQL (`PGHOST` and so on); may hold a password.
+    pub variables: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for SqlConfig {
+    /// Without source and variables: they may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            driver,
+            no_caching,
+            connections_max,
+            bulk_insert_limit,
+            source: _,
+            variables: _,
+        } = self;
+        f.debug_struct("SqlConfig")
+            .field("driver", driver)
+            .field("no_caching", no_caching)
+            .field("connections_max", connections_max)
+            .field("bulk_insert_limit", bulk_insert_limit)
+            .finish_non_exhaustive()
     }
 }
 

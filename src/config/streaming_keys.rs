@@ -29,7 +29,7 @@ static TOP: &[(&str, Apply)] = &[
     ("tls", |d, e| section(d, map(e, "TLS")?, TLS)),
     ("limits store_limits storelimits", |d, e| section(d, map(e, "store limits")?, LIMITS)),
     ("file file_options", |d, e| section(d, map(e, "file options")?, FILE)),
-    ("sql sql_options", |_, e| map(e, "SQL options").and_then(|_| refuse(e))),
+    ("sql sql_options", |d, e| section(d, map(e, "SQL options")?, SQL)),
     ("cluster", |_, e| map(e, "cluster").and_then(|_| refuse(e))),
     ("hbi hb_interval server_to_client_hb_interval", |d, e| {
         set(&mut d.config.streaming.heartbeat_interval, duration(e))
@@ -129,6 +129,23 @@ static FILE: &[(&str, Apply)] = &[
     ("file_auto_sync auto_sync", |d, e| set(&mut d.file.auto_sync, nanos(e))),
 ];
 
+/// Keys of `sql`.
+static SQL: &[(&str, Apply)] = &[
+    ("driver", |d, e| set(&mut d.config.streaming.sql.driver, string(e))),
+    ("source", |d, e| set(&mut d.config.streaming.sql.source, string(e))),
+    ("no_caching", |d, e| set(&mut d.config.streaming.sql.no_caching, boolean(e))),
+    ("max_open_conns max_conns", |d, e| {
+        set(&mut d.config.streaming.sql.connections_max, integer(e).map(positive))
+    }),
+    ("bulk_insert_limit", |d, e| {
+        set(&mut d.config.streaming.sql.bulk_insert_limit, integer(e).map(positive))
+    }),
+];
+
+fn positive(number: i64) -> usize {
+    usize::try_from(number).unwrap_or(0)
+}
+
 /// Keys of a core `cluster` block, by which a shared top level is told from streaming clustering.
 const CORE_CLUSTER_KEYS: &str = "name listen port host net authorization routes tls \
      cluster_advertise advertise no_advertise connect_retries permissions";
@@ -182,15 +199,11 @@ fn set<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
 fn store(draft: &mut Draft, entry: &Entry) -> Result<(), String> {
     let name = string(entry)?;
     match name.to_uppercase().as_str() {
-        "MEMORY" | "FILE" => {
+        "MEMORY" | "FILE" | "SQL" => {
             draft.store = name;
             Ok(())
         }
-        "SQL" | "RAFT" => Err(format!(
-            "{}: store type {} is not supported by stanby yet",
-            entry.at,
-            name.to_uppercase()
-        )),
+        "RAFT" => Err(format!("{}: store type RAFT is not supported by stanby yet", entry.at)),
         _ => Err(format!("unknown store type: {name}")),
     }
 }

@@ -363,6 +363,16 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Lets go of the write lock.
+///
+/// # Errors
+/// When the file cannot be locked at all.
+pub fn unlock(file: &File) -> io::Result<()> {
+    let range =
+        nix::libc::flock { l_type: i16::try_from(nix::libc::F_UNLCK).unwrap_or(2), ..whole_file() };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&range)).map(drop).map_err(io::Error::from)
+}
+
 /// Takes the write lock on the whole file, however long that takes.
 ///
 /// # Errors

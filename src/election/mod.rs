@@ -8,6 +8,7 @@ pub mod file_lock;
 pub mod heartbeat;
 pub mod keeper;
 pub mod lease;
+pub mod sql_lock;
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -130,6 +130,13 @@ impl Ground<'_> {
                 self.config.loops,
                 world::now(),
             ),
+            StoreKind::Sql => store::sql::open(
+                &settings::sql_options(self.config)?,
+                limits,
+                &self.fence,
+                self.config.loops,
+                world::now(),
+            ),
         }
     }
 

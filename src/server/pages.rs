@@ -300,6 +300,7 @@ fn streaming_facts(config: &Config, server_id: &str) -> StreamingFacts {
         store: match streaming.store {
             StoreKind::Memory => "MEMORY",
             StoreKind::File => "FILE",
+            StoreKind::Sql => "SQL",
         },
         started: world::now().wall,
         channels_max: streaming.limits.channels_max,

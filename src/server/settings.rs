@@ -7,11 +7,14 @@ use crate::base::channel_limits::ResolvedLimits;
 use crate::base::random::Random;
 use crate::broker::account::{self, Permissions, Responses};
 use crate::broker::settings as broker;
-use crate::config::{self, Config, TlsConfig};
+use crate::config::{self, Config, StoreKind, TlsConfig};
+use crate::election::keeper;
 use crate::engine;
 use crate::net::tls::{ClientCertificate, Dialling, Files, Serving, TlsError};
 use crate::net::{Address, Listen, Rules};
-use crate::store::file;
+use crate::store::sql::dialect::Driver;
+use crate::store::sql::dsn::Source;
+use crate::store::{StoreError, file, sql::SqlOptions};
 
 /// Bytes of a protocol line that are not the subject: `MSG`, sid, reply and sizes of a delivery.
 const LINE_REST_BYTES: usize = 256;
@@ -31,7 +34,7 @@ pub fn engine(config: &Config, limits: &ResolvedLimits) -> engine::Settings {
         heartbeat_failures_max: streaming.heartbeat_failures_max,
         replace_durable: streaming.replace_durable,
         inbox_len_max: config.core.control_line_bytes_max.saturating_sub(LINE_REST_BYTES).max(64),
-        subscription_ids_store_wide: false,
+        subscription_ids_store_wide: streaming.store == StoreKind::Sql,
         debug: config.log.streaming_debug || config.log.streaming_trace,
         trace: config.log.streaming_trace,
     }
@@ -65,6 +68,28 @@ pub fn file_options(config: &Config) -> file::FileOptions {
         truncate_bad_eof: from.truncate_bad_eof,
         auto_sync: from.auto_sync,
     }
+}
+
+/// Options of the SQL store. A call may take less than the lease bound, so that a database that
+/// does not answer costs the role before the lease ends.
+///
+/// # Errors
+/// [`StoreError::Unusable`] when driver or source cannot be understood.
+pub fn sql_options(config: &Config) -> Result<SqlOptions, StoreError> {
+    let from = &config.streaming.sql;
+    let steal_after = config.streaming.steal_after.unwrap_or(Duration::ZERO);
+    let unusable = |why: &dyn std::fmt::Display| StoreError::Unusable(why.to_string());
+    let driver = Driver::named(&from.driver)
+        .ok_or_else(|| unusable(&format!("sql: unknown driver {:?}", from.driver)))?;
+    let source = Source::parse(driver, &from.source, &|name| from.variables.get(name).cloned())
+        .map_err(|error| unusable(&error))?;
+    Ok(SqlOptions {
+        source,
+        no_caching: from.no_caching,
+        connections_max: from.connections_max,
+        bulk_insert_limit: from.bulk_insert_limit,
+        call_timeout: keeper::lease_bound(steal_after).mul_f64(0.9),
+    })
 }
 
 fn signed(number: u64) -> i64 {

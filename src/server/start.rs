@@ -13,7 +13,8 @@ use crate::base::random::Random;
 use crate::base::world;
 use crate::config::{self, ClusterConfig, Config, Program, StoreKind, banner};
 use crate::election::epoch_files::Owner;
-use crate::election::keeper::{self, Keeper, KeeperSettings, Mode};
+use crate::election::keeper::{self, Keeper, KeeperSettings, Mode, Terms};
+use crate::election::sql_lock::SqlLease;
 use crate::log::{CORE, STREAM};
 use crate::net::reactors::{Desks, Ports};
 use crate::net::tls::TlsError;
@@ -109,8 +110,13 @@ impl Begun {
             log::info!(target: STREAM, "{line}");
         }
         self.refuse()?;
-        if self.config.streaming.store == StoreKind::File {
-            store::file::prepare(&settings::file_options(&self.config))?;
+        match self.config.streaming.store {
+            StoreKind::Memory => {}
+            StoreKind::File => store::file::prepare(&settings::file_options(&self.config))?,
+            StoreKind::Sql => {
+                let options = settings::sql_options(&self.config)?;
+                store::sql::prepare(&options, &self.config.streaming.limits)?;
+            }
         }
         Ok(())
     }
@@ -247,7 +253,7 @@ impl Server {
                 };
                 self.postponed.push_back(Event::Keeper(won));
             }
-            StoreKind::File => self.keeper = Some(self.spawn_keeper()?),
+            StoreKind::File | StoreKind::Sql => self.keeper = Some(self.spawn_keeper()?),
         }
         Ok(())
     }
@@ -258,9 +264,10 @@ impl Server {
             Some(_) => Mode::Group,
             None => Mode::StandAlone,
         };
+        let steal_after = streaming.steal_after.unwrap_or(Duration::ZERO);
         let settings = KeeperSettings {
             root: streaming.directory.clone().unwrap_or_default(),
-            steal_after: streaming.steal_after.unwrap_or(Duration::ZERO),
+            steal_after,
             mode,
             owner: Owner {
                 server_id: self.server_id.clone(),
@@ -272,8 +279,20 @@ impl Server {
         };
         let events = self.events_in.clone();
         let report = move |told| event::post(&events, Event::Keeper(told));
-        keeper::spawn(settings, self.lease.clone(), report)
-            .map_err(|source| system("cannot start the lease keeper", source))
+        let clock = self.lease.clone();
+        let spawned = if streaming.store == StoreKind::Sql {
+            let options = settings::sql_options(&self.config)?;
+            // A stand-alone server takes nothing from anybody.
+            let may_steal = mode == Mode::Group;
+            let steal_after = if may_steal { steal_after } else { Duration::ZERO };
+            let call_timeout = options.call_timeout;
+            let lease = SqlLease::new(options.source, call_timeout, settings.owner, steal_after);
+            let bound = keeper::lease_bound(settings.steal_after);
+            keeper::spawn_with(Box::new(lease), Terms { bound, mode }, clock, report)
+        } else {
+            keeper::spawn(settings, clock, report)
+        };
+        spawned.map_err(|source| system("cannot start the lease keeper", source))
     }
 }
 

@@ -15,6 +15,7 @@
 pub mod file;
 pub mod memory;
 pub mod retention;
+pub mod sql;
 pub mod worker;
 
 use std::io;

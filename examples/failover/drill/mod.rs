@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "the examples and tests that share it use different parts")]
 
+pub mod database;
 pub mod ledger;
 pub mod load;
 pub mod pair;
@@ -50,6 +51,8 @@ pub struct Plan {
     pub rounds: usize,
     /// Passed on to the servers.
     pub loops: Option<u16>,
+    /// The database that keeps the store; `None` = files.
+    pub sql_driver: Option<String>,
     /// Channels that are published to in turn.
     pub channels: usize,
     /// Durable subscribers, each on every channel.
@@ -73,6 +76,7 @@ impl Plan {
             binary,
             rounds: 5,
             loops: None,
+            sql_driver: None,
             channels: 1,
             durables: 1,
             queue_members: 0,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use super::{DrillError, Plan, wait_until};
+use super::{DrillError, Plan, database, wait_until};
 
 /// How long a server may take to become what it is waited for.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,8 +43,15 @@ impl Pair {
     /// Starts both; the first becomes the active.
     pub fn start(plan: &Plan, folder: &Path) -> Result<Self, DrillError> {
         let ports = free_ports().map_err(DrillError::io("cannot find free ports"))?;
-        let mut pair =
-            Self { members: [member(plan, folder, ports, 0), member(plan, folder, ports, 1)] };
+        let store = match &plan.sql_driver {
+            Some(driver) => database::make(driver, &plan.binary, folder)?,
+            None => {
+                let path = folder.join("store").display().to_string();
+                ["-store", "file", "-dir", &path].map(str::to_owned).to_vec()
+            }
+        };
+        let member = |place| member(plan, folder, &store, (ports, place));
+        let mut pair = Self { members: [member(0), member(1)] };
         pair.members[0].start()?;
         pair.wait_active(0)?;
         pair.members[1].start()?;
@@ -217,13 +224,11 @@ impl Drop for Member {
 /// Client, route and monitoring ports of both members.
 type Ports = [[u16; 3]; 2];
 
-fn member(plan: &Plan, folder: &Path, ports: Ports, place: usize) -> Member {
+fn member(plan: &Plan, folder: &Path, store: &[String], (ports, place): (Ports, usize)) -> Member {
     let [client_port, route_port, monitor_port] = ports[place];
     let other = ports[1 - place][1];
     let mut args: Vec<String> = [
         ("-cluster_id", CLUSTER_ID.to_owned()),
-        ("-store", "file".to_owned()),
-        ("-dir", folder.join("store").display().to_string()),
         ("-ft_group", "drill".to_owned()),
         ("-a", "127.0.0.1".to_owned()),
         ("-p", client_port.to_string()),
@@ -232,6 +237,7 @@ fn member(plan: &Plan, folder: &Path, ports: Ports, place: usize) -> Member {
     .into_iter()
     .flat_map(|(flag, value)| [flag.to_owned(), value])
     .collect();
+    args.extend_from_slice(store);
     if plan.has_routes {
         let own = format!("nats://127.0.0.1:{route_port}");
         let other = format!("nats://127.0.0.1:{other}");

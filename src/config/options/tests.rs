@@ -94,7 +94,6 @@ fn wrong_command_lines_are_refused_in_the_words_of_the_reference() {
         ),
         ("-tlscert cert.pem", "TLS Server private key must be present and valid"),
         ("-tlsverify", "TLS Server certificate must be present and valid"),
-        ("-st SQL", "store type SQL is not supported by stanby yet"),
         ("-loops 65", "loops must be between 1 and 64, got 65"),
         ("-ft_steal_after -1s", "ft_steal_after must not be negative"),
     ] {
@@ -372,7 +371,6 @@ fn what_is_not_supported_yet_is_named_with_file_and_line() {
     for entry in [
         "ns: \"nats://x\"",
         "cluster {}",
-        "sql {}",
         "partitioning: true",
         "encrypt: true",
         "encryption_key: \"\"",

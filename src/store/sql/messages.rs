@@ -1,0 +1,120 @@
+//! Statements on the rows of messages: many in, ranges out.
+
+use std::collections::VecDeque;
+
+use crate::base::id::Sequence;
+use crate::base::record::MessageRecord;
+use crate::base::time::WallTime;
+use crate::store::sql::dialect::{Dialect, SqlError, Value};
+
+/// Rows of one `INSERT` where the user does not say: more gain nothing.
+const INSERT_ROWS: usize = 512;
+/// Between these multiples a batch is split in two.
+const INSERT_ROWS_STEP: usize = 64;
+/// Rows of one `INSERT` that every database takes: five values each, of 32,766.
+const INSERT_ROWS_MAX: usize = 4_096;
+/// A user's limit counts from here on (spec stores, 8.13).
+const INSERT_ROWS_MIN: usize = 5;
+/// Sizes of old messages read at once when a channel is over its limits.
+const SIZES_AHEAD: u64 = 1_024;
+
+/// What is needed to let a message go: not its data.
+#[derive(Clone, Copy, Debug)]
+pub struct Old {
+    /// Its number.
+    pub sequence: u64,
+    /// Its accounted bytes.
+    pub size: u64,
+    /// When it was stored.
+    pub timestamp: WallTime,
+}
+
+/// A message and the number of its channel's row.
+pub type NumberedMessage<'a> = (i64, &'a MessageRecord);
+
+/// Inserts all of `messages`, in as few statements as `limit` allows.
+pub fn insert(
+    dialect: &mut dyn Dialect,
+    messages: &[NumberedMessage<'_>],
+    limit: usize,
+) -> Result<(), SqlError> {
+    let rows_max = if limit < INSERT_ROWS_MIN { INSERT_ROWS } else { limit.min(INSERT_ROWS_MAX) };
+    let mut rest = messages;
+    while !rest.is_empty() {
+        // A multiple of a step and what is left of it: at most two statements for a batch of the
+        // usual size, and few different ones to prepare.
+        let steps = rest.len() / INSERT_ROWS_STEP * INSERT_ROWS_STEP;
+        let len = if steps == 0 { rest.len() } else { steps };
+        let (part, behind) = rest.split_at(len.min(rows_max));
+        insert_part(dialect, part)?;
+        rest = behind;
+    }
+    Ok(())
+}
+
+fn insert_part(dialect: &mut dyn Dialect, part: &[NumberedMessage<'_>]) -> Result<(), SqlError> {
+    let mut statement = String::with_capacity(64 + part.len() * 12);
+    statement.push_str("INSERT INTO Messages (id, seq, timestamp, size, data) VALUES ");
+    let mut values = Vec::with_capacity(part.len() * 5);
+    for (index, (id, message)) in part.iter().enumerate() {
+        statement.push_str(if index == 0 { "(?,?,?,?,?)" } else { ",(?,?,?,?,?)" });
+        values.push(Value::Integer(*id));
+        values.push(message.sequence.0.into());
+        values.push(Value::Integer(message.timestamp.0));
+        values.push(Value::from(size(message)));
+        values.push(message.encoded.clone().into());
+    }
+    dialect.execute(&statement, &values).map(drop).map_err(|error| SqlError {
+        // The statement of a large batch would fill a screen.
+        text: error.text.replace(&format!("{statement:?}"), "\"INSERT INTO Messages …\""),
+        ..error
+    })
+}
+
+/// What a message counts for (spec stores, 2.3).
+#[must_use]
+pub fn size(message: &MessageRecord) -> u64 {
+    u64::try_from(message.encoded.len()).unwrap_or(u64::MAX)
+}
+
+/// Up to `count` messages of a channel from `from` on.
+pub fn read(
+    dialect: &mut dyn Dialect,
+    id: i64,
+    from: u64,
+    count: usize,
+) -> Result<Vec<MessageRecord>, SqlError> {
+    const READ: &str =
+        "SELECT seq, timestamp, data FROM Messages WHERE id=? AND seq>=? ORDER BY seq LIMIT ?";
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let rows = dialect.query(READ, &[id.into(), from.into(), count.into()])?;
+    let record = |row: Vec<Value>| MessageRecord {
+        sequence: Sequence(row[0].unsigned()),
+        timestamp: WallTime(row[1].signed()),
+        encoded: row[2].bytes(),
+    };
+    Ok(rows.into_iter().map(record).collect())
+}
+
+/// The next old messages of a channel from `from` on.
+pub fn old(dialect: &mut dyn Dialect, id: i64, from: u64) -> Result<VecDeque<Old>, SqlError> {
+    old_some(dialect, id, from, SIZES_AHEAD)
+}
+
+/// Up to `count` of them.
+pub fn old_some(
+    dialect: &mut dyn Dialect,
+    id: i64,
+    from: u64,
+    count: u64,
+) -> Result<VecDeque<Old>, SqlError> {
+    const OLD: &str =
+        "SELECT seq, size, timestamp FROM Messages WHERE id=? AND seq>=? ORDER BY seq LIMIT ?";
+    let rows = dialect.query(OLD, &[id.into(), from.into(), count.into()])?;
+    let old = |row: Vec<Value>| Old {
+        sequence: row[0].unsigned(),
+        size: row[1].unsigned(),
+        timestamp: WallTime(row[2].signed()),
+    };
+    Ok(rows.into_iter().map(old).collect())
+}

@@ -1,0 +1,208 @@
+//! Store over a Dialect: the Go server's tables in SQLite, PostgreSQL, MySQL and MariaDB.
+//!
+//! Reading order: `dialect` (the seam), `dsn`, `schema`, `pending` (rows of pending sets, without
+//! I/O), `recovery`, `channel`, `share` (commits). Tables and columns are the Go server's (spec
+//! stores, section 8); three tables of our own hold the epoch, its holder and sums that spare a
+//! take-over the scan of messages.
+//!
+//! Each write transaction begins by reading the epoch with a lock that lasts until the commit, so
+//! a later epoch can only begin before it, which ends it, or after it.
+
+mod channel;
+pub mod dialect;
+pub mod dsn;
+mod messages;
+mod mysql;
+mod pending;
+mod postgres;
+mod postgres_tls;
+mod recovery;
+pub mod schema;
+pub mod sessions;
+mod share;
+mod sqlite;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
+
+use crate::base::channel_limits::{ResolvedLimits, StoreLimits};
+use crate::base::epoch::{Epoch, Fence, FenceError};
+use crate::base::record::RecoveredState;
+use crate::base::time::Now;
+use crate::store::{Action, Notice, Opened, Store, StoreError};
+
+use self::dialect::{Dialect, Driver, Failure, SqlError};
+use self::dsn::Source;
+use self::mysql::Mysql;
+use self::postgres::Postgres;
+use self::recovery::Recovery;
+use self::share::Share;
+use self::sqlite::Sqlite;
+
+/// Longest statement of a recovery: sums over a channel that another server wrote.
+const RECOVERY_CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connections beside one for each loop: the lease, the one that waits for it, the fence's.
+const OTHER_CONNECTIONS: usize = 3;
+
+/// Options of the SQL store (spec stores, 8.13).
+#[derive(Clone, Debug)]
+pub struct SqlOptions {
+    /// Where the database is.
+    pub source: Source,
+    /// Whether pending sets are written with each commit, not up to a second later.
+    pub no_caching: bool,
+    /// Connections that may be open; 0 = no limit. Ours never opens more than it needs.
+    pub connections_max: usize,
+    /// Rows of one `INSERT`; below 5 we choose.
+    pub bulk_insert_limit: usize,
+    /// Longest wait for an answer; shorter than the lease bound.
+    pub call_timeout: Duration,
+}
+
+impl SqlOptions {
+    /// The wait for an answer: ours, or the source's if that is shorter.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.source.call_timeout.map_or(self.call_timeout, |it| it.min(self.call_timeout))
+    }
+}
+
+/// Opens one connection.
+///
+/// # Errors
+/// [`SqlError`]; its text names the database, without the password.
+pub fn connect(source: &Source, call_timeout: Duration) -> Result<Box<dyn Dialect>, SqlError> {
+    match source.driver {
+        Driver::Sqlite => {
+            let path = Path::new(&source.database);
+            Ok(Box::new(Sqlite::open(path, &source.journal, call_timeout)?))
+        }
+        Driver::Postgres => Ok(Box::new(Postgres::connect(source, call_timeout)?)),
+        Driver::Mysql => Ok(Box::new(Mysql::connect(source, call_timeout)?)),
+    }
+}
+
+/// Makes the file of an SQLite database that is not there; other databases are made by their
+/// administrators.
+///
+/// # Errors
+/// [`SqlError`] when it cannot be made.
+pub fn make(source: &Source) -> Result<(), SqlError> {
+    if source.driver != Driver::Sqlite {
+        return Ok(());
+    }
+    let opened = std::fs::File::options().append(true).create(true).open(&source.database);
+    opened.map(drop).map_err(|error| SqlError::of_connection(Failure::Denied, source, &error))
+}
+
+/// What is done before the lease is held: looks whether database and tables are there.
+///
+/// # Errors
+/// [`StoreError::Unusable`] with a line that says what to do.
+pub fn prepare(options: &SqlOptions, limits: &StoreLimits) -> Result<(), StoreError> {
+    let unusable = |error: SqlError| StoreError::Unusable(error.to_string());
+    limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
+    let mut dialect = connect(&options.source, options.timeout()).map_err(unusable)?;
+    schema::prepare(dialect.as_mut()).map_err(unusable)
+}
+
+/// What all shares of one store use.
+struct Context {
+    options: SqlOptions,
+    limits: ResolvedLimits,
+    epoch: Epoch,
+    /// Highest number of a channel row that was ever used.
+    channel_id_max: AtomicI64,
+    /// Highest subscription id of the whole database.
+    subscription_id_max: AtomicU64,
+}
+
+/// Recovers the store under `fence`, whose epoch was claimed before, and gives a share for each of
+/// `loops`.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] and [`StoreError::Unusable`] with the reference's text where it has
+/// one, [`StoreError::Io`], [`StoreError::Fenced`].
+pub fn open(
+    options: &SqlOptions,
+    limits: &StoreLimits,
+    fence: &Arc<dyn Fence>,
+    loops: u16,
+    now: Now,
+) -> Result<Opened, StoreError> {
+    let limits = limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
+    let to_open = |error: SqlError| error.into_store_error(Action::Open);
+    let loops = loops.max(1);
+    let mut dialect = connect(&options.source, RECOVERY_CALL_TIMEOUT).map_err(to_open)?;
+    let epoch = fence.epoch();
+    let recovery = Recovery { limits: &limits, epoch, now };
+    let found = recovery.run(dialect.as_mut())?;
+    drop(dialect);
+    let ctx = Arc::new(Context {
+        options: options.clone(),
+        limits,
+        epoch,
+        channel_id_max: AtomicI64::new(found.channel_id_max),
+        subscription_id_max: AtomicU64::new(found.subscription_id_max),
+    });
+    let recovered = RecoveredState {
+        server: found.server,
+        clients: found.clients,
+        channels: found.channels.iter().map(|it| it.recovered.clone()).collect(),
+    };
+    let mut by_loop: Vec<Vec<recovery::Found>> = Vec::new();
+    by_loop.resize_with(usize::from(loops), Vec::new);
+    for channel in found.channels {
+        let home = crate::base::placement::of_channel(&channel.recovered.channel, loops).index();
+        by_loop[home].push(channel);
+    }
+    let mut doomed = found.doomed;
+    let mut shares: Vec<Box<dyn Store>> = Vec::new();
+    for (index, channels) in by_loop.into_iter().enumerate() {
+        let mut dialect = connect(&options.source, options.timeout()).map_err(to_open)?;
+        sessions::mark_store(dialect.as_mut(), epoch, index).map_err(to_open)?;
+        let doomed = std::mem::take(&mut doomed);
+        shares.push(Box::new(Share::new(Arc::clone(&ctx), dialect, channels, doomed)));
+    }
+    Ok(Opened { recovered, shares, notices: notices(options, loops) })
+}
+
+fn notices(options: &SqlOptions, loops: u16) -> Vec<Notice> {
+    let needed = usize::from(loops) + OTHER_CONNECTIONS;
+    let max = options.connections_max;
+    if max == 0 || needed <= max {
+        return Vec::new();
+    }
+    let text = format!(
+        "sql_max_open_conns is {max}, but {loops} loops need {needed} connections; use fewer loops"
+    );
+    vec![Notice { is_warning: true, text }]
+}
+
+/// Sees that `epoch` is the newest and that nobody took the lock row, and keeps both so until the
+/// transaction ends.
+fn check_fence(dialect: &mut dyn Dialect, ours: Epoch) -> Result<(), StoreError> {
+    let statement = match dialect.driver() {
+        Driver::Sqlite => FENCE.to_owned(),
+        driver @ (Driver::Postgres | Driver::Mysql) => format!("{FENCE}{}", driver.share_lock()),
+    };
+    let rows = dialect.query(&statement, &[])?;
+    let Some(row) = rows.first() else {
+        let none = std::io::Error::other("the tables StanbyEpoch and StoreLock are empty");
+        return Err(StoreError::Fenced(FenceError::Unreadable(none)));
+    };
+    let found = Epoch(row[0].unsigned());
+    if found != ours {
+        let owner = row[1].text();
+        return Err(StoreError::Fenced(FenceError::Superseded { ours, found, owner }));
+    }
+    if let Some(thief) = rows.iter().find(|row| row[2] != row[3]) {
+        let owner = format!("the server that wrote {:?} into StoreLock", thief[3].text());
+        return Err(StoreError::Fenced(FenceError::Superseded { ours, found, owner }));
+    }
+    Ok(())
+}
+
+const FENCE: &str = "SELECT e.epoch, e.owner, e.lockid, l.id FROM StanbyEpoch e, StoreLock l";

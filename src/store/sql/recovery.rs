@@ -1,0 +1,307 @@
+//! Database → what was found in it, in statements of the order of the channels (spec stores, 8.6).
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use crate::base::channel_limits::{ChannelLimits, ResolvedLimits};
+use crate::base::epoch::Epoch;
+use crate::base::id::{ChannelName, Sequence, SubscriptionId};
+use crate::base::record::{ChannelState, RecoveredChannel, RecoveredSubscription};
+use crate::base::time::{Now, WallTime};
+use crate::proto::spb;
+use crate::store::sql::channel::Channel;
+use crate::store::sql::dialect::{Dialect, Row, SqlError, Value, transaction};
+use crate::store::sql::pending::{self, Pending};
+use crate::store::sql::{check_fence, schema};
+use crate::store::{Action, StoreError};
+
+/// What a recovery is told.
+pub struct Recovery<'a> {
+    /// Limits of the store.
+    pub limits: &'a ResolvedLimits,
+    /// Under which epoch.
+    pub epoch: Epoch,
+    /// The time.
+    pub now: Now,
+}
+
+/// One channel that was found.
+pub struct Found {
+    /// For the engine.
+    pub recovered: RecoveredChannel,
+    /// For the share that will own it.
+    pub channel: Channel,
+}
+
+/// Everything that was found.
+#[derive(Default)]
+pub struct State {
+    /// The server's record.
+    pub server: Option<spb::ServerInfo>,
+    /// Its clients.
+    pub clients: Vec<spb::ClientInfo>,
+    /// Its channels, ordered by name.
+    pub channels: Vec<Found>,
+    /// Rows of deleted channels whose messages are still to be removed.
+    pub doomed: Vec<i64>,
+    /// Highest number of a channel row.
+    pub channel_id_max: i64,
+    /// Highest subscription id.
+    pub subscription_id_max: u64,
+}
+
+type Subscriptions = BTreeMap<u64, (spb::SubState, Pending)>;
+
+/// What is known of a channel beside its messages.
+#[derive(Default)]
+struct Known {
+    subscriptions: Subscriptions,
+    /// Highest sequence that any subscription row names.
+    last_sent: u64,
+    has_tombstones: bool,
+    last_row: u64,
+}
+
+/// First and last sequence, count and bytes, as the row of sums has them.
+type Totals = (u64, u64, u64, u64);
+
+impl Recovery<'_> {
+    /// Reads everything, and writes down what limits are in force.
+    ///
+    /// Nobody else writes meanwhile: the epoch was raised before. It is not kept locked, because
+    /// with SQLite that would keep the keeper from renewing the lease.
+    ///
+    /// # Errors
+    /// [`StoreError`], with the reference's text where it has one.
+    pub fn run(&self, dialect: &mut dyn Dialect) -> Result<State, StoreError> {
+        let mut limit_updates = Vec::new();
+        let mut state =
+            State { server: server(dialect)?, clients: clients(dialect)?, ..State::default() };
+        let mut known = subscriptions(dialect, &mut state.subscription_id_max)?;
+        let sums = totals(dialect)?;
+        const CHANNELS: &str =
+            "SELECT id, name, maxseq, maxmsgs, maxbytes, maxage, deleted FROM Channels";
+        for row in ask(dialect, CHANNELS)? {
+            let id = row[0].signed();
+            state.channel_id_max = state.channel_id_max.max(id);
+            if row[6].signed() != 0 {
+                state.doomed.push(id);
+                continue;
+            }
+            let known = known.remove(&id).unwrap_or_default();
+            let limits = self.limits.of(&ChannelName::from(row[1].bytes()));
+            limit_updates.extend(limits_update(&row, &limits));
+            state.channels.push(self.channel(dialect, &row, known, sums.get(&id))?);
+        }
+        state.channels.sort_by(|one, other| one.recovered.channel.cmp(&other.recovered.channel));
+        transaction(dialect, |dialect| -> Result<(), StoreError> {
+            check_fence(dialect, self.epoch)?;
+            let update = "UPDATE Channels SET maxmsgs=?, maxbytes=?, maxage=? WHERE id=?";
+            for values in &limit_updates {
+                dialect.execute(update, values)?;
+            }
+            Ok(())
+        })?;
+        let id_max = SubscriptionId(state.subscription_id_max);
+        for found in &mut state.channels {
+            found.recovered.subscription_id_max = id_max;
+        }
+        Ok(state)
+    }
+
+    fn channel(
+        &self,
+        dialect: &mut dyn Dialect,
+        row: &Row,
+        known: Known,
+        totals: Option<&Totals>,
+    ) -> Result<Found, StoreError> {
+        let id = row[0].signed();
+        let name = ChannelName::from(row[1].bytes());
+        let limits = self.limits.of(&name);
+        let (mut state, last_timestamp) = stored(dialect, id, totals)?;
+        let last = state.last.0.max(row[2].unsigned()).max(known.last_sent);
+        state.last = Sequence(last);
+        if state.message_count == 0 && last > 0 {
+            state.first = state.last.next();
+        }
+        let mut channel = Channel::new(id, limits, state);
+        channel.has_tombstones = known.has_tombstones;
+        channel.last_row = known.last_row;
+        let read_error = |error: SqlError| error.into_store_error(Action::Read);
+        channel.trim(dialect, Some(self.now.wall)).map_err(read_error)?;
+        let mut subscriptions = Vec::new();
+        for (subid, (mut state, pending)) in known.subscriptions {
+            state.last_sent = pending.last_sent;
+            let live = pending.live().map(Sequence).collect();
+            subscriptions.push(RecoveredSubscription { state, pending: live });
+            channel.subscriptions.insert(subid, pending);
+        }
+        let recovered = RecoveredChannel {
+            channel: name,
+            state: channel.state,
+            last_timestamp,
+            subscriptions,
+            subscription_id_max: SubscriptionId::default(),
+        };
+        Ok(Found { recovered, channel })
+    }
+}
+
+fn ask(dialect: &mut dyn Dialect, statement: &str) -> Result<Vec<Row>, StoreError> {
+    dialect.query(statement, &[]).map_err(|error| error.into_store_error(Action::Open))
+}
+
+fn server(dialect: &mut dyn Dialect) -> Result<Option<spb::ServerInfo>, StoreError> {
+    let rows = ask(dialect, "SELECT id, proto, version FROM ServerInfo WHERE uniquerow=1")?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let version = row[2].signed();
+    if version != schema::VERSION {
+        let text = format!("sql: unsupported version: {version} (supports [1..1])");
+        return Err(StoreError::Unusable(text));
+    }
+    let info = decoded::<spb::ServerInfo>(row[1].bytes(), "ServerInfo")?;
+    if info.cluster_id != row[0].bytes() {
+        let (column, data) = (row[0].text(), String::from_utf8_lossy(&info.cluster_id));
+        return Err(StoreError::Unusable(format!(
+            "sql: id {column:?} in column does not match cluster ID in data {data:?}"
+        )));
+    }
+    Ok(Some(info))
+}
+
+fn clients(dialect: &mut dyn Dialect) -> Result<Vec<spb::ClientInfo>, StoreError> {
+    let client = |row: Row| {
+        let proto = row[2].bytes();
+        if proto.is_empty() {
+            // Compat: rows from before 0.10.0 have no more than the ID and the inbox.
+            let (id, hb_inbox) = (row[0].bytes(), row[1].bytes());
+            return Ok(spb::ClientInfo { id, hb_inbox, ..spb::ClientInfo::default() });
+        }
+        decoded(proto, "Clients")
+    };
+    ask(dialect, "SELECT id, hbinbox, proto FROM Clients")?.into_iter().map(client).collect()
+}
+
+fn decoded<T: Message + Default>(bytes: bytes::Bytes, table: &str) -> Result<T, StoreError> {
+    T::decode(bytes).map_err(|error| {
+        StoreError::Corrupt(format!("sql: table {table}: column proto cannot be read: {error}"))
+    })
+}
+
+/// All subscriptions with their pending sets, by channel row.
+fn subscriptions(
+    dialect: &mut dyn Dialect,
+    id_max: &mut u64,
+) -> Result<BTreeMap<i64, Known>, StoreError> {
+    let mut by_channel: BTreeMap<i64, Known> = BTreeMap::new();
+    let mut homes: BTreeMap<u64, i64> = BTreeMap::new();
+    for row in ask(dialect, "SELECT id, subid, lastsent, proto, deleted FROM Subscriptions")? {
+        let (id, subid, last_sent) = (row[0].signed(), row[1].unsigned(), row[2].unsigned());
+        *id_max = (*id_max).max(subid);
+        let known = by_channel.entry(id).or_default();
+        if row[4].signed() != 0 {
+            known.has_tombstones = true;
+            continue;
+        }
+        known.last_sent = known.last_sent.max(last_sent);
+        let proto = row[3].bytes();
+        if proto.is_empty() {
+            continue;
+        }
+        let state: spb::SubState = decoded(proto, "Subscriptions")?;
+        let pending = Pending::new(last_sent.max(state.last_sent));
+        homes.insert(subid, id);
+        known.subscriptions.insert(subid, (state, pending));
+    }
+    const PENDING: &str = "SELECT subid, `row`, seq, lastsent, pending, acks FROM SubsPending \
+                           ORDER BY subid, `row`";
+    for row in ask(dialect, PENDING)? {
+        let (subid, number) = (row[0].unsigned(), row[1].unsigned());
+        let Some(known) = homes.get(&subid).and_then(|id| by_channel.get_mut(id)) else {
+            // Left behind by a deletion that was cut short.
+            continue;
+        };
+        known.last_row = known.last_row.max(number);
+        if let Some((_, pending)) = known.subscriptions.get_mut(&subid) {
+            let (added, taken) = (list(&row[4], subid)?, list(&row[5], subid)?);
+            pending.recover_row(row[2].unsigned(), row[3].unsigned(), &added, &taken);
+        }
+    }
+    for known in by_channel.values_mut() {
+        let sent = known.subscriptions.values().map(|(_, pending)| pending.last_sent).max();
+        known.last_sent = known.last_sent.max(sent.unwrap_or(0));
+    }
+    Ok(by_channel)
+}
+
+fn list(value: &Value, subid: u64) -> Result<Vec<u64>, StoreError> {
+    pending::decode(&value.bytes()).map_err(|error| {
+        let text = format!("sql: table SubsPending: subid {subid}: not a list of numbers: {error}");
+        StoreError::Corrupt(text)
+    })
+}
+
+fn totals(dialect: &mut dyn Dialect) -> Result<BTreeMap<i64, Totals>, StoreError> {
+    let rows = ask(dialect, "SELECT id, firstseq, lastseq, messages, bytes FROM StanbyTotals")?;
+    let number = |row: &Row, index: usize| row[index].unsigned();
+    let sums = |row: &Row| (number(row, 1), number(row, 2), number(row, 3), number(row, 4));
+    Ok(rows.iter().map(|row| (row[0].signed(), sums(row))).collect())
+}
+
+/// What the rows of messages hold. The row of sums spares adding them up, as far as it reaches: it
+/// is believed if the first message is the one that it names.
+fn stored(
+    dialect: &mut dyn Dialect,
+    id: i64,
+    totals: Option<&Totals>,
+) -> Result<(ChannelState, WallTime), StoreError> {
+    const LAST: &str = "SELECT seq, timestamp FROM Messages WHERE id=? ORDER BY seq DESC LIMIT 1";
+    const FIRST: &str = "SELECT seq FROM Messages WHERE id=? ORDER BY seq LIMIT 1";
+    const SUMS: &str =
+        "SELECT COUNT(seq), COALESCE(SUM(size),0) FROM Messages WHERE id=? AND seq>=?";
+    let mut ask = |statement, values: &[Value]| {
+        let rows = dialect.query(statement, values);
+        rows.map_err(|error| error.into_store_error(Action::Open))
+    };
+    let last = ask(LAST, &[id.into()])?;
+    let Some(last) = last.first() else {
+        return Ok((ChannelState::default(), WallTime(0)));
+    };
+    let first = ask(FIRST, &[id.into()])?.first().map_or(0, |row| row[0].unsigned());
+    let (last, timestamp) = (last[0].unsigned(), WallTime(last[1].signed()));
+    let believed = totals.filter(|(from, to, ..)| *from == first && *to <= last && first <= *to);
+    let (summed_to, count, bytes) = match believed {
+        Some((_, to, count, bytes)) => (*to, *count, *bytes),
+        None => (first.saturating_sub(1), 0, 0),
+    };
+    let rest = ask(SUMS, &[id.into(), (summed_to + 1).into()])?;
+    let rest = rest.first().map_or((0, 0), |row| (row[0].unsigned(), row[1].unsigned()));
+    let state = ChannelState {
+        first: Sequence(first),
+        last: Sequence(last),
+        message_count: count + rest.0,
+        byte_count: bytes + rest.1,
+    };
+    Ok((state, timestamp))
+}
+
+/// The limits as a channel's row tells them to a Go server.
+#[must_use]
+pub fn limit_values(limits: &ChannelLimits) -> [Value; 3] {
+    // The column has 32 bits.
+    let messages = i32::try_from(limits.messages_max).unwrap_or(i32::MAX);
+    let age = i64::try_from(limits.age_max.as_nanos()).unwrap_or(i64::MAX);
+    [i64::from(messages).into(), limits.bytes_max.into(), age.into()]
+}
+
+/// What makes a channel's row tell these limits, if it tells others.
+fn limits_update(row: &Row, limits: &ChannelLimits) -> Option<Vec<Value>> {
+    let values = limit_values(limits);
+    let found = [&row[3], &row[4], &row[5]].map(Value::signed);
+    let is_same = found == values.each_ref().map(Value::signed);
+    (!is_same).then(|| values.into_iter().chain([row[0].clone()]).collect())
+}

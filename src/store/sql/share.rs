@@ -1,0 +1,528 @@
+//! One share of the store: commits in one transaction each, reads, what is due later.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use prost::Message;
+
+use crate::base::deadlines::Deadlines;
+use crate::base::epoch::Epoch;
+use crate::base::id::{ChannelName, Sequence};
+use crate::base::record::{
+    Batch, ChannelBatch, ChannelOutcome, ChannelState, ClientWrite, CommitReport, FetchRequest,
+    Lifecycle, MessageRecord, SubscriptionWrite,
+};
+use crate::base::time::{Instant, Now, WallTime};
+use crate::proto::spb;
+use crate::store::memory::{ALREADY_EXISTS, NOT_FOUND};
+use crate::store::sql::channel::Channel;
+use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, transaction};
+use crate::store::sql::messages::{self, NumberedMessage};
+use crate::store::sql::recovery::{Found, limit_values};
+use crate::store::sql::{Context, check_fence, schema};
+use crate::store::{Action, Maintained, Store, StoreError};
+
+/// How long pending sets and sums may wait; the reference's is one second (spec stores, 8.14).
+const FLUSH_AFTER: Duration = Duration::from_millis(500);
+/// Messages of a deleted channel that one transaction removes.
+const DOOMED_MESSAGES_MAX: u64 = 20_000;
+/// Pause between two such transactions.
+const DOOMED_PAUSE: Duration = Duration::from_millis(50);
+
+/// The channels of one loop, over one connection.
+pub struct Share {
+    ctx: Arc<Context>,
+    dialect: Box<dyn Dialect>,
+    channels: BTreeMap<ChannelName, Channel>,
+    /// When each channel's oldest message expires, on the wall clock.
+    expiries: Deadlines<ChannelName>,
+    /// Rows of deleted channels that still have messages.
+    doomed: Vec<i64>,
+    /// When what waits is written; `None` = nothing waits, or since the last commit.
+    flush_at: Option<Instant>,
+    is_dirty: bool,
+    is_closed: bool,
+}
+
+/// A part of a batch that passed all checks, and the number of its channel's row.
+struct Part<'a> {
+    batch: &'a ChannelBatch,
+    id: i64,
+}
+
+/// How parts ended that were written one by one.
+#[derive(Default)]
+struct Apart<'a> {
+    clients_refused: Option<String>,
+    written: Vec<Part<'a>>,
+    refused: Vec<(ChannelName, String)>,
+}
+
+/// The error of a transaction: of one of its statements, or of the fence.
+enum Failed {
+    Sql(SqlError),
+    Store(StoreError),
+}
+
+impl From<SqlError> for Failed {
+    fn from(error: SqlError) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Share {
+    pub(super) fn new(
+        ctx: Arc<Context>,
+        dialect: Box<dyn Dialect>,
+        channels: Vec<Found>,
+        doomed: Vec<i64>,
+    ) -> Self {
+        let mut share = Self {
+            ctx,
+            dialect,
+            channels: BTreeMap::new(),
+            expiries: Deadlines::default(),
+            doomed,
+            flush_at: None,
+            is_dirty: true,
+            is_closed: false,
+        };
+        for found in channels {
+            let name = found.recovered.channel;
+            // Its first look arms the right time.
+            if !found.channel.limits.age_max.is_zero() {
+                share.expiries.arm(name.clone(), Instant(0));
+            }
+            share.channels.insert(name, found.channel);
+        }
+        share
+    }
+
+    /// What speaks against a channel's part before the database is asked.
+    fn check(&self, part: &ChannelBatch) -> Result<(), String> {
+        let last = match (part.lifecycle, self.channels.get(&part.channel)) {
+            (Lifecycle::Create, Some(_)) => return Err(ALREADY_EXISTS.to_owned()),
+            (Lifecycle::Keep | Lifecycle::Delete, None) => return Err(NOT_FOUND.to_owned()),
+            (Lifecycle::Create, None) => Sequence::ZERO,
+            (Lifecycle::Keep | Lifecycle::Delete, Some(channel)) => channel.state.last,
+        };
+        Channel::check(last, &part.messages)
+    }
+
+    fn numbered<'a>(&self, batch: &'a ChannelBatch) -> Part<'a> {
+        let id = match self.channels.get(&batch.channel) {
+            Some(channel) => channel.id,
+            None => self.ctx.channel_id_max.fetch_add(1, Ordering::AcqRel) + 1,
+        };
+        Part { batch, id }
+    }
+
+    /// Writes these parts in one transaction.
+    fn write(&mut self, epoch: Epoch, batch: &Batch, parts: &[Part<'_>]) -> Result<(), Failed> {
+        let has_records = batch.server.is_some() || !batch.clients.is_empty();
+        if !has_records && parts.iter().all(|part| writes_nothing(part.batch)) {
+            return Ok(());
+        }
+        let (ctx, channels) = (&self.ctx, &self.channels);
+        let limit = ctx.options.bulk_insert_limit;
+        transaction(self.dialect.as_mut(), |dialect| {
+            check_fence(dialect, epoch)?;
+            if let Some(server) = &batch.server {
+                write_server(dialect, server)?;
+            }
+            for client in &batch.clients {
+                write_client(dialect, client)?;
+            }
+            for part in parts {
+                write_lifecycle(dialect, ctx, part)?;
+            }
+            let mut all: Vec<NumberedMessage<'_>> = Vec::new();
+            for part in parts {
+                all.extend(part.batch.messages.iter().map(|message| (part.id, message)));
+            }
+            messages::insert(dialect, &all, limit)?;
+            for part in parts {
+                let has_tombstones =
+                    channels.get(&part.batch.channel).is_some_and(|it| it.has_tombstones);
+                write_subscriptions(dialect, ctx, part, has_tombstones)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The database has these parts now.
+    fn on_written(&mut self, parts: &[Part<'_>]) -> Result<(), StoreError> {
+        for Part { batch, id } in parts {
+            let name = &batch.channel;
+            match batch.lifecycle {
+                Lifecycle::Delete => {
+                    self.channels.remove(name);
+                    self.expiries.cancel(name);
+                    self.doomed.push(*id);
+                    continue;
+                }
+                Lifecycle::Create => {
+                    let limits = self.ctx.limits.of(name);
+                    let channel = Channel::new(*id, limits, ChannelState::default());
+                    self.channels.insert(name.clone(), channel);
+                }
+                Lifecycle::Keep => {}
+            }
+            let Some(channel) = self.channels.get_mut(name) else { continue };
+            channel.on_appended(&batch.messages);
+            channel.on_subscriptions(&batch.subscriptions);
+            let is_tombstone =
+                |write: &SubscriptionWrite| matches!(write, SubscriptionWrite::Delete(_));
+            channel.has_tombstones |= batch.subscriptions.iter().any(is_tombstone);
+            let dialect = self.dialect.as_mut();
+            channel.trim(dialect, None).map_err(read_error)?;
+            self.is_dirty |= channel.is_dirty();
+            if !batch.messages.is_empty() && !channel.limits.age_max.is_zero() {
+                self.arm_expiry(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn arm_expiry(&mut self, name: &ChannelName) -> Result<(), StoreError> {
+        let Some(channel) = self.channels.get_mut(name) else { return Ok(()) };
+        match channel.expires_at(self.dialect.as_mut()).map_err(read_error)? {
+            Some(at) => self.expiries.arm(name.clone(), wall_as_instant(at)),
+            None => drop(self.expiries.cancel(name)),
+        }
+        Ok(())
+    }
+
+    /// Writes pending sets and sums of all channels; whether there is more to remove.
+    fn flush(&mut self) -> Result<bool, StoreError> {
+        let dirty: Vec<&mut Channel> =
+            self.channels.values_mut().filter(|channel| channel.is_dirty()).collect();
+        self.is_dirty = false;
+        self.flush_at = None;
+        if dirty.is_empty() {
+            return Ok(false);
+        }
+        let epoch = self.ctx.epoch;
+        transaction(self.dialect.as_mut(), |dialect| -> Result<bool, StoreError> {
+            check_fence(dialect, epoch)?;
+            let mut has_more = false;
+            for channel in dirty {
+                channel.flush_subscriptions(dialect)?;
+                has_more |= channel.flush_messages(dialect)?;
+            }
+            Ok(has_more)
+        })
+    }
+
+    /// Removes a bounded part of what deleted channels left behind.
+    fn purge(&mut self) -> Result<(), StoreError> {
+        let Some(id) = self.doomed.last().copied() else { return Ok(()) };
+        let epoch = self.ctx.epoch;
+        let is_gone = transaction(self.dialect.as_mut(), |dialect| {
+            check_fence(dialect, epoch)?;
+            remove_deleted(dialect, id)
+        })?;
+        if is_gone {
+            self.doomed.pop();
+        }
+        Ok(())
+    }
+
+    /// Each part in a transaction of its own, so that those with a value that the database does
+    /// not take are refused alone.
+    fn write_apart<'a>(
+        &mut self,
+        epoch: Epoch,
+        batch: &Batch,
+        parts: Vec<Part<'a>>,
+    ) -> Result<Apart<'a>, StoreError> {
+        let records = Batch {
+            server: batch.server.clone(),
+            clients: batch.clients.clone(),
+            ..Batch::default()
+        };
+        let clients_refused = refusal(self.write(epoch, &records, &[]))?;
+        let mut apart = Apart { clients_refused, ..Apart::default() };
+        for part in parts {
+            match refusal(self.write(epoch, &Batch::default(), std::slice::from_ref(&part)))? {
+                None => apart.written.push(part),
+                Some(text) => apart.refused.push((part.batch.channel.clone(), text)),
+            }
+        }
+        Ok(apart)
+    }
+}
+
+/// Done, or refused because of a value; any other failure is one of the whole store.
+fn refusal(result: Result<(), Failed>) -> Result<Option<String>, StoreError> {
+    match result {
+        Ok(()) => Ok(None),
+        Err(Failed::Sql(error)) if error.failure == Failure::BadValue => Ok(Some(error.text)),
+        Err(Failed::Sql(error)) => Err(error.into_store_error(Action::Append)),
+        Err(Failed::Store(error)) => Err(error),
+    }
+}
+
+fn read_error(error: SqlError) -> StoreError {
+    error.into_store_error(Action::Append)
+}
+
+/// The table of deadlines orders plain numbers; here they are wall-clock times, which messages
+/// are stamped with.
+fn wall_as_instant(at: WallTime) -> Instant {
+    Instant(u64::try_from(at.0).unwrap_or(0))
+}
+
+/// What was sent and acknowledged is written later.
+fn writes_nothing(part: &ChannelBatch) -> bool {
+    let waits = |write: &SubscriptionWrite| {
+        matches!(write, SubscriptionWrite::Sent(..) | SubscriptionWrite::Acked(..))
+    };
+    part.lifecycle == Lifecycle::Keep
+        && part.messages.is_empty()
+        && part.subscriptions.iter().all(waits)
+}
+
+fn write_server(dialect: &mut dyn Dialect, server: &spb::ServerInfo) -> Result<(), SqlError> {
+    let id = String::from_utf8_lossy(&server.cluster_id).into_owned();
+    let proto = bytes::Bytes::from(server.encode_to_vec());
+    let values = [id.into(), proto.into(), schema::VERSION.into()];
+    let update = "UPDATE ServerInfo SET id=?, proto=?, version=? WHERE uniquerow=1";
+    if dialect.execute(update, &values)? == 0 {
+        let insert = "INSERT INTO ServerInfo (id, proto, version) VALUES (?,?,?)";
+        dialect.execute(insert, &values)?;
+    }
+    Ok(())
+}
+
+fn write_client(dialect: &mut dyn Dialect, write: &ClientWrite) -> Result<(), SqlError> {
+    let text = |bytes: &[u8]| Value::from(String::from_utf8_lossy(bytes).into_owned());
+    const REMOVE: &str = "DELETE FROM Clients WHERE id=?";
+    match write {
+        ClientWrite::Add(client) => {
+            dialect.execute(REMOVE, &[text(&client.id)])?;
+            let proto = bytes::Bytes::from(client.encode_to_vec());
+            let values = [text(&client.id), text(&client.hb_inbox), proto.into()];
+            dialect
+                .execute("INSERT INTO Clients (id, hbinbox, proto) VALUES (?,?,?)", &values)
+                .map(drop)
+        }
+        ClientWrite::Delete(id) => dialect.execute(REMOVE, &[text(id.as_bytes())]).map(drop),
+    }
+}
+
+fn write_lifecycle(
+    dialect: &mut dyn Dialect,
+    ctx: &Context,
+    part: &Part<'_>,
+) -> Result<(), SqlError> {
+    match part.batch.lifecycle {
+        Lifecycle::Keep => Ok(()),
+        Lifecycle::Create => {
+            let name =
+                std::str::from_utf8(part.batch.channel.as_bytes()).map_err(|_| SqlError {
+                    failure: Failure::BadValue,
+                    text: "the SQL store takes only channel names in UTF-8".to_owned(),
+                })?;
+            let [messages, bytes, age] = limit_values(&ctx.limits.of(&part.batch.channel));
+            let values = [part.id.into(), name.into(), messages, bytes, age];
+            let insert =
+                "INSERT INTO Channels (id, name, maxmsgs, maxbytes, maxage) VALUES (?,?,?,?,?)";
+            dialect.execute(insert, &values).map(drop)
+        }
+        Lifecycle::Delete => {
+            let update = "UPDATE Channels SET deleted=TRUE WHERE id=?";
+            dialect.execute(update, &[part.id.into()]).map(drop)
+        }
+    }
+}
+
+fn write_subscriptions(
+    dialect: &mut dyn Dialect,
+    ctx: &Context,
+    part: &Part<'_>,
+    has_tombstones: bool,
+) -> Result<(), SqlError> {
+    let id = Value::from(part.id);
+    for write in &part.batch.subscriptions {
+        match write {
+            SubscriptionWrite::Create(state) | SubscriptionWrite::Update(state) => {
+                ctx.subscription_id_max.fetch_max(state.id, Ordering::AcqRel);
+                if has_tombstones && matches!(write, SubscriptionWrite::Create(_)) {
+                    let purge = "DELETE FROM Subscriptions WHERE id=? AND deleted=TRUE";
+                    dialect.execute(purge, std::slice::from_ref(&id))?;
+                }
+                let proto = Value::from(bytes::Bytes::from(state.encode_to_vec()));
+                let values = [proto, id.clone(), state.id.into()];
+                let update = "UPDATE Subscriptions SET proto=? WHERE id=? AND subid=?";
+                if dialect.execute(update, &values)? == 0 {
+                    let insert = "INSERT INTO Subscriptions (proto, id, subid) VALUES (?,?,?)";
+                    dialect.execute(insert, &values)?;
+                }
+            }
+            SubscriptionWrite::Delete(subid) => {
+                // The row with the highest number stays, so that the number is not used again.
+                let is_highest = subid.0 == ctx.subscription_id_max.load(Ordering::Acquire);
+                let statement = if is_highest {
+                    "UPDATE Subscriptions SET deleted=TRUE WHERE id=? AND subid=?"
+                } else {
+                    "DELETE FROM Subscriptions WHERE id=? AND subid=?"
+                };
+                dialect.execute(statement, &[id.clone(), subid.0.into()])?;
+                dialect.execute("DELETE FROM SubsPending WHERE subid=?", &[subid.0.into()])?;
+            }
+            SubscriptionWrite::Sent(..) | SubscriptionWrite::Acked(..) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A bounded part of what a deleted channel left behind; whether all of it is gone now.
+fn remove_deleted(dialect: &mut dyn Dialect, id: i64) -> Result<bool, StoreError> {
+    const FIRST: &str = "SELECT seq FROM Messages WHERE id=? ORDER BY seq LIMIT 1";
+    let row = Value::from(id);
+    if let Some(first) = dialect.query(FIRST, std::slice::from_ref(&row))?.first() {
+        let to = first[0].unsigned().saturating_add(DOOMED_MESSAGES_MAX);
+        dialect.execute("DELETE FROM Messages WHERE id=? AND seq<=?", &[row, to.into()])?;
+        return Ok(false);
+    }
+    for statement in [
+        "DELETE FROM SubsPending WHERE subid IN (SELECT subid FROM Subscriptions WHERE id=?)",
+        "DELETE FROM Subscriptions WHERE id=?",
+        "DELETE FROM StanbyTotals WHERE id=?",
+        "DELETE FROM Channels WHERE id=?",
+    ] {
+        dialect.execute(statement, std::slice::from_ref(&row))?;
+    }
+    Ok(true)
+}
+
+impl Store for Share {
+    fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, StoreError> {
+        let mut refused: BTreeMap<ChannelName, String> = BTreeMap::new();
+        let mut parts = Vec::new();
+        for part in &batch.channels {
+            match self.check(part) {
+                Ok(()) => parts.push(self.numbered(part)),
+                Err(text) => drop(refused.insert(part.channel.clone(), text)),
+            }
+        }
+        let mut clients_refused = None;
+        match self.write(epoch, batch, &parts) {
+            Ok(()) => {}
+            Err(Failed::Sql(error)) if error.failure == Failure::BadValue => {
+                let apart = self.write_apart(epoch, batch, parts)?;
+                clients_refused = apart.clients_refused;
+                parts = apart.written;
+                refused.extend(apart.refused);
+            }
+            Err(Failed::Sql(error)) => return Err(error.into_store_error(Action::Append)),
+            Err(Failed::Store(error)) => return Err(error),
+        }
+        self.on_written(&parts)?;
+        if self.ctx.options.no_caching
+            && self.channels.values().any(Channel::has_dirty_subscriptions)
+        {
+            self.flush()?;
+        }
+        let outcome = |part: &ChannelBatch| ChannelOutcome {
+            channel: part.channel.clone(),
+            refused: refused.get(&part.channel).cloned(),
+            state: self.channels.get(&part.channel).map(|it| it.state).unwrap_or_default(),
+        };
+        let channels = batch.channels.iter().map(outcome).collect();
+        Ok(CommitReport { clients_refused, channels })
+    }
+
+    fn fetch(&mut self, request: &FetchRequest) -> Result<Vec<MessageRecord>, StoreError> {
+        let Some(channel) = self.channels.get(&request.channel) else {
+            return Ok(Vec::new());
+        };
+        let state = channel.state;
+        if state.message_count == 0 {
+            return Ok(Vec::new());
+        }
+        // Twice as many as fit if all are of average size: what is too much is left away again.
+        let average = usize::try_from(state.byte_count / state.message_count).unwrap_or(1);
+        let fitting = (request.bytes_max / average.max(1)).saturating_mul(2);
+        let count = request.count_max.min(fitting).max(1);
+        let from = request.from.0.max(state.first.0);
+        let read = messages::read(self.dialect.as_mut(), channel.id, from, count);
+        let mut found = read.map_err(|error| error.into_store_error(Action::Read))?;
+        let mut byte_count = 0;
+        let within = found.iter().take_while(|message| {
+            let has_room = byte_count < request.bytes_max.max(1);
+            byte_count += message.encoded.len();
+            has_room
+        });
+        let len = within.count();
+        found.truncate(len);
+        Ok(found)
+    }
+
+    /// By halves: the timestamps of a channel never go back.
+    fn find_time(&mut self, channel: &ChannelName, at: WallTime) -> Result<Sequence, StoreError> {
+        let Some(channel) = self.channels.get(channel) else {
+            return Ok(Sequence::ZERO);
+        };
+        let state = channel.state;
+        if state.last == Sequence::ZERO {
+            return Ok(Sequence::ZERO);
+        }
+        let (mut low, mut high) = (state.first.0, state.last.next().0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let found = messages::old_some(self.dialect.as_mut(), channel.id, middle, 1);
+            let found = found.map_err(|error| error.into_store_error(Action::Read))?;
+            match found.front() {
+                Some(message) if message.timestamp < at => low = message.sequence + 1,
+                Some(_) | None => high = middle,
+            }
+        }
+        Ok(Sequence(low))
+    }
+
+    fn maintain(&mut self, now: Now) -> Result<Maintained, StoreError> {
+        let mut trimmed = Vec::new();
+        while let Some(name) = self.expiries.pop_due(wall_as_instant(now.wall)) {
+            if let Some(channel) = self.channels.get_mut(&name) {
+                if channel.trim(self.dialect.as_mut(), Some(now.wall)).map_err(read_error)? {
+                    trimmed.push((name.clone(), channel.state));
+                }
+                self.is_dirty |= channel.is_dirty();
+            }
+            self.arm_expiry(&name)?;
+        }
+        if self.is_dirty {
+            let at = *self.flush_at.get_or_insert(now.at + FLUSH_AFTER);
+            if at <= now.at && self.flush()? {
+                self.is_dirty = true;
+                self.flush_at = Some(now.at);
+            }
+        }
+        self.purge()?;
+        let mut pauses = Vec::new();
+        pauses.extend(self.flush_at.filter(|_| self.is_dirty).map(|at| at.since(now.at)));
+        pauses.extend((!self.doomed.is_empty()).then_some(DOOMED_PAUSE));
+        let expiry = self.expiries.next_deadline();
+        pauses.extend(expiry.map(|at| at.since(wall_as_instant(now.wall))));
+        Ok(Maintained { trimmed, next_in: pauses.into_iter().min() })
+    }
+
+    fn close(&mut self) -> Result<(), StoreError> {
+        if self.is_closed {
+            return Ok(());
+        }
+        while self.flush()? {}
+        self.is_closed = true;
+        Ok(())
+    }
+}

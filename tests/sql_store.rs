@@ -1,0 +1,509 @@
+//! The SQL store beside the contract: the fence, rows in the Go server's form, its own databases,
+//! and clear errors.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "support/databases.rs"]
+mod databases;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use serde_json::Value as Json;
+
+use stanby::base::channel_limits::StoreLimits;
+use stanby::base::epoch::{Epoch, Fence, Predecessor, Unfenced};
+use stanby::base::id::{ChannelName, Sequence, SubscriptionId, Ticket};
+use stanby::base::random::Random;
+use stanby::base::record::{
+    Batch, ChannelBatch, FetchRequest, Lifecycle, MessageRecord, SubscriptionWrite,
+};
+use stanby::base::time::WallTime;
+use stanby::base::world;
+use stanby::election::epoch_files::Owner;
+use stanby::election::lease::{Attempt, Lease, LeaseError};
+use stanby::election::sql_lock::SqlLease;
+use stanby::proto::{pb, spb};
+use stanby::store::sql::dialect::{Dialect, Driver};
+use stanby::store::sql::dsn::Source;
+use stanby::store::sql::{self, SqlOptions, sessions};
+use stanby::store::{Opened, Remedy, Store, StoreError};
+
+/// Longer than anything takes that is not broken.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs `goal` for each database that there is, with one of its own.
+fn for_every_database(goal: impl Fn(&Source)) {
+    let mut kinds: Vec<fn(&Path) -> Source> = vec![databases::sqlite];
+    if databases::postgres_address().is_some() {
+        kinds.push(databases::postgres);
+    }
+    if databases::mysql_address().is_some() {
+        kinds.push(databases::mysql);
+    }
+    for kind in kinds {
+        let folder = tempfile::tempdir().unwrap();
+        let source = kind(folder.path());
+        eprintln!("over {}", source.driver.name());
+        goal(&source);
+    }
+}
+
+fn lease(source: &Source, member: &str, call_timeout: Duration) -> SqlLease {
+    let owner = Owner {
+        server_id: member.to_owned(),
+        host: "here".to_owned(),
+        pid: std::process::id(),
+        ..Owner::default()
+    };
+    SqlLease::new(source.clone(), call_timeout, owner, Duration::ZERO)
+}
+
+fn won(lease: &mut SqlLease) -> (Arc<dyn Fence>, Predecessor) {
+    match lease.try_take().unwrap() {
+        Attempt::Won(grant) => (grant.fence, grant.predecessor),
+        Attempt::Held { why, .. } => panic!("{why}"),
+    }
+}
+
+fn open(source: &Source, fence: &Arc<dyn Fence>) -> Opened {
+    let limits = StoreLimits::default();
+    sql::open(&databases::options(source.clone()), &limits, fence, 1, world::now()).unwrap()
+}
+
+fn connect(source: &Source) -> Box<dyn Dialect> {
+    sql::connect(source, databases::CALL_TIMEOUT).unwrap()
+}
+
+fn message(channel: &str, n: u64) -> MessageRecord {
+    let timestamp = WallTime(1_700_000_000_000_000_000 + i64::try_from(n).unwrap());
+    let proto = pb::MsgProto {
+        sequence: n,
+        subject: channel.as_bytes().to_vec().into(),
+        data: format!("message {n}").into_bytes().into(),
+        timestamp: timestamp.0,
+        ..pb::MsgProto::default()
+    };
+    MessageRecord { sequence: Sequence(n), timestamp, encoded: proto.encode_to_vec().into() }
+}
+
+fn part(channel: &str, lifecycle: Lifecycle) -> ChannelBatch {
+    ChannelBatch { channel: ChannelName::from(channel), lifecycle, ..ChannelBatch::default() }
+}
+
+fn batch(part: ChannelBatch) -> Batch {
+    Batch { channels: vec![part], durable: true, ..Batch::default() }
+}
+
+fn publish(channel: &str, lifecycle: Lifecycle, first: u64, last: u64) -> Batch {
+    let messages = (first..=last).map(|n| message(channel, n)).collect();
+    batch(ChannelBatch { messages, ..part(channel, lifecycle) })
+}
+
+fn fetch(store: &mut dyn Store, channel: &ChannelName) -> Vec<MessageRecord> {
+    let request = FetchRequest {
+        ticket: Ticket(0),
+        channel: channel.clone(),
+        from: Sequence(0),
+        count_max: 10_000,
+        bytes_max: 10_000_000,
+    };
+    store.fetch(&request).unwrap()
+}
+
+fn count(source: &Source, statement: &str) -> u64 {
+    connect(source).query(statement, &[]).unwrap()[0][0].unsigned()
+}
+
+/// Goal: what a former active commits after a take-over is refused, and nothing of it is there.
+#[test]
+fn a_superseded_epoch_writes_nothing() {
+    for_every_database(|source| {
+        let mut old = lease(source, "old", databases::CALL_TIMEOUT);
+        let fence = won(&mut old).0;
+        let mut store = open(source, &fence);
+        store.shares[0].commit(Epoch(1), &publish("foo", Lifecycle::Create, 1, 3)).unwrap();
+        drop(old);
+        let (second, predecessor) = won(&mut lease(source, "new", databases::CALL_TIMEOUT));
+        assert_eq!((second.epoch(), predecessor), (Epoch(2), Predecessor::Gone));
+        let late = store.shares[0].commit(Epoch(1), &publish("foo", Lifecycle::Keep, 4, 4));
+        let error = late.unwrap_err();
+        assert!(matches!(error, StoreError::Fenced(_)), "{error}");
+        assert_eq!(error.remedy(), Remedy::StepDown);
+        assert_eq!(error.to_string(), "epoch 1 was replaced: epoch 2 belongs to new");
+        assert_eq!(count(source, "SELECT COUNT(*) FROM Messages"), 3);
+        assert_eq!(open(source, &second).recovered.channels[0].state.last, Sequence(3));
+    });
+}
+
+/// Goal: a Go server that took the lock row fences us as well, store and lease.
+#[test]
+fn a_stolen_lock_row_costs_the_role() {
+    for_every_database(|source| {
+        let mut holder = lease(source, "holder", databases::CALL_TIMEOUT);
+        let fence = won(&mut holder).0;
+        let mut store = open(source, &fence);
+        holder.confirm().unwrap();
+        connect(source).run("UPDATE StoreLock SET id='thief', tick=1").unwrap();
+        let late = store.shares[0].commit(Epoch(1), &publish("foo", Lifecycle::Create, 1, 1));
+        assert!(matches!(late, Err(StoreError::Fenced(_))));
+        assert!(matches!(holder.confirm(), Err(LeaseError::Lost(_))));
+        assert_eq!(count(source, "SELECT COUNT(*) FROM Channels"), 0);
+        holder.release(false).unwrap();
+        assert_eq!(count(source, "SELECT tick FROM StoreLock"), 1, "the thief's row is left alone");
+    });
+}
+
+/// Goal: a Go server's row is taken only when its tick stands still, as Go servers do.
+#[test]
+fn a_go_servers_row_is_taken_when_its_tick_stands_still() {
+    for_every_database(|source| {
+        let go = connect(source).run("INSERT INTO StoreLock (id, tick) VALUES ('go-server', 7)");
+        go.unwrap();
+        let mut standby = lease(source, "standby", databases::CALL_TIMEOUT);
+        let began_at = world::instant();
+        let watched = || world::instant().since(began_at);
+        let mut ticks = 7;
+        loop {
+            match standby.try_take().unwrap() {
+                Attempt::Won(_) => break,
+                Attempt::Held { why, .. } => assert!(why.contains("Go server"), "{why}"),
+            }
+            if watched() < Duration::from_secs(1) && ticks == 7 {
+                ticks += 1;
+                connect(source).run("UPDATE StoreLock SET tick=8").unwrap();
+            }
+            assert!(watched() < PATIENCE);
+            std::thread::yield_now();
+        }
+        assert!(Duration::from_millis(4_500) <= watched());
+        assert_eq!(count(source, "SELECT COUNT(*) FROM StoreLock WHERE id='standby'"), 1);
+        standby.release(true).unwrap();
+        assert_eq!(count(source, "SELECT COUNT(*) FROM StoreLock WHERE id='' AND tick=0"), 1);
+    });
+}
+
+/// Goal: a former active that stands still inside a transaction is cut off by its successor.
+#[test]
+fn a_transaction_that_stands_still_is_cut_off() {
+    for_every_database(|source| {
+        if source.driver == Driver::Sqlite {
+            // There only the end of the process ends its transaction.
+            return;
+        }
+        let mut old = lease(source, "old", databases::CALL_TIMEOUT);
+        won(&mut old);
+        let mut stuck = connect(source);
+        sessions::mark_store(stuck.as_mut(), Epoch(1), 0).unwrap();
+        stuck.run("BEGIN").unwrap();
+        let read = format!("SELECT epoch FROM StanbyEpoch{}", source.driver.share_lock());
+        stuck.query(&read, &[]).unwrap();
+        drop(old);
+        let mut new = lease(source, "new", Duration::from_millis(400));
+        let deadline = world::instant() + PATIENCE;
+        while !matches!(new.try_take(), Ok(Attempt::Won(_))) {
+            assert!(world::instant() < deadline);
+        }
+        assert!(stuck.run("COMMIT").is_err());
+        assert!(stuck.query("SELECT 1", &[]).is_err(), "and stays so");
+    });
+}
+
+/// What the rows say by the Go server's own rules (spec stores, 8.9.3), written down here anew.
+fn go_reads(source: &Source) -> BTreeMap<u64, (u64, BTreeSet<u64>)> {
+    let mut dialect = connect(source);
+    let mut found = BTreeMap::new();
+    let live = "SELECT subid, lastsent, proto FROM Subscriptions WHERE deleted=FALSE";
+    for row in dialect.query(live, &[]).unwrap() {
+        let state = spb::SubState::decode(row[2].bytes()).unwrap();
+        let subid = row[0].unsigned();
+        assert_eq!(state.id, subid);
+        let mut last_sent = row[1].unsigned().max(state.last_sent);
+        let mut pending = BTreeSet::new();
+        let rows = format!(
+            "SELECT `row`, seq, lastsent, pending, acks FROM SubsPending WHERE subid={subid} \
+             ORDER BY `row`"
+        );
+        for row in dialect.query(&rows, &[]).unwrap() {
+            let list = |index: usize| -> Vec<u64> {
+                let bytes: Bytes = row[index].bytes();
+                if bytes.is_empty() { Vec::new() } else { serde_json::from_slice(&bytes).unwrap() }
+            };
+            assert_eq!(row[1].unsigned(), 0, "rows of the caching kind");
+            last_sent = last_sent.max(row[2].unsigned());
+            pending.extend(list(3));
+            for ack in list(4) {
+                assert!(pending.remove(&ack), "an ack names what an earlier row made pending");
+            }
+        }
+        found.insert(subid, (last_sent, pending));
+    }
+    found
+}
+
+/// Goal: whatever happens to subscriptions, a Go server reads from the rows what we know.
+#[test]
+fn rows_follow_the_go_servers_form() {
+    for_every_database(|source| {
+        let mut holder = lease(source, "holder", databases::CALL_TIMEOUT);
+        let fence = won(&mut holder).0;
+        let mut opened = open(source, &fence);
+        let store = opened.shares[0].as_mut();
+        store.commit(Epoch(1), &publish("foo", Lifecycle::Create, 1, 300)).unwrap();
+        let mut random = Random::new(11);
+        let mut model: BTreeMap<u64, (u64, BTreeSet<u64>)> = BTreeMap::new();
+        for id in 1..=4 {
+            let state = spb::SubState { id, ..spb::SubState::default() };
+            let subscriptions = vec![SubscriptionWrite::Create(Box::new(state))];
+            let foo = ChannelBatch { subscriptions, ..part("foo", Lifecycle::Keep) };
+            store.commit(Epoch(1), &batch(foo)).unwrap();
+            model.insert(id, (0, BTreeSet::new()));
+        }
+        for round in 0..60_u64 {
+            let mut subscriptions = Vec::new();
+            for _ in 0..40 {
+                let (id, seq) = (1 + random.below(4), 1 + random.below(300));
+                let (last_sent, pending) = model.get_mut(&id).unwrap();
+                *last_sent = (*last_sent).max(seq);
+                if random.below(3) < 2 {
+                    pending.insert(seq);
+                    subscriptions.push(SubscriptionWrite::Sent(SubscriptionId(id), Sequence(seq)));
+                } else {
+                    pending.remove(&seq);
+                    subscriptions.push(SubscriptionWrite::Acked(SubscriptionId(id), Sequence(seq)));
+                }
+            }
+            let foo = ChannelBatch { subscriptions, ..part("foo", Lifecycle::Keep) };
+            store.commit(Epoch(1), &batch(foo)).unwrap();
+            if round % 4 == 0 {
+                let mut now = world::now();
+                store.maintain(now).unwrap();
+                now.at = now.at + Duration::from_secs(1);
+                store.maintain(now).unwrap();
+                assert_eq!(go_reads(source), model, "written within a second");
+            }
+        }
+        let delete = vec![SubscriptionWrite::Delete(SubscriptionId(4))];
+        let foo = ChannelBatch { subscriptions: delete, ..part("foo", Lifecycle::Keep) };
+        store.commit(Epoch(1), &batch(foo)).unwrap();
+        model.remove(&4);
+        store.close().unwrap();
+        assert_eq!(go_reads(source), model);
+        assert_eq!(count(source, "SELECT MAX(subid) FROM Subscriptions"), 4, "kept as a tombstone");
+        let mut dialect = connect(source);
+        let rows = dialect.query("SELECT id, seq, timestamp, size, data FROM Messages", &[]);
+        for row in rows.unwrap() {
+            let message = pb::MsgProto::decode(row[4].bytes()).unwrap();
+            assert_eq!((row[0].unsigned(), row[1].unsigned()), (1, message.sequence));
+            assert_eq!(row[2].signed(), message.timestamp);
+            assert_eq!(row[3].unsigned(), row[4].bytes().len() as u64);
+        }
+    });
+}
+
+/// Goal: sums that were written down are not believed after somebody else removed messages.
+#[test]
+fn sums_are_not_believed_blindly() {
+    for_every_database(|source| {
+        let fence: Arc<dyn Fence> = Arc::new(Unfenced);
+        let mut holder = lease(source, "holder", databases::CALL_TIMEOUT);
+        won(&mut holder);
+        let mut opened = open(source, &fence);
+        opened.shares[0].commit(Epoch(1), &publish("foo", Lifecycle::Create, 1, 50)).unwrap();
+        opened.shares[0].close().unwrap();
+        let before = open(source, &fence).recovered.channels[0].state;
+        assert_eq!(before.message_count, 50);
+        connect(source).run("DELETE FROM Messages WHERE seq<=10").unwrap();
+        let after = open(source, &fence).recovered.channels[0].state;
+        assert_eq!((after.first, after.message_count), (Sequence(11), 40));
+        let gone: u64 = (1..=10).map(|n| message("foo", n).encoded.len() as u64).sum();
+        assert_eq!(after.byte_count, before.byte_count - gone);
+        connect(source).run("DELETE FROM Messages").unwrap();
+        connect(source).run("UPDATE Channels SET maxseq=50").unwrap();
+        let empty = open(source, &fence).recovered.channels[0].state;
+        assert_eq!((empty.first, empty.last), (Sequence(51), Sequence(50)));
+    });
+}
+
+/// Goal: batches of every size are written whole, whatever the limit of rows in a statement.
+#[test]
+fn batches_of_every_size_are_written() {
+    for_every_database(|source| {
+        let mut holder = lease(source, "holder", databases::CALL_TIMEOUT);
+        let fence = won(&mut holder).0;
+        let mut opened = open(source, &fence);
+        let store = opened.shares[0].as_mut();
+        store.commit(Epoch(1), &publish("foo", Lifecycle::Create, 1, 1)).unwrap();
+        let mut last = 1;
+        for len in [1, 2, 63, 64, 65, 511, 512, 513, 1_200] {
+            store.commit(Epoch(1), &publish("foo", Lifecycle::Keep, last + 1, last + len)).unwrap();
+            last += len;
+        }
+        drop(opened);
+        let few = SqlOptions { bulk_insert_limit: 10, ..databases::options(source.clone()) };
+        let limits = StoreLimits::default();
+        let mut opened = sql::open(&few, &limits, &fence, 1, world::now()).unwrap();
+        let store = opened.shares[0].as_mut();
+        store.commit(Epoch(1), &publish("foo", Lifecycle::Keep, last + 1, last + 135)).unwrap();
+        let found = fetch(store, &ChannelName::from("foo"));
+        let wanted: Vec<_> = (1..=last + 135).map(|n| message("foo", n)).collect();
+        assert_eq!(found, wanted);
+    });
+}
+
+/// Goal: what a server cannot begin with is said in one line that tells what to do.
+#[test]
+fn what_is_missing_is_said() {
+    for_every_database(|source| {
+        let prepare = || sql::prepare(&databases::options(source.clone()), &StoreLimits::default());
+        prepare().unwrap();
+        connect(source).run("DROP TABLE StanbyTotals").unwrap();
+        prepare().unwrap();
+        assert_eq!(count(source, "SELECT COUNT(*) FROM StanbyTotals"), 0, "ours are made again");
+        connect(source).run("DROP TABLE Clients").unwrap();
+        let text = prepare().unwrap_err().to_string();
+        assert!(text.contains("table Clients is missing or wrong, run: stanby sql init"), "{text}");
+        connect(source).run("CREATE TABLE Clients (id INTEGER)").unwrap();
+        let text = prepare().unwrap_err().to_string();
+        assert!(text.contains("hbinbox"), "{text}");
+    });
+}
+
+/// Goal: what is wrong with a source is said without its password.
+#[test]
+fn a_wrong_source_is_refused() {
+    let mut wrong = Vec::new();
+    let parse = |driver, text: &str| Source::parse(driver, text, &|_| None).unwrap();
+    wrong.push(parse(Driver::Sqlite, "/no/such/folder/store.db"));
+    wrong.push(parse(Driver::Postgres, "user=me password=hush port=1 sslmode=disable"));
+    wrong.push(parse(Driver::Mysql, "me:hush@tcp(127.0.0.1:1)/db"));
+    if let Some(address) = databases::postgres_address() {
+        wrong.push(parse(Driver::Postgres, &format!("{address} dbname=nosuch password=hush")));
+    }
+    if let Some(address) = databases::mysql_address() {
+        let (_, server) = address.split_once('@').unwrap();
+        wrong.push(parse(Driver::Mysql, &format!("me:hush@{server}/nosuch")));
+    }
+    for source in wrong {
+        let prepared = sql::prepare(&databases::options(source.clone()), &StoreLimits::default());
+        let text = prepared.unwrap_err().to_string();
+        assert!(text.contains(&source.to_string()) || text.contains("/no/such/folder"), "{text}");
+        assert!(!text.contains("hush"), "{text}");
+    }
+}
+
+// ---- Databases that the Go server wrote.
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/stores").join(name)
+}
+
+/// An empty database of its own.
+fn empty(admin: &Source, name: &str) -> Source {
+    let name = format!("{name}_{}", std::process::id());
+    connect(admin).run(&format!("CREATE DATABASE {name}")).unwrap();
+    Source { database: name, ..admin.clone() }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn text(value: &Json) -> &[u8] {
+    value.as_str().unwrap().as_bytes()
+}
+
+/// Compares every fact of the manifest, and goes on writing.
+fn check_recorded(source: &Source, manifest: &str) {
+    let manifest: Json = serde_json::from_slice(&fs::read(data(manifest)).unwrap()).unwrap();
+    let mut holder = lease(source, "holder", databases::CALL_TIMEOUT);
+    let fence = won(&mut holder).0;
+    let mut opened = open(source, &fence);
+    let server = opened.recovered.server.clone().unwrap();
+    assert_eq!(server.cluster_id, text(&manifest["server_info"]["ClusterID"]));
+    let ids = |all: Vec<Vec<u8>>| all.into_iter().collect::<BTreeSet<_>>();
+    let found = ids(opened.recovered.clients.iter().map(|client| client.id.to_vec()).collect());
+    let clients = manifest["clients"].as_array().unwrap().iter();
+    assert_eq!(found, ids(clients.map(|client| text(&client["id"]).to_vec()).collect()));
+    let channels = manifest["channels"].as_object().unwrap();
+    assert_eq!(opened.recovered.channels.len(), channels.len());
+    for (name, expected) in channels {
+        let key = ChannelName::from(name.as_str());
+        let found = opened.recovered.channels.iter().find(|it| it.channel == key).unwrap().clone();
+        let number = |key: &str| expected[key].as_u64().unwrap();
+        assert_eq!(found.state.first.0, number("first"), "{name}");
+        assert_eq!(found.state.last.0, number("last"), "{name}");
+        assert_eq!(found.state.message_count, number("count"), "{name}");
+        assert_eq!(found.state.byte_count, number("bytes"), "{name}");
+        let messages = fetch(opened.shares[0].as_mut(), &key);
+        let wanted = expected["messages"].as_array().unwrap();
+        assert_eq!(messages.len(), wanted.len());
+        for (record, wanted) in messages.iter().zip(wanted) {
+            let message = pb::MsgProto::decode(record.encoded.clone()).unwrap();
+            assert_eq!(record.sequence.0, wanted[0].as_u64().unwrap());
+            assert_eq!(message.timestamp, wanted[1].as_i64().unwrap());
+            assert_eq!(message.data.len() as u64, wanted[2].as_u64().unwrap());
+            assert!(message.data.starts_with(format!("{name}:{}:", message.sequence).as_bytes()));
+        }
+        let wanted = expected["subscriptions"].as_array().unwrap();
+        assert_eq!(found.subscriptions.len(), wanted.len(), "{name}");
+        for (found, wanted) in found.subscriptions.iter().zip(wanted) {
+            let state = &found.state;
+            assert_eq!(state.id, wanted["id"].as_u64().unwrap());
+            assert_eq!(state.client_id, text(&wanted["client_id"]));
+            assert_eq!(state.durable_name, text(&wanted["durable_name"]));
+            assert_eq!(state.q_group, text(&wanted["qgroup"]));
+            assert_eq!(state.last_sent, wanted["last_sent"].as_u64().unwrap());
+            let pending: Vec<u64> = found.pending.iter().map(|it| it.0).collect();
+            let wanted = wanted["pending"].as_array().unwrap().iter();
+            assert_eq!(pending, wanted.map(|it| it.as_u64().unwrap()).collect::<Vec<_>>());
+        }
+        let next = found.state.last.next().0;
+        let more = publish(name, Lifecycle::Keep, next, next);
+        let report = opened.shares[0].commit(fence.epoch(), &more).unwrap();
+        assert_eq!(report.channels[0].refused, None);
+    }
+    opened.shares[0].close().unwrap();
+    let again = open(source, &fence);
+    for (before, after) in opened.recovered.channels.iter().zip(&again.recovered.channels) {
+        assert_eq!(after.state.last, before.state.last.next());
+        assert_eq!(after.state.message_count, before.state.message_count + 1);
+        assert_eq!(after.subscriptions, before.subscriptions);
+    }
+}
+
+/// Goal: a PostgreSQL database of the Go server opens as its manifest says.
+#[test]
+fn a_postgres_database_of_the_go_server_opens() {
+    let Some(address) = databases::postgres_address() else { return };
+    let text = format!("{address} dbname=postgres");
+    let admin = Source::parse(Driver::Postgres, &text, &|_| None).unwrap();
+    let source = empty(&admin, "recorded");
+    let port = source.port.to_string();
+    run(Command::new("psql")
+        .args(["-q", "-v", "ON_ERROR_STOP=1", "-h", &source.host, "-p", &port])
+        .args(["-U", source.user.as_deref().unwrap(), "-d", &source.database, "-f"])
+        .arg(data("h-postgres.sql")));
+    check_recorded(&source, "h-postgres.json");
+}
+
+/// Goal: a MariaDB database of the Go server opens as its manifest says.
+#[test]
+fn a_mariadb_database_of_the_go_server_opens() {
+    let Some(address) = databases::mysql_address() else { return };
+    let admin = Source::parse(Driver::Mysql, &format!("{address}/mysql"), &|_| None).unwrap();
+    let source = empty(&admin, "recorded");
+    let port = source.port.to_string();
+    run(Command::new("mariadb")
+        .args(["--no-defaults", "-h", &source.host, "-P", &port, "-u"])
+        .args([source.user.as_deref().unwrap(), &source.database])
+        .stdin(File::open(data("h2-mariadb.sql")).unwrap()));
+    check_recorded(&source, "h2-mariadb.json");
+}

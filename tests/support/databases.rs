@@ -1,0 +1,117 @@
+//! Databases for tests: of SQLite in a folder, of servers where the environment says they are.
+
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use std::env;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stanby::base::channel_limits::StoreLimits;
+use stanby::base::epoch::Unfenced;
+use stanby::base::world;
+use stanby::election::epoch_files::Owner;
+use stanby::election::lease::{Attempt, Lease};
+use stanby::election::sql_lock::SqlLease;
+use stanby::store::Opened;
+use stanby::store::sql::dsn::Source;
+use stanby::store::sql::{self, SqlOptions, dialect::Driver, schema};
+
+/// Longer than any call takes that is not broken.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `key=value` pairs without a database, of a user who may create some; set by `tests/run`.
+pub fn postgres_address() -> Option<String> {
+    env::var("STANBY_TEST_POSTGRES").ok()
+}
+
+/// What stands before the slash of a Go DSN, of a user who may create databases.
+pub fn mysql_address() -> Option<String> {
+    env::var("STANBY_TEST_MYSQL").ok()
+}
+
+fn source(driver: Driver, text: &str) -> Source {
+    Source::parse(driver, text, &|_| None).unwrap()
+}
+
+/// A name for the database that belongs to a folder.
+fn name(folder: &Path) -> String {
+    let name = folder.file_name().unwrap().to_string_lossy().to_lowercase();
+    let letters = name.chars().filter(char::is_ascii_alphanumeric);
+    format!("t{}_{}", std::process::id(), letters.collect::<String>())
+}
+
+/// Whether this is the first time that the folder is asked about that.
+fn is_first(folder: &Path, what: &str) -> bool {
+    File::create_new(folder.join(what)).is_ok()
+}
+
+/// Makes database and tables once, and gives the source of it.
+fn made(folder: &Path, admin: Option<Source>, own: Source) -> Source {
+    if is_first(folder, "made") {
+        if let Some(admin) = admin {
+            let mut dialect = sql::connect(&admin, CALL_TIMEOUT).unwrap();
+            dialect.run(&format!("CREATE DATABASE {}", name(folder))).unwrap();
+        }
+        sql::make(&own).unwrap();
+        let mut dialect = sql::connect(&own, CALL_TIMEOUT).unwrap();
+        schema::init(dialect.as_mut()).unwrap();
+        assert_eq!(schema::check(dialect.as_mut()).unwrap(), Vec::<String>::new());
+    }
+    own
+}
+
+/// SQLite in the folder.
+pub fn sqlite(folder: &Path) -> Source {
+    let own = source(Driver::Sqlite, &folder.join("store.db").to_string_lossy());
+    made(folder, None, own)
+}
+
+/// A database of its own on the PostgreSQL server.
+pub fn postgres(folder: &Path) -> Source {
+    let address = postgres_address().unwrap();
+    let admin = source(Driver::Postgres, &format!("{address} dbname=postgres"));
+    let own = source(Driver::Postgres, &format!("{address} dbname={}", name(folder)));
+    made(folder, Some(admin), own)
+}
+
+/// A database of its own on the MySQL or MariaDB server.
+pub fn mysql(folder: &Path) -> Source {
+    let address = mysql_address().unwrap();
+    let admin = source(Driver::Mysql, &format!("{address}/mysql"));
+    let own = source(Driver::Mysql, &format!("{address}/{}", name(folder)));
+    made(folder, Some(admin), own)
+}
+
+fn open(folder: &Path, source: Source, limits: &StoreLimits, loops: u16) -> Opened {
+    if is_first(folder, "claimed") {
+        let owner = Owner { server_id: "contract".to_owned(), ..Owner::default() };
+        let mut lease = SqlLease::new(source.clone(), CALL_TIMEOUT, owner, Duration::ZERO);
+        assert!(matches!(lease.try_take().unwrap(), Attempt::Won(_)));
+    }
+    let fence = Arc::new(Unfenced) as Arc<dyn stanby::base::epoch::Fence>;
+    sql::open(&options(source), limits, &fence, loops, world::now()).unwrap()
+}
+
+pub fn options(source: Source) -> SqlOptions {
+    SqlOptions {
+        source,
+        no_caching: false,
+        connections_max: 0,
+        bulk_insert_limit: 0,
+        call_timeout: CALL_TIMEOUT,
+    }
+}
+
+pub fn open_sqlite(folder: &Path, limits: &StoreLimits, loops: u16) -> Opened {
+    open(folder, sqlite(folder), limits, loops)
+}
+
+pub fn open_postgres(folder: &Path, limits: &StoreLimits, loops: u16) -> Opened {
+    open(folder, postgres(folder), limits, loops)
+}
+
+pub fn open_mysql(folder: &Path, limits: &StoreLimits, loops: u16) -> Opened {
+    open(folder, mysql(folder), limits, loops)
+}
