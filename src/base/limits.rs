@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-/// Most event loops (`--loops`): one a core is enough, and tables are sized by it.
+/// Most event loops (`--loops`); more than cores would only take turns. Tables are sized by it.
 pub const LOOPS_MAX: u16 = 64;
 
 /// Bytes read from one connection in one turn, so that a fast publisher shares its loop.

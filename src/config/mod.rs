@@ -36,7 +36,7 @@ pub struct World<'a> {
     pub read: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
     /// Looks up an environment variable.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
-    /// Cores of the machine: the default of `--loops`.
+    /// Cores of the machine: one less is the default of `--loops`.
     pub cores: u16,
 }
 
