@@ -11,7 +11,7 @@ use crate::client::{Client, ClientError, Options};
 /// How to reach the servers.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConnectionArgs {
-    /// Server URLs, separated by commas: nats://[user:password@]host:port
+    /// Server URLs, separated by commas: `nats://[user:password@]host:port`
     #[arg(short, long, default_value = "nats://127.0.0.1:4222", value_delimiter = ',')]
     pub server: Vec<String>,
     /// Cluster ID of the streaming server
