@@ -22,7 +22,7 @@ use crate::election::{NewestEpoch, Sight, Stillness, Verdict, judge};
 use crate::log::STREAM;
 
 /// Longest pause between two looks of a standby: at the lock file's identity, and at the counter.
-const LOOK_PAUSE_MAX: Duration = Duration::from_millis(500);
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Pause while something is waited for that no lock tells of.
 const POLL_PAUSE: Duration = Duration::from_millis(100);
 
