@@ -375,6 +375,16 @@ fn what_is_missing_is_said() {
     });
 }
 
+/// Goal: who has not made the database file yet is told the command that makes it.
+#[test]
+fn a_missing_file_names_the_command() {
+    let source = Source::parse(Driver::Sqlite, "/no/such/store.db", &|_| None).unwrap();
+    let prepared = sql::prepare(&databases::options(source), &StoreLimits::default());
+    let text = prepared.unwrap_err().to_string();
+    let command = "run: stanby sql init -sql_driver sqlite -sql_source /no/such/store.db";
+    assert!(text.contains(command), "{text}");
+}
+
 /// Goal: what is wrong with a source is said without its password.
 #[test]
 fn a_wrong_source_is_refused() {

@@ -28,7 +28,8 @@ impl Sqlite {
         };
         // A wrong path is an error, not a new database: `sql init` makes the file.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        let connection = Connection::open_with_flags(path, flags)
+            .map_err(|error| if path.exists() { failed(error) } else { missing(path, &error) })?;
         connection.busy_timeout(timeout).map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         connection.pragma_update(None, "journal_mode", journal).map_err(failed)?;
@@ -36,6 +37,14 @@ impl Sqlite {
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         Ok(Self { connection })
     }
+}
+
+/// There is no such file: the line names the command that makes it.
+fn missing(path: &Path, error: &rusqlite::Error) -> SqlError {
+    let path = path.display();
+    let command = format!("stanby sql init -sql_driver sqlite -sql_source {path}");
+    let why = format!("there is no such file, run: {command}");
+    SqlError::of_connection(failure(error), &path, &why)
 }
 
 impl Dialect for Sqlite {
