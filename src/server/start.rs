@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 
 use crate::base::epoch::{Epoch, LeaseClock, Predecessor, Unfenced};
 use crate::base::id::LoopIndex;
@@ -25,7 +25,8 @@ use crate::server::files::{self, Files};
 use crate::server::group::Group;
 use crate::server::interest_key::Listener;
 use crate::server::pages::{self, Pages};
-use crate::server::{Server, settings, signals};
+use crate::server::signals::{self, Signal};
+use crate::server::{Server, settings};
 use crate::store::{self, StoreError};
 
 /// How long a start waits for the port of a predecessor that is still dying.
@@ -77,6 +78,8 @@ struct Begun {
     random: Random,
     /// Of the streaming server: a unique id.
     server_id: String,
+    /// What was asked of the process since its start began.
+    signals: Receiver<Signal>,
 }
 
 /// Starts everything that does not need the lease.
@@ -87,7 +90,10 @@ pub fn start(config: Config) -> Result<Server, StartError> {
     let seed = world::entropy().map_err(|source| system("cannot read entropy", source))?;
     let mut random = Random::new(seed);
     let server_id = random.unique_id();
-    let begun = Begun { config: Arc::new(config), random, server_id };
+    // Before anything is logged: whoever reads that the server is ready may signal it at once.
+    let signals =
+        signals::listen(config.program).map_err(|e| system("cannot handle signals", e))?;
+    let begun = Begun { config: Arc::new(config), random, server_id, signals };
     begun.greet()?;
     begun.open()
 }
@@ -166,9 +172,9 @@ impl Begun {
         let broker = Arc::new(settings::broker(&config, &found));
         let drivers = drivers.collect();
         let reactors = Reactors::run(ports, desks, rules, (&broker, &lease), drivers)?;
-        log::info!(target: CORE, "Server is ready");
         let files = self.leave_files(&found, http_ports)?;
-        forward_signals(config.program, events_in.clone())?;
+        log::info!(target: CORE, "Server is ready");
+        forward_signals(self.signals, events_in.clone())?;
         let mut server = Server {
             config,
             found,
@@ -321,8 +327,7 @@ fn cluster_name<'a>(cluster: &'a ClusterConfig, found: &'a settings::Found) -> &
     cluster.name.as_deref().unwrap_or(&found.made_up_cluster)
 }
 
-fn forward_signals(program: Program, events: Sender<Event>) -> Result<(), StartError> {
-    let signals = signals::listen(program).map_err(|e| system("cannot handle signals", e))?;
+fn forward_signals(signals: Receiver<Signal>, events: Sender<Event>) -> Result<(), StartError> {
     let forward = move || {
         for signal in signals {
             event::post(&events, Event::Signal(signal));
