@@ -34,11 +34,11 @@ pub struct Settings {
     pub file_bytes_max: u64,
     /// The machine's syslog.
     pub syslog: bool,
-    /// URL of a syslog server; wins over `syslog`.
+    /// `udp://host:port`, `tcp://host:port` or `unix://path`; wins over `syslog`.
     pub remote_syslog: Option<String>,
     /// Whether lines carry date and time.
     pub timestamps: bool,
-    /// Whether those are UTC.
+    /// Whether those are UTC; only the core server obeys it, as the reference.
     pub utc: bool,
     /// What else the core server says.
     pub core: Switches,

@@ -72,7 +72,7 @@ fn start(config: Config, serve: Serve) -> ExitCode {
     for warning in &config.warnings {
         to_stderr(warning);
     }
-    if let Err(error) = log::configure(config.log.settings()) {
+    if let Err(error) = log::configure(config.log.clone()) {
         to_stderr(&format!("{} {error}", log::date_time()));
         return ExitCode::FAILURE;
     }

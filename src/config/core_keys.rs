@@ -90,10 +90,10 @@ static TOP: &[(&str, Apply)] = &[
     ("host net", |r, e| set(&mut r.draft.host, string(e))),
     ("client_advertise", |r, e| set(&mut r.draft.config.core.client_advertise, text(e))),
     ("server_name", |r, e| set(&mut r.draft.config.core.server_name, text(e))),
-    ("debug", |r, e| set(&mut r.draft.config.log.core_debug, boolean(e))),
-    ("trace", |r, e| set(&mut r.draft.config.log.core_trace, boolean(e))),
+    ("debug", |r, e| set(&mut r.draft.config.log.core.debug, boolean(e))),
+    ("trace", |r, e| set(&mut r.draft.config.log.core.trace, boolean(e))),
     ("trace_verbose", |r, e| {
-        r.draft.config.log.core_trace |= boolean(e)?;
+        r.draft.config.log.core.trace |= boolean(e)?;
         Ok(())
     }),
     ("logtime", |r, e| set(&mut r.draft.config.log.timestamps, boolean(e))),
@@ -126,7 +126,7 @@ static TOP: &[(&str, Apply)] = &[
     ("max_sub_tokens max_subscription_tokens", sub_tokens),
     ("max_traced_msg_len", |r, e| {
         let bytes = integer(e).map(|value| usize::try_from(value).unwrap_or(0));
-        set(&mut r.draft.config.log.traced_bytes_max, bytes)
+        set(&mut r.draft.config.core.traced_bytes_max, bytes)
     }),
     ("ping_interval", |r, e| {
         r.draft.config.core.ping_interval = seconds_or_duration(r, e)?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::base::channel_limits::StoreLimits;
 use crate::base::limits::STEAL_AFTER_DEFAULT;
 use crate::config::{
-    AuthConfig, ClientTlsConfig, Config, CoreConfig, FileConfig, LogConfig, MonitorConfig, Program,
-    SqlConfig, StoreKind, StreamingConfig,
+    AuthConfig, ClientTlsConfig, Config, CoreConfig, FileConfig, MonitorConfig, Program, SqlConfig,
+    StoreKind, StreamingConfig,
 };
 
 /// How long a client has to authenticate without TLS, and to shake hands with it.
@@ -31,7 +31,7 @@ impl Config {
             ports_file_dir: None,
             core: CoreConfig::default(),
             streaming: StreamingConfig::default(),
-            log: LogConfig::default(),
+            log: crate::log::Settings::default(),
             monitor: MonitorConfig::default(),
             warnings: Vec::new(),
             start_error: None,
@@ -56,6 +56,7 @@ impl Default for CoreConfig {
             ping_interval: Duration::from_secs(120),
             pings_max: 2,
             write_deadline: Duration::from_secs(10),
+            traced_bytes_max: 0,
             lame_duck_duration: Duration::from_secs(120),
             lame_duck_grace: Duration::from_secs(10),
             has_headers: true,
@@ -113,24 +114,6 @@ impl Default for FileConfig {
             parallel_recovery: 1,
             truncate_bad_eof: false,
             auto_sync: Some(Duration::from_secs(60)),
-        }
-    }
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self {
-            file: None,
-            file_bytes_max: 0,
-            syslog: false,
-            remote_syslog: None,
-            timestamps: true,
-            utc: false,
-            core_debug: false,
-            core_trace: false,
-            streaming_debug: false,
-            streaming_trace: false,
-            traced_bytes_max: 0,
         }
     }
 }

@@ -218,12 +218,12 @@ impl Draft {
     fn finish_log(&mut self) {
         let log = &mut self.config.log;
         if let Some(is_on) = self.core_debug_trace {
-            log.core_debug = is_on;
-            log.core_trace = is_on;
+            log.core.debug = is_on;
+            log.core.trace = is_on;
         }
         if let Some(is_on) = self.streaming_debug_trace {
-            log.streaming_debug = is_on;
-            log.streaming_trace = is_on;
+            log.streaming.debug = is_on;
+            log.streaming.trace = is_on;
         }
         // Compat: the reference's streaming log knows no UTC.
         log.utc &= self.config.program == Program::Core;

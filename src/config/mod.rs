@@ -89,8 +89,8 @@ pub struct Config {
     pub core: CoreConfig,
     /// The streaming server; not used by [`Program::Core`].
     pub streaming: StreamingConfig,
-    /// Where log lines go, and which.
-    pub log: LogConfig,
+    /// Where log lines go, and which (spec configuration, 7).
+    pub log: log::Settings,
     /// The HTTP pages.
     pub monitor: MonitorConfig,
     /// Lines for stderr before the log exists (`file:line:column: …`).
@@ -149,6 +149,8 @@ pub struct CoreConfig {
     pub pings_max: u32,
     /// How long a write may stand still.
     pub write_deadline: Duration,
+    /// Bytes of a message shown in a trace line; 0 = all.
+    pub traced_bytes_max: usize,
     /// How long lame duck mode takes to close all clients.
     pub lame_duck_duration: Duration,
     /// How long lame duck mode waits before it begins.
@@ -453,50 +455,6 @@ pub struct ClientTlsConfig {
     pub server_name: Option<String>,
     /// Whether the server's certificate is not verified.
     pub skip_verify: bool,
-}
-
-/// Where log lines go, and which (spec configuration, 7).
-#[derive(Clone, Debug, PartialEq)]
-pub struct LogConfig {
-    /// File to append to; wins over everything else.
-    pub file: Option<PathBuf>,
-    /// Bytes after which the file is rotated; 0 = never.
-    pub file_bytes_max: u64,
-    /// The machine's syslog.
-    pub syslog: bool,
-    /// `udp://host:port`, `tcp://host:port` or `unix://path`; wins over `syslog`.
-    pub remote_syslog: Option<String>,
-    /// Whether lines carry date and time.
-    pub timestamps: bool,
-    /// Whether those are UTC; only the core server obeys it, as the reference.
-    pub utc: bool,
-    /// Debug lines of the core server.
-    pub core_debug: bool,
-    /// Trace lines of the core server.
-    pub core_trace: bool,
-    /// Debug lines of the streaming server.
-    pub streaming_debug: bool,
-    /// Trace lines of the streaming server.
-    pub streaming_trace: bool,
-    /// Bytes of a message shown in a trace line; 0 = all.
-    pub traced_bytes_max: usize,
-}
-
-impl LogConfig {
-    /// What the log is told.
-    #[must_use]
-    pub fn settings(&self) -> log::Settings {
-        log::Settings {
-            file: self.file.clone(),
-            file_bytes_max: self.file_bytes_max,
-            syslog: self.syslog,
-            remote_syslog: self.remote_syslog.clone(),
-            timestamps: self.timestamps,
-            utc: self.utc,
-            core: log::Switches { debug: self.core_debug, trace: self.core_trace },
-            streaming: log::Switches { debug: self.streaming_debug, trace: self.streaming_trace },
-        }
-    }
 }
 
 /// The HTTP pages.

@@ -57,8 +57,8 @@ pub fn reload(
     let line = flags::parse(old.program, args).map_err(|error| error.to_string())?;
     let mut new = options::config(old.program, &line, world).map_err(|error| error.to_string())?;
     new.streaming = old.streaming.clone();
-    new.log.streaming_debug = old.log.streaming_debug;
-    new.log.streaming_trace = old.log.streaming_trace;
+    new.log.streaming.debug = old.log.streaming.debug;
+    new.log.streaming.trace = old.log.streaming.trace;
     new.loops = old.loops;
     new.arguments.clone_from(&old.arguments);
     if let Some(error) = new.start_error.take() {
@@ -134,9 +134,9 @@ fn compare_log(old: &Config, new: &Config, changes: &mut Changes) {
     let (a, b) = (&old.log, &new.log);
     let notes = [
         changes
-            .note(&a.core_trace, &b.core_trace, || format!("Reloaded: trace = {}", b.core_trace)),
+            .note(&a.core.trace, &b.core.trace, || format!("Reloaded: trace = {}", b.core.trace)),
         changes
-            .note(&a.core_debug, &b.core_debug, || format!("Reloaded: debug = {}", b.core_debug)),
+            .note(&a.core.debug, &b.core.debug, || format!("Reloaded: debug = {}", b.core.debug)),
         changes
             .note(&a.timestamps, &b.timestamps, || format!("Reloaded: logtime = {}", b.timestamps)),
         changes.note(&a.utc, &b.utc, || format!("Reloaded: logtime_utc = {}", b.utc)),
@@ -147,9 +147,8 @@ fn compare_log(old: &Config, new: &Config, changes: &mut Changes) {
         }),
     ];
     changes.log = notes.contains(&true);
-    if changes.note(&a.traced_bytes_max, &b.traced_bytes_max, || {
-        format!("Reloaded: max_traced_msg_len = {}", b.traced_bytes_max)
-    }) {
+    let (a, b) = (old.core.traced_bytes_max, new.core.traced_bytes_max);
+    if changes.note(&a, &b, || format!("Reloaded: max_traced_msg_len = {b}")) {
         changes.sessions = true;
     }
 }

@@ -28,7 +28,7 @@ impl Server {
     fn apply(&mut self, config: Config, changes: &Changes) -> Result<(), String> {
         let rules = settings::rules(&config).map_err(|error| error.to_string())?;
         if changes.log {
-            crate::log::configure(config.log.settings()).map_err(|error| error.to_string())?;
+            crate::log::configure(config.log.clone()).map_err(|error| error.to_string())?;
         }
         for line in &changes.lines {
             log::info!(target: CORE, "{line}");

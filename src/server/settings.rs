@@ -35,8 +35,8 @@ pub fn engine(config: &Config, limits: &ResolvedLimits) -> engine::Settings {
         replace_durable: streaming.replace_durable,
         inbox_len_max: config.core.control_line_bytes_max.saturating_sub(LINE_REST_BYTES).max(64),
         subscription_ids_store_wide: streaming.store == StoreKind::Sql,
-        debug: config.log.streaming_debug || config.log.streaming_trace,
-        trace: config.log.streaming_trace,
+        debug: config.log.streaming.debug || config.log.streaming.trace,
+        trace: config.log.streaming.trace,
     }
 }
 
@@ -150,8 +150,8 @@ pub fn broker(config: &Config, found: &Found) -> broker::Settings {
         auth: auth(&core.auth, core.tls.as_ref().is_some_and(|tls| tls.verify_and_map)),
         cluster_name: cluster.as_ref().map(|cluster| cluster.name.clone()).unwrap_or_default(),
         cluster,
-        is_traced: config.log.core_trace,
-        traced_bytes_max: config.log.traced_bytes_max,
+        is_traced: config.log.core.trace,
+        traced_bytes_max: config.core.traced_bytes_max,
         counters: Arc::clone(&found.counters),
         ..broker::Settings::default()
     }

@@ -181,7 +181,7 @@ fn the_core_server_has_no_streaming_flags() {
     assert_eq!(error_of(Program::Core, "-cid x", ""), "flag provided but not defined: -cid");
     let config = served(Program::Core, "-p -1 -DV -logtime_utc -user a -pass b", "");
     assert_eq!(config.core.port, -1);
-    assert!(config.log.core_debug && config.log.core_trace && config.log.utc);
+    assert!(config.log.core.debug && config.log.core.trace && config.log.utc);
     assert!(config.core.auth.is_required());
     let error = error_of(Program::Core, "-c f.conf", "streaming { cid: x }");
     assert_eq!(error, "f.conf:1:0: unknown field \"streaming\"");
@@ -206,10 +206,10 @@ fn flags_set_what_they_say() {
     assert_eq!(streaming.file.slice_bytes_max, 1_000);
     assert_eq!((config.monitor.http_port, config.monitor.host.as_str()), (8222, "::1"));
     assert_eq!((config.core.port, config.loops), (4333, 2));
-    assert!(config.log.streaming_debug && config.log.streaming_trace && !config.log.core_debug);
+    assert!(config.log.streaming.debug && config.log.streaming.trace && !config.log.core.debug);
     assert_eq!(config_of("").loops, 3, "one of four cores is left to the rest");
     assert_eq!(config_of("-p 1 -port 2 --port=3").core.port, 3);
-    assert!(config_of("-SDV -SD=false").log.streaming_debug);
+    assert!(config_of("-SDV -SD=false").log.streaming.debug);
 }
 
 #[test]
@@ -448,7 +448,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     assert_eq!(config.streaming.limits.channels_max, 7);
     assert_eq!(config.streaming.limits.global.messages_max, 6);
     assert_eq!(config.streaming.limits.global.subscriptions_max, 1_000);
-    assert!(!config.log.core_debug && config.log.streaming_debug);
+    assert!(!config.log.core.debug && config.log.streaming.debug);
     assert_eq!((config.monitor.host.as_str(), config.monitor.http_port), ("m", 8));
     // With -sc alone, both halves come from it; without a streaming block, the top level counts.
     let config = served(Program::Streaming, "-sc f.conf", "port: 5\ncid: x\ncluster { port: 6 }");

@@ -78,7 +78,7 @@ fn what_needs_a_restart_is_refused_and_streaming_options_stay() {
         panic!("refused")
     };
     assert_eq!(config.streaming.limits.channels_max, 100);
-    assert!(!config.log.streaming_debug);
+    assert!(!config.log.streaming.debug);
     assert_eq!(changes, Changes::default());
     assert_eq!(
         reloaded("", "port: [").err().as_deref().map(|e| e.starts_with("Parse")),
