@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use serde::Serialize;
 
+use super::certificates::PeerCertificate;
 use super::core_pages::View;
 use super::format::{Time, duration, uptime};
 use super::query::{BadParameter, Page, Query};
@@ -56,6 +57,8 @@ struct Connection<'a> {
     tls_version: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     tls_cipher_suite: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tls_peer_certs: Vec<PeerCertificate>,
     #[serde(skip_serializing_if = "str::is_empty")]
     authorized_user: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -275,6 +278,11 @@ fn connection<'a>(
         version: &found.version,
         tls_version,
         tls_cipher_suite,
+        tls_peer_certs: if choice.shows_user {
+            found.tls_certificate.iter().filter_map(|der| PeerCertificate::decode(der)).collect()
+        } else {
+            Vec::new()
+        },
         authorized_user: if choice.shows_user { &found.authorized_user } else { "" },
         subscriptions_list: if choice.shows_names {
             names(&found.subscriptions)

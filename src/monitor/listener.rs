@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -21,6 +22,9 @@ const CONNECTIONS_MAX: usize = 256;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may neither ask nor take an answer: idle ones must not take all places.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Pause after the machine refused a connection (no descriptors left).
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -68,10 +72,32 @@ pub(super) struct Ready {
     connections: mpsc::Receiver<(Connection, SocketAddr)>,
 }
 
-/// One connection that is past its handshake.
+/// One connection that is past its handshake; a read or write that waits too long is an error.
 pub(super) struct Connection {
     stream: Stream,
+    idle_max: Duration,
+    idle: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(stream: Stream, permit: OwnedSemaphorePermit, idle_max: Duration) -> Self {
+        Self { stream, idle_max, idle: Box::pin(sleep(idle_max)), _permit: permit }
+    }
+
+    /// Ends what waits too long; what is done begins the time anew.
+    fn within_time<T>(
+        &mut self,
+        done: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if done.is_ready() {
+            self.idle.as_mut().reset(Instant::now() + self.idle_max);
+        } else if self.idle.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        done
+    }
 }
 
 enum Stream {
@@ -121,7 +147,7 @@ async fn accept_all(
                 },
             };
             // Fails when the pages were shut down meanwhile.
-            let _ = tell.send((Connection { stream, _permit: permit }, peer)).await;
+            let _ = tell.send((Connection::new(stream, permit, IDLE_MAX), peer)).await;
         });
     }
 }
@@ -156,10 +182,12 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
+        let this = self.get_mut();
+        let read = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
+        };
+        this.within_time(read, context)
     }
 }
 
@@ -169,10 +197,12 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
+        let this = self.get_mut();
+        let written = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        };
+        this.within_time(written, context)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -187,5 +217,33 @@ impl AsyncWrite for Connection {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[test]
+    fn a_connection_that_asks_nothing_gives_its_place_back() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let places = Arc::new(Semaphore::new(1));
+            let permit = Arc::clone(&places).try_acquire_owned().unwrap();
+            let idle_max = Duration::from_millis(20);
+            let mut connection = Connection::new(Stream::Plain(stream), permit, idle_max);
+            peer.write_all(b"?").await.unwrap();
+            assert_eq!(connection.read_u8().await.unwrap(), b'?');
+            let waited = connection.read_u8().await.unwrap_err();
+            assert_eq!(waited.kind(), io::ErrorKind::TimedOut);
+            drop(connection);
+            assert_eq!(places.available_permits(), 1);
+        });
     }
 }

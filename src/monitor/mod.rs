@@ -3,6 +3,7 @@
 //! Pages that need the reactors wait for them on a helper thread of this room, a bounded time; the
 //! health pages read a small shared status and never wait for anything.
 
+mod certificates;
 mod connection_pages;
 mod core_pages;
 mod format;

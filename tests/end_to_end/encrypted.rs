@@ -122,6 +122,12 @@ fn verification_wants_a_certificate_of_the_authority() {
         (&true.into(), &true.into())
     );
     conn.connect("");
+    let shown = server.json("/connz?auth=1");
+    let peer = &shown["connections"][0]["tls_peer_certs"][0];
+    assert_eq!(peer["cert_sha256"].as_str().map(str::len), Some(64), "{shown}");
+    assert!(peer["subject"].as_str().is_some_and(|subject| subject.contains("CN=")), "{shown}");
+    let without_auth = server.json("/connz");
+    assert!(without_auth["connections"][0].get("tls_peer_certs").is_none(), "{without_auth}");
     let mut without = Conn::tls(port, &certificates.client(false, NEWEST));
     let seen = without.fatal([connect(""), b"PING\r\n".to_vec()].concat());
     same(seen, b"", "a client without a certificate");
