@@ -3,7 +3,6 @@
 //! A message is matched once, on the loop where it arrived. Receivers there get it at once; those
 //! of other loops are picked here and get it by mail.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::base::id::{LoopIndex, SessionId};
 use crate::broker::account::GLOBAL;
-use crate::broker::mail::{Delivery, Mail, Pick};
+use crate::broker::mail::{Delivery, Mail, Pick, PickList};
 use crate::broker::outbox::{COPY_LEN_MAX, Outbox};
 use crate::broker::sublist::{EngineEntry, Interest, Matched};
 use crate::broker::{Broker, Effect, EngineDelivery, Names};
@@ -109,27 +108,28 @@ impl Message<'_> {
         (Names { bytes, subject_len: self.subject.len() }, payload)
     }
 
-    /// Copies what is not shared, in one piece.
-    fn to_delivery(&self) -> Delivery {
+    /// Itself for another loop. What is not shared is copied to the end of `block`: names and a
+    /// short payload, which are copied once more when they get there.
+    fn to_delivery(&self, block: &mut BytesMut) -> Delivery {
         let names_len = self.subject.len() + self.reply.map_or(0, <[u8]>::len);
-        let mut copied = BytesMut::with_capacity(names_len + self.unshared_len());
-        copied.extend_from_slice(self.subject);
-        copied.extend_from_slice(self.reply.unwrap_or_default());
+        block.reserve(names_len + self.unshared_len());
+        block.extend_from_slice(self.subject);
+        block.extend_from_slice(self.reply.unwrap_or_default());
         let [head, tail] = self.parts.map(|part| match part.shared {
             Some(shared) if !part.bytes.is_empty() => Some(shared.slice_ref(part.bytes)),
             Some(_) => Some(Bytes::new()),
             None => {
-                copied.extend_from_slice(part.bytes);
+                block.extend_from_slice(part.bytes);
                 None
             }
         });
-        let mut copied = copied.freeze();
+        let mut copied = block.split().freeze();
         let subject = copied.split_to(self.subject.len());
         let reply = self.reply.map(|reply| copied.split_to(reply.len()));
         let head = head.unwrap_or_else(|| copied.split_to(self.parts[0].bytes.len()));
         let tail = tail.unwrap_or(copied);
         let (header_len, is_leased) = (self.header_len, self.is_leased);
-        Delivery { subject, reply, header_len, head, tail, is_leased, to: Vec::new() }
+        Delivery { subject, reply, header_len, head, tail, is_leased, to: PickList::new() }
     }
 
     fn unshared_len(&self) -> usize {
@@ -166,27 +166,31 @@ impl Origin<'_> {
     }
 }
 
-/// Who gets a message later: by mail, or one copy a route. Mostly nobody.
+/// Who gets a message later: by mail, or one copy a route. Few, and mostly nobody.
 #[derive(Default)]
 pub(super) struct Picks {
-    by_mail: Option<Box<ByMail>>,
-}
-
-#[derive(Default)]
-struct ByMail {
-    loops: BTreeMap<LoopIndex, Vec<Pick>>,
-    routes: BTreeMap<SessionId, Vec<Bytes>>,
+    loops: Vec<(LoopIndex, PickList)>,
+    routes: Vec<(SessionId, Vec<Bytes>)>,
 }
 
 impl Picks {
-    fn of_loop(&mut self, home: LoopIndex) -> &mut Vec<Pick> {
-        self.by_mail.get_or_insert_default().loops.entry(home).or_default()
+    fn of_loop(&mut self, home: LoopIndex) -> &mut PickList {
+        entry(&mut self.loops, home)
     }
 
     /// The queues of a route that get the message.
     fn of_route(&mut self, session: SessionId) -> &mut Vec<Bytes> {
-        self.by_mail.get_or_insert_default().routes.entry(session).or_default()
+        entry(&mut self.routes, session)
     }
+}
+
+fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
+    let known = list.iter().position(|(other, _)| *other == key);
+    let at = known.unwrap_or_else(|| {
+        list.push((key, V::default()));
+        list.len() - 1
+    });
+    &mut list[at].1
 }
 
 impl Broker {
@@ -296,24 +300,22 @@ impl Broker {
 
     /// Gives a message to what was picked: routes, and other loops.
     pub(super) fn hand_over(&mut self, message: &Message<'_>, picks: Picks) {
-        let Some(by_mail) = picks.by_mail else { return };
-        let ByMail { mut loops, routes } = *by_mail;
+        let Picks { mut loops, routes } = picks;
         for (session, queues) in routes {
             if session.home == self.home {
                 self.give_route(session, &queues, message);
             } else {
-                let pick = Pick::Route(session, queues);
-                loops.entry(session.home).or_default().push(pick);
+                entry(&mut loops, session.home).push(Pick::Route(session, queues));
             }
         }
-        if loops.is_empty() {
-            return;
-        }
-        let delivery = message.to_delivery();
+        let Some((last, picked)) = loops.pop() else { return };
+        let delivery = message.to_delivery(&mut self.chunk);
         for (to, picked) in loops {
             let delivery = Delivery { to: picked, ..delivery.clone() };
             self.effects.push_back(Effect::Mail { to, mail: Mail::Deliver(Box::new(delivery)) });
         }
+        let delivery = Box::new(Delivery { to: picked, ..delivery });
+        self.effects.push_back(Effect::Mail { to: last, mail: Mail::Deliver(delivery) });
     }
 
     fn deliver_to_engines(
