@@ -3,11 +3,13 @@
 pub mod channel_limits;
 pub mod deadlines;
 pub mod epoch;
+pub mod hash;
 pub mod id;
 pub mod limits;
 pub mod placement;
 pub mod random;
 pub mod record;
+pub mod sequence_map;
 pub mod subject;
 pub mod time;
 pub mod world;

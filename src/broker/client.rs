@@ -8,19 +8,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::base::id::SessionId;
 use crate::base::subject;
 use crate::broker::auth::{self, Decision, Refusal};
-use crate::broker::delivery::{Message, Origin, Part};
 use crate::broker::mail::Mail;
 use crate::broker::outbox::COPY_LEN_MAX;
+use crate::broker::publish::{detach_frame, take_frame};
 use crate::broker::session::{Phase, Session, Timer};
-use crate::broker::sublist::{Interest, Matched};
+use crate::broker::sublist::Interest;
 use crate::broker::{Broker, Effect, Flow};
-use crate::wire::op::Publish;
 use crate::wire::{
-    CloseReason, Connect, Info, Limits, Op, Parsed, ProtocolError, Side, encoder, errors, headers,
+    CloseReason, Connect, Info, Limits, Op, Parsed, ProtocolError, Side, encoder, errors,
 };
-
-/// Subjects that the server keeps for itself, as replies of clients (spec core NATS, 2.5).
-const RESERVED_REPLIES: [&[u8]; 3] = [b"_R_.", b"$JS.ACK.", b"_GR_."];
 
 /// What becomes of the connection after an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,25 +83,6 @@ impl Broker {
                 input.reserve(missing);
                 return None;
             }
-            // A long payload is shared with those who get it instead of copied to each.
-            Ok(Parsed::Op { op: Op::Publish(publish), len })
-                if publish.payload.len() > COPY_LEN_MAX =>
-            {
-                let matched = self.sublist.matches(publish.subject);
-                if self.must_wait(id, publish.subject, matched.as_deref()) {
-                    return Some(Step::Paused);
-                }
-                if self.settings.is_traced {
-                    self.trace_in(id, &input[..len]);
-                }
-                let waits_in_outboxes = matched.as_deref().is_some_and(Matched::has_receivers);
-                let frame = take_frame(input, len, waits_in_outboxes);
-                let parsed = crate::wire::parse(&frame, &limits);
-                let Ok(Parsed::Op { op: Op::Publish(publish), .. }) = parsed else {
-                    unreachable!("it was parsed a moment ago");
-                };
-                return Some(self.on_publish(id, &publish, Some(&frame), matched.as_deref()));
-            }
             Ok(Parsed::Op { op: Op::Publish(publish), len }) => {
                 let matched = self.sublist.matches(publish.subject);
                 if self.must_wait(id, publish.subject, matched.as_deref()) {
@@ -113,6 +90,10 @@ impl Broker {
                 }
                 if self.settings.is_traced {
                     self.trace_in(id, &input[..len]);
+                }
+                if publish.payload.len() > COPY_LEN_MAX {
+                    let frame = take_frame(input, len, matched.as_deref());
+                    return Some(self.on_long_publish(id, &frame, matched.as_deref(), &limits));
                 }
                 (self.on_publish(id, &publish, None, matched.as_deref()), len)
             }
@@ -122,7 +103,7 @@ impl Broker {
                 if self.settings.is_traced {
                     self.trace_in(id, &input[..len]);
                 }
-                let frame = take_frame(input, len, true);
+                let frame = detach_frame(input, len);
                 let Ok(Parsed::Op { op, .. }) = crate::wire::parse(&frame, &limits) else {
                     unreachable!("it was parsed a moment ago");
                 };
@@ -451,94 +432,6 @@ impl Broker {
         Step::Done
     }
 
-    fn on_publish(
-        &mut self,
-        id: SessionId,
-        publish: &Publish<'_>,
-        frame: Option<&Bytes>,
-        matched: Option<&Matched>,
-    ) -> Step {
-        let now = self.now;
-        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
-        let size = publish.payload.len() as u64;
-        session.traffic.in_msgs += 1;
-        session.traffic.in_bytes += size;
-        self.traffic.in_msgs += 1;
-        self.traffic.in_bytes += size;
-        session.ping.heard_at = now.at;
-        session.active_at = now.wall;
-        let origin = Origin::Client { session: id, has_echo: session.options.has_echo };
-        let wants_answer = session.options.wants_no_responders;
-        if session.options.is_pedantic && !subject::is_literal(publish.subject) {
-            self.send_error(id, errors::INVALID_PUBLISH_SUBJECT);
-        }
-        if !self.may_publish(id, publish) {
-            return Step::Done;
-        }
-        self.send_ok(id);
-        let message = Message {
-            subject: publish.subject,
-            reply: publish.reply,
-            header_len: publish.header_len.unwrap_or(0),
-            parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
-            is_leased: false,
-        };
-        let is_heard = matched.is_some_and(|matched| self.deliver(matched, &message, &origin));
-        if let (false, true, Some(reply)) = (is_heard, wants_answer, publish.reply) {
-            self.send_no_responders(id, reply);
-        }
-        match self.sessions.get(id) {
-            Some(session) if !session.is_ending() => Step::Done,
-            Some(_) | None => Step::End,
-        }
-    }
-
-    fn may_publish(&mut self, id: SessionId, publish: &Publish<'_>) -> bool {
-        let now = self.now.at;
-        let Some(session) = self.sessions.get_mut(id) else { return false };
-        let is_permitted = !publish.subject.starts_with(b"_GR_.")
-            && session.permissions.as_ref().is_none_or(|permissions| {
-                permissions.may_publish(publish.subject)
-                    || permissions.responses.is_some_and(|responses| {
-                        session.replies.allow(publish.subject, responses, now)
-                    })
-            });
-        if !is_permitted {
-            let user = user_text(session);
-            let subject = String::from_utf8_lossy(publish.subject).into_owned();
-            let line = format!("Publish Violation - {user}, Subject {subject:?}");
-            self.log_about(id, log::Level::Error, &line);
-            self.send_error(id, &errors::publish_violation(&subject));
-            return false;
-        }
-        let reply = publish.reply.unwrap_or_default();
-        if RESERVED_REPLIES.iter().any(|prefix| reply.starts_with(prefix)) {
-            let user = user_text(session);
-            let reply = String::from_utf8_lossy(reply).into_owned();
-            let line = format!("Publish Violation - {user}, Reply {reply:?}");
-            self.log_about(id, log::Level::Error, &line);
-            self.send_error(id, &errors::reply_violation(&reply));
-            return false;
-        }
-        true
-    }
-
-    /// Tells a publisher that nobody listens, if it awaits an answer (spec core NATS, 2.8).
-    fn send_no_responders(&mut self, id: SessionId, reply: &[u8]) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        let is_awaiting = |interest: &&Arc<Interest>| {
-            interest.queue.is_none() && subject::matches(&interest.subject, reply)
-        };
-        let Some(interest) = session.interests.values().find(is_awaiting).cloned() else { return };
-        let len = headers::NO_RESPONDERS.len();
-        let names = (reply, &interest.sid[..], None);
-        encoder::message_line(session.outbox.tail(), names, Some(len), len);
-        session.outbox.put_copy(headers::NO_RESPONDERS);
-        session.outbox.put_copy(b"\r\n");
-        session.outbox.seal(false);
-        self.mark_dirty(id);
-    }
-
     /// Puts a session's new permissions in force on the interests that it has: takes away those
     /// that are no longer allowed, and changes what the others must not hear.
     pub(super) fn review_interests(&mut self, id: SessionId) {
@@ -602,26 +495,9 @@ fn new_interest(session: &Session, subject: &[u8], queue: Option<&[u8]>, sid: &[
     }
 }
 
-fn user_text(session: &Session) -> String {
+pub(super) fn user_text(session: &Session) -> String {
     match &session.about.user {
         Some(user) => format!("User {user:?}"),
         None => "User \"N/A\"".to_owned(),
     }
-}
-
-/// Frames up to this length that wait in outboxes are copied out of the block they were read into.
-const DETACHED_FRAME_MAX: usize = 256 * 1024;
-
-/// Takes the frame at the front of `input` out of it.
-///
-/// A reader that does not read would keep the whole block alive of which the frame is a small
-/// part, and `max_pending` counts only the frame (P6). What goes to engines is bounded by their
-/// credits, and stays where it is.
-fn take_frame(input: &mut BytesMut, len: usize, waits_in_outboxes: bool) -> Bytes {
-    if waits_in_outboxes && len <= DETACHED_FRAME_MAX {
-        let frame = Bytes::copy_from_slice(&input[..len]);
-        input.advance(len);
-        return frame;
-    }
-    input.split_to(len).freeze()
 }

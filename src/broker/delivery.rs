@@ -3,23 +3,21 @@
 //! A message is matched once, on the loop where it arrived. Receivers there get it at once; those
 //! of other loops are picked here and get it by mail.
 
-use std::collections::BTreeMap;
-use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::base::id::{LoopIndex, SessionId, Subject};
+use crate::base::id::{LoopIndex, SessionId};
 use crate::broker::account::GLOBAL;
-use crate::broker::mail::{Delivery, Mail, Pick};
-use crate::broker::outbox::Outbox;
+use crate::broker::mail::{Delivery, Mail, Pick, PickList};
+use crate::broker::outbox::{COPY_LEN_MAX, Outbox};
 use crate::broker::sublist::{EngineEntry, Interest, Matched};
-use crate::broker::{Broker, Effect, EngineDelivery};
+use crate::broker::{Broker, Effect, EngineDelivery, Names};
 use crate::wire::{CloseReason, encoder};
 
-/// Bytes that publishes for engines share in one allocation.
-const CHUNK_LEN: usize = 64 * 1024;
+/// Bytes that messages for engines share in one allocation.
+pub(super) const CHUNK_LEN: usize = 64 * 1024;
 
 /// A part of a payload: a view, and the shared bytes behind it where there are some.
 #[derive(Clone, Copy)]
@@ -40,8 +38,8 @@ impl<'a> Part<'a> {
     fn write(&self, skip: usize, outbox: &mut Outbox) {
         let bytes = &self.bytes[skip..];
         match self.shared {
-            Some(shared) if bytes.len() > crate::broker::outbox::COPY_LEN_MAX => {
-                outbox.put(&shared.slice_ref(bytes));
+            Some(shared) if bytes.len() > COPY_LEN_MAX => {
+                outbox.put_shared(shared.slice_ref(bytes));
             }
             Some(_) | None => outbox.put_copy(bytes),
         }
@@ -73,6 +71,11 @@ impl Message<'_> {
         }
     }
 
+    /// Whether its whole payload is short enough to be copied.
+    fn is_short(&self) -> bool {
+        self.len() <= COPY_LEN_MAX
+    }
+
     fn write_payload(&self, with_headers: bool, outbox: &mut Outbox) {
         let skip = if with_headers { 0 } else { self.header_len };
         self.parts[0].write(skip, outbox);
@@ -81,44 +84,52 @@ impl Message<'_> {
         outbox.seal(self.is_leased);
     }
 
-    /// Copies what is not shared, in one piece.
-    fn to_delivery(&self) -> Delivery {
-        self.to_delivery_in(BytesMut::with_capacity(self.copied_len()))
-    }
-
-    /// The same in a part of `chunk`: saves an allocation where nothing of it is kept for long.
-    fn to_delivery_from(&self, chunk: &mut BytesMut) -> Delivery {
-        let len = self.copied_len();
-        if chunk.capacity() < len {
-            *chunk = BytesMut::with_capacity(len.max(CHUNK_LEN));
+    /// Its names and its payload without headers, for engines. What is not shared is copied to the
+    /// end of `block`.
+    fn to_engines(&self, block: &mut BytesMut) -> (Names, Bytes) {
+        let [head, tail] = self.parts;
+        let body = &head.bytes[self.header_len..];
+        let shared = head.shared.filter(|_| tail.bytes.is_empty());
+        let reply = self.reply.unwrap_or_default();
+        let names_len = self.subject.len() + reply.len();
+        let len = names_len + if shared.is_some() { 0 } else { body.len() + tail.bytes.len() };
+        block.reserve(len);
+        block.extend_from_slice(self.subject);
+        block.extend_from_slice(reply);
+        if shared.is_none() {
+            block.extend_from_slice(body);
+            block.extend_from_slice(tail.bytes);
         }
-        let rest = chunk.split_off(len);
-        self.to_delivery_in(mem::replace(chunk, rest))
+        let mut bytes = block.split().freeze();
+        let payload = match shared {
+            Some(shared) => shared.slice_ref(body),
+            None => bytes.split_off(names_len),
+        };
+        (Names { bytes, subject_len: self.subject.len() }, payload)
     }
 
-    fn to_delivery_in(&self, mut copied: BytesMut) -> Delivery {
-        copied.extend_from_slice(self.subject);
-        copied.extend_from_slice(self.reply.unwrap_or_default());
+    /// Itself for another loop. What is not shared is copied to the end of `block`: names and a
+    /// short payload, which are copied once more when they get there.
+    fn to_delivery(&self, block: &mut BytesMut) -> Delivery {
+        let names_len = self.subject.len() + self.reply.map_or(0, <[u8]>::len);
+        block.reserve(names_len + self.unshared_len());
+        block.extend_from_slice(self.subject);
+        block.extend_from_slice(self.reply.unwrap_or_default());
         let [head, tail] = self.parts.map(|part| match part.shared {
             Some(shared) if !part.bytes.is_empty() => Some(shared.slice_ref(part.bytes)),
             Some(_) => Some(Bytes::new()),
             None => {
-                copied.extend_from_slice(part.bytes);
+                block.extend_from_slice(part.bytes);
                 None
             }
         });
-        let mut copied = copied.freeze();
+        let mut copied = block.split().freeze();
         let subject = copied.split_to(self.subject.len());
         let reply = self.reply.map(|reply| copied.split_to(reply.len()));
         let head = head.unwrap_or_else(|| copied.split_to(self.parts[0].bytes.len()));
         let tail = tail.unwrap_or(copied);
         let (header_len, is_leased) = (self.header_len, self.is_leased);
-        Delivery { subject, reply, header_len, head, tail, is_leased, to: Vec::new() }
-    }
-
-    fn copied_len(&self) -> usize {
-        let names_len = self.subject.len() + self.reply.map_or(0, <[u8]>::len);
-        names_len + self.unshared_len()
+        Delivery { subject, reply, header_len, head, tail, is_leased, to: PickList::new() }
     }
 
     fn unshared_len(&self) -> usize {
@@ -155,11 +166,31 @@ impl Origin<'_> {
     }
 }
 
-/// Who gets a message later: by mail, or one copy a route.
+/// Who gets a message later: by mail, or one copy a route. Few, and mostly nobody.
 #[derive(Default)]
 pub(super) struct Picks {
-    loops: BTreeMap<LoopIndex, Vec<Pick>>,
-    routes: BTreeMap<SessionId, Vec<Bytes>>,
+    loops: Vec<(LoopIndex, PickList)>,
+    routes: Vec<(SessionId, Vec<Bytes>)>,
+}
+
+impl Picks {
+    fn of_loop(&mut self, home: LoopIndex) -> &mut PickList {
+        entry(&mut self.loops, home)
+    }
+
+    /// The queues of a route that get the message.
+    fn of_route(&mut self, session: SessionId) -> &mut Vec<Bytes> {
+        entry(&mut self.routes, session)
+    }
+}
+
+fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
+    let known = list.iter().position(|(other, _)| *other == key);
+    let at = known.unwrap_or_else(|| {
+        list.push((key, V::default()));
+        list.len() - 1
+    });
+    &mut list[at].1
 }
 
 impl Broker {
@@ -208,7 +239,7 @@ impl Broker {
             return false;
         }
         if interest.is_route {
-            picks.routes.entry(interest.session).or_default();
+            picks.of_route(interest.session);
             return true;
         }
         if interest.is_filtered(message.subject) {
@@ -218,7 +249,7 @@ impl Broker {
             return self.give(interest, message);
         }
         let pick = Pick::Client(Arc::clone(interest));
-        picks.loops.entry(interest.session.home).or_default().push(pick);
+        picks.of_loop(interest.session.home).push(pick);
         true
     }
 
@@ -258,7 +289,7 @@ impl Broker {
                 }
                 if self.offer(member, message, picks) {
                     if member.is_route {
-                        picks.routes.entry(member.session).or_default().push(name.clone());
+                        picks.of_route(member.session).push(name.clone());
                     }
                     return true;
                 }
@@ -274,18 +305,17 @@ impl Broker {
             if session.home == self.home {
                 self.give_route(session, &queues, message);
             } else {
-                let pick = Pick::Route(session, queues);
-                loops.entry(session.home).or_default().push(pick);
+                entry(&mut loops, session.home).push(Pick::Route(session, queues));
             }
         }
-        if loops.is_empty() {
-            return;
-        }
-        let delivery = message.to_delivery();
+        let Some((last, picked)) = loops.pop() else { return };
+        let delivery = message.to_delivery(&mut self.chunk);
         for (to, picked) in loops {
             let delivery = Delivery { to: picked, ..delivery.clone() };
             self.effects.push_back(Effect::Mail { to, mail: Mail::Deliver(Box::new(delivery)) });
         }
+        let delivery = Box::new(Delivery { to: picked, ..delivery });
+        self.effects.push_back(Effect::Mail { to: last, mail: Mail::Deliver(delivery) });
     }
 
     fn deliver_to_engines(
@@ -294,29 +324,21 @@ impl Broker {
         message: &Message<'_>,
         origin: &Origin<'_>,
     ) {
-        // What needs a credit is answered soon, and its parts are let go then.
-        let is_brief = engines.iter().all(|entry| entry.interest.needs_credit);
-        let delivery = if is_brief {
-            message.to_delivery_from(&mut self.chunk)
+        let origin = origin.session();
+        let is_brief = |entry: &EngineEntry| entry.interest.is_brief;
+        let (names, payload) = if engines.iter().all(is_brief) {
+            message.to_engines(&mut self.chunk)
         } else {
-            message.to_delivery()
+            message.to_engines(&mut BytesMut::new())
         };
-        let Delivery { subject, reply, header_len, head, tail, .. } = delivery;
-        let head = head.slice(header_len..);
-        let payload = match (head.is_empty(), tail.is_empty()) {
-            (_, true) => head,
-            (true, false) => tail,
-            (false, false) => Bytes::from([&head[..], &tail[..]].concat()),
+        let to_engine = |interest, names, payload| {
+            Effect::ToEngine(EngineDelivery { interest, names, payload, origin })
         };
-        for entry in engines {
-            self.effects.push_back(Effect::ToEngine(EngineDelivery {
-                interest: entry.interest,
-                subject: Subject::from(subject.clone()),
-                reply: reply.clone().map(Subject::from),
-                payload: payload.clone(),
-                origin: origin.session(),
-            }));
+        let Some((last, others)) = engines.split_last() else { return };
+        for entry in others {
+            self.effects.push_back(to_engine(entry.interest, names.clone(), payload.clone()));
         }
+        self.effects.push_back(to_engine(last.interest, names, payload));
     }
 
     /// Puts a message into the outbox of a client of this loop; false if it does not want it.
@@ -332,7 +354,10 @@ impl Broker {
         let has_headers = session.options.has_headers;
         let (header_len, size) = message.sizes(has_headers);
         let names = (message.subject, &interest.sid[..], message.reply);
-        encoder::message_line(session.outbox.tail(), names, header_len, size);
+        let names_len = names.0.len() + names.1.len() + names.2.map_or(0, <[u8]>::len);
+        let copied_len = if message.is_short() { message.len() } else { 0 };
+        let tail = session.outbox.tail_for(encoder::MESSAGE_FRAME_MAX + names_len + copied_len);
+        encoder::message_line(tail, names, header_len, size);
         message.write_payload(has_headers, &mut session.outbox);
         session.traffic.out_msgs += 1;
         session.traffic.out_bytes += size as u64;

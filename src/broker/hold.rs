@@ -49,6 +49,9 @@ impl Broker {
     /// Holds a publisher back while a receiver has more than half of what may wait for it; not
     /// for ever: then its message is queued, and the receiver cut if that is too much.
     fn must_stall(&mut self, id: SessionId, matched: &Matched) -> bool {
+        if !matched.has_receivers() {
+            return false;
+        }
         let gate = self.settings.max_pending / 2;
         let is_slow = |interest: &&Arc<Interest>| {
             interest.session != id && interest.gauge.pending_bytes() > gate

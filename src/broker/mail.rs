@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::base::id::{LoopIndex, SessionId, Subject};
 use crate::base::time::Now;
@@ -44,8 +45,11 @@ pub struct Delivery {
     pub(super) head: Bytes,
     pub(super) tail: Bytes,
     pub(super) is_leased: bool,
-    pub(super) to: Vec<Pick>,
+    pub(super) to: PickList,
 }
+
+/// Who of a loop gets a message: mostly one.
+pub(super) type PickList = SmallVec<[Pick; 1]>;
 
 /// Who gets a message.
 #[derive(Clone, Debug)]

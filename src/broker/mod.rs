@@ -15,6 +15,7 @@ mod mesh;
 pub mod outbox;
 #[cfg(test)]
 mod password_tests;
+mod publish;
 mod route;
 #[cfg(test)]
 mod route_tests;
@@ -31,7 +32,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::base::deadlines::Deadlines;
 use crate::base::id::{LoopIndex, SessionId, Subject};
@@ -111,6 +112,37 @@ pub struct EngineInterest {
     /// Whether what comes in needs a credit of the engine that the last tokens of the subject
     /// (behind the literal prefix of the interest) name as a channel.
     pub needs_credit: bool,
+    /// Whether what comes in is let go soon: then it may share its memory with others.
+    pub is_brief: bool,
+}
+
+/// Subject and reply of a message, in one piece of memory.
+#[derive(Clone, Debug)]
+pub struct Names {
+    bytes: Bytes,
+    subject_len: usize,
+}
+
+impl Names {
+    /// The subject that it was published on.
+    #[must_use]
+    pub fn subject(&self) -> &[u8] {
+        &self.bytes[..self.subject_len]
+    }
+
+    /// The same, without the reply.
+    #[must_use]
+    pub fn into_subject(mut self) -> Subject {
+        self.bytes.truncate(self.subject_len);
+        Subject::from(self.bytes)
+    }
+
+    /// Where an answer should go.
+    #[must_use]
+    pub fn into_reply(mut self) -> Option<Subject> {
+        self.bytes.advance(self.subject_len);
+        (!self.bytes.is_empty()).then(|| Subject::from(self.bytes))
+    }
 }
 
 /// A message that an engine's interest matched; given to the driver of the loop it arrived on.
@@ -118,10 +150,8 @@ pub struct EngineInterest {
 pub struct EngineDelivery {
     /// Which interest.
     pub interest: EngineInterest,
-    /// The subject it was published on.
-    pub subject: Subject,
-    /// Where an answer should go.
-    pub reply: Option<Subject>,
+    /// Its subject and reply.
+    pub names: Names,
     /// The payload without NATS headers.
     pub payload: Bytes,
     /// The session that sent it; `None` if it came from an engine.
@@ -201,7 +231,7 @@ pub struct Broker {
     paused: BTreeSet<SessionId>,
     deadlines: Deadlines<(SessionId, Timer)>,
     effects: VecDeque<Effect>,
-    /// Room for what publishes for engines are copied to.
+    /// Room for what messages for engines are copied to; used again when they are gone.
     chunk: BytesMut,
     dirty: VecDeque<SessionId>,
     /// INFO as clients get it, but for what is about the client.
@@ -235,7 +265,7 @@ impl Broker {
             paused: BTreeSet::new(),
             deadlines: Deadlines::default(),
             effects: VecDeque::new(),
-            chunk: BytesMut::new(),
+            chunk: BytesMut::with_capacity(delivery::CHUNK_LEN),
             dirty: VecDeque::new(),
             info: Self::client_info(&settings, Vec::new()),
             urls_version: 0,
@@ -428,6 +458,7 @@ impl Broker {
     }
 
     /// A session of this loop whose outbox got bytes since the last call; each at most once.
+    /// An outbox is emptied only after this had no more to name.
     pub fn poll_dirty(&mut self) -> Option<SessionId> {
         while let Some(id) = self.dirty.pop_front() {
             if let Some(session) = self.sessions.get_mut(id) {
@@ -477,11 +508,12 @@ impl Broker {
 
     fn mark_dirty(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
+        // Nothing is written between two marks of one turn: the first has set the deadline.
         if !session.is_dirty {
             session.is_dirty = true;
             self.dirty.push_back(id);
+            self.arm_write(id);
         }
-        self.arm_write(id);
         if self.settings.is_traced {
             self.trace_out(id);
         }

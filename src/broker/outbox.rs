@@ -20,6 +20,9 @@ const SLICES_MAX: usize = 256;
 /// First size of the tail buffer.
 const TAIL_LEN_MIN: usize = 512;
 
+/// A tail buffer of this length is not made longer: a new one is begun.
+const TAIL_LEN_MAX: usize = 64 * 1024;
+
 /// How many bytes wait, readable from every loop: publishers anywhere look at it before they go
 /// on. Written by the owner only.
 #[derive(Debug, Default)]
@@ -53,6 +56,10 @@ pub struct Outbox {
     sealed_len: usize,
     /// Bytes that the socket ever took.
     taken: u64,
+    /// How many these were when nothing waited last.
+    filled_from: u64,
+    /// Bytes that waited, all in all, before nothing waited last.
+    tail_len: usize,
     gauge: Arc<Gauge>,
 }
 
@@ -137,7 +144,9 @@ impl Outbox {
             left -= step;
         }
         if self.is_empty() {
-            // An idle connection keeps no buffer.
+            // An idle connection keeps no buffer; a busy one soon gets one of the same size.
+            self.tail_len = usize::try_from(self.taken - self.filled_from).unwrap_or(usize::MAX);
+            self.filled_from = self.taken;
             self.segments = VecDeque::new();
             self.runs = VecDeque::new();
             self.tail = BytesMut::new();
@@ -162,26 +171,40 @@ impl Outbox {
 
     /// The buffer for short pieces; what is appended counts when it is sealed.
     pub fn tail(&mut self) -> &mut BytesMut {
-        if self.tail.capacity() == 0 {
-            self.tail.reserve(TAIL_LEN_MIN);
+        self.tail_for(0)
+    }
+
+    /// The same with room for `len` bytes.
+    pub fn tail_for(&mut self, len: usize) -> &mut BytesMut {
+        if self.tail.capacity() - self.tail.len() < len || self.tail.capacity() == 0 {
+            self.make_room(len);
         }
         &mut self.tail
     }
 
-    /// Appends a piece of a payload: copied if it is short.
-    pub fn put(&mut self, bytes: &Bytes) {
-        if bytes.len() <= COPY_LEN_MAX {
-            self.tail().extend_from_slice(bytes);
-            return;
+    #[cold]
+    fn make_room(&mut self, len: usize) {
+        if TAIL_LEN_MAX <= self.tail.capacity() {
+            self.close_tail();
+            self.tail = BytesMut::with_capacity(len.max(TAIL_LEN_MAX));
+        } else if self.tail.is_empty() {
+            let usual = self.tail_len.clamp(TAIL_LEN_MIN, TAIL_LEN_MAX);
+            self.tail = BytesMut::with_capacity(len.max(usual));
+        } else {
+            self.tail.reserve(len);
         }
+    }
+
+    /// Appends a long piece of a payload without a copy.
+    pub fn put_shared(&mut self, bytes: Bytes) {
         self.close_tail();
         self.segments_len += bytes.len();
-        self.segments.push_back(bytes.clone());
+        self.segments.push_back(bytes);
     }
 
     /// Appends a copy.
     pub fn put_copy(&mut self, bytes: &[u8]) {
-        self.tail().extend_from_slice(bytes);
+        self.tail_for(bytes.len()).extend_from_slice(bytes);
     }
 
     /// What was appended since the last call is one message, or other bytes of the server.
@@ -231,7 +254,7 @@ impl Outbox {
     /// Drops everything: the connection is cut.
     pub fn clear(&mut self) {
         let gauge = Arc::clone(&self.gauge);
-        *self = Self { gauge, taken: self.taken, ..Self::default() };
+        *self = Self { gauge, taken: self.taken, filled_from: self.taken, ..Self::default() };
         self.publish_len();
     }
 
@@ -285,7 +308,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let long = Bytes::from(vec![b'x'; COPY_LEN_MAX + 1]);
         outbox.put_copy(b"MSG");
-        outbox.put(&long);
+        outbox.put_shared(long.clone());
         outbox.put_copy(b"END");
         outbox.seal(true);
         assert_eq!(outbox.len(), long.len() + 6);

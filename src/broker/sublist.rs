@@ -4,12 +4,12 @@
 //! look-up; the others are a tree by tokens. What was found for a subject is kept, until an
 //! interest that could change it comes or goes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use crate::base::hash::QuickMap;
 use crate::base::id::SessionId;
 use crate::base::subject;
 use crate::broker::EngineInterest;
@@ -167,7 +167,7 @@ struct Node {
     here: Entries,
     /// Interests whose last token is `>` at this place.
     rest: Entries,
-    literal: HashMap<Bytes, Node>,
+    literal: QuickMap<Bytes, Node>,
     star: Option<Box<Node>>,
 }
 
@@ -253,9 +253,9 @@ fn has_empty_token(subject: &[u8]) -> bool {
 #[derive(Debug, Default)]
 pub struct Sublist {
     home: u16,
-    literal: HashMap<Bytes, Entries>,
+    literal: QuickMap<Bytes, Entries>,
     wild: Node,
-    cache: HashMap<Bytes, Arc<Matched>>,
+    cache: QuickMap<Bytes, Arc<Matched>>,
     len: u64,
     insert_count: u64,
     remove_count: u64,
@@ -487,7 +487,12 @@ mod tests {
     fn a_service_of_all_engines_is_found_once() {
         let mut tree = Sublist::new(1);
         for engine in 0..3 {
-            let interest = EngineInterest { engine: LoopIndex(engine), key: 7, needs_credit: true };
+            let interest = EngineInterest {
+                engine: LoopIndex(engine),
+                key: 7,
+                needs_credit: true,
+                is_brief: true,
+            };
             assert!(tree.listen(b"_STAN.pub.x.>", interest));
             assert!(!tree.listen(b"_STAN.pub.x.>", interest));
         }

@@ -98,6 +98,7 @@ impl Process {
 
     /// All that waits for a session.
     pub fn take(&mut self, id: SessionId) -> String {
+        while self.broker(id).poll_dirty().is_some() {}
         let Some(outbox) = self.broker(id).outbox(id) else { return String::new() };
         let mut taken = Vec::new();
         while !outbox.is_empty() {
@@ -368,7 +369,12 @@ fn bytes_that_wait_too_long_cut_the_connection() {
 fn engines_hear_without_headers_and_their_credit_holds_publishers() {
     let mut process = Process::new(2, Settings::default());
     for engine in 0..2 {
-        let interest = EngineInterest { engine: LoopIndex(engine), key: 1, needs_credit: true };
+        let interest = EngineInterest {
+            engine: LoopIndex(engine),
+            key: 1,
+            needs_credit: true,
+            is_brief: true,
+        };
         process.loops[usize::from(engine)].listen(&Subject::from("pub.>"), interest);
     }
     process.settle();
@@ -385,7 +391,8 @@ fn engines_hear_without_headers_and_their_credit_holds_publishers() {
         .collect();
     assert_eq!(deliveries.len(), 1, "one service, though two engines offer it");
     assert_eq!(deliveries[0].payload, "hi");
-    assert_eq!(deliveries[0].reply, Some(Subject::from("re")));
+    assert_eq!(deliveries[0].names.subject(), b"pub.foo");
+    assert_eq!(deliveries[0].names.clone().into_reply(), Some(Subject::from("re")));
     assert_eq!(deliveries[0].origin, Some(client));
 
     let owner = crate::base::placement::of_channel(&"foo".into(), 2);

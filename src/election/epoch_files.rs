@@ -20,6 +20,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -129,7 +130,15 @@ fn parse_epoch(text: &str) -> Option<Epoch> {
 /// # Errors
 /// Those of opening and reading.
 pub fn read_holder(root: &Path, epoch: Epoch) -> io::Result<Option<Holder>> {
-    let file = match File::open(epoch_path(root, epoch)) {
+    let Some(bytes) = read_bytes(&epoch_path(root, epoch))? else {
+        return Ok(None);
+    };
+    let nameless = Holder { epoch, ..Holder::default() };
+    Ok(Some(decode_holder(epoch, &bytes).unwrap_or(nameless)))
+}
+
+fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -137,8 +146,7 @@ pub fn read_holder(root: &Path, epoch: Epoch) -> io::Result<Option<Holder>> {
     // Larger than what we write, so that one read takes it all.
     let mut bytes = Vec::with_capacity(2_048);
     file.take(FILE_LEN_MAX).read_to_end(&mut bytes)?;
-    let nameless = Holder { epoch, ..Holder::default() };
-    Ok(Some(decode_holder(epoch, &bytes).unwrap_or(nameless)))
+    Ok(Some(bytes))
 }
 
 fn decode_holder(epoch: Epoch, bytes: &[u8]) -> Option<Holder> {
@@ -405,13 +413,41 @@ pub struct FileFence {
     root: PathBuf,
     epoch: Epoch,
     owner: String,
+    own_path: PathBuf,
+    next_path: PathBuf,
+    /// What stands in our file behind its counters, as it was when it was found to be ours: it
+    /// never changes, and this is looked at after each sync.
+    known: OnceLock<Vec<u8>>,
 }
 
 impl FileFence {
     /// The fence of `epoch`, which `owner` claimed.
     #[must_use]
     pub fn new(root: &Path, epoch: Epoch, owner: &str) -> Self {
-        Self { root: root.to_owned(), epoch, owner: owner.to_owned() }
+        Self {
+            root: root.to_owned(),
+            epoch,
+            owner: owner.to_owned(),
+            own_path: epoch_path(root, epoch),
+            next_path: epoch_path(root, epoch.next()),
+            known: OnceLock::new(),
+        }
+    }
+
+    fn is_ours(&self) -> io::Result<bool> {
+        let Some(bytes) = read_bytes(&self.own_path)? else {
+            return Ok(false);
+        };
+        let behind_counters = bytes.get(OWNER_AT..).unwrap_or_default();
+        if self.known.get().is_some_and(|known| known == behind_counters) {
+            return Ok(true);
+        }
+        let holder = decode_holder(self.epoch, &bytes);
+        let is_ours = holder.is_some_and(|holder| holder.server_id == self.owner);
+        if is_ours {
+            self.known.get_or_init(|| behind_counters.to_owned());
+        }
+        Ok(is_ours)
     }
 
     fn superseded(&self) -> FenceError {
@@ -433,15 +469,12 @@ impl Fence for FileFence {
     /// First the next epoch, then our own: were both looked at the other way round, a successor's
     /// successor could remove both in between.
     fn check(&self) -> Result<(), FenceError> {
-        match File::open(epoch_path(&self.root, self.epoch.next())) {
+        match File::open(&self.next_path) {
             Ok(_) => return Err(self.superseded()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (),
             Err(error) => return Err(FenceError::Unreadable(error)),
         }
-        match read_holder(&self.root, self.epoch)? {
-            Some(holder) if holder.server_id == self.owner => Ok(()),
-            Some(_) | None => Err(self.superseded()),
-        }
+        if self.is_ours()? { Ok(()) } else { Err(self.superseded()) }
     }
 }
 

@@ -4,12 +4,13 @@
 //! process is counted by engine 0, the keeper: the others ask it before they create one, and
 //! requests for the channel wait for its answer in their order.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use slab::Slab;
 
+use crate::base::hash::QuickMap;
 use crate::base::id::{ChannelName, LoopIndex, QueueGroupName, Sequence, Subject};
 use crate::base::record::{ChannelState, MessageRecord, SubscriptionWrite};
 use crate::base::time::{Instant, Now, WallTime};
@@ -116,9 +117,9 @@ pub(super) struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Channels {
     pub(super) slab: Slab<Channel>,
-    by_name: HashMap<ChannelName, usize>,
+    by_name: QuickMap<ChannelName, usize>,
     /// By case-folded name: how the first of them is written.
-    folded: HashMap<Bytes, ChannelName>,
+    folded: QuickMap<Bytes, ChannelName>,
     /// Channels that the keeper was asked for, with what waits for them.
     wanted: BTreeMap<ChannelName, Vec<Waiting>>,
     /// Publishes to channels that are being deleted: they make the channel anew.
@@ -240,8 +241,8 @@ impl Engine {
         }
         for Waiting { request, reply } in waiting {
             match request {
-                Request::Publish { message, payload_size } => {
-                    self.publish_valid(message, payload_size, reply, is_granted, now);
+                Request::Publish(publication) => {
+                    self.publish_valid(publication, reply, is_granted, now);
                 }
                 Request::Subscribe(request) if !is_granted => {
                     self.refuse_subscribe(&request, reply.as_ref(), &Refusal::TooManyChannels);
@@ -271,8 +272,8 @@ impl Engine {
     /// Goes on with publishes that waited for a deletion.
     pub(super) fn unpark(&mut self, waiting: Vec<Waiting>, now: Now) {
         for Waiting { request, reply } in waiting {
-            if let Request::Publish { message, payload_size } = request {
-                self.publish_valid(message, payload_size, reply, true, now);
+            if let Request::Publish(publication) = request {
+                self.publish_valid(publication, reply, true, now);
             }
         }
     }

@@ -12,11 +12,12 @@
 //!    └──────── all forgot it ── Leaving ◄─────┴─────────silent──────┘
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message;
 
+use crate::base::hash::QuickMap;
 use crate::base::id::{ClientId, ConnectionId, LoopIndex, Subject};
 use crate::base::limits::DUPLICATE_PROBE_TIMEOUT;
 use crate::base::record::ClientWrite;
@@ -89,11 +90,11 @@ enum Question {
 /// The clients as one engine sees them.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    pub(super) known: HashMap<ClientId, Known>,
-    by_connection: HashMap<ConnectionId, ClientId>,
+    pub(super) known: QuickMap<ClientId, Known>,
+    by_connection: QuickMap<ConnectionId, ClientId>,
     pub(super) homes: BTreeMap<ClientId, Home>,
     /// Requests to clients that are not answered yet, by the last token of their reply subject.
-    questions: HashMap<u64, (ClientId, Question)>,
+    questions: QuickMap<u64, (ClientId, Question)>,
     last_question: u64,
 }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::base::id::{ClientId, LoopIndex, Sequence, Subject, Ticket};
+use crate::base::id::{ClientId, LoopIndex, Subject, Ticket};
 use crate::base::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ClientWrite, CommitReport, Lifecycle, MessageRecord,
@@ -17,6 +17,7 @@ use crate::base::time::Now;
 use crate::engine::Engine;
 use crate::engine::channel::{Channel, Life};
 use crate::engine::effect::{Effect, Level};
+use crate::engine::publication::Publication;
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::subscription::Starting;
 use crate::proto::spb;
@@ -28,10 +29,8 @@ const WRITE_BYTES: usize = 64;
 #[derive(Debug)]
 pub(super) struct StagedPublish {
     pub(super) channel: usize,
-    pub(super) client: ClientId,
-    pub(super) guid: Bytes,
+    pub(super) publication: Publication,
     pub(super) reply: Option<Subject>,
-    pub(super) payload_size: usize,
 }
 
 /// What is done when a commit is through, in the order in which it was staged.
@@ -430,8 +429,8 @@ impl Engine {
         let keys = channel.plain.iter().chain(channel.durables.values()).chain(members);
         let mut writes = Vec::new();
         for found in keys.filter_map(|key| self.subscriptions.by_key.get(key)) {
-            let sent = |sequence: &Sequence| SubscriptionWrite::Sent(found.id, *sequence);
-            writes.extend(found.pending.keys().map(sent));
+            let sent = |sequence| SubscriptionWrite::Sent(found.id, sequence);
+            writes.extend(found.pending.sequences().map(sent));
         }
         self.commits.put_first(index, &mut self.channels.slab[index], writes);
     }

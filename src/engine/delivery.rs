@@ -4,9 +4,10 @@
 //! time, and never more than they have room for by much. What one turn sends is bounded: the rest
 //! waits for the next one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::base::deadlines::Deadlines;
+use crate::base::hash::QuickMap;
 use crate::base::id::{Sequence, SubscriptionId, Ticket};
 use crate::base::limits::{
     AHEAD_BYTES_MAX, FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, FETCH_MESSAGES_MIN, FETCHES_MAX,
@@ -14,13 +15,13 @@ use crate::base::limits::{
 };
 use crate::base::record::{FetchRequest, MessageRecord, SubscriptionWrite};
 use crate::base::time::Now;
-use crate::engine::channel::{Channel, Life};
+use crate::engine::channel::{Channel, Channels, Life};
 use crate::engine::commit::Commits;
 use crate::engine::effect::{Effect, Level, Payload};
 use crate::engine::message::redelivery_tail;
 use crate::engine::queue_group::{GroupKey, pick};
 use crate::engine::snapshot::Traffic;
-use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey};
+use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey, Subscriptions};
 use crate::engine::{Engine, Timer};
 
 /// What a message in memory costs beside its bytes.
@@ -51,7 +52,7 @@ enum Purpose {
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     last_ticket: Ticket,
-    purposes: HashMap<Ticket, Purpose>,
+    purposes: QuickMap<Ticket, Purpose>,
     /// Waits for a fetch of another reader to end.
     starving: VecDeque<Work>,
     /// Goes on in the next turn.
@@ -141,14 +142,17 @@ impl Outgoing<'_> {
         key: SubscriptionKey,
         subscription: &mut Subscription,
         channel: &mut Channel,
-        record: &MessageRecord,
+        record: MessageRecord,
         redelivery: Option<u32>,
     ) {
-        self.effects.extend(subscription.take_answer());
+        let MessageRecord { sequence, encoded, .. } = record;
+        if let Some(answer) = subscription.take_answer() {
+            self.effects.push_back(answer);
+        }
         let tail = redelivery.map(redelivery_tail).unwrap_or_default();
-        let payload = Payload { head: record.encoded.clone(), tail };
+        let payload = Payload { head: encoded, tail };
         if self.trace {
-            self.trace(subscription, channel, record.sequence, redelivery.is_some());
+            self.trace(subscription, channel, sequence, redelivery.is_some());
         }
         self.traffic.out_messages += 1;
         self.traffic.out_bytes += payload.len() as u64;
@@ -163,15 +167,15 @@ impl Outgoing<'_> {
         {
             self.timers.arm(Timer::Redelivery(key), self.now.at + ack_wait);
         }
-        if let Some(due) = subscription.pending.get_mut(&record.sequence) {
+        if let Some(due) = subscription.pending.get_mut(sequence) {
             // From the old deadline, so an overdue message stays overdue (spec protocol, 11.2).
             *due = Some(due.unwrap_or(self.now.at) + ack_wait);
             return;
         }
-        subscription.pending.insert(record.sequence, Some(self.now.at + ack_wait));
+        subscription.pending.insert(sequence, Some(self.now.at + ack_wait));
         let position = &mut subscription.cursor.last_sent;
-        *position = (*position).max(record.sequence);
-        let write = SubscriptionWrite::Sent(subscription.id, record.sequence);
+        *position = (*position).max(sequence);
+        let write = SubscriptionWrite::Sent(subscription.id, sequence);
         self.commits.subscription(subscription.channel, channel, write);
         if redelivery.is_none() && subscription.is_full() {
             subscription.is_stalled = true;
@@ -256,8 +260,12 @@ impl Engine {
         }
     }
 
-    fn deliver_plain(&mut self, key: SubscriptionKey, now: Now) {
-        let mut out = Outgoing {
+    /// What sending takes, and apart from it what is sent to and from.
+    pub(super) fn outgoing(
+        &mut self,
+        now: Now,
+    ) -> (Outgoing<'_>, &mut Subscriptions, &mut Channels) {
+        let out = Outgoing {
             effects: &mut self.effects,
             commits: &mut self.commits,
             timers: &mut self.timers,
@@ -266,10 +274,15 @@ impl Engine {
             trace: self.settings.trace,
             now,
         };
-        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+        (out, &mut self.subscriptions, &mut self.channels)
+    }
+
+    fn deliver_plain(&mut self, key: SubscriptionKey, now: Now) {
+        let (mut out, subscriptions, channels) = self.outgoing(now);
+        let Some(found) = subscriptions.by_key.get_mut(&key) else {
             return;
         };
-        let channel = &mut self.channels.slab[found.channel];
+        let channel = &mut channels.slab[found.channel];
         if channel.life == Life::Deleting || found.cursor.is_queued {
             return;
         }
@@ -287,7 +300,7 @@ impl Engine {
             match next_of(&mut found.cursor, channel, &mut out.reads.ahead_bytes) {
                 Next::Nothing => return,
                 Next::Message(record) => {
-                    out.send(key, found, channel, &record, None);
+                    out.send(key, found, channel, record, None);
                     sent_count += 1;
                 }
                 Next::Fetch => {
@@ -301,20 +314,12 @@ impl Engine {
     }
 
     fn deliver_group(&mut self, key: GroupKey, now: Now) {
-        let mut out = Outgoing {
-            effects: &mut self.effects,
-            commits: &mut self.commits,
-            timers: &mut self.timers,
-            traffic: &mut self.traffic,
-            reads: &mut self.reads,
-            trace: self.settings.trace,
-            now,
-        };
-        let Some(group) = self.subscriptions.groups.get_mut(&key) else {
+        let (mut out, subscriptions, channels) = self.outgoing(now);
+        let Some(group) = subscriptions.groups.get_mut(&key) else {
             return;
         };
-        let by_key = &mut self.subscriptions.by_key;
-        let channel = &mut self.channels.slab[group.channel];
+        let by_key = &mut subscriptions.by_key;
+        let channel = &mut channels.slab[group.channel];
         if channel.life == Life::Deleting || group.cursor.is_queued || group.hold_count > 0 {
             return;
         }
@@ -357,8 +362,8 @@ impl Engine {
                 member.is_stalled = true;
                 continue;
             }
-            out.send(picked, member, channel, &record, None);
             group.cursor.last_sent = group.cursor.last_sent.max(record.sequence);
+            out.send(picked, member, channel, record, None);
             sent_count += 1;
         }
     }

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::base::id::Sequence;
 use crate::base::time::WallTime;
-use crate::proto::pb;
+use crate::engine::publication::Publication;
 
 /// Bytes that short messages share in one allocation.
 const CHUNK_LEN: usize = 64 * 1024;
@@ -23,21 +23,21 @@ impl Encoder {
     /// The stored form of a publish.
     pub(super) fn message(
         &mut self,
-        publish: &pb::PubMsg,
+        publish: &Publication,
         sequence: Sequence,
         timestamp: WallTime,
     ) -> Bytes {
         let stamp = timestamp.0.cast_unsigned();
         let len = varint_field_len(sequence.0)
-            + bytes_field_len(&publish.subject)
-            + bytes_field_len(&publish.reply)
-            + bytes_field_len(&publish.data)
+            + bytes_field_len(publish.subject())
+            + bytes_field_len(publish.reply())
+            + bytes_field_len(publish.data())
             + varint_field_len(stamp);
         let target = self.room(len);
         put_varint_field(target, 1, sequence.0);
-        put_bytes_field(target, 2, &publish.subject);
-        put_bytes_field(target, 3, &publish.reply);
-        put_bytes_field(target, 4, &publish.data);
+        put_bytes_field(target, 2, publish.subject());
+        put_bytes_field(target, 3, publish.reply());
+        put_bytes_field(target, 4, publish.data());
         put_varint_field(target, 5, stamp);
         target.split().freeze()
     }
@@ -108,6 +108,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
+    use crate::proto::pb;
 
     fn publish(data: Vec<u8>, reply: &'static [u8]) -> pb::PubMsg {
         pb::PubMsg {
@@ -128,7 +129,9 @@ mod tests {
             (u64::MAX, -1, vec![3; 127], b""),
         ] {
             let publish = publish(data, if reply.is_empty() { b"" } else { b"re" });
-            let encoded = encoder.message(&publish, Sequence(sequence), WallTime(stamp));
+            let publication = Publication::decode(publish.encode_to_vec().into());
+            let publication = publication.expect("it was encoded a line above");
+            let encoded = encoder.message(&publication, Sequence(sequence), WallTime(stamp));
             let mut expected = pb::MsgProto {
                 sequence,
                 subject: publish.subject,

@@ -9,6 +9,7 @@ pub mod effect;
 pub mod input;
 mod leave;
 mod message;
+pub mod publication;
 mod publish;
 mod queue_group;
 pub mod recovery;
@@ -275,9 +276,7 @@ impl Engine {
     fn on_request(&mut self, request: Request, reply: Option<Subject>, now: Now) {
         match request {
             Request::Connect(request) => self.on_connect(request, reply, now),
-            Request::Publish { message, payload_size } => {
-                self.on_publish(message, payload_size, reply, now);
-            }
+            Request::Publish(publication) => self.on_publish(publication, reply, now),
             Request::Subscribe(request) => self.on_subscribe(request, reply, now),
             Request::Unsubscribe(request) => self.on_leave(request, true, reply, now),
             Request::SubscriptionClose(request) => self.on_leave(request, false, reply, now),

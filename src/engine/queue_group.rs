@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::hash::QuickMap;
 use crate::base::id::{QueueGroupName, Sequence};
 use crate::base::record::SubscriptionWrite;
 use crate::base::time::Now;
@@ -31,7 +32,7 @@ pub(super) struct QueueGroup {
 /// The member that gets the next message (spec protocol, 14.2); `None` if nobody can.
 pub(super) fn pick(
     group: &mut QueueGroup,
-    by_key: &std::collections::HashMap<SubscriptionKey, Subscription>,
+    by_key: &QuickMap<SubscriptionKey, Subscription>,
 ) -> Option<SubscriptionKey> {
     let is_ready = |key: &&SubscriptionKey| {
         by_key.get(*key).is_some_and(|member| member.is_online() && !member.is_on_hold)
@@ -108,11 +109,11 @@ impl Engine {
         };
         let index = found.channel;
         let members = found.members.clone();
-        let mut pending: Vec<_> = leaver.pending.iter().map(|(seq, due)| (*due, *seq)).collect();
+        let mut pending: Vec<_> = leaver.pending.iter().map(|(seq, due)| (*due, seq)).collect();
         pending.sort_unstable();
         let overdue = now.at - std::time::Duration::from_secs(1);
         let was_highest = leaver.cursor.last_sent == found.cursor.last_sent;
-        let is_moved = leaver.pending.contains_key(&found.cursor.last_sent);
+        let is_moved = leaver.pending.contains(found.cursor.last_sent);
         let position = found.cursor.last_sent;
         for ((_, sequence), key) in pending.iter().zip(members.iter().cycle()) {
             let Some(receiver) = self.subscriptions.by_key.get_mut(key) else {

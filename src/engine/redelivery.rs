@@ -14,12 +14,13 @@ use crate::base::limits::{
 };
 use crate::base::record::{FetchRequest, MessageRecord, SubscriptionWrite};
 use crate::base::time::{Instant, Now};
-use crate::engine::delivery::{Outgoing, Reader, Work};
+use crate::engine::delivery::{Reader, Work};
 use crate::engine::effect::{Effect, Level};
+use crate::engine::publication::AckView;
 use crate::engine::queue_group::pick;
 use crate::engine::subscription::{Subscription, SubscriptionKey};
 use crate::engine::{Engine, Timer};
-use crate::proto::{pb, spb};
+use crate::proto::spb;
 
 /// Why a pass is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,11 +82,11 @@ impl Pass {
         self.read.clear();
         self.read_range = None;
         if self.kind == PassKind::Resume {
-            self.todo = subscription.pending.keys().copied().collect();
+            self.todo = subscription.pending.sequences().collect();
             return;
         }
         let unknown = subscription.pending.iter().filter(|(_, due)| due.is_none());
-        self.todo = unknown.map(|(sequence, _)| *sequence).collect();
+        self.todo = unknown.map(|(sequence, _)| sequence).collect();
         self.is_resolving = !self.todo.is_empty();
         if self.is_resolving {
             return;
@@ -94,7 +95,7 @@ impl Pass {
         let mut due: Vec<(Instant, Sequence)> = subscription
             .pending
             .iter()
-            .filter_map(|(sequence, due)| due.map(|due| (due, *sequence)))
+            .filter_map(|(sequence, due)| due.map(|due| (due, sequence)))
             .filter(|(due, _)| *due <= limit)
             .collect();
         due.sort_unstable();
@@ -184,7 +185,7 @@ impl Engine {
                 .subscriptions
                 .by_key
                 .get(&key)
-                .is_some_and(|found| found.pending.contains_key(&sequence));
+                .is_some_and(|found| found.pending.contains(sequence));
             if !is_pending {
                 pass.todo.pop_front();
                 continue;
@@ -203,7 +204,7 @@ impl Engine {
                     pass.todo.pop_front();
                     if pass.is_resolving {
                         self.resolve(key, &record, now);
-                    } else if !self.redeliver(key, pass.kind, &record, now) {
+                    } else if !self.redeliver(key, pass.kind, record, now) {
                         return self.end_pass(key, pass.kind, now);
                     }
                 }
@@ -313,7 +314,7 @@ impl Engine {
         &mut self,
         key: SubscriptionKey,
         kind: PassKind,
-        record: &MessageRecord,
+        record: MessageRecord,
         now: Now,
     ) -> bool {
         let sequence = record.sequence;
@@ -330,20 +331,12 @@ impl Engine {
             }
             count = Some(count_up(&mut group.redeliveries, sequence));
         }
-        let Some(found) = self.subscriptions.by_key.get_mut(&target) else {
+        let (mut out, subscriptions, channels) = self.outgoing(now);
+        let Some(found) = subscriptions.by_key.get_mut(&target) else {
             return false;
         };
         let count = count.unwrap_or_else(|| count_up(&mut found.redeliveries, sequence));
-        let channel = &mut self.channels.slab[found.channel];
-        let mut out = Outgoing {
-            effects: &mut self.effects,
-            commits: &mut self.commits,
-            timers: &mut self.timers,
-            traffic: &mut self.traffic,
-            reads: &mut self.reads,
-            trace: self.settings.trace,
-            now,
-        };
+        let channel = &mut channels.slab[found.channel];
         out.send(target, found, channel, record, Some(count));
         if target != key {
             // The other member has it now.
@@ -357,7 +350,7 @@ impl Engine {
             return;
         };
         let group = found.group;
-        let next = found.pending.values().map(|due| due.unwrap_or(now.at)).min();
+        let next = found.pending.iter().map(|(_, due)| due.unwrap_or(now.at)).min();
         let at = match next {
             None => None,
             Some(due) if now.at < due => Some(due),
@@ -404,23 +397,23 @@ impl Engine {
 
     /// An ack came in on an ack inbox (spec protocol, section 12).
     pub(super) fn on_ack(&mut self, key: SubscriptionKey, payload: Bytes, now: Now) {
-        let ack = match pb::Ack::decode(payload.clone()) {
-            Ok(ack) => ack,
-            Err(error) => {
-                if spb::CtrlMsg::decode(payload).is_err() {
-                    self.log(Level::Error, || format!("Unable to unmarshal Ack: {error}"));
-                }
-                return;
-            }
-        };
+        let done = AckView::decode(&payload, |ack| self.on_ack_of(key, ack, now));
+        if let Err(error) = done
+            && spb::CtrlMsg::decode(payload).is_err()
+        {
+            self.log(Level::Error, || format!("Unable to unmarshal Ack: {error}"));
+        }
+    }
+
+    fn on_ack_of(&mut self, key: SubscriptionKey, ack: AckView<'_>, now: Now) {
         let sequence = Sequence(ack.sequence);
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return;
         };
         let index = found.channel;
-        if self.channels.slab[index].name.as_bytes() != &ack.subject[..] {
-            if self.channels.find(&ack.subject).is_none() {
-                let name = String::from_utf8_lossy(&ack.subject).into_owned();
+        if self.channels.slab[index].name.as_bytes() != ack.channel {
+            if self.channels.find(ack.channel).is_none() {
+                let name = String::from_utf8_lossy(ack.channel).into_owned();
                 self.log(Level::Error, || {
                     format!("Unable to process ack seq={sequence}, channel {name} not found")
                 });
@@ -435,17 +428,21 @@ impl Engine {
             );
             self.effects.push_back(Effect::Log { level: Level::Trace, text });
         }
-        if found.pending.remove(&sequence).is_some() {
+        if found.pending.remove(sequence).is_some() {
             found.redeliveries.remove(&sequence);
             let (id, group) = (found.id, found.group);
             if let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
                 group.redeliveries.remove(&sequence);
             }
+            let is_stalled = found.is_stalled;
             self.write_ack(index, id, sequence);
+            if is_stalled {
+                self.unstall(key, now);
+            }
         } else if found.group.is_some() {
             self.ack_elsewhere(key, index, sequence);
+            self.unstall(key, now);
         }
-        self.unstall(key, now);
     }
 
     /// A late ack for a message that another member of the group holds now.
@@ -458,7 +455,7 @@ impl Engine {
         let mut holder = None;
         for member in &group.members {
             if let Some(found) = by_key.get_mut(member)
-                && found.pending.remove(&sequence).is_some()
+                && found.pending.remove(sequence).is_some()
             {
                 holder = Some(found.id);
                 break;
@@ -475,7 +472,7 @@ impl Engine {
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return;
         };
-        if found.pending.remove(&sequence).is_some() {
+        if found.pending.remove(sequence).is_some() {
             let (index, id) = (found.channel, found.id);
             self.write_ack(index, id, sequence);
         }

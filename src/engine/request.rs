@@ -6,6 +6,7 @@ use prost::Message;
 use crate::base::id::{ChannelName, ClientId, LoopIndex};
 use crate::base::placement;
 use crate::engine::effect::Service;
+use crate::engine::publication::{NoPublish, Publication};
 use crate::proto::{pb, spb};
 
 /// A request as decoded where it arrived.
@@ -13,13 +14,8 @@ use crate::proto::{pb, spb};
 pub enum Request {
     /// Register a client.
     Connect(pb::ConnectRequest),
-    /// Store a message. `payload_size` counts for the credits and the input statistics.
-    Publish {
-        /// The message.
-        message: pb::PubMsg,
-        /// Size of the whole encoded request in bytes.
-        payload_size: usize,
-    },
+    /// Store a message.
+    Publish(Publication),
     /// Create or resume a subscription.
     Subscribe(pb::SubscriptionRequest),
     /// Delete a subscription.
@@ -81,16 +77,12 @@ pub fn decode(service: Service, payload: Bytes) -> Request {
 }
 
 fn decode_publish(payload: Bytes) -> Request {
-    let payload_size = payload.len();
-    let mut message = pb::PubMsg::default();
-    match message.merge(payload.clone()) {
-        Ok(()) => Request::Publish { message, payload_size },
+    match Publication::decode(payload.clone()) {
+        Ok(publication) => Request::Publish(publication),
         Err(_) if is_control_message(payload) => Request::Ignored,
-        Err(error) => Request::Undecodable {
-            service: Service::Publish,
-            guid: message.guid,
-            reason: error.to_string(),
-        },
+        Err(NoPublish { guid, reason }) => {
+            Request::Undecodable { service: Service::Publish, guid, reason }
+        }
     }
 }
 
@@ -104,14 +96,17 @@ impl Request {
     /// Which engine it belongs to: a channel's requests to the channel's, a client's to its home.
     #[must_use]
     pub fn placement(&self, loops: u16) -> Placement {
-        let channel = |subject: &Bytes| {
-            Placement::Loop(placement::of_channel(&ChannelName::from(subject.clone()), loops))
+        if loops <= 1 && matches!(self, Self::Publish(_)) {
+            return Placement::Here;
+        }
+        let channel = |subject: &[u8]| {
+            Placement::Loop(placement::of_channel(&ChannelName::from(subject), loops))
         };
         let client =
             |id: &Bytes| Placement::Loop(placement::of_client(&ClientId::from(id.clone()), loops));
         match self {
             Self::Connect(request) => client(&request.client_id),
-            Self::Publish { message, .. } => channel(&message.subject),
+            Self::Publish(publication) => channel(publication.subject()),
             Self::Subscribe(request) => channel(&request.subject),
             Self::Unsubscribe(request) | Self::SubscriptionClose(request) => {
                 channel(&request.subject)
@@ -165,7 +160,7 @@ mod tests {
         // Unknown fields are skipped, and the last of a repeated field counts.
         payload.extend_from_slice(b"\x12\x02g2\x98\x06\x01");
         match decode(Service::Publish, Bytes::from(payload)) {
-            Request::Publish { message, .. } => assert_eq!(message.guid, "g2"),
+            Request::Publish(publication) => assert_eq!(publication.guid(), b"g2"),
             other => panic!("{other:?}"),
         }
     }
@@ -185,10 +180,8 @@ mod tests {
 
     #[test]
     fn requests_of_one_channel_meet_in_one_engine() {
-        let publish = Request::Publish {
-            message: pb::PubMsg { subject: "Orders".into(), ..Default::default() },
-            payload_size: 0,
-        };
+        let publish = pb::PubMsg { subject: "Orders".into(), ..Default::default() };
+        let publish = decode(Service::Publish, publish.encode_to_vec().into());
         let subscribe = Request::Subscribe(pb::SubscriptionRequest {
             subject: "orders".into(),
             ..Default::default()

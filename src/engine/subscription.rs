@@ -7,15 +7,17 @@
 //!     └───────────────── subscribed again ────────────────┘
 //! ```
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
 
+use crate::base::hash::QuickMap;
 use crate::base::id::{ChannelName, ClientId, DurableName, QueueGroupName, Sequence, Subject};
 use crate::base::id::{SubscriptionId, Ticket};
 use crate::base::record::{MessageRecord, SubscriptionWrite};
+use crate::base::sequence_map::SequenceMap;
 use crate::base::subject;
 use crate::base::time::{Instant, Now, WallTime};
 use crate::engine::Engine;
@@ -95,7 +97,7 @@ pub(super) struct Subscription {
     pub(super) cursor: Cursor,
     /// Delivered and not acknowledged, with the time of the next redelivery; `None` = unknown
     /// (recovered).
-    pub(super) pending: BTreeMap<Sequence, Option<Instant>>,
+    pub(super) pending: SequenceMap<Option<Instant>>,
     /// How often each message was redelivered; of a queue group it is the group that counts.
     pub(super) redeliveries: BTreeMap<Sequence, u32>,
     pub(super) is_stalled: bool,
@@ -144,14 +146,14 @@ impl Subscription {
 /// The subscriptions and groups of one engine.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    pub(super) by_key: HashMap<SubscriptionKey, Subscription>,
-    pub(super) groups: HashMap<GroupKey, QueueGroup>,
-    pub(super) by_ack_inbox: HashMap<Subject, SubscriptionKey>,
+    pub(super) by_key: QuickMap<SubscriptionKey, Subscription>,
+    pub(super) groups: QuickMap<GroupKey, QueueGroup>,
+    pub(super) by_ack_inbox: QuickMap<Subject, SubscriptionKey>,
     last_key: u64,
     /// Store-wide ids: the next one of this engine.
     pub(super) next_id: u64,
     /// Subscribe requests that wait for a look-up by time.
-    pub(super) finding: HashMap<Ticket, (pb::SubscriptionRequest, Option<Subject>)>,
+    pub(super) finding: QuickMap<Ticket, (pb::SubscriptionRequest, Option<Subject>)>,
 }
 
 impl Subscriptions {
@@ -374,7 +376,7 @@ impl Engine {
             ack_wait_secs: request.ack_wait_in_secs,
             life: SubscriptionLife::Starting,
             cursor: Cursor { last_sent, ..Cursor::default() },
-            pending: BTreeMap::new(),
+            pending: SequenceMap::default(),
             redeliveries: BTreeMap::new(),
             is_stalled: false,
             is_on_hold: false,

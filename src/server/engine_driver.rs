@@ -173,10 +173,12 @@ impl EngineDriver {
         let request = request::decode(service, delivery.payload);
         match request.placement(self.loops) {
             Placement::Dropped => (),
-            Placement::Here => self.on_request(request, delivery.reply, now),
-            Placement::Loop(to) if to == self.home => self.on_request(request, delivery.reply, now),
+            Placement::Here => self.on_request(request, delivery.names.into_reply(), now),
+            Placement::Loop(to) if to == self.home => {
+                self.on_request(request, delivery.names.into_reply(), now);
+            }
             Placement::Loop(to) => {
-                let mail = Mail::Request { request, reply: delivery.reply };
+                let mail = Mail::Request { request, reply: delivery.names.into_reply() };
                 self.outcomes.push_back(Outcome::Mail { to, mail });
             }
         }
@@ -184,12 +186,12 @@ impl EngineDriver {
 
     fn on_request(&mut self, request: Request, reply: Option<Subject>, now: Now) {
         let Some(active) = &mut self.active else { return };
-        if let Request::Publish { message, payload_size } = &request {
+        if let Request::Publish(publication) = &request {
             if active.is_beyond_bound() {
-                self.refuse_publish(message.guid.clone(), reply);
+                self.refuse_publish(Bytes::copy_from_slice(publication.guid()), reply);
                 return;
             }
-            active.uncommitted_bytes += payload_size;
+            active.uncommitted_bytes += publication.size();
             self.update_pressure();
         }
         self.handle(Input::Request { request, reply }, now);
@@ -276,6 +278,8 @@ impl EngineDriver {
             engine: self.home,
             key: interest_key::of_engine(interest),
             needs_credit: matches!(interest, Interest::Service(Service::Publish)),
+            // Publishes are let go when they are answered, acks and answers at once.
+            is_brief: matches!(interest, Interest::Service(Service::Publish) | Interest::Own(_)),
         }
     }
 
@@ -413,7 +417,7 @@ impl EngineDriver {
 
     fn server_interest(&self, listener: Listener) -> EngineInterest {
         let key = interest_key::of_server(listener);
-        EngineInterest { engine: self.home, key, needs_credit: false }
+        EngineInterest { engine: self.home, key, needs_credit: false, is_brief: false }
     }
 }
 
@@ -435,7 +439,7 @@ impl Driver for EngineDriver {
                 self.on_service(service, delivery, now);
             }
             interest_key::Decoded::Engine(Interest::Own(token)) => {
-                let (subject, payload) = (delivery.subject, delivery.payload);
+                let (subject, payload) = (delivery.names.into_subject(), delivery.payload);
                 let to = delivery.interest.engine;
                 if to == self.home {
                     self.handle(Input::Inbox { token, subject, payload }, now);

@@ -65,6 +65,9 @@ pub fn error(out: &mut BytesMut, text: &str) {
     line(out, &[b"-ERR '", text.as_bytes(), b"'"]);
 }
 
+/// Most bytes of a MSG or HMSG beside its names and its payload.
+pub const MESSAGE_FRAME_MAX: usize = 64;
+
 /// Appends the line of MSG, or of HMSG if `header_len` is given; the payload of `size` bytes and
 /// a line end follow.
 pub fn message_line(
@@ -180,17 +183,17 @@ fn payload(out: &mut BytesMut, payload: &[u8]) {
 
 fn sizes(out: &mut BytesMut, header_len: Option<usize>, size: usize) {
     if let Some(header_len) = header_len {
-        number(out, header_len);
-        out.put_u8(b' ');
+        number(out, header_len, b" ");
     }
-    number(out, size);
-    out.put_slice(b"\r\n");
+    number(out, size, b"\r\n");
 }
 
-/// Decimal digits without the detour over a `String`: this is on the path of each message.
-fn number(out: &mut BytesMut, mut value: usize) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
+/// Decimal digits and what follows them, without the detour over a `String`: this is on the path
+/// of each message.
+fn number(out: &mut BytesMut, mut value: usize, end: &[u8]) {
+    let mut digits = [0; 24];
+    let mut at = digits.len() - end.len();
+    digits[at..].copy_from_slice(end);
     loop {
         at -= 1;
         digits[at] = b"0123456789"[value % 10];

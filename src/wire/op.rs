@@ -103,6 +103,26 @@ impl<'a> RouteMessage<'a> {
 }
 
 /// The arguments of a line: what lies between blanks and tabs.
-pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty())
+pub(crate) fn words(line: &[u8]) -> Words<'_> {
+    Words { rest: line }
+}
+
+/// See [`words`].
+#[derive(Clone, Debug)]
+pub(crate) struct Words<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+        let start = self.rest.iter().position(|byte| !is_blank(byte))?;
+        let rest = &self.rest[start..];
+        let len = memchr::memchr2(b' ', b'\t', rest).unwrap_or(rest.len());
+        let (word, rest) = rest.split_at(len);
+        self.rest = rest;
+        Some(word)
+    }
 }

@@ -234,6 +234,9 @@ fn is_blank(byte: u8) -> bool {
 
 type Words<'a> = SmallVec<[&'a [u8]; 6]>;
 
+/// Words of the longest line of HPUB.
+const PUB_WORDS_MAX: usize = 4;
+
 /// The control line of a message: its sizes are known, its payload is not looked at.
 struct Head<'a> {
     subject: &'a [u8],
@@ -265,24 +268,30 @@ fn with_payload<'a>(
 }
 
 fn parse_pub<'a>(line: &'a [u8], verb: Verb, limits: &Limits) -> Result<Head<'a>, ProtocolError> {
-    if verb == Verb::HPub {
-        if !limits.has_headers {
-            return Err(ProtocolError::HeadersNotSupported);
-        }
-        return parse_head(words(line).collect(), "processHeaderPub", true, line, limits);
+    let has_headers = verb == Verb::HPub;
+    if has_headers && !limits.has_headers {
+        return Err(ProtocolError::HeadersNotSupported);
     }
-    parse_head(words(line).collect(), "processPub", false, line, limits)
+    let step = if has_headers { "processHeaderPub" } else { "processPub" };
+    // A list on the stack: this is the line of each message. One word too many is enough.
+    let mut found: [&[u8]; PUB_WORDS_MAX + 1] = [b""; PUB_WORDS_MAX + 1];
+    let mut count = 0;
+    for (place, word) in found.iter_mut().zip(words(line)) {
+        *place = word;
+        count += 1;
+    }
+    parse_head(&found[..count], step, has_headers, line, limits)
 }
 
 /// `<subject> [reply] [header size] <size>`.
 fn parse_head<'a>(
-    words: Words<'a>,
+    words: &[&'a [u8]],
     step: &'static str,
     has_headers: bool,
     line: &[u8],
     limits: &Limits,
 ) -> Result<Head<'a>, ProtocolError> {
-    let (subject, reply, sizes) = match (has_headers, words.as_slice()) {
+    let (subject, reply, sizes) = match (has_headers, words) {
         (false, [subject, size]) => (*subject, None, (None, *size)),
         (false, [subject, reply, size]) => (*subject, Some(*reply), (None, *size)),
         (true, [subject, header, size]) => (*subject, None, (Some(*header), *size)),
@@ -358,7 +367,7 @@ fn parse_msg<'a>(
         return Err(ProtocolError::arguments("processMsg", "Parse Error", line));
     }
     let sid = words.remove(1);
-    let head = parse_head(words, "processMsg", has_headers, line, limits)?;
+    let head = parse_head(&words, "processMsg", has_headers, line, limits)?;
     with_payload(bytes, len, head, |_, message| Op::Message { message, sid })
 }
 

@@ -40,7 +40,7 @@ impl Driver for Answerer {
     type Mail = Word;
 
     fn on_delivery(&mut self, delivery: EngineDelivery, _now: Now) {
-        if let Some(subject) = delivery.reply {
+        if let Some(subject) = delivery.names.into_reply() {
             let (head, tail) = (Bytes::from_static(b"re:"), delivery.payload);
             self.outcomes.push_back(Outcome::Publish { subject, reply: None, head, tail });
         }
@@ -63,7 +63,8 @@ impl Driver for Answerer {
 
     fn end_of_turn(&mut self, _now: Now) {
         if !std::mem::replace(&mut self.has_begun, true) {
-            let interest = EngineInterest { engine: Self::ENGINE, key: 1, needs_credit: true };
+            let interest =
+                EngineInterest { engine: Self::ENGINE, key: 1, needs_credit: true, is_brief: true };
             self.outcomes.push_back(Outcome::Listen { subject: "ask.>".into(), interest });
         }
     }

@@ -23,6 +23,8 @@ pub const FILE_HEADER_LEN: u64 = 4;
 pub const RECORD_HEADER_LEN: usize = 8;
 /// Bytes of one index record.
 pub const INDEX_RECORD_LEN: usize = 32;
+/// Bytes of a checksum.
+const CRC_LEN: usize = 4;
 /// What the store's own accounting adds to a message: record header and index record.
 pub const MESSAGE_OVERHEAD: u64 = 40;
 /// Most payload bytes of a record with a kind.
@@ -206,15 +208,17 @@ pub fn encode_typed(
     message: &impl Message,
     crc: &Crc,
 ) -> Result<(), RecordTooBig> {
-    let payload = message.encode_to_vec();
-    if TYPED_PAYLOAD_MAX < payload.len() {
+    let len = message.encoded_len();
+    if TYPED_PAYLOAD_MAX < len {
         return Err(RecordTooBig);
     }
-    let size = u32::try_from(payload.len()).map_err(|_| RecordTooBig)?;
-    let [s0, s1, s2, _] = size.to_le_bytes();
+    let [s0, s1, s2, _] = u32::try_from(len).map_err(|_| RecordTooBig)?.to_le_bytes();
     out.extend_from_slice(&[s0, s1, s2, kind]);
-    out.extend_from_slice(&crc.of(&payload).to_le_bytes());
-    out.extend_from_slice(&payload);
+    let crc_at = out.len();
+    out.extend_from_slice(&[0; CRC_LEN]);
+    message.encode_raw(out);
+    let sum = crc.of(&out[crc_at + CRC_LEN..]).to_le_bytes();
+    out[crc_at..crc_at + CRC_LEN].copy_from_slice(&sum);
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! What a channel's subs.dat says: subscriptions, what is pending, and how much of it is dead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::base::id::{Sequence, SubscriptionId};
 use crate::base::record::{RecoveredSubscription, SubscriptionWrite};
+use crate::base::sequence_map::SequenceMap;
 use crate::proto::spb;
 use crate::store::file::format::{
     Crc, RecordTooBig, SubscriptionRecord, encode_typed, subscription_kind,
@@ -12,7 +13,7 @@ use crate::store::file::format::{
 #[derive(Clone, Debug)]
 struct Subscription {
     state: spb::SubState,
-    pending: BTreeSet<u64>,
+    pending: SequenceMap<()>,
 }
 
 /// A channel's subscriptions, as replaying its file gives them.
@@ -52,13 +53,13 @@ impl Subscriptions {
             }
             SubscriptionRecord::Ack(id, sequence) => {
                 if let Some(known) = self.by_id.get_mut(&id) {
-                    known.pending.remove(&sequence);
+                    known.pending.remove(Sequence(sequence));
                     self.dead_count += 1;
                 }
             }
             SubscriptionRecord::Message(id, sequence) => {
                 if let Some(known) = self.by_id.get_mut(&id) {
-                    known.pending.insert(sequence);
+                    known.pending.insert(Sequence(sequence), ());
                     known.state.last_sent = known.state.last_sent.max(sequence);
                     self.record_count += 1;
                 }
@@ -68,7 +69,7 @@ impl Subscriptions {
 
     fn insert(&mut self, state: spb::SubState) {
         self.id_max = self.id_max.max(state.id);
-        self.by_id.insert(state.id, Subscription { state, pending: BTreeSet::new() });
+        self.by_id.insert(state.id, Subscription { state, pending: SequenceMap::default() });
     }
 
     /// Takes one change into account; true if a compaction may be due after it.
@@ -118,8 +119,8 @@ impl Subscriptions {
         let mut record_count = 0;
         for (id, known) in &self.by_id {
             encode_typed(&mut out, subscription_kind::NEW, &known.state, crc)?;
-            for seqno in &known.pending {
-                let update = spb::SubStateUpdate { id: *id, seqno: *seqno };
+            for Sequence(seqno) in known.pending.sequences() {
+                let update = spb::SubStateUpdate { id: *id, seqno };
                 encode_typed(&mut out, subscription_kind::MESSAGE, &update, crc)?;
             }
             record_count += 1 + count(&known.pending);
@@ -142,7 +143,7 @@ impl Subscriptions {
             .values()
             .map(|known| RecoveredSubscription {
                 state: known.state.clone(),
-                pending: known.pending.iter().copied().map(Sequence).collect(),
+                pending: known.pending.sequences().collect(),
             })
             .collect()
     }
@@ -201,6 +202,6 @@ fn detached(state: &spb::SubState) -> spb::SubState {
     }
 }
 
-fn count(pending: &BTreeSet<u64>) -> u64 {
+fn count(pending: &SequenceMap<()>) -> u64 {
     u64::try_from(pending.len()).unwrap_or(u64::MAX)
 }

@@ -1,0 +1,162 @@
+//! A client's publishes: who may, and what is on its way after them.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::base::id::SessionId;
+use crate::base::subject;
+use crate::broker::Broker;
+use crate::broker::client::{Step, user_text};
+use crate::broker::delivery::{Message, Origin, Part};
+use crate::broker::sublist::{Interest, Matched};
+use crate::wire::op::Publish;
+use crate::wire::{Limits, Op, Parsed, encoder, errors, headers};
+
+/// Subjects that the server keeps for itself, as replies of clients (spec core NATS, 2.5).
+const RESERVED_REPLIES: [&[u8]; 3] = [b"_R_.", b"$JS.ACK.", b"_GR_."];
+
+/// What no client may publish to.
+const RESERVED_SUBJECT: &[u8] = b"_GR_.";
+
+impl Broker {
+    /// A publish that is whole in `frame`: those who get its payload share it.
+    pub(super) fn on_long_publish(
+        &mut self,
+        id: SessionId,
+        frame: &Bytes,
+        matched: Option<&Matched>,
+        limits: &Limits,
+    ) -> Step {
+        let Ok(Parsed::Op { op: Op::Publish(publish), .. }) = crate::wire::parse(frame, limits)
+        else {
+            unreachable!("it was parsed a moment ago");
+        };
+        self.on_publish(id, &publish, Some(frame), matched)
+    }
+
+    pub(super) fn on_publish(
+        &mut self,
+        id: SessionId,
+        publish: &Publish<'_>,
+        frame: Option<&Bytes>,
+        matched: Option<&Matched>,
+    ) -> Step {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        let size = publish.payload.len() as u64;
+        session.traffic.in_msgs += 1;
+        session.traffic.in_bytes += size;
+        self.traffic.in_msgs += 1;
+        self.traffic.in_bytes += size;
+        session.ping.heard_at = now.at;
+        session.active_at = now.wall;
+        let options = session.options;
+        let is_allowed = session.permissions.is_none() && !is_reserved(publish);
+        if options.is_pedantic && !subject::is_literal(publish.subject) {
+            self.send_error(id, errors::INVALID_PUBLISH_SUBJECT);
+        }
+        if !is_allowed && !self.may_publish(id, publish) {
+            return Step::Done;
+        }
+        if options.is_verbose {
+            self.send_ok(id);
+        }
+        let origin = Origin::Client { session: id, has_echo: options.has_echo };
+        let message = Message {
+            subject: publish.subject,
+            reply: publish.reply,
+            header_len: publish.header_len.unwrap_or(0),
+            parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
+            is_leased: false,
+        };
+        let is_heard = matched.is_some_and(|matched| self.deliver(matched, &message, &origin));
+        if let (false, true, Some(reply)) = (is_heard, options.wants_no_responders, publish.reply) {
+            self.send_no_responders(id, reply);
+        }
+        match self.sessions.get(id) {
+            Some(session) if !session.is_ending() => Step::Done,
+            Some(_) | None => Step::End,
+        }
+    }
+
+    fn may_publish(&mut self, id: SessionId, publish: &Publish<'_>) -> bool {
+        let now = self.now.at;
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        let is_permitted = !publish.subject.starts_with(RESERVED_SUBJECT)
+            && session.permissions.as_ref().is_none_or(|permissions| {
+                permissions.may_publish(publish.subject)
+                    || permissions.responses.is_some_and(|responses| {
+                        session.replies.allow(publish.subject, responses, now)
+                    })
+            });
+        if !is_permitted {
+            let user = user_text(session);
+            let subject = String::from_utf8_lossy(publish.subject).into_owned();
+            let line = format!("Publish Violation - {user}, Subject {subject:?}");
+            self.log_about(id, log::Level::Error, &line);
+            self.send_error(id, &errors::publish_violation(&subject));
+            return false;
+        }
+        let reply = publish.reply.unwrap_or_default();
+        if is_reserved_reply(reply) {
+            let user = user_text(session);
+            let reply = String::from_utf8_lossy(reply).into_owned();
+            let line = format!("Publish Violation - {user}, Reply {reply:?}");
+            self.log_about(id, log::Level::Error, &line);
+            self.send_error(id, &errors::reply_violation(&reply));
+            return false;
+        }
+        true
+    }
+
+    /// Tells a publisher that nobody listens, if it awaits an answer (spec core NATS, 2.8).
+    fn send_no_responders(&mut self, id: SessionId, reply: &[u8]) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let is_awaiting = |interest: &&Arc<Interest>| {
+            interest.queue.is_none() && subject::matches(&interest.subject, reply)
+        };
+        let Some(interest) = session.interests.values().find(is_awaiting).cloned() else { return };
+        let len = headers::NO_RESPONDERS.len();
+        let names = (reply, &interest.sid[..], None);
+        encoder::message_line(session.outbox.tail(), names, Some(len), len);
+        session.outbox.put_copy(headers::NO_RESPONDERS);
+        session.outbox.put_copy(b"\r\n");
+        session.outbox.seal(false);
+        self.mark_dirty(id);
+    }
+}
+
+/// Whether a publish uses names that are not for clients.
+fn is_reserved(publish: &Publish<'_>) -> bool {
+    publish.subject.starts_with(RESERVED_SUBJECT) || publish.reply.is_some_and(is_reserved_reply)
+}
+
+fn is_reserved_reply(reply: &[u8]) -> bool {
+    RESERVED_REPLIES.iter().any(|prefix| reply.starts_with(prefix))
+}
+
+/// Frames up to this length that wait in outboxes are copied out of the block they were read into.
+const DETACHED_FRAME_MAX: usize = 256 * 1024;
+
+/// Takes the frame of a publish at the front of `input` out of it. What goes to engines only is
+/// bounded by their credits, and stays where it is.
+pub(super) fn take_frame(input: &mut BytesMut, len: usize, matched: Option<&Matched>) -> Bytes {
+    if matched.is_some_and(Matched::has_receivers) {
+        return detach_frame(input, len);
+    }
+    input.split_to(len).freeze()
+}
+
+/// Takes the frame at the front of `input` out of it, and out of the block that it was read into.
+///
+/// A reader that does not read would keep the whole block alive of which the frame is a small
+/// part, and `max_pending` counts only the frame (P6).
+pub(super) fn detach_frame(input: &mut BytesMut, len: usize) -> Bytes {
+    if len <= DETACHED_FRAME_MAX {
+        let frame = Bytes::copy_from_slice(&input[..len]);
+        input.advance(len);
+        return frame;
+    }
+    input.split_to(len).freeze()
+}

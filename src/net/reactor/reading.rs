@@ -1,0 +1,145 @@
+//! How bytes come in, and what becomes of them
+
+use std::mem;
+
+use crate::base::limits::READ_TURN_BYTES_MAX;
+use crate::broker::Flow;
+use crate::net::connection::{End, Turn};
+use crate::net::driver::Driver;
+use crate::net::mailbox::Sender;
+use crate::net::reactor::{CLOSED, Reactor, TLS_FAILURE, Timer};
+use crate::net::tls::{Broken, Layer};
+use crate::net::token::Place;
+
+impl<D: Driver> Reactor<D> {
+    /// Takes bytes from the sockets that have some, each and all together within a budget.
+    pub(super) fn read(&mut self) {
+        self.is_held = self.peers.iter().any(Sender::is_full);
+        if self.is_held {
+            return;
+        }
+        let mut budget_bytes = READ_TURN_BYTES_MAX;
+        for _ in 0..self.ready.len() {
+            if budget_bytes == 0 {
+                return;
+            }
+            let Some(place) = self.ready.pop_front() else {
+                return;
+            };
+            let Some(connection) = self.table.get_mut(place) else {
+                continue;
+            };
+            connection.notes.is_ready = false;
+            if !connection.can_read() {
+                continue;
+            }
+            let len = connection.input.len();
+            match connection.read_turn(&mut self.pool) {
+                Turn::Drained => (),
+                Turn::BudgetSpent => {
+                    connection.notes.is_ready = true;
+                    self.ready.push_back(place);
+                }
+                Turn::Ended(end) => connection.ended = Some(end),
+            }
+            budget_bytes = budget_bytes.saturating_sub(connection.input.len() - len);
+            self.mark_arrived(place);
+        }
+    }
+
+    pub(super) fn handle_arrived(&mut self) {
+        let mut arrived = mem::take(&mut self.arrived);
+        for place in arrived.drain(..) {
+            self.handle_input(place);
+            self.drain_effects();
+        }
+        // New ones come while these are handled only if pressure goes down: a rare allocation.
+        if self.arrived.is_empty() {
+            self.arrived = arrived;
+        }
+    }
+
+    /// Gives the session what its socket brought.
+    fn handle_input(&mut self, place: Place) {
+        let session = place.session(self.home);
+        let Some(connection) = self.table.get_mut(place) else {
+            return;
+        };
+        connection.notes.is_arrived = false;
+        if let Some(peer) = connection.poll_established() {
+            self.timers.cancel(&Timer::Handshake(place));
+            self.broker.tls_established(session, peer, self.now);
+            self.mark_unsent(place);
+        }
+        let Some(connection) = self.table.get_mut(place) else {
+            return;
+        };
+        if connection.has_sealed() {
+            self.mark_unsent(place);
+        }
+        let Some(connection) = self.table.get_mut(place) else {
+            return;
+        };
+        let is_heard = connection.notes.is_open && connection.notes.closing.is_none();
+        let flow = if is_heard && !connection.input.is_empty() {
+            self.broker.read(session, &mut connection.input, self.now)
+        } else {
+            Flow::NeedMore
+        };
+        match flow {
+            Flow::NeedMore => {
+                connection.shrink_input();
+                if let Some(end) = connection.ended.take() {
+                    self.on_ended(place, &end);
+                }
+            }
+            Flow::Paused => {
+                connection.notes.is_paused = true;
+            }
+            Flow::StartTls => self.start_tls(place),
+            Flow::Close => self.begin_close(place, CLOSED),
+        }
+    }
+
+    /// The session asked for TLS; what is left of its input begins the handshake. The broker
+    /// minds how long that takes.
+    fn start_tls(&mut self, place: Place) {
+        let session = self.session(place);
+        let is_greeted = self.broker.outbox(session).is_none_or(|outbox| outbox.is_empty());
+        let (Some(serving), Some(connection)) = (&self.rules.client_tls, self.table.get_mut(place))
+        else {
+            self.finish(place, TLS_FAILURE);
+            return;
+        };
+        match Layer::serve(serving) {
+            // Who begins before it read INFO would find the rest of INFO inside its handshake.
+            Ok(layer) if is_greeted => {
+                connection.wrap(layer);
+                self.mark_arrived(place);
+            }
+            Ok(_) => self.finish(place, TLS_FAILURE),
+            Err(broken) => self.finish_handshake(place, &broken),
+        }
+    }
+
+    fn on_ended(&mut self, place: Place, end: &End) {
+        let Some(connection) = self.table.get_mut(place) else {
+            return;
+        };
+        match end {
+            End::Closed => self.begin_close(place, CLOSED),
+            End::Failed(_) => self.finish(place, "Read Error"),
+            End::Tls(broken) if connection.is_handshaking() => {
+                self.finish_handshake(place, broken);
+            }
+            End::Tls(_) => self.finish(place, "Read Error"),
+        }
+    }
+
+    /// A handshake came to nothing: the broker logs it with the connection's number.
+    pub(super) fn finish_handshake(&mut self, place: Place, broken: &Broken) {
+        let session = self.session(place);
+        self.broker.tls_failed(session, &broken.to_string(), self.now);
+        self.finish(place, TLS_FAILURE);
+    }
+}
