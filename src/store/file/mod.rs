@@ -1,12 +1,16 @@
 //! Store over a directory, in the reference's format byte for byte.
 //!
 //! Reading order: `format` (layouts), `slices` and `subscriptions` (what files say, without I/O),
-//! `disk` and `log` (the way to the disk), `recovery`, `channel`, `share` (commits).
+//! `disk` and `log` (the way to the disk), `recovery` and `slice_recovery`, `channel` and
+//! `channel_reading`, `share` and `commit`.
 //! A folder under the root is a channel; of our own there are only files there.
 
 mod channel;
+mod channel_reading;
+mod commit;
 mod compaction;
 mod context;
+mod cutting;
 pub mod disk;
 pub mod format;
 mod log;
@@ -19,6 +23,8 @@ mod repair;
 mod report;
 mod settle;
 mod share;
+mod share_sync;
+mod slice_recovery;
 mod slices;
 mod subscriptions;
 mod sync;

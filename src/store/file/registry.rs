@@ -11,13 +11,13 @@ use crate::base::time::Instant;
 use crate::proto::spb;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::Context;
+use crate::store::file::cutting::cut_typed;
 use crate::store::file::disk::{Access, Folder};
 use crate::store::file::format::{
     CLIENTS_FILE, Corrupt, Decoded, FILE_HEADER_LEN, Framing, SERVER_FILE, client_kind, decode,
     decode_record, encode_plain, encode_typed,
 };
 use crate::store::file::log::{Log, RECORDS_START, io_error, read_whole};
-use crate::store::file::recovery::cut_typed;
 use crate::store::file::repair::replay;
 use crate::store::{Action, Notice, StoreError};
 use std::time::Duration;
