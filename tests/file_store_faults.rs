@@ -70,6 +70,7 @@ fn open_limited(root: &Path, limits: &Arc<Limits>) -> Opened {
             predecessor: Predecessor::Clean,
             loops: 1,
             now: now(1),
+            survey: None,
         },
     )
     .unwrap()

@@ -71,6 +71,7 @@ fn open(root: &Path, limits: &Arc<Limits>, epoch: u64, predecessor: Predecessor)
         predecessor,
         loops: 1,
         now: now(1),
+        survey: None,
     };
     file::open_on(Arc::new(LimitedDisk(Arc::clone(limits))), opening).unwrap()
 }

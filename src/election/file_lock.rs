@@ -260,9 +260,7 @@ impl FileLease {
     /// came by stealing takes it as soon as it is free.
     fn wait_for_epoch(&mut self, wake: &Wake) -> Result<(), LeaseError> {
         self.lock = None;
-        let listing = epoch_files::list(&self.root);
-        let listing = listing.map_err(|error| failure("list", &self.root, &error))?;
-        let Some(epoch) = listing.epochs.last().copied() else {
+        let Some(epoch) = self.newest.as_ref().map(|holder| holder.epoch) else {
             return Ok(());
         };
         if self.epoch_waiter.as_ref().is_some_and(|(waited, _)| *waited == epoch) {

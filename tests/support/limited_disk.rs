@@ -6,9 +6,9 @@ use std::any::Any;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 
-use stanby::store::file::disk::{Access, Disk, DiskFile, Entry, Folder, Identity, RealDisk};
+use stanby::store::file::disk::{Access, Disk, DiskFile, Entry, Folder, Identity, RealDisk, Stamp};
 
 const ENOSPC: i32 = 28;
 
@@ -19,12 +19,14 @@ pub struct Limits {
     pub room: AtomicI64,
     /// Error number of the next syncs; 0 = they succeed.
     pub sync_error: AtomicI32,
+    /// Whether syncs of the whole disk can be relied on.
+    pub can_sync_filesystem: AtomicBool,
 }
 
 impl Limits {
     /// A disk with room for everything.
     pub fn roomy() -> Arc<Self> {
-        Arc::new(Self { room: AtomicI64::new(i64::MAX), sync_error: AtomicI32::new(0) })
+        Arc::new(Self { room: AtomicI64::new(i64::MAX), ..Self::default() })
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -91,7 +93,7 @@ impl Folder for LimitedFolder {
     }
 
     fn can_sync_filesystem(&self) -> bool {
-        false
+        self.1.can_sync_filesystem.load(Ordering::Relaxed)
     }
 
     fn sync_filesystem(&self) -> io::Result<()> {
@@ -100,6 +102,10 @@ impl Folder for LimitedFolder {
 
     fn identity(&self) -> io::Result<Identity> {
         self.0.identity()
+    }
+
+    fn stamp(&self, path: &[u8]) -> io::Result<Stamp> {
+        self.0.stamp(path)
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -72,17 +72,13 @@ pub struct Channel {
 
 impl Channel {
     /// From what recovery found.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
+    #[must_use]
     pub fn recovered(
         ctx: &Context,
         name: ChannelName,
         found: FoundChannel,
         must_settle: bool,
-    ) -> Result<Self, StoreError> {
-        let path = ctx.path(name.as_bytes(), b"");
-        let identity = found.folder.identity();
+    ) -> Self {
         let limits = ctx.limits.of(&name);
         let mut channel = Self {
             slice_limits: SliceLimits::new(&ctx.options, &limits),
@@ -97,13 +93,13 @@ impl Channel {
             is_renamed: false,
             used_at: 0,
             counted_open: 0,
-            identity: identity.map_err(|source| io_error(Action::Open, &path, source))?,
-            handles: Handles { folder: Some(found.folder), ..Handles::default() },
+            identity: found.identity,
+            handles: Handles { folder: found.folder, ..Handles::default() },
             name,
         };
         // Data behind the last slice's number was found under numbers without messages.
         channel.messages.number_max = found.number_max.max(channel.messages.number_max);
-        Ok(channel)
+        channel
     }
 
     /// A channel that is new on the disk: its folder with an empty subs.dat.
@@ -147,14 +143,15 @@ impl Channel {
             }
         };
         let found = FoundChannel {
-            folder,
+            identity: folder.identity().map_err(open_error)?,
+            folder: Some(folder),
             slices: VecDeque::new(),
             number_max: 0,
             subscriptions: Subscriptions::default(),
             subscriptions_len: Some(log.len()),
             notices: Vec::new(),
         };
-        let mut channel = Self::recovered(ctx, name.clone(), found, false)?;
+        let mut channel = Self::recovered(ctx, name.clone(), found, false);
         channel.handles.subscriptions = Some(log);
         channel.is_renamed = true;
         Ok(channel)

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::base::epoch::Fence;
-use crate::store::file::disk::{Access, DiskFile, Folder};
+use crate::store::file::disk::{Access, DiskFile};
 use crate::store::file::format::cut_name;
 use crate::store::file::log::{io_error, path_below, read_range};
+use crate::store::file::removal::Place;
 use crate::store::file::repair::Ending;
 use crate::store::{Action, StoreError};
 
@@ -15,12 +15,10 @@ use crate::store::{Action, StoreError};
 /// # Errors
 /// [`StoreError::Io`].
 pub fn cut_typed(
-    folder: &dyn Folder,
-    folder_path: &Path,
-    fence: &dyn Fence,
+    place: Place<'_>,
     (file, name, ending, len): (&dyn DiskFile, &[u8], &Ending, u64),
 ) -> Result<(Option<String>, u64), StoreError> {
-    let path = path_below(folder_path, b"", name);
+    let path = path_below(place.path, b"", name);
     match ending {
         Ending::Whole => Ok((None, len)),
         Ending::Zeros(at) => {
@@ -30,14 +28,14 @@ pub fn cut_typed(
         }
         Ending::Torn(at) => {
             let end = u64::try_from(*at).unwrap_or(len);
-            cut(folder, folder_path, fence, (file, name, end, len))?;
+            cut(place, (file, name, end, len))?;
             let text = format!(
                 "Unexpected EOF for file \"{0}\". File \"{0}\" has been truncated to offset: \
                  {end}. The {1} bytes behind it are kept in \"{2}\"; the record had not been \
                  answered for unless the disk lost it afterwards",
                 path.display(),
                 len - end,
-                String::from_utf8_lossy(&cut_name(fence.epoch().0, name, end)),
+                String::from_utf8_lossy(&cut_name(place.fence.epoch().0, name, end)),
             );
             Ok((Some(text), end))
         }
@@ -49,19 +47,18 @@ pub fn cut_typed(
 /// # Errors
 /// [`StoreError::Io`]; then the file is as it was.
 pub fn cut(
-    folder: &dyn Folder,
-    folder_path: &Path,
-    fence: &dyn Fence,
+    place: Place<'_>,
     (file, name, end, len): (&dyn DiskFile, &[u8], u64, u64),
 ) -> Result<bool, StoreError> {
-    let path = path_below(folder_path, b"", name);
+    let path = path_below(place.path, b"", name);
     let tail_len = usize::try_from(len - end).unwrap_or(usize::MAX);
     let tail = read_range(file, end, tail_len, &path)?;
     let is_kept = tail.iter().any(|byte| *byte != 0);
     if is_kept {
-        let kept_name = cut_name(fence.epoch().0, name, end);
-        let kept_path = path_below(folder_path, b"", &kept_name);
-        let kept = folder
+        let kept_name = cut_name(place.fence.epoch().0, name, end);
+        let kept_path = path_below(place.path, b"", &kept_name);
+        let kept = place
+            .folder
             .open(&kept_name, Access::CreateNew)
             .map_err(|source| io_error(Action::Open, &kept_path, source))?;
         let written = kept
@@ -72,7 +69,7 @@ pub fn cut(
             });
         if let Err(error) = written {
             // A part of it helps nobody, and takes room; the file itself is not cut.
-            let _ = folder.unlink(&kept_name);
+            let _ = place.folder.unlink(&kept_name);
             return Err(error);
         }
     }

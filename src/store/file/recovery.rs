@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::epoch::Fence;
 use crate::store::file::cutting;
-use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
+use crate::store::file::disk::{Access, DiskFile, Entry, Folder, Identity};
 use crate::store::file::format::{
     ChannelFile, Crc, FILE_HEADER_LEN, IndexRecord, SUBSCRIPTIONS_FILE, channel_file,
     decode_subscription, index_offset, slice_data_name, slice_index_name,
@@ -31,14 +31,16 @@ pub struct Recovery<'a> {
     pub crc: &'a Crc,
     /// Whether checksums are verified.
     pub must_verify: bool,
-    /// The right to repair.
-    pub fence: &'a dyn Fence,
+    /// The right to repair; without it, what needs a repair is an error.
+    pub fence: Option<&'a dyn Fence>,
 }
 
 /// What was found in a channel's folder.
 pub struct FoundChannel {
-    /// Its open folder.
-    pub folder: Box<dyn Folder>,
+    /// Which folder it is.
+    pub identity: Identity,
+    /// The folder, if it is open.
+    pub folder: Option<Box<dyn Folder>>,
     /// Slices that hold messages, in the order of their numbers.
     pub slices: VecDeque<Slice>,
     /// Highest slice number.
@@ -60,18 +62,18 @@ impl Recovery<'_> {
         let path = path_below(self.root_path, name, b"");
         let open_error = |source| io_error(Action::Open, &path, source);
         let folder = root.folder(name).map_err(open_error)?;
+        let identity = folder.identity().map_err(open_error)?;
         let mut entries = folder.list().map_err(open_error)?;
-        let place = Place { folder: folder.as_ref(), path: &path, fence: self.fence };
-        if place.put_back(&entries)? {
-            entries = folder.list().map_err(open_error)?;
-        }
         let mut reader = ChannelReader {
             recovery: *self,
             folder: folder.as_ref(),
             channel: name,
-            path,
+            path: path.clone(),
             notices: Vec::new(),
         };
+        if reader.put_back(&entries)? {
+            entries = folder.list().map_err(open_error)?;
+        }
         let (slices, number_max) = reader.slices(&entries)?;
         let has_subscriptions = entries.iter().any(|entry| entry.name == SUBSCRIPTIONS_FILE);
         let (subscriptions, subscriptions_len) = if has_subscriptions {
@@ -81,7 +83,15 @@ impl Recovery<'_> {
             (Subscriptions::default(), None)
         };
         let notices = reader.notices;
-        Ok(FoundChannel { folder, slices, number_max, subscriptions, subscriptions_len, notices })
+        Ok(FoundChannel {
+            identity,
+            folder: Some(folder),
+            slices,
+            number_max,
+            subscriptions,
+            subscriptions_len,
+            notices,
+        })
     }
 }
 
@@ -116,9 +126,31 @@ impl ChannelReader<'_> {
         self.notices.push(Notice { is_warning, text });
     }
 
+    /// What a repair needs; without it nothing is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`], if this is only a look.
+    pub(super) fn place(&self) -> Result<Place<'_>, StoreError> {
+        let fence = self.recovery.fence.ok_or_else(|| {
+            StoreError::Unusable(format!("channel {} has to be repaired first", self.name()))
+        })?;
+        Ok(Place { folder: self.folder, path: &self.path, fence })
+    }
+
+    /// Puts back what an earlier epoch has half removed; true if there was any.
+    fn put_back(&self, entries: &[Entry]) -> Result<bool, StoreError> {
+        let is_removed =
+            |entry: &Entry| matches!(channel_file(&entry.name), ChannelFile::Removed(..));
+        if !entries.iter().any(is_removed) {
+            return Ok(false);
+        }
+        self.place()?.put_back(entries)
+    }
+
     pub(super) fn open(&self, name: &[u8]) -> Result<Box<dyn DiskFile>, StoreError> {
+        let access = if self.recovery.fence.is_some() { Access::Append } else { Access::Read };
         self.folder
-            .open(name, Access::Append)
+            .open(name, access)
             .map_err(|source| io_error(Action::Open, &self.file_path(name), source))
     }
 
@@ -152,9 +184,7 @@ impl ChannelReader<'_> {
             if self.is_broken_copy(&found, &slices)? {
                 let copy = slices[0].number;
                 let names = [slice_data_name(copy), slice_index_name(copy)];
-                let place =
-                    Place { folder: self.folder, path: &self.path, fence: self.recovery.fence };
-                place.remove(&names)?;
+                self.place()?.remove(&names)?;
                 slices.clear();
                 next_first = None;
             }
@@ -241,12 +271,10 @@ impl ChannelReader<'_> {
         ending: &Ending,
         len: u64,
     ) -> Result<u64, StoreError> {
-        let (text, end) = cutting::cut_typed(
-            self.folder,
-            &self.path,
-            self.recovery.fence,
-            (file, name, ending, len),
-        )?;
+        if *ending == Ending::Whole {
+            return Ok(len);
+        }
+        let (text, end) = cutting::cut_typed(self.place()?, (file, name, ending, len))?;
         if let Some(text) = text {
             self.notice(true, text);
         }
@@ -261,7 +289,7 @@ impl ChannelReader<'_> {
         end: u64,
         len: u64,
     ) -> Result<bool, StoreError> {
-        cutting::cut(self.folder, &self.path, self.recovery.fence, (file, name, end, len))
+        cutting::cut(self.place()?, (file, name, end, len))
     }
 
     pub(super) fn truncate(
@@ -270,6 +298,7 @@ impl ChannelReader<'_> {
         name: &[u8],
         len: u64,
     ) -> Result<(), StoreError> {
+        self.place()?;
         cutting::truncate(file, &self.file_path(name), len)
     }
 }

@@ -15,7 +15,6 @@ use crate::store::file::format::{
 };
 use crate::store::file::log::{Log, RECORDS_START, io_error, read_range, read_whole};
 use crate::store::file::recovery::ChannelReader;
-use crate::store::file::removal::Place;
 use crate::store::file::repair::{Ending, Scan, scan_messages};
 use crate::store::file::slices::Slice;
 use crate::store::{Action, StoreError};
@@ -48,8 +47,7 @@ impl ChannelReader<'_> {
         let data = self.open(&name)?;
         let data_len = data.size().map_err(|source| io_error(Action::Read, &path, source))?;
         if self.is_half_born(data_len, &index_name, has_index)? {
-            let place = Place { folder: self.folder, path: &self.path, fence: self.recovery.fence };
-            place.remove(&[name, index_name])?;
+            self.place()?.remove(&[name, index_name])?;
             return Ok(Slice { number, ..Slice::default() });
         }
         let header = read_range(data.as_ref(), 0, RECORDS_START, &path)?;
@@ -253,7 +251,7 @@ impl ChannelReader<'_> {
         let what_became = match self.cut(data, name, end, data_len) {
             Ok(false) => return Ok(()),
             Ok(true) => {
-                let kept = cut_name(self.recovery.fence.epoch().0, name, end);
+                let kept = cut_name(self.place()?.fence.epoch().0, name, end);
                 format!("kept in \"{}\"", String::from_utf8_lossy(&kept))
             }
             Err(error) => {
@@ -282,6 +280,8 @@ impl ChannelReader<'_> {
         mut kept: Vec<IndexRecord>,
         is_missing: bool,
     ) -> Result<Slice, StoreError> {
+        // Whoever may not write the index need not read all of the data for it.
+        self.place()?;
         let name = slice_data_name(number);
         let path = self.file_path(&name);
         let bytes =
@@ -332,6 +332,7 @@ impl ChannelReader<'_> {
             Ending::Torn(at) => {
                 let end = u64::try_from(at).unwrap_or(data_len);
                 self.cut(data, name, end, data_len)?;
+                let epoch = self.place()?.fence.epoch().0;
                 let doubt = if is_missing || end < indexed_end {
                     "an acknowledged message may have been among them"
                 } else {
@@ -342,7 +343,7 @@ impl ChannelReader<'_> {
                      {end}. The {1} bytes behind it are kept in \"{2}\"; {doubt}",
                     path.display(),
                     data_len - end,
-                    String::from_utf8_lossy(&cut_name(self.recovery.fence.epoch().0, name, end)),
+                    String::from_utf8_lossy(&cut_name(epoch, name, end)),
                 ));
                 Ok(end)
             }
