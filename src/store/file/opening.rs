@@ -92,6 +92,12 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
     let recovery =
         ChannelRecovery { ctx: &ctx, root: root.as_ref(), must_settle, now: opening.now };
     let mut channels = recovery.all(folders, seen)?;
+    log::debug!(
+        target: crate::log::STREAM,
+        "{} of {} channels are as they were seen while standing by",
+        channels.iter().filter(|found| found.is_synced).count(),
+        channels.len()
+    );
     if must_settle && !channels.is_empty() {
         let is_replaced = opening.predecessor == Predecessor::Replaced;
         let adoption = Adoption { ctx: &ctx, root: root.as_ref(), files, is_replaced, watch };

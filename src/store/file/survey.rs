@@ -47,6 +47,22 @@ pub struct Survey {
     pub opened_at: WallTime,
 }
 
+impl Survey {
+    /// One look at everything, by the caller's thread; `None` where nothing could be believed.
+    ///
+    /// # Errors
+    /// When the root cannot be read, or the file system cannot be synced.
+    pub fn take(disk: &dyn Disk, options: &FileOptions, now: WallTime) -> io::Result<Option<Self>> {
+        let Some((root, known)) = open(disk, options)? else {
+            return Ok(None);
+        };
+        let (_alive, over) = crossbeam_channel::bounded(0);
+        Rounds::new(disk, options, &known, over)?.round(now)?;
+        let channels = std::mem::take(&mut *hold(&known));
+        Ok(Some(Self { channels, root, opened_at: now }))
+    }
+}
+
 impl Seen {
     /// Reads a channel; `None` if it must be read later, or by whoever may repair it.
     fn look(
@@ -113,22 +129,13 @@ impl Surveyor {
     /// # Errors
     /// When the root cannot be opened, or the system gives no thread.
     pub fn spawn(disk: &dyn Disk, options: &FileOptions) -> io::Result<Option<Self>> {
-        let root = disk.open_root(&options.root)?;
-        if !root.can_sync_filesystem() {
+        let Some((root, known)) = open(disk, options)? else {
             return Ok(None);
-        }
-        let known = Known::default();
-        let (alive, over) = crossbeam_channel::bounded(0);
-        let own_root = disk.open_root(&options.root)?;
-        // Not before both are open: only what fails later is told to them.
-        let opened_at = world::now().wall;
-        let mut rounds = Rounds {
-            root: own_root,
-            options: options.clone(),
-            crc: Crc::new(u32::try_from(options.crc_polynomial).unwrap_or(Crc::IEEE)),
-            known: Arc::clone(&known),
-            over,
         };
+        let (alive, over) = crossbeam_channel::bounded(0);
+        let mut rounds = Rounds::new(disk, options, &known, over)?;
+        // Not before both roots are open: only what fails later is told to them.
+        let opened_at = world::now().wall;
         thread::Builder::new().name("surveyor".to_owned()).spawn(move || rounds.run())?;
         Ok(Some(Self { known, root, opened_at, _alive: alive }))
     }
@@ -139,6 +146,12 @@ impl Surveyor {
         let channels = std::mem::take(&mut *hold(&self.known));
         Survey { channels, root: self.root, opened_at: self.opened_at }
     }
+}
+
+/// The root, if what it says can be believed, and nothing known yet.
+fn open(disk: &dyn Disk, options: &FileOptions) -> io::Result<Option<(Box<dyn Folder>, Known)>> {
+    let root = disk.open_root(&options.root)?;
+    Ok(root.can_sync_filesystem().then(|| (root, Known::default())))
 }
 
 /// The only lock: held for moments, and by nobody else once the take-over has begun.
@@ -155,6 +168,21 @@ struct Rounds {
 }
 
 impl Rounds {
+    fn new(
+        disk: &dyn Disk,
+        options: &FileOptions,
+        known: &Known,
+        over: Receiver<()>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            root: disk.open_root(&options.root)?,
+            options: options.clone(),
+            crc: Crc::new(u32::try_from(options.crc_polynomial).unwrap_or(Crc::IEEE)),
+            known: Arc::clone(known),
+            over,
+        })
+    }
+
     fn run(&mut self) {
         loop {
             let now = world::now();
