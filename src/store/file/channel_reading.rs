@@ -167,15 +167,20 @@ impl Channel {
             if !is_over && self.limits.age_max.is_zero() {
                 break;
             }
+            let oldest = match self.messages.oldest_time() {
+                Some(at) => Some(at),
+                None => self.oldest(ctx, root)?.map(|record| record.timestamp),
+            };
+            let is_expired = oldest
+                .zip(now)
+                .is_some_and(|(oldest, now)| self.messages.is_expired(&self.limits, oldest, now));
+            if let (Some(oldest), false, false) = (oldest, is_over, is_expired) {
+                self.expires_at = Some(WallTime(oldest) + self.limits.age_max);
+                break;
+            }
             let Some(record) = self.oldest(ctx, root)? else {
                 break;
             };
-            let is_expired = now
-                .is_some_and(|now| self.messages.is_expired(&self.limits, record.timestamp, now));
-            if !is_over && !is_expired {
-                self.expires_at = Some(WallTime(record.timestamp) + self.limits.age_max);
-                break;
-            }
             self.messages.head.pop_front();
             self.messages.remove_first(&record);
         }

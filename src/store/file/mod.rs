@@ -1,8 +1,8 @@
 //! Store over a directory, in the reference's format byte for byte.
 //!
 //! Reading order: `format` (layouts), `slices` and `subscriptions` (what files say, without I/O),
-//! `disk` and `log` (the way to the disk), `recovery` and `slice_recovery`, `channel` and
-//! `channel_reading`, `share` and `commit`.
+//! `disk` and `log` (the way to the disk), `recovery` and `slice_recovery`, `survey` and `opening`,
+//! `channel` and `channel_reading`, `share` and `commit`.
 //! A folder under the root is a channel; of our own there are only files there.
 
 mod adoption;
