@@ -11,7 +11,7 @@ use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
 use crate::store::file::log::io_error;
 use crate::store::file::opening::Recovered;
 use crate::store::file::settle::{Rewrite, last_batch_since};
-use crate::store::file::sync::sync_files;
+use crate::store::file::sync::sync_files_and_folders;
 use crate::store::{Action, StoreError};
 
 /// Beyond so many channels, a take-over makes them durable by one sync of the file system.
@@ -135,20 +135,13 @@ impl Adoption<'_> {
                     files.push(folder.open(&file.name, Access::Append).map_err(sync_error)?);
                 }
                 if FILES_SYNCED_TOGETHER_MAX <= files.len() {
-                    sync_open(&std::mem::take(&mut files)).map_err(sync_error)?;
+                    let files = std::mem::take(&mut files);
+                    sync_files_and_folders(&files, &[]).map_err(sync_error)?;
                 }
             }
             folders.push(folder);
         }
-        sync_open(&files).map_err(sync_error)?;
-        for folder in folders {
-            folder.sync().map_err(sync_error)?;
-        }
-        root.sync().map_err(sync_error)
+        let names = folders.iter().map(AsRef::as_ref).chain([root]);
+        sync_files_and_folders(&files, &names.collect::<Vec<_>>()).map_err(sync_error)
     }
-}
-
-fn sync_open(files: &[Box<dyn DiskFile>]) -> std::io::Result<()> {
-    let files: Vec<&dyn DiskFile> = files.iter().map(AsRef::as_ref).collect();
-    sync_files(&files)
 }

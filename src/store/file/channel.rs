@@ -122,10 +122,9 @@ impl Channel {
         let folder = root.folder(name.as_bytes()).map_err(open_error)?;
         if is_found {
             // A former active, or a try on a full disk, has made it; nobody was told of it.
-            let names = folder.list().map_err(open_error)?;
-            let names: Vec<_> = names.into_iter().map(|entry| entry.name).collect();
+            let entries = folder.list().map_err(open_error)?;
             let place = Place { folder: folder.as_ref(), path: &path, fence: ctx.fence.as_ref() };
-            place.remove(&names)?;
+            place.clear(entries)?;
         }
         // Complete at once: a kill must not leave a file without its header.
         let made =
@@ -463,12 +462,9 @@ impl Channel {
         let replace_error = |source| io_error(Action::Replace, &path, source);
         let folder = self.handles.folder.take().expect("it was opened just now");
         self.close_files();
-        let mut names: Vec<_> =
-            folder.list().map_err(replace_error)?.into_iter().map(|entry| entry.name).collect();
-        // Subscriptions last: whatever is left of a broken removal is a whole channel.
-        names.sort();
+        let entries = folder.list().map_err(replace_error)?;
         let place = Place { folder: folder.as_ref(), path: &path, fence: ctx.fence.as_ref() };
-        place.remove(&names)?;
+        place.clear(entries)?;
         root.remove_folder(self.name.as_bytes()).map_err(replace_error)
     }
 }
