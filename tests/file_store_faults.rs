@@ -70,6 +70,7 @@ fn open_limited(root: &Path, limits: &Arc<Limits>) -> Opened {
             predecessor: Predecessor::Clean,
             loops: 1,
             now: now(1),
+            survey: None,
         },
     )
     .unwrap()
@@ -270,6 +271,22 @@ fn what_an_earlier_epoch_half_removed_is_put_back() {
     assert_eq!(again.recovered.channels[0].state.message_count, 5);
     assert!(folder.join("subs.dat").exists());
     assert!(!root.path().join("stanby.replacement.1.7").exists());
+}
+
+/// Goal: a channel is deleted with folders that somebody has put into its own.
+#[test]
+fn a_channel_with_folders_in_it_is_deleted() {
+    let root = tempfile::tempdir().unwrap();
+    let mut opened = open(root.path());
+    let store = opened.shares[0].as_mut();
+    commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=3)]));
+    fs::create_dir_all(root.path().join("foo/backup/of/today")).unwrap();
+    fs::write(root.path().join("foo/backup/of/msgs.1.dat"), "copy").unwrap();
+    fs::write(root.path().join("foo/backup/note"), "mine").unwrap();
+    commit(store, &batch(vec![part("foo", Lifecycle::Delete, NOTHING)]));
+    assert!(!root.path().join("foo").exists());
+    commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=2)]));
+    assert_eq!(fetch(store, "foo", 0), [1, 2]);
 }
 
 /// Goal: a removal stops before it takes anything if the fence was lost meanwhile.

@@ -19,7 +19,9 @@ use stanby::base::epoch::{Epoch, Fence, FenceError, Predecessor};
 use stanby::base::id::{ChannelName, Sequence, SubscriptionId};
 use stanby::base::random::Random;
 use stanby::base::record::{Batch, ChannelBatch, Lifecycle, SubscriptionWrite};
+use stanby::base::time::WallTime;
 use stanby::store::Opened;
+use stanby::store::file::survey::Survey;
 use stanby::store::file::{self, FileOptions, Opening};
 
 use limited_disk::{LimitedDisk, Limits};
@@ -52,16 +54,27 @@ struct History<'a> {
     limits: Arc<Limits>,
     epoch: u64,
     store: Opened,
+    survey: Option<Survey>,
     model: BTreeMap<String, ModelChannel>,
     clock: i64,
 }
 
-fn open(root: &Path, limits: &Arc<Limits>, epoch: u64, predecessor: Predecessor) -> Opened {
+fn options(root: &Path) -> FileOptions {
     let mut options = FileOptions::new(root);
     options.slice_messages_max = 7;
     options.compact_bytes_min = 0;
     options.compact_interval_secs = 1;
     options.descriptors_max = 9;
+    options
+}
+
+fn open(
+    root: &Path,
+    limits: &Arc<Limits>,
+    epoch: u64,
+    (predecessor, survey): (Predecessor, Option<Survey>),
+) -> Opened {
+    let options = options(root);
     let mut store_limits = StoreLimits::default();
     store_limits.global.messages_max = MESSAGES_MAX;
     let opening = Opening {
@@ -71,6 +84,7 @@ fn open(root: &Path, limits: &Arc<Limits>, epoch: u64, predecessor: Predecessor)
         predecessor,
         loops: 1,
         now: now(1),
+        survey,
     };
     file::open_on(Arc::new(LimitedDisk(Arc::clone(limits))), opening).unwrap()
 }
@@ -157,10 +171,21 @@ impl History<'_> {
             1 => Predecessor::Gone,
             _ => Predecessor::Replaced,
         };
-        let next = open(self.root, &self.limits, self.epoch, predecessor);
+        let survey = self.survey.take();
+        let next = open(self.root, &self.limits, self.epoch, (predecessor, survey));
         // What the former one has open is dropped without a close.
         self.store = next;
         self.check_recovered();
+    }
+
+    /// A standby looks at everything; much may change until it takes over.
+    fn look(&mut self) {
+        let disk = LimitedDisk(Arc::clone(&self.limits));
+        // Opened before some last batches and after others.
+        let at =
+            WallTime(now(0).wall.0 + i64::try_from(self.random.below(5)).unwrap() * self.clock / 2);
+        self.survey = Survey::take(&disk, &options(self.root), at).unwrap();
+        assert!(self.survey.is_some());
     }
 
     fn check_recovered(&mut self) {
@@ -207,13 +232,15 @@ fn random_histories_keep_what_was_reported() {
     for seed in 0..25 {
         let root = tempfile::tempdir().unwrap();
         let limits = Limits::roomy();
-        let store = open(root.path(), &limits, 1, Predecessor::Clean);
+        limits.can_sync_filesystem.store(seed % 4 != 0, Ordering::Relaxed);
+        let store = open(root.path(), &limits, 1, (Predecessor::Clean, None));
         let mut history = History {
             root: root.path(),
             random: Random::new(seed),
             limits,
             epoch: 1,
             store,
+            survey: None,
             model: BTreeMap::new(),
             clock: 0,
         };
@@ -221,6 +248,7 @@ fn random_histories_keep_what_was_reported() {
             match history.random.below(8) {
                 0 => history.take_over(),
                 1 => history.check_reads(),
+                2 if seed % 4 != 0 => history.look(),
                 _ => history.commit(),
             }
         }

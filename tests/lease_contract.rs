@@ -614,15 +614,76 @@ fn a_flock_keeps_us_out() {
     let foreign = fs::File::create(root.path().join(".rootdir.lck")).unwrap();
     foreign.lock().unwrap();
     let standby = Local::start(settings(root.path(), "standby", NEVER));
-    match standby.events.recv_timeout(PATIENCE).unwrap() {
-        KeeperEvent::Trouble { text } => assert!(text.contains("holds a flock"), "{text}"),
-        KeeperEvent::Won { .. }
-        | KeeperEvent::Lost { .. }
-        | KeeperEvent::Waiting { .. }
-        | KeeperEvent::RefusedStandAlone { .. } => panic!("no trouble"),
-    }
+    let (_, why) = standby.waiting();
+    assert!(why.contains("holds a flock"), "{why}");
     drop(foreign);
     standby.won();
+}
+
+/// What tells that a lease has woken whoever waits in it.
+fn bell() -> (Wake, Receiver<()>) {
+    let (sender, woken) = crossbeam_channel::unbounded();
+    (Arc::new(move || sender.send(()).unwrap()), woken)
+}
+
+/// Goal: the two locks of a dying owner's lock file go one after the other; whoever waits is woken
+/// when both have gone, and has the lease then: no look at the clock is needed.
+#[test]
+fn a_flock_that_goes_last_wakes_the_waiter() {
+    let root = tempfile::tempdir().unwrap();
+    let lock = root.path().join(".rootdir.lck");
+    let dying = fs::File::create(&lock).unwrap();
+    assert!(epoch_files::try_lock(&dying).unwrap());
+    dying.lock().unwrap();
+    let mut lease = open_file(root.path(), "standby");
+    held(&mut lease);
+    let (wake, woken) = bell();
+    lease.wait(&wake).unwrap();
+    epoch_files::unlock(&dying).unwrap();
+    // By the waiter now.
+    wait_until_locked(&lock);
+    held(&mut lease);
+    assert!(woken.is_empty());
+    dying.unlock().unwrap();
+    woken.recv_timeout(PATIENCE).unwrap();
+    won(&mut lease);
+}
+
+/// Goal: the same where the flock goes last of all and is met by a try, not by a waiter.
+#[test]
+fn a_flock_that_is_met_by_a_try_is_waited_for() {
+    let root = tempfile::tempdir().unwrap();
+    let dying = fs::File::create(root.path().join(".rootdir.lck")).unwrap();
+    dying.lock().unwrap();
+    let mut lease = open_file(root.path(), "standby");
+    held(&mut lease);
+    let (wake, woken) = bell();
+    lease.wait(&wake).unwrap();
+    drop(dying);
+    woken.recv_timeout(PATIENCE).unwrap();
+    won(&mut lease);
+}
+
+/// Goal: the same for the lock of a dying owner's epoch.
+#[test]
+fn an_epochs_lock_that_goes_last_wakes_the_waiter() {
+    let root = tempfile::tempdir().unwrap();
+    let dying = fs::File::create(root.path().join(".rootdir.lck")).unwrap();
+    assert!(epoch_files::try_lock(&dying).unwrap());
+    dying.lock().unwrap();
+    let epoch = epoch_files::claim_by_create(root.path(), Epoch(1), &owner("dying")).unwrap();
+    let mut lease = open_file(root.path(), "standby");
+    let (wake, woken) = bell();
+    assert_eq!(held(&mut lease).unwrap().server_id, "dying");
+    lease.wait(&wake).unwrap();
+    drop(dying);
+    woken.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(held(&mut lease).unwrap().server_id, "dying");
+    lease.wait(&wake).unwrap();
+    drop(epoch);
+    woken.recv_timeout(PATIENCE).unwrap();
+    won(&mut lease);
+    assert!(woken.is_empty());
 }
 
 /// Goal: a second stand-alone server refuses, names the holder, and harms nothing.

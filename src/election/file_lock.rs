@@ -1,14 +1,17 @@
 //! A lock on a file of the shared directory.
 //!
-//! Two locks on the Go server's lock file, on one descriptor: `flock`, and one of the open file,
-//! with which the Go server's own conflicts. Beside them the epoch's lock (`epoch_files`). A thread
+//! Two locks on the Go server's lock file, on one descriptor: one of the open file, with which the
+//! Go server's own conflicts, and `flock`. Beside them the epoch's lock (`epoch_files`). A thread
 //! blocks in the kernel for whichever is waited for, so that a dead owner is noticed at once.
+//!
+//! The kernel takes the locks of a dying process away one by one, so any of them can still be held
+//! an instant after another was granted: each is waited for, none is only tried.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -44,6 +47,8 @@ pub struct FileLease {
     newest: Option<Holder>,
     stillness: Stillness,
     distrusts_locks: bool,
+    /// Of the lock file's two locks only the `flock` was not free.
+    is_flocked: bool,
     verdict: Verdict,
 }
 
@@ -70,6 +75,7 @@ impl FileLease {
             newest: None,
             stillness: Stillness::default(),
             distrusts_locks: false,
+            is_flocked: false,
             verdict: Verdict::WaitForLock,
         }
     }
@@ -85,20 +91,24 @@ impl FileLease {
     /// Sees to `self.lock`: what the waiting thread got, or what is free right now.
     fn look_at_lock(&mut self) -> Result<(), LeaseError> {
         let path = self.lock_path();
+        let is_named = |file: &File| is_same_file(file, &path).unwrap_or(false);
+        self.is_flocked = false;
         match self.lock_waiter.as_ref().map(Waiter::take) {
-            Some(Waited::Blocked) if self.lock_waiter.as_ref().is_some_and(|w| w.is_of(&path)) => {
+            Some(Waited::Blocked { is_halfway })
+                if self.lock_waiter.as_ref().is_some_and(|waiter| waiter.is_of(&path)) =>
+            {
+                self.is_flocked = is_halfway;
                 return Ok(());
             }
             // Another file has that name now, or none.
-            Some(Waited::Blocked) => self.lock_waiter = None,
+            Some(Waited::Blocked { .. }) => self.lock_waiter = None,
             Some(Waited::Done(file)) => {
                 self.lock_waiter = None;
                 let file = file.map_err(|error| not_locked(&path, &error))?;
-                file.map_or(Ok(()), |file| self.keep_lock(file))?;
+                self.lock = file.filter(is_named);
             }
             None => (),
         }
-        let is_named = |file: &File| is_same_file(file, &path).unwrap_or(false);
         if self.lock.as_ref().is_some_and(|file| !is_named(file)) {
             self.lock = None;
             if let Some(held) = &self.held {
@@ -112,26 +122,20 @@ impl FileLease {
             }
         }
         if self.lock.is_none() && self.epoch_waiter.is_none() {
-            let file = open_lock(&path)?;
-            if epoch_files::try_lock(&file).map_err(|error| not_locked(&path, &error))? {
-                self.keep_lock(file)?;
-            }
+            self.try_lock(&path)?;
         }
         Ok(())
     }
 
-    fn keep_lock(&mut self, file: File) -> Result<(), LeaseError> {
-        let path = self.lock_path();
-        if !is_same_file(&file, &path).unwrap_or(false) {
+    fn try_lock(&mut self, path: &Path) -> Result<(), LeaseError> {
+        let file = open_lock(path)?;
+        if !epoch_files::try_lock(&file).map_err(|error| not_locked(path, &error))? {
             return Ok(());
         }
         match file.try_lock() {
-            Ok(()) => self.lock = Some(file),
-            Err(TryLockError::WouldBlock) => {
-                let text = format!("another program holds a flock on {}", path.display());
-                return Err(LeaseError::NotNow(text));
-            }
-            Err(TryLockError::Error(error)) => return Err(not_locked(&path, &error)),
+            Ok(()) => self.lock = is_same_file(&file, path).unwrap_or(false).then_some(file),
+            Err(TryLockError::WouldBlock) => self.is_flocked = true,
+            Err(TryLockError::Error(error)) => return Err(not_locked(path, &error)),
         }
         Ok(())
     }
@@ -165,11 +169,11 @@ impl FileLease {
         Ok((sight, holder))
     }
 
-    /// Whether nothing of a store is there yet, and the newest epoch's holder. With the lock in
-    /// hand every moment counts, and a folder of many channels is long: then what was seen before
-    /// is only looked at again.
+    /// Whether nothing of a store is there yet, and the newest epoch's holder. A folder of many
+    /// channels is long, and at a take-over every moment counts: what was seen before is only
+    /// looked at again.
     fn find_newest(&mut self) -> io::Result<(bool, Option<Holder>)> {
-        if let (Some(_), Some(seen)) = (&self.lock, &self.newest)
+        if let Some(seen) = &self.newest
             && let Some(holder) = epoch_files::reread_newest(&self.root, seen)?
         {
             return Ok((false, Some(holder)));
@@ -247,7 +251,7 @@ impl FileLease {
             return Ok(());
         }
         let path = self.lock_path();
-        let waiter = Waiter::spawn(open_lock(&path)?, wake, AfterLock::Keep);
+        let waiter = Waiter::spawn(open_lock(&path)?, wake, Wanted::LockFile);
         self.lock_waiter = Some(waiter.map_err(|error| not_locked(&path, &error))?);
         Ok(())
     }
@@ -256,9 +260,7 @@ impl FileLease {
     /// came by stealing takes it as soon as it is free.
     fn wait_for_epoch(&mut self, wake: &Wake) -> Result<(), LeaseError> {
         self.lock = None;
-        let listing = epoch_files::list(&self.root);
-        let listing = listing.map_err(|error| failure("list", &self.root, &error))?;
-        let Some(epoch) = listing.epochs.last().copied() else {
+        let Some(epoch) = self.newest.as_ref().map(|holder| holder.epoch) else {
             return Ok(());
         };
         if self.epoch_waiter.as_ref().is_some_and(|(waited, _)| *waited == epoch) {
@@ -266,7 +268,7 @@ impl FileLease {
         }
         let path = epoch_files::epoch_path(&self.root, epoch);
         let file = OpenOptions::new().read(true).write(true).open(&path);
-        let waiter = file.and_then(|file| Waiter::spawn(file, wake, AfterLock::Drop));
+        let waiter = file.and_then(|file| Waiter::spawn(file, wake, Wanted::EpochsEnd));
         self.epoch_waiter = Some((epoch, waiter.map_err(|error| not_locked(&path, &error))?));
         Ok(())
     }
@@ -278,6 +280,9 @@ impl FileLease {
             Verdict::Claim(_) => "another member claimed the next epoch".to_owned(),
             Verdict::WaitForLock => format!("{holder} holds {}", path.display()),
             Verdict::WaitForEpoch => format!("{holder} is active without {}", path.display()),
+            Verdict::WaitForForeigner if self.is_flocked => {
+                format!("another program holds a flock on {}", path.display())
+            }
             Verdict::WaitForForeigner => format!(
                 "{} is held, but not by a stanby server: a Go server is active; it is never \
                  replaced while it holds the lock",
@@ -331,7 +336,7 @@ impl Lease for FileLease {
             let fence = Arc::clone(&held.fence) as Arc<dyn Fence>;
             return Ok(Attempt::Won(Grant { fence, predecessor, checked_at }));
         }
-        if self.verdict == Verdict::WaitForForeigner && !was_foreign {
+        if self.verdict == Verdict::WaitForForeigner && !was_foreign && !self.is_flocked {
             // One of ours may have the lock and be about to claim its epoch: look once more.
             let why = format!("{} is held", self.lock_path().display());
             return Ok(Attempt::Held { holder: None, why });
@@ -480,10 +485,10 @@ fn failure(action: &str, path: &Path, error: &io::Error) -> LeaseError {
     }
 }
 
-/// A thread that blocks in the kernel for one file's lock.
+/// A thread that blocks in the kernel for one file's locks.
 ///
-/// It cannot be called back; when it is no longer wanted, it lets go of the lock as soon as it
-/// has it.
+/// It cannot be called back; when it is no longer wanted, it lets go of them as soon as it has
+/// them.
 struct Waiter {
     slot: Arc<Mutex<Slot>>,
     /// Device and inode of the file.
@@ -493,33 +498,40 @@ struct Waiter {
 #[derive(Debug)]
 enum Slot {
     Blocked,
+    /// It has the first lock and blocks for the second.
+    Halfway,
     Done(io::Result<Option<File>>),
     Abandoned,
 }
 
 enum Waited {
-    Blocked,
+    Blocked { is_halfway: bool },
     Done(io::Result<Option<File>>),
 }
 
+/// What a waiter is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum AfterLock {
-    Keep,
-    Drop,
+enum Wanted {
+    /// To have both locks of the lock file.
+    LockFile,
+    /// To learn that the one lock of an epoch's file was let go.
+    EpochsEnd,
 }
 
 impl Waiter {
-    fn spawn(file: File, wake: &Wake, after: AfterLock) -> io::Result<Self> {
+    fn spawn(file: File, wake: &Wake, wanted: Wanted) -> io::Result<Self> {
         let metadata = file.metadata()?;
         let identity = (metadata.dev(), metadata.ino());
         let slot = Arc::new(Mutex::new(Slot::Blocked));
         let (shared, wake) = (Arc::clone(&slot), Arc::clone(wake));
         thread::Builder::new().name("lock-waiter".to_owned()).spawn(move || {
-            let locked = epoch_files::lock(&file);
-            let file = (after == AfterLock::Keep).then_some(file);
-            let mut slot = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let locked = match wanted {
+                Wanted::EpochsEnd => epoch_files::lock(&file).map(|()| None),
+                Wanted::LockFile => lock_both(file, &shared).map(Some),
+            };
+            let mut slot = hold(&shared);
             if !matches!(*slot, Slot::Abandoned) {
-                *slot = Slot::Done(locked.map(|()| file));
+                *slot = Slot::Done(locked);
                 drop(slot);
                 wake();
             }
@@ -532,25 +544,48 @@ impl Waiter {
     }
 
     fn is_done(&self) -> bool {
-        matches!(*self.slot.lock().unwrap_or_else(PoisonError::into_inner), Slot::Done(_))
+        matches!(*hold(&self.slot), Slot::Done(_))
     }
 
-    /// What became of it; a granted lock is handed out once.
+    /// What became of it; granted locks are handed out once.
     fn take(&self) -> Waited {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        match std::mem::replace(&mut *slot, Slot::Abandoned) {
+        let mut slot = hold(&self.slot);
+        match std::mem::replace(&mut *slot, Slot::Blocked) {
             Slot::Done(result) => Waited::Done(result),
-            Slot::Blocked | Slot::Abandoned => {
-                *slot = Slot::Blocked;
-                Waited::Blocked
+            Slot::Halfway => {
+                *slot = Slot::Halfway;
+                Waited::Blocked { is_halfway: true }
             }
+            Slot::Blocked | Slot::Abandoned => Waited::Blocked { is_halfway: false },
         }
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        *slot = Slot::Abandoned;
+        *hold(&self.slot) = Slot::Abandoned;
+    }
+}
+
+fn hold(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes both locks, however long that takes. A dying owner's `flock` goes an instant after its
+/// other lock: who only tried for it then would find it held, and nothing would tell when it goes.
+fn lock_both(file: File, slot: &Mutex<Slot>) -> io::Result<File> {
+    epoch_files::lock(&file)?;
+    {
+        let mut slot = hold(slot);
+        if !matches!(*slot, Slot::Abandoned) {
+            *slot = Slot::Halfway;
+        }
+    }
+    loop {
+        match file.lock() {
+            Ok(()) => return Ok(file),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) => return Err(error),
+        }
     }
 }

@@ -17,6 +17,9 @@ use crate::net::Mailbox;
 use crate::proto::spb;
 use crate::server::engine_driver::{self, Activation, Mail};
 use crate::server::settings;
+use crate::store::file::Opening;
+use crate::store::file::disk::RealDisk;
+use crate::store::file::survey::Survey;
 use crate::store::worker::{self, Worker, WorkerSettings};
 use crate::store::{self, Opened, Remedy, StoreError};
 
@@ -64,6 +67,8 @@ pub struct Ground<'a> {
     pub predecessor: Predecessor,
     /// Where reports of the store workers go, by loop.
     pub mailboxes: &'a [Mailbox<Mail>],
+    /// What was seen of the store's files while another member was active.
+    pub survey: Option<Survey>,
 }
 
 /// What was recovered, for the log.
@@ -87,7 +92,7 @@ impl Ground<'_> {
     ///
     /// # Errors
     /// See [`ActivationError::remedy`].
-    pub fn recover(self, random: &mut Random) -> Result<Recovered, ActivationError> {
+    pub fn recover(mut self, random: &mut Random) -> Result<Recovered, ActivationError> {
         let began = world::now();
         let opened = self.open()?;
         let state = opened.recovered;
@@ -118,18 +123,22 @@ impl Ground<'_> {
         })
     }
 
-    fn open(&self) -> Result<Opened, StoreError> {
+    fn open(&mut self) -> Result<Opened, StoreError> {
         let limits: &StoreLimits = &self.config.streaming.limits;
         match self.config.streaming.store {
             StoreKind::Memory => store::memory::open(limits, self.config.loops),
-            StoreKind::File => store::file::open(
-                &settings::file_options(self.config),
-                limits,
-                Arc::clone(&self.fence),
-                self.predecessor,
-                self.config.loops,
-                world::now(),
-            ),
+            StoreKind::File => {
+                let opening = Opening {
+                    options: &settings::file_options(self.config),
+                    limits,
+                    fence: Arc::clone(&self.fence),
+                    predecessor: self.predecessor,
+                    loops: self.config.loops,
+                    now: world::now(),
+                    survey: self.survey.take(),
+                };
+                store::file::open_on(Arc::new(RealDisk), opening)
+            }
             StoreKind::Sql => store::sql::open(
                 &settings::sql_options(self.config)?,
                 limits,

@@ -9,13 +9,16 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::base::epoch::{Fence, Predecessor};
 use crate::base::id::LoopIndex;
 use crate::base::world;
+use crate::config::StoreKind;
 use crate::engine::effect::Level;
 use crate::log::{CORE, STREAM};
 use crate::server::activation::{ActivationError, Ground, Recovered};
 use crate::server::engine_driver::Mail;
 use crate::server::logging::streaming;
-use crate::server::{Next, Server};
+use crate::server::{Next, Server, settings};
 use crate::store::Remedy;
+use crate::store::file::disk::RealDisk;
+use crate::store::file::survey::Surveyor;
 
 /// How long the loops may take to answer before the process counts as broken.
 const LOOPS_ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -67,6 +70,7 @@ impl Server {
             fence,
             predecessor,
             mailboxes: &self.mailboxes,
+            survey: self.surveyor.take().map(Surveyor::finish),
         };
         let recovered = ground.recover(&mut self.random)?;
         self.log_recovered(&recovered);
@@ -134,6 +138,22 @@ impl Server {
         self.pages.set_trouble(&text);
         self.release_lease(false, pause);
         Next::GoOn
+    }
+
+    /// Another member is active: its files are looked at before they are needed. Without that a
+    /// take-over only takes longer.
+    pub(super) fn survey(&mut self) {
+        let is_needed = self.config.streaming.store == StoreKind::File && self.group.is_some();
+        if !is_needed || self.surveyor.is_some() {
+            return;
+        }
+        match Surveyor::spawn(&RealDisk, &settings::file_options(&self.config)) {
+            Ok(surveyor) => self.surveyor = surveyor,
+            Err(error) => {
+                let text = format!("The store is not looked at while standing by: {error}");
+                streaming(Level::Warning, &text);
+            }
+        }
     }
 
     /// Drops the engines and what they wanted to say; the connections stay.

@@ -47,6 +47,7 @@ use crate::server::pages::Pages;
 use crate::server::settings::Found;
 use crate::server::signals::Signal;
 use crate::store::Remedy;
+use crate::store::file::survey::Surveyor;
 
 /// Runs a server from its configuration to its end.
 #[must_use]
@@ -72,6 +73,8 @@ pub struct Server {
     mailboxes: Vec<Mailbox<Mail>>,
     lease: LeaseClock,
     keeper: Option<Keeper>,
+    /// While another member is active.
+    surveyor: Option<Surveyor>,
     group: Option<Group>,
     pages: Pages,
     monitor: Option<Monitor>,
@@ -194,6 +197,7 @@ impl Server {
             KeeperEvent::Waiting { holder, why } => {
                 streaming(Level::Info, &why);
                 self.pages.set_waiting(holder.as_ref());
+                self.survey();
                 Next::GoOn
             }
             KeeperEvent::Won { fence, predecessor } => self.on_won(fence, predecessor),

@@ -185,6 +185,7 @@ impl Begun {
             mailboxes,
             lease,
             keeper: None,
+            surveyor: None,
             group: None,
             pages,
             monitor,

@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::any::Any;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
-use stanby::store::file::disk::{Access, Disk, DiskFile, Entry, Folder, Identity, RealDisk};
+use stanby::store::file::disk::{Access, Disk, DiskFile, Entry, Folder, Identity, RealDisk, Stamp};
 
 const ENOSPC: i32 = 28;
 
@@ -19,12 +20,16 @@ pub struct Limits {
     pub room: AtomicI64,
     /// Error number of the next syncs; 0 = they succeed.
     pub sync_error: AtomicI32,
+    /// Files opened so far.
+    pub open_count: AtomicUsize,
+    /// Whether syncs of the whole disk can be relied on.
+    pub can_sync_filesystem: AtomicBool,
 }
 
 impl Limits {
     /// A disk with room for everything.
     pub fn roomy() -> Arc<Self> {
-        Arc::new(Self { room: AtomicI64::new(i64::MAX), sync_error: AtomicI32::new(0) })
+        Arc::new(Self { room: AtomicI64::new(i64::MAX), ..Self::default() })
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -70,6 +75,7 @@ impl Folder for LimitedFolder {
     }
 
     fn open(&self, name: &[u8], access: Access) -> io::Result<Box<dyn DiskFile>> {
+        self.1.open_count.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(LimitedFile(self.0.open(name, access)?, Arc::clone(&self.1))))
     }
 
@@ -91,7 +97,7 @@ impl Folder for LimitedFolder {
     }
 
     fn can_sync_filesystem(&self) -> bool {
-        false
+        self.1.can_sync_filesystem.load(Ordering::Relaxed)
     }
 
     fn sync_filesystem(&self) -> io::Result<()> {
@@ -100,6 +106,28 @@ impl Folder for LimitedFolder {
 
     fn identity(&self) -> io::Result<Identity> {
         self.0.identity()
+    }
+
+    /// With a sum of the content in the place of the time: tests are faster than clocks.
+    fn stamp(&self, path: &[u8]) -> io::Result<Stamp> {
+        let stamp = self.0.stamp(path)?;
+        let mut parts = path.splitn(2, |byte| *byte == b'/');
+        let folder = self.0.folder(parts.next().unwrap())?;
+        let content = match parts.next() {
+            Some(file) => {
+                let mut bytes = vec![0; usize::try_from(stamp.len).unwrap()];
+                folder.open(file, Access::Read)?.read_at(&mut bytes, 0)?;
+                bytes
+            }
+            None => {
+                let mut names = folder.list()?;
+                names.sort();
+                names.into_iter().flat_map(|entry| entry.name).collect()
+            }
+        };
+        let mut hasher = DefaultHasher::new();
+        content.hash(&mut hasher);
+        Ok(Stamp { changed_at: i64::try_from(hasher.finish() >> 6).unwrap(), ..stamp })
     }
 
     fn as_any(&self) -> &dyn Any {

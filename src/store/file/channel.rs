@@ -3,51 +3,39 @@
 use std::collections::VecDeque;
 
 use crate::base::channel_limits::ChannelLimits;
-use crate::base::id::{ChannelName, Sequence};
-use crate::base::record::{ChannelState, FetchRequest, MessageRecord, RecoveredChannel};
+use crate::base::id::ChannelName;
+use crate::base::record::{ChannelState, RecoveredChannel};
 use crate::base::time::{Instant, WallTime};
+use crate::store::file::channel_reading::Reader;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::Context;
 use crate::store::file::disk::{Access, DiskFile, Folder, Identity};
 use crate::store::file::format::{
-    FILE_HEADER_LEN, IndexRecord, SUBSCRIPTIONS_FILE, slice_data_name, slice_index_name,
+    FILE_HEADER_LEN, SUBSCRIPTIONS_FILE, slice_data_name, slice_index_name,
 };
 use crate::store::file::log::{Log, io_error};
-use crate::store::file::reading::{Budget, SliceFiles};
 use crate::store::file::recovery::FoundChannel;
 use crate::store::file::removal::{Archivists, Place};
-use crate::store::file::slices::{Messages, Slice, SliceLimits, SliceWrite};
+use crate::store::file::slices::{Messages, SliceLimits, SliceWrite};
 use crate::store::file::subscriptions::Subscriptions;
 use crate::store::{Action, StoreError};
 
-/// Index records read at once while old messages are removed.
-const HEAD_READ_COUNT: u64 = 1_024;
-/// Index records of the oldest messages that are remembered between removals.
-const HEAD_KEPT_COUNT: usize = 32;
-
 /// The files of one slice that is written.
-struct Tail {
-    number: u64,
-    data: Log,
-    index: Log,
-}
-
-/// The files of a slice that is only read.
-struct Reader {
-    number: u64,
-    data: Box<dyn DiskFile>,
-    index: Box<dyn DiskFile>,
+pub(super) struct Tail {
+    pub(super) number: u64,
+    pub(super) data: Log,
+    pub(super) index: Log,
 }
 
 /// What is open of a channel.
 #[derive(Default)]
-struct Handles {
+pub(super) struct Handles {
     folder: Option<Box<dyn Folder>>,
-    tail: Option<Tail>,
+    pub(super) tail: Option<Tail>,
     /// Slices that this batch has filled, until they are synced.
     finished: Vec<Tail>,
     subscriptions: Option<Log>,
-    reader: Option<Reader>,
+    pub(super) reader: Option<Reader>,
 }
 
 /// One channel.
@@ -79,22 +67,18 @@ pub struct Channel {
     /// Open descriptors that its share has counted.
     pub counted_open: usize,
     identity: Identity,
-    handles: Handles,
+    pub(super) handles: Handles,
 }
 
 impl Channel {
     /// From what recovery found.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
+    #[must_use]
     pub fn recovered(
         ctx: &Context,
         name: ChannelName,
         found: FoundChannel,
         must_settle: bool,
-    ) -> Result<Self, StoreError> {
-        let path = ctx.path(name.as_bytes(), b"");
-        let identity = found.folder.identity();
+    ) -> Self {
         let limits = ctx.limits.of(&name);
         let mut channel = Self {
             slice_limits: SliceLimits::new(&ctx.options, &limits),
@@ -109,13 +93,13 @@ impl Channel {
             is_renamed: false,
             used_at: 0,
             counted_open: 0,
-            identity: identity.map_err(|source| io_error(Action::Open, &path, source))?,
-            handles: Handles { folder: Some(found.folder), ..Handles::default() },
+            identity: found.identity,
+            handles: Handles { folder: found.folder, ..Handles::default() },
             name,
         };
         // Data behind the last slice's number was found under numbers without messages.
         channel.messages.number_max = found.number_max.max(channel.messages.number_max);
-        Ok(channel)
+        channel
     }
 
     /// A channel that is new on the disk: its folder with an empty subs.dat.
@@ -138,10 +122,9 @@ impl Channel {
         let folder = root.folder(name.as_bytes()).map_err(open_error)?;
         if is_found {
             // A former active, or a try on a full disk, has made it; nobody was told of it.
-            let names = folder.list().map_err(open_error)?;
-            let names: Vec<_> = names.into_iter().map(|entry| entry.name).collect();
+            let entries = folder.list().map_err(open_error)?;
             let place = Place { folder: folder.as_ref(), path: &path, fence: ctx.fence.as_ref() };
-            place.remove(&names)?;
+            place.clear(entries)?;
         }
         // Complete at once: a kill must not leave a file without its header.
         let made =
@@ -159,14 +142,15 @@ impl Channel {
             }
         };
         let found = FoundChannel {
-            folder,
+            identity: folder.identity().map_err(open_error)?,
+            folder: Some(folder),
             slices: VecDeque::new(),
             number_max: 0,
             subscriptions: Subscriptions::default(),
             subscriptions_len: Some(log.len()),
             notices: Vec::new(),
         };
-        let mut channel = Self::recovered(ctx, name.clone(), found, false)?;
+        let mut channel = Self::recovered(ctx, name.clone(), found, false);
         channel.handles.subscriptions = Some(log);
         channel.is_renamed = true;
         Ok(channel)
@@ -426,165 +410,6 @@ impl Channel {
         self.handles = Handles::default();
     }
 
-    /// Closes the files of a slice that is only read; true if there were any.
-    pub fn close_reader(&mut self) -> bool {
-        self.handles.reader.take().is_some()
-    }
-
-    /// Whether files of a slice that is only read are open.
-    #[must_use]
-    pub fn has_reader(&self) -> bool {
-        self.handles.reader.is_some()
-    }
-
-    /// Messages from the request's start on.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn fetch(
-        &mut self,
-        ctx: &Context,
-        root: &dyn Folder,
-        request: &FetchRequest,
-    ) -> Result<Vec<MessageRecord>, StoreError> {
-        let full = Budget { count: request.count_max.max(1), bytes: request.bytes_max.max(1) };
-        let mut out = Vec::new();
-        let mut budget = full;
-        let mut from = request.from.get().max(self.messages.first);
-        while from <= self.messages.last {
-            let Some(slice) = self.messages.slice_at(from).cloned() else {
-                break;
-            };
-            let files = self.read_slice(ctx, root, &slice)?;
-            from = files.with(ctx, |files| files.fetch(&slice, from, &mut budget, &mut out))?;
-            if out.is_empty() {
-                // Everything so far was damaged: that nothing is given means that there is none.
-                budget = full;
-            }
-            if budget.count == 0 || budget.bytes == 0 || (!out.is_empty() && from <= slice.last) {
-                break;
-            }
-        }
-        Ok(out)
-    }
-
-    /// See [`crate::store::Store::find_time`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn find_time(
-        &mut self,
-        ctx: &Context,
-        root: &dyn Folder,
-        at: WallTime,
-    ) -> Result<Sequence, StoreError> {
-        if self.messages.last == 0 {
-            return Ok(Sequence::ZERO);
-        }
-        let slices = self.messages.slices.iter();
-        let candidates: Vec<Slice> = slices
-            .filter(|slice| slice.live_count() != 0 && at.0 <= slice.last_time)
-            .cloned()
-            .collect();
-        for slice in candidates {
-            let files = self.read_slice(ctx, root, &slice)?;
-            if let Some(found) = files.with(ctx, |files| files.find_time(&slice, at))? {
-                return Ok(Sequence(found.max(self.messages.first)));
-            }
-        }
-        Ok(Sequence(self.messages.last).next())
-    }
-
-    /// Opens the files of a slice for reading.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn read_slice(
-        &mut self,
-        ctx: &Context,
-        root: &dyn Folder,
-        slice: &Slice,
-    ) -> Result<OpenSlice<'_>, StoreError> {
-        let number = slice.number;
-        let path = ctx.path(self.name.as_bytes(), &slice_index_name(number));
-        let is_tail = self.handles.tail.as_ref().is_some_and(|tail| tail.number == number);
-        let is_open = self.handles.reader.as_ref().is_some_and(|reader| reader.number == number);
-        if !is_tail && !is_open {
-            self.open_folder(ctx, root)?;
-            let open = |name: Vec<u8>| {
-                let path = ctx.path(self.name.as_bytes(), &name);
-                self.folder()
-                    .open(&name, Access::Read)
-                    .map_err(|source| io_error(Action::Read, &path, source))
-            };
-            let reader = Reader {
-                number,
-                data: open(slice_data_name(number))?,
-                index: open(slice_index_name(number))?,
-            };
-            self.handles.reader = Some(reader);
-        }
-        if let (true, Some(tail)) = (is_tail, &self.handles.tail) {
-            return Ok(OpenSlice { data: tail.data.file(), index: tail.index.file(), path });
-        }
-        let reader = self.handles.reader.as_ref().expect("it was opened just now");
-        Ok(OpenSlice { data: reader.data.as_ref(), index: reader.index.as_ref(), path })
-    }
-
-    /// The oldest message's index record.
-    fn oldest(
-        &mut self,
-        ctx: &Context,
-        root: &dyn Folder,
-    ) -> Result<Option<IndexRecord>, StoreError> {
-        if let Some(record) = self.messages.head.front() {
-            return Ok(Some(*record));
-        }
-        let first = self.messages.slices.iter().find(|slice| slice.live_count() != 0);
-        let Some(slice) = first.cloned() else {
-            return Ok(None);
-        };
-        let count = slice.live_count().min(HEAD_READ_COUNT);
-        let files = self.read_slice(ctx, root, &slice)?;
-        let records = files.with(ctx, |files| files.index_records(slice.removed_count, count))?;
-        self.messages.head = records.into();
-        Ok(self.messages.head.front().copied())
-    }
-
-    /// Takes what the limits do not allow out of the accounts; true if anything went.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the index cannot be read.
-    pub fn trim(
-        &mut self,
-        ctx: &Context,
-        root: &dyn Folder,
-        now: Option<WallTime>,
-    ) -> Result<bool, StoreError> {
-        let count_before = self.messages.message_count;
-        self.expires_at = None;
-        while self.messages.message_count != 0 {
-            let is_over = self.messages.is_over(&self.limits);
-            if !is_over && self.limits.age_max.is_zero() {
-                break;
-            }
-            let Some(record) = self.oldest(ctx, root)? else {
-                break;
-            };
-            let is_expired = now
-                .is_some_and(|now| self.messages.is_expired(&self.limits, record.timestamp, now));
-            if !is_over && !is_expired {
-                self.expires_at = Some(WallTime(record.timestamp) + self.limits.age_max);
-                break;
-            }
-            self.messages.head.pop_front();
-            self.messages.remove_first(&record);
-        }
-        self.messages.head.truncate(HEAD_KEPT_COUNT);
-        self.messages.head.shrink_to(HEAD_KEPT_COUNT);
-        Ok(self.messages.message_count != count_before)
-    }
-
     /// Removes the files of slices without messages.
     ///
     /// # Errors
@@ -637,38 +462,9 @@ impl Channel {
         let replace_error = |source| io_error(Action::Replace, &path, source);
         let folder = self.handles.folder.take().expect("it was opened just now");
         self.close_files();
-        let mut names: Vec<_> =
-            folder.list().map_err(replace_error)?.into_iter().map(|entry| entry.name).collect();
-        // Subscriptions last: whatever is left of a broken removal is a whole channel.
-        names.sort();
+        let entries = folder.list().map_err(replace_error)?;
         let place = Place { folder: folder.as_ref(), path: &path, fence: ctx.fence.as_ref() };
-        place.remove(&names)?;
+        place.clear(entries)?;
         root.remove_folder(self.name.as_bytes()).map_err(replace_error)
-    }
-}
-
-/// The open files of a slice that is being read.
-pub struct OpenSlice<'a> {
-    data: &'a dyn DiskFile,
-    index: &'a dyn DiskFile,
-    path: std::path::PathBuf,
-}
-
-impl OpenSlice<'_> {
-    /// Reads from it.
-    ///
-    /// # Errors
-    /// As `read`.
-    pub fn with<T>(
-        &self,
-        ctx: &Context,
-        read: impl FnOnce(SliceFiles<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        read(SliceFiles {
-            data: self.data,
-            index: self.index,
-            path: &self.path,
-            crc: ctx.verifying_crc(),
-        })
     }
 }

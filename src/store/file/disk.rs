@@ -47,6 +47,17 @@ pub struct Identity {
     pub created: u128,
 }
 
+/// What a change of a file or of a folder's names leaves behind, whoever makes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its inode.
+    pub inode: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// When it was last changed, in Unix nanoseconds: the kernel's own mark, which nobody can set.
+    pub changed_at: i64,
+}
+
 /// A disk: the way to the root folder.
 pub trait Disk: Send + Sync {
     /// Creates the folder and its parents, if they are missing.
@@ -132,6 +143,12 @@ pub trait Folder: Send + Sync {
     /// # Errors
     /// As the system says.
     fn identity(&self) -> io::Result<Identity>;
+
+    /// The stamp of what lies at a path below it; the path may lead through one folder.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn stamp(&self, path: &[u8]) -> io::Result<Stamp>;
 
     /// For [`Folder::rename_into`] to recognize folders of its own disk.
     fn as_any(&self) -> &dyn Any;
@@ -285,6 +302,13 @@ impl Folder for RealFolder {
         let found = self.handle.metadata()?;
         let created = found.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         Ok(Identity { inode: found.ino(), created: created.map_or(0, |at| at.as_nanos()) })
+    }
+
+    fn stamp(&self, path: &[u8]) -> io::Result<Stamp> {
+        let found = fstatat(&self.handle, path, nix::fcntl::AtFlags::empty())?;
+        let changed_at = found.st_ctime.saturating_mul(1_000_000_000) + found.st_ctime_nsec;
+        let len = u64::try_from(found.st_size).unwrap_or(0);
+        Ok(Stamp { inode: found.st_ino, len, changed_at })
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -1,30 +1,26 @@
 //! Directory → what it holds; repairs a torn tail.
 //!
-//! Messages are not scanned where their index can be believed: its last record must describe the
-//! last record of the data. What lies behind the last indexed record was never acknowledged,
-//! because the index is written, and synced, before an acknowledgement leaves.
+//! Here a channel's folder as a whole: which slices count where several hold the same messages,
+//! and its subscriptions. One slice by itself: `slice_recovery`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use crate::base::epoch::Fence;
-use crate::store::file::context::refusal;
-use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
+use crate::store::file::cutting;
+use crate::store::file::disk::{Access, DiskFile, Entry, Folder, Identity};
 use crate::store::file::format::{
-    ChannelFile, Crc, Decoded, FILE_HEADER_LEN, Framing, INDEX_RECORD_LEN, IndexRecord,
-    MESSAGE_OVERHEAD, SUBSCRIPTIONS_FILE, channel_file, check_version, cut_name, decode_record,
-    decode_subscription, index_offset, message_place, slice_data_name, slice_index_name,
+    ChannelFile, Crc, FILE_HEADER_LEN, IndexRecord, SUBSCRIPTIONS_FILE, channel_file,
+    decode_subscription, index_offset, slice_data_name, slice_index_name,
 };
-use crate::store::file::log::{Log, RECORDS_START, io_error, path_below, read_range, read_whole};
+use crate::store::file::log::{RECORDS_START, io_error, path_below, read_whole};
 use crate::store::file::reading::SliceFiles;
 use crate::store::file::removal::Place;
-use crate::store::file::repair::{Ending, Scan, replay, scan_messages};
+use crate::store::file::repair::{Ending, replay};
+use crate::store::file::slice_recovery::slice_of;
 use crate::store::file::slices::Slice;
 use crate::store::file::subscriptions::Subscriptions;
 use crate::store::{Action, Notice, StoreError};
-
-/// Index files up to this many bytes are read and checked whole: one read costs no more than two.
-const INDEX_CHECKED_BYTES_MAX: u64 = 64 * 1024;
 
 /// What recovery needs to know.
 #[derive(Clone, Copy)]
@@ -35,14 +31,16 @@ pub struct Recovery<'a> {
     pub crc: &'a Crc,
     /// Whether checksums are verified.
     pub must_verify: bool,
-    /// The right to repair.
-    pub fence: &'a dyn Fence,
+    /// The right to repair; without it, what needs a repair is an error.
+    pub fence: Option<&'a dyn Fence>,
 }
 
 /// What was found in a channel's folder.
 pub struct FoundChannel {
-    /// Its open folder.
-    pub folder: Box<dyn Folder>,
+    /// Which folder it is.
+    pub identity: Identity,
+    /// The folder, if it is open.
+    pub folder: Option<Box<dyn Folder>>,
     /// Slices that hold messages, in the order of their numbers.
     pub slices: VecDeque<Slice>,
     /// Highest slice number.
@@ -55,14 +53,6 @@ pub struct FoundChannel {
     pub notices: Vec<Notice>,
 }
 
-struct FoundIndex {
-    /// All records, if they were read.
-    records: Option<Vec<IndexRecord>>,
-    first: IndexRecord,
-    last: IndexRecord,
-    count: u64,
-}
-
 impl Recovery<'_> {
     /// Reads the folder of one channel, and repairs what a crash left.
     ///
@@ -72,18 +62,18 @@ impl Recovery<'_> {
         let path = path_below(self.root_path, name, b"");
         let open_error = |source| io_error(Action::Open, &path, source);
         let folder = root.folder(name).map_err(open_error)?;
+        let identity = folder.identity().map_err(open_error)?;
         let mut entries = folder.list().map_err(open_error)?;
-        let place = Place { folder: folder.as_ref(), path: &path, fence: self.fence };
-        if place.put_back(&entries)? {
-            entries = folder.list().map_err(open_error)?;
-        }
         let mut reader = ChannelReader {
             recovery: *self,
             folder: folder.as_ref(),
             channel: name,
-            path,
+            path: path.clone(),
             notices: Vec::new(),
         };
+        if reader.put_back(&entries)? {
+            entries = folder.list().map_err(open_error)?;
+        }
         let (slices, number_max) = reader.slices(&entries)?;
         let has_subscriptions = entries.iter().any(|entry| entry.name == SUBSCRIPTIONS_FILE);
         let (subscriptions, subscriptions_len) = if has_subscriptions {
@@ -93,16 +83,25 @@ impl Recovery<'_> {
             (Subscriptions::default(), None)
         };
         let notices = reader.notices;
-        Ok(FoundChannel { folder, slices, number_max, subscriptions, subscriptions_len, notices })
+        Ok(FoundChannel {
+            identity,
+            folder: Some(folder),
+            slices,
+            number_max,
+            subscriptions,
+            subscriptions_len,
+            notices,
+        })
     }
 }
 
-struct ChannelReader<'a> {
-    recovery: Recovery<'a>,
-    folder: &'a dyn Folder,
-    channel: &'a [u8],
-    path: PathBuf,
-    notices: Vec<Notice>,
+/// Reads one channel's folder.
+pub(super) struct ChannelReader<'a> {
+    pub(super) recovery: Recovery<'a>,
+    pub(super) folder: &'a dyn Folder,
+    pub(super) channel: &'a [u8],
+    pub(super) path: PathBuf,
+    pub(super) notices: Vec<Notice>,
 }
 
 impl ChannelReader<'_> {
@@ -110,12 +109,12 @@ impl ChannelReader<'_> {
         String::from_utf8_lossy(self.channel).into_owned()
     }
 
-    fn file_path(&self, name: &[u8]) -> PathBuf {
+    pub(super) fn file_path(&self, name: &[u8]) -> PathBuf {
         path_below(&self.path, b"", name)
     }
 
     /// An error in the reference's words; the file is named below the root.
-    fn message_error(&self, file: &[u8], reason: &str) -> StoreError {
+    pub(super) fn message_error(&self, file: &[u8], reason: &str) -> StoreError {
         StoreError::Corrupt(format!(
             "unable to recover message store for [{0}](file: \"{0}/{1}\"): {reason}",
             self.name(),
@@ -123,13 +122,35 @@ impl ChannelReader<'_> {
         ))
     }
 
-    fn notice(&mut self, is_warning: bool, text: String) {
+    pub(super) fn notice(&mut self, is_warning: bool, text: String) {
         self.notices.push(Notice { is_warning, text });
     }
 
-    fn open(&self, name: &[u8]) -> Result<Box<dyn DiskFile>, StoreError> {
+    /// What a repair needs; without it nothing is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`], if this is only a look.
+    pub(super) fn place(&self) -> Result<Place<'_>, StoreError> {
+        let fence = self.recovery.fence.ok_or_else(|| {
+            StoreError::Unusable(format!("channel {} has to be repaired first", self.name()))
+        })?;
+        Ok(Place { folder: self.folder, path: &self.path, fence })
+    }
+
+    /// Puts back what an earlier epoch has half removed; true if there was any.
+    fn put_back(&self, entries: &[Entry]) -> Result<bool, StoreError> {
+        let is_removed =
+            |entry: &Entry| matches!(channel_file(&entry.name), ChannelFile::Removed(..));
+        if !entries.iter().any(is_removed) {
+            return Ok(false);
+        }
+        self.place()?.put_back(entries)
+    }
+
+    pub(super) fn open(&self, name: &[u8]) -> Result<Box<dyn DiskFile>, StoreError> {
+        let access = if self.recovery.fence.is_some() { Access::Append } else { Access::Read };
         self.folder
-            .open(name, Access::Append)
+            .open(name, access)
             .map_err(|source| io_error(Action::Open, &self.file_path(name), source))
     }
 
@@ -163,9 +184,7 @@ impl ChannelReader<'_> {
             if self.is_broken_copy(&found, &slices)? {
                 let copy = slices[0].number;
                 let names = [slice_data_name(copy), slice_index_name(copy)];
-                let place =
-                    Place { folder: self.folder, path: &self.path, fence: self.recovery.fence };
-                place.remove(&names)?;
+                self.place()?.remove(&names)?;
                 slices.clear();
                 next_first = None;
             }
@@ -225,335 +244,6 @@ impl ChannelReader<'_> {
         Ok(slice_of(slice.number, &kept, end))
     }
 
-    fn slice(&mut self, number: u64, has_index: bool, is_last: bool) -> Result<Slice, StoreError> {
-        let name = slice_data_name(number);
-        let index_name = slice_index_name(number);
-        let path = self.file_path(&name);
-        let data = self.open(&name)?;
-        let data_len = data.size().map_err(|source| io_error(Action::Read, &path, source))?;
-        if self.is_half_born(data_len, &index_name, has_index)? {
-            let place = Place { folder: self.folder, path: &self.path, fence: self.recovery.fence };
-            place.remove(&[name, index_name])?;
-            return Ok(Slice { number, ..Slice::default() });
-        }
-        let header = read_range(data.as_ref(), 0, RECORDS_START, &path)?;
-        check_version(&header).map_err(|reason| self.message_error(&name, &reason))?;
-        if !has_index {
-            return self.rebuild(number, data.as_ref(), Vec::new(), true);
-        }
-        let index = self.open(&index_name)?;
-        match self.read_index(index.as_ref(), &index_name)? {
-            Ok(None) if data_len == FILE_HEADER_LEN => {
-                Ok(Slice { number, data_len, ..Slice::default() })
-            }
-            Ok(None) => self.rebuild(number, data.as_ref(), Vec::new(), false),
-            Ok(Some(found)) if self.is_proved(data.as_ref(), data_len, &found.last, &path)? => {
-                self.accept(number, data.as_ref(), data_len, &found, is_last)
-            }
-            Ok(Some(found)) => {
-                let text = format!(
-                    "Error with index file \"{}\": the last record does not describe the last \
-                     message. Truncating and recovering from data file",
-                    self.file_path(&index_name).display(),
-                );
-                self.notice(true, text);
-                let kept = match found.records {
-                    Some(records) => records,
-                    None => self.all_index_records(index.as_ref(), &index_name)?,
-                };
-                self.rebuild(number, data.as_ref(), kept, false)
-            }
-            Err(kept) => {
-                let text = format!(
-                    "Error with index file \"{}\": damaged behind {} records. Truncating and \
-                     recovering from data file",
-                    self.file_path(&index_name).display(),
-                    kept.len(),
-                );
-                self.notice(true, text);
-                self.rebuild(number, data.as_ref(), kept, false)
-            }
-        }
-    }
-
-    /// Whether a kill fell between the creation of the files and their first record.
-    fn is_half_born(
-        &self,
-        data_len: u64,
-        index_name: &[u8],
-        has_index: bool,
-    ) -> Result<bool, StoreError> {
-        if FILE_HEADER_LEN < data_len {
-            return Ok(false);
-        }
-        let index_len = if has_index {
-            let path = self.file_path(index_name);
-            let index = self.open(index_name)?;
-            index.size().map_err(|source| io_error(Action::Read, &path, source))?
-        } else {
-            0
-        };
-        let (shorter, longer) = (data_len.min(index_len), data_len.max(index_len));
-        Ok(shorter < FILE_HEADER_LEN && longer <= FILE_HEADER_LEN)
-    }
-
-    /// What the index says; `Err` gives the records that are whole, if it is damaged behind them.
-    #[allow(clippy::type_complexity, reason = "the inner result is a finding, not an error")]
-    fn read_index(
-        &self,
-        index: &dyn DiskFile,
-        name: &[u8],
-    ) -> Result<Result<Option<FoundIndex>, Vec<IndexRecord>>, StoreError> {
-        let path = self.file_path(name);
-        let len = index.size().map_err(|source| io_error(Action::Read, &path, source))?;
-        let is_small = len <= INDEX_CHECKED_BYTES_MAX;
-        let wanted = if is_small { len } else { index_offset(1) };
-        let bytes = read_range(index, 0, usize::try_from(wanted).unwrap_or(usize::MAX), &path)?;
-        check_version(&bytes).map_err(|reason| self.message_error(name, &reason))?;
-        let record_bytes = len - FILE_HEADER_LEN;
-        let count = record_bytes / 32;
-        if is_small {
-            let (records, is_whole) = self.parse_index(&bytes[RECORDS_START..]);
-            return Ok(match (records.first().copied(), records.last().copied()) {
-                _ if !is_whole => Err(records),
-                (Some(first), Some(last)) => {
-                    Ok(Some(FoundIndex { count, first, last, records: Some(records) }))
-                }
-                _ => Ok(None),
-            });
-        }
-        let tail = read_range(index, index_offset(count - 1), INDEX_RECORD_LEN, &path)?;
-        let (first, is_first_whole) = self.parse_index(&bytes[RECORDS_START..]);
-        let (last, is_last_whole) = self.parse_index(&tail);
-        match (first.first(), last.first()) {
-            (Some(first), Some(last))
-                if record_bytes.is_multiple_of(32) && is_first_whole && is_last_whole =>
-            {
-                Ok(Ok(Some(FoundIndex { records: None, first: *first, last: *last, count })))
-            }
-            _ => Ok(Err(self.all_index_records(index, name)?)),
-        }
-    }
-
-    fn all_index_records(
-        &self,
-        index: &dyn DiskFile,
-        name: &[u8],
-    ) -> Result<Vec<IndexRecord>, StoreError> {
-        let path = self.file_path(name);
-        let len = index.size().map_err(|source| io_error(Action::Read, &path, source))?;
-        let bytes = read_range(index, 0, usize::try_from(len).unwrap_or(usize::MAX), &path)?;
-        Ok(self.parse_index(bytes.get(RECORDS_START..).unwrap_or_default()).0)
-    }
-
-    /// The whole records at the front, ascending; and whether that is all.
-    fn parse_index(&self, bytes: &[u8]) -> (Vec<IndexRecord>, bool) {
-        let crc = self.recovery.must_verify.then_some(self.recovery.crc);
-        let mut records: Vec<IndexRecord> = Vec::with_capacity(bytes.len() / INDEX_RECORD_LEN);
-        for chunk in bytes.chunks_exact(INDEX_RECORD_LEN) {
-            let chunk = chunk.first_chunk().expect("chunks_exact gives whole chunks");
-            match IndexRecord::decode(chunk, crc) {
-                Ok(Some(record))
-                    if records.last().is_none_or(|last| {
-                        last.sequence < record.sequence && last.end() <= record.offset
-                    }) =>
-                {
-                    records.push(record);
-                }
-                _ => return (records, false),
-            }
-        }
-        let is_whole = bytes.len().is_multiple_of(INDEX_RECORD_LEN);
-        (records, is_whole)
-    }
-
-    /// Whether the data holds the message that `record` describes. The checksum counts here even
-    /// if the options say that it is not verified.
-    fn is_proved(
-        &self,
-        data: &dyn DiskFile,
-        data_len: u64,
-        record: &IndexRecord,
-        path: &Path,
-    ) -> Result<bool, StoreError> {
-        if data_len < record.end() || record.offset < FILE_HEADER_LEN {
-            return Ok(false);
-        }
-        let len = usize::try_from(record.end() - record.offset).unwrap_or(usize::MAX);
-        let bytes = read_range(data, record.offset, len, path)?;
-        Ok(match decode_record(&bytes, Framing::Plain, Some(self.recovery.crc)) {
-            Ok(Decoded::Record { payload, .. }) => {
-                u32::try_from(payload.len()).ok() == Some(record.size)
-                    && message_place(payload).is_ok_and(|(found, _)| found == record.sequence)
-            }
-            _ => false,
-        })
-    }
-
-    /// The index is believed. What lies behind it in the last slice is cut before we write there.
-    fn accept(
-        &mut self,
-        number: u64,
-        data: &dyn DiskFile,
-        data_len: u64,
-        found: &FoundIndex,
-        is_last: bool,
-    ) -> Result<Slice, StoreError> {
-        let end = found.last.end();
-        let name = slice_data_name(number);
-        if is_last && end < data_len {
-            self.cut_unindexed(data, &name, end, data_len)?;
-        }
-        if let Some(records) = &found.records {
-            return Ok(slice_of(number, records, end));
-        }
-        Ok(Slice {
-            number,
-            first: found.first.sequence,
-            last: found.last.sequence,
-            record_count: found.count,
-            removed_count: 0,
-            // Exact where nothing lies between the indexed records.
-            bytes: end - FILE_HEADER_LEN + 32 * found.count,
-            data_len: end,
-            first_time: found.first.timestamp,
-            last_time: found.last.timestamp,
-        })
-    }
-
-    /// Cuts what the index had not reached. Nothing of it was acknowledged, so a disk that is too
-    /// full to keep it does not stop the server.
-    fn cut_unindexed(
-        &mut self,
-        data: &dyn DiskFile,
-        name: &[u8],
-        end: u64,
-        data_len: u64,
-    ) -> Result<(), StoreError> {
-        let what_became = match self.cut(data, name, end, data_len) {
-            Ok(false) => return Ok(()),
-            Ok(true) => {
-                let kept = cut_name(self.recovery.fence.epoch().0, name, end);
-                format!("kept in \"{}\"", String::from_utf8_lossy(&kept))
-            }
-            Err(error) => {
-                let text = refusal(error)?;
-                self.truncate(data, name, end)?;
-                format!("not kept ({text})")
-            }
-        };
-        self.notice(
-            true,
-            format!(
-                "File \"{}\" has been truncated to offset: {end}. The {} bytes behind it are \
-                 {what_became}; none was acknowledged: the index had not reached them",
-                self.file_path(name).display(),
-                data_len - end,
-            ),
-        );
-        Ok(())
-    }
-
-    /// Makes the index say what the data proves, starting from the records in `kept` that it does.
-    fn rebuild(
-        &mut self,
-        number: u64,
-        data: &dyn DiskFile,
-        mut kept: Vec<IndexRecord>,
-        is_missing: bool,
-    ) -> Result<Slice, StoreError> {
-        let name = slice_data_name(number);
-        let path = self.file_path(&name);
-        let bytes =
-            read_whole(data, &path)?.map_err(|reason| self.message_error(&name, &reason))?;
-        let data_len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let indexed_end = kept.last().map_or(FILE_HEADER_LEN, IndexRecord::end);
-        while let Some(last) = kept.last() {
-            if self.is_proved(data, data_len, last, &path)? {
-                break;
-            }
-            kept.pop();
-        }
-        let start = kept.last().map_or(FILE_HEADER_LEN, IndexRecord::end);
-        let start = usize::try_from(start).unwrap_or(usize::MAX);
-        let scan = scan_messages(&bytes, start, self.recovery.crc, self.recovery.must_verify);
-        let end = self.report_scan(&name, data, &scan, (data_len, indexed_end, is_missing))?;
-        let last = kept.last().map_or(0, |record| record.sequence);
-        let kept_count = u64::try_from(kept.len()).unwrap_or(u64::MAX);
-        kept.extend(scan.records.into_iter().filter(|record| last < record.sequence));
-        self.write_index(number, &kept, kept_count, is_missing)?;
-        Ok(slice_of(number, &kept, end))
-    }
-
-    /// Cuts a torn tail, names damage, and gives the length of the data file.
-    fn report_scan(
-        &mut self,
-        name: &[u8],
-        data: &dyn DiskFile,
-        scan: &Scan,
-        (data_len, indexed_end, is_missing): (u64, u64, bool),
-    ) -> Result<u64, StoreError> {
-        let path = self.file_path(name);
-        for (from, to) in &scan.damaged {
-            self.notice(true, format!(
-                "Corrupted record in file \"{}\": bytes {from} to {to} are no message; they are \
-                 passed over and left as they are. Messages in them are lost: restore the file \
-                 from a backup if they matter",
-                path.display(),
-            ));
-        }
-        match scan.ending {
-            Ending::Whole => Ok(data_len),
-            Ending::Zeros(at) => {
-                let end = u64::try_from(at).unwrap_or(data_len);
-                self.truncate(data, name, end)?;
-                Ok(end)
-            }
-            Ending::Torn(at) => {
-                let end = u64::try_from(at).unwrap_or(data_len);
-                self.cut(data, name, end, data_len)?;
-                let doubt = if is_missing || end < indexed_end {
-                    "an acknowledged message may have been among them"
-                } else {
-                    "none was acknowledged: the index had not reached them"
-                };
-                self.notice(true, format!(
-                    "Unexpected EOF for file \"{0}\". File \"{0}\" has been truncated to offset: \
-                     {end}. The {1} bytes behind it are kept in \"{2}\"; {doubt}",
-                    path.display(),
-                    data_len - end,
-                    String::from_utf8_lossy(&cut_name(self.recovery.fence.epoch().0, name, end)),
-                ));
-                Ok(end)
-            }
-        }
-    }
-
-    fn write_index(
-        &self,
-        number: u64,
-        records: &[IndexRecord],
-        kept_count: u64,
-        is_missing: bool,
-    ) -> Result<(), StoreError> {
-        let name = slice_index_name(number);
-        let path = self.file_path(&name);
-        let mut log = if is_missing {
-            Log::create(self.folder, &name, &path)?
-        } else {
-            let index = self.open(&name)?;
-            self.truncate(index.as_ref(), &name, index_offset(kept_count))?;
-            Log::open(self.folder, &name, index_offset(kept_count), &path)?
-        };
-        let mut bytes = Vec::new();
-        let fresh = records.iter().skip(usize::try_from(kept_count).unwrap_or(usize::MAX));
-        for record in fresh {
-            record.encode(&mut bytes, self.recovery.crc);
-        }
-        log.append(&bytes, &path)?;
-        log.file().sync().map_err(|source| io_error(Action::Sync, &path, source))
-    }
-
     fn subscriptions(&mut self) -> Result<(Subscriptions, u64), StoreError> {
         let path = self.file_path(SUBSCRIPTIONS_FILE);
         let prefix = format!("unable to recover subscription store for [{}]", self.name());
@@ -581,8 +271,10 @@ impl ChannelReader<'_> {
         ending: &Ending,
         len: u64,
     ) -> Result<u64, StoreError> {
-        let (text, end) =
-            cut_typed(self.folder, &self.path, self.recovery.fence, (file, name, ending, len))?;
+        if *ending == Ending::Whole {
+            return Ok(len);
+        }
+        let (text, end) = cutting::cut_typed(self.place()?, (file, name, ending, len))?;
         if let Some(text) = text {
             self.notice(true, text);
         }
@@ -590,116 +282,23 @@ impl ChannelReader<'_> {
     }
 
     /// Cuts a file and keeps what was cut, unless it is only zeros; true if it was kept.
-    fn cut(
+    pub(super) fn cut(
         &self,
         file: &dyn DiskFile,
         name: &[u8],
         end: u64,
         len: u64,
     ) -> Result<bool, StoreError> {
-        cut(self.folder, &self.path, self.recovery.fence, (file, name, end, len))
+        cutting::cut(self.place()?, (file, name, end, len))
     }
 
-    fn truncate(&self, file: &dyn DiskFile, name: &[u8], len: u64) -> Result<(), StoreError> {
-        truncate(file, &self.file_path(name), len)
-    }
-}
-
-/// Cuts what is no record at the end of a file of records with kinds; gives the line for the
-/// operator and the length.
-///
-/// # Errors
-/// [`StoreError::Io`].
-pub fn cut_typed(
-    folder: &dyn Folder,
-    folder_path: &Path,
-    fence: &dyn Fence,
-    (file, name, ending, len): (&dyn DiskFile, &[u8], &Ending, u64),
-) -> Result<(Option<String>, u64), StoreError> {
-    let path = path_below(folder_path, b"", name);
-    match ending {
-        Ending::Whole => Ok((None, len)),
-        Ending::Zeros(at) => {
-            let end = u64::try_from(*at).unwrap_or(len);
-            truncate(file, &path, end)?;
-            Ok((None, end))
-        }
-        Ending::Torn(at) => {
-            let end = u64::try_from(*at).unwrap_or(len);
-            cut(folder, folder_path, fence, (file, name, end, len))?;
-            let text = format!(
-                "Unexpected EOF for file \"{0}\". File \"{0}\" has been truncated to offset: \
-                 {end}. The {1} bytes behind it are kept in \"{2}\"; the record had not been \
-                 answered for unless the disk lost it afterwards",
-                path.display(),
-                len - end,
-                String::from_utf8_lossy(&cut_name(fence.epoch().0, name, end)),
-            );
-            Ok((Some(text), end))
-        }
-    }
-}
-
-fn cut(
-    folder: &dyn Folder,
-    folder_path: &Path,
-    fence: &dyn Fence,
-    (file, name, end, len): (&dyn DiskFile, &[u8], u64, u64),
-) -> Result<bool, StoreError> {
-    let path = path_below(folder_path, b"", name);
-    let tail_len = usize::try_from(len - end).unwrap_or(usize::MAX);
-    let tail = read_range(file, end, tail_len, &path)?;
-    let is_kept = tail.iter().any(|byte| *byte != 0);
-    if is_kept {
-        let kept_name = cut_name(fence.epoch().0, name, end);
-        let kept_path = path_below(folder_path, b"", &kept_name);
-        let kept = folder
-            .open(&kept_name, Access::CreateNew)
-            .map_err(|source| io_error(Action::Open, &kept_path, source))?;
-        let written = kept
-            .append(&tail)
-            .map_err(|source| io_error(Action::Append, &kept_path, source))
-            .and_then(|()| {
-                kept.sync().map_err(|source| io_error(Action::Sync, &kept_path, source))
-            });
-        if let Err(error) = written {
-            // A part of it helps nobody, and takes room; the file itself is not cut.
-            let _ = folder.unlink(&kept_name);
-            return Err(error);
-        }
-    }
-    truncate(file, &path, end)?;
-    Ok(is_kept)
-}
-
-fn truncate(file: &dyn DiskFile, path: &Path, len: u64) -> Result<(), StoreError> {
-    file.truncate(len).and_then(|()| file.sync()).map_err(|source| StoreError::Io {
-        action: Action::Replace,
-        path: path.to_owned(),
-        text: format!(
-            "unable to repair file \"{}\" by truncating at offset {len}: {source}",
-            path.display()
-        ),
-        source,
-    })
-}
-
-/// The slice that these index records describe.
-fn slice_of(number: u64, records: &[IndexRecord], data_len: u64) -> Slice {
-    let (Some(first), Some(last)) = (records.first(), records.last()) else {
-        return Slice { number, data_len, ..Slice::default() };
-    };
-    let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
-    let sizes: u64 = records.iter().map(|record| u64::from(record.size)).sum();
-    Slice {
-        number,
-        first: first.sequence,
-        last: last.sequence,
-        record_count: count,
-        removed_count: 0,
-        bytes: sizes + MESSAGE_OVERHEAD * count,
-        data_len,
-        first_time: first.timestamp,
-        last_time: last.timestamp,
+    pub(super) fn truncate(
+        &self,
+        file: &dyn DiskFile,
+        name: &[u8],
+        len: u64,
+    ) -> Result<(), StoreError> {
+        self.place()?;
+        cutting::truncate(file, &self.file_path(name), len)
     }
 }

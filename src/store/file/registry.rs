@@ -11,13 +11,14 @@ use crate::base::time::Instant;
 use crate::proto::spb;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::Context;
+use crate::store::file::cutting::cut_typed;
 use crate::store::file::disk::{Access, Folder};
 use crate::store::file::format::{
     CLIENTS_FILE, Corrupt, Decoded, FILE_HEADER_LEN, Framing, SERVER_FILE, client_kind, decode,
     decode_record, encode_plain, encode_typed,
 };
 use crate::store::file::log::{Log, RECORDS_START, io_error, read_whole};
-use crate::store::file::recovery::cut_typed;
+use crate::store::file::removal::Place;
 use crate::store::file::repair::replay;
 use crate::store::{Action, Notice, StoreError};
 use std::time::Duration;
@@ -303,12 +304,8 @@ fn recover_clients(ctx: &Context, root: &dyn Folder) -> Result<FoundRegistry, St
         StoreError::Corrupt(format!("unable to recover client file {path:?}: {error}"))
     })?;
     let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    let (text, end) = cut_typed(
-        root,
-        ctx.root_path(),
-        ctx.fence.as_ref(),
-        (file.as_ref(), CLIENTS_FILE, &ending, len),
-    )?;
+    let place = Place { folder: root, path: ctx.root_path(), fence: ctx.fence.as_ref() };
+    let (text, end) = cut_typed(place, (file.as_ref(), CLIENTS_FILE, &ending, len))?;
     Ok(FoundRegistry {
         server: None,
         clients: clients.values().cloned().collect(),

@@ -4,6 +4,7 @@
 //! only then is it unlinked. What is found under such a name of an earlier epoch was not removed
 //! by the right to do so and is put back; limits remove it again.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -12,6 +13,9 @@ use crate::store::file::disk::{Entry, Folder};
 use crate::store::file::format::{ChannelFile, channel_file, removed_name};
 use crate::store::file::log::{io_error, path_below};
 use crate::store::{Action, StoreError};
+
+/// Folders in folders that are removed with a channel: each takes a descriptor meanwhile.
+const FOLDERS_NESTED_MAX: usize = 32;
 
 /// Where a removal happens.
 #[derive(Clone, Copy)]
@@ -51,6 +55,24 @@ impl Place<'_> {
         Ok(())
     }
 
+    /// Removes everything: files of the format as [`Place::remove`] does, and folders that somebody
+    /// else has put there with all that is in them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Fenced`].
+    pub fn clear(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        let (folders, files): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| entry.is_folder);
+        let mut names: Vec<Vec<u8>> = files.into_iter().map(|entry| entry.name).collect();
+        // Subscriptions last: whatever is left of a broken removal is a whole channel.
+        names.sort();
+        self.remove(&names)?;
+        folders.iter().try_for_each(|entry| {
+            let removed = remove_tree(self.folder, &entry.name, FOLDERS_NESTED_MAX);
+            removed.map_err(|source| self.error(&entry.name, source))
+        })
+    }
+
     /// Renames files for the archive script.
     ///
     /// # Errors
@@ -84,6 +106,21 @@ impl Place<'_> {
         }
         Ok(is_changed)
     }
+}
+
+fn remove_tree(parent: &dyn Folder, name: &[u8], depth_max: usize) -> io::Result<()> {
+    let Some(depth_max) = depth_max.checked_sub(1) else {
+        return Err(io::Error::from(io::ErrorKind::DirectoryNotEmpty));
+    };
+    let folder = parent.folder(name)?;
+    for entry in folder.list()? {
+        if entry.is_folder {
+            remove_tree(folder.as_ref(), &entry.name, depth_max)?;
+        } else {
+            folder.unlink(&entry.name)?;
+        }
+    }
+    parent.remove_folder(name)
 }
 
 /// Scripts that archive removed slices, until they have ended.

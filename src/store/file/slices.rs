@@ -262,6 +262,16 @@ impl Messages {
             && WallTime(timestamp) + limits.age_max <= now
     }
 
+    /// Timestamp of the oldest message kept, if that is known without its index record.
+    #[must_use]
+    pub fn oldest_time(&self) -> Option<i64> {
+        let of_slice = || {
+            let slice = self.slices.iter().find(|slice| slice.live_count() != 0)?;
+            (slice.removed_count == 0).then_some(slice.first_time)
+        };
+        self.head.front().map(|record| record.timestamp).or_else(of_slice)
+    }
+
     /// Takes the message that `record` describes, the oldest, out of the accounts.
     pub fn remove_first(&mut self, record: &IndexRecord) {
         let front = self.slices.iter_mut().find(|slice| slice.live_count() != 0);

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::base::time::Instant;
-use crate::store::file::disk::DiskFile;
+use crate::store::file::disk::{DiskFile, Folder};
 
 /// Up to so many files are synced one after the other: the first commit to a channel after a
 /// take-over has three, and a sync of the file system waits for whatever others have written there.
@@ -95,11 +95,39 @@ pub fn sync_files(files: &[&dyn DiskFile]) -> io::Result<()> {
     if !is_wide(files.len()) {
         return files.iter().try_for_each(|file| file.sync());
     }
-    let share_len = files.len().div_ceil(THREADS_MAX);
+    sync_at_once(files, |file| file.sync())
+}
+
+/// Syncs files and folders, in no order: those that go together share the file system's own commit.
+///
+/// # Errors
+/// As [`sync_files`].
+pub fn sync_files_and_folders(
+    files: &[Box<dyn DiskFile>],
+    folders: &[&dyn Folder],
+) -> io::Result<()> {
+    enum One<'a> {
+        File(&'a dyn DiskFile),
+        Folder(&'a dyn Folder),
+    }
+    let files = files.iter().map(|file| One::File(file.as_ref()));
+    let all: Vec<One<'_>> = files.chain(folders.iter().map(|one| One::Folder(*one))).collect();
+    sync_at_once(&all, |one| match one {
+        One::File(file) => file.sync(),
+        One::Folder(folder) => folder.sync(),
+    })
+}
+
+fn sync_at_once<T: Sync>(
+    all: &[T],
+    sync: impl Fn(&T) -> io::Result<()> + Copy + Send,
+) -> io::Result<()> {
+    let share_len = all.len().div_ceil(THREADS_MAX).max(1);
     thread::scope(|scope| {
-        let sync_share = |share: &[&dyn DiskFile]| share.iter().try_for_each(|file| file.sync());
-        let threads: Vec<_> =
-            files.chunks(share_len).map(|share| scope.spawn(move || sync_share(share))).collect();
+        let threads: Vec<_> = all
+            .chunks(share_len)
+            .map(|share| scope.spawn(move || share.iter().try_for_each(sync)))
+            .collect();
         threads
             .into_iter()
             .map(|thread| {

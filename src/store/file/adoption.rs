@@ -1,0 +1,147 @@
+//! Makes durable what a predecessor wrote, before anybody is told of it.
+//!
+//! What may have been its last batch is written anew (`settle`), because after a failed sync a
+//! later sync proves nothing. That can be spared where this process had the root open since before
+//! that batch: a sync of the file system by that descriptor reports every failure since.
+
+use crate::base::time::WallTime;
+use crate::store::file::compaction::Replacement;
+use crate::store::file::context::{Context, refusal};
+use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
+use crate::store::file::log::io_error;
+use crate::store::file::opening::Recovered;
+use crate::store::file::settle::{Rewrite, last_batch_since};
+use crate::store::file::sync::sync_files_and_folders;
+use crate::store::{Action, StoreError};
+
+/// Beyond so many channels, a take-over makes them durable by one sync of the file system.
+const CHANNELS_SYNCED_APART_MAX: usize = 64;
+/// Beyond so many channels of the last batch, it is asked first whether any sync has failed.
+const CHANNELS_REWRITTEN_MAX: usize = 16;
+/// Files that are open at once while they are made durable.
+const FILES_SYNCED_TOGETHER_MAX: usize = 256;
+
+/// What is taken over.
+pub struct Adoption<'a> {
+    /// Options and the right to write.
+    pub ctx: &'a Context,
+    /// The open root.
+    pub root: &'a dyn Folder,
+    /// The files under the root, as they were listed first.
+    pub files: Vec<Entry>,
+    /// Whether the predecessor may still be alive.
+    pub is_replaced: bool,
+    /// The root as this process has it open since a time.
+    pub watch: Option<(Box<dyn Folder>, WallTime)>,
+}
+
+/// Writes anew what a predecessor may have written last, and makes everything else durable that it
+/// wrote. If it may still be alive, those channels also get a fresh subs.dat at once; the others
+/// get theirs with the first write.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<(), StoreError> {
+    let Adoption { ctx, root, .. } = *adoption;
+    let newest = channels.iter().map(|found| found.channel.messages.last_time).max();
+    let since = last_batch_since(newest.unwrap_or(0));
+    let watch = adoption.watch(since);
+    let is_last = |found: &Recovered| since <= found.channel.messages.last_time;
+    // What was synced under watch, and not changed since, is proved to be on the disk.
+    let is_doubtful = |found: &Recovered| is_last(found) && !(watch.is_some() && found.is_synced);
+    if let Some(watch) = watch
+        && CHANNELS_REWRITTEN_MAX < channels.iter().filter(|found| is_doubtful(found)).count()
+        && watch.sync_filesystem().is_ok()
+    {
+        return Ok(());
+    }
+    let mut rewrites = Vec::new();
+    for found in channels.iter_mut().filter(|found| is_doubtful(found)) {
+        let rewrite = Rewrite::begin(ctx, root, &mut found.channel, since)?;
+        let fresh = match adoption.is_replaced {
+            true => fresh_subscriptions(adoption, found)?,
+            false => None,
+        };
+        found.channel.close_files();
+        found.is_synced = false;
+        rewrites.push((found.channel.name.clone(), rewrite, fresh));
+    }
+    adoption.sync(channels)?;
+    ctx.fence.check()?;
+    let mut rewrites = rewrites.into_iter().peekable();
+    for Recovered { channel, .. } in channels {
+        let Some((_, rewrite, fresh)) = rewrites.next_if(|(name, ..)| *name == channel.name) else {
+            continue;
+        };
+        // Names that were new are durable by now. Those that go, or are replaced, need not be: the
+        // next commit to the channel syncs its folder, and until then the old ones say the same.
+        channel.mark_synced();
+        if let Some(rewrite) = rewrite {
+            rewrite.finish(ctx, root, channel)?;
+        }
+        if let Some(fresh) = fresh {
+            channel.replace_subscriptions(ctx, root, fresh)?;
+        }
+        channel.close_files();
+    }
+    Ok(())
+}
+
+/// A fresh subs.dat, if the disk has room for it.
+fn fresh_subscriptions(
+    adoption: &Adoption<'_>,
+    found: &mut Recovered,
+) -> Result<Option<Replacement>, StoreError> {
+    match found.channel.prepare_subscriptions(adoption.ctx, adoption.root) {
+        Ok(fresh) => Ok(Some(fresh)),
+        Err(error) => refusal(error).map(|_| None),
+    }
+}
+
+impl Adoption<'_> {
+    /// The root, if this process has it open since before `since`, and the predecessor is gone.
+    fn watch(&self, since: i64) -> Option<&dyn Folder> {
+        let (root, opened_at) = self.watch.as_ref()?;
+        (!self.is_replaced && opened_at.0 <= since).then_some(root.as_ref())
+    }
+
+    /// What a predecessor wrote and may not have synced is made durable.
+    fn sync(&self, channels: &[Recovered]) -> Result<(), StoreError> {
+        let (ctx, root) = (self.ctx, self.root);
+        let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
+        let dirty: Vec<&Recovered> = channels.iter().filter(|found| !found.is_synced).collect();
+        // Of few channels the files alone: others may have much unsynced on the same file system.
+        if CHANNELS_SYNCED_APART_MAX < dirty.len() && root.can_sync_filesystem() {
+            return root.sync_filesystem().map_err(sync_error);
+        }
+        let mut files: Vec<Box<dyn DiskFile>> = Vec::new();
+        // A fresh subs.dat lies under the root by now.
+        let fresh = if self.is_replaced { root.list().map_err(sync_error)? } else { Vec::new() };
+        let of_root = self.files.iter().chain(&fresh).filter(|entry| !entry.is_folder);
+        // Those with a dot are no data: whoever makes one syncs it if it has to be.
+        for file in of_root.filter(|file| !file.name.starts_with(b".")) {
+            match root.open(&file.name, Access::Append) {
+                Ok(file) => files.push(file),
+                // A former epoch's, which was removed since.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
+                Err(error) => return Err(sync_error(error)),
+            }
+        }
+        let mut folders = Vec::new();
+        for found in dirty {
+            let folder = root.folder(found.channel.name.as_bytes()).map_err(sync_error)?;
+            for file in folder.list().map_err(sync_error)? {
+                if !file.is_folder {
+                    files.push(folder.open(&file.name, Access::Append).map_err(sync_error)?);
+                }
+                if FILES_SYNCED_TOGETHER_MAX <= files.len() {
+                    let files = std::mem::take(&mut files);
+                    sync_files_and_folders(&files, &[]).map_err(sync_error)?;
+                }
+            }
+            folders.push(folder);
+        }
+        let names = folders.iter().map(AsRef::as_ref).chain([root]);
+        sync_files_and_folders(&files, &names.collect::<Vec<_>>()).map_err(sync_error)
+    }
+}

@@ -1,0 +1,94 @@
+//! Cuts what is no record at the end of a file, and keeps what was cut.
+
+use std::path::Path;
+
+use crate::store::file::disk::{Access, DiskFile};
+use crate::store::file::format::cut_name;
+use crate::store::file::log::{io_error, path_below, read_range};
+use crate::store::file::removal::Place;
+use crate::store::file::repair::Ending;
+use crate::store::{Action, StoreError};
+
+/// Cuts what is no record at the end of a file of records with kinds; gives the line for the
+/// operator and the length.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn cut_typed(
+    place: Place<'_>,
+    (file, name, ending, len): (&dyn DiskFile, &[u8], &Ending, u64),
+) -> Result<(Option<String>, u64), StoreError> {
+    let path = path_below(place.path, b"", name);
+    match ending {
+        Ending::Whole => Ok((None, len)),
+        Ending::Zeros(at) => {
+            let end = u64::try_from(*at).unwrap_or(len);
+            truncate(file, &path, end)?;
+            Ok((None, end))
+        }
+        Ending::Torn(at) => {
+            let end = u64::try_from(*at).unwrap_or(len);
+            cut(place, (file, name, end, len))?;
+            let text = format!(
+                "Unexpected EOF for file \"{0}\". File \"{0}\" has been truncated to offset: \
+                 {end}. The {1} bytes behind it are kept in \"{2}\"; the record had not been \
+                 answered for unless the disk lost it afterwards",
+                path.display(),
+                len - end,
+                String::from_utf8_lossy(&cut_name(place.fence.epoch().0, name, end)),
+            );
+            Ok((Some(text), end))
+        }
+    }
+}
+
+/// Cuts a file and keeps what was cut, unless it is only zeros; true if it was kept.
+///
+/// # Errors
+/// [`StoreError::Io`]; then the file is as it was.
+pub fn cut(
+    place: Place<'_>,
+    (file, name, end, len): (&dyn DiskFile, &[u8], u64, u64),
+) -> Result<bool, StoreError> {
+    let path = path_below(place.path, b"", name);
+    let tail_len = usize::try_from(len - end).unwrap_or(usize::MAX);
+    let tail = read_range(file, end, tail_len, &path)?;
+    let is_kept = tail.iter().any(|byte| *byte != 0);
+    if is_kept {
+        let kept_name = cut_name(place.fence.epoch().0, name, end);
+        let kept_path = path_below(place.path, b"", &kept_name);
+        let kept = place
+            .folder
+            .open(&kept_name, Access::CreateNew)
+            .map_err(|source| io_error(Action::Open, &kept_path, source))?;
+        let written = kept
+            .append(&tail)
+            .map_err(|source| io_error(Action::Append, &kept_path, source))
+            .and_then(|()| {
+                kept.sync().map_err(|source| io_error(Action::Sync, &kept_path, source))
+            });
+        if let Err(error) = written {
+            // A part of it helps nobody, and takes room; the file itself is not cut.
+            let _ = place.folder.unlink(&kept_name);
+            return Err(error);
+        }
+    }
+    truncate(file, &path, end)?;
+    Ok(is_kept)
+}
+
+/// Cuts a file, and makes that durable.
+///
+/// # Errors
+/// [`StoreError::Io`] in the reference's words.
+pub fn truncate(file: &dyn DiskFile, path: &Path, len: u64) -> Result<(), StoreError> {
+    file.truncate(len).and_then(|()| file.sync()).map_err(|source| StoreError::Io {
+        action: Action::Replace,
+        path: path.to_owned(),
+        text: format!(
+            "unable to repair file \"{}\" by truncating at offset {len}: {source}",
+            path.display()
+        ),
+        source,
+    })
+}

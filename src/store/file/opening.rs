@@ -1,0 +1,256 @@
+//! Opens a store under an epoch: what lies there, or what a standby has seen of it, to shares.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::base::channel_limits::StoreLimits;
+use crate::base::epoch::{Fence, Predecessor};
+use crate::base::id::ChannelName;
+use crate::base::placement;
+use crate::base::record::RecoveredState;
+use crate::base::time::Now;
+use crate::store::file::adoption::{self, Adoption};
+use crate::store::file::channel::Channel;
+use crate::store::file::context::Context;
+use crate::store::file::disk::{Disk, Entry, Folder};
+use crate::store::file::format::{Crc, replacement_epoch};
+use crate::store::file::log::{io_error, path_below};
+use crate::store::file::open_root;
+use crate::store::file::options::FileOptions;
+use crate::store::file::recovery::Recovery;
+use crate::store::file::registry::Registry;
+use crate::store::file::removal::Archivists;
+use crate::store::file::share::{Share, ShareParts};
+use crate::store::file::survey::{Seen, Survey};
+use crate::store::{Action, Notice, Opened, Store, StoreError};
+
+/// With so many channels, recovery uses all cores even if the option says one.
+const CHANNELS_RECOVERED_ALONE_MAX: usize = 64;
+/// Descriptors that a share may always have open, whatever the limit.
+const OPEN_MIN: usize = 8;
+
+/// What is needed to open a store.
+pub struct Opening<'a> {
+    /// The options.
+    pub options: &'a FileOptions,
+    /// The limits.
+    pub limits: &'a StoreLimits,
+    /// The right to write.
+    pub fence: Arc<dyn Fence>,
+    /// How the holder before this one left.
+    pub predecessor: Predecessor,
+    /// How many shares.
+    pub loops: u16,
+    /// The time.
+    pub now: Now,
+    /// What this process has seen while it stood by.
+    pub survey: Option<Survey>,
+}
+
+/// One channel as it was recovered.
+pub struct Recovered {
+    /// The channel.
+    pub channel: Channel,
+    /// What the operator should know.
+    pub notices: Vec<Notice>,
+    /// Whether everything in it was made durable since it was last written.
+    pub is_synced: bool,
+}
+
+/// Recovers the store under the fence, whose epoch was claimed before, and gives its shares.
+///
+/// # Errors
+/// As [`open`](crate::store::file::open).
+pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, StoreError> {
+    let options = opening.options;
+    options.validate()?;
+    let limits =
+        opening.limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
+    let ctx = Arc::new(Context {
+        options: options.clone(),
+        limits,
+        crc: Crc::new(u32::try_from(options.crc_polynomial).unwrap_or(Crc::IEEE)),
+        fence: Arc::clone(&opening.fence),
+        disk,
+        has_reserve: AtomicBool::new(false),
+    });
+    let root = open_root(ctx.disk.as_ref(), &options.root)?;
+    let entries = root.list().map_err(|source| io_error(Action::Read, &options.root, source))?;
+    remove_replacements(&ctx, root.as_ref(), &entries)?;
+    let must_settle = opening.predecessor != Predecessor::Clean;
+    let found = Registry::recover(&ctx, root.as_ref(), must_settle)?;
+    let (folders, files): (Vec<Entry>, Vec<Entry>) =
+        entries.into_iter().partition(|entry| entry.is_folder);
+    let (seen, watch) = match opening.survey {
+        Some(survey) => (survey.channels, Some((survey.root, survey.opened_at))),
+        None => (BTreeMap::new(), None),
+    };
+    let recovery =
+        ChannelRecovery { ctx: &ctx, root: root.as_ref(), must_settle, now: opening.now };
+    let mut channels = recovery.all(folders, seen)?;
+    log::debug!(
+        target: crate::log::STREAM,
+        "{} of {} channels are as they were seen while standing by",
+        channels.iter().filter(|found| found.is_synced).count(),
+        channels.len()
+    );
+    if must_settle && !channels.is_empty() {
+        let is_replaced = opening.predecessor == Predecessor::Replaced;
+        let adoption = Adoption { ctx: &ctx, root: root.as_ref(), files, is_replaced, watch };
+        adoption::adopt(&adoption, &mut channels)?;
+    }
+    let mut notices = found.notices;
+    let mut state =
+        RecoveredState { server: found.server, clients: found.clients, channels: Vec::new() };
+    let loops = opening.loops.max(1);
+    let mut by_loop: Vec<BTreeMap<ChannelName, Channel>> = Vec::new();
+    by_loop.resize_with(usize::from(loops), BTreeMap::new);
+    for Recovered { channel, notices: of_channel, .. } in channels {
+        notices.extend(of_channel);
+        state.channels.push(channel.to_recovered());
+        let home = placement::of_channel(&channel.name, loops).index();
+        by_loop[home].insert(channel.name.clone(), channel);
+    }
+    opening.fence.check()?;
+    ctx.set_reserve_aside(root.as_ref());
+    let shares = make_shares(&ctx, &Arc::new(found.registry), by_loop, opening.now)?;
+    Ok(Opened { recovered: state, shares, notices })
+}
+
+/// What former epochs have prepared and not put in place.
+fn remove_replacements(
+    ctx: &Context,
+    root: &dyn Folder,
+    entries: &[Entry],
+) -> Result<(), StoreError> {
+    for entry in entries.iter().filter(|entry| !entry.is_folder) {
+        if replacement_epoch(&entry.name).is_some_and(|epoch| epoch < ctx.fence.epoch().0) {
+            let path = path_below(ctx.root_path(), b"", &entry.name);
+            root.unlink(&entry.name).map_err(|source| io_error(Action::Replace, &path, source))?;
+        }
+    }
+    Ok(())
+}
+
+fn make_shares(
+    ctx: &Arc<Context>,
+    registry: &Arc<Registry>,
+    by_loop: Vec<BTreeMap<ChannelName, Channel>>,
+    now: Now,
+) -> Result<Vec<Box<dyn Store>>, StoreError> {
+    let open_max = open_max(&ctx.options, by_loop.len());
+    by_loop
+        .into_iter()
+        .map(|channels| {
+            let parts = ShareParts {
+                ctx: Arc::clone(ctx),
+                registry: Arc::clone(registry),
+                root: open_root(ctx.disk.as_ref(), ctx.root_path())?,
+                channels,
+                open_max,
+                now,
+            };
+            Ok(Box::new(Share::new(parts)) as Box<dyn Store>)
+        })
+        .collect()
+}
+
+/// Descriptors for one share: of the option, or of half of what the process may open; the other
+/// half is for connections.
+fn open_max(options: &FileOptions, share_count: usize) -> usize {
+    let total = match usize::try_from(options.descriptors_max) {
+        Ok(given) if given != 0 => given,
+        _ => {
+            let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
+            usize::try_from(limit / 2).unwrap_or(usize::MAX)
+        }
+    };
+    (total / share_count.max(1)).saturating_sub(2).max(OPEN_MIN)
+}
+
+#[derive(Clone, Copy)]
+struct ChannelRecovery<'a> {
+    ctx: &'a Context,
+    root: &'a dyn Folder,
+    must_settle: bool,
+    now: Now,
+}
+
+impl ChannelRecovery<'_> {
+    /// Recovers all channels, on several threads if there are many; in the order of their names.
+    fn all(
+        self,
+        mut folders: Vec<Entry>,
+        mut seen: BTreeMap<Vec<u8>, Seen>,
+    ) -> Result<Vec<Recovered>, StoreError> {
+        folders.sort();
+        let mut rest: Vec<(Vec<u8>, Option<Seen>)> = folders
+            .into_iter()
+            .map(|entry| {
+                let seen = seen.remove(&entry.name);
+                (entry.name, seen)
+            })
+            .collect();
+        let wanted = usize::try_from(self.ctx.options.parallel_recovery).unwrap_or(1);
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        let is_many = CHANNELS_RECOVERED_ALONE_MAX < rest.len();
+        let thread_count = if is_many { wanted.max(cores()) } else { 1 };
+        if thread_count == 1 {
+            return self.some(rest);
+        }
+        let count = rest.len();
+        let share_len = count.div_ceil(thread_count);
+        let mut shares = Vec::new();
+        while share_len < rest.len() {
+            let others = rest.split_off(share_len);
+            shares.push(std::mem::replace(&mut rest, others));
+        }
+        thread::scope(|scope| {
+            let threads: Vec<_> =
+                shares.into_iter().map(|share| scope.spawn(move || self.some(share))).collect();
+            let last = self.some(rest);
+            let mut channels = Vec::with_capacity(count);
+            for thread in threads {
+                match thread.join() {
+                    Ok(found) => channels.extend(found?),
+                    Err(_) => unreachable!("a panic of any thread ends the process"),
+                }
+            }
+            channels.extend(last?);
+            Ok(channels)
+        })
+    }
+
+    fn some(self, names: Vec<(Vec<u8>, Option<Seen>)>) -> Result<Vec<Recovered>, StoreError> {
+        names.into_iter().map(|(name, seen)| self.one(&name, seen)).collect()
+    }
+
+    fn one(self, name: &[u8], seen: Option<Seen>) -> Result<Recovered, StoreError> {
+        let Self { ctx, root, .. } = self;
+        let (mut found, is_synced) = match seen.and_then(|seen| seen.confirm(root, name)) {
+            Some(known) => known,
+            None => {
+                let recovery = Recovery {
+                    root_path: ctx.root_path(),
+                    crc: &ctx.crc,
+                    must_verify: ctx.options.crc,
+                    fence: Some(ctx.fence.as_ref()),
+                };
+                (recovery.channel(root, name)?, false)
+            }
+        };
+        let notices = std::mem::take(&mut found.notices);
+        let name = ChannelName::from(name);
+        let mut channel = Channel::recovered(ctx, name, found, self.must_settle);
+        let mut archivists = Archivists::default();
+        channel.trim(ctx, root, Some(self.now.wall))?;
+        channel.remove_dead_slices(ctx, root, &mut archivists)?;
+        archivists.finish();
+        channel.close_files();
+        Ok(Recovered { channel, notices, is_synced })
+    }
+}

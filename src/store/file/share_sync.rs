@@ -1,0 +1,105 @@
+//! What a share has written and not synced: made durable with a commit, or after a time.
+
+use crate::base::record::Batch;
+use crate::base::world;
+use crate::store::file::context::refusal;
+use crate::store::file::disk::DiskFile;
+use crate::store::file::log::io_error;
+use crate::store::file::share::{Share, recount};
+use crate::store::file::sync::{Way, sync_files};
+use crate::store::{Action, StoreError};
+
+impl Share {
+    /// Syncs what is dirty. `Ok(Some(text))` if the disk had no room for it.
+    ///
+    /// # Errors
+    /// [`StoreError`], if it is not a full disk.
+    pub(super) fn sync(&mut self) -> Result<Option<String>, StoreError> {
+        let synced = self.sync_dirty();
+        match synced {
+            Ok(()) => {
+                for name in std::mem::take(&mut self.dirty) {
+                    if let Some(channel) = self.channels.get_mut(&name) {
+                        channel.mark_synced();
+                        recount(&mut self.open_count, channel);
+                    }
+                }
+                self.dirty_since = None;
+                self.is_root_renamed = false;
+                self.must_sync_filesystem = false;
+                Ok(None)
+            }
+            Err(error) => {
+                let text = refusal(error)?;
+                // What the kernel has dropped no later sync brings back: say it all anew.
+                for name in &self.dirty {
+                    if let Some(channel) = self.channels.get_mut(name) {
+                        channel.must_replace_subscriptions = true;
+                    }
+                }
+                Ok(Some(text))
+            }
+        }
+    }
+
+    fn sync_dirty(&mut self) -> Result<(), StoreError> {
+        let ctx = self.ctx.as_ref();
+        let mut files: Vec<&dyn DiskFile> = Vec::new();
+        let mut folder_count = usize::from(self.is_root_renamed);
+        for name in &self.dirty {
+            if let Some(channel) = self.channels.get(name) {
+                files.extend(channel.dirty_files());
+                folder_count += usize::from(channel.is_renamed);
+            }
+        }
+        let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
+        let count = files.len() + folder_count;
+        if self.must_sync_filesystem {
+            return self.root.sync_filesystem().map_err(sync_error);
+        }
+        if self.can_sync_filesystem && count != 0 {
+            let began = world::instant();
+            let way = self.pace.choose(count, began);
+            match way {
+                Way::Together => self.root.sync_filesystem().map_err(sync_error)?,
+                Way::Apart => sync_files(&files).map_err(sync_error)?,
+            }
+            // Names are rarely new: only what each message needs is compared.
+            if way == Way::Together || folder_count == 0 {
+                self.pace.learn(way, count, began, world::instant());
+            }
+            if way == Way::Together {
+                return Ok(());
+            }
+        } else {
+            sync_files(&files).map_err(sync_error)?;
+        }
+        drop(files);
+        for name in &self.dirty {
+            if let Some(channel) = self.channels.get_mut(name) {
+                channel.sync_folder(ctx)?;
+            }
+        }
+        if self.is_root_renamed {
+            self.root.sync().map_err(sync_error)?;
+        }
+        Ok(())
+    }
+
+    /// What nobody waits for is synced by a later commit, or after the time of `auto_sync`.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn leave_dirty(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if !self.dirty.is_empty() && self.dirty_since.is_none() {
+            self.dirty_since = Some(self.now.at);
+        }
+        for part in &batch.channels {
+            if let Some(channel) = self.channels.get_mut(&part.channel) {
+                channel.close_finished(&self.ctx)?;
+                recount(&mut self.open_count, channel);
+            }
+        }
+        Ok(())
+    }
+}
