@@ -331,6 +331,109 @@ fn sums_are_not_believed_blindly() {
     });
 }
 
+/// Opens as the process does that has acknowledged what `options` remember.
+fn open_again(options: &SqlOptions, member: &str) -> (Opened, Epoch) {
+    let fence = won(&mut lease(&options.source, member, databases::CALL_TIMEOUT)).0;
+    let limits = StoreLimits::default();
+    (sql::open(options, &limits, &fence, 1, world::now()).unwrap(), fence.epoch())
+}
+
+fn empty_ones(messages: &[MessageRecord]) -> Vec<u64> {
+    let decoded = messages.iter().map(|it| pb::MsgProto::decode(it.encoded.clone()).unwrap());
+    decoded.filter(|it| it.data.is_empty()).map(|it| it.sequence).collect()
+}
+
+/// Goal: what a database lost after it was acknowledged is said with the numbers, counted, and
+/// filled with empty messages; the channel goes on above, and its subscriptions stay.
+#[test]
+fn lost_commits_are_said_and_filled() {
+    for_every_database(|source| {
+        let options = databases::options(source.clone());
+        let (mut opened, epoch) = open_again(&options, "first");
+        let store = opened.shares[0].as_mut();
+        store.commit(epoch, &publish("foo", Lifecycle::Create, 1, 100)).unwrap();
+        store.commit(epoch, &publish("bar", Lifecycle::Create, 1, 5)).unwrap();
+        let state = spb::SubState { id: 1, ..spb::SubState::default() };
+        let mut subscriptions = vec![SubscriptionWrite::Create(Box::new(state))];
+        let sent = |n| SubscriptionWrite::Sent(SubscriptionId(1), Sequence(n));
+        let acked = |n| SubscriptionWrite::Acked(SubscriptionId(1), Sequence(n));
+        subscriptions.extend((1..=95).map(sent).chain((1..=92).map(acked)));
+        let foo = ChannelBatch { subscriptions, ..part("foo", Lifecycle::Keep) };
+        store.commit(epoch, &batch(foo)).unwrap();
+        store.close().unwrap();
+        drop(opened);
+        connect(source).run("DELETE FROM Messages WHERE id=1 AND seq>90").unwrap();
+        connect(source).run("DELETE FROM Messages WHERE id=2").unwrap();
+        connect(source).run("DELETE FROM Channels WHERE id=2").unwrap();
+
+        let (mut opened, epoch) = open_again(&options, "second");
+        assert_eq!(options.remembered.lost_count(), 15);
+        let said: Vec<&str> = opened.notices.iter().map(|it| it.text.as_str()).collect();
+        assert!(said[0].contains("\"bar\": acknowledged up to 5, found 0"), "{said:?}");
+        assert!(said[1].contains("\"foo\": acknowledged up to 100, found 90"), "{said:?}");
+        let foo = &opened.recovered.channels[1];
+        let pending: Vec<u64> = foo.subscriptions[0].pending.iter().map(|it| it.0).collect();
+        assert_eq!((foo.subscriptions[0].state.last_sent, pending), (95, vec![93, 94, 95]));
+        assert_eq!((foo.state.first, foo.state.last), (Sequence(1), Sequence(100)));
+        let (state, store) = (foo.state, opened.shares[0].as_mut());
+        let found = fetch(store, &ChannelName::from("foo"));
+        assert!(found.iter().map(|it| it.sequence.0).eq(1..=100));
+        assert!(found.is_sorted_by_key(|it| it.timestamp));
+        assert_eq!(empty_ones(&found), (91..=100).collect::<Vec<_>>());
+        let bytes: usize = found.iter().map(|it| it.encoded.len()).sum();
+        assert_eq!((state.message_count, state.byte_count), (100, bytes as u64));
+        assert_eq!(empty_ones(&fetch(store, &ChannelName::from("bar"))), [1, 2, 3, 4, 5]);
+        for (name, next) in [("foo", 101), ("bar", 6)] {
+            let more = publish(name, Lifecycle::Keep, next, next);
+            assert_eq!(store.commit(epoch, &more).unwrap().channels[0].refused, None);
+        }
+        drop(opened);
+
+        let (opened, _) = open_again(&options, "third");
+        assert_eq!(opened.notices, []);
+        assert_eq!(opened.recovered.channels[1].state.message_count, 101);
+        assert_eq!(options.remembered.lost_count(), 15, "said and counted once");
+    });
+}
+
+/// Goal: a channel that others deleted and made anew since is not taken for one that lost messages.
+#[test]
+fn a_channel_that_was_made_anew_has_lost_nothing() {
+    for_every_database(|source| {
+        let options = databases::options(source.clone());
+        let (mut opened, epoch) = open_again(&options, "first");
+        opened.shares[0].commit(epoch, &publish("foo", Lifecycle::Create, 1, 100)).unwrap();
+        drop(opened);
+        let (mut opened, epoch) = open_again(&databases::options(source.clone()), "other");
+        let store = opened.shares[0].as_mut();
+        store.commit(epoch, &batch(part("foo", Lifecycle::Delete))).unwrap();
+        store.commit(epoch, &publish("foo", Lifecycle::Create, 1, 3)).unwrap();
+        drop(opened);
+        let (opened, _) = open_again(&options, "first");
+        assert_eq!(opened.recovered.channels[0].state.last, Sequence(3));
+        assert_eq!((opened.notices, options.remembered.lost_count()), (vec![], 0));
+    });
+}
+
+/// Goal: an epoch that a member has seen is not given out again by a database that forgot it.
+#[test]
+fn a_forgotten_epoch_is_not_used_again() {
+    for_every_database(|source| {
+        let mut first = lease(source, "first", databases::CALL_TIMEOUT);
+        won(&mut first);
+        first.release(true).unwrap();
+        assert_eq!(won(&mut first).0.epoch(), Epoch(2));
+        let mut standby = lease(source, "standby", databases::CALL_TIMEOUT);
+        assert!(matches!(standby.try_take().unwrap(), Attempt::Held { .. }));
+        for table in ["StanbyEpoch", "StanbyHolder"] {
+            connect(source).run(&format!("UPDATE {table} SET epoch=1")).unwrap();
+        }
+        assert!(matches!(first.confirm(), Err(LeaseError::Lost(_))));
+        first.release(false).unwrap();
+        assert_eq!(won(&mut standby).0.epoch(), Epoch(3));
+    });
+}
+
 /// Goal: batches of every size are written whole, whatever the limit of rows in a statement.
 #[test]
 fn batches_of_every_size_are_written() {

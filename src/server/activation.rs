@@ -17,6 +17,8 @@ use crate::net::Mailbox;
 use crate::proto::spb;
 use crate::server::engine_driver::{self, Activation, Mail};
 use crate::server::settings;
+use crate::store::sql::SqlOptions;
+use crate::store::sql::lost::Remembered;
 use crate::store::worker::{self, Worker, WorkerSettings};
 use crate::store::{self, Opened, Remedy, StoreError};
 
@@ -62,6 +64,8 @@ pub struct Ground<'a> {
     pub fence: Arc<dyn Fence>,
     /// How the holder before left.
     pub predecessor: Predecessor,
+    /// What earlier activations acknowledged.
+    pub remembered: &'a Remembered,
     /// Where reports of the store workers go, by loop.
     pub mailboxes: &'a [Mailbox<Mail>],
 }
@@ -131,7 +135,10 @@ impl Ground<'_> {
                 world::now(),
             ),
             StoreKind::Sql => store::sql::open(
-                &settings::sql_options(self.config)?,
+                &SqlOptions {
+                    remembered: self.remembered.clone(),
+                    ..settings::sql_options(self.config)?
+                },
                 limits,
                 &self.fence,
                 self.config.loops,

@@ -11,6 +11,7 @@
 mod channel;
 pub mod dialect;
 pub mod dsn;
+pub mod lost;
 mod messages;
 mod mysql;
 mod pending;
@@ -35,9 +36,10 @@ use crate::store::{Action, Notice, Opened, Store, StoreError};
 
 use self::dialect::{Dialect, Driver, Failure, SqlError};
 use self::dsn::Source;
+use self::lost::Remembered;
 use self::mysql::Mysql;
 use self::postgres::Postgres;
-use self::recovery::Recovery;
+use self::recovery::{Found, Recovery};
 use self::share::Share;
 use self::sqlite::Sqlite;
 
@@ -59,6 +61,8 @@ pub struct SqlOptions {
     pub bulk_insert_limit: usize,
     /// Longest wait for an answer; shorter than the lease bound.
     pub call_timeout: Duration,
+    /// What this process acknowledged before; the same for all its activations.
+    pub remembered: Remembered,
 }
 
 impl SqlOptions {
@@ -137,7 +141,8 @@ pub fn open(
     let loops = loops.max(1);
     let mut dialect = connect(&options.source, RECOVERY_CALL_TIMEOUT).map_err(to_open)?;
     let epoch = fence.epoch();
-    let recovery = Recovery { limits: &limits, epoch, now };
+    let known = options.remembered.known();
+    let recovery = Recovery { limits: &limits, epoch, now, known: &known };
     let found = recovery.run(dialect.as_mut())?;
     drop(dialect);
     let ctx = Arc::new(Context {
@@ -152,7 +157,12 @@ pub fn open(
         clients: found.clients,
         channels: found.channels.iter().map(|it| it.recovered.clone()).collect(),
     };
-    let mut by_loop: Vec<Vec<recovery::Found>> = Vec::new();
+    let mut notices = notices(options, loops);
+    for Found { recovered, gap, .. } in &found.channels {
+        options.remembered.count(gap.map_or(0, |gap| gap.lost_count()));
+        notices.extend(gap.and_then(|gap| gap.notice(&recovered.channel)));
+    }
+    let mut by_loop: Vec<Vec<Found>> = Vec::new();
     by_loop.resize_with(usize::from(loops), Vec::new);
     for channel in found.channels {
         let home = crate::base::placement::of_channel(&channel.recovered.channel, loops).index();
@@ -166,7 +176,8 @@ pub fn open(
         let doomed = std::mem::take(&mut doomed);
         shares.push(Box::new(Share::new(Arc::clone(&ctx), dialect, channels, doomed)));
     }
-    Ok(Opened { recovered, shares, notices: notices(options, loops) })
+    options.remembered.hand_over();
+    Ok(Opened { recovered, shares, notices })
 }
 
 fn notices(options: &SqlOptions, loops: u16) -> Vec<Notice> {

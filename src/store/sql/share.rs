@@ -405,6 +405,12 @@ fn remove_deleted(dialect: &mut dyn Dialect, id: i64) -> Result<bool, StoreError
     Ok(true)
 }
 
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.ctx.options.remembered.keep(self.ctx.epoch, &self.channels);
+    }
+}
+
 impl Store for Share {
     fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, StoreError> {
         let mut refused: BTreeMap<ChannelName, String> = BTreeMap::new();
