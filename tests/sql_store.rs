@@ -215,6 +215,62 @@ fn a_transaction_that_stands_still_is_cut_off() {
     });
 }
 
+/// Tries until the reason for waiting has `part` in it; the reason.
+fn held_because(standby: &mut SqlLease, part: &str) -> String {
+    let deadline = world::instant() + PATIENCE;
+    loop {
+        match standby.try_take() {
+            Ok(Attempt::Won(_)) => panic!("it was won"),
+            Ok(Attempt::Held { why, .. }) if why.contains(part) => return why,
+            Ok(Attempt::Held { .. }) | Err(_) => {}
+        }
+        assert!(world::instant() < deadline, "never {part:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// A holder that gives no sign of life, recorded as `pid` on `host`, and a standby that steals.
+fn silent_holder(source: &Source, host: &str, pid: u32) -> (SqlLease, SqlLease) {
+    let (owner, timeout) = (|server_id: &str| server_id.to_owned(), Duration::from_millis(200));
+    let holder =
+        Owner { server_id: owner("holder"), host: host.to_owned(), pid, ..Owner::default() };
+    let mut holder = SqlLease::new(source.clone(), timeout, holder, Duration::ZERO);
+    won(&mut holder);
+    let member = Owner { server_id: owner("standby"), host: "here".to_owned(), ..Owner::default() };
+    let standby = SqlLease::new(source.clone(), timeout, member, Duration::from_millis(600));
+    (holder, standby)
+}
+
+/// Goal: over SQLite nobody is killed but who is recorded and has the lock: not a process that got
+/// the number of one that is gone, none of another machine. The standby says so and waits.
+#[test]
+fn nobody_is_killed_who_does_not_hold_the_lock() {
+    let mut bystander = Command::new("sleep").arg("600").spawn().unwrap();
+    for (host, why) in [("here", "is not the one that has the lock"), ("there", "runs on there")] {
+        let folder = tempfile::tempdir().unwrap();
+        let source = databases::sqlite(folder.path());
+        let (_holder, mut standby) = silent_holder(&source, host, bystander.id());
+        let why = held_because(&mut standby, why);
+        assert!(why.contains(&format!("process {}", bystander.id())), "{why}");
+    }
+    assert_eq!(bystander.try_wait().unwrap(), None, "it lives");
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}
+
+/// Goal: a holder that hangs with SQLite's own lock, so that nobody can even read its counter, is
+/// taken for one without a sign of life all the same.
+#[test]
+fn who_hangs_inside_a_transaction_is_found_out_without_a_write_ahead_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source { journal: "DELETE".to_owned(), ..databases::sqlite(folder.path()) };
+    let (_holder, mut standby) = silent_holder(&source, "here", std::process::id());
+    held_because(&mut standby, "holds the lock");
+    let mut hanging = connect(&source);
+    hanging.run("BEGIN EXCLUSIVE").unwrap();
+    held_because(&mut standby, "gives no sign of life");
+}
+
 /// What the rows say by the Go server's own rules (spec stores, 8.9.3), written down here anew.
 fn go_reads(source: &Source) -> BTreeMap<u64, (u64, BTreeSet<u64>)> {
     let mut dialect = connect(source);

@@ -57,6 +57,8 @@ start_postgres() {
     port=$(free_port)
     "${as_user[@]}" "$bin/initdb" -D "$dir/postgres" -U stanby -A trust -E UTF8 --no-sync \
         >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log"; return 1; }
+    # Who is in this group has to know the password.
+    sed -i '1i host all +asks_password 127.0.0.1/32 scram-sha-256' "$dir/postgres/pg_hba.conf"
     program start-postgres "${as_user[@]}" "$bin/postgres" -D "$dir/postgres" -p "$port" \
         -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300 \
         ${POSTGRES_OPTIONS:-}

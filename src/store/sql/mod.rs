@@ -45,8 +45,8 @@ use self::sqlite::Sqlite;
 
 /// Longest statement of a recovery: sums over a channel that another server wrote.
 const RECOVERY_CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Connections beside one for each loop: the lease, the one that waits for it, the fence's.
-const OTHER_CONNECTIONS: usize = 3;
+/// Connections beside one for each loop: the lock's. (A standby has two: one looks, one waits.)
+const OTHER_CONNECTIONS: usize = 1;
 
 /// Options of the SQL store (spec stores, 8.13).
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub struct SqlOptions {
     pub source: Source,
     /// Whether pending sets are written with each commit, not up to a second later.
     pub no_caching: bool,
-    /// Connections that may be open; 0 = no limit. Ours never opens more than it needs.
+    /// Connections that may be open; 0 = no limit. More are opened all the same, and said.
     pub connections_max: usize,
     /// Rows of one `INSERT`; below 5 we choose.
     pub bulk_insert_limit: usize,
@@ -109,7 +109,8 @@ pub fn prepare(options: &SqlOptions, limits: &StoreLimits) -> Result<(), StoreEr
     let unusable = |error: SqlError| StoreError::Unusable(error.to_string());
     limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
     let mut dialect = connect(&options.source, options.timeout()).map_err(unusable)?;
-    schema::prepare(dialect.as_mut()).map_err(unusable)
+    schema::prepare(dialect.as_mut()).map_err(unusable)?;
+    schema::check_rights(dialect.as_mut()).map_err(unusable)
 }
 
 /// What all shares of one store use.
@@ -187,7 +188,8 @@ fn notices(options: &SqlOptions, loops: u16) -> Vec<Notice> {
         return Vec::new();
     }
     let text = format!(
-        "sql_max_open_conns is {max}, but {loops} loops need {needed} connections; use fewer loops"
+        "sql_max_open_conns is {max}, but {needed} connections are open: one for each of {loops} \
+         loop(s) and one for the lock; with fewer loops there are fewer"
     );
     vec![Notice { is_warning: true, text }]
 }
