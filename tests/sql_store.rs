@@ -22,7 +22,8 @@ use stanby::base::epoch::{Epoch, Fence, Predecessor, Unfenced};
 use stanby::base::id::{ChannelName, Sequence, SubscriptionId, Ticket};
 use stanby::base::random::Random;
 use stanby::base::record::{
-    Batch, ChannelBatch, FetchRequest, Lifecycle, MessageRecord, SubscriptionWrite,
+    Batch, ChannelBatch, FetchRequest, Lifecycle, MessageRecord, RecoveredChannel,
+    RecoveredSubscription, SubscriptionWrite,
 };
 use stanby::base::time::WallTime;
 use stanby::base::world;
@@ -271,6 +272,54 @@ fn who_hangs_inside_a_transaction_is_found_out_without_a_write_ahead_log() {
     held_because(&mut standby, "gives no sign of life");
 }
 
+/// Ends all sessions but the one that asks.
+fn end_sessions(source: &Source) {
+    let mut dialect = connect(source);
+    if source.driver == Driver::Postgres {
+        let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        dialect.query(all, &[]).unwrap();
+        return;
+    }
+    let all = "SELECT id FROM information_schema.processlist \
+               WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+    for row in dialect.query(all, &[]).unwrap() {
+        // One may have ended by itself.
+        let _ = dialect.run(&format!("KILL {}", row[0].unsigned()));
+    }
+}
+
+/// Goal: when the database was away, the active comes back before the standby: it alone knows what
+/// it acknowledged.
+#[test]
+fn the_active_comes_first_when_the_database_was_away() {
+    for_every_database(|source| {
+        if source.driver == Driver::Sqlite {
+            // A file has no sessions that end.
+            return;
+        }
+        let mut active = lease(source, "active", databases::CALL_TIMEOUT);
+        won(&mut active);
+        let mut standby = lease(source, "standby", databases::CALL_TIMEOUT);
+        assert!(matches!(standby.try_take().unwrap(), Attempt::Held { .. }));
+        end_sessions(source);
+        assert!(standby.try_take().is_err());
+        held_because(&mut standby, "comes first");
+        assert!(matches!(active.confirm(), Err(LeaseError::NotNow(_))));
+        active.confirm().unwrap();
+        held_because(&mut standby, "holds the lock");
+
+        // One that does not come back is not waited for for ever.
+        end_sessions(source);
+        assert!(standby.try_take().is_err());
+        let deadline = world::instant() + PATIENCE;
+        while !matches!(standby.try_take().unwrap(), Attempt::Won(_)) {
+            assert!(world::instant() < deadline);
+        }
+        assert!(active.confirm().is_err() && active.confirm().is_err());
+    });
+}
+
 /// What the rows say by the Go server's own rules (spec stores, 8.9.3), written down here anew.
 fn go_reads(source: &Source) -> BTreeMap<u64, (u64, BTreeSet<u64>)> {
     let mut dialect = connect(source);
@@ -416,9 +465,18 @@ fn lost_commits_are_said_and_filled() {
         subscriptions.extend((1..=95).map(sent).chain((1..=92).map(acked)));
         let foo = ChannelBatch { subscriptions, ..part("foo", Lifecycle::Keep) };
         store.commit(epoch, &batch(foo)).unwrap();
+        let state = spb::SubState { id: 2, ..spb::SubState::default() };
+        let subscriptions = vec![
+            SubscriptionWrite::Create(Box::new(state)),
+            SubscriptionWrite::Sent(SubscriptionId(2), Sequence(100)),
+        ];
+        let foo = ChannelBatch { subscriptions, ..part("foo", Lifecycle::Keep) };
+        store.commit(epoch, &batch(foo)).unwrap();
         store.close().unwrap();
         drop(opened);
         connect(source).run("DELETE FROM Messages WHERE id=1 AND seq>90").unwrap();
+        connect(source).run("DELETE FROM Subscriptions WHERE subid=2").unwrap();
+        connect(source).run("DELETE FROM SubsPending WHERE subid=2").unwrap();
         connect(source).run("DELETE FROM Messages WHERE id=2").unwrap();
         connect(source).run("DELETE FROM Channels WHERE id=2").unwrap();
 
@@ -428,8 +486,13 @@ fn lost_commits_are_said_and_filled() {
         assert!(said[0].contains("\"bar\": acknowledged up to 5, found 0"), "{said:?}");
         assert!(said[1].contains("\"foo\": acknowledged up to 100, found 90"), "{said:?}");
         let foo = &opened.recovered.channels[1];
-        let pending: Vec<u64> = foo.subscriptions[0].pending.iter().map(|it| it.0).collect();
-        assert_eq!((foo.subscriptions[0].state.last_sent, pending), (95, vec![93, 94, 95]));
+        let positions = |foo: &RecoveredChannel| -> Vec<(u64, u64, Vec<u64>)> {
+            let pending = |of: &RecoveredSubscription| of.pending.iter().map(|it| it.0).collect();
+            let all = foo.subscriptions.iter();
+            all.map(|it| (it.state.id, it.state.last_sent, pending(it))).collect()
+        };
+        let expected = [(1, 95, vec![93, 94, 95]), (2, 100, vec![100])];
+        assert_eq!((positions(foo), foo.subscription_id_max.0), (expected.to_vec(), 2));
         assert_eq!((foo.state.first, foo.state.last), (Sequence(1), Sequence(100)));
         let (state, store) = (foo.state, opened.shares[0].as_mut());
         let found = fetch(store, &ChannelName::from("foo"));
@@ -443,11 +506,14 @@ fn lost_commits_are_said_and_filled() {
             let more = publish(name, Lifecycle::Keep, next, next);
             assert_eq!(store.commit(epoch, &more).unwrap().channels[0].refused, None);
         }
+        store.close().unwrap();
+        assert_eq!(go_reads(source)[&2], (100, BTreeSet::from([100])));
         drop(opened);
 
         let (opened, _) = open_again(&options, "third");
         assert_eq!(opened.notices, []);
         assert_eq!(opened.recovered.channels[1].state.message_count, 101);
+        assert_eq!(positions(&opened.recovered.channels[1]), expected);
         assert_eq!(options.remembered.lost_count(), 15, "said and counted once");
     });
 }

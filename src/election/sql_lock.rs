@@ -33,6 +33,9 @@ const FOREIGN_STILL_FOR: Duration = Duration::from_millis(4_500);
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause between two looks that count as watching, beside half the steal time.
 const GAP_MAX: Duration = Duration::from_millis(1_500);
+/// After the database was away, a standby lets the former active come first for so long: that one
+/// knows what it acknowledged, and finds out if the database lost some of it.
+const HEAD_START: Duration = Duration::from_secs(1);
 /// Longest identity that the column takes.
 const LOCK_ID_LEN_MAX: usize = 30;
 
@@ -49,6 +52,10 @@ pub struct SqlLease {
     stillness: Option<Seen>,
     /// The rows as they were read last.
     last_rows: Option<Rows>,
+    /// The database could not be reached, and somebody else was active before.
+    was_away: bool,
+    /// Until then that one comes first.
+    yields_until: Option<Instant>,
     /// Highest epoch that was ever seen, also if the database forgot it since.
     epoch_max: Epoch,
     /// The holder before was ended by us, and may still run.
@@ -96,6 +103,8 @@ impl SqlLease {
             held: None,
             stillness: None,
             last_rows: None,
+            was_away: false,
+            yields_until: None,
             epoch_max: Epoch::default(),
             has_replaced: false,
         }
@@ -116,14 +125,16 @@ impl SqlLease {
             }
             Some(Err(error)) => {
                 self.waiter = None;
-                return Err(failure(&error));
+                return Err(self.failed(&error));
             }
             None => {}
         }
         if self.session.is_none() {
-            let mut session = Session::open(&self.place).map_err(|error| failure(&error))?;
-            schema::prepare(session.dialect.as_mut()).map_err(|error| failure(&error))?;
-            self.session = Some(session);
+            let opened = Session::open(&self.place).and_then(|mut session| {
+                schema::prepare(session.dialect.as_mut())?;
+                Ok(session)
+            });
+            self.session = Some(opened.map_err(|error| self.failed(&error))?);
         }
         if self.waiter.is_some() {
             return Ok(false);
@@ -151,7 +162,28 @@ impl SqlLease {
         &mut self,
         ask: impl FnOnce(&mut Session) -> Result<T, SqlError>,
     ) -> Result<T, LeaseError> {
-        self.ask(ask).map_err(|error| failure(&error))
+        self.ask(ask).map_err(|error| self.failed(&error))
+    }
+
+    /// Notes that the database is away.
+    fn failed(&mut self, error: &SqlError) -> LeaseError {
+        let own = self.owner.server_id.as_str();
+        let others = self.last_rows.as_ref().is_some_and(|rows| rows.is_held_by_other(own));
+        self.was_away |= error.failure == Failure::Unreachable && self.held.is_none() && others;
+        failure(error)
+    }
+
+    /// Whether the former active still comes first: from when the database is there again.
+    fn yields(&mut self) -> bool {
+        let now = world::instant();
+        if std::mem::take(&mut self.was_away) {
+            self.yields_until = Some(now + HEAD_START);
+        }
+        let yields = self.yields_until.is_some_and(|until| now < until);
+        if !yields {
+            self.yields_until = None;
+        }
+        yields
     }
 
     /// Reads the rows, and says so if the database has forgotten what was read before.
@@ -186,7 +218,11 @@ impl SqlLease {
 
     /// With the database's lock: takes the row and the epoch, unless a Go server lives.
     fn claim(&mut self) -> Result<Attempt, LeaseError> {
-        let seen = self.look().map_err(|error| failure(&error))?;
+        if self.yields() {
+            self.with_session(Session::unlock)?;
+            return Ok(Attempt::Held { holder: None, why: HEAD_START_GIVEN.to_owned() });
+        }
+        let seen = self.look().map_err(|error| self.failed(&error))?;
         let mut is_stolen = false;
         if let Some((id, tick)) = seen.foreign() {
             if self.still_for(Sign::Foreign(id, tick)) < FOREIGN_STILL_FOR {
@@ -222,7 +258,7 @@ impl SqlLease {
         };
         self.has_replaced = false;
         self.stillness = None;
-        self.last_rows = Some(Rows::claimed(claim.epoch));
+        self.last_rows = Some(Rows::claimed(claim.epoch, &claim.owner.server_id));
         self.epoch_max = claim.epoch;
         let owner = claim.owner.server_id.clone();
         let fence = Arc::new(SqlFence::new(self.place.clone(), claim.epoch, owner));
@@ -248,8 +284,9 @@ impl SqlLease {
             // Without a write-ahead log, who hangs inside a transaction keeps readers out too:
             // that is no sign of life either.
             (Err(error), Some(last)) if is_sqlite && error.failure == Failure::Busy => last.clone(),
-            (Err(error), _) => return Err(failure(&error)),
+            (Err(error), _) => return Err(self.failed(&error)),
         };
+        self.was_away = false;
         let holder = seen.holder.clone();
         let Some(found) = &holder else {
             let why = "another member is about to take the lock".to_owned();
@@ -275,6 +312,8 @@ impl SqlLease {
     }
 }
 
+const HEAD_START_GIVEN: &str = "the database was away: the former active, which knows what it \
+                                acknowledged, comes first for a moment";
 const FOREIGN_HOLDER: &str = "the row in StoreLock is held by a Go server: it is taken only when \
                               its tick stands still";
 
@@ -287,7 +326,8 @@ impl Lease for SqlLease {
     fn wait(&mut self, wake: &Wake) -> Result<Duration, LeaseError> {
         let has_lock = self.session.as_ref().is_some_and(|session| session.is_locked);
         let is_foreign = matches!(self.stillness, Some(Seen { sign: Sign::Foreign(..), .. }));
-        if self.held.is_none() && self.waiter.is_none() && !has_lock && !is_foreign {
+        let yields = self.yields_until.is_some();
+        if self.held.is_none() && self.waiter.is_none() && !has_lock && !is_foreign && !yields {
             let waiter = Waiter::spawn(self.place.clone(), wake);
             let waiter = waiter.map_err(|error| LeaseError::NotNow(error.to_string()))?;
             self.waiter = Some(waiter);

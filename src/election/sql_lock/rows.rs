@@ -29,9 +29,15 @@ impl Rows {
     }
 
     /// What a claim of `epoch` leaves behind, as far as its age goes.
-    pub(super) fn claimed(epoch: Epoch) -> Self {
-        let holder = Some(Holder { epoch, ..Holder::default() });
+    pub(super) fn claimed(epoch: Epoch, server_id: &str) -> Self {
+        let server_id = server_id.to_owned();
+        let holder = Some(Holder { epoch, server_id, ..Holder::default() });
         Self { epoch, lock_id: String::new(), lock: None, holder, is_released: false }
+    }
+
+    /// Somebody else has it, and has not given it back.
+    pub(super) fn is_held_by_other(&self, own: &str) -> bool {
+        !self.is_released && self.holder.as_ref().is_some_and(|holder| holder.server_id != own)
     }
 
     /// The holder gave one more sign of life.

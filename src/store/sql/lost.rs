@@ -15,11 +15,13 @@ use crate::base::epoch::Epoch;
 use crate::base::id::{ChannelName, Sequence};
 use crate::base::record::{ChannelState, MessageRecord};
 use crate::base::time::WallTime;
-use crate::proto::pb;
+use crate::proto::{pb, spb};
 use crate::store::sql::channel::Channel;
 use crate::store::sql::check_fence;
-use crate::store::sql::dialect::{Dialect, transaction};
+use crate::store::sql::dialect::{Dialect, Value, transaction};
 use crate::store::sql::messages::{self, NumberedMessage};
+use crate::store::sql::pending::Pending;
+use crate::store::sql::recovery::Subscriptions;
 use crate::store::{Notice, StoreError};
 
 /// Most empty messages of one channel: writing more would keep everybody waiting for minutes. What
@@ -43,7 +45,7 @@ struct Memory {
 }
 
 /// One channel as an earlier epoch of this process left it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Known {
     /// Which epoch.
     pub epoch: Epoch,
@@ -51,6 +53,19 @@ pub struct Known {
     pub id: i64,
     /// What was committed.
     pub state: ChannelState,
+    /// Its subscriptions by their number.
+    pub subscriptions: BTreeMap<u64, KnownSubscription>,
+}
+
+/// One of its subscriptions.
+#[derive(Clone, Debug, Default)]
+pub struct KnownSubscription {
+    /// The record as it was stored.
+    record: Bytes,
+    /// Highest sequence that was sent.
+    last_sent: u64,
+    /// Sent and not acknowledged.
+    live: Vec<u64>,
 }
 
 impl Remembered {
@@ -68,8 +83,8 @@ impl Remembered {
     /// The end of a share: its channels are known as it leaves them.
     pub(super) fn keep(&self, epoch: Epoch, channels: &BTreeMap<ChannelName, Channel>) {
         let mut known = self.0.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, Channel { id, state, .. }) in channels {
-            known.insert(name.clone(), Known { epoch, id: *id, state: *state });
+        for (name, channel) in channels {
+            known.insert(name.clone(), Known::of(epoch, channel));
         }
     }
 
@@ -82,6 +97,59 @@ impl Remembered {
         self.0.lost_count.fetch_add(lost, Ordering::Relaxed);
     }
 }
+
+impl Known {
+    fn of(epoch: Epoch, channel: &Channel) -> Self {
+        let subscription = |(number, pending): (&u64, &Pending)| {
+            let record = channel.records.get(number).cloned().unwrap_or_default();
+            let (last_sent, live) = (pending.last_sent, pending.live().collect());
+            (*number, KnownSubscription { record, last_sent, live })
+        };
+        let subscriptions = channel.subscriptions.iter().map(subscription).collect();
+        Self { epoch, id: channel.id, state: channel.state, subscriptions }
+    }
+
+    /// Makes the subscriptions of a channel that lost commits what they were: those that are
+    /// missing come back, those that had ended go, and positions are those that were reached.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn restore(
+        &self,
+        dialect: &mut dyn Dialect,
+        epoch: Epoch,
+        id: i64,
+        found: &mut Subscriptions,
+    ) -> Result<(), StoreError> {
+        let mut known: Subscriptions = BTreeMap::new();
+        for (number, one) in &self.subscriptions {
+            let decoded = spb::SubState::decode(one.record.clone());
+            // What we wrote ourselves can be read.
+            let Ok(state) = decoded else { continue };
+            let pending = Pending::unwritten(one.last_sent, one.live.iter().copied());
+            known.insert(*number, (state, pending));
+        }
+        transaction(dialect, |dialect| -> Result<(), StoreError> {
+            check_fence(dialect, epoch)?;
+            for number in found.keys().chain(known.keys()) {
+                let values = [id.into(), (*number).into()];
+                dialect.execute("DELETE FROM SubsPending WHERE subid=?", &values[1..])?;
+                dialect.execute("DELETE FROM Subscriptions WHERE id=? AND subid=?", &values)?;
+            }
+            for (number, one) in &self.subscriptions {
+                let record = Value::from(one.record.clone());
+                let values = [id.into(), (*number).into(), one.last_sent.into(), record];
+                dialect.execute(ADD_SUBSCRIPTION, &values)?;
+            }
+            Ok(())
+        })?;
+        *found = known;
+        Ok(())
+    }
+}
+
+const ADD_SUBSCRIPTION: &str =
+    "INSERT INTO Subscriptions (id, subid, lastsent, proto) VALUES (?,?,?,?)";
 
 /// The rows of a channel's messages as they were found.
 #[derive(Clone, Copy, Debug)]

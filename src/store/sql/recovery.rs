@@ -56,7 +56,8 @@ pub struct State {
     pub subscription_id_max: u64,
 }
 
-type Subscriptions = BTreeMap<u64, (spb::SubState, Pending)>;
+/// Records and pending sets by the subscription's number.
+pub type Subscriptions = BTreeMap<u64, (spb::SubState, Pending)>;
 
 /// What is known of a channel beside its messages.
 #[derive(Default)]
@@ -120,7 +121,7 @@ impl Recovery<'_> {
         &self,
         dialect: &mut dyn Dialect,
         row: &Row,
-        known: Beside,
+        mut beside: Beside,
         totals: Option<&Totals>,
     ) -> Result<Found, StoreError> {
         let id = row[0].signed();
@@ -132,7 +133,7 @@ impl Recovery<'_> {
             last: state.last.0,
             last_timestamp,
             maxseq: row[2].unsigned(),
-            last_sent: known.last_sent,
+            last_sent: beside.last_sent,
             messages_max: limits.messages_max,
         };
         let gap = rows.gap(self.known_of(&name, id));
@@ -141,18 +142,25 @@ impl Recovery<'_> {
             (state, last_timestamp) = stored(dialect, id, None)?;
         }
         let acknowledged = gap.map_or(0, |gap| gap.acknowledged);
-        let last = state.last.0.max(rows.maxseq).max(known.last_sent).max(acknowledged);
+        let last = state.last.0.max(rows.maxseq).max(beside.last_sent).max(acknowledged);
+        if let Some(known) = self.known.get(&name).filter(|known| self.was_last(known)) {
+            let mut numbers = known.subscriptions.keys();
+            if gap.is_some() || numbers.any(|it| !beside.subscriptions.contains_key(it)) {
+                known.restore(dialect, self.epoch, id, &mut beside.subscriptions)?;
+            }
+        }
         state.last = Sequence(last);
         if state.message_count == 0 && last > 0 {
             state.first = state.last.next();
         }
         let mut channel = Channel::new(id, limits, state);
-        channel.has_tombstones = known.has_tombstones;
-        channel.last_row = known.last_row;
+        channel.has_tombstones = beside.has_tombstones;
+        channel.last_row = beside.last_row;
         let read_error = |error: SqlError| error.into_store_error(Action::Read);
         channel.trim(dialect, Some(self.now.wall)).map_err(read_error)?;
         let mut subscriptions = Vec::new();
-        for (subid, (mut state, pending)) in known.subscriptions {
+        for (subid, (mut state, pending)) in beside.subscriptions {
+            channel.records.insert(subid, state.encode_to_vec().into());
             state.last_sent = pending.last_sent;
             let live = pending.live().map(Sequence).collect();
             subscriptions.push(RecoveredSubscription { state, pending: live });
@@ -184,7 +192,10 @@ impl Recovery<'_> {
         let found: BTreeSet<ChannelName> =
             state.channels.iter().map(|found| found.recovered.channel.clone()).collect();
         for (name, known) in self.known {
-            let is_lost = self.was_last(known) && known.state.last > Sequence::ZERO;
+            let number_max = known.subscriptions.last_key_value().map_or(0, |(number, _)| *number);
+            state.subscription_id_max = state.subscription_id_max.max(number_max);
+            let is_used = known.state.last > Sequence::ZERO || !known.subscriptions.is_empty();
+            let is_lost = self.was_last(known) && is_used;
             if !is_lost || found.contains(name) {
                 continue;
             }
