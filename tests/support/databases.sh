@@ -31,8 +31,19 @@ stop() {
 }
 trap stop EXIT
 
+# Below those from which outgoing connections come, so that it is free for a second start.
 free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    python3 - <<'END'
+import random, socket
+while True:
+    port = random.randrange(12000, 32000)
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        continue
+    print(port)
+    break
+END
 }
 
 # Tries a command for up to half a minute.
