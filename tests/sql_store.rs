@@ -537,6 +537,42 @@ fn a_channel_that_was_made_anew_has_lost_nothing() {
     });
 }
 
+/// Goal: what a commit removed whose answer was lost is not taken for lost by the database.
+#[test]
+fn a_removal_in_doubt_is_no_loss() {
+    for_every_database(|source| {
+        let options = databases::options(source.clone());
+        let (mut opened, epoch) = open_again(&options, "first");
+        let store = opened.shares[0].as_mut();
+        let state = spb::SubState { id: 1, ..spb::SubState::default() };
+        let subscriptions = vec![SubscriptionWrite::Create(Box::new(state))];
+        let foo = ChannelBatch { subscriptions, ..part("foo", Lifecycle::Create) };
+        store.commit(epoch, &batch(foo)).unwrap();
+        store.commit(epoch, &publish("bar", Lifecycle::Create, 1, 5)).unwrap();
+        // Somebody else begins an epoch, so that the next commit fails, as one does whose answer
+        // is lost; and what it removes is gone all the same.
+        connect(source).run("UPDATE StanbyEpoch SET epoch=epoch+100").unwrap();
+        let subscriptions = vec![SubscriptionWrite::Delete(SubscriptionId(1))];
+        let foo = ChannelBatch { subscriptions, ..part("foo", Lifecycle::Keep) };
+        let channels = vec![foo, part("bar", Lifecycle::Delete)];
+        assert!(store.commit(epoch, &Batch { channels, ..Batch::default() }).is_err());
+        drop(opened);
+        for statement in [
+            "UPDATE StanbyEpoch SET epoch=epoch-100",
+            "DELETE FROM Subscriptions",
+            "DELETE FROM Messages",
+            "DELETE FROM Channels WHERE name='bar'",
+        ] {
+            connect(source).run(statement).unwrap();
+        }
+        let (opened, next) = open_again(&options, "first");
+        assert_eq!((next, opened.notices), (epoch.next(), vec![]));
+        let names =
+            opened.recovered.channels.iter().map(|it| (it.subscriptions.len(), &it.channel));
+        assert!(names.eq([(0, &ChannelName::from("foo"))]));
+    });
+}
+
 /// Goal: an epoch that a member has seen is not given out again by a database that forgot it.
 #[test]
 fn a_forgotten_epoch_is_not_used_again() {
