@@ -70,9 +70,10 @@ start_postgres() {
         >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log"; return 1; }
     # Who is in this group has to know the password.
     sed -i '1i host all +asks_password 127.0.0.1/32 scram-sha-256' "$dir/postgres/pg_hba.conf"
+    # After a kill it syncs every file of every database one by one, unless it is told not to.
     program start-postgres "${as_user[@]}" "$bin/postgres" -D "$dir/postgres" -p "$port" \
         -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300 \
-        ${POSTGRES_OPTIONS:-}
+        -c recovery_init_sync_method=syncfs ${POSTGRES_OPTIONS:-}
     "$dir/start-postgres" >"$dir/postgres.log" 2>&1 &
     pid_files+=("$dir/postgres/postmaster.pid")
     until_works "$bin/pg_isready" -h 127.0.0.1 -p "$port" || { cat "$dir/postgres.log"; return 1; }

@@ -297,7 +297,7 @@ mod tests {
             last: Sequence(last),
             ..ChannelState::default()
         };
-        let known = known.map(|range| Known { epoch: Epoch(1), id: 1, state: state(range) });
+        let known = known.map(|range| Known { state: state(range), ..Known::default() });
         rows.gap(known.as_ref())
     }
 
