@@ -22,7 +22,8 @@ use stanby::base::epoch::{Epoch, Fence, Predecessor, Unfenced};
 use stanby::base::id::{ChannelName, Sequence, SubscriptionId, Ticket};
 use stanby::base::random::Random;
 use stanby::base::record::{
-    Batch, ChannelBatch, FetchRequest, Lifecycle, MessageRecord, SubscriptionWrite,
+    Batch, ChannelBatch, FetchRequest, Lifecycle, MessageRecord, RecoveredChannel,
+    RecoveredSubscription, SubscriptionWrite,
 };
 use stanby::base::time::WallTime;
 use stanby::base::world;
@@ -215,6 +216,110 @@ fn a_transaction_that_stands_still_is_cut_off() {
     });
 }
 
+/// Tries until the reason for waiting has `part` in it; the reason.
+fn held_because(standby: &mut SqlLease, part: &str) -> String {
+    let deadline = world::instant() + PATIENCE;
+    loop {
+        match standby.try_take() {
+            Ok(Attempt::Won(_)) => panic!("it was won"),
+            Ok(Attempt::Held { why, .. }) if why.contains(part) => return why,
+            Ok(Attempt::Held { .. }) | Err(_) => {}
+        }
+        assert!(world::instant() < deadline, "never {part:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// A holder that gives no sign of life, recorded as `pid` on `host`, and a standby that steals.
+fn silent_holder(source: &Source, host: &str, pid: u32) -> (SqlLease, SqlLease) {
+    let (owner, timeout) = (|server_id: &str| server_id.to_owned(), Duration::from_millis(200));
+    let holder =
+        Owner { server_id: owner("holder"), host: host.to_owned(), pid, ..Owner::default() };
+    let mut holder = SqlLease::new(source.clone(), timeout, holder, Duration::ZERO);
+    won(&mut holder);
+    let member = Owner { server_id: owner("standby"), host: "here".to_owned(), ..Owner::default() };
+    let standby = SqlLease::new(source.clone(), timeout, member, Duration::from_millis(600));
+    (holder, standby)
+}
+
+/// Goal: over SQLite nobody is killed but who is recorded and has the lock: not a process that got
+/// the number of one that is gone, none of another machine. The standby says so and waits.
+#[test]
+fn nobody_is_killed_who_does_not_hold_the_lock() {
+    let mut bystander = Command::new("sleep").arg("600").spawn().unwrap();
+    for (host, why) in [("here", "is not the one that has the lock"), ("there", "runs on there")] {
+        let folder = tempfile::tempdir().unwrap();
+        let source = databases::sqlite(folder.path());
+        let (_holder, mut standby) = silent_holder(&source, host, bystander.id());
+        let why = held_because(&mut standby, why);
+        assert!(why.contains(&format!("process {}", bystander.id())), "{why}");
+    }
+    assert_eq!(bystander.try_wait().unwrap(), None, "it lives");
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}
+
+/// Goal: a holder that hangs with SQLite's own lock, so that nobody can even read its counter, is
+/// taken for one without a sign of life all the same.
+#[test]
+fn who_hangs_inside_a_transaction_is_found_out_without_a_write_ahead_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source { journal: "DELETE".to_owned(), ..databases::sqlite(folder.path()) };
+    let (_holder, mut standby) = silent_holder(&source, "here", std::process::id());
+    held_because(&mut standby, "holds the lock");
+    let mut hanging = connect(&source);
+    hanging.run("BEGIN EXCLUSIVE").unwrap();
+    held_because(&mut standby, "gives no sign of life");
+}
+
+/// Ends all sessions but the one that asks.
+fn end_sessions(source: &Source) {
+    let mut dialect = connect(source);
+    if source.driver == Driver::Postgres {
+        let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        dialect.query(all, &[]).unwrap();
+        return;
+    }
+    let all = "SELECT id FROM information_schema.processlist \
+               WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+    for row in dialect.query(all, &[]).unwrap() {
+        // One may have ended by itself.
+        let _ = dialect.run(&format!("KILL {}", row[0].unsigned()));
+    }
+}
+
+/// Goal: when the database was away, the active comes back before the standby: it alone knows what
+/// it acknowledged.
+#[test]
+fn the_active_comes_first_when_the_database_was_away() {
+    for_every_database(|source| {
+        if source.driver == Driver::Sqlite {
+            // A file has no sessions that end.
+            return;
+        }
+        let mut active = lease(source, "active", databases::CALL_TIMEOUT);
+        won(&mut active);
+        let mut standby = lease(source, "standby", databases::CALL_TIMEOUT);
+        assert!(matches!(standby.try_take().unwrap(), Attempt::Held { .. }));
+        end_sessions(source);
+        assert!(standby.try_take().is_err());
+        held_because(&mut standby, "comes first");
+        assert!(matches!(active.confirm(), Err(LeaseError::NotNow(_))));
+        active.confirm().unwrap();
+        held_because(&mut standby, "holds the lock");
+
+        // One that does not come back is not waited for for ever.
+        end_sessions(source);
+        assert!(standby.try_take().is_err());
+        let deadline = world::instant() + PATIENCE;
+        while !matches!(standby.try_take().unwrap(), Attempt::Won(_)) {
+            assert!(world::instant() < deadline);
+        }
+        assert!(active.confirm().is_err() && active.confirm().is_err());
+    });
+}
+
 /// What the rows say by the Go server's own rules (spec stores, 8.9.3), written down here anew.
 fn go_reads(source: &Source) -> BTreeMap<u64, (u64, BTreeSet<u64>)> {
     let mut dialect = connect(source);
@@ -328,6 +433,162 @@ fn sums_are_not_believed_blindly() {
         connect(source).run("UPDATE Channels SET maxseq=50").unwrap();
         let empty = open(source, &fence).recovered.channels[0].state;
         assert_eq!((empty.first, empty.last), (Sequence(51), Sequence(50)));
+    });
+}
+
+/// Opens as the process does that has acknowledged what `options` remember.
+fn open_again(options: &SqlOptions, member: &str) -> (Opened, Epoch) {
+    let fence = won(&mut lease(&options.source, member, databases::CALL_TIMEOUT)).0;
+    let limits = StoreLimits::default();
+    (sql::open(options, &limits, &fence, 1, world::now()).unwrap(), fence.epoch())
+}
+
+fn empty_ones(messages: &[MessageRecord]) -> Vec<u64> {
+    let decoded = messages.iter().map(|it| pb::MsgProto::decode(it.encoded.clone()).unwrap());
+    decoded.filter(|it| it.data.is_empty()).map(|it| it.sequence).collect()
+}
+
+/// Goal: what a database lost after it was acknowledged is said with the numbers, counted, and
+/// filled with empty messages; the channel goes on above, and its subscriptions stay.
+#[test]
+fn lost_commits_are_said_and_filled() {
+    for_every_database(|source| {
+        let options = databases::options(source.clone());
+        let (mut opened, epoch) = open_again(&options, "first");
+        let store = opened.shares[0].as_mut();
+        store.commit(epoch, &publish("foo", Lifecycle::Create, 1, 100)).unwrap();
+        store.commit(epoch, &publish("bar", Lifecycle::Create, 1, 5)).unwrap();
+        let state = spb::SubState { id: 1, ..spb::SubState::default() };
+        let mut subscriptions = vec![SubscriptionWrite::Create(Box::new(state))];
+        let sent = |n| SubscriptionWrite::Sent(SubscriptionId(1), Sequence(n));
+        let acked = |n| SubscriptionWrite::Acked(SubscriptionId(1), Sequence(n));
+        subscriptions.extend((1..=95).map(sent).chain((1..=92).map(acked)));
+        let foo = ChannelBatch { subscriptions, ..part("foo", Lifecycle::Keep) };
+        store.commit(epoch, &batch(foo)).unwrap();
+        let state = spb::SubState { id: 2, ..spb::SubState::default() };
+        let subscriptions = vec![
+            SubscriptionWrite::Create(Box::new(state)),
+            SubscriptionWrite::Sent(SubscriptionId(2), Sequence(100)),
+        ];
+        let foo = ChannelBatch { subscriptions, ..part("foo", Lifecycle::Keep) };
+        store.commit(epoch, &batch(foo)).unwrap();
+        store.close().unwrap();
+        drop(opened);
+        connect(source).run("DELETE FROM Messages WHERE id=1 AND seq>90").unwrap();
+        connect(source).run("DELETE FROM Subscriptions WHERE subid=2").unwrap();
+        connect(source).run("DELETE FROM SubsPending WHERE subid=2").unwrap();
+        connect(source).run("DELETE FROM Messages WHERE id=2").unwrap();
+        connect(source).run("DELETE FROM Channels WHERE id=2").unwrap();
+
+        let (mut opened, epoch) = open_again(&options, "second");
+        assert_eq!(options.remembered.lost_count(), 15);
+        let said: Vec<&str> = opened.notices.iter().map(|it| it.text.as_str()).collect();
+        assert!(said[0].contains("\"bar\": acknowledged up to 5, found 0"), "{said:?}");
+        assert!(said[1].contains("\"foo\": acknowledged up to 100, found 90"), "{said:?}");
+        let foo = &opened.recovered.channels[1];
+        let positions = |foo: &RecoveredChannel| -> Vec<(u64, u64, Vec<u64>)> {
+            let pending = |of: &RecoveredSubscription| of.pending.iter().map(|it| it.0).collect();
+            let all = foo.subscriptions.iter();
+            all.map(|it| (it.state.id, it.state.last_sent, pending(it))).collect()
+        };
+        let expected = [(1, 95, vec![93, 94, 95]), (2, 100, vec![100])];
+        assert_eq!((positions(foo), foo.subscription_id_max.0), (expected.to_vec(), 2));
+        assert_eq!((foo.state.first, foo.state.last), (Sequence(1), Sequence(100)));
+        let (state, store) = (foo.state, opened.shares[0].as_mut());
+        let found = fetch(store, &ChannelName::from("foo"));
+        assert!(found.iter().map(|it| it.sequence.0).eq(1..=100));
+        assert!(found.is_sorted_by_key(|it| it.timestamp));
+        assert_eq!(empty_ones(&found), (91..=100).collect::<Vec<_>>());
+        let bytes: usize = found.iter().map(|it| it.encoded.len()).sum();
+        assert_eq!((state.message_count, state.byte_count), (100, bytes as u64));
+        assert_eq!(empty_ones(&fetch(store, &ChannelName::from("bar"))), [1, 2, 3, 4, 5]);
+        for (name, next) in [("foo", 101), ("bar", 6)] {
+            let more = publish(name, Lifecycle::Keep, next, next);
+            assert_eq!(store.commit(epoch, &more).unwrap().channels[0].refused, None);
+        }
+        store.close().unwrap();
+        assert_eq!(go_reads(source)[&2], (100, BTreeSet::from([100])));
+        drop(opened);
+
+        let (opened, _) = open_again(&options, "third");
+        assert_eq!(opened.notices, []);
+        assert_eq!(opened.recovered.channels[1].state.message_count, 101);
+        assert_eq!(positions(&opened.recovered.channels[1]), expected);
+        assert_eq!(options.remembered.lost_count(), 15, "said and counted once");
+    });
+}
+
+/// Goal: a channel that others deleted and made anew since is not taken for one that lost messages.
+#[test]
+fn a_channel_that_was_made_anew_has_lost_nothing() {
+    for_every_database(|source| {
+        let options = databases::options(source.clone());
+        let (mut opened, epoch) = open_again(&options, "first");
+        opened.shares[0].commit(epoch, &publish("foo", Lifecycle::Create, 1, 100)).unwrap();
+        drop(opened);
+        let (mut opened, epoch) = open_again(&databases::options(source.clone()), "other");
+        let store = opened.shares[0].as_mut();
+        store.commit(epoch, &batch(part("foo", Lifecycle::Delete))).unwrap();
+        store.commit(epoch, &publish("foo", Lifecycle::Create, 1, 3)).unwrap();
+        drop(opened);
+        let (opened, _) = open_again(&options, "first");
+        assert_eq!(opened.recovered.channels[0].state.last, Sequence(3));
+        assert_eq!((opened.notices, options.remembered.lost_count()), (vec![], 0));
+    });
+}
+
+/// Goal: what a commit removed whose answer was lost is not taken for lost by the database.
+#[test]
+fn a_removal_in_doubt_is_no_loss() {
+    for_every_database(|source| {
+        let options = databases::options(source.clone());
+        let (mut opened, epoch) = open_again(&options, "first");
+        let store = opened.shares[0].as_mut();
+        let state = spb::SubState { id: 1, ..spb::SubState::default() };
+        let subscriptions = vec![SubscriptionWrite::Create(Box::new(state))];
+        let foo = ChannelBatch { subscriptions, ..part("foo", Lifecycle::Create) };
+        store.commit(epoch, &batch(foo)).unwrap();
+        store.commit(epoch, &publish("bar", Lifecycle::Create, 1, 5)).unwrap();
+        // Somebody else begins an epoch, so that the next commit fails, as one does whose answer
+        // is lost; and what it removes is gone all the same.
+        connect(source).run("UPDATE StanbyEpoch SET epoch=epoch+100").unwrap();
+        let subscriptions = vec![SubscriptionWrite::Delete(SubscriptionId(1))];
+        let foo = ChannelBatch { subscriptions, ..part("foo", Lifecycle::Keep) };
+        let channels = vec![foo, part("bar", Lifecycle::Delete)];
+        assert!(store.commit(epoch, &Batch { channels, ..Batch::default() }).is_err());
+        drop(opened);
+        for statement in [
+            "UPDATE StanbyEpoch SET epoch=epoch-100",
+            "DELETE FROM Subscriptions",
+            "DELETE FROM Messages",
+            "DELETE FROM Channels WHERE name='bar'",
+        ] {
+            connect(source).run(statement).unwrap();
+        }
+        let (opened, next) = open_again(&options, "first");
+        assert_eq!((next, opened.notices), (epoch.next(), vec![]));
+        let names =
+            opened.recovered.channels.iter().map(|it| (it.subscriptions.len(), &it.channel));
+        assert!(names.eq([(0, &ChannelName::from("foo"))]));
+    });
+}
+
+/// Goal: an epoch that a member has seen is not given out again by a database that forgot it.
+#[test]
+fn a_forgotten_epoch_is_not_used_again() {
+    for_every_database(|source| {
+        let mut first = lease(source, "first", databases::CALL_TIMEOUT);
+        won(&mut first);
+        first.release(true).unwrap();
+        assert_eq!(won(&mut first).0.epoch(), Epoch(2));
+        let mut standby = lease(source, "standby", databases::CALL_TIMEOUT);
+        assert!(matches!(standby.try_take().unwrap(), Attempt::Held { .. }));
+        for table in ["StanbyEpoch", "StanbyHolder"] {
+            connect(source).run(&format!("UPDATE {table} SET epoch=1")).unwrap();
+        }
+        assert!(matches!(first.confirm(), Err(LeaseError::Lost(_))));
+        first.release(false).unwrap();
+        assert_eq!(won(&mut standby).0.epoch(), Epoch(3));
     });
 }
 

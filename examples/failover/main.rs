@@ -45,6 +45,10 @@ struct Args {
     /// End the active by SIGTERM instead of SIGKILL
     #[arg(long)]
     terminate: bool,
+    /// Start no servers and end none: load these two. Each line of the input is answered with the
+    /// number of acks so far; its end is that of the load
+    #[arg(long, num_args = 2, value_names = ["ADDRESS", "ADDRESS"])]
+    servers: Option<Vec<String>>,
 }
 
 fn main() -> ExitCode {
@@ -60,24 +64,21 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<Report, DrillError> {
+    let cannot_write = |error| DrillError(format!("cannot write to stdout: {error}"));
+    if let Some([one, other]) = args.servers.as_deref() {
+        let plan = plan(args, PathBuf::new());
+        let servers = [one.clone(), other.clone()];
+        let report = drill::attend(&plan, &servers, &mut io::stdin().lock(), &mut io::stdout())?;
+        report.write(&mut io::stdout()).map_err(cannot_write)?;
+        return Ok(report);
+    }
     let binary = args.bin.clone().map_or_else(built_server, Ok)?;
-    let plan = Plan {
-        rounds: args.rounds,
-        loops: args.loops,
-        sql_driver: args.sql.clone(),
-        channels: usize::from(args.channels),
-        durables: args.durables,
-        queue_members: args.queue_members,
-        publish_every: Duration::from_millis(args.every),
-        ending: if args.terminate { Ending::Terminate } else { Ending::Kill },
-        ..Plan::new(binary)
-    };
+    let plan = plan(args, binary);
     let cannot_make = |error| DrillError(format!("cannot make a temporary folder: {error}"));
     let mut folder = tempfile::tempdir().map_err(cannot_make)?;
     // Kept until everything went well: the servers' logs are in it.
     folder.disable_cleanup(true);
     let out = &mut io::stdout();
-    let cannot_write = |error| DrillError(format!("cannot write to stdout: {error}"));
     let result = drill::run(&plan, folder.path(), &mut |line| {
         // Progress is not worth an error.
         let _ = writeln!(io::stderr(), "{line}");
@@ -92,6 +93,20 @@ fn run(args: &Args) -> Result<Report, DrillError> {
     writeln!(out, "store and logs are kept in {}", folder.path().display())
         .map_err(cannot_write)?;
     result
+}
+
+fn plan(args: &Args, binary: PathBuf) -> Plan {
+    Plan {
+        rounds: args.rounds,
+        loops: args.loops,
+        sql_driver: args.sql.clone(),
+        channels: usize::from(args.channels),
+        durables: args.durables,
+        queue_members: args.queue_members,
+        publish_every: Duration::from_millis(args.every),
+        ending: if args.terminate { Ending::Terminate } else { Ending::Kill },
+        ..Plan::new(binary)
+    }
 }
 
 /// The server of the same build as this example: `target/<profile>/stanby`, made anew by cargo

@@ -1,5 +1,6 @@
 //! Words that every room shares; imports nothing of ours.
 
+pub mod certificate;
 pub mod channel_limits;
 pub mod deadlines;
 pub mod epoch;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::{Command, Serve};
 use crate::config::options::{self, OptionsError, Request};
-use crate::config::{Config, Program, banner, flags, machine};
+use crate::config::{Arguments, Config, Program, banner, flags, machine};
 use crate::log;
 use crate::server::signals;
 
@@ -33,7 +33,7 @@ pub fn run(program: Program, args: &[OsString], serve: Serve, commands: &[Comman
     let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     match machine::with_world(|world| options::load(program, &args, world)) {
         Ok(Request::Serve(mut config)) => {
-            config.arguments = args;
+            config.arguments = Arguments(args);
             start(*config, serve)
         }
         Ok(request) => beside(program, request, commands),

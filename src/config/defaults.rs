@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::base::channel_limits::StoreLimits;
 use crate::base::limits::STEAL_AFTER_DEFAULT;
 use crate::config::{
-    AuthConfig, ClientTlsConfig, Config, CoreConfig, FileConfig, MonitorConfig, Program, SqlConfig,
-    StoreKind, StreamingConfig,
+    Arguments, AuthConfig, ClientTlsConfig, Config, CoreConfig, FileConfig, MonitorConfig, Program,
+    SqlConfig, StoreKind, StreamingConfig,
 };
 
 /// How long a client has to authenticate without TLS, and to shake hands with it.
@@ -25,7 +25,7 @@ impl Config {
         Self {
             program,
             loops: 1,
-            arguments: Vec::new(),
+            arguments: Arguments::default(),
             config_file: None,
             pid_file: None,
             ports_file_dir: None,

@@ -70,6 +70,17 @@ impl Program {
     }
 }
 
+/// Arguments as they were given; may hold a password.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Arguments(pub Vec<String>);
+
+impl std::fmt::Debug for Arguments {
+    /// Their number alone.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Arguments({} not shown)", self.0.len())
+    }
+}
+
 /// Everything that a process is told when it starts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -78,7 +89,7 @@ pub struct Config {
     /// Event loops, at least 1 and at most `base::limits::LOOPS_MAX`.
     pub loops: u16,
     /// The arguments behind the executable's name: read again when the server reloads.
-    pub arguments: Vec<String>,
+    pub arguments: Arguments,
     /// The configuration file of the core half, as the user wrote it (for its log line).
     pub config_file: Option<PathBuf>,
     /// Where the process writes its id at start; never removed.

@@ -5,20 +5,26 @@
 //! servers of both kinds exclude each other; and the epoch, raised in the transaction that takes
 //! the row. Writers of the store compare both rows in each of their transactions.
 
-use std::fs::File;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+mod fence;
+mod rows;
+mod session;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::epoch::{Epoch, Fence, FenceError, Predecessor};
-use crate::base::time::{Instant, WallTime};
+use crate::base::epoch::{Epoch, Fence, Predecessor};
+use crate::base::time::Instant;
 use crate::base::world;
-use crate::election::epoch_files::{self, Owner};
+use crate::election::epoch_files::Owner;
 use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
-use crate::store::sql::dialect::{Dialect, Driver, Failure, SqlError, Value, transaction};
+use crate::log::STREAM;
+use crate::store::sql::dialect::{Driver, Failure, SqlError, transaction};
 use crate::store::sql::dsn::Source;
-use crate::store::sql::{self, schema, sessions};
+use crate::store::sql::{schema, sessions};
+
+use self::fence::SqlFence;
+use self::rows::{Claim, Rows};
+use self::session::{Session, Waiter};
 
 /// After how long without a tick a Go server's row is taken: three probes of 1.5 s, as the Go
 /// server does (spec stores, 8.12).
@@ -27,12 +33,11 @@ const FOREIGN_STILL_FOR: Duration = Duration::from_millis(4_500);
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause between two looks that count as watching, beside half the steal time.
 const GAP_MAX: Duration = Duration::from_millis(1_500);
+/// After the database was away, a standby lets the former active come first for so long: that one
+/// knows what it acknowledged, and finds out if the database lost some of it.
+const HEAD_START: Duration = Duration::from_secs(1);
 /// Longest identity that the column takes.
 const LOCK_ID_LEN_MAX: usize = 30;
-/// Pause between tries where the database cannot wait for its lock within a call.
-const LOCK_POLL_PAUSE: Duration = Duration::from_millis(50);
-/// From here on a call has time for a wait of a whole second.
-const LONG_CALL: Duration = Duration::from_millis(1_200);
 
 /// The lease of a shared database.
 pub struct SqlLease {
@@ -45,6 +50,14 @@ pub struct SqlLease {
     held: Option<Arc<SqlFence>>,
     /// What a holder showed last.
     stillness: Option<Seen>,
+    /// The rows as they were read last.
+    last_rows: Option<Rows>,
+    /// The database could not be reached, and somebody else was active before.
+    was_away: bool,
+    /// Until then that one comes first.
+    yields_until: Option<Instant>,
+    /// Highest epoch that was ever seen, also if the database forgot it since.
+    epoch_max: Epoch,
     /// The holder before was ended by us, and may still run.
     has_replaced: bool,
 }
@@ -89,6 +102,10 @@ impl SqlLease {
             waiter: None,
             held: None,
             stillness: None,
+            last_rows: None,
+            was_away: false,
+            yields_until: None,
+            epoch_max: Epoch::default(),
             has_replaced: false,
         }
     }
@@ -108,14 +125,16 @@ impl SqlLease {
             }
             Some(Err(error)) => {
                 self.waiter = None;
-                return Err(failure(&error));
+                return Err(self.failed(&error));
             }
             None => {}
         }
         if self.session.is_none() {
-            let mut session = Session::open(&self.place).map_err(|error| failure(&error))?;
-            schema::prepare(session.dialect.as_mut()).map_err(|error| failure(&error))?;
-            self.session = Some(session);
+            let opened = Session::open(&self.place).and_then(|mut session| {
+                schema::prepare(session.dialect.as_mut())?;
+                Ok(session)
+            });
+            self.session = Some(opened.map_err(|error| self.failed(&error))?);
         }
         if self.waiter.is_some() {
             return Ok(false);
@@ -124,19 +143,65 @@ impl SqlLease {
     }
 
     /// Asks the session; one that fails is given up, and with it its lock.
+    fn ask<T>(
+        &mut self,
+        ask: impl FnOnce(&mut Session) -> Result<T, SqlError>,
+    ) -> Result<T, SqlError> {
+        let Some(session) = &mut self.session else {
+            let text = "no connection to the database".to_owned();
+            return Err(SqlError { failure: Failure::Unreachable, text });
+        };
+        ask(session).inspect_err(|error| {
+            if error.failure != Failure::Busy {
+                self.session = None;
+            }
+        })
+    }
+
     fn with_session<T>(
         &mut self,
         ask: impl FnOnce(&mut Session) -> Result<T, SqlError>,
     ) -> Result<T, LeaseError> {
-        let Some(session) = &mut self.session else {
-            return Err(LeaseError::NotNow("no connection to the database".to_owned()));
-        };
-        ask(session).map_err(|error| {
-            if error.failure != Failure::Busy {
-                self.session = None;
-            }
-            failure(&error)
-        })
+        self.ask(ask).map_err(|error| self.failed(&error))
+    }
+
+    /// Notes that the database is away.
+    fn failed(&mut self, error: &SqlError) -> LeaseError {
+        let own = self.owner.server_id.as_str();
+        let others = self.last_rows.as_ref().is_some_and(|rows| rows.is_held_by_other(own));
+        self.was_away |= error.failure == Failure::Unreachable && self.held.is_none() && others;
+        failure(error)
+    }
+
+    /// Whether the former active still comes first: from when the database is there again.
+    fn yields(&mut self) -> bool {
+        let now = world::instant();
+        if std::mem::take(&mut self.was_away) {
+            self.yields_until = Some(now + HEAD_START);
+        }
+        let yields = self.yields_until.is_some_and(|until| now < until);
+        if !yields {
+            self.yields_until = None;
+        }
+        yields
+    }
+
+    /// Reads the rows, and says so if the database has forgotten what was read before.
+    fn look(&mut self) -> Result<Rows, SqlError> {
+        let seen = self.ask(|session| rows::read(session.dialect.as_mut()))?;
+        let before = self.last_rows.as_ref().map(Rows::age);
+        if let Some((epoch, counter)) = before.filter(|before| seen.age() < *before) {
+            let (found, found_counter) = seen.age();
+            log::error!(
+                target: STREAM,
+                "the database lost commits: epoch {epoch} had given {counter} sign(s) of life, now \
+                 epoch {found} with {found_counter} is there; what was acknowledged in between is \
+                 gone"
+            );
+        }
+        self.epoch_max = self.epoch_max.max(seen.epoch);
+        self.last_rows = Some(seen.clone());
+        Ok(seen)
     }
 
     /// How long `sign` has been the same. Only what was watched counts: a gap between two looks
@@ -153,7 +218,11 @@ impl SqlLease {
 
     /// With the database's lock: takes the row and the epoch, unless a Go server lives.
     fn claim(&mut self) -> Result<Attempt, LeaseError> {
-        let seen = self.with_session(|session| rows(session.dialect.as_mut()))?;
+        if self.yields() {
+            self.with_session(Session::unlock)?;
+            return Ok(Attempt::Held { holder: None, why: HEAD_START_GIVEN.to_owned() });
+        }
+        let seen = self.look().map_err(|error| self.failed(&error))?;
         let mut is_stolen = false;
         if let Some((id, tick)) = seen.foreign() {
             if self.still_for(Sign::Foreign(id, tick)) < FOREIGN_STILL_FOR {
@@ -163,7 +232,9 @@ impl SqlLease {
             is_stolen = true;
         }
         let claim = Claim {
-            epoch: seen.epoch.next(),
+            found: seen.epoch,
+            // Above all that were seen: a database that lost commits must not give one twice.
+            epoch: self.epoch_max.next(),
             lock_id: self.lock_id().to_owned(),
             owner: self.owner.clone(),
             steals_from: is_stolen.then(|| seen.lock.clone()).flatten(),
@@ -187,11 +258,10 @@ impl SqlLease {
         };
         self.has_replaced = false;
         self.stillness = None;
-        let fence = Arc::new(SqlFence {
-            place: self.place.clone(),
-            epoch: claim.epoch,
-            connection: Mutex::new(None),
-        });
+        self.last_rows = Some(Rows::claimed(claim.epoch, &claim.owner.server_id));
+        self.epoch_max = claim.epoch;
+        let owner = claim.owner.server_id.clone();
+        let fence = Arc::new(SqlFence::new(self.place.clone(), claim.epoch, owner));
         self.held = Some(Arc::clone(&fence));
         Ok(Attempt::Won(Grant { fence, predecessor, checked_at }))
     }
@@ -208,7 +278,15 @@ impl SqlLease {
 
     /// Without the database's lock: somebody has it, and is ended if it gives no sign of life.
     fn watch(&mut self) -> Result<Attempt, LeaseError> {
-        let seen = self.with_session(|session| rows(session.dialect.as_mut()))?;
+        let is_sqlite = self.place.source.driver == Driver::Sqlite;
+        let seen = match (self.look(), &self.last_rows) {
+            (Ok(seen), _) => seen,
+            // Without a write-ahead log, who hangs inside a transaction keeps readers out too:
+            // that is no sign of life either.
+            (Err(error), Some(last)) if is_sqlite && error.failure == Failure::Busy => last.clone(),
+            (Err(error), _) => return Err(self.failed(&error)),
+        };
+        self.was_away = false;
         let holder = seen.holder.clone();
         let Some(found) = &holder else {
             let why = "another member is about to take the lock".to_owned();
@@ -234,6 +312,8 @@ impl SqlLease {
     }
 }
 
+const HEAD_START_GIVEN: &str = "the database was away: the former active, which knows what it \
+                                acknowledged, comes first for a moment";
 const FOREIGN_HOLDER: &str = "the row in StoreLock is held by a Go server: it is taken only when \
                               its tick stands still";
 
@@ -246,7 +326,8 @@ impl Lease for SqlLease {
     fn wait(&mut self, wake: &Wake) -> Result<Duration, LeaseError> {
         let has_lock = self.session.as_ref().is_some_and(|session| session.is_locked);
         let is_foreign = matches!(self.stillness, Some(Seen { sign: Sign::Foreign(..), .. }));
-        if self.held.is_none() && self.waiter.is_none() && !has_lock && !is_foreign {
+        let yields = self.yields_until.is_some();
+        if self.held.is_none() && self.waiter.is_none() && !has_lock && !is_foreign && !yields {
             let waiter = Waiter::spawn(self.place.clone(), wake);
             let waiter = waiter.map_err(|error| LeaseError::NotNow(error.to_string()))?;
             self.waiter = Some(waiter);
@@ -266,8 +347,13 @@ impl Lease for SqlLease {
         let lock_id = self.lock_id().to_owned();
         let is_locked = self.locked_session()?;
         let lost = self.with_session(|session| {
-            transaction(session.dialect.as_mut(), |dialect| tick(dialect, fence.epoch, &lock_id))
+            transaction(session.dialect.as_mut(), |dialect| {
+                rows::tick(dialect, fence.epoch(), &lock_id)
+            })
         })?;
+        if let (None, Some(rows)) = (&lost, &mut self.last_rows) {
+            rows.on_ticked();
+        }
         match lost {
             Some(why) => Err(LeaseError::Lost(why)),
             None if is_locked => Ok(()),
@@ -288,7 +374,7 @@ impl Lease for SqlLease {
         let lock_id = self.lock_id().to_owned();
         let released = self.with_session(|session| {
             let given_back = transaction(session.dialect.as_mut(), |dialect| {
-                give_back(dialect, fence.epoch, &lock_id, clean)
+                rows::give_back(dialect, fence.epoch(), &lock_id, clean)
             });
             let unlocked = session.unlock();
             given_back.and(unlocked)
@@ -307,155 +393,6 @@ impl Drop for SqlLease {
     }
 }
 
-/// The rows that say who holds the lease.
-struct Rows {
-    epoch: Epoch,
-    /// Identity of the epoch's owner in `StoreLock`.
-    lock_id: String,
-    /// The Go server's row.
-    lock: Option<(String, u64)>,
-    holder: Option<Holder>,
-    is_released: bool,
-}
-
-impl Rows {
-    /// Identity and tick of a holder that is none of ours.
-    fn foreign(&self) -> Option<(String, u64)> {
-        self.lock.clone().filter(|(id, _)| !id.is_empty() && *id != self.lock_id)
-    }
-}
-
-fn rows(dialect: &mut dyn Dialect) -> Result<Rows, SqlError> {
-    let epochs = dialect.query("SELECT epoch, lockid FROM StanbyEpoch", &[])?;
-    let locks = dialect.query("SELECT id, tick FROM StoreLock", &[])?;
-    let holders = dialect.query(
-        "SELECT epoch, counter, released, record FROM StanbyHolder WHERE uniquerow=1",
-        &[],
-    )?;
-    let holder = holders.first();
-    Ok(Rows {
-        epoch: Epoch(epochs.first().map_or(0, |row| row[0].unsigned())),
-        lock_id: epochs.first().map(|row| row[1].text()).unwrap_or_default(),
-        lock: locks.first().map(|row| (row[0].text(), row[1].unsigned())),
-        holder: holder.map(|row| {
-            let (epoch, counter) = (Epoch(row[0].unsigned()), row[1].unsigned());
-            Holder { epoch, counter, ..decode(&row[3].text()) }
-        }),
-        is_released: holder.is_some_and(|row| row[2].signed() != 0),
-    })
-}
-
-/// What a claim writes.
-struct Claim {
-    epoch: Epoch,
-    lock_id: String,
-    owner: Owner,
-    /// A Go server's row that stood still, as it was seen.
-    steals_from: Option<(String, u64)>,
-}
-
-impl Claim {
-    /// Raises the epoch and takes the row; `None` if somebody else was faster.
-    fn run(&self, dialect: &mut dyn Dialect) -> Result<Option<Instant>, SqlError> {
-        transaction(dialect, |dialect| {
-            let lock = dialect.driver().update_lock();
-            let before = Value::from(self.epoch.0 - 1);
-            let rows = dialect.query(&format!("SELECT epoch FROM StanbyEpoch{lock}"), &[])?;
-            let checked_at = world::instant();
-            let locks = dialect.query(&format!("SELECT id, tick FROM StoreLock{lock}"), &[])?;
-            let found = locks.first().map(|row| (row[0].text(), row[1].unsigned()));
-            if self.steals_from.is_some() && found != self.steals_from {
-                // It ticked between our look and now.
-                return Ok(None);
-            }
-            let values = [self.epoch.0.into(), self.lock_id.as_str().into(), self.owner_id()];
-            if rows.is_empty() {
-                let insert = "INSERT INTO StanbyEpoch (epoch, lockid, owner) VALUES (?,?,?)";
-                dialect.execute(insert, &values)?;
-            } else {
-                let update = "UPDATE StanbyEpoch SET epoch=?, lockid=?, owner=? WHERE epoch=?";
-                let values = [values.as_slice(), &[before]].concat();
-                if dialect.execute(update, &values)? != 1 {
-                    return Ok(None);
-                }
-            }
-            let own = [Value::from(self.lock_id.as_str()), Value::Integer(1)];
-            let write = match found {
-                None => "INSERT INTO StoreLock (id, tick) VALUES (?, ?)",
-                Some(_) => "UPDATE StoreLock SET id=?, tick=?",
-            };
-            dialect.execute(write, &own)?;
-            dialect.execute("DELETE FROM StanbyHolder", &[])?;
-            let insert = "INSERT INTO StanbyHolder (epoch, counter, released, record) \
-                          VALUES (?,0,0,?)";
-            dialect.execute(insert, &[self.epoch.0.into(), encode(&self.owner).into()])?;
-            Ok(Some(checked_at))
-        })
-    }
-
-    fn owner_id(&self) -> Value {
-        Value::from(self.owner.server_id.as_str())
-    }
-}
-
-/// One sign of life; the reason if the lease is lost.
-fn tick(
-    dialect: &mut dyn Dialect,
-    epoch: Epoch,
-    lock_id: &str,
-) -> Result<Option<String>, SqlError> {
-    let update = "UPDATE StanbyHolder SET counter=counter+1 WHERE epoch=?";
-    if dialect.execute(update, &[epoch.0.into()])? != 1 {
-        return Ok(Some(format!("a later epoch than {epoch} has begun")));
-    }
-    let update = "UPDATE StoreLock SET tick=tick+1 WHERE id=?";
-    if dialect.execute(update, &[lock_id.into()])? == 0 {
-        return Ok(Some("lost store lock: another server wrote itself into it".to_owned()));
-    }
-    Ok(None)
-}
-
-fn give_back(
-    dialect: &mut dyn Dialect,
-    epoch: Epoch,
-    lock_id: &str,
-    clean: bool,
-) -> Result<(), SqlError> {
-    let released = Value::Integer(i64::from(clean));
-    let update = "UPDATE StanbyHolder SET released=? WHERE epoch=?";
-    if dialect.execute(update, &[released, epoch.0.into()])? == 1 {
-        dialect.execute("UPDATE StoreLock SET id='', tick=0 WHERE id=?", &[lock_id.into()])?;
-    }
-    Ok(())
-}
-
-fn encode(owner: &Owner) -> String {
-    serde_json::json!({
-        "server_id": owner.server_id,
-        "host": owner.host,
-        "pid": owner.pid,
-        "since": world::now().wall.0,
-        "addresses": owner.addresses,
-        "control": owner.control_path,
-    })
-    .to_string()
-}
-
-fn decode(record: &str) -> Holder {
-    let found: serde_json::Value = serde_json::from_str(record).unwrap_or_default();
-    let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
-    let addresses = found["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
-    Holder {
-        server_id: text("server_id"),
-        host: text("host"),
-        pid: found["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
-        since: WallTime(found["since"].as_i64().unwrap_or(0)),
-        addresses: addresses.iter().filter_map(|it| it.as_str()).map(str::to_owned).collect(),
-        control_path: found["control"].as_str().map(str::to_owned),
-        ..Holder::default()
-    }
-}
-
 fn failure(error: &SqlError) -> LeaseError {
     match error.failure {
         Failure::Missing | Failure::Denied | Failure::ReadOnly => {
@@ -466,211 +403,5 @@ fn failure(error: &SqlError) -> LeaseError {
         | Failure::Full
         | Failure::BadValue
         | Failure::Other => LeaseError::NotNow(error.to_string()),
-    }
-}
-
-/// A connection, and the database's own lock that lives as long as it.
-struct Session {
-    dialect: Box<dyn Dialect>,
-    /// SQLite knows no such lock: a file beside the database has it.
-    file: Option<File>,
-    is_locked: bool,
-}
-
-impl Session {
-    fn open(place: &Place) -> Result<Self, SqlError> {
-        let dialect = sql::connect(&place.source, place.call_timeout)?;
-        let file = match place.source.driver {
-            Driver::Sqlite => {
-                let path = lock_path(place);
-                let mut options = File::options();
-                options.read(true).write(true).create(true).truncate(false);
-                let failed =
-                    |error| SqlError::of_connection(Failure::Denied, &path.display(), &error);
-                Some(options.open(&path).map_err(failed)?)
-            }
-            Driver::Postgres | Driver::Mysql => None,
-        };
-        Ok(Self { dialect, file, is_locked: false })
-    }
-
-    fn try_lock(&mut self) -> Result<bool, SqlError> {
-        if self.is_locked {
-            return Ok(true);
-        }
-        self.is_locked = match &self.file {
-            Some(file) => epoch_files::try_lock(file).map_err(|error| no_file_lock(&error))?,
-            None => sessions::try_lock(self.dialect.as_mut())?,
-        };
-        Ok(self.is_locked)
-    }
-
-    /// Waits for the lock, in a database no longer than a call may take.
-    fn lock(&mut self, call_timeout: Duration) -> Result<bool, SqlError> {
-        self.is_locked = match &self.file {
-            Some(file) => {
-                epoch_files::lock(file).map_err(|error| no_file_lock(&error))?;
-                true
-            }
-            None if call_timeout < LONG_CALL => {
-                let is_locked = sessions::try_lock(self.dialect.as_mut())?;
-                if !is_locked {
-                    // The database tells nobody that its lock is free.
-                    thread::park_timeout(LOCK_POLL_PAUSE);
-                }
-                is_locked
-            }
-            None => sessions::lock_within_a_second(self.dialect.as_mut())?,
-        };
-        Ok(self.is_locked)
-    }
-
-    fn unlock(&mut self) -> Result<(), SqlError> {
-        if !std::mem::take(&mut self.is_locked) {
-            return Ok(());
-        }
-        match &self.file {
-            Some(file) => epoch_files::unlock(file).map_err(|error| no_file_lock(&error)),
-            None => sessions::unlock(self.dialect.as_mut()),
-        }
-    }
-
-    /// Takes the lock from a holder that hangs; or the reason why it cannot.
-    fn end_holder(
-        &mut self,
-        place: &Place,
-        here: &str,
-        holder: &Holder,
-    ) -> Result<Result<(), String>, SqlError> {
-        match &self.file {
-            Some(_) => Ok(end_process(&lock_path(place), here, holder)),
-            None => sessions::end_holder(self.dialect.as_mut()).map(Ok),
-        }
-    }
-}
-
-fn lock_path(place: &Place) -> PathBuf {
-    PathBuf::from(format!("{}.stanby.lck", place.source.database))
-}
-
-fn no_file_lock(error: &std::io::Error) -> SqlError {
-    SqlError::of_statement(Failure::Other, "lock of the file beside the database", error)
-}
-
-/// A stopped process keeps SQLite's lock as long as it lives: it is killed, if it is on this
-/// machine and has the lock file open.
-fn end_process(path: &std::path::Path, here: &str, holder: &Holder) -> Result<(), String> {
-    let pid = holder.pid;
-    if holder.host != here {
-        return Err(format!("process {pid} runs on {} and must be ended there", holder.host));
-    }
-    let wanted = std::fs::canonicalize(path).map_err(|error| error.to_string())?;
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd"));
-    let mut entries = entries.map_err(|error| format!("process {pid} is hidden: {error}"))?;
-    let is_open = |entry: std::io::Result<std::fs::DirEntry>| {
-        entry.and_then(|it| std::fs::read_link(it.path())).is_ok_and(|target| target == wanted)
-    };
-    if pid == std::process::id() || !entries.any(is_open) {
-        return Err(format!("process {pid} is not the one that holds it"));
-    }
-    let pid = i32::try_from(pid).map_err(|error| error.to_string())?;
-    let target = nix::unistd::Pid::from_raw(pid);
-    nix::sys::signal::kill(target, nix::sys::signal::Signal::SIGKILL)
-        .map_err(|error| format!("process {pid} cannot be ended: {error}"))
-}
-
-/// A thread that waits for the lock with a session of its own, which then is the lease's.
-struct Waiter {
-    slot: Arc<Mutex<Slot>>,
-}
-
-enum Slot {
-    Waiting,
-    Done(Result<Session, SqlError>),
-    Abandoned,
-}
-
-impl Waiter {
-    fn spawn(place: Place, wake: &Wake) -> std::io::Result<Self> {
-        let slot = Arc::new(Mutex::new(Slot::Waiting));
-        let (shared, wake) = (Arc::clone(&slot), Arc::clone(wake));
-        thread::Builder::new().name("lock-waiter".to_owned()).spawn(move || {
-            let mut waited = Session::open(&place);
-            loop {
-                let mut is_done = true;
-                if let Ok(session) = &mut waited {
-                    match session.lock(place.call_timeout) {
-                        Ok(is_locked) => is_done = is_locked,
-                        Err(error) => waited = Err(error),
-                    }
-                }
-                let mut slot = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                if matches!(*slot, Slot::Abandoned) {
-                    return;
-                }
-                if is_done {
-                    *slot = Slot::Done(waited);
-                    drop(slot);
-                    return wake();
-                }
-            }
-        })?;
-        Ok(Self { slot })
-    }
-
-    /// What became of it, once.
-    fn take(&self) -> Option<Result<Session, SqlError>> {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        match std::mem::replace(&mut *slot, Slot::Waiting) {
-            Slot::Done(result) => Some(result),
-            Slot::Waiting | Slot::Abandoned => None,
-        }
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        *slot = Slot::Abandoned;
-    }
-}
-
-/// The right to write under one epoch, asked over a connection of its own.
-struct SqlFence {
-    place: Place,
-    epoch: Epoch,
-    connection: Mutex<Option<Box<dyn Dialect>>>,
-}
-
-impl SqlFence {
-    fn look(&self) -> Result<Option<(Epoch, String)>, SqlError> {
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut dialect = match connection.take() {
-            Some(dialect) => dialect,
-            None => sql::connect(&self.place.source, self.place.call_timeout)?,
-        };
-        let rows = dialect.query("SELECT epoch, owner FROM StanbyEpoch", &[])?;
-        *connection = Some(dialect);
-        Ok(rows.first().map(|row| (Epoch(row[0].unsigned()), row[1].text())))
-    }
-}
-
-impl Fence for SqlFence {
-    fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
-    fn check(&self) -> Result<(), FenceError> {
-        let unreadable =
-            |error: SqlError| FenceError::Unreadable(std::io::Error::other(error.to_string()));
-        // A connection that broke meanwhile is replaced once.
-        let found = self.look().or_else(|_| self.look()).map_err(unreadable)?;
-        match found {
-            Some((found, owner)) if found != self.epoch => {
-                Err(FenceError::Superseded { ours: self.epoch, found, owner })
-            }
-            Some(_) => Ok(()),
-            None => Err(FenceError::Unreadable(std::io::Error::other("StanbyEpoch is empty"))),
-        }
     }
 }

@@ -245,7 +245,7 @@ pub struct StreamingFacts {
     pub version: String,
     /// As in `/varz`.
     pub go: String,
-    /// `MEMORY` or `FILE`.
+    /// `MEMORY`, `FILE` or `SQL`.
     pub store: &'static str,
     /// When the process started.
     pub started: WallTime,
@@ -255,6 +255,8 @@ pub struct StreamingFacts {
     pub global: LimitNumbers,
     /// By name or pattern.
     pub per_channel: BTreeMap<String, LimitNumbers>,
+    /// Acknowledged messages that the database has lost; `None` where the store is no database.
+    pub lost_messages: Option<u64>,
 }
 
 /// Limits of a channel as numbers; in raw ones 0 = inherit and -1 = no limit.

@@ -74,6 +74,9 @@ struct Storez<'a> {
     limits: Limits<'a>,
     total_msgs: u64,
     total_bytes: u64,
+    /// Ours: acknowledged messages that the database has lost since the process began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_msgs: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -187,6 +190,7 @@ pub fn storez(view: View<'_>) -> Reply {
         },
         total_msgs,
         total_bytes,
+        lost_msgs: facts.lost_messages,
     })
 }
 

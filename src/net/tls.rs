@@ -9,25 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{
-    ClientConfig, ClientConnection, Connection, DigitallySignedStruct, ProtocolVersion,
-    RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
+    ClientConfig, ClientConnection, Connection, ProtocolVersion, RootCertStore, ServerConfig,
+    ServerConnection,
 };
 
+use crate::base::certificate::{Anyone, SYSTEM_ROOTS};
 use crate::broker::TlsPeer;
-
-/// Where the machine keeps the certificates that it trusts, by distribution.
-const SYSTEM_ROOTS: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// Encrypted bytes that one connection may hold beside its outbox.
 const SEALED_BYTES_MAX: usize = 64 * 1024;
@@ -161,7 +153,7 @@ impl Dialling {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().map_err(TlsError::Pair)?;
         let builder = if is_insecure {
-            let anyone = Arc::new(Anyone { provider });
+            let anyone = Arc::new(Anyone::new(provider));
             builder.dangerous().with_custom_certificate_verifier(anyone)
         } else {
             builder.with_root_certificates(roots(files.ca.as_deref())?)
@@ -243,49 +235,6 @@ fn curve(name: &str) -> Option<&'static dyn rustls::crypto::SupportedKxGroup> {
 /// The name that Go, and so every monitoring tool, uses.
 fn suite_name(suite: rustls::CipherSuite) -> String {
     suite.as_str().unwrap_or("unknown").replace("TLS13_", "TLS_")
-}
-
-/// For `insecure: true`: whoever answers is the one we wanted.
-#[derive(Debug)]
-struct Anyone {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// One connection's TLS: encrypted bytes on the side of the socket, plain ones on ours.

@@ -20,6 +20,8 @@ use crate::server::settings;
 use crate::store::file::Opening;
 use crate::store::file::disk::RealDisk;
 use crate::store::file::survey::Survey;
+use crate::store::sql::SqlOptions;
+use crate::store::sql::lost::Remembered;
 use crate::store::worker::{self, Worker, WorkerSettings};
 use crate::store::{self, Opened, Remedy, StoreError};
 
@@ -65,6 +67,8 @@ pub struct Ground<'a> {
     pub fence: Arc<dyn Fence>,
     /// How the holder before left.
     pub predecessor: Predecessor,
+    /// What earlier activations acknowledged.
+    pub remembered: &'a Remembered,
     /// Where reports of the store workers go, by loop.
     pub mailboxes: &'a [Mailbox<Mail>],
     /// What was seen of the store's files while another member was active.
@@ -140,7 +144,10 @@ impl Ground<'_> {
                 store::file::open_on(Arc::new(RealDisk), opening)
             }
             StoreKind::Sql => store::sql::open(
-                &settings::sql_options(self.config)?,
+                &SqlOptions {
+                    remembered: self.remembered.clone(),
+                    ..settings::sql_options(self.config)?
+                },
                 limits,
                 &self.fence,
                 self.config.loops,

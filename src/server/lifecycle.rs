@@ -69,11 +69,13 @@ impl Server {
             term: self.term,
             fence,
             predecessor,
+            remembered: &self.remembered,
             mailboxes: &self.mailboxes,
             survey: self.surveyor.take().map(Surveyor::finish),
         };
         let recovered = ground.recover(&mut self.random)?;
         self.log_recovered(&recovered);
+        self.pages.set_lost(self.remembered.lost_count());
         self.is_active = true;
         let info = recovered.info;
         for (mailbox, activation) in self.mailboxes.iter().zip(recovered.activations) {

@@ -48,6 +48,7 @@ use crate::server::settings::Found;
 use crate::server::signals::Signal;
 use crate::store::Remedy;
 use crate::store::file::survey::Surveyor;
+use crate::store::sql::lost::Remembered;
 
 /// Runs a server from its configuration to its end.
 #[must_use]
@@ -88,6 +89,8 @@ pub struct Server {
     opening: Option<Bytes>,
     /// Until when the active counts as reachable without another heartbeat of it.
     route_until: Option<Instant>,
+    /// What activations of this process have acknowledged in a database.
+    remembered: Remembered,
     /// How often activations failed in a row for a reason that can pass.
     failed_activations: u32,
     files: files::Files,

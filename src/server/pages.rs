@@ -158,6 +158,15 @@ impl Pages {
         self.streaming.set(facts);
     }
 
+    /// How many acknowledged messages the database has lost.
+    pub fn set_lost(&self, count: u64) {
+        let mut facts = StreamingFacts::clone(&self.streaming.load());
+        if let Some(shown) = &mut facts.lost_messages {
+            *shown = count;
+            self.streaming.set(facts);
+        }
+    }
+
     /// Clients are not served any more.
     pub fn set_inactive(&self) {
         let is_group = self.is_group;
@@ -306,5 +315,6 @@ fn streaming_facts(config: &Config, server_id: &str) -> StreamingFacts {
         channels_max: streaming.limits.channels_max,
         global: streaming.limits.global.into(),
         per_channel,
+        lost_messages: (streaming.store == StoreKind::Sql).then_some(0),
     }
 }

@@ -13,7 +13,7 @@ impl Server {
     /// Reads the configuration anew; if anything of it cannot be taken over, nothing is.
     pub(super) fn reload(&mut self) {
         let arguments = self.config.arguments.clone();
-        let result = machine::with_world(|world| reload::reload(&self.config, &arguments, world));
+        let result = machine::with_world(|world| reload::reload(&self.config, &arguments.0, world));
         let applied = result.and_then(|(config, changes)| self.apply(config, &changes));
         match applied {
             Ok(()) => log::info!(target: CORE, "{}", reload::RELOADED),

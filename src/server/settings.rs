@@ -14,6 +14,7 @@ use crate::net::tls::{ClientCertificate, Dialling, Files, Serving, TlsError};
 use crate::net::{Address, Listen, Rules};
 use crate::store::sql::dialect::Driver;
 use crate::store::sql::dsn::Source;
+use crate::store::sql::lost::Remembered;
 use crate::store::{StoreError, file, sql::SqlOptions};
 
 /// Bytes of a protocol line that are not the subject: `MSG`, sid, reply and sizes of a delivery.
@@ -89,6 +90,7 @@ pub fn sql_options(config: &Config) -> Result<SqlOptions, StoreError> {
         connections_max: from.connections_max,
         bulk_insert_limit: from.bulk_insert_limit,
         call_timeout: keeper::lease_bound(steal_after).mul_f64(0.9),
+        remembered: Remembered::default(),
     })
 }
 

@@ -27,6 +27,7 @@ use crate::server::interest_key::Listener;
 use crate::server::pages::{self, Pages};
 use crate::server::signals::{self, Signal};
 use crate::server::{Server, settings};
+use crate::store::sql::lost::Remembered;
 use crate::store::{self, StoreError};
 
 /// How long a start waits for the port of a predecessor that is still dying.
@@ -196,6 +197,7 @@ impl Begun {
             is_active: false,
             opening: None,
             failed_activations: 0,
+            remembered: Remembered::default(),
             files,
             lame_duck: None,
             postponed: std::collections::VecDeque::new(),

@@ -16,6 +16,7 @@ use stanby::election::lease::{Attempt, Lease};
 use stanby::election::sql_lock::SqlLease;
 use stanby::store::Opened;
 use stanby::store::sql::dsn::Source;
+use stanby::store::sql::lost::Remembered;
 use stanby::store::sql::{self, SqlOptions, dialect::Driver, schema};
 
 /// Longer than any call takes that is not broken.
@@ -101,6 +102,7 @@ pub fn options(source: Source) -> SqlOptions {
         connections_max: 0,
         bulk_insert_limit: 0,
         call_timeout: CALL_TIMEOUT,
+        remembered: Remembered::default(),
     }
 }
 

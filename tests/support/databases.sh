@@ -3,11 +3,12 @@
 # a command with their addresses in the environment, and stops them again:
 #   tests/support/databases.sh COMMAND…
 # STANBY_TEST_POSTGRES: key=value pairs without a database; STANBY_TEST_MYSQL: a Go DSN up to the
-# slash. A kind that is not installed is left away, and said so.
+# slash. With _PID_FILE behind it: whose first line is the server's process; with _START: the program
+# that starts it again at the same place. A kind that is not installed is left away, and said so.
 set -uo pipefail
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/stanby-databases.XXXXXX")
-pids=()
+pid_files=()
 # The servers refuse to run as root.
 as_user=()
 if [ "$(id -u)" -eq 0 ]; then
@@ -16,16 +17,33 @@ if [ "$(id -u)" -eq 0 ]; then
     as_user=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
 fi
 
+# Whoever runs now: the command may have started them anew.
 stop() {
-    local pid
-    for pid in "${pids[@]}"; do kill -INT "$pid" 2>/dev/null; kill -TERM "$pid" 2>/dev/null; done
-    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null; done
+    local file pid
+    for file in "${pid_files[@]}"; do
+        pid=$(head -n 1 "$file" 2>/dev/null) || continue
+        # PostgreSQL ends without waiting for its sessions by SIGINT, MariaDB by SIGTERM.
+        kill -INT "$pid" 2>/dev/null; kill -TERM "$pid" 2>/dev/null
+        for _ in $(seq 300); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+    done
+    wait
     rm -rf "$dir"
 }
 trap stop EXIT
 
+# Below those from which outgoing connections come, so that it is free for a second start.
 free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    python3 - <<'END'
+import random, socket
+while True:
+    port = random.randrange(12000, 32000)
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        continue
+    print(port)
+    break
+END
 }
 
 # Tries a command for up to half a minute.
@@ -35,6 +53,14 @@ until_works() {
     return 1
 }
 
+# Writes a program that runs a command in its own place.
+program() {
+    local path=$dir/$1
+    shift
+    { echo '#!/usr/bin/env bash'; printf 'exec'; printf ' %q' "$@"; echo; } >"$path"
+    chmod 755 "$path"
+}
+
 start_postgres() {
     local bin port
     bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)
@@ -42,13 +68,18 @@ start_postgres() {
     port=$(free_port)
     "${as_user[@]}" "$bin/initdb" -D "$dir/postgres" -U stanby -A trust -E UTF8 --no-sync \
         >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log"; return 1; }
-    "${as_user[@]}" "$bin/postgres" -D "$dir/postgres" -p "$port" -c listen_addresses=127.0.0.1 \
-        -c unix_socket_directories= -c max_connections=300 ${POSTGRES_OPTIONS:-} \
-        >"$dir/postgres.log" 2>&1 &
-    pids+=($!)
+    # Who is in this group has to know the password.
+    sed -i '1i host all +asks_password 127.0.0.1/32 scram-sha-256' "$dir/postgres/pg_hba.conf"
+    # After a kill it syncs every file of every database one by one, unless it is told not to.
+    program start-postgres "${as_user[@]}" "$bin/postgres" -D "$dir/postgres" -p "$port" \
+        -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300 \
+        -c recovery_init_sync_method=syncfs ${POSTGRES_OPTIONS:-}
+    "$dir/start-postgres" >"$dir/postgres.log" 2>&1 &
+    pid_files+=("$dir/postgres/postmaster.pid")
     until_works "$bin/pg_isready" -h 127.0.0.1 -p "$port" || { cat "$dir/postgres.log"; return 1; }
     export STANBY_TEST_POSTGRES="host=127.0.0.1 port=$port user=stanby sslmode=disable"
-    export STANBY_TEST_POSTGRES_PID=${pids[-1]}
+    export STANBY_TEST_POSTGRES_PID_FILE="$dir/postgres/postmaster.pid"
+    export STANBY_TEST_POSTGRES_START="$dir/start-postgres"
 }
 
 start_mysql() {
@@ -59,14 +90,16 @@ start_mysql() {
     "${as_user[@]}" mariadb-install-db --no-defaults --datadir="$dir/mariadb" \
         --auth-root-authentication-method=normal --skip-test-db \
         >"$dir/install.log" 2>&1 || { cat "$dir/install.log"; return 1; }
-    "${as_user[@]}" "$server" --no-defaults --datadir="$dir/mariadb" --port="$port" \
-        --bind-address=127.0.0.1 --socket="$dir/mariadb.sock" --max-connections=300 \
-        ${MARIADB_OPTIONS:-} >"$dir/mariadb.log" 2>&1 &
-    pids+=($!)
+    program start-mariadb "${as_user[@]}" "$server" --no-defaults --datadir="$dir/mariadb" \
+        --port="$port" --bind-address=127.0.0.1 --socket="$dir/mariadb.sock" \
+        --pid-file="$dir/mariadb.pid" --max-connections=300 ${MARIADB_OPTIONS:-}
+    "$dir/start-mariadb" >"$dir/mariadb.log" 2>&1 &
+    pid_files+=("$dir/mariadb.pid")
     until_works mariadb-admin --no-defaults -h 127.0.0.1 -P "$port" -u root ping \
         || { cat "$dir/mariadb.log"; return 1; }
     export STANBY_TEST_MYSQL="root@tcp(127.0.0.1:$port)"
-    export STANBY_TEST_MYSQL_PID=${pids[-1]}
+    export STANBY_TEST_MYSQL_PID_FILE="$dir/mariadb.pid"
+    export STANBY_TEST_MYSQL_START="$dir/start-mariadb"
 }
 
 start_postgres && start_mysql || { echo "databases: cannot be started"; exit 1; }

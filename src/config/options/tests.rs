@@ -578,3 +578,13 @@ proptest::proptest! {
         let _ = run(Program::Streaming, &line, "");
     }
 }
+
+#[test]
+fn a_password_among_the_arguments_is_not_shown() {
+    let mut config = Config::new(Program::Streaming);
+    config.arguments = crate::config::Arguments(vec!["-sql_source".into(), "u:hush@/db".into()]);
+    config.streaming.sql.source = "u:hush@/db".into();
+    config.streaming.sql.variables.insert("PGPASSWORD".into(), "hush".into());
+    let shown = format!("{config:?} {config:#?}");
+    assert!(!shown.contains("hush"), "{shown}");
+}

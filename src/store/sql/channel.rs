@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
+use prost::Message as _;
+
 use crate::base::channel_limits::ChannelLimits;
 use crate::base::id::Sequence;
 use crate::base::record::{ChannelState, MessageRecord, SubscriptionWrite};
@@ -24,6 +27,8 @@ pub struct Channel {
     pub state: ChannelState,
     /// Its subscriptions.
     pub subscriptions: BTreeMap<u64, Pending>,
+    /// Their records, as they are stored.
+    pub records: BTreeMap<u64, Bytes>,
     /// Whether there are rows of deleted subscriptions, kept for their number.
     pub has_tombstones: bool,
     /// Highest number of a pending row.
@@ -45,6 +50,7 @@ impl Channel {
             limits,
             state,
             subscriptions: BTreeMap::new(),
+            records: BTreeMap::new(),
             has_tombstones: false,
             last_row: 0,
             removed_to: state.first.prev().0,
@@ -88,14 +94,19 @@ impl Channel {
         for write in writes {
             match write {
                 SubscriptionWrite::Create(state) => {
+                    self.records.insert(state.id, state.encode_to_vec().into());
                     self.subscriptions.insert(state.id, Pending::new(state.last_sent));
                 }
                 SubscriptionWrite::Update(state) => {
+                    self.records.insert(state.id, state.encode_to_vec().into());
                     let last_sent = state.last_sent;
                     let pending = self.subscriptions.entry(state.id).or_default();
                     pending.last_sent = pending.last_sent.max(last_sent);
                 }
-                SubscriptionWrite::Delete(id) => drop(self.subscriptions.remove(&id.0)),
+                SubscriptionWrite::Delete(id) => {
+                    self.records.remove(&id.0);
+                    self.subscriptions.remove(&id.0);
+                }
                 SubscriptionWrite::Sent(id, sequence) => {
                     if let Some(pending) = self.subscriptions.get_mut(&id.0) {
                         pending.sent(sequence.0);

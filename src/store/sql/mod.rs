@@ -11,6 +11,7 @@
 mod channel;
 pub mod dialect;
 pub mod dsn;
+pub mod lost;
 mod messages;
 mod mysql;
 mod pending;
@@ -35,16 +36,17 @@ use crate::store::{Action, Notice, Opened, Store, StoreError};
 
 use self::dialect::{Dialect, Driver, Failure, SqlError};
 use self::dsn::Source;
+use self::lost::Remembered;
 use self::mysql::Mysql;
 use self::postgres::Postgres;
-use self::recovery::Recovery;
+use self::recovery::{Found, Recovery};
 use self::share::Share;
 use self::sqlite::Sqlite;
 
 /// Longest statement of a recovery: sums over a channel that another server wrote.
 const RECOVERY_CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Connections beside one for each loop: the lease, the one that waits for it, the fence's.
-const OTHER_CONNECTIONS: usize = 3;
+/// Connections beside one for each loop: the lock's. (A standby has two: one looks, one waits.)
+const OTHER_CONNECTIONS: usize = 1;
 
 /// Options of the SQL store (spec stores, 8.13).
 #[derive(Clone, Debug)]
@@ -53,12 +55,14 @@ pub struct SqlOptions {
     pub source: Source,
     /// Whether pending sets are written with each commit, not up to a second later.
     pub no_caching: bool,
-    /// Connections that may be open; 0 = no limit. Ours never opens more than it needs.
+    /// Connections that may be open; 0 = no limit. More are opened all the same, and said.
     pub connections_max: usize,
     /// Rows of one `INSERT`; below 5 we choose.
     pub bulk_insert_limit: usize,
     /// Longest wait for an answer; shorter than the lease bound.
     pub call_timeout: Duration,
+    /// What this process acknowledged before; the same for all its activations.
+    pub remembered: Remembered,
 }
 
 impl SqlOptions {
@@ -105,7 +109,8 @@ pub fn prepare(options: &SqlOptions, limits: &StoreLimits) -> Result<(), StoreEr
     let unusable = |error: SqlError| StoreError::Unusable(error.to_string());
     limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
     let mut dialect = connect(&options.source, options.timeout()).map_err(unusable)?;
-    schema::prepare(dialect.as_mut()).map_err(unusable)
+    schema::prepare(dialect.as_mut()).map_err(unusable)?;
+    schema::check_rights(dialect.as_mut()).map_err(unusable)
 }
 
 /// What all shares of one store use.
@@ -137,7 +142,8 @@ pub fn open(
     let loops = loops.max(1);
     let mut dialect = connect(&options.source, RECOVERY_CALL_TIMEOUT).map_err(to_open)?;
     let epoch = fence.epoch();
-    let recovery = Recovery { limits: &limits, epoch, now };
+    let known = options.remembered.known();
+    let recovery = Recovery { limits: &limits, epoch, now, known: &known };
     let found = recovery.run(dialect.as_mut())?;
     drop(dialect);
     let ctx = Arc::new(Context {
@@ -152,7 +158,12 @@ pub fn open(
         clients: found.clients,
         channels: found.channels.iter().map(|it| it.recovered.clone()).collect(),
     };
-    let mut by_loop: Vec<Vec<recovery::Found>> = Vec::new();
+    let mut notices = notices(options, loops);
+    for Found { recovered, gap, .. } in &found.channels {
+        options.remembered.count(gap.map_or(0, |gap| gap.lost_count()));
+        notices.extend(gap.and_then(|gap| gap.notice(&recovered.channel)));
+    }
+    let mut by_loop: Vec<Vec<Found>> = Vec::new();
     by_loop.resize_with(usize::from(loops), Vec::new);
     for channel in found.channels {
         let home = crate::base::placement::of_channel(&channel.recovered.channel, loops).index();
@@ -166,7 +177,8 @@ pub fn open(
         let doomed = std::mem::take(&mut doomed);
         shares.push(Box::new(Share::new(Arc::clone(&ctx), dialect, channels, doomed)));
     }
-    Ok(Opened { recovered, shares, notices: notices(options, loops) })
+    options.remembered.hand_over();
+    Ok(Opened { recovered, shares, notices })
 }
 
 fn notices(options: &SqlOptions, loops: u16) -> Vec<Notice> {
@@ -176,7 +188,8 @@ fn notices(options: &SqlOptions, loops: u16) -> Vec<Notice> {
         return Vec::new();
     }
     let text = format!(
-        "sql_max_open_conns is {max}, but {loops} loops need {needed} connections; use fewer loops"
+        "sql_max_open_conns is {max}, but {needed} connections are open: one for each of {loops} \
+         loop(s) and one for the lock; with fewer loops there are fewer"
     );
     vec![Notice { is_warning: true, text }]
 }

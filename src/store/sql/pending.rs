@@ -58,6 +58,13 @@ impl Pending {
         Self { last_sent, saved_last_sent: last_sent, ..Self::default() }
     }
 
+    /// One whose rows are lost or are removed: all of it is to be written.
+    #[must_use]
+    pub fn unwritten(last_sent: u64, live: impl Iterator<Item = u64>) -> Self {
+        let live: BTreeSet<u64> = live.collect();
+        Self { last_sent, fresh: live.clone(), live, ..Self::default() }
+    }
+
     /// Sent and not acknowledged, ascending.
     pub fn live(&self) -> impl Iterator<Item = u64> + '_ {
         self.live.iter().copied()

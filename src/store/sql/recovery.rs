@@ -1,6 +1,6 @@
 //! Database → what was found in it, in statements of the order of the channels (spec stores, 8.6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 
@@ -12,6 +12,7 @@ use crate::base::time::{Now, WallTime};
 use crate::proto::spb;
 use crate::store::sql::channel::Channel;
 use crate::store::sql::dialect::{Dialect, Row, SqlError, Value, transaction};
+use crate::store::sql::lost::{self, Gap, Known};
 use crate::store::sql::pending::{self, Pending};
 use crate::store::sql::{check_fence, schema};
 use crate::store::{Action, StoreError};
@@ -24,6 +25,8 @@ pub struct Recovery<'a> {
     pub epoch: Epoch,
     /// The time.
     pub now: Now,
+    /// What this process acknowledged under earlier epochs.
+    pub known: &'a BTreeMap<ChannelName, Known>,
 }
 
 /// One channel that was found.
@@ -32,6 +35,8 @@ pub struct Found {
     pub recovered: RecoveredChannel,
     /// For the share that will own it.
     pub channel: Channel,
+    /// What the database had lost of it.
+    pub gap: Option<Gap>,
 }
 
 /// Everything that was found.
@@ -51,11 +56,12 @@ pub struct State {
     pub subscription_id_max: u64,
 }
 
-type Subscriptions = BTreeMap<u64, (spb::SubState, Pending)>;
+/// Records and pending sets by the subscription's number.
+pub type Subscriptions = BTreeMap<u64, (spb::SubState, Pending)>;
 
 /// What is known of a channel beside its messages.
 #[derive(Default)]
-struct Known {
+struct Beside {
     subscriptions: Subscriptions,
     /// Highest sequence that any subscription row names.
     last_sent: u64,
@@ -94,6 +100,7 @@ impl Recovery<'_> {
             limit_updates.extend(limits_update(&row, &limits));
             state.channels.push(self.channel(dialect, &row, known, sums.get(&id))?);
         }
+        self.put_back(dialect, &mut state)?;
         state.channels.sort_by(|one, other| one.recovered.channel.cmp(&other.recovered.channel));
         transaction(dialect, |dialect| -> Result<(), StoreError> {
             check_fence(dialect, self.epoch)?;
@@ -114,25 +121,46 @@ impl Recovery<'_> {
         &self,
         dialect: &mut dyn Dialect,
         row: &Row,
-        known: Known,
+        mut beside: Beside,
         totals: Option<&Totals>,
     ) -> Result<Found, StoreError> {
         let id = row[0].signed();
         let name = ChannelName::from(row[1].bytes());
         let limits = self.limits.of(&name);
-        let (mut state, last_timestamp) = stored(dialect, id, totals)?;
-        let last = state.last.0.max(row[2].unsigned()).max(known.last_sent);
+        let (mut state, mut last_timestamp) = stored(dialect, id, totals)?;
+        let rows = lost::Rows {
+            id,
+            last: state.last.0,
+            last_timestamp,
+            maxseq: row[2].unsigned(),
+            last_sent: beside.last_sent,
+            messages_max: limits.messages_max,
+        };
+        let gap = rows.gap(self.known_of(&name, id));
+        if let Some(gap) = &gap {
+            gap.fill(dialect, self.epoch, (&name, &rows), self.now.wall)?;
+            (state, last_timestamp) = stored(dialect, id, None)?;
+        }
+        let acknowledged = gap.map_or(0, |gap| gap.acknowledged);
+        let last = state.last.0.max(rows.maxseq).max(beside.last_sent).max(acknowledged);
+        if let Some(known) = self.known.get(&name).filter(|known| self.was_last(known)) {
+            let mut numbers = known.subscriptions.keys();
+            if gap.is_some() || numbers.any(|it| !beside.subscriptions.contains_key(it)) {
+                known.restore(dialect, self.epoch, id, &mut beside.subscriptions)?;
+            }
+        }
         state.last = Sequence(last);
         if state.message_count == 0 && last > 0 {
             state.first = state.last.next();
         }
         let mut channel = Channel::new(id, limits, state);
-        channel.has_tombstones = known.has_tombstones;
-        channel.last_row = known.last_row;
+        channel.has_tombstones = beside.has_tombstones;
+        channel.last_row = beside.last_row;
         let read_error = |error: SqlError| error.into_store_error(Action::Read);
         channel.trim(dialect, Some(self.now.wall)).map_err(read_error)?;
         let mut subscriptions = Vec::new();
-        for (subid, (mut state, pending)) in known.subscriptions {
+        for (subid, (mut state, pending)) in beside.subscriptions {
+            channel.records.insert(subid, state.encode_to_vec().into());
             state.last_sent = pending.last_sent;
             let live = pending.live().map(Sequence).collect();
             subscriptions.push(RecoveredSubscription { state, pending: live });
@@ -145,7 +173,45 @@ impl Recovery<'_> {
             subscriptions,
             subscription_id_max: SubscriptionId::default(),
         };
-        Ok(Found { recovered, channel })
+        Ok(Found { recovered, channel, gap })
+    }
+
+    /// What is known of this channel. If others were active since, it may have been deleted and
+    /// made anew: then its row has another number.
+    fn known_of(&self, name: &ChannelName, id: i64) -> Option<&Known> {
+        self.known.get(name).filter(|known| known.id == id || self.was_last(known))
+    }
+
+    /// Nobody was active between the epoch of that and ours.
+    fn was_last(&self, known: &Known) -> bool {
+        known.epoch.next() == self.epoch
+    }
+
+    /// Makes the rows of channels anew that the database has lost whole.
+    fn put_back(&self, dialect: &mut dyn Dialect, state: &mut State) -> Result<(), StoreError> {
+        let found: BTreeSet<ChannelName> =
+            state.channels.iter().map(|found| found.recovered.channel.clone()).collect();
+        for (name, known) in self.known {
+            let number_max = known.subscriptions.last_key_value().map_or(0, |(number, _)| *number);
+            state.subscription_id_max = state.subscription_id_max.max(number_max);
+            let is_used = known.state.last > Sequence::ZERO || !known.subscriptions.is_empty();
+            let is_lost = self.was_last(known) && is_used;
+            if !is_lost || found.contains(name) {
+                continue;
+            }
+            state.channel_id_max += 1;
+            let id = Value::from(state.channel_id_max);
+            let text = Value::from(String::from_utf8_lossy(name.as_bytes()).into_owned());
+            let [messages, bytes, age] = limit_values(&self.limits.of(name));
+            let row = vec![id, text, 0_u64.into(), messages, bytes, age, 0_u64.into()];
+            transaction(dialect, |dialect| -> Result<(), StoreError> {
+                check_fence(dialect, self.epoch)?;
+                dialect.execute(lost::ADD_CHANNEL, &[&row[..2], &row[3..6]].concat())?;
+                Ok(())
+            })?;
+            state.channels.push(self.channel(dialect, &row, Beside::default(), None)?);
+        }
+        Ok(())
     }
 }
 
@@ -196,8 +262,8 @@ fn decoded<T: Message + Default>(bytes: bytes::Bytes, table: &str) -> Result<T, 
 fn subscriptions(
     dialect: &mut dyn Dialect,
     id_max: &mut u64,
-) -> Result<BTreeMap<i64, Known>, StoreError> {
-    let mut by_channel: BTreeMap<i64, Known> = BTreeMap::new();
+) -> Result<BTreeMap<i64, Beside>, StoreError> {
+    let mut by_channel: BTreeMap<i64, Beside> = BTreeMap::new();
     let mut homes: BTreeMap<u64, i64> = BTreeMap::new();
     for row in ask(dialect, "SELECT id, subid, lastsent, proto, deleted FROM Subscriptions")? {
         let (id, subid, last_sent) = (row[0].signed(), row[1].unsigned(), row[2].unsigned());

@@ -62,11 +62,56 @@ pub fn check(dialect: &mut dyn Dialect) -> Result<Vec<String>, SqlError> {
             wrong.push(format!("table {table}: {error}"));
         }
     }
+    if wrong.is_empty()
+        && let Err(error) = check_rights(dialect)
+    {
+        wrong.push(error.to_string());
+    }
     Ok(wrong)
 }
 
 fn look(dialect: &mut dyn Dialect, (table, columns): Table) -> Result<(), SqlError> {
     dialect.query(&format!("SELECT {columns} FROM {table} WHERE 1=0"), &[]).map(drop)
+}
+
+/// Sees that every table can be written: statements that find no row ask for the same rights.
+///
+/// # Errors
+/// [`SqlError`]; its text says what is needed. None where somebody else writes all the time.
+pub fn check_rights(dialect: &mut dyn Dialect) -> Result<(), SqlError> {
+    for (table, columns) in SHARED.into_iter().chain(OWN) {
+        let column = columns.split(',').next().unwrap_or(columns);
+        for statement in [
+            format!("INSERT INTO {table} ({columns}) SELECT {columns} FROM {table} WHERE 1=0"),
+            format!("UPDATE {table} SET {column}={column} WHERE 1=0"),
+            format!("DELETE FROM {table} WHERE 1=0"),
+        ] {
+            match dialect.execute(&statement, &[]) {
+                Ok(_) => {}
+                Err(error) if error.failure == Failure::Busy => return Ok(()),
+                Err(error) => return Err(unwritable(table, error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unwritable(table: &str, error: SqlError) -> SqlError {
+    let text = match error.failure {
+        Failure::Denied => {
+            format!("{error}; the user of the source needs the rights to read and write {table}")
+        }
+        Failure::ReadOnly => format!(
+            "{error}; the database takes no writes: it is a copy, in recovery, or read-only"
+        ),
+        Failure::Unreachable
+        | Failure::Busy
+        | Failure::Full
+        | Failure::BadValue
+        | Failure::Missing
+        | Failure::Other => return error,
+    };
+    SqlError { text, ..error }
 }
 
 /// Sees to it that a server can begin: the Go server's tables must be there, ours are made.

@@ -44,7 +44,12 @@ pub struct Share {
     flush_at: Option<Instant>,
     is_dirty: bool,
     is_closed: bool,
+    /// What the commit under way removes: if its answer is lost, nobody knows whether it is there.
+    doubtful: Vec<Doubtful>,
 }
+
+/// A channel, or one of its subscriptions.
+type Doubtful = (ChannelName, Option<u64>);
 
 /// A part of a batch that passed all checks, and the number of its channel's row.
 struct Part<'a> {
@@ -94,6 +99,7 @@ impl Share {
             flush_at: None,
             is_dirty: true,
             is_closed: false,
+            doubtful: Vec::new(),
         };
         for found in channels {
             let name = found.recovered.channel;
@@ -271,6 +277,24 @@ fn refusal(result: Result<(), Failed>) -> Result<Option<String>, StoreError> {
     }
 }
 
+/// What `batch` removes.
+fn doubtful(batch: &Batch) -> Vec<Doubtful> {
+    let of_part = |part: &ChannelBatch| {
+        let name = part.channel.clone();
+        let ended = part.subscriptions.iter().filter_map(|write| match write {
+            SubscriptionWrite::Delete(id) => Some(Some(id.0)),
+            SubscriptionWrite::Create(_)
+            | SubscriptionWrite::Update(_)
+            | SubscriptionWrite::Sent(..)
+            | SubscriptionWrite::Acked(..) => None,
+        });
+        let is_deleted = part.lifecycle == Lifecycle::Delete;
+        let all = is_deleted.then_some(None).into_iter().chain(ended);
+        all.map(move |which| (name.clone(), which)).collect::<Vec<_>>()
+    };
+    batch.channels.iter().flat_map(of_part).collect()
+}
+
 fn read_error(error: SqlError) -> StoreError {
     error.into_store_error(Action::Append)
 }
@@ -405,6 +429,22 @@ fn remove_deleted(dialect: &mut dyn Dialect, id: i64) -> Result<bool, StoreError
     Ok(true)
 }
 
+impl Drop for Share {
+    fn drop(&mut self) {
+        for (name, which) in std::mem::take(&mut self.doubtful) {
+            match (which, self.channels.get_mut(&name)) {
+                (None, _) => drop(self.channels.remove(&name)),
+                (Some(number), Some(channel)) => {
+                    channel.records.remove(&number);
+                    channel.subscriptions.remove(&number);
+                }
+                (Some(_), None) => {}
+            }
+        }
+        self.ctx.options.remembered.keep(self.ctx.epoch, &self.channels);
+    }
+}
+
 impl Store for Share {
     fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, StoreError> {
         let mut refused: BTreeMap<ChannelName, String> = BTreeMap::new();
@@ -416,6 +456,7 @@ impl Store for Share {
             }
         }
         let mut clients_refused = None;
+        self.doubtful = doubtful(batch);
         match self.write(epoch, batch, &parts) {
             Ok(()) => {}
             Err(Failed::Sql(error)) if error.failure == Failure::BadValue => {
@@ -427,6 +468,7 @@ impl Store for Share {
             Err(Failed::Sql(error)) => return Err(error.into_store_error(Action::Append)),
             Err(Failed::Store(error)) => return Err(error),
         }
+        self.doubtful.clear();
         self.on_written(&parts)?;
         if self.ctx.options.no_caching
             && self.channels.values().any(Channel::has_dirty_subscriptions)

@@ -1,0 +1,193 @@
+//! Who holds the lease, as rows of the shared database: the epoch, its holder, the Go server's lock.
+
+use crate::base::epoch::Epoch;
+use crate::base::time::{Instant, WallTime};
+use crate::base::world;
+use crate::election::epoch_files::Owner;
+use crate::election::lease::Holder;
+use crate::store::sql::dialect::{Dialect, SqlError, Value, transaction};
+
+/// The rows that say who holds the lease.
+#[derive(Clone, Debug)]
+pub(super) struct Rows {
+    /// The newest; 0 in a database that was never used.
+    pub(super) epoch: Epoch,
+    /// Identity of the epoch's owner in `StoreLock`.
+    lock_id: String,
+    /// The Go server's row.
+    pub(super) lock: Option<(String, u64)>,
+    /// Its owner, and how often it gave a sign of life.
+    pub(super) holder: Option<Holder>,
+    /// The owner gave it back with everything synced.
+    pub(super) is_released: bool,
+}
+
+impl Rows {
+    /// Identity and tick of a holder that is none of ours.
+    pub(super) fn foreign(&self) -> Option<(String, u64)> {
+        self.lock.clone().filter(|(id, _)| !id.is_empty() && *id != self.lock_id)
+    }
+
+    /// What a claim of `epoch` leaves behind, as far as its age goes.
+    pub(super) fn claimed(epoch: Epoch, server_id: &str) -> Self {
+        let server_id = server_id.to_owned();
+        let holder = Some(Holder { epoch, server_id, ..Holder::default() });
+        Self { epoch, lock_id: String::new(), lock: None, holder, is_released: false }
+    }
+
+    /// Somebody else has it, and has not given it back.
+    pub(super) fn is_held_by_other(&self, own: &str) -> bool {
+        !self.is_released && self.holder.as_ref().is_some_and(|holder| holder.server_id != own)
+    }
+
+    /// The holder gave one more sign of life.
+    pub(super) fn on_ticked(&mut self) {
+        if let Some(holder) = &mut self.holder {
+            holder.counter += 1;
+        }
+    }
+
+    /// Only ever grows in a database that keeps its commits.
+    pub(super) fn age(&self) -> (Epoch, u64) {
+        let holder = self.holder.as_ref().filter(|holder| holder.epoch == self.epoch);
+        (self.epoch, holder.map_or(0, |holder| holder.counter))
+    }
+}
+
+/// Reads them.
+pub(super) fn read(dialect: &mut dyn Dialect) -> Result<Rows, SqlError> {
+    let epochs = dialect.query("SELECT epoch, lockid FROM StanbyEpoch", &[])?;
+    let locks = dialect.query("SELECT id, tick FROM StoreLock", &[])?;
+    let holders = dialect.query(
+        "SELECT epoch, counter, released, record FROM StanbyHolder WHERE uniquerow=1",
+        &[],
+    )?;
+    let holder = holders.first();
+    Ok(Rows {
+        epoch: Epoch(epochs.first().map_or(0, |row| row[0].unsigned())),
+        lock_id: epochs.first().map(|row| row[1].text()).unwrap_or_default(),
+        lock: locks.first().map(|row| (row[0].text(), row[1].unsigned())),
+        holder: holder.map(|row| {
+            let (epoch, counter) = (Epoch(row[0].unsigned()), row[1].unsigned());
+            Holder { epoch, counter, ..decode(&row[3].text()) }
+        }),
+        is_released: holder.is_some_and(|row| row[2].signed() != 0),
+    })
+}
+
+/// What a claim writes.
+pub(super) struct Claim {
+    /// The epoch that is replaced.
+    pub(super) found: Epoch,
+    /// The one that begins.
+    pub(super) epoch: Epoch,
+    /// Our identity in `StoreLock`.
+    pub(super) lock_id: String,
+    /// Who we are.
+    pub(super) owner: Owner,
+    /// A Go server's row that stood still, as it was seen.
+    pub(super) steals_from: Option<(String, u64)>,
+}
+
+impl Claim {
+    /// Raises the epoch and takes the row; `None` if somebody else was faster.
+    pub(super) fn run(&self, dialect: &mut dyn Dialect) -> Result<Option<Instant>, SqlError> {
+        transaction(dialect, |dialect| {
+            let lock = dialect.driver().update_lock();
+            let before = Value::from(self.found.0);
+            let rows = dialect.query(&format!("SELECT epoch FROM StanbyEpoch{lock}"), &[])?;
+            let checked_at = world::instant();
+            let locks = dialect.query(&format!("SELECT id, tick FROM StoreLock{lock}"), &[])?;
+            let found = locks.first().map(|row| (row[0].text(), row[1].unsigned()));
+            if self.steals_from.is_some() && found != self.steals_from {
+                // It ticked between our look and now.
+                return Ok(None);
+            }
+            let values = [self.epoch.0.into(), self.lock_id.as_str().into(), self.owner_id()];
+            if rows.is_empty() {
+                let insert = "INSERT INTO StanbyEpoch (epoch, lockid, owner) VALUES (?,?,?)";
+                dialect.execute(insert, &values)?;
+            } else {
+                let update = "UPDATE StanbyEpoch SET epoch=?, lockid=?, owner=? WHERE epoch=?";
+                let values = [values.as_slice(), &[before]].concat();
+                if dialect.execute(update, &values)? != 1 {
+                    return Ok(None);
+                }
+            }
+            let own = [Value::from(self.lock_id.as_str()), Value::Integer(1)];
+            let write = match found {
+                None => "INSERT INTO StoreLock (id, tick) VALUES (?, ?)",
+                Some(_) => "UPDATE StoreLock SET id=?, tick=?",
+            };
+            dialect.execute(write, &own)?;
+            dialect.execute("DELETE FROM StanbyHolder", &[])?;
+            let insert = "INSERT INTO StanbyHolder (epoch, counter, released, record) \
+                          VALUES (?,0,0,?)";
+            dialect.execute(insert, &[self.epoch.0.into(), encode(&self.owner).into()])?;
+            Ok(Some(checked_at))
+        })
+    }
+
+    fn owner_id(&self) -> Value {
+        Value::from(self.owner.server_id.as_str())
+    }
+}
+
+/// One sign of life; the reason if the lease is lost.
+pub(super) fn tick(
+    dialect: &mut dyn Dialect,
+    epoch: Epoch,
+    lock_id: &str,
+) -> Result<Option<String>, SqlError> {
+    let update = "UPDATE StanbyHolder SET counter=counter+1 WHERE epoch=?";
+    if dialect.execute(update, &[epoch.0.into()])? != 1 {
+        return Ok(Some(format!("a later epoch than {epoch} has begun")));
+    }
+    let update = "UPDATE StoreLock SET tick=tick+1 WHERE id=?";
+    if dialect.execute(update, &[lock_id.into()])? == 0 {
+        return Ok(Some("lost store lock: another server wrote itself into it".to_owned()));
+    }
+    Ok(None)
+}
+
+/// Says that nobody holds it any more; `clean`: with everything synced.
+pub(super) fn give_back(
+    dialect: &mut dyn Dialect,
+    epoch: Epoch,
+    lock_id: &str,
+    clean: bool,
+) -> Result<(), SqlError> {
+    let released = Value::Integer(i64::from(clean));
+    let update = "UPDATE StanbyHolder SET released=? WHERE epoch=?";
+    if dialect.execute(update, &[released, epoch.0.into()])? == 1 {
+        dialect.execute("UPDATE StoreLock SET id='', tick=0 WHERE id=?", &[lock_id.into()])?;
+    }
+    Ok(())
+}
+
+fn encode(owner: &Owner) -> String {
+    serde_json::json!({
+        "server_id": owner.server_id,
+        "host": owner.host,
+        "pid": owner.pid,
+        "since": world::now().wall.0,
+        "addresses": owner.addresses,
+        "control": owner.control_path,
+    })
+    .to_string()
+}
+
+fn decode(record: &str) -> Holder {
+    let found: serde_json::Value = serde_json::from_str(record).unwrap_or_default();
+    let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+    let addresses = found["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
+    Holder {
+        server_id: text("server_id"),
+        host: text("host"),
+        pid: found["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
+        since: WallTime(found["since"].as_i64().unwrap_or(0)),
+        addresses: addresses.iter().filter_map(|it| it.as_str()).map(str::to_owned).collect(),
+        control_path: found["control"].as_str().map(str::to_owned),
+        ..Holder::default()
+    }
+}

@@ -1,0 +1,205 @@
+//! A session with the database's own lock, and the thread that waits for that lock.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::Place;
+use crate::election::epoch_files;
+use crate::election::lease::{Holder, Wake};
+use crate::store::sql::dialect::{Dialect, Driver, Failure, SqlError};
+use crate::store::sql::{self, sessions};
+
+/// Pause between tries where the database cannot wait for its lock within a call.
+const LOCK_POLL_PAUSE: Duration = Duration::from_millis(50);
+/// From here on a call has time for a wait of a whole second.
+const LONG_CALL: Duration = Duration::from_millis(1_200);
+
+/// A connection, and the database's own lock that lives as long as it.
+pub(super) struct Session {
+    /// The connection.
+    pub(super) dialect: Box<dyn Dialect>,
+    /// SQLite knows no such lock: a file beside the database has it.
+    file: Option<File>,
+    /// Whether the lock is ours.
+    pub(super) is_locked: bool,
+}
+
+impl Session {
+    pub(super) fn open(place: &Place) -> Result<Self, SqlError> {
+        let dialect = sql::connect(&place.source, place.call_timeout)?;
+        let file = match place.source.driver {
+            Driver::Sqlite => {
+                let path = lock_path(place);
+                let mut options = File::options();
+                options.read(true).write(true).create(true).truncate(false);
+                let failed =
+                    |error| SqlError::of_connection(Failure::Denied, &path.display(), &error);
+                Some(options.open(&path).map_err(failed)?)
+            }
+            Driver::Postgres | Driver::Mysql => None,
+        };
+        Ok(Self { dialect, file, is_locked: false })
+    }
+
+    pub(super) fn try_lock(&mut self) -> Result<bool, SqlError> {
+        if self.is_locked {
+            return Ok(true);
+        }
+        self.is_locked = match &self.file {
+            Some(file) => epoch_files::try_lock(file).map_err(|error| no_file_lock(&error))?,
+            None => sessions::try_lock(self.dialect.as_mut())?,
+        };
+        Ok(self.is_locked)
+    }
+
+    /// Waits for the lock, in a database no longer than a call may take.
+    pub(super) fn lock(&mut self, call_timeout: Duration) -> Result<bool, SqlError> {
+        self.is_locked = match &self.file {
+            Some(file) => {
+                epoch_files::lock(file).map_err(|error| no_file_lock(&error))?;
+                true
+            }
+            None if call_timeout < LONG_CALL => {
+                let is_locked = sessions::try_lock(self.dialect.as_mut())?;
+                if !is_locked {
+                    // The database tells nobody that its lock is free.
+                    thread::park_timeout(LOCK_POLL_PAUSE);
+                }
+                is_locked
+            }
+            None => sessions::lock_within_a_second(self.dialect.as_mut())?,
+        };
+        Ok(self.is_locked)
+    }
+
+    pub(super) fn unlock(&mut self) -> Result<(), SqlError> {
+        if !std::mem::take(&mut self.is_locked) {
+            return Ok(());
+        }
+        match &self.file {
+            Some(file) => epoch_files::unlock(file).map_err(|error| no_file_lock(&error)),
+            None => sessions::unlock(self.dialect.as_mut()),
+        }
+    }
+
+    /// Takes the lock from a holder that hangs; or the reason why it cannot.
+    pub(super) fn end_holder(
+        &mut self,
+        place: &Place,
+        here: &str,
+        holder: &Holder,
+    ) -> Result<Result<(), String>, SqlError> {
+        match &self.file {
+            Some(_) => Ok(end_process(&lock_path(place), here, holder)),
+            None => sessions::end_holder(self.dialect.as_mut()).map(Ok),
+        }
+    }
+}
+
+fn lock_path(place: &Place) -> PathBuf {
+    PathBuf::from(format!("{}.stanby.lck", place.source.database))
+}
+
+fn no_file_lock(error: &io::Error) -> SqlError {
+    SqlError::of_statement(Failure::Other, "lock of the file beside the database", error)
+}
+
+/// A stopped process keeps SQLite's lock as long as it lives: it is killed, if it is the recorded
+/// holder and the kernel says that the lock beside the database is its own.
+fn end_process(path: &Path, here: &str, holder: &Holder) -> Result<(), String> {
+    let pid = holder.pid;
+    if holder.host != here {
+        return Err(format!("process {pid} runs on {} and must be ended there", holder.host));
+    }
+    let hidden = |error: io::Error| format!("it is not known what process {pid} holds: {error}");
+    if pid == std::process::id() || !holds_lock(pid, path).map_err(hidden)? {
+        let path = path.display();
+        return Err(format!("process {pid} is not the one that has the lock of {path}"));
+    }
+    let number = i32::try_from(pid).map_err(|error| error.to_string())?;
+    let target = nix::unistd::Pid::from_raw(number);
+    nix::sys::signal::kill(target, nix::sys::signal::Signal::SIGKILL)
+        .map_err(|error| format!("process {pid} cannot be ended: {error}"))
+}
+
+/// Whether a process holds a lock to write on the file: by what the kernel tells of each of its
+/// open files. (To ask by opening the file would, where it is the database's own, end the locks
+/// that SQLite has on it in this process.)
+fn holds_lock(pid: u32, path: &Path) -> io::Result<bool> {
+    let wanted = std::fs::canonicalize(path)?;
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        // It may have been closed since.
+        if !std::fs::read_link(entry.path()).is_ok_and(|target| target == wanted) {
+            continue;
+        }
+        let number = entry.file_name();
+        let facts = format!("/proc/{pid}/fdinfo/{}", number.to_string_lossy());
+        let facts = std::fs::read_to_string(facts)?;
+        let mut locks = facts.lines().filter(|line| line.starts_with("lock:"));
+        if locks.any(|line| line.split_whitespace().any(|word| word == "WRITE")) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A thread that waits for the lock with a session of its own, which then is the lease's.
+pub(super) struct Waiter {
+    slot: Arc<Mutex<Slot>>,
+}
+
+enum Slot {
+    Waiting,
+    Done(Result<Session, SqlError>),
+    Abandoned,
+}
+
+impl Waiter {
+    pub(super) fn spawn(place: Place, wake: &Wake) -> io::Result<Self> {
+        let slot = Arc::new(Mutex::new(Slot::Waiting));
+        let (shared, wake) = (Arc::clone(&slot), Arc::clone(wake));
+        thread::Builder::new().name("lock-waiter".to_owned()).spawn(move || {
+            let mut waited = Session::open(&place);
+            loop {
+                let mut is_done = true;
+                if let Ok(session) = &mut waited {
+                    match session.lock(place.call_timeout) {
+                        Ok(is_locked) => is_done = is_locked,
+                        Err(error) => waited = Err(error),
+                    }
+                }
+                let mut slot = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                if matches!(*slot, Slot::Abandoned) {
+                    return;
+                }
+                if is_done {
+                    *slot = Slot::Done(waited);
+                    drop(slot);
+                    return wake();
+                }
+            }
+        })?;
+        Ok(Self { slot })
+    }
+
+    /// What became of it, once.
+    pub(super) fn take(&self) -> Option<Result<Session, SqlError>> {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *slot, Slot::Waiting) {
+            Slot::Done(result) => Some(result),
+            Slot::Waiting | Slot::Abandoned => None,
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = Slot::Abandoned;
+    }
+}

@@ -1,0 +1,312 @@
+//! What an SQL store cannot begin with, by the process: a line that says it, an exit code that is
+//! not 0, and never a password.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
+
+#[path = "support/databases.rs"]
+mod databases;
+#[path = "support/server.rs"]
+mod server;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use stanby::store::sql::dialect::{Dialect, Driver};
+use stanby::store::sql::dsn::Source;
+use stanby::store::sql::{self, schema};
+
+use self::server::{Launch, READY, Server};
+
+/// No line of any log may have it.
+const PASSWORD: &str = "hush-hush";
+
+fn connect(source: &Source) -> Box<dyn Dialect> {
+    sql::connect(source, databases::CALL_TIMEOUT).unwrap()
+}
+
+/// The source as a person writes it, for another user if one is named.
+fn text(source: &Source, user: Option<&str>) -> String {
+    let Source { host, port, database, .. } = source;
+    let (login, password) = match user {
+        Some(user) => (user.to_owned(), PASSWORD),
+        None => (source.user.clone().unwrap_or_default(), ""),
+    };
+    match source.driver {
+        Driver::Sqlite => database.clone(),
+        Driver::Postgres => {
+            let password = format!("password='{password}'");
+            format!(
+                "host={host} port={port} user={login} {password} dbname={database} sslmode=disable"
+            )
+        }
+        Driver::Mysql => format!("{login}:{password}@tcp({host}:{port})/{database}"),
+    }
+}
+
+fn launch(driver: Driver, source: &str, more: &[&str]) -> Launch {
+    let flags = ["-store", "sql", "-sql_driver", driver.name(), "-sql_source", source];
+    Launch::new(&[&flags, more].concat())
+}
+
+/// The start fails with a line that has all of `parts`.
+fn refused(launch: &Launch, parts: &[&str]) {
+    let mut server = launch.run();
+    assert_eq!(server.wait_exit().code(), Some(1));
+    said(&server, parts);
+}
+
+fn said(server: &Server, parts: &[&str]) {
+    let log = server.log.text();
+    let line = log.lines().find(|line| line.contains("[FTL]")).unwrap_or_default();
+    assert!(parts.iter().all(|part| line.contains(part)), "{parts:?} are not in: {line}\n{log}");
+    assert!(!log.contains(PASSWORD) && !server.stdout.text().contains(PASSWORD), "{log}");
+}
+
+/// Runs `goal` for each database that there is, with one of its own.
+fn for_every_database(goal: impl Fn(&Source, &Path)) {
+    let mut kinds: Vec<fn(&Path) -> Source> = vec![databases::sqlite];
+    if databases::postgres_address().is_some() {
+        kinds.push(databases::postgres);
+    }
+    if databases::mysql_address().is_some() {
+        kinds.push(databases::mysql);
+    }
+    for kind in kinds {
+        let folder = tempfile::tempdir().unwrap();
+        let source = kind(folder.path());
+        eprintln!("over {}", source.driver.name());
+        goal(&source, folder.path());
+    }
+}
+
+/// As above, but not for SQLite, which knows no users; `rights` are granted to a user of its own.
+fn for_a_user(rights: &str, goal: impl Fn(&Source, &str)) {
+    for_every_database(|source, _| {
+        // Users are the whole server's.
+        let user = format!("u_{}", source.database);
+        let mut dialect = connect(source);
+        let statements = match source.driver {
+            Driver::Sqlite => return,
+            Driver::Postgres => [
+                format!("CREATE USER {user} PASSWORD '{PASSWORD}'"),
+                format!("GRANT {rights} ON ALL TABLES IN SCHEMA public TO {user}"),
+            ],
+            Driver::Mysql => [
+                format!("CREATE USER {user} IDENTIFIED BY '{PASSWORD}'"),
+                format!("GRANT {rights} ON {}.* TO {user}", source.database),
+            ],
+        };
+        statements.iter().for_each(|statement| dialect.run(statement).unwrap());
+        goal(source, &user);
+    });
+}
+
+#[test]
+fn a_source_that_cannot_be_understood_is_refused() {
+    for (driver, source, why) in [
+        (Driver::Postgres, format!("user=me password={PASSWORD} port=x"), "invalid port"),
+        (Driver::Postgres, format!("postgres://me:{PASSWORD}@h:x/db"), "invalid port"),
+        (Driver::Mysql, format!("me:{PASSWORD}@tcp(h)"), "missing the slash"),
+        (Driver::Mysql, format!("me:{PASSWORD}@tcp(h:x)/db"), "invalid port"),
+        (Driver::Sqlite, String::new(), "SQL"),
+        (Driver::Sqlite, "?journal_mode=OFF".to_owned(), "no file is named"),
+    ] {
+        refused(&launch(driver, &source, &[]), &[why]);
+    }
+    let unknown = Launch::new(&["-store", "sql", "-sql_driver", "oracle", "-sql_source", "x"]);
+    refused(&unknown, &["unknown driver \"oracle\""]);
+}
+
+#[test]
+fn who_does_not_get_in_is_told_where() {
+    refused(&launch(Driver::Sqlite, "/no/such/store.db", &[]), &["/no/such/store.db", "sql init"]);
+    let nobody =
+        format!("host=127.0.0.1 port=1 user=me password={PASSWORD} dbname=d sslmode=disable");
+    refused(&launch(Driver::Postgres, &nobody, &[]), &["postgres://me@127.0.0.1:1/d", "refused"]);
+    let nobody = format!("me:{PASSWORD}@tcp(127.0.0.1:1)/d");
+    refused(&launch(Driver::Mysql, &nobody, &[]), &["mysql://me@127.0.0.1:1/d"]);
+    for_every_database(|source, _| {
+        let why = match source.driver {
+            Driver::Sqlite => return,
+            Driver::Postgres => "role \"nosuch\" does not exist",
+            Driver::Mysql => "Access denied for user 'nosuch'",
+        };
+        refused(&launch(source.driver, &text(source, Some("nosuch")), &[]), &[why]);
+    });
+}
+
+#[test]
+fn a_wrong_password_is_refused_and_not_shown() {
+    for_a_user("ALL", |source, user| {
+        let mut dialect = connect(source);
+        let (other, why) = match source.driver {
+            Driver::Sqlite => return,
+            Driver::Postgres => {
+                dialect.run("CREATE ROLE asks_password").unwrap();
+                dialect.run(&format!("GRANT asks_password TO {user}")).unwrap();
+                (format!("ALTER USER {user} PASSWORD 'other'"), "password authentication failed")
+            }
+            Driver::Mysql => {
+                (format!("ALTER USER {user} IDENTIFIED BY 'other'"), "Access denied for user")
+            }
+        };
+        let launch = launch(source.driver, &text(source, Some(user)), &[]);
+        // The right one serves, and is not shown either.
+        let mut server = launch.start();
+        assert_eq!(server.stop(Signal::SIGTERM), Some(143));
+        assert!(!server.log.text().contains(PASSWORD), "{}", server.log.text());
+        dialect.run(&other).unwrap();
+        refused(&launch, &[why, user]);
+    });
+}
+
+#[test]
+fn tables_that_are_missing_or_wrong_are_named_with_the_command() {
+    for_every_database(|source, _| {
+        let launch = launch(source.driver, &text(source, None), &[]);
+        connect(source).run("ALTER TABLE Messages RENAME COLUMN size TO length").unwrap();
+        refused(&launch, &["size", "table Messages is missing or wrong, run: stanby sql init"]);
+        connect(source).run("DROP TABLE Messages").unwrap();
+        refused(&launch, &["table Messages is missing or wrong, run: stanby sql init"]);
+    });
+}
+
+#[test]
+fn rights_that_are_missing_are_named() {
+    for_a_user("SELECT, UPDATE, DELETE", |source, user| {
+        let launch = launch(source.driver, &text(source, Some(user)), &[]);
+        refused(&launch, &["denied", "needs the rights to read and write ServerInfo"]);
+    });
+    // Ours are missing, as in a database of the Go server, and this user makes none.
+    for_a_user("SELECT, INSERT, UPDATE, DELETE", |source, user| {
+        let launch = launch(source.driver, &text(source, Some(user)), &[]);
+        connect(source).run("DROP TABLE StanbyTotals").unwrap();
+        refused(&launch, &["denied", "stanby sql init"]);
+    });
+}
+
+#[test]
+fn a_database_that_takes_no_writes_is_refused() {
+    for_a_user("ALL", |source, user| {
+        let launch = launch(source.driver, &text(source, Some(user)), &[]);
+        let mut dialect = connect(source);
+        match source.driver {
+            Driver::Sqlite => {}
+            Driver::Postgres => {
+                let name = &source.database;
+                let only = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+                dialect.run(&only).unwrap();
+                refused(&launch, &["read-only", "takes no writes"]);
+            }
+            Driver::Mysql => {
+                // Not for whoever administers it, as which all other tests run.
+                dialect.run("SET GLOBAL read_only = 1").unwrap();
+                let checked = std::panic::catch_unwind(|| {
+                    refused(&launch, &["read-only", "takes no writes"]);
+                });
+                dialect.run("SET GLOBAL read_only = 0").unwrap();
+                checked.unwrap();
+            }
+        }
+    });
+}
+
+/// Root may write everything, so the server runs as somebody else then.
+#[test]
+fn a_file_that_cannot_be_written_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = databases::sqlite(folder.path());
+    connect(&source).run("PRAGMA journal_mode=DELETE").unwrap();
+    let path = folder.path().join("store.db");
+    let program = folder.path().join("stanby");
+    fs::copy(server::binary(), &program).unwrap();
+    let lock = fs::File::create(folder.path().join("store.db.stanby.lck")).unwrap();
+    for (file, mode) in [(&path, 0o444), (&program, 0o755), (&folder.path().to_path_buf(), 0o755)] {
+        fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
+    }
+    drop(lock);
+    let text = format!("{}?journal_mode=DELETE", path.display());
+    let mut launch = launch(Driver::Sqlite, &text, &[]).program(&program);
+    fs::set_permissions(launch.folder(), Permissions::from_mode(0o755)).unwrap();
+    if nix::unistd::geteuid().is_root() {
+        let nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"];
+        launch = launch.through(&nobody);
+    }
+    refused(&launch, &["readonly", "takes no writes"]);
+}
+
+#[test]
+fn a_second_server_on_a_database_refuses_and_names_the_holder() {
+    for_every_database(|source, _| {
+        let text = text(source, None);
+        let mut first = launch(source.driver, &text, &[]).start();
+        let mut second = launch(source.driver, &text, &[]).run();
+        assert_eq!(second.wait_exit().code(), Some(1));
+        let holder = format!("process {}", first.pid());
+        said(
+            &second,
+            &["Failed to start: server ", &holder, "holds the lock of", &source.to_string()],
+        );
+        assert_eq!(first.stop(Signal::SIGTERM), Some(143), "and is not disturbed");
+    });
+}
+
+#[test]
+fn a_database_of_another_cluster_is_refused() {
+    for_every_database(|source, _| {
+        let text = text(source, None);
+        let mut first = launch(source.driver, &text, &["-cluster_id", "one"]).start();
+        first.stop(Signal::SIGTERM);
+        let other = launch(source.driver, &text, &["-cluster_id", "other"]);
+        refused(&other, &["cluster ID \"other\" does not match recovered value of \"one\""]);
+        let mut again = launch(source.driver, &text, &["-cluster_id", "one"]).spawn();
+        again.log.wait(READY);
+        again.stop(Signal::SIGTERM);
+    });
+}
+
+/// What is said of the limit of connections is what happens.
+#[test]
+fn a_limit_of_connections_that_is_not_kept_is_said() {
+    for_every_database(|source, _| {
+        let text = text(source, None);
+        let flags = ["-sql_max_open_conns", "2", "-loops", "2"];
+        let mut server = launch(source.driver, &text, &flags).start();
+        let line = server.log.wait("sql_max_open_conns is 2");
+        assert!(line.contains("3 connections are open"), "{line}");
+        let count = match source.driver {
+            Driver::Sqlite => None,
+            Driver::Postgres => Some(
+                "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
+                 AND pid <> pg_backend_pid()",
+            ),
+            Driver::Mysql => Some(
+                "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() \
+                 AND id <> CONNECTION_ID()",
+            ),
+        };
+        if let Some(count) = count {
+            // That of the recovery goes a moment later.
+            server::wait_for("three connections", || {
+                let found = connect(source).query(count, &[]).unwrap()[0][0].unsigned();
+                (found == 3).then_some(())
+            });
+        }
+        server.stop(Signal::SIGTERM);
+    });
+}
+
+/// `sql check` says what a start would.
+#[test]
+fn a_check_finds_rights_that_are_missing() {
+    for_a_user("SELECT", |source, user| {
+        let text = text(source, Some(user));
+        let own = Source::parse(source.driver, &text, &|_| None).unwrap();
+        let wrong = schema::check(connect(&own).as_mut()).unwrap();
+        assert!(wrong.len() == 1 && wrong[0].contains("needs the rights"), "{wrong:?}");
+    });
+}
