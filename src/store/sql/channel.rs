@@ -13,6 +13,10 @@ use crate::store::sql::pending::{self, Flush, Pending};
 
 /// Rows that one transaction removes from one channel.
 const REMOVED_MAX: u64 = 20_000;
+/// Old messages looked at first: most often the oldest one may stay.
+const AHEAD_MIN: u64 = 4;
+/// Old messages looked at at once while many must go.
+const AHEAD_MAX: u64 = 1_024;
 
 /// A channel's memory of what is in the database.
 pub struct Channel {
@@ -32,6 +36,8 @@ pub struct Channel {
     pub removed_to: u64,
     /// The oldest messages, as far as read; begins with `state.first`.
     oldest: VecDeque<Old>,
+    /// How many of them are read next.
+    ahead: u64,
     /// Whether the row of sums is behind.
     totals_are_old: bool,
 }
@@ -49,6 +55,7 @@ impl Channel {
             last_row: 0,
             removed_to: state.first.prev().0,
             oldest: VecDeque::new(),
+            ahead: AHEAD_MIN,
             totals_are_old: false,
         }
     }
@@ -121,6 +128,7 @@ impl Channel {
         now: Option<WallTime>,
     ) -> Result<bool, SqlError> {
         let before = self.state.first;
+        let now = now.filter(|_| !self.limits.age_max.is_zero());
         loop {
             let held =
                 Held { message_count: self.state.message_count, byte_count: self.state.byte_count };
@@ -156,7 +164,8 @@ impl Channel {
             return Ok(None);
         }
         if self.oldest.is_empty() {
-            self.oldest = messages::old(dialect, self.id, self.state.first.0)?;
+            self.oldest = messages::old(dialect, self.id, self.state.first.0, self.ahead)?;
+            self.ahead = (self.ahead * 4).min(AHEAD_MAX);
         }
         Ok(self.oldest.front().copied())
     }

@@ -15,8 +15,6 @@ const INSERT_ROWS_STEP: usize = 64;
 const INSERT_ROWS_MAX: usize = 4_096;
 /// A user's limit counts from here on (spec stores, 8.13).
 const INSERT_ROWS_MIN: usize = 5;
-/// Sizes of old messages read at once when a channel is over its limits.
-const SIZES_AHEAD: u64 = 1_024;
 
 /// What is needed to let a message go: not its data.
 #[derive(Clone, Copy, Debug)]
@@ -96,13 +94,8 @@ pub fn read(
     Ok(rows.into_iter().map(record).collect())
 }
 
-/// The next old messages of a channel from `from` on.
-pub fn old(dialect: &mut dyn Dialect, id: i64, from: u64) -> Result<VecDeque<Old>, SqlError> {
-    old_some(dialect, id, from, SIZES_AHEAD)
-}
-
-/// Up to `count` of them.
-pub fn old_some(
+/// Up to `count` old messages of a channel from `from` on.
+pub fn old(
     dialect: &mut dyn Dialect,
     id: i64,
     from: u64,

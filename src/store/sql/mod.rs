@@ -25,6 +25,7 @@ mod sqlite;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::thread;
 use std::time::Duration;
 
 use crate::base::channel_limits::{ResolvedLimits, StoreLimits};
@@ -135,11 +136,17 @@ pub fn open(
     let limits = limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
     let to_open = |error: SqlError| error.into_store_error(Action::Open);
     let loops = loops.max(1);
-    let mut dialect = connect(&options.source, RECOVERY_CALL_TIMEOUT).map_err(to_open)?;
     let epoch = fence.epoch();
     let recovery = Recovery { limits: &limits, epoch, now };
-    let found = recovery.run(dialect.as_mut())?;
-    drop(dialect);
+    let (found, dialects) = thread::scope(|scope| {
+        // Their hand-shakes need not wait for the recovery.
+        let connecting = scope.spawn(|| connect_shares(options, epoch, loops));
+        let found = connect(&options.source, RECOVERY_CALL_TIMEOUT)
+            .map_err(to_open)
+            .and_then(|mut dialect| recovery.run(dialect.as_mut()));
+        let dialects = connecting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok::<_, StoreError>((found?, dialects.map_err(to_open)?))
+    })?;
     let ctx = Arc::new(Context {
         options: options.clone(),
         limits,
@@ -160,13 +167,26 @@ pub fn open(
     }
     let mut doomed = found.doomed;
     let mut shares: Vec<Box<dyn Store>> = Vec::new();
-    for (index, channels) in by_loop.into_iter().enumerate() {
-        let mut dialect = connect(&options.source, options.timeout()).map_err(to_open)?;
-        sessions::mark_store(dialect.as_mut(), epoch, index).map_err(to_open)?;
+    for (channels, dialect) in by_loop.into_iter().zip(dialects) {
         let doomed = std::mem::take(&mut doomed);
         shares.push(Box::new(Share::new(Arc::clone(&ctx), dialect, channels, doomed)));
     }
     Ok(Opened { recovered, shares, notices: notices(options, loops) })
+}
+
+/// A connection for each loop.
+fn connect_shares(
+    options: &SqlOptions,
+    epoch: Epoch,
+    loops: u16,
+) -> Result<Vec<Box<dyn Dialect>>, SqlError> {
+    (0..usize::from(loops))
+        .map(|index| {
+            let mut dialect = connect(&options.source, options.timeout())?;
+            sessions::mark_store(dialect.as_mut(), epoch, index)?;
+            Ok(dialect)
+        })
+        .collect()
 }
 
 fn notices(options: &SqlOptions, loops: u16) -> Vec<Notice> {

@@ -79,9 +79,6 @@ impl Recovery<'_> {
         let mut state =
             State { server: server(dialect)?, clients: clients(dialect)?, ..State::default() };
         let mut known = subscriptions(dialect, &mut state.subscription_id_max)?;
-        let sums = totals(dialect)?;
-        const CHANNELS: &str =
-            "SELECT id, name, maxseq, maxmsgs, maxbytes, maxage, deleted FROM Channels";
         for row in ask(dialect, CHANNELS)? {
             let id = row[0].signed();
             state.channel_id_max = state.channel_id_max.max(id);
@@ -92,7 +89,7 @@ impl Recovery<'_> {
             let known = known.remove(&id).unwrap_or_default();
             let limits = self.limits.of(&ChannelName::from(row[1].bytes()));
             limit_updates.extend(limits_update(&row, &limits));
-            state.channels.push(self.channel(dialect, &row, known, sums.get(&id))?);
+            state.channels.push(self.channel(dialect, &row, known)?);
         }
         state.channels.sort_by(|one, other| one.recovered.channel.cmp(&other.recovered.channel));
         transaction(dialect, |dialect| -> Result<(), StoreError> {
@@ -115,12 +112,11 @@ impl Recovery<'_> {
         dialect: &mut dyn Dialect,
         row: &Row,
         known: Known,
-        totals: Option<&Totals>,
     ) -> Result<Found, StoreError> {
         let id = row[0].signed();
         let name = ChannelName::from(row[1].bytes());
         let limits = self.limits.of(&name);
-        let (mut state, last_timestamp) = stored(dialect, id, totals)?;
+        let (mut state, last_timestamp) = stored(dialect, row)?;
         let last = state.last.0.max(row[2].unsigned()).max(known.last_sent);
         state.last = Sequence(last);
         if state.message_count == 0 && last > 0 {
@@ -245,48 +241,48 @@ fn list(value: &Value, subid: u64) -> Result<Vec<u64>, StoreError> {
     })
 }
 
-fn totals(dialect: &mut dyn Dialect) -> Result<BTreeMap<i64, Totals>, StoreError> {
-    let rows = ask(dialect, "SELECT id, firstseq, lastseq, messages, bytes FROM StanbyTotals")?;
-    let number = |row: &Row, index: usize| row[index].unsigned();
-    let sums = |row: &Row| (number(row, 1), number(row, 2), number(row, 3), number(row, 4));
-    Ok(rows.iter().map(|row| (row[0].signed(), sums(row))).collect())
-}
+/// All rows of channels, each with its row of sums and its first and last message: one statement,
+/// because one for each channel would be as many round trips. (`MIN` and `MAX` in place of the
+/// ordered look-ups would make MariaDB read all rows of a channel.)
+const CHANNELS: &str = "SELECT c.id, c.name, c.maxseq, c.maxmsgs, c.maxbytes, c.maxage, c.deleted, \
+    t.firstseq, t.lastseq, t.messages, t.bytes, \
+    (SELECT m.seq FROM Messages m WHERE m.id=c.id ORDER BY m.seq LIMIT 1), \
+    (SELECT m.seq FROM Messages m WHERE m.id=c.id ORDER BY m.seq DESC LIMIT 1), \
+    (SELECT m.timestamp FROM Messages m WHERE m.id=c.id ORDER BY m.seq DESC LIMIT 1) \
+    FROM Channels c LEFT JOIN StanbyTotals t ON t.id=c.id";
 
-/// What the rows of messages hold. The row of sums spares adding them up, as far as it reaches: it
-/// is believed if the first message is the one that it names.
-fn stored(
-    dialect: &mut dyn Dialect,
-    id: i64,
-    totals: Option<&Totals>,
-) -> Result<(ChannelState, WallTime), StoreError> {
-    const LAST: &str = "SELECT seq, timestamp FROM Messages WHERE id=? ORDER BY seq DESC LIMIT 1";
-    const FIRST: &str = "SELECT seq FROM Messages WHERE id=? ORDER BY seq LIMIT 1";
+/// What the rows of messages hold, by a row of `CHANNELS`. The row of sums spares adding them up, as
+/// far as it reaches: it is believed if the first message is the one that it names.
+fn stored(dialect: &mut dyn Dialect, row: &Row) -> Result<(ChannelState, WallTime), StoreError> {
     const SUMS: &str =
         "SELECT COUNT(seq), COALESCE(SUM(size),0) FROM Messages WHERE id=? AND seq>=?";
-    let mut ask = |statement, values: &[Value]| {
-        let rows = dialect.query(statement, values);
-        rows.map_err(|error| error.into_store_error(Action::Open))
-    };
-    let last = ask(LAST, &[id.into()])?;
-    let Some(last) = last.first() else {
+    if row[12] == Value::Null {
         return Ok((ChannelState::default(), WallTime(0)));
-    };
-    let first = ask(FIRST, &[id.into()])?.first().map_or(0, |row| row[0].unsigned());
-    let (last, timestamp) = (last[0].unsigned(), WallTime(last[1].signed()));
-    let believed = totals.filter(|(from, to, ..)| *from == first && *to <= last && first <= *to);
-    let (summed_to, count, bytes) = match believed {
-        Some((_, to, count, bytes)) => (*to, *count, *bytes),
+    }
+    let (first, last) = (row[11].unsigned(), row[12].unsigned());
+    let sums: Totals =
+        (row[7].unsigned(), row[8].unsigned(), row[9].unsigned(), row[10].unsigned());
+    let believed = Some(sums).filter(|(from, to, ..)| {
+        row[7] != Value::Null && *from == first && *to <= last && first <= *to
+    });
+    let (summed_to, mut count, mut bytes) = match believed {
+        Some((_, to, count, bytes)) => (to, count, bytes),
         None => (first.saturating_sub(1), 0, 0),
     };
-    let rest = ask(SUMS, &[id.into(), (summed_to + 1).into()])?;
-    let rest = rest.first().map_or((0, 0), |row| (row[0].unsigned(), row[1].unsigned()));
+    if summed_to < last {
+        let rest = dialect.query(SUMS, &[row[0].clone(), (summed_to + 1).into()]);
+        let rest = rest.map_err(|error| error.into_store_error(Action::Open))?;
+        let rest = rest.first().map_or((0, 0), |row| (row[0].unsigned(), row[1].unsigned()));
+        count += rest.0;
+        bytes += rest.1;
+    }
     let state = ChannelState {
         first: Sequence(first),
         last: Sequence(last),
-        message_count: count + rest.0,
-        byte_count: bytes + rest.1,
+        message_count: count,
+        byte_count: bytes,
     };
-    Ok((state, timestamp))
+    Ok((state, WallTime(row[13].signed())))
 }
 
 /// The limits as a channel's row tells them to a Go server.

@@ -480,7 +480,7 @@ impl Store for Share {
         let (mut low, mut high) = (state.first.0, state.last.next().0);
         while low < high {
             let middle = low + (high - low) / 2;
-            let found = messages::old_some(self.dialect.as_mut(), channel.id, middle, 1);
+            let found = messages::old(self.dialect.as_mut(), channel.id, middle, 1);
             let found = found.map_err(|error| error.into_store_error(Action::Read))?;
             match found.front() {
                 Some(message) if message.timestamp < at => low = message.sequence + 1,
