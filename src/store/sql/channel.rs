@@ -39,7 +39,7 @@ pub struct Channel {
     /// How many of them are read next.
     ahead: u64,
     /// Whether the row of sums is behind.
-    totals_are_old: bool,
+    pub totals_are_old: bool,
 }
 
 impl Channel {

@@ -63,9 +63,6 @@ struct Known {
     last_row: u64,
 }
 
-/// First and last sequence, count and bytes, as the row of sums has them.
-type Totals = (u64, u64, u64, u64);
-
 impl Recovery<'_> {
     /// Reads everything, and writes down what limits are in force.
     ///
@@ -92,14 +89,16 @@ impl Recovery<'_> {
             state.channels.push(self.channel(dialect, &row, known)?);
         }
         state.channels.sort_by(|one, other| one.recovered.channel.cmp(&other.recovered.channel));
-        transaction(dialect, |dialect| -> Result<(), StoreError> {
-            check_fence(dialect, self.epoch)?;
-            let update = "UPDATE Channels SET maxmsgs=?, maxbytes=?, maxage=? WHERE id=?";
-            for values in &limit_updates {
-                dialect.execute(update, values)?;
-            }
-            Ok(())
-        })?;
+        if !limit_updates.is_empty() {
+            transaction(dialect, |dialect| -> Result<(), StoreError> {
+                check_fence(dialect, self.epoch)?;
+                let update = "UPDATE Channels SET maxmsgs=?, maxbytes=?, maxage=? WHERE id=?";
+                for values in &limit_updates {
+                    dialect.execute(update, values)?;
+                }
+                Ok(())
+            })?;
+        }
         let id_max = SubscriptionId(state.subscription_id_max);
         for found in &mut state.channels {
             found.recovered.subscription_id_max = id_max;
@@ -116,13 +115,14 @@ impl Recovery<'_> {
         let id = row[0].signed();
         let name = ChannelName::from(row[1].bytes());
         let limits = self.limits.of(&name);
-        let (mut state, last_timestamp) = stored(dialect, row)?;
+        let Stored { mut state, last_timestamp, was_summed } = stored(dialect, row)?;
         let last = state.last.0.max(row[2].unsigned()).max(known.last_sent);
         state.last = Sequence(last);
         if state.message_count == 0 && last > 0 {
             state.first = state.last.next();
         }
         let mut channel = Channel::new(id, limits, state);
+        channel.totals_are_old = was_summed;
         channel.has_tombstones = known.has_tombstones;
         channel.last_row = known.last_row;
         let read_error = |error: SqlError| error.into_store_error(Action::Read);
@@ -251,25 +251,33 @@ const CHANNELS: &str = "SELECT c.id, c.name, c.maxseq, c.maxmsgs, c.maxbytes, c.
     (SELECT m.timestamp FROM Messages m WHERE m.id=c.id ORDER BY m.seq DESC LIMIT 1) \
     FROM Channels c LEFT JOIN StanbyTotals t ON t.id=c.id";
 
+/// What the rows of messages hold.
+#[derive(Default)]
+struct Stored {
+    state: ChannelState,
+    last_timestamp: WallTime,
+    /// The row of sums did not say it all; the next recovery shall find one that does.
+    was_summed: bool,
+}
+
 /// What the rows of messages hold, by a row of `CHANNELS`. The row of sums spares adding them up, as
 /// far as it reaches: it is believed if the first message is the one that it names.
-fn stored(dialect: &mut dyn Dialect, row: &Row) -> Result<(ChannelState, WallTime), StoreError> {
+fn stored(dialect: &mut dyn Dialect, row: &Row) -> Result<Stored, StoreError> {
     const SUMS: &str =
         "SELECT COUNT(seq), COALESCE(SUM(size),0) FROM Messages WHERE id=? AND seq>=?";
     if row[12] == Value::Null {
-        return Ok((ChannelState::default(), WallTime(0)));
+        return Ok(Stored::default());
     }
     let (first, last) = (row[11].unsigned(), row[12].unsigned());
-    let sums: Totals =
-        (row[7].unsigned(), row[8].unsigned(), row[9].unsigned(), row[10].unsigned());
-    let believed = Some(sums).filter(|(from, to, ..)| {
-        row[7] != Value::Null && *from == first && *to <= last && first <= *to
-    });
-    let (summed_to, mut count, mut bytes) = match believed {
-        Some((_, to, count, bytes)) => (to, count, bytes),
-        None => (first.saturating_sub(1), 0, 0),
+    let (summed_from, summed_to) = (row[7].unsigned(), row[8].unsigned());
+    let is_believed = row[7] != Value::Null && summed_from == first;
+    let (summed_to, mut count, mut bytes) = if is_believed && (first..=last).contains(&summed_to) {
+        (summed_to, row[9].unsigned(), row[10].unsigned())
+    } else {
+        (first.saturating_sub(1), 0, 0)
     };
-    if summed_to < last {
+    let was_summed = summed_to < last;
+    if was_summed {
         let rest = dialect.query(SUMS, &[row[0].clone(), (summed_to + 1).into()]);
         let rest = rest.map_err(|error| error.into_store_error(Action::Open))?;
         let rest = rest.first().map_or((0, 0), |row| (row[0].unsigned(), row[1].unsigned()));
@@ -282,7 +290,7 @@ fn stored(dialect: &mut dyn Dialect, row: &Row) -> Result<(ChannelState, WallTim
         message_count: count,
         byte_count: bytes,
     };
-    Ok((state, WallTime(row[13].signed())))
+    Ok(Stored { state, last_timestamp: WallTime(row[13].signed()), was_summed })
 }
 
 /// The limits as a channel's row tells them to a Go server.
