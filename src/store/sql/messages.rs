@@ -50,12 +50,20 @@ pub fn insert(
     Ok(())
 }
 
-fn insert_part(dialect: &mut dyn Dialect, part: &[NumberedMessage<'_>]) -> Result<(), SqlError> {
-    let mut statement = String::with_capacity(64 + part.len() * 12);
+/// The statement that inserts so many messages.
+pub fn insert_statement(row_count: usize) -> String {
+    let mut statement = String::with_capacity(64 + row_count * 12);
     statement.push_str("INSERT INTO Messages (id, seq, timestamp, size, data) VALUES ");
-    let mut values = Vec::with_capacity(part.len() * 5);
-    for (index, (id, message)) in part.iter().enumerate() {
+    for index in 0..row_count {
         statement.push_str(if index == 0 { "(?,?,?,?,?)" } else { ",(?,?,?,?,?)" });
+    }
+    statement
+}
+
+fn insert_part(dialect: &mut dyn Dialect, part: &[NumberedMessage<'_>]) -> Result<(), SqlError> {
+    let statement = insert_statement(part.len());
+    let mut values = Vec::with_capacity(part.len() * 5);
+    for (id, message) in part {
         values.push(Value::Integer(*id));
         values.push(message.sequence.0.into());
         values.push(Value::Integer(message.timestamp.0));

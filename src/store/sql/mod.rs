@@ -184,6 +184,10 @@ fn connect_shares(
         .map(|index| {
             let mut dialect = connect(&options.source, options.timeout())?;
             sessions::mark_store(dialect.as_mut(), epoch, index)?;
+            // The first message after a take-over does not wait for these.
+            let fence = fence_statement(dialect.driver());
+            dialect.prepare(&fence)?;
+            dialect.prepare(&messages::insert_statement(1))?;
             Ok(dialect)
         })
         .collect()
@@ -204,10 +208,7 @@ fn notices(options: &SqlOptions, loops: u16) -> Vec<Notice> {
 /// Sees that `epoch` is the newest and that nobody took the lock row, and keeps both so until the
 /// transaction ends.
 fn check_fence(dialect: &mut dyn Dialect, ours: Epoch) -> Result<(), StoreError> {
-    let statement = match dialect.driver() {
-        Driver::Sqlite => FENCE.to_owned(),
-        driver @ (Driver::Postgres | Driver::Mysql) => format!("{FENCE}{}", driver.share_lock()),
-    };
+    let statement = fence_statement(dialect.driver());
     let rows = dialect.query(&statement, &[])?;
     let Some(row) = rows.first() else {
         let none = std::io::Error::other("the tables StanbyEpoch and StoreLock are empty");
@@ -223,6 +224,10 @@ fn check_fence(dialect: &mut dyn Dialect, ours: Epoch) -> Result<(), StoreError>
         return Err(StoreError::Fenced(FenceError::Superseded { ours, found, owner }));
     }
     Ok(())
+}
+
+fn fence_statement(driver: Driver) -> String {
+    format!("{FENCE}{}", driver.share_lock())
 }
 
 const FENCE: &str = "SELECT e.epoch, e.owner, e.lockid, l.id FROM StanbyEpoch e, StoreLock l";

@@ -76,6 +76,11 @@ impl Dialect for Sqlite {
         Ok(found)
     }
 
+    fn prepare(&mut self, statement: &str) -> Result<(), SqlError> {
+        let prepared = self.connection.prepare_cached(statement);
+        prepared.map(drop).map_err(|error| failed(statement, &error))
+    }
+
     fn run(&mut self, statement: &str) -> Result<(), SqlError> {
         self.connection.execute_batch(statement).map_err(|error| failed(statement, &error))
     }
