@@ -16,6 +16,9 @@ use crate::store::sql::pending::{self, Pending};
 use crate::store::sql::{check_fence, schema};
 use crate::store::{Action, StoreError};
 
+/// Messages of one channel that go before it is served; the others go soon after.
+const TRIMMED_MAX: usize = 20_000;
+
 /// What a recovery is told.
 pub struct Recovery<'a> {
     /// Limits of the store.
@@ -126,7 +129,7 @@ impl Recovery<'_> {
         channel.has_tombstones = known.has_tombstones;
         channel.last_row = known.last_row;
         let read_error = |error: SqlError| error.into_store_error(Action::Read);
-        channel.trim(dialect, Some(self.now.wall)).map_err(read_error)?;
+        channel.trim(dialect, Some(self.now.wall), TRIMMED_MAX).map_err(read_error)?;
         let mut subscriptions = Vec::new();
         for (subid, (mut state, pending)) in known.subscriptions {
             state.last_sent = pending.last_sent;
@@ -260,8 +263,8 @@ struct Stored {
     was_summed: bool,
 }
 
-/// What the rows of messages hold, by a row of `CHANNELS`. The row of sums spares adding them up, as
-/// far as it reaches: it is believed if the first message is the one that it names.
+/// What the rows of messages hold, by a row of `CHANNELS`. The row of sums spares adding them up,
+/// as far as it reaches: it is believed if the first message is the one that it names.
 fn stored(dialect: &mut dyn Dialect, row: &Row) -> Result<Stored, StoreError> {
     const SUMS: &str =
         "SELECT COUNT(seq), COALESCE(SUM(size),0) FROM Messages WHERE id=? AND seq>=?";
