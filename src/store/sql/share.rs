@@ -26,14 +26,15 @@ use crate::store::{Action, Maintained, Store, StoreError};
 
 /// How long pending sets and sums may wait; the reference's is one second (spec stores, 8.14).
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
-/// Messages that one transaction removes: publishes wait for it, so it must be short.
+/// Messages that one transaction removes: publishes wait for it, so it must be short. More only
+/// where more than half as many came since the last one, so that what goes keeps up.
 const REMOVED_MAX: u64 = 4_000;
 /// Messages of one channel that are let go at once, for the same reason.
 const TRIMMED_MAX: usize = 4_000;
 /// Messages that are let go in any case for those that came: one large one for many small ones.
 const TRIMMED_MIN: usize = 500;
 /// Pause between two such parts, in which publishes have the database.
-const PART_PAUSE: Duration = Duration::from_millis(20);
+const PART_PAUSE: Duration = Duration::from_millis(50);
 /// Pause between two such transactions.
 const DOOMED_PAUSE: Duration = Duration::from_millis(50);
 
@@ -50,6 +51,8 @@ pub struct Share {
     flush_at: Option<Instant>,
     is_dirty: bool,
     is_closed: bool,
+    /// Messages that came since the last flush.
+    appended: u64,
 }
 
 /// A part of a batch that passed all checks, and the number of its channel's row.
@@ -100,6 +103,7 @@ impl Share {
             flush_at: None,
             is_dirty: true,
             is_closed: false,
+            appended: 0,
         };
         for found in channels {
             let name = found.recovered.channel;
@@ -184,6 +188,7 @@ impl Share {
             }
             let Some(channel) = self.channels.get_mut(name) else { continue };
             channel.on_appended(&batch.messages);
+            self.appended += u64::try_from(batch.messages.len()).unwrap_or(0);
             channel.on_subscriptions(&batch.subscriptions);
             let is_tombstone =
                 |write: &SubscriptionWrite| matches!(write, SubscriptionWrite::Delete(_));
@@ -221,9 +226,10 @@ impl Share {
             return Ok(false);
         }
         let epoch = self.ctx.epoch;
+        let mut budget = REMOVED_MAX.max(std::mem::take(&mut self.appended) * 2);
         transaction(self.dialect.as_mut(), |dialect| -> Result<bool, StoreError> {
             check_fence(dialect, epoch)?;
-            let (mut has_more, mut budget) = (false, REMOVED_MAX);
+            let mut has_more = false;
             for channel in dirty {
                 channel.flush_subscriptions(dialect)?;
                 has_more |= channel.flush_messages(dialect, &mut budget)?;
