@@ -204,7 +204,17 @@ fn heard(op: &Op<'_>) -> io::Result<Heard> {
         Op::Message { message, sid } => (message, *sid),
         Op::Ping => return Ok(Heard::Ping),
         Op::Err(text) => return Ok(Heard::Refusal(String::from_utf8_lossy(text).into_owned())),
-        _ => return Ok(Heard::Other),
+        Op::Info(_)
+        | Op::Connect(_)
+        | Op::Publish(_)
+        | Op::Subscribe { .. }
+        | Op::Unsubscribe { .. }
+        | Op::Pong
+        | Op::Ok
+        | Op::RouteSubscribe { .. }
+        | Op::RouteUnsubscribe(_)
+        | Op::RouteMessage(_)
+        | Op::Account(..) => return Ok(Heard::Other),
     };
     if message.header_len.is_some() {
         // Streaming servers send no headers; a core server tells that nobody listens.
