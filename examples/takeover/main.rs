@@ -1,11 +1,16 @@
 //! Measures take-overs: from the kill of the active to the first ack that a publisher sees, beside
-//! a bare program that does the least that a take-over must do, in turns in the same run.
+//! a bare program that does the least that a take-over must do, in turns in the same run, and
+//! beside another server if one is named.
 //!
-//! `cargo run --release --example takeover -- [--rounds N] [--messages N] [--channels N] …`
+//! `cargo run --release --example takeover -- [--rounds N] [--messages N] [--channels N]
+//! [--sql DRIVER] [--beside PATH] …`; where PostgreSQL and MariaDB are, `STANBY_TEST_POSTGRES` and
+//! `STANBY_TEST_MYSQL` say (`tests/support/databases.sh`).
 
 mod bare;
 #[path = "../failover/drill/mod.rs"]
 mod drill;
+mod report;
+mod session;
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,12 +19,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use nix::sys::signal::Signal;
 use stanby::client::{Client, ClientError, Options};
 
-use self::bare::BarePair;
+use self::bare::{BarePair, Ground};
 use self::drill::load::{Notes, Publisher};
 use self::drill::pair::{CLUSTER_ID, Pair};
-use self::drill::{DrillError, Ending, Plan};
+use self::drill::{DrillError, Ending, Plan, database};
+use self::report::Report;
 
 /// Acks between take-over and kill.
 const ACKS_PER_ROUND: u64 = 50;
@@ -39,6 +46,15 @@ struct Args {
     /// The server to run; without it `target/<profile>/stanby` of the same build
     #[arg(long)]
     bin: Option<PathBuf>,
+    /// Keep the store in a database and not in files: sqlite, postgres or mysql
+    #[arg(long, value_parser = ["sqlite", "postgres", "mysql"])]
+    sql: Option<String>,
+    /// Another server whose take-overs are measured too, over a store of its own
+    #[arg(long, value_name = "PATH")]
+    beside: Option<PathBuf>,
+    /// How often the active of that other pair is killed
+    #[arg(long, default_value_t = 5)]
+    beside_rounds: usize,
     /// Event loops of each server
     #[arg(long)]
     loops: Option<u16>,
@@ -51,9 +67,18 @@ struct Args {
     /// Does not measure a bare program in turns with the server
     #[arg(long)]
     no_bare: bool,
+    /// Fail if the median is more than so many times the bare program's
+    #[arg(long, default_value_t = f64::INFINITY)]
+    at_most: f64,
+    /// Fail if the other server's median is not so many times ours
+    #[arg(long, default_value_t = 0.0)]
+    shorter: f64,
     /// Be a bare program over this folder
     #[arg(long, hide = true)]
     bare: Option<PathBuf>,
+    /// The bare program's database
+    #[arg(long, hide = true)]
+    bare_source: Option<String>,
     /// Memory of the bare program
     #[arg(long, hide = true, default_value_t = 0)]
     resident_bytes: usize,
@@ -62,12 +87,18 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let result = match &args.bare {
-        Some(folder) => bare::live(folder, args.resident_bytes)
-            .map_err(|error| DrillError(format!("bare program: {error}"))),
+        Some(folder) => {
+            let database = args.sql.clone().zip(args.bare_source.clone());
+            let resident_bytes = args.resident_bytes;
+            bare::live(&Ground { folder: folder.clone(), database, resident_bytes })
+                .map(|()| true)
+                .map_err(|error| DrillError(format!("bare program: {error}")))
+        }
         None => measure(&args),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             // Nothing is left to be told to anybody if the terminal is gone.
             let _ = writeln!(io::stderr(), "takeover: {error}");
@@ -76,7 +107,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(args: &Args) -> Result<(), DrillError> {
+/// Whether what was asked for is reached.
+fn measure(args: &Args) -> Result<bool, DrillError> {
     let folder = tempfile::tempdir().map_err(DrillError::io("cannot make a folder"))?;
     let more = ["-max_channels", "0", "-max_msgs", "0", "-max_bytes", "0"];
     let plan = Plan {
@@ -85,35 +117,122 @@ fn measure(args: &Args) -> Result<(), DrillError> {
         server_args: more.map(str::to_owned).to_vec(),
         ..Plan::new(args.bin.clone().map_or_else(own_server, Ok)?)
     };
-    let mut pair = Pair::start(&plan, folder.path())?;
+    let mut report = Report::default();
+    measure_ours(args, &plan, folder.path(), &mut report)?;
+    if let Some(path) = &args.beside {
+        measure_other(args, &plan, path, &folder.path().join("beside"), &mut report)?;
+    }
+    report.write(&mut io::stdout(), args).map_err(DrillError::io("cannot write"))?;
+    Ok(report.reaches(args.at_most, args.shorter))
+}
+
+fn measure_ours(
+    args: &Args,
+    plan: &Plan,
+    folder: &Path,
+    report: &mut Report,
+) -> Result<(), DrillError> {
+    let store = make_store(args, plan, folder, "stanby")?;
+    let mut pair = Pair::start_over(plan, folder, &store)?;
     fill(&pair, args)?;
-    let notes = Notes::default();
-    let publisher = Publisher::start(&plan, &pair.servers(), &notes, "publisher")?;
-    let resident_bytes = resident_bytes(pair.pid(0)?)?;
-    let bare_failed = DrillError::io("bare program");
-    let bare_folder = folder.path().join("bare");
+    report.resident_bytes = resident_bytes(pair.pid(0)?)?;
     let mut bare = match args.no_bare {
         true => None,
-        false => Some(BarePair::start(&bare_folder, resident_bytes).map_err(&bare_failed)?),
+        false => Some(start_bare(args, plan, folder, report.resident_bytes)?),
     };
+    (report.ours, report.bare) = kill_in_turns(plan, &mut pair, args.rounds, bare.as_mut())?;
+    Ok(())
+}
+
+/// The other server gets a store of the same size; ours fills it, because it is faster.
+fn measure_other(
+    args: &Args,
+    plan: &Plan,
+    path: &Path,
+    folder: &Path,
+    report: &mut Report,
+) -> Result<(), DrillError> {
+    fs::create_dir_all(folder).map_err(DrillError::io("cannot make a folder"))?;
+    let store = make_store(args, plan, folder, "beside")?;
+    let mut filling = Pair::start_over(plan, folder, &store)?;
+    fill(&filling, args)?;
+    for place in [1, 0] {
+        filling.signal(place, Signal::SIGTERM)?;
+        filling.wait_exit(place)?;
+    }
+    drop(filling);
+    let plan = Plan { binary: path.to_owned(), loops: None, ..plan.clone() };
+    let mut pair = Pair::start_over(&plan, folder, &store)?;
+    (report.other, _) = kill_in_turns(&plan, &mut pair, args.beside_rounds, None)?;
+    Ok(())
+}
+
+/// The flags of a new store.
+fn make_store(
+    args: &Args,
+    plan: &Plan,
+    folder: &Path,
+    whose: &str,
+) -> Result<Vec<String>, DrillError> {
+    match &args.sql {
+        Some(driver) => {
+            let name = format!("takeover_{whose}_{}", std::process::id());
+            database::make_named(driver, &name, &plan.binary, folder)
+        }
+        None => {
+            let path = folder.join("store").display().to_string();
+            Ok(["-store", "file", "-dir", &path].map(str::to_owned).to_vec())
+        }
+    }
+}
+
+fn start_bare(
+    args: &Args,
+    plan: &Plan,
+    folder: &Path,
+    resident_bytes: usize,
+) -> Result<BarePair, DrillError> {
+    let folder = folder.join("bare");
+    fs::create_dir_all(&folder).map_err(DrillError::io("cannot make a folder"))?;
+    let database = match &args.sql {
+        Some(driver) => {
+            let flags = make_store(args, plan, &folder, "bare")?;
+            flags.last().cloned().map(|source| (driver.clone(), source))
+        }
+        None => None,
+    };
+    let started = BarePair::start(Ground { folder, database, resident_bytes });
+    started.map_err(DrillError::io("bare program"))
+}
+
+/// Kills whoever is active, so many times; how long each take-over took, and the bare program's
+/// own after each.
+fn kill_in_turns(
+    plan: &Plan,
+    pair: &mut Pair,
+    rounds: usize,
+    mut bare: Option<&mut BarePair>,
+) -> Result<(Vec<Duration>, Vec<Duration>), DrillError> {
+    let notes = Notes::default();
+    let publisher = Publisher::start(plan, &pair.servers(), &notes, "publisher")?;
     let mut bare_times = Vec::new();
     let mut active = 0;
-    for round in 1..=args.rounds {
+    for round in 1..=rounds {
         notes.begin_round(round);
         drill::wait_for_acks(&notes, ACKS_PER_ROUND)?;
-        drill::fail_over(&mut pair, active, &notes, Ending::Kill)?;
+        drill::fail_over(pair, active, &notes, Ending::Kill)?;
         pair.wait_exit(active)?;
         pair.restart(active)?;
         active = 1 - active;
         pair.wait_active(active)?;
         pair.wait_standby(1 - active)?;
         if let Some(bare) = &mut bare {
-            bare_times.push(bare.fail_over().map_err(&bare_failed)?);
+            bare_times.push(bare.fail_over().map_err(DrillError::io("bare program"))?);
         }
     }
     publisher.finish()?;
     let times = notes.ledger().rounds().iter().filter_map(|round| round.first_ack).collect();
-    report(args, resident_bytes, times, bare_times).map_err(DrillError::io("cannot write"))
+    Ok((times, bare_times))
 }
 
 /// Stores what the scenario asks for.
@@ -159,41 +278,4 @@ fn own_server() -> Result<PathBuf, DrillError> {
         true => Ok(server),
         false => Err(DrillError(format!("{} does not exist; name one by --bin", server.display()))),
     }
-}
-
-fn report(
-    args: &Args,
-    resident_bytes: usize,
-    mut times: Vec<Duration>,
-    mut bare_times: Vec<Duration>,
-) -> io::Result<()> {
-    let out = &mut io::stdout();
-    let loops = args.loops.map_or_else(|| "default".to_owned(), |loops| loops.to_string());
-    writeln!(
-        out,
-        "{} messages stored in {} channels, loops: {loops}, {} KiB resident",
-        args.messages,
-        if args.messages == 0 { 0 } else { args.channels },
-        resident_bytes / 1024
-    )?;
-    writeln!(out, "kill to first ack  take-overs    median       p90     worst")?;
-    let median = write_row(out, "stanby", &mut times)?;
-    if !bare_times.is_empty() {
-        let bare_median = write_row(out, "bare program", &mut bare_times)?;
-        writeln!(out, "ratio of the medians: {:.2}", median / bare_median)?;
-    }
-    Ok(())
-}
-
-/// Writes one line; gives the median in milliseconds.
-fn write_row(out: &mut dyn Write, name: &str, times: &mut [Duration]) -> io::Result<f64> {
-    times.sort();
-    let at = |part: usize| {
-        let index = (times.len() * part / 100).min(times.len().saturating_sub(1));
-        times.get(index).map_or(f64::NAN, |time| time.as_secs_f64() * 1_000.0)
-    };
-    let (median, late, worst) = (at(50), at(90), at(100));
-    let count = times.len();
-    writeln!(out, "{name:<17} {count:>11} {median:>6.1} ms {late:>6.1} ms {worst:>6.1} ms")?;
-    Ok(median)
 }

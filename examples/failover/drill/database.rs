@@ -18,19 +18,28 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// `STANBY_TEST_POSTGRES` (pairs without a database) and `STANBY_TEST_MYSQL` (a Go DSN up to the
 /// slash) say.
 pub fn make(driver: &str, binary: &Path, folder: &Path) -> Result<Vec<String>, DrillError> {
-    let name = format!("drill_{}", process::id());
+    make_named(driver, &format!("drill_{}", process::id()), binary, folder)
+}
+
+/// As `make`, under this name; the source comes last.
+pub fn make_named(
+    driver: &str,
+    name: &str,
+    binary: &Path,
+    folder: &Path,
+) -> Result<Vec<String>, DrillError> {
     let address = |variable: &str| {
         env::var(variable).map_err(|_| DrillError(format!("{variable} does not say where it is")))
     };
     let source = match driver {
         "postgres" => {
             let address = address("STANBY_TEST_POSTGRES")?;
-            create(Driver::Postgres, &format!("{address} dbname=postgres"), &name)?;
+            create(Driver::Postgres, &format!("{address} dbname=postgres"), name)?;
             format!("{address} dbname={name}")
         }
         "mysql" => {
             let address = address("STANBY_TEST_MYSQL")?;
-            create(Driver::Mysql, &format!("{address}/mysql"), &name)?;
+            create(Driver::Mysql, &format!("{address}/mysql"), name)?;
             format!("{address}/{name}")
         }
         _ => folder.join("store.db").display().to_string(),

@@ -42,7 +42,6 @@ struct Member {
 impl Pair {
     /// Starts both; the first becomes the active.
     pub fn start(plan: &Plan, folder: &Path) -> Result<Self, DrillError> {
-        let ports = free_ports().map_err(DrillError::io("cannot find free ports"))?;
         let store = match &plan.sql_driver {
             Some(driver) => database::make(driver, &plan.binary, folder)?,
             None => {
@@ -50,7 +49,13 @@ impl Pair {
                 ["-store", "file", "-dir", &path].map(str::to_owned).to_vec()
             }
         };
-        let member = |place| member(plan, folder, &store, (ports, place));
+        Self::start_over(plan, folder, &store)
+    }
+
+    /// Starts both over the store that these flags name.
+    pub fn start_over(plan: &Plan, folder: &Path, store: &[String]) -> Result<Self, DrillError> {
+        let ports = free_ports().map_err(DrillError::io("cannot find free ports"))?;
+        let member = |place| member(plan, folder, store, (ports, place));
         let mut pair = Self { members: [member(0), member(1)] };
         pair.members[0].start()?;
         pair.wait_active(0)?;

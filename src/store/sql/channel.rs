@@ -14,8 +14,10 @@ use crate::store::sql::dialect::{Dialect, SqlError, Value};
 use crate::store::sql::messages::{self, Old};
 use crate::store::sql::pending::{self, Flush, Pending};
 
-/// Rows that one transaction removes from one channel.
-const REMOVED_MAX: u64 = 20_000;
+/// Old messages looked at first: most often the oldest one may stay.
+const AHEAD_MIN: u64 = 4;
+/// Old messages looked at at once while many must go.
+const AHEAD_MAX: u64 = 1_024;
 
 /// A channel's memory of what is in the database.
 pub struct Channel {
@@ -35,10 +37,14 @@ pub struct Channel {
     pub last_row: u64,
     /// Up to where messages are really gone.
     pub removed_to: u64,
+    /// What was let go and is still there.
+    waste: Held,
     /// The oldest messages, as far as read; begins with `state.first`.
     oldest: VecDeque<Old>,
+    /// How many of them are read next.
+    ahead: u64,
     /// Whether the row of sums is behind.
-    totals_are_old: bool,
+    pub totals_are_old: bool,
 }
 
 impl Channel {
@@ -54,7 +60,9 @@ impl Channel {
             has_tombstones: false,
             last_row: 0,
             removed_to: state.first.prev().0,
+            waste: Held::default(),
             oldest: VecDeque::new(),
+            ahead: AHEAD_MIN,
             totals_are_old: false,
         }
     }
@@ -121,8 +129,8 @@ impl Channel {
         }
     }
 
-    /// Lets go of what is over the limits of count and size, and with `now` of what is too old.
-    /// Whether anything went.
+    /// Lets go of what is over the limits of count and size, and with `now` of what is too old, but
+    /// of no more than `count_max` messages. Whether anything went.
     ///
     /// # Errors
     /// When the oldest messages cannot be read.
@@ -130,12 +138,12 @@ impl Channel {
         &mut self,
         dialect: &mut dyn Dialect,
         now: Option<WallTime>,
+        count_max: usize,
     ) -> Result<bool, SqlError> {
         let before = self.state.first;
-        loop {
-            let held =
-                Held { message_count: self.state.message_count, byte_count: self.state.byte_count };
-            let is_over = retention::is_over(&self.limits, held);
+        let now = now.filter(|_| !self.limits.age_max.is_zero());
+        for _ in 0..count_max {
+            let is_over = self.is_over();
             if !is_over && now.is_none() {
                 break;
             }
@@ -150,16 +158,32 @@ impl Channel {
         Ok(before != self.state.first)
     }
 
-    /// When the oldest message expires.
+    /// Whether there is more than the limits of count and size allow.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let ChannelState { message_count, byte_count, .. } = self.state;
+        retention::is_over(&self.limits, Held { message_count, byte_count })
+    }
+
+    /// When the channel is to be trimmed next: at `soon`, if it is over its limits, else when the
+    /// oldest message expires.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn expires_at(&mut self, dialect: &mut dyn Dialect) -> Result<Option<WallTime>, SqlError> {
+    pub fn trim_at(
+        &mut self,
+        dialect: &mut dyn Dialect,
+        soon: WallTime,
+    ) -> Result<Option<WallTime>, SqlError> {
+        if self.is_over() {
+            return Ok(Some(soon));
+        }
         if self.limits.age_max.is_zero() {
             return Ok(None);
         }
         let oldest = self.oldest(dialect)?;
-        Ok(oldest.and_then(|oldest| retention::expires_at(&self.limits, oldest.timestamp)))
+        let at = oldest.and_then(|oldest| retention::expires_at(&self.limits, oldest.timestamp));
+        Ok(at.map(|at| at.max(soon)))
     }
 
     fn oldest(&mut self, dialect: &mut dyn Dialect) -> Result<Option<Old>, SqlError> {
@@ -167,7 +191,8 @@ impl Channel {
             return Ok(None);
         }
         if self.oldest.is_empty() {
-            self.oldest = messages::old(dialect, self.id, self.state.first.0)?;
+            self.oldest = messages::old(dialect, self.id, self.state.first.0, self.ahead)?;
+            self.ahead = (self.ahead * 4).min(AHEAD_MAX);
         }
         Ok(self.oldest.front().copied())
     }
@@ -175,6 +200,8 @@ impl Channel {
     fn drop_oldest(&mut self, oldest: Old) {
         self.oldest.pop_front();
         self.totals_are_old = true;
+        self.waste.message_count += 1;
+        self.waste.byte_count += oldest.size;
         self.state.message_count -= 1;
         self.state.byte_count = self.state.byte_count.saturating_sub(oldest.size);
         if self.state.message_count == 0 {
@@ -229,37 +256,66 @@ impl Channel {
         Ok(())
     }
 
-    /// Removes what was let go, a bounded number of rows, and writes the sums down. Whether there
-    /// is more to remove.
+    /// Removes what was let go, as many rows as `budget` has left, and writes the sums down.
+    /// Whether there is more to remove.
     ///
     /// # Errors
     /// [`SqlError`].
-    pub fn flush_messages(&mut self, dialect: &mut dyn Dialect) -> Result<bool, SqlError> {
+    pub fn flush_messages(
+        &mut self,
+        dialect: &mut dyn Dialect,
+        budget: &mut u64,
+    ) -> Result<bool, SqlError> {
         if !self.totals_are_old {
             return Ok(false);
         }
         let id = Value::from(self.id);
         let gone_to = self.state.first.prev().0;
         if self.removed_to < gone_to {
+            if *budget == 0 {
+                return Ok(true);
+            }
             if self.state.message_count == 0 {
                 // The numbers go on from here even if the last row is gone.
                 let statement = "UPDATE Channels SET maxseq=? WHERE id=?";
                 dialect.execute(statement, &[self.state.last.0.into(), id.clone()])?;
             }
-            let to = gone_to.min(self.removed_to.saturating_add(REMOVED_MAX));
-            let statement = "DELETE FROM Messages WHERE id=? AND seq<=?";
-            dialect.execute(statement, &[id.clone(), to.into()])?;
-            self.removed_to = to;
+            let to = gone_to.min(self.removed_to.saturating_add(*budget));
+            *budget -= to - self.removed_to;
+            self.remove(dialect, to)?;
         }
-        dialect.execute("DELETE FROM StanbyTotals WHERE id=?", std::slice::from_ref(&id))?;
-        if self.removed_to < gone_to {
-            return Ok(true);
-        }
-        let ChannelState { first, last, message_count, byte_count } = self.state;
-        let values = [id, first.0.into(), last.0.into(), message_count.into(), byte_count.into()];
+        let is_behind = self.removed_to < gone_to;
+        let first = if is_behind { self.removed_to + 1 } else { self.state.first.0 };
+        let values = [
+            id.clone(),
+            first.into(),
+            self.state.last.0.into(),
+            (self.state.message_count + self.waste.message_count).into(),
+            (self.state.byte_count + self.waste.byte_count).into(),
+        ];
+        dialect.execute("DELETE FROM StanbyTotals WHERE id=?", &[id])?;
         dialect.execute(ADD_TOTALS, &values)?;
-        self.totals_are_old = false;
-        Ok(false)
+        self.totals_are_old = is_behind;
+        Ok(is_behind)
+    }
+
+    /// Removes the rows up to `to`, and knows what is left of those that were let go.
+    fn remove(&mut self, dialect: &mut dyn Dialect, to: u64) -> Result<(), SqlError> {
+        // Without the lower end PostgreSQL would pass over all rows that were removed lately.
+        const SUMS: &str = "SELECT COUNT(seq), COALESCE(SUM(size),0) FROM Messages \
+                            WHERE id=? AND seq>? AND seq<=?";
+        let values = [self.id.into(), self.removed_to.into(), to.into()];
+        if to == self.state.first.prev().0 {
+            self.waste = Held::default();
+        } else if let Some(row) = dialect.query(SUMS, &values)?.first() {
+            let Held { message_count, byte_count } = &mut self.waste;
+            *message_count = message_count.saturating_sub(row[0].unsigned());
+            *byte_count = byte_count.saturating_sub(row[1].unsigned());
+        }
+        let statement = "DELETE FROM Messages WHERE id=? AND seq>? AND seq<=?";
+        dialect.execute(statement, &values)?;
+        self.removed_to = to;
+        Ok(())
     }
 }
 

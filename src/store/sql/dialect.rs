@@ -171,6 +171,12 @@ pub trait Dialect: Send {
     /// [`SqlError`].
     fn query(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, SqlError>;
 
+    /// Makes a statement ready that will be run often, before it is needed.
+    ///
+    /// # Errors
+    /// [`SqlError`].
+    fn prepare(&mut self, statement: &str) -> Result<(), SqlError>;
+
     /// Runs one statement without values and without preparing it.
     ///
     /// # Errors

@@ -15,8 +15,6 @@ const INSERT_ROWS_STEP: usize = 64;
 const INSERT_ROWS_MAX: usize = 4_096;
 /// A user's limit counts from here on (spec stores, 8.13).
 const INSERT_ROWS_MIN: usize = 5;
-/// Sizes of old messages read at once when a channel is over its limits.
-const SIZES_AHEAD: u64 = 1_024;
 
 /// What is needed to let a message go: not its data.
 #[derive(Clone, Copy, Debug)]
@@ -52,12 +50,20 @@ pub fn insert(
     Ok(())
 }
 
-fn insert_part(dialect: &mut dyn Dialect, part: &[NumberedMessage<'_>]) -> Result<(), SqlError> {
-    let mut statement = String::with_capacity(64 + part.len() * 12);
+/// The statement that inserts so many messages.
+pub fn insert_statement(row_count: usize) -> String {
+    let mut statement = String::with_capacity(64 + row_count * 12);
     statement.push_str("INSERT INTO Messages (id, seq, timestamp, size, data) VALUES ");
-    let mut values = Vec::with_capacity(part.len() * 5);
-    for (index, (id, message)) in part.iter().enumerate() {
+    for index in 0..row_count {
         statement.push_str(if index == 0 { "(?,?,?,?,?)" } else { ",(?,?,?,?,?)" });
+    }
+    statement
+}
+
+fn insert_part(dialect: &mut dyn Dialect, part: &[NumberedMessage<'_>]) -> Result<(), SqlError> {
+    let statement = insert_statement(part.len());
+    let mut values = Vec::with_capacity(part.len() * 5);
+    for (id, message) in part {
         values.push(Value::Integer(*id));
         values.push(message.sequence.0.into());
         values.push(Value::Integer(message.timestamp.0));
@@ -96,13 +102,8 @@ pub fn read(
     Ok(rows.into_iter().map(record).collect())
 }
 
-/// The next old messages of a channel from `from` on.
-pub fn old(dialect: &mut dyn Dialect, id: i64, from: u64) -> Result<VecDeque<Old>, SqlError> {
-    old_some(dialect, id, from, SIZES_AHEAD)
-}
-
-/// Up to `count` of them.
-pub fn old_some(
+/// Up to `count` old messages of a channel from `from` on.
+pub fn old(
     dialect: &mut dyn Dialect,
     id: i64,
     from: u64,

@@ -26,6 +26,7 @@ mod sqlite;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::thread;
 use std::time::Duration;
 
 use crate::base::channel_limits::{ResolvedLimits, StoreLimits};
@@ -140,12 +141,18 @@ pub fn open(
     let limits = limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
     let to_open = |error: SqlError| error.into_store_error(Action::Open);
     let loops = loops.max(1);
-    let mut dialect = connect(&options.source, RECOVERY_CALL_TIMEOUT).map_err(to_open)?;
     let epoch = fence.epoch();
     let known = options.remembered.known();
     let recovery = Recovery { limits: &limits, epoch, now, known: &known };
-    let found = recovery.run(dialect.as_mut())?;
-    drop(dialect);
+    let (found, dialects) = thread::scope(|scope| {
+        // Their hand-shakes need not wait for the recovery.
+        let connecting = scope.spawn(|| connect_shares(options, epoch, loops));
+        let found = connect(&options.source, RECOVERY_CALL_TIMEOUT)
+            .map_err(to_open)
+            .and_then(|mut dialect| recovery.run(dialect.as_mut()));
+        let dialects = connecting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok::<_, StoreError>((found?, dialects.map_err(to_open)?))
+    })?;
     let ctx = Arc::new(Context {
         options: options.clone(),
         limits,
@@ -171,14 +178,31 @@ pub fn open(
     }
     let mut doomed = found.doomed;
     let mut shares: Vec<Box<dyn Store>> = Vec::new();
-    for (index, channels) in by_loop.into_iter().enumerate() {
-        let mut dialect = connect(&options.source, options.timeout()).map_err(to_open)?;
-        sessions::mark_store(dialect.as_mut(), epoch, index).map_err(to_open)?;
+    for (channels, dialect) in by_loop.into_iter().zip(dialects) {
         let doomed = std::mem::take(&mut doomed);
         shares.push(Box::new(Share::new(Arc::clone(&ctx), dialect, channels, doomed)));
     }
     options.remembered.hand_over();
     Ok(Opened { recovered, shares, notices })
+}
+
+/// A connection for each loop.
+fn connect_shares(
+    options: &SqlOptions,
+    epoch: Epoch,
+    loops: u16,
+) -> Result<Vec<Box<dyn Dialect>>, SqlError> {
+    (0..usize::from(loops))
+        .map(|index| {
+            let mut dialect = connect(&options.source, options.timeout())?;
+            sessions::mark_store(dialect.as_mut(), epoch, index)?;
+            // The first message after a take-over does not wait for these.
+            let fence = fence_statement(dialect.driver());
+            dialect.prepare(&fence)?;
+            dialect.prepare(&messages::insert_statement(1))?;
+            Ok(dialect)
+        })
+        .collect()
 }
 
 fn notices(options: &SqlOptions, loops: u16) -> Vec<Notice> {
@@ -197,10 +221,7 @@ fn notices(options: &SqlOptions, loops: u16) -> Vec<Notice> {
 /// Sees that `epoch` is the newest and that nobody took the lock row, and keeps both so until the
 /// transaction ends.
 fn check_fence(dialect: &mut dyn Dialect, ours: Epoch) -> Result<(), StoreError> {
-    let statement = match dialect.driver() {
-        Driver::Sqlite => FENCE.to_owned(),
-        driver @ (Driver::Postgres | Driver::Mysql) => format!("{FENCE}{}", driver.share_lock()),
-    };
+    let statement = fence_statement(dialect.driver());
     let rows = dialect.query(&statement, &[])?;
     let Some(row) = rows.first() else {
         let none = std::io::Error::other("the tables StanbyEpoch and StoreLock are empty");
@@ -216,6 +237,10 @@ fn check_fence(dialect: &mut dyn Dialect, ours: Epoch) -> Result<(), StoreError>
         return Err(StoreError::Fenced(FenceError::Superseded { ours, found, owner }));
     }
     Ok(())
+}
+
+fn fence_statement(driver: Driver) -> String {
+    format!("{FENCE}{}", driver.share_lock())
 }
 
 const FENCE: &str = "SELECT e.epoch, e.owner, e.lockid, l.id FROM StanbyEpoch e, StoreLock l";

@@ -108,6 +108,10 @@ impl Dialect for Mysql {
         })
     }
 
+    fn prepare(&mut self, statement: &str) -> Result<(), SqlError> {
+        self.ask(statement, |connection| connection.prep(statement).map(drop))
+    }
+
     fn run(&mut self, statement: &str) -> Result<(), SqlError> {
         self.ask(statement, |connection| connection.query_drop(statement))
     }

@@ -17,6 +17,9 @@ use crate::store::sql::pending::{self, Pending};
 use crate::store::sql::{check_fence, schema};
 use crate::store::{Action, StoreError};
 
+/// Messages of one channel that go before it is served; the others go soon after.
+const TRIMMED_MAX: usize = 20_000;
+
 /// What a recovery is told.
 pub struct Recovery<'a> {
     /// Limits of the store.
@@ -69,9 +72,6 @@ struct Beside {
     last_row: u64,
 }
 
-/// First and last sequence, count and bytes, as the row of sums has them.
-type Totals = (u64, u64, u64, u64);
-
 impl Recovery<'_> {
     /// Reads everything, and writes down what limits are in force.
     ///
@@ -85,9 +85,6 @@ impl Recovery<'_> {
         let mut state =
             State { server: server(dialect)?, clients: clients(dialect)?, ..State::default() };
         let mut known = subscriptions(dialect, &mut state.subscription_id_max)?;
-        let sums = totals(dialect)?;
-        const CHANNELS: &str =
-            "SELECT id, name, maxseq, maxmsgs, maxbytes, maxage, deleted FROM Channels";
         for row in ask(dialect, CHANNELS)? {
             let id = row[0].signed();
             state.channel_id_max = state.channel_id_max.max(id);
@@ -98,18 +95,20 @@ impl Recovery<'_> {
             let known = known.remove(&id).unwrap_or_default();
             let limits = self.limits.of(&ChannelName::from(row[1].bytes()));
             limit_updates.extend(limits_update(&row, &limits));
-            state.channels.push(self.channel(dialect, &row, known, sums.get(&id))?);
+            state.channels.push(self.channel(dialect, &row, known)?);
         }
         self.put_back(dialect, &mut state)?;
         state.channels.sort_by(|one, other| one.recovered.channel.cmp(&other.recovered.channel));
-        transaction(dialect, |dialect| -> Result<(), StoreError> {
-            check_fence(dialect, self.epoch)?;
-            let update = "UPDATE Channels SET maxmsgs=?, maxbytes=?, maxage=? WHERE id=?";
-            for values in &limit_updates {
-                dialect.execute(update, values)?;
-            }
-            Ok(())
-        })?;
+        if !limit_updates.is_empty() {
+            transaction(dialect, |dialect| -> Result<(), StoreError> {
+                check_fence(dialect, self.epoch)?;
+                let update = "UPDATE Channels SET maxmsgs=?, maxbytes=?, maxage=? WHERE id=?";
+                for values in &limit_updates {
+                    dialect.execute(update, values)?;
+                }
+                Ok(())
+            })?;
+        }
         let id_max = SubscriptionId(state.subscription_id_max);
         for found in &mut state.channels {
             found.recovered.subscription_id_max = id_max;
@@ -122,12 +121,11 @@ impl Recovery<'_> {
         dialect: &mut dyn Dialect,
         row: &Row,
         mut beside: Beside,
-        totals: Option<&Totals>,
     ) -> Result<Found, StoreError> {
         let id = row[0].signed();
         let name = ChannelName::from(row[1].bytes());
         let limits = self.limits.of(&name);
-        let (mut state, mut last_timestamp) = stored(dialect, id, totals)?;
+        let Stored { mut state, mut last_timestamp, mut was_summed } = stored(dialect, row)?;
         let rows = lost::Rows {
             id,
             last: state.last.0,
@@ -139,7 +137,8 @@ impl Recovery<'_> {
         let gap = rows.gap(self.known_of(&name, id));
         if let Some(gap) = &gap {
             gap.fill(dialect, self.epoch, (&name, &rows), self.now.wall)?;
-            (state, last_timestamp) = stored(dialect, id, None)?;
+            let row = channel_row(dialect, id)?;
+            Stored { state, last_timestamp, was_summed } = stored(dialect, &row)?;
         }
         let acknowledged = gap.map_or(0, |gap| gap.acknowledged);
         let last = state.last.0.max(rows.maxseq).max(beside.last_sent).max(acknowledged);
@@ -154,10 +153,11 @@ impl Recovery<'_> {
             state.first = state.last.next();
         }
         let mut channel = Channel::new(id, limits, state);
+        channel.totals_are_old = was_summed;
         channel.has_tombstones = beside.has_tombstones;
         channel.last_row = beside.last_row;
         let read_error = |error: SqlError| error.into_store_error(Action::Read);
-        channel.trim(dialect, Some(self.now.wall)).map_err(read_error)?;
+        channel.trim(dialect, Some(self.now.wall), TRIMMED_MAX).map_err(read_error)?;
         let mut subscriptions = Vec::new();
         for (subid, (mut state, pending)) in beside.subscriptions {
             channel.records.insert(subid, state.encode_to_vec().into());
@@ -200,16 +200,17 @@ impl Recovery<'_> {
                 continue;
             }
             state.channel_id_max += 1;
-            let id = Value::from(state.channel_id_max);
+            let id = state.channel_id_max;
             let text = Value::from(String::from_utf8_lossy(name.as_bytes()).into_owned());
             let [messages, bytes, age] = limit_values(&self.limits.of(name));
-            let row = vec![id, text, 0_u64.into(), messages, bytes, age, 0_u64.into()];
             transaction(dialect, |dialect| -> Result<(), StoreError> {
                 check_fence(dialect, self.epoch)?;
-                dialect.execute(lost::ADD_CHANNEL, &[&row[..2], &row[3..6]].concat())?;
+                let values = [id.into(), text, messages, bytes, age];
+                dialect.execute(lost::ADD_CHANNEL, &values)?;
                 Ok(())
             })?;
-            state.channels.push(self.channel(dialect, &row, Beside::default(), None)?);
+            let row = channel_row(dialect, id)?;
+            state.channels.push(self.channel(dialect, &row, Beside::default())?);
         }
         Ok(())
     }
@@ -311,48 +312,65 @@ fn list(value: &Value, subid: u64) -> Result<Vec<u64>, StoreError> {
     })
 }
 
-fn totals(dialect: &mut dyn Dialect) -> Result<BTreeMap<i64, Totals>, StoreError> {
-    let rows = ask(dialect, "SELECT id, firstseq, lastseq, messages, bytes FROM StanbyTotals")?;
-    let number = |row: &Row, index: usize| row[index].unsigned();
-    let sums = |row: &Row| (number(row, 1), number(row, 2), number(row, 3), number(row, 4));
-    Ok(rows.iter().map(|row| (row[0].signed(), sums(row))).collect())
+/// All rows of channels, each with its row of sums and its first and last message: one statement,
+/// because one for each channel would be as many round trips. (`MIN` and `MAX` in place of the
+/// ordered look-ups would make MariaDB read all rows of a channel.)
+const CHANNELS: &str = "SELECT c.id, c.name, c.maxseq, c.maxmsgs, c.maxbytes, c.maxage, c.deleted, \
+    t.firstseq, t.lastseq, t.messages, t.bytes, \
+    (SELECT m.seq FROM Messages m WHERE m.id=c.id ORDER BY m.seq LIMIT 1), \
+    (SELECT m.seq FROM Messages m WHERE m.id=c.id ORDER BY m.seq DESC LIMIT 1), \
+    (SELECT m.timestamp FROM Messages m WHERE m.id=c.id ORDER BY m.seq DESC LIMIT 1) \
+    FROM Channels c LEFT JOIN StanbyTotals t ON t.id=c.id";
+
+/// The row of `CHANNELS` of one channel, as it is now.
+fn channel_row(dialect: &mut dyn Dialect, id: i64) -> Result<Row, StoreError> {
+    let rows = dialect.query(&format!("{CHANNELS} WHERE c.id=?"), &[id.into()]);
+    let rows = rows.map_err(|error| error.into_store_error(Action::Open))?;
+    rows.into_iter().next().ok_or_else(|| {
+        StoreError::Corrupt(format!("sql: table Channels: the row {id} has just been removed"))
+    })
 }
 
-/// What the rows of messages hold. The row of sums spares adding them up, as far as it reaches: it
-/// is believed if the first message is the one that it names.
-fn stored(
-    dialect: &mut dyn Dialect,
-    id: i64,
-    totals: Option<&Totals>,
-) -> Result<(ChannelState, WallTime), StoreError> {
-    const LAST: &str = "SELECT seq, timestamp FROM Messages WHERE id=? ORDER BY seq DESC LIMIT 1";
-    const FIRST: &str = "SELECT seq FROM Messages WHERE id=? ORDER BY seq LIMIT 1";
+/// What the rows of messages hold.
+#[derive(Default)]
+struct Stored {
+    state: ChannelState,
+    last_timestamp: WallTime,
+    /// The row of sums did not say it all; the next recovery shall find one that does.
+    was_summed: bool,
+}
+
+/// What the rows of messages hold, by a row of `CHANNELS`. The row of sums spares adding them up,
+/// as far as it reaches: it is believed if the first message is the one that it names.
+fn stored(dialect: &mut dyn Dialect, row: &Row) -> Result<Stored, StoreError> {
     const SUMS: &str =
         "SELECT COUNT(seq), COALESCE(SUM(size),0) FROM Messages WHERE id=? AND seq>=?";
-    let mut ask = |statement, values: &[Value]| {
-        let rows = dialect.query(statement, values);
-        rows.map_err(|error| error.into_store_error(Action::Open))
+    if row[12] == Value::Null {
+        return Ok(Stored::default());
+    }
+    let (first, last) = (row[11].unsigned(), row[12].unsigned());
+    let (summed_from, summed_to) = (row[7].unsigned(), row[8].unsigned());
+    let is_believed = row[7] != Value::Null && summed_from == first;
+    let (summed_to, mut count, mut bytes) = if is_believed && (first..=last).contains(&summed_to) {
+        (summed_to, row[9].unsigned(), row[10].unsigned())
+    } else {
+        (first.saturating_sub(1), 0, 0)
     };
-    let last = ask(LAST, &[id.into()])?;
-    let Some(last) = last.first() else {
-        return Ok((ChannelState::default(), WallTime(0)));
-    };
-    let first = ask(FIRST, &[id.into()])?.first().map_or(0, |row| row[0].unsigned());
-    let (last, timestamp) = (last[0].unsigned(), WallTime(last[1].signed()));
-    let believed = totals.filter(|(from, to, ..)| *from == first && *to <= last && first <= *to);
-    let (summed_to, count, bytes) = match believed {
-        Some((_, to, count, bytes)) => (*to, *count, *bytes),
-        None => (first.saturating_sub(1), 0, 0),
-    };
-    let rest = ask(SUMS, &[id.into(), (summed_to + 1).into()])?;
-    let rest = rest.first().map_or((0, 0), |row| (row[0].unsigned(), row[1].unsigned()));
+    let was_summed = summed_to < last;
+    if was_summed {
+        let rest = dialect.query(SUMS, &[row[0].clone(), (summed_to + 1).into()]);
+        let rest = rest.map_err(|error| error.into_store_error(Action::Open))?;
+        let rest = rest.first().map_or((0, 0), |row| (row[0].unsigned(), row[1].unsigned()));
+        count += rest.0;
+        bytes += rest.1;
+    }
     let state = ChannelState {
         first: Sequence(first),
         last: Sequence(last),
-        message_count: count + rest.0,
-        byte_count: bytes + rest.1,
+        message_count: count,
+        byte_count: bytes,
     };
-    Ok((state, timestamp))
+    Ok(Stored { state, last_timestamp: WallTime(row[13].signed()), was_summed })
 }
 
 /// The limits as a channel's row tells them to a Go server.

@@ -26,8 +26,15 @@ use crate::store::{Action, Maintained, Store, StoreError};
 
 /// How long pending sets and sums may wait; the reference's is one second (spec stores, 8.14).
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
-/// Messages of a deleted channel that one transaction removes.
-const DOOMED_MESSAGES_MAX: u64 = 20_000;
+/// Messages that one transaction removes: publishes wait for it, so it must be short. More only
+/// where more than half as many came since the last one, so that what goes keeps up.
+const REMOVED_MAX: u64 = 4_000;
+/// Messages of one channel that are let go at once, for the same reason.
+const TRIMMED_MAX: usize = 4_000;
+/// Messages that are let go in any case for those that came: one large one for many small ones.
+const TRIMMED_MIN: usize = 500;
+/// Pause between two such parts, in which publishes have the database.
+const PART_PAUSE: Duration = Duration::from_millis(50);
 /// Pause between two such transactions.
 const DOOMED_PAUSE: Duration = Duration::from_millis(50);
 
@@ -36,8 +43,8 @@ pub struct Share {
     ctx: Arc<Context>,
     dialect: Box<dyn Dialect>,
     channels: BTreeMap<ChannelName, Channel>,
-    /// When each channel's oldest message expires, on the wall clock.
-    expiries: Deadlines<ChannelName>,
+    /// When each channel is to be trimmed, on the wall clock.
+    trims: Deadlines<ChannelName>,
     /// Rows of deleted channels that still have messages.
     doomed: Vec<i64>,
     /// When what waits is written; `None` = nothing waits, or since the last commit.
@@ -46,6 +53,8 @@ pub struct Share {
     is_closed: bool,
     /// What the commit under way removes: if its answer is lost, nobody knows whether it is there.
     doubtful: Vec<Doubtful>,
+    /// Messages that came since the last flush.
+    appended: u64,
 }
 
 /// A channel, or one of its subscriptions.
@@ -94,18 +103,19 @@ impl Share {
             ctx,
             dialect,
             channels: BTreeMap::new(),
-            expiries: Deadlines::default(),
+            trims: Deadlines::default(),
             doomed,
             flush_at: None,
             is_dirty: true,
             is_closed: false,
             doubtful: Vec::new(),
+            appended: 0,
         };
         for found in channels {
             let name = found.recovered.channel;
             // Its first look arms the right time.
-            if !found.channel.limits.age_max.is_zero() {
-                share.expiries.arm(name.clone(), Instant(0));
+            if found.channel.is_over() || !found.channel.limits.age_max.is_zero() {
+                share.trims.arm(name.clone(), Instant(0));
             }
             share.channels.insert(name, found.channel);
         }
@@ -171,7 +181,7 @@ impl Share {
             match batch.lifecycle {
                 Lifecycle::Delete => {
                     self.channels.remove(name);
-                    self.expiries.cancel(name);
+                    self.trims.cancel(name);
                     self.doomed.push(*id);
                     continue;
                 }
@@ -184,25 +194,30 @@ impl Share {
             }
             let Some(channel) = self.channels.get_mut(name) else { continue };
             channel.on_appended(&batch.messages);
+            self.appended += u64::try_from(batch.messages.len()).unwrap_or(0);
             channel.on_subscriptions(&batch.subscriptions);
             let is_tombstone =
                 |write: &SubscriptionWrite| matches!(write, SubscriptionWrite::Delete(_));
             channel.has_tombstones |= batch.subscriptions.iter().any(is_tombstone);
             let dialect = self.dialect.as_mut();
-            channel.trim(dialect, None).map_err(read_error)?;
+            // More than came: so a channel comes down to limits that were lowered.
+            let count_max = batch.messages.len() * 2 + TRIMMED_MIN;
+            channel.trim(dialect, None, count_max).map_err(read_error)?;
             self.is_dirty |= channel.is_dirty();
-            if !batch.messages.is_empty() && !channel.limits.age_max.is_zero() {
-                self.arm_expiry(name)?;
+            let may_expire = channel.is_over() || !channel.limits.age_max.is_zero();
+            if !batch.messages.is_empty() && may_expire {
+                self.arm_trim(name, WallTime(0))?;
             }
         }
         Ok(())
     }
 
-    fn arm_expiry(&mut self, name: &ChannelName) -> Result<(), StoreError> {
+    /// Arms the next look at a channel, at `soon` if there is much to do.
+    fn arm_trim(&mut self, name: &ChannelName, soon: WallTime) -> Result<(), StoreError> {
         let Some(channel) = self.channels.get_mut(name) else { return Ok(()) };
-        match channel.expires_at(self.dialect.as_mut()).map_err(read_error)? {
-            Some(at) => self.expiries.arm(name.clone(), wall_as_instant(at)),
-            None => drop(self.expiries.cancel(name)),
+        match channel.trim_at(self.dialect.as_mut(), soon).map_err(read_error)? {
+            Some(at) => self.trims.arm(name.clone(), wall_as_instant(at)),
+            None => drop(self.trims.cancel(name)),
         }
         Ok(())
     }
@@ -217,12 +232,13 @@ impl Share {
             return Ok(false);
         }
         let epoch = self.ctx.epoch;
+        let mut budget = REMOVED_MAX.max(std::mem::take(&mut self.appended) * 2);
         transaction(self.dialect.as_mut(), |dialect| -> Result<bool, StoreError> {
             check_fence(dialect, epoch)?;
             let mut has_more = false;
             for channel in dirty {
                 channel.flush_subscriptions(dialect)?;
-                has_more |= channel.flush_messages(dialect)?;
+                has_more |= channel.flush_messages(dialect, &mut budget)?;
             }
             Ok(has_more)
         })
@@ -414,7 +430,7 @@ fn remove_deleted(dialect: &mut dyn Dialect, id: i64) -> Result<bool, StoreError
     const FIRST: &str = "SELECT seq FROM Messages WHERE id=? ORDER BY seq LIMIT 1";
     let row = Value::from(id);
     if let Some(first) = dialect.query(FIRST, std::slice::from_ref(&row))?.first() {
-        let to = first[0].unsigned().saturating_add(DOOMED_MESSAGES_MAX);
+        let to = first[0].unsigned().saturating_add(REMOVED_MAX);
         dialect.execute("DELETE FROM Messages WHERE id=? AND seq<=?", &[row, to.into()])?;
         return Ok(false);
     }
@@ -522,7 +538,7 @@ impl Store for Share {
         let (mut low, mut high) = (state.first.0, state.last.next().0);
         while low < high {
             let middle = low + (high - low) / 2;
-            let found = messages::old_some(self.dialect.as_mut(), channel.id, middle, 1);
+            let found = messages::old(self.dialect.as_mut(), channel.id, middle, 1);
             let found = found.map_err(|error| error.into_store_error(Action::Read))?;
             match found.front() {
                 Some(message) if message.timestamp < at => low = message.sequence + 1,
@@ -534,27 +550,32 @@ impl Store for Share {
 
     fn maintain(&mut self, now: Now) -> Result<Maintained, StoreError> {
         let mut trimmed = Vec::new();
-        while let Some(name) = self.expiries.pop_due(wall_as_instant(now.wall)) {
+        let mut due = Vec::new();
+        while let Some(name) = self.trims.pop_due(wall_as_instant(now.wall)) {
+            due.push(name);
+        }
+        for name in due {
             if let Some(channel) = self.channels.get_mut(&name) {
-                if channel.trim(self.dialect.as_mut(), Some(now.wall)).map_err(read_error)? {
+                let dialect = self.dialect.as_mut();
+                if channel.trim(dialect, Some(now.wall), TRIMMED_MAX).map_err(read_error)? {
                     trimmed.push((name.clone(), channel.state));
                 }
                 self.is_dirty |= channel.is_dirty();
             }
-            self.arm_expiry(&name)?;
+            self.arm_trim(&name, now.wall + PART_PAUSE)?;
         }
         if self.is_dirty {
             let at = *self.flush_at.get_or_insert(now.at + FLUSH_AFTER);
             if at <= now.at && self.flush()? {
                 self.is_dirty = true;
-                self.flush_at = Some(now.at);
+                self.flush_at = Some(now.at + PART_PAUSE);
             }
         }
         self.purge()?;
         let mut pauses = Vec::new();
         pauses.extend(self.flush_at.filter(|_| self.is_dirty).map(|at| at.since(now.at)));
         pauses.extend((!self.doomed.is_empty()).then_some(DOOMED_PAUSE));
-        let expiry = self.expiries.next_deadline();
+        let expiry = self.trims.next_deadline();
         pauses.extend(expiry.map(|at| at.since(wall_as_instant(now.wall))));
         Ok(Maintained { trimmed, next_in: pauses.into_iter().min() })
     }

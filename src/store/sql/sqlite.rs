@@ -11,6 +11,9 @@ use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value}
 
 /// Statements kept prepared.
 const STATEMENTS_MAX: usize = 160;
+/// Pages (of 4 KiB) in the write-ahead log after which a commit copies them into the database: four
+/// times SQLite's own, because each copying rewrites the same inner pages and syncs both files.
+const CHECKPOINT_PAGES: i64 = 4_000;
 
 /// One connection to a database file.
 pub struct Sqlite {
@@ -35,6 +38,7 @@ impl Sqlite {
         connection.pragma_update(None, "journal_mode", journal).map_err(failed)?;
         // A commit is on the disk when it returns.
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed)?;
         Ok(Self { connection })
     }
 }
@@ -70,6 +74,11 @@ impl Dialect for Sqlite {
             found.push(columns.collect::<Result<Row, _>>().map_err(failed)?);
         }
         Ok(found)
+    }
+
+    fn prepare(&mut self, statement: &str) -> Result<(), SqlError> {
+        let prepared = self.connection.prepare_cached(statement);
+        prepared.map(drop).map_err(|error| failed(statement, &error))
     }
 
     fn run(&mut self, statement: &str) -> Result<(), SqlError> {
