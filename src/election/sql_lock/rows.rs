@@ -1,4 +1,4 @@
-//! Who holds the lease, as rows of the shared database: the epoch, its holder, the Go server's lock.
+//! The rows that say who holds the lease: the epoch, its holder, the Go server's lock.
 
 use crate::base::epoch::Epoch;
 use crate::base::time::{Instant, WallTime};
