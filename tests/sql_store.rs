@@ -537,6 +537,37 @@ fn a_channel_that_was_made_anew_has_lost_nothing() {
     });
 }
 
+/// Goal: what a Go server removed that was active in between is not taken for lost either: it
+/// raises no epoch, so ours passes over one.
+#[test]
+fn what_a_go_server_removed_in_between_is_no_loss() {
+    for_every_database(|source| {
+        let options = databases::options(source.clone());
+        for released in ["UPDATE StoreLock SET id='', tick=0", "UPDATE StoreLock SET tick=tick+1"] {
+            let mut member = lease(source, "member", databases::CALL_TIMEOUT);
+            let (fence, _) = won(&mut member);
+            let limits = StoreLimits::default();
+            let mut opened = sql::open(&options, &limits, &fence, 1, world::now()).unwrap();
+            let foo = publish("foo", Lifecycle::Create, 1, 5);
+            opened.shares[0].commit(fence.epoch(), &foo).unwrap();
+            drop(opened);
+            member.release(false).unwrap();
+            connect(source).run(released).unwrap();
+            connect(source).run("DELETE FROM Messages").unwrap();
+            connect(source).run("DELETE FROM Channels").unwrap();
+            let again = won(&mut member).0;
+            let found = sql::open(&options, &limits, &again, 1, world::now()).unwrap();
+            let was_go = released.contains("tick=0");
+            assert_eq!(found.notices.is_empty(), was_go, "{:?}", found.notices);
+            assert_eq!(again.epoch().0 - fence.epoch().0, if was_go { 2 } else { 1 });
+            drop(found);
+            member.release(true).unwrap();
+            connect(source).run("DELETE FROM Messages").unwrap();
+            connect(source).run("DELETE FROM Channels").unwrap();
+        }
+    });
+}
+
 /// Goal: what a commit removed whose answer was lost is not taken for lost by the database.
 #[test]
 fn a_removal_in_doubt_is_no_loss() {

@@ -58,6 +58,8 @@ pub struct SqlLease {
     yields_until: Option<Instant>,
     /// Highest epoch that was ever seen, also if the database forgot it since.
     epoch_max: Epoch,
+    /// The epoch that this process held last; `None` after a clean release.
+    own_last: Option<Epoch>,
     /// The holder before was ended by us, and may still run.
     has_replaced: bool,
 }
@@ -106,6 +108,7 @@ impl SqlLease {
             was_away: false,
             yields_until: None,
             epoch_max: Epoch::default(),
+            own_last: None,
             has_replaced: false,
         }
     }
@@ -231,10 +234,15 @@ impl SqlLease {
             }
             is_stolen = true;
         }
+        // Above all that were seen: a database that lost commits must not give one twice.
+        let mut epoch = self.epoch_max.next();
+        if self.own_last == Some(seen.epoch) && seen.was_foreign() {
+            // A Go server was active since, and raised none: what we know is not the last.
+            epoch = epoch.next();
+        }
         let claim = Claim {
             found: seen.epoch,
-            // Above all that were seen: a database that lost commits must not give one twice.
-            epoch: self.epoch_max.next(),
+            epoch,
             lock_id: self.lock_id().to_owned(),
             owner: self.owner.clone(),
             steals_from: is_stolen.then(|| seen.lock.clone()).flatten(),
@@ -260,6 +268,7 @@ impl SqlLease {
         self.stillness = None;
         self.last_rows = Some(Rows::claimed(claim.epoch, &claim.owner.server_id));
         self.epoch_max = claim.epoch;
+        self.own_last = Some(claim.epoch);
         let owner = claim.owner.server_id.clone();
         let fence = Arc::new(SqlFence::new(self.place.clone(), claim.epoch, owner));
         self.held = Some(Arc::clone(&fence));
@@ -365,6 +374,7 @@ impl Lease for SqlLease {
     }
 
     fn release(&mut self, clean: bool) -> Result<(), LeaseError> {
+        self.own_last = self.own_last.filter(|_| !clean);
         self.waiter = None;
         self.stillness = None;
         let Some(fence) = self.held.take() else {

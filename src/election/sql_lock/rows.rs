@@ -1,4 +1,4 @@
-//! Who holds the lease, as rows of the shared database: the epoch, its holder, the Go server's lock.
+//! The rows that say who holds the lease: the epoch, its holder, the Go server's lock.
 
 use crate::base::epoch::Epoch;
 use crate::base::time::{Instant, WallTime};
@@ -26,6 +26,14 @@ impl Rows {
     /// Identity and tick of a holder that is none of ours.
     pub(super) fn foreign(&self) -> Option<(String, u64)> {
         self.lock.clone().filter(|(id, _)| !id.is_empty() && *id != self.lock_id)
+    }
+
+    /// Whether a Go server has held the lock since the epoch began: its identity is there, or the
+    /// mark of its clean release. (What we give back without one keeps its tick.)
+    pub(super) fn was_foreign(&self) -> bool {
+        let is_ours =
+            |(id, tick): &(String, u64)| *id == self.lock_id || id.is_empty() && *tick > 0;
+        !self.lock.as_ref().is_some_and(is_ours)
     }
 
     /// What a claim of `epoch` leaves behind, as far as its age goes.
@@ -160,7 +168,12 @@ pub(super) fn give_back(
     let released = Value::Integer(i64::from(clean));
     let update = "UPDATE StanbyHolder SET released=? WHERE epoch=?";
     if dialect.execute(update, &[released, epoch.0.into()])? == 1 {
-        dialect.execute("UPDATE StoreLock SET id='', tick=0 WHERE id=?", &[lock_id.into()])?;
+        let update = if clean {
+            "UPDATE StoreLock SET id='', tick=0 WHERE id=?"
+        } else {
+            "UPDATE StoreLock SET id='' WHERE id=?"
+        };
+        dialect.execute(update, &[lock_id.into()])?;
     }
     Ok(())
 }
