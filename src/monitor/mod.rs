@@ -274,8 +274,12 @@ impl Pages {
             Err(error) => return error.into(),
         };
         let facts = streaming.facts.load();
-        let view =
-            streaming_pages::View { facts: &facts, snapshot: &snapshot, now: world::now().wall };
+        let view = streaming_pages::View {
+            facts: &facts,
+            snapshot: &snapshot,
+            now: world::now().wall,
+            utc_offset: streaming.utc_offset,
+        };
         match page {
             Stream::Storez => streaming_pages::storez(view),
             Stream::Clientsz => streaming_pages::clientsz(view, query),

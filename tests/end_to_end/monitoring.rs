@@ -126,6 +126,75 @@ fn values_say_what_happened() {
     }
 }
 
+/// A time zone file (RFC 8536) of a place that is always 5 h 30 min ahead.
+fn zone_file() -> Vec<u8> {
+    let header = |types: u8, letters: u8| {
+        let mut header = b"TZif2".to_vec();
+        header.resize(15 + 5, 0);
+        for count in [0, 0, 0, 0, types, letters] {
+            header.extend([0, 0, 0, count]);
+        }
+        header
+    };
+    let mut file = header(0, 0);
+    file.extend(header(1, 4));
+    file.extend(19_800_i32.to_be_bytes());
+    file.extend([0, 0]);
+    file.extend(b"IST\0\nIST-5:30\n");
+    file
+}
+
+#[test]
+fn streaming_pages_show_local_time_and_core_pages_utc() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("zone");
+    std::fs::write(&file, zone_file()).unwrap();
+    let zone = format!("TZ=:{}", file.display());
+    let server = Launch::new(&[]).through(&["env", &zone]).start();
+    for page in ["serverz", "storez", "clientsz", "channelsz"] {
+        let page = server.json(&format!("/streaming/{page}"));
+        let now = page["now"].as_str().unwrap();
+        assert!(now.ends_with("+05:30"), "{page}");
+    }
+    let varz = server.json("/varz");
+    assert!(varz["now"].as_str().unwrap().ends_with('Z'), "{varz}");
+}
+
+#[test]
+fn filters_that_match_nothing_show_nothing() {
+    let (server, _clients) = busy(1);
+    assert_eq!(server.json("/connz?mqtt_client=x")["num_connections"], 0);
+    assert_eq!(server.json("/subsz?acc=other")["num_subscriptions"], 0);
+    assert!(server.json("/subsz?acc=$G")["num_subscriptions"].as_u64() > Some(0));
+}
+
+#[test]
+fn varz_shows_tags_and_the_address_that_clients_are_told() {
+    let config = "server_tags: [\"Rack:1\", b]\nclient_advertise: \"elsewhere:77\"\n";
+    let server = Launch::new(&[]).config(config).start();
+    let varz = server.json("/varz");
+    assert_eq!(varz["tags"], serde_json::json!(["rack:1", "b"]), "{varz}");
+    assert_eq!((&varz["host"], &varz["port"]), (&"elsewhere".into(), &77.into()), "{varz}");
+    assert_eq!(varz["http_base_path"], "", "{varz}");
+}
+
+#[test]
+fn a_durable_that_left_while_it_was_stalled_stays_stalled() {
+    let server = Launch::new(&[]).start();
+    let mut stan = Stan::connect(server.launch.port, "me");
+    let request =
+        pb::SubscriptionRequest { durable_name: "d".into(), max_in_flight: 1, ..ask("foo") };
+    let durable = stan.subscribe(request);
+    assert!(stan.fill("foo", 1..=3).is_empty());
+    stan.take(&durable, 1);
+    let page = "/streaming/channelsz?channel=foo&subs=1";
+    assert_eq!(server.json(page)["subscriptions"][0]["is_stalled"], true);
+    stan.close().unwrap();
+    let left = server.json(page);
+    let left = &left["subscriptions"][0];
+    assert_eq!((&left["is_offline"], &left["is_stalled"]), (&true.into(), &true.into()), "{left}");
+}
+
 #[test]
 fn storez_shows_the_limits() {
     let server = Launch::new(&["-mc", "7", "-mm", "5", "-ma", "2s"]).start();
