@@ -166,6 +166,12 @@ pub fn core(config: &Config) -> Result<(), String> {
             core.payload_bytes_max, core.pending_bytes_max
         ));
     }
+    let of_routes = core.cluster.as_ref().and_then(|cluster| cluster.tls.as_ref());
+    for tls in [core.tls.as_ref(), of_routes].into_iter().flatten() {
+        if tls.cert_file.is_none() || tls.key_file.is_none() {
+            return Err("tls: cert_file and key_file are missing: nobody could connect".to_owned());
+        }
+    }
     let Some(name) = &core.auth.no_auth_user else { return Ok(()) };
     let quoted = quote(name);
     if core.auth.users.is_empty() {

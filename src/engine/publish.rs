@@ -10,6 +10,7 @@ use crate::engine::commit::StagedPublish;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::request::Request;
+use crate::engine::start::creation_failed;
 use crate::proto::pb;
 
 impl Engine {
@@ -150,6 +151,9 @@ impl Engine {
     }
 
     fn log_publish_error(&mut self, client: &[u8], channel: &ChannelName, refusal: &Refusal) {
+        if *refusal == Refusal::TooManyChannels {
+            self.log(Level::Error, || creation_failed(channel.as_bytes()));
+        }
         let subject = [&self.info.publish[..], b".", channel.as_bytes()].concat();
         self.log(Level::Error, || {
             format!(

@@ -48,7 +48,7 @@ pub fn healthz(status: &Status) -> Reply {
 }
 
 /// The account of all clients.
-const ACCOUNT: &str = "$G";
+pub(super) const ACCOUNT: &str = "$G";
 
 /// What all core pages are made of.
 #[derive(Clone, Copy)]

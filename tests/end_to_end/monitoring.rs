@@ -1,5 +1,6 @@
 //! Monitoring pages of a live server: names and order of fields as recorded, values, health.
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use stanby::proto::pb;
 
@@ -161,6 +162,26 @@ fn streaming_pages_show_local_time_and_core_pages_utc() {
 }
 
 #[test]
+fn pages_about_what_is_not_there_are_empty() {
+    let (server, clients) = busy(1);
+    for (page, mut wanted) in [
+        ("gatewayz", serde_json::json!({ "outbound_gateways": {}, "inbound_gateways": {} })),
+        ("leafz", serde_json::json!({ "leafnodes": 0, "leafs": null })),
+    ] {
+        let found = server.json(&format!("/{page}"));
+        wanted["server_id"] = server.json("/varz")["server_id"].clone();
+        wanted["now"] = found["now"].clone();
+        assert_eq!(found, wanted, "{page}");
+    }
+    let jsz = server.json("/jsz?accounts=1");
+    assert_eq!((&jsz["disabled"], &jsz["api"]["total"]), (&true.into(), &0.into()), "{jsz}");
+    let account = &server.json("/accstatz")["account_statz"][0];
+    assert_eq!((&account["acc"], &account["conns"]), (&"$G".into(), &clients.len().into()));
+    assert!(account["received"]["msgs"].as_u64() >= Some(13), "{account}");
+    assert_eq!(server.get("/leafz?subs=x").status, 400);
+}
+
+#[test]
 fn filters_that_match_nothing_show_nothing() {
     let (server, _clients) = busy(1);
     assert_eq!(server.json("/connz?mqtt_client=x")["num_connections"], 0);
@@ -180,7 +201,8 @@ fn varz_shows_tags_and_the_address_that_clients_are_told() {
 
 #[test]
 fn a_durable_that_left_while_it_was_stalled_stays_stalled() {
-    let server = Launch::new(&[]).start();
+    let launch = Launch::new(&[]).file_store(None);
+    let mut server = launch.start();
     let mut stan = Stan::connect(server.launch.port, "me");
     let request =
         pb::SubscriptionRequest { durable_name: "d".into(), max_in_flight: 1, ..ask("foo") };
@@ -190,9 +212,14 @@ fn a_durable_that_left_while_it_was_stalled_stays_stalled() {
     let page = "/streaming/channelsz?channel=foo&subs=1";
     assert_eq!(server.json(page)["subscriptions"][0]["is_stalled"], true);
     stan.close().unwrap();
-    let left = server.json(page);
-    let left = &left["subscriptions"][0];
-    assert_eq!((&left["is_offline"], &left["is_stalled"]), (&true.into(), &true.into()), "{left}");
+    let check = |server: &Server| {
+        let left = &server.json(page)["subscriptions"][0];
+        let found = (&left["is_offline"], &left["is_stalled"]);
+        assert_eq!(found, (&true.into(), &true.into()), "{left}");
+    };
+    check(&server);
+    server.stop(Signal::SIGTERM);
+    check(&launch.start());
 }
 
 #[test]

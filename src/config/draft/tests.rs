@@ -86,6 +86,15 @@ fn impossible_listeners_are_start_errors() {
 }
 
 #[test]
+fn tls_without_a_certificate_is_refused() {
+    for block in ["tls { timeout: 5 }", "cluster { port: 5, tls { timeout: 5 } }"] {
+        let config = streaming(&format!("{block}\nstreaming {{}}"));
+        let Some(StartError::Streaming(text)) = config.start_error else { panic!("{block}") };
+        assert_eq!(text, "tls: cert_file and key_file are missing: nobody could connect");
+    }
+}
+
+#[test]
 fn subjects_that_nobody_can_listen_on_are_start_errors() {
     for key in ["cluster_id", "discover_prefix"] {
         for text in ["", "a b", "a..b", "a.", ">", "a.>"] {
