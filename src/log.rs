@@ -14,6 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::base::time::WallTime;
 use crate::base::world;
 use crate::log::sink::{LogFile, Sink};
 use crate::log::syslog::Syslog;
@@ -212,6 +213,15 @@ fn open(settings: &Settings) -> Result<Sink, LogError> {
 pub fn date_time() -> String {
     let stamp = Zone::local().stamp(world::now().wall);
     stamp.split('.').next().unwrap_or_default().to_owned()
+}
+
+/// What local time is ahead of UTC at `wall`, in seconds.
+#[must_use]
+pub fn utc_offset(wall: WallTime) -> i64 {
+    match BACKEND.lock().as_ref() {
+        Some(state) => state.zone.offset_at(wall),
+        None => 0,
+    }
 }
 
 /// Opens the log file anew; what SIGUSR1 asks for.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::base::subject;
-use crate::config::core_keys::{Fault, Reader, integer, map, string};
+use crate::config::core_keys::{Fault, Reader, integer, map, string, text};
 use crate::config::go::{self, quote};
 use crate::config::tree::{Entry, Item, Map, Value};
 use crate::config::{Permissions, ResponseRule, SubjectRules, User};
@@ -101,9 +101,9 @@ fn read(reader: &mut Reader<'_>, entry: &Entry) -> Result<Block, Fault> {
     let mut block = Block::default();
     for inner in map(entry)? {
         match inner.key.to_lowercase().as_str() {
-            "user" | "username" => block.username = Some(string(inner)?),
-            "pass" | "password" => block.password = Some(string(inner)?),
-            "token" => block.token = Some(string(inner)?),
+            "user" | "username" => block.username = text(inner)?,
+            "pass" | "password" => block.password = text(inner)?,
+            "token" => block.token = text(inner)?,
             "timeout" => block.timeout = Some(timeout(&inner.value)),
             "users" => block.users = Some(users(inner)?),
             "default_permission" | "default_permissions" | "permissions" => {

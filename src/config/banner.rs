@@ -56,6 +56,20 @@ pub fn core_lines(cluster: Option<&str>, name: &str, id: &str) -> Vec<String> {
     lines
 }
 
+/// The subjects that a streaming server listens on, as it says them when it debugs.
+#[must_use]
+pub fn subject_lines(discover_prefix: &str, cluster_id: &str) -> Vec<String> {
+    let subject = |verb: &str| format!("_STAN.{verb}.{cluster_id}");
+    vec![
+        format!("Discover subject:           {discover_prefix}.{cluster_id}"),
+        format!("Publish subject:            {}.>", subject("pub")),
+        format!("Subscribe subject:          {}", subject("sub")),
+        format!("Subscription Close subject: {}", subject("subclose")),
+        format!("Unsubscribe subject:        {}", subject("unsub")),
+        format!("Close subject:              {}", subject("close")),
+    ]
+}
+
 /// The table of limits, a line each.
 #[must_use]
 pub fn limits_table(limits: &StoreLimits) -> Vec<String> {
@@ -361,5 +375,13 @@ Channels:                  100 *
         let names: Vec<&str> =
             lines.iter().map(|line| line.split_once(':').map_or("", |p| p.0)).collect();
         assert_eq!(names, ["", "  Version", "  Git", "  Cluster", "  Name", "  ID"]);
+    }
+
+    #[test]
+    fn subjects_are_said_in_the_references_columns() {
+        let lines = subject_lines("_STAN.discover", "id");
+        assert_eq!(lines[0], "Discover subject:           _STAN.discover.id");
+        assert_eq!(lines[1], "Publish subject:            _STAN.pub.id.>");
+        assert_eq!(lines[3], "Subscription Close subject: _STAN.subclose.id");
     }
 }

@@ -7,6 +7,7 @@ use crate::base::channel_limits::ChannelLimits;
 use crate::base::subject;
 use crate::config::draft::{Draft, FileDraft, LimitsDraft};
 use crate::config::go::{quote, show, show_duration, system_reason};
+use crate::config::route::split_host_port;
 use crate::config::{Config, SqlConfig, StoreKind, TlsConfig, World, go};
 
 /// Whether certificate and key can be read.
@@ -55,11 +56,17 @@ pub fn streaming(draft: &Draft) -> Result<(), String> {
     if store == "MEMORY" && draft.config.streaming.ft_group.is_some() {
         return Err("ft: only FILE or SQL stores supported in FT mode".to_owned());
     }
-    let cluster_id = &draft.config.streaming.cluster_id;
-    if cluster_id.contains([' ', '\t', '\r', '\n']) || cluster_id.split('.').any(str::is_empty) {
+    let streaming = &draft.config.streaming;
+    if [&streaming.cluster_id, &streaming.discover_prefix].iter().any(|text| !is_subject(text)) {
         return Err("could not subscribe to discover subject: nats: invalid subject".to_owned());
     }
     Ok(())
+}
+
+/// Whether a text can be part of the streaming server's subjects.
+fn is_subject(text: &str) -> bool {
+    !text.contains([' ', '\t', '\r', '\n'])
+        && text.split('.').all(|token| !token.is_empty() && token != ">")
 }
 
 /// What the reference's drivers would say, and where to find ours.
@@ -159,6 +166,12 @@ pub fn core(config: &Config) -> Result<(), String> {
             core.payload_bytes_max, core.pending_bytes_max
         ));
     }
+    let of_routes = core.cluster.as_ref().and_then(|cluster| cluster.tls.as_ref());
+    for tls in [core.tls.as_ref(), of_routes].into_iter().flatten() {
+        if tls.cert_file.is_none() || tls.key_file.is_none() {
+            return Err("tls: cert_file and key_file are missing: nobody could connect".to_owned());
+        }
+    }
     let Some(name) = &core.auth.no_auth_user else { return Ok(()) };
     let quoted = quote(name);
     if core.auth.users.is_empty() {
@@ -188,7 +201,47 @@ pub fn monitoring(config: &Config) -> Result<(), String> {
     if monitor.https_port != 0 && config.core.tls.is_none() {
         return Err("TLS cert and key required for HTTPS".to_owned());
     }
-    Ok(())
+    // One of them is 0.
+    port(monitor.http_port.saturating_add(monitor.https_port))
+        .map_err(|text| format!("can't listen to the monitor port: {text}"))
+}
+
+/// Whether the listeners of the core server can be what they are told.
+///
+/// # Errors
+/// The reference's fatal line.
+pub fn listeners(config: &Config) -> Result<(), String> {
+    let core = &config.core;
+    port(core.port).map_err(|text| {
+        format!("Error listening on port: {}:{}, {}", core.host, core.port, quote(&text))
+    })?;
+    advertised(core.client_advertise.as_deref()).map_err(|(value, reason)| {
+        format!("Error setting server INFO with ClientAdvertise value of {value}, err={reason}")
+    })?;
+    let Some(cluster) = &core.cluster else { return Ok(()) };
+    port(cluster.port)
+        .map_err(|text| format!("Error listening on router port: {} - {text}", cluster.port))?;
+    advertised(cluster.advertise.as_deref()).map_err(|(value, reason)| {
+        format!("Error setting route INFO with Cluster.Advertise value of {value}, err={reason}")
+    })
+}
+
+/// -1 stands for any free port.
+fn port(port: i64) -> Result<(), String> {
+    if (-1..=i64::from(u16::MAX)).contains(&port) {
+        return Ok(());
+    }
+    Err(format!("listen tcp: address {port}: invalid port"))
+}
+
+/// `host` or `host:port`; otherwise the value and the reason.
+fn advertised(value: Option<&str>) -> Result<(), (&str, String)> {
+    let Some(value) = value else { return Ok(()) };
+    let Ok((_, port)) = split_host_port(value) else { return Ok(()) };
+    match go::integer(port.trim()) {
+        Ok(_) => Ok(()),
+        Err(_) => Err((value, format!("strconv.Atoi: parsing {}: invalid syntax", quote(port)))),
+    }
 }
 
 /// Fills the typed options from the numbers; what is a start error is cut to its range.

@@ -281,23 +281,31 @@ fn routes(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
     Ok(())
 }
 
-fn tags(_reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
-    // Tags only steer where JetStream places streams.
-    let is_text = |value: &Value| matches!(value, Value::String(_));
-    let is_tags = match &entry.value {
-        Value::Array(items) => items.iter().all(|item| is_text(&item.value)),
-        Value::String(_)
-        | Value::Bool(_)
-        | Value::Integer(_)
-        | Value::Float(_)
-        | Value::Date(_)
-        | Value::Map(_) => is_text(&entry.value),
+/// One tag or a list of them, as the reference keeps them.
+fn tags(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
+    let texts = match &entry.value {
+        Value::String(text) => Some(vec![text]),
+        Value::Array(items) => items.iter().map(|item| text_of(&item.value)).collect(),
+        Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Date(_) | Value::Map(_) => {
+            None
+        }
     };
-    if is_tags {
-        return Ok(());
+    let Some(texts) = texts else {
+        let have = entry.value.type_name();
+        return Err(Fault::new(entry, format!("error parsing tags: unsupported type {have}")));
+    };
+    let mut tags: Vec<String> = Vec::new();
+    for tag in texts.into_iter().map(|text| text.trim().to_lowercase()) {
+        if !tag.is_empty() && !tags.contains(&tag) {
+            tags.push(tag);
+        }
     }
-    let have = entry.value.type_name();
-    Err(Fault::new(entry, format!("error parsing tags: unsupported type {have}")))
+    reader.draft.config.core.tags = tags;
+    Ok(())
+}
+
+fn text_of(value: &Value) -> Option<&String> {
+    if let Value::String(text) = value { Some(text) } else { None }
 }
 
 fn sub_tokens(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
@@ -406,7 +414,7 @@ pub(super) fn string(entry: &Entry) -> Result<String, Fault> {
 }
 
 /// The text of an entry, if there is any.
-fn text(entry: &Entry) -> Result<Option<String>, Fault> {
+pub(super) fn text(entry: &Entry) -> Result<Option<String>, Fault> {
     string(entry).map(|text| Some(text).filter(|text| !text.is_empty()))
 }
 

@@ -12,6 +12,9 @@ use crate::config::{
 /// How long a client has to authenticate without TLS, and to shake hands with it.
 pub const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// All addresses of both families.
+pub const EVERYWHERE: &str = "0.0.0.0";
+
 /// The cluster ID of a server that was told none.
 pub const CLUSTER_ID: &str = "test-cluster";
 
@@ -43,10 +46,11 @@ impl Default for CoreConfig {
     /// Spec core NATS, 1.1.
     fn default() -> Self {
         Self {
-            host: "0.0.0.0".to_owned(),
+            host: EVERYWHERE.to_owned(),
             port: 4222,
             client_advertise: None,
             server_name: None,
+            tags: Vec::new(),
             connections_max: Some(65_536),
             interests_max: None,
             subject_tokens_max: None,
@@ -120,6 +124,6 @@ impl Default for FileConfig {
 
 impl Default for MonitorConfig {
     fn default() -> Self {
-        Self { host: "0.0.0.0".to_owned(), http_port: 0, https_port: 0, base_path: "/".to_owned() }
+        Self { host: EVERYWHERE.to_owned(), http_port: 0, https_port: 0, base_path: String::new() }
     }
 }

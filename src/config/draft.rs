@@ -7,8 +7,8 @@ use crate::base::limits::LOOPS_MAX;
 use crate::config::checks;
 use crate::config::flags::Given;
 use crate::config::{
-    ClientTlsConfig, ClusterConfig, Config, Program, RouteUrl, StartError, TlsConfig, World,
-    defaults, route,
+    ClientTlsConfig, ClusterConfig, Config, CoreConfig, Program, RouteUrl, StartError, TlsConfig,
+    World, defaults, route,
 };
 
 /// Limits as given: a negative one is a start error.
@@ -190,6 +190,7 @@ impl Draft {
     /// What the reference says before it starts anything, with exit code 1.
     pub fn finish(mut self, world: &World<'_>) -> Result<Config, String> {
         self.finish_log();
+        self.finish_zeros();
         self.finish_hosts();
         self.finish_tls(world)?;
         self.finish_cluster()?;
@@ -212,6 +213,10 @@ impl Draft {
             let error = checks::monitoring(&self.config).err();
             self.config.start_error = error.map(StartError::Monitoring);
         }
+        if self.config.start_error.is_none() {
+            let error = checks::listeners(&self.config).err();
+            self.config.start_error = error.map(StartError::Core);
+        }
         Ok(self.config)
     }
 
@@ -229,6 +234,26 @@ impl Draft {
         log.utc &= self.config.program == Program::Core;
     }
 
+    /// Compat: 0 asks for the default; pinned by `a_zero_asks_for_the_default`.
+    fn finish_zeros(&mut self) {
+        let default = CoreConfig::default();
+        let core = &mut self.config.core;
+        unless_zero(&mut core.control_line_bytes_max, default.control_line_bytes_max);
+        unless_zero(&mut core.payload_bytes_max, default.payload_bytes_max);
+        unless_zero(&mut core.pending_bytes_max, default.pending_bytes_max);
+        unless_zero(&mut core.ping_interval, default.ping_interval);
+        unless_zero(&mut core.pings_max, default.pings_max);
+        unless_zero(&mut core.write_deadline, default.write_deadline);
+        unless_zero(&mut core.lame_duck_grace, default.lame_duck_grace);
+        unless_zero(&mut core.connect_error_reports, default.connect_error_reports);
+        unless_zero(&mut core.reconnect_error_reports, default.reconnect_error_reports);
+        for tls in [&mut core.tls, &mut self.cluster.tls].into_iter().flatten() {
+            unless_zero(&mut tls.timeout, defaults::AUTH_TIMEOUT);
+        }
+        self.auth_timeout = self.auth_timeout.filter(|timeout| !timeout.is_zero());
+        self.cluster_auth_timeout = self.cluster_auth_timeout.filter(|timeout| !timeout.is_zero());
+    }
+
     fn finish_hosts(&mut self) {
         if !self.host.is_empty() {
             self.config.core.host.clone_from(&self.host);
@@ -239,6 +264,10 @@ impl Draft {
         let host =
             if self.monitor_host.is_empty() { &self.config.core.host } else { &self.monitor_host };
         self.config.monitor.host.clone_from(host);
+        let base_path = &mut self.config.monitor.base_path;
+        if base_path.is_empty() && self.config.program == Program::Core {
+            "/".clone_into(base_path);
+        }
     }
 
     /// Any flag of the server's TLS asks for certificate and key (spec configuration, Q6).
@@ -301,7 +330,7 @@ impl Draft {
         }
         let mut cluster = std::mem::take(&mut self.cluster);
         if cluster.host.is_empty() {
-            cluster.host.clone_from(&self.config.core.host);
+            defaults::EVERYWHERE.clone_into(&mut cluster.host);
         }
         cluster.auth_timeout = auth_timeout(self.cluster_auth_timeout, cluster.tls.as_ref());
         self.config.core.cluster = Some(cluster);
@@ -335,6 +364,12 @@ impl Draft {
         self.config.start_error = checks::streaming(self).err().map(StartError::Streaming);
         checks::fill_streaming(self);
         Ok(())
+    }
+}
+
+fn unless_zero<T: Default + PartialEq>(field: &mut T, default: T) {
+    if *field == T::default() {
+        *field = default;
     }
 }
 
@@ -381,3 +416,6 @@ pub(super) fn count(given: &Given) -> u32 {
 pub(super) fn size(given: &Given) -> usize {
     usize::try_from(given.number().max(0)).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

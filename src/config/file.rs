@@ -6,6 +6,7 @@
 
 mod scalar;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -22,8 +23,10 @@ const NESTING_MAX: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
     /// A file cannot be read.
-    #[error("open {file}: {reason}")]
+    #[error("{call} {file}: {reason}")]
     Unreadable {
+        /// What the system was asked for.
+        call: &'static str,
         /// As named.
         file: String,
         /// The system's words.
@@ -111,6 +114,8 @@ fn value_of(key: &str, text: &str, world: &World<'_>, depth: usize) -> Result<Va
 
 fn read_text(file: &Path, world: &World<'_>) -> Result<String, FileError> {
     let bytes = (world.read)(file).map_err(|error| FileError::Unreadable {
+        // A folder can be opened, but not read.
+        call: if error.kind() == io::ErrorKind::IsADirectory { "read" } else { "open" },
         file: file.display().to_string(),
         reason: crate::config::go::system_reason(&error),
     })?;

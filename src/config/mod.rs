@@ -118,6 +118,8 @@ pub enum StartError {
     Streaming(String),
     /// The monitoring pages cannot be shown.
     Monitoring(String),
+    /// A listener cannot be what the core server was told; the whole line.
+    Core(String),
 }
 
 impl StartError {
@@ -127,6 +129,7 @@ impl StartError {
         match self {
             Self::Streaming(text) => (log::STREAM, format!("Failed to start: {text}")),
             Self::Monitoring(text) => (log::CORE, format!("Can't start monitoring: {text}")),
+            Self::Core(line) => (log::CORE, line.clone()),
         }
     }
 }
@@ -136,12 +139,14 @@ impl StartError {
 pub struct CoreConfig {
     /// Address to listen on, as written; `0.0.0.0` stands for both address families.
     pub host: String,
-    /// Port for clients; -1 = any free one. Not checked against 65535: the listener says so.
+    /// Port for clients; -1 = any free one. One that is none is a [`StartError`].
     pub port: i64,
     /// `host[:port]` that clients are told instead of the listener's address.
     pub client_advertise: Option<String>,
     /// Name of the server; `None` = its id.
     pub server_name: Option<String>,
+    /// What operators call it in monitoring: lower case, each once.
+    pub tags: Vec<String>,
     /// Most connections of clients; `None` = no limit.
     pub connections_max: Option<u64>,
     /// Most interests of one connection; `None` = no limit.

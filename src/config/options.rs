@@ -156,7 +156,7 @@ fn apply_flags(
 fn size(name: &str, text: &str, world: &World<'_>) -> Result<Given, OptionsError> {
     match file::parse_value(name, text, world) {
         Ok(Value::Integer(value)) => Ok(Given::Integer(value)),
-        Ok(_) => Err(other(format!("{name} should be a size, got '{text}'"))),
+        Ok(value) => Err(other(format!("{name} should be a size, got '{value}'"))),
         Err(error) => Err(other(error.to_string())),
     }
 }

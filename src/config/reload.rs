@@ -205,6 +205,7 @@ fn compare_core(old: &Config, new: &Config, changes: &mut Changes) {
         // Compat: without the "ed" of all others; pinned by `changes_have_the_references_lines`.
         format!("Reload: client_advertise = {}", shown(&b.client_advertise))
     });
+    changes.note(&a.tags, &b.tags, || "Reloaded: tags".to_owned());
     let notes = [
         changes.note(&a.connections_max, &b.connections_max, || {
             let count = b.connections_max.map_or("-1".to_owned(), |count| count.to_string());

@@ -227,7 +227,6 @@ impl Engine {
             return;
         };
         found.life = SubscriptionLife::Offline;
-        found.is_stalled = false;
         found.is_on_hold = false;
         if let Some(group) = found.group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
             group.members.retain(|member| *member != key);

@@ -11,6 +11,7 @@ use crate::engine::effect::{Effect, Level};
 use crate::engine::publication::Publication;
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::request::Request;
+use crate::engine::start::creation_failed;
 
 impl Engine {
     /// A publish came in (spec protocol, 8.1).
@@ -134,6 +135,9 @@ impl Engine {
     }
 
     fn log_publish_error(&mut self, client: &[u8], channel: &ChannelName, refusal: &Refusal) {
+        if *refusal == Refusal::TooManyChannels {
+            self.log(Level::Error, || creation_failed(channel.as_bytes()));
+        }
         let subject = [&self.info.publish[..], b".", channel.as_bytes()].concat();
         self.log(Level::Error, || {
             format!(

@@ -157,6 +157,17 @@ impl Engine {
             let mut pass = Box::new(Pass::new(kind));
             pass.plan(found, now);
             found.pass = Some(pass);
+            if kind == PassKind::Resume {
+                let (client, id) = (found.client.clone(), found.id);
+                let name = if found.queue.is_empty() {
+                    found.durable.to_string()
+                } else {
+                    found.queue.to_string()
+                };
+                self.log(Level::Debug, || {
+                    format!("[Client:{client}] Redelivering to subid={id}, durable={name}")
+                });
+            }
             self.run_pass(key, now);
         }
     }

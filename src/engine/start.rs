@@ -77,8 +77,25 @@ impl Engine {
     ) {
         let from = String::from_utf8_lossy(&self.info.subscribe).into_owned();
         self.log(Level::Error, || refused_line(request, refusal, &from));
+        if is_late(refusal) {
+            let channel = quoted(&request.subject);
+            let text = refusal.text();
+            let line = || format!("Unable to create subscription on {channel}: {text}");
+            self.log(Level::Error, line);
+        }
         self.respond_refusal(reply, refusal);
     }
+}
+
+/// Whether a refusal is about the channel and what it has already, not about the request alone.
+fn is_late(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::ColonInDurable
+            | Refusal::DuplicateDurable
+            | Refusal::TooManyChannels
+            | Refusal::TooManySubscriptions
+    )
 }
 
 fn refused_line(request: &pb::SubscriptionRequest, refusal: &Refusal, from: &str) -> String {
@@ -111,8 +128,16 @@ fn refused_line(request: &pb::SubscriptionRequest, refusal: &Refusal, from: &str
         format!("Invalid DurableName ({durable}) for queue subscriber from {channel}")
     } else if *refusal == Refusal::DuplicateDurable {
         "Duplicate durable subscription registration".to_owned()
+    } else if *refusal == Refusal::TooManyChannels {
+        return creation_failed(&request.subject);
     } else {
         return format!("Unable to add subscription for {channel}: {}", refusal.text());
     };
     format!("[Client:{client}] {about}")
+}
+
+/// The line about a channel that there is no room for.
+pub(super) fn creation_failed(channel: &[u8]) -> String {
+    let reason = Refusal::TooManyChannels.text();
+    format!("Creating channel {} failed: {reason}", quoted(channel))
 }

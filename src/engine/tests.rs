@@ -311,6 +311,47 @@ fn draining_hands_over_what_is_staged_and_takes_nothing_new() {
 }
 
 #[test]
+fn a_durable_that_comes_back_to_pending_messages_is_logged() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 1);
+        for queue in ["", "q"] {
+            let durable = Options { queue, durable: "d", ..options() };
+            server.subscribe("me", "foo", "a", &durable);
+            server.sub_close("me", "foo", "a");
+            server.log.clear();
+            server.subscribe("me", "foo", "a", &durable);
+            let name = if queue.is_empty() { "durable=d" } else { "durable=d:q" };
+            let wanted = format!(", {name}");
+            let is_said = |line: &String| {
+                line.starts_with("[Client:me] Redelivering to subid=") && line.ends_with(&wanted)
+            };
+            assert_eq!(server.log.iter().filter(|line| is_said(line)).count(), 1, "{name}");
+            server.unsubscribe("me", "foo", "a");
+        }
+    });
+}
+
+#[test]
+fn a_subscription_that_finds_no_room_is_logged() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.subscribe("me", "foo", "a", &Options { durable: "d", ..options() });
+        server.log.clear();
+        let refused = "stan: duplicate durable registration";
+        let again = Options { durable: "d", ..options() };
+        assert_eq!(server.try_subscribe("me", "foo", "b", &again), refused);
+        assert_eq!(
+            server.log,
+            [
+                "[Client:me] Duplicate durable subscription registration".to_owned(),
+                format!("Unable to create subscription on \"foo\": {refused}"),
+            ]
+        );
+    });
+}
+
+#[test]
 fn the_life_of_a_subscription_is_logged() {
     with_loops(|mut server| {
         server.connect("me");
@@ -337,6 +378,7 @@ fn the_life_of_a_subscription_is_logged() {
                 "Started new durable",
                 "Suspended durable",
                 "Resumed durable",
+                "Redelivering to subid=1, durable=dur",
                 "Removed durable",
                 "Started new durable queue",
                 "Added member to durable queue",

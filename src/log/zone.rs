@@ -101,6 +101,11 @@ impl Zone {
         }
     }
 
+    /// What local time is ahead of UTC at `wall`, in seconds.
+    pub(super) fn offset_at(&self, wall: WallTime) -> i64 {
+        self.offset(wall.0.div_euclid(1_000_000_000))
+    }
+
     fn civil(&self, wall: WallTime) -> (Civil, i64) {
         let seconds = wall.0.div_euclid(1_000_000_000);
         let local = seconds + self.offset(seconds);

@@ -101,6 +101,8 @@ struct Choice<'a> {
     cid: u64,
     user: &'a str,
     account: &'a str,
+    /// Nobody here has such a name.
+    mqtt_client: &'a str,
 }
 
 /// Orders of `/connz` (spec core NATS, 14.3).
@@ -173,7 +175,7 @@ pub fn connz(view: View<'_>, query: &Query) -> Result<Reply, BadParameter> {
     let choice = choice(query)?;
     let now = view.snapshot.taken_at;
     // There is one account, which clients know as `$G`.
-    if !matches!(choice.account, "" | "$G") {
+    if !matches!(choice.account, "" | "$G") || !choice.mqtt_client.is_empty() {
         return Ok(document("", now, &choice, 0, None));
     }
     let open = view.snapshot.connections.iter();
@@ -241,7 +243,19 @@ fn choice(query: &Query) -> Result<Choice<'_>, BadParameter> {
     }
     let page = if cid > 0 { Page::new(0, 1) } else { Page::new(offset, limit) };
     let (user, account) = (query.text("user"), query.text("acc"));
-    Ok(Choice { wanted, sort, shows_user, shows_names, shows_details, page, cid, user, account })
+    let mqtt_client = query.text("mqtt_client");
+    Ok(Choice {
+        wanted,
+        sort,
+        shows_user,
+        shows_names,
+        shows_details,
+        page,
+        cid,
+        user,
+        account,
+        mqtt_client,
+    })
 }
 
 fn connection<'a>(

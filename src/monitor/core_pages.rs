@@ -47,6 +47,9 @@ pub fn healthz(status: &Status) -> Reply {
     Reply::Json(StatusCode::SERVICE_UNAVAILABLE, json)
 }
 
+/// The account of all clients.
+pub(super) const ACCOUNT: &str = "$G";
+
 /// What all core pages are made of.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
@@ -136,6 +139,8 @@ struct Varz<'a> {
     subscriptions: u64,
     http_req_stats: &'a BTreeMap<String, u64>,
     config_load_time: Time,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    tags: &'a [String],
     system_account: &'static str,
     ocsp_peer_cache: Nothing,
 }
@@ -221,6 +226,7 @@ pub fn varz(view: View<'_>, usage: &Usage) -> Reply {
         subscriptions: snapshot.subscriptions.num_subscriptions,
         http_req_stats: &usage.requests,
         config_load_time: Time(snapshot.settings_loaded_at),
+        tags: &facts.tags,
         system_account: "$SYS",
         ocsp_peer_cache: Nothing {},
     })
@@ -373,6 +379,10 @@ pub fn subsz(view: View<'_>, query: &Query) -> Result<Reply, BadParameter> {
         let text = format!("invalid test subject, must be valid publish subject: {test}");
         return Err(BadParameter(text));
     }
+    let account = query.text("acc");
+    if !account.is_empty() && account != ACCOUNT {
+        return Ok(Reply::document(&statistics(SubscriptionsSnapshot::default())));
+    }
     let statistics = statistics(view.snapshot.subscriptions);
     let connections = view.snapshot.connections.iter();
     let all: Vec<&SubscriptionSnapshot> = connections
@@ -392,7 +402,7 @@ pub fn subsz(view: View<'_>, query: &Query) -> Result<Reply, BadParameter> {
         total: shown.len(),
         offset,
         limit,
-        subscriptions_list: details(shown.iter().copied(), Some("$G")),
+        subscriptions_list: details(shown.iter().copied(), Some(ACCOUNT)),
     }))
 }
 

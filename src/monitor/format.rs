@@ -8,16 +8,29 @@ use serde::{Serialize, Serializer};
 use crate::base::time::WallTime;
 
 /// A moment as RFC 3339 in UTC, with up to nine digits behind the second.
-///
-/// Compat: the reference's streaming pages use the local zone's offset; readers take either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Time(pub WallTime);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        LocalTime { at: self.0, utc_offset: 0 }.fmt(f)
+    }
+}
+
+/// A moment as RFC 3339 in local time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalTime {
+    /// When.
+    pub at: WallTime,
+    /// What local time is ahead of UTC then, in seconds.
+    pub utc_offset: i64,
+}
+
+impl fmt::Display for LocalTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SECOND: i64 = 1_000_000_000;
-        let seconds = self.0.0.div_euclid(SECOND);
-        let nanos = self.0.0.rem_euclid(SECOND);
+        let seconds = self.at.0.div_euclid(SECOND) + self.utc_offset;
+        let nanos = self.at.0.rem_euclid(SECOND);
         let (year, month, day) = civil(seconds.div_euclid(86_400));
         let second_of_day = seconds.rem_euclid(86_400);
         let (hour, rest) = (second_of_day / 3_600, second_of_day % 3_600);
@@ -27,7 +40,18 @@ impl fmt::Display for Time {
             let digits = format!("{nanos:09}");
             write!(f, ".{}", digits.trim_end_matches('0'))?;
         }
-        f.write_str("Z")
+        let minutes = self.utc_offset / 60;
+        if minutes == 0 {
+            return f.write_str("Z");
+        }
+        let sign = if minutes < 0 { '-' } else { '+' };
+        write!(f, "{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60)
+    }
+}
+
+impl Serialize for LocalTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -207,5 +231,18 @@ mod tests {
     fn json_is_escaped_as_in_go() {
         assert_eq!(json(&"a.>\u{8}\u{c}\\b<&\"\n"), r#""a.\u003e\u0008\u000c\\b\u003c\u0026\"\n""#);
         assert_eq!(json(&[Number(2.0), Number(0.5)]), "[\n  2,\n  0.5\n]");
+    }
+
+    #[test]
+    fn local_times_carry_their_distance_to_utc() {
+        let at = WallTime(1_709_630_430_500_000_000);
+        for (utc_offset, text) in [
+            (0, "2024-03-05T09:20:30.5Z"),
+            (3_600, "2024-03-05T10:20:30.5+01:00"),
+            (-16_200, "2024-03-05T04:50:30.5-04:30"),
+            (50_400, "2024-03-05T23:20:30.5+14:00"),
+        ] {
+            assert_eq!(LocalTime { at, utc_offset }.to_string(), text);
+        }
     }
 }

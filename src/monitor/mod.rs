@@ -3,6 +3,7 @@
 //! Pages that need the reactors wait for them on a helper thread of this room, a bounded time; the
 //! health pages read a small shared status and never wait for anything.
 
+mod absent_pages;
 mod certificates;
 mod connection_pages;
 mod core_pages;
@@ -133,6 +134,10 @@ enum Core {
     Connz,
     Routez,
     Subsz,
+    Gatewayz,
+    Leafz,
+    Jsz,
+    Accstatz,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +157,10 @@ impl Page {
             "/connz" => (Self::Core(Core::Connz), "/connz"),
             "/routez" => (Self::Core(Core::Routez), "/routez"),
             "/subsz" | "/subscriptionsz" => (Self::Core(Core::Subsz), "/subsz"),
+            "/gatewayz" => (Self::Core(Core::Gatewayz), "/gatewayz"),
+            "/leafz" => (Self::Core(Core::Leafz), "/leafz"),
+            "/jsz" => (Self::Core(Core::Jsz), "/jsz"),
+            "/accstatz" => (Self::Core(Core::Accstatz), "/accstatz"),
             "/healthz" => (Self::Quick(Quick::Healthz), "/healthz"),
             _ => return None,
         })
@@ -224,7 +233,7 @@ impl Pages {
         let is_readable = match page {
             Page::Core(Core::Connz) => connection_pages::check(query).is_ok(),
             Page::Core(Core::Routez) => core_pages::check_routez(query).is_ok(),
-            Page::Core(Core::Varz | Core::Subsz) | Page::Quick(_) | Page::Streaming(_) => true,
+            Page::Core(_) | Page::Quick(_) | Page::Streaming(_) => true,
         };
         if is_readable {
             let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -274,8 +283,12 @@ impl Pages {
             Err(error) => return error.into(),
         };
         let facts = streaming.facts.load();
-        let view =
-            streaming_pages::View { facts: &facts, snapshot: &snapshot, now: world::now().wall };
+        let view = streaming_pages::View {
+            facts: &facts,
+            snapshot: &snapshot,
+            now: world::now().wall,
+            utc_offset: streaming.utc_offset,
+        };
         match page {
             Stream::Storez => streaming_pages::storez(view),
             Stream::Clientsz => streaming_pages::clientsz(view, query),
@@ -299,6 +312,10 @@ impl Pages {
             Core::Connz => connection_pages::connz(view, query),
             Core::Routez => core_pages::routez(view, query),
             Core::Subsz => core_pages::subsz(view, query),
+            Core::Gatewayz => absent_pages::gatewayz(view, query),
+            Core::Leafz => absent_pages::leafz(view, query),
+            Core::Jsz => absent_pages::jsz(view, query),
+            Core::Accstatz => absent_pages::accstatz(view, query),
             Core::Varz => Ok(core_pages::varz(view, &self.usage())),
         };
         result.unwrap_or_else(Reply::from)

@@ -39,6 +39,8 @@ pub struct Streaming {
     pub facts: Arc<Published<StreamingFacts>>,
     /// The engines of all loops, merged; empty on a standby.
     pub engine: Ask<Snapshot>,
+    /// What local time is ahead of UTC at a moment, in seconds.
+    pub utc_offset: fn(WallTime) -> i64,
 }
 
 /// A value that one thread replaces and others read without waiting.
@@ -171,8 +173,10 @@ pub struct CoreFacts {
     pub go: String,
     /// What clients connect to.
     pub host: String,
-    /// The real port.
+    /// The real port, or the advertised one.
     pub port: u16,
+    /// As configured; left out if there are none.
+    pub tags: Vec<String>,
     /// Whether clients have to prove who they are.
     pub auth_required: bool,
     /// Whether clients have to use TLS.

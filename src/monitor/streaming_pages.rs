@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::format::{Time, uptime};
+use super::format::{LocalTime, uptime};
 use super::process::Descriptors;
 use super::query::Query;
 use super::reply::Reply;
@@ -37,6 +37,8 @@ pub struct View<'a> {
     pub snapshot: &'a Snapshot,
     /// The time that the page shows.
     pub now: WallTime,
+    /// What local time is ahead of UTC at a moment, in seconds.
+    pub utc_offset: fn(WallTime) -> i64,
 }
 
 #[derive(Serialize)]
@@ -46,8 +48,8 @@ struct Serverz<'a> {
     version: &'a str,
     go: &'a str,
     state: &'static str,
-    now: Time,
-    start_time: Time,
+    now: LocalTime,
+    start_time: LocalTime,
     uptime: String,
     clients: usize,
     subscriptions: usize,
@@ -68,7 +70,7 @@ struct Serverz<'a> {
 struct Storez<'a> {
     cluster_id: &'a str,
     server_id: &'a str,
-    now: Time,
+    now: LocalTime,
     #[serde(rename = "type")]
     kind: &'static str,
     limits: Limits<'a>,
@@ -93,7 +95,7 @@ struct Limits<'a> {
 struct Listing<'a> {
     cluster_id: &'a str,
     server_id: &'a str,
-    now: Time,
+    now: LocalTime,
     offset: usize,
     limit: usize,
     count: usize,
@@ -148,7 +150,7 @@ struct Subscriptionz {
 /// `/streaming/serverz`.
 #[must_use]
 pub fn serverz(view: View<'_>, state: State, descriptors: Descriptors) -> Reply {
-    let View { facts, snapshot, now } = view;
+    let View { facts, snapshot, now, .. } = view;
     let (total_msgs, total_bytes) = totals(snapshot);
     Reply::document(&Serverz {
         cluster_id: &facts.cluster_id,
@@ -156,8 +158,8 @@ pub fn serverz(view: View<'_>, state: State, descriptors: Descriptors) -> Reply 
         version: &facts.version,
         go: &facts.go,
         state: state.name(),
-        now: Time(now),
-        start_time: Time(facts.started),
+        now: view.local(now),
+        start_time: view.local(facts.started),
         uptime: uptime(facts.started, now),
         clients: snapshot.clients.len(),
         subscriptions: snapshot.subscription_count(),
@@ -176,12 +178,12 @@ pub fn serverz(view: View<'_>, state: State, descriptors: Descriptors) -> Reply 
 /// `/streaming/storez`.
 #[must_use]
 pub fn storez(view: View<'_>) -> Reply {
-    let View { facts, snapshot, now } = view;
+    let View { facts, snapshot, now, .. } = view;
     let (total_msgs, total_bytes) = totals(snapshot);
     Reply::document(&Storez {
         cluster_id: &facts.cluster_id,
         server_id: &facts.server_id,
-        now: Time(now),
+        now: view.local(now),
         kind: facts.store,
         limits: Limits {
             max_channels: facts.channels_max,
@@ -244,11 +246,15 @@ pub fn channelsz(view: View<'_>, query: &Query) -> Reply {
 }
 
 impl<'a> View<'a> {
+    fn local(&self, at: WallTime) -> LocalTime {
+        LocalTime { at, utc_offset: (self.utc_offset)(at) }
+    }
+
     fn listing(&self, (offset, limit): (usize, usize), total: usize) -> Listing<'a> {
         Listing {
             cluster_id: &self.facts.cluster_id,
             server_id: &self.facts.server_id,
-            now: Time(self.now),
+            now: self.local(self.now),
             offset,
             limit,
             count: 0,

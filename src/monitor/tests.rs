@@ -259,7 +259,7 @@ fn check_streaming(file: &str, page: &str, query: &str) {
         let jobs = snapshot.channels.iter_mut().find(|found| *found.channel.as_bytes() == *b"jobs");
         *jobs.unwrap() = channel(&document(file));
     }
-    let view = streaming_pages::View { facts: &facts, snapshot: &snapshot, now };
+    let view = streaming_pages::View { facts: &facts, snapshot: &snapshot, now, utc_offset: |_| 0 };
     let query = Query::new(Some(query));
     let reply = match page {
         "serverz" => {
@@ -295,7 +295,12 @@ fn streaming_pages_are_those_of_the_reference() {
 #[test]
 fn empty_lists_are_written_or_left_out_as_in_the_reference() {
     let (facts, snapshot) = (StreamingFacts::default(), Snapshot::default());
-    let view = streaming_pages::View { facts: &facts, snapshot: &snapshot, now: WallTime(0) };
+    let view = streaming_pages::View {
+        facts: &facts,
+        snapshot: &snapshot,
+        now: WallTime(0),
+        utc_offset: |_| 0,
+    };
     let head = "{\n  \"cluster_id\": \"\",\n  \"server_id\": \"\",\n  \
                 \"now\": \"1970-01-01T00:00:00Z\",\n  \"offset\": 0,\n  \"limit\": 1024,\n  \
                 \"count\": 0,\n  \"total\": 0";
@@ -407,6 +412,7 @@ fn served(status: Arc<Published<Status>>, gate: mpsc::Receiver<()>) -> Monitor {
         core: Arc::new(Published::new(core_facts())),
         streaming: Some(Streaming {
             facts: Arc::new(Published::new(facts())),
+            utc_offset: |_| 0,
             engine: Box::new(move || {
                 let _ = gate.lock().unwrap().recv();
                 Ok(recorded_engine())

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::config::go::system_reason;
+
 /// What a ports file lists; absent members are left out (spec harnesses, ports file).
 #[derive(Debug, Default, Serialize)]
 pub struct Ports {
@@ -49,6 +51,10 @@ pub fn host_name() -> String {
     nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into())
 }
 
+fn open_error(path: &Path, error: &io::Error) -> String {
+    format!("open {}: {}", path.display(), system_reason(error))
+}
+
 /// The files that this process leaves for tools.
 #[derive(Debug, Default)]
 pub struct Files {
@@ -59,18 +65,25 @@ impl Files {
     /// Writes the pid file: the decimal number without a line end; nobody removes it.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn write_pid(path: &Path) -> io::Result<()> {
-        fs::write(path, std::process::id().to_string())
+    /// When it cannot be written, in the reference's words.
+    pub fn write_pid(path: &Path) -> Result<(), String> {
+        fs::write(path, std::process::id().to_string()).map_err(|error| open_error(path, &error))
     }
 
     /// Writes `<folder>/<program>_<pid>.ports`, removed by [`Files::remove`].
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn write_ports(&mut self, folder: &Path, program: &str, ports: &Ports) -> io::Result<()> {
+    /// When it cannot be written, in the reference's words.
+    pub fn write_ports(
+        &mut self,
+        folder: &Path,
+        program: &str,
+        ports: &Ports,
+    ) -> Result<(), String> {
         let path = folder.join(format!("{program}_{}.ports", std::process::id()));
-        fs::write(&path, serde_json::to_vec(ports)?)?;
+        let named = |reason: String| format!("({}): {reason}", path.display());
+        let document = serde_json::to_vec(ports).map_err(|error| named(error.to_string()))?;
+        fs::write(&path, document).map_err(|error| named(open_error(&path, &error)))?;
         self.ports_file = Some(path);
         Ok(())
     }

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::base::epoch::{Fence, Predecessor};
 use crate::base::id::LoopIndex;
 use crate::base::world;
-use crate::config::StoreKind;
+use crate::config::{StoreKind, banner};
 use crate::engine::effect::Level;
 use crate::log::{CORE, STREAM};
 use crate::server::activation::{ActivationError, Ground, Recovered};
@@ -117,11 +117,14 @@ impl Server {
 
     fn log_ready(&self) {
         let config = &self.config.streaming;
+        for line in banner::subject_lines(&config.discover_prefix, &config.cluster_id) {
+            streaming(Level::Debug, &line);
+        }
         streaming(Level::Info, &format!("Message store is {}", config.store.name()));
         if let Some(directory) = &config.directory {
             streaming(Level::Info, &format!("Store location: {}", directory.display()));
         }
-        for line in crate::config::banner::limits_table(&config.limits) {
+        for line in banner::limits_table(&config.limits) {
             streaming(Level::Info, &line);
         }
         streaming(Level::Info, "Streaming Server is ready");

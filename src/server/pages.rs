@@ -93,6 +93,7 @@ impl Pages {
         let streaming = (config.program == Program::Streaming).then(|| Streaming {
             facts: Arc::clone(&self.streaming),
             engine: ask_engines(mailboxes.to_vec()),
+            utc_offset: crate::log::utc_offset,
         });
         Sources {
             status: Arc::clone(&self.status),
@@ -257,8 +258,9 @@ fn core_facts(config: &Config, found: &Found) -> CoreFacts {
         configured_name: core.server_name.clone().unwrap_or_default(),
         version: broker.version,
         go: broker.go,
-        host: core.host.clone(),
-        port: found.client_port,
+        host: broker.host,
+        port: broker.port,
+        tags: core.tags.clone(),
         auth_required: core.auth.is_required(),
         tls_required: core.tls.is_some() && !core.allow_non_tls,
         tls_verify: core.tls.as_ref().is_some_and(|tls| tls.verify),
@@ -288,7 +290,7 @@ fn cluster_facts(config: &Config, found: &Found) -> Option<ClusterFacts> {
         port: found.route_port.unwrap_or(0),
         auth_timeout: cluster.auth_timeout,
         urls: cluster.routes.iter().map(|url| format!("{}:{}", url.host, url.port)).collect(),
-        tls_timeout: cluster.tls.as_ref().map_or(cluster.auth_timeout, |tls| tls.timeout),
+        tls_timeout: cluster.tls.as_ref().map_or(settings::TLS_TIMEOUT, |tls| tls.timeout),
         is_tls: cluster.tls.is_some(),
     })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::reload::{self, Changes};
 use crate::config::{Config, machine};
-use crate::log::CORE;
+use crate::log::{CORE, STREAM};
 use crate::net::Control;
 use crate::server::files::Files;
 use crate::server::{Server, settings};
@@ -19,7 +19,11 @@ impl Server {
             Ok(()) => log::info!(target: CORE, "{}", reload::RELOADED),
             Err(text) => {
                 let program = self.config.program.name();
-                log::error!(target: CORE, "Failed to reload server configuration: {text}");
+                if self.is_streaming() {
+                    log::error!(target: STREAM, "Reload: {text}");
+                } else {
+                    log::error!(target: CORE, "Failed to reload server configuration: {text}");
+                }
                 log::debug!(target: CORE, "{program} goes on with the former configuration");
             }
         }

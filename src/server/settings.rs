@@ -21,7 +21,7 @@ use crate::store::{StoreError, file, sql::SqlOptions};
 const LINE_REST_BYTES: usize = 256;
 
 /// How long a TLS handshake may take where no TLS is configured: shown in monitoring.
-const TLS_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const TLS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What engines are told.
 #[must_use]

@@ -11,6 +11,7 @@ use crate::base::epoch::{Epoch, LeaseClock, Predecessor, Unfenced};
 use crate::base::id::LoopIndex;
 use crate::base::random::Random;
 use crate::base::world;
+use crate::broker::auth::is_bcrypt;
 use crate::config::{self, ClusterConfig, Config, Program, StoreKind, banner};
 use crate::election::epoch_files::Owner;
 use crate::election::keeper::{self, Keeper, KeeperSettings, Mode, Terms};
@@ -33,6 +34,9 @@ use crate::store::{self, StoreError};
 /// How long a start waits for the port of a predecessor that is still dying.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Larger messages are warned of.
+const PAYLOAD_BYTES_ADVISED: usize = 8 * 1024 * 1024;
+
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -51,6 +55,9 @@ pub enum StartError {
     /// The monitoring port cannot be opened.
     #[error("Can't start monitoring: {0}")]
     Monitor(io::Error),
+    /// The pid file cannot be written: who asked for it would wait for it in vain.
+    #[error("Could not write pidfile: {0}")]
+    PidFile(String),
     /// The system refuses something else.
     #[error("{what}: {source}")]
     System {
@@ -68,7 +75,11 @@ impl StartError {
         match self {
             Self::Refused(error) => error.fatal_line().0,
             Self::Store(_) => STREAM,
-            Self::Net(_) | Self::Tls(_) | Self::Monitor(_) | Self::System { .. } => CORE,
+            Self::Net(_)
+            | Self::Tls(_)
+            | Self::Monitor(_)
+            | Self::PidFile(_)
+            | Self::System { .. } => CORE,
         }
     }
 }
@@ -148,6 +159,7 @@ impl Begun {
         for line in banner::core_lines(cluster_name.as_deref(), &name, &found_id) {
             log::info!(target: CORE, "{line}");
         }
+        log_configuration(&config);
         let client = settings::listen(&core.host, core.port, PORT_PATIENCE);
         let route = core
             .cluster
@@ -213,10 +225,8 @@ impl Begun {
     ) -> Result<Files, StartError> {
         let mut files = Files::default();
         let config = &self.config;
-        if let Some(path) = &config.pid_file
-            && let Err(error) = Files::write_pid(path)
-        {
-            log::error!(target: CORE, "Could not write pidfile: {error}");
+        if let Some(path) = &config.pid_file {
+            Files::write_pid(path).map_err(StartError::PidFile)?;
         }
         if let Some(folder) = &config.ports_file_dir {
             let cluster = config.core.cluster.as_ref();
@@ -229,7 +239,7 @@ impl Begun {
                 },
             };
             if let Err(error) = files.write_ports(folder, &program_name(), &ports) {
-                log::error!(target: CORE, "Error writing ports file: {error}");
+                log::error!(target: CORE, "Error writing ports file {error}");
             }
         }
         Ok(files)
@@ -307,6 +317,23 @@ impl Server {
 
 fn loops(config: &Config) -> impl Iterator<Item = LoopIndex> + use<> {
     (0..config.loops).map(LoopIndex)
+}
+
+/// What an operator should know of the configuration.
+fn log_configuration(config: &Config) {
+    let auth = &config.core.auth;
+    let mut passwords = auth.password.iter().chain(auth.users.iter().map(|user| &user.password));
+    if passwords.any(|password| !is_bcrypt(password)) {
+        log::warn!(target: CORE, "Plaintext passwords detected, use nkeys or bcrypt");
+    }
+    if let Some(file) = &config.config_file {
+        log::info!(target: CORE, "Using configuration file: {}", file.display());
+    }
+    if config.core.payload_bytes_max > PAYLOAD_BYTES_ADVISED {
+        let text = "Maximum payloads over 8.00 MB are generally discouraged and could lead to \
+                    poor performance";
+        log::warn!(target: CORE, "{text}");
+    }
 }
 
 fn log_listening(config: &Config, found: &settings::Found) {

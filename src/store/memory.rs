@@ -16,7 +16,7 @@ use crate::base::record::{
 };
 use crate::base::time::{Instant, Now, WallTime};
 use crate::store::retention::{self, Accounting, Held};
-use crate::store::{Maintained, Opened, Store, StoreError};
+use crate::store::{Maintained, Opened, Store, StoreError, report};
 
 /// The reference's text when a channel is created that exists (spec stores, 2.1).
 pub const ALREADY_EXISTS: &str = "already exists";
@@ -50,6 +50,8 @@ struct Channel {
     limits: ChannelLimits,
     state: ChannelState,
     messages: VecDeque<MessageRecord>,
+    /// Whether the log says already that its limits were reached.
+    is_limit_reported: bool,
 }
 
 impl MemoryStore {
@@ -74,10 +76,14 @@ impl MemoryStore {
                 self.expiries.cancel(name);
                 return Ok(());
             }
-            (Lifecycle::Keep, Some(channel)) => channel.append(&batch.messages)?,
+            (Lifecycle::Keep, Some(channel)) => {
+                channel.append(&batch.messages)?;
+                channel.keep_limits(name);
+            }
             (Lifecycle::Create, None) => {
                 let mut channel = Channel::new(self.limits.of(name));
                 channel.append(&batch.messages)?;
+                channel.keep_limits(name);
                 self.channels.insert(name.clone(), channel);
             }
         }
@@ -160,7 +166,12 @@ impl Store for MemoryStore {
 
 impl Channel {
     fn new(limits: ChannelLimits) -> Self {
-        Self { limits, state: ChannelState::default(), messages: VecDeque::new() }
+        Self {
+            limits,
+            state: ChannelState::default(),
+            messages: VecDeque::new(),
+            is_limit_reported: false,
+        }
     }
 
     /// Takes all of `messages`, or none if they do not continue the channel: what was staged
@@ -186,13 +197,23 @@ impl Channel {
                 ..message.clone()
             });
         }
-        let held =
-            Held { message_count: self.state.message_count, byte_count: self.state.byte_count };
-        let excess = retention::excess(&self.limits, held, self.messages.iter().map(size));
+        Ok(())
+    }
+
+    /// Drops what is too much.
+    fn keep_limits(&mut self, name: &ChannelName) {
+        let excess = retention::excess(&self.limits, self.held(), self.messages.iter().map(size));
         for _ in 0..excess {
             self.remove_oldest();
         }
-        Ok(())
+        if excess > 0 && !self.is_limit_reported {
+            self.is_limit_reported = true;
+            report::limits_reached(name, self.held(), &self.limits);
+        }
+    }
+
+    fn held(&self) -> Held {
+        Held { message_count: self.state.message_count, byte_count: self.state.byte_count }
     }
 
     fn expire(&mut self, now: WallTime) {

@@ -14,6 +14,7 @@
 
 pub mod file;
 pub mod memory;
+mod report;
 pub mod retention;
 pub mod sql;
 pub mod worker;

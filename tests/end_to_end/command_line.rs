@@ -99,7 +99,15 @@ fn wrong_command_lines_end_with_one() {
 
 #[test]
 fn starts_that_fail_say_why_and_end_with_one() {
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 6] = [
+        (
+            &["-P", "/nowhere/pid"],
+            "[FTL] Could not write pidfile: open /nowhere/pid: no such file or directory",
+        ),
+        (
+            &["-cluster", "nats://127.0.0.1:70000"],
+            "[FTL] Error listening on router port: 70000 - listen tcp: address 70000: invalid port",
+        ),
         (&["-st", "BOLT"], "[FTL] STREAM: Failed to start: unsupported store type: BOLT"),
         (
             &["-st", "FILE"],
@@ -213,6 +221,42 @@ fn log_lines_that_tools_wait_for() {
 }
 
 #[test]
+fn a_start_says_what_its_configuration_is() {
+    let config = "max_payload: 9MB\nno_auth_user: a\n\
+                  authorization { users: [ { user: a, password: b } ] }\n";
+    let launch = Launch::new(&["-SD"]).config(config);
+    let file = launch.config_path();
+    let server = launch.start();
+    for line in [
+        "[WRN] Plaintext passwords detected, use nkeys or bcrypt".to_owned(),
+        format!("[INF] Using configuration file: {}", file.display()),
+        "[WRN] Maximum payloads over 8.00 MB are generally discouraged and could lead to poor \
+         performance"
+            .to_owned(),
+        "[DBG] STREAM: Discover subject:           _STAN.discover.test-cluster".to_owned(),
+        "[DBG] STREAM: Close subject:              _STAN.close.test-cluster".to_owned(),
+    ] {
+        assert!(server.log.text().contains(&line), "{line:?} is not in\n{}", server.log.text());
+    }
+    let quiet = Launch::new(&["-auth", "plain"]).start();
+    assert!(!quiet.log.text().contains("[WRN]"), "{}", quiet.log.text());
+}
+
+#[test]
+fn a_channel_at_its_limits_is_told_once() {
+    for server in
+        [Launch::new(&["-mm", "3"]).start(), Launch::new(&["-mm", "3"]).file_store(None).start()]
+    {
+        let mut stan = Stan::connect(server.launch.port, "me");
+        assert!(stan.fill("foo", 1..=9).is_empty());
+        let line =
+            server.log.wait("[WRN] STREAM: Reached limits for store \"foo\" (msgs=3/3 bytes=");
+        assert!(line.ends_with("dropping old messages to make room for new ones"), "{line}");
+        assert_eq!(server.log.text().matches("Reached limits").count(), 1);
+    }
+}
+
+#[test]
 fn pid_and_ports_files() {
     let launch = Launch::new(&[]);
     let folder = launch.folder().to_path_buf();
@@ -306,7 +350,7 @@ fn a_reload_closes_only_those_who_lost_their_right() {
     let mark = server.log.len();
     server.launch.rewrite_config("authorization { users = [ { user: a pass: pw } ] }\n");
     server.signal(Signal::SIGHUP);
-    server.log.wait_after(mark, "Failed to reload server configuration");
+    server.log.wait_after(mark, "[ERR] STREAM: Reload: ");
     same(kept.ask(b""), b"", "a configuration that cannot be read changes nothing");
 }
 

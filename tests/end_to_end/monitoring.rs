@@ -1,5 +1,6 @@
 //! Monitoring pages of a live server: names and order of fields as recorded, values, health.
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use stanby::proto::pb;
 
@@ -124,6 +125,101 @@ fn values_say_what_happened() {
         let connections = connz["connections"].as_array().unwrap();
         assert!(2 <= connections.len() && connections.iter().all(|c| c["cid"].is_u64()), "{connz}");
     }
+}
+
+/// A time zone file (RFC 8536) of a place that is always 5 h 30 min ahead.
+fn zone_file() -> Vec<u8> {
+    let header = |types: u8, letters: u8| {
+        let mut header = b"TZif2".to_vec();
+        header.resize(15 + 5, 0);
+        for count in [0, 0, 0, 0, types, letters] {
+            header.extend([0, 0, 0, count]);
+        }
+        header
+    };
+    let mut file = header(0, 0);
+    file.extend(header(1, 4));
+    file.extend(19_800_i32.to_be_bytes());
+    file.extend([0, 0]);
+    file.extend(b"IST\0\nIST-5:30\n");
+    file
+}
+
+#[test]
+fn streaming_pages_show_local_time_and_core_pages_utc() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("zone");
+    std::fs::write(&file, zone_file()).unwrap();
+    let zone = format!("TZ=:{}", file.display());
+    let server = Launch::new(&[]).through(&["env", &zone]).start();
+    for page in ["serverz", "storez", "clientsz", "channelsz"] {
+        let page = server.json(&format!("/streaming/{page}"));
+        let now = page["now"].as_str().unwrap();
+        assert!(now.ends_with("+05:30"), "{page}");
+    }
+    let varz = server.json("/varz");
+    assert!(varz["now"].as_str().unwrap().ends_with('Z'), "{varz}");
+}
+
+#[test]
+fn pages_about_what_is_not_there_are_empty() {
+    let (server, clients) = busy(1);
+    for (page, mut wanted) in [
+        ("gatewayz", serde_json::json!({ "outbound_gateways": {}, "inbound_gateways": {} })),
+        ("leafz", serde_json::json!({ "leafnodes": 0, "leafs": null })),
+    ] {
+        let found = server.json(&format!("/{page}"));
+        wanted["server_id"] = server.json("/varz")["server_id"].clone();
+        wanted["now"] = found["now"].clone();
+        assert_eq!(found, wanted, "{page}");
+    }
+    let jsz = server.json("/jsz?accounts=1");
+    assert_eq!((&jsz["disabled"], &jsz["api"]["total"]), (&true.into(), &0.into()), "{jsz}");
+    let account = &server.json("/accstatz")["account_statz"][0];
+    assert_eq!((&account["acc"], &account["conns"]), (&"$G".into(), &clients.len().into()));
+    assert!(account["received"]["msgs"].as_u64() >= Some(13), "{account}");
+    assert_eq!(server.get("/leafz?subs=x").status, 400);
+}
+
+#[test]
+fn filters_that_match_nothing_show_nothing() {
+    let (server, _clients) = busy(1);
+    assert_eq!(server.json("/connz?mqtt_client=x")["num_connections"], 0);
+    assert_eq!(server.json("/subsz?acc=other")["num_subscriptions"], 0);
+    assert!(server.json("/subsz?acc=$G")["num_subscriptions"].as_u64() > Some(0));
+}
+
+#[test]
+fn varz_shows_tags_and_the_address_that_clients_are_told() {
+    let config = "server_tags: [\"Rack:1\", b]\nclient_advertise: \"elsewhere:77\"\n";
+    let server = Launch::new(&[]).config(config).start();
+    let varz = server.json("/varz");
+    assert_eq!(varz["tags"], serde_json::json!(["rack:1", "b"]), "{varz}");
+    assert_eq!((&varz["host"], &varz["port"]), (&"elsewhere".into(), &77.into()), "{varz}");
+    assert_eq!(varz["http_base_path"], "", "{varz}");
+}
+
+#[test]
+fn a_durable_that_left_while_it_was_stalled_stays_stalled() {
+    let launch = Launch::new(&[]).file_store(None);
+    let mut server = launch.start();
+    let mut stan = Stan::connect(server.launch.port, "me");
+    let request =
+        pb::SubscriptionRequest { durable_name: "d".into(), max_in_flight: 1, ..ask("foo") };
+    let durable = stan.subscribe(request);
+    assert!(stan.fill("foo", 1..=3).is_empty());
+    stan.take(&durable, 1);
+    let page = "/streaming/channelsz?channel=foo&subs=1";
+    assert_eq!(server.json(page)["subscriptions"][0]["is_stalled"], true);
+    stan.close().unwrap();
+    let check = |server: &Server| {
+        let left = &server.json(page)["subscriptions"][0];
+        let found = (&left["is_offline"], &left["is_stalled"]);
+        assert_eq!(found, (&true.into(), &true.into()), "{left}");
+    };
+    check(&server);
+    server.stop(Signal::SIGTERM);
+    check(&launch.start());
 }
 
 #[test]
