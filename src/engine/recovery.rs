@@ -120,7 +120,6 @@ impl Engine {
         }
         let mut subscription = restored(index, &recovered, SubscriptionLife::Online);
         subscription.is_on_hold = !subscription.pending.is_empty();
-        subscription.is_stalled = subscription.is_full();
         let (ack_inbox, position) = (subscription.ack_inbox.clone(), subscription.cursor.last_sent);
         let key = self.adopt(subscription);
         let interest = Interest::Own(key.0);
@@ -224,7 +223,7 @@ fn restored(
     life: SubscriptionLife,
 ) -> Subscription {
     let state = &recovered.state;
-    Subscription {
+    let mut subscription = Subscription {
         id: SubscriptionId(state.id),
         channel: index,
         client: ClientId::from(&state.client_id[..]),
@@ -246,5 +245,7 @@ fn restored(
         pass: None,
         start_text: String::new(),
         unanswered: None,
-    }
+    };
+    subscription.is_stalled = subscription.is_full();
+    subscription
 }
