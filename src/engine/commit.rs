@@ -337,6 +337,7 @@ impl Engine {
         let mut refused: Vec<(usize, Refusal)> = Vec::new();
         let mut written = Vec::new();
         let mut parked = Vec::new();
+        let mut later = Vec::new();
         for (part, outcome) in done.parts.into_iter().zip(report.channels) {
             let (index, is_deleted) = (part.channel, part.lifecycle == Lifecycle::Delete);
             if is_deleted {
@@ -344,7 +345,7 @@ impl Engine {
             }
             if let Some(text) = &outcome.refused {
                 refused.push((index, Refusal::Store(text.clone())));
-                self.on_part_refused(part, &outcome, now);
+                later.append(&mut self.on_part_refused(part, &outcome, now));
             } else if !is_deleted {
                 self.on_part_written(part, &outcome);
                 written.push(index);
@@ -354,7 +355,7 @@ impl Engine {
         }
         let of = |channel: usize| refused.iter().find(|(index, _)| *index == channel);
         // Errors first, then deliveries, then acks (spec protocol, 1.1 and 8.2).
-        for publish in &done.publishes {
+        for publish in done.publishes.iter().chain(&later) {
             if let Some((_, refusal)) = of(publish.channel) {
                 self.refuse_staged(publish, refusal);
             }
@@ -387,26 +388,30 @@ impl Engine {
         self.keep_recent(part.channel, part.messages);
     }
 
-    fn on_part_refused(&mut self, part: Part, outcome: &ChannelOutcome, now: Now) {
+    /// Gives back the publishes that were staged meanwhile: they are refused too, after those of
+    /// the part.
+    fn on_part_refused(
+        &mut self,
+        part: Part,
+        outcome: &ChannelOutcome,
+        now: Now,
+    ) -> Vec<StagedPublish> {
         let index = part.channel;
         let text = outcome.refused.clone().unwrap_or_default();
-        let refusal = Refusal::Store(text.clone());
-        for publish in self.commits.take_publishes(index) {
-            self.refuse_staged(&publish, &refusal);
-        }
+        let later = self.commits.take_publishes(index);
         let channel = &mut self.channels.slab[index];
         let name = quoted(channel.name.as_bytes());
         match part.lifecycle {
             Lifecycle::Create => {
                 channel.life = Life::Refused;
                 self.log(Level::Error, || format!("Creating channel {name} failed: {text}"));
-                return;
+                return later;
             }
             Lifecycle::Delete => {
                 channel.life = Life::Open;
                 self.log(Level::Error, || format!("Error deleting channel {name}: {text}"));
                 self.start_inactivity(index, now);
-                return;
+                return later;
             }
             Lifecycle::Keep => (),
         }
@@ -416,6 +421,7 @@ impl Engine {
         self.commits.clamp(index, outcome.state.last.0);
         self.clamp_positions(index);
         self.restate_pending(index);
+        later
     }
 
     /// A part was refused, and with it entries of what was delivered. A later position may be

@@ -20,6 +20,15 @@ use crate::engine::subscription::{SubscriptionKey, SubscriptionLife, durable_key
 use crate::engine::{Engine, Timer};
 use crate::proto::pb;
 
+/// Takes one out of a list that is served in order.
+// Compat: the last takes its place, as with the reference, so that the same members of a group are
+// next in turn; pinned by groups::the_last_member_takes_the_turn_of_one_that_left.
+fn take_out(list: &mut Vec<SubscriptionKey>, key: SubscriptionKey) {
+    if let Some(place) = list.iter().position(|other| *other == key) {
+        list.swap_remove(place);
+    }
+}
+
 impl Engine {
     /// An unsubscribe or sub close request.
     pub(super) fn on_leave(
@@ -154,7 +163,7 @@ impl Engine {
             self.log_life(key, "Removed member from");
             self.go_offline(key);
             if let Some(found) = self.subscriptions.groups.get_mut(&group) {
-                found.members.retain(|member| *member != key);
+                take_out(&mut found.members, key);
             }
             let leaver = self.subscriptions.by_key.remove(&key);
             self.delete_record(index, id);
@@ -201,7 +210,7 @@ impl Engine {
         let channel = &mut self.channels.slab[found.channel];
         channel.active_count = channel.active_count.saturating_sub(1);
         if found.group.is_none() {
-            channel.plain.retain(|plain| *plain != key);
+            take_out(&mut channel.plain, key);
         }
         if let Some(known) = self.clients.known.get_mut(&found.client) {
             known.subscriptions.remove(&key);
@@ -229,10 +238,9 @@ impl Engine {
         found.life = SubscriptionLife::Offline;
         found.is_on_hold = false;
         if let Some(group) = found.group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
-            group.members.retain(|member| *member != key);
+            take_out(&mut group.members, key);
             group.shadow = Some(key);
             group.hold_count = 0;
-            found.client = ClientId::default();
             found.cursor.last_sent = found.cursor.last_sent.max(group.cursor.last_sent);
         }
     }
@@ -255,7 +263,7 @@ impl Engine {
         if let Some(key_of_group) = found.group
             && let Some(group) = self.subscriptions.groups.get_mut(&key_of_group)
         {
-            group.members.retain(|member| *member != key);
+            take_out(&mut group.members, key);
             if group.members.is_empty() && group.shadow.is_none() {
                 self.forget_group(key_of_group);
             }

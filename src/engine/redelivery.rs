@@ -38,6 +38,8 @@ pub(super) enum PassKind {
 pub(super) struct Pass {
     kind: PassKind,
     todo: VecDeque<Sequence>,
+    /// The first deadline that was not reached yet when the pass was planned.
+    next: Option<Instant>,
     /// Deadlines are being made from timestamps; nothing is sent yet.
     is_resolving: bool,
     fetching: Option<Ticket>,
@@ -65,6 +67,7 @@ impl Pass {
         Self {
             kind,
             todo: VecDeque::new(),
+            next: None,
             is_resolving: false,
             fetching: None,
             read: BTreeMap::new(),
@@ -92,6 +95,8 @@ impl Pass {
             return;
         }
         let limit = now.at + REDELIVERY_SLACK;
+        let deadlines = subscription.pending.iter().filter_map(|(_, due)| *due);
+        self.next = deadlines.filter(|due| limit < *due).min();
         let mut due: Vec<(Instant, Sequence)> = subscription
             .pending
             .iter()
@@ -190,7 +195,7 @@ impl Engine {
                         continue;
                     }
                 }
-                return self.end_pass(key, pass.kind, now);
+                return self.end_pass(key, &pass, now);
             };
             let is_pending = self
                 .subscriptions
@@ -216,7 +221,7 @@ impl Engine {
                     if pass.is_resolving {
                         self.resolve(key, &record, now);
                     } else if !self.redeliver(key, pass.kind, record, now) {
-                        return self.end_pass(key, pass.kind, now);
+                        return self.end_pass(key, &pass, now);
                     }
                 }
             }
@@ -356,18 +361,16 @@ impl Engine {
         true
     }
 
-    fn end_pass(&mut self, key: SubscriptionKey, kind: PassKind, now: Now) {
+    fn end_pass(&mut self, key: SubscriptionKey, pass: &Pass, now: Now) {
+        let kind = pass.kind;
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return;
         };
         let group = found.group;
-        let next = found.pending.iter().map(|(_, due)| due.unwrap_or(now.at)).min();
-        let at = match next {
-            None => None,
-            Some(due) if now.at < due => Some(due),
-            // Compat: an overdue message waits for a whole ack wait (spec protocol, 11.2).
-            Some(_) => Some(now.at + found.ack_wait()),
-        };
+        // Compat: what this pass has sent waits for the next deadline of another message, else for
+        // a whole ack wait, whatever its own deadline is (spec protocol, 11.2).
+        let next = pass.next.filter(|due| now.at < *due);
+        let at = (!found.pending.is_empty()).then(|| next.unwrap_or(now.at + found.ack_wait()));
         // One that was armed meanwhile, for transferred messages, may be earlier.
         let armed = self.timers.deadline(&Timer::Redelivery(key));
         let at = at.map(|at| armed.map_or(at, |armed| at.min(armed)));

@@ -64,7 +64,7 @@ pub struct ChannelSnapshot {
 pub struct SubscriptionSnapshot {
     /// Its id in the store.
     pub id: SubscriptionId,
-    /// Its client; of an offline durable the last one, of a shadow none.
+    /// Its client; of an offline durable or a shadow the last one. None of a recovered shadow.
     pub client: ClientId,
     /// Where it gets messages.
     pub inbox: Subject,

@@ -127,9 +127,11 @@ impl Subscription {
 
     /// Its record as stored (spec protocol, 5.4).
     pub(super) fn record(&self) -> spb::SubState {
+        let is_offline = self.life == SubscriptionLife::Offline;
+        let is_shadow = is_offline && self.group.is_some();
         spb::SubState {
             id: self.id.0,
-            client_id: self.client.to_bytes(),
+            client_id: if is_shadow { Bytes::new() } else { self.client.to_bytes() },
             q_group: self.queue.to_bytes(),
             inbox: self.inbox.to_bytes(),
             ack_inbox: self.ack_inbox.to_bytes(),
@@ -138,7 +140,7 @@ impl Subscription {
             durable_name: self.durable.to_bytes(),
             last_sent: self.cursor.last_sent.0,
             is_durable: self.is_durable,
-            is_closed: self.life == SubscriptionLife::Offline && self.group.is_none(),
+            is_closed: is_offline && !is_shadow,
         }
     }
 }

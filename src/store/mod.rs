@@ -95,8 +95,10 @@ pub struct Notice {
 /// What was being done when the environment failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Opening or creating.
+    /// Opening, or creating a file.
     Open,
+    /// Creating a folder.
+    Folder,
     /// Reading.
     Read,
     /// Writing at the end.
@@ -167,12 +169,18 @@ impl StoreError {
                 (_, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Remedy::Refuse,
                 (Action::Read, _) => Remedy::Refuse,
                 // A channel's name that no folder can have is its publisher's mistake.
-                (Action::Open, io::ErrorKind::InvalidFilename) => Remedy::Refuse,
+                (
+                    Action::Folder,
+                    io::ErrorKind::InvalidFilename
+                    | io::ErrorKind::InvalidInput
+                    | io::ErrorKind::NotADirectory,
+                ) => Remedy::Refuse,
                 // The kernel may have dropped the dirty pages: a second sync could succeed
                 // without the data, so the standby must take over instead.
-                (Action::Sync | Action::Open | Action::Append | Action::Replace, _) => {
-                    Remedy::StepDown
-                }
+                (
+                    Action::Sync | Action::Open | Action::Folder | Action::Append | Action::Replace,
+                    _,
+                ) => Remedy::StepDown,
             },
         }
     }

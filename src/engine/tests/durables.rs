@@ -204,3 +204,37 @@ fn subscribe_close_and_subscribe_at_once_leave_the_last_one_online() {
         assert!(!server.stored("foo")[0].0.is_closed);
     });
 }
+
+#[test]
+fn what_is_offline_is_shown_with_its_last_client_and_as_stalled_as_it_was() {
+    with_loops(|mut server| {
+        server.connect("me");
+        let full = Options { in_flight_max: 1, ..durable() };
+        server.subscribe("me", "foo", "a", &full);
+        server.subscribe("me", "foo", "b", &Options { queue: "q", ..full });
+        server.publish("me", "foo", 2);
+        server.expect("a:1 b:1");
+        assert_eq!(server.close("me"), "");
+        let shown = |server: &Script| {
+            let channel = server.snapshot().channels.remove(0);
+            let mut shown: Vec<_> = channel
+                .subscriptions
+                .iter()
+                .map(|found| {
+                    let client = String::from_utf8_lossy(found.client.as_bytes()).into_owned();
+                    (found.queue_name.is_empty(), found.is_offline, found.is_stalled, client)
+                })
+                .collect();
+            shown.sort_unstable();
+            shown
+        };
+        let (queue, plain) = (false, true);
+        let me = || "me".to_owned();
+        assert_eq!(shown(&server), [(queue, true, true, me()), (plain, true, true, me())]);
+        // The record of a group without members names nobody.
+        assert!(server.stored("foo").iter().any(|(record, _)| record.client_id.is_empty()));
+        server.restart();
+        let nobody = String::new();
+        assert_eq!(shown(&server), [(queue, true, true, nobody), (plain, true, true, me())]);
+    });
+}

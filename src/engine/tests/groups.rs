@@ -20,6 +20,23 @@ fn each_message_goes_to_one_member_in_turns() {
 }
 
 #[test]
+fn the_last_member_takes_the_turn_of_one_that_left() {
+    with_loops(|mut server| {
+        server.connect("me");
+        for inbox in ["a", "b", "c"] {
+            server.subscribe("me", "foo", inbox, &member());
+        }
+        server.publish("me", "foo", 1);
+        server.expect("a:1");
+        server.ack("a", "foo", &[1]);
+        // Next in turn: b, c, a. The last of them takes the place of the first.
+        server.unsubscribe("me", "foo", "b");
+        server.publish("me", "foo", 3);
+        server.expect("a:2 c:3 a:4");
+    });
+}
+
+#[test]
 fn a_stalled_member_does_not_stall_the_group_but_all_together_do() {
     with_loops(|mut server| {
         server.connect("me");
@@ -183,5 +200,25 @@ fn a_durable_group_outlives_its_members() {
         server.expect("c:2*2 c:4*2 c:5*2 c:6*2 c:7*1");
         server.unsubscribe("me", "foo", "c");
         assert!(server.stored("foo").is_empty());
+    });
+}
+
+/// Goal: what was handed over is not sent again before its ack wait is over.
+#[test]
+fn a_message_that_was_handed_over_gets_a_whole_ack_wait() {
+    with_loops(|mut server| {
+        server.connect("me");
+        let three = Options { ack_wait: 3, ..member() };
+        server.subscribe("me", "foo", "a", &three);
+        server.subscribe("me", "foo", "b", &three);
+        server.publish("me", "foo", 1);
+        server.expect("a:1");
+        server.unsubscribe("me", "foo", "a");
+        server.pass(Duration::from_millis(100));
+        server.expect("b:1*1");
+        server.pass(Duration::from_millis(2_900));
+        server.expect("");
+        server.pass(Duration::from_millis(100));
+        server.expect("b:1*2");
     });
 }

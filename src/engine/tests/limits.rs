@@ -154,6 +154,29 @@ fn a_recovered_channel_and_one_of_a_refused_subscribe_are_deleted_too() {
 }
 
 #[test]
+fn publishes_to_a_channel_that_cannot_be_created_are_refused_in_their_order() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.refuse("foo", Some("no"));
+        server.hold_commits();
+        let first = server.hand_in_publish("me", "foo", "1");
+        server.run();
+        // The creation is under way: these wait for the next batch.
+        let later = ["2", "3"].map(|data| server.hand_in_publish("me", "foo", data));
+        server.run();
+        server.sent_to.clear();
+        server.release();
+        let replies = [&[first][..], &later].concat();
+        let order: Vec<_> = server.sent_to.iter().filter(|to| replies.contains(to)).collect();
+        assert_eq!(order, replies.iter().collect::<Vec<_>>());
+        for reply in &replies {
+            assert_eq!(server.publish_error(reply), "no");
+        }
+        assert!(!server.has_channel("foo"));
+    });
+}
+
+#[test]
 fn a_deletion_that_the_store_refuses_is_tried_again() {
     for loops in [1, 2, 4] {
         let mut server = with_inactivity(loops);

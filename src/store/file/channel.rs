@@ -116,10 +116,12 @@ impl Channel {
         let is_found = match created {
             Ok(()) => false,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => true,
-            Err(source) => return Err(io_error(Action::Open, &path, source)),
+            Err(source) => return Err(io_error(Action::Folder, &path, source)),
         };
         let open_error = |source| io_error(Action::Open, &path, source);
-        let folder = root.folder(name.as_bytes()).map_err(open_error)?;
+        let folder = root
+            .folder(name.as_bytes())
+            .map_err(|source| io_error(Action::Folder, &path, source))?;
         if is_found {
             // A former active, or a try on a full disk, has made it; nobody was told of it.
             let entries = folder.list().map_err(open_error)?;

@@ -139,6 +139,7 @@ pub const RECORDS_START: usize = VERSION_HEADER.len();
 pub fn io_error(action: Action, path: &Path, source: io::Error) -> StoreError {
     let verb = match action {
         Action::Open => "open",
+        Action::Folder => "mkdir",
         Action::Read => "read",
         Action::Append => "write",
         Action::Sync => "sync",
