@@ -369,7 +369,6 @@ impl Engine {
         for peer in self.peers() {
             self.tell(peer, PeerMessage::ClientRemoved(client.clone()));
         }
-        self.commits.client(ClientWrite::Delete(client.clone()));
         self.forget_client(self.index, client, now);
     }
 
@@ -398,9 +397,17 @@ impl Engine {
             return;
         };
         *missing_count -= 1;
-        if *missing_count > 0 {
-            return;
+        if *missing_count == 0 {
+            // Not before the end of its subscriptions is written everywhere: a store that has the
+            // member of a group and not its client drops the member, and with it what it was sent
+            // and did not acknowledge (P5).
+            self.commits.client(ClientWrite::Delete(client.clone()));
+            self.do_after(After::Unregistered(client.clone()), now);
         }
+    }
+
+    /// The record of a client that left is gone.
+    pub(super) fn unregistered(&mut self, client: &ClientId, now: Now) {
         let Some(Home { stage: Stage::Leaving { reply, next, .. }, info, .. }) =
             self.clients.homes.remove(client)
         else {

@@ -19,7 +19,7 @@ use crate::engine::channel::{Channel, Life};
 use crate::engine::effect::{Effect, Level};
 use crate::engine::publication::Publication;
 use crate::engine::refusal::{Refusal, quoted};
-use crate::engine::subscription::Starting;
+use crate::engine::subscription::{Starting, SubscriptionLife};
 use crate::proto::spb;
 
 /// What a subscription's write counts for in the bound of a batch.
@@ -42,6 +42,8 @@ pub(super) enum After {
     Announce(ClientId),
     /// All that a leaving client left here is written: tell its home, which may be this engine.
     Forgotten { home: LoopIndex, client: ClientId },
+    /// The end of a leaving client's record is written: it is gone.
+    Unregistered(ClientId),
     /// A subscription's record is written: answer, then deliver.
     Start(Starting),
     /// A subscription's end is written: answer with an empty response.
@@ -426,7 +428,8 @@ impl Engine {
 
     /// A part was refused, and with it entries of what was delivered. A later position may be
     /// written before one of them is acknowledged, so what is pending is said again, first: else
-    /// it would count as acknowledged after a take-over (P5).
+    /// it would count as acknowledged after a take-over (P5). Its record comes before it: the first
+    /// one may have been refused too.
     fn restate_pending(&mut self, index: usize) {
         let channel = &self.channels.slab[index];
         let groups = &self.subscriptions.groups;
@@ -435,6 +438,9 @@ impl Engine {
         let keys = channel.plain.iter().chain(channel.durables.values()).chain(members);
         let mut writes = Vec::new();
         for found in keys.filter_map(|key| self.subscriptions.by_key.get(key)) {
+            if !found.pending.is_empty() && found.life != SubscriptionLife::Starting {
+                writes.push(SubscriptionWrite::Update(found.record().into()));
+            }
             let sent = |sequence| SubscriptionWrite::Sent(found.id, sequence);
             writes.extend(found.pending.sequences().map(sent));
         }
@@ -458,6 +464,7 @@ impl Engine {
                     After::Serve
                     | After::Announce(_)
                     | After::Forgotten { .. }
+                    | After::Unregistered(_)
                     | After::Left { .. } => false,
                 });
             for after in starts {
@@ -498,13 +505,14 @@ impl Engine {
                 None => self.announce_client(&client, now),
                 Some(refusal) => self.refuse_client(&client, refusal, now),
             },
-            After::Forgotten { home, client } => {
-                if let Some(refusal) = clients_refused.filter(|_| home == self.index) {
+            After::Forgotten { home, client } => self.forgotten(home, client, now),
+            After::Unregistered(client) => {
+                if let Some(refusal) = clients_refused {
                     let name = quoted(client.as_bytes());
                     let text = refusal.text();
                     self.log(Level::Error, || format!("Error unregistering client {name}: {text}"));
                 }
-                self.forgotten(home, client, now);
+                self.unregistered(&client, now);
             }
             After::Start(starting) => {
                 let index = self.channel_of(starting.key);

@@ -157,25 +157,30 @@ impl Engine {
     ) {
         let found = &self.subscriptions.by_key[&key];
         let (index, id, is_durable) = (found.channel, found.id, found.is_durable);
-        let member_count =
-            self.subscriptions.groups.get(&group).map_or(0, |found| found.members.len());
-        if member_count > 1 {
+        let (others_count, has_shadow) =
+            self.subscriptions.groups.get(&group).map_or((0, false), |group| {
+                (group.members.len().saturating_sub(1), group.shadow.is_some())
+            });
+        // Who is only being created gets nothing of a durable group: its record may be refused.
+        let has_heir = self.online_members(group).iter().any(|member| *member != key);
+        if has_heir || has_shadow || (others_count > 0 && !is_durable) {
             self.log_life(key, "Removed member from");
             self.go_offline(key);
             if let Some(found) = self.subscriptions.groups.get_mut(&group) {
                 take_out(&mut found.members, key);
             }
             let leaver = self.subscriptions.by_key.remove(&key);
-            self.delete_record(index, id);
             if let Some(leaver) = leaver {
                 self.reads.forget(&leaver.cursor);
                 self.release_group_hold(&leaver, now);
                 self.transfer(group, &leaver, now);
             }
+            // Last: what a torn write leaves of this has each message with one of them.
+            self.delete_record(index, id);
             // The one that left may have been the only one that was not stalled, or the only one
             // that held the others up.
             self.deliver(Reader::Group(group), now);
-        } else if is_durable && !is_unsubscribe {
+        } else if is_durable && (!is_unsubscribe || others_count > 0) {
             self.log_life(key, "Suspended");
             self.suspend(key);
             self.update_record(key);
@@ -191,14 +196,6 @@ impl Engine {
         let found = &self.subscriptions.by_key[&key];
         let (index, write) = (found.channel, SubscriptionWrite::Update(found.record().into()));
         self.commits.subscription(index, &mut self.channels.slab[index], write);
-    }
-
-    /// Has a record written with the next batch of its channel, in place of what was refused.
-    pub(super) fn remember_record(&mut self, key: SubscriptionKey) {
-        if let Some(found) = self.subscriptions.by_key.get(&key) {
-            let write = SubscriptionWrite::Update(found.record().into());
-            self.channels.slab[found.channel].remember(vec![write]);
-        }
     }
 
     /// Takes an online subscription out of everything that delivers to it.

@@ -7,7 +7,7 @@ use crate::base::id::{QueueGroupName, Sequence};
 use crate::base::record::SubscriptionWrite;
 use crate::base::time::Now;
 use crate::base::{id::SubscriptionId, limits::TRANSFER_REDELIVERY_DELAY};
-use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey};
+use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey, SubscriptionLife};
 use crate::engine::{Engine, Timer};
 
 /// Names a queue group within its engine; never used again.
@@ -102,13 +102,36 @@ impl Engine {
         }
     }
 
+    /// Members of a group whose records are written.
+    pub(super) fn online_members(&self, group: GroupKey) -> Vec<SubscriptionKey> {
+        let members = self.subscriptions.groups.get(&group).map(|group| &group.members);
+        let is_online = |key: &&SubscriptionKey| {
+            self.subscriptions.by_key.get(*key).is_some_and(Subscription::is_online)
+        };
+        members.into_iter().flatten().filter(is_online).copied().collect()
+    }
+
+    /// The shadow hands its messages to the members.
+    pub(super) fn absorb_shadow(&mut self, group: GroupKey, now: Now) {
+        let shadow = self.subscriptions.groups.get_mut(&group).and_then(|it| it.shadow.take());
+        if let Some(shadow) = shadow.and_then(|key| self.subscriptions.by_key.remove(&key)) {
+            self.transfer(group, &shadow, now);
+            self.delete_record(shadow.channel, shadow.id);
+        }
+    }
+
     /// Deals the pending messages of a member that left among the others (spec protocol, 13.4).
     pub(super) fn transfer(&mut self, group: GroupKey, leaver: &Subscription, now: Now) {
+        let online = self.online_members(group);
         let Some(found) = self.subscriptions.groups.get_mut(&group) else {
             return;
         };
         let index = found.channel;
-        let members = found.members.clone();
+        let members = match found.shadow {
+            _ if !online.is_empty() => online,
+            Some(shadow) => vec![shadow],
+            None => found.members.clone(),
+        };
         let mut pending: Vec<_> = leaver.pending.iter().map(|(seq, due)| (*due, seq)).collect();
         pending.sort_unstable();
         let overdue = now.at - std::time::Duration::from_secs(1);
@@ -127,7 +150,13 @@ impl Engine {
         if was_highest && !is_moved {
             self.keep_position(&members, index, position);
         }
-        for key in members.iter().take(pending.len()) {
+        let is_offline = |key: &SubscriptionKey| {
+            self.subscriptions
+                .by_key
+                .get(key)
+                .is_some_and(|it| it.life == SubscriptionLife::Offline)
+        };
+        for key in members.iter().filter(|key| !is_offline(key)).take(pending.len()) {
             self.timers.arm(Timer::Redelivery(*key), now.at + TRANSFER_REDELIVERY_DELAY);
         }
     }

@@ -86,7 +86,7 @@ impl Engine {
             *highest = (*highest).max(found.state.id);
             self.recover_subscription(index, found);
         }
-        self.hold_groups(index);
+        self.hold_groups(index, now);
         self.start_inactivity(index, now);
     }
 
@@ -178,18 +178,20 @@ impl Engine {
     }
 
     /// Nothing new goes to a group before the recovered messages of all members were tried.
-    fn hold_groups(&mut self, index: usize) {
+    fn hold_groups(&mut self, index: usize, now: Now) {
         let groups: Vec<_> = self.channels.slab[index].groups.values().copied().collect();
         for key in groups {
+            let Some(group) = self.subscriptions.groups.get(&key) else {
+                continue;
+            };
+            if !group.members.is_empty() {
+                // The shadow's record is old, or whoever took it over was not written; then nobody
+                // else has its messages.
+                self.absorb_shadow(key, now);
+            }
             let Some(group) = self.subscriptions.groups.get_mut(&key) else {
                 continue;
             };
-            if !group.members.is_empty()
-                && let Some(shadow) = group.shadow.take()
-            {
-                // Members and a shadow: the members have the group, the shadow's record is old.
-                self.subscriptions.by_key.remove(&shadow);
-            }
             let by_key = &self.subscriptions.by_key;
             group.hold_count =
                 group.members.iter().filter(|member| by_key[*member].is_on_hold).count();

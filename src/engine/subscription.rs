@@ -493,6 +493,9 @@ impl Engine {
         let group = found.group;
         self.effects.push_back(Effect::Listen { subject, interest: Interest::Own(key.0) });
         self.log_started(key);
+        if let Some(group) = group {
+            self.absorb_shadow(group, now);
+        }
         if has_pending {
             self.arm_redelivery(key, now);
             self.begin_pass(key, PassKind::Resume, now);
@@ -554,24 +557,21 @@ impl Engine {
     /// The store did not take the record of a new or resumed subscription.
     pub(super) fn undo_subscription(&mut self, starting: &Starting, refusal: &Refusal, now: Now) {
         let Starting { key, ref reply, undo, .. } = *starting;
-        if self.starting(starting).is_none() {
+        let Some(found) = self.starting(starting) else {
             return self.respond_refusal(reply.as_ref(), refusal);
-        }
-        let index = self.channel_of(key);
+        };
+        let index = found.channel;
         match undo {
-            Undo::Remove => self.drop_subscription(key),
-            Undo::Suspend => {
-                self.suspend(key);
-                self.remember_record(key);
-            }
-        }
-        if let Some(index) = index {
-            if undo == Undo::Remove {
+            Undo::Remove if found.pending.is_empty() => {
+                self.drop_subscription(key);
                 let channel = &mut self.channels.slab[index];
                 channel.record_count = channel.record_count.saturating_sub(1);
             }
-            self.start_inactivity(index, now);
+            // Messages that were sent before, or handed over by a member that left meanwhile, go on
+            // to the other members, or wait.
+            Undo::Remove | Undo::Suspend => self.remove_subscription(key, false, now),
         }
+        self.start_inactivity(index, now);
         let text = refusal.text();
         self.log(Level::Error, || format!("Unable to add subscription: {text}"));
         self.respond_refusal(reply.as_ref(), refusal);

@@ -79,9 +79,12 @@ impl Checker {
         self.asked.insert(inbox.clone(), asked);
     }
 
-    /// A client left a subscription, or forgot all of a former life.
+    /// A client left a subscription, or forgot all of a former life. Until the server knows that
+    /// too, messages may still move there from other members of the group.
     pub fn on_left(&mut self, inbox: &Subject) {
-        self.asked.remove(inbox);
+        if let Some(asked) = self.asked.get_mut(inbox) {
+            asked.in_flight_max = usize::MAX;
+        }
     }
 
     /// A client acknowledges what it got on `inbox`; the ack may never arrive.
