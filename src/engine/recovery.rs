@@ -81,10 +81,18 @@ impl Engine {
         let index = self.channels.insert(channel);
         let mut subscriptions = recovered.subscriptions;
         subscriptions.sort_by_key(|found| found.state.id);
+        let mut ghosts = Vec::new();
         for found in subscriptions {
             let highest = &mut self.channels.slab[index].subscription_id_max;
             *highest = (*highest).max(found.state.id);
-            self.recover_subscription(index, found);
+            if self.is_ghost(&found.state) {
+                ghosts.push(found);
+            } else {
+                self.recover_subscription(index, found);
+            }
+        }
+        for ghost in ghosts {
+            self.remove_ghost(index, &ghost, now);
         }
         self.hold_groups(index, now);
         self.start_inactivity(index, now);
@@ -100,9 +108,6 @@ impl Engine {
             return self.recover_shadow(index, &recovered);
         }
         if is_queue && !is_known {
-            if is_durable {
-                self.remove_ghost(index, state);
-            }
             return;
         }
         if !is_queue && is_durable && (state.is_closed || !is_known) {
@@ -135,7 +140,23 @@ impl Engine {
         }
     }
 
-    fn remove_ghost(&mut self, index: usize, state: &spb::SubState) {
+    /// A member of a durable group whose client is not known.
+    fn is_ghost(&self, state: &spb::SubState) -> bool {
+        let is_durable = state.is_durable || !state.durable_name.is_empty();
+        let has_client = !state.client_id.is_empty();
+        let is_member = !state.q_group.is_empty() && is_durable && has_client;
+        is_member && !self.clients.known.contains_key(&ClientId::from(state.client_id.clone()))
+    }
+
+    /// Its messages go to the others of its group: its own end may not have been written, because
+    /// the disk was full, before that of its client was.
+    fn remove_ghost(&mut self, index: usize, ghost: &RecoveredSubscription, now: Now) {
+        let state = &ghost.state;
+        let subscription = restored(index, ghost, SubscriptionLife::Offline);
+        let groups = &self.channels.slab[index].groups;
+        if let Some(group) = groups.get(&subscription.queue).copied() {
+            self.transfer(group, &subscription, now);
+        }
         let name = self.channels.slab[index].name.clone();
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         let line = format!(
