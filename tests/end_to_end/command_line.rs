@@ -236,7 +236,7 @@ fn a_start_says_what_its_configuration_is() {
         "[DBG] STREAM: Discover subject:           _STAN.discover.test-cluster".to_owned(),
         "[DBG] STREAM: Close subject:              _STAN.close.test-cluster".to_owned(),
     ] {
-        assert!(server.log.text().contains(&line), "{line:?} is not in\n{}", server.log.text());
+        server.log.wait(&line);
     }
     let quiet = Launch::new(&["-auth", "plain"]).start();
     assert!(!quiet.log.text().contains("[WRN]"), "{}", quiet.log.text());
