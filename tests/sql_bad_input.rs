@@ -11,7 +11,6 @@ mod server;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use nix::sys::signal::Signal;
 
@@ -66,26 +65,10 @@ fn said(server: &Server, parts: &[&str]) {
     assert!(!log.contains(PASSWORD) && !server.stdout.text().contains(PASSWORD), "{log}");
 }
 
-/// Runs `goal` for each database that there is, with one of its own.
-fn for_every_database(goal: impl Fn(&Source, &Path)) {
-    let mut kinds: Vec<fn(&Path) -> Source> = vec![databases::sqlite];
-    if databases::postgres_address().is_some() {
-        kinds.push(databases::postgres);
-    }
-    if databases::mysql_address().is_some() {
-        kinds.push(databases::mysql);
-    }
-    for kind in kinds {
-        let folder = tempfile::tempdir().unwrap();
-        let source = kind(folder.path());
-        eprintln!("over {}", source.driver.name());
-        goal(&source, folder.path());
-    }
-}
-
-/// As above, but not for SQLite, which knows no users; `rights` are granted to a user of its own.
+/// Runs `goal` for each database but SQLite, which knows no users; `rights` are granted to a user of
+/// its own.
 fn for_a_user(rights: &str, goal: impl Fn(&Source, &str)) {
-    for_every_database(|source, _| {
+    databases::for_every(|source, _| {
         // Users are the whole server's.
         let user = format!("u_{}", source.database);
         let mut dialect = connect(source);
@@ -129,7 +112,7 @@ fn who_does_not_get_in_is_told_where() {
     refused(&launch(Driver::Postgres, &nobody, &[]), &["postgres://me@127.0.0.1:1/d", "refused"]);
     let nobody = format!("me:{PASSWORD}@tcp(127.0.0.1:1)/d");
     refused(&launch(Driver::Mysql, &nobody, &[]), &["mysql://me@127.0.0.1:1/d"]);
-    for_every_database(|source, _| {
+    databases::for_every(|source, _| {
         let why = match source.driver {
             Driver::Sqlite => return,
             Driver::Postgres => "role \"nosuch\" does not exist",
@@ -166,7 +149,7 @@ fn a_wrong_password_is_refused_and_not_shown() {
 
 #[test]
 fn tables_that_are_missing_or_wrong_are_named_with_the_command() {
-    for_every_database(|source, _| {
+    databases::for_every(|source, _| {
         let launch = launch(source.driver, &text(source, None), &[]);
         connect(source).run("ALTER TABLE Messages RENAME COLUMN size TO length").unwrap();
         refused(&launch, &["size", "table Messages is missing or wrong, run: stanby sql init"]);
@@ -241,7 +224,7 @@ fn a_file_that_cannot_be_written_is_refused() {
 
 #[test]
 fn a_second_server_on_a_database_refuses_and_names_the_holder() {
-    for_every_database(|source, _| {
+    databases::for_every(|source, _| {
         let text = text(source, None);
         let mut first = launch(source.driver, &text, &[]).start();
         let mut second = launch(source.driver, &text, &[]).run();
@@ -257,7 +240,7 @@ fn a_second_server_on_a_database_refuses_and_names_the_holder() {
 
 #[test]
 fn a_database_of_another_cluster_is_refused() {
-    for_every_database(|source, _| {
+    databases::for_every(|source, _| {
         let text = text(source, None);
         let mut first = launch(source.driver, &text, &["-cluster_id", "one"]).start();
         first.stop(Signal::SIGTERM);
@@ -272,7 +255,7 @@ fn a_database_of_another_cluster_is_refused() {
 /// What is said of the limit of connections is what happens.
 #[test]
 fn a_limit_of_connections_that_is_not_kept_is_said() {
-    for_every_database(|source, _| {
+    databases::for_every(|source, _| {
         let text = text(source, None);
         let flags = ["-sql_max_open_conns", "2", "-loops", "2"];
         let mut server = launch(source.driver, &text, &flags).start();

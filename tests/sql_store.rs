@@ -41,19 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `goal` for each database that there is, with one of its own.
 fn for_every_database(goal: impl Fn(&Source)) {
-    let mut kinds: Vec<fn(&Path) -> Source> = vec![databases::sqlite];
-    if databases::postgres_address().is_some() {
-        kinds.push(databases::postgres);
-    }
-    if databases::mysql_address().is_some() {
-        kinds.push(databases::mysql);
-    }
-    for kind in kinds {
-        let folder = tempfile::tempdir().unwrap();
-        let source = kind(folder.path());
-        eprintln!("over {}", source.driver.name());
-        goal(&source);
-    }
+    databases::for_every(|source, _| goal(source));
 }
 
 fn lease(source: &Source, member: &str, call_timeout: Duration) -> SqlLease {

@@ -5,7 +5,6 @@
 
 mod drill;
 
-use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -109,27 +108,16 @@ fn plan(args: &Args, binary: PathBuf) -> Plan {
     }
 }
 
-/// The server of the same build as this example: `target/<profile>/stanby`, made anew by cargo
-/// where that is at hand, because building an example does not build the server.
+/// The server of the same build as this example, made anew by cargo where that is at hand, because
+/// building an example does not build the server. Cargo says how far it is.
 fn built_server() -> Result<PathBuf, DrillError> {
-    let own = env::current_exe().map_err(|error| DrillError(format!("where am I? {error}")))?;
-    let folder = own.parent().and_then(Path::parent).unwrap_or(Path::new("."));
-    let server = folder.join("stanby");
     if let Some(cargo) = option_env!("CARGO").filter(|cargo| Path::new(cargo).exists()) {
         let mut command = Command::new(cargo);
-        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--bin"]);
-        command.arg("stanby");
-        if folder.ends_with("release") {
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--bin", "stanby"]);
+        if !cfg!(debug_assertions) {
             command.arg("--release");
         }
-        let built = command.status().is_ok_and(|status| status.success());
-        if !built && !server.exists() {
-            return Err(DrillError("cargo could not build the server".to_owned()));
-        }
+        command.status().map_err(DrillError::io("cannot run cargo"))?;
     }
-    if !server.exists() {
-        let text = format!("{} does not exist; name a server with --bin", server.display());
-        return Err(DrillError(text));
-    }
-    Ok(server)
+    drill::own_server()
 }

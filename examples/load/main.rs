@@ -109,7 +109,7 @@ fn measure(args: &Args) -> Result<bool, DrillError> {
 
 /// All programs in turns.
 fn beside(args: &Args, folder: &Path) -> Result<report::Report, DrillError> {
-    let binary = args.bin.clone().map_or_else(stage::own_server, Ok)?;
+    let binary = args.bin.clone().map_or_else(drill::own_server, Ok)?;
     let name = |whose: &str| format!("load_{whose}_{}", std::process::id());
     let make = |whose| Place::make(&args.sql, &name(whose), &binary, folder);
     let mut flags = make("stanby")?.flags;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -104,16 +104,5 @@ impl Drop for Server {
             let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         let _ = self.child.wait();
-    }
-}
-
-/// The server of the same build as this example.
-pub fn own_server() -> Result<PathBuf, DrillError> {
-    let own = std::env::current_exe().map_err(DrillError::io("where am I"))?;
-    let folder = own.parent().and_then(Path::parent).unwrap_or(Path::new("."));
-    let server = folder.join("stanby");
-    match server.exists() {
-        true => Ok(server),
-        false => Err(DrillError(format!("{} does not exist; name one by --bin", server.display()))),
     }
 }

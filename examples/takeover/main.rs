@@ -115,7 +115,7 @@ fn measure(args: &Args) -> Result<bool, DrillError> {
         loops: args.loops,
         publish_every: Duration::from_millis(1),
         server_args: more.map(str::to_owned).to_vec(),
-        ..Plan::new(args.bin.clone().map_or_else(own_server, Ok)?)
+        ..Plan::new(args.bin.clone().map_or_else(drill::own_server, Ok)?)
     };
     let mut report = Report::default();
     measure_ours(args, &plan, folder.path(), &mut report)?;
@@ -268,14 +268,4 @@ fn resident_bytes(pid: u32) -> Result<usize, DrillError> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok());
     Ok(kib.ok_or(DrillError::said("the kernel does not tell the server's memory"))? * 1024)
-}
-
-fn own_server() -> Result<PathBuf, DrillError> {
-    let own = std::env::current_exe().map_err(DrillError::io("where am I"))?;
-    let folder = own.parent().and_then(Path::parent).unwrap_or(Path::new("."));
-    let server = folder.join("stanby");
-    match server.exists() {
-        true => Ok(server),
-        false => Err(DrillError(format!("{} does not exist; name one by --bin", server.display()))),
-    }
 }

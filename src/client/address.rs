@@ -1,5 +1,7 @@
 //! A server's address as people write it, taken apart.
 
+use std::fmt;
+
 use super::error::ClientError;
 
 const PORT_DEFAULT: u16 = 4222;
@@ -33,6 +35,16 @@ impl Address {
             return Err(invalid());
         }
         Ok(Self { host, port, login })
+    }
+}
+
+/// The place without user and password, so that it can be shown.
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            return write!(formatter, "[{}]:{}", self.host, self.port);
+        }
+        write!(formatter, "{}:{}", self.host, self.port)
     }
 }
 

@@ -93,7 +93,7 @@ impl Link {
         for server in 0..link.addresses.len() {
             match link.dial(server) {
                 Ok(reader) => return Ok((link, reader)),
-                Err(error) => reason = error.to_string(),
+                Err(error) => reason = format!("{}: {error}", link.addresses[server]),
             }
         }
         Err(ClientError::NoServer(reason))
@@ -185,7 +185,7 @@ impl Link {
                     *reader = found;
                     return Ok(());
                 }
-                Err(error) => error.to_string(),
+                Err(error) => format!("{}: {error}", self.addresses[server]),
             };
             if world::instant() >= give_up_at {
                 return Err(ClientError::NoServer(reason));

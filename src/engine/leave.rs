@@ -172,7 +172,7 @@ impl Engine {
             let leaver = self.subscriptions.by_key.remove(&key);
             if let Some(leaver) = leaver {
                 self.reads.forget(&leaver.cursor);
-                self.release_group_hold(&leaver, now);
+                self.release_group_hold(&leaver);
                 self.transfer(group, &leaver, now);
             }
             // Last: what a torn write leaves of this has each message with one of them.

@@ -102,7 +102,7 @@ impl Engine {
         let state = &recovered.state;
         let client = ClientId::from(state.client_id.clone());
         let is_known = self.clients.known.contains_key(&client);
-        let is_durable = state.is_durable || !state.durable_name.is_empty();
+        let is_durable = is_durable(state);
         let is_queue = !state.q_group.is_empty();
         if is_queue && is_durable && client.is_empty() {
             return self.recover_shadow(index, &recovered);
@@ -142,10 +142,9 @@ impl Engine {
 
     /// A member of a durable group whose client is not known.
     fn is_ghost(&self, state: &spb::SubState) -> bool {
-        let is_durable = state.is_durable || !state.durable_name.is_empty();
         let has_client = !state.client_id.is_empty();
-        let is_member = !state.q_group.is_empty() && is_durable && has_client;
-        is_member && !self.clients.known.contains_key(&ClientId::from(state.client_id.clone()))
+        let is_member = !state.q_group.is_empty() && is_durable(state) && has_client;
+        is_member && !self.clients.known.contains_key(&state.client_id[..])
     }
 
     /// Its messages go to the others of its group: its own end may not have been written, because
@@ -154,8 +153,11 @@ impl Engine {
         let state = &ghost.state;
         let subscription = restored(index, ghost, SubscriptionLife::Offline);
         let groups = &self.channels.slab[index].groups;
-        if let Some(group) = groups.get(&subscription.queue).copied() {
-            self.transfer(group, &subscription, now);
+        if let Some(key) = groups.get(&subscription.queue).copied() {
+            if let Some(group) = self.subscriptions.groups.get_mut(&key) {
+                group.cursor.last_sent = group.cursor.last_sent.max(subscription.cursor.last_sent);
+            }
+            self.transfer(key, &subscription, now);
         }
         let name = self.channels.slab[index].name.clone();
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -240,6 +242,10 @@ impl Engine {
     }
 }
 
+fn is_durable(state: &spb::SubState) -> bool {
+    state.is_durable || !state.durable_name.is_empty()
+}
+
 fn restored(
     index: usize,
     recovered: &RecoveredSubscription,
@@ -255,7 +261,7 @@ fn restored(
         durable: DurableName::from(&state.durable_name[..]),
         queue: QueueGroupName::from(&state.q_group[..]),
         group: None,
-        is_durable: state.is_durable || !state.durable_name.is_empty(),
+        is_durable: is_durable(state),
         in_flight_max: state.max_in_flight,
         ack_wait_secs: state.ack_wait_in_secs,
         life,

@@ -400,7 +400,7 @@ impl Engine {
     }
 
     /// A member whose recovered messages were not tried yet has left its group.
-    pub(super) fn release_group_hold(&mut self, leaver: &Subscription, _now: Now) {
+    pub(super) fn release_group_hold(&mut self, leaver: &Subscription) {
         if leaver.is_on_hold
             && let Some(group) =
                 leaver.group.and_then(|key| self.subscriptions.groups.get_mut(&key))

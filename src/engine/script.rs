@@ -408,6 +408,10 @@ impl Script {
         self.shelf.clients.remove(client.as_bytes());
     }
 
+    pub(super) fn has_client_record(&self, client: &str) -> bool {
+        self.shelf.clients.contains_key(client.as_bytes())
+    }
+
     /// Messages of a channel that the store removes, up to `last`.
     pub(super) fn expire(&mut self, channel: &str, last: u64) {
         let name = ChannelName::from(channel);

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message;
 
 use crate::engine::effect::Service;
 use crate::engine::script::{Options, Pulse, Script};
-use crate::proto::pb::StartPosition;
+use crate::proto::pb::{self, StartPosition};
 use crate::proto::spb;
 
 mod answers;

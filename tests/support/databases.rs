@@ -32,6 +32,23 @@ pub fn mysql_address() -> Option<String> {
     env::var("STANBY_TEST_MYSQL").ok()
 }
 
+/// Runs `goal` for each database that there is, with one of its own and a folder.
+pub fn for_every(goal: impl Fn(&Source, &Path)) {
+    let mut kinds: Vec<fn(&Path) -> Source> = vec![sqlite];
+    if postgres_address().is_some() {
+        kinds.push(postgres);
+    }
+    if mysql_address().is_some() {
+        kinds.push(mysql);
+    }
+    for kind in kinds {
+        let folder = tempfile::tempdir().unwrap();
+        let source = kind(folder.path());
+        eprintln!("over {}", source.driver.name());
+        goal(&source, folder.path());
+    }
+}
+
 fn source(driver: Driver, text: &str) -> Source {
     Source::parse(driver, text, &|_| None).unwrap()
 }

@@ -105,6 +105,17 @@ impl DrillError {
     }
 }
 
+/// The server of the same build as this example: `target/<profile>/stanby`.
+pub fn own_server() -> Result<PathBuf, DrillError> {
+    let own = std::env::current_exe().map_err(DrillError::io("where am I"))?;
+    let folder = own.parent().and_then(Path::parent).unwrap_or(Path::new("."));
+    let server = folder.join("stanby");
+    match server.exists() {
+        true => Ok(server),
+        false => Err(DrillError(format!("{} does not exist; name one by --bin", server.display()))),
+    }
+}
+
 impl From<ClientError> for DrillError {
     fn from(error: ClientError) -> Self {
         Self(format!("client: {error}"))

@@ -222,3 +222,33 @@ fn a_message_that_was_handed_over_gets_a_whole_ack_wait() {
         server.expect("b:1*2");
     });
 }
+
+#[test]
+fn a_member_whose_record_is_refused_takes_no_messages_along() {
+    with_loops(|mut server| {
+        server.connect("me");
+        let durable = Options { durable: "d", ..member() };
+        server.subscribe("me", "foo", "old", &durable);
+        server.publish("me", "foo", 1);
+        server.expect("old:1");
+        server.refuse("foo", Some("no"));
+        server.hold_commits();
+        let joining = Script::subscribe_request("me", "foo", "new", &durable);
+        let joining = server.hand_in(Service::Subscribe, joining);
+        server.run();
+        server.refuse("foo", None);
+        // The only member that has a record leaves while that of the other one is under way.
+        server.hand_in_leave(Service::SubscriptionClose, "me", "foo", "old");
+        server.run();
+        server.release();
+        let answer = server.answer(&joining).unwrap();
+        let error = pb::SubscriptionResponse::decode(answer).unwrap().error;
+        assert_eq!(error, "no");
+        for inbox in ["later", "after_a_restart"] {
+            server.subscribe("me", "foo", inbox, &durable);
+            server.expect(&format!("{inbox}:1*1"));
+            server.sub_close("me", "foo", inbox);
+            server.restart();
+        }
+    });
+}

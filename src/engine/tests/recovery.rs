@@ -229,3 +229,44 @@ fn timestamps_do_not_fall_and_ids_are_not_reused_over_restarts() {
         assert_eq!(ids.len(), 15);
     }
 }
+
+#[test]
+fn messages_of_a_ghost_go_to_its_group() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.connect("you");
+        let member = Options { queue: "q", durable: "d", ..options() };
+        server.subscribe("me", "foo", "a", &member);
+        server.subscribe("you", "foo", "b", &member);
+        server.publish("you", "foo", 1);
+        server.expect("a:1");
+        server.lose_client("me");
+        server.restart();
+        server.pass_secs(1);
+        server.expect("b:1*1");
+        assert_eq!(server.stored("foo").len(), 1, "the ghost's record is gone");
+    });
+}
+
+#[test]
+fn the_record_of_a_client_goes_after_those_of_its_subscriptions() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.connect("you");
+        let member = Options { queue: "q", durable: "d", ..options() };
+        server.subscribe("me", "foo", "a", &member);
+        server.subscribe("you", "foo", "b", &member);
+        server.publish("you", "foo", 1);
+        server.expect("a:1");
+        server.hold_commits();
+        let answer = server.hand_in_close("me");
+        server.run();
+        assert!(server.has_client_record("me"), "whether the ends are written is not known yet");
+        server.release();
+        assert!(!server.has_client_record("me"));
+        assert!(server.answer(&answer).is_some());
+        server.restart();
+        server.pass_secs(30);
+        server.expect("b:1*1");
+    });
+}
