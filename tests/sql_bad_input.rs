@@ -65,8 +65,8 @@ fn said(server: &Server, parts: &[&str]) {
     assert!(!log.contains(PASSWORD) && !server.stdout.text().contains(PASSWORD), "{log}");
 }
 
-/// Runs `goal` for each database but SQLite, which knows no users; `rights` are granted to a user of
-/// its own.
+/// Runs `goal` for each database but SQLite, which knows no users; `rights` are granted to a user
+/// that is made for it.
 fn for_a_user(rights: &str, goal: impl Fn(&Source, &str)) {
     databases::for_every(|source, _| {
         // Users are the whole server's.
