@@ -12,7 +12,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use stanby::base::channel_limits::StoreLimits;
 use stanby::base::epoch::{Predecessor, Unfenced};
@@ -90,20 +90,30 @@ fn content(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Goal: what was seen and has not changed is not read again.
+/// Goal: what was seen and has not changed is not read again; where the kernel watches, it is not
+/// even looked at.
 #[test]
 fn what_still_holds_is_not_read_again() {
-    let root = tempfile::tempdir().unwrap();
-    drop(filled(root.path()));
-    let limits = disk();
-    let survey = take(root.path(), &limits, now(0).wall);
-    assert_eq!(survey.channels.len(), CHANNELS);
-    let before = limits.open_count.load(Ordering::Relaxed);
-    let disk = Arc::new(LimitedDisk(Arc::clone(&limits)));
-    let warm = take_over(disk, root.path(), Predecessor::Clean, Some(survey));
-    let opened = limits.open_count.load(Ordering::Relaxed) - before;
-    assert_eq!(warm.recovered, open(root.path()).recovered);
-    assert!(opened < CHANNELS, "{opened} files were opened");
+    for has_watch in [true, false] {
+        let root = tempfile::tempdir().unwrap();
+        drop(filled(root.path()));
+        let limits = disk();
+        limits.has_watch.store(has_watch, Ordering::Relaxed);
+        let survey = take(root.path(), &limits, now(0).wall);
+        assert_eq!(survey.channel_count(), CHANNELS);
+        let counts = || {
+            let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+            (of(&limits.open_count), of(&limits.stamp_count))
+        };
+        let before = counts();
+        let disk = Arc::new(LimitedDisk(Arc::clone(&limits)));
+        let warm = take_over(disk, root.path(), Predecessor::Clean, Some(survey));
+        let after = counts();
+        assert_eq!(warm.recovered, open(root.path()).recovered);
+        let (opened, stamped) = (after.0 - before.0, after.1 - before.1);
+        assert!(opened < CHANNELS, "{opened} files were opened");
+        assert_eq!(stamped == 0, has_watch, "{stamped} stamps were taken");
+    }
 }
 
 /// One way in which the owner may change a channel after it was looked at.
@@ -187,28 +197,32 @@ fn next_tick(root: &Path) {
     fs::remove_file(&probe).unwrap();
 }
 
-/// Goal: whatever the owner changed after the look is found by the take-over, on the real disk by
-/// its own stamps.
+/// Goal: whatever the owner changed after the look is found by the take-over, on the real disk: by
+/// what the kernel tells, and by its stamps.
 #[test]
 fn what_changed_after_the_look_is_read_again() {
-    for change in &CHANGES {
+    for (change, has_watch) in CHANGES.iter().flat_map(|it| [(it, true), (it, false)]) {
         let root = tempfile::tempdir().unwrap();
         let mut owner = filled(root.path());
         let options = FileOptions::new(root.path());
-        let later = WallTime(world::now().wall.0 * 2);
-        let Some(survey) = Survey::take(&RealDisk, &options, later).unwrap() else {
-            let can = RealDisk.open_root(root.path()).unwrap().can_sync_filesystem();
-            assert!(!can, "a local file system was not believed");
+        if !RealDisk.open_root(root.path()).unwrap().can_sync_filesystem() {
+            assert!(Survey::take(&RealDisk, &options, now(0).wall).unwrap().is_none());
             return;
-        };
-        assert_eq!(survey.channels.len(), CHANNELS);
+        }
+        let limits = disk();
+        limits.has_watch.store(has_watch, Ordering::Relaxed);
+        limits.has_real_stamps.store(true, Ordering::Relaxed);
+        let later = WallTime(world::now().wall.0 * 2);
+        let survey = take(root.path(), &limits, later);
+        assert_eq!(survey.channel_count(), CHANNELS);
         next_tick(root.path());
         (change.make)(root.path(), &mut owner);
         drop(owner);
-        let disk = Arc::new(RealDisk);
+        let disk = Arc::new(LimitedDisk(limits));
         let warm = take_over(disk, root.path(), Predecessor::Clean, Some(survey));
         let cold = open(root.path());
-        assert_eq!(warm.recovered, cold.recovered, "after {}", change.name);
+        let how = if has_watch { "watched" } else { "by stamps" };
+        assert_eq!(warm.recovered, cold.recovered, "after {}, {how}", change.name);
     }
 }
 
@@ -232,7 +246,7 @@ fn a_standby_repairs_nothing() {
     let limits = disk();
     let survey = take(root.path(), &limits, now(0).wall);
     assert_eq!(content(root.path()), before);
-    let unseen = |number: &usize| !survey.channels.contains_key(format!("c{number}").as_bytes());
+    let unseen = |number: &usize| !survey.has_seen(format!("c{number}").as_bytes());
     assert_eq!((0..CHANNELS).filter(unseen).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     let disk = Arc::new(LimitedDisk(limits));
     let warm = take_over(disk, root.path(), Predecessor::Gone, Some(survey));
@@ -274,7 +288,7 @@ fn a_wide_last_batch_is_written_anew_only_if_a_sync_can_have_failed() {
         let survey = watched_since.map(|seconds| {
             let mut survey = take(root.path(), &limits, at(seconds));
             // The batch came after the last look.
-            survey.channels.clear();
+            survey.forget();
             survey
         });
         let before = content(root.path());
@@ -297,7 +311,7 @@ fn a_sync_that_failed_unseen_stops_the_take_over() {
     drop(filled(root.path()));
     let limits = disk();
     let mut survey = take(root.path(), &limits, WallTime(now(0).wall.0 - 10_000_000_000));
-    survey.channels.clear();
+    survey.forget();
     limits.sync_error.store(5, Ordering::Relaxed);
     let opening = Opening {
         options: &FileOptions::new(root.path()),

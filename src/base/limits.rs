@@ -61,6 +61,10 @@ pub const MAILBOX_LEN_MAX: usize = 64 * 1024;
 /// would cost at each take-over. What does not fit waits with the engine's driver.
 pub const WORKER_JOBS_MAX: usize = 256;
 
+/// Files and folders that a standby has the kernel watch; for each the kernel keeps about 1 KiB.
+/// What is beyond is compared at the take-over.
+pub const SURVEY_WATCHES_MAX: usize = 64 * 1024;
+
 /// Redeliveries are sent this much early, so that one timer serves neighbours (spec protocol, 21).
 pub const REDELIVERY_SLACK: Duration = Duration::from_millis(15);
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
 use stanby::store::file::disk::{Access, Disk, DiskFile, Entry, Folder, Identity, RealDisk, Stamp};
+use stanby::store::file::watch::Watch;
 
 const ENOSPC: i32 = 28;
 
@@ -24,6 +25,13 @@ pub struct Limits {
     pub open_count: AtomicUsize,
     /// Whether syncs of the whole disk can be relied on.
     pub can_sync_filesystem: AtomicBool,
+    /// Whether the system gives watches.
+    pub has_watch: AtomicBool,
+    /// Whether stamps are the real disk's; else they are of the content, as tests are faster than
+    /// clocks.
+    pub has_real_stamps: AtomicBool,
+    /// Stamps taken so far.
+    pub stamp_count: AtomicUsize,
 }
 
 impl Limits {
@@ -108,9 +116,12 @@ impl Folder for LimitedFolder {
         self.0.identity()
     }
 
-    /// With a sum of the content in the place of the time: tests are faster than clocks.
     fn stamp(&self, path: &[u8]) -> io::Result<Stamp> {
+        self.1.stamp_count.fetch_add(1, Ordering::Relaxed);
         let stamp = self.0.stamp(path)?;
+        if self.1.has_real_stamps.load(Ordering::Relaxed) {
+            return Ok(stamp);
+        }
         let mut parts = path.splitn(2, |byte| *byte == b'/');
         let folder = self.0.folder(parts.next().unwrap())?;
         let content = match parts.next() {
@@ -128,6 +139,13 @@ impl Folder for LimitedFolder {
         let mut hasher = DefaultHasher::new();
         content.hash(&mut hasher);
         Ok(Stamp { changed_at: i64::try_from(hasher.finish() >> 6).unwrap(), ..stamp })
+    }
+
+    fn watch(&self) -> io::Result<Watch> {
+        match self.1.has_watch.load(Ordering::Relaxed) {
+            true => self.0.watch(),
+            false => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     fn as_any(&self) -> &dyn Any {

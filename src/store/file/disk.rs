@@ -18,6 +18,8 @@ use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, syncfs, unlinkat};
 
+use crate::store::file::watch::Watch;
+
 /// How a file is opened. All can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -149,6 +151,12 @@ pub trait Folder: Send + Sync {
     /// # Errors
     /// As the system says.
     fn stamp(&self, path: &[u8]) -> io::Result<Stamp>;
+
+    /// A watch over what lies below it.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    fn watch(&self) -> io::Result<Watch>;
 
     /// For [`Folder::rename_into`] to recognize folders of its own disk.
     fn as_any(&self) -> &dyn Any;
@@ -309,6 +317,10 @@ impl Folder for RealFolder {
         let changed_at = found.st_ctime.saturating_mul(1_000_000_000) + found.st_ctime_nsec;
         let len = u64::try_from(found.st_size).unwrap_or(0);
         Ok(Stamp { inode: found.st_ino, len, changed_at })
+    }
+
+    fn watch(&self) -> io::Result<Watch> {
+        Watch::below(&self.handle)
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -1,8 +1,8 @@
 //! Store over a directory, in the reference's format byte for byte.
 //!
 //! Reading order: `format` (layouts), `slices` and `subscriptions` (what files say, without I/O),
-//! `disk` and `log` (the way to the disk), `recovery` and `slice_recovery`, `survey` and `opening`,
-//! `channel` and `channel_reading`, `share` and `commit`.
+//! `disk`, `log` and `watch` (the way to the disk), `recovery` and `slice_recovery`, `survey` and
+//! `opening`, `channel` and `channel_reading`, `share` and `commit`.
 //! A folder under the root is a channel; of our own there are only files there.
 
 mod adoption;
@@ -31,6 +31,7 @@ mod slices;
 mod subscriptions;
 pub mod survey;
 mod sync;
+pub mod watch;
 
 use std::fmt::Display;
 use std::path::Path;

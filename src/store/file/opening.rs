@@ -86,7 +86,7 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
     let (folders, files): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|entry| entry.is_folder);
     let (seen, watch) = match opening.survey {
-        Some(survey) => (survey.channels, Some((survey.root, survey.opened_at))),
+        Some(mut survey) => (survey.take_channels(), Some((survey.root, survey.opened_at))),
         None => (BTreeMap::new(), None),
     };
     let recovery =
@@ -197,7 +197,9 @@ impl ChannelRecovery<'_> {
             .collect();
         let wanted = usize::try_from(self.ctx.options.parallel_recovery).unwrap_or(1);
         let cores = || thread::available_parallelism().map_or(1, usize::from);
-        let is_many = CHANNELS_RECOVERED_ALONE_MAX < rest.len();
+        let must_look = |seen: &Option<Seen>| !seen.as_ref().is_some_and(Seen::is_certain);
+        let looks = rest.iter().filter(|(_, seen)| must_look(seen)).count();
+        let is_many = CHANNELS_RECOVERED_ALONE_MAX < looks;
         let thread_count = if is_many { wanted.max(cores()) } else { 1 };
         if thread_count == 1 {
             return self.some(rest);
@@ -226,7 +228,11 @@ impl ChannelRecovery<'_> {
     }
 
     fn some(self, names: Vec<(Vec<u8>, Option<Seen>)>) -> Result<Vec<Recovered>, StoreError> {
-        names.into_iter().map(|(name, seen)| self.one(&name, seen)).collect()
+        let mut channels = Vec::with_capacity(names.len());
+        for (name, seen) in names {
+            channels.push(self.one(&name, seen)?);
+        }
+        Ok(channels)
     }
 
     fn one(self, name: &[u8], seen: Option<Seen>) -> Result<Recovered, StoreError> {

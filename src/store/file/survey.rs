@@ -3,6 +3,8 @@
 //! It reads, and makes durable what others wrote; it writes nothing, so a channel that needs a
 //! repair is left to the take-over. The stamps of a channel's files are taken *before* they are
 //! read: a take-over that finds the same stamps after it has raised the epoch would read the same.
+//! So that it need not ask for thousands of stamps, the kernel is told to watch the files; stamps
+//! are compared once they are watched, and by the take-over only where they are not watched.
 //! Where stamps and syncs are not known to be reliable (network file systems) nothing is believed,
 //! and there is no survey.
 
@@ -14,20 +16,25 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 
+use crate::base::limits::SURVEY_WATCHES_MAX;
 use crate::base::time::WallTime;
 use crate::base::world;
 use crate::store::file::disk::{Disk, Folder, Stamp};
 use crate::store::file::format::{ChannelFile, Crc, channel_file};
 use crate::store::file::options::FileOptions;
 use crate::store::file::recovery::{FoundChannel, Recovery};
+use crate::store::file::watch::{Changes, Watch, WatchId};
 
 /// A channel is read once it was still for so long. One that is written all the time would have to
 /// be read again anyway, and two changes within one tick of the kernel's clock leave one stamp.
-const STILL_FOR: Duration = Duration::from_secs(2);
+const STILL_FOR: Duration = Duration::from_millis(500);
 /// Shortest pause between two looks at all channels.
-const PAUSE_MIN: Duration = Duration::from_secs(2);
+const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The pause in times of what the look before it took: a fiftieth of one core at most.
 const PAUSE_FACTOR: u32 = 50;
+/// When watches that served are ended: a take-over is over by then. Not much later, as a process
+/// that is killed frees them before its lock.
+const WATCH_END_AFTER: Duration = Duration::from_millis(200);
 
 /// One channel as it was read.
 pub struct Seen {
@@ -35,12 +42,55 @@ pub struct Seen {
     folder: Stamp,
     files: Vec<(Vec<u8>, Stamp)>,
     is_synced: bool,
+    /// The kernel watches its files since before the stamps were last compared.
+    is_watched: bool,
+}
+
+/// What is known of the channels, by name, and what the kernel tells of them.
+#[derive(Default)]
+struct Known {
+    channels: BTreeMap<Vec<u8>, Seen>,
+    /// `None` where the system gives no watch.
+    watch: Option<Watch>,
+    /// The channel of each thing that is watched.
+    watched: BTreeMap<WatchId, Arc<[u8]>>,
+}
+
+impl Known {
+    /// Learns what has changed since the last call.
+    fn hear(&mut self) {
+        let Some(watch) = &self.watch else { return };
+        let Ok(Changes::Of(changed)) = watch.changes() else {
+            self.watched.clear();
+            self.channels.values_mut().for_each(|seen| seen.is_watched = false);
+            return;
+        };
+        for name in changed.iter().filter_map(|id| self.watched.remove(id)) {
+            if let Some(seen) = self.channels.get_mut(&name[..]) {
+                seen.is_watched = false;
+            }
+        }
+    }
+
+    /// Begins to watch all that was read of a channel; false where that is not possible.
+    fn watch(&mut self, name: &[u8], seen: &Seen) -> bool {
+        let Some(watch) = &self.watch else { return false };
+        if SURVEY_WATCHES_MAX < self.watched.len() + seen.files.len() {
+            return false;
+        }
+        let channel: Arc<[u8]> = name.into();
+        let paths = seen.files.iter().map(|(file, _)| below(name, file));
+        for path in std::iter::once(name.to_vec()).chain(paths) {
+            let Ok(id) = watch.add(&path) else { return false };
+            self.watched.insert(id, Arc::clone(&channel));
+        }
+        true
+    }
 }
 
 /// Everything that was read, for the take-over.
 pub struct Survey {
-    /// By name.
-    pub channels: BTreeMap<Vec<u8>, Seen>,
+    known: Known,
     /// The root, open since then: its sync reports every failure since, whoever was told before.
     pub root: Box<dyn Folder>,
     /// When it was opened.
@@ -58,12 +108,53 @@ impl Survey {
         };
         let (_alive, over) = crossbeam_channel::bounded(0);
         Rounds::new(disk, options, &known, over)?.round(now)?;
-        let channels = std::mem::take(&mut *hold(&known));
-        Ok(Some(Self { channels, root, opened_at: now }))
+        let known = std::mem::take(&mut *hold(&known));
+        Ok(Some(Self { known, root, opened_at: now }))
+    }
+
+    /// How many of them there are.
+    #[must_use]
+    pub fn channel_count(&self) -> usize {
+        self.known.channels.len()
+    }
+
+    /// Whether a channel was read.
+    #[must_use]
+    pub fn has_seen(&self, name: &[u8]) -> bool {
+        self.known.channels.contains_key(name)
+    }
+
+    /// Forgets all channels.
+    pub fn forget(&mut self) {
+        self.known.channels.clear();
+    }
+
+    /// The channels by name, with what the kernel has told of them: to be called when nobody else
+    /// may write any more.
+    pub fn take_channels(&mut self) -> BTreeMap<Vec<u8>, Seen> {
+        self.known.hear();
+        let Known { channels, watch, .. } = std::mem::take(&mut self.known);
+        end_later(watch);
+        channels
     }
 }
 
+/// The kernel takes milliseconds to end thousands of watches: not while the cores are needed.
+fn end_later(watch: Option<Watch>) {
+    let end = move || {
+        thread::park_timeout(WATCH_END_AFTER);
+        drop(watch);
+    };
+    // Without a thread they end now.
+    let _ = thread::Builder::new().name("watch-end".to_owned()).spawn(end);
+}
+
 impl Seen {
+    /// Whether nothing has to be asked to know that it still holds.
+    pub fn is_certain(&self) -> bool {
+        self.is_watched
+    }
+
     /// Reads a channel; `None` if it must be read later, or by whoever may repair it.
     fn look(
         root: &dyn Folder,
@@ -93,14 +184,16 @@ impl Seen {
         }
         found.folder = None;
         found.slices.shrink_to_fit();
-        Some(Self { found, folder, files, is_synced: false })
+        Some(Self { found, folder, files, is_synced: false, is_watched: false })
     }
 
     /// What was found and whether it is durable, if nothing in the folder has changed since.
     pub fn confirm(self, root: &dyn Folder, name: &[u8]) -> Option<(FoundChannel, bool)> {
-        self.holds(root, name).then_some((self.found, self.is_synced))
+        let holds = self.is_watched || self.holds(root, name);
+        holds.then_some((self.found, self.is_synced))
     }
 
+    /// Whether the stamps are the same.
     fn holds(&self, root: &dyn Folder, name: &[u8]) -> bool {
         let has = |path: &[u8], stamp: &Stamp| root.stamp(path).is_ok_and(|found| found == *stamp);
         has(name, &self.folder)
@@ -112,11 +205,11 @@ fn below(folder: &[u8], name: &[u8]) -> Vec<u8> {
     [folder, b"/", name].concat()
 }
 
-type Known = Arc<Mutex<BTreeMap<Vec<u8>, Seen>>>;
+type Shared = Arc<Mutex<Known>>;
 
 /// The thread that looks at all channels again and again, as long as this lives.
 pub struct Surveyor {
-    known: Known,
+    known: Shared,
     root: Box<dyn Folder>,
     opened_at: WallTime,
     /// Nothing is sent: its end ends the thread.
@@ -143,19 +236,24 @@ impl Surveyor {
     /// What is known now. The thread is not waited for: it may be in the middle of a sync.
     #[must_use]
     pub fn finish(self) -> Survey {
-        let channels = std::mem::take(&mut *hold(&self.known));
-        Survey { channels, root: self.root, opened_at: self.opened_at }
+        let known = std::mem::take(&mut *hold(&self.known));
+        Survey { known, root: self.root, opened_at: self.opened_at }
     }
 }
 
 /// The root, if what it says can be believed, and nothing known yet.
-fn open(disk: &dyn Disk, options: &FileOptions) -> io::Result<Option<(Box<dyn Folder>, Known)>> {
+fn open(disk: &dyn Disk, options: &FileOptions) -> io::Result<Option<(Box<dyn Folder>, Shared)>> {
     let root = disk.open_root(&options.root)?;
-    Ok(root.can_sync_filesystem().then(|| (root, Known::default())))
+    if !root.can_sync_filesystem() {
+        return Ok(None);
+    }
+    // Without watches the take-over compares stamps.
+    let known = Known { watch: root.watch().ok(), ..Known::default() };
+    Ok(Some((root, Arc::new(Mutex::new(known)))))
 }
 
 /// The only lock: held for moments, and by nobody else once the take-over has begun.
-fn hold(known: &Known) -> MutexGuard<'_, BTreeMap<Vec<u8>, Seen>> {
+fn hold(known: &Shared) -> MutexGuard<'_, Known> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -163,7 +261,7 @@ struct Rounds {
     root: Box<dyn Folder>,
     options: FileOptions,
     crc: Crc,
-    known: Known,
+    known: Shared,
     over: Receiver<()>,
 }
 
@@ -171,7 +269,7 @@ impl Rounds {
     fn new(
         disk: &dyn Disk,
         options: &FileOptions,
-        known: &Known,
+        known: &Shared,
         over: Receiver<()>,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -188,7 +286,7 @@ impl Rounds {
             let now = world::now();
             // What cannot be listed, or was not synced, the take-over will meet.
             if self.round(now.wall).is_err() {
-                return hold(&self.known).clear();
+                return hold(&self.known).channels.clear();
             }
             let took = world::instant().since(now.at);
             let pause = PAUSE_MIN.max(took.saturating_mul(PAUSE_FACTOR));
@@ -206,33 +304,53 @@ impl Rounds {
     fn round(&mut self, now: WallTime) -> io::Result<()> {
         let entries = self.root.list()?.into_iter().filter(|entry| entry.is_folder);
         let names: BTreeSet<Vec<u8>> = entries.map(|entry| entry.name).collect();
-        hold(&self.known).retain(|name, _| names.contains(name));
+        {
+            let mut known = hold(&self.known);
+            known.channels.retain(|name, _| names.contains(name));
+            known.hear();
+        }
         let recovery = Recovery {
             root_path: &self.options.root,
             crc: &self.crc,
             must_verify: self.options.crc,
             fence: None,
         };
-        let root = self.root.as_ref();
         let mut is_new = false;
         for name in names {
             if self.is_over() {
                 return Ok(());
             }
-            let before = hold(&self.known).remove(&name);
-            let seen = match before {
-                Some(seen) if seen.holds(root, &name) => Some(seen),
-                Some(_) | None => Seen::look(root, &recovery, &name, now),
-            };
-            if let Some(seen) = seen {
+            // A change that is told while it is not in the table is heard in the next round.
+            let before = hold(&self.known).channels.remove(&name);
+            if let Some(seen) = self.look(before, &recovery, &name, now) {
                 is_new |= !seen.is_synced;
-                hold(&self.known).insert(name, seen);
+                hold(&self.known).channels.insert(name, seen);
             }
         }
         if is_new && !self.is_over() {
             self.root.sync_filesystem()?;
-            hold(&self.known).values_mut().for_each(|seen| seen.is_synced = true);
+            hold(&self.known).channels.values_mut().for_each(|seen| seen.is_synced = true);
         }
         Ok(())
+    }
+
+    /// One channel: what is known of it, if that still holds, or what is read now.
+    fn look(
+        &self,
+        before: Option<Seen>,
+        recovery: &Recovery<'_>,
+        name: &[u8],
+        now: WallTime,
+    ) -> Option<Seen> {
+        let root = self.root.as_ref();
+        let mut seen = match before {
+            Some(seen) if seen.is_watched || seen.holds(root, name) => seen,
+            Some(_) | None => Seen::look(root, recovery, name, now)?,
+        };
+        if !seen.is_watched {
+            // What changed before the watch began shows in the stamps.
+            seen.is_watched = hold(&self.known).watch(name, &seen) && seen.holds(root, name);
+        }
+        Some(seen)
     }
 }
