@@ -1,12 +1,14 @@
 //! Dialect for SQLite.
 
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, params_from_iter};
 
+use crate::base::world;
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
 
 /// Statements kept prepared.
@@ -14,10 +16,15 @@ const STATEMENTS_MAX: usize = 160;
 /// Pages (of 4 KiB) in the write-ahead log after which a commit copies them into the database: four
 /// times SQLite's own, because each copying rewrites the same inner pages and syncs both files.
 const CHECKPOINT_PAGES: i64 = 4_000;
+/// Pause between two tries while another connection has the lock. SQLite's own grow to a tenth of a
+/// second, and so would hardly ever meet the moment between two commits of a busy store.
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// One connection to a database file.
 pub struct Sqlite {
     connection: Connection,
+    /// Longest wait for a lock.
+    timeout: Duration,
 }
 
 impl Sqlite {
@@ -33,13 +40,36 @@ impl Sqlite {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)
             .map_err(|error| if path.exists() { failed(error) } else { missing(path, &error) })?;
-        connection.busy_timeout(timeout).map_err(failed)?;
+        // We wait ourselves.
+        connection.busy_timeout(Duration::ZERO).map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        connection.pragma_update(None, "journal_mode", journal).map_err(failed)?;
+        let sqlite = Self { connection, timeout };
+        let set_journal = |it: &Connection| it.pragma_update(None, "journal_mode", journal);
+        sqlite.patiently(set_journal).map_err(failed)?;
+        let connection = &sqlite.connection;
         // A commit is on the disk when it returns.
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed)?;
-        Ok(Self { connection })
+        Ok(sqlite)
+    }
+
+    /// Tries again while another connection has the lock. Not where that has ended a transaction:
+    /// the rest of it must not be done alone.
+    fn patiently<T>(
+        &self,
+        call: impl Fn(&Connection) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let was_alone = self.connection.is_autocommit();
+        let until = world::instant() + self.timeout;
+        loop {
+            let result = call(&self.connection);
+            let is_busy = result.as_ref().is_err_and(|error| failure(error) == Failure::Busy);
+            let may_go_on = self.connection.is_autocommit() == was_alone;
+            if !is_busy || !may_go_on || until <= world::instant() {
+                return result;
+            }
+            thread::park_timeout(LOCK_PAUSE);
+        }
     }
 }
 
@@ -57,33 +87,39 @@ impl Dialect for Sqlite {
     }
 
     fn execute(&mut self, statement: &str, values: &[Value]) -> Result<u64, SqlError> {
-        let prepared = self.connection.prepare_cached(statement);
-        let changed = prepared.and_then(|mut it| it.execute(params_from_iter(values)));
+        let changed = self.patiently(|connection| {
+            connection.prepare_cached(statement)?.execute(params_from_iter(values))
+        });
         let changed = changed.map_err(|error| failed(statement, &error))?;
         Ok(u64::try_from(changed).unwrap_or(u64::MAX))
     }
 
     fn query(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, SqlError> {
-        let failed = |error: rusqlite::Error| failed(statement, &error);
-        let mut prepared = self.connection.prepare_cached(statement).map_err(failed)?;
-        let width = prepared.column_count();
-        let mut rows = prepared.query(params_from_iter(values)).map_err(failed)?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next().map_err(failed)? {
-            let columns = (0..width).map(|index| row.get_ref(index).map(value));
-            found.push(columns.collect::<Result<Row, _>>().map_err(failed)?);
-        }
-        Ok(found)
+        let found = self.patiently(|connection| rows(connection, statement, values));
+        found.map_err(|error| failed(statement, &error))
     }
 
     fn prepare(&mut self, statement: &str) -> Result<(), SqlError> {
-        let prepared = self.connection.prepare_cached(statement);
-        prepared.map(drop).map_err(|error| failed(statement, &error))
+        let prepared = self.patiently(|connection| connection.prepare_cached(statement).map(drop));
+        prepared.map_err(|error| failed(statement, &error))
     }
 
     fn run(&mut self, statement: &str) -> Result<(), SqlError> {
-        self.connection.execute_batch(statement).map_err(|error| failed(statement, &error))
+        let done = self.patiently(|connection| connection.execute_batch(statement));
+        done.map_err(|error| failed(statement, &error))
     }
+}
+
+fn rows(connection: &Connection, statement: &str, values: &[Value]) -> rusqlite::Result<Vec<Row>> {
+    let mut prepared = connection.prepare_cached(statement)?;
+    let width = prepared.column_count();
+    let mut rows = prepared.query(params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let columns = (0..width).map(|index| row.get_ref(index).map(value));
+        found.push(columns.collect::<Result<Row, _>>()?);
+    }
+    Ok(found)
 }
 
 fn value(from: ValueRef<'_>) -> Value {
@@ -129,5 +165,37 @@ fn failure(error: &rusqlite::Error) -> Failure {
         }
         Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => Failure::Unreachable,
         _ => Failure::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    fn open(path: &Path, timeout: Duration) -> Sqlite {
+        Sqlite::open(path, "WAL", timeout).unwrap()
+    }
+
+    /// Goal: a lock of another connection is waited for, and not longer than was said.
+    #[test]
+    fn a_lock_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        std::fs::File::create(&path).unwrap();
+        let mut holder = open(&path, Duration::ZERO);
+        holder.run("CREATE TABLE t (x INTEGER)").unwrap();
+        holder.run("BEGIN IMMEDIATE").unwrap();
+        let error = open(&path, Duration::from_millis(5)).run("BEGIN IMMEDIATE").unwrap_err();
+        assert_eq!(error.failure, Failure::Busy, "{error}");
+        let mut waiter = open(&path, Duration::from_secs(60));
+        let waiting =
+            thread::spawn(move || waiter.execute("INSERT INTO t VALUES (?)", &[Value::Integer(1)]));
+        // What is read is not kept from anybody meanwhile.
+        let mut reader = open(&path, Duration::ZERO);
+        assert_eq!(reader.query("SELECT x FROM t", &[]).unwrap(), Vec::<Row>::new());
+        holder.run("COMMIT").unwrap();
+        assert_eq!(waiting.join().unwrap(), Ok(1));
+        assert_eq!(reader.query("SELECT x FROM t", &[]).unwrap(), [[Value::Integer(1)]]);
     }
 }
