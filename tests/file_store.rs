@@ -172,11 +172,11 @@ fn after_an_unclean_predecessor_files_are_fresh() {
     commit(opened.shares[0].as_mut(), &first);
     drop(opened);
     let options = FileOptions::new(root.path());
-    let mut again = open_as(&options, &StoreLimits::default(), Predecessor::Gone).unwrap();
     let inode = |name: &str| {
         std::os::unix::fs::MetadataExt::ino(&fs::metadata(root.path().join(name)).unwrap())
     };
     let old_inode = inode("foo/subs.dat");
+    let mut again = open_as(&options, &StoreLimits::default(), Predecessor::Gone).unwrap();
     let store = again.shares[0].as_mut();
     commit(store, &batch(vec![part("foo", Lifecycle::Keep, 6..=7)]));
     assert_ne!(inode("foo/subs.dat"), old_inode);

@@ -4,10 +4,14 @@
 //! later sync proves nothing. That can be spared where this process had the root open since before
 //! that batch: a sync of the file system by that descriptor reports every failure since.
 
+use std::collections::BTreeMap;
+
+use crate::base::id::ChannelName;
 use crate::base::time::WallTime;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
+use crate::store::file::format::SUBSCRIPTIONS_FILE;
 use crate::store::file::log::io_error;
 use crate::store::file::opening::Recovered;
 use crate::store::file::settle::{Rewrite, last_batch_since};
@@ -36,8 +40,8 @@ pub struct Adoption<'a> {
 }
 
 /// Writes anew what a predecessor may have written last, and makes everything else durable that it
-/// wrote. If it may still be alive, those channels also get a fresh subs.dat at once; the others
-/// get theirs with the first write.
+/// wrote. Those channels also get a fresh subs.dat at once if the predecessor may still be alive,
+/// or if they are few; the others get theirs with the first write.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -49,24 +53,30 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<(), 
     let is_last = |found: &Recovered| since <= found.channel.messages.last_time;
     // What was synced under watch, and not changed since, is proved to be on the disk.
     let is_doubtful = |found: &Recovered| is_last(found) && !(watch.is_some() && found.is_synced);
+    let is_wide =
+        CHANNELS_REWRITTEN_MAX < channels.iter().filter(|found| is_doubtful(found)).count();
     if let Some(watch) = watch
-        && CHANNELS_REWRITTEN_MAX < channels.iter().filter(|found| is_doubtful(found)).count()
+        && is_wide
         && watch.sync_filesystem().is_ok()
     {
         return Ok(());
     }
+    // Those of a narrow batch are written next, and a fresh subs.dat costs least where other files
+    // are synced.
+    let refreshes = adoption.is_replaced || !is_wide;
     let mut rewrites = Vec::new();
     for found in channels.iter_mut().filter(|found| is_doubtful(found)) {
         let rewrite = Rewrite::begin(ctx, root, &mut found.channel, since)?;
-        let fresh = match adoption.is_replaced {
-            true => fresh_subscriptions(adoption, found)?,
-            false => None,
-        };
+        let fresh = if refreshes { fresh_subscriptions(adoption, found)? } else { None };
         found.channel.close_files();
         found.is_synced = false;
         rewrites.push((found.channel.name.clone(), rewrite, fresh));
     }
-    adoption.sync(channels)?;
+    let going: Going<'_> = rewrites
+        .iter()
+        .map(|(name, rewrite, fresh)| (name, going(rewrite.as_ref(), fresh.is_some())))
+        .collect();
+    adoption.sync(channels, &going)?;
     ctx.fence.check()?;
     let mut rewrites = rewrites.into_iter().peekable();
     for Recovered { channel, .. } in channels {
@@ -85,6 +95,18 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<(), 
         channel.close_files();
     }
     Ok(())
+}
+
+/// Names in each channel's folder that go when what replaces them is durable: they need not be.
+type Going<'a> = BTreeMap<&'a ChannelName, Vec<Vec<u8>>>;
+
+fn going(rewrite: Option<&Rewrite>, has_fresh: bool) -> Vec<Vec<u8>> {
+    let replaced = rewrite.and_then(Rewrite::replaced);
+    let mut names = replaced.map_or_else(Vec::new, Vec::from);
+    if has_fresh {
+        names.push(SUBSCRIPTIONS_FILE.to_vec());
+    }
+    names
 }
 
 /// A fresh subs.dat, if the disk has room for it.
@@ -106,7 +128,7 @@ impl Adoption<'_> {
     }
 
     /// What a predecessor wrote and may not have synced is made durable.
-    fn sync(&self, channels: &[Recovered]) -> Result<(), StoreError> {
+    fn sync(&self, channels: &[Recovered], going: &Going<'_>) -> Result<(), StoreError> {
         let (ctx, root) = (self.ctx, self.root);
         let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
         let dirty: Vec<&Recovered> = channels.iter().filter(|found| !found.is_synced).collect();
@@ -116,7 +138,8 @@ impl Adoption<'_> {
         }
         let mut files: Vec<Box<dyn DiskFile>> = Vec::new();
         // A fresh subs.dat lies under the root by now.
-        let fresh = if self.is_replaced { root.list().map_err(sync_error)? } else { Vec::new() };
+        let has_fresh = going.values().flatten().any(|name| name == SUBSCRIPTIONS_FILE);
+        let fresh = if has_fresh { root.list().map_err(sync_error)? } else { Vec::new() };
         let of_root = self.files.iter().chain(&fresh).filter(|entry| !entry.is_folder);
         // Those with a dot are no data: whoever makes one syncs it if it has to be.
         for file in of_root.filter(|file| !file.name.starts_with(b".")) {
@@ -130,8 +153,11 @@ impl Adoption<'_> {
         let mut folders = Vec::new();
         for found in dirty {
             let folder = root.folder(found.channel.name.as_bytes()).map_err(sync_error)?;
+            let goes = |file: &Entry| {
+                going.get(&found.channel.name).is_some_and(|names| names.contains(&file.name))
+            };
             for file in folder.list().map_err(sync_error)? {
-                if !file.is_folder {
+                if !file.is_folder && !goes(&file) {
                     files.push(folder.open(&file.name, Access::Append).map_err(sync_error)?);
                 }
                 if FILES_SYNCED_TOGETHER_MAX <= files.len() {

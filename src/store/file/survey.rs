@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::base::limits::SURVEY_WATCHES_MAX;
 use crate::base::time::WallTime;
@@ -91,6 +91,8 @@ impl Known {
 /// Everything that was read, for the take-over.
 pub struct Survey {
     known: Known,
+    /// The thread that looked, which ends the watch.
+    thread: Sender<Word>,
     /// The root, open since then: its sync reports every failure since, whoever was told before.
     pub root: Box<dyn Folder>,
     /// When it was opened.
@@ -106,10 +108,10 @@ impl Survey {
         let Some((root, known)) = open(disk, options)? else {
             return Ok(None);
         };
-        let (_alive, over) = crossbeam_channel::bounded(0);
-        Rounds::new(disk, options, &known, over)?.round(now)?;
+        let (thread, words) = crossbeam_channel::bounded(WORDS_MAX);
+        Rounds::new(disk, options, &known, words)?.round(now)?;
         let known = std::mem::take(&mut *hold(&known));
-        Ok(Some(Self { known, root, opened_at: now }))
+        Ok(Some(Self { known, thread, root, opened_at: now }))
     }
 
     /// How many of them there are.
@@ -134,20 +136,25 @@ impl Survey {
     pub fn take_channels(&mut self) -> BTreeMap<Vec<u8>, Seen> {
         self.known.hear();
         let Known { channels, watch, .. } = std::mem::take(&mut self.known);
-        end_later(watch);
+        if let Some(watch) = watch {
+            // If the thread has ended, so does the watch now.
+            let _ = self.thread.send(Word::End(watch));
+        }
         channels
     }
 }
 
-/// The kernel takes milliseconds to end thousands of watches: not while the cores are needed.
-fn end_later(watch: Option<Watch>) {
-    let end = move || {
-        thread::park_timeout(WATCH_END_AFTER);
-        drop(watch);
-    };
-    // Without a thread they end now.
-    let _ = thread::Builder::new().name("watch-end".to_owned()).spawn(end);
+/// What the thread is told; after the first one it looks no more.
+enum Word {
+    /// A take-over has begun.
+    Stop,
+    /// The watch has served. The kernel takes milliseconds to end thousands of them: not while the
+    /// take-over needs the cores.
+    End(Watch),
 }
+
+/// One of each is sent.
+const WORDS_MAX: usize = 2;
 
 impl Seen {
     /// Whether nothing has to be asked to know that it still holds.
@@ -212,8 +219,7 @@ pub struct Surveyor {
     known: Shared,
     root: Box<dyn Folder>,
     opened_at: WallTime,
-    /// Nothing is sent: its end ends the thread.
-    _alive: Sender<()>,
+    thread: Sender<Word>,
 }
 
 impl Surveyor {
@@ -225,19 +231,21 @@ impl Surveyor {
         let Some((root, known)) = open(disk, options)? else {
             return Ok(None);
         };
-        let (alive, over) = crossbeam_channel::bounded(0);
-        let mut rounds = Rounds::new(disk, options, &known, over)?;
+        let (sender, words) = crossbeam_channel::bounded(WORDS_MAX);
+        let mut rounds = Rounds::new(disk, options, &known, words)?;
         // Not before both roots are open: only what fails later is told to them.
         let opened_at = world::now().wall;
         thread::Builder::new().name("surveyor".to_owned()).spawn(move || rounds.run())?;
-        Ok(Some(Self { known, root, opened_at, _alive: alive }))
+        Ok(Some(Self { known, root, opened_at, thread: sender }))
     }
 
     /// What is known now. The thread is not waited for: it may be in the middle of a sync.
     #[must_use]
     pub fn finish(self) -> Survey {
+        // If it has ended, it looks no more either.
+        let _ = self.thread.send(Word::Stop);
         let known = std::mem::take(&mut *hold(&self.known));
-        Survey { known, root: self.root, opened_at: self.opened_at }
+        Survey { known, thread: self.thread, root: self.root, opened_at: self.opened_at }
     }
 }
 
@@ -262,7 +270,7 @@ struct Rounds {
     options: FileOptions,
     crc: Crc,
     known: Shared,
-    over: Receiver<()>,
+    words: Receiver<Word>,
 }
 
 impl Rounds {
@@ -270,14 +278,14 @@ impl Rounds {
         disk: &dyn Disk,
         options: &FileOptions,
         known: &Shared,
-        over: Receiver<()>,
+        words: Receiver<Word>,
     ) -> io::Result<Self> {
         Ok(Self {
             root: disk.open_root(&options.root)?,
             options: options.clone(),
             crc: Crc::new(u32::try_from(options.crc_polynomial).unwrap_or(Crc::IEEE)),
             known: Arc::clone(known),
-            over,
+            words,
         })
     }
 
@@ -290,14 +298,19 @@ impl Rounds {
             }
             let took = world::instant().since(now.at);
             let pause = PAUSE_MIN.max(took.saturating_mul(PAUSE_FACTOR));
-            if self.over.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
-                return;
+            match self.words.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => (),
+                Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
             }
+        }
+        if let Ok(Word::End(watch)) = self.words.recv() {
+            thread::park_timeout(WATCH_END_AFTER);
+            drop(watch);
         }
     }
 
     fn is_over(&self) -> bool {
-        self.over.try_recv() == Err(TryRecvError::Disconnected)
+        !self.words.is_empty()
     }
 
     /// Looks at each channel once: those that changed are read, if they are still.

@@ -123,17 +123,19 @@ fn sync_at_once<T: Sync>(
     sync: impl Fn(&T) -> io::Result<()> + Copy + Send,
 ) -> io::Result<()> {
     let share_len = all.len().div_ceil(THREADS_MAX).max(1);
+    let (own, others) = all.split_at(share_len.min(all.len()));
     thread::scope(|scope| {
-        let threads: Vec<_> = all
+        let threads: Vec<_> = others
             .chunks(share_len)
             .map(|share| scope.spawn(move || share.iter().try_for_each(sync)))
             .collect();
+        let own = own.iter().try_for_each(sync);
         threads
             .into_iter()
             .map(|thread| {
                 thread.join().unwrap_or_else(|_| Err(io::Error::other("a sync panicked")))
             })
-            .fold(Ok(()), io::Result::and)
+            .fold(own, io::Result::and)
     })
 }
 
