@@ -4,14 +4,10 @@
 //! later sync proves nothing. That can be spared where this process had the root open since before
 //! that batch: a sync of the file system by that descriptor reports every failure since.
 
-use std::collections::BTreeMap;
-
-use crate::base::id::ChannelName;
 use crate::base::time::WallTime;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
-use crate::store::file::format::SUBSCRIPTIONS_FILE;
 use crate::store::file::log::io_error;
 use crate::store::file::opening::Recovered;
 use crate::store::file::settle::{Rewrite, last_batch_since};
@@ -72,11 +68,7 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<(), 
         found.is_synced = false;
         rewrites.push((found.channel.name.clone(), rewrite, fresh));
     }
-    let going: Going<'_> = rewrites
-        .iter()
-        .map(|(name, rewrite, fresh)| (name, going(rewrite.as_ref(), fresh.is_some())))
-        .collect();
-    adoption.sync(channels, &going)?;
+    adoption.sync(channels, refreshes)?;
     ctx.fence.check()?;
     let mut rewrites = rewrites.into_iter().peekable();
     for Recovered { channel, .. } in channels {
@@ -95,18 +87,6 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<(), 
         channel.close_files();
     }
     Ok(())
-}
-
-/// Names in each channel's folder that go when what replaces them is durable: they need not be.
-type Going<'a> = BTreeMap<&'a ChannelName, Vec<Vec<u8>>>;
-
-fn going(rewrite: Option<&Rewrite>, has_fresh: bool) -> Vec<Vec<u8>> {
-    let replaced = rewrite.and_then(Rewrite::replaced);
-    let mut names = replaced.map_or_else(Vec::new, Vec::from);
-    if has_fresh {
-        names.push(SUBSCRIPTIONS_FILE.to_vec());
-    }
-    names
 }
 
 /// A fresh subs.dat, if the disk has room for it.
@@ -128,7 +108,7 @@ impl Adoption<'_> {
     }
 
     /// What a predecessor wrote and may not have synced is made durable.
-    fn sync(&self, channels: &[Recovered], going: &Going<'_>) -> Result<(), StoreError> {
+    fn sync(&self, channels: &[Recovered], refreshes: bool) -> Result<(), StoreError> {
         let (ctx, root) = (self.ctx, self.root);
         let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
         let dirty: Vec<&Recovered> = channels.iter().filter(|found| !found.is_synced).collect();
@@ -138,8 +118,7 @@ impl Adoption<'_> {
         }
         let mut files: Vec<Box<dyn DiskFile>> = Vec::new();
         // A fresh subs.dat lies under the root by now.
-        let has_fresh = going.values().flatten().any(|name| name == SUBSCRIPTIONS_FILE);
-        let fresh = if has_fresh { root.list().map_err(sync_error)? } else { Vec::new() };
+        let fresh = if refreshes { root.list().map_err(sync_error)? } else { Vec::new() };
         let of_root = self.files.iter().chain(&fresh).filter(|entry| !entry.is_folder);
         // Those with a dot are no data: whoever makes one syncs it if it has to be.
         for file in of_root.filter(|file| !file.name.starts_with(b".")) {
@@ -153,11 +132,8 @@ impl Adoption<'_> {
         let mut folders = Vec::new();
         for found in dirty {
             let folder = root.folder(found.channel.name.as_bytes()).map_err(sync_error)?;
-            let goes = |file: &Entry| {
-                going.get(&found.channel.name).is_some_and(|names| names.contains(&file.name))
-            };
             for file in folder.list().map_err(sync_error)? {
-                if !file.is_folder && !goes(&file) {
+                if !file.is_folder {
                     files.push(folder.open(&file.name, Access::Append).map_err(sync_error)?);
                 }
                 if FILES_SYNCED_TOGETHER_MAX <= files.len() {

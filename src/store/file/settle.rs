@@ -22,8 +22,6 @@ const LAST_BATCH_SPAN: i64 = 1_000_000_000;
 /// The copy of a channel's tail that is not in use yet.
 pub struct Rewrite {
     write: SliceWrite,
-    /// Number of the old slice.
-    old_number: u64,
     /// Records of the old slice before the copied ones.
     kept_count: u64,
     /// The last of those.
@@ -109,21 +107,10 @@ impl Rewrite {
         let mut writes = fresh.stage(channel.name.as_bytes(), &records, &rules);
         Ok(writes.pop().map(|write| Self {
             write,
-            old_number: slice.number,
             kept_count: ordinal,
             kept_last,
             kept_len: first.offset,
         }))
-    }
-
-    fn old_names(&self) -> [Vec<u8>; 2] {
-        [slice_data_name(self.old_number), slice_index_name(self.old_number)]
-    }
-
-    /// The files of the old slice, if all of it was copied: they go when the copy is in use.
-    #[must_use]
-    pub fn replaced(&self) -> Option<[Vec<u8>; 2]> {
-        self.kept_last.is_none().then(|| self.old_names())
     }
 
     /// Takes the copy into use and cuts the old slice. The caller has synced the copy and asked the
@@ -142,7 +129,7 @@ impl Rewrite {
         let Some(mut old) = channel.messages.slices.pop_back() else {
             return Ok(());
         };
-        let names = self.old_names();
+        let names = [slice_data_name(old.number), slice_index_name(old.number)];
         let path = ctx.path(channel.name.as_bytes(), b"");
         let folder = channel.folder();
         if let Some(last) = self.kept_last {
