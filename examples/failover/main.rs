@@ -6,8 +6,8 @@
 mod drill;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -20,7 +20,7 @@ struct Args {
     /// How often the active is killed
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// The server to run; without it, the one that belongs to this example is built
+    /// The server to run; without it, the one that was built beside this example
     #[arg(long)]
     bin: Option<PathBuf>,
     /// Keep the store in a database and not in files: sqlite, postgres or mysql
@@ -71,7 +71,7 @@ fn run(args: &Args) -> Result<Report, DrillError> {
         report.write(&mut io::stdout()).map_err(cannot_write)?;
         return Ok(report);
     }
-    let binary = args.bin.clone().map_or_else(built_server, Ok)?;
+    let binary = args.bin.clone().map_or_else(drill::own_server, Ok)?;
     let plan = plan(args, binary);
     let cannot_make = |error| DrillError(format!("cannot make a temporary folder: {error}"));
     let mut folder = tempfile::tempdir().map_err(cannot_make)?;
@@ -106,18 +106,4 @@ fn plan(args: &Args, binary: PathBuf) -> Plan {
         ending: if args.terminate { Ending::Terminate } else { Ending::Kill },
         ..Plan::new(binary)
     }
-}
-
-/// The server of the same build as this example, made anew by cargo where that is at hand, because
-/// building an example does not build the server. Cargo says how far it is.
-fn built_server() -> Result<PathBuf, DrillError> {
-    if let Some(cargo) = option_env!("CARGO").filter(|cargo| Path::new(cargo).exists()) {
-        let mut command = Command::new(cargo);
-        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--bin", "stanby"]);
-        if !cfg!(debug_assertions) {
-            command.arg("--release");
-        }
-        command.status().map_err(DrillError::io("cannot run cargo"))?;
-    }
-    drill::own_server()
 }

@@ -112,7 +112,14 @@ pub fn own_server() -> Result<PathBuf, DrillError> {
     let server = folder.join("stanby");
     match server.exists() {
         true => Ok(server),
-        false => Err(DrillError(format!("{} does not exist; name one by --bin", server.display()))),
+        false => {
+            let release = if cfg!(debug_assertions) { "" } else { " --release" };
+            Err(DrillError(format!(
+                "{} does not exist: run `cargo build{release} --bins --examples`, or name a server \
+                 by --bin",
+                server.display(),
+            )))
+        }
     }
 }
 
