@@ -3,12 +3,13 @@
 use std::env;
 use std::process::ExitCode;
 
-use stanby::cli::{Command, publish, sql, subscribe};
+use stanby::cli::{Command, publish, sql, subscribe, version};
 
-const COMMANDS: [Command; 3] = [
+const COMMANDS: [Command; 4] = [
     Command { name: "pub", help: "publish messages to a channel", run: publish::run },
     Command { name: "sql", help: "make or check the tables of an SQL store", run: sql::run },
     Command { name: "sub", help: "show the messages of a channel", run: subscribe::run },
+    Command { name: "version", help: "show which version of stanby this is", run: version::run },
 ];
 
 fn main() -> ExitCode {

@@ -26,6 +26,7 @@ mod sublist;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod unheard;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -42,6 +43,7 @@ use crate::wire::{Info, Op, encoder};
 
 pub use mail::Mail;
 pub use settings::Settings;
+pub use unheard::Discovery;
 
 use delivery::{Message, Origin, Part};
 use session::{Sessions, Timer};
@@ -247,6 +249,7 @@ pub struct Broker {
     slow_consumers: u64,
     traffic: Traffic,
     closed: VecDeque<ConnectionSnapshot>,
+    unheard: unheard::Unheard,
 }
 
 impl Broker {
@@ -277,6 +280,7 @@ impl Broker {
             slow_consumers: 0,
             traffic: Traffic::default(),
             closed: VecDeque::new(),
+            unheard: unheard::Unheard::default(),
             settings,
         };
         broker.start_routes();

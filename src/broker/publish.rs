@@ -71,12 +71,22 @@ impl Broker {
             is_leased: false,
         };
         let is_heard = matched.is_some_and(|matched| self.deliver(matched, &message, &origin));
+        if !is_heard {
+            self.on_unheard(id, publish.subject);
+        }
         if let (false, true, Some(reply)) = (is_heard, options.wants_no_responders, publish.reply) {
             self.send_no_responders(id, reply);
         }
         match self.sessions.get(id) {
             Some(session) if !session.is_ending() => Step::Done,
             Some(_) | None => Step::End,
+        }
+    }
+
+    fn on_unheard(&mut self, id: SessionId, subject: &[u8]) {
+        let Some(discovery) = &self.settings.discovery else { return };
+        if let Some(line) = self.unheard.note(discovery, subject, self.now.at) {
+            self.log_about(id, log::Level::Warn, &line);
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use crate::broker::Discovery;
 use crate::broker::account::Permissions;
 
 /// How the server was configured, as far as brokers care; the same for all of them.
@@ -55,6 +56,8 @@ pub struct Settings {
     pub cluster: Option<Cluster>,
     /// Cluster name that clients are told even without routes.
     pub cluster_name: String,
+    /// Where clients look for the streaming server of this process; `None` without one.
+    pub discovery: Option<Discovery>,
     /// Whether all operations are shown in the log.
     pub is_traced: bool,
     /// Most bytes of a payload that are shown then; 0 is no limit.
@@ -175,6 +178,7 @@ impl Default for Settings {
             auth: Auth::default(),
             cluster: None,
             cluster_name: String::new(),
+            discovery: None,
             is_traced: false,
             traced_bytes_max: 0,
             counters: Arc::default(),

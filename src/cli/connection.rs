@@ -35,17 +35,40 @@ impl ConnectionArgs {
     /// Connects; `id_default` is the client ID where none was given.
     ///
     /// # Errors
-    /// As [`Client::connect`].
-    pub fn connect(&self, id_default: &str) -> Result<Client, ClientError> {
+    /// As [`Client::connect`], with what a person can do about it where that is known.
+    pub fn connect(&self, id_default: &str) -> Result<Client, CommandError> {
         let servers: Vec<&str> = self.server.iter().map(String::as_str).collect();
-        let id = self.id.as_deref().unwrap_or(id_default);
+        let id = self.client_id(id_default);
         let options = Options {
             user: self.user.clone(),
             password: self.password.clone(),
             token: self.token.clone(),
             ..Options::new(&servers, &self.cluster, id)
         };
-        Client::connect(options)
+        Client::connect(options).map_err(|source| match self.hint(&source) {
+            Some(hint) => CommandError::Connect { source, hint },
+            None => CommandError::Client(source),
+        })
+    }
+
+    /// The client ID that is used.
+    pub(super) fn client_id<'a>(&'a self, id_default: &'a str) -> &'a str {
+        self.id.as_deref().unwrap_or(id_default)
+    }
+
+    /// What a person can do about a connection that was not made.
+    fn hint(&self, error: &ClientError) -> Option<String> {
+        if let ClientError::RequestTimeout { .. } = error {
+            return Some(format!(
+                "no streaming server answers for cluster ID {:?} at {}: is the cluster ID right \
+                 (-c), and if this is a standby, has it a route to the active server?",
+                self.cluster,
+                self.server.join(","),
+            ));
+        }
+        error
+            .is_client_id_taken()
+            .then(|| "another client has this ID: choose one with -i".to_owned())
     }
 }
 
@@ -55,6 +78,14 @@ pub enum CommandError {
     /// The streaming client.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The streaming client could not connect, and there is something to be said about it.
+    #[error("{source}; {hint}")]
+    Connect {
+        /// Why.
+        source: ClientError,
+        /// What to do.
+        hint: String,
+    },
     /// The machine.
     #[error("{action}: {source}")]
     Io {

@@ -5,6 +5,7 @@ pub mod publish;
 pub mod serve;
 pub mod sql;
 pub mod subscribe;
+pub mod version;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -46,9 +47,13 @@ pub fn main(args: Vec<OsString>, serve: Serve, commands: &[Command]) -> ExitCode
     if takes_first {
         args.remove(0);
     }
+    // Under another server's name the help text is that server's.
+    let is_own = is_own_name(&executable) && !takes_first;
     match meaning {
         Meaning::Command(command) => (command.run)(args),
-        Meaning::Serve(program) => serve::run(program, &args, serve, commands),
+        Meaning::Serve(program) => {
+            serve::run(program, &args, serve, if is_own { commands } else { &[] })
+        }
     }
 }
 
@@ -58,8 +63,7 @@ fn meaning<'a>(
     first: Option<&str>,
     commands: &'a [Command],
 ) -> (Meaning<'a>, bool) {
-    let name = Path::new(executable).file_name().map(|name| name.to_string_lossy().into_owned());
-    match name.as_deref() {
+    match file_name(executable).as_deref() {
         Some("nats-server") => return (Meaning::Serve(Program::Core), false),
         Some("nats-streaming-server") => return (Meaning::Serve(Program::Streaming), false),
         _ => {}
@@ -72,6 +76,14 @@ fn meaning<'a>(
             None => (Meaning::Serve(Program::Streaming), false),
         },
     }
+}
+
+fn is_own_name(executable: &OsString) -> bool {
+    !matches!(file_name(executable).as_deref(), Some("nats-server" | "nats-streaming-server"))
+}
+
+fn file_name(executable: &OsString) -> Option<String> {
+    Path::new(executable).file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

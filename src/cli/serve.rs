@@ -80,14 +80,18 @@ fn start(config: Config, serve: Serve) -> ExitCode {
 }
 
 fn usage(program: Program, commands: &[Command]) -> String {
-    let mut text = flags::usage(program);
-    if !commands.is_empty() && program == Program::Streaming {
-        text.push_str("\nCommands of stanby (stanby <command> --help):\n");
-        for command in commands {
-            text.push_str(&format!("    {:<40} {}\n", command.name, command.help));
-        }
+    if commands.is_empty() {
+        return flags::usage(program);
     }
-    text
+    let mut text = "stanby: a fault-tolerant NATS Streaming server, made to take the place of \
+                    nats-streaming-server\n\n    \
+                    stanby [options]                         run a server; its options are below\n"
+        .to_owned();
+    for command in commands {
+        let line = format!("stanby {} --help", command.name);
+        text.push_str(&format!("    {line:<40} {}\n", command.help));
+    }
+    text + &flags::usage(program)
 }
 
 fn fail(program: Program, text: &str) -> ExitCode {

@@ -10,10 +10,13 @@ use std::time::Duration;
 use clap::Parser;
 
 use super::connection::{self, CommandError, ConnectionArgs};
-use crate::client::{Message, StartAt, SubscriptionOptions};
+use crate::client::{Client, Message, StartAt, SubscriptionOptions};
 
 /// How often a waiting command looks whether it shall stop.
 const TICK: Duration = Duration::from_millis(50);
+
+/// The client ID where none is given.
+const ID_DEFAULT: &str = "stanby-sub";
 
 /// Print the messages of a channel
 #[derive(Debug, Parser)]
@@ -70,7 +73,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 
 fn subscribe(args: &Args) -> Result<(), CommandError> {
     let stop = connection::stop_flag()?;
-    let client = args.connection.connect("stanby-sub")?;
+    let client = args.connection.connect(ID_DEFAULT)?;
     // Unacknowledged messages are bounded by the server, so this queue is too.
     let (tell, told) = mpsc::channel();
     let subscribed = client.subscribe(&args.subject, options(args), move |message| {
@@ -85,7 +88,9 @@ fn subscribe(args: &Args) -> Result<(), CommandError> {
             return Err(error.into());
         }
     };
+    say(&listening(args, &client));
     let mut received = 0;
+    let mut watch = Watch::new(&client);
     while !stop.load(Ordering::Relaxed) && args.count.is_none_or(|count| received < count) {
         match told.recv_timeout(TICK) {
             Ok(message) => {
@@ -94,6 +99,7 @@ fn subscribe(args: &Args) -> Result<(), CommandError> {
                 message.ack()?;
             }
             Err(RecvTimeoutError::Timeout) => {
+                watch.look(&client);
                 if let Some(error) = client.lost() {
                     return Err(error.into());
                 }
@@ -107,6 +113,56 @@ fn subscribe(args: &Args) -> Result<(), CommandError> {
         subscription.close()?
     }
     Ok(client.close()?)
+}
+
+/// What the command waits for, so that a silent channel and a wrong name can be told apart.
+fn listening(args: &Args, client: &Client) -> String {
+    let server = client.server().unwrap_or_default();
+    let mut line = format!(
+        "Listening on [{}], cluster=[{}] clientID=[{}] at {server}",
+        args.subject,
+        args.connection.cluster,
+        args.connection.client_id(ID_DEFAULT),
+    );
+    for (name, value) in [("qgroup", &args.qgroup), ("durable", &args.durable)] {
+        if let Some(value) = value {
+            line.push_str(&format!(" {name}=[{value}]"));
+        }
+    }
+    line
+}
+
+/// What was last said of the connection.
+struct Watch {
+    is_connected: bool,
+    reconnects: u64,
+}
+
+impl Watch {
+    fn new(client: &Client) -> Self {
+        Self { is_connected: true, reconnects: client.reconnects() }
+    }
+
+    /// Says what has changed; a quick change is seen by its count only.
+    fn look(&mut self, client: &Client) {
+        let (server, reconnects) = (client.server(), client.reconnects());
+        if self.is_connected && (server.is_none() || reconnects != self.reconnects) {
+            say("Connection lost; looking for another server");
+            self.is_connected = false;
+        }
+        if let (false, Some(server)) = (self.is_connected, server)
+            && reconnects != self.reconnects
+        {
+            say(&format!("Connected again, to {server}"));
+            *self = Self { is_connected: true, reconnects };
+        }
+    }
+}
+
+/// What is not a message goes to stderr, so that stdout has messages only.
+fn say(line: &str) {
+    // A closed stderr leaves nobody to tell.
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn options(args: &Args) -> SubscriptionOptions {

@@ -50,3 +50,14 @@ pub enum ClientError {
         source: io::Error,
     },
 }
+
+/// What a streaming server answers to a second client of one ID (spec protocol, 6).
+const CLIENT_ID_TAKEN: &str = "stan: clientID already registered";
+
+impl ClientError {
+    /// Whether the server refused because another client that is alive has this client ID.
+    #[must_use]
+    pub fn is_client_id_taken(&self) -> bool {
+        matches!(self, Self::Refused(text) if text == CLIENT_ID_TAKEN)
+    }
+}

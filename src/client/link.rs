@@ -35,6 +35,8 @@ struct WriteHalf {
     /// Whole operations that wait for a connection.
     waiting: BytesMut,
     scratch: BytesMut,
+    /// Index of the server that was reached last.
+    server: usize,
     /// Why nothing can be sent any more.
     ended: Option<End>,
 }
@@ -156,6 +158,12 @@ impl Link {
         self.half().ended.clone()
     }
 
+    /// The server of the present connection; `None` between two connections.
+    pub(super) fn server(&self) -> Option<&Address> {
+        let half = self.half();
+        half.socket.is_some().then(|| &self.addresses[half.server])
+    }
+
     /// Waits for `pause` or until the link ends; whether it goes on.
     pub(super) fn pause(&self, pause: Duration) -> bool {
         let half = self.half();
@@ -215,6 +223,7 @@ impl Link {
         writer.write_all(&out).map_err(io_error("cannot write to the server"))?;
         half.waiting.clear();
         half.socket = Some(writer);
+        half.server = server;
         Ok(reader)
     }
 

@@ -265,6 +265,13 @@ impl Client {
         self.shared.reconnects.load(Ordering::Relaxed)
     }
 
+    /// The server that this client is connected to, as `host:port`; `None` while it looks for
+    /// another one.
+    #[must_use]
+    pub fn server(&self) -> Option<String> {
+        self.shared.link.server().map(ToString::to_string)
+    }
+
     /// Why the client can do no more, once that is so.
     #[must_use]
     pub fn lost(&self) -> Option<ClientError> {

@@ -31,6 +31,16 @@ pub fn version(program: crate::config::Program) -> String {
     }
 }
 
+/// Which stanby this is, and whose place it takes.
+#[must_use]
+pub fn own_version() -> String {
+    format!(
+        "stanby {}, in the place of nats-streaming-server {STREAMING_VERSION} and nats-server \
+         {CORE_VERSION}",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
 /// The first lines of a streaming server.
 #[must_use]
 pub fn streaming_lines(cluster_id: &str, server_id: &str) -> Vec<String> {
@@ -53,6 +63,7 @@ pub fn core_lines(cluster: Option<&str>, name: &str, id: &str) -> Vec<String> {
     lines.extend(cluster.map(|cluster| format!("  Cluster:  {cluster}")));
     lines.push(format!("  Name:     {name}"));
     lines.push(format!("  ID:       {id}"));
+    lines.push(format!("  stanby:   {}", env!("CARGO_PKG_VERSION")));
     lines
 }
 
@@ -374,7 +385,7 @@ Channels:                  100 *
         let lines = core_lines(Some("c"), "n", "NID");
         let names: Vec<&str> =
             lines.iter().map(|line| line.split_once(':').map_or("", |p| p.0)).collect();
-        assert_eq!(names, ["", "  Version", "  Git", "  Cluster", "  Name", "  ID"]);
+        assert_eq!(names, ["", "  Version", "  Git", "  Cluster", "  Name", "  ID", "  stanby"]);
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::base::channel_limits::ResolvedLimits;
 use crate::base::random::Random;
+use crate::broker::Discovery;
 use crate::broker::account::{self, Permissions, Responses};
 use crate::broker::settings as broker;
-use crate::config::{self, Config, StoreKind, TlsConfig};
+use crate::config::{self, Config, Program, StoreKind, TlsConfig};
 use crate::election::keeper;
 use crate::engine;
 use crate::net::tls::{ClientCertificate, Dialling, Files, Serving, TlsError};
@@ -152,6 +153,10 @@ pub fn broker(config: &Config, found: &Found) -> broker::Settings {
         auth: auth(&core.auth, core.tls.as_ref().is_some_and(|tls| tls.verify_and_map)),
         cluster_name: cluster.as_ref().map(|cluster| cluster.name.clone()).unwrap_or_default(),
         cluster,
+        discovery: (config.program == Program::Streaming).then(|| Discovery {
+            prefix: config.streaming.discover_prefix.clone(),
+            cluster_id: config.streaming.cluster_id.clone(),
+        }),
         is_traced: config.log.core.trace,
         traced_bytes_max: config.core.traced_bytes_max,
         counters: Arc::clone(&found.counters),

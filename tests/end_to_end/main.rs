@@ -19,6 +19,7 @@ mod core_limits;
 mod core_protocol;
 mod durables;
 mod encrypted;
+mod first_hour;
 mod monitoring;
 mod publishing;
 mod queues;

@@ -94,7 +94,7 @@ struct OutputState {
 
 impl Output {
     /// Reads `from` to its end on a thread.
-    fn follow(from: impl Read + Send + 'static) -> (Arc<Self>, JoinHandle<()>) {
+    pub fn follow(from: impl Read + Send + 'static) -> (Arc<Self>, JoinHandle<()>) {
         let output = Arc::new(Self::default());
         let writing = Arc::clone(&output);
         let thread = thread::spawn(move || {
@@ -142,6 +142,11 @@ impl Output {
             assert!(!left.is_zero(), "no line with {part:?} in {PATIENCE:?}; the log:\n{said}");
             state = self.changed.wait_timeout(state, left).unwrap().0;
         }
+    }
+
+    /// Waits until the writer has closed its end.
+    pub fn wait_end(&self) {
+        wait_for("end of the output", || self.state().is_ended.then_some(()));
     }
 
     /// Waits for a line with `part` in it behind the first `after` lines.

@@ -1,0 +1,26 @@
+//! `stanby version`: which stanby this is, and whose place it takes.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use super::connection;
+use crate::config::banner;
+
+/// Show which version this is
+#[derive(Debug, clap::Parser)]
+#[command(name = "stanby version")]
+struct Args {}
+
+/// Runs the command; `args` come without its name.
+#[must_use]
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    match connection::parse::<Args>("stanby version", args) {
+        Ok(Args {}) => {
+            // A closed stdout leaves nobody to tell.
+            let _ = writeln!(io::stdout(), "{}", banner::own_version());
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}
