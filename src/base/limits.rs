@@ -65,6 +65,23 @@ pub const WORKER_JOBS_MAX: usize = 256;
 /// What is beyond is compared at the take-over.
 pub const SURVEY_WATCHES_MAX: usize = 64 * 1024;
 
+/// Connections to the monitoring port; a newcomer takes the place of an idle one.
+pub const MONITOR_CONNECTIONS_MAX: usize = 256;
+
+/// Servers that peers told of and that are dialled at one time: whoever is a peer can tell of as
+/// many as it likes.
+pub const GOSSIP_DIALS_MAX: usize = 32;
+
+/// Servers that peers told of and that wait to be dialled, beyond which they are not heard.
+pub const GOSSIP_WAITING_MAX: usize = 1_024;
+
+/// Lines of the log that wait to be written; more are counted instead. The queue's memory is
+/// touched when it is made, and a burst of a start with many channels fits.
+pub const LOG_LINES_MAX: usize = 8 * 1024;
+
+/// Bytes of those lines; one more line may exceed it.
+pub const LOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Redeliveries are sent this much early, so that one timer serves neighbours (spec protocol, 21).
 pub const REDELIVERY_SLACK: Duration = Duration::from_millis(15);
 

@@ -3,6 +3,7 @@
 pub mod certificate;
 pub mod channel_limits;
 pub mod deadlines;
+pub mod descriptors;
 pub mod epoch;
 pub mod hash;
 pub mod id;

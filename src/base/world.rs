@@ -1,11 +1,13 @@
-//! The one place that reads the machine's clock and entropy; for shell only.
+//! The one place that reads the machine's clock and entropy, and its limits; for shell only.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
+use crate::base::descriptors::Plan;
 use crate::base::time::{Instant, Now, WallTime};
 
 /// Both clocks, now.
@@ -37,4 +39,25 @@ pub fn entropy() -> io::Result<u64> {
     let mut bytes = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+/// How the descriptors of this process are shared out.
+#[must_use]
+pub fn descriptor_plan() -> Plan {
+    // A kernel that does not say has the usual limit.
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
+    Plan::of(limit)
+}
+
+/// Raises the number of descriptors that this process may have to what its user may give it: the
+/// lower figure is for programs that cannot count beyond it.
+///
+/// # Errors
+/// When the kernel refuses; the former figure stays.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(())
 }

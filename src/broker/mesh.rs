@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::base::deadlines::Deadlines;
 use crate::base::id::SessionId;
+use crate::base::limits::{GOSSIP_DIALS_MAX, GOSSIP_WAITING_MAX};
 use crate::base::time::Instant;
 use crate::broker::client::Step;
 use crate::broker::mail::Mail;
@@ -42,6 +43,8 @@ pub(super) struct Routes {
 /// A route that is being dialled, or will be.
 #[derive(Debug, Default)]
 struct Dial {
+    /// Whether it was asked for and has neither failed nor become a route.
+    is_under_way: bool,
     is_explicit: bool,
     attempts: u32,
     /// The peer, where it is known: once it is connected otherwise, the dial is off.
@@ -153,8 +156,23 @@ impl Broker {
         if self.routes.dials.contains_key(&url) {
             return;
         }
-        let dial = Dial { is_explicit, attempts: 0, remote_id };
+        let dial = Dial { is_under_way: false, is_explicit, attempts: 0, remote_id };
         self.routes.dials.insert(url.clone(), dial);
+        self.dial_now(url, is_explicit);
+    }
+
+    /// Asks for a connection. Those that peers told of wait for each other: a peer can tell of any
+    /// number, and each takes a descriptor.
+    fn dial_now(&mut self, url: String, is_explicit: bool) {
+        let is_gossip = |dial: &&Dial| dial.is_under_way && !dial.is_explicit;
+        let under_way = self.routes.dials.values().filter(is_gossip).count();
+        if !is_explicit && GOSSIP_DIALS_MAX <= under_way {
+            self.routes.dial_deadlines.arm(url, self.now.at + RETRY_AFTER);
+            return;
+        }
+        if let Some(dial) = self.routes.dials.get_mut(&url) {
+            dial.is_under_way = true;
+        }
         self.effects.push_back(Effect::Dial { url, is_explicit });
     }
 
@@ -163,6 +181,7 @@ impl Broker {
         let retries = self.settings.cluster.as_ref().map_or(0, |cluster| cluster.connect_retries);
         let Some(dial) = self.routes.dials.get_mut(url) else { return };
         dial.attempts += 1;
+        dial.is_under_way = false;
         let attempts = dial.attempts;
         let is_over = !dial.is_explicit && attempts > retries;
         let is_reported = attempts == 1 || attempts.is_multiple_of(REPORT_EVERY);
@@ -189,7 +208,7 @@ impl Broker {
                 self.routes.dials.remove(&url);
                 continue;
             }
-            self.effects.push_back(Effect::Dial { url, is_explicit });
+            self.dial_now(url, is_explicit);
         }
     }
 
@@ -319,7 +338,8 @@ impl Broker {
         let spread = Duration::from_nanos(self.random.below(spread));
         let is_slow = is_explicit || !is_registered;
         let pause = if is_slow { RETRY_AFTER + spread } else { spread };
-        self.routes.dials.insert(url.clone(), Dial { is_explicit, attempts, remote_id });
+        let dial = Dial { is_under_way: false, is_explicit, attempts, remote_id };
+        self.routes.dials.insert(url.clone(), dial);
         self.routes.dial_deadlines.arm(url, self.now.at + pause);
     }
 
@@ -331,7 +351,8 @@ impl Broker {
         let is_known = info.server_id == self.settings.server_id
             || self.routes.by_remote.contains_key(&info.server_id)
             || self.routes.dials.values().any(|dial| dial.remote_id == info.server_id);
-        if is_configured || is_known || info.ip.is_empty() || self.routes.is_stopped {
+        let is_full = GOSSIP_WAITING_MAX <= self.routes.dials.len();
+        if is_configured || is_known || is_full || info.ip.is_empty() || self.routes.is_stopped {
             return;
         }
         let address = Url::parse(&info.ip).address;

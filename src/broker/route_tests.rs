@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::settings::Cluster;
 use super::tests::Process;
 use super::*;
+use crate::base::limits::GOSSIP_DIALS_MAX;
 
 fn server(loops: u16, name: &str, more: impl FnOnce(&mut Settings, &mut Cluster)) -> Process {
     let mut cluster = Cluster { name: "abc".into(), port: 6222, ..Cluster::default() };
@@ -185,6 +186,43 @@ fn gossip_makes_a_full_mesh() {
         url == "127.0.0.1:6300"
     };
     assert!(right.effects.iter().any(dials), "{:?}", right.effects);
+}
+
+/// Goal: a peer that tells of any number of servers gets few connections opened at one time, and
+/// the others are tried once those have failed.
+#[test]
+fn gossip_opens_a_bounded_number_of_connections_at_a_time() {
+    let (mut left, mut right) = (server(1, "a", |_, _| ()), server(1, "b", |_, _| ()));
+    join(&mut left, &mut right);
+    right.effects.clear();
+    let theirs = right.loops[0].routes.registered()[0];
+    for number in 0..500 {
+        let gossip = format!(
+            "INFO {{\"server_id\":\"N{number}\",\"cluster\":\"abc\",\"proto\":2,\"host\":\"h\",\
+             \"port\":{port},\"ip\":\"nats-route://10.0.0.1:{port}/\"}}\r\n",
+            port = 7_000 + number
+        );
+        right.send(theirs, gossip.as_bytes());
+    }
+    let mut tried = std::collections::BTreeSet::new();
+    for _ in 0..500_usize.div_ceil(GOSSIP_DIALS_MAX) {
+        let dials: Vec<String> = right
+            .effects
+            .drain(..)
+            .filter_map(|effect| {
+                let Effect::Dial { url, is_explicit: false } = effect else { return None };
+                Some(url)
+            })
+            .collect();
+        assert!(!dials.is_empty() && dials.len() <= GOSSIP_DIALS_MAX, "{}", dials.len());
+        for url in dials {
+            let now = right.now;
+            right.loops[0].dial_failed(&url, "connection refused", now);
+            tried.insert(url);
+        }
+        right.pass(Duration::from_secs(1));
+    }
+    assert_eq!(tried.len(), 500, "each is tried in its turn");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::base::world;
 use crate::cli::{Command, Serve};
 use crate::config::options::{self, OptionsError, Request};
 use crate::config::{Arguments, Config, Program, banner, flags, machine};
@@ -69,6 +70,8 @@ fn beside(program: Program, request: Request, commands: &[Command]) -> ExitCode 
 }
 
 fn start(config: Config, serve: Serve) -> ExitCode {
+    // Where it cannot be raised, the server serves as many clients as the limit allows.
+    let _ = world::raise_descriptor_limit();
     for warning in &config.warnings {
         to_stderr(warning);
     }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 use mio::net::TcpStream;
 
+use crate::base::descriptors::Admission;
 use crate::base::epoch::LeaseClock;
 use crate::base::limits::READ_BUDGET_BYTES;
 use crate::base::world;
@@ -130,6 +131,8 @@ pub struct Connection {
     /// Whether encrypted bytes that wait may answer for the lease.
     is_sealed_under_lease: bool,
     established: Option<TlsPeer>,
+    /// The right to the socket's descriptor; it goes back behind the socket.
+    _admission: Option<Admission>,
 }
 
 /// What a reactor remembers of a connection, so that its lists name each at most once.
@@ -168,7 +171,14 @@ impl Connection {
             is_hung_up: false,
             is_sealed_under_lease: false,
             established: None,
+            _admission: None,
         }
+    }
+
+    /// With the right to its descriptor, as every connection of a server has one.
+    #[must_use]
+    pub fn admitted(self, admission: Admission) -> Self {
+        Self { _admission: Some(admission), ..self }
     }
 
     /// A connection that is being made.

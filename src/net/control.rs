@@ -1,15 +1,13 @@
 //! What a reactor is told by other threads, and how connections are treated
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-
-use mio::net::TcpStream;
 
 use crate::base::id::{LoopIndex, SessionId};
 use crate::base::time::Now;
 use crate::broker::{self, Broker, ConnectionKind};
 use crate::net::dial::{Found, Target};
+use crate::net::listener::Newcomer;
 use crate::net::mailbox::Sender;
 use crate::net::tls::{Dialling, Serving};
 
@@ -35,10 +33,8 @@ pub type Visit = Box<dyn FnOnce(&mut Broker, Now) + Send>;
 pub enum Control {
     /// Own this connection from now on.
     Adopt {
-        /// The socket, not yet registered.
-        socket: TcpStream,
-        /// The peer's address.
-        peer: SocketAddr,
+        /// The connection, not yet registered.
+        newcomer: Newcomer,
         /// What kind of connection it is.
         kind: ConnectionKind,
     },

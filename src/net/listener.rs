@@ -3,14 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::base::descriptors::{self, Admission, Purpose};
 use crate::base::time::Instant;
 use crate::base::world;
 
@@ -24,13 +23,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Connections accepted in one turn of the loop.
 const ACCEPTS_PER_TURN: usize = 128;
-
-/// Of the descriptors that the process may have, this part is never given to accepted
-/// connections: a crowd of clients must not keep the store and the lease from opening their files.
-const RESERVED_PART: u64 = 8;
-/// Bounds of that part, in descriptors.
-const RESERVED_MIN: u64 = 16;
-const RESERVED_MAX: u64 = 256;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,22 +174,36 @@ pub enum Accepted {
     Paused(Instant, String),
 }
 
+/// A connection that was accepted, with the right to its descriptor.
+#[derive(Debug)]
+pub struct Newcomer {
+    /// The connection.
+    pub socket: TcpStream,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Kept as long as the connection.
+    pub admission: Admission,
+}
+
 /// One open port.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
     /// As log lines call its connections: `Client`, `Route`.
     name: &'static str,
+    purpose: Purpose,
     pause: Duration,
-    /// The number of the first descriptor that no connection may have.
-    descriptors_end: u64,
 }
 
 impl Listener {
-    /// A port whose connections are called `name` in log lines.
+    /// A port for connections of one purpose.
     #[must_use]
-    pub fn new(socket: TcpListener, name: &'static str) -> Self {
-        Self { socket, name, pause: Duration::ZERO, descriptors_end: descriptors_end() }
+    pub fn new(socket: TcpListener, purpose: Purpose) -> Self {
+        let name = match purpose {
+            Purpose::Client => "Client",
+            Purpose::Route => "Route",
+        };
+        Self { socket, name, purpose, pause: Duration::ZERO }
     }
 
     /// The socket, to be registered.
@@ -206,21 +212,17 @@ impl Listener {
     }
 
     /// Accepts who waits, within a budget, and gives each to `adopt`.
-    pub fn accept(
-        &mut self,
-        now: Instant,
-        mut adopt: impl FnMut(TcpStream, SocketAddr),
-    ) -> Accepted {
+    pub fn accept(&mut self, now: Instant, mut adopt: impl FnMut(Newcomer)) -> Accepted {
+        let plan = world::descriptor_plan();
         for _ in 0..ACCEPTS_PER_TURN {
             match self.socket.accept() {
-                // The kernel gives the lowest free number: so high a one means that few are left.
-                Ok((socket, _)) if self.descriptors_end <= u64::from(number(&socket)) => {
-                    drop(socket);
-                    return self.pause(now, &io::Error::from_raw_os_error(Errno::EMFILE as i32));
-                }
                 Ok((socket, peer)) => {
+                    let Some(admission) = descriptors::CONNECTIONS.admit(plan, self.purpose) else {
+                        drop(socket);
+                        return self.pause(now, &out_of_descriptors());
+                    };
                     self.pause = Duration::ZERO;
-                    adopt(socket, canonical(peer));
+                    adopt(Newcomer { socket, peer: canonical(peer), admission });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Accepted::Drained;
@@ -245,14 +247,10 @@ impl Listener {
     }
 }
 
-fn descriptors_end() -> u64 {
-    // Without an answer there is no bound but the kernel's own.
-    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    most.saturating_sub((most / RESERVED_PART).clamp(RESERVED_MIN, RESERVED_MAX))
-}
-
-fn number(socket: &TcpStream) -> u32 {
-    u32::try_from(socket.as_raw_fd()).unwrap_or(u32::MAX)
+/// Nothing is left for connections; the words are those of a process that has none at all.
+#[must_use]
+pub fn out_of_descriptors() -> io::Error {
+    io::Error::from_raw_os_error(Errno::EMFILE as i32)
 }
 
 /// Whether an accept failed because that one peer went away while it waited.
@@ -331,7 +329,7 @@ mod tests {
     #[test]
     fn pauses_after_failures_double_up_to_their_bound() {
         let socket = bind(&anywhere("127.0.0.1"), Duration::ZERO).unwrap();
-        let mut listener = Listener::new(socket, "Client");
+        let mut listener = Listener::new(socket, Purpose::Client);
         let full = io::Error::from_raw_os_error(Errno::EMFILE as i32);
         let mut pauses = Vec::new();
         for _ in 0..9 {
@@ -349,13 +347,13 @@ mod tests {
     fn who_waits_is_accepted_with_the_address_of_its_family() {
         let socket = bind(&anywhere("0.0.0.0"), Duration::ZERO).unwrap();
         let port = port(&socket);
-        let mut listener = Listener::new(socket, "Client");
+        let mut listener = Listener::new(socket, Purpose::Client);
         let mut poll = Poll::new().unwrap();
         poll.registry().register(listener.source(), Token(1), Interest::READABLE).unwrap();
         let client = Client::connect(("127.0.0.1", port)).unwrap();
         poll.poll(&mut Events::with_capacity(4), None).unwrap();
         let mut peers = Vec::new();
-        let outcome = listener.accept(Instant(0), |_, peer| peers.push(peer));
+        let outcome = listener.accept(Instant(0), |newcomer| peers.push(newcomer.peer));
         assert!(matches!(outcome, Accepted::Drained));
         assert_eq!(peers, [client.local_addr().unwrap()]);
     }

@@ -321,7 +321,7 @@ impl<D: Driver> Reactor<D> {
 
     fn on_control(&mut self, control: Control) {
         match control {
-            Control::Adopt { socket, peer, kind } => self.adopt(socket, peer, kind),
+            Control::Adopt { newcomer, kind } => self.adopt(newcomer, kind),
             Control::Found { route, found } => self.on_found(route, found),
             Control::Verified { session, hash, is_right } => {
                 self.broker.verified(session, &hash, is_right, self.now);

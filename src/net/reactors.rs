@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mio::Poll;
 
+use crate::base::descriptors::Purpose;
 use crate::base::epoch::LeaseClock;
 use crate::base::id::LoopIndex;
 use crate::base::limits::LOOPS_MAX;
@@ -107,11 +108,11 @@ impl Ports {
 
     pub(in crate::net) fn into_ports(self) -> Vec<Port> {
         let client = self.client.map(|socket| {
-            let listener = Listener::new(socket, "Client");
+            let listener = Listener::new(socket, Purpose::Client);
             Port::new(listener, ConnectionKind::Client, token::CLIENT_LISTENER)
         });
         let route = self.route.map(|socket| {
-            let listener = Listener::new(socket, "Route");
+            let listener = Listener::new(socket, Purpose::Route);
             Port::new(listener, ConnectionKind::RouteAccepted, token::ROUTE_LISTENER)
         });
         client.into_iter().chain(route).collect()

@@ -9,13 +9,15 @@ use std::net::SocketAddr;
 use mio::Interest;
 use mio::net::TcpStream;
 
+use crate::base::descriptors::{self, Purpose};
 use crate::base::id::LoopIndex;
+use crate::base::world;
 use crate::broker::{ConnectionKind, Hello};
 use crate::net::connection::Connection;
 use crate::net::control::{Control, Mail, Route};
 use crate::net::dial::{self, Found, Query, Target};
 use crate::net::driver::Driver;
-use crate::net::listener::Accepted;
+use crate::net::listener::{Accepted, Newcomer, out_of_descriptors};
 use crate::net::reactor::{Reactor, Timer};
 use crate::net::tls::{Broken, Layer};
 use crate::net::token::Place;
@@ -30,16 +32,14 @@ impl<D: Driver> Reactor<D> {
                 continue;
             }
             let kind = port.kind.clone();
-            let accepted = port.listener.accept(self.now.at, |socket, peer| {
-                newcomers.push((socket, peer));
-            });
+            let accepted = port.listener.accept(self.now.at, |newcomer| newcomers.push(newcomer));
             port.is_ready = matches!(accepted, Accepted::BudgetSpent);
             if let Accepted::Paused(until, text) = accepted {
                 log::error!("{text}");
                 self.timers.arm(Timer::Accept(index), until);
             }
-            for (socket, peer) in newcomers {
-                self.place(socket, peer, kind.clone());
+            for newcomer in newcomers {
+                self.place(newcomer, kind.clone());
             }
         }
     }
@@ -51,27 +51,29 @@ impl<D: Driver> Reactor<D> {
     }
 
     /// Gives a new client to the loop whose turn it is; all routes belong to this one.
-    fn place(&mut self, socket: TcpStream, peer: SocketAddr, kind: ConnectionKind) {
+    fn place(&mut self, newcomer: Newcomer, kind: ConnectionKind) {
         if kind != ConnectionKind::Client {
-            self.adopt(socket, peer, kind);
+            self.adopt(newcomer, kind);
             return;
         }
         let home = self.next_home % self.peers.len();
         self.next_home = home + 1;
         if home == self.home.index() {
-            self.adopt(socket, peer, kind);
+            self.adopt(newcomer, kind);
             return;
         }
         let home = LoopIndex(u16::try_from(home).expect("fewer loops than LOOPS_MAX"));
-        self.send(home, Mail::Control(Control::Adopt { socket, peer, kind }));
+        self.send(home, Mail::Control(Control::Adopt { newcomer, kind }));
     }
 
     /// Owns a connection from now on.
-    pub(super) fn adopt(&mut self, socket: TcpStream, peer: SocketAddr, kind: ConnectionKind) {
+    pub(super) fn adopt(&mut self, newcomer: Newcomer, kind: ConnectionKind) {
         if self.is_stopping {
             return;
         }
-        let Some(place) = self.register(Connection::new(socket, peer, kind.clone())) else {
+        let Newcomer { socket, peer, admission } = newcomer;
+        let connection = Connection::new(socket, peer, kind.clone()).admitted(admission);
+        let Some(place) = self.register(connection) else {
             return;
         };
         self.open(place);
@@ -179,9 +181,15 @@ impl<D: Driver> Reactor<D> {
         );
         let kind =
             ConnectionKind::RouteSolicited { url: route.url, is_explicit: route.is_explicit };
+        let plan = world::descriptor_plan();
+        let Some(admission) = descriptors::CONNECTIONS.admit(plan, Purpose::Route) else {
+            self.tell_dial_failed(&kind, address, &out_of_descriptors());
+            return;
+        };
         match TcpStream::connect(address) {
             Ok(socket) => {
-                if let Some(place) = self.register(Connection::connecting(socket, address, kind)) {
+                let connection = Connection::connecting(socket, address, kind);
+                if let Some(place) = self.register(connection.admitted(admission)) {
                     self.timers.arm(Timer::Dial(place), self.now.at + dial::DIAL_TIMEOUT);
                 }
             }

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use nix::sys::resource::{Resource, getrlimit};
-
 use crate::base::channel_limits::StoreLimits;
 use crate::base::epoch::{Fence, Predecessor};
 use crate::base::id::ChannelName;
 use crate::base::placement;
 use crate::base::record::RecoveredState;
 use crate::base::time::Now;
+use crate::base::world;
 use crate::store::file::adoption::{self, Adoption};
 use crate::store::file::channel::Channel;
 use crate::store::file::context::Context;
@@ -159,15 +158,12 @@ fn make_shares(
         .collect()
 }
 
-/// Descriptors for one share: of the option, or of half of what the process may open; the other
-/// half is for connections.
+/// Descriptors for one share: of the option, but no more than what connections leave over.
 fn open_max(options: &FileOptions, share_count: usize) -> usize {
+    let planned = usize::try_from(world::descriptor_plan().store).unwrap_or(usize::MAX);
     let total = match usize::try_from(options.descriptors_max) {
-        Ok(given) if given != 0 => given,
-        _ => {
-            let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
-            usize::try_from(limit / 2).unwrap_or(usize::MAX)
-        }
+        Ok(given) if given != 0 => given.min(planned),
+        _ => planned,
     };
     (total / share_count.max(1)).saturating_sub(2).max(OPEN_MIN)
 }
