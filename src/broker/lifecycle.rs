@@ -250,7 +250,7 @@ impl Broker {
         self.deadlines.cancel(&(id, Timer::Write));
         let Phase::Ending { reason } = &session.phase else { return };
         if session.is_client() && *reason != CloseReason::ConnectionsExceeded.text() {
-            let mut snapshot = session.snapshot();
+            let mut snapshot = session.snapshot(true);
             snapshot.closed = Some((self.now.wall, reason.clone()));
             // The bound is that of the process.
             if self.closed.len() >= CLOSED_MAX / usize::from(self.settings.loops.max(1)) {

@@ -69,6 +69,11 @@ impl Routes {
         self.by_remote.values().copied().collect()
     }
 
+    /// Server ids of the peers of the registered routes.
+    pub fn remotes(&self) -> Vec<String> {
+        self.by_remote.keys().cloned().collect()
+    }
+
     /// Counts local interest; gives the new count if peers have to be told.
     pub fn count(&mut self, subject: &Bytes, queue: Option<&Bytes>, change: i64) -> Option<u32> {
         let key = (subject.clone(), queue.cloned());

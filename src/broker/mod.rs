@@ -48,7 +48,7 @@ pub use unheard::Discovery;
 use delivery::{Message, Origin, Part};
 use session::{Sessions, Timer};
 use settings::Counters;
-use snapshot::{ConnectionSnapshot, ServerSnapshot, Traffic};
+use snapshot::{ConnectionSnapshot, Lists, ServerSnapshot, Traffic};
 use sublist::{Interest, Sublist};
 
 /// One connection as its socket sees it.
@@ -478,16 +478,17 @@ impl Broker {
         self.sessions.get_mut(session).map(|session| &mut session.outbox)
     }
 
-    /// The state of this loop, for monitoring.
+    /// The state of this loop, for monitoring, with the lists that are asked for.
     #[must_use]
-    pub fn snapshot(&self, now: Now) -> ServerSnapshot {
-        let mut connections: Vec<ConnectionSnapshot> = self
-            .sessions
-            .iter()
-            .filter(|session| session.is_client() && !session.is_ending())
-            .map(session::Session::snapshot)
-            .collect();
-        connections.sort_by_key(|connection| connection.cid);
+    pub fn snapshot(&self, now: Now, lists: Lists) -> ServerSnapshot {
+        let is_open = |session: &&session::Session| session.is_client() && !session.is_ending();
+        let mut connections: Vec<ConnectionSnapshot> = Vec::new();
+        if lists.open {
+            let open = self.sessions.iter().filter(is_open);
+            connections.extend(open.map(|session| session.snapshot(lists.subscriptions)));
+            connections.sort_by_key(|connection| connection.cid);
+        }
+        let closed = if lists.closed { self.closed.iter().cloned().collect() } else { Vec::new() };
         ServerSnapshot {
             taken_at: now.wall,
             taken: now.at,
@@ -497,9 +498,11 @@ impl Broker {
             traffic: self.traffic,
             slow_consumers: self.slow_consumers,
             connect_urls: self.info.connect_urls.clone(),
+            open_count: self.counters.clients.load(Ordering::Relaxed),
+            remotes: self.routes.remotes(),
             connections,
-            closed: self.closed.iter().cloned().collect(),
-            routes: self.route_snapshots(),
+            closed,
+            routes: if lists.routes { self.route_snapshots(lists) } else { Vec::new() },
             subscriptions: self.sublist.snapshot(),
         }
     }

@@ -18,7 +18,7 @@ use crate::broker::delivery::{Message, Origin, Part};
 use crate::broker::mail::Mail;
 use crate::broker::session::{Phase, Session, Timer};
 use crate::broker::settings::{Auth, Cluster};
-use crate::broker::snapshot::RouteSnapshot;
+use crate::broker::snapshot::{Lists, RouteSnapshot};
 use crate::broker::sublist::{Interest, Matched};
 use crate::broker::{Broker, ConnectionKind, Hello};
 use crate::wire::connect::SubjectLists;
@@ -454,7 +454,7 @@ impl Broker {
     }
 
     /// Registered routes for monitoring.
-    pub(super) fn route_snapshots(&self) -> Vec<RouteSnapshot> {
+    pub(super) fn route_snapshots(&self, lists: Lists) -> Vec<RouteSnapshot> {
         let snapshot = |session: &Session| {
             let route = session.route.as_ref().filter(|route| route.is_registered)?;
             let info = route.info.as_ref()?;
@@ -470,7 +470,8 @@ impl Broker {
                 rtt: session.ping.rtt,
                 pending_bytes: session.outbox.len(),
                 traffic: session.traffic,
-                subscriptions: session.subscription_snapshots(),
+                subscription_count: session.interests.len(),
+                subscriptions: session.subscription_snapshots(lists.subscriptions),
             })
         };
         let mut routes: Vec<RouteSnapshot> = self.sessions.iter().filter_map(snapshot).collect();

@@ -162,7 +162,7 @@ fn made_up_names_are_agreed_on_without_a_second_attempt() {
         join(&mut left, &mut right);
         for process in [&left, &right] {
             assert_eq!(process.loops[0].routes.cluster_name(), agreed, "{dialler} {acceptor}");
-            assert_eq!(process.loops[0].snapshot(process.now).routes.len(), 1);
+            assert_eq!(process.loops[0].snapshot(process.now, Lists::ALL).routes.len(), 1);
         }
     }
 }
@@ -230,8 +230,8 @@ fn a_second_route_to_the_same_server_is_closed() {
     let (mut left, mut right) = (server(1, "a", |_, _| ()), server(1, "b", |_, _| ()));
     join(&mut left, &mut right);
     join(&mut left, &mut right);
-    assert_eq!(left.loops[0].snapshot(left.now).routes.len(), 1);
-    assert_eq!(right.loops[0].snapshot(right.now).routes.len(), 1);
+    assert_eq!(left.loops[0].snapshot(left.now, Lists::ALL).routes.len(), 1);
+    assert_eq!(right.loops[0].snapshot(right.now, Lists::ALL).routes.len(), 1);
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn routes_have_to_authenticate_and_clients_do_not_belong_there() {
     assert_eq!(right.ask(theirs, "PING\r\n"), "-ERR 'Authorization Violation'\r\n");
     let mut left = server(1, "a", secure);
     join(&mut left, &mut right);
-    assert_eq!(right.loops[0].snapshot(right.now).routes.len(), 1);
+    assert_eq!(right.loops[0].snapshot(right.now, Lists::ALL).routes.len(), 1);
     let stray = left.open(0, ConnectionKind::RouteAccepted);
     left.take(stray);
     let answer = left.ask(stray, "CONNECT {\"lang\":\"go\"}\r\n");

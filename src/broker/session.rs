@@ -231,7 +231,7 @@ impl Session {
     }
 
     /// The state for monitoring.
-    pub fn snapshot(&self) -> ConnectionSnapshot {
+    pub fn snapshot(&self, has_subscriptions: bool) -> ConnectionSnapshot {
         let about = &self.about;
         let named = [&about.nkey, about.user.as_ref().unwrap_or(&about.credentials.user)];
         let user = named.into_iter().find(|name| !name.is_empty());
@@ -251,11 +251,16 @@ impl Session {
             tls: about.tls.as_ref().map(|tls| (tls.version.clone(), tls.cipher.clone())),
             tls_certificate: about.tls.as_ref().and_then(|tls| tls.certificate.clone()),
             authorized_user: user.unwrap_or(&about.credentials.token).clone(),
-            subscriptions: self.subscription_snapshots(),
+            subscription_count: self.interests.len(),
+            subscriptions: self.subscription_snapshots(has_subscriptions),
         }
     }
 
-    pub fn subscription_snapshots(&self) -> Vec<SubscriptionSnapshot> {
+    /// Nothing where they are not asked for.
+    pub fn subscription_snapshots(&self, is_wanted: bool) -> Vec<SubscriptionSnapshot> {
+        if !is_wanted {
+            return Vec::new();
+        }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         self.interests
             .iter()

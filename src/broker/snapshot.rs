@@ -8,6 +8,25 @@ use std::time::Duration;
 
 use crate::base::time::{Instant, WallTime};
 
+/// Which lists a snapshot has. Each costs a turn of a loop in proportion to its length, so a page
+/// asks for those that it shows, and counts are kept without any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lists {
+    /// Open client connections.
+    pub open: bool,
+    /// Closed ones.
+    pub closed: bool,
+    /// Registered routes.
+    pub routes: bool,
+    /// The interests of connections and routes that are listed.
+    pub subscriptions: bool,
+}
+
+impl Lists {
+    /// All that there are.
+    pub const ALL: Self = Self { open: true, closed: true, routes: true, subscriptions: true };
+}
+
 /// What one loop's broker, or after merging the whole process, knows (spec core NATS, 14).
 #[derive(Clone, Debug, Default)]
 pub struct ServerSnapshot {
@@ -27,11 +46,15 @@ pub struct ServerSnapshot {
     pub slow_consumers: u64,
     /// URLs that clients are told (`connect_urls` of INFO).
     pub connect_urls: Vec<String>,
-    /// Open client connections, ascending by `cid`.
+    /// How many client connections the process has.
+    pub open_count: u64,
+    /// Server ids of the peers of registered routes.
+    pub remotes: Vec<String>,
+    /// Open client connections, ascending by `cid`; if asked for.
     pub connections: Vec<ConnectionSnapshot>,
-    /// Closed client connections, oldest first, at most [`CLOSED_MAX`].
+    /// Closed client connections, oldest first, at most [`CLOSED_MAX`]; if asked for.
     pub closed: Vec<ConnectionSnapshot>,
-    /// Registered routes, ascending by `rid`.
+    /// Registered routes, ascending by `rid`; if asked for.
     pub routes: Vec<RouteSnapshot>,
     /// The interest tree.
     pub subscriptions: SubscriptionsSnapshot,
@@ -86,7 +109,9 @@ pub struct ConnectionSnapshot {
     pub tls_certificate: Option<bytes::Bytes>,
     /// Whom it claimed to be, or was taken for; a token in clear if that is what it gave.
     pub authorized_user: String,
-    /// Its interests, ascending by `sid`.
+    /// How many interests it has.
+    pub subscription_count: usize,
+    /// Its interests, ascending by `sid`; if asked for.
     pub subscriptions: Vec<SubscriptionSnapshot>,
 }
 
@@ -132,7 +157,9 @@ pub struct RouteSnapshot {
     pub pending_bytes: usize,
     /// What it sent and got.
     pub traffic: Traffic,
-    /// The peer's interest.
+    /// How many interests the peer has.
+    pub subscription_count: usize,
+    /// The peer's interests; if asked for.
     pub subscriptions: Vec<SubscriptionSnapshot>,
 }
 
@@ -184,6 +211,9 @@ impl ServerSnapshot {
             if whole.connect_urls.is_empty() {
                 whole.connect_urls = part.connect_urls;
             }
+            // Each loop tells the count of the process.
+            whole.open_count = whole.open_count.max(part.open_count);
+            whole.remotes.extend(part.remotes);
             whole.connections.extend(part.connections);
             whole.closed.extend(part.closed);
             whole.routes.extend(part.routes);

@@ -351,7 +351,7 @@ fn publishers_are_held_back_and_slow_receivers_cut() {
         process.read(sender);
     }
     assert!(!process.is_open(slow), "it never read");
-    assert_eq!(process.loops[0].snapshot(process.now).slow_consumers, 1);
+    assert_eq!(process.loops[0].snapshot(process.now, Lists::ALL).slow_consumers, 1);
 }
 
 #[test]
@@ -470,7 +470,7 @@ fn the_server_refuses_what_is_above_max_connections_and_takes_the_next_when_one_
     process.broker(first).closed(first, "Client Closed", now);
     let fourth = process.open(1, ConnectionKind::Client);
     assert!(process.is_open(fourth));
-    let closed = process.loops[0].snapshot(now).closed;
+    let closed = process.loops[0].snapshot(now, Lists::ALL).closed;
     assert_eq!(closed[0].closed.as_ref().unwrap().1, "Client Closed");
 }
 

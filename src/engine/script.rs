@@ -21,6 +21,7 @@ use crate::base::time::{Instant, Now, WallTime};
 use crate::engine::effect::{Effect, Interest};
 use crate::engine::input::Input;
 use crate::engine::shelf::{Shelf, recovered};
+use crate::engine::snapshot::{Snapshot, Wanted};
 use crate::engine::{Engine, Settings, Start, recovery};
 use crate::proto::{pb, spb};
 
@@ -430,9 +431,13 @@ impl Script {
         self.run();
     }
 
-    pub(super) fn snapshot(&self) -> crate::engine::snapshot::Snapshot {
-        let parts = self.engines.iter().map(Engine::snapshot).collect();
-        crate::engine::snapshot::Snapshot::merge(parts)
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let parts = self.engines.iter().map(|engine| engine.snapshot(&Wanted::All)).collect();
+        let whole = Snapshot::merge(parts);
+        let counted = (whole.clients.len(), whole.channels.len(), whole.subscription_count());
+        let totals = whole.totals;
+        assert_eq!((totals.clients, totals.channels, totals.subscriptions), counted);
+        whole
     }
 
     pub(super) fn clients(&self) -> Vec<String> {

@@ -3,6 +3,8 @@
 //! Raw facts only (spec configuration, 9.3 to 9.8): paging, sorting by request and the documents
 //! are the monitor's. One engine tells what it owns; [`Snapshot::merge`] makes the whole of them.
 
+use std::collections::BTreeMap;
+
 use crate::base::id::{ChannelName, ClientId, ConnectionId, QueueGroupName, Subject};
 use crate::base::id::{DurableName, Sequence, SubscriptionId};
 use crate::base::record::ChannelState;
@@ -10,9 +12,40 @@ use crate::engine::Engine;
 use crate::engine::channel::Channel;
 use crate::engine::subscription::{Subscription, SubscriptionLife};
 
+/// What of an engine is wanted. A list costs a turn of its loop in proportion to its length, so a
+/// page asks for what it shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Counts only.
+    Totals,
+    /// Channels without their subscriptions.
+    Names,
+    /// One channel.
+    Channel(ChannelName),
+    /// Everything.
+    All,
+}
+
+/// What is counted without any list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Registered clients.
+    pub clients: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Online subscriptions, offline durables, one for each offline group.
+    pub subscriptions: usize,
+    /// Messages in all channels.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// What one engine knows, or all of them together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
+    /// Counts of everything.
+    pub totals: Totals,
     /// The registered clients whose home the engine is, ordered by ID.
     pub clients: Vec<ClientSnapshot>,
     /// The channels of the engine, ordered by name.
@@ -90,12 +123,17 @@ pub struct SubscriptionSnapshot {
     pub pending_count: usize,
 }
 
+/// See [`Snapshot::subscriptions_by_client`].
+pub type SubscriptionsByClient<'a> =
+    BTreeMap<&'a ClientId, Vec<(&'a ChannelName, &'a SubscriptionSnapshot)>>;
+
 impl Snapshot {
     /// The whole of what several engines told: clients by ID, channels by name.
     #[must_use]
     pub fn merge(parts: Vec<Self>) -> Self {
         let mut whole = Self::default();
         for part in parts {
+            whole.totals.add(part.totals);
             whole.clients.extend(part.clients);
             whole.channels.extend(part.channels);
             whole.traffic.add(part.traffic);
@@ -105,24 +143,32 @@ impl Snapshot {
         whole
     }
 
-    /// Subscriptions as `serverz` counts them: online, offline durables, one per offline group.
+    /// The listed subscriptions.
     #[must_use]
     pub fn subscription_count(&self) -> usize {
         self.channels.iter().map(|channel| channel.subscriptions.len()).sum()
     }
 
-    /// The online subscriptions of one client, with their channels, ordered by channel.
-    pub fn subscriptions_of<'a>(
-        &'a self,
-        client: &'a ClientId,
-    ) -> impl Iterator<Item = (&'a ChannelName, &'a SubscriptionSnapshot)> {
-        self.channels.iter().flat_map(move |channel| {
-            channel
-                .subscriptions
-                .iter()
-                .filter(move |found| !found.is_offline && found.client == *client)
-                .map(move |found| (&channel.channel, found))
-        })
+    /// The online subscriptions of each client, with their channels, ordered by channel.
+    #[must_use]
+    pub fn subscriptions_by_client(&self) -> SubscriptionsByClient<'_> {
+        let mut all = SubscriptionsByClient::new();
+        for channel in &self.channels {
+            for found in channel.subscriptions.iter().filter(|found| !found.is_offline) {
+                all.entry(&found.client).or_default().push((&channel.channel, found));
+            }
+        }
+        all
+    }
+}
+
+impl Totals {
+    fn add(&mut self, other: Self) {
+        self.clients += other.clients;
+        self.channels += other.channels;
+        self.subscriptions += other.subscriptions;
+        self.messages += other.messages;
+        self.bytes += other.bytes;
     }
 }
 
@@ -138,7 +184,46 @@ impl Traffic {
 impl Engine {
     /// What the engine knows now, for monitoring.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self, wanted: &Wanted) -> Snapshot {
+        let mut snapshot =
+            Snapshot { totals: self.totals(), traffic: self.traffic, ..Snapshot::default() };
+        let all = self.channels.slab.iter().map(|(_, channel)| channel);
+        match wanted {
+            Wanted::Totals => {}
+            Wanted::Names => {
+                snapshot.channels = all.map(|channel| channel_facts(channel, Vec::new())).collect();
+            }
+            Wanted::Channel(name) => {
+                let at = self.channels.find(name.as_bytes());
+                let found = at.and_then(|at| self.channels.slab.get(at));
+                snapshot.channels.extend(found.map(|found| self.channel_snapshot(found)));
+            }
+            Wanted::All => {
+                snapshot.channels = all.map(|channel| self.channel_snapshot(channel)).collect();
+                snapshot.clients = self.client_snapshots();
+            }
+        }
+        snapshot.channels.sort_by(|a, b| a.channel.cmp(&b.channel));
+        snapshot
+    }
+
+    fn totals(&self) -> Totals {
+        let known = &self.clients.known;
+        let registered = self.clients.homes.keys().filter(|id| known.contains_key(*id));
+        let mut totals = Totals {
+            clients: registered.count(),
+            channels: self.channels.slab.len(),
+            subscriptions: self.subscriptions.by_key.len(),
+            ..Totals::default()
+        };
+        for (_, channel) in &self.channels.slab {
+            totals.messages += channel.state.message_count;
+            totals.bytes += channel.state.byte_count;
+        }
+        totals
+    }
+
+    fn client_snapshots(&self) -> Vec<ClientSnapshot> {
         let known = &self.clients.known;
         let registered = self.clients.homes.iter().filter(|(id, _)| known.contains_key(*id));
         let clients = registered.map(|(client, home)| ClientSnapshot {
@@ -147,10 +232,7 @@ impl Engine {
             connection: ConnectionId::from(home.info.conn_id.clone()),
             failed_heartbeats: home.failed_heartbeats,
         });
-        let mut channels: Vec<ChannelSnapshot> =
-            self.channels.slab.iter().map(|(_, channel)| self.channel_snapshot(channel)).collect();
-        channels.sort_by(|a, b| a.channel.cmp(&b.channel));
-        Snapshot { clients: clients.collect(), channels, traffic: self.traffic }
+        clients.collect()
     }
 
     fn channel_snapshot(&self, channel: &Channel) -> ChannelSnapshot {
@@ -165,15 +247,13 @@ impl Engine {
             .filter_map(|key| self.subscriptions.groups.get(key))
             .flat_map(|group| group.members.iter().chain(&group.shadow));
         let subscriptions = channel.plain.iter().chain(offline).chain(members);
-        ChannelSnapshot {
-            channel: channel.name.clone(),
-            state: channel.state,
-            subscriptions: subscriptions
-                .filter_map(|key| by_key.get(key))
-                .map(subscription_snapshot)
-                .collect(),
-        }
+        let found = subscriptions.filter_map(|key| by_key.get(key)).map(subscription_snapshot);
+        channel_facts(channel, found.collect())
     }
+}
+
+fn channel_facts(channel: &Channel, subscriptions: Vec<SubscriptionSnapshot>) -> ChannelSnapshot {
+    ChannelSnapshot { channel: channel.name.clone(), state: channel.state, subscriptions }
 }
 
 const OFFLINE: SubscriptionLife = SubscriptionLife::Offline;
@@ -211,6 +291,7 @@ mod tests {
                 ..Default::default()
             }],
             traffic: Traffic { in_messages: 1, ..Default::default() },
+            totals: Totals { clients: 1, channels: 1, subscriptions: 2, messages: 5, bytes: 50 },
         }
     }
 
@@ -222,8 +303,12 @@ mod tests {
         assert_eq!(whole.clients[0].client, ClientId::from("a"));
         assert_eq!(whole.traffic.in_messages, 3);
         assert_eq!(whole.subscription_count(), 6);
+        let counted =
+            Totals { clients: 3, channels: 3, subscriptions: 6, messages: 15, bytes: 150 };
+        assert_eq!(whole.totals, counted);
+        let by_client = whole.subscriptions_by_client();
         let of_b: Vec<String> =
-            whole.subscriptions_of(&ClientId::from("b")).map(|(c, _)| c.to_string()).collect();
+            by_client[&ClientId::from("b")].iter().map(|(c, _)| c.to_string()).collect();
         assert_eq!(of_b, ["a", "x"]);
     }
 }

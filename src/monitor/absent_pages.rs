@@ -128,9 +128,9 @@ struct Accstatz<'a> {
 #[derive(Serialize)]
 struct AccountStatistics {
     acc: &'static str,
-    conns: usize,
+    conns: u64,
     leafnodes: usize,
-    total_conns: usize,
+    total_conns: u64,
     sent: Volume,
     received: Volume,
     slow_consumers: u64,
@@ -148,7 +148,7 @@ struct Volume {
 /// When a parameter is not what it must be.
 pub fn accstatz(view: View<'_>, query: &Query) -> Result<Reply, BadParameter> {
     let shows_unused = query.flag("unused")?;
-    let (connections, traffic) = (view.snapshot.connections.len(), view.snapshot.traffic);
+    let (connections, traffic) = (view.snapshot.open_count, view.snapshot.traffic);
     let account = AccountStatistics {
         acc: ACCOUNT,
         conns: connections,

@@ -10,7 +10,7 @@ use super::format::{Time, duration, uptime};
 use super::query::{BadParameter, Page, Query};
 use super::reply::Reply;
 use crate::base::time::WallTime;
-use crate::broker::snapshot::{ConnectionSnapshot, SubscriptionSnapshot};
+use crate::broker::snapshot::{ConnectionSnapshot, Lists, SubscriptionSnapshot};
 
 #[derive(Serialize)]
 struct Connz<'a> {
@@ -151,7 +151,7 @@ impl Sort {
         let idle = |c: Entry<'_>| now.0 - c.last_activity.0;
         match self {
             Self::Cid => list.sort_by_key(|c| c.cid),
-            Self::Subscriptions => list.sort_by_key(|c| Reverse(c.subscriptions.len())),
+            Self::Subscriptions => list.sort_by_key(|c| Reverse(c.subscription_count)),
             Self::Pending => list.sort_by_key(|c| Reverse(c.pending_bytes)),
             Self::OutMsgs => list.sort_by_key(|c| Reverse(c.traffic.out_msgs)),
             Self::InMsgs => list.sort_by_key(|c| Reverse(c.traffic.in_msgs)),
@@ -215,9 +215,15 @@ fn document(
     })
 }
 
-/// Whether the parameters can be read.
-pub(super) fn check(query: &Query) -> Result<(), BadParameter> {
-    choice(query).map(|_| ())
+/// What `/connz` has to know; an error if the parameters cannot be read.
+pub(super) fn lists(query: &Query) -> Result<Lists, BadParameter> {
+    let choice = choice(query)?;
+    Ok(Lists {
+        open: choice.wanted != Wanted::Closed,
+        closed: choice.wanted != Wanted::Open,
+        routes: false,
+        subscriptions: choice.shows_names || choice.shows_details,
+    })
 }
 
 fn choice(query: &Query) -> Result<Choice<'_>, BadParameter> {
@@ -286,7 +292,7 @@ fn connection<'a>(
         out_msgs: found.traffic.out_msgs,
         in_bytes: found.traffic.in_bytes,
         out_bytes: found.traffic.out_bytes,
-        subscriptions: found.subscriptions.len(),
+        subscriptions: found.subscription_count,
         name: &found.name,
         lang: &found.lang,
         version: &found.version,

@@ -14,11 +14,17 @@ use super::sources::{ClusterFacts, CoreFacts, Status};
 use crate::base::subject;
 use crate::base::time::WallTime;
 use crate::broker::snapshot::{
-    RouteSnapshot, ServerSnapshot, SubscriptionSnapshot, SubscriptionsSnapshot,
+    Lists, RouteSnapshot, ServerSnapshot, SubscriptionSnapshot, SubscriptionsSnapshot,
 };
 
 /// The index, with links to the pages that there are.
-pub const INDEX: &str = "<!DOCTYPE html>
+#[must_use]
+pub fn index(has_streaming: bool) -> String {
+    let streaming = if has_streaming { "    <a href=/streaming>Streaming</a><br/>\n" } else { "" };
+    format!("{INDEX_BEGIN}{streaming}{INDEX_END}")
+}
+
+const INDEX_BEGIN: &str = "<!DOCTYPE html>
 <html lang=\"en\">
   <head><title>NATS: stanby</title></head>
   <body>
@@ -28,7 +34,9 @@ pub const INDEX: &str = "<!DOCTYPE html>
     <a href=./subsz>Subscriptions</a><br/>
     <a href=./routez>Routes</a><br/>
     <a href=./healthz>Health Probe</a><br/>
-    <br/>
+";
+
+const INDEX_END: &str = "    <br/>
     <a href=https://docs.nats.io/running-a-nats-service/nats_admin/monitoring>Help</a>
   </body>
 </html>";
@@ -126,7 +134,7 @@ struct Varz<'a> {
     cores: usize,
     gomaxprocs: u16,
     cpu: Number,
-    connections: usize,
+    connections: u64,
     total_connections: u64,
     routes: usize,
     remotes: usize,
@@ -169,8 +177,7 @@ struct Cluster<'a> {
 #[must_use]
 pub fn varz(view: View<'_>, usage: &Usage) -> Reply {
     let View { facts, snapshot } = view;
-    let remotes: BTreeSet<&str> =
-        snapshot.routes.iter().map(|route| route.remote_id.as_str()).collect();
+    let remotes: BTreeSet<&str> = snapshot.remotes.iter().map(String::as_str).collect();
     let traffic = snapshot.traffic;
     Reply::document(&Varz {
         server_id: &facts.server_id,
@@ -213,9 +220,9 @@ pub fn varz(view: View<'_>, usage: &Usage) -> Reply {
         cores: usage.cores,
         gomaxprocs: facts.loops,
         cpu: Number(usage.cpu_percent),
-        connections: snapshot.connections.len(),
+        connections: snapshot.open_count,
         total_connections: snapshot.connections_total,
-        routes: snapshot.routes.len(),
+        routes: snapshot.remotes.len(),
         remotes: remotes.len(),
         leafnodes: 0,
         in_msgs: traffic.in_msgs,
@@ -266,8 +273,7 @@ struct Route<'a> {
     port: u16,
     start: Time,
     last_activity: Time,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rtt: Option<String>,
+    rtt: String,
     uptime: String,
     idle: String,
     pending_size: usize,
@@ -313,9 +319,16 @@ pub fn routez(view: View<'_>, query: &Query) -> Result<Reply, BadParameter> {
     }))
 }
 
-/// Whether the parameters can be read.
-pub(super) fn check_routez(query: &Query) -> Result<(), BadParameter> {
-    if query.text("subs") == "detail" { Ok(()) } else { query.flag("subs").map(|_| ()) }
+/// What `/routez` has to know; an error if the parameters cannot be read.
+pub(super) fn routez_lists(query: &Query) -> Result<Lists, BadParameter> {
+    let subscriptions = query.text("subs") == "detail" || query.flag("subs")?;
+    Ok(Lists { routes: true, subscriptions, ..Lists::default() })
+}
+
+/// What `/subsz` has to know.
+pub(super) fn subsz_lists(query: &Query) -> Lists {
+    let is_listed = query.flag("subs") == Ok(true);
+    Lists { open: is_listed, subscriptions: is_listed, ..Lists::default() }
 }
 
 fn route(found: &RouteSnapshot, now: WallTime) -> Route<'_> {
@@ -329,7 +342,7 @@ fn route(found: &RouteSnapshot, now: WallTime) -> Route<'_> {
         port: found.peer.port(),
         start: Time(found.start),
         last_activity: Time(found.last_activity),
-        rtt: found.rtt.map(duration),
+        rtt: duration(found.rtt.unwrap_or_default()),
         uptime: uptime(found.start, now),
         idle: uptime(found.last_activity, now),
         pending_size: found.pending_bytes,
@@ -337,7 +350,7 @@ fn route(found: &RouteSnapshot, now: WallTime) -> Route<'_> {
         out_msgs: found.traffic.out_msgs,
         in_bytes: found.traffic.in_bytes,
         out_bytes: found.traffic.out_bytes,
-        subscriptions: found.subscriptions.len(),
+        subscriptions: found.subscription_count,
         subscriptions_list: Vec::new(),
         subscriptions_list_detail: Vec::new(),
     }

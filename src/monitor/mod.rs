@@ -5,10 +5,13 @@
 
 mod absent_pages;
 mod certificates;
+mod connection;
 mod connection_pages;
 mod core_pages;
 mod format;
 mod listener;
+mod path;
+mod places;
 mod process;
 mod query;
 mod reply;
@@ -22,25 +25,30 @@ use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use axum::Router;
-use axum::extract::State as Extract;
-use axum::http::{StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
-pub use self::listener::bind;
 pub use self::sources::{
     Ask, ClusterFacts, CoreFacts, LimitNumbers, Published, Sources, State, Status, Streaming,
     StreamingFacts, Unavailable,
 };
 
+use self::path::Target;
+use self::places::Places;
 use self::process::{CpuMeter, Descriptors};
-use self::query::Query;
+use self::query::{BadParameter, Query};
 use self::reply::Reply;
 use crate::base::world;
+use crate::broker::snapshot::Lists;
+use crate::engine::snapshot::Wanted;
 
 /// Threads that wait for reactors.
 const WAITING_THREADS: usize = 2;
+
+/// Of the connections, this part may wait for pages which need the reactors; the rest is for those
+/// that are answered at once, such as health checks.
+const WAITING_PART: usize = 4;
 
 /// The running pages; they end when it is dropped.
 #[derive(Debug)]
@@ -51,7 +59,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Serves the pages on `listener` (see [`bind`]), with TLS if it is given. `base_path` goes
+    /// Serves the pages on `listener`, with TLS if it is given. `base_path` goes
     /// before the core pages, not before the streaming ones.
     ///
     /// # Errors
@@ -63,22 +71,23 @@ impl Monitor {
         sources: Sources,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let pages = Arc::new(Pages::new(base_path, sources));
+        let places_max = usize::try_from(world::descriptor_plan().monitoring).unwrap_or(usize::MAX);
+        let pages = Arc::new(Pages::new(base_path, sources, places_max / WAITING_PART));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(WAITING_THREADS)
             .build()?;
         let (stop, stopped) = oneshot::channel();
-        let app = Router::new().fallback(answer).with_state(pages);
-        let ready = {
+        listener.set_nonblocking(true)?;
+        let listener = {
             let _inside = runtime.enter();
-            listener::Ready::start(listener, tls)?
+            tokio::net::TcpListener::from_std(listener)?
         };
         let thread = thread::Builder::new().name("monitor".to_owned()).spawn(move || {
             runtime.block_on(async move {
                 tokio::select! {
                     // Both end only with the process or by the other.
-                    _ = axum::serve(ready, app) => (),
+                    () = listener::serve(listener, tls, pages, Places::new(places_max)) => (),
                     _ = stopped => (),
                 }
             });
@@ -187,33 +196,52 @@ struct Pages {
     sources: Sources,
     requests: Mutex<BTreeMap<String, u64>>,
     cpu: Mutex<CpuMeter>,
+    /// How many more requests may wait for the reactors.
+    waiting: Semaphore,
 }
 
-async fn answer(Extract(pages): Extract<Arc<Pages>>, uri: Uri) -> Response {
+async fn answer(pages: &Arc<Pages>, method: &Method, uri: &Uri) -> Response {
     let query = Query::new(uri.query());
-    let Some(page) = pages.find(uri.path(), &query) else {
+    let path = match Target::read(method, uri) {
+        Target::Path(path) => path,
+        Target::Moved(location) => return reply::moved(&location, method),
+        Target::Bad => return reply::bad_request(),
+        Target::Server { is_allowed } => return reply::about_server(is_allowed),
+    };
+    let Some(page) = pages.find(&path, &query) else {
         return Reply::not_found("404 page not found".to_owned()).into_http(&query);
     };
-    let waiting = query.clone();
-    let reply = match page {
-        Page::Quick(page) => return pages.quick(page, &query).into_http(&query),
-        Page::Core(page) => {
-            tokio::task::spawn_blocking(move || pages.core_page(page, &waiting)).await
-        }
-        Page::Streaming(page) => {
-            tokio::task::spawn_blocking(move || pages.streaming_page(page, &waiting)).await
-        }
+    if let Page::Quick(page) = page {
+        return pages.quick(page, &query).into_http(&query);
+    }
+    let Ok(_permit) = pages.waiting.try_acquire() else {
+        return Reply::overloaded().into_http(&query);
     };
+    let (waiting, pages) = (query.clone(), Arc::clone(pages));
+    let reply = tokio::task::spawn_blocking(move || pages.slow(page, &waiting)).await;
     // The helper thread ends early only when the pages are shut down.
     let reply = reply.unwrap_or(Reply::Empty(StatusCode::SERVICE_UNAVAILABLE));
     reply.into_http(&query)
 }
 
+/// What a core page has to know.
+fn lists(page: Core, query: &Query) -> Result<Lists, BadParameter> {
+    match page {
+        Core::Connz => connection_pages::lists(query),
+        Core::Routez => core_pages::routez_lists(query),
+        Core::Subsz => Ok(core_pages::subsz_lists(query)),
+        Core::Varz | Core::Gatewayz | Core::Leafz | Core::Jsz | Core::Accstatz => {
+            Ok(Lists::default())
+        }
+    }
+}
+
 impl Pages {
-    fn new(base_path: &str, sources: Sources) -> Self {
+    fn new(base_path: &str, sources: Sources, waiting_max: usize) -> Self {
         let names: Vec<&str> = base_path.split('/').filter(|name| !name.is_empty()).collect();
         let base_path = names.iter().map(|name| format!("/{name}")).collect();
-        Self { base_path, sources, requests: Mutex::default(), cpu: Mutex::default() }
+        let waiting = Semaphore::new(waiting_max);
+        Self { base_path, sources, requests: Mutex::default(), cpu: Mutex::default(), waiting }
     }
 
     /// The page of a path. Core pages count their requests, connections and routes only with
@@ -231,9 +259,8 @@ impl Pages {
             return None;
         }
         let is_readable = match page {
-            Page::Core(Core::Connz) => connection_pages::check(query).is_ok(),
-            Page::Core(Core::Routez) => core_pages::check_routez(query).is_ok(),
-            Page::Core(_) | Page::Quick(_) | Page::Streaming(_) => true,
+            Page::Core(page) => lists(page, query).is_ok(),
+            Page::Quick(_) | Page::Streaming(_) => true,
         };
         if is_readable {
             let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -242,11 +269,20 @@ impl Pages {
         Some(page)
     }
 
+    /// Pages that wait for other threads.
+    fn slow(&self, page: Page, query: &Query) -> Reply {
+        match page {
+            Page::Quick(page) => self.quick(page, query),
+            Page::Core(page) => self.core_page(page, query),
+            Page::Streaming(page) => self.streaming_page(page, query),
+        }
+    }
+
     /// Pages that are answered on the spot.
     fn quick(&self, page: Quick, query: &Query) -> Reply {
         let status = self.sources.status.load();
         match page {
-            Quick::Index => Reply::Html(core_pages::INDEX.to_owned()),
+            Quick::Index => Reply::Html(core_pages::index(self.sources.streaming.is_some())),
             Quick::StreamingIndex => Reply::Html(streaming_pages::INDEX.to_owned()),
             Quick::Healthz => core_pages::healthz(&status),
             Quick::IsFtActive if status.state == State::FtActive => Reply::Empty(StatusCode::OK),
@@ -278,7 +314,12 @@ impl Pages {
         let Some(streaming) = &self.sources.streaming else {
             return Reply::Empty(StatusCode::NOT_FOUND);
         };
-        let snapshot = match (streaming.engine)() {
+        let wanted = match page {
+            Stream::Serverz | Stream::Storez => Wanted::Totals,
+            Stream::Clientsz => Wanted::All,
+            Stream::Channelsz => streaming_pages::channelsz_wanted(query),
+        };
+        let snapshot = match (streaming.engine)(wanted) {
             Ok(snapshot) => snapshot,
             Err(error) => return error.into(),
         };
@@ -302,7 +343,11 @@ impl Pages {
 
     /// Pages that wait for the brokers.
     fn core_page(&self, page: Core, query: &Query) -> Reply {
-        let snapshot = match (self.sources.broker)() {
+        let wanted = match lists(page, query) {
+            Ok(wanted) => wanted,
+            Err(error) => return error.into(),
+        };
+        let snapshot = match (self.sources.broker)(wanted) {
             Ok(snapshot) => snapshot,
             Err(error) => return error.into(),
         };

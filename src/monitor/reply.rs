@@ -1,11 +1,12 @@
 //! What a page answers, before it is HTTP: a document or one of the reference's refusals.
 
 use axum::body::Body;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::format;
+use super::path::html_escaped;
 use super::query::{BadParameter, Query};
 use super::sources::Unavailable;
 
@@ -45,6 +46,13 @@ impl Reply {
         Self::Text { status: StatusCode::NOT_FOUND, text }
     }
 
+    /// Too many requests wait for the same threads.
+    #[must_use]
+    pub fn overloaded() -> Self {
+        let text = "too many requests at a time, ask again".to_owned();
+        Self::Text { status: StatusCode::SERVICE_UNAVAILABLE, text }
+    }
+
     /// As HTTP.
     #[must_use]
     pub fn into_http(self, query: &Query) -> Response {
@@ -77,6 +85,41 @@ impl Reply {
             }
         }
     }
+}
+
+/// Sends the client to another path, with a page for a person whose browser does not follow.
+pub(super) fn moved(location: &str, method: &Method) -> Response {
+    let is_get = method == Method::GET;
+    let body = if is_get {
+        format!("<a href=\"{}\">Moved Permanently</a>.\n\n", html_escaped(location))
+    } else {
+        String::new()
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    // Everything but printable ASCII was escaped.
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    if is_get || method == Method::HEAD {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(HTML));
+    }
+    response
+}
+
+/// What cannot be read ends the connection.
+pub(super) fn bad_request() -> Response {
+    let close = (header::CONNECTION, "close");
+    let headers = [(header::CONTENT_TYPE, TEXT), close];
+    (StatusCode::BAD_REQUEST, headers, "400 Bad Request").into_response()
+}
+
+/// `OPTIONS *`, and other methods with that target, which the reference refuses.
+pub(super) fn about_server(is_allowed: bool) -> Response {
+    if is_allowed {
+        return Response::new(Body::empty());
+    }
+    (StatusCode::BAD_REQUEST, [(header::CONNECTION, "close")]).into_response()
 }
 
 impl From<BadParameter> for Reply {

@@ -7,12 +7,12 @@ use std::time::Duration;
 use crate::base::channel_limits::{ChannelLimits, ChannelOverrides};
 use crate::base::epoch::LeaseClock;
 use crate::base::time::{Instant, WallTime};
-use crate::broker::snapshot::ServerSnapshot;
-use crate::engine::snapshot::Snapshot;
+use crate::broker::snapshot::{Lists, ServerSnapshot};
+use crate::engine::snapshot::{Snapshot, Wanted};
 
-/// Asks the reactors for a snapshot. It may wait a bounded time (about 2 s) for their answers:
-/// it is never called on the thread that answers health checks.
-pub type Ask<T> = Box<dyn Fn() -> Result<T, Unavailable> + Send + Sync>;
+/// Asks the reactors for a snapshot with what is wanted in it. It may wait a bounded time (about
+/// 2 s) for their answers: it is never called on the thread that answers health checks.
+pub type Ask<W, T> = Box<dyn Fn(W) -> Result<T, Unavailable> + Send + Sync>;
 
 /// Why there is no snapshot, in words that complete "no answer: …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +30,7 @@ pub struct Sources {
     /// What is known of the streaming server; `None` in a core server: its pages are absent.
     pub streaming: Option<Streaming>,
     /// The brokers of all loops, merged.
-    pub broker: Ask<ServerSnapshot>,
+    pub broker: Ask<Lists, ServerSnapshot>,
 }
 
 /// The streaming half of [`Sources`].
@@ -38,7 +38,7 @@ pub struct Streaming {
     /// Configured, and since activation resolved.
     pub facts: Arc<Published<StreamingFacts>>,
     /// The engines of all loops, merged; empty on a standby.
-    pub engine: Ask<Snapshot>,
+    pub engine: Ask<Wanted, Snapshot>,
     /// What local time is ahead of UTC at a moment, in seconds.
     pub utc_offset: fn(WallTime) -> i64,
 }

@@ -9,9 +9,11 @@ use super::process::Descriptors;
 use super::query::Query;
 use super::reply::Reply;
 use super::sources::{LimitNumbers, State, StreamingFacts};
-use crate::base::id::ClientId;
+use crate::base::id::{ChannelName, ClientId};
 use crate::base::time::WallTime;
-use crate::engine::snapshot::{ChannelSnapshot, ClientSnapshot, Snapshot, SubscriptionSnapshot};
+use crate::engine::snapshot::{
+    ChannelSnapshot, ClientSnapshot, Snapshot, SubscriptionSnapshot, SubscriptionsByClient, Wanted,
+};
 
 /// The index; `isFTActive` is not listed, as in the reference.
 pub const INDEX: &str = "<!DOCTYPE html>
@@ -151,7 +153,6 @@ struct Subscriptionz {
 #[must_use]
 pub fn serverz(view: View<'_>, state: State, descriptors: Descriptors) -> Reply {
     let View { facts, snapshot, now, .. } = view;
-    let (total_msgs, total_bytes) = totals(snapshot);
     Reply::document(&Serverz {
         cluster_id: &facts.cluster_id,
         server_id: &facts.server_id,
@@ -161,11 +162,11 @@ pub fn serverz(view: View<'_>, state: State, descriptors: Descriptors) -> Reply 
         now: view.local(now),
         start_time: view.local(facts.started),
         uptime: uptime(facts.started, now),
-        clients: snapshot.clients.len(),
-        subscriptions: snapshot.subscription_count(),
-        channels: snapshot.channels.len(),
-        total_msgs,
-        total_bytes,
+        clients: snapshot.totals.clients,
+        subscriptions: snapshot.totals.subscriptions,
+        channels: snapshot.totals.channels,
+        total_msgs: snapshot.totals.messages,
+        total_bytes: snapshot.totals.bytes,
         in_msgs: snapshot.traffic.in_messages,
         in_bytes: snapshot.traffic.in_bytes,
         out_msgs: snapshot.traffic.out_messages,
@@ -179,7 +180,6 @@ pub fn serverz(view: View<'_>, state: State, descriptors: Descriptors) -> Reply 
 #[must_use]
 pub fn storez(view: View<'_>) -> Reply {
     let View { facts, snapshot, now, .. } = view;
-    let (total_msgs, total_bytes) = totals(snapshot);
     Reply::document(&Storez {
         cluster_id: &facts.cluster_id,
         server_id: &facts.server_id,
@@ -190,8 +190,8 @@ pub fn storez(view: View<'_>) -> Reply {
             global: facts.global,
             channels: &facts.per_channel,
         },
-        total_msgs,
-        total_bytes,
+        total_msgs: snapshot.totals.messages,
+        total_bytes: snapshot.totals.bytes,
         lost_msgs: facts.lost_messages,
     })
 }
@@ -201,24 +201,34 @@ pub fn storez(view: View<'_>) -> Reply {
 pub fn clientsz(view: View<'_>, query: &Query) -> Reply {
     let shows_subscriptions = query.int("subs") == Ok(1);
     let id = query.text("client");
+    let by_client = view.snapshot.subscriptions_by_client();
     if !id.is_empty() {
         let wanted = ClientId::from(id);
         let found = view.snapshot.clients.iter().find(|found| found.client == wanted);
         return match found {
-            Some(found) => Reply::document(&clientz(view.snapshot, found, shows_subscriptions)),
+            Some(found) => Reply::document(&clientz(&by_client, found, shows_subscriptions)),
             None => Reply::not_found(format!("Client {id} not found")),
         };
     }
     let page = query.lenient_page();
     let shown = page.of(&view.snapshot.clients);
     let clients: Vec<Clientz> =
-        shown.iter().map(|found| clientz(view.snapshot, found, shows_subscriptions)).collect();
+        shown.iter().map(|found| clientz(&by_client, found, shows_subscriptions)).collect();
     let total = view.snapshot.clients.len();
     Reply::document(&Listing {
         count: clients.len(),
         clients: Some(clients),
         ..view.listing((page.offset, page.limit), total)
     })
+}
+
+/// What `/streaming/channelsz` has to know.
+pub(super) fn channelsz_wanted(query: &Query) -> Wanted {
+    match query.text("channel") {
+        "" if query.int("subs") == Ok(1) => Wanted::All,
+        "" => Wanted::Names,
+        name => Wanted::Channel(ChannelName::from(name)),
+    }
 }
 
 /// `/streaming/channelsz`.
@@ -266,17 +276,14 @@ impl<'a> View<'a> {
     }
 }
 
-fn totals(snapshot: &Snapshot) -> (u64, u64) {
-    let states = snapshot.channels.iter().map(|channel| channel.state);
-    states.fold((0, 0), |(count, bytes), state| {
-        (count + state.message_count, bytes + state.byte_count)
-    })
-}
-
-fn clientz(snapshot: &Snapshot, client: &ClientSnapshot, shows_subscriptions: bool) -> Clientz {
+fn clientz(
+    by_client: &SubscriptionsByClient<'_>,
+    client: &ClientSnapshot,
+    shows_subscriptions: bool,
+) -> Clientz {
     let mut subs_count = 0;
     let mut subscriptions: BTreeMap<String, Vec<Subscriptionz>> = BTreeMap::new();
-    for (channel, subscription) in snapshot.subscriptions_of(&client.client) {
+    for (channel, subscription) in by_client.get(&client.client).into_iter().flatten() {
         subs_count += 1;
         if shows_subscriptions {
             let list = subscriptions.entry(text(channel.as_bytes())).or_default();

@@ -17,7 +17,9 @@ use crate::broker::snapshot::{
     ConnectionSnapshot, ServerSnapshot, SubscriptionSnapshot, SubscriptionsSnapshot,
     Traffic as CoreTraffic,
 };
-use crate::engine::snapshot::{self as engine, ChannelSnapshot, ClientSnapshot, Snapshot, Traffic};
+use crate::engine::snapshot::{
+    self as engine, ChannelSnapshot, ClientSnapshot, Snapshot, Totals, Traffic,
+};
 
 fn recorded(file: &str) -> String {
     let path = format!("{}/tests/data/http/{file}.txt", env!("CARGO_MANIFEST_DIR"));
@@ -109,7 +111,15 @@ fn recorded_engine() -> Snapshot {
     let totals = document("streaming_serverz");
     let clients = document("streaming_clientsz");
     let channels = document("streaming_channelsz__subs-1");
+    let total = |name: &str| usize::try_from(number(&totals[name])).unwrap();
     Snapshot {
+        totals: Totals {
+            clients: total("clients"),
+            channels: total("channels"),
+            subscriptions: total("subscriptions"),
+            messages: number(&totals["total_msgs"]),
+            bytes: number(&totals["total_bytes"]),
+        },
         clients: clients["clients"]
             .as_array()
             .unwrap()
@@ -185,6 +195,7 @@ fn connection(shown: &Value) -> ConnectionSnapshot {
         tls: None,
         tls_certificate: None,
         authorized_user: String::new(),
+        subscription_count: core_subscriptions(shown).len(),
         subscriptions: core_subscriptions(shown),
     }
 }
@@ -199,6 +210,7 @@ fn recorded_broker() -> ServerSnapshot {
         settings_loaded_at: time(&varz["config_load_time"]),
         connections_total: number(&varz["total_connections"]),
         traffic: core_traffic(&varz),
+        open_count: number(&varz["connections"]),
         connections: connz["connections"].as_array().unwrap().iter().map(connection).collect(),
         subscriptions: SubscriptionsSnapshot {
             num_subscriptions: 124,
@@ -413,14 +425,18 @@ fn served(status: Arc<Published<Status>>, gate: mpsc::Receiver<()>) -> Monitor {
         streaming: Some(Streaming {
             facts: Arc::new(Published::new(facts())),
             utc_offset: |_| 0,
-            engine: Box::new(move || {
+            engine: Box::new(move |_| {
                 let _ = gate.lock().unwrap().recv();
                 Ok(recorded_engine())
             }),
         }),
-        broker: Box::new(|| Err(Unavailable("the reactors do not answer".to_owned()))),
+        broker: Box::new(|_| Err(Unavailable("the reactors do not answer".to_owned()))),
     };
-    Monitor::start(bind("127.0.0.1", 0).unwrap(), None, "/base/", sources).unwrap()
+    Monitor::start(free_port(), None, "/base/", sources).unwrap()
+}
+
+pub(super) fn free_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
 fn send(monitor: &Monitor, target: &str) -> TcpStream {
@@ -525,4 +541,108 @@ fn check_health(monitor: &Monitor, query: &str, status: u16, expected: &str) {
     let (head, body) = fetch(monitor, &format!("/streaming/healthz?{query}"));
     assert!(head.starts_with(&format!("http/1.1 {status}")), "{query}: {head}");
     assert_eq!(body, expected, "{query}");
+}
+
+/// Goal: who opens connections and asks nothing, or asks byte by byte, locks nobody out; nor do
+/// requests that wait for engines which do not answer.
+#[test]
+fn a_crowd_without_requests_locks_nobody_out() {
+    let (open, gate) = mpsc::channel();
+    let monitor = served(Arc::default(), gate);
+    let places = usize::try_from(world::descriptor_plan().monitoring).unwrap();
+    let waiting_max = places / WAITING_PART;
+    let ask = |_| send(&monitor, "/streaming/serverz");
+    let waiting: Vec<TcpStream> = (0..waiting_max + 16).map(ask).collect();
+    let mut crowd = Vec::new();
+    for _ in 0..places + 40 {
+        let mut slow = TcpStream::connect(monitor.address()).unwrap();
+        slow.write_all(b"GET /varz HTTP/1.1\r\nHo").unwrap();
+        crowd.push(slow);
+    }
+    check_health(&monitor, "live=1", 200, "ok\n");
+    assert!(fetch(&monitor, "/base/varz").0.starts_with("http/1.1 503"), "too many wait");
+    drop(open);
+    let answers: Vec<String> = waiting.into_iter().map(|socket| receive(socket).0).collect();
+    let is_shown = |head: &&String| head.starts_with("http/1.1 200");
+    let shown = answers.iter().filter(is_shown).count();
+    assert_eq!(shown, waiting_max, "none of them lost its place");
+    let (head, _) = fetch(&monitor, "/base/varz");
+    assert!(head.starts_with("http/1.1 500"), "it is asked again: {head}");
+}
+
+/// What our HTTP library does otherwise with targets that no tool asks for.
+const EXCEPTIONS: [&str; 3] = [
+    // The fragment of an address is not sent by any client; here it is no part of the query.
+    "/connz?subs=1#x",
+    // A proxy's request without a path means the index, without a redirect to it.
+    "http://example.com",
+    "http://example.com?x=1",
+];
+
+fn answers_as(monitor: &Monitor, asked: &Value) -> Result<(), String> {
+    let (method, target) = (text(&asked["method"]), text(&asked["target"]));
+    let mut socket = TcpStream::connect(monitor.address()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let request = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut response = Vec::new();
+    socket.read_to_end(&mut response).unwrap();
+    let response = String::from_utf8_lossy(&response).into_owned();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    let header = |name: &str| {
+        let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+    };
+    let status = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut found = vec![("status", status.clone())];
+    let mut wanted = vec![("status", asked["status"].to_string())];
+    // What is not HTTP at all is refused by the library, in fewer words.
+    if status != "400" {
+        found.push(("location", header("location").unwrap_or_default()));
+        wanted.push(("location", text(&asked["location"])));
+        found.push(("content type", header("content-type").unwrap_or_default()));
+        wanted.push(("content type", text(&asked["content_type"])));
+    }
+    if matches!(status.as_str(), "301" | "404") {
+        found.push(("body", body.to_owned()));
+        wanted.push(("body", text(&asked["body"])));
+    }
+    if let Some(keys) = asked["keys"].as_array() {
+        // The first names tell the pages from each other.
+        let count = keys.len().min(4);
+        let lines = body.lines().filter_map(|line| line.trim_start().strip_prefix('"'));
+        let names = lines.filter_map(|line| Some(line.split_once("\":")?.0.to_owned()));
+        if 1 < count {
+            found.push(("names", names.take(count).collect::<Vec<_>>().join(" ")));
+            wanted.push(("names", keys.iter().take(count).map(text).collect::<Vec<_>>().join(" ")));
+        }
+    }
+    if found == wanted { Ok(()) } else { Err(format!("{method} {target}: {found:?}, {wanted:?}")) }
+}
+
+/// Goal: any target is answered, redirected or refused as by the reference, whose answers were
+/// recorded.
+#[test]
+fn paths_are_cleaned_and_redirected_as_recorded() {
+    let path = format!("{}/tests/data/http/paths.json", env!("CARGO_MANIFEST_DIR"));
+    let asked: Vec<Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    for base in ["", "/nats"] {
+        let sources = Sources {
+            status: Arc::default(),
+            lease: LeaseClock::endless(),
+            core: Arc::new(Published::new(core_facts())),
+            streaming: Some(Streaming {
+                facts: Arc::new(Published::new(facts())),
+                utc_offset: |_| 0,
+                engine: Box::new(|_| Ok(Snapshot::default())),
+            }),
+            broker: Box::new(|_| Ok(recorded_broker())),
+        };
+        let monitor = Monitor::start(free_port(), None, base, sources).unwrap();
+        let asked = asked.iter().filter(|asked| text(&asked["base"]) == base);
+        let asked = asked.filter(|asked| !EXCEPTIONS.contains(&text(&asked["target"]).as_str()));
+        let wrong: Vec<String> =
+            asked.filter_map(|asked| answers_as(&monitor, asked).err()).collect();
+        assert!(wrong.is_empty(), "base {base:?}:\n{}", wrong.join("\n"));
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 
+use super::tests::free_port;
 use super::*;
 use crate::base::epoch::LeaseClock;
 
@@ -41,9 +42,9 @@ fn pages_come_over_tls_while_another_peer_never_ends_its_handshake() {
         lease: LeaseClock::endless(),
         core: Arc::default(),
         streaming: None,
-        broker: Box::new(|| Err(Unavailable("not asked".to_owned()))),
+        broker: Box::new(|_| Err(Unavailable("not asked".to_owned()))),
     };
-    let monitor = Monitor::start(bind("127.0.0.1", 0).unwrap(), Some(server), "", sources).unwrap();
+    let monitor = Monitor::start(free_port(), Some(server), "", sources).unwrap();
     let _silent = TcpStream::connect(monitor.address()).unwrap();
     let socket = TcpStream::connect(monitor.address()).unwrap();
     let name = ServerName::try_from("localhost").unwrap();

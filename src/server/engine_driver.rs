@@ -90,6 +90,8 @@ pub enum Mail {
     },
     /// The engine's state for monitoring; an empty one while there is no engine.
     Snapshot {
+        /// What of it.
+        wanted: engine::snapshot::Wanted,
         /// Gets it.
         done: Sender<engine::snapshot::Snapshot>,
     },
@@ -484,8 +486,8 @@ impl Driver for EngineDriver {
             Mail::Sync { done } => drop(done.send(self.home)),
             Mail::Deactivate { done } => self.on_deactivate(&done),
             Mail::Drain { done } => self.on_drain(done, now),
-            Mail::Snapshot { done } => {
-                let engine = self.active.as_ref().map(|active| active.engine.snapshot());
+            Mail::Snapshot { wanted, done } => {
+                let engine = self.active.as_ref().map(|active| active.engine.snapshot(&wanted));
                 // As above.
                 let _ = done.send(engine.unwrap_or_default());
             }

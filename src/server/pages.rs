@@ -9,19 +9,21 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::base::epoch::LeaseClock;
 use crate::base::world;
-use crate::broker::snapshot::ServerSnapshot;
+use crate::broker::snapshot::{Lists, ServerSnapshot};
 use crate::config::{Config, Program, StoreKind, banner};
 use crate::election::lease::Holder;
-use crate::engine::snapshot::Snapshot;
+use crate::engine::snapshot::{Snapshot, Wanted};
 use crate::log::CORE;
 use crate::monitor::{
-    self, Ask, ClusterFacts, CoreFacts, LimitNumbers, Monitor, Published, Sources, State, Status,
+    Ask, ClusterFacts, CoreFacts, LimitNumbers, Monitor, Published, Sources, State, Status,
     Streaming, StreamingFacts, Unavailable,
 };
+use crate::net::listener;
+use crate::net::reactors::Listen;
 use crate::net::{Control, Mailbox};
 use crate::server::engine_driver::Mail;
 use crate::server::settings::{self, Found};
-use crate::server::start::StartError;
+use crate::server::start::{PORT_PATIENCE, StartError};
 
 /// How long a page waits for the loops.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -48,8 +50,7 @@ impl Pages {
         }
     }
 
-    /// Opens the monitoring port and serves the pages, if they are switched on. The URLs are for
-    /// the ports file.
+    /// Serves the pages on their port, if they are switched on. The URLs are for the ports file.
     ///
     /// # Errors
     /// [`StartError::Monitor`] and [`StartError::Tls`].
@@ -57,16 +58,13 @@ impl Pages {
         &self,
         config: &Config,
         mailboxes: &[Mailbox<Mail>],
+        listener: Option<TcpListener>,
     ) -> Result<(Option<Monitor>, Vec<String>), StartError> {
         let monitor = &config.monitor;
-        if !monitor.is_on() {
+        let Some(listener) = listener else {
             return Ok((None, Vec::new()));
-        }
+        };
         let is_tls = monitor.https_port != 0;
-        let port = if is_tls { monitor.https_port } else { monitor.http_port };
-        let port = u16::try_from(port.max(0)).unwrap_or(u16::MAX);
-        let listener: TcpListener =
-            monitor::bind(&monitor.host, port).map_err(StartError::Monitor)?;
         let port = listener.local_addr().map_err(StartError::Monitor)?.port();
         let tls = match (&config.core.tls, is_tls) {
             (Some(tls), true) => Some(settings::serving(tls)?.server_config()),
@@ -207,14 +205,30 @@ impl Pages {
     }
 }
 
-fn ask_brokers(mailboxes: Vec<Mailbox<Mail>>) -> Ask<ServerSnapshot> {
-    Box::new(move || {
+/// Opens the monitoring port, if the pages are switched on.
+///
+/// # Errors
+/// [`StartError::MonitorPort`].
+pub fn open_port(config: &Config) -> Result<Option<TcpListener>, StartError> {
+    let monitor = &config.monitor;
+    if !monitor.is_on() {
+        return Ok(None);
+    }
+    let is_tls = monitor.https_port != 0;
+    let port = if is_tls { monitor.https_port } else { monitor.http_port };
+    let Listen { address, patience } = settings::listen(&monitor.host, port, PORT_PATIENCE);
+    let listener = listener::bind(&address, patience).map_err(StartError::MonitorPort)?;
+    Ok(Some(listener.into()))
+}
+
+fn ask_brokers(mailboxes: Vec<Mailbox<Mail>>) -> Ask<Lists, ServerSnapshot> {
+    Box::new(move |lists| {
         let (done, answers) = bounded(mailboxes.len());
         for mailbox in &mailboxes {
             let done = done.clone();
             // The asker may have given up waiting.
             let visit = move |broker: &mut crate::broker::Broker, now| {
-                let _ = done.send(broker.snapshot(now));
+                let _ = done.send(broker.snapshot(now, lists));
             };
             mailbox.control(Control::Visit(Box::new(visit)));
         }
@@ -223,11 +237,11 @@ fn ask_brokers(mailboxes: Vec<Mailbox<Mail>>) -> Ask<ServerSnapshot> {
     })
 }
 
-fn ask_engines(mailboxes: Vec<Mailbox<Mail>>) -> Ask<Snapshot> {
-    Box::new(move || {
+fn ask_engines(mailboxes: Vec<Mailbox<Mail>>) -> Ask<Wanted, Snapshot> {
+    Box::new(move |wanted| {
         let (done, answers) = bounded(mailboxes.len());
         for mailbox in &mailboxes {
-            mailbox.deliver(Mail::Snapshot { done: done.clone() });
+            mailbox.deliver(Mail::Snapshot { wanted: wanted.clone(), done: done.clone() });
         }
         drop(done);
         collect(&answers, mailboxes.len()).map(Snapshot::merge)

@@ -17,6 +17,7 @@ use crate::election::epoch_files::Owner;
 use crate::election::keeper::{self, Keeper, KeeperSettings, Mode, Terms};
 use crate::election::sql_lock::SqlLease;
 use crate::log::{CORE, STREAM};
+use crate::net::listener::ListenError;
 use crate::net::reactors::{Desks, Ports};
 use crate::net::tls::TlsError;
 use crate::net::{NetError, Reactors};
@@ -32,7 +33,7 @@ use crate::store::sql::lost::Remembered;
 use crate::store::{self, StoreError};
 
 /// How long a start waits for the port of a predecessor that is still dying.
-const PORT_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Larger messages are warned of.
 const PAYLOAD_BYTES_ADVISED: usize = 8 * 1024 * 1024;
@@ -52,7 +53,10 @@ pub enum StartError {
     /// A certificate or key cannot be used.
     #[error("{0}")]
     Tls(#[from] TlsError),
-    /// The monitoring port cannot be opened.
+    /// The monitoring port cannot be opened; the line that the reference ends with.
+    #[error("Can't start monitoring: can't listen to the monitor port: {0}")]
+    MonitorPort(ListenError),
+    /// The monitoring pages cannot be served.
     #[error("Can't start monitoring: {0}")]
     Monitor(io::Error),
     /// The pid file cannot be written: who asked for it would wait for it in vain.
@@ -77,6 +81,7 @@ impl StartError {
             Self::Store(_) => STREAM,
             Self::Net(_)
             | Self::Tls(_)
+            | Self::MonitorPort(_)
             | Self::Monitor(_)
             | Self::PidFile(_)
             | Self::System { .. } => CORE,
@@ -165,6 +170,8 @@ impl Begun {
             .cluster
             .as_ref()
             .map(|cluster| settings::listen(&cluster.host, cluster.port, PORT_PATIENCE));
+        // As in the reference: of several ports that are taken, the first of these is named.
+        let monitor_port = pages::open_port(&config)?;
         let ports = Ports::open(Some(&client), route.as_ref())?;
         let found = settings::Found {
             server_id: found_id,
@@ -177,7 +184,7 @@ impl Begun {
         let mailboxes: Vec<_> = loops(&config).map(|home| desks.mailbox(home)).collect();
         let lease = LeaseClock::default();
         let pages = Pages::new(&config, &found, &self.server_id, lease.clone());
-        let (monitor, http_ports) = pages.serve(&config, &mailboxes)?;
+        let (monitor, http_ports) = pages.serve(&config, &mailboxes, monitor_port)?;
         log_listening(&config, &found);
         let (events_in, events) = event::queue();
         let drivers =

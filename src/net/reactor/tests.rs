@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::base::id::Subject;
+use crate::broker::snapshot::Lists;
 use crate::broker::{self, EngineDelivery, EngineInterest};
 use crate::net::reactors::{Listen, Reactors, Settings};
 use crate::net::{Address, driver::CoreOnly};
@@ -341,7 +342,7 @@ fn brokers_are_visited_and_a_connection_is_closed_by_its_name() {
     let mut client = connect(server.client_address);
     let (sender, receiver) = crossbeam_channel::bounded(2);
     server.visit_all(move |broker, now| {
-        let seen = broker.snapshot(now).connections;
+        let seen = broker.snapshot(now, Lists::ALL).connections;
         sender.send(seen.first().map(|connection| connection.home)).unwrap();
     });
     let seen = [receiver.recv().unwrap(), receiver.recv().unwrap()];
