@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::config::go::show;
 use crate::config::options;
-use crate::config::{ClusterConfig, Config, RouteUrl, World, flags};
+use crate::config::{ClusterConfig, Config, RouteUrl, TlsConfig, World, defaults, flags};
 
 /// What a reload changed, for those who have to do something about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,8 +70,46 @@ pub fn reload(
     compare_auth(old, &new, &mut changes);
     compare_cluster(old, &new, &mut changes);
     compare_core(old, &new, &mut changes);
+    changes.set_in_order();
     Ok((new, changes))
 }
+
+/// How lines begin, in the reference's order: that of its options.
+const ORDER: [&str; 33] = [
+    "Reload: client_advertise =",
+    "Reloaded: trace =",
+    "Reloaded: debug =",
+    "Reloaded: trace_verbose =",
+    "Reloaded: logtime =",
+    "Reloaded: logtime_utc =",
+    "Reloaded: max_connections =",
+    "Reloaded: authorization users",
+    "Reloaded: accounts",
+    "Reloaded: authorization username",
+    "Reloaded: authorization password",
+    "Reloaded: authorization token",
+    "Reloaded: ping_interval =",
+    "Reloaded: ping_max =",
+    "Reloaded: authorization timeout =",
+    "Reloaded: max_control_line =",
+    "Reloaded: max_payload =",
+    "Reloaded: cluster",
+    "Reloaded: pid_file =",
+    "Reloaded: ports_file_dir =",
+    "Reloaded: log_file =",
+    "Reloaded: syslog =",
+    "Reloaded: remote_syslog =",
+    "Removed route",
+    "Reloaded: cluster routes",
+    "Reloaded: tls timeout =",
+    "Reloaded: tls =",
+    "Reloaded: write_deadline =",
+    "Reloaded: max_traced_msg_len =",
+    "Reloaded: connect_error_reports =",
+    "Reloaded: reconnect_error_reports =",
+    "Reloaded: tags",
+    "",
+];
 
 /// What can only change with a restart.
 fn fixed(old: &Config, new: &Config) -> Result<(), String> {
@@ -120,6 +158,15 @@ fn shown_path(path: &Option<PathBuf>) -> String {
 }
 
 impl Changes {
+    /// Puts the lines into the reference's order.
+    fn set_in_order(&mut self) {
+        let is_whole = |line: &str, begin: &str| !begin.ends_with('=') && line == begin;
+        self.lines.sort_by_key(|line| {
+            let whole = ORDER.iter().position(|begin| is_whole(line, begin));
+            whole.or_else(|| ORDER.iter().position(|begin| line.starts_with(begin)))
+        });
+    }
+
     /// Notes a change of one option with its line.
     fn note<T: PartialEq>(&mut self, old: &T, new: &T, line: impl FnOnce() -> String) -> bool {
         let has_changed = old != new;
@@ -155,18 +202,33 @@ fn compare_log(old: &Config, new: &Config, changes: &mut Changes) {
 
 fn compare_auth(old: &Config, new: &Config, changes: &mut Changes) {
     let (a, b) = (&old.core, &new.core);
-    changes.tls = changes.note(&a.tls, &b.tls, || {
-        format!("Reloaded: tls = {}", if b.tls.is_some() { "enabled" } else { "disabled" })
-    });
+    let timeout =
+        |tls: &Option<TlsConfig>| tls.as_ref().map_or(defaults::AUTH_TIMEOUT, |tls| tls.timeout);
+    let timed = |tls: &Option<TlsConfig>| {
+        tls.clone().map(|tls| TlsConfig { timeout: defaults::AUTH_TIMEOUT, ..tls })
+    };
+    let notes = [
+        changes.note(&timeout(&a.tls), &timeout(&b.tls), || {
+            format!("Reloaded: tls timeout = {}", timeout(&b.tls).as_secs_f64())
+        }),
+        changes.note(&timed(&a.tls), &timed(&b.tls), || {
+            format!("Reloaded: tls = {}", if b.tls.is_some() { "enabled" } else { "disabled" })
+        }),
+    ];
+    changes.tls = notes.contains(&true);
     let (a, b) = (&a.auth, &b.auth);
     let notes = [
         changes.note(&a.username, &b.username, || "Reloaded: authorization username".to_owned()),
         changes.note(&a.password, &b.password, || "Reloaded: authorization password".to_owned()),
         changes.note(&a.token, &b.token, || "Reloaded: authorization token".to_owned()),
-        changes.note(&a.users, &b.users, || "Reloaded: authorization users".to_owned()),
+        a.users != b.users,
         a.no_auth_user != b.no_auth_user,
     ];
     changes.auth = notes.contains(&true);
+    // Compat: the reference cannot tell whether these have changed, and says them each time.
+    // Pinned by `lines_are_those_of_the_reference_in_its_order`.
+    changes.lines.push("Reloaded: authorization users".to_owned());
+    changes.lines.push("Reloaded: accounts".to_owned());
     if changes.note(&a.timeout, &b.timeout, || {
         format!("Reloaded: authorization timeout = {}", b.timeout.as_secs_f64())
     }) {
@@ -202,7 +264,8 @@ fn compare_core(old: &Config, new: &Config, changes: &mut Changes) {
         format!("Reloaded: ports_file_dir = {}", shown_path(&new.ports_file_dir))
     });
     changes.advertise = changes.note(&a.client_advertise, &b.client_advertise, || {
-        // Compat: without the "ed" of all others; pinned by `changes_have_the_references_lines`.
+        // Compat: without the "ed" of all others. Pinned by
+        // `lines_are_those_of_the_reference_in_its_order`.
         format!("Reload: client_advertise = {}", shown(&b.client_advertise))
     });
     changes.note(&a.tags, &b.tags, || "Reloaded: tags".to_owned());

@@ -1,13 +1,17 @@
 //! the pid file and the ports file
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::config::go::system_reason;
+
+/// Before the umask takes its part, as the reference's.
+const PID_FILE_MODE: u32 = 0o660;
 
 /// What a ports file lists; absent members are left out (spec harnesses, ports file).
 #[derive(Debug, Default, Serialize)]
@@ -67,7 +71,13 @@ impl Files {
     /// # Errors
     /// When it cannot be written, in the reference's words.
     pub fn write_pid(path: &Path) -> Result<(), String> {
-        fs::write(path, std::process::id().to_string()).map_err(|error| open_error(path, &error))
+        let write = || {
+            let mut options = fs::OpenOptions::new();
+            let mut file =
+                options.write(true).create(true).truncate(true).mode(PID_FILE_MODE).open(path)?;
+            file.write_all(std::process::id().to_string().as_bytes())
+        };
+        write().map_err(|error| open_error(path, &error))
     }
 
     /// Writes `<folder>/<program>_<pid>.ports`, removed by [`Files::remove`].
@@ -95,5 +105,29 @@ impl Files {
         {
             log::warn!("Error removing ports file {}: {error}", path.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_pid_file_is_nothing_for_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        fs::write(&path, "an older and longer text").unwrap();
+        Files::write_pid(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), std::process::id().to_string());
+        fs::remove_file(&path).unwrap();
+        Files::write_pid(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o607, 0o600, "{mode:o}");
+        let error = Files::write_pid(&folder.path().join("none/pid")).unwrap_err();
+        assert!(error.ends_with("none/pid: no such file or directory"), "{error}");
     }
 }
