@@ -1,21 +1,28 @@
 //! Levels, line format, file, reopen on signal
 //!
-//! The backend of the `log` facade. Facts: spec configuration, section 7; core NATS, section 19.
+//! The backend of the `log` facade; lines go through a bounded queue to a thread of their own, so
+//! that nobody who logs waits for whoever reads. Facts: spec configuration, section 7; core NATS,
+//! section 19.
+//!
 //! Lines of the streaming server have the target [`STREAM`] or come from the rooms `engine`,
 //! `store` and `election`; they carry a prefix and have switches of their own.
 
+mod queue;
 mod sink;
 mod syslog;
 mod zone;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::base::time::WallTime;
 use crate::base::world;
+use crate::log::queue::{Line, Queue, Style};
 use crate::log::sink::{LogFile, Sink};
 use crate::log::syslog::Syslog;
 use crate::log::zone::Zone;
@@ -105,7 +112,10 @@ pub enum LogError {
     Scheme(String),
     /// Syslog does not answer.
     #[error("error connecting to syslog: \"{0}\"")]
-    Syslog(io::Error),
+    Syslog(String),
+    /// The machine refuses the thread that writes.
+    #[error("cannot start the thread of the log: {0}")]
+    Thread(io::Error),
 }
 
 /// The tags of lines.
@@ -153,22 +163,27 @@ impl Tag {
     }
 }
 
-struct State {
+/// How long an end of the process, or new settings, wait for what is still to be written: a log
+/// that nobody reads must not keep a process alive that has to end.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
+
+/// What is logged, and the way to the thread that writes it.
+struct Running {
     settings: Settings,
-    sink: Sink,
     zone: Zone,
-    pid: u32,
+    queue: Queue,
 }
 
+/// The lock is held only while a pointer is copied or replaced.
 struct Backend {
-    state: Mutex<Option<State>>,
+    running: RwLock<Option<Arc<Running>>>,
 }
 
-static BACKEND: Backend = Backend { state: Mutex::new(None) };
+static BACKEND: Backend = Backend { running: RwLock::new(None) };
 
 impl Backend {
-    fn lock(&self) -> MutexGuard<'_, Option<State>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self) -> Option<Arc<Running>> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -180,22 +195,43 @@ pub fn configure(settings: Settings) -> Result<(), LogError> {
     let sink = open(&settings)?;
     let level = settings.core.level().max(settings.streaming.level());
     let zone = if settings.utc { Zone::utc() } else { Zone::local() };
-    let state = State { settings, sink, zone, pid: std::process::id() };
-    *BACKEND.lock() = Some(state);
+    let style = Style { timestamps: settings.timestamps, zone: zone.clone() };
+    let queue = Queue::start(sink, style).map_err(LogError::Thread)?;
+    // What was logged before stands before what is logged from now on.
+    flush();
+    let running = Arc::new(Running { settings, zone, queue });
+    *BACKEND.running.write().unwrap_or_else(PoisonError::into_inner) = Some(running);
     // The second time it says that there is a logger already: this one.
     let _ = log::set_logger(&BACKEND);
     log::set_max_level(level);
     Ok(())
 }
 
+/// Waits, a bounded time, until everything that was logged is written: before the process ends.
+pub fn flush() {
+    if let Some(running) = BACKEND.running() {
+        // Whoever does not read the log for so long misses its last lines.
+        let _ = running.queue.flush(WRITTEN_WITHIN);
+    }
+}
+
+/// From now on a panic is a line of the log: the usual message would wait for ever for a stderr
+/// that nobody reads, and the process with it.
+pub fn take_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("without a name");
+        let trace = Backtrace::capture();
+        let is_wanted = trace.status() == BacktraceStatus::Captured;
+        let shown = if is_wanted { format!("\n{trace}") } else { String::new() };
+        fatal(CORE, &format!("thread '{name}' {panic}{shown}"));
+    }));
+}
+
 fn open(settings: &Settings) -> Result<Sink, LogError> {
     if let Some(path) = &settings.file {
         let file = LogFile::open(path, settings.file_bytes_max).map_err(|error| {
-            let reason = match error.raw_os_error() {
-                Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
-                None => error.to_string(),
-            };
-            LogError::File { file: path.display().to_string(), reason }
+            LogError::File { file: path.display().to_string(), reason: system_text(&error) }
         })?;
         return Ok(Sink::File(file));
     }
@@ -205,7 +241,15 @@ fn open(settings: &Settings) -> Result<Sink, LogError> {
     if settings.syslog {
         return Ok(Sink::Syslog(Syslog::local()?));
     }
-    Ok(Sink::Stderr { has_colours: io::stderr().is_terminal() })
+    Ok(Sink::stream(io::stderr(), io::stderr().is_terminal()))
+}
+
+/// The system's reason as C programs print it, in lower case and without a number.
+fn system_text(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
+        None => error.to_string(),
+    }
 }
 
 /// Date and time without fractions, for the lines that come before there is a log.
@@ -218,38 +262,40 @@ pub fn date_time() -> String {
 /// What local time is ahead of UTC at `wall`, in seconds.
 #[must_use]
 pub fn utc_offset(wall: WallTime) -> i64 {
-    match BACKEND.lock().as_ref() {
-        Some(state) => state.zone.offset_at(wall),
+    match BACKEND.running() {
+        Some(running) => running.zone.offset_at(wall),
         None => 0,
     }
 }
 
 /// Opens the log file anew; what SIGUSR1 asks for.
 pub fn reopen() {
-    let mut guard = BACKEND.lock();
-    let Some(state) = guard.as_mut() else { return };
-    if state.settings.file.is_none() {
-        state.write(Tag::Info, STREAM, "File log re-open ignored, not a file logger");
+    let Some(running) = BACKEND.running() else { return };
+    if running.settings.file.is_none() {
+        running.write(Tag::Info, STREAM, "File log re-open ignored, not a file logger");
         return;
     }
-    match open(&state.settings) {
-        Ok(sink) => {
-            state.sink = sink;
-            state.write(Tag::Info, STREAM, "File log re-opened");
+    match configure(running.settings.clone()) {
+        Ok(()) => {
+            if let Some(running) = BACKEND.running() {
+                running.write(Tag::Info, STREAM, "File log re-opened");
+            }
         }
         Err(error) => {
             let text =
                 format!("Unable to re-open the log file, going on with the old one: {error}");
-            state.write(Tag::Error, STREAM, &text);
+            running.write(Tag::Error, STREAM, &text);
         }
     }
 }
 
-/// Logs why the process ends; the caller ends it, with exit code 1.
+/// Logs why the process ends, and waits a bounded time until that is written; the caller ends it,
+/// with exit code 1.
 pub fn fatal(target: &str, text: &str) {
-    if let Some(state) = BACKEND.lock().as_mut() {
-        state.write(Tag::Fatal, target, text);
+    if let Some(running) = BACKEND.running() {
+        running.queue.write_last(Running::line(Tag::Fatal, target, text));
     }
+    flush();
 }
 
 /// Whether a target is the streaming server's.
@@ -266,13 +312,12 @@ fn is_ours(target: &str) -> bool {
 
 impl Log for Backend {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.lock().as_ref().is_some_and(|state| state.is_enabled(metadata))
+        self.running().is_some_and(|running| running.settings.shows(metadata))
     }
 
     fn log(&self, record: &Record<'_>) {
-        let mut guard = self.lock();
-        let Some(state) = guard.as_mut() else { return };
-        if !state.is_enabled(record.metadata()) {
+        let Some(running) = self.running() else { return };
+        if !running.settings.shows(record.metadata()) {
             return;
         }
         let tag = match record.level() {
@@ -282,39 +327,36 @@ impl Log for Backend {
             Level::Debug => Tag::Debug,
             Level::Trace => Tag::Trace,
         };
-        state.write(tag, record.target(), &record.args().to_string());
+        running.write(tag, record.target(), &record.args().to_string());
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        flush();
+    }
 }
 
-impl State {
-    fn is_enabled(&self, metadata: &Metadata<'_>) -> bool {
+impl Settings {
+    fn shows(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
         if is_streaming(target) {
-            self.settings.streaming.shows(metadata.level())
+            self.streaming.shows(metadata.level())
         } else if is_ours(target) {
-            self.settings.core.shows(metadata.level())
+            self.core.shows(metadata.level())
         } else {
             // Libraries: only what an operator has to know.
             metadata.level() <= LevelFilter::Warn
         }
     }
+}
 
-    fn write(&mut self, tag: Tag, target: &str, text: &str) {
+impl Running {
+    fn write(&self, tag: Tag, target: &str, text: &str) {
+        self.queue.write(Self::line(tag, target, text));
+    }
+
+    fn line(tag: Tag, target: &str, text: &str) -> Line {
         let prefix = if is_streaming(target) { "STREAM: " } else { "" };
-        let text = format!("{prefix}{text}");
-        let stamp = self.settings.timestamps.then(|| self.zone.stamp(world::now().wall));
-        let line = line(self.pid, stamp.as_deref(), tag, &text);
-        let rotated = self.sink.write(tag, &line, &text, || self.zone.suffix(world::now().wall));
-        if let Some(backup) = rotated {
-            // Compat: the reference ends this one line with CR LF; pinned by
-            // `a_file_that_grew_too_large_is_rotated`.
-            let text = format!("Rotated log, backup saved as \"{}\"\r", backup.display());
-            let stamp = self.settings.timestamps.then(|| self.zone.stamp(world::now().wall));
-            let line = self::line(self.pid, stamp.as_deref(), Tag::Info, &text);
-            self.sink.append(&line);
-        }
+        Line { at: world::now().wall, tag, text: format!("{prefix}{text}") }
     }
 }
 
@@ -352,18 +394,13 @@ mod tests {
         ] {
             assert_eq!(is_streaming(target), streaming, "{target}");
         }
-        let state = State {
-            settings: Settings {
-                core: Switches { debug: true, trace: false },
-                streaming: Switches { debug: false, trace: true },
-                ..Settings::default()
-            },
-            sink: Sink::Stderr { has_colours: false },
-            zone: Zone::utc(),
-            pid: 1,
+        let settings = Settings {
+            core: Switches { debug: true, trace: false },
+            streaming: Switches { debug: false, trace: true },
+            ..Settings::default()
         };
         let enabled = |target, level| {
-            state.is_enabled(&Metadata::builder().target(target).level(level).build())
+            settings.shows(&Metadata::builder().target(target).level(level).build())
         };
         assert!(enabled(CORE, Level::Debug));
         assert!(!enabled(CORE, Level::Trace));

@@ -79,7 +79,10 @@ fn start(config: Config, serve: Serve) -> ExitCode {
         to_stderr(&format!("{} {error}", log::date_time()));
         return ExitCode::FAILURE;
     }
-    serve(config)
+    log::take_panics();
+    let code = serve(config);
+    log::flush();
+    code
 }
 
 fn usage(program: Program, commands: &[Command]) -> String {

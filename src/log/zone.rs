@@ -8,6 +8,9 @@ use crate::base::time::WallTime;
 
 const DAY_SECONDS: i64 = 86_400;
 
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
 /// When the difference to UTC changes, and to what; in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Zone {
@@ -122,6 +125,31 @@ impl Zone {
             civil.month,
             civil.day,
             nanos / 1_000
+        )
+    }
+
+    /// `Jan  2 15:04:05`, as RFC 3164 has it.
+    pub(super) fn short_stamp(&self, wall: WallTime) -> String {
+        let (civil, _) = self.civil(wall);
+        let [hour, minute, second] = civil.clock();
+        let index = usize::try_from(civil.month - 1).unwrap_or_default();
+        let month = MONTHS.get(index).unwrap_or(&"");
+        format!("{month} {:>2} {hour:02}:{minute:02}:{second:02}", civil.day)
+    }
+
+    /// `2006-01-02T15:04:05+01:00`, as RFC 3339 has it.
+    pub(super) fn full_stamp(&self, wall: WallTime) -> String {
+        let (civil, _) = self.civil(wall);
+        let [hour, minute, second] = civil.clock();
+        let minutes = self.offset_at(wall) / 60;
+        let offset = match (minutes, minutes.abs()) {
+            (0, _) => "Z".to_owned(),
+            (..0, ahead) => format!("-{:02}:{:02}", ahead / 60, ahead % 60),
+            (_, ahead) => format!("+{:02}:{:02}", ahead / 60, ahead % 60),
+        };
+        format!(
+            "{:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}{offset}",
+            civil.year, civil.month, civil.day
         )
     }
 
@@ -307,6 +335,17 @@ mod tests {
         }
         let wall = WallTime(1_700_644_502_004_518_999);
         assert_eq!(Zone::utc().suffix(wall), "2023.11.22.09.15.02.004518999");
+    }
+
+    #[test]
+    fn stamps_for_syslog_are_those_of_its_two_forms() {
+        let wall = WallTime(1_700_644_502_004_518_999);
+        let zone = |first_offset| Zone { first_offset, ..Zone::utc() };
+        assert_eq!(Zone::utc().short_stamp(wall), "Nov 22 09:15:02");
+        assert_eq!(Zone::utc().full_stamp(wall), "2023-11-22T09:15:02Z");
+        assert_eq!(zone(19_800).full_stamp(wall), "2023-11-22T14:45:02+05:30");
+        assert_eq!(zone(-12_600).full_stamp(wall), "2023-11-22T05:45:02-03:30");
+        assert_eq!(Zone::utc().short_stamp(WallTime(0)), "Jan  1 00:00:00");
     }
 
     #[test]

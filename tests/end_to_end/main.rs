@@ -20,6 +20,7 @@ mod core_protocol;
 mod durables;
 mod encrypted;
 mod first_hour;
+mod hindrances;
 mod monitoring;
 mod publishing;
 mod queues;

@@ -1,0 +1,262 @@
+//! The bounded queue between those who log and the one thread that writes
+//!
+//! A loop, a store worker or the lease keeper that logs must not wait for whoever reads the log: a
+//! pipe that nobody empties, a full disk, a syslog server that hangs. So a line is put into a queue
+//! and that is all; what does not fit is counted, and said as soon as there is room.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::sink::Sink;
+use super::zone::Zone;
+use super::{Tag, line};
+use crate::base::limits::{LOG_BYTES_MAX, LOG_LINES_MAX};
+use crate::base::time::WallTime;
+use crate::base::world;
+
+/// Places beyond [`LOG_LINES_MAX`]: for last lines, for questions whether all is written, and for
+/// what several threads add at the same moment.
+const RESERVED_PLACES: usize = 128;
+
+/// What a queued line takes beside its text.
+const LINE_BYTES: usize = 64;
+
+/// One line that waits.
+pub(super) struct Line {
+    pub(super) at: WallTime,
+    pub(super) tag: Tag,
+    /// With its prefix.
+    pub(super) text: String,
+}
+
+enum Order {
+    Write {
+        line: Line,
+        /// Lines that were lost since the last one that is queued.
+        lost_before: u64,
+    },
+    /// Tells when everything before it is written.
+    Flush(Sender<()>),
+}
+
+#[derive(Default)]
+struct Counts {
+    lines: AtomicUsize,
+    bytes: AtomicUsize,
+    lost: AtomicU64,
+}
+
+/// How lines look.
+pub(super) struct Style {
+    pub(super) timestamps: bool,
+    pub(super) zone: Zone,
+}
+
+/// The way to the thread that writes. The thread ends, once it has written all, with its queue.
+pub(super) struct Queue {
+    orders: Sender<Order>,
+    counts: Arc<Counts>,
+}
+
+impl Queue {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the machine refuses it.
+    pub(super) fn start(sink: Sink, style: Style) -> io::Result<Self> {
+        let (orders, receiver) = bounded(LOG_LINES_MAX + RESERVED_PLACES);
+        let counts = Arc::new(Counts::default());
+        let writer = Writer {
+            orders: receiver,
+            counts: Arc::clone(&counts),
+            sink,
+            style,
+            pid: std::process::id(),
+            failed: 0,
+        };
+        thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
+        Ok(Self { orders, counts })
+    }
+
+    /// Puts a line into the queue, or counts it as lost. Never waits.
+    pub(super) fn write(&self, line: Line) {
+        let is_full = LOG_LINES_MAX <= self.counts.lines.load(Ordering::Relaxed)
+            || LOG_BYTES_MAX <= self.counts.bytes.load(Ordering::Relaxed);
+        if is_full {
+            self.counts.lost.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.write_last(line);
+        }
+    }
+
+    /// Puts a line into the queue that must not be lost for want of a place: the reason for the
+    /// end of the process.
+    pub(super) fn write_last(&self, line: Line) {
+        let bytes = line.text.len() + LINE_BYTES;
+        self.counts.lines.fetch_add(1, Ordering::Relaxed);
+        self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let lost_before = self.counts.lost.swap(0, Ordering::Relaxed);
+        if self.orders.try_send(Order::Write { line, lost_before }).is_err() {
+            self.counts.lines.fetch_sub(1, Ordering::Relaxed);
+            self.counts.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.counts.lost.fetch_add(lost_before + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until what was queued before is written, at most `within`; whether it is.
+    pub(super) fn flush(&self, within: Duration) -> bool {
+        let (done, written) = bounded(1);
+        self.orders.try_send(Order::Flush(done)).is_ok() && written.recv_timeout(within).is_ok()
+    }
+}
+
+struct Writer {
+    orders: Receiver<Order>,
+    counts: Arc<Counts>,
+    sink: Sink,
+    style: Style,
+    pid: u32,
+    /// Lines that the sink could not write since the last time this was said.
+    failed: u64,
+}
+
+impl Writer {
+    fn run(mut self) {
+        while let Ok(order) = self.orders.recv() {
+            self.take(order);
+            // What waits already leaves in the same write.
+            while let Ok(order) = self.orders.try_recv() {
+                self.take(order);
+            }
+            let lost = self.counts.lost.swap(0, Ordering::Relaxed);
+            self.say_lost(lost);
+            self.flush();
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Write { line, lost_before } => {
+                self.say_lost(lost_before);
+                self.write(&line);
+                self.counts.lines.fetch_sub(1, Ordering::Relaxed);
+                self.counts.bytes.fetch_sub(line.text.len() + LINE_BYTES, Ordering::Relaxed);
+            }
+            Order::Flush(done) => {
+                self.flush();
+                // Who asked may have given up waiting.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn say_lost(&mut self, lost: u64) {
+        if lost != 0 {
+            let why = "they came faster than they could be written";
+            self.say(Tag::Warning, format!("{lost} lines of the log were lost: {why}"));
+        }
+    }
+
+    fn say(&mut self, tag: Tag, text: String) {
+        self.write(&Line { at: world::now().wall, tag, text });
+    }
+
+    fn write(&mut self, queued: &Line) {
+        let Line { at, tag, text } = queued;
+        let zone = &self.style.zone;
+        let stamp = self.style.timestamps.then(|| zone.stamp(*at));
+        let whole = line(self.pid, stamp.as_deref(), *tag, text);
+        let written = self.sink.write(*tag, &whole, text, *at, || zone.suffix(world::now().wall));
+        self.failed += written.failed;
+        if let Some(backup) = written.backup {
+            // Compat: the reference ends this one line with CR LF; pinned by
+            // `a_file_that_grew_too_large_is_rotated`.
+            let text = format!("Rotated log, backup saved as \"{}\"\r", backup.display());
+            let now = world::now().wall;
+            let stamp = self.style.timestamps.then(|| self.style.zone.stamp(now));
+            self.sink.append(&line(self.pid, stamp.as_deref(), Tag::Info, &text));
+        }
+    }
+
+    fn flush(&mut self) {
+        let failed = self.sink.flush();
+        self.failed += failed;
+        if failed == 0 && self.failed != 0 {
+            let text = format!("{} lines of the log could not be written", self.failed);
+            self.failed = 0;
+            self.say(Tag::Warning, text);
+            self.failed += self.sink.flush();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::io::{Read, pipe};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const MOMENT: Duration = Duration::from_millis(20);
+
+    fn style() -> Style {
+        Style { timestamps: false, zone: Zone::utc() }
+    }
+
+    fn numbered(number: usize) -> Line {
+        Line { at: WallTime(0), tag: Tag::Info, text: format!("line {number} {:>200}", "") }
+    }
+
+    /// Goal: a pipe that nobody reads holds up nobody who logs. What did not fit is counted, and
+    /// said behind what fitted; the last line is there in any case.
+    #[test]
+    fn a_pipe_that_nobody_reads_holds_up_nobody() {
+        let (mut reader, writer) = pipe().unwrap();
+        let queue = Queue::start(Sink::stream(writer, false), style()).unwrap();
+        let count = LOG_LINES_MAX * 3;
+        (0..count).for_each(|number| queue.write(numbered(number)));
+        queue.write_last(Line { at: WallTime(0), tag: Tag::Fatal, text: "the end".to_owned() });
+        assert!(!queue.flush(MOMENT), "nobody has read anything");
+        let reading = thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).map(|_| text)
+        });
+        assert!(queue.flush(PATIENCE), "somebody reads");
+        drop(queue);
+        let text = reading.join().unwrap().unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let lost: Vec<usize> = lines
+            .iter()
+            .filter_map(|line| line.split_once(" lines of the log were lost"))
+            .map(|(front, _)| front.rsplit(' ').next().unwrap().parse().unwrap())
+            .collect();
+        let kept = lines.iter().filter(|line| line.contains("[INF] line ")).count();
+        assert_eq!(lost.iter().sum::<usize>() + kept, count, "each is there or counted");
+        assert!(LOG_LINES_MAX <= kept, "{kept} were kept");
+        assert!(lines.last().unwrap().ends_with("[FTL] the end"), "{:?}", lines.last());
+        assert!(lines[lines.len() - 2].contains("were lost"), "said where they are missing");
+    }
+
+    /// Goal: what waits is bounded in bytes too.
+    #[test]
+    fn large_lines_fill_the_queue_by_their_size() {
+        let (reader, writer) = pipe().unwrap();
+        let queue = Queue::start(Sink::stream(writer, false), style()).unwrap();
+        let large = "x".repeat(LOG_BYTES_MAX / 16);
+        for _ in 0..64 {
+            let text = large.clone();
+            queue.write(Line { at: WallTime(0), tag: Tag::Trace, text });
+        }
+        let bytes = queue.counts.bytes.load(Ordering::Relaxed);
+        assert!(bytes <= LOG_BYTES_MAX + large.len() + LINE_BYTES, "{bytes}");
+        assert_ne!(queue.counts.lost.load(Ordering::Relaxed), 0);
+        drop(reader);
+    }
+}
