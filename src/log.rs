@@ -192,19 +192,40 @@ impl Backend {
 /// # Errors
 /// [`LogError`]; the former settings stay.
 pub fn configure(settings: Settings) -> Result<(), LogError> {
+    prepare(settings)?.begin();
+    Ok(())
+}
+
+/// Settings that can be logged by: what they name is open.
+pub struct Prepared {
+    running: Running,
+    level: LevelFilter,
+}
+
+/// Opens what `settings` name; nothing changes before [`Prepared::begin`].
+///
+/// # Errors
+/// [`LogError`].
+pub fn prepare(settings: Settings) -> Result<Prepared, LogError> {
     let sink = open(&settings)?;
     let level = settings.core.level().max(settings.streaming.level());
     let zone = if settings.utc { Zone::utc() } else { Zone::local() };
     let style = Style { timestamps: settings.timestamps, zone: zone.clone() };
     let queue = Queue::start(sink, style).map_err(LogError::Thread)?;
-    // What was logged before stands before what is logged from now on.
-    flush();
-    let running = Arc::new(Running { settings, zone, queue });
-    *BACKEND.running.write().unwrap_or_else(PoisonError::into_inner) = Some(running);
-    // The second time it says that there is a logger already: this one.
-    let _ = log::set_logger(&BACKEND);
-    log::set_max_level(level);
-    Ok(())
+    Ok(Prepared { running: Running { settings, zone, queue }, level })
+}
+
+impl Prepared {
+    /// Goes on by these settings.
+    pub fn begin(self) {
+        // What was logged before stands before what is logged from now on.
+        flush();
+        let running = Some(Arc::new(self.running));
+        *BACKEND.running.write().unwrap_or_else(PoisonError::into_inner) = running;
+        // The second time it says that there is a logger already: this one.
+        let _ = log::set_logger(&BACKEND);
+        log::set_max_level(self.level);
+    }
 }
 
 /// Waits, a bounded time, until everything that was logged is written: before the process ends.

@@ -31,11 +31,14 @@ impl Server {
 
     fn apply(&mut self, config: Config, changes: &Changes) -> Result<(), String> {
         let rules = settings::rules(&config).map_err(|error| error.to_string())?;
-        if changes.log {
-            crate::log::configure(config.log.clone()).map_err(|error| error.to_string())?;
-        }
+        let log = changes.log.then(|| crate::log::prepare(config.log.clone())).transpose();
+        let log = log.map_err(|error| error.to_string())?;
+        // As with the reference, the former log has these lines, the new one the last line.
         for line in &changes.lines {
             log::info!(target: CORE, "{line}");
+        }
+        if let Some(log) = log {
+            log.begin();
         }
         let broker = Arc::new(settings::broker(&config, &self.found));
         if let Some(reactors) = &self.reactors {
