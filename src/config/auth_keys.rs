@@ -122,7 +122,12 @@ fn timeout(value: &Value) -> Duration {
     match value {
         Value::Integer(seconds) => Duration::from_secs(seconds.max(&0).unsigned_abs()),
         Value::Float(seconds) => Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(one),
-        Value::String(_) | Value::Bool(_) | Value::Date(_) | Value::Array(_) | Value::Map(_) => one,
+        Value::String(_)
+        | Value::Bytes(_)
+        | Value::Bool(_)
+        | Value::Date(_)
+        | Value::Array(_)
+        | Value::Map(_) => one,
     }
 }
 
@@ -156,7 +161,9 @@ fn user(item: &Item) -> Result<User, Fault> {
         }
     }
     if user.name.is_empty() {
-        return Err(fault("User entry requires a user".to_owned()));
+        // Compat: the reference points at what it read last.
+        let at = map.iter().next_back().map_or(&item.at, |entry| &entry.at).clone();
+        return Err(Fault { at: Some(at), text: "User entry requires a user".to_owned() });
     }
     Ok(user)
 }

@@ -1,6 +1,6 @@
 //! What makes a start fail though the configuration could be read; texts of the reference
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::base::channel_limits::ChannelLimits;
@@ -284,9 +284,4 @@ fn unsigned(value: i64) -> u64 {
 
 fn nanos(value: i64) -> Duration {
     Duration::from_nanos(unsigned(value))
-}
-
-/// A path from a text that is not empty.
-pub(super) fn path(text: &str) -> Option<PathBuf> {
-    Some(PathBuf::from(text)).filter(|_| !text.is_empty())
 }

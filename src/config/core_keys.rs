@@ -2,16 +2,19 @@
 //!
 //! Facts: spec core NATS, section 16. All errors are collected, each with file, line and column.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::auth_keys;
-use crate::config::checks::path;
 use crate::config::draft::Draft;
 use crate::config::go;
 use crate::config::route::split_host_port;
 use crate::config::tls_keys;
 use crate::config::tree::{Entry, Map, Position, Value};
 use crate::config::{Program, World, route};
+
+/// Only a path may be in another encoding: names and passwords are compared with what clients send.
+pub(super) const NOT_UTF8: &str = "the text is not UTF-8; save the file in that encoding";
 
 /// One thing that is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,14 +101,14 @@ static TOP: &[(&str, Apply)] = &[
     }),
     ("logtime", |r, e| set(&mut r.draft.config.log.timestamps, boolean(e))),
     ("logtime_utc", |r, e| set(&mut r.draft.config.log.utc, boolean(e))),
-    ("logfile log_file", |r, e| set(&mut r.draft.config.log.file, string(e).map(|t| path(&t)))),
+    ("logfile log_file", |r, e| set(&mut r.draft.config.log.file, file(e))),
     ("logfile_size_limit log_size_limit", |r, e| {
         set(&mut r.draft.config.log.file_bytes_max, unsigned(e))
     }),
     ("syslog", |r, e| set(&mut r.draft.config.log.syslog, boolean(e))),
     ("remote_syslog", |r, e| set(&mut r.draft.config.log.remote_syslog, text(e))),
-    ("pidfile pid_file", |r, e| set(&mut r.draft.config.pid_file, string(e).map(|t| path(&t)))),
-    ("ports_file_dir", |r, e| set(&mut r.draft.config.ports_file_dir, string(e).map(|t| path(&t)))),
+    ("pidfile pid_file", |r, e| set(&mut r.draft.config.pid_file, file(e))),
+    ("ports_file_dir", |r, e| set(&mut r.draft.config.ports_file_dir, file(e))),
     ("max_control_line", |r, e| set(&mut r.draft.config.core.control_line_bytes_max, small(e))),
     ("max_payload", |r, e| set(&mut r.draft.config.core.payload_bytes_max, small(e))),
     ("max_pending", |r, e| {
@@ -286,9 +289,12 @@ fn tags(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
     let texts = match &entry.value {
         Value::String(text) => Some(vec![text]),
         Value::Array(items) => items.iter().map(|item| text_of(&item.value)).collect(),
-        Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Date(_) | Value::Map(_) => {
-            None
-        }
+        Value::Bytes(_)
+        | Value::Bool(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Date(_)
+        | Value::Map(_) => None,
     };
     let Some(texts) = texts else {
         let have = entry.value.type_name();
@@ -407,10 +413,16 @@ pub(super) fn map(entry: &Entry) -> Result<&Map, Fault> {
 /// The text of an entry.
 pub(super) fn string(entry: &Entry) -> Result<String, Fault> {
     if let Value::String(text) = &entry.value {
-        Ok(text.clone())
-    } else {
-        Err(wrong_type(entry, "string"))
+        return Ok(text.clone());
     }
+    let is_bytes = matches!(entry.value, Value::Bytes(_));
+    Err(if is_bytes { Fault::new(entry, NOT_UTF8) } else { wrong_type(entry, "string") })
+}
+
+/// The path of an entry, if there is any.
+fn file(entry: &Entry) -> Result<Option<PathBuf>, Fault> {
+    let path = entry.value.path().ok_or_else(|| wrong_type(entry, "string"))?;
+    Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
 }
 
 /// The text of an entry, if there is any.

@@ -1,23 +1,31 @@
 //! Configuration grammar → tree of values
 //!
-//! Facts: spec core NATS, section 15 with its overrides in section 0. Pure: included files and
-//! the environment come in through [`World`]. Where the reference reads on past nonsense or
-//! swallows a bracket (`[1]`), this says no, or reads what is meant.
+//! Pure: included files and the environment come in through [`World`]. What the Go server takes
+//! means the same here, to the byte; what it refuses is taken only where
+//! `docs/compatibility.md` names it, by a second reading that the first does not know of. Both
+//! are held by `every_recorded_file_means_what_it_means_to_the_go_parser`. Nothing recurses:
+//! brackets, files and variables within each other are stacks.
 
+mod builder;
+mod lexer;
 mod scalar;
 
+use std::ffi::OsStr;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use crate::config::World;
-use crate::config::tree::{Entry, Item, Map, Position, Value};
+use crate::config::tree::{Map, Value};
+use builder::Builder;
+use lexer::{Kind, Lexer, Token};
 
 /// Files and variables within each other: a cycle ends here.
-const DEPTH_MAX: usize = 32;
+const DEPTH_MAX: usize = 256;
 
-/// Maps and arrays within each other; each level needs stack.
-const NESTING_MAX: usize = 128;
+/// The key by which the text of an environment variable is read.
+const VARIABLE_KEY: &str = "pk";
 
 /// Why a file is no configuration. The texts are the reference's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +54,18 @@ pub enum FileError {
     /// A whole number does not fit.
     #[error("integer '{0}' is out of the range")]
     IntegerRange(String),
+    /// A whole number has digits of another script.
+    #[error("expected integer, but got '{0}'")]
+    IntegerExpected(String),
+    /// A number with a point does not fit.
+    #[error("float '{0}' is out of the range")]
+    FloatRange(String),
+    /// A number with a point has digits of another script.
+    #[error("expected float, but got '{0}'")]
+    FloatExpected(String),
+    /// A date that no calendar has.
+    #[error("expected Zulu formatted DateTime, but got '{0}'")]
+    DateExpected(String),
     /// A variable is neither a key seen before nor in the environment.
     #[error("variable reference for '{name}' on line {line} can not be found")]
     VariableUnknown {
@@ -72,8 +92,11 @@ pub enum FileError {
         /// Why.
         cause: Box<FileError>,
     },
-    /// Files or variables that refer to themselves.
-    #[error("more than 32 files or variables within each other")]
+    /// A file that includes itself, or a variable of the environment that refers to itself.
+    #[error("'{0}' refers to itself")]
+    Cycle(String),
+    /// Files that refer to themselves by many names.
+    #[error("more than 256 files or variables within each other")]
     TooDeep,
 }
 
@@ -82,7 +105,7 @@ pub enum FileError {
 /// # Errors
 /// The first thing that is wrong, in this file or one that it includes.
 pub fn read(file: &Path, world: &World<'_>) -> Result<Map, FileError> {
-    let text = read_text(file, world)?;
+    let text = read_bytes(file, world)?;
     parse(&text, file, world)
 }
 
@@ -90,508 +113,266 @@ pub fn read(file: &Path, world: &World<'_>) -> Result<Map, FileError> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn parse(text: &str, file: &Path, world: &World<'_>) -> Result<Map, FileError> {
-    let mut scopes = vec![Map::default()];
-    Parser::new(text, file, world, 0).document(&mut scopes)?;
-    Ok(scopes.pop().unwrap_or_default())
+pub fn parse(text: &[u8], file: &Path, world: &World<'_>) -> Result<Map, FileError> {
+    let text = without_mark(text);
+    read_as(Reading::Strict, text, file, world)
+        .or_else(|error| read_as(Reading::Lenient, text, file, world).map_err(|_| error))
 }
 
-/// Parses `text` as if it stood behind `key=`; how sizes on the command line are read.
+/// Parses `text` as if it stood behind `bytes: `; how sizes on the command line are read.
+/// There may be nothing.
 ///
 /// # Errors
 /// As [`read`].
-pub fn parse_value(key: &str, text: &str, world: &World<'_>) -> Result<Value, FileError> {
-    value_of(key, text, world, 0)
+pub fn parse_size(text: &str, world: &World<'_>) -> Result<Option<Value>, FileError> {
+    let map = parse(format!("bytes: {text}").as_bytes(), Path::new(""), world)?;
+    Ok(map.find("bytes").map(|entry| entry.value.clone()))
 }
 
-fn value_of(key: &str, text: &str, world: &World<'_>, depth: usize) -> Result<Value, FileError> {
-    let mut scopes = vec![Map::default()];
-    let document = format!("{key}={text}");
-    Parser::new(&document, Path::new(""), world, depth).document(&mut scopes)?;
-    let map = scopes.pop().unwrap_or_default();
-    Ok(map.find(key).map_or_else(|| Value::String(String::new()), |entry| entry.value.clone()))
+/// Unlike the reference, which reads a byte order mark as a part of the first key, and so loses it.
+fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
 }
 
-fn read_text(file: &Path, world: &World<'_>) -> Result<String, FileError> {
-    let bytes = (world.read)(file).map_err(|error| FileError::Unreadable {
+fn read_bytes(file: &Path, world: &World<'_>) -> Result<Vec<u8>, FileError> {
+    (world.read)(file).map_err(|error| FileError::Unreadable {
         // A folder can be opened, but not read.
         call: if error.kind() == io::ErrorKind::IsADirectory { "read" } else { "open" },
         file: file.display().to_string(),
         reason: crate::config::go::system_reason(&error),
-    })?;
-    Ok(String::from_utf8_lossy(&bytes).trim_start_matches('\u{feff}').to_owned())
+    })
 }
 
-/// What encloses a value: it decides what may follow.
+/// How a text is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Inside {
-    Top,
-    Map,
-    Array,
+enum Reading {
+    /// As the reference does.
+    Strict,
+    /// With the few things that it refuses and that have one meaning only.
+    Lenient,
 }
 
-struct Parser<'a> {
-    text: &'a [u8],
-    source: &'a str,
-    pos: usize,
-    line: usize,
-    line_start: usize,
-    file: Rc<str>,
+/// Why a text is read.
+enum Purpose {
+    Root,
+    Include { name: String },
+    Variable { token: Token },
+}
+
+/// One text that is being read; the next one is what it refers to.
+struct Frame {
+    lexer: Lexer,
+    builder: Builder,
     folder: PathBuf,
-    world: &'a World<'a>,
-    depth: usize,
-    nesting: usize,
+    purpose: Purpose,
 }
 
-impl<'a> Parser<'a> {
-    fn new(source: &'a str, file: &Path, world: &'a World<'a>, depth: usize) -> Self {
+impl Frame {
+    fn new(text: Vec<u8>, file: &Path, purpose: Purpose, reading: Reading) -> Self {
         Self {
-            text: source.as_bytes(),
-            source,
-            pos: 0,
-            line: 1,
-            line_start: 0,
-            file: Rc::from(file.display().to_string()),
+            lexer: Lexer::new(text, reading == Reading::Lenient),
+            builder: Builder::new(Rc::from(file.display().to_string())),
             folder: file.parent().map(Path::to_path_buf).unwrap_or_default(),
-            world,
-            depth,
-            nesting: 0,
+            purpose,
         }
     }
 
-    fn document(&mut self, scopes: &mut Vec<Map>) -> Result<(), FileError> {
-        if self.depth > DEPTH_MAX {
-            return Err(FileError::TooDeep);
-        }
-        self.skip_blank_lines()?;
-        if self.peek() == Some(b'{') {
-            self.advance();
-        }
-        loop {
-            self.skip_blank_lines()?;
-            match self.peek() {
-                None => return Ok(()),
-                Some(b'}') => self.advance(),
-                Some(_) => self.entry(scopes, Inside::Top)?,
+    /// The error as those see it that refer to this text.
+    fn explain(&self, cause: FileError) -> FileError {
+        let cause = Box::new(cause);
+        match &self.purpose {
+            Purpose::Root => *cause,
+            Purpose::Include { name } => FileError::Include { file: name.clone(), cause },
+            Purpose::Variable { token } => {
+                FileError::VariableInvalid { name: lossy(&token.bytes), line: token.line, cause }
             }
         }
-    }
-
-    // Text
-
-    fn peek(&self) -> Option<u8> {
-        self.text.get(self.pos).copied()
-    }
-
-    fn advance(&mut self) {
-        if self.peek() == Some(b'\n') {
-            self.line += 1;
-            self.line_start = self.pos;
-        }
-        self.pos += 1;
-    }
-
-    /// What stands here, for error texts; NUL at the end of the file, as the reference shows it.
-    fn shown(&self) -> char {
-        self.source.get(self.pos..).and_then(|rest| rest.chars().next()).unwrap_or('\0')
-    }
-
-    fn position(&self) -> Position {
-        let column = self.pos - self.line_start;
-        Position { file: Rc::clone(&self.file), line: self.line, column }
-    }
-
-    fn slice(&self, from: usize) -> &'a str {
-        self.source.get(from..self.pos).unwrap_or_default()
-    }
-
-    fn syntax<T>(&self, reason: impl Into<String>) -> Result<T, FileError> {
-        Err(FileError::Syntax { line: self.line, reason: reason.into() })
-    }
-
-    fn skip_blanks(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\r' | 0x0b | 0x0c)) {
-            self.advance();
-        }
-    }
-
-    /// Skips blanks, line ends and comments.
-    fn skip_blank_lines(&mut self) -> Result<(), FileError> {
-        loop {
-            self.skip_blanks();
-            match self.peek() {
-                Some(b'\n') => self.advance(),
-                Some(b'#' | b'/') => self.comment()?,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Skips a comment, up to the end of its line.
-    fn comment(&mut self) -> Result<(), FileError> {
-        if self.peek() == Some(b'/') && self.text.get(self.pos + 1) != Some(&b'/') {
-            return self.syntax("Expected a comment after '/'");
-        }
-        while !matches!(self.peek(), None | Some(b'\n')) {
-            self.advance();
-        }
-        Ok(())
-    }
-
-    // Entries
-
-    fn entry(&mut self, scopes: &mut Vec<Map>, inside: Inside) -> Result<(), FileError> {
-        let (key, at, is_quoted) = self.key(inside)?;
-        if !is_quoted && key.eq_ignore_ascii_case("include") && self.is_at_blank() {
-            self.include(scopes)?;
-            return self.end_of_value(inside);
-        }
-        loop {
-            self.skip_blanks();
-            match self.peek() {
-                Some(b'\n') => self.advance(),
-                None => return Err(FileError::KeyWithoutValue(self.position().to_string())),
-                _ => break,
-            }
-        }
-        if matches!(self.peek(), Some(b'=' | b':')) {
-            self.advance();
-            self.skip_blanks();
-        }
-        if inside == Inside::Map {
-            self.skip_blank_lines()?;
-        } else if self.peek() == Some(b'\n') {
-            self.advance();
-            return self.syntax("Expected value but found new line");
-        }
-        let value = self.value(scopes, inside)?;
-        self.end_of_value(inside)?;
-        if let Some(scope) = scopes.last_mut() {
-            scope.insert(Entry { key, at, value, is_variable: false.into() });
-        }
-        Ok(())
-    }
-
-    fn is_at_blank(&self) -> bool {
-        self.peek().is_some_and(|byte| byte.is_ascii_whitespace())
-    }
-
-    fn key(&mut self, inside: Inside) -> Result<(String, Position, bool), FileError> {
-        match self.peek() {
-            Some(byte @ (b'=' | b':')) => {
-                let dot = if inside == Inside::Map { "." } else { "" };
-                self.syntax(format!("Unexpected key separator '{}'{dot}", char::from(byte)))
-            }
-            Some(b',') if inside == Inside::Map => {
-                self.syntax("Unexpected map value terminator \",\".")
-            }
-            Some(quote @ (b'"' | b'\'')) => {
-                self.advance();
-                let at = self.position();
-                let start = self.pos;
-                self.skip_to_quote(quote)?;
-                let key = self.slice(start).to_owned();
-                self.advance();
-                Ok((key, at, true))
-            }
-            _ => {
-                let at = self.position();
-                let start = self.pos;
-                while let Some(byte) = self.peek() {
-                    if byte.is_ascii_whitespace() || matches!(byte, 0x0b | b'=' | b':') {
-                        break;
-                    }
-                    self.advance();
-                }
-                if inside == Inside::Map && self.peek().is_none() {
-                    return self.syntax("Unexpected EOF processing map key.");
-                }
-                Ok((self.slice(start).to_owned(), at, false))
-            }
-        }
-    }
-
-    fn skip_to_quote(&mut self, quote: u8) -> Result<(), FileError> {
-        while let Some(byte) = self.peek() {
-            if byte == quote {
-                return Ok(());
-            }
-            self.advance();
-        }
-        self.syntax("Unexpected EOF.")
-    }
-
-    fn include(&mut self, scopes: &mut Vec<Map>) -> Result<(), FileError> {
-        self.skip_blanks();
-        let name = match self.peek() {
-            Some(b'\n') => {
-                self.advance();
-                return self.syntax("Expected include value but found new line");
-            }
-            None => return Err(FileError::KeyWithoutValue(self.position().to_string())),
-            Some(quote @ (b'"' | b'\'')) => {
-                self.advance();
-                let start = self.pos;
-                self.skip_to_quote(quote)?;
-                let name = self.slice(start).to_owned();
-                self.advance();
-                name
-            }
-            Some(_) => {
-                let start = self.pos;
-                while self.peek().is_some_and(|byte| !is_include_end(byte)) {
-                    self.advance();
-                }
-                self.slice(start).to_owned()
-            }
-        };
-        let relative = name.trim_start_matches('/');
-        let file = self.folder.join(relative);
-        let failed = |cause| FileError::Include { file: name.clone(), cause: Box::new(cause) };
-        let text = read_text(&file, self.world).map_err(failed)?;
-        let mut parser = Parser::new(&text, &file, self.world, self.depth + 1);
-        parser.nesting = self.nesting;
-        parser.document(scopes).map_err(failed)
-    }
-
-    /// What may follow a value, up to and with the end of the entry.
-    fn end_of_value(&mut self, inside: Inside) -> Result<(), FileError> {
-        self.skip_blanks();
-        match (self.peek(), inside) {
-            (Some(b'#'), _) => self.comment(),
-            (Some(b'/'), _) if self.text.get(self.pos + 1) == Some(&b'/') => self.comment(),
-            (Some(b'\n' | b','), _) | (Some(b';'), Inside::Top | Inside::Map) => {
-                self.advance();
-                Ok(())
-            }
-            // Left for whoever reads the map or array.
-            (Some(b'}'), Inside::Top | Inside::Map)
-            | (Some(b']'), Inside::Array)
-            | (None, Inside::Top) => Ok(()),
-            (_, Inside::Top) => self.syntax(format!(
-                "Expected a top-level value to end with a new line, comment or EOF, but got '{}' \
-                 instead.",
-                self.shown()
-            )),
-            (_, Inside::Map) => self.syntax(format!(
-                "Expected a map value terminator \",\" or a map terminator \"}}\", but got '{}' \
-                 instead.",
-                self.shown()
-            )),
-            (_, Inside::Array) => self.syntax(format!(
-                "Expected an array value terminator \",\" or an array terminator \"]\", but got \
-                 '{}' instead.",
-                self.shown()
-            )),
-        }
-    }
-
-    // Values
-
-    fn value(&mut self, scopes: &mut Vec<Map>, inside: Inside) -> Result<Value, FileError> {
-        match self.peek() {
-            Some(b'{') => self.map(scopes),
-            Some(b'[') => self.array(scopes),
-            Some(b'(') => self.block(),
-            Some(b'"') => self.double_quoted(),
-            Some(b'\'') => {
-                self.advance();
-                let start = self.pos;
-                self.skip_to_quote(b'\'')?;
-                let text = self.slice(start).to_owned();
-                self.advance();
-                Ok(Value::String(text))
-            }
-            Some(b'-') => self.negative(),
-            Some(b'.') => self.syntax("Floats must start with a digit"),
-            Some(b',') if inside == Inside::Map => {
-                self.syntax("Unexpected map value terminator \",\".")
-            }
-            Some(b'}') if inside == Inside::Map => {
-                Err(FileError::KeyWithoutValue(self.position().to_string()))
-            }
-            Some(byte) if byte.is_ascii_digit() => self.number(),
-            Some(b'$') if !self.text[self.pos..].starts_with(b"$2a$") => self.variable(scopes),
-            _ => self.bare(self.pos),
-        }
-    }
-
-    fn nest(&mut self) -> Result<(), FileError> {
-        self.nesting += 1;
-        if self.nesting > NESTING_MAX {
-            return self.syntax("More than 128 maps and arrays within each other");
-        }
-        self.advance();
-        Ok(())
-    }
-
-    fn map(&mut self, scopes: &mut Vec<Map>) -> Result<Value, FileError> {
-        self.nest()?;
-        scopes.push(Map::default());
-        loop {
-            self.skip_blank_lines()?;
-            match self.peek() {
-                None => return self.syntax("Unexpected EOF processing map."),
-                Some(b'}') => break,
-                Some(_) => self.entry(scopes, Inside::Map)?,
-            }
-        }
-        self.advance();
-        self.nesting -= 1;
-        Ok(Value::Map(scopes.pop().unwrap_or_default()))
-    }
-
-    fn array(&mut self, scopes: &mut Vec<Map>) -> Result<Value, FileError> {
-        self.nest()?;
-        let mut items = Vec::new();
-        loop {
-            self.skip_blank_lines()?;
-            match self.peek() {
-                None => return self.syntax("Unexpected EOF processing array."),
-                Some(b']') => break,
-                Some(b',') => return self.syntax("Unexpected array value terminator ','."),
-                Some(byte) => {
-                    let mut at = self.position();
-                    // The reference points behind what opens a value.
-                    at.column += usize::from(matches!(byte, b'"' | b'\'' | b'{' | b'[' | b'('));
-                    let value = self.value(scopes, Inside::Array)?;
-                    self.end_of_value(Inside::Array)?;
-                    items.push(Item { value, at });
-                }
-            }
-        }
-        self.advance();
-        self.nesting -= 1;
-        Ok(Value::Array(items))
-    }
-
-    /// `(` up to a `)` that is the first character of a line and stands alone on it.
-    fn block(&mut self) -> Result<Value, FileError> {
-        self.advance();
-        let start = self.pos;
-        while self.peek().is_some() {
-            let is_line_start = self.pos > start && self.text.get(self.pos - 1) == Some(&b'\n');
-            if is_line_start && self.peek() == Some(b')') {
-                let rest = self.text[self.pos + 1..].split(|byte| *byte == b'\n').next();
-                if rest.is_none_or(|rest| rest.iter().all(u8::is_ascii_whitespace)) {
-                    let text = self.slice(start).to_owned();
-                    self.advance();
-                    return Ok(Value::String(text));
-                }
-            }
-            self.advance();
-        }
-        self.syntax("Unexpected EOF processing block.")
-    }
-
-    fn double_quoted(&mut self) -> Result<Value, FileError> {
-        self.advance();
-        let mut bytes = Vec::new();
-        loop {
-            match self.peek() {
-                None => return self.syntax("Unexpected EOF."),
-                Some(b'"') => break,
-                Some(b'\\') => bytes.push(self.escape()?),
-                Some(byte) => {
-                    bytes.push(byte);
-                    self.advance();
-                }
-            }
-        }
-        self.advance();
-        Ok(Value::String(String::from_utf8_lossy(&bytes).into_owned()))
-    }
-
-    /// One escape sequence; `pos` is at its backslash, and behind it afterwards.
-    fn escape(&mut self) -> Result<u8, FileError> {
-        self.advance();
-        let byte = match self.peek() {
-            Some(b't') => b'\t',
-            Some(b'n') => b'\n',
-            Some(b'r') => b'\r',
-            Some(b'"') => b'"',
-            Some(b'\\') => b'\\',
-            Some(b'x') => {
-                let digits = self.source.get(self.pos + 1..self.pos + 3).unwrap_or_default();
-                let Ok(byte) = u8::from_str_radix(digits, 16) else {
-                    return self.syntax(format!(
-                        "Expected two hexadecimal digits after '\\x', but got '{digits}'"
-                    ));
-                };
-                self.advance();
-                self.advance();
-                byte
-            }
-            _ => {
-                return self.syntax(format!(
-                    "Invalid escape character '{}'. Only the following escape characters are \
-                     allowed: \\xXX, \\t, \\n, \\r, \\\", \\\\.",
-                    self.shown()
-                ));
-            }
-        };
-        self.advance();
-        Ok(byte)
-    }
-
-    /// A bare string that began at `start`; `pos` may be further on already.
-    fn bare(&mut self, start: usize) -> Result<Value, FileError> {
-        let mut bytes = self.slice(start).as_bytes().to_vec();
-        let mut is_plain = true;
-        while let Some(byte) = self.peek() {
-            match byte {
-                b'\\' => {
-                    is_plain = false;
-                    bytes.push(self.escape()?);
-                }
-                // A quote ends the string and is dropped.
-                b'\'' => {
-                    self.advance();
-                    break;
-                }
-                _ if is_bare_end(byte) => break,
-                _ => {
-                    bytes.push(byte);
-                    self.advance();
-                }
-            }
-        }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let word = if is_plain { text.to_ascii_lowercase() } else { String::new() };
-        Ok(match word.as_str() {
-            "true" | "yes" | "on" => Value::Bool(true),
-            "false" | "no" | "off" => Value::Bool(false),
-            _ => Value::String(text),
-        })
-    }
-
-    fn variable(&mut self, scopes: &[Map]) -> Result<Value, FileError> {
-        self.advance();
-        let start = self.pos;
-        while self.peek().is_some_and(|byte| !is_bare_end(byte)) {
-            self.advance();
-        }
-        let name = self.slice(start);
-        let line = self.line;
-        if let Some(entry) = scopes.iter().rev().find_map(|scope| scope.find(name)) {
-            entry.is_variable.set(true);
-            return Ok(entry.value.clone());
-        }
-        let Some(text) = (self.world.variable)(name) else {
-            return Err(FileError::VariableUnknown { name: name.to_owned(), line });
-        };
-        value_of(name, &text, self.world, self.depth + 1).map_err(|cause| {
-            FileError::VariableInvalid { name: name.to_owned(), line, cause: Box::new(cause) }
-        })
     }
 }
 
-fn is_bare_end(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || matches!(byte, 0x0b | b',' | b';' | b']' | b'}')
+fn read_as(
+    reading: Reading,
+    text: &[u8],
+    file: &Path,
+    world: &World<'_>,
+) -> Result<Map, FileError> {
+    let mut frames = vec![Frame::new(text.to_vec(), file, Purpose::Root, reading)];
+    loop {
+        match step(&mut frames, reading, world) {
+            Ok(None) => {}
+            Ok(Some(map)) => return Ok(map),
+            Err(error) => {
+                return Err(frames.iter().rev().fold(error, |error, frame| frame.explain(error)));
+            }
+        }
+    }
 }
 
-fn is_include_end(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || matches!(byte, b';' | b'}')
+/// Reads one token of the innermost text; gives the whole when the outermost one is read.
+fn step(
+    frames: &mut Vec<Frame>,
+    reading: Reading,
+    world: &World<'_>,
+) -> Result<Option<Map>, FileError> {
+    let Some(frame) = frames.last_mut() else { unreachable!("the outermost text returns") };
+    let token = frame.lexer.token()?;
+    match token.kind {
+        Kind::End => {
+            let map = frame.builder.finish(&token)?;
+            return close(frames, map);
+        }
+        Kind::Include => {
+            let name = lossy(&token.bytes);
+            let file = joined(&frame.folder, &token.bytes);
+            refuse_cycle(frames, &file.display().to_string())?;
+            match read_bytes(&file, world) {
+                Ok(text) => {
+                    let text = without_mark(&text).to_vec();
+                    frames.push(Frame::new(text, &file, Purpose::Include { name }, reading));
+                }
+                Err(cause) => {
+                    let cause = Box::new(in_variable(frames, cause));
+                    return Err(FileError::Include { file: name, cause });
+                }
+            }
+        }
+        Kind::Variable => return variable(frames, token, reading, world).map(|()| None),
+        Kind::Key
+        | Kind::Text
+        | Kind::Bool
+        | Kind::Integer
+        | Kind::Float
+        | Kind::Date
+        | Kind::ArrayStart
+        | Kind::ArrayEnd
+        | Kind::MapStart
+        | Kind::MapEnd => frame.builder.accept(token)?,
+    }
+    Ok(None)
+}
+
+/// Compat: what a variable includes is read with other words; pinned by
+/// `every_recorded_file_means_what_it_means_to_the_go_parser`.
+fn in_variable(frames: &[Frame], error: FileError) -> FileError {
+    let is_variable = |frame: &Frame| matches!(frame.purpose, Purpose::Variable { .. });
+    match error {
+        FileError::Unreadable { call, file, reason } if frames.iter().any(is_variable) => {
+            let call = match call {
+                "read" => "error opening config file: read",
+                _ => "error opening config file: open",
+            };
+            FileError::Unreadable { call, file, reason }
+        }
+        error => error,
+    }
+}
+
+/// The innermost text is read: whoever refers to it gets `map`.
+fn close(frames: &mut Vec<Frame>, map: Map) -> Result<Option<Map>, FileError> {
+    let purpose = frames.pop().map_or(Purpose::Root, |frame| frame.purpose);
+    let Some(outer) = frames.last_mut() else { return Ok(Some(map)) };
+    match purpose {
+        Purpose::Root => return Ok(Some(map)),
+        Purpose::Include { .. } => outer.builder.merge(&map),
+        Purpose::Variable { token } => match map.find(VARIABLE_KEY) {
+            Some(entry) => {
+                let at = outer.builder.position(&token);
+                outer.builder.set(entry.value.clone(), at);
+            }
+            None => return Err(unknown(&token)),
+        },
+    }
+    Ok(None)
+}
+
+fn variable(
+    frames: &mut Vec<Frame>,
+    token: Token,
+    reading: Reading,
+    world: &World<'_>,
+) -> Result<(), FileError> {
+    let name = lossy(&token.bytes);
+    let Some(frame) = frames.last_mut() else { unreachable!("a text is being read") };
+    let at = frame.builder.position(&token);
+    // Compat: a bcrypt hash begins like a variable; pinned by
+    // `each_kind_of_value_is_what_it_looks_like`.
+    if token.bytes.starts_with(b"2a$") {
+        frame.builder.set(Value::text([b"$", &token.bytes[..]].concat()), at);
+        return Ok(());
+    }
+    let mut found = frame.builder.find(&name).map(|entry| {
+        entry.is_variable.set(true);
+        entry.value.clone()
+    });
+    if found.is_none() {
+        if let Some(text) = (world.variable)(&name) {
+            refuse_cycle(frames, &name)?;
+            let text = format!("{VARIABLE_KEY}={text}").into_bytes();
+            frames.push(Frame::new(text, Path::new(""), Purpose::Variable { token }, reading));
+            return Ok(());
+        }
+        found = (reading == Reading::Lenient).then(|| outer_value(frames, &name)).flatten();
+    }
+    match (found, frames.last_mut()) {
+        (Some(value), Some(frame)) => frame.builder.set(value, at),
+        _ => return Err(unknown(&token)),
+    }
+    Ok(())
+}
+
+/// The reference ends with an overflow of its stack.
+fn refuse_cycle(frames: &[Frame], name: &str) -> Result<(), FileError> {
+    let is_same = |frame: &Frame| match &frame.purpose {
+        Purpose::Root | Purpose::Include { .. } => frame.builder.file() == name,
+        Purpose::Variable { token } => token.bytes == name.as_bytes(),
+    };
+    if frames.iter().any(is_same) {
+        return Err(FileError::Cycle(name.to_owned()));
+    }
+    if frames.len() > DEPTH_MAX { Err(FileError::TooDeep) } else { Ok(()) }
+}
+
+/// What the files say that include this one.
+fn outer_value(frames: &[Frame], name: &str) -> Option<Value> {
+    let includes = |frame: &&Frame| matches!(frame.purpose, Purpose::Include { .. });
+    let depth = frames.iter().rev().take_while(includes).count();
+    let entry =
+        frames.iter().rev().skip(1).take(depth).find_map(|frame| frame.builder.find(name))?;
+    entry.is_variable.set(true);
+    Some(entry.value.clone())
+}
+
+fn unknown(token: &Token) -> FileError {
+    FileError::VariableUnknown { name: lossy(&token.bytes), line: token.line }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The file that is called `name` in `folder`. Compat: also one that begins with a slash, and `..`
+/// takes back what was named before it, wherever a link leads; pinned by
+/// `included_files_lie_beside_the_including_one_and_merge_into_its_map`.
+fn joined(folder: &Path, name: &[u8]) -> PathBuf {
+    let name = Path::new(OsStr::from_bytes(name));
+    let mut path = PathBuf::new();
+    for part in folder.components().chain(name.components()) {
+        match part {
+            Component::RootDir if path.as_os_str().is_empty() && folder.is_absolute() => {
+                path.push("/");
+            }
+            Component::ParentDir => match path.components().next_back() {
+                Some(Component::Normal(_)) => {
+                    path.pop();
+                }
+                Some(Component::RootDir) => {}
+                _ => path.push(".."),
+            },
+            Component::Normal(part) => path.push(part),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
+        }
+    }
+    if path.as_os_str().is_empty() { PathBuf::from(".") } else { path }
 }
 
 #[cfg(test)]

@@ -154,9 +154,10 @@ fn apply_flags(
 
 /// Spec configuration, Q9.
 fn size(name: &str, text: &str, world: &World<'_>) -> Result<Given, OptionsError> {
-    match file::parse_value(name, text, world) {
-        Ok(Value::Integer(value)) => Ok(Given::Integer(value)),
-        Ok(value) => Err(other(format!("{name} should be a size, got '{value}'"))),
+    match file::parse_size(text, world) {
+        Ok(Some(Value::Integer(value))) => Ok(Given::Integer(value)),
+        Ok(Some(value)) => Err(other(format!("{name} should be a size, got '{value}'"))),
+        Ok(None) => Err(other(format!("{name} should be a size, got '<nil>'"))),
         Err(error) => Err(other(error.to_string())),
     }
 }

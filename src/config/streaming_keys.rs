@@ -3,12 +3,13 @@
 //! Facts: spec configuration, 3.1 to 3.9. Keys have no case; unknown ones are ignored, as by the
 //! reference; those that it knows and we do not support yet stop the start.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::channel_limits::ChannelOverrides;
 use crate::base::id::ChannelName;
 use crate::base::subject;
-use crate::config::checks::path;
+use crate::config::core_keys::NOT_UTF8;
 use crate::config::draft::Draft;
 use crate::config::go;
 use crate::config::tree::{Entry, Map, Value};
@@ -21,7 +22,7 @@ static TOP: &[(&str, Apply)] = &[
     ("id cid cluster_id", |d, e| set(&mut d.config.streaming.cluster_id, string(e))),
     ("discover_prefix", |d, e| set(&mut d.config.streaming.discover_prefix, string(e))),
     ("store st store_type storetype", store),
-    ("dir datastore", |d, e| set(&mut d.config.streaming.directory, string(e).map(|t| path(&t)))),
+    ("dir datastore", |d, e| set(&mut d.config.streaming.directory, file(e))),
     ("sd stan_debug", |d, e| set(&mut d.config.log.streaming.debug, boolean(e))),
     ("sv stan_trace", |d, e| set(&mut d.config.log.streaming.trace, boolean(e))),
     ("ns nats_server nats_server_url", refuse_text),
@@ -65,15 +66,9 @@ static TOP: &[(&str, Apply)] = &[
 
 /// Keys of `tls`: the streaming server as a client.
 static TLS: &[(&str, Apply)] = &[
-    ("client_cert", |d, e| {
-        set(&mut d.config.streaming.client_tls.cert_file, string(e).map(|t| path(&t)))
-    }),
-    ("client_key", |d, e| {
-        set(&mut d.config.streaming.client_tls.key_file, string(e).map(|t| path(&t)))
-    }),
-    ("client_ca client_cacert", |d, e| {
-        set(&mut d.config.streaming.client_tls.ca_file, string(e).map(|t| path(&t)))
-    }),
+    ("client_cert", |d, e| set(&mut d.config.streaming.client_tls.cert_file, file(e))),
+    ("client_key", |d, e| set(&mut d.config.streaming.client_tls.key_file, file(e))),
+    ("client_ca client_cacert", |d, e| set(&mut d.config.streaming.client_tls.ca_file, file(e))),
     ("server_name server_hostname", |d, e| {
         set(&mut d.config.streaming.client_tls.server_name, string(e).map(Some))
     }),
@@ -119,7 +114,7 @@ static FILE: &[(&str, Apply)] = &[
         set(&mut d.file.slice_age_max, nanos(e))
     }),
     ("slice_archive_script slice_archive slice_script", |d, e| {
-        set(&mut d.config.streaming.file.slice_archive_script, string(e).map(|t| path(&t)))
+        set(&mut d.config.streaming.file.slice_archive_script, file(e))
     }),
     ("file_descriptors_limit fds_limit", |d, e| set(&mut d.file.descriptors_max, integer(e))),
     ("parallel_recovery", |d, e| set(&mut d.file.parallel_recovery, integer(e))),
@@ -210,7 +205,9 @@ fn store(draft: &mut Draft, entry: &Entry) -> Result<(), String> {
 
 fn per_channel(draft: &mut Draft, entry: &Entry) -> Result<(), String> {
     for channel in map(entry, "per channel limits")? {
-        if !subject::is_channel_pattern(channel.key.as_bytes()) {
+        // What was no UTF-8 would limit some other channel.
+        let is_text = !channel.key.contains(char::REPLACEMENT_CHARACTER);
+        if !is_text || !subject::is_channel_pattern(channel.key.as_bytes()) {
             return Err(format!("invalid channel name {}", go::quote(&channel.key)));
         }
         let overrides = overrides(map(channel, "channel limits")?)?;
@@ -271,10 +268,16 @@ fn map<'a>(entry: &'a Entry, what: &str) -> Result<&'a Map, String> {
 
 fn string(entry: &Entry) -> Result<String, String> {
     if let Value::String(text) = &entry.value {
-        Ok(text.clone())
-    } else {
-        Err(wrong_type(entry, "string"))
+        return Ok(text.clone());
     }
+    let is_bytes = matches!(entry.value, Value::Bytes(_));
+    Err(if is_bytes { format!("{}: {NOT_UTF8}", entry.at) } else { wrong_type(entry, "string") })
+}
+
+/// The path of an entry, if there is any.
+fn file(entry: &Entry) -> Result<Option<PathBuf>, String> {
+    let path = entry.value.path().ok_or_else(|| wrong_type(entry, "string"))?;
+    Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
 }
 
 fn boolean(entry: &Entry) -> Result<bool, String> {

@@ -1,5 +1,6 @@
 //! The `tls` blocks of clients and routes
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::checks;
@@ -73,9 +74,9 @@ pub(super) fn read(
 
 fn apply(tls: &mut TlsConfig, entry: &Entry, place: Place) -> Result<(), Fault> {
     match entry.key.to_lowercase().as_str() {
-        "cert_file" => tls.cert_file = Some(text(entry, "filename")?.into()),
-        "key_file" => tls.key_file = Some(text(entry, "filename")?.into()),
-        "ca_file" => tls.ca_file = Some(text(entry, "filename")?.into()),
+        "cert_file" => tls.cert_file = Some(text(entry, "filename")?),
+        "key_file" => tls.key_file = Some(text(entry, "filename")?),
+        "ca_file" => tls.ca_file = Some(text(entry, "filename")?),
         "insecure" => tls.insecure = boolean(entry)?,
         "verify" => tls.verify = boolean(entry)?,
         "verify_and_map" => {
@@ -123,12 +124,10 @@ fn parsing(entry: &Entry, reason: &str) -> Fault {
     Fault::new(entry, format!("error parsing tls config, {reason}"))
 }
 
-fn text(entry: &Entry, what: &str) -> Result<String, Fault> {
-    if let Value::String(text) = &entry.value {
-        Ok(text.clone())
-    } else {
-        Err(parsing(entry, &format!("expected '{}' to be {what}", entry.key.to_lowercase())))
-    }
+fn text(entry: &Entry, what: &str) -> Result<PathBuf, Fault> {
+    entry.value.path().ok_or_else(|| {
+        parsing(entry, &format!("expected '{}' to be {what}", entry.key.to_lowercase()))
+    })
 }
 
 fn boolean(entry: &Entry) -> Result<bool, Fault> {
@@ -148,7 +147,7 @@ fn timeout(entry: &Entry) -> Result<Duration, Fault> {
             Ok(nanos) => Ok(Duration::from_nanos(nanos.max(0).unsigned_abs())),
             Err(error) => Err(parsing(entry, &format!("'timeout' {error}"))),
         },
-        Value::Bool(_) | Value::Date(_) | Value::Array(_) | Value::Map(_) => {
+        Value::Bytes(_) | Value::Bool(_) | Value::Date(_) | Value::Array(_) | Value::Map(_) => {
             Err(parsing(entry, "'timeout' wrong type"))
         }
     }

@@ -45,6 +45,56 @@ fn wrong_options_are_refused_in_the_words_of_the_reference() {
     }
 }
 
+/// The forms in which the chart for Kubernetes, argo-events and the guide to fault tolerance write
+/// their files: paths in maps without quotes.
+#[test]
+fn unquoted_values_in_maps_are_what_they_look_like() {
+    let config = file_config(
+        "http: 8222\n\
+         streaming {\n  id: stan\n  store: file\n  dir: /data/stan/store\n\
+         \u{20} ft_group_name: \"stan\"\n\
+         \u{20} file_options {\n    buffer_size: 32mb\n    sync_on_flush: false\n\
+         \u{20}   slice_max_bytes: 512mb\n    parallel_recovery: 64\n  }\n\
+         \u{20} store_limits {\n    max_channels: 10\n    max_msgs: 0\n\
+         \u{20}   max_bytes: 256gb\n    max_age: 1h\n    max_subs: 128\n  }\n}\n",
+    );
+    let streaming = &config.streaming;
+    assert_eq!(streaming.directory.as_deref(), Some(Path::new("/data/stan/store")));
+    assert_eq!((streaming.store, streaming.ft_group.as_deref()), (StoreKind::File, Some("stan")));
+    assert_eq!(streaming.limits.channels_max, 10);
+    let config = file_config(
+        "streaming { store: sql, sql_options { driver: postgres, source: //h/db }, password: #ab\n\
+         dir: /x # a comment\n token: /y }",
+    );
+    assert_eq!(config.streaming.sql.source, "//h/db");
+    assert_eq!(config.streaming.directory.as_deref(), Some(Path::new("/x")));
+    let config = file_config("authorization { user: a, password: #ab\n timeout: 2 }");
+    assert_eq!(config.core.auth.password.as_deref(), Some("#ab"));
+    let error = error_of(Program::Streaming, "-c f.conf", "tls { cert_file: /no/cert.pem }");
+    assert!(error.contains("missing 'key_file'"), "{error}");
+}
+
+#[test]
+fn a_path_may_be_in_any_encoding_and_a_name_may_not() {
+    let args = ["-c".to_owned(), "f.conf".to_owned()];
+    let load_bytes = |text: &'static [u8]| {
+        let world = World { read: &|_| Ok(text.to_vec()), variable: &|_| None, cores: 1 };
+        load(Program::Streaming, &args, &world)
+    };
+    match load_bytes(b"streaming { store: file, dir: /caf\xe9 # caf\xe9\n}") {
+        Ok(Request::Serve(config)) => {
+            let bytes =
+                config.streaming.directory.map(|path| path.into_os_string().into_encoded_bytes());
+            assert_eq!(bytes.as_deref(), Some(&b"/caf\xe9"[..]));
+        }
+        other => panic!("{other:?}"),
+    }
+    let error = load_bytes(b"authorization {\n user: a\n password: caf\xe9\n}").unwrap_err();
+    assert!(error.to_string().starts_with("f.conf:3:2: the text is not UTF-8"), "{error}");
+    let error = load_bytes(b"streaming {\n id: caf\xe9 }").unwrap_err();
+    assert!(error.to_string().starts_with("f.conf:2:2: the text is not UTF-8"), "{error}");
+}
+
 #[test]
 fn wrong_flags_show_the_usage_and_end_well() {
     for (line, error) in [
