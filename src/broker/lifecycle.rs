@@ -375,6 +375,22 @@ impl Broker {
         }
     }
 
+    /// Whether this client has to go for `max_connections` to hold. All loops ask at once: each
+    /// client takes its own place off the count, so that not one more is closed than has to be.
+    fn is_one_too_many(&mut self, id: SessionId) -> bool {
+        let clients_max = self.settings.max_connections as u64;
+        let Some(session) = self.sessions.get_mut(id).filter(|session| session.is_counted) else {
+            return false;
+        };
+        let one_less = |count| (clients_max > 0 && count > clients_max).then(|| count - 1);
+        let clients = &self.counters.clients;
+        if clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_err() {
+            return false;
+        }
+        session.is_counted = false;
+        true
+    }
+
     /// Puts new settings in force; only those who lost their right are closed
     /// (spec core NATS, 0 and 18.6).
     pub(super) fn on_reload(&mut self, settings: Arc<Settings>, now: Now) {
@@ -388,13 +404,15 @@ impl Broker {
             if !session.is_client() || session.is_ending() {
                 continue;
             }
-            let clients_max = self.settings.max_connections as u64;
-            if clients_max > 0 && self.counters.clients.load(Ordering::Relaxed) > clients_max {
+            let has_connected = session.has_connected;
+            if self.is_one_too_many(id) {
+                self.log_about(id, log::Level::Error, errors::CONNECTIONS_EXCEEDED);
+                self.send_error(id, errors::CONNECTIONS_EXCEEDED);
                 self.end(id, CloseReason::ConnectionsExceeded);
                 continue;
             }
             // Who has not given credentials yet is asked for them when CONNECT comes.
-            if !is_auth_changed || !session.has_connected {
+            if !is_auth_changed || !has_connected {
                 continue;
             }
             match self.authenticate(id) {

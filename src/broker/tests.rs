@@ -460,6 +460,29 @@ fn a_reload_closes_only_those_who_lost_their_right() {
 }
 
 #[test]
+fn a_reload_that_lowers_max_connections_closes_no_more_than_it_must_and_says_why() {
+    let mut process = Process::new(2, Settings::default());
+    let ids: Vec<_> = (0..6).map(|count| process.client(count % 2, "")).collect();
+    for id in &ids {
+        process.take(*id);
+    }
+    let mut settings = Settings::clone(&process.loops[0].settings);
+    settings.max_connections = 2;
+    let (settings, now) = (Arc::new(settings), process.now);
+    for broker in &mut process.loops {
+        broker.reload(Arc::clone(&settings), now);
+    }
+    process.settle();
+    let closed = ids.iter().filter(|id| !process.is_open(**id)).count();
+    assert_eq!(closed, 4);
+    for id in ids {
+        let text = process.take(id);
+        let is_told = text == "-ERR 'maximum connections exceeded'\r\n";
+        assert_eq!(is_told, !process.is_open(id), "{text:?}");
+    }
+}
+
+#[test]
 fn the_server_refuses_what_is_above_max_connections_and_takes_the_next_when_one_left() {
     let settings = Settings { max_connections: 2, ..Settings::default() };
     let mut process = Process::new(2, settings);

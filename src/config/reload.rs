@@ -37,6 +37,17 @@ pub struct Changes {
     pub ports_file: bool,
 }
 
+/// What a running server listens on, where -1 asked for any free port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// For clients.
+    pub client: u16,
+    /// For routes; 0 = none.
+    pub route: u16,
+    /// For monitoring; 0 = none.
+    pub monitor: u16,
+}
+
 /// The line after a reload.
 pub const RELOADED: &str = "Reloaded server configuration";
 
@@ -46,6 +57,7 @@ pub const RELOADED: &str = "Reloaded server configuration";
 /// The reference's text; nothing changes then.
 pub fn reload(
     old: &Config,
+    ports: Ports,
     args: &[String],
     world: &World<'_>,
 ) -> Result<(Config, Changes), String> {
@@ -64,6 +76,7 @@ pub fn reload(
     if let Some(error) = new.start_error.take() {
         return Err(error.fatal_line().1);
     }
+    keep_ports(old, &mut new, ports);
     fixed(old, &new)?;
     let mut changes = Changes::default();
     compare_log(old, &new, &mut changes);
@@ -110,6 +123,21 @@ const ORDER: [&str; 33] = [
     "Reloaded: tags",
     "",
 ];
+
+/// -1 is the port that it chose: whichever of both a file names, nothing has changed.
+fn keep_ports(old: &Config, new: &mut Config, ports: Ports) {
+    let keep = |old: i64, new: &mut i64, port: u16| {
+        if (old == -1 && *new == i64::from(port)) || (*new == -1 && old == i64::from(port)) {
+            *new = old;
+        }
+    };
+    keep(old.core.port, &mut new.core.port, ports.client);
+    keep(old.monitor.http_port, &mut new.monitor.http_port, ports.monitor);
+    keep(old.monitor.https_port, &mut new.monitor.https_port, ports.monitor);
+    if let (Some(old), Some(new)) = (&old.core.cluster, &mut new.core.cluster) {
+        keep(old.port, &mut new.port, ports.route);
+    }
+}
 
 /// What can only change with a restart.
 fn fixed(old: &Config, new: &Config) -> Result<(), String> {

@@ -190,6 +190,12 @@ impl Pages {
         });
     }
 
+    /// The port of the pages; 0 if there are none.
+    pub fn monitor_port(&self) -> u16 {
+        let facts = self.core.load();
+        facts.http_port.max(facts.https_port)
+    }
+
     /// What a reload changed.
     pub fn set_core(&self, config: &Config, found: &Found) {
         let old = self.core.load();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::reload::{self, Changes};
+use crate::config::reload::{self, Changes, Ports};
 use crate::config::{Config, machine};
 use crate::log::{CORE, STREAM};
 use crate::net::Control;
@@ -13,7 +13,13 @@ impl Server {
     /// Reads the configuration anew; if anything of it cannot be taken over, nothing is.
     pub(super) fn reload(&mut self) {
         let arguments = self.config.arguments.clone();
-        let result = machine::with_world(|world| reload::reload(&self.config, &arguments.0, world));
+        let ports = Ports {
+            client: self.found.client_port,
+            route: self.found.route_port.unwrap_or(0),
+            monitor: self.pages.monitor_port(),
+        };
+        let result =
+            machine::with_world(|world| reload::reload(&self.config, ports, &arguments.0, world));
         let applied = result.and_then(|(config, changes)| self.apply(config, &changes));
         match applied {
             Ok(()) => log::info!(target: CORE, "{}", reload::RELOADED),

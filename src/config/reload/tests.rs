@@ -9,7 +9,29 @@ fn reloaded(before: &str, after: &str) -> Result<(Config, Changes), String> {
     let line = "-c f.conf -n name";
     let old = served(Program::Streaming, line, before);
     let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
-    world_with(&[("f.conf", after)], |world| reload(&old, &args, world))
+    world_with(&[("f.conf", after)], |world| reload(&old, PORTS, &args, world))
+}
+
+const PORTS: Ports = Ports { client: 40_001, route: 40_002, monitor: 40_003 };
+
+/// Goal: whoever writes the ports that -1 chose into the file, or takes them out again, changes
+/// nothing.
+#[test]
+fn a_file_may_name_the_ports_that_were_chosen() {
+    let any = "port: -1\nhttp: -1\ncluster { port: -1, name: a }\n";
+    let named = "port: 40001\nhttp: 40003\ncluster { port: 40002, name: a }\n";
+    for (before, after) in [(any, named), (named, any)] {
+        let changes = |after| reloaded(before, after).map(|(_, changes)| changes);
+        assert_eq!(changes(after), changes(before), "{before} -> {after}");
+    }
+    for (after, error) in [
+        (any.replacen("-1", "5", 1), "Port: old=-1, new=5"),
+        (any.replace("http: -1", "http: 5"), "HTTPPort: old=-1, new=5"),
+        (any.replace("{ port: -1", "{ port: 5"), "cluster port: old=-1, new=5"),
+    ] {
+        let found = reloaded(any, &after).err();
+        assert_eq!(found, Some(format!("config reload not supported for {error}")));
+    }
 }
 
 /// What the reference says each time, because it cannot tell whether these have changed.
@@ -118,7 +140,7 @@ fn what_needs_a_restart_is_refused_and_streaming_options_stay() {
         reloaded("", "port: [").err().as_deref().map(|e| e.starts_with("Parse")),
         Some(true)
     );
-    let without = world_with(&[], |world| reload(&config_of(""), &[], world));
+    let without = world_with(&[], |world| reload(&config_of(""), PORTS, &[], world));
     assert_eq!(
         without.err().as_deref(),
         Some("can only reload config when a file is provided using -c or --config")
