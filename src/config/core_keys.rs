@@ -174,6 +174,8 @@ static TOP: &[(&str, Apply)] = &[
         set(&mut r.draft.config.core.reconnect_error_reports, count(e))
     }),
     ("server_tags", tags),
+    // Harnesses always name a folder for JetStream; without JetStream it asks for nothing.
+    ("store_dir storedir", |_, e| file(e).map(|_| ())),
     // The interest tree has no cache to switch off, and there is no system account.
     ("disable_sublist_cache no_sublist_cache", |_, e| boolean(e).map(|_| ())),
     ("no_system_account no_system no_sys_acc", |_, e| boolean(e).map(|_| ())),
@@ -184,7 +186,7 @@ static TOP: &[(&str, Apply)] = &[
 ];
 
 /// Keys that the reference knows and this server does not yet: an access rule is never ignored.
-const UNSUPPORTED: &str = "accounts gateway leaf leafnodes store_dir storedir default_js_domain \
+const UNSUPPORTED: &str = "accounts gateway leaf leafnodes default_js_domain \
      mqtt websocket ws mappings maps operator operators root roots root_operator root_operators \
      resolver account_resolver accounts_resolver resolver_tls resolver_preload \
      resolver_pinned_accounts trusted trusted_keys system_account system ocsp ocsp_cache";

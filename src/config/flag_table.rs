@@ -268,6 +268,12 @@ pub static SECTIONS: &[Section] = &[
                 "Both",
                 Set(|draft, given| draft.streaming_debug_trace = Some(given.is_on())),
             ),
+            streaming(
+                "syslog_name",
+                Text,
+                "Name of the event source on Windows; without effect here",
+                Ignored,
+            ),
         ],
     },
     Section {
@@ -329,6 +335,7 @@ pub static SECTIONS: &[Section] = &[
                 "Send a signal: stop, quit, term, reopen, reload or ldm, with =<pid or file>",
                 Special,
             ),
+            both("sd store_dir", Text, "Folder of JetStream; without effect here", Ignored),
         ],
     },
     Section {
@@ -585,10 +592,8 @@ pub static SECTIONS: &[Section] = &[
             streaming("cluster_raft_logging", Switch, "", Refused),
             streaming("cluster_allow_add_remove_node", Switch, "", Refused),
             streaming("cluster_proceed_on_restore_failure", Switch, "", Refused),
-            streaming("syslog_name", Text, "", Ignored),
             both("profile", Integer, "", Refused),
             both("js jetstream", Switch, "", Refused),
-            both("sd store_dir", Text, "", Refused),
         ],
     },
 ];

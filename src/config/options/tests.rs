@@ -286,6 +286,60 @@ fn clusters_come_from_flags() {
 /// The fatal line without the words that all of them begin with.
 fn start_error(config: &Config) -> String {
     let (target, text) =
+/// The flags that the Go servers' help texts name.
+const STREAMING_HELP: &str = "a addr auth c cid cluster cluster_allow_add_remove_node cluster_bootstrap cluster_id \
+     cluster_log_cache_size cluster_log_path cluster_log_snapshots cluster_node_id \
+     cluster_peers cluster_raft_logging cluster_sync cluster_trailing_logs clustered config D \
+     debug dir DV encrypt encryption_cipher encryption_key file_auto_sync file_buffer_size \
+     file_compact_enabled file_compact_frag file_compact_interval file_compact_min_size \
+     file_crc file_crc_poly file_fds_limit file_parallel_recovery file_read_buffer_size \
+     file_slice_archive_script file_slice_max_age file_slice_max_bytes file_slice_max_msgs \
+     file_sync file_truncate_bad_eof ft_group h hb_fail_count hb_interval hb_timeout hbf hbi \
+     hbt help help_tls http_port https_port l log logtime m ma max_age max_bytes max_channels \
+     max_inactivity max_msgs max_subs mb mc mi mm ms msu nats_server ns p P pass pid port r \
+     remote_syslog replace_durable routes s sc SD SDV secure signal sl sql_bulk_insert_limit \
+     sql_driver sql_max_open_conns sql_no_caching sql_source st stan_config stan_debug \
+     stan_trace store SV syslog syslog_name T tls tls_client_cacert tls_client_cert \
+     tls_client_key tlscacert tlscert tlskey tlsverify trace user V v version";
+const CORE_HELP: &str = "a addr auth c client_advertise cluster cluster_advertise cluster_listen cluster_name \
+     config connect_retries D debug DV DVV h help help_tls http_port https_port jetstream js l \
+     log log_size_limit logtime m max_traced_msg_len ms n name net no_advertise p P pass pid \
+     port ports_file_dir profile r remote_syslog routes s sd server_name signal sl store_dir \
+     syslog T t tls tlscacert tlscert tlskey tlsverify trace user V v version VV";
+
+#[test]
+fn the_help_names_every_flag_that_the_go_servers_help_names() {
+    for (program, names) in [(Program::Streaming, STREAMING_HELP), (Program::Core, CORE_HELP)] {
+        let usage = flags::usage(program);
+        let shown: Vec<&str> = usage
+            .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'))
+            .filter_map(|word| word.strip_prefix("--").or_else(|| word.strip_prefix('-')))
+            .collect();
+        for name in names.split_whitespace() {
+            let flag = SECTIONS.iter().flat_map(|section| section.flags);
+            let flag = flag.into_iter().find(|flag| flag.has_name(name)).unwrap();
+            let is_refused = matches!(flag.action, Action::Refused);
+            assert_eq!(shown.contains(&name), !is_refused, "{program:?}: -{name}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_for_jetstream_alone_asks_for_nothing() {
+    for program in [Program::Streaming, Program::Core] {
+        for (line, file) in [
+            ("-sd /tmp/js", ""),
+            ("--store_dir=/tmp/js", ""),
+            ("-c f.conf", "store_dir: /tmp/js"),
+            ("-c f.conf", "storedir = \"/tmp/js\"\njetstream: false"),
+        ] {
+            assert_eq!(served(program, line, file).warnings, [""; 0], "{line} {file}");
+        }
+        let found = error_of(program, "-c f.conf", "store_dir: /tmp/js\njetstream: true");
+        assert!(found.contains("\"jetstream\" is not supported"), "{found}");
+    }
+}
+
         config.start_error.as_ref().map(StartError::fatal_line).unwrap_or_default();
     match target {
         "STREAM" => text.replacen("Failed to start: ", "", 1),
@@ -411,7 +465,7 @@ fn channels_inherit_what_they_do_not_say() {
 #[test]
 fn what_is_not_supported_yet_is_named_with_file_and_line() {
     for key in "accounts gateway leaf leafnodes jetstream mqtt websocket ws operator resolver \
-                system_account trusted_keys ocsp mappings store_dir prof_port"
+                system_account trusted_keys ocsp mappings prof_port"
         .split_whitespace()
     {
         let value = if key == "prof_port" { "1" } else { "{}" };
