@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use crate::base::world;
 use crate::cli::{Command, Serve};
+use crate::config::flags::FlagError;
+use crate::config::nearest::nearest;
 use crate::config::options::{self, OptionsError, Request};
 use crate::config::{Arguments, Config, Program, banner, flags, machine};
 use crate::log;
@@ -40,12 +42,40 @@ pub fn run(program: Program, args: &[OsString], serve: Serve, commands: &[Comman
         Ok(request) => beside(program, request, commands),
         Err(OptionsError::Flag(error)) => {
             // Compat: a wrong flag ends with 0; pinned by
-            // `wrong_flags_show_the_usage_and_end_well`.
-            to_stderr(&error.to_string());
+            // `a_wrong_flag_ends_with_its_line_the_nearest_one_and_the_go_servers_code`. Unlike the
+            // reference, whose line scrolls away above the usage.
             to_stdout(&usage(program, commands));
+            to_stderr(&format!("{error}{}", flag_hint(program, &error)));
             ExitCode::SUCCESS
         }
+        Err(OptionsError::Command(word)) => {
+            let hint = command_hint(&word, &args, commands);
+            fail(program, &format!("{}{hint}", OptionsError::Command(word)))
+        }
         Err(error) => fail(program, &error.to_string()),
+    }
+}
+
+fn flag_hint(program: Program, error: &FlagError) -> String {
+    let FlagError::Unknown(name) = error else { return String::new() };
+    match flags::nearest_flag(program, name) {
+        Some(known) => format!(" (did you mean -{known}?)"),
+        None => String::new(),
+    }
+}
+
+fn command_hint(word: &str, args: &[String], commands: &[Command]) -> String {
+    let place = args.iter().position(|arg| arg == word);
+    let before = place.and_then(|place| args.get(place.checked_sub(1)?));
+    if let (Some(flag), Ok(_)) = (before, word.parse::<bool>())
+        && flag.starts_with('-')
+    {
+        return format!(" (did you mean {flag}={word}?)");
+    }
+    let known = commands.iter().map(|command| command.name).chain(["help", "version"]);
+    match nearest(word, known) {
+        Some(command) => format!(" (did you mean {command}?)"),
+        None => String::new(),
     }
 }
 
@@ -54,11 +84,18 @@ fn beside(program: Program, request: Request, commands: &[Command]) -> ExitCode 
         Request::Help => to_stdout(&usage(program, commands)),
         Request::HelpTls => to_stdout(TLS_HELP),
         Request::Version => to_stdout(&format!("{}\n", banner::version(program))),
-        Request::Checked(file) => to_stderr(&format!(
-            "{}: configuration file {} is valid",
-            program.name(),
-            file.display()
-        )),
+        Request::Checked { file, warnings } => {
+            for warning in &warnings {
+                to_stderr(warning);
+            }
+            let count = match warnings.len() {
+                0 => String::new(),
+                1 => ", with 1 warning".to_owned(),
+                count => format!(", with {count} warnings"),
+            };
+            let file = file.display();
+            to_stderr(&format!("{}: configuration file {file} is valid{count}", program.name()));
+        }
         Request::Signal(command) => {
             if let Err(error) = signals::send(program, &command) {
                 return fail(program, &error.to_string());
@@ -114,5 +151,6 @@ fn to_stderr(text: &str) {
 }
 
 fn to_stdout(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+    let mut stdout = io::stdout();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }

@@ -140,7 +140,7 @@ fn users(entry: &Entry) -> Result<Vec<User>, Fault> {
 }
 
 fn user(item: &Item) -> Result<User, Fault> {
-    let fault = |text: String| Fault { at: Some(item.at.clone()), text };
+    let fault = |text: String| Fault { at: item.at.clone(), text };
     let Value::Map(map) = &item.value else {
         let value = &item.value;
         return Err(fault(format!("Expected user entry to be a map/struct, got {value}")));
@@ -163,7 +163,7 @@ fn user(item: &Item) -> Result<User, Fault> {
     if user.name.is_empty() {
         // Compat: the reference points at what it read last.
         let at = map.iter().next_back().map_or(&item.at, |entry| &entry.at).clone();
-        return Err(Fault { at: Some(at), text: "User entry requires a user".to_owned() });
+        return Err(Fault { at, text: "User entry requires a user".to_owned() });
     }
     Ok(user)
 }
@@ -226,8 +226,7 @@ fn unknown_permission(entry: &Entry) -> Fault {
 
 fn rules(entry: &Entry) -> Result<SubjectRules, Fault> {
     let Value::Map(map) = &entry.value else {
-        // Compat: the reference names no place here.
-        let allow = subjects(&entry.value).map_err(|text| Fault { at: None, text })?;
+        let allow = subjects(&entry.value).map_err(|text| Fault::new(entry, text))?;
         return Ok(SubjectRules { allow: Some(allow), deny: Vec::new() });
     };
     rules_of_map(map)

@@ -19,8 +19,8 @@ pub(super) const NOT_UTF8: &str = "the text is not UTF-8; save the file in that 
 /// One thing that is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
-    /// Where; `None` where the reference names no place.
-    pub at: Option<Position>,
+    /// Where.
+    pub at: Position,
     /// What.
     pub text: String,
 }
@@ -28,7 +28,7 @@ pub(super) struct Fault {
 impl Fault {
     /// Something wrong with `entry`.
     pub fn new(entry: &Entry, text: impl Into<String>) -> Self {
-        Self { at: Some(entry.at.clone()), text: text.into() }
+        Self { at: entry.at.clone(), text: text.into() }
     }
 
     /// The reference knows the key, and this server does not yet.
@@ -44,11 +44,8 @@ impl Fault {
         Err(Self::new(entry, format!("unknown field {}", go::quote(&entry.key))))
     }
 
-    fn show(&self) -> String {
-        match &self.at {
-            Some(at) => format!("{at}: {}", self.text),
-            None => self.text.clone(),
-        }
+    pub fn show(&self) -> String {
+        format!("{}: {}", self.at, self.text)
     }
 }
 
@@ -174,11 +171,11 @@ static TOP: &[(&str, Apply)] = &[
         set(&mut r.draft.config.core.reconnect_error_reports, count(e))
     }),
     ("server_tags", tags),
-    // Harnesses always name a folder for JetStream; without JetStream it asks for nothing.
-    ("store_dir storedir", |_, e| file(e).map(|_| ())),
     // The interest tree has no cache to switch off, and there is no system account.
     ("disable_sublist_cache no_sublist_cache", |_, e| boolean(e).map(|_| ())),
     ("no_system_account no_system no_sys_acc", |_, e| boolean(e).map(|_| ())),
+    // Harnesses always name a folder for JetStream; without JetStream it asks for nothing.
+    ("store_dir storedir", |_, e| file(e).map(|_| ())),
     ("prof_port", |_, e| if integer(e)? == 0 { Ok(()) } else { Err(Fault::unsupported(e)) }),
     ("jetstream", |_, e| {
         if let Value::Bool(false) = &e.value { Ok(()) } else { Err(Fault::unsupported(e)) }
@@ -243,6 +240,16 @@ pub fn apply(draft: &mut Draft, file: &Map, world: &World<'_>) -> Result<(), Str
     if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
 }
 
+/// Whether a file may have `key`, which is in lower case, at its top level for the core server.
+pub(super) fn is_known(key: &str) -> bool {
+    names().any(|name| name == key)
+}
+
+/// The names that the core server knows at the top level of a file.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    TOP.iter().flat_map(|(names, _)| names.split(' ')).chain(UNSUPPORTED.split_whitespace())
+}
+
 fn find(keys: &[(&str, Apply)], key: &str) -> Option<Apply> {
     keys.iter().find(|(names, _)| names.split(' ').any(|name| name == key)).map(|(_, apply)| *apply)
 }
@@ -271,7 +278,7 @@ fn routes(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
     for item in items {
         let Value::String(url) = &item.value else {
             let text = conversion(item.value.type_name(), "string");
-            reader.note(Err(Fault { at: Some(item.at.clone()), text }));
+            reader.note(Err(Fault { at: item.at.clone(), text }));
             continue;
         };
         match route::parse(url) {
@@ -279,7 +286,7 @@ fn routes(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
                 reader.warn(entry, "Duplicate route entry detected");
             }
             Ok(route) => routes.push(route),
-            Err(text) => reader.note(Err(Fault { at: Some(item.at.clone()), text })),
+            Err(text) => reader.note(Err(Fault { at: item.at.clone(), text })),
         }
     }
     reader.draft.cluster.routes = routes;

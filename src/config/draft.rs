@@ -7,8 +7,8 @@ use crate::base::limits::LOOPS_MAX;
 use crate::config::checks;
 use crate::config::flags::Given;
 use crate::config::{
-    ClientTlsConfig, ClusterConfig, Config, CoreConfig, Program, RouteUrl, StartError, TlsConfig,
-    World, defaults, route,
+    ClientTlsConfig, ClusterConfig, Config, CoreConfig, Program, RouteUrl, StartError, StoreKind,
+    TlsConfig, World, defaults, route,
 };
 
 /// Limits as given: a negative one is a start error.
@@ -81,6 +81,8 @@ pub struct Draft {
     pub loops: Option<i64>,
     /// The store's name as written.
     pub store: String,
+    /// What only one kind of store has, and who asked for it.
+    pub asked_for: Vec<(StoreKind, String)>,
     /// Limits as given.
     pub limits: LimitsDraft,
     /// Numbers of the file store as given.
@@ -123,6 +125,7 @@ impl Draft {
             config: Config::new(program),
             loops: None,
             store: "MEMORY".to_owned(),
+            asked_for: Vec::new(),
             limits: LimitsDraft {
                 channels: 100,
                 subscriptions: 1_000,
@@ -363,7 +366,26 @@ impl Draft {
         self.config.streaming.steal_after = (nanos > 0).then(|| Duration::from_nanos(nanos));
         self.config.start_error = checks::streaming(self).err().map(StartError::Streaming);
         checks::fill_streaming(self);
+        self.warn_of_other_store();
         Ok(())
+    }
+
+    /// Who names a folder or a database, and not the store that it is for, would keep nothing.
+    fn warn_of_other_store(&mut self) {
+        let store = self.config.streaming.store;
+        for (wanted, asker) in std::mem::take(&mut self.asked_for) {
+            if store == wanted || (wanted, store) == (StoreKind::File, StoreKind::Sql) {
+                continue;
+            }
+            let loss = match store {
+                StoreKind::Memory => ", which loses everything when the process ends",
+                StoreKind::File | StoreKind::Sql => "",
+            };
+            let (store, wanted) = (store.name(), wanted.name());
+            self.config.warnings.push(format!(
+                "{asker} has no effect: it is for store {wanted}, and the store is {store}{loss}"
+            ));
+        }
     }
 }
 

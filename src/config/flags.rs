@@ -9,6 +9,7 @@ use crate::config::Program;
 use crate::config::draft::Draft;
 use crate::config::flag_table::SECTIONS;
 use crate::config::go::{self, NumberError};
+use crate::config::nearest::nearest;
 
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,6 +252,14 @@ pub fn parse(program: Program, args: &[String]) -> Result<CommandLine, FlagError
     }
     line.words.extend(args.cloned());
     Ok(line)
+}
+
+/// What somebody may have meant who gave the flag `name`, which `program` does not have.
+#[must_use]
+pub fn nearest_flag(program: Program, name: &str) -> Option<&'static str> {
+    let flags = SECTIONS.iter().flat_map(|section| section.flags);
+    let known = flags.filter(|flag| is_known_to(program, flag));
+    nearest(name, known.flat_map(|flag| flag.names.split(' ')))
 }
 
 fn find(program: Program, name: &str) -> Option<&'static Flag> {

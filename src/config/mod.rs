@@ -14,6 +14,7 @@ pub mod flag_table;
 pub mod flags;
 pub mod go;
 pub mod machine;
+pub(crate) mod nearest;
 pub mod options;
 pub mod reload;
 mod route;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::config::draft::Draft;
 use crate::config::flags::{self, Action, CommandLine, FlagError, Given, Kind};
 use crate::config::tree::{Map, Value};
-use crate::config::{Config, Program, World, core_keys, file, streaming_keys};
+use crate::config::{Config, Program, StoreKind, World, core_keys, file, go, streaming_keys};
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -13,7 +13,12 @@ pub enum Request {
     /// Start a server.
     Serve(Box<Config>),
     /// Check the configuration file, which is right.
-    Checked(PathBuf),
+    Checked {
+        /// As named.
+        file: PathBuf,
+        /// What is strange in it, a line each.
+        warnings: Vec<String>,
+    },
     /// Show the help text.
     Help,
     /// Show the help text on TLS.
@@ -30,6 +35,9 @@ pub enum OptionsError {
     /// A flag is wrong: the text to stderr, the usage to stdout, exit code 0.
     #[error(transparent)]
     Flag(#[from] FlagError),
+    /// A word where only flags are: the text to stderr, exit code 1.
+    #[error("unrecognized command: {}", go::quote(.0))]
+    Command(String),
     /// Anything else: the text to stderr, exit code 1.
     #[error("{0}")]
     Other(String),
@@ -56,7 +64,7 @@ pub fn load(program: Program, args: &[String], world: &World<'_>) -> Result<Requ
         return match word.to_lowercase().as_str() {
             "version" => Ok(Request::Version),
             "help" => Ok(Request::Help),
-            _ => Err(other(format!("unrecognized command: {}", crate::config::go::quote(word)))),
+            _ => Err(OptionsError::Command(word.clone())),
         };
     }
     if let Some(command) = line.text("signal") {
@@ -68,11 +76,22 @@ pub fn load(program: Program, args: &[String], world: &World<'_>) -> Result<Requ
     let config = config(program, &line, world)?;
     match line.text("config") {
         // Unlike the reference's streaming server, which starts in spite of `-t`.
-        Some(file) if line.is_on("t") => match config.warnings.first() {
-            Some(_) => Err(other(config.warnings.join("\n"))),
-            None => Ok(Request::Checked(PathBuf::from(file))),
-        },
+        Some(file) if line.is_on("t") => checked(PathBuf::from(file), config),
         _ => Ok(Request::Serve(Box::new(config))),
+    }
+}
+
+/// What `-t` says of a file that can be read.
+fn checked(file: PathBuf, config: Config) -> Result<Request, OptionsError> {
+    let Config { program, warnings, start_error, .. } = config;
+    match (program, start_error) {
+        // A core server's file with warnings is wrong for `-t`, as there.
+        (Program::Core, _) if !warnings.is_empty() => Err(other(warnings.join("\n"))),
+        (Program::Streaming, Some(error)) => {
+            let (_, text) = error.fatal_line();
+            Err(other([warnings, vec![text]].concat().join("\n")))
+        }
+        _ => Ok(Request::Checked { file, warnings }),
     }
 }
 
@@ -101,10 +120,17 @@ pub fn config(
             draft.config.warnings.push(format!("{name}: config has no values or is empty"));
         }
         core_keys::apply(&mut draft, &map, world).map_err(other)?;
+        if program == Program::Streaming {
+            streaming_keys::warn_of_unknown(&mut draft, &map);
+        }
         draft.config.config_file = Some(path.to_path_buf());
     }
     if let (Program::Streaming, Some(name)) = (program, &streaming_file) {
-        let map = read_streaming(Path::new(name), core_file.as_deref() == Some(name), world)?;
+        let is_core = core_file.as_deref() == Some(name);
+        let map = read_streaming(Path::new(name), is_core, world)?;
+        if !is_core {
+            streaming_keys::warn_of_unknown(&mut draft, &map);
+        }
         streaming_keys::apply(&mut draft, &map).map_err(other)?;
     }
     apply_flags(&mut draft, line, world)?;
@@ -142,6 +168,14 @@ fn apply_flags(
         // Unlike the reference, whose check also asks `-tls_client_…` for the server's files.
         draft.has_tls_flag |=
             matches!(given.name.as_str(), "tls" | "tlscert" | "tlskey" | "tlsverify" | "tlscacert");
+        let wanted = match given.flag.names {
+            "dir" => Some(StoreKind::File),
+            "sql_source" => Some(StoreKind::Sql),
+            _ => None,
+        };
+        if let Some(store) = wanted.filter(|_| !given.value.is_nothing()) {
+            draft.asked_for.push((store, format!("flag -{}", given.name)));
+        }
         if given.flag.kind == Kind::Size {
             let size = size(&given.name, &given.value.text(), world)?;
             set(draft, &size);

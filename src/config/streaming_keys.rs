@@ -1,7 +1,8 @@
 //! The streaming half of a configuration file: keys, aliases, types
 //!
-//! Facts: spec configuration, 3.1 to 3.9. Keys have no case; unknown ones are ignored, as by the
-//! reference; those that it knows and we do not support yet stop the start.
+//! Facts: spec configuration, 3.1 to 3.9. Keys have no case. Unknown ones are ignored, as by the
+//! reference, but never in silence: a store that is not what was written costs data. Those that the
+//! reference knows and we do not support yet stop the start.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,28 +10,73 @@ use std::time::Duration;
 use crate::base::channel_limits::ChannelOverrides;
 use crate::base::id::ChannelName;
 use crate::base::subject;
-use crate::config::core_keys::NOT_UTF8;
+use crate::config::core_keys::{self, Fault, NOT_UTF8};
 use crate::config::draft::Draft;
-use crate::config::go;
+use crate::config::nearest::nearest;
 use crate::config::tree::{Entry, Map, Value};
+use crate::config::{StoreKind, go};
 
-/// Applies one entry; gives back whether the key is known.
-type Apply = fn(&mut Draft, &Entry) -> Result<(), String>;
+/// Applies one entry.
+type Apply = fn(&mut Draft, &Entry) -> Result<(), Fault>;
+
+/// A map and all that it may have.
+struct Section {
+    /// As files name it.
+    name: &'static str,
+    keys: &'static [(&'static str, Apply)],
+}
+
+impl Section {
+    fn find(&self, key: &str) -> Option<Apply> {
+        let has_name = |names: &str| names.split(' ').any(|name| name == key);
+        self.keys.iter().find(|(names, _)| has_name(names)).map(|(_, apply)| *apply)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.keys.iter().flat_map(|(names, _)| names.split(' '))
+    }
+}
+
+static TOP: Section = Section { name: "streaming", keys: TOP_KEYS };
+static TLS: Section = Section { name: "tls", keys: TLS_KEYS };
+static LIMITS: Section = Section { name: "store_limits", keys: LIMITS_KEYS };
+static FILE: Section = Section { name: "file_options", keys: FILE_KEYS };
+static SQL: Section = Section { name: "sql_options", keys: SQL_KEYS };
+
+/// Where a key may belong that stands in another map.
+static SECTIONS: [&Section; 5] = [&TOP, &LIMITS, &FILE, &SQL, &TLS];
+
+/// Keys of the limits of one channel.
+const CHANNEL_KEYS: &str = "msu max_subs max_subscriptions maxsubscriptions mm max_msgs maxmsgs \
+     max_count maxcount mb max_bytes maxbytes ma max_age maxage mi max_inactivity maxinactivity";
 
 /// Keys of the streaming map.
-static TOP: &[(&str, Apply)] = &[
+const TOP_KEYS: &[(&str, Apply)] = &[
     ("id cid cluster_id", |d, e| set(&mut d.config.streaming.cluster_id, string(e))),
     ("discover_prefix", |d, e| set(&mut d.config.streaming.discover_prefix, string(e))),
     ("store st store_type storetype", store),
-    ("dir datastore", |d, e| set(&mut d.config.streaming.directory, file(e))),
+    ("dir datastore", |d, e| {
+        let directory = file(e)?;
+        if directory.is_some() {
+            ask_for(d, StoreKind::File, e);
+        }
+        d.config.streaming.directory = directory;
+        Ok(())
+    }),
     ("sd stan_debug", |d, e| set(&mut d.config.log.streaming.debug, boolean(e))),
     ("sv stan_trace", |d, e| set(&mut d.config.log.streaming.trace, boolean(e))),
     ("ns nats_server nats_server_url", refuse_text),
     ("secure", |d, e| set(&mut d.config.streaming.client_tls.secure, boolean(e))),
-    ("tls", |d, e| section(d, map(e, "TLS")?, TLS)),
-    ("limits store_limits storelimits", |d, e| section(d, map(e, "store limits")?, LIMITS)),
-    ("file file_options", |d, e| section(d, map(e, "file options")?, FILE)),
-    ("sql sql_options", |d, e| section(d, map(e, "SQL options")?, SQL)),
+    ("tls", |d, e| section(d, map(e, "TLS")?, &TLS)),
+    ("limits store_limits storelimits", |d, e| section(d, map(e, "store limits")?, &LIMITS)),
+    ("file file_options", |d, e| {
+        ask_for(d, StoreKind::File, e);
+        section(d, map(e, "file options")?, &FILE)
+    }),
+    ("sql sql_options", |d, e| {
+        ask_for(d, StoreKind::Sql, e);
+        section(d, map(e, "SQL options")?, &SQL)
+    }),
     ("cluster", |_, e| map(e, "cluster").and_then(|_| refuse(e))),
     ("hbi hb_interval server_to_client_hb_interval", |d, e| {
         set(&mut d.config.streaming.heartbeat_interval, duration(e))
@@ -65,7 +111,7 @@ static TOP: &[(&str, Apply)] = &[
 ];
 
 /// Keys of `tls`: the streaming server as a client.
-static TLS: &[(&str, Apply)] = &[
+const TLS_KEYS: &[(&str, Apply)] = &[
     ("client_cert", |d, e| set(&mut d.config.streaming.client_tls.cert_file, file(e))),
     ("client_key", |d, e| set(&mut d.config.streaming.client_tls.key_file, file(e))),
     ("client_ca client_cacert", |d, e| set(&mut d.config.streaming.client_tls.ca_file, file(e))),
@@ -78,7 +124,7 @@ static TLS: &[(&str, Apply)] = &[
 ];
 
 /// Keys of `store_limits`.
-static LIMITS: &[(&str, Apply)] = &[
+const LIMITS_KEYS: &[(&str, Apply)] = &[
     ("mc max_channels maxchannels", |d, e| set(&mut d.limits.channels, integer(e))),
     ("channels channels_limits channelslimits per_channel per_channel_limits", per_channel),
     ("msu max_subs max_subscriptions maxsubscriptions", |d, e| {
@@ -91,7 +137,7 @@ static LIMITS: &[(&str, Apply)] = &[
 ];
 
 /// Keys of `file`.
-static FILE: &[(&str, Apply)] = &[
+const FILE_KEYS: &[(&str, Apply)] = &[
     ("compact compact_enabled", |d, e| {
         set(&mut d.config.streaming.file.compact_enabled, boolean(e))
     }),
@@ -125,7 +171,7 @@ static FILE: &[(&str, Apply)] = &[
 ];
 
 /// Keys of `sql`.
-static SQL: &[(&str, Apply)] = &[
+const SQL_KEYS: &[(&str, Apply)] = &[
     ("driver", |d, e| set(&mut d.config.streaming.sql.driver, string(e))),
     ("source", |d, e| set(&mut d.config.streaming.sql.source, string(e))),
     ("no_caching", |d, e| set(&mut d.config.streaming.sql.no_caching, boolean(e))),
@@ -151,19 +197,68 @@ const CORE_CLUSTER_KEYS: &str = "name listen port host net authorization routes 
 /// is the core server's if it has only the core server's keys.
 ///
 /// # Errors
-/// The first thing that is wrong, in the reference's words.
+/// The first thing that is wrong, in the reference's words, behind the place where it stands.
 pub fn apply(draft: &mut Draft, file: &Map) -> Result<(), String> {
-    let mut own = file.iter().filter(|entry| entry.key.eq_ignore_ascii_case("streaming"));
-    if let Some(entry) = own.next_back() {
-        return section(draft, map(entry, "streaming section")?, TOP);
+    apply_file(draft, file).map_err(|fault| fault.show())
+}
+
+fn apply_file(draft: &mut Draft, file: &Map) -> Result<(), Fault> {
+    if let Some(entry) = block(file) {
+        return section(draft, map(entry, "streaming section")?, &TOP);
     }
     for entry in file {
-        if entry.key.eq_ignore_ascii_case("cluster") && is_core_cluster(&entry.value) {
+        let key = entry.key.to_lowercase();
+        if key == "cluster" && is_core_cluster(&entry.value) {
             continue;
         }
-        apply_entry(draft, entry, TOP)?;
+        // What no half knows is named for the whole file, and the core half names what it misses
+        // in maps that are its own too.
+        let known = draft.config.warnings.len();
+        if let Some(apply) = TOP.find(&key) {
+            apply(draft, entry)?;
+        }
+        if core_keys::is_known(&key) {
+            draft.config.warnings.truncate(known);
+        }
     }
     Ok(())
+}
+
+/// The streaming server's own block of a file; all of the file where there is none.
+fn block(file: &Map) -> Option<&Entry> {
+    file.iter().rev().find(|entry| entry.key.eq_ignore_ascii_case("streaming"))
+}
+
+/// Warns of what stands at the top level of a file, and means nothing there to either half.
+pub fn warn_of_unknown(draft: &mut Draft, file: &Map) {
+    let has_block = block(file).is_some();
+    for entry in file {
+        let key = entry.key.to_lowercase();
+        let is_own = key == "streaming" || (!has_block && TOP.find(&key).is_some());
+        if !is_own && !core_keys::is_known(&key) && !entry.is_variable.get() {
+            let own = TOP.names().filter(|_| !has_block);
+            let known: Vec<&str> = core_keys::names().chain(["streaming"]).chain(own).collect();
+            draft.config.warnings.push(unknown(entry, "at the top level", &known));
+        }
+    }
+}
+
+/// What a warning says of a key that nobody knows where it stands.
+fn unknown(entry: &Entry, place: &str, known: &[&str]) -> String {
+    let key = entry.key.to_lowercase();
+    let home = |key: &str| SECTIONS.iter().find(|section| section.find(key).is_some());
+    let hint = if let Some(section) = home(&key) {
+        format!("; it belongs into \"{}\"", section.name)
+    } else if let Some(name) = nearest(&key, known.iter().copied()) {
+        format!("; the nearest known one is \"{name}\"")
+    } else {
+        let all = SECTIONS.iter().flat_map(|section| section.names());
+        nearest(&key, all).map_or_else(String::new, |name| {
+            let home = home(name).map_or("", |section| section.name);
+            format!("; the nearest known one is \"{name}\", which belongs into \"{home}\"")
+        })
+    };
+    format!("{}: unknown field {} {place} is ignored{hint}", entry.at, go::quote(&entry.key))
 }
 
 fn is_core_cluster(value: &Value) -> bool {
@@ -174,43 +269,51 @@ fn is_core_cluster(value: &Value) -> bool {
     })
 }
 
-fn section(draft: &mut Draft, map: &Map, keys: &[(&str, Apply)]) -> Result<(), String> {
-    map.iter().try_for_each(|entry| apply_entry(draft, entry, keys))
-}
-
-fn apply_entry(draft: &mut Draft, entry: &Entry, keys: &[(&str, Apply)]) -> Result<(), String> {
-    let key = entry.key.to_lowercase();
-    match keys.iter().find(|(names, _)| names.split(' ').any(|name| name == key)) {
-        Some((_, apply)) => apply(draft, entry),
-        None => Ok(()),
+fn section(draft: &mut Draft, map: &Map, section: &Section) -> Result<(), Fault> {
+    for entry in map {
+        match section.find(&entry.key.to_lowercase()) {
+            Some(apply) => apply(draft, entry)?,
+            None if entry.is_variable.get() => {}
+            None => {
+                let known: Vec<&str> = section.names().collect();
+                let place = format!("in \"{}\"", section.name);
+                draft.config.warnings.push(unknown(entry, &place, &known));
+            }
+        }
     }
+    Ok(())
 }
 
-fn set<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
+fn set<T>(field: &mut T, value: Result<T, Fault>) -> Result<(), Fault> {
     *field = value?;
     Ok(())
 }
 
-fn store(draft: &mut Draft, entry: &Entry) -> Result<(), String> {
+fn ask_for(draft: &mut Draft, store: StoreKind, entry: &Entry) {
+    draft.asked_for.push((store, format!("{}: field {}", entry.at, go::quote(&entry.key))));
+}
+
+fn store(draft: &mut Draft, entry: &Entry) -> Result<(), Fault> {
     let name = string(entry)?;
     match name.to_uppercase().as_str() {
         "MEMORY" | "FILE" | "SQL" => {
             draft.store = name;
             Ok(())
         }
-        "RAFT" => Err(format!("{}: store type RAFT is not supported by stanby yet", entry.at)),
-        _ => Err(format!("unknown store type: {name}")),
+        "RAFT" => Err(Fault::new(entry, "store type RAFT is not supported by stanby yet")),
+        _ => Err(Fault::new(entry, format!("unknown store type: {name}"))),
     }
 }
 
-fn per_channel(draft: &mut Draft, entry: &Entry) -> Result<(), String> {
+fn per_channel(draft: &mut Draft, entry: &Entry) -> Result<(), Fault> {
     for channel in map(entry, "per channel limits")? {
         // What was no UTF-8 would limit some other channel.
         let is_text = !channel.key.contains(char::REPLACEMENT_CHARACTER);
         if !is_text || !subject::is_channel_pattern(channel.key.as_bytes()) {
-            return Err(format!("invalid channel name {}", go::quote(&channel.key)));
+            let text = format!("invalid channel name {}", go::quote(&channel.key));
+            return Err(Fault::new(channel, text));
         }
-        let overrides = overrides(map(channel, "channel limits")?)?;
+        let overrides = overrides(draft, map(channel, "channel limits")?)?;
         let name = ChannelName::from(channel.key.as_str());
         draft.config.streaming.limits.per_channel.insert(name, overrides);
     }
@@ -218,7 +321,7 @@ fn per_channel(draft: &mut Draft, entry: &Entry) -> Result<(), String> {
 }
 
 /// An explicit 0 or less means "no limit"; a key that is absent inherits.
-fn overrides(map: &Map) -> Result<ChannelOverrides, String> {
+fn overrides(draft: &mut Draft, map: &Map) -> Result<ChannelOverrides, Fault> {
     let count = |entry| integer(entry).map(|value| Some(u64::try_from(value).unwrap_or(0)));
     let mut overrides = ChannelOverrides::default();
     for entry in map {
@@ -234,57 +337,62 @@ fn overrides(map: &Map) -> Result<ChannelOverrides, String> {
             "mi" | "max_inactivity" | "maxinactivity" => {
                 overrides.inactivity_max = Some(duration(entry)?);
             }
-            _ => {}
+            _ if entry.is_variable.get() => {}
+            _ => {
+                let known: Vec<&str> = CHANNEL_KEYS.split_whitespace().collect();
+                let text = unknown(entry, "in the limits of a channel", &known);
+                draft.config.warnings.push(text);
+            }
         }
     }
     Ok(overrides)
 }
 
-fn refuse(entry: &Entry) -> Result<(), String> {
-    Err(format!("{}: key \"{}\" is not supported by stanby yet", entry.at, entry.key))
+fn refuse(entry: &Entry) -> Result<(), Fault> {
+    Err(Fault::unsupported(entry))
 }
 
-fn refuse_text(_draft: &mut Draft, entry: &Entry) -> Result<(), String> {
+fn refuse_text(_draft: &mut Draft, entry: &Entry) -> Result<(), Fault> {
     if string(entry)?.is_empty() { Ok(()) } else { refuse(entry) }
 }
 
-fn only_text(_draft: &mut Draft, entry: &Entry) -> Result<(), String> {
+fn only_text(_draft: &mut Draft, entry: &Entry) -> Result<(), Fault> {
     string(entry).map(|_| ())
 }
 
-fn wrong_type(entry: &Entry, wanted: &str) -> String {
-    let have = entry.value.kind();
-    format!("parameter \"{}\" value is expected to be {wanted}, got {have}", entry.key)
+fn wrong_type(entry: &Entry, wanted: &str) -> Fault {
+    let (key, have) = (&entry.key, entry.value.kind());
+    Fault::new(entry, format!("parameter \"{key}\" value is expected to be {wanted}, got {have}"))
 }
 
-fn map<'a>(entry: &'a Entry, what: &str) -> Result<&'a Map, String> {
+fn map<'a>(entry: &'a Entry, what: &str) -> Result<&'a Map, Fault> {
     if let Value::Map(map) = &entry.value {
         Ok(map)
     } else {
         let value = &entry.value;
-        Err(format!("expected {what} to be a map/struct, got {value}"))
+        Err(Fault::new(entry, format!("expected {what} to be a map/struct, got {value}")))
     }
 }
 
-fn string(entry: &Entry) -> Result<String, String> {
+fn string(entry: &Entry) -> Result<String, Fault> {
     if let Value::String(text) = &entry.value {
         return Ok(text.clone());
     }
     let is_bytes = matches!(entry.value, Value::Bytes(_));
-    Err(if is_bytes { format!("{}: {NOT_UTF8}", entry.at) } else { wrong_type(entry, "string") })
+    Err(if is_bytes { Fault::new(entry, NOT_UTF8) } else { wrong_type(entry, "string") })
 }
 
 /// The path of an entry, if there is any.
-fn file(entry: &Entry) -> Result<Option<PathBuf>, String> {
+fn file(entry: &Entry) -> Result<Option<PathBuf>, Fault> {
     let path = entry.value.path().ok_or_else(|| wrong_type(entry, "string"))?;
     Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
 }
 
-fn boolean(entry: &Entry) -> Result<bool, String> {
+fn boolean(entry: &Entry) -> Result<bool, Fault> {
     if let Value::Bool(value) = &entry.value { Ok(*value) } else { Err(wrong_type(entry, "bool")) }
 }
 
-fn integer(entry: &Entry) -> Result<i64, String> {
+fn integer(entry: &Entry) -> Result<i64, Fault> {
     if let Value::Integer(value) = &entry.value {
         Ok(*value)
     } else {
@@ -292,10 +400,10 @@ fn integer(entry: &Entry) -> Result<i64, String> {
     }
 }
 
-fn nanos(entry: &Entry) -> Result<i64, String> {
-    go::duration(&string(entry)?)
+fn nanos(entry: &Entry) -> Result<i64, Fault> {
+    go::duration(&string(entry)?).map_err(|text| Fault::new(entry, text))
 }
 
-fn duration(entry: &Entry) -> Result<Duration, String> {
+fn duration(entry: &Entry) -> Result<Duration, Fault> {
     Ok(Duration::from_nanos(u64::try_from(nanos(entry)?).unwrap_or(0)))
 }

@@ -186,7 +186,7 @@ fn ciphers(entry: &Entry) -> Result<Vec<String>, Fault> {
             ciphers.push(name.to_owned());
         } else if !OLD_CIPHERS.contains(&name) {
             let text = format!("unrecognized cipher {name}");
-            return Err(Fault { at: Some(item.at.clone()), text });
+            return Err(Fault { at: item.at.clone(), text });
         }
     }
     if ciphers.is_empty() {
@@ -200,7 +200,7 @@ fn curves(entry: &Entry) -> Result<Vec<String>, Fault> {
     for (item, name) in names(entry)? {
         if !CURVES.contains(&name) {
             let text = format!("unrecognized curve preference {name}");
-            return Err(Fault { at: Some(item.at.clone()), text });
+            return Err(Fault { at: item.at.clone(), text });
         }
         curves.push(name.to_owned());
     }
@@ -216,5 +216,5 @@ fn check_pin(item: &Item) -> Result<(), Fault> {
         "error parsing tls config, 'pinned_certs' key {pin} does not look like hex-encoded \
          sha256 of DER encoded SubjectPublicKeyInfo"
     );
-    Err(Fault { at: Some(item.at.clone()), text })
+    Err(Fault { at: item.at.clone(), text })
 }

@@ -66,6 +66,31 @@ fn help_and_wrong_flags_show_the_usage_and_end_well() {
     assert!(out.contains("-cluster_id"), "the usage");
 }
 
+/// Goal: what is wrong is the last thing that stands on the terminal, with what was meant.
+#[test]
+fn a_wrong_flag_ends_with_its_line_the_nearest_one_and_the_go_servers_code() {
+    let cases: [(&str, i32, &str); 8] = [
+        ("-stroe file", 0, "flag provided but not defined: -stroe (did you mean -store?)"),
+        (
+            "--clusterid x",
+            0,
+            "flag provided but not defined: -clusterid (did you mean -cluster_id?)",
+        ),
+        ("-ftgroup=a", 0, "flag provided but not defined: -ftgroup (did you mean -ft_group?)"),
+        ("-wholly_else", 0, "flag provided but not defined: -wholly_else"),
+        ("-mc abc", 0, "invalid value \"abc\" for flag -mc: parse error"),
+        ("verison", 1, "unrecognized command: \"verison\" (did you mean version?)"),
+        ("pubb -c x", 1, "unrecognized command: \"pubb\" (did you mean pub?)"),
+        ("-SD false", 1, "unrecognized command: \"false\" (did you mean -SD=false?)"),
+    ];
+    for (words, wanted_code, wanted) in cases {
+        let script = format!("exec \"$0\" {words} 2>&1");
+        let output = Command::new("sh").args(["-c", &script]).arg(binary()).output().unwrap();
+        let (code, out, _) = texts(&output);
+        assert_eq!((code, out.lines().last()), (Some(wanted_code), Some(wanted)), "{words}");
+    }
+}
+
 #[test]
 fn wrong_command_lines_end_with_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -378,6 +403,25 @@ fn a_configuration_can_be_checked_without_a_start() {
     let (code, _, err) = texts(&run_as("nats-server", &["-t", "-c", &text]));
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("ok.conf:1"), "{err}");
+    // An unknown key is no error there, but here nobody overlooks it.
+    fs::write(&path, "streaming {\n  stor: file\n  dir: /data/stan\n}\n").unwrap();
+    let (code, out, err) = run(&["-t", "-c", &text]);
+    assert_eq!((code, out.as_str()), (Some(0), ""), "{err}");
+    assert!(err.contains(&format!("{text}:2:3: unknown field \"stor\"")), "{err}");
+    assert!(err.contains("the nearest known one is \"store\""), "{err}");
+    assert!(err.contains(&format!("{text}:3:3: field \"dir\" has no effect")), "{err}");
+    assert!(err.ends_with("is valid, with 2 warnings\n"), "{err}");
+    fs::write(&path, "streaming {\n  store: file\n}\n").unwrap();
+    let (code, _, err) = run(&["-t", "-c", &text]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("root directory must be specified"), "{err}");
+}
+
+#[test]
+fn a_start_warns_of_what_a_file_says_in_vain() {
+    let server = Launch::new(&[]).config("streaming {\n  stor: file\n}\n").start();
+    assert!(server.log.text().contains("server.conf:2:3: unknown field \"stor\""));
+    assert!(server.log.text().contains("Message store is MEMORY"));
 }
 
 /// Goal: harnesses start the next server milliseconds after the end of the last one.
