@@ -33,7 +33,8 @@ struct Block {
 /// The block of clients.
 pub(super) fn authorization(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
     let mut block = read(reader, entry)?;
-    if block.username.is_some() && block.token.is_some() {
+    let has_user = block.username.is_some() || block.password.is_some();
+    if has_user && block.token.is_some() {
         return Err(Fault::new(entry, "Cannot have a user/pass and token"));
     }
     let mut users = block.users.take().unwrap_or_default();

@@ -379,6 +379,26 @@ fn a_reload_closes_only_those_who_lost_their_right() {
     same(kept.ask(b""), b"", "a configuration that cannot be read changes nothing");
 }
 
+/// Goal: a file may name the port that -1 chose, and whoever is closed for the limit is told.
+#[test]
+fn a_reload_takes_chosen_ports_and_tells_those_it_closes() {
+    let server = Launch::new(&[]).config("cluster { port: -1, name: a }\n").start();
+    let line = server.log.wait("Listening for route connections on ");
+    let route_port = line.trim().rsplit(':').next().unwrap().to_owned();
+    let mut conns: Vec<Conn> = (0..3).map(|_| Conn::client(server.launch.port, "")).collect();
+    let mark = server.log.len();
+    let text = format!("cluster {{ port: {route_port}, name: a }}\nmax_connections: 1\n");
+    server.launch.rewrite_config(&text);
+    server.signal(Signal::SIGHUP);
+    server.log.wait_after(mark, "Reloaded server configuration");
+    wait_for("two are closed", || {
+        (server.json("/connz")["num_connections"].as_u64() == Some(1)).then_some(())
+    });
+    let answers: Vec<Vec<u8>> = conns.iter_mut().map(|conn| conn.send(b"PING\r\n").op()).collect();
+    let told = answers.iter().filter(|op| **op == error("maximum connections exceeded"));
+    assert_eq!((told.count(), answers.contains(&b"PONG\r\n".to_vec())), (2, true), "{answers:?}");
+}
+
 #[test]
 fn a_reload_changes_the_log_level() {
     let server = Launch::new(&[]).config("debug: false\n").start();

@@ -155,6 +155,10 @@ fn a_value_of_the_wrong_type_names_its_place() {
             "streaming { limits {\n  ma: 5m } }",
             "f.conf:2:3: parameter \"ma\" value is expected to be string, got int64",
         ),
+        (
+            "authorization { password: a, token: b }",
+            "f.conf:1:0: Cannot have a user/pass and token",
+        ),
         ("streaming { hbi: \"5x\" }", "f.conf:1:12: time: unknown unit \"x\" in duration \"5x\""),
         ("streaming { file: 5 }", "f.conf:1:12: expected file options to be a map/struct, got 5"),
         ("streaming { store: files }", "f.conf:1:12: unknown store type: files"),
