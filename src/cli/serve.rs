@@ -10,7 +10,7 @@ use crate::config::flags::FlagError;
 use crate::config::nearest::nearest;
 use crate::config::options::{self, OptionsError, Request};
 use crate::config::{Arguments, Config, Program, banner, flags, machine};
-use crate::log;
+use crate::log::{self, STREAM};
 use crate::server::signals;
 
 /// The help text on TLS.
@@ -117,6 +117,13 @@ fn start(config: Config, serve: Serve) -> ExitCode {
         return ExitCode::FAILURE;
     }
     log::take_panics();
+    // Who reads the log alone must see them too.
+    let settings = &config.log;
+    if settings.file.is_some() || settings.syslog || settings.remote_syslog.is_some() {
+        for warning in &config.warnings {
+            ::log::warn!(target: STREAM, "{warning}");
+        }
+    }
     let code = serve(config);
     log::flush();
     code

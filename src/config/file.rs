@@ -100,11 +100,20 @@ pub enum FileError {
     TooDeep,
 }
 
+/// What a file says.
+#[derive(Debug, Default)]
+pub struct Document {
+    /// Its keys and values.
+    pub map: Map,
+    /// What it says in vain, a line each: keys whose values are none, such as `1kbb`.
+    pub warnings: Vec<String>,
+}
+
 /// Reads and parses `file`.
 ///
 /// # Errors
 /// The first thing that is wrong, in this file or one that it includes.
-pub fn read(file: &Path, world: &World<'_>) -> Result<Map, FileError> {
+pub fn read(file: &Path, world: &World<'_>) -> Result<Document, FileError> {
     let text = read_bytes(file, world)?;
     parse(&text, file, world)
 }
@@ -113,7 +122,7 @@ pub fn read(file: &Path, world: &World<'_>) -> Result<Map, FileError> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn parse(text: &[u8], file: &Path, world: &World<'_>) -> Result<Map, FileError> {
+pub fn parse(text: &[u8], file: &Path, world: &World<'_>) -> Result<Document, FileError> {
     let text = without_mark(text);
     read_as(Reading::Strict, text, file, world)
         .or_else(|error| read_as(Reading::Lenient, text, file, world).map_err(|_| error))
@@ -125,8 +134,8 @@ pub fn parse(text: &[u8], file: &Path, world: &World<'_>) -> Result<Map, FileErr
 /// # Errors
 /// As [`read`].
 pub fn parse_size(text: &str, world: &World<'_>) -> Result<Option<Value>, FileError> {
-    let map = parse(format!("bytes: {text}").as_bytes(), Path::new(""), world)?;
-    Ok(map.find("bytes").map(|entry| entry.value.clone()))
+    let document = parse(format!("bytes: {text}").as_bytes(), Path::new(""), world)?;
+    Ok(document.map.find("bytes").map(|entry| entry.value.clone()))
 }
 
 /// Unlike the reference, which reads a byte order mark as a part of the first key, and so loses it.
@@ -195,12 +204,13 @@ fn read_as(
     text: &[u8],
     file: &Path,
     world: &World<'_>,
-) -> Result<Map, FileError> {
+) -> Result<Document, FileError> {
+    let mut warnings = Vec::new();
     let mut frames = vec![Frame::new(text.to_vec(), file, Purpose::Root, reading)];
     loop {
-        match step(&mut frames, reading, world) {
+        match step(&mut frames, reading, world, &mut warnings) {
             Ok(None) => {}
-            Ok(Some(map)) => return Ok(map),
+            Ok(Some(map)) => return Ok(Document { map, warnings }),
             Err(error) => {
                 return Err(frames.iter().rev().fold(error, |error, frame| frame.explain(error)));
             }
@@ -213,12 +223,13 @@ fn step(
     frames: &mut Vec<Frame>,
     reading: Reading,
     world: &World<'_>,
+    warnings: &mut Vec<String>,
 ) -> Result<Option<Map>, FileError> {
     let Some(frame) = frames.last_mut() else { unreachable!("the outermost text returns") };
     let token = frame.lexer.token()?;
     match token.kind {
         Kind::End => {
-            let map = frame.builder.finish(&token)?;
+            let map = frame.builder.finish(&token, warnings)?;
             return close(frames, map);
         }
         Kind::Include => {

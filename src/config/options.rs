@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::draft::Draft;
 use crate::config::flags::{self, Action, CommandLine, FlagError, Given, Kind};
-use crate::config::tree::{Map, Value};
+use crate::config::tree::Value;
 use crate::config::{Config, Program, StoreKind, World, core_keys, file, go, streaming_keys};
 
 /// What a command line asks for.
@@ -115,7 +115,9 @@ pub fn config(
     let core_file = core_file.or_else(|| streaming_file.clone());
     if let Some(name) = &core_file {
         let path = Path::new(name);
-        let map = file::read(path, world).map_err(|error| other(error.to_string()))?;
+        let file::Document { map, warnings } =
+            file::read(path, world).map_err(|error| other(error.to_string()))?;
+        draft.config.warnings.extend(warnings);
         if map.is_empty() {
             draft.config.warnings.push(format!("{name}: config has no values or is empty"));
         }
@@ -127,8 +129,9 @@ pub fn config(
     }
     if let (Program::Streaming, Some(name)) = (program, &streaming_file) {
         let is_core = core_file.as_deref() == Some(name);
-        let map = read_streaming(Path::new(name), is_core, world)?;
+        let file::Document { map, warnings } = read_streaming(Path::new(name), is_core, world)?;
         if !is_core {
+            draft.config.warnings.extend(warnings);
             streaming_keys::warn_of_unknown(&mut draft, &map);
         }
         streaming_keys::apply(&mut draft, &map).map_err(other)?;
@@ -137,7 +140,11 @@ pub fn config(
     draft.finish(world).map_err(other)
 }
 
-fn read_streaming(path: &Path, is_core: bool, world: &World<'_>) -> Result<Map, OptionsError> {
+fn read_streaming(
+    path: &Path,
+    is_core: bool,
+    world: &World<'_>,
+) -> Result<file::Document, OptionsError> {
     file::read(path, world).map_err(|error| {
         if !is_core && matches!(error, file::FileError::Unreadable { .. }) {
             return other(format!("error opening config file: {error}"));

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use super::FileError;
 use super::lexer::{Kind, Token};
 use super::scalar;
+use crate::config::go;
 use crate::config::tree::{Entry, Item, Items, Map, Position, Value};
 
 /// What was opened and is not closed yet.
@@ -123,10 +124,13 @@ impl Builder {
         inner.chain(self.root.find(name)).next()
     }
 
-    /// What was read. What is still open at the end is not in it.
-    pub fn finish(&mut self, end: &Token) -> Result<Map, FileError> {
+    /// What was read, and warnings of what was not. What is still open at the end is not in it.
+    pub fn finish(&mut self, end: &Token, warnings: &mut Vec<String>) -> Result<Map, FileError> {
         if self.ends_in_key {
             return Err(FileError::KeyWithoutValue(self.position(end).to_string()));
+        }
+        for (key, at) in self.keys.iter().filter(|(key, _)| key != "}") {
+            warnings.push(format!("{at}: field {} has no value and is ignored", go::quote(key)));
         }
         Ok(mem::take(&mut self.root))
     }

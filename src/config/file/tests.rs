@@ -33,7 +33,7 @@ pub(crate) fn world_with<T>(files: &[(&str, &str)], run: impl FnOnce(&World<'_>)
 
 fn parsed(text: &str) -> Result<Map, String> {
     let parse = |world: &World<'_>| parse(text.as_bytes(), Path::new("f.conf"), world);
-    world_with(&[], parse).map_err(|error| error.to_string())
+    world_with(&[], parse).map(|document| document.map).map_err(|error| error.to_string())
 }
 
 fn value(text: &str) -> Value {
@@ -176,7 +176,7 @@ fn values_in_maps_begin_with_any_character() {
 fn strings_of_another_encoding_keep_their_bytes() {
     let parse =
         |world: &World<'_>| parse(b"# caf\xe9\na: /caf\xe9\nb: \"\\xff\"", Path::new("f"), world);
-    let map = world_with(&[], parse).unwrap();
+    let map = world_with(&[], parse).unwrap().map;
     let values: Vec<&Value> = map.iter().map(|entry| &entry.value).collect();
     assert_eq!(values, [&Value::Bytes(b"/caf\xe9".to_vec()), &Value::Bytes(b"\xff".to_vec())]);
 }
@@ -203,16 +203,16 @@ fn included_files_lie_beside_the_including_one_and_merge_into_its_map() {
         ("conf/w.conf", "\u{feff}w: 4"),
     ];
     world_with(&files, |world| {
-        let map = read(Path::new("conf/main.conf"), world).unwrap_or_default();
+        let map = read(Path::new("conf/main.conf"), world).unwrap().map;
         let inner = map.find("m").map(|entry| entry.value.to_string());
         assert_eq!(inner.as_deref(), Some("map[u:1 v:3 z:9]"));
         let error = read(Path::new("self.conf"), world).map_err(|error| error.to_string());
         assert!(error.is_err_and(|text| text.ends_with("'self.conf' refers to itself")));
         assert!(read(Path::new("bad.conf"), world).is_ok());
-        let map = read(Path::new("conf/up.conf"), world).unwrap();
+        let map = read(Path::new("conf/up.conf"), world).unwrap().map;
         assert_eq!(map.find("w").map(|entry| &entry.value), Some(&Value::Integer(4)));
-        let error = read(Path::new("none.conf"), world).map_err(|error| error.to_string());
-        assert_eq!(error, Err("open none.conf: no such file or directory".to_owned()));
+        let error = read(Path::new("none.conf"), world).unwrap_err();
+        assert_eq!(error.to_string(), "open none.conf: no such file or directory");
     });
 }
 

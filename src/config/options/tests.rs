@@ -97,6 +97,10 @@ fn an_unknown_key_is_a_warning_with_its_place_and_the_nearest_one() {
              \"streaming\"",
         ),
         (
+            "max_payload: 1kbb\nport: 5",
+            "f.conf:1:0: field \"max_payload\" has no value and is ignored",
+        ),
+        (
             "streaming { wholly_else: 1 }",
             "f.conf:1:12: unknown field \"wholly_else\" in \"streaming\" is ignored",
         ),

@@ -132,7 +132,7 @@ fn answer(files: &Files, reading: Reading) -> String {
     let main = files.get("main.conf").unwrap();
     let read = |world: &World<'_>| read_as(reading, main, Path::new("main.conf"), world);
     match with_files(files, read) {
-        Ok(map) => {
+        Ok(Document { map, .. }) => {
             let mut out = String::new();
             dump_map(&map, &mut out);
             out
