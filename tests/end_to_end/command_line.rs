@@ -437,6 +437,23 @@ fn a_configuration_can_be_checked_without_a_start() {
     assert!(err.contains("root directory must be specified"), "{err}");
 }
 
+/// The form of the charts and guides: a path in the streaming block without quotes.
+#[test]
+fn a_file_with_unquoted_paths_starts_a_file_store() {
+    let mut launch = Launch::new(&[]);
+    let store = launch.folder().join("store");
+    let text = format!(
+        "streaming {{\n  id: stan\n  store: file\n  dir: {}\n  ft_group_name: group # of two\n\
+         \u{20} file_options {{\n    buffer_size: 32mb // more\n  }}\n}}\n",
+        store.display()
+    );
+    launch = launch.config(&text);
+    let server = launch.start();
+    server.log.wait("Message store is FILE");
+    assert!(store.join("server.dat").is_file());
+    assert!(!server.log.text().contains("server.conf:"), "{}", server.log.text());
+}
+
 #[test]
 fn a_start_warns_of_what_a_file_says_in_vain() {
     let server = Launch::new(&[]).config("streaming {\n  stor: file\n}\n").start();
