@@ -266,16 +266,15 @@ fn step(
 /// `every_recorded_file_means_what_it_means_to_the_go_parser`.
 fn in_variable(frames: &[Frame], error: FileError) -> FileError {
     let is_variable = |frame: &Frame| matches!(frame.purpose, Purpose::Variable { .. });
-    match error {
-        FileError::Unreadable { call, file, reason } if frames.iter().any(is_variable) => {
-            let call = match call {
-                "read" => "error opening config file: read",
-                _ => "error opening config file: open",
-            };
-            FileError::Unreadable { call, file, reason }
-        }
-        error => error,
+    if !frames.iter().any(is_variable) {
+        return error;
     }
+    let FileError::Unreadable { call, file, reason } = error else { return error };
+    let call = match call {
+        "read" => "error opening config file: read",
+        _ => "error opening config file: open",
+    };
+    FileError::Unreadable { call, file, reason }
 }
 
 /// The innermost text is read: whoever refers to it gets `map`.

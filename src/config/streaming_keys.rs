@@ -249,6 +249,8 @@ fn unknown(entry: &Entry, place: &str, known: &[&str]) -> String {
     let home = |key: &str| SECTIONS.iter().find(|section| section.find(key).is_some());
     let hint = if let Some(section) = home(&key) {
         format!("; it belongs into \"{}\"", section.name)
+    } else if core_keys::is_known(&key) {
+        "; it belongs to the top level of the file".to_owned()
     } else if let Some(name) = nearest(&key, known.iter().copied()) {
         format!("; the nearest known one is \"{name}\"")
     } else {

@@ -101,6 +101,11 @@ fn an_unknown_key_is_a_warning_with_its_place_and_the_nearest_one() {
             "f.conf:1:0: field \"max_payload\" has no value and is ignored",
         ),
         (
+            "streaming {\n http_port: 8222 }",
+            "f.conf:2:2: unknown field \"http_port\" in \"streaming\" is ignored; it belongs to the \
+             top level of the file",
+        ),
+        (
             "streaming { wholly_else: 1 }",
             "f.conf:1:12: unknown field \"wholly_else\" in \"streaming\" is ignored",
         ),
