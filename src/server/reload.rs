@@ -39,6 +39,9 @@ impl Server {
         let rules = settings::rules(&config).map_err(|error| error.to_string())?;
         let log = changes.log.then(|| crate::log::prepare(config.log.clone())).transpose();
         let log = log.map_err(|error| error.to_string())?;
+        for warning in &config.warnings {
+            log::warn!(target: STREAM, "{warning}");
+        }
         // As with the reference, the former log has these lines, the new one the last line.
         for line in &changes.lines {
             log::info!(target: CORE, "{line}");

@@ -69,7 +69,7 @@ fn help_and_wrong_flags_show_the_usage_and_end_well() {
 /// Goal: what is wrong is the last thing that stands on the terminal, with what was meant.
 #[test]
 fn a_wrong_flag_ends_with_its_line_the_nearest_one_and_the_go_servers_code() {
-    let cases: [(&str, i32, &str); 8] = [
+    let cases: [(&str, i32, &str); 10] = [
         ("-stroe file", 0, "flag provided but not defined: -stroe (did you mean -store?)"),
         (
             "--clusterid x",
@@ -81,6 +81,12 @@ fn a_wrong_flag_ends_with_its_line_the_nearest_one_and_the_go_servers_code() {
         ("-mc abc", 0, "invalid value \"abc\" for flag -mc: parse error"),
         ("verison", 1, "unrecognized command: \"verison\" (did you mean version?)"),
         ("pubb -c x", 1, "unrecognized command: \"pubb\" (did you mean pub?)"),
+        (
+            "nats-server verison",
+            1,
+            "nats-server: unrecognized command: \"verison\" (did you mean version?)",
+        ),
+        ("nats-server pubb", 1, "nats-server: unrecognized command: \"pubb\""),
         ("-SD false", 1, "unrecognized command: \"false\" (did you mean -SD=false?)"),
     ];
     for (words, wanted_code, wanted) in cases {
@@ -406,6 +412,12 @@ fn a_reload_changes_the_log_level() {
     server.launch.rewrite_config("debug: true\n");
     server.signal(Signal::SIGHUP);
     server.log.wait_after(mark, "Reloaded: debug = true");
+    let mark = server.log.len();
+    server.launch.rewrite_config("debug: true\nmax_paylod: 5\n");
+    server.signal(Signal::SIGHUP);
+    let warning = server.log.wait_after(mark, "[WRN] STREAM: ");
+    assert!(warning.contains("server.conf:2:1: unknown field \"max_paylod\""), "{warning}");
+    server.log.wait_after(mark, "Reloaded server configuration");
     Conn::client(server.launch.port, "");
     server.log.wait_after(mark, "[DBG]");
 }
