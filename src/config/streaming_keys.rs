@@ -27,9 +27,9 @@ struct Section {
 }
 
 impl Section {
-    fn find(&self, key: &str) -> Option<Apply> {
+    fn find(&self, key: &str) -> Option<&'static (&'static str, Apply)> {
         let has_name = |names: &str| names.split(' ').any(|name| name == key);
-        self.keys.iter().find(|(names, _)| has_name(names)).map(|(_, apply)| *apply)
+        self.keys.iter().find(|(names, _)| has_name(names))
     }
 
     fn names(&self) -> impl Iterator<Item = &'static str> {
@@ -214,7 +214,7 @@ fn apply_file(draft: &mut Draft, file: &Map) -> Result<(), Fault> {
         // What no half knows is named for the whole file, and the core half names what it misses
         // in maps that are its own too.
         let known = draft.config.warnings.len();
-        if let Some(apply) = TOP.find(&key) {
+        if let Some((_, apply)) = TOP.find(&key) {
             apply(draft, entry)?;
         }
         if core_keys::is_known(&key) {
@@ -272,9 +272,24 @@ fn is_core_cluster(value: &Value) -> bool {
 }
 
 fn section(draft: &mut Draft, map: &Map, section: &Section) -> Result<(), Fault> {
+    let mut given: Vec<(&str, &Entry)> = Vec::new();
     for entry in map {
         match section.find(&entry.key.to_lowercase()) {
-            Some(apply) => apply(draft, entry)?,
+            Some((names, apply)) => {
+                apply(draft, entry)?;
+                let earlier = given.iter().find(|(known, _)| known == names);
+                if let Some((_, earlier)) = earlier {
+                    // With the reference it is chance which one of both counts.
+                    draft.config.warnings.push(format!(
+                        "{}: field {} sets what {} at {} has set",
+                        entry.at,
+                        go::quote(&entry.key),
+                        go::quote(&earlier.key),
+                        earlier.at,
+                    ));
+                }
+                given.push((names, entry));
+            }
             None if entry.is_variable.get() => {}
             None => {
                 let known: Vec<&str> = section.names().collect();

@@ -106,6 +106,10 @@ fn an_unknown_key_is_a_warning_with_its_place_and_the_nearest_one() {
              top level of the file",
         ),
         (
+            "streaming {\n store: memory\n st: memory }",
+            "f.conf:3:2: field \"st\" sets what \"store\" at f.conf:2:2 has set",
+        ),
+        (
             "streaming { wholly_else: 1 }",
             "f.conf:1:12: unknown field \"wholly_else\" in \"streaming\" is ignored",
         ),
