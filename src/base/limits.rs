@@ -50,6 +50,13 @@ pub const TURN_MESSAGES_MAX: usize = 16 * 1024;
 /// Bytes that one engine sends in one turn, over all readers.
 pub const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Bytes that one reader is sent before others have had their turn; one message may exceed it.
+pub const BURST_BYTES_MAX: usize = 512 * 1024;
+
+/// Bytes that wait for one connection beyond which engines deliver no more to it; less where a
+/// quarter of `max_pending` is less. Enough for what a fast reader takes until it is looked again.
+pub const DELIVERY_PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Bytes of recent messages that one engine keeps in memory over all its channels, so that
 /// subscribers who keep up need no read from the store.
 pub const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -492,6 +492,7 @@ fn new_interest(session: &Session, subject: &[u8], queue: Option<&[u8]>, sid: &[
         delivered_max: AtomicU64::new(0),
         weight: AtomicU32::new(1),
         is_gone: AtomicBool::new(false),
+        is_literal: !subject::has_wildcard(subject),
     }
 }
 

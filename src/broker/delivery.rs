@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use crate::base::id::{LoopIndex, SessionId};
 use crate::broker::account::GLOBAL;
 use crate::broker::mail::{Delivery, Mail, Pick, PickList};
-use crate::broker::outbox::{COPY_LEN_MAX, Outbox};
+use crate::broker::outbox::{COPY_LEN_MAX, Gauge, Outbox};
 use crate::broker::sublist::{EngineEntry, Interest, Matched};
 use crate::broker::{Broker, Effect, EngineDelivery, Names};
 use crate::wire::{CloseReason, encoder};
@@ -55,6 +55,10 @@ pub(super) struct Message<'a> {
     pub parts: [Part<'a>; 2],
     /// Whether an engine sent it.
     pub is_leased: bool,
+    /// Whether that engine holds more back while there is no room: a delivery to a subscription.
+    pub is_paced: bool,
+    /// The route of a peer that is to be told if the receiver is full.
+    pub via: Option<SessionId>,
 }
 
 impl Message<'_> {
@@ -76,12 +80,16 @@ impl Message<'_> {
         self.len() <= COPY_LEN_MAX
     }
 
-    fn write_payload(&self, with_headers: bool, outbox: &mut Outbox) {
+    fn write_payload(&self, with_headers: bool, is_paced: bool, outbox: &mut Outbox) {
         let skip = if with_headers { 0 } else { self.header_len };
         self.parts[0].write(skip, outbox);
         self.parts[1].write(0, outbox);
         outbox.put_copy(b"\r\n");
-        outbox.seal(self.is_leased);
+        if is_paced {
+            outbox.seal_delivery();
+        } else {
+            outbox.seal(self.is_leased);
+        }
     }
 
     /// Its names and its payload without headers, for engines. What is not shared is copied to the
@@ -128,8 +136,9 @@ impl Message<'_> {
         let reply = self.reply.map(|reply| copied.split_to(reply.len()));
         let head = head.unwrap_or_else(|| copied.split_to(self.parts[0].bytes.len()));
         let tail = tail.unwrap_or(copied);
-        let (header_len, is_leased) = (self.header_len, self.is_leased);
-        Delivery { subject, reply, header_len, head, tail, is_leased, to: PickList::new() }
+        let (header_len, is_leased, is_paced) = (self.header_len, self.is_leased, self.is_paced);
+        let (via, to) = (self.via, PickList::new());
+        Delivery { subject, reply, header_len, head, tail, is_leased, is_paced, via, to }
     }
 
     fn unshared_len(&self) -> usize {
@@ -170,27 +179,29 @@ impl Origin<'_> {
 #[derive(Default)]
 pub(super) struct Picks {
     loops: Vec<(LoopIndex, PickList)>,
-    routes: Vec<(SessionId, Vec<Bytes>)>,
+    routes: Vec<(SessionId, Vec<Bytes>, Arc<Gauge>)>,
 }
 
 impl Picks {
     fn of_loop(&mut self, home: LoopIndex) -> &mut PickList {
-        entry(&mut self.loops, home)
+        let known = self.loops.iter().position(|(other, _)| *other == home);
+        let at = known.unwrap_or_else(|| {
+            self.loops.push((home, PickList::default()));
+            self.loops.len() - 1
+        });
+        &mut self.loops[at].1
     }
 
     /// The queues of a route that get the message.
-    fn of_route(&mut self, session: SessionId) -> &mut Vec<Bytes> {
-        entry(&mut self.routes, session)
+    fn of_route(&mut self, interest: &Interest) -> &mut Vec<Bytes> {
+        let session = interest.session;
+        let known = self.routes.iter().position(|(other, ..)| *other == session);
+        let at = known.unwrap_or_else(|| {
+            self.routes.push((session, Vec::new(), Arc::clone(&interest.gauge)));
+            self.routes.len() - 1
+        });
+        &mut self.routes[at].1
     }
-}
-
-fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
-    let known = list.iter().position(|(other, _)| *other == key);
-    let at = known.unwrap_or_else(|| {
-        list.push((key, V::default()));
-        list.len() - 1
-    });
-    &mut list[at].1
 }
 
 impl Broker {
@@ -239,7 +250,7 @@ impl Broker {
             return false;
         }
         if interest.is_route {
-            picks.of_route(interest.session);
+            picks.of_route(interest);
             return true;
         }
         if interest.is_filtered(message.subject) {
@@ -289,7 +300,7 @@ impl Broker {
                 }
                 if self.offer(member, message, picks) {
                     if member.is_route {
-                        picks.of_route(member.session).push(name.clone());
+                        picks.of_route(member).push(name.clone());
                     }
                     return true;
                 }
@@ -299,13 +310,19 @@ impl Broker {
     }
 
     /// Gives a message to what was picked: routes, and other loops.
-    pub(super) fn hand_over(&mut self, message: &Message<'_>, picks: Picks) {
-        let Picks { mut loops, routes } = picks;
-        for (session, queues) in routes {
+    pub(super) fn hand_over(&mut self, message: &Message<'_>, mut picks: Picks) {
+        let routes = std::mem::take(&mut picks.routes);
+        for (session, queues, gauge) in routes {
             if session.home == self.home {
                 self.give_route(session, &queues, message);
             } else {
-                entry(&mut loops, session.home).push(Pick::Route(session, queues));
+                picks.of_loop(session.home).push(Pick::Route(session, queues, gauge));
+            }
+        }
+        let mut loops = picks.loops;
+        if message.is_paced {
+            for pick in loops.iter().flat_map(|(_, picked)| picked) {
+                pick.gauge().on_mailed(message.len());
             }
         }
         let Some((last, picked)) = loops.pop() else { return };
@@ -358,7 +375,9 @@ impl Broker {
         let copied_len = if message.is_short() { message.len() } else { 0 };
         let tail = session.outbox.tail_for(encoder::MESSAGE_FRAME_MAX + names_len + copied_len);
         encoder::message_line(tail, names, header_len, size);
-        message.write_payload(has_headers, &mut session.outbox);
+        // A listener with wildcards is nobody whom the engine would wait for.
+        let is_paced = message.is_paced && interest.is_literal;
+        message.write_payload(has_headers, is_paced, &mut session.outbox);
         session.traffic.out_msgs += 1;
         session.traffic.out_bytes += size as u64;
         self.traffic.out_msgs += 1;
@@ -369,9 +388,15 @@ impl Broker {
         {
             session.replies.record(reply, responses, now.at);
         }
-        if session.outbox.len() > self.settings.max_pending {
+        if session.outbox.unpaced_len() > self.settings.max_pending {
             self.on_pending_exceeded(interest.session);
             return true;
+        }
+        if let Some(route) = message.via
+            && interest.is_literal
+            && self.settings.delivery_high() < session.outbox.len()
+        {
+            self.tell_peer_full(route, interest);
         }
         self.mark_dirty(interest.session);
         if max > 0 && count == max {
@@ -413,7 +438,7 @@ impl Broker {
             &queues,
             (header_len, size),
         );
-        message.write_payload(has_headers, &mut session.outbox);
+        message.write_payload(has_headers, message.is_paced, &mut session.outbox);
         session.traffic.out_msgs += 1;
         session.traffic.out_bytes += size as u64;
         self.traffic.out_msgs += 1;

@@ -53,9 +53,8 @@ impl Broker {
             return false;
         }
         let gate = self.settings.max_pending / 2;
-        let is_slow = |interest: &&Arc<Interest>| {
-            interest.session != id && interest.gauge.pending_bytes() > gate
-        };
+        // Also of its own outbox: it goes on as soon as it reads.
+        let is_slow = |interest: &&Arc<Interest>| interest.gauge.pending_bytes() > gate;
         // A queue gives to those of its members that have room.
         let full =
             matched.queues.iter().filter(|(_, members)| members.iter().all(|one| is_slow(&one)));

@@ -213,6 +213,8 @@ impl Broker {
         }
         session.phase = Phase::Ending { reason: reason.to_owned() };
         session.stall = None;
+        self.tell_peers_room(id);
+        let Some(session) = self.sessions.get_mut(id) else { return };
         let interests: Vec<Arc<Interest>> = session.interests.values().cloned().collect();
         if !flush {
             session.outbox.clear();
@@ -364,10 +366,12 @@ impl Broker {
         if !is_met || session.outbox.is_empty() {
             return;
         }
-        // A route is slow only if it takes nothing at all: cutting it off costs much.
-        let mark = match session.route {
-            Some(_) => session.outbox.taken() + 1,
-            None => session.outbox.end_position(),
+        // A route is slow only if it takes nothing at all: cutting it off costs much. So is who
+        // reads an engine's deliveries, which are held back: nobody else waits.
+        let mark = if session.route.is_some() || session.outbox.has_deliveries() {
+            session.outbox.taken() + 1
+        } else {
+            session.outbox.end_position()
         };
         session.write_mark = Some((mark, now));
         if !is_armed {

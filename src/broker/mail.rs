@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::base::id::{LoopIndex, SessionId, Subject};
 use crate::base::time::Now;
 use crate::broker::delivery::{Message, Origin, Part, Picks};
+use crate::broker::outbox::Gauge;
 use crate::broker::sublist::Interest;
 use crate::broker::{Broker, Effect, EngineInterest};
 
@@ -28,6 +29,12 @@ pub enum Mail {
     Unlisten(Subject, EngineInterest),
     /// The sender's engine is gone: what it published and is not yet on a socket stays here.
     EngineGone,
+    /// A session of the sender whose outbox was full has room again.
+    Room(SessionId),
+    /// To the owner of the routes: tell the peer of a route whether an inbox has room.
+    TellPeer(SessionId, Bytes, bool),
+    /// The peer of a route has told whether an inbox has room.
+    PeerRoom(SessionId, Bytes, bool),
     /// A message, and who of the receiver's sessions gets it.
     Deliver(Box<Delivery>),
     /// What `connect_urls` of INFO are from now on.
@@ -45,6 +52,8 @@ pub struct Delivery {
     pub(super) head: Bytes,
     pub(super) tail: Bytes,
     pub(super) is_leased: bool,
+    pub(super) is_paced: bool,
+    pub(super) via: Option<SessionId>,
     pub(super) to: PickList,
 }
 
@@ -57,7 +66,24 @@ pub(super) enum Pick {
     /// A client's interest.
     Client(Arc<Interest>),
     /// A route, for plain interests there and for these queues.
-    Route(SessionId, Vec<Bytes>),
+    Route(SessionId, Vec<Bytes>, Arc<Gauge>),
+}
+
+impl Pick {
+    fn session(&self) -> SessionId {
+        match self {
+            Self::Client(interest) => interest.session,
+            Self::Route(session, ..) => *session,
+        }
+    }
+
+    /// How much waits for whoever gets the message.
+    pub(super) fn gauge(&self) -> &Gauge {
+        match self {
+            Self::Client(interest) => &interest.gauge,
+            Self::Route(_, _, gauge) => gauge,
+        }
+    }
 }
 
 impl Broker {
@@ -70,6 +96,11 @@ impl Broker {
             Mail::Listen(subject, interest) => self.on_engine_listens(&subject, interest),
             Mail::Unlisten(subject, interest) => self.on_engine_unlistens(&subject, interest),
             Mail::EngineGone => self.purge_leased(from),
+            Mail::Room(session) => self.on_room(session),
+            Mail::TellPeer(route, inbox, has_room) => self.tell_peer(route, inbox, has_room),
+            Mail::PeerRoom(route, inbox, has_room) => {
+                self.on_inbox_room(route, &inbox, has_room);
+            }
             Mail::Deliver(delivery) => self.on_delivery(&delivery),
             Mail::ConnectUrls(urls) => self.on_connect_urls(urls),
             Mail::ClusterName(name) => self.on_cluster_name(&name),
@@ -90,8 +121,13 @@ impl Broker {
             header_len: delivery.header_len,
             parts: [Part::shared(&delivery.head), Part::shared(&delivery.tail)],
             is_leased: delivery.is_leased,
+            is_paced: delivery.is_paced,
+            via: delivery.via,
         };
         for pick in &delivery.to {
+            if delivery.is_paced {
+                pick.gauge().on_arrived(message.len());
+            }
             match pick {
                 Pick::Client(interest) if interest.queue.is_some() && interest.is_gone() => {
                     // It left while the message was on its way: another member gets it.
@@ -100,7 +136,10 @@ impl Broker {
                 Pick::Client(interest) => {
                     self.give(interest, &message);
                 }
-                Pick::Route(session, queues) => self.give_route(*session, queues, &message),
+                Pick::Route(session, queues, _) => self.give_route(*session, queues, &message),
+            }
+            if delivery.is_paced {
+                self.on_less_pending(pick.session());
             }
         }
     }

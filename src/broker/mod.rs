@@ -15,7 +15,11 @@ mod mesh;
 pub mod outbox;
 #[cfg(test)]
 mod password_tests;
+mod peer_room;
 mod publish;
+mod room;
+#[cfg(test)]
+mod room_tests;
 mod route;
 #[cfg(test)]
 mod route_tests;
@@ -170,6 +174,13 @@ pub enum Effect {
         /// The reply subject that the engine gave.
         reply: Subject,
     },
+    /// Those who listen to an inbox that this loop's engine watches are full, or have room.
+    Room {
+        /// Under which key it is watched.
+        key: u64,
+        /// Whether more may be delivered.
+        has_room: bool,
+    },
     /// Something for the broker of another loop.
     Mail {
         /// Which loop.
@@ -231,6 +242,8 @@ pub struct Broker {
     pressed: BTreeSet<LoopIndex>,
     /// Sessions that wait for a credit.
     paused: BTreeSet<SessionId>,
+    /// Who reads what this loop's engine delivers.
+    rooms: room::Rooms,
     deadlines: Deadlines<(SessionId, Timer)>,
     effects: VecDeque<Effect>,
     /// Room for what messages for engines are copied to; used again when they are gone.
@@ -266,6 +279,7 @@ impl Broker {
             listening: BTreeSet::new(),
             pressed: BTreeSet::new(),
             paused: BTreeSet::new(),
+            rooms: room::Rooms::default(),
             deadlines: Deadlines::default(),
             effects: VecDeque::new(),
             chunk: BytesMut::with_capacity(delivery::CHUNK_LEN),
@@ -357,6 +371,8 @@ impl Broker {
             header_len: 0,
             parts: [Part::shared(head), Part::shared(tail)],
             is_leased: true,
+            is_paced: false,
+            via: None,
         };
         let matched = self.sublist.matches(message.subject);
         let is_heard =
@@ -364,6 +380,48 @@ impl Broker {
         if let (false, Some(reply)) = (is_heard, reply) {
             self.effects.push_back(Effect::NoResponders { reply: reply.clone() });
         }
+    }
+
+    /// An engine of this loop sends a message of a channel to a subscription's inbox, which it has
+    /// watched under `key`.
+    pub fn deliver_to_inbox(
+        &mut self,
+        key: u64,
+        inbox: &Subject,
+        head: &Bytes,
+        tail: &Bytes,
+        now: Now,
+    ) {
+        self.now = now;
+        let message = Message {
+            subject: inbox.as_bytes(),
+            reply: None,
+            header_len: 0,
+            parts: [Part::shared(head), Part::shared(tail)],
+            is_leased: true,
+            is_paced: true,
+            via: None,
+        };
+        if let Some(matched) = self.sublist.matches(message.subject) {
+            self.deliver(&matched, &message, &Origin::Engine);
+            self.look_for_room(key, &matched);
+        }
+    }
+
+    /// Tells the engine of this loop, from now on and at once, whether those who listen to `inbox`
+    /// without wildcards have room: [`Effect::Room`].
+    pub fn watch(&mut self, key: u64, inbox: &Subject) {
+        self.on_watch(key, inbox);
+    }
+
+    /// No longer.
+    pub fn unwatch(&mut self, key: u64) {
+        self.on_unwatch(key);
+    }
+
+    /// The socket of a session took something; true if somebody waited for that.
+    pub fn wrote(&mut self, session: SessionId) -> bool {
+        self.on_less_pending(session)
     }
 
     /// The engine of this loop listens from now on; all brokers are told.
@@ -391,6 +449,7 @@ impl Broker {
             self.on_engine_unlistens(&subject, interest);
             self.mail_all(&Mail::Unlisten(subject, interest));
         }
+        self.rooms = room::Rooms::default();
         self.purge_leased(self.home);
         self.mail_all(&Mail::EngineGone);
     }
@@ -557,13 +616,17 @@ impl Broker {
         if !interest.is_route {
             self.announce(&interest.subject, interest.queue.as_ref(), 1);
         }
+        self.rooms.on_interest(&interest);
         self.sublist.insert(interest);
     }
 
     fn remove_from_tree(&mut self, interests: &[Arc<Interest>]) {
         for interest in interests {
-            if self.sublist.remove(interest) && !interest.is_route {
-                self.announce(&interest.subject, interest.queue.as_ref(), -1);
+            if self.sublist.remove(interest) {
+                self.on_reader_gone(interest);
+                if !interest.is_route {
+                    self.announce(&interest.subject, interest.queue.as_ref(), -1);
+                }
             }
         }
     }

@@ -6,9 +6,11 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use bytes::{Buf, Bytes, BytesMut};
+
+use crate::base::id::LoopIndex;
 
 /// Pieces up to this many bytes are copied: cheaper than a shared slice, and a small slice would
 /// keep a whole read buffer alive.
@@ -24,15 +26,67 @@ const TAIL_LEN_MIN: usize = 512;
 const TAIL_LEN_MAX: usize = 64 * 1024;
 
 /// How many bytes wait, readable from every loop: publishers anywhere look at it before they go
-/// on. Written by the owner only.
+/// on.
 #[derive(Debug, Default)]
-pub struct Gauge(AtomicUsize);
+pub struct Gauge {
+    /// Bytes in the outbox. Written by its owner only.
+    pending: AtomicUsize,
+    /// Bytes of deliveries that are in the mail to its owner.
+    mailed: AtomicUsize,
+    /// The loops, one bit each, that want to be told when there is room.
+    watchers: AtomicU64,
+}
 
 impl Gauge {
     /// Bytes that wait.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.pending.load(Ordering::Relaxed) + self.mailed.load(Ordering::Relaxed)
+    }
+
+    /// A delivery of `len` bytes goes to the owner by mail.
+    pub(super) fn on_mailed(&self, len: usize) {
+        self.mailed.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// It got there.
+    pub(super) fn on_arrived(&self, len: usize) {
+        self.mailed.fetch_sub(len, Ordering::Relaxed);
+    }
+
+    /// Has the loop `home` told when no more than `low` bytes wait; false if that is so already.
+    ///
+    /// Each side writes its own word first and reads the other's then, so one of them sees both.
+    pub(super) fn watch(&self, home: LoopIndex, low: usize) -> bool {
+        self.watchers.fetch_or(1 << home.0, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        low < self.pending_bytes()
+    }
+
+    /// The loops to be told now, a bit each: the owner asks after each change.
+    pub(super) fn take_watchers(&self, low: usize) -> u64 {
+        fence(Ordering::SeqCst);
+        if self.watchers.load(Ordering::Relaxed) == 0 || low < self.pending_bytes() {
+            return 0;
+        }
+        self.watchers.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// Whose bytes they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Core traffic and what the server says of itself.
+    Core,
+    /// An engine's answers: they leave only while the lease is valid.
+    Answer,
+    /// An engine's deliveries, too; the engine holds them back when the outbox is full.
+    Delivery,
+}
+
+impl Kind {
+    fn is_leased(self) -> bool {
+        self != Self::Core
     }
 }
 
@@ -40,9 +94,16 @@ impl Gauge {
 #[derive(Clone, Copy, Debug)]
 struct Run {
     len: usize,
-    is_leased: bool,
+    kind: Kind,
     /// Whether the socket took a part of it.
     is_begun: bool,
+}
+
+impl Run {
+    /// Whether it may leave without a lease.
+    fn is_free(&self) -> bool {
+        !self.kind.is_leased() || self.is_begun
+    }
 }
 
 /// Bytes that wait for one connection; the bound; slow-consumer verdict.
@@ -54,6 +115,8 @@ pub struct Outbox {
     runs: VecDeque<Run>,
     /// Bytes of the runs; what is behind them is not sealed yet.
     sealed_len: usize,
+    /// Bytes of deliveries.
+    delivery_len: usize,
     /// Bytes that the socket ever took.
     taken: u64,
     /// How many these were when nothing waited last.
@@ -76,6 +139,18 @@ impl Outbox {
         self.len() == 0
     }
 
+    /// Bytes that wait, but for deliveries: those are not more than their engine allows itself.
+    #[must_use]
+    pub fn unpaced_len(&self) -> usize {
+        self.len() - self.delivery_len
+    }
+
+    /// Whether an engine's deliveries wait.
+    #[must_use]
+    pub fn has_deliveries(&self) -> bool {
+        self.delivery_len > 0
+    }
+
     /// A copy of the last `count` bytes of what waits.
     #[must_use]
     pub fn last(&self, count: usize) -> Vec<u8> {
@@ -87,6 +162,11 @@ impl Outbox {
     #[must_use]
     pub fn gauge(&self) -> Arc<Gauge> {
         Arc::clone(&self.gauge)
+    }
+
+    /// The loops to be told that there is room, a bit each.
+    pub(super) fn take_watchers(&self, low: usize) -> u64 {
+        self.gauge.take_watchers(low)
     }
 
     /// Bytes that the socket ever took and that wait: the position of the end in the stream.
@@ -118,7 +198,7 @@ impl Outbox {
 
     /// Bytes at the front that may go without a lease.
     fn free_len(&self) -> usize {
-        self.runs.iter().take_while(|run| !run.is_leased || run.is_begun).map(|run| run.len).sum()
+        self.runs.iter().take_while(|run| run.is_free()).map(|run| run.len).sum()
     }
 
     /// The first `len` bytes were taken by the socket.
@@ -163,6 +243,9 @@ impl Outbox {
             front.len -= step;
             front.is_begun = true;
             left -= step;
+            if front.kind == Kind::Delivery {
+                self.delivery_len -= step;
+            }
             if front.len == 0 {
                 self.runs.pop_front();
             }
@@ -209,18 +292,30 @@ impl Outbox {
 
     /// What was appended since the last call is one message, or other bytes of the server.
     pub fn seal(&mut self, is_leased: bool) {
+        self.seal_as(if is_leased { Kind::Answer } else { Kind::Core });
+    }
+
+    /// What was appended since the last call is one message of a channel, for a subscription.
+    pub fn seal_delivery(&mut self) {
+        self.seal_as(Kind::Delivery);
+    }
+
+    fn seal_as(&mut self, kind: Kind) {
         let len = self.len() - self.sealed_len;
         self.sealed_len += len;
         match self.runs.back_mut() {
-            Some(last) if !is_leased && !last.is_leased => last.len += len,
-            Some(_) | None => self.runs.push_back(Run { len, is_leased, is_begun: false }),
+            Some(last) if kind == Kind::Core && last.kind == kind => last.len += len,
+            Some(_) | None => self.runs.push_back(Run { len, kind, is_begun: false }),
+        }
+        if kind == Kind::Delivery {
+            self.delivery_len += len;
         }
         self.publish_len();
     }
 
     /// Drops all that an engine sent, but for the rest of a message that was begun.
     pub fn purge_leased(&mut self) {
-        if !self.runs.iter().any(|run| run.is_leased && !run.is_begun) {
+        if self.runs.iter().all(Run::is_free) {
             return;
         }
         self.close_tail();
@@ -228,8 +323,9 @@ impl Outbox {
         let mut old = std::mem::take(&mut self.segments);
         self.segments_len = 0;
         self.sealed_len = 0;
+        self.delivery_len = 0;
         for run in runs {
-            let is_kept = !run.is_leased || run.is_begun;
+            let is_kept = run.is_free();
             let mut left = run.len;
             while left > 0 {
                 let front = old.front_mut().expect("runs cover the segments");
@@ -245,6 +341,7 @@ impl Outbox {
             }
             if is_kept {
                 self.sealed_len += run.len;
+                self.delivery_len += if run.kind == Kind::Delivery { run.len } else { 0 };
                 self.runs.push_back(run);
             }
         }
@@ -266,7 +363,7 @@ impl Outbox {
     }
 
     fn publish_len(&self) {
-        self.gauge.0.store(self.len(), Ordering::Relaxed);
+        self.gauge.pending.store(self.len(), Ordering::Relaxed);
     }
 }
 

@@ -34,6 +34,7 @@ fn asked(process: &mut Process) -> Vec<String> {
         Effect::Resume { .. }
         | Effect::ToEngine(_)
         | Effect::NoResponders { .. }
+        | Effect::Room { .. }
         | Effect::Mail { .. }
         | Effect::Close { .. }
         | Effect::Dial { .. }

@@ -69,6 +69,8 @@ impl Broker {
             header_len: publish.header_len.unwrap_or(0),
             parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
             is_leased: false,
+            is_paced: false,
+            via: None,
         };
         let is_heard = matched.is_some_and(|matched| self.deliver(matched, &message, &origin));
         if !is_heard {

@@ -156,6 +156,7 @@ impl Broker {
             import: permissions.and_then(|found| lists(&found.publish)),
             export: permissions.and_then(|found| lists(&found.subscribe)),
             lnoc: true,
+            stanby_rooms: true,
             ldm: self.is_lame_duck,
             ..self.info.clone()
         }
@@ -258,6 +259,12 @@ impl Broker {
         if !info.gateway.is_empty() {
             return Step::Done;
         }
+        if let Some(room) = &info.stanby_room
+            && info.server_id == route.remote_id()
+        {
+            self.on_peer_room(id, &Bytes::from(room.inbox.clone()), room.has_room);
+            return Step::Done;
+        }
         if info.server_id != route.remote_id() {
             self.on_gossip(&info);
         } else if info.ldm {
@@ -353,6 +360,7 @@ impl Broker {
             delivered_max: AtomicU64::new(0),
             weight: AtomicU32::new(weight),
             is_gone: AtomicBool::new(false),
+            is_literal: !subject::has_wildcard(wanted.subject),
         });
         session.interests.insert(key, Arc::clone(&interest));
         self.add_to_tree(Arc::clone(&interest));
@@ -396,6 +404,8 @@ impl Broker {
             header_len: publish.header_len.unwrap_or(0),
             parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
             is_leased: false,
+            is_paced: false,
+            via: self.wants_rooms(id).then_some(id),
         };
         let queues: Vec<&[u8]> = routed.queue_names().collect();
         let origin = Origin::Route { session: id, queues: &queues };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::room_tests::{deliver, told};
 use super::settings::Cluster;
 use super::tests::Process;
 use super::*;
@@ -95,6 +96,51 @@ fn a_queue_over_two_servers_gets_each_message_once() {
     let there: usize = members.iter().map(|id| right.take(*id).matches("MSG work").count()).sum();
     assert_eq!(here + there, 300);
     assert!((60..140).contains(&here), "a third of the members is here: {here}");
+}
+
+#[test]
+fn a_full_reader_behind_a_route_holds_back_what_goes_to_its_inbox() {
+    for loops in [1, 2] {
+        let small = |settings: &mut Settings, _: &mut Cluster| settings.max_pending = 40_000;
+        let (mut left, mut right) = (server(loops, "a", small), server(loops, "b", small));
+        let (ours, theirs) = join(&mut left, &mut right);
+        let slow = right.client(loops - 1, "");
+        let other = right.client(0, "");
+        right.send(slow, b"SUB in.1 1\r\n");
+        right.send(other, b"SUB in.2 1\r\n");
+        carry(&mut left, ours, &mut right, theirs);
+        let engine = loops - 1;
+        for key in 1..=2 {
+            let inbox = Subject::from(format!("in.{key}"));
+            left.loops[usize::from(engine)].watch(key, &inbox);
+        }
+        left.settle();
+        assert_eq!(told(&mut left), "1+ 2+");
+        for (key, inbox) in [(1, "in.1"), (2, "in.2"), (1, "in.1")] {
+            deliver(&mut left, engine, key, inbox, 6_000);
+            left.settle();
+            carry(&mut left, ours, &mut right, theirs);
+        }
+        assert_eq!(told(&mut left), "1-", "of the other reader nothing is said");
+        right.take(slow);
+        right.broker(slow).wrote(slow);
+        right.settle();
+        carry(&mut left, ours, &mut right, theirs);
+        assert_eq!(told(&mut left), "1+");
+        deliver(&mut left, engine, 1, "in.1", 12_000);
+        left.settle();
+        told(&mut left);
+        carry(&mut left, ours, &mut right, theirs);
+        left.broker(ours).wrote(ours);
+        left.settle();
+        told(&mut left);
+        // Nobody waits for a reader that is gone.
+        let now = right.now;
+        right.broker(slow).closed(slow, "Client Closed", now);
+        right.settle();
+        carry(&mut left, ours, &mut right, theirs);
+        assert_eq!(told(&mut left), "1+");
+    }
 }
 
 #[test]

@@ -96,6 +96,9 @@ pub(super) struct About {
     /// Whom authentication found.
     pub user: Option<String>,
     pub tls: Option<TlsPeer>,
+    /// The inboxes of which a peer was told that this connection is full: by route and subject,
+    /// where the stream ended then.
+    pub full_for: BTreeMap<(SessionId, Bytes), u64>,
 }
 
 /// A publisher that waits for slow receivers.

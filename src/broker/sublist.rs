@@ -46,6 +46,8 @@ pub struct Interest {
     pub weight: AtomicU32,
     /// Whether it ended; a tree may still have it.
     pub is_gone: AtomicBool,
+    /// Whether its subject has no wildcard.
+    pub is_literal: bool,
 }
 
 impl Interest {
@@ -354,6 +356,12 @@ impl Sublist {
         Some(found)
     }
 
+    /// The interests in exactly this subject, none of them with wildcards.
+    pub fn literal_interests(&self, subject: &[u8]) -> Vec<Arc<Interest>> {
+        let entries = self.literal.get(subject).into_iter();
+        entries.flat_map(|found| found.plain.iter().chain(&found.queued)).cloned().collect()
+    }
+
     /// Figures for monitoring.
     #[must_use]
     pub fn snapshot(&self) -> SubscriptionsSnapshot {
@@ -437,6 +445,7 @@ mod tests {
             delivered_max: AtomicU64::new(0),
             weight: AtomicU32::new(1),
             is_gone: AtomicBool::new(false),
+            is_literal: !subject::has_wildcard(subject.as_bytes()),
         })
     }
 

@@ -133,7 +133,7 @@ impl Process {
         }
     }
 
-    fn is_open(&mut self, id: SessionId) -> bool {
+    pub fn is_open(&mut self, id: SessionId) -> bool {
         self.broker(id).sessions.get(id).is_some_and(|session| !session.is_ending())
     }
 }
@@ -352,6 +352,28 @@ fn publishers_are_held_back_and_slow_receivers_cut() {
     }
     assert!(!process.is_open(slow), "it never read");
     assert_eq!(process.loops[0].snapshot(process.now, Lists::ALL).slow_consumers, 1);
+}
+
+#[test]
+fn who_publishes_to_itself_is_held_back_until_it_reads() {
+    let settings = Settings { max_pending: 10_000, ..Settings::default() };
+    let mut process = Process::new(1, settings);
+    let own = process.client(0, "");
+    process.send(own, b"SUB a 1\r\n");
+    let publish = format!("PUB a 3000\r\n{}\r\n", "x".repeat(3000));
+    let mut read_len = 0;
+    process.send(own, publish.repeat(50).as_bytes());
+    for _ in 0..50 {
+        assert!(process.is_open(own));
+        let waiting = process.broker(own).outbox(own).unwrap().len();
+        assert!(waiting <= 10_000, "{waiting} bytes wait");
+        read_len += process.take(own).len();
+        process.pass(Duration::from_millis(5));
+        process.read(own);
+    }
+    read_len += process.take(own).len();
+    assert!(50 * 3000 < read_len, "{read_len}");
+    assert_eq!(process.flows[&own], Flow::NeedMore);
 }
 
 #[test]
@@ -609,6 +631,7 @@ fn two_clients_that_publish_to_each_other_do_not_wait_for_ever() {
         Effect::Resume { session } => Some(*session),
         Effect::ToEngine(_)
         | Effect::NoResponders { .. }
+        | Effect::Room { .. }
         | Effect::Mail { .. }
         | Effect::Close { .. }
         | Effect::Dial { .. }

@@ -10,8 +10,8 @@ use crate::base::deadlines::Deadlines;
 use crate::base::hash::QuickMap;
 use crate::base::id::{Sequence, SubscriptionId, Ticket};
 use crate::base::limits::{
-    AHEAD_BYTES_MAX, FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, FETCH_MESSAGES_MIN, FETCHES_MAX,
-    RECENT_BYTES_MAX, TURN_BYTES_MAX, TURN_MESSAGES_MAX,
+    AHEAD_BYTES_MAX, BURST_BYTES_MAX, FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, FETCH_MESSAGES_MIN,
+    FETCHES_MAX, RECENT_BYTES_MAX, TURN_BYTES_MAX, TURN_MESSAGES_MAX,
 };
 use crate::base::record::{FetchRequest, MessageRecord, SubscriptionWrite};
 use crate::base::time::Now;
@@ -83,11 +83,35 @@ impl Reads {
     /// A reader is gone, or gives up what it read ahead.
     pub(super) fn forget(&mut self, cursor: &Cursor) {
         let bytes: usize = cursor.ahead.iter().map(|record| record.encoded.len()).sum();
+        self.give_up(bytes);
+    }
+
+    /// Counts bytes that were read and wait; false if too many do.
+    pub(super) fn try_keep(&mut self, bytes: usize) -> bool {
+        let is_kept = self.ahead_bytes + bytes <= AHEAD_BYTES_MAX;
+        self.ahead_bytes += if is_kept { bytes } else { 0 };
+        is_kept
+    }
+
+    /// They no longer do.
+    pub(super) fn give_up(&mut self, bytes: usize) {
         self.ahead_bytes = self.ahead_bytes.saturating_sub(bytes);
     }
 
-    pub(super) fn has_budget(&self) -> bool {
+    fn has_budget(&self) -> bool {
         self.turn_messages < TURN_MESSAGES_MAX && self.turn_bytes < TURN_BYTES_MAX
+    }
+
+    /// What was sent in this turn before a reader's burst.
+    pub(super) fn begin_burst(&self) -> (usize, usize) {
+        (self.turn_messages, self.turn_bytes)
+    }
+
+    /// Whether a reader may send one more before others have had their turn.
+    pub(super) fn may_send(&self, (messages, bytes): (usize, usize)) -> bool {
+        self.turn_messages - messages < FETCH_MESSAGES_MAX
+            && self.turn_bytes - bytes < BURST_BYTES_MAX
+            && self.has_budget()
     }
 
     pub(super) fn begin_turn(&mut self) {
@@ -158,8 +182,8 @@ impl Outgoing<'_> {
         self.traffic.out_bytes += payload.len() as u64;
         self.reads.turn_messages += 1;
         self.reads.turn_bytes += payload.len();
-        let subject = subscription.inbox.clone();
-        self.effects.push_back(Effect::Send { subject, reply: None, payload });
+        let inbox = subscription.inbox.clone();
+        self.effects.push_back(Effect::Deliver { key: key.0, inbox, payload });
         let ack_wait = subscription.ack_wait();
         // Whoever has pending messages has a timer, or a pass under way that sets one at its end.
         if subscription.pending.is_empty()
@@ -286,13 +310,13 @@ impl Engine {
         if channel.life == Life::Deleting || found.cursor.is_queued {
             return;
         }
-        let mut sent_count = 0;
-        while found.is_online() && !found.is_stalled && !found.is_on_hold {
+        let burst = out.reads.begin_burst();
+        while found.is_ready() && !found.is_stalled {
             if found.is_full() {
                 found.is_stalled = true;
                 return;
             }
-            if FETCH_MESSAGES_MAX <= sent_count || !out.reads.has_budget() {
+            if !out.reads.may_send(burst) {
                 found.cursor.is_queued = true;
                 out.reads.go_on_later(Work::Deliver(Reader::Plain(key)));
                 return;
@@ -301,7 +325,6 @@ impl Engine {
                 Next::Nothing => return,
                 Next::Message(record) => {
                     out.send(key, found, channel, record, None);
-                    sent_count += 1;
                 }
                 Next::Fetch => {
                     let room = usize::try_from(found.in_flight_max).unwrap_or(usize::MAX);
@@ -323,17 +346,17 @@ impl Engine {
         if channel.life == Life::Deleting || group.cursor.is_queued || group.hold_count > 0 {
             return;
         }
-        let mut sent_count = 0;
+        let burst = out.reads.begin_burst();
         loop {
             let has_room = group
                 .members
                 .iter()
                 .filter_map(|member| by_key.get(member))
-                .any(|member| member.is_online() && !member.is_on_hold && !member.is_stalled);
+                .any(|member| member.is_ready() && !member.is_stalled);
             if !has_room {
                 return;
             }
-            if FETCH_MESSAGES_MAX <= sent_count || !out.reads.has_budget() {
+            if !out.reads.may_send(burst) {
                 group.cursor.is_queued = true;
                 out.reads.go_on_later(Work::Deliver(Reader::Group(key)));
                 return;
@@ -364,7 +387,6 @@ impl Engine {
             }
             group.cursor.last_sent = group.cursor.last_sent.max(record.sequence);
             out.send(picked, member, channel, record, None);
-            sent_count += 1;
         }
     }
 

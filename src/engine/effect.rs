@@ -21,6 +21,29 @@ pub enum Effect {
         /// redelivery adds to it), so that stored bytes need not be copied.
         payload: Payload,
     },
+    /// Publish a message of a channel on the inbox of a subscription. Whether who reads it has
+    /// room for more comes back as [`crate::engine::input::Input::Room`].
+    Deliver {
+        /// What the subscription was watched by.
+        key: u64,
+        /// Its inbox.
+        inbox: Subject,
+        /// The stored message, and what a redelivery adds to it.
+        payload: Payload,
+    },
+    /// Say from now on, and at once, whether the connections that read `inbox` have room; answered
+    /// with [`crate::engine::input::Input::Room`].
+    Watch {
+        /// What comes back with the answers.
+        key: u64,
+        /// Where a subscription's messages go.
+        inbox: Subject,
+    },
+    /// No longer.
+    Unwatch {
+        /// The key given with `Watch`.
+        key: u64,
+    },
     /// From now on give this engine what is published on `subject` (wildcards allowed).
     Listen {
         /// The subject.

@@ -26,6 +26,13 @@ pub enum Input {
         /// Its payload.
         payload: bytes::Bytes,
     },
+    /// The connections that read a subscription's inbox are full, or have room again.
+    Room {
+        /// What the engine gave with [`crate::engine::effect::Effect::Watch`].
+        key: u64,
+        /// Whether more may be sent.
+        has_room: bool,
+    },
     /// Nobody listens on the subject of a request that this engine sent with `reply`.
     NoResponders {
         /// The reply subject of that request.

@@ -218,8 +218,12 @@ impl Engine {
         if found.is_online() {
             let (subject, interest) = (found.ack_inbox.clone(), Interest::Own(key.0));
             self.effects.push_back(Effect::Unlisten { subject, interest });
+            self.effects.push_back(Effect::Unwatch { key: key.0 });
         }
-        found.pass = None;
+        found.is_congested = false;
+        if let Some(pass) = found.pass.take() {
+            self.reads.give_up(pass.kept_bytes());
+        }
         self.reads.forget(&found.cursor);
         found.cursor.ahead.clear();
         found.cursor.fetching = None;
@@ -273,6 +277,9 @@ impl Engine {
         let Some(found) = self.subscriptions.by_key.remove(&key) else {
             return;
         };
+        if let Some(pass) = &found.pass {
+            self.reads.give_up(pass.kept_bytes());
+        }
         self.reads.forget(&found.cursor);
         self.timers.cancel(&Timer::Redelivery(key));
         if self.subscriptions.by_ack_inbox.get(&found.ack_inbox) == Some(&key) {
@@ -281,6 +288,7 @@ impl Engine {
         if found.is_online() {
             let (subject, interest) = (found.ack_inbox, Interest::Own(key.0));
             self.effects.push_back(Effect::Unlisten { subject, interest });
+            self.effects.push_back(Effect::Unwatch { key: key.0 });
         }
         if let Some(known) = self.clients.known.get_mut(&found.client) {
             known.subscriptions.remove(&key);

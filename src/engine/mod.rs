@@ -4,6 +4,7 @@ mod answer;
 mod channel;
 mod client;
 mod commit;
+mod congestion;
 mod delivery;
 pub mod effect;
 pub mod input;
@@ -210,6 +211,7 @@ impl Engine {
             Input::Inbox { token, subject: _, payload } => {
                 self.on_ack(SubscriptionKey(token), payload, now);
             }
+            Input::Room { key, has_room } => self.on_room(SubscriptionKey(key), has_room, now),
             Input::NoResponders { reply } => self.on_answer(&reply, false, now),
             Input::Peer { from, message } => self.on_peer(from, message, now),
             Input::Committed { ticket, report } => self.on_committed(ticket, report, now),

@@ -27,6 +27,8 @@ pub(super) struct QueueGroup {
     pub(super) redeliveries: BTreeMap<Sequence, u32>,
     /// Members whose recovered messages have not been tried yet: nothing new goes out before.
     pub(super) hold_count: usize,
+    /// Members with messages to be sent again, for which no member's connection has room.
+    pub(super) held_passes: Vec<SubscriptionKey>,
 }
 
 /// The member that gets the next message (spec protocol, 14.2); `None` if nobody can.
@@ -34,9 +36,7 @@ pub(super) fn pick(
     group: &mut QueueGroup,
     by_key: &QuickMap<SubscriptionKey, Subscription>,
 ) -> Option<SubscriptionKey> {
-    let is_ready = |key: &&SubscriptionKey| {
-        by_key.get(*key).is_some_and(|member| member.is_online() && !member.is_on_hold)
-    };
+    let is_ready = |key: &&SubscriptionKey| by_key.get(*key).is_some_and(Subscription::is_ready);
     let best = group
         .members
         .iter()
@@ -73,6 +73,7 @@ impl Engine {
                 cursor: Cursor { last_sent: position, ..Cursor::default() },
                 redeliveries: BTreeMap::new(),
                 hold_count: 0,
+                held_passes: Vec::new(),
             };
             self.subscriptions.groups.insert(group, fresh);
             group

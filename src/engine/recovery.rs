@@ -126,9 +126,11 @@ impl Engine {
         let mut subscription = restored(index, &recovered, SubscriptionLife::Online);
         subscription.is_on_hold = !subscription.pending.is_empty();
         let (ack_inbox, position) = (subscription.ack_inbox.clone(), subscription.cursor.last_sent);
+        let inbox = subscription.inbox.clone();
         let key = self.adopt(subscription);
         let interest = Interest::Own(key.0);
         self.effects.push_back(Effect::Listen { subject: ack_inbox, interest });
+        self.effects.push_back(Effect::Watch { key: key.0, inbox });
         self.raise_group(key, position);
     }
 
@@ -269,6 +271,7 @@ fn restored(
         pending: recovered.pending.iter().map(|sequence| (*sequence, None)).collect(),
         redeliveries: BTreeMap::new(),
         is_stalled: false,
+        is_congested: false,
         is_on_hold: false,
         is_failing: false,
         pass: None,

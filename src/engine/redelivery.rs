@@ -14,10 +14,10 @@ use crate::base::limits::{
 };
 use crate::base::record::{FetchRequest, MessageRecord, SubscriptionWrite};
 use crate::base::time::{Instant, Now};
-use crate::engine::delivery::{Reader, Work};
+use crate::engine::delivery::{Reader, Reads, Work};
 use crate::engine::effect::{Effect, Level};
 use crate::engine::publication::AckView;
-use crate::engine::queue_group::pick;
+use crate::engine::queue_group::{GroupKey, pick};
 use crate::engine::subscription::{Subscription, SubscriptionKey};
 use crate::engine::{Engine, Timer};
 use crate::proto::spb;
@@ -46,6 +46,10 @@ pub(super) struct Pass {
     /// Messages that were read, and the range in which no others exist.
     read: BTreeMap<Sequence, MessageRecord>,
     read_range: Option<(Sequence, Sequence)>,
+    /// It waited for room.
+    was_held: bool,
+    /// Bytes of what was read that count as read ahead, while it waits.
+    kept_bytes: usize,
 }
 
 /// What a look-up during a pass gave.
@@ -72,6 +76,25 @@ impl Pass {
             fetching: None,
             read: BTreeMap::new(),
             read_range: None,
+            was_held: false,
+            kept_bytes: 0,
+        }
+    }
+
+    /// Bytes of what it has read and keeps while it waits.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    /// It waits for room; what it has read waits with it as far as `reads` has room for that.
+    fn hold(&mut self, reads: &mut Reads) {
+        self.was_held = true;
+        let bytes = self.read.values().map(|record| record.encoded.len()).sum();
+        if reads.try_keep(bytes) {
+            self.kept_bytes = bytes;
+        } else {
+            self.read.clear();
+            self.read_range = None;
         }
     }
 
@@ -137,9 +160,11 @@ impl Engine {
         if !found.is_online() || found.pending.is_empty() {
             return;
         }
-        if found.pass.is_some() {
+        if let Some(pass) = &found.pass {
             // The pass under way does not know what was transferred meanwhile.
-            self.timers.arm(Timer::Redelivery(key), now.at + TRANSFER_REDELIVERY_DELAY);
+            let is_held = pass.was_held && found.is_congested;
+            let wait = if is_held { found.ack_wait() } else { TRANSFER_REDELIVERY_DELAY };
+            self.timers.arm(Timer::Redelivery(key), now.at + wait);
             return;
         }
         if found.is_failing && found.group.is_none() {
@@ -186,6 +211,8 @@ impl Engine {
         if self.is_draining {
             return;
         }
+        // No more at once than of new messages, so that neither keeps the other off a slow reader.
+        let burst = self.reads.begin_burst();
         loop {
             let Some(&sequence) = pass.todo.front() else {
                 if pass.is_resolving {
@@ -206,7 +233,17 @@ impl Engine {
                 pass.todo.pop_front();
                 continue;
             }
-            if !self.reads.has_budget() {
+            if !pass.is_resolving && self.must_hold(key, pass.kind) {
+                if pass.kind == PassKind::Startup {
+                    // Its group does not wait with it, and another member may have room.
+                    pass.kind = PassKind::Timer;
+                    self.end_startup(key);
+                    continue;
+                }
+                pass.hold(&mut self.reads);
+                break;
+            }
+            if !self.reads.may_send(burst) {
                 self.reads.go_on_later(Work::Pass(key));
                 break;
             }
@@ -220,7 +257,7 @@ impl Engine {
                     pass.todo.pop_front();
                     if pass.is_resolving {
                         self.resolve(key, &record, now);
-                    } else if !self.redeliver(key, pass.kind, record, now) {
+                    } else if !self.redeliver(key, &pass, record, now) {
                         return self.end_pass(key, &pass, now);
                     }
                 }
@@ -236,7 +273,9 @@ impl Engine {
         if found.pass.as_ref()?.fetching.is_some() {
             return None;
         }
-        found.pass.take()
+        let mut pass = found.pass.take()?;
+        self.reads.give_up(std::mem::take(&mut pass.kept_bytes));
+        Some(pass)
     }
 
     fn look_up(&mut self, key: SubscriptionKey, pass: &mut Pass, sequence: Sequence) -> LookUp {
@@ -329,7 +368,7 @@ impl Engine {
     fn redeliver(
         &mut self,
         key: SubscriptionKey,
-        kind: PassKind,
+        pass: &Pass,
         record: MessageRecord,
         now: Now,
     ) -> bool {
@@ -339,7 +378,7 @@ impl Engine {
         if let Some(group) = self.subscriptions.by_key.get(&key).and_then(|found| found.group)
             && let Some(group) = self.subscriptions.groups.get_mut(&group)
         {
-            if kind == PassKind::Timer {
+            if pass.kind == PassKind::Timer {
                 match pick(group, &self.subscriptions.by_key) {
                     Some(picked) => target = picked,
                     None => return false,
@@ -353,6 +392,12 @@ impl Engine {
         };
         let count = count.unwrap_or_else(|| count_up(&mut found.redeliveries, sequence));
         let channel = &mut channels.slab[found.channel];
+        if pass.was_held
+            && let Some(due) = found.pending.get_mut(sequence)
+        {
+            // The time for which there was no room is not its reader's: it counts from now.
+            *due = Some(now.at);
+        }
         out.send(target, found, channel, record, Some(count));
         if target != key {
             // The other member has it now.
@@ -382,20 +427,38 @@ impl Engine {
             Some(_) if kind == PassKind::Resume => self.arm_redelivery(key, now),
             Some(at) => self.timers.arm(Timer::Redelivery(key), at),
         }
-        if kind == PassKind::Startup
-            && let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key))
-        {
-            group.hold_count = group.hold_count.saturating_sub(1);
-            if group.hold_count == 0 {
-                // Counts begin again at 1 after a restart.
-                group.redeliveries.clear();
-            }
+        if kind == PassKind::Startup {
+            self.release_startup(group);
         }
         if kind != PassKind::Timer || was_on_hold {
             match group {
                 Some(group) => self.deliver(Reader::Group(group), now),
                 None => self.deliver(Reader::Plain(key), now),
             }
+        }
+    }
+
+    /// The recovered messages of a subscription were tried, as far as its group is concerned.
+    fn release_startup(&mut self, group: Option<GroupKey>) {
+        if let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
+            group.hold_count = group.hold_count.saturating_sub(1);
+            if group.hold_count == 0 {
+                // Counts begin again at 1 after a restart.
+                group.redeliveries.clear();
+            }
+        }
+    }
+
+    /// What a subscription had before a restart cannot be sent now.
+    fn end_startup(&mut self, key: SubscriptionKey) {
+        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+            return;
+        };
+        found.is_on_hold = false;
+        let group = found.group;
+        self.release_startup(group);
+        if let Some(group) = group {
+            self.reads.go_on_later(Work::Deliver(Reader::Group(group)));
         }
     }
 

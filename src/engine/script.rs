@@ -78,6 +78,9 @@ pub(super) struct Script {
     is_holding_reads: bool,
     held: VecDeque<(usize, Input)>,
     listens: BTreeMap<Subject, (usize, u64)>,
+    /// Inboxes by engine and key, and those whose readers are full.
+    watched: BTreeMap<(usize, u64), Subject>,
+    congested: BTreeSet<Subject>,
     pulses: BTreeMap<Subject, Pulse>,
     /// Deliveries and answers, not looked at yet.
     sent: Vec<(Subject, pb::MsgProto)>,
@@ -131,6 +134,8 @@ impl Script {
             is_holding_reads: false,
             held: VecDeque::new(),
             listens: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            congested: BTreeSet::new(),
             pulses: BTreeMap::new(),
             sent: Vec::new(),
             sent_to: Vec::new(),
@@ -157,6 +162,7 @@ impl Script {
     pub(super) fn restart(&mut self) {
         self.restarts += 1;
         self.listens.clear();
+        self.watched.clear();
         self.mail.clear();
         self.held.clear();
         self.engines.clear();
@@ -254,6 +260,21 @@ impl Script {
                 let payload = Bytes::from([&payload.head[..], &payload.tail[..]].concat());
                 self.on_sent(index, subject, reply, payload);
             }
+            Effect::Deliver { key, inbox, payload } => {
+                assert_eq!(self.watched.get(&(index, key)), Some(&inbox), "it is watched");
+                let payload = Bytes::from([&payload.head[..], &payload.tail[..]].concat());
+                self.on_sent(index, inbox, None, payload);
+            }
+            Effect::Watch { key, inbox } => {
+                let has_room = !self.congested.contains(&inbox);
+                let old = self.watched.insert((index, key), inbox);
+                assert!(old.is_none(), "one inbox for each subscription");
+                let now = self.now();
+                self.engines[index].handle(Input::Room { key, has_room }, now);
+            }
+            Effect::Unwatch { key } => {
+                self.watched.remove(&(index, key)).expect("only what is watched is given up");
+            }
             Effect::Listen { subject, interest } => {
                 let token = match interest {
                     Interest::Own(token) => token,
@@ -295,6 +316,22 @@ impl Script {
             Effect::Credit { bytes } => self.credit_bytes += bytes,
             Effect::Drained => self.drained_count += 1,
         }
+    }
+
+    /// The connection that reads `inbox` is full, or has room again.
+    pub(super) fn set_room(&mut self, inbox: &str, has_room: bool) {
+        let inbox = Subject::from(format!("in.{inbox}"));
+        let is_changed = if has_room {
+            self.congested.remove(&inbox)
+        } else {
+            self.congested.insert(inbox.clone())
+        };
+        assert!(is_changed);
+        let keys = self.watched.iter().filter(|(_, found)| **found == inbox);
+        for (index, key) in keys.map(|(found, _)| *found).collect::<Vec<_>>() {
+            self.mail.push_back((index, Input::Room { key, has_room }));
+        }
+        self.run();
     }
 
     fn on_sent(&mut self, index: usize, subject: Subject, reply: Option<Subject>, payload: Bytes) {

@@ -23,7 +23,6 @@ use crate::base::time::{Instant, Now, WallTime};
 use crate::engine::Engine;
 use crate::engine::channel::Found;
 use crate::engine::commit::After;
-use crate::engine::delivery::Reader;
 use crate::engine::effect::{Effect, Interest, Level};
 use crate::engine::queue_group::{GroupKey, QueueGroup};
 use crate::engine::redelivery::{Pass, PassKind};
@@ -101,6 +100,8 @@ pub(super) struct Subscription {
     /// How often each message was redelivered; of a queue group it is the group that counts.
     pub(super) redeliveries: BTreeMap<Sequence, u32>,
     pub(super) is_stalled: bool,
+    /// The connection that reads its inbox is full.
+    pub(super) is_congested: bool,
     /// Old pending messages go out before new ones.
     pub(super) is_on_hold: bool,
     /// Its client missed heartbeats.
@@ -119,6 +120,11 @@ impl Subscription {
 
     pub(super) fn is_online(&self) -> bool {
         self.life == SubscriptionLife::Online
+    }
+
+    /// Whether it may be sent something, as far as its connection and what comes first go.
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_online() && !self.is_on_hold && !self.is_congested
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -381,6 +387,7 @@ impl Engine {
             pending: SequenceMap::default(),
             redeliveries: BTreeMap::new(),
             is_stalled: false,
+            is_congested: false,
             is_on_hold: false,
             is_failing: false,
             pass: None,
@@ -488,7 +495,9 @@ impl Engine {
         };
         found.life = SubscriptionLife::Online;
         found.unanswered = reply.cloned();
-        let subject = found.ack_inbox.clone();
+        // Nothing is sent before it is known whether there is room: the next input says so.
+        found.is_congested = true;
+        let (subject, inbox) = (found.ack_inbox.clone(), found.inbox.clone());
         let has_pending = !found.pending.is_empty();
         let group = found.group;
         self.effects.push_back(Effect::Listen { subject, interest: Interest::Own(key.0) });
@@ -499,15 +508,8 @@ impl Engine {
         if has_pending {
             self.arm_redelivery(key, now);
             self.begin_pass(key, PassKind::Resume, now);
-        } else {
-            match group {
-                Some(group) => self.deliver(Reader::Group(group), now),
-                None => self.deliver(Reader::Plain(key), now),
-            }
         }
-        if !self.is_reading_first(key) {
-            self.answer(key);
-        }
+        self.effects.push_back(Effect::Watch { key: key.0, inbox });
     }
 
     fn log_started(&mut self, key: SubscriptionKey) {

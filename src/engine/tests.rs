@@ -13,6 +13,7 @@ use crate::proto::spb;
 
 mod answers;
 mod clients;
+mod congestion;
 mod durables;
 mod groups;
 mod limits;

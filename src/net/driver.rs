@@ -20,6 +20,9 @@ pub trait Driver: Send {
     /// A request of this loop's engine found nobody.
     fn on_no_responders(&mut self, reply: Subject, now: Now);
 
+    /// Those who listen to an inbox that was watched under `key` are full, or have room.
+    fn on_room(&mut self, key: u64, has_room: bool, now: Now);
+
     /// Mail came in.
     fn on_mail(&mut self, mail: Self::Mail, now: Now);
 
@@ -49,6 +52,29 @@ pub enum Outcome<M> {
         head: Bytes,
         /// Second part of the payload, often empty.
         tail: Bytes,
+    },
+    /// A message of a channel for the inbox of a subscription.
+    Deliver {
+        /// What the inbox is watched under.
+        key: u64,
+        /// The inbox.
+        inbox: Subject,
+        /// First part of the payload.
+        head: Bytes,
+        /// Second part of the payload, often empty.
+        tail: Bytes,
+    },
+    /// Tell whether those who listen to an inbox have room.
+    Watch {
+        /// What comes back with the answers.
+        key: u64,
+        /// The inbox.
+        inbox: Subject,
+    },
+    /// No longer.
+    Unwatch {
+        /// The key given with `Watch`.
+        key: u64,
     },
     /// The engine of this loop listens.
     Listen {
@@ -96,6 +122,8 @@ impl Driver for CoreOnly {
     fn on_delivery(&mut self, _delivery: EngineDelivery, _now: Now) {}
 
     fn on_no_responders(&mut self, _reply: Subject, _now: Now) {}
+
+    fn on_room(&mut self, _key: u64, _has_room: bool, _now: Now) {}
 
     fn on_mail(&mut self, mail: NoMail, _now: Now) {
         match mail {}

@@ -357,6 +357,7 @@ impl<D: Driver> Reactor<D> {
         match effect {
             Effect::ToEngine(delivery) => self.driver.on_delivery(delivery, self.now),
             Effect::NoResponders { reply } => self.driver.on_no_responders(reply, self.now),
+            Effect::Room { key, has_room } => self.driver.on_room(key, has_room, self.now),
             Effect::Mail { to, mail } => self.send(to, Mail::Broker { from: self.home, mail }),
             Effect::Close { session, flush: true } => self.begin_close(session.into(), CLOSED),
             Effect::Close { session, flush: false } => self.finish(session.into(), CLOSED),
@@ -388,6 +389,11 @@ impl<D: Driver> Reactor<D> {
             Outcome::Publish { subject, reply, head, tail } => {
                 self.broker.publish(&subject, reply.as_ref(), &head, &tail, self.now);
             }
+            Outcome::Deliver { key, inbox, head, tail } => {
+                self.broker.deliver_to_inbox(key, &inbox, &head, &tail, self.now);
+            }
+            Outcome::Watch { key, inbox } => self.broker.watch(key, &inbox),
+            Outcome::Unwatch { key } => self.broker.unwatch(key),
             Outcome::Listen { subject, interest } => self.broker.listen(&subject, interest),
             Outcome::Unlisten { subject, interest } => self.broker.unlisten(&subject, interest),
             Outcome::Mail { to, mail } => self.send(to, Mail::Driver(mail)),

@@ -250,6 +250,12 @@ impl EngineDriver {
                 let (head, tail) = (payload.head, payload.tail);
                 self.outcomes.push_back(Outcome::Publish { subject, reply, head, tail });
             }
+            Effect::Deliver { key, inbox, payload } => {
+                let (head, tail) = (payload.head, payload.tail);
+                self.outcomes.push_back(Outcome::Deliver { key, inbox, head, tail });
+            }
+            Effect::Watch { key, inbox } => self.outcomes.push_back(Outcome::Watch { key, inbox }),
+            Effect::Unwatch { key } => self.outcomes.push_back(Outcome::Unwatch { key }),
             Effect::Listen { subject, interest } => {
                 if let (Interest::Service(_), Some(active)) = (interest, &mut self.active) {
                     active.has_opened = true;
@@ -463,6 +469,10 @@ impl Driver for EngineDriver {
         } else {
             self.handle(Input::NoResponders { reply }, now);
         }
+    }
+
+    fn on_room(&mut self, key: u64, has_room: bool, now: Now) {
+        self.handle(Input::Room { key, has_room }, now);
     }
 
     fn on_mail(&mut self, mail: Mail, now: Now) {

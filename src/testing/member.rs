@@ -41,6 +41,7 @@ pub struct Member {
 enum Mail {
     Peer(LoopIndex, PeerMessage),
     Request(Request, Option<Subject>),
+    Room(u64),
 }
 
 /// Work for the store, in the steps in which a pause or a kill can come between.
@@ -171,6 +172,7 @@ impl Member {
             let input = match self.mail[index].pop_front() {
                 Some(Mail::Peer(from, message)) => Input::Peer { from, message },
                 Some(Mail::Request(request, reply)) => Input::Request { request, reply },
+                Some(Mail::Room(key)) => Input::Room { key, has_room: true },
                 None => break,
             };
             self.engines[index].handle(input, now);
@@ -268,6 +270,8 @@ impl Member {
             Effect::Send { subject, reply, payload } => {
                 self.out.push_back((subject, reply, payload));
             }
+            Effect::Deliver { inbox, payload, .. } => self.out.push_back((inbox, None, payload)),
+            Effect::Watch { key, .. } => self.mail[home.index()].push_back(Mail::Room(key)),
             Effect::Listen { subject, interest } => self.interests.push((subject, home, interest)),
             Effect::Unlisten { subject, .. } => {
                 self.interests.retain(|(other, owner, _)| *other != subject || *owner != home);
@@ -280,7 +284,10 @@ impl Member {
             Effect::Tell { to, message } => {
                 self.mail[to.index()].push_back(Mail::Peer(home, message));
             }
-            Effect::Log { .. } | Effect::Credit { .. } | Effect::Drained => (),
+            Effect::Unwatch { .. }
+            | Effect::Log { .. }
+            | Effect::Credit { .. }
+            | Effect::Drained => (),
         }
     }
 }

@@ -65,6 +65,22 @@ pub struct Info {
     /// The account that a connection is for, where a newer peer wants one of its own for it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub route_account: String,
+    /// Ours: whether this server wants to be told which inboxes are full. Others pass over it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub stanby_rooms: bool,
+    /// Ours: an inbox whose reader is full, or has room again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stanby_room: Option<InboxRoom>,
+}
+
+/// What members tell each other of an inbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InboxRoom {
+    /// The subject.
+    pub inbox: String,
+    /// Whether more may be sent.
+    pub has_room: bool,
 }
 
 /// Permissions of a route as INFO shows them.

@@ -49,6 +49,8 @@ impl Driver for Answerer {
 
     fn on_no_responders(&mut self, _reply: Subject, _now: Now) {}
 
+    fn on_room(&mut self, _key: u64, _has_room: bool, _now: Now) {}
+
     fn on_mail(&mut self, word: Word, _now: Now) {
         self.outcomes.push_back(match word {
             Word::Pressure(is_high) => Outcome::Pressure { engine: Self::ENGINE, is_high },

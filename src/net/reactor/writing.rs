@@ -59,6 +59,8 @@ impl<D: Driver> Reactor<D> {
             }
         };
         self.after_write(place, wrote);
+        // What an engine delivers now is written in the next turn.
+        self.is_pressed |= self.broker.wrote(session);
     }
 
     fn after_write(&mut self, place: Place, wrote: Wrote) {

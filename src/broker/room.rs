@@ -1,0 +1,254 @@
+//! Whether those who read what an engine delivers have room for more.
+//!
+//! An engine has the inboxes of its subscriptions watched. When the outbox of a connection that
+//! listens to one (without wildcards) is full, the engine is told so for all inboxes of that
+//! connection, and again when half of it was taken: it holds back for those subscriptions alone,
+//! and nobody is cut off who reads at all. Where the connection belongs to another loop, its gauge
+//! says how full it is, what is in the mail included, and its owner mails when there is room.
+//!
+//! What waits for one connection is at most [`DELIVERY_PENDING_BYTES_MAX`] and what each engine
+//! sends in one turn ([`crate::base::limits::TURN_BYTES_MAX`]).
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::base::hash::QuickMap;
+use crate::base::id::{LoopIndex, SessionId, Subject};
+use crate::base::limits::DELIVERY_PENDING_BYTES_MAX;
+use crate::broker::mail::Mail;
+use crate::broker::outbox::Gauge;
+use crate::broker::settings::Settings;
+use crate::broker::sublist::{Interest, Matched};
+use crate::broker::{Broker, Effect};
+
+/// The inboxes that an engine has watched, and who listens to them.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    inboxes: QuickMap<u64, Inbox>,
+    keys: QuickMap<Bytes, SmallVec<[u64; 1]>>,
+    readers: BTreeMap<SessionId, Reader>,
+}
+
+#[derive(Debug)]
+struct Inbox {
+    subject: Bytes,
+    /// Who listens, once for each interest: mostly one.
+    sessions: SmallVec<[SessionId; 1]>,
+    /// The routes behind which a reader is full.
+    full_behind: SmallVec<[SessionId; 1]>,
+}
+
+/// A connection that listens to inboxes.
+#[derive(Debug)]
+struct Reader {
+    gauge: Arc<Gauge>,
+    /// What it listens to, with the number of its interests in each.
+    keys: BTreeMap<u64, usize>,
+    is_full: bool,
+    /// Whose message was one too many: the others come first when there is room.
+    last: u64,
+}
+
+impl Settings {
+    /// Bytes in an outbox beyond which engines hold back.
+    pub(super) fn delivery_high(&self) -> usize {
+        (self.max_pending / 4).min(DELIVERY_PENDING_BYTES_MAX)
+    }
+
+    /// Bytes down to which they go on.
+    pub(super) fn delivery_low(&self) -> usize {
+        self.delivery_high() / 2
+    }
+}
+
+impl Rooms {
+    /// Somebody listens.
+    pub(super) fn on_interest(&mut self, interest: &Interest) {
+        if let Some(keys) = self.keys.get(&interest.subject) {
+            for key in keys.clone() {
+                self.link(key, interest);
+            }
+        }
+    }
+
+    fn link(&mut self, key: u64, interest: &Interest) {
+        let Some(inbox) = self.inboxes.get_mut(&key) else { return };
+        inbox.sessions.push(interest.session);
+        let reader = self.readers.entry(interest.session).or_insert_with(|| Reader {
+            gauge: Arc::clone(&interest.gauge),
+            keys: BTreeMap::new(),
+            is_full: false,
+            last: 0,
+        });
+        *reader.keys.entry(key).or_default() += 1;
+    }
+
+    /// Takes one interest of a session in an inbox out.
+    fn unlink(&mut self, key: u64, session: SessionId) {
+        if let Some(inbox) = self.inboxes.get_mut(&key)
+            && let Some(at) = inbox.sessions.iter().position(|found| *found == session)
+        {
+            inbox.sessions.swap_remove(at);
+            inbox.full_behind.retain(|route| *route != session);
+        }
+        let Some(reader) = self.readers.get_mut(&session) else { return };
+        if let Some(count) = reader.keys.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                reader.keys.remove(&key);
+            }
+        }
+        if reader.keys.is_empty() {
+            self.readers.remove(&session);
+        }
+    }
+
+    fn has_room(&self, key: u64) -> bool {
+        let is_full = |session| self.readers.get(session).is_some_and(|reader| reader.is_full);
+        self.inboxes
+            .get(&key)
+            .is_none_or(|inbox| inbox.full_behind.is_empty() && !inbox.sessions.iter().any(is_full))
+    }
+
+    /// The keys of an inbox for which it changes that a reader behind `route` is full or not.
+    pub(super) fn set_behind(
+        &mut self,
+        route: SessionId,
+        inbox: &Bytes,
+        has_room: bool,
+    ) -> Vec<u64> {
+        let keys = self.keys.get(inbox).cloned().unwrap_or_default();
+        let mut changed = Vec::new();
+        for key in keys {
+            let could = self.has_room(key);
+            if let Some(inbox) = self.inboxes.get_mut(&key) {
+                inbox.full_behind.retain(|other| *other != route);
+                if !has_room && inbox.sessions.contains(&route) {
+                    inbox.full_behind.push(route);
+                }
+            }
+            if could != self.has_room(key) {
+                changed.push(key);
+            }
+        }
+        changed
+    }
+}
+
+impl Broker {
+    /// How much is known of inboxes and who listens to them.
+    #[cfg(test)]
+    pub(super) fn watched_count(&self) -> usize {
+        self.rooms.inboxes.len() + self.rooms.keys.len() + self.rooms.readers.len()
+    }
+
+    pub(super) fn on_watch(&mut self, key: u64, inbox: &Subject) {
+        let subject = inbox.detached().to_bytes();
+        self.rooms.keys.entry(subject.clone()).or_default().push(key);
+        let (sessions, full_behind) = (SmallVec::new(), SmallVec::new());
+        self.rooms.inboxes.insert(key, Inbox { subject, sessions, full_behind });
+        let high = self.settings.delivery_high();
+        for interest in self.sublist.literal_interests(inbox.as_bytes()) {
+            self.rooms.link(key, &interest);
+            if high < interest.gauge.pending_bytes() {
+                self.on_full(interest.session, key);
+            }
+        }
+        let has_room = self.rooms.has_room(key);
+        self.effects.push_back(Effect::Room { key, has_room });
+    }
+
+    pub(super) fn on_unwatch(&mut self, key: u64) {
+        let Some(inbox) = self.rooms.inboxes.get(&key) else { return };
+        let (subject, sessions) = (inbox.subject.clone(), inbox.sessions.clone());
+        for session in sessions {
+            self.rooms.unlink(key, session);
+        }
+        self.rooms.inboxes.remove(&key);
+        if let Some(keys) = self.rooms.keys.get_mut(&subject) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.rooms.keys.remove(&subject);
+            }
+        }
+    }
+
+    /// A message went to an inbox: whether one more would be too many.
+    pub(super) fn look_for_room(&mut self, key: u64, matched: &Matched) {
+        let high = self.settings.delivery_high();
+        let queued = matched.queues.iter().flat_map(|(_, members)| members);
+        for interest in matched.plain.iter().chain(queued) {
+            if high < interest.gauge.pending_bytes() && interest.is_literal {
+                self.on_full(interest.session, key);
+            }
+        }
+    }
+
+    #[cold]
+    fn on_full(&mut self, session: SessionId, key: u64) {
+        let (home, low) = (self.home, self.settings.delivery_low());
+        let Some(reader) = self.rooms.readers.get_mut(&session) else { return };
+        if reader.is_full || !reader.gauge.watch(home, low) {
+            return;
+        }
+        reader.is_full = true;
+        reader.last = key;
+        let told = reader.keys.keys().map(|key| Effect::Room { key: *key, has_room: false });
+        self.effects.extend(told);
+    }
+
+    /// Less waits for a session of this loop; true if somebody has to be told.
+    pub(super) fn on_less_pending(&mut self, id: SessionId) -> bool {
+        let low = self.settings.delivery_low();
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        let watchers = session.outbox.take_watchers(low);
+        let told_peers = !session.about.full_for.is_empty() && session.outbox.len() <= low;
+        if told_peers {
+            self.tell_peers_room(id);
+        }
+        if watchers == 0 {
+            return told_peers;
+        }
+        for to in (0..self.settings.loops).map(LoopIndex).filter(|to| watchers & (1 << to.0) != 0) {
+            if to == self.home {
+                self.on_room(id);
+            } else {
+                self.effects.push_back(Effect::Mail { to, mail: Mail::Room(id) });
+            }
+        }
+        true
+    }
+
+    /// A connection has room again: its inboxes go on in turns.
+    pub(super) fn on_room(&mut self, session: SessionId) {
+        let Some(reader) = self.rooms.readers.get_mut(&session) else { return };
+        if !std::mem::take(&mut reader.is_full) {
+            return;
+        }
+        let reader = &self.rooms.readers[&session];
+        let later = reader.keys.range((Bound::Excluded(reader.last), Bound::Unbounded));
+        let in_turns = later.chain(reader.keys.range(..=reader.last));
+        for (key, _) in in_turns {
+            if self.rooms.has_room(*key) {
+                self.effects.push_back(Effect::Room { key: *key, has_room: true });
+            }
+        }
+    }
+
+    /// An interest ended: nobody waits for who listened.
+    pub(super) fn on_reader_gone(&mut self, interest: &Interest) {
+        let Some(keys) = self.rooms.keys.get(&interest.subject).cloned() else { return };
+        let session = interest.session;
+        for key in keys {
+            let had_room = self.rooms.has_room(key);
+            self.rooms.unlink(key, session);
+            if !had_room && self.rooms.has_room(key) {
+                self.effects.push_back(Effect::Room { key, has_room: true });
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Readers of deliveries: who is said to be full, who is not cut, and who goes on when.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::id::{LoopIndex, SessionId, Subject};
+use crate::broker::tests::Process;
+use crate::broker::{Effect, Settings};
+
+/// A quarter of it is what may wait: 10,000 bytes.
+const MAX_PENDING: usize = 40_000;
+
+fn process(loops: u16) -> Process {
+    Process::new(loops, Settings { max_pending: MAX_PENDING, ..Settings::default() })
+}
+
+/// What an engine was told since the last look: `key+` for room, `key-` for none.
+pub(super) fn told(process: &mut Process) -> String {
+    let words = process.effects.drain(..).filter_map(|effect| {
+        let Effect::Room { key, has_room } = effect else { return None };
+        Some(format!("{key}{}", if has_room { '+' } else { '-' }))
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn watch(process: &mut Process, engine: u16, key: u64, inbox: &str) -> String {
+    process.loops[usize::from(engine)].watch(key, &Subject::from(inbox));
+    process.settle();
+    told(process)
+}
+
+pub(super) fn deliver(process: &mut Process, engine: u16, key: u64, inbox: &str, len: usize) {
+    let now = process.now;
+    let head = Bytes::from(vec![b'x'; len]);
+    let broker = &mut process.loops[usize::from(engine)];
+    broker.deliver_to_inbox(key, &Subject::from(inbox), &head, &Bytes::new(), now);
+}
+
+/// Takes `len` bytes out of an outbox, as a socket does.
+fn take(process: &mut Process, id: SessionId, len: usize) {
+    let broker = process.broker(id);
+    while broker.poll_dirty().is_some() {}
+    broker.outbox(id).unwrap().advance(len);
+    broker.wrote(id);
+    process.settle();
+}
+
+#[test]
+fn a_full_outbox_is_told_for_all_inboxes_of_the_connection_and_half_of_it_goes_on() {
+    for home in [0, 1] {
+        let mut process = process(2);
+        let slow = process.client(home, "");
+        let other = process.client(home, "");
+        process.send(slow, b"SUB in.1 1\r\nSUB in.2 2\r\n");
+        process.send(other, b"SUB in.3 1\r\n");
+        for key in 1..=3 {
+            assert_eq!(watch(&mut process, 0, key, &format!("in.{key}")), format!("{key}+"));
+        }
+        deliver(&mut process, 0, 1, "in.1", 6_000);
+        process.settle();
+        assert_eq!(told(&mut process), "");
+        // In the mail it counts as much as in the outbox.
+        deliver(&mut process, 0, 1, "in.1", 6_000);
+        deliver(&mut process, 0, 3, "in.3", 6_000);
+        process.settle();
+        assert_eq!(told(&mut process), "1- 2-");
+        assert_eq!(watch(&mut process, 0, 4, "in.2"), "4-", "who begins now is told so");
+        take(&mut process, slow, 6_500);
+        assert_eq!(told(&mut process), "", "more than half is left");
+        take(&mut process, slow, 1_000);
+        assert_eq!(told(&mut process), "2+ 4+ 1+", "whose message was one too many comes last");
+        assert!(process.is_open(slow) && process.is_open(other));
+    }
+}
+
+/// Goal: of engine deliveries only who does not read at all is cut.
+#[test]
+fn deliveries_cut_nobody_who_reads_a_little() {
+    let mut process = process(1);
+    let slow = process.client(0, "");
+    process.send(slow, b"SUB in.1 1\r\n");
+    watch(&mut process, 0, 1, "in.1");
+    for _ in 0..20 {
+        deliver(&mut process, 0, 1, "in.1", 6_000);
+    }
+    for _ in 0..10 {
+        process.pass(Duration::from_secs(9));
+        assert!(process.is_open(slow));
+        take(&mut process, slow, 10);
+    }
+    process.pass(Duration::from_secs(21));
+    assert!(!process.is_open(slow), "it read nothing for longer than the write deadline");
+}
+
+#[test]
+fn a_listener_with_wildcards_holds_nobody_and_is_bounded_as_ever() {
+    let mut process = process(1);
+    let tool = process.client(0, "");
+    process.send(tool, b"SUB in.* 1\r\n");
+    watch(&mut process, 0, 1, "in.1");
+    for _ in 0..6 {
+        deliver(&mut process, 0, 1, "in.1", 6_000);
+    }
+    assert!(process.is_open(tool));
+    deliver(&mut process, 0, 1, "in.1", 6_000);
+    process.settle();
+    assert_eq!(told(&mut process), "");
+    assert!(!process.is_open(tool));
+}
+
+#[test]
+fn nobody_waits_for_a_reader_that_left() {
+    for home in [0, 1] {
+        let mut process = process(2);
+        let first = process.client(home, "");
+        let second = process.client(home, "");
+        process.send(first, b"SUB in.1 1\r\nSUB in.2 2\r\n");
+        watch(&mut process, 0, 1, "in.1");
+        watch(&mut process, 0, 2, "in.2");
+        deliver(&mut process, 0, 1, "in.1", 12_000);
+        process.settle();
+        assert_eq!(told(&mut process), "1- 2-");
+        process.send(first, b"UNSUB 2\r\n");
+        assert_eq!(told(&mut process), "2+");
+        // The client has come back on another connection, which is known to have room.
+        process.send(second, b"SUB in.1 1\r\n");
+        assert_eq!(told(&mut process), "");
+        let now = process.now;
+        process.broker(first).closed(first, "Client Closed", now);
+        process.settle();
+        assert_eq!(told(&mut process), "1+");
+        deliver(&mut process, 0, 1, "in.1", 12_000);
+        process.settle();
+        assert_eq!(told(&mut process), "1-");
+        process.loops[0].unwatch(1);
+        process.loops[0].unwatch(2);
+        take(&mut process, second, 12_000);
+        assert_eq!(told(&mut process), "");
+        assert_eq!(process.loops[0].watched_count(), 0, "nothing is left of them");
+    }
+}
+
+#[test]
+fn several_engines_are_told_of_the_same_connection() {
+    let mut process = process(3);
+    let slow = process.client(0, "");
+    process.send(slow, b"SUB in.1 1\r\nSUB in.2 2\r\n");
+    watch(&mut process, 1, 1, "in.1");
+    watch(&mut process, 2, 2, "in.2");
+    deliver(&mut process, 1, 1, "in.1", 12_000);
+    process.settle();
+    assert_eq!(told(&mut process), "1-");
+    deliver(&mut process, 2, 2, "in.2", 100);
+    process.settle();
+    assert_eq!(told(&mut process), "2-");
+    assert_eq!(slow.home, LoopIndex(0));
+    take(&mut process, slow, 12_000);
+    assert_eq!(told(&mut process), "1+ 2+");
+}
