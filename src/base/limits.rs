@@ -18,6 +18,14 @@ pub const READ_TURN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// connections that publish to it are not read: TCP holds their publishers back.
 pub const ENGINE_UNCOMMITTED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Bytes of requests other than publishes, and of what they and deliveries have changed, that one
+/// engine may hold until they are committed. Beyond it, connections that make such requests are
+/// not read, and nothing new is delivered; acks and pings always get through.
+pub const ENGINE_REQUESTS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What a request that waits for a commit costs in memory, about: names, record, what is done then.
+pub const REQUEST_BYTES: usize = 2 * 1024;
+
 /// Bytes in one commit; a longer queue makes several. Bounds what a successor writes anew of a
 /// predecessor's last batch.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -60,6 +68,10 @@ pub const DELIVERY_PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of recent messages that one engine keeps in memory over all its channels, so that
 /// subscribers who keep up need no read from the store.
 pub const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes that may wait for one route at least, deliveries not counted; twice `max_pending` where
+/// that is more. Then the route is closed, as a client would be: it comes back and learns anew.
+pub const ROUTE_PENDING_BYTES_MIN: usize = 64 * 1024 * 1024;
 
 /// Messages waiting in one mailbox between loops, beyond which the sender's connections wait.
 pub const MAILBOX_LEN_MAX: usize = 64 * 1024;

@@ -389,7 +389,7 @@ impl Broker {
             session.replies.record(reply, responses, now.at);
         }
         if session.outbox.unpaced_len() > self.settings.max_pending {
-            self.on_pending_exceeded(interest.session);
+            self.on_pending_exceeded(interest.session, self.settings.max_pending);
             return true;
         }
         if let Some(route) = message.via
@@ -409,9 +409,8 @@ impl Broker {
         true
     }
 
-    fn on_pending_exceeded(&mut self, session: SessionId) {
+    fn on_pending_exceeded(&mut self, session: SessionId, max: usize) {
         self.slow_consumers += 1;
-        let max = self.settings.max_pending;
         let text = format!("Slow Consumer Detected: MaxPending of {max} Exceeded");
         self.log_about(session, log::Level::Info, &text);
         self.cut(session, CloseReason::SlowConsumerPendingBytes);
@@ -445,5 +444,16 @@ impl Broker {
         self.traffic.out_bytes += size as u64;
         let id = session.id;
         self.mark_dirty(id);
+        self.look_at_route(id);
+    }
+
+    /// A route that takes less than what is said to it cannot be held back: it is closed.
+    pub(super) fn look_at_route(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let told_len = session.route.as_ref().map_or(0, |route| route.told_len);
+        let max = self.settings.route_pending_max();
+        if max.saturating_add(told_len) < session.outbox.unpaced_len() {
+            self.on_pending_exceeded(id, max);
+        }
     }
 }

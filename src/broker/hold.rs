@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::base::id::{ChannelName, SessionId};
 use crate::base::placement;
-use crate::broker::Broker;
 use crate::broker::outbox::Gauge;
 use crate::broker::session::{Stall, Timer};
 use crate::broker::sublist::{Interest, Matched};
+use crate::broker::{Broker, Credit};
 
 /// How often a held publisher looks again whether its receivers have room.
 const STALL_POLL: Duration = Duration::from_millis(5);
@@ -39,10 +39,15 @@ impl Broker {
         if self.pressed.is_empty() {
             return false;
         }
-        matched.engines.iter().filter(|entry| entry.interest.needs_credit).any(|entry| {
-            let channel = subject.get(entry.prefix_len..).unwrap_or_default();
-            let engine = placement::of_channel(&ChannelName::from(channel), self.settings.loops);
-            self.pressed.contains(&engine)
+        matched.engines.iter().any(|entry| match entry.interest.credit {
+            Credit::Free => false,
+            Credit::Messages => {
+                let channel = subject.get(entry.prefix_len..).unwrap_or_default();
+                let channel = ChannelName::from(channel);
+                let engine = placement::of_channel(&channel, self.settings.loops);
+                self.pressed.contains(&(Credit::Messages, engine))
+            }
+            Credit::Requests => self.pressed.iter().any(|(credit, _)| *credit == Credit::Requests),
         })
     }
 

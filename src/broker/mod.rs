@@ -108,6 +108,18 @@ pub enum Flow {
     Close,
 }
 
+/// What an engine has to have free before something is handed to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Credit {
+    /// Nothing: it is bounded by what it answers.
+    Free,
+    /// Room for messages, in the engine that the last tokens of the subject (behind the literal
+    /// prefix of the interest) name as a channel.
+    Messages,
+    /// Room for requests, in all engines: only the request itself says which it is for.
+    Requests,
+}
+
 /// An interest of an engine, as the brokers keep it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EngineInterest {
@@ -115,9 +127,8 @@ pub struct EngineInterest {
     pub engine: LoopIndex,
     /// What the engine's driver recognises it by.
     pub key: u64,
-    /// Whether what comes in needs a credit of the engine that the last tokens of the subject
-    /// (behind the literal prefix of the interest) name as a channel.
-    pub needs_credit: bool,
+    /// What has to be free before something that comes in is handed over.
+    pub credit: Credit,
     /// Whether what comes in is let go soon: then it may share its memory with others.
     pub is_brief: bool,
 }
@@ -238,8 +249,8 @@ pub struct Broker {
     sublist: Sublist,
     /// Interests of this loop's engine.
     listening: BTreeSet<(Subject, EngineInterest)>,
-    /// Engines that have no credit to give.
-    pressed: BTreeSet<LoopIndex>,
+    /// Engines that have no credit of a kind to give.
+    pressed: BTreeSet<(Credit, LoopIndex)>,
     /// Sessions that wait for a credit.
     paused: BTreeSet<SessionId>,
     /// Who reads what this loop's engine delivers.
@@ -454,13 +465,13 @@ impl Broker {
         self.mail_all(&Mail::EngineGone);
     }
 
-    /// Whether publishes for the engine of `engine` have to wait (see [`Flow::Paused`]).
-    pub fn set_pressure(&mut self, engine: LoopIndex, is_high: bool) {
+    /// Whether what needs `credit` of the engine of `engine` has to wait (see [`Flow::Paused`]).
+    pub fn set_pressure(&mut self, engine: LoopIndex, credit: Credit, is_high: bool) {
         if is_high {
-            self.pressed.insert(engine);
+            self.pressed.insert((credit, engine));
             return;
         }
-        if self.pressed.remove(&engine) {
+        if self.pressed.remove(&(credit, engine)) {
             for session in std::mem::take(&mut self.paused) {
                 self.resume(session);
             }

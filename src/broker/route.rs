@@ -46,6 +46,8 @@ pub(super) struct RouteState {
     /// The peer's INFO, once it came.
     pub info: Option<Box<Info>>,
     pub is_registered: bool,
+    /// Bytes of all interest that it was told when it was new.
+    pub told_len: usize,
 }
 
 impl RouteState {
@@ -432,6 +434,7 @@ impl Broker {
             if let Some(session) = self.sessions.get_mut(id).filter(|found| !found.is_ending()) {
                 write_interest(session, subject, queue, count);
                 self.mark_dirty(id);
+                self.look_at_route(id);
             }
         }
     }
@@ -444,6 +447,11 @@ impl Broker {
             }
             let Some(session) = self.sessions.get_mut(id) else { return };
             write_interest(session, &subject, queue.as_ref(), count);
+        }
+        if let Some(session) = self.sessions.get_mut(id)
+            && let Some(route) = session.route.as_mut()
+        {
+            route.told_len = session.outbox.len();
         }
         self.mark_dirty(id);
         self.log_about(id, log::Level::Debug, "Sent local subscriptions to route");

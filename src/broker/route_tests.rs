@@ -99,6 +99,37 @@ fn a_queue_over_two_servers_gets_each_message_once() {
 }
 
 #[test]
+fn a_route_that_takes_too_little_is_closed_and_what_waits_for_it_is_bounded() {
+    let mut process = server(1, "a", |settings, _| settings.max_pending = 1_000_000);
+    let peer = process.open(0, ConnectionKind::RouteAccepted);
+    let info =
+        "INFO {\"server_id\":\"NB\",\"server_name\":\"b\",\"cluster\":\"abc\",\"proto\":2}\r\n";
+    process.send(peer, format!("CONNECT {{}}\r\n{info}RS+ $G a\r\n").as_bytes());
+    process.take(peer);
+    let sender = process.client(0, "");
+    let publish = [&b"PUB a 900000\r\n"[..], &[b'x'; 900_000], b"\r\n"].concat();
+    let mut longest = 0;
+    for _ in 0..200 {
+        if !process.is_open(peer) {
+            break;
+        }
+        process.send(sender, &publish);
+        // Its publishers are held back, but not for ever; the route reads a little.
+        process.pass(Duration::from_millis(1_500));
+        process.read(sender);
+        if let Some(outbox) = process.broker(peer).outbox(peer) {
+            longest = longest.max(outbox.len());
+            if !outbox.is_empty() {
+                outbox.advance(1);
+            }
+        }
+    }
+    assert!(!process.is_open(peer));
+    let bound = crate::base::limits::ROUTE_PENDING_BYTES_MIN;
+    assert!((bound - 2_000_000..=bound + 1_000_000).contains(&longest), "{longest}");
+}
+
+#[test]
 fn a_full_reader_behind_a_route_holds_back_what_goes_to_its_inbox() {
     for loops in [1, 2] {
         let small = |settings: &mut Settings, _: &mut Cluster| settings.max_pending = 40_000;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use crate::base::limits::ROUTE_PENDING_BYTES_MIN;
 use crate::broker::Discovery;
 use crate::broker::account::Permissions;
 
@@ -64,6 +65,13 @@ pub struct Settings {
     pub traced_bytes_max: usize,
     /// Numbers that all loops share. Of the settings of a reload only the first ones count.
     pub counters: Arc<Counters>,
+}
+
+impl Settings {
+    /// Most bytes that wait for one route, beside deliveries and what a new route is told at once.
+    pub(super) fn route_pending_max(&self) -> usize {
+        self.max_pending.saturating_mul(2).max(ROUTE_PENDING_BYTES_MIN)
+    }
 }
 
 /// TLS on the client port.

@@ -499,7 +499,7 @@ mod tests {
             let interest = EngineInterest {
                 engine: LoopIndex(engine),
                 key: 7,
-                needs_credit: true,
+                credit: crate::broker::Credit::Messages,
                 is_brief: true,
             };
             assert!(tree.listen(b"_STAN.pub.x.>", interest));

@@ -388,13 +388,42 @@ fn bytes_that_wait_too_long_cut_the_connection() {
 }
 
 #[test]
+fn requests_wait_while_any_engine_is_crowded_and_publishes_do_not() {
+    let mut process = Process::new(2, Settings::default());
+    for (key, subject, credit) in [
+        (1, "pub.>", Credit::Messages),
+        (2, "connect", Credit::Requests),
+        (3, "ack.1", Credit::Free),
+    ] {
+        let interest = EngineInterest { engine: LoopIndex(0), key, credit, is_brief: true };
+        process.loops[0].listen(&Subject::from(subject), interest);
+    }
+    process.settle();
+    let client = process.client(0, "");
+    process.loops[0].set_pressure(LoopIndex(1), Credit::Requests, true);
+    process.send(client, b"PUB pub.foo 0\r\n\r\nPUB ack.1 0\r\n\r\n");
+    assert_eq!(process.flows[&client], Flow::NeedMore);
+    process.send(client, b"PUB connect 0\r\n\r\n");
+    assert_eq!(process.flows[&client], Flow::Paused);
+    // It is our doing that its PONG is not seen.
+    process.pass(Duration::from_secs(1_000));
+    assert!(process.is_open(client));
+    process.effects.clear();
+    process.loops[0].set_pressure(LoopIndex(1), Credit::Requests, false);
+    process.settle();
+    assert!(matches!(process.effects[0], Effect::Resume { session } if session == client));
+    process.read(client);
+    assert_eq!(process.flows[&client], Flow::NeedMore);
+}
+
+#[test]
 fn engines_hear_without_headers_and_their_credit_holds_publishers() {
     let mut process = Process::new(2, Settings::default());
     for engine in 0..2 {
         let interest = EngineInterest {
             engine: LoopIndex(engine),
             key: 1,
-            needs_credit: true,
+            credit: Credit::Messages,
             is_brief: true,
         };
         process.loops[usize::from(engine)].listen(&Subject::from("pub.>"), interest);
@@ -418,10 +447,10 @@ fn engines_hear_without_headers_and_their_credit_holds_publishers() {
     assert_eq!(deliveries[0].origin, Some(client));
 
     let owner = crate::base::placement::of_channel(&"foo".into(), 2);
-    process.loops[0].set_pressure(owner, true);
+    process.loops[0].set_pressure(owner, Credit::Messages, true);
     process.send(client, b"PUB pub.foo 1\r\nx\r\n");
     assert_eq!(process.flows[&client], Flow::Paused);
-    process.loops[0].set_pressure(owner, false);
+    process.loops[0].set_pressure(owner, Credit::Messages, false);
     process.settle();
     assert!(matches!(process.effects[..], [Effect::Resume { .. }]));
     process.read(client);

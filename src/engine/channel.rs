@@ -124,6 +124,8 @@ pub(super) struct Channels {
     wanted: BTreeMap<ChannelName, Vec<Waiting>>,
     /// Publishes to channels that are being deleted: they make the channel anew.
     parked: BTreeMap<usize, Vec<Waiting>>,
+    /// How many wait in both.
+    pub(super) waiting_count: usize,
     /// Only the keeper's is right: channels in the whole process.
     pub(super) count: u64,
     last_incarnation: u64,
@@ -234,6 +236,7 @@ impl Engine {
     /// The keeper answered.
     pub(super) fn on_channel_granted(&mut self, name: &ChannelName, is_granted: bool, now: Now) {
         let waiting = self.channels.wanted.remove(name).unwrap_or_default();
+        self.channels.waiting_count -= waiting.len();
         if is_granted {
             self.create_channel(name, now);
         } else {
@@ -262,11 +265,14 @@ impl Engine {
     /// Keeps a publish until the deletion of its channel is through.
     pub(super) fn park(&mut self, index: usize, request: Request, reply: Option<Subject>) {
         self.channels.parked.entry(index).or_default().push(Waiting { request, reply });
+        self.channels.waiting_count += 1;
     }
 
     /// What waited for a deletion; to be taken before the channel's place is used again.
     pub(super) fn take_parked(&mut self, index: usize) -> Vec<Waiting> {
-        self.channels.parked.remove(&index).unwrap_or_default()
+        let taken = self.channels.parked.remove(&index).unwrap_or_default();
+        self.channels.waiting_count -= taken.len();
+        taken
     }
 
     /// Goes on with publishes that waited for a deletion.
@@ -287,6 +293,7 @@ impl Engine {
     ) {
         if let Some(waiting) = self.channels.wanted.get_mut(name) {
             waiting.push(Waiting { request, reply });
+            self.channels.waiting_count += 1;
         }
     }
 

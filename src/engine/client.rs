@@ -96,6 +96,8 @@ pub(super) struct Clients {
     /// Requests to clients that are not answered yet, by the last token of their reply subject.
     questions: QuickMap<u64, (ClientId, Question)>,
     last_question: u64,
+    /// Close requests of clients that are only joining.
+    pub(super) waiting_count: usize,
 }
 
 impl Clients {
@@ -263,6 +265,7 @@ impl Engine {
         let text = refusal.text();
         self.log(Level::Error, || format!("[Client:{client}] Error registering client: {text}"));
         if let Stage::Joining { reply, closes, .. } = home.stage {
+            self.clients.waiting_count -= closes.len();
             self.refuse_connect(reply.as_ref(), refusal);
             for reply in closes {
                 self.on_close(client.as_bytes(), reply, now);
@@ -298,6 +301,7 @@ impl Engine {
         else {
             unreachable!("only a joining client has joined");
         };
+        self.clients.waiting_count -= closes.len();
         let is_pinging = PROTOCOL <= home.info.protocol;
         let response = pb::ConnectResponse {
             pub_prefix: self.info.publish.clone(),
@@ -332,7 +336,10 @@ impl Engine {
     pub(super) fn on_close(&mut self, client: &[u8], reply: Option<Subject>, now: Now) {
         let stage = self.clients.homes.get_mut(client).map(|home| &mut home.stage);
         match stage {
-            Some(Stage::Joining { closes, .. }) => closes.push(reply),
+            Some(Stage::Joining { closes, .. }) => {
+                closes.push(reply);
+                self.clients.waiting_count += 1;
+            }
             Some(Stage::Live | Stage::Probing(_)) => {
                 self.leave(&ClientId::from(client), Some(reply), now);
             }

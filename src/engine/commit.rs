@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::base::id::{ClientId, LoopIndex, Subject, Ticket};
-use crate::base::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
+use crate::base::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, REQUEST_BYTES};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ClientWrite, CommitReport, Lifecycle, MessageRecord,
     SubscriptionWrite,
@@ -62,6 +62,8 @@ struct Staged {
     after: Vec<After>,
     bytes: usize,
     message_count: usize,
+    /// What it holds in memory beside messages.
+    held_bytes: usize,
 }
 
 /// One channel's part of the batch under way.
@@ -81,6 +83,7 @@ struct UnderWay {
     parts: Vec<Part>,
     publishes: Vec<StagedPublish>,
     after: Vec<After>,
+    held_bytes: usize,
 }
 
 /// All batches of one engine.
@@ -90,6 +93,7 @@ pub(super) struct Commits {
     under_way: Option<UnderWay>,
     last_ticket: Ticket,
     last_number: u64,
+    held_bytes: usize,
 }
 
 impl Commits {
@@ -101,6 +105,11 @@ impl Commits {
     /// Whether a batch could be handed out now.
     pub(super) fn is_ready(&self) -> bool {
         !self.queue.is_empty() && self.under_way.is_none()
+    }
+
+    /// What is held in memory until it is written, beside messages.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
     fn back(&mut self) -> &mut Staged {
@@ -162,15 +171,18 @@ impl Commits {
         write: SubscriptionWrite,
     ) {
         let (staged, slot) = self.part(index, channel);
-        staged.batch.durable |= match write {
+        let (is_durable, held_bytes) = match write {
             SubscriptionWrite::Create(_)
             | SubscriptionWrite::Update(_)
-            | SubscriptionWrite::Delete(_) => true,
+            | SubscriptionWrite::Delete(_) => (true, REQUEST_BYTES),
             // Lost ones cost a redelivery, which is allowed at any time.
-            SubscriptionWrite::Sent(..) | SubscriptionWrite::Acked(..) => false,
+            SubscriptionWrite::Sent(..) | SubscriptionWrite::Acked(..) => (false, WRITE_BYTES),
         };
+        staged.batch.durable |= is_durable;
         staged.bytes += WRITE_BYTES;
+        staged.held_bytes += held_bytes;
         staged.batch.channels[slot].subscriptions.push(write);
+        self.held_bytes += held_bytes;
     }
 
     /// Stages the creation of a channel.
@@ -196,6 +208,8 @@ impl Commits {
         let staged = self.back();
         staged.batch.durable = true;
         staged.batch.clients.push(write);
+        staged.held_bytes += REQUEST_BYTES;
+        self.held_bytes += REQUEST_BYTES;
     }
 
     /// Stages the server's record.
@@ -210,11 +224,14 @@ impl Commits {
     pub(super) fn after(&mut self, after: After) -> Option<After> {
         if let Some(staged) = self.queue.back_mut() {
             staged.after.push(after);
+            staged.held_bytes += REQUEST_BYTES;
         } else if let Some(under_way) = &mut self.under_way {
             under_way.after.push(after);
+            under_way.held_bytes += REQUEST_BYTES;
         } else {
             return Some(after);
         }
+        self.held_bytes += REQUEST_BYTES;
         None
     }
 
@@ -240,8 +257,8 @@ impl Commits {
                 lasting: lasting_of(&part.subscriptions),
             })
             .collect();
-        let Staged { publishes, after, batch, .. } = staged;
-        self.under_way = Some(UnderWay { ticket, parts, publishes, after });
+        let Staged { publishes, after, batch, held_bytes, .. } = staged;
+        self.under_way = Some(UnderWay { ticket, parts, publishes, after, held_bytes });
         Some((ticket, batch))
     }
 
@@ -334,6 +351,8 @@ impl Engine {
             unreachable!("a report of {ticket:?} without a commit under way");
         };
         assert_eq!(done.ticket, ticket, "reports come in the order of the commits");
+        self.commits.held_bytes -= done.held_bytes;
+        self.look_at_held();
         assert_eq!(done.parts.len(), report.channels.len(), "one outcome a channel");
         let clients_refused = report.clients_refused.map(Refusal::Store);
         let mut refused: Vec<(usize, Refusal)> = Vec::new();

@@ -63,6 +63,8 @@ pub(super) struct Reads {
     recent_bytes: usize,
     turn_messages: usize,
     turn_bytes: usize,
+    /// Too much waits for the store: nothing is sent that would have to be written too.
+    is_crowded: bool,
 }
 
 impl Reads {
@@ -73,7 +75,13 @@ impl Reads {
 
     /// Whether something goes on in the next turn.
     pub(super) fn is_ready(&self) -> bool {
-        !self.ready.is_empty() || (!self.starving.is_empty() && self.free_fetches() > 0)
+        let is_fed = !self.starving.is_empty() && self.free_fetches() > 0;
+        !self.is_crowded && (is_fed || !self.ready.is_empty())
+    }
+
+    /// Whether deliveries have to wait for the store.
+    pub(super) fn set_crowded(&mut self, is_crowded: bool) {
+        self.is_crowded = is_crowded;
     }
 
     fn free_fetches(&self) -> usize {
@@ -99,7 +107,9 @@ impl Reads {
     }
 
     fn has_budget(&self) -> bool {
-        self.turn_messages < TURN_MESSAGES_MAX && self.turn_bytes < TURN_BYTES_MAX
+        self.turn_messages < TURN_MESSAGES_MAX
+            && self.turn_bytes < TURN_BYTES_MAX
+            && !self.is_crowded
     }
 
     /// What was sent in this turn before a reader's burst.
@@ -482,6 +492,9 @@ impl Engine {
     /// Goes on with what did not fit in the last turn.
     pub(super) fn go_on(&mut self, now: Now) {
         self.reads.begin_turn();
+        if !self.reads.is_ready() {
+            return;
+        }
         let fed_count = self.reads.free_fetches().min(self.reads.starving.len());
         self.reads.ready.extend(self.reads.starving.drain(..fed_count));
         for _ in 0..self.reads.ready.len() {

@@ -5,6 +5,7 @@ mod channel;
 mod client;
 mod commit;
 mod congestion;
+mod crowd;
 mod delivery;
 pub mod effect;
 pub mod input;
@@ -202,7 +203,7 @@ impl Engine {
         }
         match input {
             Input::Request { request, reply } if !self.is_draining => {
-                self.on_request(request, reply, now);
+                self.take_request(request, reply, now);
             }
             Input::Request { .. } => (),
             Input::Inbox { token: ANSWERS, subject, payload: _ } => {
@@ -270,6 +271,7 @@ impl Engine {
     }
 
     fn end_turn(&mut self) {
+        self.look_at_held();
         self.emit_credit();
         self.flush();
         self.reads.begin_turn();

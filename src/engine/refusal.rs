@@ -50,6 +50,8 @@ pub enum Refusal {
     TooManyChannels,
     /// The channel's limit of subscriptions is reached.
     TooManySubscriptions,
+    /// Too much waits for the store; only requests that came by a route can meet this.
+    TooManyRequests,
     /// A channel of the same name but for letter case exists.
     CaseClash {
         /// What was asked for.
@@ -90,6 +92,7 @@ impl Refusal {
             Self::InvalidClose => "stan: invalid close request",
             Self::Replaced => "client has been replaced or is no longer registered",
             Self::TooManyChannels => "too many channels",
+            Self::TooManyRequests => "stan: too many requests under way, try again",
             Self::TooManySubscriptions => "too many subscriptions per channel",
             // Compat: the misspelling is the reference's; pinned by
             // channel::tests::names_that_differ_only_by_case_are_refused.

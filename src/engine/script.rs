@@ -14,9 +14,10 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::base::channel_limits::StoreLimits;
-use crate::base::id::{ChannelName, LoopIndex, Subject};
+use crate::base::id::{ChannelName, LoopIndex, Sequence, Subject};
 use crate::base::placement;
 use crate::base::random::Random;
+use crate::base::record::MessageRecord;
 use crate::base::time::{Instant, Now, WallTime};
 use crate::engine::effect::{Effect, Interest};
 use crate::engine::input::Input;
@@ -477,6 +478,11 @@ impl Script {
         whole
     }
 
+    /// What waits for the store beside messages, in all engines.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.engines.iter().map(Engine::held_bytes).sum()
+    }
+
     pub(super) fn clients(&self) -> Vec<String> {
         self.snapshot().clients.iter().map(|found| found.client.to_string()).collect()
     }
@@ -486,6 +492,22 @@ impl Script {
         let stored = self.shelf.channels.get_mut(&ChannelName::from(channel)).unwrap();
         stored.id_max = stored.id_max.max(state.id);
         stored.subscriptions.insert(state.id, (state, BTreeSet::new()));
+    }
+
+    /// Puts messages into a channel of the store up to `last`, and starts the engines anew.
+    pub(super) fn store_messages(&mut self, channel: &str, last: u64) {
+        let stored = self.shelf.channels.get_mut(&ChannelName::from(channel)).unwrap();
+        let timestamp = stored.messages.values().next_back().unwrap().timestamp;
+        for sequence in stored.last.0 + 1..=last {
+            let subject = Bytes::from(channel.to_owned());
+            let message =
+                pb::MsgProto { sequence, subject, timestamp: timestamp.0, ..Default::default() };
+            let encoded = Bytes::from(message.encode_to_vec());
+            let sequence = Sequence(sequence);
+            stored.messages.insert(sequence, MessageRecord { sequence, timestamp, encoded });
+            stored.last = sequence;
+        }
+        self.restart();
     }
 
     /// What a client knows of a subscription that it did not make in this run.

@@ -14,6 +14,7 @@ use crate::proto::spb;
 mod answers;
 mod clients;
 mod congestion;
+mod crowd;
 mod durables;
 mod groups;
 mod limits;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::base::id::{LoopIndex, Subject};
 use crate::base::time::{Instant, Now};
-use crate::broker::{EngineDelivery, EngineInterest};
+use crate::broker::{Credit, EngineDelivery, EngineInterest};
 
 /// What a reactor drives beside its broker. It never blocks.
 ///
@@ -97,10 +97,12 @@ pub enum Outcome<M> {
         /// What.
         mail: M,
     },
-    /// Publishes for an engine have to wait, or no longer.
+    /// What needs a credit of an engine has to wait, or no longer.
     Pressure {
         /// Which engine.
         engine: LoopIndex,
+        /// Which credit.
+        credit: Credit,
         /// Whether they have to wait.
         is_high: bool,
     },

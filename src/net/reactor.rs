@@ -397,7 +397,9 @@ impl<D: Driver> Reactor<D> {
             Outcome::Listen { subject, interest } => self.broker.listen(&subject, interest),
             Outcome::Unlisten { subject, interest } => self.broker.unlisten(&subject, interest),
             Outcome::Mail { to, mail } => self.send(to, Mail::Driver(mail)),
-            Outcome::Pressure { engine, is_high } => self.broker.set_pressure(engine, is_high),
+            Outcome::Pressure { engine, credit, is_high } => {
+                self.broker.set_pressure(engine, credit, is_high);
+            }
             Outcome::EngineGone => {
                 self.broker.engine_gone();
                 self.on_engine_gone();

@@ -14,7 +14,7 @@ use prost::Message;
 use crate::base::id::{LoopIndex, Subject};
 use crate::base::limits;
 use crate::base::time::{Instant, Now};
-use crate::broker::{EngineDelivery, EngineInterest};
+use crate::broker::{Credit, EngineDelivery, EngineInterest};
 use crate::engine::effect::{Effect, Interest, Level, Service};
 use crate::engine::input::{Input, PeerMessage};
 use crate::engine::request::{self, Placement, Request};
@@ -63,7 +63,9 @@ pub enum Mail {
     Pressure {
         /// Which engine.
         engine: LoopIndex,
-        /// Whether its publishers have to wait.
+        /// For what.
+        credit: Credit,
+        /// Whether those who send that have to wait.
         is_high: bool,
     },
     /// Become active; nothing leaves before `Serve`.
@@ -148,6 +150,7 @@ struct Active {
     is_serving: bool,
     uncommitted_bytes: usize,
     pressure_is_high: bool,
+    crowd_is_high: bool,
     served: Option<Sender<LoopIndex>>,
     /// The engine began to listen to clients in this turn.
     has_opened: bool,
@@ -197,6 +200,7 @@ impl EngineDriver {
             self.update_pressure();
         }
         self.handle(Input::Request { request, reply }, now);
+        self.update_crowd();
     }
 
     /// Only what arrives by routes can get here: connections of clients wait for credits.
@@ -221,15 +225,31 @@ impl EngineDriver {
         };
         if is_high != active.pressure_is_high {
             active.pressure_is_high = is_high;
-            self.spread_pressure(is_high);
+            self.spread_pressure(Credit::Messages, is_high);
         }
     }
 
-    fn spread_pressure(&mut self, is_high: bool) {
+    /// The same for requests other than publishes.
+    fn update_crowd(&mut self) {
+        let Some(active) = &mut self.active else { return };
+        let held_bytes = active.engine.held_bytes();
+        let is_high = if active.crowd_is_high {
+            limits::ENGINE_REQUESTS_BYTES_MAX / 2 < held_bytes
+        } else {
+            limits::ENGINE_REQUESTS_BYTES_MAX < held_bytes
+        };
+        if is_high != active.crowd_is_high {
+            active.crowd_is_high = is_high;
+            self.spread_pressure(Credit::Requests, is_high);
+        }
+    }
+
+    fn spread_pressure(&mut self, credit: Credit, is_high: bool) {
         let engine = self.home;
-        self.outcomes.push_back(Outcome::Pressure { engine, is_high });
+        self.outcomes.push_back(Outcome::Pressure { engine, credit, is_high });
         for to in (0..self.loops).map(LoopIndex).filter(|to| *to != engine) {
-            self.outcomes.push_back(Outcome::Mail { to, mail: Mail::Pressure { engine, is_high } });
+            let mail = Mail::Pressure { engine, credit, is_high };
+            self.outcomes.push_back(Outcome::Mail { to, mail });
         }
     }
 
@@ -285,7 +305,18 @@ impl EngineDriver {
         EngineInterest {
             engine: self.home,
             key: interest_key::of_engine(interest),
-            needs_credit: matches!(interest, Interest::Service(Service::Publish)),
+            credit: match interest {
+                Interest::Service(Service::Publish) => Credit::Messages,
+                Interest::Service(
+                    Service::Connect
+                    | Service::Subscribe
+                    | Service::Unsubscribe
+                    | Service::SubscriptionClose
+                    | Service::Close,
+                ) => Credit::Requests,
+                // Pings are answered at once, acks are no more than deliveries.
+                Interest::Service(Service::Ping) | Interest::Own(_) => Credit::Free,
+            },
             // Publishes are let go when they are answered, acks and answers at once.
             is_brief: matches!(interest, Interest::Service(Service::Publish) | Interest::Own(_)),
         }
@@ -379,6 +410,7 @@ impl EngineDriver {
             is_serving: false,
             uncommitted_bytes: 0,
             pressure_is_high: false,
+            crowd_is_high: false,
             served: None,
             has_opened: false,
             draining: None,
@@ -395,10 +427,15 @@ impl EngineDriver {
     }
 
     fn on_deactivate(&mut self, done: &Sender<Option<Worker>>) {
-        let was_high = self.active.as_ref().is_some_and(|active| active.pressure_is_high);
-        let worker = self.active.take().map(|active| active.worker);
-        if was_high {
-            self.spread_pressure(false);
+        let active = self.active.take();
+        let is_high = |active: &Active| (active.pressure_is_high, active.crowd_is_high);
+        let (pressure_was_high, crowd_was_high) = active.as_ref().map(is_high).unwrap_or_default();
+        let worker = active.map(|active| active.worker);
+        if pressure_was_high {
+            self.spread_pressure(Credit::Messages, false);
+        }
+        if crowd_was_high {
+            self.spread_pressure(Credit::Requests, false);
         }
         self.outcomes.push_back(Outcome::EngineGone);
         // That took every interest of this loop; the server's own outlive the engine.
@@ -425,7 +462,7 @@ impl EngineDriver {
 
     fn server_interest(&self, listener: Listener) -> EngineInterest {
         let key = interest_key::of_server(listener);
-        EngineInterest { engine: self.home, key, needs_credit: false, is_brief: false }
+        EngineInterest { engine: self.home, key, credit: Credit::Free, is_brief: false }
     }
 }
 
@@ -487,8 +524,8 @@ impl Driver for EngineDriver {
                 }
             }
             Mail::Report { term, report } => self.on_report(term, report, now),
-            Mail::Pressure { engine, is_high } => {
-                self.outcomes.push_back(Outcome::Pressure { engine, is_high });
+            Mail::Pressure { engine, credit, is_high } => {
+                self.outcomes.push_back(Outcome::Pressure { engine, credit, is_high });
             }
             Mail::Activate(activation) => self.on_activate(*activation),
             Mail::Serve { done } => self.on_serve(done, now),
@@ -531,6 +568,7 @@ impl Driver for EngineDriver {
 
     fn end_of_turn(&mut self, now: Now) {
         self.handle(Input::EndOfTurn, now);
+        self.update_crowd();
         let Some(active) = &mut self.active else { return };
         if let Some(done) = active.served.take() {
             // As above.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::*;
 use crate::base::id::Subject;
 use crate::broker::snapshot::Lists;
-use crate::broker::{self, EngineDelivery, EngineInterest};
+use crate::broker::{self, Credit, EngineDelivery, EngineInterest};
 use crate::net::reactors::{Listen, Reactors, Settings};
 use crate::net::{Address, driver::CoreOnly};
 
@@ -53,7 +53,9 @@ impl Driver for Answerer {
 
     fn on_mail(&mut self, word: Word, _now: Now) {
         self.outcomes.push_back(match word {
-            Word::Pressure(is_high) => Outcome::Pressure { engine: Self::ENGINE, is_high },
+            Word::Pressure(is_high) => {
+                Outcome::Pressure { engine: Self::ENGINE, credit: Credit::Messages, is_high }
+            }
             Word::Gone => Outcome::EngineGone,
         });
     }
@@ -66,8 +68,12 @@ impl Driver for Answerer {
 
     fn end_of_turn(&mut self, _now: Now) {
         if !std::mem::replace(&mut self.has_begun, true) {
-            let interest =
-                EngineInterest { engine: Self::ENGINE, key: 1, needs_credit: true, is_brief: true };
+            let interest = EngineInterest {
+                engine: Self::ENGINE,
+                key: 1,
+                credit: Credit::Messages,
+                is_brief: true,
+            };
             self.outcomes.push_back(Outcome::Listen { subject: "ask.>".into(), interest });
         }
     }

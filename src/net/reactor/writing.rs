@@ -5,6 +5,7 @@ use std::mem;
 use std::time::Duration;
 
 use crate::base::id::LoopIndex;
+use crate::broker::Credit;
 use crate::net::connection::Wrote;
 use crate::net::driver::Driver;
 use crate::net::reactor::{Reactor, TLS_FAILURE, Timer};
@@ -161,7 +162,9 @@ impl<D: Driver> Reactor<D> {
         self.retry_leaseless();
         // The lease is the process's: no engine is left that could give a credit.
         for engine in (0..).map(LoopIndex).take(self.peers.len()) {
-            self.broker.set_pressure(engine, false);
+            for credit in [Credit::Messages, Credit::Requests] {
+                self.broker.set_pressure(engine, credit, false);
+            }
         }
     }
 
