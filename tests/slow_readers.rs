@@ -184,8 +184,24 @@ fn fill(port: u16, story: &Story) -> Stan {
 
 /// Delivers everything to one slow connection to `server`.
 fn deliver(stan: &mut Stan, server: &Server, story: &Story, ack_wait: i32) -> Outcome {
+    deliver_behind(stan, (server, server), story, ack_wait)
+}
+
+/// The same where the client is at home with another server than the connection that reads.
+fn deliver_behind(
+    stan: &mut Stan,
+    (home, reading): (&Server, &Server),
+    story: &Story,
+    ack_wait: i32,
+) -> Outcome {
     let inboxes: Vec<String> = (0..story.channels).map(|_| format!("in.{}", unique())).collect();
-    let mut reader = Reader::connect(server.launch.port, &inboxes, RATE);
+    let mut reader = Reader::connect(reading.launch.port, &inboxes, RATE);
+    if home.pid() != reading.pid() {
+        let last = inboxes.last().unwrap();
+        wait_for("interest behind the route", || {
+            home.get("/routez?subs=1").body.contains(last).then_some(())
+        });
+    }
     let begun = Instant::now();
     for (channel, inbox) in inboxes.iter().enumerate() {
         let mut request = all(format!("channel.{channel}"));
@@ -290,6 +306,42 @@ fn read_quickly(port: u16, story: &Story) {
     for _ in 0..story.total() {
         let delivery = quick.take(&sub, 1);
         quick.ack(&sub, delivery[0].message.sequence);
+    }
+}
+
+/// A streaming server, and a core server behind a route to it.
+fn pair(launches: impl Fn(&[&str], bool) -> Launch) -> (Server, Server) {
+    let ports = [server::free_port(), server::free_port()];
+    let urls = ports.map(|port| format!("nats://127.0.0.1:{port}"));
+    let home = launches(&["-cluster", &urls[0]], true).start();
+    let far = launches(&["-cluster", &urls[1], "-routes", &urls[0]], false).start();
+    wait_for("the route", || (home.json("/routez")["num_routes"] == 1).then_some(()));
+    (home, far)
+}
+
+/// Goal: over a route too who reads makes progress, and the route stays.
+#[test]
+fn a_slow_subscriber_behind_a_route_gets_everything() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for story in stories() {
+        let (home, far) = pair(|args, is_home| {
+            let launch = if is_home { Launch::new(args) } else { Launch::core(args) };
+            launch.config(settings()).loops(2)
+        });
+        let mut stan = fill(home.launch.port, &story);
+        let outcome = deliver_behind(&mut stan, (&home, &far), &story, 600);
+        report("ours, over a route", &story, &outcome);
+        check(&story, &outcome, &far);
+        assert_eq!(slow_consumers(&home), 0);
+        let (Some(go), Some(peer)) = (beside("STANBY_GO_SERVER"), beside("STANBY_PEER")) else {
+            continue;
+        };
+        let (home, far) = pair(|args, is_home| match is_home {
+            true => Launch::new(args).program(&go),
+            false => Launch::core(args).program(&peer),
+        });
+        let mut stan = fill(home.launch.port, &story);
+        report("Go, over a route", &story, &deliver_behind(&mut stan, (&home, &far), &story, 600));
     }
 }
 

@@ -493,6 +493,7 @@ fn new_interest(session: &Session, subject: &[u8], queue: Option<&[u8]>, sid: &[
         weight: AtomicU32::new(1),
         is_gone: AtomicBool::new(false),
         is_literal: !subject::has_wildcard(subject),
+        is_paced_by_peer: AtomicBool::new(false),
     }
 }
 

@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::base::id::{LoopIndex, SessionId};
 use crate::broker::account::GLOBAL;
-use crate::broker::mail::{Delivery, Mail, Pick, PickList};
-use crate::broker::outbox::{COPY_LEN_MAX, Gauge, Outbox};
+use crate::broker::mail::{Delivery, Mail, Pick, PickList, RoutePick};
+use crate::broker::outbox::{COPY_LEN_MAX, Outbox};
 use crate::broker::sublist::{EngineEntry, Interest, Matched};
 use crate::broker::{Broker, Effect, EngineDelivery, Names};
 use crate::wire::{CloseReason, encoder};
@@ -86,7 +86,7 @@ impl Message<'_> {
         self.parts[1].write(0, outbox);
         outbox.put_copy(b"\r\n");
         if is_paced {
-            outbox.seal_delivery();
+            outbox.seal_delivery(self.is_leased);
         } else {
             outbox.seal(self.is_leased);
         }
@@ -179,7 +179,7 @@ impl Origin<'_> {
 #[derive(Default)]
 pub(super) struct Picks {
     loops: Vec<(LoopIndex, PickList)>,
-    routes: Vec<(SessionId, Vec<Bytes>, Arc<Gauge>)>,
+    routes: Vec<RoutePick>,
 }
 
 impl Picks {
@@ -192,15 +192,17 @@ impl Picks {
         &mut self.loops[at].1
     }
 
-    /// The queues of a route that get the message.
-    fn of_route(&mut self, interest: &Interest) -> &mut Vec<Bytes> {
+    /// The copy for a route; it is for `interest` too.
+    fn of_route(&mut self, interest: &Interest) -> &mut RoutePick {
         let session = interest.session;
-        let known = self.routes.iter().position(|(other, ..)| *other == session);
+        let known = self.routes.iter().position(|other| other.session == session);
         let at = known.unwrap_or_else(|| {
-            self.routes.push((session, Vec::new(), Arc::clone(&interest.gauge)));
+            let gauge = Arc::clone(&interest.gauge);
+            self.routes.push(RoutePick { session, queues: Vec::new(), gauge, is_literal: false });
             self.routes.len() - 1
         });
-        &mut self.routes[at].1
+        self.routes[at].is_literal |= interest.is_literal;
+        &mut self.routes[at]
     }
 }
 
@@ -300,7 +302,7 @@ impl Broker {
                 }
                 if self.offer(member, message, picks) {
                     if member.is_route {
-                        picks.of_route(member).push(name.clone());
+                        picks.of_route(member).queues.push(name.clone());
                     }
                     return true;
                 }
@@ -312,11 +314,11 @@ impl Broker {
     /// Gives a message to what was picked: routes, and other loops.
     pub(super) fn hand_over(&mut self, message: &Message<'_>, mut picks: Picks) {
         let routes = std::mem::take(&mut picks.routes);
-        for (session, queues, gauge) in routes {
-            if session.home == self.home {
-                self.give_route(session, &queues, message);
+        for route in routes {
+            if route.session.home == self.home {
+                self.give_route(&route, message);
             } else {
-                picks.of_loop(session.home).push(Pick::Route(session, queues, gauge));
+                picks.of_loop(route.session.home).push(Pick::Route(route));
             }
         }
         let mut loops = picks.loops;
@@ -375,8 +377,10 @@ impl Broker {
         let copied_len = if message.is_short() { message.len() } else { 0 };
         let tail = session.outbox.tail_for(encoder::MESSAGE_FRAME_MAX + names_len + copied_len);
         encoder::message_line(tail, names, header_len, size);
-        // A listener with wildcards is nobody whom the engine would wait for.
-        let is_paced = message.is_paced && interest.is_literal;
+        // A listener with wildcards is nobody whom an engine would wait for.
+        let is_paced = interest.is_literal
+            && (message.is_paced
+                || (message.via.is_some() && interest.is_paced_by_peer.load(Ordering::Relaxed)));
         message.write_payload(has_headers, is_paced, &mut session.outbox);
         session.traffic.out_msgs += 1;
         session.traffic.out_bytes += size as u64;
@@ -394,7 +398,7 @@ impl Broker {
         }
         if let Some(route) = message.via
             && interest.is_literal
-            && self.settings.delivery_high() < session.outbox.len()
+            && self.settings.delivery_high() < session.outbox.delivery_len()
         {
             self.tell_peer_full(route, interest);
         }
@@ -417,19 +421,12 @@ impl Broker {
     }
 
     /// Puts a message into the outbox of a route of this loop.
-    pub(super) fn give_route(
-        &mut self,
-        session: SessionId,
-        queues: &[Bytes],
-        message: &Message<'_>,
-    ) {
-        let Some(session) = self.sessions.get_mut(session).filter(|found| !found.is_ending())
-        else {
-            return;
-        };
+    pub(super) fn give_route(&mut self, pick: &RoutePick, message: &Message<'_>) {
+        let session = self.sessions.get_mut(pick.session);
+        let Some(session) = session.filter(|found| !found.is_ending()) else { return };
         let has_headers = session.options.has_headers;
         let (header_len, size) = message.sizes(has_headers);
-        let queues: Vec<&[u8]> = queues.iter().map(|queue| &queue[..]).collect();
+        let queues: Vec<&[u8]> = pick.queues.iter().map(|queue| &queue[..]).collect();
         encoder::route_message_line(
             session.outbox.tail(),
             GLOBAL,
@@ -437,7 +434,8 @@ impl Broker {
             &queues,
             (header_len, size),
         );
-        message.write_payload(has_headers, message.is_paced, &mut session.outbox);
+        let is_paced = message.is_paced && pick.is_literal;
+        message.write_payload(has_headers, is_paced, &mut session.outbox);
         session.traffic.out_msgs += 1;
         session.traffic.out_bytes += size as u64;
         self.traffic.out_msgs += 1;

@@ -368,7 +368,7 @@ impl Broker {
         }
         // A route is slow only if it takes nothing at all: cutting it off costs much. So is who
         // reads an engine's deliveries, which are held back: nobody else waits.
-        let mark = if session.route.is_some() || session.outbox.has_deliveries() {
+        let mark = if session.route.is_some() || session.outbox.delivery_len() > 0 {
             session.outbox.taken() + 1
         } else {
             session.outbox.end_position()

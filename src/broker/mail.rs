@@ -15,6 +15,7 @@ use crate::broker::delivery::{Message, Origin, Part, Picks};
 use crate::broker::outbox::Gauge;
 use crate::broker::sublist::Interest;
 use crate::broker::{Broker, Effect, EngineInterest};
+use crate::wire::InboxState;
 
 /// What brokers of one process tell each other.
 #[derive(Debug, Clone)]
@@ -31,8 +32,8 @@ pub enum Mail {
     EngineGone,
     /// A session of the sender whose outbox was full has room again.
     Room(SessionId),
-    /// To the owner of the routes: tell the peer of a route whether an inbox has room.
-    TellPeer(SessionId, Bytes, bool),
+    /// To the owner of the routes: tell the peer of a route what has become of an inbox.
+    TellPeer(SessionId, Bytes, InboxState),
     /// The peer of a route has told whether an inbox has room.
     PeerRoom(SessionId, Bytes, bool),
     /// A message, and who of the receiver's sessions gets it.
@@ -65,15 +66,25 @@ pub(super) type PickList = SmallVec<[Pick; 1]>;
 pub(super) enum Pick {
     /// A client's interest.
     Client(Arc<Interest>),
-    /// A route, for plain interests there and for these queues.
-    Route(SessionId, Vec<Bytes>, Arc<Gauge>),
+    /// A route.
+    Route(RoutePick),
+}
+
+/// A route that gets a message, once, for plain interests there and for these queues.
+#[derive(Clone, Debug)]
+pub(super) struct RoutePick {
+    pub session: SessionId,
+    pub queues: Vec<Bytes>,
+    pub gauge: Arc<Gauge>,
+    /// Whether one of the interests has no wildcard.
+    pub is_literal: bool,
 }
 
 impl Pick {
     fn session(&self) -> SessionId {
         match self {
             Self::Client(interest) => interest.session,
-            Self::Route(session, ..) => *session,
+            Self::Route(route) => route.session,
         }
     }
 
@@ -81,7 +92,7 @@ impl Pick {
     pub(super) fn gauge(&self) -> &Gauge {
         match self {
             Self::Client(interest) => &interest.gauge,
-            Self::Route(_, _, gauge) => gauge,
+            Self::Route(route) => &route.gauge,
         }
     }
 }
@@ -97,7 +108,7 @@ impl Broker {
             Mail::Unlisten(subject, interest) => self.on_engine_unlistens(&subject, interest),
             Mail::EngineGone => self.purge_leased(from),
             Mail::Room(session) => self.on_room(session),
-            Mail::TellPeer(route, inbox, has_room) => self.tell_peer(route, inbox, has_room),
+            Mail::TellPeer(route, inbox, state) => self.tell_peer(route, &inbox, state),
             Mail::PeerRoom(route, inbox, has_room) => {
                 self.on_inbox_room(route, &inbox, has_room);
             }
@@ -136,7 +147,7 @@ impl Broker {
                 Pick::Client(interest) => {
                     self.give(interest, &message);
                 }
-                Pick::Route(session, queues, _) => self.give_route(*session, queues, &message),
+                Pick::Route(route) => self.give_route(route, &message),
             }
             if delivery.is_paced {
                 self.on_less_pending(pick.session());

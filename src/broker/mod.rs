@@ -43,7 +43,7 @@ use crate::base::deadlines::Deadlines;
 use crate::base::id::{LoopIndex, SessionId, Subject};
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now, WallTime};
-use crate::wire::{Info, Op, encoder};
+use crate::wire::{self, Info, Op, encoder};
 
 pub use mail::Mail;
 pub use settings::Settings;
@@ -627,7 +627,9 @@ impl Broker {
         if !interest.is_route {
             self.announce(&interest.subject, interest.queue.as_ref(), 1);
         }
-        self.rooms.on_interest(&interest);
+        if self.rooms.on_interest(&interest) && interest.is_route {
+            self.tell_peer(interest.session, &interest.subject, wire::InboxState::Paced);
+        }
         self.sublist.insert(interest);
     }
 

@@ -31,6 +31,8 @@ const TAIL_LEN_MAX: usize = 64 * 1024;
 pub struct Gauge {
     /// Bytes in the outbox. Written by its owner only.
     pending: AtomicUsize,
+    /// Of these, bytes of deliveries.
+    deliveries: AtomicUsize,
     /// Bytes of deliveries that are in the mail to its owner.
     mailed: AtomicUsize,
     /// The loops, one bit each, that want to be told when there is room.
@@ -44,6 +46,13 @@ impl Gauge {
         self.pending.load(Ordering::Relaxed) + self.mailed.load(Ordering::Relaxed)
     }
 
+    /// Bytes of deliveries that wait: what engines go by. Core traffic beside them does not hold
+    /// them up, or who hears much of it would get nothing else.
+    #[must_use]
+    pub fn delivery_bytes(&self) -> usize {
+        self.deliveries.load(Ordering::Relaxed) + self.mailed.load(Ordering::Relaxed)
+    }
+
     /// A delivery of `len` bytes goes to the owner by mail.
     pub(super) fn on_mailed(&self, len: usize) {
         self.mailed.fetch_add(len, Ordering::Relaxed);
@@ -54,19 +63,20 @@ impl Gauge {
         self.mailed.fetch_sub(len, Ordering::Relaxed);
     }
 
-    /// Has the loop `home` told when no more than `low` bytes wait; false if that is so already.
+    /// Has the loop `home` told when no more than `low` bytes of deliveries wait; false if that is
+    /// so already.
     ///
     /// Each side writes its own word first and reads the other's then, so one of them sees both.
     pub(super) fn watch(&self, home: LoopIndex, low: usize) -> bool {
         self.watchers.fetch_or(1 << home.0, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        low < self.pending_bytes()
+        low < self.delivery_bytes()
     }
 
     /// The loops to be told now, a bit each: the owner asks after each change.
     pub(super) fn take_watchers(&self, low: usize) -> u64 {
         fence(Ordering::SeqCst);
-        if self.watchers.load(Ordering::Relaxed) == 0 || low < self.pending_bytes() {
+        if self.watchers.load(Ordering::Relaxed) == 0 || low < self.delivery_bytes() {
             return 0;
         }
         self.watchers.swap(0, Ordering::Relaxed)
@@ -82,11 +92,17 @@ enum Kind {
     Answer,
     /// An engine's deliveries, too; the engine holds them back when the outbox is full.
     Delivery,
+    /// Deliveries of a peer's engine, which minds its own lease.
+    Relayed,
 }
 
 impl Kind {
     fn is_leased(self) -> bool {
-        self != Self::Core
+        matches!(self, Self::Answer | Self::Delivery)
+    }
+
+    fn is_delivery(self) -> bool {
+        matches!(self, Self::Delivery | Self::Relayed)
     }
 }
 
@@ -145,10 +161,10 @@ impl Outbox {
         self.len() - self.delivery_len
     }
 
-    /// Whether an engine's deliveries wait.
+    /// Bytes of an engine's deliveries that wait.
     #[must_use]
-    pub fn has_deliveries(&self) -> bool {
-        self.delivery_len > 0
+    pub fn delivery_len(&self) -> usize {
+        self.delivery_len
     }
 
     /// A copy of the last `count` bytes of what waits.
@@ -243,7 +259,7 @@ impl Outbox {
             front.len -= step;
             front.is_begun = true;
             left -= step;
-            if front.kind == Kind::Delivery {
+            if front.kind.is_delivery() {
                 self.delivery_len -= step;
             }
             if front.len == 0 {
@@ -296,18 +312,18 @@ impl Outbox {
     }
 
     /// What was appended since the last call is one message of a channel, for a subscription.
-    pub fn seal_delivery(&mut self) {
-        self.seal_as(Kind::Delivery);
+    pub fn seal_delivery(&mut self, is_leased: bool) {
+        self.seal_as(if is_leased { Kind::Delivery } else { Kind::Relayed });
     }
 
     fn seal_as(&mut self, kind: Kind) {
         let len = self.len() - self.sealed_len;
         self.sealed_len += len;
         match self.runs.back_mut() {
-            Some(last) if kind == Kind::Core && last.kind == kind => last.len += len,
+            Some(last) if !kind.is_leased() && last.kind == kind => last.len += len,
             Some(_) | None => self.runs.push_back(Run { len, kind, is_begun: false }),
         }
-        if kind == Kind::Delivery {
+        if kind.is_delivery() {
             self.delivery_len += len;
         }
         self.publish_len();
@@ -341,7 +357,7 @@ impl Outbox {
             }
             if is_kept {
                 self.sealed_len += run.len;
-                self.delivery_len += if run.kind == Kind::Delivery { run.len } else { 0 };
+                self.delivery_len += if run.kind.is_delivery() { run.len } else { 0 };
                 self.runs.push_back(run);
             }
         }
@@ -364,6 +380,7 @@ impl Outbox {
 
     fn publish_len(&self) {
         self.gauge.pending.store(self.len(), Ordering::Relaxed);
+        self.gauge.deliveries.store(self.delivery_len, Ordering::Relaxed);
     }
 }
 

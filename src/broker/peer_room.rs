@@ -1,8 +1,12 @@
-//! What stanby members tell each other of readers behind a route that are full.
+//! What stanby servers tell each other of the inboxes behind a route.
 //!
-//! The member that a reader is connected to sees its outbox; the member whose engine delivers is
-//! told by INFO on the route, with a field of ours that other servers pass over, and only if its
-//! own INFO has asked for it. So no client can say such a thing, and a Go peer hears nothing of it.
+//! The server of a reader sees its outbox; the one whose engine delivers holds back. So the latter
+//! says of an inbox that it will (then its messages do not count for `max_pending` at the other),
+//! and the former when the reader is full and when there is room. They do so by INFO on the route,
+//! with fields of ours that other servers pass over, and only if the peer's own INFO asks for it:
+//! no client can say such a thing, and a Go peer hears nothing of it.
+
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -11,13 +15,13 @@ use crate::broker::mail::Mail;
 use crate::broker::route::{HOME, write_info};
 use crate::broker::sublist::Interest;
 use crate::broker::{Broker, Effect};
-use crate::wire::{InboxRoom, Info};
+use crate::wire::{InboxNews, InboxState, Info};
 
 impl Broker {
     /// Whether the peer of a route wants to be told.
-    pub(super) fn wants_rooms(&self, id: SessionId) -> bool {
+    pub(super) fn hears_of_inboxes(&self, id: SessionId) -> bool {
         let route = self.sessions.get(id).and_then(|session| session.route.as_ref());
-        route.and_then(|route| route.info.as_ref()).is_some_and(|info| info.stanby_rooms)
+        route.and_then(|route| route.info.as_ref()).is_some_and(|info| info.stanby_inboxes)
     }
 
     /// A message that came by `route` went to a client that has no room for more. It is said
@@ -33,37 +37,49 @@ impl Broker {
             return;
         }
         session.about.full_for.insert(key, end);
-        self.tell_peer(route, interest.subject.clone(), false);
+        self.tell_peer(route, &interest.subject, InboxState::Full);
     }
 
     /// A client has room again, or is gone.
     pub(super) fn tell_peers_room(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         for ((route, inbox), _) in std::mem::take(&mut session.about.full_for) {
-            self.tell_peer(route, inbox, true);
+            self.tell_peer(route, &inbox, InboxState::Free);
         }
     }
 
-    pub(super) fn tell_peer(&mut self, route: SessionId, inbox: Bytes, has_room: bool) {
+    pub(super) fn tell_peer(&mut self, route: SessionId, inbox: &Bytes, state: InboxState) {
         if self.home != HOME {
-            let mail = Mail::TellPeer(route, inbox, has_room);
+            let mail = Mail::TellPeer(route, inbox.clone(), state);
             self.effects.push_back(Effect::Mail { to: HOME, mail });
+            return;
+        }
+        if !self.hears_of_inboxes(route) {
             return;
         }
         let server_id = self.settings.server_id.clone();
         let Some(session) = self.sessions.get_mut(route).filter(|found| !found.is_ending()) else {
             return;
         };
-        let Ok(inbox) = String::from_utf8(inbox.to_vec()) else { return };
-        let stanby_room = Some(InboxRoom { inbox, has_room });
-        write_info(session, &Info { server_id, stanby_room, ..Info::default() });
+        let Ok(subject) = String::from_utf8(inbox.to_vec()) else { return };
+        let stanby_inbox = Some(InboxNews { subject, state });
+        write_info(session, &Info { server_id, stanby_inbox, ..Info::default() });
         self.mark_dirty(route);
     }
 
-    /// The peer of `route` has told of a reader there.
-    pub(super) fn on_peer_room(&mut self, route: SessionId, inbox: &Bytes, has_room: bool) {
+    /// The peer of `route` has told something.
+    pub(super) fn on_inbox_news(&mut self, route: SessionId, news: &InboxNews) {
+        let inbox = Bytes::copy_from_slice(news.subject.as_bytes());
+        if news.state == InboxState::Paced {
+            // All trees share these; the messages come after this by way of this loop.
+            for interest in self.sublist.literal_interests(&inbox) {
+                interest.is_paced_by_peer.store(true, Ordering::Relaxed);
+            }
+            return;
+        }
+        let has_room = news.state == InboxState::Free;
         self.mail_all(&Mail::PeerRoom(route, inbox.clone(), has_room));
-        self.on_inbox_room(route, inbox, has_room);
+        self.on_inbox_room(route, &inbox, has_room);
     }
 
     pub(super) fn on_inbox_room(&mut self, route: SessionId, inbox: &Bytes, has_room: bool) {

@@ -24,6 +24,7 @@ use crate::broker::outbox::Gauge;
 use crate::broker::settings::Settings;
 use crate::broker::sublist::{Interest, Matched};
 use crate::broker::{Broker, Effect};
+use crate::wire::InboxState;
 
 /// The inboxes that an engine has watched, and who listens to them.
 #[derive(Debug, Default)]
@@ -66,13 +67,13 @@ impl Settings {
 }
 
 impl Rooms {
-    /// Somebody listens.
-    pub(super) fn on_interest(&mut self, interest: &Interest) {
-        if let Some(keys) = self.keys.get(&interest.subject) {
-            for key in keys.clone() {
-                self.link(key, interest);
-            }
+    /// Somebody listens; true if that is to an inbox that is watched.
+    pub(super) fn on_interest(&mut self, interest: &Interest) -> bool {
+        let keys = self.keys.get(&interest.subject).cloned().unwrap_or_default();
+        for key in &keys {
+            self.link(*key, interest);
         }
+        !keys.is_empty()
     }
 
     fn link(&mut self, key: u64, interest: &Interest) {
@@ -154,7 +155,10 @@ impl Broker {
         let high = self.settings.delivery_high();
         for interest in self.sublist.literal_interests(inbox.as_bytes()) {
             self.rooms.link(key, &interest);
-            if high < interest.gauge.pending_bytes() {
+            if interest.is_route {
+                self.tell_peer(interest.session, &interest.subject, InboxState::Paced);
+            }
+            if high < interest.gauge.delivery_bytes() {
                 self.on_full(interest.session, key);
             }
         }
@@ -182,7 +186,7 @@ impl Broker {
         let high = self.settings.delivery_high();
         let queued = matched.queues.iter().flat_map(|(_, members)| members);
         for interest in matched.plain.iter().chain(queued) {
-            if high < interest.gauge.pending_bytes() && interest.is_literal {
+            if high < interest.gauge.delivery_bytes() && interest.is_literal {
                 self.on_full(interest.session, key);
             }
         }
@@ -206,7 +210,7 @@ impl Broker {
         let low = self.settings.delivery_low();
         let Some(session) = self.sessions.get_mut(id) else { return false };
         let watchers = session.outbox.take_watchers(low);
-        let told_peers = !session.about.full_for.is_empty() && session.outbox.len() <= low;
+        let told_peers = !session.about.full_for.is_empty() && session.outbox.delivery_len() <= low;
         if told_peers {
             self.tell_peers_room(id);
         }

@@ -111,6 +111,27 @@ fn a_listener_with_wildcards_holds_nobody_and_is_bounded_as_ever() {
     assert!(!process.is_open(tool));
 }
 
+/// Goal: who hears much core traffic gets what is delivered all the same.
+#[test]
+fn core_traffic_does_not_hold_deliveries_up() {
+    let mut process = process(1);
+    let slow = process.client(0, "");
+    process.send(slow, b"SUB in.1 1\r\nSUB a 2\r\n");
+    let publish = format!("PUB a 18000\r\n{}\r\n", "x".repeat(18_000));
+    process.send(slow, publish.as_bytes());
+    assert_eq!(watch(&mut process, 0, 1, "in.1"), "1+");
+    deliver(&mut process, 0, 1, "in.1", 6_000);
+    assert_eq!(told(&mut process), "");
+    deliver(&mut process, 0, 1, "in.1", 6_000);
+    process.settle();
+    assert_eq!(told(&mut process), "1-");
+    take(&mut process, slow, 18_000 + 6_500);
+    assert_eq!(told(&mut process), "");
+    take(&mut process, slow, 1_500);
+    assert_eq!(told(&mut process), "1+");
+    assert!(process.is_open(slow));
+}
+
 #[test]
 fn nobody_waits_for_a_reader_that_left() {
     for home in [0, 1] {

@@ -158,7 +158,7 @@ impl Broker {
             import: permissions.and_then(|found| lists(&found.publish)),
             export: permissions.and_then(|found| lists(&found.subscribe)),
             lnoc: true,
-            stanby_rooms: true,
+            stanby_inboxes: true,
             ldm: self.is_lame_duck,
             ..self.info.clone()
         }
@@ -261,10 +261,10 @@ impl Broker {
         if !info.gateway.is_empty() {
             return Step::Done;
         }
-        if let Some(room) = &info.stanby_room
+        if let Some(news) = &info.stanby_inbox
             && info.server_id == route.remote_id()
         {
-            self.on_peer_room(id, &Bytes::from(room.inbox.clone()), room.has_room);
+            self.on_inbox_news(id, news);
             return Step::Done;
         }
         if info.server_id != route.remote_id() {
@@ -363,6 +363,7 @@ impl Broker {
             weight: AtomicU32::new(weight),
             is_gone: AtomicBool::new(false),
             is_literal: !subject::has_wildcard(wanted.subject),
+            is_paced_by_peer: AtomicBool::new(false),
         });
         session.interests.insert(key, Arc::clone(&interest));
         self.add_to_tree(Arc::clone(&interest));
@@ -407,7 +408,7 @@ impl Broker {
             parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
             is_leased: false,
             is_paced: false,
-            via: self.wants_rooms(id).then_some(id),
+            via: self.hears_of_inboxes(id).then_some(id),
         };
         let queues: Vec<&[u8]> = routed.queue_names().collect();
         let origin = Origin::Route { session: id, queues: &queues };

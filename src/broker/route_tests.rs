@@ -153,6 +153,15 @@ fn a_full_reader_behind_a_route_holds_back_what_goes_to_its_inbox() {
             carry(&mut left, ours, &mut right, theirs);
         }
         assert_eq!(told(&mut left), "1-", "of the other reader nothing is said");
+        // What was under way does not cut it off: the other side has said that it holds back.
+        for _ in 0..8 {
+            let rest = format!("RMSG $G in.1 6000\r\n{}\r\n", "x".repeat(6_000));
+            right.send(theirs, rest.as_bytes());
+        }
+        assert!(right.is_open(slow));
+        let mut slices = Vec::new();
+        right.broker(slow).outbox(slow).unwrap().slices(false, &mut slices);
+        assert!(!slices.is_empty(), "a peer's deliveries need no lease of ours");
         right.take(slow);
         right.broker(slow).wrote(slow);
         right.settle();

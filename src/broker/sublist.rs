@@ -48,6 +48,8 @@ pub struct Interest {
     pub is_gone: AtomicBool,
     /// Whether its subject has no wildcard.
     pub is_literal: bool,
+    /// Whether the peer that delivers to it holds back when it is told that there is no room.
+    pub is_paced_by_peer: AtomicBool,
 }
 
 impl Interest {
@@ -446,6 +448,7 @@ mod tests {
             weight: AtomicU32::new(1),
             is_gone: AtomicBool::new(false),
             is_literal: !subject::has_wildcard(subject.as_bytes()),
+            is_paced_by_peer: AtomicBool::new(false),
         })
     }
 

@@ -65,22 +65,33 @@ pub struct Info {
     /// The account that a connection is for, where a newer peer wants one of its own for it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub route_account: String,
-    /// Ours: whether this server wants to be told which inboxes are full. Others pass over it.
+    /// Ours: whether this server wants to be told of inboxes. Others pass over it.
     #[serde(skip_serializing_if = "is_false")]
-    pub stanby_rooms: bool,
-    /// Ours: an inbox whose reader is full, or has room again.
+    pub stanby_inboxes: bool,
+    /// Ours: what has become of an inbox.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stanby_room: Option<InboxRoom>,
+    pub stanby_inbox: Option<InboxNews>,
 }
 
-/// What members tell each other of an inbox.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct InboxRoom {
+/// What stanby servers tell each other of an inbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboxNews {
     /// The subject.
-    pub inbox: String,
-    /// Whether more may be sent.
-    pub has_room: bool,
+    pub subject: String,
+    /// What there is to tell.
+    pub state: InboxState,
+}
+
+/// What there is to tell of an inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InboxState {
+    /// From who delivers to who reads: it is held back when it is said to be full.
+    Paced,
+    /// From who reads to who delivers: there is no room.
+    Full,
+    /// There is room again.
+    Free,
 }
 
 /// Permissions of a route as INFO shows them.
