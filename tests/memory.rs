@@ -14,13 +14,18 @@ mod stan;
 #[path = "support/wire.rs"]
 mod wire;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use nix::sys::ptrace;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use prost::Message as _;
 use stanby::base::limits;
+use stanby::proto::pb;
 
 use server::{Launch, Server, wait_for};
 use stan::{Stan, all};
@@ -203,6 +208,72 @@ fn a_streaming_subscriber_that_never_reads() {
     }
     assert_eq!(acked, total - 64);
     report("a streaming subscriber that never reads", &server, bound);
+}
+
+/// One thread of a server that stands still while this lives: a store that does not answer.
+struct Stuck(Pid);
+
+impl Stuck {
+    fn stop(server: &Server, name: &str) -> Self {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+        let thread = tasks.map(|task| task.unwrap().path()).find(|task| {
+            std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        });
+        let thread = thread.unwrap();
+        let thread = Pid::from_raw(thread.file_name().unwrap().to_str().unwrap().parse().unwrap());
+        ptrace::attach(thread).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+        Self(thread)
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        ptrace::detach(self.0, None).unwrap();
+    }
+}
+
+#[test]
+fn requests_while_the_store_does_not_answer() {
+    const COUNT: usize = 250_000;
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let server = start(Launch::new(&[]).file_store(None).loops(1));
+    let empty = server.memory_kib("VmRSS");
+    let requests = limits::ENGINE_REQUESTS_BYTES_MAX as u64 / 1_024;
+    let bound = bound_kib(&server, empty, 1) + requests;
+    let stuck = Stuck::stop(&server, "store-0");
+    let mut socket = TcpStream::connect(("127.0.0.1", server.launch.port)).unwrap();
+    socket.set_write_timeout(Some(Duration::from_secs(3))).unwrap();
+    socket.set_read_timeout(Some(server::PATIENCE)).unwrap();
+    socket.write_all(&connect("")).unwrap();
+    socket.write_all(b"SUB answers 1\r\n").unwrap();
+    let mut asked = 0;
+    while asked < COUNT {
+        let chunk = (asked..asked + 500).flat_map(|number| {
+            let request = pb::ConnectRequest {
+                client_id: format!("client-{number}").into(),
+                heartbeat_inbox: format!("heartbeats.{number}").into(),
+                ..pb::ConnectRequest::default()
+            };
+            wire::ask_for("_STAN.discover.test-cluster", "answers", &request.encode_to_vec())
+        });
+        if socket.write_all(&chunk.collect::<Vec<u8>>()).is_err() {
+            break;
+        }
+        asked += 500;
+    }
+    report(&format!("{asked} connect requests while the store is stuck"), &server, bound);
+    assert!(asked < COUNT, "who asks is not held back");
+    // Core traffic goes on.
+    Conn::client(server.launch.port, "").ask(b"");
+    drop(stuck);
+    let mut answers = 0;
+    let mut bytes = [0; 64 * 1_024];
+    while answers < 1_000 {
+        let len = socket.read(&mut bytes).unwrap();
+        assert!(0 < len, "the connection was closed");
+        answers += bytes[..len].windows(12).filter(|word| *word == b"MSG answers ").count();
+    }
 }
 
 #[test]
