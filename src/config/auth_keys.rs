@@ -106,7 +106,7 @@ fn read(reader: &mut Reader<'_>, entry: &Entry) -> Result<Block, Fault> {
             "pass" | "password" => block.password = text(inner)?,
             "token" => block.token = text(inner)?,
             "timeout" => block.timeout = Some(timeout(&inner.value)),
-            "users" => block.users = Some(users(inner)?),
+            "users" => block.users = Some(users(reader, inner)?),
             "default_permission" | "default_permissions" | "permissions" => {
                 block.default_permissions = Some(permissions(inner)?);
             }
@@ -132,15 +132,15 @@ fn timeout(value: &Value) -> Duration {
     }
 }
 
-fn users(entry: &Entry) -> Result<Vec<User>, Fault> {
+fn users(reader: &mut Reader<'_>, entry: &Entry) -> Result<Vec<User>, Fault> {
     let Value::Array(items) = &entry.value else {
         let value = &entry.value;
         return Err(Fault::new(entry, format!("Expected users field to be an array, got {value}")));
     };
-    items.iter().map(user).collect()
+    items.iter().map(|item| user(reader, item)).collect()
 }
 
-fn user(item: &Item) -> Result<User, Fault> {
+fn user(reader: &mut Reader<'_>, item: &Item) -> Result<User, Fault> {
     let fault = |text: String| Fault { at: item.at.clone(), text };
     let Value::Map(map) = &item.value else {
         let value = &item.value;
@@ -158,7 +158,7 @@ fn user(item: &Item) -> Result<User, Fault> {
                 user.connection_types = connection_types(entry)?;
             }
             "nkey" => return Err(Fault::unsupported(entry)),
-            _ => Fault::unknown(entry)?,
+            _ => reader.note(Fault::unknown(entry)),
         }
     }
     if user.name.is_empty() {

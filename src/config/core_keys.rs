@@ -217,7 +217,7 @@ static CLUSTER: &[(&str, Apply)] = &[
 /// Applies what a file says about the core server.
 ///
 /// # Errors
-/// All that is wrong, a line each.
+/// All that is strange and all that is wrong, a line each.
 pub fn apply(draft: &mut Draft, file: &Map, world: &World<'_>) -> Result<(), String> {
     let program = draft.config.program;
     let mut reader = Reader { draft, world, errors: Vec::new(), warnings: Vec::new() };
@@ -236,8 +236,11 @@ pub fn apply(draft: &mut Draft, file: &Map, world: &World<'_>) -> Result<(), Str
         reader.note(outcome);
     }
     let Reader { draft, errors, warnings, .. } = reader;
+    if !errors.is_empty() {
+        return Err([warnings, errors].concat().join("\n"));
+    }
     draft.config.warnings.extend(warnings);
-    if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
+    Ok(())
 }
 
 /// Whether a file may have `key`, which is in lower case, at its top level for the core server.

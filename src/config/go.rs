@@ -32,6 +32,7 @@ pub enum NumberError {
 /// # Errors
 /// The reference's text.
 pub fn duration(text: &str) -> Result<i64, String> {
+    let quote = quote_bytes;
     let invalid = || format!("time: invalid duration {}", quote(text));
     let (is_negative, mut rest) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
@@ -188,6 +189,20 @@ pub fn quote(text: &str) -> String {
     quoted
 }
 
+/// `text` in double quotes, as errors of Go's durations show it.
+fn quote_bytes(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => quoted.extend(['\\', char::from(byte)]),
+            b' '..0x80 => quoted.push(char::from(byte)),
+            _ => quoted.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
 /// The system's reason in the words that Go programs show.
 #[must_use]
 pub fn system_reason(error: &io::Error) -> String {
@@ -228,6 +243,7 @@ mod tests {
             ("-", "time: invalid duration \"-\""),
             (".s", "time: invalid duration \".s\""),
             ("9999999h", "time: invalid duration \"9999999h\""),
+            ("é\n", "time: invalid duration \"\\xc3\\xa9\\x0a\""),
         ] {
             assert_eq!(duration(text).unwrap_err(), error);
         }

@@ -324,13 +324,14 @@ fn store(draft: &mut Draft, entry: &Entry) -> Result<(), Fault> {
 
 fn per_channel(draft: &mut Draft, entry: &Entry) -> Result<(), Fault> {
     for channel in map(entry, "per channel limits")? {
+        let limits = map(channel, "channel limits")?;
         // What was no UTF-8 would limit some other channel.
         let is_text = !channel.key.contains(char::REPLACEMENT_CHARACTER);
         if !is_text || !subject::is_channel_pattern(channel.key.as_bytes()) {
             let text = format!("invalid channel name {}", go::quote(&channel.key));
             return Err(Fault::new(channel, text));
         }
-        let overrides = overrides(draft, map(channel, "channel limits")?)?;
+        let overrides = overrides(draft, limits)?;
         let name = ChannelName::from(channel.key.as_str());
         draft.config.streaming.limits.per_channel.insert(name, overrides);
     }

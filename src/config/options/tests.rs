@@ -11,6 +11,8 @@ use crate::config::file::tests::{recorded, world_with};
 use crate::config::flag_table::SECTIONS;
 use crate::config::{StartError, StoreKind};
 
+mod answers;
+
 /// Runs a command line, words split at blanks, with a file `f.conf`.
 fn run(program: Program, line: &str, file: &str) -> Result<Request, OptionsError> {
     let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
