@@ -5,6 +5,7 @@ use std::sync::Arc;
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 use crate::broker::account::Permissions;
+use crate::broker::distinguished_name::{DistinguishedName, texts_of};
 use crate::broker::settings::{Auth, User};
 
 /// What a client said about itself, and what its certificate says.
@@ -122,21 +123,25 @@ fn authenticate_user(
     let is_anonymous = credentials.user.is_empty()
         && credentials.password.is_empty()
         && credentials.token.is_empty();
-    let named = |name: &str| auth.users.iter().find(|user| user.name == name);
+    // The one list from which every way in takes its user.
+    let users: Vec<&User> = auth.users.iter().filter(|user| may_use_tcp(user)).collect();
+    let named = |name: &str| users.iter().copied().find(|user| user.name == name);
     let user = if auth.tls_map {
         // The handshake proved who it is; the password is not asked for.
-        let user = certificate.and_then(|certificate| mapped_user(&auth.users, certificate));
+        let user = certificate.and_then(|certificate| mapped_user(&users, certificate));
         return user.map(known).ok_or(Refusal::UnknownUser);
     } else if let Some(name) = auth.no_auth_user.as_deref().filter(|_| is_anonymous) {
         return named(name).map(known).ok_or(Refusal::UnknownUser);
     } else {
         named(&credentials.user).ok_or(Refusal::UnknownUser)?
     };
-    let is_allowed = |kind: &String| kind.eq_ignore_ascii_case("STANDARD");
-    if !user.connection_types.is_empty() && !user.connection_types.iter().any(is_allowed) {
-        return Err(Refusal::UnknownUser);
-    }
     check(&user.password, &credentials.password, identity_of(user))
+}
+
+/// Whether `allowed_connection_types` lets this user come over a plain NATS connection.
+fn may_use_tcp(user: &User) -> bool {
+    let is_standard = |kind: &String| kind.eq_ignore_ascii_case("STANDARD");
+    user.connection_types.is_empty() || user.connection_types.iter().any(is_standard)
 }
 
 fn known(user: &User) -> Decision {
@@ -170,53 +175,56 @@ pub fn is_bcrypt(password: &str) -> bool {
         if tens.is_ascii_digit() && ones.is_ascii_digit())
 }
 
-/// The first user that the certificate names: e-mail, DNS and URI names, then the subject
-/// (spec core NATS, 6.5).
-fn mapped_user<'a>(users: &'a [User], certificate: &[u8]) -> Option<&'a User> {
+/// The first of `users` that the certificate names: e-mail, DNS and URI names, then the subject,
+/// attribute by attribute, then as text (spec core NATS, 6.5).
+fn mapped_user<'a>(users: &[&'a User], certificate: &[u8]) -> Option<&'a User> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let named = |name: &str| users.iter().find(|user| user.name == name);
-    for kind in 0..3 {
-        for extension in certificate.extensions() {
-            let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension()
-            else {
-                continue;
-            };
-            let found = names.general_names.iter().find_map(|name| match (kind, name) {
-                (0, GeneralName::RFC822Name(text))
-                | (1, GeneralName::DNSName(text))
-                | (2, GeneralName::URI(text)) => named(text),
-                _ => None,
-            });
-            if found.is_some() {
-                return found;
+    let named = |name: &str| users.iter().copied().find(|user| user.name == name);
+    let (mails, hosts, addresses) = alternative_names(&certificate);
+    let subject = certificate.subject();
+    // Compat: DNS names alone are not enough for the reference; pinned by
+    // `a_certificate_without_subject_names_nobody_by_dns_alone`.
+    if mails.is_empty() && addresses.is_empty() && subject.iter_attributes().next().is_none() {
+        return None;
+    }
+    let alternatives = mails.into_iter().chain(hosts).chain(addresses);
+    alternatives
+        .into_iter()
+        .find_map(named)
+        .or_else(|| user_of_subject(users, &DistinguishedName::of(subject)?))
+        .or_else(|| texts_of(subject).iter().find_map(|text| named(text)))
+}
+
+fn user_of_subject<'a>(users: &[&'a User], subject: &DistinguishedName) -> Option<&'a User> {
+    let decoded: Vec<(&User, DistinguishedName)> = users
+        .iter()
+        .filter_map(|user| Some((*user, DistinguishedName::decode(&user.name)?)))
+        .collect();
+    let same = decoded.iter().find(|(_, name)| name.is_same(subject));
+    let found = same.or_else(|| decoded.iter().find(|(_, name)| name.is_reordered(subject)));
+    found.map(|(user, _)| *user)
+}
+
+/// E-mail, DNS and URI names of a certificate.
+fn alternative_names<'a>(
+    certificate: &'a X509Certificate<'_>,
+) -> (Vec<&'a str>, Vec<&'a str>, Vec<&'a str>) {
+    let (mut mails, mut hosts, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
+    for extension in certificate.extensions() {
+        let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() else {
+            continue;
+        };
+        for name in &names.general_names {
+            if let GeneralName::RFC822Name(text) = name {
+                mails.push(*text);
+            } else if let GeneralName::DNSName(text) = name {
+                hosts.push(*text);
+            } else if let GeneralName::URI(text) = name {
+                addresses.push(*text);
             }
         }
     }
-    let subject = subject_parts(&certificate);
-    let same_order = |user: &&User| name_parts(&user.name) == subject;
-    let any_order = |user: &&User| {
-        let (mut left, mut right) = (name_parts(&user.name), subject.clone());
-        left.sort();
-        right.sort();
-        left == right
-    };
-    users.iter().find(same_order).or_else(|| users.iter().find(any_order))
-}
-
-/// `KEY=value` of each part of the subject, the most specific first, as users write it.
-fn subject_parts(certificate: &X509Certificate<'_>) -> Vec<String> {
-    let mut parts: Vec<String> = name_parts(&certificate.subject().to_string());
-    parts.reverse();
-    parts
-}
-
-fn name_parts(name: &str) -> Vec<String> {
-    name.split([',', '+'])
-        .map(|part| match part.trim().split_once('=') {
-            Some((key, value)) => format!("{}={}", key.trim().to_ascii_uppercase(), value.trim()),
-            None => part.trim().to_owned(),
-        })
-        .collect()
+    (mails, hosts, addresses)
 }
 
 #[cfg(test)]
@@ -282,6 +290,73 @@ mod tests {
             let found =
                 authenticate(&auth, &Credentials::default(), Some(certificate.der().as_ref()));
             assert_eq!(found.ok().and_then(|found| found.user).as_deref(), expected);
+        }
+    }
+
+    /// A certificate with these attributes, the first one topmost.
+    fn certificate(attributes: &[(rcgen::DnType, &str)]) -> Vec<u8> {
+        let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in attributes {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        let key = rcgen::KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    fn mapped(certificate: &[u8], names: &[&str]) -> Option<String> {
+        let users = names.iter().map(|name| user(name, "")).collect();
+        let auth = Auth { users, tls_map: true, ..Auth::default() };
+        authenticate(&auth, &Credentials::default(), Some(certificate)).ok()?.user
+    }
+
+    #[test]
+    fn an_attribute_that_reads_like_two_is_one() {
+        use rcgen::DnType::{CommonName, OrganizationName};
+        let forged = certificate(&[(OrganizationName, "Acme, CN=admin")]);
+        assert_eq!(mapped(&forged, &["CN=admin,O=Acme", "O=Acme,CN=admin"]), None);
+        let escaped = r"O=Acme\, CN\=admin";
+        assert_eq!(mapped(&forged, &[escaped]).as_deref(), Some(escaped));
+        let plus = certificate(&[(OrganizationName, "Acme+CN=admin"), (CommonName, "x")]);
+        assert_eq!(mapped(&plus, &["CN=x,O=Acme,CN=admin", "CN=x,O=Acme+CN=admin"]), None);
+    }
+
+    #[test]
+    fn domain_components_and_their_order_name_a_user() {
+        let component = rcgen::DnType::CustomDnType(vec![0, 9, 2342, 19200300, 100, 1, 25]);
+        let one = certificate(&[(component, "example"), (rcgen::DnType::CommonName, "a")]);
+        for name in ["CN=a,DC=example", "dc=example, cn=a"] {
+            assert_eq!(mapped(&one, &[name]).as_deref(), Some(name));
+        }
+        assert_eq!(mapped(&one, &["CN=a,DC=other"]), None);
+        assert_eq!(mapped(&one, &["CN=a"]).as_deref(), Some("CN=a"), "as text, without them");
+    }
+
+    #[test]
+    fn a_certificate_without_subject_names_nobody_by_dns_alone() {
+        let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let bare = params.self_signed(&key).unwrap().der().to_vec();
+        assert_eq!(mapped(&bare, &["a.example"]), None);
+    }
+
+    #[test]
+    fn each_way_in_asks_for_the_allowed_connection_types() {
+        let named = certificate(&[(rcgen::DnType::CommonName, "a")]);
+        for (kinds, is_allowed) in [(&["WEBSOCKET"][..], false), (&["WEBSOCKET", "STANDARD"], true)]
+        {
+            let connection_types: Vec<String> = kinds.iter().map(|kind| (*kind).into()).collect();
+            let only = User { connection_types, ..user("CN=a", "pw") };
+            let auth = Auth { users: vec![only], ..Auth::default() };
+            let by_name = authenticate(&auth, &credentials("CN=a", "pw", ""), None);
+            let anonymous = Auth { no_auth_user: Some("CN=a".into()), ..auth.clone() };
+            let by_default = authenticate(&anonymous, &Credentials::default(), None);
+            let mapping = Auth { tls_map: true, ..auth };
+            let by_certificate = authenticate(&mapping, &Credentials::default(), Some(&named));
+            for found in [by_name, by_default, by_certificate] {
+                assert_eq!(found.is_ok(), is_allowed, "{kinds:?}");
+            }
         }
     }
 }

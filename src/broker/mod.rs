@@ -8,6 +8,7 @@ pub mod account;
 pub mod auth;
 mod client;
 mod delivery;
+mod distinguished_name;
 mod hold;
 mod lifecycle;
 mod mail;
