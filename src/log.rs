@@ -23,7 +23,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use crate::base::time::WallTime;
 use crate::base::world;
 use crate::log::queue::{Line, Queue, Style};
-use crate::log::sink::{LogFile, Sink};
+use crate::log::sink::{Fifo, LogFile, Sink, is_fifo};
 use crate::log::syslog::Syslog;
 use crate::log::zone::Zone;
 
@@ -250,6 +250,9 @@ pub fn take_panics() {
 }
 
 fn open(settings: &Settings) -> Result<Sink, LogError> {
+    if let Some(path) = settings.file.as_deref().filter(|path| is_fifo(path)) {
+        return Ok(Sink::stream(Fifo::new(path), false));
+    }
     if let Some(path) = &settings.file {
         let file = LogFile::open(path, settings.file_bytes_max).map_err(|error| {
             LogError::File { file: path.display().to_string(), reason: system_text(&error) }
@@ -357,6 +360,15 @@ impl Log for Backend {
 }
 
 impl Settings {
+    /// Whether lines go to the same place by both.
+    #[must_use]
+    pub fn has_place_of(&self, other: &Self) -> bool {
+        let place = |settings: &Self| {
+            (settings.file.clone(), settings.syslog, settings.remote_syslog.clone())
+        };
+        place(self) == place(other)
+    }
+
     fn shows(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
         if is_streaming(target) {

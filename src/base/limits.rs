@@ -87,6 +87,10 @@ pub const SURVEY_WATCHES_MAX: usize = 64 * 1024;
 /// Connections to the monitoring port; a newcomer takes the place of an idle one.
 pub const MONITOR_CONNECTIONS_MAX: usize = 256;
 
+/// Bytes of monitoring pages that wait for those who asked; beyond it, who has read nothing for
+/// longest loses his. One more page may exceed it.
+pub const MONITOR_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Servers that peers told of and that are dialled at one time: whoever is a peer can tell of as
 /// many as it likes.
 pub const GOSSIP_DIALS_MAX: usize = 32;

@@ -548,6 +548,27 @@ fn the_server_refuses_what_is_above_max_connections_and_takes_the_next_when_one_
     assert_eq!(closed[0].closed.as_ref().unwrap().1, "Client Closed");
 }
 
+/// Goal: figures are kept, so that they need no list; a list is there when it is asked for.
+#[test]
+fn a_snapshot_has_the_lists_that_are_asked_for_and_all_figures() {
+    let mut process = Process::new(2, Settings::default());
+    let (first, second) = (process.client(0, ""), process.client(1, ""));
+    process.send(first, b"SUB a 1\r\nSUB b 2\r\n");
+    process.send(second, b"SUB c 1\r\n");
+    let now = process.now;
+    let ask = |lists| {
+        ServerSnapshot::merge(process.loops.iter().map(|one| one.snapshot(now, lists)).collect())
+    };
+    let figures = ask(Lists::default());
+    assert_eq!((figures.open_count, figures.subscriptions.num_subscriptions), (2, 3));
+    assert!(figures.connections.is_empty() && figures.closed.is_empty());
+    let open = ask(Lists { open: true, ..Lists::default() }).connections;
+    let counts: Vec<usize> = open.iter().map(|found| found.subscription_count).collect();
+    assert_eq!(counts, [2, 1]);
+    assert!(open.iter().all(|found| found.subscriptions.is_empty()));
+    assert_eq!(ask(Lists::ALL).connections[0].subscriptions.len(), 2);
+}
+
 #[test]
 fn a_queue_spares_a_member_that_is_slow_while_another_has_room() {
     let settings = Settings { max_pending: 10_000, ..Settings::default() };

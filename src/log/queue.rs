@@ -158,7 +158,7 @@ impl Writer {
     fn say_lost(&mut self, lost: u64) {
         if lost != 0 {
             let why = "they came faster than they could be written";
-            self.say(Tag::Warning, format!("{lost} lines of the log were lost: {why}"));
+            self.say(Tag::Warning, format!("{lost} line(s) of the log were lost: {why}"));
         }
     }
 
@@ -184,13 +184,17 @@ impl Writer {
     }
 
     fn flush(&mut self) {
-        let failed = self.sink.flush();
-        self.failed += failed;
-        if failed == 0 && self.failed != 0 {
-            let text = format!("{} lines of the log could not be written", self.failed);
-            self.failed = 0;
-            self.say(Tag::Warning, text);
-            self.failed += self.sink.flush();
+        let failed_now = self.sink.flush();
+        self.failed += failed_now;
+        if failed_now != 0 || self.failed == 0 {
+            return;
+        }
+        let failed = std::mem::take(&mut self.failed);
+        self.say(Tag::Warning, format!("{failed} line(s) of the log could not be written"));
+        self.failed += self.sink.flush();
+        if self.failed != 0 {
+            // That was not written either: it is said once something is.
+            self.failed = failed;
         }
     }
 }
@@ -234,7 +238,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         let lost: Vec<usize> = lines
             .iter()
-            .filter_map(|line| line.split_once(" lines of the log were lost"))
+            .filter_map(|line| line.split_once(" line(s) of the log were lost"))
             .map(|(front, _)| front.rsplit(' ').next().unwrap().parse().unwrap())
             .collect();
         let kept = lines.iter().filter(|line| line.contains("[INF] line ")).count();
@@ -242,6 +246,62 @@ mod tests {
         assert!(LOG_LINES_MAX <= kept, "{kept} were kept");
         assert!(lines.last().unwrap().ends_with("[FTL] the end"), "{:?}", lines.last());
         assert!(lines[lines.len() - 2].contains("were lost"), "said where they are missing");
+    }
+
+    /// Goal: a named pipe without a reader holds up neither who logs nor who begins to log, and its
+    /// first reader gets what waited.
+    #[test]
+    fn a_named_pipe_without_a_reader_holds_up_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let settings = super::super::Settings { file: Some(path.clone()), ..Default::default() };
+        let sink = super::super::open(&settings).unwrap_or_else(|error| panic!("{error}"));
+        let queue = Queue::start(sink, style()).unwrap();
+        queue.write(Line { at: WallTime(0), tag: Tag::Info, text: "waits".to_owned() });
+        assert!(!queue.flush(MOMENT), "nobody reads");
+        let reading = thread::spawn(move || std::fs::read_to_string(path));
+        assert!(queue.flush(PATIENCE));
+        drop(queue);
+        let text = reading.join().unwrap().unwrap();
+        assert!(text.ends_with("[INF] waits\n"), "{text}");
+    }
+
+    /// Refuses everything until it is told to work.
+    #[derive(Clone, Default)]
+    struct Flaky {
+        works: Arc<std::sync::atomic::AtomicBool>,
+        taken: Arc<std::sync::Mutex<Vec<u8>>>,
+    }
+
+    impl io::Write for Flaky {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if !self.works.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.taken.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_could_not_be_written_are_said_once_something_is() {
+        let flaky = Flaky::default();
+        let queue = Queue::start(Sink::stream(flaky.clone(), false), style()).unwrap();
+        for number in 0..3 {
+            queue.write(numbered(number));
+            assert!(queue.flush(PATIENCE));
+        }
+        flaky.works.store(true, Ordering::Relaxed);
+        queue.write(numbered(3));
+        assert!(queue.flush(PATIENCE));
+        let text = String::from_utf8(flaky.taken.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("[INF] line 3").count(), 1, "{text}");
+        assert_eq!(text.matches("[WRN] 3 line(s) of the log could not be written").count(), 1);
     }
 
     /// Goal: what waits is bounded in bytes too.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -158,6 +158,41 @@ fn write_whole(to: &mut impl Write, bytes: &[u8], done: &mut usize) -> io::Resul
         }
     }
     Ok(())
+}
+
+/// Whether the log's file is a named pipe.
+pub(super) fn is_fifo(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
+}
+
+/// A named pipe. Whoever opens one waits until somebody reads it: that is the thread of the log,
+/// at its first line, and not the server's start or reload.
+pub(super) struct Fifo {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Fifo {
+    pub(super) fn new(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), file: None }
+    }
+}
+
+impl Write for Fifo {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => open(&self.path)?,
+        };
+        // When its reader is gone, the next line waits for another one.
+        let count = file.write(bytes)?;
+        self.file = Some(file);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A log file.

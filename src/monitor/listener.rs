@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::HttpBody;
 use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -83,6 +84,8 @@ async fn serve_one(
             let answering = place.answering();
             let response = answer(&pages, &asked.method, &asked.uri).await;
             drop(answering);
+            let len = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
+            place.hold(len);
             Ok::<_, Infallible>(response)
         }
     });

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::base::limits::MONITOR_ANSWER_BYTES_MAX;
+
 /// All places.
 pub(super) struct Places {
     max: usize,
@@ -22,6 +24,8 @@ pub(super) struct Places {
 struct Held {
     peer: IpAddr,
     progress: u64,
+    /// The page that waits for its peer.
+    answer_bytes: usize,
     is_answered: bool,
     leave: Arc<Notify>,
 }
@@ -61,8 +65,14 @@ impl Places {
             let gone = held.remove(&number)?;
             gone.leave.notify_one();
         }
-        let (progress, is_answered) = (number, false);
-        held.insert(number, Held { peer, progress, is_answered, leave: Arc::clone(&leave) });
+        let entry = Held {
+            peer,
+            progress: number,
+            answer_bytes: 0,
+            is_answered: false,
+            leave: Arc::clone(&leave),
+        };
+        held.insert(number, entry);
         Some(Place { places: Arc::clone(self), number, requests: AtomicU64::new(0), leave })
     }
 }
@@ -97,8 +107,32 @@ impl Place {
     pub(super) fn answering(&self) -> Answering<'_> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.note_progress();
-        self.update(|entry| entry.is_answered = true);
+        self.update(|entry| {
+            entry.is_answered = true;
+            entry.answer_bytes = 0;
+        });
         Answering(self)
+    }
+
+    /// A page of this size waits for the peer from now on. If that is too much with all others,
+    /// who has read nothing for longest is sent away.
+    pub(super) fn hold(&self, answer_bytes: usize) {
+        self.update(|entry| entry.answer_bytes = answer_bytes);
+        let mut held = self.places.lock();
+        let others = |held: &BTreeMap<u64, Held>| {
+            let others = held.iter().filter(|(number, _)| **number != self.number);
+            others.map(|(_, entry)| entry.answer_bytes).sum::<usize>()
+        };
+        while MONITOR_ANSWER_BYTES_MAX < others(&held).saturating_add(answer_bytes) {
+            let holding = held
+                .iter()
+                .filter(|(number, entry)| **number != self.number && entry.answer_bytes != 0);
+            let slowest = holding.min_by_key(|(_, entry)| entry.progress);
+            let Some(number) = slowest.map(|(number, _)| *number) else { return };
+            if let Some(gone) = held.remove(&number) {
+                gone.leave.notify_one();
+            }
+        }
     }
 
     /// How many requests have come.
@@ -157,6 +191,22 @@ mod tests {
         let crowd: Vec<Place> = (0..100).map(|_| places.take(address(2)).unwrap()).collect();
         assert!(is_there(&probe), "older than all of the crowd");
         assert_eq!(crowd.iter().filter(|place| is_there(place)).count(), 3);
+    }
+
+    /// Goal: pages that nobody reads take a bounded amount of memory.
+    #[test]
+    fn large_pages_that_nobody_reads_go_before_new_ones() {
+        let places = Places::new(100);
+        let all: Vec<Place> = (0..10).map(|_| places.take(address(1)).unwrap()).collect();
+        for place in &all {
+            drop(place.answering());
+            place.hold(MONITOR_ANSWER_BYTES_MAX / 4);
+            all[0].note_progress();
+        }
+        let left: Vec<usize> = (0..10).filter(|index| is_there(&all[*index])).collect();
+        assert_eq!(left, [0, 7, 8, 9], "the first one reads");
+        all[9].hold(MONITOR_ANSWER_BYTES_MAX * 2);
+        assert!(is_there(&all[9]) && !is_there(&all[0]), "one page may be larger");
     }
 
     #[test]

@@ -570,6 +570,36 @@ fn a_crowd_without_requests_locks_nobody_out() {
     assert!(head.starts_with("http/1.1 500"), "it is asked again: {head}");
 }
 
+/// Goal: a page costs the loops what it shows; figures cost nothing.
+#[test]
+fn pages_ask_the_loops_for_the_lists_that_they_show() {
+    let none = Lists::default();
+    let open = Lists { open: true, ..none };
+    for (page, query, wanted) in [
+        (Core::Varz, "", none),
+        (Core::Jsz, "", none),
+        (Core::Accstatz, "unused=1", none),
+        (Core::Subsz, "", none),
+        (Core::Subsz, "subs=1", Lists { subscriptions: true, ..open }),
+        (Core::Connz, "", open),
+        (Core::Connz, "subs=detail", Lists { subscriptions: true, ..open }),
+        (Core::Connz, "state=closed", Lists { closed: true, ..none }),
+        (Core::Connz, "state=all", Lists { closed: true, ..open }),
+        (Core::Routez, "", Lists { routes: true, ..none }),
+        (Core::Routez, "subs=1", Lists { routes: true, subscriptions: true, ..none }),
+    ] {
+        assert_eq!(lists(page, &Query::new(Some(query))), Ok(wanted), "{page:?} {query}");
+    }
+    for (query, wanted) in [
+        ("", Wanted::Names),
+        ("subs=1", Wanted::All),
+        ("channel=a&subs=1", Wanted::Channel(ChannelName::from("a"))),
+    ] {
+        let found = streaming_pages::channelsz_wanted(&Query::new(Some(query)));
+        assert_eq!(found, wanted, "{query}");
+    }
+}
+
 /// What our HTTP library does otherwise with targets that no tool asks for.
 const EXCEPTIONS: [&str; 3] = [
     // The fragment of an address is not sent by any client; here it is no part of the query.

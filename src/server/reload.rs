@@ -38,11 +38,17 @@ impl Server {
     fn apply(&mut self, config: Config, changes: &Changes) -> Result<(), String> {
         let rules = settings::rules(&config).map_err(|error| error.to_string())?;
         let log = changes.log.then(|| crate::log::prepare(config.log.clone())).transpose();
-        let log = log.map_err(|error| error.to_string())?;
+        let mut log = log.map_err(|error| error.to_string())?;
         for warning in &config.warnings {
             log::warn!(target: STREAM, "{warning}");
         }
-        // As with the reference, the former log has these lines, the new one the last line.
+        // Whoever reads these lines may rely on what they say; but as with the reference, a log
+        // that is left has them, and the new one the last line.
+        if self.config.log.has_place_of(&config.log)
+            && let Some(log) = log.take()
+        {
+            log.begin();
+        }
         for line in &changes.lines {
             log::info!(target: CORE, "{line}");
         }
