@@ -189,7 +189,7 @@ fn a_transaction_that_stands_still_is_cut_off() {
         let mut old = lease(source, "old", databases::CALL_TIMEOUT);
         won(&mut old);
         let mut stuck = connect(source);
-        sessions::mark_store(stuck.as_mut(), Epoch(1), 0).unwrap();
+        sessions::mark_store(stuck.as_mut(), Epoch(1), 0, false).unwrap();
         stuck.run("BEGIN").unwrap();
         let read = format!("SELECT epoch FROM StanbyEpoch{}", source.driver.share_lock());
         stuck.query(&read, &[]).unwrap();

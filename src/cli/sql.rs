@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::store::sql::dialect::{Dialect, Driver};
 use crate::store::sql::dsn::Source;
-use crate::store::sql::{self, schema};
+use crate::store::sql::{self, durability, schema};
 
 /// Making an index on a large table takes a while.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ struct Args {
 enum Which {
     /// Makes the tables that are missing; those that are there stay as they are
     Init(SourceArgs),
-    /// Says what is missing or wrong; exit code 1 if something is
+    /// Says what is missing or wrong, exit code 1 if something is; warns of settings that lose commits
     Check(SourceArgs),
 }
 
@@ -83,6 +83,11 @@ fn init(args: &SourceArgs) -> Ended {
 fn check(args: &SourceArgs) -> Ended {
     let source = source(args)?;
     let mut dialect = connect(&source)?;
+    let warnings = durability::warnings(&source, dialect.as_mut());
+    for warning in warnings.map_err(|error| error.to_string())? {
+        // A closed stderr leaves nobody to tell.
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
     match schema::check(dialect.as_mut()).map_err(|error| error.to_string())? {
         wrong if wrong.is_empty() => Ok(format!("{source}: all tables are as they should be")),
         wrong => Err(wrong.join("\n")),

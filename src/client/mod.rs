@@ -32,7 +32,7 @@ mod subscription;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
@@ -112,6 +112,8 @@ struct Shared {
     ack_inbox: String,
     ping_inbox: String,
     pings_out: AtomicI32,
+    /// The server was asked to forget us: whether it has is its answer's to say.
+    is_closing: AtomicBool,
     reconnects: AtomicU64,
 }
 
@@ -141,6 +143,7 @@ impl Client {
             reader: OnceLock::new(),
             session: OnceLock::new(),
             pings_out: AtomicI32::new(0),
+            is_closing: AtomicBool::new(false),
             reconnects: AtomicU64::new(0),
         });
         let client = Self::start(shared, reader)?;
@@ -285,6 +288,7 @@ impl Client {
     pub fn close(self) -> Result<(), ClientError> {
         let subject = self.shared.subjects().close_requests.clone();
         let ask = pb::CloseRequest { client_id: self.shared.client_id() };
+        self.shared.is_closing.store(true, Ordering::Relaxed);
         let answer = self.shared.request(&subject, &ask.encode_to_vec(), "close")?;
         let answer = pb::CloseResponse::decode(answer).unwrap_or_default();
         check_refusal(&answer.error)

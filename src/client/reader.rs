@@ -91,6 +91,10 @@ fn on_pub_ack(shared: &Shared, payload: Bytes) {
 }
 
 fn on_pong(shared: &Shared, payload: Bytes) {
+    if shared.is_closing.load(Ordering::Relaxed) {
+        // That of a ping which was under way when the client closed.
+        return;
+    }
     let answer = pb::PingResponse::decode(payload).unwrap_or_default();
     match check_refusal(&answer.error) {
         Ok(()) => shared.pings_out.store(0, Ordering::Relaxed),
@@ -102,7 +106,7 @@ fn on_pong(shared: &Shared, payload: Bytes) {
 fn ping_if_due(shared: &Shared, next_ping: &mut Option<Instant>, now: Instant) {
     let Some(session) = shared.session.get() else { return };
     let Ok(seconds @ 1..) = u64::try_from(session.ping_interval) else { return };
-    if session.protocol < super::PROTOCOL {
+    if session.protocol < super::PROTOCOL || shared.is_closing.load(Ordering::Relaxed) {
         return;
     }
     let interval = Duration::from_secs(seconds);

@@ -113,9 +113,13 @@ pub struct Draft {
     pub has_tls_flag: bool,
 }
 
-/// What the environment may say of a PostgreSQL server.
-const POSTGRES_VARIABLES: &str =
-    "PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSSLMODE PGSSLROOTCERT USER";
+/// What the environment may say of a database: all that the Go driver for PostgreSQL reads or
+/// refuses, where a user's own files are, and whose certificates the machine believes.
+const SQL_VARIABLES: &str = "PGHOST PGHOSTADDR PGPORT PGDATABASE PGUSER PGPASSWORD PGPASSFILE \
+     PGSERVICE PGSERVICEFILE PGREALM PGOPTIONS PGAPPNAME PGSSLMODE PGSSLCERT PGSSLKEY \
+     PGSSLROOTCERT PGSSLSNI PGREQUIRESSL PGSSLCRL PGREQUIREPEER PGKRBSRVNAME PGGSSLIB \
+     PGCONNECT_TIMEOUT PGCLIENTENCODING PGDATESTYLE PGTZ PGGEQO PGSYSCONFDIR PGLOCALEDIR HOME \
+     SSL_CERT_FILE SSL_CERT_DIR";
 
 impl Draft {
     /// All defaults.
@@ -200,7 +204,7 @@ impl Draft {
         self.finish_auth();
         self.finish_loops(world.cores)?;
         let value = |name: &str| Some((name.to_owned(), (world.variable)(name)?));
-        let variables = POSTGRES_VARIABLES.split_whitespace().filter_map(value);
+        let variables = SQL_VARIABLES.split_whitespace().filter_map(value);
         self.config.streaming.sql.variables = variables.collect();
         if self.config.program == Program::Streaming {
             self.finish_streaming()?;

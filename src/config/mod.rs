@@ -394,7 +394,7 @@ pub struct SqlConfig {
     pub connections_max: usize,
     /// Rows of one `INSERT`; 0 = as many as are good.
     pub bulk_insert_limit: usize,
-    /// What the environment says of PostgreSQL (`PGHOST` and so on); may hold a password.
+    /// What the environment says of the database (`PGHOST` and so on); may hold a password.
     pub variables: BTreeMap<String, String>,
 }
 

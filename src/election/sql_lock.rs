@@ -409,9 +409,11 @@ fn failure(error: &SqlError) -> LeaseError {
             LeaseError::Never(error.to_string())
         }
         Failure::Unreachable
+        | Failure::Unknown
         | Failure::Busy
         | Failure::Full
         | Failure::BadValue
+        | Failure::Duplicate
         | Failure::Other => LeaseError::NotNow(error.to_string()),
     }
 }

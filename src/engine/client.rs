@@ -92,6 +92,9 @@ enum Question {
 pub(super) struct Clients {
     pub(super) known: QuickMap<ClientId, Known>,
     by_connection: QuickMap<ConnectionId, ClientId>,
+    /// Connections of clients that leave, until their records are gone: they may do nothing any
+    /// more, but were not replaced.
+    leaving: BTreeSet<ConnectionId>,
     pub(super) homes: BTreeMap<ClientId, Home>,
     /// Requests to clients that are not answered yet, by the last token of their reply subject.
     questions: QuickMap<u64, (ClientId, Question)>,
@@ -126,6 +129,7 @@ impl Clients {
         let known = self.known.remove(client)?;
         if self.by_connection.get(&known.connection) == Some(client) {
             self.by_connection.remove(&known.connection);
+            self.leaving.insert(known.connection.clone());
         }
         Some(known)
     }
@@ -420,6 +424,11 @@ impl Engine {
         else {
             return;
         };
+        let connection = ConnectionId::from(info.conn_id.clone());
+        for peer in self.peers() {
+            self.tell(peer, PeerMessage::ClientGone(connection.clone()));
+        }
+        self.on_client_gone(&connection);
         let inbox = String::from_utf8_lossy(&info.hb_inbox).into_owned();
         self.log(Level::Debug, || match &next {
             Some(_) => format!("[Client:{client}] Replaced old client (Inbox={inbox})"),
@@ -431,6 +440,11 @@ impl Engine {
         if let Some(asker) = next {
             self.join(*asker, now);
         }
+    }
+
+    /// No engine has anything of that client any more.
+    pub(super) fn on_client_gone(&mut self, connection: &ConnectionId) {
+        self.clients.leaving.remove(connection);
     }
 
     fn send_question(&mut self, inbox: Subject, question: u64) {
@@ -544,6 +558,9 @@ impl Engine {
         let connection: &[u8] = &ping.conn_id;
         let client = self.clients.by_connection.get(connection).cloned();
         let Some(client) = client.filter(|_| !connection.is_empty()) else {
+            if self.clients.leaving.contains(connection) {
+                return self.respond(reply, Bytes::new());
+            }
             let response = pb::PingResponse { error: Refusal::Replaced.text().into() };
             return self.respond(reply, response.encode_to_vec().into());
         };

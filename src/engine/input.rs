@@ -92,6 +92,8 @@ pub enum PeerMessage {
     ClientRemoved(ClientId),
     /// See `ClientRemoved`.
     ClientRemovedSeen(ClientId),
+    /// The record of a client with this connection is gone: nothing is known of it any more.
+    ClientGone(ConnectionId),
     /// The client's heartbeats began to fail (true) or work again (false).
     HeartbeatsFailing(ClientId, bool),
     /// The client pinged in spite of failed heartbeats: its home asks it again soon.

@@ -341,6 +341,7 @@ impl Engine {
             PeerMessage::ClientAddedSeen(client) => self.on_client_added_seen(&client, now),
             PeerMessage::ClientRemoved(client) => self.forget_client(from, &client, now),
             PeerMessage::ClientRemovedSeen(client) => self.on_client_removed_seen(&client, now),
+            PeerMessage::ClientGone(connection) => self.on_client_gone(&connection),
             PeerMessage::HeartbeatsFailing(client, is_failing) => {
                 self.mark_failing(&client, is_failing);
             }

@@ -138,7 +138,10 @@ impl Begun {
             StoreKind::File => store::file::prepare(&settings::file_options(&self.config))?,
             StoreKind::Sql => {
                 let options = settings::sql_options(&self.config)?;
-                store::sql::prepare(&options, &self.config.streaming.limits)?;
+                let notices = store::sql::prepare(&options, &self.config.streaming.limits)?;
+                for notice in notices {
+                    log::warn!(target: STREAM, "{}", notice.text);
+                }
             }
         }
         Ok(())

@@ -2,9 +2,12 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+#[path = "left_out.rs"]
+mod left_out;
+
 use std::env;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +27,25 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `key=value` pairs without a database, of a user who may create some; set by `tests/run`.
 pub fn postgres_address() -> Option<String> {
-    env::var("STANBY_TEST_POSTGRES").ok()
+    address("STANBY_TEST_POSTGRES", "PostgreSQL (tests/support/databases.sh)")
 }
 
 /// What stands before the slash of a Go DSN, of a user who may create databases.
 pub fn mysql_address() -> Option<String> {
-    env::var("STANBY_TEST_MYSQL").ok()
+    address("STANBY_TEST_MYSQL", "MariaDB (tests/support/databases.sh)")
+}
+
+fn address(variable: &str, name: &'static str) -> Option<String> {
+    let found = env::var(variable).ok();
+    if found.is_none() {
+        left_out::note(name);
+    }
+    found
+}
+
+/// Where the certificates are that the database servers use: `ca.pem`, `client.pem`, `client.key`.
+pub fn certificates() -> Option<PathBuf> {
+    address("STANBY_TEST_CERTIFICATES", "database servers with TLS").map(PathBuf::from)
 }
 
 /// Runs `goal` for each database that there is, with one of its own and a folder.

@@ -4,7 +4,9 @@
 #   tests/support/databases.sh COMMAND…
 # STANBY_TEST_POSTGRES: key=value pairs without a database; STANBY_TEST_MYSQL: a Go DSN up to the
 # slash. With _PID_FILE behind it: whose first line is the server's process; with _START: the program
-# that starts it again at the same place. A kind that is not installed is left away, and said so.
+# that starts it again at the same place. A kind that is not installed is left away, and said so; with
+# STANBY_TESTS_COMPLETE it is a failure. STANBY_TEST_CERTIFICATES: a folder with ca.pem, whose server
+# certificates both servers use (for the name localhost), client.pem and client.key.
 set -uo pipefail
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/stanby-databases.XXXXXX")
@@ -61,19 +63,48 @@ program() {
     chmod 755 "$path"
 }
 
+# Authorities, and certificates of theirs for the servers (localhost alone) and for a client.
+make_certificates() {
+    local name names
+    (
+        cd "$dir" || exit 1
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=stanby test authority" \
+            -keyout ca.key -out ca.pem
+        for name in server client; do
+            names=basicConstraints=CA:FALSE
+            [ $name = client ] || names+=$'\nsubjectAltName=DNS:localhost'
+            openssl req -newkey rsa:2048 -nodes -subj "/CN=$name" -keyout $name.key -out $name.csr &&
+                openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+                    -extfile <(echo "$names") -out $name.pem
+        done
+        chmod 644 ./*.pem && chmod 600 ./*.key
+        [ "$(id -u)" -ne 0 ] || chown nobody server.key
+    ) >"$dir/openssl.log" 2>&1 || { cat "$dir/openssl.log"; return 1; }
+    export STANBY_TEST_CERTIFICATES=$dir
+}
+
+# A kind that is not there is a failure where everything has to run.
+is_missing() {
+    echo "databases: $1 is not installed"
+    [ -z "${STANBY_TESTS_COMPLETE:-}" ]
+}
+
 start_postgres() {
     local bin port
     bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)
-    [ -x "$bin/postgres" ] || { echo "databases: PostgreSQL is not installed"; return; }
+    [ -x "$bin/postgres" ] || { is_missing PostgreSQL; return; }
     port=$(free_port)
     "${as_user[@]}" "$bin/initdb" -D "$dir/postgres" -U stanby -A trust -E UTF8 --no-sync \
         >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log"; return 1; }
     # Who is in this group has to know the password.
-    sed -i '1i host all +asks_password 127.0.0.1/32 scram-sha-256' "$dir/postgres/pg_hba.conf"
+    sed -i -e '1i host all +asks_password 127.0.0.1/32 scram-sha-256' \
+        -e '1i hostssl all +asks_certificate 127.0.0.1/32 trust clientcert=verify-ca' \
+        "$dir/postgres/pg_hba.conf"
     # After a kill it syncs every file of every database one by one, unless it is told not to.
     program start-postgres "${as_user[@]}" "$bin/postgres" -D "$dir/postgres" -p "$port" \
         -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300 \
-        -c recovery_init_sync_method=syncfs ${POSTGRES_OPTIONS:-}
+        -c recovery_init_sync_method=syncfs -c ssl=on -c ssl_cert_file="$dir/server.pem" \
+        -c ssl_key_file="$dir/server.key" -c ssl_ca_file="$dir/ca.pem" ${POSTGRES_OPTIONS:-}
     "$dir/start-postgres" >"$dir/postgres.log" 2>&1 &
     pid_files+=("$dir/postgres/postmaster.pid")
     until_works "$bin/pg_isready" -h 127.0.0.1 -p "$port" || { cat "$dir/postgres.log"; return 1; }
@@ -85,14 +116,15 @@ start_postgres() {
 start_mysql() {
     local port server
     server=$(command -v mariadbd || ls /usr/sbin/mariadbd 2>/dev/null)
-    [ -n "$server" ] || { echo "databases: MariaDB is not installed"; return; }
+    [ -n "$server" ] || { is_missing MariaDB; return; }
     port=$(free_port)
     "${as_user[@]}" mariadb-install-db --no-defaults --datadir="$dir/mariadb" \
         --auth-root-authentication-method=normal --skip-test-db \
         >"$dir/install.log" 2>&1 || { cat "$dir/install.log"; return 1; }
     program start-mariadb "${as_user[@]}" "$server" --no-defaults --datadir="$dir/mariadb" \
         --port="$port" --bind-address=127.0.0.1 --socket="$dir/mariadb.sock" \
-        --pid-file="$dir/mariadb.pid" --max-connections=300 ${MARIADB_OPTIONS:-}
+        --pid-file="$dir/mariadb.pid" --max-connections=300 --ssl-ca="$dir/ca.pem" \
+        --ssl-cert="$dir/server.pem" --ssl-key="$dir/server.key" ${MARIADB_OPTIONS:-}
     "$dir/start-mariadb" >"$dir/mariadb.log" 2>&1 &
     pid_files+=("$dir/mariadb.pid")
     until_works mariadb-admin --no-defaults -h 127.0.0.1 -P "$port" -u root ping \
@@ -102,5 +134,5 @@ start_mysql() {
     export STANBY_TEST_MYSQL_START="$dir/start-mariadb"
 }
 
-start_postgres && start_mysql || { echo "databases: cannot be started"; exit 1; }
+make_certificates && start_postgres && start_mysql || { echo "databases: cannot be started"; exit 1; }
 "$@"

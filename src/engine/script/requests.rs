@@ -35,12 +35,6 @@ impl Script {
         self.answers.get_mut(reply).and_then(VecDeque::pop_front)
     }
 
-    fn ask(&mut self, service: Service, payload: Bytes) -> Option<Bytes> {
-        let reply = self.hand_in(service, payload);
-        self.run();
-        self.answer(&reply)
-    }
-
     pub(in crate::engine) fn set_pulse(&mut self, client: &str, pulse: Pulse) {
         self.pulses.insert(Subject::from(format!("hb.{client}")), pulse);
     }
@@ -95,10 +89,20 @@ impl Script {
         }
     }
 
+    pub(in crate::engine) fn hand_in_ping(&mut self, connection: &str) -> Subject {
+        let ping = pb::Ping { conn_id: Bytes::from(connection.to_owned()) };
+        self.hand_in(Service::Ping, ping.encode_to_vec().into())
+    }
+
     /// The error of a ping with a connection ID.
     pub(in crate::engine) fn ping(&mut self, connection: &str) -> String {
-        let ping = pb::Ping { conn_id: Bytes::from(connection.to_owned()) };
-        match self.ask(Service::Ping, ping.encode_to_vec().into()) {
+        let reply = self.hand_in_ping(connection);
+        self.run();
+        self.ping_error(&reply)
+    }
+
+    pub(in crate::engine) fn ping_error(&mut self, reply: &Subject) -> String {
+        match self.answer(reply) {
             None => "?".to_owned(),
             Some(answer) => text(&pb::PingResponse::decode(answer).unwrap().error),
         }

@@ -199,3 +199,20 @@ fn connect_and_close_at_once_are_answered_in_order() {
         assert_eq!(server.clients(), [""; 0]);
     });
 }
+
+#[test]
+fn a_client_that_closes_may_ping_until_it_is_forgotten() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &Options { durable: "d", ..options() });
+        let close = server.hand_in_close("me");
+        let pings: Vec<_> = (0..4).map(|_| server.hand_in_ping("c-me")).collect();
+        server.run();
+        assert_eq!(server.answer(&close), Some(Bytes::new()));
+        for ping in pings {
+            assert_eq!(server.ping_error(&ping), "");
+        }
+        assert_eq!(server.ping("c-me"), REPLACED);
+        assert_ne!(server.try_publish("me", "orders", "x"), "");
+    });
+}

@@ -19,6 +19,17 @@ const AHEAD_MIN: u64 = 4;
 /// Old messages looked at at once while many must go.
 const AHEAD_MAX: u64 = 1_024;
 
+/// What a flush wrote; nothing of it counts before its transaction was committed.
+#[derive(Debug)]
+pub struct Flushed {
+    subscriptions: Vec<(u64, Flush)>,
+    last_row: u64,
+    removed_to: u64,
+    waste: Held,
+    /// There is more to remove.
+    pub is_behind: bool,
+}
+
 /// A channel's memory of what is in the database.
 pub struct Channel {
     /// Number of its row.
@@ -224,56 +235,86 @@ impl Channel {
         self.subscriptions.values().any(Pending::is_dirty)
     }
 
-    /// Writes the pending sets; inside a transaction whose failure ends this store.
+    /// Writes the pending sets, removes what was let go, as many rows as `budget` has left, and
+    /// writes the sums down; inside a transaction. What is known changes by `on_flushed` alone, so
+    /// that one that failed can be begun anew.
     ///
     /// # Errors
     /// [`SqlError`].
-    pub fn flush_subscriptions(&mut self, dialect: &mut dyn Dialect) -> Result<(), SqlError> {
-        for (subid, pending) in &mut self.subscriptions {
-            let subid = Value::from(*subid);
-            let Flush { drops_rows, rows, sets_last_sent } = pending.flush();
-            if drops_rows {
+    pub fn flush(&self, dialect: &mut dyn Dialect, budget: &mut u64) -> Result<Flushed, SqlError> {
+        let mut flushed = Flushed {
+            subscriptions: Vec::new(),
+            last_row: self.last_row,
+            removed_to: self.removed_to,
+            waste: self.waste,
+            is_behind: false,
+        };
+        self.flush_subscriptions(dialect, &mut flushed)?;
+        self.flush_messages(dialect, budget, &mut flushed)?;
+        Ok(flushed)
+    }
+
+    /// What `flush` wrote is committed.
+    pub fn on_flushed(&mut self, flushed: Flushed) {
+        for (subid, flush) in &flushed.subscriptions {
+            if let Some(pending) = self.subscriptions.get_mut(subid) {
+                pending.on_flushed(flush);
+            }
+        }
+        self.last_row = flushed.last_row;
+        self.removed_to = flushed.removed_to;
+        self.waste = flushed.waste;
+        self.totals_are_old = flushed.is_behind;
+    }
+
+    fn flush_subscriptions(
+        &self,
+        dialect: &mut dyn Dialect,
+        flushed: &mut Flushed,
+    ) -> Result<(), SqlError> {
+        for (number, pending) in &self.subscriptions {
+            let Some(flush) = pending.plan() else { continue };
+            let subid = Value::from(*number);
+            if flush.drops_rows {
                 let statement = "DELETE FROM SubsPending WHERE subid=?";
                 dialect.execute(statement, std::slice::from_ref(&subid))?;
             }
-            for row in &rows {
-                self.last_row += 1;
+            for row in &flush.rows {
+                flushed.last_row += 1;
                 let list = |list: &[u64]| pending::encode(list).map_or(Value::Null, Value::from);
                 let values = [
                     subid.clone(),
-                    self.last_row.into(),
+                    flushed.last_row.into(),
                     pending.last_sent.into(),
                     list(&row.pending),
                     list(&row.acks),
                 ];
                 dialect.execute(ADD_PENDING, &values)?;
             }
-            if sets_last_sent {
+            if flush.sets_last_sent {
                 let statement = "UPDATE Subscriptions SET lastsent=? WHERE id=? AND subid=?";
                 dialect.execute(statement, &[pending.last_sent.into(), self.id.into(), subid])?;
             }
+            flushed.subscriptions.push((*number, flush));
         }
         Ok(())
     }
 
-    /// Removes what was let go, as many rows as `budget` has left, and writes the sums down.
-    /// Whether there is more to remove.
-    ///
-    /// # Errors
-    /// [`SqlError`].
-    pub fn flush_messages(
-        &mut self,
+    fn flush_messages(
+        &self,
         dialect: &mut dyn Dialect,
         budget: &mut u64,
-    ) -> Result<bool, SqlError> {
+        flushed: &mut Flushed,
+    ) -> Result<(), SqlError> {
         if !self.totals_are_old {
-            return Ok(false);
+            return Ok(());
         }
         let id = Value::from(self.id);
         let gone_to = self.state.first.prev().0;
         if self.removed_to < gone_to {
             if *budget == 0 {
-                return Ok(true);
+                flushed.is_behind = true;
+                return Ok(());
             }
             if self.state.message_count == 0 {
                 // The numbers go on from here even if the last row is gone.
@@ -282,39 +323,43 @@ impl Channel {
             }
             let to = gone_to.min(self.removed_to.saturating_add(*budget));
             *budget -= to - self.removed_to;
-            self.remove(dialect, to)?;
+            self.remove(dialect, to, flushed)?;
         }
-        let is_behind = self.removed_to < gone_to;
-        let first = if is_behind { self.removed_to + 1 } else { self.state.first.0 };
+        flushed.is_behind = flushed.removed_to < gone_to;
+        let is_behind = flushed.is_behind;
+        let first = if is_behind { flushed.removed_to + 1 } else { self.state.first.0 };
         let values = [
             id.clone(),
             first.into(),
             self.state.last.0.into(),
-            (self.state.message_count + self.waste.message_count).into(),
-            (self.state.byte_count + self.waste.byte_count).into(),
+            (self.state.message_count + flushed.waste.message_count).into(),
+            (self.state.byte_count + flushed.waste.byte_count).into(),
         ];
         dialect.execute("DELETE FROM StanbyTotals WHERE id=?", &[id])?;
-        dialect.execute(ADD_TOTALS, &values)?;
-        self.totals_are_old = is_behind;
-        Ok(is_behind)
+        dialect.execute(ADD_TOTALS, &values).map(drop)
     }
 
     /// Removes the rows up to `to`, and knows what is left of those that were let go.
-    fn remove(&mut self, dialect: &mut dyn Dialect, to: u64) -> Result<(), SqlError> {
+    fn remove(
+        &self,
+        dialect: &mut dyn Dialect,
+        to: u64,
+        flushed: &mut Flushed,
+    ) -> Result<(), SqlError> {
         // Without the lower end PostgreSQL would pass over all rows that were removed lately.
         const SUMS: &str = "SELECT COUNT(seq), COALESCE(SUM(size),0) FROM Messages \
                             WHERE id=? AND seq>? AND seq<=?";
         let values = [self.id.into(), self.removed_to.into(), to.into()];
         if to == self.state.first.prev().0 {
-            self.waste = Held::default();
+            flushed.waste = Held::default();
         } else if let Some(row) = dialect.query(SUMS, &values)?.first() {
-            let Held { message_count, byte_count } = &mut self.waste;
+            let Held { message_count, byte_count } = &mut flushed.waste;
             *message_count = message_count.saturating_sub(row[0].unsigned());
             *byte_count = byte_count.saturating_sub(row[1].unsigned());
         }
         let statement = "DELETE FROM Messages WHERE id=? AND seq>? AND seq<=?";
         dialect.execute(statement, &values)?;
-        self.removed_to = to;
+        flushed.removed_to = to;
         Ok(())
     }
 }

@@ -182,13 +182,21 @@ pub trait Dialect: Send {
     /// # Errors
     /// [`SqlError`].
     fn run(&mut self, statement: &str) -> Result<(), SqlError>;
+
+    /// Ends the transaction for good. The database is never asked to give a commit up: a commit
+    /// that takes too long costs the connection, and its outcome is unknown.
+    ///
+    /// # Errors
+    /// [`Failure::Unknown`] when nobody knows whether it took effect, or is as durable as it should
+    /// be; this connection fails from then on. With every other class nothing was kept.
+    fn commit(&mut self) -> Result<(), SqlError>;
 }
 
 /// Runs `work` in a transaction that is committed if it ends well.
 ///
 /// # Errors
-/// What `work` says, or why it could not begin or commit. Nothing was written then, but for a
-/// commit whose answer was lost.
+/// What `work` says, or why it could not begin or commit. Nothing was written then, unless it is
+/// [`Failure::Unknown`].
 pub fn transaction<T, E: From<SqlError>>(
     dialect: &mut dyn Dialect,
     work: impl FnOnce(&mut dyn Dialect) -> Result<T, E>,
@@ -197,7 +205,7 @@ pub fn transaction<T, E: From<SqlError>>(
     let result = work(dialect);
     match result {
         Ok(value) => {
-            dialect.run("COMMIT")?;
+            dialect.commit()?;
             Ok(value)
         }
         Err(error) => {
@@ -213,12 +221,16 @@ pub fn transaction<T, E: From<SqlError>>(
 pub enum Failure {
     /// No connection, or it was lost, or did not answer in time.
     Unreachable,
-    /// Another transaction is in the way.
+    /// A COMMIT was sent, and nobody knows whether it took effect.
+    Unknown,
+    /// Another transaction is in the way; all that this one did is undone.
     Busy,
     /// The database has no room.
     Full,
     /// The database does not take these values: too long, or not of that type.
     BadValue,
+    /// A row with that key is there already.
+    Duplicate,
     /// A table or column is not there.
     Missing,
     /// It takes no writes.
@@ -246,6 +258,16 @@ impl SqlError {
         Self { failure, text: format!("sql: error executing {statement:?}: {why}") }
     }
 
+    /// A commit with an unknown outcome.
+    #[must_use]
+    pub fn of_unknown_commit(why: &dyn fmt::Display) -> Self {
+        let text = format!(
+            "sql: it is not known whether a COMMIT took effect: {why}; the next activation reads \
+             what is there"
+        );
+        Self { failure: Failure::Unknown, text }
+    }
+
     /// A connection that could not be made; `whom` names no password.
     #[must_use]
     pub fn of_connection(
@@ -259,14 +281,16 @@ impl SqlError {
     /// As the store tells it.
     #[must_use]
     pub fn into_store_error(self, action: Action) -> StoreError {
+        let is_unknown = self.failure == Failure::Unknown;
+        let action = if is_unknown { Action::Sync } else { action };
         let kind = match self.failure {
             Failure::Full => io::ErrorKind::StorageFull,
             Failure::Unreachable => io::ErrorKind::ConnectionAborted,
             Failure::Busy => io::ErrorKind::ResourceBusy,
             Failure::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
             Failure::Denied => io::ErrorKind::PermissionDenied,
-            Failure::BadValue => io::ErrorKind::InvalidData,
-            Failure::Missing | Failure::Other => io::ErrorKind::Other,
+            Failure::BadValue | Failure::Duplicate => io::ErrorKind::InvalidData,
+            Failure::Unknown | Failure::Missing | Failure::Other => io::ErrorKind::Other,
         };
         let Self { text, .. } = self;
         StoreError::Io { action, path: "sql".into(), text, source: kind.into() }

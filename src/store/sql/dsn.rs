@@ -1,6 +1,10 @@
 //! Source strings: the Go drivers' forms and URLs → where the database is, and as whom.
+//!
+//! Whatever a source says is applied, refused, or named in a warning: nothing is passed over.
 
-use std::collections::BTreeMap;
+mod mysql;
+mod postgres;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,33 +20,137 @@ pub struct Source {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// Further hosts and their ports, tried in order where the first does not answer or takes no
+    /// writes.
+    pub more_hosts: Vec<(String, u16)>,
     /// User, if one is named.
     pub user: Option<String>,
     /// Its password.
     pub password: Option<String>,
-    /// The database; of SQLite the file.
+    /// Where PostgreSQL's passwords are, if the source has none.
+    pub password_file: Option<PathBuf>,
+    /// The database; of SQLite the file. Empty = the server's own choice.
     pub database: String,
     /// Whether and how the connection is encrypted.
     pub tls: Tls,
     /// Longest wait for an answer, if the source names one.
     pub call_timeout: Option<Duration>,
+    /// Longest wait for a connection, if the source names one.
+    pub connect_timeout: Option<Duration>,
+    /// PostgreSQL's command line for the session.
+    pub options: String,
+    /// Run-time parameters of PostgreSQL, variables of a MySQL session, as the source has them.
+    pub parameters: Vec<(String, String)>,
+    /// MySQL's own switches that have a meaning here.
+    pub switches: Switches,
+    /// Whether a server that takes no writes is passed over.
+    pub needs_writable: bool,
     /// SQLite's journal mode.
     pub journal: String,
+    /// What cannot be done as the source has it, a line each.
+    pub warnings: Vec<String>,
+}
+
+/// What the Go driver for MySQL is told beside variables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Switches {
+    /// The password may go in clear, to a server that asks for it so.
+    pub allows_clear_password: bool,
+    /// The password's hash may be of the kind before MySQL 4.1.
+    pub allows_old_password: bool,
+    /// Longest packet to send; `None` = what the server takes.
+    pub packet_bytes_max: Option<usize>,
+    /// Character sets, the first that the server knows counts.
+    pub charsets: Vec<String>,
+    /// Order of characters.
+    pub collation: Option<String>,
+}
+
+/// How much of the other end is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// In clear.
+    Off,
+    /// Encrypted where the server offers it; whoever answers is believed.
+    Preferred,
+    /// Encrypted; whoever answers is believed.
+    Encrypted,
+    /// As `Authority` if the file of authorities is there, else as `Encrypted`.
+    AuthorityIfThere,
+    /// The certificate must be signed by an authority. Compat: made out to the host too where the
+    /// host is a name and is told to the server, as the Go driver for PostgreSQL does.
+    Authority,
+    /// The certificate must be signed by an authority, and be made out to the host.
+    Full,
 }
 
 /// Encryption on the way to the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// None.
-    Off,
-    /// Encrypted; whoever answers is believed.
-    Unverified,
-    /// Encrypted; the certificate must be signed by one of this file (or of the system), and be
-    /// made out to the host.
-    Verified {
-        /// Authorities, PEM.
-        ca_file: Option<PathBuf>,
-    },
+pub struct Tls {
+    /// How much is verified.
+    pub security: Security,
+    /// Authorities that are believed; `None` = the system's.
+    pub authorities: Option<Pem>,
+    /// Our own certificate and its key.
+    pub identity: Option<Identity>,
+    /// Whether the server is told which host is wanted.
+    pub sends_name: bool,
+    /// Where the system's authorities are.
+    pub system: SystemAuthorities,
+}
+
+/// Where the system keeps the authorities that it trusts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SystemAuthorities {
+    /// `SSL_CERT_FILE`.
+    pub file: Option<PathBuf>,
+    /// `SSL_CERT_DIR`.
+    pub folders: Vec<PathBuf>,
+}
+
+/// A certificate for ourselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// With those that signed it behind it.
+    pub certificate: Pem,
+    /// Its key.
+    pub key: Pem,
+    /// A file of the usual place, which need not be there.
+    pub is_default: bool,
+}
+
+/// PEM: the name of a file, or the text itself.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Pem {
+    /// In a file.
+    File(PathBuf),
+    /// As it is; may be a key.
+    Text(String),
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.fmt(f),
+            Self::Text(_) => f.write_str("text"),
+        }
+    }
+}
+
+impl Tls {
+    /// In clear.
+    fn off(variable: &dyn Fn(&str) -> Option<String>) -> Self {
+        let folders = variable("SSL_CERT_DIR").unwrap_or_default();
+        let folders = folders.split(':').filter(|it| !it.is_empty()).map(PathBuf::from).collect();
+        let file = variable("SSL_CERT_FILE").filter(|it| !it.is_empty()).map(PathBuf::from);
+        Self {
+            security: Security::Off,
+            authorities: None,
+            identity: None,
+            sends_name: true,
+            system: SystemAuthorities { file, folders },
+        }
+    }
 }
 
 /// What is wrong with a source string; never repeats it, because of the password.
@@ -60,7 +168,11 @@ impl fmt::Display for Source {
         }
         let user = self.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
         let Self { host, port, database, .. } = self;
-        write!(f, "{}://{user}{host}:{port}/{database}", self.driver.name())
+        write!(f, "{}://{user}{host}:{port}", self.driver.name())?;
+        for (host, port) in &self.more_hosts {
+            write!(f, ",{host}:{port}")?;
+        }
+        write!(f, "/{database}")
     }
 }
 
@@ -82,25 +194,47 @@ impl Source {
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, SourceError> {
         let parsed = match driver {
-            Driver::Sqlite => sqlite(text),
-            Driver::Postgres => postgres(text, variable),
-            Driver::Mysql => mysql(text),
+            Driver::Sqlite => sqlite(text, variable),
+            Driver::Postgres => postgres::parse(text, variable),
+            Driver::Mysql => mysql::parse(text, variable),
         };
         parsed.map_err(|why| SourceError { driver: driver.name(), why })
     }
 
-    fn new(driver: Driver, port: u16) -> Self {
+    fn new(driver: Driver, port: u16, variable: &dyn Fn(&str) -> Option<String>) -> Self {
         Self {
             driver,
             host: "127.0.0.1".to_owned(),
             port,
+            more_hosts: Vec::new(),
             user: None,
             password: None,
+            password_file: None,
             database: String::new(),
-            tls: Tls::Off,
+            tls: Tls::off(variable),
             call_timeout: None,
+            connect_timeout: None,
+            options: String::new(),
+            parameters: Vec::new(),
+            switches: Switches::default(),
+            needs_writable: false,
             journal: "WAL".to_owned(),
+            warnings: Vec::new(),
         }
+    }
+
+    /// All hosts with their ports, in the order in which they are tried.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<(String, u16)> {
+        let first = (self.host.clone(), self.port);
+        std::iter::once(first).chain(self.more_hosts.iter().cloned()).collect()
+    }
+
+    /// Whether the source itself names this parameter or variable.
+    #[must_use]
+    pub fn says(&self, name: &str) -> bool {
+        let in_words = |text: &str| text.to_lowercase().replace('-', "_").contains(name);
+        self.parameters.iter().any(|(key, _)| in_words(key)) || in_words(&self.options)
     }
 
     /// The shortest of the source's time-outs counts: ours covers a whole call.
@@ -112,8 +246,8 @@ impl Source {
 }
 
 /// A path, or `file:` or `sqlite:` before it, and `?journal_mode=…` behind it.
-fn sqlite(text: &str) -> Result<Source, String> {
-    let mut source = Source::new(Driver::Sqlite, 0);
+fn sqlite(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Source, String> {
+    let mut source = Source::new(Driver::Sqlite, 0, variable);
     let rest = text.strip_prefix("sqlite:").or_else(|| text.strip_prefix("file:")).unwrap_or(text);
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
@@ -136,170 +270,11 @@ fn sqlite(text: &str) -> Result<Source, String> {
     Ok(source)
 }
 
-/// `[user[:password]@][protocol[(address)]]/dbname[?k=v&…]`, or a `mysql://` URL.
-fn mysql(text: &str) -> Result<Source, String> {
-    let mut source = Source::new(Driver::Mysql, 3306);
-    let scheme = ["mysql://", "mariadb://"].iter().find_map(|it| text.strip_prefix(it));
-    let is_url = scheme.is_some();
-    let rest = scheme.unwrap_or(text);
-    // Passwords may hold slashes; names of databases do not.
-    let (head, tail) = rest.rsplit_once('/').ok_or("missing the slash before the database name")?;
-    let (database, parameters) = tail.split_once('?').unwrap_or((tail, ""));
-    source.database = unescaped(database)?;
-    let (login, address) = head.rsplit_once('@').unwrap_or(("", head));
-    let decoded = |text: &str| if is_url { unescaped(text) } else { Ok(text.to_owned()) };
-    if !login.is_empty() {
-        let (user, password) = login.split_once(':').unwrap_or((login, ""));
-        source.user = Some(decoded(user)?);
-        source.password = Some(decoded(password)?).filter(|it| !it.is_empty());
-    }
-    let (protocol, address) = match address.split_once('(') {
-        Some((protocol, rest)) => {
-            (protocol, rest.strip_suffix(')').ok_or("missing ) behind the address")?)
-        }
-        None if is_url => ("tcp", address),
-        None => (address, ""),
-    };
-    match protocol {
-        "" | "tcp" if address.is_empty() => {}
-        "" | "tcp" => host_port(&mut source, address)?,
-        "unix" => address.clone_into(&mut source.host),
-        other => return Err(format!("unknown protocol {other:?}")),
-    }
-    for (key, value) in pairs(parameters)? {
-        match key.as_str() {
-            "readTimeout" | "writeTimeout" => source.limit_calls(duration(&key, &value)?),
-            "timeout" => drop(duration(&key, &value)?),
-            "tls" => {
-                source.tls = match value.as_str() {
-                    "false" | "preferred" => Tls::Off,
-                    "true" => Tls::Verified { ca_file: None },
-                    "skip-verify" => Tls::Unverified,
-                    other => return Err(format!("unknown tls setting {other:?}")),
-                }
-            }
-            "sslrootcert" => source.tls = Tls::Verified { ca_file: Some(PathBuf::from(value)) },
-            // What the other parameters of the Go driver ask for is so here, or without meaning.
-            _ => {}
-        }
-    }
-    Ok(source)
-}
-
-/// `key=value` pairs or a `postgres://` URL; what neither says comes from the environment.
-fn postgres(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Source, String> {
-    let mut given = BTreeMap::new();
-    for (key, name) in [
-        ("host", "PGHOST"),
-        ("port", "PGPORT"),
-        ("user", "PGUSER"),
-        ("password", "PGPASSWORD"),
-        ("dbname", "PGDATABASE"),
-        ("sslmode", "PGSSLMODE"),
-        ("sslrootcert", "PGSSLROOTCERT"),
-    ] {
-        if let Some(value) = variable(name) {
-            given.insert(key.to_owned(), value);
-        }
-    }
-    let url = ["postgres://", "postgresql://"].iter().find_map(|it| text.strip_prefix(it));
-    match url {
-        Some(rest) => postgres_url(rest, &mut given)?,
-        None => given.extend(words(text)?),
-    }
-    let mut source = Source::new(Driver::Postgres, 5432);
-    source.host = given.remove("host").unwrap_or_else(|| "localhost".to_owned());
-    if let Some(port) = given.remove("port") {
-        source.port = port.parse().map_err(|_| format!("invalid port {port:?}"))?;
-    }
-    source.user = given.remove("user").or_else(|| variable("USER"));
-    source.password = given.remove("password");
-    let database = given.remove("dbname").or_else(|| source.user.clone());
-    source.database = database.unwrap_or_default();
-    for (key, value) in &given {
-        if ["readtimeout", "writetimeout"].contains(&key.to_lowercase().as_str()) {
-            source.limit_calls(duration(key, value.trim_matches('\''))?);
-        }
-    }
-    let ca_file = given.remove("sslrootcert").map(PathBuf::from);
-    source.tls = match given.remove("sslmode").as_deref() {
-        Some("disable") => Tls::Off,
-        Some("require" | "prefer" | "allow") | None if ca_file.is_none() => Tls::Unverified,
-        Some("require" | "verify-ca" | "verify-full") | None => Tls::Verified { ca_file },
-        Some(other) => return Err(format!("unsupported sslmode {other:?}")),
-    };
-    if source.host.starts_with('/') {
-        source.tls = Tls::Off;
-    }
-    Ok(source)
-}
-
-fn postgres_url(rest: &str, given: &mut BTreeMap<String, String>) -> Result<(), String> {
-    let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    let (head, database) = rest.split_once('/').unwrap_or((rest, ""));
-    let (login, address) = head.rsplit_once('@').unwrap_or(("", head));
-    let mut put = |key: &str, value: &str| -> Result<(), String> {
-        if !value.is_empty() {
-            given.insert(key.to_owned(), unescaped(value)?);
-        }
-        Ok(())
-    };
-    let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    put("user", user)?;
-    put("password", password)?;
-    put("dbname", database)?;
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port),
-        _ => (address, ""),
-    };
-    put("host", host.trim_start_matches('[').trim_end_matches(']'))?;
-    put("port", port)?;
-    given.extend(pairs(parameters)?);
-    Ok(())
-}
-
-/// `key=value key='a value'`, with a backslash before a quote.
-fn words(text: &str) -> Result<Vec<(String, String)>, String> {
-    let mut found = Vec::new();
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        let (key, behind) = rest.split_once('=').ok_or("missing = behind a key")?;
-        let behind = behind.trim_start();
-        let is_quoted = behind.starts_with('\'');
-        let mut value = String::new();
-        let mut is_escaped = false;
-        let mut end = behind.len();
-        for (index, letter) in behind.char_indices().skip(usize::from(is_quoted)) {
-            if is_escaped {
-                value.push(letter);
-                is_escaped = false;
-            } else if letter == '\\' {
-                is_escaped = true;
-            } else if (is_quoted && letter == '\'') || (!is_quoted && letter.is_whitespace()) {
-                end = index + letter.len_utf8();
-                break;
-            } else {
-                value.push(letter);
-            }
-        }
-        if is_quoted && (end == behind.len() && !behind.ends_with('\'')) {
-            return Err("a quoted value has no end".to_owned());
-        }
-        let key = key.trim();
-        if key.is_empty() || !key.chars().all(|it| it.is_ascii_alphanumeric() || it == '_') {
-            return Err("a key that is no word".to_owned());
-        }
-        found.push((key.to_owned(), value));
-        rest = behind[end..].trim_start();
-    }
-    Ok(found)
-}
-
 fn pairs(parameters: &str) -> Result<Vec<(String, String)>, String> {
     let each = parameters.split('&').filter(|pair| !pair.is_empty());
     each.map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        Ok((unescaped(key)?, unescaped(value)?))
+        Ok((unescaped_query(key)?, unescaped_query(value)?))
     })
     .collect()
 }
@@ -335,6 +310,11 @@ fn host_port(source: &mut Source, address: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// As in the query of a URL, where a plus is a space.
+fn unescaped_query(text: &str) -> Result<String, String> {
+    unescaped(&text.replace('+', " "))
+}
+
 /// A Go duration: numbers with units, added up.
 fn duration(key: &str, text: &str) -> Result<Duration, String> {
     let bad = || format!("unable to parse {key}: time: invalid duration {text:?}");
@@ -367,59 +347,4 @@ fn duration(key: &str, text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use super::*;
-
-    fn parse(driver: Driver, text: &str) -> Source {
-        Source::parse(driver, text, &|_| None).unwrap()
-    }
-
-    #[test]
-    fn the_mysql_forms_of_the_go_documentation_are_read() {
-        let source = parse(Driver::Mysql, "nss:password@/nss_db");
-        assert_eq!(source.to_string(), "mysql://nss@127.0.0.1:3306/nss_db");
-        assert_eq!(source.password.as_deref(), Some("password"));
-        let text = "nss:p@s/s@tcp(10.0.0.1:3307)/nss_db?readTimeout=5s&writeTimeout=1m1.5s";
-        let source = parse(Driver::Mysql, text);
-        assert_eq!(source.to_string(), "mysql://nss@10.0.0.1:3307/nss_db");
-        assert_eq!(source.password.as_deref(), Some("p@s/s"));
-        assert_eq!(source.call_timeout, Some(Duration::from_secs(5)));
-        assert_eq!(parse(Driver::Mysql, "u@unix(/run/my.sock)/db").host, "/run/my.sock");
-        let source = parse(Driver::Mysql, "mysql://u:a%40b@[::1]:99/db?tls=skip-verify");
-        assert_eq!((source.host.as_str(), source.port), ("::1", 99));
-        assert_eq!((source.password.as_deref(), source.tls), (Some("a@b"), Tls::Unverified));
-    }
-
-    #[test]
-    fn the_postgres_forms_of_the_go_documentation_are_read() {
-        let text = "dbname=nss_db readTimeout=5s writeTimeout=250ms sslmode=disable";
-        let source = parse(Driver::Postgres, text);
-        assert_eq!(source.to_string(), "postgres://localhost:5432/nss_db");
-        assert_eq!(source.call_timeout, Some(Duration::from_millis(250)));
-        let text = "user=postgres password='it''s' host=10.0.0.1 port=5433 sslmode=disable";
-        assert!(Source::parse(Driver::Postgres, text, &|_| None).is_err());
-        let text = r"user=me password='it\'s a' host=10.0.0.1 port=5433 sslmode=disable";
-        let source = parse(Driver::Postgres, text);
-        assert_eq!(source.to_string(), "postgres://me@10.0.0.1:5433/me");
-        assert_eq!(source.password.as_deref(), Some("it's a"));
-        let text = "postgres://me:p%2Fw@h:1/db?sslmode=verify-full&readTimeout=5s";
-        let source = parse(Driver::Postgres, text);
-        assert_eq!(source.to_string(), "postgres://me@h:1/db");
-        assert_eq!(source.tls, Tls::Verified { ca_file: None });
-        assert_eq!(source.call_timeout, Some(Duration::from_secs(5)));
-    }
-
-    #[test]
-    fn passwords_are_never_shown() {
-        for (driver, text) in [
-            (Driver::Mysql, "nss:secret@/db"),
-            (Driver::Postgres, "user=a password=secret sslmode=disable"),
-        ] {
-            let source = parse(driver, text);
-            assert!(!format!("{source} {source:?}").contains("secret"));
-        }
-        let error = Source::parse(Driver::Mysql, "nss:secret@tcp(h:p)/db", &|_| None);
-        assert!(!error.unwrap_err().to_string().contains("secret"));
-    }
-}
+mod tests;

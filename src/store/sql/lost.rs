@@ -16,12 +16,13 @@ use crate::base::id::{ChannelName, Sequence};
 use crate::base::record::{ChannelState, MessageRecord};
 use crate::base::time::WallTime;
 use crate::proto::{pb, spb};
+use crate::store::sql::attempts::patiently;
 use crate::store::sql::channel::Channel;
-use crate::store::sql::check_fence;
-use crate::store::sql::dialect::{Dialect, Value, transaction};
+use crate::store::sql::dialect::{Dialect, Value};
 use crate::store::sql::messages::{self, NumberedMessage};
 use crate::store::sql::pending::Pending;
 use crate::store::sql::recovery::Subscriptions;
+use crate::store::sql::{RECOVERY_PATIENCE, check_fence};
 use crate::store::{Notice, StoreError};
 
 /// Most empty messages of one channel: writing more would keep everybody waiting for minutes. What
@@ -129,7 +130,7 @@ impl Known {
             let pending = Pending::unwritten(one.last_sent, one.live.iter().copied());
             known.insert(*number, (state, pending));
         }
-        transaction(dialect, |dialect| -> Result<(), StoreError> {
+        patiently(dialect, RECOVERY_PATIENCE, |dialect| {
             check_fence(dialect, epoch)?;
             for number in found.keys().chain(known.keys()) {
                 let values = [id.into(), (*number).into()];
@@ -239,7 +240,7 @@ impl Gap {
         now: WallTime,
     ) -> Result<(), StoreError> {
         let id = rows.id;
-        transaction(dialect, |dialect| -> Result<(), StoreError> {
+        patiently(dialect, RECOVERY_PATIENCE, |dialect| {
             check_fence(dialect, epoch)?;
             dialect.execute("DELETE FROM StanbyTotals WHERE id=?", &[id.into()])?;
             let statement = "DELETE FROM Messages WHERE id=? AND seq<?";
@@ -259,7 +260,7 @@ impl Gap {
                 .map(|sequence| empty(channel, Sequence(sequence), timestamp))
                 .collect();
             let numbered: Vec<NumberedMessage<'_>> = part.iter().map(|it| (id, it)).collect();
-            transaction(dialect, |dialect| -> Result<(), StoreError> {
+            patiently(dialect, RECOVERY_PATIENCE, |dialect| {
                 check_fence(dialect, epoch)?;
                 Ok(messages::insert(dialect, &numbered, 0)?)
             })?;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::base::id::Sequence;
 use crate::base::record::MessageRecord;
 use crate::base::time::WallTime;
-use crate::store::sql::dialect::{Dialect, SqlError, Value};
+use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value};
 
 /// Rows of one `INSERT` where the user does not say: more gain nothing.
 const INSERT_ROWS: usize = 512;
@@ -70,10 +70,17 @@ fn insert_part(dialect: &mut dyn Dialect, part: &[NumberedMessage<'_>]) -> Resul
         values.push(Value::from(size(message)));
         values.push(message.encoded.clone().into());
     }
-    dialect.execute(&statement, &values).map(drop).map_err(|error| SqlError {
+    dialect.execute(&statement, &values).map(drop).map_err(|error| {
         // The statement of a large batch would fill a screen.
-        text: error.text.replace(&format!("{statement:?}"), "\"INSERT INTO Messages …\""),
-        ..error
+        let text = error.text.replace(&format!("{statement:?}"), "\"INSERT INTO Messages …\"");
+        match error.failure {
+            // No publisher's mistake: what this process knows of the channel is wrong.
+            Failure::Duplicate => SqlError {
+                failure: Failure::Other,
+                text: format!("{text}; somebody else writes to this database"),
+            },
+            failure => SqlError { failure, text },
+        }
     })
 }
 

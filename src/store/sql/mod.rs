@@ -1,23 +1,28 @@
 //! Store over a Dialect: the Go server's tables in SQLite, PostgreSQL, MySQL and MariaDB.
 //!
 //! Reading order: `dialect` (the seam), `dsn`, `schema`, `pending` (rows of pending sets, without
-//! I/O), `recovery`, `channel`, `share` (commits). Tables and columns are the Go server's (spec
+//! I/O), `recovery`, `channel`, `attempts`, `share` (commits). Tables and columns are the Go server's (spec
 //! stores, section 8); three tables of our own hold the epoch, its holder and sums that spare a
 //! take-over the scan of messages.
 //!
 //! Each write transaction begins by reading the epoch with a lock that lasts until the commit, so
 //! a later epoch can only begin before it, which ends it, or after it.
 
+mod attempts;
 mod channel;
 pub mod dialect;
 pub mod dsn;
+pub mod durability;
 pub mod lost;
 mod messages;
 mod mysql;
+mod mysql_login;
 mod pending;
 mod postgres;
+mod postgres_login;
 mod postgres_tls;
 mod recovery;
+mod roots;
 pub mod schema;
 pub mod sessions;
 mod share;
@@ -35,6 +40,7 @@ use crate::base::record::RecoveredState;
 use crate::base::time::Now;
 use crate::store::{Action, Notice, Opened, Store, StoreError};
 
+use self::attempts::Failed;
 use self::dialect::{Dialect, Driver, Failure, SqlError};
 use self::dsn::Source;
 use self::lost::Remembered;
@@ -46,6 +52,8 @@ use self::sqlite::Sqlite;
 
 /// Longest statement of a recovery: sums over a channel that another server wrote.
 const RECOVERY_CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a recovery begins a transaction anew that another one is in the way of.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(2);
 /// Connections beside one for each loop: the lock's. (A standby has two: one looks, one waits.)
 const OTHER_CONNECTIONS: usize = 1;
 
@@ -102,16 +110,19 @@ pub fn make(source: &Source) -> Result<(), SqlError> {
     opened.map(drop).map_err(|error| SqlError::of_connection(Failure::Denied, source, &error))
 }
 
-/// What is done before the lease is held: looks whether database and tables are there.
+/// What is done before the lease is held: looks whether database and tables are there. Lines for
+/// the operator about what makes a commit there less than durable.
 ///
 /// # Errors
 /// [`StoreError::Unusable`] with a line that says what to do.
-pub fn prepare(options: &SqlOptions, limits: &StoreLimits) -> Result<(), StoreError> {
+pub fn prepare(options: &SqlOptions, limits: &StoreLimits) -> Result<Vec<Notice>, StoreError> {
     let unusable = |error: SqlError| StoreError::Unusable(error.to_string());
     limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
     let mut dialect = connect(&options.source, options.timeout()).map_err(unusable)?;
     schema::prepare(dialect.as_mut()).map_err(unusable)?;
-    schema::check_rights(dialect.as_mut()).map_err(unusable)
+    schema::check_rights(dialect.as_mut()).map_err(unusable)?;
+    let warnings = durability::warnings(&options.source, dialect.as_mut()).map_err(unusable)?;
+    Ok(warnings.into_iter().map(|text| Notice { is_warning: true, text }).collect())
 }
 
 /// What all shares of one store use.
@@ -195,7 +206,8 @@ fn connect_shares(
     (0..usize::from(loops))
         .map(|index| {
             let mut dialect = connect(&options.source, options.timeout())?;
-            sessions::mark_store(dialect.as_mut(), epoch, index)?;
+            let is_named = options.source.says("application_name");
+            sessions::mark_store(dialect.as_mut(), epoch, index, is_named)?;
             // The first message after a take-over does not wait for these.
             let fence = fence_statement(dialect.driver());
             dialect.prepare(&fence)?;
@@ -220,21 +232,21 @@ fn notices(options: &SqlOptions, loops: u16) -> Vec<Notice> {
 
 /// Sees that `epoch` is the newest and that nobody took the lock row, and keeps both so until the
 /// transaction ends.
-fn check_fence(dialect: &mut dyn Dialect, ours: Epoch) -> Result<(), StoreError> {
+fn check_fence(dialect: &mut dyn Dialect, ours: Epoch) -> Result<(), Failed> {
     let statement = fence_statement(dialect.driver());
     let rows = dialect.query(&statement, &[])?;
     let Some(row) = rows.first() else {
         let none = std::io::Error::other("the tables StanbyEpoch and StoreLock are empty");
-        return Err(StoreError::Fenced(FenceError::Unreadable(none)));
+        return Err(StoreError::Fenced(FenceError::Unreadable(none)).into());
     };
     let found = Epoch(row[0].unsigned());
     if found != ours {
         let owner = row[1].text();
-        return Err(StoreError::Fenced(FenceError::Superseded { ours, found, owner }));
+        return Err(StoreError::Fenced(FenceError::Superseded { ours, found, owner }).into());
     }
     if let Some(thief) = rows.iter().find(|row| row[2] != row[3]) {
         let owner = format!("the server that wrote {:?} into StoreLock", thief[3].text());
-        return Err(StoreError::Fenced(FenceError::Superseded { ours, found, owner }));
+        return Err(StoreError::Fenced(FenceError::Superseded { ours, found, owner }).into());
     }
     Ok(())
 }

@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mysql::consts::CapabilityFlags;
 use mysql::prelude::Queryable;
-use mysql::{Conn, OptsBuilder, Params, SslOpts};
+use mysql::{Conn, Params};
 
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
-use crate::store::sql::dsn::{Source, Tls};
-
-/// Statements kept prepared.
-const STATEMENTS_MAX: usize = 160;
+use crate::store::sql::dsn::Source;
+use crate::store::sql::mysql_login;
 
 /// One connection to a server.
 pub struct Mysql {
@@ -26,43 +23,7 @@ impl Mysql {
     /// # Errors
     /// [`SqlError`].
     pub fn connect(source: &Source, call_timeout: Duration) -> Result<Self, SqlError> {
-        let is_socket = source.host.starts_with('/');
-        let mut options = OptsBuilder::new()
-            .user(source.user.as_deref())
-            .pass(source.password.as_deref())
-            .db_name(Some(source.database.as_str()))
-            .prefer_socket(false)
-            .stmt_cache_size(STATEMENTS_MAX)
-            .tcp_connect_timeout(Some(call_timeout))
-            .read_timeout(Some(call_timeout))
-            .write_timeout(Some(call_timeout))
-            .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
-            // A lower isolation takes no locks on gaps between rows, which other loops insert
-            // into; nothing here reads twice and compares.
-            .init(vec![
-                "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-                // In seconds. The server must give up too: a statement that waits there keeps
-                // the session's locks.
-                "SET SESSION innodb_lock_wait_timeout = 1",
-            ]);
-        options = if is_socket {
-            options.socket(Some(source.host.as_str()))
-        } else {
-            options.ip_or_hostname(Some(source.host.as_str())).tcp_port(source.port)
-        };
-        let tls = match &source.tls {
-            Tls::Off => None,
-            Tls::Unverified => Some(
-                SslOpts::default()
-                    .with_danger_accept_invalid_certs(true)
-                    .with_danger_skip_domain_validation(true),
-            ),
-            Tls::Verified { ca_file } => {
-                Some(SslOpts::default().with_root_cert_path(ca_file.clone()))
-            }
-        };
-        let connection = Conn::new(options.ssl_opts(tls))
-            .map_err(|error| SqlError::of_connection(failure(&error), source, &reason(&error)))?;
+        let connection = mysql_login::log_in(source, call_timeout)?;
         let mut connected = Self { connection, is_broken: false };
         // MariaDB ends the transaction of an owner that stands still; MySQL cannot, and says so.
         let seconds = call_timeout.as_secs().max(1);
@@ -87,6 +48,22 @@ impl Mysql {
             SqlError::of_statement(failure, statement, &reason(&error))
         })
     }
+}
+
+impl Mysql {
+    /// What the server says beside its answer, in its words.
+    fn warnings(&mut self) -> String {
+        let found = self.connection.query::<(String, u32, String), _>("SHOW WARNINGS");
+        let line = |(level, code, text)| format!("{level} {code}: {text}");
+        let lines: Vec<String> = found.unwrap_or_default().into_iter().map(line).collect();
+        if lines.is_empty() { "it came with warnings".to_owned() } else { lines.join("; ") }
+    }
+}
+
+/// Whether the server says with this answer to a COMMIT that nothing was kept: a deadlock (in a
+/// cluster also one that is found at the end), the end of a lock's wait, a group's refusal.
+fn was_rolled_back(code: u16) -> bool {
+    [1205, 1213, 3101].contains(&code)
 }
 
 impl Dialect for Mysql {
@@ -114,6 +91,26 @@ impl Dialect for Mysql {
 
     fn run(&mut self, statement: &str) -> Result<(), SqlError> {
         self.ask(statement, |connection| connection.query_drop(statement))
+    }
+
+    fn commit(&mut self) -> Result<(), SqlError> {
+        let statement = "COMMIT";
+        if self.is_broken {
+            // It was never sent.
+            return self.run(statement);
+        }
+        let why = match self.connection.query_drop(statement) {
+            Ok(()) if self.connection.warnings() == 0 => return Ok(()),
+            Ok(()) => self.warnings(),
+            Err(mysql::Error::MySqlError(error)) if was_rolled_back(error.code) => {
+                self.run("ROLLBACK")?;
+                let error = mysql::Error::MySqlError(error);
+                return Err(SqlError::of_statement(failure(&error), statement, &reason(&error)));
+            }
+            Err(error) => reason(&error),
+        };
+        self.is_broken = true;
+        Err(SqlError::of_unknown_commit(&why))
     }
 }
 
@@ -144,24 +141,25 @@ fn value(from: mysql::Value) -> Value {
 }
 
 /// The server's own words, where it has some.
-fn reason(error: &mysql::Error) -> String {
+pub(super) fn reason(error: &mysql::Error) -> String {
     if let mysql::Error::MySqlError(error) = error {
         return format!("Error {}: {}", error.code, error.message);
     }
     error.to_string()
 }
 
-fn failure(error: &mysql::Error) -> Failure {
+pub(super) fn failure(error: &mysql::Error) -> Failure {
     let mysql::Error::MySqlError(error) = error else {
         return Failure::Unreachable;
     };
     match error.code {
         // Lock wait time-out, deadlock.
-        1205 | 1213 => Failure::Busy,
+        1205 | 1213 | 3101 => Failure::Busy,
         // Disk full, table full, no room left for a temporary file.
         1021 | 1114 | 1041 => Failure::Full,
-        // Too long, out of range, wrong characters, twice, larger than a packet.
-        1406 | 1264 | 1366 | 1062 | 1153 | 1048 => Failure::BadValue,
+        // Too long, out of range, wrong characters, larger than a packet.
+        1406 | 1264 | 1366 | 1153 | 1048 => Failure::BadValue,
+        1062 => Failure::Duplicate,
         // No such database, table, column.
         1049 | 1146 | 1054 => Failure::Missing,
         1290 | 1792 | 1836 => Failure::ReadOnly,

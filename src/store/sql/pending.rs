@@ -33,6 +33,8 @@ pub struct Flush {
     pub rows: Vec<PendingRow>,
     /// The subscription's own column is to be raised to its last sent sequence.
     pub sets_last_sent: bool,
+    /// The rows hold all that lives, and nothing else.
+    renews: bool,
 }
 
 /// The pending set of one subscription.
@@ -107,23 +109,23 @@ impl Pending {
         !self.fresh.is_empty() || !self.acked.is_empty() || self.last_sent != self.saved_last_sent
     }
 
-    /// What to write; everything counts as written from now on.
-    pub fn flush(&mut self) -> Flush {
-        let mut flush = Flush::default();
+    /// What to write, if anything is.
+    #[must_use]
+    pub fn plan(&self) -> Option<Flush> {
         if !self.is_dirty() {
-            return flush;
+            return None;
         }
-        self.saved_last_sent = self.last_sent;
+        let mut flush = Flush::default();
         let grown = self.entry_count + self.fresh.len() + self.acked.len();
         let must_renew = self.live.is_empty()
             || self.row_count >= ROWS_MAX
             || grown > self.live.len() * 2 + DEAD_MIN;
+        flush.renews = must_renew;
         if must_renew {
             flush.drops_rows = self.row_count > 0;
             let live: Vec<u64> = self.live().collect();
             let row = |part: &[u64]| PendingRow { pending: part.to_vec(), acks: Vec::new() };
             flush.rows = live.chunks(ROW_LEN_MAX).map(row).collect();
-            (self.row_count, self.entry_count) = (0, 0);
         } else {
             let mut acks: Vec<u64> = self.acked.iter().copied().collect();
             let fresh: Vec<u64> = self.fresh.iter().copied().collect();
@@ -135,13 +137,21 @@ impl Pending {
                 acks = rest;
             }
         }
+        flush.sets_last_sent = flush.rows.is_empty();
+        Some(flush)
+    }
+
+    /// What was planned is in the database now.
+    pub fn on_flushed(&mut self, flush: &Flush) {
+        self.saved_last_sent = self.last_sent;
+        if flush.renews {
+            (self.row_count, self.entry_count) = (0, 0);
+        }
         self.row_count += flush.rows.len();
         let len = |row: &PendingRow| row.pending.len() + row.acks.len();
         self.entry_count += flush.rows.iter().map(len).sum::<usize>();
         self.fresh.clear();
         self.acked.clear();
-        flush.sets_last_sent = flush.rows.is_empty();
-        flush
     }
 }
 
@@ -177,14 +187,18 @@ mod tests {
         pending.sent(2);
         pending.acked(1);
         pending.acked(2);
-        let expected = Flush { sets_last_sent: true, ..Flush::default() };
-        assert_eq!((pending.flush(), pending.last_sent), (expected, 2));
+        let expected = Flush { sets_last_sent: true, renews: true, ..Flush::default() };
+        let flush = pending.plan();
+        assert_eq!((&flush, pending.last_sent), (&Some(expected), 2));
+        assert!(pending.is_dirty(), "a plan alone changes nothing");
+        pending.on_flushed(&flush.unwrap());
         assert!(!pending.is_dirty());
     }
 
     /// Does to the rows what a flush asks for.
     fn apply(pending: &mut Pending, rows: &mut Vec<(u64, PendingRow)>) {
-        let flush = pending.flush();
+        let Some(flush) = pending.plan() else { return };
+        pending.on_flushed(&flush);
         if flush.drops_rows {
             rows.clear();
         }

@@ -6,20 +6,26 @@
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::future::Future;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Statement};
 
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
-use crate::store::sql::dsn::{Source, Tls};
-use crate::store::sql::postgres_tls::Connector;
+use crate::store::sql::dsn::Source;
+use crate::store::sql::postgres_login::{self, Login, Warning};
 
 /// Statements kept prepared; beyond it all are prepared anew.
 const STATEMENTS_MAX: usize = 160;
+
+/// A server's time-out for statements would end the wait for a synchronous standby, and with it the
+/// commit would count as done.
+const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
 /// One connection to a server.
 pub struct Postgres {
@@ -27,20 +33,14 @@ pub struct Postgres {
     client: Client,
     statements: BTreeMap<String, Statement>,
     call_timeout: Duration,
+    /// Reads and writes the socket.
+    connection: JoinHandle<()>,
+    /// The last warning of the server that nobody has taken.
+    warning: Warning,
+    /// A statement of the open transaction failed: a COMMIT would silently roll back.
+    has_failed: bool,
     /// After a call that got no answer, what comes next is unknown.
     is_broken: bool,
-}
-
-/// Why there is no connection.
-enum Refused {
-    Tls(std::io::Error),
-    Server(tokio_postgres::Error),
-}
-
-impl From<tokio_postgres::Error> for Refused {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Server(error)
-    }
 }
 
 impl Postgres {
@@ -49,47 +49,22 @@ impl Postgres {
     /// # Errors
     /// [`SqlError`].
     pub fn connect(source: &Source, call_timeout: Duration) -> Result<Self, SqlError> {
-        let refused = |why: &dyn std::fmt::Display| {
-            SqlError::of_connection(Failure::Unreachable, source, why)
-        };
         let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| refused(&error))?;
-        let config = config(source, call_timeout);
-        let connecting = async {
-            match &source.tls {
-                Tls::Off => {
-                    let (client, connection) = config.connect(NoTls).await?;
-                    tokio::spawn(connection);
-                    Ok(client)
-                }
-                tls @ (Tls::Unverified | Tls::Verified { .. }) => {
-                    let connector = Connector::new(tls, &source.host).map_err(Refused::Tls)?;
-                    let (client, connection) = config.connect(connector).await?;
-                    tokio::spawn(connection);
-                    Ok(client)
-                }
-            }
+        let runtime = runtime
+            .map_err(|error| SqlError::of_connection(Failure::Unreachable, source, &error))?;
+        let Login { client, connection, warning } =
+            runtime.block_on(postgres_login::log_in(source, call_timeout))?;
+        let mut connected = Self {
+            runtime,
+            client,
+            statements: BTreeMap::new(),
+            call_timeout,
+            connection,
+            warning,
+            has_failed: false,
+            is_broken: false,
         };
-        let connected =
-            runtime.block_on(async { tokio::time::timeout(call_timeout, connecting).await });
-        let client = match connected {
-            Ok(Ok(client)) => client,
-            Ok(Err(Refused::Tls(error))) => return Err(refused(&error)),
-            Ok(Err(Refused::Server(error))) => {
-                let (failure, why) = (failure(&error), reason(&error));
-                return Err(SqlError::of_connection(failure, source, &why));
-            }
-            Err(_) => return Err(refused(&"no answer in time")),
-        };
-        let statements = BTreeMap::new();
-        let mut connected = Self { runtime, client, statements, call_timeout, is_broken: false };
-        // The server must give up too: a statement that waits there keeps the session's locks, and
-        // so does a transaction whose owner stands still.
-        let (whole, half) = (call_timeout.as_millis(), call_timeout.as_millis() / 2);
-        connected.run(&format!(
-            "SET statement_timeout = {whole}; SET lock_timeout = {half}; \
-             SET idle_in_transaction_session_timeout = {whole}"
-        ))?;
+        connected.run(&postgres_login::settings(source, call_timeout))?;
         Ok(connected)
     }
 
@@ -103,7 +78,7 @@ impl Postgres {
         let text = numbered(statement);
         let asked = self.client.prepare(&text);
         let asked = within(&self.runtime, self.call_timeout, asked);
-        let prepared = told(&mut self.is_broken, statement, asked)?;
+        let prepared = self.told(statement, asked)?;
         self.statements.insert(statement.to_owned(), prepared.clone());
         Ok(prepared)
     }
@@ -114,6 +89,35 @@ impl Postgres {
         }
         let why = "the connection was lost before";
         Err(SqlError::of_statement(Failure::Unreachable, statement, &why))
+    }
+
+    fn told<T>(&mut self, statement: &str, asked: Asked<T>) -> Result<T, SqlError> {
+        let (failure, why) = match asked {
+            Some(Ok(answer)) => return Ok(answer),
+            Some(Err(error)) => (failure(&error), reason(&error)),
+            None => (Failure::Unreachable, "no answer in time".to_owned()),
+        };
+        self.has_failed = true;
+        if failure == Failure::Unreachable {
+            self.break_off();
+        }
+        Err(SqlError::of_statement(failure, statement, &why))
+    }
+
+    /// Closes the socket: nothing that is under way there is waited for, or asked to end.
+    fn break_off(&mut self) {
+        self.is_broken = true;
+        self.connection.abort();
+        self.runtime.block_on(tokio::task::yield_now());
+    }
+
+    fn take_warning(&self) -> Option<String> {
+        self.warning.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn unknown_commit(&mut self, why: &str) -> SqlError {
+        self.break_off();
+        SqlError::of_unknown_commit(&why)
     }
 }
 
@@ -128,37 +132,6 @@ fn within<T>(
     runtime.block_on(async { tokio::time::timeout(timeout, call).await }).ok()
 }
 
-fn told<T>(is_broken: &mut bool, statement: &str, asked: Asked<T>) -> Result<T, SqlError> {
-    let (failure, why) = match asked {
-        Some(Ok(answer)) => return Ok(answer),
-        Some(Err(error)) => (failure(&error), reason(&error)),
-        None => (Failure::Unreachable, "no answer in time".to_owned()),
-    };
-    *is_broken |= failure == Failure::Unreachable;
-    Err(SqlError::of_statement(failure, statement, &why))
-}
-
-fn config(source: &Source, call_timeout: Duration) -> Config {
-    let mut config = Config::new();
-    config
-        .host(&source.host)
-        .port(source.port)
-        .dbname(&source.database)
-        .application_name("stanby")
-        .connect_timeout(call_timeout)
-        .ssl_mode(match source.tls {
-            Tls::Off => tokio_postgres::config::SslMode::Disable,
-            Tls::Unverified | Tls::Verified { .. } => tokio_postgres::config::SslMode::Require,
-        });
-    if let Some(user) = &source.user {
-        config.user(user);
-    }
-    if let Some(password) = &source.password {
-        config.password(password);
-    }
-    config
-}
-
 impl Dialect for Postgres {
     fn driver(&self) -> Driver {
         Driver::Postgres
@@ -169,7 +142,7 @@ impl Dialect for Postgres {
         let prepared = self.prepared(statement)?;
         let asked = self.client.execute_raw(&prepared, values);
         let asked = within(&self.runtime, self.call_timeout, asked);
-        told(&mut self.is_broken, statement, asked)
+        self.told(statement, asked)
     }
 
     fn query(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, SqlError> {
@@ -181,7 +154,7 @@ impl Dialect for Postgres {
             let text = numbered(statement);
             let asked = self.client.query_typed(&text, &[]);
             let asked = within(&self.runtime, self.call_timeout, asked);
-            let rows = told(&mut self.is_broken, statement, asked)?;
+            let rows = self.told(statement, asked)?;
             return Ok(rows.iter().map(row).collect());
         }
         let prepared = self.prepared(statement)?;
@@ -189,7 +162,7 @@ impl Dialect for Postgres {
             values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
         let asked = self.client.query(&prepared, &values);
         let asked = within(&self.runtime, self.call_timeout, asked);
-        let rows = told(&mut self.is_broken, statement, asked)?;
+        let rows = self.told(statement, asked)?;
         Ok(rows.iter().map(row).collect())
     }
 
@@ -200,9 +173,35 @@ impl Dialect for Postgres {
 
     fn run(&mut self, statement: &str) -> Result<(), SqlError> {
         self.check(statement)?;
+        self.has_failed &= statement != Driver::Postgres.begin();
         let asked = self.client.batch_execute(statement);
         let asked = within(&self.runtime, self.call_timeout, asked);
-        told(&mut self.is_broken, statement, asked)
+        self.told(statement, asked)
+    }
+
+    /// A server that gives up the wait for its synchronous standby answers COMMIT with success and
+    /// a warning.
+    fn commit(&mut self) -> Result<(), SqlError> {
+        self.check("COMMIT")?;
+        if self.has_failed {
+            let why = "a statement of the transaction failed";
+            let error = SqlError::of_statement(Failure::Other, "COMMIT", &why);
+            return self.run("ROLLBACK").and(Err(error));
+        }
+        let _ = self.take_warning();
+        let asked = self.client.batch_execute(COMMIT);
+        let asked = within(&self.runtime, self.call_timeout, asked);
+        match (asked, self.take_warning()) {
+            (Some(Ok(())), None) => Ok(()),
+            (Some(Ok(())), Some(warning)) => Err(self.unknown_commit(&format!("pq: {warning}"))),
+            (Some(Err(error)), _) if was_rolled_back(&error) => {
+                // It has ended already, unless the error was not the COMMIT's own.
+                self.run("ROLLBACK")?;
+                Err(SqlError::of_statement(failure(&error), "COMMIT", &reason(&error)))
+            }
+            (Some(Err(error)), _) => Err(self.unknown_commit(&reason(&error))),
+            (None, _) => Err(self.unknown_commit("no answer in time")),
+        }
     }
 }
 
@@ -275,7 +274,7 @@ impl<'a> FromSql<'a> for Value {
 }
 
 /// The server's own words, where it has some; else the cause behind the cause.
-fn reason(error: &tokio_postgres::Error) -> String {
+pub(super) fn reason(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), error.source()) {
         (Some(error), _) => format!("pq: {}", error.message()),
         (None, Some(source)) => format!("{error}: {source}"),
@@ -283,7 +282,19 @@ fn reason(error: &tokio_postgres::Error) -> String {
     }
 }
 
-fn failure(error: &tokio_postgres::Error) -> Failure {
+/// Whether the server says with this answer to a COMMIT that nothing was kept: conflicts, checks
+/// that were left for the end, no room. What is not in this list may come from something between
+/// us and the server.
+fn was_rolled_back(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| match code.code() {
+        // The outcome of the statement is not known there either.
+        "40003" => false,
+        "53100" | "53200" | "25P02" => true,
+        other => ["23", "40"].iter().any(|class| other.starts_with(class)),
+    })
+}
+
+pub(super) fn failure(error: &tokio_postgres::Error) -> Failure {
     let Some(code) = error.code() else {
         // A value that does not fit its column is found before it is sent.
         let is_value = error.to_string().starts_with("error serializing parameter");
@@ -299,6 +310,7 @@ fn failure(error: &tokio_postgres::Error) -> Failure {
         "42501" | "28000" | "28P01" => Failure::Denied,
         "42P01" | "42703" | "3D000" | "3F000" => Failure::Missing,
         "53100" | "53200" => Failure::Full,
+        "23505" => Failure::Duplicate,
         other => match other.get(..2) {
             Some("22" | "23" | "54") => Failure::BadValue,
             Some("40") => Failure::Busy,

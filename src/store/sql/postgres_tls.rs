@@ -1,80 +1,217 @@
 //! TLS between the PostgreSQL client and its server.
 
+use std::fs;
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls::crypto::ring;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::{TlsConnector, client};
 
-use crate::base::certificate::{Anyone, SYSTEM_ROOTS};
-use crate::store::sql::dsn::Tls;
+use crate::base::certificate::Anyone;
+use crate::store::sql::dsn::{Identity, Pem, Security, Tls};
+use crate::store::sql::roots;
+
+/// Compat: what others may do with the file of a key, if root owns it, and otherwise.
+const KEY_MODES: [u32; 2] = [0o640, 0o600];
 
 /// How to begin TLS on a socket.
 #[derive(Clone)]
 pub struct Connector {
     config: Arc<ClientConfig>,
-    name: ServerName<'static>,
 }
 
 impl Connector {
-    /// Reads the authorities, if the server is to be verified.
+    /// Reads the authorities, if the server is to be verified, and our own certificate.
     ///
     /// # Errors
-    /// When a file cannot be read or the host is no name of a server.
-    pub fn new(tls: &Tls, host: &str) -> io::Result<Self> {
+    /// When a file cannot be read or is not what it should be.
+    pub fn new(tls: &Tls) -> io::Result<Self> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
-        let config = match tls {
-            Tls::Verified { ca_file } => builder.with_root_certificates(roots(ca_file)?),
-            Tls::Off | Tls::Unverified => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anyone::new(provider))),
+        let is_full = tls.security == Security::Full;
+        let is_verified = match tls.security {
+            Security::Full | Security::Authority => true,
+            Security::AuthorityIfThere => file_is_there(tls.authorities.as_ref()),
+            Security::Off | Security::Preferred | Security::Encrypted => false,
         };
-        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        Ok(Self { config: Arc::new(config.with_no_client_auth()), name })
+        let verifier: Arc<dyn ServerCertVerifier> = if is_verified {
+            Arc::new(Authorities::new(tls, provider)?)
+        } else {
+            Arc::new(Anyone::new(provider))
+        };
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let mut config = match tls.identity.as_ref().map(identity).transpose()?.flatten() {
+            Some((chain, key)) => {
+                builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.enable_sni = tls.sends_name || is_full;
+        Ok(Self { config: Arc::new(config) })
     }
 }
 
-fn roots(file: &Option<PathBuf>) -> io::Result<RootCertStore> {
-    let system = || SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.exists());
-    let path = file.clone().or_else(system);
-    let path = path.ok_or_else(|| io::Error::other("no file of trusted authorities was found"))?;
-    let mut store = RootCertStore::empty();
-    let (added, _) = store.add_parsable_certificates(certificates(&path)?);
-    if added == 0 {
-        return Err(io::Error::other(format!("no certificate in {}", path.display())));
-    }
-    Ok(store)
+/// Compat: with `sslmode=require` a file of authorities that is not there counts as none.
+pub(super) fn file_is_there(authorities: Option<&Pem>) -> bool {
+    matches!(authorities, Some(Pem::File(path)) if path.exists())
 }
 
-fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// Our own certificate and its key; none if the file of the usual place is not there.
+fn identity(identity: &Identity) -> io::Result<Option<Chain>> {
+    if let Pem::File(path) = &identity.certificate
+        && !path.exists()
+    {
+        // Compat: also where the source names it; the server then says what it misses.
+        return Ok(None);
+    }
+    if let Pem::File(path) = &identity.key {
+        check_key_mode(path)?;
+    }
+    let chain = roots::certificates(&roots::read(&identity.certificate)?)?;
+    let key = PrivateKeyDer::from_pem_slice(&roots::read(&identity.key)?);
+    let of_key = |error| io::Error::other(format!("the key {:?}: {error}", identity.key));
+    Ok(Some((chain, key.map_err(of_key)?)))
+}
+
+fn check_key_mode(path: &Path) -> io::Result<()> {
     let failed = |error| io::Error::other(format!("error reading {}: {error}", path.display()));
-    let found = CertificateDer::pem_file_iter(path).map_err(failed)?;
-    found.collect::<Result<_, _>>().map_err(failed)
+    let found = fs::metadata(path).map_err(failed)?;
+    let [of_root, of_others] = KEY_MODES;
+    let allowed = if found.uid() == 0 { of_root } else { of_others };
+    if found.permissions().mode() & 0o777 & !allowed == 0 {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(io::Error::other(format!(
+        "private key file {path} has group or world access; permissions should be u=rw,g=r (0640) \
+         if owned by root, or u=rw (0600), or less, run: chmod 600 {path}"
+    )))
+}
+
+/// Believes whoever has a certificate of these authorities.
+#[derive(Debug)]
+struct Authorities {
+    roots: RootCertStore,
+    /// Each as it is: one that is shown itself is believed, whatever it says of its use.
+    listed: Vec<CertificateDer<'static>>,
+    checks_name: bool,
+    checks_address: bool,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Authorities {
+    fn new(tls: &Tls, provider: Arc<CryptoProvider>) -> io::Result<Self> {
+        let listed = roots::certificates(&roots::text(tls)?)?;
+        let mut roots = RootCertStore::empty();
+        let (added, _) = roots.add_parsable_certificates(listed.iter().cloned());
+        if added == 0 {
+            return Err(io::Error::other(format!("no certificate in {:?}", tls.authorities)));
+        }
+        let is_full = tls.security == Security::Full;
+        let checks_name = is_full || tls.sends_name;
+        Ok(Self { roots, listed, checks_name, checks_address: is_full, provider })
+    }
+
+    fn is_listed(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
+        let is_valid = || {
+            let at = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+            let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+            let at = x509_parser::time::ASN1Time::from_timestamp(at).ok()?;
+            Some(parsed.validity().is_valid_at(at))
+        };
+        self.listed.iter().any(|it| it == certificate) && is_valid().unwrap_or(false)
+    }
+}
+
+impl ServerCertVerifier for Authorities {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        if !self.is_listed(end_entity, now) {
+            verify_server_cert_signed_by_trust_anchor(
+                &parsed,
+                &self.roots,
+                intermediates,
+                now,
+                self.provider.signature_verification_algorithms.all,
+            )?;
+        }
+        let is_checked = match server_name {
+            ServerName::IpAddress(_) => self.checks_address,
+            _ => self.checks_name,
+        };
+        if is_checked {
+            verify_server_name(&parsed, server_name)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 impl MakeTlsConnect<Socket> for Connector {
     type Stream = Stream;
-    type TlsConnect = Self;
+    type TlsConnect = Handshake;
     type Error = io::Error;
 
-    fn make_tls_connect(&mut self, _domain: &str) -> io::Result<Self> {
-        Ok(self.clone())
+    fn make_tls_connect(&mut self, host: &str) -> io::Result<Handshake> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        Ok(Handshake { config: Arc::clone(&self.config), name })
     }
 }
 
-impl TlsConnect<Socket> for Connector {
+/// One handshake with one host.
+pub struct Handshake {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl TlsConnect<Socket> for Handshake {
     type Stream = Stream;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;

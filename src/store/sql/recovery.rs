@@ -10,11 +10,12 @@ use crate::base::id::{ChannelName, Sequence, SubscriptionId};
 use crate::base::record::{ChannelState, RecoveredChannel, RecoveredSubscription};
 use crate::base::time::{Now, WallTime};
 use crate::proto::spb;
+use crate::store::sql::attempts::patiently;
 use crate::store::sql::channel::Channel;
-use crate::store::sql::dialect::{Dialect, Row, SqlError, Value, transaction};
+use crate::store::sql::dialect::{Dialect, Row, SqlError, Value};
 use crate::store::sql::lost::{self, Gap, Known};
 use crate::store::sql::pending::{self, Pending};
-use crate::store::sql::{check_fence, schema};
+use crate::store::sql::{RECOVERY_PATIENCE, check_fence, schema};
 use crate::store::{Action, StoreError};
 
 /// Messages of one channel that go before it is served; the others go soon after.
@@ -100,7 +101,7 @@ impl Recovery<'_> {
         self.put_back(dialect, &mut state)?;
         state.channels.sort_by(|one, other| one.recovered.channel.cmp(&other.recovered.channel));
         if !limit_updates.is_empty() {
-            transaction(dialect, |dialect| -> Result<(), StoreError> {
+            patiently(dialect, RECOVERY_PATIENCE, |dialect| {
                 check_fence(dialect, self.epoch)?;
                 let update = "UPDATE Channels SET maxmsgs=?, maxbytes=?, maxage=? WHERE id=?";
                 for values in &limit_updates {
@@ -203,9 +204,9 @@ impl Recovery<'_> {
             let id = state.channel_id_max;
             let text = Value::from(String::from_utf8_lossy(name.as_bytes()).into_owned());
             let [messages, bytes, age] = limit_values(&self.limits.of(name));
-            transaction(dialect, |dialect| -> Result<(), StoreError> {
+            let values = [id.into(), text, messages, bytes, age];
+            patiently(dialect, RECOVERY_PATIENCE, |dialect| {
                 check_fence(dialect, self.epoch)?;
-                let values = [id.into(), text, messages, bytes, age];
                 dialect.execute(lost::ADD_CHANNEL, &values)?;
                 Ok(())
             })?;

@@ -5,6 +5,11 @@ use crate::store::sql::dialect::{Dialect, Driver, Failure, SqlError};
 /// The version of the reference's tables that we know (spec stores, 8.3).
 pub const VERSION: i64 = 1;
 
+/// The names of all tables.
+pub(super) fn tables() -> impl Iterator<Item = &'static str> {
+    SHARED.into_iter().chain(OWN).map(|(table, _)| table)
+}
+
 /// Table and columns that must be there.
 type Table = (&'static str, &'static str);
 
@@ -45,6 +50,10 @@ fn statements(driver: Driver, only_own: bool) -> impl Iterator<Item = &'static s
 /// # Errors
 /// [`SqlError`] of the statement that the database did not take.
 pub fn init(dialect: &mut dyn Dialect) -> Result<(), SqlError> {
+    if dialect.driver() == Driver::Mysql {
+        // Tables of another kind know no transactions.
+        dialect.run("SET SESSION default_storage_engine = InnoDB")?;
+    }
     statements(dialect.driver(), false).try_for_each(|statement| dialect.run(statement))
 }
 
@@ -105,9 +114,11 @@ fn unwritable(table: &str, error: SqlError) -> SqlError {
             "{error}; the database takes no writes: it is a copy, in recovery, or read-only"
         ),
         Failure::Unreachable
+        | Failure::Unknown
         | Failure::Busy
         | Failure::Full
         | Failure::BadValue
+        | Failure::Duplicate
         | Failure::Missing
         | Failure::Other => return error,
     };

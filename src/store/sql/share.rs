@@ -17,12 +17,13 @@ use crate::base::record::{
 use crate::base::time::{Instant, Now, WallTime};
 use crate::proto::spb;
 use crate::store::memory::{ALREADY_EXISTS, NOT_FOUND};
+use crate::store::sql::attempts::{Failed, patiently};
 use crate::store::sql::channel::Channel;
-use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, transaction};
+use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value};
 use crate::store::sql::messages::{self, NumberedMessage};
 use crate::store::sql::recovery::{Found, limit_values};
 use crate::store::sql::{Context, check_fence, schema};
-use crate::store::{Action, Maintained, Store, StoreError};
+use crate::store::{Action, Maintained, Remedy, Store, StoreError};
 
 /// How long pending sets and sums may wait; the reference's is one second (spec stores, 8.14).
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
@@ -72,24 +73,6 @@ struct Apart<'a> {
     clients_refused: Option<String>,
     written: Vec<Part<'a>>,
     refused: Vec<(ChannelName, String)>,
-}
-
-/// The error of a transaction: of one of its statements, or of the fence.
-enum Failed {
-    Sql(SqlError),
-    Store(StoreError),
-}
-
-impl From<SqlError> for Failed {
-    fn from(error: SqlError) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl From<StoreError> for Failed {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
 }
 
 impl Share {
@@ -149,7 +132,7 @@ impl Share {
         }
         let (ctx, channels) = (&self.ctx, &self.channels);
         let limit = ctx.options.bulk_insert_limit;
-        transaction(self.dialect.as_mut(), |dialect| {
+        patiently(self.dialect.as_mut(), ctx.options.timeout(), |dialect| {
             check_fence(dialect, epoch)?;
             if let Some(server) = &batch.server {
                 write_server(dialect, server)?;
@@ -175,7 +158,7 @@ impl Share {
     }
 
     /// The database has these parts now.
-    fn on_written(&mut self, parts: &[Part<'_>]) -> Result<(), StoreError> {
+    fn on_written(&mut self, parts: &[Part<'_>]) {
         for Part { batch, id } in parts {
             let name = &batch.channel;
             match batch.lifecycle {
@@ -199,17 +182,42 @@ impl Share {
             let is_tombstone =
                 |write: &SubscriptionWrite| matches!(write, SubscriptionWrite::Delete(_));
             channel.has_tombstones |= batch.subscriptions.iter().any(is_tombstone);
-            let dialect = self.dialect.as_mut();
-            // More than came: so a channel comes down to limits that were lowered.
-            let count_max = batch.messages.len() * 2 + TRIMMED_MIN;
-            channel.trim(dialect, None, count_max).map_err(read_error)?;
             self.is_dirty |= channel.is_dirty();
-            let may_expire = channel.is_over() || !channel.limits.age_max.is_zero();
-            if !batch.messages.is_empty() && may_expire {
-                self.arm_trim(name, WallTime(0))?;
+            if self.tidy(name, batch.messages.len()).is_err() {
+                // No part of the commit: `maintain` tries it again, and says what is wrong.
+                self.trims.arm(name.clone(), Instant(0));
             }
         }
+    }
+
+    /// Lets go of what is over the limits after `count` messages came.
+    fn tidy(&mut self, name: &ChannelName, count: usize) -> Result<(), StoreError> {
+        let Some(channel) = self.channels.get_mut(name) else { return Ok(()) };
+        // More than came: so a channel comes down to limits that were lowered.
+        let count_max = count * 2 + TRIMMED_MIN;
+        channel.trim(self.dialect.as_mut(), None, count_max).map_err(read_error)?;
+        self.is_dirty |= channel.is_dirty();
+        let may_expire = channel.is_over() || !channel.limits.age_max.is_zero();
+        if count > 0 && may_expire {
+            self.arm_trim(name, WallTime(0))?;
+        }
         Ok(())
+    }
+
+    /// Lets go of what is over the limits or too old, and arms the next look; what is left, if
+    /// anything went.
+    fn trim(
+        &mut self,
+        name: &ChannelName,
+        now: WallTime,
+    ) -> Result<Option<ChannelState>, StoreError> {
+        let Some(channel) = self.channels.get_mut(name) else { return Ok(None) };
+        let dialect = self.dialect.as_mut();
+        let has_trimmed = channel.trim(dialect, Some(now), TRIMMED_MAX).map_err(read_error)?;
+        self.is_dirty |= channel.is_dirty();
+        let state = channel.state;
+        self.arm_trim(name, now + PART_PAUSE)?;
+        Ok(has_trimmed.then_some(state))
     }
 
     /// Arms the next look at a channel, at `soon` if there is much to do.
@@ -224,33 +232,36 @@ impl Share {
 
     /// Writes pending sets and sums of all channels; whether there is more to remove.
     fn flush(&mut self) -> Result<bool, StoreError> {
-        let dirty: Vec<&mut Channel> =
+        let mut dirty: Vec<&mut Channel> =
             self.channels.values_mut().filter(|channel| channel.is_dirty()).collect();
-        self.is_dirty = false;
         self.flush_at = None;
-        if dirty.is_empty() {
-            return Ok(false);
-        }
-        let epoch = self.ctx.epoch;
-        let mut budget = REMOVED_MAX.max(std::mem::take(&mut self.appended) * 2);
-        transaction(self.dialect.as_mut(), |dialect| -> Result<bool, StoreError> {
-            check_fence(dialect, epoch)?;
-            let mut has_more = false;
-            for channel in dirty {
-                channel.flush_subscriptions(dialect)?;
-                has_more |= channel.flush_messages(dialect, &mut budget)?;
+        let mut has_more = false;
+        if !dirty.is_empty() {
+            let (epoch, patience) = (self.ctx.epoch, self.ctx.options.timeout());
+            let removed_max = REMOVED_MAX.max(self.appended * 2);
+            let flushed = patiently(self.dialect.as_mut(), patience, |dialect| {
+                check_fence(dialect, epoch)?;
+                let mut budget = removed_max;
+                let flushed = dirty.iter().map(|channel| channel.flush(dialect, &mut budget));
+                Ok(flushed.collect::<Result<Vec<_>, SqlError>>()?)
+            })?;
+            for (channel, flushed) in dirty.iter_mut().zip(flushed) {
+                has_more |= flushed.is_behind;
+                channel.on_flushed(flushed);
             }
-            Ok(has_more)
-        })
+            self.appended = 0;
+        }
+        self.is_dirty = false;
+        Ok(has_more)
     }
 
     /// Removes a bounded part of what deleted channels left behind.
     fn purge(&mut self) -> Result<(), StoreError> {
         let Some(id) = self.doomed.last().copied() else { return Ok(()) };
-        let epoch = self.ctx.epoch;
-        let is_gone = transaction(self.dialect.as_mut(), |dialect| {
+        let (epoch, patience) = (self.ctx.epoch, self.ctx.options.timeout());
+        let is_gone = patiently(self.dialect.as_mut(), patience, |dialect| {
             check_fence(dialect, epoch)?;
-            remove_deleted(dialect, id)
+            Ok(remove_deleted(dialect, id)?)
         })?;
         if is_gone {
             self.doomed.pop();
@@ -259,7 +270,7 @@ impl Share {
     }
 
     /// Each part in a transaction of its own, so that those with a value that the database does
-    /// not take are refused alone.
+    /// not take are refused alone. What was committed before one that fails stays answered for.
     fn write_apart<'a>(
         &mut self,
         epoch: Epoch,
@@ -283,14 +294,22 @@ impl Share {
     }
 }
 
-/// Done, or refused because of a value; any other failure is one of the whole store.
+/// Done, or nothing of it was kept, which its channel is told; any other failure is one of the
+/// whole store.
 fn refusal(result: Result<(), Failed>) -> Result<Option<String>, StoreError> {
     match result {
         Ok(()) => Ok(None),
-        Err(Failed::Sql(error)) if error.failure == Failure::BadValue => Ok(Some(error.text)),
-        Err(Failed::Sql(error)) => Err(error.into_store_error(Action::Append)),
-        Err(Failed::Store(error)) => Err(error),
+        Err(Failed::Sql(error)) if is_of_value(error.failure) => Ok(Some(error.text)),
+        Err(failed) => match StoreError::from(failed) {
+            error if error.remedy() == Remedy::Refuse => Ok(Some(error.to_string())),
+            error => Err(error),
+        },
     }
+}
+
+/// Whether one of the values is to blame, so that the rest of the batch can do without it.
+fn is_of_value(failure: Failure) -> bool {
+    matches!(failure, Failure::BadValue | Failure::Duplicate)
 }
 
 /// What `batch` removes.
@@ -426,7 +445,7 @@ fn write_subscriptions(
 }
 
 /// A bounded part of what a deleted channel left behind; whether all of it is gone now.
-fn remove_deleted(dialect: &mut dyn Dialect, id: i64) -> Result<bool, StoreError> {
+fn remove_deleted(dialect: &mut dyn Dialect, id: i64) -> Result<bool, SqlError> {
     const FIRST: &str = "SELECT seq FROM Messages WHERE id=? ORDER BY seq LIMIT 1";
     let row = Value::from(id);
     if let Some(first) = dialect.query(FIRST, std::slice::from_ref(&row))?.first() {
@@ -475,21 +494,30 @@ impl Store for Share {
         self.doubtful = doubtful(batch);
         match self.write(epoch, batch, &parts) {
             Ok(()) => {}
-            Err(Failed::Sql(error)) if error.failure == Failure::BadValue => {
+            Err(Failed::Sql(error)) if is_of_value(error.failure) => {
                 let apart = self.write_apart(epoch, batch, parts)?;
                 clients_refused = apart.clients_refused;
                 parts = apart.written;
                 refused.extend(apart.refused);
             }
-            Err(Failed::Sql(error)) => return Err(error.into_store_error(Action::Append)),
-            Err(Failed::Store(error)) => return Err(error),
+            Err(failed) => {
+                let error = StoreError::from(failed);
+                if error.remedy() == Remedy::Refuse {
+                    self.doubtful.clear();
+                }
+                return Err(error);
+            }
         }
         self.doubtful.clear();
-        self.on_written(&parts)?;
+        // What follows is no part of the commit: it cannot fail what is in the database.
+        self.on_written(&parts);
         if self.ctx.options.no_caching
             && self.channels.values().any(Channel::has_dirty_subscriptions)
+            && self.flush().is_err()
         {
-            self.flush()?;
+            // `maintain` tries it again, and says what is wrong.
+            self.is_dirty = true;
+            self.flush_at = Some(Instant(0));
         }
         let outcome = |part: &ChannelBatch| ChannelOutcome {
             channel: part.channel.clone(),
@@ -554,15 +582,16 @@ impl Store for Share {
         while let Some(name) = self.trims.pop_due(wall_as_instant(now.wall)) {
             due.push(name);
         }
-        for name in due {
-            if let Some(channel) = self.channels.get_mut(&name) {
-                let dialect = self.dialect.as_mut();
-                if channel.trim(dialect, Some(now.wall), TRIMMED_MAX).map_err(read_error)? {
-                    trimmed.push((name.clone(), channel.state));
+        for index in 0..due.len() {
+            match self.trim(&due[index], now.wall) {
+                Ok(state) => trimmed.extend(state.map(|state| (due[index].clone(), state))),
+                Err(error) => {
+                    for name in due.drain(index..) {
+                        self.trims.arm(name, Instant(0));
+                    }
+                    return Err(error);
                 }
-                self.is_dirty |= channel.is_dirty();
             }
-            self.arm_trim(&name, now.wall + PART_PAUSE)?;
         }
         if self.is_dirty {
             let at = *self.flush_at.get_or_insert(now.at + FLUSH_AFTER);
@@ -589,3 +618,6 @@ impl Store for Share {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, ffi, params_from_iter};
 
 use crate::base::world;
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
@@ -25,6 +25,8 @@ pub struct Sqlite {
     connection: Connection,
     /// Longest wait for a lock.
     timeout: Duration,
+    /// After a commit with an unknown outcome nothing is done any more.
+    is_broken: bool,
 }
 
 impl Sqlite {
@@ -43,7 +45,7 @@ impl Sqlite {
         // We wait ourselves.
         connection.busy_timeout(Duration::ZERO).map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        let sqlite = Self { connection, timeout };
+        let sqlite = Self { connection, timeout, is_broken: false };
         let set_journal = |it: &Connection| it.pragma_update(None, "journal_mode", journal);
         sqlite.patiently(set_journal).map_err(failed)?;
         let connection = &sqlite.connection;
@@ -59,6 +61,10 @@ impl Sqlite {
         &self,
         call: impl Fn(&Connection) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
+        if self.is_broken {
+            let why = "the outcome of a commit is not known".to_owned();
+            return Err(rusqlite::Error::ToSqlConversionFailure(why.into()));
+        }
         let was_alone = self.connection.is_autocommit();
         let until = world::instant() + self.timeout;
         loop {
@@ -108,6 +114,33 @@ impl Dialect for Sqlite {
         let done = self.patiently(|connection| connection.execute_batch(statement));
         done.map_err(|error| failed(statement, &error))
     }
+
+    fn commit(&mut self) -> Result<(), SqlError> {
+        let statement = "COMMIT";
+        let done = self.patiently(|connection| connection.execute_batch(statement));
+        let Err(error) = done else { return Ok(()) };
+        let is_open = !self.connection.is_autocommit();
+        let was_rolled_back = match failure(&error) {
+            // Without a write-ahead log readers can be in the way of a commit too.
+            Failure::Busy => is_open,
+            Failure::Full | Failure::BadValue | Failure::Duplicate => true,
+            Failure::Unreachable
+            | Failure::Unknown
+            | Failure::Missing
+            | Failure::ReadOnly
+            | Failure::Denied
+            | Failure::Other => false,
+        };
+        if is_open {
+            self.run("ROLLBACK")?;
+        }
+        if was_rolled_back {
+            return Err(failed(statement, &error));
+        }
+        // What was written may be found as committed by whoever opens the file next.
+        self.is_broken = true;
+        Err(SqlError::of_unknown_commit(&error))
+    }
 }
 
 fn rows(connection: &Connection, statement: &str, values: &[Value]) -> rusqlite::Result<Vec<Row>> {
@@ -148,6 +181,11 @@ fn failed(statement: &str, error: &rusqlite::Error) -> SqlError {
     SqlError::of_statement(failure(error), statement, error)
 }
 
+fn is_duplicate(error: &rusqlite::Error) -> bool {
+    let keys = [ffi::SQLITE_CONSTRAINT_PRIMARYKEY, ffi::SQLITE_CONSTRAINT_UNIQUE];
+    error.sqlite_error().is_some_and(|error| keys.contains(&error.extended_code))
+}
+
 fn failure(error: &rusqlite::Error) -> Failure {
     let text = error.to_string();
     if text.contains("no such table") || text.contains("no such column") {
@@ -156,6 +194,7 @@ fn failure(error: &rusqlite::Error) -> Failure {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Failure::Busy,
         Some(ErrorCode::DiskFull) => Failure::Full,
+        Some(ErrorCode::ConstraintViolation) if is_duplicate(error) => Failure::Duplicate,
         Some(ErrorCode::TooBig | ErrorCode::TypeMismatch | ErrorCode::ConstraintViolation) => {
             Failure::BadValue
         }

@@ -1,0 +1,136 @@
+//! What a database is set to that makes a commit less than durable, and other things of a source
+//! that its owner should know: a line each.
+
+use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError};
+use crate::store::sql::dsn::{Pem, Security, Source};
+use crate::store::sql::{postgres_login, postgres_tls, schema};
+
+/// All lines, for the start and for `sql check`.
+///
+/// # Errors
+/// [`SqlError`] if the database cannot be asked.
+pub fn warnings(source: &Source, dialect: &mut dyn Dialect) -> Result<Vec<String>, SqlError> {
+    let mut warnings = source.warnings.clone();
+    warnings.extend(postgres_login::password_file_warning(source));
+    warnings.extend(files_left_out(source));
+    let found = match source.driver {
+        Driver::Sqlite => Ok(Vec::new()),
+        Driver::Postgres => postgres(source, dialect),
+        Driver::Mysql => mysql(dialect),
+    };
+    match found {
+        Ok(found) => warnings.extend(found),
+        Err(error) if error.failure == Failure::Unreachable => return Err(error),
+        Err(error) => warnings
+            .push(format!("it is not known whether a commit there survives a crash: {error}")),
+    }
+    Ok(warnings)
+}
+
+/// Compat: files of certificates that are named and not there are passed over, as the Go driver
+/// does.
+fn files_left_out(source: &Source) -> Vec<String> {
+    let mut lines = Vec::new();
+    let authorities = source.tls.authorities.as_ref();
+    if let (Security::AuthorityIfThere, Some(Pem::File(path))) = (source.tls.security, authorities)
+        && !postgres_tls::file_is_there(authorities)
+    {
+        let path = path.display();
+        lines.push(format!("{path} (sslrootcert) is not there: any server's certificate is taken"));
+    }
+    let named = source.tls.identity.as_ref().filter(|it| !it.is_default);
+    if let Some(Pem::File(path)) = named.map(|it| &it.certificate)
+        && source.driver == Driver::Postgres
+        && !path.exists()
+    {
+        let path = path.display();
+        lines.push(format!("{path} (sslcert) is not there: no certificate is shown to the server"));
+    }
+    lines
+}
+
+fn postgres(source: &Source, dialect: &mut dyn Dialect) -> Result<Vec<String>, SqlError> {
+    let asked = "SELECT current_setting('fsync'), current_setting('synchronous_commit'), \
+                 current_setting('synchronous_standby_names'), current_setting('full_page_writes')";
+    let rows = dialect.query(asked, &[])?;
+    let Some(row) = rows.first() else { return Ok(Vec::new()) };
+    let [fsync, synchronous, standbys, pages] = [0, 1, 2, 3].map(|index| row[index].text());
+    let mut lines = Vec::new();
+    if fsync == "off" {
+        lines.push(lost("PostgreSQL", "fsync", "off", "on"));
+    }
+    if pages == "off" && fsync != "off" {
+        let text = "PostgreSQL has full_page_writes = off: where the file system does not write \
+                    whole pages, a crash of its machine can damage what was acknowledged; set \
+                    full_page_writes = on";
+        lines.push(text.to_owned());
+    }
+    if synchronous == "off" {
+        let by = if source.says("synchronous_commit") { "the source" } else { "PostgreSQL" };
+        lines.push(lost(by, "synchronous_commit", "off", "on"));
+    } else if !standbys.is_empty() && ["local", "remote_write"].contains(&synchronous.as_str()) {
+        lines.push(format!(
+            "synchronous_commit = {synchronous} does not wait until a synchronous standby has \
+             written a commit down: a fail-over of PostgreSQL can lose acknowledged messages; set \
+             synchronous_commit = on"
+        ));
+    }
+    let unlogged = format!(
+        "SELECT relname FROM pg_class WHERE relpersistence <> 'p' AND relkind IN ('r', 'p') AND \
+         oid IN ({})",
+        schema::tables()
+            .map(|table| format!("COALESCE(to_regclass('{table}'), 0::regclass)"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    let names = first_column(&dialect.query(&unlogged, &[])?);
+    lines.extend(names.iter().map(|table| {
+        format!(
+            "table {table} is UNLOGGED: a crash of PostgreSQL empties it, run: ALTER TABLE {table} \
+             SET LOGGED"
+        )
+    }));
+    Ok(lines)
+}
+
+fn mysql(dialect: &mut dyn Dialect) -> Result<Vec<String>, SqlError> {
+    let asked = "SELECT @@GLOBAL.innodb_flush_log_at_trx_commit, @@GLOBAL.sync_binlog, \
+                 @@GLOBAL.log_bin";
+    let rows = dialect.query(asked, &[])?;
+    let Some(row) = rows.first() else { return Ok(Vec::new()) };
+    let [flush, sync_binlog, log_bin] = [0, 1, 2].map(|index| row[index].signed());
+    let mut lines = Vec::new();
+    // 3 of MariaDB syncs once more than 1.
+    if ![1, 3].contains(&flush) {
+        let flush = flush.to_string();
+        lines.push(lost("the database", "innodb_flush_log_at_trx_commit", &flush, "1"));
+    }
+    // A transaction that the binary log does not have is undone by the recovery after a crash.
+    if log_bin != 0 && sync_binlog != 1 {
+        lines.push(lost("the database", "sync_binlog", &sync_binlog.to_string(), "1"));
+    }
+    let names = schema::tables().map(|table| format!("'{table}'")).collect::<Vec<_>>().join(", ");
+    let asked = format!(
+        "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() \
+         AND table_name IN ({names}) AND engine IN ('MyISAM', 'Aria', 'MEMORY', 'CSV', 'ARCHIVE')"
+    );
+    lines.extend(dialect.query(&asked, &[])?.iter().map(|row| {
+        let [table, engine] = [row[0].text(), row[1].text()];
+        format!(
+            "table {table} is of the engine {engine}, which knows no transactions: what was refused \
+             may be kept and what was acknowledged lost, run: ALTER TABLE {table} ENGINE=InnoDB"
+        )
+    }));
+    Ok(lines)
+}
+
+fn first_column(rows: &[Row]) -> Vec<String> {
+    rows.iter().filter_map(|row| row.first()).map(|value| value.text()).collect()
+}
+
+fn lost(who: &str, name: &str, value: &str, better: &str) -> String {
+    format!(
+        "{who} has {name} = {value}: messages that were acknowledged can be lost when the \
+         database's machine or process stops; set {name} = {better}"
+    )
+}
