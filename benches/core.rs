@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stanby::base::id::{LoopIndex, SessionId};
 use stanby::base::time::Now;
-use stanby::broker::{Broker, ConnectionKind, Hello, Settings};
+use stanby::broker::{Broker, ConnectionKind, Flow, Hello, Settings};
 use stanby::wire::{Limits, Parsed, Side, parse};
 
 const BATCH: usize = 1000;
@@ -84,7 +84,7 @@ fn publish(criterion: &mut Criterion) {
         group.bench_function(format!("{size} B to {receivers}"), |bencher| {
             bencher.iter(|| {
                 let mut input = BytesMut::from(batch.as_bytes());
-                let _ = broker.read(session(0), &mut input, Now::default());
+                while broker.read(session(0), &mut input, Now::default()) == Flow::Yielded {}
                 drain(&mut broker);
             });
         });

@@ -14,6 +14,29 @@ pub const READ_BUDGET_BYTES: usize = 256 * 1024;
 /// the turn's mail was taken. One connection's share may be exceeded once.
 pub const READ_TURN_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// What one turn does for all sessions that are read in it, in receivers of a message that are
+/// looked at; a receiver takes about 100 ns. What is left waits for the next turn.
+pub const TURN_WORK_MAX: u64 = 32 * 1024;
+
+/// Most of it for one session. Enough for what is read from one in a turn, where a message has one
+/// receiver.
+pub const SESSION_WORK_MAX: u64 = 16 * 1024;
+
+/// Each session's share of a turn at least, so that many of them do not make each other's turns
+/// short beyond use.
+pub const SESSION_WORK_MIN: u64 = 256;
+
+/// The same measure for what goes on behind: interests of those who left, news for routes.
+pub const PORTION_WORK_MAX: u64 = 4 * 1024;
+
+/// Bytes that may wait for a route while it is being told what is wanted here.
+pub const ROUTE_NEWS_BYTES_MAX: usize = 1024 * 1024;
+
+/// URLs of clients that are taken from one peer, and that clients are told at most.
+pub const PEER_URLS_MAX: usize = 256;
+/// The same over all peers.
+pub const CLUSTER_URLS_MAX: usize = 1024;
+
 /// Bytes of publishes that one engine may hold which are not committed yet. Beyond it, the
 /// connections that publish to it are not read: TCP holds their publishers back.
 pub const ENGINE_UNCOMMITTED_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -73,8 +96,9 @@ pub const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// that is more. Then the route is closed, as a client would be: it comes back and learns anew.
 pub const ROUTE_PENDING_BYTES_MIN: usize = 64 * 1024 * 1024;
 
-/// Messages waiting in one mailbox between loops, beyond which the sender's connections wait.
-pub const MAILBOX_LEN_MAX: usize = 64 * 1024;
+/// Messages waiting in one mailbox between loops, beyond which the sender's connections wait. All
+/// are taken in one turn, so they bound how long it lasts.
+pub const MAILBOX_LEN_MAX: usize = 16 * 1024;
 
 /// Jobs waiting for one store worker; the queue's memory is touched when it is made, so a long one
 /// would cost at each take-over. What does not fit waits with the engine's driver.

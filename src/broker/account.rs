@@ -37,6 +37,15 @@ pub struct SubjectRules {
     pub deny: Vec<String>,
 }
 
+impl SubjectRules {
+    /// Whether `subject` is allowed; `default` where there is no list of what is.
+    #[must_use]
+    pub fn allows(&self, subject: &[u8], default: bool) -> bool {
+        let is_covered = |list: &[String]| list.iter().any(|pattern| covers(pattern, subject));
+        self.allow.as_deref().map_or(default, is_covered) && !is_covered(&self.deny)
+    }
+}
+
 /// `allow_responses`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Responses {
@@ -56,12 +65,8 @@ impl Permissions {
     /// Whether `subject` may be published without being an answer.
     #[must_use]
     pub fn may_publish(&self, subject: &[u8]) -> bool {
-        let allowed = match &self.publish.allow {
-            Some(allow) => allow.iter().any(|pattern| covers(pattern, subject)),
-            // With allow_responses and no list, only answers are allowed.
-            None => self.responses.is_none(),
-        };
-        allowed && !self.publish.deny.iter().any(|pattern| covers(pattern, subject))
+        // With allow_responses and no list, only answers are allowed.
+        self.publish.allows(subject, self.responses.is_none())
     }
 
     /// Whether `subject`, which may have wildcards, may be listened to.
@@ -137,39 +142,59 @@ fn covers(pattern: &str, subject: &[u8]) -> bool {
 /// The requests that one connection was given and may answer.
 #[derive(Debug, Default)]
 pub struct Replies {
-    waiting: BTreeMap<Bytes, (Instant, u32)>,
+    waiting: BTreeMap<Bytes, Waiting>,
+    /// The same in the order in which they came: none lives longer than one that came later.
+    by_age: BTreeMap<u64, Bytes>,
+    next_number: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    at: Instant,
+    answer_count: u32,
 }
 
 impl Replies {
     /// A request with this reply was delivered.
     pub fn record(&mut self, reply: &[u8], responses: Responses, now: Instant) {
-        if self.waiting.len() >= REPLIES_MAX {
-            self.prune(responses, now);
-        }
-        self.waiting.insert(Bytes::copy_from_slice(reply), (now, 0));
+        self.remove(reply);
+        self.prune(responses, now);
+        let reply = Bytes::copy_from_slice(reply);
+        let number = self.next_number;
+        self.next_number += 1;
+        self.by_age.insert(number, reply.clone());
+        self.waiting.insert(reply, Waiting { number, at: now, answer_count: 0 });
     }
 
     /// Whether `subject` may be published as an answer; counts it.
     pub fn allow(&mut self, subject: &[u8], responses: Responses, now: Instant) -> bool {
-        let Some((at, count)) = self.waiting.get_mut(subject) else { return false };
-        *count += 1;
-        let in_time = responses.ttl.is_none_or(|ttl| now.since(*at) <= ttl);
-        if in_time && responses.max.is_none_or(|max| *count <= max) {
+        let Some(waiting) = self.waiting.get_mut(subject) else { return false };
+        waiting.answer_count += 1;
+        let in_time = responses.ttl.is_none_or(|ttl| now.since(waiting.at) <= ttl);
+        if in_time && responses.max.is_none_or(|max| waiting.answer_count <= max) {
             return true;
         }
-        self.waiting.remove(subject);
+        self.remove(subject);
         false
     }
 
-    fn prune(&mut self, responses: Responses, now: Instant) {
-        if let Some(ttl) = responses.ttl {
-            self.waiting.retain(|_, (at, _)| now.since(*at) <= ttl);
+    fn remove(&mut self, reply: &[u8]) {
+        if let Some(gone) = self.waiting.remove(reply) {
+            self.by_age.remove(&gone.number);
         }
-        // Nothing expired: the oldest must go, because the table has a bound.
-        while self.waiting.len() >= REPLIES_MAX {
-            let oldest = self.waiting.iter().min_by_key(|(_, (at, _))| *at);
-            let Some(reply) = oldest.map(|(reply, _)| reply.clone()) else { break };
-            self.waiting.remove(&reply);
+    }
+
+    /// Makes room for one more: what expired goes, and the oldest where nothing has, because the
+    /// table has a bound.
+    fn prune(&mut self, responses: Responses, now: Instant) {
+        while let Some((_, oldest)) = self.by_age.first_key_value() {
+            let oldest = oldest.clone();
+            let age = self.waiting.get(&oldest).map_or(Duration::ZERO, |found| now.since(found.at));
+            if self.waiting.len() < REPLIES_MAX && responses.ttl.is_none_or(|ttl| age <= ttl) {
+                return;
+            }
+            self.remove(&oldest);
         }
     }
 }
@@ -219,5 +244,22 @@ mod tests {
         replies.record(b"s", responses, Instant(0));
         assert!(!replies.allow(b"s", responses, Instant(11)));
         assert!(!replies.allow(b"t", responses, Instant(0)));
+    }
+
+    #[test]
+    fn when_too_many_wait_the_oldest_goes() {
+        let responses = Responses { max: Some(1), ttl: None };
+        let mut replies = Replies::default();
+        for n in 0..REPLIES_MAX + 2 {
+            replies.record(n.to_string().as_bytes(), responses, Instant(n as u64));
+        }
+        assert_eq!((replies.waiting.len(), replies.by_age.len()), (REPLIES_MAX, REPLIES_MAX));
+        assert!(!replies.allow(b"1", responses, Instant(9_999)));
+        assert!(replies.allow(b"2", responses, Instant(9_999)));
+        assert!(!replies.allow(b"2", responses, Instant(9_999)), "once");
+        assert_eq!(
+            (replies.waiting.len(), replies.by_age.len()),
+            (REPLIES_MAX - 1, REPLIES_MAX - 1)
+        );
     }
 }

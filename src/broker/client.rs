@@ -7,11 +7,13 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::base::id::SessionId;
 use crate::base::subject;
-use crate::broker::auth::{self, Decision, Refusal};
+use crate::broker::asked::Asked;
+use crate::broker::auth::{self, Decision, Identity, Refusal};
+use crate::broker::group::Places;
 use crate::broker::mail::Mail;
 use crate::broker::outbox::COPY_LEN_MAX;
 use crate::broker::publish::{detach_frame, take_frame};
-use crate::broker::session::{Phase, Session, Timer};
+use crate::broker::session::{Phase, Session, Timer, Verifying};
 use crate::broker::sublist::Interest;
 use crate::broker::{Broker, Effect, Flow};
 use crate::wire::{
@@ -32,7 +34,12 @@ pub(super) enum Step {
 impl Broker {
     /// Handles every whole operation at the front of `input` and takes it out.
     pub(super) fn read_all(&mut self, id: SessionId, input: &mut BytesMut) -> Flow {
+        let limit = self.work_done() + self.share;
         loop {
+            if limit <= self.work_done() && !input.is_empty() {
+                return Flow::Yielded;
+            }
+            self.work += 1;
             let Some(session) = self.sessions.get_mut(id) else {
                 input.clear();
                 return Flow::Close;
@@ -77,6 +84,7 @@ impl Broker {
             }
         }
         let limits = self.limits(id)?;
+        let is_stranger = limits.side == Side::Stranger;
         let (step, len) = match crate::wire::parse(input, &limits) {
             Ok(Parsed::NeedMore { len }) => {
                 let missing = len.unwrap_or(0).saturating_sub(input.len());
@@ -120,6 +128,9 @@ impl Broker {
         if step == Step::Done {
             input.advance(len);
         }
+        if step == Step::Done && is_stranger {
+            return Some(self.on_introduction(id, len));
+        }
         Some(step)
     }
 
@@ -135,11 +146,8 @@ impl Broker {
     fn limits(&self, id: SessionId) -> Option<Limits> {
         let session = self.sessions.get(id)?;
         if let Some(route) = &session.route {
-            // Who has not said yet that it is a server of ours gets no more room than a client.
-            let payload_max = self.settings.max_payload;
-            let known = Limits::route();
-            let unknown = Limits { payload_max, ..known };
-            return Some(if route.is_registered { known } else { unknown });
+            let is_known = route.is_registered;
+            return Some(if is_known { Limits::route() } else { Limits::stranger() });
         }
         Some(Limits {
             side: Side::Client,
@@ -160,10 +168,15 @@ impl Broker {
             Op::Ping => self.on_ping(id),
             Op::Pong => self.on_pong(id),
             Op::Ok => Step::Done,
-            Op::Info(json) => match Info::decode(json) {
-                Ok(_) => Step::Done,
-                Err(error) => self.refuse(id, &error.to_string(), CloseReason::ProtocolViolation),
-            },
+            Op::Info(json) => {
+                self.work += document_work(json);
+                match Info::decode(json) {
+                    Ok(_) => Step::Done,
+                    Err(error) => {
+                        self.refuse(id, &error.to_string(), CloseReason::ProtocolViolation)
+                    }
+                }
+            }
             Op::Err(text) => {
                 let text = format!("Client Error {}", String::from_utf8_lossy(text));
                 self.refuse(id, &text, CloseReason::ParseError)
@@ -188,9 +201,10 @@ impl Broker {
     fn on_operation_before_connect(&mut self, id: SessionId) -> Step {
         let is_client = self.sessions.get(id).is_some_and(Session::is_client);
         if is_client && self.settings.auth.no_auth_user.is_some() {
-            let found =
-                auth::authenticate(&self.settings.auth, &auth::Credentials::default(), None);
-            if let (Ok(identity), Some(session)) = (found, self.sessions.get_mut(id)) {
+            let found = auth::decide(&self.settings.auth, &auth::Credentials::default(), None);
+            if let (Ok(Decision::Known(identity)), Some(session)) =
+                (found, self.sessions.get_mut(id))
+            {
                 session.about.user = identity.user;
                 session.permissions = identity.permissions;
                 session.is_auth_pending = false;
@@ -209,6 +223,7 @@ impl Broker {
     }
 
     fn on_connect(&mut self, id: SessionId, json: &[u8]) -> Step {
+        self.work += document_work(json);
         let connect = match Connect::decode(json) {
             Ok(connect) => connect,
             Err(error) => {
@@ -228,11 +243,12 @@ impl Broker {
             session.ping.rtt = Some(now.at.since(session.started.at));
         }
         session.has_connected = true;
-        self.deadlines.cancel(&(id, Timer::Auth));
         self.arm_first_ping(id);
         match self.authenticate(id) {
             Err(refusal) => self.on_refusal(id, refusal),
             Ok(()) if self.sessions.get(id).is_some_and(|found| found.verifying.is_some()) => {
+                // Until then its turn has to come: many passwords may wait before it.
+                self.deadlines.arm((id, Timer::Auth), now.at + self.settings.auth.timeout);
                 Step::Done
             }
             Ok(()) => self.on_authenticated(id),
@@ -243,11 +259,13 @@ impl Broker {
     pub(super) fn on_verified(&mut self, id: SessionId, hash: &str, is_right: bool) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         // After a reload another hash may be the one that counts.
-        let asked = session.verifying.take_if(|(asked, _)| asked == hash);
-        let Some((hash, identity)) = asked else { return };
-        let is_ending = session.is_ending();
+        let asked = session.verifying.take_if(|verifying| verifying.hash == hash);
+        let Some(Verifying { hash, identity, .. }) = asked else { return };
+        let is_client = session.is_client();
         self.resume(id);
-        if is_ending {
+        self.deadlines.cancel(&(id, Timer::Auth));
+        if !is_client {
+            self.on_route_verified(id, is_right);
             return;
         }
         if !is_right {
@@ -268,6 +286,7 @@ impl Broker {
 
     /// A client is known: what else its CONNECT asks for.
     fn on_authenticated(&mut self, id: SessionId) -> Step {
+        self.deadlines.cancel(&(id, Timer::Auth));
         let Some(session) = self.sessions.get(id) else { return Step::End };
         let (about, options) = (&session.about, session.options);
         if !about.account.is_empty() || about.is_new_account {
@@ -303,8 +322,7 @@ impl Broker {
             }
             Decision::Hashed { hash, identity } => {
                 let password = auth::secret_of(&self.settings.auth, credentials).to_owned();
-                session.verifying = Some((hash.clone(), identity));
-                self.effects.push_back(Effect::Verify { session: id, password, hash });
+                self.verify(id, password, (hash, identity));
                 return Ok(());
             }
         };
@@ -312,6 +330,23 @@ impl Broker {
         session.permissions = identity.permissions;
         session.is_auth_pending = false;
         Ok(())
+    }
+
+    /// Has a password looked at elsewhere.
+    pub(super) fn verify(
+        &mut self,
+        id: SessionId,
+        password: String,
+        (hash, identity): (String, Identity),
+    ) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let asked = Arc::new(Asked::default());
+        let verifying = Verifying { hash: hash.clone(), identity, asked: Arc::clone(&asked) };
+        if let Some(former) = session.verifying.replace(verifying) {
+            former.asked.drop_unbegun();
+        }
+        let on_behalf = (!session.is_client(), session.peer.ip());
+        self.effects.push_back(Effect::Verify { session: id, on_behalf, password, hash, asked });
     }
 
     fn on_refusal(&mut self, id: SessionId, _refusal: Refusal) -> Step {
@@ -376,8 +411,9 @@ impl Broker {
             self.send_error(id, errors::INVALID_SUBJECT);
             return Step::Done;
         }
+        let loops = self.settings.loops;
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
-        let interest = Arc::new(new_interest(session, subject, queue, sid));
+        let interest = Arc::new(new_interest(session, (subject, queue, sid), loops));
         self.add_interest(id, interest);
         self.send_ok(id);
         Step::Done
@@ -452,7 +488,7 @@ impl Broker {
                 continue;
             }
             let Some(session) = self.sessions.get(id) else { return };
-            let new = new_interest(session, subject, queue, &old.sid);
+            let new = new_interest(session, (subject, queue, &old.sid), self.settings.loops);
             if new.filter == old.filter {
                 continue;
             }
@@ -465,6 +501,7 @@ impl Broker {
     }
 
     fn add_interest(&mut self, id: SessionId, interest: Arc<Interest>) {
+        self.work += INTEREST_WORK;
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.interests.insert(interest.sid.clone(), Arc::clone(&interest));
         self.add_to_tree(Arc::clone(&interest));
@@ -472,10 +509,22 @@ impl Broker {
     }
 }
 
+/// Work of an interest that comes or goes, in receivers of a message.
+pub(super) const INTEREST_WORK: u64 = 4;
+
+/// Work of a JSON document, in receivers of a message.
+pub(super) fn document_work(json: &[u8]) -> u64 {
+    16 + json.len() as u64 / 32
+}
+
 /// First byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-fn new_interest(session: &Session, subject: &[u8], queue: Option<&[u8]>, sid: &[u8]) -> Interest {
+fn new_interest(
+    session: &Session,
+    (subject, queue, sid): (&[u8], Option<&[u8]>, &[u8]),
+    loops: u16,
+) -> Interest {
     let filter = session.permissions.as_ref().filter(|found| found.needs_filter(subject));
     // One block for all names: interests are many.
     let names = Bytes::from([subject, sid, queue.unwrap_or_default()].concat());
@@ -494,6 +543,7 @@ fn new_interest(session: &Session, subject: &[u8], queue: Option<&[u8]>, sid: &[
         is_gone: AtomicBool::new(false),
         is_literal: !subject::has_wildcard(subject),
         is_paced_by_peer: AtomicBool::new(false),
+        places: Places::new(loops),
     }
 }
 

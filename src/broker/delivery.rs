@@ -8,11 +8,12 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::base::hash::QuickMap;
 use crate::base::id::{LoopIndex, SessionId};
 use crate::broker::account::GLOBAL;
 use crate::broker::mail::{Delivery, Mail, Pick, PickList, RoutePick};
 use crate::broker::outbox::{COPY_LEN_MAX, Outbox};
-use crate::broker::sublist::{EngineEntry, Interest, Matched};
+use crate::broker::sublist::{Cursor, EngineEntry, Interest, Matched, QueueMatch};
 use crate::broker::{Broker, Effect, EngineDelivery, Names};
 use crate::wire::{CloseReason, encoder};
 
@@ -180,7 +181,12 @@ impl Origin<'_> {
 pub(super) struct Picks {
     loops: Vec<(LoopIndex, PickList)>,
     routes: Vec<RoutePick>,
+    /// Where each of many routes is in the list.
+    route_places: QuickMap<SessionId, usize>,
 }
+
+/// Up to so many routes are looked through one by one.
+const LISTED_ROUTES_MAX: usize = 16;
 
 impl Picks {
     fn of_loop(&mut self, home: LoopIndex) -> &mut PickList {
@@ -195,14 +201,27 @@ impl Picks {
     /// The copy for a route; it is for `interest` too.
     fn of_route(&mut self, interest: &Interest) -> &mut RoutePick {
         let session = interest.session;
-        let known = self.routes.iter().position(|other| other.session == session);
-        let at = known.unwrap_or_else(|| {
+        let at = self.place_of_route(session);
+        if at == self.routes.len() {
             let gauge = Arc::clone(&interest.gauge);
             self.routes.push(RoutePick { session, queues: Vec::new(), gauge, is_literal: false });
-            self.routes.len() - 1
-        });
+        }
         self.routes[at].is_literal |= interest.is_literal;
         &mut self.routes[at]
+    }
+
+    /// Where a route is in the list; its end if it is new there.
+    fn place_of_route(&mut self, session: SessionId) -> usize {
+        let count = self.routes.len();
+        if count < LISTED_ROUTES_MAX {
+            let known = self.routes.iter().position(|other| other.session == session);
+            return known.unwrap_or(count);
+        }
+        if self.route_places.is_empty() {
+            let listed = self.routes.iter().map(|route| route.session);
+            self.route_places = listed.zip(0..).collect();
+        }
+        *self.route_places.entry(session).or_insert(count)
     }
 }
 
@@ -216,22 +235,31 @@ impl Broker {
     ) -> bool {
         let mut picks = Picks::default();
         let mut is_delivered = false;
+        self.work += matched.plain.len() as u64;
         for interest in &matched.plain {
             if origin.allows(interest) {
                 is_delivered |= self.offer(interest, message, &mut picks);
             }
         }
-        for (name, members) in &matched.queues {
-            if let Origin::Route { queues, .. } = origin
-                && !queues.contains(&&name[..])
-            {
-                continue;
+        if let Origin::Route { queues, .. } = origin {
+            self.work += queues.len() as u64;
+            for queue in queues.iter().filter_map(|name| matched.queue(name)) {
+                is_delivered |= self.choose(queue, message, origin, &mut picks)
+                    // The members that the peer knew of have left: another server's get it, rather
+                    // than nobody (spec core NATS, 4.3).
+                    || self.choose(queue, message, &Origin::Engine, &mut picks);
             }
-            is_delivered |= self.choose(name, members, message, origin, &mut picks)
-                // The members that the peer knew of have left: another server's get it, rather
-                // than nobody (spec core NATS, 4.3).
-                || (origin.is_route()
-                    && self.choose(name, members, message, &Origin::Engine, &mut picks));
+        } else {
+            self.work += (matched.routes.len() + matched.queues.len()) as u64;
+            for route in &matched.routes {
+                if !route.gauge.is_closed() {
+                    picks.of_route(route);
+                    is_delivered = true;
+                }
+            }
+            for queue in &matched.queues {
+                is_delivered |= self.choose(queue, message, origin, &mut picks);
+            }
         }
         is_delivered |= !matched.engines.is_empty();
         self.hand_over(message, picks);
@@ -251,10 +279,6 @@ impl Broker {
         if interest.is_gone() {
             return false;
         }
-        if interest.is_route {
-            picks.of_route(interest);
-            return true;
-        }
         if interest.is_filtered(message.subject) {
             return false;
         }
@@ -269,43 +293,66 @@ impl Broker {
     /// Gives a message to one member of a queue, beginning at a random one.
     pub(super) fn choose(
         &mut self,
-        name: &Bytes,
-        members: &[Arc<Interest>],
+        queue: &QueueMatch,
         message: &Message<'_>,
         origin: &Origin<'_>,
         picks: &mut Picks,
     ) -> bool {
-        let weight = |interest: &Interest| match (interest.is_route, origin.is_route()) {
-            (true, true) => 0,
-            _ => u64::from(interest.weight.load(Ordering::Relaxed)),
-        };
-        let total: u64 = members.iter().map(|member| weight(member)).sum();
+        let groups = &queue.groups[..];
+        // What came in by a route goes to no other one.
+        let with_routes = !origin.is_route();
+        let total = self.sublist.weight(groups, with_routes);
         if total == 0 {
             return false;
         }
-        let mut left = self.random.below(total);
-        let mut start = 0;
-        for (index, member) in members.iter().enumerate() {
-            if left < weight(member) {
-                start = index;
-                break;
-            }
-            left -= weight(member);
-        }
+        self.work += groups.len() as u64;
+        let drawn = self.random.below(total);
+        let start = self.sublist.draw(groups, with_routes, drawn);
+        let slot_count = self.sublist.slot_count(groups, with_routes);
         // First those with room: a member that is slow for a moment is not driven to its end.
-        let gate = self.settings.max_pending / 2;
         for with_room in [true, false] {
-            for member in members[start..].iter().chain(&members[..start]) {
-                let has_room = member.gauge.pending_bytes() <= gate;
-                if weight(member) == 0 || has_room != with_room || !origin.allows(member) {
-                    continue;
-                }
-                if self.offer(member, message, picks) {
-                    if member.is_route {
-                        picks.of_route(member).queues.push(name.clone());
-                    }
+            let mut at = start;
+            for _ in 0..slot_count {
+                if self.offer_slot((queue, at, with_room), message, origin, picks) {
                     return true;
                 }
+                at = self.sublist.next(groups, with_routes, at);
+                self.work += 1;
+            }
+        }
+        false
+    }
+
+    /// Gives a message to one interest of a session that is in a queue, if the session has room
+    /// (or has none, as is asked for).
+    fn offer_slot(
+        &mut self,
+        (queue, at, with_room): (&QueueMatch, Cursor, bool),
+        message: &Message<'_>,
+        origin: &Origin<'_>,
+        picks: &mut Picks,
+    ) -> bool {
+        let Some(slot) = self.sublist.slot(&queue.groups, at) else { return false };
+        let (first, count) = (slot.first(), slot.interests().len());
+        let has_room = first.gauge.pending_bytes() <= self.settings.max_pending / 2;
+        if has_room != with_room || !origin.allows(first) || first.gauge.is_closed() {
+            return false;
+        }
+        if first.is_route {
+            picks.of_route(first).queues.push(queue.name.clone());
+            return true;
+        }
+        if first.is_filtered(message.subject) {
+            return false;
+        }
+        let begin = usize::try_from(at.member).unwrap_or(0);
+        for step in 0..count {
+            let slot = self.sublist.slot(&queue.groups, at);
+            let member = slot.and_then(|slot| slot.interests().get((begin + step) % count));
+            let Some(member) = member.cloned() else { return false };
+            self.work += 1;
+            if self.offer(&member, message, picks) {
+                return true;
             }
         }
         false
@@ -448,9 +495,8 @@ impl Broker {
     /// A route that takes less than what is said to it cannot be held back: it is closed.
     pub(super) fn look_at_route(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
-        let told_len = session.route.as_ref().map_or(0, |route| route.told_len);
         let max = self.settings.route_pending_max();
-        if max.saturating_add(told_len) < session.outbox.unpaced_len() {
+        if max < session.outbox.unpaced_len() {
             self.on_pending_exceeded(id, max);
         }
     }

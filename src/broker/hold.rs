@@ -61,12 +61,13 @@ impl Broker {
         // Also of its own outbox: it goes on as soon as it reads.
         let is_slow = |interest: &&Arc<Interest>| interest.gauge.pending_bytes() > gate;
         // A queue gives to those of its members that have room.
-        let full =
-            matched.queues.iter().filter(|(_, members)| members.iter().all(|one| is_slow(&one)));
-        let queued = full.flat_map(|(_, members)| members);
+        let sublist = &self.sublist;
+        let members = matched.queues.iter().map(|queue| sublist.listeners(&queue.groups));
+        let queued = members.filter(|all| all.clone().all(|one| is_slow(&one))).flatten();
         let slow: Vec<Arc<Gauge>> = matched
             .plain
             .iter()
+            .chain(&matched.routes)
             .chain(queued)
             .filter(is_slow)
             .map(|interest| Arc::clone(&interest.gauge))

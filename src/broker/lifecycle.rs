@@ -7,12 +7,10 @@ use std::time::Duration;
 use crate::base::id::SessionId;
 use crate::base::time::Now;
 use crate::broker::auth::Refusal;
-use crate::broker::mail::Mail;
 use crate::broker::route::write_info;
 use crate::broker::session::{Phase, Session, Timer};
 use crate::broker::settings::{ClientTls, Settings};
 use crate::broker::snapshot::CLOSED_MAX;
-use crate::broker::sublist::Interest;
 use crate::broker::{Broker, Effect, Hello, TlsPeer};
 use crate::wire::{CloseReason, Info, Op, encoder, errors};
 
@@ -21,6 +19,12 @@ const FIRST_PING_CLIENT: Duration = Duration::from_secs(2);
 
 /// First PING to a route at the latest.
 const FIRST_PING_ROUTE: Duration = Duration::from_secs(1);
+
+/// Interests that are remembered of a connection that was closed.
+const CLOSED_SUBSCRIPTIONS_MAX: usize = 1024;
+
+/// Interests that are remembered of all connections that were closed.
+const CLOSED_SUBSCRIPTIONS_TOTAL: usize = 64 * 1024;
 
 /// After this time the round trip is measured again.
 const RTT_INTERVAL: Duration = Duration::from_secs(3600);
@@ -147,23 +151,12 @@ impl Broker {
         self.urls_version += 1;
         // Only this one INFO says so; what is told later (another list) does not.
         self.info.ldm = true;
-        self.inform_clients();
-        self.info.ldm = false;
-    }
-
-    /// INFO to the clients that want to hear of changes.
-    fn inform_clients(&mut self) {
         for id in self.sessions.ids() {
-            let wants = |session: &&Session| {
-                session.is_client()
-                    && !session.is_ending()
-                    && session.options.protocol >= 1
-                    && session.ping.is_first_answered
-            };
-            if self.sessions.get(id).as_ref().is_some_and(wants) {
+            if self.sessions.get(id).is_some_and(Session::hears_info) {
                 self.send_info(id);
             }
         }
+        self.info.ldm = false;
     }
 
     /// What INFO to clients says, but for the client.
@@ -211,15 +204,23 @@ impl Broker {
         if session.is_ending() {
             return;
         }
-        session.phase = Phase::Ending { reason: reason.to_owned() };
+        let is_client = session.is_client();
+        let shown = if is_client { CLOSED_SUBSCRIPTIONS_MAX } else { 0 };
+        let subscriptions = session.first_subscriptions(shown);
+        let subscription_count = session.interests.len();
+        let reason_kept = reason.to_owned();
+        session.phase = Phase::Ending { reason: reason_kept, subscription_count, subscriptions };
         session.stall = None;
         self.tell_peers_room(id);
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let interests: Vec<Arc<Interest>> = session.interests.values().cloned().collect();
+        session.outbox.gauge().close();
+        let interests = std::mem::take(&mut session.interests);
+        if let Some(verifying) = session.verifying.take() {
+            verifying.asked.drop_unbegun();
+        }
         if !flush {
             session.outbox.clear();
         }
-        let is_client = session.is_client();
         if std::mem::take(&mut session.is_counted) {
             self.counters.clients.fetch_sub(1, Ordering::Relaxed);
         }
@@ -227,13 +228,7 @@ impl Broker {
             self.deadlines.cancel(&(id, timer));
         }
         self.paused.remove(&id);
-        for interest in &interests {
-            interest.is_gone.store(true, Ordering::Relaxed);
-        }
-        if !interests.is_empty() {
-            self.remove_from_tree(&interests);
-            self.mail_all(&Mail::InterestsGone(interests));
-        }
+        self.leave(interests);
         let (level, kind) =
             if is_client { (log::Level::Debug, "Client") } else { (log::Level::Info, "Router") };
         self.log_about(id, level, &format!("{kind} connection closed: {reason}"));
@@ -250,13 +245,20 @@ impl Broker {
         self.finish(id, reason, false, false);
         let Some(session) = self.sessions.remove(id) else { return };
         self.deadlines.cancel(&(id, Timer::Write));
-        let Phase::Ending { reason } = &session.phase else { return };
+        let Phase::Ending { reason, .. } = &session.phase else { return };
         if session.is_client() && *reason != CloseReason::ConnectionsExceeded.text() {
             let mut snapshot = session.snapshot(true);
+            let others: usize = self.closed_subscriptions;
+            if others + snapshot.subscriptions.len() > CLOSED_SUBSCRIPTIONS_TOTAL {
+                snapshot.subscriptions = Vec::new();
+            }
+            self.closed_subscriptions += snapshot.subscriptions.len();
             snapshot.closed = Some((self.now.wall, reason.clone()));
             // The bound is that of the process.
             if self.closed.len() >= CLOSED_MAX / usize::from(self.settings.loops.max(1)) {
-                self.closed.pop_front();
+                let gone = self.closed.pop_front();
+                let gone = gone.map_or(0, |gone| gone.subscriptions.len());
+                self.closed_subscriptions -= gone;
             }
             self.closed.push_back(snapshot);
         }
@@ -281,6 +283,8 @@ impl Broker {
                 self.log_about(id, log::Level::Error, "TLS handshake timeout");
                 self.cut(id, CloseReason::TlsHandshakeFailure);
             }
+            // Its password is being looked at this moment: the answer comes soon.
+            Timer::Auth if self.has_begun_verifying(id) => (),
             Timer::Auth => {
                 self.log_about(id, log::Level::Debug, errors::AUTHENTICATION_TIMEOUT);
                 self.send_error(id, errors::AUTHENTICATION_TIMEOUT);
@@ -290,6 +294,11 @@ impl Broker {
             Timer::Write => self.on_write_due(id),
             Timer::Stall => self.on_stall_due(id),
         }
+    }
+
+    fn has_begun_verifying(&self, id: SessionId) -> bool {
+        let verifying = self.sessions.get(id).and_then(|session| session.verifying.as_ref());
+        verifying.is_some_and(|verifying| !verifying.asked.drop_unbegun())
     }
 
     fn on_ping_due(&mut self, id: SessionId) {

@@ -24,6 +24,8 @@ pub enum Mail {
     Interest(Arc<Interest>),
     /// Sessions of the sender no longer listen.
     InterestsGone(Vec<Arc<Interest>>),
+    /// An interest of a route of the sender stands for another number of members.
+    Weight(Arc<Interest>),
     /// The sender's engine listens.
     Listen(Subject, EngineInterest),
     /// The sender's engine no longer listens.
@@ -104,6 +106,7 @@ impl Broker {
         match mail {
             Mail::Interest(interest) => self.add_to_tree(interest),
             Mail::InterestsGone(interests) => self.remove_from_tree(&interests),
+            Mail::Weight(interest) => self.sublist.reweigh(&interest),
             Mail::Listen(subject, interest) => self.on_engine_listens(&subject, interest),
             Mail::Unlisten(subject, interest) => self.on_engine_unlistens(&subject, interest),
             Mail::EngineGone => self.purge_leased(from),
@@ -140,12 +143,11 @@ impl Broker {
                 pick.gauge().on_arrived(message.len());
             }
             match pick {
-                Pick::Client(interest) if interest.queue.is_some() && interest.is_gone() => {
-                    // It left while the message was on its way: another member gets it.
-                    self.deliver_to_queue_of(interest, &message);
-                }
                 Pick::Client(interest) => {
-                    self.give(interest, &message);
+                    if !self.give(interest, &message) && interest.queue.is_some() {
+                        // It left while the message was on its way: another member gets it.
+                        self.deliver_to_queue_of(interest, &message);
+                    }
                 }
                 Pick::Route(route) => self.give_route(route, &message),
             }
@@ -157,10 +159,11 @@ impl Broker {
 
     fn deliver_to_queue_of(&mut self, gone: &Interest, message: &Message<'_>) {
         let Some(matched) = self.sublist.matches(message.subject) else { return };
-        let group = matched.queues.iter().find(|(name, _)| Some(name) == gone.queue.as_ref());
-        let Some((name, members)) = group else { return };
+        let Some(queue) = gone.queue.as_deref().and_then(|name| matched.queue(name)) else {
+            return;
+        };
         let mut picks = Picks::default();
-        self.choose(name, members, message, &Origin::Engine, &mut picks);
+        self.choose(queue, message, &Origin::Engine, &mut picks);
         self.hand_over(message, picks);
     }
 }

@@ -1,6 +1,7 @@
 //! Which routes there are: dialling, gossip, duplicates, the cluster's name, client URLs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 
 use crate::base::deadlines::Deadlines;
 use crate::base::id::SessionId;
-use crate::base::limits::{GOSSIP_DIALS_MAX, GOSSIP_WAITING_MAX};
+use crate::base::limits::{CLUSTER_URLS_MAX, GOSSIP_DIALS_MAX, GOSSIP_WAITING_MAX};
 use crate::base::time::Instant;
 use crate::broker::client::Step;
 use crate::broker::mail::Mail;
@@ -27,6 +28,9 @@ const RETRY_SPREAD: Duration = Duration::from_millis(100);
 /// One failed attempt in so many is an error in the log; the others are details.
 const REPORT_EVERY: u32 = 3600;
 
+/// Subject and queue of an interest.
+pub(super) type InterestKey = (Bytes, Option<Bytes>);
+
 /// The routes that this server looks for, and those it has.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
@@ -34,7 +38,7 @@ pub(super) struct Routes {
     is_dynamic: bool,
     is_stopped: bool,
     /// Local interests of each subject and queue, over all loops.
-    local: BTreeMap<(Bytes, Option<Bytes>), u32>,
+    local: BTreeMap<InterestKey, u32>,
     by_remote: BTreeMap<String, SessionId>,
     dials: BTreeMap<String, Dial>,
     dial_deadlines: Deadlines<String>,
@@ -87,11 +91,14 @@ impl Routes {
         (queue.is_some() || old == 0 || new == 0).then_some(new)
     }
 
-    pub fn local_interest(&self) -> Vec<(Bytes, Option<Bytes>, u32)> {
-        let entry = |((subject, queue), count): (&(Bytes, Option<Bytes>), &u32)| {
-            (subject.clone(), queue.clone(), *count)
-        };
-        self.local.iter().map(entry).collect()
+    /// The first `most` local interests from `begin` on, and how many there are of each.
+    pub fn local_interest(
+        &self,
+        begin: Bound<&InterestKey>,
+        most: usize,
+    ) -> Vec<(InterestKey, u32)> {
+        let range = self.local.range::<InterestKey, _>((begin, Bound::Unbounded));
+        range.take(most).map(|(key, count)| (key.clone(), *count)).collect()
     }
 
     /// CONNECT to the peer at `url` (spec core NATS, 10.3).
@@ -379,13 +386,18 @@ impl Broker {
 
     /// What clients are told: our URLs, then those of our peers; nothing before a peer has any.
     pub(super) fn update_urls(&mut self) {
+        // Whoever is sent away now finds the peers that it was told of, not those that are left
+        // while one route after the other is closed.
+        if self.routes.is_stopped {
+            return;
+        }
         let is_silent = self.settings.cluster.as_ref().is_none_or(|cluster| cluster.no_advertise);
-        let mut urls: Vec<String> = Vec::new();
+        let (mut urls, mut known_urls) = (Vec::new(), BTreeSet::new());
         for id in self.routes.registered().into_iter().filter(|_| !is_silent) {
             let route = self.sessions.get(id).and_then(|session| session.route.as_ref());
             let known = route.and_then(|route| route.info.as_ref());
             for url in known.iter().flat_map(|info| &info.connect_urls) {
-                if !urls.contains(url) {
+                if urls.len() < CLUSTER_URLS_MAX && known_urls.insert(url) {
                     urls.push(url.clone());
                 }
             }

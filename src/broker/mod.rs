@@ -5,10 +5,13 @@
 //! its sessions; the reactor owns the sockets and moves bytes between both.
 
 pub mod account;
+pub mod asked;
 pub mod auth;
+mod backlog;
 mod client;
 mod delivery;
 mod distinguished_name;
+mod group;
 mod hold;
 mod lifecycle;
 mod mail;
@@ -16,6 +19,7 @@ mod mesh;
 pub mod outbox;
 #[cfg(test)]
 mod password_tests;
+mod patterns;
 mod peer_room;
 mod publish;
 mod room;
@@ -32,9 +36,11 @@ mod sublist;
 mod tests;
 mod trace;
 mod unheard;
+#[cfg(test)]
+mod work_tests;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -42,6 +48,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::base::deadlines::Deadlines;
 use crate::base::id::{LoopIndex, SessionId, Subject};
+use crate::base::limits::{SESSION_WORK_MAX, SESSION_WORK_MIN, TURN_WORK_MAX};
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now, WallTime};
 use crate::wire::{self, Info, Op, encoder};
@@ -102,6 +109,9 @@ pub enum Flow {
     /// too slow: do not read this connection; call again with the same buffer after
     /// [`Effect::Resume`].
     Paused,
+    /// The session's share of the turn is used up: call again with the same buffer in the next
+    /// one. There is no need to read more before.
+    Yielded,
     /// The session switches to TLS now; the rest of the buffer belongs to the handshake.
     StartTls,
     /// The session is at its end: write out its outbox, then close the socket. An
@@ -224,10 +234,14 @@ pub enum Effect {
     Verify {
         /// Whose.
         session: SessionId,
+        /// Whether it is a route, and its peer's address: those who share one share the turns.
+        on_behalf: (bool, IpAddr),
         /// What it gave.
         password: String,
         /// What is known.
         hash: String,
+        /// Whether somebody waits for the answer.
+        asked: Arc<asked::Asked>,
     },
     /// A line for the log.
     Log {
@@ -275,6 +289,13 @@ pub struct Broker {
     traffic: Traffic,
     closed: VecDeque<ConnectionSnapshot>,
     unheard: unheard::Unheard,
+    /// Interests that are remembered of those.
+    closed_subscriptions: usize,
+    /// What was done, in receivers of a message that were looked at; but for what the tree counts.
+    work: u64,
+    /// How much of it may be done for one session before others have their turn.
+    share: u64,
+    backlog: backlog::Backlog,
 }
 
 impl Broker {
@@ -307,6 +328,10 @@ impl Broker {
             traffic: Traffic::default(),
             closed: VecDeque::new(),
             unheard: unheard::Unheard::default(),
+            closed_subscriptions: 0,
+            work: 0,
+            share: SESSION_WORK_MAX,
+            backlog: backlog::Backlog::default(),
             settings,
         };
         broker.start_routes();
@@ -349,7 +374,20 @@ impl Broker {
         self.on_closed(session, crate::wire::CloseReason::TlsHandshakeFailure.text());
     }
 
-    /// Handles every whole operation at the front of `input` and takes it out.
+    /// So many sessions are read in this turn: each gets its share of it.
+    pub fn share_turn(&mut self, sessions: usize) {
+        let share = TURN_WORK_MAX / (sessions as u64).max(1);
+        self.share = share.clamp(SESSION_WORK_MIN, SESSION_WORK_MAX);
+    }
+
+    /// What was done, in receivers of a message that were looked at: for budgets.
+    #[must_use]
+    pub fn work_done(&self) -> u64 {
+        self.work + self.sublist.visited()
+    }
+
+    /// Handles whole operations at the front of `input`, as many as the session's share of the
+    /// turn allows, and takes them out.
     pub fn read(&mut self, session: SessionId, input: &mut BytesMut, now: Now) -> Flow {
         self.now = now;
         self.read_all(session, input)
@@ -518,13 +556,15 @@ impl Broker {
             self.on_due(session, timer);
         }
         self.on_route_deadlines();
+        self.on_portion_due();
     }
 
     /// When [`Broker::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let both = [self.deadlines.next_deadline(), self.routes.next_deadline()];
-        both.into_iter().flatten().min()
+        let portion = self.backlog.next_deadline(self.now.at);
+        let all = [self.deadlines.next_deadline(), self.routes.next_deadline(), portion];
+        all.into_iter().flatten().min()
     }
 
     /// The next thing that the broker asks for, in order.
@@ -615,6 +655,7 @@ impl Broker {
     }
 
     fn log(&mut self, level: log::Level, text: String) {
+        self.work += 1;
         self.effects.push_back(Effect::Log { level, text });
     }
 
@@ -647,6 +688,7 @@ impl Broker {
 
     /// An interest of this loop's session ends.
     fn end_interest(&mut self, interest: &Arc<Interest>) {
+        self.work += client::INTEREST_WORK;
         interest.is_gone.store(true, Ordering::Relaxed);
         if let Some(session) = self.sessions.get_mut(interest.session) {
             session.interests.remove(&interest.sid);

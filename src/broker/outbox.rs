@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -37,6 +37,7 @@ pub struct Gauge {
     mailed: AtomicUsize,
     /// The loops, one bit each, that want to be told when there is room.
     watchers: AtomicU64,
+    is_closed: AtomicBool,
 }
 
 impl Gauge {
@@ -44,6 +45,17 @@ impl Gauge {
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
         self.pending.load(Ordering::Relaxed) + self.mailed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection is at its end, so that nothing is given to it any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// The connection is at its end.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
     }
 
     /// Bytes of deliveries that wait: what engines go by. Core traffic beside them does not hold

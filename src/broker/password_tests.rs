@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::time::Duration;
+
 use super::settings::{Auth, User};
 use super::tests::Process;
 use super::*;
@@ -67,6 +69,65 @@ fn a_client_with_the_wrong_password_is_refused() {
     let said = answer(&mut process, id, HASH, false);
     assert_eq!(said, "-ERR 'Authorization Violation'\r\n");
     assert_eq!(process.flows[&id], Flow::Close);
+}
+
+/// Goal: a loop computes no hash for routes either, and until it is known a peer says nothing.
+#[test]
+fn a_route_waits_until_its_password_was_looked_at() {
+    for is_right in [true, false] {
+        let user = Some(("u".to_owned(), HASH.to_owned()));
+        let cluster = settings::Cluster { name: "c".into(), user, ..Default::default() };
+        let mut process =
+            Process::new(1, Settings { cluster: Some(cluster), ..Settings::default() });
+        let id = process.open(0, ConnectionKind::RouteAccepted);
+        process.take(id);
+        let connect = "CONNECT {\"user\":\"u\",\"pass\":\"p\",\"cluster\":\"c\"}\r\n";
+        let info = "INFO {\"server_id\":\"NX\",\"server_name\":\"x\",\"cluster\":\"c\"}\r\n";
+        assert_eq!(process.ask(id, &format!("{connect}{info}PING\r\n")), "");
+        assert_eq!(process.flows[&id], Flow::Paused);
+        assert_eq!(asked(&mut process), [HASH]);
+        let said = answer(&mut process, id, HASH, is_right);
+        let expected = if is_right { "PONG\r\n" } else { "-ERR 'Authorization Violation'\r\n" };
+        assert_eq!(said, expected);
+        assert_eq!(process.loops[0].snapshot(process.now).routes.len(), usize::from(is_right));
+    }
+}
+
+/// Goal: who waits for its turn too long is told that, and never that it was wrong.
+#[test]
+fn a_password_whose_turn_does_not_come_is_a_time_out() {
+    let mut process = Process::new(1, settings(HASH));
+    let id = process.open(0, ConnectionKind::Client);
+    process.take(id);
+    process.send(id, CONNECT.as_bytes());
+    let question = process.effects.drain(..).find_map(question_of).unwrap();
+    process.pass(Duration::from_secs(3));
+    assert_eq!(process.take(id), "-ERR 'Authentication Timeout'\r\n");
+    assert!(!question.begin(), "nobody waits for it any more");
+    let id = process.open(0, ConnectionKind::Client);
+    process.take(id);
+    process.send(id, CONNECT.as_bytes());
+    let question = process.effects.drain(..).find_map(question_of).unwrap();
+    assert!(question.begin());
+    process.pass(Duration::from_secs(3));
+    assert_eq!(answer(&mut process, id, HASH, true), "+OK\r\nPONG\r\n", "it was looked at");
+}
+
+/// Goal: who left is not answered, so nobody works for it.
+#[test]
+fn the_question_of_a_closed_connection_is_dropped() {
+    let mut process = Process::new(1, settings(HASH));
+    let id = process.open(0, ConnectionKind::Client);
+    process.send(id, CONNECT.as_bytes());
+    let question = process.effects.drain(..).find_map(question_of).unwrap();
+    assert!(question.waits());
+    let now = process.now;
+    process.broker(id).closed(id, "Client Closed", now);
+    assert!(!question.waits());
+}
+
+fn question_of(effect: Effect) -> Option<Arc<asked::Asked>> {
+    if let Effect::Verify { asked, .. } = effect { Some(asked) } else { None }
 }
 
 /// Goal: what was asked before a reload does not answer what is asked after it.

@@ -1,7 +1,5 @@
 //! A client's publishes: who may, and what is on its way after them.
 
-use std::sync::Arc;
-
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::base::id::SessionId;
@@ -9,7 +7,7 @@ use crate::base::subject;
 use crate::broker::Broker;
 use crate::broker::client::{Step, user_text};
 use crate::broker::delivery::{Message, Origin, Part};
-use crate::broker::sublist::{Interest, Matched};
+use crate::broker::sublist::Matched;
 use crate::wire::op::Publish;
 use crate::wire::{Limits, Op, Parsed, encoder, errors, headers};
 
@@ -124,11 +122,8 @@ impl Broker {
 
     /// Tells a publisher that nobody listens, if it awaits an answer (spec core NATS, 2.8).
     fn send_no_responders(&mut self, id: SessionId, reply: &[u8]) {
+        let Some(interest) = self.sublist.interest_of(id, reply) else { return };
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let is_awaiting = |interest: &&Arc<Interest>| {
-            interest.queue.is_none() && subject::matches(&interest.subject, reply)
-        };
-        let Some(interest) = session.interests.values().find(is_awaiting).cloned() else { return };
         let len = headers::NO_RESPONDERS.len();
         let names = (reply, &interest.sid[..], None);
         encoder::message_line(session.outbox.tail(), names, Some(len), len);

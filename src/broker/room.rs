@@ -184,11 +184,16 @@ impl Broker {
     /// A message went to an inbox: whether one more would be too many.
     pub(super) fn look_for_room(&mut self, key: u64, matched: &Matched) {
         let high = self.settings.delivery_high();
-        let queued = matched.queues.iter().flat_map(|(_, members)| members);
-        for interest in matched.plain.iter().chain(queued) {
-            if high < interest.gauge.delivery_bytes() && interest.is_literal {
-                self.on_full(interest.session, key);
-            }
+        let is_full = |interest: &&Arc<Interest>| {
+            high < interest.gauge.delivery_bytes() && interest.is_literal
+        };
+        let sublist = &self.sublist;
+        let queued = matched.queues.iter().flat_map(|queue| sublist.listeners(&queue.groups));
+        let all = matched.plain.iter().chain(&matched.routes).chain(queued);
+        // Mostly there is none, and nothing to remember.
+        let full: Vec<SessionId> = all.filter(is_full).map(|interest| interest.session).collect();
+        for session in full {
+            self.on_full(session, key);
         }
     }
 

@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::base::id::{LoopIndex, SessionId};
+use crate::base::limits::PEER_URLS_MAX;
 use crate::base::subject;
-use crate::broker::account::{GLOBAL, Permissions, SubjectRules};
-use crate::broker::auth::{self, Credentials};
-use crate::broker::client::Step;
+use crate::broker::account::{GLOBAL, SubjectRules};
+use crate::broker::auth::{self, Credentials, Decision};
+use crate::broker::client::{INTEREST_WORK, Step, document_work};
 use crate::broker::delivery::{Message, Origin, Part};
+use crate::broker::group::Places;
 use crate::broker::mail::Mail;
 use crate::broker::session::{Phase, Session, Timer};
 use crate::broker::settings::{Auth, Cluster};
@@ -31,6 +33,12 @@ pub const HOME: LoopIndex = LoopIndex(0);
 /// Version of the route protocol that this server speaks.
 const ROUTE_PROTOCOL: i64 = 2;
 
+/// Letters of a nonce.
+const NONCE_LEN: usize = 15;
+
+/// Bytes that a peer may take to say who it is.
+const INTRODUCTION_LEN_MAX: usize = 256 * 1024;
+
 /// What is known of one route beside its session.
 #[derive(Debug, Default)]
 pub(super) struct RouteState {
@@ -46,8 +54,11 @@ pub(super) struct RouteState {
     /// The peer's INFO, once it came.
     pub info: Option<Box<Info>>,
     pub is_registered: bool,
-    /// Bytes of all interest that it was told when it was new.
-    pub told_len: usize,
+    /// Bytes that it said before.
+    introduction_len: usize,
+    /// The cluster's name of its CONNECT and whether it was made up, while its password is being
+    /// looked at.
+    named: Option<(String, bool)>,
 }
 
 impl RouteState {
@@ -55,12 +66,6 @@ impl RouteState {
     pub fn remote_id(&self) -> &str {
         self.info.as_ref().map_or("", |info| &info.server_id)
     }
-}
-
-/// Whether something may be said or heard over routes.
-fn allows(rules: &SubjectRules, subject: &[u8]) -> bool {
-    let permissions = Permissions { publish: rules.clone(), ..Permissions::default() };
-    permissions.may_publish(subject)
 }
 
 fn lists(rules: &SubjectRules) -> Option<SubjectLists> {
@@ -100,17 +105,24 @@ impl Broker {
         }
     }
 
-    /// The connection is ready (encrypted, if it has to be). Who accepted says INFO; who dialled
-    /// waits for it, to know the cluster's name before it says CONNECT: so both agree on one
-    /// without a second attempt.
+    /// The connection is ready (encrypted, if it has to be). Both say INFO at once; before it, who
+    /// dialled says CONNECT.
     pub(super) fn begin_route(&mut self, id: SessionId) {
         let Some(cluster) = self.settings.cluster.clone() else { return };
-        let info = self.route_info(&cluster);
+        // Compat: the reference has one, which nobody signs; pinned by `both_sides_say_info_first`.
+        let info = Info { nonce: self.nonce(), ..self.route_info(&cluster) };
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let did_solicit = session.route.as_ref().is_some_and(|route| route.did_solicit);
-        if !did_solicit {
-            write_info(session, &info);
-            self.mark_dirty(id);
+        let route = session.route.as_ref().filter(|route| route.did_solicit);
+        let url = route.and_then(|route| route.url.as_deref());
+        let did_solicit = url.is_some();
+        if let Some(url) = url {
+            let json = self.routes.connect_document(url, &self.settings).encode();
+            encoder::encode(&Op::Connect(&json), session.outbox.tail());
+        }
+        write_info(session, &info);
+        self.mark_dirty(id);
+        if did_solicit {
+            self.log_about(id, log::Level::Debug, "Route connect msg sent");
         }
         if did_solicit || cluster.user.is_some() {
             self.deadlines.arm((id, Timer::Auth), self.now.at + cluster.auth_timeout);
@@ -119,20 +131,25 @@ impl Broker {
         self.arm_first_ping(id);
     }
 
-    /// Who dialled introduces itself.
-    fn introduce(&mut self, id: SessionId) {
-        let Some(cluster) = self.settings.cluster.clone() else { return };
-        let info = self.route_info(&cluster);
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        let Some(url) = session.route.as_ref().and_then(|route| route.url.as_deref()) else {
-            return;
-        };
-        let json = self.routes.connect_document(url, &self.settings).encode();
-        encoder::encode(&Op::Connect(&json), session.outbox.tail());
-        write_info(session, &info);
-        self.mark_dirty(id);
-        self.deadlines.cancel(&(id, Timer::Auth));
-        self.log_about(id, log::Level::Debug, "Route connect msg sent");
+    /// So many random bytes as text, as the reference has them in INFO.
+    fn nonce(&mut self) -> String {
+        const LETTERS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let letter = |place| LETTERS.get(usize::try_from(place).ok()?).copied();
+        let letters = (0..NONCE_LEN).filter_map(|_| letter(self.random.below(64)));
+        letters.map(char::from).collect()
+    }
+
+    /// What a stranger said is through. However long it goes on, it is not listened to for ever.
+    pub(super) fn on_introduction(&mut self, id: SessionId, len: usize) -> Step {
+        let route = self.sessions.get_mut(id).and_then(|session| session.route.as_mut());
+        let Some(route) = route else { return Step::End };
+        route.introduction_len += len;
+        if INTRODUCTION_LEN_MAX < route.introduction_len && !route.is_registered {
+            let text = "Route says much and not who it is";
+            return self.refuse(id, text, CloseReason::ProtocolViolation);
+        }
+        Step::Done
     }
 
     /// INFO as routes get it (spec core NATS, 10.3).
@@ -202,6 +219,7 @@ impl Broker {
     }
 
     fn on_route_connect(&mut self, id: SessionId, json: &[u8]) -> Step {
+        self.work += document_work(json);
         let connect = match Connect::decode(json) {
             Ok(connect) => connect,
             Err(error) => {
@@ -219,6 +237,8 @@ impl Broker {
             self.send_error(id, &text);
             return self.refuse(id, &text, CloseReason::IncorrectPort);
         }
+        let named =
+            (connect.cluster.clone().unwrap_or_default(), connect.cluster_dynamic.unwrap_or(false));
         let Some(cluster) = self.settings.cluster.clone() else { return Step::End };
         if cluster.user.is_some() {
             let auth = Auth { user: cluster.user.clone(), ..Auth::default() };
@@ -227,18 +247,45 @@ impl Broker {
                 password: connect.pass.clone().unwrap_or_default(),
                 token: String::new(),
             };
-            if auth::authenticate(&auth, &credentials, None).is_err() {
-                self.log_about(id, log::Level::Error, "authentication error");
-                return self.violation(id);
+            match auth::decide(&auth, &credentials, None) {
+                Ok(Decision::Known(_)) => (),
+                Ok(Decision::Hashed { hash, identity }) => {
+                    let route = self.sessions.get_mut(id).and_then(|found| found.route.as_mut());
+                    let Some(route) = route else { return Step::End };
+                    route.named = Some(named);
+                    self.verify(id, credentials.password, (hash, identity));
+                    return Step::Done;
+                }
+                Err(_) => return self.refuse_route(id),
             }
         }
+        self.on_route_admitted(id, &named)
+    }
+
+    fn refuse_route(&mut self, id: SessionId) -> Step {
+        self.log_about(id, log::Level::Error, "authentication error");
+        self.violation(id)
+    }
+
+    /// Whether a peer's password is right was found out.
+    pub(super) fn on_route_verified(&mut self, id: SessionId, is_right: bool) {
+        let route = self.sessions.get_mut(id).and_then(|session| session.route.as_mut());
+        let Some(named) = route.and_then(|route| route.named.take()) else { return };
+        if is_right {
+            self.on_route_admitted(id, &named);
+        } else {
+            self.refuse_route(id);
+        }
+    }
+
+    /// The peer may be here.
+    fn on_route_admitted(&mut self, id: SessionId, (name, is_dynamic): &(String, bool)) -> Step {
         self.deadlines.cancel(&(id, Timer::Auth));
         if let Some(session) = self.sessions.get_mut(id) {
             session.is_auth_pending = false;
         }
-        let name = connect.cluster.unwrap_or_default();
-        if !self.agree_on_name(id, &name, connect.cluster_dynamic.unwrap_or(false)) {
-            let text = errors::cluster_name_rejected(&name, self.routes.cluster_name());
+        if !self.agree_on_name(id, name, *is_dynamic) {
+            let text = errors::cluster_name_rejected(name, self.routes.cluster_name());
             self.send_error(id, &text);
             return self.refuse(id, &text, CloseReason::ClusterNameConflict);
         }
@@ -246,12 +293,16 @@ impl Broker {
     }
 
     fn on_route_info(&mut self, id: SessionId, json: &[u8]) -> Step {
-        let info = match Info::decode(json) {
+        self.work += document_work(json);
+        let mut info = match Info::decode(json) {
             Ok(info) => info,
             Err(error) => {
                 return self.refuse(id, &error.to_string(), CloseReason::ProtocolViolation);
             }
         };
+        // All of them go to each client: so many that none could use them are not passed on.
+        info.connect_urls.truncate(PEER_URLS_MAX);
+        info.ws_connect_urls.truncate(PEER_URLS_MAX);
         let Some(route) = self.sessions.get(id).and_then(|session| session.route.as_ref()) else {
             return Step::End;
         };
@@ -308,8 +359,7 @@ impl Broker {
         }
         let is_agreed = self.agree_on_name(id, &info.cluster, info.cluster_dynamic);
         if did_solicit {
-            // Also when this is the end of it: then the peer's log has the reason too.
-            self.introduce(id);
+            self.deadlines.cancel(&(id, Timer::Auth));
         }
         if !is_agreed {
             let text = errors::cluster_name_rejected(&info.cluster, self.routes.cluster_name());
@@ -328,6 +378,7 @@ impl Broker {
         wanted: &RouteInterest<'_>,
         weight: u32,
     ) -> Step {
+        self.work += INTEREST_WORK;
         // Other accounts are those of Go peers; we have none of them.
         if wanted.account != GLOBAL {
             return Step::Done;
@@ -343,10 +394,13 @@ impl Broker {
             return Step::Done;
         }
         let key = key_of(wanted);
+        let places = Places::new(self.settings.loops);
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
         session.active_at = self.now.wall;
-        if let Some(known) = session.interests.get(&key) {
+        if let Some(known) = session.interests.get(&key).cloned() {
             known.weight.store(weight, Ordering::Relaxed);
+            self.sublist.reweigh(&known);
+            self.mail_all(&Mail::Weight(known));
             return Step::Done;
         }
         let queue_at = wanted.subject.len() + 1;
@@ -364,6 +418,7 @@ impl Broker {
             is_gone: AtomicBool::new(false),
             is_literal: !subject::has_wildcard(wanted.subject),
             is_paced_by_peer: AtomicBool::new(false),
+            places,
         });
         session.interests.insert(key, Arc::clone(&interest));
         self.add_to_tree(Arc::clone(&interest));
@@ -410,7 +465,11 @@ impl Broker {
             is_paced: false,
             via: self.hears_of_inboxes(id).then_some(id),
         };
-        let queues: Vec<&[u8]> = routed.queue_names().collect();
+        let mut queues: Vec<&[u8]> = routed.queue_names().collect();
+        if queues.len() > 1 {
+            queues.sort_unstable();
+            queues.dedup();
+        }
         let origin = Origin::Route { session: id, queues: &queues };
         let matched: Option<Arc<Matched>> = self.sublist.matches(publish.subject);
         if let Some(matched) = matched {
@@ -440,36 +499,18 @@ impl Broker {
         }
     }
 
-    /// Tells a new route all local interest.
-    pub(super) fn send_local_interest(&mut self, id: SessionId) {
-        for (subject, queue, count) in self.routes.local_interest() {
-            if !self.may_import(&subject) {
-                continue;
-            }
-            let Some(session) = self.sessions.get_mut(id) else { return };
-            write_interest(session, &subject, queue.as_ref(), count);
-        }
-        if let Some(session) = self.sessions.get_mut(id)
-            && let Some(route) = session.route.as_mut()
-        {
-            route.told_len = session.outbox.len();
-        }
-        self.mark_dirty(id);
-        self.log_about(id, log::Level::Debug, "Sent local subscriptions to route");
-    }
-
     /// Whether interest in `subject` is told to peers.
-    fn may_import(&self, subject: &[u8]) -> bool {
+    pub(super) fn may_import(&self, subject: &[u8]) -> bool {
         let cluster = self.settings.cluster.as_ref();
         let permissions = cluster.and_then(|cluster| cluster.permissions.as_ref());
-        permissions.is_none_or(|permissions| allows(&permissions.publish, subject))
+        permissions.is_none_or(|permissions| permissions.publish.allows(subject, true))
     }
 
     /// Whether peers may be interested in `subject`.
     fn may_export(&self, subject: &[u8]) -> bool {
         let cluster = self.settings.cluster.as_ref();
         let permissions = cluster.and_then(|cluster| cluster.permissions.as_ref());
-        permissions.is_none_or(|permissions| allows(&permissions.subscribe, subject))
+        permissions.is_none_or(|permissions| permissions.subscribe.allows(subject, true))
     }
 
     /// Registered routes for monitoring.
@@ -508,7 +549,12 @@ pub(super) fn write_info(session: &mut Session, info: &Info) {
     session.outbox.seal(false);
 }
 
-fn write_interest(session: &mut Session, subject: &[u8], queue: Option<&Bytes>, count: u32) {
+pub(super) fn write_interest(
+    session: &mut Session,
+    subject: &[u8],
+    queue: Option<&Bytes>,
+    count: u32,
+) {
     let queue = queue.map(|queue| &queue[..]);
     let interest = RouteInterest { origin: None, account: GLOBAL, subject, queue };
     let op = match count {

@@ -344,9 +344,8 @@ fn names_of_clusters_must_agree_unless_made_up() {
     let mut right = server(1, "b", |_, _| ());
     let ours = left.open(0, ConnectionKind::RouteSolicited { url: "r".into(), is_explicit: true });
     let theirs = right.open(0, ConnectionKind::RouteAccepted);
-    assert_eq!(left.take(ours), "", "who dials waits for the name of the other");
-    let info = right.take(theirs);
-    let hello = left.ask(ours, &info);
+    let hello = left.take(ours);
+    right.take(theirs);
     assert_eq!(
         right.ask(theirs, &hello),
         "-ERR 'Rejecting connection, cluster name \"other\" does not match \"abc\"'\r\n"
@@ -358,6 +357,98 @@ fn names_of_clusters_must_agree_unless_made_up() {
     join(&mut dynamic, &mut server(1, "d", |_, _| ()));
     let client = dynamic.open(1, ConnectionKind::Client);
     assert!(dynamic.take(client).contains("\"cluster\":\"abc\""));
+}
+
+/// Goal: nobody waits for the other one to speak, and INFO has what the reference's has.
+#[test]
+fn both_sides_say_info_first() {
+    let mut process = server(1, "a", |_, _| ());
+    let url = "right:6222".to_owned();
+    let ours = process.open(0, ConnectionKind::RouteSolicited { url, is_explicit: true });
+    let hello = process.take(ours);
+    let theirs = process.open(0, ConnectionKind::RouteAccepted);
+    let greeting = process.take(theirs);
+    let (connect, info) = hello.split_once("\r\n").unwrap();
+    assert!(connect.starts_with("CONNECT {"), "{hello}");
+    let nonce = |info: &str| {
+        let (_, rest) = info.split_once("\"nonce\":\"").unwrap();
+        rest.split_once('"').unwrap().0.to_owned()
+    };
+    for info in [info, &greeting] {
+        assert!(info.starts_with("INFO {"), "{info}");
+        assert_eq!(nonce(info).len(), 15);
+    }
+    assert_ne!(nonce(info), nonce(&greeting));
+}
+
+#[test]
+fn a_cluster_name_without_routes_is_told_clients() {
+    let settings = Settings { cluster_name: "only".into(), ..Settings::default() };
+    let mut process = Process::new(1, settings);
+    let client = process.open(0, ConnectionKind::Client);
+    assert!(process.take(client).contains("\"cluster\":\"only\""));
+}
+
+/// Goal: a server that stops leaves its clients the URLs of the others.
+#[test]
+fn a_server_that_stops_does_not_take_back_the_urls_of_its_peers() {
+    let (mut left, mut right) = (server(2, "a", |_, _| ()), server(1, "b", |_, _| ()));
+    let clients = [left.client(0, ",\"protocol\":1"), left.client(1, ",\"protocol\":1")];
+    for client in clients {
+        left.ask(client, "PING\r\n");
+    }
+    join(&mut left, &mut right);
+    for client in clients {
+        assert!(left.take(client).contains("\"connect_urls\":[\"a:4222\",\"b:4222\"]"));
+    }
+    let now = left.now;
+    for broker in &mut left.loops {
+        broker.shut_down(now);
+    }
+    left.settle();
+    left.pass(Duration::from_secs(1));
+    for client in clients {
+        assert_eq!(left.take(client), "", "no INFO, so what is known stays");
+    }
+}
+
+/// Goal: who has not said who it is can say nothing else, nor at length.
+#[test]
+fn strangers_on_the_route_port_are_heard_only_about_themselves() {
+    for bytes in [
+        format!("RS+ $G {}\r\n", vec!["a"; 20_000].join(".")),
+        "RS+ $G a\r\n".to_owned(),
+        "RMSG $G a 0\r\n\r\n".to_owned(),
+        "SUB a 1\r\n".to_owned(),
+        "PUB a 0\r\n\r\n".to_owned(),
+        format!("CONNECT {{\"name\":\"{}\"}}\r\n", "x".repeat(100_000)),
+        format!("INFO {{\"host\":\"{}", "x".repeat(100_000)),
+        format!("CONNECT {}\r\n", "[".repeat(50_000)),
+        format!("INFO {{\"import\":{}\r\n", "{\"a\":".repeat(10_000)),
+        "PING\r\n".repeat(100_000),
+    ] {
+        let mut process = server(1, "a", |_, _| ());
+        let stranger = process.open(0, ConnectionKind::RouteAccepted);
+        process.send(stranger, bytes.as_bytes());
+        assert_eq!(process.flows[&stranger], Flow::Close, "{}", &bytes[..40.min(bytes.len())]);
+        assert_eq!(process.loops[0].sublist.snapshot().num_subscriptions, 0);
+    }
+}
+
+/// Goal: what a peer asks for may be as deep as its line is long.
+#[test]
+fn interest_of_a_peer_may_be_deep() {
+    let mut process = server(1, "a", |_, _| ());
+    let peer = process.open(0, ConnectionKind::RouteAccepted);
+    let info = "INFO {\"server_id\":\"NX\",\"server_name\":\"x\",\"cluster\":\"abc\"}\r\n";
+    process.send(peer, info.as_bytes());
+    process.take(peer);
+    let deep = vec!["a"; 20_000].join(".");
+    process.send(peer, format!("RS+ $G {deep}\r\nRS+ $G *.{deep}\r\n").as_bytes());
+    process.send(peer, format!("RMSG $G {deep}.a 0\r\n\r\nRS- $G *.{deep}\r\n").as_bytes());
+    process.send(peer, b"PING\r\n");
+    assert_eq!(process.take(peer), "PONG\r\n");
+    assert_eq!(process.loops[0].sublist.snapshot().num_subscriptions, 1);
 }
 
 #[test]
@@ -443,7 +534,9 @@ proptest! {
             prop_assert_eq!(broker.sublist.snapshot().num_subscriptions, 0);
             prop_assert_eq!(broker.deadlines.len(), 0);
         }
-        prop_assert!(process.loops[0].routes.local_interest().is_empty());
+        process.pass(Duration::from_secs(1));
+        let local = process.loops[0].routes.local_interest(std::ops::Bound::Unbounded, 1);
+        prop_assert!(local.is_empty());
         prop_assert!(process.loops[0].routes.registered().is_empty());
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::base::id::SessionId;
 use crate::base::time::{Instant, Now, WallTime};
 use crate::broker::account::{Permissions, Replies};
+use crate::broker::asked::Asked;
 use crate::broker::auth::{Credentials, Identity};
 use crate::broker::outbox::{Gauge, Outbox};
 use crate::broker::route::RouteState;
@@ -38,6 +39,10 @@ pub(super) enum Phase {
     Ending {
         /// Why.
         reason: String,
+        /// How many interests it had.
+        subscription_count: usize,
+        /// The first of them.
+        subscriptions: Vec<SubscriptionSnapshot>,
     },
 }
 
@@ -110,6 +115,17 @@ pub(super) struct Stall {
     pub receivers: Vec<Arc<Gauge>>,
 }
 
+/// A password that is being looked at.
+#[derive(Debug)]
+pub(super) struct Verifying {
+    /// What it is held against.
+    pub hash: String,
+    /// Who the session is then.
+    pub identity: Identity,
+    /// The question.
+    pub asked: Arc<Asked>,
+}
+
 /// PING and PONG of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Pinging {
@@ -153,8 +169,8 @@ pub(super) struct Session {
     pub write_mark: Option<(u64, Instant)>,
     /// Which list of `connect_urls` it knows.
     pub urls_version: u64,
-    /// Who it will be if its password is found right, and the hash that it is held against.
-    pub verifying: Option<(String, Identity)>,
+    /// Its password is being looked at.
+    pub verifying: Option<Verifying>,
     /// The hash that its password was found to belong to.
     pub verified_hash: Option<String>,
     /// Up to where what goes out was shown in the log.
@@ -203,6 +219,14 @@ impl Session {
 
     pub fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Ending { .. })
+    }
+
+    /// Whether it is a client that wants to hear of changes.
+    pub fn hears_info(&self) -> bool {
+        self.is_client()
+            && !self.is_ending()
+            && self.options.protocol >= 1
+            && self.ping.is_first_answered
     }
 
     /// What log lines about it begin with (spec core NATS, 2.14).
@@ -254,19 +278,29 @@ impl Session {
             tls: about.tls.as_ref().map(|tls| (tls.version.clone(), tls.cipher.clone())),
             tls_certificate: about.tls.as_ref().and_then(|tls| tls.certificate.clone()),
             authorized_user: user.unwrap_or(&about.credentials.token).clone(),
-            subscription_count: self.interests.len(),
-            subscriptions: self.subscription_snapshots(has_subscriptions),
+            subscription_count: match &self.phase {
+                Phase::Ending { subscription_count, .. } => *subscription_count,
+                Phase::AwaitTls { .. } | Phase::Open => self.interests.len(),
+            },
+            subscriptions: match &self.phase {
+                Phase::Ending { subscriptions, .. } => subscriptions.clone(),
+                Phase::AwaitTls { .. } | Phase::Open => {
+                    self.subscription_snapshots(has_subscriptions)
+                }
+            },
         }
     }
 
     /// Nothing where they are not asked for.
     pub fn subscription_snapshots(&self, is_wanted: bool) -> Vec<SubscriptionSnapshot> {
-        if !is_wanted {
-            return Vec::new();
-        }
+        self.first_subscriptions(if is_wanted { usize::MAX } else { 0 })
+    }
+
+    pub fn first_subscriptions(&self, most: usize) -> Vec<SubscriptionSnapshot> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         self.interests
             .iter()
+            .take(most)
             .map(|(sid, interest)| SubscriptionSnapshot {
                 subject: text(&interest.subject),
                 queue: interest.queue.as_deref().map(text),
@@ -322,6 +356,16 @@ impl Sessions {
     /// All sessions in the order of their slots.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Session> {
         self.slots.iter_mut().filter_map(|slot| slot.as_deref_mut())
+    }
+
+    /// How many slots there are, used or not.
+    pub fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The session in a slot.
+    pub fn at(&self, slot: usize) -> Option<&Session> {
+        self.slots.get(slot)?.as_deref()
     }
 
     pub fn ids(&self) -> Vec<SessionId> {

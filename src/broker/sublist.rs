@@ -2,23 +2,36 @@
 //!
 //! Every loop has one with the interests of all loops. Subjects without wildcards are one hash
 //! look-up; the others are a tree by tokens. What was found for a subject is kept, until an
-//! interest that could change it comes or goes.
+//! interest that could change it comes or goes. The members of queues are not a part of that: they
+//! are asked for where they are, so that a member may come and go at the price of one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::base::hash::QuickMap;
 use crate::base::id::SessionId;
 use crate::base::subject;
 use crate::broker::EngineInterest;
 use crate::broker::account::Permissions;
+use crate::broker::group::{Group, Places, Slot};
 use crate::broker::outbox::Gauge;
+use crate::broker::patterns::{Content, Patterns};
 use crate::broker::snapshot::SubscriptionsSnapshot;
 
 /// Subjects whose receivers are remembered (spec core NATS, 1.2).
 const CACHE_LEN_MAX: usize = 1024;
+
+/// Receivers that are remembered over all subjects: what one change of an interest may have to
+/// forget at once.
+const CACHE_FANOUT_MAX: u64 = 64 * 1024;
+
+/// Up to so many queues of a subject are a list.
+const LISTED_QUEUES_MAX: usize = 8;
 
 /// One SUB of a client, or one RS+ of a route. Shared by the trees of all loops; only the loop
 /// that owns the session writes the numbers in it.
@@ -50,13 +63,15 @@ pub struct Interest {
     pub is_literal: bool,
     /// Whether the peer that delivers to it holds back when it is told that there is no room.
     pub is_paced_by_peer: AtomicBool,
+    /// Where it lies in the trees.
+    pub places: Places,
 }
 
 impl Interest {
-    /// Whether it ended.
+    /// Whether it ended, or its listener did.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.is_gone.load(Ordering::Relaxed)
+        self.is_gone.load(Ordering::Relaxed) || self.gauge.is_closed()
     }
 
     /// Whether a message on `subject` must not be delivered.
@@ -79,49 +94,82 @@ pub struct EngineEntry {
 /// All receivers of a subject.
 #[derive(Clone, Debug, Default)]
 pub struct Matched {
-    /// Interests without a queue.
+    /// Interests of clients without a queue.
     pub plain: Vec<Arc<Interest>>,
-    /// The members of each queue, ordered by name.
-    pub queues: Vec<(Bytes, Vec<Arc<Interest>>)>,
+    /// One interest of each route that has some without a queue.
+    pub routes: Vec<Arc<Interest>>,
+    /// The queues, ordered by name.
+    pub queues: Vec<QueueMatch>,
     /// Engines. Of engines that listen to the same subject with the same key (a service that each
     /// loop offers) there is one: `home`'s own if it is among them.
     pub engines: Vec<EngineEntry>,
+}
+
+/// A queue that gets a message. Who is in it is asked of the [`Sublist`], when somebody is chosen.
+#[derive(Clone, Debug)]
+pub struct QueueMatch {
+    /// Its name.
+    pub name: Bytes,
+    /// Where its members are: one group for each subject that it listens on.
+    pub groups: SmallVec<[GroupId; 1]>,
+}
+
+/// The members of one queue that listen on one subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupId(usize);
+
+/// A slot of the groups of a queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor {
+    part: usize,
+    slot: usize,
+    /// Where to begin among the members there.
+    pub member: u64,
 }
 
 impl Matched {
     /// Whether nobody listens.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.plain.is_empty() && self.queues.is_empty() && self.engines.is_empty()
+        !self.has_receivers() && self.engines.is_empty()
     }
 
     /// Whether a message waits in outboxes: somebody other than engines listens.
     #[must_use]
     pub fn has_receivers(&self) -> bool {
-        !self.plain.is_empty() || !self.queues.is_empty()
+        !self.plain.is_empty() || !self.routes.is_empty() || !self.queues.is_empty()
     }
 
-    fn len(&self) -> usize {
-        let in_queues: usize = self.queues.iter().map(|(_, members)| members.len()).sum();
-        self.plain.len() + in_queues + self.engines.len()
+    /// The queue of this name.
+    #[must_use]
+    pub fn queue(&self, name: &[u8]) -> Option<&QueueMatch> {
+        let at = self.queues.binary_search_by(|queue| queue.name[..].cmp(name)).ok()?;
+        self.queues.get(at)
+    }
+
+    /// How many receivers there are, a queue being one.
+    #[must_use]
+    pub fn fanout(&self) -> u64 {
+        let receivers = self.plain.len() + self.routes.len() + self.queues.len();
+        (receivers + self.engines.len()) as u64
     }
 
     fn add(&mut self, entries: &Entries, home: u16) {
-        self.plain.extend(entries.plain.iter().cloned());
-        for interest in &entries.queued {
-            let Some(name) = &interest.queue else { continue };
-            let at = match self.queues.binary_search_by(|(found, _)| found.cmp(name)) {
-                Ok(at) => at,
-                Err(at) => {
-                    self.queues.insert(at, (name.clone(), Vec::new()));
-                    at
-                }
-            };
-            self.queues[at].1.push(Arc::clone(interest));
+        for slot in entries.plain.slots() {
+            if slot.first().is_route {
+                self.routes.extend(slot.interests().iter().cloned());
+            } else {
+                self.plain.extend(slot.interests().iter().cloned());
+            }
         }
-        for (index, entry) in entries.engines.iter().enumerate() {
+        let Some(more) = &entries.more else { return };
+        more.queues.each(|name, group| {
+            let groups = SmallVec::from_buf([group]);
+            self.queues.push(QueueMatch { name: name.clone(), groups });
+        });
+        for (index, entry) in more.engines.iter().enumerate() {
             let is_chosen = entry.interest.engine.0 == home
-                || !entries.engines.iter().enumerate().any(|(other_index, other)| {
+                || !more.engines.iter().enumerate().any(|(other_index, other)| {
                     other.interest.key == entry.interest.key
                         && (other.interest.engine.0 == home || other_index < index)
                 });
@@ -130,119 +178,117 @@ impl Matched {
             }
         }
     }
+
+    /// Joins what several patterns brought of one route or one queue.
+    fn join(&mut self) {
+        // Of each route one that has no wildcard, if there is one.
+        self.routes.sort_by_key(|interest| (interest.session, !interest.is_literal));
+        self.routes.dedup_by_key(|interest| interest.session);
+        self.queues.sort_by(|left, right| left.name.cmp(&right.name));
+        self.queues.dedup_by(|next, kept| {
+            let is_same = next.name == kept.name;
+            if is_same {
+                kept.groups.extend(next.groups.drain(..));
+            }
+            is_same
+        });
+    }
+}
+
+/// Everybody who listens on one subject or pattern.
+#[derive(Debug, Default)]
+struct Entries {
+    plain: Group,
+    /// What few subjects have.
+    more: Option<Box<More>>,
 }
 
 #[derive(Debug, Default)]
-struct Entries {
-    plain: Vec<Arc<Interest>>,
-    queued: Vec<Arc<Interest>>,
+struct More {
+    queues: Queues,
     engines: Vec<EngineEntry>,
 }
 
+impl Content for Entries {
+    fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.more.is_none()
+    }
+}
+
 impl Entries {
-    fn is_empty(&self) -> bool {
-        self.plain.is_empty() && self.queued.is_empty() && self.engines.is_empty()
-    }
-
-    fn insert(&mut self, interest: Arc<Interest>) {
-        if interest.queue.is_some() {
-            self.queued.push(interest);
-        } else {
-            self.plain.push(interest);
-        }
-    }
-
-    fn remove(&mut self, interest: &Arc<Interest>) -> bool {
-        let list = if interest.queue.is_some() { &mut self.queued } else { &mut self.plain };
-        let Some(at) = list.iter().position(|found| Arc::ptr_eq(found, interest)) else {
-            return false;
-        };
-        list.swap_remove(at);
-        if list.is_empty() {
-            *list = Vec::new();
-        }
-        true
+    fn drop_empty(&mut self) {
+        self.more.take_if(|more| more.queues.is_empty() && more.engines.is_empty());
     }
 }
 
-/// One token of subjects with wildcards, and what can follow it.
+/// The groups of a subject by the name of their queue.
+#[derive(Debug)]
+enum Queues {
+    Few(Vec<(Bytes, GroupId)>),
+    Many(BTreeMap<Bytes, GroupId>),
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+impl Queues {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Few(list) => list.is_empty(),
+            Self::Many(map) => map.is_empty(),
+        }
+    }
+
+    fn get(&self, name: &Bytes) -> Option<GroupId> {
+        match self {
+            Self::Few(list) => list.iter().find(|(known, _)| known == name).map(|(_, id)| *id),
+            Self::Many(map) => map.get(name).copied(),
+        }
+    }
+
+    fn insert(&mut self, name: Bytes, group: GroupId) {
+        match self {
+            Self::Few(list) if list.len() < LISTED_QUEUES_MAX => list.push((name, group)),
+            Self::Few(list) => {
+                let listed = std::mem::take(list).into_iter();
+                *self = Self::Many(listed.chain([(name, group)]).collect());
+            }
+            Self::Many(map) => {
+                map.insert(name, group);
+            }
+        }
+    }
+
+    fn remove(&mut self, name: &Bytes) {
+        match self {
+            Self::Few(list) => list.retain(|(known, _)| known != name),
+            Self::Many(map) => {
+                map.remove(name);
+            }
+        }
+    }
+
+    fn each(&self, mut act: impl FnMut(&Bytes, GroupId)) {
+        match self {
+            Self::Few(list) => list.iter().for_each(|(name, id)| act(name, *id)),
+            Self::Many(map) => map.iter().for_each(|(name, id)| act(name, *id)),
+        }
+    }
+}
+
+/// The members of a queue on one subject.
 #[derive(Debug, Default)]
-struct Node {
-    here: Entries,
-    /// Interests whose last token is `>` at this place.
-    rest: Entries,
-    literal: QuickMap<Bytes, Node>,
-    star: Option<Box<Node>>,
+struct QueueGroup {
+    clients: Group,
+    routes: Group,
 }
 
-impl Node {
-    fn is_empty(&self) -> bool {
-        self.here.is_empty()
-            && self.rest.is_empty()
-            && self.literal.is_empty()
-            && self.star.is_none()
-    }
-
-    /// The entries of a pattern; made on the way.
-    fn entries(&mut self, pattern: &[u8]) -> &mut Entries {
-        let (token, rest) = split_token(pattern);
-        if token == b">" {
-            return &mut self.rest;
-        }
-        let next = if token == b"*" {
-            &mut **self.star.get_or_insert_default()
-        } else if self.literal.contains_key(token) {
-            self.literal.get_mut(token).expect("it was found a line above")
-        } else {
-            self.literal.entry(Bytes::copy_from_slice(token)).or_default()
-        };
-        match rest {
-            Some(rest) => next.entries(rest),
-            None => &mut next.here,
-        }
-    }
-
-    /// Changes the entries of a pattern, and drops the nodes that are empty after it.
-    fn change<R: Default>(&mut self, pattern: &[u8], act: impl FnOnce(&mut Entries) -> R) -> R {
-        let (token, rest) = split_token(pattern);
-        if token == b">" {
-            return act(&mut self.rest);
-        }
-        let next =
-            if token == b"*" { self.star.as_deref_mut() } else { self.literal.get_mut(token) };
-        let Some(next) = next else { return R::default() };
-        let done = match rest {
-            Some(rest) => next.change(rest, act),
-            None => act(&mut next.here),
-        };
-        if next.is_empty() {
-            if token == b"*" {
-                self.star = None;
-            } else {
-                self.literal.remove(token);
-            }
-        }
-        done
-    }
-
-    fn collect(&self, subject: &[u8], home: u16, found: &mut Matched) {
-        if !self.rest.is_empty() {
-            found.add(&self.rest, home);
-        }
-        let (token, rest) = split_token(subject);
-        for next in [self.literal.get(token), self.star.as_deref()].into_iter().flatten() {
-            match rest {
-                Some(rest) => next.collect(rest, home, found),
-                None => found.add(&next.here, home),
-            }
-        }
-    }
-}
-
-fn split_token(subject: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match memchr::memchr(b'.', subject) {
-        Some(at) => (&subject[..at], Some(&subject[at + 1..])),
-        None => (subject, None),
+impl QueueGroup {
+    fn of(&mut self, interest: &Interest) -> &mut Group {
+        if interest.is_route { &mut self.routes } else { &mut self.clients }
     }
 }
 
@@ -258,7 +304,8 @@ fn has_empty_token(subject: &[u8]) -> bool {
 pub struct Sublist {
     home: u16,
     literal: QuickMap<Bytes, Entries>,
-    wild: Node,
+    wild: Patterns<Entries>,
+    groups: Slab<QueueGroup>,
     cache: QuickMap<Bytes, Arc<Matched>>,
     len: u64,
     insert_count: u64,
@@ -267,6 +314,8 @@ pub struct Sublist {
     hit_count: u64,
     fanout_max: u64,
     fanout_total: u64,
+    /// Nodes and entries that were looked at, for the budgets of turns.
+    visited: u64,
 }
 
 impl Sublist {
@@ -278,35 +327,99 @@ impl Sublist {
 
     /// Adds an interest. Its subject was checked to be valid.
     pub fn insert(&mut self, interest: Arc<Interest>) {
-        let subject = interest.subject.clone();
-        self.entries(&subject).insert(interest);
-        self.on_change(&subject);
         self.insert_count += 1;
         self.len += 1;
+        self.visited += 1;
+        let subject = interest.subject.clone();
+        let home = self.home;
+        let Some(name) = interest.queue.clone() else {
+            self.entries(&subject).plain.insert(interest, home);
+            self.on_change(&subject);
+            return;
+        };
+        let queues = &mut self.entries(&subject).more.get_or_insert_default().queues;
+        if let Some(group) = queues.get(&name) {
+            self.groups[group.0].of(&interest).insert(interest, home);
+            return;
+        }
+        let mut group = QueueGroup::default();
+        group.of(&interest).insert(interest, home);
+        let id = GroupId(self.groups.insert(group));
+        let more = self.entries(&subject).more.get_or_insert_default();
+        more.queues.insert(name, id);
+        self.on_change(&subject);
     }
 
     /// Takes an interest out; false if it is not there.
     pub fn remove(&mut self, interest: &Arc<Interest>) -> bool {
         let subject = interest.subject.clone();
-        let is_removed = self.change(&subject, |entries| entries.remove(interest));
+        let home = self.home;
+        self.visited += 1;
+        let is_removed = match &interest.queue {
+            None => {
+                let is_removed =
+                    self.change(&subject, |entries| entries.plain.remove(interest, home));
+                if is_removed {
+                    self.on_change(&subject);
+                }
+                is_removed
+            }
+            Some(name) => self.remove_member(&subject, name, interest),
+        };
         if is_removed {
-            self.on_change(&subject);
             self.remove_count += 1;
             self.len -= 1;
         }
         is_removed
     }
 
+    fn remove_member(&mut self, subject: &Bytes, name: &Bytes, gone: &Arc<Interest>) -> bool {
+        let Some(id) = self.group_of(subject, name) else { return false };
+        let home = self.home;
+        let group = &mut self.groups[id.0];
+        if !group.of(gone).remove(gone, home) {
+            return false;
+        }
+        if group.clients.is_empty() && group.routes.is_empty() {
+            self.groups.remove(id.0);
+            self.change(subject, |entries| {
+                if let Some(more) = &mut entries.more {
+                    more.queues.remove(name);
+                }
+                entries.drop_empty();
+            });
+            self.on_change(subject);
+        }
+        true
+    }
+
+    fn group_of(&self, subject: &[u8], name: &Bytes) -> Option<GroupId> {
+        let entries = if subject::has_wildcard(subject) {
+            self.wild.get(subject)
+        } else {
+            self.literal.get(subject)
+        };
+        entries?.more.as_ref()?.queues.get(name)
+    }
+
+    /// A route's interest in a queue stands for another number of members than before.
+    pub fn reweigh(&mut self, interest: &Arc<Interest>) {
+        let Some(name) = &interest.queue else { return };
+        if let Some(id) = self.group_of(&interest.subject, name) {
+            self.groups[id.0].of(interest).reweigh(interest);
+        }
+    }
+
     /// Adds an engine's interest; nothing happens if it is there.
     pub fn listen(&mut self, subject: &[u8], interest: EngineInterest) -> bool {
         let prefix_len = literal_prefix_len(subject);
         let entry = EngineEntry { interest, prefix_len };
-        let entries = self.entries(subject);
-        if entries.engines.contains(&entry) {
+        let engines = &mut self.entries(subject).more.get_or_insert_default().engines;
+        if engines.contains(&entry) {
             return false;
         }
-        entries.engines.push(entry);
-        entries.engines.sort_by_key(|entry| entry.interest);
+        engines.push(entry);
+        engines.sort_by_key(|entry| entry.interest);
         self.on_change(subject);
         self.len += 1;
         self.insert_count += 1;
@@ -316,9 +429,12 @@ impl Sublist {
     /// Takes an engine's interest out; false if it is not there.
     pub fn unlisten(&mut self, subject: &[u8], interest: EngineInterest) -> bool {
         let is_removed = self.change(subject, |entries| {
-            let count = entries.engines.len();
-            entries.engines.retain(|entry| entry.interest != interest);
-            entries.engines.len() < count
+            let Some(more) = &mut entries.more else { return false };
+            let count = more.engines.len();
+            more.engines.retain(|entry| entry.interest != interest);
+            let is_removed = more.engines.len() < count;
+            entries.drop_empty();
+            is_removed
         });
         if is_removed {
             self.on_change(subject);
@@ -342,26 +458,123 @@ impl Sublist {
         if let Some(entries) = self.literal.get(subject) {
             found.add(entries, self.home);
         }
-        self.wild.collect(subject, self.home, &mut found);
+        self.visited += self.wild.matches(subject, |entries| found.add(entries, self.home));
         // Subjects that nobody listens to are legion (replies); they are not worth a place.
         if found.is_empty() {
             return None;
         }
-        if self.cache.len() >= CACHE_LEN_MAX {
+        found.join();
+        let fanout = found.fanout();
+        self.visited += fanout;
+        let found = Arc::new(found);
+        if self.cache.len() >= CACHE_LEN_MAX || self.fanout_total + fanout > CACHE_FANOUT_MAX {
             self.clear_cache();
         }
-        let fanout = found.len() as u64;
-        self.fanout_max = self.fanout_max.max(fanout);
-        self.fanout_total += fanout;
-        let found = Arc::new(found);
-        self.cache.insert(Bytes::copy_from_slice(subject), Arc::clone(&found));
+        if fanout <= CACHE_FANOUT_MAX {
+            self.fanout_max = self.fanout_max.max(fanout);
+            self.fanout_total += fanout;
+            self.cache.insert(Bytes::copy_from_slice(subject), Arc::clone(&found));
+        }
         Some(found)
     }
 
     /// The interests in exactly this subject, none of them with wildcards.
     pub fn literal_interests(&self, subject: &[u8]) -> Vec<Arc<Interest>> {
-        let entries = self.literal.get(subject).into_iter();
-        entries.flat_map(|found| found.plain.iter().chain(&found.queued)).cloned().collect()
+        let Some(entries) = self.literal.get(subject) else { return Vec::new() };
+        let mut slots: Vec<&Slot> = entries.plain.slots().iter().collect();
+        if let Some(more) = &entries.more {
+            more.queues.each(|_, id| {
+                let group = &self.groups[id.0];
+                slots.extend(group.clients.slots().iter().chain(group.routes.slots()));
+            });
+        }
+        slots.into_iter().flat_map(Slot::interests).cloned().collect()
+    }
+
+    /// An interest of `session` without a queue that a literal subject matches.
+    pub fn interest_of(&mut self, session: SessionId, subject: &[u8]) -> Option<Arc<Interest>> {
+        if has_empty_token(subject) {
+            return None;
+        }
+        let of_session =
+            |entries: &Entries| entries.plain.slot_of(session).map(|slot| Arc::clone(slot.first()));
+        let mut found = self.literal.get(subject).and_then(of_session);
+        if found.is_none() {
+            self.visited += self.wild.matches(subject, |entries| {
+                found = found.take().or_else(|| of_session(entries));
+            });
+        }
+        found
+    }
+
+    /// Members of a queue, weighted; with or without those that routes stand for.
+    #[must_use]
+    pub fn weight(&self, groups: &[GroupId], with_routes: bool) -> u64 {
+        parts(groups, with_routes)
+            .map(|part| self.part(groups, part).map_or(0, Group::weight))
+            .sum()
+    }
+
+    /// The slot of the `member`-th of them.
+    #[must_use]
+    pub fn draw(&self, groups: &[GroupId], with_routes: bool, mut member: u64) -> Cursor {
+        for part in parts(groups, with_routes) {
+            let Some(group) = self.part(groups, part) else { continue };
+            let weight = group.weight();
+            if member < weight {
+                let (slot, member) = group.draw(member);
+                return Cursor { part, slot, member };
+            }
+            member -= weight;
+        }
+        Cursor { part: 0, slot: 0, member: 0 }
+    }
+
+    /// The cursor of the next slot; behind the last comes the first.
+    #[must_use]
+    pub fn next(&self, groups: &[GroupId], with_routes: bool, at: Cursor) -> Cursor {
+        let len = |part| self.part(groups, part).map_or(0, |group| group.slots().len());
+        if at.slot + 1 < len(at.part) {
+            return Cursor { part: at.part, slot: at.slot + 1, member: 0 };
+        }
+        let all = parts(groups, with_routes);
+        let others = all.clone().skip_while(|part| *part <= at.part).chain(all);
+        let part = others.into_iter().find(|part| len(*part) > 0).unwrap_or(0);
+        Cursor { part, slot: 0, member: 0 }
+    }
+
+    /// The slot at a cursor.
+    #[must_use]
+    pub fn slot(&self, groups: &[GroupId], at: Cursor) -> Option<&Slot> {
+        self.part(groups, at.part)?.slots().get(at.slot)
+    }
+
+    /// How many slots the groups of a queue have.
+    #[must_use]
+    pub fn slot_count(&self, groups: &[GroupId], with_routes: bool) -> usize {
+        let len = |part| self.part(groups, part).map_or(0, |group| group.slots().len());
+        parts(groups, with_routes).map(len).sum()
+    }
+
+    /// An interest of each session that is in a queue.
+    pub fn listeners<'a>(
+        &'a self,
+        groups: &'a [GroupId],
+    ) -> impl Iterator<Item = &'a Arc<Interest>> + Clone {
+        let all = parts(groups, true).filter_map(|part| self.part(groups, part));
+        all.flat_map(|group| group.slots().iter().map(Slot::first))
+    }
+
+    /// Clients and routes of each group are a part each.
+    fn part(&self, groups: &[GroupId], part: usize) -> Option<&Group> {
+        let group = self.groups.get(groups.get(part / 2)?.0)?;
+        Some(if part.is_multiple_of(2) { &group.clients } else { &group.routes })
+    }
+
+    /// Nodes and entries that were looked at.
+    #[must_use]
+    pub fn visited(&self) -> u64 {
+        self.visited
     }
 
     /// Figures for monitoring.
@@ -381,7 +594,7 @@ impl Sublist {
 
     fn entries(&mut self, subject: &[u8]) -> &mut Entries {
         if subject::has_wildcard(subject) {
-            return self.wild.entries(subject);
+            return self.wild.entry(subject);
         }
         if !self.literal.contains_key(subject) {
             self.literal.insert(Bytes::copy_from_slice(subject), Entries::default());
@@ -406,7 +619,7 @@ impl Sublist {
         if subject::has_wildcard(subject) {
             self.clear_cache();
         } else if let Some(old) = self.cache.remove(subject) {
-            self.fanout_total = self.fanout_total.saturating_sub(old.len() as u64);
+            self.fanout_total = self.fanout_total.saturating_sub(old.fanout());
         }
     }
 
@@ -415,6 +628,10 @@ impl Sublist {
         self.fanout_max = 0;
         self.fanout_total = 0;
     }
+}
+
+fn parts(groups: &[GroupId], with_routes: bool) -> impl Iterator<Item = usize> + Clone + use<> {
+    (0..groups.len() * 2).step_by(if with_routes { 1 } else { 2 })
 }
 
 fn literal_prefix_len(subject: &[u8]) -> usize {
@@ -429,14 +646,19 @@ fn literal_prefix_len(subject: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::broker) mod tests {
     use super::*;
     use crate::base::id::LoopIndex;
     use proptest::prelude::*;
 
     fn interest(subject: &str, queue: Option<&str>) -> Arc<Interest> {
+        interest_of(0, subject, queue)
+    }
+
+    /// An interest of the session in this slot.
+    pub fn interest_of(slot: u32, subject: &str, queue: Option<&str>) -> Arc<Interest> {
         Arc::new(Interest {
-            session: SessionId { home: LoopIndex(0), slot: 0, generation: 0 },
+            session: SessionId { home: LoopIndex(0), slot, generation: 0 },
             is_route: false,
             subject: Bytes::copy_from_slice(subject.as_bytes()),
             queue: queue.map(|queue| Bytes::copy_from_slice(queue.as_bytes())),
@@ -449,7 +671,16 @@ mod tests {
             is_gone: AtomicBool::new(false),
             is_literal: !subject::has_wildcard(subject.as_bytes()),
             is_paced_by_peer: AtomicBool::new(false),
+            places: Places::new(1),
         })
+    }
+
+    /// All interests that are found for a subject.
+    fn found_len(tree: &mut Sublist, subject: &[u8]) -> usize {
+        let Some(found) = tree.matches(subject) else { return 0 };
+        let members = |queue: &QueueMatch| tree.weight(&queue.groups, true);
+        let in_queues: u64 = found.queues.iter().map(members).sum();
+        found.plain.len() + found.engines.len() + usize::try_from(in_queues).unwrap_or(0)
     }
 
     fn token() -> impl Strategy<Value = String> {
@@ -464,18 +695,21 @@ mod tests {
         /// Goal: the tree, with its cache, finds what comparing each interest finds.
         #[test]
         fn the_tree_agrees_with_plain_comparison(
-            steps in prop::collection::vec((subject_strategy(), any::<bool>(), 0..30_usize), 1..60),
+            steps in prop::collection::vec(
+                (subject_strategy(), any::<bool>(), 0..30_usize, 0..20_u32),
+                1..60,
+            ),
             probes in prop::collection::vec(subject_strategy(), 1..6),
         ) {
             let mut tree = Sublist::new(0);
             let mut model: Vec<Arc<Interest>> = Vec::new();
-            for (pattern, is_queue, victim) in steps {
+            for (pattern, is_queue, victim, slot) in steps {
                 if victim < model.len() {
                     let gone = model.swap_remove(victim);
                     prop_assert!(tree.remove(&gone));
                     prop_assert!(!tree.remove(&gone));
                 } else if subject::is_valid(pattern.as_bytes()) {
-                    let new = interest(&pattern, is_queue.then_some("q"));
+                    let new = interest_of(slot, &pattern, is_queue.then_some("q"));
                     tree.insert(Arc::clone(&new));
                     model.push(new);
                 }
@@ -484,14 +718,15 @@ mod tests {
                         .iter()
                         .filter(|one| subject::matches(&one.subject, probe.as_bytes()))
                         .count();
-                    let found = tree.matches(probe.as_bytes()).map_or(0, |found| found.len());
+                    let found = found_len(&mut tree, probe.as_bytes());
                     prop_assert_eq!(found, expected, "{}", probe);
                 }
             }
             for one in &model {
                 tree.remove(one);
             }
-            prop_assert!(tree.wild.is_empty() && tree.literal.is_empty());
+            let is_empty = tree.wild.is_empty() && tree.literal.is_empty();
+            prop_assert!(is_empty && tree.groups.is_empty());
         }
     }
 

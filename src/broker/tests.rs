@@ -66,12 +66,17 @@ impl Process {
     }
 
     pub fn read(&mut self, id: SessionId) {
-        let mut buffer = self.buffers.remove(&id).unwrap_or_default();
-        let now = self.now;
-        let flow = self.broker(id).read(id, &mut buffer, now);
-        self.buffers.insert(id, buffer);
-        self.flows.insert(id, flow);
-        self.settle();
+        loop {
+            let mut buffer = self.buffers.remove(&id).unwrap_or_default();
+            let now = self.now;
+            let flow = self.broker(id).read(id, &mut buffer, now);
+            self.buffers.insert(id, buffer);
+            self.flows.insert(id, flow);
+            self.settle();
+            if flow != Flow::Yielded {
+                return;
+            }
+        }
     }
 
     /// Carries mail until none is left; keeps the other effects.

@@ -69,6 +69,7 @@ impl Default for CoreConfig {
             auth: AuthConfig { timeout: AUTH_TIMEOUT, ..AuthConfig::default() },
             tls: None,
             allow_non_tls: false,
+            cluster_name: None,
             cluster: None,
         }
     }

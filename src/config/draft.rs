@@ -333,6 +333,7 @@ impl Draft {
                     "solicited routes require cluster capabilities, e.g. --cluster".to_owned()
                 );
             }
+            self.config.core.cluster_name = self.cluster.name.take();
             return Ok(());
         }
         let mut cluster = std::mem::take(&mut self.cluster);

@@ -186,6 +186,8 @@ pub struct CoreConfig {
     pub allow_non_tls: bool,
     /// Routes to other servers; `None` = no cluster.
     pub cluster: Option<ClusterConfig>,
+    /// The cluster's name where there is no port for routes; clients are told it all the same.
+    pub cluster_name: Option<String>,
 }
 
 /// Who may connect and what they may do (spec core NATS, 6 and 7).

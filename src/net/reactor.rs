@@ -38,7 +38,7 @@ use crate::net::dial::Resolver;
 use crate::net::driver::{Driver, Outcome};
 use crate::net::listener::Listener;
 use crate::net::mailbox::{Receiver, Sender};
-use crate::net::passwords::{Passwords, Question};
+use crate::net::passwords::{Passwords, Question, Secret};
 use crate::net::token::{self, Place, Table};
 
 /// Events taken in one turn; what is beyond waits in the kernel.
@@ -134,7 +134,7 @@ pub struct Reactor<D: Driver> {
     /// Connections that a read may bring something of, in the order of their turns.
     ready: VecDeque<Place>,
     /// Connections with bytes to handle, or with an end to be met.
-    arrived: Vec<Place>,
+    arrived: VecDeque<Place>,
     /// Connections with bytes to write.
     unsent: Vec<Place>,
     /// Connections whose next bytes wait for the lease.
@@ -181,7 +181,7 @@ impl<D: Driver> Reactor<D> {
             now: world::now(),
             table: Table::default(),
             ready: VecDeque::new(),
-            arrived: Vec::new(),
+            arrived: VecDeque::new(),
             unsent: Vec::new(),
             leaseless: Vec::new(),
             timers: Deadlines::default(),
@@ -263,7 +263,7 @@ impl<D: Driver> Reactor<D> {
 
     fn sleep_time(&self, now: Instant) -> Duration {
         let has_work = self.is_pressed
-            || !self.arrived.is_empty()
+            || (!self.arrived.is_empty() && !self.is_held)
             || !self.unsent.is_empty()
             || self.ports.iter().any(|port| port.is_ready)
             || (!self.ready.is_empty() && !self.is_held);
@@ -294,7 +294,7 @@ impl<D: Driver> Reactor<D> {
         if let Some(connection) = self.table.get_mut(place)
             && !mem::replace(&mut connection.notes.is_arrived, true)
         {
-            self.arrived.push(place);
+            self.arrived.push_back(place);
         }
     }
 
@@ -363,25 +363,23 @@ impl<D: Driver> Reactor<D> {
             Effect::Close { session, flush: false } => self.finish(session.into(), CLOSED),
             Effect::Resume { session } => self.resume(session.into()),
             Effect::Dial { url, is_explicit } => self.dial(url, is_explicit),
-            Effect::Verify { session, password, hash } => self.verify(session, password, hash),
+            Effect::Verify { session, on_behalf, password, hash, asked } => {
+                self.verify(session, Secret { on_behalf, password, hash, asked });
+            }
             Effect::Log { level, text } => log::log!(level, "{text}"),
         }
     }
 
     /// Has a password looked at elsewhere.
-    fn verify(&mut self, session: SessionId, password: String, hash: String) {
+    fn verify(&mut self, session: SessionId, secret: Secret) {
         let mailbox = self.peers[self.home.index()].clone();
-        let asked = hash.clone();
+        let hash = secret.hash.clone();
         let answer = move |is_right| {
             // Nobody is left to be told when the loop has ended meanwhile.
-            let told = Control::Verified { session, hash: asked, is_right };
+            let told = Control::Verified { session, hash, is_right };
             let _has_reader = mailbox.send(Mail::Control(told));
         };
-        let answer = Box::new(answer);
-        if !self.passwords.ask(Question { password, hash: hash.clone(), answer }) {
-            log::error!("too many passwords wait to be looked at");
-            self.broker.verified(session, &hash, false, self.now);
-        }
+        self.passwords.ask(Question { secret, answer: Box::new(answer) });
     }
 
     fn perform_outcome(&mut self, outcome: Outcome<D::Mail>) {

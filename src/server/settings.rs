@@ -151,7 +151,7 @@ pub fn broker(config: &Config, found: &Found) -> broker::Settings {
         tls: client_tls(config),
         tls_timeout: core.tls.as_ref().map_or(TLS_TIMEOUT, |tls| tls.timeout),
         auth: auth(&core.auth, core.tls.as_ref().is_some_and(|tls| tls.verify_and_map)),
-        cluster_name: cluster.as_ref().map(|cluster| cluster.name.clone()).unwrap_or_default(),
+        cluster_name: core.cluster_name.clone().unwrap_or_default(),
         cluster,
         discovery: (config.program == Program::Streaming).then(|| Discovery {
             prefix: config.streaming.discover_prefix.clone(),

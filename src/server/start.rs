@@ -164,7 +164,8 @@ impl Begun {
             .cluster
             .as_ref()
             .map(|cluster| cluster.name.clone().unwrap_or_else(|| self.random.unique_id()));
-        for line in banner::core_lines(cluster_name.as_deref(), &name, &found_id) {
+        let shown_name = cluster_name.as_deref().or(core.cluster_name.as_deref());
+        for line in banner::core_lines(shown_name, &name, &found_id) {
             log::info!(target: CORE, "{line}");
         }
         log_configuration(&config);

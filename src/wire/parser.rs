@@ -14,6 +14,10 @@ use crate::wire::op::{Op, Publish, RouteInterest, RouteMessage, words};
 /// still a bound, because routes have none in the protocol.
 pub const ROUTE_LINE_MAX: usize = 1024 * 1024;
 
+/// Longest line of somebody who has not said yet that it is a server of our cluster: room for an
+/// INFO with more URLs than are taken from one.
+const INTRODUCTION_LINE_MAX: usize = 64 * 1024;
+
 /// Longest payload between servers in bytes: the most that any configuration makes sense with.
 pub const ROUTE_PAYLOAD_MAX: usize = 64 * 1024 * 1024;
 
@@ -26,6 +30,8 @@ pub enum Side {
     Server,
     /// A server, to a server of its cluster.
     Route,
+    /// Somebody who says to be a server, to the server whose cluster it wants to join.
+    Stranger,
 }
 
 /// What one connection may send.
@@ -51,6 +57,13 @@ impl Limits {
             payload_max: ROUTE_PAYLOAD_MAX,
             has_headers: true,
         }
+    }
+
+    /// What may come on the port for routes before it is known who it is.
+    #[must_use]
+    pub fn stranger() -> Self {
+        let control_line_max = INTRODUCTION_LINE_MAX;
+        Self { side: Side::Stranger, control_line_max, payload_max: 0, has_headers: false }
     }
 
     /// What a server may send to its client.
@@ -153,6 +166,14 @@ const FROM_ROUTE: Table = &[
     (b"-ERR", Verb::Err, After::Blank),
 ];
 
+const FROM_STRANGER: Table = &[
+    (b"PING", Verb::Ping, After::Anything),
+    (b"PONG", Verb::Pong, After::Anything),
+    (b"CONNECT", Verb::Connect, After::Anything),
+    (b"INFO", Verb::Info, After::Anything),
+    (b"-ERR", Verb::Err, After::Blank),
+];
+
 /// Reads one operation from the front of `bytes`. Never consumes a part of one.
 ///
 /// # Errors
@@ -210,6 +231,7 @@ fn find_verb(bytes: &[u8], side: Side) -> Result<Option<(Verb, usize)>, Protocol
         Side::Client => FROM_CLIENT,
         Side::Server => FROM_SERVER,
         Side::Route => FROM_ROUTE,
+        Side::Stranger => FROM_STRANGER,
     };
     for (name, verb, after) in table {
         let common = name.len().min(bytes.len());

@@ -471,6 +471,8 @@ fn clusters_come_from_flags() {
     let ports: Vec<u16> = cluster.routes.iter().map(|route| route.port).collect();
     assert_eq!(ports, [4248, 1]);
     assert!(cluster.no_advertise && cluster.connect_retries == 3);
+    let named = served(Program::Core, "--cluster_name n", "");
+    assert_eq!((named.core.cluster, named.core.cluster_name.as_deref()), (None, Some("n")));
     let file = "cluster { listen: 127.0.0.1:5, authorization { user: a, password: b } }";
     let off = served(Program::Core, "-c f.conf --cluster=", file);
     assert_eq!(off.core.cluster, None);

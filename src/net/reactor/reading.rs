@@ -1,8 +1,6 @@
 //! How bytes come in, and what becomes of them
 
-use std::mem;
-
-use crate::base::limits::READ_TURN_BYTES_MAX;
+use crate::base::limits::{READ_TURN_BYTES_MAX, TURN_WORK_MAX};
 use crate::broker::Flow;
 use crate::net::connection::{End, Turn};
 use crate::net::driver::Driver;
@@ -29,6 +27,11 @@ impl<D: Driver> Reactor<D> {
             let Some(connection) = self.table.get_mut(place) else {
                 continue;
             };
+            if connection.notes.is_arrived {
+                // What was read before has still to be handled.
+                self.ready.push_back(place);
+                continue;
+            }
             connection.notes.is_ready = false;
             if !connection.can_read() {
                 continue;
@@ -47,15 +50,25 @@ impl<D: Driver> Reactor<D> {
         }
     }
 
+    /// Each connection that has bytes gets its share of the turn, as long as there is something
+    /// left of it; who is not through, or had none, is on the list for the next one.
     pub(super) fn handle_arrived(&mut self) {
-        let mut arrived = mem::take(&mut self.arrived);
-        for place in arrived.drain(..) {
+        // What was read makes mail too.
+        if self.is_held {
+            return;
+        }
+        let count = self.arrived.len();
+        self.broker.share_turn(count);
+        let limit = self.broker.work_done() + TURN_WORK_MAX;
+        for _ in 0..count {
+            let Some(place) = self.arrived.pop_front() else {
+                return;
+            };
             self.handle_input(place);
             self.drain_effects();
-        }
-        // New ones come while these are handled only if pressure goes down: a rare allocation.
-        if self.arrived.is_empty() {
-            self.arrived = arrived;
+            if limit <= self.broker.work_done() {
+                return;
+            }
         }
     }
 
@@ -96,6 +109,7 @@ impl<D: Driver> Reactor<D> {
             Flow::Paused => {
                 connection.notes.is_paused = true;
             }
+            Flow::Yielded => self.mark_arrived(place),
             Flow::StartTls => self.start_tls(place),
             Flow::Close => self.begin_close(place, CLOSED),
         }

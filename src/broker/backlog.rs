@@ -1,0 +1,184 @@
+//! What does not fit into one turn is done in portions, so that nobody waits for it.
+//!
+//! A session with a million interests may end, a route may come for which a million are news, and
+//! all clients may have to be told something: each of these is one event, and work for a second.
+
+use std::collections::{VecDeque, btree_map};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::id::SessionId;
+use crate::base::limits::{PORTION_WORK_MAX, ROUTE_NEWS_BYTES_MAX};
+use crate::base::time::Instant;
+use crate::broker::Broker;
+use crate::broker::mail::Mail;
+use crate::broker::mesh::InterestKey;
+use crate::broker::route::write_interest;
+use crate::broker::session::Session;
+use crate::broker::sublist::Interest;
+
+/// Interests that are taken out, or told a route, before the portion is looked at again.
+const BATCH_LEN: usize = 256;
+
+/// How soon a route that has much to read is looked at again.
+const FULL_ROUTE_RETRY: Duration = Duration::from_millis(5);
+
+/// Work of an INFO, in receivers of a message.
+const INFO_WORK: u64 = 16;
+
+/// What is to be done in the turns to come.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    /// Interests of sessions that ended.
+    leaving: VecDeque<btree_map::IntoValues<Bytes, Arc<Interest>>>,
+    /// Routes that are being told what is wanted here.
+    news: VecDeque<News>,
+    /// Clients that are being told other URLs: the slot of the next one, and how many are left.
+    informing: Option<(usize, usize)>,
+    /// The turn that has a portion left, and up to where the work of the broker may go in it.
+    turn: Option<(Instant, u64)>,
+}
+
+/// A route that is being told what is wanted here.
+#[derive(Debug)]
+struct News {
+    route: SessionId,
+    /// What it was told last.
+    told: Option<InterestKey>,
+    /// Nothing more is said to it before.
+    next_at: Option<Instant>,
+}
+
+impl Backlog {
+    /// When the next portion is due; `now` is the time of the last input.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        if !self.leaving.is_empty() || self.informing.is_some() {
+            return Some(now);
+        }
+        self.news.iter().map(|news| news.next_at.unwrap_or(now)).min()
+    }
+}
+
+impl Broker {
+    /// A portion of what is to be done.
+    pub(super) fn on_portion_due(&mut self) {
+        if self.backlog.next_deadline(self.now.at).is_some_and(|at| at <= self.now.at) {
+            self.backlog.turn = None;
+            self.work_off();
+        }
+    }
+
+    /// What of this turn's portion is left is used.
+    fn work_off(&mut self) {
+        let work = self.work_done();
+        let limit = match self.backlog.turn {
+            Some((at, limit)) if at == self.now.at => limit,
+            Some(_) | None => work + PORTION_WORK_MAX,
+        };
+        self.backlog.turn = Some((self.now.at, limit));
+        self.take_out_leaving(limit);
+        self.tell_news(limit);
+        self.inform_some(limit);
+    }
+
+    /// Interests of a session that ended are taken out of the trees of all loops.
+    pub(super) fn leave(&mut self, interests: std::collections::BTreeMap<Bytes, Arc<Interest>>) {
+        if !interests.is_empty() {
+            self.backlog.leaving.push_back(interests.into_values());
+            self.work_off();
+        }
+    }
+
+    fn take_out_leaving(&mut self, limit: u64) {
+        while self.work_done() < limit {
+            let Some(front) = self.backlog.leaving.front_mut() else { return };
+            let batch: Vec<Arc<Interest>> = front.by_ref().take(BATCH_LEN).collect();
+            if batch.len() < BATCH_LEN {
+                self.backlog.leaving.pop_front();
+            }
+            self.work += 2 * batch.len() as u64;
+            self.remove_from_tree(&batch);
+            self.mail_all(&Mail::InterestsGone(batch));
+        }
+    }
+
+    /// Tells a new route all that is wanted here. What changes meanwhile it is told at once, so
+    /// that in the end the last word about each subject is right.
+    pub(super) fn send_local_interest(&mut self, route: SessionId) {
+        self.backlog.news.push_back(News { route, told: None, next_at: None });
+        self.work_off();
+    }
+
+    fn tell_news(&mut self, limit: u64) {
+        for _ in 0..self.backlog.news.len() {
+            let Some(mut news) = self.backlog.news.pop_front() else { return };
+            if self.tell_route(&mut news, limit) {
+                self.backlog.news.push_back(news);
+            }
+        }
+    }
+
+    /// Tells one route a part; whether there is more.
+    fn tell_route(&mut self, news: &mut News, limit: u64) -> bool {
+        news.next_at = news.next_at.filter(|at| self.now.at < *at);
+        while news.next_at.is_none() && self.work_done() < limit {
+            let begin = news.told.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let part = self.routes.local_interest(begin, BATCH_LEN);
+            let Some(session) = self.sessions.get(news.route).filter(|found| !found.is_ending())
+            else {
+                return false;
+            };
+            if session.outbox.len() > ROUTE_NEWS_BYTES_MAX {
+                news.next_at = Some(self.now.at + FULL_ROUTE_RETRY);
+                return true;
+            }
+            let wanted: Vec<_> =
+                part.iter().filter(|((subject, _), _)| self.may_import(subject)).collect();
+            let Some(session) = self.sessions.get_mut(news.route) else { return false };
+            for ((subject, queue), count) in wanted {
+                write_interest(session, subject, queue.as_ref(), *count);
+            }
+            self.work += part.len() as u64;
+            self.mark_dirty(news.route);
+            if part.len() < BATCH_LEN {
+                let text = "Sent local subscriptions to route";
+                self.log_about(news.route, log::Level::Debug, text);
+                return false;
+            }
+            news.told = part.into_iter().next_back().map(|(key, _)| key);
+        }
+        true
+    }
+
+    /// INFO to the clients that want to hear of changes.
+    pub(super) fn inform_clients(&mut self) {
+        let next = self.backlog.informing.map_or(0, |(next, _)| next);
+        self.backlog.informing = Some((next, self.sessions.slot_count()));
+        self.work_off();
+    }
+
+    fn inform_some(&mut self, limit: u64) {
+        while let Some((next, left)) = self.backlog.informing {
+            if left == 0 {
+                self.backlog.informing = None;
+                return;
+            }
+            if limit <= self.work_done() {
+                return;
+            }
+            let next = if next < self.sessions.slot_count() { next } else { 0 };
+            self.backlog.informing = Some((next + 1, left - 1));
+            self.work += 1;
+            let version = self.urls_version;
+            let is_behind = |session: &&Session| session.urls_version != version;
+            let found = self.sessions.at(next).filter(is_behind).filter(|found| found.hears_info());
+            if let Some(id) = found.map(|session| session.id) {
+                self.work += INFO_WORK + self.info.connect_urls.len() as u64;
+                self.send_info(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What one operation costs does not grow with who else is there, and a turn is bounded.
+//!
+//! Work is counted, not timed: nodes and receivers that were looked at.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::settings::Cluster;
+use super::tests::Process;
+use super::*;
+
+const PEER: &str = "CONNECT {\"cluster\":\"c\"}\r\n\
+    INFO {\"server_id\":\"NX\",\"server_name\":\"x\",\"cluster\":\"c\"}\r\n";
+
+fn process() -> Process {
+    let cluster = Cluster { name: "c".into(), ..Cluster::default() };
+    Process::new(1, Settings { cluster: Some(cluster), ..Settings::default() })
+}
+
+/// Work of `bytes` when `count` of `line` were said before: by the same session, or another one.
+fn work(count: usize, line: fn(usize) -> String, by_others: bool, bytes: &str) -> u64 {
+    let mut process = process();
+    let asker = process.client(0, ",\"headers\":true,\"no_responders\":true,\"echo\":false");
+    let other = if by_others { process.client(0, "") } else { asker };
+    let lines: String = (0..count).map(line).collect();
+    process.send(other, lines.as_bytes());
+    process.take(other);
+    let before = process.loops[0].work_done();
+    process.send(asker, bytes.as_bytes());
+    process.loops[0].work_done() - before
+}
+
+/// Goal: an operation costs the same among a hundred and among ten thousand interests.
+#[test]
+fn an_operation_costs_the_same_among_many_and_among_few() {
+    type Line = fn(usize) -> String;
+    let own_inboxes: Line = |n| format!("SUB other.{n} {n}\r\n");
+    let wild: Line = |n| format!("SUB other.{n}.* {n}\r\n");
+    let same: Line = |n| format!("SUB one {n}\r\n");
+    let members: Line = |n| format!("SUB one q {n}\r\n");
+    let queues: Line = |n| format!("SUB one q{n} {n}\r\n");
+    let everything: Line = |n| format!("SUB > {n}\r\n");
+    for (what, line, by_others, bytes) in [
+        ("a request that nobody hears", own_inboxes, false, "PUB svc other.1 0\r\n\r\n"),
+        ("the same among patterns", wild, false, "PUB svc other.1.x 0\r\n\r\n"),
+        ("another subject", same, true, "SUB two 1\r\n"),
+        ("the same subject", same, true, "SUB one 1\r\nUNSUB 1\r\n"),
+        ("the end of one of one's own", same, false, "UNSUB 7\r\n"),
+        ("a queue", members, true, "PUB one 0\r\n\r\n"),
+        ("a queue of one's own without echo", members, false, "PUB one 0\r\n\r\n"),
+        ("a member that comes and goes", members, true, "SUB one q 1\r\nUNSUB 1\r\n"),
+        ("a queue among queues", queues, true, "SUB one p 1\r\nUNSUB 1\r\n"),
+        ("a pattern among those that match all", everything, true, "SUB a.* 1\r\nUNSUB 1\r\n"),
+    ] {
+        let (few, many) = (work(100, line, by_others, bytes), work(10_000, line, by_others, bytes));
+        assert!(many <= few + 8, "{what}: {few} among a hundred, {many} among ten thousand");
+    }
+}
+
+/// Goal: a message that comes by a route for one queue does not look at the others.
+#[test]
+fn a_routed_message_looks_at_its_own_queues_only() {
+    let mut works = Vec::new();
+    for count in [100, 10_000] {
+        let mut process = process();
+        let member = process.client(0, "");
+        let lines: String = (0..count).map(|n| format!("SUB one q{n} {n}\r\n")).collect();
+        process.send(member, lines.as_bytes());
+        let peer = process.open(0, ConnectionKind::RouteAccepted);
+        process.send(peer, PEER.as_bytes());
+        process.pass(Duration::from_secs(1));
+        // What was found is remembered from the first one on.
+        process.send(peer, b"RMSG $G one | q7 0\r\n\r\n");
+        process.take(member);
+        let before = process.loops[0].work_done();
+        process.send(peer, b"RMSG $G one | q7 q8 q7 0\r\n\r\n");
+        works.push(process.loops[0].work_done() - before);
+        let got = process.take(member);
+        assert_eq!(got, "MSG one 7 0\r\n\r\nMSG one 8 0\r\n\r\n", "each queue once");
+    }
+    assert!(works[1] <= works[0] + 8, "{works:?}");
+}
+
+/// Goal: whatever one session says, others have their turn after a bounded amount of work.
+#[test]
+fn a_session_yields_when_its_share_is_used_up() {
+    let mut process = process();
+    let sender = process.client(0, "");
+    let receiver = process.client(0, "");
+    let subscriptions: String = (0..1_000).fold(String::new(), |mut text, n| {
+        write!(text, "SUB one {n}\r\n").unwrap();
+        text
+    });
+    process.send(receiver, subscriptions.as_bytes());
+    let mut input = BytesMut::from("PUB one 0\r\n\r\n".repeat(500).as_bytes());
+    let now = process.now;
+    let mut turns = 0;
+    loop {
+        let before = process.loops[0].work_done();
+        let flow = process.loops[0].read(sender, &mut input, now);
+        let work = process.loops[0].work_done() - before;
+        assert!(work <= SESSION_WORK_MAX + 2_000, "{work} in one turn");
+        turns += 1;
+        if flow == Flow::NeedMore {
+            break;
+        }
+        assert_eq!(flow, Flow::Yielded);
+        assert!(!input.is_empty());
+    }
+    assert!(turns >= 500 * 1_000 / SESSION_WORK_MAX, "{turns} turns");
+    assert_eq!(process.take(receiver).matches("MSG one").count(), 500_000);
+}
+
+/// Goal: the end of a session with many interests is no long turn, and nothing is delivered to it
+/// any more; in the end nothing of it is left on any loop, and peers know.
+#[test]
+fn who_had_many_interests_leaves_in_portions() {
+    let cluster = Cluster { name: "c".into(), ..Cluster::default() };
+    let settings = Settings { cluster: Some(cluster), ..Settings::default() };
+    let mut process = Process::new(2, settings);
+    let peer = process.open(0, ConnectionKind::RouteAccepted);
+    process.send(peer, PEER.as_bytes());
+    let (near, far) = (process.client(0, ""), process.client(1, ""));
+    process.send(near, b"SUB one q 1\r\n");
+    let lines: String =
+        (0..20_000).map(|n| format!("SUB one q {n}\r\nSUB x.{n} b{n}\r\n")).collect();
+    process.send(far, lines.as_bytes());
+    process.take(peer);
+    let now = process.now;
+    let before = process.loops[1].work_done();
+    process.loops[1].closed(far, "Client Closed", now);
+    let work = process.loops[1].work_done() - before;
+    assert!(work <= 2 * crate::base::limits::PORTION_WORK_MAX, "{work} at once");
+    process.settle();
+    assert!(process.loops[1].sublist.snapshot().num_subscriptions > 1, "the rest comes later");
+    let sender = process.client(0, "");
+    process.send(sender, b"PUB one 0\r\n\r\n".repeat(100).as_slice());
+    assert_eq!(process.take(near).matches("MSG one").count(), 100, "the dead get nothing");
+    process.pass(Duration::from_secs(1));
+    for broker in &process.loops {
+        assert_eq!(broker.sublist.snapshot().num_subscriptions, 1);
+    }
+    assert_eq!(process.take(peer).matches("RS- $G x.").count(), 20_000);
+}
+
+/// Goal: a route that comes is told all interest, in portions, and what changes meanwhile is right.
+#[test]
+fn a_new_route_is_told_in_portions_what_is_wanted() {
+    let mut process = process();
+    let client = process.client(0, "");
+    let lines: String = (0..20_000).map(|n| format!("SUB x.{n:05} {n}\r\n")).collect();
+    process.send(client, lines.as_bytes());
+    let peer = process.open(0, ConnectionKind::RouteAccepted);
+    let now = process.now;
+    let mut input = BytesMut::from(PEER.as_bytes());
+    assert_eq!(process.loops[0].read(peer, &mut input, now), Flow::NeedMore);
+    process.settle();
+    let first = process.take(peer);
+    let told = first.matches("RS+ $G x.").count();
+    assert!((1..15_000).contains(&told), "{told} at once");
+    process.send(client, b"UNSUB 19999\r\nUNSUB 0\r\nSUB x.new 1000000\r\n");
+    process.pass(Duration::from_secs(1));
+    let all = first + &process.take(peer);
+    let mut known = BTreeSet::new();
+    for line in all.lines() {
+        match line.split_once(" $G ") {
+            Some(("RS+", subject)) => known.insert(subject),
+            Some(("RS-", subject)) => known.remove(subject),
+            Some(_) | None => continue,
+        };
+    }
+    assert_eq!(known.len(), 19_999);
+    assert!(known.contains("x.new") && !known.contains("x.00000") && !known.contains("x.19999"));
+}
+
+/// Goal: a peer's URLs are neither compared with each other one by one nor passed on without end.
+#[test]
+fn a_peer_with_tens_of_thousands_of_urls_is_cut_short() {
+    let mut process = process();
+    let client = process.client(0, ",\"protocol\":1");
+    process.ask(client, "PING\r\n");
+    let peer = process.open(0, ConnectionKind::RouteAccepted);
+    process.send(peer, PEER.replace('X', "Z").as_bytes());
+    let urls: Vec<String> = (0..40_000).map(|n| format!("\"10.0.0.1:{n}\"")).collect();
+    let other = process.open(0, ConnectionKind::RouteAccepted);
+    let info = |urls: &[String]| {
+        let urls = urls.join(",");
+        format!(
+            "INFO {{\"server_id\":\"NY\",\"server_name\":\"y\",\"cluster\":\"c\",\"connect_urls\":[{urls}]}}\r\n"
+        )
+    };
+    process.send(other, info(&urls).as_bytes());
+    let answer = process.take(other);
+    assert!(answer.contains("maximum control line exceeded"), "{answer}");
+    let other = process.open(0, ConnectionKind::RouteAccepted);
+    process.send(other, info(&urls[..2_000]).as_bytes());
+    process.pass(Duration::from_secs(1));
+    let told = process.take(client);
+    assert_eq!(told.matches("10.0.0.1").count(), crate::base::limits::PEER_URLS_MAX, "{told}");
+}
