@@ -7,6 +7,8 @@
 
 #[path = "support/databases.rs"]
 mod databases;
+#[path = "lease_contract/stalls.rs"]
+mod stalls;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -22,6 +24,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use stanby::base::epoch::{Epoch, Fence, FenceError, LeaseClock, Predecessor};
+use stanby::base::pulse::Vitals;
 use stanby::base::world;
 use stanby::election::epoch_files::{self, Owner};
 use stanby::election::file_lock::FileLease;
@@ -188,7 +191,8 @@ fn a_confirmation_sees_a_later_epoch() {
 
 fn settings(root: &Path, member: &str, steal_after: Duration) -> KeeperSettings {
     let owner = owner(member);
-    KeeperSettings { root: root.to_owned(), steal_after, mode: Mode::Group, owner }
+    let vitals = Vitals::default();
+    KeeperSettings { root: root.to_owned(), steal_after, mode: Mode::Group, owner, vitals }
 }
 
 /// A keeper in this process.
@@ -218,7 +222,9 @@ impl Local {
                     return (fence, predecessor);
                 }
                 KeeperEvent::Waiting { .. } | KeeperEvent::Trouble { .. } => (),
-                KeeperEvent::Lost { why } | KeeperEvent::RefusedStandAlone { why, .. } => {
+                KeeperEvent::Lost { why }
+                | KeeperEvent::Impossible { why }
+                | KeeperEvent::RefusedStandAlone { why, .. } => {
                     panic!("{why}");
                 }
             }
@@ -234,7 +240,9 @@ impl Local {
                     return why;
                 }
                 KeeperEvent::Waiting { .. } | KeeperEvent::Trouble { .. } => (),
-                KeeperEvent::Won { .. } | KeeperEvent::RefusedStandAlone { .. } => {
+                KeeperEvent::Won { .. }
+                | KeeperEvent::Impossible { .. }
+                | KeeperEvent::RefusedStandAlone { .. } => {
                     panic!("won or refused");
                 }
             }
@@ -245,8 +253,10 @@ impl Local {
     fn waiting(&self) -> (Option<Holder>, String) {
         match self.events.recv_timeout(PATIENCE).unwrap() {
             KeeperEvent::Waiting { holder, why } => (holder, why),
-            KeeperEvent::Trouble { text } => panic!("{text}"),
-            KeeperEvent::Lost { why } | KeeperEvent::RefusedStandAlone { why, .. } => {
+            KeeperEvent::Trouble { text, .. } => panic!("{text}"),
+            KeeperEvent::Lost { why }
+            | KeeperEvent::Impossible { why }
+            | KeeperEvent::RefusedStandAlone { why, .. } => {
                 panic!("{why}");
             }
             KeeperEvent::Won { fence, .. } => panic!("won epoch {}", fence.epoch()),
@@ -361,7 +371,8 @@ fn a_member_in_a_process_of_its_own() {
             }
             KeeperEvent::Lost { why } => format!("lost {why}"),
             KeeperEvent::RefusedStandAlone { why, .. } => format!("refused {why}"),
-            KeeperEvent::Trouble { text } => format!("trouble {text}"),
+            KeeperEvent::Trouble { text, .. } => format!("trouble {text}"),
+            KeeperEvent::Impossible { why } => format!("impossible {why}"),
         };
         say(&line);
     };
@@ -704,10 +715,57 @@ fn a_second_stand_alone_server_refuses() {
         KeeperEvent::Won { .. }
         | KeeperEvent::Lost { .. }
         | KeeperEvent::Waiting { .. }
+        | KeeperEvent::Impossible { .. }
         | KeeperEvent::Trouble { .. } => panic!("not refused"),
     }
     assert!(Duration::from_millis(1_500) < world::instant().since(began_at));
     fence.check().unwrap();
+}
+
+/// Goal: who stands alone and may not write there ends; in a group it says that this stays.
+#[test]
+fn a_directory_that_is_none_ends_who_stands_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("file");
+    fs::write(&file, "").unwrap();
+    let alone = KeeperSettings { mode: Mode::StandAlone, ..settings(&file, "alone", NEVER) };
+    let alone = Local::start(alone);
+    match alone.events.recv_timeout(PATIENCE).unwrap() {
+        KeeperEvent::Impossible { why } => assert!(why.contains("Not a directory"), "{why}"),
+        KeeperEvent::Won { .. }
+        | KeeperEvent::Lost { .. }
+        | KeeperEvent::Waiting { .. }
+        | KeeperEvent::RefusedStandAlone { .. }
+        | KeeperEvent::Trouble { .. } => panic!("it goes on"),
+    }
+    let member = Local::start(settings(&file, "member", NEVER));
+    match member.events.recv_timeout(PATIENCE).unwrap() {
+        KeeperEvent::Trouble { text, lasts } => {
+            assert!(text.contains("Not a directory") && lasts, "{text}");
+        }
+        KeeperEvent::Won { .. }
+        | KeeperEvent::Lost { .. }
+        | KeeperEvent::Waiting { .. }
+        | KeeperEvent::RefusedStandAlone { .. }
+        | KeeperEvent::Impossible { .. } => panic!("no trouble"),
+    }
+}
+
+/// Goal: any number of heartbeats of others costs a few looks, and nothing waits behind them.
+#[test]
+fn a_flood_of_heartbeats_costs_a_few_looks() {
+    let root = tempfile::tempdir().unwrap();
+    let active = Local::start(settings(root.path(), "active", NEVER));
+    let (fence, _) = active.won();
+    for _ in 0..50_000 {
+        active.keeper.check_now();
+    }
+    active.keeper.release(fence.epoch(), true, PATIENCE);
+    let standby = Local::start(settings(root.path(), "standby", NEVER));
+    // The record of the first epoch stays until the second one has settled.
+    let counter = epoch_files::read_holder(root.path(), Epoch(1)).unwrap().map(|it| it.counter);
+    standby.won();
+    assert!(counter.unwrap_or(0) < 1_000, "{counter:?} signs of life");
 }
 
 /// Goal: what dead standbys prepared goes while the active serves.

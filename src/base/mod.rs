@@ -9,6 +9,7 @@ pub mod hash;
 pub mod id;
 pub mod limits;
 pub mod placement;
+pub mod pulse;
 pub mod random;
 pub mod record;
 pub mod sequence_map;

@@ -8,8 +8,10 @@
 //! |--------|------|------------------------------------------------------------------------|
 //! | 0      | 21   | counter of signs of life, decimal, `\n`                                |
 //! | 21     | 21   | since when, Unix nanoseconds, decimal, `\n`                            |
-//! | 42     | 2    | `h` while held, `r` when released with everything synced; `\n`         |
-//! | 44     | 21   | when the lock file was last opened by a Go server, as seen at release  |
+//! | 42     | 2    | `h` while held, `s` while held by one whose store makes no progress,   |
+//! |        |      | `r` when released with everything synced; `\n`                         |
+//! | 44     | 21   | at `s`: since when, boot-time nanoseconds; at `r`: when the lock file  |
+//! |        |      | was last opened by a Go server, as seen then                           |
 //! | 65     | …    | the owner as one JSON object, `\n`                                     |
 //!
 //! Old ones are removed in ascending order only, so that at every moment a superseded owner finds
@@ -27,7 +29,7 @@ use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use crate::base::epoch::{Epoch, Fence, FenceError};
-use crate::base::time::WallTime;
+use crate::base::time::{Instant, WallTime};
 use crate::election::lease::Holder;
 
 /// The Go server's lock file. Never written to, never truncated by us.
@@ -40,6 +42,7 @@ const SINCE_AT: u64 = 21;
 const MARK_AT: u64 = 42;
 const OWNER_AT: usize = 65;
 const HELD: u8 = b'h';
+const STUCK: u8 = b's';
 const RELEASED: u8 = b'r';
 
 /// Bytes read of an epoch file; ours are below 2 KiB.
@@ -152,6 +155,7 @@ fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
 fn decode_holder(epoch: Epoch, bytes: &[u8]) -> Option<Holder> {
     let owner: Owner = serde_json::from_slice(bytes.get(OWNER_AT..)?).ok()?;
     let number = |from: usize| std::str::from_utf8(bytes.get(from..from + 20)?).ok()?.parse().ok();
+    let marked = |mark: u8| (bytes.get(42) == Some(&mark)).then(|| number(44)).flatten();
     Some(Holder {
         server_id: owner.server_id,
         host: owner.host,
@@ -161,7 +165,8 @@ fn decode_holder(epoch: Epoch, bytes: &[u8]) -> Option<Holder> {
         addresses: owner.addresses,
         control_path: owner.control_path,
         counter: number(0)?,
-        released_at: (bytes.get(42) == Some(&RELEASED)).then(|| number(44)).flatten(),
+        stuck_since: marked(STUCK).map(Instant),
+        released_at: marked(RELEASED),
     })
 }
 
@@ -220,13 +225,25 @@ impl Claim {
     /// # Errors
     /// Those of creating, locking and syncing it.
     pub fn prepare(root: &Path, owner: &Owner) -> io::Result<Self> {
-        let path = claim_path(root, &owner.server_id);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => (),
-        }
+        Self::prepare_at(claim_path(root, &owner.server_id), owner)
+    }
+
+    fn prepare_at(path: PathBuf, owner: &Owner) -> io::Result<Self> {
+        remove_if_there(&path)?;
         let file = create_locked(&path, owner)?;
         Ok(Self { file, path })
+    }
+
+    /// Makes such a file for no other purpose than to see that it can be written and synced.
+    ///
+    /// # Errors
+    /// As [`Claim::prepare`].
+    pub fn prove(root: &Path, owner: &Owner) -> io::Result<()> {
+        let path = claim_path(root, &format!("{}.proof", owner.server_id));
+        let claim = Self::prepare_at(path, owner)?;
+        File::open(root)?.sync_all()?;
+        claim.discard();
+        Ok(())
     }
 
     /// Claims `epoch`: true if it is ours now, though it need not be the newest any more.
@@ -302,6 +319,18 @@ impl Owned {
         self.counter += 1;
         let file = OpenOptions::new().write(true).open(&self.path)?;
         file.write_all_at(format!("{:020}", self.counter).as_bytes(), 0)
+    }
+
+    /// Marks that the store of this holder makes no progress since then, or that it does again;
+    /// through a fresh open, as [`Owned::renew`], and not synced.
+    ///
+    /// # Errors
+    /// Those of opening and writing.
+    pub fn mark_stuck(&self, since: Option<Instant>) -> io::Result<()> {
+        let mark = char::from(if since.is_some() { STUCK } else { HELD });
+        let since = since.map_or(0, |since| since.0);
+        let file = OpenOptions::new().write(true).open(&self.path)?;
+        file.write_all_at(format!("{mark}\n{since:020}").as_bytes(), MARK_AT)
     }
 
     /// Marks that everything was synced before the release. A Go server that comes afterwards
@@ -517,8 +546,14 @@ mod tests {
             addresses: vec!["nats://here:4222".to_owned()],
             control_path: Some("/run/stanby.sock".to_owned()),
             counter: 2,
+            stuck_since: None,
             released_at: None,
         };
+        assert_eq!(read_holder(root.path(), Epoch(3)).unwrap(), Some(expected.clone()));
+        owned.mark_stuck(Some(Instant(77))).unwrap();
+        let stuck = Holder { stuck_since: Some(Instant(77)), ..expected.clone() };
+        assert_eq!(read_holder(root.path(), Epoch(3)).unwrap(), Some(stuck));
+        owned.mark_stuck(None).unwrap();
         assert_eq!(read_holder(root.path(), Epoch(3)).unwrap(), Some(expected.clone()));
         owned.mark_released(99).unwrap();
         expected.released_at = Some(99);

@@ -21,7 +21,8 @@ use crate::base::time::Instant;
 use crate::base::world;
 use crate::election::epoch_files::{self, Claim, FileFence, LOCK_FILE, Owned, Owner};
 use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
-use crate::election::{NewestEpoch, Sight, Stillness, Verdict, judge};
+use crate::election::proof::Prover;
+use crate::election::{Mark, NewestEpoch, Proof, Sight, Stillness, Verdict, judge};
 use crate::log::STREAM;
 
 /// Longest pause between two looks of a standby: at the lock file's identity, and at the counter.
@@ -46,6 +47,9 @@ pub struct FileLease {
     /// The holder of the newest epoch, when it was last looked for.
     newest: Option<Holder>,
     stillness: Stillness,
+    proof: Proof,
+    /// A write for the next proof is under way, and what the holder showed when it began.
+    prover: Option<(Mark, Prover)>,
     distrusts_locks: bool,
     /// Of the lock file's two locks only the `flock` was not free.
     is_flocked: bool,
@@ -74,6 +78,8 @@ impl FileLease {
             epoch_waiter: None,
             newest: None,
             stillness: Stillness::default(),
+            proof: Proof::default(),
+            prover: None,
             distrusts_locks: false,
             is_flocked: false,
             verdict: Verdict::WaitForLock,
@@ -149,6 +155,8 @@ impl FileLease {
             newest: None,
             is_fresh,
             still_for: Duration::ZERO,
+            is_stuck: false,
+            proven_for: None,
             steal_after: self.steal_after,
             distrusts_locks: self.distrusts_locks,
             patience: self.patience(),
@@ -161,7 +169,10 @@ impl FileLease {
             sight.newest = Some(NewestEpoch { is_held, is_released });
             let sign = (holder.epoch, holder.counter);
             let read = (began_at, world::instant());
-            sight.still_for = self.stillness.observe(sign, read, self.patience() / 2);
+            let gap_max = self.patience() / 2;
+            sight.still_for = self.stillness.observe(sign, read, gap_max);
+            sight.is_stuck = holder.stuck_since.is_some();
+            sight.proven_for = self.proof.observe(mark_of(holder), read, gap_max);
             // Another's lock is seen from here: locks work after all.
             self.distrusts_locks &= !is_held;
             sight.distrusts_locks = self.distrusts_locks;
@@ -184,6 +195,28 @@ impl FileLease {
             None => None,
         };
         Ok((!listing.has_store, self.newest.clone()))
+    }
+
+    /// Writes in the store; what is seen of it changes when that is durable.
+    fn prove(&mut self, sight: &mut Sight, holder: &Holder) -> Result<(), LeaseError> {
+        let failed = |error| failure("write and sync in", &self.root, &error);
+        let mark = mark_of(holder);
+        let written = self.prover.as_ref().and_then(|(before, prover)| {
+            let written = prover.take()?;
+            // What was written before it began to hang proves nothing.
+            Some(written.map(|()| *before == mark))
+        });
+        if let Some(written) = written {
+            self.prover = None;
+            if written.map_err(failed)? {
+                self.proof.give(mark, world::instant());
+            }
+        } else if self.prover.is_none() {
+            let prover = Prover::spawn(self.root.clone(), self.owner.clone());
+            self.prover = Some((mark, prover.map_err(failed)?));
+        }
+        sight.proven_for = Some(Duration::ZERO);
+        Ok(())
     }
 
     fn claim(&mut self, newest: Option<Epoch>) -> Result<Option<Instant>, LeaseError> {
@@ -274,12 +307,18 @@ impl FileLease {
     }
 
     fn why(&self, holder: Option<&Holder>) -> String {
+        let is_stuck = holder.is_some_and(|holder| holder.stuck_since.is_some());
+        let stuck = if is_stuck { "; it says that its store makes no progress" } else { "" };
         let holder = name_of(holder);
         let path = self.lock_path();
         match self.verdict {
-            Verdict::Claim(_) => "another member claimed the next epoch".to_owned(),
-            Verdict::WaitForLock => format!("{holder} holds {}", path.display()),
-            Verdict::WaitForEpoch => format!("{holder} is active without {}", path.display()),
+            Verdict::Claim(_) | Verdict::Prove => {
+                "another member claimed the next epoch".to_owned()
+            }
+            Verdict::WaitForLock => format!("{holder} holds {}{stuck}", path.display()),
+            Verdict::WaitForEpoch => {
+                format!("{holder} is active without {}{stuck}", path.display())
+            }
             Verdict::WaitForForeigner if self.is_flocked => {
                 format!("another program holds a flock on {}", path.display())
             }
@@ -310,13 +349,17 @@ impl Lease for FileLease {
         }
         self.look_at_lock()?;
         let seen = self.look().map_err(|error| failure("read", &self.root, &error));
-        let (sight, holder) = seen.inspect_err(|_| self.stillness.reset())?;
+        let (mut sight, holder) = seen.inspect_err(|_| self.stillness.reset())?;
         let newest = holder.as_ref().map(|holder| holder.epoch);
         if self.epoch_waiter.as_ref().is_some_and(|(waited, _)| Some(*waited) != newest) {
             self.epoch_waiter = None;
         }
         let was_foreign = self.verdict == Verdict::WaitForForeigner;
         self.verdict = judge(&sight);
+        if let (Verdict::Prove, Some(holder)) = (self.verdict, &holder) {
+            self.prove(&mut sight, holder)?;
+            self.verdict = judge(&sight);
+        }
         // The lock is not tried for while the epoch's owner is waited for.
         if self.verdict == Verdict::WaitForLock && self.epoch_waiter.is_some() {
             self.verdict = Verdict::WaitForEpoch;
@@ -325,12 +368,15 @@ impl Lease for FileLease {
             && let Some(checked_at) = self.claim(newest)?
         {
             if predecessor == Predecessor::Replaced {
-                log::warn!(
-                    target: STREAM,
-                    "{} gave no sign of life for {:.1?}: it is replaced",
-                    name_of(holder.as_ref()),
-                    sight.still_for
-                );
+                let whom = name_of(holder.as_ref());
+                if sight.is_stuck {
+                    let text = "says that its store makes no progress, but ours does";
+                    log::warn!(target: STREAM, "{whom} {text}: it is replaced");
+                } else {
+                    let still_for = sight.still_for;
+                    let text = format!("gave no sign of life for {still_for:.1?}");
+                    log::warn!(target: STREAM, "{whom} {text}: it is replaced");
+                }
             }
             let held = self.held.as_ref().expect("claimed");
             let fence = Arc::clone(&held.fence) as Arc<dyn Fence>;
@@ -352,7 +398,7 @@ impl Lease for FileLease {
             return Ok(LOOK_PAUSE_MAX);
         }
         match self.verdict {
-            Verdict::Claim(_) => return Ok(Duration::ZERO),
+            Verdict::Claim(_) | Verdict::Prove => return Ok(Duration::ZERO),
             Verdict::WaitForLock | Verdict::WaitForForeigner => self.wait_for_lock(wake)?,
             Verdict::WaitForEpoch => self.wait_for_epoch(wake)?,
             Verdict::WaitForStillness => {
@@ -402,6 +448,14 @@ impl Lease for FileLease {
         self.confirm_lock()
     }
 
+    fn mark_stuck(&mut self, since: Option<Instant>) -> Result<(), LeaseError> {
+        let Some(held) = &self.held else {
+            return Ok(());
+        };
+        let marked = held.owned.mark_stuck(since);
+        marked.map_err(|error| failure("mark the holder in", &self.root, &error))
+    }
+
     fn release(&mut self, clean: bool) -> Result<(), LeaseError> {
         let mut marked = Ok(());
         if let Some(held) = self.held.take() {
@@ -428,6 +482,13 @@ impl Drop for FileLease {
         if let Some(claim) = self.claim.take() {
             claim.discard();
         }
+    }
+}
+
+fn mark_of(holder: &Holder) -> Mark {
+    match holder.stuck_since {
+        Some(since) => Mark::Stuck(holder.epoch, since),
+        None => Mark::Life(holder.epoch, holder.counter),
     }
 }
 

@@ -6,13 +6,15 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::base::epoch::{Epoch, Fence, LeaseClock, Predecessor};
+use crate::base::epoch::{Epoch, Fence, FenceError, LeaseClock, Predecessor};
 use crate::base::limits;
+use crate::base::pulse::{Stall, Vitals};
 use crate::base::time::Instant;
 use crate::base::world;
 use crate::election::epoch_files::Owner;
@@ -27,6 +29,14 @@ const TROUBLE_PAUSE: Duration = Duration::from_millis(500);
 const NEVER_PAUSE: Duration = Duration::from_secs(5);
 /// How soon a confirmation that failed is tried again, as long as the lease lasts.
 const CONFIRM_AGAIN: Duration = Duration::from_millis(20);
+/// How long a stop waits for a call to the disk or database.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks whether the thread has ended.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
+/// Between two confirmations that heartbeats of others ask for.
+const CHECK_PAUSE: Duration = Duration::from_millis(100);
+/// How often a standby looks whether the threads of its own former term have ended.
+const FORMER_TERM_PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether there may be other members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +58,8 @@ pub struct KeeperSettings {
     pub mode: Mode,
     /// What the holder record says of this process.
     pub owner: Owner,
+    /// Whether loops and stores get on.
+    pub vitals: Vitals,
 }
 
 /// What a keeper reports.
@@ -78,10 +90,18 @@ pub enum KeeperEvent {
         /// A line for the log.
         why: String,
     },
+    /// This one stands alone and cannot ever take the lease (no permission, a file system that is
+    /// only read). The keeper has ended.
+    Impossible {
+        /// A line for the log.
+        why: String,
+    },
     /// The lease cannot be taken or confirmed for now. Told when it changes.
     Trouble {
         /// A line for the log.
         text: String,
+        /// It stays until a person acts.
+        lasts: bool,
     },
 }
 
@@ -95,14 +115,15 @@ enum Command {
 /// A running keeper. Dropping it ends the thread, and with it the lease.
 pub struct Keeper {
     commands: Sender<Command>,
+    /// A check was asked for and not begun: more of them are the same one.
+    is_check_wanted: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// How long the lease of a group with this steal time lasts without confirmation.
 #[must_use]
 pub fn lease_bound(steal_after: Duration) -> Duration {
-    let steal_after = if steal_after.is_zero() { limits::STEAL_AFTER_DEFAULT } else { steal_after };
-    steal_after / 3
+    stall_bound(steal_after) / 3
 }
 
 /// Starts the keeper of a shared directory. `report` is called from its thread and must not block.
@@ -120,17 +141,33 @@ pub fn spawn(
         Mode::StandAlone => Duration::ZERO,
     };
     let lease = FileLease::new(&settings.root, settings.owner, steal_after);
-    let terms = Terms { bound: lease_bound(settings.steal_after), mode: settings.mode };
+    let terms = Terms {
+        bound: lease_bound(settings.steal_after),
+        mode: settings.mode,
+        is_replaced_when_hung: !steal_after.is_zero(),
+        vitals: settings.vitals,
+    };
     spawn_with(Box::new(lease), terms, clock, report)
 }
 
 /// What a keeper needs to know beside its lease.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Terms {
     /// How long the lease lasts without confirmation.
     pub bound: Duration,
     /// Whether there may be other members.
     pub mode: Mode,
+    /// Whether others take the role of a member that hangs: then a loop that hangs ends the
+    /// renewal.
+    pub is_replaced_when_hung: bool,
+    /// Whether loops and stores get on.
+    pub vitals: Vitals,
+}
+
+/// How long a thread may go without a sign of progress in a group with this steal time.
+#[must_use]
+pub fn stall_bound(steal_after: Duration) -> Duration {
+    if steal_after.is_zero() { limits::STEAL_AFTER_DEFAULT } else { steal_after }
 }
 
 /// Starts the keeper of any lease.
@@ -143,7 +180,8 @@ pub fn spawn_with(
     clock: LeaseClock,
     report: impl FnMut(KeeperEvent) + Send + 'static,
 ) -> io::Result<Keeper> {
-    // Unbounded, but for each waiting thread and each command of a person there is one entry.
+    // Unbounded, but there is one entry for each waiting thread, each end of a term, and all
+    // checks that are asked for together.
     let (commands, inbox) = crossbeam_channel::unbounded();
     let waker = commands.clone();
     let wake: Wake = Arc::new(move || {
@@ -151,26 +189,32 @@ pub fn spawn_with(
         let _ = waker.send(Command::Wake);
     });
     let started_at = world::instant();
+    let is_check_wanted = Arc::new(AtomicBool::new(false));
     let mut task = Task {
         lease,
+        is_check_wanted: Arc::clone(&is_check_wanted),
+        refuse_at: (terms.mode == Mode::StandAlone).then(|| started_at + STAND_ALONE_PATIENCE),
         terms,
         clock,
         report: Box::new(report),
         inbox,
         wake,
         state: State::Standby { next_try_at: started_at, not_before: started_at },
-        refuse_at: (terms.mode == Mode::StandAlone).then(|| started_at + STAND_ALONE_PATIENCE),
+        stuck_since: None,
         told: None,
     };
     let thread =
         thread::Builder::new().name("lease-keeper".to_owned()).spawn(move || task.run())?;
-    Ok(Keeper { commands, thread: Some(thread) })
+    Ok(Keeper { commands, is_check_wanted, thread: Some(thread) })
 }
 
 impl Keeper {
-    /// Looks at lease and epoch at once: a heartbeat came from another server.
+    /// Looks at lease and epoch soon: a heartbeat came from another server. Anybody can send any
+    /// number of them, so they cost no more than ten looks a second.
     pub fn check_now(&self) {
-        self.tell(Command::CheckNow);
+        if !self.is_check_wanted.swap(true, Ordering::AcqRel) {
+            self.tell(Command::CheckNow);
+        }
     }
 
     /// Gives the lease of `epoch` back, and does not try for it again before `retry_after`.
@@ -180,16 +224,18 @@ impl Keeper {
         self.tell(Command::Release { epoch, clean, retry_after });
     }
 
-    /// Ends the thread, and waits for that; a lease that is still held goes without a clean mark.
+    /// Ends the thread, and waits for that, but not for a disk that does not answer: then the lease
+    /// ends with the process. One that is still held goes without a clean mark.
     pub fn stop(mut self) {
         self.end();
     }
 
     fn end(&mut self) {
         self.tell(Command::Stop);
-        if let Some(thread) = self.thread.take() {
-            // With `panic = "abort"` a thread never ends by a panic.
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else { return };
+        let deadline = world::instant() + ENDS_WITHIN;
+        while !thread.is_finished() && world::instant() < deadline {
+            thread::park_timeout(LOOK_PAUSE);
         }
     }
 
@@ -212,7 +258,7 @@ enum State {
         not_before: Instant,
     },
     Holding {
-        epoch: Epoch,
+        fence: Arc<dyn Fence>,
         next_confirm_at: Instant,
         confirmed_at: Instant,
     },
@@ -220,6 +266,7 @@ enum State {
 
 struct Task {
     lease: Box<dyn Lease>,
+    is_check_wanted: Arc<AtomicBool>,
     terms: Terms,
     clock: LeaseClock,
     report: Box<dyn FnMut(KeeperEvent) + Send>,
@@ -228,6 +275,8 @@ struct Task {
     state: State,
     /// When to give up; `None` as soon as the lease was won once.
     refuse_at: Option<Instant>,
+    /// What the holder record says of our store.
+    stuck_since: Option<Instant>,
     /// The last line that was reported, so that it is not repeated at each try.
     told: Option<String>,
 }
@@ -249,12 +298,23 @@ impl Task {
                 Some(Command::Release { epoch, clean, retry_after }) => {
                     self.release(epoch, clean, retry_after);
                 }
+                // However many there are, what is due comes first.
+                Some(Command::CheckNow) if !pause.is_zero() => self.on_check_wanted(),
                 Some(Command::Wake | Command::CheckNow) | None => {
+                    self.is_check_wanted.store(false, Ordering::Release);
                     if self.turn().is_none() {
                         return self.stop();
                     }
                 }
             }
+        }
+    }
+
+    /// A standby looks all the time anyway.
+    fn on_check_wanted(&mut self) {
+        self.is_check_wanted.store(false, Ordering::Release);
+        if let State::Holding { next_confirm_at, confirmed_at, .. } = &mut self.state {
+            *next_confirm_at = (*next_confirm_at).min(*confirmed_at + CHECK_PAUSE);
         }
     }
 
@@ -265,7 +325,7 @@ impl Task {
     }
 
     fn release(&mut self, released: Epoch, clean: bool, retry_after: Duration) {
-        if matches!(self.state, State::Holding { epoch, .. } if epoch != released) {
+        if matches!(&self.state, State::Holding { fence, .. } if fence.epoch() != released) {
             return;
         }
         self.clock.revoke();
@@ -278,14 +338,31 @@ impl Task {
 
     /// One try or one confirmation; `None` when there is nothing more to do for ever.
     fn turn(&mut self) -> Option<()> {
-        match self.state {
-            State::Standby { not_before, .. } if world::instant() < not_before => Some(()),
+        match &self.state {
+            State::Standby { not_before, .. } if world::instant() < *not_before => Some(()),
+            State::Standby { .. } if self.terms.vitals.is_store_in_use() => {
+                self.wait_for_former_term();
+                Some(())
+            }
             State::Standby { .. } => self.try_take(),
-            State::Holding { epoch, confirmed_at, .. } => {
-                self.confirm(epoch, confirmed_at);
+            State::Holding { fence, confirmed_at, .. } => {
+                let (fence, confirmed_at) = (Arc::clone(fence), *confirmed_at);
+                self.confirm(&fence, confirmed_at);
                 Some(())
             }
         }
+    }
+
+    /// A thread of the store of a former term may be in the middle of a write: as long as it runs,
+    /// no other one may begin.
+    fn wait_for_former_term(&mut self) {
+        let now = world::instant();
+        if let Some(stall) = self.terms.vitals.stuck_store(now) {
+            let text = format!("this server cannot become active: {}", stall.what);
+            self.tell_trouble(text);
+        }
+        let next_try_at = now + FORMER_TERM_PAUSE;
+        self.state = State::Standby { next_try_at, not_before: Instant::default() };
     }
 
     fn try_take(&mut self) -> Option<()> {
@@ -304,6 +381,10 @@ impl Task {
                 let wanted = self.lease.wait(&self.wake);
                 wanted.unwrap_or_else(|error| self.trouble(&error))
             }
+            Err(LeaseError::Never(why)) if self.refuse_at.is_some() => {
+                (self.report)(KeeperEvent::Impossible { why });
+                return None;
+            }
             Err(error) => self.trouble(&error),
         };
         let next_try_at = world::instant() + pause;
@@ -315,7 +396,8 @@ impl Task {
     fn on_won(&mut self, grant: Grant) {
         let Grant { fence, predecessor, checked_at } = grant;
         self.clock.confirm(checked_at, self.terms.bound);
-        self.holding(fence.epoch(), checked_at);
+        self.stuck_since = None;
+        self.holding(&fence, checked_at);
         (self.report)(KeeperEvent::Won { fence, predecessor });
         self.refuse_at = None;
         self.told = None;
@@ -325,18 +407,29 @@ impl Task {
         }
     }
 
-    fn holding(&mut self, epoch: Epoch, confirmed_at: Instant) {
+    fn holding(&mut self, fence: &Arc<dyn Fence>, confirmed_at: Instant) {
         let next_confirm_at = confirmed_at + self.terms.bound / 4;
-        self.state = State::Holding { epoch, next_confirm_at, confirmed_at };
+        let fence = Arc::clone(fence);
+        self.state = State::Holding { fence, next_confirm_at, confirmed_at };
     }
 
-    fn confirm(&mut self, epoch: Epoch, confirmed_at: Instant) {
+    fn confirm(&mut self, fence: &Arc<dyn Fence>, confirmed_at: Instant) {
         let began_at = world::instant();
+        self.terms.vitals.knock();
+        if self.terms.is_replaced_when_hung
+            && let Some(stall) = self.terms.vitals.hung_loop(began_at)
+        {
+            return self.withhold(fence, confirmed_at, &stall);
+        }
+        let stall = self.terms.vitals.stuck_store(began_at);
+        self.mark_stuck(stall.as_ref());
         match self.lease.confirm() {
             Ok(()) => {
                 self.clock.confirm(began_at, self.terms.bound);
-                self.holding(epoch, began_at);
-                self.told = None;
+                self.holding(fence, began_at);
+                if stall.is_none() {
+                    self.told = None;
+                }
                 // The lock may have to be waited for again, if its file was replaced.
                 if let Err(error) = self.lease.wait(&self.wake) {
                     self.trouble(&error);
@@ -350,8 +443,38 @@ impl Task {
                     return self.on_lost(error.to_string());
                 }
                 let next_confirm_at = now + CONFIRM_AGAIN;
-                self.state = State::Holding { epoch, next_confirm_at, confirmed_at };
+                let fence = Arc::clone(fence);
+                self.state = State::Holding { fence, next_confirm_at, confirmed_at };
             }
+        }
+    }
+
+    /// A process with a loop that hangs serves only a part of its clients: it gives no sign of
+    /// life, so that another member takes over, and looks whether one has.
+    fn withhold(&mut self, fence: &Arc<dyn Fence>, confirmed_at: Instant, stall: &Stall) {
+        self.tell_trouble(format!("the lease is not renewed any more: {}", stall.what));
+        match fence.check() {
+            Err(error @ FenceError::Superseded { .. }) => return self.on_lost(error.to_string()),
+            Err(FenceError::Unreadable(_)) | Ok(()) => (),
+        }
+        let next_confirm_at = world::instant() + self.terms.bound / 4;
+        let fence = Arc::clone(fence);
+        self.state = State::Holding { fence, next_confirm_at, confirmed_at };
+    }
+
+    /// Keeps what the holder record says of our store up to date.
+    fn mark_stuck(&mut self, stall: Option<&Stall>) {
+        if let Some(stall) = stall {
+            self.tell_trouble(stall.what.to_string());
+        }
+        let since = stall.map(|stall| stall.since);
+        if self.stuck_since == since {
+            return;
+        }
+        match self.lease.mark_stuck(since) {
+            Ok(()) => self.stuck_since = since,
+            // Tried again with the next sign of life.
+            Err(error) => drop(self.trouble(&error)),
         }
     }
 
@@ -372,13 +495,20 @@ impl Task {
         }
     }
 
-    /// Tells what is wrong, once; how long to wait before the next try.
-    fn trouble(&mut self, error: &LeaseError) -> Duration {
-        let text = error.to_string();
+    fn tell_trouble(&mut self, text: String) {
+        self.tell(text, false);
+    }
+
+    fn tell(&mut self, text: String, lasts: bool) {
         if self.told.as_ref() != Some(&text) {
             self.told = Some(text.clone());
-            (self.report)(KeeperEvent::Trouble { text });
+            (self.report)(KeeperEvent::Trouble { text, lasts });
         }
+    }
+
+    /// Tells what is wrong, once; how long to wait before the next try.
+    fn trouble(&mut self, error: &LeaseError) -> Duration {
+        self.tell(error.to_string(), matches!(error, LeaseError::Never(_)));
         match error {
             LeaseError::Never(_) => NEVER_PAUSE,
             LeaseError::NotNow(_) | LeaseError::Lost(_) => TROUBLE_PAUSE,

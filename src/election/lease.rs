@@ -35,6 +35,13 @@ pub trait Lease: Send {
     /// [`LeaseError::Lost`] if somebody else has it. After any other error it is not known.
     fn confirm(&mut self) -> Result<(), LeaseError>;
 
+    /// Says in the holder's record since when its store makes no progress, on the boot-time clock;
+    /// `None`: it does.
+    ///
+    /// # Errors
+    /// [`LeaseError::NotNow`]; the record then says what it said before.
+    fn mark_stuck(&mut self, since: Option<Instant>) -> Result<(), LeaseError>;
+
     /// Gives it back. `clean`: everything is synced, and the successor may rely on that.
     ///
     /// # Errors
@@ -87,6 +94,8 @@ pub struct Holder {
     pub control_path: Option<String>,
     /// Grows with each sign of life.
     pub counter: u64,
+    /// Since when its store makes no progress, on the boot-time clock of its machine.
+    pub stuck_since: Option<Instant>,
     /// It gave the lease back, with everything synced; a mark of the lock's state at that moment.
     pub released_at: Option<u64>,
 }

@@ -17,6 +17,7 @@ use crate::base::time::Instant;
 use crate::base::world;
 use crate::election::epoch_files::Owner;
 use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
+use crate::election::{Mark, Proof};
 use crate::log::STREAM;
 use crate::store::sql::dialect::{Driver, Failure, SqlError, transaction};
 use crate::store::sql::dsn::Source;
@@ -50,6 +51,8 @@ pub struct SqlLease {
     held: Option<Arc<SqlFence>>,
     /// What a holder showed last.
     stillness: Option<Seen>,
+    /// The database took a write of ours since then.
+    proof: Proof,
     /// The rows as they were read last.
     last_rows: Option<Rows>,
     /// The database could not be reached, and somebody else was active before.
@@ -104,6 +107,7 @@ impl SqlLease {
             waiter: None,
             held: None,
             stillness: None,
+            proof: Proof::default(),
             last_rows: None,
             was_away: false,
             yields_until: None,
@@ -275,6 +279,22 @@ impl SqlLease {
         Ok(Attempt::Won(Grant { fence, predecessor, checked_at }))
     }
 
+    /// Whether the database took a write of ours and the holder stood still after that too: one
+    /// whose disk stalls for all moves no role. It is asked for in time for a replacement.
+    fn is_proven(&mut self, holder: &Holder, still_for: Duration) -> Result<bool, LeaseError> {
+        let mark = Mark::Life(holder.epoch, holder.counter);
+        let now = world::instant();
+        let proven_for = self.proof.observe(mark, (now, now), GAP_MAX + self.steal_after / 2);
+        if let Some(proven_for) = proven_for {
+            return Ok(self.steal_after / 3 <= proven_for);
+        }
+        if !self.steal_after.is_zero() && self.steal_after / 2 <= still_for {
+            self.with_session(Session::prove)?;
+            self.proof.give(mark, world::instant());
+        }
+        Ok(false)
+    }
+
     fn end_store_sessions(&mut self) {
         if self.session.is_none() {
             self.session = Session::open(&self.place).ok();
@@ -302,10 +322,12 @@ impl SqlLease {
             return Ok(Attempt::Held { holder: None, why });
         };
         let still_for = self.still_for(Sign::Own(found.epoch, found.counter));
+        let is_proven = self.is_proven(found, still_for)?;
         let Holder { server_id, host, pid, epoch, .. } = found;
         let whom = format!("server {server_id} (epoch {epoch}, process {pid} on {host})");
         let mut why = format!("{whom} holds the lock of {}", self.place.source);
-        if !self.steal_after.is_zero() && self.steal_after <= still_for && !seen.is_released {
+        let is_still = !self.steal_after.is_zero() && self.steal_after <= still_for;
+        if is_still && is_proven && !seen.is_released {
             let (place, here) = (self.place.clone(), self.owner.host.clone());
             let ended = self.with_session(|session| session.end_holder(&place, &here, found))?;
             match ended {
@@ -371,6 +393,15 @@ impl Lease for SqlLease {
                 self.place.source
             ))),
         }
+    }
+
+    fn mark_stuck(&mut self, since: Option<Instant>) -> Result<(), LeaseError> {
+        let Some(fence) = self.held.clone() else {
+            return Ok(());
+        };
+        self.with_session(|session| {
+            rows::mark_stuck(session.dialect.as_mut(), fence.epoch(), since)
+        })
     }
 
     fn release(&mut self, clean: bool) -> Result<(), LeaseError> {

@@ -39,6 +39,7 @@ use self::places::Places;
 use self::process::{CpuMeter, Descriptors};
 use self::query::{BadParameter, Query};
 use self::reply::Reply;
+use crate::base::pulse::Stall;
 use crate::base::world;
 use crate::broker::snapshot::Lists;
 use crate::engine::snapshot::Wanted;
@@ -295,13 +296,20 @@ impl Pages {
     /// asked for.
     fn health(&self, status: &Status, query: &Query) -> Reply {
         let now = world::instant();
-        let lease = &self.sources.lease;
+        let Sources { lease, vitals, .. } = &self.sources;
+        vitals.knock();
+        let hung_loop = vitals.hung_loop(now);
+        let stall = hung_loop.or_else(|| vitals.stuck_store(now));
+        let gets_on = |stall: Option<Stall>| stall.map_or(Ok(()), |stall| Err(stall.to_string()));
         let result = match (query.flag("live"), query.flag("active"), query.flag("ready")) {
             (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => return error.into(),
-            (_, Ok(true), _) => status.check_active(lease, now),
-            (_, _, Ok(true)) => status.check_ready(lease, now),
-            (Ok(true), _, _) => Ok(()),
-            (Ok(false), Ok(false), Ok(false)) => status.check_ready(lease, now),
+            (_, Ok(true), _) => gets_on(stall).and_then(|()| status.check_active(lease, now)),
+            (_, _, Ok(true)) => gets_on(stall).and_then(|()| status.check_ready(lease, now)),
+            // A restart mends a loop that hangs, but no disk.
+            (Ok(true), _, _) => gets_on(hung_loop).and_then(|()| status.check_live()),
+            (Ok(false), Ok(false), Ok(false)) => {
+                gets_on(stall).and_then(|()| status.check_ready(lease, now))
+            }
         };
         match result {
             Ok(()) => Reply::Text { status: StatusCode::OK, text: "ok".to_owned() },
@@ -335,8 +343,8 @@ impl Pages {
             Stream::Clientsz => streaming_pages::clientsz(view, query),
             Stream::Channelsz => streaming_pages::channelsz(view, query),
             Stream::Serverz => {
-                let state = self.sources.status.load().state;
-                streaming_pages::serverz(view, state, Descriptors::now())
+                let status = self.sources.status.load();
+                streaming_pages::serverz(view, &status, Descriptors::now())
             }
         }
     }

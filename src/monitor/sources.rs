@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::channel_limits::{ChannelLimits, ChannelOverrides};
 use crate::base::epoch::LeaseClock;
+use crate::base::pulse::Vitals;
 use crate::base::time::{Instant, WallTime};
 use crate::broker::snapshot::{Lists, ServerSnapshot};
 use crate::engine::snapshot::{Snapshot, Wanted};
@@ -25,6 +26,8 @@ pub struct Sources {
     pub status: Arc<Published<Status>>,
     /// Until when this process may answer; confirms that an active one really serves.
     pub lease: LeaseClock,
+    /// Whether loops and stores get on.
+    pub vitals: Vitals,
     /// What was configured, replaced by a reload.
     pub core: Arc<Published<CoreFacts>>,
     /// What is known of the streaming server; `None` in a core server: its pages are absent.
@@ -110,11 +113,24 @@ pub struct Status {
     pub has_route_to_active: bool,
     /// Why it is not ready, where the rest does not say it (`disk full`, `recovering, 40 %`).
     pub trouble: Option<String>,
+    /// It stays until a person acts, and no other process of this machine would fare better.
+    pub trouble_lasts: bool,
     /// Listeners that are not open yet, as `/healthz` names them (`server`, `route`).
     pub closed_listeners: Vec<&'static str>,
 }
 
 impl Status {
+    /// Whether the process can be of use at all as things are.
+    ///
+    /// # Errors
+    /// The reason why not, for a person.
+    pub fn check_live(&self) -> Result<(), String> {
+        match &self.trouble {
+            Some(trouble) if self.trouble_lasts => Err(trouble.clone()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Whether clients are served by this process.
     ///
     /// # Errors

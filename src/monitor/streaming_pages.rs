@@ -8,7 +8,7 @@ use super::format::{LocalTime, uptime};
 use super::process::Descriptors;
 use super::query::Query;
 use super::reply::Reply;
-use super::sources::{LimitNumbers, State, StreamingFacts};
+use super::sources::{LimitNumbers, Status, StreamingFacts};
 use crate::base::id::{ChannelName, ClientId};
 use crate::base::time::WallTime;
 use crate::engine::snapshot::{
@@ -50,6 +50,9 @@ struct Serverz<'a> {
     version: &'a str,
     go: &'a str,
     state: &'static str,
+    /// Ours: why this server is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<&'a str>,
     now: LocalTime,
     start_time: LocalTime,
     uptime: String,
@@ -151,14 +154,15 @@ struct Subscriptionz {
 
 /// `/streaming/serverz`.
 #[must_use]
-pub fn serverz(view: View<'_>, state: State, descriptors: Descriptors) -> Reply {
+pub fn serverz(view: View<'_>, status: &Status, descriptors: Descriptors) -> Reply {
     let View { facts, snapshot, now, .. } = view;
     Reply::document(&Serverz {
         cluster_id: &facts.cluster_id,
         server_id: &facts.server_id,
         version: &facts.version,
         go: &facts.go,
-        state: state.name(),
+        state: status.state.name(),
+        trouble: status.trouble.as_deref(),
         now: view.local(now),
         start_time: view.local(facts.started),
         uptime: uptime(facts.started, now),

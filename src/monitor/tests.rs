@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::*;
 use crate::base::epoch::LeaseClock;
 use crate::base::id::{ChannelName, ClientId, Sequence};
+use crate::base::pulse::{Pulse, Vitals};
 use crate::base::record::ChannelState;
 use crate::base::time::WallTime;
 use crate::broker::snapshot::{
@@ -274,9 +275,11 @@ fn check_streaming(file: &str, page: &str, query: &str) {
     let view = streaming_pages::View { facts: &facts, snapshot: &snapshot, now, utc_offset: |_| 0 };
     let query = Query::new(Some(query));
     let reply = match page {
-        "serverz" => {
-            streaming_pages::serverz(view, State::Standalone, Descriptors { open: 48, max: 20_000 })
-        }
+        "serverz" => streaming_pages::serverz(
+            view,
+            &Status::default(),
+            Descriptors { open: 48, max: 20_000 },
+        ),
         "storez" => streaming_pages::storez(view),
         "clientsz" => streaming_pages::clientsz(view, &query),
         _ => streaming_pages::channelsz(view, &query),
@@ -417,10 +420,15 @@ fn interests_are_found_by_a_subject_that_they_match() {
 
 /// A server whose engines do not answer until the test lets them.
 fn served(status: Arc<Published<Status>>, gate: mpsc::Receiver<()>) -> Monitor {
+    watched(status, gate, Vitals::default())
+}
+
+fn watched(status: Arc<Published<Status>>, gate: mpsc::Receiver<()>, vitals: Vitals) -> Monitor {
     let gate = Mutex::new(gate);
     let sources = Sources {
         status,
         lease: LeaseClock::endless(),
+        vitals,
         core: Arc::new(Published::new(core_facts())),
         streaming: Some(Streaming {
             facts: Arc::new(Published::new(facts())),
@@ -534,6 +542,32 @@ fn health_is_answered_while_the_engines_keep_every_other_page_waiting() {
     drop(open);
     for socket in waiting {
         assert!(receive(socket).0.starts_with("http/1.1 200"));
+    }
+}
+
+#[test]
+fn what_hangs_is_not_ready_and_only_a_hung_loop_is_not_live() {
+    let (_open, gate) = mpsc::channel();
+    let active = Status { state: State::FtActive, is_serving: true, ..Status::default() };
+    let event_loop = Arc::new(Pulse::default());
+    // Whoever works hangs, as if the bound had passed.
+    let vitals = Vitals::new(vec![Arc::clone(&event_loop)], Duration::ZERO);
+    let monitor = watched(Arc::new(Published::new(active)), gate, vitals.clone());
+    check_health(&monitor, "ready=1", 200, "ok\n");
+
+    vitals.store(0).beat(world::instant());
+    let reason = "the store of event loop 0 makes no progress: its disk or database does not \
+                  answer, for 0 s\n";
+    for query in ["", "ready=1", "active=1"] {
+        check_health(&monitor, query, 503, reason);
+    }
+    check_health(&monitor, "live=1", 200, "ok\n");
+    vitals.store(0).rest();
+    check_health(&monitor, "ready=1", 200, "ok\n");
+
+    event_loop.beat(world::instant());
+    for query in ["", "ready=1", "active=1", "live=1"] {
+        check_health(&monitor, query, 503, "event loop 0 hangs, for 0 s\n");
     }
 }
 
@@ -660,6 +694,7 @@ fn paths_are_cleaned_and_redirected_as_recorded() {
         let sources = Sources {
             status: Arc::default(),
             lease: LeaseClock::endless(),
+            vitals: Vitals::default(),
             core: Arc::new(Published::new(core_facts())),
             streaming: Some(Streaming {
                 facts: Arc::new(Published::new(facts())),

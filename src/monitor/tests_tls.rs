@@ -11,6 +11,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Stream
 use super::tests::free_port;
 use super::*;
 use crate::base::epoch::LeaseClock;
+use crate::base::pulse::Vitals;
 
 /// Both ends of TLS with one certificate that is its own authority.
 fn both_ends() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
@@ -40,6 +41,7 @@ fn pages_come_over_tls_while_another_peer_never_ends_its_handshake() {
     let sources = Sources {
         status: Arc::default(),
         lease: LeaseClock::endless(),
+        vitals: Vitals::default(),
         core: Arc::default(),
         streaming: None,
         broker: Box::new(|_| Err(Unavailable("not asked".to_owned()))),

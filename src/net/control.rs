@@ -124,6 +124,11 @@ impl<M> Mailbox<M> {
         self.sender.send(Mail::Driver(mail))
     }
 
+    /// Makes the loop turn, whatever it waits for.
+    pub fn wake(&self) {
+        self.sender.wake();
+    }
+
     /// Word for the reactor; false if the loop has ended.
     pub fn control(&self, control: Control) -> bool {
         self.sender.send(Mail::Control(control))

@@ -28,6 +28,7 @@ use mio::{Events, Poll};
 use crate::base::deadlines::Deadlines;
 use crate::base::epoch::LeaseClock;
 use crate::base::id::{LoopIndex, SessionId};
+use crate::base::pulse::Pulse;
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::base::world;
@@ -92,6 +93,8 @@ pub struct Parts<D: Driver> {
     pub poll: Poll,
     /// Its mailbox.
     pub mailbox: Receiver<Mail<D::Mail>>,
+    /// Beats where a turn begins.
+    pub pulse: Arc<Pulse>,
     /// The mailboxes of all loops, its own included.
     pub peers: Vec<Sender<Mail<D::Mail>>>,
     /// Its broker.
@@ -119,6 +122,7 @@ pub struct Reactor<D: Driver> {
     home: LoopIndex,
     poll: Poll,
     mailbox: Receiver<Mail<D::Mail>>,
+    pulse: Arc<Pulse>,
     peers: Vec<Sender<Mail<D::Mail>>>,
     broker: Broker,
     driver: D,
@@ -168,6 +172,7 @@ impl<D: Driver> Reactor<D> {
             home: parts.home,
             poll: parts.poll,
             mailbox: parts.mailbox,
+            pulse: parts.pulse,
             peers: parts.peers,
             broker: parts.broker,
             driver: parts.driver,
@@ -226,12 +231,14 @@ impl<D: Driver> Reactor<D> {
     fn poll(&mut self, events: &mut Events) {
         let timeout = self.sleep_time(world::instant());
         self.is_pressed = false;
+        self.pulse.rest();
         match self.poll.poll(events, Some(timeout)) {
             Ok(()) => (),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
             Err(error) => panic!("a reactor cannot go on without its poll: {error}"),
         }
         self.now = world::now();
+        self.pulse.beat(self.now.at);
         for event in events.iter() {
             match event.token() {
                 token::MAILBOX => (),

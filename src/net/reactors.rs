@@ -12,6 +12,7 @@ use crate::base::descriptors::Purpose;
 use crate::base::epoch::LeaseClock;
 use crate::base::id::LoopIndex;
 use crate::base::limits::LOOPS_MAX;
+use crate::base::pulse::Pulse;
 use crate::base::time::Now;
 use crate::base::world;
 use crate::broker::{self, Broker, ConnectionKind};
@@ -23,6 +24,11 @@ use crate::net::mailbox::{self, Receiver, Sender};
 use crate::net::passwords::Passwords;
 use crate::net::reactor::{Parts, Port, Reactor};
 use crate::net::token;
+
+/// How long a stop waits for a loop in the middle of a turn.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks whether a loop has ended.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
 /// One port.
 #[derive(Clone, Debug)]
@@ -123,6 +129,7 @@ impl Ports {
 pub(in crate::net) struct Desk<M> {
     pub poll: Poll,
     pub mailbox: Receiver<Mail<M>>,
+    pub pulse: Arc<Pulse>,
 }
 
 /// The mailboxes of all loops, before there are drivers that need to know them.
@@ -146,9 +153,15 @@ impl<M: Send + 'static> Desks<M> {
             let poll = Poll::new()?;
             let (sender, mailbox) = mailbox::mailbox(poll.registry(), token::MAILBOX)?;
             senders.push(sender);
-            desks.push(Desk { poll, mailbox });
+            desks.push(Desk { poll, mailbox, pulse: Arc::default() });
         }
         Ok(Self { desks, senders })
+    }
+
+    /// The pulses of all loops, in their order.
+    #[must_use]
+    pub fn pulses(&self) -> Vec<Arc<Pulse>> {
+        self.desks.iter().map(|desk| Arc::clone(&desk.pulse)).collect()
     }
 
     /// The mailbox of a loop; mail waits there until the loop runs.
@@ -214,6 +227,7 @@ impl<D: Driver + 'static> Reactors<D> {
                 home,
                 poll: desk.poll,
                 mailbox: desk.mailbox,
+                pulse: desk.pulse,
                 peers: desks.senders.clone(),
                 broker: Broker::new(Arc::clone(broker), home, seed, world::now()),
                 driver,
@@ -275,10 +289,19 @@ impl<D: Driver + 'static> Reactors<D> {
     }
 
     /// Closes the listeners, then the connections, each after what waits for it is written but
-    /// no later than after `flush_for`; returns when all threads have ended.
+    /// no later than after `flush_for`; returns when all threads have ended but those that hang,
+    /// which end with the process.
     pub fn stop(self, flush_for: Duration) {
         self.tell_all(|| Control::Stop { flush_for });
+        let deadline = world::instant() + flush_for + ENDS_WITHIN;
         for thread in self.threads {
+            while !thread.is_finished() && world::instant() < deadline {
+                thread::park_timeout(LOOK_PAUSE);
+            }
+            if !thread.is_finished() {
+                log::error!("{} hangs", thread.thread().name().unwrap_or("an event loop"));
+                continue;
+            }
             // A loop that panicked has ended the process, so there is no other outcome.
             if thread.join().is_err() {
                 std::process::abort();

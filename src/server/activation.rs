@@ -7,6 +7,7 @@ use crate::base::channel_limits::{LimitsError, StoreLimits};
 use crate::base::epoch::{Epoch, Fence, Predecessor};
 use crate::base::id::LoopIndex;
 use crate::base::placement;
+use crate::base::pulse::Vitals;
 use crate::base::random::Random;
 use crate::base::record::{RecoveredChannel, RecoveredState};
 use crate::base::world;
@@ -20,6 +21,7 @@ use crate::server::settings;
 use crate::store::file::Opening;
 use crate::store::file::disk::RealDisk;
 use crate::store::file::survey::Survey;
+use crate::store::progress::Working;
 use crate::store::sql::SqlOptions;
 use crate::store::sql::lost::Remembered;
 use crate::store::worker::{self, Worker, WorkerSettings};
@@ -41,8 +43,13 @@ pub enum ActivationError {
     #[error("unable to start a thread for the store: {0}")]
     Thread(std::io::Error),
     /// Another streaming server of the same cluster answers (spec protocol, 17.4).
-    #[error("{0}")]
-    NotAlone(String),
+    #[error("{text}")]
+    NotAlone {
+        /// The reference's line.
+        text: String,
+        /// Nothing was served yet, so another start would find the same.
+        is_final: bool,
+    },
 }
 
 impl ActivationError {
@@ -51,8 +58,22 @@ impl ActivationError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Store(error) => error.remedy(),
-            Self::Limits(_) | Self::OtherCluster(_) | Self::NotAlone(_) => Remedy::Stop,
-            Self::Thread(_) => Remedy::StepDown,
+            Self::Limits(_) | Self::OtherCluster(_) | Self::NotAlone { is_final: true, .. } => {
+                Remedy::Stop
+            }
+            Self::NotAlone { is_final: false, .. } | Self::Thread(_) => Remedy::StepDown,
+        }
+    }
+}
+
+impl ActivationError {
+    /// Whether it stays until a person acts, whoever tries.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        match self {
+            Self::Store(error) => error.lasts(),
+            Self::Limits(_) | Self::OtherCluster(_) => true,
+            Self::NotAlone { .. } | Self::Thread(_) => false,
         }
     }
 }
@@ -73,6 +94,8 @@ pub struct Ground<'a> {
     pub mailboxes: &'a [Mailbox<Mail>],
     /// What was seen of the store's files while another member was active.
     pub survey: Option<Survey>,
+    /// Where progress is seen.
+    pub vitals: &'a Vitals,
 }
 
 /// What was recovered, for the log.
@@ -98,6 +121,7 @@ impl Ground<'_> {
     /// See [`ActivationError::remedy`].
     pub fn recover(mut self, random: &mut Random) -> Result<Recovered, ActivationError> {
         let began = world::now();
+        let _opening = Working::begin(Arc::clone(self.vitals.opening()));
         let opened = self.open()?;
         let state = opened.recovered;
         let had_server = state.server.is_some();
@@ -193,6 +217,7 @@ impl Ground<'_> {
             name: format!("store-{}", start.index.0),
             epoch: self.epoch(),
             states: start.channels.iter().map(|c| (c.channel.clone(), c.state)).collect(),
+            pulse: Arc::clone(self.vitals.store(start.index.index())),
         };
         let mailbox = self.mailboxes[start.index.index()].clone();
         let term = self.term;

@@ -494,7 +494,8 @@ impl Driver for EngineDriver {
                 }
             }
             interest_key::Decoded::Server(listener) => {
-                let event = Event::Heard { listener, payload: delivery.payload };
+                let (payload, reply) = (delivery.payload, delivery.names.into_reply());
+                let event = Event::Heard { listener, payload, reply };
                 super::event::post(&self.events, event);
             }
         }

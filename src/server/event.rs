@@ -28,12 +28,19 @@ pub enum Event {
         /// What the store makes of it.
         remedy: Remedy,
     },
+    /// The threads of the store of an activation that is over have ended.
+    Left {
+        /// Of which activation.
+        term: u64,
+    },
     /// A message on a subject that the server itself listens on.
     Heard {
         /// As whom it listens.
         listener: Listener,
         /// The payload.
         payload: bytes::Bytes,
+        /// Where its sender wants an answer.
+        reply: Option<Subject>,
     },
     /// A request of the server itself found nobody.
     NobodyListens {

@@ -1,7 +1,8 @@
 //! heartbeats of the fault-tolerance group: when the active sends one, what one means that is heard
 //!
-//! Facts: spec fault tolerance, section 4. A heartbeat of another server never ends this process
-//! (anybody can forge one); it makes the keeper check lease and epoch at once.
+//! Facts: spec fault tolerance, section 4. Anybody can send any number of heartbeats. One of
+//! another server never ends this process; it makes the keeper check lease and epoch soon. A
+//! standby believes none but of the member that the holder record names.
 
 use std::time::Duration;
 
@@ -18,6 +19,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The random part is below a tenth in both directions.
 const SPREAD_PERCENT: u64 = 10;
 
+/// A line on another server's claim is followed by silence, which doubles each time (spec fault
+/// tolerance, 4.5).
+const CLAIM_PAUSE_MIN: Duration = Duration::from_secs(1);
+const CLAIM_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// The heartbeats of one server in one group.
 #[derive(Debug)]
 pub struct Group {
@@ -26,6 +32,25 @@ pub struct Group {
     interval: Duration,
     next_at: Option<Instant>,
     payload: Bytes,
+    /// Whom the holder record names; `None` behind a Go server, which has none.
+    holder: Option<String>,
+    /// When the next claim of another server is worth a line, and how long it is quiet after that.
+    claim_logged_from: Instant,
+    claim_pause: Duration,
+}
+
+/// What a heartbeat means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// Nothing: our own, none at all, or of somebody whom nothing else tells us of.
+    Nothing,
+    /// To a standby: the active can be reached from here.
+    ActiveIsReachable,
+    /// To an active: another server says that it is active too.
+    OtherClaims {
+        /// The line for the log, now and then.
+        line: Option<String>,
+    },
 }
 
 impl Group {
@@ -40,6 +65,9 @@ impl Group {
             interval,
             next_at: None,
             payload: Bytes::new(),
+            holder: None,
+            claim_logged_from: Instant::default(),
+            claim_pause: CLAIM_PAUSE_MIN,
         }
     }
 
@@ -78,10 +106,76 @@ impl Group {
         Some(self.payload.clone())
     }
 
-    /// The id of the other server that sent `payload`, if it is a heartbeat of another.
-    #[must_use]
-    pub fn other_sender(&self, payload: &[u8]) -> Option<String> {
-        let sender = heartbeat::decode_heartbeat(payload).ok()?.server_id;
-        (sender != self.server_id).then(|| String::from_utf8_lossy(&sender).into_owned())
+    /// Another member is active, as the lease shows; `None` if it does not show whom. True if that
+    /// is another one than before.
+    pub fn set_holder(&mut self, holder: Option<&str>) -> bool {
+        let holder = holder.filter(|id| !id.is_empty()).map(str::to_owned);
+        let is_new = self.holder != holder;
+        self.holder = holder;
+        is_new
+    }
+
+    /// What came on the group's subject.
+    pub fn hear(&mut self, payload: &[u8], is_active: bool, now: Instant) -> Meaning {
+        let Ok(Heartbeat { server_id: sender, .. }) = heartbeat::decode_heartbeat(payload) else {
+            return Meaning::Nothing;
+        };
+        if sender == self.server_id {
+            return Meaning::Nothing;
+        }
+        if !is_active {
+            let is_known = self.holder.as_ref().is_none_or(|holder| sender == *holder);
+            return if is_known { Meaning::ActiveIsReachable } else { Meaning::Nothing };
+        }
+        let is_worth_a_line = self.claim_logged_from <= now;
+        if is_worth_a_line {
+            self.claim_logged_from = now + self.claim_pause;
+            self.claim_pause = (self.claim_pause * 2).min(CLAIM_PAUSE_MAX);
+        }
+        let sender = String::from_utf8_lossy(&sender);
+        let line = format!("ft: serverID {sender:?} claims to be active");
+        Meaning::OtherClaims { line: is_worth_a_line.then_some(line) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group() -> Group {
+        Group::new("cluster", "group", "own", &mut Random::new(1))
+    }
+
+    fn from(server_id: &'static str) -> Bytes {
+        let server_id = Bytes::from_static(server_id.as_bytes());
+        heartbeat::encode_heartbeat(&Heartbeat { server_id, active_since: WallTime(1) })
+    }
+
+    #[test]
+    fn a_standby_believes_none_but_the_holder_of_the_lease() {
+        let mut group = group();
+        group.set_holder(Some("active"));
+        let now = Instant(1);
+        assert_eq!(group.hear(&from("forged"), false, now), Meaning::Nothing);
+        assert_eq!(group.hear(&from("own"), false, now), Meaning::Nothing);
+        assert_eq!(group.hear(b"no heartbeat", false, now), Meaning::Nothing);
+        assert_eq!(group.hear(&from("active"), false, now), Meaning::ActiveIsReachable);
+        group.set_holder(None);
+        let of_a_go_server = group.hear(&from("unknown"), false, now);
+        assert_eq!(of_a_go_server, Meaning::ActiveIsReachable, "there is nobody else to believe");
+    }
+
+    #[test]
+    fn claims_of_others_fill_no_log() {
+        let mut group = group();
+        let mut line_count = 0;
+        for millis in 0..600_000 {
+            let now = Instant(millis * 1_000_000);
+            match group.hear(&from("forged"), true, now) {
+                Meaning::OtherClaims { line } => line_count += usize::from(line.is_some()),
+                Meaning::Nothing | Meaning::ActiveIsReachable => panic!("no claim"),
+            }
+        }
+        assert!((7..=17).contains(&line_count), "{line_count} lines in ten minutes");
     }
 }

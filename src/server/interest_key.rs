@@ -10,6 +10,8 @@ pub enum Listener {
     GroupHeartbeat,
     /// Answers to the stand-alone probe (spec protocol, 17.4).
     StandAloneProbe,
+    /// Probes of other servers, while this one looks whether it is alone.
+    ForeignProbe,
 }
 
 /// What a key stands for.
@@ -33,7 +35,8 @@ const SERVICES: [Service; 7] = [
     Service::Close,
     Service::Ping,
 ];
-const LISTENERS: [Listener; 2] = [Listener::GroupHeartbeat, Listener::StandAloneProbe];
+const LISTENERS: [Listener; 3] =
+    [Listener::GroupHeartbeat, Listener::StandAloneProbe, Listener::ForeignProbe];
 
 /// Tokens of engines come behind the fixed keys.
 const FIRST_TOKEN: u64 = 16;

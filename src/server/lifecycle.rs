@@ -11,20 +11,28 @@ use crate::base::id::LoopIndex;
 use crate::base::world;
 use crate::config::{StoreKind, banner};
 use crate::engine::effect::Level;
+use crate::engine::recovery;
 use crate::log::{CORE, STREAM};
 use crate::server::activation::{ActivationError, Ground, Recovered};
 use crate::server::engine_driver::Mail;
+use crate::server::event::{self, Event};
 use crate::server::logging::streaming;
 use crate::server::{Next, Server, settings};
-use crate::store::Remedy;
 use crate::store::file::disk::RealDisk;
 use crate::store::file::survey::Surveyor;
+use crate::store::worker::Worker;
+use crate::store::{self, Remedy};
 
 /// How long the loops may take to answer before the process counts as broken.
 const LOOPS_ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a planned stop waits for the store to take what is staged.
 const DRAIN_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long the end of a process that cannot go on waits for the threads of its store.
+const STORE_ENDS_WITHIN: Duration = Duration::from_secs(2);
+/// Between two looks whether they have ended.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Pauses after activations that failed for a reason that can pass.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -72,6 +80,7 @@ impl Server {
             remembered: &self.remembered,
             mailboxes: &self.mailboxes,
             survey: self.surveyor.take().map(Surveyor::finish),
+            vitals: &self.vitals,
         };
         let recovered = ground.recover(&mut self.random)?;
         self.log_recovered(&recovered);
@@ -93,6 +102,7 @@ impl Server {
     /// because the server's record is written first.
     pub(super) fn on_opened(&mut self) {
         let Some(cluster_id) = self.opening.take() else { return };
+        self.has_served = true;
         // Every loop has now mailed its interests to all others; a second round sees them in.
         self.ask_all(|done| Mail::Sync { done });
         self.pages.set_active(&self.config, &cluster_id);
@@ -132,17 +142,36 @@ impl Server {
 
     fn on_activation_failed(&mut self, error: &ActivationError) -> Next {
         let text = error.to_string();
-        if error.remedy() == Remedy::Stop {
+        let is_first_alone = self.group.is_none() && !self.has_served;
+        if error.remedy() == Remedy::Stop || is_first_alone && error.lasts() {
             let line = if self.group.is_some() { text } else { format!("Failed to start: {text}") };
             return Next::End(self.fail(&line));
         }
         streaming(Level::Error, &text);
-        self.deactivate();
         let pause = PAUSE_MIN.saturating_mul(1 << self.failed_activations.min(10)).min(PAUSE_MAX);
         self.failed_activations += 1;
-        self.pages.set_trouble(&text);
-        self.release_lease(false, pause);
+        self.step_down(Some(pause));
+        self.pages.set_trouble(&text, error.lasts());
         Next::GoOn
+    }
+
+    /// A standby that could never serve says so as soon as it stands by, not when it is needed.
+    pub(super) fn check_cluster(&self) {
+        let config = &self.config.streaming;
+        let recorded = match config.store {
+            StoreKind::Memory => None,
+            StoreKind::File => store::file::peek_server(&settings::file_options(&self.config)),
+            StoreKind::Sql => {
+                let options = settings::sql_options(&self.config).ok();
+                options.and_then(|options| store::sql::peek_server(&options))
+            }
+        };
+        let (id, prefix) = (&config.cluster_id, &config.discover_prefix);
+        if let Err(error) = recovery::server_info(recorded, id, prefix) {
+            let text = format!("this standby could not take over: {error}");
+            streaming(Level::Error, &text);
+            self.pages.set_trouble(&text, true);
+        }
     }
 
     /// Another member is active: its files are looked at before they are needed. Without that a
@@ -161,8 +190,41 @@ impl Server {
         }
     }
 
-    /// Drops the engines and what they wanted to say; the connections stay.
-    pub(super) fn deactivate(&mut self) {
+    /// Back to standby. The lease, if it is still held, is given back when the store's threads have
+    /// ended, and then left to others for `release_pause`.
+    ///
+    /// A thread in a system call that hangs (dead storage) is waited for, because a second one must
+    /// not open the same files beside it; but not here, where signals are heard.
+    pub(super) fn step_down(&mut self, release_pause: Option<Duration>) {
+        self.release_pause = release_pause;
+        let workers = self.deactivate();
+        let (events, term) = (self.events_in.clone(), self.term);
+        let wait = move || {
+            workers.into_iter().for_each(Worker::join);
+            event::post(&events, Event::Left { term });
+        };
+        let waiter = std::thread::Builder::new().name("store-end".to_owned()).spawn(wait);
+        if let Err(error) = waiter {
+            // The keeper takes no lease before they have ended, so only its return is delayed.
+            let text = format!("unable to start a thread that waits for the store: {error}");
+            streaming(Level::Error, &text);
+            self.on_left();
+        }
+    }
+
+    /// No thread of the former activation writes any more.
+    pub(super) fn on_left(&mut self) {
+        if let Some(pause) = self.release_pause.take() {
+            self.release_lease(false, pause);
+        }
+    }
+
+    /// Drops the engines and what they wanted to say; the connections stay. Gives the threads that
+    /// are still about to end.
+    ///
+    /// # Panics
+    /// When a loop does not answer for half a minute, as `ask_all`.
+    fn deactivate(&mut self) -> Vec<Worker> {
         if let Some(group) = &mut self.group {
             group.on_inactive();
         }
@@ -174,11 +236,12 @@ impl Server {
             mailbox.deliver(Mail::Deactivate { done: done.clone() });
         }
         drop(done);
-        // A worker in a system call that hangs (dead storage) is waited for: a second one must
-        // not open the same files beside it.
-        for worker in workers.iter().flatten() {
-            worker.join();
-        }
+        let deadline = Self::deadline_in(LOOPS_ANSWER_WITHIN);
+        let answer = |_| {
+            let answer = workers.recv_timeout(deadline.since(world::instant()));
+            answer.expect("an event loop that does not answer hangs, and this process with it")
+        };
+        self.loops().filter_map(answer).collect()
     }
 
     pub(super) fn release_lease(&mut self, is_clean: bool, pause: Duration) {
@@ -232,7 +295,8 @@ impl Server {
     /// The last line, and the exit code of a server that cannot go on.
     pub(super) fn fail(&mut self, line: &str) -> ExitCode {
         crate::log::fatal(STREAM, line);
-        self.deactivate();
+        drop(self.deactivate());
+        self.await_store_end(STORE_ENDS_WITHIN);
         if let Some(keeper) = self.keeper.take() {
             keeper.stop();
         }
@@ -244,6 +308,15 @@ impl Server {
     pub(super) fn stop_at_once(&mut self) -> ExitCode {
         self.end(Duration::ZERO);
         ExitCode::from(2)
+    }
+
+    /// Waits for the store's threads, but not for those whose disk does not answer: they end with
+    /// the process.
+    fn await_store_end(&self, within: Duration) {
+        let deadline = Self::deadline_in(within);
+        while self.vitals.is_store_in_use() && world::instant() < deadline {
+            std::thread::park_timeout(LOOK_PAUSE);
+        }
     }
 
     fn end(&mut self, flush_for: Duration) {

@@ -29,6 +29,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::base::epoch::{Epoch, LeaseClock};
 use crate::base::id::LoopIndex;
+use crate::base::pulse::Vitals;
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::base::world;
@@ -39,7 +40,7 @@ use crate::monitor::Monitor;
 use crate::net::{Mailbox, Reactors};
 use crate::server::engine_driver::{EngineDriver, Mail};
 use crate::server::event::Event;
-use crate::server::group::Group;
+use crate::server::group::{Group, Meaning};
 use crate::server::interest_key::Listener;
 use crate::server::lame_duck::LameDuck;
 use crate::server::logging::streaming;
@@ -73,6 +74,8 @@ pub struct Server {
     reactors: Option<Reactors<EngineDriver>>,
     mailboxes: Vec<Mailbox<Mail>>,
     lease: LeaseClock,
+    /// Whether loops and stores get on.
+    vitals: Vitals,
     keeper: Option<Keeper>,
     /// While another member is active.
     surveyor: Option<Surveyor>,
@@ -85,6 +88,10 @@ pub struct Server {
     /// The epoch that was won last.
     epoch: Epoch,
     is_active: bool,
+    /// Clients were served by an activation of this process.
+    has_served: bool,
+    /// How long to leave the lease to others once the store of this activation is closed.
+    release_pause: Option<Duration>,
     /// The cluster ID of an activation whose engine does not listen to clients yet.
     opening: Option<Bytes>,
     /// Until when the active counts as reachable without another heartbeat of it.
@@ -162,12 +169,17 @@ impl Server {
             Event::StoreFailed { term, text, remedy } if term == self.term => {
                 self.on_store_failed(&text, remedy)
             }
-            Event::Heard { listener: Listener::GroupHeartbeat, payload } => {
+            Event::Left { term } if term == self.term => {
+                self.on_left();
+                Next::GoOn
+            }
+            Event::Heard { listener: Listener::GroupHeartbeat, payload, .. } => {
                 self.on_group_heartbeat(&payload)
             }
             // Reports of a former activation; answers to a probe that is over.
             Event::Opened { .. }
             | Event::StoreFailed { .. }
+            | Event::Left { .. }
             | Event::Heard { .. }
             | Event::NobodyListens { .. } => Next::GoOn,
         }
@@ -200,21 +212,33 @@ impl Server {
             KeeperEvent::Waiting { holder, why } => {
                 streaming(Level::Info, &why);
                 self.pages.set_waiting(holder.as_ref());
+                let holder_id = holder.as_ref().map(|holder| holder.server_id.as_str());
+                if self.group.as_mut().is_some_and(|group| group.set_holder(holder_id)) {
+                    // Whoever was believed before is not the one.
+                    self.route_until = None;
+                    self.pages.set_route(false);
+                }
+                if self.group.is_some() {
+                    self.check_cluster();
+                }
                 self.survey();
                 Next::GoOn
             }
             KeeperEvent::Won { fence, predecessor } => self.on_won(fence, predecessor),
             KeeperEvent::Lost { why } => {
                 streaming(Level::Error, &why);
-                self.deactivate();
+                self.step_down(None);
                 Next::GoOn
             }
             KeeperEvent::RefusedStandAlone { why, .. } => {
                 Next::End(self.fail(&format!("Failed to start: {why}")))
             }
-            KeeperEvent::Trouble { text } => {
+            KeeperEvent::Impossible { why } => {
+                Next::End(self.fail(&format!("Failed to start: {why}")))
+            }
+            KeeperEvent::Trouble { text, lasts } => {
                 streaming(Level::Error, &text);
-                self.pages.set_trouble(&text);
+                self.pages.set_trouble(&text, lasts);
                 Next::GoOn
             }
         }
@@ -225,8 +249,7 @@ impl Server {
         match remedy {
             Remedy::Stop => Next::End(self.fail(text)),
             Remedy::StepDown | Remedy::Refuse => {
-                self.deactivate();
-                self.release_lease(false, Duration::ZERO);
+                self.step_down(Some(Duration::ZERO));
                 Next::GoOn
             }
         }
@@ -235,15 +258,21 @@ impl Server {
     /// On a standby: clients of this process reach the active. On an active: another server claims
     /// to be active too; believe the data, not the message.
     fn on_group_heartbeat(&mut self, payload: &[u8]) -> Next {
-        let other = self.group.as_ref().and_then(|group| group.other_sender(payload));
-        let Some(other) = other else { return Next::GoOn };
-        if !self.is_active {
-            self.route_until = Some(world::instant() + REACHABLE_FOR);
-            self.pages.set_route(true);
-        } else {
-            streaming(Level::Error, &format!("ft: serverID {other:?} claims to be active"));
-            if let Some(keeper) = &self.keeper {
-                keeper.check_now();
+        let now = world::instant();
+        let Some(group) = &mut self.group else { return Next::GoOn };
+        match group.hear(payload, self.is_active, now) {
+            Meaning::Nothing => (),
+            Meaning::ActiveIsReachable => {
+                self.route_until = Some(now + REACHABLE_FOR);
+                self.pages.set_route(true);
+            }
+            Meaning::OtherClaims { line } => {
+                if let Some(line) = line {
+                    streaming(Level::Error, &line);
+                }
+                if let Some(keeper) = &self.keeper {
+                    keeper.check_now();
+                }
             }
         }
         Next::GoOn

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::base::epoch::LeaseClock;
+use crate::base::pulse::Vitals;
 use crate::base::world;
 use crate::broker::snapshot::{Lists, ServerSnapshot};
 use crate::config::{Config, Program, StoreKind, banner};
@@ -34,18 +35,25 @@ pub struct Pages {
     core: Arc<Published<CoreFacts>>,
     streaming: Arc<Published<StreamingFacts>>,
     lease: LeaseClock,
+    vitals: Vitals,
     is_group: bool,
 }
 
 impl Pages {
     /// The facts at the start.
     #[must_use]
-    pub fn new(config: &Config, found: &Found, server_id: &str, lease: LeaseClock) -> Self {
+    pub fn new(
+        config: &Config,
+        found: &Found,
+        server_id: &str,
+        (lease, vitals): (LeaseClock, Vitals),
+    ) -> Self {
         Self {
             status: Arc::default(),
             core: Arc::new(Published::new(core_facts(config, found))),
             streaming: Arc::new(Published::new(streaming_facts(config, server_id))),
             lease,
+            vitals,
             is_group: config.streaming.ft_group.is_some(),
         }
     }
@@ -96,6 +104,7 @@ impl Pages {
         Sources {
             status: Arc::clone(&self.status),
             lease: self.lease.clone(),
+            vitals: self.vitals.clone(),
             core: Arc::clone(&self.core),
             streaming,
             broker: ask_brokers(mailboxes.to_vec()),
@@ -121,6 +130,7 @@ impl Pages {
         self.update(|status| {
             status.watches_lock = true;
             status.trouble = None;
+            status.trouble_lasts = false;
         });
     }
 
@@ -134,6 +144,7 @@ impl Pages {
         self.update(|status| {
             status.watches_lock = false;
             status.trouble = Some("recovering".to_owned());
+            status.trouble_lasts = false;
         });
     }
 
@@ -145,6 +156,7 @@ impl Pages {
             status.is_serving = true;
             status.watches_lock = false;
             status.trouble = None;
+            status.trouble_lasts = false;
         });
         let mut facts = StreamingFacts::clone(&self.streaming.load());
         facts.cluster_id = String::from_utf8_lossy(cluster_id).into_owned();
@@ -177,9 +189,12 @@ impl Pages {
         });
     }
 
-    /// Why it is not ready.
-    pub fn set_trouble(&self, text: &str) {
-        self.update(|status| status.trouble = Some(text.to_owned()));
+    /// Why it is not ready, and whether that stays until a person acts.
+    pub fn set_trouble(&self, text: &str, lasts: bool) {
+        self.update(|status| {
+            status.trouble = Some(text.to_owned());
+            status.trouble_lasts = lasts;
+        });
     }
 
     /// It is stopping.

@@ -1,6 +1,7 @@
 //! from a configuration to a server whose listeners are open
 
 use std::io;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::base::epoch::{Epoch, LeaseClock, Predecessor, Unfenced};
 use crate::base::id::LoopIndex;
+use crate::base::pulse::Vitals;
 use crate::base::random::Random;
 use crate::base::world;
 use crate::broker::auth::is_bcrypt;
@@ -20,7 +22,7 @@ use crate::log::{CORE, STREAM};
 use crate::net::listener::ListenError;
 use crate::net::reactors::{Desks, Ports};
 use crate::net::tls::TlsError;
-use crate::net::{NetError, Reactors};
+use crate::net::{Mailbox, NetError, Reactors};
 use crate::server::engine_driver::{EngineDriver, Mail};
 use crate::server::event::{self, Event};
 use crate::server::files::{self, Files};
@@ -135,7 +137,7 @@ impl Begun {
         self.refuse()?;
         match self.config.streaming.store {
             StoreKind::Memory => {}
-            StoreKind::File => store::file::prepare(&settings::file_options(&self.config))?,
+            StoreKind::File => self.prepare_directory()?,
             StoreKind::Sql => {
                 let options = settings::sql_options(&self.config)?;
                 let notices = store::sql::prepare(&options, &self.config.streaming.limits)?;
@@ -145,6 +147,21 @@ impl Begun {
             }
         }
         Ok(())
+    }
+
+    /// A member of a group whose directory cannot be used now says so in its pages, and goes on
+    /// trying; a server alone ends.
+    fn prepare_directory(&self) -> Result<(), StoreError> {
+        let options = settings::file_options(&self.config);
+        let is_group = self.config.streaming.ft_group.is_some();
+        match store::file::prepare(&options) {
+            Err(error @ StoreError::Io { .. }) if is_group => {
+                log::error!(target: STREAM, "{error}");
+                Ok(())
+            }
+            Ok(()) if !is_group => store::file::check_rights(&options),
+            prepared => prepared,
+        }
     }
 
     fn refuse(&self) -> Result<(), StartError> {
@@ -169,14 +186,7 @@ impl Begun {
             log::info!(target: CORE, "{line}");
         }
         log_configuration(&config);
-        let client = settings::listen(&core.host, core.port, PORT_PATIENCE);
-        let route = core
-            .cluster
-            .as_ref()
-            .map(|cluster| settings::listen(&cluster.host, cluster.port, PORT_PATIENCE));
-        // As in the reference: of several ports that are taken, the first of these is named.
-        let monitor_port = pages::open_port(&config)?;
-        let ports = Ports::open(Some(&client), route.as_ref())?;
+        let (ports, monitor_port) = open_ports(&config)?;
         let found = settings::Found {
             server_id: found_id,
             client_port: ports.client_address.map_or(0, |address| address.port()),
@@ -187,7 +197,9 @@ impl Begun {
         let desks: Desks<Mail> = Desks::new(config.loops)?;
         let mailboxes: Vec<_> = loops(&config).map(|home| desks.mailbox(home)).collect();
         let lease = LeaseClock::default();
-        let pages = Pages::new(&config, &found, &self.server_id, lease.clone());
+        let vitals = vitals(&config, &desks, &mailboxes);
+        let watched = (lease.clone(), vitals.clone());
+        let pages = Pages::new(&config, &found, &self.server_id, watched);
         let (monitor, http_ports) = pages.serve(&config, &mailboxes, monitor_port)?;
         log_listening(&config, &found);
         let (events_in, events) = event::queue();
@@ -208,6 +220,7 @@ impl Begun {
             reactors: Some(reactors),
             mailboxes,
             lease,
+            vitals,
             keeper: None,
             surveyor: None,
             group: None,
@@ -218,6 +231,8 @@ impl Begun {
             epoch: Epoch::default(),
             route_until: None,
             is_active: false,
+            has_served: false,
+            release_pause: None,
             opening: None,
             failed_activations: 0,
             remembered: Remembered::default(),
@@ -306,6 +321,7 @@ impl Server {
                 addresses: files::urls("nats", &self.config.core.host, self.found.client_port),
                 control_path: None,
             },
+            vitals: self.vitals.clone(),
         };
         let events = self.events_in.clone();
         let report = move |told| event::post(&events, Event::Keeper(told));
@@ -317,13 +333,39 @@ impl Server {
             let steal_after = if may_steal { steal_after } else { Duration::ZERO };
             let call_timeout = options.call_timeout;
             let lease = SqlLease::new(options.source, call_timeout, settings.owner, steal_after);
-            let bound = keeper::lease_bound(settings.steal_after);
-            keeper::spawn_with(Box::new(lease), Terms { bound, mode }, clock, report)
+            let terms = Terms {
+                bound: keeper::lease_bound(settings.steal_after),
+                mode,
+                is_replaced_when_hung: !steal_after.is_zero(),
+                vitals: settings.vitals,
+            };
+            keeper::spawn_with(Box::new(lease), terms, clock, report)
         } else {
             keeper::spawn(settings, clock, report)
         };
         spawned.map_err(|source| system("cannot start the lease keeper", source))
     }
+}
+
+/// The ports for clients, routes and pages.
+fn open_ports(config: &Config) -> Result<(Ports, Option<TcpListener>), StartError> {
+    let core = &config.core;
+    let client = settings::listen(&core.host, core.port, PORT_PATIENCE);
+    let route = core
+        .cluster
+        .as_ref()
+        .map(|cluster| settings::listen(&cluster.host, cluster.port, PORT_PATIENCE));
+    // As in the reference: of several ports that are taken, the first of these is named.
+    let monitor_port = pages::open_port(config)?;
+    Ok((Ports::open(Some(&client), route.as_ref())?, monitor_port))
+}
+
+/// What shows whether loops and stores get on, and wakes the loops.
+fn vitals(config: &Config, desks: &Desks<Mail>, mailboxes: &[Mailbox<Mail>]) -> Vitals {
+    let steal_after = config.streaming.steal_after.unwrap_or(Duration::ZERO);
+    let woken = mailboxes.to_vec();
+    let wake = move || woken.iter().for_each(Mailbox::wake);
+    Vitals::new(desks.pulses(), keeper::stall_bound(steal_after)).knocking(wake)
 }
 
 fn loops(config: &Config) -> impl Iterator<Item = LoopIndex> + use<> {

@@ -14,6 +14,7 @@
 
 pub mod file;
 pub mod memory;
+pub mod progress;
 mod report;
 pub mod retention;
 pub mod sql;
@@ -159,6 +160,23 @@ pub enum Remedy {
 }
 
 impl StoreError {
+    /// Whether no try succeeds before a person has changed something.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        match self {
+            Self::Corrupt(_) | Self::Unusable(_) => true,
+            Self::Fenced(_) | Self::Intruder { .. } => false,
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::ReadOnlyFilesystem
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::IsADirectory
+                    | io::ErrorKind::Unsupported
+            ),
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn remedy(&self) -> Remedy {
@@ -175,6 +193,7 @@ impl StoreError {
                     Action::Folder,
                     io::ErrorKind::InvalidFilename
                     | io::ErrorKind::InvalidInput
+                    | io::ErrorKind::PermissionDenied
                     | io::ErrorKind::NotADirectory,
                 ) => Remedy::Refuse,
                 // The kernel may have dropped the dirty pages: a second sync could succeed

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
@@ -14,11 +15,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySen
 use crate::base::epoch::Epoch;
 use crate::base::id::{ChannelName, Sequence, Ticket};
 use crate::base::limits;
+use crate::base::pulse::Pulse;
 use crate::base::record::{
     Batch, ChannelOutcome, ChannelState, CommitReport, FetchRequest, MessageRecord,
 };
 use crate::base::time::{Instant, WallTime};
 use crate::base::world;
+use crate::store::progress::{self, Working};
 use crate::store::{Remedy, Store, StoreError};
 
 /// Reads served after one commit while another commit waits.
@@ -112,11 +115,14 @@ pub struct WorkerSettings {
     pub epoch: Epoch,
     /// What the share's channels hold: the outcome of a batch that is refused as a whole.
     pub states: BTreeMap<ChannelName, ChannelState>,
+    /// Where its progress is seen.
+    pub pulse: Arc<Pulse>,
 }
 
 /// A running worker. Dropping it without [`Job::Close`] ends the thread without closing the store.
 pub struct Worker {
     jobs: Jobs,
+    pulse: Arc<Pulse>,
     thread: JoinHandle<()>,
 }
 
@@ -145,7 +151,7 @@ pub fn spawn(
 ) -> io::Result<Worker> {
     let (sender, jobs) = crossbeam_channel::bounded(limits::WORKER_JOBS_MAX);
     let name = settings.name.clone();
-    let mut task = Task {
+    let task = Task {
         store,
         epoch: settings.epoch,
         states: settings.states,
@@ -156,9 +162,19 @@ pub fn spawn(
         is_closing: false,
         maintain_at: Some(world::instant()),
     };
-    let thread = thread::Builder::new().name(name).spawn(move || task.run())?;
+    let pulse = settings.pulse;
+    let own = Arc::clone(&pulse);
+    // From now on, so that nobody believes that no worker runs before its thread has begun.
+    pulse.rest();
+    let work = move || {
+        let _working = Working::begin(pulse);
+        // Ends before its pulse does: closing files can take long too.
+        let mut task = task;
+        task.run();
+    };
+    let thread = thread::Builder::new().name(name).spawn(work)?;
     let jobs = Jobs { queue: Some(sender), reader: thread.thread().clone() };
-    Ok(Worker { jobs, thread })
+    Ok(Worker { jobs, pulse: own, thread })
 }
 
 impl Worker {
@@ -171,6 +187,7 @@ impl Worker {
         let Some(queue) = &self.jobs.queue else {
             unreachable!("it is taken out where it is dropped");
         };
+        self.pulse.expect();
         match queue.try_send(job) {
             Ok(()) => {
                 self.jobs.reader.unpark();
@@ -232,6 +249,7 @@ impl Task {
     /// One commit, a few reads, what is due; waits first if there is nothing to do.
     fn turn(&mut self) -> Result<(), Ended> {
         self.receive()?;
+        progress::note();
         if let Some((ticket, batch)) = self.commits.pop_front() {
             self.commit(ticket, &batch).map_err(Ended::Failed)?;
         }
@@ -255,7 +273,10 @@ impl Task {
     fn receive(&mut self) -> Result<(), Ended> {
         let is_idle = self.commits.is_empty() && self.reads.is_empty() && !self.is_closing;
         if is_idle {
-            match self.wait() {
+            progress::rest();
+            let waited = self.wait();
+            progress::note();
+            match waited {
                 Ok(job) => self.sort(job),
                 Err(RecvTimeoutError::Timeout) => return Ok(()),
                 Err(RecvTimeoutError::Disconnected) => return Err(Ended::Abandoned),
@@ -438,8 +459,12 @@ mod tests {
         let inner = opened.shares.into_iter().next().unwrap();
         let store = Failing { inner, commits: commits.into(), fetches: fetches.into() };
         let (sender, receiver) = crossbeam_channel::unbounded();
-        let settings =
-            WorkerSettings { name: "store-0".into(), epoch: Epoch(1), states: BTreeMap::new() };
+        let settings = WorkerSettings {
+            name: "store-0".into(),
+            epoch: Epoch(1),
+            states: BTreeMap::new(),
+            pulse: Arc::default(),
+        };
         let report = move |report| sender.send(report).unwrap();
         let worker = spawn(Box::new(store), settings, report).unwrap();
         for job in jobs {

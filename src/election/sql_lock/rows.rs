@@ -158,6 +158,34 @@ pub(super) fn tick(
     Ok(None)
 }
 
+/// Commits a row and its removal. No channel has its number, and no transaction of a holder that
+/// hangs has a lock on it.
+pub(super) fn prove(dialect: &mut dyn Dialect) -> Result<(), SqlError> {
+    let remove = "DELETE FROM StanbyTotals WHERE id=-1";
+    dialect.execute(remove, &[])?;
+    let insert = "INSERT INTO StanbyTotals (id, firstseq, lastseq, messages, bytes) \
+                  VALUES (-1,0,0,0,0)";
+    dialect.execute(insert, &[])?;
+    dialect.execute(remove, &[]).map(drop)
+}
+
+/// Says since when the holder's store makes no progress; `None`: it does.
+pub(super) fn mark_stuck(
+    dialect: &mut dyn Dialect,
+    epoch: Epoch,
+    since: Option<Instant>,
+) -> Result<(), SqlError> {
+    let found =
+        dialect.query("SELECT record FROM StanbyHolder WHERE epoch=?", &[epoch.0.into()])?;
+    let Some(record) = found.first().map(|row| row[0].text()) else {
+        return Ok(());
+    };
+    let mut record: serde_json::Value = serde_json::from_str(&record).unwrap_or_default();
+    record[STUCK_SINCE] = since.map(|since| since.0).into();
+    let update = "UPDATE StanbyHolder SET record=? WHERE epoch=?";
+    dialect.execute(update, &[record.to_string().into(), epoch.0.into()]).map(drop)
+}
+
 /// Says that nobody holds it any more; `clean`: with everything synced.
 pub(super) fn give_back(
     dialect: &mut dyn Dialect,
@@ -177,6 +205,9 @@ pub(super) fn give_back(
     }
     Ok(())
 }
+
+/// The record's field that is there while the holder's store makes no progress.
+const STUCK_SINCE: &str = "stuck_since";
 
 fn encode(owner: &Owner) -> String {
     serde_json::json!({
@@ -201,6 +232,7 @@ fn decode(record: &str) -> Holder {
         since: WallTime(found["since"].as_i64().unwrap_or(0)),
         addresses: addresses.iter().filter_map(|it| it.as_str()).map(str::to_owned).collect(),
         control_path: found["control"].as_str().map(str::to_owned),
+        stuck_since: found[STUCK_SINCE].as_u64().map(Instant),
         ..Holder::default()
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::Place;
+use super::{Place, rows};
 use crate::election::epoch_files;
 use crate::election::lease::{Holder, Wake};
 use crate::store::sql::dialect::{Dialect, Driver, Failure, SqlError};
@@ -24,6 +24,8 @@ pub(super) struct Session {
     pub(super) dialect: Box<dyn Dialect>,
     /// SQLite knows no such lock: a file beside the database has it.
     file: Option<File>,
+    /// Where SQLite's disk is tried.
+    proof_path: Option<PathBuf>,
     /// Whether the lock is ours.
     pub(super) is_locked: bool,
 }
@@ -42,7 +44,9 @@ impl Session {
             }
             Driver::Postgres | Driver::Mysql => None,
         };
-        Ok(Self { dialect, file, is_locked: false })
+        let is_file = place.source.driver == Driver::Sqlite;
+        let proof_path = is_file.then(|| proof_path(place));
+        Ok(Self { dialect, file, proof_path, is_locked: false })
     }
 
     pub(super) fn try_lock(&mut self) -> Result<bool, SqlError> {
@@ -86,6 +90,17 @@ impl Session {
         }
     }
 
+    /// Writes something that is durable when this returns, and takes it away again.
+    pub(super) fn prove(&mut self) -> Result<(), SqlError> {
+        let Some(path) = &self.proof_path else {
+            return rows::prove(self.dialect.as_mut());
+        };
+        // A hanging holder may have SQLite's one lock to write: a file beside it shows the disk.
+        let written = File::create(path).and_then(|file| file.sync_all());
+        let removed = written.and_then(|()| std::fs::remove_file(path));
+        removed.map_err(|error| SqlError::of_statement(Failure::Other, "proof", &error))
+    }
+
     /// Takes the lock from a holder that hangs; or the reason why it cannot.
     pub(super) fn end_holder(
         &mut self,
@@ -102,6 +117,11 @@ impl Session {
 
 fn lock_path(place: &Place) -> PathBuf {
     PathBuf::from(format!("{}.stanby.lck", place.source.database))
+}
+
+fn proof_path(place: &Place) -> PathBuf {
+    let process = std::process::id();
+    PathBuf::from(format!("{}.stanby.proof.{process}", place.source.database))
 }
 
 fn no_file_lock(error: &io::Error) -> SqlError {

@@ -19,6 +19,7 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fst
 use nix::unistd::{UnlinkatFlags, syncfs, unlinkat};
 
 use crate::store::file::watch::Watch;
+use crate::store::progress::noted;
 
 /// How a file is opened. All can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,11 +208,11 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_root(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        noted(fs::create_dir_all(path))
     }
 
     fn open_root(&self, path: &Path) -> io::Result<Box<dyn Folder>> {
-        let handle = File::open(path)?;
+        let handle = noted(File::open(path))?;
         if !handle.metadata()?.is_dir() {
             return Err(io::Error::from(io::ErrorKind::NotADirectory));
         }
@@ -225,7 +226,7 @@ struct RealFolder {
 
 impl RealFolder {
     fn open_at(&self, name: &[u8], flags: OFlag, mode: Mode) -> io::Result<OwnedFd> {
-        Ok(openat(&self.handle, name, flags | OFlag::O_CLOEXEC, mode)?)
+        Ok(noted(openat(&self.handle, name, flags | OFlag::O_CLOEXEC, mode))?)
     }
 }
 
@@ -235,7 +236,7 @@ impl Folder for RealFolder {
         let mut folder = Dir::from_fd(self.open_at(b".", flags, Mode::empty())?)?;
         let mut entries = Vec::new();
         for entry in folder.iter() {
-            let entry = entry?;
+            let entry = noted(entry)?;
             let name = entry.file_name().to_bytes();
             if matches!(name, b"." | b"..") {
                 continue;
@@ -259,11 +260,11 @@ impl Folder for RealFolder {
     }
 
     fn create_folder(&self, name: &[u8]) -> io::Result<()> {
-        Ok(mkdirat(&self.handle, name, Mode::from_bits_truncate(0o777))?)
+        Ok(noted(mkdirat(&self.handle, name, Mode::from_bits_truncate(0o777)))?)
     }
 
     fn remove_folder(&self, name: &[u8]) -> io::Result<()> {
-        Ok(unlinkat(&self.handle, name, UnlinkatFlags::RemoveDir)?)
+        Ok(noted(unlinkat(&self.handle, name, UnlinkatFlags::RemoveDir))?)
     }
 
     fn open(&self, name: &[u8], access: Access) -> io::Result<Box<dyn DiskFile>> {
@@ -277,21 +278,21 @@ impl Folder for RealFolder {
     }
 
     fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
-        Ok(renameat(&self.handle, from, &self.handle, to)?)
+        Ok(noted(renameat(&self.handle, from, &self.handle, to))?)
     }
 
     fn rename_into(&self, from: &[u8], target: &dyn Folder, to: &[u8]) -> io::Result<()> {
         let target = target.as_any().downcast_ref::<Self>();
         let target = target.expect("folders of one store lie on one disk");
-        Ok(renameat(&self.handle, from, &target.handle, to)?)
+        Ok(noted(renameat(&self.handle, from, &target.handle, to))?)
     }
 
     fn unlink(&self, name: &[u8]) -> io::Result<()> {
-        Ok(unlinkat(&self.handle, name, UnlinkatFlags::NoRemoveDir)?)
+        Ok(noted(unlinkat(&self.handle, name, UnlinkatFlags::NoRemoveDir))?)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.handle.sync_all()
+        noted(self.handle.sync_all())
     }
 
     fn can_sync_filesystem(&self) -> bool {
@@ -303,7 +304,7 @@ impl Folder for RealFolder {
     }
 
     fn sync_filesystem(&self) -> io::Result<()> {
-        Ok(syncfs(&self.handle)?)
+        Ok(noted(syncfs(&self.handle))?)
     }
 
     fn identity(&self) -> io::Result<Identity> {
@@ -346,7 +347,7 @@ impl DiskFile for RealFile {
         let mut read_len = 0;
         while read_len < buffer.len() {
             let at = offset + u64::try_from(read_len).unwrap_or(u64::MAX);
-            match self.0.read_at(&mut buffer[read_len..], at) {
+            match noted(self.0.read_at(&mut buffer[read_len..], at)) {
                 Ok(0) => break,
                 Ok(len) => read_len += len,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
@@ -357,7 +358,7 @@ impl DiskFile for RealFile {
     }
 
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        io::Write::write_all(&mut &self.0, bytes)
+        noted(io::Write::write_all(&mut &self.0, bytes))
     }
 
     fn size(&self) -> io::Result<u64> {
@@ -365,15 +366,15 @@ impl DiskFile for RealFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        noted(self.0.set_len(len))
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let len = i64::try_from(len).unwrap_or(i64::MAX);
-        Ok(fallocate(&self.0, FallocateFlags::empty(), 0, len)?)
+        Ok(noted(fallocate(&self.0, FallocateFlags::empty(), 0, len))?)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        noted(self.0.sync_data())
     }
 }

@@ -37,9 +37,12 @@ use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::unistd::{AccessFlags, eaccess};
+
 use crate::base::channel_limits::StoreLimits;
 use crate::base::epoch::{Fence, Predecessor};
 use crate::base::time::Now;
+use crate::proto::spb;
 use crate::store::{Action, Opened, StoreError};
 
 pub use self::opening::{Opening, open_on};
@@ -48,6 +51,9 @@ pub use self::options::FileOptions;
 use self::disk::{Access, Disk, Folder, RealDisk};
 use self::format::TRUNCATE_WITNESS;
 use self::log::{io_error, path_below, reason};
+
+/// The server's record, as paths and lines name it.
+const SERVER_FILE_NAME: &str = "server.dat";
 
 /// What is done before the lease is held: checks options, creates the root, guards the option to
 /// truncate (spec stores, 5.1).
@@ -89,6 +95,36 @@ pub fn prepare_on(disk: &dyn Disk, options: &FileOptions) -> Result<(), StoreErr
                 .to_owned(),
         )
     })
+}
+
+/// The server's record of a store that another process may be writing; `None` if it cannot be told.
+#[must_use]
+pub fn peek_server(options: &FileOptions) -> Option<spb::ServerInfo> {
+    let root = RealDisk.open_root(&options.root).ok()?;
+    registry::peek_server(root.as_ref())
+}
+
+/// Whether this user may write in the root: asked where a server alone starts, which ends in the
+/// reference's words if not.
+///
+/// # Errors
+/// [`StoreError::Unusable`].
+pub fn check_rights(options: &FileOptions) -> Result<(), StoreError> {
+    let server = options.root.join(SERVER_FILE_NAME);
+    let denied = |error: &std::io::Error| {
+        let text = "unable to recover server file";
+        let path = server.display();
+        let line = format!("{text} {SERVER_FILE_NAME:?}: open {path}: {}", reason(error));
+        StoreError::Unusable(line)
+    };
+    match std::fs::File::options().read(true).write(true).open(&server) {
+        Ok(_) => (),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
+        Err(error) => return Err(denied(&error)),
+    }
+    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+    let found = eaccess(&options.root, wanted).map_err(std::io::Error::from);
+    found.map_err(|error| denied(&error))
 }
 
 /// Recovers the store under `fence`, whose epoch was claimed before, and gives a share for each of

@@ -25,7 +25,7 @@ use crate::store::file::registry::Registry;
 use crate::store::file::removal::Archivists;
 use crate::store::file::share::{Share, ShareParts};
 use crate::store::file::survey::{Seen, Survey};
-use crate::store::{Action, Notice, Opened, Store, StoreError};
+use crate::store::{Action, Notice, Opened, Store, StoreError, progress};
 
 /// With so many channels, recovery uses all cores even if the option says one.
 const CHANNELS_RECOVERED_ALONE_MAX: usize = 64;
@@ -84,6 +84,8 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
     let found = Registry::recover(&ctx, root.as_ref(), must_settle)?;
     let (folders, files): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|entry| entry.is_folder);
+    let (lost_and_found, folders): (Vec<Entry>, Vec<Entry>) =
+        folders.into_iter().partition(|folder| is_lost_and_found(root.as_ref(), folder));
     let (seen, watch) = match opening.survey {
         Some(mut survey) => (survey.take_channels(), Some((survey.root, survey.opened_at))),
         None => (BTreeMap::new(), None),
@@ -103,6 +105,11 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
         adoption::adopt(&adoption, &mut channels)?;
     }
     let mut notices = found.notices;
+    notices.extend(
+        lost_and_found
+            .iter()
+            .map(|_| Notice { is_warning: false, text: LOST_AND_FOUND_PASSED_OVER.to_owned() }),
+    );
     let mut state =
         RecoveredState { server: found.server, clients: found.clients, channels: Vec::new() };
     let loops = opening.loops.max(1);
@@ -118,6 +125,23 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
     ctx.set_reserve_aside(root.as_ref());
     let shares = make_shares(&ctx, &Arc::new(found.registry), by_loop, opening.now)?;
     Ok(Opened { recovered: state, shares, notices })
+}
+
+/// Where a file system's repair puts what it finds.
+const LOST_AND_FOUND: &[u8] = b"lost+found";
+const LOST_AND_FOUND_PASSED_OVER: &str =
+    "the folder \"lost+found\" is the file system's own, and no channel";
+
+/// Whether it is the folder that each ext4 has at its top: of a channel, which may have that name
+/// too, it is told by what is in it.
+fn is_lost_and_found(root: &dyn Folder, folder: &Entry) -> bool {
+    if folder.name != LOST_AND_FOUND {
+        return false;
+    }
+    match root.folder(LOST_AND_FOUND).and_then(|folder| folder.list()) {
+        Ok(entries) => !entries.iter().any(|entry| entry.name.ends_with(b".dat")),
+        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
+    }
 }
 
 /// What former epochs have prepared and not put in place.
@@ -208,8 +232,14 @@ impl ChannelRecovery<'_> {
             shares.push(std::mem::replace(&mut rest, others));
         }
         thread::scope(|scope| {
-            let threads: Vec<_> =
-                shares.into_iter().map(|share| scope.spawn(move || self.some(share))).collect();
+            let help = |share| {
+                let pulse = progress::current();
+                scope.spawn(move || {
+                    progress::adopt(pulse);
+                    self.some(share)
+                })
+            };
+            let threads: Vec<_> = shares.into_iter().map(help).collect();
             let last = self.some(rest);
             let mut channels = Vec::with_capacity(count);
             for thread in threads {

@@ -1,6 +1,7 @@
 //! The server's record and the clients, shared by all shares.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -275,6 +276,17 @@ fn recover_server(ctx: &Context, root: &dyn Folder) -> Result<Option<spb::Server
             decode(payload).map(Some).map_err(|error| refuse(error.to_string()))
         }
         Err(error) => Err(refuse(error.to_string())),
+    }
+}
+
+/// The server's record of a store that another process writes; `None` if it cannot be told.
+#[must_use]
+pub fn peek_server(root: &dyn Folder) -> Option<spb::ServerInfo> {
+    let file = root.open(SERVER_FILE, Access::Read).ok()?;
+    let bytes = read_whole(file.as_ref(), Path::new("server.dat")).ok()?.ok()?;
+    match decode_record(&bytes[RECORDS_START..], Framing::Plain, None) {
+        Ok(Decoded::Record { payload, .. }) => decode(payload).ok(),
+        Ok(Decoded::End | Decoded::Zeros | Decoded::Torn) | Err(_) => None,
     }
 }
 

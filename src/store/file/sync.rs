@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::store::file::disk::{DiskFile, Folder};
+use crate::store::progress;
 
 /// Up to so many files are synced one after the other: the first commit to a channel after a
 /// take-over has three, and a sync of the file system waits for whatever others have written there.
@@ -124,10 +125,17 @@ fn sync_at_once<T: Sync>(
 ) -> io::Result<()> {
     let share_len = all.len().div_ceil(THREADS_MAX).max(1);
     let (own, others) = all.split_at(share_len.min(all.len()));
+    let pulse = progress::current();
     thread::scope(|scope| {
         let threads: Vec<_> = others
             .chunks(share_len)
-            .map(|share| scope.spawn(move || share.iter().try_for_each(sync)))
+            .map(|share| {
+                let pulse = pulse.clone();
+                scope.spawn(move || {
+                    progress::adopt(pulse);
+                    share.iter().try_for_each(sync)
+                })
+            })
             .collect();
         let own = own.iter().try_for_each(sync);
         threads

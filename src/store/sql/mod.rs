@@ -17,6 +17,7 @@ pub mod lost;
 mod messages;
 mod mysql;
 mod mysql_login;
+mod noting;
 mod pending;
 mod postgres;
 mod postgres_login;
@@ -38,13 +39,15 @@ use crate::base::channel_limits::{ResolvedLimits, StoreLimits};
 use crate::base::epoch::{Epoch, Fence, FenceError};
 use crate::base::record::RecoveredState;
 use crate::base::time::Now;
-use crate::store::{Action, Notice, Opened, Store, StoreError};
+use crate::proto::spb;
+use crate::store::{Action, Notice, Opened, Store, StoreError, progress};
 
 use self::attempts::Failed;
 use self::dialect::{Dialect, Driver, Failure, SqlError};
 use self::dsn::Source;
 use self::lost::Remembered;
 use self::mysql::Mysql;
+use self::noting::Noting;
 use self::postgres::Postgres;
 use self::recovery::{Found, Recovery};
 use self::share::Share;
@@ -87,14 +90,16 @@ impl SqlOptions {
 /// # Errors
 /// [`SqlError`]; its text names the database, without the password.
 pub fn connect(source: &Source, call_timeout: Duration) -> Result<Box<dyn Dialect>, SqlError> {
-    match source.driver {
+    let dialect: Box<dyn Dialect> = match source.driver {
         Driver::Sqlite => {
             let path = Path::new(&source.database);
-            Ok(Box::new(Sqlite::open(path, &source.journal, call_timeout)?))
+            Box::new(Sqlite::open(path, &source.journal, call_timeout)?)
         }
-        Driver::Postgres => Ok(Box::new(Postgres::connect(source, call_timeout)?)),
-        Driver::Mysql => Ok(Box::new(Mysql::connect(source, call_timeout)?)),
-    }
+        Driver::Postgres => Box::new(Postgres::connect(source, call_timeout)?),
+        Driver::Mysql => Box::new(Mysql::connect(source, call_timeout)?),
+    };
+    progress::note();
+    Ok(Box::new(Noting(dialect)))
 }
 
 /// Makes the file of an SQLite database that is not there; other databases are made by their
@@ -123,6 +128,13 @@ pub fn prepare(options: &SqlOptions, limits: &StoreLimits) -> Result<Vec<Notice>
     schema::check_rights(dialect.as_mut()).map_err(unusable)?;
     let warnings = durability::warnings(&options.source, dialect.as_mut()).map_err(unusable)?;
     Ok(warnings.into_iter().map(|text| Notice { is_warning: true, text }).collect())
+}
+
+/// The server's record of a store that another process may be writing; `None` if it cannot be told.
+#[must_use]
+pub fn peek_server(options: &SqlOptions) -> Option<spb::ServerInfo> {
+    let mut dialect = connect(&options.source, options.timeout()).ok()?;
+    recovery::server(dialect.as_mut()).ok()?
 }
 
 /// What all shares of one store use.
@@ -157,7 +169,11 @@ pub fn open(
     let recovery = Recovery { limits: &limits, epoch, now, known: &known };
     let (found, dialects) = thread::scope(|scope| {
         // Their hand-shakes need not wait for the recovery.
-        let connecting = scope.spawn(|| connect_shares(options, epoch, loops));
+        let pulse = progress::current();
+        let connecting = scope.spawn(move || {
+            progress::adopt(pulse);
+            connect_shares(options, epoch, loops)
+        });
         let found = connect(&options.source, RECOVERY_CALL_TIMEOUT)
             .map_err(to_open)
             .and_then(|mut dialect| recovery.run(dialect.as_mut()));

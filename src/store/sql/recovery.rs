@@ -221,7 +221,7 @@ fn ask(dialect: &mut dyn Dialect, statement: &str) -> Result<Vec<Row>, StoreErro
     dialect.query(statement, &[]).map_err(|error| error.into_store_error(Action::Open))
 }
 
-fn server(dialect: &mut dyn Dialect) -> Result<Option<spb::ServerInfo>, StoreError> {
+pub(super) fn server(dialect: &mut dyn Dialect) -> Result<Option<spb::ServerInfo>, StoreError> {
     let rows = ask(dialect, "SELECT id, proto, version FROM ServerInfo WHERE uniquerow=1")?;
     let Some(row) = rows.first() else {
         return Ok(None);

@@ -21,7 +21,7 @@ fn desktop(running: usize, loops: u16) -> (Desktop, Vec<Receiver<Mail<Word>>>) {
     let settings = Arc::new(broker_settings(loops));
     let resolver = Resolver::start().unwrap();
     let passwords = Passwords::start().unwrap();
-    for (Desk { poll, mailbox }, number) in desks.desks.into_iter().zip(0..) {
+    for (Desk { poll, mailbox, pulse }, number) in desks.desks.into_iter().zip(0..) {
         if running <= usize::from(number) {
             others.push(mailbox);
             continue;
@@ -31,6 +31,7 @@ fn desktop(running: usize, loops: u16) -> (Desktop, Vec<Receiver<Mail<Word>>>) {
             home,
             poll,
             mailbox,
+            pulse,
             peers: desks.senders.clone(),
             broker: Broker::new(Arc::clone(&settings), home, 1, world::now()),
             driver: Answerer::default(),

@@ -1,0 +1,29 @@
+//! A Dialect around another one: each statement that returns is progress of its thread.
+
+use crate::store::progress::noted;
+use crate::store::sql::dialect::{Dialect, Driver, Row, SqlError, Value};
+
+/// A connection whose answers count as progress.
+pub(super) struct Noting(pub(super) Box<dyn Dialect>);
+
+impl Dialect for Noting {
+    fn driver(&self) -> Driver {
+        self.0.driver()
+    }
+
+    fn execute(&mut self, statement: &str, values: &[Value]) -> Result<u64, SqlError> {
+        noted(self.0.execute(statement, values))
+    }
+
+    fn query(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, SqlError> {
+        noted(self.0.query(statement, values))
+    }
+
+    fn prepare(&mut self, statement: &str) -> Result<(), SqlError> {
+        noted(self.0.prepare(statement))
+    }
+
+    fn run(&mut self, statement: &str) -> Result<(), SqlError> {
+        noted(self.0.run(statement))
+    }
+}
