@@ -19,7 +19,7 @@ use stanby::base::epoch::{Epoch, Fence, FenceError, Predecessor, Unfenced};
 use stanby::base::id::{ChannelName, Sequence, SubscriptionId};
 use stanby::base::record::{Batch, Lifecycle, SubscriptionWrite};
 use stanby::store::file::{self, FileOptions, Opening};
-use stanby::store::{Opened, Remedy, StoreError};
+use stanby::store::{Opened, OutcomeUnknown, Remedy, StoreError};
 
 use limited_disk::{LimitedDisk, Limits};
 use stores::{NOTHING, batch, commit, fetch, message, now, open, open_as, part, subscription};
@@ -298,7 +298,10 @@ fn a_former_active_removes_nothing() {
     commit(former.shares[0].as_mut(), &batch(vec![part("foo", Lifecycle::Create, 1..=5)]));
     fence.is_lost.store(true, Ordering::Relaxed);
     let delete = batch(vec![part("foo", Lifecycle::Delete, NOTHING)]);
-    assert!(matches!(former.shares[0].commit(Epoch(1), &delete), Err(StoreError::Fenced(_))));
+    assert!(matches!(
+        former.shares[0].commit(Epoch(1), &delete),
+        Err(OutcomeUnknown(StoreError::Fenced(_)))
+    ));
     let mut successor = open_epoch(root.path(), &TestFence::of(2), Predecessor::Replaced);
     assert_eq!(fetch(successor.shares[0].as_mut(), "foo", 0), (1..=5).collect::<Vec<_>>());
 }
@@ -314,7 +317,7 @@ fn somebody_else_who_writes_is_noticed() {
     bytes.extend(b"intruder");
     fs::write(&path, bytes).unwrap();
     let error = store.commit(Epoch(1), &batch(vec![part("foo", Lifecycle::Keep, 6..=6)]));
-    assert!(matches!(error, Err(StoreError::Intruder { .. })), "{error:?}");
+    assert!(matches!(error, Err(OutcomeUnknown(StoreError::Intruder { .. }))), "{error:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::base::id::{ClientId, LoopIndex, Subject, Ticket};
+use crate::base::id::{ClientId, LoopIndex, Sequence, Subject, Ticket};
 use crate::base::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ClientWrite, CommitReport, Lifecycle, MessageRecord,
@@ -69,10 +69,25 @@ struct Staged {
 struct Part {
     channel: usize,
     lifecycle: Lifecycle,
+    /// First and last of its messages.
+    sequences: Option<(Sequence, Sequence)>,
     /// Kept for subscribers; empty where nobody subscribes.
     messages: Vec<MessageRecord>,
     /// Removals and updates, which are tried again if the store refuses the part.
     lasting: Vec<SubscriptionWrite>,
+}
+
+impl Part {
+    /// A store keeps all of a part or nothing. On anything else publishers would be told of
+    /// messages that are not there, or sequences would be given twice.
+    fn assert_whole(&self, outcome: &ChannelOutcome) {
+        let Some((first, last)) = self.sequences else { return };
+        let (held, channel) = (outcome.state.last, &outcome.channel);
+        match &outcome.refused {
+            None => assert_eq!(held, last, "channel {channel}: what was written is not all there"),
+            Some(_) => assert!(held < first, "channel {channel}: {held} was refused and is there"),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -233,6 +248,11 @@ impl Commits {
             .map(|(&channel, part)| Part {
                 channel,
                 lifecycle: part.lifecycle,
+                sequences: part
+                    .messages
+                    .first()
+                    .zip(part.messages.last())
+                    .map(|(first, last)| (first.sequence, last.sequence)),
                 messages: match channels.get(channel) {
                     Some(found) if found.has_readers() => part.messages.clone(),
                     Some(_) | None => Vec::new(),
@@ -341,6 +361,7 @@ impl Engine {
         let mut parked = Vec::new();
         let mut later = Vec::new();
         for (part, outcome) in done.parts.into_iter().zip(report.channels) {
+            part.assert_whole(&outcome);
             let (index, is_deleted) = (part.channel, part.lifecycle == Lifecycle::Delete);
             if is_deleted {
                 parked.append(&mut self.take_parked(index));

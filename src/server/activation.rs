@@ -189,11 +189,8 @@ impl Ground<'_> {
         start: &engine::Start,
         share: Box<dyn store::Store>,
     ) -> Result<Worker, ActivationError> {
-        let settings = WorkerSettings {
-            name: format!("store-{}", start.index.0),
-            epoch: self.epoch(),
-            states: start.channels.iter().map(|c| (c.channel.clone(), c.state)).collect(),
-        };
+        let settings =
+            WorkerSettings { name: format!("store-{}", start.index.0), epoch: self.epoch() };
         let mailbox = self.mailboxes[start.index.index()].clone();
         let term = self.term;
         let report = move |report| {

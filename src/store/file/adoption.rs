@@ -8,6 +8,7 @@ use crate::base::time::WallTime;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
+use crate::store::file::format::replacement_epoch;
 use crate::store::file::log::io_error;
 use crate::store::file::opening::Recovered;
 use crate::store::file::settle::{Rewrite, last_batch_since};
@@ -120,8 +121,10 @@ impl Adoption<'_> {
         // A fresh subs.dat lies under the root by now.
         let fresh = if refreshes { root.list().map_err(sync_error)? } else { Vec::new() };
         let of_root = self.files.iter().chain(&fresh).filter(|entry| !entry.is_folder);
-        // Those with a dot are no data: whoever makes one syncs it if it has to be.
-        for file in of_root.filter(|file| !file.name.starts_with(b".")) {
+        // Those with a dot are no data: whoever makes one syncs it if it has to be. But for those
+        // that are about to replace a file.
+        let is_data = |name: &[u8]| !name.starts_with(b".") || replacement_epoch(name).is_some();
+        for file in of_root.filter(|file| is_data(&file.name)) {
             match root.open(&file.name, Access::Append) {
                 Ok(file) => files.push(file),
                 // A former epoch's, which was removed since.

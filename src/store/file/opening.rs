@@ -17,7 +17,7 @@ use crate::store::file::adoption::{self, Adoption};
 use crate::store::file::channel::Channel;
 use crate::store::file::context::Context;
 use crate::store::file::disk::{Disk, Entry, Folder};
-use crate::store::file::format::{Crc, replacement_epoch};
+use crate::store::file::format::{Crc, renamed_cut, replacement_epoch};
 use crate::store::file::log::{io_error, path_below};
 use crate::store::file::open_root;
 use crate::store::file::options::FileOptions;
@@ -80,7 +80,7 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
     });
     let root = open_root(ctx.disk.as_ref(), &options.root)?;
     let entries = root.list().map_err(|source| io_error(Action::Read, &options.root, source))?;
-    remove_replacements(&ctx, root.as_ref(), &entries)?;
+    clear_root(&ctx, root.as_ref(), &entries)?;
     let must_settle = opening.predecessor != Predecessor::Clean;
     let found = Registry::recover(&ctx, root.as_ref(), must_settle)?;
     let (folders, files): (Vec<Entry>, Vec<Entry>) =
@@ -121,17 +121,23 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
     Ok(Opened { recovered: state, shares, notices })
 }
 
-/// What former epochs have prepared and not put in place.
-fn remove_replacements(
-    ctx: &Context,
-    root: &dyn Folder,
-    entries: &[Entry],
-) -> Result<(), StoreError> {
+/// Removes what former epochs have prepared and not put in place, and renames what an earlier
+/// release has left under a name that a channel can have. Folders are channels, whatever they are
+/// called.
+fn clear_root(ctx: &Context, root: &dyn Folder, entries: &[Entry]) -> Result<(), StoreError> {
     for entry in entries.iter().filter(|entry| !entry.is_folder) {
-        if replacement_epoch(&entry.name).is_some_and(|epoch| epoch < ctx.fence.epoch().0) {
+        let is_former = |epoch| epoch < ctx.fence.epoch().0;
+        let done = match renamed_cut(&entry.name) {
+            Some(name) => root.rename(&entry.name, &name),
+            None if replacement_epoch(&entry.name).is_some_and(is_former) => {
+                root.unlink(&entry.name)
+            }
+            None => Ok(()),
+        };
+        done.map_err(|source| {
             let path = path_below(ctx.root_path(), b"", &entry.name);
-            root.unlink(&entry.name).map_err(|source| io_error(Action::Replace, &path, source))?;
-        }
+            io_error(Action::Replace, &path, source)
+        })?;
     }
     Ok(())
 }

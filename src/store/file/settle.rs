@@ -4,11 +4,15 @@
 //! append to its slice, or cut it. So what may have been its last batch is copied, synced, and only
 //! then cut from the old slice. The rest of what it wrote is synced where it lies.
 
+use crate::base::id::Sequence;
 use crate::base::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, SLICES_PER_BATCH_MAX};
+use crate::base::record::MessageRecord;
 use crate::store::file::channel::Channel;
 use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::{Access, Folder};
-use crate::store::file::format::{IndexRecord, index_offset, slice_data_name, slice_index_name};
+use crate::store::file::format::{
+    IndexRecord, gap_filler, index_offset, slice_data_name, slice_index_name,
+};
 use crate::store::file::log::{io_error, path_below};
 use crate::store::file::reading::Budget;
 use crate::store::file::removal::Place;
@@ -34,6 +38,21 @@ pub struct Rewrite {
 #[must_use]
 pub fn last_batch_since(newest: i64) -> i64 {
     newest.saturating_sub(LAST_BATCH_SPAN)
+}
+
+/// Fills the sequences that are missing between `records`: the reference's slices have none.
+fn without_gaps(channel: &[u8], records: Vec<MessageRecord>) -> Vec<MessageRecord> {
+    let mut dense: Vec<MessageRecord> = Vec::with_capacity(records.len());
+    for record in records {
+        let next = dense.last().map_or(record.sequence, |last| last.sequence.next());
+        for missing in next.get()..record.sequence.get() {
+            let filler = gap_filler(channel, missing, record.timestamp.0);
+            let sequence = Sequence(missing);
+            dense.push(MessageRecord { sequence, encoded: filler.into(), ..record.clone() });
+        }
+        dense.push(record);
+    }
+    dense
 }
 
 impl Rewrite {
@@ -104,7 +123,8 @@ impl Rewrite {
             number_step: SLICES_PER_BATCH_MAX,
             crc: &ctx.crc,
         };
-        let mut writes = fresh.stage(channel.name.as_bytes(), &records, &rules);
+        let records = without_gaps(channel.name.as_bytes(), records);
+        let mut writes = fresh.stage(&records, &rules);
         Ok(writes.pop().map(|write| Self {
             write,
             kept_count: ordinal,
