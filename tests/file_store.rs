@@ -87,11 +87,14 @@ fn the_bytes_are_those_of_the_reference() {
         timestamp: WallTime(START),
         encoded: record.encode_to_vec().into(),
     }];
-    let mut third = message("foo", 3, "x");
-    third.timestamp = WallTime(START);
+    let empty = pb::MsgProto { sequence: 2, data: "".into(), ..record };
     commit(opened.shares[0].as_mut(), &first);
     first.channels[0].lifecycle = Lifecycle::Keep;
-    first.channels[0].messages = vec![third];
+    first.channels[0].messages = vec![MessageRecord {
+        sequence: Sequence(2),
+        timestamp: WallTime(START),
+        encoded: empty.encode_to_vec().into(),
+    }];
     commit(opened.shares[0].as_mut(), &first);
     let data = fs::read(root.path().join("foo/msgs.1.dat")).unwrap();
     let index = fs::read(root.path().join("foo/msgs.1.idx")).unwrap();

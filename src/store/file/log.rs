@@ -26,7 +26,11 @@ impl Log {
             .open(name, Access::CreateNew)
             .map_err(|source| io_error(Action::Open, path, source))?;
         let mut log = Self { file, len: 0, synced_len: 0 };
-        log.append(&VERSION_HEADER, path)?;
+        if let Err(error) = log.append(&VERSION_HEADER, path) {
+            // It holds nothing, and its name is nobody else's.
+            let _ = folder.unlink(name);
+            return Err(error);
+        }
         Ok(log)
     }
 
