@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::base::id::{ClientId, LoopIndex, Sequence, Subject, Ticket};
-use crate::base::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX};
+use crate::base::limits::{UNSYNCED_BYTES_MAX, UNSYNCED_MESSAGES_MAX, unsynced_share};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ClientWrite, CommitReport, Lifecycle, MessageRecord,
     SubscriptionWrite,
@@ -99,8 +99,11 @@ struct UnderWay {
 }
 
 /// All batches of one engine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Commits {
+    /// Bounds of one batch.
+    bytes_max: usize,
+    messages_max: usize,
     queue: VecDeque<Staged>,
     under_way: Option<UnderWay>,
     last_ticket: Ticket,
@@ -108,6 +111,18 @@ pub(super) struct Commits {
 }
 
 impl Commits {
+    /// Those of an engine that is one of `loops`.
+    pub(super) fn new(loops: u16) -> Self {
+        Self {
+            bytes_max: unsynced_share(UNSYNCED_BYTES_MAX, loops),
+            messages_max: unsynced_share(UNSYNCED_MESSAGES_MAX, loops),
+            queue: VecDeque::new(),
+            under_way: None,
+            last_ticket: Ticket::default(),
+            last_number: 0,
+        }
+    }
+
     /// Whether nothing is staged or under way.
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.under_way.is_none()
@@ -120,7 +135,7 @@ impl Commits {
 
     fn back(&mut self) -> &mut Staged {
         let is_full = self.queue.back().is_none_or(|staged| {
-            BATCH_BYTES_MAX <= staged.bytes || BATCH_MESSAGES_MAX <= staged.message_count
+            self.bytes_max <= staged.bytes || self.messages_max <= staged.message_count
         });
         if is_full {
             self.begin();
@@ -161,6 +176,12 @@ impl Commits {
         record: MessageRecord,
         publish: StagedPublish,
     ) {
+        let has_no_room = |staged: &Staged| {
+            staged.message_count != 0 && self.bytes_max < staged.bytes + record.encoded.len()
+        };
+        if self.queue.back().is_some_and(has_no_room) {
+            self.begin();
+        }
         let (staged, slot) = self.part(publish.channel, channel);
         staged.bytes += record.encoded.len();
         staged.message_count += 1;

@@ -149,6 +149,7 @@ impl Engine {
     pub fn recover(settings: Settings, start: Start, now: Now) -> Self {
         let mut random = Random::new(start.seed);
         let reply_prefix = format!("_INBOX.{}", random.unique_id());
+        let commits = Commits::new(settings.loops);
         let mut engine = Self {
             settings,
             index: start.index,
@@ -160,7 +161,7 @@ impl Engine {
             clients: Clients::default(),
             channels: Channels::default(),
             subscriptions: Subscriptions::default(),
-            commits: Commits::default(),
+            commits,
             reads: Reads::default(),
             encoder: Encoder::default(),
             traffic: Traffic::default(),

@@ -189,8 +189,11 @@ impl Ground<'_> {
         start: &engine::Start,
         share: Box<dyn store::Store>,
     ) -> Result<Worker, ActivationError> {
-        let settings =
-            WorkerSettings { name: format!("store-{}", start.index.0), epoch: self.epoch() };
+        let settings = WorkerSettings {
+            name: format!("store-{}", start.index.0),
+            epoch: self.epoch(),
+            loops: self.config.loops,
+        };
         let mailbox = self.mailboxes[start.index.index()].clone();
         let term = self.term;
         let report = move |report| {

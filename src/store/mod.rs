@@ -221,10 +221,10 @@ impl StoreError {
     /// The same where something was written before: no cause makes a refusal of it.
     #[must_use]
     pub fn half_done(self) -> Self {
-        match self {
-            Self::HalfDone(_) => self,
-            other => Self::HalfDone(Box::new(other)),
+        if matches!(self, Self::HalfDone(_)) {
+            return self;
         }
+        Self::HalfDone(Box::new(self))
     }
 
     /// What to do about it.

@@ -109,6 +109,8 @@ pub struct WorkerSettings {
     pub name: String,
     /// Under which epoch it writes.
     pub epoch: Epoch,
+    /// How many workers the process has.
+    pub loops: u16,
 }
 
 /// A running worker. Dropping it without [`Job::Close`] ends the thread without closing the store.
@@ -145,6 +147,7 @@ pub fn spawn(
     let mut task = Task {
         store,
         epoch: settings.epoch,
+        loops: settings.loops,
         report: Box::new(report),
         jobs,
         commits: VecDeque::new(),
@@ -201,6 +204,7 @@ enum Read {
 struct Task {
     store: Box<dyn Store>,
     epoch: Epoch,
+    loops: u16,
     report: Box<dyn FnMut(Report) + Send>,
     jobs: Receiver<Job>,
     commits: VecDeque<(Ticket, Batch)>,
@@ -304,6 +308,7 @@ impl Task {
     }
 
     fn commit(&mut self, ticket: Ticket, batch: &Batch) -> Result<(), OutcomeUnknown> {
+        assert_bounded(batch, self.loops);
         let report = self.store.commit(self.epoch, batch)?;
         (self.report)(Report::Committed { ticket, report });
         let soon = world::instant() + MAINTAIN_AFTER_COMMIT;
@@ -345,6 +350,21 @@ impl Task {
         }
         Ok(())
     }
+}
+
+/// What is written and not synced stays within what a successor writes anew: one batch a worker is
+/// under way.
+fn assert_bounded(batch: &Batch, loops: u16) {
+    let messages = batch.channels.iter().flat_map(|part| &part.messages);
+    let (mut count, mut bytes) = (0, 0);
+    for message in messages {
+        count += 1;
+        bytes += message.encoded.len().min(limits::UNSYNCED_MESSAGE_BYTES_MAX);
+    }
+    let bytes_max = limits::unsynced_share(limits::UNSYNCED_BYTES_MAX, loops);
+    let count_max = limits::unsynced_share(limits::UNSYNCED_MESSAGES_MAX, loops);
+    assert!(bytes <= bytes_max, "a batch of {bytes} bytes: at most {bytes_max}");
+    assert!(count <= count_max, "a batch of {count} messages: at most {count_max}");
 }
 
 fn or_text<T>(result: Result<T, StoreError>) -> Result<Result<T, String>, StoreError> {
@@ -410,7 +430,7 @@ mod tests {
         let inner = opened.shares.into_iter().next().unwrap();
         let store = Failing { inner, commits: commits.into(), fetches: fetches.into() };
         let (sender, receiver) = crossbeam_channel::unbounded();
-        let settings = WorkerSettings { name: "store-0".into(), epoch: Epoch(1) };
+        let settings = WorkerSettings { name: "store-0".into(), epoch: Epoch(1), loops: 1 };
         let report = move |report| sender.send(report).unwrap();
         let worker = spawn(Box::new(store), settings, report).unwrap();
         for job in jobs {

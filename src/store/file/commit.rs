@@ -95,6 +95,9 @@ impl Share {
         let last = self.channels.get(name).map(|channel| channel.state().last);
         if let Err(text) = check_part(batch, last) {
             part.refused = Some(text);
+            if let Some(fresh) = fresh {
+                fresh.discard(self.root.as_ref());
+            }
             return Ok(part);
         }
         let mut written = self.write_once(&mut part, fresh);
@@ -267,6 +270,8 @@ impl Share {
             synced.map_err(|source| io_error(Action::Sync, ctx.root_path(), source))
         });
         let unsynced = synced_together.and_then(Result::err).map(refusal).transpose()?;
+        // That was told of everything that is dirty, too, and is told once.
+        self.unsynced = unsynced.clone().or(self.unsynced.take());
         for made in fresh.values_mut() {
             let Ok(replacement) = made else { continue };
             let refused = match (&unsynced, is_wide) {

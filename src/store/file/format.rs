@@ -46,6 +46,7 @@ const REMOVED_PREFIX: &str = "removed.";
 const REPLACEMENT_PREFIX: &str = ".stanby.replacement.";
 /// What earlier releases wrote instead.
 const FORMER_REPLACEMENT_PREFIX: &str = "stanby.replacement.";
+const SETTLED_PREFIX: &str = ".stanby.settled.";
 const CUT_PREFIX: &str = "cut.";
 const ROOT_CUT_PREFIX: &str = ".stanby.cut.";
 
@@ -476,6 +477,18 @@ pub fn cut_name(epoch: u64, name: &[u8], offset: u64) -> Vec<u8> {
         offset.to_string().as_bytes(),
     ]
     .concat()
+}
+
+/// The name, in the root, of what `epoch` says of what is durable.
+#[must_use]
+pub fn settled_name(epoch: u64) -> Vec<u8> {
+    format!("{SETTLED_PREFIX}{epoch}").into_bytes()
+}
+
+/// The epoch of such a name.
+#[must_use]
+pub fn settled_epoch(name: &[u8]) -> Option<u64> {
+    name.strip_prefix(SETTLED_PREFIX.as_bytes()).and_then(parse_number)
 }
 
 /// The present name of a file of the root that an earlier release has cut from another.

@@ -32,6 +32,7 @@ mod subscriptions;
 pub mod survey;
 mod sync;
 mod tidying;
+mod unsynced;
 pub mod watch;
 
 use std::fmt::Display;

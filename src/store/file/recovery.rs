@@ -186,22 +186,25 @@ impl ChannelReader<'_> {
             numbers.insert(*number, ());
         }
         let number_max = numbers.keys().next_back().copied().unwrap_or(0);
+        let mut found = VecDeque::new();
+        for number in numbers.keys().rev() {
+            let slice = self.slice(*number, indexed.contains(number), found.is_empty())?;
+            if slice.record_count != 0 {
+                found.push_front(slice);
+            }
+        }
+        if self.has_broken_copy(&found)?
+            && let Some(copy) = found.pop_back()
+        {
+            self.place()?.remove(&[slice_data_name(copy.number), slice_index_name(copy.number)])?;
+        }
         let mut slices = VecDeque::new();
         let mut next_first = None;
-        for number in numbers.keys().rev() {
-            let is_last = slices.is_empty();
-            let found = self.slice(*number, indexed.contains(number), is_last)?;
-            if self.is_broken_copy(&found, &slices)? {
-                let copy = slices[0].number;
-                let names = [slice_data_name(copy), slice_index_name(copy)];
-                self.place()?.remove(&names)?;
-                slices.clear();
-                next_first = None;
-            }
-            let found = self.cut_overlap(found, next_first)?;
-            if found.record_count != 0 {
-                next_first = Some(found.first);
-                slices.push_front(found);
+        for slice in found.into_iter().rev() {
+            let slice = self.cut_overlap(slice, next_first)?;
+            if slice.record_count != 0 {
+                next_first = Some(slice.first);
+                slices.push_front(slice);
             }
         }
         Ok((slices, number_max))
@@ -245,18 +248,22 @@ impl ChannelReader<'_> {
         Ok(())
     }
 
-    /// Whether the only later slice is the beginning of a copy of this one's tail, which a crash
-    /// has torn before it was in use. Then this one's longer tail counts, and not the copy.
-    fn is_broken_copy(&self, old: &Slice, later: &VecDeque<Slice>) -> Result<bool, StoreError> {
-        let [copy] = later.as_slices().0 else {
+    /// Whether the newest slice is the beginning of a copy of the messages before it, which a crash
+    /// has torn before it was in use. Then the older ones count, which reach further.
+    fn has_broken_copy(&self, slices: &VecDeque<Slice>) -> Result<bool, StoreError> {
+        let Some(copy) = slices.back() else {
             return Ok(false);
         };
-        let is_inside = old.first <= copy.first && copy.last < old.last;
-        if !is_inside || !later.as_slices().1.is_empty() {
+        let older = || slices.iter().take(slices.len() - 1);
+        if older().all(|slice| slice.last <= copy.last) {
             return Ok(false);
         }
-        let (of_old, of_copy) = (self.places(old, copy)?, self.places(copy, copy)?);
-        Ok(of_old == of_copy)
+        let mut of_older = Vec::new();
+        for slice in older().filter(|old| old.first <= copy.last && copy.first <= old.last) {
+            of_older.extend(self.places(slice, copy)?);
+        }
+        of_older.sort_unstable();
+        Ok(of_older == self.places(copy, copy)?)
     }
 
     /// Sequence, timestamp and size of the messages of `slice` that `range` also has.

@@ -102,6 +102,9 @@ impl Share {
         for (name, channel) in &mut share.channels {
             channel.close_files();
             share.expiries.extend(channel.expires_at.map(|at| (at, name.clone())));
+            if !channel.messages.dead_slices().is_empty() {
+                share.untidy.insert(name.clone());
+            }
         }
         share
     }
