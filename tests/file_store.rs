@@ -87,11 +87,14 @@ fn the_bytes_are_those_of_the_reference() {
         timestamp: WallTime(START),
         encoded: record.encode_to_vec().into(),
     }];
-    let mut third = message("foo", 3, "x");
-    third.timestamp = WallTime(START);
+    let empty = pb::MsgProto { sequence: 2, data: "".into(), ..record };
     commit(opened.shares[0].as_mut(), &first);
     first.channels[0].lifecycle = Lifecycle::Keep;
-    first.channels[0].messages = vec![third];
+    first.channels[0].messages = vec![MessageRecord {
+        sequence: Sequence(2),
+        timestamp: WallTime(START),
+        encoded: empty.encode_to_vec().into(),
+    }];
     commit(opened.shares[0].as_mut(), &first);
     let data = fs::read(root.path().join("foo/msgs.1.dat")).unwrap();
     let index = fs::read(root.path().join("foo/msgs.1.idx")).unwrap();
@@ -186,25 +189,6 @@ fn after_an_unclean_predecessor_files_are_fresh() {
     let last = open(root.path());
     assert_eq!(last.recovered.channels[0].state.message_count, 7);
     assert_eq!(last.recovered.channels[0].subscriptions.len(), 1);
-}
-
-#[test]
-fn gaps_are_filled_in_the_old_slice() {
-    let root = tempfile::tempdir().unwrap();
-    let mut options = FileOptions::new(root.path());
-    options.slice_messages_max = 3;
-    let mut opened = open_as(&options, &StoreLimits::default(), Predecessor::Clean).unwrap();
-    let store = opened.shares[0].as_mut();
-    commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=2)]));
-    commit(store, &batch(vec![part("foo", Lifecycle::Keep, 5..=8)]));
-    assert_eq!(fetch(store, "foo", 0), (1..=8).collect::<Vec<_>>());
-    let found = format_checker::read_store(root.path());
-    assert_eq!(found.channels["foo"].slices, vec![1, 2, 3]);
-    let lens = |number: u64| {
-        fs::metadata(root.path().join(format!("foo/msgs.{number}.idx"))).unwrap().len() / 32
-    };
-    assert_eq!([lens(1), lens(2), lens(3)], [4, 3, 1]);
-    assert!(found.channels["foo"].messages[2].data.is_empty());
 }
 
 #[test]

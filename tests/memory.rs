@@ -137,7 +137,7 @@ fn bound_kib(server: &Server, empty: u64, connections: u64) -> u64 {
     let each_loop = limits::READ_TURN_BYTES_MAX
         + limits::READ_BUDGET_BYTES
         + limits::ENGINE_UNCOMMITTED_BYTES_MAX
-        + 2 * limits::BATCH_BYTES_MAX
+        + 2 * limits::UNSYNCED_BYTES_MAX
         + limits::RECENT_BYTES_MAX
         + limits::FETCH_BYTES_MAX;
     empty + (loops * each_loop as u64 + connections * max_pending) / 1_024

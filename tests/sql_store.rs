@@ -34,7 +34,7 @@ use stanby::proto::{pb, spb};
 use stanby::store::sql::dialect::{Dialect, Driver};
 use stanby::store::sql::dsn::Source;
 use stanby::store::sql::{self, SqlOptions, sessions};
-use stanby::store::{Opened, Remedy, Store, StoreError};
+use stanby::store::{Opened, OutcomeUnknown, Remedy, Store, StoreError};
 
 /// Longer than anything takes that is not broken.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -123,7 +123,7 @@ fn a_superseded_epoch_writes_nothing() {
         assert_eq!((second.epoch(), predecessor), (Epoch(2), Predecessor::Gone));
         let late = store.shares[0].commit(Epoch(1), &publish("foo", Lifecycle::Keep, 4, 4));
         let error = late.unwrap_err();
-        assert!(matches!(error, StoreError::Fenced(_)), "{error}");
+        assert!(matches!(error, OutcomeUnknown(StoreError::Fenced(_))), "{error}");
         assert_eq!(error.remedy(), Remedy::StepDown);
         assert_eq!(error.to_string(), "epoch 1 was replaced: epoch 2 belongs to new");
         assert_eq!(count(source, "SELECT COUNT(*) FROM Messages"), 3);
@@ -141,7 +141,7 @@ fn a_stolen_lock_row_costs_the_role() {
         holder.confirm().unwrap();
         connect(source).run("UPDATE StoreLock SET id='thief', tick=1").unwrap();
         let late = store.shares[0].commit(Epoch(1), &publish("foo", Lifecycle::Create, 1, 1));
-        assert!(matches!(late, Err(StoreError::Fenced(_))));
+        assert!(matches!(late, Err(OutcomeUnknown(StoreError::Fenced(_)))));
         assert!(matches!(holder.confirm(), Err(LeaseError::Lost(_))));
         assert_eq!(count(source, "SELECT COUNT(*) FROM Channels"), 0);
         holder.release(false).unwrap();

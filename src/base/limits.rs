@@ -49,12 +49,23 @@ pub const ENGINE_REQUESTS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What a request that waits for a commit costs in memory, about: names, record, what is done then.
 pub const REQUEST_BYTES: usize = 2 * 1024;
 
-/// Bytes in one commit; a longer queue makes several. Bounds what a successor writes anew of a
-/// predecessor's last batch.
-pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of messages that all stores of a process together may have written and not synced: a
+/// successor writes so many of the newest anew. A message counts for at most
+/// [`UNSYNCED_MESSAGE_BYTES_MAX`], so that a batch of one is always allowed.
+pub const UNSYNCED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Messages in one commit (the reference's I/O batch is 1,024; ours only bounds latency).
-pub const BATCH_MESSAGES_MAX: usize = 16 * 1024;
+/// Messages of the same (the reference's I/O batch is 1,024; ours also bounds latency).
+pub const UNSYNCED_MESSAGES_MAX: usize = 16 * 1024;
+
+/// What one message counts for at most, with as many loops as there can be.
+pub const UNSYNCED_MESSAGE_BYTES_MAX: usize = unsynced_share(UNSYNCED_BYTES_MAX, LOOPS_MAX);
+
+/// One engine's share of a bound on what is written and not synced: a batch has no more.
+#[must_use]
+pub const fn unsynced_share(bound: usize, loops: u16) -> usize {
+    let loops = if loops == 0 { 1 } else { loops as usize };
+    bound / loops
+}
 
 /// Most slices that one batch can begin in one channel; new epochs choose slice numbers above it.
 pub const SLICES_PER_BATCH_MAX: u64 = 1_000;

@@ -7,8 +7,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::base::id::{ClientId, LoopIndex, Subject, Ticket};
-use crate::base::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, REQUEST_BYTES};
+use crate::base::id::{ClientId, LoopIndex, Sequence, Subject, Ticket};
+use crate::base::limits::{
+    REQUEST_BYTES, UNSYNCED_BYTES_MAX, UNSYNCED_MESSAGES_MAX, unsynced_share,
+};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ClientWrite, CommitReport, Lifecycle, MessageRecord,
     SubscriptionWrite,
@@ -71,10 +73,25 @@ struct Staged {
 struct Part {
     channel: usize,
     lifecycle: Lifecycle,
+    /// First and last of its messages.
+    sequences: Option<(Sequence, Sequence)>,
     /// Kept for subscribers; empty where nobody subscribes.
     messages: Vec<MessageRecord>,
     /// Removals and updates, which are tried again if the store refuses the part.
     lasting: Vec<SubscriptionWrite>,
+}
+
+impl Part {
+    /// A store keeps all of a part or nothing. On anything else publishers would be told of
+    /// messages that are not there, or sequences would be given twice.
+    fn assert_whole(&self, outcome: &ChannelOutcome) {
+        let Some((first, last)) = self.sequences else { return };
+        let (held, channel) = (outcome.state.last, &outcome.channel);
+        match &outcome.refused {
+            None => assert_eq!(held, last, "channel {channel}: what was written is not all there"),
+            Some(_) => assert!(held < first, "channel {channel}: {held} was refused and is there"),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -87,8 +104,11 @@ struct UnderWay {
 }
 
 /// All batches of one engine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Commits {
+    /// Bounds of one batch.
+    bytes_max: usize,
+    messages_max: usize,
     queue: VecDeque<Staged>,
     under_way: Option<UnderWay>,
     last_ticket: Ticket,
@@ -97,6 +117,19 @@ pub(super) struct Commits {
 }
 
 impl Commits {
+    /// Those of an engine that is one of `loops`.
+    pub(super) fn new(loops: u16) -> Self {
+        Self {
+            bytes_max: unsynced_share(UNSYNCED_BYTES_MAX, loops),
+            messages_max: unsynced_share(UNSYNCED_MESSAGES_MAX, loops),
+            queue: VecDeque::new(),
+            under_way: None,
+            last_ticket: Ticket::default(),
+            last_number: 0,
+            held_bytes: 0,
+        }
+    }
+
     /// Whether nothing is staged or under way.
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.under_way.is_none()
@@ -114,7 +147,7 @@ impl Commits {
 
     fn back(&mut self) -> &mut Staged {
         let is_full = self.queue.back().is_none_or(|staged| {
-            BATCH_BYTES_MAX <= staged.bytes || BATCH_MESSAGES_MAX <= staged.message_count
+            self.bytes_max <= staged.bytes || self.messages_max <= staged.message_count
         });
         if is_full {
             self.begin();
@@ -155,6 +188,12 @@ impl Commits {
         record: MessageRecord,
         publish: StagedPublish,
     ) {
+        let has_no_room = |staged: &Staged| {
+            staged.message_count != 0 && self.bytes_max < staged.bytes + record.encoded.len()
+        };
+        if self.queue.back().is_some_and(has_no_room) {
+            self.begin();
+        }
         let (staged, slot) = self.part(publish.channel, channel);
         staged.bytes += record.encoded.len();
         staged.message_count += 1;
@@ -250,6 +289,11 @@ impl Commits {
             .map(|(&channel, part)| Part {
                 channel,
                 lifecycle: part.lifecycle,
+                sequences: part
+                    .messages
+                    .first()
+                    .zip(part.messages.last())
+                    .map(|(first, last)| (first.sequence, last.sequence)),
                 messages: match channels.get(channel) {
                     Some(found) if found.has_readers() => part.messages.clone(),
                     Some(_) | None => Vec::new(),
@@ -360,6 +404,7 @@ impl Engine {
         let mut parked = Vec::new();
         let mut later = Vec::new();
         for (part, outcome) in done.parts.into_iter().zip(report.channels) {
+            part.assert_whole(&outcome);
             let (index, is_deleted) = (part.channel, part.lifecycle == Lifecycle::Delete);
             if is_deleted {
                 parked.append(&mut self.take_parked(index));

@@ -151,6 +151,7 @@ impl Engine {
     pub fn recover(settings: Settings, start: Start, now: Now) -> Self {
         let mut random = Random::new(start.seed);
         let reply_prefix = format!("_INBOX.{}", random.unique_id());
+        let commits = Commits::new(settings.loops);
         let mut engine = Self {
             settings,
             index: start.index,
@@ -162,7 +163,7 @@ impl Engine {
             clients: Clients::default(),
             channels: Channels::default(),
             subscriptions: Subscriptions::default(),
-            commits: Commits::default(),
+            commits,
             reads: Reads::default(),
             encoder: Encoder::default(),
             traffic: Traffic::default(),

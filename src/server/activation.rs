@@ -216,8 +216,8 @@ impl Ground<'_> {
         let settings = WorkerSettings {
             name: format!("store-{}", start.index.0),
             epoch: self.epoch(),
-            states: start.channels.iter().map(|c| (c.channel.clone(), c.state)).collect(),
             pulse: Arc::clone(self.vitals.store(start.index.index())),
+            loops: self.config.loops,
         };
         let mailbox = self.mailboxes[start.index.index()].clone();
         let term = self.term;

@@ -16,12 +16,7 @@ use crate::base::record::{
 };
 use crate::base::time::{Instant, Now, WallTime};
 use crate::store::retention::{self, Accounting, Held};
-use crate::store::{Maintained, Opened, Store, StoreError, report};
-
-/// The reference's text when a channel is created that exists (spec stores, 2.1).
-pub const ALREADY_EXISTS: &str = "already exists";
-/// The reference's text for a channel that is not there (spec stores, 2.1).
-pub const NOT_FOUND: &str = "not found";
+use crate::store::{Maintained, Opened, OutcomeUnknown, Store, StoreError, check_part, report};
 
 /// Empty shares for `loops` loops.
 ///
@@ -68,25 +63,17 @@ impl MemoryStore {
 
     fn apply(&mut self, batch: &ChannelBatch) -> Result<(), String> {
         let name = &batch.channel;
-        match (batch.lifecycle, self.channels.get_mut(name)) {
-            (Lifecycle::Create, Some(_)) => return Err(ALREADY_EXISTS.to_owned()),
-            (Lifecycle::Keep | Lifecycle::Delete, None) => return Err(NOT_FOUND.to_owned()),
-            (Lifecycle::Delete, Some(_)) => {
-                self.channels.remove(name);
-                self.expiries.cancel(name);
-                return Ok(());
-            }
-            (Lifecycle::Keep, Some(channel)) => {
-                channel.append(&batch.messages)?;
-                channel.keep_limits(name);
-            }
-            (Lifecycle::Create, None) => {
-                let mut channel = Channel::new(self.limits.of(name));
-                channel.append(&batch.messages)?;
-                channel.keep_limits(name);
-                self.channels.insert(name.clone(), channel);
-            }
+        check_part(batch, self.channels.get(name).map(|channel| channel.state.last))?;
+        if batch.lifecycle == Lifecycle::Delete {
+            self.channels.remove(name);
+            self.expiries.cancel(name);
+            return Ok(());
         }
+        let limits = &self.limits;
+        let channel =
+            self.channels.entry(name.clone()).or_insert_with(|| Channel::new(limits.of(name)));
+        channel.append(&batch.messages);
+        channel.keep_limits(name);
         self.arm_expiry(name);
         Ok(())
     }
@@ -112,7 +99,7 @@ fn wall_as_instant(at: WallTime) -> Instant {
 }
 
 impl Store for MemoryStore {
-    fn commit(&mut self, _epoch: Epoch, batch: &Batch) -> Result<CommitReport, StoreError> {
+    fn commit(&mut self, _epoch: Epoch, batch: &Batch) -> Result<CommitReport, OutcomeUnknown> {
         let channels = batch.channels.iter().map(|part| self.commit_channel(part)).collect();
         Ok(CommitReport { clients_refused: None, channels })
     }
@@ -174,17 +161,10 @@ impl Channel {
         }
     }
 
-    /// Takes all of `messages`, or none if they do not continue the channel: what was staged
-    /// behind a refused batch carries numbers that were not used.
-    fn append(&mut self, messages: &[MessageRecord]) -> Result<(), String> {
-        let mut expected = self.state.last.next();
+    /// Takes messages that continue the channel.
+    fn append(&mut self, messages: &[MessageRecord]) {
         for message in messages {
-            if message.sequence != expected {
-                return Err(format!("expected message {expected}, not {}", message.sequence));
-            }
-            expected = expected.next();
-        }
-        for message in messages {
+            assert_eq!(message.sequence, self.state.last.next(), "checked before");
             if self.state.last == Sequence::ZERO {
                 self.state.first = message.sequence;
             }
@@ -197,7 +177,6 @@ impl Channel {
                 ..message.clone()
             });
         }
-        Ok(())
     }
 
     /// Drops what is too much.

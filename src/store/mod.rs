@@ -6,9 +6,14 @@
 //!
 //! - When `commit` returns `Ok` for a durable batch, everything in it that was not refused is
 //!   synced, and the fence was still held after the sync (P1, P2).
-//! - What one channel's part of a batch could not keep is kept not at all, and reported as refused
-//!   with the text for clients; the other channels of the batch are not touched by it (P9).
-//! - `Err` means that nothing of the batch may be answered for, now or later.
+//! - A channel's part of a batch ends in two ways that are answered: all of it is there, or nothing
+//!   of it is, now and after a restart; then it is refused with the text for clients, and the other
+//!   channels of the batch are not touched by it (P9). The same goes for the client records.
+//! - [`OutcomeUnknown`] is everything else: nothing of the batch may be answered for, now or later.
+//!   The process steps down, and the next activation reads what is there.
+//! - What tidies up (removing old messages and files, compaction, closing files) is no part of a
+//!   commit: it cannot fail one, and is tried again later.
+//! - Messages are taken only if they continue their channel ([`check_part`]); none is passed over.
 //! - Writes of a process whose epoch was superseded change nothing that the successor reads (P3).
 //! - Reads see everything committed, and give the stored bytes.
 
@@ -27,17 +32,19 @@ use std::time::Duration;
 use crate::base::epoch::{Epoch, FenceError};
 use crate::base::id::{ChannelName, Sequence};
 use crate::base::record::{
-    Batch, ChannelState, CommitReport, FetchRequest, MessageRecord, RecoveredState,
+    Batch, ChannelBatch, ChannelState, CommitReport, FetchRequest, Lifecycle, MessageRecord,
+    RecoveredState,
 };
 use crate::base::time::{Now, WallTime};
 
 /// One share of a store: the channels of one loop.
 pub trait Store: Send {
-    /// Writes `batch`, syncs it if it is durable, and checks the fence.
+    /// Writes `batch`, syncs it if it is durable, and checks the fence. What is refused in the
+    /// report is not there at all.
     ///
     /// # Errors
-    /// See [`StoreError::remedy`]: nothing of the batch may be answered for.
-    fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, StoreError>;
+    /// [`OutcomeUnknown`], whatever the cause: some of the batch may be there.
+    fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, OutcomeUnknown>;
 
     /// Messages from `request.from` on that exist, ascending, within the request's budget; empty
     /// if there is none. Gaps are passed over.
@@ -55,14 +62,43 @@ pub trait Store: Send {
     /// Does what is due at `now`: expiry by age, periodic sync, compaction, closing idle files.
     ///
     /// # Errors
-    /// As `commit`.
+    /// See [`StoreError::remedy`]; a refusal is tried again later.
     fn maintain(&mut self, now: Now) -> Result<Maintained, StoreError>;
 
     /// Writes and syncs everything that is held back. The lease is released only after it.
     ///
     /// # Errors
-    /// As `commit`.
+    /// [`StoreError`]; then not everything is durable.
     fn close(&mut self) -> Result<(), StoreError>;
+}
+
+/// The reference's text when a channel is created that exists (spec stores, 2.1).
+pub const ALREADY_EXISTS: &str = "already exists";
+/// The reference's text for a channel that is not there (spec stores, 2.1).
+pub const NOT_FOUND: &str = "not found";
+
+/// What speaks against a channel's part before anything of it is written; `last` is the channel's
+/// last sequence, `None` if the store has no such channel.
+///
+/// # Errors
+/// The text of the refusal.
+pub fn check_part(part: &ChannelBatch, last: Option<Sequence>) -> Result<(), String> {
+    let last = match (part.lifecycle, last) {
+        (Lifecycle::Create, Some(_)) => return Err(ALREADY_EXISTS.to_owned()),
+        (Lifecycle::Keep | Lifecycle::Delete, None) => return Err(NOT_FOUND.to_owned()),
+        (Lifecycle::Create, None) => Sequence::ZERO,
+        (Lifecycle::Keep | Lifecycle::Delete, Some(last)) => last,
+    };
+    let mut expected = last.next();
+    for message in &part.messages {
+        if message.sequence != expected {
+            let text = format!("expected message {expected}, not {}", message.sequence);
+            log::error!("Channel {} takes nothing of its batch: {text}", part.channel);
+            return Err(text);
+        }
+        expected = expected.next();
+    }
+    Ok(())
 }
 
 /// What `maintain` did.
@@ -128,6 +164,9 @@ pub enum StoreError {
         /// The system's reason.
         source: io::Error,
     },
+    /// A write failed, and what it had written could not be taken back.
+    #[error("{0}; a part of it may have been written")]
+    HalfDone(Box<StoreError>),
     /// What lies in the store is not what it should be; the text says what, where, and what to do.
     #[error("{0}")]
     Corrupt(String),
@@ -148,6 +187,26 @@ pub enum StoreError {
     },
 }
 
+/// A commit that broke off: what of its batch lies in the store is not known, so nobody is answered
+/// and the process steps down. No cause makes a refusal of it, not even a full disk.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct OutcomeUnknown(#[from] pub StoreError);
+
+impl From<FenceError> for OutcomeUnknown {
+    fn from(error: FenceError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl OutcomeUnknown {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        Remedy::StepDown
+    }
+}
+
 /// What the server does next. Decided here and nowhere else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
@@ -165,7 +224,7 @@ impl StoreError {
     pub fn lasts(&self) -> bool {
         match self {
             Self::Corrupt(_) | Self::Unusable(_) => true,
-            Self::Fenced(_) | Self::Intruder { .. } => false,
+            Self::Fenced(_) | Self::Intruder { .. } | Self::HalfDone(_) => false,
             Self::Io { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::PermissionDenied
@@ -177,11 +236,20 @@ impl StoreError {
         }
     }
 
+    /// The same where something was written before: no cause makes a refusal of it.
+    #[must_use]
+    pub fn half_done(self) -> Self {
+        if matches!(self, Self::HalfDone(_)) {
+            return self;
+        }
+        Self::HalfDone(Box::new(self))
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Fenced(_) | Self::Intruder { .. } => Remedy::StepDown,
+            Self::Fenced(_) | Self::Intruder { .. } | Self::HalfDone(_) => Remedy::StepDown,
             Self::Corrupt(_) | Self::Unusable(_) => Remedy::Stop,
             Self::Io { action, source, .. } => match (action, source.kind()) {
                 (_, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Remedy::Refuse,

@@ -1,10 +1,11 @@
 //! The thread that owns a Store: groups commits, syncs once, reports back.
 //!
 //! Commits keep their order. Reads are served between them: at most a few after each commit, so
-//! that neither kind starves the other. A commit that fails for good ends the thread: nothing of a
-//! batch whose sync failed is ever tried again.
+//! that neither kind starves the other. A commit whose outcome is unknown ends the thread, whatever
+//! the cause: only a store knows that nothing of a part is there, and says so in its report.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle, Thread};
@@ -16,13 +17,11 @@ use crate::base::epoch::Epoch;
 use crate::base::id::{ChannelName, Sequence, Ticket};
 use crate::base::limits;
 use crate::base::pulse::Pulse;
-use crate::base::record::{
-    Batch, ChannelOutcome, ChannelState, CommitReport, FetchRequest, MessageRecord,
-};
+use crate::base::record::{Batch, ChannelState, CommitReport, FetchRequest, MessageRecord};
 use crate::base::time::{Instant, WallTime};
 use crate::base::world;
 use crate::store::progress::{self, Working};
-use crate::store::{Remedy, Store, StoreError};
+use crate::store::{OutcomeUnknown, Remedy, Store, StoreError};
 
 /// Reads served after one commit while another commit waits.
 const READS_BETWEEN_COMMITS_MAX: usize = 8;
@@ -113,8 +112,8 @@ pub struct WorkerSettings {
     pub name: String,
     /// Under which epoch it writes.
     pub epoch: Epoch,
-    /// What the share's channels hold: the outcome of a batch that is refused as a whole.
-    pub states: BTreeMap<ChannelName, ChannelState>,
+    /// How many workers the process has.
+    pub loops: u16,
     /// Where its progress is seen.
     pub pulse: Arc<Pulse>,
 }
@@ -154,7 +153,7 @@ pub fn spawn(
     let task = Task {
         store,
         epoch: settings.epoch,
-        states: settings.states,
+        loops: settings.loops,
         report: Box::new(report),
         jobs,
         commits: VecDeque::new(),
@@ -210,6 +209,7 @@ impl Worker {
 enum Ended {
     Closed,
     Abandoned,
+    Unknown(OutcomeUnknown),
     Failed(StoreError),
 }
 
@@ -221,7 +221,7 @@ enum Read {
 struct Task {
     store: Box<dyn Store>,
     epoch: Epoch,
-    states: BTreeMap<ChannelName, ChannelState>,
+    loops: u16,
     report: Box<dyn FnMut(Report) + Send>,
     jobs: Receiver<Job>,
     commits: VecDeque<(Ticket, Batch)>,
@@ -240,10 +240,13 @@ impl Task {
         match ended {
             Ended::Closed => (self.report)(Report::Closed),
             Ended::Abandoned => (),
-            Ended::Failed(error) => {
-                (self.report)(Report::Failed { text: error.to_string(), remedy: error.remedy() });
-            }
+            Ended::Unknown(error) => self.fail(&error, error.remedy()),
+            Ended::Failed(error) => self.fail(&error, error.remedy()),
         }
+    }
+
+    fn fail(&mut self, error: &dyn Error, remedy: Remedy) {
+        (self.report)(Report::Failed { text: error.to_string(), remedy });
     }
 
     /// One commit, a few reads, what is due; waits first if there is nothing to do.
@@ -251,7 +254,7 @@ impl Task {
         self.receive()?;
         progress::note();
         if let Some((ticket, batch)) = self.commits.pop_front() {
-            self.commit(ticket, &batch).map_err(Ended::Failed)?;
+            self.commit(ticket, &batch).map_err(Ended::Unknown)?;
         }
         for _ in 0..READS_BETWEEN_COMMITS_MAX {
             let Some(read) = self.reads.pop_front() else {
@@ -325,38 +328,13 @@ impl Task {
         }
     }
 
-    fn commit(&mut self, ticket: Ticket, batch: &Batch) -> Result<(), StoreError> {
-        let report = match self.store.commit(self.epoch, batch) {
-            Ok(report) => report,
-            Err(error) if error.remedy() == Remedy::Refuse => self.refuse(batch, &error),
-            Err(error) => return Err(error),
-        };
-        for outcome in &report.channels {
-            if outcome.state == ChannelState::default() {
-                self.states.remove(&outcome.channel);
-            } else {
-                self.states.insert(outcome.channel.clone(), outcome.state);
-            }
-        }
+    fn commit(&mut self, ticket: Ticket, batch: &Batch) -> Result<(), OutcomeUnknown> {
+        assert_bounded(batch, self.loops);
+        let report = self.store.commit(self.epoch, batch)?;
         (self.report)(Report::Committed { ticket, report });
         let soon = world::instant() + MAINTAIN_AFTER_COMMIT;
         self.maintain_at = Some(self.maintain_at.map_or(soon, |at| at.min(soon)));
         Ok(())
-    }
-
-    /// The whole batch is refused: nothing of it was kept, in no channel.
-    fn refuse(&self, batch: &Batch, error: &StoreError) -> CommitReport {
-        let text = error.to_string();
-        let has_records = batch.server.is_some() || !batch.clients.is_empty();
-        let outcome = |channel: &ChannelName| ChannelOutcome {
-            channel: channel.clone(),
-            refused: Some(text.clone()),
-            state: self.states.get(channel).copied().unwrap_or_default(),
-        };
-        CommitReport {
-            clients_refused: has_records.then(|| text.clone()),
-            channels: batch.channels.iter().map(|part| outcome(&part.channel)).collect(),
-        }
     }
 
     /// A channel that cannot be read fails that read alone, even if it is damaged: others are
@@ -382,7 +360,6 @@ impl Task {
             Ok(maintained) => {
                 self.maintain_at = maintained.next_in.map(|pause| now.at + pause);
                 for (channel, state) in maintained.trimmed {
-                    self.states.insert(channel.clone(), state);
                     (self.report)(Report::Trimmed { channel, state });
                 }
             }
@@ -394,6 +371,21 @@ impl Task {
         }
         Ok(())
     }
+}
+
+/// What is written and not synced stays within what a successor writes anew: one batch a worker is
+/// under way.
+fn assert_bounded(batch: &Batch, loops: u16) {
+    let messages = batch.channels.iter().flat_map(|part| &part.messages);
+    let (mut count, mut bytes) = (0, 0);
+    for message in messages {
+        count += 1;
+        bytes += message.encoded.len().min(limits::UNSYNCED_MESSAGE_BYTES_MAX);
+    }
+    let bytes_max = limits::unsynced_share(limits::UNSYNCED_BYTES_MAX, loops);
+    let count_max = limits::unsynced_share(limits::UNSYNCED_MESSAGES_MAX, loops);
+    assert!(bytes <= bytes_max, "a batch of {bytes} bytes: at most {bytes_max}");
+    assert!(count <= count_max, "a batch of {count} messages: at most {count_max}");
 }
 
 fn or_text<T>(result: Result<T, StoreError>) -> Result<Result<T, String>, StoreError> {
@@ -426,9 +418,9 @@ mod tests {
     }
 
     impl Store for Failing {
-        fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, StoreError> {
+        fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, OutcomeUnknown> {
             match self.commits.pop_front().flatten() {
-                Some(kind) => Err(io_error(Action::Sync, kind)),
+                Some(kind) => Err(io_error(Action::Sync, kind).into()),
                 None => self.inner.commit(epoch, batch),
             }
         }
@@ -462,7 +454,7 @@ mod tests {
         let settings = WorkerSettings {
             name: "store-0".into(),
             epoch: Epoch(1),
-            states: BTreeMap::new(),
+            loops: 1,
             pulse: Arc::default(),
         };
         let report = move |report| sender.send(report).unwrap();
@@ -533,35 +525,22 @@ mod tests {
         check(&reports(vec![], vec![], jobs), &[&expected[..], &["closed"]].concat());
     }
 
+    /// Goal: no failure of a commit becomes a refusal, not even a full disk: what of the batch is
+    /// there is not known.
     #[test]
-    fn a_full_disk_refuses_the_batch_and_the_next_one_may_pass() {
-        let full = Some(io::ErrorKind::StorageFull);
-        let jobs = vec![
-            commit(1, Lifecycle::Create, &[1]),
-            commit(2, Lifecycle::Keep, &[2]),
-            commit(3, Lifecycle::Keep, &[2]),
-            Job::Close,
-        ];
-        let expected = [
-            "committed 1 None last 1",
-            "committed 2 Some(\"Sync no storage space\") last 1",
-            "committed 3 None last 2",
-            "closed",
-        ];
-        check(&reports(vec![None, full], vec![], jobs), &expected);
-    }
-
-    #[test]
-    fn a_failed_sync_ends_everything_at_once() {
-        let broken = Some(io::ErrorKind::Other);
-        let jobs = vec![
-            commit(1, Lifecycle::Create, &[1]),
-            commit(2, Lifecycle::Keep, &[2]),
-            commit(3, Lifecycle::Keep, &[2]),
-            Job::Close,
-        ];
-        let expected = ["committed 1 None last 1", "failed StepDown"];
-        check(&reports(vec![None, broken], vec![], jobs), &expected);
+    fn a_commit_that_breaks_off_ends_everything_at_once() {
+        let kinds =
+            [io::ErrorKind::Other, io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        for kind in kinds {
+            let jobs = vec![
+                commit(1, Lifecycle::Create, &[1]),
+                commit(2, Lifecycle::Keep, &[2]),
+                commit(3, Lifecycle::Keep, &[2]),
+                Job::Close,
+            ];
+            let expected = ["committed 1 None last 1", "failed StepDown"];
+            check(&reports(vec![None, Some(kind)], vec![], jobs), &expected);
+        }
     }
 
     #[test]

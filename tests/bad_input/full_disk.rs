@@ -7,23 +7,37 @@ use std::process::Command;
 use crate::server::{Launch, Server, wait_for};
 use crate::stan::{Stan, all, sequences};
 
-/// A small file system in memory, gone at the end.
+/// A small file system, gone at the end.
 struct SmallDisk {
     folder: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    /// `None`, with the reason on stdout, where this process may not mount.
+    /// In memory; `None`, with the reason on stdout, where this process may not mount.
     fn mount() -> Option<Self> {
+        Self::mount_with(|mount| mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]))
+    }
+
+    /// With blocks, names and a journal as disks have them; the image is kept in `image`.
+    fn mount_ext4(image: &Path) -> Option<Self> {
+        let mut make = Command::new("mkfs.ext4");
+        make.args(["-q", "-F", "-m", "0"]).arg(image).arg("6M");
+        if !make.status().is_ok_and(|status| status.success()) {
+            println!("no mkfs.ext4 here: a full disk is shown on a file system in memory only");
+            return None;
+        }
+        Self::mount_with(|mount| mount.args(["-t", "ext4", "-o", "loop"]).arg(image))
+    }
+
+    fn mount_with(fill: impl FnOnce(&mut Command) -> &mut Command) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             println!("not root: no small file system can be mounted, a full disk is not shown");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(folder.path());
-        let is_mounted = mount.status().is_ok_and(|status| status.success());
-        if !is_mounted {
+        let status = fill(&mut mount).arg(folder.path()).status();
+        if !status.is_ok_and(|status| status.success()) {
             println!("mounting is not allowed here: a full disk is not shown");
             return None;
         }
@@ -112,6 +126,63 @@ fn a_full_disk_refuses_publishes_and_nothing_else() {
         assert_eq!(data, acked, "what was acknowledged, and in that order");
         let more = stan.publish("full", "the end");
         assert_eq!(more, Ok(()));
+    }
+}
+
+/// Goal: where limits remove old slices on a full disk, what is acknowledged is kept, and what is
+/// refused is not, in two channels and over a kill.
+#[test]
+fn limits_and_small_slices_on_a_full_disk() {
+    const KEPT: usize = 30;
+    let image = tempfile::NamedTempFile::new().unwrap();
+    let Some(disk) = SmallDisk::mount_ext4(image.path()).or_else(SmallDisk::mount) else { return };
+    let args = ["-mc", "0", "-mm", "30", "-file_slice_max_msgs", "5"];
+    let launch = Launch::new(&args).file_store(Some(&disk.store()));
+    let mut server = launch.start();
+    let mut stan = Stan::connect(launch.port, "writer");
+    let mut acked: [Vec<u64>; 2] = Default::default();
+    let channels = ["first", "second"];
+    let mut number = 0;
+    let mut publish = |stan: &mut Stan, acked: &mut [Vec<u64>; 2], len: usize| {
+        let mut refused = 0;
+        for (channel, acked) in channels.iter().zip(acked) {
+            number += 1;
+            let data = [number.to_string().into_bytes(), vec![b' '; len]].concat();
+            match stan.publish(channel, data) {
+                Ok(()) => acked.push(number),
+                Err(_) => refused += 1,
+            }
+        }
+        refused
+    };
+    for _ in 0..40 {
+        assert_eq!(publish(&mut stan, &mut acked, 3_000), 0);
+    }
+    disk.fill();
+    let mut refused = 0;
+    for round in 0..60 {
+        // Long and short ones in turns: some find room where others do not.
+        refused += publish(&mut stan, &mut acked, if round % 3 == 0 { 30 } else { 9_000 });
+    }
+    assert!(0 < refused, "the disk was full");
+    assert!(server.is_running(), "a full disk does not end it");
+    disk.free();
+    wait_for("service to resume by itself", || {
+        (publish(&mut stan, &mut acked, 3_000) == 0).then_some(())
+    });
+    server.kill();
+    drop(stan);
+    let _server = launch.start();
+    let mut stan = Stan::connect(launch.port, "reader");
+    for (channel, acked) in channels.iter().zip(&acked) {
+        let expected = &acked[acked.len() - KEPT..];
+        let found = stan.replay(channel, KEPT);
+        let data: Vec<u64> = found
+            .iter()
+            .map(|d| String::from_utf8_lossy(&d.message.data).trim().parse().unwrap())
+            .collect();
+        assert_eq!(data, expected, "{channel}: what was acknowledged, and in that order");
+        assert_eq!(stan.publish(channel, "the end"), Ok(()));
     }
 }
 

@@ -21,6 +21,10 @@ pub struct Limits {
     pub room: AtomicI64,
     /// Error number of the next syncs; 0 = they succeed.
     pub sync_error: AtomicI32,
+    /// The same of renames.
+    pub rename_error: AtomicI32,
+    /// The same of truncations.
+    pub truncate_error: AtomicI32,
     /// Files opened so far.
     pub open_count: AtomicUsize,
     /// Whether syncs of the whole disk can be relied on.
@@ -41,10 +45,14 @@ impl Limits {
     }
 
     fn sync(&self) -> io::Result<()> {
-        match self.sync_error.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            code => Err(io::Error::from_raw_os_error(code)),
-        }
+        failure(&self.sync_error)
+    }
+}
+
+fn failure(code: &AtomicI32) -> io::Result<()> {
+    match code.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
     }
 }
 
@@ -88,10 +96,12 @@ impl Folder for LimitedFolder {
     }
 
     fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        failure(&self.1.rename_error)?;
         self.0.rename(from, to)
     }
 
     fn rename_into(&self, from: &[u8], target: &dyn Folder, to: &[u8]) -> io::Result<()> {
+        failure(&self.1.rename_error)?;
         let target = target.as_any().downcast_ref::<Self>().unwrap();
         self.0.rename_into(from, target.0.as_ref(), to)
     }
@@ -173,6 +183,7 @@ impl DiskFile for LimitedFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        failure(&self.1.truncate_error)?;
         self.0.truncate(len)
     }
 

@@ -1,23 +1,33 @@
 //! Makes durable what a predecessor wrote, before anybody is told of it.
 //!
-//! What may have been its last batch is written anew (`settle`), because after a failed sync a
+//! What it may not have synced (`unsynced`) is written anew (`settle`), because after a failed sync a
 //! later sync proves nothing. That can be spared where this process had the root open since before
-//! that batch: a sync of the file system by that descriptor reports every failure since.
+//! any sync can have failed: a sync of the file system by that descriptor reports every failure
+//! since. A process whose sync fails gives up its role at once. So nothing had failed when the
+//! newest message was stamped, nor so long ago that it would have been replaced since.
+
+use std::time::Duration;
 
 use crate::base::time::WallTime;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
+use crate::store::file::format::replacement_epoch;
 use crate::store::file::log::io_error;
 use crate::store::file::opening::Recovered;
-use crate::store::file::settle::{Rewrite, last_batch_since};
+use crate::store::file::settle::Rewrite;
 use crate::store::file::sync::sync_files_and_folders;
+use crate::store::file::unsynced::{Settled, unsynced};
 use crate::store::{Action, StoreError};
 
 /// Beyond so many channels, a take-over makes them durable by one sync of the file system.
 const CHANNELS_SYNCED_APART_MAX: usize = 64;
-/// Beyond so many channels of the last batch, it is asked first whether any sync has failed.
+/// Beyond so many channels that may not be synced, it is asked first whether any sync has failed.
 const CHANNELS_REWRITTEN_MAX: usize = 16;
+/// How long a member may go on giving timestamps after a sync of it has failed, in nanoseconds.
+const FAILURE_NOTICED_WITHIN: i64 = 1_000_000_000;
+/// How long it may hold its role after that.
+const FAILURE_ENDS_WITHIN: Duration = Duration::from_secs(60);
 /// Files that are open at once while they are made durable.
 const FILES_SYNCED_TOGETHER_MAX: usize = 256;
 
@@ -28,41 +38,54 @@ pub struct Adoption<'a> {
     /// The open root.
     pub root: &'a dyn Folder,
     /// The files under the root, as they were listed first.
-    pub files: Vec<Entry>,
+    pub files: &'a [Entry],
     /// Whether the predecessor may still be alive.
     pub is_replaced: bool,
     /// The root as this process has it open since a time.
     pub watch: Option<(Box<dyn Folder>, WallTime)>,
+    /// The time.
+    pub now: WallTime,
 }
 
-/// Writes anew what a predecessor may have written last, and makes everything else durable that it
+/// Writes anew what a predecessor may not have synced, and makes everything else durable that it
 /// wrote. Those channels also get a fresh subs.dat at once if the predecessor may still be alive,
 /// or if they are few; the others get theirs with the first write.
+/// False if something could not be written anew.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<(), StoreError> {
+pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool, StoreError> {
     let Adoption { ctx, root, .. } = *adoption;
+    if !ctx.options.sync && !adoption.is_replaced {
+        // Nobody was promised that anything is durable, and nobody writes any more.
+        return Ok(false);
+    }
     let newest = channels.iter().map(|found| found.channel.messages.last_time).max();
-    let since = last_batch_since(newest.unwrap_or(0));
-    let watch = adoption.watch(since);
-    let is_last = |found: &Recovered| since <= found.channel.messages.last_time;
+    let watch = adoption.watch(newest.unwrap_or(0));
+    let settled = Settled::read(root, adoption.files);
     // What was synced under watch, and not changed since, is proved to be on the disk.
-    let is_doubtful = |found: &Recovered| is_last(found) && !(watch.is_some() && found.is_synced);
-    let is_wide =
-        CHANNELS_REWRITTEN_MAX < channels.iter().filter(|found| is_doubtful(found)).count();
+    let is_doubtful = |found: &Recovered| {
+        settled.may_lack(&found.channel) && !(watch.is_some() && found.is_synced)
+    };
+    let places = channels.iter().enumerate().filter(|(_, found)| is_doubtful(found));
+    let candidates: Vec<usize> = places.map(|(place, _)| place).collect();
     if let Some(watch) = watch
-        && is_wide
+        && CHANNELS_REWRITTEN_MAX < candidates.len()
         && watch.sync_filesystem().is_ok()
     {
-        return Ok(());
+        return Ok(true);
     }
+    let froms = unsynced((ctx, root), settled, channels, &candidates)?;
+    let is_wide = CHANNELS_REWRITTEN_MAX < froms.iter().flatten().count();
     // Those of a narrow batch are written next, and a fresh subs.dat costs least where other files
     // are synced.
     let refreshes = adoption.is_replaced || !is_wide;
+    let mut is_complete = true;
     let mut rewrites = Vec::new();
-    for found in channels.iter_mut().filter(|found| is_doubtful(found)) {
-        let rewrite = Rewrite::begin(ctx, root, &mut found.channel, since)?;
+    for (found, from) in channels.iter_mut().zip(froms) {
+        let Some(from) = from else { continue };
+        let rewrite = Rewrite::begin(ctx, root, &mut found.channel, from)?;
+        is_complete &= rewrite.is_some();
         let fresh = if refreshes { fresh_subscriptions(adoption, found)? } else { None };
         found.channel.close_files();
         found.is_synced = false;
@@ -86,7 +109,7 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<(), 
         }
         channel.close_files();
     }
-    Ok(())
+    Ok(is_complete)
 }
 
 /// A fresh subs.dat, if the disk has room for it.
@@ -101,10 +124,13 @@ fn fresh_subscriptions(
 }
 
 impl Adoption<'_> {
-    /// The root, if this process has it open since before `since`, and the predecessor is gone.
-    fn watch(&self, since: i64) -> Option<&dyn Folder> {
+    /// The root, if this process has it open since before any sync can have failed, and the
+    /// predecessor is gone.
+    fn watch(&self, newest: i64) -> Option<&dyn Folder> {
         let (root, opened_at) = self.watch.as_ref()?;
-        (!self.is_replaced && opened_at.0 <= since).then_some(root.as_ref())
+        let is_old = opened_at.0.saturating_add(FAILURE_NOTICED_WITHIN) <= newest
+            || *opened_at + FAILURE_ENDS_WITHIN <= self.now;
+        (!self.is_replaced && is_old).then_some(root.as_ref())
     }
 
     /// What a predecessor wrote and may not have synced is made durable.
@@ -120,8 +146,10 @@ impl Adoption<'_> {
         // A fresh subs.dat lies under the root by now.
         let fresh = if refreshes { root.list().map_err(sync_error)? } else { Vec::new() };
         let of_root = self.files.iter().chain(&fresh).filter(|entry| !entry.is_folder);
-        // Those with a dot are no data: whoever makes one syncs it if it has to be.
-        for file in of_root.filter(|file| !file.name.starts_with(b".")) {
+        // Those with a dot are no data: whoever makes one syncs it if it has to be. But for those
+        // that are about to replace a file.
+        let is_data = |name: &[u8]| !name.starts_with(b".") || replacement_epoch(name).is_some();
+        for file in of_root.filter(|file| is_data(&file.name)) {
             match root.open(&file.name, Access::Append) {
                 Ok(file) => files.push(file),
                 // A former epoch's, which was removed since.

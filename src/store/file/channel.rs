@@ -8,7 +8,7 @@ use crate::base::record::{ChannelState, RecoveredChannel};
 use crate::base::time::{Instant, WallTime};
 use crate::store::file::channel_reading::Reader;
 use crate::store::file::compaction::Replacement;
-use crate::store::file::context::Context;
+use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::{Access, DiskFile, Folder, Identity};
 use crate::store::file::format::{
     FILE_HEADER_LEN, SUBSCRIPTIONS_FILE, slice_data_name, slice_index_name,
@@ -128,14 +128,16 @@ impl Channel {
             let place = Place { folder: folder.as_ref(), path: &path, fence: ctx.fence.as_ref() };
             place.clear(entries)?;
         }
-        // Complete at once: a kill must not leave a file without its header.
-        let made =
-            Replacement::write(root, ctx.root_path(), ctx.fence.as_ref(), &[]).and_then(|fresh| {
-                ctx.fence.check()?;
-                fresh.put(root, Some(folder.as_ref()), SUBSCRIPTIONS_FILE)
-            });
-        let log = match made {
-            Ok(log) => log,
+        // Complete at once, and last of all: a kill must not leave a file without its header, and
+        // what fails before it leaves no channel.
+        let made = folder.identity().map_err(open_error).and_then(|identity| {
+            let fresh = Replacement::write(root, ctx.root_path(), ctx.fence.as_ref(), &[])?;
+            ctx.fence.check()?;
+            let log = fresh.put(root, Some(folder.as_ref()), SUBSCRIPTIONS_FILE)?;
+            Ok((identity, log))
+        });
+        let (identity, log) = match made {
+            Ok(made) => made,
             Err(error) => {
                 // An empty folder is a channel that nobody asked for; if it stays, the next try
                 // takes it over.
@@ -144,7 +146,7 @@ impl Channel {
             }
         };
         let found = FoundChannel {
-            identity: folder.identity().map_err(open_error)?,
+            identity,
             folder: Some(folder),
             slices: VecDeque::new(),
             number_max: 0,
@@ -248,7 +250,14 @@ impl Channel {
         let index_path = ctx.path(self.name.as_bytes(), &index_name);
         if write.is_new {
             let data = Log::create(self.folder(), &data_name, &data_path)?;
-            let index = Log::create(self.folder(), &index_name, &index_path)?;
+            let index = match Log::create(self.folder(), &index_name, &index_path) {
+                Ok(index) => index,
+                Err(error) => {
+                    // Left over, it holds no message, and the next slice gets another number.
+                    let _ = self.folder().unlink(&data_name);
+                    return Err(error);
+                }
+            };
             return Ok(Tail { number, data, index });
         }
         let slice = self.messages.slices.back().expect("only a known slice is continued");
@@ -261,30 +270,85 @@ impl Channel {
     /// process for this batch, and a successor that has seen it has written it anew.
     ///
     /// # Errors
-    /// [`StoreError`]; then the files are not as they should be.
+    /// [`StoreError::HalfDone`], [`StoreError::Fenced`]; then a part of it may still be there.
     pub fn undo(&mut self, ctx: &Context, writes: &[SliceWrite]) -> Result<(), StoreError> {
         ctx.fence.check()?;
-        self.handles.tail = None;
-        self.handles.finished.clear();
-        for write in writes {
+        let mut tails = std::mem::take(&mut self.handles.finished);
+        tails.extend(self.handles.tail.take());
+        // The last first: whatever is left if this breaks off has no gap.
+        for write in writes.iter().rev() {
             let number = write.slice.number;
-            let names = [slice_data_name(number), slice_index_name(number)];
-            let path = ctx.path(self.name.as_bytes(), b"");
+            let place = tails.iter().position(|tail| tail.number == number);
+            let tail = place.map(|place| tails.swap_remove(place));
+            let (data, index) = match &tail {
+                Some(tail) => (Some(tail.data.file()), Some(tail.index.file())),
+                None => (None, None),
+            };
+            let (data_len, index_len) = match self.messages.slices.back() {
+                Some(slice) if !write.is_new => (slice.data_len, slice.index_len()),
+                Some(_) | None => (FILE_HEADER_LEN, FILE_HEADER_LEN),
+            };
+            // The index first: what it does not name was never acknowledged.
+            self.cut_back(ctx, index, &slice_index_name(number), index_len)?;
+            self.cut_back(ctx, data, &slice_data_name(number), data_len)?;
             if write.is_new {
-                let place = Place { folder: self.folder(), path: &path, fence: ctx.fence.as_ref() };
-                place.remove(&names)?;
-                continue;
-            }
-            let slice = self.messages.slices.back().expect("only a known slice is continued");
-            for (name, len) in names.iter().zip([slice.data_len, slice.index_len()]) {
-                let path = ctx.path(self.name.as_bytes(), name);
-                self.folder()
-                    .open(name, Access::Append)
-                    .and_then(|file| file.truncate(len))
-                    .map_err(|source| io_error(Action::Replace, &path, source))?;
+                self.remove_unborn(ctx, number)?;
             }
         }
         Ok(())
+    }
+
+    /// Cuts a file to a length that it had before this batch. One that is not there was not made.
+    fn cut_back(
+        &mut self,
+        ctx: &Context,
+        open: Option<&dyn DiskFile>,
+        name: &[u8],
+        len: u64,
+    ) -> Result<(), StoreError> {
+        let path = ctx.path(self.name.as_bytes(), name);
+        let failed = |action, source| io_error(action, &path, source).half_done();
+        let found;
+        let file = match open {
+            Some(file) => file,
+            None => match self.folder().open(name, Access::Append) {
+                Ok(file) => {
+                    found = file;
+                    found.as_ref()
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(failed(Action::Open, error)),
+            },
+        };
+        if file.size().map_err(|source| failed(Action::Read, source))? <= len {
+            return Ok(());
+        }
+        file.truncate(len).map_err(|source| failed(Action::Replace, source))?;
+        if !ctx.options.sync {
+            return Ok(());
+        }
+        if let Err(source) = file.sync() {
+            refusal(io_error(Action::Sync, &path, source)).map_err(StoreError::half_done)?;
+            // The disk has no room to say so. The next batch goes to a slice that counts instead.
+            self.must_begin_slice = true;
+        }
+        Ok(())
+    }
+
+    /// Removes the files of a slice that was made for a refused batch and holds nothing. If they
+    /// stay, the next slice gets another number.
+    fn remove_unborn(&mut self, ctx: &Context, number: u64) -> Result<(), StoreError> {
+        let path = ctx.path(self.name.as_bytes(), b"");
+        let place = Place { folder: self.folder(), path: &path, fence: ctx.fence.as_ref() };
+        match place.remove(&[slice_data_name(number), slice_index_name(number)]) {
+            Ok(()) => Ok(()),
+            Err(error @ StoreError::Fenced(_)) => Err(error),
+            Err(error) => {
+                log::warn!("Unable to remove a slice that holds nothing: {error}");
+                self.messages.number_max = self.messages.number_max.max(number);
+                Ok(())
+            }
+        }
     }
 
     /// Makes a fresh subs.dat with what is live; it is not in place yet.
@@ -322,10 +386,10 @@ impl Channel {
         Ok(())
     }
 
-    /// Appends to subs.dat; after an error the file is as before, or is replaced at the next write.
+    /// Appends to subs.dat.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; the file is as before, but for [`StoreError::HalfDone`].
     pub fn append_subscriptions(&mut self, ctx: &Context, bytes: &[u8]) -> Result<(), StoreError> {
         let path = ctx.path(self.name.as_bytes(), SUBSCRIPTIONS_FILE);
         let len = self.subscriptions_len.unwrap_or(FILE_HEADER_LEN);
@@ -335,7 +399,7 @@ impl Channel {
         };
         if let Err(error) = log.append(bytes, &path) {
             ctx.fence.check()?;
-            log.rewind(len, &path)?;
+            log.rewind(len, &path).map_err(StoreError::half_done)?;
             self.handles.subscriptions = Some(log);
             return Err(error);
         }
@@ -347,17 +411,19 @@ impl Channel {
     /// Cuts subs.dat to a length that it had before this batch.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::HalfDone`], [`StoreError::Fenced`].
     pub fn rewind_subscriptions(&mut self, ctx: &Context, len: u64) -> Result<(), StoreError> {
         ctx.fence.check()?;
         let path = ctx.path(self.name.as_bytes(), SUBSCRIPTIONS_FILE);
-        match &mut self.handles.subscriptions {
-            Some(log) => {
-                log.rewind(len, &path)?;
-                self.subscriptions_len = Some(len);
-            }
-            None => self.must_replace_subscriptions = true,
-        }
+        let written_len = self.subscriptions_len.unwrap_or(len);
+        let mut log = match self.handles.subscriptions.take() {
+            Some(log) => log,
+            None => Log::open(self.folder(), SUBSCRIPTIONS_FILE, written_len, &path)
+                .map_err(StoreError::half_done)?,
+        };
+        log.rewind(len, &path).map_err(StoreError::half_done)?;
+        self.handles.subscriptions = Some(log);
+        self.subscriptions_len = Some(len);
         Ok(())
     }
 
@@ -369,6 +435,18 @@ impl Channel {
             .chain(&self.handles.subscriptions)
             .filter(|log| log.is_dirty())
             .map(Log::file)
+    }
+
+    /// Makes everything durable by itself.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sync_files(&mut self, ctx: &Context) -> Result<(), StoreError> {
+        let path = ctx.path(self.name.as_bytes(), b"");
+        for file in self.dirty_files() {
+            file.sync().map_err(|source| io_error(Action::Sync, &path, source))?;
+        }
+        self.sync_folder(ctx)
     }
 
     /// Makes the names in its folder durable.
@@ -412,7 +490,7 @@ impl Channel {
         self.handles = Handles::default();
     }
 
-    /// Removes the files of slices without messages.
+    /// Removes the files of slices without messages. It can be tried again after an error.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -422,7 +500,7 @@ impl Channel {
         root: &dyn Folder,
         archivists: &mut Archivists,
     ) -> Result<(), StoreError> {
-        let dead = self.messages.take_dead_slices();
+        let dead = self.messages.dead_slices();
         if dead.is_empty() {
             return Ok(());
         }
@@ -431,14 +509,15 @@ impl Channel {
         let path = ctx.path(self.name.as_bytes(), b"");
         let place = Place { folder: self.folder(), path: &path, fence: ctx.fence.as_ref() };
         let mut names = Vec::new();
+        let mut archived = Vec::new();
         for slice in &dead {
             let (data, index) = (slice_data_name(slice.number), slice_index_name(slice.number));
-            let Some(script) = &ctx.options.slice_archive_script else {
+            if ctx.options.slice_archive_script.is_none() {
                 names.extend([data, index]);
                 continue;
-            };
-            let (data_away, index_away) =
-                ([data.as_slice(), b".bak"].concat(), [index.as_slice(), b".bak"].concat());
+            }
+            let away = |name: &[u8]| [name, b".bak"].concat();
+            let (data_away, index_away) = (away(&data), away(&index));
             if place
                 .rename(&data, &data_away)
                 .and_then(|()| place.rename(&index, &index_away))
@@ -447,18 +526,26 @@ impl Channel {
                 names.extend([data, index, data_away]);
                 continue;
             }
-            let data_path = ctx.path(self.name.as_bytes(), &data_away);
-            let index_path = ctx.path(self.name.as_bytes(), &index_away);
-            archivists.start(script, self.name.as_bytes(), data_path, index_path);
+            archived.push((slice.number, data_away, index_away));
         }
-        place.remove(&names)
+        let removed = place.remove(&names);
+        for (number, data, index) in archived {
+            let Some(script) = &ctx.options.slice_archive_script else { continue };
+            let [data, index] = [data, index].map(|name| ctx.path(self.name.as_bytes(), &name));
+            archivists.start(script, self.name.as_bytes(), data, index);
+            self.messages.slices.retain(|slice| slice.number != number);
+        }
+        removed?;
+        let number_max = dead.last().map_or(0, |slice| slice.number);
+        self.messages.slices.retain(|slice| number_max < slice.number);
+        Ok(())
     }
 
-    /// Removes the channel with everything in its folder.
+    /// Removes the channel with everything in its folder. It can be tried again after an error.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn delete(mut self, ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
+    pub fn delete(&mut self, ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
         self.open_folder(ctx, root)?;
         let path = ctx.path(self.name.as_bytes(), b"");
         let replace_error = |source| io_error(Action::Replace, &path, source);

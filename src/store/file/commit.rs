@@ -1,26 +1,25 @@
 //! What a commit does to a share: each channel's part is written, synced, taken over or taken back.
+//!
+//! A part that is refused was taken back, or never begun. Whatever else goes wrong leaves as
+//! [`OutcomeUnknown`]. Once the fence was asked after the sync, nothing fails any more: parts are
+//! taken over in memory, and then it is tidied up (`tidying`).
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::base::id::ChannelName;
 use crate::base::limits::SLICES_PER_BATCH_MAX;
 use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ChannelState, CommitReport, Lifecycle,
 };
-use crate::base::time::Instant;
 use crate::store::file::channel::Channel;
 use crate::store::file::compaction::Replacement;
-use crate::store::file::context::{Context, is_out_of_descriptors, refusal};
-use crate::store::file::disk::Folder;
-use crate::store::file::format::FILE_HEADER_LEN;
+use crate::store::file::context::{is_out_of_descriptors, refusal};
 use crate::store::file::log::io_error;
 use crate::store::file::registry::Change;
-use crate::store::file::report::report_limits;
 use crate::store::file::share::{Share, recount};
 use crate::store::file::slices::{SliceWrite, StageRules};
 use crate::store::file::subscriptions::encode;
-use crate::store::{Action, StoreError};
+use crate::store::{Action, OutcomeUnknown, StoreError, check_part};
 
 /// Beyond so many fresh files in one batch, one sync of the file system is cheaper.
 const REPLACEMENTS_SYNCED_APART_MAX: usize = 4;
@@ -36,41 +35,53 @@ struct Part<'a> {
     is_created: bool,
 }
 
+impl<'a> Part<'a> {
+    /// A part of which nothing is written yet.
+    fn new(batch: &'a ChannelBatch) -> Self {
+        Self {
+            batch,
+            writes: Vec::new(),
+            subscriptions_len: None,
+            refused: None,
+            is_created: false,
+        }
+    }
+}
+
 impl Share {
     /// Writes a batch, syncs it if it is durable, and asks the fence.
     ///
     /// # Errors
     /// As [`Store::commit`](crate::store::Store::commit).
-    pub(super) fn write_batch(&mut self, batch: &Batch) -> Result<CommitReport, StoreError> {
+    pub(super) fn write_batch(&mut self, batch: &Batch) -> Result<CommitReport, OutcomeUnknown> {
+        self.raise_failure()?;
         let clients_refused = self.write_registry(batch)?;
         let mut fresh = self.prepare_fresh(batch)?;
         let mut parts = Vec::with_capacity(batch.channels.len());
         for channel in &batch.channels {
             let part = match fresh.remove(&channel.channel).transpose() {
                 Ok(fresh) => self.write_part(channel, fresh)?,
-                Err(text) => Part {
-                    batch: channel,
-                    writes: Vec::new(),
-                    subscriptions_len: None,
-                    refused: Some(text),
-                    is_created: false,
-                },
+                Err(text) => Part { refused: Some(text), ..Part::new(channel) },
             };
             parts.push(part);
         }
-        if batch.durable && self.ctx.options.sync {
-            if let Some(text) = self.sync()? {
-                for part in parts.iter_mut().filter(|part| part.refused.is_none()) {
-                    part.refused = Some(text.clone());
-                    self.take_back(part)?;
-                }
-            }
+        let unsynced = if batch.durable && self.ctx.options.sync {
+            self.sync()?
         } else {
-            self.leave_dirty(batch)?;
+            self.leave_dirty(batch)?
+        };
+        if let Some(text) = unsynced {
+            // A channel that was deleted is gone all the same: at the worst, it comes back whole.
+            let is_written =
+                |part: &&mut Part<'_>| part.refused.is_none() && !is_deletion(part.batch);
+            for part in parts.iter_mut().filter(is_written) {
+                part.refused = Some(text.clone());
+                self.take_back(part)?;
+            }
         }
         self.ctx.fence.check()?;
-        let settled: Result<Vec<_>, _> = parts.into_iter().map(|part| self.settle(part)).collect();
-        Ok(CommitReport { clients_refused, channels: settled? })
+        let channels = parts.into_iter().map(|part| self.settle(part)).collect();
+        Ok(CommitReport { clients_refused, channels })
     }
 
     /// Writes one channel's part; what is refused is taken back.
@@ -78,19 +89,21 @@ impl Share {
         &mut self,
         batch: &'a ChannelBatch,
         fresh: Option<Replacement>,
-    ) -> Result<Part<'a>, StoreError> {
-        let mut part = Part {
-            batch,
-            writes: Vec::new(),
-            subscriptions_len: None,
-            refused: None,
-            is_created: false,
-        };
+    ) -> Result<Part<'a>, OutcomeUnknown> {
+        let mut part = Part::new(batch);
         let name = &batch.channel;
+        let last = self.channels.get(name).map(|channel| channel.state().last);
+        if let Err(text) = check_part(batch, last) {
+            part.refused = Some(text);
+            if let Some(fresh) = fresh {
+                fresh.discard(self.root.as_ref());
+            }
+            return Ok(part);
+        }
         let mut written = self.write_once(&mut part, fresh);
         if written.as_ref().is_err_and(is_out_of_descriptors) {
-            self.take_back(&mut part)?;
             self.close_all_files()?;
+            self.take_back(&mut part)?;
             let is_settled = self.channels.get(name).is_none_or(|c| !c.must_replace_subscriptions);
             if is_settled {
                 written = self.write_once(&mut part, None);
@@ -115,7 +128,8 @@ impl Share {
         let name = &part.batch.channel;
         match part.batch.lifecycle {
             Lifecycle::Create => {
-                part.is_created |= self.create(name)?;
+                self.create(name)?;
+                part.is_created = true;
                 self.write_records(part, fresh)
             }
             Lifecycle::Keep => self.write_records(part, fresh),
@@ -123,23 +137,35 @@ impl Share {
         }
     }
 
-    /// Creates a channel; false if it was there.
-    fn create(&mut self, name: &ChannelName) -> Result<bool, StoreError> {
-        if self.channels.contains_key(name) {
-            return Ok(false);
+    fn create(&mut self, name: &ChannelName) -> Result<(), StoreError> {
+        let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
+        if let Some(mut former) = self.doomed.remove(name)
+            && let Err(error) = former.delete(ctx, root)
+        {
+            self.doomed.insert(name.clone(), former);
+            return Err(error);
         }
-        let channel = Channel::create(&self.ctx, self.root.as_ref(), name)?;
+        let channel = Channel::create(ctx, root, name)?;
         self.is_root_renamed = true;
         self.channels.insert(name.clone(), channel);
-        Ok(true)
+        Ok(())
     }
 
+    /// The channel is gone for everybody; its files too, at once or later.
     fn delete(&mut self, name: &ChannelName) -> Result<(), StoreError> {
-        let Some(channel) = self.forget(name) else {
+        let Some(mut channel) = self.forget(name) else {
             return Ok(());
         };
         self.is_root_renamed = true;
-        channel.delete(&self.ctx, self.root.as_ref())
+        match channel.delete(&self.ctx, self.root.as_ref()) {
+            Ok(()) => Ok(()),
+            Err(error @ StoreError::Fenced(_)) => Err(error),
+            Err(error) => {
+                log::warn!("Unable to remove the files of channel {name}: {error}; tried again");
+                self.doomed.insert(name.clone(), channel);
+                Ok(())
+            }
+        }
     }
 
     fn write_records(
@@ -149,12 +175,12 @@ impl Share {
     ) -> Result<(), StoreError> {
         let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
         let batch = part.batch;
-        let Some(channel) = self.channels.get_mut(&batch.channel) else {
-            return Err(StoreError::Unusable(format!(
-                "channel {} is not in the store",
-                batch.channel
-            )));
-        };
+        let channel = self.channels.get_mut(&batch.channel).expect("it was checked, or created");
+        let mut records = Vec::new();
+        if let Err(error) = encode(&mut records, &batch.subscriptions, &ctx.crc) {
+            part.refused = Some(error.to_string());
+            return Ok(());
+        }
         channel.open_folder(ctx, root)?;
         if let Some(fresh) = fresh {
             channel.replace_subscriptions(ctx, root, fresh)?;
@@ -165,12 +191,8 @@ impl Share {
             number_step: if channel.must_begin_slice { SLICES_PER_BATCH_MAX } else { 1 },
             crc: &ctx.crc,
         };
-        let writes = channel.messages.stage(batch.channel.as_bytes(), &batch.messages, &rules);
-        part.writes = writes;
+        part.writes = channel.messages.stage(&batch.messages, &rules);
         channel.append(ctx, &part.writes)?;
-        let mut records = Vec::new();
-        encode(&mut records, &batch.subscriptions, &ctx.crc)
-            .map_err(|error| StoreError::Unusable(error.to_string()))?;
         if records.is_empty() {
             return Ok(());
         }
@@ -188,23 +210,29 @@ impl Share {
     }
 
     /// Takes back what a refused part has written.
-    fn take_back(&mut self, part: &mut Part<'_>) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// None that could be taken for a refusal: a part of it may still be there.
+    fn take_back(&mut self, part: &mut Part<'_>) -> Result<(), OutcomeUnknown> {
         let name = &part.batch.channel;
-        if std::mem::take(&mut part.is_created) {
-            part.writes.clear();
-            return self.delete(name);
-        }
         let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
         let Some(channel) = self.channels.get_mut(name) else {
             return Ok(());
         };
-        channel.open_folder(ctx, root)?;
-        channel.undo(ctx, &part.writes)?;
-        part.writes.clear();
+        let writes = std::mem::take(&mut part.writes);
+        if !writes.is_empty() {
+            channel.open_folder(ctx, root)?;
+            channel.undo(ctx, &writes)?;
+        }
         if let Some(len) = part.subscriptions_len.take() {
+            channel.open_folder(ctx, root)?;
             channel.rewind_subscriptions(ctx, len)?;
         }
         recount(&mut self.open_count, channel);
+        if std::mem::take(&mut part.is_created) {
+            // It is empty now, and nobody was told of it.
+            self.delete(name)?;
+        }
         Ok(())
     }
 
@@ -213,7 +241,7 @@ impl Share {
     fn prepare_fresh(
         &mut self,
         batch: &Batch,
-    ) -> Result<BTreeMap<ChannelName, Result<Replacement, String>>, StoreError> {
+    ) -> Result<BTreeMap<ChannelName, Result<Replacement, String>>, OutcomeUnknown> {
         let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
         let mut fresh = BTreeMap::new();
         for part in batch.channels.iter().filter(|part| part.lifecycle != Lifecycle::Delete) {
@@ -236,13 +264,28 @@ impl Share {
         if fresh.is_empty() {
             return Ok(fresh);
         }
-        if REPLACEMENTS_SYNCED_APART_MAX < fresh.len() && self.can_sync_filesystem {
-            root.sync_filesystem()
-                .map_err(|source| io_error(Action::Sync, ctx.root_path(), source))?;
-            fresh.values_mut().flatten().for_each(Replacement::mark_synced);
-        } else {
-            for made in fresh.values_mut().flatten() {
-                made.sync()?;
+        let is_wide = REPLACEMENTS_SYNCED_APART_MAX < fresh.len() && self.can_sync_filesystem;
+        let synced_together = is_wide.then(|| {
+            let synced = root.sync_filesystem();
+            synced.map_err(|source| io_error(Action::Sync, ctx.root_path(), source))
+        });
+        let unsynced = synced_together.and_then(Result::err).map(refusal).transpose()?;
+        // That was told of everything that is dirty, too, and is told once.
+        self.unsynced = unsynced.clone().or(self.unsynced.take());
+        for made in fresh.values_mut() {
+            let Ok(replacement) = made else { continue };
+            let refused = match (&unsynced, is_wide) {
+                (Some(text), _) => Some(text.clone()),
+                (None, true) => {
+                    replacement.mark_synced();
+                    None
+                }
+                (None, false) => replacement.sync().err().map(refusal).transpose()?,
+            };
+            if let Some(text) = refused
+                && let Ok(replacement) = std::mem::replace(made, Err(text))
+            {
+                replacement.discard(root);
             }
         }
         ctx.fence.check()?;
@@ -250,18 +293,15 @@ impl Share {
     }
 
     /// Takes a kept part over, and gives what the channel holds now.
-    fn settle(&mut self, part: Part<'_>) -> Result<ChannelOutcome, StoreError> {
+    fn settle(&mut self, part: Part<'_>) -> ChannelOutcome {
         let name = part.batch.channel.clone();
         let Some(channel) = self.channels.get_mut(&name) else {
-            return Ok(ChannelOutcome {
-                channel: name,
-                refused: part.refused,
-                state: ChannelState::default(),
-            });
+            let (refused, state) = (part.refused, ChannelState::default());
+            return ChannelOutcome { channel: name, refused, state };
         };
         if part.refused.is_some() {
             let state = channel.state();
-            return Ok(ChannelOutcome { channel: name, refused: part.refused, state });
+            return ChannelOutcome { channel: name, refused: part.refused, state };
         }
         if !part.writes.is_empty() {
             channel.must_begin_slice = false;
@@ -271,29 +311,13 @@ impl Share {
         for write in &part.batch.subscriptions {
             may_compact |= channel.subscriptions.apply(write);
         }
-        let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
-        if let Some(at) = channel.expires_at {
-            self.expiries.remove(&(at, name.clone()));
-        }
-        match channel.trim(ctx, root, None) {
-            Ok(true) => report_limits(channel),
-            Ok(false) => (),
-            Err(error) => log::error!("Unable to remove first message: {error}"),
-        }
-        self.expiries.extend(channel.expires_at.map(|at| (at, name.clone())));
-        channel.remove_dead_slices(ctx, root, &mut self.archivists)?;
-        if may_compact && is_compaction_due(ctx, channel, self.now.at) {
-            compact(ctx, root, channel, self.now.at)?;
-            self.dirty.insert(name.clone());
-        }
-        let outcome =
-            ChannelOutcome { channel: name.clone(), refused: None, state: channel.state() };
-        self.has_readers |= channel.has_reader();
-        self.touch(&name)?;
-        Ok(outcome)
+        self.trim(&name, None);
+        self.tidy(&name, may_compact);
+        let state = self.channels.get(&name).map(Channel::state).unwrap_or_default();
+        ChannelOutcome { channel: name, refused: None, state }
     }
 
-    fn write_registry(&mut self, batch: &Batch) -> Result<Option<String>, StoreError> {
+    fn write_registry(&mut self, batch: &Batch) -> Result<Option<String>, OutcomeUnknown> {
         if batch.server.is_none() && batch.clients.is_empty() {
             return Ok(None);
         }
@@ -311,46 +335,11 @@ impl Share {
         }
         match written {
             Ok(_) => Ok(None),
-            Err(error) => refusal(error).map(Some),
+            Err(error) => Ok(Some(refusal(error)?)),
         }
     }
 }
 
-fn is_compaction_due(ctx: &Context, channel: &Channel, now: Instant) -> bool {
-    let options = &ctx.options;
-    let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
-    let len = channel.subscriptions_len.unwrap_or(FILE_HEADER_LEN) - FILE_HEADER_LEN;
-    let interval = Duration::from_secs(unsigned(options.compact_interval_secs));
-    options.compact_enabled
-        && unsigned(options.compact_bytes_min) <= len
-        && channel.subscriptions.is_fragmented(unsigned(options.compact_fragmentation))
-        && channel.compacted_at.is_none_or(|at| interval <= now.since(at))
-}
-
-/// Rewrites subs.dat. On a full disk the old one stays.
-fn compact(
-    ctx: &Context,
-    root: &dyn Folder,
-    channel: &mut Channel,
-    now: Instant,
-) -> Result<(), StoreError> {
-    let prepared =
-        channel.prepare_subscriptions(ctx, root).and_then(|mut fresh| match fresh.sync() {
-            Ok(()) => Ok(fresh),
-            Err(error) => {
-                fresh.discard(root);
-                Err(error)
-            }
-        });
-    match prepared {
-        Ok(fresh) => {
-            ctx.fence.check()?;
-            channel.replace_subscriptions(ctx, root, fresh)?;
-            channel.compacted_at = Some(now);
-            Ok(())
-        }
-        Err(error) => refusal(error).map(|text| {
-            log::warn!("Unable to compact the subscriptions of {}: {text}", channel.name);
-        }),
-    }
+fn is_deletion(part: &ChannelBatch) -> bool {
+    part.lifecycle == Lifecycle::Delete
 }

@@ -70,7 +70,7 @@ impl Replacement {
     /// Puts it in the place of `name` in `target`. The caller has asked the fence since the sync.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`]; then the old file is in its place.
     pub fn put(
         self,
         root: &dyn Folder,
@@ -81,7 +81,11 @@ impl Replacement {
             Some(target) => root.rename_into(&self.name, target, name),
             None => root.rename(&self.name, name),
         };
-        done.map_err(|source| io_error(Action::Replace, &self.path, source))?;
+        if let Err(source) = done {
+            let error = io_error(Action::Replace, &self.path, source);
+            self.discard(root);
+            return Err(error);
+        }
         Ok(self.log)
     }
 

@@ -42,7 +42,13 @@ pub const TRUNCATE_WITNESS: &[u8] = b".truncate.lck";
 pub const RESERVE_FILE: &[u8] = b".stanby.reserve";
 
 const REMOVED_PREFIX: &str = "removed.";
-const REPLACEMENT_PREFIX: &str = "stanby.replacement.";
+/// In the root each name of ours begins with a dot: no channel's name can (spec stores, 3).
+const REPLACEMENT_PREFIX: &str = ".stanby.replacement.";
+/// What earlier releases wrote instead.
+const FORMER_REPLACEMENT_PREFIX: &str = "stanby.replacement.";
+const SETTLED_PREFIX: &str = ".stanby.settled.";
+const CUT_PREFIX: &str = "cut.";
+const ROOT_CUT_PREFIX: &str = ".stanby.cut.";
 
 /// Kinds of records in clients.dat.
 pub mod client_kind {
@@ -450,17 +456,20 @@ pub fn replacement_name(epoch: u64, counter: u64) -> Vec<u8> {
     format!("{REPLACEMENT_PREFIX}{epoch}.{counter}").into_bytes()
 }
 
-/// The epoch of a replacement that was not put in place.
+/// The epoch of a replacement that was not put in place, if a file of that name is one.
 #[must_use]
 pub fn replacement_epoch(name: &[u8]) -> Option<u64> {
-    split_epoch(name, REPLACEMENT_PREFIX).map(|(epoch, _)| epoch)
+    let found = split_epoch(name, REPLACEMENT_PREFIX)
+        .or_else(|| split_epoch(name, FORMER_REPLACEMENT_PREFIX));
+    found.map(|(epoch, _)| epoch)
 }
 
 /// The name, in the channel's folder or the root, of bytes cut from `name` at `offset`.
 #[must_use]
 pub fn cut_name(epoch: u64, name: &[u8], offset: u64) -> Vec<u8> {
+    let prefix = if name == CLIENTS_FILE { ROOT_CUT_PREFIX } else { CUT_PREFIX };
     [
-        b"cut.".as_slice(),
+        prefix.as_bytes(),
         epoch.to_string().as_bytes(),
         b".",
         name,
@@ -468,6 +477,26 @@ pub fn cut_name(epoch: u64, name: &[u8], offset: u64) -> Vec<u8> {
         offset.to_string().as_bytes(),
     ]
     .concat()
+}
+
+/// The name, in the root, of what `epoch` says of what is durable.
+#[must_use]
+pub fn settled_name(epoch: u64) -> Vec<u8> {
+    format!("{SETTLED_PREFIX}{epoch}").into_bytes()
+}
+
+/// The epoch of such a name.
+#[must_use]
+pub fn settled_epoch(name: &[u8]) -> Option<u64> {
+    name.strip_prefix(SETTLED_PREFIX.as_bytes()).and_then(parse_number)
+}
+
+/// The present name of a file of the root that an earlier release has cut from another.
+#[must_use]
+pub fn renamed_cut(name: &[u8]) -> Option<Vec<u8>> {
+    let (epoch, rest) = split_epoch(name, CUT_PREFIX)?;
+    let offset = rest.strip_prefix(CLIENTS_FILE)?.strip_prefix(b".").and_then(parse_number)?;
+    Some(cut_name(epoch, CLIENTS_FILE, offset))
 }
 
 fn split_epoch<'a>(name: &'a [u8], prefix: &str) -> Option<(u64, &'a [u8])> {

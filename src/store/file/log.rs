@@ -26,7 +26,11 @@ impl Log {
             .open(name, Access::CreateNew)
             .map_err(|source| io_error(Action::Open, path, source))?;
         let mut log = Self { file, len: 0, synced_len: 0 };
-        log.append(&VERSION_HEADER, path)?;
+        if let Err(error) = log.append(&VERSION_HEADER, path) {
+            // It holds nothing, and its name is nobody else's.
+            let _ = folder.unlink(name);
+            return Err(error);
+        }
         Ok(log)
     }
 
@@ -129,6 +133,32 @@ pub fn read_whole(file: &dyn DiskFile, path: &Path) -> Result<Result<Vec<u8>, St
     let len = file.size().map_err(|source| io_error(Action::Read, path, source))?;
     let bytes = read_range(file, 0, usize::try_from(len).unwrap_or(usize::MAX), path)?;
     Ok(check_version(&bytes).map(|()| bytes))
+}
+
+/// Whether a file ends in the middle of its version header, as a crash can leave it: a torn tail,
+/// in front of which nothing was written.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn is_half_begun(file: &dyn DiskFile, path: &Path) -> Result<bool, StoreError> {
+    let header = read_range(file, 0, RECORDS_START, path)?;
+    Ok(header.len() < RECORDS_START && VERSION_HEADER.starts_with(&header))
+}
+
+/// Completes the version header of such a file, durably; gives the line for the operator.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn complete_header(file: &dyn DiskFile, path: &Path) -> Result<String, StoreError> {
+    let len = read_range(file, 0, RECORDS_START, path)?.len();
+    file.append(&VERSION_HEADER[len..]).map_err(|source| io_error(Action::Append, path, source))?;
+    file.sync().map_err(|source| io_error(Action::Sync, path, source))?;
+    Ok(format!(
+        "Unexpected EOF for file \"{}\": it ended after {len} bytes, inside of its version header, \
+         which is complete now. Records that it may have had are lost: restore it from a backup if \
+         they matter",
+        path.display()
+    ))
 }
 
 /// The header's length as an index into a whole file.

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `format` (layouts), `slices` and `subscriptions` (what files say, without I/O),
 //! `disk`, `log` and `watch` (the way to the disk), `recovery` and `slice_recovery`, `survey` and
-//! `opening`, `channel` and `channel_reading`, `share` and `commit`.
+//! `opening`, `channel` and `channel_reading`, `share`, `commit` and `tidying`.
 //! A folder under the root is a channel; of our own there are only files there.
 
 mod adoption;
@@ -31,6 +31,8 @@ mod slices;
 mod subscriptions;
 pub mod survey;
 mod sync;
+mod tidying;
+mod unsynced;
 pub mod watch;
 
 use std::fmt::Display;

@@ -16,7 +16,7 @@ use crate::store::file::adoption::{self, Adoption};
 use crate::store::file::channel::Channel;
 use crate::store::file::context::Context;
 use crate::store::file::disk::{Disk, Entry, Folder};
-use crate::store::file::format::{Crc, replacement_epoch};
+use crate::store::file::format::{Crc, renamed_cut, replacement_epoch};
 use crate::store::file::log::{io_error, path_below};
 use crate::store::file::open_root;
 use crate::store::file::options::FileOptions;
@@ -25,6 +25,7 @@ use crate::store::file::registry::Registry;
 use crate::store::file::removal::Archivists;
 use crate::store::file::share::{Share, ShareParts};
 use crate::store::file::survey::{Seen, Survey};
+use crate::store::file::unsynced::Settled;
 use crate::store::{Action, Notice, Opened, Store, StoreError, progress};
 
 /// With so many channels, recovery uses all cores even if the option says one.
@@ -65,21 +66,11 @@ pub struct Recovered {
 /// # Errors
 /// As [`open`](crate::store::file::open).
 pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, StoreError> {
+    let ctx = make_context(disk, &opening)?;
     let options = opening.options;
-    options.validate()?;
-    let limits =
-        opening.limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
-    let ctx = Arc::new(Context {
-        options: options.clone(),
-        limits,
-        crc: Crc::new(u32::try_from(options.crc_polynomial).unwrap_or(Crc::IEEE)),
-        fence: Arc::clone(&opening.fence),
-        disk,
-        has_reserve: AtomicBool::new(false),
-    });
     let root = open_root(ctx.disk.as_ref(), &options.root)?;
     let entries = root.list().map_err(|source| io_error(Action::Read, &options.root, source))?;
-    remove_replacements(&ctx, root.as_ref(), &entries)?;
+    clear_root(&ctx, root.as_ref(), &entries)?;
     let must_settle = opening.predecessor != Predecessor::Clean;
     let found = Registry::recover(&ctx, root.as_ref(), must_settle)?;
     let (folders, files): (Vec<Entry>, Vec<Entry>) =
@@ -99,10 +90,16 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
         channels.iter().filter(|found| found.is_synced).count(),
         channels.len()
     );
+    let mut is_settled = options.sync;
     if must_settle && !channels.is_empty() {
         let is_replaced = opening.predecessor == Predecessor::Replaced;
-        let adoption = Adoption { ctx: &ctx, root: root.as_ref(), files, is_replaced, watch };
-        adoption::adopt(&adoption, &mut channels)?;
+        let (now, files) = (opening.now.wall, files.as_slice());
+        let adoption = Adoption { ctx: &ctx, root: root.as_ref(), files, is_replaced, watch, now };
+        is_settled &= adoption::adopt(&adoption, &mut channels)?;
+    }
+    if is_settled {
+        let newest = channels.iter().map(|found| found.channel.messages.last_time).max();
+        Settled::write(&ctx, root.as_ref(), &files, newest.unwrap_or(0), opening.loops);
     }
     let mut notices = found.notices;
     notices.extend(
@@ -144,15 +141,37 @@ fn is_lost_and_found(root: &dyn Folder, folder: &Entry) -> bool {
     }
 }
 
-/// What former epochs have prepared and not put in place.
-fn remove_replacements(
-    ctx: &Context,
-    root: &dyn Folder,
-    entries: &[Entry],
-) -> Result<(), StoreError> {
+fn make_context(disk: Arc<dyn Disk>, opening: &Opening<'_>) -> Result<Arc<Context>, StoreError> {
+    let options = opening.options;
+    options.validate()?;
+    let limits =
+        opening.limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
+    Ok(Arc::new(Context {
+        options: options.clone(),
+        limits,
+        crc: Crc::new(u32::try_from(options.crc_polynomial).unwrap_or(Crc::IEEE)),
+        fence: Arc::clone(&opening.fence),
+        disk,
+        has_reserve: AtomicBool::new(false),
+    }))
+}
+
+/// Removes what former epochs have prepared and not put in place, and renames what an earlier
+/// release has left under a name that a channel can have. Folders are channels, whatever they are
+/// called.
+fn clear_root(ctx: &Context, root: &dyn Folder, entries: &[Entry]) -> Result<(), StoreError> {
     for entry in entries.iter().filter(|entry| !entry.is_folder) {
-        if replacement_epoch(&entry.name).is_some_and(|epoch| epoch < ctx.fence.epoch().0) {
-            let path = path_below(ctx.root_path(), b"", &entry.name);
+        let is_former = |epoch| epoch < ctx.fence.epoch().0;
+        let path = path_below(ctx.root_path(), b"", &entry.name);
+        if let Some(name) = renamed_cut(&entry.name) {
+            if let Err(error) = root.rename(&entry.name, &name) {
+                log::warn!(
+                    "Unable to rename {}: {error}; it is in the way of a channel of that \
+                            name only",
+                    path.display()
+                );
+            }
+        } else if replacement_epoch(&entry.name).is_some_and(is_former) {
             root.unlink(&entry.name).map_err(|source| io_error(Action::Replace, &path, source))?;
         }
     }
@@ -280,7 +299,12 @@ impl ChannelRecovery<'_> {
         let mut channel = Channel::recovered(ctx, name, found, self.must_settle);
         let mut archivists = Archivists::default();
         channel.trim(ctx, root, Some(self.now.wall))?;
-        channel.remove_dead_slices(ctx, root, &mut archivists)?;
+        match channel.remove_dead_slices(ctx, root, &mut archivists) {
+            Ok(()) => (),
+            Err(error @ StoreError::Fenced(_)) => return Err(error),
+            // Its share tries again.
+            Err(error) => log::warn!("Unable to remove old slices of {}: {error}", channel.name),
+        }
         archivists.finish();
         channel.close_files();
         Ok(Recovered { channel, notices, is_synced })

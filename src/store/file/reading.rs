@@ -168,10 +168,12 @@ impl SliceFiles<'_> {
                     encoded,
                 }),
                 Err(reason) => log::error!(
-                    "Error looking up message {} in {}: {reason}; it is passed over. Run the \
-                     check command on a copy of the store, or restore the file from a backup.",
+                    "Error looking up message {} in {}: {reason}; it is passed over. Keep a copy \
+                     of the channel (`cp -a {} COPY`), then stop the server and restore the data \
+                     file from a backup",
                     record.sequence,
                     self.path.display(),
+                    self.path.parent().unwrap_or(self.path).display(),
                 ),
             }
         }

@@ -10,10 +10,13 @@ use crate::base::epoch::Fence;
 use crate::store::file::cutting;
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder, Identity};
 use crate::store::file::format::{
-    ChannelFile, Crc, FILE_HEADER_LEN, IndexRecord, SUBSCRIPTIONS_FILE, channel_file,
-    decode_subscription, index_offset, slice_data_name, slice_index_name,
+    ChannelFile, Crc, FILE_HEADER_LEN, IndexRecord, SUBSCRIPTIONS_FILE, VERSION_HEADER,
+    channel_file, cut_name, decode_subscription, encode_plain, gap_filler, index_offset,
+    slice_data_name, slice_index_name,
 };
-use crate::store::file::log::{RECORDS_START, io_error, path_below, read_whole};
+use crate::store::file::log::{
+    RECORDS_START, complete_header, io_error, is_half_begun, path_below, read_whole,
+};
 use crate::store::file::reading::SliceFiles;
 use crate::store::file::removal::Place;
 use crate::store::file::repair::{Ending, replay};
@@ -175,40 +178,92 @@ impl ChannelReader<'_> {
                 ChannelFile::Subscriptions | ChannelFile::Removed(..) | ChannelFile::Other => (),
             }
         }
+        let kept = numbers.keys().next().copied();
+        for number in indexed.iter().filter(|number| !numbers.contains_key(*number)) {
+            self.stand_in(*number, kept.is_some_and(|kept| *number < kept))?;
+        }
+        for number in indexed.iter().filter(|number| kept.is_none_or(|kept| kept < **number)) {
+            numbers.insert(*number, ());
+        }
         let number_max = numbers.keys().next_back().copied().unwrap_or(0);
+        let mut found = VecDeque::new();
+        for number in numbers.keys().rev() {
+            let slice = self.slice(*number, indexed.contains(number), found.is_empty())?;
+            if slice.record_count != 0 {
+                found.push_front(slice);
+            }
+        }
+        if self.has_broken_copy(&found)?
+            && let Some(copy) = found.pop_back()
+        {
+            self.place()?.remove(&[slice_data_name(copy.number), slice_index_name(copy.number)])?;
+        }
         let mut slices = VecDeque::new();
         let mut next_first = None;
-        for number in numbers.keys().rev() {
-            let is_last = slices.is_empty();
-            let found = self.slice(*number, indexed.contains(number), is_last)?;
-            if self.is_broken_copy(&found, &slices)? {
-                let copy = slices[0].number;
-                let names = [slice_data_name(copy), slice_index_name(copy)];
-                self.place()?.remove(&names)?;
-                slices.clear();
-                next_first = None;
-            }
-            let found = self.cut_overlap(found, next_first)?;
-            if found.record_count != 0 {
-                next_first = Some(found.first);
-                slices.push_front(found);
+        for slice in found.into_iter().rev() {
+            let slice = self.cut_overlap(slice, next_first)?;
+            if slice.record_count != 0 {
+                next_first = Some(slice.first);
+                slices.push_front(slice);
             }
         }
         Ok((slices, number_max))
     }
 
-    /// Whether the only later slice is the beginning of a copy of this one's tail, which a crash
-    /// has torn before it was in use. Then this one's longer tail counts, and not the copy.
-    fn is_broken_copy(&self, old: &Slice, later: &VecDeque<Slice>) -> Result<bool, StoreError> {
-        let [copy] = later.as_slices().0 else {
+    /// The data of a slice is missing, but not its index. The oldest slices are what limits remove,
+    /// so their index goes too; for each message of another an empty one stands in, because its
+    /// sequence was given and may not be given again.
+    fn stand_in(&mut self, number: u64, is_oldest: bool) -> Result<(), StoreError> {
+        let (name, index_name) = (slice_data_name(number), slice_index_name(number));
+        let index = self.open(&index_name)?;
+        let records = self.all_index_records(index.as_ref(), &index_name)?;
+        let place = self.place()?;
+        let what_now = if is_oldest {
+            place.remove(&[index_name])?;
+            "They are older than all others: the index is removed"
+        } else {
+            let mut bytes = VERSION_HEADER.to_vec();
+            for record in &records {
+                let filler = gap_filler(self.channel, record.sequence, record.timestamp);
+                encode_plain(&mut bytes, &filler, self.recovery.crc);
+            }
+            let begun = cut_name(place.fence.epoch().0, &name, 0);
+            let path = self.file_path(&begun);
+            let file = self.folder.open(&begun, Access::CreateNew);
+            file.and_then(|file| file.append(&bytes).and_then(|()| file.sync()))
+                .map_err(|source| io_error(Action::Append, &path, source))?;
+            place.rename(&begun, &name)?;
+            "Empty messages stand in for them, so that no sequence is given twice"
+        };
+        if let (Some(first), Some(last)) = (records.first(), records.last()) {
+            let text = format!(
+                "File \"{}\" is missing beside its index, which names messages {} to {}. \
+                 {what_now}. To get them back stop the server and restore both files from a backup",
+                self.file_path(&name).display(),
+                first.sequence,
+                last.sequence,
+            );
+            self.notice(true, text);
+        }
+        Ok(())
+    }
+
+    /// Whether the newest slice is the beginning of a copy of the messages before it, which a crash
+    /// has torn before it was in use. Then the older ones count, which reach further.
+    fn has_broken_copy(&self, slices: &VecDeque<Slice>) -> Result<bool, StoreError> {
+        let Some(copy) = slices.back() else {
             return Ok(false);
         };
-        let is_inside = old.first <= copy.first && copy.last < old.last;
-        if !is_inside || !later.as_slices().1.is_empty() {
+        let older = || slices.iter().take(slices.len() - 1);
+        if older().all(|slice| slice.last <= copy.last) {
             return Ok(false);
         }
-        let (of_old, of_copy) = (self.places(old, copy)?, self.places(copy, copy)?);
-        Ok(of_old == of_copy)
+        let mut of_older = Vec::new();
+        for slice in older().filter(|old| old.first <= copy.last && copy.first <= old.last) {
+            of_older.extend(self.places(slice, copy)?);
+        }
+        of_older.sort_unstable();
+        Ok(of_older == self.places(copy, copy)?)
     }
 
     /// Sequence, timestamp and size of the messages of `slice` that `range` also has.
@@ -248,6 +303,11 @@ impl ChannelReader<'_> {
         let path = self.file_path(SUBSCRIPTIONS_FILE);
         let prefix = format!("unable to recover subscription store for [{}]", self.name());
         let file = self.open(SUBSCRIPTIONS_FILE)?;
+        if is_half_begun(file.as_ref(), &path)? {
+            self.place()?;
+            let text = complete_header(file.as_ref(), &path)?;
+            self.notice(true, text);
+        }
         let bytes = read_whole(file.as_ref(), &path)?
             .map_err(|reason| StoreError::Corrupt(format!("{prefix}: {reason}")))?;
         let mut found = Subscriptions::default();

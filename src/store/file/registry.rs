@@ -18,7 +18,9 @@ use crate::store::file::format::{
     CLIENTS_FILE, Corrupt, Decoded, FILE_HEADER_LEN, Framing, SERVER_FILE, client_kind, decode,
     decode_record, encode_plain, encode_typed,
 };
-use crate::store::file::log::{Log, RECORDS_START, io_error, read_whole};
+use crate::store::file::log::{
+    Log, RECORDS_START, complete_header, io_error, is_half_begun, read_whole,
+};
 use crate::store::file::removal::Place;
 use crate::store::file::repair::replay;
 use crate::store::{Action, Notice, StoreError};
@@ -71,7 +73,8 @@ impl Registry {
     /// Writes the server's record and changes of clients; true if root names changed.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing of it was kept then.
+    /// [`StoreError`]; the clients are as they were, but for [`StoreError::HalfDone`]. The server's
+    /// record may be the new one: it says the same whenever it is written again.
     pub fn write(
         &self,
         ctx: &Context,
@@ -145,10 +148,12 @@ impl Files {
                 .sync()
                 .map(|()| log.mark_synced())
                 .map_err(|source| io_error(Action::Sync, &path, source));
+            // What the kernel has dropped no later sync brings back.
+            self.must_replace |= written.is_err();
         }
         if let Err(error) = written {
             ctx.fence.check()?;
-            log.rewind(self.len, &path)?;
+            log.rewind(self.len, &path).map_err(StoreError::half_done)?;
             self.log = Some(log);
             return Err(error);
         }
@@ -156,8 +161,11 @@ impl Files {
         self.log = Some(log);
         let has_delete = self.apply(change.clients);
         if has_delete && self.is_compaction_due(ctx, change.now) {
-            self.replace(ctx, root)?;
             self.compacted_at = Some(change.now);
+            // The clients are written: this is tidying, and fails nothing.
+            if let Err(error) = self.replace(ctx, root) {
+                log::warn!("Unable to compact \"{}\": {error}", path.display());
+            }
             is_renamed = true;
         }
         Ok(is_renamed)
@@ -205,16 +213,36 @@ impl Files {
             encode_typed(&mut bytes, client_kind::ADD, info, &ctx.crc)
                 .map_err(|error| StoreError::Unusable(error.to_string()))?;
         }
-        let log = replace(ctx, root, CLIENTS_FILE, &bytes)?;
+        let log = put_fresh(ctx, root, CLIENTS_FILE, &bytes)?;
         self.len = log.len();
         self.log = Some(log);
         self.delete_count = 0;
+        // Until its name is durable, nothing may be answered that lies in it alone.
+        self.must_replace = true;
+        sync_names(ctx, root)?;
         self.must_replace = false;
         Ok(())
     }
 }
 
+/// Puts a new file with these records in the place of `name`; the name is durable, too.
 fn replace(
+    ctx: &Context,
+    root: &dyn Folder,
+    name: &[u8],
+    records: &[u8],
+) -> Result<Log, StoreError> {
+    let log = put_fresh(ctx, root, name, records)?;
+    sync_names(ctx, root)?;
+    Ok(log)
+}
+
+fn sync_names(ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
+    root.sync().map_err(|source| io_error(Action::Sync, ctx.root_path(), source))
+}
+
+/// The same without its name being durable.
+fn put_fresh(
     ctx: &Context,
     root: &dyn Folder,
     name: &[u8],
@@ -227,9 +255,7 @@ fn replace(
         return Err(error);
     }
     fence.check()?;
-    let log = fresh.put(root, None, name)?;
-    root.sync().map_err(|source| io_error(Action::Sync, ctx.root_path(), source))?;
-    Ok(log)
+    fresh.put(root, None, name)
 }
 
 /// Opens a file of the root; creates it with its header if it is missing.
@@ -293,6 +319,10 @@ pub fn peek_server(root: &dyn Folder) -> Option<spb::ServerInfo> {
 fn recover_clients(ctx: &Context, root: &dyn Folder) -> Result<FoundRegistry, StoreError> {
     let path = ctx.path(b"", CLIENTS_FILE);
     let file = open_or_create(ctx, root, CLIENTS_FILE)?;
+    let mut notices = Vec::new();
+    if is_half_begun(file.as_ref(), &path)? {
+        notices.push(complete_header(file.as_ref(), &path)?);
+    }
     let bytes = read_whole(file.as_ref(), &path)?.map_err(|reason| {
         StoreError::Corrupt(format!("unable to recover client file \"clients.dat\": {reason}"))
     })?;
@@ -318,10 +348,11 @@ fn recover_clients(ctx: &Context, root: &dyn Folder) -> Result<FoundRegistry, St
     let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let place = Place { folder: root, path: ctx.root_path(), fence: ctx.fence.as_ref() };
     let (text, end) = cut_typed(place, (file.as_ref(), CLIENTS_FILE, &ending, len))?;
+    notices.extend(text);
     Ok(FoundRegistry {
         server: None,
         clients: clients.values().cloned().collect(),
-        notices: text.map(|text| Notice { is_warning: true, text }).into_iter().collect(),
+        notices: notices.into_iter().map(|text| Notice { is_warning: true, text }).collect(),
         registry: Registry {
             files: Mutex::new(Files {
                 clients,

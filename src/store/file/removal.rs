@@ -33,24 +33,27 @@ impl Place<'_> {
         io_error(Action::Replace, &path_below(self.path, b"", name), source)
     }
 
-    /// Removes files that exist; a name that is free is no error.
+    /// Removes files that exist; a name that is free is no error. After an error it can be tried
+    /// again with the same names, and goes on where it broke off.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Fenced`].
     pub fn remove(&self, names: &[Vec<u8>]) -> Result<(), StoreError> {
         let epoch = self.fence.epoch().0;
-        let mut taken = Vec::new();
         for name in names {
-            let away = removed_name(epoch, name);
-            match self.folder.rename(name, &away) {
-                Ok(()) => taken.push(away),
+            match self.folder.rename(name, &removed_name(epoch, name)) {
+                Ok(()) => (),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
                 Err(error) => return Err(self.error(name, error)),
             }
         }
         self.fence.check()?;
-        for away in &taken {
-            self.folder.unlink(away).map_err(|source| self.error(away, source))?;
+        for away in names.iter().map(|name| removed_name(epoch, name)) {
+            match self.folder.unlink(&away) {
+                Ok(()) => (),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
+                Err(error) => return Err(self.error(&away, error)),
+            }
         }
         Ok(())
     }

@@ -1,44 +1,35 @@
-//! A predecessor's last batch, written anew into the first slice of this epoch.
+//! A channel's newest messages, written anew into the first slice of this epoch.
 //!
 //! After a failed sync a later sync proves nothing, and a predecessor that was replaced may still
-//! append to its slice, or cut it. So what may have been its last batch is copied, synced, and only
-//! then cut from the old slice. The rest of what it wrote is synced where it lies.
+//! append to its slices, or cut them. So what it may not have synced is copied, synced, and only
+//! then cut from the old slices. The rest of what it wrote is synced where it lies.
 
-use crate::base::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, SLICES_PER_BATCH_MAX};
+use crate::base::limits::SLICES_PER_BATCH_MAX;
+use crate::base::record::MessageRecord;
 use crate::store::file::channel::Channel;
 use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::{Access, Folder};
-use crate::store::file::format::{IndexRecord, index_offset, slice_data_name, slice_index_name};
+use crate::store::file::format::{
+    FILE_HEADER_LEN, MESSAGE_OVERHEAD, index_offset, slice_data_name, slice_index_name,
+};
 use crate::store::file::log::{io_error, path_below};
 use crate::store::file::reading::Budget;
 use crate::store::file::removal::Place;
 use crate::store::file::slices::{Messages, Slice, SliceLimits, SliceWrite, StageRules, count};
 use crate::store::{Action, StoreError};
 
-/// Messages this much older than the newest of the store were not in a last batch, in nanoseconds:
-/// a batch holds what arrived while the one before it was synced.
-const LAST_BATCH_SPAN: i64 = 1_000_000_000;
-
-/// The copy of a channel's tail that is not in use yet.
+/// The copy of a channel's newest messages that is not in use yet.
 pub struct Rewrite {
     write: SliceWrite,
-    /// Records of the old slice before the copied ones.
-    kept_count: u64,
-    /// The last of those.
-    kept_last: Option<IndexRecord>,
-    /// Where the data of the old slice will end.
-    kept_len: u64,
-}
-
-/// Timestamp from which messages may have been in the last batch of a store, given its newest.
-#[must_use]
-pub fn last_batch_since(newest: i64) -> i64 {
-    newest.saturating_sub(LAST_BATCH_SPAN)
+    /// The slice of the first copied message as it will be; no records if nothing of it stays.
+    kept: Slice,
+    /// How many slices behind it are copied as a whole.
+    later_count: usize,
 }
 
 impl Rewrite {
-    /// Copies what the predecessor may have written last to a channel; `None` if there is nothing,
-    /// or no room for it. The copy is not synced.
+    /// Copies the messages of a channel from `from` on; `None` if one of them is damaged, or there
+    /// is no room. The copy is not synced.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -46,15 +37,9 @@ impl Rewrite {
         ctx: &Context,
         root: &dyn Folder,
         channel: &mut Channel,
-        since: i64,
+        from: u64,
     ) -> Result<Option<Self>, StoreError> {
-        let Some(slice) = channel.messages.slices.back().cloned() else {
-            return Ok(None);
-        };
-        if slice.live_count() == 0 || slice.last_time < since {
-            return Ok(None);
-        }
-        let Some(rewrite) = Self::copy(ctx, root, channel, &slice, since)? else {
+        let Some(rewrite) = Self::copy(ctx, root, channel, from)? else {
             return Ok(None);
         };
         channel.open_folder(ctx, root)?;
@@ -71,50 +56,56 @@ impl Rewrite {
         ctx: &Context,
         root: &dyn Folder,
         channel: &mut Channel,
-        slice: &Slice,
-        since: i64,
+        from: u64,
     ) -> Result<Option<Self>, StoreError> {
-        let number_max = channel.messages.number_max;
-        let files = channel.read_slice(ctx, root, slice)?;
-        let bytes_max = u64::try_from(BATCH_BYTES_MAX).unwrap_or(u64::MAX);
-        let count_max = u64::try_from(BATCH_MESSAGES_MAX).unwrap_or(u64::MAX);
-        let start = slice.data_len.saturating_sub(bytes_max);
-        let (ordinal, kept_last, first, records) = files.with(ctx, |files| {
-            let ordinal = files
-                .partition(slice, |record| since <= record.timestamp && start <= record.offset)?
-                .max(slice.record_count.saturating_sub(count_max));
-            let kept = files.index_records(ordinal.saturating_sub(1), 2)?;
-            let first = kept.get(usize::from(ordinal != 0)).copied();
-            let mut records = Vec::new();
-            if let Some(first) = first {
+        let slices = channel.messages.slices.iter().filter(|slice| from <= slice.last);
+        let slices: Vec<Slice> = slices.cloned().collect();
+        let mut records = Vec::new();
+        let mut wanted = 0;
+        let mut kept = None;
+        for slice in &slices {
+            let files = channel.read_slice(ctx, root, slice)?;
+            files.with(ctx, |files| {
+                let ordinal = files.ordinal_of(slice, from)?;
+                wanted += slice.record_count - ordinal;
+                if kept.is_none() {
+                    let start = ordinal.saturating_sub(1);
+                    let around = files.index_records(start, ordinal - start + 1)?;
+                    let first = around.last().map_or(FILE_HEADER_LEN, |record| record.offset);
+                    let last = around.first().filter(|_| start < ordinal);
+                    kept = Some(Slice {
+                        last: last.map_or(0, |record| record.sequence),
+                        last_time: last.map_or(0, |record| record.timestamp),
+                        record_count: ordinal,
+                        data_len: first,
+                        ..slice.clone()
+                    });
+                }
                 let mut budget = Budget { count: usize::MAX, bytes: usize::MAX };
-                files.fetch(slice, first.sequence, &mut budget, &mut records)?;
-            }
-            let kept_last = kept.first().copied().filter(|_| ordinal != 0);
-            Ok((ordinal, kept_last, first, records))
-        })?;
-        // A damaged message stays where it is, with everything behind it.
-        let Some(first) = first.filter(|_| count(&records) == slice.record_count - ordinal) else {
+                files.fetch(slice, from.max(slice.first), &mut budget, &mut records)
+            })?;
+        }
+        // A damaged message stays where it is, with everything around it.
+        let (Some(mut kept), true) = (kept, is_dense(&records) && count(&records) == wanted) else {
             return Ok(None);
         };
-        let fresh = Messages { number_max, ..Messages::default() };
+        let end = slices.first().map_or(0, |slice| slice.last);
+        let copied = records.iter().filter(|record| record.sequence.get() <= end);
+        kept.bytes = kept.bytes.saturating_sub(copied.map(accounted).sum());
+        let fresh = Messages { number_max: channel.messages.number_max, ..Messages::default() };
         let rules = StageRules {
             limits: SliceLimits::default(),
             must_begin_slice: true,
             number_step: SLICES_PER_BATCH_MAX,
             crc: &ctx.crc,
         };
-        let mut writes = fresh.stage(channel.name.as_bytes(), &records, &rules);
-        Ok(writes.pop().map(|write| Self {
-            write,
-            kept_count: ordinal,
-            kept_last,
-            kept_len: first.offset,
-        }))
+        let later_count = slices.len().saturating_sub(1);
+        let write = fresh.stage(&records, &rules).pop();
+        Ok(write.map(|write| Self { write, kept, later_count }))
     }
 
-    /// Takes the copy into use and cuts the old slice. The caller has synced the copy and asked the
-    /// fence since.
+    /// Takes the copy into use and cuts the old slices. The caller has synced the copy and asked
+    /// the fence since.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -126,32 +117,43 @@ impl Rewrite {
     ) -> Result<(), StoreError> {
         channel.close_files();
         channel.open_folder(ctx, root)?;
-        let Some(mut old) = channel.messages.slices.pop_back() else {
-            return Ok(());
-        };
-        let names = [slice_data_name(old.number), slice_index_name(old.number)];
         let path = ctx.path(channel.name.as_bytes(), b"");
         let folder = channel.folder();
-        if let Some(last) = self.kept_last {
-            for (name, len) in names.iter().zip([self.kept_len, index_offset(self.kept_count)]) {
+        let names_of = |number| [slice_data_name(number), slice_index_name(number)];
+        let staying = channel.messages.slices.len().saturating_sub(self.later_count + 1);
+        let mut gone: Vec<Vec<u8>> = Vec::new();
+        for slice in channel.messages.slices.iter().skip(staying + 1) {
+            gone.extend(names_of(slice.number));
+        }
+        let Self { write, kept, .. } = self;
+        if kept.record_count == 0 {
+            gone.extend(names_of(kept.number));
+        } else {
+            let lens = [kept.data_len, index_offset(kept.record_count)];
+            for (name, len) in names_of(kept.number).iter().zip(lens) {
                 folder.open(name, Access::Append).and_then(|file| file.truncate(len)).map_err(
                     |source| io_error(Action::Replace, &path_below(&path, b"", name), source),
                 )?;
             }
-            old.last = last.sequence;
-            old.last_time = last.timestamp;
-            old.record_count = self.kept_count;
-            old.bytes -= self.write.slice.bytes;
-            old.data_len = self.kept_len;
-            channel.messages.slices.push_back(old);
-        } else {
-            Place { folder, path: &path, fence: ctx.fence.as_ref() }.remove(&names)?;
         }
-        let fresh = self.write.slice;
-        channel.messages.number_max = fresh.number;
-        channel.messages.slices.push_back(fresh);
-        channel.messages.head.clear();
+        if !gone.is_empty() {
+            Place { folder, path: &path, fence: ctx.fence.as_ref() }.remove(&gone)?;
+        }
+        let messages = &mut channel.messages;
+        messages.slices.truncate(staying);
+        messages.slices.extend((kept.record_count != 0).then_some(kept));
+        messages.number_max = write.slice.number;
+        messages.slices.push_back(write.slice);
+        messages.head.clear();
         channel.must_begin_slice = false;
         Ok(())
     }
+}
+
+fn is_dense(records: &[MessageRecord]) -> bool {
+    records.windows(2).all(|pair| matches!(pair, [a, b] if a.sequence.next() == b.sequence))
+}
+
+fn accounted(record: &MessageRecord) -> u64 {
+    u64::try_from(record.encoded.len()).unwrap_or(u64::MAX).saturating_add(MESSAGE_OVERHEAD)
 }

@@ -9,18 +9,16 @@ use crate::base::id::{ChannelName, Sequence};
 use crate::base::record::{Batch, CommitReport, FetchRequest, MessageRecord};
 use crate::base::time::{Instant, Now, WallTime};
 use crate::store::file::channel::Channel;
-use crate::store::file::context::{Context, is_out_of_descriptors};
+use crate::store::file::context::{Context, is_out_of_descriptors, refusal};
 use crate::store::file::disk::Folder;
 use crate::store::file::log::{io_error, reason};
 use crate::store::file::registry::Registry;
 use crate::store::file::removal::Archivists;
 use crate::store::file::sync::Pace;
-use crate::store::{Action, Maintained, Store, StoreError};
+use crate::store::{Action, Maintained, OutcomeUnknown, Store, StoreError};
 
 /// Files of slices that nobody reads are closed after this time.
 const IDLE_CLOSE: Duration = Duration::from_secs(1);
-/// How soon an index that cannot be read is asked again for what expires.
-const EXPIRY_RETRY: Duration = Duration::from_secs(5);
 
 /// The channels of one loop.
 pub struct Share {
@@ -43,6 +41,14 @@ pub struct Share {
     pub(super) dirty_since: Option<Instant>,
     /// Dirty files were closed: only a sync of the whole file system still reaches them.
     pub(super) must_sync_filesystem: bool,
+    /// A dirty file was closed, and the disk had no room for it: as if the next sync said so.
+    pub(super) unsynced: Option<String>,
+    /// A failed sync that nobody waited for.
+    pub(super) failure: Option<StoreError>,
+    /// Channels with dead slices that could not be removed yet.
+    pub(super) untidy: BTreeSet<ChannelName>,
+    /// Channels that are gone but for their files.
+    pub(super) doomed: BTreeMap<ChannelName, Channel>,
     pub(super) pace: Pace,
     pub(super) has_readers: bool,
     pub(super) archivists: Archivists,
@@ -84,6 +90,10 @@ impl Share {
             dirty: BTreeSet::new(),
             dirty_since: None,
             must_sync_filesystem: false,
+            unsynced: None,
+            failure: None,
+            untidy: BTreeSet::new(),
+            doomed: BTreeMap::new(),
             pace: Pace::default(),
             has_readers: false,
             archivists: Archivists::default(),
@@ -92,11 +102,17 @@ impl Share {
         for (name, channel) in &mut share.channels {
             channel.close_files();
             share.expiries.extend(channel.expires_at.map(|at| (at, name.clone())));
+            if !channel.messages.dead_slices().is_empty() {
+                share.untidy.insert(name.clone());
+            }
         }
         share
     }
 
     /// Notes that a channel was used, and closes others if too much is open.
+    ///
+    /// # Errors
+    /// That of a sync before a file is closed, unless the disk is full: the next sync says that.
     pub(super) fn touch(&mut self, name: &ChannelName) -> Result<(), StoreError> {
         self.use_count += 1;
         if let Some(channel) = self.channels.get_mut(name) {
@@ -122,13 +138,13 @@ impl Share {
             if self.can_sync_filesystem {
                 self.must_sync_filesystem = true;
             } else {
-                let path = self.ctx.path(name.as_bytes(), b"");
-                for file in channel.dirty_files() {
-                    file.sync().map_err(|source| io_error(Action::Sync, &path, source))?;
+                match channel.sync_files(&self.ctx) {
+                    Ok(()) => {
+                        channel.mark_synced();
+                        self.dirty.remove(name);
+                    }
+                    Err(error) => self.unsynced = Some(refusal(error)?),
                 }
-                channel.sync_folder(&self.ctx)?;
-                channel.mark_synced();
-                self.dirty.remove(name);
             }
         }
         channel.close_files();
@@ -152,29 +168,19 @@ impl Share {
         Some(channel)
     }
 
-    fn expire(&mut self, maintained: &mut Maintained) -> Result<(), StoreError> {
+    fn expire(&mut self, maintained: &mut Maintained) {
         let now = self.now.wall;
         while let Some((at, name)) = self.expiries.first().cloned() {
             if now < at {
                 break;
             }
             self.expiries.pop_first();
-            let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
-            let Some(channel) = self.channels.get_mut(&name) else { continue };
-            match channel.trim(ctx, root, Some(now)) {
-                Ok(true) => maintained.trimmed.push((name.clone(), channel.state())),
-                Ok(false) => (),
-                Err(error) => {
-                    log::error!("Error during expiration: {error}");
-                    channel.expires_at = Some(now + EXPIRY_RETRY);
-                }
+            if self.trim(&name, Some(now)) {
+                let state = self.channels.get(&name).map(Channel::state).unwrap_or_default();
+                maintained.trimmed.push((name.clone(), state));
             }
-            self.expiries.extend(channel.expires_at.map(|at| (at, name.clone())));
-            channel.remove_dead_slices(ctx, root, &mut self.archivists)?;
-            self.has_readers |= channel.has_reader();
-            self.touch(&name)?;
+            self.tidy(&name, false);
         }
-        Ok(())
     }
 
     fn close_idle_readers(&mut self) {
@@ -213,7 +219,7 @@ impl Share {
             .zip(self.dirty_since)
             .map(|(period, since)| period.saturating_sub(self.now.at.since(since)));
         let idle = (self.has_readers || !self.archivists.is_idle()).then_some(IDLE_CLOSE);
-        [expiry, sync, idle].into_iter().flatten().min()
+        [expiry, sync, idle, self.tidy_in()].into_iter().flatten().min()
     }
 
     fn check_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {
@@ -227,7 +233,7 @@ impl Share {
 }
 
 impl Store for Share {
-    fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, StoreError> {
+    fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, OutcomeUnknown> {
         self.check_epoch(epoch)?;
         self.write_batch(batch)
     }
@@ -263,8 +269,10 @@ impl Store for Share {
     fn maintain(&mut self, now: Now) -> Result<Maintained, StoreError> {
         self.now = now;
         let mut maintained = Maintained::default();
-        self.expire(&mut maintained)?;
+        self.tidy_again();
+        self.expire(&mut maintained);
         self.close_idle_readers();
+        self.raise_failure()?;
         self.auto_sync()?;
         self.archivists.poll();
         self.ctx.set_reserve_aside(self.root.as_ref());
@@ -274,6 +282,7 @@ impl Store for Share {
 
     fn close(&mut self) -> Result<(), StoreError> {
         self.ctx.fence.check()?;
+        self.raise_failure()?;
         if let Some(text) = self.sync()? {
             let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
             log::error!("Unable to sync the store: {text}: {}", reason(&source));

@@ -15,8 +15,11 @@ impl Share {
     /// # Errors
     /// [`StoreError`], if it is not a full disk.
     pub(super) fn sync(&mut self) -> Result<Option<String>, StoreError> {
-        let synced = self.sync_dirty();
-        match synced {
+        let synced = match self.unsynced.take() {
+            Some(text) => Ok(Err(text)),
+            None => self.sync_dirty().map_or_else(|error| refusal(error).map(Err), |()| Ok(Ok(()))),
+        };
+        match synced? {
             Ok(()) => {
                 for name in std::mem::take(&mut self.dirty) {
                     if let Some(channel) = self.channels.get_mut(&name) {
@@ -29,8 +32,7 @@ impl Share {
                 self.must_sync_filesystem = false;
                 Ok(None)
             }
-            Err(error) => {
-                let text = refusal(error)?;
+            Err(text) => {
                 // What the kernel has dropped no later sync brings back: say it all anew.
                 for name in &self.dirty {
                     if let Some(channel) = self.channels.get_mut(name) {
@@ -87,19 +89,22 @@ impl Share {
     }
 
     /// What nobody waits for is synced by a later commit, or after the time of `auto_sync`.
+    /// `Ok(Some(text))` if the disk had no room for a slice that was filled.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
-    pub(super) fn leave_dirty(&mut self, batch: &Batch) -> Result<(), StoreError> {
+    /// [`StoreError`], if it is not a full disk.
+    pub(super) fn leave_dirty(&mut self, batch: &Batch) -> Result<Option<String>, StoreError> {
         if !self.dirty.is_empty() && self.dirty_since.is_none() {
             self.dirty_since = Some(self.now.at);
         }
         for part in &batch.channels {
             if let Some(channel) = self.channels.get_mut(&part.channel) {
-                channel.close_finished(&self.ctx)?;
+                if let Err(error) = channel.close_finished(&self.ctx) {
+                    return refusal(error).map(Some);
+                }
                 recount(&mut self.open_count, channel);
             }
         }
-        Ok(())
+        Ok(None)
     }
 }

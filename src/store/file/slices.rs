@@ -11,7 +11,7 @@ use crate::base::id::Sequence;
 use crate::base::record::{ChannelState, MessageRecord};
 use crate::base::time::WallTime;
 use crate::store::file::format::{
-    Crc, FILE_HEADER_LEN, IndexRecord, MESSAGE_OVERHEAD, encode_plain, gap_filler, index_offset,
+    Crc, FILE_HEADER_LEN, IndexRecord, MESSAGE_OVERHEAD, encode_plain, index_offset,
 };
 use crate::store::file::options::FileOptions;
 
@@ -179,15 +179,14 @@ impl Messages {
         }
     }
 
-    /// What to write for `records`; those that are stored already are passed over, missing
-    /// sequences are filled. A new slice gets `number_step` more than the highest number.
+    /// What to write for `records`, which continue the channel. A new slice gets `number_step` more
+    /// than the highest number.
+    ///
+    /// # Panics
+    /// If a record does not continue the one before it: what is passed over in silence would be
+    /// acknowledged and not there.
     #[must_use]
-    pub fn stage(
-        &self,
-        channel: &[u8],
-        records: &[MessageRecord],
-        rules: &StageRules<'_>,
-    ) -> Vec<SliceWrite> {
+    pub fn stage(&self, records: &[MessageRecord], rules: &StageRules<'_>) -> Vec<SliceWrite> {
         let mut staging = Staging {
             writes: Vec::new(),
             number_max: self.number_max,
@@ -205,15 +204,7 @@ impl Messages {
         let mut last = self.last;
         for record in records {
             let sequence = record.sequence.get();
-            if sequence <= last {
-                continue;
-            }
-            if last != 0 {
-                for missing in last + 1..sequence {
-                    let filler = gap_filler(channel, missing, record.timestamp.0);
-                    staging.append(missing, record.timestamp.0, &filler);
-                }
-            }
+            assert!(last == 0 || sequence == last + 1, "message {sequence} behind {last}");
             staging.roll(record.timestamp.0);
             staging.append(sequence, record.timestamp.0, &record.encoded);
             last = sequence;
@@ -288,13 +279,13 @@ impl Messages {
         }
     }
 
-    /// The oldest slices without any message left, as long as another one follows.
-    pub fn take_dead_slices(&mut self) -> Vec<Slice> {
-        let mut dead = Vec::new();
-        while 1 < self.slices.len() && self.slices[0].live_count() == 0 {
-            dead.extend(self.slices.pop_front());
-        }
-        dead
+    /// The oldest slices without any message left, as long as another one follows. They stay until
+    /// their files are gone.
+    #[must_use]
+    pub fn dead_slices(&self) -> Vec<Slice> {
+        let older = self.slices.len().saturating_sub(1);
+        let slices = self.slices.iter().take(older);
+        slices.take_while(|slice| slice.live_count() == 0).cloned().collect()
     }
 
     /// The slice that holds `sequence`, or else the first that begins after it. Where two hold
@@ -339,7 +330,7 @@ struct Staging<'a> {
 }
 
 impl Staging<'_> {
-    /// Begins a slice if the last one is full. Compat: fillers go to the old slice.
+    /// Begins a slice if the last one is full.
     fn roll(&mut self, at: i64) {
         let is_full =
             self.writes.last().is_some_and(|write| write.slice.is_full(&self.rules.limits, at));

@@ -110,6 +110,18 @@ impl Subscriptions {
         fragmentation_min <= percent
     }
 
+    /// What the counters say, for a compaction that comes to nothing.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        (self.record_count, self.dead_count)
+    }
+
+    /// Takes back what [`Subscriptions::compacted`] has counted.
+    pub fn restore_counts(&mut self, (record_count, dead_count): (u64, u64)) {
+        self.record_count = record_count;
+        self.dead_count = dead_count;
+    }
+
     /// The records of a file that says the same and nothing dead; the counters follow it.
     ///
     /// # Errors

@@ -78,22 +78,6 @@ impl Channel {
         }
     }
 
-    /// Whether `messages` continue the channel: what was staged behind a refused batch carries
-    /// numbers that were not used.
-    ///
-    /// # Errors
-    /// The text for the refusal.
-    pub fn check(last: Sequence, messages: &[MessageRecord]) -> Result<(), String> {
-        let mut expected = last.next();
-        for message in messages {
-            if message.sequence != expected {
-                return Err(format!("expected message {expected}, not {}", message.sequence));
-            }
-            expected = expected.next();
-        }
-        Ok(())
-    }
-
     /// `messages` are in the database.
     pub fn on_appended(&mut self, messages: &[MessageRecord]) {
         for message in messages {

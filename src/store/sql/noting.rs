@@ -23,6 +23,10 @@ impl Dialect for Noting {
         noted(self.0.prepare(statement))
     }
 
+    fn commit(&mut self) -> Result<(), SqlError> {
+        noted(self.0.commit())
+    }
+
     fn run(&mut self, statement: &str) -> Result<(), SqlError> {
         noted(self.0.run(statement))
     }

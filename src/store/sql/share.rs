@@ -16,14 +16,13 @@ use crate::base::record::{
 };
 use crate::base::time::{Instant, Now, WallTime};
 use crate::proto::spb;
-use crate::store::memory::{ALREADY_EXISTS, NOT_FOUND};
 use crate::store::sql::attempts::{Failed, patiently};
 use crate::store::sql::channel::Channel;
 use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value};
 use crate::store::sql::messages::{self, NumberedMessage};
 use crate::store::sql::recovery::{Found, limit_values};
 use crate::store::sql::{Context, check_fence, schema};
-use crate::store::{Action, Maintained, Remedy, Store, StoreError};
+use crate::store::{Action, Maintained, OutcomeUnknown, Remedy, Store, StoreError, check_part};
 
 /// How long pending sets and sums may wait; the reference's is one second (spec stores, 8.14).
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
@@ -107,13 +106,7 @@ impl Share {
 
     /// What speaks against a channel's part before the database is asked.
     fn check(&self, part: &ChannelBatch) -> Result<(), String> {
-        let last = match (part.lifecycle, self.channels.get(&part.channel)) {
-            (Lifecycle::Create, Some(_)) => return Err(ALREADY_EXISTS.to_owned()),
-            (Lifecycle::Keep | Lifecycle::Delete, None) => return Err(NOT_FOUND.to_owned()),
-            (Lifecycle::Create, None) => Sequence::ZERO,
-            (Lifecycle::Keep | Lifecycle::Delete, Some(channel)) => channel.state.last,
-        };
-        Channel::check(last, &part.messages)
+        check_part(part, self.channels.get(&part.channel).map(|channel| channel.state.last))
     }
 
     fn numbered<'a>(&self, batch: &'a ChannelBatch) -> Part<'a> {
@@ -481,7 +474,7 @@ impl Drop for Share {
 }
 
 impl Store for Share {
-    fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, StoreError> {
+    fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, OutcomeUnknown> {
         let mut refused: BTreeMap<ChannelName, String> = BTreeMap::new();
         let mut parts = Vec::new();
         for part in &batch.channels {
@@ -500,13 +493,15 @@ impl Store for Share {
                 parts = apart.written;
                 refused.extend(apart.refused);
             }
-            Err(failed) => {
-                let error = StoreError::from(failed);
-                if error.remedy() == Remedy::Refuse {
-                    self.doubtful.clear();
-                }
-                return Err(error);
+            // The transaction was rolled back: nothing of the batch is there.
+            Err(Failed::Sql(error)) if error.failure == Failure::Full => {
+                let parts = std::mem::take(&mut parts).into_iter();
+                refused.extend(parts.map(|part| (part.batch.channel.clone(), error.text.clone())));
+                let has_records = batch.server.is_some() || !batch.clients.is_empty();
+                clients_refused = has_records.then_some(error.text);
             }
+            Err(Failed::Sql(error)) => return Err(error.into_store_error(Action::Append).into()),
+            Err(Failed::Store(error)) => return Err(error.into()),
         }
         self.doubtful.clear();
         // What follows is no part of the commit: it cannot fail what is in the database.

@@ -1,0 +1,191 @@
+//! What a predecessor may not have synced is written anew: the newest messages of the whole store.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "support/format_checker.rs"]
+mod format_checker;
+#[path = "support/stores.rs"]
+mod stores;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use prost::Message;
+
+use stanby::base::channel_limits::StoreLimits;
+use stanby::base::epoch::{Epoch, Fence, FenceError, Predecessor};
+use stanby::base::id::Sequence;
+use stanby::base::limits::UNSYNCED_BYTES_MAX;
+use stanby::base::record::{ChannelBatch, Lifecycle, MessageRecord};
+use stanby::base::time::WallTime;
+use stanby::proto::pb;
+use stanby::store::Opened;
+use stanby::store::file::{self, FileOptions};
+
+use stores::{START, batch, fetch, now, open, part};
+
+const SECOND: i64 = 1_000_000_000;
+
+/// A fence that is held under any epoch.
+struct Held(u64);
+
+impl Fence for Held {
+    fn epoch(&self) -> Epoch {
+        Epoch(self.0)
+    }
+
+    fn check(&self) -> Result<(), FenceError> {
+        Ok(())
+    }
+}
+
+fn open_epoch(options: &FileOptions, epoch: u64, predecessor: Predecessor) -> Opened {
+    let fence = Arc::new(Held(epoch));
+    file::open(options, &StoreLimits::default(), fence, predecessor, 1, now(1)).unwrap()
+}
+
+/// A channel's part: each message with so many bytes, the first stamped at `second`, each further
+/// one a second later.
+fn stamped(
+    channel: &str,
+    lifecycle: Lifecycle,
+    sequences: std::ops::RangeInclusive<u64>,
+    (second, len): (i64, usize),
+) -> ChannelBatch {
+    let first = i64::try_from(*sequences.start()).unwrap();
+    let message = |sequence: u64| {
+        let later = i64::try_from(sequence).unwrap() - first;
+        let timestamp = START + (second + later) * SECOND;
+        let encoded = pb::MsgProto {
+            sequence,
+            subject: channel.as_bytes().to_vec().into(),
+            data: vec![b'x'; len].into(),
+            timestamp,
+            ..pb::MsgProto::default()
+        };
+        MessageRecord {
+            sequence: Sequence(sequence),
+            timestamp: WallTime(timestamp),
+            encoded: encoded.encode_to_vec().into(),
+        }
+    };
+    ChannelBatch {
+        messages: sequences.map(message).collect(),
+        ..part(channel, lifecycle, stores::NOTHING)
+    }
+}
+
+fn write(opened: &mut Opened, epoch: u64, part: ChannelBatch) {
+    let report = opened.shares[0].commit(Epoch(epoch), &batch(vec![part])).unwrap();
+    assert!(report.channels.iter().all(|outcome| outcome.refused.is_none()), "{report:?}");
+}
+
+/// Records in the index of a slice; 0 if there is none.
+fn record_count(root: &Path, channel: &str, number: u64) -> u64 {
+    let path = root.join(format!("{channel}/msgs.{number}.idx"));
+    fs::metadata(path).map_or(0, |found| (found.len() - 4) / 32)
+}
+
+/// Goal: however old a message is beside the newest of the store, and however many slices it takes
+/// to reach it: a sync that stalled may have been for it.
+#[test]
+fn the_newest_messages_are_written_anew_over_all_channels_and_slices() {
+    let root = tempfile::tempdir().unwrap();
+    let mut options = FileOptions::new(root.path());
+    options.slice_messages_max = 3;
+    let mut former = open_epoch(&options, 1, Predecessor::Clean);
+    write(&mut former, 1, stamped("slow", Lifecycle::Create, 1..=8, (0, 10)));
+    write(&mut former, 1, stamped("busy", Lifecycle::Create, 1..=5, (600, 10)));
+    drop(former);
+    let mut again = open_epoch(&options, 2, Predecessor::Gone);
+    let found = format_checker::read_store(root.path());
+    for (channel, last) in [("slow", 8), ("busy", 5)] {
+        assert_eq!(found.channels[channel].slices.iter().filter(|n| **n <= 3).count(), 0);
+        assert_eq!(fetch(again.shares[0].as_mut(), channel, 0), (1..=last).collect::<Vec<_>>());
+    }
+    write(&mut again, 2, stamped("slow", Lifecycle::Keep, 9..=9, (700, 10)));
+    assert_eq!(fetch(again.shares[0].as_mut(), "slow", 7), [7, 8, 9]);
+}
+
+/// Goal: as many bytes as may be written and not synced are written anew, the newest by timestamp;
+/// the rest stays where it is.
+#[test]
+fn as_much_is_written_anew_as_may_not_be_synced() {
+    const LEN: usize = 100_000;
+    let root = tempfile::tempdir().unwrap();
+    let options = FileOptions::new(root.path());
+    let mut former = open_epoch(&options, 1, Predecessor::Clean);
+    write(&mut former, 1, stamped("even", Lifecycle::Create, 1..=30, (0, LEN)));
+    write(&mut former, 1, stamped("late", Lifecycle::Create, 1..=30, (10, LEN)));
+    drop(former);
+    let mut again = open_epoch(&options, 2, Predecessor::Gone);
+    let stays = record_count(root.path(), "even", 1) + record_count(root.path(), "late", 1);
+    let anew = UNSYNCED_BYTES_MAX.div_ceil(LEN + 30) as u64;
+    assert!((60 - anew - 1..=60 - anew).contains(&stays), "{stays} stay");
+    // The ten oldest are of one channel, the ten newest of the other.
+    let of_late = record_count(root.path(), "late", 1);
+    assert!(of_late + 10 <= record_count(root.path(), "even", 1) + 1, "{of_late}");
+    for channel in ["even", "late"] {
+        assert_eq!(fetch(again.shares[0].as_mut(), channel, 0), (1..=30).collect::<Vec<_>>());
+    }
+    drop(again);
+    let mut last = open_epoch(&options, 3, Predecessor::Clean);
+    assert_eq!(fetch(last.shares[0].as_mut(), "even", 0), (1..=30).collect::<Vec<_>>());
+}
+
+/// Goal: without syncs nobody was promised anything, and nothing is written anew.
+#[test]
+fn without_syncs_nothing_is_written_anew() {
+    let root = tempfile::tempdir().unwrap();
+    let options = FileOptions { sync: false, ..FileOptions::new(root.path()) };
+    let mut former = open_epoch(&options, 1, Predecessor::Clean);
+    write(&mut former, 1, stamped("foo", Lifecycle::Create, 1..=8, (0, 10)));
+    drop(former);
+    let again = open_epoch(&options, 2, Predecessor::Gone);
+    assert_eq!(record_count(root.path(), "foo", 1), 8);
+    assert_eq!(again.recovered.channels[0].state.last, Sequence(8));
+}
+
+/// Goal: what a former epoch had made durable when it opened the store is not written again.
+#[test]
+fn what_a_former_epoch_made_durable_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let options = FileOptions::new(root.path());
+    let mut first = open_epoch(&options, 1, Predecessor::Clean);
+    write(&mut first, 1, stamped("foo", Lifecycle::Create, 1..=5, (0, 10)));
+    write(&mut first, 1, stamped("bar", Lifecycle::Create, 1..=1, (10, 10)));
+    drop(first);
+    let mut second = open_epoch(&options, 2, Predecessor::Gone);
+    write(&mut second, 2, stamped("bar", Lifecycle::Keep, 2..=2, (20, 10)));
+    drop(second);
+    assert_eq!(record_count(root.path(), "foo", 1_001), 5);
+    let mut third = open_epoch(&options, 3, Predecessor::Gone);
+    assert_eq!(record_count(root.path(), "foo", 1_001), 5, "it lies where the second put it");
+    assert_eq!(record_count(root.path(), "bar", 1_001), 0);
+    assert_eq!(fetch(third.shares[0].as_mut(), "bar", 0), [1, 2]);
+}
+
+/// Goal: a copy over several slices that a crash has torn hides nothing of them.
+#[test]
+fn a_torn_copy_of_several_slices_gives_way() {
+    let root = tempfile::tempdir().unwrap();
+    let mut options = FileOptions::new(root.path());
+    options.slice_messages_max = 3;
+    let mut former = open_epoch(&options, 1, Predecessor::Clean);
+    write(&mut former, 1, stamped("foo", Lifecycle::Create, 1..=9, (0, 10)));
+    drop(former);
+    let data = |number: u64| fs::read(root.path().join(format!("foo/msgs.{number}.dat"))).unwrap();
+    let record_len = (data(1).len() - 4) / 3;
+    for torn_len in [2, 5, 7] {
+        // Records 2 and on, as far as they got.
+        let records = [&data(1)[4 + record_len..], &data(2)[4..], &data(3)[4..]].concat();
+        let copy = [&[1, 0, 0, 0], &records[..torn_len * record_len]].concat();
+        fs::write(root.path().join("foo/msgs.1003.dat"), copy).unwrap();
+        let mut again = open(root.path());
+        let found = fetch(again.shares[0].as_mut(), "foo", 0);
+        assert_eq!(found, (1..=9).collect::<Vec<_>>(), "{torn_len}");
+        drop(again);
+        assert!(!root.path().join("foo/msgs.1003.dat").exists());
+    }
+}

@@ -1,0 +1,96 @@
+//! Files that are missing or end before they begin: repaired at the start, and said.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "support/format_checker.rs"]
+mod format_checker;
+#[path = "support/stores.rs"]
+mod stores;
+
+use std::fs;
+use std::path::Path;
+
+use stanby::base::channel_limits::StoreLimits;
+use stanby::base::epoch::Predecessor;
+use stanby::base::id::Sequence;
+use stanby::base::record::{ClientWrite, Lifecycle, SubscriptionWrite};
+use stanby::proto::spb;
+use stanby::store::Opened;
+use stanby::store::file::FileOptions;
+
+use stores::{batch, commit, fetch, open, open_as, part, subscription};
+
+/// Three slices of three messages, a subscription and a client.
+fn fill(root: &Path) {
+    let mut options = FileOptions::new(root);
+    options.slice_messages_max = 3;
+    let mut opened = open_as(&options, &StoreLimits::default(), Predecessor::Clean).unwrap();
+    let mut first = batch(vec![part("foo", Lifecycle::Create, 1..=9)]);
+    first.channels[0].subscriptions = vec![SubscriptionWrite::Create(subscription(1).into())];
+    let info = spb::ClientInfo { id: "me".into(), ..spb::ClientInfo::default() };
+    first.clients = vec![ClientWrite::Add(info)];
+    commit(opened.shares[0].as_mut(), &first);
+}
+
+fn notice(opened: &Opened) -> &str {
+    assert_eq!(opened.notices.iter().filter(|notice| notice.is_warning).count(), 1);
+    &opened.notices[0].text
+}
+
+/// Goal: a slice whose data is gone is said at the start; its sequences are not given twice.
+#[test]
+fn a_missing_data_file_is_said_and_its_sequences_stay_used() {
+    for (number, first, last) in [(3, 7, 9), (2, 4, 6)] {
+        let root = tempfile::tempdir().unwrap();
+        fill(root.path());
+        fs::remove_file(root.path().join(format!("foo/msgs.{number}.dat"))).unwrap();
+        let mut again = open(root.path());
+        let said = &again.notices[0].text;
+        assert!(said.contains(&format!("names messages {first} to {last}")), "{said}");
+        assert!(said.contains(&format!("foo/msgs.{number}.dat\" is missing")), "{said}");
+        assert_eq!(again.recovered.channels[0].state.last, Sequence(9));
+        commit(again.shares[0].as_mut(), &batch(vec![part("foo", Lifecycle::Keep, 10..=10)]));
+        assert_eq!(fetch(again.shares[0].as_mut(), "foo", 0), (1..=10).collect::<Vec<_>>());
+        let found = format_checker::read_store(root.path());
+        let is_empty = |sequence: u64| (first..=last).contains(&sequence);
+        for message in &found.channels["foo"].messages {
+            assert_eq!(message.data.is_empty(), is_empty(message.sequence), "{message:?}");
+        }
+        drop(again);
+        assert!(open(root.path()).notices.is_empty(), "it is whole now");
+    }
+}
+
+/// Goal: an index that is left of the oldest slice goes: limits remove slices from that end.
+#[test]
+fn an_index_that_is_left_of_the_oldest_slice_goes() {
+    let root = tempfile::tempdir().unwrap();
+    fill(root.path());
+    fs::remove_file(root.path().join("foo/msgs.1.dat")).unwrap();
+    let mut again = open(root.path());
+    let said = notice(&again);
+    assert!(said.contains("names messages 1 to 3") && said.contains("removed"), "{said}");
+    assert!(!root.path().join("foo/msgs.1.idx").exists());
+    assert_eq!(fetch(again.shares[0].as_mut(), "foo", 0), (4..=9).collect::<Vec<_>>());
+}
+
+/// Goal: a file of records that ends inside of its version header is torn there: it is completed,
+/// and the server starts.
+#[test]
+fn a_file_that_ends_in_its_header_is_a_torn_tail() {
+    for file in ["clients.dat", "foo/subs.dat"] {
+        for content in [&b""[..], b"\x01", b"\x01\x00\x00"] {
+            let root = tempfile::tempdir().unwrap();
+            fill(root.path());
+            fs::write(root.path().join(file), content).unwrap();
+            let mut again = open(root.path());
+            let said = notice(&again);
+            assert!(said.contains(&format!("it ended after {} bytes", content.len())), "{said}");
+            assert_eq!(fs::read(root.path().join(file)).unwrap(), b"\x01\x00\x00\x00");
+            commit(again.shares[0].as_mut(), &batch(vec![part("foo", Lifecycle::Keep, 10..=10)]));
+            format_checker::read_store(root.path());
+            drop(again);
+            assert!(open(root.path()).notices.is_empty());
+        }
+    }
+}
