@@ -20,9 +20,7 @@ use stanby::base::time::WallTime;
 use stanby::proto::{pb, spb};
 use stanby::store::file::FileOptions;
 
-use stores::{
-    NOTHING, START, batch, commit, fetch, message, now, open, open_as, part, subscription,
-};
+use stores::{NOTHING, START, batch, commit, fetch, now, open, open_as, part, subscription};
 
 #[test]
 fn what_was_committed_is_recovered() {

@@ -23,7 +23,7 @@ use stanby::election::sql_lock::SqlLease;
 use stanby::store::sql::dialect::{Dialect, Driver, SqlError};
 use stanby::store::sql::dsn::Source;
 use stanby::store::sql::{self, durability, schema};
-use stanby::store::{Opened, Remedy, StoreError};
+use stanby::store::{Opened, OutcomeUnknown, Remedy};
 
 /// The lock's key in releases that did not tell schemas apart.
 const OLD_KEY: &str = "126943688024697";
@@ -46,7 +46,7 @@ fn open(source: &Source) -> (SqlLease, Opened) {
     (lease, sql::open(&options, &limits, &fence, 1, world::now()).unwrap())
 }
 
-fn commit(opened: &mut Opened, lifecycle: Lifecycle, sequence: u64) -> Result<(), StoreError> {
+fn commit(opened: &mut Opened, lifecycle: Lifecycle, sequence: u64) -> Result<(), OutcomeUnknown> {
     let message = MessageRecord {
         sequence: Sequence(sequence),
         timestamp: WallTime(1),
