@@ -293,3 +293,27 @@ fn a_check_finds_rights_that_are_missing() {
         assert!(wrong.len() == 1 && wrong[0].contains("needs the rights"), "{wrong:?}");
     });
 }
+
+/// A user who may not make tables works where they are.
+#[test]
+fn who_may_make_no_tables_works_where_they_are() {
+    for_a_user("SELECT, INSERT, UPDATE, DELETE", |source, user| {
+        let mut server = launch(source.driver, &text(source, Some(user)), &[]).start();
+        server.log.wait(READY);
+        server.stop(Signal::SIGTERM);
+    });
+}
+
+/// What a source says of its commits is so, and the start warns of it.
+#[test]
+fn a_source_that_does_not_wait_for_commits_is_warned_of() {
+    databases::for_every(|source, _| {
+        if source.driver == Driver::Postgres {
+            let text = format!("{} synchronous_commit=off", text(source, None));
+            let mut server = launch(source.driver, &text, &[]).start();
+            let line = server.log.wait("the source has synchronous_commit = off");
+            assert!(line.contains("[WRN]"), "{line}");
+            server.stop(Signal::SIGTERM);
+        }
+    });
+}

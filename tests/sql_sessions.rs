@@ -1,4 +1,5 @@
-//! Sessions with real database servers: what a commit means, what a source asks for, whose lock it is.
+//! Sessions with real database servers: what a commit means, what a source asks for, whose lock
+//! it is.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -124,8 +125,8 @@ fn a_commit_that_comes_with_a_warning_is_not_believed() {
     });
 }
 
-/// Goal: a COMMIT is not cancelled by a time-out for statements: who waits for a synchronous standby
-/// would be told that it is done.
+/// Goal: a COMMIT is not cancelled by a time-out for statements: who waits for a synchronous
+/// standby would be told that it is done.
 #[test]
 fn a_time_out_for_statements_cancels_no_commit() {
     postgres(|source, text| {
@@ -294,8 +295,8 @@ fn a_password_file_is_used() {
 }
 
 /// Goal: the lock is that of one schema: two stores of one database do not keep each other out, and
-/// a take-over of one ends no session of the other. A member of a release that took one lock for the
-/// whole database is kept out, and keeps out.
+/// a take-over of one ends no session of the other. A member of a release that took one lock for
+/// the whole database is kept out, and keeps out.
 #[test]
 fn two_schemas_of_a_database_have_a_lock_each() {
     postgres(|source, text| {
@@ -360,11 +361,11 @@ fn trusting(file: &Path) -> impl Fn(&str) -> Option<String> {
     move |name| (name == "SSL_CERT_FILE").then(|| file.clone())
 }
 
-/// Goal: each way of encryption of the Go drivers is what it says.
+/// Goal: each way of encryption of the Go driver for PostgreSQL is what it says.
 #[test]
-fn encryption_is_what_the_source_asks_for() {
+fn encryption_of_postgres_is_what_the_source_asks_for() {
     let Some(folder) = databases::certificates() else { return };
-    let (ca, nothing) = (folder.join("ca.pem"), |_: &str| None);
+    let ca = folder.join("ca.pem");
     postgres(|source, text| {
         let of = |more: &str| {
             let text = text.replace("sslmode=disable", "").replace("host=127.0.0.1", "");
@@ -409,6 +410,13 @@ fn encryption_is_what_the_source_asks_for() {
         let shown = of(&format!("{address} user={user} {pair}"));
         assert_eq!(ask(connect(&parse(Driver::Postgres, &shown)).as_mut(), is_encrypted), "1");
     });
+}
+
+/// Goal: the same of the Go driver for MySQL.
+#[test]
+fn encryption_of_mysql_is_what_the_source_asks_for() {
+    let Some(folder) = databases::certificates() else { return };
+    let (ca, nothing) = (folder.join("ca.pem"), |_: &str| None);
     mysql(|_, text| {
         let cipher = "SELECT LENGTH(VARIABLE_VALUE) > 0 FROM information_schema.SESSION_STATUS \
                       WHERE VARIABLE_NAME = 'Ssl_cipher'";

@@ -26,7 +26,7 @@ struct Args {
 enum Which {
     /// Makes the tables that are missing; those that are there stay as they are
     Init(SourceArgs),
-    /// Says what is missing or wrong, exit code 1 if something is; warns of settings that lose commits
+    /// Says what is missing or wrong (exit code 1), and warns of settings that lose commits
     Check(SourceArgs),
 }
 

@@ -254,7 +254,7 @@ impl StoreError {
             Self::Io { action, source, .. } => match (action, source.kind()) {
                 (_, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Remedy::Refuse,
                 (Action::Read, _) => Remedy::Refuse,
-                // A database undid all of a transaction: another member would not get through either.
+                // A database undid all of a transaction: no other member would get through.
                 (Action::Append, io::ErrorKind::ResourceBusy) => Remedy::Refuse,
                 // A channel's name that no folder can have is its publisher's mistake.
                 (

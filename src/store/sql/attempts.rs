@@ -7,7 +7,7 @@ use crate::base::world;
 use crate::store::sql::dialect::{Dialect, Failure, SqlError, transaction};
 use crate::store::{Action, StoreError};
 
-/// Pause before a transaction is begun anew for the first time, and twice as long each further time.
+/// Pause before a transaction is begun anew; twice as long each further time.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(50);

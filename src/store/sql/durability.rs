@@ -117,8 +117,9 @@ fn mysql(dialect: &mut dyn Dialect) -> Result<Vec<String>, SqlError> {
     lines.extend(dialect.query(&asked, &[])?.iter().map(|row| {
         let [table, engine] = [row[0].text(), row[1].text()];
         format!(
-            "table {table} is of the engine {engine}, which knows no transactions: what was refused \
-             may be kept and what was acknowledged lost, run: ALTER TABLE {table} ENGINE=InnoDB"
+            "table {table} is of the engine {engine}, which knows no transactions: what was \
+             refused may be kept and what was acknowledged lost, run: ALTER TABLE \
+             {table} ENGINE=InnoDB"
         )
     }));
     Ok(lines)

@@ -73,14 +73,12 @@ fn insert_part(dialect: &mut dyn Dialect, part: &[NumberedMessage<'_>]) -> Resul
     dialect.execute(&statement, &values).map(drop).map_err(|error| {
         // The statement of a large batch would fill a screen.
         let text = error.text.replace(&format!("{statement:?}"), "\"INSERT INTO Messages …\"");
-        match error.failure {
-            // No publisher's mistake: what this process knows of the channel is wrong.
-            Failure::Duplicate => SqlError {
-                failure: Failure::Other,
-                text: format!("{text}; somebody else writes to this database"),
-            },
-            failure => SqlError { failure, text },
+        if error.failure != Failure::Duplicate {
+            return SqlError { text, ..error };
         }
+        // No publisher's mistake: what this process knows of the channel is wrong.
+        let text = format!("{text}; somebody else writes to this database");
+        SqlError { failure: Failure::Other, text }
     })
 }
 

@@ -1,9 +1,9 @@
 //! Store over a Dialect: the Go server's tables in SQLite, PostgreSQL, MySQL and MariaDB.
 //!
 //! Reading order: `dialect` (the seam), `dsn`, `schema`, `pending` (rows of pending sets, without
-//! I/O), `recovery`, `channel`, `attempts`, `share` (commits). Tables and columns are the Go server's (spec
-//! stores, section 8); three tables of our own hold the epoch, its holder and sums that spare a
-//! take-over the scan of messages.
+//! I/O), `recovery`, `channel`, `attempts`, `share` (commits). Tables and columns are the Go
+//! server's (spec stores, section 8); three tables of our own hold the epoch, its
+//! holder and sums that spare a take-over the scan of messages.
 //!
 //! Each write transaction begins by reading the epoch with a lock that lasts until the commit, so
 //! a later epoch can only begin before it, which ends it, or after it.

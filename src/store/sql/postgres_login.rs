@@ -1,4 +1,4 @@
-//! How a session with PostgreSQL begins: hosts in turn, passwords from a file, what the session is set to.
+//! How a session with PostgreSQL begins: hosts in turn, passwords from a file, what it is set to.
 
 use std::fs;
 use std::future::poll_fn;
@@ -80,6 +80,7 @@ fn config(source: &Source, host: &str, port: u16, timeout: Duration) -> Config {
     let parameter = |name: &str| {
         source.parameters.iter().find(|(key, _)| key == name).map(|(_, it)| it.as_str())
     };
+    let is_clear = source.tls.security == Security::Off;
     let mut config = Config::new();
     config
         .host(host)
@@ -88,10 +89,7 @@ fn config(source: &Source, host: &str, port: u16, timeout: Duration) -> Config {
         .application_name(parameter("application_name").unwrap_or(APPLICATION_NAME))
         .options(options(source))
         .connect_timeout(timeout)
-        .ssl_mode(match source.tls.security {
-            Security::Off => SslMode::Disable,
-            _ => SslMode::Require,
-        });
+        .ssl_mode(if is_clear { SslMode::Disable } else { SslMode::Require });
     if source.needs_writable {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }

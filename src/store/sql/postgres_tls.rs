@@ -159,10 +159,8 @@ impl ServerCertVerifier for Authorities {
                 self.provider.signature_verification_algorithms.all,
             )?;
         }
-        let is_checked = match server_name {
-            ServerName::IpAddress(_) => self.checks_address,
-            _ => self.checks_name,
-        };
+        let is_address = matches!(server_name, ServerName::IpAddress(_));
+        let is_checked = if is_address { self.checks_address } else { self.checks_name };
         if is_checked {
             verify_server_name(&parsed, server_name)?;
         }

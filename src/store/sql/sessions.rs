@@ -6,8 +6,8 @@ use crate::store::sql::dialect::{Dialect, Driver, Failure, SqlError, transaction
 /// PostgreSQL's key of the lock in releases that did not tell schemas apart: `stanby` in letters.
 /// Who has a schema's lock shares this one, so that such a member has either both or none.
 const OLD_KEY: u64 = 0x7374_616e_6279;
-/// First half of PostgreSQL's key of the lock: `stan` in letters. Such locks are each database's own;
-/// the second half says which of its schemas.
+/// First half of PostgreSQL's key of the lock: `stan` in letters. Such locks are each database's
+/// own; the second half says which of its schemas.
 const LOCK_CLASS: u32 = 0x7374_616e;
 /// First half of the key that the sessions of a store share: `stor` in letters.
 const STORE_CLASS: u32 = 0x7374_6f72;
@@ -131,7 +131,8 @@ pub fn mark_store(
                 statement.push_str(&format!(
                     ", set_config('application_name', CASE WHEN (SELECT relnamespace FROM pg_class \
                      WHERE oid = to_regclass('StanbyEpoch')) = to_regnamespace('public') \
-                     THEN '{STORE_NAME} ' ELSE '{OTHER_STORE_NAME}' END || '{epoch} {index}', false)"
+                     THEN '{STORE_NAME} ' ELSE '{OTHER_STORE_NAME}' END || '{epoch} {index}', \
+                     false)"
                 ));
             }
             dialect.query(&statement, &[]).map(drop)
@@ -187,8 +188,8 @@ pub fn end_holder(dialect: &mut dyn Dialect) -> Result<(), SqlError> {
     }
 }
 
-/// Ends PostgreSQL's sessions that have an advisory lock of this key: of two halves (`form` 2), or a
-/// whole one that nobody shares.
+/// Ends PostgreSQL's sessions that have an advisory lock of this key: of two halves (`form` 2), or
+/// a whole one that nobody shares.
 fn end_who_has(
     dialect: &mut dyn Dialect,
     class: u32,

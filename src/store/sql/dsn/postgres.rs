@@ -1,4 +1,4 @@
-//! PostgreSQL: `key=value` pairs or a URL, what the environment says, the defaults of the Go driver.
+//! PostgreSQL: `key=value` pairs or a URL, what the environment says, the Go driver's defaults.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

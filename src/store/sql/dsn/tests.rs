@@ -1,3 +1,5 @@
+//! The forms of sources that people have, and what each parameter becomes.
+
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
 
@@ -145,7 +147,7 @@ fn the_environment_says_what_the_source_does_not() {
         ("PGOPTIONS", "-c geqo=off"),
         ("PGTZ", "UTC"),
         ("PGSSLMODE", "verify-ca"),
-        ("HOME", "/home/me"),
+        ("HOME", "/h/me"),
         ("SSL_CERT_FILE", "/ca.pem"),
         ("SSL_CERT_DIR", "/one:/two"),
     ];
@@ -156,7 +158,7 @@ fn the_environment_says_what_the_source_does_not() {
         (source.options.as_str(), source.tls.security),
         ("-c geqo=off", Security::Authority)
     );
-    assert_eq!(source.password_file, Some(PathBuf::from("/home/me/.pgpass")));
+    assert_eq!(source.password_file, Some(PathBuf::from("/h/me/.pgpass")));
     assert_eq!(source.tls.system.file, Some(PathBuf::from("/ca.pem")));
     assert_eq!(source.tls.system.folders, [PathBuf::from("/one"), PathBuf::from("/two")]);
     let source = with(&[("PGPASSFILE", "/p"), ("HOME", "/h")], "dbname=d").unwrap();

@@ -87,9 +87,9 @@ impl Dialect for Faulty {
         self.call(false, |inner| inner.prepare(statement))
     }
     fn run(&mut self, statement: &str) -> Result<(), SqlError> {
-        if statement == "ROLLBACK" && self.inner.is_some() {
-            // What comes after a fault is none of its own.
-            return self.inner.as_mut().unwrap().run(statement);
+        // What comes after a fault is none of its own.
+        if let (Some(inner), "ROLLBACK") = (&mut self.inner, statement) {
+            return inner.run(statement);
         }
         self.call(false, |inner| inner.run(statement))
     }
@@ -186,7 +186,6 @@ fn batch(first: &BTreeMap<String, u64>, round: u64) -> Batch {
             lifecycle: if *last == 0 { Lifecycle::Create } else { Lifecycle::Keep },
             messages: (last + 1..=last + 2).map(message).collect(),
             subscriptions,
-            ..ChannelBatch::default()
         }
     };
     let channels = first.iter().map(part).collect();
@@ -198,8 +197,8 @@ fn batch(first: &BTreeMap<String, u64>, round: u64) -> Batch {
 fn run(path: &Path, fault: Option<(usize, Fault)>) -> Run {
     let plan = Arc::new(Mutex::new(Plan { fault, ..Plan::default() }));
     let mut share = share(path, &plan);
-    let mut run = Run::default();
-    run.acked = ["a", "b"].map(|name| (name.to_owned(), 0)).into();
+    let acked = ["a", "b"].map(|name| (name.to_owned(), 0)).into();
+    let mut run = Run { acked, ..Run::default() };
     for round in 0..3 {
         let batch = batch(&run.acked, round);
         match share.commit(Epoch(1), &batch) {
@@ -247,7 +246,7 @@ fn run(path: &Path, fault: Option<(usize, Fault)>) -> Run {
 }
 
 /// Goal: whatever fails in whichever call, a channel's part of a commit is answered in two ways:
-/// all of it is there, or nothing; or nobody is answered. What tidies up afterwards fails no commit.
+/// all of it is there, or nothing; or nobody is answered. What tidies up later fails no commit.
 #[test]
 fn what_is_answered_is_what_is_there_whichever_call_fails() {
     let folder = tempfile::tempdir().unwrap();
@@ -280,7 +279,8 @@ fn what_is_answered_is_what_is_there_whichever_call_fails() {
             assert!(ended.has_stepped_down, "commit {call}: nobody knows");
         }
     }
-    assert!(seen["Full"] > 0 && seen["BadValue"] > 0 && seen["Busy"] == 0, "{seen:?}");
+    // A value that is to blame is looked for part by part, and this one is not found again.
+    assert!(seen["Full"] > 0 && seen["BadValue"] == 0, "{seen:?}");
 }
 
 /// Goal: a number that does not follow the last is refused with both numbers, and a row that is
