@@ -22,9 +22,10 @@ impl Engine {
         self.commits.held_bytes() + REQUEST_BYTES * waiting_count
     }
 
-    /// Lets deliveries wait for the store, or go on.
+    /// Lets deliveries wait for the store, or go on. They do so long before requests, so that these
+    /// get through where a replay is faster than the store.
     pub(super) fn look_at_held(&mut self) {
-        let is_crowded = ENGINE_REQUESTS_BYTES_MAX < self.held_bytes();
+        let is_crowded = ENGINE_REQUESTS_BYTES_MAX / 4 < self.held_bytes();
         self.reads.set_crowded(is_crowded);
     }
 

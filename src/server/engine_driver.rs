@@ -234,7 +234,7 @@ impl EngineDriver {
         let Some(active) = &mut self.active else { return };
         let held_bytes = active.engine.held_bytes();
         let is_high = if active.crowd_is_high {
-            limits::ENGINE_REQUESTS_BYTES_MAX / 2 < held_bytes
+            limits::ENGINE_REQUESTS_BYTES_MAX / 4 * 3 < held_bytes
         } else {
             limits::ENGINE_REQUESTS_BYTES_MAX < held_bytes
         };
