@@ -48,6 +48,9 @@ pub struct Ports {
     pub monitor: u16,
 }
 
+/// How the line on a new limit of connections begins.
+pub const CONNECTIONS_MAX: &str = "Reloaded: max_connections =";
+
 /// The line after a reload.
 pub const RELOADED: &str = "Reloaded server configuration";
 
@@ -95,7 +98,7 @@ const ORDER: [&str; 33] = [
     "Reloaded: trace_verbose =",
     "Reloaded: logtime =",
     "Reloaded: logtime_utc =",
-    "Reloaded: max_connections =",
+    CONNECTIONS_MAX,
     "Reloaded: authorization users",
     "Reloaded: accounts",
     "Reloaded: authorization username",

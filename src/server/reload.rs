@@ -1,6 +1,7 @@
 //! SIGHUP: what of the configuration can change while the server runs
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::config::reload::{self, Changes, Ports};
 use crate::config::{Config, machine};
@@ -35,6 +36,13 @@ impl Server {
         }
     }
 
+    /// How many clients are closed by a lower limit.
+    fn clients_beyond(&self, config: &Config) -> u64 {
+        let count = self.found.counters.clients.load(Ordering::Relaxed);
+        let max = config.core.connections_max.filter(|max| *max != 0);
+        max.map_or(0, |max| count.saturating_sub(max))
+    }
+
     fn apply(&mut self, config: Config, changes: &Changes) -> Result<(), String> {
         let rules = settings::rules(&config).map_err(|error| error.to_string())?;
         let log = changes.log.then(|| crate::log::prepare(config.log.clone())).transpose();
@@ -49,7 +57,12 @@ impl Server {
         {
             log.begin();
         }
+        let surplus = self.clients_beyond(&config);
         for line in &changes.lines {
+            if surplus != 0 && line.starts_with(reload::CONNECTIONS_MAX) {
+                let text = format!("Closed {surplus} connections to fall within max_connections");
+                log::info!(target: CORE, "{text}");
+            }
             log::info!(target: CORE, "{line}");
         }
         if let Some(log) = log {

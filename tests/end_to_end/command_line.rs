@@ -396,6 +396,7 @@ fn a_reload_takes_chosen_ports_and_tells_those_it_closes() {
     let text = format!("cluster {{ port: {route_port}, name: a }}\nmax_connections: 1\n");
     server.launch.rewrite_config(&text);
     server.signal(Signal::SIGHUP);
+    server.log.wait_after(mark, "[INF] Closed 2 connections to fall within max_connections");
     server.log.wait_after(mark, "Reloaded server configuration");
     wait_for("two are closed", || {
         (server.json("/connz")["num_connections"].as_u64() == Some(1)).then_some(())
