@@ -269,21 +269,108 @@ fn a_channel_with_folders_in_it_is_deleted() {
     assert_eq!(fetch(store, "foo", 0), [1, 2]);
 }
 
-/// Goal: a removal stops before it takes anything if the fence was lost meanwhile.
+/// Goal: what a former active takes away while its successor serves, the successor still reads and
+/// writes, and so does the next one.
 #[test]
 fn a_former_active_removes_nothing() {
+    for is_written in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let mut former = open_epoch(root.path(), &TestFence::of(1), Predecessor::Clean);
+        let mut first = batch(vec![part("foo", Lifecycle::Create, 1..=5)]);
+        first.channels[0].subscriptions = vec![SubscriptionWrite::Create(subscription(1).into())];
+        commit(former.shares[0].as_mut(), &first);
+        let mut successor = open_epoch(root.path(), &TestFence::of(2), Predecessor::Replaced);
+        let folder = root.path().join("foo");
+        // What it did until it asked its fence again.
+        for entry in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap()) {
+            let name = entry.file_name().into_string().unwrap();
+            fs::rename(entry.path(), folder.join(format!("removed.1.{name}"))).unwrap();
+        }
+        assert_eq!(fetch(successor.shares[0].as_mut(), "foo", 0), (1..=5).collect::<Vec<_>>());
+        if is_written {
+            successor.shares[0].commit(Epoch(2), &sixth("right")).unwrap();
+        }
+        drop(successor);
+        let again = open_epoch(root.path(), &TestFence::of(3), Predecessor::Gone);
+        let state = again.recovered.channels[0].state;
+        assert_eq!(state.message_count, 5 + u64::from(is_written));
+        assert_eq!(again.recovered.channels[0].subscriptions.len(), 1);
+    }
+}
+
+/// Goal: a folder without files is no channel, and a channel can be made there; one with files that
+/// somebody else has made is read before anything is written to it.
+#[test]
+fn a_folder_of_somebody_else_is_not_cleared() {
     let root = tempfile::tempdir().unwrap();
-    let fence = TestFence::of(1);
-    let mut former = open_epoch(root.path(), &fence, Predecessor::Clean);
-    commit(former.shares[0].as_mut(), &batch(vec![part("foo", Lifecycle::Create, 1..=5)]));
-    fence.is_lost.store(true, Ordering::Relaxed);
-    let delete = batch(vec![part("foo", Lifecycle::Delete, NOTHING)]);
-    assert!(matches!(
-        former.shares[0].commit(Epoch(1), &delete),
-        Err(OutcomeUnknown(StoreError::Fenced(_)))
-    ));
-    let mut successor = open_epoch(root.path(), &TestFence::of(2), Predecessor::Replaced);
-    assert_eq!(fetch(successor.shares[0].as_mut(), "foo", 0), (1..=5).collect::<Vec<_>>());
+    fs::create_dir(root.path().join("empty")).unwrap();
+    let mut opened = open_epoch(root.path(), &TestFence::of(1), Predecessor::Clean);
+    assert_eq!(opened.recovered.channels.len(), 0);
+    commit(opened.shares[0].as_mut(), &batch(vec![part("empty", Lifecycle::Create, 1..=2)]));
+    // Another member makes it, and answers for its messages.
+    let mut other = open_epoch(root.path(), &TestFence::of(2), Predecessor::Replaced);
+    let create = batch(vec![part("foo", Lifecycle::Create, 1..=3)]);
+    other.shares[0].commit(Epoch(2), &create).unwrap();
+    let error = opened.shares[0].commit(Epoch(1), &create).unwrap_err();
+    assert_eq!(error.remedy(), Remedy::StepDown);
+    assert_eq!(fetch(other.shares[0].as_mut(), "foo", 0), vec![1, 2, 3]);
+    assert_eq!(format_checker::read_store(root.path()).channels["foo"].messages.len(), 3);
+}
+
+/// Goal: a deletion that was decided is finished by whoever opens the store next, and one that was
+/// not is undone.
+#[test]
+fn a_deletion_happens_whole_or_not_at_all() {
+    for is_decided in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let mut former = open_epoch(root.path(), &TestFence::of(1), Predecessor::Clean);
+        commit(former.shares[0].as_mut(), &batch(vec![part("foo", Lifecycle::Create, 1..=5)]));
+        drop(former);
+        let folder = root.path().join("foo");
+        for name in ["msgs.1.dat", "msgs.1.idx", "subs.dat"] {
+            fs::rename(folder.join(name), folder.join(format!("removed.1.{name}"))).unwrap();
+        }
+        if is_decided {
+            let (away, mark) = ("removed.1.subs.dat", "deleted.1.subs.dat");
+            fs::rename(folder.join(away), folder.join(mark)).unwrap();
+            fs::remove_file(folder.join("removed.1.msgs.1.dat")).unwrap();
+        }
+        let again = open_epoch(root.path(), &TestFence::of(2), Predecessor::Gone);
+        assert_eq!(again.recovered.channels.len(), usize::from(!is_decided));
+        assert_eq!(folder.exists(), !is_decided);
+    }
+}
+
+/// Goal: an index that has to be made anew never says less than before, not for a moment: what the
+/// last index does not name counts as never acknowledged.
+#[test]
+fn a_new_index_is_put_in_place_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let mut opened = open(root.path());
+    commit(opened.shares[0].as_mut(), &batch(vec![part("foo", Lifecycle::Create, 1..=9)]));
+    drop(opened);
+    let path = root.path().join("foo/msgs.1.idx");
+    let mut index = fs::read(&path).unwrap();
+    index[4 + 32 * 3] ^= 1;
+    fs::write(&path, index).unwrap();
+    let limits = Limits::roomy();
+    limits.room.store(40, Ordering::Relaxed);
+    let options = FileOptions::new(root.path());
+    let full = file::open_on(
+        Arc::new(LimitedDisk(Arc::clone(&limits))),
+        Opening {
+            options: &options,
+            limits: &StoreLimits::default(),
+            fence: TestFence::of(2),
+            predecessor: Predecessor::Gone,
+            loops: 1,
+            now: now(1),
+            survey: None,
+        },
+    );
+    assert!(full.is_err(), "there is no room for the new index");
+    let mut again = open_epoch(root.path(), &TestFence::of(3), Predecessor::Gone);
+    assert_eq!(fetch(again.shares[0].as_mut(), "foo", 0), (1..=9).collect::<Vec<_>>());
 }
 
 #[test]
@@ -332,8 +419,13 @@ fn bad_files_are_refused_in_the_references_words() {
     for file in ["msgs.1.dat", "msgs.1.idx"] {
         let prefix = format!("unable to recover message store for [foo](file: \"foo/{file}\"): ");
         check(&format!("foo/{file}"), &[2, 0, 0, 0], &format!("{prefix}{version}"));
-        check(&format!("foo/{file}"), &[], &format!("{prefix}unable to verify file version: EOF"));
     }
+    check(
+        "foo/msgs.1.dat",
+        &[],
+        "unable to recover message store for [foo](file: \"foo/msgs.1.dat\"): \
+         unable to verify file version: EOF",
+    );
     check(
         "foo/msgs.a.dat",
         &[1, 0, 0, 0],

@@ -8,13 +8,14 @@
 mod databases;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
 
 use stanby::base::channel_limits::{ChannelLimits, ChannelOverrides, StoreLimits};
-use stanby::base::epoch::Epoch;
+use stanby::base::epoch::{Epoch, Predecessor, Unfenced};
 use stanby::base::id::{ChannelName, ClientId, Sequence, SubscriptionId, Ticket};
 use stanby::base::placement;
 use stanby::base::record::{
@@ -24,6 +25,8 @@ use stanby::base::record::{
 use stanby::base::time::{Now, WallTime};
 use stanby::base::world;
 use stanby::proto::{pb, spb};
+use stanby::store::file::format::MESSAGE_OVERHEAD;
+use stanby::store::file::{self, FileOptions};
 use stanby::store::{self, Opened};
 
 /// One kind of store, as the suite sees it.
@@ -43,6 +46,7 @@ fn kinds() -> Vec<Kind> {
     let lasting = |name, open| Kind { name, persists: true, overhead_bytes: 0, open };
     let mut kinds =
         vec![Kind { name: "memory", persists: false, overhead_bytes: 0, open: open_memory }];
+    kinds.push(Kind { overhead_bytes: MESSAGE_OVERHEAD, ..lasting("file", open_files) });
     kinds.push(lasting("sqlite", databases::open_sqlite));
     if databases::postgres_address().is_some() {
         kinds.push(lasting("postgres", databases::open_postgres));
@@ -55,6 +59,13 @@ fn kinds() -> Vec<Kind> {
 
 fn open_memory(_folder: &Path, limits: &StoreLimits, loops: u16) -> Opened {
     store::memory::open(limits, loops).unwrap()
+}
+
+fn open_files(folder: &Path, limits: &StoreLimits, loops: u16) -> Opened {
+    let options = FileOptions::new(folder.join("store"));
+    file::prepare(&options).unwrap();
+    let fence = Arc::new(Unfenced);
+    file::open(&options, limits, fence, Predecessor::Clean, loops, world::now()).unwrap()
 }
 
 /// Runs `goal` for every kind of store, with one loop and with three.

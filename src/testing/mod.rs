@@ -5,6 +5,7 @@
 
 pub mod bus;
 pub mod checker;
+pub mod disk;
 pub mod group;
 pub mod member;
 pub mod shared_store;

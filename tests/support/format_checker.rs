@@ -67,10 +67,20 @@ pub fn read_store(root: &Path) -> FoundStore {
         let entry = entry.unwrap();
         if entry.file_type().unwrap().is_dir() {
             let name = entry.file_name().into_string().unwrap();
-            store.channels.insert(name.clone(), read_channel(&entry.path(), &name));
+            if is_channel(&entry.path()) {
+                store.channels.insert(name.clone(), read_channel(&entry.path(), &name));
+            }
         }
     }
     store
+}
+
+/// What a creation or a deletion leaves without files is none.
+fn is_channel(folder: &Path) -> bool {
+    fs::read_dir(folder).unwrap().any(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        name == "subs.dat" || name.starts_with("msgs.")
+    })
 }
 
 fn read_channel(folder: &Path, name: &str) -> FoundChannel {

@@ -100,6 +100,10 @@ impl Folder for LimitedFolder {
         self.0.rename(from, to)
     }
 
+    fn rename_new(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        self.0.rename_new(from, to)
+    }
+
     fn rename_into(&self, from: &[u8], target: &dyn Folder, to: &[u8]) -> io::Result<()> {
         failure(&self.1.rename_error)?;
         let target = target.as_any().downcast_ref::<Self>().unwrap();

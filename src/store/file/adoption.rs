@@ -15,6 +15,7 @@ use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
 use crate::store::file::format::replacement_epoch;
 use crate::store::file::log::io_error;
 use crate::store::file::opening::Recovered;
+use crate::store::file::removal::open_file;
 use crate::store::file::settle::Rewrite;
 use crate::store::file::sync::sync_files_and_folders;
 use crate::store::file::unsynced::{Settled, unsynced};
@@ -162,7 +163,9 @@ impl Adoption<'_> {
             let folder = root.folder(found.channel.name.as_bytes()).map_err(sync_error)?;
             for file in folder.list().map_err(sync_error)? {
                 if !file.is_folder {
-                    files.push(folder.open(&file.name, Access::Append).map_err(sync_error)?);
+                    let fence = ctx.fence.as_ref();
+                    let opened = open_file(folder.as_ref(), &file.name, Access::Append, fence);
+                    files.push(opened.map_err(sync_error)?);
                 }
                 if FILES_SYNCED_TOGETHER_MAX <= files.len() {
                     let files = std::mem::take(&mut files);

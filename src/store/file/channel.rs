@@ -1,21 +1,24 @@
 //! One channel's folder: its open files, and what is done to them.
 
 use std::collections::VecDeque;
+use std::path::Path;
 
 use crate::base::channel_limits::ChannelLimits;
 use crate::base::id::ChannelName;
+use crate::base::limits::SLICES_PER_BATCH_MAX;
 use crate::base::record::{ChannelState, RecoveredChannel};
 use crate::base::time::{Instant, WallTime};
 use crate::store::file::channel_reading::Reader;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::{Context, refusal};
-use crate::store::file::disk::{Access, DiskFile, Folder, Identity};
+use crate::store::file::disk::{Access, DiskFile, Entry, Folder, Identity};
 use crate::store::file::format::{
-    FILE_HEADER_LEN, SUBSCRIPTIONS_FILE, slice_data_name, slice_index_name,
+    ChannelFile, FILE_HEADER_LEN, SUBSCRIPTIONS_FILE, channel_file, slice_data_name,
+    slice_index_name,
 };
 use crate::store::file::log::{Log, io_error};
 use crate::store::file::recovery::FoundChannel;
-use crate::store::file::removal::{Archivists, Place};
+use crate::store::file::removal::{Archivists, Place, open_file};
 use crate::store::file::slices::{Messages, SliceLimits, SliceWrite};
 use crate::store::file::subscriptions::Subscriptions;
 use crate::store::{Action, StoreError};
@@ -36,6 +39,92 @@ pub(super) struct Handles {
     finished: Vec<Tail>,
     subscriptions: Option<Log>,
     pub(super) reader: Option<Reader>,
+}
+
+/// A number that is taken again and again is not the work of former actives: each makes one slice.
+const NUMBER_AHEAD_MAX: u64 = 8 * SLICES_PER_BATCH_MAX;
+/// A folder that vanishes again and again is not the work of one late removal.
+const CREATE_TRIES_MAX: usize = 8;
+
+/// The folder of a new channel, and whether nobody else can have it open; `None` if it has to be
+/// looked at again. An empty one that is there is no channel, whoever has made it, and is made
+/// anew, so that who has it open can put nothing into the new one.
+fn folder_for(
+    ctx: &Context,
+    root: &dyn Folder,
+    name: &ChannelName,
+) -> Result<Option<(Box<dyn Folder>, bool)>, StoreError> {
+    let path = ctx.path(name.as_bytes(), b"");
+    let error = |source| io_error(Action::Folder, &path, source);
+    let is_fresh = match root.create_folder(name.as_bytes()) {
+        Ok(()) => true,
+        Err(found) if found.kind() == std::io::ErrorKind::AlreadyExists => false,
+        Err(source) => return Err(error(source)),
+    };
+    if !is_fresh {
+        match root.remove_folder(name.as_bytes()) {
+            Ok(()) => return Ok(None),
+            Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(full) if full.kind() == std::io::ErrorKind::DirectoryNotEmpty => (),
+            Err(source) => return Err(error(source)),
+        }
+    }
+    let folder = match root.folder(name.as_bytes()) {
+        Ok(folder) => folder,
+        Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(error(source)),
+    };
+    if is_fresh {
+        return Ok(Some((folder, true)));
+    }
+    let place = Place { folder: folder.as_ref(), path: &path, fence: ctx.fence.as_ref() };
+    if place.finish_deletion()? {
+        return Ok(None);
+    }
+    let is_channel = |entry: &Entry| {
+        !entry.is_folder && !matches!(channel_file(&entry.name), ChannelFile::Other)
+    };
+    if folder.list().map_err(error)?.iter().any(is_channel) {
+        ctx.fence.check()?;
+        return Err(of_somebody_else(&path));
+    }
+    Ok(Some((folder, false)))
+}
+
+/// The empty subs.dat of a new channel; `None` if the folder has vanished.
+fn first_subscriptions(
+    ctx: &Context,
+    root: &dyn Folder,
+    (folder, name): (&dyn Folder, &ChannelName),
+) -> Result<Option<Log>, StoreError> {
+    // Complete at once: a kill must not leave a file without its header.
+    let made =
+        Replacement::write(root, ctx.root_path(), ctx.fence.as_ref(), &[]).and_then(|fresh| {
+            ctx.fence.check()?;
+            fresh.put(root, Some(folder), SUBSCRIPTIONS_FILE)
+        });
+    match made {
+        Ok(log) => Ok(Some(log)),
+        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            ctx.fence.check()?;
+            Ok(None)
+        }
+        Err(error) => {
+            // Without files it is no channel; if it stays, the next try takes it over.
+            let _ = root.remove_folder(name.as_bytes());
+            Err(error)
+        }
+    }
+}
+
+fn is_name_taken(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { action: Action::Open, source, .. }
+        if source.kind() == std::io::ErrorKind::AlreadyExists)
+}
+
+fn of_somebody_else(path: &Path) -> StoreError {
+    let text = "it is in use by somebody else; it will be read when the store is opened again";
+    io_error(Action::Folder, path, std::io::Error::other(text))
 }
 
 /// One channel.
@@ -112,52 +201,32 @@ impl Channel {
         name: &ChannelName,
     ) -> Result<Self, StoreError> {
         let path = ctx.path(name.as_bytes(), b"");
-        let created = root.create_folder(name.as_bytes());
-        let is_found = match created {
-            Ok(()) => false,
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => true,
-            Err(source) => return Err(io_error(Action::Folder, &path, source)),
-        };
-        let open_error = |source| io_error(Action::Open, &path, source);
-        let folder = root
-            .folder(name.as_bytes())
-            .map_err(|source| io_error(Action::Folder, &path, source))?;
-        if is_found {
-            // A former active, or a try on a full disk, has made it; nobody was told of it.
-            let entries = folder.list().map_err(open_error)?;
-            let place = Place { folder: folder.as_ref(), path: &path, fence: ctx.fence.as_ref() };
-            place.clear(entries)?;
-        }
-        // Complete at once, and last of all: a kill must not leave a file without its header, and
-        // what fails before it leaves no channel.
-        let made = folder.identity().map_err(open_error).and_then(|identity| {
-            let fresh = Replacement::write(root, ctx.root_path(), ctx.fence.as_ref(), &[])?;
-            ctx.fence.check()?;
-            let log = fresh.put(root, Some(folder.as_ref()), SUBSCRIPTIONS_FILE)?;
-            Ok((identity, log))
-        });
-        let (identity, log) = match made {
-            Ok(made) => made,
-            Err(error) => {
-                // An empty folder is a channel that nobody asked for; if it stays, the next try
-                // takes it over.
+        for _ in 0..CREATE_TRIES_MAX {
+            let Some((folder, is_fresh)) = folder_for(ctx, root, name)? else { continue };
+            let identity = folder.identity().map_err(|source| {
                 let _ = root.remove_folder(name.as_bytes());
-                return Err(error);
-            }
-        };
-        let found = FoundChannel {
-            identity,
-            folder: Some(folder),
-            slices: VecDeque::new(),
-            number_max: 0,
-            subscriptions: Subscriptions::default(),
-            subscriptions_len: Some(log.len()),
-            notices: Vec::new(),
-        };
-        let mut channel = Self::recovered(ctx, name.clone(), found, false);
-        channel.handles.subscriptions = Some(log);
-        channel.is_renamed = true;
-        Ok(channel)
+                io_error(Action::Open, &path, source)
+            })?;
+            // Last of all: what fails before it leaves no channel.
+            let Some(log) = first_subscriptions(ctx, root, (folder.as_ref(), name))? else {
+                continue;
+            };
+            let found = FoundChannel {
+                identity,
+                folder: Some(folder),
+                slices: VecDeque::new(),
+                number_max: 0,
+                subscriptions: Subscriptions::default(),
+                subscriptions_len: Some(log.len()),
+                notices: Vec::new(),
+            };
+            let mut channel = Self::recovered(ctx, name.clone(), found, false);
+            channel.must_begin_slice = !is_fresh;
+            channel.handles.subscriptions = Some(log);
+            channel.is_renamed = true;
+            return Ok(channel);
+        }
+        Err(of_somebody_else(&path))
     }
 
     /// As the engine gets it at recovery.
@@ -221,20 +290,33 @@ impl Channel {
         self.handles.folder.as_deref().expect("open_folder was called before")
     }
 
-    /// Appends messages: data first, then the index.
+    /// Appends messages: data first, then the index. A new slice gets another number where a former
+    /// active has made one of its number since the store was opened; what that holds, the higher
+    /// number supersedes.
     ///
     /// # Errors
     /// [`StoreError`]; a part may be written, and [`Channel::undo`] takes it back.
-    pub fn append(&mut self, ctx: &Context, writes: &[SliceWrite]) -> Result<(), StoreError> {
+    pub fn append(&mut self, ctx: &Context, writes: &mut [SliceWrite]) -> Result<(), StoreError> {
+        let mut ahead = 0;
         for write in writes {
+            if write.is_new {
+                write.slice.number += ahead;
+            }
+            if self.handles.tail.as_ref().is_none_or(|tail| tail.number != write.slice.number) {
+                self.handles.finished.extend(self.handles.tail.take());
+                let mut opened = self.open_tail(ctx, write);
+                while opened.as_ref().is_err_and(is_name_taken) && ahead < NUMBER_AHEAD_MAX {
+                    ctx.fence.check()?;
+                    ahead += SLICES_PER_BATCH_MAX;
+                    write.slice.number += SLICES_PER_BATCH_MAX;
+                    opened = self.open_tail(ctx, write);
+                }
+                self.handles.tail = Some(opened?);
+                self.is_renamed |= write.is_new;
+            }
             let number = write.slice.number;
             let data_path = ctx.path(self.name.as_bytes(), &slice_data_name(number));
             let index_path = data_path.with_extension("idx");
-            if self.handles.tail.as_ref().is_none_or(|tail| tail.number != number) {
-                self.handles.finished.extend(self.handles.tail.take());
-                self.handles.tail = Some(self.open_tail(ctx, write)?);
-                self.is_renamed |= write.is_new;
-            }
             if let Some(tail) = &mut self.handles.tail {
                 tail.data.append(&write.data, &data_path)?;
                 tail.index.append(&write.index, &index_path)?;
@@ -261,9 +343,19 @@ impl Channel {
             return Ok(Tail { number, data, index });
         }
         let slice = self.messages.slices.back().expect("only a known slice is continued");
-        let data = Log::open(self.folder(), &data_name, slice.data_len, &data_path)?;
-        let index = Log::open(self.folder(), &index_name, slice.index_len(), &index_path)?;
+        let data = self.open_log(ctx, &data_name, slice.data_len)?;
+        let index = self.open_log(ctx, &index_name, slice.index_len())?;
         Ok(Tail { number, data, index })
+    }
+
+    /// Opens a file to write on. The fence is asked once it is open: what has that name later may
+    /// be a successor's.
+    fn open_log(&self, ctx: &Context, name: &[u8], len: u64) -> Result<Log, StoreError> {
+        let path = ctx.path(self.name.as_bytes(), name);
+        let file = open_file(self.folder(), name, Access::Append, ctx.fence.as_ref())
+            .map_err(|source| io_error(Action::Open, &path, source))?;
+        ctx.fence.check()?;
+        Log::of(file, len, &path)
     }
 
     /// Takes back what [`Channel::append`] wrote of `writes`. What is cut was written by this
@@ -311,7 +403,7 @@ impl Channel {
         let found;
         let file = match open {
             Some(file) => file,
-            None => match self.folder().open(name, Access::Append) {
+            None => match open_file(self.folder(), name, Access::Append, ctx.fence.as_ref()) {
                 Ok(file) => {
                     found = file;
                     found.as_ref()
@@ -395,7 +487,7 @@ impl Channel {
         let len = self.subscriptions_len.unwrap_or(FILE_HEADER_LEN);
         let mut log = match self.handles.subscriptions.take() {
             Some(log) => log,
-            None => Log::open(self.folder(), SUBSCRIPTIONS_FILE, len, &path)?,
+            None => self.open_log(ctx, SUBSCRIPTIONS_FILE, len)?,
         };
         if let Err(error) = log.append(bytes, &path) {
             ctx.fence.check()?;
@@ -418,7 +510,8 @@ impl Channel {
         let written_len = self.subscriptions_len.unwrap_or(len);
         let mut log = match self.handles.subscriptions.take() {
             Some(log) => log,
-            None => Log::open(self.folder(), SUBSCRIPTIONS_FILE, written_len, &path)
+            None => self
+                .open_log(ctx, SUBSCRIPTIONS_FILE, written_len)
                 .map_err(StoreError::half_done)?,
         };
         log.rewind(len, &path).map_err(StoreError::half_done)?;
@@ -518,11 +611,8 @@ impl Channel {
             }
             let away = |name: &[u8]| [name, b".bak"].concat();
             let (data_away, index_away) = (away(&data), away(&index));
-            if place
-                .rename(&data, &data_away)
-                .and_then(|()| place.rename(&index, &index_away))
-                .is_err()
-            {
+            let files = [data.clone(), index.clone()];
+            if place.archive(&files, &[data_away.clone(), index_away.clone()]).is_err() {
                 names.extend([data, index, data_away]);
                 continue;
             }
@@ -544,16 +634,20 @@ impl Channel {
     /// Removes the channel with everything in its folder. It can be tried again after an error.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; then everything of it may still be there.
     pub fn delete(&mut self, ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
         self.open_folder(ctx, root)?;
         let path = ctx.path(self.name.as_bytes(), b"");
-        let replace_error = |source| io_error(Action::Replace, &path, source);
-        let folder = self.handles.folder.take().expect("it was opened just now");
-        self.close_files();
-        let entries = folder.list().map_err(replace_error)?;
-        let place = Place { folder: folder.as_ref(), path: &path, fence: ctx.fence.as_ref() };
-        place.clear(entries)?;
-        root.remove_folder(self.name.as_bytes()).map_err(replace_error)
+        let place = Place { folder: self.folder(), path: &path, fence: ctx.fence.as_ref() };
+        if place.clear()? && root.remove_folder(self.name.as_bytes()).is_ok() {
+            return Ok(());
+        }
+        log::warn!(
+            "Channel {} is deleted, but its folder {} could not be removed; a later start tries \
+             again",
+            self.name,
+            path.display()
+        );
+        Ok(())
     }
 }

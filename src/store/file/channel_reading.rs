@@ -9,6 +9,7 @@ use crate::store::file::disk::{Access, DiskFile, Folder};
 use crate::store::file::format::{IndexRecord, slice_data_name, slice_index_name};
 use crate::store::file::log::io_error;
 use crate::store::file::reading::{Budget, SliceFiles};
+use crate::store::file::removal::open_file;
 use crate::store::file::slices::Slice;
 use crate::store::{Action, StoreError};
 
@@ -112,8 +113,7 @@ impl Channel {
             self.open_folder(ctx, root)?;
             let open = |name: Vec<u8>| {
                 let path = ctx.path(self.name.as_bytes(), &name);
-                self.folder()
-                    .open(&name, Access::Read)
+                open_file(self.folder(), &name, Access::Read, ctx.fence.as_ref())
                     .map_err(|source| io_error(Action::Read, &path, source))
             };
             let reader = Reader {

@@ -192,7 +192,7 @@ impl Share {
             crc: &ctx.crc,
         };
         part.writes = channel.messages.stage(&batch.messages, &rules);
-        channel.append(ctx, &part.writes)?;
+        channel.append(ctx, &mut part.writes)?;
         if records.is_empty() {
             return Ok(());
         }

@@ -1,7 +1,5 @@
 //! Cuts what is no record at the end of a file, and keeps what was cut.
 
-use std::path::Path;
-
 use crate::store::file::disk::{Access, DiskFile};
 use crate::store::file::format::cut_name;
 use crate::store::file::log::{io_error, path_below, read_range};
@@ -23,7 +21,7 @@ pub fn cut_typed(
         Ending::Whole => Ok((None, len)),
         Ending::Zeros(at) => {
             let end = u64::try_from(*at).unwrap_or(len);
-            truncate(file, &path, end)?;
+            truncate(place, (file, name), end)?;
             Ok((None, end))
         }
         Ending::Torn(at) => {
@@ -73,18 +71,25 @@ pub fn cut(
             return Err(error);
         }
     }
-    truncate(file, &path, end)?;
+    truncate(place, (file, name), end)?;
     Ok(is_kept)
 }
 
-/// Cuts a file, and makes that durable.
+/// Cuts a file, and makes that durable. The fence is asked after the file was opened and read: so
+/// it is not one that a successor writes, whose end may be half of what it is writing now.
 ///
 /// # Errors
-/// [`StoreError::Io`] in the reference's words.
-pub fn truncate(file: &dyn DiskFile, path: &Path, len: u64) -> Result<(), StoreError> {
+/// [`StoreError::Io`] in the reference's words, [`StoreError::Fenced`].
+pub fn truncate(
+    place: Place<'_>,
+    (file, name): (&dyn DiskFile, &[u8]),
+    len: u64,
+) -> Result<(), StoreError> {
+    place.fence.check()?;
+    let path = path_below(place.path, b"", name);
     file.truncate(len).and_then(|()| file.sync()).map_err(|source| StoreError::Io {
         action: Action::Replace,
-        path: path.to_owned(),
+        path: path.clone(),
         text: format!(
             "unable to repair file \"{}\" by truncating at offset {len}: {source}",
             path.display()

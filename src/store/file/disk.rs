@@ -13,10 +13,13 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use nix::dir::Dir;
-use nix::fcntl::{FallocateFlags, OFlag, fallocate, openat, renameat};
+use nix::errno::Errno;
+use nix::fcntl::{
+    AtFlags, FallocateFlags, OFlag, RenameFlags, fallocate, openat, renameat, renameat2,
+};
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
-use nix::unistd::{UnlinkatFlags, syncfs, unlinkat};
+use nix::unistd::{UnlinkatFlags, linkat, syncfs, unlinkat};
 
 use crate::store::file::watch::Watch;
 use crate::store::progress::noted;
@@ -113,6 +116,13 @@ pub trait Folder: Send + Sync {
     /// # Errors
     /// As the system says.
     fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()>;
+
+    /// Renames inside of it, if the new name is free: the system decides that, whoever else gives
+    /// names at the same time.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`], or as the system says.
+    fn rename_new(&self, from: &[u8], to: &[u8]) -> io::Result<()>;
 
     /// Moves a file of it into `target`, a folder of the same disk; an existing one is replaced.
     ///
@@ -244,7 +254,7 @@ impl Folder for RealFolder {
             let is_folder = match entry.file_type() {
                 Some(found) => found == nix::dir::Type::Directory,
                 None => {
-                    let found = fstatat(&self.handle, name, nix::fcntl::AtFlags::empty())?;
+                    let found = fstatat(&self.handle, name, AtFlags::empty())?;
                     found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
                 }
             };
@@ -281,6 +291,18 @@ impl Folder for RealFolder {
         Ok(noted(renameat(&self.handle, from, &self.handle, to))?)
     }
 
+    fn rename_new(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        let (folder, flags) = (&self.handle, RenameFlags::RENAME_NOREPLACE);
+        match renameat2(folder, from, folder, to, flags) {
+            // A file system without it (NFS): a link refuses a name that is taken too.
+            Err(Errno::EINVAL | Errno::ENOSYS) => {
+                linkat(folder, from, folder, to, AtFlags::empty())?;
+                Ok(unlinkat(folder, from, UnlinkatFlags::NoRemoveDir)?)
+            }
+            done => Ok(done?),
+        }
+    }
+
     fn rename_into(&self, from: &[u8], target: &dyn Folder, to: &[u8]) -> io::Result<()> {
         let target = target.as_any().downcast_ref::<Self>();
         let target = target.expect("folders of one store lie on one disk");
@@ -314,7 +336,7 @@ impl Folder for RealFolder {
     }
 
     fn stamp(&self, path: &[u8]) -> io::Result<Stamp> {
-        let found = fstatat(&self.handle, path, nix::fcntl::AtFlags::empty())?;
+        let found = fstatat(&self.handle, path, AtFlags::empty())?;
         let changed_at = found.st_ctime.saturating_mul(1_000_000_000) + found.st_ctime_nsec;
         let len = u64::try_from(found.st_size).unwrap_or(0);
         Ok(Stamp { inode: found.st_ino, len, changed_at })

@@ -42,6 +42,7 @@ pub const TRUNCATE_WITNESS: &[u8] = b".truncate.lck";
 pub const RESERVE_FILE: &[u8] = b".stanby.reserve";
 
 const REMOVED_PREFIX: &str = "removed.";
+const DELETED_PREFIX: &str = "deleted.";
 /// In the root each name of ours begins with a dot: no channel's name can (spec stores, 3).
 const REPLACEMENT_PREFIX: &str = ".stanby.replacement.";
 /// What earlier releases wrote instead.
@@ -416,6 +417,8 @@ pub enum ChannelFile {
     Subscriptions,
     /// A file that a removal has renamed: its epoch and former name.
     Removed(u64, Vec<u8>),
+    /// Says that all that a removal of that epoch has renamed is to go, and nothing to be put back.
+    Deleted(u64),
     /// A name that the reference refuses as a slice.
     Invalid,
     /// Nothing of the format.
@@ -430,6 +433,9 @@ pub fn channel_file(name: &[u8]) -> ChannelFile {
     }
     if let Some((epoch, rest)) = split_epoch(name, REMOVED_PREFIX) {
         return ChannelFile::Removed(epoch, rest.to_vec());
+    }
+    if let Some((epoch, _)) = split_epoch(name, DELETED_PREFIX) {
+        return ChannelFile::Deleted(epoch);
     }
     let Some(rest) = name.strip_prefix(b"msgs.") else {
         return ChannelFile::Other;
@@ -448,6 +454,12 @@ pub fn channel_file(name: &[u8]) -> ChannelFile {
 #[must_use]
 pub fn removed_name(epoch: u64, name: &[u8]) -> Vec<u8> {
     [format!("{REMOVED_PREFIX}{epoch}.").as_bytes(), name].concat()
+}
+
+/// What the last file of a channel is called once `epoch` has decided that the channel goes.
+#[must_use]
+pub fn deleted_name(epoch: u64, name: &[u8]) -> Vec<u8> {
+    [format!("{DELETED_PREFIX}{epoch}.").as_bytes(), name].concat()
 }
 
 /// The name, in the root, of a file of `epoch` that will replace another.

@@ -100,6 +100,7 @@ fn names_in_a_channels_folder_are_sorted() {
         ("msgs..dat", ChannelFile::Invalid),
         ("msgs.1.dat.bak", ChannelFile::Other),
         ("removed.7.msgs.1.dat", ChannelFile::Removed(7, b"msgs.1.dat".to_vec())),
+        ("deleted.7.subs.dat", ChannelFile::Deleted(7)),
         ("cut.7.msgs.1.dat.99", ChannelFile::Other),
     ] {
         assert_eq!(channel_file(name.as_bytes()), expected, "{name}");

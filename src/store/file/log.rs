@@ -34,6 +34,16 @@ impl Log {
         Ok(log)
     }
 
+    /// A file that was opened and must have `len` bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Intruder`].
+    pub fn of(file: Box<dyn DiskFile>, len: u64, path: &Path) -> Result<Self, StoreError> {
+        let log = Self { file, len, synced_len: len };
+        log.check_len(path)?;
+        Ok(log)
+    }
+
     /// Opens a file that must have `len` bytes.
     ///
     /// # Errors
@@ -47,9 +57,7 @@ impl Log {
         let file = folder
             .open(name, Access::Append)
             .map_err(|source| io_error(Action::Open, path, source))?;
-        let log = Self { file, len, synced_len: len };
-        log.check_len(path)?;
-        Ok(log)
+        Self::of(file, len, path)
     }
 
     /// Writes at the end, and looks whether it is the end that we know.

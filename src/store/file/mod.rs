@@ -3,6 +3,7 @@
 //! Reading order: `format` (layouts), `slices` and `subscriptions` (what files say, without I/O),
 //! `disk`, `log` and `watch` (the way to the disk), `recovery` and `slice_recovery`, `survey` and
 //! `opening`, `channel` and `channel_reading`, `share`, `commit` and `tidying`.
+//! Why each operation may come late, from a former active: `docs/file-store.md`.
 //! A folder under the root is a channel; of our own there are only files there.
 
 mod adoption;

@@ -275,12 +275,13 @@ impl ChannelRecovery<'_> {
     fn some(self, names: Vec<(Vec<u8>, Option<Seen>)>) -> Result<Vec<Recovered>, StoreError> {
         let mut channels = Vec::with_capacity(names.len());
         for (name, seen) in names {
-            channels.push(self.one(&name, seen)?);
+            channels.extend(self.one(&name, seen)?);
         }
         Ok(channels)
     }
 
-    fn one(self, name: &[u8], seen: Option<Seen>) -> Result<Recovered, StoreError> {
+    /// `None` where a folder is no channel.
+    fn one(self, name: &[u8], seen: Option<Seen>) -> Result<Option<Recovered>, StoreError> {
         let Self { ctx, root, .. } = self;
         let (mut found, is_synced) = match seen.and_then(|seen| seen.confirm(root, name)) {
             Some(known) => known,
@@ -294,6 +295,9 @@ impl ChannelRecovery<'_> {
                 (recovery.channel(root, name)?, false)
             }
         };
+        if !found.is_channel() {
+            return Ok(None);
+        }
         let notices = std::mem::take(&mut found.notices);
         let name = ChannelName::from(name);
         let mut channel = Channel::recovered(ctx, name, found, self.must_settle);
@@ -307,6 +311,6 @@ impl ChannelRecovery<'_> {
         }
         archivists.finish();
         channel.close_files();
-        Ok(Recovered { channel, notices, is_synced })
+        Ok(Some(Recovered { channel, notices, is_synced }))
     }
 }

@@ -18,7 +18,7 @@ use crate::store::file::log::{
     RECORDS_START, complete_header, io_error, is_half_begun, path_below, read_whole,
 };
 use crate::store::file::reading::SliceFiles;
-use crate::store::file::removal::Place;
+use crate::store::file::removal::{Place, is_removal, open_file};
 use crate::store::file::repair::{Ending, replay};
 use crate::store::file::slice_recovery::slice_of;
 use crate::store::file::slices::Slice;
@@ -56,6 +56,15 @@ pub struct FoundChannel {
     pub notices: Vec<Notice>,
 }
 
+impl FoundChannel {
+    /// Whether it is a channel: not where a creation has got no further than the folder, nor where
+    /// a deletion has left only that.
+    #[must_use]
+    pub fn is_channel(&self) -> bool {
+        self.subscriptions_len.is_some() || self.number_max != 0 || !self.slices.is_empty()
+    }
+}
+
 impl Recovery<'_> {
     /// Reads the folder of one channel, and repairs what a crash left.
     ///
@@ -69,12 +78,13 @@ impl Recovery<'_> {
         let mut entries = folder.list().map_err(open_error)?;
         let mut reader = ChannelReader {
             recovery: *self,
+            root,
             folder: folder.as_ref(),
             channel: name,
             path: path.clone(),
             notices: Vec::new(),
         };
-        if reader.put_back(&entries)? {
+        if reader.finish_removals(&entries)? {
             entries = folder.list().map_err(open_error)?;
         }
         let (slices, number_max) = reader.slices(&entries)?;
@@ -101,6 +111,7 @@ impl Recovery<'_> {
 /// Reads one channel's folder.
 pub(super) struct ChannelReader<'a> {
     pub(super) recovery: Recovery<'a>,
+    pub(super) root: &'a dyn Folder,
     pub(super) folder: &'a dyn Folder,
     pub(super) channel: &'a [u8],
     pub(super) path: PathBuf,
@@ -140,21 +151,28 @@ impl ChannelReader<'_> {
         Ok(Place { folder: self.folder, path: &self.path, fence })
     }
 
-    /// Puts back what an earlier epoch has half removed; true if there was any.
-    fn put_back(&self, entries: &[Entry]) -> Result<bool, StoreError> {
-        let is_removed =
-            |entry: &Entry| matches!(channel_file(&entry.name), ChannelFile::Removed(..));
-        if !entries.iter().any(is_removed) {
+    /// Puts back what an earlier epoch has half removed, or takes away what it had decided to
+    /// delete; true if there was any.
+    fn finish_removals(&self, entries: &[Entry]) -> Result<bool, StoreError> {
+        if !entries.iter().any(is_removal) {
             return Ok(false);
         }
-        self.place()?.put_back(entries)
+        let place = self.place()?;
+        if !place.finish_deletion()? {
+            return place.put_back(entries);
+        }
+        // Refused where somebody has put something into it; else there is a folder less.
+        let _ = self.root.remove_folder(self.channel);
+        Ok(true)
     }
 
     pub(super) fn open(&self, name: &[u8]) -> Result<Box<dyn DiskFile>, StoreError> {
         let access = if self.recovery.fence.is_some() { Access::Append } else { Access::Read };
-        self.folder
-            .open(name, access)
-            .map_err(|source| io_error(Action::Open, &self.file_path(name), source))
+        let opened = match self.recovery.fence {
+            Some(fence) => open_file(self.folder, name, access, fence),
+            None => self.folder.open(name, access),
+        };
+        opened.map_err(|source| io_error(Action::Open, &self.file_path(name), source))
     }
 
     fn slices(&mut self, entries: &[Entry]) -> Result<(VecDeque<Slice>, u64), StoreError> {
@@ -175,7 +193,10 @@ impl ChannelReader<'_> {
                     let reason = format!("message log has an invalid name: {name}");
                     return Err(self.message_error(&entry.name, &reason));
                 }
-                ChannelFile::Subscriptions | ChannelFile::Removed(..) | ChannelFile::Other => (),
+                ChannelFile::Subscriptions
+                | ChannelFile::Removed(..)
+                | ChannelFile::Deleted(_)
+                | ChannelFile::Other => (),
             }
         }
         let kept = numbers.keys().next().copied();
@@ -193,10 +214,12 @@ impl ChannelReader<'_> {
                 found.push_front(slice);
             }
         }
-        if self.has_broken_copy(&found)?
-            && let Some(copy) = found.pop_back()
-        {
-            self.place()?.remove(&[slice_data_name(copy.number), slice_index_name(copy.number)])?;
+        for place in (1..found.len()).rev() {
+            if self.is_broken_copy(&found, place)? {
+                let number = found[place].number;
+                self.place()?.remove(&[slice_data_name(number), slice_index_name(number)])?;
+                found.remove(place);
+            }
         }
         let mut slices = VecDeque::new();
         let mut next_first = None;
@@ -248,13 +271,12 @@ impl ChannelReader<'_> {
         Ok(())
     }
 
-    /// Whether the newest slice is the beginning of a copy of the messages before it, which a crash
-    /// has torn before it was in use. Then the older ones count, which reach further.
-    fn has_broken_copy(&self, slices: &VecDeque<Slice>) -> Result<bool, StoreError> {
-        let Some(copy) = slices.back() else {
-            return Ok(false);
-        };
-        let older = || slices.iter().take(slices.len() - 1);
+    /// Whether the slice at `place` is the beginning of a copy of the messages before it, which a
+    /// crash has torn, or a former active has made too late, before it was in use. Then the older
+    /// ones count, which reach further; what slices behind the copy also have, those supersede.
+    fn is_broken_copy(&self, slices: &VecDeque<Slice>, place: usize) -> Result<bool, StoreError> {
+        let copy = &slices[place];
+        let older = || slices.iter().take(place);
         if older().all(|slice| slice.last <= copy.last) {
             return Ok(false);
         }
@@ -358,7 +380,6 @@ impl ChannelReader<'_> {
         name: &[u8],
         len: u64,
     ) -> Result<(), StoreError> {
-        self.place()?;
-        cutting::truncate(file, &self.file_path(name), len)
+        cutting::truncate(self.place()?, (file, name), len)
     }
 }

@@ -139,7 +139,12 @@ impl Files {
         }
         let mut log = match self.log.take() {
             Some(log) => log,
-            None => Log::open(root, CLIENTS_FILE, self.len, &path)?,
+            None => {
+                let log = Log::open(root, CLIENTS_FILE, self.len, &path)?;
+                // What has that name later may be a successor's.
+                ctx.fence.check()?;
+                log
+            }
         };
         let mut written = log.append(&bytes, &path);
         if written.is_ok() && change.must_sync {

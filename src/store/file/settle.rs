@@ -14,7 +14,7 @@ use crate::store::file::format::{
 };
 use crate::store::file::log::{io_error, path_below};
 use crate::store::file::reading::Budget;
-use crate::store::file::removal::Place;
+use crate::store::file::removal::{Place, open_file};
 use crate::store::file::slices::{Messages, Slice, SliceLimits, SliceWrite, StageRules, count};
 use crate::store::{Action, StoreError};
 
@@ -39,11 +39,13 @@ impl Rewrite {
         channel: &mut Channel,
         from: u64,
     ) -> Result<Option<Self>, StoreError> {
-        let Some(rewrite) = Self::copy(ctx, root, channel, from)? else {
+        let Some(mut rewrite) = Self::copy(ctx, root, channel, from)? else {
             return Ok(None);
         };
         channel.open_folder(ctx, root)?;
-        let writes = std::slice::from_ref(&rewrite.write);
+        // What was read is no successor's: so neither is the number of the copy.
+        ctx.fence.check()?;
+        let writes = std::slice::from_mut(&mut rewrite.write);
         if let Err(error) = channel.append(ctx, writes) {
             refusal(error)?;
             channel.undo(ctx, writes)?;
@@ -131,9 +133,11 @@ impl Rewrite {
         } else {
             let lens = [kept.data_len, index_offset(kept.record_count)];
             for (name, len) in names_of(kept.number).iter().zip(lens) {
-                folder.open(name, Access::Append).and_then(|file| file.truncate(len)).map_err(
-                    |source| io_error(Action::Replace, &path_below(&path, b"", name), source),
-                )?;
+                open_file(folder, name, Access::Append, ctx.fence.as_ref())
+                    .and_then(|file| file.truncate(len))
+                    .map_err(|source| {
+                        io_error(Action::Replace, &path_below(&path, b"", name), source)
+                    })?;
             }
         }
         if !gone.is_empty() {

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use crate::store::file::compaction::Replacement;
 use crate::store::file::context::refusal;
 use crate::store::file::disk::DiskFile;
 use crate::store::file::format::{
@@ -13,7 +14,7 @@ use crate::store::file::format::{
     check_version, cut_name, decode_record, index_offset, message_place, slice_data_name,
     slice_index_name,
 };
-use crate::store::file::log::{Log, RECORDS_START, io_error, read_range, read_whole};
+use crate::store::file::log::{RECORDS_START, io_error, read_range, read_whole};
 use crate::store::file::recovery::ChannelReader;
 use crate::store::file::repair::{Ending, Scan, scan_messages};
 use crate::store::file::slices::Slice;
@@ -56,6 +57,13 @@ impl ChannelReader<'_> {
             return self.rebuild(number, data.as_ref(), Vec::new(), true);
         }
         let index = self.open(&index_name)?;
+        let index_path = self.file_path(&index_name);
+        let index_len =
+            index.size().map_err(|source| io_error(Action::Read, &index_path, source))?;
+        if index_len < FILE_HEADER_LEN {
+            // A crash can take the content of a file that was new, and leave that of another.
+            return self.rebuild(number, data.as_ref(), Vec::new(), true);
+        }
         match self.read_index(index.as_ref(), &index_name)? {
             Ok(None) if data_len == FILE_HEADER_LEN => {
                 Ok(Slice { number, data_len, ..Slice::default() })
@@ -299,9 +307,8 @@ impl ChannelReader<'_> {
         let scan = scan_messages(&bytes, start, self.recovery.crc, self.recovery.must_verify);
         let end = self.report_scan(&name, data, &scan, (data_len, indexed_end, is_missing))?;
         let last = kept.last().map_or(0, |record| record.sequence);
-        let kept_count = u64::try_from(kept.len()).unwrap_or(u64::MAX);
         kept.extend(scan.records.into_iter().filter(|record| last < record.sequence));
-        self.write_index(number, &kept, kept_count, is_missing)?;
+        self.write_index(number, &kept)?;
         Ok(slice_of(number, &kept, end))
     }
 
@@ -350,29 +357,23 @@ impl ChannelReader<'_> {
         }
     }
 
-    fn write_index(
-        &self,
-        number: u64,
-        records: &[IndexRecord],
-        kept_count: u64,
-        is_missing: bool,
-    ) -> Result<(), StoreError> {
+    /// Puts a whole new index in place: cut and written on in place, it would for a moment say less
+    /// than is known, and what a last index has not reached counts as never acknowledged.
+    fn write_index(&self, number: u64, records: &[IndexRecord]) -> Result<(), StoreError> {
         let name = slice_index_name(number);
-        let path = self.file_path(&name);
-        let mut log = if is_missing {
-            Log::create(self.folder, &name, &path)?
-        } else {
-            let index = self.open(&name)?;
-            self.truncate(index.as_ref(), &name, index_offset(kept_count))?;
-            Log::open(self.folder, &name, index_offset(kept_count), &path)?
-        };
-        let mut bytes = Vec::new();
-        let fresh = records.iter().skip(usize::try_from(kept_count).unwrap_or(usize::MAX));
-        for record in fresh {
+        let fence = self.place()?.fence;
+        let mut bytes = Vec::with_capacity(INDEX_RECORD_LEN * records.len());
+        for record in records {
             record.encode(&mut bytes, self.recovery.crc);
         }
-        log.append(&bytes, &path)?;
-        log.file().sync().map_err(|source| io_error(Action::Sync, &path, source))
+        let mut fresh = Replacement::write(self.root, self.recovery.root_path, fence, &bytes)?;
+        if let Err(error) = fresh.sync() {
+            fresh.discard(self.root);
+            return Err(error);
+        }
+        fence.check()?;
+        fresh.put(self.root, Some(self.folder), &name)?;
+        self.folder.sync().map_err(|source| io_error(Action::Sync, &self.path, source))
     }
 }
 

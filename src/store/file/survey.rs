@@ -175,7 +175,9 @@ impl Seen {
         for entry in root.folder(name).and_then(|folder| folder.list()).ok()? {
             let is_read = match channel_file(&entry.name) {
                 ChannelFile::Data(_) | ChannelFile::Index(_) | ChannelFile::Subscriptions => true,
-                ChannelFile::Removed(..) | ChannelFile::Invalid => return None,
+                ChannelFile::Removed(..) | ChannelFile::Deleted(_) | ChannelFile::Invalid => {
+                    return None;
+                }
                 ChannelFile::Other => false,
             };
             if is_read && !entry.is_folder {

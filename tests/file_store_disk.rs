@@ -1,0 +1,447 @@
+//! The file store over a disk of which every operation fails once, or stops while others go on.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "support/format_checker.rs"]
+mod format_checker;
+#[path = "support/store_life.rs"]
+mod store_life;
+#[path = "support/stores.rs"]
+mod stores;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nix::errno::Errno;
+
+use stanby::base::epoch::Predecessor;
+use stanby::store::file::{self, FileOptions};
+use stanby::testing::disk::{Fault, FaultDisk, Faults, Operation, Plan};
+
+use store_life::{Life, Step, client, options, whole_life, wide_life};
+
+/// How many of the cases are run if not all of them are: enough for each operation of the contract
+/// and each error, and few enough for every build.
+const SAMPLE: usize = 150;
+
+/// Everything if the environment asks for it, else a part that the printed seed has drawn.
+fn sample<T: Debug>(what: &str, cases: Vec<T>) -> Vec<T> {
+    let total = cases.len();
+    if let Ok(case) = std::env::var("STANBY_FAULTS_CASE") {
+        return cases.into_iter().filter(|found| format!("{found:?}").contains(&case)).collect();
+    }
+    if std::env::var("STANBY_FAULTS").is_ok_and(|value| value == "full") {
+        println!("{what}: all {total} cases");
+        return cases;
+    }
+    let seed = std::env::var("STANBY_FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| usize::try_from(std::process::id()).unwrap());
+    let step = total.div_ceil(SAMPLE).max(1);
+    let first = seed % step;
+    println!("{what}: {SAMPLE} at most of {total} cases, seed {seed} (STANBY_FAULTS_SEED)");
+    cases.into_iter().skip(first).step_by(step).collect()
+}
+
+/// One way of running the life.
+#[derive(Clone, Copy, Debug)]
+struct Variant {
+    can_sync_filesystem: bool,
+    has_archive: bool,
+}
+
+const PLAIN: Variant = Variant { can_sync_filesystem: false, has_archive: false };
+
+impl Variant {
+    fn options(self, root: &Path) -> FileOptions {
+        let mut options = options(root);
+        if self.has_archive {
+            options.slice_archive_script = Some("/bin/true".into());
+        }
+        options
+    }
+
+    fn life(self, root: &Path) -> (Life, Arc<Faults>) {
+        let disk = Faults::new(self.can_sync_filesystem);
+        (Life::new(root, Arc::clone(&disk), self.options(root)), disk)
+    }
+
+    /// The operations of a run without any fault.
+    fn operations(self, steps: &[Step]) -> Vec<Operation> {
+        let root = tempfile::tempdir().unwrap();
+        let (mut life, disk) = self.life(root.path());
+        disk.begin(Plan::Smooth);
+        life.live(steps);
+        assert_eq!((life.refused_count, life.down_count), (0, 0), "nothing fails by itself");
+        finish(life, root.path());
+        disk.operations()
+    }
+}
+
+/// The last member has everything, and leaves files that follow the rules of the format.
+fn finish(mut life: Life, root: &Path) {
+    life.take_over(Predecessor::Gone).unwrap();
+    life.live(&[Step::Read]);
+    assert!(life.close());
+    let found = format_checker::read_store(root);
+    let model = life.model.lock().unwrap();
+    let names: BTreeSet<&String> = model.channels.keys().collect();
+    assert_eq!(found.channels.keys().collect::<BTreeSet<_>>(), names);
+    for folder in fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()) {
+        if folder.is_dir() {
+            for file in fs::read_dir(folder).unwrap() {
+                let name = file.unwrap().file_name().into_string().unwrap();
+                let is_left = name.starts_with("removed.") || name.starts_with("deleted.");
+                assert!(!is_left, "{name} was left");
+            }
+        }
+    }
+}
+
+/// Runs `case`; gives what went wrong.
+fn outcome_of(case: impl FnOnce()) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(case)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_default()
+    })
+}
+
+/// Fails with all cases that went wrong, those of one cause once.
+fn report(what: &str, failures: &[(String, String)]) {
+    let mut causes: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (case, text) in failures {
+        let cause: String = text.chars().take(160).collect();
+        causes.entry(cause).or_default().push(case);
+    }
+    for (cause, cases) in &causes {
+        println!("{} cases, as {}: {cause}", cases.len(), cases[0]);
+    }
+    assert!(failures.is_empty(), "{what}: {} cases failed", failures.len());
+}
+
+/// Goal: whichever operation of the disk fails, and however: what was answered is there, once; what
+/// was refused is not; and the files are whole.
+#[test]
+fn every_fault_of_the_disk_is_survived() {
+    let steps = whole_life();
+    let mut cases = Vec::new();
+    let variants = [PLAIN, Variant { can_sync_filesystem: true, ..PLAIN }];
+    for variant in variants {
+        let operations = variant.operations(&steps);
+        for (number, operation) in operations.iter().enumerate() {
+            let once = Fault::of(*operation).into_iter().map(|fault| Plan::Once(number, fault));
+            cases.extend(once.map(|plan| (variant, plan)));
+            for errno in [Errno::ENOSPC, Errno::EDQUOT, Errno::EMFILE] {
+                if operation.errors().contains(&errno) {
+                    cases.push((variant, Plan::From(number, errno)));
+                }
+            }
+        }
+    }
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut failures = Vec::new();
+    for (variant, plan) in sample("faults", cases) {
+        let mut line = String::new();
+        let outcome = outcome_of(|| {
+            let root = tempfile::tempdir().unwrap();
+            let (mut life, disk) = variant.life(root.path());
+            disk.begin(plan);
+            life.live(&steps);
+            disk.mend();
+            line = match (life.down_count, life.refused_count) {
+                (0, 0) => "nobody noticed",
+                (0, _) => "refused",
+                (_, 0) => "stepped down",
+                (_, _) => "refused, and stepped down",
+            }
+            .to_owned();
+            if !disk.was_faulty() {
+                line = "not reached".to_owned();
+            }
+            finish(life, root.path());
+        });
+        *counts.entry(line).or_default() += 1;
+        if let Err(text) = outcome {
+            failures.push((format!("{variant:?} {plan:?}"), text));
+        }
+    }
+    println!("faults: {counts:?}");
+    report("faults of the disk", &failures);
+}
+
+/// What the successor does while the former active is stopped.
+#[derive(Clone, Copy, Debug)]
+enum Successor {
+    /// It only looks.
+    Reads,
+    /// It writes to everything that is there, and makes what was being made.
+    Writes,
+    /// It deletes everything, and makes it anew.
+    Replaces,
+}
+
+/// Stops the first member before one operation, lets a second one take over and work, lets the
+/// first one go on, and looks what the second and a third one find.
+fn stop_and_go_on(steps: &[Step], number: usize, successor: Successor) -> bool {
+    let root = tempfile::tempdir().unwrap();
+    let (mut former, disk) = PLAIN.life(root.path());
+    disk.begin(Plan::Stop(number));
+    let mut second = former.other("b", Faults::new(false));
+    let told = Arc::clone(&former.model);
+    let steps = steps.to_vec();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&is_over);
+    let thread = thread::spawn(move || {
+        let result = outcome_of(|| former.live(&steps));
+        ended.store(true, Ordering::SeqCst);
+        (former, result)
+    });
+    if !disk.wait_until_stopped(|| is_over.load(Ordering::SeqCst)) {
+        thread.join().unwrap().1.unwrap();
+        return false;
+    }
+    second.model = Arc::new(told.lock().unwrap().clone().into());
+    second.take_over(Predecessor::Replaced).unwrap();
+    work(&mut second, successor);
+    disk.go_on();
+    let (former, result) = thread.join().unwrap();
+    result.unwrap();
+    for payload in &former.late_acks {
+        assert!(second.model.lock().unwrap().kept.contains(payload), "{payload} was acked late");
+    }
+    second.live(&[Step::Read]);
+    work(&mut second, Successor::Writes);
+    second.live(&[Step::Read]);
+    assert_eq!((second.refused_count, second.down_count), (0, 0), "the successor is not disturbed");
+    drop(former);
+    finish(second, root.path());
+    true
+}
+
+fn work(life: &mut Life, successor: Successor) {
+    const NAMES: [&str; 5] = ["foo", "bar", "aged", "baz", "qux"];
+    let publish = |count| Step::Publish(NAMES.map(|name| (name, count)).to_vec());
+    match successor {
+        Successor::Reads => life.live(&[Step::Read]),
+        Successor::Writes => {
+            life.live(&[publish(2), Step::Register(vec![client("successor's")])]);
+            life.live(&[Step::Wait(1), publish(4), Step::Read]);
+        }
+        Successor::Replaces => {
+            life.live(&NAMES.map(Step::Delete));
+            life.live(&[publish(1), Step::Register(vec![client("successor's")]), Step::Read]);
+        }
+    }
+}
+
+/// Goal: nothing that a former active does, after it was stopped before any operation, changes what
+/// its successor reads, nor what the one after that finds.
+#[test]
+fn a_former_active_changes_nothing_whatever_it_was_about_to_do() {
+    let steps = whole_life();
+    let operations = PLAIN.operations(&steps);
+    let successors = [Successor::Reads, Successor::Writes, Successor::Replaces];
+    let mut cases = Vec::new();
+    for number in 0..operations.len() {
+        cases.extend(successors.map(|successor| (number, successor)));
+    }
+    let mut stopped: BTreeMap<Operation, u64> = BTreeMap::new();
+    let mut failures = Vec::new();
+    for (number, successor) in sample("stops", cases) {
+        let mut was_stopped = false;
+        let outcome = outcome_of(|| was_stopped = stop_and_go_on(&steps, number, successor));
+        if was_stopped || outcome.is_err() {
+            *stopped.entry(operations[number]).or_default() += 1;
+        }
+        if let Err(text) = outcome {
+            failures.push((format!("{number} {:?} {successor:?}", operations[number]), text));
+        }
+    }
+    println!("stops: {stopped:?}");
+    report("stops", &failures);
+}
+
+/// Methods of the contract as they are called, and the receivers of other methods of the same name.
+const METHODS: [&str; 20] = [
+    "allocate",
+    "append",
+    "create_folder",
+    "create_root",
+    "folder",
+    "identity",
+    "list",
+    "open",
+    "open_root",
+    "read_at",
+    "remove_folder",
+    "rename",
+    "rename_into",
+    "rename_new",
+    "size",
+    "stamp",
+    "sync",
+    "sync_filesystem",
+    "truncate",
+    "unlink",
+];
+const OF_OTHERS: [&str; 20] = [
+    "Self::folder(",
+    "adoption.sync(",
+    "bytes.truncate(",
+    "channel.append(",
+    "channel.folder()",
+    "fresh.sync()",
+    "head.truncate(",
+    "log.append(",
+    "made.sync()",
+    "place.rename(",
+    "replacement.sync()",
+    "self.folder()",
+    "self.open(&",
+    "self.open(SUBS",
+    "self.sync()",
+    "self.truncate(",
+    "self.unlink(",
+    "staging.append(",
+    "tail.data.append(",
+    "tail.index.append(",
+];
+
+/// A place in the source where a method of the contract is called.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Call {
+    file: String,
+    /// Where its expression begins, and where the method's name stands.
+    lines: (u32, u32),
+    function: String,
+    method: &'static str,
+}
+
+/// Files that are made by one call, for many reasons: each creation up to this operation fails.
+const NEW_FILES_FOLLOWED: usize = 250;
+
+/// What leads to all that the store does after a fault.
+const FAULTS_FOLLOWED: [Fault; 3] =
+    [Fault::Refused(Errno::EIO), Fault::Refused(Errno::ENOSPC), Fault::Short(Errno::ENOSPC)];
+
+/// All calls of the contract in the room, as its source says.
+fn calls() -> Vec<Call> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/file");
+    let mut calls = Vec::new();
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let file = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let is_real_disk = ["disk.rs", "watch.rs", "format_tests.rs"].contains(&file.as_str());
+        if !is_real_disk && file.ends_with(".rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            calls_in(&file, text.split("#[cfg(test)]").next().unwrap(), &mut calls);
+        }
+    }
+    calls
+}
+
+fn calls_in(file: &str, text: &str, calls: &mut Vec<Call>) {
+    let (mut function, mut begin) = (String::new(), 0);
+    for (number, line) in (1_u32..).zip(text.lines()) {
+        let code = line.trim();
+        if let Some((head, rest)) = code.split_once("fn ")
+            && (head.is_empty() || head.starts_with("pub"))
+        {
+            function = rest.split(['(', '<']).next().unwrap().to_owned();
+        }
+        if !code.starts_with('.') {
+            begin = number;
+        }
+        let mut code = code.to_owned();
+        for other in OF_OTHERS {
+            code = code.replace(other, "");
+        }
+        for method in METHODS {
+            if !code.starts_with("//") && code.contains(&format!(".{method}(")) {
+                let (file, function) = (file.to_owned(), function.clone());
+                calls.push(Call { file, lines: (begin, number), function, method });
+            }
+        }
+    }
+}
+
+/// Goal: each place where the store calls the disk is one that these tests have failed at least
+/// once; which are not is printed.
+#[test]
+fn every_call_of_the_disk_is_reached() {
+    let steps = whole_life();
+    let archive = Variant { has_archive: true, ..PLAIN };
+    let together = Variant { can_sync_filesystem: true, ..PLAIN };
+    let mut reached = BTreeSet::new();
+    let mut plans = Vec::new();
+    let lives = [(PLAIN, &steps), (together, &steps), (archive, &steps), (together, &wide_life())];
+    for (variant, steps) in lives {
+        let root = tempfile::tempdir().unwrap();
+        let (mut life, disk) = variant.life(root.path());
+        disk.record_sites();
+        disk.begin(Plan::Smooth);
+        life.live(steps);
+        if variant.has_archive {
+            let mut options = options(root.path());
+            options.truncate_bad_eof = true;
+            file::prepare_on(&FaultDisk(Arc::clone(&disk)), &options).unwrap();
+        }
+        let mut seen = BTreeSet::new();
+        for (number, (operation, site)) in disk.operations().iter().zip(disk.sites()).enumerate() {
+            let is_new_file = *operation == Operation::OpenNew && number < NEW_FILES_FOLLOWED;
+            if seen.insert(site.clone()) || is_new_file {
+                let faults = Fault::of(*operation).into_iter();
+                let faults = faults.filter(|fault| FAULTS_FOLLOWED.contains(fault));
+                plans.extend(faults.map(|fault| (variant, Plan::Once(number, fault))));
+            }
+            reached.extend(site);
+        }
+    }
+    let calls = calls();
+    let is_reached = |call: &Call, reached: &BTreeSet<(String, u32, &str)>| {
+        (call.lines.0..=call.lines.1)
+            .any(|line| reached.contains(&(call.file.clone(), line, call.method)))
+    };
+    for (variant, plan) in plans {
+        if calls.iter().all(|call| is_reached(call, &reached)) {
+            break;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let (mut life, disk) = variant.life(root.path());
+        disk.record_sites();
+        disk.begin(plan);
+        // What goes wrong here is a failure of the test before.
+        let _ = outcome_of(|| life.live(&steps));
+        reached.extend(disk.sites().into_iter().flatten());
+    }
+    let missed: Vec<&Call> = calls.iter().filter(|call| !is_reached(call, &reached)).collect();
+    println!("{} calls of the disk, not reached: {missed:#?}", calls.len());
+    assert!(missed.is_empty(), "{} calls of the disk were not reached", missed.len());
+}
+
+/// Goal: the document of the room gives a reason for each operation that changes something.
+#[test]
+fn every_change_of_the_disk_has_its_reason_written_down() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/file-store.md");
+    let text = fs::read_to_string(path).unwrap();
+    let changes = [
+        "create_folder",
+        "create_root",
+        "remove_folder",
+        "rename",
+        "rename_into",
+        "rename_new",
+        "truncate",
+        "unlink",
+        "allocate",
+    ];
+    for call in calls().iter().filter(|call| changes.contains(&call.method)) {
+        let row = format!("| `{}` `{}` | `{}` |", call.file, call.function, call.method);
+        assert!(text.contains(&row), "docs/file-store.md has no row \"{row}\"");
+    }
+}

@@ -1,0 +1,795 @@
+//! A life of a file store in steps, over a disk that can fail, and what must be there afterwards.
+//!
+//! What was answered is known: it is there, or it is not. What was not answered may be there, whole
+//! or its beginning; once it was found so or so, that is known too.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use prost::Message;
+
+use stanby::base::channel_limits::{ChannelOverrides, StoreLimits};
+use stanby::base::epoch::{Epoch, Fence, FenceError, Predecessor};
+use stanby::base::id::{ChannelName, ClientId, Sequence, SubscriptionId, Ticket};
+use stanby::base::record::{
+    Batch, ChannelBatch, ClientWrite, FetchRequest, Lifecycle, MessageRecord, RecoveredChannel,
+    SubscriptionWrite,
+};
+use stanby::base::time::WallTime;
+use stanby::base::world;
+use stanby::proto::{pb, spb};
+use stanby::store::file::survey::Survey;
+use stanby::store::file::{self, FileOptions, Opening};
+use stanby::store::{Opened, Remedy, StoreError};
+use stanby::testing::disk::{FaultDisk, Faults};
+
+use crate::stores::{START, now, subscription};
+
+/// What a channel keeps.
+const MESSAGES_MAX: u64 = 10;
+/// How long the messages of `aged` stay.
+const AGE_MAX: u64 = 100;
+
+type Pending = BTreeMap<u64, BTreeSet<u64>>;
+
+/// One channel, as far as its clients were told.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    messages: BTreeMap<u64, String>,
+    first: u64,
+    last: u64,
+    /// Follow the last one, if they are there.
+    unknown: Vec<String>,
+    /// One of these.
+    pending: Vec<Pending>,
+    may_be_missing: bool,
+}
+
+/// Everything that clients were told.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub channels: BTreeMap<String, Known>,
+    clients: Vec<BTreeSet<Vec<u8>>>,
+    has_server: bool,
+    /// Gone, as clients were told; a process that ends before the files are gone brings it back.
+    deleted: BTreeMap<String, Known>,
+    /// Seconds since the tests began.
+    seconds: u64,
+    /// All payloads that were ever found, or answered for.
+    pub kept: BTreeSet<String>,
+}
+
+/// The highest epoch of a group, and a member's own.
+pub struct SharedFence {
+    ours: u64,
+    newest: Arc<AtomicU64>,
+}
+
+impl Fence for SharedFence {
+    fn epoch(&self) -> Epoch {
+        Epoch(self.ours)
+    }
+
+    fn check(&self) -> Result<(), FenceError> {
+        let found = Epoch(self.newest.load(Ordering::SeqCst));
+        if found == self.epoch() {
+            return Ok(());
+        }
+        Err(FenceError::Superseded { ours: self.epoch(), found, owner: "successor".to_owned() })
+    }
+}
+
+/// One step of a life.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// So many messages to each of these channels, which are made if they are not there.
+    Publish(Vec<(&'static str, u64)>),
+    /// The same, and nobody waits for it.
+    PublishLater(Vec<(&'static str, u64)>),
+    /// Changes of the subscriptions of a channel.
+    Subscribe(&'static str, Vec<SubscriptionWrite>),
+    /// The server's record and clients.
+    Register(Vec<ClientWrite>),
+    /// The channel goes.
+    Delete(&'static str),
+    /// Somebody puts a folder with a file into that of a channel.
+    Clutter(&'static str),
+    /// Somebody makes a folder with a file under the root.
+    Litter(&'static str),
+    /// A former active takes all files of a channel away.
+    Steal(&'static str),
+    /// So many seconds go by.
+    Wait(u64),
+    /// Everything is read.
+    Read,
+    /// A standby looks at everything.
+    Look,
+    /// A standby has the root open since before anything was written, and sees nothing.
+    Watch,
+    /// The process ends, and another one takes over.
+    Reopen(Predecessor),
+    /// The process is killed, and the files are as a crash leaves them.
+    Crash,
+}
+
+/// A member of a group over one directory.
+pub struct Life {
+    root: PathBuf,
+    disk: Arc<Faults>,
+    options: FileOptions,
+    newest: Arc<AtomicU64>,
+    epoch: u64,
+    store: Option<Opened>,
+    survey: Option<Survey>,
+    pub model: Arc<Mutex<Model>>,
+    stamps: i64,
+    name: &'static str,
+    payloads: u64,
+    pub refused_count: u64,
+    pub down_count: u64,
+    /// Payloads that were answered for since another member has taken over.
+    pub late_acks: Vec<String>,
+}
+
+pub fn options(root: &Path) -> FileOptions {
+    let mut options = FileOptions::new(root);
+    options.slice_messages_max = 3;
+    options.compact_bytes_min = 0;
+    options.compact_interval_secs = 1;
+    options.descriptors_max = 9;
+    options
+}
+
+impl Life {
+    /// The first member; its directory is empty.
+    pub fn new(root: &Path, disk: Arc<Faults>, options: FileOptions) -> Self {
+        Self {
+            root: root.to_owned(),
+            disk,
+            options,
+            newest: Arc::default(),
+            epoch: 0,
+            store: None,
+            survey: None,
+            model: Arc::default(),
+            stamps: 0,
+            name: "a",
+            payloads: 0,
+            refused_count: 0,
+            down_count: 0,
+            late_acks: Vec::new(),
+        }
+    }
+
+    /// A member that knows what the clients of this one were told, over a disk of its own.
+    pub fn other(&self, name: &'static str, disk: Arc<Faults>) -> Self {
+        Self {
+            newest: Arc::clone(&self.newest),
+            stamps: self.stamps + 1_000_000,
+            name,
+            ..Self::new(&self.root, disk, self.options.clone())
+        }
+    }
+
+    fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap()
+    }
+
+    fn is_superseded(&self) -> bool {
+        self.newest.load(Ordering::SeqCst) != self.epoch
+    }
+
+    /// Does all steps; ends early if another member has taken over.
+    pub fn live(&mut self, steps: &[Step]) {
+        for step in steps {
+            if self.epoch != 0 && self.is_superseded() {
+                return;
+            }
+            if self.store.is_none() && self.take_over(Predecessor::Gone).is_err() {
+                return;
+            }
+            self.step(step);
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Publish(parts) => self.publish(parts, true),
+            Step::PublishLater(parts) => self.publish(parts, false),
+            Step::Subscribe(channel, writes) => self.subscribe(channel, writes),
+            Step::Register(writes) => self.register(writes),
+            Step::Delete(channel) => {
+                if self.model().channels.contains_key(*channel) {
+                    let part = part_of(channel, Lifecycle::Delete);
+                    self.commit(Batch { channels: vec![part], durable: true, ..Batch::default() });
+                }
+            }
+            Step::Clutter(channel) => {
+                if self.root.join(channel).exists() {
+                    fs::create_dir_all(self.root.join(channel).join("backup/of")).unwrap();
+                    fs::write(self.root.join(channel).join("backup/of/note"), "mine").unwrap();
+                }
+            }
+            Step::Litter(channel) => {
+                fs::create_dir_all(self.root.join(channel)).unwrap();
+                fs::write(self.root.join(channel).join("note"), "mine").unwrap();
+            }
+            Step::Steal(channel) => {
+                let folder = self.root.join(channel);
+                for entry in fs::read_dir(&folder).into_iter().flatten() {
+                    let name = entry.unwrap().file_name().into_string().unwrap();
+                    if name == "subs.dat" || name.starts_with("msgs.") {
+                        let away = format!("removed.{}.{name}", self.epoch - 1);
+                        fs::rename(folder.join(name), folder.join(away)).unwrap();
+                    }
+                }
+            }
+            Step::Wait(seconds) => self.wait(*seconds),
+            Step::Read => self.read(),
+            Step::Look | Step::Watch => {
+                // Later than the last change on the real disk.
+                let later = world::now().wall + Duration::from_secs(10);
+                let at = if matches!(step, Step::Look) { later } else { WallTime(START) };
+                let disk = FaultDisk(Arc::clone(&self.disk));
+                self.survey = Survey::take(&disk, &self.options, at).ok().flatten();
+            }
+            Step::Reopen(predecessor) => {
+                let mut predecessor = *predecessor;
+                if predecessor == Predecessor::Clean && !self.close() {
+                    predecessor = Predecessor::Gone;
+                }
+                let _ = self.take_over(predecessor);
+            }
+            Step::Crash => {
+                self.store = None;
+                self.damage();
+                let _ = self.take_over(Predecessor::Gone);
+            }
+        }
+    }
+
+    /// What cannot be answered for ends the process.
+    fn down(&mut self, error: &StoreError) {
+        assert_ne!(error.remedy(), Remedy::Stop, "a fault that passes is not for ever: {error}");
+        self.down_count += 1;
+        self.store = None;
+    }
+
+    fn record(&mut self, channel: &str, sequence: u64) -> (MessageRecord, String) {
+        self.payloads += 1;
+        self.stamps += 1;
+        let payload = format!("{} {}", self.name, self.payloads);
+        let seconds = i64::try_from(self.model().seconds).unwrap();
+        let timestamp = START + seconds * 1_000_000_000 + self.stamps;
+        let encoded = pb::MsgProto {
+            sequence,
+            subject: channel.as_bytes().to_vec().into(),
+            data: payload.as_bytes().to_vec().into(),
+            timestamp,
+            ..pb::MsgProto::default()
+        }
+        .encode_to_vec();
+        let (sequence, timestamp) = (Sequence(sequence), WallTime(timestamp));
+        (MessageRecord { sequence, timestamp, encoded: encoded.into() }, payload)
+    }
+
+    pub fn publish(&mut self, parts: &[(&'static str, u64)], durable: bool) {
+        let mut batch = Batch { durable, ..Batch::default() };
+        for (channel, count) in parts {
+            let known = self.model().channels.get(*channel).map(|known| known.last);
+            let lifecycle = if known.is_some() { Lifecycle::Keep } else { Lifecycle::Create };
+            let mut part = part_of(channel, lifecycle);
+            for ahead in 1..=*count {
+                let (record, _) = self.record(channel, known.unwrap_or(0) + ahead);
+                part.messages.push(record);
+            }
+            batch.channels.push(part);
+        }
+        self.commit(batch);
+    }
+
+    fn subscribe(&mut self, channel: &str, writes: &[SubscriptionWrite]) {
+        if !self.model().channels.contains_key(channel) {
+            return;
+        }
+        let mut part = part_of(channel, Lifecycle::Keep);
+        part.subscriptions = writes.to_vec();
+        self.commit(Batch { channels: vec![part], durable: true, ..Batch::default() });
+    }
+
+    fn register(&mut self, writes: &[ClientWrite]) {
+        let server = spb::ServerInfo { cluster_id: "test".into(), ..spb::ServerInfo::default() };
+        let server = (!self.model().has_server).then_some(server);
+        let clients = writes.to_vec();
+        self.commit(Batch { server, clients, durable: true, ..Batch::default() });
+    }
+
+    fn commit(&mut self, batch: Batch) {
+        let Some(store) = &mut self.store else { return };
+        self.model.lock().unwrap().ask(&batch);
+        match store.shares[0].commit(Epoch(self.epoch), &batch) {
+            Err(error) => self.down(&error.0),
+            Ok(report) => {
+                if self.is_superseded() {
+                    let kept = batch.channels.iter().zip(&report.channels);
+                    let kept = kept.filter(|(_, outcome)| outcome.refused.is_none());
+                    let messages = kept.flat_map(|(part, _)| &part.messages);
+                    self.late_acks.extend(messages.map(payload_of));
+                }
+                let mut model = self.model.lock().unwrap();
+                model.answer_clients(&batch, report.clients_refused.is_some());
+                for (part, outcome) in batch.channels.iter().zip(&report.channels) {
+                    assert_eq!(part.channel, outcome.channel);
+                    self.refused_count += u64::from(outcome.refused.is_some());
+                    model.answer(part, outcome.refused.is_some());
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        let at = {
+            let mut model = self.model();
+            model.seconds += seconds;
+            model.seconds
+        };
+        let Some(store) = &mut self.store else { return };
+        match store.shares[0].maintain(now(at)) {
+            Err(error) => self.down(&error),
+            Ok(maintained) => {
+                for (name, state) in maintained.trimmed {
+                    let mut model = self.model();
+                    let known = model.channels.get_mut(&name.to_string()).unwrap();
+                    assert!(state.first.get() <= known.last + 1, "{name}");
+                    known.first = state.first.get().max(known.first);
+                }
+            }
+        }
+    }
+
+    /// All messages of a channel; `None` if the disk did not let it be read.
+    fn fetch(&mut self, name: &str) -> Option<Vec<(u64, String)>> {
+        let mut found = Vec::new();
+        let mut from = Sequence(1);
+        loop {
+            let request = FetchRequest {
+                ticket: Ticket(0),
+                channel: ChannelName::from(name),
+                from,
+                count_max: 4,
+                bytes_max: 1_000,
+            };
+            match self.store.as_mut()?.shares[0].fetch(&request) {
+                Ok(records) => {
+                    let Some(last) = records.last() else { return Some(found) };
+                    from = last.sequence.next();
+                    found.extend(records.iter().map(|one| (one.sequence.get(), payload_of(one))));
+                }
+                Err(error) if error.remedy() == Remedy::Refuse => return None,
+                Err(error) => {
+                    self.down(&error);
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn read(&mut self) {
+        let names: Vec<String> = self.model().channels.keys().cloned().collect();
+        for name in names {
+            let found = self.fetch(&name);
+            if self.is_superseded() {
+                return;
+            }
+            if let Some(found) = found {
+                let mut model = self.model();
+                let known = model.channels.get_mut(&name).unwrap();
+                known.check_messages(&name, &found);
+            }
+            if let Some(store) = &mut self.store {
+                let found = store.shares[0].find_time(&ChannelName::from(&*name), WallTime(START));
+                if let Err(error) = found
+                    && error.remedy() != Remedy::Refuse
+                {
+                    self.down(&error);
+                }
+            }
+        }
+    }
+
+    /// Whether everything was synced before the lease was let go.
+    pub fn close(&mut self) -> bool {
+        let store = self.store.take();
+        store.is_some_and(|mut store| store.shares[0].close().is_ok())
+    }
+
+    /// The next epoch. A disk that fails is mended after the first try; then nothing may.
+    pub fn take_over(&mut self, predecessor: Predecessor) -> Result<(), StoreError> {
+        self.store = None;
+        for is_last in [false, false, true] {
+            let epoch = self.newest.load(Ordering::SeqCst);
+            if self.epoch != 0 && self.epoch != epoch && self.name == "a" {
+                let (ours, found) = (Epoch(self.epoch), Epoch(epoch));
+                let owner = String::new();
+                return Err(FenceError::Superseded { ours, found, owner }.into());
+            }
+            let next =
+                self.newest.compare_exchange(epoch, epoch + 1, Ordering::SeqCst, Ordering::SeqCst);
+            if next.is_err() {
+                continue;
+            }
+            self.epoch = epoch + 1;
+            self.model().seconds += 1;
+            match self.open(predecessor) {
+                Ok(opened) => {
+                    let recovered = opened.recovered.clone();
+                    self.store = Some(opened);
+                    self.check_recovered(&recovered.channels);
+                    let ids = recovered.clients.iter().map(|client| client.id.to_vec()).collect();
+                    self.model().check_clients(ids, recovered.server.is_some());
+                    return Ok(());
+                }
+                Err(StoreError::Fenced(error)) if self.is_superseded() => return Err(error.into()),
+                Err(error) => {
+                    assert_ne!(
+                        error.remedy(),
+                        Remedy::Stop,
+                        "what passes is not for ever: {error}"
+                    );
+                    assert!(!is_last, "the disk works, and the store cannot be opened: {error}");
+                    self.down_count += 1;
+                    self.disk.mend();
+                }
+            }
+        }
+        unreachable!("the last try succeeds or panics");
+    }
+
+    fn open(&mut self, predecessor: Predecessor) -> Result<Opened, StoreError> {
+        let mut limits = StoreLimits::default();
+        limits.global.messages_max = MESSAGES_MAX;
+        let age_max = Some(Duration::from_secs(AGE_MAX));
+        let section = ChannelOverrides { age_max, ..ChannelOverrides::default() };
+        limits.per_channel.insert(ChannelName::from("aged"), section);
+        let disk = FaultDisk(Arc::clone(&self.disk));
+        if file::prepare_on(&disk, &self.options).is_err() {
+            // The process ends, and is started again.
+            self.disk.mend();
+            self.down_count += 1;
+            file::prepare_on(&disk, &self.options).unwrap();
+        }
+        let at = now(self.model().seconds);
+        let opening = Opening {
+            options: &self.options,
+            limits: &limits,
+            fence: Arc::new(SharedFence { ours: self.epoch, newest: Arc::clone(&self.newest) }),
+            predecessor,
+            loops: 1,
+            now: at,
+            survey: self.survey.take(),
+        };
+        file::open_on(Arc::new(disk), opening)
+    }
+
+    fn check_recovered(&mut self, recovered: &[RecoveredChannel]) {
+        let by_name: BTreeMap<String, &RecoveredChannel> =
+            recovered.iter().map(|found| (found.channel.to_string(), found)).collect();
+        for name in by_name.keys() {
+            let mut model = self.model();
+            if let Some(deleted) = model.deleted.remove(name)
+                && self.disk.was_faulty()
+            {
+                // Whole, or not at all.
+                model.channels.entry(name.clone()).or_insert(deleted);
+            }
+            assert!(model.channels.contains_key(name), "{name} came back, or from nowhere");
+        }
+        self.model().deleted.clear();
+        let names: Vec<String> = self.model().channels.keys().cloned().collect();
+        for name in names {
+            let Some(found) = by_name.get(&name) else {
+                let known = self.model().channels.remove(&name).unwrap();
+                assert!(known.may_be_missing, "{name} is lost: {known:?}");
+                continue;
+            };
+            let mut messages = self.fetch(&name);
+            if messages.is_none() && self.store.is_some() {
+                messages = self.fetch(&name);
+            }
+            let Some(messages) = messages else { return };
+            let mut model = self.model();
+            let known = model.channels.get_mut(&name).unwrap();
+            known.may_be_missing = false;
+            known.check_messages(&name, &messages);
+            assert_eq!(known.last, found.state.last.get(), "{name}");
+            known.first = known.first.max(found.state.first.get());
+            let pending: Pending = found
+                .subscriptions
+                .iter()
+                .map(|one| (one.state.id, one.pending.iter().map(|at| at.get()).collect()))
+                .collect();
+            assert!(known.pending.contains(&pending), "{name}: {pending:?} of {known:?}");
+            known.pending = vec![pending];
+            model.kept.extend(messages.into_iter().map(|(_, payload)| payload));
+        }
+    }
+
+    /// What a crash of the machine may leave, behind and beside what was answered for.
+    fn damage(&self) {
+        let append = |path: PathBuf, bytes: &[u8]| {
+            if let Ok(mut file) = fs::File::options().append(true).open(path) {
+                file.write_all(bytes).unwrap();
+            }
+        };
+        let slices = |channel: &str| {
+            let names = fs::read_dir(self.root.join(channel)).into_iter().flatten();
+            let mut numbers: Vec<u64> = names
+                .filter_map(|entry| {
+                    let name = entry.unwrap().file_name().into_string().unwrap();
+                    name.strip_prefix("msgs.")?.strip_suffix(".dat")?.parse().ok()
+                })
+                .collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        let file = |channel: &str, number: u64, kind: &str| {
+            self.root.join(channel).join(format!("msgs.{number}.{kind}"))
+        };
+        append(self.root.join("clients.dat"), &[0; 8]);
+        fs::write(self.root.join("cut.1.clients.dat.99"), "of an earlier release").unwrap();
+        let write = |path: &str, bytes: &[u8]| {
+            if self.root.join(path).parent().unwrap().exists() {
+                fs::write(self.root.join(path), bytes).unwrap();
+            }
+        };
+        // A deletion that was decided, and not finished.
+        fs::create_dir_all(self.root.join("gone")).unwrap();
+        write("gone/deleted.1.subs.dat", &[1, 0, 0, 0]);
+        write("gone/removed.1.msgs.1.dat", &[1, 0, 0, 0]);
+        // Removals that were not finished, slices that were just begun, a header that was cut off.
+        if self.root.join("qux/subs.dat").exists() {
+            write("qux/removed.1.msgs.777.idx", &[1, 0, 0, 0]);
+            write("qux/removed.1.subs.dat", &[1, 0, 0, 0]);
+            write("qux/msgs.900000.idx", &[1, 0, 0, 0]);
+            write("qux/subs.dat", &[1, 0]);
+        }
+        if self.root.join("foo/subs.dat").exists() {
+            write("foo/msgs.800000.dat", &[1, 0, 0, 0]);
+            write("foo/msgs.800000.idx", &[]);
+        }
+        append(self.root.join("foo/subs.dat"), &[40, 0, 0, 5, 1]);
+        if let [first, .., last] = slices("foo")[..] {
+            append(file("foo", last, "dat"), b"half a record");
+            for kind in ["dat", "idx"] {
+                let away = format!("foo/removed.{}.msgs.{first}.{kind}", self.epoch);
+                let _ = fs::rename(file("foo", first, kind), self.root.join(away));
+            }
+        }
+        if let Some(last) = slices("bar").last()
+            && let Ok(mut bytes) = fs::read(file("bar", *last, "idx"))
+            && let Some(byte) = bytes.get_mut(12)
+        {
+            *byte ^= 0x40;
+            fs::write(file("bar", *last, "idx"), bytes).unwrap();
+        }
+        if let Some(last) = slices("aged").last() {
+            let _ = fs::remove_file(file("aged", *last, "idx"));
+        }
+    }
+}
+
+impl Model {
+    /// Clients ask for what is in the batch: from now on it may be there.
+    fn ask(&mut self, batch: &Batch) {
+        if !batch.clients.is_empty() {
+            let mut state = self.clients.last().cloned().unwrap_or_default();
+            self.clients = vec![state.clone()];
+            for write in &batch.clients {
+                match write {
+                    ClientWrite::Add(info) => drop(state.insert(info.id.to_vec())),
+                    ClientWrite::Delete(id) => drop(state.remove(id.as_bytes())),
+                }
+                self.clients.push(state.clone());
+            }
+        }
+        for part in &batch.channels {
+            let known = self.channels.entry(part.channel.to_string()).or_default();
+            if known.pending.is_empty() {
+                known.pending.push(Pending::new());
+            }
+            known.may_be_missing = part.lifecycle != Lifecycle::Keep;
+            known.unknown = part.messages.iter().map(payload_of).collect();
+            let mut state = known.pending[0].clone();
+            for write in &part.subscriptions {
+                match write {
+                    SubscriptionWrite::Create(sub) => drop(state.insert(sub.id, BTreeSet::new())),
+                    SubscriptionWrite::Update(_) => (),
+                    SubscriptionWrite::Delete(id) => drop(state.remove(&id.0)),
+                    SubscriptionWrite::Sent(id, at) => {
+                        state.get_mut(&id.0).map(|pending| pending.insert(at.get()));
+                    }
+                    SubscriptionWrite::Acked(id, at) => {
+                        state.get_mut(&id.0).map(|pending| pending.remove(&at.get()));
+                    }
+                }
+                known.pending.push(state.clone());
+            }
+        }
+    }
+
+    fn answer_clients(&mut self, batch: &Batch, is_refused: bool) {
+        if !batch.clients.is_empty() {
+            let state = if is_refused { self.clients.first() } else { self.clients.last() };
+            self.clients = state.cloned().into_iter().collect();
+        }
+        self.has_server |= batch.server.is_some() && !is_refused;
+    }
+
+    /// They are told what became of it.
+    fn answer(&mut self, part: &ChannelBatch, is_refused: bool) {
+        let name = part.channel.to_string();
+        let known = self.channels.get_mut(&name).unwrap();
+        let is_gone = match part.lifecycle {
+            Lifecycle::Keep => false,
+            Lifecycle::Create => is_refused,
+            Lifecycle::Delete => !is_refused,
+        };
+        if is_gone {
+            let gone = self.channels.remove(&name).unwrap();
+            if part.lifecycle == Lifecycle::Delete {
+                self.deleted.insert(name, gone);
+            } else {
+                // On a disk that takes nothing, not even this can be taken back.
+                let pending = vec![Pending::new()];
+                self.deleted.insert(name, Known { pending, ..Known::default() });
+            }
+            return;
+        }
+        known.may_be_missing = false;
+        if part.lifecycle == Lifecycle::Create {
+            self.deleted.remove(&name);
+        }
+        let known = self.channels.get_mut(&name).unwrap();
+        let unknown = std::mem::take(&mut known.unknown);
+        if is_refused {
+            known.pending.truncate(1);
+            return;
+        }
+        known.pending = vec![known.pending.pop().unwrap()];
+        for payload in unknown {
+            self.kept.insert(payload.clone());
+            known.keep(payload);
+        }
+    }
+
+    fn check_clients(&mut self, ids: BTreeSet<Vec<u8>>, has_server: bool) {
+        let is_known = self.clients.contains(&ids) || (self.clients.is_empty() && ids.is_empty());
+        assert!(is_known, "clients {ids:?}, of {:?}", self.clients);
+        self.clients = vec![ids];
+        assert!(has_server || !self.has_server, "the server's record is lost");
+        self.has_server = has_server;
+    }
+}
+
+impl Known {
+    fn keep(&mut self, payload: String) {
+        self.last += 1;
+        self.messages.insert(self.last, payload);
+        self.first = self.first.max(1).max((self.last + 1).saturating_sub(MESSAGES_MAX));
+    }
+
+    /// All that was kept is there, nothing else is, and nothing twice.
+    fn check_messages(&mut self, name: &str, found: &[(u64, String)]) {
+        let last = found.last().map_or(self.last, |(sequence, _)| *sequence).max(self.last);
+        let new = usize::try_from(last - self.last).unwrap();
+        assert!(new <= self.unknown.len(), "{name}: {found:?} is more than {self:?}");
+        for payload in std::mem::take(&mut self.unknown).into_iter().take(new) {
+            self.keep(payload);
+        }
+        let begin = found.first().map_or(self.last + 1, |(sequence, _)| *sequence);
+        // All messages of the channel with an age limit may have expired by now.
+        let end = if name == "aged" { self.last + 1 } else { self.first };
+        assert!(
+            (self.first..=end).contains(&begin) || self.last == 0,
+            "{name}: begins at {begin}, but {self:?}"
+        );
+        self.first = begin.max(self.first);
+        let expected: Vec<(u64, String)> =
+            self.messages.range(begin..).map(|(at, payload)| (*at, payload.clone())).collect();
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+fn payload_of(record: &MessageRecord) -> String {
+    let message = pb::MsgProto::decode(record.encoded.clone()).unwrap();
+    assert_eq!(message.sequence, record.sequence.get());
+    String::from_utf8(message.data.to_vec()).unwrap()
+}
+
+fn part_of(channel: &str, lifecycle: Lifecycle) -> ChannelBatch {
+    ChannelBatch { channel: ChannelName::from(channel), lifecycle, ..ChannelBatch::default() }
+}
+
+/// A client of that ID is added.
+pub fn client(id: &'static str) -> ClientWrite {
+    let (id, hb_inbox) = (id.as_bytes().into(), "inbox".into());
+    ClientWrite::Add(spb::ClientInfo { id, hb_inbox, ..spb::ClientInfo::default() })
+}
+
+/// All that can happen to channels, subscriptions and clients.
+pub fn whole_life() -> Vec<Step> {
+    use Step::{
+        Clutter, Crash, Delete, Litter, Look, Publish, PublishLater, Read, Register, Reopen, Steal,
+        Subscribe, Wait,
+    };
+    use SubscriptionWrite::{Acked, Create, Sent, Update};
+    let id = SubscriptionId;
+    let new = |number| Create(subscription(number).into());
+    let sent = |number, at| Sent(id(number), Sequence(at));
+    let acked = |number, at| Acked(id(number), Sequence(at));
+    vec![
+        Register(vec![client("me"), client("you")]),
+        Publish(vec![("foo", 2), ("bar", 1)]),
+        Subscribe("foo", vec![new(1), new(2), sent(1, 1), sent(1, 2)]),
+        PublishLater(vec![("foo", 5), ("bar", 1)]),
+        Subscribe("foo", vec![sent(2, 1), acked(1, 1), Update(subscription(2).into())]),
+        Wait(2),
+        Register(vec![ClientWrite::Delete(ClientId::from("you")), client("her")]),
+        Publish(vec![("foo", 6)]),
+        Subscribe("foo", vec![acked(1, 2), SubscriptionWrite::Delete(id(2))]),
+        Publish(vec![("aged", 4)]),
+        Wait(60),
+        Publish(vec![("aged", 2), ("bar", 2)]),
+        Read,
+        Wait(60),
+        Clutter("bar"),
+        Delete("bar"),
+        Publish(vec![("bar", 2), ("baz", 1)]),
+        Delete("baz"),
+        Reopen(Predecessor::Clean),
+        Register(vec![client("them")]),
+        Litter("lit"),
+        Publish(vec![("foo", 1), ("bar", 1), ("lit", 1)]),
+        Reopen(Predecessor::Gone),
+        Publish(vec![("foo", 4), ("aged", 1)]),
+        Subscribe("foo", vec![new(3), sent(3, 7)]),
+        Look,
+        Reopen(Predecessor::Gone),
+        Publish(vec![("bar", 1)]),
+        Reopen(Predecessor::Replaced),
+        Publish(vec![("foo", 4), ("qux", 1)]),
+        Crash,
+        Register(vec![client("him")]),
+        Steal("foo"),
+        Read,
+        Publish(vec![("foo", 1), ("bar", 1), ("aged", 1), ("qux", 1), ("lit", 1)]),
+        Subscribe("foo", vec![acked(3, 7)]),
+        Wait(101),
+        Delete("aged"),
+        Publish(vec![("aged", 1)]),
+        Read,
+    ]
+}
+
+/// A short life with more channels than are synced one by one.
+pub fn wide_life() -> Vec<Step> {
+    let names = (0..70).map(|number| &*format!("wide.{number}").leak());
+    let wide: Vec<(&'static str, u64)> = names.map(|name| (name, 1)).collect();
+    vec![
+        Step::Register(vec![client("me")]),
+        Step::Publish(wide.clone()),
+        Step::Reopen(Predecessor::Gone),
+        Step::Publish(wide),
+        Step::Watch,
+        Step::Reopen(Predecessor::Gone),
+        Step::Read,
+    ]
+}
