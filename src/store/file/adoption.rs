@@ -1,10 +1,10 @@
 //! Makes durable what a predecessor wrote, before anybody is told of it.
 //!
-//! What it may not have synced (`unsynced`) is written anew (`settle`), because after a failed sync a
-//! later sync proves nothing. That can be spared where this process had the root open since before
-//! any sync can have failed: a sync of the file system by that descriptor reports every failure
-//! since. A process whose sync fails gives up its role at once. So nothing had failed when the
-//! newest message was stamped, nor so long ago that it would have been replaced since.
+//! What it may not have synced (`unsynced`) is written anew (`settle`), because after a failed sync
+//! a later sync proves nothing. That can be spared where this process had the root open since
+//! before any sync can have failed: a sync of the file system by that descriptor reports every
+//! failure since. A process whose sync fails gives up its role at once. So nothing had failed when
+//! the newest message was stamped, nor so long ago that it would have been replaced since.
 
 use std::time::Duration;
 
