@@ -188,7 +188,8 @@ fn a_peer_with_tens_of_thousands_of_urls_is_cut_short() {
     let info = |urls: &[String]| {
         let urls = urls.join(",");
         format!(
-            "INFO {{\"server_id\":\"NY\",\"server_name\":\"y\",\"cluster\":\"c\",\"connect_urls\":[{urls}]}}\r\n"
+            "INFO {{\"server_id\":\"NY\",\"server_name\":\"y\",\"cluster\":\"c\",\
+             \"connect_urls\":[{urls}]}}\r\n"
         )
     };
     process.send(other, info(&urls).as_bytes());
