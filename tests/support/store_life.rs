@@ -505,6 +505,9 @@ impl Life {
                 messages = self.fetch(&name);
             }
             let Some(messages) = messages else { return };
+            if self.is_superseded() {
+                return;
+            }
             let mut model = self.model();
             let known = model.channels.get_mut(&name).unwrap();
             known.may_be_missing = false;
@@ -649,7 +652,8 @@ impl Model {
             } else {
                 // On a disk that takes nothing, not even this can be taken back.
                 let pending = vec![Pending::new()];
-                self.deleted.insert(name, Known { pending, ..Known::default() });
+                let empty = Known { pending, ..Known::default() };
+                self.deleted.entry(name).or_insert(empty);
             }
             return;
         }

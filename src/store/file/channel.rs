@@ -46,6 +46,9 @@ const NUMBER_AHEAD_MAX: u64 = 8 * SLICES_PER_BATCH_MAX;
 /// A folder that vanishes again and again is not the work of one late removal.
 const CREATE_TRIES_MAX: usize = 8;
 
+/// A folder for a new channel, and whether it was made just now.
+type NewFolder = (Box<dyn Folder>, bool);
+
 /// The folder of a new channel, and whether nobody else can have it open; `None` if it has to be
 /// looked at again. An empty one that is there is no channel, whoever has made it, and is made
 /// anew, so that who has it open can put nothing into the new one.
@@ -53,7 +56,7 @@ fn folder_for(
     ctx: &Context,
     root: &dyn Folder,
     name: &ChannelName,
-) -> Result<Option<(Box<dyn Folder>, bool)>, StoreError> {
+) -> Result<Option<NewFolder>, StoreError> {
     let path = ctx.path(name.as_bytes(), b"");
     let error = |source| io_error(Action::Folder, &path, source);
     let is_fresh = match root.create_folder(name.as_bytes()) {
