@@ -294,6 +294,10 @@ fn servers_agree_on_the_name_of_their_cluster_or_part() {
         clients(&asked, &asker);
         let (one, two) = pair(first, second);
         clients(&one, &two);
+        for server in [&one, &two] {
+            // What is logged before it is there too then.
+            server.wait_log("Registering remote route");
+        }
         let updates = one.logged("Cluster name updated").len();
         assert_eq!(updates + two.logged("Cluster name updated").len(), 1);
     }
@@ -458,7 +462,9 @@ fn a_lame_duck_sends_its_clients_to_its_peers_and_stops() {
         let mut duck = start(first).with(&["-c", &config]).run();
         let peer = start(second).to(&duck).run();
         let mut stays = Nats::connect(&peer);
-        wait_urls(&peer, &sorted([duck.client_port, peer.client_port]));
+        for server in [&peer, &duck] {
+            wait_urls(server, &sorted([duck.client_port, peer.client_port]));
+        }
         let mut leaves: Vec<Nats> = (0..3).map(|_| Nats::connect(&duck)).collect();
         duck.signal("USR2");
         duck.wait_log("Entering lame duck mode, stop accepting new clients");
