@@ -52,8 +52,10 @@ impl Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        // The server may have been killed meanwhile.
-        let _ = ptrace::detach(self.0, None::<Signal>);
+        // A server that has ended meanwhile is not gone before this thread was waited for, too.
+        if ptrace::detach(self.0, None::<Signal>).is_err() {
+            let _ = waitpid(self.0, Some(WaitPidFlag::__WALL));
+        }
     }
 }
 
