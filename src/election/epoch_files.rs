@@ -346,14 +346,20 @@ impl Owned {
     }
 }
 
-/// Removes the epochs below `ours` in ascending order, and claims whose makers died.
+/// Removes the epochs below `ours` in ascending order, up to the first whose owner lives, and claims
+/// whose makers died. A hanging owner's epoch stays, so that who comes later knows of it; what lies
+/// above it stays too, because a fence that finds its own file asks only for the next one.
 ///
 /// # Errors
 /// The first failure; what is left goes with the next try.
 pub fn clean(root: &Path, ours: Epoch) -> io::Result<()> {
     let listing = list(root)?;
     for epoch in listing.epochs.range(..ours) {
-        remove_if_there(&epoch_path(root, *epoch))?;
+        let path = epoch_path(root, *epoch);
+        if is_locked(&path)? {
+            break;
+        }
+        remove_if_there(&path)?;
     }
     for name in &listing.claims {
         let path = root.join(name);
@@ -590,17 +596,35 @@ mod tests {
     #[test]
     fn a_fence_sees_later_epochs_however_many_were_cleaned_away() {
         let root = tempfile::tempdir().unwrap();
-        let (_one, fence) = claim(root.path(), "a", Epoch(1)).unwrap();
+        let (one, fence) = claim(root.path(), "a", Epoch(1)).unwrap();
         fence.check().unwrap();
-        let _two = claim(root.path(), "b", Epoch(2)).unwrap();
+        let two = claim(root.path(), "b", Epoch(2)).unwrap();
         assert!(matches!(fence.check(), Err(FenceError::Superseded { found: Epoch(2), .. })));
         let (_three, last) = claim(root.path(), "c", Epoch(3)).unwrap();
+        drop((one, two));
         clean(root.path(), Epoch(3)).unwrap();
         assert!(matches!(fence.check(), Err(FenceError::Superseded { found: Epoch(3), .. })));
         last.check().unwrap();
         let listing = list(root.path()).unwrap();
         assert_eq!(listing.epochs, BTreeSet::from([Epoch(3)]));
         assert_eq!((listing.claims.len(), listing.has_store), (0, false));
+    }
+
+    #[test]
+    fn cleaning_leaves_the_epochs_from_the_first_whose_owner_lives() {
+        let root = tempfile::tempdir().unwrap();
+        drop(claim(root.path(), "a", Epoch(1)).unwrap());
+        let (hangs, fence) = claim(root.path(), "b", Epoch(2)).unwrap();
+        drop(claim(root.path(), "c", Epoch(3)).unwrap());
+        let (_four, _) = claim(root.path(), "d", Epoch(4)).unwrap();
+        clean(root.path(), Epoch(4)).unwrap();
+        let kept = BTreeSet::from([Epoch(2), Epoch(3), Epoch(4)]);
+        assert_eq!(list(root.path()).unwrap().epochs, kept);
+        assert!(fence.check().is_err());
+        drop(hangs);
+        clean(root.path(), Epoch(4)).unwrap();
+        assert_eq!(list(root.path()).unwrap().epochs, BTreeSet::from([Epoch(4)]));
+        assert!(fence.check().is_err());
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct FileLease {
     epoch_waiter: Option<(Epoch, Waiter)>,
     /// The holder of the newest epoch, when it was last looked for.
     newest: Option<Holder>,
+    /// Epochs below `newest` that were still there when it was found: none comes later.
+    earlier: Vec<Epoch>,
     stillness: Stillness,
     proof: Proof,
     /// A write for the next proof is under way, and what the holder showed when it began.
@@ -77,6 +79,7 @@ impl FileLease {
             lock_waiter: None,
             epoch_waiter: None,
             newest: None,
+            earlier: Vec::new(),
             stillness: Stillness::default(),
             proof: Proof::default(),
             prover: None,
@@ -166,7 +169,8 @@ impl FileLease {
             let is_held = epoch_files::is_locked(&path)?;
             let lock_time = self.lock.as_ref().map(lock_time).transpose()?;
             let is_released = holder.released_at.is_some() && holder.released_at == lock_time;
-            sight.newest = Some(NewestEpoch { is_held, is_released });
+            let has_living_predecessor = self.lock.is_some() && self.has_living_predecessor()?;
+            sight.newest = Some(NewestEpoch { is_held, is_released, has_living_predecessor });
             let sign = (holder.epoch, holder.counter);
             let read = (began_at, world::instant());
             let gap_max = self.patience() / 2;
@@ -180,6 +184,16 @@ impl FileLease {
         Ok((sight, holder))
     }
 
+    /// Whether the owner of an epoch before the newest lives: it was replaced, and may still write.
+    fn has_living_predecessor(&self) -> io::Result<bool> {
+        for epoch in &self.earlier {
+            if epoch_files::is_locked(&epoch_files::epoch_path(&self.root, *epoch))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether nothing of a store is there yet, and the newest epoch's holder. A folder of many
     /// channels is long, and at a take-over every moment counts: what was seen before is only
     /// looked at again.
@@ -189,11 +203,12 @@ impl FileLease {
         {
             return Ok((false, Some(holder)));
         }
-        let listing = epoch_files::list(&self.root)?;
-        self.newest = match listing.epochs.last() {
-            Some(epoch) => epoch_files::read_holder(&self.root, *epoch)?,
+        let mut listing = epoch_files::list(&self.root)?;
+        self.newest = match listing.epochs.pop_last() {
+            Some(epoch) => epoch_files::read_holder(&self.root, epoch)?,
             None => None,
         };
+        self.earlier = listing.epochs.into_iter().collect();
         Ok((!listing.has_store, self.newest.clone()))
     }
 

@@ -309,6 +309,8 @@ pub struct NewestEpoch {
     pub is_held: bool,
     /// Its owner released it with everything synced.
     pub is_released: bool,
+    /// The owner of an earlier epoch, which was replaced, still lives and may write.
+    pub has_living_predecessor: bool,
 }
 
 /// What a standby does next.
@@ -352,8 +354,13 @@ pub fn judge(sight: &Sight) -> Verdict {
         (_, Some(newest)) if newest.is_held && must_prove => Verdict::Prove,
         (true, Some(newest)) if newest.is_held => Verdict::WaitForEpoch,
         (false, Some(newest)) if newest.is_held => Verdict::WaitForLock,
-        (true, Some(newest)) if newest.is_released => Verdict::Claim(Predecessor::Clean),
-        (true, Some(_)) if !sight.distrusts_locks => Verdict::Claim(Predecessor::Gone),
+        (true, Some(newest)) if newest.is_released || !sight.distrusts_locks => {
+            Verdict::Claim(match (newest.has_living_predecessor, newest.is_released) {
+                (true, _) => Predecessor::Replaced,
+                (false, true) => Predecessor::Clean,
+                (false, false) => Predecessor::Gone,
+            })
+        }
         (true, Some(_)) if is_silent => Verdict::Claim(Predecessor::Replaced),
         (true, Some(_)) => Verdict::WaitForStillness,
         (false, _) => Verdict::WaitForForeigner,
@@ -549,8 +556,9 @@ mod tests {
         assert_eq!(active, (Role::Active { epoch: EPOCH }, vec![Effect::CheckLease]));
     }
 
-    const HELD: NewestEpoch = NewestEpoch { is_held: true, is_released: false };
-    const FREE: NewestEpoch = NewestEpoch { is_held: false, is_released: false };
+    const FREE: NewestEpoch =
+        NewestEpoch { is_held: false, is_released: false, has_living_predecessor: false };
+    const HELD: NewestEpoch = NewestEpoch { is_held: true, ..FREE };
 
     fn check(has_lock: bool, newest: Option<NewestEpoch>, still_seconds: u64, expected: Verdict) {
         for (steal_seconds, distrusts_locks) in [(5, false), (5, true)] {
@@ -582,6 +590,27 @@ mod tests {
         check(true, Some(FREE), 0, Verdict::Claim(Predecessor::Gone));
         check(true, Some(HELD), 4, Verdict::WaitForEpoch);
         check(false, Some(HELD), 4, Verdict::WaitForLock);
+    }
+
+    #[test]
+    fn a_clean_release_is_not_believed_while_one_who_was_replaced_before_lives() {
+        let released = NewestEpoch { is_released: true, ..FREE };
+        check(true, Some(released), 0, Verdict::Claim(Predecessor::Clean));
+        for newest in [released, FREE] {
+            let newest = NewestEpoch { has_living_predecessor: true, ..newest };
+            let judged = judge(&Sight {
+                has_lock: true,
+                newest: Some(newest),
+                is_fresh: false,
+                still_for: Duration::ZERO,
+                is_stuck: false,
+                proven_for: None,
+                steal_after: Duration::from_secs(5),
+                distrusts_locks: false,
+                patience: Duration::from_secs(5),
+            });
+            assert_eq!(judged, Verdict::Claim(Predecessor::Replaced));
+        }
     }
 
     #[test]
