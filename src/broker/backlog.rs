@@ -14,10 +14,10 @@ use crate::base::id::SessionId;
 use crate::base::limits::{PORTION_WORK_MAX, ROUTE_NEWS_BYTES_MAX};
 use crate::base::time::Instant;
 use crate::broker::Broker;
+use crate::broker::client::Client;
 use crate::broker::mail::Mail;
 use crate::broker::mesh::InterestKey;
 use crate::broker::route::write_interest;
-use crate::broker::session::Session;
 use crate::broker::sublist::Interest;
 
 /// Interests that are taken out, or told a route, before the portion is looked at again.
@@ -173,9 +173,11 @@ impl Broker {
             self.backlog.informing = Some((next + 1, left - 1));
             self.work += 1;
             let version = self.urls_version;
-            let is_behind = |session: &&Session| session.urls_version != version;
-            let found = self.sessions.at(next).filter(is_behind).filter(|found| found.hears_info());
-            if let Some(id) = found.map(|session| session.id) {
+            let is_behind = |client: &Client| client.urls_version != version;
+            let found =
+                self.sessions.at(next).filter(|session| session.client().is_some_and(is_behind));
+            let id = found.map(|session| session.id);
+            if let Some(id) = id.filter(|id| self.hears_info(*id)) {
                 self.work += INFO_WORK + self.info.connect_urls.len() as u64;
                 self.send_info(id);
             }

@@ -1,166 +1,213 @@
-//! What a client's operations do.
+//! A client's session: what it has, and what its operations do.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::base::id::SessionId;
 use crate::base::subject;
-use crate::broker::asked::Asked;
-use crate::broker::auth::{self, Decision, Identity, Refusal};
-use crate::broker::group::Places;
-use crate::broker::mail::Mail;
-use crate::broker::outbox::COPY_LEN_MAX;
-use crate::broker::publish::{detach_frame, take_frame};
-use crate::broker::session::{Phase, Session, Timer, Verifying};
+use crate::base::time::Instant;
+use crate::broker::Broker;
+use crate::broker::account::{Permissions, Replies};
+use crate::broker::auth::Credentials;
+use crate::broker::kind::Kind;
+use crate::broker::outbox::Gauge;
+use crate::broker::read::Step;
+use crate::broker::session::{Phase, Session, Timer};
+use crate::broker::settings::ClientTls;
+use crate::broker::snapshot::ConnectionSnapshot;
 use crate::broker::sublist::Interest;
-use crate::broker::{Broker, Effect, Flow};
-use crate::wire::{
-    CloseReason, Connect, Info, Limits, Op, Parsed, ProtocolError, Side, encoder, errors,
-};
+use crate::wire::{CloseReason, Connect, Info, Op, errors};
 
-/// What becomes of the connection after an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// The operation is done.
-    Done,
-    /// It has to wait.
-    Paused,
-    /// The session is at its end.
-    End,
+/// What only a client's session has.
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    pub options: Options,
+    pub permissions: Option<Arc<Permissions>>,
+    pub replies: Replies,
+    pub stall: Option<Stall>,
+    /// Whether the publish at the front was stalled as long as it may be.
+    pub is_stall_waived: bool,
+    /// Whether it counts among the clients of the process.
+    pub is_counted: bool,
+    pub has_connected: bool,
+    /// Whether its first PING was answered: it gets INFO from then on.
+    pub is_first_ping_answered: bool,
+    /// Which list of `connect_urls` it knows.
+    pub urls_version: u64,
+    /// The inboxes of which a peer was told that this connection is full: by route and subject,
+    /// where the stream ended then.
+    pub full_for: BTreeMap<(SessionId, Bytes), u64>,
+    /// Whom authentication found.
+    pub user: Option<String>,
+    pub credentials: Credentials,
+    /// The hash that its password was found to belong to.
+    pub verified_hash: Option<String>,
+    pub account: String,
+    pub is_new_account: bool,
+    name: String,
+    lang: String,
+    version: String,
+    nkey: String,
+}
+
+/// What CONNECT said about how to talk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    pub is_verbose: bool,
+    pub is_pedantic: bool,
+    pub has_echo: bool,
+    pub asked_headers: bool,
+    pub wants_no_responders: bool,
+    pub protocol: i64,
+}
+
+impl Default for Options {
+    /// What holds before any CONNECT (spec core NATS, 2.4).
+    fn default() -> Self {
+        Self {
+            is_verbose: true,
+            is_pedantic: true,
+            has_echo: true,
+            asked_headers: false,
+            wants_no_responders: false,
+            protocol: 0,
+        }
+    }
+}
+
+/// A publisher that waits for slow receivers.
+#[derive(Debug)]
+pub(super) struct Stall {
+    /// It goes on then in any case.
+    pub until: Instant,
+    /// The receivers.
+    pub receivers: Vec<Arc<Gauge>>,
+}
+
+impl Client {
+    /// Takes over what a CONNECT names; the rest stays as it was.
+    pub fn apply(&mut self, connect: Connect) {
+        let options = &mut self.options;
+        set(&mut options.is_verbose, connect.verbose);
+        set(&mut options.is_pedantic, connect.pedantic);
+        set(&mut options.has_echo, connect.echo);
+        set(&mut options.asked_headers, connect.headers);
+        set(&mut options.wants_no_responders, connect.no_responders);
+        set(&mut options.protocol, connect.protocol);
+        set(&mut self.name, connect.name);
+        set(&mut self.lang, connect.lang);
+        set(&mut self.version, connect.version);
+        set(&mut self.account, connect.account);
+        set(&mut self.is_new_account, connect.new_account);
+        set(&mut self.nkey, connect.nkey);
+        let former = self.credentials.clone();
+        set(&mut self.credentials.user, connect.user);
+        set(&mut self.credentials.password, connect.pass);
+        set(&mut self.credentials.token, connect.auth_token);
+        if self.credentials != former {
+            self.verified_hash = None;
+        }
+        self.has_connected = true;
+    }
+
+    /// Whether it wants to hear of changes.
+    pub fn hears_info(&self) -> bool {
+        self.options.protocol >= 1 && self.is_first_ping_answered
+    }
+
+    /// As log lines name its user.
+    pub fn user_text(&self) -> String {
+        format!("User {:?}", self.user.as_deref().unwrap_or("N/A"))
+    }
+}
+
+fn set<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
+}
+
+impl Session {
+    /// The state of a client for monitoring.
+    pub fn connection_snapshot(&self, has_subscriptions: bool) -> Option<ConnectionSnapshot> {
+        let client = self.client()?;
+        let credentials = &client.credentials;
+        let named = [&client.nkey, client.user.as_ref().unwrap_or(&credentials.user)];
+        let user = named.into_iter().find(|name| !name.is_empty());
+        let (subscription_count, subscriptions) = match &self.phase {
+            Phase::Ending { subscription_count, subscriptions, .. } => {
+                (*subscription_count, subscriptions.clone())
+            }
+            Phase::AwaitTls { .. } | Phase::Open => {
+                (self.interests.len(), self.subscription_snapshots(has_subscriptions))
+            }
+        };
+        Some(ConnectionSnapshot {
+            cid: self.cid,
+            home: self.id.home.0,
+            peer: self.peer,
+            start: self.started.wall,
+            last_activity: self.active_at,
+            closed: None,
+            rtt: self.ping.rtt,
+            pending_bytes: self.outbox.len(),
+            traffic: self.traffic,
+            name: client.name.clone(),
+            lang: client.lang.clone(),
+            version: client.version.clone(),
+            tls: self.tls.as_ref().map(|tls| (tls.version.clone(), tls.cipher.clone())),
+            tls_certificate: self.tls.as_ref().and_then(|tls| tls.certificate.clone()),
+            authorized_user: user.unwrap_or(&credentials.token).clone(),
+            subscription_count,
+            subscriptions,
+        })
+    }
 }
 
 impl Broker {
-    /// Handles every whole operation at the front of `input` and takes it out.
-    pub(super) fn read_all(&mut self, id: SessionId, input: &mut BytesMut) -> Flow {
-        let limit = self.work_done() + self.share;
-        loop {
-            if limit <= self.work_done() && !input.is_empty() {
-                return Flow::Yielded;
-            }
-            self.work += 1;
-            let Some(session) = self.sessions.get_mut(id) else {
-                input.clear();
-                return Flow::Close;
-            };
-            session.is_paused = false;
-            match &session.phase {
-                Phase::Ending { .. } => {
-                    input.clear();
-                    return Flow::Close;
-                }
-                Phase::AwaitTls { is_optional } => match (is_optional, input.first()) {
-                    (_, None) => return Flow::NeedMore,
-                    (true, Some(byte)) if *byte != TLS_HANDSHAKE => self.on_plain(id),
-                    (_, Some(_)) => return Flow::StartTls,
-                },
-                Phase::Open if session.verifying.is_some() => {
-                    session.is_paused = true;
-                    return Flow::Paused;
-                }
-                Phase::Open => (),
-            }
-            match self.read_one(id, input) {
-                None => return Flow::NeedMore,
-                Some(Step::Done) => (),
-                Some(Step::Paused) => return Flow::Paused,
-                Some(Step::End) => {
-                    input.clear();
-                    return Flow::Close;
-                }
-            }
-        }
-    }
-
-    /// One operation; `None` if there is no whole one.
-    fn read_one(&mut self, id: SessionId, input: &mut BytesMut) -> Option<Step> {
-        let session = self.sessions.get_mut(id)?;
-        let first = *input.first()?;
-        if session.is_auth_pending && !first.eq_ignore_ascii_case(&b'c') {
-            let step = self.on_operation_before_connect(id);
-            if step != Step::Done {
-                return Some(step);
-            }
-        }
-        let limits = self.limits(id)?;
-        let is_stranger = limits.side == Side::Stranger;
-        let (step, len) = match crate::wire::parse(input, &limits) {
-            Ok(Parsed::NeedMore { len }) => {
-                let missing = len.unwrap_or(0).saturating_sub(input.len());
-                input.reserve(missing);
-                return None;
-            }
-            Ok(Parsed::Op { op: Op::Publish(publish), len }) => {
-                let matched = self.sublist.matches(publish.subject);
-                if self.must_wait(id, publish.subject, matched.as_deref()) {
-                    return Some(Step::Paused);
-                }
-                if self.settings.is_traced {
-                    self.trace_in(id, &input[..len]);
-                }
-                if publish.payload.len() > COPY_LEN_MAX {
-                    let frame = take_frame(input, len, matched.as_deref());
-                    return Some(self.on_long_publish(id, &frame, matched.as_deref(), &limits));
-                }
-                (self.on_publish(id, &publish, None, matched.as_deref()), len)
-            }
-            Ok(Parsed::Op { op: Op::RouteMessage(message), len })
-                if message.message.payload.len() > COPY_LEN_MAX =>
-            {
-                if self.settings.is_traced {
-                    self.trace_in(id, &input[..len]);
-                }
-                let frame = detach_frame(input, len);
-                let Ok(Parsed::Op { op, .. }) = crate::wire::parse(&frame, &limits) else {
-                    unreachable!("it was parsed a moment ago");
-                };
-                return Some(self.on_route_op(id, &op, Some(&frame)));
-            }
-            Ok(Parsed::Op { op, len }) => {
-                if self.settings.is_traced {
-                    self.trace_in(id, &input[..len]);
-                }
-                (self.on_op(id, &op), len)
-            }
-            Err(error) => return Some(self.on_protocol_error(id, &error)),
+    /// A client's connection was made.
+    pub(super) fn open_client(&mut self, id: SessionId, peer: SocketAddr) {
+        let counters = Arc::clone(&self.counters);
+        let cid = counters.connection_ids.fetch_add(1, Ordering::Relaxed) + 1;
+        let client = Client { urls_version: self.urls_version, ..Client::default() };
+        let mut session = Session::new(id, cid, Kind::Client(Box::new(client)), peer, self.now);
+        self.connections_total += 1;
+        session.phase = match self.settings.tls {
+            ClientTls::Off => Phase::Open,
+            ClientTls::Required { .. } => Phase::AwaitTls { is_optional: false },
+            ClientTls::Available { .. } => Phase::AwaitTls { is_optional: true },
         };
-        if step == Step::Done {
-            input.advance(len);
+        session.is_auth_pending = self.settings.auth.is_required();
+        let is_open = session.phase == Phase::Open;
+        self.sessions.insert(session);
+        self.send_info(id);
+        self.log_about(id, log::Level::Debug, "Client connection created");
+        let clients_max = self.settings.max_connections as u64;
+        let others = counters.clients.fetch_add(1, Ordering::Relaxed);
+        if clients_max > 0 && others >= clients_max {
+            counters.clients.fetch_sub(1, Ordering::Relaxed);
+            self.log_about(id, log::Level::Error, errors::CONNECTIONS_EXCEEDED);
+            self.send_error(id, errors::CONNECTIONS_EXCEEDED);
+            self.end(id, CloseReason::ConnectionsExceeded);
+            return;
         }
-        if step == Step::Done && is_stranger {
-            return Some(self.on_introduction(id, len));
+        if let Some(client) = self.sessions.client_mut(id) {
+            client.is_counted = true;
         }
-        Some(step)
+        if is_open {
+            self.arm_auth(id);
+        } else {
+            self.deadlines.arm((id, Timer::Tls), self.now.at + self.settings.tls_timeout);
+        }
+        self.arm_first_ping(id);
     }
 
-    fn on_protocol_error(&mut self, id: SessionId, error: &ProtocolError) -> Step {
-        self.log_about(id, log::Level::Error, &error.to_string());
-        if let Some(text) = error.reply() {
-            self.send_error(id, text);
-        }
-        self.end(id, error.reason());
-        Step::End
-    }
-
-    fn limits(&self, id: SessionId) -> Option<Limits> {
-        let session = self.sessions.get(id)?;
-        if let Some(route) = &session.route {
-            let is_known = route.is_registered;
-            return Some(if is_known { Limits::route() } else { Limits::stranger() });
-        }
-        Some(Limits {
-            side: Side::Client,
-            control_line_max: self.settings.max_control_line,
-            payload_max: self.settings.max_payload,
-            has_headers: session.options.has_headers,
-        })
-    }
-
-    fn on_op(&mut self, id: SessionId, op: &Op<'_>) -> Step {
-        if self.sessions.get(id).is_some_and(|session| !session.is_client()) {
-            return self.on_route_op(id, op, None);
-        }
+    /// What a client's operations do; its publishes are handled before.
+    pub(super) fn on_client_op(&mut self, id: SessionId, op: &Op<'_>) -> Step {
         match op {
             Op::Subscribe { subject, queue, sid } => self.on_subscribe(id, subject, *queue, sid),
             Op::Unsubscribe { sid, max } => self.on_unsubscribe(id, sid, *max),
@@ -168,21 +215,16 @@ impl Broker {
             Op::Ping => self.on_ping(id),
             Op::Pong => self.on_pong(id),
             Op::Ok => Step::Done,
-            Op::Info(json) => {
-                self.work += document_work(json);
-                match Info::decode(json) {
-                    Ok(_) => Step::Done,
-                    Err(error) => {
-                        self.refuse(id, &error.to_string(), CloseReason::ProtocolViolation)
-                    }
-                }
-            }
+            Op::Info(json) => match self.document(id, json, Info::decode) {
+                Some(_) => Step::Done,
+                None => Step::End,
+            },
             Op::Err(text) => {
                 let text = format!("Client Error {}", String::from_utf8_lossy(text));
                 self.refuse(id, &text, CloseReason::ParseError)
             }
-            Op::Publish(_) => unreachable!("publishes are handled before"),
-            Op::Message { .. }
+            Op::Publish(_)
+            | Op::Message { .. }
             | Op::RouteSubscribe { .. }
             | Op::RouteUnsubscribe(_)
             | Op::RouteMessage(_)
@@ -190,199 +232,17 @@ impl Broker {
         }
     }
 
-    /// Logs what is wrong and closes without telling the client.
-    pub(super) fn refuse(&mut self, id: SessionId, text: &str, reason: CloseReason) -> Step {
-        self.log_about(id, log::Level::Error, text);
-        self.end(id, reason);
-        Step::End
-    }
-
-    /// The first operation is not CONNECT though credentials are asked for.
-    fn on_operation_before_connect(&mut self, id: SessionId) -> Step {
-        let is_client = self.sessions.get(id).is_some_and(Session::is_client);
-        if is_client && self.settings.auth.no_auth_user.is_some() {
-            let found = auth::decide(&self.settings.auth, &auth::Credentials::default(), None);
-            if let (Ok(Decision::Known(identity)), Some(session)) =
-                (found, self.sessions.get_mut(id))
-            {
-                session.about.user = identity.user;
-                session.permissions = identity.permissions;
-                session.is_auth_pending = false;
-                self.deadlines.cancel(&(id, Timer::Auth));
-                return Step::Done;
-            }
-        }
-        self.violation(id)
-    }
-
-    /// Tells the peer that it may not connect, and closes.
-    pub(super) fn violation(&mut self, id: SessionId) -> Step {
-        self.send_error(id, errors::AUTHORIZATION_VIOLATION);
-        self.end(id, CloseReason::AuthenticationFailure);
-        Step::End
-    }
-
-    fn on_connect(&mut self, id: SessionId, json: &[u8]) -> Step {
-        self.work += document_work(json);
-        let connect = match Connect::decode(json) {
-            Ok(connect) => connect,
-            Err(error) => {
-                return self.refuse(id, &error.to_string(), CloseReason::ProtocolViolation);
-            }
-        };
-        let (now, has_headers) = (self.now, self.settings.headers);
-        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
-        let former = session.about.credentials.clone();
-        session.apply(connect, has_headers);
-        if session.about.credentials != former {
-            session.verified_hash = None;
-        }
-        session.active_at = now.wall;
-        session.ping.heard_at = now.at;
-        if session.ping.rtt.is_none() {
-            session.ping.rtt = Some(now.at.since(session.started.at));
-        }
-        session.has_connected = true;
-        self.arm_first_ping(id);
-        match self.authenticate(id) {
-            Err(refusal) => self.on_refusal(id, refusal),
-            Ok(()) if self.sessions.get(id).is_some_and(|found| found.verifying.is_some()) => {
-                // Until then its turn has to come: many passwords may wait before it.
-                self.deadlines.arm((id, Timer::Auth), now.at + self.settings.auth.timeout);
-                Step::Done
-            }
-            Ok(()) => self.on_authenticated(id),
-        }
-    }
-
-    /// Whether a client's password is right was found out.
-    pub(super) fn on_verified(&mut self, id: SessionId, hash: &str, is_right: bool) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        // After a reload another hash may be the one that counts.
-        let asked = session.verifying.take_if(|verifying| verifying.hash == hash);
-        let Some(Verifying { hash, identity, .. }) = asked else { return };
-        let is_client = session.is_client();
-        self.resume(id);
-        self.deadlines.cancel(&(id, Timer::Auth));
-        if !is_client {
-            self.on_route_verified(id, is_right);
-            return;
-        }
-        if !is_right {
-            self.on_refusal(id, Refusal::Mismatch);
-            return;
-        }
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        let is_first = session.verified_hash.replace(hash).is_none();
-        session.about.user = identity.user;
-        session.permissions = identity.permissions;
-        session.is_auth_pending = false;
-        if is_first {
-            self.on_authenticated(id);
-        } else {
-            self.review_interests(id);
-        }
-    }
-
-    /// A client is known: what else its CONNECT asks for.
-    fn on_authenticated(&mut self, id: SessionId) -> Step {
-        self.deadlines.cancel(&(id, Timer::Auth));
-        let Some(session) = self.sessions.get(id) else { return Step::End };
-        let (about, options) = (&session.about, session.options);
-        if !about.account.is_empty() || about.is_new_account {
-            return self.violation(id);
-        }
-        if !(0..=1).contains(&options.protocol) {
-            self.send_error(id, errors::INVALID_CLIENT_PROTOCOL);
-            self.end(id, CloseReason::BadClientProtocolVersion);
-            return Step::End;
-        }
-        if options.wants_no_responders && !options.has_headers {
-            self.send_error(id, errors::NO_RESPONDERS_REQUIRES_HEADERS);
-            self.end(id, CloseReason::NoRespondersRequiresHeaders);
-            return Step::End;
-        }
-        self.send_ok(id);
-        Step::Done
-    }
-
-    /// Holds a client's credentials against the settings. A hashed password is looked at
-    /// elsewhere: until [`Broker::verified`] the session has its former rights and is not read.
-    pub(super) fn authenticate(&mut self, id: SessionId) -> Result<(), Refusal> {
-        let Some(session) = self.sessions.get_mut(id) else { return Ok(()) };
-        let tls = session.about.tls.as_ref();
-        let certificate = tls.and_then(|tls| tls.certificate.as_deref());
-        let credentials = &session.about.credentials;
-        let identity = match auth::decide(&self.settings.auth, credentials, certificate)? {
-            Decision::Known(identity) => identity,
-            Decision::Hashed { hash, identity }
-                if session.verified_hash.as_ref() == Some(&hash) =>
-            {
-                identity
-            }
-            Decision::Hashed { hash, identity } => {
-                let password = auth::secret_of(&self.settings.auth, credentials).to_owned();
-                self.verify(id, password, (hash, identity));
-                return Ok(());
-            }
-        };
-        session.about.user = identity.user;
-        session.permissions = identity.permissions;
-        session.is_auth_pending = false;
-        Ok(())
-    }
-
-    /// Has a password looked at elsewhere.
-    pub(super) fn verify(
-        &mut self,
-        id: SessionId,
-        password: String,
-        (hash, identity): (String, Identity),
-    ) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        let asked = Arc::new(Asked::default());
-        let verifying = Verifying { hash: hash.clone(), identity, asked: Arc::clone(&asked) };
-        if let Some(former) = session.verifying.replace(verifying) {
-            former.asked.drop_unbegun();
-        }
-        let on_behalf = (!session.is_client(), session.peer.ip());
-        self.effects.push_back(Effect::Verify { session: id, on_behalf, password, hash, asked });
-    }
-
-    fn on_refusal(&mut self, id: SessionId, _refusal: Refusal) -> Step {
-        let user = self.sessions.get(id).map(|session| session.about.credentials.user.clone());
-        let text = if self.settings.auth.users.is_empty() {
-            "authentication error".to_owned()
-        } else {
-            format!("authentication error - User {:?}", user.unwrap_or_default())
-        };
-        self.log_about(id, log::Level::Error, &text);
-        self.violation(id)
-    }
-
     fn on_ping(&mut self, id: SessionId) -> Step {
-        let now = self.now;
+        let (now, newest) = (self.now, self.urls_version);
+        self.send_pong(id);
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
         session.ping.heard_at = now.at;
-        encoder::encode(&Op::Pong, session.outbox.tail());
-        session.outbox.seal(false);
-        let is_first = !session.ping.is_first_answered && session.has_connected;
-        session.ping.is_first_answered |= is_first;
-        let is_outdated = session.urls_version != self.urls_version;
-        if is_first && is_outdated && session.options.protocol >= 1 {
+        let Some(client) = session.client_mut() else { return Step::End };
+        let is_first = !client.is_first_ping_answered && client.has_connected;
+        client.is_first_ping_answered |= is_first;
+        if is_first && client.urls_version != newest && client.options.protocol >= 1 {
             self.send_info(id);
         }
-        self.mark_dirty(id);
-        Step::Done
-    }
-
-    pub(super) fn on_pong(&mut self, id: SessionId) -> Step {
-        let now = self.now;
-        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
-        if session.ping.unanswered > 0 {
-            session.ping.rtt = Some(now.at.since(session.ping.sent_at));
-        }
-        session.ping.unanswered = 0;
         Step::Done
     }
 
@@ -412,9 +272,10 @@ impl Broker {
             return Step::Done;
         }
         let loops = self.settings.loops;
-        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        let Some(session) = self.sessions.get(id) else { return Step::End };
         let interest = Arc::new(new_interest(session, (subject, queue, sid), loops));
-        self.add_interest(id, interest);
+        self.work += INTEREST_WORK;
+        self.add_interest(interest);
         self.send_ok(id);
         Step::Done
     }
@@ -426,16 +287,14 @@ impl Broker {
         queue: Option<&[u8]>,
         count: usize,
     ) -> Option<String> {
-        let session = self.sessions.get(id)?;
+        let client = self.sessions.client(id)?;
+        let permissions = client.permissions.as_ref();
         let is_permitted = queue != Some(b"_sys_")
-            && session
-                .permissions
-                .as_ref()
-                .is_none_or(|permissions| permissions.may_subscribe(subject, queue));
+            && permissions.is_none_or(|permissions| permissions.may_subscribe(subject, queue));
         let text = String::from_utf8_lossy(subject);
         if !is_permitted {
             let queue = queue.map(String::from_utf8_lossy);
-            let user = user_text(session);
+            let user = client.user_text();
             let line = format!("Subscription Violation - {user}, Subject {text:?}");
             let refusal = errors::subscription_violation(&text, queue.as_deref());
             self.log_about(id, log::Level::Error, &line);
@@ -472,8 +331,8 @@ impl Broker {
     /// that are no longer allowed, and changes what the others must not hear.
     pub(super) fn review_interests(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
-        let permissions = session.permissions.clone();
-        let user = user_text(session);
+        let Some(client) = session.client() else { return };
+        let (permissions, user) = (client.permissions.clone(), client.user_text());
         let interests: Vec<Arc<Interest>> = session.interests.values().cloned().collect();
         for old in interests {
             let (subject, queue) = (&old.subject[..], old.queue.as_deref());
@@ -496,60 +355,26 @@ impl Broker {
             new.delivered.store(delivered.load(Ordering::Relaxed), Ordering::Relaxed);
             new.delivered_max.store(max.load(Ordering::Relaxed), Ordering::Relaxed);
             self.end_interest(&old);
-            self.add_interest(id, Arc::new(new));
+            self.work += INTEREST_WORK;
+            self.add_interest(Arc::new(new));
         }
-    }
-
-    fn add_interest(&mut self, id: SessionId, interest: Arc<Interest>) {
-        self.work += INTEREST_WORK;
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        session.interests.insert(interest.sid.clone(), Arc::clone(&interest));
-        self.add_to_tree(Arc::clone(&interest));
-        self.mail_all(&Mail::Interest(interest));
     }
 }
 
 /// Work of an interest that comes or goes, in receivers of a message.
 pub(super) const INTEREST_WORK: u64 = 4;
 
-/// Work of a JSON document, in receivers of a message.
-pub(super) fn document_work(json: &[u8]) -> u64 {
-    16 + json.len() as u64 / 32
-}
-
-/// First byte of a TLS handshake.
-const TLS_HANDSHAKE: u8 = 0x16;
-
 fn new_interest(
     session: &Session,
     (subject, queue, sid): (&[u8], Option<&[u8]>, &[u8]),
     loops: u16,
 ) -> Interest {
-    let filter = session.permissions.as_ref().filter(|found| found.needs_filter(subject));
+    let permissions = session.client().and_then(|client| client.permissions.as_ref());
+    let filter = permissions.filter(|found| found.needs_filter(subject)).cloned();
     // One block for all names: interests are many.
     let names = Bytes::from([subject, sid, queue.unwrap_or_default()].concat());
     let sid_end = subject.len() + sid.len();
-    Interest {
-        session: session.id,
-        is_route: false,
-        subject: names.slice(..subject.len()),
-        queue: queue.map(|_| names.slice(sid_end..)),
-        sid: names.slice(subject.len()..sid_end),
-        filter: filter.cloned(),
-        gauge: session.outbox.gauge(),
-        delivered: AtomicU64::new(0),
-        delivered_max: AtomicU64::new(0),
-        weight: AtomicU32::new(1),
-        is_gone: AtomicBool::new(false),
-        is_literal: !subject::has_wildcard(subject),
-        is_paced_by_peer: AtomicBool::new(false),
-        places: Places::new(loops),
-    }
-}
-
-pub(super) fn user_text(session: &Session) -> String {
-    match &session.about.user {
-        Some(user) => format!("User {user:?}"),
-        None => "User \"N/A\"".to_owned(),
-    }
+    let (subject, sid) = (names.slice(..subject.len()), names.slice(subject.len()..sid_end));
+    let queue = queue.map(|_| names.slice(sid_end..));
+    Interest { filter, ..Interest::new(session, (subject, queue, sid), loops) }
 }

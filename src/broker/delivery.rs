@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use crate::base::hash::QuickMap;
 use crate::base::id::{LoopIndex, SessionId};
 use crate::broker::account::GLOBAL;
+use crate::broker::kind::Kind;
 use crate::broker::mail::{Delivery, Mail, Pick, PickList, RoutePick};
 use crate::broker::outbox::{COPY_LEN_MAX, Outbox};
 use crate::broker::sublist::{Cursor, EngineEntry, Interest, Matched, QueueMatch};
@@ -171,7 +172,7 @@ impl Origin<'_> {
         match self {
             Origin::Client { session, has_echo } => *has_echo || interest.session != *session,
             Origin::Engine => true,
-            Origin::Route { .. } => !interest.is_route,
+            Origin::Route { .. } => interest.rules.hears_routes,
         }
     }
 }
@@ -338,7 +339,7 @@ impl Broker {
         if has_room != with_room || !origin.allows(first) || first.gauge.is_closed() {
             return false;
         }
-        if first.is_route {
+        if first.rules.shares_copies {
             picks.of_route(first).queues.push(queue.name.clone());
             return true;
         }
@@ -417,7 +418,7 @@ impl Broker {
             return false;
         }
         interest.delivered.store(count, Ordering::Relaxed);
-        let has_headers = session.options.has_headers;
+        let has_headers = session.has_headers;
         let (header_len, size) = message.sizes(has_headers);
         let names = (message.subject, &interest.sid[..], message.reply);
         let names_len = names.0.len() + names.1.len() + names.2.map_or(0, <[u8]>::len);
@@ -429,15 +430,13 @@ impl Broker {
             && (message.is_paced
                 || (message.via.is_some() && interest.is_paced_by_peer.load(Ordering::Relaxed)));
         message.write_payload(has_headers, is_paced, &mut session.outbox);
-        session.traffic.out_msgs += 1;
-        session.traffic.out_bytes += size as u64;
-        self.traffic.out_msgs += 1;
-        self.traffic.out_bytes += size as u64;
+        session.traffic.went_out(size);
+        self.traffic.went_out(size);
         session.active_at = now.wall;
-        if let (Some(reply), Some(permissions)) = (message.reply, &session.permissions)
-            && let Some(responses) = permissions.responses
+        if let (Some(reply), Kind::Client(client)) = (message.reply, &mut session.kind)
+            && let Some(responses) = client.permissions.as_ref().and_then(|found| found.responses)
         {
-            session.replies.record(reply, responses, now.at);
+            client.replies.record(reply, responses, now.at);
         }
         if session.outbox.unpaced_len() > self.settings.max_pending {
             self.on_pending_exceeded(interest.session, self.settings.max_pending);
@@ -471,7 +470,7 @@ impl Broker {
     pub(super) fn give_route(&mut self, pick: &RoutePick, message: &Message<'_>) {
         let session = self.sessions.get_mut(pick.session);
         let Some(session) = session.filter(|found| !found.is_ending()) else { return };
-        let has_headers = session.options.has_headers;
+        let has_headers = session.has_headers;
         let (header_len, size) = message.sizes(has_headers);
         let queues: Vec<&[u8]> = pick.queues.iter().map(|queue| &queue[..]).collect();
         encoder::route_message_line(
@@ -483,10 +482,8 @@ impl Broker {
         );
         let is_paced = message.is_paced && pick.is_literal;
         message.write_payload(has_headers, is_paced, &mut session.outbox);
-        session.traffic.out_msgs += 1;
-        session.traffic.out_bytes += size as u64;
-        self.traffic.out_msgs += 1;
-        self.traffic.out_bytes += size as u64;
+        session.traffic.went_out(size);
+        self.traffic.went_out(size);
         let id = session.id;
         self.mark_dirty(id);
         self.look_at_route(id);

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use crate::base::id::{ChannelName, SessionId};
 use crate::base::placement;
+use crate::broker::client::Stall;
+use crate::broker::kind::Kind;
 use crate::broker::outbox::Gauge;
-use crate::broker::session::{Stall, Timer};
+use crate::broker::session::Timer;
 use crate::broker::sublist::{Interest, Matched};
 use crate::broker::{Broker, Credit};
 
@@ -74,20 +76,20 @@ impl Broker {
             .collect();
         let now = self.now.at;
         let Some(session) = self.sessions.get_mut(id) else { return false };
-        if slow.is_empty() || std::mem::take(&mut session.is_stall_waived) {
-            session.is_stall_waived = false;
+        let Kind::Client(client) = &mut session.kind else { return false };
+        if std::mem::take(&mut client.is_stall_waived) || slow.is_empty() {
             return false;
         }
         let worst = slow.iter().map(|gauge| gauge.pending_bytes()).max().unwrap_or(0);
         // A read in between does not make the time longer.
-        let until = match session.stall.take() {
+        let until = match client.stall.take() {
             Some(stall) => stall.until,
             None => now + stall_duration(worst, self.settings.max_pending),
         };
         if until <= now {
             return false;
         }
-        session.stall = Some(Stall { until, receivers: slow });
+        client.stall = Some(Stall { until, receivers: slow });
         session.is_paused = true;
         self.deadlines.arm((id, Timer::Stall), now + STALL_POLL);
         true
@@ -97,15 +99,15 @@ impl Broker {
     pub(super) fn on_stall_due(&mut self, id: SessionId) {
         let gate = self.settings.max_pending / 2;
         let now = self.now.at;
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        let Some(stall) = &session.stall else { return };
+        let Some(client) = self.sessions.client_mut(id) else { return };
+        let Some(stall) = &client.stall else { return };
         let is_open = stall.receivers.iter().all(|gauge| gauge.pending_bytes() <= gate);
         if !is_open && now < stall.until {
             self.deadlines.arm((id, Timer::Stall), now + STALL_POLL);
             return;
         }
-        session.is_stall_waived = !is_open;
-        session.stall = None;
+        client.is_stall_waived = !is_open;
+        client.stall = None;
         self.resume(id);
     }
 }

@@ -7,18 +7,14 @@ use std::time::Duration;
 use crate::base::id::SessionId;
 use crate::base::time::Now;
 use crate::broker::auth::Refusal;
+use crate::broker::client::Client;
+use crate::broker::read::Step;
 use crate::broker::route::write_info;
 use crate::broker::session::{Phase, Session, Timer};
 use crate::broker::settings::{ClientTls, Settings};
 use crate::broker::snapshot::CLOSED_MAX;
-use crate::broker::{Broker, Effect, Hello, TlsPeer};
+use crate::broker::{Broker, Effect, TlsPeer};
 use crate::wire::{CloseReason, Info, Op, encoder, errors};
-
-/// First PING to a client at the latest (spec core NATS, 1.2).
-const FIRST_PING_CLIENT: Duration = Duration::from_secs(2);
-
-/// First PING to a route at the latest.
-const FIRST_PING_ROUTE: Duration = Duration::from_secs(1);
 
 /// Interests that are remembered of a connection that was closed.
 const CLOSED_SUBSCRIPTIONS_MAX: usize = 1024;
@@ -33,43 +29,6 @@ const RTT_INTERVAL: Duration = Duration::from_secs(3600);
 const PING_SPREAD_PERCENT: u64 = 20;
 
 impl Broker {
-    /// A client's connection was made.
-    pub(super) fn open_client(&mut self, id: SessionId, hello: Hello) {
-        let counters = Arc::clone(&self.counters);
-        let mut session = Session::new(id, hello.kind, hello.peer, self.now);
-        session.cid = counters.connection_ids.fetch_add(1, Ordering::Relaxed) + 1;
-        session.urls_version = self.urls_version;
-        self.connections_total += 1;
-        session.phase = match self.settings.tls {
-            ClientTls::Off => Phase::Open,
-            ClientTls::Required { .. } => Phase::AwaitTls { is_optional: false },
-            ClientTls::Available { .. } => Phase::AwaitTls { is_optional: true },
-        };
-        session.is_auth_pending = self.settings.auth.is_required();
-        let is_open = session.phase == Phase::Open;
-        self.sessions.insert(session);
-        self.send_info(id);
-        self.log_about(id, log::Level::Debug, "Client connection created");
-        let clients_max = self.settings.max_connections as u64;
-        let others = counters.clients.fetch_add(1, Ordering::Relaxed);
-        if clients_max > 0 && others >= clients_max {
-            counters.clients.fetch_sub(1, Ordering::Relaxed);
-            self.log_about(id, log::Level::Error, errors::CONNECTIONS_EXCEEDED);
-            self.send_error(id, errors::CONNECTIONS_EXCEEDED);
-            self.end(id, CloseReason::ConnectionsExceeded);
-            return;
-        }
-        if let Some(session) = self.sessions.get_mut(id) {
-            session.is_counted = true;
-        }
-        if is_open {
-            self.arm_auth(id);
-        } else {
-            self.deadlines.arm((id, Timer::Tls), self.now.at + self.settings.tls_timeout);
-        }
-        self.arm_first_ping(id);
-    }
-
     /// A client that may use TLS does not.
     pub(super) fn on_plain(&mut self, id: SessionId) {
         self.deadlines.cancel(&(id, Timer::Tls));
@@ -84,21 +43,16 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(id) else { return };
         self.deadlines.cancel(&(id, Timer::Tls));
         let line = format!("TLS version {}, cipher suite {}", peer.version, peer.cipher);
-        session.about.tls = Some(peer);
+        session.tls = Some(Box::new(peer));
         if session.is_ending() {
             return;
         }
         session.phase = Phase::Open;
-        let is_client = session.is_client();
         self.log_about(id, log::Level::Debug, &line);
-        if is_client {
-            self.arm_auth(id);
-        } else {
-            self.begin_route(id);
-        }
+        self.on_ready(id);
     }
 
-    fn arm_auth(&mut self, id: SessionId) {
+    pub(super) fn arm_auth(&mut self, id: SessionId) {
         if self.sessions.get(id).is_some_and(|session| session.is_auth_pending) {
             self.deadlines.arm((id, Timer::Auth), self.now.at + self.settings.auth.timeout);
         }
@@ -108,18 +62,18 @@ impl Broker {
     pub(super) fn send_info(&mut self, id: SessionId) {
         let version = self.urls_version;
         let Some(session) = self.sessions.get_mut(id) else { return };
-        session.urls_version = version;
-        let info = Info {
-            client_id: session.cid,
-            client_ip: session.peer.ip().to_string(),
-            ..self.info.clone()
-        };
-        let tail = session.outbox.tail();
-        tail.extend_from_slice(b"INFO ");
-        tail.extend_from_slice(&info.encode());
-        tail.extend_from_slice(b" \r\n");
-        session.outbox.seal(false);
+        let (client_id, client_ip) = (session.cid, session.peer.ip().to_string());
+        if let Some(client) = session.client_mut() {
+            client.urls_version = version;
+        }
+        write_info(session, &Info { client_id, client_ip, ..self.info.clone() });
         self.mark_dirty(id);
+    }
+
+    /// Whether it is a client that wants to hear of changes.
+    pub(super) fn hears_info(&self, id: SessionId) -> bool {
+        let session = self.sessions.get(id).filter(|session| !session.is_ending());
+        session.and_then(Session::client).is_some_and(Client::hears_info)
     }
 
     /// The client list of `connect_urls` is another one.
@@ -152,7 +106,7 @@ impl Broker {
         // Only this one INFO says so; what is told later (another list) does not.
         self.info.ldm = true;
         for id in self.sessions.ids() {
-            if self.sessions.get(id).is_some_and(Session::hears_info) {
+            if self.hears_info(id) {
                 self.send_info(id);
             }
         }
@@ -204,13 +158,11 @@ impl Broker {
         if session.is_ending() {
             return;
         }
-        let is_client = session.is_client();
-        let shown = if is_client { CLOSED_SUBSCRIPTIONS_MAX } else { 0 };
-        let subscriptions = session.first_subscriptions(shown);
+        let rules = session.rules();
+        let subscriptions = session.first_subscriptions(CLOSED_SUBSCRIPTIONS_MAX);
         let subscription_count = session.interests.len();
         let reason_kept = reason.to_owned();
         session.phase = Phase::Ending { reason: reason_kept, subscription_count, subscriptions };
-        session.stall = None;
         self.tell_peers_room(id);
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.outbox.gauge().close();
@@ -221,20 +173,20 @@ impl Broker {
         if !flush {
             session.outbox.clear();
         }
-        if std::mem::take(&mut session.is_counted) {
-            self.counters.clients.fetch_sub(1, Ordering::Relaxed);
+        if let Some(client) = session.client_mut() {
+            client.stall = None;
+            if std::mem::take(&mut client.is_counted) {
+                self.counters.clients.fetch_sub(1, Ordering::Relaxed);
+            }
         }
         for timer in [Timer::Tls, Timer::Auth, Timer::Ping, Timer::Stall] {
             self.deadlines.cancel(&(id, timer));
         }
         self.paused.remove(&id);
         self.leave(interests);
-        let (level, kind) =
-            if is_client { (log::Level::Debug, "Client") } else { (log::Level::Info, "Router") };
-        self.log_about(id, level, &format!("{kind} connection closed: {reason}"));
-        if !is_client {
-            self.on_route_ended(id);
-        }
+        let (name, level) = rules.ended;
+        self.log_about(id, level, &format!("{name} connection closed: {reason}"));
+        self.on_ended(id);
         if has_socket {
             self.effects.push_back(Effect::Close { session: id, flush });
         }
@@ -246,8 +198,10 @@ impl Broker {
         let Some(session) = self.sessions.remove(id) else { return };
         self.deadlines.cancel(&(id, Timer::Write));
         let Phase::Ending { reason, .. } = &session.phase else { return };
-        if session.is_client() && *reason != CloseReason::ConnectionsExceeded.text() {
-            let mut snapshot = session.snapshot(true);
+        if *reason == CloseReason::ConnectionsExceeded.text() {
+            return;
+        }
+        if let Some(mut snapshot) = session.connection_snapshot(true) {
             let others: usize = self.closed_subscriptions;
             if others + snapshot.subscriptions.len() > CLOSED_SUBSCRIPTIONS_TOTAL {
                 snapshot.subscriptions = Vec::new();
@@ -267,8 +221,7 @@ impl Broker {
     /// Sets the timer of the first PING, which comes early and at a random moment.
     pub(super) fn arm_first_ping(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
-        let most = if session.is_client() { FIRST_PING_CLIENT } else { FIRST_PING_ROUTE };
-        let first = self.settings.ping_interval.min(most);
+        let first = self.settings.ping_interval.min(session.rules().first_ping);
         let spread =
             u64::try_from(first.as_nanos()).unwrap_or(u64::MAX) / 100 * PING_SPREAD_PERCENT;
         let late = Duration::from_nanos(self.random.below(spread.max(1)));
@@ -305,14 +258,14 @@ impl Broker {
         let now = self.now;
         let interval = self.settings.ping_interval;
         let Some(session) = self.sessions.get_mut(id) else { return };
+        let is_always_due = session.rules().is_always_pinged;
         let ping = &mut session.ping;
         let is_rtt_due = ping.rtt.is_none() || now.at.since(ping.sent_at) > RTT_INTERVAL;
         let is_quiet = now.at.since(ping.heard_at) >= interval;
-        let is_route = session.route.is_some();
         // A paused connection is not read: that its PONG is not seen is our doing. And nothing goes
         // out in clear while a handshake is awaited.
         let is_mute = session.is_paused || matches!(session.phase, Phase::AwaitTls { .. });
-        if is_mute || !(is_quiet || is_rtt_due || is_route) {
+        if is_mute || !(is_quiet || is_rtt_due || is_always_due) {
             self.deadlines.arm((id, Timer::Ping), now.at + interval);
             return;
         }
@@ -328,6 +281,16 @@ impl Broker {
         session.outbox.seal(false);
         self.deadlines.arm((id, Timer::Ping), now.at + interval);
         self.mark_dirty(id);
+    }
+
+    pub(super) fn on_pong(&mut self, id: SessionId) -> Step {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        if session.ping.unanswered > 0 {
+            session.ping.rtt = Some(now.at.since(session.ping.sent_at));
+        }
+        session.ping.unanswered = 0;
+        Step::Done
     }
 
     /// The bytes that waited when the deadline was set have to be gone (spec core NATS, 5.2).
@@ -377,7 +340,7 @@ impl Broker {
         }
         // A route is slow only if it takes nothing at all: cutting it off costs much. So is who
         // reads an engine's deliveries, which are held back: nobody else waits.
-        let mark = if session.route.is_some() || session.outbox.delivery_len() > 0 {
+        let mark = if session.rules().is_slow_when_still || session.outbox.delivery_len() > 0 {
             session.outbox.taken() + 1
         } else {
             session.outbox.end_position()
@@ -392,7 +355,7 @@ impl Broker {
     /// client takes its own place off the count, so that not one more is closed than has to be.
     fn is_one_too_many(&mut self, id: SessionId) -> bool {
         let clients_max = self.settings.max_connections as u64;
-        let Some(session) = self.sessions.get_mut(id).filter(|session| session.is_counted) else {
+        let Some(client) = self.sessions.client_mut(id).filter(|client| client.is_counted) else {
             return false;
         };
         let one_less = |count| (clients_max > 0 && count > clients_max).then(|| count - 1);
@@ -400,7 +363,7 @@ impl Broker {
         if clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_err() {
             return false;
         }
-        session.is_counted = false;
+        client.is_counted = false;
         true
     }
 
@@ -414,10 +377,8 @@ impl Broker {
         self.info = Self::client_info(&self.settings, urls);
         for id in self.sessions.ids() {
             let Some(session) = self.sessions.get(id) else { continue };
-            if !session.is_client() || session.is_ending() {
-                continue;
-            }
-            let has_connected = session.has_connected;
+            let Some(client) = session.client().filter(|_| !session.is_ending()) else { continue };
+            let has_connected = client.has_connected;
             if self.is_one_too_many(id) {
                 self.log_about(id, log::Level::Error, errors::CONNECTIONS_EXCEEDED);
                 self.send_error(id, errors::CONNECTIONS_EXCEEDED);

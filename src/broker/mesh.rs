@@ -11,8 +11,8 @@ use crate::base::deadlines::Deadlines;
 use crate::base::id::SessionId;
 use crate::base::limits::{CLUSTER_URLS_MAX, GOSSIP_DIALS_MAX, GOSSIP_WAITING_MAX};
 use crate::base::time::Instant;
-use crate::broker::client::Step;
 use crate::broker::mail::Mail;
+use crate::broker::read::Step;
 use crate::broker::route::{HOME, write_info};
 use crate::broker::session::Session;
 use crate::broker::settings::Settings;
@@ -244,7 +244,7 @@ impl Broker {
         self.mail_all(&Mail::ClusterName(name));
         // Those that are still being made were told the former name too.
         let is_other_route = |session: &&Session| {
-            session.id != id && session.route.is_some() && !session.is_ending()
+            session.id != id && session.route().is_some() && !session.is_ending()
         };
         let others: Vec<SessionId> =
             self.sessions.iter().filter(is_other_route).map(|session| session.id).collect();
@@ -267,7 +267,7 @@ impl Broker {
         self.routes.by_remote.insert(info.server_id.clone(), id);
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
         let peer = session.peer;
-        if let Some(route) = session.route.as_mut() {
+        if let Some(route) = session.route_mut() {
             route.is_registered = true;
             if let Some(url) = route.url.as_ref().filter(|_| route.did_solicit) {
                 self.routes.dials.remove(url);
@@ -296,14 +296,9 @@ impl Broker {
     fn on_duplicate(&mut self, new: SessionId, existing: SessionId, remote_id: &str) -> Step {
         let text = format!("Detected duplicate remote route {remote_id:?}");
         self.log_about(new, log::Level::Debug, &text);
-        let solicited = self
-            .sessions
-            .get(new)
-            .and_then(|session| session.route.as_ref())
-            .filter(|route| route.did_solicit)
-            .map(|route| (route.url.clone(), route.is_explicit));
-        let kept = self.sessions.get_mut(existing).and_then(|session| session.route.as_mut());
-        if let Some(kept) = kept {
+        let solicited = self.sessions.route(new).filter(|route| route.did_solicit);
+        let solicited = solicited.map(|route| (route.url.clone(), route.is_explicit));
+        if let Some(kept) = self.sessions.route_mut(existing) {
             kept.is_retried = true;
             if let Some((url, is_explicit)) = solicited.filter(|_| !kept.did_solicit) {
                 kept.did_solicit = true;
@@ -317,8 +312,7 @@ impl Broker {
 
     /// A route is at its end: it is dialled again if it should be there (spec core NATS, 10.7).
     pub(super) fn on_route_ended(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get(id) else { return };
-        let Some(route) = &session.route else { return };
+        let Some(route) = self.sessions.route(id) else { return };
         let remote_id = route.remote_id().to_owned();
         let is_wanted = !route.is_final && (route.did_solicit || route.is_retried);
         let (is_explicit, is_registered) = (route.is_explicit, route.is_registered);
@@ -377,7 +371,7 @@ impl Broker {
 
     /// A peer takes no more clients: they are not sent to it.
     pub(super) fn forget_urls(&mut self, id: SessionId) {
-        let route = self.sessions.get_mut(id).and_then(|session| session.route.as_mut());
+        let route = self.sessions.route_mut(id);
         if let Some(info) = route.and_then(|route| route.info.as_mut()) {
             info.connect_urls.clear();
         }
@@ -394,8 +388,7 @@ impl Broker {
         let is_silent = self.settings.cluster.as_ref().is_none_or(|cluster| cluster.no_advertise);
         let (mut urls, mut known_urls) = (Vec::new(), BTreeSet::new());
         for id in self.routes.registered().into_iter().filter(|_| !is_silent) {
-            let route = self.sessions.get(id).and_then(|session| session.route.as_ref());
-            let known = route.and_then(|route| route.info.as_ref());
+            let known = self.sessions.route(id).and_then(|route| route.info.as_ref());
             for url in known.iter().flat_map(|info| &info.connect_urls) {
                 if urls.len() < CLUSTER_URLS_MAX && known_urls.insert(url) {
                     urls.push(url.clone());
@@ -423,9 +416,7 @@ impl Broker {
             let Some(session) = self.sessions.get(id).filter(|found| !found.is_ending()) else {
                 continue;
             };
-            let Some(route) = session.route.as_ref().filter(|route| route.is_explicit) else {
-                continue;
-            };
+            let Some(route) = session.route().filter(|route| route.is_explicit) else { continue };
             let Some(url) = route.url.clone() else { continue };
             if cluster.routes.contains(&url) {
                 present.push(url);

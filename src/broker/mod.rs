@@ -13,7 +13,11 @@ mod delivery;
 mod distinguished_name;
 mod group;
 mod hold;
+mod kind;
+#[cfg(test)]
+mod kind_tests;
 mod lifecycle;
+mod login;
 mod mail;
 mod mesh;
 pub mod outbox;
@@ -22,6 +26,7 @@ mod password_tests;
 mod patterns;
 mod peer_room;
 mod publish;
+mod read;
 mod room;
 #[cfg(test)]
 mod room_tests;
@@ -58,7 +63,7 @@ pub use settings::Settings;
 pub use unheard::Discovery;
 
 use delivery::{Message, Origin, Part};
-use session::{Sessions, Timer};
+use session::{Session, Sessions, Timer};
 use settings::Counters;
 use snapshot::{ConnectionSnapshot, Lists, ServerSnapshot, Traffic};
 use sublist::{Interest, Sublist};
@@ -344,12 +349,7 @@ impl Broker {
     /// is sent before [`Broker::tls_established`].
     pub fn open(&mut self, session: SessionId, hello: Hello, now: Now) {
         self.now = now;
-        match hello.kind {
-            ConnectionKind::Client => self.open_client(session, hello),
-            ConnectionKind::RouteAccepted | ConnectionKind::RouteSolicited { .. } => {
-                self.open_route(session, hello);
-            }
-        }
+        self.on_open(session, hello);
     }
 
     /// A [`Effect::Dial`] came to nothing, for `reason`.
@@ -367,10 +367,10 @@ impl Broker {
     /// The TLS handshake of a session came to nothing, for `reason`; its socket is closed.
     pub fn tls_failed(&mut self, session: SessionId, reason: &str, now: Now) {
         self.now = now;
-        let is_client = self.sessions.get(session).is_none_or(session::Session::is_client);
-        let kind = if is_client { "" } else { "route " };
-        let text = format!("TLS {kind}handshake error: {reason}");
-        self.log_about(session, log::Level::Error, &text);
+        if let Some(found) = self.sessions.get(session) {
+            let text = format!("{} error: {reason}", found.rules().handshake_name);
+            self.log_about(session, log::Level::Error, &text);
+        }
         self.on_closed(session, crate::wire::CloseReason::TlsHandshakeFailure.text());
     }
 
@@ -533,7 +533,7 @@ impl Broker {
     /// The sessions of this loop's clients, in the order of their connections.
     #[must_use]
     pub fn clients(&self) -> Vec<SessionId> {
-        let is_here = |session: &&session::Session| session.is_client() && !session.is_ending();
+        let is_here = |session: &&Session| session.client().is_some() && !session.is_ending();
         let mut clients: Vec<(u64, SessionId)> =
             self.sessions.iter().filter(is_here).map(|found| (found.cid, found.id)).collect();
         clients.sort_unstable();
@@ -592,11 +592,12 @@ impl Broker {
     /// The state of this loop, for monitoring, with the lists that are asked for.
     #[must_use]
     pub fn snapshot(&self, now: Now, lists: Lists) -> ServerSnapshot {
-        let is_open = |session: &&session::Session| session.is_client() && !session.is_ending();
         let mut connections: Vec<ConnectionSnapshot> = Vec::new();
         if lists.open {
-            let open = self.sessions.iter().filter(is_open);
-            connections.extend(open.map(|session| session.snapshot(lists.subscriptions)));
+            let open = self.sessions.iter().filter(|session| !session.is_ending());
+            connections.extend(
+                open.filter_map(|session| session.connection_snapshot(lists.subscriptions)),
+            );
             connections.sort_by_key(|connection| connection.cid);
         }
         let closed = if lists.closed { self.closed.iter().cloned().collect() } else { Vec::new() };
@@ -647,11 +648,18 @@ impl Broker {
     /// `+OK`, if the client wants to be told.
     fn send_ok(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if session.options.is_verbose {
+        if session.client().is_some_and(|client| client.options.is_verbose) {
             encoder::encode(&Op::Ok, session.outbox.tail());
             session.outbox.seal(false);
             self.mark_dirty(id);
         }
+    }
+
+    fn send_pong(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        encoder::encode(&Op::Pong, session.outbox.tail());
+        session.outbox.seal(false);
+        self.mark_dirty(id);
     }
 
     fn log(&mut self, level: log::Level, text: String) {
@@ -666,10 +674,10 @@ impl Broker {
     }
 
     fn add_to_tree(&mut self, interest: Arc<Interest>) {
-        if !interest.is_route {
+        if interest.rules.is_announced {
             self.announce(&interest.subject, interest.queue.as_ref(), 1);
         }
-        if self.rooms.on_interest(&interest) && interest.is_route {
+        if self.rooms.on_interest(&interest) && interest.rules.is_server {
             self.tell_peer(interest.session, &interest.subject, wire::InboxState::Paced);
         }
         self.sublist.insert(interest);
@@ -679,11 +687,19 @@ impl Broker {
         for interest in interests {
             if self.sublist.remove(interest) {
                 self.on_reader_gone(interest);
-                if !interest.is_route {
+                if interest.rules.is_announced {
                     self.announce(&interest.subject, interest.queue.as_ref(), -1);
                 }
             }
         }
+    }
+
+    /// A session of this loop listens.
+    fn add_interest(&mut self, interest: Arc<Interest>) {
+        let Some(session) = self.sessions.get_mut(interest.session) else { return };
+        session.interests.insert(interest.sid.clone(), Arc::clone(&interest));
+        self.add_to_tree(Arc::clone(&interest));
+        self.mail_all(&Mail::Interest(interest));
     }
 
     /// An interest of this loop's session ends.

@@ -20,8 +20,8 @@ use crate::wire::{InboxNews, InboxState, Info};
 impl Broker {
     /// Whether the peer of a route wants to be told.
     pub(super) fn hears_of_inboxes(&self, id: SessionId) -> bool {
-        let route = self.sessions.get(id).and_then(|session| session.route.as_ref());
-        route.and_then(|route| route.info.as_ref()).is_some_and(|info| info.stanby_inboxes)
+        let info = self.sessions.route(id).and_then(|route| route.info.as_ref());
+        info.is_some_and(|info| info.stanby_inboxes)
     }
 
     /// A message that came by `route` went to a client that has no room for more. It is said
@@ -31,19 +31,20 @@ impl Broker {
         let again_after = self.settings.delivery_high() as u64;
         let Some(session) = self.sessions.get_mut(interest.session) else { return };
         let end = session.outbox.end_position();
+        let Some(client) = session.client_mut() else { return };
         let key = (route, interest.subject.clone());
-        let told_at = session.about.full_for.get(&key).copied();
+        let told_at = client.full_for.get(&key).copied();
         if told_at.is_some_and(|told_at| end <= told_at + again_after) {
             return;
         }
-        session.about.full_for.insert(key, end);
+        client.full_for.insert(key, end);
         self.tell_peer(route, &interest.subject, InboxState::Full);
     }
 
     /// A client has room again, or is gone.
     pub(super) fn tell_peers_room(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        for ((route, inbox), _) in std::mem::take(&mut session.about.full_for) {
+        let Some(client) = self.sessions.client_mut(id) else { return };
+        for ((route, inbox), _) in std::mem::take(&mut client.full_for) {
             self.tell_peer(route, &inbox, InboxState::Free);
         }
     }

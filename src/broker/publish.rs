@@ -5,8 +5,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::base::id::SessionId;
 use crate::base::subject;
 use crate::broker::Broker;
-use crate::broker::client::{Step, user_text};
 use crate::broker::delivery::{Message, Origin, Part};
+use crate::broker::kind::Kind;
+use crate::broker::read::Step;
 use crate::broker::sublist::Matched;
 use crate::wire::op::Publish;
 use crate::wire::{Limits, Op, Parsed, encoder, errors, headers};
@@ -42,15 +43,13 @@ impl Broker {
     ) -> Step {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
-        let size = publish.payload.len() as u64;
-        session.traffic.in_msgs += 1;
-        session.traffic.in_bytes += size;
-        self.traffic.in_msgs += 1;
-        self.traffic.in_bytes += size;
+        let Kind::Client(client) = &session.kind else { return Step::End };
+        session.traffic.came_in(publish.payload.len());
+        self.traffic.came_in(publish.payload.len());
         session.ping.heard_at = now.at;
         session.active_at = now.wall;
-        let options = session.options;
-        let is_allowed = session.permissions.is_none() && !is_reserved(publish);
+        let options = client.options;
+        let is_allowed = client.permissions.is_none() && !is_reserved(publish);
         if options.is_pedantic && !subject::is_literal(publish.subject) {
             self.send_error(id, errors::INVALID_PUBLISH_SUBJECT);
         }
@@ -77,10 +76,7 @@ impl Broker {
         if let (false, true, Some(reply)) = (is_heard, options.wants_no_responders, publish.reply) {
             self.send_no_responders(id, reply);
         }
-        match self.sessions.get(id) {
-            Some(session) if !session.is_ending() => Step::Done,
-            Some(_) | None => Step::End,
-        }
+        self.step_of(id)
     }
 
     fn on_unheard(&mut self, id: SessionId, subject: &[u8]) {
@@ -92,16 +88,16 @@ impl Broker {
 
     fn may_publish(&mut self, id: SessionId, publish: &Publish<'_>) -> bool {
         let now = self.now.at;
-        let Some(session) = self.sessions.get_mut(id) else { return false };
+        let Some(client) = self.sessions.client_mut(id) else { return false };
         let is_permitted = !publish.subject.starts_with(RESERVED_SUBJECT)
-            && session.permissions.as_ref().is_none_or(|permissions| {
+            && client.permissions.as_ref().is_none_or(|permissions| {
                 permissions.may_publish(publish.subject)
                     || permissions.responses.is_some_and(|responses| {
-                        session.replies.allow(publish.subject, responses, now)
+                        client.replies.allow(publish.subject, responses, now)
                     })
             });
         if !is_permitted {
-            let user = user_text(session);
+            let user = client.user_text();
             let subject = String::from_utf8_lossy(publish.subject).into_owned();
             let line = format!("Publish Violation - {user}, Subject {subject:?}");
             self.log_about(id, log::Level::Error, &line);
@@ -110,7 +106,7 @@ impl Broker {
         }
         let reply = publish.reply.unwrap_or_default();
         if is_reserved_reply(reply) {
-            let user = user_text(session);
+            let user = client.user_text();
             let reply = String::from_utf8_lossy(reply).into_owned();
             let line = format!("Publish Violation - {user}, Reply {reply:?}");
             self.log_about(id, log::Level::Error, &line);

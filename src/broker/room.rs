@@ -155,7 +155,7 @@ impl Broker {
         let high = self.settings.delivery_high();
         for interest in self.sublist.literal_interests(inbox.as_bytes()) {
             self.rooms.link(key, &interest);
-            if interest.is_route {
+            if interest.rules.is_server {
                 self.tell_peer(interest.session, &interest.subject, InboxState::Paced);
             }
             if high < interest.gauge.delivery_bytes() {
@@ -215,7 +215,9 @@ impl Broker {
         let low = self.settings.delivery_low();
         let Some(session) = self.sessions.get_mut(id) else { return false };
         let watchers = session.outbox.take_watchers(low);
-        let told_peers = !session.about.full_for.is_empty() && session.outbox.delivery_len() <= low;
+        let has_room = session.outbox.delivery_len() <= low;
+        let told_peers =
+            has_room && session.client().is_some_and(|client| !client.full_for.is_empty());
         if told_peers {
             self.tell_peers_room(id);
         }

@@ -4,25 +4,27 @@
 //! process wants. Messages go one hop: what came in by a route is for local receivers only
 //! (spec core NATS, 10). `mesh` decides which routes there are.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 
 use crate::base::id::{LoopIndex, SessionId};
 use crate::base::limits::PEER_URLS_MAX;
 use crate::base::subject;
+use crate::broker::Broker;
 use crate::broker::account::{GLOBAL, SubjectRules};
 use crate::broker::auth::{self, Credentials, Decision};
-use crate::broker::client::{INTEREST_WORK, Step, document_work};
+use crate::broker::client::INTEREST_WORK;
 use crate::broker::delivery::{Message, Origin, Part};
-use crate::broker::group::Places;
+use crate::broker::kind::Kind;
 use crate::broker::mail::Mail;
-use crate::broker::session::{Phase, Session, Timer};
+use crate::broker::read::Step;
+use crate::broker::session::{Claim, Phase, Session, Timer};
 use crate::broker::settings::{Auth, Cluster};
 use crate::broker::snapshot::{Lists, RouteSnapshot};
 use crate::broker::sublist::{Interest, Matched};
-use crate::broker::{Broker, ConnectionKind, Hello};
 use crate::wire::connect::SubjectLists;
 use crate::wire::op::{RouteInterest, RouteMessage};
 use crate::wire::{CloseReason, Connect, Info, Op, encoder, errors};
@@ -39,9 +41,9 @@ const NONCE_LEN: usize = 15;
 /// Bytes that a peer may take to say who it is.
 const INTRODUCTION_LEN_MAX: usize = 256 * 1024;
 
-/// What is known of one route beside its session.
+/// What only a route's session has.
 #[derive(Debug, Default)]
-pub(super) struct RouteState {
+pub(super) struct Route {
     /// Where to dial it again: as configured or gossiped, or from the INFO of an accepted one.
     pub url: Option<String>,
     pub did_solicit: bool,
@@ -56,12 +58,14 @@ pub(super) struct RouteState {
     pub is_registered: bool,
     /// Bytes that it said before.
     introduction_len: usize,
-    /// The cluster's name of its CONNECT and whether it was made up, while its password is being
-    /// looked at.
-    named: Option<(String, bool)>,
 }
 
-impl RouteState {
+impl Route {
+    /// One that we opened to `url`.
+    pub fn solicited(url: String, is_explicit: bool) -> Self {
+        Self { url: Some(url), did_solicit: true, is_explicit, ..Self::default() }
+    }
+
     /// The peer's server id; empty before its INFO.
     pub fn remote_id(&self) -> &str {
         self.info.as_ref().map_or("", |info| &info.server_id)
@@ -76,19 +80,10 @@ fn lists(rules: &SubjectRules) -> Option<SubjectLists> {
 
 impl Broker {
     /// A route's connection was made.
-    pub(super) fn open_route(&mut self, id: SessionId, hello: Hello) {
-        let mut session = Session::new(id, hello.kind, hello.peer, self.now);
-        session.cid = self.counters.connection_ids.fetch_add(1, Ordering::Relaxed) + 1;
-        session.options.is_verbose = false;
-        session.options.is_pedantic = false;
-        let mut state = RouteState::default();
-        if let ConnectionKind::RouteSolicited { url, is_explicit } = &session.kind {
-            state.url = Some(url.clone());
-            state.did_solicit = true;
-            state.is_explicit = *is_explicit;
-        }
-        let did_solicit = state.did_solicit;
-        session.route = Some(Box::new(state));
+    pub(super) fn open_route(&mut self, id: SessionId, peer: SocketAddr, route: Route) {
+        let cid = self.counters.connection_ids.fetch_add(1, Ordering::Relaxed) + 1;
+        let did_solicit = route.did_solicit;
+        let mut session = Session::new(id, cid, Kind::Route(Box::new(route)), peer, self.now);
         let Some(cluster) = self.settings.cluster.clone().filter(|_| self.home == HOME) else {
             self.sessions.insert(session);
             self.end(id, CloseReason::RouteRemoved);
@@ -112,11 +107,11 @@ impl Broker {
         // Compat: the reference has one, which nobody signs; pinned by `both_sides_say_info_first`.
         let info = Info { nonce: self.nonce(), ..self.route_info(&cluster) };
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let route = session.route.as_ref().filter(|route| route.did_solicit);
-        let url = route.and_then(|route| route.url.as_deref());
+        let route = session.route().filter(|route| route.did_solicit);
+        let url = route.and_then(|route| route.url.clone());
         let did_solicit = url.is_some();
         if let Some(url) = url {
-            let json = self.routes.connect_document(url, &self.settings).encode();
+            let json = self.routes.connect_document(&url, &self.settings).encode();
             encoder::encode(&Op::Connect(&json), session.outbox.tail());
         }
         write_info(session, &info);
@@ -142,8 +137,7 @@ impl Broker {
 
     /// What a stranger said is through. However long it goes on, it is not listened to for ever.
     pub(super) fn on_introduction(&mut self, id: SessionId, len: usize) -> Step {
-        let route = self.sessions.get_mut(id).and_then(|session| session.route.as_mut());
-        let Some(route) = route else { return Step::End };
+        let Some(route) = self.sessions.route_mut(id) else { return Step::End };
         route.introduction_len += len;
         if INTRODUCTION_LEN_MAX < route.introduction_len && !route.is_registered {
             let text = "Route says much and not who it is";
@@ -200,10 +194,7 @@ impl Broker {
             Op::RouteUnsubscribe(interest) => self.on_route_unsubscribe(id, interest),
             Op::RouteMessage(message) => self.on_route_message(id, message, frame),
             Op::Ping => {
-                let Some(session) = self.sessions.get_mut(id) else { return Step::End };
-                encoder::encode(&Op::Pong, session.outbox.tail());
-                session.outbox.seal(false);
-                self.mark_dirty(id);
+                self.send_pong(id);
                 Step::Done
             }
             Op::Pong => self.on_pong(id),
@@ -219,13 +210,7 @@ impl Broker {
     }
 
     fn on_route_connect(&mut self, id: SessionId, json: &[u8]) -> Step {
-        self.work += document_work(json);
-        let connect = match Connect::decode(json) {
-            Ok(connect) => connect,
-            Err(error) => {
-                return self.refuse(id, &error.to_string(), CloseReason::ProtocolViolation);
-            }
-        };
+        let Some(connect) = self.document(id, json, Connect::decode) else { return Step::End };
         if connect.lang.as_ref().is_some_and(|lang| !lang.is_empty()) {
             self.log_about(id, log::Level::Error, errors::ROUTE_PORT);
             self.send_error(id, errors::ROUTE_PORT);
@@ -249,11 +234,8 @@ impl Broker {
             };
             match auth::decide(&auth, &credentials, None) {
                 Ok(Decision::Known(_)) => (),
-                Ok(Decision::Hashed { hash, identity }) => {
-                    let route = self.sessions.get_mut(id).and_then(|found| found.route.as_mut());
-                    let Some(route) = route else { return Step::End };
-                    route.named = Some(named);
-                    self.verify(id, credentials.password, (hash, identity));
+                Ok(Decision::Hashed { hash, .. }) => {
+                    self.verify(id, credentials.password, (hash, Claim::Server(named)));
                     return Step::Done;
                 }
                 Err(_) => return self.refuse_route(id),
@@ -268,11 +250,14 @@ impl Broker {
     }
 
     /// Whether a peer's password is right was found out.
-    pub(super) fn on_route_verified(&mut self, id: SessionId, is_right: bool) {
-        let route = self.sessions.get_mut(id).and_then(|session| session.route.as_mut());
-        let Some(named) = route.and_then(|route| route.named.take()) else { return };
+    pub(super) fn on_route_verified(
+        &mut self,
+        id: SessionId,
+        named: &(String, bool),
+        is_right: bool,
+    ) {
         if is_right {
-            self.on_route_admitted(id, &named);
+            self.on_route_admitted(id, named);
         } else {
             self.refuse_route(id);
         }
@@ -293,19 +278,11 @@ impl Broker {
     }
 
     fn on_route_info(&mut self, id: SessionId, json: &[u8]) -> Step {
-        self.work += document_work(json);
-        let mut info = match Info::decode(json) {
-            Ok(info) => info,
-            Err(error) => {
-                return self.refuse(id, &error.to_string(), CloseReason::ProtocolViolation);
-            }
-        };
+        let Some(mut info) = self.document(id, json, Info::decode) else { return Step::End };
         // All of them go to each client: so many that none could use them are not passed on.
         info.connect_urls.truncate(PEER_URLS_MAX);
         info.ws_connect_urls.truncate(PEER_URLS_MAX);
-        let Some(route) = self.sessions.get(id).and_then(|session| session.route.as_ref()) else {
-            return Step::End;
-        };
+        let Some(route) = self.sessions.route(id) else { return Step::End };
         if route.info.is_none() {
             return self.on_first_info(id, info);
         }
@@ -331,9 +308,9 @@ impl Broker {
         let own_id = self.settings.server_id.clone();
         let has_headers = info.headers && self.settings.headers;
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
-        session.options.has_headers = has_headers;
+        session.has_headers = has_headers;
         let peer = session.peer;
-        let Some(route) = session.route.as_mut() else { return Step::End };
+        let Some(route) = session.route_mut() else { return Step::End };
         let did_solicit = route.did_solicit;
         if route.url.is_none() {
             let address = match peer.ip() {
@@ -394,7 +371,6 @@ impl Broker {
             return Step::Done;
         }
         let key = key_of(wanted);
-        let places = Places::new(self.settings.loops);
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
         session.active_at = self.now.wall;
         if let Some(known) = session.interests.get(&key).cloned() {
@@ -403,26 +379,11 @@ impl Broker {
             self.mail_all(&Mail::Weight(known));
             return Step::Done;
         }
-        let queue_at = wanted.subject.len() + 1;
-        let interest = Arc::new(Interest {
-            session: id,
-            is_route: true,
-            subject: key.slice(..wanted.subject.len()),
-            queue: wanted.queue.map(|_| key.slice(queue_at..)),
-            sid: key.clone(),
-            filter: None,
-            gauge: session.outbox.gauge(),
-            delivered: AtomicU64::new(0),
-            delivered_max: AtomicU64::new(0),
-            weight: AtomicU32::new(weight),
-            is_gone: AtomicBool::new(false),
-            is_literal: !subject::has_wildcard(wanted.subject),
-            is_paced_by_peer: AtomicBool::new(false),
-            places,
-        });
-        session.interests.insert(key, Arc::clone(&interest));
-        self.add_to_tree(Arc::clone(&interest));
-        self.mail_all(&Mail::Interest(interest));
+        let queue = wanted.queue.map(|_| key.slice(wanted.subject.len() + 1..));
+        let names = (key.slice(..wanted.subject.len()), queue, key);
+        let weight = AtomicU32::new(weight);
+        let interest = Interest { weight, ..Interest::new(session, names, self.settings.loops) };
+        self.add_interest(Arc::new(interest));
         Step::Done
     }
 
@@ -447,12 +408,9 @@ impl Broker {
     ) -> Step {
         let publish = &routed.message;
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
-        let size = publish.payload.len() as u64;
-        session.traffic.in_msgs += 1;
-        session.traffic.in_bytes += size;
         session.active_at = self.now.wall;
-        self.traffic.in_msgs += 1;
-        self.traffic.in_bytes += size;
+        session.traffic.came_in(publish.payload.len());
+        self.traffic.came_in(publish.payload.len());
         if routed.account != GLOBAL {
             return Step::Done;
         }
@@ -475,10 +433,7 @@ impl Broker {
         if let Some(matched) = matched {
             self.deliver(&matched, &message, &origin);
         }
-        match self.sessions.get(id) {
-            Some(session) if !session.is_ending() => Step::Done,
-            Some(_) | None => Step::End,
-        }
+        self.step_of(id)
     }
 
     /// Local interest changed by `change`: tells all routes (spec core NATS, 4.5).
@@ -516,7 +471,7 @@ impl Broker {
     /// Registered routes for monitoring.
     pub(super) fn route_snapshots(&self, lists: Lists) -> Vec<RouteSnapshot> {
         let snapshot = |session: &Session| {
-            let route = session.route.as_ref().filter(|route| route.is_registered)?;
+            let route = session.route().filter(|route| route.is_registered)?;
             let info = route.info.as_ref()?;
             Some(RouteSnapshot {
                 rid: session.cid,

@@ -185,6 +185,18 @@ pub struct SubscriptionsSnapshot {
 }
 
 impl Traffic {
+    /// A message of so many bytes came in.
+    pub(super) fn came_in(&mut self, size: usize) {
+        self.in_msgs += 1;
+        self.in_bytes += size as u64;
+    }
+
+    /// A message of so many bytes went out.
+    pub(super) fn went_out(&mut self, size: usize) {
+        self.out_msgs += 1;
+        self.out_bytes += size as u64;
+    }
+
     /// Adds what another loop counted.
     pub fn add(&mut self, other: Self) {
         self.in_msgs += other.in_msgs;

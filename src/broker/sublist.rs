@@ -19,8 +19,10 @@ use crate::base::subject;
 use crate::broker::EngineInterest;
 use crate::broker::account::Permissions;
 use crate::broker::group::{Group, Places, Slot};
+use crate::broker::kind::Rules;
 use crate::broker::outbox::Gauge;
 use crate::broker::patterns::{Content, Patterns};
+use crate::broker::session::Session;
 use crate::broker::snapshot::SubscriptionsSnapshot;
 
 /// Subjects whose receivers are remembered (spec core NATS, 1.2).
@@ -39,8 +41,8 @@ const LISTED_QUEUES_MAX: usize = 8;
 pub struct Interest {
     /// Who listens.
     pub session: SessionId,
-    /// Whether the listener is a route.
-    pub is_route: bool,
+    /// What its listener's kind gets.
+    pub rules: &'static Rules,
     /// On what.
     pub subject: Bytes,
     /// In which queue.
@@ -68,6 +70,30 @@ pub struct Interest {
 }
 
 impl Interest {
+    /// An interest of `session`, with its subject, queue and name, which may share their memory.
+    pub(super) fn new(
+        session: &Session,
+        (subject, queue, sid): (Bytes, Option<Bytes>, Bytes),
+        loops: u16,
+    ) -> Self {
+        Self {
+            session: session.id,
+            rules: session.rules(),
+            is_literal: !subject::has_wildcard(&subject),
+            subject,
+            queue,
+            sid,
+            filter: None,
+            gauge: session.outbox.gauge(),
+            delivered: AtomicU64::new(0),
+            delivered_max: AtomicU64::new(0),
+            weight: AtomicU32::new(1),
+            is_gone: AtomicBool::new(false),
+            is_paced_by_peer: AtomicBool::new(false),
+            places: Places::new(loops),
+        }
+    }
+
     /// Whether it ended, or its listener did.
     #[must_use]
     pub fn is_gone(&self) -> bool {
@@ -156,7 +182,7 @@ impl Matched {
 
     fn add(&mut self, entries: &Entries, home: u16) {
         for slot in entries.plain.slots() {
-            if slot.first().is_route {
+            if slot.first().rules.shares_copies {
                 self.routes.extend(slot.interests().iter().cloned());
             } else {
                 self.plain.extend(slot.interests().iter().cloned());
@@ -288,7 +314,7 @@ struct QueueGroup {
 
 impl QueueGroup {
     fn of(&mut self, interest: &Interest) -> &mut Group {
-        if interest.is_route { &mut self.routes } else { &mut self.clients }
+        if interest.rules.shares_copies { &mut self.routes } else { &mut self.clients }
     }
 }
 
@@ -649,6 +675,8 @@ fn literal_prefix_len(subject: &[u8]) -> usize {
 pub(in crate::broker) mod tests {
     use super::*;
     use crate::base::id::LoopIndex;
+    use crate::base::time::Now;
+    use crate::broker::kind::Kind;
     use proptest::prelude::*;
 
     fn interest(subject: &str, queue: Option<&str>) -> Arc<Interest> {
@@ -657,22 +685,12 @@ pub(in crate::broker) mod tests {
 
     /// An interest of the session in this slot.
     pub fn interest_of(slot: u32, subject: &str, queue: Option<&str>) -> Arc<Interest> {
-        Arc::new(Interest {
-            session: SessionId { home: LoopIndex(0), slot, generation: 0 },
-            is_route: false,
-            subject: Bytes::copy_from_slice(subject.as_bytes()),
-            queue: queue.map(|queue| Bytes::copy_from_slice(queue.as_bytes())),
-            sid: Bytes::new(),
-            filter: None,
-            gauge: Arc::default(),
-            delivered: AtomicU64::new(0),
-            delivered_max: AtomicU64::new(0),
-            weight: AtomicU32::new(1),
-            is_gone: AtomicBool::new(false),
-            is_literal: !subject::has_wildcard(subject.as_bytes()),
-            is_paced_by_peer: AtomicBool::new(false),
-            places: Places::new(1),
-        })
+        let id = SessionId { home: LoopIndex(0), slot, generation: 0 };
+        let peer = ([127, 0, 0, 1], 5000).into();
+        let session = Session::new(id, 0, Kind::Client(Box::default()), peer, Now::default());
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let names = (bytes(subject), queue.map(bytes), Bytes::new());
+        Arc::new(Interest::new(&session, names, 1))
     }
 
     /// All interests that are found for a subject.

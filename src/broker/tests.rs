@@ -592,8 +592,8 @@ fn a_queue_spares_a_member_that_is_slow_while_another_has_room() {
 
 #[test]
 fn no_session_is_large() {
-    assert!(size_of::<session::Session>() <= 700, "{}", size_of::<session::Session>());
-    assert!(size_of::<session::About>() <= 500, "{}", size_of::<session::About>());
+    assert!(size_of::<Session>() <= 600, "{}", size_of::<Session>());
+    assert!(size_of::<client::Client>() <= 600, "{}", size_of::<client::Client>());
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub mod parser;
 pub use connect::{Connect, InboxNews, InboxState, Info};
 pub use errors::{CloseReason, ProtocolError};
 pub use op::Op;
+#[cfg(test)]
+pub(crate) use parser::verbs;
 pub use parser::{Limits, Parsed, Side, parse};
 
 #[cfg(test)]

@@ -174,6 +174,13 @@ const FROM_STRANGER: Table = &[
     (b"-ERR", Verb::Err, After::Blank),
 ];
 
+/// Every verb that anybody may send.
+#[cfg(test)]
+pub(crate) fn verbs() -> std::collections::BTreeSet<&'static [u8]> {
+    let tables = [FROM_CLIENT, FROM_SERVER, FROM_ROUTE, FROM_STRANGER];
+    tables.into_iter().flatten().map(|(verb, ..)| *verb).collect()
+}
+
 /// Reads one operation from the front of `bytes`. Never consumes a part of one.
 ///
 /// # Errors

@@ -1,0 +1,164 @@
+//! CONNECT of a client: who it is, and how it wants to talk.
+
+use std::sync::Arc;
+
+use crate::base::id::SessionId;
+use crate::broker::asked::Asked;
+use crate::broker::auth::{self, Credentials, Decision, Identity, Refusal};
+use crate::broker::kind::Kind;
+use crate::broker::read::Step;
+use crate::broker::session::{Claim, Timer, Verifying};
+use crate::broker::{Broker, Effect};
+use crate::wire::{CloseReason, Connect, errors};
+
+impl Broker {
+    /// A client that says something before CONNECT is the user of those who give no credentials.
+    pub(super) fn admit_anonymous(&mut self, id: SessionId) -> Step {
+        if self.settings.auth.no_auth_user.is_some()
+            && let Ok(Decision::Known(identity)) =
+                auth::decide(&self.settings.auth, &Credentials::default(), None)
+        {
+            self.admit(id, identity);
+            self.deadlines.cancel(&(id, Timer::Auth));
+            return Step::Done;
+        }
+        self.violation(id)
+    }
+
+    /// From now on a client is `identity`.
+    fn admit(&mut self, id: SessionId, identity: Identity) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.is_auth_pending = false;
+        if let Some(client) = session.client_mut() {
+            client.user = identity.user;
+            client.permissions = identity.permissions;
+        }
+    }
+
+    /// Tells the peer that it may not connect, and closes.
+    pub(super) fn violation(&mut self, id: SessionId) -> Step {
+        self.send_error(id, errors::AUTHORIZATION_VIOLATION);
+        self.end(id, CloseReason::AuthenticationFailure);
+        Step::End
+    }
+
+    pub(super) fn on_connect(&mut self, id: SessionId, json: &[u8]) -> Step {
+        let Some(connect) = self.document(id, json, Connect::decode) else { return Step::End };
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        let Kind::Client(client) = &mut session.kind else { return Step::End };
+        client.apply(connect);
+        session.has_headers = client.options.asked_headers && self.settings.headers;
+        session.active_at = now.wall;
+        session.ping.heard_at = now.at;
+        if session.ping.rtt.is_none() {
+            session.ping.rtt = Some(now.at.since(session.started.at));
+        }
+        self.arm_first_ping(id);
+        match self.authenticate(id) {
+            Err(_) => self.on_refusal(id),
+            Ok(()) if self.sessions.get(id).is_some_and(|found| found.verifying.is_some()) => {
+                // Until then its turn has to come: many passwords may wait before it.
+                self.deadlines.arm((id, Timer::Auth), now.at + self.settings.auth.timeout);
+                Step::Done
+            }
+            Ok(()) => self.on_authenticated(id),
+        }
+    }
+
+    /// Whether a password is right was found out.
+    pub(super) fn on_verified(&mut self, id: SessionId, hash: &str, is_right: bool) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        // After a reload another hash may be the one that counts.
+        let asked = session.verifying.take_if(|verifying| verifying.hash == hash);
+        let Some(Verifying { hash, claim, .. }) = asked else { return };
+        self.resume(id);
+        self.deadlines.cancel(&(id, Timer::Auth));
+        match claim {
+            Claim::User(identity) if is_right => self.on_user_verified(id, hash, identity),
+            Claim::User(_) => {
+                self.on_refusal(id);
+            }
+            Claim::Server(named) => self.on_route_verified(id, &named, is_right),
+        }
+    }
+
+    fn on_user_verified(&mut self, id: SessionId, hash: String, identity: Identity) {
+        self.admit(id, identity);
+        let Some(client) = self.sessions.client_mut(id) else { return };
+        if client.verified_hash.replace(hash).is_none() {
+            self.on_authenticated(id);
+        } else {
+            self.review_interests(id);
+        }
+    }
+
+    /// A client is known: what else its CONNECT asks for.
+    fn on_authenticated(&mut self, id: SessionId) -> Step {
+        self.deadlines.cancel(&(id, Timer::Auth));
+        let Some(session) = self.sessions.get(id) else { return Step::End };
+        let Some(client) = session.client() else { return Step::End };
+        let (options, has_headers) = (client.options, session.has_headers);
+        if !client.account.is_empty() || client.is_new_account {
+            return self.violation(id);
+        }
+        if !(0..=1).contains(&options.protocol) {
+            self.send_error(id, errors::INVALID_CLIENT_PROTOCOL);
+            self.end(id, CloseReason::BadClientProtocolVersion);
+            return Step::End;
+        }
+        if options.wants_no_responders && !has_headers {
+            self.send_error(id, errors::NO_RESPONDERS_REQUIRES_HEADERS);
+            self.end(id, CloseReason::NoRespondersRequiresHeaders);
+            return Step::End;
+        }
+        self.send_ok(id);
+        Step::Done
+    }
+
+    /// Holds a client's credentials against the settings. A hashed password is looked at
+    /// elsewhere: until [`Broker::verified`] the session has its former rights and is not read.
+    pub(super) fn authenticate(&mut self, id: SessionId) -> Result<(), Refusal> {
+        let Some(session) = self.sessions.get(id) else { return Ok(()) };
+        let Some(client) = session.client() else { return Ok(()) };
+        let certificate = session.tls.as_ref().and_then(|tls| tls.certificate.as_deref());
+        match auth::decide(&self.settings.auth, &client.credentials, certificate)? {
+            Decision::Hashed { hash, identity } if client.verified_hash.as_ref() != Some(&hash) => {
+                let password = auth::secret_of(&self.settings.auth, &client.credentials).to_owned();
+                self.verify(id, password, (hash, Claim::User(identity)));
+            }
+            Decision::Known(identity) | Decision::Hashed { identity, .. } => {
+                self.admit(id, identity);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a password looked at elsewhere.
+    pub(super) fn verify(
+        &mut self,
+        id: SessionId,
+        password: String,
+        (hash, claim): (String, Claim),
+    ) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let asked = Arc::new(Asked::default());
+        let verifying = Verifying { hash: hash.clone(), claim, asked: Arc::clone(&asked) };
+        if let Some(former) = session.verifying.replace(verifying) {
+            former.asked.drop_unbegun();
+        }
+        let on_behalf = (session.rules().is_server, session.peer.ip());
+        self.effects.push_back(Effect::Verify { session: id, on_behalf, password, hash, asked });
+    }
+
+    fn on_refusal(&mut self, id: SessionId) -> Step {
+        let user = self.sessions.client(id).map(|client| client.credentials.user.clone());
+        let text = if self.settings.auth.users.is_empty() {
+            "authentication error".to_owned()
+        } else {
+            format!("authentication error - User {:?}", user.unwrap_or_default())
+        };
+        self.log_about(id, log::Level::Error, &text);
+        self.violation(id)
+    }
+}

@@ -1,0 +1,170 @@
+//! Bytes of a connection → operations, as many as its share of the turn allows.
+
+use bytes::{Buf, BytesMut};
+
+use crate::base::id::SessionId;
+use crate::broker::outbox::COPY_LEN_MAX;
+use crate::broker::publish::{detach_frame, take_frame};
+use crate::broker::session::Phase;
+use crate::broker::{Broker, Flow};
+use crate::wire::{CloseReason, Op, Parsed, ProtocolError, Side};
+
+/// First byte of a TLS handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// What becomes of the connection after an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The operation is done.
+    Done,
+    /// It has to wait.
+    Paused,
+    /// The session is at its end.
+    End,
+}
+
+impl Broker {
+    /// Handles every whole operation at the front of `input` and takes it out.
+    pub(super) fn read_all(&mut self, id: SessionId, input: &mut BytesMut) -> Flow {
+        let limit = self.work_done() + self.share;
+        loop {
+            if limit <= self.work_done() && !input.is_empty() {
+                return Flow::Yielded;
+            }
+            self.work += 1;
+            let Some(session) = self.sessions.get_mut(id) else {
+                input.clear();
+                return Flow::Close;
+            };
+            session.is_paused = false;
+            match &session.phase {
+                Phase::Ending { .. } => {
+                    input.clear();
+                    return Flow::Close;
+                }
+                Phase::AwaitTls { is_optional } => match (is_optional, input.first()) {
+                    (_, None) => return Flow::NeedMore,
+                    (true, Some(byte)) if *byte != TLS_HANDSHAKE => self.on_plain(id),
+                    (_, Some(_)) => return Flow::StartTls,
+                },
+                Phase::Open if session.verifying.is_some() => {
+                    session.is_paused = true;
+                    return Flow::Paused;
+                }
+                Phase::Open => (),
+            }
+            match self.read_one(id, input) {
+                None => return Flow::NeedMore,
+                Some(Step::Done) => (),
+                Some(Step::Paused) => return Flow::Paused,
+                Some(Step::End) => {
+                    input.clear();
+                    return Flow::Close;
+                }
+            }
+        }
+    }
+
+    /// One operation; `None` if there is no whole one.
+    fn read_one(&mut self, id: SessionId, input: &mut BytesMut) -> Option<Step> {
+        let first = *input.first()?;
+        if self.sessions.get(id)?.is_auth_pending && !first.eq_ignore_ascii_case(&b'c') {
+            let step = self.on_operation_before_connect(id);
+            if step != Step::Done {
+                return Some(step);
+            }
+        }
+        let session = self.sessions.get(id)?;
+        let limits = session.kind.limits(session.has_headers, &self.settings);
+        let is_stranger = limits.side == Side::Stranger;
+        let (step, len) = match crate::wire::parse(input, &limits) {
+            Ok(Parsed::NeedMore { len }) => {
+                let missing = len.unwrap_or(0).saturating_sub(input.len());
+                input.reserve(missing);
+                return None;
+            }
+            Ok(Parsed::Op { op: Op::Publish(publish), len }) => {
+                let matched = self.sublist.matches(publish.subject);
+                if self.must_wait(id, publish.subject, matched.as_deref()) {
+                    return Some(Step::Paused);
+                }
+                if self.settings.is_traced {
+                    self.trace_in(id, &input[..len]);
+                }
+                if publish.payload.len() > COPY_LEN_MAX {
+                    let frame = take_frame(input, len, matched.as_deref());
+                    return Some(self.on_long_publish(id, &frame, matched.as_deref(), &limits));
+                }
+                (self.on_publish(id, &publish, None, matched.as_deref()), len)
+            }
+            Ok(Parsed::Op { op: Op::RouteMessage(message), len })
+                if message.message.payload.len() > COPY_LEN_MAX =>
+            {
+                if self.settings.is_traced {
+                    self.trace_in(id, &input[..len]);
+                }
+                let frame = detach_frame(input, len);
+                let Ok(Parsed::Op { op, .. }) = crate::wire::parse(&frame, &limits) else {
+                    unreachable!("it was parsed a moment ago");
+                };
+                return Some(self.on_op(id, &op, Some(&frame)));
+            }
+            Ok(Parsed::Op { op, len }) => {
+                if self.settings.is_traced {
+                    self.trace_in(id, &input[..len]);
+                }
+                (self.on_op(id, &op, None), len)
+            }
+            Err(error) => return Some(self.on_protocol_error(id, &error)),
+        };
+        if step == Step::Done {
+            input.advance(len);
+        }
+        if step == Step::Done && is_stranger {
+            return Some(self.on_introduction(id, len));
+        }
+        Some(step)
+    }
+
+    fn on_protocol_error(&mut self, id: SessionId, error: &ProtocolError) -> Step {
+        self.log_about(id, log::Level::Error, &error.to_string());
+        if let Some(text) = error.reply() {
+            self.send_error(id, text);
+        }
+        self.end(id, error.reason());
+        Step::End
+    }
+
+    /// Logs what is wrong and closes without telling the client.
+    pub(super) fn refuse(&mut self, id: SessionId, text: &str, reason: CloseReason) -> Step {
+        self.log_about(id, log::Level::Error, text);
+        self.end(id, reason);
+        Step::End
+    }
+
+    /// The document of an operation; whose documents make no sense is at its end.
+    pub(super) fn document<T, E: std::fmt::Display>(
+        &mut self,
+        id: SessionId,
+        json: &[u8],
+        decode: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Option<T> {
+        // In receivers of a message.
+        self.work += 16 + json.len() as u64 / 32;
+        match decode(json) {
+            Ok(found) => Some(found),
+            Err(error) => {
+                self.refuse(id, &error.to_string(), CloseReason::ProtocolViolation);
+                None
+            }
+        }
+    }
+
+    /// What follows an operation that may have ended its session.
+    pub(super) fn step_of(&self, id: SessionId) -> Step {
+        match self.sessions.get(id) {
+            Some(session) if !session.is_ending() => Step::Done,
+            Some(_) | None => Step::End,
+        }
+    }
+}
