@@ -111,6 +111,9 @@ pub const ROUTE_PENDING_BYTES_MIN: usize = 64 * 1024 * 1024;
 /// are taken in one turn, so they bound how long it lasts.
 pub const MAILBOX_LEN_MAX: usize = 16 * 1024;
 
+/// What they may be to do, in receivers of a message, beyond one each.
+pub const MAILBOX_WORK_MAX: usize = 32 * 1024;
+
 /// Jobs waiting for one store worker; the queue's memory is touched when it is made, so a long one
 /// would cost at each take-over. What does not fit waits with the engine's driver.
 pub const WORKER_JOBS_MAX: usize = 256;

@@ -132,8 +132,8 @@ fn set<T>(field: &mut T, value: Option<T>) {
 }
 
 impl Session {
-    /// The state of a client for monitoring.
-    pub fn connection_snapshot(&self, has_subscriptions: bool) -> Option<ConnectionSnapshot> {
+    /// The state of a client for monitoring; of an open one without its interests.
+    pub fn connection_snapshot(&self) -> Option<ConnectionSnapshot> {
         let client = self.client()?;
         let credentials = &client.credentials;
         let named = [&client.nkey, client.user.as_ref().unwrap_or(&credentials.user)];
@@ -142,9 +142,7 @@ impl Session {
             Phase::Ending { subscription_count, subscriptions, .. } => {
                 (*subscription_count, subscriptions.clone())
             }
-            Phase::AwaitTls { .. } | Phase::Open => {
-                (self.interests.len(), self.subscription_snapshots(has_subscriptions))
-            }
+            Phase::AwaitTls { .. } | Phase::Open => (self.interests.len(), Vec::new()),
         };
         Some(ConnectionSnapshot {
             cid: self.cid,
@@ -224,10 +222,10 @@ impl Broker {
                 self.refuse(id, &text, CloseReason::ParseError)
             }
             Op::Publish(_)
+            | Op::RouteMessage(_)
             | Op::Message { .. }
             | Op::RouteSubscribe { .. }
             | Op::RouteUnsubscribe(_)
-            | Op::RouteMessage(_)
             | Op::Account(..) => unreachable!("the parser gives none of these for a client"),
         }
     }

@@ -12,8 +12,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::base::id::SessionId;
 use crate::broker::client::Client;
 use crate::broker::read::Step;
@@ -128,11 +126,11 @@ impl Broker {
         }
     }
 
-    /// An operation, but for a client's publish.
-    pub(super) fn on_op(&mut self, id: SessionId, op: &Op<'_>, frame: Option<&Bytes>) -> Step {
+    /// An operation, but for messages.
+    pub(super) fn on_op(&mut self, id: SessionId, op: &Op<'_>) -> Step {
         match self.sessions.get(id).map(|session| &session.kind) {
             Some(Kind::Client(_)) => self.on_client_op(id, op),
-            Some(Kind::Route(_)) => self.on_route_op(id, op, frame),
+            Some(Kind::Route(_)) => self.on_route_op(id, op),
             None => Step::End,
         }
     }

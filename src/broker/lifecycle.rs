@@ -201,7 +201,7 @@ impl Broker {
         if *reason == CloseReason::ConnectionsExceeded.text() {
             return;
         }
-        if let Some(mut snapshot) = session.connection_snapshot(true) {
+        if let Some(mut snapshot) = session.connection_snapshot() {
             let others: usize = self.closed_subscriptions;
             if others + snapshot.subscriptions.len() > CLOSED_SUBSCRIPTIONS_TOTAL {
                 snapshot.subscriptions = Vec::new();
@@ -211,6 +211,7 @@ impl Broker {
             // The bound is that of the process.
             if self.closed.len() >= CLOSED_MAX / usize::from(self.settings.loops.max(1)) {
                 let gone = self.closed.pop_front();
+                self.closed_dropped += 1;
                 let gone = gone.map_or(0, |gone| gone.subscriptions.len());
                 self.closed_subscriptions -= gone;
             }

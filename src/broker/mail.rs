@@ -99,6 +99,30 @@ impl Pick {
     }
 }
 
+impl Mail {
+    /// What it is to do, in receivers of a message; 0 for a message that has one.
+    #[must_use]
+    pub fn work(&self) -> usize {
+        match self {
+            Self::Interest(_) => INTEREST_MAIL_WORK,
+            Self::InterestsGone(interests) => INTEREST_MAIL_WORK * interests.len(),
+            Self::Deliver(delivery) => delivery.to.len().saturating_sub(1),
+            Self::Weight(_)
+            | Self::Listen(..)
+            | Self::Unlisten(..)
+            | Self::EngineGone
+            | Self::Room(_)
+            | Self::TellPeer(..)
+            | Self::PeerRoom(..)
+            | Self::ConnectUrls(_)
+            | Self::ClusterName(_) => 0,
+        }
+    }
+}
+
+/// Work of an interest that comes or goes on another loop, in receivers of a message.
+const INTEREST_MAIL_WORK: usize = 4;
+
 impl Broker {
     /// Something from the broker of another loop.
     pub fn handle_mail(&mut self, from: LoopIndex, mail: Mail, now: Now) {

@@ -17,6 +17,7 @@ mod kind;
 #[cfg(test)]
 mod kind_tests;
 mod lifecycle;
+pub mod listing;
 mod login;
 mod mail;
 mod mesh;
@@ -65,7 +66,7 @@ pub use unheard::Discovery;
 use delivery::{Message, Origin, Part};
 use session::{Session, Sessions, Timer};
 use settings::Counters;
-use snapshot::{ConnectionSnapshot, Lists, ServerSnapshot, Traffic};
+use snapshot::{ConnectionSnapshot, ServerSnapshot, Traffic};
 use sublist::{Interest, Sublist};
 
 /// One connection as its socket sees it.
@@ -293,6 +294,8 @@ pub struct Broker {
     slow_consumers: u64,
     traffic: Traffic,
     closed: VecDeque<ConnectionSnapshot>,
+    /// How many are not remembered any more.
+    closed_dropped: u64,
     unheard: unheard::Unheard,
     /// Interests that are remembered of those.
     closed_subscriptions: usize,
@@ -332,6 +335,7 @@ impl Broker {
             slow_consumers: 0,
             traffic: Traffic::default(),
             closed: VecDeque::new(),
+            closed_dropped: 0,
             unheard: unheard::Unheard::default(),
             closed_subscriptions: 0,
             work: 0,
@@ -589,18 +593,8 @@ impl Broker {
         self.sessions.get_mut(session).map(|session| &mut session.outbox)
     }
 
-    /// The state of this loop, for monitoring, with the lists that are asked for.
-    #[must_use]
-    pub fn snapshot(&self, now: Now, lists: Lists) -> ServerSnapshot {
-        let mut connections: Vec<ConnectionSnapshot> = Vec::new();
-        if lists.open {
-            let open = self.sessions.iter().filter(|session| !session.is_ending());
-            connections.extend(
-                open.filter_map(|session| session.connection_snapshot(lists.subscriptions)),
-            );
-            connections.sort_by_key(|connection| connection.cid);
-        }
-        let closed = if lists.closed { self.closed.iter().cloned().collect() } else { Vec::new() };
+    /// The state of this loop, for monitoring, without any list.
+    fn figures(&self, now: Now) -> ServerSnapshot {
         ServerSnapshot {
             taken_at: now.wall,
             taken: now.at,
@@ -612,10 +606,8 @@ impl Broker {
             connect_urls: self.info.connect_urls.clone(),
             open_count: self.counters.clients.load(Ordering::Relaxed),
             remotes: self.routes.remotes(),
-            connections,
-            closed,
-            routes: if lists.routes { self.route_snapshots(lists) } else { Vec::new() },
             subscriptions: self.sublist.snapshot(),
+            ..ServerSnapshot::default()
         }
     }
 

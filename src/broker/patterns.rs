@@ -5,7 +5,7 @@
 //! places: nothing here goes into itself, because how deep a subject is, strangers decide.
 
 use bytes::Bytes;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::base::hash::QuickMap;
 
@@ -39,6 +39,34 @@ impl<T> Node<T> {
 pub trait Content: Default {
     /// Whether it needs no place.
     fn is_empty(&self) -> bool;
+}
+
+/// Nodes that are to be visited, and the length of what matches up to there.
+type Open = SmallVec<[(usize, usize); 16]>;
+
+/// A search for the patterns that match a subject, done in portions. The tree may change between
+/// two of them, so places in it are known by their tokens.
+#[derive(Debug)]
+pub struct Search {
+    /// The subject.
+    pub subject: Bytes,
+    /// Where it goes on: tokens, and how much of the subject they match.
+    left: Vec<(Bytes, usize)>,
+    /// The tokens of patterns that match, and whether a `>` comes behind them.
+    pub found: Vec<(Bytes, bool)>,
+}
+
+impl Search {
+    /// One that has not begun.
+    pub fn new(subject: &[u8]) -> Self {
+        let subject = Bytes::copy_from_slice(subject);
+        Self { subject, left: vec![(Bytes::new(), 0)], found: Vec::new() }
+    }
+
+    /// Whether all is found.
+    pub fn is_done(&self) -> bool {
+        self.left.is_empty()
+    }
 }
 
 /// A value for each pattern.
@@ -182,21 +210,84 @@ impl<T: Content> Patterns<T> {
     }
 
     /// Shows the values of all patterns that match a literal subject; says how many nodes it saw.
-    pub fn matches<'a>(&'a self, subject: &[u8], mut found: impl FnMut(&'a T)) -> u64 {
+    /// They can be many though few match, two for each token again and again: it sees at most
+    /// `most` of them, and says whether that was enough.
+    pub fn matches<'a>(
+        &'a self,
+        subject: &[u8],
+        most: u64,
+        mut found: impl FnMut(&'a T),
+    ) -> (u64, bool) {
+        let mut open: Open = smallvec![(ROOT, 0)];
+        let visited = self.walk(subject, &mut open, most, |node, is_rest| {
+            found(if is_rest { &node.rest } else { &node.here });
+        });
+        (visited, open.is_empty())
+    }
+
+    /// Goes on with a search that is done in portions, by about `most` nodes; says how many it saw.
+    pub fn go_on(&self, search: &mut Search, most: u64) -> u64 {
         let mut visited = 0;
-        let mut open: SmallVec<[(usize, usize); 16]> = SmallVec::new();
-        open.push((ROOT, 0));
-        while let Some((at, done)) = open.pop() {
+        let Search { subject, left, found } = search;
+        while visited < most {
+            let Some((path, done)) = left.pop() else { break };
+            visited += 1 + path.len() as u64 / 64;
+            let Some(begin) = self.locate(&path, subject, done) else { continue };
+            let mut open: Open = smallvec![begin];
+            let most = most.saturating_sub(visited).max(1);
+            visited += self.walk(subject, &mut open, most, |node, is_rest| {
+                found.push((node.path.clone(), is_rest));
+            });
+            left.extend(open.iter().map(|(at, done)| (self.nodes[*at].path.clone(), *done)));
+        }
+        visited
+    }
+
+    /// The node that stands for the tokens of `path`, which match the first `done` bytes of
+    /// `subject`, or for these and more that match too; and how far those match.
+    fn locate(&self, path: &[u8], subject: &[u8], done: usize) -> Option<(usize, usize)> {
+        let mut at = ROOT;
+        let mut known = 0;
+        while known < path.len() {
+            let child = *self.nodes[at].children.get(first_token(&path[known..]))?;
+            let label = self.nodes[child].label();
+            let common = common_tokens_len(label, &path[known..]);
+            if common < label.len() {
+                if common < path.len() - known {
+                    return None;
+                }
+                // Nobody needs a node of its own for `path` any more.
+                let rest = label.get(common + 1..)?;
+                let len = matched_len(rest, subject.get(done..)?)?;
+                return Some((child, after(done + len)));
+            }
+            known = after(known + common);
+            at = child;
+        }
+        Some((at, done))
+    }
+
+    /// Visits what is `open`, and what is behind it, as far as it matches; at most so many nodes.
+    fn walk<'a>(
+        &'a self,
+        subject: &[u8],
+        open: &mut Open,
+        most: u64,
+        mut found: impl FnMut(&'a Node<T>, bool),
+    ) -> u64 {
+        let mut visited = 0;
+        while visited < most {
+            let Some((at, done)) = open.pop() else { break };
             visited += 1;
             let node = &self.nodes[at];
             if done >= subject.len() {
                 if !node.here.is_empty() {
-                    found(&node.here);
+                    found(node, false);
                 }
                 continue;
             }
             if !node.rest.is_empty() {
-                found(&node.rest);
+                found(node, true);
             }
             if node.children.is_empty() {
                 continue;
@@ -212,6 +303,12 @@ impl<T: Content> Patterns<T> {
             }
         }
         visited
+    }
+
+    /// What is kept for the pattern of these tokens, or for the one that goes on with `>`.
+    pub fn at(&self, path: &[u8], is_rest: bool) -> Option<&T> {
+        let node = &self.nodes[self.find(path)?];
+        Some(if is_rest { &node.rest } else { &node.here })
     }
 
     /// Whether nothing is kept.
@@ -296,7 +393,8 @@ mod tests {
 
     fn found(tree: &Patterns<Vec<u32>>, subject: &str) -> Vec<u32> {
         let mut all = Vec::new();
-        tree.matches(subject.as_bytes(), |values| all.extend(values));
+        let (_, is_whole) = tree.matches(subject.as_bytes(), u64::MAX, |values| all.extend(values));
+        assert!(is_whole);
         all.sort_unstable();
         all
     }
@@ -346,5 +444,65 @@ mod tests {
             tree.change(pattern.as_bytes(), Vec::clear);
         }
         assert!(tree.is_empty());
+    }
+
+    /// Goal: a search in portions finds what is there from its begin to its end, whatever comes,
+    /// goes, is split and joined meanwhile; and nothing twice.
+    #[test]
+    fn a_search_in_portions_bears_changes() {
+        let subject = "a.b.a.b.a.b.a";
+        let pattern = |number: usize| {
+            let choice = |(at, token)| if number >> at & 1 == 0 { token } else { "*" };
+            let tokens: Vec<&str> = subject.split('.').enumerate().map(choice).collect();
+            let len = 2 + number % 6;
+            let end = if number.is_multiple_of(3) || len < 7 { ".>" } else { "" };
+            tokens[..len].join(".") + end
+        };
+        let all: std::collections::BTreeSet<String> = (0..128).map(pattern).collect();
+        let (mut stay, mut change) = (Vec::new(), Vec::new());
+        for (number, pattern) in all.into_iter().enumerate() {
+            if number.is_multiple_of(3) { &mut change } else { &mut stay }.push(pattern);
+        }
+        assert!(stay.len() > 20 && change.len() > 10, "{} {}", stay.len(), change.len());
+        for portion in 1..7 {
+            let mut tree: Patterns<Vec<u32>> = Patterns::default();
+            for pattern in stay.iter().chain(&change) {
+                tree.entry(pattern.as_bytes()).push(1);
+            }
+            let expected = found(&tree, subject).len()
+                - change
+                    .iter()
+                    .filter(|pattern| {
+                        crate::base::subject::matches(pattern.as_bytes(), subject.as_bytes())
+                    })
+                    .count();
+            let mut search = Search::new(subject.as_bytes());
+            let mut portions = 0;
+            while !search.is_done() {
+                tree.go_on(&mut search, portion);
+                let one = &change[portions * 7 % change.len()];
+                if tree.get(one.as_bytes()).is_none_or(Vec::is_empty) {
+                    tree.entry(one.as_bytes()).push(1);
+                } else {
+                    tree.change(one.as_bytes(), Vec::clear);
+                }
+                portions += 1;
+                assert!(portions < 10_000);
+            }
+            let mut names: Vec<String> = search
+                .found
+                .iter()
+                .map(|(path, is_rest)| {
+                    String::from_utf8_lossy(path).into_owned() + if *is_rest { ".>" } else { "" }
+                })
+                .collect();
+            names.sort();
+            let all = names.len();
+            names.dedup();
+            assert_eq!(names.len(), all, "nothing twice");
+            let staying = names.iter().filter(|name| stay.contains(name)).count();
+            assert_eq!(staying, expected, "portions of {portion}");
+            assert!(portions > 10);
+        }
     }
 }

@@ -3,9 +3,11 @@
 use bytes::{Buf, BytesMut};
 
 use crate::base::id::SessionId;
+use crate::base::limits::SESSION_WORK_MIN;
 use crate::broker::outbox::COPY_LEN_MAX;
 use crate::broker::publish::{detach_frame, take_frame};
 use crate::broker::session::Phase;
+use crate::broker::sublist::Found;
 use crate::broker::{Broker, Flow};
 use crate::wire::{CloseReason, Op, Parsed, ProtocolError, Side};
 
@@ -19,6 +21,8 @@ pub(super) enum Step {
     Done,
     /// It has to wait.
     Paused,
+    /// It goes on in the next turn.
+    Yielded,
     /// The session is at its end.
     End,
 }
@@ -53,10 +57,11 @@ impl Broker {
                 }
                 Phase::Open => (),
             }
-            match self.read_one(id, input) {
+            match self.read_one(id, input, limit) {
                 None => return Flow::NeedMore,
                 Some(Step::Done) => (),
                 Some(Step::Paused) => return Flow::Paused,
+                Some(Step::Yielded) => return Flow::Yielded,
                 Some(Step::End) => {
                     input.clear();
                     return Flow::Close;
@@ -65,8 +70,8 @@ impl Broker {
         }
     }
 
-    /// One operation; `None` if there is no whole one.
-    fn read_one(&mut self, id: SessionId, input: &mut BytesMut) -> Option<Step> {
+    /// One operation; `None` if there is no whole one. Work has a limit in this turn.
+    fn read_one(&mut self, id: SessionId, input: &mut BytesMut, limit: u64) -> Option<Step> {
         let first = *input.first()?;
         if self.sessions.get(id)?.is_auth_pending && !first.eq_ignore_ascii_case(&b'c') {
             let step = self.on_operation_before_connect(id);
@@ -84,7 +89,8 @@ impl Broker {
                 return None;
             }
             Ok(Parsed::Op { op: Op::Publish(publish), len }) => {
-                let matched = self.sublist.matches(publish.subject);
+                let found = self.receivers(id, publish.subject, limit);
+                let Found::All(matched) = found else { return Some(Step::Yielded) };
                 if self.must_wait(id, publish.subject, matched.as_deref()) {
                     return Some(Step::Paused);
                 }
@@ -97,23 +103,24 @@ impl Broker {
                 }
                 (self.on_publish(id, &publish, None, matched.as_deref()), len)
             }
-            Ok(Parsed::Op { op: Op::RouteMessage(message), len })
-                if message.message.payload.len() > COPY_LEN_MAX =>
-            {
+            Ok(Parsed::Op { op: Op::RouteMessage(routed), len }) => {
+                let found = self.receivers(id, routed.message.subject, limit);
+                let Found::All(matched) = found else { return Some(Step::Yielded) };
+                let matched = matched.as_deref();
                 if self.settings.is_traced {
                     self.trace_in(id, &input[..len]);
                 }
-                let frame = detach_frame(input, len);
-                let Ok(Parsed::Op { op, .. }) = crate::wire::parse(&frame, &limits) else {
-                    unreachable!("it was parsed a moment ago");
-                };
-                return Some(self.on_op(id, &op, Some(&frame)));
+                if routed.message.payload.len() > COPY_LEN_MAX {
+                    let frame = detach_frame(input, len);
+                    return Some(self.on_long_route_message(id, &frame, matched, &limits));
+                }
+                (self.on_route_message(id, &routed, None, matched), len)
             }
             Ok(Parsed::Op { op, len }) => {
                 if self.settings.is_traced {
                     self.trace_in(id, &input[..len]);
                 }
-                (self.on_op(id, &op, None), len)
+                (self.on_op(id, &op), len)
             }
             Err(error) => return Some(self.on_protocol_error(id, &error)),
         };
@@ -124,6 +131,14 @@ impl Broker {
             return Some(self.on_introduction(id, len));
         }
         Some(step)
+    }
+
+    /// Who gets a message, as far as there is work left for that in this turn.
+    fn receivers(&mut self, id: SessionId, subject: &[u8], limit: u64) -> Found {
+        // Always some, so that each turn comes nearer to the end.
+        let most = limit.saturating_sub(self.work_done()).max(SESSION_WORK_MIN);
+        let Some(session) = self.sessions.get_mut(id) else { return Found::All(None) };
+        self.sublist.matches_some(subject, most, &mut session.search)
     }
 
     fn on_protocol_error(&mut self, id: SessionId, error: &ProtocolError) -> Step {

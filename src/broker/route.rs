@@ -23,11 +23,11 @@ use crate::broker::mail::Mail;
 use crate::broker::read::Step;
 use crate::broker::session::{Claim, Phase, Session, Timer};
 use crate::broker::settings::{Auth, Cluster};
-use crate::broker::snapshot::{Lists, RouteSnapshot};
+use crate::broker::snapshot::RouteSnapshot;
 use crate::broker::sublist::{Interest, Matched};
 use crate::wire::connect::SubjectLists;
 use crate::wire::op::{RouteInterest, RouteMessage};
-use crate::wire::{CloseReason, Connect, Info, Op, encoder, errors};
+use crate::wire::{CloseReason, Connect, Info, Limits, Op, Parsed, encoder, errors};
 
 /// The loop that owns all routes.
 pub const HOME: LoopIndex = LoopIndex(0);
@@ -176,12 +176,7 @@ impl Broker {
     }
 
     /// What a route's operations do.
-    pub(super) fn on_route_op(
-        &mut self,
-        id: SessionId,
-        op: &Op<'_>,
-        frame: Option<&Bytes>,
-    ) -> Step {
+    pub(super) fn on_route_op(&mut self, id: SessionId, op: &Op<'_>) -> Step {
         if let Some(session) = self.sessions.get_mut(id) {
             session.ping.heard_at = self.now.at;
         }
@@ -192,7 +187,7 @@ impl Broker {
                 self.on_route_subscribe(id, interest, *weight)
             }
             Op::RouteUnsubscribe(interest) => self.on_route_unsubscribe(id, interest),
-            Op::RouteMessage(message) => self.on_route_message(id, message, frame),
+            Op::RouteMessage(_) => unreachable!("messages are handled before"),
             Op::Ping => {
                 self.send_pong(id);
                 Step::Done
@@ -400,14 +395,31 @@ impl Broker {
         Step::Done
     }
 
-    fn on_route_message(
+    /// A message that is whole in `frame`: those who get its payload share it.
+    pub(super) fn on_long_route_message(
+        &mut self,
+        id: SessionId,
+        frame: &Bytes,
+        matched: Option<&Matched>,
+        limits: &Limits,
+    ) -> Step {
+        let Ok(Parsed::Op { op: Op::RouteMessage(routed), .. }) = crate::wire::parse(frame, limits)
+        else {
+            unreachable!("it was parsed a moment ago");
+        };
+        self.on_route_message(id, &routed, Some(frame), matched)
+    }
+
+    pub(super) fn on_route_message(
         &mut self,
         id: SessionId,
         routed: &RouteMessage<'_>,
         frame: Option<&Bytes>,
+        matched: Option<&Matched>,
     ) -> Step {
         let publish = &routed.message;
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
+        session.ping.heard_at = self.now.at;
         session.active_at = self.now.wall;
         session.traffic.came_in(publish.payload.len());
         self.traffic.came_in(publish.payload.len());
@@ -429,9 +441,8 @@ impl Broker {
             queues.dedup();
         }
         let origin = Origin::Route { session: id, queues: &queues };
-        let matched: Option<Arc<Matched>> = self.sublist.matches(publish.subject);
         if let Some(matched) = matched {
-            self.deliver(&matched, &message, &origin);
+            self.deliver(matched, &message, &origin);
         }
         self.step_of(id)
     }
@@ -468,30 +479,25 @@ impl Broker {
         permissions.is_none_or(|permissions| permissions.subscribe.allows(subject, true))
     }
 
-    /// Registered routes for monitoring.
-    pub(super) fn route_snapshots(&self, lists: Lists) -> Vec<RouteSnapshot> {
-        let snapshot = |session: &Session| {
-            let route = session.route().filter(|route| route.is_registered)?;
-            let info = route.info.as_ref()?;
-            Some(RouteSnapshot {
-                rid: session.cid,
-                remote_id: info.server_id.clone(),
-                remote_name: info.server_name.clone(),
-                did_solicit: route.did_solicit,
-                is_configured: route.is_explicit,
-                peer: session.peer,
-                start: session.started.wall,
-                last_activity: session.active_at,
-                rtt: session.ping.rtt,
-                pending_bytes: session.outbox.len(),
-                traffic: session.traffic,
-                subscription_count: session.interests.len(),
-                subscriptions: session.subscription_snapshots(lists.subscriptions),
-            })
-        };
-        let mut routes: Vec<RouteSnapshot> = self.sessions.iter().filter_map(snapshot).collect();
-        routes.sort_by_key(|route| route.rid);
-        routes
+    /// A registered route for monitoring, without its interests.
+    pub(super) fn route_snapshot(session: &Session) -> Option<RouteSnapshot> {
+        let route = session.route().filter(|route| route.is_registered)?;
+        let info = route.info.as_ref()?;
+        Some(RouteSnapshot {
+            rid: session.cid,
+            remote_id: info.server_id.clone(),
+            remote_name: info.server_name.clone(),
+            did_solicit: route.did_solicit,
+            is_configured: route.is_explicit,
+            peer: session.peer,
+            start: session.started.wall,
+            last_activity: session.active_at,
+            rtt: session.ping.rtt,
+            pending_bytes: session.outbox.len(),
+            traffic: session.traffic,
+            subscription_count: session.interests.len(),
+            subscriptions: Vec::new(),
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::room_tests::{deliver, told};
 use super::settings::Cluster;
+use super::snapshot::Lists;
 use super::tests::Process;
 use super::*;
 use crate::base::limits::GOSSIP_DIALS_MAX;
@@ -246,7 +247,7 @@ fn made_up_names_are_agreed_on_without_a_second_attempt() {
         let mut left = server(1, "a", made_up(dialler));
         let mut right = server(1, "b", made_up(acceptor));
         join(&mut left, &mut right);
-        for process in [&left, &right] {
+        for process in [&mut left, &mut right] {
             assert_eq!(process.loops[0].routes.cluster_name(), agreed, "{dialler} {acceptor}");
             assert_eq!(process.loops[0].snapshot(process.now, Lists::ALL).routes.len(), 1);
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +17,7 @@ use crate::broker::kind::Kind;
 use crate::broker::outbox::Outbox;
 use crate::broker::route::Route;
 use crate::broker::snapshot::{SubscriptionSnapshot, Traffic};
-use crate::broker::sublist::Interest;
+use crate::broker::sublist::{Interest, Search};
 
 /// Where a session is in its life.
 ///
@@ -105,6 +104,8 @@ pub(super) struct Session {
     pub is_auth_pending: bool,
     /// Whether the last read ended with `Flow::Paused`.
     pub is_paused: bool,
+    /// The receivers of the message at the front, as far as they were looked for.
+    pub search: Option<Box<Search>>,
     /// Whether it understands headers, as this server does.
     pub has_headers: bool,
     pub interests: BTreeMap<Bytes, Arc<Interest>>,
@@ -133,6 +134,7 @@ impl Session {
             is_dirty: false,
             is_auth_pending: false,
             is_paused: false,
+            search: None,
             has_headers: false,
             interests: BTreeMap::new(),
             ping: Pinging { heard_at: now.at, sent_at: now.at, ..Pinging::default() },
@@ -153,27 +155,6 @@ impl Session {
     /// What log lines about it begin with (spec core NATS, 2.14).
     pub fn log_prefix(&self) -> String {
         format!("{} - {}:{}", self.peer, self.rules().number_name, self.cid)
-    }
-
-    /// Nothing where they are not asked for.
-    pub fn subscription_snapshots(&self, is_wanted: bool) -> Vec<SubscriptionSnapshot> {
-        self.first_subscriptions(if is_wanted { usize::MAX } else { 0 })
-    }
-
-    pub fn first_subscriptions(&self, most: usize) -> Vec<SubscriptionSnapshot> {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        self.interests
-            .iter()
-            .take(most)
-            .map(|(sid, interest)| SubscriptionSnapshot {
-                subject: text(&interest.subject),
-                queue: interest.queue.as_deref().map(text),
-                sid: text(sid),
-                msgs: interest.delivered.load(Ordering::Relaxed),
-                max: interest.delivered_max.load(Ordering::Relaxed),
-                cid: self.cid,
-            })
-            .collect()
     }
 }
 

@@ -3,12 +3,14 @@
 //! Each loop gives its own part; [`ServerSnapshot::merge`] puts the parts of all loops together.
 //! Interest that other loops own is in none of the lists, so nothing is counted twice.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::time::{Instant, WallTime};
 
-/// Which lists a snapshot has. Each costs a turn of a loop in proportion to its length, so a page
+/// Which lists a snapshot has. Each costs turns of a loop in proportion to its length, so a page
 /// asks for those that it shows, and counts are kept without any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lists {
@@ -25,6 +27,23 @@ pub struct Lists {
 impl Lists {
     /// All that there are.
     pub const ALL: Self = Self { open: true, closed: true, routes: true, subscriptions: true };
+}
+
+/// What a page asks of the brokers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which lists.
+    pub lists: Lists,
+    /// Only the open connections with these numbers; all if `None`.
+    pub only: Option<Arc<BTreeSet<u64>>>,
+    /// Only interests that match this literal subject; all if it is empty.
+    pub matching: Arc<str>,
+}
+
+impl From<Lists> for Wanted {
+    fn from(lists: Lists) -> Self {
+        Self { lists, ..Self::default() }
+    }
 }
 
 /// What one loop's broker, or after merging the whole process, knows (spec core NATS, 14).
@@ -207,6 +226,35 @@ impl Traffic {
 }
 
 impl ServerSnapshot {
+    /// Adds the lists of the next portion of the same loop. An entry may go on there.
+    pub fn append(&mut self, next: Self) {
+        let Self { connections, closed, routes, .. } = next;
+        for mut found in connections {
+            match self.connections.last_mut().filter(|last| last.cid == found.cid) {
+                Some(last) => last.subscriptions.append(&mut found.subscriptions),
+                None => self.connections.push(found),
+            }
+        }
+        for mut found in routes {
+            match self.routes.last_mut().filter(|last| last.rid == found.rid) {
+                Some(last) => last.subscriptions.append(&mut found.subscriptions),
+                None => self.routes.push(found),
+            }
+        }
+        self.closed.extend(closed);
+    }
+
+    /// Takes over the interests that were asked for later of some connections.
+    pub fn fill_in(&mut self, told: Vec<ConnectionSnapshot>) {
+        for found in told {
+            let at = self.connections.binary_search_by_key(&found.cid, |one| one.cid);
+            // One that has come since is not known here.
+            if let Ok(at) = at {
+                self.connections[at].subscriptions = found.subscriptions;
+            }
+        }
+    }
+
     /// Puts the parts of all loops together; the order of `parts` does not matter.
     #[must_use]
     pub fn merge(parts: Vec<Self>) -> Self {

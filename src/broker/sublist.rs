@@ -21,7 +21,7 @@ use crate::broker::account::Permissions;
 use crate::broker::group::{Group, Places, Slot};
 use crate::broker::kind::Rules;
 use crate::broker::outbox::Gauge;
-use crate::broker::patterns::{Content, Patterns};
+use crate::broker::patterns::{self, Content, Patterns};
 use crate::broker::session::Session;
 use crate::broker::snapshot::SubscriptionsSnapshot;
 
@@ -31,6 +31,12 @@ const CACHE_LEN_MAX: usize = 1024;
 /// Receivers that are remembered over all subjects: what one change of an interest may have to
 /// forget at once.
 const CACHE_FANOUT_MAX: u64 = 64 * 1024;
+
+/// Nodes that were looked at in vain, from which on that is remembered.
+const WORTH_A_PLACE: u64 = 64;
+
+/// Nodes that are looked at to find a listener of one session.
+const LISTENER_SEARCH_MAX: u64 = 4 * 1024;
 
 /// Up to so many queues of a subject are a list.
 const LISTED_QUEUES_MAX: usize = 8;
@@ -129,6 +135,24 @@ pub struct Matched {
     /// Engines. Of engines that listen to the same subject with the same key (a service that each
     /// loop offers) there is one: `home`'s own if it is among them.
     pub engines: Vec<EngineEntry>,
+}
+
+/// What a search came to.
+#[derive(Debug)]
+pub enum Found {
+    /// All receivers; `None` if there are none.
+    All(Option<Arc<Matched>>),
+    /// Some are found, more may be: it has to go on.
+    Some,
+}
+
+/// A search that goes on.
+#[derive(Debug)]
+pub struct Search {
+    tokens: patterns::Search,
+    /// How often the tree had changed when it began.
+    begun_at: u64,
+    visited: u64,
 }
 
 /// A queue that gets a message. Who is in it is asked of the [`Sublist`], when somebody is chosen.
@@ -472,36 +496,109 @@ impl Sublist {
 
     /// All receivers of a literal subject; `None` if there are none.
     pub fn matches(&mut self, subject: &[u8]) -> Option<Arc<Matched>> {
+        match self.find(subject, u64::MAX) {
+            Found::All(found) => found,
+            Found::Some => unreachable!("there is no bound"),
+        }
+    }
+
+    /// The same in portions: looks at about `most` nodes. If that is not enough, what is known so
+    /// far is kept in `search`, for the next call with the same subject.
+    pub fn matches_some(
+        &mut self,
+        subject: &[u8],
+        most: u64,
+        search: &mut Option<Box<Search>>,
+    ) -> Found {
+        let known = search.take().filter(|search| search.tokens.subject == subject);
+        let Some(mut known) = known else {
+            let found = self.find(subject, most);
+            if matches!(found, Found::Some) {
+                // Where it stopped is not known: what was seen is seen once more.
+                *search = Some(Box::new(Search {
+                    tokens: patterns::Search::new(subject),
+                    begun_at: self.change_count(),
+                    visited: 0,
+                }));
+            }
+            return found;
+        };
+        let visited = self.wild.go_on(&mut known.tokens, most);
+        self.visited += visited;
+        known.visited += visited;
+        if !known.tokens.is_done() {
+            *search = Some(known);
+            return Found::Some;
+        }
+        let mut found = self.literally(subject);
+        for (path, is_rest) in &known.tokens.found {
+            if let Some(entries) = self.wild.at(path, *is_rest) {
+                found.add(entries, self.home);
+            }
+        }
+        self.visited += known.tokens.found.len() as u64;
+        // What is remembered must be right from now on, not from when the search began.
+        let is_lasting = known.begun_at == self.change_count();
+        Found::All(self.complete(subject, found, known.visited, is_lasting))
+    }
+
+    fn find(&mut self, subject: &[u8], most: u64) -> Found {
         self.match_count += 1;
         if let Some(found) = self.cache.get(subject) {
             self.hit_count += 1;
-            return Some(Arc::clone(found)).filter(|found| !found.is_empty());
+            return Found::All(Some(Arc::clone(found)).filter(|found| !found.is_empty()));
         }
         if has_empty_token(subject) {
-            return None;
+            return Found::All(None);
         }
+        let mut found = self.literally(subject);
+        let (visited, is_whole) =
+            self.wild.matches(subject, most, |entries| found.add(entries, self.home));
+        self.visited += visited;
+        if !is_whole {
+            return Found::Some;
+        }
+        Found::All(self.complete(subject, found, visited, true))
+    }
+
+    fn literally(&self, subject: &[u8]) -> Matched {
         let mut found = Matched::default();
         if let Some(entries) = self.literal.get(subject) {
             found.add(entries, self.home);
         }
-        self.visited += self.wild.matches(subject, |entries| found.add(entries, self.home));
-        // Subjects that nobody listens to are legion (replies); they are not worth a place.
-        if found.is_empty() {
+        found
+    }
+
+    /// Remembers what was found after so many nodes, where it is right from now on.
+    fn complete(
+        &mut self,
+        subject: &[u8],
+        mut found: Matched,
+        visited: u64,
+        is_lasting: bool,
+    ) -> Option<Arc<Matched>> {
+        // Subjects that nobody listens to are legion (replies); they are not worth a place unless
+        // it was much work to find that out.
+        if found.is_empty() && visited < WORTH_A_PLACE {
             return None;
         }
         found.join();
         let fanout = found.fanout();
         self.visited += fanout;
         let found = Arc::new(found);
-        if self.cache.len() >= CACHE_LEN_MAX || self.fanout_total + fanout > CACHE_FANOUT_MAX {
-            self.clear_cache();
-        }
-        if fanout <= CACHE_FANOUT_MAX {
+        if is_lasting && fanout <= CACHE_FANOUT_MAX {
+            if self.cache.len() >= CACHE_LEN_MAX || self.fanout_total + fanout > CACHE_FANOUT_MAX {
+                self.clear_cache();
+            }
             self.fanout_max = self.fanout_max.max(fanout);
             self.fanout_total += fanout;
             self.cache.insert(Bytes::copy_from_slice(subject), Arc::clone(&found));
         }
-        Some(found)
+        Some(found).filter(|found| !found.is_empty())
+    }
+
+    fn change_count(&self) -> u64 {
+        self.insert_count + self.remove_count
     }
 
     /// The interests in exactly this subject, none of them with wildcards.
@@ -517,7 +614,8 @@ impl Sublist {
         slots.into_iter().flat_map(Slot::interests).cloned().collect()
     }
 
-    /// An interest of `session` without a queue that a literal subject matches.
+    /// An interest of `session` without a queue that a literal subject matches. It is not looked
+    /// for without end: a reply of ten tokens is found whatever others listen to.
     pub fn interest_of(&mut self, session: SessionId, subject: &[u8]) -> Option<Arc<Interest>> {
         if has_empty_token(subject) {
             return None;
@@ -526,9 +624,10 @@ impl Sublist {
             |entries: &Entries| entries.plain.slot_of(session).map(|slot| Arc::clone(slot.first()));
         let mut found = self.literal.get(subject).and_then(of_session);
         if found.is_none() {
-            self.visited += self.wild.matches(subject, |entries| {
+            let (visited, _) = self.wild.matches(subject, LISTENER_SEARCH_MAX, |entries| {
                 found = found.take().or_else(|| of_session(entries));
             });
+            self.visited += visited;
         }
         found
     }

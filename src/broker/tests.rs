@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::snapshot::Lists;
 use super::*;
 use crate::broker::account::{Permissions, SubjectRules};
 use crate::broker::settings::{Auth, User};
@@ -561,8 +562,10 @@ fn a_snapshot_has_the_lists_that_are_asked_for_and_all_figures() {
     process.send(first, b"SUB a 1\r\nSUB b 2\r\n");
     process.send(second, b"SUB c 1\r\n");
     let now = process.now;
-    let ask = |lists| {
-        ServerSnapshot::merge(process.loops.iter().map(|one| one.snapshot(now, lists)).collect())
+    let mut ask = |lists| {
+        ServerSnapshot::merge(
+            process.loops.iter_mut().map(|one| one.snapshot(now, lists)).collect(),
+        )
     };
     let figures = ask(Lists::default());
     assert_eq!((figures.open_count, figures.subscriptions.num_subscriptions), (2, 3));

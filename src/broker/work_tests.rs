@@ -201,3 +201,117 @@ fn a_peer_with_tens_of_thousands_of_urls_is_cut_short() {
     let told = process.take(client);
     assert_eq!(told.matches("10.0.0.1").count(), crate::base::limits::PEER_URLS_MAX, "{told}");
 }
+
+/// Patterns of fifteen tokens, of which each is `a` or a wildcard, and then `.*.z`.
+fn combinations(count: usize) -> String {
+    let tokens = |n: usize| (0..15).map(move |bit| if n >> bit & 1 == 0 { "a" } else { "*" });
+    let line = |n| format!("SUB {}.*.z {n}\r\n", tokens(n).collect::<Vec<_>>().join("."));
+    (0..count).map(line).collect()
+}
+
+/// Goal: a subject for which very many patterns have to be looked at holds up nobody: the search
+/// is done in portions, and comes to its end though patterns come and go meanwhile.
+#[test]
+fn a_search_among_very_many_patterns_is_done_in_portions() {
+    let mut process = process();
+    let (sender, other) = (process.client(0, ""), process.client(0, ""));
+    let receiver = process.client(0, "");
+    process.send(receiver, b"SUB a.> 1\r\nSUB *.a.a.> 2\r\n");
+    process.send(other, combinations(1 << 15).as_bytes());
+    process.take(other);
+    let publish = format!("PUB {}.x.y 2\r\nhi\r\n", ["a"; 15].join("."));
+    let mut input = BytesMut::from(publish.as_bytes());
+    let now = process.now;
+    let mut turns = 0;
+    loop {
+        let before = process.loops[0].work_done();
+        let flow = process.loops[0].read(sender, &mut input, now);
+        let work = process.loops[0].work_done() - before;
+        assert!(work <= SESSION_WORK_MAX + 64, "{work} in one turn");
+        turns += 1;
+        if flow == Flow::NeedMore {
+            break;
+        }
+        assert_eq!(flow, Flow::Yielded);
+        assert!(turns < 1_000, "it comes to an end");
+        process.send(other, b"SUB *.b.c x\r\nUNSUB x\r\nUNSUB 77\r\n");
+    }
+    assert!(turns > 3, "{turns} turns");
+    let got = process.take(receiver);
+    assert_eq!(got.matches("MSG a.a.a.").count(), 2, "{got}");
+    // Nothing is left to be done again.
+    let before = process.loops[0].work_done();
+    process.send(sender, publish.as_bytes());
+    process.send(sender, publish.as_bytes());
+    assert_eq!(process.take(receiver).matches("MSG a.a.a.").count(), 4);
+    let work = process.loops[0].work_done() - before;
+    assert!(work < 2 * (1 << 16), "the second of the two is remembered: {work}");
+}
+
+/// Goal: that nobody listens is remembered where it was much work to find out.
+#[test]
+fn a_search_in_vain_among_many_patterns_is_done_once() {
+    let mut process = process();
+    let sender = process.client(0, "");
+    process.send(sender, combinations(1 << 10).as_bytes());
+    let publish = format!("PUB {}.x.y 0\r\n\r\n", ["a"; 15].join("."));
+    process.send(sender, publish.as_bytes());
+    let before = process.loops[0].work_done();
+    process.send(sender, publish.as_bytes());
+    let work = process.loops[0].work_done() - before;
+    assert!(work < 16, "{work}");
+    process.send(sender, format!("SUB {}.x.* 1x\r\n", ["a"; 15].join(".")).as_bytes());
+    process.send(sender, publish.as_bytes());
+    assert_eq!(process.take(sender).matches("MSG a.a.a.").count(), 1, "what comes is found");
+}
+
+/// Goal: however much a page lists, no turn copies more than a portion; what stays is listed once,
+/// and of connections that a page does not show no interests are copied.
+#[test]
+fn long_lists_are_copied_in_portions() {
+    use super::listing::Mark;
+    use super::snapshot::{Lists, Wanted};
+
+    let mut process = process();
+    let crowd: Vec<SessionId> = (0..1_500).map(|_| process.client(0, "")).collect();
+    let rich = process.client(0, "");
+    let lines: String = (0..20_000).map(|n| format!("SUB x.{n} {n}\r\n")).collect();
+    process.send(rich, lines.as_bytes());
+    let peer = process.open(0, ConnectionKind::RouteAccepted);
+    let lines: String = (0..20_000).map(|n| format!("RS+ $G y.{n}\r\n")).collect();
+    process.send(peer, (PEER.to_owned() + &lines).as_bytes());
+    for id in &crowd[..100] {
+        let now = process.now;
+        process.loops[0].closed(*id, "Client Closed", now);
+    }
+    let now = process.now;
+    let broker = &mut process.loops[0];
+    let gather = |broker: &mut Broker, wanted: &Wanted| {
+        let (mut whole, mut mark, mut works) = (None, Some(Mark::default()), Vec::new());
+        while let Some(from) = mark {
+            let before = broker.work_done();
+            let (part, next) = broker.list(now, wanted, from);
+            works.push(broker.work_done() - before);
+            whole.get_or_insert_with(ServerSnapshot::default).append(part);
+            mark = next;
+        }
+        let most = works.iter().max().copied().unwrap();
+        assert!(most <= crate::base::limits::PORTION_WORK_MAX + 32, "{most} in one turn");
+        (whole.unwrap(), works.iter().sum::<u64>())
+    };
+    let (all, _) = gather(broker, &Lists::ALL.into());
+    let cids: BTreeSet<u64> = all.connections.iter().map(|found| found.cid).collect();
+    assert_eq!((all.connections.len(), cids.len(), all.closed.len()), (1_401, 1_401, 100));
+    let of_rich = all.connections.iter().find(|found| found.subscription_count > 0).unwrap();
+    let sids: BTreeSet<&str> = of_rich.subscriptions.iter().map(|found| &found.sid[..]).collect();
+    assert_eq!((of_rich.subscriptions.len(), sids.len()), (20_000, 20_000));
+    assert_eq!(all.routes[0].subscriptions.len(), 20_000);
+    let lists = Lists { open: true, subscriptions: true, ..Lists::default() };
+    let only = Some(Arc::new(cids.iter().copied().take(10).collect()));
+    let (some, work) = gather(broker, &Wanted { lists, only, ..Wanted::default() });
+    assert_eq!(some.connections.len(), 10);
+    assert!(work < 2_000, "{work} for ten connections without interests");
+    let (some, _) = gather(broker, &Wanted { lists, matching: "x.77".into(), ..Wanted::default() });
+    let found: usize = some.connections.iter().map(|found| found.subscriptions.len()).sum();
+    assert_eq!(found, 1);
+}

@@ -469,9 +469,12 @@ impl Script {
         self.run();
     }
 
+    pub(super) fn listed(&self, wanted: &Wanted) -> Snapshot {
+        Snapshot::merge(self.engines.iter().map(|engine| engine.snapshot(wanted)).collect())
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
-        let parts = self.engines.iter().map(|engine| engine.snapshot(&Wanted::All)).collect();
-        let whole = Snapshot::merge(parts);
+        let whole = self.listed(&Wanted::All);
         let counted = (whole.clients.len(), whole.channels.len(), whole.subscription_count());
         let totals = whole.totals;
         assert_eq!((totals.clients, totals.channels, totals.subscriptions), counted);

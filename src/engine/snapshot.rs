@@ -3,16 +3,19 @@
 //! Raw facts only (spec configuration, 9.3 to 9.8): paging, sorting by request and the documents
 //! are the monitor's. One engine tells what it owns; [`Snapshot::merge`] makes the whole of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
 
 use crate::base::id::{ChannelName, ClientId, ConnectionId, QueueGroupName, Subject};
 use crate::base::id::{DurableName, Sequence, SubscriptionId};
+use crate::base::limits::PORTION_WORK_MAX;
 use crate::base::record::ChannelState;
 use crate::engine::Engine;
 use crate::engine::channel::Channel;
 use crate::engine::subscription::{Subscription, SubscriptionLife};
 
-/// What of an engine is wanted. A list costs a turn of its loop in proportion to its length, so a
+/// What of an engine is wanted. A list costs turns of its loop in proportion to its length, so a
 /// page asks for what it shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -20,10 +23,28 @@ pub enum Wanted {
     Totals,
     /// Channels without their subscriptions.
     Names,
-    /// One channel.
-    Channel(ChannelName),
+    /// These channels, with their subscriptions.
+    Channels(Arc<[ChannelName]>),
+    /// Clients.
+    Clients,
+    /// Channels with the subscriptions that are of these clients.
+    Of(Arc<BTreeSet<ClientId>>),
     /// Everything.
     All,
+}
+
+/// Where the next portion begins. Lists may change between two of them: who leaves a channel with
+/// very many subscriptions meanwhile can hide another one of them.
+#[derive(Clone, Debug, Default)]
+pub struct Mark {
+    /// The last client that was looked at.
+    client: Option<ClientId>,
+    /// Whether all of them were.
+    are_clients_done: bool,
+    /// The place of the next channel.
+    channel: usize,
+    /// How many of its subscriptions were looked at.
+    subscriptions: usize,
 }
 
 /// What is counted without any list.
@@ -52,6 +73,8 @@ pub struct Snapshot {
     pub channels: Vec<ChannelSnapshot>,
     /// Traffic since the engine started.
     pub traffic: Traffic,
+    /// What it was to make it, in receivers of a message.
+    pub work: u64,
 }
 
 /// Messages and bytes that went through, since the start.
@@ -128,6 +151,20 @@ pub type SubscriptionsByClient<'a> =
     BTreeMap<&'a ClientId, Vec<(&'a ChannelName, &'a SubscriptionSnapshot)>>;
 
 impl Snapshot {
+    /// Adds the next portion of the same engine.
+    pub fn append(&mut self, next: Self) {
+        self.totals.add(next.totals);
+        self.clients.extend(next.clients);
+        self.traffic = next.traffic;
+        self.work += next.work;
+        for mut found in next.channels {
+            match self.channels.last_mut().filter(|last| last.channel == found.channel) {
+                Some(last) => last.subscriptions.append(&mut found.subscriptions),
+                None => self.channels.push(found),
+            }
+        }
+    }
+
     /// The whole of what several engines told: clients by ID, channels by name.
     #[must_use]
     pub fn merge(parts: Vec<Self>) -> Self {
@@ -137,6 +174,7 @@ impl Snapshot {
             whole.clients.extend(part.clients);
             whole.channels.extend(part.channels);
             whole.traffic.add(part.traffic);
+            whole.work += part.work;
         }
         whole.clients.sort_by(|a, b| a.client.cmp(&b.client));
         whole.channels.sort_by(|a, b| a.channel.cmp(&b.channel));
@@ -182,61 +220,131 @@ impl Traffic {
 }
 
 impl Engine {
-    /// What the engine knows now, for monitoring.
+    /// A portion of what the engine knows, for monitoring, and where the next one begins. Totals
+    /// are those of the portion.
     #[must_use]
-    pub fn snapshot(&self, wanted: &Wanted) -> Snapshot {
-        let mut snapshot =
-            Snapshot { totals: self.totals(), traffic: self.traffic, ..Snapshot::default() };
-        let all = self.channels.slab.iter().map(|(_, channel)| channel);
-        match wanted {
-            Wanted::Totals => {}
-            Wanted::Names => {
-                snapshot.channels = all.map(|channel| channel_facts(channel, Vec::new())).collect();
-            }
-            Wanted::Channel(name) => {
-                let at = self.channels.find(name.as_bytes());
-                let found = at.and_then(|at| self.channels.slab.get(at));
-                snapshot.channels.extend(found.map(|found| self.channel_snapshot(found)));
-            }
-            Wanted::All => {
-                snapshot.channels = all.map(|channel| self.channel_snapshot(channel)).collect();
-                snapshot.clients = self.client_snapshots();
-            }
+    pub fn list(&self, wanted: &Wanted, from: Mark) -> (Snapshot, Option<Mark>) {
+        let mut portion =
+            Portion { engine: self, wanted, mark: from, work: 0, list: Snapshot::default() };
+        portion.list.traffic = self.traffic;
+        let is_done = portion.add_clients() && portion.add_channels();
+        let Portion { mut list, mark, work, .. } = portion;
+        list.work = work;
+        if is_done {
+            list.totals.subscriptions = self.subscriptions.by_key.len();
         }
-        snapshot.channels.sort_by(|a, b| a.channel.cmp(&b.channel));
-        snapshot
+        (list, (!is_done).then_some(mark))
+    }
+}
+
+/// Work of what is copied; what is looked at only is 1. A portion takes well below a millisecond.
+const COPY_WORK: u64 = 4;
+
+/// A part of a snapshot that is being made.
+struct Portion<'a> {
+    engine: &'a Engine,
+    wanted: &'a Wanted,
+    mark: Mark,
+    work: u64,
+    list: Snapshot,
+}
+
+impl Portion<'_> {
+    fn is_full(&self) -> bool {
+        PORTION_WORK_MAX <= self.work
     }
 
-    fn totals(&self) -> Totals {
-        let known = &self.clients.known;
-        let registered = self.clients.homes.keys().filter(|id| known.contains_key(*id));
-        let mut totals = Totals {
-            clients: registered.count(),
-            channels: self.channels.slab.len(),
-            subscriptions: self.subscriptions.by_key.len(),
-            ..Totals::default()
+    /// Whether that is all of them.
+    fn add_clients(&mut self) -> bool {
+        if self.mark.are_clients_done {
+            return true;
+        }
+        let clients = &self.engine.clients;
+        let begin = self.mark.client.take();
+        let begin = begin.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let are_listed = matches!(self.wanted, Wanted::Clients | Wanted::All);
+        for (client, home) in clients.homes.range::<ClientId, _>((begin, Bound::Unbounded)) {
+            self.work += 1;
+            if clients.known.contains_key(client) {
+                self.list.totals.clients += 1;
+                if are_listed {
+                    self.work += COPY_WORK;
+                    self.list.clients.push(ClientSnapshot {
+                        client: client.clone(),
+                        heartbeat_inbox: Subject::from(home.info.hb_inbox.clone()),
+                        connection: ConnectionId::from(home.info.conn_id.clone()),
+                        failed_heartbeats: home.failed_heartbeats,
+                    });
+                }
+            }
+            if self.is_full() {
+                self.mark.client = Some(client.clone());
+                return false;
+            }
+        }
+        self.mark.are_clients_done = true;
+        true
+    }
+
+    /// Whether that is all of them.
+    fn add_channels(&mut self) -> bool {
+        let slab = &self.engine.channels.slab;
+        let places = match self.wanted {
+            Wanted::Channels(names) => names.len(),
+            Wanted::Totals | Wanted::Names | Wanted::Clients | Wanted::Of(_) | Wanted::All => {
+                slab.capacity()
+            }
         };
-        for (_, channel) in &self.channels.slab {
+        while self.mark.channel < places {
+            if self.is_full() {
+                return false;
+            }
+            self.work += 1;
+            let place = self.mark.channel;
+            let at = if let Wanted::Channels(names) = self.wanted {
+                self.engine.channels.find(names[place].as_bytes())
+            } else {
+                Some(place)
+            };
+            if let Some(channel) = at.and_then(|at| slab.get(at))
+                && !self.add_channel(channel)
+            {
+                return false;
+            }
+            self.mark.channel += 1;
+        }
+        true
+    }
+
+    /// Whether all subscriptions of the channel were looked at.
+    fn add_channel(&mut self, channel: &Channel) -> bool {
+        let is_first = self.mark.subscriptions == 0;
+        if is_first {
+            let totals = &mut self.list.totals;
+            totals.channels += 1;
             totals.messages += channel.state.message_count;
             totals.bytes += channel.state.byte_count;
         }
-        totals
+        let (mut found, is_whole) = match self.wanted {
+            Wanted::Totals | Wanted::Clients => return true,
+            Wanted::Names => (Vec::new(), true),
+            Wanted::Channels(_) | Wanted::Of(_) | Wanted::All => self.subscriptions(channel),
+        };
+        self.work += COPY_WORK;
+        if let Wanted::Of(_) = self.wanted
+            && found.is_empty()
+        {
+            return is_whole;
+        }
+        found.shrink_to_fit();
+        self.list.channels.push(channel_facts(channel, found));
+        is_whole
     }
 
-    fn client_snapshots(&self) -> Vec<ClientSnapshot> {
-        let known = &self.clients.known;
-        let registered = self.clients.homes.iter().filter(|(id, _)| known.contains_key(*id));
-        let clients = registered.map(|(client, home)| ClientSnapshot {
-            client: client.clone(),
-            heartbeat_inbox: Subject::from(home.info.hb_inbox.clone()),
-            connection: ConnectionId::from(home.info.conn_id.clone()),
-            failed_heartbeats: home.failed_heartbeats,
-        });
-        clients.collect()
-    }
-
-    fn channel_snapshot(&self, channel: &Channel) -> ChannelSnapshot {
-        let by_key = &self.subscriptions.by_key;
+    /// The next subscriptions of a channel, and whether that is all.
+    fn subscriptions(&mut self, channel: &Channel) -> (Vec<SubscriptionSnapshot>, bool) {
+        let subscriptions = &self.engine.subscriptions;
+        let by_key = &subscriptions.by_key;
         let offline = channel
             .durables
             .values()
@@ -244,13 +352,33 @@ impl Engine {
         let members = channel
             .groups
             .values()
-            .filter_map(|key| self.subscriptions.groups.get(key))
+            .filter_map(|key| subscriptions.groups.get(key))
             .flat_map(|group| group.members.iter().chain(&group.shadow));
-        let subscriptions = channel.plain.iter().chain(offline).chain(members);
-        let found = subscriptions.filter_map(|key| by_key.get(key)).map(subscription_snapshot);
-        channel_facts(channel, found.collect())
+        let all = channel.plain.iter().chain(offline).chain(members);
+        let mut list = Vec::new();
+        self.work += self.mark.subscriptions as u64 / PASSED_FOR_ONE;
+        for key in all.skip(self.mark.subscriptions) {
+            if self.is_full() {
+                return (list, false);
+            }
+            self.mark.subscriptions += 1;
+            self.work += 1;
+            let Some(found) = by_key.get(key) else { continue };
+            if let Wanted::Of(clients) = self.wanted
+                && !clients.contains(&found.client)
+            {
+                continue;
+            }
+            self.work += COPY_WORK;
+            list.push(subscription_snapshot(found));
+        }
+        self.mark.subscriptions = 0;
+        (list, true)
     }
 }
+
+/// So many entries that were told before are passed over at the price of one.
+const PASSED_FOR_ONE: u64 = 64;
 
 fn channel_facts(channel: &Channel, subscriptions: Vec<SubscriptionSnapshot>) -> ChannelSnapshot {
     ChannelSnapshot { channel: channel.name.clone(), state: channel.state, subscriptions }
@@ -277,6 +405,22 @@ fn subscription_snapshot(found: &Subscription) -> SubscriptionSnapshot {
 }
 
 #[cfg(test)]
+impl Engine {
+    /// All portions at once.
+    pub(super) fn snapshot(&self, wanted: &Wanted) -> Snapshot {
+        let mut whole = Snapshot::default();
+        let mut mark = Some(Mark::default());
+        while let Some(from) = mark {
+            let (part, next) = self.list(wanted, from);
+            assert!(part.work <= PORTION_WORK_MAX + 2 * COPY_WORK, "{} in a turn", part.work);
+            whole.append(part);
+            mark = next;
+        }
+        whole
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -291,6 +435,7 @@ mod tests {
                 ..Default::default()
             }],
             traffic: Traffic { in_messages: 1, ..Default::default() },
+            work: 0,
             totals: Totals { clients: 1, channels: 1, subscriptions: 2, messages: 5, bytes: 50 },
         }
     }

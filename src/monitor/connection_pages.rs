@@ -1,6 +1,8 @@
 //! connz: connections, open and closed, in every order that the reference knows.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -9,8 +11,11 @@ use super::core_pages::View;
 use super::format::{Time, duration, uptime};
 use super::query::{BadParameter, Page, Query};
 use super::reply::Reply;
+use super::sources::{Ask, Unavailable};
 use crate::base::time::WallTime;
-use crate::broker::snapshot::{ConnectionSnapshot, Lists, SubscriptionSnapshot};
+use crate::broker::snapshot::{
+    ConnectionSnapshot, Lists, ServerSnapshot, SubscriptionSnapshot, Wanted,
+};
 
 #[derive(Serialize)]
 struct Connz<'a> {
@@ -84,7 +89,7 @@ pub(super) struct Detail<'a> {
 
 /// Which connections are wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
+enum State {
     Open,
     Closed,
     Both,
@@ -92,7 +97,7 @@ enum Wanted {
 
 /// What a request asks for, checked.
 struct Choice<'a> {
-    wanted: Wanted,
+    wanted: State,
     sort: Sort,
     shows_user: bool,
     shows_names: bool,
@@ -178,23 +183,34 @@ pub fn connz(view: View<'_>, query: &Query) -> Result<Reply, BadParameter> {
     if !matches!(choice.account, "" | "$G") || !choice.mqtt_client.is_empty() {
         return Ok(document("", now, &choice, 0, None));
     }
-    let open = view.snapshot.connections.iter();
-    let closed = view.snapshot.closed.iter();
-    let open_count = if choice.wanted == Wanted::Closed { 0 } else { open.len() };
-    let closed_count = if choice.wanted == Wanted::Open { 0 } else { closed.len() };
+    let shown = shown(view.snapshot, &choice);
+    let shown = shown.iter().map(|found| connection(found, &choice, now)).collect();
+    let (open_count, closed_count) = counts(view.snapshot, &choice);
+    let total = open_count + closed_count;
+    Ok(document(&view.facts.server_id, now, &choice, total, Some(shown)))
+}
+
+/// How many there are of those that are wanted, open and closed.
+fn counts(snapshot: &ServerSnapshot, choice: &Choice<'_>) -> (usize, usize) {
+    let open_count = if choice.wanted == State::Closed { 0 } else { snapshot.connections.len() };
+    let closed_count = if choice.wanted == State::Open { 0 } else { snapshot.closed.len() };
+    (open_count, closed_count)
+}
+
+/// The connections of the page, in its order.
+fn shown<'a>(snapshot: &'a ServerSnapshot, choice: &Choice<'_>) -> Vec<&'a ConnectionSnapshot> {
+    let (open, closed) = (snapshot.connections.iter(), snapshot.closed.iter());
+    let (open_count, closed_count) = counts(snapshot, choice);
     // Compat: with a cid, anything but "open" looks into the closed ones only.
-    let skips_open = choice.cid > 0 && choice.wanted == Wanted::Both;
+    let skips_open = choice.cid > 0 && choice.wanted == State::Both;
     let mut list: Vec<&ConnectionSnapshot> = open
         .take(if skips_open { 0 } else { open_count })
         .chain(closed.take(closed_count))
         .filter(|found| choice.cid == 0 || found.cid == choice.cid)
         .filter(|found| choice.user.is_empty() || found.authorized_user == choice.user)
         .collect();
-    choice.sort.apply(&mut list, now);
-    let shown = choice.page.of(&list);
-    let shown = shown.iter().map(|found| connection(found, &choice, now)).collect();
-    let total = open_count + closed_count;
-    Ok(document(&view.facts.server_id, now, &choice, total, Some(shown)))
+    choice.sort.apply(&mut list, snapshot.taken_at);
+    choice.page.of(&list).to_vec()
 }
 
 fn document(
@@ -215,12 +231,31 @@ fn document(
     })
 }
 
+/// What `/connz` has to know: all connections of a kind, and the interests of those it shows.
+pub(super) fn ask(
+    ask: &Ask<Wanted, ServerSnapshot>,
+    lists: Lists,
+    query: &Query,
+) -> Result<ServerSnapshot, Unavailable> {
+    let mut known = ask(Lists { subscriptions: false, ..lists }.into())?;
+    let Ok(choice) = choice(query) else { return Ok(known) };
+    if !lists.subscriptions || !lists.open {
+        return Ok(known);
+    }
+    let shown: BTreeSet<u64> = shown(&known, &choice).iter().map(|found| found.cid).collect();
+    let only = Some(Arc::new(shown));
+    let lists = Lists { open: true, subscriptions: true, ..Lists::default() };
+    let told = ask(Wanted { lists, only, ..Wanted::default() })?;
+    known.fill_in(told.connections);
+    Ok(known)
+}
+
 /// What `/connz` has to know; an error if the parameters cannot be read.
 pub(super) fn lists(query: &Query) -> Result<Lists, BadParameter> {
     let choice = choice(query)?;
     Ok(Lists {
-        open: choice.wanted != Wanted::Closed,
-        closed: choice.wanted != Wanted::Open,
+        open: choice.wanted != State::Closed,
+        closed: choice.wanted != State::Open,
         routes: false,
         subscriptions: choice.shows_names || choice.shows_details,
     })
@@ -236,14 +271,14 @@ fn choice(query: &Query) -> Result<Choice<'_>, BadParameter> {
     let cid = query.uint("cid")?;
     let state = query.text("state");
     let wanted = match state.to_ascii_lowercase().as_str() {
-        "" | "open" => Wanted::Open,
-        "closed" => Wanted::Closed,
-        "any" | "all" => Wanted::Both,
+        "" | "open" => State::Open,
+        "closed" => State::Closed,
+        "any" | "all" => State::Both,
         _ => return Err(BadParameter(format!("Error decoding state for {state}"))),
     };
     let sort = Sort::decode(sort_text)
         .ok_or_else(|| BadParameter(format!("invalid sorting option: {sort_text}")))?;
-    if matches!(sort, Sort::Stop | Sort::Reason) && wanted != Wanted::Closed {
+    if matches!(sort, Sort::Stop | Sort::Reason) && wanted != State::Closed {
         let text = format!("sort by {sort_text} only valid on closed connections");
         return Err(BadParameter(text));
     }

@@ -1,6 +1,7 @@
 //! varz, routez, subsz, healthz: the core server in the reference's documents.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -10,11 +11,11 @@ use super::connection_pages::{Detail, details, names};
 use super::format::{Number, Time, duration, nanos, uptime};
 use super::query::{BadParameter, Page, Query};
 use super::reply::Reply;
-use super::sources::{ClusterFacts, CoreFacts, Status};
+use super::sources::{Ask, ClusterFacts, CoreFacts, Status, Unavailable};
 use crate::base::subject;
 use crate::base::time::WallTime;
 use crate::broker::snapshot::{
-    Lists, RouteSnapshot, ServerSnapshot, SubscriptionSnapshot, SubscriptionsSnapshot,
+    Lists, RouteSnapshot, ServerSnapshot, SubscriptionSnapshot, SubscriptionsSnapshot, Wanted,
 };
 
 /// The index, with links to the pages that there are.
@@ -325,6 +326,42 @@ pub(super) fn routez_lists(query: &Query) -> Result<Lists, BadParameter> {
     Ok(Lists { routes: true, subscriptions, ..Lists::default() })
 }
 
+/// What `/subsz` has to know: of how many interests there are without a subject that they have to
+/// match, those of the connections on its page are enough.
+pub(super) fn ask_subsz(
+    ask: &Ask<Wanted, ServerSnapshot>,
+    lists: Lists,
+    query: &Query,
+) -> Result<ServerSnapshot, Unavailable> {
+    let test = query.text("test");
+    let (true, Ok(page)) = (lists.open, query.page()) else { return ask(lists.into()) };
+    if !test.is_empty() {
+        let wanted = Wanted { lists, matching: test.into(), ..Wanted::default() };
+        // What is no literal subject is refused by the page.
+        return ask(if subject::is_literal(test.as_bytes()) {
+            wanted
+        } else {
+            Lists::default().into()
+        });
+    }
+    let mut known = ask(Lists { subscriptions: false, ..lists }.into())?;
+    let end = page.offset.saturating_add(page.limit);
+    let mut count = 0;
+    let mut only = BTreeSet::new();
+    for found in &known.connections {
+        let next = count + found.subscription_count;
+        if page.offset < next && count < end && count < next {
+            only.insert(found.cid);
+        }
+        count = next;
+    }
+    if !only.is_empty() {
+        let told = ask(Wanted { lists, only: Some(Arc::new(only)), ..Wanted::default() })?;
+        known.fill_in(told.connections);
+    }
+    Ok(known)
+}
+
 /// What `/subsz` has to know.
 pub(super) fn subsz_lists(query: &Query) -> Lists {
     let is_listed = query.flag("subs") == Ok(true);
@@ -397,14 +434,23 @@ pub fn subsz(view: View<'_>, query: &Query) -> Result<Reply, BadParameter> {
         return Ok(Reply::document(&statistics(SubscriptionsSnapshot::default())));
     }
     let statistics = statistics(view.snapshot.subscriptions);
-    let connections = view.snapshot.connections.iter();
-    let all: Vec<&SubscriptionSnapshot> = connections
-        .flat_map(|connection| &connection.subscriptions)
-        .filter(|found| {
+    // Of connections that are not on the page there are only counts.
+    let mut place = 0;
+    let mut shown: Vec<&SubscriptionSnapshot> = Vec::new();
+    for connection in view.snapshot.connections.iter().filter(|_| shows_list) {
+        let told = connection.subscriptions.iter().filter(|found| {
             test.is_empty() || subject::matches(found.subject.as_bytes(), test.as_bytes())
-        })
-        .collect();
-    let shown = if shows_list { Page { offset, limit }.of(&all) } else { &[] };
+        });
+        if connection.subscriptions.is_empty() && test.is_empty() {
+            place += connection.subscription_count;
+        }
+        for found in told {
+            if (offset..offset.saturating_add(limit)).contains(&place) {
+                shown.push(found);
+            }
+            place += 1;
+        }
+    }
     if shown.is_empty() {
         return Ok(Reply::document(&statistics));
     }

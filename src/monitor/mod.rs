@@ -322,12 +322,13 @@ impl Pages {
         let Some(streaming) = &self.sources.streaming else {
             return Reply::Empty(StatusCode::NOT_FOUND);
         };
-        let wanted = match page {
-            Stream::Serverz | Stream::Storez => Wanted::Totals,
-            Stream::Clientsz => Wanted::All,
-            Stream::Channelsz => streaming_pages::channelsz_wanted(query),
+        let ask = &streaming.engine;
+        let told = match page {
+            Stream::Serverz | Stream::Storez => ask(Wanted::Totals),
+            Stream::Clientsz => streaming_pages::ask_clientsz(ask, query),
+            Stream::Channelsz => streaming_pages::ask_channelsz(ask, query),
         };
-        let snapshot = match (streaming.engine)(wanted) {
+        let snapshot = match told {
             Ok(snapshot) => snapshot,
             Err(error) => return error.into(),
         };
@@ -355,11 +356,23 @@ impl Pages {
             Ok(wanted) => wanted,
             Err(error) => return error.into(),
         };
-        let snapshot = match (self.sources.broker)(wanted) {
+        let facts = self.sources.core.load();
+        let ask = &self.sources.broker;
+        let told = match page {
+            // Interests are copied for those connections only that the page shows.
+            Core::Connz => connection_pages::ask(ask, wanted, query),
+            Core::Subsz => core_pages::ask_subsz(ask, wanted, query),
+            Core::Varz
+            | Core::Routez
+            | Core::Gatewayz
+            | Core::Leafz
+            | Core::Jsz
+            | Core::Accstatz => ask(wanted.into()),
+        };
+        let snapshot = match told {
             Ok(snapshot) => snapshot,
             Err(error) => return error.into(),
         };
-        let facts = self.sources.core.load();
         let view = core_pages::View { facts: &facts, snapshot: &snapshot };
         let result = match page {
             Core::Connz => connection_pages::connz(view, query),

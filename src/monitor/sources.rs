@@ -8,11 +8,12 @@ use crate::base::channel_limits::{ChannelLimits, ChannelOverrides};
 use crate::base::epoch::LeaseClock;
 use crate::base::pulse::Vitals;
 use crate::base::time::{Instant, WallTime};
-use crate::broker::snapshot::{Lists, ServerSnapshot};
-use crate::engine::snapshot::{Snapshot, Wanted};
+use crate::broker::snapshot::{self as broker, ServerSnapshot};
+use crate::engine::snapshot::{self as engine, Snapshot};
 
-/// Asks the reactors for a snapshot with what is wanted in it. It may wait a bounded time (about
-/// 2 s) for their answers: it is never called on the thread that answers health checks.
+/// Asks the reactors for a snapshot with what is wanted in it. It may wait a bounded time for their
+/// answers (2 s for each portion, 10 s for all): it is never called on the thread that answers
+/// health checks.
 pub type Ask<W, T> = Box<dyn Fn(W) -> Result<T, Unavailable> + Send + Sync>;
 
 /// Why there is no snapshot, in words that complete "no answer: …".
@@ -33,7 +34,7 @@ pub struct Sources {
     /// What is known of the streaming server; `None` in a core server: its pages are absent.
     pub streaming: Option<Streaming>,
     /// The brokers of all loops, merged.
-    pub broker: Ask<Lists, ServerSnapshot>,
+    pub broker: Ask<broker::Wanted, ServerSnapshot>,
 }
 
 /// The streaming half of [`Sources`].
@@ -41,7 +42,7 @@ pub struct Streaming {
     /// Configured, and since activation resolved.
     pub facts: Arc<Published<StreamingFacts>>,
     /// The engines of all loops, merged; empty on a standby.
-    pub engine: Ask<Wanted, Snapshot>,
+    pub engine: Ask<engine::Wanted, Snapshot>,
     /// What local time is ahead of UTC at a moment, in seconds.
     pub utc_offset: fn(WallTime) -> i64,
 }

@@ -1,6 +1,7 @@
 //! serverz, storez, clientsz, channelsz: the streaming server in the reference's documents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -8,7 +9,7 @@ use super::format::{LocalTime, uptime};
 use super::process::Descriptors;
 use super::query::Query;
 use super::reply::Reply;
-use super::sources::{LimitNumbers, Status, StreamingFacts};
+use super::sources::{Ask, LimitNumbers, Status, StreamingFacts, Unavailable};
 use crate::base::id::{ChannelName, ClientId};
 use crate::base::time::WallTime;
 use crate::engine::snapshot::{
@@ -226,13 +227,48 @@ pub fn clientsz(view: View<'_>, query: &Query) -> Reply {
     })
 }
 
-/// What `/streaming/channelsz` has to know.
-pub(super) fn channelsz_wanted(query: &Query) -> Wanted {
-    match query.text("channel") {
-        "" if query.int("subs") == Ok(1) => Wanted::All,
-        "" => Wanted::Names,
-        name => Wanted::Channel(ChannelName::from(name)),
+/// What `/streaming/clientsz` has to know: all clients, and the subscriptions of those it shows.
+pub(super) fn ask_clientsz(
+    ask: &Ask<Wanted, Snapshot>,
+    query: &Query,
+) -> Result<Snapshot, Unavailable> {
+    let mut known = ask(Wanted::Clients)?;
+    let shown: BTreeSet<ClientId> = match query.text("client") {
+        "" => {
+            let shown = query.lenient_page().of(&known.clients).iter();
+            shown.map(|found| found.client.clone()).collect()
+        }
+        id => BTreeSet::from([ClientId::from(id)]),
+    };
+    if !shown.is_empty() {
+        known.channels = ask(Wanted::Of(Arc::new(shown)))?.channels;
     }
+    Ok(known)
+}
+
+/// What `/streaming/channelsz` has to know: the channels that it shows, with subscriptions if they
+/// are asked for, and all others by name.
+pub(super) fn ask_channelsz(
+    ask: &Ask<Wanted, Snapshot>,
+    query: &Query,
+) -> Result<Snapshot, Unavailable> {
+    let name = query.text("channel");
+    if !name.is_empty() {
+        return ask(Wanted::Channels([ChannelName::from(name)].into()));
+    }
+    let mut known = ask(Wanted::Names)?;
+    let page = query.lenient_page();
+    if query.int("subs") == Ok(1) {
+        let shown = page.of(&known.channels).iter().map(|found| found.channel.clone()).collect();
+        for found in ask(Wanted::Channels(shown))?.channels {
+            let at = known.channels.binary_search_by(|one| one.channel.cmp(&found.channel));
+            // One that was made meanwhile is not on this page.
+            if let Ok(at) = at {
+                known.channels[at] = found;
+            }
+        }
+    }
+    Ok(known)
 }
 
 /// `/streaming/channelsz`.

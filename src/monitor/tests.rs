@@ -114,6 +114,7 @@ fn recorded_engine() -> Snapshot {
     let channels = document("streaming_channelsz__subs-1");
     let total = |name: &str| usize::try_from(number(&totals[name])).unwrap();
     Snapshot {
+        work: 0,
         totals: Totals {
             clients: total("clients"),
             channels: total("channels"),
@@ -624,14 +625,29 @@ fn pages_ask_the_loops_for_the_lists_that_they_show() {
     ] {
         assert_eq!(lists(page, &Query::new(Some(query))), Ok(wanted), "{page:?} {query}");
     }
-    for (query, wanted) in [
-        ("", Wanted::Names),
-        ("subs=1", Wanted::All),
-        ("channel=a&subs=1", Wanted::Channel(ChannelName::from("a"))),
-    ] {
-        let found = streaming_pages::channelsz_wanted(&Query::new(Some(query)));
-        assert_eq!(found, wanted, "{query}");
-    }
+    let asked = |page: fn(&Ask<Wanted, Snapshot>, &Query) -> Result<Snapshot, Unavailable>,
+                 query| {
+        let all = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&all);
+        let ask: Ask<Wanted, Snapshot> = Box::new(move |wanted| {
+            kept.lock().unwrap().push(wanted);
+            Ok(recorded_engine())
+        });
+        page(&ask, &Query::new(Some(query))).unwrap();
+        std::mem::take(&mut *all.lock().unwrap())
+    };
+    let channels = |names: &[&str]| {
+        Wanted::Channels(names.iter().map(|name| ChannelName::from(*name)).collect())
+    };
+    let names: Vec<String> =
+        recorded_engine().channels.iter().map(|found| found.channel.to_string()).collect();
+    let ask_channelsz = streaming_pages::ask_channelsz;
+    assert_eq!(asked(ask_channelsz, ""), [Wanted::Names]);
+    assert_eq!(asked(ask_channelsz, "channel=a&subs=1"), [channels(&["a"])]);
+    let second = [Wanted::Names, channels(&[&names[1]])];
+    assert_eq!(asked(ask_channelsz, "subs=1&offset=1&limit=1"), second);
+    let one = Wanted::Of(Arc::new([ClientId::from("x")].into()));
+    assert_eq!(asked(streaming_pages::ask_clientsz, "client=x"), [Wanted::Clients, one]);
 }
 
 /// What our HTTP library does otherwise with targets that no tool asks for.

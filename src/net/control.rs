@@ -8,7 +8,7 @@ use crate::base::time::Now;
 use crate::broker::{self, Broker, ConnectionKind};
 use crate::net::dial::{Found, Target};
 use crate::net::listener::Newcomer;
-use crate::net::mailbox::Sender;
+use crate::net::mailbox::{Letter, Sender};
 use crate::net::tls::{Dialling, Serving};
 
 /// What comes in from other threads.
@@ -24,6 +24,15 @@ pub enum Mail<M> {
     Driver(M),
     /// For the reactor itself.
     Control(Control),
+}
+
+impl<M> Letter for Mail<M> {
+    fn work(&self) -> usize {
+        match self {
+            Self::Broker { mail, .. } => mail.work(),
+            Self::Driver(_) | Self::Control(_) => 0,
+        }
+    }
 }
 
 /// A look at a broker, or a change of it, by another thread.

@@ -8,17 +8,25 @@
 //! travels here is either bounded by construction (interest, roles, `Committed`, accepted
 //! sockets) or follows from bytes that a reactor read. For the latter each reactor looks at the
 //! mailboxes of the others before it reads ([`Sender::is_full`]): while one holds more than
-//! [`MAILBOX_LEN_MAX`] letters it reads no socket, so a mailbox exceeds the bound by at most what
-//! one turn of each other reactor makes of the bytes that it had already read. All reactors go
-//! on with taking their mail meanwhile, so they cannot wait for each other.
+//! [`MAILBOX_LEN_MAX`] letters, or letters that are more than [`MAILBOX_WORK_MAX`] to do, it
+//! handles no bytes, so a mailbox exceeds the bound by at most what one turn of each other reactor
+//! makes of the bytes that it had already read. All reactors go on with taking their mail
+//! meanwhile, so they cannot wait for each other.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mio::{Registry, Token, Waker};
 
-use crate::base::limits::MAILBOX_LEN_MAX;
+use crate::base::limits::{MAILBOX_LEN_MAX, MAILBOX_WORK_MAX};
+
+/// What travels between threads.
+pub trait Letter {
+    /// What it is to do, in receivers of a message; always the same. 0 for what is done like the
+    /// most: one message for one receiver.
+    fn work(&self) -> usize;
+}
 
 /// Puts letters into a mailbox, from any thread.
 #[derive(Debug)]
@@ -37,6 +45,8 @@ pub struct Receiver<T> {
 #[derive(Debug)]
 struct Alarm {
     waker: Waker,
+    /// What the letters in the queue are to do.
+    work: AtomicUsize,
     /// Set by the first sender after the receiver last looked; only that one pays a system call.
     is_raised: AtomicBool,
     /// How often the waker was used: the kernel joins wake-ups, so events do not tell.
@@ -48,6 +58,7 @@ impl Alarm {
     fn new(waker: Waker) -> Self {
         Self {
             waker,
+            work: AtomicUsize::new(0),
             is_raised: AtomicBool::new(false),
             #[cfg(test)]
             wake_count: std::sync::atomic::AtomicU64::new(0),
@@ -72,7 +83,7 @@ impl<T> Clone for Sender<T> {
     }
 }
 
-impl<T> Sender<T> {
+impl<T: Letter> Sender<T> {
     /// Puts `letter` into the mailbox and wakes its owner; false if the owner is gone.
     pub fn send(&self, letter: T) -> bool {
         let has_reader = self.post(letter);
@@ -83,6 +94,10 @@ impl<T> Sender<T> {
     /// Puts `letter` into the mailbox; false if the owner is gone. Its owner may sleep on until
     /// [`Sender::wake`] is called, which the caller owes it before it sleeps itself.
     pub fn post(&self, letter: T) -> bool {
+        let work = letter.work();
+        if work > 0 {
+            self.alarm.work.fetch_add(work, Ordering::Relaxed);
+        }
         self.queue.send(letter).is_ok()
     }
 
@@ -104,10 +119,11 @@ impl<T> Sender<T> {
     #[must_use]
     pub fn is_full(&self) -> bool {
         MAILBOX_LEN_MAX < self.queue.len()
+            || MAILBOX_WORK_MAX < self.alarm.work.load(Ordering::Relaxed)
     }
 }
 
-impl<T> Receiver<T> {
+impl<T: Letter> Receiver<T> {
     /// How many letters there are now; [`Receiver::take`] gives at least so many.
     ///
     /// Whatever is sent after this call raises the alarm again.
@@ -120,7 +136,12 @@ impl<T> Receiver<T> {
     /// The next letter.
     #[must_use]
     pub fn take(&self) -> Option<T> {
-        self.queue.try_recv().ok()
+        let letter = self.queue.try_recv().ok()?;
+        let work = letter.work();
+        if work > 0 {
+            self.alarm.work.fetch_sub(work, Ordering::Relaxed);
+        }
+        Some(letter)
     }
 }
 
@@ -135,10 +156,28 @@ mod tests {
 
     use super::*;
 
+    impl Letter for usize {
+        fn work(&self) -> usize {
+            *self
+        }
+    }
+
+    impl Letter for (usize, u64) {
+        fn work(&self) -> usize {
+            0
+        }
+    }
+
+    impl Letter for () {
+        fn work(&self) -> usize {
+            0
+        }
+    }
+
     const TOKEN: Token = Token(5);
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    fn wake_ups<T>(sender: &Sender<T>) -> u64 {
+    fn wake_ups<T: Letter>(sender: &Sender<T>) -> u64 {
         sender.alarm.wake_count.load(Ordering::Relaxed)
     }
 
@@ -217,5 +256,19 @@ mod tests {
         assert!(!sender.is_full());
         drop(receiver);
         assert!(!sender.send(()));
+    }
+
+    /// Goal: letters of which each is for many receivers fill a mailbox before they are many.
+    #[test]
+    fn a_mailbox_is_full_of_few_letters_that_are_much_to_do() {
+        let poll = Poll::new().unwrap();
+        let (sender, receiver) = mailbox(poll.registry(), TOKEN).unwrap();
+        let half = MAILBOX_WORK_MAX / 2;
+        (0..2).for_each(|_| assert!(sender.send(half)));
+        assert!(!sender.is_full());
+        assert!(sender.send(1));
+        assert!(sender.is_full());
+        assert_eq!(receiver.take(), Some(half));
+        assert!(!sender.is_full());
     }
 }

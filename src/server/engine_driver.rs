@@ -18,6 +18,7 @@ use crate::broker::{Credit, EngineDelivery, EngineInterest};
 use crate::engine::effect::{Effect, Interest, Level, Service};
 use crate::engine::input::{Input, PeerMessage};
 use crate::engine::request::{self, Placement, Request};
+use crate::engine::snapshot::Snapshot;
 use crate::engine::{self, Engine};
 use crate::net::driver::{Driver, Outcome};
 use crate::proto::pb;
@@ -90,12 +91,14 @@ pub enum Mail {
         /// Told when the store is closed, with the text of what went wrong.
         done: Sender<Result<(), String>>,
     },
-    /// The engine's state for monitoring; an empty one while there is no engine.
+    /// A portion of the engine's state for monitoring; an empty one while there is no engine.
     Snapshot {
         /// What of it.
         wanted: engine::snapshot::Wanted,
+        /// Where it begins.
+        from: engine::snapshot::Mark,
         /// Gets it.
-        done: Sender<engine::snapshot::Snapshot>,
+        done: Box<dyn FnOnce(Snapshot, Option<engine::snapshot::Mark>) + Send>,
     },
     /// The server itself listens.
     Listen {
@@ -534,10 +537,11 @@ impl Driver for EngineDriver {
             Mail::Sync { done } => drop(done.send(self.home)),
             Mail::Deactivate { done } => self.on_deactivate(&done),
             Mail::Drain { done } => self.on_drain(done, now),
-            Mail::Snapshot { wanted, done } => {
-                let engine = self.active.as_ref().map(|active| active.engine.snapshot(&wanted));
-                // As above.
-                let _ = done.send(engine.unwrap_or_default());
+            Mail::Snapshot { wanted, from, done } => {
+                let active = self.active.as_ref();
+                let told = active.map(|active| active.engine.list(&wanted, from));
+                let (part, next) = told.unwrap_or_default();
+                done(part, next);
             }
             Mail::Listen { subject, listener } => {
                 let interest = self.server_interest(listener);

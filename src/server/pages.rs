@@ -5,15 +5,16 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::bounded;
 
 use crate::base::epoch::LeaseClock;
 use crate::base::pulse::Vitals;
 use crate::base::world;
-use crate::broker::snapshot::{Lists, ServerSnapshot};
+use crate::broker::snapshot::{self as broker, ServerSnapshot};
+use crate::broker::{Broker, listing as broker_list};
 use crate::config::{Config, Program, StoreKind, banner};
 use crate::election::lease::Holder;
-use crate::engine::snapshot::{Snapshot, Wanted};
+use crate::engine::snapshot::{self as engine, Snapshot};
 use crate::log::CORE;
 use crate::monitor::{
     Ask, ClusterFacts, CoreFacts, LimitNumbers, Monitor, Published, Sources, State, Status,
@@ -26,8 +27,11 @@ use crate::server::engine_driver::Mail;
 use crate::server::settings::{self, Found};
 use crate::server::start::{PORT_PATIENCE, StartError};
 
-/// How long a page waits for the loops.
+/// How long a page waits for the next answer of the loops.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long it waits for all portions of long lists.
+const LISTS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the server publishes for the pages.
 pub struct Pages {
@@ -242,40 +246,63 @@ pub fn open_port(config: &Config) -> Result<Option<TcpListener>, StartError> {
     Ok(Some(listener.into()))
 }
 
-fn ask_brokers(mailboxes: Vec<Mailbox<Mail>>) -> Ask<Lists, ServerSnapshot> {
-    Box::new(move |lists| {
-        let (done, answers) = bounded(mailboxes.len());
-        for mailbox in &mailboxes {
-            let done = done.clone();
-            // The asker may have given up waiting.
-            let visit = move |broker: &mut crate::broker::Broker, now| {
-                let _ = done.send(broker.snapshot(now, lists));
-            };
-            mailbox.control(Control::Visit(Box::new(visit)));
-        }
-        drop(done);
-        collect(&answers, mailboxes.len()).map(ServerSnapshot::merge)
-    })
-}
-
-fn ask_engines(mailboxes: Vec<Mailbox<Mail>>) -> Ask<Wanted, Snapshot> {
+fn ask_brokers(mailboxes: Vec<Mailbox<Mail>>) -> Ask<broker::Wanted, ServerSnapshot> {
     Box::new(move |wanted| {
-        let (done, answers) = bounded(mailboxes.len());
-        for mailbox in &mailboxes {
-            mailbox.deliver(Mail::Snapshot { wanted: wanted.clone(), done: done.clone() });
-        }
-        drop(done);
-        collect(&answers, mailboxes.len()).map(Snapshot::merge)
+        let ask = |index: usize, from: broker_list::Mark, done: Answer<_, _>| {
+            let wanted = wanted.clone();
+            let visit = move |broker: &mut Broker, now| {
+                let (part, next) = broker.list(now, &wanted, from);
+                done(part, next);
+            };
+            mailboxes[index].control(Control::Visit(Box::new(visit)));
+        };
+        gather(mailboxes.len(), ask, ServerSnapshot::append).map(ServerSnapshot::merge)
     })
 }
 
-fn collect<T>(answers: &Receiver<T>, count: usize) -> Result<Vec<T>, Unavailable> {
-    let deadline = world::instant() + ANSWER_WITHIN;
-    let answer = |_| {
-        let left = deadline.since(world::instant());
-        answers.recv_timeout(left).map_err(|_| Unavailable("an event loop is busy".to_owned()))
+fn ask_engines(mailboxes: Vec<Mailbox<Mail>>) -> Ask<engine::Wanted, Snapshot> {
+    Box::new(move |wanted| {
+        let ask = |index: usize, from: engine::Mark, done: Answer<_, _>| {
+            mailboxes[index].deliver(Mail::Snapshot { wanted: wanted.clone(), from, done });
+        };
+        gather(mailboxes.len(), ask, Snapshot::append).map(Snapshot::merge)
+    })
+}
+
+/// Takes a portion, and where the next one begins if there is more.
+type Answer<T, M> = Box<dyn FnOnce(T, Option<M>) + Send>;
+
+/// Asks each loop for portions until it has no more.
+fn gather<T: Send + 'static, M: Default + Send + 'static>(
+    loops: usize,
+    ask: impl Fn(usize, M, Answer<T, M>),
+    append: impl Fn(&mut T, T),
+) -> Result<Vec<T>, Unavailable> {
+    let deadline = world::instant() + LISTS_WITHIN;
+    let (told, answers) = bounded(loops);
+    let ask = |index, from| {
+        let told = told.clone();
+        // The asker may have given up waiting.
+        ask(index, from, Box::new(move |part, next| drop(told.send((index, part, next)))));
     };
-    (0..count).map(answer).collect()
+    let mut wholes: Vec<Option<T>> = (0..loops).map(|_| None).collect();
+    (0..loops).for_each(|index| ask(index, M::default()));
+    let mut left = loops;
+    while left > 0 {
+        let patience = deadline.since(world::instant()).min(ANSWER_WITHIN);
+        let (index, part, next) = answers
+            .recv_timeout(patience)
+            .map_err(|_| Unavailable("an event loop is busy".to_owned()))?;
+        match &mut wholes[index] {
+            Some(whole) => append(whole, part),
+            whole => *whole = Some(part),
+        }
+        match next {
+            Some(from) => ask(index, from),
+            None => left -= 1,
+        }
+    }
+    Ok(wholes.into_iter().flatten().collect())
 }
 
 /// `host:port` as log lines show it.

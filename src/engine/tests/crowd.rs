@@ -1,7 +1,10 @@
 //! a store that does not answer: what waits for it is bounded, and nothing is lost by that
 
+use std::sync::Arc;
+
 use super::*;
 use crate::base::limits::{ENGINE_REQUESTS_BYTES_MAX, REQUEST_BYTES};
+use crate::engine::snapshot::Wanted;
 
 const REFUSED: &str = "stan: too many requests under way, try again";
 
@@ -56,4 +59,38 @@ fn deliveries_wait_for_a_stuck_store_and_acks_do_not() {
     assert_eq!(sent.len(), total);
     assert_eq!(server.held_bytes(), 0);
     assert_eq!(server.stored("foo")[0].1.len(), total - 1_000);
+}
+
+/// Goal: what a page lists is copied in portions, of which each is little (the driver of the test
+/// looks at that); everything is in one of them, and nothing in two.
+#[test]
+fn long_lists_are_told_in_portions() {
+    for loops in [1, 4] {
+        let mut server =
+            Script::with(loops, |settings| settings.limits.global.subscriptions_max = 2_000);
+        for number in 0..90 {
+            server.connect(&format!("client-{number}"));
+            server.publish(&format!("client-{number}"), &format!("channel-{number}"), 1);
+        }
+        for number in 0..2_000 {
+            let client = format!("client-{}", number % 90);
+            server.subscribe(&client, "orders", &format!("inbox-{number}"), &options());
+        }
+        let all = server.snapshot();
+        let orders = all.channels.iter().find(|found| found.subscriptions.len() > 1).unwrap();
+        let ids: std::collections::BTreeSet<_> =
+            orders.subscriptions.iter().map(|found| found.id).collect();
+        assert_eq!((orders.subscriptions.len(), ids.len()), (2_000, 2_000));
+        assert_eq!((all.clients.len(), all.channels.len()), (90, 91));
+        let clients = ["client-7".into(), "client-8".into()].into();
+        let of_two = server.listed(&Wanted::Of(Arc::new(clients)));
+        assert_eq!((of_two.channels.len(), of_two.subscription_count()), (1, 46));
+        let names = ["orders".into(), "channel-3".into(), "absent".into()].into();
+        let two = server.listed(&Wanted::Channels(names));
+        assert_eq!((two.channels.len(), two.subscription_count()), (2, 2_000));
+        assert_eq!(server.listed(&Wanted::Names).channels.len(), 91);
+        let totals = server.listed(&Wanted::Totals);
+        assert!(totals.channels.is_empty() && totals.clients.is_empty());
+        assert_eq!(totals.totals, all.totals);
+    }
 }
