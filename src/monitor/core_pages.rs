@@ -12,6 +12,7 @@ use super::format::{Number, Time, duration, nanos, uptime};
 use super::query::{BadParameter, Page, Query};
 use super::reply::Reply;
 use super::sources::{Ask, ClusterFacts, CoreFacts, Status, Unavailable};
+use crate::base::pulse::Stall;
 use crate::base::subject;
 use crate::base::time::WallTime;
 use crate::broker::snapshot::{
@@ -42,17 +43,19 @@ const INDEX_END: &str = "    <br/>
   </body>
 </html>";
 
-/// `/healthz`: without line breaks, as in the reference.
+/// `/healthz`: without line breaks, as in the reference. Beside the listeners it asks those that
+/// work: `hung` is an event loop that has not got on.
 #[must_use]
-pub fn healthz(status: &Status) -> Reply {
-    if status.closed_listeners.is_empty() {
+pub fn healthz(status: &Status, hung: Option<Stall>) -> Reply {
+    let error = if !status.closed_listeners.is_empty() {
+        let names = status.closed_listeners.join(", ");
+        format!("failed to be ready for connections after 1ms: {names}")
+    } else if let Some(hung) = hung {
+        hung.to_string()
+    } else {
         return Reply::Json(StatusCode::OK, "{\"status\":\"ok\"}".to_owned());
-    }
-    let names = status.closed_listeners.join(", ");
-    let json = format!(
-        "{{\"status\":\"error\",\
-         \"error\":\"failed to be ready for connections after 1ms: {names}\"}}"
-    );
+    };
+    let json = format!("{{\"status\":\"error\",\"error\":\"{error}\"}}");
     Reply::Json(StatusCode::SERVICE_UNAVAILABLE, json)
 }
 

@@ -285,7 +285,11 @@ impl Pages {
         match page {
             Quick::Index => Reply::Html(core_pages::index(self.sources.streaming.is_some())),
             Quick::StreamingIndex => Reply::Html(streaming_pages::INDEX.to_owned()),
-            Quick::Healthz => core_pages::healthz(&status),
+            Quick::Healthz => {
+                let vitals = &self.sources.vitals;
+                vitals.knock();
+                core_pages::healthz(&status, vitals.hung_loop(world::instant()))
+            }
             Quick::IsFtActive if status.state == State::FtActive => Reply::Empty(StatusCode::OK),
             Quick::IsFtActive => Reply::Empty(StatusCode::NO_CONTENT),
             Quick::StreamingHealthz => self.health(&status, query),
