@@ -190,6 +190,22 @@ impl LoopIndex {
     }
 }
 
+/// Which account a subject belongs to: a place in the broker's table of accounts. Subjects of two
+/// accounts are two subjects, however alike they look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountIndex(pub u16);
+
+impl AccountIndex {
+    /// The account of everybody who is given no other.
+    pub const GLOBAL: Self = Self(0);
+
+    /// As an index into a table of accounts.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// One connection's session: its loop, its slot there, and a generation that tells reuses apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId {

@@ -8,6 +8,7 @@ pub mod epoch;
 pub mod hash;
 pub mod id;
 pub mod limits;
+pub mod origin;
 pub mod placement;
 pub mod pulse;
 pub mod random;

@@ -1,21 +1,79 @@
 //! Accounts, users, permissions.
 //!
-//! There is one account, `$G`. What a user may say and hear is in its [`Permissions`]
-//! (spec core NATS, 7).
+//! An account is a space of subjects of its own, with an interest tree of its own. There is one,
+//! `$G`; whatever carries a subject names its account all the same. What a user may say and hear
+//! in it is in its [`Permissions`] (spec core NATS, 7).
 
 use std::collections::BTreeMap;
+use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::id::{AccountIndex, LoopIndex};
 use crate::base::subject;
 use crate::base::time::Instant;
-
-/// The name of the only account.
-pub const GLOBAL: &[u8] = b"$G";
+use crate::broker::sublist::Sublist;
+use crate::wire::GLOBAL_ACCOUNT;
 
 /// Replies that one connection may have waiting for its answers.
 const REPLIES_MAX: usize = 4096;
+
+/// The accounts of a process, as one loop has them: their names, and who listens there.
+#[derive(Debug)]
+pub(super) struct Accounts {
+    list: Vec<(Box<str>, Sublist)>,
+}
+
+impl Accounts {
+    pub fn new(home: LoopIndex) -> Self {
+        let mut accounts = Self { list: Vec::new() };
+        let global = accounts.add(GLOBAL_ACCOUNT, home);
+        assert_eq!(global, AccountIndex::GLOBAL, "it is the first");
+        accounts
+    }
+
+    /// One more; all loops are given them in the same order.
+    pub fn add(&mut self, name: &str, home: LoopIndex) -> AccountIndex {
+        let index = u16::try_from(self.list.len()).expect("accounts are few");
+        self.list.push((name.into(), Sublist::new(home.0)));
+        AccountIndex(index)
+    }
+
+    /// The account with this name; `None` if there is none of it here.
+    pub fn find(&self, name: &[u8]) -> Option<AccountIndex> {
+        let at = self.list.iter().position(|(known, _)| known.as_bytes() == name)?;
+        u16::try_from(at).ok().map(AccountIndex)
+    }
+
+    pub fn name(&self, account: AccountIndex) -> &str {
+        &self.list[account.index()].0
+    }
+
+    /// The names of all accounts, each at its index.
+    pub fn names(&self) -> Vec<String> {
+        self.list.iter().map(|(name, _)| String::from(&**name)).collect()
+    }
+
+    /// Nodes and entries of all trees that were looked at.
+    pub fn visited(&self) -> u64 {
+        self.list.iter().map(|(_, tree)| tree.visited()).sum()
+    }
+}
+
+impl Index<AccountIndex> for Accounts {
+    type Output = Sublist;
+
+    fn index(&self, account: AccountIndex) -> &Sublist {
+        &self.list[account.index()].1
+    }
+}
+
+impl IndexMut<AccountIndex> for Accounts {
+    fn index_mut(&mut self, account: AccountIndex) -> &mut Sublist {
+        &mut self.list[account.index()].1
+    }
+}
 
 /// What a user may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

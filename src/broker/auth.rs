@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
+use crate::base::id::AccountIndex;
 use crate::broker::account::Permissions;
 use crate::broker::distinguished_name::{DistinguishedName, texts_of};
 use crate::broker::settings::{Auth, User};
@@ -22,8 +23,10 @@ pub struct Credentials {
 /// Who a client is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
+    /// Whose subjects it uses.
+    pub account: AccountIndex,
     /// The user's name, if it has one.
-    pub user: Option<String>,
+    pub user: Option<Arc<str>>,
     /// What it may do; `None` is everything.
     pub permissions: Option<Arc<Permissions>>,
 }
@@ -97,8 +100,8 @@ pub fn decide(
     certificate: Option<&[u8]>,
 ) -> Result<Decision, Refusal> {
     if !auth.is_required() {
-        let user = Some(credentials.user.clone()).filter(|user| !user.is_empty());
-        return Ok(Decision::Known(Identity { user, permissions: None }));
+        let user = Some(credentials.user.as_str()).filter(|user| !user.is_empty()).map(Arc::from);
+        return Ok(Decision::Known(Identity { user, ..Identity::default() }));
     }
     if !auth.users.is_empty() {
         return authenticate_user(auth, credentials, certificate);
@@ -108,7 +111,7 @@ pub fn decide(
     }
     match &auth.user {
         Some((name, password)) if *name == credentials.user => {
-            let identity = Identity { user: Some(name.clone()), permissions: None };
+            let identity = Identity { user: Some(name.as_str().into()), ..Identity::default() };
             check(password, &credentials.password, identity)
         }
         Some(_) | None => Err(Refusal::UnknownUser),
@@ -149,7 +152,8 @@ fn known(user: &User) -> Decision {
 }
 
 fn identity_of(user: &User) -> Identity {
-    Identity { user: Some(user.name.clone()), permissions: user.permissions.clone() }
+    let permissions = user.permissions.clone();
+    Identity { user: Some(user.name.as_str().into()), permissions, ..Identity::default() }
 }
 
 fn check(expected: &str, given: &str, identity: Identity) -> Result<Decision, Refusal> {
@@ -307,7 +311,8 @@ mod tests {
     fn mapped(certificate: &[u8], names: &[&str]) -> Option<String> {
         let users = names.iter().map(|name| user(name, "")).collect();
         let auth = Auth { users, tls_map: true, ..Auth::default() };
-        authenticate(&auth, &Credentials::default(), Some(certificate)).ok()?.user
+        let found = authenticate(&auth, &Credentials::default(), Some(certificate)).ok()?;
+        found.user.map(|user| user.to_string())
     }
 
     #[test]

@@ -136,10 +136,11 @@ impl Broker {
                 return true;
             }
             let wanted: Vec<_> =
-                part.iter().filter(|((subject, _), _)| self.may_import(subject)).collect();
+                part.iter().filter(|((_, subject, _), _)| self.may_import(subject)).collect();
             let Some(session) = self.sessions.get_mut(news.route) else { return false };
-            for ((subject, queue), count) in wanted {
-                write_interest(session, subject, queue.as_ref(), *count);
+            for ((account, subject, queue), count) in wanted {
+                let name = self.accounts.name(*account);
+                write_interest(session, (name, subject, queue.as_ref()), *count);
             }
             self.work += part.len() as u64;
             self.mark_dirty(news.route);

@@ -7,13 +7,14 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::base::id::SessionId;
+use crate::base::id::{AccountIndex, SessionId};
 use crate::base::subject;
 use crate::base::time::Instant;
 use crate::broker::Broker;
 use crate::broker::account::{Permissions, Replies};
 use crate::broker::auth::Credentials;
 use crate::broker::kind::Kind;
+use crate::broker::mail::InboxName;
 use crate::broker::outbox::Gauge;
 use crate::broker::read::Step;
 use crate::broker::session::{Phase, Session, Timer};
@@ -25,6 +26,7 @@ use crate::wire::{CloseReason, Connect, Info, Op, errors};
 /// What only a client's session has.
 #[derive(Debug, Default)]
 pub(super) struct Client {
+    pub account: AccountIndex,
     pub options: Options,
     pub permissions: Option<Arc<Permissions>>,
     pub replies: Replies,
@@ -40,13 +42,14 @@ pub(super) struct Client {
     pub urls_version: u64,
     /// The inboxes of which a peer was told that this connection is full: by route and subject,
     /// where the stream ended then.
-    pub full_for: BTreeMap<(SessionId, Bytes), u64>,
+    pub full_for: BTreeMap<(SessionId, InboxName), u64>,
     /// Whom authentication found.
-    pub user: Option<String>,
+    pub user: Option<Arc<str>>,
     pub credentials: Credentials,
     /// The hash that its password was found to belong to.
     pub verified_hash: Option<String>,
-    pub account: String,
+    /// The account that CONNECT asks for.
+    pub asked_account: String,
     pub is_new_account: bool,
     name: String,
     lang: String,
@@ -101,7 +104,7 @@ impl Client {
         set(&mut self.name, connect.name);
         set(&mut self.lang, connect.lang);
         set(&mut self.version, connect.version);
-        set(&mut self.account, connect.account);
+        set(&mut self.asked_account, connect.account);
         set(&mut self.is_new_account, connect.new_account);
         set(&mut self.nkey, connect.nkey);
         let former = self.credentials.clone();
@@ -136,7 +139,7 @@ impl Session {
     pub fn connection_snapshot(&self) -> Option<ConnectionSnapshot> {
         let client = self.client()?;
         let credentials = &client.credentials;
-        let named = [&client.nkey, client.user.as_ref().unwrap_or(&credentials.user)];
+        let named = [&client.nkey, client.user.as_deref().unwrap_or(&credentials.user)];
         let user = named.into_iter().find(|name| !name.is_empty());
         let (subscription_count, subscriptions) = match &self.phase {
             Phase::Ending { subscription_count, subscriptions, .. } => {
@@ -146,6 +149,7 @@ impl Session {
         };
         Some(ConnectionSnapshot {
             cid: self.cid,
+            account: client.account,
             home: self.id.home.0,
             peer: self.peer,
             start: self.started.wall,
@@ -159,7 +163,7 @@ impl Session {
             version: client.version.clone(),
             tls: self.tls.as_ref().map(|tls| (tls.version.clone(), tls.cipher.clone())),
             tls_certificate: self.tls.as_ref().and_then(|tls| tls.certificate.clone()),
-            authorized_user: user.unwrap_or(&credentials.token).clone(),
+            authorized_user: user.unwrap_or(&credentials.token).to_owned(),
             subscription_count,
             subscriptions,
         })
@@ -367,12 +371,14 @@ fn new_interest(
     (subject, queue, sid): (&[u8], Option<&[u8]>, &[u8]),
     loops: u16,
 ) -> Interest {
-    let permissions = session.client().and_then(|client| client.permissions.as_ref());
+    let client = session.client();
+    let account = client.map_or(AccountIndex::GLOBAL, |client| client.account);
+    let permissions = client.and_then(|client| client.permissions.as_ref());
     let filter = permissions.filter(|found| found.needs_filter(subject)).cloned();
     // One block for all names: interests are many.
     let names = Bytes::from([subject, sid, queue.unwrap_or_default()].concat());
     let sid_end = subject.len() + sid.len();
     let (subject, sid) = (names.slice(..subject.len()), names.slice(subject.len()..sid_end));
     let queue = queue.map(|_| names.slice(sid_end..));
-    Interest { filter, ..Interest::new(session, (subject, queue, sid), loops) }
+    Interest { filter, ..Interest::new(session, account, (subject, queue, sid), loops) }
 }

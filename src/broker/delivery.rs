@@ -9,13 +9,13 @@ use std::sync::atomic::Ordering;
 use bytes::{Bytes, BytesMut};
 
 use crate::base::hash::QuickMap;
-use crate::base::id::{LoopIndex, SessionId};
-use crate::broker::account::GLOBAL;
+use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
+use crate::base::origin::Origin;
 use crate::broker::kind::Kind;
 use crate::broker::mail::{Delivery, Mail, Pick, PickList, RoutePick};
 use crate::broker::outbox::{COPY_LEN_MAX, Outbox};
 use crate::broker::sublist::{Cursor, EngineEntry, Interest, Matched, QueueMatch};
-use crate::broker::{Broker, Effect, EngineDelivery, Names};
+use crate::broker::{Broker, Effect, EngineDelivery, Names, Post};
 use crate::wire::{CloseReason, encoder};
 
 /// Bytes that messages for engines share in one allocation.
@@ -50,6 +50,7 @@ impl<'a> Part<'a> {
 
 /// A message on its way.
 pub(super) struct Message<'a> {
+    pub account: AccountIndex,
     pub subject: &'a [u8],
     pub reply: Option<&'a [u8]>,
     /// Length of the header block at the start of the first part.
@@ -61,6 +62,22 @@ pub(super) struct Message<'a> {
     pub is_paced: bool,
     /// The route of a peer that is to be told if the receiver is full.
     pub via: Option<SessionId>,
+}
+
+impl Post {
+    /// As a message on its way.
+    pub(super) fn message<'a>(&'a self, reply: Option<&'a Subject>, is_paced: bool) -> Message<'a> {
+        Message {
+            account: self.account,
+            subject: self.subject.as_bytes(),
+            reply: reply.map(Subject::as_bytes),
+            header_len: 0,
+            parts: [Part::shared(&self.head), Part::shared(&self.tail)],
+            is_leased: true,
+            is_paced,
+            via: None,
+        }
+    }
 }
 
 impl Message<'_> {
@@ -139,8 +156,8 @@ impl Message<'_> {
         let head = head.unwrap_or_else(|| copied.split_to(self.parts[0].bytes.len()));
         let tail = tail.unwrap_or(copied);
         let (header_len, is_leased, is_paced) = (self.header_len, self.is_leased, self.is_paced);
-        let (via, to) = (self.via, PickList::new());
-        Delivery { subject, reply, header_len, head, tail, is_leased, is_paced, via, to }
+        let (account, via, to) = (self.account, self.via, PickList::new());
+        Delivery { account, subject, reply, header_len, head, tail, is_leased, is_paced, via, to }
     }
 
     fn unshared_len(&self) -> usize {
@@ -148,31 +165,31 @@ impl Message<'_> {
     }
 }
 
-/// Where a message came from.
-pub(super) enum Origin<'a> {
+/// By which way a message came.
+pub(super) enum Source<'a> {
     Client { session: SessionId, has_echo: bool },
     Engine,
     Route { session: SessionId, queues: &'a [&'a [u8]] },
 }
 
-impl Origin<'_> {
-    fn session(&self) -> Option<SessionId> {
+impl Source<'_> {
+    fn connection(&self) -> Option<SessionId> {
         match self {
-            Origin::Client { session, .. } | Origin::Route { session, .. } => Some(*session),
-            Origin::Engine => None,
+            Source::Client { session, .. } | Source::Route { session, .. } => Some(*session),
+            Source::Engine => None,
         }
     }
 
     fn is_route(&self) -> bool {
-        matches!(self, Origin::Route { .. })
+        matches!(self, Source::Route { .. })
     }
 
     /// Whether `interest` may get the message as far as where it came from goes.
     fn allows(&self, interest: &Interest) -> bool {
         match self {
-            Origin::Client { session, has_echo } => *has_echo || interest.session != *session,
-            Origin::Engine => true,
-            Origin::Route { .. } => interest.rules.hears_routes,
+            Source::Client { session, has_echo } => *has_echo || interest.session != *session,
+            Source::Engine => true,
+            Source::Route { .. } => interest.rules.hears_routes,
         }
     }
 }
@@ -232,23 +249,23 @@ impl Broker {
         &mut self,
         matched: &Matched,
         message: &Message<'_>,
-        origin: &Origin<'_>,
+        source: &Source<'_>,
     ) -> bool {
         let mut picks = Picks::default();
         let mut is_delivered = false;
         self.work += matched.plain.len() as u64;
         for interest in &matched.plain {
-            if origin.allows(interest) {
+            if source.allows(interest) {
                 is_delivered |= self.offer(interest, message, &mut picks);
             }
         }
-        if let Origin::Route { queues, .. } = origin {
+        if let Source::Route { queues, .. } = source {
             self.work += queues.len() as u64;
             for queue in queues.iter().filter_map(|name| matched.queue(name)) {
-                is_delivered |= self.choose(queue, message, origin, &mut picks)
+                is_delivered |= self.choose(queue, message, source, &mut picks)
                     // The members that the peer knew of have left: another server's get it, rather
                     // than nobody (spec core NATS, 4.3).
-                    || self.choose(queue, message, &Origin::Engine, &mut picks);
+                    || self.choose(queue, message, &Source::Engine, &mut picks);
             }
         } else {
             self.work += (matched.routes.len() + matched.queues.len()) as u64;
@@ -259,13 +276,13 @@ impl Broker {
                 }
             }
             for queue in &matched.queues {
-                is_delivered |= self.choose(queue, message, origin, &mut picks);
+                is_delivered |= self.choose(queue, message, source, &mut picks);
             }
         }
         is_delivered |= !matched.engines.is_empty();
         self.hand_over(message, picks);
         if !matched.engines.is_empty() {
-            self.deliver_to_engines(&matched.engines, message, origin);
+            self.deliver_to_engines(&matched.engines, message, source);
         }
         is_delivered
     }
@@ -296,28 +313,28 @@ impl Broker {
         &mut self,
         queue: &QueueMatch,
         message: &Message<'_>,
-        origin: &Origin<'_>,
+        source: &Source<'_>,
         picks: &mut Picks,
     ) -> bool {
-        let groups = &queue.groups[..];
+        let (account, groups) = (message.account, &queue.groups[..]);
         // What came in by a route goes to no other one.
-        let with_routes = !origin.is_route();
-        let total = self.sublist.weight(groups, with_routes);
+        let with_routes = !source.is_route();
+        let total = self.accounts[account].weight(groups, with_routes);
         if total == 0 {
             return false;
         }
         self.work += groups.len() as u64;
         let drawn = self.random.below(total);
-        let start = self.sublist.draw(groups, with_routes, drawn);
-        let slot_count = self.sublist.slot_count(groups, with_routes);
+        let start = self.accounts[account].draw(groups, with_routes, drawn);
+        let slot_count = self.accounts[account].slot_count(groups, with_routes);
         // First those with room: a member that is slow for a moment is not driven to its end.
         for with_room in [true, false] {
             let mut at = start;
             for _ in 0..slot_count {
-                if self.offer_slot((queue, at, with_room), message, origin, picks) {
+                if self.offer_slot((queue, at, with_room), message, source, picks) {
                     return true;
                 }
-                at = self.sublist.next(groups, with_routes, at);
+                at = self.accounts[account].next(groups, with_routes, at);
                 self.work += 1;
             }
         }
@@ -330,13 +347,13 @@ impl Broker {
         &mut self,
         (queue, at, with_room): (&QueueMatch, Cursor, bool),
         message: &Message<'_>,
-        origin: &Origin<'_>,
+        source: &Source<'_>,
         picks: &mut Picks,
     ) -> bool {
-        let Some(slot) = self.sublist.slot(&queue.groups, at) else { return false };
+        let Some(slot) = self.accounts[message.account].slot(&queue.groups, at) else { return false };
         let (first, count) = (slot.first(), slot.interests().len());
         let has_room = first.gauge.pending_bytes() <= self.settings.max_pending / 2;
-        if has_room != with_room || !origin.allows(first) || first.gauge.is_closed() {
+        if has_room != with_room || !source.allows(first) || first.gauge.is_closed() {
             return false;
         }
         if first.rules.shares_copies {
@@ -348,7 +365,7 @@ impl Broker {
         }
         let begin = usize::try_from(at.member).unwrap_or(0);
         for step in 0..count {
-            let slot = self.sublist.slot(&queue.groups, at);
+            let slot = self.accounts[message.account].slot(&queue.groups, at);
             let member = slot.and_then(|slot| slot.interests().get((begin + step) % count));
             let Some(member) = member.cloned() else { return false };
             self.work += 1;
@@ -389,23 +406,27 @@ impl Broker {
         &mut self,
         engines: &[EngineEntry],
         message: &Message<'_>,
-        origin: &Origin<'_>,
+        source: &Source<'_>,
     ) {
-        let origin = origin.session();
+        let connection = source.connection();
+        let client = connection.and_then(|id| self.sessions.client(id));
+        let user = client.and_then(|client| client.user.clone());
+        let origin = Origin { account: message.account, connection, user };
         let is_brief = |entry: &EngineEntry| entry.interest.is_brief;
         let (names, payload) = if engines.iter().all(is_brief) {
             message.to_engines(&mut self.chunk)
         } else {
             message.to_engines(&mut BytesMut::new())
         };
-        let to_engine = |interest, names, payload| {
+        let to_engine = |interest, names, payload, origin| {
             Effect::ToEngine(EngineDelivery { interest, names, payload, origin })
         };
         let Some((last, others)) = engines.split_last() else { return };
         for entry in others {
-            self.effects.push_back(to_engine(entry.interest, names.clone(), payload.clone()));
+            let (names, payload, origin) = (names.clone(), payload.clone(), origin.clone());
+            self.effects.push_back(to_engine(entry.interest, names, payload, origin));
         }
-        self.effects.push_back(to_engine(last.interest, names, payload));
+        self.effects.push_back(to_engine(last.interest, names, payload, origin));
     }
 
     /// Puts a message into the outbox of a client of this loop; false if it does not want it.
@@ -475,7 +496,7 @@ impl Broker {
         let queues: Vec<&[u8]> = pick.queues.iter().map(|queue| &queue[..]).collect();
         encoder::route_message_line(
             session.outbox.tail(),
-            GLOBAL,
+            self.accounts.name(message.account).as_bytes(),
             (message.subject, message.reply),
             &queues,
             (header_len, size),

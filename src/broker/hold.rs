@@ -63,7 +63,10 @@ impl Broker {
         // Also of its own outbox: it goes on as soon as it reads.
         let is_slow = |interest: &&Arc<Interest>| interest.gauge.pending_bytes() > gate;
         // A queue gives to those of its members that have room.
-        let sublist = &self.sublist;
+        let Some(account) = self.sessions.client(id).map(|client| client.account) else {
+            return false;
+        };
+        let sublist = &self.accounts[account];
         let members = matched.queues.iter().map(|queue| sublist.listeners(&queue.groups));
         let queued = members.filter(|all| all.clone().all(|one| is_slow(&one))).flatten();
         let slow: Vec<Arc<Gauge>> = matched

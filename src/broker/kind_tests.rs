@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::settings::{Auth, Cluster};
-use super::tests::Process;
+use super::tests::{Process, post};
 use super::*;
 
 /// A verb, a line that begins with it, and what becomes of a client and of a route that says it:
@@ -109,9 +109,8 @@ fn each_kind_gets_what_the_table_says() {
                 process.send(sender, b"PUB a 1\r\nx\r\n");
             }
             "engine" => {
-                let (subject, payload, now) =
-                    (Subject::from("a"), Bytes::from_static(b"x"), process.now);
-                process.loops[0].publish(&subject, None, &payload, &Bytes::new(), now);
+                let now = process.now;
+                process.loops[0].publish(&post("a", b"x"), None, now);
             }
             _ => process.send(route, b"RMSG $G a 1\r\nx\r\n"),
         }

@@ -53,7 +53,7 @@ impl Broker {
         mark.closed = mark.closed.max(self.closed_dropped);
         let told = usize::try_from(mark.closed - self.closed_dropped).unwrap_or(usize::MAX);
         for found in self.closed.iter().skip(told).take(if closed { usize::MAX } else { 0 }) {
-            if limit <= self.work + self.sublist.visited() {
+            if limit <= self.work + self.accounts.visited() {
                 return (part, Some(mark));
             }
             self.work += CONNECTION_WORK + found.subscriptions.len() as u64;

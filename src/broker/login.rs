@@ -30,6 +30,7 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.is_auth_pending = false;
         if let Some(client) = session.client_mut() {
+            client.account = identity.account;
             client.user = identity.user;
             client.permissions = identity.permissions;
         }
@@ -99,7 +100,7 @@ impl Broker {
         let Some(session) = self.sessions.get(id) else { return Step::End };
         let Some(client) = session.client() else { return Step::End };
         let (options, has_headers) = (client.options, session.has_headers);
-        if !client.account.is_empty() || client.is_new_account {
+        if !client.asked_account.is_empty() || client.is_new_account {
             return self.violation(id);
         }
         if !(0..=1).contains(&options.protocol) {

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::base::id::{LoopIndex, SessionId, Subject};
+use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
 use crate::base::time::Now;
-use crate::broker::delivery::{Message, Origin, Part, Picks};
+use crate::broker::delivery::{Message, Part, Picks, Source};
 use crate::broker::outbox::Gauge;
 use crate::broker::sublist::Interest;
 use crate::broker::{Broker, Effect, EngineInterest};
@@ -35,9 +35,9 @@ pub enum Mail {
     /// A session of the sender whose outbox was full has room again.
     Room(SessionId),
     /// To the owner of the routes: tell the peer of a route what has become of an inbox.
-    TellPeer(SessionId, Bytes, InboxState),
+    TellPeer(SessionId, InboxName, InboxState),
     /// The peer of a route has told whether an inbox has room.
-    PeerRoom(SessionId, Bytes, bool),
+    PeerRoom(SessionId, InboxName, bool),
     /// A message, and who of the receiver's sessions gets it.
     Deliver(Box<Delivery>),
     /// What `connect_urls` of INFO are from now on.
@@ -46,9 +46,13 @@ pub enum Mail {
     ClusterName(Arc<String>),
 }
 
+/// The subject of an inbox, in its account.
+pub type InboxName = (AccountIndex, Bytes);
+
 /// A message, and who gets it.
 #[derive(Clone, Debug)]
 pub struct Delivery {
+    pub(super) account: AccountIndex,
     pub(super) subject: Bytes,
     pub(super) reply: Option<Bytes>,
     pub(super) header_len: usize,
@@ -130,7 +134,7 @@ impl Broker {
         match mail {
             Mail::Interest(interest) => self.add_to_tree(interest),
             Mail::InterestsGone(interests) => self.remove_from_tree(&interests),
-            Mail::Weight(interest) => self.sublist.reweigh(&interest),
+            Mail::Weight(interest) => self.accounts[interest.account].reweigh(&interest),
             Mail::Listen(subject, interest) => self.on_engine_listens(&subject, interest),
             Mail::Unlisten(subject, interest) => self.on_engine_unlistens(&subject, interest),
             Mail::EngineGone => self.purge_leased(from),
@@ -154,6 +158,7 @@ impl Broker {
 
     fn on_delivery(&mut self, delivery: &Delivery) {
         let message = Message {
+            account: delivery.account,
             subject: &delivery.subject,
             reply: delivery.reply.as_deref(),
             header_len: delivery.header_len,
@@ -182,12 +187,13 @@ impl Broker {
     }
 
     fn deliver_to_queue_of(&mut self, gone: &Interest, message: &Message<'_>) {
-        let Some(matched) = self.sublist.matches(message.subject) else { return };
+        let tree = &mut self.accounts[message.account];
+        let Some(matched) = tree.matches(message.subject) else { return };
         let Some(queue) = gone.queue.as_deref().and_then(|name| matched.queue(name)) else {
             return;
         };
         let mut picks = Picks::default();
-        self.choose(queue, message, &Origin::Engine, &mut picks);
+        self.choose(queue, message, &Source::Engine, &mut picks);
         self.hand_over(message, picks);
     }
 }

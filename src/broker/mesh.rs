@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::deadlines::Deadlines;
-use crate::base::id::SessionId;
+use crate::base::id::{AccountIndex, SessionId};
 use crate::base::limits::{CLUSTER_URLS_MAX, GOSSIP_DIALS_MAX, GOSSIP_WAITING_MAX};
 use crate::base::time::Instant;
 use crate::broker::mail::Mail;
@@ -28,8 +28,8 @@ const RETRY_SPREAD: Duration = Duration::from_millis(100);
 /// One failed attempt in so many is an error in the log; the others are details.
 const REPORT_EVERY: u32 = 3600;
 
-/// Subject and queue of an interest.
-pub(super) type InterestKey = (Bytes, Option<Bytes>);
+/// Account, subject and queue of an interest.
+pub(super) type InterestKey = (AccountIndex, Bytes, Option<Bytes>);
 
 /// The routes that this server looks for, and those it has.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ pub(super) struct Routes {
     name: String,
     is_dynamic: bool,
     is_stopped: bool,
-    /// Local interests of each subject and queue, over all loops.
+    /// How many local interests there are of each, over all loops.
     local: BTreeMap<InterestKey, u32>,
     by_remote: BTreeMap<String, SessionId>,
     dials: BTreeMap<String, Dial>,
@@ -79,8 +79,12 @@ impl Routes {
     }
 
     /// Counts local interest; gives the new count if peers have to be told.
-    pub fn count(&mut self, subject: &Bytes, queue: Option<&Bytes>, change: i64) -> Option<u32> {
-        let key = (subject.clone(), queue.cloned());
+    pub fn count(
+        &mut self,
+        (account, subject, queue): (AccountIndex, &Bytes, Option<&Bytes>),
+        change: i64,
+    ) -> Option<u32> {
+        let key = (account, subject.clone(), queue.cloned());
         let old = self.local.get(&key).copied().unwrap_or(0);
         let new = u32::try_from(i64::from(old) + change).expect("what goes has come before");
         if new == 0 {

@@ -5,6 +5,8 @@
 //! its sessions; the reactor owns the sockets and moves bytes between both.
 
 pub mod account;
+#[cfg(test)]
+mod account_tests;
 pub mod asked;
 pub mod auth;
 mod backlog;
@@ -53,7 +55,8 @@ use std::sync::atomic::Ordering;
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::base::deadlines::Deadlines;
-use crate::base::id::{LoopIndex, SessionId, Subject};
+use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
+use crate::base::origin::Origin;
 use crate::base::limits::{SESSION_WORK_MAX, SESSION_WORK_MIN, TURN_WORK_MAX};
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now, WallTime};
@@ -63,11 +66,12 @@ pub use mail::Mail;
 pub use settings::Settings;
 pub use unheard::Discovery;
 
-use delivery::{Message, Origin, Part};
+use account::Accounts;
+use delivery::Source;
 use session::{Session, Sessions, Timer};
 use settings::Counters;
 use snapshot::{ConnectionSnapshot, ServerSnapshot, Traffic};
-use sublist::{Interest, Sublist};
+use sublist::Interest;
 
 /// One connection as its socket sees it.
 #[derive(Clone, Debug)]
@@ -142,6 +146,8 @@ pub enum Credit {
 pub struct EngineInterest {
     /// Which engine listens.
     pub engine: LoopIndex,
+    /// In which account.
+    pub account: AccountIndex,
     /// What the engine's driver recognises it by.
     pub key: u64,
     /// What has to be free before something that comes in is handed over.
@@ -179,6 +185,19 @@ impl Names {
     }
 }
 
+/// What an engine publishes.
+#[derive(Clone, Debug)]
+pub struct Post {
+    /// In which account.
+    pub account: AccountIndex,
+    /// Where to.
+    pub subject: Subject,
+    /// First part of the payload.
+    pub head: Bytes,
+    /// Second part of the payload, often empty.
+    pub tail: Bytes,
+}
+
 /// A message that an engine's interest matched; given to the driver of the loop it arrived on.
 #[derive(Clone, Debug)]
 pub struct EngineDelivery {
@@ -188,8 +207,8 @@ pub struct EngineDelivery {
     pub names: Names,
     /// The payload without NATS headers.
     pub payload: Bytes,
-    /// The session that sent it; `None` if it came from an engine.
-    pub origin: Option<SessionId>,
+    /// Who sent it.
+    pub origin: Origin,
 }
 
 /// What a broker asks of its reactor, in order.
@@ -267,7 +286,7 @@ pub struct Broker {
     now: Now,
     random: Random,
     sessions: Sessions,
-    sublist: Sublist,
+    accounts: Accounts,
     /// Interests of this loop's engine.
     listening: BTreeSet<(Subject, EngineInterest)>,
     /// Engines that have no credit of a kind to give.
@@ -316,7 +335,7 @@ impl Broker {
             now,
             random: Random::new(seed),
             sessions: Sessions::default(),
-            sublist: Sublist::new(home.0),
+            accounts: Accounts::new(home),
             listening: BTreeSet::new(),
             pressed: BTreeSet::new(),
             paused: BTreeSet::new(),
@@ -387,7 +406,7 @@ impl Broker {
     /// What was done, in receivers of a message that were looked at: for budgets.
     #[must_use]
     pub fn work_done(&self) -> u64 {
-        self.work + self.sublist.visited()
+        self.work + self.accounts.visited()
     }
 
     /// Handles whole operations at the front of `input`, as many as the session's share of the
@@ -410,27 +429,12 @@ impl Broker {
     }
 
     /// An engine of this loop publishes. Its bytes leave only while the lease is valid.
-    pub fn publish(
-        &mut self,
-        subject: &Subject,
-        reply: Option<&Subject>,
-        head: &Bytes,
-        tail: &Bytes,
-        now: Now,
-    ) {
+    pub fn publish(&mut self, post: &Post, reply: Option<&Subject>, now: Now) {
         self.now = now;
-        let message = Message {
-            subject: subject.as_bytes(),
-            reply: reply.map(Subject::as_bytes),
-            header_len: 0,
-            parts: [Part::shared(head), Part::shared(tail)],
-            is_leased: true,
-            is_paced: false,
-            via: None,
-        };
-        let matched = self.sublist.matches(message.subject);
+        let message = post.message(reply, false);
+        let matched = self.accounts[post.account].matches(message.subject);
         let is_heard =
-            matched.is_some_and(|matched| self.deliver(&matched, &message, &Origin::Engine));
+            matched.is_some_and(|matched| self.deliver(&matched, &message, &Source::Engine));
         if let (false, Some(reply)) = (is_heard, reply) {
             self.effects.push_back(Effect::NoResponders { reply: reply.clone() });
         }
@@ -438,34 +442,19 @@ impl Broker {
 
     /// An engine of this loop sends a message of a channel to a subscription's inbox, which it has
     /// watched under `key`.
-    pub fn deliver_to_inbox(
-        &mut self,
-        key: u64,
-        inbox: &Subject,
-        head: &Bytes,
-        tail: &Bytes,
-        now: Now,
-    ) {
+    pub fn deliver_to_inbox(&mut self, key: u64, post: &Post, now: Now) {
         self.now = now;
-        let message = Message {
-            subject: inbox.as_bytes(),
-            reply: None,
-            header_len: 0,
-            parts: [Part::shared(head), Part::shared(tail)],
-            is_leased: true,
-            is_paced: true,
-            via: None,
-        };
-        if let Some(matched) = self.sublist.matches(message.subject) {
-            self.deliver(&matched, &message, &Origin::Engine);
-            self.look_for_room(key, &matched);
+        let message = post.message(None, true);
+        if let Some(matched) = self.accounts[post.account].matches(message.subject) {
+            self.deliver(&matched, &message, &Source::Engine);
+            self.look_for_room(key, post.account, &matched);
         }
     }
 
     /// Tells the engine of this loop, from now on and at once, whether those who listen to `inbox`
     /// without wildcards have room: [`Effect::Room`].
-    pub fn watch(&mut self, key: u64, inbox: &Subject) {
-        self.on_watch(key, inbox);
+    pub fn watch(&mut self, key: u64, account: AccountIndex, inbox: &Subject) {
+        self.on_watch(key, (account, inbox.detached().to_bytes()));
     }
 
     /// No longer.
@@ -606,7 +595,8 @@ impl Broker {
             connect_urls: self.info.connect_urls.clone(),
             open_count: self.counters.clients.load(Ordering::Relaxed),
             remotes: self.routes.remotes(),
-            subscriptions: self.sublist.snapshot(),
+            accounts: self.accounts.names(),
+            subscriptions: self.accounts[AccountIndex::GLOBAL].snapshot(),
             ..ServerSnapshot::default()
         }
     }
@@ -667,20 +657,21 @@ impl Broker {
 
     fn add_to_tree(&mut self, interest: Arc<Interest>) {
         if interest.rules.is_announced {
-            self.announce(&interest.subject, interest.queue.as_ref(), 1);
+            self.announce((interest.account, &interest.subject, interest.queue.as_ref()), 1);
         }
         if self.rooms.on_interest(&interest) && interest.rules.is_server {
-            self.tell_peer(interest.session, &interest.subject, wire::InboxState::Paced);
+            self.tell_peer(interest.session, &interest.inbox(), wire::InboxState::Paced);
         }
-        self.sublist.insert(interest);
+        self.accounts[interest.account].insert(interest);
     }
 
     fn remove_from_tree(&mut self, interests: &[Arc<Interest>]) {
         for interest in interests {
-            if self.sublist.remove(interest) {
+            if self.accounts[interest.account].remove(interest) {
                 self.on_reader_gone(interest);
                 if interest.rules.is_announced {
-                    self.announce(&interest.subject, interest.queue.as_ref(), -1);
+                    let queue = interest.queue.as_ref();
+                    self.announce((interest.account, &interest.subject, queue), -1);
                 }
             }
         }
@@ -707,14 +698,14 @@ impl Broker {
     }
 
     fn on_engine_listens(&mut self, subject: &Subject, interest: EngineInterest) {
-        if self.sublist.listen(subject.as_bytes(), interest) {
-            self.announce(&subject.to_bytes(), None, 1);
+        if self.accounts[interest.account].listen(subject.as_bytes(), interest) {
+            self.announce((interest.account, &subject.to_bytes(), None), 1);
         }
     }
 
     fn on_engine_unlistens(&mut self, subject: &Subject, interest: EngineInterest) {
-        if self.sublist.unlisten(subject.as_bytes(), interest) {
-            self.announce(&subject.to_bytes(), None, -1);
+        if self.accounts[interest.account].unlisten(subject.as_bytes(), interest) {
+            self.announce((interest.account, &subject.to_bytes(), None), -1);
         }
     }
 

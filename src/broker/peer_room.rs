@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use crate::base::id::SessionId;
-use crate::broker::mail::Mail;
+use crate::broker::mail::{InboxName, Mail};
 use crate::broker::route::{HOME, write_info};
 use crate::broker::sublist::Interest;
 use crate::broker::{Broker, Effect};
@@ -32,13 +32,13 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(interest.session) else { return };
         let end = session.outbox.end_position();
         let Some(client) = session.client_mut() else { return };
-        let key = (route, interest.subject.clone());
+        let key = (route, interest.inbox());
         let told_at = client.full_for.get(&key).copied();
         if told_at.is_some_and(|told_at| end <= told_at + again_after) {
             return;
         }
         client.full_for.insert(key, end);
-        self.tell_peer(route, &interest.subject, InboxState::Full);
+        self.tell_peer(route, &interest.inbox(), InboxState::Full);
     }
 
     /// A client has room again, or is gone.
@@ -49,7 +49,7 @@ impl Broker {
         }
     }
 
-    pub(super) fn tell_peer(&mut self, route: SessionId, inbox: &Bytes, state: InboxState) {
+    pub(super) fn tell_peer(&mut self, route: SessionId, inbox: &InboxName, state: InboxState) {
         if self.home != HOME {
             let mail = Mail::TellPeer(route, inbox.clone(), state);
             self.effects.push_back(Effect::Mail { to: HOME, mail });
@@ -59,21 +59,24 @@ impl Broker {
             return;
         }
         let server_id = self.settings.server_id.clone();
+        let (account, subject) = inbox;
+        let account = self.accounts.name(*account).to_owned();
         let Some(session) = self.sessions.get_mut(route).filter(|found| !found.is_ending()) else {
             return;
         };
-        let Ok(subject) = String::from_utf8(inbox.to_vec()) else { return };
-        let stanby_inbox = Some(InboxNews { subject, state });
+        let Ok(subject) = String::from_utf8(subject.to_vec()) else { return };
+        let stanby_inbox = Some(InboxNews { account, subject, state });
         write_info(session, &Info { server_id, stanby_inbox, ..Info::default() });
         self.mark_dirty(route);
     }
 
     /// The peer of `route` has told something.
     pub(super) fn on_inbox_news(&mut self, route: SessionId, news: &InboxNews) {
-        let inbox = Bytes::copy_from_slice(news.subject.as_bytes());
+        let Some(account) = self.accounts.find(news.account.as_bytes()) else { return };
+        let inbox = (account, Bytes::copy_from_slice(news.subject.as_bytes()));
         if news.state == InboxState::Paced {
             // All trees share these; the messages come after this by way of this loop.
-            for interest in self.sublist.literal_interests(&inbox) {
+            for interest in self.accounts[account].literal_interests(&inbox.1) {
                 interest.is_paced_by_peer.store(true, Ordering::Relaxed);
             }
             return;
@@ -83,7 +86,7 @@ impl Broker {
         self.on_inbox_room(route, &inbox, has_room);
     }
 
-    pub(super) fn on_inbox_room(&mut self, route: SessionId, inbox: &Bytes, has_room: bool) {
+    pub(super) fn on_inbox_room(&mut self, route: SessionId, inbox: &InboxName, has_room: bool) {
         for key in self.rooms.set_behind(route, inbox, has_room) {
             self.effects.push_back(Effect::Room { key, has_room });
         }

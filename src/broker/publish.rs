@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::base::id::SessionId;
 use crate::base::subject;
 use crate::broker::Broker;
-use crate::broker::delivery::{Message, Origin, Part};
+use crate::broker::delivery::{Message, Part, Source};
 use crate::broker::kind::Kind;
 use crate::broker::read::Step;
 use crate::broker::sublist::Matched;
@@ -48,7 +48,7 @@ impl Broker {
         self.traffic.came_in(publish.payload.len());
         session.ping.heard_at = now.at;
         session.active_at = now.wall;
-        let options = client.options;
+        let (account, options) = (client.account, client.options);
         let is_allowed = client.permissions.is_none() && !is_reserved(publish);
         if options.is_pedantic && !subject::is_literal(publish.subject) {
             self.send_error(id, errors::INVALID_PUBLISH_SUBJECT);
@@ -59,8 +59,9 @@ impl Broker {
         if options.is_verbose {
             self.send_ok(id);
         }
-        let origin = Origin::Client { session: id, has_echo: options.has_echo };
+        let source = Source::Client { session: id, has_echo: options.has_echo };
         let message = Message {
+            account,
             subject: publish.subject,
             reply: publish.reply,
             header_len: publish.header_len.unwrap_or(0),
@@ -69,7 +70,7 @@ impl Broker {
             is_paced: false,
             via: None,
         };
-        let is_heard = matched.is_some_and(|matched| self.deliver(matched, &message, &origin));
+        let is_heard = matched.is_some_and(|matched| self.deliver(matched, &message, &source));
         if !is_heard {
             self.on_unheard(id, publish.subject);
         }
@@ -118,7 +119,8 @@ impl Broker {
 
     /// Tells a publisher that nobody listens, if it awaits an answer (spec core NATS, 2.8).
     fn send_no_responders(&mut self, id: SessionId, reply: &[u8]) {
-        let Some(interest) = self.sublist.interest_of(id, reply) else { return };
+        let Some(account) = self.sessions.client(id).map(|client| client.account) else { return };
+        let Some(interest) = self.accounts[account].interest_of(id, reply) else { return };
         let Some(session) = self.sessions.get_mut(id) else { return };
         let len = headers::NO_RESPONDERS.len();
         let names = (reply, &interest.sid[..], None);

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::base::id::SessionId;
+use crate::base::id::{AccountIndex, SessionId};
 use crate::base::limits::SESSION_WORK_MIN;
 use crate::broker::outbox::COPY_LEN_MAX;
 use crate::broker::publish::{detach_frame, take_frame};
@@ -89,7 +89,8 @@ impl Broker {
                 return None;
             }
             Ok(Parsed::Op { op: Op::Publish(publish), len }) => {
-                let found = self.receivers(id, publish.subject, limit);
+                let account = session.client().map(|client| client.account);
+                let found = self.receivers(id, account, publish.subject, limit);
                 let Found::All(matched) = found else { return Some(Step::Yielded) };
                 if self.must_wait(id, publish.subject, matched.as_deref()) {
                     return Some(Step::Paused);
@@ -104,7 +105,8 @@ impl Broker {
                 (self.on_publish(id, &publish, None, matched.as_deref()), len)
             }
             Ok(Parsed::Op { op: Op::RouteMessage(routed), len }) => {
-                let found = self.receivers(id, routed.message.subject, limit);
+                let account = self.accounts.find(routed.account);
+                let found = self.receivers(id, account, routed.message.subject, limit);
                 let Found::All(matched) = found else { return Some(Step::Yielded) };
                 let matched = matched.as_deref();
                 if self.settings.is_traced {
@@ -134,11 +136,19 @@ impl Broker {
     }
 
     /// Who gets a message, as far as there is work left for that in this turn.
-    fn receivers(&mut self, id: SessionId, subject: &[u8], limit: u64) -> Found {
+    fn receivers(
+        &mut self,
+        id: SessionId,
+        account: Option<AccountIndex>,
+        subject: &[u8],
+        limit: u64,
+    ) -> Found {
         // Always some, so that each turn comes nearer to the end.
         let most = limit.saturating_sub(self.work_done()).max(SESSION_WORK_MIN);
-        let Some(session) = self.sessions.get_mut(id) else { return Found::All(None) };
-        self.sublist.matches_some(subject, most, &mut session.search)
+        let (Some(session), Some(account)) = (self.sessions.get_mut(id), account) else {
+            return Found::All(None);
+        };
+        self.accounts[account].matches_some(subject, most, &mut session.search)
     }
 
     fn on_protocol_error(&mut self, id: SessionId, error: &ProtocolError) -> Step {

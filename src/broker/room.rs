@@ -13,13 +13,12 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::base::hash::QuickMap;
-use crate::base::id::{LoopIndex, SessionId, Subject};
+use crate::base::id::{AccountIndex, LoopIndex, SessionId};
 use crate::base::limits::DELIVERY_PENDING_BYTES_MAX;
-use crate::broker::mail::Mail;
+use crate::broker::mail::{InboxName, Mail};
 use crate::broker::outbox::Gauge;
 use crate::broker::settings::Settings;
 use crate::broker::sublist::{Interest, Matched};
@@ -30,13 +29,13 @@ use crate::wire::InboxState;
 #[derive(Debug, Default)]
 pub(super) struct Rooms {
     inboxes: QuickMap<u64, Inbox>,
-    keys: QuickMap<Bytes, SmallVec<[u64; 1]>>,
+    keys: QuickMap<InboxName, SmallVec<[u64; 1]>>,
     readers: BTreeMap<SessionId, Reader>,
 }
 
 #[derive(Debug)]
 struct Inbox {
-    subject: Bytes,
+    name: InboxName,
     /// Who listens, once for each interest: mostly one.
     sessions: SmallVec<[SessionId; 1]>,
     /// The routes behind which a reader is full.
@@ -69,7 +68,7 @@ impl Settings {
 impl Rooms {
     /// Somebody listens; true if that is to an inbox that is watched.
     pub(super) fn on_interest(&mut self, interest: &Interest) -> bool {
-        let keys = self.keys.get(&interest.subject).cloned().unwrap_or_default();
+        let keys = self.keys.get(&interest.inbox()).cloned().unwrap_or_default();
         for key in &keys {
             self.link(*key, interest);
         }
@@ -119,7 +118,7 @@ impl Rooms {
     pub(super) fn set_behind(
         &mut self,
         route: SessionId,
-        inbox: &Bytes,
+        inbox: &InboxName,
         has_room: bool,
     ) -> Vec<u64> {
         let keys = self.keys.get(inbox).cloned().unwrap_or_default();
@@ -147,16 +146,16 @@ impl Broker {
         self.rooms.inboxes.len() + self.rooms.keys.len() + self.rooms.readers.len()
     }
 
-    pub(super) fn on_watch(&mut self, key: u64, inbox: &Subject) {
-        let subject = inbox.detached().to_bytes();
-        self.rooms.keys.entry(subject.clone()).or_default().push(key);
+    pub(super) fn on_watch(&mut self, key: u64, name: InboxName) {
+        let interests = self.accounts[name.0].literal_interests(&name.1);
+        self.rooms.keys.entry(name.clone()).or_default().push(key);
         let (sessions, full_behind) = (SmallVec::new(), SmallVec::new());
-        self.rooms.inboxes.insert(key, Inbox { subject, sessions, full_behind });
+        self.rooms.inboxes.insert(key, Inbox { name, sessions, full_behind });
         let high = self.settings.delivery_high();
-        for interest in self.sublist.literal_interests(inbox.as_bytes()) {
+        for interest in interests {
             self.rooms.link(key, &interest);
             if interest.rules.is_server {
-                self.tell_peer(interest.session, &interest.subject, InboxState::Paced);
+                self.tell_peer(interest.session, &interest.inbox(), InboxState::Paced);
             }
             if high < interest.gauge.delivery_bytes() {
                 self.on_full(interest.session, key);
@@ -168,26 +167,26 @@ impl Broker {
 
     pub(super) fn on_unwatch(&mut self, key: u64) {
         let Some(inbox) = self.rooms.inboxes.get(&key) else { return };
-        let (subject, sessions) = (inbox.subject.clone(), inbox.sessions.clone());
+        let (name, sessions) = (inbox.name.clone(), inbox.sessions.clone());
         for session in sessions {
             self.rooms.unlink(key, session);
         }
         self.rooms.inboxes.remove(&key);
-        if let Some(keys) = self.rooms.keys.get_mut(&subject) {
+        if let Some(keys) = self.rooms.keys.get_mut(&name) {
             keys.retain(|other| *other != key);
             if keys.is_empty() {
-                self.rooms.keys.remove(&subject);
+                self.rooms.keys.remove(&name);
             }
         }
     }
 
     /// A message went to an inbox: whether one more would be too many.
-    pub(super) fn look_for_room(&mut self, key: u64, matched: &Matched) {
+    pub(super) fn look_for_room(&mut self, key: u64, account: AccountIndex, matched: &Matched) {
         let high = self.settings.delivery_high();
         let is_full = |interest: &&Arc<Interest>| {
             high < interest.gauge.delivery_bytes() && interest.is_literal
         };
-        let sublist = &self.sublist;
+        let sublist = &self.accounts[account];
         let queued = matched.queues.iter().flat_map(|queue| sublist.listeners(&queue.groups));
         let all = matched.plain.iter().chain(&matched.routes).chain(queued);
         // Mostly there is none, and nothing to remember.
@@ -252,7 +251,7 @@ impl Broker {
 
     /// An interest ended: nobody waits for who listened.
     pub(super) fn on_reader_gone(&mut self, interest: &Interest) {
-        let Some(keys) = self.rooms.keys.get(&interest.subject).cloned() else { return };
+        let Some(keys) = self.rooms.keys.get(&interest.inbox()).cloned() else { return };
         let session = interest.session;
         for key in keys {
             let had_room = self.rooms.has_room(key);

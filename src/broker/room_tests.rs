@@ -4,10 +4,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use crate::base::id::{LoopIndex, SessionId, Subject};
-use crate::broker::tests::Process;
+use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
+use crate::broker::tests::{Process, post};
 use crate::broker::{Effect, Settings};
 
 /// A quarter of it is what may wait: 10,000 bytes.
@@ -27,16 +25,15 @@ pub(super) fn told(process: &mut Process) -> String {
 }
 
 fn watch(process: &mut Process, engine: u16, key: u64, inbox: &str) -> String {
-    process.loops[usize::from(engine)].watch(key, &Subject::from(inbox));
+    process.loops[usize::from(engine)].watch(key, AccountIndex::GLOBAL, &Subject::from(inbox));
     process.settle();
     told(process)
 }
 
 pub(super) fn deliver(process: &mut Process, engine: u16, key: u64, inbox: &str, len: usize) {
     let now = process.now;
-    let head = Bytes::from(vec![b'x'; len]);
-    let broker = &mut process.loops[usize::from(engine)];
-    broker.deliver_to_inbox(key, &Subject::from(inbox), &head, &Bytes::new(), now);
+    let message = post(inbox, &vec![b'x'; len]);
+    process.loops[usize::from(engine)].deliver_to_inbox(key, &message, now);
 }
 
 /// Takes `len` bytes out of an outbox, as a socket does.

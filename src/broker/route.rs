@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 
-use crate::base::id::{LoopIndex, SessionId};
+use crate::base::id::{AccountIndex, LoopIndex, SessionId};
 use crate::base::limits::PEER_URLS_MAX;
 use crate::base::subject;
 use crate::broker::Broker;
-use crate::broker::account::{GLOBAL, SubjectRules};
+use crate::broker::account::SubjectRules;
 use crate::broker::auth::{self, Credentials, Decision};
 use crate::broker::client::INTEREST_WORK;
-use crate::broker::delivery::{Message, Origin, Part};
+use crate::broker::delivery::{Message, Part, Source};
 use crate::broker::kind::Kind;
 use crate::broker::mail::Mail;
 use crate::broker::read::Step;
@@ -351,10 +351,8 @@ impl Broker {
         weight: u32,
     ) -> Step {
         self.work += INTEREST_WORK;
-        // Other accounts are those of Go peers; we have none of them.
-        if wanted.account != GLOBAL {
-            return Step::Done;
-        }
+        // Other accounts are those of Go peers.
+        let Some(account) = self.accounts.find(wanted.account) else { return Step::Done };
         if !subject::is_valid(wanted.subject) {
             self.send_error(id, errors::INVALID_SUBSCRIPTION);
             return Step::Done;
@@ -365,28 +363,28 @@ impl Broker {
             self.log_about(id, log::Level::Debug, &text);
             return Step::Done;
         }
-        let key = key_of(wanted);
+        let key = key_of(account, wanted);
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
         session.active_at = self.now.wall;
         if let Some(known) = session.interests.get(&key).cloned() {
             known.weight.store(weight, Ordering::Relaxed);
-            self.sublist.reweigh(&known);
+            self.accounts[account].reweigh(&known);
             self.mail_all(&Mail::Weight(known));
             return Step::Done;
         }
-        let queue = wanted.queue.map(|_| key.slice(wanted.subject.len() + 1..));
-        let names = (key.slice(..wanted.subject.len()), queue, key);
+        let queue_at = key.len() - wanted.queue.map_or(0, <[u8]>::len);
+        let subject_end = queue_at - usize::from(wanted.queue.is_some());
+        let subject = key.slice(subject_end - wanted.subject.len()..subject_end);
+        let names = (subject, wanted.queue.map(|_| key.slice(queue_at..)), key);
+        let interest = Interest::new(session, account, names, self.settings.loops);
         let weight = AtomicU32::new(weight);
-        let interest = Interest { weight, ..Interest::new(session, names, self.settings.loops) };
-        self.add_interest(Arc::new(interest));
+        self.add_interest(Arc::new(Interest { weight, ..interest }));
         Step::Done
     }
 
     fn on_route_unsubscribe(&mut self, id: SessionId, gone: &RouteInterest<'_>) -> Step {
-        if gone.account != GLOBAL {
-            return Step::Done;
-        }
-        let key = key_of(gone);
+        let Some(account) = self.accounts.find(gone.account) else { return Step::Done };
+        let key = key_of(account, gone);
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
         session.active_at = self.now.wall;
         if let Some(interest) = session.interests.get(&key).cloned() {
@@ -423,10 +421,9 @@ impl Broker {
         session.active_at = self.now.wall;
         session.traffic.came_in(publish.payload.len());
         self.traffic.came_in(publish.payload.len());
-        if routed.account != GLOBAL {
-            return Step::Done;
-        }
+        let Some(account) = self.accounts.find(routed.account) else { return Step::Done };
         let message = Message {
+            account,
             subject: publish.subject,
             reply: publish.reply,
             header_len: publish.header_len.unwrap_or(0),
@@ -440,25 +437,30 @@ impl Broker {
             queues.sort_unstable();
             queues.dedup();
         }
-        let origin = Origin::Route { session: id, queues: &queues };
+        let source = Source::Route { session: id, queues: &queues };
         if let Some(matched) = matched {
-            self.deliver(matched, &message, &origin);
+            self.deliver(matched, &message, &source);
         }
         self.step_of(id)
     }
 
     /// Local interest changed by `change`: tells all routes (spec core NATS, 4.5).
-    pub(super) fn announce(&mut self, subject: &Bytes, queue: Option<&Bytes>, change: i64) {
+    pub(super) fn announce(
+        &mut self,
+        (account, subject, queue): (AccountIndex, &Bytes, Option<&Bytes>),
+        change: i64,
+    ) {
         if self.home != HOME || self.settings.cluster.is_none() {
             return;
         }
-        let Some(count) = self.routes.count(subject, queue, change) else { return };
+        let Some(count) = self.routes.count((account, subject, queue), change) else { return };
         if !self.may_import(subject) {
             return;
         }
         for id in self.routes.registered() {
             if let Some(session) = self.sessions.get_mut(id).filter(|found| !found.is_ending()) {
-                write_interest(session, subject, queue, count);
+                let name = self.accounts.name(account);
+                write_interest(session, (name, subject, queue), count);
                 self.mark_dirty(id);
                 self.look_at_route(id);
             }
@@ -510,14 +512,14 @@ pub(super) fn write_info(session: &mut Session, info: &Info) {
     session.outbox.seal(false);
 }
 
+/// What is wanted here of a subject, in the account of this name.
 pub(super) fn write_interest(
     session: &mut Session,
-    subject: &[u8],
-    queue: Option<&Bytes>,
+    (account, subject, queue): (&str, &[u8], Option<&Bytes>),
     count: u32,
 ) {
-    let queue = queue.map(|queue| &queue[..]);
-    let interest = RouteInterest { origin: None, account: GLOBAL, subject, queue };
+    let (account, queue) = (account.as_bytes(), queue.map(|queue| &queue[..]));
+    let interest = RouteInterest { origin: None, account, subject, queue };
     let op = match count {
         0 => Op::RouteUnsubscribe(interest),
         weight => Op::RouteSubscribe { interest, weight },
@@ -526,10 +528,17 @@ pub(super) fn write_interest(
     session.outbox.seal(false);
 }
 
-/// `<subject>` or `<subject> <queue>`: what tells a route's interests apart.
-fn key_of(interest: &RouteInterest<'_>) -> Bytes {
-    match interest.queue {
-        Some(queue) => Bytes::from([interest.subject, b" ", queue].concat()),
-        None => Bytes::copy_from_slice(interest.subject),
+/// What tells a route's interests apart: `<subject>` or `<subject> <queue>`; of other accounts than
+/// that of everybody with their number and a blank before it, which is in no subject.
+fn key_of(account: AccountIndex, interest: &RouteInterest<'_>) -> Bytes {
+    let mut key = Vec::new();
+    if account != AccountIndex::GLOBAL {
+        key.extend_from_slice(format!("{} ", account.0).as_bytes());
     }
+    key.extend_from_slice(interest.subject);
+    if let Some(queue) = interest.queue {
+        key.push(b' ');
+        key.extend_from_slice(queue);
+    }
+    Bytes::from(key)
 }

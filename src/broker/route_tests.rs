@@ -144,7 +144,7 @@ fn a_full_reader_behind_a_route_holds_back_what_goes_to_its_inbox() {
         let engine = loops - 1;
         for key in 1..=2 {
             let inbox = Subject::from(format!("in.{key}"));
-            left.loops[usize::from(engine)].watch(key, &inbox);
+            left.loops[usize::from(engine)].watch(key, AccountIndex::GLOBAL, &inbox);
         }
         left.settle();
         assert_eq!(told(&mut left), "1+ 2+");
@@ -432,7 +432,7 @@ fn strangers_on_the_route_port_are_heard_only_about_themselves() {
         let stranger = process.open(0, ConnectionKind::RouteAccepted);
         process.send(stranger, bytes.as_bytes());
         assert_eq!(process.flows[&stranger], Flow::Close, "{}", &bytes[..40.min(bytes.len())]);
-        assert_eq!(process.loops[0].sublist.snapshot().num_subscriptions, 0);
+        assert_eq!(process.loops[0].accounts[AccountIndex::GLOBAL].snapshot().num_subscriptions, 0);
     }
 }
 
@@ -449,7 +449,7 @@ fn interest_of_a_peer_may_be_deep() {
     process.send(peer, format!("RMSG $G {deep}.a 0\r\n\r\nRS- $G *.{deep}\r\n").as_bytes());
     process.send(peer, b"PING\r\n");
     assert_eq!(process.take(peer), "PONG\r\n");
-    assert_eq!(process.loops[0].sublist.snapshot().num_subscriptions, 1);
+    assert_eq!(process.loops[0].accounts[AccountIndex::GLOBAL].snapshot().num_subscriptions, 1);
 }
 
 #[test]
@@ -532,7 +532,7 @@ proptest! {
             process.settle();
         }
         for broker in &process.loops {
-            prop_assert_eq!(broker.sublist.snapshot().num_subscriptions, 0);
+            prop_assert_eq!(broker.accounts[AccountIndex::GLOBAL].snapshot().num_subscriptions, 0);
             prop_assert_eq!(broker.deadlines.len(), 0);
         }
         process.pass(Duration::from_secs(1));

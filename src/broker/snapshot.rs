@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::id::AccountIndex;
 use crate::base::time::{Instant, WallTime};
 
 /// Which lists a snapshot has. Each costs turns of a loop in proportion to its length, so a page
@@ -75,7 +76,9 @@ pub struct ServerSnapshot {
     pub closed: Vec<ConnectionSnapshot>,
     /// Registered routes, ascending by `rid`; if asked for.
     pub routes: Vec<RouteSnapshot>,
-    /// The interest tree.
+    /// The names of the accounts.
+    pub accounts: Vec<String>,
+    /// The interest trees of all of them.
     pub subscriptions: SubscriptionsSnapshot,
 }
 
@@ -100,6 +103,8 @@ pub struct Traffic {
 pub struct ConnectionSnapshot {
     /// Its number, as in INFO `client_id`.
     pub cid: u64,
+    /// Its account, a place in [`ServerSnapshot::accounts`].
+    pub account: AccountIndex,
     /// The loop that owns it.
     pub home: u16,
     /// The peer's address.

@@ -1,6 +1,6 @@
 //! The interest tree: subject → interests, choice in a queue.
 //!
-//! Every loop has one with the interests of all loops. Subjects without wildcards are one hash
+//! Every loop has one for each account, with the interests of all loops. Subjects without wildcards are one hash
 //! look-up; the others are a tree by tokens. What was found for a subject is kept, until an
 //! interest that could change it comes or goes. The members of queues are not a part of that: they
 //! are asked for where they are, so that a member may come and go at the price of one.
@@ -14,12 +14,13 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::base::hash::QuickMap;
-use crate::base::id::SessionId;
+use crate::base::id::{AccountIndex, SessionId};
 use crate::base::subject;
 use crate::broker::EngineInterest;
 use crate::broker::account::Permissions;
 use crate::broker::group::{Group, Places, Slot};
 use crate::broker::kind::Rules;
+use crate::broker::mail::InboxName;
 use crate::broker::outbox::Gauge;
 use crate::broker::patterns::{self, Content, Patterns};
 use crate::broker::session::Session;
@@ -47,6 +48,8 @@ const LISTED_QUEUES_MAX: usize = 8;
 pub struct Interest {
     /// Who listens.
     pub session: SessionId,
+    /// In which account.
+    pub account: AccountIndex,
     /// What its listener's kind gets.
     pub rules: &'static Rules,
     /// On what.
@@ -79,11 +82,13 @@ impl Interest {
     /// An interest of `session`, with its subject, queue and name, which may share their memory.
     pub(super) fn new(
         session: &Session,
+        account: AccountIndex,
         (subject, queue, sid): (Bytes, Option<Bytes>, Bytes),
         loops: u16,
     ) -> Self {
         Self {
             session: session.id,
+            account,
             rules: session.rules(),
             is_literal: !subject::has_wildcard(&subject),
             subject,
@@ -98,6 +103,11 @@ impl Interest {
             is_paced_by_peer: AtomicBool::new(false),
             places: Places::new(loops),
         }
+    }
+
+    /// Its subject as that of an inbox.
+    pub(super) fn inbox(&self) -> InboxName {
+        (self.account, self.subject.clone())
     }
 
     /// Whether it ended, or its listener did.
@@ -349,7 +359,7 @@ fn has_empty_token(subject: &[u8]) -> bool {
         || memchr::memmem::find(subject, b"..").is_some()
 }
 
-/// The interest tree of one loop.
+/// The interest tree of one account, as one loop has it.
 #[derive(Debug, Default)]
 pub struct Sublist {
     home: u16,
@@ -789,7 +799,7 @@ pub(in crate::broker) mod tests {
         let session = Session::new(id, 0, Kind::Client(Box::default()), peer, Now::default());
         let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
         let names = (bytes(subject), queue.map(bytes), Bytes::new());
-        Arc::new(Interest::new(&session, names, 1))
+        Arc::new(Interest::new(&session, AccountIndex::GLOBAL, names, 1))
     }
 
     /// All interests that are found for a subject.
@@ -853,6 +863,7 @@ pub(in crate::broker) mod tests {
         for engine in 0..3 {
             let interest = EngineInterest {
                 engine: LoopIndex(engine),
+                account: AccountIndex::GLOBAL,
                 key: 7,
                 credit: crate::broker::Credit::Messages,
                 is_brief: true,

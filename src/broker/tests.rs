@@ -20,6 +20,16 @@ pub(super) struct Process {
     next_slot: u32,
 }
 
+/// What an engine publishes.
+pub(super) fn post(subject: &str, payload: &[u8]) -> Post {
+    Post {
+        account: AccountIndex::GLOBAL,
+        subject: subject.into(),
+        head: Bytes::copy_from_slice(payload),
+        tail: Bytes::new(),
+    }
+}
+
 impl Process {
     pub fn new(loops: u16, settings: Settings) -> Self {
         // A machine that has been up for hours.
@@ -401,7 +411,13 @@ fn requests_wait_while_any_engine_is_crowded_and_publishes_do_not() {
         (2, "connect", Credit::Requests),
         (3, "ack.1", Credit::Free),
     ] {
-        let interest = EngineInterest { engine: LoopIndex(0), key, credit, is_brief: true };
+        let interest = EngineInterest {
+            engine: LoopIndex(0),
+            account: AccountIndex::GLOBAL,
+            key,
+            credit,
+            is_brief: true,
+        };
         process.loops[0].listen(&Subject::from(subject), interest);
     }
     process.settle();
@@ -428,6 +444,7 @@ fn engines_hear_without_headers_and_their_credit_holds_publishers() {
     for engine in 0..2 {
         let interest = EngineInterest {
             engine: LoopIndex(engine),
+            account: AccountIndex::GLOBAL,
             key: 1,
             credit: Credit::Messages,
             is_brief: true,
@@ -435,7 +452,7 @@ fn engines_hear_without_headers_and_their_credit_holds_publishers() {
         process.loops[usize::from(engine)].listen(&Subject::from("pub.>"), interest);
     }
     process.settle();
-    let client = process.client(0, ",\"headers\":true");
+    let client = process.client(0, ",\"headers\":true,\"user\":\"me\"");
     process.send(client, b"HPUB pub.foo re 12 14\r\nNATS/1.0\r\n\r\nhi\r\n");
     let deliveries: Vec<EngineDelivery> = process
         .effects
@@ -450,7 +467,9 @@ fn engines_hear_without_headers_and_their_credit_holds_publishers() {
     assert_eq!(deliveries[0].payload, "hi");
     assert_eq!(deliveries[0].names.subject(), b"pub.foo");
     assert_eq!(deliveries[0].names.clone().into_reply(), Some(Subject::from("re")));
-    assert_eq!(deliveries[0].origin, Some(client));
+    let user = Some("me".into());
+    let origin = Origin { account: AccountIndex::GLOBAL, connection: Some(client), user };
+    assert_eq!(deliveries[0].origin, origin);
 
     let owner = crate::base::placement::of_channel(&"foo".into(), 2);
     process.loops[0].set_pressure(owner, Credit::Messages, true);
@@ -470,17 +489,17 @@ fn an_engine_speaks_to_clients_until_it_is_gone() {
     process.send(near, b"SUB a 1\r\n");
     process.send(far, b"SUB a 1\r\n");
     let now = process.now;
-    let (head, tail) = (Bytes::from_static(b"he"), Bytes::from_static(b"llo"));
-    process.loops[0].publish(&"a".into(), None, &head, &tail, now);
+    let hello = Post { tail: Bytes::from_static(b"llo"), ..post("a", b"he") };
+    process.loops[0].publish(&hello, None, now);
     process.settle();
     assert_eq!(process.take(near), "MSG a 1 5\r\nhello\r\n");
-    process.loops[0].publish(&"a".into(), None, &head, &tail, now);
+    process.loops[0].publish(&hello, None, now);
     process.loops[0].engine_gone();
     process.settle();
     assert_eq!(process.take(near), "", "it had not left yet");
     assert_eq!(process.take(far), "");
     process.effects.clear();
-    process.loops[0].publish(&"nobody".into(), Some(&"re".into()), &head, &tail, now);
+    process.loops[0].publish(&post("nobody", b""), Some(&"re".into()), now);
     process.settle();
     assert!(matches!(&process.effects[..], [Effect::NoResponders { .. }]));
 }

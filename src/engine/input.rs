@@ -2,6 +2,7 @@
 
 use crate::base::id::{ChannelName, Sequence};
 use crate::base::id::{ClientId, ConnectionId, LoopIndex, Subject, Ticket};
+use crate::base::origin::Origin;
 use crate::base::record::ChannelState;
 use crate::base::record::{CommitReport, MessageRecord};
 use crate::engine::request::Request;
@@ -16,6 +17,8 @@ pub enum Input {
         request: Request,
         /// Where the answer goes; `None` if the asker wants none.
         reply: Option<Subject>,
+        /// Who asks.
+        origin: Origin,
     },
     /// A message on an inbox of this engine: an answer to a heartbeat or probe, or an ack.
     Inbox {
@@ -25,6 +28,8 @@ pub enum Input {
         subject: Subject,
         /// Its payload.
         payload: bytes::Bytes,
+        /// Who sent it.
+        origin: Origin,
     },
     /// The connections that read a subscription's inbox are full, or have room again.
     Room {

@@ -203,14 +203,14 @@ impl Engine {
             return;
         }
         match input {
-            Input::Request { request, reply } if !self.is_draining => {
+            Input::Request { request, reply, origin: _ } if !self.is_draining => {
                 self.take_request(request, reply, now);
             }
             Input::Request { .. } => (),
-            Input::Inbox { token: ANSWERS, subject, payload: _ } => {
+            Input::Inbox { token: ANSWERS, subject, payload: _, origin: _ } => {
                 self.on_answer(&subject, true, now);
             }
-            Input::Inbox { token, subject: _, payload } => {
+            Input::Inbox { token, subject: _, payload, origin: _ } => {
                 self.on_ack(SubscriptionKey(token), payload, now);
             }
             Input::Room { key, has_room } => self.on_room(SubscriptionKey(key), has_room, now),

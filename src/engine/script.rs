@@ -15,6 +15,7 @@ use prost::Message;
 
 use crate::base::channel_limits::StoreLimits;
 use crate::base::id::{ChannelName, LoopIndex, Sequence, Subject};
+use crate::base::origin::Origin;
 use crate::base::placement;
 use crate::base::random::Random;
 use crate::base::record::MessageRecord;
@@ -342,7 +343,12 @@ impl Script {
             match self.pulses.get(&subject).copied().unwrap_or(Pulse::Gone) {
                 Pulse::Alive => self.mail.push_back((
                     index,
-                    Input::Inbox { token: 0, subject: reply, payload: Bytes::new() },
+                    Input::Inbox {
+                        token: 0,
+                        subject: reply,
+                        payload: Bytes::new(),
+                        origin: Origin::default(),
+                    },
                 )),
                 Pulse::Silent => (),
                 Pulse::Gone => self.mail.push_back((index, Input::NoResponders { reply })),

@@ -179,8 +179,8 @@ impl Sort {
 pub fn connz(view: View<'_>, query: &Query) -> Result<Reply, BadParameter> {
     let choice = choice(query)?;
     let now = view.snapshot.taken_at;
-    // There is one account, which clients know as `$G`.
-    if !matches!(choice.account, "" | "$G") || !choice.mqtt_client.is_empty() {
+    let is_account = choice.account.is_empty() || account(view.snapshot, &choice).is_some();
+    if !is_account || !choice.mqtt_client.is_empty() {
         return Ok(document("", now, &choice, 0, None));
     }
     let shown = shown(view.snapshot, &choice);
@@ -188,6 +188,11 @@ pub fn connz(view: View<'_>, query: &Query) -> Result<Reply, BadParameter> {
     let (open_count, closed_count) = counts(view.snapshot, &choice);
     let total = open_count + closed_count;
     Ok(document(&view.facts.server_id, now, &choice, total, Some(shown)))
+}
+
+/// The account whose connections are wanted; `None` for all.
+fn account(snapshot: &ServerSnapshot, choice: &Choice<'_>) -> Option<usize> {
+    snapshot.accounts.iter().position(|name| name == choice.account)
 }
 
 /// How many there are of those that are wanted, open and closed.
@@ -201,12 +206,14 @@ fn counts(snapshot: &ServerSnapshot, choice: &Choice<'_>) -> (usize, usize) {
 fn shown<'a>(snapshot: &'a ServerSnapshot, choice: &Choice<'_>) -> Vec<&'a ConnectionSnapshot> {
     let (open, closed) = (snapshot.connections.iter(), snapshot.closed.iter());
     let (open_count, closed_count) = counts(snapshot, choice);
+    let account = account(snapshot, choice);
     // Compat: with a cid, anything but "open" looks into the closed ones only.
     let skips_open = choice.cid > 0 && choice.wanted == State::Both;
     let mut list: Vec<&ConnectionSnapshot> = open
         .take(if skips_open { 0 } else { open_count })
         .chain(closed.take(closed_count))
         .filter(|found| choice.cid == 0 || found.cid == choice.cid)
+        .filter(|found| account.is_none_or(|account| found.account.index() == account))
         .filter(|found| choice.user.is_empty() || found.authorized_user == choice.user)
         .collect();
     choice.sort.apply(&mut list, snapshot.taken_at);

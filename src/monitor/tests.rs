@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::base::epoch::LeaseClock;
-use crate::base::id::{ChannelName, ClientId, Sequence};
+use crate::base::id::{AccountIndex, ChannelName, ClientId, Sequence};
 use crate::base::pulse::{Pulse, Vitals};
 use crate::base::record::ChannelState;
 use crate::base::time::WallTime;
@@ -183,6 +183,7 @@ fn connection(shown: &Value) -> ConnectionSnapshot {
     let port = u16::try_from(number(&shown["port"])).unwrap();
     ConnectionSnapshot {
         cid: number(&shown["cid"]),
+        account: AccountIndex::GLOBAL,
         home: 0,
         peer: SocketAddr::new(text(&shown["ip"]).parse().unwrap(), port),
         start: time(&shown["start"]),
@@ -212,6 +213,7 @@ fn recorded_broker() -> ServerSnapshot {
         settings_loaded_at: time(&varz["config_load_time"]),
         connections_total: number(&varz["total_connections"]),
         traffic: core_traffic(&varz),
+        accounts: vec!["$G".to_owned()],
         open_count: number(&varz["connections"]),
         connections: connz["connections"].as_array().unwrap().iter().map(connection).collect(),
         subscriptions: SubscriptionsSnapshot {

@@ -1,10 +1,8 @@
 //! The Driver trait: what a reactor drives beside its broker (an engine, or nothing).
 
-use bytes::Bytes;
-
-use crate::base::id::{LoopIndex, Subject};
+use crate::base::id::{AccountIndex, LoopIndex, Subject};
 use crate::base::time::{Instant, Now};
-use crate::broker::{Credit, EngineDelivery, EngineInterest};
+use crate::broker::{Credit, EngineDelivery, EngineInterest, Post};
 
 /// What a reactor drives beside its broker. It never blocks.
 ///
@@ -44,30 +42,24 @@ pub trait Driver: Send {
 pub enum Outcome<M> {
     /// Publish in the broker of this loop.
     Publish {
-        /// Where to.
-        subject: Subject,
+        /// What.
+        post: Post,
         /// Where an answer goes.
         reply: Option<Subject>,
-        /// First part of the payload.
-        head: Bytes,
-        /// Second part of the payload, often empty.
-        tail: Bytes,
     },
     /// A message of a channel for the inbox of a subscription.
     Deliver {
         /// What the inbox is watched under.
         key: u64,
-        /// The inbox.
-        inbox: Subject,
-        /// First part of the payload.
-        head: Bytes,
-        /// Second part of the payload, often empty.
-        tail: Bytes,
+        /// The message; its subject is the inbox.
+        post: Post,
     },
     /// Tell whether those who listen to an inbox have room.
     Watch {
         /// What comes back with the answers.
         key: u64,
+        /// Its account.
+        account: AccountIndex,
         /// The inbox.
         inbox: Subject,
     },

@@ -391,13 +391,11 @@ impl<D: Driver> Reactor<D> {
 
     fn perform_outcome(&mut self, outcome: Outcome<D::Mail>) {
         match outcome {
-            Outcome::Publish { subject, reply, head, tail } => {
-                self.broker.publish(&subject, reply.as_ref(), &head, &tail, self.now);
+            Outcome::Publish { post, reply } => {
+                self.broker.publish(&post, reply.as_ref(), self.now);
             }
-            Outcome::Deliver { key, inbox, head, tail } => {
-                self.broker.deliver_to_inbox(key, &inbox, &head, &tail, self.now);
-            }
-            Outcome::Watch { key, inbox } => self.broker.watch(key, &inbox),
+            Outcome::Deliver { key, post } => self.broker.deliver_to_inbox(key, &post, self.now),
+            Outcome::Watch { key, account, inbox } => self.broker.watch(key, account, &inbox),
             Outcome::Unwatch { key } => self.broker.unwatch(key),
             Outcome::Listen { subject, interest } => self.broker.listen(&subject, interest),
             Outcome::Unlisten { subject, interest } => self.broker.unlisten(&subject, interest),

@@ -11,11 +11,12 @@ use bytes::Bytes;
 use crossbeam_channel::Sender;
 use prost::Message;
 
-use crate::base::id::{LoopIndex, Subject};
+use crate::base::id::{AccountIndex, LoopIndex, Subject};
 use crate::base::limits;
+use crate::base::origin::Origin;
 use crate::base::time::{Instant, Now};
-use crate::broker::{Credit, EngineDelivery, EngineInterest};
-use crate::engine::effect::{Effect, Interest, Level, Service};
+use crate::broker::{Credit, EngineDelivery, EngineInterest, Post};
+use crate::engine::effect::{Effect, Interest, Level, Payload, Service};
 use crate::engine::input::{Input, PeerMessage};
 use crate::engine::request::{self, Placement, Request};
 use crate::engine::snapshot::Snapshot;
@@ -34,6 +35,8 @@ pub enum Mail {
         request: Request,
         /// Where the answer goes.
         reply: Option<Subject>,
+        /// Who asks.
+        origin: Origin,
     },
     /// A message on an inbox of this loop's engine.
     Inbox {
@@ -43,6 +46,8 @@ pub enum Mail {
         subject: Subject,
         /// Its payload.
         payload: Bytes,
+        /// Who sent it.
+        origin: Origin,
     },
     /// From the engine of another loop, of the same activation.
     Peer {
@@ -178,21 +183,29 @@ impl EngineDriver {
     }
 
     fn on_service(&mut self, service: Service, delivery: EngineDelivery, now: Now) {
-        let request = request::decode(service, delivery.payload);
-        match request.placement(self.loops) {
-            Placement::Dropped => (),
-            Placement::Here => self.on_request(request, delivery.names.into_reply(), now),
-            Placement::Loop(to) if to == self.home => {
-                self.on_request(request, delivery.names.into_reply(), now);
-            }
-            Placement::Loop(to) => {
-                let mail = Mail::Request { request, reply: delivery.names.into_reply() };
-                self.outcomes.push_back(Outcome::Mail { to, mail });
-            }
+        let EngineDelivery { names, payload, origin, .. } = delivery;
+        let request = request::decode(service, payload);
+        let to = match request.placement(self.loops) {
+            Placement::Dropped => return,
+            Placement::Here => self.home,
+            Placement::Loop(to) => to,
+        };
+        let reply = names.into_reply();
+        if to == self.home {
+            self.on_request(request, reply, origin, now);
+        } else {
+            let mail = Mail::Request { request, reply, origin };
+            self.outcomes.push_back(Outcome::Mail { to, mail });
         }
     }
 
-    fn on_request(&mut self, request: Request, reply: Option<Subject>, now: Now) {
+    fn on_request(
+        &mut self,
+        request: Request,
+        reply: Option<Subject>,
+        origin: Origin,
+        now: Now,
+    ) {
         let Some(active) = &mut self.active else { return };
         if let Request::Publish(publication) = &request {
             if active.is_beyond_bound() {
@@ -202,7 +215,7 @@ impl EngineDriver {
             active.uncommitted_bytes += publication.size();
             self.update_pressure();
         }
-        self.handle(Input::Request { request, reply }, now);
+        self.handle(Input::Request { request, reply, origin }, now);
         self.update_crowd();
     }
 
@@ -211,12 +224,8 @@ impl EngineDriver {
         let Some(subject) = reply else { return };
         let error = Bytes::from_static(TOO_MUCH_UNDER_WAY.as_bytes());
         let head = Bytes::from(pb::PubAck { guid, error }.encode_to_vec());
-        self.outcomes.push_back(Outcome::Publish {
-            subject,
-            reply: None,
-            head,
-            tail: Bytes::new(),
-        });
+        let post = post(subject, head.into());
+        self.outcomes.push_back(Outcome::Publish { post, reply: None });
     }
 
     fn update_pressure(&mut self) {
@@ -270,14 +279,16 @@ impl EngineDriver {
     fn carry_out_one(&mut self, effect: Effect, now: Now) {
         match effect {
             Effect::Send { subject, reply, payload } => {
-                let (head, tail) = (payload.head, payload.tail);
-                self.outcomes.push_back(Outcome::Publish { subject, reply, head, tail });
+                let post = post(subject, payload);
+                self.outcomes.push_back(Outcome::Publish { post, reply });
             }
             Effect::Deliver { key, inbox, payload } => {
-                let (head, tail) = (payload.head, payload.tail);
-                self.outcomes.push_back(Outcome::Deliver { key, inbox, head, tail });
+                let post = post(inbox, payload);
+                self.outcomes.push_back(Outcome::Deliver { key, post });
             }
-            Effect::Watch { key, inbox } => self.outcomes.push_back(Outcome::Watch { key, inbox }),
+            Effect::Watch { key, inbox } => {
+                self.outcomes.push_back(Outcome::Watch { key, account: ACCOUNT, inbox });
+            }
             Effect::Unwatch { key } => self.outcomes.push_back(Outcome::Unwatch { key }),
             Effect::Listen { subject, interest } => {
                 if let (Interest::Service(_), Some(active)) = (interest, &mut self.active) {
@@ -307,6 +318,7 @@ impl EngineDriver {
     fn interest(&self, interest: Interest) -> EngineInterest {
         EngineInterest {
             engine: self.home,
+            account: ACCOUNT,
             key: interest_key::of_engine(interest),
             credit: match interest {
                 Interest::Service(Service::Publish) => Credit::Messages,
@@ -465,8 +477,16 @@ impl EngineDriver {
 
     fn server_interest(&self, listener: Listener) -> EngineInterest {
         let key = interest_key::of_server(listener);
-        EngineInterest { engine: self.home, key, credit: Credit::Free, is_brief: false }
+        let (engine, account) = (self.home, ACCOUNT);
+        EngineInterest { engine, account, key, credit: Credit::Free, is_brief: false }
     }
+}
+
+/// The account whose clients the engines serve.
+const ACCOUNT: AccountIndex = AccountIndex::GLOBAL;
+
+fn post(subject: Subject, Payload { head, tail }: Payload) -> Post {
+    Post { account: ACCOUNT, subject, head, tail }
 }
 
 /// What a publisher behind a route is told when it sends faster than the store writes.
@@ -487,12 +507,12 @@ impl Driver for EngineDriver {
                 self.on_service(service, delivery, now);
             }
             interest_key::Decoded::Engine(Interest::Own(token)) => {
-                let (subject, payload) = (delivery.names.into_subject(), delivery.payload);
-                let to = delivery.interest.engine;
+                let EngineDelivery { interest, names, payload, origin } = delivery;
+                let (subject, to) = (names.into_subject(), interest.engine);
                 if to == self.home {
-                    self.handle(Input::Inbox { token, subject, payload }, now);
+                    self.handle(Input::Inbox { token, subject, payload, origin }, now);
                 } else {
-                    let mail = Mail::Inbox { token, subject, payload };
+                    let mail = Mail::Inbox { token, subject, payload, origin };
                     self.outcomes.push_back(Outcome::Mail { to, mail });
                 }
             }
@@ -518,9 +538,11 @@ impl Driver for EngineDriver {
 
     fn on_mail(&mut self, mail: Mail, now: Now) {
         match mail {
-            Mail::Request { request, reply } => self.on_request(request, reply, now),
-            Mail::Inbox { token, subject, payload } => {
-                self.handle(Input::Inbox { token, subject, payload }, now);
+            Mail::Request { request, reply, origin } => {
+                self.on_request(request, reply, origin, now);
+            }
+            Mail::Inbox { token, subject, payload, origin } => {
+                self.handle(Input::Inbox { token, subject, payload, origin }, now);
             }
             Mail::Peer { from, term, message } => {
                 if self.active.as_ref().is_some_and(|active| active.term == term) {
@@ -554,8 +576,8 @@ impl Driver for EngineDriver {
                 self.outcomes.push_back(Outcome::Unlisten { subject, interest });
             }
             Mail::Publish { subject, reply, payload } => {
-                let (head, tail) = (payload, Bytes::new());
-                self.outcomes.push_back(Outcome::Publish { subject, reply, head, tail });
+                let post = post(subject, payload.into());
+                self.outcomes.push_back(Outcome::Publish { post, reply });
             }
         }
     }
@@ -586,5 +608,34 @@ impl Driver for EngineDriver {
 
     fn poll_outcome(&mut self) -> Option<Outcome<Mail>> {
         self.outcomes.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::SessionId;
+    use crate::base::placement;
+
+    /// Goal: whichever loop a request belongs to, its engine learns who asks.
+    #[test]
+    fn a_request_that_goes_to_another_loop_keeps_its_origin() {
+        let home = LoopIndex(1 - placement::of_channel(&"foo".into(), 2).0);
+        let mut driver = EngineDriver::new(home, 2, crossbeam_channel::unbounded().0);
+        let publish = pb::PubMsg { subject: "foo".into(), ..pb::PubMsg::default() };
+        let connection = Some(SessionId { home, slot: 7, generation: 1 });
+        let origin = Origin { account: ACCOUNT, connection, user: Some("me".into()) };
+        let delivery = EngineDelivery {
+            interest: driver.interest(Interest::Service(Service::Publish)),
+            names: post("pub.foo".into(), Payload::default()).names(),
+            payload: publish.encode_to_vec().into(),
+            origin: origin.clone(),
+        };
+        driver.on_delivery(delivery, Now::default());
+        let found = driver.poll_outcome();
+        let Some(Outcome::Mail { to, mail: Mail::Request { origin: brought, .. } }) = found else {
+            panic!("it is for the other loop");
+        };
+        assert_eq!((to, brought), (LoopIndex(1 - home.0), origin));
     }
 }

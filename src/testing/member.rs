@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::base::epoch::Epoch;
 use crate::base::id::{LoopIndex, Subject, Ticket};
+use crate::base::origin::Origin;
 use crate::base::random::Random;
 use crate::base::record::{Batch, RecoveredState};
 use crate::base::subject;
@@ -139,7 +140,7 @@ impl Member {
         match interest {
             Interest::Own(token) => {
                 let subject = parcel.subject.clone();
-                let input = Input::Inbox { token, subject, payload };
+                let input = Input::Inbox { token, subject, payload, origin: Origin::default() };
                 self.engines[home.index()].handle(input, now);
             }
             Interest::Service(service) => {
@@ -151,7 +152,8 @@ impl Member {
                 };
                 let reply = parcel.reply.clone();
                 if target == home {
-                    self.engines[home.index()].handle(Input::Request { request, reply }, now);
+                    let input = Input::Request { request, reply, origin: Origin::default() };
+                    self.engines[home.index()].handle(input, now);
                 } else {
                     self.mail[target.index()].push_back(Mail::Request(request, reply));
                 }
@@ -171,7 +173,9 @@ impl Member {
             let index = choose(random, &waiting);
             let input = match self.mail[index].pop_front() {
                 Some(Mail::Peer(from, message)) => Input::Peer { from, message },
-                Some(Mail::Request(request, reply)) => Input::Request { request, reply },
+                Some(Mail::Request(request, reply)) => {
+                    Input::Request { request, reply, origin: Origin::default() }
+                }
                 Some(Mail::Room(key)) => Input::Room { key, has_room: true },
                 None => break,
             };

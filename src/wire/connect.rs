@@ -73,9 +73,15 @@ pub struct Info {
     pub stanby_inbox: Option<InboxNews>,
 }
 
+/// The name of the account of everybody who is given no other.
+pub const GLOBAL_ACCOUNT: &str = "$G";
+
 /// What stanby servers tell each other of an inbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboxNews {
+    /// The account; said where it is not the one of everybody.
+    #[serde(default = "global_account", skip_serializing_if = "is_global_account")]
+    pub account: String,
     /// The subject.
     pub subject: String,
     /// What there is to tell.
@@ -214,6 +220,14 @@ where
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_false(flag: &bool) -> bool {
     !*flag
+}
+
+fn global_account() -> String {
+    GLOBAL_ACCOUNT.to_owned()
+}
+
+fn is_global_account(name: &str) -> bool {
+    name == GLOBAL_ACCOUNT
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]

@@ -10,7 +10,7 @@ pub mod headers;
 pub mod op;
 pub mod parser;
 
-pub use connect::{Connect, InboxNews, InboxState, Info};
+pub use connect::{Connect, GLOBAL_ACCOUNT, InboxNews, InboxState, Info};
 pub use errors::{CloseReason, ProtocolError};
 pub use op::Op;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::base::id::Subject;
+use crate::base::origin::Origin;
 use crate::engine::effect::Service;
 use crate::engine::input::Input;
 use crate::engine::request::{self, Placement};
@@ -25,7 +26,11 @@ impl Script {
             Placement::Here => self.reply_count as usize % self.engines.len(),
             Placement::Dropped => return reply,
         };
-        let input = Input::Request { request, reply: Some(reply.clone()) };
+        let input = Input::Request {
+            request,
+            reply: Some(reply.clone()),
+            origin: Origin::default(),
+        };
         self.mail.push_back((index, input));
         reply
     }
@@ -262,7 +267,12 @@ impl Script {
             let ack = pb::Ack { subject: Bytes::from(channel.to_owned()), sequence };
             if let Some(&(index, token)) = self.listens.get(&subject) {
                 let payload = Bytes::from(ack.encode_to_vec());
-                let input = Input::Inbox { token, subject: subject.clone(), payload };
+                let input = Input::Inbox {
+                    token,
+                    subject: subject.clone(),
+                    payload,
+                    origin: Origin::default(),
+                };
                 self.mail.push_back((index, input));
             }
         }
@@ -275,7 +285,8 @@ impl Script {
         let ack = pb::Ack { subject: Bytes::from(channel.to_owned()), sequence };
         if let Some(&(index, token)) = self.listens.get(&subject) {
             let payload = Bytes::from(ack.encode_to_vec());
-            self.mail.push_back((index, Input::Inbox { token, subject, payload }));
+            let origin = Origin::default();
+            self.mail.push_back((index, Input::Inbox { token, subject, payload, origin }));
         }
     }
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::base::id::Subject;
+use crate::base::id::{AccountIndex, Subject};
 use crate::broker::snapshot::Lists;
-use crate::broker::{self, Credit, EngineDelivery, EngineInterest};
+use crate::broker::{self, Credit, EngineDelivery, EngineInterest, Post};
 use crate::net::reactors::{Listen, Reactors, Settings};
 use crate::net::{Address, driver::CoreOnly};
 
@@ -42,8 +42,9 @@ impl Driver for Answerer {
 
     fn on_delivery(&mut self, delivery: EngineDelivery, _now: Now) {
         if let Some(subject) = delivery.names.into_reply() {
-            let (head, tail) = (Bytes::from_static(b"re:"), delivery.payload);
-            self.outcomes.push_back(Outcome::Publish { subject, reply: None, head, tail });
+            let (account, head) = (delivery.interest.account, Bytes::from_static(b"re:"));
+            let post = Post { account, subject, head, tail: delivery.payload };
+            self.outcomes.push_back(Outcome::Publish { post, reply: None });
         }
     }
 
@@ -70,6 +71,7 @@ impl Driver for Answerer {
         if !std::mem::replace(&mut self.has_begun, true) {
             let interest = EngineInterest {
                 engine: Self::ENGINE,
+                account: AccountIndex::GLOBAL,
                 key: 1,
                 credit: Credit::Messages,
                 is_brief: true,
