@@ -14,8 +14,8 @@ use crate::base::origin::Origin;
 use crate::broker::kind::Kind;
 use crate::broker::mail::{Delivery, Mail, Pick, PickList, RoutePick};
 use crate::broker::outbox::{COPY_LEN_MAX, Outbox};
-use crate::broker::sublist::{Cursor, EngineEntry, Interest, Matched, QueueMatch};
-use crate::broker::{Broker, Effect, EngineDelivery, Names, Post};
+use crate::broker::sublist::{Cursor, Interest, Matched, QueueMatch};
+use crate::broker::{Broker, Effect, EngineDelivery, EngineInterest, Names, Post};
 use crate::wire::{CloseReason, encoder};
 
 /// Bytes that messages for engines share in one allocation.
@@ -404,7 +404,7 @@ impl Broker {
 
     fn deliver_to_engines(
         &mut self,
-        engines: &[EngineEntry],
+        engines: &[EngineInterest],
         message: &Message<'_>,
         source: &Source<'_>,
     ) {
@@ -412,7 +412,7 @@ impl Broker {
         let client = connection.and_then(|id| self.sessions.client(id));
         let user = client.and_then(|client| client.user.clone());
         let origin = Origin { account: message.account, connection, user };
-        let is_brief = |entry: &EngineEntry| entry.interest.is_brief;
+        let is_brief = |interest: &EngineInterest| interest.is_brief;
         let (names, payload) = if engines.iter().all(is_brief) {
             message.to_engines(&mut self.chunk)
         } else {
@@ -422,11 +422,11 @@ impl Broker {
             Effect::ToEngine(EngineDelivery { interest, names, payload, origin })
         };
         let Some((last, others)) = engines.split_last() else { return };
-        for entry in others {
+        for interest in others {
             let (names, payload, origin) = (names.clone(), payload.clone(), origin.clone());
-            self.effects.push_back(to_engine(entry.interest, names, payload, origin));
+            self.effects.push_back(to_engine(*interest, names, payload, origin));
         }
-        self.effects.push_back(to_engine(last.interest, names, payload, origin));
+        self.effects.push_back(to_engine(*last, names, payload, origin));
     }
 
     /// Puts a message into the outbox of a client of this loop; false if it does not want it.

@@ -5,14 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::id::{ChannelName, SessionId};
-use crate::base::placement;
+use crate::base::id::SessionId;
 use crate::broker::client::Stall;
 use crate::broker::kind::Kind;
 use crate::broker::outbox::Gauge;
 use crate::broker::session::Timer;
 use crate::broker::sublist::{Interest, Matched};
 use crate::broker::{Broker, Credit};
+use crate::wire::op::Publish;
 
 /// How often a held publisher looks again whether its receivers have room.
 const STALL_POLL: Duration = Duration::from_millis(5);
@@ -23,11 +23,11 @@ impl Broker {
     pub(super) fn must_wait(
         &mut self,
         id: SessionId,
-        subject: &[u8],
+        publish: &Publish<'_>,
         matched: Option<&Matched>,
     ) -> bool {
         let Some(matched) = matched else { return false };
-        if self.lacks_credit(matched, subject) {
+        if self.lacks_credit(matched, publish) {
             if let Some(session) = self.sessions.get_mut(id) {
                 session.is_paused = true;
                 self.paused.insert(id);
@@ -37,17 +37,16 @@ impl Broker {
         self.must_stall(id, matched)
     }
 
-    fn lacks_credit(&self, matched: &Matched, subject: &[u8]) -> bool {
+    fn lacks_credit(&self, matched: &Matched, publish: &Publish<'_>) -> bool {
         if self.pressed.is_empty() {
             return false;
         }
-        matched.engines.iter().any(|entry| match entry.interest.credit {
+        matched.engines.iter().any(|interest| match interest.credit {
             Credit::Free => false,
             Credit::Messages => {
-                let channel = subject.get(entry.prefix_len..).unwrap_or_default();
-                let channel = ChannelName::from(channel);
-                let engine = placement::of_channel(&channel, self.settings.loops);
-                self.pressed.contains(&(Credit::Messages, engine))
+                let body = &publish.payload[publish.header_len.unwrap_or(0)..];
+                let owner = (self.settings.owner)(body, self.home, self.settings.loops);
+                owner.is_some_and(|engine| self.pressed.contains(&(Credit::Messages, engine)))
             }
             Credit::Requests => self.pressed.iter().any(|(credit, _)| *credit == Credit::Requests),
         })

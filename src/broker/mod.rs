@@ -134,10 +134,9 @@ pub enum Flow {
 pub enum Credit {
     /// Nothing: it is bounded by what it answers.
     Free,
-    /// Room for messages, in the engine that the last tokens of the subject (behind the literal
-    /// prefix of the interest) name as a channel.
+    /// Room for messages, in the engine that [`Settings::owner`] names.
     Messages,
-    /// Room for requests, in all engines: only the request itself says which it is for.
+    /// Room for requests, in all engines.
     Requests,
 }
 
@@ -161,6 +160,12 @@ pub struct EngineInterest {
 pub struct Names {
     bytes: Bytes,
     subject_len: usize,
+}
+
+impl From<Subject> for Names {
+    fn from(subject: Subject) -> Self {
+        Self { subject_len: subject.as_bytes().len(), bytes: subject.to_bytes() }
+    }
 }
 
 impl Names {

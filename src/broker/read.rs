@@ -92,7 +92,7 @@ impl Broker {
                 let account = session.client().map(|client| client.account);
                 let found = self.receivers(id, account, publish.subject, limit);
                 let Found::All(matched) = found else { return Some(Step::Yielded) };
-                if self.must_wait(id, publish.subject, matched.as_deref()) {
+                if self.must_wait(id, &publish, matched.as_deref()) {
                     return Some(Step::Paused);
                 }
                 if self.settings.is_traced {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use crate::base::id::LoopIndex;
 use crate::base::limits::ROUTE_PENDING_BYTES_MIN;
 use crate::broker::Discovery;
 use crate::broker::account::Permissions;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub cluster_name: String,
     /// Where clients look for the streaming server of this process; `None` without one.
     pub discovery: Option<Discovery>,
+    /// Whose a message for engines is.
+    pub owner: Owner,
     /// Whether all operations are shown in the log.
     pub is_traced: bool,
     /// Most bytes of a payload that are shown then; 0 is no limit.
@@ -73,6 +76,11 @@ impl Settings {
         self.max_pending.saturating_mul(2).max(ROUTE_PENDING_BYTES_MIN)
     }
 }
+
+/// Which of so many loops has the engine to which a message with this payload belongs, if it came
+/// in on the loop that is named; `None` if it belongs to none. It is what engines go by: brokers
+/// know nothing of channels, whatever a subject looks like.
+pub type Owner = fn(payload: &[u8], home: LoopIndex, loops: u16) -> Option<LoopIndex>;
 
 /// TLS on the client port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,6 +195,7 @@ impl Default for Settings {
             cluster: None,
             cluster_name: String::new(),
             discovery: None,
+            owner: |_, home, _| Some(home),
             is_traced: false,
             traced_bytes_max: 0,
             counters: Arc::default(),

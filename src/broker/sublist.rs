@@ -123,16 +123,6 @@ impl Interest {
     }
 }
 
-/// An engine's interest as it lies in the tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EngineEntry {
-    /// Which one.
-    pub interest: EngineInterest,
-    /// Length of the subject's literal prefix with the dot behind it: what follows it in a
-    /// subject names the channel.
-    pub prefix_len: usize,
-}
-
 /// All receivers of a subject.
 #[derive(Clone, Debug, Default)]
 pub struct Matched {
@@ -144,7 +134,7 @@ pub struct Matched {
     pub queues: Vec<QueueMatch>,
     /// Engines. Of engines that listen to the same subject with the same key (a service that each
     /// loop offers) there is one: `home`'s own if it is among them.
-    pub engines: Vec<EngineEntry>,
+    pub engines: Vec<EngineInterest>,
 }
 
 /// What a search came to.
@@ -227,14 +217,13 @@ impl Matched {
             let groups = SmallVec::from_buf([group]);
             self.queues.push(QueueMatch { name: name.clone(), groups });
         });
-        for (index, entry) in more.engines.iter().enumerate() {
-            let is_chosen = entry.interest.engine.0 == home
+        for (index, interest) in more.engines.iter().enumerate() {
+            let is_chosen = interest.engine.0 == home
                 || !more.engines.iter().enumerate().any(|(other_index, other)| {
-                    other.interest.key == entry.interest.key
-                        && (other.interest.engine.0 == home || other_index < index)
+                    other.key == interest.key && (other.engine.0 == home || other_index < index)
                 });
             if is_chosen {
-                self.engines.push(*entry);
+                self.engines.push(*interest);
             }
         }
     }
@@ -266,7 +255,7 @@ struct Entries {
 #[derive(Debug, Default)]
 struct More {
     queues: Queues,
-    engines: Vec<EngineEntry>,
+    engines: Vec<EngineInterest>,
 }
 
 impl Content for Entries {
@@ -472,14 +461,12 @@ impl Sublist {
 
     /// Adds an engine's interest; nothing happens if it is there.
     pub fn listen(&mut self, subject: &[u8], interest: EngineInterest) -> bool {
-        let prefix_len = literal_prefix_len(subject);
-        let entry = EngineEntry { interest, prefix_len };
         let engines = &mut self.entries(subject).more.get_or_insert_default().engines;
-        if engines.contains(&entry) {
+        if engines.contains(&interest) {
             return false;
         }
-        engines.push(entry);
-        engines.sort_by_key(|entry| entry.interest);
+        engines.push(interest);
+        engines.sort_unstable();
         self.on_change(subject);
         self.len += 1;
         self.insert_count += 1;
@@ -491,7 +478,7 @@ impl Sublist {
         let is_removed = self.change(subject, |entries| {
             let Some(more) = &mut entries.more else { return false };
             let count = more.engines.len();
-            more.engines.retain(|entry| entry.interest != interest);
+            more.engines.retain(|other| *other != interest);
             let is_removed = more.engines.len() < count;
             entries.drop_empty();
             is_removed
@@ -769,17 +756,6 @@ fn parts(groups: &[GroupId], with_routes: bool) -> impl Iterator<Item = usize> +
     (0..groups.len() * 2).step_by(if with_routes { 1 } else { 2 })
 }
 
-fn literal_prefix_len(subject: &[u8]) -> usize {
-    let mut len = 0;
-    for token in subject.split(|byte| *byte == b'.') {
-        if matches!(token, b"*" | b">") {
-            break;
-        }
-        len += token.len() + 1;
-    }
-    len.min(subject.len())
-}
-
 #[cfg(test)]
 pub(in crate::broker) mod tests {
     use super::*;
@@ -873,8 +849,7 @@ pub(in crate::broker) mod tests {
         }
         let found = tree.matches(b"_STAN.pub.x.foo.bar").expect("engines listen");
         assert_eq!(found.engines.len(), 1);
-        assert_eq!(found.engines[0].interest.engine, LoopIndex(1));
-        assert_eq!(&b"_STAN.pub.x.foo.bar"[found.engines[0].prefix_len..], b"foo.bar");
+        assert_eq!(found.engines[0].engine, LoopIndex(1));
     }
 
     #[test]

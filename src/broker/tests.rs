@@ -440,7 +440,12 @@ fn requests_wait_while_any_engine_is_crowded_and_publishes_do_not() {
 
 #[test]
 fn engines_hear_without_headers_and_their_credit_holds_publishers() {
-    let mut process = Process::new(2, Settings::default());
+    // Whose a message is, only its payload says: `one` and `two` are those of the second engine.
+    let owner = |payload: &[u8], _, _| match payload {
+        b"none" => None,
+        _ => Some(LoopIndex(u16::from(payload != b"zero"))),
+    };
+    let mut process = Process::new(2, Settings { owner, ..Settings::default() });
     for engine in 0..2 {
         let interest = EngineInterest {
             engine: LoopIndex(engine),
@@ -471,11 +476,13 @@ fn engines_hear_without_headers_and_their_credit_holds_publishers() {
     let origin = Origin { account: AccountIndex::GLOBAL, connection: Some(client), user };
     assert_eq!(deliveries[0].origin, origin);
 
-    let owner = crate::base::placement::of_channel(&"foo".into(), 2);
-    process.loops[0].set_pressure(owner, Credit::Messages, true);
-    process.send(client, b"PUB pub.foo 1\r\nx\r\n");
+    process.loops[0].set_pressure(LoopIndex(1), Credit::Messages, true);
+    process.send(client, b"PUB pub.foo 4\r\nzero\r\nPUB pub.foo 4\r\nnone\r\n");
+    assert_eq!(process.flows[&client], Flow::NeedMore);
+    process.effects.clear();
+    process.send(client, b"HPUB pub.foo 12 15\r\nNATS/1.0\r\n\r\none\r\n");
     assert_eq!(process.flows[&client], Flow::Paused);
-    process.loops[0].set_pressure(owner, Credit::Messages, false);
+    process.loops[0].set_pressure(LoopIndex(1), Credit::Messages, false);
     process.settle();
     assert!(matches!(process.effects[..], [Effect::Resume { .. }]));
     process.read(client);

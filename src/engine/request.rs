@@ -76,6 +76,20 @@ pub fn decode(service: Service, payload: Bytes) -> Request {
     })
 }
 
+/// The loop whose engine a publish belongs to, for whoever has to know that before it is decoded
+/// there; `None` if it is none that anybody keeps. `home` is the loop on which it arrived.
+#[must_use]
+pub fn owner_of_publish(payload: &[u8], home: LoopIndex, loops: u16) -> Option<LoopIndex> {
+    if loops <= 1 {
+        return Some(home);
+    }
+    match decode_publish(Bytes::copy_from_slice(payload)).placement(loops) {
+        Placement::Loop(owner) => Some(owner),
+        Placement::Here => Some(home),
+        Placement::Dropped => None,
+    }
+}
+
 fn decode_publish(payload: Bytes) -> Request {
     match Publication::decode(payload.clone()) {
         Ok(publication) => Request::Publish(publication),
@@ -94,6 +108,8 @@ pub fn is_control_message(payload: Bytes) -> bool {
 
 impl Request {
     /// Which engine it belongs to: a channel's requests to the channel's, a client's to its home.
+    /// This is the only place that decides it. Which channel a request is for, its document says,
+    /// whatever subject it came on.
     #[must_use]
     pub fn placement(&self, loops: u16) -> Placement {
         if loops <= 1 && matches!(self, Self::Publish(_)) {
@@ -187,5 +203,19 @@ mod tests {
             ..Default::default()
         });
         assert_eq!(publish.placement(4), subscribe.placement(4));
+    }
+
+    #[test]
+    fn who_asks_whose_a_publish_is_is_told_what_becomes_of_it() {
+        let home = LoopIndex(2);
+        for channel in ["a", "b", "c", "d", "E"] {
+            let publish = pb::PubMsg { subject: channel.into(), ..Default::default() };
+            let payload = publish.encode_to_vec();
+            let found = owner_of_publish(&payload, home, 4).map(Placement::Loop);
+            assert_eq!(found, Some(decode(Service::Publish, payload.into()).placement(4)));
+        }
+        assert_eq!(owner_of_publish(GARBAGE, home, 4), Some(home));
+        let control = spb::CtrlMsg { msg_type: 1, ..Default::default() }.encode_to_vec();
+        assert_eq!(owner_of_publish(&control, home, 4), None);
     }
 }

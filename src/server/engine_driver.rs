@@ -616,6 +616,7 @@ mod tests {
     use super::*;
     use crate::base::id::SessionId;
     use crate::base::placement;
+    use crate::broker::Names;
 
     /// Goal: whichever loop a request belongs to, its engine learns who asks.
     #[test]
@@ -627,7 +628,7 @@ mod tests {
         let origin = Origin { account: ACCOUNT, connection, user: Some("me".into()) };
         let delivery = EngineDelivery {
             interest: driver.interest(Interest::Service(Service::Publish)),
-            names: post("pub.foo".into(), Payload::default()).names(),
+            names: Names::from(Subject::from("pub.foo")),
             payload: publish.encode_to_vec().into(),
             origin: origin.clone(),
         };

@@ -10,7 +10,7 @@ use crate::broker::account::{self, Permissions, Responses};
 use crate::broker::settings as broker;
 use crate::config::{self, Config, Program, StoreKind, TlsConfig};
 use crate::election::keeper;
-use crate::engine;
+use crate::engine::{self, request};
 use crate::net::tls::{ClientCertificate, Dialling, Files, Serving, TlsError};
 use crate::net::{Address, Listen, Rules};
 use crate::store::sql::dialect::Driver;
@@ -153,6 +153,7 @@ pub fn broker(config: &Config, found: &Found) -> broker::Settings {
         auth: auth(&core.auth, core.tls.as_ref().is_some_and(|tls| tls.verify_and_map)),
         cluster_name: core.cluster_name.clone().unwrap_or_default(),
         cluster,
+        owner: request::owner_of_publish,
         discovery: (config.program == Program::Streaming).then(|| Discovery {
             prefix: config.streaming.discover_prefix.clone(),
             cluster_id: config.streaming.cluster_id.clone(),
