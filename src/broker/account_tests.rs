@@ -12,8 +12,7 @@ const OTHER: AccountIndex = AccountIndex(1);
 /// Two loops with two accounts, and a route whose peer knows both.
 fn process() -> (Process, SessionId) {
     let cluster = Cluster { name: "abc".into(), ..Cluster::default() };
-    let mut process =
-        Process::new(2, Settings { cluster: Some(cluster), ..Settings::default() });
+    let mut process = Process::new(2, Settings { cluster: Some(cluster), ..Settings::default() });
     for broker in &mut process.loops {
         assert_eq!(broker.accounts.add("OTHER", broker.home), OTHER);
     }

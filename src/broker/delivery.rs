@@ -350,7 +350,9 @@ impl Broker {
         source: &Source<'_>,
         picks: &mut Picks,
     ) -> bool {
-        let Some(slot) = self.accounts[message.account].slot(&queue.groups, at) else { return false };
+        let Some(slot) = self.accounts[message.account].slot(&queue.groups, at) else {
+            return false;
+        };
         let (first, count) = (slot.first(), slot.interests().len());
         let has_room = first.gauge.pending_bytes() <= self.settings.max_pending / 2;
         if has_room != with_room || !source.allows(first) || first.gauge.is_closed() {

@@ -56,8 +56,8 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::base::deadlines::Deadlines;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
-use crate::base::origin::Origin;
 use crate::base::limits::{SESSION_WORK_MAX, SESSION_WORK_MIN, TURN_WORK_MAX};
+use crate::base::origin::Origin;
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now, WallTime};
 use crate::wire::{self, Info, Op, encoder};

@@ -134,7 +134,10 @@ fn who_had_many_interests_leaves_in_portions() {
     let work = process.loops[1].work_done() - before;
     assert!(work <= 2 * crate::base::limits::PORTION_WORK_MAX, "{work} at once");
     process.settle();
-    assert!(process.loops[1].accounts[AccountIndex::GLOBAL].snapshot().num_subscriptions > 1, "the rest comes later");
+    assert!(
+        process.loops[1].accounts[AccountIndex::GLOBAL].snapshot().num_subscriptions > 1,
+        "the rest comes later"
+    );
     let sender = process.client(0, "");
     process.send(sender, b"PUB one 0\r\n\r\n".repeat(100).as_slice());
     assert_eq!(process.take(near).matches("MSG one").count(), 100, "the dead get nothing");

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::id::{LoopIndex, SessionId};
-use crate::base::time::Now;
-use crate::broker::{self, Broker, ConnectionKind};
+use crate::broker::listing::Mark;
+use crate::broker::snapshot::{ServerSnapshot, Wanted};
+use crate::broker::{self, ConnectionKind};
 use crate::net::dial::{Found, Target};
 use crate::net::listener::Newcomer;
 use crate::net::mailbox::{Letter, Sender};
@@ -35,9 +36,6 @@ impl<M> Letter for Mail<M> {
     }
 }
 
-/// A look at a broker, or a change of it, by another thread.
-pub type Visit = Box<dyn FnOnce(&mut Broker, Now) + Send>;
-
 /// What a reactor can be told.
 pub enum Control {
     /// Own this connection from now on.
@@ -63,9 +61,24 @@ pub enum Control {
         /// Whether it belongs to it.
         is_right: bool,
     },
-    /// Let this look at the broker, or change something in it (settings, closing a session). It
-    /// runs between two turns' steps and must not block; for an answer it brings a channel.
-    Visit(Visit),
+    /// Tell a portion of what the broker knows.
+    List {
+        /// What of it.
+        wanted: Wanted,
+        /// Where the portion begins.
+        from: Mark,
+        /// Gets it, and where the next one begins if there is more.
+        done: Box<dyn FnOnce(ServerSnapshot, Option<Mark>) + Send>,
+    },
+    /// The sessions of the loop's clients.
+    Clients {
+        /// Gets them.
+        done: crossbeam_channel::Sender<Vec<SessionId>>,
+    },
+    /// Put new settings of the broker in force.
+    Settings(Arc<broker::Settings>),
+    /// Tell peers and clients that clients have to go elsewhere.
+    EnterLameDuck,
     /// Close this connection, after what waits for it is written (for a bounded time).
     Close {
         /// Which; one of another loop, or one that is gone, is nobody.

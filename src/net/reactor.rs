@@ -333,7 +333,16 @@ impl<D: Driver> Reactor<D> {
             Control::Verified { session, hash, is_right } => {
                 self.broker.verified(session, &hash, is_right, self.now);
             }
-            Control::Visit(visit) => visit(&mut self.broker, self.now),
+            Control::List { wanted, from, done } => {
+                let (part, next) = self.broker.list(self.now, &wanted, from);
+                done(part, next);
+            }
+            Control::Clients { done } => {
+                // The asker may have given up waiting.
+                let _ = done.send(self.broker.clients());
+            }
+            Control::Settings(settings) => self.broker.reload(settings, self.now),
+            Control::EnterLameDuck => self.broker.enter_lame_duck(self.now),
             Control::Close { session, reason } if session.home == self.home => {
                 self.begin_close(session.into(), reason);
             }

@@ -13,7 +13,6 @@ use crate::base::epoch::LeaseClock;
 use crate::base::id::LoopIndex;
 use crate::base::limits::LOOPS_MAX;
 use crate::base::pulse::Pulse;
-use crate::base::time::Now;
 use crate::base::world;
 use crate::broker::{self, Broker, ConnectionKind};
 use crate::net::control::{Control, Mail, Mailbox, Rules};
@@ -274,12 +273,6 @@ impl<D: Driver + 'static> Reactors<D> {
             // A loop that has ended needs no word any more.
             let _has_reader = sender.send(Mail::Control(control()));
         }
-    }
-
-    /// Lets `visit` look at, or change, the broker of each loop, on that loop's thread; it must
-    /// not block.
-    pub fn visit_all(&self, visit: impl Fn(&mut Broker, Now) + Clone + Send + 'static) {
-        self.tell_all(|| Control::Visit(Box::new(visit.clone())));
     }
 
     /// Treats connections that are made from now on by other rules.

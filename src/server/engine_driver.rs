@@ -199,13 +199,7 @@ impl EngineDriver {
         }
     }
 
-    fn on_request(
-        &mut self,
-        request: Request,
-        reply: Option<Subject>,
-        origin: Origin,
-        now: Now,
-    ) {
+    fn on_request(&mut self, request: Request, reply: Option<Subject>, origin: Origin, now: Now) {
         let Some(active) = &mut self.active else { return };
         if let Request::Publish(publication) = &request {
             if active.is_beyond_bound() {

@@ -55,7 +55,7 @@ impl Server {
             return Next::End(self.stop(ExitCode::SUCCESS));
         }
         if let Some(reactors) = &self.reactors {
-            reactors.visit_all(|broker, now| broker.enter_lame_duck(now));
+            reactors.tell_all(|| Control::EnterLameDuck);
         }
         let next_at = world::instant() + self.config.core.lame_duck_grace;
         self.lame_duck = Some(LameDuck { next_at, clients: None, pause: PAUSE_MAX });
@@ -96,10 +96,7 @@ impl Server {
     fn clients(&self) -> Vec<SessionId> {
         let (tell, told) = unbounded();
         if let Some(reactors) = &self.reactors {
-            reactors.visit_all(move |broker, _| {
-                // The server may have given up waiting.
-                let _ = tell.send(broker.clients());
-            });
+            reactors.tell_all(|| Control::Clients { done: tell.clone() });
         }
         let deadline = Self::deadline_in(ANSWER_WITHIN);
         let mut clients = Vec::new();

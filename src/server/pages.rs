@@ -10,8 +10,8 @@ use crossbeam_channel::bounded;
 use crate::base::epoch::LeaseClock;
 use crate::base::pulse::Vitals;
 use crate::base::world;
+use crate::broker::listing as broker_list;
 use crate::broker::snapshot::{self as broker, ServerSnapshot};
-use crate::broker::{Broker, listing as broker_list};
 use crate::config::{Config, Program, StoreKind, banner};
 use crate::election::lease::Holder;
 use crate::engine::snapshot::{self as engine, Snapshot};
@@ -249,12 +249,7 @@ pub fn open_port(config: &Config) -> Result<Option<TcpListener>, StartError> {
 fn ask_brokers(mailboxes: Vec<Mailbox<Mail>>) -> Ask<broker::Wanted, ServerSnapshot> {
     Box::new(move |wanted| {
         let ask = |index: usize, from: broker_list::Mark, done: Answer<_, _>| {
-            let wanted = wanted.clone();
-            let visit = move |broker: &mut Broker, now| {
-                let (part, next) = broker.list(now, &wanted, from);
-                done(part, next);
-            };
-            mailboxes[index].control(Control::Visit(Box::new(visit)));
+            mailboxes[index].control(Control::List { wanted: wanted.clone(), from, done });
         };
         gather(mailboxes.len(), ask, ServerSnapshot::append).map(ServerSnapshot::merge)
     })

@@ -71,10 +71,7 @@ impl Server {
         let broker = Arc::new(settings::broker(&config, &self.found));
         if let Some(reactors) = &self.reactors {
             reactors.reload(rules);
-            reactors.tell_all(|| {
-                let broker = Arc::clone(&broker);
-                Control::Visit(Box::new(move |owner, now| owner.reload(broker, now)))
-            });
+            reactors.tell_all(|| Control::Settings(Arc::clone(&broker)));
         }
         if let (true, Some(path)) = (changes.pid_file, &config.pid_file)
             && let Err(error) = Files::write_pid(path)

@@ -26,11 +26,8 @@ impl Script {
             Placement::Here => self.reply_count as usize % self.engines.len(),
             Placement::Dropped => return reply,
         };
-        let input = Input::Request {
-            request,
-            reply: Some(reply.clone()),
-            origin: Origin::default(),
-        };
+        let input =
+            Input::Request { request, reply: Some(reply.clone()), origin: Origin::default() };
         self.mail.push_back((index, input));
         reply
     }

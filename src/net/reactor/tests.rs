@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::base::id::{AccountIndex, Subject};
-use crate::broker::snapshot::Lists;
+use crate::broker::listing::Mark;
+use crate::broker::snapshot::{Lists, ServerSnapshot, Wanted};
 use crate::broker::{self, Credit, EngineDelivery, EngineInterest, Post};
 use crate::net::reactors::{Listen, Reactors, Settings};
 use crate::net::{Address, driver::CoreOnly};
@@ -347,15 +348,17 @@ fn stopping_waits_no_longer_than_it_was_told() {
 }
 
 #[test]
-fn brokers_are_visited_and_a_connection_is_closed_by_its_name() {
+fn brokers_are_looked_at_and_a_connection_is_closed_by_its_name() {
     let server = core(2);
     let mut client = connect(server.client_address);
     let (sender, receiver) = crossbeam_channel::bounded(2);
-    server.visit_all(move |broker, now| {
-        let seen = broker.snapshot(now, Lists::ALL).connections;
-        sender.send(seen.first().map(|connection| connection.home)).unwrap();
+    server.tell_all(|| {
+        let sender = sender.clone();
+        let done = Box::new(move |part, _| sender.send(part).unwrap());
+        Control::List { wanted: Wanted::from(Lists::ALL), from: Mark::default(), done }
     });
-    let seen = [receiver.recv().unwrap(), receiver.recv().unwrap()];
+    let seen = [receiver.recv().unwrap(), receiver.recv().unwrap()]
+        .map(|seen: ServerSnapshot| seen.connections.first().map(|connection| connection.home));
     assert_eq!(seen.iter().flatten().count(), 1, "{seen:?}");
     let home = LoopIndex(seen[0].or(seen[1]).unwrap());
     let session = SessionId { home, slot: 0, generation: 1 };
@@ -375,7 +378,7 @@ fn nobody_new_is_accepted_after_the_word_and_the_others_stay() {
     server.tell_all(|| Control::StopAccepting);
     // The first loop has had the word when it has answered a later question.
     let (sender, receiver) = crossbeam_channel::bounded(2);
-    server.visit_all(move |_, _| sender.send(()).unwrap());
+    server.tell_all(|| Control::Clients { done: sender.clone() });
     receiver.iter().take(2).for_each(drop);
     assert!(TcpStream::connect(server.client_address.unwrap()).is_err());
     client.sync();
