@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stanby::base::id::{LoopIndex, SessionId};
 use stanby::base::time::Now;
-use stanby::broker::{Broker, ConnectionKind, Flow, Hello, Settings};
+use stanby::broker::{Broker, ConnectionKind, Flow, Hello, Input, Settings};
 use stanby::wire::{Limits, Parsed, Side, parse};
 
 const BATCH: usize = 1000;
@@ -50,7 +50,8 @@ fn broker(receivers: u32) -> Broker {
     let mut broker = Broker::new(Arc::new(Settings::default()), LoopIndex(0), 1, now);
     let peer = "127.0.0.1:4222".parse().expect("an address");
     for slot in 0..=receivers {
-        broker.open(session(slot), Hello { peer, kind: ConnectionKind::Client }, now);
+        let hello = Hello { peer, kind: ConnectionKind::Client };
+        broker.handle(Input::Opened { session: session(slot), hello }, now);
         let mut hello = BytesMut::from("CONNECT {\"verbose\":false,\"pedantic\":false}\r\n");
         if slot > 0 {
             hello.extend_from_slice(b"SUB orders.eu.new 1\r\n");

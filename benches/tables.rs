@@ -11,7 +11,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stanby::base::id::{LoopIndex, SessionId};
 use stanby::base::time::Now;
 use stanby::broker::settings::Cluster;
-use stanby::broker::{Broker, ConnectionKind, Flow, Hello, Settings};
+use stanby::broker::{Broker, ConnectionKind, Flow, Hello, Input, Settings};
 
 const SIZES: [usize; 2] = [1_000, 100_000];
 
@@ -49,12 +49,12 @@ fn broker(count: usize, line: impl Fn(usize) -> String) -> Broker {
     let peer = "127.0.0.1:4222".parse().expect("an address");
     for slot in 0..2 {
         let hello = Hello { peer, kind: ConnectionKind::Client };
-        broker.open(session(slot), hello, Now::default());
+        broker.handle(Input::Opened { session: session(slot), hello }, Now::default());
         let more = "\"headers\":true,\"no_responders\":true";
         say(&mut broker, slot, &format!("CONNECT {{\"verbose\":false,{more}}}\r\n"));
     }
     let hello = Hello { peer, kind: ConnectionKind::RouteAccepted };
-    broker.open(session(2), hello, Now::default());
+    broker.handle(Input::Opened { session: session(2), hello }, Now::default());
     say(&mut broker, 2, "INFO {\"server_id\":\"NX\",\"server_name\":\"x\",\"cluster\":\"c\"}\r\n");
     let lines: String = (0..count).map(line).collect();
     say(&mut broker, 1, &lines);
@@ -104,9 +104,10 @@ fn urls(criterion: &mut Criterion) {
         group.bench_function(size.to_string(), |bencher| {
             bencher.iter(|| {
                 let hello = Hello { peer, kind: ConnectionKind::RouteAccepted };
-                broker.open(session(3), hello, Now::default());
+                broker.handle(Input::Opened { session: session(3), hello }, Now::default());
                 say(&mut broker, 3, &info);
-                broker.closed(session(3), "Client Closed", Now::default());
+                let reason = "Client Closed".to_owned();
+                broker.handle(Input::Closed { session: session(3), reason }, Now::default());
                 drain(&mut broker);
             });
         });

@@ -11,6 +11,7 @@ pub struct Origin {
     pub account: AccountIndex,
     /// By which connection it came; `None` if this process sent it.
     pub connection: Option<SessionId>,
-    /// The user there; `None` if it did not say who it is, as a server that only passes it on.
-    pub user: Option<Arc<str>>,
+    /// The user there; `None` if it did not say who it is, as a server that only passes it on. One
+    /// word, because inputs are moved often.
+    pub user: Option<Arc<String>>,
 }

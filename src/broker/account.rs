@@ -56,20 +56,23 @@ impl Accounts {
     }
 
     /// Nodes and entries of all trees that were looked at.
+    #[inline]
     pub fn visited(&self) -> u64 {
-        self.list.iter().map(|(_, tree)| tree.visited()).sum()
+        self.list.iter().fold(0, |sum, (_, tree)| sum + tree.visited())
     }
 }
 
 impl Index<AccountIndex> for Accounts {
     type Output = Sublist;
 
+    #[inline]
     fn index(&self, account: AccountIndex) -> &Sublist {
         &self.list[account.index()].1
     }
 }
 
 impl IndexMut<AccountIndex> for Accounts {
+    #[inline]
     fn index_mut(&mut self, account: AccountIndex) -> &mut Sublist {
         &mut self.list[account.index()].1
     }

@@ -26,7 +26,7 @@ pub struct Identity {
     /// Whose subjects it uses.
     pub account: AccountIndex,
     /// The user's name, if it has one.
-    pub user: Option<Arc<str>>,
+    pub user: Option<Arc<String>>,
     /// What it may do; `None` is everything.
     pub permissions: Option<Arc<Permissions>>,
 }
@@ -100,7 +100,8 @@ pub fn decide(
     certificate: Option<&[u8]>,
 ) -> Result<Decision, Refusal> {
     if !auth.is_required() {
-        let user = Some(credentials.user.as_str()).filter(|user| !user.is_empty()).map(Arc::from);
+        let user = Some(&credentials.user).filter(|user| !user.is_empty());
+        let user = user.map(|user| Arc::new(user.clone()));
         return Ok(Decision::Known(Identity { user, ..Identity::default() }));
     }
     if !auth.users.is_empty() {
@@ -111,7 +112,7 @@ pub fn decide(
     }
     match &auth.user {
         Some((name, password)) if *name == credentials.user => {
-            let identity = Identity { user: Some(name.as_str().into()), ..Identity::default() };
+            let identity = Identity { user: Some(Arc::new(name.clone())), ..Identity::default() };
             check(password, &credentials.password, identity)
         }
         Some(_) | None => Err(Refusal::UnknownUser),
@@ -153,7 +154,7 @@ fn known(user: &User) -> Decision {
 
 fn identity_of(user: &User) -> Identity {
     let permissions = user.permissions.clone();
-    Identity { user: Some(user.name.as_str().into()), permissions, ..Identity::default() }
+    Identity { user: Some(Arc::new(user.name.clone())), permissions, ..Identity::default() }
 }
 
 fn check(expected: &str, given: &str, identity: Identity) -> Result<Decision, Refusal> {
@@ -269,7 +270,7 @@ mod tests {
             ..Auth::default()
         };
         let found = authenticate(&auth, &Credentials::default(), None).unwrap();
-        assert_eq!(found.user.as_deref(), Some("anon"));
+        assert_eq!(found.user, Some(Arc::new("anon".to_owned())));
         assert!(authenticate(&auth, &credentials("anon", "wrong", ""), None).is_err());
     }
 
@@ -293,7 +294,8 @@ mod tests {
             let auth = Auth { users, tls_map: true, ..Auth::default() };
             let found =
                 authenticate(&auth, &Credentials::default(), Some(certificate.der().as_ref()));
-            assert_eq!(found.ok().and_then(|found| found.user).as_deref(), expected);
+            let user = found.ok().and_then(|found| found.user);
+            assert_eq!(user.as_ref().map(|user| user.as_str()), expected);
         }
     }
 

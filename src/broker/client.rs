@@ -44,7 +44,7 @@ pub(super) struct Client {
     /// where the stream ended then.
     pub full_for: BTreeMap<(SessionId, InboxName), u64>,
     /// Whom authentication found.
-    pub user: Option<Arc<str>>,
+    pub user: Option<Arc<String>>,
     pub credentials: Credentials,
     /// The hash that its password was found to belong to.
     pub verified_hash: Option<String>,
@@ -124,7 +124,7 @@ impl Client {
 
     /// As log lines name its user.
     pub fn user_text(&self) -> String {
-        format!("User {:?}", self.user.as_deref().unwrap_or("N/A"))
+        format!("User {:?}", self.user.as_ref().map_or("N/A", |user| user))
     }
 }
 
@@ -139,7 +139,7 @@ impl Session {
     pub fn connection_snapshot(&self) -> Option<ConnectionSnapshot> {
         let client = self.client()?;
         let credentials = &client.credentials;
-        let named = [&client.nkey, client.user.as_deref().unwrap_or(&credentials.user)];
+        let named = [&client.nkey, client.user.as_ref().map_or(&credentials.user, |user| user)];
         let user = named.into_iter().find(|name| !name.is_empty());
         let (subscription_count, subscriptions) = match &self.phase {
             Phase::Ending { subscription_count, subscriptions, .. } => {
@@ -163,7 +163,7 @@ impl Session {
             version: client.version.clone(),
             tls: self.tls.as_ref().map(|tls| (tls.version.clone(), tls.cipher.clone())),
             tls_certificate: self.tls.as_ref().and_then(|tls| tls.certificate.clone()),
-            authorized_user: user.unwrap_or(&credentials.token).to_owned(),
+            authorized_user: user.unwrap_or(&credentials.token).clone(),
             subscription_count,
             subscriptions,
         })

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::id::SessionId;
+use crate::base::id::{AccountIndex, SessionId};
 use crate::broker::client::Stall;
 use crate::broker::kind::Kind;
 use crate::broker::outbox::Gauge;
@@ -23,6 +23,7 @@ impl Broker {
     pub(super) fn must_wait(
         &mut self,
         id: SessionId,
+        account: AccountIndex,
         publish: &Publish<'_>,
         matched: Option<&Matched>,
     ) -> bool {
@@ -30,15 +31,15 @@ impl Broker {
         if self.lacks_credit(matched, publish) {
             if let Some(session) = self.sessions.get_mut(id) {
                 session.is_paused = true;
-                self.paused.insert(id);
+                self.engines.paused.insert(id);
             }
             return true;
         }
-        self.must_stall(id, matched)
+        self.must_stall(id, account, matched)
     }
 
     fn lacks_credit(&self, matched: &Matched, publish: &Publish<'_>) -> bool {
-        if self.pressed.is_empty() {
+        if self.engines.pressed.is_empty() {
             return false;
         }
         matched.engines.iter().any(|interest| match interest.credit {
@@ -46,15 +47,19 @@ impl Broker {
             Credit::Messages => {
                 let body = &publish.payload[publish.header_len.unwrap_or(0)..];
                 let owner = (self.settings.owner)(body, self.home, self.settings.loops);
-                owner.is_some_and(|engine| self.pressed.contains(&(Credit::Messages, engine)))
+                owner.is_some_and(|engine| {
+                    self.engines.pressed.contains(&(Credit::Messages, engine))
+                })
             }
-            Credit::Requests => self.pressed.iter().any(|(credit, _)| *credit == Credit::Requests),
+            Credit::Requests => {
+                self.engines.pressed.iter().any(|(credit, _)| *credit == Credit::Requests)
+            }
         })
     }
 
     /// Holds a publisher back while a receiver has more than half of what may wait for it; not
     /// for ever: then its message is queued, and the receiver cut if that is too much.
-    fn must_stall(&mut self, id: SessionId, matched: &Matched) -> bool {
+    fn must_stall(&mut self, id: SessionId, account: AccountIndex, matched: &Matched) -> bool {
         if !matched.has_receivers() {
             return false;
         }
@@ -62,9 +67,6 @@ impl Broker {
         // Also of its own outbox: it goes on as soon as it reads.
         let is_slow = |interest: &&Arc<Interest>| interest.gauge.pending_bytes() > gate;
         // A queue gives to those of its members that have room.
-        let Some(account) = self.sessions.client(id).map(|client| client.account) else {
-            return false;
-        };
         let sublist = &self.accounts[account];
         let members = matched.queues.iter().map(|queue| sublist.listeners(&queue.groups));
         let queued = members.filter(|all| all.clone().all(|one| is_slow(&one))).flatten();

@@ -91,6 +91,7 @@ impl Kind {
     }
 
     /// What such a session may send now.
+    #[inline]
     pub fn limits(&self, has_headers: bool, settings: &Settings) -> Limits {
         match self {
             Self::Client(_) => Limits {
@@ -158,6 +159,7 @@ impl Session {
     }
 
     /// What only a client has.
+    #[inline]
     pub fn client(&self) -> Option<&Client> {
         match &self.kind {
             Kind::Client(client) => Some(client),
@@ -166,6 +168,7 @@ impl Session {
     }
 
     /// What only a client has.
+    #[inline]
     pub fn client_mut(&mut self) -> Option<&mut Client> {
         match &mut self.kind {
             Kind::Client(client) => Some(client),

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::id::SessionId;
-use crate::base::time::Now;
 use crate::broker::auth::Refusal;
 use crate::broker::client::Client;
 use crate::broker::read::Step;
@@ -159,7 +158,8 @@ impl Broker {
             return;
         }
         let rules = session.rules();
-        let subscriptions = session.first_subscriptions(CLOSED_SUBSCRIPTIONS_MAX);
+        let shown = if rules.is_server { 0 } else { CLOSED_SUBSCRIPTIONS_MAX };
+        let subscriptions = session.first_subscriptions(shown);
         let subscription_count = session.interests.len();
         let reason_kept = reason.to_owned();
         session.phase = Phase::Ending { reason: reason_kept, subscription_count, subscriptions };
@@ -182,7 +182,7 @@ impl Broker {
         for timer in [Timer::Tls, Timer::Auth, Timer::Ping, Timer::Stall] {
             self.deadlines.cancel(&(id, timer));
         }
-        self.paused.remove(&id);
+        self.engines.paused.remove(&id);
         self.leave(interests);
         let (name, level) = rules.ended;
         self.log_about(id, level, &format!("{name} connection closed: {reason}"));
@@ -370,10 +370,10 @@ impl Broker {
 
     /// Puts new settings in force; only those who lost their right are closed
     /// (spec core NATS, 0 and 18.6).
-    pub(super) fn on_reload(&mut self, settings: Arc<Settings>, now: Now) {
+    pub(super) fn on_reload(&mut self, settings: Arc<Settings>) {
         let is_auth_changed = self.settings.auth != settings.auth;
         self.settings = settings;
-        self.settings_loaded_at = now.wall;
+        self.settings_loaded_at = self.now.wall;
         let urls = std::mem::take(&mut self.info.connect_urls);
         self.info = Self::client_info(&self.settings, urls);
         for id in self.sessions.ids() {

@@ -80,7 +80,12 @@ impl Broker {
             Claim::User(_) => {
                 self.on_refusal(id);
             }
-            Claim::Server(named) => self.on_route_verified(id, &named, is_right),
+            Claim::Server(named) if is_right => {
+                self.on_route_admitted(id, &named);
+            }
+            Claim::Server(_) => {
+                self.refuse_route(id);
+            }
         }
     }
 

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
-use crate::base::time::Now;
 use crate::broker::delivery::{Message, Part, Picks, Source};
 use crate::broker::outbox::Gauge;
 use crate::broker::sublist::Interest;
@@ -129,15 +128,14 @@ const INTEREST_MAIL_WORK: usize = 4;
 
 impl Broker {
     /// Something from the broker of another loop.
-    pub fn handle_mail(&mut self, from: LoopIndex, mail: Mail, now: Now) {
-        self.now = now;
+    pub(super) fn on_mail(&mut self, mail: Mail) {
         match mail {
             Mail::Interest(interest) => self.add_to_tree(interest),
             Mail::InterestsGone(interests) => self.remove_from_tree(&interests),
             Mail::Weight(interest) => self.accounts[interest.account].reweigh(&interest),
             Mail::Listen(subject, interest) => self.on_engine_listens(&subject, interest),
             Mail::Unlisten(subject, interest) => self.on_engine_unlistens(&subject, interest),
-            Mail::EngineGone => self.purge_leased(from),
+            Mail::EngineGone => self.purge_leased(),
             Mail::Room(session) => self.on_room(session),
             Mail::TellPeer(route, inbox, state) => self.tell_peer(route, &inbox, state),
             Mail::PeerRoom(route, inbox, has_room) => {

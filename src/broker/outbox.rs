@@ -314,6 +314,7 @@ impl Outbox {
     }
 
     /// Appends a copy.
+    #[inline]
     pub fn put_copy(&mut self, bytes: &[u8]) {
         self.tail_for(bytes.len()).extend_from_slice(bytes);
     }

@@ -48,7 +48,8 @@ fn asked(process: &mut Process) -> Vec<String> {
 
 fn answer(process: &mut Process, id: SessionId, hash: &str, is_right: bool) -> String {
     let now = process.now;
-    process.broker(id).verified(id, hash, is_right, now);
+    let input = Input::Verified { session: id, hash: hash.to_owned(), is_right };
+    process.broker(id).handle(input, now);
     process.settle();
     process.read(id);
     process.take(id)

@@ -87,7 +87,7 @@ impl Broker {
     }
 
     pub(super) fn on_inbox_room(&mut self, route: SessionId, inbox: &InboxName, has_room: bool) {
-        for key in self.rooms.set_behind(route, inbox, has_room) {
+        for key in self.engines.rooms.set_behind(route, inbox, has_room) {
             self.effects.push_back(Effect::Room { key, has_room });
         }
     }

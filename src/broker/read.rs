@@ -73,14 +73,16 @@ impl Broker {
     /// One operation; `None` if there is no whole one. Work has a limit in this turn.
     fn read_one(&mut self, id: SessionId, input: &mut BytesMut, limit: u64) -> Option<Step> {
         let first = *input.first()?;
-        if self.sessions.get(id)?.is_auth_pending && !first.eq_ignore_ascii_case(&b'c') {
+        let mut session = self.sessions.get(id)?;
+        if session.is_auth_pending && !first.eq_ignore_ascii_case(&b'c') {
             let step = self.on_operation_before_connect(id);
             if step != Step::Done {
                 return Some(step);
             }
+            session = self.sessions.get(id)?;
         }
-        let session = self.sessions.get(id)?;
         let limits = session.kind.limits(session.has_headers, &self.settings);
+        let account = session.client().map_or(AccountIndex::GLOBAL, |client| client.account);
         let is_stranger = limits.side == Side::Stranger;
         let (step, len) = match crate::wire::parse(input, &limits) {
             Ok(Parsed::NeedMore { len }) => {
@@ -89,10 +91,9 @@ impl Broker {
                 return None;
             }
             Ok(Parsed::Op { op: Op::Publish(publish), len }) => {
-                let account = session.client().map(|client| client.account);
-                let found = self.receivers(id, account, publish.subject, limit);
+                let found = self.receivers(id, Some(account), publish.subject, limit);
                 let Found::All(matched) = found else { return Some(Step::Yielded) };
-                if self.must_wait(id, &publish, matched.as_deref()) {
+                if self.must_wait(id, account, &publish, matched.as_deref()) {
                     return Some(Step::Paused);
                 }
                 if self.settings.is_traced {

@@ -143,17 +143,19 @@ impl Broker {
     /// How much is known of inboxes and who listens to them.
     #[cfg(test)]
     pub(super) fn watched_count(&self) -> usize {
-        self.rooms.inboxes.len() + self.rooms.keys.len() + self.rooms.readers.len()
+        self.engines.rooms.inboxes.len()
+            + self.engines.rooms.keys.len()
+            + self.engines.rooms.readers.len()
     }
 
     pub(super) fn on_watch(&mut self, key: u64, name: InboxName) {
         let interests = self.accounts[name.0].literal_interests(&name.1);
-        self.rooms.keys.entry(name.clone()).or_default().push(key);
+        self.engines.rooms.keys.entry(name.clone()).or_default().push(key);
         let (sessions, full_behind) = (SmallVec::new(), SmallVec::new());
-        self.rooms.inboxes.insert(key, Inbox { name, sessions, full_behind });
+        self.engines.rooms.inboxes.insert(key, Inbox { name, sessions, full_behind });
         let high = self.settings.delivery_high();
         for interest in interests {
-            self.rooms.link(key, &interest);
+            self.engines.rooms.link(key, &interest);
             if interest.rules.is_server {
                 self.tell_peer(interest.session, &interest.inbox(), InboxState::Paced);
             }
@@ -161,21 +163,21 @@ impl Broker {
                 self.on_full(interest.session, key);
             }
         }
-        let has_room = self.rooms.has_room(key);
+        let has_room = self.engines.rooms.has_room(key);
         self.effects.push_back(Effect::Room { key, has_room });
     }
 
     pub(super) fn on_unwatch(&mut self, key: u64) {
-        let Some(inbox) = self.rooms.inboxes.get(&key) else { return };
+        let Some(inbox) = self.engines.rooms.inboxes.get(&key) else { return };
         let (name, sessions) = (inbox.name.clone(), inbox.sessions.clone());
         for session in sessions {
-            self.rooms.unlink(key, session);
+            self.engines.rooms.unlink(key, session);
         }
-        self.rooms.inboxes.remove(&key);
-        if let Some(keys) = self.rooms.keys.get_mut(&name) {
+        self.engines.rooms.inboxes.remove(&key);
+        if let Some(keys) = self.engines.rooms.keys.get_mut(&name) {
             keys.retain(|other| *other != key);
             if keys.is_empty() {
-                self.rooms.keys.remove(&name);
+                self.engines.rooms.keys.remove(&name);
             }
         }
     }
@@ -199,7 +201,7 @@ impl Broker {
     #[cold]
     fn on_full(&mut self, session: SessionId, key: u64) {
         let (home, low) = (self.home, self.settings.delivery_low());
-        let Some(reader) = self.rooms.readers.get_mut(&session) else { return };
+        let Some(reader) = self.engines.rooms.readers.get_mut(&session) else { return };
         if reader.is_full || !reader.gauge.watch(home, low) {
             return;
         }
@@ -235,15 +237,15 @@ impl Broker {
 
     /// A connection has room again: its inboxes go on in turns.
     pub(super) fn on_room(&mut self, session: SessionId) {
-        let Some(reader) = self.rooms.readers.get_mut(&session) else { return };
+        let Some(reader) = self.engines.rooms.readers.get_mut(&session) else { return };
         if !std::mem::take(&mut reader.is_full) {
             return;
         }
-        let reader = &self.rooms.readers[&session];
+        let reader = &self.engines.rooms.readers[&session];
         let later = reader.keys.range((Bound::Excluded(reader.last), Bound::Unbounded));
         let in_turns = later.chain(reader.keys.range(..=reader.last));
         for (key, _) in in_turns {
-            if self.rooms.has_room(*key) {
+            if self.engines.rooms.has_room(*key) {
                 self.effects.push_back(Effect::Room { key: *key, has_room: true });
             }
         }
@@ -251,12 +253,12 @@ impl Broker {
 
     /// An interest ended: nobody waits for who listened.
     pub(super) fn on_reader_gone(&mut self, interest: &Interest) {
-        let Some(keys) = self.rooms.keys.get(&interest.inbox()).cloned() else { return };
+        let Some(keys) = self.engines.rooms.keys.get(&interest.inbox()).cloned() else { return };
         let session = interest.session;
         for key in keys {
-            let had_room = self.rooms.has_room(key);
-            self.rooms.unlink(key, session);
-            if !had_room && self.rooms.has_room(key) {
+            let had_room = self.engines.rooms.has_room(key);
+            self.engines.rooms.unlink(key, session);
+            if !had_room && self.engines.rooms.has_room(key) {
                 self.effects.push_back(Effect::Room { key, has_room: true });
             }
         }

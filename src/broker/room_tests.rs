@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
 use crate::broker::tests::{Process, post};
-use crate::broker::{Effect, Settings};
+use crate::broker::{Effect, Input, Settings};
 
 /// A quarter of it is what may wait: 10,000 bytes.
 const MAX_PENDING: usize = 40_000;
@@ -33,7 +33,8 @@ fn watch(process: &mut Process, engine: u16, key: u64, inbox: &str) -> String {
 pub(super) fn deliver(process: &mut Process, engine: u16, key: u64, inbox: &str, len: usize) {
     let now = process.now;
     let message = post(inbox, &vec![b'x'; len]);
-    process.loops[usize::from(engine)].deliver_to_inbox(key, &message, now);
+    let input = Input::Deliver { key, post: message };
+    process.loops[usize::from(engine)].handle(input, now);
 }
 
 /// Takes `len` bytes out of an outbox, as a socket does.
@@ -153,8 +154,8 @@ fn nobody_waits_for_a_reader_that_left() {
         deliver(&mut process, 0, 1, "in.1", 12_000);
         process.settle();
         assert_eq!(told(&mut process), "1-");
-        process.loops[0].unwatch(1);
-        process.loops[0].unwatch(2);
+        process.loops[0].handle(Input::Unwatch { key: 1 }, process.now);
+        process.loops[0].handle(Input::Unwatch { key: 2 }, process.now);
         take(&mut process, second, 12_000);
         assert_eq!(told(&mut process), "");
         assert_eq!(process.loops[0].watched_count(), 0, "nothing is left of them");

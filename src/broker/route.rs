@@ -239,27 +239,17 @@ impl Broker {
         self.on_route_admitted(id, &named)
     }
 
-    fn refuse_route(&mut self, id: SessionId) -> Step {
+    pub(super) fn refuse_route(&mut self, id: SessionId) -> Step {
         self.log_about(id, log::Level::Error, "authentication error");
         self.violation(id)
     }
 
-    /// Whether a peer's password is right was found out.
-    pub(super) fn on_route_verified(
+    /// The peer may be here.
+    pub(super) fn on_route_admitted(
         &mut self,
         id: SessionId,
-        named: &(String, bool),
-        is_right: bool,
-    ) {
-        if is_right {
-            self.on_route_admitted(id, named);
-        } else {
-            self.refuse_route(id);
-        }
-    }
-
-    /// The peer may be here.
-    fn on_route_admitted(&mut self, id: SessionId, (name, is_dynamic): &(String, bool)) -> Step {
+        (name, is_dynamic): &(String, bool),
+    ) -> Step {
         self.deadlines.cancel(&(id, Timer::Auth));
         if let Some(session) = self.sessions.get_mut(id) {
             session.is_auth_pending = false;

@@ -11,6 +11,7 @@ use super::settings::Cluster;
 use super::snapshot::Lists;
 use super::tests::Process;
 use super::*;
+use crate::base::id::Subject;
 use crate::base::limits::GOSSIP_DIALS_MAX;
 
 fn server(loops: u16, name: &str, more: impl FnOnce(&mut Settings, &mut Cluster)) -> Process {
@@ -24,6 +25,10 @@ fn server(loops: u16, name: &str, more: impl FnOnce(&mut Settings, &mut Cluster)
     more(&mut settings, &mut cluster);
     settings.cluster = Some(cluster);
     Process::new(loops, settings)
+}
+
+fn dial_failed(url: &str) -> Input {
+    Input::DialFailed { url: url.to_owned(), reason: "connection refused".to_owned() }
 }
 
 /// Joins two servers: `left` dialled `right`.
@@ -221,7 +226,7 @@ fn a_lame_duck_tells_clients_and_peers_to_go_elsewhere() {
     right.ask(far, "PING\r\n");
     let now = left.now;
     for broker in &mut left.loops {
-        broker.enter_lame_duck(now);
+        broker.handle(Input::LameDuck, now);
     }
     left.settle();
     let info = left.take(near);
@@ -304,7 +309,7 @@ fn gossip_opens_a_bounded_number_of_connections_at_a_time() {
         assert!(!dials.is_empty() && dials.len() <= GOSSIP_DIALS_MAX, "{}", dials.len());
         for url in dials {
             let now = right.now;
-            right.loops[0].dial_failed(&url, "connection refused", now);
+            right.loops[0].handle(dial_failed(&url), now);
             tried.insert(url);
         }
         right.pass(Duration::from_secs(1));
@@ -329,7 +334,7 @@ fn a_lost_route_that_was_configured_is_dialled_again() {
     left.settle();
     assert!(left.effects.drain(..).any(|effect| is_dial(&effect)));
     let now = left.now;
-    left.loops[0].dial_failed("right:6222", "connection refused", now);
+    left.loops[0].handle(dial_failed("right:6222"), now);
     left.pass(Duration::from_secs(2));
     assert!(left.effects.drain(..).any(|effect| is_dial(&effect)), "after a failure");
     let (ours, _) = join(&mut left, &mut right);
@@ -404,7 +409,7 @@ fn a_server_that_stops_does_not_take_back_the_urls_of_its_peers() {
     }
     let now = left.now;
     for broker in &mut left.loops {
-        broker.shut_down(now);
+        broker.handle(Input::Stop, now);
     }
     left.settle();
     left.pass(Duration::from_secs(1));

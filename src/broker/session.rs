@@ -174,18 +174,22 @@ impl Sessions {
         self.slots[index] = Some(Box::new(session));
     }
 
+    #[inline]
     pub fn get(&self, id: SessionId) -> Option<&Session> {
         self.slots.get(slot_index(id))?.as_deref().filter(|session| session.id == id)
     }
 
+    #[inline]
     pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         self.slots.get_mut(slot_index(id))?.as_deref_mut().filter(|session| session.id == id)
     }
 
+    #[inline]
     pub fn client(&self, id: SessionId) -> Option<&Client> {
         self.get(id).and_then(Session::client)
     }
 
+    #[inline]
     pub fn client_mut(&mut self, id: SessionId) -> Option<&mut Client> {
         self.get_mut(id).and_then(Session::client_mut)
     }

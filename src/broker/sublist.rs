@@ -1,9 +1,10 @@
 //! The interest tree: subject → interests, choice in a queue.
 //!
-//! Every loop has one for each account, with the interests of all loops. Subjects without wildcards are one hash
-//! look-up; the others are a tree by tokens. What was found for a subject is kept, until an
-//! interest that could change it comes or goes. The members of queues are not a part of that: they
-//! are asked for where they are, so that a member may come and go at the price of one.
+//! Every loop has one for each account, with the interests of all loops. Subjects without
+//! wildcards are one hash look-up; the others are a tree by tokens. What was found for a subject is
+//! kept, until an interest that could change it comes or goes. The members of queues are not a part
+//! of that: they are asked for where they are, so that a member may come and go at the price of
+//! one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -694,6 +695,7 @@ impl Sublist {
     }
 
     /// Nodes and entries that were looked at.
+    #[inline]
     #[must_use]
     pub fn visited(&self) -> u64 {
         self.visited

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::snapshot::Lists;
 use super::*;
+use crate::base::id::Subject;
+use crate::base::origin::Origin;
 use crate::broker::account::{Permissions, SubjectRules};
 use crate::broker::settings::{Auth, User};
 
@@ -30,8 +32,39 @@ pub(super) fn post(subject: &str, payload: &[u8]) -> Post {
     }
 }
 
+/// Inputs by their names, so that tests are short.
+impl Broker {
+    pub(super) fn open(&mut self, session: SessionId, hello: Hello, now: Now) {
+        self.handle(Input::Opened { session, hello }, now);
+    }
+
+    pub(super) fn closed(&mut self, session: SessionId, reason: &str, now: Now) {
+        self.handle(Input::Closed { session, reason: reason.to_owned() }, now);
+    }
+
+    pub(super) fn publish(&mut self, post: &Post, reply: Option<&Subject>, now: Now) {
+        self.handle(Input::Publish { post: post.clone(), reply: reply.cloned() }, now);
+    }
+
+    pub(super) fn reload(&mut self, settings: Arc<Settings>, now: Now) {
+        self.handle(Input::Settings(settings), now);
+    }
+
+    pub(super) fn set_pressure(&mut self, engine: LoopIndex, credit: Credit, is_high: bool) {
+        self.handle(Input::Pressure { engine, credit, is_high }, self.now);
+    }
+
+    pub(super) fn listen(&mut self, subject: &Subject, interest: EngineInterest) {
+        self.handle(Input::Listen { subject: subject.clone(), interest }, self.now);
+    }
+
+    pub(super) fn watch(&mut self, key: u64, account: AccountIndex, inbox: &Subject) {
+        self.handle(Input::Watch { key, account, inbox: inbox.clone() }, self.now);
+    }
+}
+
 impl Process {
-    pub fn new(loops: u16, settings: Settings) -> Self {
+    pub(super) fn new(loops: u16, settings: Settings) -> Self {
         // A machine that has been up for hours.
         let at = Instant(0) + Duration::from_secs(20_000);
         let now = Now { at, wall: WallTime(1_000_000_000) };
@@ -98,9 +131,7 @@ impl Process {
                 while let Some(effect) = self.loops[index].poll_effect() {
                     is_idle = false;
                     if let Effect::Mail { to, mail } = effect {
-                        let from = LoopIndex(u16::try_from(index).unwrap());
-                        let now = self.now;
-                        self.loops[to.index()].handle_mail(from, mail, now);
+                        self.loops[to.index()].handle(Input::Mail(mail), self.now);
                     } else {
                         self.effects.push(effect);
                     }
@@ -472,7 +503,7 @@ fn engines_hear_without_headers_and_their_credit_holds_publishers() {
     assert_eq!(deliveries[0].payload, "hi");
     assert_eq!(deliveries[0].names.subject(), b"pub.foo");
     assert_eq!(deliveries[0].names.clone().into_reply(), Some(Subject::from("re")));
-    let user = Some("me".into());
+    let user = Some(Arc::new("me".to_owned()));
     let origin = Origin { account: AccountIndex::GLOBAL, connection: Some(client), user };
     assert_eq!(deliveries[0].origin, origin);
 
@@ -501,7 +532,7 @@ fn an_engine_speaks_to_clients_until_it_is_gone() {
     process.settle();
     assert_eq!(process.take(near), "MSG a 1 5\r\nhello\r\n");
     process.loops[0].publish(&hello, None, now);
-    process.loops[0].engine_gone();
+    process.loops[0].handle(Input::EngineGone, now);
     process.settle();
     assert_eq!(process.take(near), "", "it had not left yet");
     assert_eq!(process.take(far), "");
@@ -664,7 +695,7 @@ fn tls_comes_between_info_and_the_rest_and_nothing_goes_out_in_clear() {
     assert_eq!(process.buffers[&id].len(), 2, "the handshake gets all bytes");
     process.buffers.clear();
     let (peer, now) = (TlsPeer::default(), process.now);
-    process.broker(id).tls_established(id, peer, now);
+    process.broker(id).handle(Input::TlsEstablished { session: id, peer }, now);
     assert_eq!(process.ask(id, "CONNECT {\"verbose\":false}\r\nPING\r\n"), "PONG\r\n");
 
     let silent = process.open(0, ConnectionKind::Client);

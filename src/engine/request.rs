@@ -83,7 +83,7 @@ pub fn owner_of_publish(payload: &[u8], home: LoopIndex, loops: u16) -> Option<L
     if loops <= 1 {
         return Some(home);
     }
-    match decode_publish(Bytes::copy_from_slice(payload)).placement(loops) {
+    match decode(Service::Publish, Bytes::copy_from_slice(payload)).placement(loops) {
         Placement::Loop(owner) => Some(owner),
         Placement::Here => Some(home),
         Placement::Dropped => None,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::id::{LoopIndex, SessionId};
+use crate::base::id::SessionId;
 use crate::broker::listing::Mark;
 use crate::broker::snapshot::{ServerSnapshot, Wanted};
 use crate::broker::{self, ConnectionKind};
@@ -15,12 +15,7 @@ use crate::net::tls::{Dialling, Serving};
 /// What comes in from other threads.
 pub enum Mail<M> {
     /// From the broker of another loop.
-    Broker {
-        /// Which loop.
-        from: LoopIndex,
-        /// What.
-        mail: broker::Mail,
-    },
+    Broker(broker::Mail),
     /// For the driver.
     Driver(M),
     /// For the reactor itself.
@@ -30,7 +25,7 @@ pub enum Mail<M> {
 impl<M> Letter for Mail<M> {
     fn work(&self) -> usize {
         match self {
-            Self::Broker { mail, .. } => mail.work(),
+            Self::Broker(mail) => mail.work(),
             Self::Driver(_) | Self::Control(_) => 0,
         }
     }

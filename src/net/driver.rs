@@ -1,8 +1,8 @@
 //! The Driver trait: what a reactor drives beside its broker (an engine, or nothing).
 
-use crate::base::id::{AccountIndex, LoopIndex, Subject};
+use crate::base::id::{LoopIndex, Subject};
 use crate::base::time::{Instant, Now};
-use crate::broker::{Credit, EngineDelivery, EngineInterest, Post};
+use crate::broker::{EngineDelivery, Input};
 
 /// What a reactor drives beside its broker. It never blocks.
 ///
@@ -40,48 +40,8 @@ pub trait Driver: Send {
 /// What a driver asks of its reactor.
 #[derive(Debug)]
 pub enum Outcome<M> {
-    /// Publish in the broker of this loop.
-    Publish {
-        /// What.
-        post: Post,
-        /// Where an answer goes.
-        reply: Option<Subject>,
-    },
-    /// A message of a channel for the inbox of a subscription.
-    Deliver {
-        /// What the inbox is watched under.
-        key: u64,
-        /// The message; its subject is the inbox.
-        post: Post,
-    },
-    /// Tell whether those who listen to an inbox have room.
-    Watch {
-        /// What comes back with the answers.
-        key: u64,
-        /// Its account.
-        account: AccountIndex,
-        /// The inbox.
-        inbox: Subject,
-    },
-    /// No longer.
-    Unwatch {
-        /// The key given with `Watch`.
-        key: u64,
-    },
-    /// The engine of this loop listens.
-    Listen {
-        /// On what.
-        subject: Subject,
-        /// For what.
-        interest: EngineInterest,
-    },
-    /// It no longer listens.
-    Unlisten {
-        /// On what.
-        subject: Subject,
-        /// For what.
-        interest: EngineInterest,
-    },
+    /// For the broker of this loop.
+    Broker(Input),
     /// Mail for the driver of another loop.
     Mail {
         /// Which loop.
@@ -89,17 +49,6 @@ pub enum Outcome<M> {
         /// What.
         mail: M,
     },
-    /// What needs a credit of an engine has to wait, or no longer.
-    Pressure {
-        /// Which engine.
-        engine: LoopIndex,
-        /// Which credit.
-        credit: Credit,
-        /// Whether they have to wait.
-        is_high: bool,
-    },
-    /// The engine of this loop is gone; see [`crate::broker::Broker::engine_gone`].
-    EngineGone,
 }
 
 /// The driver of a process without a streaming engine.

@@ -32,7 +32,7 @@ use crate::base::pulse::Pulse;
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::base::world;
-use crate::broker::{Broker, ConnectionKind, Effect};
+use crate::broker::{Broker, ConnectionKind, Effect, Input};
 use crate::net::connection::{Connection, ReadPool};
 use crate::net::control::{Control, Mail, Rules};
 use crate::net::dial::Resolver;
@@ -317,7 +317,7 @@ impl<D: Driver> Reactor<D> {
     fn take_mail(&mut self) {
         for _ in 0..self.mailbox.open() {
             match self.mailbox.take() {
-                Some(Mail::Broker { from, mail }) => self.broker.handle_mail(from, mail, self.now),
+                Some(Mail::Broker(mail)) => self.broker.handle(Input::Mail(mail), self.now),
                 Some(Mail::Driver(mail)) => self.driver.on_mail(mail, self.now),
                 Some(Mail::Control(control)) => self.on_control(control),
                 None => break,
@@ -331,7 +331,8 @@ impl<D: Driver> Reactor<D> {
             Control::Adopt { newcomer, kind } => self.adopt(newcomer, kind),
             Control::Found { route, found } => self.on_found(route, found),
             Control::Verified { session, hash, is_right } => {
-                self.broker.verified(session, &hash, is_right, self.now);
+                let input = Input::Verified { session, hash, is_right };
+                self.broker.handle(input, self.now);
             }
             Control::List { wanted, from, done } => {
                 let (part, next) = self.broker.list(self.now, &wanted, from);
@@ -341,8 +342,10 @@ impl<D: Driver> Reactor<D> {
                 // The asker may have given up waiting.
                 let _ = done.send(self.broker.clients());
             }
-            Control::Settings(settings) => self.broker.reload(settings, self.now),
-            Control::EnterLameDuck => self.broker.enter_lame_duck(self.now),
+            Control::Settings(settings) => {
+                self.broker.handle(Input::Settings(settings), self.now);
+            }
+            Control::EnterLameDuck => self.broker.handle(Input::LameDuck, self.now),
             Control::Close { session, reason } if session.home == self.home => {
                 self.begin_close(session.into(), reason);
             }
@@ -374,7 +377,7 @@ impl<D: Driver> Reactor<D> {
             Effect::ToEngine(delivery) => self.driver.on_delivery(delivery, self.now),
             Effect::NoResponders { reply } => self.driver.on_no_responders(reply, self.now),
             Effect::Room { key, has_room } => self.driver.on_room(key, has_room, self.now),
-            Effect::Mail { to, mail } => self.send(to, Mail::Broker { from: self.home, mail }),
+            Effect::Mail { to, mail } => self.send(to, Mail::Broker(mail)),
             Effect::Close { session, flush: true } => self.begin_close(session.into(), CLOSED),
             Effect::Close { session, flush: false } => self.finish(session.into(), CLOSED),
             Effect::Resume { session } => self.resume(session.into()),
@@ -400,22 +403,14 @@ impl<D: Driver> Reactor<D> {
 
     fn perform_outcome(&mut self, outcome: Outcome<D::Mail>) {
         match outcome {
-            Outcome::Publish { post, reply } => {
-                self.broker.publish(&post, reply.as_ref(), self.now);
+            Outcome::Broker(input) => {
+                let is_gone = matches!(input, Input::EngineGone);
+                self.broker.handle(input, self.now);
+                if is_gone {
+                    self.on_engine_gone();
+                }
             }
-            Outcome::Deliver { key, post } => self.broker.deliver_to_inbox(key, &post, self.now),
-            Outcome::Watch { key, account, inbox } => self.broker.watch(key, account, &inbox),
-            Outcome::Unwatch { key } => self.broker.unwatch(key),
-            Outcome::Listen { subject, interest } => self.broker.listen(&subject, interest),
-            Outcome::Unlisten { subject, interest } => self.broker.unlisten(&subject, interest),
             Outcome::Mail { to, mail } => self.send(to, Mail::Driver(mail)),
-            Outcome::Pressure { engine, credit, is_high } => {
-                self.broker.set_pressure(engine, credit, is_high);
-            }
-            Outcome::EngineGone => {
-                self.broker.engine_gone();
-                self.on_engine_gone();
-            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::base::id::{AccountIndex, LoopIndex, Subject};
 use crate::base::limits;
 use crate::base::origin::Origin;
 use crate::base::time::{Instant, Now};
-use crate::broker::{Credit, EngineDelivery, EngineInterest, Post};
+use crate::broker::{self, Credit, EngineDelivery, EngineInterest, Post};
 use crate::engine::effect::{Effect, Interest, Level, Payload, Service};
 use crate::engine::input::{Input, PeerMessage};
 use crate::engine::request::{self, Placement, Request};
@@ -175,6 +175,10 @@ impl EngineDriver {
         Self { home, loops, events, outcomes: VecDeque::new(), active: None, listening: Vec::new() }
     }
 
+    fn tell_broker(&mut self, input: broker::Input) {
+        self.outcomes.push_back(Outcome::Broker(input));
+    }
+
     fn handle(&mut self, input: Input, now: Now) {
         if let Some(active) = &mut self.active {
             active.engine.handle(input, now);
@@ -219,7 +223,7 @@ impl EngineDriver {
         let error = Bytes::from_static(TOO_MUCH_UNDER_WAY.as_bytes());
         let head = Bytes::from(pb::PubAck { guid, error }.encode_to_vec());
         let post = post(subject, head.into());
-        self.outcomes.push_back(Outcome::Publish { post, reply: None });
+        self.tell_broker(broker::Input::Publish { post, reply: None });
     }
 
     fn update_pressure(&mut self) {
@@ -252,7 +256,7 @@ impl EngineDriver {
 
     fn spread_pressure(&mut self, credit: Credit, is_high: bool) {
         let engine = self.home;
-        self.outcomes.push_back(Outcome::Pressure { engine, credit, is_high });
+        self.tell_broker(broker::Input::Pressure { engine, credit, is_high });
         for to in (0..self.loops).map(LoopIndex).filter(|to| *to != engine) {
             let mail = Mail::Pressure { engine, credit, is_high };
             self.outcomes.push_back(Outcome::Mail { to, mail });
@@ -274,26 +278,26 @@ impl EngineDriver {
         match effect {
             Effect::Send { subject, reply, payload } => {
                 let post = post(subject, payload);
-                self.outcomes.push_back(Outcome::Publish { post, reply });
+                self.tell_broker(broker::Input::Publish { post, reply });
             }
             Effect::Deliver { key, inbox, payload } => {
                 let post = post(inbox, payload);
-                self.outcomes.push_back(Outcome::Deliver { key, post });
+                self.tell_broker(broker::Input::Deliver { key, post });
             }
             Effect::Watch { key, inbox } => {
-                self.outcomes.push_back(Outcome::Watch { key, account: ACCOUNT, inbox });
+                self.tell_broker(broker::Input::Watch { key, account: ACCOUNT, inbox });
             }
-            Effect::Unwatch { key } => self.outcomes.push_back(Outcome::Unwatch { key }),
+            Effect::Unwatch { key } => self.tell_broker(broker::Input::Unwatch { key }),
             Effect::Listen { subject, interest } => {
                 if let (Interest::Service(_), Some(active)) = (interest, &mut self.active) {
                     active.has_opened = true;
                 }
                 let interest = self.interest(interest);
-                self.outcomes.push_back(Outcome::Listen { subject, interest });
+                self.tell_broker(broker::Input::Listen { subject, interest });
             }
             Effect::Unlisten { subject, interest } => {
                 let interest = self.interest(interest);
-                self.outcomes.push_back(Outcome::Unlisten { subject, interest });
+                self.tell_broker(broker::Input::Unlisten { subject, interest });
             }
             Effect::Commit { ticket, batch } => {
                 self.hand_over(Job::Commit { ticket, batch: *batch });
@@ -446,11 +450,11 @@ impl EngineDriver {
         if crowd_was_high {
             self.spread_pressure(Credit::Requests, false);
         }
-        self.outcomes.push_back(Outcome::EngineGone);
+        self.tell_broker(broker::Input::EngineGone);
         // That took every interest of this loop; the server's own outlive the engine.
         for (subject, listener) in self.listening.clone() {
             let interest = self.server_interest(listener);
-            self.outcomes.push_back(Outcome::Listen { subject, interest });
+            self.tell_broker(broker::Input::Listen { subject, interest });
         }
         // The server waits for this, or is stopping.
         let _ = done.send(worker);
@@ -545,7 +549,7 @@ impl Driver for EngineDriver {
             }
             Mail::Report { term, report } => self.on_report(term, report, now),
             Mail::Pressure { engine, credit, is_high } => {
-                self.outcomes.push_back(Outcome::Pressure { engine, credit, is_high });
+                self.tell_broker(broker::Input::Pressure { engine, credit, is_high });
             }
             Mail::Activate(activation) => self.on_activate(*activation),
             Mail::Serve { done } => self.on_serve(done, now),
@@ -562,16 +566,16 @@ impl Driver for EngineDriver {
             Mail::Listen { subject, listener } => {
                 let interest = self.server_interest(listener);
                 self.listening.push((subject.clone(), listener));
-                self.outcomes.push_back(Outcome::Listen { subject, interest });
+                self.tell_broker(broker::Input::Listen { subject, interest });
             }
             Mail::Unlisten { subject, listener } => {
                 self.listening.retain(|known| *known != (subject.clone(), listener));
                 let interest = self.server_interest(listener);
-                self.outcomes.push_back(Outcome::Unlisten { subject, interest });
+                self.tell_broker(broker::Input::Unlisten { subject, interest });
             }
             Mail::Publish { subject, reply, payload } => {
                 let post = post(subject, payload.into());
-                self.outcomes.push_back(Outcome::Publish { post, reply });
+                self.tell_broker(broker::Input::Publish { post, reply });
             }
         }
     }
@@ -607,6 +611,8 @@ impl Driver for EngineDriver {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::base::id::SessionId;
     use crate::base::placement;
@@ -619,7 +625,7 @@ mod tests {
         let mut driver = EngineDriver::new(home, 2, crossbeam_channel::unbounded().0);
         let publish = pb::PubMsg { subject: "foo".into(), ..pb::PubMsg::default() };
         let connection = Some(SessionId { home, slot: 7, generation: 1 });
-        let origin = Origin { account: ACCOUNT, connection, user: Some("me".into()) };
+        let origin = Origin { account: ACCOUNT, connection, user: Some(Arc::new("me".to_owned())) };
         let delivery = EngineDelivery {
             interest: driver.interest(Interest::Service(Service::Publish)),
             names: Names::from(Subject::from("pub.foo")),

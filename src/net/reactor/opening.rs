@@ -12,7 +12,7 @@ use mio::net::TcpStream;
 use crate::base::descriptors::{self, Purpose};
 use crate::base::id::LoopIndex;
 use crate::base::world;
-use crate::broker::{ConnectionKind, Hello};
+use crate::broker::{ConnectionKind, Hello, Input};
 use crate::net::connection::Connection;
 use crate::net::control::{Control, Mail, Route};
 use crate::net::dial::{self, Found, Query, Target};
@@ -129,7 +129,7 @@ impl<D: Driver> Reactor<D> {
             return;
         }
         let hello = Hello { peer: connection.peer, kind: connection.kind.clone() };
-        self.broker.open(session, hello, self.now);
+        self.broker.handle(Input::Opened { session, hello }, self.now);
         self.drain_effects();
     }
 
@@ -138,7 +138,7 @@ impl<D: Driver> Reactor<D> {
             return;
         }
         let Some(target) = Target::parse(&url) else {
-            self.broker.dial_failed(&url, "invalid route URL", self.now);
+            self.dial_failed(&url, "invalid route URL");
             return;
         };
         let literal = target.literal();
@@ -158,7 +158,7 @@ impl<D: Driver> Reactor<D> {
         let answer = Box::new(answer);
         if !self.resolver.ask(Query { target, own_port: self.own_route_port, seed, answer }) {
             let why = "too many names wait to be looked up";
-            self.broker.dial_failed(&url, why, self.now);
+            self.dial_failed(&url, why);
         }
     }
 
@@ -170,7 +170,7 @@ impl<D: Driver> Reactor<D> {
             Found::Address(address) => address,
             Found::Ourselves => return,
             Found::Nothing(why) => {
-                self.broker.dial_failed(&route.url, &why, self.now);
+                self.dial_failed(&route.url, &why);
                 return;
             }
         };
@@ -197,6 +197,11 @@ impl<D: Driver> Reactor<D> {
         }
     }
 
+    fn dial_failed(&mut self, url: &str, reason: &str) {
+        let (url, reason) = (url.to_owned(), reason.to_owned());
+        self.broker.handle(Input::DialFailed { url, reason }, self.now);
+    }
+
     pub(super) fn tell_dial_failed(
         &mut self,
         kind: &ConnectionKind,
@@ -205,7 +210,7 @@ impl<D: Driver> Reactor<D> {
     ) {
         if let ConnectionKind::RouteSolicited { url, .. } = kind {
             let why = dial::failure_text(address, error);
-            self.broker.dial_failed(url, &why, self.now);
+            self.dial_failed(url, &why);
         }
     }
 

@@ -1,7 +1,7 @@
 //! How bytes come in, and what becomes of them
 
 use crate::base::limits::{READ_TURN_BYTES_MAX, TURN_WORK_MAX};
-use crate::broker::Flow;
+use crate::broker::{Flow, Input};
 use crate::net::connection::{End, Turn};
 use crate::net::driver::Driver;
 use crate::net::mailbox::Sender;
@@ -81,7 +81,7 @@ impl<D: Driver> Reactor<D> {
         connection.notes.is_arrived = false;
         if let Some(peer) = connection.poll_established() {
             self.timers.cancel(&Timer::Handshake(place));
-            self.broker.tls_established(session, peer, self.now);
+            self.broker.handle(Input::TlsEstablished { session, peer }, self.now);
             self.mark_unsent(place);
         }
         let Some(connection) = self.table.get_mut(place) else {
@@ -153,7 +153,8 @@ impl<D: Driver> Reactor<D> {
     /// A handshake came to nothing: the broker logs it with the connection's number.
     pub(super) fn finish_handshake(&mut self, place: Place, broken: &Broken) {
         let session = self.session(place);
-        self.broker.tls_failed(session, &broken.to_string(), self.now);
+        let reason = broken.to_string();
+        self.broker.handle(Input::TlsFailed { session, reason }, self.now);
         self.finish(place, TLS_FAILURE);
     }
 }

@@ -45,7 +45,7 @@ impl Driver for Answerer {
         if let Some(subject) = delivery.names.into_reply() {
             let (account, head) = (delivery.interest.account, Bytes::from_static(b"re:"));
             let post = Post { account, subject, head, tail: delivery.payload };
-            self.outcomes.push_back(Outcome::Publish { post, reply: None });
+            self.outcomes.push_back(Outcome::Broker(Input::Publish { post, reply: None }));
         }
     }
 
@@ -54,12 +54,12 @@ impl Driver for Answerer {
     fn on_room(&mut self, _key: u64, _has_room: bool, _now: Now) {}
 
     fn on_mail(&mut self, word: Word, _now: Now) {
-        self.outcomes.push_back(match word {
+        self.outcomes.push_back(Outcome::Broker(match word {
             Word::Pressure(is_high) => {
-                Outcome::Pressure { engine: Self::ENGINE, credit: Credit::Messages, is_high }
+                Input::Pressure { engine: Self::ENGINE, credit: Credit::Messages, is_high }
             }
-            Word::Gone => Outcome::EngineGone,
-        });
+            Word::Gone => Input::EngineGone,
+        }));
     }
 
     fn handle_timeout(&mut self, _now: Now) {}
@@ -77,7 +77,8 @@ impl Driver for Answerer {
                 credit: Credit::Messages,
                 is_brief: true,
             };
-            self.outcomes.push_back(Outcome::Listen { subject: "ask.>".into(), interest });
+            let input = Input::Listen { subject: "ask.>".into(), interest };
+            self.outcomes.push_back(Outcome::Broker(input));
         }
     }
 

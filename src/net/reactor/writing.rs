@@ -5,7 +5,7 @@ use std::mem;
 use std::time::Duration;
 
 use crate::base::id::LoopIndex;
-use crate::broker::Credit;
+use crate::broker::{Credit, Input};
 use crate::net::connection::Wrote;
 use crate::net::driver::Driver;
 use crate::net::reactor::{Reactor, TLS_FAILURE, Timer};
@@ -116,7 +116,8 @@ impl<D: Driver> Reactor<D> {
             connection.say_goodbye();
         }
         if connection.notes.is_open {
-            self.broker.closed(session, reason, self.now);
+            let reason = reason.to_owned();
+            self.broker.handle(Input::Closed { session, reason }, self.now);
         }
         self.is_pressed = true;
     }
@@ -163,7 +164,8 @@ impl<D: Driver> Reactor<D> {
         // The lease is the process's: no engine is left that could give a credit.
         for engine in (0..).map(LoopIndex).take(self.peers.len()) {
             for credit in [Credit::Messages, Credit::Requests] {
-                self.broker.set_pressure(engine, credit, false);
+                let input = Input::Pressure { engine, credit, is_high: false };
+                self.broker.handle(input, self.now);
             }
         }
     }
@@ -174,7 +176,7 @@ impl<D: Driver> Reactor<D> {
         self.ports.clear();
         // One bound for all takes the place of one for each.
         self.timers.arm(Timer::Stop, self.now.at + flush_for);
-        self.broker.shut_down(self.now);
+        self.broker.handle(Input::Stop, self.now);
         for place in self.table.places() {
             self.begin_close(place, "Server Shutdown");
         }

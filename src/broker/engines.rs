@@ -1,0 +1,193 @@
+//! The engines as a broker knows them: what they listen to, what holds up who writes to them, what
+//! they say.
+
+use std::collections::BTreeSet;
+
+use bytes::{Buf, Bytes};
+
+use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
+use crate::base::origin::Origin;
+use crate::broker::delivery::Source;
+use crate::broker::mail::Mail;
+use crate::broker::room::Rooms;
+use crate::broker::{Broker, Effect};
+
+/// What an engine has to have free before something is handed to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Credit {
+    /// Nothing: it is bounded by what it answers.
+    Free,
+    /// Room for messages, in the engine that [`crate::broker::Settings::owner`] names.
+    Messages,
+    /// Room for requests, in all engines.
+    Requests,
+}
+
+/// An interest of an engine, as the brokers keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EngineInterest {
+    /// Which engine listens.
+    pub engine: LoopIndex,
+    /// In which account.
+    pub account: AccountIndex,
+    /// What the engine's driver recognises it by.
+    pub key: u64,
+    /// What has to be free before something that comes in is handed over.
+    pub credit: Credit,
+    /// Whether what comes in is let go soon: then it may share its memory with others.
+    pub is_brief: bool,
+}
+
+/// Subject and reply of a message, in one piece of memory.
+#[derive(Clone, Debug)]
+pub struct Names {
+    pub(super) bytes: Bytes,
+    pub(super) subject_len: usize,
+}
+
+impl From<Subject> for Names {
+    fn from(subject: Subject) -> Self {
+        Self { subject_len: subject.as_bytes().len(), bytes: subject.to_bytes() }
+    }
+}
+
+impl Names {
+    /// The subject that it was published on.
+    #[must_use]
+    pub fn subject(&self) -> &[u8] {
+        &self.bytes[..self.subject_len]
+    }
+
+    /// The same, without the reply.
+    #[must_use]
+    pub fn into_subject(mut self) -> Subject {
+        self.bytes.truncate(self.subject_len);
+        Subject::from(self.bytes)
+    }
+
+    /// Where an answer should go.
+    #[must_use]
+    pub fn into_reply(mut self) -> Option<Subject> {
+        self.bytes.advance(self.subject_len);
+        (!self.bytes.is_empty()).then(|| Subject::from(self.bytes))
+    }
+}
+
+/// What an engine publishes.
+#[derive(Clone, Debug)]
+pub struct Post {
+    /// In which account.
+    pub account: AccountIndex,
+    /// Where to.
+    pub subject: Subject,
+    /// First part of the payload.
+    pub head: Bytes,
+    /// Second part of the payload, often empty.
+    pub tail: Bytes,
+}
+
+/// A message that an engine's interest matched; given to the driver of the loop it arrived on.
+#[derive(Clone, Debug)]
+pub struct EngineDelivery {
+    /// Which interest.
+    pub interest: EngineInterest,
+    /// Its subject and reply.
+    pub names: Names,
+    /// The payload without NATS headers.
+    pub payload: Bytes,
+    /// Who sent it.
+    pub origin: Origin,
+}
+
+/// What a broker keeps of the engines.
+#[derive(Debug, Default)]
+pub(super) struct Engines {
+    /// Interests of this loop's engine.
+    listening: BTreeSet<(Subject, EngineInterest)>,
+    /// Engines that have no credit of a kind to give.
+    pub pressed: BTreeSet<(Credit, LoopIndex)>,
+    /// Sessions that wait for a credit.
+    pub paused: BTreeSet<SessionId>,
+    /// Who reads what this loop's engine delivers.
+    pub rooms: Rooms,
+}
+
+impl Broker {
+    /// The engine of this loop publishes.
+    pub(super) fn on_post(&mut self, post: &Post, reply: Option<&Subject>) {
+        let message = post.message(reply, false);
+        let matched = self.accounts[post.account].matches(message.subject);
+        let is_heard =
+            matched.is_some_and(|matched| self.deliver(&matched, &message, &Source::Engine));
+        if let (false, Some(reply)) = (is_heard, reply) {
+            self.effects.push_back(Effect::NoResponders { reply: reply.clone() });
+        }
+    }
+
+    /// The engine of this loop sends a message of a channel.
+    pub(super) fn on_channel_post(&mut self, key: u64, post: &Post) {
+        let message = post.message(None, true);
+        if let Some(matched) = self.accounts[post.account].matches(message.subject) {
+            self.deliver(&matched, &message, &Source::Engine);
+            self.look_for_room(key, post.account, &matched);
+        }
+    }
+
+    /// The engine of this loop listens.
+    pub(super) fn on_listen(&mut self, subject: &Subject, interest: EngineInterest) {
+        let subject = subject.detached();
+        if self.engines.listening.insert((subject.clone(), interest)) {
+            self.on_engine_listens(&subject, interest);
+            self.mail_all(&Mail::Listen(subject, interest));
+        }
+    }
+
+    /// The engine of this loop no longer listens.
+    pub(super) fn on_unlisten(&mut self, subject: &Subject, interest: EngineInterest) {
+        if self.engines.listening.remove(&(subject.clone(), interest)) {
+            self.on_engine_unlistens(subject, interest);
+            self.mail_all(&Mail::Unlisten(subject.clone(), interest));
+        }
+    }
+
+    /// The engine of this loop is gone.
+    pub(super) fn on_engine_gone(&mut self) {
+        for (subject, interest) in std::mem::take(&mut self.engines.listening) {
+            self.on_engine_unlistens(&subject, interest);
+            self.mail_all(&Mail::Unlisten(subject, interest));
+        }
+        self.engines.rooms = Rooms::default();
+        self.purge_leased();
+        self.mail_all(&Mail::EngineGone);
+    }
+
+    /// An engine is full, or no longer.
+    pub(super) fn on_pressure(&mut self, engine: LoopIndex, credit: Credit, is_high: bool) {
+        if is_high {
+            self.engines.pressed.insert((credit, engine));
+        } else if self.engines.pressed.remove(&(credit, engine)) {
+            for session in std::mem::take(&mut self.engines.paused) {
+                self.resume(session);
+            }
+        }
+    }
+
+    pub(super) fn on_engine_listens(&mut self, subject: &Subject, interest: EngineInterest) {
+        if self.accounts[interest.account].listen(subject.as_bytes(), interest) {
+            self.announce((interest.account, &subject.to_bytes(), None), 1);
+        }
+    }
+
+    pub(super) fn on_engine_unlistens(&mut self, subject: &Subject, interest: EngineInterest) {
+        if self.accounts[interest.account].unlisten(subject.as_bytes(), interest) {
+            self.announce((interest.account, &subject.to_bytes(), None), -1);
+        }
+    }
+
+    /// What engines published is not to leave any more.
+    pub(super) fn purge_leased(&mut self) {
+        for session in self.sessions.iter_mut() {
+            session.outbox.purge_leased();
+        }
+    }
+}
