@@ -346,9 +346,10 @@ impl Owned {
     }
 }
 
-/// Removes the epochs below `ours` in ascending order, up to the first whose owner lives, and claims
-/// whose makers died. A hanging owner's epoch stays, so that who comes later knows of it; what lies
-/// above it stays too, because a fence that finds its own file asks only for the next one.
+/// Removes the epochs below `ours` in ascending order, up to the first whose owner lives, and
+/// claims whose makers died. A hanging owner's epoch stays, so that who comes later knows of it;
+/// what lies above it stays too, because a fence that finds its own file asks only for the next
+/// one.
 ///
 /// # Errors
 /// The first failure; what is left goes with the next try.
