@@ -18,6 +18,10 @@ use crate::broker::sublist::{Cursor, Interest, Matched, QueueMatch};
 use crate::broker::{Broker, Effect, EngineDelivery, EngineInterest, Names, Post};
 use crate::wire::{CloseReason, encoder};
 
+/// Work of an engine with what it is given, in receivers of a message: requests are decoded, looked
+/// up and answered in the same turn, those that make no sense too.
+const ENGINE_WORK: u64 = 16;
+
 /// Bytes that messages for engines share in one allocation.
 pub(super) const CHUNK_LEN: usize = 64 * 1024;
 
@@ -243,8 +247,22 @@ impl Picks {
     }
 }
 
+/// Receivers that get a message of a session at once; the rest of very many gets it in portions.
+const AT_ONCE_MAX: usize = 8 * 1024;
+
+/// Those who get a message at once.
+pub(super) fn first_part(matched: &Matched) -> &[Arc<Interest>] {
+    &matched.plain[..matched.plain.len().min(AT_ONCE_MAX)]
+}
+
+/// Whether a message of a session is given to its receivers in portions.
+pub(super) fn is_spread(matched: &Matched) -> bool {
+    matched.plain.len() > AT_ONCE_MAX
+}
+
 impl Broker {
-    /// Gives a message to everybody who listens; false if nobody does.
+    /// Gives a message to everybody who listens; false if nobody does. Where very many listen to
+    /// what a session says, the session goes on with it in its next turns (`spread`).
     pub(super) fn deliver(
         &mut self,
         matched: &Matched,
@@ -252,13 +270,13 @@ impl Broker {
         source: &Source<'_>,
     ) -> bool {
         let mut picks = Picks::default();
-        let mut is_delivered = false;
-        self.work += matched.plain.len() as u64;
-        for interest in &matched.plain {
-            if source.allows(interest) {
-                is_delivered |= self.offer(interest, message, &mut picks);
-            }
-        }
+        let first = match source {
+            Source::Engine => &matched.plain[..],
+            Source::Client { .. } | Source::Route { .. } => first_part(matched),
+        };
+        // The others get it later.
+        let mut is_delivered = first.len() < matched.plain.len();
+        is_delivered |= self.offer_all(first, message, source, &mut picks);
         if let Source::Route { queues, .. } = source {
             self.work += queues.len() as u64;
             for queue in queues.iter().filter_map(|name| matched.queue(name)) {
@@ -285,6 +303,35 @@ impl Broker {
             self.deliver_to_engines(&matched.engines, message, source);
         }
         is_delivered
+    }
+
+    fn offer_all(
+        &mut self,
+        interests: &[Arc<Interest>],
+        message: &Message<'_>,
+        source: &Source<'_>,
+        picks: &mut Picks,
+    ) -> bool {
+        let mut is_delivered = false;
+        self.work += interests.len() as u64;
+        for interest in interests {
+            if source.allows(interest) {
+                is_delivered |= self.offer(interest, message, picks);
+            }
+        }
+        is_delivered
+    }
+
+    /// Gives a message to more of very many receivers.
+    pub(super) fn deliver_more(
+        &mut self,
+        interests: &[Arc<Interest>],
+        message: &Message<'_>,
+        source: &Source<'_>,
+    ) {
+        let mut picks = Picks::default();
+        self.offer_all(interests, message, source, &mut picks);
+        self.hand_over(message, picks);
     }
 
     /// Gives a message to one interest, here or by way of `picks`.
@@ -423,6 +470,7 @@ impl Broker {
         let to_engine = |interest, names, payload, origin| {
             Effect::ToEngine(EngineDelivery { interest, names, payload, origin })
         };
+        self.work += ENGINE_WORK * engines.len() as u64;
         let Some((last, others)) = engines.split_last() else { return };
         for interest in others {
             let (names, payload, origin) = (names.clone(), payload.clone(), origin.clone());

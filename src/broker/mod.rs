@@ -42,6 +42,7 @@ mod route_tests;
 mod session;
 pub mod settings;
 pub mod snapshot;
+mod spread;
 mod sublist;
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::base::id::SessionId;
 use crate::base::subject;
 use crate::broker::Broker;
-use crate::broker::delivery::{Message, Part, Source};
+use crate::broker::delivery::{Message, Part, Source, is_spread};
 use crate::broker::kind::Kind;
 use crate::broker::read::Step;
 use crate::broker::sublist::Matched;
 use crate::wire::op::Publish;
-use crate::wire::{Limits, Op, Parsed, encoder, errors, headers};
+use crate::wire::{encoder, errors, headers};
 
 /// Subjects that the server keeps for itself, as replies of clients (spec core NATS, 2.5).
 const RESERVED_REPLIES: [&[u8]; 3] = [b"_R_.", b"$JS.ACK.", b"_GR_."];
@@ -19,21 +19,6 @@ const RESERVED_REPLIES: [&[u8]; 3] = [b"_R_.", b"$JS.ACK.", b"_GR_."];
 const RESERVED_SUBJECT: &[u8] = b"_GR_.";
 
 impl Broker {
-    /// A publish that is whole in `frame`: those who get its payload share it.
-    pub(super) fn on_long_publish(
-        &mut self,
-        id: SessionId,
-        frame: &Bytes,
-        matched: Option<&Matched>,
-        limits: &Limits,
-    ) -> Step {
-        let Ok(Parsed::Op { op: Op::Publish(publish), .. }) = crate::wire::parse(frame, limits)
-        else {
-            unreachable!("it was parsed a moment ago");
-        };
-        self.on_publish(id, &publish, Some(frame), matched)
-    }
-
     pub(super) fn on_publish(
         &mut self,
         id: SessionId,
@@ -77,7 +62,11 @@ impl Broker {
         if let (false, true, Some(reply)) = (is_heard, options.wants_no_responders, publish.reply) {
             self.send_no_responders(id, reply);
         }
-        self.step_of(id)
+        let step = self.step_of(id);
+        match matched {
+            Some(matched) if step == Step::Done && is_spread(matched) => Step::Yielded,
+            Some(_) | None => step,
+        }
     }
 
     fn on_unheard(&mut self, id: SessionId, subject: &[u8]) {

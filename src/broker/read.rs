@@ -1,15 +1,20 @@
 //! Bytes of a connection → operations, as many as its share of the turn allows.
 
-use bytes::{Buf, BytesMut};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::base::id::{AccountIndex, SessionId};
 use crate::base::limits::SESSION_WORK_MIN;
+use crate::broker::delivery::is_spread;
 use crate::broker::outbox::COPY_LEN_MAX;
 use crate::broker::publish::{detach_frame, take_frame};
 use crate::broker::session::Phase;
-use crate::broker::sublist::Found;
+use crate::broker::spread::Spread;
+use crate::broker::sublist::{Found, Matched};
 use crate::broker::{Broker, Flow};
-use crate::wire::{CloseReason, Op, Parsed, ProtocolError, Side};
+use crate::wire::op::Publish;
+use crate::wire::{CloseReason, Limits, Op, Parsed, ProtocolError, Side};
 
 /// First byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -82,7 +87,6 @@ impl Broker {
             session = self.sessions.get(id)?;
         }
         let limits = session.kind.limits(session.has_headers, &self.settings);
-        let account = session.client().map_or(AccountIndex::GLOBAL, |client| client.account);
         let is_stranger = limits.side == Side::Stranger;
         let (step, len) = match crate::wire::parse(input, &limits) {
             Ok(Parsed::NeedMore { len }) => {
@@ -90,34 +94,19 @@ impl Broker {
                 input.reserve(missing);
                 return None;
             }
-            Ok(Parsed::Op { op: Op::Publish(publish), len }) => {
-                let found = self.receivers(id, Some(account), publish.subject, limit);
-                let Found::All(matched) = found else { return Some(Step::Yielded) };
-                if self.must_wait(id, account, &publish, matched.as_deref()) {
-                    return Some(Step::Paused);
+            Ok(Parsed::Op { op: op @ (Op::Publish(_) | Op::RouteMessage(_)), len }) => {
+                match self.on_message(id, &op, &input[..len], (&limits, limit)) {
+                    Ok(step) => (step, len),
+                    Err(matched) => {
+                        let frame = if limits.side == Side::Client {
+                            take_frame(input, len, matched.as_deref())
+                        } else {
+                            detach_frame(input, len)
+                        };
+                        let matched = matched.as_deref();
+                        return Some(self.on_long_message(id, &frame, matched, &limits));
+                    }
                 }
-                if self.settings.is_traced {
-                    self.trace_in(id, &input[..len]);
-                }
-                if publish.payload.len() > COPY_LEN_MAX {
-                    let frame = take_frame(input, len, matched.as_deref());
-                    return Some(self.on_long_publish(id, &frame, matched.as_deref(), &limits));
-                }
-                (self.on_publish(id, &publish, None, matched.as_deref()), len)
-            }
-            Ok(Parsed::Op { op: Op::RouteMessage(routed), len }) => {
-                let account = self.accounts.find(routed.account);
-                let found = self.receivers(id, account, routed.message.subject, limit);
-                let Found::All(matched) = found else { return Some(Step::Yielded) };
-                let matched = matched.as_deref();
-                if self.settings.is_traced {
-                    self.trace_in(id, &input[..len]);
-                }
-                if routed.message.payload.len() > COPY_LEN_MAX {
-                    let frame = detach_frame(input, len);
-                    return Some(self.on_long_route_message(id, &frame, matched, &limits));
-                }
-                (self.on_route_message(id, &routed, None, matched), len)
             }
             Ok(Parsed::Op { op, len }) => {
                 if self.settings.is_traced {
@@ -134,6 +123,79 @@ impl Broker {
             return Some(self.on_introduction(id, len));
         }
         Some(step)
+    }
+
+    /// A message at the front of the buffer, whole in `bytes`. An error with its receivers where
+    /// they are to share its payload: then it has to be taken out of the buffer.
+    fn on_message(
+        &mut self,
+        id: SessionId,
+        op: &Op<'_>,
+        bytes: &[u8],
+        (limits, limit): (&Limits, u64),
+    ) -> Result<Step, Option<Arc<Matched>>> {
+        let publish = message_of(op);
+        let account = if let Op::RouteMessage(routed) = op {
+            self.accounts.find(routed.account)
+        } else {
+            self.sessions.client(id).map(|client| client.account)
+        };
+        let spread = self.sessions.get_mut(id).and_then(|session| session.spread.take());
+        if let Some(spread) = spread {
+            return Ok(self.go_on_spreading(id, spread, publish, (limits, limit)));
+        }
+        let found = self.receivers(id, account, publish.subject, limit);
+        let Found::All(matched) = found else { return Ok(Step::Yielded) };
+        if let (Op::Publish(publish), Some(account)) = (op, account)
+            && self.must_wait(id, account, publish, matched.as_deref())
+        {
+            return Ok(Step::Paused);
+        }
+        if self.settings.is_traced {
+            self.trace_in(id, bytes);
+        }
+        let is_long = publish.payload.len() > COPY_LEN_MAX;
+        if is_long && !matched.as_deref().is_some_and(is_spread) {
+            return Err(matched);
+        }
+        let frame = is_long.then(|| Bytes::copy_from_slice(bytes));
+        let step = match &frame {
+            Some(frame) => self.on_long_message(id, frame, matched.as_deref(), limits),
+            None => self.on_message_op(id, op, None, matched.as_deref()),
+        };
+        if let (Step::Yielded, Some(matched), Some(account)) = (step, matched, account)
+            && let Some(session) = self.sessions.get_mut(id)
+        {
+            session.spread = Some(Spread::new(account, matched, frame));
+        }
+        Ok(step)
+    }
+
+    /// A message that is whole in `frame`: those who get its payload share it.
+    fn on_long_message(
+        &mut self,
+        id: SessionId,
+        frame: &Bytes,
+        matched: Option<&Matched>,
+        limits: &Limits,
+    ) -> Step {
+        let Ok(Parsed::Op { op, .. }) = crate::wire::parse(frame, limits) else {
+            unreachable!("it was parsed a moment ago");
+        };
+        self.on_message_op(id, &op, Some(frame), matched)
+    }
+
+    fn on_message_op(
+        &mut self,
+        id: SessionId,
+        op: &Op<'_>,
+        frame: Option<&Bytes>,
+        matched: Option<&Matched>,
+    ) -> Step {
+        if let Op::RouteMessage(routed) = op {
+            return self.on_route_message(id, routed, frame, matched);
+        }
+        self.on_publish(id, message_of(op), frame, matched)
     }
 
     /// Who gets a message, as far as there is work left for that in this turn.
@@ -192,5 +254,25 @@ impl Broker {
             Some(session) if !session.is_ending() => Step::Done,
             Some(_) | None => Step::End,
         }
+    }
+}
+
+/// What a client or a route publishes.
+pub(super) fn message_of<'a, 'b>(op: &'a Op<'b>) -> &'a Publish<'b> {
+    match op {
+        Op::Publish(publish) => publish,
+        Op::RouteMessage(routed) => &routed.message,
+        Op::Connect(_)
+        | Op::Info(_)
+        | Op::Ping
+        | Op::Pong
+        | Op::Ok
+        | Op::Err(_)
+        | Op::Subscribe { .. }
+        | Op::Unsubscribe { .. }
+        | Op::Message { .. }
+        | Op::RouteSubscribe { .. }
+        | Op::RouteUnsubscribe(_)
+        | Op::Account(..) => unreachable!("no message: {op:?}"),
     }
 }

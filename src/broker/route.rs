@@ -17,7 +17,7 @@ use crate::broker::Broker;
 use crate::broker::account::SubjectRules;
 use crate::broker::auth::{self, Credentials, Decision};
 use crate::broker::client::INTEREST_WORK;
-use crate::broker::delivery::{Message, Part, Source};
+use crate::broker::delivery::{Message, Part, Source, is_spread};
 use crate::broker::kind::Kind;
 use crate::broker::mail::Mail;
 use crate::broker::read::Step;
@@ -27,7 +27,7 @@ use crate::broker::snapshot::RouteSnapshot;
 use crate::broker::sublist::{Interest, Matched};
 use crate::wire::connect::SubjectLists;
 use crate::wire::op::{RouteInterest, RouteMessage};
-use crate::wire::{CloseReason, Connect, Info, Limits, Op, Parsed, encoder, errors};
+use crate::wire::{CloseReason, Connect, Info, Op, encoder, errors};
 
 /// The loop that owns all routes.
 pub const HOME: LoopIndex = LoopIndex(0);
@@ -383,21 +383,6 @@ impl Broker {
         Step::Done
     }
 
-    /// A message that is whole in `frame`: those who get its payload share it.
-    pub(super) fn on_long_route_message(
-        &mut self,
-        id: SessionId,
-        frame: &Bytes,
-        matched: Option<&Matched>,
-        limits: &Limits,
-    ) -> Step {
-        let Ok(Parsed::Op { op: Op::RouteMessage(routed), .. }) = crate::wire::parse(frame, limits)
-        else {
-            unreachable!("it was parsed a moment ago");
-        };
-        self.on_route_message(id, &routed, Some(frame), matched)
-    }
-
     pub(super) fn on_route_message(
         &mut self,
         id: SessionId,
@@ -431,7 +416,11 @@ impl Broker {
         if let Some(matched) = matched {
             self.deliver(matched, &message, &source);
         }
-        self.step_of(id)
+        let step = self.step_of(id);
+        match matched {
+            Some(matched) if step == Step::Done && is_spread(matched) => Step::Yielded,
+            Some(_) | None => step,
+        }
     }
 
     /// Local interest changed by `change`: tells all routes (spec core NATS, 4.5).

@@ -17,6 +17,7 @@ use crate::broker::kind::Kind;
 use crate::broker::outbox::Outbox;
 use crate::broker::route::Route;
 use crate::broker::snapshot::{SubscriptionSnapshot, Traffic};
+use crate::broker::spread::Spread;
 use crate::broker::sublist::{Interest, Search};
 
 /// Where a session is in its life.
@@ -106,6 +107,8 @@ pub(super) struct Session {
     pub is_paused: bool,
     /// The receivers of the message at the front, as far as they were looked for.
     pub search: Option<Box<Search>>,
+    /// What is left of the message at the front, where some of its receivers have got it.
+    pub spread: Option<Box<Spread>>,
     /// Whether it understands headers, as this server does.
     pub has_headers: bool,
     pub interests: BTreeMap<Bytes, Arc<Interest>>,
@@ -135,6 +138,7 @@ impl Session {
             is_auth_pending: false,
             is_paused: false,
             search: None,
+            spread: None,
             has_headers: false,
             interests: BTreeMap::new(),
             ping: Pinging { heard_at: now.at, sent_at: now.at, ..Pinging::default() },

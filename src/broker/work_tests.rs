@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -318,4 +318,84 @@ fn long_lists_are_copied_in_portions() {
     let (some, _) = gather(broker, &Wanted { lists, matching: "x.77".into(), ..Wanted::default() });
     let found: usize = some.connections.iter().map(|found| found.subscriptions.len()).sum();
     assert_eq!(found, 1);
+}
+
+/// Goal: what an engine has to do with a request is a part of the share of who sent it.
+#[test]
+fn requests_for_an_engine_count_as_what_they_cost_there() {
+    let mut process = process();
+    let client = process.client(0, "");
+    let interest = EngineInterest {
+        engine: LoopIndex(0),
+        account: AccountIndex::GLOBAL,
+        key: 7,
+        credit: Credit::Free,
+        is_brief: true,
+    };
+    process.loops[0].listen(&crate::base::id::Subject::from("_STAN.ping"), interest);
+    let mut input = BytesMut::from("PUB _STAN.ping 0\r\n\r\n".repeat(10_000).as_bytes());
+    let now = process.now;
+    let mut turns = 0;
+    while process.loops[0].read(client, &mut input, now) == Flow::Yielded {
+        turns += 1;
+        let mut count = 0;
+        while let Some(effect) = process.loops[0].poll_effect() {
+            count += usize::from(matches!(effect, Effect::ToEngine(_)));
+        }
+        assert!((1..2_000).contains(&count), "{count} requests in one turn");
+    }
+    assert!(turns > 5, "{turns} turns");
+}
+
+/// Goal: a message for very many receivers is given to them in portions: each gets it once and in
+/// order, and what its sender says after it waits.
+#[test]
+fn a_message_for_very_many_receivers_is_spread_over_turns() {
+    for len in [2, 1_100] {
+        let settings = Settings { max_pending: usize::MAX, ..Settings::default() };
+        let mut process = Process::new(1, settings);
+        let receivers = [process.client(0, ""), process.client(0, "")];
+        let lines: String = (0..15_000).map(|n| format!("SUB one {n}\r\n")).collect();
+        for id in receivers {
+            process.send(id, lines.as_bytes());
+        }
+        let sender = process.client(0, "");
+        process.send(sender, b"SUB after 1\r\n");
+        let payload = "x".repeat(len);
+        let publish = |subject| format!("PUB {subject} {len}\r\n{payload}\r\n");
+        let said = [publish("one"), publish("after"), publish("one")].concat();
+        let mut input = BytesMut::from(said.as_bytes());
+        let now = process.now;
+        let (mut turns, mut sender_got) = (0, String::new());
+        loop {
+            let before = process.loops[0].work_done();
+            let flow = process.loops[0].read(sender, &mut input, now);
+            let work = process.loops[0].work_done() - before;
+            // In the first turn the receivers are listed, which is a small part of giving.
+            let listed = if turns == 0 { 30_000 } else { 0 };
+            assert!(work <= listed + SESSION_WORK_MAX + 64, "{work} in one turn");
+            turns += 1;
+            sender_got += &process.take(sender);
+            let is_early = turns < 3;
+            assert!(!(is_early && sender_got.contains("after")), "nothing overtakes it");
+            if flow == Flow::NeedMore {
+                break;
+            }
+            assert_eq!(flow, Flow::Yielded);
+        }
+        assert!(turns > 3, "{turns} turns");
+        assert!(sender_got.contains("MSG after 1"));
+        for id in receivers {
+            let got = process.take(id);
+            let mut counts = BTreeMap::new();
+            for line in got.lines().filter(|line| line.starts_with("MSG one ")) {
+                *counts.entry(line.to_owned()).or_insert(0) += 1;
+            }
+            assert_eq!(counts.len(), 15_000);
+            assert!(counts.values().all(|count| *count == 2));
+            assert_eq!(got.matches(&payload).count(), 30_000);
+        }
+        let traffic = process.loops[0].traffic;
+        assert_eq!((traffic.in_msgs, traffic.out_msgs), (3, 60_001));
+    }
 }

@@ -1,0 +1,94 @@
+//! A message for very many receivers, in portions: a session goes on with it in its next turns,
+//! and nothing that it says later overtakes it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::base::id::{AccountIndex, SessionId};
+use crate::base::limits::SESSION_WORK_MIN;
+use crate::broker::Broker;
+use crate::broker::delivery::{Message, Part, Source, first_part};
+use crate::broker::read::{Step, message_of};
+use crate::broker::sublist::Matched;
+use crate::wire::op::Publish;
+use crate::wire::{Limits, Parsed};
+
+/// A message at the front of a session's buffer that some of its receivers have got.
+#[derive(Debug)]
+pub(super) struct Spread {
+    account: AccountIndex,
+    /// Its receivers when it came.
+    matched: Arc<Matched>,
+    /// How many of them have got it.
+    done: usize,
+    /// The whole of it, where receivers share its payload.
+    frame: Option<Bytes>,
+}
+
+impl Spread {
+    /// What is left of a message of which the first part was delivered.
+    pub fn new(account: AccountIndex, matched: Arc<Matched>, frame: Option<Bytes>) -> Box<Self> {
+        let done = first_part(&matched).len();
+        Box::new(Self { account, matched, done, frame })
+    }
+}
+
+impl Broker {
+    /// Goes on with the message at the front, as far as there is work left for it in this turn.
+    pub(super) fn go_on_spreading(
+        &mut self,
+        id: SessionId,
+        mut spread: Box<Spread>,
+        publish: &Publish<'_>,
+        (limits, limit): (&Limits, u64),
+    ) -> Step {
+        let most = limit.saturating_sub(self.work_done()).max(SESSION_WORK_MIN);
+        let end = spread.done.saturating_add(usize::try_from(most).unwrap_or(usize::MAX));
+        let end = end.min(spread.matched.plain.len());
+        let frame = spread.frame.take();
+        match frame.as_ref().map(|frame| crate::wire::parse(frame, limits)) {
+            Some(Ok(Parsed::Op { op, .. })) => {
+                self.spread(id, &spread, end, message_of(&op), frame.as_ref());
+            }
+            Some(_) => unreachable!("it was parsed before"),
+            None => self.spread(id, &spread, end, publish, None),
+        }
+        let step = self.step_of(id);
+        let is_done = end == spread.matched.plain.len();
+        if step != Step::Done || is_done {
+            return step;
+        }
+        (spread.done, spread.frame) = (end, frame);
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.spread = Some(spread);
+        }
+        Step::Yielded
+    }
+
+    fn spread(
+        &mut self,
+        id: SessionId,
+        spread: &Spread,
+        end: usize,
+        publish: &Publish<'_>,
+        frame: Option<&Bytes>,
+    ) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let source = match session.client() {
+            Some(client) => Source::Client { session: id, has_echo: client.options.has_echo },
+            None => Source::Route { session: id, queues: &[] },
+        };
+        let message = Message {
+            account: spread.account,
+            subject: publish.subject,
+            reply: publish.reply,
+            header_len: publish.header_len.unwrap_or(0),
+            parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
+            is_leased: false,
+            is_paced: false,
+            via: self.hears_of_inboxes(id).then_some(id),
+        };
+        self.deliver_more(&spread.matched.plain[spread.done..end], &message, &source);
+    }
+}
