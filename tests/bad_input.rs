@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
-#![allow(clippy::print_stdout, reason = "figures are printed, not asserted")]
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 #[path = "bad_input/bytes.rs"]
@@ -11,6 +10,8 @@ mod bytes_on_ports;
 mod directories;
 #[path = "bad_input/full_disk.rs"]
 mod full_disk;
+#[path = "support/left_out.rs"]
+mod left_out;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/stan.rs"]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "support/left_out.rs"]
+mod left_out;
 #[path = "support/limited_disk.rs"]
 mod limited_disk;
 #[path = "support/stores.rs"]
@@ -207,6 +209,7 @@ fn what_changed_after_the_look_is_read_again() {
         let options = FileOptions::new(root.path());
         if !RealDisk.open_root(root.path()).unwrap().can_sync_filesystem() {
             assert!(Survey::take(&RealDisk, &options, now(0).wall).unwrap().is_none());
+            left_out::note("a file system for temporary files that is ext4, xfs or btrfs");
             return;
         }
         let limits = disk();
