@@ -3,6 +3,8 @@
 //! A name as text is ambiguous: `O="Acme, CN=admin"` is one attribute, and must not become the
 //! user `CN=admin,O=Acme`. Facts: spec core NATS, 6.5; RFC 4514 for the text.
 
+use std::collections::BTreeMap;
+
 use x509_parser::der_parser::asn1_rs::{Any, Tag};
 use x509_parser::prelude::X509Name;
 
@@ -22,9 +24,15 @@ const TYPES: [(&str, &str); 10] = [
 
 const DOMAIN_COMPONENT: &str = "0.9.2342.19200300.100.1.25";
 
-/// The order in which the reference writes a subject as text, whatever the certificate's own is.
-const TEXT_ORDER: [&str; 9] =
-    ["SERIALNUMBER", "CN", "POSTALCODE", "STREET", "ST", "L", "OU", "O", "C"];
+/// The orders in which the reference writes a subject as text, whatever the certificate's own is:
+/// when it was built with a newer Go, and with an older one.
+const TEXT_ORDERS: [[&str; 9]; 2] = [
+    ["SERIALNUMBER", "CN", "OU", "O", "POSTALCODE", "STREET", "L", "ST", "C"],
+    ["SERIALNUMBER", "CN", "POSTALCODE", "STREET", "ST", "L", "OU", "O", "C"],
+];
+
+/// Attributes that the reference knows once only.
+const LONE: [&str; 2] = ["CN", "SERIALNUMBER"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Attribute {
@@ -108,10 +116,17 @@ impl DistinguishedName {
     }
 }
 
+/// Whether the reference takes a subject for none: these two count for nothing if they are empty.
+pub(super) fn is_empty(subject: &X509Name<'_>) -> bool {
+    let is_lone = |id: &str| kind_of(id).is_some_and(|kind| LONE.contains(&kind));
+    subject.iter_attributes().all(|attribute| is_lone(&attribute.attr_type().to_id_string()))
+        && texts_of(subject).iter().all(String::is_empty)
+}
+
 /// The texts by which the reference looks a subject up among the users, besides its attributes:
 /// with the domain components behind it, if there are any, then without.
 pub(super) fn texts_of(subject: &X509Name<'_>) -> Vec<String> {
-    let mut values: Vec<Vec<String>> = vec![Vec::new(); TEXT_ORDER.len()];
+    let mut values: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut domain = Vec::new();
     for attribute in subject.iter_attributes() {
         let id = attribute.attr_type().to_id_string();
@@ -120,23 +135,31 @@ pub(super) fn texts_of(subject: &X509Name<'_>) -> Vec<String> {
             domain.push(format!("DC={value}"));
             continue;
         }
-        let place = kind_of(&id).and_then(|kind| TEXT_ORDER.iter().position(|at| *at == kind));
-        let Some(place) = place else { continue };
-        if ["CN", "SERIALNUMBER"].contains(&TEXT_ORDER[place]) {
-            // Of several the last one counts.
-            values[place].clear();
+        let Some(kind) = kind_of(&id) else { continue };
+        let place = values.entry(kind).or_default();
+        if LONE.contains(&kind) {
+            // Of several the last one counts, unless it is empty.
+            place.clear();
+            if value.is_empty() {
+                continue;
+            }
         }
-        values[place].push(value);
+        place.push(value);
     }
-    let steps = TEXT_ORDER.iter().zip(&values).filter(|(_, values)| !values.is_empty());
-    let steps: Vec<String> = steps
-        .map(|(kind, values)| {
+    let texts = TEXT_ORDERS.iter().map(|order| {
+        let steps = order.iter().filter_map(|kind| Some((kind, values.get(kind)?)));
+        let steps = steps.filter(|(_, values)| !values.is_empty()).map(|(kind, values)| {
             let parts = values.iter().map(|value| format!("{kind}={}", escaped(value)));
             parts.collect::<Vec<_>>().join("+")
-        })
-        .collect();
-    let text = steps.join(",");
-    if domain.is_empty() { vec![text] } else { vec![format!("{text},{}", domain.join(",")), text] }
+        });
+        steps.collect::<Vec<_>>().join(",")
+    });
+    let texts: Vec<String> = texts.collect();
+    if domain.is_empty() {
+        return texts;
+    }
+    let domain = domain.join(",");
+    texts.iter().map(|text| format!("{text},{domain}")).chain(texts.iter().cloned()).collect()
 }
 
 /// A type or a value while it is read: blanks around it do not count unless they are escaped.
