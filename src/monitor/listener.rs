@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -31,11 +32,10 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Accepts for ever. Each connection has a task of its own.
 pub(super) async fn serve(
     listener: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
     pages: Arc<Pages>,
     places: Arc<Places>,
 ) {
-    let tls = tls.map(TlsAcceptor::from);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -46,7 +46,8 @@ pub(super) async fn serve(
         };
         // Who finds no place is closed: everybody there is being answered at this moment.
         let Some(place) = places.take(peer.ip()) else { continue };
-        let (tls, pages) = (tls.clone(), Arc::clone(&pages));
+        let tls = tls.as_ref().map(|newest| TlsAcceptor::from(Arc::clone(&newest.borrow())));
+        let pages = Arc::clone(&pages);
         tokio::spawn(async move {
             let place = Arc::new(place);
             tokio::select! {

@@ -27,7 +27,7 @@ use std::thread::{self, JoinHandle};
 
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::sources::{
     Ask, ClusterFacts, CoreFacts, LimitNumbers, Published, Sources, State, Status, Streaming,
@@ -55,6 +55,7 @@ const WAITING_PART: usize = 4;
 #[derive(Debug)]
 pub struct Monitor {
     address: SocketAddr,
+    tls: Option<watch::Sender<Arc<rustls::ServerConfig>>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -79,6 +80,7 @@ impl Monitor {
             .max_blocking_threads(WAITING_THREADS)
             .build()?;
         let (stop, stopped) = oneshot::channel();
+        let (tls, newest) = tls.map(watch::channel).unzip();
         listener.set_nonblocking(true)?;
         let listener = {
             let _inside = runtime.enter();
@@ -88,14 +90,21 @@ impl Monitor {
             runtime.block_on(async move {
                 tokio::select! {
                     // Both end only with the process or by the other.
-                    () = listener::serve(listener, tls, pages, Places::new(places_max)) => (),
+                    () = listener::serve(listener, newest, pages, Places::new(places_max)) => (),
                     _ = stopped => (),
                 }
             });
             // Whoever still waits for a reactor is not waited for.
             runtime.shutdown_background();
         })?;
-        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { address, tls, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Gives connections from now on another TLS, if the pages are shown with TLS.
+    pub fn set_tls(&self, newest: Arc<rustls::ServerConfig>) {
+        if let Some(tls) = &self.tls {
+            tls.send_replace(newest);
+        }
     }
 
     /// Where it listens.

@@ -35,25 +35,45 @@ fn both_ends() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     (Arc::new(server), Arc::new(client))
 }
 
-#[test]
-fn pages_come_over_tls_while_another_peer_never_ends_its_handshake() {
-    let (server, client) = both_ends();
-    let sources = Sources {
+fn sources() -> Sources {
+    Sources {
         status: Arc::default(),
         lease: LeaseClock::endless(),
         vitals: Vitals::default(),
         core: Arc::default(),
         streaming: None,
         broker: Box::new(|_| Err(Unavailable("not asked".to_owned()))),
-    };
-    let monitor = Monitor::start(free_port(), Some(server), "", sources).unwrap();
-    let _silent = TcpStream::connect(monitor.address()).unwrap();
-    let socket = TcpStream::connect(monitor.address()).unwrap();
+    }
+}
+
+fn healthz(monitor: &Monitor, client: Arc<ClientConfig>) -> std::io::Result<String> {
+    let socket = TcpStream::connect(monitor.address())?;
     let name = ServerName::try_from("localhost").unwrap();
     let session = ClientConnection::new(client, name).unwrap();
     let mut stream = StreamOwned::new(session, socket);
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
     let mut response = String::new();
-    stream.read_to_string(&mut response).unwrap();
+    stream.read_to_string(&mut response)?;
+    Ok(response)
+}
+
+#[test]
+fn pages_come_over_tls_while_another_peer_never_ends_its_handshake() {
+    let (server, client) = both_ends();
+    let monitor = Monitor::start(free_port(), Some(server), "", sources()).unwrap();
+    let _silent = TcpStream::connect(monitor.address()).unwrap();
+    let response = healthz(&monitor, client).unwrap();
     assert!(response.ends_with("\r\n\r\n{\"status\":\"ok\"}"), "{response}");
+}
+
+/// Goal: a certificate that was renewed and loaded again is the one that is shown.
+#[test]
+fn a_new_certificate_is_shown_from_the_next_connection_on() {
+    let ((old, old_client), (new, new_client)) = (both_ends(), both_ends());
+    let monitor = Monitor::start(free_port(), Some(old), "", sources()).unwrap();
+    assert!(healthz(&monitor, Arc::clone(&old_client)).is_ok());
+    assert!(healthz(&monitor, Arc::clone(&new_client)).is_err());
+    monitor.set_tls(new);
+    assert!(healthz(&monitor, new_client).is_ok());
+    assert!(healthz(&monitor, old_client).is_err());
 }

@@ -79,7 +79,7 @@ impl Pages {
         let is_tls = monitor.https_port != 0;
         let port = listener.local_addr().map_err(StartError::Monitor)?.port();
         let tls = match (&config.core.tls, is_tls) {
-            (Some(tls), true) => Some(settings::serving(tls)?.server_config()),
+            (Some(tls), true) => Some(settings::serving_pages(tls)?.server_config()),
             (_, _) => None,
         };
         let scheme = if is_tls { "https" } else { "http" };

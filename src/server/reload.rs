@@ -45,6 +45,8 @@ impl Server {
 
     fn apply(&mut self, config: Config, changes: &Changes) -> Result<(), String> {
         let rules = settings::rules(&config).map_err(|error| error.to_string())?;
+        let of_pages = config.core.tls.as_ref().map(settings::serving_pages).transpose();
+        let of_pages = of_pages.map_err(|error| error.to_string())?;
         let log = changes.log.then(|| crate::log::prepare(config.log.clone())).transpose();
         let mut log = log.map_err(|error| error.to_string())?;
         for warning in &config.warnings {
@@ -72,6 +74,9 @@ impl Server {
         if let Some(reactors) = &self.reactors {
             reactors.reload(rules);
             reactors.tell_all(|| Control::Settings(Arc::clone(&broker)));
+        }
+        if let (Some(monitor), Some(tls)) = (&self.monitor, of_pages) {
+            monitor.set_tls(tls.server_config());
         }
         if let (true, Some(path)) = (changes.pid_file, &config.pid_file)
             && let Err(error) = Files::write_pid(path)

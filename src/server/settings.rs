@@ -310,7 +310,15 @@ pub fn rules(config: &Config) -> Result<Rules, TlsError> {
     })
 }
 
-/// TLS of clients and of the monitoring pages.
+/// TLS of the monitoring pages, which ask nobody for a certificate.
+///
+/// # Errors
+/// [`TlsError`] when a certificate or key cannot be used.
+pub fn serving_pages(tls: &TlsConfig) -> Result<Serving, TlsError> {
+    Serving::load(&files(tls), ClientCertificate::NotAsked, tls.timeout)
+}
+
+/// TLS of clients.
 ///
 /// # Errors
 /// [`TlsError`] when a certificate, key or authority cannot be used.
