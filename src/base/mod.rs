@@ -2,6 +2,7 @@
 
 pub mod certificate;
 pub mod channel_limits;
+pub mod crypto;
 pub mod deadlines;
 pub mod descriptors;
 pub mod epoch;

@@ -9,16 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    ClientConfig, ClientConnection, Connection, ProtocolVersion, RootCertStore, ServerConfig,
-    ServerConnection,
+    ClientConfig, ClientConnection, Connection, ProtocolVersion, ServerConfig, ServerConnection,
 };
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::base::certificate::{Anyone, SYSTEM_ROOTS};
+use crate::base::certificate::{
+    Anyone, Authorities, Clients, Named, REMEDY, SYSTEM_ROOTS, Servers, text_of, weakness_of,
+};
+use crate::base::crypto;
 use crate::broker::TlsPeer;
 
 /// Encrypted bytes that one connection may hold beside its outbox.
@@ -41,12 +45,17 @@ pub enum TlsError {
     /// Certificate and key cannot be used, or not together.
     #[error("error parsing X509 certificate/key pair: {0}")]
     Pair(rustls::Error),
+    /// A certificate of a kind that cannot be used here, or one that belongs to another key.
+    #[error("error parsing X509 certificate/key pair: {}: {reason}", path.display())]
+    Own {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// Certificates are to be verified, and none was given to verify them with.
     #[error("no ca_file is given and this machine has no trusted certificates of its own")]
     NoRoots,
-    /// The verifier refuses the roots.
-    #[error("failed to parse root ca certificate: {0}")]
-    Verifier(String),
     /// A cipher suite by a name that is unknown here.
     #[error("unrecognized cipher {0}")]
     Cipher(String),
@@ -114,20 +123,13 @@ impl Serving {
         let builder = match certificate {
             ClientCertificate::NotAsked => builder.with_no_client_auth(),
             ClientCertificate::Optional | ClientCertificate::Required => {
-                let roots = Arc::new(roots(files.ca.as_deref())?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-                let verifier = if certificate == ClientCertificate::Optional {
-                    verifier.allow_unauthenticated()
-                } else {
-                    verifier
-                };
-                let verifier = verifier.build();
-                let verifier = verifier.map_err(|error| TlsError::Verifier(error.to_string()))?;
-                builder.with_client_cert_verifier(verifier)
+                let is_optional = certificate == ClientCertificate::Optional;
+                let roots = roots(files.ca.as_deref())?;
+                let verifier = Clients::new(roots, is_optional, Arc::clone(&provider));
+                builder.with_client_cert_verifier(Arc::new(verifier))
             }
         };
-        let (chain, key) = pair(files)?;
-        let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
+        let mut config = builder.with_cert_resolver(Arc::new(pair(files, &provider)?));
         // Nobody resumes NATS connections often enough to pay for a cache of their sessions.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -152,29 +154,44 @@ impl Dialling {
         let provider = Arc::new(provider(files)?);
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().map_err(TlsError::Pair)?;
-        let builder = if is_insecure {
-            let anyone = Arc::new(Anyone::new(provider));
-            builder.dangerous().with_custom_certificate_verifier(anyone)
+        let verifier: Arc<dyn ServerCertVerifier> = if is_insecure {
+            Arc::new(Anyone::new(Arc::clone(&provider)))
         } else {
-            builder.with_root_certificates(roots(files.ca.as_deref())?)
+            let roots = roots(files.ca.as_deref())?;
+            Arc::new(Servers::new(roots, Named::ALWAYS, Arc::clone(&provider)))
         };
-        let (chain, key) = pair(files)?;
-        let mut config = builder.with_client_auth_cert(chain, key).map_err(TlsError::Pair)?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let pair = Arc::new(pair(files, &provider)?);
+        let mut config = builder.with_client_cert_resolver(pair);
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Self { config: Arc::new(config), timeout })
     }
 }
 
-type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-fn pair(files: &Files) -> Result<Pair, TlsError> {
-    let fail = |path: &Path| {
-        let path = path.to_owned();
-        move |source| TlsError::File { path, source }
-    };
+/// Our own certificate, of whatever version, with its key.
+fn pair(files: &Files, provider: &CryptoProvider) -> Result<SingleCertAndKey, TlsError> {
     let chain = certificates(&files.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(fail(&files.key))?;
-    Ok((chain, key))
+    let unusable = |reason| TlsError::Own { path: files.cert.clone(), reason };
+    let end = chain.first().ok_or_else(|| unusable("it holds no certificate".to_owned()))?;
+    let (_, parsed) = X509Certificate::from_der(end)
+        .map_err(|error| unusable(format!("it holds a damaged certificate: {error}")))?;
+    let spki = parsed.public_key().raw.to_vec();
+    let weakness = weakness_of(&parsed, provider)
+        .map(|weakness| format!("certificate of {}: {weakness}; {REMEDY}", parsed.subject()));
+    if let Some(weakness) = weakness {
+        return Err(unusable(weakness));
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key);
+    let key = key.map_err(|source| TlsError::File { path: files.key.clone(), source })?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| unusable(format!("the key {}: {error}; {REMEDY}", files.key.display())))?;
+    if key.public_key().is_some_and(|own| own.as_ref() != spki) {
+        let key = files.key.display();
+        return Err(unusable(format!("private key does not match public key: {key}")));
+    }
+    Ok(SingleCertAndKey::from(CertifiedKey::new(chain, key)))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -182,23 +199,19 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     CertificateDer::pem_file_iter(path).map_err(fail)?.collect::<Result<_, _>>().map_err(fail)
 }
 
-fn roots(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
-    let mut store = RootCertStore::empty();
+fn roots(file: Option<&Path>) -> Result<Authorities, TlsError> {
     let Some(path) = file else {
         let path = SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.exists());
-        // A machine's own list may hold certificates that nothing here can read.
-        store.add_parsable_certificates(certificates(path.ok_or(TlsError::NoRoots)?)?);
-        return if store.is_empty() { Err(TlsError::NoRoots) } else { Ok(store) };
+        let roots = Authorities::new(certificates(path.ok_or(TlsError::NoRoots)?)?);
+        return if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) };
     };
-    for certificate in certificates(path)? {
-        store.add(certificate).map_err(|error| TlsError::Verifier(error.to_string()))?;
-    }
-    if store.is_empty() { Err(TlsError::NoRoot(path.to_owned())) } else { Ok(store) }
+    let roots = Authorities::new(certificates(path)?);
+    if roots.is_empty() { Err(TlsError::NoRoot(path.to_owned())) } else { Ok(roots) }
 }
 
 /// The cryptography of the configured suites and curves.
 fn provider(files: &Files) -> Result<CryptoProvider, TlsError> {
-    let mut provider = ring::default_provider();
+    let mut provider = CryptoProvider::clone(&crypto::provider());
     if !files.cipher_suites.is_empty() {
         let mut suites = Vec::new();
         // Compat: as in the reference, the list chooses among the suites of TLS 1.2 only.
@@ -216,20 +229,11 @@ fn provider(files: &Files) -> Result<CryptoProvider, TlsError> {
         provider.cipher_suites = suites;
     }
     if !files.curves.is_empty() {
-        let named = files.curves.iter().map(|name| curve(name).ok_or(name));
+        let named = files.curves.iter().map(|name| crypto::curve(name).ok_or(name));
         let groups = named.collect::<Result<Vec<_>, _>>();
         provider.kx_groups = groups.map_err(|name| TlsError::Curve(name.clone()))?;
     }
     Ok(provider)
-}
-
-fn curve(name: &str) -> Option<&'static dyn rustls::crypto::SupportedKxGroup> {
-    match name {
-        "X25519" => Some(ring::kx_group::X25519),
-        "CurveP256" => Some(ring::kx_group::SECP256R1),
-        "CurveP384" => Some(ring::kx_group::SECP384R1),
-        _ => None,
-    }
 }
 
 /// The name that Go, and so every monitoring tool, uses.
@@ -368,7 +372,7 @@ impl Layer {
 
 #[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
 fn broken(error: rustls::Error) -> Broken {
-    Broken(error.to_string())
+    Broken(text_of(&error))
 }
 
 #[cfg(test)]

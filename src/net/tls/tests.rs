@@ -148,6 +148,11 @@ fn suites_and_curves_are_chosen_by_the_names_of_go() {
     let serving = Serving::load(&files, ClientCertificate::NotAsked, TIMEOUT).unwrap();
     let dialling = Dialling::load(&files, false, TIMEOUT).unwrap();
     connect(&serving, &dialling, "localhost").unwrap();
+    files.curves = vec!["CurveP521".to_owned()];
+    let only = Serving::load(&files, ClientCertificate::NotAsked, TIMEOUT).unwrap();
+    assert!(connect(&only, &dialling, "localhost").is_err(), "no curve in common");
+    let dialling = Dialling::load(&files, false, TIMEOUT).unwrap();
+    connect(&only, &dialling, "localhost").unwrap();
     let load = |files: &Files| Serving::load(files, ClientCertificate::NotAsked, TIMEOUT);
     files.curves = vec!["CurveP9".to_owned()];
     let error = load(&files).unwrap_err().to_string();

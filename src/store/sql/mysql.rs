@@ -6,6 +6,7 @@ use bytes::Bytes;
 use mysql::prelude::Queryable;
 use mysql::{Conn, Params};
 
+use crate::base::certificate::REMEDY;
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
 use crate::store::sql::dsn::Source;
 use crate::store::sql::mysql_login;
@@ -145,8 +146,18 @@ pub(super) fn reason(error: &mysql::Error) -> String {
     if let mysql::Error::MySqlError(error) = error {
         return format!("Error {}: {}", error.code, error.message);
     }
-    error.to_string()
+    let text = error.to_string();
+    if UNREADABLE.iter().any(|kind| text.contains(kind)) {
+        return format!(
+            "{text}: the server's certificate has to be of X.509 version 3 and no authority \
+             itself; {REMEDY}"
+        );
+    }
+    text
 }
+
+/// What the driver's TLS calls the kinds of certificates that it cannot use.
+const UNREADABLE: [&str; 2] = ["UnsupportedCertVersion", "CaUsedAsEndEntity"];
 
 pub(super) fn failure(error: &mysql::Error) -> Failure {
     let mysql::Error::MySqlError(error) = error else {

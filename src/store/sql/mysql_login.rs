@@ -10,6 +10,7 @@ use mysql::consts::CapabilityFlags;
 use mysql::{ClientIdentity, Conn, DriverError, OptsBuilder, SslOpts};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::base::crypto;
 use crate::store::sql::dialect::{Failure, SqlError};
 use crate::store::sql::dsn::{Identity, Pem, Security, Source, Tls};
 use crate::store::sql::mysql::{failure, reason};
@@ -43,6 +44,8 @@ pub(super) fn log_in(source: &Source, call_timeout: Duration) -> Result<Conn, Sq
         |error: io::Error| SqlError::of_connection(Failure::Unreachable, source, &error);
     // The file of authorities has to stay until the handshake is over.
     let trusted = trusted(&source.tls).map_err(unreadable)?;
+    // The driver asks the process for its cryptography.
+    let _ = crypto::provider();
     let options = options(source, call_timeout);
     let encrypted = options.clone().ssl_opts(encryption(&source.tls, trusted.as_ref()));
     let connected = match Conn::new(encrypted) {

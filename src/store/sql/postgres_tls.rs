@@ -9,19 +9,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::{TlsConnector, client};
 
-use crate::base::certificate::Anyone;
+use crate::base::certificate::{Anyone, Authorities, Named, Servers};
+use crate::base::crypto;
 use crate::store::sql::dsn::{Identity, Pem, Security, Tls};
 use crate::store::sql::roots;
 
@@ -40,7 +39,7 @@ impl Connector {
     /// # Errors
     /// When a file cannot be read or is not what it should be.
     pub fn new(tls: &Tls) -> io::Result<Self> {
-        let provider = Arc::new(ring::default_provider());
+        let provider = crypto::provider();
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
         let is_full = tls.security == Security::Full;
@@ -50,14 +49,18 @@ impl Connector {
             Security::Off | Security::Preferred | Security::Encrypted => false,
         };
         let verifier: Arc<dyn ServerCertVerifier> = if is_verified {
-            Arc::new(Authorities::new(tls, provider)?)
+            let named = Named { by_name: is_full || tls.sends_name, by_address: is_full };
+            Arc::new(Servers::new(authorities(tls)?, named, Arc::clone(&provider)))
         } else {
-            Arc::new(Anyone::new(provider))
+            Arc::new(Anyone::new(Arc::clone(&provider)))
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match tls.identity.as_ref().map(identity).transpose()?.flatten() {
             Some((chain, key)) => {
-                builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?
+                // As it is: whether its kind is good enough is the server's business.
+                let key = provider.key_provider.load_private_key(key).map_err(io::Error::other)?;
+                let own = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+                builder.with_client_cert_resolver(Arc::new(own))
             }
             None => builder.with_no_client_auth(),
         };
@@ -105,91 +108,12 @@ fn check_key_mode(path: &Path) -> io::Result<()> {
     )))
 }
 
-/// Believes whoever has a certificate of these authorities.
-#[derive(Debug)]
-struct Authorities {
-    roots: RootCertStore,
-    /// Each as it is: one that is shown itself is believed, whatever it says of its use.
-    listed: Vec<CertificateDer<'static>>,
-    checks_name: bool,
-    checks_address: bool,
-    provider: Arc<CryptoProvider>,
-}
-
-impl Authorities {
-    fn new(tls: &Tls, provider: Arc<CryptoProvider>) -> io::Result<Self> {
-        let listed = roots::certificates(&roots::text(tls)?)?;
-        let mut roots = RootCertStore::empty();
-        let (added, _) = roots.add_parsable_certificates(listed.iter().cloned());
-        if added == 0 {
-            return Err(io::Error::other(format!("no certificate in {:?}", tls.authorities)));
-        }
-        let is_full = tls.security == Security::Full;
-        let checks_name = is_full || tls.sends_name;
-        Ok(Self { roots, listed, checks_name, checks_address: is_full, provider })
+fn authorities(tls: &Tls) -> io::Result<Authorities> {
+    let authorities = Authorities::new(roots::certificates(&roots::text(tls)?)?);
+    if authorities.is_empty() {
+        return Err(io::Error::other(format!("no certificate in {:?}", tls.authorities)));
     }
-
-    fn is_listed(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
-        let is_valid = || {
-            let at = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-            let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-            let at = x509_parser::time::ASN1Time::from_timestamp(at).ok()?;
-            Some(parsed.validity().is_valid_at(at))
-        };
-        self.listed.iter().any(|it| it == certificate) && is_valid().unwrap_or(false)
-    }
-}
-
-impl ServerCertVerifier for Authorities {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let parsed = ParsedCertificate::try_from(end_entity)?;
-        if !self.is_listed(end_entity, now) {
-            verify_server_cert_signed_by_trust_anchor(
-                &parsed,
-                &self.roots,
-                intermediates,
-                now,
-                self.provider.signature_verification_algorithms.all,
-            )?;
-        }
-        let is_address = matches!(server_name, ServerName::IpAddress(_));
-        let is_checked = if is_address { self.checks_address } else { self.checks_name };
-        if is_checked {
-            verify_server_name(&parsed, server_name)?;
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    Ok(authorities)
 }
 
 impl MakeTlsConnect<Socket> for Connector {
