@@ -22,8 +22,13 @@ const CIPHERS: [&str; 9] = [
     "TLS_CHACHA20_POLY1305_SHA256",
 ];
 
+/// Those that are always there.
+const NEWEST_CIPHERS: [&str; 3] =
+    ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
+
 /// Names that the reference also takes: suites without forward secrecy or with CBC, which this
-/// server's TLS does not have. They are passed over; a list of only these is refused.
+/// server's TLS does not have. They are passed over with a warning; a list of only these leaves TLS
+/// 1.3.
 const OLD_CIPHERS: [&str; 11] = [
     "TLS_RSA_WITH_RC4_128_SHA",
     "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
@@ -57,7 +62,7 @@ pub(super) fn read(
 ) -> Result<TlsConfig, Fault> {
     let mut tls = TlsConfig { timeout: defaults::AUTH_TIMEOUT, ..TlsConfig::default() };
     for inner in map(entry)? {
-        apply(&mut tls, inner, place)?;
+        apply(&mut tls, inner, place, &mut reader.warnings)?;
     }
     match (&tls.cert_file, &tls.key_file) {
         (Some(_), None) => {
@@ -72,7 +77,12 @@ pub(super) fn read(
     Ok(tls)
 }
 
-fn apply(tls: &mut TlsConfig, entry: &Entry, place: Place) -> Result<(), Fault> {
+fn apply(
+    tls: &mut TlsConfig,
+    entry: &Entry,
+    place: Place,
+    warnings: &mut Vec<String>,
+) -> Result<(), Fault> {
     match entry.key.to_lowercase().as_str() {
         "cert_file" => tls.cert_file = Some(text(entry, "filename")?),
         "key_file" => tls.key_file = Some(text(entry, "filename")?),
@@ -94,7 +104,7 @@ fn apply(tls: &mut TlsConfig, entry: &Entry, place: Place) -> Result<(), Fault> 
                 return Err(Fault::unsupported(entry));
             }
         }
-        "cipher_suites" => tls.cipher_suites = ciphers(entry)?,
+        "cipher_suites" => tls.cipher_suites = ciphers(entry, warnings)?,
         "curve_preferences" => tls.curves = curves(entry)?,
         "timeout" => tls.timeout = timeout(entry)?,
         "connection_rate_limit" => {
@@ -179,18 +189,20 @@ fn names(entry: &Entry) -> Result<Vec<(&Item, &str)>, Fault> {
         .collect()
 }
 
-fn ciphers(entry: &Entry) -> Result<Vec<String>, Fault> {
+fn ciphers(entry: &Entry, warnings: &mut Vec<String>) -> Result<Vec<String>, Fault> {
     let mut ciphers = Vec::new();
     for (item, name) in names(entry)? {
         if CIPHERS.contains(&name) {
             ciphers.push(name.to_owned());
-        } else if !OLD_CIPHERS.contains(&name) {
+        } else if OLD_CIPHERS.contains(&name) {
+            warnings.push(passed_over(item, name));
+        } else {
             let text = format!("unrecognized cipher {name}");
             return Err(Fault { at: item.at.clone(), text });
         }
     }
     if ciphers.is_empty() {
-        return Err(parsing(entry, "none of 'cipher_suites' is supported by stanby"));
+        ciphers = NEWEST_CIPHERS.map(str::to_owned).to_vec();
     }
     Ok(ciphers)
 }
@@ -207,6 +219,10 @@ fn curves(entry: &Entry) -> Result<Vec<String>, Fault> {
     Ok(curves)
 }
 
+fn passed_over(item: &Item, name: &str) -> String {
+    format!("{}: cipher suite {name} is not supported by stanby and is passed over", item.at)
+}
+
 fn check_pin(item: &Item) -> Result<(), Fault> {
     let pin = item.value.to_string().to_ascii_lowercase();
     if pin.len() == 64 && pin.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -217,4 +233,34 @@ fn check_pin(item: &Item) -> Result<(), Fault> {
          sha256 of DER encoded SubjectPublicKeyInfo"
     );
     Err(Fault { at: item.at.clone(), text })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use crate::config::options::tests::served;
+    use crate::config::{Program, TlsConfig};
+
+    fn read(inside: &str) -> (TlsConfig, Vec<String>) {
+        let file = format!("tls {{ cert_file: cert.pem, key_file: key.pem, {inside} }}");
+        let config = served(Program::Streaming, "-c f.conf", &file);
+        (config.core.tls.unwrap(), config.warnings)
+    }
+
+    /// Goal: no list that the reference takes keeps the server from starting.
+    #[test]
+    fn suites_that_do_not_exist_here_are_passed_over_with_a_warning() {
+        let (tls, warnings) = read(
+            "cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]",
+        );
+        assert_eq!(tls.cipher_suites, ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]);
+        assert!(warnings[0].contains("TLS_RSA_WITH_AES_128_CBC_SHA"), "{warnings:?}");
+        let (tls, warnings) = read("cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]");
+        assert!(tls.cipher_suites.iter().all(|name| !name.contains("WITH")), "{tls:?}");
+        assert_eq!(warnings.len(), 1);
+        let (tls, warnings) = read("curve_preferences: [CurveP521, CurveP384]");
+        assert_eq!(tls.curves, ["CurveP521", "CurveP384"]);
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
 }
