@@ -113,10 +113,11 @@ pub fn own_server() -> Result<PathBuf, DrillError> {
     match server.exists() {
         true => Ok(server),
         false => {
-            let release = if cfg!(debug_assertions) { "" } else { " --release" };
+            let profile = folder.file_name().unwrap_or_default().to_string_lossy();
+            let profile = if profile == "debug" { "dev".into() } else { profile };
             Err(DrillError(format!(
-                "{} does not exist: run `cargo build{release} --bins --examples`, or name a server \
-                 by --bin",
+                "{} does not exist: run `cargo build --profile {profile} --bins --examples`, or \
+                 name a server by --bin",
                 server.display(),
             )))
         }
