@@ -1,7 +1,5 @@
 //! Who sent a message: account, connection and user, as far as this process knows them.
 
-use std::sync::Arc;
-
 use crate::base::id::{AccountIndex, SessionId};
 
 /// Who sent a message. Whatever takes it in may ask; nobody has to.
@@ -11,7 +9,6 @@ pub struct Origin {
     pub account: AccountIndex,
     /// By which connection it came; `None` if this process sent it.
     pub connection: Option<SessionId>,
-    /// The user there; `None` if it did not say who it is, as a server that only passes it on. One
-    /// word, because inputs are moved often.
-    pub user: Option<Arc<String>>,
+    /// The user there; `None` if it did not say who it is, as a server that only passes it on.
+    pub user: Option<String>,
 }

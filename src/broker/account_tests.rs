@@ -6,6 +6,7 @@ use super::room_tests::told;
 use super::settings::Cluster;
 use super::tests::{Process, post};
 use super::*;
+use crate::base::origin::Origin;
 
 const OTHER: AccountIndex = AccountIndex(1);
 
@@ -27,7 +28,8 @@ fn process() -> (Process, SessionId) {
 
 fn client(process: &mut Process, home: u16, account: AccountIndex) -> SessionId {
     let id = process.client(home, ",\"echo\":false");
-    process.broker(id).sessions.client_mut(id).unwrap().account = account;
+    let origin = Origin { account, connection: Some(id), user: None };
+    process.broker(id).sessions.get_mut(id).unwrap().origin = Arc::new(origin);
     id
 }
 

@@ -26,7 +26,7 @@ pub struct Identity {
     /// Whose subjects it uses.
     pub account: AccountIndex,
     /// The user's name, if it has one.
-    pub user: Option<Arc<String>>,
+    pub user: Option<String>,
     /// What it may do; `None` is everything.
     pub permissions: Option<Arc<Permissions>>,
 }
@@ -100,8 +100,7 @@ pub fn decide(
     certificate: Option<&[u8]>,
 ) -> Result<Decision, Refusal> {
     if !auth.is_required() {
-        let user = Some(&credentials.user).filter(|user| !user.is_empty());
-        let user = user.map(|user| Arc::new(user.clone()));
+        let user = Some(credentials.user.clone()).filter(|user| !user.is_empty());
         return Ok(Decision::Known(Identity { user, ..Identity::default() }));
     }
     if !auth.users.is_empty() {
@@ -112,7 +111,7 @@ pub fn decide(
     }
     match &auth.user {
         Some((name, password)) if *name == credentials.user => {
-            let identity = Identity { user: Some(Arc::new(name.clone())), ..Identity::default() };
+            let identity = Identity { user: Some(name.clone()), ..Identity::default() };
             check(password, &credentials.password, identity)
         }
         Some(_) | None => Err(Refusal::UnknownUser),
@@ -154,7 +153,7 @@ fn known(user: &User) -> Decision {
 
 fn identity_of(user: &User) -> Identity {
     let permissions = user.permissions.clone();
-    Identity { user: Some(Arc::new(user.name.clone())), permissions, ..Identity::default() }
+    Identity { user: Some(user.name.clone()), permissions, ..Identity::default() }
 }
 
 fn check(expected: &str, given: &str, identity: Identity) -> Result<Decision, Refusal> {
@@ -273,7 +272,7 @@ mod tests {
             ..Auth::default()
         };
         let found = authenticate(&auth, &Credentials::default(), None).unwrap();
-        assert_eq!(found.user, Some(Arc::new("anon".to_owned())));
+        assert_eq!(found.user.as_deref(), Some("anon"));
         assert!(authenticate(&auth, &credentials("anon", "wrong", ""), None).is_err());
     }
 
@@ -297,8 +296,7 @@ mod tests {
             let auth = Auth { users, tls_map: true, ..Auth::default() };
             let found =
                 authenticate(&auth, &Credentials::default(), Some(certificate.der().as_ref()));
-            let user = found.ok().and_then(|found| found.user);
-            assert_eq!(user.as_ref().map(|user| user.as_str()), expected);
+            assert_eq!(found.ok().and_then(|found| found.user).as_deref(), expected);
         }
     }
 
@@ -316,8 +314,7 @@ mod tests {
     fn mapped(certificate: &[u8], names: &[&str]) -> Option<String> {
         let users = names.iter().map(|name| user(name, "")).collect();
         let auth = Auth { users, tls_map: true, ..Auth::default() };
-        let found = authenticate(&auth, &Credentials::default(), Some(certificate)).ok()?;
-        found.user.map(|user| user.to_string())
+        authenticate(&auth, &Credentials::default(), Some(certificate)).ok()?.user
     }
 
     #[test]

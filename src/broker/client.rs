@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::base::id::{AccountIndex, SessionId};
+use crate::base::id::SessionId;
 use crate::base::subject;
 use crate::base::time::Instant;
 use crate::broker::Broker;
@@ -26,7 +26,6 @@ use crate::wire::{CloseReason, Connect, Info, Op, errors};
 /// What only a client's session has.
 #[derive(Debug, Default)]
 pub(super) struct Client {
-    pub account: AccountIndex,
     pub options: Options,
     pub permissions: Option<Arc<Permissions>>,
     pub replies: Replies,
@@ -43,8 +42,6 @@ pub(super) struct Client {
     /// The inboxes of which a peer was told that this connection is full: by route and subject,
     /// where the stream ended then.
     pub full_for: BTreeMap<(SessionId, InboxName), u64>,
-    /// Whom authentication found.
-    pub user: Option<Arc<String>>,
     pub credentials: Credentials,
     /// The hash that its password was found to belong to.
     pub verified_hash: Option<String>,
@@ -121,11 +118,6 @@ impl Client {
     pub fn hears_info(&self) -> bool {
         self.options.protocol >= 1 && self.is_first_ping_answered
     }
-
-    /// As log lines name its user.
-    pub fn user_text(&self) -> String {
-        format!("User {:?}", self.user.as_ref().map_or("N/A", |user| user))
-    }
 }
 
 fn set<T>(field: &mut T, value: Option<T>) {
@@ -139,7 +131,7 @@ impl Session {
     pub fn connection_snapshot(&self) -> Option<ConnectionSnapshot> {
         let client = self.client()?;
         let credentials = &client.credentials;
-        let named = [&client.nkey, client.user.as_ref().map_or(&credentials.user, |user| user)];
+        let named = [&client.nkey, self.origin.user.as_ref().unwrap_or(&credentials.user)];
         let user = named.into_iter().find(|name| !name.is_empty());
         let (subscription_count, subscriptions) = match &self.phase {
             Phase::Ending { subscription_count, subscriptions, .. } => {
@@ -149,7 +141,7 @@ impl Session {
         };
         Some(ConnectionSnapshot {
             cid: self.cid,
-            account: client.account,
+            account: self.origin.account,
             home: self.id.home.0,
             peer: self.peer,
             start: self.started.wall,
@@ -289,14 +281,14 @@ impl Broker {
         queue: Option<&[u8]>,
         count: usize,
     ) -> Option<String> {
-        let client = self.sessions.client(id)?;
-        let permissions = client.permissions.as_ref();
+        let session = self.sessions.get(id)?;
+        let permissions = session.client()?.permissions.as_ref();
         let is_permitted = queue != Some(b"_sys_")
             && permissions.is_none_or(|permissions| permissions.may_subscribe(subject, queue));
         let text = String::from_utf8_lossy(subject);
         if !is_permitted {
             let queue = queue.map(String::from_utf8_lossy);
-            let user = client.user_text();
+            let user = session.user_text();
             let line = format!("Subscription Violation - {user}, Subject {text:?}");
             let refusal = errors::subscription_violation(&text, queue.as_deref());
             self.log_about(id, log::Level::Error, &line);
@@ -334,7 +326,7 @@ impl Broker {
     pub(super) fn review_interests(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
         let Some(client) = session.client() else { return };
-        let (permissions, user) = (client.permissions.clone(), client.user_text());
+        let (permissions, user) = (client.permissions.clone(), session.user_text());
         let interests: Vec<Arc<Interest>> = session.interests.values().cloned().collect();
         for old in interests {
             let (subject, queue) = (&old.subject[..], old.queue.as_deref());
@@ -371,9 +363,8 @@ fn new_interest(
     (subject, queue, sid): (&[u8], Option<&[u8]>, &[u8]),
     loops: u16,
 ) -> Interest {
-    let client = session.client();
-    let account = client.map_or(AccountIndex::GLOBAL, |client| client.account);
-    let permissions = client.and_then(|client| client.permissions.as_ref());
+    let account = session.origin.account;
+    let permissions = session.client().and_then(|client| client.permissions.as_ref());
     let filter = permissions.filter(|found| found.needs_filter(subject)).cloned();
     // One block for all names: interests are many.
     let names = Bytes::from([subject, sid, queue.unwrap_or_default()].concat());

@@ -451,16 +451,24 @@ impl Broker {
         self.effects.push_back(Effect::Mail { to: last, mail: Mail::Deliver(delivery) });
     }
 
+    /// Who sent a message, as engines are told it.
+    fn origin_of(&self, source: &Source<'_>, account: AccountIndex) -> Arc<Origin> {
+        let session = source.connection().and_then(|id| self.sessions.get(id));
+        let origin = session.map_or(&self.engines.origin, |session| &session.origin);
+        if origin.account == account {
+            return Arc::clone(origin);
+        }
+        // A route speaks for many accounts.
+        Arc::new(Origin { account, ..Origin::clone(origin) })
+    }
+
     fn deliver_to_engines(
         &mut self,
         engines: &[EngineInterest],
         message: &Message<'_>,
         source: &Source<'_>,
     ) {
-        let connection = source.connection();
-        let client = connection.and_then(|id| self.sessions.client(id));
-        let user = client.and_then(|client| client.user.clone());
-        let origin = Origin { account: message.account, connection, user };
+        let origin = self.origin_of(source, message.account);
         let is_brief = |interest: &EngineInterest| interest.is_brief;
         let (names, payload) = if engines.iter().all(is_brief) {
             message.to_engines(&mut self.chunk)

@@ -2,6 +2,7 @@
 //! they say.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
@@ -96,7 +97,7 @@ pub struct EngineDelivery {
     /// The payload without NATS headers.
     pub payload: Bytes,
     /// Who sent it.
-    pub origin: Origin,
+    pub origin: Arc<Origin>,
 }
 
 /// What a broker keeps of the engines.
@@ -106,6 +107,8 @@ pub(super) struct Engines {
     listening: BTreeSet<(Subject, EngineInterest)>,
     /// Engines that have no credit of a kind to give.
     pub pressed: BTreeSet<(Credit, LoopIndex)>,
+    /// Who they are to each other.
+    pub origin: Arc<Origin>,
     /// Sessions that wait for a credit.
     pub paused: BTreeSet<SessionId>,
     /// Who reads what this loop's engine delivers.

@@ -72,8 +72,8 @@ pub enum Input {
     Publish {
         /// What.
         post: Post,
-        /// Where an answer goes.
-        reply: Option<Subject>,
+        /// Where an answer goes: seldom, so it takes one word.
+        reply: Option<Box<Subject>>,
     },
     /// The engine sends a message of a channel to a subscription's inbox.
     Deliver {
@@ -130,7 +130,7 @@ pub enum Input {
 impl Broker {
     pub(super) fn on_input(&mut self, input: Input) {
         match input {
-            Input::Publish { post, reply } => self.on_post(&post, reply.as_ref()),
+            Input::Publish { post, reply } => self.on_post(&post, reply.as_deref()),
             Input::Deliver { key, post } => self.on_channel_post(key, &post),
             Input::Mail(mail) => self.on_mail(mail),
             Input::Opened { session, hello } => self.on_open(session, hello),

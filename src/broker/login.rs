@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::id::SessionId;
+use crate::base::origin::Origin;
 use crate::broker::asked::Asked;
 use crate::broker::auth::{self, Credentials, Decision, Identity, Refusal};
 use crate::broker::kind::Kind;
@@ -29,10 +30,10 @@ impl Broker {
     fn admit(&mut self, id: SessionId, identity: Identity) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.is_auth_pending = false;
+        let Identity { account, user, permissions } = identity;
+        session.origin = Arc::new(Origin { account, connection: Some(id), user });
         if let Some(client) = session.client_mut() {
-            client.account = identity.account;
-            client.user = identity.user;
-            client.permissions = identity.permissions;
+            client.permissions = permissions;
         }
     }
 

@@ -33,7 +33,7 @@ impl Broker {
         self.traffic.came_in(publish.payload.len());
         session.ping.heard_at = now.at;
         session.active_at = now.wall;
-        let (account, options) = (client.account, client.options);
+        let (account, options) = (session.origin.account, client.options);
         let is_allowed = client.permissions.is_none() && !is_reserved(publish);
         if options.is_pedantic && !subject::is_literal(publish.subject) {
             self.send_error(id, errors::INVALID_PUBLISH_SUBJECT);
@@ -86,29 +86,28 @@ impl Broker {
                         client.replies.allow(publish.subject, responses, now)
                     })
             });
-        if !is_permitted {
-            let user = client.user_text();
-            let subject = String::from_utf8_lossy(publish.subject).into_owned();
-            let line = format!("Publish Violation - {user}, Subject {subject:?}");
-            self.log_about(id, log::Level::Error, &line);
-            self.send_error(id, &errors::publish_violation(&subject));
-            return false;
-        }
         let reply = publish.reply.unwrap_or_default();
-        if is_reserved_reply(reply) {
-            let user = client.user_text();
-            let reply = String::from_utf8_lossy(reply).into_owned();
-            let line = format!("Publish Violation - {user}, Reply {reply:?}");
-            self.log_about(id, log::Level::Error, &line);
-            self.send_error(id, &errors::reply_violation(&reply));
-            return false;
+        if is_permitted && !is_reserved_reply(reply) {
+            return true;
         }
-        true
+        let (what, name) =
+            if is_permitted { ("Reply", reply) } else { ("Subject", publish.subject) };
+        let Some(session) = self.sessions.get(id) else { return false };
+        let (user, name) = (session.user_text(), String::from_utf8_lossy(name).into_owned());
+        let line = format!("Publish Violation - {user}, {what} {name:?}");
+        self.log_about(id, log::Level::Error, &line);
+        let refusal = if is_permitted {
+            errors::reply_violation(&name)
+        } else {
+            errors::publish_violation(&name)
+        };
+        self.send_error(id, &refusal);
+        false
     }
 
     /// Tells a publisher that nobody listens, if it awaits an answer (spec core NATS, 2.8).
     fn send_no_responders(&mut self, id: SessionId, reply: &[u8]) {
-        let Some(account) = self.sessions.client(id).map(|client| client.account) else { return };
+        let Some(account) = self.sessions.get(id).map(|found| found.origin.account) else { return };
         let Some(interest) = self.accounts[account].interest_of(id, reply) else { return };
         let Some(session) = self.sessions.get_mut(id) else { return };
         let len = headers::NO_RESPONDERS.len();

@@ -138,7 +138,7 @@ impl Broker {
         let account = if let Op::RouteMessage(routed) = op {
             self.accounts.find(routed.account)
         } else {
-            self.sessions.client(id).map(|client| client.account)
+            self.sessions.get(id).map(|session| session.origin.account)
         };
         let spread = self.sessions.get_mut(id).and_then(|session| session.spread.take());
         if let Some(spread) = spread {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::id::SessionId;
+use crate::base::origin::Origin;
 use crate::base::time::{Instant, Now, WallTime};
 use crate::broker::TlsPeer;
 use crate::broker::asked::Asked;
@@ -97,6 +98,8 @@ pub(super) struct Session {
     pub cid: u64,
     /// What it is, with what only such a session has.
     pub kind: Kind,
+    /// Who is at the other end, as engines are told it.
+    pub origin: Arc<Origin>,
     pub peer: SocketAddr,
     pub phase: Phase,
     pub outbox: Outbox,
@@ -131,6 +134,7 @@ impl Session {
             id,
             cid,
             kind,
+            origin: Arc::new(Origin { connection: Some(id), ..Origin::default() }),
             peer,
             phase: Phase::Open,
             outbox: Outbox::default(),
@@ -154,6 +158,11 @@ impl Session {
 
     pub fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Ending { .. })
+    }
+
+    /// As log lines name its user.
+    pub fn user_text(&self) -> String {
+        format!("User {:?}", self.origin.user.as_deref().unwrap_or("N/A"))
     }
 
     /// What log lines about it begin with (spec core NATS, 2.14).

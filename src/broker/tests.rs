@@ -43,7 +43,10 @@ impl Broker {
     }
 
     pub(super) fn publish(&mut self, post: &Post, reply: Option<&Subject>, now: Now) {
-        self.handle(Input::Publish { post: post.clone(), reply: reply.cloned() }, now);
+        self.handle(
+            Input::Publish { post: post.clone(), reply: reply.cloned().map(Box::new) },
+            now,
+        );
     }
 
     pub(super) fn reload(&mut self, settings: Arc<Settings>, now: Now) {
@@ -503,9 +506,9 @@ fn engines_hear_without_headers_and_their_credit_holds_publishers() {
     assert_eq!(deliveries[0].payload, "hi");
     assert_eq!(deliveries[0].names.subject(), b"pub.foo");
     assert_eq!(deliveries[0].names.clone().into_reply(), Some(Subject::from("re")));
-    let user = Some(Arc::new("me".to_owned()));
+    let user = Some("me".to_owned());
     let origin = Origin { account: AccountIndex::GLOBAL, connection: Some(client), user };
-    assert_eq!(deliveries[0].origin, origin);
+    assert_eq!(*deliveries[0].origin, origin);
 
     process.loops[0].set_pressure(LoopIndex(1), Credit::Messages, true);
     process.send(client, b"PUB pub.foo 4\r\nzero\r\nPUB pub.foo 4\r\nnone\r\n");

@@ -1,5 +1,7 @@
 //! Everything that can happen to the engine (closed enum).
 
+use std::sync::Arc;
+
 use crate::base::id::{ChannelName, Sequence};
 use crate::base::id::{ClientId, ConnectionId, LoopIndex, Subject, Ticket};
 use crate::base::origin::Origin;
@@ -18,7 +20,7 @@ pub enum Input {
         /// Where the answer goes; `None` if the asker wants none.
         reply: Option<Subject>,
         /// Who asks.
-        origin: Origin,
+        origin: Arc<Origin>,
     },
     /// A message on an inbox of this engine: an answer to a heartbeat or probe, or an ack.
     Inbox {
@@ -29,7 +31,7 @@ pub enum Input {
         /// Its payload.
         payload: bytes::Bytes,
         /// Who sent it.
-        origin: Origin,
+        origin: Arc<Origin>,
     },
     /// The connections that read a subscription's inbox are full, or have room again.
     Room {

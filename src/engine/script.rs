@@ -8,6 +8,7 @@
 mod requests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,6 @@ use prost::Message;
 
 use crate::base::channel_limits::StoreLimits;
 use crate::base::id::{ChannelName, LoopIndex, Sequence, Subject};
-use crate::base::origin::Origin;
 use crate::base::placement;
 use crate::base::random::Random;
 use crate::base::record::MessageRecord;
@@ -347,7 +347,7 @@ impl Script {
                         token: 0,
                         subject: reply,
                         payload: Bytes::new(),
-                        origin: Origin::default(),
+                        origin: Arc::default(),
                     },
                 )),
                 Pulse::Silent => (),

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
@@ -36,7 +37,7 @@ pub enum Mail {
         /// Where the answer goes.
         reply: Option<Subject>,
         /// Who asks.
-        origin: Origin,
+        origin: Arc<Origin>,
     },
     /// A message on an inbox of this loop's engine.
     Inbox {
@@ -47,7 +48,7 @@ pub enum Mail {
         /// Its payload.
         payload: Bytes,
         /// Who sent it.
-        origin: Origin,
+        origin: Arc<Origin>,
     },
     /// From the engine of another loop, of the same activation.
     Peer {
@@ -203,7 +204,13 @@ impl EngineDriver {
         }
     }
 
-    fn on_request(&mut self, request: Request, reply: Option<Subject>, origin: Origin, now: Now) {
+    fn on_request(
+        &mut self,
+        request: Request,
+        reply: Option<Subject>,
+        origin: Arc<Origin>,
+        now: Now,
+    ) {
         let Some(active) = &mut self.active else { return };
         if let Request::Publish(publication) = &request {
             if active.is_beyond_bound() {
@@ -278,7 +285,7 @@ impl EngineDriver {
         match effect {
             Effect::Send { subject, reply, payload } => {
                 let post = post(subject, payload);
-                self.tell_broker(broker::Input::Publish { post, reply });
+                self.tell_broker(broker::Input::Publish { post, reply: reply.map(Box::new) });
             }
             Effect::Deliver { key, inbox, payload } => {
                 let post = post(inbox, payload);
@@ -575,7 +582,7 @@ impl Driver for EngineDriver {
             }
             Mail::Publish { subject, reply, payload } => {
                 let post = post(subject, payload.into());
-                self.tell_broker(broker::Input::Publish { post, reply });
+                self.tell_broker(broker::Input::Publish { post, reply: reply.map(Box::new) });
             }
         }
     }
@@ -611,8 +618,6 @@ impl Driver for EngineDriver {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::base::id::SessionId;
     use crate::base::placement;
@@ -625,7 +630,8 @@ mod tests {
         let mut driver = EngineDriver::new(home, 2, crossbeam_channel::unbounded().0);
         let publish = pb::PubMsg { subject: "foo".into(), ..pb::PubMsg::default() };
         let connection = Some(SessionId { home, slot: 7, generation: 1 });
-        let origin = Origin { account: ACCOUNT, connection, user: Some(Arc::new("me".to_owned())) };
+        let user = Some("me".to_owned());
+        let origin = Arc::new(Origin { account: ACCOUNT, connection, user });
         let delivery = EngineDelivery {
             interest: driver.interest(Interest::Service(Service::Publish)),
             names: Names::from(Subject::from("pub.foo")),

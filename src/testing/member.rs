@@ -1,11 +1,11 @@
 //! One member of a simulated group: its engines, its jobs for the store, its lease.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::epoch::Epoch;
 use crate::base::id::{LoopIndex, Subject, Ticket};
-use crate::base::origin::Origin;
 use crate::base::random::Random;
 use crate::base::record::{Batch, RecoveredState};
 use crate::base::subject;
@@ -140,7 +140,7 @@ impl Member {
         match interest {
             Interest::Own(token) => {
                 let subject = parcel.subject.clone();
-                let input = Input::Inbox { token, subject, payload, origin: Origin::default() };
+                let input = Input::Inbox { token, subject, payload, origin: Arc::default() };
                 self.engines[home.index()].handle(input, now);
             }
             Interest::Service(service) => {
@@ -152,7 +152,7 @@ impl Member {
                 };
                 let reply = parcel.reply.clone();
                 if target == home {
-                    let input = Input::Request { request, reply, origin: Origin::default() };
+                    let input = Input::Request { request, reply, origin: Arc::default() };
                     self.engines[home.index()].handle(input, now);
                 } else {
                     self.mail[target.index()].push_back(Mail::Request(request, reply));
@@ -174,7 +174,7 @@ impl Member {
             let input = match self.mail[index].pop_front() {
                 Some(Mail::Peer(from, message)) => Input::Peer { from, message },
                 Some(Mail::Request(request, reply)) => {
-                    Input::Request { request, reply, origin: Origin::default() }
+                    Input::Request { request, reply, origin: Arc::default() }
                 }
                 Some(Mail::Room(key)) => Input::Room { key, has_room: true },
                 None => break,

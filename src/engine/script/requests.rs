@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 
 use crate::base::id::Subject;
-use crate::base::origin::Origin;
 use crate::engine::effect::Service;
 use crate::engine::input::Input;
 use crate::engine::request::{self, Placement};
@@ -26,8 +26,7 @@ impl Script {
             Placement::Here => self.reply_count as usize % self.engines.len(),
             Placement::Dropped => return reply,
         };
-        let input =
-            Input::Request { request, reply: Some(reply.clone()), origin: Origin::default() };
+        let input = Input::Request { request, reply: Some(reply.clone()), origin: Arc::default() };
         self.mail.push_back((index, input));
         reply
     }
@@ -268,7 +267,7 @@ impl Script {
                     token,
                     subject: subject.clone(),
                     payload,
-                    origin: Origin::default(),
+                    origin: Arc::default(),
                 };
                 self.mail.push_back((index, input));
             }
@@ -282,7 +281,7 @@ impl Script {
         let ack = pb::Ack { subject: Bytes::from(channel.to_owned()), sequence };
         if let Some(&(index, token)) = self.listens.get(&subject) {
             let payload = Bytes::from(ack.encode_to_vec());
-            let origin = Origin::default();
+            let origin = Arc::default();
             self.mail.push_back((index, Input::Inbox { token, subject, payload, origin }));
         }
     }
