@@ -22,7 +22,7 @@ use crate::base::world;
 use crate::election::epoch_files::{self, Claim, FileFence, LOCK_FILE, Owned, Owner};
 use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
 use crate::election::proof::Prover;
-use crate::election::{Mark, NewestEpoch, Proof, Sight, Stillness, Verdict, judge};
+use crate::election::sight::{Mark, NewestEpoch, Proof, Sight, Stillness, Verdict, judge};
 use crate::log::STREAM;
 
 /// Longest pause between two looks of a standby: at the lock file's identity, and at the counter.
