@@ -94,6 +94,15 @@ pub fn judge(sight: &Sight) -> Verdict {
         }
         (true, Some(_)) if is_silent => Verdict::Claim(Predecessor::Replaced),
         (true, Some(_)) => Verdict::WaitForStillness,
+        // The lock is that of the one who was replaced before, not a Go server's: whoever has
+        // replaced it is gone, and to wait for it would be to wait for one that hangs.
+        (false, Some(newest)) if newest.has_living_predecessor && !sight.steal_after.is_zero() => {
+            if is_silent || !sight.distrusts_locks {
+                Verdict::Claim(Predecessor::Replaced)
+            } else {
+                Verdict::WaitForStillness
+            }
+        }
         (false, _) => Verdict::WaitForForeigner,
     }
 }
@@ -248,6 +257,31 @@ mod tests {
             });
             assert_eq!(judged, Verdict::Claim(Predecessor::Replaced));
         }
+    }
+
+    #[test]
+    fn the_lock_of_one_who_was_replaced_is_not_taken_for_a_go_servers() {
+        let newest = NewestEpoch { has_living_predecessor: true, ..FREE };
+        let seen = Sight {
+            has_lock: false,
+            newest: Some(newest),
+            is_fresh: false,
+            still_for: Duration::ZERO,
+            is_stuck: false,
+            proven_for: None,
+            steal_after: Duration::from_secs(5),
+            distrusts_locks: false,
+            patience: Duration::from_secs(5),
+        };
+        let replace = Verdict::Claim(Predecessor::Replaced);
+        assert_eq!(judge(&seen), replace);
+        let never = Sight { steal_after: Duration::ZERO, ..seen };
+        assert_eq!(judge(&never), Verdict::WaitForForeigner);
+        let distrustful = Sight { distrusts_locks: true, ..seen };
+        assert_eq!(judge(&distrustful), Verdict::WaitForStillness);
+        assert_eq!(judge(&Sight { still_for: seen.patience, ..distrustful }), replace);
+        let held = NewestEpoch { is_held: true, ..newest };
+        assert_eq!(judge(&Sight { newest: Some(held), ..seen }), Verdict::WaitForLock);
     }
 
     #[test]
