@@ -23,7 +23,7 @@
 //!
 //! Absences, the sentences to keep true:
 //!
-//! 1. `base` (but for `base::world`), `wire`, `broker`, `engine` and `election`'s roles read no
+//! 1. `base` (but for `base::world`), `wire`, `broker`, `engine` and `election`'s member read no
 //!    clock, file, socket, random source or environment; logic never imports `base::world`.
 //! 2. Nothing outside `store` knows whether data lies in memory, in files or in a database.
 //! 3. Nothing is written to a store without an epoch; only `election` makes a lease.

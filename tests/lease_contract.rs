@@ -474,6 +474,32 @@ fn a_stopped_active_is_replaced_and_does_not_come_back() {
     assert!(winner.starts_with("won 3 Gone"), "{winner}");
 }
 
+/// Goal: a former active that still hangs with the lock in its hand is not taken for a Go server
+/// when its successor ends too: the next one takes over.
+#[test]
+fn a_replaced_active_that_keeps_the_lock_does_not_keep_its_successors_out() {
+    let root = tempfile::tempdir().unwrap();
+    let mut old = Remote::start(root.path(), "old", SOON);
+    old.expect("won 1");
+    let mut new = Remote::start(root.path(), "new", SOON);
+    new.expect("waiting for old");
+    old.signal(Signal::SIGSTOP);
+    new.expect("won 2 Replaced");
+    let third = Local::start(settings(root.path(), "third", SOON));
+    assert_eq!(third.waiting().0.unwrap().server_id, "new");
+    new.process.kill().unwrap();
+    let (fence, predecessor) = third.won();
+    assert_eq!((fence.epoch(), predecessor), (Epoch(3), Predecessor::Replaced));
+    old.signal(Signal::SIGCONT);
+    old.expect("lost epoch 1 was replaced: epoch 3 belongs to third");
+    old.expect("waiting for third");
+    wait_until_locked(&root.path().join(".rootdir.lck"));
+    fence.check().unwrap();
+    assert!(third.events.try_iter().all(|event| !matches!(event, KeeperEvent::Lost { .. })));
+    third.keeper.stop();
+    old.expect("won 4");
+}
+
 /// Goal: nobody is replaced while it gives signs of life, or where stealing is switched off.
 #[test]
 fn a_living_active_is_not_replaced() {

@@ -190,6 +190,98 @@ fn a_server_with_a_hung_loop_can_be_stopped() {
     server.log.wait("Server Exiting..");
 }
 
+/// A store with a message in it whose next recovery stands still in the kernel, in the middle of
+/// what it does, until it is woken: one of the files that it reads is a pipe that nobody fills.
+struct Snag {
+    at: PathBuf,
+    pipe: PathBuf,
+    _aside: tempfile::TempDir,
+}
+
+impl Snag {
+    fn begin(root: &Path) -> Self {
+        let mut former = member(root, 1).start();
+        Stan::connect(former.launch.port, "client").publish("channel", "kept").unwrap();
+        former.kill();
+        let names = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+        let is_snag = |path: &PathBuf| path.to_string_lossy().contains(".stanby.settled.");
+        let at = names.into_iter().find(is_snag).unwrap();
+        fs::remove_file(&at).unwrap();
+        run("mkfifo", &[at.to_str().unwrap()]).unwrap();
+        let aside = tempfile::tempdir_in(root.parent().unwrap()).unwrap();
+        let pipe = aside.path().join("pipe");
+        fs::hard_link(&at, &pipe).unwrap();
+        Self { at, pipe, _aside: aside }
+    }
+
+    /// Nobody else stumbles over it.
+    fn hide(&self) {
+        fs::remove_file(&self.at).unwrap();
+    }
+
+    fn wake(&self) {
+        drop(fs::File::options().write(true).open(&self.pipe).unwrap());
+    }
+}
+
+/// Every file of the store that is not of one epoch alone, with what is in it.
+fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(contents(&path));
+        } else if !entry.file_name().to_string_lossy().starts_with('.') {
+            found.push((path.clone(), fs::read(&path).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Goal: a signal is heard whatever the disk does, also while the store is read.
+#[test]
+fn a_server_whose_recovery_hangs_can_be_stopped() {
+    let parent = tempfile::tempdir().unwrap();
+    let root = parent.path().join("store");
+    let snag = Snag::begin(&root);
+    let mut server = member(&root, 1).spawn();
+    wait_unhealthy(&server, "ready=1", "the opening of the store makes no progress");
+    let asked_at = world::instant();
+    assert_eq!(server.stop(Signal::SIGTERM), Some(143));
+    assert!(world::instant().since(asked_at) < Duration::from_secs(15), "it waits for no disk");
+    server.log.wait("Shutting down.");
+    drop(snag);
+}
+
+/// Goal: the loss of the lease is heard while the recovery hangs; when that wakes it changes
+/// nothing that its successor serves, and what it made is dropped: the member stands by.
+#[test]
+fn a_recovery_that_wakes_after_its_term_changes_nothing() {
+    let parent = tempfile::tempdir().unwrap();
+    let root = parent.path().join("store");
+    let snag = Snag::begin(&root);
+    let hangs = member(&root, 1).spawn();
+    wait_unhealthy(&hangs, "ready=1", "the opening of the store makes no progress");
+    snag.hide();
+    let successor = member(&root, 1).spawn();
+    successor.log.wait(READY);
+    hangs.log.wait("epoch 2 was replaced: epoch 3 belongs to ");
+    let mut client = Stan::connect(successor.launch.port, "client");
+    client.publish("channel", "more").unwrap();
+    let before = contents(&root);
+    assert!(before.iter().any(|(path, _)| path.parent().unwrap().ends_with("channel")));
+    let lines = hangs.log.len();
+    snag.wake();
+    hangs.log.wait_after(lines.saturating_sub(1), "holds ");
+    assert_eq!(contents(&root), before);
+    assert!(!hangs.log.text().contains(READY), "{}", hangs.log.text());
+    assert!(!hangs.log.text().contains("Recovered 1 channel"), "{}", hangs.log.text());
+    let replayed = client.replay("channel", 1);
+    assert_eq!(replayed[0].message.data, "kept");
+    client.publish("channel", "at last").unwrap();
+}
+
 /// A file system of its own that can stand still; it goes on by itself after a minute, whatever
 /// becomes of the test.
 struct Mounted {

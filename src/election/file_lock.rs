@@ -22,7 +22,7 @@ use crate::base::world;
 use crate::election::epoch_files::{self, Claim, FileFence, LOCK_FILE, Owned, Owner};
 use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
 use crate::election::proof::Prover;
-use crate::election::{Mark, NewestEpoch, Proof, Sight, Stillness, Verdict, judge};
+use crate::election::sight::{Mark, NewestEpoch, Proof, Sight, Stillness, Verdict, judge};
 use crate::log::STREAM;
 
 /// Longest pause between two looks of a standby: at the lock file's identity, and at the counter.
@@ -169,7 +169,7 @@ impl FileLease {
             let is_held = epoch_files::is_locked(&path)?;
             let lock_time = self.lock.as_ref().map(lock_time).transpose()?;
             let is_released = holder.released_at.is_some() && holder.released_at == lock_time;
-            let has_living_predecessor = self.lock.is_some() && self.has_living_predecessor()?;
+            let has_living_predecessor = !is_held && self.has_living_predecessor()?;
             sight.newest = Some(NewestEpoch { is_held, is_released, has_living_predecessor });
             let sign = (holder.epoch, holder.counter);
             let read = (began_at, world::instant());
@@ -384,7 +384,15 @@ impl Lease for FileLease {
         {
             if predecessor == Predecessor::Replaced {
                 let whom = name_of(holder.as_ref());
-                if sight.is_stuck {
+                if self.lock.is_none() && sight.newest.is_some_and(|newest| !newest.is_held) {
+                    let path = self.lock_path();
+                    log::warn!(
+                        target: STREAM,
+                        "{whom} is gone, and the one that it had replaced still holds {}: that is \
+                         not waited for",
+                        path.display()
+                    );
+                } else if sight.is_stuck {
                     let text = "says that its store makes no progress, but ours does";
                     log::warn!(target: STREAM, "{whom} {text}: it is replaced");
                 } else {

@@ -1,121 +1,115 @@
 //! Member: the roles and their transitions, as logic
 //!
-//! Beside it the rules by which a standby judges what it sees of a lease (`judge`, `Stillness`).
-//! Nothing here reads a clock or a file: `keeper` and `file_lock` do, and ask here.
+//! The one place that decides what this process is in its group. `server` tells it what happens
+//! ([`input::Input`]) and does what it asks for ([`effect::Effect`]); nothing here reads a clock, a
+//! file or a socket, and nothing waits: while a disk does not answer, a lost lease or a signal is
+//! an input like any other.
+//!
+//! ```text
+//!          won            recovered       found alone      all serve, opened    all synced
+//! Standby ─────► Recovering ──────► Probing ────────► Opening ─────────► Settling ─────► Active
+//!    ▲               │     (alone)     │                 │                  │              │
+//!    │               │                 └─────────────────┴────────┬─────────┴──────────────┤
+//!    │               │ lost                    lost, store failed │       stop, hand-over  │
+//!    │               ▼                                            ▼                        ▼
+//!    └─────────── Leaving ◄────────────────────────────────────────────────────────── Draining
+//!  threads ended  (recovery, then loops, then threads)   lost, handed over                 │
+//!                                                                          drained to stop ▼
+//!                                                                                        Ended
+//! ```
+//!
+//! | Input | Changes |
+//! |---|---|
+//! | `Won` | a standby begins a term; who still leaves a former one begins after that |
+//! | `Lost` | every role that holds the lease leaves at once; nothing is released |
+//! | `Recovered` | loops get their engines; of a term that is over the threads are waited for |
+//! | `RecoveryFailed` | ends the process, or leads back to standby with growing pauses |
+//! | `FoundAlone`, `FoundAnother` | the engines speak; or as a failed recovery |
+//! | `Answered` | counts the loops' answers to `Serve`, `Sync` and `Deactivate` |
+//! | `Opened` | with all answers to `Serve`: a second round, then `Announce` |
+//! | `StoreFailed` | leaves and releases, or ends the process |
+//! | `Left` | no thread of the term runs: releases, ends, or begins the next term |
+//! | `StopAsked`, `SeenOff` | who serves drains first; who recovers is waited for a moment |
+//! | `Drained` | after all loops: releases, clean if all were; ends or leaves |
+//! | `HandOverAsked` | drains, leaves, and lets others have the lease |
+//! | `LameDuckAsked` | sees clients off |
+//! | `Waiting`, `Heartbeat` | whom a standby believes; who is active looks at its lease |
+//! | `Due` | heartbeats; what was waited for for too long |
 
+pub mod effect;
 pub mod epoch_files;
 pub mod file_lock;
+pub mod group;
 pub mod heartbeat;
+pub mod input;
 pub mod keeper;
 pub mod lease;
 mod proof;
+pub mod sight;
 pub mod sql_lock;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::epoch::{Epoch, Predecessor};
-use crate::base::time::Instant;
+use crate::base::time::{Instant, Now};
+use crate::election::effect::Effect;
+use crate::election::group::{Group, Meaning};
+use crate::election::input::{Ending, Failure, Input, Question};
 
 /// First pause after an activation that failed for a reason that may pass; doubles each time.
-const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MIN: Duration = Duration::from_millis(500);
 /// Longest pause between such activations.
-const RETRY_MAX: Duration = Duration::from_secs(30);
-/// How long a member that stepped down as asked leaves the lease to others.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long a member that handed over leaves the lease to others.
 const RETRY_AFTER_HAND_OVER: Duration = Duration::from_secs(2);
+/// The lease is not asked for again: the process stops.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What happened to a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// The keeper won the lock and claimed this epoch.
-    Won {
-        /// Which one.
-        epoch: Epoch,
-        /// How the holder before left.
-        predecessor: Predecessor,
-    },
-    /// The store was recovered, and every loop serves.
-    Recovered,
-    /// The activation failed; `may_pass` if another try may succeed.
-    ActivationFailed {
-        /// Whether to try again.
-        may_pass: bool,
-    },
-    /// The lease is lost or in doubt; may cross our own release on its way.
-    LeaseLost,
-    /// The store can no longer be written under this epoch.
-    StoreFailed {
-        /// Whether another try may succeed.
-        may_pass: bool,
-    },
-    /// Somebody asked for a planned hand-over or a stop.
-    StepDownAsked {
-        /// Which of both.
-        reason: StepDownReason,
-    },
-    /// Nothing is staged or under way any more, and the store is closed; `clean` if it was synced.
-    Drained {
-        /// Whether all of it is synced.
-        clean: bool,
-    },
-    /// A heartbeat of another server that says it is active: anybody can forge one.
-    ForeignHeartbeat,
-}
+/// How long the loops may take to answer before the process counts as broken.
+const LOOPS_ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How long a planned stop waits for the store to take what is staged.
+const DRAIN_WITHIN: Duration = Duration::from_secs(20);
+/// How long the end of a process waits for threads of its store that it cannot call back.
+const STORE_ENDS_WITHIN: Duration = Duration::from_secs(2);
+/// How long one heartbeat of the active shows that it is reachable: three of them.
+const REACHABLE_FOR: Duration = Duration::from_secs(3);
 
-/// Why a member gives its role away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepDownReason {
-    /// To another member; this one stays as a standby.
-    HandOver,
-    /// The process ends.
-    Stop,
-}
+const NOT_CLOSED_IN_TIME: &str = "the store did not close in time";
 
-/// What a member asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Recover the store under this epoch and serve.
-    Activate {
-        /// Under which epoch.
-        epoch: Epoch,
-        /// How the holder before left.
-        predecessor: Predecessor,
-    },
-    /// Stop answering and writing at once; drop what is staged.
-    Abandon,
-    /// Stop taking publishes, commit what is staged, close the store.
-    Drain,
-    /// Look at lease and epoch at once.
-    CheckLease,
-    /// Give the lease back, and do not try again before `retry_after`.
-    Release {
-        /// Of which epoch: the keeper may have lost it and won another one meanwhile.
-        epoch: Epoch,
-        /// Whether everything is synced.
-        clean: bool,
-        /// How long to leave the lease alone.
-        retry_after: Duration,
-    },
-    /// End the process: with its fatal line if the activation failed for good.
-    End {
-        /// Whether that is an error.
-        is_failure: bool,
-    },
-}
-
-/// ```text
-/// Standby ──lock won──► Activating ──recovered──► Active ──asked──► SteppingDown
-///    ▲                      │                        │                   │
-///    └──────────────────────┴──────lease lost────────┴──────drained──────┘
-/// ```
+/// What a member is in its group. Each role but the first and the last holds the lease, or has
+/// held it and still has something to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Waits for the lease.
     Standby,
-    /// Holds the lease and recovers the store.
-    Activating {
+    /// A thread reads the store.
+    Recovering {
         /// Under this epoch.
         epoch: Epoch,
+    },
+    /// Its engines exist and are silent: stand-alone, it asks whether another server is there.
+    Probing {
+        /// Under this epoch.
+        epoch: Epoch,
+    },
+    /// Its engines speak; clients are not listened to everywhere yet.
+    Opening {
+        /// Under this epoch.
+        epoch: Epoch,
+        /// So many loops have not handed over their first effects.
+        missing: u16,
+        /// The engine that serves clients listens.
+        is_open: bool,
+    },
+    /// All loops listen, and hear of each other's interests.
+    Settling {
+        /// Under this epoch.
+        epoch: Epoch,
+        /// So many loops have not yet.
+        missing: u16,
     },
     /// Serves.
     Active {
@@ -123,33 +117,110 @@ pub enum Role {
         epoch: Epoch,
     },
     /// Hands over or stops: commits what is staged.
-    SteppingDown {
+    Draining {
         /// Under this epoch.
         epoch: Epoch,
-        /// What for.
-        reason: StepDownReason,
+        /// So many loops have not closed their store.
+        missing: u16,
     },
+    /// Serves no more; something of this term still runs.
+    Leaving {
+        /// Under this epoch.
+        epoch: Epoch,
+        /// What is waited for.
+        rest: Rest,
+        /// How the lease is given back after that; `None` if it is lost.
+        release: Option<Release>,
+    },
+    /// Nothing happens any more.
+    Ended,
+}
+
+/// What of a term that is over still runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// The thread that reads the store. It has its own fence, so whatever it still does changes
+    /// nothing that a successor reads.
+    Recovery,
+    /// Loops that have not dropped their engines.
+    Loops {
+        /// How many.
+        missing: u16,
+    },
+    /// The threads of the store.
+    Threads,
+}
+
+/// How a lease is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// Everything is synced.
+    pub is_clean: bool,
+    /// How long it is left to others.
+    pub retry_after: Duration,
+}
+
+/// What the process is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Staying,
+    /// Ends as soon as its clients have been sent away.
+    SeeingOff,
+    Stopping(Ending),
 }
 
 /// One process of the group.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Member {
     role: Role,
-    retry_after: Duration,
+    life: Life,
+    loops: u16,
+    /// `None`: it stands alone.
+    group: Option<Group>,
+    /// Counts activations.
+    term: u64,
+    /// Clients were served in this process.
+    has_served: bool,
+    /// How often activations failed in a row.
+    failures: u32,
+    /// What was won while a former term was still being left.
+    won: Option<(Epoch, Predecessor)>,
+    /// Until when the active counts as reachable without another heartbeat of it.
+    reachable_until: Option<Instant>,
+    /// When what the role waits for has taken too long.
+    due_at: Option<Instant>,
     effects: VecDeque<Effect>,
 }
 
-impl Default for Member {
-    fn default() -> Self {
-        Self { role: Role::Standby, retry_after: RETRY_MIN, effects: VecDeque::new() }
-    }
-}
-
 impl Member {
+    /// A standby with so many event loops; without a group it stands alone.
+    #[must_use]
+    pub fn new(loops: u16, group: Option<Group>) -> Self {
+        Self {
+            role: Role::Standby,
+            life: Life::Staying,
+            loops,
+            group,
+            term: 0,
+            has_served: false,
+            failures: 0,
+            won: None,
+            reachable_until: None,
+            due_at: None,
+            effects: VecDeque::new(),
+        }
+    }
+
     /// Its role now.
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// Whether it is a member of a group; otherwise it stands alone.
+    #[must_use]
+    pub fn is_in_group(&self) -> bool {
+        self.group.is_some()
     }
 
     /// The next thing it asks for.
@@ -157,548 +228,489 @@ impl Member {
         self.effects.pop_front()
     }
 
+    /// When it wants [`Input::Due`].
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.role == Role::Ended {
+            return None;
+        }
+        let heartbeat_at = self.group.as_ref().and_then(Group::next_deadline);
+        [heartbeat_at, self.reachable_until, self.due_at].into_iter().flatten().min()
+    }
+
     /// Takes one input.
     ///
     /// # Panics
-    /// On an input that cannot come in this role: then this process is wrong about itself.
-    pub fn handle(&mut self, input: Input) {
-        match input {
-            Input::Won { epoch, predecessor } => self.on_won(epoch, predecessor),
-            Input::Recovered => self.on_recovered(),
-            Input::ActivationFailed { may_pass } | Input::StoreFailed { may_pass } => {
-                self.on_failed(may_pass);
-            }
-            Input::LeaseLost => self.on_lease_lost(),
-            Input::StepDownAsked { reason } => self.on_step_down_asked(reason),
-            Input::Drained { clean } => self.on_drained(clean),
-            Input::ForeignHeartbeat => self.on_foreign_heartbeat(),
-        }
-    }
-
-    fn on_won(&mut self, epoch: Epoch, predecessor: Predecessor) {
-        assert!(self.role == Role::Standby, "lock won as {:?}", self.role);
-        self.role = Role::Activating { epoch };
-        self.effects.push_back(Effect::Activate { epoch, predecessor });
-    }
-
-    fn on_recovered(&mut self) {
-        match self.role {
-            Role::Activating { epoch } => {
-                self.role = Role::Active { epoch };
-                self.retry_after = RETRY_MIN;
-            }
-            // The lease was lost, or a stop asked for, while the store was recovered.
-            Role::Standby | Role::SteppingDown { .. } => (),
-            Role::Active { .. } => panic!("recovered as {:?}", self.role),
-        }
-    }
-
-    /// A store that fails is left at once: what is staged cannot be committed any more.
-    fn on_failed(&mut self, may_pass: bool) {
-        let Some(epoch) = self.epoch() else {
+    /// When the lease is won by one who has it: then this process is wrong about itself.
+    pub fn handle(&mut self, input: Input, now: Now) {
+        if self.role == Role::Ended {
             return;
-        };
-        let is_stopping = self.is_stopping();
-        self.role = Role::Standby;
-        self.effects.push_back(Effect::Abandon);
-        let retry_after = self.retry_after;
-        self.effects.push_back(Effect::Release { epoch, clean: false, retry_after });
-        self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
-        if is_stopping || !may_pass {
-            self.effects.push_back(Effect::End { is_failure: !may_pass });
+        }
+        match input {
+            Input::Waiting { holder } => self.on_waiting(holder.as_deref()),
+            Input::Won { epoch, predecessor } => self.on_won(epoch, predecessor, now),
+            Input::Lost { why } => self.on_lost(why, now),
+            Input::Refused { why } => self.fail(format!("Failed to start: {why}"), now),
+            Input::Recovered { term } if term == self.term => self.on_recovered(now),
+            Input::RecoveryFailed { term, failure } if term == self.term => {
+                self.on_recovery_failed(failure, now);
+            }
+            Input::FoundAlone { term } if term == self.term => self.on_found_alone(now),
+            Input::FoundAnother { term, text } if term == self.term => {
+                self.on_found_another(text, now);
+            }
+            Input::Answered { term, question } if term == self.term => {
+                self.on_answered(question, now);
+            }
+            Input::Opened { term } if term == self.term => self.on_opened(now),
+            Input::Drained { term, result } if term == self.term => {
+                self.on_drained(result, now);
+            }
+            Input::StoreFailed { term, text, is_final } if term == self.term => {
+                self.on_store_failed(text, is_final, now);
+            }
+            Input::Left { term } if term == self.term => self.on_left(now),
+            // Of a former term.
+            Input::Recovered { .. }
+            | Input::RecoveryFailed { .. }
+            | Input::FoundAlone { .. }
+            | Input::FoundAnother { .. }
+            | Input::Answered { .. }
+            | Input::Opened { .. }
+            | Input::Drained { .. }
+            | Input::StoreFailed { .. }
+            | Input::Left { .. } => (),
+            Input::StopAsked { ending } => self.on_stop_asked(ending, now),
+            Input::HandOverAsked => self.on_hand_over_asked(now),
+            Input::LameDuckAsked => self.on_lame_duck_asked(),
+            Input::SeenOff => self.on_stop_asked(Ending::Done, now),
+            Input::Heartbeat { payload } => self.on_heartbeat(&payload, now.at),
+            Input::Due => self.on_due(now),
         }
     }
 
-    fn on_lease_lost(&mut self) {
-        match self.role {
-            // Nothing may be written or answered any more, so there is nothing to drain.
-            Role::Activating { .. } | Role::Active { .. } | Role::SteppingDown { .. } => {
-                let is_stopping = self.is_stopping();
+    // ---- becoming active -----------------------------------------------------------------------
+
+    fn on_won(&mut self, epoch: Epoch, predecessor: Predecessor, now: Now) {
+        if let Role::Leaving { .. } = self.role {
+            // Its keeper was faster than the last thread of the former term.
+            self.won = Some((epoch, predecessor));
+        } else {
+            assert!(self.role == Role::Standby, "the lease was won as {:?}", self.role);
+            self.begin(epoch, predecessor, now);
+        }
+    }
+
+    fn begin(&mut self, epoch: Epoch, predecessor: Predecessor, now: Now) {
+        self.term += 1;
+        self.role = Role::Recovering { epoch };
+        if let Some(group) = &mut self.group {
+            group.on_active(now.wall, now.at);
+        }
+        self.effects.push_back(Effect::Recover { term: self.term, epoch, predecessor });
+    }
+
+    fn on_recovered(&mut self, now: Now) {
+        if let Role::Recovering { epoch } = self.role {
+            self.effects.push_back(Effect::Activate { term: self.term });
+            if self.is_stopping() {
+                self.drain(epoch, now);
+            } else if self.group.is_none() {
+                self.role = Role::Probing { epoch };
+                self.effects.push_back(Effect::AskAround { term: self.term });
+            } else {
+                self.serve(epoch, now);
+            }
+        } else if let Role::Leaving { rest: Rest::Recovery, .. } = self.role {
+            self.await_store();
+        }
+    }
+
+    fn on_recovery_failed(&mut self, failure: Failure, now: Now) {
+        if let Role::Recovering { epoch } = self.role {
+            if self.is_stopping() {
+                self.effects.push_back(Effect::Complain { text: failure.text });
+                self.end();
+            } else if let Some(release) = self.excuse(failure, now) {
+                self.withdraw();
                 self.role = Role::Standby;
-                self.effects.push_back(Effect::Abandon);
-                if is_stopping {
-                    self.effects.push_back(Effect::End { is_failure: false });
+                self.release(epoch, release);
+            }
+        } else if let Role::Leaving { rest: Rest::Recovery, .. } = self.role {
+            self.go(now);
+        }
+    }
+
+    /// Says why an activation failed; how to release then, unless the process ends by that.
+    fn excuse(&mut self, failure: Failure, now: Now) -> Option<Release> {
+        let Failure { text, is_final, lasts } = failure;
+        let is_alone = self.group.is_none();
+        if is_final || is_alone && !self.has_served && lasts {
+            self.fail(if is_alone { format!("Failed to start: {text}") } else { text }, now);
+            return None;
+        }
+        let retry_after = RETRY_MIN.saturating_mul(1 << self.failures.min(10)).min(RETRY_MAX);
+        self.failures += 1;
+        self.effects.push_back(Effect::Complain { text: text.clone() });
+        self.effects.push_back(Effect::ShowTrouble { text, lasts });
+        Some(Release { is_clean: false, retry_after })
+    }
+
+    fn on_found_alone(&mut self, now: Now) {
+        if let Role::Probing { epoch } = self.role {
+            self.serve(epoch, now);
+        }
+    }
+
+    /// At the start that is final, as with the reference. Whoever has served already is not ended
+    /// by an answer that anybody can give.
+    fn on_found_another(&mut self, text: String, now: Now) {
+        if let Role::Probing { .. } = self.role {
+            let failure = Failure { text, is_final: !self.has_served, lasts: false };
+            if let Some(release) = self.excuse(failure, now) {
+                self.leave(Some(release), now);
+            }
+        }
+    }
+
+    fn serve(&mut self, epoch: Epoch, now: Now) {
+        self.failures = 0;
+        self.role = Role::Opening { epoch, missing: self.loops, is_open: false };
+        self.effects.push_back(Effect::Serve { term: self.term });
+        self.due_at = Some(now.at + LOOPS_ANSWER_WITHIN);
+    }
+
+    fn on_answered(&mut self, question: Question, now: Now) {
+        match (&mut self.role, question) {
+            (Role::Opening { missing, .. }, Question::Serve) => {
+                *missing = missing.saturating_sub(1);
+                if *missing == 0 {
+                    self.due_at = None;
+                }
+                self.settle(now);
+            }
+            (Role::Settling { epoch, missing }, Question::Sync) => {
+                *missing = missing.saturating_sub(1);
+                if *missing == 0 {
+                    self.role = Role::Active { epoch: *epoch };
+                    self.due_at = None;
+                    self.effects.push_back(Effect::Announce);
                 }
             }
-            // The keeper's report can cross our own release on its way.
-            Role::Standby => (),
+            (Role::Leaving { rest: Rest::Loops { missing }, .. }, Question::Deactivate) => {
+                *missing = missing.saturating_sub(1);
+                if *missing == 0 {
+                    self.await_store();
+                }
+            }
+            // Of a role that was left meanwhile.
+            (_, Question::Serve | Question::Sync | Question::Deactivate) => (),
         }
     }
 
-    fn on_step_down_asked(&mut self, reason: StepDownReason) {
-        match (self.role, reason) {
-            (Role::Standby, StepDownReason::HandOver) => (),
-            (Role::Standby, StepDownReason::Stop) => {
-                self.effects.push_back(Effect::End { is_failure: false });
-            }
-            (Role::Activating { epoch } | Role::Active { epoch }, _) => {
-                self.role = Role::SteppingDown { epoch, reason };
-                self.effects.push_back(Effect::Drain);
-            }
-            // A stop outweighs a hand-over that is under way; never the other way round.
-            (Role::SteppingDown { epoch, .. }, StepDownReason::Stop) => {
-                self.role = Role::SteppingDown { epoch, reason };
-            }
-            (Role::SteppingDown { .. }, StepDownReason::HandOver) => (),
+    fn on_opened(&mut self, now: Now) {
+        if let Role::Opening { is_open, .. } = &mut self.role {
+            *is_open = true;
+            self.has_served = true;
+            self.settle(now);
         }
     }
 
-    fn on_drained(&mut self, clean: bool) {
-        let Role::SteppingDown { epoch, reason } = self.role else {
-            return;
+    /// Once every loop has mailed its interests to all others, a second round sees them in.
+    fn settle(&mut self, now: Now) {
+        if let Role::Opening { epoch, missing: 0, is_open: true } = self.role {
+            self.role = Role::Settling { epoch, missing: self.loops };
+            self.effects.push_back(Effect::Sync { term: self.term });
+            self.due_at = Some(now.at + LOOPS_ANSWER_WITHIN);
+        }
+    }
+
+    // ---- serving no more -----------------------------------------------------------------------
+
+    fn on_lost(&mut self, why: String, now: Now) {
+        self.effects.push_back(Effect::Complain { text: why });
+        match self.role {
+            // The report crossed our own release on its way.
+            Role::Standby | Role::Ended => (),
+            Role::Leaving { epoch, rest, .. } => {
+                self.role = Role::Leaving { epoch, rest, release: None };
+                self.won = None;
+            }
+            // Nothing may be written any more, so there is nothing to drain.
+            Role::Recovering { .. } | Role::Draining { .. } if self.is_stopping() => self.end(),
+            Role::Recovering { .. }
+            | Role::Probing { .. }
+            | Role::Opening { .. }
+            | Role::Settling { .. }
+            | Role::Active { .. }
+            | Role::Draining { .. } => self.leave(None, now),
+        }
+    }
+
+    /// What is staged cannot be committed any more: it is dropped.
+    fn on_store_failed(&mut self, text: String, is_final: bool, now: Now) {
+        if let Role::Draining { .. } = self.role {
+            return self.on_drained(Err(text), now);
+        }
+        if is_final {
+            self.effects.push_back(Effect::Complain { text: text.clone() });
+            return self.fail(text, now);
+        }
+        self.effects.push_back(Effect::Complain { text });
+        match self.role {
+            Role::Probing { .. }
+            | Role::Opening { .. }
+            | Role::Settling { .. }
+            | Role::Active { .. } => {
+                let release = Release { is_clean: false, retry_after: Duration::ZERO };
+                self.leave(Some(release), now);
+            }
+            Role::Standby
+            | Role::Recovering { .. }
+            | Role::Draining { .. }
+            | Role::Leaving { .. }
+            | Role::Ended => (),
+        }
+    }
+
+    /// Lets go of everything of this term.
+    fn leave(&mut self, release: Option<Release>, now: Now) {
+        let Some(epoch) = self.epoch() else { return };
+        self.withdraw();
+        let rest = if let Role::Recovering { .. } = self.role {
+            Rest::Recovery
+        } else {
+            self.effects.push_back(Effect::Deactivate { term: self.term });
+            self.due_at = Some(now.at + LOOPS_ANSWER_WITHIN);
+            Rest::Loops { missing: self.loops }
         };
+        self.role = Role::Leaving { epoch, rest, release };
+    }
+
+    fn withdraw(&mut self) {
+        if let Some(group) = &mut self.group {
+            group.on_inactive();
+        }
+        self.due_at = None;
+        self.effects.push_back(Effect::Withdraw);
+    }
+
+    /// A disk that does not answer delays the return to standby; but the end of a process is
+    /// bounded.
+    fn await_store(&mut self) {
+        let Role::Leaving { epoch, release, .. } = self.role else { return };
+        self.role = Role::Leaving { epoch, rest: Rest::Threads, release };
+        self.effects.push_back(Effect::AwaitStore { term: self.term });
+        if !self.is_stopping() {
+            self.due_at = None;
+        }
+    }
+
+    fn on_left(&mut self, now: Now) {
+        if let Role::Leaving { rest: Rest::Threads, .. } = self.role {
+            self.go(now);
+        }
+    }
+
+    /// No thread of the term runs any more.
+    fn go(&mut self, now: Now) {
+        let Role::Leaving { epoch, release, .. } = self.role else { return };
         self.role = Role::Standby;
-        let retry_after = RETRY_AFTER_HAND_OVER;
-        self.effects.push_back(Effect::Release { epoch, clean, retry_after });
-        if reason == StepDownReason::Stop {
-            self.effects.push_back(Effect::End { is_failure: false });
+        self.due_at = None;
+        if let Some(release) = release {
+            self.release(epoch, release);
+        }
+        if self.is_stopping() {
+            self.end();
+        } else if let Some((epoch, predecessor)) = self.won.take() {
+            self.begin(epoch, predecessor, now);
         }
     }
 
-    fn on_foreign_heartbeat(&mut self) {
-        if self.role != Role::Standby {
-            self.effects.push_back(Effect::CheckLease);
+    fn release(&mut self, epoch: Epoch, Release { is_clean, retry_after }: Release) {
+        self.effects.push_back(Effect::Release { epoch, is_clean, retry_after });
+    }
+
+    // ---- stopping ------------------------------------------------------------------------------
+
+    fn on_stop_asked(&mut self, ending: Ending, now: Now) {
+        match (self.life, ending) {
+            (_, Ending::AtOnce) => {
+                self.life = Life::Stopping(ending);
+                return self.end();
+            }
+            // Who is about to stop goes on with that, and who sees its clients off too.
+            (Life::Stopping(_), _) | (Life::SeeingOff, Ending::Terminated) => return,
+            (Life::Staying | Life::SeeingOff, _) => self.life = Life::Stopping(ending),
+        }
+        self.effects.push_back(Effect::SayStopping);
+        match self.role {
+            Role::Standby | Role::Leaving { .. } | Role::Ended => self.end(),
+            // It cannot be called back; what is read by then is closed cleanly.
+            Role::Recovering { .. } => self.due_at = Some(now.at + STORE_ENDS_WITHIN),
+            Role::Probing { epoch }
+            | Role::Opening { epoch, .. }
+            | Role::Settling { epoch, .. }
+            | Role::Active { epoch } => self.drain(epoch, now),
+            Role::Draining { .. } => (),
         }
     }
 
-    /// Under which epoch it holds the lease, if it does.
+    fn on_hand_over_asked(&mut self, now: Now) {
+        match self.role {
+            Role::Opening { epoch, .. } | Role::Settling { epoch, .. } | Role::Active { epoch } => {
+                self.drain(epoch, now);
+            }
+            Role::Standby
+            | Role::Recovering { .. }
+            | Role::Probing { .. }
+            | Role::Draining { .. }
+            | Role::Leaving { .. }
+            | Role::Ended => (),
+        }
+    }
+
+    fn on_lame_duck_asked(&mut self) {
+        if self.life == Life::Staying {
+            self.life = Life::SeeingOff;
+            self.effects.push_back(Effect::SeeOff);
+        }
+    }
+
+    fn drain(&mut self, epoch: Epoch, now: Now) {
+        self.withdraw();
+        self.role = Role::Draining { epoch, missing: self.loops };
+        self.effects.push_back(Effect::Drain { term: self.term });
+        self.due_at = Some(now.at + DRAIN_WITHIN);
+    }
+
+    fn on_drained(&mut self, result: Result<(), String>, now: Now) {
+        let Role::Draining { epoch, missing } = &mut self.role else { return };
+        let (epoch, is_clean) = (*epoch, result.is_ok());
+        match result {
+            Ok(()) => *missing = missing.saturating_sub(1),
+            Err(text) => self.effects.push_back(Effect::Complain { text }),
+        }
+        if is_clean && *missing != 0 {
+            return;
+        }
+        if self.is_stopping() {
+            self.release(epoch, Release { is_clean, retry_after: FOR_EVER });
+            self.end();
+        } else {
+            self.leave(Some(Release { is_clean, retry_after: RETRY_AFTER_HAND_OVER }), now);
+        }
+    }
+
+    /// The process cannot go on.
+    fn fail(&mut self, line: String, now: Now) {
+        self.effects.push_back(Effect::Fail { line });
+        self.life = Life::Stopping(Ending::Failed);
+        match self.role {
+            Role::Standby | Role::Recovering { .. } | Role::Ended => {
+                self.withdraw();
+                self.end();
+            }
+            Role::Leaving { .. } => (),
+            Role::Probing { .. }
+            | Role::Opening { .. }
+            | Role::Settling { .. }
+            | Role::Active { .. }
+            | Role::Draining { .. } => self.leave(None, now),
+        }
+        self.due_at = Some(now.at + STORE_ENDS_WITHIN);
+    }
+
+    fn end(&mut self) {
+        let Life::Stopping(ending) = self.life else { unreachable!("nobody asked for an end") };
+        self.role = Role::Ended;
+        self.effects.push_back(Effect::End { ending });
+    }
+
+    // ---- the group, and what is due ------------------------------------------------------------
+
+    fn on_waiting(&mut self, holder: Option<&str>) {
+        let Some(group) = &mut self.group else { return };
+        if group.set_holder(holder) {
+            // Whoever was believed before is not the one.
+            self.reachable_until = None;
+            self.effects.push_back(Effect::ShowReachable(false));
+        }
+        self.effects.push_back(Effect::Survey);
+    }
+
+    /// On a standby: clients of this process reach the active. On an active: another server claims
+    /// to be active too; believe the data, not the message.
+    fn on_heartbeat(&mut self, payload: &[u8], now: Instant) {
+        let is_active = match self.role {
+            Role::Standby | Role::Recovering { .. } | Role::Leaving { .. } | Role::Ended => false,
+            Role::Probing { .. }
+            | Role::Opening { .. }
+            | Role::Settling { .. }
+            | Role::Active { .. }
+            | Role::Draining { .. } => true,
+        };
+        let Some(group) = &mut self.group else { return };
+        match group.hear(payload, is_active, now) {
+            Meaning::Nothing => (),
+            Meaning::ActiveIsReachable => {
+                self.reachable_until = Some(now + REACHABLE_FOR);
+                self.effects.push_back(Effect::ShowReachable(true));
+            }
+            Meaning::OtherClaims { line } => {
+                self.effects.extend(line.map(|text| Effect::Complain { text }));
+                self.effects.push_back(Effect::CheckLease);
+            }
+        }
+    }
+
+    fn on_due(&mut self, now: Now) {
+        let is_due = |at: &Instant| *at <= now.at;
+        if self.reachable_until.take_if(|at| is_due(at)).is_some() {
+            self.effects.push_back(Effect::ShowReachable(false));
+        }
+        if let Some(group) = &mut self.group
+            && let Some(payload) = group.due(now.at)
+        {
+            let subject = group.subject().clone();
+            self.effects.push_back(Effect::Publish { subject, payload });
+        }
+        if self.due_at.take_if(|at| is_due(at)).is_some() {
+            self.on_too_late(now);
+        }
+    }
+
+    fn on_too_late(&mut self, now: Now) {
+        match self.role {
+            Role::Draining { .. } => self.on_drained(Err(NOT_CLOSED_IN_TIME.to_owned()), now),
+            Role::Recovering { .. } | Role::Leaving { .. } if self.is_stopping() => self.end(),
+            Role::Opening { .. } | Role::Settling { .. } | Role::Leaving { .. } => {
+                self.effects.push_back(Effect::Break);
+            }
+            Role::Standby
+            | Role::Recovering { .. }
+            | Role::Probing { .. }
+            | Role::Active { .. }
+            | Role::Ended => (),
+        }
+    }
+
+    /// Under which epoch it holds the lease, or held it and still has something to end.
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
         match self.role {
-            Role::Standby => None,
-            Role::Activating { epoch }
+            Role::Standby | Role::Ended => None,
+            Role::Recovering { epoch }
+            | Role::Probing { epoch }
+            | Role::Opening { epoch, .. }
+            | Role::Settling { epoch, .. }
             | Role::Active { epoch }
-            | Role::SteppingDown { epoch, .. } => Some(epoch),
+            | Role::Draining { epoch, .. }
+            | Role::Leaving { epoch, .. } => Some(epoch),
         }
     }
 
     fn is_stopping(&self) -> bool {
-        matches!(self.role, Role::SteppingDown { reason: StepDownReason::Stop, .. })
-    }
-}
-
-/// What a standby sees of a lease that consists of a lock and numbered epochs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
-    /// The lock that Go servers take too is ours.
-    pub has_lock: bool,
-    /// The newest epoch; `None` if there never was one.
-    pub newest: Option<NewestEpoch>,
-    /// Nothing of a store is there yet.
-    pub is_fresh: bool,
-    /// For how long the newest holder gave no sign of life.
-    pub still_for: Duration,
-    /// Its record says that its store makes no progress.
-    pub is_stuck: bool,
-    /// For how long what its record shows has been the same since we have written and synced in
-    /// that very store ourselves; `None` before.
-    pub proven_for: Option<Duration>,
-    /// After which stillness its epoch is taken from it; zero = never.
-    pub steal_after: Duration,
-    /// We were fenced once though nobody took our lock away: locks here prove nothing.
-    pub distrusts_locks: bool,
-    /// How long a holder must have been still for us to believe that it is gone, if locks do not
-    /// tell.
-    pub patience: Duration,
-}
-
-/// What is seen of the newest epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewestEpoch {
-    /// Its owner lives: it holds the epoch's own lock.
-    pub is_held: bool,
-    /// Its owner released it with everything synced.
-    pub is_released: bool,
-    /// The owner of an earlier epoch, which was replaced, still lives and may write.
-    pub has_living_predecessor: bool,
-}
-
-/// What a standby does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Claim the next epoch.
-    Claim(Predecessor),
-    /// Write and sync something in the store: only where that works is a hanging holder replaced,
-    /// so that a disk that stalls for all moves no role.
-    Prove,
-    /// Wait for the lock; its holder owns the newest epoch.
-    WaitForLock,
-    /// Wait for the lock; its holder is none of ours and is never replaced.
-    WaitForForeigner,
-    /// Wait for the owner of the newest epoch, which goes on without the lock.
-    WaitForEpoch,
-    /// Wait until the owner of the newest epoch gives no sign of life.
-    WaitForStillness,
-}
-
-/// A holder that was still for this share of the steal time is about to be replaced: time to prove
-/// that the store works for us.
-const SUSPECT_SHARE: u32 = 2;
-/// After the proof its record must stand still for this share of the steal time: four times what
-/// lies between two signs of life, of which one comes at once when a stall ends for all.
-const PROOF_SHARE: u32 = 3;
-
-/// Judges what a standby sees (design, "Election and fencing").
-#[must_use]
-pub fn judge(sight: &Sight) -> Verdict {
-    let hangs_for = |share: u32| sight.is_stuck || sight.steal_after / share <= sight.still_for;
-    let is_proven = sight.proven_for.is_some_and(|lasts| sight.steal_after / PROOF_SHARE <= lasts);
-    let may_steal = !sight.steal_after.is_zero() && hangs_for(1) && is_proven;
-    let must_prove =
-        !sight.steal_after.is_zero() && hangs_for(SUSPECT_SHARE) && sight.proven_for.is_none();
-    let is_silent = sight.patience <= sight.still_for;
-    match (sight.has_lock, sight.newest) {
-        (true, None) if sight.is_fresh => Verdict::Claim(Predecessor::Clean),
-        (true, None) => Verdict::Claim(Predecessor::Gone),
-        (_, Some(newest)) if newest.is_held && may_steal => Verdict::Claim(Predecessor::Replaced),
-        (_, Some(newest)) if newest.is_held && must_prove => Verdict::Prove,
-        (true, Some(newest)) if newest.is_held => Verdict::WaitForEpoch,
-        (false, Some(newest)) if newest.is_held => Verdict::WaitForLock,
-        (true, Some(newest)) if newest.is_released || !sight.distrusts_locks => {
-            Verdict::Claim(match (newest.has_living_predecessor, newest.is_released) {
-                (true, _) => Predecessor::Replaced,
-                (false, true) => Predecessor::Clean,
-                (false, false) => Predecessor::Gone,
-            })
-        }
-        (true, Some(_)) if is_silent => Verdict::Claim(Predecessor::Replaced),
-        (true, Some(_)) => Verdict::WaitForStillness,
-        (false, _) => Verdict::WaitForForeigner,
-    }
-}
-
-/// Measures for how long a holder gave no sign of life.
-///
-/// It counts only what was watched: a gap between two reads (this process or its machine stood
-/// still) starts it anew, and so does a read that failed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Stillness {
-    seen: Option<Seen>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    epoch: Epoch,
-    counter: u64,
-    /// When the first read of this counter had ended.
-    since: Instant,
-    last_read_at: Instant,
-}
-
-impl Stillness {
-    /// Forgets what was seen.
-    pub fn reset(&mut self) {
-        self.seen = None;
-    }
-
-    /// Takes what a read between `began_at` and `ended_at` showed.
-    pub fn observe(
-        &mut self,
-        (epoch, counter): (Epoch, u64),
-        (began_at, ended_at): (Instant, Instant),
-        gap_max: Duration,
-    ) -> Duration {
-        let known = self.seen.filter(|seen| {
-            seen.epoch == epoch
-                && seen.counter == counter
-                && began_at.since(seen.last_read_at) <= gap_max
-        });
-        let since = known.map_or(ended_at, |seen| seen.since);
-        self.seen = Some(Seen { epoch, counter, since, last_read_at: ended_at });
-        began_at.since(since)
-    }
-}
-
-/// What the record of a holder shows that hangs, or may hang: it gives no sign of life, or says
-/// that its store makes no progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
-    /// How often this epoch's holder gave a sign of life.
-    Life(Epoch, u64),
-    /// Since when this epoch's store makes no progress.
-    Stuck(Epoch, Instant),
-}
-
-/// That the store took a write of ours, and for how long the holder's mark stood still since.
-///
-/// As [`Stillness`], it counts only what was watched.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Proof {
-    given: Option<Given>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Given {
-    mark: Mark,
-    at: Instant,
-    last_read_at: Instant,
-}
-
-impl Proof {
-    /// What was written is durable; `mark` was read after that, at `now`.
-    pub fn give(&mut self, mark: Mark, now: Instant) {
-        self.given = Some(Given { mark, at: now, last_read_at: now });
-    }
-
-    /// Takes what a read between `began_at` and `ended_at` showed.
-    pub fn observe(
-        &mut self,
-        mark: Mark,
-        (began_at, ended_at): (Instant, Instant),
-        gap_max: Duration,
-    ) -> Option<Duration> {
-        let holds =
-            |given: &Given| given.mark == mark && began_at.since(given.last_read_at) <= gap_max;
-        self.given = self.given.filter(holds);
-        let given = self.given.as_mut()?;
-        given.last_read_at = ended_at;
-        Some(began_at.since(given.at))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const EPOCH: Epoch = Epoch(7);
-
-    fn won() -> Input {
-        Input::Won { epoch: EPOCH, predecessor: Predecessor::Gone }
-    }
-
-    fn asked(reason: StepDownReason) -> Input {
-        Input::StepDownAsked { reason }
-    }
-
-    /// Gives `inputs` to a new member; its role, and what it asked for after the last one.
-    fn play(inputs: &[Input]) -> (Role, Vec<Effect>) {
-        let mut member = Member::default();
-        let mut effects = Vec::new();
-        for input in inputs {
-            effects.clear();
-            member.handle(input.clone());
-            effects.extend(std::iter::from_fn(|| member.poll_effect()));
-        }
-        (member.role(), effects)
-    }
-
-    #[test]
-    fn a_member_that_wins_recovers_and_serves() {
-        let activate = Effect::Activate { epoch: EPOCH, predecessor: Predecessor::Gone };
-        assert_eq!(play(&[won()]), (Role::Activating { epoch: EPOCH }, vec![activate]));
-        assert_eq!(play(&[won(), Input::Recovered]), (Role::Active { epoch: EPOCH }, vec![]));
-    }
-
-    #[test]
-    fn losing_the_lease_leads_back_from_every_role() {
-        let before: [&[Input]; 3] = [
-            &[won()],
-            &[won(), Input::Recovered],
-            &[won(), Input::Recovered, asked(StepDownReason::HandOver)],
-        ];
-        for inputs in before {
-            let inputs = [inputs, &[Input::LeaseLost]].concat();
-            assert_eq!(play(&inputs), (Role::Standby, vec![Effect::Abandon]));
-        }
-        assert_eq!(play(&[Input::LeaseLost]), (Role::Standby, vec![]));
-        let late = [won(), Input::LeaseLost, Input::Recovered];
-        assert_eq!(play(&late), (Role::Standby, vec![]));
-    }
-
-    #[test]
-    fn a_hand_over_releases_after_the_drain_and_leaves_the_lease_to_others() {
-        let asked = [won(), Input::Recovered, asked(StepDownReason::HandOver)];
-        assert_eq!(play(&asked).1, [Effect::Drain]);
-        let drained = [&asked[..], &[Input::Drained { clean: true }]].concat();
-        let retry_after = RETRY_AFTER_HAND_OVER;
-        let release = Effect::Release { epoch: EPOCH, clean: true, retry_after };
-        assert_eq!(play(&drained), (Role::Standby, vec![release]));
-    }
-
-    #[test]
-    fn a_stop_ends_the_process_from_every_role() {
-        let end = Effect::End { is_failure: false };
-        let stop = asked(StepDownReason::Stop);
-        assert_eq!(play(std::slice::from_ref(&stop)).1, std::slice::from_ref(&end));
-        let handing_over = [won(), Input::Recovered, asked(StepDownReason::HandOver), stop];
-        let drained = [&handing_over[..], &[Input::Drained { clean: true }]].concat();
-        assert_eq!(play(&drained).1.last(), Some(&end));
-        let lost = [&handing_over[..], &[Input::LeaseLost]].concat();
-        assert_eq!(play(&lost).1, [Effect::Abandon, end]);
-    }
-
-    #[test]
-    fn an_activation_that_may_succeed_later_is_tried_with_growing_pauses() {
-        let mut member = Member::default();
-        let mut pauses = Vec::new();
-        for _ in 0..9 {
-            member.handle(won());
-            member.handle(Input::ActivationFailed { may_pass: true });
-            pauses.extend(std::iter::from_fn(|| member.poll_effect()).filter_map(|effect| {
-                if let Effect::Release { retry_after, .. } = effect {
-                    Some(retry_after)
-                } else {
-                    None
-                }
-            }));
-        }
-        assert_eq!(pauses[..3], [RETRY_MIN, RETRY_MIN * 2, RETRY_MIN * 4]);
-        assert_eq!(pauses[8], RETRY_MAX);
-        let failed = play(&[won(), Input::ActivationFailed { may_pass: false }]);
-        assert_eq!(failed.1.last(), Some(&Effect::End { is_failure: true }));
-    }
-
-    #[test]
-    fn a_forged_heartbeat_only_makes_an_active_look() {
-        let heartbeat = Input::ForeignHeartbeat;
-        assert_eq!(play(std::slice::from_ref(&heartbeat)), (Role::Standby, vec![]));
-        let active = play(&[won(), Input::Recovered, heartbeat]);
-        assert_eq!(active, (Role::Active { epoch: EPOCH }, vec![Effect::CheckLease]));
-    }
-
-    const FREE: NewestEpoch =
-        NewestEpoch { is_held: false, is_released: false, has_living_predecessor: false };
-    const HELD: NewestEpoch = NewestEpoch { is_held: true, ..FREE };
-
-    fn check(has_lock: bool, newest: Option<NewestEpoch>, still_seconds: u64, expected: Verdict) {
-        for (steal_seconds, distrusts_locks) in [(5, false), (5, true)] {
-            let sight = Sight {
-                has_lock,
-                newest,
-                is_fresh: false,
-                still_for: Duration::from_secs(still_seconds),
-                is_stuck: false,
-                proven_for: Some(Duration::from_secs(2)),
-                steal_after: Duration::from_secs(steal_seconds),
-                distrusts_locks,
-                patience: Duration::from_secs(5),
-            };
-            if !(distrusts_locks && has_lock && newest == Some(FREE)) {
-                assert_eq!(judge(&sight), expected, "{sight:?}");
-            }
-            // Without stealing, stillness changes nothing while the epoch is held.
-            let patient = Sight { steal_after: Duration::ZERO, ..sight };
-            if newest == Some(HELD) {
-                assert_ne!(judge(&patient), Verdict::Claim(Predecessor::Replaced));
-            }
-        }
-    }
-
-    #[test]
-    fn the_lock_alone_makes_nobody_active() {
-        check(true, None, 0, Verdict::Claim(Predecessor::Gone));
-        check(true, Some(FREE), 0, Verdict::Claim(Predecessor::Gone));
-        check(true, Some(HELD), 4, Verdict::WaitForEpoch);
-        check(false, Some(HELD), 4, Verdict::WaitForLock);
-    }
-
-    #[test]
-    fn a_clean_release_is_not_believed_while_one_who_was_replaced_before_lives() {
-        let released = NewestEpoch { is_released: true, ..FREE };
-        check(true, Some(released), 0, Verdict::Claim(Predecessor::Clean));
-        for newest in [released, FREE] {
-            let newest = NewestEpoch { has_living_predecessor: true, ..newest };
-            let judged = judge(&Sight {
-                has_lock: true,
-                newest: Some(newest),
-                is_fresh: false,
-                still_for: Duration::ZERO,
-                is_stuck: false,
-                proven_for: None,
-                steal_after: Duration::from_secs(5),
-                distrusts_locks: false,
-                patience: Duration::from_secs(5),
-            });
-            assert_eq!(judged, Verdict::Claim(Predecessor::Replaced));
-        }
-    }
-
-    #[test]
-    fn only_a_still_holder_of_ours_is_replaced() {
-        check(false, Some(HELD), 5, Verdict::Claim(Predecessor::Replaced));
-        check(true, Some(HELD), 5, Verdict::Claim(Predecessor::Replaced));
-        check(false, Some(FREE), 99, Verdict::WaitForForeigner);
-        check(false, None, 99, Verdict::WaitForForeigner);
-    }
-
-    #[test]
-    fn a_hanging_holder_is_replaced_only_where_the_store_works_for_us_and_its_mark_stands_still() {
-        let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
-        let judged = |is_stuck, still_seconds, proven_seconds, steal_seconds| {
-            judge(&Sight {
-                has_lock: false,
-                newest: Some(HELD),
-                is_fresh: false,
-                still_for: Duration::from_secs(still_seconds),
-                is_stuck,
-                proven_for: seconds(proven_seconds),
-                steal_after: Duration::from_secs(steal_seconds),
-                distrusts_locks: false,
-                patience: Duration::from_secs(5),
-            })
-        };
-        let replace = Verdict::Claim(Predecessor::Replaced);
-        for is_stuck in [false, true] {
-            assert_eq!(judged(is_stuck, 99, None, 6), Verdict::Prove);
-            assert_eq!(judged(is_stuck, 99, Some(1), 6), Verdict::WaitForLock);
-            assert_eq!(judged(is_stuck, 99, Some(2), 6), replace);
-            assert_eq!(judged(is_stuck, 99, None, 0), Verdict::WaitForLock, "never");
-            assert_eq!(judged(is_stuck, 99, Some(99), 0), Verdict::WaitForLock, "never");
-        }
-        assert_eq!(judged(false, 2, None, 6), Verdict::WaitForLock, "nothing is suspected");
-        assert_eq!(judged(false, 3, None, 6), Verdict::Prove, "in time for the replacement");
-        assert_eq!(judged(false, 5, Some(9), 6), Verdict::WaitForLock, "not still for long enough");
-        assert_eq!(judged(true, 0, Some(2), 6), replace, "its keeper lives, its store does not");
-    }
-
-    #[test]
-    fn a_proof_lasts_as_long_as_the_mark_stands_still_under_our_eyes() {
-        let gap_max = Duration::from_nanos(10);
-        let mut proof = Proof::default();
-        let stuck = Mark::Stuck(EPOCH, Instant(50));
-        let read = |at| (Instant(at), Instant(at + 1));
-        assert_eq!(proof.observe(stuck, read(100), gap_max), None, "nothing is written");
-        proof.give(stuck, Instant(101));
-        let nanos = |lasts: Option<Duration>| lasts.map(|lasts| lasts.as_nanos());
-        assert_eq!(nanos(proof.observe(stuck, read(105), gap_max)), Some(4));
-        assert_eq!(nanos(proof.observe(stuck, read(115), gap_max)), Some(14));
-        assert_eq!(proof.observe(stuck, read(130), gap_max), None, "we were paused ourselves");
-        proof.give(stuck, Instant(131));
-        let progress = Mark::Stuck(EPOCH, Instant(132));
-        assert_eq!(proof.observe(progress, read(135), gap_max), None, "it got on in between");
-    }
-
-    #[test]
-    fn who_was_fenced_with_the_lock_in_hand_waits_for_stillness() {
-        let sight = Sight {
-            has_lock: true,
-            newest: Some(FREE),
-            is_fresh: false,
-            still_for: Duration::from_secs(4),
-            is_stuck: false,
-            proven_for: None,
-            steal_after: Duration::ZERO,
-            distrusts_locks: true,
-            patience: Duration::from_secs(5),
-        };
-        assert_eq!(judge(&sight), Verdict::WaitForStillness);
-        let later = Sight { still_for: Duration::from_secs(5), ..sight };
-        assert_eq!(judge(&later), Verdict::Claim(Predecessor::Replaced));
-    }
-
-    #[test]
-    fn stillness_counts_only_what_was_watched() {
-        let gap_max = Duration::from_nanos(10);
-        let mut stillness = Stillness::default();
-        let mut at = |counter, nanos| {
-            let read = (Instant(nanos), Instant(nanos + 1));
-            stillness.observe((EPOCH, counter), read, gap_max).as_nanos()
-        };
-        assert_eq!(at(1, 100), 0);
-        assert_eq!(at(1, 108), 7);
-        assert_eq!(at(1, 116), 15);
-        assert_eq!(at(2, 120), 0, "a sign of life");
-        assert_eq!(at(2, 130), 9);
-        assert_eq!(at(2, 150), 0, "we were paused ourselves");
+        matches!(self.life, Life::Stopping(_))
     }
 }

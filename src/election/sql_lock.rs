@@ -17,7 +17,7 @@ use crate::base::time::Instant;
 use crate::base::world;
 use crate::election::epoch_files::Owner;
 use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
-use crate::election::{Mark, Proof};
+use crate::election::sight::{Mark, Proof};
 use crate::log::STREAM;
 use crate::store::sql::dialect::{Driver, Failure, SqlError, transaction};
 use crate::store::sql::dsn::Source;

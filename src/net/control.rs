@@ -68,7 +68,7 @@ pub enum Control {
     /// The sessions of the loop's clients.
     Clients {
         /// Gets them.
-        done: crossbeam_channel::Sender<Vec<SessionId>>,
+        done: Box<dyn FnOnce(Vec<SessionId>) + Send>,
     },
     /// Put new settings of the broker in force.
     Settings(Arc<broker::Settings>),

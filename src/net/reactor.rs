@@ -338,10 +338,7 @@ impl<D: Driver> Reactor<D> {
                 let (part, next) = self.broker.list(self.now, &wanted, from);
                 done(part, next);
             }
-            Control::Clients { done } => {
-                // The asker may have given up waiting.
-                let _ = done.send(self.broker.clients());
-            }
+            Control::Clients { done } => done(self.broker.clients()),
             Control::Settings(settings) => {
                 self.broker.handle(Input::Settings(settings), self.now);
             }

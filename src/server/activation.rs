@@ -1,5 +1,6 @@
 //! opens the store and makes the engines of one activation from what was recovered
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::server::engine_driver::{self, Activation, Mail};
 use crate::server::settings;
 use crate::store::file::Opening;
 use crate::store::file::disk::RealDisk;
-use crate::store::file::survey::Survey;
+use crate::store::file::survey::Surveyor;
 use crate::store::progress::Working;
 use crate::store::sql::SqlOptions;
 use crate::store::sql::lost::Remembered;
@@ -41,15 +42,7 @@ pub enum ActivationError {
     OtherCluster(#[from] OtherCluster),
     /// The system gave no thread for the store.
     #[error("unable to start a thread for the store: {0}")]
-    Thread(std::io::Error),
-    /// Another streaming server of the same cluster answers (spec protocol, 17.4).
-    #[error("{text}")]
-    NotAlone {
-        /// The reference's line.
-        text: String,
-        /// Nothing was served yet, so another start would find the same.
-        is_final: bool,
-    },
+    Thread(io::Error),
 }
 
 impl ActivationError {
@@ -58,10 +51,8 @@ impl ActivationError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Store(error) => error.remedy(),
-            Self::Limits(_) | Self::OtherCluster(_) | Self::NotAlone { is_final: true, .. } => {
-                Remedy::Stop
-            }
-            Self::NotAlone { is_final: false, .. } | Self::Thread(_) => Remedy::StepDown,
+            Self::Limits(_) | Self::OtherCluster(_) => Remedy::Stop,
+            Self::Thread(_) => Remedy::StepDown,
         }
     }
 }
@@ -73,29 +64,31 @@ impl ActivationError {
         match self {
             Self::Store(error) => error.lasts(),
             Self::Limits(_) | Self::OtherCluster(_) => true,
-            Self::NotAlone { .. } | Self::Thread(_) => false,
+            Self::Thread(_) => false,
         }
     }
 }
 
-/// Everything that one activation starts from.
-pub struct Ground<'a> {
+/// Everything that one activation starts from. It belongs to the thread that recovers.
+pub struct Ground {
     /// The whole configuration.
-    pub config: &'a Config,
+    pub config: Arc<Config>,
     /// Which activation of this process.
     pub term: u64,
-    /// The right to write.
+    /// The right to write in this term, and in no other: a thread that wakes late is held up by it.
     pub fence: Arc<dyn Fence>,
     /// How the holder before left.
     pub predecessor: Predecessor,
     /// What earlier activations acknowledged.
-    pub remembered: &'a Remembered,
+    pub remembered: Remembered,
     /// Where reports of the store workers go, by loop.
-    pub mailboxes: &'a [Mailbox<Mail>],
-    /// What was seen of the store's files while another member was active.
-    pub survey: Option<Survey>,
+    pub mailboxes: Vec<Mailbox<Mail>>,
+    /// What saw the store's files while another member was active.
+    pub surveyor: Option<Surveyor>,
     /// Where progress is seen.
-    pub vitals: &'a Vitals,
+    pub vitals: Vitals,
+    /// For what engines draw by chance.
+    pub seed: u64,
 }
 
 /// What was recovered, for the log.
@@ -114,13 +107,14 @@ pub struct Recovered {
     pub duration: Duration,
 }
 
-impl Ground<'_> {
+impl Ground {
     /// Opens the store, makes the engines, starts the store workers; nothing is served yet.
     ///
     /// # Errors
     /// See [`ActivationError::remedy`].
-    pub fn recover(mut self, random: &mut Random) -> Result<Recovered, ActivationError> {
+    pub fn recover(mut self) -> Result<Recovered, ActivationError> {
         let began = world::now();
+        let mut random = Random::new(self.seed);
         let _opening = Working::begin(Arc::clone(self.vitals.opening()));
         let opened = self.open()?;
         let state = opened.recovered;
@@ -128,13 +122,13 @@ impl Ground<'_> {
         let channel_count = state.channels.len();
         let streaming = &self.config.streaming;
         let limits = streaming.limits.resolve()?;
-        let settings = settings::engine(self.config, &limits);
+        let settings = settings::engine(&self.config, &limits);
         let (info, info_is_new) = recovery::server_info(
             state.server.clone(),
             &streaming.cluster_id,
             &streaming.discover_prefix,
         )?;
-        let starts = self.starts(state, &info, info_is_new, random);
+        let starts = self.starts(state, &info, info_is_new, &mut random);
         let mut activations = Vec::new();
         for (start, share) in starts.into_iter().zip(opened.shares) {
             let worker = self.start_worker(&start, share)?;
@@ -157,20 +151,20 @@ impl Ground<'_> {
             StoreKind::Memory => store::memory::open(limits, self.config.loops),
             StoreKind::File => {
                 let opening = Opening {
-                    options: &settings::file_options(self.config),
+                    options: &settings::file_options(&self.config),
                     limits,
                     fence: Arc::clone(&self.fence),
                     predecessor: self.predecessor,
                     loops: self.config.loops,
                     now: world::now(),
-                    survey: self.survey.take(),
+                    survey: self.surveyor.take().map(Surveyor::finish),
                 };
                 store::file::open_on(Arc::new(RealDisk), opening)
             }
             StoreKind::Sql => store::sql::open(
                 &SqlOptions {
                     remembered: self.remembered.clone(),
-                    ..settings::sql_options(self.config)?
+                    ..settings::sql_options(&self.config)?
                 },
                 limits,
                 &self.fence,
@@ -230,5 +224,37 @@ impl Ground<'_> {
 
     fn epoch(&self) -> Epoch {
         self.fence.epoch()
+    }
+}
+
+/// A look at the store of another active.
+pub struct Look {
+    /// The whole configuration.
+    pub config: Arc<Config>,
+    /// One looks already.
+    pub has_surveyor: bool,
+}
+
+impl Look {
+    /// Why this process could not take over, if it could never; and what goes on looking.
+    pub fn begin(self) -> (Option<String>, io::Result<Option<Surveyor>>) {
+        let streaming = &self.config.streaming;
+        let recorded = match streaming.store {
+            StoreKind::Memory => None,
+            StoreKind::File => store::file::peek_server(&settings::file_options(&self.config)),
+            StoreKind::Sql => {
+                let options = settings::sql_options(&self.config).ok();
+                options.and_then(|options| store::sql::peek_server(&options))
+            }
+        };
+        let (id, prefix) = (&streaming.cluster_id, &streaming.discover_prefix);
+        let trouble = recovery::server_info(recorded, id, prefix).err();
+        let trouble = trouble.map(|error| format!("this standby could not take over: {error}"));
+        let is_wanted = streaming.store == StoreKind::File && !self.has_surveyor;
+        let surveyor = match is_wanted {
+            true => Surveyor::spawn(&RealDisk, &settings::file_options(&self.config)),
+            false => Ok(None),
+        };
+        (trouble, surveyor)
     }
 }

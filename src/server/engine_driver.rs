@@ -17,6 +17,7 @@ use crate::base::limits;
 use crate::base::origin::Origin;
 use crate::base::time::{Instant, Now};
 use crate::broker::{self, Credit, EngineDelivery, EngineInterest, Post};
+use crate::election::input::Question;
 use crate::engine::effect::{Effect, Interest, Level, Payload, Service};
 use crate::engine::input::{Input, PeerMessage};
 use crate::engine::request::{self, Placement, Request};
@@ -77,25 +78,28 @@ pub enum Mail {
     },
     /// Become active; nothing leaves before `Serve`.
     Activate(Box<Activation>),
-    /// All engines of the activation exist: let effects flow.
+    /// All engines of the activation exist: let effects flow. Answered when the first of them were
+    /// handed over.
     Serve {
-        /// Told when the first effects were handed over.
-        done: Sender<LoopIndex>,
+        /// Which activation.
+        term: u64,
     },
-    /// Answer when everything that was mailed before is handled.
+    /// Answered when everything that was mailed before is handled.
     Sync {
-        /// Told then.
-        done: Sender<LoopIndex>,
+        /// Which activation.
+        term: u64,
     },
-    /// The lease is gone: drop the engine and everything it wanted to say.
+    /// The lease is gone: drop the engine and everything it wanted to say. Answered with the store
+    /// worker, whose end is to be waited for.
     Deactivate {
-        /// Gets the store worker, to wait for its end.
-        done: Sender<Option<Worker>>,
+        /// Which activation.
+        term: u64,
     },
-    /// A planned stop: commit what is staged, then close the store.
+    /// A planned stop: commit what is staged, then close the store. Answered when it is closed, or
+    /// with its failure.
     Drain {
-        /// Told when the store is closed, with the text of what went wrong.
-        done: Sender<Result<(), String>>,
+        /// Which activation.
+        term: u64,
     },
     /// A portion of the engine's state for monitoring; an empty one while there is no engine.
     Snapshot {
@@ -160,10 +164,11 @@ struct Active {
     uncommitted_bytes: usize,
     pressure_is_high: bool,
     crowd_is_high: bool,
-    served: Option<Sender<LoopIndex>>,
+    /// It was asked to serve in this turn.
+    is_asked_to_serve: bool,
     /// The engine began to listen to clients in this turn.
     has_opened: bool,
-    draining: Option<Sender<Result<(), String>>>,
+    is_draining: bool,
     /// Jobs that found the worker's mailbox full: one commit, and reads of subscriptions, of
     /// which each has one under way.
     unsubmitted: VecDeque<Job>,
@@ -407,17 +412,13 @@ impl EngineDriver {
     }
 
     fn on_store_failure(&mut self, term: u64, text: String, remedy: crate::store::Remedy) {
-        if let Some(done) = self.active.as_mut().and_then(|active| active.draining.take()) {
-            // The server that waits for the drain may be gone already: it stops either way.
-            let _ = done.send(Err(text.clone()));
-        }
         super::event::post(&self.events, Event::StoreFailed { term, text, remedy });
     }
 
     fn on_closed(&mut self) {
-        if let Some(done) = self.active.as_mut().and_then(|active| active.draining.take()) {
-            // As above.
-            let _ = done.send(Ok(()));
+        if let Some(active) = self.active.as_mut().filter(|active| active.is_draining) {
+            active.is_draining = false;
+            super::event::post(&self.events, Event::Drained { term: active.term });
         }
     }
 
@@ -431,22 +432,22 @@ impl EngineDriver {
             uncommitted_bytes: 0,
             pressure_is_high: false,
             crowd_is_high: false,
-            served: None,
+            is_asked_to_serve: false,
             has_opened: false,
-            draining: None,
+            is_draining: false,
             unsubmitted: VecDeque::new(),
         });
     }
 
-    fn on_serve(&mut self, done: Sender<LoopIndex>, now: Now) {
+    fn on_serve(&mut self, now: Now) {
         if let Some(active) = &mut self.active {
             active.is_serving = true;
-            active.served = Some(done);
+            active.is_asked_to_serve = true;
         }
         self.carry_out(now);
     }
 
-    fn on_deactivate(&mut self, done: &Sender<Option<Worker>>) {
+    fn on_deactivate(&mut self, term: u64) {
         let active = self.active.take();
         let is_high = |active: &Active| (active.pressure_is_high, active.crowd_is_high);
         let (pressure_was_high, crowd_was_high) = active.as_ref().map(is_high).unwrap_or_default();
@@ -463,21 +464,22 @@ impl EngineDriver {
             let interest = self.server_interest(listener);
             self.tell_broker(broker::Input::Listen { subject, interest });
         }
-        // The server waits for this, or is stopping.
-        let _ = done.send(worker);
+        super::event::post(&self.events, Event::Deactivated { term, worker });
     }
 
-    fn on_drain(&mut self, done: Sender<Result<(), String>>, now: Now) {
-        match &mut self.active {
-            Some(active) => {
-                active.draining = Some(done);
-                self.handle(Input::Drain, now);
-            }
-            None => {
-                // As above.
-                let _ = done.send(Ok(()));
-            }
+    fn on_drain(&mut self, now: Now) {
+        let Some(active) = &mut self.active else { return };
+        active.is_draining = true;
+        if active.is_serving {
+            self.handle(Input::Drain, now);
+        } else {
+            // It was never asked to serve: it has nothing to say, but a store to close.
+            self.hand_over(Job::Close);
         }
+    }
+
+    fn answer(&self, term: u64, question: Question) {
+        super::event::post(&self.events, Event::Answered { term, question });
     }
 
     fn server_interest(&self, listener: Listener) -> EngineInterest {
@@ -559,11 +561,10 @@ impl Driver for EngineDriver {
                 self.tell_broker(broker::Input::Pressure { engine, credit, is_high });
             }
             Mail::Activate(activation) => self.on_activate(*activation),
-            Mail::Serve { done } => self.on_serve(done, now),
-            // The asker may have given up waiting.
-            Mail::Sync { done } => drop(done.send(self.home)),
-            Mail::Deactivate { done } => self.on_deactivate(&done),
-            Mail::Drain { done } => self.on_drain(done, now),
+            Mail::Serve { .. } => self.on_serve(now),
+            Mail::Sync { term } => self.answer(term, Question::Sync),
+            Mail::Deactivate { term } => self.on_deactivate(term),
+            Mail::Drain { .. } => self.on_drain(now),
             Mail::Snapshot { wanted, from, done } => {
                 let active = self.active.as_ref();
                 let told = active.map(|active| active.engine.list(&wanted, from));
@@ -602,12 +603,12 @@ impl Driver for EngineDriver {
         self.handle(Input::EndOfTurn, now);
         self.update_crowd();
         let Some(active) = &mut self.active else { return };
-        if let Some(done) = active.served.take() {
-            // As above.
-            let _ = done.send(self.home);
+        let (term, has_opened) = (active.term, mem::take(&mut active.has_opened));
+        if mem::take(&mut active.is_asked_to_serve) {
+            self.answer(term, Question::Serve);
         }
-        if mem::take(&mut active.has_opened) {
-            super::event::post(&self.events, Event::Opened { term: active.term });
+        if has_opened {
+            super::event::post(&self.events, Event::Opened { term });
         }
     }
 

@@ -1,12 +1,18 @@
 //! what the server's own thread is told, and by whom
 
+use std::io;
+
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use crate::base::id::Subject;
+use crate::base::id::{SessionId, Subject};
+use crate::election::input::Question;
 use crate::election::keeper::KeeperEvent;
+use crate::server::activation::{ActivationError, Recovered};
 use crate::server::interest_key::Listener;
 use crate::server::signals::Signal;
 use crate::store::Remedy;
+use crate::store::file::survey::Surveyor;
+use crate::store::worker::Worker;
 
 /// Something that the server's own thread has to act on.
 pub enum Event {
@@ -14,8 +20,34 @@ pub enum Event {
     Signal(Signal),
     /// From the thread that waits for the lease and renews it.
     Keeper(KeeperEvent),
+    /// From the thread that reads the store: it has ended.
+    Recovered {
+        /// In which activation.
+        term: u64,
+        /// The engines, if there are any.
+        result: Result<Box<Recovered>, ActivationError>,
+    },
+    /// From a loop.
+    Answered {
+        /// In which activation.
+        term: u64,
+        /// To what.
+        question: Question,
+    },
+    /// From a loop: it has no engine any more.
+    Deactivated {
+        /// In which activation.
+        term: u64,
+        /// Its store worker, whose end is to be waited for.
+        worker: Option<Worker>,
+    },
     /// Clients of the streaming server are listened to.
     Opened {
+        /// In which activation.
+        term: u64,
+    },
+    /// A loop's share of the store is closed and synced.
+    Drained {
         /// In which activation.
         term: u64,
     },
@@ -32,6 +64,18 @@ pub enum Event {
     Left {
         /// Of which activation.
         term: u64,
+    },
+    /// From the thread that looked at the store of another active.
+    Looked {
+        /// Why this process could not take over.
+        trouble: Option<String>,
+        /// What goes on looking.
+        surveyor: io::Result<Option<Surveyor>>,
+    },
+    /// From a loop: whom it serves.
+    Clients {
+        /// All of them.
+        clients: Vec<SessionId>,
     },
     /// A message on a subject that the server itself listens on.
     Heard {
@@ -50,8 +94,8 @@ pub enum Event {
 }
 
 /// Events that may wait. All but `Heard` are few by construction: signals, one keeper, one opening
-/// an activation, one failure a worker.
-const EVENTS_MAX: usize = 512;
+/// and one thread that waits an activation, a few answers and one failure a loop.
+const EVENTS_MAX: usize = 4_096;
 
 /// `Heard` events that may wait: anybody can publish on those subjects.
 const HEARD_MAX: usize = 64;

@@ -1,55 +1,60 @@
 //! builds the rooms from Config; starts threads; stops them in reverse
 //!
-//! One thread, the caller's, owns the server: it reacts to [`event::Event`]s (signals, the lease
-//! keeper, failed stores, heartbeats of the group). Everything that it waits for is bounded.
+//! One thread, the caller's, owns the server. It tells the member ([`crate::election::Member`])
+//! what happens ([`event::Event`]: signals, the lease keeper, loops, stores, heartbeats) and does
+//! what that asks for (`lifecycle`). While the server runs, that thread waits for events and
+//! deadlines only: what can take long (reading the store, waiting for its threads, looking at it)
+//! runs on threads of its own and comes back as an event. At the end it waits for loops, keeper and
+//! monitoring, each within a bound; a reload reads the configuration's own files on it.
 
 pub mod activation;
 pub mod engine_driver;
 pub mod event;
 pub mod files;
-pub mod group;
 pub mod interest_key;
 mod lame_duck;
 pub mod lifecycle;
 pub mod logging;
 pub mod pages;
-pub mod probe;
+mod probe;
 pub mod reload;
 pub mod settings;
 pub mod signals;
 pub mod start;
 
-use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use crate::base::epoch::{Epoch, LeaseClock};
-use crate::base::id::LoopIndex;
+use crate::base::epoch::{Fence, LeaseClock};
+use crate::base::id::Subject;
 use crate::base::pulse::Vitals;
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::base::world;
 use crate::config::{Config, Program};
+use crate::election::Member;
+use crate::election::input::{Ending, Failure, Input, Question};
 use crate::election::keeper::{Keeper, KeeperEvent};
 use crate::engine::effect::Level;
 use crate::monitor::Monitor;
 use crate::net::{Mailbox, Reactors};
+use crate::server::activation::Recovered;
 use crate::server::engine_driver::{EngineDriver, Mail};
 use crate::server::event::Event;
-use crate::server::group::{Group, Meaning};
 use crate::server::interest_key::Listener;
 use crate::server::lame_duck::LameDuck;
 use crate::server::logging::streaming;
 use crate::server::pages::Pages;
+use crate::server::probe::Probe;
 use crate::server::settings::Found;
 use crate::server::signals::Signal;
 use crate::store::Remedy;
 use crate::store::file::survey::Surveyor;
 use crate::store::sql::lost::Remembered;
+use crate::store::worker::Worker;
 
 /// Runs a server from its configuration to its end.
 #[must_use]
@@ -77,216 +82,154 @@ pub struct Server {
     /// Whether loops and stores get on.
     vitals: Vitals,
     keeper: Option<Keeper>,
+    /// Decides what this process is in its group.
+    member: Member,
+    /// Of the lease that was won last.
+    fence: Option<Arc<dyn Fence>>,
+    /// What was recovered, until its engines are in their loops.
+    recovered: Option<Box<Recovered>>,
+    /// The cluster ID that clients are served under.
+    cluster_id: Bytes,
+    /// Where clients of that cluster look for a server.
+    discovery: Subject,
+    /// Threads of the store whose engines are gone.
+    ending: Vec<Worker>,
+    /// A look whether this server is alone.
+    probe: Option<Probe>,
     /// While another member is active.
     surveyor: Option<Surveyor>,
-    group: Option<Group>,
+    /// A thread looks at the store of another active.
+    is_looking: bool,
+    /// What activations of this process have acknowledged in a database.
+    remembered: Remembered,
     pages: Pages,
     monitor: Option<Monitor>,
     random: Random,
-    /// Counts activations, so that reports and messages of a former one are recognised.
-    term: u64,
-    /// The epoch that was won last.
-    epoch: Epoch,
-    is_active: bool,
-    /// Clients were served by an activation of this process.
-    has_served: bool,
-    /// How long to leave the lease to others once the store of this activation is closed.
-    release_pause: Option<Duration>,
-    /// The cluster ID of an activation whose engine does not listen to clients yet.
-    opening: Option<Bytes>,
-    /// Until when the active counts as reachable without another heartbeat of it.
-    route_until: Option<Instant>,
-    /// What activations of this process have acknowledged in a database.
-    remembered: Remembered,
-    /// How often activations failed in a row for a reason that can pass.
-    failed_activations: u32,
     files: files::Files,
     /// Set once clients are being sent away.
     lame_duck: Option<LameDuck>,
-    /// Events that came while something else was waited for.
-    postponed: VecDeque<Event>,
-}
-
-/// How long one heartbeat of the active shows that it is reachable: three of them.
-const REACHABLE_FOR: Duration = Duration::from_secs(3);
-
-/// What the loop does after an event.
-enum Next {
-    GoOn,
-    End(ExitCode),
 }
 
 impl Server {
     fn run(mut self) -> ExitCode {
         loop {
-            let next = match self.wait() {
-                Ok(event) => self.handle(event),
-                Err(RecvTimeoutError::Timeout) => self.handle_timeout(),
-                Err(RecvTimeoutError::Disconnected) => unreachable!("the reactors hold senders"),
+            let event = match self.next_deadline() {
+                Some(at) => self.events.recv_timeout(at.since(world::instant())),
+                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            if let Next::End(code) = next {
+            match event {
+                Ok(event) => self.on_event(event),
+                Err(RecvTimeoutError::Timeout) => self.on_probe_due(world::instant()),
+                Err(RecvTimeoutError::Disconnected) => unreachable!("the server holds a sender"),
+            }
+            self.on_due();
+            if let Some(code) = self.carry_out() {
                 return code;
             }
         }
     }
 
-    fn wait(&mut self) -> Result<Event, RecvTimeoutError> {
-        if let Some(event) = self.postponed.pop_front() {
-            return Ok(event);
-        }
-        let heartbeat_at = self.group.as_ref().and_then(Group::next_deadline);
+    fn next_deadline(&self) -> Option<Instant> {
+        let probe_at = self.probe.as_ref().map(Probe::next_deadline);
         let lame_at = self.lame_duck.as_ref().map(LameDuck::next_deadline);
-        match [heartbeat_at, self.route_until, lame_at].into_iter().flatten().min() {
-            Some(at) => self.events.recv_timeout(at.since(world::instant())),
-            None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        [self.member.next_deadline(), probe_at, lame_at].into_iter().flatten().min()
+    }
+
+    /// What is due goes before what waits, however many events there are; but for the probe, whose
+    /// answer may be among them.
+    fn on_due(&mut self) {
+        let now = world::instant();
+        if self.member.next_deadline().is_some_and(|at| at <= now) {
+            self.tell(Input::Due);
+        }
+        if self.lame_duck.as_ref().is_some_and(|duck| duck.next_deadline() <= now) {
+            self.on_lame_duck_due(now);
         }
     }
 
-    fn handle_timeout(&mut self) -> Next {
-        if self.route_until.is_some_and(|until| until <= world::instant()) {
-            self.route_until = None;
-            self.pages.set_route(false);
-        }
-        if self.lame_duck.is_some() {
-            return self.on_lame_duck_due();
-        }
-        let Some(group) = &mut self.group else { return Next::GoOn };
-        let subject = group.subject().clone();
-        if let Some(payload) = group.due(world::instant()) {
-            self.mailboxes[0].deliver(Mail::Publish { subject, reply: None, payload });
-        }
-        Next::GoOn
+    /// Tells the member what happened; what it asks for is done at the end of the turn.
+    fn tell(&mut self, input: Input) {
+        self.member.handle(input, world::now());
     }
 
-    fn handle(&mut self, event: Event) -> Next {
+    fn on_event(&mut self, event: Event) {
         match event {
             Event::Signal(signal) => self.on_signal(signal),
             Event::Keeper(event) => self.on_keeper(event),
-            Event::Opened { term } if term == self.term => {
-                self.on_opened();
-                Next::GoOn
+            Event::Recovered { term, result } => match result {
+                Ok(recovered) => {
+                    self.recovered = Some(recovered);
+                    self.tell(Input::Recovered { term });
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    let is_final = error.remedy() == Remedy::Stop;
+                    let failure = Failure { text, is_final, lasts: error.lasts() };
+                    self.tell(Input::RecoveryFailed { term, failure });
+                }
+            },
+            Event::Answered { term, question } => self.tell(Input::Answered { term, question }),
+            Event::Deactivated { term, worker } => {
+                self.ending.extend(worker);
+                self.tell(Input::Answered { term, question: Question::Deactivate });
             }
-            Event::StoreFailed { term, text, remedy } if term == self.term => {
-                self.on_store_failed(&text, remedy)
+            Event::Opened { term } => self.tell(Input::Opened { term }),
+            Event::Drained { term } => self.tell(Input::Drained { term, result: Ok(()) }),
+            Event::StoreFailed { term, text, remedy } => {
+                self.tell(Input::StoreFailed { term, text, is_final: remedy == Remedy::Stop });
             }
-            Event::Left { term } if term == self.term => {
-                self.on_left();
-                Next::GoOn
-            }
+            Event::Left { term } => self.tell(Input::Left { term }),
+            Event::Looked { trouble, surveyor } => self.on_looked(trouble, surveyor),
+            Event::Clients { clients } => self.on_clients(clients),
             Event::Heard { listener: Listener::GroupHeartbeat, payload, .. } => {
-                self.on_group_heartbeat(&payload)
+                self.tell(Input::Heartbeat { payload });
             }
-            // Reports of a former activation; answers to a probe that is over.
-            Event::Opened { .. }
-            | Event::StoreFailed { .. }
-            | Event::Left { .. }
-            | Event::Heard { .. }
-            | Event::NobodyListens { .. } => Next::GoOn,
+            Event::Heard { listener: Listener::StandAloneProbe, payload, .. } => {
+                self.on_probe_answered(payload);
+            }
+            Event::Heard { listener: Listener::ForeignProbe, payload, reply } => {
+                self.on_foreign_probe(payload, reply);
+            }
+            Event::NobodyListens { reply } => self.on_probe_unheard(&reply),
         }
     }
 
-    fn on_signal(&mut self, signal: Signal) -> Next {
+    fn on_signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Interrupt => Next::End(self.stop(ExitCode::SUCCESS)),
-            // Who is about to stop anyway goes on seeing its clients off.
-            Signal::Terminate if self.lame_duck.is_some() => Next::GoOn,
-            Signal::Terminate => {
-                let code = self.config.program.terminated_code();
-                Next::End(self.stop(ExitCode::from(code)))
-            }
-            Signal::Quit => Next::End(self.stop_at_once()),
-            Signal::Reload => {
-                self.reload();
-                Next::GoOn
-            }
-            Signal::ReopenLog => {
-                crate::log::reopen();
-                Next::GoOn
-            }
-            Signal::LameDuck => self.enter_lame_duck(),
+            Signal::Interrupt => self.tell(Input::StopAsked { ending: Ending::Done }),
+            Signal::Terminate => self.tell(Input::StopAsked { ending: Ending::Terminated }),
+            Signal::Quit => self.tell(Input::StopAsked { ending: Ending::AtOnce }),
+            Signal::Reload => self.reload(),
+            Signal::ReopenLog => crate::log::reopen(),
+            Signal::LameDuck => self.tell(Input::LameDuckAsked),
         }
     }
 
-    fn on_keeper(&mut self, event: KeeperEvent) -> Next {
+    fn on_keeper(&mut self, event: KeeperEvent) {
         match event {
             KeeperEvent::Waiting { holder, why } => {
                 streaming(Level::Info, &why);
                 self.pages.set_waiting(holder.as_ref());
-                let holder_id = holder.as_ref().map(|holder| holder.server_id.as_str());
-                if self.group.as_mut().is_some_and(|group| group.set_holder(holder_id)) {
-                    // Whoever was believed before is not the one.
-                    self.route_until = None;
-                    self.pages.set_route(false);
-                }
-                if self.group.is_some() {
-                    self.check_cluster();
-                }
-                self.survey();
-                Next::GoOn
+                let holder = holder.map(|holder| holder.server_id);
+                self.tell(Input::Waiting { holder });
             }
-            KeeperEvent::Won { fence, predecessor } => self.on_won(fence, predecessor),
-            KeeperEvent::Lost { why } => {
-                streaming(Level::Error, &why);
-                self.step_down(None);
-                Next::GoOn
+            KeeperEvent::Won { fence, predecessor } => {
+                let epoch = fence.epoch();
+                self.fence = Some(fence);
+                self.tell(Input::Won { epoch, predecessor });
             }
-            KeeperEvent::RefusedStandAlone { why, .. } => {
-                Next::End(self.fail(&format!("Failed to start: {why}")))
-            }
-            KeeperEvent::Impossible { why } => {
-                Next::End(self.fail(&format!("Failed to start: {why}")))
+            KeeperEvent::Lost { why } => self.tell(Input::Lost { why }),
+            KeeperEvent::RefusedStandAlone { why, .. } | KeeperEvent::Impossible { why } => {
+                self.tell(Input::Refused { why });
             }
             KeeperEvent::Trouble { text, lasts } => {
                 streaming(Level::Error, &text);
                 self.pages.set_trouble(&text, lasts);
-                Next::GoOn
             }
         }
-    }
-
-    fn on_store_failed(&mut self, text: &str, remedy: Remedy) -> Next {
-        streaming(Level::Error, text);
-        match remedy {
-            Remedy::Stop => Next::End(self.fail(text)),
-            Remedy::StepDown | Remedy::Refuse => {
-                self.step_down(Some(Duration::ZERO));
-                Next::GoOn
-            }
-        }
-    }
-
-    /// On a standby: clients of this process reach the active. On an active: another server claims
-    /// to be active too; believe the data, not the message.
-    fn on_group_heartbeat(&mut self, payload: &[u8]) -> Next {
-        let now = world::instant();
-        let Some(group) = &mut self.group else { return Next::GoOn };
-        match group.hear(payload, self.is_active, now) {
-            Meaning::Nothing => (),
-            Meaning::ActiveIsReachable => {
-                self.route_until = Some(now + REACHABLE_FOR);
-                self.pages.set_route(true);
-            }
-            Meaning::OtherClaims { line } => {
-                if let Some(line) = line {
-                    streaming(Level::Error, &line);
-                }
-                if let Some(keeper) = &self.keeper {
-                    keeper.check_now();
-                }
-            }
-        }
-        Next::GoOn
     }
 
     fn is_streaming(&self) -> bool {
         self.config.program == Program::Streaming
-    }
-
-    fn loops(&self) -> impl Iterator<Item = LoopIndex> + use<> {
-        (0..self.config.loops).map(LoopIndex)
-    }
-
-    fn deadline_in(duration: Duration) -> Instant {
-        world::instant() + duration
     }
 }

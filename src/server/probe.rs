@@ -8,19 +8,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::RecvTimeoutError;
 use prost::Message;
 
 use crate::base::id::Subject;
 use crate::base::time::Instant;
 use crate::base::world;
+use crate::election::input::Input;
 use crate::engine::effect::Level;
 use crate::engine::refusal::Refusal;
-use crate::proto::{pb, spb};
+use crate::proto::pb;
 use crate::server::Server;
-use crate::server::activation::ActivationError;
 use crate::server::engine_driver::Mail;
-use crate::server::event::Event;
 use crate::server::interest_key::{Listener, SERVER_INBOX_PREFIX};
 use crate::server::logging::streaming;
 
@@ -35,46 +33,54 @@ const ANSWER_BY_NAMELESS_ROUTE_WITHIN: Duration = Duration::from_millis(1_750);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// One look whether this server is alone.
-struct Probe {
+#[derive(Debug)]
+pub(super) struct Probe {
+    term: u64,
     /// Where answers go.
     inbox: Subject,
     request: pb::ConnectRequest,
     discovery: Subject,
     /// Whether other servers may hear it.
     has_cluster: bool,
+    /// When it is asked again; in a NATS cluster only.
+    ask_at: Instant,
     deadline: Instant,
+}
+
+impl Probe {
+    pub fn next_deadline(&self) -> Instant {
+        self.ask_at.min(self.deadline)
+    }
+
+    fn listening(&self) -> Vec<(Subject, Listener)> {
+        let answers = (self.inbox.clone(), Listener::StandAloneProbe);
+        let questions = (self.discovery.clone(), Listener::ForeignProbe);
+        // Who listens to its own question would never hear that nobody else does.
+        if self.has_cluster { vec![answers, questions] } else { vec![answers] }
+    }
 }
 
 impl Server {
     /// Asks for another server; nothing of ours listens to clients yet.
-    ///
-    /// # Errors
-    /// [`ActivationError::NotAlone`] when one answers.
-    pub(super) fn probe_alone(&mut self, info: &spb::ServerInfo) -> Result<(), ActivationError> {
-        let probe = self.new_probe(info);
-        let listening = [
-            (probe.inbox.clone(), Listener::StandAloneProbe),
-            (probe.discovery.clone(), Listener::ForeignProbe),
-        ];
-        // Who listens to its own question would never hear that nobody else does.
-        let listening = &listening[..if probe.has_cluster { 2 } else { 1 }];
-        for (subject, listener) in listening.iter().cloned() {
+    pub(super) fn ask_around(&mut self, term: u64) {
+        let probe = self.new_probe(term);
+        for (subject, listener) in probe.listening() {
             self.mailboxes[0].deliver(Mail::Listen { subject, listener });
         }
-        let answer = self.await_probe(&probe);
-        for (subject, listener) in listening.iter().cloned() {
-            self.mailboxes[0].deliver(Mail::Unlisten { subject, listener });
-        }
-        match answer {
-            Some(payload) => Err(self.on_probe_answered(info, payload)),
-            None => {
-                streaming(Level::Debug, "Did not detect another server instance");
-                Ok(())
-            }
-        }
+        self.ask(&probe);
+        self.probe = Some(probe);
     }
 
-    fn new_probe(&mut self, info: &spb::ServerInfo) -> Probe {
+    /// Nobody is asked any more.
+    pub(super) fn end_probe(&mut self) -> Option<Probe> {
+        let probe = self.probe.take()?;
+        for (subject, listener) in probe.listening() {
+            self.mailboxes[0].deliver(Mail::Unlisten { subject, listener });
+        }
+        Some(probe)
+    }
+
+    fn new_probe(&mut self, term: u64) -> Probe {
         let cluster = self.config.core.cluster.as_ref();
         let has_cluster = cluster.is_some();
         let patience = match cluster {
@@ -83,16 +89,20 @@ impl Server {
             Some(_) => ANSWER_BY_ROUTE_WITHIN,
             None => ANSWER_WITHIN,
         };
+        let now = world::instant();
+        let deadline = now + patience;
         Probe {
+            term,
             inbox: Subject::from(format!("{SERVER_INBOX_PREFIX}{}", self.random.unique_id())),
             request: pb::ConnectRequest {
-                client_id: info.cluster_id.clone(),
+                client_id: self.cluster_id.clone(),
                 heartbeat_inbox: Bytes::from(format!("_INBOX.{}", self.random.unique_id())),
                 ..pb::ConnectRequest::default()
             },
-            discovery: Subject::from(info.discovery.clone()),
+            discovery: self.discovery.clone(),
             has_cluster,
-            deadline: Self::deadline_in(patience),
+            ask_at: if has_cluster { now + ASK_EVERY } else { deadline },
+            deadline,
         }
     }
 
@@ -104,38 +114,39 @@ impl Server {
         });
     }
 
-    fn await_probe(&mut self, probe: &Probe) -> Option<Bytes> {
-        self.ask(probe);
-        let again =
-            || if probe.has_cluster { Self::deadline_in(ASK_EVERY) } else { probe.deadline };
-        let mut ask_at = again();
-        loop {
-            let now = world::instant();
-            match self.events.recv_timeout(ask_at.min(probe.deadline).since(now)) {
-                Ok(Event::Heard { listener: Listener::StandAloneProbe, payload, .. }) => {
-                    return Some(payload);
-                }
-                Ok(Event::Heard { listener: Listener::ForeignProbe, payload, reply }) => {
-                    self.on_foreign_probe(probe, payload, reply);
-                }
-                Ok(Event::NobodyListens { reply }) if reply == probe.inbox => {
-                    if !probe.has_cluster {
-                        return None;
-                    }
-                }
-                Ok(event) => self.postponed.push_back(event),
-                Err(RecvTimeoutError::Timeout) if now < probe.deadline => {
-                    self.ask(probe);
-                    ask_at = again();
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
-            }
+    pub(super) fn on_probe_due(&mut self, now: Instant) {
+        let Some(mut probe) = self.probe.take_if(|probe| probe.next_deadline() <= now) else {
+            return;
+        };
+        let is_over = probe.deadline <= now;
+        if !is_over {
+            self.ask(&probe);
+            probe.ask_at = now + ASK_EVERY;
+        }
+        self.probe = Some(probe);
+        if is_over {
+            self.on_alone();
+        }
+    }
+
+    pub(super) fn on_probe_unheard(&mut self, reply: &Subject) {
+        let is_alone = |probe: &Probe| probe.inbox == *reply && !probe.has_cluster;
+        if self.probe.as_ref().is_some_and(is_alone) {
+            self.on_alone();
+        }
+    }
+
+    fn on_alone(&mut self) {
+        if let Some(probe) = self.end_probe() {
+            streaming(Level::Debug, "Did not detect another server instance");
+            self.tell(Input::FoundAlone { term: probe.term });
         }
     }
 
     /// Another server looks whether it is alone: it is not, if it comes later. If it comes earlier,
     /// it hears our next question.
-    fn on_foreign_probe(&self, probe: &Probe, payload: Bytes, reply: Option<Subject>) {
+    pub(super) fn on_foreign_probe(&mut self, payload: Bytes, reply: Option<Subject>) {
+        let Some(probe) = &self.probe else { return };
         let (Ok(request), Some(subject)) = (pb::ConnectRequest::decode(payload), reply) else {
             return;
         };
@@ -151,29 +162,31 @@ impl Server {
         self.mailboxes[0].deliver(Mail::Publish { subject, reply: None, payload });
     }
 
-    fn on_probe_answered(&mut self, info: &spb::ServerInfo, payload: Bytes) -> ActivationError {
-        let response = match pb::ConnectResponse::decode(payload) {
-            Ok(response) => response,
+    pub(super) fn on_probe_answered(&mut self, payload: Bytes) {
+        let Some(probe) = self.end_probe() else { return };
+        let text = match pb::ConnectResponse::decode(payload) {
+            Ok(response) => {
+                self.forget(&response);
+                let id = String::from_utf8_lossy(&self.cluster_id);
+                format!("discovered another streaming server with cluster ID {id:?}")
+            }
             Err(error) => {
-                let text = "unmarshall error while detecting another server instance";
-                return self.not_alone(format!("{text}: {error}"));
+                format!("unmarshall error while detecting another server instance: {error}")
             }
         };
-        if !response.close_requests.is_empty() {
-            let request = pb::CloseRequest { client_id: info.cluster_id.clone() };
-            self.mailboxes[0].deliver(Mail::Publish {
-                subject: Subject::from(response.close_requests),
-                reply: None,
-                payload: request.encode_to_vec().into(),
-            });
-        }
-        let id = String::from_utf8_lossy(&info.cluster_id).into_owned();
-        self.not_alone(format!("discovered another streaming server with cluster ID {id:?}"))
+        self.tell(Input::FoundAnother { term: probe.term, text });
     }
 
-    /// At the start that is final, as with the reference. Whoever has served already is not ended
-    /// by an answer that anybody can give.
-    fn not_alone(&self, text: String) -> ActivationError {
-        ActivationError::NotAlone { text, is_final: !self.has_served }
+    /// Whoever took the question for a client's is told that the client is gone.
+    fn forget(&self, response: &pb::ConnectResponse) {
+        if response.close_requests.is_empty() {
+            return;
+        }
+        let request = pb::CloseRequest { client_id: self.cluster_id.clone() };
+        self.mailboxes[0].deliver(Mail::Publish {
+            subject: Subject::from(response.close_requests.clone()),
+            reply: None,
+            payload: request.encode_to_vec().into(),
+        });
     }
 }

@@ -6,16 +6,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::base::epoch::{Epoch, LeaseClock, Predecessor, Unfenced};
-use crate::base::id::LoopIndex;
+use crate::base::epoch::{LeaseClock, Predecessor, Unfenced};
+use crate::base::id::{LoopIndex, Subject};
 use crate::base::pulse::Vitals;
 use crate::base::random::Random;
 use crate::base::world;
 use crate::broker::auth::is_bcrypt;
 use crate::config::{self, ClusterConfig, Config, Program, StoreKind, banner};
+use crate::election::Member;
 use crate::election::epoch_files::Owner;
+use crate::election::group::Group;
+use crate::election::heartbeat;
 use crate::election::keeper::{self, Keeper, KeeperSettings, Mode, Terms};
 use crate::election::sql_lock::SqlLease;
 use crate::log::{CORE, STREAM};
@@ -26,7 +30,6 @@ use crate::net::{Mailbox, NetError, Reactors};
 use crate::server::engine_driver::{EngineDriver, Mail};
 use crate::server::event::{self, Event};
 use crate::server::files::{self, Files};
-use crate::server::group::Group;
 use crate::server::interest_key::Listener;
 use crate::server::pages::{self, Pages};
 use crate::server::signals::{self, Signal};
@@ -211,7 +214,9 @@ impl Begun {
         let files = self.leave_files(&found, http_ports)?;
         log::info!(target: CORE, "Server is ready");
         forward_signals(self.signals, events_in.clone())?;
+        let group = group(&config, &self.server_id, &mut self.random);
         let mut server = Server {
+            member: Member::new(config.loops, group),
             config,
             found,
             server_id: self.server_id,
@@ -222,23 +227,20 @@ impl Begun {
             lease,
             vitals,
             keeper: None,
+            fence: None,
+            recovered: None,
+            cluster_id: Bytes::new(),
+            discovery: Subject::default(),
+            ending: Vec::new(),
+            probe: None,
             surveyor: None,
-            group: None,
+            is_looking: false,
+            remembered: Remembered::default(),
             pages,
             monitor,
             random: self.random,
-            term: 0,
-            epoch: Epoch::default(),
-            route_until: None,
-            is_active: false,
-            has_served: false,
-            release_pause: None,
-            opening: None,
-            failed_activations: 0,
-            remembered: Remembered::default(),
             files,
             lame_duck: None,
-            postponed: std::collections::VecDeque::new(),
         };
         server.start_streaming()?;
         Ok(server)
@@ -281,11 +283,9 @@ impl Server {
         }
         let streaming = &self.config.streaming;
         if let Some(name) = &streaming.ft_group {
-            let group = Group::new(&streaming.cluster_id, name, &self.server_id, &mut self.random);
-            let subject = group.subject().clone();
+            let subject = heartbeat::subject(&streaming.cluster_id, name);
             let listener = Listener::GroupHeartbeat;
             self.mailboxes[0].deliver(Mail::Listen { subject, listener });
-            self.group = Some(group);
             log::info!(target: STREAM, "Starting in standby mode");
             self.pages.set_standby();
         }
@@ -296,7 +296,7 @@ impl Server {
                     fence: Arc::new(Unfenced),
                     predecessor: Predecessor::Clean,
                 };
-                self.postponed.push_back(Event::Keeper(won));
+                event::post(&self.events_in, Event::Keeper(won));
             }
             StoreKind::File | StoreKind::Sql => self.keeper = Some(self.spawn_keeper()?),
         }
@@ -345,6 +345,13 @@ impl Server {
         };
         spawned.map_err(|source| system("cannot start the lease keeper", source))
     }
+}
+
+/// The group whose member this server is, if it is one.
+fn group(config: &Config, server_id: &str, random: &mut Random) -> Option<Group> {
+    let streaming = &config.streaming;
+    let name = streaming.ft_group.as_ref().filter(|_| config.program == Program::Streaming)?;
+    Some(Group::new(&streaming.cluster_id, name, server_id, random))
 }
 
 /// The ports for clients, routes and pages.

@@ -379,7 +379,10 @@ fn nobody_new_is_accepted_after_the_word_and_the_others_stay() {
     server.tell_all(|| Control::StopAccepting);
     // The first loop has had the word when it has answered a later question.
     let (sender, receiver) = crossbeam_channel::bounded(2);
-    server.tell_all(|| Control::Clients { done: sender.clone() });
+    server.tell_all(|| {
+        let sender = sender.clone();
+        Control::Clients { done: Box::new(move |clients| drop(sender.send(clients))) }
+    });
     receiver.iter().take(2).for_each(drop);
     assert!(TcpStream::connect(server.client_address.unwrap()).is_err());
     client.sync();
