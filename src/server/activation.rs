@@ -134,7 +134,7 @@ impl Ground<'_> {
             &streaming.cluster_id,
             &streaming.discover_prefix,
         )?;
-        let starts = self.starts(state, &info, info_is_new, random);
+        let starts = starts(self.config.loops, state, &(info.clone(), info_is_new), random);
         let mut activations = Vec::new();
         for (start, share) in starts.into_iter().zip(opened.shares) {
             let worker = self.start_worker(&start, share)?;
@@ -180,34 +180,6 @@ impl Ground<'_> {
         }
     }
 
-    fn starts(
-        &self,
-        state: RecoveredState,
-        info: &spb::ServerInfo,
-        info_is_new: bool,
-        random: &mut Random,
-    ) -> Vec<engine::Start> {
-        let loops = self.config.loops;
-        let channel_count = state.channels.len() as u64;
-        let ids = state.channels.iter().map(|channel| channel.subscription_id_max.0);
-        let subscription_id_max = ids.max().unwrap_or(0);
-        let mut shares: Vec<Vec<RecoveredChannel>> = (0..loops).map(|_| Vec::new()).collect();
-        for channel in state.channels {
-            shares[placement::of_channel(&channel.channel, loops).index()].push(channel);
-        }
-        let start = |(index, channels)| engine::Start {
-            index: LoopIndex(index),
-            info: info.clone(),
-            info_is_new,
-            clients: state.clients.clone(),
-            channels,
-            channel_count,
-            subscription_id_max,
-            seed: random.next_u64(),
-        };
-        (0..loops).zip(shares).map(start).collect()
-    }
-
     fn start_worker(
         &self,
         start: &engine::Start,
@@ -231,4 +203,31 @@ impl Ground<'_> {
     fn epoch(&self) -> Epoch {
         self.fence.epoch()
     }
+}
+
+/// What each loop's engine starts from.
+pub(crate) fn starts(
+    loops: u16,
+    state: RecoveredState,
+    (info, info_is_new): &(spb::ServerInfo, bool),
+    random: &mut Random,
+) -> Vec<engine::Start> {
+    let channel_count = state.channels.len() as u64;
+    let ids = state.channels.iter().map(|channel| channel.subscription_id_max.0);
+    let subscription_id_max = ids.max().unwrap_or(0);
+    let mut shares: Vec<Vec<RecoveredChannel>> = (0..loops).map(|_| Vec::new()).collect();
+    for channel in state.channels {
+        shares[placement::of_channel(&channel.channel, loops).index()].push(channel);
+    }
+    let start = |(index, channels)| engine::Start {
+        index: LoopIndex(index),
+        info: info.clone(),
+        info_is_new: *info_is_new,
+        clients: state.clients.clone(),
+        channels,
+        channel_count,
+        subscription_id_max,
+        seed: random.next_u64(),
+    };
+    (0..loops).zip(shares).map(start).collect()
 }
