@@ -1,5 +1,6 @@
 //! The one place that reads the machine's clock and entropy, and its limits; for shell only.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::time::Duration;
@@ -10,12 +11,25 @@ use nix::time::{ClockId, clock_gettime};
 use crate::base::descriptors::Plan;
 use crate::base::time::{Instant, Now, WallTime};
 
+thread_local! {
+    static SIMULATED: Cell<Option<Now>> = const { Cell::new(None) };
+}
+
+/// From now on the clocks of this thread show `now`, until they are set again; `None`: the
+/// machine's. For simulations, of which all is in one thread.
+pub fn simulate(now: Option<Now>) {
+    SIMULATED.set(now);
+}
+
 /// Both clocks, now.
 ///
 /// # Panics
 /// When the kernel has no boot-time or real-time clock, which no supported system lacks.
 #[must_use]
 pub fn now() -> Now {
+    if let Some(now) = SIMULATED.get() {
+        return now;
+    }
     let wall = clock_gettime(ClockId::CLOCK_REALTIME).expect("every Linux has a real-time clock");
     let wall_nanos = Duration::from(wall).as_nanos();
     Now { at: instant(), wall: WallTime(i64::try_from(wall_nanos).unwrap_or(i64::MAX)) }
@@ -27,6 +41,9 @@ pub fn now() -> Now {
 /// When the kernel has no boot-time clock, which no supported system lacks.
 #[must_use]
 pub fn instant() -> Instant {
+    if let Some(now) = SIMULATED.get() {
+        return now.at;
+    }
     let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every Linux has a boot-time clock");
     Instant(u64::try_from(Duration::from(boot).as_nanos()).unwrap_or(u64::MAX))
 }

@@ -82,7 +82,11 @@ impl Engine {
         let mut subscriptions = recovered.subscriptions;
         subscriptions.sort_by_key(|found| found.state.id);
         let mut ghosts = Vec::new();
-        for found in subscriptions {
+        for mut found in subscriptions {
+            // After a power cut its record can be newer than the messages that were staged with
+            // it: whoever comes back to such a position would miss what takes their place.
+            found.state.last_sent = found.state.last_sent.min(recovered.state.last.get());
+            found.pending.retain(|sequence| *sequence <= recovered.state.last);
             let highest = &mut self.channels.slab[index].subscription_id_max;
             *highest = (*highest).max(found.state.id);
             if self.is_ghost(&found.state) {

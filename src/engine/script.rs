@@ -468,6 +468,13 @@ impl Script {
         self.run();
     }
 
+    /// Messages behind `last` that a power cut took, before anybody was told of them.
+    pub(super) fn lose_messages_after(&mut self, channel: &str, last: u64) {
+        let stored = self.shelf.channels.get_mut(&ChannelName::from(channel)).unwrap();
+        stored.messages.retain(|sequence, _| sequence.0 <= last);
+        stored.last = Sequence(last);
+    }
+
     pub(super) fn drain_all(&mut self) {
         for index in 0..self.engines.len() {
             self.mail.push_back((index, Input::Drain));

@@ -128,7 +128,8 @@ impl Ground {
             &streaming.cluster_id,
             &streaming.discover_prefix,
         )?;
-        let starts = self.starts(state, &info, info_is_new, &mut random);
+        let server = (info.clone(), info_is_new);
+        let starts = starts(self.config.loops, state, &server, &mut random);
         let mut activations = Vec::new();
         for (start, share) in starts.into_iter().zip(opened.shares) {
             let worker = self.start_worker(&start, share)?;
@@ -172,34 +173,6 @@ impl Ground {
                 world::now(),
             ),
         }
-    }
-
-    fn starts(
-        &self,
-        state: RecoveredState,
-        info: &spb::ServerInfo,
-        info_is_new: bool,
-        random: &mut Random,
-    ) -> Vec<engine::Start> {
-        let loops = self.config.loops;
-        let channel_count = state.channels.len() as u64;
-        let ids = state.channels.iter().map(|channel| channel.subscription_id_max.0);
-        let subscription_id_max = ids.max().unwrap_or(0);
-        let mut shares: Vec<Vec<RecoveredChannel>> = (0..loops).map(|_| Vec::new()).collect();
-        for channel in state.channels {
-            shares[placement::of_channel(&channel.channel, loops).index()].push(channel);
-        }
-        let start = |(index, channels)| engine::Start {
-            index: LoopIndex(index),
-            info: info.clone(),
-            info_is_new,
-            clients: state.clients.clone(),
-            channels,
-            channel_count,
-            subscription_id_max,
-            seed: random.next_u64(),
-        };
-        (0..loops).zip(shares).map(start).collect()
     }
 
     fn start_worker(
@@ -257,4 +230,31 @@ impl Look {
         };
         (trouble, surveyor)
     }
+}
+
+/// What each loop's engine starts from.
+pub(crate) fn starts(
+    loops: u16,
+    state: RecoveredState,
+    (info, info_is_new): &(spb::ServerInfo, bool),
+    random: &mut Random,
+) -> Vec<engine::Start> {
+    let channel_count = state.channels.len() as u64;
+    let ids = state.channels.iter().map(|channel| channel.subscription_id_max.0);
+    let subscription_id_max = ids.max().unwrap_or(0);
+    let mut shares: Vec<Vec<RecoveredChannel>> = (0..loops).map(|_| Vec::new()).collect();
+    for channel in state.channels {
+        shares[placement::of_channel(&channel.channel, loops).index()].push(channel);
+    }
+    let start = |(index, channels)| engine::Start {
+        index: LoopIndex(index),
+        info: info.clone(),
+        info_is_new: *info_is_new,
+        clients: state.clients.clone(),
+        channels,
+        channel_count,
+        subscription_id_max,
+        seed: random.next_u64(),
+    };
+    (0..loops).zip(shares).map(start).collect()
 }

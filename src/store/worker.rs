@@ -122,7 +122,8 @@ pub struct WorkerSettings {
 pub struct Worker {
     jobs: Jobs,
     pulse: Arc<Pulse>,
-    thread: JoinHandle<()>,
+    /// `None` where somebody turns the [`Unthreaded`] side by hand.
+    thread: Option<JoinHandle<()>>,
 }
 
 /// The way into the worker's mailbox. The worker parks where it waits: the queue's own waiting
@@ -148,23 +149,9 @@ pub fn spawn(
     settings: WorkerSettings,
     report: impl FnMut(Report) + Send + 'static,
 ) -> io::Result<Worker> {
-    let (sender, jobs) = crossbeam_channel::bounded(limits::WORKER_JOBS_MAX);
     let name = settings.name.clone();
-    let task = Task {
-        store,
-        epoch: settings.epoch,
-        loops: settings.loops,
-        report: Box::new(report),
-        jobs,
-        commits: VecDeque::new(),
-        reads: VecDeque::new(),
-        is_closing: false,
-        maintain_at: Some(world::instant()),
-    };
-    let pulse = settings.pulse;
+    let (queue, pulse, task) = Task::begin(store, settings, report);
     let own = Arc::clone(&pulse);
-    // From now on, so that nobody believes that no worker runs before its thread has begun.
-    pulse.rest();
     let work = move || {
         let _working = Working::begin(pulse);
         // Ends before its pulse does: closing files can take long too.
@@ -172,8 +159,39 @@ pub fn spawn(
         task.run();
     };
     let thread = thread::Builder::new().name(name).spawn(work)?;
-    let jobs = Jobs { queue: Some(sender), reader: thread.thread().clone() };
-    Ok(Worker { jobs, pulse: own, thread })
+    let jobs = Jobs { queue: Some(queue), reader: thread.thread().clone() };
+    Ok(Worker { jobs, pulse: own, thread: Some(thread) })
+}
+
+/// The worker's own side where it has no thread: a simulation turns it by hand.
+pub struct Unthreaded(Task);
+
+/// A worker without a thread of its own.
+pub fn unthreaded(
+    store: Box<dyn Store>,
+    settings: WorkerSettings,
+    report: impl FnMut(Report) + Send + 'static,
+) -> (Worker, Unthreaded) {
+    let (queue, pulse, task) = Task::begin(store, settings, report);
+    let jobs = Jobs { queue: Some(queue), reader: thread::current() };
+    (Worker { jobs, pulse, thread: None }, Unthreaded(task))
+}
+
+impl Unthreaded {
+    /// Whether a turn would find anything to do.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        let task = &self.0;
+        !task.is_idle()
+            || !task.jobs.is_empty()
+            || task.maintain_at.is_some_and(|at| at <= world::instant())
+    }
+
+    /// One turn of the thread's loop, which must have work; false once it has ended.
+    pub fn turn(&mut self) -> bool {
+        let turned = self.0.turn();
+        turned.map_err(|ended| self.0.end(ended)).is_ok()
+    }
 }
 
 impl Worker {
@@ -201,7 +219,7 @@ impl Worker {
     pub fn join(self) {
         drop(self.jobs);
         // With `panic = "abort"` a thread never ends by a panic.
-        let _ = self.thread.join();
+        let _ = self.thread.map(JoinHandle::join);
     }
 }
 
@@ -231,12 +249,37 @@ struct Task {
 }
 
 impl Task {
-    fn run(&mut self) {
-        let ended = loop {
-            if let Err(ended) = self.turn() {
-                break ended;
-            }
+    fn begin(
+        store: Box<dyn Store>,
+        settings: WorkerSettings,
+        report: impl FnMut(Report) + Send + 'static,
+    ) -> (Sender<Job>, Arc<Pulse>, Self) {
+        let (queue, jobs) = crossbeam_channel::bounded(limits::WORKER_JOBS_MAX);
+        let task = Self {
+            store,
+            epoch: settings.epoch,
+            loops: settings.loops,
+            report: Box::new(report),
+            jobs,
+            commits: VecDeque::new(),
+            reads: VecDeque::new(),
+            is_closing: false,
+            maintain_at: Some(world::instant()),
         };
+        // From now on, so that nobody believes that no worker runs before its thread has begun.
+        settings.pulse.rest();
+        (queue, settings.pulse, task)
+    }
+
+    fn run(&mut self) {
+        loop {
+            if let Err(ended) = self.turn() {
+                return self.end(ended);
+            }
+        }
+    }
+
+    fn end(&mut self, ended: Ended) {
         match ended {
             Ended::Closed => (self.report)(Report::Closed),
             Ended::Abandoned => (),
@@ -272,10 +315,14 @@ impl Task {
         Ok(())
     }
 
+    /// Whether nothing is left of what was taken out of the mailbox.
+    fn is_idle(&self) -> bool {
+        self.commits.is_empty() && self.reads.is_empty() && !self.is_closing
+    }
+
     /// Takes everything out of the mailbox; blocks while nothing at all is to be done.
     fn receive(&mut self) -> Result<(), Ended> {
-        let is_idle = self.commits.is_empty() && self.reads.is_empty() && !self.is_closing;
-        if is_idle {
+        if self.is_idle() {
             progress::rest();
             let waited = self.wait();
             progress::note();

@@ -1,40 +1,51 @@
-//! What must hold after every step and at the end: what clients were told, against P1 to P6.
+//! What clients were told, held against the promises; it sees nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use prost::Message;
 
-use crate::base::epoch::Epoch;
 use crate::base::id::{ChannelName, Sequence, Subject};
-use crate::base::record::MessageRecord;
 use crate::proto::pb;
+
+/// What lies in a channel, as a client that reads all of it finds it.
+pub type Audit = BTreeMap<ChannelName, BTreeMap<Sequence, Bytes>>;
 
 /// Everything that clients of a simulated group were told.
 #[derive(Debug, Default)]
 pub struct Checker {
     /// Payloads whose publishers got a positive pub-ack; payloads are unique in a run.
-    acked: BTreeMap<ChannelName, BTreeSet<Bytes>>,
-    /// What was delivered under which sequence.
-    told: BTreeMap<(ChannelName, Sequence), (Bytes, i64)>,
+    acked: BTreeMap<Bytes, ChannelName>,
     /// Payloads whose publishers were told that they are not stored.
     refused: BTreeSet<Bytes>,
+    /// Payloads that were published again because no answer had come.
+    repeated: BTreeSet<Bytes>,
+    /// What was delivered under which sequence: payload and timestamp.
+    told: BTreeMap<ChannelName, BTreeMap<Sequence, (Bytes, i64)>>,
     /// By key of the durable: what its clients acknowledged.
     durables: BTreeMap<DurableKey, BTreeSet<Sequence>>,
     /// By inbox: subscriptions of clients, as far as they were asked for.
     asked: BTreeMap<Subject, Asked>,
-    /// The epoch whose deliveries are counted in `asked`.
-    epoch: Epoch,
+    violation: Option<String>,
 }
 
 /// A subscription that a client asked for.
 #[derive(Debug)]
 struct Asked {
+    channel: ChannelName,
     durable: Option<DurableKey>,
+    in_queue: bool,
+    /// `usize::MAX` once the client has left it.
     in_flight_max: usize,
-    /// Sent to it in the present epoch, and neither acknowledged nor sent to another member since.
+    /// Delivered to it and not acknowledged by it.
     held: BTreeSet<Sequence>,
-    acked: BTreeSet<Sequence>,
+    /// Whatever was delivered to it.
+    seen: BTreeSet<Sequence>,
+    /// The last one that was not called a redelivery.
+    last_fresh: Sequence,
+    /// It has lived through a take-over.
+    is_blurred: bool,
+    /// The client acts as if these never came: they have to come again.
+    owed: BTreeSet<Sequence>,
 }
 
 /// What a durable, or a durable queue group, is known by in a run.
@@ -46,20 +57,36 @@ pub struct DurableKey {
     pub name: String,
 }
 
+/// What a client asks for.
+#[derive(Debug)]
+pub struct Asking<'a> {
+    /// Where deliveries go.
+    pub inbox: &'a Subject,
+    /// Of which channel.
+    pub channel: &'a ChannelName,
+    /// What remembers its position.
+    pub durable: Option<&'a DurableKey>,
+    /// Whether others share its messages.
+    pub in_queue: bool,
+    /// Most messages that may be unacknowledged.
+    pub in_flight_max: usize,
+}
+
 impl Checker {
-    /// A publisher was told that `payload` is stored.
-    pub fn on_acked(&mut self, channel: &ChannelName, payload: Bytes) {
-        let is_new = self.acked.entry(channel.clone()).or_default().insert(payload);
-        assert!(is_new, "a publish is acknowledged once");
+    /// A promise is broken; the first one counts.
+    pub fn fail(&mut self, text: String) {
+        self.violation.get_or_insert(text);
     }
 
-    /// A subscriber was given `message`.
-    pub fn on_delivered(&mut self, message: &pb::MsgProto) {
-        let channel = ChannelName::from(message.subject.clone());
-        let key = (channel, Sequence(message.sequence));
-        let told = (message.data.clone(), message.timestamp);
-        let first_told = self.told.entry(key.clone()).or_insert_with(|| told.clone());
-        assert_eq!(*first_told, told, "P4: two messages under one sequence: {key:?}");
+    /// The first broken promise.
+    #[must_use]
+    pub fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    /// A publisher was told that `payload` is stored.
+    pub fn on_acked(&mut self, channel: &ChannelName, payload: Bytes) {
+        self.acked.insert(payload, channel.clone());
     }
 
     /// A publisher was told that `payload` is not stored.
@@ -67,65 +94,101 @@ impl Checker {
         self.refused.insert(payload);
     }
 
-    /// A client asks for a subscription on `inbox`.
-    pub fn on_asked(
-        &mut self,
-        inbox: &Subject,
-        durable: Option<&DurableKey>,
-        in_flight_max: usize,
-    ) {
-        let (held, acked) = (BTreeSet::new(), BTreeSet::new());
-        let asked = Asked { durable: durable.cloned(), in_flight_max, held, acked };
-        self.asked.insert(inbox.clone(), asked);
+    /// A publisher tries again, so what it publishes may be there twice.
+    pub fn on_repeated(&mut self, payload: Bytes) {
+        self.repeated.insert(payload);
     }
 
-    /// A client left a subscription, or forgot all of a former life. Until the server knows that
-    /// too, messages may still move there from other members of the group.
+    /// A client asks for a subscription.
+    pub fn on_asked(&mut self, asking: &Asking) {
+        let asked = Asked {
+            channel: asking.channel.clone(),
+            durable: asking.durable.cloned(),
+            in_queue: asking.in_queue,
+            in_flight_max: asking.in_flight_max,
+            held: BTreeSet::new(),
+            seen: BTreeSet::new(),
+            last_fresh: Sequence::ZERO,
+            is_blurred: false,
+            owed: BTreeSet::new(),
+        };
+        self.asked.insert(asking.inbox.clone(), asked);
+    }
+
+    /// A client left a subscription, or forgot all of a former life.
     pub fn on_left(&mut self, inbox: &Subject) {
         if let Some(asked) = self.asked.get_mut(inbox) {
             asked.in_flight_max = usize::MAX;
+            asked.owed.clear();
         }
+    }
+
+    /// The client of `inbox` acts as if a message never came.
+    pub fn on_forgotten(&mut self, inbox: &Subject, sequence: Sequence) {
+        if let Some(asked) = self.asked.get_mut(inbox) {
+            asked.owed.insert(sequence);
+        }
+    }
+
+    /// A member has become active: what its predecessor sent last it may not know of.
+    pub fn on_takeover(&mut self) {
+        self.asked.values_mut().for_each(|asked| asked.is_blurred = true);
     }
 
     /// A client acknowledges what it got on `inbox`; the ack may never arrive.
     pub fn on_acknowledged(&mut self, inbox: &Subject, sequence: Sequence) {
         let Some(asked) = self.asked.get_mut(inbox) else { return };
         asked.held.remove(&sequence);
-        asked.acked.insert(sequence);
         if let Some(acked) = asked.durable.as_ref().and_then(|key| self.durables.get_mut(key)) {
             acked.insert(sequence);
         }
     }
 
-    /// The member of `epoch` sends a message to `inbox`. Deliveries of former epochs are not
-    /// counted: what the successor knows of them may be less.
-    ///
-    /// # Panics
-    /// When a subscription gets more than it has room for.
-    pub fn on_sent(&mut self, epoch: Epoch, inbox: &Subject, payload: &Bytes) {
-        if self.epoch < epoch {
-            self.epoch = epoch;
-            self.asked.values_mut().for_each(|asked| asked.held.clear());
-        }
-        let Some(durable) = self.asked.get(inbox).map(|asked| asked.durable.clone()) else {
-            return;
-        };
-        let Ok(message) = pb::MsgProto::decode(payload.clone()) else { return };
-        if epoch < self.epoch {
-            return;
-        }
+    /// A subscriber was given `message` on `inbox`.
+    pub fn on_delivered(&mut self, inbox: &Subject, message: &pb::MsgProto) {
+        let channel = ChannelName::from(message.subject.clone());
         let sequence = Sequence(message.sequence);
-        for (other, asked) in &mut self.asked {
-            if other != inbox && durable.is_some() && asked.durable == durable {
-                asked.held.remove(&sequence);
+        self.check_told(&channel, sequence, message);
+        let Some(asked) = self.asked.get_mut(inbox) else { return };
+        let place = format!("{channel}:{sequence} on {inbox}");
+        let (is_new, is_repeat) = (asked.seen.insert(sequence), message.redelivered);
+        asked.held.insert(sequence);
+        asked.owed.remove(&sequence);
+        let mut broken = Vec::new();
+        if asked.channel != channel {
+            broken.push(format!("{place}: not the channel that was asked for"));
+        }
+        if is_repeat != (message.redelivery_count > 0) {
+            broken.push(format!("P5: {place}: a redelivery has a count, and nothing else has"));
+        }
+        if !is_new && !is_repeat && !asked.is_blurred {
+            broken.push(format!("P5: {place} came again without being called a redelivery"));
+        }
+        if !is_repeat && sequence < asked.last_fresh && !asked.is_blurred {
+            broken.push(format!("P4: {place} came after {}", asked.last_fresh));
+        }
+        if !is_repeat {
+            asked.last_fresh = sequence;
+            let held = asked.held.len();
+            if !asked.in_queue && !asked.is_blurred && asked.in_flight_max < held {
+                broken.push(format!("{place}: {held} in flight of {}", asked.in_flight_max));
             }
         }
-        let Some(asked) = self.asked.get_mut(inbox) else { return };
-        if !asked.acked.contains(&sequence) {
-            asked.held.insert(sequence);
+        broken.into_iter().for_each(|text| self.fail(text));
+    }
+
+    fn check_told(&mut self, channel: &ChannelName, sequence: Sequence, message: &pb::MsgProto) {
+        let told = (message.data.clone(), message.timestamp);
+        let known = self.told.entry(channel.clone()).or_default();
+        let first_told = known.entry(sequence).or_insert_with(|| told.clone());
+        if *first_told != told {
+            let text =
+                format!("P4: two messages under {channel}:{sequence}: {first_told:?}, {told:?}");
+            self.fail(text);
         }
-        let (held, max) = (asked.held.len(), asked.in_flight_max);
-        assert!(message.redelivered || held <= max, "{held} in flight of {max} on {inbox:?}");
+        if self.refused.contains(&message.data) && !self.repeated.contains(&message.data) {
+            self.fail(format!("P9: {channel}:{sequence} was refused and is delivered"));
+        }
     }
 
     /// Whether something is owed to `key`.
@@ -139,76 +202,74 @@ impl Checker {
         self.durables.entry(key.clone()).or_default();
     }
 
-    /// Whether everything that is stored was acknowledged by every durable.
+    /// A durable that did not acknowledge a message of the audit: it must be delivered until it
+    /// does.
     #[must_use]
-    pub fn owes_nothing(&self, stored: &BTreeMap<ChannelName, Vec<MessageRecord>>) -> bool {
-        self.first_debt(stored).is_none()
+    pub fn first_debt(&self, audit: &Audit) -> Option<String> {
+        let of_durables = self.durables.iter().find_map(|(key, got)| {
+            let missing = audit.get(&key.channel)?.keys().find(|sequence| !got.contains(sequence));
+            missing.map(|sequence| format!("{}:{sequence} for {}", key.channel, key.name))
+        });
+        let of_others = || {
+            // Of a queue another member may get it.
+            let alone = self.asked.iter().filter(|(_, asked)| !asked.in_queue);
+            alone.flat_map(|(inbox, asked)| asked.owed.first().map(|s| (inbox, asked, s))).next()
+        };
+        let text = |(inbox, asked, sequence): (&Subject, &Asked, &Sequence)| {
+            format!("{}:{sequence} for {inbox}, once more", asked.channel)
+        };
+        of_durables.or_else(|| of_others().map(text))
     }
 
-    /// A durable that did not acknowledge a stored message: it must be delivered until it does.
+    /// Whether somebody was told of a message that the audit has not reached.
     #[must_use]
-    pub fn first_debt(
-        &self,
-        stored: &BTreeMap<ChannelName, Vec<MessageRecord>>,
-    ) -> Option<(DurableKey, Sequence)> {
-        self.durables.iter().find_map(|(key, got)| {
-            let records = stored.get(&key.channel)?.iter();
-            let missing = records.map(|r| r.sequence).find(|sequence| !got.contains(sequence));
-            missing.map(|sequence| (key.clone(), sequence))
+    pub fn knows_more_than(&self, audit: &Audit) -> bool {
+        self.told.iter().any(|(channel, told)| {
+            let read = audit.get(channel).and_then(|found| found.keys().next_back());
+            read < told.keys().next_back()
         })
     }
 
-    /// What must hold of the store at the end.
-    ///
-    /// # Panics
-    /// When something does not.
-    pub fn check_store(&self, stored: &BTreeMap<ChannelName, Vec<MessageRecord>>) {
-        for (channel, records) in stored {
-            check_order(channel, records);
-            self.check_acked(channel, records);
+    /// What must hold at the end, of what a client finds that reads all.
+    pub fn check_audit(&mut self, audit: &Audit) {
+        let mut counts: BTreeMap<(&ChannelName, &Bytes), usize> = BTreeMap::new();
+        let mut broken = Vec::new();
+        for (channel, messages) in audit {
+            for (expected, (sequence, payload)) in (1..).zip(messages) {
+                *counts.entry((channel, payload)).or_default() += 1;
+                if sequence.get() != expected {
+                    broken.push(format!("P4: {channel}:{expected} is missing before {sequence}"));
+                    break;
+                }
+            }
         }
-        for channel in self.acked.keys() {
-            assert!(stored.contains_key(channel), "P1: channel {channel:?} is lost");
+        for (payload, channel) in &self.acked {
+            let count = counts.get(&(channel, payload)).copied().unwrap_or(0);
+            if count == 0 || (1 < count && !self.repeated.contains(payload)) {
+                broken.push(format!("P1: {payload:?} was acked and is {count} times in {channel}"));
+            }
         }
-        for ((channel, sequence), (payload, timestamp)) in &self.told {
-            let record = stored[channel].iter().find(|record| record.sequence == *sequence);
-            let record = record.unwrap_or_else(|| panic!("P1: {channel:?}:{sequence} was told"));
-            let message = decode(record);
-            assert_eq!((&message.data, message.timestamp), (payload, *timestamp), "P4: as told");
+        for (channel, told) in &self.told {
+            let found = audit.get(channel);
+            for (sequence, (payload, _)) in told {
+                if found.and_then(|found| found.get(sequence)) != Some(payload) {
+                    broken.push(format!("P1: {channel}:{sequence} was delivered and is not there"));
+                }
+            }
+            let pairs = told.iter().zip(told.iter().skip(1));
+            for ((before, (_, earlier)), (after, (_, later))) in pairs {
+                if later < earlier {
+                    broken
+                        .push(format!("P4: time falls in {channel} between {before} and {after}"));
+                }
+            }
         }
-        assert_eq!(self.first_debt(stored), None, "P5: at least once");
-    }
-
-    fn check_acked(&self, channel: &ChannelName, records: &[MessageRecord]) {
-        let mut counts: BTreeMap<Bytes, usize> = BTreeMap::new();
-        for record in records {
-            *counts.entry(decode(record).data).or_default() += 1;
-        }
-        let kept = counts.keys().find(|payload| self.refused.contains(*payload));
-        assert_eq!(kept, None, "P9: what was refused is not kept");
-        for payload in self.acked.get(channel).into_iter().flatten() {
-            let count = counts.get(payload).copied().unwrap_or(0);
-            assert_eq!(count, 1, "P1: acked {payload:?} is in {channel:?} exactly once");
-        }
+        broken.into_iter().for_each(|text| self.fail(text));
     }
 
     /// How many publishes were acknowledged.
     #[must_use]
     pub fn acked_count(&self) -> usize {
-        self.acked.values().map(BTreeSet::len).sum()
+        self.acked.len()
     }
-}
-
-fn check_order(channel: &ChannelName, records: &[MessageRecord]) {
-    for pair in records.windows(2) {
-        let (before, after) = (&pair[0], &pair[1]);
-        assert_eq!(after.sequence, before.sequence.next(), "P4: dense in {channel:?}");
-        assert!(before.timestamp <= after.timestamp, "P4: time falls in {channel:?}");
-    }
-}
-
-fn decode(record: &MessageRecord) -> pb::MsgProto {
-    let message = pb::MsgProto::decode(record.encoded.clone()).expect("stored by an engine");
-    assert_eq!(message.sequence, record.sequence.get());
-    message
 }

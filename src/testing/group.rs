@@ -1,333 +1,758 @@
-//! A whole active/standby group in one thread: members, a shared store, wires, clients, faults.
+//! A whole group in one thread: processes, a disk, locks, a network, clients, faults, from a seed.
+//!
+//! The store's calls are not cut into steps: they run as they are, over a disk that asks before
+//! each operation ([`World`]). A pause there is served by turning all others from within that call,
+//! until the pause is over; a death by letting the call run on against a disk that no longer does
+//! anything. So a member can stop before any operation while another takes over.
 
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::channel_limits::StoreLimits;
+use crate::base::channel_limits::{ResolvedLimits, StoreLimits};
+use crate::base::epoch::{Fence, Predecessor};
+use crate::base::id::LoopIndex;
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now, WallTime};
-use crate::engine::Settings;
-use crate::testing::bus::{Bus, End, Parcel};
+use crate::base::world;
+use crate::broker::ConnectionKind;
+use crate::server::event::Event;
+use crate::store::file::{self, FileOptions, Opening};
+use crate::store::{Opened, Remedy, StoreError};
 use crate::testing::checker::Checker;
-use crate::testing::member::{LEASE_BOUND, Member};
-use crate::testing::shared_store::SharedStore;
+use crate::testing::disk::{Fault, Operation};
+use crate::testing::faults::{self, Faults, Kind};
+use crate::testing::leases::{Locks, SimulatedFence, Told};
+use crate::testing::memory_disk::{Fate, MemoryDisk, ProcessId, World, rule};
+use crate::testing::process::{self, Process, Role};
+use crate::testing::trace::Trace;
+use crate::testing::wires::{End, Node, Wires};
 use crate::testing::workload::Client;
 
 /// What a run is made of; everything else follows from the seed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
+    /// Where chance begins.
+    pub seed: u64,
     /// Event loops of each member.
     pub loops: u16,
     /// Members of the group.
     pub members: usize,
     /// Client programs.
     pub clients: usize,
-    /// Steps before the faults stop.
-    pub steps: u32,
-    /// Chance of a fault in a step, in ten-thousandths.
-    pub faults_per_10k: u64,
+    /// Steps before the faults stop: inputs handled, operations of disk, locks and network.
+    pub steps: u64,
+    /// What goes wrong.
+    pub faults: faults::Plan,
+    /// Whether the disk writes what was not synced in any order when the power goes.
+    pub lands_out_of_order: bool,
+    /// Whether what happens is written down.
+    pub is_traced: bool,
 }
 
-/// A simulated group.
-pub struct Group {
-    plan: Plan,
-    random: Random,
-    now: Now,
-    store: SharedStore,
-    bus: Bus,
-    members: Vec<Slot>,
-    lock: Option<usize>,
-    clients: Vec<Client>,
-    checker: Checker,
-    takeovers: u32,
-    full_until: Instant,
-}
-
-/// A process of the group.
-struct Slot {
-    role: Role,
-    /// It does nothing before this; it does not know that.
-    paused_until: Instant,
-    next_lease_check: Instant,
-    /// When it last found its epoch to be the newest, as the group knows it.
-    confirmed_at: Instant,
-    /// How far its wall clock is ahead.
-    clock_ahead: Duration,
-}
-
-enum Role {
-    Down { until: Instant },
-    Standby,
-    Active(Box<Member>),
+impl Plan {
+    /// The usual plan of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        Self {
+            seed,
+            loops: [1, 2, 4][usize::try_from(seed % 3).unwrap_or(0)],
+            members: if seed.is_multiple_of(5) { 3 } else { 2 },
+            clients: 3,
+            steps: 5_000,
+            faults: faults::Plan::of(seed),
+            lands_out_of_order: false,
+            is_traced: false,
+        }
+    }
 }
 
 /// What a run came to.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
+    /// The first broken promise.
+    pub violation: Option<String>,
+    /// Inputs handled, and operations of disk, locks and network.
+    pub steps: u64,
     /// Publishes that were acknowledged.
     pub acked_count: usize,
     /// How often a member became active.
     pub takeovers: u32,
+    /// The faults that happened, by number.
+    pub faults: Vec<(u32, Kind)>,
+    /// What happened, if it was written down.
+    pub trace: Vec<String>,
 }
 
-const STEAL_AFTER: Duration = Duration::from_secs(5);
-const FULL_MAX_MS: u64 = 2_000;
-const CLOCK_AHEAD_MAX_MS: u64 = 5_000;
-const STEP_MAX_MICROS: u64 = 3_000;
-const DOWN_MAX_MS: u64 = 3_000;
-const PAUSE_MAX_MS: u64 = 9_000;
-const SETTLE_STEPS_MAX: u32 = 40_000;
+/// A member: a process, or none at present.
+struct Slot {
+    process: Option<Process>,
+    up_at: Instant,
+    /// It does nothing before this; it does not know that.
+    paused_until: Instant,
+    /// How far its wall clock is ahead.
+    clock_ahead: Duration,
+    retry_at: Instant,
+}
 
-impl Group {
+struct Group {
+    plan: Plan,
+    random: Random,
+    faults: Faults,
+    now: Now,
+    disk: MemoryDisk,
+    locks: Locks,
+    wires: Wires,
+    slots: Vec<Slot>,
+    clients: Vec<Client>,
+    checker: Checker,
+    trace: Trace,
+    limits: ResolvedLimits,
+    process_count: u32,
+    full_until: Instant,
+    steps: u64,
+    steps_max: u64,
+    takeovers: u32,
+    depth: u32,
+    is_healed: bool,
+}
+
+/// A simulated group.
+#[derive(Clone)]
+pub struct Simulation(Rc<RefCell<Group>>);
+
+/// A store to be opened, outside of everything else.
+struct ToOpen {
+    number: usize,
+    id: ProcessId,
+    term: u64,
+    fence: Arc<SimulatedFence>,
+    predecessor: Predecessor,
+}
+
+const ROOT: &str = "/data";
+const STEP_MAX_MICROS: u64 = 2_000;
+const SETTLE_STEP_MAX_MICROS: u64 = 20_000;
+const OPERATION_MAX_MICROS: u64 = 60;
+const START_MAX_MS: u64 = 50;
+/// What was published last has arrived, or never will.
+const AUDIT_AFTER: Duration = Duration::from_secs(2);
+/// Steps after the faults within which everything must be delivered.
+const SETTLE_STEPS_MAX: u64 = 400_000;
+/// So deep pauses within pauses go.
+const DEPTH_MAX: u32 = 4;
+
+impl Simulation {
     /// A group at its start.
     #[must_use]
-    pub fn new(plan: Plan, seed: u64) -> Self {
+    pub fn new(plan: Plan) -> Self {
+        let mut random = Random::new(plan.seed);
         let now = Now { at: Instant(1_000_000_000), wall: WallTime(1_700_000_000_000_000_000) };
         let slot = |_| Slot {
-            role: Role::Standby,
+            process: None,
+            up_at: now.at,
             paused_until: now.at,
-            next_lease_check: now.at,
-            confirmed_at: now.at,
             clock_ahead: Duration::ZERO,
+            retry_at: now.at,
         };
-        Self {
-            plan,
-            random: Random::new(seed),
+        let disk = MemoryDisk::new(random.next_u64(), random.below(2) == 0);
+        if !plan.lands_out_of_order {
+            disk.keep_order();
+        }
+        Self(Rc::new(RefCell::new(Group {
+            faults: Faults::new(plan.faults.clone(), random.next_u64()),
             now,
-            store: SharedStore::default(),
-            bus: Bus::default(),
-            members: (0..plan.members).map(slot).collect(),
-            lock: None,
+            disk,
+            locks: Locks::default(),
+            wires: Wires::default(),
+            slots: (0..plan.members).map(slot).collect(),
             clients: (0..plan.clients).map(|number| Client::new(number, now.at)).collect(),
             checker: Checker::default(),
-            takeovers: 0,
+            trace: Trace::new(plan.is_traced),
+            limits: StoreLimits::default().resolve().expect("no section can be wrong"),
+            process_count: 0,
             full_until: now.at,
-        }
+            steps: 0,
+            steps_max: plan.steps,
+            takeovers: 0,
+            depth: 0,
+            is_healed: false,
+            random,
+            plan,
+        })))
     }
 
     /// Runs to the end: work under faults, then healing, then the last check.
-    ///
-    /// # Panics
-    /// When a promise is broken.
-    pub fn run(mut self) -> Outcome {
-        for _ in 0..self.plan.steps {
-            self.inject_faults();
+    #[must_use]
+    pub fn run(self) -> Outcome {
+        rule(Some(Rc::new(self.clone())));
+        while self.goes_on() {
             self.step();
         }
-        self.heal();
-        let mut steps = 0;
-        while !self.is_settled() {
+        self.0.borrow_mut().heal();
+        while self.goes_on() && !self.0.borrow().is_settled() {
             self.step();
-            steps += 1;
-            assert!(steps < SETTLE_STEPS_MAX, "P5: not settled: {:?}", self.first_debt());
         }
-        self.checker.check_store(&self.store.messages());
-        Outcome { acked_count: self.checker.acked_count(), takeovers: self.takeovers }
+        rule(None);
+        world::simulate(None);
+        self.0.borrow_mut().finish()
     }
 
-    fn first_debt(&self) -> String {
-        format!("{:?}", self.checker.first_debt(&self.store.messages()))
+    /// What a run that panicked came to.
+    #[must_use]
+    pub fn so_far(&self, violation: String) -> Outcome {
+        let mut outcome = Outcome { violation: Some(violation), ..Outcome::default() };
+        if let Ok(group) = self.0.try_borrow() {
+            outcome.steps = group.steps;
+            outcome.takeovers = group.takeovers;
+            outcome.faults = group.faults.happened().to_vec();
+            outcome.trace = group.trace.lines();
+        }
+        outcome
     }
 
-    fn is_settled(&self) -> bool {
-        self.bus.next_arrival().is_none() && self.checker.owes_nothing(&self.store.messages())
+    /// Whether there are steps left, and nothing was broken.
+    fn goes_on(&self) -> bool {
+        let group = self.0.borrow();
+        group.steps < group.steps_max && group.checker.violation().is_none()
     }
 
-    fn heal(&mut self) {
-        for slot in &mut self.members {
-            slot.paused_until = self.now.at;
+    fn step(&self) {
+        let openings = self.0.borrow_mut().step();
+        for opening in openings {
+            self.open(&opening);
         }
-        self.full_until = self.now.at;
-        for client in &mut self.clients {
-            client.retire();
-        }
-    }
-
-    fn step(&mut self) {
-        self.advance();
-        self.elect();
-        self.deliver();
-        for number in 0..self.members.len() {
-            self.run_member(number);
-        }
-        for number in 0..self.clients.len() {
-            let client = &mut self.clients[number];
-            let parcels = client.act(self.now.at, &mut self.random, &mut self.checker);
-            self.send_to_server(number, parcels);
+        let count = self.0.borrow().slots.len();
+        for number in 0..count {
+            self.work(number);
         }
     }
 
-    /// Time goes on by a little, or to the next thing that is known to happen.
-    fn advance(&mut self) {
-        let little = Duration::from_micros(1 + self.random.below(STEP_MAX_MICROS));
-        self.now = Now { at: self.now.at + little, wall: self.now.wall + little };
-        self.store.set_full(self.now.at < self.full_until);
+    /// Opens the store for a process that has just won the lease.
+    fn open(&self, opening: &ToOpen) {
+        let (disk, now, limits, loops) = {
+            let mut group = self.0.borrow_mut();
+            let now = group.clocks_of(opening.number);
+            let Some(process) = group.process(opening.number, opening.id) else { return };
+            process.is_busy = true;
+            let loops = process.loop_count();
+            world::simulate(Some(now));
+            (group.disk.mount(opening.id), now, StoreLimits::default(), loops)
+        };
+        let options = file_options();
+        let opened = file::prepare_on(&disk, &options).and_then(|()| {
+            let parts = Opening {
+                options: &options,
+                limits: &limits,
+                fence: Arc::clone(&opening.fence) as Arc<dyn Fence>,
+                predecessor: opening.predecessor,
+                loops,
+                now,
+                survey: None,
+            };
+            file::open_on(Arc::new(disk), parts)
+        });
+        self.0.borrow_mut().on_opened(opening, opened);
+    }
+
+    /// A few turns of a member's store workers.
+    fn work(&self, number: usize) {
+        let count = self.0.borrow_mut().random.below(3);
+        for _ in 0..count {
+            let Some((id, index, term, mut worker)) = self.0.borrow_mut().take_worker(number)
+            else {
+                return;
+            };
+            let goes_on = worker.turn();
+            let mut group = self.0.borrow_mut();
+            group.steps += 1;
+            if let Some(process) = group.process(number, id) {
+                process.is_busy = false;
+                if goes_on && process.term == term {
+                    process.workers[index] = Some((term, worker));
+                }
+            }
+        }
+    }
+
+    /// A member meets a fault before an operation of the disk.
+    fn suffer(&self, number: usize, fault: faults::Fault, place: &str) -> Fate {
+        let mut group = self.0.borrow_mut();
+        let now = group.now.at;
+        group.trace.say(now, || format!("fault {fault:?} before m{number} {place}"));
+        match fault.kind {
+            Kind::Pause(lasts) => {
+                group.slots[number].paused_until = now + lasts;
+                drop(group);
+                self.wait(now + lasts);
+                Fate::Done
+            }
+            Kind::Stall(lasts) => {
+                drop(group);
+                self.wait(now + lasts);
+                Fate::Done
+            }
+            Kind::Kill => {
+                group.kill(number);
+                Fate::Dead
+            }
+            Kind::PowerCut => {
+                group.cut_power();
+                Fate::Dead
+            }
+            Kind::Error(errno) => Fate::Fails(Fault::Refused(errno)),
+            Kind::ErrorAfter(errno) => Fate::Fails(Fault::Done(errno)),
+            Kind::Short(errno) => Fate::Fails(Fault::Short(errno)),
+            Kind::Stop
+            | Kind::LockForgotten
+            | Kind::ClockJump(_)
+            | Kind::Full(_)
+            | Kind::PartMembers(_)
+            | Kind::PartClient(_)
+            | Kind::SlowReader(_) => Fate::Done,
+        }
+    }
+
+    /// Turns all others until a pause is over.
+    fn wait(&self, until: Instant) {
+        self.0.borrow_mut().depth += 1;
+        while self.goes_on() && self.0.borrow().now.at < until {
+            self.step();
+        }
+        self.0.borrow_mut().depth -= 1;
+    }
+}
+
+impl World for Simulation {
+    fn before(&self, id: ProcessId, operation: Operation, name: &[u8]) -> Fate {
+        let Ok(mut group) = self.0.try_borrow_mut() else { return Fate::Done };
+        group.steps += 1;
+        let Some(number) = group.number_of(id) else { return Fate::Dead };
+        let little = Duration::from_nanos(group.random.below(OPERATION_MAX_MICROS * 1_000));
+        group.now = Now { at: group.now.at + little, wall: group.now.wall + little };
+        let may_wait = group.depth < DEPTH_MAX;
+        let fault = group.faults.on_operation(operation, may_wait);
+        drop(group);
+        let fate = fault.map_or(Fate::Done, |fault| {
+            let place = format!("{} {}", operation.method(), show(name));
+            self.suffer(number, fault, &place)
+        });
+        let mut group = self.0.borrow_mut();
+        let is_dead = group.number_of(id).is_none();
+        let now = group.clocks_of(number);
+        group.trace.say(now.at, || format!("m{number} {} {}", operation.method(), show(name)));
+        world::simulate(Some(now));
+        if is_dead { Fate::Dead } else { fate }
+    }
+}
+
+impl Group {
+    fn number_of(&self, id: ProcessId) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.process.as_ref().is_some_and(|p| p.id == id))
+    }
+
+    fn process(&mut self, number: usize, id: ProcessId) -> Option<&mut Process> {
+        self.slots[number].process.as_mut().filter(|process| process.id == id)
     }
 
     /// What the clocks of a member show.
     fn clocks_of(&self, number: usize) -> Now {
-        Now { wall: self.now.wall + self.members[number].clock_ahead, ..self.now }
+        Now { wall: self.now.wall + self.slots[number].clock_ahead, ..self.now }
+    }
+
+    /// Everything but the store's work; gives the stores to be opened.
+    fn step(&mut self) -> Vec<ToOpen> {
+        let step_max = if self.is_healed { SETTLE_STEP_MAX_MICROS } else { STEP_MAX_MICROS };
+        let little = Duration::from_micros(1 + self.random.below(step_max));
+        self.now = Now { at: self.now.at + little, wall: self.now.wall + little };
+        self.disk.set_full(self.now.at < self.full_until);
+        self.inject_faults();
+        let mut openings = Vec::new();
+        for number in 0..self.slots.len() {
+            self.start(number);
+            if self.slots[number].paused_until <= self.now.at {
+                self.turn_member(number, &mut openings);
+            }
+        }
+        for number in 0..self.clients.len() {
+            self.turn_client(number);
+        }
+        openings
+    }
+
+    fn start(&mut self, number: usize) {
+        let slot = &self.slots[number];
+        if slot.process.is_some() || self.now.at < slot.up_at {
+            return;
+        }
+        self.process_count += 1;
+        let id = ProcessId(self.process_count);
+        let now = self.clocks_of(number);
+        let shape = (self.plan.loops, self.plan.members);
+        let process = Process::new((number, id), shape, &self.locks, &mut self.random, now);
+        self.slots[number].process = Some(process);
+        self.slots[number].paused_until = now.at;
+        self.slots[number].retry_at = now.at;
+        self.trace.say(now.at, || format!("m{number} starts as process {}", id.0));
     }
 
     fn inject_faults(&mut self) {
-        if self.plan.faults_per_10k <= self.random.below(10_000) {
-            return;
-        }
-        let choice = self.random.below(self.members.len() as u64);
-        let number = usize::try_from(choice).unwrap_or(0);
-        match self.random.below(6) {
-            0 | 1 => self.kill(number),
-            2 | 3 => {
-                let pause = Duration::from_millis(1 + self.random.below(PAUSE_MAX_MS));
-                self.members[number].paused_until = self.now.at + pause;
+        let Some(fault) = self.faults.on_step() else { return };
+        let number = self.faults.choose(self.slots.len());
+        let client = self.faults.choose(self.plan.clients.max(1));
+        let now = self.now.at;
+        self.trace.say(now, || format!("fault {fault:?} at m{number} or c{client}"));
+        match fault.kind {
+            Kind::Kill => self.kill(number),
+            Kind::PowerCut => self.cut_power(),
+            Kind::Pause(lasts) => self.slots[number].paused_until = now + lasts,
+            Kind::Stop => self.stop(number),
+            Kind::LockForgotten => self.locks.forget(),
+            Kind::ClockJump(ahead) => self.slots[number].clock_ahead = ahead,
+            Kind::Full(lasts) => self.full_until = now + lasts,
+            Kind::PartMembers(lasts) => {
+                let other = (number + 1) % self.slots.len();
+                self.wires.part([Node::Member(number), Node::Member(other)], now + lasts);
             }
-            // The lock is lost under its holder, as when its file is replaced: another member can
-            // begin while the former one's lease still lasts.
-            4 => self.lock = None,
-            _ => {
-                let ahead = Duration::from_millis(self.random.below(CLOCK_AHEAD_MAX_MS));
-                self.members[number].clock_ahead = ahead;
-                let full = Duration::from_millis(self.random.below(FULL_MAX_MS));
-                self.full_until = self.now.at + full;
+            Kind::PartClient(lasts) => {
+                self.wires.part([Node::Member(number), Node::Client(client)], now + lasts);
             }
+            Kind::SlowReader(is_slow) => {
+                if let Some(end) = self.clients[client].link() {
+                    self.wires.set_slow(end, is_slow);
+                }
+            }
+            Kind::Stall(_) | Kind::Error(_) | Kind::ErrorAfter(_) | Kind::Short(_) => (),
         }
+    }
+
+    fn bury(&mut self, number: usize, is_machine_gone: bool) {
+        let Some(process) = self.slots[number].process.take() else { return };
+        self.locks.free(process.id);
+        self.wires.kill(Node::Member(number), is_machine_gone);
+        let down = Duration::from_millis(self.faults.down_ms());
+        self.slots[number].up_at = self.now.at + down;
+        self.slots[number].paused_until = self.now.at;
     }
 
     fn kill(&mut self, number: usize) {
-        let until = self.now.at + Duration::from_millis(1 + self.random.below(DOWN_MAX_MS));
-        let slot = &mut self.members[number];
-        slot.role = Role::Down { until };
-        slot.paused_until = self.now.at;
-        if self.lock == Some(number) {
-            self.lock = None;
-        }
-        self.bus.cut(End::Member(number));
+        self.bury(number, false);
     }
 
-    /// The kernel's lock, and stealing it from a member that stood still for too long.
-    fn elect(&mut self) {
+    fn cut_power(&mut self) {
+        for number in 0..self.slots.len() {
+            self.bury(number, true);
+        }
+        self.disk.cut_power();
+    }
+
+    fn stop(&mut self, number: usize) {
+        let Some(process) = &mut self.slots[number].process else { return };
+        match process.role {
+            Role::Active => process.stop(),
+            Role::Standby => self.bury(number, false),
+            Role::Opening | Role::Stopping(_) => (),
+        }
+    }
+
+    fn turn_member(&mut self, number: usize, openings: &mut Vec<ToOpen>) {
+        let now = self.clocks_of(number);
+        world::simulate(Some(now));
+        self.turn_keeper(number, openings);
+        for index in 0..usize::from(self.plan.loops) {
+            // A loop turns now and then, as on a busy machine.
+            if self.random.below(4) == 0 {
+                continue;
+            }
+            let Some(process) = &mut self.slots[number].process else { return };
+            let mut ground =
+                process::Ground { wires: &mut self.wires, random: &mut self.random, now };
+            let dials = process.turn(index, &mut ground);
+            self.steps += 1;
+            for (url, is_explicit) in dials {
+                self.dial(number, url, is_explicit);
+            }
+        }
+        self.hear_events(number);
+        self.look_at_stop(number);
+    }
+
+    fn turn_keeper(&mut self, number: usize, openings: &mut Vec<ToOpen>) {
+        let now = self.clocks_of(number);
+        let retry_at = self.slots[number].retry_at;
+        let Some(process) = &mut self.slots[number].process else { return };
+        let may_take =
+            !process.is_busy && matches!(process.role, Role::Standby) && retry_at <= now.at;
+        let told = process.keeper.turn(now.at, may_take);
+        let (id, term) = (process.id, process.term);
+        match told {
+            None => (),
+            Some(Told::Lost) => {
+                process.deactivate();
+                self.trace.say(now.at, || format!("m{number} has lost its lease"));
+            }
+            Some(Told::Won(fence, predecessor)) => {
+                process.role = Role::Opening;
+                let epoch = fence.epoch();
+                self.steps += 1;
+                self.trace.say(now.at, || format!("m{number} wins epoch {epoch}: {predecessor:?}"));
+                openings.push(ToOpen { number, id, term, fence, predecessor });
+            }
+        }
+    }
+
+    fn on_opened(&mut self, opening: &ToOpen, opened: Result<Opened, StoreError>) {
+        let (number, now) = (opening.number, self.clocks_of(opening.number));
+        let settings = process::engine_settings(self.plan.loops, &self.limits);
+        let mut random = self.random.clone();
+        let Some(process) = self.process(number, opening.id) else { return };
+        process.is_busy = false;
+        if process.term != opening.term {
+            return;
+        }
+        match opened {
+            Ok(opened) => {
+                process.activate(opened, opening.fence.as_ref(), &settings, &mut random, now);
+                self.takeovers += 1;
+                self.checker.on_takeover();
+                self.trace.say(now.at, || format!("m{number} is active"));
+            }
+            Err(error) => {
+                if matches!(error.remedy(), Remedy::Stop) {
+                    self.checker.fail(format!("P1: the store is refused: {error}"));
+                }
+                self.step_down(number, &error.to_string());
+            }
+        }
+        self.random = random;
+    }
+
+    fn step_down(&mut self, number: usize, why: &str) {
         let now = self.now.at;
-        for slot in &mut self.members {
-            if matches!(slot.role, Role::Down { until } if until <= now) {
-                slot.role = Role::Standby;
+        let retry_at = process::retry_at(now, &mut self.random);
+        let slot = &mut self.slots[number];
+        slot.retry_at = retry_at;
+        if let Some(process) = &mut slot.process {
+            process.deactivate();
+            process.keeper.drop_lease(false, retry_at);
+        }
+        self.trace.say(now, || format!("m{number} steps down: {why}"));
+    }
+
+    fn hear_events(&mut self, number: usize) {
+        while let Some(process) = &mut self.slots[number].process {
+            match process.poll_event() {
+                Some(Event::StoreFailed { term, text, remedy }) if term == process.term => {
+                    if remedy == Remedy::Stop {
+                        self.checker.fail(format!("P1: the store cannot be served: {text}"));
+                    }
+                    self.step_down(number, &text);
+                }
+                Some(_) => (),
+                None => return,
             }
         }
-        let is_held = self
-            .lock
-            .is_some_and(|holder| now.since(self.members[holder].next_lease_check) < STEAL_AFTER);
-        if is_held {
-            return;
-        }
-        let can_take = |slot: &Slot| matches!(slot.role, Role::Standby) && slot.paused_until <= now;
-        let Some(number) = self.members.iter().position(can_take) else { return };
-        let (epoch, recovered) = self.store.take_over(&mut self.random);
-        let settings = settings(self.plan.loops);
-        let clocks = self.clocks_of(number);
-        let member = Member::activate(&settings, epoch, &recovered, &mut self.random, clocks);
-        let slot = &mut self.members[number];
-        slot.role = Role::Active(Box::new(member));
-        slot.next_lease_check = now;
-        slot.confirmed_at = now;
-        self.lock = Some(number);
-        self.takeovers += 1;
     }
 
-    fn run_member(&mut self, number: usize) {
-        let now = self.clocks_of(number);
-        let slot = &mut self.members[number];
-        if now.at < slot.paused_until {
-            return;
-        }
-        let Role::Active(member) = &mut slot.role else { return };
-        let epoch = member.epoch();
-        member.turn(&mut self.random, now);
-        for _ in 0..self.random.below(4) {
-            member.work(&mut self.store, &mut self.random, now);
-        }
-        let outgoing = member.outgoing(now.at);
-        // The lease is confirmed after the turn's output, as by a keeper that runs late.
-        if slot.next_lease_check <= now.at {
-            let has_lock = self.lock == Some(number);
-            if !has_lock || !member.confirm_lease(self.store.epoch(), now.at) {
-                slot.role = Role::Standby;
-                return;
+    /// A process that was asked to stop ends when its store is closed.
+    fn look_at_stop(&mut self, number: usize) {
+        let now = self.now.at;
+        let Some(process) = &mut self.slots[number].process else { return };
+        let Role::Stopping(waiting) = &mut process.role else { return };
+        let mut is_clean = true;
+        waiting.retain(|drained| match drained.try_recv() {
+            Ok(result) => {
+                is_clean &= result.is_ok();
+                false
             }
-            slot.next_lease_check = now.at + LEASE_BOUND / 4;
+            Err(_) => true,
+        });
+        if !is_clean {
+            process.role = Role::Stopping(Vec::new());
         }
-        let unconfirmed = now.at.since(slot.confirmed_at);
-        assert!(
-            outgoing.is_empty() || unconfirmed < LEASE_BOUND,
-            "P2: member {number} speaks after {unconfirmed:?} without a look at its lease"
-        );
-        if epoch == self.store.epoch() {
-            slot.confirmed_at = slot.next_lease_check - LEASE_BOUND / 4;
-        }
-        for (subject, reply, payload) in outgoing {
-            let mut bytes = payload.head.to_vec();
-            bytes.extend_from_slice(&payload.tail);
-            let bytes = bytes.into();
-            self.checker.on_sent(epoch, &subject, &bytes);
-            self.send_from_server(number, Parcel { subject, reply, payload: bytes });
+        if waiting_is_over(&process.role) {
+            process.keeper.drop_lease(is_clean, now);
+            self.bury(number, false);
+            self.trace.say(now, || format!("m{number} has stopped"));
         }
     }
 
-    fn send_from_server(&mut self, number: usize, parcel: Parcel) {
-        let from = End::Member(number);
-        let now = self.clocks_of(number);
-        let receiver = self.clients.iter().position(|client| client.listens(&parcel.subject));
-        if let Some(client) = receiver {
-            let way = (from, End::Client(client));
-            self.bus.send(way, parcel, self.now.at, &mut self.random);
-        } else if let Some(reply) = &parcel.reply
-            && let Role::Active(member) = &mut self.members[number].role
-        {
-            member.nobody_listens(reply, now);
-        }
-    }
-
-    fn send_to_server(&mut self, client: usize, parcels: Vec<Parcel>) {
-        let Some(holder) = self.lock else { return };
-        for parcel in parcels {
-            let way = (End::Client(client), End::Member(holder));
-            self.bus.send(way, parcel, self.now.at, &mut self.random);
-        }
-    }
-
-    fn deliver(&mut self) {
+    fn dial(&mut self, number: usize, url: String, is_explicit: bool) {
         let now = self.now;
-        while let Some((_, to, parcel)) = self.bus.arrived(now.at, &mut self.random) {
-            match to {
-                End::Member(number) => {
-                    let now = self.clocks_of(number);
-                    let slot = &mut self.members[number];
-                    // What reaches a paused process waits in its sockets.
-                    if let Role::Active(member) = &mut slot.role {
-                        member.receive(&parcel, now);
-                    }
-                }
-                End::Client(number) => {
-                    let client = &mut self.clients[number];
-                    if !client.listens(&parcel.subject) {
-                        continue;
-                    }
-                    let answer = client.receive(&parcel, now.at, &mut self.checker);
-                    self.send_to_server(number, answer.into_iter().collect());
-                }
+        let other = (0..self.slots.len()).find(|other| process::url_of(*other) == url);
+        let nodes = other.map(|other| [Node::Member(number), Node::Member(other)]);
+        let can_reach = other.is_some_and(|other| self.slots[other].process.is_some())
+            && nodes.is_some_and(|nodes| self.wires.can_reach(nodes, now.at));
+        let (Some(other), Some(nodes), true) = (other, nodes, can_reach) else {
+            if let Some(process) = &mut self.slots[number].process {
+                process.dial_failed(&url, now);
             }
+            return;
+        };
+        let connection = self.wires.open(nodes, [LoopIndex(0); 2]);
+        let kinds =
+            [ConnectionKind::RouteSolicited { url, is_explicit }, ConnectionKind::RouteAccepted];
+        for ((side, node), kind) in [number, other].into_iter().enumerate().zip(kinds) {
+            if let Some(process) = &mut self.slots[node].process {
+                process.accept(End { connection, side }, LoopIndex(0), kind, now);
+            }
+        }
+    }
+
+    fn turn_client(&mut self, number: usize) {
+        let now = self.now.at;
+        let client = &mut self.clients[number];
+        if let Some(end) = client.link() {
+            let arrived = self.wires.receive(end, now, &mut self.random);
+            for bytes in &arrived.bytes {
+                self.steps += 1;
+                let answer = client.receive(bytes, now, &mut self.checker);
+                send(&mut self.wires, end, answer, now, &mut self.random);
+            }
+            if arrived.is_over {
+                self.wires.close(end);
+                client.on_linked(None, now, &mut self.random);
+            }
+        }
+        if client.seeks_link(now) {
+            self.link_client(number);
+        }
+        let client = &mut self.clients[number];
+        if self.random.below(8) != 0 {
+            return;
+        }
+        let doing = client.act(now, &mut self.random, &mut self.checker);
+        if let Some(end) = client.link() {
+            self.steps += u64::from(!doing.bytes.is_empty());
+            send(&mut self.wires, end, doing.bytes, now, &mut self.random);
+            if doing.hangs_up {
+                self.wires.close(end);
+                client.on_linked(None, now, &mut self.random);
+            }
+        }
+    }
+
+    /// Any member will do.
+    fn link_client(&mut self, number: usize) {
+        let count = self.slots.len() as u64;
+        let member = usize::try_from(self.random.below(count)).unwrap_or(0);
+        let home =
+            LoopIndex(u16::try_from(self.random.below(u64::from(self.plan.loops))).unwrap_or(0));
+        let nodes = [Node::Client(number), Node::Member(member)];
+        let now = self.clocks_of(member);
+        let client = &mut self.clients[number];
+        let Some(process) =
+            self.slots[member].process.as_mut().filter(|_| self.wires.can_reach(nodes, now.at))
+        else {
+            client.on_linked(None, now.at, &mut self.random);
+            return;
+        };
+        let connection = self.wires.open(nodes, [LoopIndex(0), home]);
+        process.accept(End { connection, side: 1 }, home, ConnectionKind::Client, now);
+        let end = End { connection, side: 0 };
+        let bytes = client.on_linked(Some(end), now.at, &mut self.random);
+        send(&mut self.wires, end, bytes, now.at, &mut self.random);
+        self.trace.say(now.at, || format!("c{number} connects to m{member}"));
+    }
+
+    fn take_worker(
+        &mut self,
+        number: usize,
+    ) -> Option<(ProcessId, usize, u64, crate::store::worker::Unthreaded)> {
+        let now = self.clocks_of(number);
+        if now.at < self.slots[number].paused_until {
+            return None;
+        }
+        world::simulate(Some(now));
+        let process = self.slots[number].process.as_mut().filter(|process| !process.is_busy)?;
+        let ready: Vec<usize> = (0..process.workers.len())
+            .filter(|index| process.workers[*index].as_ref().is_some_and(|(_, w)| w.has_work()))
+            .collect();
+        if ready.is_empty() {
+            return None;
+        }
+        let choice = usize::try_from(self.random.below(ready.len() as u64)).unwrap_or(0);
+        let index = ready[choice];
+        let (term, worker) = process.workers[index].take()?;
+        process.is_busy = true;
+        Some((process.id, index, term, worker))
+    }
+
+    fn heal(&mut self) {
+        self.faults.end();
+        self.wires.heal();
+        self.is_healed = true;
+        let now = self.now.at;
+        for slot in &mut self.slots {
+            slot.paused_until = now;
+            slot.up_at = slot.up_at.min(now + Duration::from_millis(START_MAX_MS));
+        }
+        self.full_until = now;
+        self.clients.iter_mut().for_each(Client::retire);
+        let from = now + AUDIT_AFTER;
+        self.clients.push(Client::auditor(self.clients.len(), from));
+        self.steps_max = self.steps + SETTLE_STEPS_MAX;
+        self.trace.say(now, || "the faults are over".to_owned());
+    }
+
+    fn is_settled(&self) -> bool {
+        let Some(auditor) = self.clients.last() else { return true };
+        auditor.has_read_all()
+            && !self.checker.knows_more_than(auditor.audit())
+            && self.checker.first_debt(auditor.audit()).is_none()
+    }
+
+    fn finish(&mut self) -> Outcome {
+        if self.checker.violation().is_none() {
+            let auditor = self.clients.pop();
+            let audit = auditor.as_ref().map(Client::audit).cloned().unwrap_or_default();
+            self.checker.check_audit(&audit);
+            if let Some(debt) = self.checker.first_debt(&audit) {
+                self.checker.fail(format!("P5: {debt} was never delivered"));
+            } else if !auditor.is_some_and(|auditor| auditor.has_read_all()) {
+                let active = self
+                    .slots
+                    .iter()
+                    .map(|slot| slot.process.as_ref().map(|process| format!("{:?}", process.role)));
+                let roles: Vec<_> = active.collect();
+                self.checker
+                    .fail(format!("P5: the channels cannot be read to their ends: {roles:?}"));
+            }
+        }
+        Outcome {
+            violation: self.checker.violation().map(str::to_owned),
+            steps: self.steps,
+            acked_count: self.checker.acked_count(),
+            takeovers: self.takeovers,
+            faults: self.faults.happened().to_vec(),
+            trace: self.trace.lines(),
         }
     }
 }
 
-fn settings(loops: u16) -> Settings {
-    Settings {
-        loops,
-        limits: StoreLimits::default().resolve().expect("no section can be wrong"),
-        heartbeat_interval: Duration::from_secs(2),
-        heartbeat_timeout: Duration::from_millis(500),
-        heartbeat_failures_max: 2,
-        replace_durable: false,
-        inbox_len_max: 1_024,
-        subscription_ids_store_wide: false,
-        debug: false,
-        trace: false,
+fn waiting_is_over(role: &Role) -> bool {
+    matches!(role, Role::Stopping(waiting) if waiting.is_empty())
+}
+
+fn send(wires: &mut Wires, end: End, bytes: bytes::Bytes, now: Instant, random: &mut Random) {
+    if !bytes.is_empty() {
+        wires.send(end, bytes, now, random);
+    }
+}
+
+fn show(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
+/// Small slices, and few files open, so that both happen often.
+fn file_options() -> FileOptions {
+    FileOptions {
+        slice_messages_max: 12,
+        compact_interval_secs: 1,
+        compact_bytes_min: 256,
+        descriptors_max: 24,
+        ..FileOptions::new(Path::new(ROOT))
     }
 }

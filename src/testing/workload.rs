@@ -1,20 +1,35 @@
-//! Random but legal clients.
+//! Random but legal clients: NATS bytes to any member, and the streaming protocol in them.
 //!
-//! A client connects, publishes, subscribes (plain, durable, in durable queue groups), acknowledges
-//! or forgets to, closes, and sometimes dies without a word. It answers heartbeats.
+//! A client connects, publishes (and tries again when no answer comes), subscribes (plain, durable,
+//! in queue groups), acknowledges or forgets to, closes, and sometimes dies without a word. It
+//! answers heartbeats, and looks for another member when its connection is gone. One of them, the
+//! auditor, reads all that there is at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 
 use crate::base::id::{ChannelName, Sequence, Subject};
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::proto::pb;
-use crate::testing::bus::Parcel;
-use crate::testing::checker::{Checker, DurableKey};
+use crate::testing::checker::{Asking, Audit, Checker, DurableKey};
+use crate::testing::wires::End;
+use crate::wire::op::Publish;
+use crate::wire::{self, Limits, Op, Parsed, encoder};
+
+/// One message of the NATS protocol.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    /// Where to.
+    pub subject: Subject,
+    /// Where an answer goes.
+    pub reply: Option<Subject>,
+    /// What.
+    pub payload: Bytes,
+}
 
 /// One client program.
 #[derive(Debug)]
@@ -24,10 +39,46 @@ pub struct Client {
     life: u32,
     state: State,
     subscriptions: BTreeMap<Subject, Subscription>,
-    publishes: BTreeMap<Bytes, (ChannelName, Bytes)>,
+    publishes: BTreeMap<Bytes, Publication>,
     publish_count: u64,
+    guid_count: u64,
+    message_count: u64,
     inbox_count: u64,
     is_retiring: bool,
+    is_auditor: bool,
+    hangs_up: bool,
+    /// What it found, if it is the auditor.
+    audit: Audit,
+    /// The last message that the auditor published in each channel.
+    markers: BTreeMap<ChannelName, Marker>,
+    /// It asks then whether the server still knows it.
+    ping_at: Instant,
+    link: Option<End>,
+    /// It looks for a member then.
+    link_at: Instant,
+    input: BytesMut,
+    /// What it says with the next bytes: interests that began and ended.
+    saying: BytesMut,
+    /// By subject: the number of the interest.
+    interests: BTreeMap<Subject, u64>,
+    interest_count: u64,
+}
+
+/// A publish that was not answered yet.
+#[derive(Debug)]
+struct Publication {
+    channel: ChannelName,
+    data: Bytes,
+    /// It is published again then.
+    until: Instant,
+}
+
+/// How far the auditor is with a channel.
+#[derive(Debug, Default)]
+struct Marker {
+    payload: Bytes,
+    is_acked: bool,
+    until: Instant,
 }
 
 #[derive(Debug, PartialEq)]
@@ -35,6 +86,15 @@ enum State {
     Away { until: Instant },
     Connecting { until: Instant },
     Online(Box<pb::ConnectResponse>),
+}
+
+/// What a client does.
+#[derive(Debug, Default)]
+pub struct Doing {
+    /// What it sends.
+    pub bytes: Bytes,
+    /// It leaves its connection, after that.
+    pub hangs_up: bool,
 }
 
 #[derive(Debug)]
@@ -57,9 +117,13 @@ struct Turn<'a> {
 const CHANNELS: [&str; 3] = ["orders", "events.eu", "Jobs"];
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+const ACK_TIMEOUT: Duration = Duration::from_secs(3);
 const AWAY_MAX_MS: u64 = 4_000;
 const UNACKED_PUBLISHES_MAX: usize = 64;
 const SUBSCRIPTIONS_MAX: usize = 4;
+const FORGOTTEN_EVERY: u64 = 7;
+const PING_EVERY: Duration = Duration::from_secs(1);
+const LINK_PAUSE_MAX_MS: u64 = 200;
 
 impl Client {
     /// The client program of that number, which connects first at `now`.
@@ -72,16 +136,95 @@ impl Client {
             subscriptions: BTreeMap::new(),
             publishes: BTreeMap::new(),
             publish_count: 0,
+            guid_count: 0,
+            message_count: 0,
             inbox_count: 0,
             is_retiring: false,
+            is_auditor: false,
+            hangs_up: false,
+            audit: Audit::new(),
+            markers: BTreeMap::new(),
+            ping_at: now,
+            link: None,
+            link_at: now,
+            input: BytesMut::new(),
+            saying: BytesMut::new(),
+            interests: BTreeMap::new(),
+            interest_count: 0,
         }
     }
 
-    /// Whether `subject` is one that this client listens on.
+    /// The one that reads all that there is.
     #[must_use]
-    pub fn listens(&self, subject: &Subject) -> bool {
-        let is_alive = !matches!(self.state, State::Away { .. });
-        is_alive && subject.as_bytes().starts_with(self.prefix().as_bytes())
+    pub fn auditor(number: usize, now: Instant) -> Self {
+        Self { is_auditor: true, is_retiring: true, ..Self::new(number, now) }
+    }
+
+    /// Its connection, if it has one.
+    #[must_use]
+    pub fn link(&self) -> Option<End> {
+        self.link
+    }
+
+    /// Whether it looks for a member now.
+    #[must_use]
+    pub fn seeks_link(&self, now: Instant) -> bool {
+        self.link.is_none() && self.link_at <= now && !matches!(self.state, State::Away { .. })
+    }
+
+    /// It found a member, or `None`. Gives what it says first: all that it listens to.
+    pub fn on_linked(&mut self, link: Option<End>, now: Instant, random: &mut Random) -> Bytes {
+        self.link = link;
+        self.input.clear();
+        self.saying.clear();
+        if link.is_none() {
+            let pause = Duration::from_millis(1 + random.below(LINK_PAUSE_MAX_MS));
+            self.link_at = now + pause;
+            return Bytes::new();
+        }
+        let mut bytes = BytesMut::new();
+        let options = br#"{"verbose":false,"pedantic":false,"headers":true,"no_responders":true}"#;
+        encoder::encode(&Op::Connect(options), &mut bytes);
+        for (subject, number) in &self.interests {
+            encode_subscribe(subject, *number, &mut bytes);
+        }
+        if matches!(self.state, State::Connecting { .. }) {
+            let request = self.connect_request();
+            let request = self.encode(&[request]);
+            bytes.extend_from_slice(&request);
+        }
+        bytes.freeze()
+    }
+
+    fn listen(&mut self, subject: Subject) {
+        self.interest_count += 1;
+        encode_subscribe(&subject, self.interest_count, &mut self.saying);
+        self.interests.insert(subject, self.interest_count);
+    }
+
+    fn unlisten(&mut self, subject: &Subject) {
+        if let Some(number) = self.interests.remove(subject) {
+            let sid = number.to_string();
+            let op = Op::Unsubscribe { sid: sid.as_bytes(), max: None };
+            encoder::encode(&op, &mut self.saying);
+        }
+    }
+
+    /// What the auditor found.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// Whether it has read each channel up to the message that it put at the end.
+    #[must_use]
+    pub fn has_read_all(&self) -> bool {
+        CHANNELS.map(ChannelName::from).iter().all(|channel| {
+            let marker = self.markers.get(channel).filter(|marker| marker.is_acked);
+            let found = self.audit.get(channel);
+            let both = marker.zip(found);
+            both.is_some_and(|(marker, found)| found.values().any(|data| *data == marker.payload))
+        })
     }
 
     /// From now on it publishes nothing, forgets nothing, and does not leave.
@@ -107,17 +250,63 @@ impl Client {
     }
 
     /// What it does by itself at `now`.
-    pub fn act(&mut self, now: Instant, random: &mut Random, checker: &mut Checker) -> Vec<Parcel> {
-        match &self.state {
+    pub fn act(&mut self, now: Instant, random: &mut Random, checker: &mut Checker) -> Doing {
+        let parcels = match &self.state {
             State::Away { until } | State::Connecting { until } if *until <= now => {
                 self.connect(now, checker)
             }
             State::Away { .. } | State::Connecting { .. } => Vec::new(),
+            // It sends nothing into the void, and acts again when it has found a member.
+            State::Online(_) if self.link.is_none() => Vec::new(),
             State::Online(info) => {
                 let info = (**info).clone();
                 self.act_online(&mut Turn { info: &info, now, random, checker })
             }
+        };
+        let bytes = self.encode(&parcels);
+        Doing { bytes, hangs_up: std::mem::take(&mut self.hangs_up) }
+    }
+
+    fn encode(&mut self, parcels: &[Parcel]) -> Bytes {
+        let mut bytes = std::mem::take(&mut self.saying);
+        for parcel in parcels {
+            let op = Op::Publish(Publish {
+                subject: parcel.subject.as_bytes(),
+                reply: parcel.reply.as_ref().map(Subject::as_bytes),
+                header_len: None,
+                payload: &parcel.payload,
+            });
+            encoder::encode(&op, &mut bytes);
         }
+        bytes.freeze()
+    }
+
+    /// Bytes of its connection; gives what it answers.
+    pub fn receive(&mut self, bytes: &[u8], now: Instant, checker: &mut Checker) -> Bytes {
+        self.input.extend_from_slice(bytes);
+        let mut parcels = Vec::new();
+        loop {
+            let mut input = std::mem::take(&mut self.input);
+            let (heard, len) = match wire::parse(&input, &Limits::server()) {
+                Ok(Parsed::NeedMore { .. }) => (None, 0),
+                Ok(Parsed::Op { op, len }) => (Some(heard(&op)), len),
+                Err(error) => {
+                    checker.fail(format!("a client hears what is no NATS: {error}"));
+                    (None, 0)
+                }
+            };
+            input.advance(len);
+            self.input = input;
+            match heard {
+                None => break,
+                Some(Heard::Ping) => encoder::encode(&Op::Pong, &mut self.saying),
+                Some(Heard::Message(parcel)) => {
+                    parcels.extend(self.on_parcel(&parcel, now, checker));
+                }
+                Some(Heard::Other) => (),
+            }
+        }
+        self.encode(&parcels)
     }
 
     fn connect(&mut self, now: Instant, checker: &mut Checker) -> Vec<Parcel> {
@@ -126,7 +315,22 @@ impl Client {
             checker.on_left(inbox);
         }
         self.publishes.clear();
+        self.markers.clear();
+        self.audit.clear();
+        self.interests.clear();
+        self.saying.clear();
+        for kind in ["hb.*", "connected.*", "pinged.*", "asked.*", "left.*", "acks"] {
+            let subject = Subject::from(format!("{}{kind}", self.prefix()));
+            self.listen(subject);
+        }
         self.state = State::Connecting { until: now + CONNECT_TIMEOUT };
+        // A new life has a connection of its own.
+        self.hangs_up = true;
+        self.link_at = now;
+        Vec::new()
+    }
+
+    fn connect_request(&mut self) -> Parcel {
         let request = pb::ConnectRequest {
             client_id: self.id(),
             heartbeat_inbox: self.inbox("hb").to_bytes(),
@@ -136,16 +340,31 @@ impl Client {
             ping_max_out: 88,
         };
         let reply = Some(self.inbox("connected"));
-        vec![parcel("_STAN.discover.test-cluster", reply, &request)]
+        parcel("_STAN.discover.test-cluster", reply, &request)
     }
 
     fn act_online(&mut self, turn: &mut Turn) -> Vec<Parcel> {
-        self.subscriptions.retain(|_, s| s.ack_inbox.is_some() || turn.now < s.asked_until);
+        let late = |s: &Subscription| s.ack_inbox.is_none() && s.asked_until <= turn.now;
+        let lost: Vec<Subject> =
+            self.subscriptions.iter().filter(|(_, s)| late(s)).map(|(i, _)| i.clone()).collect();
+        for inbox in lost {
+            self.forget(&inbox, turn.checker);
+        }
+        if self.ping_at <= turn.now {
+            self.ping_at = turn.now + PING_EVERY;
+            let ping = pb::Ping { conn_id: self.connection() };
+            let reply = Some(self.inbox("pinged"));
+            return vec![parcel(&text(&turn.info.ping_requests), reply, &ping)];
+        }
+        if self.is_auditor {
+            return self.act_auditing(turn);
+        }
         if self.is_retiring {
             return self.act_retiring(turn);
         }
         match turn.random.below(100) {
-            0..=54 => self.publish(turn),
+            0..=44 => self.publish(turn),
+            45..=54 => self.publish_again(turn),
             55..=69 => self.subscribe(turn),
             70..=89 => self.acknowledge_late(turn),
             90..=95 => self.leave_one(turn),
@@ -172,30 +391,78 @@ impl Client {
         self.acknowledge_late(turn)
     }
 
+    /// Reads every channel from its beginning, and puts a message at the end of each.
+    fn act_auditing(&mut self, turn: &mut Turn) -> Vec<Parcel> {
+        for channel in CHANNELS.map(ChannelName::from) {
+            let opened = self.subscriptions.values().find(|s| s.channel == channel);
+            let Some(subscription) = opened else {
+                let request = pb::SubscriptionRequest {
+                    start_position: pb::StartPosition::First.into(),
+                    ..pb::SubscriptionRequest::default()
+                };
+                return self.ask(channel, None, request, turn);
+            };
+            let is_open = subscription.ack_inbox.is_some();
+            let marker = self.markers.get(&channel);
+            let is_due = marker.is_none_or(|marker| !marker.is_acked && marker.until <= turn.now);
+            if is_open && is_due {
+                let (parcel, payload) = self.message(&channel, turn);
+                let until = turn.now + REQUEST_TIMEOUT;
+                self.markers.insert(channel, Marker { payload, is_acked: false, until });
+                return vec![parcel];
+            }
+        }
+        self.acknowledge_late(turn)
+    }
+
+    /// A message that was never published before.
+    fn message(&mut self, channel: &ChannelName, turn: &Turn) -> (Parcel, Bytes) {
+        self.publish_count += 1;
+        let data = Bytes::from(format!("payload {} of c{}", self.publish_count, self.number));
+        (self.publish_data(channel, &data, turn), data)
+    }
+
+    fn publish_data(&mut self, channel: &ChannelName, data: &Bytes, turn: &Turn) -> Parcel {
+        self.guid_count += 1;
+        let guid = Bytes::from(format!("g{}-{}", self.number, self.guid_count));
+        let message = pb::PubMsg {
+            client_id: self.id(),
+            guid: guid.clone(),
+            subject: channel.to_bytes(),
+            data: data.clone(),
+            conn_id: self.connection(),
+            ..pb::PubMsg::default()
+        };
+        let (channel, data) = (channel.clone(), data.clone());
+        let subject = format!("{}.{channel}", text(&turn.info.pub_prefix));
+        let until = turn.now + ACK_TIMEOUT;
+        self.publishes.insert(guid, Publication { channel, data, until });
+        let reply = Some(Subject::from(format!("{}acks", self.prefix())));
+        parcel(&subject, reply, &message)
+    }
+
     fn publish(&mut self, turn: &mut Turn) -> Vec<Parcel> {
         let mut parcels = Vec::new();
         for _ in 0..=turn.random.below(4) {
             if UNACKED_PUBLISHES_MAX <= self.publishes.len() {
                 break;
             }
-            self.publish_count += 1;
             let channel = ChannelName::from(CHANNELS[choose(turn.random, CHANNELS.len())]);
-            let guid = Bytes::from(format!("g{}-{}", self.number, self.publish_count));
-            let data = Bytes::from(format!("payload {} of c{}", self.publish_count, self.number));
-            let message = pb::PubMsg {
-                client_id: self.id(),
-                guid: guid.clone(),
-                subject: channel.to_bytes(),
-                data: data.clone(),
-                conn_id: self.connection(),
-                ..pb::PubMsg::default()
-            };
-            self.publishes.insert(guid, (channel.clone(), data));
-            let subject = format!("{}.{channel}", text(&turn.info.pub_prefix));
-            let reply = Some(Subject::from(format!("{}acks", self.prefix())));
-            parcels.push(parcel(&subject, reply, &message));
+            parcels.push(self.message(&channel, turn).0);
         }
         parcels
+    }
+
+    /// What was not answered in time is published again, as clients do.
+    fn publish_again(&mut self, turn: &mut Turn) -> Vec<Parcel> {
+        let late = self.publishes.iter().find(|(_, publication)| publication.until <= turn.now);
+        let Some((guid, _)) = late else { return Vec::new() };
+        let guid = guid.clone();
+        let Some(Publication { channel, data, .. }) = self.publishes.remove(&guid) else {
+            return Vec::new();
+        };
+        turn.checker.on_repeated(data.clone());
+        vec![self.publish_data(&channel, &data, turn)]
     }
 
     fn durable_key(&self, channel: &ChannelName, in_queue: bool) -> DurableKey {
@@ -208,8 +475,9 @@ impl Client {
             return Vec::new();
         }
         let channel = ChannelName::from(CHANNELS[choose(turn.random, CHANNELS.len())]);
-        match turn.random.below(3) {
-            0 => self.subscribe_plain(channel, turn),
+        match turn.random.below(4) {
+            0 => self.subscribe_plain(channel, b"", turn),
+            3 => self.subscribe_plain(channel, b"workers", turn),
             kind => {
                 let key = self.durable_key(&channel, kind == 1);
                 let is_open = self.subscriptions.values().any(|s| s.durable.as_ref() == Some(&key));
@@ -221,8 +489,14 @@ impl Client {
         }
     }
 
-    fn subscribe_plain(&mut self, channel: ChannelName, turn: &mut Turn) -> Vec<Parcel> {
+    fn subscribe_plain(
+        &mut self,
+        channel: ChannelName,
+        queue: &'static [u8],
+        turn: &mut Turn,
+    ) -> Vec<Parcel> {
         let request = pb::SubscriptionRequest {
+            q_group: Bytes::from_static(queue),
             start_position: i32::try_from(turn.random.below(5)).unwrap_or(0),
             start_sequence: turn.random.below(20),
             start_time_delta: i64::try_from(turn.random.below(3_000_000_000)).unwrap_or(0),
@@ -250,7 +524,8 @@ impl Client {
         turn: &mut Turn,
     ) -> Vec<Parcel> {
         let inbox = self.inbox("sub");
-        let in_flight_max = 1 + turn.random.below(8);
+        self.listen(inbox.clone());
+        let in_flight_max = if self.is_auditor { 64 } else { 1 + turn.random.below(8) };
         let request = pb::SubscriptionRequest {
             client_id: self.id(),
             subject: channel.to_bytes(),
@@ -259,8 +534,13 @@ impl Client {
             ack_wait_in_secs: 1 + i32::try_from(turn.random.below(2)).unwrap_or(0),
             ..request
         };
-        let in_flight_max = usize::try_from(in_flight_max).unwrap_or(1);
-        turn.checker.on_asked(&inbox, durable.as_ref(), in_flight_max);
+        turn.checker.on_asked(&Asking {
+            inbox: &inbox,
+            channel: &channel,
+            durable: durable.as_ref(),
+            in_queue: !request.q_group.is_empty(),
+            in_flight_max: usize::try_from(in_flight_max).unwrap_or(1),
+        });
         let subscription = Subscription {
             channel,
             durable,
@@ -268,9 +548,17 @@ impl Client {
             asked_until: turn.now + REQUEST_TIMEOUT,
             unacked: BTreeSet::new(),
         };
-        self.subscriptions.insert(inbox.clone(), subscription);
-        let reply = Subject::from(format!("{inbox}.asked"));
+        let number = inbox.to_string().rsplit('.').next().unwrap_or_default().to_owned();
+        let reply = Subject::from(format!("{}asked.{number}", self.prefix()));
+        self.subscriptions.insert(inbox, subscription);
         vec![parcel(&text(&turn.info.sub_requests), Some(reply), &request)]
+    }
+
+    /// A request that was not answered: whether the server knows of it nobody can tell.
+    fn forget(&mut self, inbox: &Subject, checker: &mut Checker) -> Option<Subscription> {
+        checker.on_left(inbox);
+        self.unlisten(inbox);
+        self.subscriptions.remove(inbox)
     }
 
     fn acknowledge_late(&mut self, turn: &mut Turn) -> Vec<Parcel> {
@@ -302,8 +590,7 @@ impl Client {
             return Vec::new();
         }
         let inbox = &open[choose(turn.random, open.len())];
-        let Some(subscription) = self.subscriptions.remove(inbox) else { return Vec::new() };
-        turn.checker.on_left(inbox);
+        let Some(subscription) = self.forget(inbox, turn.checker) else { return Vec::new() };
         // Durables only close: if the answer is lost nobody knows whether one still exists.
         let unsubscribes = subscription.durable.is_none() && turn.random.below(2) == 0;
         let request = pb::UnsubscribeRequest {
@@ -320,7 +607,8 @@ impl Client {
 
     fn close(&mut self, turn: &mut Turn) -> Vec<Parcel> {
         let request = pb::CloseRequest { client_id: self.id() };
-        let parcels = vec![parcel(&text(&turn.info.close_requests), None, &request)];
+        let reply = Some(self.inbox("left"));
+        let parcels = vec![parcel(&text(&turn.info.close_requests), reply, &request)];
         self.go_away(turn);
         parcels
     }
@@ -328,80 +616,101 @@ impl Client {
     fn go_away(&mut self, turn: &mut Turn) {
         let until = turn.now + Duration::from_millis(1 + turn.random.below(AWAY_MAX_MS));
         self.state = State::Away { until };
+        self.hangs_up = true;
     }
 
-    /// A message for one of its inboxes.
-    pub fn receive(
+    /// It begins a new life soon: the server no longer knows it, or not as it is.
+    fn start_anew(&mut self, now: Instant) {
+        self.state = State::Away { until: now + Duration::from_millis(300) };
+        self.hangs_up = true;
+    }
+
+    /// A message for one of its inboxes; gives its answer.
+    fn on_parcel(
         &mut self,
         parcel: &Parcel,
         now: Instant,
         checker: &mut Checker,
     ) -> Option<Parcel> {
+        if !parcel.subject.as_bytes().starts_with(self.prefix().as_bytes()) {
+            return None;
+        }
         let subject = parcel.subject.to_string();
-        let kind = subject.split('.').nth(3).unwrap_or_default();
+        let mut names = subject.split('.').skip(3);
+        let (kind, number) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
         match kind {
             "hb" => {
                 let subject = parcel.reply.clone()?;
-                Some(Parcel { subject, reply: None, payload: Bytes::new() })
+                return Some(Parcel { subject, reply: None, payload: Bytes::new() });
             }
-            "connected" => {
-                self.on_connected(&parcel.payload, now);
-                None
+            "connected" => self.on_connected(&parcel.payload, now),
+            "acks" => self.on_pub_ack(&parcel.payload, now, checker),
+            "asked" => {
+                let inbox = Subject::from(format!("{}sub.{number}", self.prefix()));
+                self.on_subscribed(&inbox, &parcel.payload, now, checker);
             }
-            "acks" => {
-                self.on_pub_ack(&parcel.payload, checker);
-                None
-            }
-            "sub" if subject.ends_with(".asked") => {
-                self.on_subscribed(&subject, &parcel.payload, now, checker);
-                None
-            }
-            "sub" => {
-                self.on_message(&parcel.subject, &parcel.payload, checker);
-                None
-            }
-            _ => None,
+            "sub" => self.on_message(&parcel.subject, &parcel.payload, checker),
+            "pinged" => self.on_pinged(&parcel.payload, now),
+            _ => (),
         }
+        None
     }
 
     fn on_connected(&mut self, payload: &Bytes, now: Instant) {
-        let response = pb::ConnectResponse::decode(payload.clone()).expect("made by an engine");
         if !matches!(self.state, State::Connecting { .. }) {
             return;
         }
-        self.state = if response.error.is_empty() {
-            State::Online(Box::new(response))
-        } else {
-            State::Away { until: now + Duration::from_millis(300) }
-        };
+        match pb::ConnectResponse::decode(payload.clone()) {
+            Ok(response) if response.error.is_empty() && !response.pub_prefix.is_empty() => {
+                self.state = State::Online(Box::new(response));
+            }
+            // Nobody listens, or it is too early.
+            Ok(_) | Err(_) => self.start_anew(now),
+        }
     }
 
-    fn on_pub_ack(&mut self, payload: &Bytes, checker: &mut Checker) {
-        let ack = pb::PubAck::decode(payload.clone()).expect("made by an engine");
-        let Some((channel, data)) = self.publishes.remove(&ack.guid) else { return };
-        if ack.error.is_empty() {
-            checker.on_acked(&channel, data);
-        } else {
-            checker.on_refused(data);
+    fn on_pinged(&mut self, payload: &Bytes, now: Instant) {
+        let response = pb::PingResponse::decode(payload.clone());
+        let is_online = matches!(self.state, State::Online(_));
+        if is_online && response.is_ok_and(|response| !response.error.is_empty()) {
+            self.start_anew(now);
         }
+    }
+
+    fn on_pub_ack(&mut self, payload: &Bytes, now: Instant, checker: &mut Checker) {
+        let Ok(ack) = pb::PubAck::decode(payload.clone()) else { return };
+        let Some(publication) = self.publishes.remove(&ack.guid) else { return };
+        let Publication { channel, data, .. } = publication;
+        if !ack.error.is_empty() {
+            checker.on_refused(data);
+            if !self.is_auditor && ack.error.as_ref() == UNKNOWN_CLIENT {
+                self.start_anew(now);
+            }
+            return;
+        }
+        if let Some(marker) = self.markers.get_mut(&channel).filter(|m| m.payload == data) {
+            marker.is_acked = true;
+        }
+        checker.on_acked(&channel, data);
     }
 
     fn on_subscribed(
         &mut self,
-        subject: &str,
+        inbox: &Subject,
         payload: &Bytes,
         now: Instant,
         checker: &mut Checker,
     ) {
-        let inbox = Subject::from(subject.trim_end_matches(".asked"));
-        let response = pb::SubscriptionResponse::decode(payload.clone()).expect("by an engine");
-        if !response.error.is_empty() {
-            self.subscriptions.remove(&inbox);
+        let response = pb::SubscriptionResponse::decode(payload.clone());
+        let Some(response) = response.ok().filter(|response| !response.ack_inbox.is_empty()) else {
+            self.forget(inbox, checker);
             if self.is_retiring {
                 // A lost answer can have left its own durable open: a new life replaces the old.
-                self.state = State::Away { until: now };
+                self.start_anew(now);
             }
-        } else if let Some(subscription) = self.subscriptions.get_mut(&inbox) {
+            return;
+        };
+        if let Some(subscription) = self.subscriptions.get_mut(inbox) {
             subscription.ack_inbox = Some(Subject::from(response.ack_inbox));
             if let Some(key) = &subscription.durable {
                 checker.on_durable_made(key);
@@ -410,13 +719,65 @@ impl Client {
     }
 
     fn on_message(&mut self, inbox: &Subject, payload: &Bytes, checker: &mut Checker) {
-        let message = pb::MsgProto::decode(payload.clone()).expect("made by an engine");
-        checker.on_delivered(&message);
+        let Ok(message) = pb::MsgProto::decode(payload.clone()) else {
+            return checker.fail(format!("what comes on {inbox} is no message"));
+        };
         let Some(subscription) = self.subscriptions.get_mut(inbox) else { return };
-        assert_eq!(subscription.channel.as_bytes(), &message.subject[..]);
-        assert!(!message.redelivered || message.redelivery_count > 0, "a redelivery is counted");
-        subscription.unacked.insert(Sequence(message.sequence));
+        checker.on_delivered(inbox, &message);
+        let sequence = Sequence(message.sequence);
+        // Some it takes for lost, however often it gets them.
+        self.message_count += 1;
+        if !self.is_retiring && self.message_count.is_multiple_of(FORGOTTEN_EVERY) {
+            checker.on_forgotten(inbox, sequence);
+        } else {
+            subscription.unacked.insert(sequence);
+        }
+        if self.is_auditor {
+            let channel = ChannelName::from(message.subject.clone());
+            self.audit.entry(channel).or_default().insert(sequence, message.data);
+        }
     }
+}
+
+/// What a publisher is told that the server does not know (spec protocol, 7).
+const UNKNOWN_CLIENT: &[u8] = b"stan: invalid publish request";
+
+enum Heard {
+    Ping,
+    Message(Parcel),
+    Other,
+}
+
+fn heard(op: &Op<'_>) -> Heard {
+    match op {
+        Op::Ping => Heard::Ping,
+        Op::Message { message, .. } => {
+            let header_len = message.header_len.unwrap_or(0);
+            Heard::Message(Parcel {
+                subject: Subject::from(message.subject),
+                reply: message.reply.map(Subject::from),
+                payload: Bytes::copy_from_slice(&message.payload[header_len..]),
+            })
+        }
+        Op::Info(_)
+        | Op::Connect(_)
+        | Op::Publish(_)
+        | Op::Subscribe { .. }
+        | Op::Unsubscribe { .. }
+        | Op::Pong
+        | Op::Ok
+        | Op::Err(_)
+        | Op::RouteSubscribe { .. }
+        | Op::RouteUnsubscribe(_)
+        | Op::RouteMessage(_)
+        | Op::Account(..) => Heard::Other,
+    }
+}
+
+fn encode_subscribe(subject: &Subject, number: u64, out: &mut BytesMut) {
+    let sid = number.to_string();
+    let op = Op::Subscribe { subject: subject.as_bytes(), queue: None, sid: sid.as_bytes() };
+    encoder::encode(&op, out);
 }
 
 fn parcel(subject: &str, reply: Option<Subject>, message: &impl Message) -> Parcel {

@@ -45,6 +45,22 @@ fn recovered_pending_messages_are_due_by_their_timestamps() {
     });
 }
 
+/// Goal: a position that is newer than the messages that were staged with it does not hide those
+/// that take their place.
+#[test]
+fn a_position_that_outlived_its_messages_is_not_believed() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 3);
+        let new_only = Options { start: pb::StartPosition::NewOnly, ..options() };
+        server.subscribe("me", "foo", "dur", &Options { durable: "d", ..new_only });
+        server.lose_messages_after("foo", 1);
+        server.restart();
+        server.publish("me", "foo", 1);
+        server.expect("dur:2");
+    });
+}
+
 #[test]
 fn room_that_is_left_is_used_at_once_after_a_restart() {
     with_loops(|mut server| {

@@ -151,6 +151,11 @@ pub trait Folder: Send + Sync {
     /// As the system says.
     fn sync_filesystem(&self) -> io::Result<()>;
 
+    /// How many syncs on its disk are worth being under way at once.
+    fn syncs_at_once(&self) -> usize {
+        SYNCS_AT_ONCE
+    }
+
     /// Which folder this is.
     ///
     /// # Errors
@@ -210,7 +215,15 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// As the system says.
     fn sync(&self) -> io::Result<()>;
+
+    /// How many syncs on its disk are worth being under way at once.
+    fn syncs_at_once(&self) -> usize {
+        SYNCS_AT_ONCE
+    }
 }
+
+/// Syncs of a real disk that are under way at once; more do not help it.
+const SYNCS_AT_ONCE: usize = 8;
 
 /// The machine's own disk.
 #[derive(Clone, Copy, Debug, Default)]

@@ -11,8 +11,6 @@ use crate::store::progress;
 /// Up to so many files are synced one after the other: the first commit to a channel after a
 /// take-over has three, and a sync of the file system waits for whatever others have written there.
 const SYNCED_IN_TURN_MAX: usize = 4;
-/// Threads that sync at once; more do not help the disk.
-const THREADS_MAX: usize = 8;
 
 /// The slower way is tried again after so many times what it took: its trials cost a five
 /// hundredth of the time.
@@ -96,7 +94,8 @@ pub fn sync_files(files: &[&dyn DiskFile]) -> io::Result<()> {
     if !is_wide(files.len()) {
         return files.iter().try_for_each(|file| file.sync());
     }
-    sync_at_once(files, |file| file.sync())
+    let count = files.first().map_or(1, |file| file.syncs_at_once());
+    sync_at_once(files, count, |file| file.sync())
 }
 
 /// Syncs files and folders, in no order: those that go together share the file system's own commit.
@@ -111,9 +110,11 @@ pub fn sync_files_and_folders(
         File(&'a dyn DiskFile),
         Folder(&'a dyn Folder),
     }
+    let of_folders = folders.first().map(|folder| folder.syncs_at_once());
+    let count = files.first().map(|file| file.syncs_at_once()).or(of_folders).unwrap_or(1);
     let files = files.iter().map(|file| One::File(file.as_ref()));
     let all: Vec<One<'_>> = files.chain(folders.iter().map(|one| One::Folder(*one))).collect();
-    sync_at_once(&all, |one| match one {
+    sync_at_once(&all, count, |one| match one {
         One::File(file) => file.sync(),
         One::Folder(folder) => folder.sync(),
     })
@@ -121,9 +122,10 @@ pub fn sync_files_and_folders(
 
 fn sync_at_once<T: Sync>(
     all: &[T],
+    thread_count: usize,
     sync: impl Fn(&T) -> io::Result<()> + Copy + Send,
 ) -> io::Result<()> {
-    let share_len = all.len().div_ceil(THREADS_MAX).max(1);
+    let share_len = all.len().div_ceil(thread_count.max(1)).max(1);
     let (own, others) = all.split_at(share_len.min(all.len()));
     let pulse = progress::current();
     thread::scope(|scope| {

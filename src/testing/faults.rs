@@ -1,0 +1,189 @@
+//! What goes wrong in a run, and when: from the seed, by a chance of its own.
+//!
+//! Each fault has a number in its run. A plan can leave some of them out, so that a run that breaks
+//! a promise can be made smaller.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::base::random::Random;
+use crate::testing::disk::Operation;
+
+/// How much goes wrong.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Chance of a fault in a step of the group, in millionths.
+    pub per_step: u64,
+    /// Chance of a fault before an operation of a disk, in millionths.
+    pub per_operation: u64,
+    /// Faults that are left out, by number.
+    pub left_out: BTreeSet<u32>,
+}
+
+impl Plan {
+    /// The usual plan of a seed: nothing, little or much.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let (per_step, per_operation) = match seed % 8 {
+            0 => (0, 0),
+            1 | 2 => (2_000, 500),
+            3 => (1_000, 4_000),
+            _ => (4_000, 1_500),
+        };
+        Self { per_step, per_operation, left_out: BTreeSet::new() }
+    }
+}
+
+/// One thing that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A process dies.
+    Kill,
+    /// A process stands still.
+    Pause(Duration),
+    /// An operation of the disk takes its time; everything else of the process goes on.
+    Stall(Duration),
+    /// The machine with the disk, and all of the group, loses its power.
+    PowerCut,
+    /// A process is asked to stop.
+    Stop,
+    /// The lock service says yes to another.
+    LockForgotten,
+    /// A wall clock is ahead by this from now on.
+    ClockJump(Duration),
+    /// The disk has no room.
+    Full(Duration),
+    /// Two members do not hear each other.
+    PartMembers(Duration),
+    /// A client and a member do not hear each other.
+    PartClient(Duration),
+    /// A client reads slowly, or no longer.
+    SlowReader(bool),
+    /// An operation is not done.
+    Error(Errno),
+    /// It is done, and the answer is an error.
+    ErrorAfter(Errno),
+    /// A part is written.
+    Short(Errno),
+}
+
+/// A fault, with its number in the run.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// Its number.
+    pub number: u32,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// The faults of a run.
+#[derive(Debug)]
+pub struct Faults {
+    plan: Plan,
+    random: Random,
+    count: u32,
+    happened: Vec<(u32, Kind)>,
+    is_over: bool,
+}
+
+const PAUSE_MAX_MS: u64 = 9_000;
+const DOWN_MAX_MS: u64 = 3_000;
+const FULL_MAX_MS: u64 = 2_000;
+const PART_MAX_MS: u64 = 3_000;
+const CLOCK_AHEAD_MAX_MS: u64 = 5_000;
+
+impl Faults {
+    /// The faults of a plan.
+    #[must_use]
+    pub fn new(plan: Plan, seed: u64) -> Self {
+        let random = Random::new(seed);
+        Self { plan, random, count: 0, happened: Vec::new(), is_over: false }
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn end(&mut self) {
+        self.is_over = true;
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn happened(&self) -> &[(u32, Kind)] {
+        &self.happened
+    }
+
+    /// One of so many.
+    pub fn choose(&mut self, count: usize) -> usize {
+        usize::try_from(self.random.below(count as u64)).unwrap_or(0)
+    }
+
+    /// For how long a dead process stays away.
+    pub fn down_ms(&mut self) -> u64 {
+        1 + self.random.below(DOWN_MAX_MS)
+    }
+
+    fn is_due(&mut self, per_million: u64) -> bool {
+        !self.is_over && self.random.below(1_000_000) < per_million
+    }
+
+    fn number(&mut self, kind: Kind) -> Option<Fault> {
+        self.count += 1;
+        let number = self.count;
+        if self.plan.left_out.contains(&number) {
+            return None;
+        }
+        self.happened.push((number, kind));
+        Some(Fault { number, kind })
+    }
+
+    fn ms(&mut self, max: u64) -> Duration {
+        Duration::from_millis(1 + self.random.below(max))
+    }
+
+    /// Short ones are frequent, long ones happen.
+    fn pause(&mut self) -> Duration {
+        let max = [20, 400, PAUSE_MAX_MS, PAUSE_MAX_MS][self.choose(4)];
+        self.ms(max)
+    }
+
+    /// What goes wrong between two steps.
+    pub fn on_step(&mut self) -> Option<Fault> {
+        if !self.is_due(self.plan.per_step) {
+            return None;
+        }
+        let kind = match self.random.below(16) {
+            0..=2 => Kind::Kill,
+            3 | 4 => Kind::Pause(self.pause()),
+            5 => Kind::PowerCut,
+            6 | 7 => Kind::Stop,
+            8 => Kind::LockForgotten,
+            9 => Kind::ClockJump(self.ms(CLOCK_AHEAD_MAX_MS)),
+            10 => Kind::Full(self.ms(FULL_MAX_MS)),
+            11 | 12 => Kind::PartMembers(self.ms(PART_MAX_MS)),
+            13 => Kind::PartClient(self.ms(PART_MAX_MS)),
+            _ => Kind::SlowReader(self.random.below(3) != 0),
+        };
+        self.number(kind)
+    }
+
+    /// What goes wrong before `operation`; no pause, if others cannot be turned meanwhile.
+    pub fn on_operation(&mut self, operation: Operation, may_wait: bool) -> Option<Fault> {
+        if !self.is_due(self.plan.per_operation) {
+            return None;
+        }
+        let errors = operation.errors();
+        let errno = errors[self.choose(errors.len())];
+        let kind = match self.random.below(12) {
+            0..=3 => Kind::Pause(self.pause()),
+            4 | 5 => Kind::Stall(self.pause()),
+            6 | 7 => Kind::Kill,
+            8 => Kind::PowerCut,
+            9 if operation == Operation::Append => Kind::Short(errno),
+            10 if operation.is_change() => Kind::ErrorAfter(Errno::EIO),
+            _ => Kind::Error(errno),
+        };
+        let waits = matches!(kind, Kind::Pause(_) | Kind::Stall(_));
+        if waits && !may_wait { None } else { self.number(kind) }
+    }
+}

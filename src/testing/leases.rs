@@ -1,0 +1,265 @@
+//! The lock and the epochs of a simulated group, and the keeper of each process.
+//!
+//! The kernel's locks are simulated: a dead process loses its own, a paused one keeps them, and
+//! now and then the service says yes to two. Who takes what when is judged by the real rules.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::base::epoch::{Epoch, Fence, FenceError, LeaseClock, Predecessor};
+use crate::base::time::Instant;
+use crate::election::keeper;
+use crate::election::sight::{NewestEpoch, Sight, Stillness, Verdict, judge};
+use crate::testing::disk::Operation;
+use crate::testing::memory_disk::{Fate, ProcessId, before};
+
+/// After so long without a sign of life a holder is replaced.
+pub const STEAL_AFTER: Duration = Duration::from_secs(5);
+/// How often a standby looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What the fence reads.
+const EPOCH_FILE: &[u8] = b".stanby.epoch";
+
+/// How long a lease lasts after its last confirmation.
+#[must_use]
+pub fn bound() -> Duration {
+    keeper::lease_bound(STEAL_AFTER)
+}
+
+/// What lies beside the data.
+#[derive(Clone, Debug, Default)]
+pub struct Locks {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    root: Option<ProcessId>,
+    epochs: BTreeMap<Epoch, Claim>,
+}
+
+#[derive(Debug)]
+struct Claim {
+    owner: ProcessId,
+    counter: u64,
+    /// Its owner lives and has not let go.
+    is_held: bool,
+    is_released: bool,
+}
+
+impl Locks {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The kernel frees what a process held.
+    pub fn free(&self, process: ProcessId) {
+        let mut state = self.state();
+        if state.root == Some(process) {
+            state.root = None;
+        }
+        let claims = state.epochs.values_mut().filter(|claim| claim.owner == process);
+        claims.for_each(|claim| claim.is_held = false);
+    }
+
+    /// The service forgets who has the lock, as when its file is replaced: it says yes to another.
+    pub fn forget(&self) {
+        self.state().root = None;
+    }
+
+    /// The newest epoch, if there is one.
+    #[must_use]
+    pub fn newest(&self) -> Option<Epoch> {
+        self.state().epochs.keys().next_back().copied()
+    }
+}
+
+/// The fence of one epoch of a process.
+#[derive(Debug)]
+pub struct SimulatedFence {
+    epoch: Epoch,
+    owner: ProcessId,
+    locks: Locks,
+}
+
+impl SimulatedFence {
+    fn look(&self) -> Result<(), FenceError> {
+        let state = self.locks.state();
+        match state.epochs.last_key_value() {
+            Some((epoch, claim)) if *epoch == self.epoch && claim.owner == self.owner => Ok(()),
+            found => Err(FenceError::Superseded {
+                ours: self.epoch,
+                found: found.map_or(Epoch(0), |(epoch, _)| *epoch),
+                owner: found.map_or_else(String::new, |(_, claim)| claim.owner.0.to_string()),
+            }),
+        }
+    }
+}
+
+impl Fence for SimulatedFence {
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn check(&self) -> Result<(), FenceError> {
+        match before(self.owner, Operation::OpenRead, EPOCH_FILE) {
+            Fate::Done | Fate::Lies => self.look(),
+            Fate::Dead | Fate::Fails(_) => {
+                Err(FenceError::Unreadable(io::Error::from(io::ErrorKind::Other)))
+            }
+        }
+    }
+}
+
+/// What a keeper tells its process.
+#[derive(Debug)]
+pub enum Told {
+    /// The lease is its own.
+    Won(Arc<SimulatedFence>, Predecessor),
+    /// The lease is gone.
+    Lost,
+}
+
+/// What waits for the lease and renews it.
+#[derive(Debug)]
+pub struct Keeper {
+    process: ProcessId,
+    locks: Locks,
+    clock: LeaseClock,
+    held: Option<Arc<SimulatedFence>>,
+    stillness: Stillness,
+    /// Since when the store is known to work for this process, and what its holder's record showed.
+    proven: Option<(Instant, (Epoch, u64))>,
+    distrusts_locks: bool,
+    next_look: Instant,
+}
+
+impl Keeper {
+    /// A keeper that holds nothing.
+    #[must_use]
+    pub fn new(process: ProcessId, locks: Locks, clock: LeaseClock, now: Instant) -> Self {
+        Self {
+            process,
+            locks,
+            clock,
+            held: None,
+            stillness: Stillness::default(),
+            proven: None,
+            distrusts_locks: false,
+            next_look: now,
+        }
+    }
+
+    /// Does what is due. `may_take`: no thread of a former term runs any more.
+    pub fn turn(&mut self, now: Instant, may_take: bool) -> Option<Told> {
+        if now < self.next_look {
+            return None;
+        }
+        if self.held.is_some() {
+            self.next_look = now + bound() / 4;
+            return self.confirm(now);
+        }
+        self.next_look = now + LOOK_EVERY;
+        if may_take { self.look(now) } else { None }
+    }
+
+    fn confirm(&mut self, now: Instant) -> Option<Told> {
+        let fence = self.held.clone()?;
+        let has_lock = {
+            let mut state = self.locks.state();
+            if state.root.is_none() {
+                state.root = Some(self.process);
+            }
+            if let Some(claim) = state.epochs.get_mut(&fence.epoch) {
+                claim.counter += 1;
+            }
+            state.root == Some(self.process)
+        };
+        if fence.look().is_ok() {
+            self.clock.confirm(now, bound());
+            return None;
+        }
+        self.distrusts_locks |= has_lock;
+        self.drop_lease(false, now + LOOK_EVERY);
+        Some(Told::Lost)
+    }
+
+    /// Gives the lease back; `is_clean`: everything is synced.
+    pub fn drop_lease(&mut self, is_clean: bool, next_look: Instant) {
+        self.clock.revoke();
+        if let Some(fence) = self.held.take() {
+            let mut state = self.locks.state();
+            if state.root == Some(self.process) {
+                state.root = None;
+            }
+            if let Some(claim) = state.epochs.get_mut(&fence.epoch) {
+                claim.is_held = false;
+                claim.is_released = is_clean;
+            }
+        }
+        self.stillness.reset();
+        self.proven = None;
+        self.next_look = next_look;
+    }
+
+    fn look(&mut self, now: Instant) -> Option<Told> {
+        let locks = self.locks.clone();
+        let mut state = locks.state();
+        let has_lock = state.root.is_none_or(|holder| holder == self.process);
+        if has_lock {
+            state.root = Some(self.process);
+        }
+        let newest = state.epochs.last_key_value().map(|(epoch, claim)| (*epoch, claim));
+        let mark = newest.map_or((Epoch(0), 0), |(epoch, claim)| (epoch, claim.counter));
+        let still_for = self.stillness.observe(mark, (now, now), 4 * LOOK_EVERY);
+        let proven = self.proven.filter(|(_, seen)| *seen == mark);
+        self.proven = proven;
+        let epoch_of = |(epoch, claim): (Epoch, &Claim)| NewestEpoch {
+            is_held: claim.is_held,
+            is_released: claim.is_released,
+            has_living_predecessor: state.epochs.range(..epoch).any(|(_, claim)| claim.is_held),
+        };
+        let sight = Sight {
+            has_lock,
+            newest: newest.map(epoch_of),
+            is_fresh: state.epochs.is_empty(),
+            still_for,
+            is_stuck: false,
+            proven_for: proven.map(|(at, _)| now.since(at)),
+            steal_after: STEAL_AFTER,
+            distrusts_locks: self.distrusts_locks,
+            patience: STEAL_AFTER,
+        };
+        match judge(&sight) {
+            Verdict::Claim(predecessor) => {
+                let epoch = mark.0.next();
+                let claim =
+                    Claim { owner: self.process, counter: 0, is_held: true, is_released: false };
+                state.epochs.insert(epoch, claim);
+                drop(state);
+                let locks = locks.clone();
+                let fence = Arc::new(SimulatedFence { epoch, owner: self.process, locks });
+                self.held = Some(Arc::clone(&fence));
+                self.clock.confirm(now, bound());
+                self.next_look = now + bound() / 4;
+                Some(Told::Won(fence, predecessor))
+            }
+            Verdict::Prove => {
+                self.proven = Some((now, mark));
+                None
+            }
+            Verdict::WaitForLock
+            | Verdict::WaitForForeigner
+            | Verdict::WaitForEpoch
+            | Verdict::WaitForStillness => None,
+        }
+    }
+
+    /// The epoch that it holds, or believes to.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.held.as_ref().map(|fence| fence.epoch)
+    }
+}
