@@ -548,7 +548,15 @@ impl Group {
                     if remedy == Remedy::Stop {
                         self.checker.fail(format!("P1: the store cannot be served: {text}"));
                     }
-                    self.step_down(number, &text);
+                    match process.role {
+                        Role::Stopping(_) => self.end_stop(number, false),
+                        _ => self.step_down(number, &text),
+                    }
+                }
+                Some(Event::Drained { term }) if term == process.term => {
+                    if let Role::Stopping(left) = &mut process.role {
+                        *left -= 1;
+                    }
                 }
                 Some(_) => (),
                 None => return,
@@ -558,25 +566,18 @@ impl Group {
 
     /// A process that was asked to stop ends when its store is closed.
     fn look_at_stop(&mut self, number: usize) {
+        let process = self.slots[number].process.as_ref();
+        if process.is_some_and(|process| matches!(process.role, Role::Stopping(0))) {
+            self.end_stop(number, true);
+        }
+    }
+
+    fn end_stop(&mut self, number: usize, is_clean: bool) {
         let now = self.now.at;
         let Some(process) = &mut self.slots[number].process else { return };
-        let Role::Stopping(waiting) = &mut process.role else { return };
-        let mut is_clean = true;
-        waiting.retain(|drained| match drained.try_recv() {
-            Ok(result) => {
-                is_clean &= result.is_ok();
-                false
-            }
-            Err(_) => true,
-        });
-        if !is_clean {
-            process.role = Role::Stopping(Vec::new());
-        }
-        if waiting_is_over(&process.role) {
-            process.keeper.drop_lease(is_clean, now);
-            self.bury(number, false);
-            self.trace.say(now, || format!("m{number} has stopped"));
-        }
+        process.keeper.drop_lease(is_clean, now);
+        self.bury(number, false);
+        self.trace.say(now, || format!("m{number} has stopped"));
     }
 
     fn dial(&mut self, number: usize, url: String, is_explicit: bool) {
@@ -730,10 +731,6 @@ impl Group {
             trace: self.trace.lines(),
         }
     }
-}
-
-fn waiting_is_over(role: &Role) -> bool {
-    matches!(role, Role::Stopping(waiting) if waiting.is_empty())
 }
 
 fn send(wires: &mut Wires, end: End, bytes: bytes::Bytes, now: Instant, random: &mut Random) {

@@ -46,8 +46,8 @@ pub enum Role {
     Opening,
     /// It serves.
     Active,
-    /// It stops: what is staged is committed.
-    Stopping(Vec<Receiver<Result<(), String>>>),
+    /// It stops: so many loops have still to commit what is staged.
+    Stopping(usize),
 }
 
 /// One life of a member.
@@ -243,9 +243,8 @@ impl Process {
             let activation = Box::new(Activation { term, engine, worker });
             self.post(index, Mail::Activate(activation));
         }
-        let (done, _) = unbounded();
         for index in 0..self.loops.len() {
-            self.post(index, Mail::Serve { done: done.clone() });
+            self.post(index, Mail::Serve { term });
         }
         self.role = Role::Active;
     }
@@ -256,9 +255,9 @@ impl Process {
 
     /// Drops its engines and what they wanted to say.
     pub fn deactivate(&mut self) {
-        let (done, _) = unbounded();
+        let term = self.term;
         for index in 0..self.loops.len() {
-            self.post(index, Mail::Deactivate { done: done.clone() });
+            self.post(index, Mail::Deactivate { term });
             self.workers[index] = None;
         }
         self.term += 1;
@@ -267,13 +266,11 @@ impl Process {
 
     /// A planned stop: what is staged is committed first.
     pub fn stop(&mut self) {
-        let mut waiting = Vec::new();
+        let term = self.term;
         for index in 0..self.loops.len() {
-            let (done, drained) = unbounded();
-            waiting.push(drained);
-            self.post(index, Mail::Drain { done });
+            self.post(index, Mail::Drain { term });
         }
-        self.role = Role::Stopping(waiting);
+        self.role = Role::Stopping(self.loops.len());
     }
 
     /// What the drivers told the server's own thread.
