@@ -87,7 +87,7 @@ impl Server {
         let own = env::var_os("STANBY_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_stanby").into());
         let program = env::var_os("STANBY_RECORD").unwrap_or(own);
         let mut child = Command::new("timeout")
-            .arg("120")
+            .arg("600")
             .arg(program)
             .args(["-a", "127.0.0.1", "-p", "-1", "-c", path.to_str().unwrap()])
             .args(["-store", "file", "-dir", root.to_str().unwrap()])

@@ -4,12 +4,15 @@
 
 #[path = "support/format_checker.rs"]
 mod format_checker;
+#[path = "support/limited_disk.rs"]
+mod limited_disk;
 #[path = "support/stores.rs"]
 mod stores;
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use prost::Message;
 
@@ -20,9 +23,10 @@ use stanby::base::limits::UNSYNCED_BYTES_MAX;
 use stanby::base::record::{ChannelBatch, Lifecycle, MessageRecord};
 use stanby::base::time::WallTime;
 use stanby::proto::pb;
-use stanby::store::Opened;
-use stanby::store::file::{self, FileOptions};
+use stanby::store::file::{self, FileOptions, Opening};
+use stanby::store::{Opened, Remedy, StoreError};
 
+use limited_disk::{LimitedDisk, Limits};
 use stores::{START, batch, fetch, now, open, part};
 
 const SECOND: i64 = 1_000_000_000;
@@ -188,4 +192,53 @@ fn a_torn_copy_of_several_slices_gives_way() {
         drop(again);
         assert!(!root.path().join("foo/msgs.1003.dat").exists());
     }
+}
+
+fn open_limited(
+    (options, limits): (&FileOptions, &Arc<Limits>),
+    epoch: u64,
+    predecessor: Predecessor,
+) -> Result<Opened, StoreError> {
+    let opening = Opening {
+        options,
+        limits: &StoreLimits::default(),
+        fence: Arc::new(Held(epoch)),
+        predecessor,
+        loops: 1,
+        now: now(1),
+        survey: None,
+    };
+    file::open_on(Arc::new(LimitedDisk(Arc::clone(limits))), opening)
+}
+
+/// Goal: nothing of an adopted tail is counted or delivered before it is in the successor's hands.
+/// Without room for the copy, a member that may still live could cut what was delivered.
+#[test]
+fn a_full_disk_puts_off_the_take_over_from_a_member_that_may_still_live() {
+    let root = tempfile::tempdir().unwrap();
+    let options = FileOptions::new(root.path());
+    let mut former = open_epoch(&options, 1, Predecessor::Clean);
+    write(&mut former, 1, stamped("foo", Lifecycle::Create, 1..=5, (0, 10)));
+    let limits = Limits::roomy();
+    limits.room.store(0, Ordering::Relaxed);
+    let full = open_limited((&options, &limits), 2, Predecessor::Replaced);
+    assert_eq!(full.err().unwrap().remedy(), Remedy::Refuse, "it can be tried again");
+    // Nobody else writes any more: what lies there is synced, and stays.
+    let mut last = open_limited((&options, &limits), 3, Predecessor::Gone).unwrap();
+    assert_eq!(fetch(last.shares[0].as_mut(), "foo", 0), [1, 2, 3, 4, 5]);
+    assert_eq!(record_count(root.path(), "foo", 1), 5);
+}
+
+#[test]
+fn the_reserve_makes_room_for_the_copy() {
+    let root = tempfile::tempdir().unwrap();
+    let options = FileOptions::new(root.path());
+    let mut former = open_epoch(&options, 1, Predecessor::Clean);
+    write(&mut former, 1, stamped("foo", Lifecycle::Create, 1..=5, (0, 10)));
+    let limits = Limits::roomy();
+    limits.room.store(0, Ordering::Relaxed);
+    limits.reserve.store(1_024 * 1_024, Ordering::Relaxed);
+    let mut again = open_limited((&options, &limits), 2, Predecessor::Replaced).unwrap();
+    assert_eq!(record_count(root.path(), "foo", 1), 0, "it was copied");
+    assert_eq!(fetch(again.shares[0].as_mut(), "foo", 0), [1, 2, 3, 4, 5]);
 }

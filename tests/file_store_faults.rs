@@ -422,9 +422,9 @@ fn bad_files_are_refused_in_the_references_words() {
     }
     check(
         "foo/msgs.1.dat",
-        &[],
+        &[2],
         "unable to recover message store for [foo](file: \"foo/msgs.1.dat\"): \
-         unable to verify file version: EOF",
+         unable to verify file version: unexpected EOF",
     );
     check(
         "foo/msgs.a.dat",

@@ -94,3 +94,44 @@ fn a_file_that_ends_in_its_header_is_a_torn_tail() {
         }
     }
 }
+
+/// Goal: the length of a new file can reach the disk before its content does: zeros where the
+/// header should be are a torn tail, as a header that ends too early is.
+#[test]
+fn a_header_of_zeros_was_never_written() {
+    for file in ["clients.dat", "foo/subs.dat", "foo/msgs.3.dat", "foo/msgs.3.idx"] {
+        for len in [0, 1, 3, 4, 700] {
+            let root = tempfile::tempdir().unwrap();
+            fill(root.path());
+            fs::write(root.path().join(file), vec![0; len]).unwrap();
+            let mut again = open(root.path());
+            let is_index = file.ends_with("idx");
+            assert_eq!(again.notices.is_empty(), is_index, "{file} {len}: an index is made anew");
+            let last = if file == "foo/msgs.3.dat" { 6 } else { 9 };
+            assert_eq!(again.recovered.channels[0].state.last, Sequence(last), "{file} {len}");
+            let next = part("foo", Lifecycle::Keep, last + 1..=last + 1);
+            commit(again.shares[0].as_mut(), &batch(vec![next]));
+            assert_eq!(
+                fetch(again.shares[0].as_mut(), "foo", 0),
+                (1..=last + 1).collect::<Vec<_>>()
+            );
+            format_checker::read_store(root.path());
+            drop(again);
+            assert!(open(root.path()).notices.is_empty(), "{file} {len}: it is whole now");
+        }
+    }
+}
+
+/// Goal: what lies whole behind a header of zeros is not given up with it.
+#[test]
+fn messages_behind_a_header_of_zeros_are_kept() {
+    let root = tempfile::tempdir().unwrap();
+    fill(root.path());
+    let path = root.path().join("foo/msgs.3.dat");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[..4].fill(0);
+    fs::write(&path, bytes).unwrap();
+    let mut again = open(root.path());
+    assert_eq!(fetch(again.shares[0].as_mut(), "foo", 0), (1..=9).collect::<Vec<_>>());
+    format_checker::read_store(root.path());
+}

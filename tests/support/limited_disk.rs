@@ -19,6 +19,8 @@ const ENOSPC: i32 = 28;
 pub struct Limits {
     /// Bytes that can still be appended.
     pub room: AtomicI64,
+    /// Bytes that can be appended once the reserve is given up.
+    pub reserve: AtomicI64,
     /// Error number of the next syncs; 0 = they succeed.
     pub sync_error: AtomicI32,
     /// The same of renames.
@@ -111,7 +113,13 @@ impl Folder for LimitedFolder {
     }
 
     fn unlink(&self, name: &[u8]) -> io::Result<()> {
-        self.0.unlink(name)
+        self.0.unlink(name)?;
+        if name == b".stanby.reserve" {
+            let given = self.1.reserve.swap(0, Ordering::Relaxed);
+            let room = self.1.room.load(Ordering::Relaxed);
+            self.1.room.store(room.saturating_add(given), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

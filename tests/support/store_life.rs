@@ -48,8 +48,12 @@ pub struct Known {
     last: u64,
     /// Follow the last one, if they are there.
     unknown: Vec<String>,
+    /// What a former active may still add, as long as no later epoch writes to the channel.
+    late: Vec<String>,
     /// One of these.
     pending: Vec<Pending>,
+    /// Or one of these, as `late`.
+    late_pending: Vec<Pending>,
     may_be_missing: bool,
 }
 
@@ -60,7 +64,10 @@ pub struct Model {
     clients: Vec<BTreeSet<Vec<u8>>>,
     has_server: bool,
     /// Gone, as clients were told; a process that ends before the files are gone brings it back.
-    deleted: BTreeMap<String, Known>,
+    /// Where another creation of that name was refused, it may be that one, empty.
+    deleted: BTreeMap<String, Vec<Known>>,
+    /// Whether a former active goes on with what it was doing when another one took over.
+    pub has_late_one: bool,
     /// Seconds since the tests began.
     seconds: u64,
     /// All payloads that were ever found, or answered for.
@@ -482,17 +489,27 @@ impl Life {
     fn check_recovered(&mut self, recovered: &[RecoveredChannel]) {
         let by_name: BTreeMap<String, &RecoveredChannel> =
             recovered.iter().map(|found| (found.channel.to_string(), found)).collect();
-        for name in by_name.keys() {
+        for (name, found) in &by_name {
             let mut model = self.model();
-            if let Some(deleted) = model.deleted.remove(name)
+            if let Some(mut ways) = model.deleted.remove(name)
                 && self.disk.was_faulty()
             {
-                // Whole, or not at all.
-                model.channels.entry(name.clone()).or_insert(deleted);
+                // Whole, or not at all; or as a creation that nobody was told of has made it.
+                if model.channels.get(name).is_some_and(|known| known.may_be_missing) {
+                    ways.extend(model.channels.remove(name));
+                }
+                let last = found.state.last.get();
+                let fits = |known: &Known| {
+                    let ahead = u64::try_from(known.unknown.len()).unwrap();
+                    (known.last..=known.last + ahead).contains(&last)
+                };
+                let known = ways.swap_remove(ways.iter().position(fits).unwrap_or(0));
+                model.channels.entry(name.clone()).or_insert(known);
             }
             assert!(model.channels.contains_key(name), "{name} came back, or from nowhere");
         }
         self.model().deleted.clear();
+        let has_late_one = self.model().has_late_one;
         let names: Vec<String> = self.model().channels.keys().cloned().collect();
         for name in names {
             let Some(found) = by_name.get(&name) else {
@@ -511,7 +528,12 @@ impl Life {
             let mut model = self.model();
             let known = model.channels.get_mut(&name).unwrap();
             known.may_be_missing = false;
-            known.check_messages(&name, &messages);
+            let late = std::mem::take(&mut known.late);
+            known.unknown.extend(late);
+            let left = known.check_messages(&name, &messages);
+            if has_late_one {
+                known.late = left;
+            }
             assert_eq!(known.last, found.state.last.get(), "{name}");
             known.first = known.first.max(found.state.first.get());
             let pending: Pending = found
@@ -519,8 +541,13 @@ impl Life {
                 .iter()
                 .map(|one| (one.state.id, one.pending.iter().map(|at| at.get()).collect()))
                 .collect();
-            assert!(known.pending.contains(&pending), "{name}: {pending:?} of {known:?}");
-            known.pending = vec![pending];
+            let is_late = known.late_pending.contains(&pending);
+            let is_known = is_late || known.pending.contains(&pending);
+            assert!(is_known, "{name}: {pending:?} of {known:?}");
+            let others = std::mem::replace(&mut known.pending, vec![pending]);
+            if has_late_one && !is_late {
+                known.late_pending.extend(others);
+            }
             model.kept.extend(messages.into_iter().map(|(_, payload)| payload));
         }
     }
@@ -586,6 +613,15 @@ impl Life {
         if let Some(last) = slices("aged").last() {
             let _ = fs::remove_file(file("aged", *last, "idx"));
         }
+        if let Some(last) = slices("qux").last() {
+            let index = fs::read(file("qux", *last, "idx")).unwrap_or_default();
+            let _ = fs::remove_file(file("qux", *last, "dat"));
+            let records = index.get(4..).unwrap_or_default().chunks_exact(32);
+            let named = records.map(|record| u64::from_le_bytes(*record.first_chunk().unwrap()));
+            if let Some(known) = self.model().channels.get_mut("qux") {
+                named.for_each(|sequence| known.lose(sequence));
+            }
+        }
     }
 }
 
@@ -610,6 +646,7 @@ impl Model {
             }
             known.may_be_missing = part.lifecycle != Lifecycle::Keep;
             known.unknown = part.messages.iter().map(payload_of).collect();
+            (known.late, known.late_pending) = (Vec::new(), Vec::new());
             let mut state = known.pending[0].clone();
             for write in &part.subscriptions {
                 match write {
@@ -648,12 +685,12 @@ impl Model {
         if is_gone {
             let gone = self.channels.remove(&name).unwrap();
             if part.lifecycle == Lifecycle::Delete {
-                self.deleted.insert(name, gone);
+                self.deleted.insert(name, vec![gone]);
             } else {
                 // On a disk that takes nothing, not even this can be taken back.
                 let pending = vec![Pending::new()];
                 let empty = Known { pending, ..Known::default() };
-                self.deleted.entry(name).or_insert(empty);
+                self.deleted.entry(name).or_default().push(empty);
             }
             return;
         }
@@ -684,6 +721,17 @@ impl Model {
 }
 
 impl Known {
+    /// Its payload is lost; that there was such a message is not.
+    fn lose(&mut self, sequence: u64) {
+        if let Some(payload) = self.messages.get_mut(&sequence) {
+            payload.clear();
+        } else if let Some(ahead) = sequence.checked_sub(self.last + 1)
+            && let Some(payload) = self.unknown.get_mut(usize::try_from(ahead).unwrap())
+        {
+            payload.clear();
+        }
+    }
+
     fn keep(&mut self, payload: String) {
         self.last += 1;
         self.messages.insert(self.last, payload);
@@ -691,11 +739,14 @@ impl Known {
     }
 
     /// All that was kept is there, nothing else is, and nothing twice.
-    fn check_messages(&mut self, name: &str, found: &[(u64, String)]) {
+    /// Gives what is not there of what nobody was told of.
+    fn check_messages(&mut self, name: &str, found: &[(u64, String)]) -> Vec<String> {
         let last = found.last().map_or(self.last, |(sequence, _)| *sequence).max(self.last);
         let new = usize::try_from(last - self.last).unwrap();
         assert!(new <= self.unknown.len(), "{name}: {found:?} is more than {self:?}");
-        for payload in std::mem::take(&mut self.unknown).into_iter().take(new) {
+        let mut unknown = std::mem::take(&mut self.unknown);
+        let left = unknown.split_off(new);
+        for payload in unknown {
             self.keep(payload);
         }
         let begin = found.first().map_or(self.last + 1, |(sequence, _)| *sequence);
@@ -709,6 +760,7 @@ impl Known {
         let expected: Vec<(u64, String)> =
             self.messages.range(begin..).map(|(at, payload)| (*at, payload.clone())).collect();
         assert_eq!(found, expected, "{name}");
+        left
     }
 }
 
@@ -743,6 +795,7 @@ pub fn whole_life() -> Vec<Step> {
         Register(vec![client("me"), client("you")]),
         Publish(vec![("foo", 2), ("bar", 1)]),
         Subscribe("foo", vec![new(1), new(2), sent(1, 1), sent(1, 2)]),
+        PublishLater(vec![("foo", 4)]),
         PublishLater(vec![("foo", 5), ("bar", 1)]),
         Subscribe("foo", vec![sent(2, 1), acked(1, 1), Update(subscription(2).into())]),
         Wait(2),
@@ -761,6 +814,7 @@ pub fn whole_life() -> Vec<Step> {
         Reopen(Predecessor::Clean),
         Register(vec![client("them")]),
         Litter("lit"),
+        Litter("lost+found"),
         Publish(vec![("foo", 1), ("bar", 1), ("lit", 1)]),
         Reopen(Predecessor::Gone),
         Publish(vec![("foo", 4), ("aged", 1)]),

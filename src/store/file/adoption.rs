@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use crate::base::time::WallTime;
+use crate::store::file::channel::Channel;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
@@ -54,7 +55,7 @@ pub struct Adoption<'a> {
 /// False if something could not be written anew.
 ///
 /// # Errors
-/// [`StoreError`].
+/// [`StoreError`]; that of a full disk, if the predecessor may still be alive.
 pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool, StoreError> {
     let Adoption { ctx, root, .. } = *adoption;
     if !ctx.options.sync && !adoption.is_replaced {
@@ -85,7 +86,7 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
     let mut rewrites = Vec::new();
     for (found, from) in channels.iter_mut().zip(froms) {
         let Some(from) = from else { continue };
-        let rewrite = Rewrite::begin(ctx, root, &mut found.channel, from)?;
+        let rewrite = rewrite(adoption, &mut found.channel, from)?;
         is_complete &= rewrite.is_some();
         let fresh = if refreshes { fresh_subscriptions(adoption, found)? } else { None };
         found.channel.close_files();
@@ -111,6 +112,26 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
         channel.close_files();
     }
     Ok(is_complete)
+}
+
+/// A copy of the messages from `from` on, unless one is damaged. A disk without room for it ends a
+/// take-over from a member that may still live, as that cuts what it wrote last once it knows: what
+/// is not in our hands is neither counted nor delivered. Of one that is gone it is synced where it
+/// lies.
+fn rewrite(
+    adoption: &Adoption<'_>,
+    channel: &mut Channel,
+    from: u64,
+) -> Result<Option<Rewrite>, StoreError> {
+    let Adoption { ctx, root, .. } = *adoption;
+    let Some(mut made) = Rewrite::copy(ctx, root, channel, from)? else {
+        return Ok(None);
+    };
+    match made.write(ctx, root, channel) {
+        Ok(()) => Ok(Some(made)),
+        Err(error) if adoption.is_replaced => Err(error),
+        Err(error) => refusal(error).map(|_| None),
+    }
 }
 
 /// A fresh subs.dat, if the disk has room for it.

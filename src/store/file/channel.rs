@@ -334,12 +334,14 @@ impl Channel {
         let data_path = ctx.path(self.name.as_bytes(), &data_name);
         let index_path = ctx.path(self.name.as_bytes(), &index_name);
         if write.is_new {
-            let data = Log::create(self.folder(), &data_name, &data_path)?;
-            let index = match Log::create(self.folder(), &index_name, &index_path) {
-                Ok(index) => index,
+            // The index first: if a successor removes what it finds of a slice that was just begun,
+            // and the rest is made too late, no index is left that speaks of data that is gone.
+            let index = Log::create(self.folder(), &index_name, &index_path)?;
+            let data = match Log::create(self.folder(), &data_name, &data_path) {
+                Ok(data) => data,
                 Err(error) => {
-                    // Left over, it holds no message, and the next slice gets another number.
-                    let _ = self.folder().unlink(&data_name);
+                    // Left over, it names no message, and the next slice gets another number.
+                    let _ = self.folder().unlink(&index_name);
                     return Err(error);
                 }
             };

@@ -83,10 +83,15 @@ impl Context {
 /// # Errors
 /// The error itself, if it is of another kind.
 pub fn refusal(error: StoreError) -> Result<String, StoreError> {
+    if is_refusal(&error) { Ok(error.to_string()) } else { Err(error) }
+}
+
+/// Whether it is an error that [`refusal`] gives the text of.
+#[must_use]
+pub fn is_refusal(error: &StoreError) -> bool {
     match error.remedy() {
-        Remedy::Refuse => Ok(error.to_string()),
-        Remedy::StepDown | Remedy::Stop if is_out_of_descriptors(&error) => Ok(error.to_string()),
-        Remedy::StepDown | Remedy::Stop => Err(error),
+        Remedy::Refuse => true,
+        Remedy::StepDown | Remedy::Stop => is_out_of_descriptors(error),
     }
 }
 

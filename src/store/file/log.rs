@@ -143,14 +143,34 @@ pub fn read_whole(file: &dyn DiskFile, path: &Path) -> Result<Result<Vec<u8>, St
     Ok(check_version(&bytes).map(|()| bytes))
 }
 
-/// Whether a file ends in the middle of its version header, as a crash can leave it: a torn tail,
+/// Whether the version header never reached the disk, as a crash can leave it: the file ends inside
+/// of it, or its length came first, and zeros stand where it should be.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn lacks_header(file: &dyn DiskFile, path: &Path) -> Result<bool, StoreError> {
+    Ok(is_no_header(&read_range(file, 0, RECORDS_START, path)?))
+}
+
+/// The same of the first bytes of a file.
+#[must_use]
+pub fn is_no_header(bytes: &[u8]) -> bool {
+    let is_short = bytes.len() < RECORDS_START && VERSION_HEADER.starts_with(bytes);
+    is_short || bytes.iter().all(|byte| *byte == 0)
+}
+
+/// Whether a file ends in the middle of its version header, or is nothing but zeros: a torn tail,
 /// in front of which nothing was written.
 ///
 /// # Errors
 /// [`StoreError::Io`].
 pub fn is_half_begun(file: &dyn DiskFile, path: &Path) -> Result<bool, StoreError> {
-    let header = read_range(file, 0, RECORDS_START, path)?;
-    Ok(header.len() < RECORDS_START && VERSION_HEADER.starts_with(&header))
+    if !lacks_header(file, path)? {
+        return Ok(false);
+    }
+    let len = file.size().map_err(|source| io_error(Action::Read, path, source))?;
+    let bytes = read_range(file, 0, usize::try_from(len).unwrap_or(usize::MAX), path)?;
+    Ok(bytes.len() < RECORDS_START || bytes.iter().all(|byte| *byte == 0))
 }
 
 /// Completes the version header of such a file, durably; gives the line for the operator.
@@ -158,13 +178,23 @@ pub fn is_half_begun(file: &dyn DiskFile, path: &Path) -> Result<bool, StoreErro
 /// # Errors
 /// [`StoreError::Io`].
 pub fn complete_header(file: &dyn DiskFile, path: &Path) -> Result<String, StoreError> {
-    let len = read_range(file, 0, RECORDS_START, path)?.len();
-    file.append(&VERSION_HEADER[len..]).map_err(|source| io_error(Action::Append, path, source))?;
+    let mut header = read_range(file, 0, RECORDS_START, path)?;
+    let len = file.size().map_err(|source| io_error(Action::Read, path, source))?;
+    if !VERSION_HEADER.starts_with(&header) {
+        header.clear();
+        file.truncate(0).map_err(|source| io_error(Action::Replace, path, source))?;
+    }
+    file.append(&VERSION_HEADER[header.len()..])
+        .map_err(|source| io_error(Action::Append, path, source))?;
     file.sync().map_err(|source| io_error(Action::Sync, path, source))?;
+    let what = if header.is_empty() && len != 0 {
+        format!("its {len} bytes were zeros, without a version header")
+    } else {
+        format!("it ended after {len} bytes, inside of its version header")
+    };
     Ok(format!(
-        "Unexpected EOF for file \"{}\": it ended after {len} bytes, inside of its version header, \
-         which is complete now. Records that it may have had are lost: restore it from a backup if \
-         they matter",
+        "Unexpected EOF for file \"{}\": {what}, which is complete now. Records that it may have \
+         had are lost: restore it from a backup if they matter",
         path.display()
     ))
 }

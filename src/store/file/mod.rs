@@ -103,7 +103,13 @@ pub fn prepare_on(disk: &dyn Disk, options: &FileOptions) -> Result<(), StoreErr
 /// The server's record of a store that another process may be writing; `None` if it cannot be told.
 #[must_use]
 pub fn peek_server(options: &FileOptions) -> Option<spb::ServerInfo> {
-    let root = RealDisk.open_root(&options.root).ok()?;
+    peek_server_on(&RealDisk, options)
+}
+
+/// [`peek_server`] on another disk.
+#[must_use]
+pub fn peek_server_on(disk: &dyn Disk, options: &FileOptions) -> Option<spb::ServerInfo> {
+    let root = disk.open_root(&options.root).ok()?;
     registry::peek_server(root.as_ref())
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::base::channel_limits::StoreLimits;
@@ -16,7 +16,7 @@ use crate::store::file::adoption::{self, Adoption};
 use crate::store::file::channel::Channel;
 use crate::store::file::context::Context;
 use crate::store::file::disk::{Disk, Entry, Folder};
-use crate::store::file::format::{Crc, renamed_cut, replacement_epoch};
+use crate::store::file::format::{Crc, RESERVE_FILE, renamed_cut, replacement_epoch};
 use crate::store::file::log::{io_error, path_below};
 use crate::store::file::open_root;
 use crate::store::file::options::FileOptions;
@@ -71,6 +71,8 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
     let root = open_root(ctx.disk.as_ref(), &options.root)?;
     let entries = root.list().map_err(|source| io_error(Action::Read, &options.root, source))?;
     clear_root(&ctx, root.as_ref(), &entries)?;
+    let has_reserve = entries.iter().any(|entry| entry.name == RESERVE_FILE);
+    ctx.has_reserve.store(has_reserve, Ordering::Relaxed);
     let must_settle = opening.predecessor != Predecessor::Clean;
     let found = Registry::recover(&ctx, root.as_ref(), must_settle)?;
     let (folders, files): (Vec<Entry>, Vec<Entry>) =

@@ -200,13 +200,15 @@ impl ChannelReader<'_> {
             }
         }
         let kept = numbers.keys().next().copied();
+        // The number of what is removed counts, too: a former active may still make the data.
+        let number_max = numbers.keys().chain(&indexed).max().copied().unwrap_or(0);
+        let mut standing = Vec::new();
         for number in indexed.iter().filter(|number| !numbers.contains_key(*number)) {
-            self.stand_in(*number, kept.is_some_and(|kept| *number < kept))?;
+            if self.stand_in(*number, kept.is_some_and(|kept| *number < kept))? {
+                standing.push(*number);
+            }
         }
-        for number in indexed.iter().filter(|number| kept.is_none_or(|kept| kept < **number)) {
-            numbers.insert(*number, ());
-        }
-        let number_max = numbers.keys().next_back().copied().unwrap_or(0);
+        numbers.extend(standing.into_iter().map(|number| (number, ())));
         let mut found = VecDeque::new();
         for number in numbers.keys().rev() {
             let slice = self.slice(*number, indexed.contains(number), found.is_empty())?;
@@ -234,14 +236,16 @@ impl ChannelReader<'_> {
     }
 
     /// The data of a slice is missing, but not its index. The oldest slices are what limits remove,
-    /// so their index goes too; for each message of another an empty one stands in, because its
-    /// sequence was given and may not be given again.
-    fn stand_in(&mut self, number: u64, is_oldest: bool) -> Result<(), StoreError> {
+    /// so their index goes too, and so does one without records, whose slice was just begun; for
+    /// each message of another an empty one stands in, because its sequence was given and may not
+    /// be given again. True if there is a slice now.
+    fn stand_in(&mut self, number: u64, is_oldest: bool) -> Result<bool, StoreError> {
         let (name, index_name) = (slice_data_name(number), slice_index_name(number));
         let index = self.open(&index_name)?;
         let records = self.all_index_records(index.as_ref(), &index_name)?;
         let place = self.place()?;
-        let what_now = if is_oldest {
+        let is_removed = is_oldest || records.is_empty();
+        let what_now = if is_removed {
             place.remove(&[index_name])?;
             "They are older than all others: the index is removed"
         } else {
@@ -268,7 +272,7 @@ impl ChannelReader<'_> {
             );
             self.notice(true, text);
         }
-        Ok(())
+        Ok(!is_removed)
     }
 
     /// Whether the slice at `place` is the beginning of a copy of the messages before it, which a

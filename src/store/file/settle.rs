@@ -7,7 +7,7 @@
 use crate::base::limits::SLICES_PER_BATCH_MAX;
 use crate::base::record::MessageRecord;
 use crate::store::file::channel::Channel;
-use crate::store::file::context::{Context, refusal};
+use crate::store::file::context::{Context, is_refusal};
 use crate::store::file::disk::{Access, Folder};
 use crate::store::file::format::{
     FILE_HEADER_LEN, MESSAGE_OVERHEAD, index_offset, slice_data_name, slice_index_name,
@@ -28,33 +28,41 @@ pub struct Rewrite {
 }
 
 impl Rewrite {
-    /// Copies the messages of a channel from `from` on; `None` if one of them is damaged, or there
-    /// is no room. The copy is not synced.
+    /// Writes the copy beside what it was made from; it is not synced. A full disk gives its
+    /// reserve for it.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn begin(
+    /// [`StoreError`]; of one that only refuses, nothing is left.
+    pub fn write(
+        &mut self,
         ctx: &Context,
         root: &dyn Folder,
         channel: &mut Channel,
-        from: u64,
-    ) -> Result<Option<Self>, StoreError> {
-        let Some(mut rewrite) = Self::copy(ctx, root, channel, from)? else {
-            return Ok(None);
-        };
+    ) -> Result<(), StoreError> {
         channel.open_folder(ctx, root)?;
         // What was read is no successor's: so neither is the number of the copy.
         ctx.fence.check()?;
-        let writes = std::slice::from_mut(&mut rewrite.write);
-        if let Err(error) = channel.append(ctx, writes) {
-            refusal(error)?;
-            channel.undo(ctx, writes)?;
-            return Ok(None);
+        let written = self.write_once(ctx, channel);
+        if written.as_ref().is_err_and(is_refusal) && ctx.release_reserve(root) {
+            return self.write_once(ctx, channel);
         }
-        Ok(Some(rewrite))
+        written
     }
 
-    fn copy(
+    fn write_once(&mut self, ctx: &Context, channel: &mut Channel) -> Result<(), StoreError> {
+        let writes = std::slice::from_mut(&mut self.write);
+        let written = channel.append(ctx, writes);
+        if written.as_ref().is_err_and(is_refusal) {
+            channel.undo(ctx, writes)?;
+        }
+        written
+    }
+
+    /// Reads the messages of a channel from `from` on; `None` if one of them is damaged.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn copy(
         ctx: &Context,
         root: &dyn Folder,
         channel: &mut Channel,

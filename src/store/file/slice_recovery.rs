@@ -8,13 +8,15 @@ use std::path::Path;
 
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::refusal;
-use crate::store::file::disk::DiskFile;
+use crate::store::file::disk::{Access, DiskFile};
 use crate::store::file::format::{
     Decoded, FILE_HEADER_LEN, Framing, INDEX_RECORD_LEN, IndexRecord, MESSAGE_OVERHEAD,
     check_version, cut_name, decode_record, index_offset, message_place, slice_data_name,
     slice_index_name,
 };
-use crate::store::file::log::{RECORDS_START, io_error, read_range, read_whole};
+use crate::store::file::log::{
+    RECORDS_START, io_error, is_half_begun, is_no_header, lacks_header, read_range, read_whole,
+};
 use crate::store::file::recovery::ChannelReader;
 use crate::store::file::repair::{Ending, Scan, scan_messages};
 use crate::store::file::slices::Slice;
@@ -45,22 +47,27 @@ impl ChannelReader<'_> {
         let name = slice_data_name(number);
         let index_name = slice_index_name(number);
         let path = self.file_path(&name);
-        let data = self.open(&name)?;
+        let mut data = self.open(&name)?;
+        let mut header = read_range(data.as_ref(), 0, RECORDS_START, &path)?;
+        if is_no_header(&header) {
+            if !self.complete_data(number, data.as_ref())? {
+                return Ok(Slice { number, ..Slice::default() });
+            }
+            data = self.open(&name)?;
+            header = read_range(data.as_ref(), 0, RECORDS_START, &path)?;
+        }
         let data_len = data.size().map_err(|source| io_error(Action::Read, &path, source))?;
         if self.is_half_born(data_len, &index_name, has_index)? {
             self.place()?.remove(&[name, index_name])?;
             return Ok(Slice { number, ..Slice::default() });
         }
-        let header = read_range(data.as_ref(), 0, RECORDS_START, &path)?;
         check_version(&header).map_err(|reason| self.message_error(&name, &reason))?;
         if !has_index {
             return self.rebuild(number, data.as_ref(), Vec::new(), true);
         }
         let index = self.open(&index_name)?;
         let index_path = self.file_path(&index_name);
-        let index_len =
-            index.size().map_err(|source| io_error(Action::Read, &index_path, source))?;
-        if index_len < FILE_HEADER_LEN {
+        if lacks_header(index.as_ref(), &index_path)? {
             // A crash can take the content of a file that was new, and leave that of another.
             return self.rebuild(number, data.as_ref(), Vec::new(), true);
         }
@@ -96,6 +103,36 @@ impl ChannelReader<'_> {
                 self.rebuild(number, data.as_ref(), kept, false)
             }
         }
+    }
+
+    /// The header of a data file never reached the disk. If nothing is behind it, the slice is as
+    /// if it had never been begun, and goes; else the file gets a header, and the rest is judged as
+    /// always. True if there is a slice.
+    fn complete_data(&mut self, number: u64, data: &dyn DiskFile) -> Result<bool, StoreError> {
+        let (name, index_name) = (slice_data_name(number), slice_index_name(number));
+        let path = self.file_path(&name);
+        let place = self.place()?;
+        if !is_half_begun(data, &path)? {
+            let len = data.size().map_err(|source| io_error(Action::Read, &path, source))?;
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            let behind = read_range(data, FILE_HEADER_LEN, len, &path)?;
+            self.put_whole(&name, &behind)?;
+            return Ok(true);
+        }
+        let named = match self.folder.open(&index_name, Access::Read) {
+            Ok(index) => self.all_index_records(index.as_ref(), &index_name)?.len(),
+            Err(_) => 0,
+        };
+        place.remove(&[name, index_name])?;
+        if named != 0 {
+            let text = format!(
+                "File \"{}\" has no content, and is removed with its index, which names {named} \
+                 messages; none was acknowledged unless the disk lost them afterwards",
+                path.display(),
+            );
+            self.notice(true, text);
+        }
+        Ok(false)
     }
 
     /// Whether a kill fell between the creation of the files and their first record.
@@ -360,19 +397,23 @@ impl ChannelReader<'_> {
     /// Puts a whole new index in place: cut and written on in place, it would for a moment say less
     /// than is known, and what a last index has not reached counts as never acknowledged.
     fn write_index(&self, number: u64, records: &[IndexRecord]) -> Result<(), StoreError> {
-        let name = slice_index_name(number);
-        let fence = self.place()?.fence;
         let mut bytes = Vec::with_capacity(INDEX_RECORD_LEN * records.len());
         for record in records {
             record.encode(&mut bytes, self.recovery.crc);
         }
-        let mut fresh = Replacement::write(self.root, self.recovery.root_path, fence, &bytes)?;
+        self.put_whole(&slice_index_name(number), &bytes)
+    }
+
+    /// Puts a new file in the place of `name`: its header, and `records`.
+    fn put_whole(&self, name: &[u8], records: &[u8]) -> Result<(), StoreError> {
+        let fence = self.place()?.fence;
+        let mut fresh = Replacement::write(self.root, self.recovery.root_path, fence, records)?;
         if let Err(error) = fresh.sync() {
             fresh.discard(self.root);
             return Err(error);
         }
         fence.check()?;
-        fresh.put(self.root, Some(self.folder), &name)?;
+        fresh.put(self.root, Some(self.folder), name)?;
         self.folder.sync().map_err(|source| io_error(Action::Sync, &self.path, source))
     }
 }
