@@ -33,35 +33,43 @@ use stanby::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
 use stanby::election::sql_lock::SqlLease;
 use stanby::store::sql::dsn::Source;
 
-/// One kind of lease: a lease of what lies in the folder, for the member of that name.
+/// One kind of lease: a lease of what lies in the folder, for the member of that name, with its steal
+/// time.
 struct Kind {
     name: &'static str,
-    open: fn(&Path, &str) -> Box<dyn Lease>,
+    open: fn(&Path, &str, Duration) -> Box<dyn Lease>,
 }
 
 /// All kinds; a database server takes part if the environment says where it is.
 fn kinds() -> Vec<Kind> {
     let mut kinds = vec![
         Kind { name: "file", open: open_file },
-        Kind { name: "sqlite", open: |folder, member| open_sql(databases::sqlite(folder), member) },
+        Kind {
+            name: "sqlite",
+            open: |folder, member, steal| open_sql(databases::sqlite(folder), member, steal),
+        },
     ];
     if databases::postgres_address().is_some() {
-        let open = |folder: &Path, member: &str| open_sql(databases::postgres(folder), member);
+        let open = |folder: &Path, member: &str, steal| {
+            open_sql(databases::postgres(folder), member, steal)
+        };
         kinds.push(Kind { name: "postgres", open });
     }
     if databases::mysql_address().is_some() {
-        let open = |folder: &Path, member: &str| open_sql(databases::mysql(folder), member);
+        let open = |folder: &Path, member: &str, steal| {
+            open_sql(databases::mysql(folder), member, steal)
+        };
         kinds.push(Kind { name: "mysql", open });
     }
     kinds
 }
 
-fn open_sql(source: Source, member: &str) -> Box<dyn Lease> {
-    Box::new(SqlLease::new(source, databases::CALL_TIMEOUT, owner(member), Duration::ZERO))
+fn open_sql(source: Source, member: &str, steal_after: Duration) -> Box<dyn Lease> {
+    Box::new(SqlLease::new(source, databases::CALL_TIMEOUT, owner(member), steal_after))
 }
 
-fn open_file(folder: &Path, member: &str) -> Box<dyn Lease> {
-    Box::new(FileLease::new(folder, owner(member), Duration::ZERO))
+fn open_file(folder: &Path, member: &str, steal_after: Duration) -> Box<dyn Lease> {
+    Box::new(FileLease::new(folder, owner(member), steal_after))
 }
 
 fn owner(member: &str) -> Owner {
@@ -75,7 +83,7 @@ fn for_every_lease(goal: impl Fn(&dyn Fn(&str) -> Box<dyn Lease>)) {
     for kind in kinds() {
         let folder = tempfile::tempdir().unwrap();
         eprintln!("the lease over a {}", kind.name);
-        goal(&|member| (kind.open)(folder.path(), member));
+        goal(&|member| (kind.open)(folder.path(), member, Duration::ZERO));
     }
 }
 
@@ -115,6 +123,41 @@ fn a_lease_has_one_holder() {
             other => panic!("{other:?}"),
         }
     });
+}
+
+/// Goal: a holder answers for as long as its own steal time allows, so that one is what counts, and
+/// not that of a member with another setting.
+#[test]
+fn nobody_is_replaced_while_it_may_still_answer() {
+    let (hasty_after, patient_after) = (Duration::from_millis(100), Duration::from_secs(3_600));
+    for kind in kinds() {
+        eprintln!("the lease over a {}", kind.name);
+        let folder = tempfile::tempdir().unwrap();
+        let mut patient = (kind.open)(folder.path(), "patient", patient_after);
+        let mut hasty = (kind.open)(folder.path(), "hasty", hasty_after);
+        let grant = won(&mut patient);
+        patient.settle().unwrap();
+        let until = world::instant() + 10 * hasty_after;
+        while world::instant() < until {
+            match hasty.try_take().unwrap() {
+                Attempt::Won(_) => panic!("a holder that may be silent for an hour was replaced"),
+                Attempt::Held { why, .. } => {
+                    assert!(why.contains("its own ft_steal_after is longer"), "{why}");
+                }
+            }
+        }
+        grant.fence.check().unwrap();
+    }
+    // With one setting for both, who gives no sign of life is replaced.
+    let folder = tempfile::tempdir().unwrap();
+    let mut silent = open_file(folder.path(), "silent", hasty_after);
+    let mut hasty = open_file(folder.path(), "hasty", hasty_after);
+    won(&mut silent);
+    silent.settle().unwrap();
+    let give_up_at = world::instant() + PATIENCE;
+    while let Attempt::Held { why, .. } = hasty.try_take().unwrap() {
+        assert!(world::instant() < give_up_at, "{why}");
+    }
 }
 
 /// Goal: a successor knows whether its predecessor left everything synced.

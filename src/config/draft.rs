@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::limits::LOOPS_MAX;
+use crate::base::limits::{LOOPS_MAX, STEAL_AFTER_MIN};
 use crate::config::checks;
 use crate::config::flags::Given;
 use crate::config::{
@@ -368,6 +368,11 @@ impl Draft {
             return Err("ft_steal_after must not be negative".to_owned());
         }
         let nanos = self.steal_after.unsigned_abs();
+        if nanos > 0 && Duration::from_nanos(nanos) < STEAL_AFTER_MIN {
+            return Err(format!(
+                "ft_steal_after must be 0 (never) or at least {STEAL_AFTER_MIN:?}"
+            ));
+        }
         self.config.streaming.steal_after = (nanos > 0).then(|| Duration::from_nanos(nanos));
         self.config.start_error = checks::streaming(self).err().map(StartError::Streaming);
         checks::fill_streaming(self);

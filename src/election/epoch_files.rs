@@ -23,6 +23,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -61,6 +62,10 @@ pub struct Owner {
     pub addresses: Vec<String>,
     /// Its control socket.
     pub control_path: Option<String>,
+    /// For how long it may give no sign of life and still answer, in milliseconds: nobody replaces
+    /// it sooner. 0: it does not say (a lease then fills in what it was made with).
+    #[serde(default)]
+    pub silence_max_ms: u64,
 }
 
 impl Owner {
@@ -74,7 +79,16 @@ impl Owner {
         // A machine without a name is still told by its process and addresses.
         let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
         let (server_id, pid) = (server_id.to_owned(), std::process::id());
-        Self { server_id, host, pid, addresses, control_path }
+        Self { server_id, host, pid, addresses, control_path, silence_max_ms: 0 }
+    }
+
+    /// This owner, with `silence_max` unless it says already for how long it may be silent.
+    #[must_use]
+    pub(crate) fn or_silent_for(mut self, silence_max: Duration) -> Self {
+        if self.silence_max_ms == 0 {
+            self.silence_max_ms = u64::try_from(silence_max.as_millis()).unwrap_or(u64::MAX);
+        }
+        self
     }
 }
 
@@ -164,6 +178,7 @@ fn decode_holder(epoch: Epoch, bytes: &[u8]) -> Option<Holder> {
         since: WallTime(i64::try_from(number(21)?).ok()?),
         addresses: owner.addresses,
         control_path: owner.control_path,
+        silence_max: Duration::from_millis(owner.silence_max_ms),
         counter: number(0)?,
         stuck_since: marked(STUCK).map(Instant),
         released_at: marked(RELEASED),
@@ -526,6 +541,7 @@ mod tests {
             pid: 7,
             addresses: vec!["nats://here:4222".to_owned()],
             control_path: Some("/run/stanby.sock".to_owned()),
+            silence_max_ms: 5_000,
         }
     }
 
@@ -552,6 +568,7 @@ mod tests {
             since: WallTime(1_700_000_000_000_000_000),
             addresses: vec!["nats://here:4222".to_owned()],
             control_path: Some("/run/stanby.sock".to_owned()),
+            silence_max: Duration::from_secs(5),
             counter: 2,
             stuck_since: None,
             released_at: None,

@@ -21,8 +21,9 @@ use crate::base::time::Instant;
 use crate::base::world;
 use crate::election::epoch_files::{self, Claim, FileFence, LOCK_FILE, Owned, Owner};
 use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
+use crate::election::keeper;
 use crate::election::proof::Prover;
-use crate::election::sight::{Mark, NewestEpoch, Proof, Sight, Stillness, Verdict, judge};
+use crate::election::sight::{self, Mark, NewestEpoch, Proof, Sight, Stillness, Verdict, judge};
 use crate::log::STREAM;
 
 /// Longest pause between two looks of a standby: at the lock file's identity, and at the counter.
@@ -71,7 +72,7 @@ impl FileLease {
     pub fn new(root: &Path, owner: Owner, steal_after: Duration) -> Self {
         Self {
             root: root.to_owned(),
-            owner,
+            owner: owner.or_silent_for(keeper::stall_bound(steal_after)),
             steal_after,
             claim: None,
             held: None,
@@ -165,6 +166,8 @@ impl FileLease {
             patience: self.patience(),
         };
         if let Some(holder) = &holder {
+            sight.steal_after = sight::patience_with(holder, self.steal_after);
+            sight.patience = sight.patience.max(holder.silence_max);
             let path = epoch_files::epoch_path(&self.root, holder.epoch);
             let is_held = epoch_files::is_locked(&path)?;
             let lock_time = self.lock.as_ref().map(lock_time).transpose()?;
@@ -324,6 +327,8 @@ impl FileLease {
     fn why(&self, holder: Option<&Holder>) -> String {
         let is_stuck = holder.is_some_and(|holder| holder.stuck_since.is_some());
         let stuck = if is_stuck { "; it says that its store makes no progress" } else { "" };
+        let longer = holder.map(|holder| sight::of_longer_patience(holder, self.steal_after));
+        let stuck = format!("{stuck}{}", longer.unwrap_or_default());
         let holder = name_of(holder);
         let path = self.lock_path();
         match self.verdict {

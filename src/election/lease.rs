@@ -92,6 +92,8 @@ pub struct Holder {
     pub addresses: Vec<String>,
     /// Its control socket.
     pub control_path: Option<String>,
+    /// For how long it may give no sign of life and still answer; zero if it does not say.
+    pub silence_max: Duration,
     /// Grows with each sign of life.
     pub counter: u64,
     /// Since when its store makes no progress, on the boot-time clock of its machine.

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use crate::base::epoch::{Epoch, Predecessor};
+use crate::base::limits;
 use crate::base::time::Instant;
+use crate::election::lease::Holder;
 
 /// What a standby sees of a lease that consists of a lock and numbered epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +107,31 @@ pub fn judge(sight: &Sight) -> Verdict {
         }
         (false, _) => Verdict::WaitForForeigner,
     }
+}
+
+/// After how long without a sign of life `holder` is replaced by a member that was told
+/// `steal_after`: never before the holder has stopped answering, whatever its own setting is. One
+/// that does not say is taken for one with the default. Zero stays "never".
+#[must_use]
+pub fn patience_with(holder: &Holder, steal_after: Duration) -> Duration {
+    match (steal_after.is_zero(), holder.silence_max.is_zero()) {
+        (true, _) => Duration::ZERO,
+        (false, true) => steal_after.max(limits::STEAL_AFTER_DEFAULT),
+        (false, false) => steal_after.max(holder.silence_max),
+    }
+}
+
+/// What the log says of a holder that is waited for longer than `steal_after`; else nothing.
+#[must_use]
+pub fn of_longer_patience(holder: &Holder, steal_after: Duration) -> String {
+    let patience = patience_with(holder, steal_after);
+    if patience <= steal_after {
+        return String::new();
+    }
+    format!(
+        "; should it hang, it is replaced after {patience:?}, because its own ft_steal_after is \
+         longer than the {steal_after:?} of this server: set the same for all members"
+    )
 }
 
 /// Measures for how long a holder gave no sign of life.

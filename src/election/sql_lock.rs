@@ -16,8 +16,9 @@ use crate::base::epoch::{Epoch, Fence, Predecessor};
 use crate::base::time::Instant;
 use crate::base::world;
 use crate::election::epoch_files::Owner;
+use crate::election::keeper;
 use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
-use crate::election::sight::{Mark, Proof};
+use crate::election::sight::{self, Mark, Proof};
 use crate::log::STREAM;
 use crate::store::sql::dialect::{Driver, Failure, SqlError, transaction};
 use crate::store::sql::dsn::Source;
@@ -101,7 +102,7 @@ impl SqlLease {
         let call_timeout = source.call_timeout.map_or(call_timeout, |it| it.min(call_timeout));
         Self {
             place: Place { source, call_timeout },
-            owner,
+            owner: owner.or_silent_for(keeper::stall_bound(steal_after)),
             steal_after,
             session: None,
             waiter: None,
@@ -283,12 +284,13 @@ impl SqlLease {
     /// whose disk stalls for all moves no role. It is asked for in time for a replacement.
     fn is_proven(&mut self, holder: &Holder, still_for: Duration) -> Result<bool, LeaseError> {
         let mark = Mark::Life(holder.epoch, holder.counter);
+        let steal_after = sight::patience_with(holder, self.steal_after);
         let now = world::instant();
         let proven_for = self.proof.observe(mark, (now, now), GAP_MAX + self.steal_after / 2);
         if let Some(proven_for) = proven_for {
-            return Ok(self.steal_after / 3 <= proven_for);
+            return Ok(steal_after / 3 <= proven_for);
         }
-        if !self.steal_after.is_zero() && self.steal_after / 2 <= still_for {
+        if !steal_after.is_zero() && steal_after / 2 <= still_for {
             self.with_session(Session::prove)?;
             self.proof.give(mark, world::instant());
         }
@@ -325,8 +327,10 @@ impl SqlLease {
         let is_proven = self.is_proven(found, still_for)?;
         let Holder { server_id, host, pid, epoch, .. } = found;
         let whom = format!("server {server_id} (epoch {epoch}, process {pid} on {host})");
-        let mut why = format!("{whom} holds the lock of {}", self.place.source);
-        let is_still = !self.steal_after.is_zero() && self.steal_after <= still_for;
+        let longer = sight::of_longer_patience(found, self.steal_after);
+        let mut why = format!("{whom} holds the lock of {}{longer}", self.place.source);
+        let steal_after = sight::patience_with(found, self.steal_after);
+        let is_still = !steal_after.is_zero() && steal_after <= still_for;
         if is_still && is_proven && !seen.is_released {
             let (place, here) = (self.place.clone(), self.owner.host.clone());
             let ended = self.with_session(|session| session.end_holder(&place, &here, found))?;

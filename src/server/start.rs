@@ -320,7 +320,9 @@ impl Server {
                 pid: std::process::id(),
                 addresses: files::urls("nats", &self.config.core.host, self.found.client_port),
                 control_path: None,
-            },
+                ..Owner::default()
+            }
+            .or_silent_for(keeper::stall_bound(steal_after)),
             vitals: self.vitals.clone(),
         };
         let events = self.events_in.clone();

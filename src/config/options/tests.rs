@@ -289,6 +289,7 @@ fn wrong_command_lines_are_refused_in_the_words_of_the_reference() {
         ("-tlsverify", "TLS Server certificate must be present and valid"),
         ("-loops 65", "loops must be between 1 and 64, got 65"),
         ("-ft_steal_after -1s", "ft_steal_after must not be negative"),
+        ("-ft_steal_after 1ns", "ft_steal_after must be 0 (never) or at least 100ms"),
     ] {
         assert_eq!(error_of(Program::Streaming, line, ""), error, "{line}");
     }

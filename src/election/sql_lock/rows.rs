@@ -208,6 +208,8 @@ pub(super) fn give_back(
 
 /// The record's field that is there while the holder's store makes no progress.
 const STUCK_SINCE: &str = "stuck_since";
+/// The record's field that says for how long the holder may give no sign of life and still answer.
+const SILENCE_MAX_MS: &str = "silence_max_ms";
 
 fn encode(owner: &Owner) -> String {
     serde_json::json!({
@@ -217,6 +219,7 @@ fn encode(owner: &Owner) -> String {
         "since": world::now().wall.0,
         "addresses": owner.addresses,
         "control": owner.control_path,
+        SILENCE_MAX_MS: owner.silence_max_ms,
     })
     .to_string()
 }
@@ -232,6 +235,7 @@ fn decode(record: &str) -> Holder {
         since: WallTime(found["since"].as_i64().unwrap_or(0)),
         addresses: addresses.iter().filter_map(|it| it.as_str()).map(str::to_owned).collect(),
         control_path: found["control"].as_str().map(str::to_owned),
+        silence_max: Duration::from_millis(found[SILENCE_MAX_MS].as_u64().unwrap_or(0)),
         stuck_since: found[STUCK_SINCE].as_u64().map(Instant),
         ..Holder::default()
     }
