@@ -1,5 +1,7 @@
 //! The rows that say who holds the lease: the epoch, its holder, the Go server's lock.
 
+use std::time::Duration;
+
 use crate::base::epoch::Epoch;
 use crate::base::time::{Instant, WallTime};
 use crate::base::world;
