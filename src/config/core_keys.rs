@@ -177,16 +177,57 @@ static TOP: &[(&str, Apply)] = &[
     // Harnesses always name a folder for JetStream; without JetStream it asks for nothing.
     ("store_dir storedir", |_, e| file(e).map(|_| ())),
     ("prof_port", |_, e| if integer(e)? == 0 { Ok(()) } else { Err(Fault::unsupported(e)) }),
-    ("jetstream", |_, e| {
-        if let Value::Bool(false) = &e.value { Ok(()) } else { Err(Fault::unsupported(e)) }
-    }),
 ];
 
 /// Keys that the reference knows and this server does not yet: an access rule is never ignored.
-const UNSUPPORTED: &str = "accounts gateway leaf leafnodes default_js_domain \
+const UNSUPPORTED: &str = "accounts jetstream gateway leaf leafnodes default_js_domain \
      mqtt websocket ws mappings maps operator operators root roots root_operator root_operators \
      resolver account_resolver accounts_resolver resolver_tls resolver_preload \
      resolver_pinned_accounts trusted trusted_keys system_account system ocsp ocsp_cache";
+
+/// Whether a key of [`UNSUPPORTED`] has a value with which it changes nothing in the reference
+/// either: files made from templates name features that they leave off.
+fn asks_for_nothing(key: &str, value: &Value) -> bool {
+    match key {
+        "accounts" | "resolver_pinned_accounts" => is_empty(value),
+        "default_js_domain" | "mappings" | "maps" | "resolver_tls" | "resolver_preload" => {
+            matches!(value, Value::Map(_)) && is_empty(value)
+        }
+        "gateway" | "leaf" | "leafnodes" | "mqtt" | "websocket" | "ws" => {
+            has_only(value, "port", &Value::Integer(0))
+        }
+        "trusted" | "trusted_keys" => matches!(value, Value::Array(_)) && is_empty(value),
+        "system_account" | "system" => matches!(value, Value::String(text) if text.is_empty()),
+        // Without an operator nobody asks the resolver.
+        "resolver" | "account_resolver" | "accounts_resolver" => {
+            matches!(value, Value::String(text)
+                if ["mem", "memory"].contains(&text.to_lowercase().as_str()))
+        }
+        "ocsp" | "ocsp_cache" => *value == Value::Bool(false),
+        "jetstream" => match value {
+            Value::Bool(is_on) => !is_on,
+            Value::String(text) => ["disable", "disabled"].contains(&text.to_lowercase().as_str()),
+            Value::Map(_) => !is_empty(value) && has_only(value, "enabled", &Value::Bool(false)),
+            Value::Bytes(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Date(_)
+            | Value::Array(_) => false,
+        },
+        _ => false,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    matches!(value, Value::Map(map) if map.iter().next().is_none())
+        || matches!(value, Value::Array(items) if items.is_empty())
+}
+
+/// Whether `value` is a map with nothing in it but `key`, and that with the value `off`.
+fn has_only(value: &Value, key: &str, off: &Value) -> bool {
+    let Value::Map(map) = value else { return false };
+    map.iter().all(|entry| entry.key.eq_ignore_ascii_case(key) && entry.value == *off)
+}
 
 /// Keys of `cluster`.
 static CLUSTER: &[(&str, Apply)] = &[
@@ -226,7 +267,11 @@ pub fn apply(draft: &mut Draft, file: &Map, world: &World<'_>) -> Result<(), Str
         let outcome = if let Some(apply) = find(TOP, &key) {
             apply(&mut reader, entry)
         } else if UNSUPPORTED.split_whitespace().any(|known| known == key) {
-            Err(Fault::unsupported(entry))
+            if asks_for_nothing(&key, &entry.value) {
+                Ok(())
+            } else {
+                Err(Fault::unsupported(entry))
+            }
         } else if program == Program::Core {
             Fault::unknown(entry)
         } else {

@@ -96,7 +96,8 @@ const TOP_KEYS: &[(&str, Apply)] = &[
     ("loops", |d, e| set(&mut d.loops, integer(e).map(Some))),
     ("partitioning", |_, e| if boolean(e)? { refuse(e) } else { Ok(()) }),
     ("encrypt", |_, e| if boolean(e)? { refuse(e) } else { Ok(()) }),
-    ("encryption_cipher", refuse_text),
+    // A cipher alone encrypts nothing: `encrypt` or a key is what asks for it.
+    ("encryption_cipher", only_text),
     ("encryption_key", |_, e| string(e).and_then(|_| refuse(e))),
     ("replace_durable replace_durables replace_duplicate_durable replace_duplicate_durables", {
         |d, e| set(&mut d.config.streaming.replace_durable, boolean(e))
