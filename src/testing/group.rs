@@ -550,7 +550,9 @@ impl Group {
                     }
                     match process.role {
                         Role::Stopping(_) => self.end_stop(number, false),
-                        _ => self.step_down(number, &text),
+                        Role::Standby | Role::Opening | Role::Active => {
+                            self.step_down(number, &text);
+                        }
                     }
                 }
                 Some(Event::Drained { term }) if term == process.term => {

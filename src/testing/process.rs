@@ -86,7 +86,6 @@ pub enum Wish {
 }
 
 /// What lies in a loop's mailbox.
-#[expect(clippy::large_enum_variant, reason = "they are as many as in production, and few")]
 pub enum Letter {
     /// From the broker of another loop.
     Broker(broker::Mail),
