@@ -56,9 +56,8 @@ fn kinds() -> Vec<Kind> {
         kinds.push(Kind { name: "postgres", open });
     }
     if databases::mysql_address().is_some() {
-        let open = |folder: &Path, member: &str, steal| {
-            open_sql(databases::mysql(folder), member, steal)
-        };
+        let open =
+            |folder: &Path, member: &str, steal| open_sql(databases::mysql(folder), member, steal);
         kinds.push(Kind { name: "mysql", open });
     }
     kinds
@@ -223,7 +222,7 @@ fn of_many_claimants_exactly_one_wins() {
 #[test]
 fn a_confirmation_sees_a_later_epoch() {
     let folder = tempfile::tempdir().unwrap();
-    let mut lease = open_file(folder.path(), "one");
+    let mut lease = open_file(folder.path(), "one", Duration::ZERO);
     won(&mut lease);
     lease.confirm().unwrap();
     epoch_files::claim_by_create(folder.path(), Epoch(9), &owner("nine")).unwrap();
@@ -524,7 +523,7 @@ fn a_replaced_active_that_keeps_the_lock_does_not_keep_its_successors_out() {
     let root = tempfile::tempdir().unwrap();
     let mut old = Remote::start(root.path(), "old", SOON);
     old.expect("won 1");
-    let mut new = Remote::start(root.path(), "new", SOON);
+    let new = Remote::start(root.path(), "new", SOON);
     new.expect("waiting for old");
     old.signal(Signal::SIGSTOP);
     new.expect("won 2 Replaced");
@@ -635,7 +634,7 @@ fn a_late_release_is_passed_over() {
 #[test]
 fn a_go_server_in_between_is_noticed() {
     let root = tempfile::tempdir().unwrap();
-    let mut lease = open_file(root.path(), "one");
+    let mut lease = open_file(root.path(), "one", Duration::ZERO);
     won(&mut lease);
     lease.release(true).unwrap();
     let lock = root.path().join(".rootdir.lck");
@@ -715,7 +714,7 @@ fn a_flock_that_goes_last_wakes_the_waiter() {
     let dying = fs::File::create(&lock).unwrap();
     assert!(epoch_files::try_lock(&dying).unwrap());
     dying.lock().unwrap();
-    let mut lease = open_file(root.path(), "standby");
+    let mut lease = open_file(root.path(), "standby", Duration::ZERO);
     held(&mut lease);
     let (wake, woken) = bell();
     lease.wait(&wake).unwrap();
@@ -735,7 +734,7 @@ fn a_flock_that_is_met_by_a_try_is_waited_for() {
     let root = tempfile::tempdir().unwrap();
     let dying = fs::File::create(root.path().join(".rootdir.lck")).unwrap();
     dying.lock().unwrap();
-    let mut lease = open_file(root.path(), "standby");
+    let mut lease = open_file(root.path(), "standby", Duration::ZERO);
     held(&mut lease);
     let (wake, woken) = bell();
     lease.wait(&wake).unwrap();
@@ -752,7 +751,7 @@ fn an_epochs_lock_that_goes_last_wakes_the_waiter() {
     assert!(epoch_files::try_lock(&dying).unwrap());
     dying.lock().unwrap();
     let epoch = epoch_files::claim_by_create(root.path(), Epoch(1), &owner("dying")).unwrap();
-    let mut lease = open_file(root.path(), "standby");
+    let mut lease = open_file(root.path(), "standby", Duration::ZERO);
     let (wake, woken) = bell();
     assert_eq!(held(&mut lease).unwrap().server_id, "dying");
     lease.wait(&wake).unwrap();
