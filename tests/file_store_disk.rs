@@ -282,11 +282,12 @@ fn a_former_active_changes_nothing_whatever_it_was_about_to_do() {
 }
 
 /// Methods of the contract as they are called, and the receivers of other methods of the same name.
-const METHODS: [&str; 20] = [
+const METHODS: [&str; 21] = [
     "allocate",
     "append",
     "create_folder",
     "create_root",
+    "describe",
     "folder",
     "identity",
     "list",

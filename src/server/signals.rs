@@ -67,7 +67,10 @@ impl Signal {
 /// # Errors
 /// When the system refuses the handlers or the thread.
 pub fn listen(program: Program) -> io::Result<Receiver<Signal>> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
+    // A limit on the size of files refuses a write; without a handler it would end the process.
+    let file_size = SystemSignal::SIGXFSZ as i32;
+    let wanted = [SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, file_size];
+    let mut signals = Signals::new(wanted)?;
     let (sender, receiver) = bounded(WAITING_MAX);
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let wanted = signals.forever().filter_map(|n| Signal::from_number(n, program));

@@ -185,6 +185,15 @@ pub enum StoreError {
         /// The length that we found.
         found: u64,
     },
+    /// The file that we write has no name any more, so nobody will find what is in it.
+    #[error(
+        "{path}: the file was removed or replaced while it is in use; restore it from a backup if \
+         its messages matter, and leave the store's files alone"
+    )]
+    Vanished {
+        /// Which file.
+        path: PathBuf,
+    },
 }
 
 /// A commit that broke off: what of its batch lies in the store is not known, so nobody is answered
@@ -224,7 +233,9 @@ impl StoreError {
     pub fn lasts(&self) -> bool {
         match self {
             Self::Corrupt(_) | Self::Unusable(_) => true,
-            Self::Fenced(_) | Self::Intruder { .. } | Self::HalfDone(_) => false,
+            Self::Fenced(_) | Self::Intruder { .. } | Self::Vanished { .. } | Self::HalfDone(_) => {
+                false
+            }
             Self::Io { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::PermissionDenied
@@ -249,20 +260,31 @@ impl StoreError {
     #[must_use]
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Fenced(_) | Self::Intruder { .. } | Self::HalfDone(_) => Remedy::StepDown,
+            Self::Fenced(_) | Self::Intruder { .. } | Self::Vanished { .. } | Self::HalfDone(_) => {
+                Remedy::StepDown
+            }
             Self::Corrupt(_) | Self::Unusable(_) => Remedy::Stop,
             Self::Io { action, source, .. } => match (action, source.kind()) {
-                (_, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Remedy::Refuse,
+                (
+                    _,
+                    io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::FileTooLarge,
+                ) => Remedy::Refuse,
                 (Action::Read, _) => Remedy::Refuse,
                 // A database undid all of a transaction: no other member would get through.
                 (Action::Append, io::ErrorKind::ResourceBusy) => Remedy::Refuse,
-                // A channel's name that no folder can have is its publisher's mistake.
+                // A channel's name that no folder can have is its publisher's mistake; a folder of
+                // that name that takes no file is that channel's alone.
                 (
                     Action::Folder,
                     io::ErrorKind::InvalidFilename
                     | io::ErrorKind::InvalidInput
                     | io::ErrorKind::PermissionDenied
-                    | io::ErrorKind::NotADirectory,
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::CrossesDevices
+                    | io::ErrorKind::ReadOnlyFilesystem
+                    | io::ErrorKind::ResourceBusy,
                 ) => Remedy::Refuse,
                 // The kernel may have dropped the dirty pages: a second sync could succeed
                 // without the data, so the standby must take over instead.

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::store::file::disk::{Access, Disk, DiskFile, Entry, Folder, Identity, RealDisk, Stamp};
+use crate::store::file::disk::{
+    Access, Disk, DiskFile, Entry, FileState, Folder, Identity, RealDisk, Stamp,
+};
 use crate::store::file::watch::Watch;
 
 /// What can be asked of a disk.
@@ -39,6 +41,7 @@ pub enum Operation {
     Watch,
     ReadAt,
     Append,
+    Describe,
     Size,
     Truncate,
     Allocate,
@@ -68,6 +71,7 @@ impl Operation {
             Self::Watch => "watch",
             Self::ReadAt => "read_at",
             Self::Append => "append",
+            Self::Describe => "describe",
             Self::Size => "size",
             Self::Truncate => "truncate",
             Self::Allocate => "allocate",
@@ -96,7 +100,9 @@ impl Operation {
             | Self::Truncate
             | Self::Allocate
             | Self::SyncFile => &[EIO, ESTALE, ENOSPC, EDQUOT],
-            Self::Identity | Self::Stamp | Self::ReadAt | Self::Size => &[EIO, ESTALE],
+            Self::Identity | Self::Stamp | Self::ReadAt | Self::Describe | Self::Size => {
+                &[EIO, ESTALE]
+            }
             Self::Watch => &[EIO, EMFILE, ENOSPC],
         }
     }
@@ -127,6 +133,7 @@ impl Operation {
             | Self::Stamp
             | Self::Watch
             | Self::ReadAt
+            | Self::Describe
             | Self::Size
             | Self::SyncFile => false,
         }
@@ -471,6 +478,10 @@ impl DiskFile for FaultFile {
         let is_short = matches!(fault, Some(Fault::Short(_)));
         self.0.append(if is_short { &bytes[..bytes.len() / 2] } else { bytes })?;
         fault.map_or(Ok(()), |fault| Err(fault.errno().into()))
+    }
+
+    fn describe(&self) -> io::Result<FileState> {
+        self.1.run(Operation::Describe, || self.0.describe())
     }
 
     fn size(&self) -> io::Result<u64> {

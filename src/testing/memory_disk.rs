@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 
 use crate::base::random::Random;
-use crate::store::file::disk::{Access, Disk, DiskFile, Entry, Folder, Identity, Stamp};
+use crate::store::file::disk::{Access, Disk, DiskFile, Entry, FileState, Folder, Identity, Stamp};
 use crate::store::file::watch::Watch;
 use crate::testing::disk::{Fault, Operation};
 
@@ -589,7 +589,8 @@ impl Folder for OpenFolder {
     fn identity(&self) -> io::Result<Identity> {
         self.mounted.run(Operation::Identity, b"", |state| match &state.nodes[self.node] {
             Node::Folder(names) => {
-                Ok(Identity { inode: self.node as u64 + 1, created: u128::from(names.created) })
+                let created = u128::from(names.created);
+                Ok(Identity { inode: self.node as u64 + 1, created, ..Identity::default() })
             }
             Node::File(_) => Err(Errno::ENOTDIR.into()),
         })
@@ -652,6 +653,13 @@ impl DiskFile for OpenFile {
             }
             Fate::Done | Fate::Lies => state.append(self.node, bytes),
         }
+    }
+
+    fn describe(&self) -> io::Result<FileState> {
+        self.run(Operation::Describe, |state| {
+            let len = state.file(self.node)?.bytes.len() as u64;
+            Ok(FileState { len, link_count: 1, ..FileState::default() })
+        })
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
-use stanby::store::file::disk::{Access, Disk, DiskFile, Entry, Folder, Identity, RealDisk, Stamp};
+use stanby::store::file::disk::{
+    Access, Disk, DiskFile, Entry, FileState, Folder, Identity, RealDisk, Stamp,
+};
 use stanby::store::file::watch::Watch;
 
 const ENOSPC: i32 = 28;
@@ -188,6 +190,10 @@ impl DiskFile for LimitedFile {
         self.1.room.store(room - given, Ordering::Relaxed);
         self.0.append(&bytes[..usize::try_from(given).unwrap()])?;
         if given < wanted { Err(io::Error::from_raw_os_error(ENOSPC)) } else { Ok(()) }
+    }
+
+    fn describe(&self) -> io::Result<FileState> {
+        self.0.describe()
     }
 
     fn size(&self) -> io::Result<u64> {

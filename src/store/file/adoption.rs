@@ -13,7 +13,7 @@ use crate::store::file::channel::Channel;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
-use crate::store::file::format::replacement_epoch;
+use crate::store::file::format::{is_channel_file, is_root_file};
 use crate::store::file::log::io_error;
 use crate::store::file::opening::Recovered;
 use crate::store::file::removal::open_file;
@@ -70,12 +70,16 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
         settled.may_lack(&found.channel) && !(watch.is_some() && found.is_synced)
     };
     let places = channels.iter().enumerate().filter(|(_, found)| is_doubtful(found));
-    let candidates: Vec<usize> = places.map(|(place, _)| place).collect();
+    let mut candidates: Vec<usize> = places.map(|(place, _)| place).collect();
     if let Some(watch) = watch
         && CHANNELS_REWRITTEN_MAX < candidates.len()
         && watch.sync_filesystem().is_ok()
     {
-        return Ok(true);
+        if channels.iter().all(|found| !found.is_elsewhere) {
+            return Ok(true);
+        }
+        candidates.retain(|&place| channels[place].is_elsewhere);
+        channels.iter_mut().for_each(|found| found.is_synced |= !found.is_elsewhere);
     }
     let froms = unsynced((ctx, root), settled, channels, &candidates)?;
     let is_wide = CHANNELS_REWRITTEN_MAX < froms.iter().flatten().count();
@@ -159,35 +163,38 @@ impl Adoption<'_> {
     fn sync(&self, channels: &[Recovered], refreshes: bool) -> Result<(), StoreError> {
         let (ctx, root) = (self.ctx, self.root);
         let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
-        let dirty: Vec<&Recovered> = channels.iter().filter(|found| !found.is_synced).collect();
+        let mut dirty: Vec<&Recovered> = channels.iter().filter(|found| !found.is_synced).collect();
         // Of few channels the files alone: others may have much unsynced on the same file system.
         if CHANNELS_SYNCED_APART_MAX < dirty.len() && root.can_sync_filesystem() {
-            return root.sync_filesystem().map_err(sync_error);
+            root.sync_filesystem().map_err(sync_error)?;
+            dirty.retain(|found| found.is_elsewhere);
         }
         let mut files: Vec<Box<dyn DiskFile>> = Vec::new();
         // A fresh subs.dat lies under the root by now.
         let fresh = if refreshes { root.list().map_err(sync_error)? } else { Vec::new() };
         let of_root = self.files.iter().chain(&fresh).filter(|entry| !entry.is_folder);
-        // Those with a dot are no data: whoever makes one syncs it if it has to be. But for those
-        // that are about to replace a file.
-        let is_data = |name: &[u8]| !name.starts_with(b".") || replacement_epoch(name).is_some();
-        for file in of_root.filter(|file| is_data(&file.name)) {
+        for file in of_root.filter(|file| is_root_file(&file.name)) {
             match root.open(&file.name, Access::Append) {
                 Ok(file) => files.push(file),
                 // A former epoch's, which was removed since.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
-                Err(error) => return Err(sync_error(error)),
+                Err(source) => {
+                    return Err(io_error(Action::Open, &ctx.path(b"", &file.name), source));
+                }
             }
         }
         let mut folders = Vec::new();
         for found in dirty {
-            let folder = root.folder(found.channel.name.as_bytes()).map_err(sync_error)?;
-            for file in folder.list().map_err(sync_error)? {
-                if !file.is_folder {
-                    let fence = ctx.fence.as_ref();
-                    let opened = open_file(folder.as_ref(), &file.name, Access::Append, fence);
-                    files.push(opened.map_err(sync_error)?);
-                }
+            let name = found.channel.name.as_bytes();
+            let path = ctx.path(name, b"");
+            let open_error = |source| io_error(Action::Open, &path, source);
+            let folder = root.folder(name).map_err(open_error)?;
+            let entries = folder.list().map_err(open_error)?.into_iter();
+            for file in entries.filter(|file| !file.is_folder && is_channel_file(&file.name)) {
+                let fence = ctx.fence.as_ref();
+                let opened = open_file(folder.as_ref(), &file.name, Access::Append, fence);
+                let path = ctx.path(name, &file.name);
+                files.push(opened.map_err(|source| io_error(Action::Open, &path, source))?);
                 if FILES_SYNCED_TOGETHER_MAX <= files.len() {
                     let files = std::mem::take(&mut files);
                     sync_files_and_folders(&files, &[]).map_err(sync_error)?;

@@ -68,7 +68,9 @@ fn folder_for(
         match root.remove_folder(name.as_bytes()) {
             Ok(()) => return Ok(None),
             Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            // A mount stays where it is, though it be empty.
             Err(full) if full.kind() == std::io::ErrorKind::DirectoryNotEmpty => (),
+            Err(mount) if mount.kind() == std::io::ErrorKind::ResourceBusy => (),
             Err(source) => return Err(error(source)),
         }
     }
@@ -104,7 +106,7 @@ fn first_subscriptions(
     let made =
         Replacement::write(root, ctx.root_path(), ctx.fence.as_ref(), &[]).and_then(|fresh| {
             ctx.fence.check()?;
-            fresh.put(root, Some(folder), SUBSCRIPTIONS_FILE)
+            fresh.put(root, Some(folder), SUBSCRIPTIONS_FILE, ctx.fence.as_ref())
         });
     match made {
         Ok(log) => Ok(Some(log)),
@@ -115,9 +117,22 @@ fn first_subscriptions(
         Err(error) => {
             // Without files it is no channel; if it stays, the next try takes it over.
             let _ = root.remove_folder(name.as_bytes());
-            Err(error)
+            Err(of_this_folder(ctx, name, error))
         }
     }
+}
+
+/// Where only this folder takes no file, as a mount may, the store is not to blame: the channel is
+/// refused, and all others are served.
+fn of_this_folder(ctx: &Context, name: &ChannelName, error: StoreError) -> StoreError {
+    use std::io::ErrorKind::{CrossesDevices, PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
+    let kinds = [CrossesDevices, PermissionDenied, ReadOnlyFilesystem, ResourceBusy];
+    let is_its_own = |source: &std::io::Error| kinds.contains(&source.kind());
+    if !matches!(&error, StoreError::Io { source, .. } if is_its_own(source)) {
+        return error;
+    }
+    let StoreError::Io { source, .. } = error else { return error };
+    io_error(Action::Folder, &ctx.path(name.as_bytes(), b""), source)
 }
 
 fn is_name_taken(error: &StoreError) -> bool {
@@ -216,6 +231,7 @@ impl Channel {
             };
             let found = FoundChannel {
                 identity,
+                is_elsewhere: false,
                 folder: Some(folder),
                 slices: VecDeque::new(),
                 number_max: 0,
@@ -475,7 +491,8 @@ impl Channel {
         fresh: Replacement,
     ) -> Result<(), StoreError> {
         self.open_folder(ctx, root)?;
-        let log = fresh.put(root, self.handles.folder.as_deref(), SUBSCRIPTIONS_FILE)?;
+        let (folder, fence) = (self.handles.folder.as_deref(), ctx.fence.as_ref());
+        let log = fresh.put(root, folder, SUBSCRIPTIONS_FILE, fence)?;
         self.subscriptions_len = Some(log.len());
         self.handles.subscriptions = Some(log);
         self.must_replace_subscriptions = false;
@@ -527,12 +544,21 @@ impl Channel {
 
     /// Files that are written and not synced.
     pub fn dirty_files(&self) -> impl Iterator<Item = &dyn DiskFile> {
+        self.dirty_logs().map(Log::file)
+    }
+
+    /// Whether a sync of the file system `device` makes all durable that is not synced.
+    #[must_use]
+    pub fn is_dirty_on(&self, device: u64) -> bool {
+        self.dirty_logs().all(|log| log.is_on(device)) && self.identity.device == device
+    }
+
+    fn dirty_logs(&self) -> impl Iterator<Item = &Log> {
         let tails = self.handles.finished.iter().chain(&self.handles.tail);
         tails
             .flat_map(|tail| [&tail.data, &tail.index])
             .chain(&self.handles.subscriptions)
             .filter(|log| log.is_dirty())
-            .map(Log::file)
     }
 
     /// Makes everything durable by itself.
@@ -543,6 +569,19 @@ impl Channel {
         let path = ctx.path(self.name.as_bytes(), b"");
         for file in self.dirty_files() {
             file.sync().map_err(|source| io_error(Action::Sync, &path, source))?;
+        }
+        self.sync_folder(ctx)
+    }
+
+    /// Makes durable what a sync of the file system `device` has not reached.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sync_beyond(&mut self, ctx: &Context, device: u64) -> Result<(), StoreError> {
+        let path = ctx.path(self.name.as_bytes(), b"");
+        let beyond = self.dirty_logs().filter(|log| !log.is_on(device));
+        for log in beyond {
+            log.file().sync().map_err(|source| io_error(Action::Sync, &path, source))?;
         }
         self.sync_folder(ctx)
     }

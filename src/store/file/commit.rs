@@ -264,8 +264,9 @@ impl Share {
         if fresh.is_empty() {
             return Ok(fresh);
         }
-        let is_wide = REPLACEMENTS_SYNCED_APART_MAX < fresh.len() && self.can_sync_filesystem;
-        let synced_together = is_wide.then(|| {
+        let is_wide = REPLACEMENTS_SYNCED_APART_MAX < fresh.len();
+        let device = self.synced_device.filter(|_| is_wide);
+        let synced_together = device.map(|_| {
             let synced = root.sync_filesystem();
             synced.map_err(|source| io_error(Action::Sync, ctx.root_path(), source))
         });
@@ -274,13 +275,13 @@ impl Share {
         self.unsynced = unsynced.clone().or(self.unsynced.take());
         for made in fresh.values_mut() {
             let Ok(replacement) = made else { continue };
-            let refused = match (&unsynced, is_wide) {
-                (Some(text), _) => Some(text.clone()),
-                (None, true) => {
+            let refused = match &unsynced {
+                Some(text) => Some(text.clone()),
+                None if device.is_some_and(|device| replacement.is_on(device)) => {
                     replacement.mark_synced();
                     None
                 }
-                (None, false) => replacement.sync().err().map(refusal).transpose()?,
+                None => replacement.sync().err().map(refusal).transpose()?,
             };
             if let Some(text) = refused
                 && let Ok(replacement) = std::mem::replace(made, Err(text))

@@ -4,14 +4,17 @@
 //! asked; then it is renamed. A successor unlinks such names before it reads: a late rename finds
 //! no source, or its owner finds the later epoch. So a former active that holds the old file open
 //! writes to a file that nobody reads any more.
+//! A channel's folder that is a mount takes no file from the root: there the file is copied into
+//! the folder, under the same name, and everything else is as before.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::epoch::Fence;
 use crate::store::file::disk::Folder;
-use crate::store::file::format::replacement_name;
-use crate::store::file::log::{Log, io_error, path_below};
+use crate::store::file::format::{FILE_HEADER_LEN, replacement_name};
+use crate::store::file::log::{Log, io_error, path_below, read_range};
 use crate::store::{Action, StoreError};
 
 /// A file that waits to replace another.
@@ -37,11 +40,7 @@ impl Replacement {
     ) -> Result<Self, StoreError> {
         let name = replacement_name(fence.epoch().0, COUNTER.fetch_add(1, Ordering::Relaxed));
         let path = path_below(root_path, b"", &name);
-        let written = Log::create(root, &name, &path).and_then(|mut log| {
-            log.append(records, &path)?;
-            Ok(log)
-        });
-        match written {
+        match written(root, &name, &path, records) {
             Ok(log) => Ok(Self { name, path, log }),
             Err(error) => {
                 // It may not exist; what is left of it, the next take-over removes.
@@ -62,6 +61,12 @@ impl Replacement {
         Ok(())
     }
 
+    /// Whether a sync of the file system `device` makes it durable.
+    #[must_use]
+    pub fn is_on(&self, device: u64) -> bool {
+        self.log.is_on(device)
+    }
+
     /// A sync of the file system has made its content durable.
     pub fn mark_synced(&mut self) {
         self.log.mark_synced();
@@ -70,17 +75,23 @@ impl Replacement {
     /// Puts it in the place of `name` in `target`. The caller has asked the fence since the sync.
     ///
     /// # Errors
-    /// [`StoreError::Io`]; then the old file is in its place.
+    /// [`StoreError::Io`]; then the old file is in its place. [`StoreError::Fenced`].
     pub fn put(
         self,
         root: &dyn Folder,
         target: Option<&dyn Folder>,
         name: &[u8],
+        fence: &dyn Fence,
     ) -> Result<Log, StoreError> {
         let done = match target {
             Some(target) => root.rename_into(&self.name, target, name),
             None => root.rename(&self.name, name),
         };
+        if let (Err(source), Some(target)) = (&done, target)
+            && source.kind() == io::ErrorKind::CrossesDevices
+        {
+            return self.put_copy(root, target, name, fence);
+        }
         if let Err(source) = done {
             let error = io_error(Action::Replace, &self.path, source);
             self.discard(root);
@@ -89,9 +100,49 @@ impl Replacement {
         Ok(self.log)
     }
 
+    /// Puts a copy of it in place, made where it can be renamed.
+    fn put_copy(
+        self,
+        root: &dyn Folder,
+        target: &dyn Folder,
+        name: &[u8],
+        fence: &dyn Fence,
+    ) -> Result<Log, StoreError> {
+        let len = usize::try_from(self.log.len()).unwrap_or(usize::MAX);
+        let records = read_range(self.log.file(), FILE_HEADER_LEN, len, &self.path);
+        let copied = records
+            .and_then(|records| written(target, &self.name, &self.path, &records))
+            .and_then(|mut log| {
+                let synced = log.file().sync();
+                synced.map_err(|source| io_error(Action::Sync, &self.path, source))?;
+                log.mark_synced();
+                fence.check()?;
+                let renamed = target.rename(&self.name, name);
+                renamed.map_err(|source| io_error(Action::Replace, &self.path, source))?;
+                Ok(log)
+            });
+        if copied.is_err() {
+            // What is left, the next take-over removes.
+            let _ = target.unlink(&self.name);
+        }
+        self.discard(root);
+        copied
+    }
+
     /// Gives it up.
     pub fn discard(self, root: &dyn Folder) {
         // What is left, the next take-over removes.
         let _ = root.unlink(&self.name);
     }
+}
+
+fn written(
+    folder: &dyn Folder,
+    name: &[u8],
+    path: &Path,
+    records: &[u8],
+) -> Result<Log, StoreError> {
+    let mut log = Log::create(folder, name, path)?;
+    log.append(records, path)?;
+    Ok(log)
 }

@@ -47,6 +47,8 @@ pub struct Entry {
 /// What tells a folder from a later one of the same name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
+    /// The file system it lies on, which need not be that of the folder it is in.
+    pub device: u64,
     /// Its inode.
     pub inode: u64,
     /// When it was created, in Unix nanoseconds; 0 where the file system does not say.
@@ -62,6 +64,17 @@ pub struct Stamp {
     pub len: u64,
     /// When it was last changed, in Unix nanoseconds: the kernel's own mark, which nobody can set.
     pub changed_at: i64,
+}
+
+/// What an open file is at this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileState {
+    /// The file system it lies on.
+    pub device: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// How many names it has: none once it was removed, or another file was put in its place.
+    pub link_count: u64,
 }
 
 /// A disk: the way to the root folder.
@@ -105,7 +118,7 @@ pub trait Folder: Send + Sync {
     /// As the system says.
     fn remove_folder(&self, name: &[u8]) -> io::Result<()>;
 
-    /// Opens a file in it.
+    /// Opens a file in it. What is no regular file is refused, and never waited for.
     ///
     /// # Errors
     /// As the system says.
@@ -192,6 +205,12 @@ pub trait DiskFile: Send + Sync {
     /// As the system says.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
 
+    /// What it is now.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn describe(&self) -> io::Result<FileState>;
+
     /// Its length in bytes.
     ///
     /// # Errors
@@ -266,10 +285,12 @@ impl Folder for RealFolder {
             }
             let is_folder = match entry.file_type() {
                 Some(found) => found == nix::dir::Type::Directory,
-                None => {
-                    let found = fstatat(&self.handle, name, AtFlags::empty())?;
-                    found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
-                }
+                // As the entry itself says elsewhere: a link is no folder, whatever it leads to.
+                None => match fstatat(&self.handle, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                    Ok(found) => found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits(),
+                    Err(Errno::ENOENT) => continue,
+                    Err(error) => return Err(error.into()),
+                },
             };
             entries.push(Entry { name: name.to_vec(), is_folder });
         }
@@ -296,8 +317,13 @@ impl Folder for RealFolder {
             Access::Append => OFlag::O_RDWR | OFlag::O_APPEND,
             Access::CreateNew => OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL,
         };
-        let handle = self.open_at(name, flags, Mode::from_bits_truncate(0o666))?;
-        Ok(Box::new(RealFile(File::from(handle))))
+        // A pipe, a socket or a device of that name must not hold us up.
+        let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let handle = File::from(self.open_at(name, flags, Mode::from_bits_truncate(0o666))?);
+        if !handle.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "it is no regular file"));
+        }
+        Ok(Box::new(RealFile(handle)))
     }
 
     fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
@@ -345,7 +371,8 @@ impl Folder for RealFolder {
     fn identity(&self) -> io::Result<Identity> {
         let found = self.handle.metadata()?;
         let created = found.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        Ok(Identity { inode: found.ino(), created: created.map_or(0, |at| at.as_nanos()) })
+        let created = created.map_or(0, |at| at.as_nanos());
+        Ok(Identity { device: found.dev(), inode: found.ino(), created })
     }
 
     fn stamp(&self, path: &[u8]) -> io::Result<Stamp> {
@@ -394,6 +421,11 @@ impl DiskFile for RealFile {
 
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         noted(io::Write::write_all(&mut &self.0, bytes))
+    }
+
+    fn describe(&self) -> io::Result<FileState> {
+        let found = self.0.metadata()?;
+        Ok(FileState { device: found.dev(), len: found.len(), link_count: found.nlink() })
     }
 
     fn size(&self) -> io::Result<u64> {

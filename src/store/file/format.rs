@@ -450,6 +450,27 @@ pub fn channel_file(name: &[u8]) -> ChannelFile {
     ChannelFile::Other
 }
 
+/// Whether the format defines a file of that name in a channel's folder. Nobody touches any other,
+/// but to delete the channel.
+#[must_use]
+pub fn is_channel_file(name: &[u8]) -> bool {
+    match channel_file(name) {
+        ChannelFile::Data(_)
+        | ChannelFile::Index(_)
+        | ChannelFile::Subscriptions
+        | ChannelFile::Removed(..)
+        | ChannelFile::Deleted(_) => true,
+        ChannelFile::Invalid | ChannelFile::Other => false,
+    }
+}
+
+/// Whether the format defines a file of that name in the root that holds data, or is about to
+/// replace one that does.
+#[must_use]
+pub fn is_root_file(name: &[u8]) -> bool {
+    name == SERVER_FILE || name == CLIENTS_FILE || replacement_epoch(name).is_some()
+}
+
 /// The name of a file that a removal of `epoch` has taken away.
 #[must_use]
 pub fn removed_name(epoch: u64, name: &[u8]) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! One append-only file: append, read at, sync.
 //!
-//! It knows the length that the file must have. Another length means that somebody else writes.
+//! It knows the length that the file must have. Another length means that somebody else writes; a
+//! file without a name, that somebody has removed or replaced it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,10 @@ pub struct Log {
     file: Box<dyn DiskFile>,
     len: u64,
     synced_len: u64,
+    /// The file system it lies on.
+    device: u64,
+    /// Whether it had a name: not every file system counts them.
+    had_name: bool,
 }
 
 impl Log {
@@ -25,7 +30,7 @@ impl Log {
         let file = folder
             .open(name, Access::CreateNew)
             .map_err(|source| io_error(Action::Open, path, source))?;
-        let mut log = Self { file, len: 0, synced_len: 0 };
+        let mut log = Self { file, len: 0, synced_len: 0, device: 0, had_name: false };
         if let Err(error) = log.append(&VERSION_HEADER, path) {
             // It holds nothing, and its name is nobody else's.
             let _ = folder.unlink(name);
@@ -39,8 +44,8 @@ impl Log {
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Intruder`].
     pub fn of(file: Box<dyn DiskFile>, len: u64, path: &Path) -> Result<Self, StoreError> {
-        let log = Self { file, len, synced_len: len };
-        log.check_len(path)?;
+        let mut log = Self { file, len, synced_len: len, device: 0, had_name: false };
+        log.check(path)?;
         Ok(log)
     }
 
@@ -60,17 +65,18 @@ impl Log {
         Self::of(file, len, path)
     }
 
-    /// Writes at the end, and looks whether it is the end that we know.
+    /// Writes at the end, and looks whether it is the end that we know, of a file that is found.
     ///
     /// # Errors
-    /// [`StoreError::Io`] (a part may have been written), [`StoreError::Intruder`].
+    /// [`StoreError::Io`] (a part may have been written), [`StoreError::Intruder`],
+    /// [`StoreError::Vanished`].
     pub fn append(&mut self, bytes: &[u8], path: &Path) -> Result<(), StoreError> {
         if bytes.is_empty() {
             return Ok(());
         }
         self.file.append(bytes).map_err(|source| io_error(Action::Append, path, source))?;
         self.len += u64::try_from(bytes.len()).unwrap_or(0);
-        self.check_len(path)
+        self.check(path)
     }
 
     /// Cuts what was appended after the file had `len` bytes.
@@ -101,16 +107,29 @@ impl Log {
         self.synced_len = self.len;
     }
 
+    /// Whether a sync of the file system `device` makes it durable.
+    #[must_use]
+    pub fn is_on(&self, device: u64) -> bool {
+        self.device == device
+    }
+
     /// The open file, for reads and syncs.
     #[must_use]
     pub fn file(&self) -> &dyn DiskFile {
         self.file.as_ref()
     }
 
-    fn check_len(&self, path: &Path) -> Result<(), StoreError> {
-        let found = self.file.size().map_err(|source| io_error(Action::Append, path, source))?;
-        if found != self.len {
-            return Err(StoreError::Intruder { path: path.to_owned(), expected: self.len, found });
+    fn check(&mut self, path: &Path) -> Result<(), StoreError> {
+        let found = self.file.describe();
+        let found = found.map_err(|source| io_error(Action::Append, path, source))?;
+        self.device = found.device;
+        if found.link_count == 0 && self.had_name {
+            return Err(StoreError::Vanished { path: path.to_owned() });
+        }
+        self.had_name = found.link_count != 0;
+        let (expected, found) = (self.len, found.len);
+        if found != expected {
+            return Err(StoreError::Intruder { path: path.to_owned(), expected, found });
         }
         Ok(())
     }

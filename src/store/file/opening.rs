@@ -59,6 +59,8 @@ pub struct Recovered {
     pub notices: Vec<Notice>,
     /// Whether everything in it was made durable since it was last written.
     pub is_synced: bool,
+    /// Whether a part of it lies on another file system than the root.
+    pub is_elsewhere: bool,
 }
 
 /// Recovers the store under the fence, whose epoch was claimed before, and gives its shares.
@@ -301,6 +303,7 @@ impl ChannelRecovery<'_> {
             return Ok(None);
         }
         let notices = std::mem::take(&mut found.notices);
+        let is_elsewhere = found.is_elsewhere;
         let name = ChannelName::from(name);
         let mut channel = Channel::recovered(ctx, name, found, self.must_settle);
         let mut archivists = Archivists::default();
@@ -313,6 +316,6 @@ impl ChannelRecovery<'_> {
         }
         archivists.finish();
         channel.close_files();
-        Ok(Some(Recovered { channel, notices, is_synced }))
+        Ok(Some(Recovered { channel, notices, is_synced, is_elsewhere }))
     }
 }

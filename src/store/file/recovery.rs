@@ -3,6 +3,7 @@
 //! Here a channel's folder as a whole: which slices count where several hold the same messages,
 //! and its subscriptions. One slice by itself: `slice_recovery`.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use crate::store::file::disk::{Access, DiskFile, Entry, Folder, Identity};
 use crate::store::file::format::{
     ChannelFile, Crc, FILE_HEADER_LEN, IndexRecord, SUBSCRIPTIONS_FILE, VERSION_HEADER,
     channel_file, cut_name, decode_subscription, encode_plain, gap_filler, index_offset,
-    slice_data_name, slice_index_name,
+    replacement_epoch, slice_data_name, slice_index_name,
 };
 use crate::store::file::log::{
     RECORDS_START, complete_header, io_error, is_half_begun, path_below, read_whole,
@@ -42,6 +43,8 @@ pub struct Recovery<'a> {
 pub struct FoundChannel {
     /// Which folder it is.
     pub identity: Identity,
+    /// Whether a part of it lies on another file system than the root, where its sync ends.
+    pub is_elsewhere: bool,
     /// The folder, if it is open.
     pub folder: Option<Box<dyn Folder>>,
     /// Slices that hold messages, in the order of their numbers.
@@ -75,6 +78,7 @@ impl Recovery<'_> {
         let open_error = |source| io_error(Action::Open, &path, source);
         let folder = root.folder(name).map_err(open_error)?;
         let identity = folder.identity().map_err(open_error)?;
+        let device = root.identity().map_err(open_error)?.device;
         let mut entries = folder.list().map_err(open_error)?;
         let mut reader = ChannelReader {
             recovery: *self,
@@ -83,7 +87,10 @@ impl Recovery<'_> {
             channel: name,
             path: path.clone(),
             notices: Vec::new(),
+            device,
+            is_elsewhere: Cell::new(identity.device != device),
         };
+        reader.clear_replacements(&entries)?;
         if reader.finish_removals(&entries)? {
             entries = folder.list().map_err(open_error)?;
         }
@@ -95,9 +102,10 @@ impl Recovery<'_> {
         } else {
             (Subscriptions::default(), None)
         };
-        let notices = reader.notices;
+        let (notices, is_elsewhere) = (reader.notices, reader.is_elsewhere.get());
         Ok(FoundChannel {
             identity,
+            is_elsewhere,
             folder: Some(folder),
             slices,
             number_max,
@@ -116,6 +124,9 @@ pub(super) struct ChannelReader<'a> {
     pub(super) channel: &'a [u8],
     pub(super) path: PathBuf,
     pub(super) notices: Vec<Notice>,
+    /// The file system of the root.
+    device: u64,
+    is_elsewhere: Cell<bool>,
 }
 
 impl ChannelReader<'_> {
@@ -151,6 +162,23 @@ impl ChannelReader<'_> {
         Ok(Place { folder: self.folder, path: &self.path, fence })
     }
 
+    /// Removes what former epochs have prepared here and not put in place.
+    fn clear_replacements(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        let Some(fence) = self.recovery.fence else { return Ok(()) };
+        let is_former = |entry: &&Entry| {
+            replacement_epoch(&entry.name).is_some_and(|epoch| epoch < fence.epoch().0)
+        };
+        for entry in entries.iter().filter(|entry| !entry.is_folder).filter(is_former) {
+            match self.folder.unlink(&entry.name) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(io_error(Action::Replace, &self.file_path(&entry.name), error));
+                }
+                Ok(()) | Err(_) => (),
+            }
+        }
+        Ok(())
+    }
+
     /// Puts back what an earlier epoch has half removed, or takes away what it had decided to
     /// delete; true if there was any.
     fn finish_removals(&self, entries: &[Entry]) -> Result<bool, StoreError> {
@@ -172,7 +200,12 @@ impl ChannelReader<'_> {
             Some(fence) => open_file(self.folder, name, access, fence),
             None => self.folder.open(name, access),
         };
-        opened.map_err(|source| io_error(Action::Open, &self.file_path(name), source))
+        let open_error = |source| io_error(Action::Open, &self.file_path(name), source);
+        let file = opened.map_err(open_error)?;
+        if file.describe().map_err(open_error)?.device != self.device {
+            self.is_elsewhere.set(true);
+        }
+        Ok(file)
     }
 
     fn slices(&mut self, entries: &[Entry]) -> Result<(VecDeque<Slice>, u64), StoreError> {

@@ -260,7 +260,7 @@ fn put_fresh(
         return Err(error);
     }
     fence.check()?;
-    fresh.put(root, None, name)
+    fresh.put(root, None, name, fence)
 }
 
 /// Opens a file of the root; creates it with its header if it is missing.

@@ -26,7 +26,9 @@ pub struct Share {
     pub(super) registry: Arc<Registry>,
     /// Opened before anything is written, so that its syncs report every failure since.
     pub(super) root: Box<dyn Folder>,
-    pub(super) can_sync_filesystem: bool,
+    /// The file system that can be synced as a whole, if any. That makes durable what lies on it,
+    /// and nothing else: each file says where it lies.
+    pub(super) synced_device: Option<u64>,
     pub(super) channels: BTreeMap<ChannelName, Channel>,
     /// Names in the root changed since it was synced.
     pub(super) is_root_renamed: bool,
@@ -76,7 +78,7 @@ impl Share {
     #[must_use]
     pub fn new(parts: ShareParts) -> Self {
         let mut share = Self {
-            can_sync_filesystem: parts.root.can_sync_filesystem(),
+            synced_device: synced_device(parts.root.as_ref()),
             ctx: parts.ctx,
             registry: parts.registry,
             root: parts.root,
@@ -135,7 +137,7 @@ impl Share {
             return Ok(());
         };
         if self.dirty.contains(name) {
-            if self.can_sync_filesystem {
+            if self.synced_device.is_some_and(|device| channel.is_dirty_on(device)) {
                 self.must_sync_filesystem = true;
             } else {
                 match channel.sync_files(&self.ctx) {
@@ -296,6 +298,12 @@ impl Store for Share {
         self.archivists.finish();
         Ok(())
     }
+}
+
+/// The file system of a folder, if it can be synced as a whole.
+fn synced_device(root: &dyn Folder) -> Option<u64> {
+    let identity = root.can_sync_filesystem().then(|| root.identity().ok());
+    identity.flatten().map(|root| root.device)
 }
 
 /// Counts what a channel has open since it was last counted.

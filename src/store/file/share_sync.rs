@@ -56,10 +56,11 @@ impl Share {
         }
         let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
         let count = files.len() + folder_count;
-        if self.must_sync_filesystem {
-            return self.root.sync_filesystem().map_err(sync_error);
+        if let (true, Some(device)) = (self.must_sync_filesystem, self.synced_device) {
+            self.root.sync_filesystem().map_err(sync_error)?;
+            return self.sync_beyond(device);
         }
-        if self.can_sync_filesystem && count != 0 {
+        if let (Some(device), true) = (self.synced_device, count != 0) {
             let began = world::instant();
             let way = self.pace.choose(count, began);
             match way {
@@ -71,7 +72,7 @@ impl Share {
                 self.pace.learn(way, count, began, world::instant());
             }
             if way == Way::Together {
-                return Ok(());
+                return self.sync_beyond(device);
             }
         } else {
             sync_files(&files).map_err(sync_error)?;
@@ -84,6 +85,19 @@ impl Share {
         }
         if self.is_root_renamed {
             self.root.sync().map_err(sync_error)?;
+        }
+        Ok(())
+    }
+
+    /// What a sync of the file system `device` has not reached: a channel's folder, or a file of
+    /// it, can lie on another one.
+    fn sync_beyond(&mut self, device: u64) -> Result<(), StoreError> {
+        let ctx = self.ctx.as_ref();
+        for name in &self.dirty {
+            let Some(channel) = self.channels.get_mut(name) else { continue };
+            if !channel.is_dirty_on(device) {
+                channel.sync_beyond(ctx, device)?;
+            }
         }
         Ok(())
     }

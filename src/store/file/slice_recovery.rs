@@ -413,7 +413,7 @@ impl ChannelReader<'_> {
             return Err(error);
         }
         fence.check()?;
-        fresh.put(self.root, Some(self.folder), name)?;
+        fresh.put(self.root, Some(self.folder), name, fence)?;
         self.folder.sync().map_err(|source| io_error(Action::Sync, &self.path, source))
     }
 }

@@ -20,7 +20,7 @@ use crate::base::limits::SURVEY_WATCHES_MAX;
 use crate::base::time::WallTime;
 use crate::base::world;
 use crate::store::file::disk::{Disk, Folder, Stamp};
-use crate::store::file::format::{ChannelFile, Crc, channel_file};
+use crate::store::file::format::{ChannelFile, Crc, channel_file, replacement_epoch};
 use crate::store::file::options::FileOptions;
 use crate::store::file::recovery::{FoundChannel, Recovery};
 use crate::store::file::watch::{Changes, Watch, WatchId};
@@ -178,6 +178,8 @@ impl Seen {
                 ChannelFile::Removed(..) | ChannelFile::Deleted(_) | ChannelFile::Invalid => {
                     return None;
                 }
+                // Of a former epoch, perhaps: the take-over removes it.
+                ChannelFile::Other if replacement_epoch(&entry.name).is_some() => return None,
                 ChannelFile::Other => false,
             };
             if is_read && !entry.is_folder {
@@ -187,8 +189,9 @@ impl Seen {
         }
         files.shrink_to_fit();
         let mut found = recovery.channel(root, name).ok()?;
-        // What the operator should know is told at the take-over.
-        if !found.notices.is_empty() {
+        // What the operator should know is told at the take-over; and what lies on another file
+        // system, no sync of the root's makes durable.
+        if !found.notices.is_empty() || found.is_elsewhere {
             return None;
         }
         found.folder = None;
