@@ -194,6 +194,36 @@ fn a_torn_copy_of_several_slices_gives_way() {
     }
 }
 
+/// Goal: as long as a copy may not be durable, what it was made from stays: a power failure takes
+/// the copy.
+#[test]
+fn an_old_slice_is_not_cut_before_the_later_one_is_durable() {
+    let root = tempfile::tempdir().unwrap();
+    let options = FileOptions::new(root.path());
+    let mut former = open_epoch(&options, 1, Predecessor::Clean);
+    write(&mut former, 1, stamped("foo", Lifecycle::Create, 1..=5, (0, 10)));
+    drop(former);
+    let limits = Limits::roomy();
+    for epoch in [2, 3] {
+        limits.sync_error.store(5, Ordering::Relaxed);
+        let failed = open_limited((&options, &limits), epoch, Predecessor::Gone);
+        assert!(failed.is_err(), "the copy could not be synced");
+        assert_eq!(record_count(root.path(), "foo", 1), 5, "{epoch}");
+        assert_eq!(record_count(root.path(), "foo", 1 + 1_000 * (epoch - 1)), 5, "{epoch}");
+    }
+    limits.sync_error.store(0, Ordering::Relaxed);
+    limits.room.store(0, Ordering::Relaxed);
+    let mut full = open_limited((&options, &limits), 4, Predecessor::Gone).unwrap();
+    assert_eq!(fetch(full.shares[0].as_mut(), "foo", 0), [1, 2, 3, 4, 5]);
+    assert_eq!(record_count(root.path(), "foo", 1), 5, "nothing was written anew");
+    drop(full);
+    limits.room.store(i64::MAX, Ordering::Relaxed);
+    let mut last = open_limited((&options, &limits), 5, Predecessor::Gone).unwrap();
+    assert_eq!(fetch(last.shares[0].as_mut(), "foo", 0), [1, 2, 3, 4, 5]);
+    assert_eq!(format_checker::read_store(root.path()).channels["foo"].slices.len(), 1);
+    assert_eq!(record_count(root.path(), "foo", 1), 0, "it was written anew and synced");
+}
+
 fn open_limited(
     (options, limits): (&FileOptions, &Arc<Limits>),
     epoch: u64,

@@ -9,11 +9,6 @@ use stanby::testing::group::Plan;
 
 const SEEDS: u64 = 200;
 
-/// Seeds that lose acknowledged messages in the store; they run when asked for. In 35 recovery
-/// cuts an old slice durably before the later one that holds its messages too is durable, and the
-/// power goes between; the cause of 196 is not known.
-const UNRESOLVED: [u64; 2] = [35, 196];
-
 fn number_of(variable: &str) -> Option<u64> {
     env::var(variable).ok()?.parse().ok()
 }
@@ -22,10 +17,7 @@ fn number_of(variable: &str) -> Option<u64> {
 fn no_seed_breaks_a_promise() {
     let seeds: Vec<u64> = match number_of("STANBY_SEED") {
         Some(seed) => vec![seed],
-        None => {
-            let all = 1..=number_of("STANBY_SEEDS").unwrap_or(SEEDS);
-            all.filter(|seed| !UNRESOLVED.contains(seed)).collect()
-        }
+        None => (1..=number_of("STANBY_SEEDS").unwrap_or(SEEDS)).collect(),
     };
     let mut summary = Summary::default();
     let mut broken = Vec::new();

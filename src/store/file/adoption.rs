@@ -18,6 +18,7 @@ use crate::store::file::log::io_error;
 use crate::store::file::opening::Recovered;
 use crate::store::file::removal::open_file;
 use crate::store::file::settle::Rewrite;
+use crate::store::file::slices::Messages;
 use crate::store::file::sync::sync_files_and_folders;
 use crate::store::file::unsynced::{Settled, unsynced};
 use crate::store::{Action, StoreError};
@@ -81,7 +82,10 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
         candidates.retain(|&place| channels[place].is_elsewhere);
         channels.iter_mut().for_each(|found| found.is_synced |= !found.is_elsewhere);
     }
-    let froms = unsynced((ctx, root), settled, channels, &candidates)?;
+    let mut froms = unsynced((ctx, root), settled, channels, &candidates)?;
+    for place in candidates {
+        reach_overlap(&mut froms[place], settled, &channels[place].channel.messages);
+    }
     let is_wide = CHANNELS_REWRITTEN_MAX < froms.iter().flatten().count();
     // Those of a narrow batch are written next, and a fresh subs.dat costs least where other files
     // are synced.
@@ -89,8 +93,18 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
     let mut is_complete = true;
     let mut rewrites = Vec::new();
     for (found, from) in channels.iter_mut().zip(froms) {
-        let Some(from) = from else { continue };
-        let rewrite = rewrite(adoption, &mut found.channel, from)?;
+        let is_doubtful = is_doubtful(found);
+        let rewrite = match from {
+            Some(from) => rewrite(adoption, &mut found.channel, from)?,
+            None => None,
+        };
+        if is_doubtful {
+            let written = from.filter(|_| rewrite.is_some());
+            keep_overlaps(&mut found.channel.messages, settled, written);
+        }
+        if from.is_none() {
+            continue;
+        }
         is_complete &= rewrite.is_some();
         let fresh = if refreshes { fresh_subscriptions(adoption, found)? } else { None };
         found.channel.close_files();
@@ -116,6 +130,27 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
         channel.close_files();
     }
     Ok(is_complete)
+}
+
+/// What is written anew begins at the latest where two slices begin to hold the same messages, as
+/// long as nothing lies behind those: the later one may be a copy that was never synced.
+fn reach_overlap(from: &mut Option<u64>, settled: Settled, messages: &Messages) {
+    for old in messages.overlaps.iter().filter(|old| !settled.has(old.last_time)) {
+        if messages.last <= old.last {
+            let begin = old.from.max(messages.first);
+            *from = Some(from.map_or(begin, |from| from.min(begin)));
+        }
+    }
+}
+
+/// Marks what old slices still hold and may not be cut from them: a later slice may have lost it.
+/// One with something behind has served, and was made durable before that.
+fn keep_overlaps(messages: &mut Messages, settled: Settled, written_from: Option<u64>) {
+    for old in &mut messages.overlaps {
+        let is_written = written_from.is_some_and(|from| from <= old.from.max(messages.first));
+        let is_last = messages.last <= old.last;
+        old.must_stay = is_last && !is_written && !settled.has(old.last_time);
+    }
 }
 
 /// A copy of the messages from `from` on, unless one is damaged. A disk without room for it ends a

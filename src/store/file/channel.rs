@@ -190,7 +190,10 @@ impl Channel {
         let mut channel = Self {
             slice_limits: SliceLimits::new(&ctx.options, &limits),
             limits,
-            messages: Messages::new(found.slices, found.number_max),
+            messages: Messages {
+                overlaps: found.overlaps,
+                ..Messages::new(found.slices, found.number_max)
+            },
             subscriptions: found.subscriptions,
             subscriptions_len: found.subscriptions_len,
             must_begin_slice: must_settle,
@@ -234,6 +237,7 @@ impl Channel {
                 is_elsewhere: false,
                 folder: Some(folder),
                 slices: VecDeque::new(),
+                overlaps: Vec::new(),
                 number_max: 0,
                 subscriptions: Subscriptions::default(),
                 subscriptions_len: Some(log.len()),
@@ -627,7 +631,8 @@ impl Channel {
         self.handles = Handles::default();
     }
 
-    /// Removes the files of slices without messages. It can be tried again after an error.
+    /// Removes the files of slices without messages, unless they may hold the only durable copy of
+    /// one that is kept. It can be tried again after an error.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -638,7 +643,8 @@ impl Channel {
         archivists: &mut Archivists,
     ) -> Result<(), StoreError> {
         let dead = self.messages.dead_slices();
-        if dead.is_empty() {
+        let first = self.messages.first;
+        if dead.is_empty() || self.messages.overlaps.iter().any(|old| first <= old.last) {
             return Ok(());
         }
         self.handles.reader = None;
@@ -647,6 +653,10 @@ impl Channel {
         let place = Place { folder: self.folder(), path: &path, fence: ctx.fence.as_ref() };
         let mut names = Vec::new();
         let mut archived = Vec::new();
+        let is_dead = |number| dead.iter().any(|slice| slice.number == number);
+        for old in self.messages.overlaps.iter().filter(|old| !is_dead(old.number)) {
+            names.extend([slice_data_name(old.number), slice_index_name(old.number)]);
+        }
         for slice in &dead {
             let (data, index) = (slice_data_name(slice.number), slice_index_name(slice.number));
             if ctx.options.slice_archive_script.is_none() {
@@ -670,6 +680,7 @@ impl Channel {
             self.messages.slices.retain(|slice| slice.number != number);
         }
         removed?;
+        self.messages.overlaps.clear();
         let number_max = dead.last().map_or(0, |slice| slice.number);
         self.messages.slices.retain(|slice| number_max < slice.number);
         Ok(())

@@ -23,6 +23,7 @@ use crate::store::file::options::FileOptions;
 use crate::store::file::recovery::Recovery;
 use crate::store::file::registry::Registry;
 use crate::store::file::removal::Archivists;
+use crate::store::file::settle::cut_overlaps;
 use crate::store::file::share::{Share, ShareParts};
 use crate::store::file::survey::{Seen, Survey};
 use crate::store::file::unsynced::Settled;
@@ -100,6 +101,9 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
         let (now, files) = (opening.now.wall, files.as_slice());
         let adoption = Adoption { ctx: &ctx, root: root.as_ref(), files, is_replaced, watch, now };
         is_settled &= adoption::adopt(&adoption, &mut channels)?;
+    }
+    for Recovered { channel, .. } in &mut channels {
+        cut_overlaps(&ctx, root.as_ref(), channel)?;
     }
     if is_settled {
         let newest = channels.iter().map(|found| found.channel.messages.last_time).max();

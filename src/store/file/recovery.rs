@@ -12,8 +12,8 @@ use crate::store::file::cutting;
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder, Identity};
 use crate::store::file::format::{
     ChannelFile, Crc, FILE_HEADER_LEN, IndexRecord, SUBSCRIPTIONS_FILE, VERSION_HEADER,
-    channel_file, cut_name, decode_subscription, encode_plain, gap_filler, index_offset,
-    replacement_epoch, slice_data_name, slice_index_name,
+    channel_file, cut_name, decode_subscription, encode_plain, gap_filler, replacement_epoch,
+    slice_data_name, slice_index_name,
 };
 use crate::store::file::log::{
     RECORDS_START, complete_header, io_error, is_half_begun, path_below, read_whole,
@@ -22,7 +22,7 @@ use crate::store::file::reading::SliceFiles;
 use crate::store::file::removal::{Place, is_removal, open_file};
 use crate::store::file::repair::{Ending, replay};
 use crate::store::file::slice_recovery::slice_of;
-use crate::store::file::slices::Slice;
+use crate::store::file::slices::{Overlap, Slice};
 use crate::store::file::subscriptions::Subscriptions;
 use crate::store::{Action, Notice, StoreError};
 
@@ -49,6 +49,8 @@ pub struct FoundChannel {
     pub folder: Option<Box<dyn Folder>>,
     /// Slices that hold messages, in the order of their numbers.
     pub slices: VecDeque<Slice>,
+    /// What is taken out of them, because later ones hold it too, and not cut yet.
+    pub overlaps: Vec<Overlap>,
     /// Highest slice number.
     pub number_max: u64,
     /// Its subscriptions.
@@ -89,6 +91,7 @@ impl Recovery<'_> {
             notices: Vec::new(),
             device,
             is_elsewhere: Cell::new(identity.device != device),
+            overlaps: Vec::new(),
         };
         reader.clear_replacements(&entries)?;
         if reader.finish_removals(&entries)? {
@@ -102,12 +105,14 @@ impl Recovery<'_> {
         } else {
             (Subscriptions::default(), None)
         };
-        let (notices, is_elsewhere) = (reader.notices, reader.is_elsewhere.get());
+        let is_elsewhere = reader.is_elsewhere.get();
+        let ChannelReader { notices, overlaps, .. } = reader;
         Ok(FoundChannel {
             identity,
             is_elsewhere,
             folder: Some(folder),
             slices,
+            overlaps,
             number_max,
             subscriptions,
             subscriptions_len,
@@ -127,6 +132,7 @@ pub(super) struct ChannelReader<'a> {
     /// The file system of the root.
     device: u64,
     is_elsewhere: Cell<bool>,
+    overlaps: Vec<Overlap>,
 }
 
 impl ChannelReader<'_> {
@@ -259,7 +265,7 @@ impl ChannelReader<'_> {
         let mut slices = VecDeque::new();
         let mut next_first = None;
         for slice in found.into_iter().rev() {
-            let slice = self.cut_overlap(slice, next_first)?;
+            let slice = self.take_out_overlap(slice, next_first)?;
             if slice.record_count != 0 {
                 next_first = Some(slice.first);
                 slices.push_front(slice);
@@ -317,33 +323,40 @@ impl ChannelReader<'_> {
         if older().all(|slice| slice.last <= copy.last) {
             return Ok(false);
         }
-        let mut of_older = Vec::new();
+        let mut of_older = BTreeMap::new();
         for slice in older().filter(|old| old.first <= copy.last && copy.first <= old.last) {
+            // Of several older ones that hold a message, the latest counts.
             of_older.extend(self.places(slice, copy)?);
         }
-        of_older.sort_unstable();
         Ok(of_older == self.places(copy, copy)?)
     }
 
-    /// Sequence, timestamp and size of the messages of `slice` that `range` also has.
-    fn places(&self, slice: &Slice, range: &Slice) -> Result<Vec<(u64, i64, u32)>, StoreError> {
+    /// Timestamp and size, by sequence, of the messages of `slice` that `range` also has.
+    fn places(
+        &self,
+        slice: &Slice,
+        range: &Slice,
+    ) -> Result<BTreeMap<u64, (i64, u32)>, StoreError> {
         let name = slice_index_name(slice.number);
         let index = self.open(&name)?;
         let records = self.all_index_records(index.as_ref(), &name)?;
         let is_in = |record: &IndexRecord| (range.first..=range.last).contains(&record.sequence);
-        let place = |record: IndexRecord| (record.sequence, record.timestamp, record.size);
+        let place = |record: IndexRecord| (record.sequence, (record.timestamp, record.size));
         Ok(records.into_iter().filter(is_in).map(place).collect())
     }
 
     /// An old slice ends where a later one begins: what both hold, a former active has appended
-    /// after its successor had begun, or the successor has written anew.
-    fn cut_overlap(&mut self, slice: Slice, bound: Option<u64>) -> Result<Slice, StoreError> {
+    /// after its successor had begun, or the successor has written anew. Nothing is cut here: a
+    /// successor that ended early may not have synced the later slice, which a power failure takes.
+    fn take_out_overlap(&mut self, slice: Slice, bound: Option<u64>) -> Result<Slice, StoreError> {
         let Some(bound) = bound else {
             return Ok(slice);
         };
         if slice.record_count == 0 || slice.last < bound {
             return Ok(slice);
         }
+        // Whoever may not cut it later does not take it out.
+        self.place()?;
         let name = slice_index_name(slice.number);
         let path = self.file_path(&name);
         let index = self.open(&name)?;
@@ -353,8 +366,13 @@ impl ChannelReader<'_> {
         let ordinal = files.ordinal_of(&slice, bound)?;
         let kept = files.index_records(0, ordinal)?;
         let end = kept.last().map_or(FILE_HEADER_LEN, IndexRecord::end);
-        self.truncate(index.as_ref(), &name, index_offset(ordinal))?;
-        self.truncate(data.as_ref(), &slice_data_name(slice.number), end)?;
+        self.overlaps.push(Overlap {
+            number: slice.number,
+            from: bound,
+            last: slice.last,
+            last_time: slice.last_time,
+            must_stay: false,
+        });
         Ok(slice_of(slice.number, &kept, end))
     }
 

@@ -162,6 +162,46 @@ impl Rewrite {
     }
 }
 
+/// Cuts from the old slices what later ones hold, as far as it need not stay.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn cut_overlaps(
+    ctx: &Context,
+    root: &dyn Folder,
+    channel: &mut Channel,
+) -> Result<(), StoreError> {
+    if channel.messages.overlaps.iter().all(|old| old.must_stay) {
+        return Ok(());
+    }
+    channel.open_folder(ctx, root)?;
+    ctx.fence.check()?;
+    let path = ctx.path(channel.name.as_bytes(), b"");
+    let folder = channel.folder();
+    let messages = &channel.messages;
+    let mut gone = Vec::new();
+    for old in messages.overlaps.iter().filter(|old| !old.must_stay) {
+        let names = [slice_index_name(old.number), slice_data_name(old.number)];
+        let Some(slice) = messages.slices.iter().find(|slice| slice.number == old.number) else {
+            gone.extend(names);
+            continue;
+        };
+        for (name, len) in names.iter().zip([slice.index_len(), slice.data_len]) {
+            open_file(folder, name, Access::Append, ctx.fence.as_ref())
+                .and_then(|file| if len < file.size()? { file.truncate(len) } else { Ok(()) })
+                .map_err(|source| {
+                    io_error(Action::Replace, &path_below(&path, b"", name), source)
+                })?;
+        }
+    }
+    if !gone.is_empty() {
+        Place { folder, path: &path, fence: ctx.fence.as_ref() }.remove(&gone)?;
+    }
+    channel.messages.overlaps.retain(|old| old.must_stay);
+    channel.close_files();
+    Ok(())
+}
+
 fn is_dense(records: &[MessageRecord]) -> bool {
     records.windows(2).all(|pair| matches!(pair, [a, b] if a.sequence.next() == b.sequence))
 }

@@ -126,11 +126,28 @@ pub struct SliceWrite {
     pub index: Vec<u8>,
 }
 
+/// What an old slice still has on the disk, though a later one holds it too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// The number of the old slice; without other messages it is not among the slices.
+    pub number: u64,
+    /// Sequence of the first message that a later slice holds too.
+    pub from: u64,
+    /// Sequence of the last message in its files.
+    pub last: u64,
+    /// Timestamp of that one.
+    pub last_time: i64,
+    /// Whether the later slice is not proved to be durable.
+    pub must_stay: bool,
+}
+
 /// A channel's messages.
 #[derive(Clone, Debug, Default)]
 pub struct Messages {
     /// The slices that hold messages, in the order of their numbers.
     pub slices: VecDeque<Slice>,
+    /// What is taken out of them and was not cut.
+    pub overlaps: Vec<Overlap>,
     /// Highest slice number found in the folder.
     pub number_max: u64,
     /// Sequence of the oldest message kept; `last` + 1 if none is.

@@ -79,6 +79,12 @@ impl Settled {
         channel.messages.message_count != 0 && self.since() <= channel.messages.last_time
     }
 
+    /// Whether what was stamped then is durable, wherever it lies.
+    #[must_use]
+    pub fn has(&self, stamp: i64) -> bool {
+        stamp < self.since()
+    }
+
     fn since(&self) -> i64 {
         self.newest.saturating_sub(STAMPS_OVERLAP)
     }
