@@ -477,6 +477,8 @@ fn a_lame_duck_sends_its_clients_to_its_peers_and_stops() {
             urls_in(nats.infos.last().unwrap()) == [peer.client_port]
         });
         assert!(!stays.infos.last().unwrap().contains("\"ldm\":true"));
+        let page = duck.page("/healthz");
+        assert!(page.contains("failed to be ready for connections after 1ms: server"), "{page}");
         duck.signal("TERM");
         duck.wait_log("Closing existing clients");
         for client in &mut leaves {

@@ -506,6 +506,19 @@ fn status_and_headers_are_those_of_the_reference() {
 }
 
 #[test]
+fn a_server_that_takes_no_clients_is_not_healthy() {
+    let (_open, gate) = mpsc::channel();
+    let status = Arc::new(Published::default());
+    let monitor = served(Arc::clone(&status), gate);
+    assert!(fetch(&monitor, "/base/healthz").0.starts_with("http/1.1 200"));
+    status.set(Status { closed_listeners: vec!["server"], ..Status::default() });
+    let (head, body) = fetch(&monitor, "/base/healthz");
+    assert!(head.starts_with("http/1.1 503"), "{head}");
+    let error = "failed to be ready for connections after 1ms: server";
+    assert_eq!(body, format!("{{\"status\":\"error\",\"error\":\"{error}\"}}"));
+}
+
+#[test]
 fn only_the_active_of_a_group_says_that_it_is_active() {
     let (_open, gate) = mpsc::channel();
     let status = Arc::new(Published::default());
