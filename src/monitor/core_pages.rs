@@ -62,6 +62,9 @@ pub fn healthz(status: &Status, hung: Option<Stall>) -> Reply {
 /// The account of all clients.
 pub(super) const ACCOUNT: &str = "$G";
 
+/// The account of the reference's own messages, which nobody uses here.
+pub(super) const SYSTEM_ACCOUNT: &str = "$SYS";
+
 /// What all core pages are made of.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
@@ -153,6 +156,7 @@ struct Varz<'a> {
     config_load_time: Time,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     tags: &'a [String],
+    #[serde(skip_serializing_if = "str::is_empty")]
     system_account: &'static str,
     ocsp_peer_cache: Nothing,
 }
@@ -238,7 +242,7 @@ pub fn varz(view: View<'_>, usage: &Usage) -> Reply {
         http_req_stats: &usage.requests,
         config_load_time: Time(snapshot.settings_loaded_at),
         tags: &facts.tags,
-        system_account: "$SYS",
+        system_account: if facts.has_system_account { SYSTEM_ACCOUNT } else { "" },
         ocsp_peer_cache: Nothing {},
     })
 }

@@ -234,6 +234,8 @@ pub struct CoreFacts {
     pub write_deadline: Duration,
     /// Event loops.
     pub loops: u16,
+    /// Whether pages name the system account.
+    pub has_system_account: bool,
 }
 
 /// The cluster part of [`CoreFacts`].

@@ -252,6 +252,7 @@ fn core_facts() -> CoreFacts {
         tls_timeout: Duration::from_secs(2),
         write_deadline: Duration::from_secs(10),
         loops: 2,
+        has_system_account: true,
         ..CoreFacts::default()
     }
 }

@@ -344,6 +344,7 @@ fn core_facts(config: &Config, found: &Found) -> CoreFacts {
         tls_timeout: broker.tls_timeout,
         write_deadline: core.write_deadline,
         loops: config.loops,
+        has_system_account: core.has_system_account,
         ..CoreFacts::default()
     }
 }
