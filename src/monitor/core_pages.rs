@@ -16,7 +16,8 @@ use crate::base::pulse::Stall;
 use crate::base::subject;
 use crate::base::time::WallTime;
 use crate::broker::snapshot::{
-    Lists, RouteSnapshot, ServerSnapshot, SubscriptionSnapshot, SubscriptionsSnapshot, Wanted,
+    Lists, RouteSnapshot, ServerSnapshot, SubjectLists, SubscriptionSnapshot,
+    SubscriptionsSnapshot, Wanted,
 };
 
 /// The index, with links to the pages that there are.
@@ -266,6 +267,10 @@ struct Routez<'a> {
     server_id: &'a str,
     server_name: &'a str,
     now: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    import: Option<&'a SubjectLists>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    export: Option<&'a SubjectLists>,
     num_routes: usize,
     routes: Vec<Route<'a>>,
 }
@@ -284,6 +289,10 @@ struct Route<'a> {
     rtt: String,
     uptime: String,
     idle: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    import: Option<&'a SubjectLists>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    export: Option<&'a SubjectLists>,
     pending_size: usize,
     in_msgs: u64,
     out_msgs: u64,
@@ -322,6 +331,8 @@ pub fn routez(view: View<'_>, query: &Query) -> Result<Reply, BadParameter> {
         server_id: &view.facts.server_id,
         server_name: &view.facts.configured_name,
         now: Time(now),
+        import: view.snapshot.import.as_ref(),
+        export: view.snapshot.export.as_ref(),
         num_routes: routes.len(),
         routes,
     }))
@@ -389,6 +400,8 @@ fn route(found: &RouteSnapshot, now: WallTime) -> Route<'_> {
         rtt: duration(found.rtt.unwrap_or_default()),
         uptime: uptime(found.start, now),
         idle: uptime(found.last_activity, now),
+        import: found.import.as_ref(),
+        export: found.export.as_ref(),
         pending_size: found.pending_bytes,
         in_msgs: found.traffic.in_msgs,
         out_msgs: found.traffic.out_msgs,
