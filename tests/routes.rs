@@ -477,6 +477,8 @@ fn a_lame_duck_sends_its_clients_to_its_peers_and_stops() {
             urls_in(nats.infos.last().unwrap()) == [peer.client_port]
         });
         assert!(!stays.infos.last().unwrap().contains("\"ldm\":true"));
+        let page = duck.page("/healthz");
+        assert!(page.contains("failed to be ready for connections after 1ms: server"), "{page}");
         duck.signal("TERM");
         duck.wait_log("Closing existing clients");
         for client in &mut leaves {
@@ -484,6 +486,35 @@ fn a_lame_duck_sends_its_clients_to_its_peers_and_stops() {
         }
         assert_eq!(duck.wait_exit(), Some(0));
     }
+}
+
+#[test]
+fn routez_shows_what_routes_may_say_and_hear() {
+    let dir = TempDir::new().unwrap();
+    let config = dir.path().join("rights.conf");
+    let rights = "cluster { permissions { import: [\"a.>\"], export: { deny: \"x\" } } }\n";
+    fs::write(&config, rights).unwrap();
+    let config = config.display().to_string();
+    for (first, second) in [(Kind::Core, Kind::Go), (Kind::Go, Kind::Core)] {
+        let node = start(first).with(&["-c", &config]).run();
+        let peer = start(second).to(&node).run();
+        for server in [&node, &peer] {
+            wait_urls(server, &sorted([node.client_port, peer.client_port]));
+        }
+        let (own, other) = (routez(&node), routez(&peer));
+        for shown in [&own, &other["routes"][0]] {
+            assert_eq!(shown["import"], serde_json::json!({ "allow": ["a.>"] }), "{shown}");
+            assert_eq!(shown["export"], serde_json::json!({ "deny": ["x"] }), "{shown}");
+        }
+        assert!(own["routes"][0].get("import").is_none(), "{own}");
+        assert!(other.get("import").is_none() && other.get("export").is_none(), "{other}");
+    }
+}
+
+fn routez(node: &Node) -> serde_json::Value {
+    let page = node.page("/routez");
+    let (_, body) = page.split_once("\r\n\r\n").unwrap();
+    serde_json::from_str(body).unwrap()
 }
 
 fn sorted<const N: usize>(mut ports: [u16; N]) -> Vec<u16> {

@@ -86,8 +86,15 @@ pub fn authenticate(
 /// What of `credentials` is compared: the token where tokens are asked for, else the password.
 #[must_use]
 pub fn secret_of<'a>(auth: &Auth, credentials: &'a Credentials) -> &'a str {
-    let is_token = auth.users.is_empty() && auth.token.is_some();
+    let is_token = auth.token.is_some() && !names_listed_user(auth, credentials);
     if is_token { &credentials.token } else { &credentials.password }
+}
+
+/// The user that a client's certificate names where it counts more than CONNECT.
+#[must_use]
+pub fn user_of_certificate<'a>(auth: &'a Auth, certificate: Option<&[u8]>) -> Option<&'a str> {
+    let certificate = certificate.filter(|_| auth.tls_map)?;
+    mapped_user(&users_on_tcp(auth), certificate).map(|user| user.name.as_str())
 }
 
 /// Decides who a client is (spec core NATS, 6.2), as far as that takes no time.
@@ -103,7 +110,8 @@ pub fn decide(
         let user = Some(credentials.user.clone()).filter(|user| !user.is_empty());
         return Ok(Decision::Known(Identity { user, ..Identity::default() }));
     }
-    if !auth.users.is_empty() {
+    let is_anonymous = *credentials == Credentials::default();
+    if names_listed_user(auth, credentials) || (is_anonymous && is_anyone_a_user(auth)) {
         return authenticate_user(auth, credentials, certificate);
     }
     if let Some(token) = &auth.token {
@@ -123,22 +131,33 @@ fn authenticate_user(
     credentials: &Credentials,
     certificate: Option<&[u8]>,
 ) -> Result<Decision, Refusal> {
-    let is_anonymous = credentials.user.is_empty()
-        && credentials.password.is_empty()
-        && credentials.token.is_empty();
-    // The one list from which every way in takes its user.
-    let users: Vec<&User> = auth.users.iter().filter(|user| may_use_tcp(user)).collect();
+    let users = users_on_tcp(auth);
     let named = |name: &str| users.iter().copied().find(|user| user.name == name);
     let user = if auth.tls_map {
-        // The handshake proved who it is; the password is not asked for.
-        let user = certificate.and_then(|certificate| mapped_user(&users, certificate));
+        certificate.and_then(|certificate| mapped_user(&users, certificate))
+    } else if credentials.user.is_empty() {
+        let user = auth.no_auth_user.as_deref().and_then(named);
         return user.map(known).ok_or(Refusal::UnknownUser);
-    } else if let Some(name) = auth.no_auth_user.as_deref().filter(|_| is_anonymous) {
-        return named(name).map(known).ok_or(Refusal::UnknownUser);
     } else {
-        named(&credentials.user).ok_or(Refusal::UnknownUser)?
+        named(&credentials.user)
     };
+    // Also of a user whom the certificate names: without one in the configuration none may come.
+    let user = user.ok_or(Refusal::UnknownUser)?;
     check(&user.password, &credentials.password, identity_of(user))
+}
+
+/// Whether it is the list of users that decides, whatever token or user is configured beside it.
+fn names_listed_user(auth: &Auth, credentials: &Credentials) -> bool {
+    !auth.users.is_empty() && (auth.tls_map || !credentials.user.is_empty())
+}
+
+fn is_anyone_a_user(auth: &Auth) -> bool {
+    !auth.users.is_empty() && auth.no_auth_user.is_some()
+}
+
+/// The one list from which every way in takes its user.
+fn users_on_tcp(auth: &Auth) -> Vec<&User> {
+    auth.users.iter().filter(|user| may_use_tcp(user)).collect()
 }
 
 /// Whether `allowed_connection_types` lets this user come over a plain NATS connection.
@@ -300,6 +319,61 @@ mod tests {
         }
     }
 
+    /// Goal: each way in beside each other one, in what is configured and in what is sent, and
+    /// the one that decides is the Go server's.
+    #[test]
+    fn of_several_identities_the_one_counts_that_counts_there() {
+        let cert = certificate(&[(rcgen::DnType::CommonName, "joe")]);
+        let plain = Auth { users: vec![user("CN=joe", ""), user("ann", "pw")], ..Auth::default() };
+        let mapped = Auth { tls_map: true, ..plain.clone() };
+        let with_password = Auth { users: vec![user("CN=joe", "pw")], ..mapped.clone() };
+        let anyone = Auth { no_auth_user: Some("ann".into()), ..plain.clone() };
+        let beside_token = Auth { token: Some("t".into()), ..plain.clone() };
+        let token = Auth { token: Some("t".into()), ..Auth::default() };
+        let single = Auth { user: Some(("ann".into(), "pw".into())), ..token.clone() };
+        for (auth, (name, password, sent), expected) in [
+            // The certificate's user counts, and the password that CONNECT gives for it.
+            (&mapped, ("", "", ""), Ok(Some("CN=joe"))),
+            (&mapped, ("ann", "", ""), Ok(Some("CN=joe"))),
+            (&mapped, ("ann", "pw", ""), Err(Refusal::Mismatch)),
+            (&mapped, ("", "", "t"), Ok(Some("CN=joe"))),
+            (&with_password, ("", "", ""), Err(Refusal::Mismatch)),
+            (&with_password, ("other", "pw", ""), Ok(Some("CN=joe"))),
+            // Without mapping the certificate says nothing.
+            (&plain, ("", "", ""), Err(Refusal::UnknownUser)),
+            (&plain, ("ann", "pw", "t"), Ok(Some("ann"))),
+            // Whoever gives anything is not nobody.
+            (&anyone, ("", "", ""), Ok(Some("ann"))),
+            (&anyone, ("", "pw", ""), Err(Refusal::UnknownUser)),
+            (&anyone, ("", "", "t"), Err(Refusal::UnknownUser)),
+            // A token counts for those who name no user.
+            (&beside_token, ("", "", "t"), Ok(None)),
+            (&beside_token, ("", "", "x"), Err(Refusal::Mismatch)),
+            (&beside_token, ("ann", "x", "t"), Err(Refusal::Mismatch)),
+            (&beside_token, ("eve", "pw", "t"), Err(Refusal::UnknownUser)),
+            (&token, ("ann", "pw", "t"), Ok(None)),
+            (&single, ("ann", "pw", ""), Err(Refusal::Mismatch)),
+            (&single, ("ann", "x", "t"), Ok(None)),
+        ] {
+            let found = authenticate(auth, &credentials(name, password, sent), Some(&cert));
+            let found = found.map(|identity| identity.user);
+            let expected = expected.map(|user| user.map(str::to_owned));
+            assert_eq!(found, expected, "{auth:?}: {name:?} {password:?} {sent:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificates_user_with_a_hash_is_asked_for_the_password() {
+        let cert = certificate(&[(rcgen::DnType::CommonName, "joe")]);
+        let hash = "$2a$04$abcdefghijklmnopqrstuuLZYjhNQAOdpbzt4WxWlUHjv1wsyH5DG";
+        let token = Some("t".into());
+        let users = vec![user("CN=joe", hash)];
+        let auth = Auth { users, tls_map: true, token, ..Auth::default() };
+        let given = |password| authenticate(&auth, &credentials("", password, "t"), Some(&cert));
+        assert_eq!(given("s3cret").unwrap().user.as_deref(), Some("CN=joe"));
+        assert_eq!(given(""), Err(Refusal::Mismatch));
+    }
+
     /// A certificate with these attributes, the first one topmost.
     fn certificate(attributes: &[(rcgen::DnType, &str)]) -> Vec<u8> {
         let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
@@ -383,7 +457,7 @@ mod tests {
             let anonymous = Auth { no_auth_user: Some("CN=a".into()), ..auth.clone() };
             let by_default = authenticate(&anonymous, &Credentials::default(), None);
             let mapping = Auth { tls_map: true, ..auth };
-            let by_certificate = authenticate(&mapping, &Credentials::default(), Some(&named));
+            let by_certificate = authenticate(&mapping, &credentials("", "pw", ""), Some(&named));
             for found in [by_name, by_default, by_certificate] {
                 assert_eq!(found.is_ok(), is_allowed, "{kinds:?}");
             }

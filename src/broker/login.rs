@@ -126,6 +126,7 @@ impl Broker {
     /// Holds a client's credentials against the settings. A hashed password is looked at
     /// elsewhere: until [`Broker::verified`] the session has its former rights and is not read.
     pub(super) fn authenticate(&mut self, id: SessionId) -> Result<(), Refusal> {
+        self.warn_of_name(id);
         let Some(session) = self.sessions.get(id) else { return Ok(()) };
         let Some(client) = session.client() else { return Ok(()) };
         let certificate = session.tls.as_ref().and_then(|tls| tls.certificate.as_deref());
@@ -158,12 +159,29 @@ impl Broker {
         self.effects.push_back(Effect::Verify { session: id, on_behalf, password, hash, asked });
     }
 
+    /// A name in CONNECT beside a certificate that says who it is counts for nothing.
+    fn warn_of_name(&mut self, id: SessionId) {
+        let Some(client) = self.sessions.client(id) else { return };
+        let name = &client.credentials.user;
+        if name.is_empty() || self.user_of_certificate(id).is_none() {
+            return;
+        }
+        let text = format!("User {name:?} found in connect proto, but user required from cert");
+        self.log(log::Level::Warn, text);
+    }
+
+    fn user_of_certificate(&self, id: SessionId) -> Option<&str> {
+        let tls = self.sessions.get(id)?.tls.as_ref()?;
+        auth::user_of_certificate(&self.settings.auth, tls.certificate.as_deref())
+    }
+
     fn on_refusal(&mut self, id: SessionId) -> Step {
-        let user = self.sessions.client(id).map(|client| client.credentials.user.clone());
         let text = if self.settings.auth.users.is_empty() {
             "authentication error".to_owned()
         } else {
-            format!("authentication error - User {:?}", user.unwrap_or_default())
+            let given = self.sessions.client(id).map_or("", |client| &client.credentials.user);
+            let name = self.user_of_certificate(id).unwrap_or(given);
+            format!("authentication error - User {name:?}")
         };
         self.log_about(id, log::Level::Error, &text);
         self.violation(id)

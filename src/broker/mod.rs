@@ -296,6 +296,8 @@ impl Broker {
 
     /// The state of this loop, for monitoring, without any list.
     fn figures(&self, now: Now) -> ServerSnapshot {
+        let cluster = self.settings.cluster.as_ref();
+        let (import, export) = cluster.map(Self::route_lists).unwrap_or_default();
         ServerSnapshot {
             taken_at: now.wall,
             taken: now.at,
@@ -305,6 +307,8 @@ impl Broker {
             traffic: self.traffic,
             slow_consumers: self.slow_consumers,
             connect_urls: self.info.connect_urls.clone(),
+            import,
+            export,
             open_count: self.counters.clients.load(Ordering::Relaxed),
             remotes: self.routes.remotes(),
             accounts: self.accounts.names(),

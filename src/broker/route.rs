@@ -146,9 +146,16 @@ impl Broker {
         Step::Done
     }
 
+    /// What routes may say to this server, and hear of it.
+    pub(super) fn route_lists(cluster: &Cluster) -> (Option<SubjectLists>, Option<SubjectLists>) {
+        let permissions = cluster.permissions.as_ref();
+        let import = permissions.and_then(|found| lists(&found.publish));
+        (import, permissions.and_then(|found| lists(&found.subscribe)))
+    }
+
     /// INFO as routes get it (spec core NATS, 10.3).
     pub(super) fn route_info(&self, cluster: &Cluster) -> Info {
-        let permissions = cluster.permissions.as_ref();
+        let (import, export) = Self::route_lists(cluster);
         let urls = if cluster.no_advertise { &[][..] } else { &self.settings.client_urls[..] };
         Info {
             proto: ROUTE_PROTOCOL,
@@ -166,8 +173,8 @@ impl Broker {
             cluster: self.routes.cluster_name().to_owned(),
             cluster_dynamic: self.routes.is_dynamic(),
             connect_urls: urls.to_vec(),
-            import: permissions.and_then(|found| lists(&found.publish)),
-            export: permissions.and_then(|found| lists(&found.subscribe)),
+            import,
+            export,
             lnoc: true,
             stanby_inboxes: true,
             ldm: self.is_lame_duck,
@@ -474,6 +481,8 @@ impl Broker {
             start: session.started.wall,
             last_activity: session.active_at,
             rtt: session.ping.rtt,
+            import: info.import.clone(),
+            export: info.export.clone(),
             pending_bytes: session.outbox.len(),
             traffic: session.traffic,
             subscription_count: session.interests.len(),

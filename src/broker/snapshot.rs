@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::base::id::AccountIndex;
 use crate::base::time::{Instant, WallTime};
+pub use crate::wire::connect::SubjectLists;
 
 /// Which lists a snapshot has. Each costs turns of a loop in proportion to its length, so a page
 /// asks for those that it shows, and counts are kept without any.
@@ -66,6 +67,10 @@ pub struct ServerSnapshot {
     pub slow_consumers: u64,
     /// URLs that clients are told (`connect_urls` of INFO).
     pub connect_urls: Vec<String>,
+    /// What routes may say to this server, if not everything.
+    pub import: Option<SubjectLists>,
+    /// What routes may hear of it, if not everything.
+    pub export: Option<SubjectLists>,
     /// How many client connections the process has.
     pub open_count: u64,
     /// Server ids of the peers of registered routes.
@@ -177,6 +182,10 @@ pub struct RouteSnapshot {
     pub last_activity: WallTime,
     /// Round trip time, once measured.
     pub rtt: Option<Duration>,
+    /// What the peer lets in, as it says.
+    pub import: Option<SubjectLists>,
+    /// What the peer lets out, as it says.
+    pub export: Option<SubjectLists>,
     /// Bytes that wait in its outbox.
     pub pending_bytes: usize,
     /// What it sent and got.

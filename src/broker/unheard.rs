@@ -42,6 +42,10 @@ impl Unheard {
         now: Instant,
     ) -> Option<String> {
         let asked = subject.strip_prefix(discovery.prefix.as_bytes())?.strip_prefix(b".")?;
+        // What follows a dot is no name, but the subject of pings to a server that is not active.
+        if asked.contains(&b'.') {
+            return None;
+        }
         self.said.retain(|_, said_at| now.since(*said_at) < QUIET);
         let shown = &asked[..asked.len().min(SHOWN_BYTES_MAX)];
         if self.said.contains_key(shown) || self.said.len() == NAMES_MAX {
@@ -88,6 +92,8 @@ mod tests {
         assert!(note("_STAN.discover.other", 60).contains("\"other\""));
         assert_eq!(note("_STAN.discoverer.other", 60), "");
         assert_eq!(note("_STAN.pub.other", 60), "");
+        assert_eq!(note("_STAN.discover.mine.pings", 600), "", "a ping asks for nothing");
+        assert_eq!(note("_STAN.discover.another.pings", 600), "");
     }
 
     #[test]

@@ -171,9 +171,11 @@ static TOP: &[(&str, Apply)] = &[
         set(&mut r.draft.config.core.reconnect_error_reports, count(e))
     }),
     ("server_tags", tags),
-    // The interest tree has no cache to switch off, and there is no system account.
+    // The interest tree has no cache to switch off.
     ("disable_sublist_cache no_sublist_cache", |_, e| boolean(e).map(|_| ())),
-    ("no_system_account no_system no_sys_acc", |_, e| boolean(e).map(|_| ())),
+    ("no_system_account no_system no_sys_acc", |r, e| {
+        set(&mut r.draft.config.core.has_system_account, boolean(e).map(|is_off| !is_off))
+    }),
     // Harnesses always name a folder for JetStream; without JetStream it asks for nothing.
     ("store_dir storedir", |_, e| file(e).map(|_| ())),
     ("prof_port", |_, e| if integer(e)? == 0 { Ok(()) } else { Err(Fault::unsupported(e)) }),

@@ -64,6 +64,7 @@ impl Default for CoreConfig {
             lame_duck_duration: Duration::from_secs(120),
             lame_duck_grace: Duration::from_secs(10),
             has_headers: true,
+            has_system_account: true,
             connect_error_reports: 3_600,
             reconnect_error_reports: 1,
             auth: AuthConfig { timeout: AUTH_TIMEOUT, ..AuthConfig::default() },

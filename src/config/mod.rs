@@ -174,6 +174,8 @@ pub struct CoreConfig {
     pub lame_duck_grace: Duration,
     /// Whether clients may send headers.
     pub has_headers: bool,
+    /// Whether monitoring names the system account; nobody uses it here.
+    pub has_system_account: bool,
     /// Failed first attempts to connect a route: each n-th is logged.
     pub connect_error_reports: u32,
     /// Failed further attempts to connect a route: each n-th is logged.

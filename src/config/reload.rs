@@ -155,6 +155,7 @@ fn fixed(old: &Config, new: &Config) -> Result<(), String> {
     same("LameDuckGracePeriod", show(a.lame_duck_grace), show(b.lame_duck_grace))?;
     same("AllowNonTLS", a.allow_non_tls, b.allow_non_tls)?;
     same("NoHeaderSupport", !a.has_headers, !b.has_headers)?;
+    same("NoSystemAccount", !a.has_system_account, !b.has_system_account)?;
     let no_auth = |config: &Config| shown(&config.core.auth.no_auth_user);
     if b.auth.no_auth_user.is_some() || a.auth.users == b.auth.users {
         same("NoAuthUser", no_auth(old), no_auth(new))?;

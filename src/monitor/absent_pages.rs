@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::core_pages::{ACCOUNT, View};
+use super::core_pages::{ACCOUNT, SYSTEM_ACCOUNT, View};
 use super::format::Time;
 use super::query::{BadParameter, Query};
 use super::reply::Reply;
@@ -125,7 +125,7 @@ struct Accstatz<'a> {
     account_statz: Vec<AccountStatistics>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct AccountStatistics {
     acc: &'static str,
     conns: u64,
@@ -136,13 +136,14 @@ struct AccountStatistics {
     slow_consumers: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Volume {
     msgs: u64,
     bytes: u64,
 }
 
-/// `/accstatz`: the only account, if it has connections or `unused` ones are asked for.
+/// `/accstatz`: the account of all clients, if it has connections or `unused` ones are asked for,
+/// and then the one that nobody uses here too.
 ///
 /// # Errors
 /// When a parameter is not what it must be.
@@ -158,9 +159,9 @@ pub fn accstatz(view: View<'_>, query: &Query) -> Result<Reply, BadParameter> {
         received: Volume { msgs: traffic.in_msgs, bytes: traffic.in_bytes },
         slow_consumers: view.snapshot.slow_consumers,
     };
+    let system = AccountStatistics { acc: SYSTEM_ACCOUNT, ..AccountStatistics::default() };
+    let has_system = shows_unused && view.facts.has_system_account;
     let is_shown = shows_unused || connections > 0;
-    Ok(Reply::document(&Accstatz {
-        head: Head::of(view),
-        account_statz: is_shown.then_some(account).into_iter().collect(),
-    }))
+    let shown = is_shown.then_some(account).into_iter().chain(has_system.then_some(system));
+    Ok(Reply::document(&Accstatz { head: Head::of(view), account_statz: shown.collect() }))
 }

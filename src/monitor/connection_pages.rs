@@ -180,7 +180,7 @@ pub fn connz(view: View<'_>, query: &Query) -> Result<Reply, BadParameter> {
     let choice = choice(query)?;
     let now = view.snapshot.taken_at;
     let is_account = choice.account.is_empty() || account(view.snapshot, &choice).is_some();
-    if !is_account || !choice.mqtt_client.is_empty() {
+    if !is_account {
         return Ok(document("", now, &choice, 0, None));
     }
     let shown = shown(view.snapshot, &choice);
@@ -208,11 +208,13 @@ fn shown<'a>(snapshot: &'a ServerSnapshot, choice: &Choice<'_>) -> Vec<&'a Conne
     let (open_count, closed_count) = counts(snapshot, choice);
     let account = account(snapshot, choice);
     // Compat: with a cid, anything but "open" looks into the closed ones only.
+    let is_one_open = choice.cid > 0 && choice.wanted == State::Open;
     let skips_open = choice.cid > 0 && choice.wanted == State::Both;
     let mut list: Vec<&ConnectionSnapshot> = open
         .take(if skips_open { 0 } else { open_count })
         .chain(closed.take(closed_count))
         .filter(|found| choice.cid == 0 || found.cid == choice.cid)
+        .filter(|_| choice.mqtt_client.is_empty() || is_one_open)
         .filter(|found| account.is_none_or(|account| found.account.index() == account))
         .filter(|found| choice.user.is_empty() || found.authorized_user == choice.user)
         .collect();

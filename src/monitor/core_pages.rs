@@ -16,7 +16,8 @@ use crate::base::pulse::Stall;
 use crate::base::subject;
 use crate::base::time::WallTime;
 use crate::broker::snapshot::{
-    Lists, RouteSnapshot, ServerSnapshot, SubscriptionSnapshot, SubscriptionsSnapshot, Wanted,
+    Lists, RouteSnapshot, ServerSnapshot, SubjectLists, SubscriptionSnapshot,
+    SubscriptionsSnapshot, Wanted,
 };
 
 /// The index, with links to the pages that there are.
@@ -61,6 +62,9 @@ pub fn healthz(status: &Status, hung: Option<Stall>) -> Reply {
 
 /// The account of all clients.
 pub(super) const ACCOUNT: &str = "$G";
+
+/// The account of the reference's own messages, which nobody uses here.
+pub(super) const SYSTEM_ACCOUNT: &str = "$SYS";
 
 /// What all core pages are made of.
 #[derive(Clone, Copy)]
@@ -153,6 +157,7 @@ struct Varz<'a> {
     config_load_time: Time,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     tags: &'a [String],
+    #[serde(skip_serializing_if = "str::is_empty")]
     system_account: &'static str,
     ocsp_peer_cache: Nothing,
 }
@@ -238,7 +243,7 @@ pub fn varz(view: View<'_>, usage: &Usage) -> Reply {
         http_req_stats: &usage.requests,
         config_load_time: Time(snapshot.settings_loaded_at),
         tags: &facts.tags,
-        system_account: "$SYS",
+        system_account: if facts.has_system_account { SYSTEM_ACCOUNT } else { "" },
         ocsp_peer_cache: Nothing {},
     })
 }
@@ -262,6 +267,10 @@ struct Routez<'a> {
     server_id: &'a str,
     server_name: &'a str,
     now: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    import: Option<&'a SubjectLists>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    export: Option<&'a SubjectLists>,
     num_routes: usize,
     routes: Vec<Route<'a>>,
 }
@@ -280,6 +289,10 @@ struct Route<'a> {
     rtt: String,
     uptime: String,
     idle: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    import: Option<&'a SubjectLists>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    export: Option<&'a SubjectLists>,
     pending_size: usize,
     in_msgs: u64,
     out_msgs: u64,
@@ -318,6 +331,8 @@ pub fn routez(view: View<'_>, query: &Query) -> Result<Reply, BadParameter> {
         server_id: &view.facts.server_id,
         server_name: &view.facts.configured_name,
         now: Time(now),
+        import: view.snapshot.import.as_ref(),
+        export: view.snapshot.export.as_ref(),
         num_routes: routes.len(),
         routes,
     }))
@@ -385,6 +400,8 @@ fn route(found: &RouteSnapshot, now: WallTime) -> Route<'_> {
         rtt: duration(found.rtt.unwrap_or_default()),
         uptime: uptime(found.start, now),
         idle: uptime(found.last_activity, now),
+        import: found.import.as_ref(),
+        export: found.export.as_ref(),
         pending_size: found.pending_bytes,
         in_msgs: found.traffic.in_msgs,
         out_msgs: found.traffic.out_msgs,

@@ -116,7 +116,7 @@ pub struct Status {
     pub trouble: Option<String>,
     /// It stays until a person acts, and no other process of this machine would fare better.
     pub trouble_lasts: bool,
-    /// Listeners that are not open yet, as `/healthz` names them (`server`, `route`).
+    /// Listeners that are not open, as `/healthz` names them (`server`, `route`).
     pub closed_listeners: Vec<&'static str>,
 }
 
@@ -234,6 +234,8 @@ pub struct CoreFacts {
     pub write_deadline: Duration,
     /// Event loops.
     pub loops: u16,
+    /// Whether pages name the system account.
+    pub has_system_account: bool,
 }
 
 /// The cluster part of [`CoreFacts`].

@@ -252,6 +252,7 @@ fn core_facts() -> CoreFacts {
         tls_timeout: Duration::from_secs(2),
         write_deadline: Duration::from_secs(10),
         loops: 2,
+        has_system_account: true,
         ..CoreFacts::default()
     }
 }
@@ -503,6 +504,19 @@ fn status_and_headers_are_those_of_the_reference() {
     let (head, body) = fetch(&monitor, "/base/varz");
     assert!(head.starts_with("http/1.1 500"), "{head}");
     assert!(body.ends_with("the reactors do not answer\n"), "{body}");
+}
+
+#[test]
+fn a_server_that_takes_no_clients_is_not_healthy() {
+    let (_open, gate) = mpsc::channel();
+    let status = Arc::new(Published::default());
+    let monitor = served(Arc::clone(&status), gate);
+    assert!(fetch(&monitor, "/base/healthz").0.starts_with("http/1.1 200"));
+    status.set(Status { closed_listeners: vec!["server"], ..Status::default() });
+    let (head, body) = fetch(&monitor, "/base/healthz");
+    assert!(head.starts_with("http/1.1 503"), "{head}");
+    let error = "failed to be ready for connections after 1ms: server";
+    assert_eq!(body, format!("{{\"status\":\"error\",\"error\":\"{error}\"}}"));
 }
 
 #[test]

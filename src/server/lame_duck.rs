@@ -64,6 +64,7 @@ impl Server {
     /// What comes now goes by itself until the server stops.
     pub(super) fn enter_lame_duck(&mut self) {
         log::info!(target: CORE, "Entering lame duck mode, stop accepting new clients");
+        self.pages.set_closed("server");
         for mailbox in &self.mailboxes {
             mailbox.control(Control::StopAccepting);
         }

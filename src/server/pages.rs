@@ -120,6 +120,15 @@ impl Pages {
         self.update(|status| status.is_serving = true);
     }
 
+    /// A listener takes nobody any more; `name` is what `/healthz` calls it.
+    pub fn set_closed(&self, name: &'static str) {
+        self.update(|status| {
+            if !status.closed_listeners.contains(&name) {
+                status.closed_listeners.push(name);
+            }
+        });
+    }
+
     /// In a group, not active.
     pub fn set_standby(&self) {
         self.update(|status| {
@@ -335,6 +344,7 @@ fn core_facts(config: &Config, found: &Found) -> CoreFacts {
         tls_timeout: broker.tls_timeout,
         write_deadline: core.write_deadline,
         loops: config.loops,
+        has_system_account: core.has_system_account,
         ..CoreFacts::default()
     }
 }

@@ -1,5 +1,6 @@
 //! what the rooms are told, from what the user wrote
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -273,10 +274,20 @@ fn client_urls(
     }
     if matches!(core.host.as_str(), "0.0.0.0" | "::" | "") {
         let addresses = crate::server::files::local_addresses();
-        let outside = addresses.iter().filter(|address| !address.is_loopback());
+        let outside = addresses.iter().filter(|address| is_advertised(**address));
         return outside.map(|ip| format!("{}:{port}", bracketed(&ip.to_string()))).collect();
     }
     vec![format!("{}:{port}", bracketed(&core.host))]
+}
+
+/// Whether an address of this machine means the same one elsewhere: a link-local address leads
+/// nowhere without the name of an interface.
+fn is_advertised(address: IpAddr) -> bool {
+    let is_local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !(is_local || address.is_loopback() || address.is_multicast() || address.is_unspecified())
 }
 
 /// Where to listen; -1 = any free port.
@@ -338,5 +349,33 @@ fn files(tls: &TlsConfig) -> Files {
         ca: tls.ca_file.clone(),
         cipher_suites: tls.cipher_suites.clone(),
         curves: tls.curves.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_advertised_where_it_means_the_same_elsewhere() {
+        for (address, expected) in [
+            ("10.0.0.5", true),
+            ("192.0.2.1", true),
+            ("fd00::1", true),
+            ("2001:db8::1", true),
+            ("127.0.0.1", false),
+            ("169.254.1.1", false),
+            ("255.255.255.255", false),
+            ("224.0.0.1", false),
+            ("0.0.0.0", false),
+            ("::1", false),
+            ("fe80::2ff:fe00:1", false),
+            ("ff02::1", false),
+            ("::", false),
+        ] {
+            assert_eq!(is_advertised(address.parse().unwrap()), expected, "{address}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::base::pulse::Vitals;
 use crate::base::random::Random;
 use crate::base::world;
 use crate::broker::auth::is_bcrypt;
-use crate::config::{self, ClusterConfig, Config, Program, StoreKind, banner};
+use crate::config::{self, ClusterConfig, Config, CoreConfig, Program, StoreKind, banner};
 use crate::election::Member;
 use crate::election::epoch_files::Owner;
 use crate::election::group::Group;
@@ -381,11 +381,19 @@ fn loops(config: &Config) -> impl Iterator<Item = LoopIndex> + use<> {
     (0..config.loops).map(LoopIndex)
 }
 
+/// Whether a password can be read in the configuration. A user without one is meant to come with
+/// a certificate where these are mapped to users.
+fn has_plain_password(core: &CoreConfig) -> bool {
+    let is_mapped = core.tls.as_ref().is_some_and(|tls| tls.verify_and_map);
+    let single = core.auth.password.iter().filter(|password| !password.is_empty());
+    let listed = core.auth.users.iter().map(|user| &user.password);
+    let mut passwords = single.chain(listed.filter(|text| !(is_mapped && text.is_empty())));
+    passwords.any(|password| !is_bcrypt(password))
+}
+
 /// What an operator should know of the configuration.
 fn log_configuration(config: &Config) {
-    let auth = &config.core.auth;
-    let mut passwords = auth.password.iter().chain(auth.users.iter().map(|user| &user.password));
-    if passwords.any(|password| !is_bcrypt(password)) {
+    if has_plain_password(&config.core) {
         log::warn!(target: CORE, "Plaintext passwords detected, use nkeys or bcrypt");
     }
     if let Some(file) = &config.config_file {
@@ -444,4 +452,30 @@ fn server_public_id(random: &mut Random) -> String {
 fn program_name() -> String {
     let executable = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     executable.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{TlsConfig, User};
+
+    fn is_plain(is_mapped: bool, single: Option<&str>, listed: &[&str]) -> bool {
+        let tls = TlsConfig { verify_and_map: is_mapped, ..TlsConfig::default() };
+        let mut core = CoreConfig { tls: Some(tls), ..CoreConfig::default() };
+        let user = |password: &&str| User { password: (*password).to_owned(), ..User::default() };
+        core.auth.password = single.map(str::to_owned);
+        core.auth.users = listed.iter().map(user).collect();
+        has_plain_password(&core)
+    }
+
+    #[test]
+    fn a_user_without_password_has_no_plain_one_where_certificates_name_users() {
+        let hash = "$2a$04$abcdefghijklmnopqrstuuLZYjhNQAOdpbzt4WxWlUHjv1wsyH5DG";
+        assert!(!is_plain(true, None, &["", hash]));
+        assert!(is_plain(true, None, &["", "pw"]));
+        assert!(is_plain(false, None, &[""]));
+        assert!(!is_plain(false, None, &[hash]));
+        assert!(is_plain(false, Some("pw"), &[]));
+        assert!(!is_plain(false, Some(""), &[]) && !is_plain(false, Some(hash), &[]));
+    }
 }

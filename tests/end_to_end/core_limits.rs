@@ -154,6 +154,22 @@ fn a_slow_reader_is_cut_at_the_write_deadline() {
 }
 
 #[test]
+fn a_lame_duck_is_not_healthy() {
+    let config = "lame_duck_duration: \"30s\", lame_duck_grace_period: \"20s\"\n";
+    let server = Launch::core(&[]).config(config).start();
+    let _client = Conn::client(server.launch.port, "");
+    assert_eq!(server.get("/healthz").status, 200);
+    server.signal(nix::sys::signal::Signal::SIGUSR2);
+    server.log.wait("Entering lame duck mode, stop accepting new clients");
+    let health = wait_for("another answer", || {
+        Some(server.get("/healthz")).filter(|answer| answer.status != 200)
+    });
+    assert_eq!(health.status, 503);
+    let expected = "failed to be ready for connections after 1ms: server";
+    assert!(health.body.contains(expected), "{}", health.body);
+}
+
+#[test]
 fn lame_duck_is_no_mode_of_a_streaming_server() {
     let server = Launch::new(&[]).start();
     let mut old = Conn::client(server.launch.port, "");

@@ -146,6 +146,24 @@ fn a_certificate_can_name_the_user() {
 }
 
 #[test]
+fn the_certificate_counts_more_than_the_name_in_connect_and_the_password_counts_too() {
+    let certificates = Certificates::make();
+    let users = "authorization { users = [ { user: \"derek@example.org\", permissions \
+                 { publish { deny: \"x\" } } }, { user: other, password: pw } ] }";
+    let server = certificates.server(", verify_and_map: true", users);
+    let client = certificates.client(true, NEWEST);
+    let mut conn = Conn::tls(server.launch.port, &client);
+    conn.connect("\"user\":\"other\"");
+    let denied = error("Permissions Violation for Publish to \"x\"");
+    same(conn.ask(publish("x", b"")), denied, "the certificate's user");
+    server.log.wait("User \"other\" found in connect proto, but user required from cert");
+    let mut refused = Conn::tls(server.launch.port, &client);
+    let given = connect("\"user\":\"other\",\"pass\":\"pw\"");
+    same(refused.fatal(given), error("Authorization Violation"), "a password that is not its");
+    server.log.wait("authentication error - User \"derek@example.org\"");
+}
+
+#[test]
 fn plain_clients_are_served_where_that_is_allowed() {
     let certificates = Certificates::make();
     let server = certificates.server("", "allow_non_tls: true");

@@ -1,7 +1,7 @@
 //! Monitoring pages of a live server: names and order of fields as recorded, values, health.
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use stanby::proto::pb;
 
 use crate::LOOPS;
@@ -116,7 +116,7 @@ fn values_say_what_happened() {
             (&"STANDALONE".into(), &"0.25.6".into())
         );
         let list = server.json("/streaming/channelsz");
-        assert_eq!(list["names"], serde_json::json!(["jobs", "other"]));
+        assert_eq!(list["names"], json!(["jobs", "other"]));
         let clients = server.json("/streaming/clientsz?limit=1&offset=1");
         assert_eq!((&clients["count"], &clients["total"]), (&1.into(), &2.into()), "{clients}");
         let varz = server.json("/varz");
@@ -165,8 +165,8 @@ fn streaming_pages_show_local_time_and_core_pages_utc() {
 fn pages_about_what_is_not_there_are_empty() {
     let (server, clients) = busy(1);
     for (page, mut wanted) in [
-        ("gatewayz", serde_json::json!({ "outbound_gateways": {}, "inbound_gateways": {} })),
-        ("leafz", serde_json::json!({ "leafnodes": 0, "leafs": null })),
+        ("gatewayz", json!({ "outbound_gateways": {}, "inbound_gateways": {} })),
+        ("leafz", json!({ "leafnodes": 0, "leafs": null })),
     ] {
         let found = server.json(&format!("/{page}"));
         wanted["server_id"] = server.json("/varz")["server_id"].clone();
@@ -182,9 +182,27 @@ fn pages_about_what_is_not_there_are_empty() {
 }
 
 #[test]
+fn the_system_account_is_shown_unless_it_is_switched_off() {
+    for (config, account) in [("", "$SYS"), ("no_sys_acc: true\n", "")] {
+        let server = Launch::new(&[]).config(config).start();
+        let varz = server.json("/varz");
+        assert_eq!(varz["system_account"].as_str().unwrap_or_default(), account, "{varz}");
+        let page = server.json("/accstatz?unused=1");
+        let names = page["account_statz"].as_array().unwrap().iter().map(|found| &found["acc"]);
+        let expected = ["$G", account];
+        let expected = expected.iter().filter(|name| !name.is_empty());
+        assert!(names.eq(expected), "{page}");
+    }
+}
+
+#[test]
 fn filters_that_match_nothing_show_nothing() {
     let (server, _clients) = busy(1);
-    assert_eq!(server.json("/connz?mqtt_client=x")["num_connections"], 0);
+    let connz = server.json("/connz?mqtt_client=x");
+    assert_eq!((&connz["num_connections"], &connz["connections"]), (&0.into(), &json!([])));
+    let all = server.json("/connz");
+    assert_eq!((&connz["total"], &connz["server_id"]), (&all["total"], &all["server_id"]));
+    assert_ne!(connz["total"], 0, "{connz}");
     assert_eq!(server.json("/subsz?acc=other")["num_subscriptions"], 0);
     assert!(server.json("/subsz?acc=$G")["num_subscriptions"].as_u64() > Some(0));
 }
@@ -194,7 +212,7 @@ fn varz_shows_tags_and_the_address_that_clients_are_told() {
     let config = "server_tags: [\"Rack:1\", b]\nclient_advertise: \"elsewhere:77\"\n";
     let server = Launch::new(&[]).config(config).start();
     let varz = server.json("/varz");
-    assert_eq!(varz["tags"], serde_json::json!(["rack:1", "b"]), "{varz}");
+    assert_eq!(varz["tags"], json!(["rack:1", "b"]), "{varz}");
     assert_eq!((&varz["host"], &varz["port"]), (&"elsewhere".into(), &77.into()), "{varz}");
     assert_eq!(varz["http_base_path"], "", "{varz}");
 }

@@ -123,6 +123,7 @@ fn what_needs_a_restart_is_refused_and_streaming_options_stay() {
         ("log_size_limit: 5", "LogSizeLimit: old=0, new=5"),
         ("allow_non_tls: true", "AllowNonTLS: old=false, new=true"),
         ("no_header_support: true", "NoHeaderSupport: old=false, new=true"),
+        ("no_sys_acc: true", "NoSystemAccount: old=false, new=true"),
         ("lame_duck_duration: \"40s\"", "LameDuckDuration: old=2m0s, new=40s"),
         ("cluster { listen: \"0.0.0.0:5\" }", "cluster host: old=, new=0.0.0.0"),
     ] {
