@@ -521,9 +521,9 @@ fn a_stopped_active_is_replaced_and_does_not_come_back() {
 #[test]
 fn a_replaced_active_that_keeps_the_lock_does_not_keep_its_successors_out() {
     let root = tempfile::tempdir().unwrap();
-    let mut old = Remote::start(root.path(), "old", SOON);
+    let old = Remote::start(root.path(), "old", SOON);
     old.expect("won 1");
-    let new = Remote::start(root.path(), "new", SOON);
+    let mut new = Remote::start(root.path(), "new", SOON);
     new.expect("waiting for old");
     old.signal(Signal::SIGSTOP);
     new.expect("won 2 Replaced");
