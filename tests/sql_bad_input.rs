@@ -14,8 +14,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use prost::Message as _;
 
-use stanby::store::sql::dialect::{Dialect, Driver};
+use stanby::proto::pb;
+use stanby::store::sql::dialect::{Dialect, Driver, Value};
 use stanby::store::sql::dsn::Source;
 use stanby::store::sql::{self, schema};
 
@@ -383,5 +385,35 @@ fn a_source_that_does_not_wait_for_commits_is_warned_of() {
             assert!(line.contains("[WRN]"), "{line}");
             server.stop(Signal::SIGTERM);
         }
+    });
+}
+
+/// Goal: nobody serves ciphertext without having been told.
+#[test]
+fn a_store_that_the_go_server_encrypted_is_warned_of() {
+    databases::for_every(|source, _| {
+        let launch = launch(source.driver, &text(source, None), &[]);
+        launch.start().stop(Signal::SIGTERM);
+        let mut dialect = connect(source);
+        dialect.run("INSERT INTO Channels (id, name, maxseq) VALUES (1, 'secret', 1)").unwrap();
+        // Cipher 1, nonce with the count 1, and what nobody can read.
+        let data = [&[1, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 1][..], &[7; 30]].concat();
+        let message = pb::MsgProto {
+            sequence: 1,
+            subject: "secret".into(),
+            data: data.into(),
+            timestamp: 1,
+            ..Default::default()
+        };
+        let encoded = message.encode_to_vec();
+        let insert = format!(
+            "INSERT INTO Messages (id, seq, timestamp, size, data) VALUES (1, 1, 1, {}, ?)",
+            encoded.len()
+        );
+        dialect.execute(&insert, &[Value::Bytes(encoded.into())]).unwrap();
+        let mut server = launch.start();
+        let line = server.log.wait("look encrypted by the Go server");
+        assert!(line.contains("[WRN]") && line.contains("channel secret"), "{line}");
+        server.stop(Signal::SIGTERM);
     });
 }
