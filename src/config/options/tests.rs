@@ -308,6 +308,15 @@ fn routes_of_a_file_are_idle_without_a_listener() {
     assert_eq!(config_of("-routes=").core.cluster, None);
 }
 
+/// Goal: of PostgreSQL the environment may say everything; the others need a source.
+#[test]
+fn only_postgres_needs_no_source() {
+    for (driver, is_refused) in [("postgres", false), ("mysql", true), ("sqlite", true)] {
+        let config = config_of(&format!("-st SQL -sql_driver {driver}"));
+        assert_eq!(config.start_error.is_some(), is_refused, "{driver}");
+    }
+}
+
 #[test]
 fn what_stands_beside_serving_is_found_in_the_order_of_the_reference() {
     let is = |line: &str| format!("{:?}", run(Program::Streaming, line, ""));
