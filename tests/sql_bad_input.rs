@@ -11,10 +11,13 @@ mod server;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
+use prost::Message as _;
 
-use stanby::store::sql::dialect::{Dialect, Driver};
+use stanby::proto::pb;
+use stanby::store::sql::dialect::{Dialect, Driver, Value};
 use stanby::store::sql::dsn::Source;
 use stanby::store::sql::{self, schema};
 
@@ -152,10 +155,77 @@ fn tables_that_are_missing_or_wrong_are_named_with_the_command() {
     databases::for_every(|source, _| {
         let launch = launch(source.driver, &text(source, None), &[]);
         connect(source).run("ALTER TABLE Messages RENAME COLUMN size TO length").unwrap();
-        refused(&launch, &["size", "table Messages is missing or wrong, run: stanby sql init"]);
+        refused(&launch, &["table Messages is wrong", "seq, timestamp, size", "sql init"]);
         connect(source).run("DROP TABLE Messages").unwrap();
-        refused(&launch, &["table Messages is missing or wrong, run: stanby sql init"]);
+        refused(&launch, &["table Messages is missing: run: stanby sql init"]);
+        init(source);
+        launch.start().stop(Signal::SIGTERM);
     });
+}
+
+/// The command that the texts name.
+fn init(source: &Source) {
+    let source_text = text(source, None);
+    let flags = ["-sql_driver", source.driver.name(), "-sql_source", &source_text];
+    let done = Command::new(server::binary()).args(["sql", "init"]).args(flags).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Goal: for each way in which a user may be short of rights, the statement in the line of the
+/// start is the one that helps, and nothing else needs to be known.
+#[test]
+fn the_statement_that_is_named_gives_the_rights_that_are_missing() {
+    let prepares: [&[&str]; 4] = [
+        // Nothing was granted on what the owner's `init` made.
+        &["REVOKE ALL ON StanbyEpoch, StanbyHolder, StanbyTotals FROM USER"],
+        &["REVOKE INSERT ON Messages, Clients FROM USER"],
+        // A database of the Go server: the user may not make what is missing.
+        &["DROP TABLE StanbyTotals", "REVOKE SELECT ON StanbyHolder FROM USER"],
+        &["REVOKE USAGE ON SCHEMA public FROM PUBLIC", "REVOKE DELETE ON StoreLock FROM USER"],
+    ];
+    for statements in prepares {
+        for_a_user("SELECT, INSERT, UPDATE, DELETE", |source, user| {
+            let mut dialect = connect(source);
+            if source.driver == Driver::Mysql {
+                // Rights are the whole database's there.
+                dialect
+                    .run(&format!("REVOKE DELETE ON {}.* FROM {user}", source.database))
+                    .unwrap();
+            } else {
+                for statement in statements {
+                    dialect.run(&statement.replace("USER", user)).unwrap();
+                }
+            }
+            cured(source, user);
+        });
+    }
+}
+
+/// Does what the line of a start says until it says nothing more.
+fn cured(source: &Source, user: &str) {
+    let launch = launch(source.driver, &text(source, Some(user)), &[]);
+    let mut dialect = connect(source);
+    for _ in 0..3 {
+        let mut server = launch.run();
+        assert_eq!(server.wait_exit().code(), Some(1));
+        let log = server.log.text();
+        let line = log.lines().find(|line| line.contains("[FTL]")).unwrap();
+        if line.contains("sql init") {
+            init(source);
+        }
+        let (_, grant) = line.rsplit_once(": GRANT ").unwrap_or_else(|| panic!("{line}"));
+        dialect.run(&format!("GRANT {grant}")).unwrap();
+        let own = Source::parse(source.driver, &text(source, Some(user)), &|_| None).unwrap();
+        if schema::check(connect(&own).as_mut()).unwrap().is_empty() {
+            break;
+        }
+    }
+    let mut server = launch.start();
+    assert_eq!(server.stop(Signal::SIGTERM), Some(143));
+    // Whoever may make nothing may say so again where nothing is to be made.
+    let own = text(source, Some(user));
+    let flags = ["sql", "init", "-sql_driver", source.driver.name(), "-sql_source", &own];
+    assert!(Command::new(server::binary()).args(flags).status().unwrap().success());
 }
 
 #[test]
@@ -168,7 +238,7 @@ fn rights_that_are_missing_are_named() {
     for_a_user("SELECT, INSERT, UPDATE, DELETE", |source, user| {
         let launch = launch(source.driver, &text(source, Some(user)), &[]);
         connect(source).run("DROP TABLE StanbyTotals").unwrap();
-        refused(&launch, &["denied", "stanby sql init"]);
+        refused(&launch, &["denied", "may not make the tables that are missing", "sql init"]);
     });
 }
 
@@ -315,5 +385,35 @@ fn a_source_that_does_not_wait_for_commits_is_warned_of() {
             assert!(line.contains("[WRN]"), "{line}");
             server.stop(Signal::SIGTERM);
         }
+    });
+}
+
+/// Goal: nobody serves ciphertext without having been told.
+#[test]
+fn a_store_that_the_go_server_encrypted_is_warned_of() {
+    databases::for_every(|source, _| {
+        let launch = launch(source.driver, &text(source, None), &[]);
+        launch.start().stop(Signal::SIGTERM);
+        let mut dialect = connect(source);
+        dialect.run("INSERT INTO Channels (id, name, maxseq) VALUES (1, 'secret', 1)").unwrap();
+        // Cipher 1, nonce with the count 1, and what nobody can read.
+        let data = [&[1, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 1][..], &[7; 30]].concat();
+        let message = pb::MsgProto {
+            sequence: 1,
+            subject: "secret".into(),
+            data: data.into(),
+            timestamp: 1,
+            ..Default::default()
+        };
+        let encoded = message.encode_to_vec();
+        let insert = format!(
+            "INSERT INTO Messages (id, seq, timestamp, size, data) VALUES (1, 1, 1, {}, ?)",
+            encoded.len()
+        );
+        dialect.execute(&insert, &[Value::Bytes(encoded.into())]).unwrap();
+        let mut server = launch.start();
+        let line = server.log.wait("look encrypted by the Go server");
+        assert!(line.contains("[WRN]") && line.contains("channel secret"), "{line}");
+        server.stop(Signal::SIGTERM);
     });
 }

@@ -72,7 +72,8 @@ fn is_subject(text: &str) -> bool {
 /// What the reference's drivers would say, and where to find ours.
 fn sql(sql: &SqlConfig) -> Result<(), String> {
     match sql.driver.as_str() {
-        "postgres" | "mysql" | "sqlite" if sql.source.is_empty() => {
+        // Compat: of PostgreSQL the environment alone may say everything.
+        "mysql" | "sqlite" if sql.source.is_empty() => {
             Err("for SQL stores, sql_source must be specified".to_owned())
         }
         "postgres" | "mysql" | "sqlite" => Ok(()),

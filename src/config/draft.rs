@@ -312,6 +312,7 @@ impl Draft {
 
     fn finish_cluster(&mut self) -> Result<(), String> {
         let from_flag = self.cluster_url.take();
+        let has_listen_flag = from_flag.is_some();
         if let Some(url) = from_flag {
             if url.is_empty() {
                 self.cluster.port = 0;
@@ -324,11 +325,14 @@ impl Draft {
             self.cluster.username = listen.username;
             self.cluster.password = listen.password;
         }
-        if let Some(urls) = self.routes.take() {
-            self.cluster.routes = parse_routes(&urls)?;
+        let routes_flag = self.routes.take();
+        if let Some(urls) = &routes_flag {
+            self.cluster.routes = parse_routes(urls)?;
         }
         if self.cluster.port == 0 {
-            if !self.cluster.routes.is_empty() {
+            // Compat: only the flag asks for a listener; routes of a file are idle without one.
+            let is_asked = routes_flag.is_some_and(|urls| !urls.is_empty());
+            if is_asked && !has_listen_flag && self.cluster.host.is_empty() {
                 return Err(
                     "solicited routes require cluster capabilities, e.g. --cluster".to_owned()
                 );

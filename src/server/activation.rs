@@ -116,8 +116,9 @@ impl Ground {
         let began = world::now();
         let mut random = Random::new(self.seed);
         let _opening = Working::begin(Arc::clone(self.vitals.opening()));
-        let opened = self.open()?;
+        let mut opened = self.open()?;
         let state = opened.recovered;
+        opened.notices.extend(store::encrypted::notice(&state.channels, &mut opened.shares));
         let had_server = state.server.is_some();
         let channel_count = state.channels.len();
         let streaming = &self.config.streaming;

@@ -296,6 +296,27 @@ fn wrong_command_lines_are_refused_in_the_words_of_the_reference() {
     }
 }
 
+/// Goal: only the flag needs a listener; routes of a file wait for one, as in the Go server.
+#[test]
+fn routes_of_a_file_are_idle_without_a_listener() {
+    let file = "cluster { routes: [nats://127.0.0.1:4555] }\nstreaming { cluster_id: c }";
+    for program in [Program::Streaming, Program::Core] {
+        assert_eq!(served(program, "-c f.conf", file).core.cluster, None);
+    }
+    let line = "-cluster nats://127.0.0.1:0 -routes nats://127.0.0.1:4555";
+    assert_eq!(config_of(line).core.cluster, None);
+    assert_eq!(config_of("-routes=").core.cluster, None);
+}
+
+/// Goal: of PostgreSQL the environment may say everything; the others need a source.
+#[test]
+fn only_postgres_needs_no_source() {
+    for (driver, is_refused) in [("postgres", false), ("mysql", true), ("sqlite", true)] {
+        let config = config_of(&format!("-st SQL -sql_driver {driver}"));
+        assert_eq!(config.start_error.is_some(), is_refused, "{driver}");
+    }
+}
+
 #[test]
 fn what_stands_beside_serving_is_found_in_the_order_of_the_reference() {
     let is = |line: &str| format!("{:?}", run(Program::Streaming, line, ""));
