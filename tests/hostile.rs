@@ -46,7 +46,7 @@ impl Wire {
     fn open(port: u16) -> Self {
         let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
         socket.set_nodelay(true).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(4 * PATIENCE)).unwrap();
         Self { socket, read: Vec::new() }
     }
 

@@ -33,8 +33,8 @@ use stanby::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
 use stanby::election::sql_lock::SqlLease;
 use stanby::store::sql::dsn::Source;
 
-/// One kind of lease: a lease of what lies in the folder, for the member of that name, with its steal
-/// time.
+/// One kind of lease: a lease of what lies in the folder, for the member of that name, with its
+/// steal time.
 struct Kind {
     name: &'static str,
     open: fn(&Path, &str, Duration) -> Box<dyn Lease>,

@@ -158,6 +158,6 @@ pub const PING_HEARTBEAT_DELAY: Duration = Duration::from_millis(1);
 /// The lease bound where stealing is switched off: a third of the default steal time.
 pub const STEAL_AFTER_DEFAULT: Duration = Duration::from_secs(5);
 
-/// Shortest steal time. A member gives a sign of life several times in it, and an event loop that is
-/// in one turn for so long counts as hung: below this, busy ones would.
+/// Shortest steal time. A member gives a sign of life several times in it, and an event loop that
+/// is in one turn for so long counts as hung: below this, busy ones would.
 pub const STEAL_AFTER_MIN: Duration = Duration::from_millis(100);
