@@ -299,8 +299,9 @@ fn wrong_command_lines_are_refused_in_the_words_of_the_reference() {
 /// Goal: only the flag needs a listener; routes of a file wait for one, as in the Go server.
 #[test]
 fn routes_of_a_file_are_idle_without_a_listener() {
-    let file = "cluster { routes: [nats://127.0.0.1:4555] }\nstreaming { cluster_id: c }";
-    for program in [Program::Streaming, Program::Core] {
+    let routes = "cluster { routes: [nats://127.0.0.1:4555] }\n";
+    let streaming = format!("{routes}streaming {{ cluster_id: c }}");
+    for (program, file) in [(Program::Streaming, streaming.as_str()), (Program::Core, routes)] {
         assert_eq!(served(program, "-c f.conf", file).core.cluster, None);
     }
     let line = "-cluster nats://127.0.0.1:0 -routes nats://127.0.0.1:4555";
