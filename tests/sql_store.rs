@@ -648,7 +648,7 @@ fn what_is_missing_is_said() {
         assert_eq!(count(source, "SELECT COUNT(*) FROM StanbyTotals"), 0, "ours are made again");
         connect(source).run("DROP TABLE Clients").unwrap();
         let text = prepare().unwrap_err().to_string();
-        assert!(text.contains("table Clients is missing or wrong, run: stanby sql init"), "{text}");
+        assert!(text.contains("table Clients is missing: run: stanby sql init"), "{text}");
         connect(source).run("CREATE TABLE Clients (id INTEGER)").unwrap();
         let text = prepare().unwrap_err().to_string();
         assert!(text.contains("hbinbox"), "{text}");
