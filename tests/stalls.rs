@@ -190,12 +190,13 @@ fn a_server_with_a_hung_loop_can_be_stopped() {
     server.log.wait("Server Exiting..");
 }
 
-/// A store with a message in it whose next recovery stands still in the kernel, in the middle of
-/// what it does, until it is woken: one of the files that it reads is a pipe that nobody fills.
+/// A store with a message in it, and a way to start a member whose recovery stands still in the
+/// middle of what it does until it is woken: it opens one of the files that it reads, and the call
+/// does not come back.
 struct Snag {
-    at: PathBuf,
-    pipe: PathBuf,
-    _aside: tempfile::TempDir,
+    library: PathBuf,
+    flag: PathBuf,
+    _folder: tempfile::TempDir,
 }
 
 impl Snag {
@@ -203,24 +204,24 @@ impl Snag {
         let mut former = member(root, 1).start();
         Stan::connect(former.launch.port, "client").publish("channel", "kept").unwrap();
         former.kill();
-        let names = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
-        let is_snag = |path: &PathBuf| path.to_string_lossy().contains(".stanby.settled.");
-        let at = names.into_iter().find(is_snag).unwrap();
-        fs::remove_file(&at).unwrap();
-        run("mkfifo", &[at.to_str().unwrap()]).unwrap();
-        let aside = tempfile::tempdir_in(root.parent().unwrap()).unwrap();
-        let pipe = aside.path().join("pipe");
-        fs::hard_link(&at, &pipe).unwrap();
-        Self { at, pipe, _aside: aside }
+        let folder = tempfile::tempdir().unwrap();
+        let (library, flag) = (folder.path().join("snag.so"), folder.path().join("flag"));
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/snag.c");
+        let out = library.to_str().unwrap();
+        run("cc", &["-shared", "-fPIC", "-o", out, source, "-ldl"]).unwrap();
+        fs::write(&flag, "").unwrap();
+        Self { library, flag, _folder: folder }
     }
 
-    /// Nobody else stumbles over it.
-    fn hide(&self) {
-        fs::remove_file(&self.at).unwrap();
+    fn member(&self, root: &Path) -> Launch {
+        let library = format!("LD_PRELOAD={}", self.library.display());
+        let flag = format!("STANBY_SNAG={}", self.flag.display());
+        let words = ["env", &library, &flag, "STANBY_SNAG_NAME=.stanby.settled."];
+        member(root, 1).through(&words)
     }
 
     fn wake(&self) {
-        drop(fs::File::options().write(true).open(&self.pipe).unwrap());
+        fs::remove_file(&self.flag).unwrap();
     }
 }
 
@@ -245,7 +246,7 @@ fn a_server_whose_recovery_hangs_can_be_stopped() {
     let parent = tempfile::tempdir().unwrap();
     let root = parent.path().join("store");
     let snag = Snag::begin(&root);
-    let mut server = member(&root, 1).spawn();
+    let mut server = snag.member(&root).spawn();
     wait_unhealthy(&server, "ready=1", "the opening of the store makes no progress");
     let asked_at = world::instant();
     assert_eq!(server.stop(Signal::SIGTERM), Some(143));
@@ -261,9 +262,8 @@ fn a_recovery_that_wakes_after_its_term_changes_nothing() {
     let parent = tempfile::tempdir().unwrap();
     let root = parent.path().join("store");
     let snag = Snag::begin(&root);
-    let hangs = member(&root, 1).spawn();
+    let hangs = snag.member(&root).spawn();
     wait_unhealthy(&hangs, "ready=1", "the opening of the store makes no progress");
-    snag.hide();
     let successor = member(&root, 1).spawn();
     successor.log.wait(READY);
     hangs.log.wait("epoch 2 was replaced: epoch 3 belongs to ");
