@@ -13,9 +13,10 @@ mod node;
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use stanby::base::world;
 use stanby::client::{Client, Options, StartAt, SubscriptionOptions};
 use tempfile::TempDir;
 
@@ -240,9 +241,9 @@ fn wait_urls(node: &Node, ports: &[u16]) {
     let mut client = Nats::connect(node);
     client.wait("INFO with all servers", |nats| urls_in(nats.infos.last().unwrap()) == ports);
     // A route may still give way to another one between the same two servers.
-    let give_up_at = Instant::now() + PATIENCE;
+    let give_up_at = world::instant() + PATIENCE;
     while urls_told_by(node) != ports {
-        assert!(Instant::now() < give_up_at, "{ports:?} are not told to who is new");
+        assert!(world::instant() < give_up_at, "{ports:?} are not told to who is new");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whose certificates are believed: those of authorities that are listed, or anyone's.
 //!
 //! The rules are those of Go's `crypto/x509`, as far as they can be had without building chains
-//! here: [`authorities`] looks at a certificate that is listed itself or signed by one that is, and
+//! here: `authorities` looks at a certificate that is listed itself or signed by one that is, and
 //! leaves longer chains to `webpki`. `tests/certificates.rs` holds both against the Go server.
 
 use std::sync::Arc;

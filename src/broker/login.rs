@@ -124,7 +124,7 @@ impl Broker {
     }
 
     /// Holds a client's credentials against the settings. A hashed password is looked at
-    /// elsewhere: until [`Broker::verified`] the session has its former rights and is not read.
+    /// elsewhere: until the answer comes, the session has its former rights and is not read.
     pub(super) fn authenticate(&mut self, id: SessionId) -> Result<(), Refusal> {
         self.warn_of_name(id);
         let Some(session) = self.sessions.get(id) else { return Ok(()) };
