@@ -22,8 +22,12 @@ use stores::{batch, commit, fetch, open, open_as, part, subscription};
 
 /// Three slices of three messages, a subscription and a client.
 fn fill(root: &Path) {
-    let mut options = FileOptions::new(root);
-    options.slice_messages_max = 3;
+    fill_by(root, 3);
+}
+
+/// The same with slices of so many messages.
+fn fill_by(root: &Path, slice_messages_max: i64) {
+    let options = FileOptions { slice_messages_max, ..FileOptions::new(root) };
     let mut opened = open_as(&options, &StoreLimits::default(), Predecessor::Clean).unwrap();
     let mut first = batch(vec![part("foo", Lifecycle::Create, 1..=9)]);
     first.channels[0].subscriptions = vec![SubscriptionWrite::Create(subscription(1).into())];
@@ -58,6 +62,47 @@ fn a_missing_data_file_is_said_and_its_sequences_stay_used() {
         }
         drop(again);
         assert!(open(root.path()).notices.is_empty(), "it is whole now");
+    }
+}
+
+/// Goal: the index of a copy whose data never reached the disk takes nothing from the slices that
+/// it was copied from; for what only the lost data held empty messages stand in.
+#[test]
+fn the_index_of_a_lost_copy_takes_nothing_from_what_was_copied() {
+    let alone = "msgs.1002.idx";
+    for copied in ["msgs.2.idx", "msgs.3.idx"] {
+        let root = tempfile::tempdir().unwrap();
+        fill(root.path());
+        let folder = root.path().join("foo");
+        fs::copy(folder.join(copied), folder.join(alone)).unwrap();
+        let mut again = open(root.path());
+        let said = notice(&again);
+        assert!(said.contains("Older slices hold all of them"), "{said}");
+        assert!(!folder.join(alone).exists());
+        assert_eq!(again.recovered.channels[0].state.last, Sequence(9));
+        commit(again.shares[0].as_mut(), &batch(vec![part("foo", Lifecycle::Keep, 10..=10)]));
+        assert_eq!(fetch(again.shares[0].as_mut(), "foo", 0), (1..=10).collect::<Vec<_>>());
+        let found = format_checker::read_store(root.path());
+        for message in &found.channels["foo"].messages {
+            assert!(!message.data.is_empty(), "{message:?}");
+        }
+    }
+    // Of a slice that holds a copy and more, only the rest is lost.
+    let root = tempfile::tempdir().unwrap();
+    fill(root.path());
+    let folder = root.path().join("foo");
+    let in_one = tempfile::tempdir().unwrap();
+    fill_by(in_one.path(), 9);
+    fs::copy(in_one.path().join("foo/msgs.1.idx"), folder.join(alone)).unwrap();
+    fs::remove_file(folder.join("msgs.3.dat")).unwrap();
+    fs::remove_file(folder.join("msgs.3.idx")).unwrap();
+    let again = open(root.path());
+    assert!(again.notices.iter().any(|notice| notice.text.contains("stand in")));
+    assert_eq!(again.recovered.channels[0].state.last, Sequence(9));
+    drop(again);
+    let found = format_checker::read_store(root.path());
+    for message in &found.channels["foo"].messages {
+        assert_eq!(message.data.is_empty(), 7 <= message.sequence, "{message:?}");
     }
 }
 

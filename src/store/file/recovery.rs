@@ -243,7 +243,9 @@ impl ChannelReader<'_> {
         let number_max = numbers.keys().chain(&indexed).max().copied().unwrap_or(0);
         let mut standing = Vec::new();
         for number in indexed.iter().filter(|number| !numbers.contains_key(*number)) {
-            if self.stand_in(*number, kept.is_some_and(|kept| *number < kept))? {
+            let is_oldest = kept.is_some_and(|kept| *number < kept);
+            let older = numbers.keys().filter(|older| *older < number && indexed.contains(older));
+            if self.stand_in(*number, is_oldest, &older.copied().collect::<Vec<_>>())? {
                 standing.push(*number);
             }
         }
@@ -275,21 +277,31 @@ impl ChannelReader<'_> {
     }
 
     /// The data of a slice is missing, but not its index. The oldest slices are what limits remove,
-    /// so their index goes too, and so does one without records, whose slice was just begun; for
-    /// each message of another an empty one stands in, because its sequence was given and may not
-    /// be given again. True if there is a slice now.
-    fn stand_in(&mut self, number: u64, is_oldest: bool) -> Result<bool, StoreError> {
+    /// so their index goes too, and so does one whose messages are all in `older` slices: a copy of
+    /// them that was begun, and not in use yet. For each other message an empty one stands in,
+    /// because its sequence was given and may not be given again. True if there is a slice now.
+    fn stand_in(
+        &mut self,
+        number: u64,
+        is_oldest: bool,
+        older: &[u64],
+    ) -> Result<bool, StoreError> {
         let (name, index_name) = (slice_data_name(number), slice_index_name(number));
         let index = self.open(&index_name)?;
         let records = self.all_index_records(index.as_ref(), &index_name)?;
         let place = self.place()?;
-        let is_removed = is_oldest || records.is_empty();
+        let held = if is_oldest { BTreeSet::new() } else { self.held_by(older, &records)? };
+        let lost = || records.iter().filter(|record| !held.contains(&record.sequence));
+        let is_removed = is_oldest || lost().next().is_none();
         let what_now = if is_removed {
             place.remove(&[index_name])?;
-            "They are older than all others: the index is removed"
+            match is_oldest {
+                true => "They are older than all others: the index is removed",
+                false => "Older slices hold all of them: the index is removed",
+            }
         } else {
             let mut bytes = VERSION_HEADER.to_vec();
-            for record in &records {
+            for record in lost() {
                 let filler = gap_filler(self.channel, record.sequence, record.timestamp);
                 encode_plain(&mut bytes, &filler, self.recovery.crc);
             }
@@ -299,7 +311,8 @@ impl ChannelReader<'_> {
             file.and_then(|file| file.append(&bytes).and_then(|()| file.sync()))
                 .map_err(|source| io_error(Action::Append, &path, source))?;
             place.rename(&begun, &name)?;
-            "Empty messages stand in for them, so that no sequence is given twice"
+            "Empty messages stand in for those that no older slice holds, so that no sequence is \
+             given twice"
         };
         if let (Some(first), Some(last)) = (records.first(), records.last()) {
             let text = format!(
@@ -312,6 +325,29 @@ impl ChannelReader<'_> {
             self.notice(true, text);
         }
         Ok(!is_removed)
+    }
+
+    /// Which of these messages are in one of the slices with these numbers too, with their data.
+    fn held_by(
+        &self,
+        numbers: &[u64],
+        records: &[IndexRecord],
+    ) -> Result<BTreeSet<u64>, StoreError> {
+        let place = |record: &IndexRecord| (record.sequence, (record.timestamp, record.size));
+        let wanted: BTreeMap<_, _> = records.iter().map(place).collect();
+        let mut held = BTreeSet::new();
+        for number in numbers {
+            let (data, index) = (slice_data_name(*number), slice_index_name(*number));
+            let found = self.all_index_records(self.open(&index)?.as_ref(), &index)?;
+            let path = self.file_path(&data);
+            let size = self.open(&data)?.size();
+            let len = size.map_err(|source| io_error(Action::Read, &path, source))?;
+            let is_held = |record: &&IndexRecord| {
+                record.end() <= len && wanted.get(&record.sequence) == Some(&place(record).1)
+            };
+            held.extend(found.iter().filter(is_held).map(|record| record.sequence));
+        }
+        Ok(held)
     }
 
     /// Whether the slice at `place` is the beginning of a copy of the messages before it, which a
