@@ -37,12 +37,14 @@ use self::stan::Stan;
 struct Stopped(Pid);
 
 impl Stopped {
+    /// A thread gives itself its name, so it may be there without one.
     fn begin(server: &Server, thread: &str) -> Self {
-        let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
         let name = |task: &Path| fs::read_to_string(task.join("comm")).unwrap_or_default();
-        let mut tasks = tasks.map(|task| task.unwrap().path());
-        let task = tasks.find(|task| name(task).trim_end() == thread);
-        let task = task.unwrap_or_else(|| panic!("no thread {thread}"));
+        let task = wait_for(&format!("a thread {thread}"), || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+            let mut tasks = tasks.map(|task| task.unwrap().path());
+            tasks.find(|task| name(task).trim_end() == thread)
+        });
         let id = task.file_name().unwrap().to_string_lossy().parse().unwrap();
         let id = Pid::from_raw(id);
         ptrace::seize(id, ptrace::Options::empty()).unwrap();
