@@ -326,7 +326,7 @@ impl Channel {
                 write.slice.number += ahead;
             }
             if self.handles.tail.as_ref().is_none_or(|tail| tail.number != write.slice.number) {
-                self.handles.finished.extend(self.handles.tail.take());
+                self.finish_tail(ctx)?;
                 let mut opened = self.open_tail(ctx, write);
                 while opened.as_ref().is_err_and(is_name_taken) && ahead < NUMBER_AHEAD_MAX {
                     ctx.fence.check()?;
@@ -343,6 +343,23 @@ impl Channel {
             if let Some(tail) = &mut self.handles.tail {
                 tail.data.append(&write.data, &data_path)?;
                 tail.index.append(&write.index, &index_path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A slice that this batch has filled is made durable before the next one begins: else a power
+    /// failure may take its end and leave what follows, and sequences are missing between them.
+    fn finish_tail(&mut self, ctx: &Context) -> Result<(), StoreError> {
+        let Some(tail) = self.handles.tail.take() else { return Ok(()) };
+        // In this order: `undo` looks for it there.
+        self.handles.finished.push(tail);
+        let Some(tail) = self.handles.finished.last_mut() else { return Ok(()) };
+        for log in [&mut tail.data, &mut tail.index] {
+            if ctx.options.sync && log.is_dirty() {
+                let path = ctx.path(self.name.as_bytes(), &slice_data_name(tail.number));
+                log.file().sync().map_err(|source| io_error(Action::Sync, &path, source))?;
+                log.mark_synced();
             }
         }
         Ok(())
