@@ -236,8 +236,9 @@ pub fn flush() {
     }
 }
 
-/// From now on a panic is a line of the log: the usual message would wait for ever for a stderr
-/// that nobody reads, and the process with it.
+/// From now on a panic is a line of the log and the end of the process, whatever the profile of the
+/// build: the usual message would wait for ever for a stderr that nobody reads, and a thread that
+/// died alone would leave the others to go on without it.
 pub fn take_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -246,6 +247,7 @@ pub fn take_panics() {
         let is_wanted = trace.status() == BacktraceStatus::Captured;
         let shown = if is_wanted { format!("\n{trace}") } else { String::new() };
         fatal(CORE, &format!("thread '{name}' {panic}{shown}"));
+        std::process::abort();
     }));
 }
 

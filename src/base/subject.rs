@@ -28,7 +28,21 @@ pub fn is_channel_pattern(pattern: &[u8]) -> bool {
 /// `*` and `>` are ordinary bytes inside a longer token (spec core NATS, 3.1).
 #[must_use]
 pub fn is_literal(subject: &[u8]) -> bool {
-    is_valid(subject) && !has_wildcard(subject)
+    // One pass over the bytes: pedantic clients ask for this with each message.
+    let mut token_len = 0_usize;
+    let mut is_wildcard = false;
+    for byte in subject {
+        match byte {
+            b'.' if token_len == 0 || is_wildcard => return false,
+            b'.' => token_len = 0,
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0c => return false,
+            other => {
+                is_wildcard = token_len == 0 && matches!(other, b'*' | b'>');
+                token_len += 1;
+            }
+        }
+    }
+    token_len > 0 && !is_wildcard
 }
 
 /// Whether `subject` is legal as a subscription: tokens are not empty, `>` is only the last one.
@@ -90,6 +104,19 @@ mod tests {
         }
         for illegal in ["foo.>.bar", "foo*", "foo.b>", "foo.", "a/*"] {
             assert!(!is_channel_pattern(illegal.as_bytes()), "{illegal}");
+        }
+    }
+
+    #[test]
+    fn literal_subjects_are_valid_ones_without_wildcards() {
+        let alphabet = [b'.', b'*', b'>', b'a', b' '];
+        for len in 0..=6_u32 {
+            for number in 0..alphabet.len().pow(len) {
+                let digit = |place| number / alphabet.len().pow(place) % alphabet.len();
+                let subject: Vec<u8> = (0..len).map(|place| alphabet[digit(place)]).collect();
+                let expected = is_valid(&subject) && !has_wildcard(&subject);
+                assert_eq!(is_literal(&subject), expected, "{}", subject.escape_ascii());
+            }
         }
     }
 

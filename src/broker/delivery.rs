@@ -204,13 +204,17 @@ pub(super) struct Picks {
     loops: Vec<(LoopIndex, PickList)>,
     routes: Vec<RoutePick>,
     /// Where each of many routes is in the list.
-    route_places: QuickMap<SessionId, usize>,
+    route_places: Option<QuickMap<SessionId, usize>>,
 }
 
 /// Up to so many routes are looked through one by one.
 const LISTED_ROUTES_MAX: usize = 16;
 
 impl Picks {
+    fn is_empty(&self) -> bool {
+        self.loops.is_empty() && self.routes.is_empty()
+    }
+
     fn of_loop(&mut self, home: LoopIndex) -> &mut PickList {
         let known = self.loops.iter().position(|(other, _)| *other == home);
         let at = known.unwrap_or_else(|| {
@@ -239,11 +243,10 @@ impl Picks {
             let known = self.routes.iter().position(|other| other.session == session);
             return known.unwrap_or(count);
         }
-        if self.route_places.is_empty() {
-            let listed = self.routes.iter().map(|route| route.session);
-            self.route_places = listed.zip(0..).collect();
-        }
-        *self.route_places.entry(session).or_insert(count)
+        let places = self.route_places.get_or_insert_with(|| {
+            self.routes.iter().map(|route| route.session).zip(0..).collect()
+        });
+        *places.entry(session).or_insert(count)
     }
 }
 
@@ -264,6 +267,20 @@ impl Broker {
     /// Gives a message to everybody who listens; false if nobody does. Where very many listen to
     /// what a session says, the session goes on with it in its next turns (`spread`).
     pub(super) fn deliver(
+        &mut self,
+        matched: &Matched,
+        message: &Message<'_>,
+        source: &Source<'_>,
+    ) -> bool {
+        let is_heard =
+            matched.has_receivers() && self.deliver_to_sessions(matched, message, source);
+        if !matched.engines.is_empty() {
+            self.deliver_to_engines(&matched.engines, message, source);
+        }
+        is_heard || !matched.engines.is_empty()
+    }
+
+    fn deliver_to_sessions(
         &mut self,
         matched: &Matched,
         message: &Message<'_>,
@@ -297,10 +314,8 @@ impl Broker {
                 is_delivered |= self.choose(queue, message, source, &mut picks);
             }
         }
-        is_delivered |= !matched.engines.is_empty();
-        self.hand_over(message, picks);
-        if !matched.engines.is_empty() {
-            self.deliver_to_engines(&matched.engines, message, source);
+        if !picks.is_empty() {
+            self.hand_over(message, picks);
         }
         is_delivered
     }

@@ -32,6 +32,16 @@ pub(super) enum Step {
     End,
 }
 
+/// What is known of a session before the operation at the front of its buffer is read.
+struct Front {
+    limits: Limits,
+    /// Of the work in this turn.
+    limit: u64,
+    account: AccountIndex,
+    /// Whether that operation is a message that some of its receivers have got.
+    is_spreading: bool,
+}
+
 impl Broker {
     /// Handles every whole operation at the front of `input` and takes it out.
     pub(super) fn read_all(&mut self, id: SessionId, input: &mut BytesMut) -> Flow {
@@ -86,16 +96,21 @@ impl Broker {
             }
             session = self.sessions.get(id)?;
         }
-        let limits = session.kind.limits(session.has_headers, &self.settings);
-        let is_stranger = limits.side == Side::Stranger;
-        let (step, len) = match crate::wire::parse(input, &limits) {
+        let front = Front {
+            limits: session.kind.limits(session.has_headers, &self.settings),
+            limit,
+            account: session.origin.account,
+            is_spreading: session.spread.is_some(),
+        };
+        let limits = &front.limits;
+        let (step, len) = match crate::wire::parse(input, limits) {
             Ok(Parsed::NeedMore { len }) => {
                 let missing = len.unwrap_or(0).saturating_sub(input.len());
                 input.reserve(missing);
                 return None;
             }
             Ok(Parsed::Op { op: op @ (Op::Publish(_) | Op::RouteMessage(_)), len }) => {
-                match self.on_message(id, &op, &input[..len], (&limits, limit)) {
+                match self.on_message(id, &op, &input[..len], &front) {
                     Ok(step) => (step, len),
                     Err(matched) => {
                         let frame = if limits.side == Side::Client {
@@ -104,7 +119,7 @@ impl Broker {
                             detach_frame(input, len)
                         };
                         let matched = matched.as_deref();
-                        return Some(self.on_long_message(id, &frame, matched, &limits));
+                        return Some(self.on_long_message(id, &frame, matched, limits));
                     }
                 }
             }
@@ -119,7 +134,7 @@ impl Broker {
         if step == Step::Done {
             input.advance(len);
         }
-        if step == Step::Done && is_stranger {
+        if step == Step::Done && limits.side == Side::Stranger {
             return Some(self.on_introduction(id, len));
         }
         Some(step)
@@ -132,19 +147,20 @@ impl Broker {
         id: SessionId,
         op: &Op<'_>,
         bytes: &[u8],
-        (limits, limit): (&Limits, u64),
+        front: &Front,
     ) -> Result<Step, Option<Arc<Matched>>> {
         let publish = message_of(op);
+        if front.is_spreading
+            && let Some(spread) = self.sessions.get_mut(id).and_then(|found| found.spread.take())
+        {
+            return Ok(self.go_on_spreading(id, spread, publish, (&front.limits, front.limit)));
+        }
         let account = if let Op::RouteMessage(routed) = op {
             self.accounts.find(routed.account)
         } else {
-            self.sessions.get(id).map(|session| session.origin.account)
+            Some(front.account)
         };
-        let spread = self.sessions.get_mut(id).and_then(|session| session.spread.take());
-        if let Some(spread) = spread {
-            return Ok(self.go_on_spreading(id, spread, publish, (limits, limit)));
-        }
-        let found = self.receivers(id, account, publish.subject, limit);
+        let found = self.receivers(id, account, publish.subject, front.limit);
         let Found::All(matched) = found else { return Ok(Step::Yielded) };
         if let (Op::Publish(publish), Some(account)) = (op, account)
             && self.must_wait(id, account, publish, matched.as_deref())
@@ -160,7 +176,7 @@ impl Broker {
         }
         let frame = is_long.then(|| Bytes::copy_from_slice(bytes));
         let step = match &frame {
-            Some(frame) => self.on_long_message(id, frame, matched.as_deref(), limits),
+            Some(frame) => self.on_long_message(id, frame, matched.as_deref(), &front.limits),
             None => self.on_message_op(id, op, None, matched.as_deref()),
         };
         if let (Step::Yielded, Some(matched), Some(account)) = (step, matched, account)

@@ -218,7 +218,7 @@ impl Worker {
     /// Waits until the thread has ended, without asking it to.
     pub fn join(self) {
         drop(self.jobs);
-        // With `panic = "abort"` a thread never ends by a panic.
+        // A panic has ended the process, so a thread never ends by one.
         let _ = self.thread.map(JoinHandle::join);
     }
 }
