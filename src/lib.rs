@@ -25,7 +25,8 @@
 //!
 //! 1. `base` (but for `base::world`), `wire`, `broker`, `engine` and `election`'s member read no
 //!    clock, file, socket, random source or environment; logic never imports `base::world`.
-//! 2. Nothing outside `store` knows whether data lies in memory, in files or in a database.
+//! 2. Logic and pages do not know whether data lies in memory, in files or in a database; beside
+//!    `store`, `election` and `config` only four files of `server` do.
 //! 3. Nothing is written to a store without an epoch; only `election` makes a lease.
 //! 4. No pub-ack leaves before the commit that covers it.
 //! 5. No queue without a bound; no loop over peers or messages without a budget.

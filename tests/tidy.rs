@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -355,6 +356,81 @@ fn no_file_names_a_machine_or_a_registry() {
         }
     }
     assert_none(&found);
+}
+
+/// Where the kind of store is asked for, beside `config`, which reads it.
+const KNOW_THE_STORE: [&str; 4] = [
+    "src/server/activation.rs",
+    "src/server/pages.rs",
+    "src/server/settings.rs",
+    "src/server/start.rs",
+];
+
+#[test]
+fn the_kind_of_store_is_asked_for_in_four_files() {
+    let asks = |file: &Source| without_comments_and_texts(&file.text).contains("StoreKind");
+    let files = sources("src").into_iter().filter(asks).map(|file| file.path);
+    let found: Vec<String> = files.filter(|path| !path.starts_with("src/config/")).collect();
+    assert_eq!(found, KNOW_THE_STORE);
+}
+
+#[test]
+fn documents_name_files_and_tests_that_are_there() {
+    let sources = rust_files();
+    let functions: BTreeSet<String> = sources
+        .iter()
+        .flat_map(|file| functions(&file.text).into_iter().map(|(name, ..)| name))
+        .collect();
+    let files: Vec<String> = every_file(&root()).iter().map(|path| relative(path)).collect();
+    // From the root, from `src` or from `tests`; a name alone is that of any file.
+    let is_file = |name: &str| {
+        files.iter().any(|file| match file.strip_suffix(name) {
+            Some(before) if name.contains('/') => ["", "src/", "tests/"].contains(&before),
+            Some(before) => before.is_empty() || before.ends_with('/'),
+            None => false,
+        })
+    };
+    let mut found = Vec::new();
+    let documents = every_file(&root())
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "md"));
+    for path in documents {
+        let (name, text) = (relative(&path), fs::read_to_string(&path).unwrap());
+        if name == "CHANGELOG.md" {
+            continue;
+        }
+        for (at, word) in quoted_words(&text) {
+            let is_there = match word {
+                _ if word.ends_with(".rs") => is_file(word),
+                _ if name == "ARCHITECTURE.md" && is_name_of_a_test(word) => {
+                    functions.contains(word)
+                }
+                _ => true,
+            };
+            if !is_there {
+                found.push(format!("{name}:{}: there is no {word}", line_number(&text, at)));
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+/// What stands between backticks without blanks, and where.
+fn quoted_words(text: &str) -> Vec<(usize, &str)> {
+    let mut at = 0;
+    let mut words = Vec::new();
+    for (index, part) in text.split('`').enumerate() {
+        if index % 2 == 1 && !part.contains(char::is_whitespace) {
+            words.push((at, part));
+        }
+        at += part.len() + 1;
+    }
+    words
+}
+
+/// Names of tests are sentences; nothing else has so many words.
+fn is_name_of_a_test(word: &str) -> bool {
+    word.matches('_').count() >= 4 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
 }
 
 // ---- reading the tree ---------------------------------------------------------------------------
