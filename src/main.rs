@@ -3,10 +3,11 @@
 use std::env;
 use std::process::ExitCode;
 
-use stanby::cli::{Command, publish, sql, subscribe, version};
+use stanby::cli::{Command, publish, simulate, sql, subscribe, version};
 
-const COMMANDS: [Command; 4] = [
+const COMMANDS: [Command; 5] = [
     Command { name: "pub", help: "publish messages to a channel", run: publish::run },
+    Command { name: "simulate", help: "run groups with faults, from seeds", run: simulate::run },
     Command { name: "sql", help: "make or check the tables of an SQL store", run: sql::run },
     Command { name: "sub", help: "show the messages of a channel", run: subscribe::run },
     Command { name: "version", help: "show which version of stanby this is", run: version::run },

@@ -3,6 +3,7 @@
 pub mod connection;
 pub mod publish;
 pub mod serve;
+pub mod simulate;
 pub mod sql;
 pub mod subscribe;
 pub mod version;

@@ -1,18 +1,37 @@
 //! Many seeds, what they came to, and a run that breaks a promise made small.
 
+use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
 
 use crate::testing::group::{Outcome, Plan, Simulation};
 use crate::testing::memory_disk::rule;
+use crate::testing::trace::Trace;
 
 /// Most runs that making one smaller may take.
 const SHRINKING_RUNS_MAX: usize = 200;
+
+thread_local! {
+    /// What runs on this thread.
+    static RUNNING: RefCell<Option<(Plan, Trace)>> = const { RefCell::new(None) };
+}
+
+/// What a person is told of the run that is under way on this thread and panics.
+#[must_use]
+pub fn last_words() -> Vec<String> {
+    RUNNING.with_borrow(|running| {
+        let Some((plan, trace)) = running else { return Vec::new() };
+        let mut lines = trace.lines();
+        lines.push(format!("seed {} panics; with --trace it shows how", plan.seed));
+        lines
+    })
+}
 
 /// Runs a plan to its end; a panic of the product is a broken promise too.
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
     let simulation = Simulation::new(plan.clone());
     let run = simulation.clone();
+    RUNNING.set(Some((plan.clone(), simulation.trace())));
     match panic::catch_unwind(AssertUnwindSafe(|| run.run())) {
         Ok(outcome) => outcome,
         Err(cause) => {

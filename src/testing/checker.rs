@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::base::id::{ChannelName, Sequence, Subject};
+use crate::base::time::Instant;
 use crate::proto::pb;
+use crate::testing::trace::Trace;
 
 /// What lies in a channel, as a client that reads all of it finds it.
 pub type Audit = BTreeMap<ChannelName, BTreeMap<Sequence, Bytes>>;
@@ -17,6 +19,8 @@ pub struct Checker {
     acked: BTreeMap<Bytes, ChannelName>,
     /// Payloads whose publishers were told that they are not stored.
     refused: BTreeSet<Bytes>,
+    /// By payload: the connection on which it was published first, and which one of it it was.
+    published: BTreeMap<Bytes, (u32, u64)>,
     /// Payloads that were published again because no answer had come.
     repeated: BTreeSet<Bytes>,
     /// What was delivered under which sequence: payload and timestamp.
@@ -26,6 +30,8 @@ pub struct Checker {
     /// By inbox: subscriptions of clients, as far as they were asked for.
     asked: BTreeMap<Subject, Asked>,
     violation: Option<String>,
+    trace: Trace,
+    now: Instant,
 }
 
 /// A subscription that a client asked for.
@@ -73,8 +79,24 @@ pub struct Asking<'a> {
 }
 
 impl Checker {
+    /// One that writes down what clients do and are told.
+    #[must_use]
+    pub fn new(trace: Trace) -> Self {
+        Self { trace, ..Self::default() }
+    }
+
+    /// What clients do and are told next, they do and are told then.
+    pub fn set_now(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    fn say(&self, text: impl FnOnce() -> String) {
+        self.trace.say(self.now, text);
+    }
+
     /// A promise is broken; the first one counts.
     pub fn fail(&mut self, text: String) {
+        self.say(|| format!("broken: {text}"));
         self.violation.get_or_insert(text);
     }
 
@@ -84,18 +106,26 @@ impl Checker {
         self.violation.as_deref()
     }
 
+    /// A message is published for the first time, as number `number` of its publisher.
+    pub fn on_published(&mut self, payload: Bytes, connection: u32, number: u64) {
+        self.published.insert(payload, (connection, number));
+    }
+
     /// A publisher was told that `payload` is stored.
     pub fn on_acked(&mut self, channel: &ChannelName, payload: Bytes) {
+        self.say(|| format!("{payload:?} in {channel} is acked"));
         self.acked.insert(payload, channel.clone());
     }
 
     /// A publisher was told that `payload` is not stored.
     pub fn on_refused(&mut self, payload: Bytes) {
+        self.say(|| format!("{payload:?} is refused"));
         self.refused.insert(payload);
     }
 
     /// A publisher tries again, so what it publishes may be there twice.
     pub fn on_repeated(&mut self, payload: Bytes) {
+        self.say(|| format!("{payload:?} is published again"));
         self.repeated.insert(payload);
     }
 
@@ -112,11 +142,13 @@ impl Checker {
             is_blurred: false,
             owed: BTreeSet::new(),
         };
+        self.say(|| format!("asks: {asking:?}"));
         self.asked.insert(asking.inbox.clone(), asked);
     }
 
     /// A client left a subscription, or forgot all of a former life.
     pub fn on_left(&mut self, inbox: &Subject) {
+        self.say(|| format!("{inbox} is left"));
         if let Some(asked) = self.asked.get_mut(inbox) {
             asked.in_flight_max = usize::MAX;
             asked.owed.clear();
@@ -125,6 +157,7 @@ impl Checker {
 
     /// The client of `inbox` acts as if a message never came.
     pub fn on_forgotten(&mut self, inbox: &Subject, sequence: Sequence) {
+        self.say(|| format!("{inbox} acts as if {sequence} never came"));
         if let Some(asked) = self.asked.get_mut(inbox) {
             asked.owed.insert(sequence);
         }
@@ -137,6 +170,7 @@ impl Checker {
 
     /// A client acknowledges what it got on `inbox`; the ack may never arrive.
     pub fn on_acknowledged(&mut self, inbox: &Subject, sequence: Sequence) {
+        self.say(|| format!("{inbox} acknowledges {sequence}"));
         let Some(asked) = self.asked.get_mut(inbox) else { return };
         asked.held.remove(&sequence);
         if let Some(acked) = asked.durable.as_ref().and_then(|key| self.durables.get_mut(key)) {
@@ -148,6 +182,10 @@ impl Checker {
     pub fn on_delivered(&mut self, inbox: &Subject, message: &pb::MsgProto) {
         let channel = ChannelName::from(message.subject.clone());
         let sequence = Sequence(message.sequence);
+        self.say(|| {
+            let (data, count) = (&message.data, message.redelivery_count);
+            format!("{inbox} gets {channel}:{sequence} {data:?}, redelivery {count}")
+        });
         self.check_told(&channel, sequence, message);
         let Some(asked) = self.asked.get_mut(inbox) else { return };
         let place = format!("{channel}:{sequence} on {inbox}");
@@ -240,6 +278,19 @@ impl Checker {
                 if sequence.get() != expected {
                     broken.push(format!("P4: {channel}:{expected} is missing before {sequence}"));
                     break;
+                }
+            }
+        }
+        for (channel, messages) in audit {
+            let mut last_of = BTreeMap::new();
+            let first_sent = messages.values().filter(|payload| !self.repeated.contains(*payload));
+            for (connection, number) in first_sent.filter_map(|data| self.published.get(data)) {
+                let last = last_of.insert(connection, number);
+                if last.is_some_and(|last| number < last) {
+                    broken.push(format!(
+                        "P4: {channel} has message {number} of connection {connection} behind \
+                         {last:?}"
+                    ));
                 }
             }
         }

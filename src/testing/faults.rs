@@ -47,6 +47,8 @@ pub enum Kind {
     Stall(Duration),
     /// The machine with the disk, and all of the group, loses its power.
     PowerCut,
+    /// What renews the lease of a process stands still; everything else of the process goes on.
+    KeeperStall(Duration),
     /// A process is asked to stop.
     Stop,
     /// The lock service says yes to another.
@@ -152,7 +154,7 @@ impl Faults {
         if !self.is_due(self.plan.per_step) {
             return None;
         }
-        let kind = match self.random.below(16) {
+        let kind = match self.random.below(18) {
             0..=2 => Kind::Kill,
             3 | 4 => Kind::Pause(self.pause()),
             5 => Kind::PowerCut,
@@ -162,6 +164,7 @@ impl Faults {
             10 => Kind::Full(self.ms(FULL_MAX_MS)),
             11 | 12 => Kind::PartMembers(self.ms(PART_MAX_MS)),
             13 => Kind::PartClient(self.ms(PART_MAX_MS)),
+            14 | 15 => Kind::KeeperStall(self.pause()),
             _ => Kind::SlowReader(self.random.below(3) != 0),
         };
         self.number(kind)

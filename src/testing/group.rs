@@ -92,6 +92,8 @@ struct Slot {
     up_at: Instant,
     /// It does nothing before this; it does not know that.
     paused_until: Instant,
+    /// Its keeper does nothing before this.
+    keeper_until: Instant,
     /// How far its wall clock is ahead.
     clock_ahead: Duration,
     retry_at: Instant,
@@ -154,9 +156,11 @@ impl Simulation {
             process: None,
             up_at: now.at,
             paused_until: now.at,
+            keeper_until: now.at,
             clock_ahead: Duration::ZERO,
             retry_at: now.at,
         };
+        let trace = Trace::new(plan.is_traced);
         let disk = MemoryDisk::new(random.next_u64(), random.below(2) == 0);
         if !plan.lands_out_of_order {
             disk.keep_order();
@@ -169,8 +173,8 @@ impl Simulation {
             wires: Wires::default(),
             slots: (0..plan.members).map(slot).collect(),
             clients: (0..plan.clients).map(|number| Client::new(number, now.at)).collect(),
-            checker: Checker::default(),
-            trace: Trace::new(plan.is_traced),
+            checker: Checker::new(trace.clone()),
+            trace,
             limits: StoreLimits::default().resolve().expect("no section can be wrong"),
             process_count: 0,
             full_until: now.at,
@@ -182,6 +186,12 @@ impl Simulation {
             random,
             plan,
         })))
+    }
+
+    /// What happens is written there, if it is wanted.
+    #[must_use]
+    pub fn trace(&self) -> Trace {
+        self.0.borrow().trace.clone()
     }
 
     /// Runs to the end: work under faults, then healing, then the last check.
@@ -242,18 +252,21 @@ impl Simulation {
             (group.disk.mount(opening.id), now, StoreLimits::default(), loops)
         };
         let options = file_options();
-        let opened = file::prepare_on(&disk, &options).and_then(|()| {
-            let parts = Opening {
-                options: &options,
-                limits: &limits,
-                fence: Arc::clone(&opening.fence) as Arc<dyn Fence>,
-                predecessor: opening.predecessor,
-                loops,
-                now,
-                survey: None,
-            };
-            file::open_on(Arc::new(disk), parts)
-        });
+        if let Err(error) = file::prepare_on(&disk, &options) {
+            // It says so and ends, as a server does that cannot start; somebody starts it again.
+            self.0.borrow_mut().end_start(opening, &error);
+            return;
+        }
+        let parts = Opening {
+            options: &options,
+            limits: &limits,
+            fence: Arc::clone(&opening.fence) as Arc<dyn Fence>,
+            predecessor: opening.predecessor,
+            loops,
+            now,
+            survey: None,
+        };
+        let opened = file::open_on(Arc::new(disk), parts);
         self.0.borrow_mut().on_opened(opening, opened);
     }
 
@@ -306,6 +319,7 @@ impl Simulation {
             Kind::ErrorAfter(errno) => Fate::Fails(Fault::Done(errno)),
             Kind::Short(errno) => Fate::Fails(Fault::Short(errno)),
             Kind::Stop
+            | Kind::KeeperStall(_)
             | Kind::LockForgotten
             | Kind::ClockJump(_)
             | Kind::Full(_)
@@ -339,7 +353,7 @@ impl World for Simulation {
             let place = format!("{} {}", operation.method(), show(name));
             self.suffer(number, fault, &place)
         });
-        let mut group = self.0.borrow_mut();
+        let group = self.0.borrow();
         let is_dead = group.number_of(id).is_none();
         let now = group.clocks_of(number);
         group.trace.say(now.at, || format!("m{number} {} {}", operation.method(), show(name)));
@@ -394,6 +408,7 @@ impl Group {
         let process = Process::new((number, id), shape, &self.locks, &mut self.random, now);
         self.slots[number].process = Some(process);
         self.slots[number].paused_until = now.at;
+        self.slots[number].keeper_until = now.at;
         self.slots[number].retry_at = now.at;
         self.trace.say(now.at, || format!("m{number} starts as process {}", id.0));
     }
@@ -408,6 +423,7 @@ impl Group {
             Kind::Kill => self.kill(number),
             Kind::PowerCut => self.cut_power(),
             Kind::Pause(lasts) => self.slots[number].paused_until = now + lasts,
+            Kind::KeeperStall(lasts) => self.slots[number].keeper_until = now + lasts,
             Kind::Stop => self.stop(number),
             Kind::LockForgotten => self.locks.forget(),
             Kind::ClockJump(ahead) => self.slots[number].clock_ahead = ahead,
@@ -460,7 +476,10 @@ impl Group {
     fn turn_member(&mut self, number: usize, openings: &mut Vec<ToOpen>) {
         let now = self.clocks_of(number);
         world::simulate(Some(now));
-        self.turn_keeper(number, openings);
+        // A thread of its own: sooner or later than the loops.
+        if self.slots[number].keeper_until <= self.now.at && self.random.below(4) != 0 {
+            self.turn_keeper(number, openings);
+        }
         for index in 0..usize::from(self.plan.loops) {
             // A loop turns now and then, as on a busy machine.
             if self.random.below(4) == 0 {
@@ -500,6 +519,14 @@ impl Group {
                 self.trace.say(now.at, || format!("m{number} wins epoch {epoch}: {predecessor:?}"));
                 openings.push(ToOpen { number, id, term, fence, predecessor });
             }
+        }
+    }
+
+    fn end_start(&mut self, opening: &ToOpen, error: &StoreError) {
+        let (number, now) = (opening.number, self.now.at);
+        if self.process(number, opening.id).is_some() {
+            self.bury(number, false);
+            self.trace.say(now, || format!("m{number} cannot start: {error}"));
         }
     }
 
@@ -606,6 +633,7 @@ impl Group {
 
     fn turn_client(&mut self, number: usize) {
         let now = self.now.at;
+        self.checker.set_now(now);
         let client = &mut self.clients[number];
         if let Some(end) = client.link() {
             let arrived = self.wires.receive(end, now, &mut self.random);
@@ -690,6 +718,7 @@ impl Group {
         let now = self.now.at;
         for slot in &mut self.slots {
             slot.paused_until = now;
+            slot.keeper_until = now;
             slot.up_at = slot.up_at.min(now + Duration::from_millis(START_MAX_MS));
         }
         self.full_until = now;

@@ -1,28 +1,31 @@
 //! What happened in a run, for a person to follow.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use crate::base::time::Instant;
 
 /// Lines that are kept: the last ones say why.
-const LINES_MAX: usize = 4_000;
+const LINES_MAX: usize = 20_000;
 
-/// The lines of a run, if they are wanted.
-#[derive(Debug)]
+/// The lines of a run, if they are wanted; its clones are the same trace.
+#[derive(Clone, Debug, Default)]
 pub struct Trace {
-    lines: Option<VecDeque<String>>,
+    lines: Option<Rc<RefCell<VecDeque<String>>>>,
 }
 
 impl Trace {
     /// No line yet.
     #[must_use]
     pub fn new(is_wanted: bool) -> Self {
-        Self { lines: is_wanted.then(VecDeque::new) }
+        Self { lines: is_wanted.then(Rc::default) }
     }
 
     /// Writes a line, if lines are wanted.
-    pub fn say(&mut self, now: Instant, text: impl FnOnce() -> String) {
-        if let Some(lines) = &mut self.lines {
+    pub fn say(&self, now: Instant, text: impl FnOnce() -> String) {
+        if let Some(lines) = &self.lines {
+            let mut lines = lines.borrow_mut();
             if lines.len() == LINES_MAX {
                 lines.pop_front();
             }
@@ -39,6 +42,6 @@ impl Trace {
     /// All lines that were kept.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.lines.iter().flatten().cloned().collect()
+        self.lines.iter().flat_map(|lines| lines.borrow().clone()).collect()
     }
 }

@@ -416,9 +416,12 @@ impl Client {
     }
 
     /// A message that was never published before.
-    fn message(&mut self, channel: &ChannelName, turn: &Turn) -> (Parcel, Bytes) {
+    fn message(&mut self, channel: &ChannelName, turn: &mut Turn) -> (Parcel, Bytes) {
         self.publish_count += 1;
         let data = Bytes::from(format!("payload {} of c{}", self.publish_count, self.number));
+        if let Some(link) = self.link {
+            turn.checker.on_published(data.clone(), link.connection, self.publish_count);
+        }
         (self.publish_data(channel, &data, turn), data)
     }
 
