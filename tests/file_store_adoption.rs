@@ -224,14 +224,81 @@ fn an_old_slice_is_not_cut_before_the_later_one_is_durable() {
     assert_eq!(record_count(root.path(), "foo", 1), 0, "it was written anew and synced");
 }
 
+/// Goal: that others have served behind a copy whose sync had failed, and released with everything
+/// synced, does not make it durable: what it was made from stays until it is written anew.
+#[test]
+fn a_copy_that_was_not_synced_is_not_believed_because_others_have_served_behind_it() {
+    // What lies behind it is little, or more than a take-over writes anew.
+    for (behind, len) in [(1, 10), (50, 100_000)] {
+        let root = tempfile::tempdir().unwrap();
+        let options = FileOptions::new(root.path());
+        let mut former = open_epoch(&options, 1, Predecessor::Clean);
+        write(&mut former, 1, stamped("foo", Lifecycle::Create, 1..=5, (0, 10)));
+        drop(former);
+        let limits = Limits::roomy();
+        limits.sync_error.store(5, Ordering::Relaxed);
+        let failed = open_limited((&options, &limits), 2, Predecessor::Gone);
+        assert!(failed.is_err(), "the copy could not be synced");
+        limits.sync_error.store(0, Ordering::Relaxed);
+        limits.room.store(0, Ordering::Relaxed);
+        let mut full = open_limited((&options, &limits), 3, Predecessor::Gone).unwrap();
+        limits.room.store(i64::MAX, Ordering::Relaxed);
+        write(&mut full, 3, stamped("foo", Lifecycle::Keep, 6..=5 + behind, (60, len)));
+        full.shares[0].close().unwrap();
+        let all: Vec<u64> = (1..=5 + behind).collect();
+        for (epoch, predecessor) in [(4, Predecessor::Clean), (5, Predecessor::Gone)] {
+            let mut next = open_limited((&options, &limits), epoch, predecessor).unwrap();
+            assert_eq!(fetch(next.shares[0].as_mut(), "foo", 0), all);
+            let is_written_anew = predecessor == Predecessor::Gone && behind == 1;
+            let stays = if is_written_anew { 0 } else { 5 };
+            assert_eq!(record_count(root.path(), "foo", 1), stays, "{behind} {epoch}");
+        }
+    }
+}
+
+/// Goal: what the limits let go because newer messages are there goes when those are durable: until
+/// then a power failure may take them, and they were promised to nobody.
+#[test]
+fn what_the_limits_let_go_stays_until_the_newer_messages_are_durable() {
+    let root = tempfile::tempdir().unwrap();
+    let mut options = FileOptions::new(root.path());
+    options.slice_messages_max = 3;
+    let mut nine = StoreLimits::default();
+    nine.global.messages_max = 9;
+    let limits = Limits::roomy();
+    let open = |epoch, predecessor| open_with((&options, &nine), &limits, epoch, predecessor);
+    let mut former = open(1, Predecessor::Clean).unwrap();
+    write(&mut former, 1, stamped("foo", Lifecycle::Create, 1..=9, (0, 10)));
+    limits.sync_error.store(5, Ordering::Relaxed);
+    let unknown = batch(vec![stamped("foo", Lifecycle::Keep, 10..=12, (9, 10))]);
+    assert!(former.shares[0].commit(Epoch(1), &unknown).is_err());
+    drop(former);
+    assert!(open(2, Predecessor::Gone).is_err(), "it could not make them durable either");
+    assert_eq!(record_count(root.path(), "foo", 1), 3, "nine were promised, from the first on");
+    limits.sync_error.store(0, Ordering::Relaxed);
+    let mut last = open(3, Predecessor::Gone).unwrap();
+    assert_eq!(fetch(last.shares[0].as_mut(), "foo", 0), [4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    last.shares[0].maintain(now(2)).unwrap();
+    assert_eq!(record_count(root.path(), "foo", 1), 0, "they are durable by now");
+}
+
 fn open_limited(
     (options, limits): (&FileOptions, &Arc<Limits>),
     epoch: u64,
     predecessor: Predecessor,
 ) -> Result<Opened, StoreError> {
+    open_with((options, &StoreLimits::default()), limits, epoch, predecessor)
+}
+
+fn open_with(
+    (options, of_store): (&FileOptions, &StoreLimits),
+    limits: &Arc<Limits>,
+    epoch: u64,
+    predecessor: Predecessor,
+) -> Result<Opened, StoreError> {
     let opening = Opening {
         options,
-        limits: &StoreLimits::default(),
+        limits: of_store,
         fence: Arc::new(Held(epoch)),
         predecessor,
         loops: 1,

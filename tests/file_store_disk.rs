@@ -15,14 +15,16 @@ use std::fmt::Debug;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::errno::Errno;
 use tempfile::TempDir;
 
 use stanby::base::epoch::Predecessor;
+use stanby::base::random::Random;
+use stanby::base::world;
 use stanby::store::file::{self, FileOptions};
 use stanby::testing::disk::{Fault, FaultDisk, Faults, Operation, Plan};
 
@@ -31,29 +33,87 @@ use store_life::{Life, Step, client, options, whole_life, wide_life};
 /// How many of the cases are run if not all of them are: enough for each operation of the contract
 /// and each error, and few enough for every build.
 const SAMPLE: usize = 150;
-/// Which of them, unless the environment says another one.
-const SEED: usize = 3;
+/// How often it is said how far a run of all cases has come.
+const SAID_EVERY: usize = 1_000;
+
 /// Whether the environment asks for everything.
 fn is_full() -> bool {
     std::env::var("STANBY_FAULTS").is_ok_and(|value| value == "full")
 }
 
-/// Everything if the environment asks for it, else a part that the printed seed has drawn.
-fn sample<T: Debug>(what: &str, cases: Vec<T>) -> Vec<T> {
+/// The cases that the environment asks for: all, one, or a part that a seed draws, which is another
+/// one in each run and printed.
+fn wanted<C: Debug>(test: &str, cases: Vec<C>) -> Vec<C> {
     let total = cases.len();
     if let Ok(case) = std::env::var("STANBY_FAULTS_CASE") {
-        return cases.into_iter().filter(|found| format!("{found:?}").contains(&case)).collect();
+        return cases.into_iter().filter(|found| format!("{found:?}") == case).collect();
     }
     if is_full() {
-        println!("{what}: all {total} cases");
+        println!("{test}: all {total} cases");
         return cases;
     }
     let seed = std::env::var("STANBY_FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or(SEED);
-    let step = total.div_ceil(SAMPLE).max(1);
-    let first = seed % step;
-    println!("{what}: {SAMPLE} at most of {total} cases, seed {seed} (STANBY_FAULTS_SEED)");
-    cases.into_iter().skip(first).step_by(step).collect()
+    let seed = seed.unwrap_or_else(|| world::entropy().unwrap() % 1_000_000);
+    println!("{test}: {SAMPLE} at most of {total} cases, drawn by STANBY_FAULTS_SEED={seed}");
+    // One of each stretch, so that all of the life is reached.
+    let stretch = total.div_ceil(SAMPLE).max(1);
+    let mut random = Random::new(seed);
+    let mut drawn = usize::MAX;
+    let mut is_drawn = |place: usize| {
+        if place.is_multiple_of(stretch) {
+            drawn = place + usize::try_from(random.below(stretch as u64)).unwrap();
+        }
+        place == drawn.min(total - 1)
+    };
+    cases
+        .into_iter()
+        .enumerate()
+        .filter(|(place, _)| is_drawn(*place))
+        .map(|(_, one)| one)
+        .collect()
+}
+
+/// Goes through the cases, several at once; prints how many ended in which way, and fails with all
+/// that went wrong, those of one cause once.
+fn go_through<C: Debug + Sync>(test: &str, cases: Vec<C>, run: impl Fn(&C) -> String + Sync) {
+    let cases = wanted(test, cases);
+    let next = AtomicUsize::new(0);
+    let counts = Mutex::new(BTreeMap::<String, u64>::new());
+    let causes = Mutex::new(BTreeMap::<String, Vec<String>>::new());
+    let began = world::instant();
+    let work = || {
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let Some(case) = cases.get(place) else { break };
+            match outcome_of(|| run(case)) {
+                Ok(ending) => *counts.lock().unwrap().entry(ending).or_default() += 1,
+                Err(text) => {
+                    let cause = text.chars().take(160).collect();
+                    causes.lock().unwrap().entry(cause).or_default().push(format!("{case:?}"));
+                }
+            }
+            if (place + 1).is_multiple_of(SAID_EVERY) {
+                let seconds = world::instant().since(began).as_secs();
+                println!("{test}: {} of {} cases in {seconds} s", place + 1, cases.len());
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let count = thread::available_parallelism().map_or(1, usize::from);
+        (0..count).for_each(|_| drop(scope.spawn(work)));
+    });
+    println!("{test}: {} cases: {:?}", cases.len(), counts.into_inner().unwrap());
+    let causes = causes.into_inner().unwrap();
+    for (cause, failed) in &causes {
+        println!("{} cases: {cause}", failed.len());
+        for case in failed.iter().take(5) {
+            println!(
+                "    STANBY_FAULTS_CASE='{case}' cargo test --test file_store_disk {test} -- \
+                 --nocapture"
+            );
+        }
+    }
+    assert!(causes.is_empty(), "{test}: {} cases failed", causes.values().flatten().count());
 }
 
 /// A folder in memory where the machine has such, as no test here takes the power away.
@@ -91,8 +151,9 @@ impl Variant {
         disk.begin(Plan::Smooth);
         life.live(steps);
         assert_eq!((life.refused_count, life.down_count), (0, 0), "nothing fails by itself");
+        let operations = disk.operations();
         finish(life, root.path());
-        disk.operations()
+        operations
     }
 }
 
@@ -117,25 +178,12 @@ fn finish(mut life: Life, root: &Path) {
 }
 
 /// Runs `case`; gives what went wrong.
-fn outcome_of(case: impl FnOnce()) -> Result<(), String> {
+fn outcome_of<T>(case: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(case)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
             .unwrap_or_default()
     })
-}
-
-/// Fails with all cases that went wrong, those of one cause once.
-fn report(what: &str, failures: &[(String, String)]) {
-    let mut causes: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for (case, text) in failures {
-        let cause: String = text.chars().take(160).collect();
-        causes.entry(cause).or_default().push(case);
-    }
-    for (cause, cases) in &causes {
-        println!("{} cases, as {}: {cause}", cases.len(), cases[0]);
-    }
-    assert!(failures.is_empty(), "{what}: {} cases failed", failures.len());
 }
 
 /// Goal: whichever operation of the disk fails, and however: what was answered is there, once; what
@@ -157,35 +205,22 @@ fn every_fault_of_the_disk_is_survived() {
             }
         }
     }
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    let mut failures = Vec::new();
-    for (variant, plan) in sample("faults", cases) {
-        let mut line = String::new();
-        let outcome = outcome_of(|| {
-            let root = in_memory();
-            let (mut life, disk) = variant.life(root.path());
-            disk.begin(plan);
-            life.live(&steps);
-            disk.mend();
-            line = match (life.down_count, life.refused_count) {
-                (0, 0) => "nobody noticed",
-                (0, _) => "refused",
-                (_, 0) => "stepped down",
-                (_, _) => "refused, and stepped down",
-            }
-            .to_owned();
-            if !disk.was_faulty() {
-                line = "not reached".to_owned();
-            }
-            finish(life, root.path());
-        });
-        *counts.entry(line).or_default() += 1;
-        if let Err(text) = outcome {
-            failures.push((format!("{variant:?} {plan:?}"), text));
-        }
-    }
-    println!("faults: {counts:?}");
-    report("faults of the disk", &failures);
+    go_through("every_fault_of_the_disk_is_survived", cases, |(variant, plan)| {
+        let root = in_memory();
+        let (mut life, disk) = variant.life(root.path());
+        disk.begin(*plan);
+        life.live(&steps);
+        disk.mend();
+        let ending = match (life.down_count, life.refused_count) {
+            _ if !disk.was_faulty() => "not reached",
+            (0, 0) => "nobody noticed",
+            (0, _) => "refused",
+            (_, 0) => "stepped down",
+            (_, _) => "refused, and stepped down",
+        };
+        finish(life, root.path());
+        ending.to_owned()
+    });
 }
 
 /// What the successor does while the former active is stopped.
@@ -265,20 +300,11 @@ fn a_former_active_changes_nothing_whatever_it_was_about_to_do() {
     for number in 0..operations.len() {
         cases.extend(successors.map(|successor| (number, successor)));
     }
-    let mut stopped: BTreeMap<Operation, u64> = BTreeMap::new();
-    let mut failures = Vec::new();
-    for (number, successor) in sample("stops", cases) {
-        let mut was_stopped = false;
-        let outcome = outcome_of(|| was_stopped = stop_and_go_on(&steps, number, successor));
-        if was_stopped || outcome.is_err() {
-            *stopped.entry(operations[number]).or_default() += 1;
-        }
-        if let Err(text) = outcome {
-            failures.push((format!("{number} {:?} {successor:?}", operations[number]), text));
-        }
-    }
-    println!("stops: {stopped:?}");
-    report("stops", &failures);
+    let test = "a_former_active_changes_nothing_whatever_it_was_about_to_do";
+    go_through(test, cases, |(number, successor)| {
+        let was_stopped = stop_and_go_on(&steps, *number, *successor);
+        if was_stopped { format!("{:?}", operations[*number]) } else { "not reached".to_owned() }
+    });
 }
 
 /// Methods of the contract as they are called, and the receivers of other methods of the same name.

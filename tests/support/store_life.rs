@@ -26,6 +26,7 @@ use stanby::base::record::{
 use stanby::base::time::WallTime;
 use stanby::base::world;
 use stanby::proto::{pb, spb};
+use stanby::store::file::disk::Disk;
 use stanby::store::file::survey::Survey;
 use stanby::store::file::{self, FileOptions, Opening};
 use stanby::store::{Opened, Remedy, StoreError};
@@ -94,6 +95,34 @@ impl Fence for SharedFence {
     }
 }
 
+/// What a life lies on.
+pub trait Ground: Send + Sync {
+    /// The disk.
+    fn disk(&self) -> Arc<dyn Disk>;
+    /// From now on it works.
+    fn mend(&self);
+    /// Whether anything went wrong on it.
+    fn was_faulty(&self) -> bool;
+    /// Whether the process is dead, and all that it still does is without effect.
+    fn is_dead(&self) -> bool {
+        false
+    }
+}
+
+impl Ground for Arc<Faults> {
+    fn disk(&self) -> Arc<dyn Disk> {
+        Arc::new(FaultDisk(Self::clone(self)))
+    }
+
+    fn mend(&self) {
+        Faults::mend(self);
+    }
+
+    fn was_faulty(&self) -> bool {
+        Faults::was_faulty(self)
+    }
+}
+
 /// One step of a life.
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -130,7 +159,7 @@ pub enum Step {
 /// A member of a group over one directory.
 pub struct Life {
     root: PathBuf,
-    disk: Arc<Faults>,
+    ground: Box<dyn Ground>,
     options: FileOptions,
     newest: Arc<AtomicU64>,
     epoch: u64,
@@ -157,10 +186,10 @@ pub fn options(root: &Path) -> FileOptions {
 
 impl Life {
     /// The first member; its directory is empty.
-    pub fn new(root: &Path, disk: Arc<Faults>, options: FileOptions) -> Self {
+    pub fn new(root: &Path, ground: impl Ground + 'static, options: FileOptions) -> Self {
         Self {
             root: root.to_owned(),
-            disk,
+            ground: Box::new(ground),
             options,
             newest: Arc::default(),
             epoch: 0,
@@ -177,12 +206,12 @@ impl Life {
     }
 
     /// A member that knows what the clients of this one were told, over a disk of its own.
-    pub fn other(&self, name: &'static str, disk: Arc<Faults>) -> Self {
+    pub fn other(&self, name: &'static str, ground: impl Ground + 'static) -> Self {
         Self {
             newest: Arc::clone(&self.newest),
             stamps: self.stamps + 1_000_000,
             name,
-            ..Self::new(&self.root, disk, self.options.clone())
+            ..Self::new(&self.root, ground, self.options.clone())
         }
     }
 
@@ -197,7 +226,7 @@ impl Life {
     /// Does all steps; ends early if another member has taken over.
     pub fn live(&mut self, steps: &[Step]) {
         for step in steps {
-            if self.epoch != 0 && self.is_superseded() {
+            if self.ground.is_dead() || (self.epoch != 0 && self.is_superseded()) {
                 return;
             }
             if self.store.is_none() && self.take_over(Predecessor::Gone).is_err() {
@@ -245,8 +274,8 @@ impl Life {
                 // Later than the last change on the real disk.
                 let later = world::now().wall + Duration::from_secs(10);
                 let at = if matches!(step, Step::Look) { later } else { WallTime(START) };
-                let disk = FaultDisk(Arc::clone(&self.disk));
-                self.survey = Survey::take(&disk, &self.options, at).ok().flatten();
+                self.survey =
+                    Survey::take(self.ground.disk().as_ref(), &self.options, at).ok().flatten();
             }
             Step::Reopen(predecessor) => {
                 let mut predecessor = *predecessor;
@@ -445,6 +474,7 @@ impl Life {
                     return Ok(());
                 }
                 Err(StoreError::Fenced(error)) if self.is_superseded() => return Err(error.into()),
+                Err(error) if self.ground.is_dead() => return Err(error),
                 Err(error) => {
                     assert_ne!(
                         error.remedy(),
@@ -453,7 +483,7 @@ impl Life {
                     );
                     assert!(!is_last, "the disk works, and the store cannot be opened: {error}");
                     self.down_count += 1;
-                    self.disk.mend();
+                    self.ground.mend();
                 }
             }
         }
@@ -466,12 +496,15 @@ impl Life {
         let age_max = Some(Duration::from_secs(AGE_MAX));
         let section = ChannelOverrides { age_max, ..ChannelOverrides::default() };
         limits.per_channel.insert(ChannelName::from("aged"), section);
-        let disk = FaultDisk(Arc::clone(&self.disk));
-        if file::prepare_on(&disk, &self.options).is_err() {
+        let disk = self.ground.disk();
+        if file::prepare_on(disk.as_ref(), &self.options).is_err() {
             // The process ends, and is started again.
-            self.disk.mend();
+            self.ground.mend();
             self.down_count += 1;
-            file::prepare_on(&disk, &self.options).unwrap();
+            if self.ground.is_dead() {
+                return Err(StoreError::Unusable("it is dead".to_owned()));
+            }
+            file::prepare_on(disk.as_ref(), &self.options).unwrap();
         }
         let at = now(self.model().seconds);
         let opening = Opening {
@@ -483,7 +516,7 @@ impl Life {
             now: at,
             survey: self.survey.take(),
         };
-        file::open_on(Arc::new(disk), opening)
+        file::open_on(disk, opening)
     }
 
     fn check_recovered(&mut self, recovered: &[RecoveredChannel]) {
@@ -492,7 +525,7 @@ impl Life {
         for (name, found) in &by_name {
             let mut model = self.model();
             if let Some(mut ways) = model.deleted.remove(name)
-                && self.disk.was_faulty()
+                && self.ground.was_faulty()
             {
                 // Whole, or not at all; or as a creation that nobody was told of has made it.
                 if model.channels.get(name).is_some_and(|known| known.may_be_missing) {

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use crate::base::limits::UNSYNCED_BYTES_MAX;
 use crate::base::time::WallTime;
 use crate::store::file::channel::Channel;
 use crate::store::file::compaction::Replacement;
@@ -18,7 +19,7 @@ use crate::store::file::log::io_error;
 use crate::store::file::opening::Recovered;
 use crate::store::file::removal::open_file;
 use crate::store::file::settle::Rewrite;
-use crate::store::file::slices::Messages;
+use crate::store::file::slices::{Messages, Overlap};
 use crate::store::file::sync::sync_files_and_folders;
 use crate::store::file::unsynced::{Settled, unsynced};
 use crate::store::{Action, StoreError};
@@ -31,6 +32,8 @@ const CHANNELS_REWRITTEN_MAX: usize = 16;
 const FAILURE_NOTICED_WITHIN: i64 = 1_000_000_000;
 /// How long it may hold its role after that.
 const FAILURE_ENDS_WITHIN: Duration = Duration::from_secs(60);
+/// So much behind a copy that may not be durable is written anew with it.
+const REACHED_BYTES_MAX: u64 = UNSYNCED_BYTES_MAX as u64;
 /// Files that are open at once while they are made durable.
 const FILES_SYNCED_TOGETHER_MAX: usize = 256;
 
@@ -42,6 +45,8 @@ pub struct Adoption<'a> {
     pub root: &'a dyn Folder,
     /// The files under the root, as they were listed first.
     pub files: &'a [Entry],
+    /// What a former epoch had made durable.
+    pub settled: Settled,
     /// Whether the predecessor may still be alive.
     pub is_replaced: bool,
     /// The root as this process has it open since a time.
@@ -58,14 +63,13 @@ pub struct Adoption<'a> {
 /// # Errors
 /// [`StoreError`]; that of a full disk, if the predecessor may still be alive.
 pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool, StoreError> {
-    let Adoption { ctx, root, .. } = *adoption;
+    let Adoption { ctx, root, settled, .. } = *adoption;
     if !ctx.options.sync && !adoption.is_replaced {
         // Nobody was promised that anything is durable, and nobody writes any more.
         return Ok(false);
     }
     let newest = channels.iter().map(|found| found.channel.messages.last_time).max();
     let watch = adoption.watch(newest.unwrap_or(0));
-    let settled = Settled::read(root, adoption.files);
     // What was synced under watch, and not changed since, is proved to be on the disk.
     let is_doubtful = |found: &Recovered| {
         settled.may_lack(&found.channel) && !(watch.is_some() && found.is_synced)
@@ -76,15 +80,18 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
         && CHANNELS_REWRITTEN_MAX < candidates.len()
         && watch.sync_filesystem().is_ok()
     {
-        if channels.iter().all(|found| !found.is_elsewhere) {
+        // That nothing has failed since then says nothing of a copy that was made before.
+        let is_left =
+            |found: &Recovered| found.is_elsewhere || found.channel.messages.has_kept_overlap();
+        if !channels.iter().any(is_left) {
             return Ok(true);
         }
-        candidates.retain(|&place| channels[place].is_elsewhere);
+        candidates.retain(|&place| is_left(&channels[place]));
         channels.iter_mut().for_each(|found| found.is_synced |= !found.is_elsewhere);
     }
     let mut froms = unsynced((ctx, root), settled, channels, &candidates)?;
     for place in candidates {
-        reach_overlap(&mut froms[place], settled, &channels[place].channel.messages);
+        reach_overlap(&mut froms[place], &channels[place].channel.messages);
     }
     let is_wide = CHANNELS_REWRITTEN_MAX < froms.iter().flatten().count();
     // Those of a narrow batch are written next, and a fresh subs.dat costs least where other files
@@ -93,17 +100,10 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
     let mut is_complete = true;
     let mut rewrites = Vec::new();
     for (found, from) in channels.iter_mut().zip(froms) {
-        let is_doubtful = is_doubtful(found);
-        let rewrite = match from {
-            Some(from) => rewrite(adoption, &mut found.channel, from)?,
-            None => None,
-        };
-        if is_doubtful {
-            let written = from.filter(|_| rewrite.is_some());
-            keep_overlaps(&mut found.channel.messages, settled, written);
-        }
-        if from.is_none() {
-            continue;
+        let Some(from) = from else { continue };
+        let rewrite = rewrite(adoption, &mut found.channel, from)?;
+        if rewrite.is_some() {
+            release_overlaps(&mut found.channel.messages, from);
         }
         is_complete &= rewrite.is_some();
         let fresh = if refreshes { fresh_subscriptions(adoption, found)? } else { None };
@@ -132,24 +132,33 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
     Ok(is_complete)
 }
 
-/// What is written anew begins at the latest where two slices begin to hold the same messages, as
-/// long as nothing lies behind those: the later one may be a copy that was never synced.
-fn reach_overlap(from: &mut Option<u64>, settled: Settled, messages: &Messages) {
-    for old in messages.overlaps.iter().filter(|old| !settled.has(old.last_time)) {
-        if messages.last <= old.last {
-            let begin = old.from.max(messages.first);
-            *from = Some(from.map_or(begin, |from| from.min(begin)));
-        }
+/// What old slices hold that later ones hold too stays, unless it is known that the later ones were
+/// made durable: one can be the copy of a member whose sync failed, and after that no later sync
+/// proves anything. That messages lie behind it does not prove it either: where there was no room
+/// to write it anew, others have served since, and released with everything synced.
+pub fn keep_overlaps(messages: &mut Messages, settled: Settled) {
+    for old in &mut messages.overlaps {
+        old.must_stay = !settled.has(old.last_time);
     }
 }
 
-/// Marks what old slices still hold and may not be cut from them: a later slice may have lost it.
-/// One with something behind has served, and was made durable before that.
-fn keep_overlaps(messages: &mut Messages, settled: Settled, written_from: Option<u64>) {
+/// What is written anew, and synced before anything is cut, need not stay.
+fn release_overlaps(messages: &mut Messages, written_from: u64) {
     for old in &mut messages.overlaps {
-        let is_written = written_from.is_some_and(|from| from <= old.from.max(messages.first));
-        let is_last = messages.last <= old.last;
-        old.must_stay = is_last && !is_written && !settled.has(old.last_time);
+        old.must_stay &= old.from.max(messages.first) < written_from;
+    }
+}
+
+/// What is written anew begins at the latest where two slices begin to hold the same messages, if
+/// nothing lies behind those, or so little that it costs no more than any take-over.
+fn reach_overlap(from: &mut Option<u64>, messages: &Messages) {
+    let is_wanted = |old: &&Overlap| old.must_stay && messages.first <= old.last;
+    for old in messages.overlaps.iter().filter(is_wanted) {
+        let begin = old.from.max(messages.first);
+        let is_near = messages.bytes_from(begin) <= REACHED_BYTES_MAX;
+        if messages.last <= old.last || is_near {
+            *from = Some(from.map_or(begin, |from| from.min(begin)));
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::base::placement;
 use crate::base::record::RecoveredState;
 use crate::base::time::Now;
 use crate::base::world;
-use crate::store::file::adoption::{self, Adoption};
+use crate::store::file::adoption::{self, Adoption, keep_overlaps};
 use crate::store::file::channel::Channel;
 use crate::store::file::context::Context;
 use crate::store::file::disk::{Disk, Entry, Folder};
@@ -22,7 +22,6 @@ use crate::store::file::open_root;
 use crate::store::file::options::FileOptions;
 use crate::store::file::recovery::Recovery;
 use crate::store::file::registry::Registry;
-use crate::store::file::removal::Archivists;
 use crate::store::file::settle::cut_overlaps;
 use crate::store::file::share::{Share, ShareParts};
 use crate::store::file::survey::{Seen, Survey};
@@ -96,14 +95,21 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
         channels.len()
     );
     let mut is_settled = options.sync;
+    let settled = Settled::read(root.as_ref(), &files);
+    if options.sync {
+        channels.iter_mut().for_each(|one| keep_overlaps(&mut one.channel.messages, settled));
+    }
     if must_settle && !channels.is_empty() {
         let is_replaced = opening.predecessor == Predecessor::Replaced;
         let (now, files) = (opening.now.wall, files.as_slice());
-        let adoption = Adoption { ctx: &ctx, root: root.as_ref(), files, is_replaced, watch, now };
+        let (ctx, root) = (ctx.as_ref(), root.as_ref());
+        let adoption = Adoption { ctx, root, files, settled, is_replaced, watch, now };
         is_settled &= adoption::adopt(&adoption, &mut channels)?;
     }
     for Recovered { channel, .. } in &mut channels {
         cut_overlaps(&ctx, root.as_ref(), channel)?;
+        // What stays is not durable elsewhere, whatever is written anew here.
+        is_settled &= channel.messages.overlaps.is_empty();
     }
     if is_settled {
         let newest = channels.iter().map(|found| found.channel.messages.last_time).max();
@@ -310,15 +316,9 @@ impl ChannelRecovery<'_> {
         let is_elsewhere = found.is_elsewhere;
         let name = ChannelName::from(name);
         let mut channel = Channel::recovered(ctx, name, found, self.must_settle);
-        let mut archivists = Archivists::default();
+        // Only in the accounts: slices that the limits let go are removed by the share, once it is
+        // certain that the newer messages, because of which they go, are durable.
         channel.trim(ctx, root, Some(self.now.wall))?;
-        match channel.remove_dead_slices(ctx, root, &mut archivists) {
-            Ok(()) => (),
-            Err(error @ StoreError::Fenced(_)) => return Err(error),
-            // Its share tries again.
-            Err(error) => log::warn!("Unable to remove old slices of {}: {error}", channel.name),
-        }
-        archivists.finish();
         channel.close_files();
         Ok(Some(Recovered { channel, notices, is_synced, is_elsewhere }))
     }

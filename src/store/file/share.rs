@@ -49,6 +49,8 @@ pub struct Share {
     pub(super) failure: Option<StoreError>,
     /// Channels with dead slices that could not be removed yet.
     pub(super) untidy: BTreeSet<ChannelName>,
+    /// Channels that had dead slices when the store was opened.
+    pub(super) overdue: Vec<ChannelName>,
     /// Channels that are gone but for their files.
     pub(super) doomed: BTreeMap<ChannelName, Channel>,
     pub(super) pace: Pace,
@@ -95,6 +97,7 @@ impl Share {
             unsynced: None,
             failure: None,
             untidy: BTreeSet::new(),
+            overdue: Vec::new(),
             doomed: BTreeMap::new(),
             pace: Pace::default(),
             has_readers: false,
@@ -105,7 +108,7 @@ impl Share {
             channel.close_files();
             share.expiries.extend(channel.expires_at.map(|at| (at, name.clone())));
             if !channel.messages.dead_slices().is_empty() {
-                share.untidy.insert(name.clone());
+                share.overdue.push(name.clone());
             }
         }
         share

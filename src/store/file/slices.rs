@@ -254,6 +254,19 @@ impl Messages {
         }
     }
 
+    /// Bytes of the slices that reach to `sequence` or behind it.
+    #[must_use]
+    pub fn bytes_from(&self, sequence: u64) -> u64 {
+        let slices = self.slices.iter().filter(|slice| sequence <= slice.last);
+        slices.map(|slice| slice.bytes).sum()
+    }
+
+    /// Whether an old slice holds what no later one is proved to hold.
+    #[must_use]
+    pub fn has_kept_overlap(&self) -> bool {
+        self.overlaps.iter().any(|old| old.must_stay)
+    }
+
     /// Whether the oldest message must go because of count or size.
     #[must_use]
     pub fn is_over(&self, limits: &ChannelLimits) -> bool {

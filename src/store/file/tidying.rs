@@ -17,6 +17,10 @@ use crate::store::file::share::Share;
 
 /// How soon what could not be tidied up is tried again.
 const TIDY_RETRY: Duration = Duration::from_secs(1);
+/// So many channels are tidied up at once after the store was opened: commits wait meanwhile.
+const OVERDUE_TIDIED_AT_ONCE: usize = 64;
+/// How soon the next ones are.
+const OVERDUE_PAUSE: Duration = Duration::from_millis(10);
 /// How soon an index that cannot be read is asked again for what expires.
 const EXPIRY_RETRY: Duration = Duration::from_secs(5);
 
@@ -70,8 +74,16 @@ impl Share {
         }
     }
 
-    /// Tries again what could not be tidied up.
+    /// Tries again what could not be tidied up, or waited until the store was open.
     pub(super) fn tidy_again(&mut self) {
+        let rest = self.overdue.len().saturating_sub(OVERDUE_TIDIED_AT_ONCE);
+        for name in self.overdue.split_off(rest) {
+            self.remove_dead_slices(&name);
+            // Its folder is open now.
+            if let Err(error) = self.touch(&name) {
+                self.failure.get_or_insert(error);
+            }
+        }
         if self.untidy.is_empty() && self.doomed.is_empty() {
             return;
         }
@@ -86,6 +98,9 @@ impl Share {
 
     /// How soon there is something to try again.
     pub(super) fn tidy_in(&self) -> Option<Duration> {
+        if !self.overdue.is_empty() {
+            return Some(OVERDUE_PAUSE);
+        }
         (!self.untidy.is_empty() || !self.doomed.is_empty()).then_some(TIDY_RETRY)
     }
 
