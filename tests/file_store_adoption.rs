@@ -256,6 +256,37 @@ fn a_copy_that_was_not_synced_is_not_believed_because_others_have_served_behind_
     }
 }
 
+/// Goal: a member that found a slice of some number may make the next one long after it was replaced:
+/// whoever removes that slice leaves the number, so that all later ones choose higher numbers.
+#[test]
+fn the_highest_number_of_a_slice_is_never_forgotten() {
+    const HEADER: [u8; 4] = [1, 0, 0, 0];
+    let begun: [&[(&str, &[u8])]; 4] = [
+        &[("msgs.5000.idx", &HEADER)],
+        &[("msgs.5000.idx", &[]), ("msgs.5000.dat", &HEADER)],
+        &[("msgs.5000.dat", &[1])],
+        &[("msgs.5000.dat", &[0; 4]), ("msgs.5000.idx", &HEADER)],
+    ];
+    for files in begun {
+        let root = tempfile::tempdir().unwrap();
+        let options = FileOptions::new(root.path());
+        let mut former = open_epoch(&options, 1, Predecessor::Clean);
+        write(&mut former, 1, stamped("foo", Lifecycle::Create, 1..=5, (0, 10)));
+        drop(former);
+        for (name, bytes) in files {
+            fs::write(root.path().join("foo").join(name), bytes).unwrap();
+        }
+        // It knows the number, and is stopped before it makes a slice of its own.
+        drop(open_epoch(&options, 2, Predecessor::Clean));
+        let mut last = open_epoch(&options, 3, Predecessor::Replaced);
+        assert_eq!(fetch(last.shares[0].as_mut(), "foo", 0), [1, 2, 3, 4, 5]);
+        let found = format_checker::read_store(root.path());
+        let numbers = &found.channels["foo"].slices;
+        let (old, new) = numbers.split_at(numbers.iter().take_while(|one| **one == 1).count());
+        assert!(old.len() < numbers.len() && 6_000 <= new[0], "{files:?}: {numbers:?}");
+    }
+}
+
 /// Goal: what the limits let go because newer messages are there goes when those are durable: until
 /// then a power failure may take them, and they were promised to nobody.
 #[test]

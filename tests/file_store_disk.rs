@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::print_stdout, reason = "what was run is printed")]
 
+#[path = "support/fault_cases.rs"]
+mod fault_cases;
 #[path = "support/format_checker.rs"]
 mod format_checker;
 #[path = "support/store_life.rs"]
@@ -10,111 +12,22 @@ mod store_life;
 #[path = "support/stores.rs"]
 mod stores;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
+use std::collections::BTreeSet;
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::errno::Errno;
 use tempfile::TempDir;
 
 use stanby::base::epoch::Predecessor;
-use stanby::base::random::Random;
-use stanby::base::world;
 use stanby::store::file::{self, FileOptions};
 use stanby::testing::disk::{Fault, FaultDisk, Faults, Operation, Plan};
 
-use store_life::{Life, Step, client, options, whole_life, wide_life};
-
-/// How many of the cases are run if not all of them are: enough for each operation of the contract
-/// and each error, and few enough for every build.
-const SAMPLE: usize = 150;
-/// How often it is said how far a run of all cases has come.
-const SAID_EVERY: usize = 1_000;
-
-/// Whether the environment asks for everything.
-fn is_full() -> bool {
-    std::env::var("STANBY_FAULTS").is_ok_and(|value| value == "full")
-}
-
-/// The cases that the environment asks for: all, one, or a part that a seed draws, which is another
-/// one in each run and printed.
-fn wanted<C: Debug>(test: &str, cases: Vec<C>) -> Vec<C> {
-    let total = cases.len();
-    if let Ok(case) = std::env::var("STANBY_FAULTS_CASE") {
-        return cases.into_iter().filter(|found| format!("{found:?}") == case).collect();
-    }
-    if is_full() {
-        println!("{test}: all {total} cases");
-        return cases;
-    }
-    let seed = std::env::var("STANBY_FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| world::entropy().unwrap() % 1_000_000);
-    println!("{test}: {SAMPLE} at most of {total} cases, drawn by STANBY_FAULTS_SEED={seed}");
-    // One of each stretch, so that all of the life is reached.
-    let stretch = total.div_ceil(SAMPLE).max(1);
-    let mut random = Random::new(seed);
-    let mut drawn = usize::MAX;
-    let mut is_drawn = |place: usize| {
-        if place.is_multiple_of(stretch) {
-            drawn = place + usize::try_from(random.below(stretch as u64)).unwrap();
-        }
-        place == drawn.min(total - 1)
-    };
-    cases
-        .into_iter()
-        .enumerate()
-        .filter(|(place, _)| is_drawn(*place))
-        .map(|(_, one)| one)
-        .collect()
-}
-
-/// Goes through the cases, several at once; prints how many ended in which way, and fails with all
-/// that went wrong, those of one cause once.
-fn go_through<C: Debug + Sync>(test: &str, cases: Vec<C>, run: impl Fn(&C) -> String + Sync) {
-    let cases = wanted(test, cases);
-    let next = AtomicUsize::new(0);
-    let counts = Mutex::new(BTreeMap::<String, u64>::new());
-    let causes = Mutex::new(BTreeMap::<String, Vec<String>>::new());
-    let began = world::instant();
-    let work = || {
-        loop {
-            let place = next.fetch_add(1, Ordering::Relaxed);
-            let Some(case) = cases.get(place) else { break };
-            match outcome_of(|| run(case)) {
-                Ok(ending) => *counts.lock().unwrap().entry(ending).or_default() += 1,
-                Err(text) => {
-                    let cause = text.chars().take(160).collect();
-                    causes.lock().unwrap().entry(cause).or_default().push(format!("{case:?}"));
-                }
-            }
-            if (place + 1).is_multiple_of(SAID_EVERY) {
-                let seconds = world::instant().since(began).as_secs();
-                println!("{test}: {} of {} cases in {seconds} s", place + 1, cases.len());
-            }
-        }
-    };
-    thread::scope(|scope| {
-        let count = thread::available_parallelism().map_or(1, usize::from);
-        (0..count).for_each(|_| drop(scope.spawn(work)));
-    });
-    println!("{test}: {} cases: {:?}", cases.len(), counts.into_inner().unwrap());
-    let causes = causes.into_inner().unwrap();
-    for (cause, failed) in &causes {
-        println!("{} cases: {cause}", failed.len());
-        for case in failed.iter().take(5) {
-            println!(
-                "    STANBY_FAULTS_CASE='{case}' cargo test --test file_store_disk {test} -- \
-                 --nocapture"
-            );
-        }
-    }
-    assert!(causes.is_empty(), "{test}: {} cases failed", causes.values().flatten().count());
-}
+use fault_cases::{go_through, is_full, outcome_of};
+use store_life::{Life, Step, client, mounted_life, options, whole_life, wide_life};
 
 /// A folder in memory where the machine has such, as no test here takes the power away.
 fn in_memory() -> TempDir {
@@ -126,9 +39,13 @@ fn in_memory() -> TempDir {
 struct Variant {
     can_sync_filesystem: bool,
     has_archive: bool,
+    /// Whether a channel is a mount; then it is a shorter life.
+    has_mount: bool,
 }
 
-const PLAIN: Variant = Variant { can_sync_filesystem: false, has_archive: false };
+const PLAIN: Variant = Variant { can_sync_filesystem: false, has_archive: false, has_mount: false };
+const TOGETHER: Variant = Variant { can_sync_filesystem: true, ..PLAIN };
+const MOUNTED: Variant = Variant { has_mount: true, ..TOGETHER };
 
 impl Variant {
     fn options(self, root: &Path) -> FileOptions {
@@ -140,16 +57,21 @@ impl Variant {
     }
 
     fn life(self, root: &Path) -> (Life, Arc<Faults>) {
-        let disk = Faults::new(self.can_sync_filesystem);
+        let mount = self.has_mount.then_some(b"mnt".as_slice());
+        let disk = Faults::with_mount(self.can_sync_filesystem, mount);
         (Life::new(root, Arc::clone(&disk), self.options(root)), disk)
     }
 
+    fn steps(self) -> Vec<Step> {
+        if self.has_mount { mounted_life() } else { whole_life() }
+    }
+
     /// The operations of a run without any fault.
-    fn operations(self, steps: &[Step]) -> Vec<Operation> {
+    fn operations(self) -> Vec<Operation> {
         let root = in_memory();
         let (mut life, disk) = self.life(root.path());
         disk.begin(Plan::Smooth);
-        life.live(steps);
+        life.live(&self.steps());
         assert_eq!((life.refused_count, life.down_count), (0, 0), "nothing fails by itself");
         let operations = disk.operations();
         finish(life, root.path());
@@ -160,7 +82,7 @@ impl Variant {
 /// The last member has everything, and leaves files that follow the rules of the format.
 fn finish(mut life: Life, root: &Path) {
     life.take_over(Predecessor::Gone).unwrap();
-    life.live(&[Step::Read]);
+    life.live(&[Step::Read, Step::Wait(1), Step::Read]);
     assert!(life.close());
     let found = format_checker::read_store(root);
     let model = life.model.lock().unwrap();
@@ -177,24 +99,13 @@ fn finish(mut life: Life, root: &Path) {
     }
 }
 
-/// Runs `case`; gives what went wrong.
-fn outcome_of<T>(case: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(case)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-            .unwrap_or_default()
-    })
-}
-
 /// Goal: whichever operation of the disk fails, and however: what was answered is there, once; what
 /// was refused is not; and the files are whole.
 #[test]
 fn every_fault_of_the_disk_is_survived() {
-    let steps = whole_life();
     let mut cases = Vec::new();
-    let variants = [PLAIN, Variant { can_sync_filesystem: true, ..PLAIN }];
-    for variant in variants {
-        let operations = variant.operations(&steps);
+    for variant in [PLAIN, TOGETHER, MOUNTED] {
+        let operations = variant.operations();
         for (number, operation) in operations.iter().enumerate() {
             let once = Fault::of(*operation).into_iter().map(|fault| Plan::Once(number, fault));
             cases.extend(once.map(|plan| (variant, plan)));
@@ -205,11 +116,12 @@ fn every_fault_of_the_disk_is_survived() {
             }
         }
     }
-    go_through("every_fault_of_the_disk_is_survived", cases, |(variant, plan)| {
+    let test = ("file_store_disk", "every_fault_of_the_disk_is_survived");
+    go_through(test, cases, |(variant, plan)| {
         let root = in_memory();
         let (mut life, disk) = variant.life(root.path());
         disk.begin(*plan);
-        life.live(&steps);
+        life.live(&variant.steps());
         disk.mend();
         let ending = match (life.down_count, life.refused_count) {
             _ if !disk.was_faulty() => "not reached",
@@ -294,13 +206,14 @@ fn work(life: &mut Life, successor: Successor) {
 #[test]
 fn a_former_active_changes_nothing_whatever_it_was_about_to_do() {
     let steps = whole_life();
-    let operations = PLAIN.operations(&steps);
+    let operations = PLAIN.operations();
     let successors = [Successor::Reads, Successor::Writes, Successor::Replaces];
     let mut cases = Vec::new();
     for number in 0..operations.len() {
         cases.extend(successors.map(|successor| (number, successor)));
     }
     let test = "a_former_active_changes_nothing_whatever_it_was_about_to_do";
+    let test = ("file_store_disk", test);
     go_through(test, cases, |(number, successor)| {
         let was_stopped = stop_and_go_on(&steps, *number, *successor);
         if was_stopped { format!("{:?}", operations[*number]) } else { "not reached".to_owned() }
@@ -371,8 +284,13 @@ struct Call {
 const NEW_FILES_FOLLOWED: usize = 250;
 
 /// What leads to all that the store does after a fault.
-const FAULTS_FOLLOWED: [Fault; 3] =
-    [Fault::Refused(Errno::EIO), Fault::Refused(Errno::ENOSPC), Fault::Short(Errno::ENOSPC)];
+const FAULTS_FOLLOWED: [Fault; 5] = [
+    Fault::Refused(Errno::EIO),
+    Fault::Refused(Errno::ESTALE),
+    Fault::Refused(Errno::EMFILE),
+    Fault::Refused(Errno::ENOSPC),
+    Fault::Short(Errno::ENOSPC),
+];
 
 /// All calls of the contract in the room, as its source says.
 fn calls() -> Vec<Call> {
@@ -422,18 +340,16 @@ fn every_call_of_the_disk_is_reached() {
         println!("the calls of the disk are gone through with STANBY_FAULTS=full");
         return;
     }
-    let steps = whole_life();
     let archive = Variant { has_archive: true, ..PLAIN };
-    let together = Variant { can_sync_filesystem: true, ..PLAIN };
     let mut reached = BTreeSet::new();
     let mut plans = Vec::new();
-    let lives = [(PLAIN, &steps), (together, &steps), (archive, &steps), (together, &wide_life())];
-    for (variant, steps) in lives {
+    let lives = [PLAIN, TOGETHER, archive, MOUNTED].map(|variant| (variant, variant.steps()));
+    for (variant, steps) in lives.into_iter().chain([(TOGETHER, wide_life())]) {
         let root = in_memory();
         let (mut life, disk) = variant.life(root.path());
         disk.record_sites();
         disk.begin(Plan::Smooth);
-        life.live(steps);
+        life.live(&steps);
         if variant.has_archive {
             let mut options = options(root.path());
             options.truncate_bad_eof = true;
@@ -466,7 +382,7 @@ fn every_call_of_the_disk_is_reached() {
         disk.record_sites();
         disk.begin(plan);
         // What goes wrong here is a failure of the test before.
-        let _ = outcome_of(|| life.live(&steps));
+        let _ = outcome_of(|| life.live(&variant.steps()));
         reached.extend(disk.sites().into_iter().flatten());
     }
     let missed: Vec<&Call> = calls.iter().filter(|call| !is_reached(call, &reached)).collect();

@@ -223,6 +223,8 @@ pub struct Faults {
     state: Mutex<State>,
     changed: Condvar,
     can_sync_filesystem: bool,
+    /// A folder under the root that is another file system.
+    mount: Option<&'static [u8]>,
 }
 
 /// How long a test waits for a thread that should stop, or go on.
@@ -233,6 +235,12 @@ impl Faults {
     /// syncs is passed on, as no test of this kind takes the power away.
     #[must_use]
     pub fn new(can_sync_filesystem: bool) -> Arc<Self> {
+        Self::with_mount(can_sync_filesystem, None)
+    }
+
+    /// The same where a folder of this name under the root, if there is one, is another file system.
+    #[must_use]
+    pub fn with_mount(can_sync_filesystem: bool, mount: Option<&'static [u8]>) -> Arc<Self> {
         let state = State {
             plan: Plan::Smooth,
             is_counting: false,
@@ -242,7 +250,8 @@ impl Faults {
             was_faulty: false,
             sites: None,
         };
-        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), can_sync_filesystem })
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        Arc::new(Self { state, changed, can_sync_filesystem, mount })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -375,9 +384,10 @@ fn site_of(operation: Operation) -> Option<Site> {
 /// The disk of [`Faults`], over the machine's own.
 pub struct FaultDisk(pub Arc<Faults>);
 
-struct FaultFolder(Box<dyn Folder>, Arc<Faults>);
+/// The last one says which file system it is, of those of the test.
+struct FaultFolder(Box<dyn Folder>, Arc<Faults>, u64);
 
-struct FaultFile(Box<dyn DiskFile>, Arc<Faults>);
+struct FaultFile(Box<dyn DiskFile>, Arc<Faults>, u64);
 
 impl Disk for FaultDisk {
     fn create_root(&self, path: &Path) -> io::Result<()> {
@@ -386,7 +396,7 @@ impl Disk for FaultDisk {
 
     fn open_root(&self, path: &Path) -> io::Result<Box<dyn Folder>> {
         let root = self.0.run(Operation::OpenRoot, || RealDisk.open_root(path))?;
-        Ok(Box::new(FaultFolder(root, Arc::clone(&self.0))))
+        Ok(Box::new(FaultFolder(root, Arc::clone(&self.0), 0)))
     }
 }
 
@@ -400,7 +410,8 @@ impl Folder for FaultFolder {
 
     fn folder(&self, name: &[u8]) -> io::Result<Box<dyn Folder>> {
         let folder = self.1.run(Operation::Folder, || self.0.folder(name))?;
-        Ok(Box::new(Self(folder, Arc::clone(&self.1))))
+        let is_mount = self.1.mount == Some(name);
+        Ok(Box::new(Self(folder, Arc::clone(&self.1), self.2.max(u64::from(is_mount)))))
     }
 
     fn create_folder(&self, name: &[u8]) -> io::Result<()> {
@@ -418,7 +429,7 @@ impl Folder for FaultFolder {
             Access::CreateNew => Operation::OpenNew,
         };
         let file = self.1.run(operation, || self.0.open(name, access))?;
-        Ok(Box::new(FaultFile(file, Arc::clone(&self.1))))
+        Ok(Box::new(FaultFile(file, Arc::clone(&self.1), self.2)))
     }
 
     fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
@@ -432,7 +443,12 @@ impl Folder for FaultFolder {
     fn rename_into(&self, from: &[u8], target: &dyn Folder, to: &[u8]) -> io::Result<()> {
         let target = target.as_any().downcast_ref::<Self>();
         let target = target.expect("folders of one store lie on one disk");
-        self.1.run(Operation::RenameInto, || self.0.rename_into(from, target.0.as_ref(), to))
+        self.1.run(Operation::RenameInto, || {
+            if self.2 != target.2 {
+                return Err(Errno::EXDEV.into());
+            }
+            self.0.rename_into(from, target.0.as_ref(), to)
+        })
     }
 
     fn unlink(&self, name: &[u8]) -> io::Result<()> {
@@ -452,7 +468,8 @@ impl Folder for FaultFolder {
     }
 
     fn identity(&self) -> io::Result<Identity> {
-        self.1.run(Operation::Identity, || self.0.identity())
+        let found = self.1.run(Operation::Identity, || self.0.identity())?;
+        Ok(Identity { device: found.device + self.2, ..found })
     }
 
     fn stamp(&self, path: &[u8]) -> io::Result<Stamp> {
@@ -481,7 +498,8 @@ impl DiskFile for FaultFile {
     }
 
     fn describe(&self) -> io::Result<FileState> {
-        self.1.run(Operation::Describe, || self.0.describe())
+        let found = self.1.run(Operation::Describe, || self.0.describe())?;
+        Ok(FileState { device: found.device + self.2, ..found })
     }
 
     fn size(&self) -> io::Result<u64> {

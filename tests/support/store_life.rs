@@ -6,7 +6,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,46 +34,13 @@ use stanby::testing::disk::{FaultDisk, Faults};
 
 use crate::stores::{START, now, subscription};
 
-/// What a channel keeps.
-const MESSAGES_MAX: u64 = 10;
+#[path = "store_model.rs"]
+mod store_model;
+
+use store_model::{Known, MESSAGES_MAX, Model, Pending, payload_of};
+
 /// How long the messages of `aged` stay.
 const AGE_MAX: u64 = 100;
-
-type Pending = BTreeMap<u64, BTreeSet<u64>>;
-
-/// One channel, as far as its clients were told.
-#[derive(Clone, Debug, Default)]
-pub struct Known {
-    messages: BTreeMap<u64, String>,
-    first: u64,
-    last: u64,
-    /// Follow the last one, if they are there.
-    unknown: Vec<String>,
-    /// What a former active may still add, as long as no later epoch writes to the channel.
-    late: Vec<String>,
-    /// One of these.
-    pending: Vec<Pending>,
-    /// Or one of these, as `late`.
-    late_pending: Vec<Pending>,
-    may_be_missing: bool,
-}
-
-/// Everything that clients were told.
-#[derive(Clone, Debug, Default)]
-pub struct Model {
-    pub channels: BTreeMap<String, Known>,
-    clients: Vec<BTreeSet<Vec<u8>>>,
-    has_server: bool,
-    /// Gone, as clients were told; a process that ends before the files are gone brings it back.
-    /// Where another creation of that name was refused, it may be that one, empty.
-    deleted: BTreeMap<String, Vec<Known>>,
-    /// Whether a former active goes on with what it was doing when another one took over.
-    pub has_late_one: bool,
-    /// Seconds since the tests began.
-    seconds: u64,
-    /// All payloads that were ever found, or answered for.
-    pub kept: BTreeSet<String>,
-}
 
 /// The highest epoch of a group, and a member's own.
 pub struct SharedFence {
@@ -427,8 +394,9 @@ impl Life {
             }
             if let Some(found) = found {
                 let mut model = self.model();
+                let may_lose = model.may_lose_unanswered;
                 let known = model.channels.get_mut(&name).unwrap();
-                known.check_messages(&name, &found);
+                known.check_messages(&name, &found, may_lose);
             }
             if let Some(store) = &mut self.store {
                 let found = store.shares[0].find_time(&ChannelName::from(&*name), WallTime(START));
@@ -439,6 +407,12 @@ impl Life {
                 }
             }
         }
+    }
+
+    /// The process ends without a word.
+    pub fn end(&mut self) {
+        self.store = None;
+        self.survey = None;
     }
 
     /// Whether everything was synced before the lease was let go.
@@ -492,7 +466,7 @@ impl Life {
 
     fn open(&mut self, predecessor: Predecessor) -> Result<Opened, StoreError> {
         let mut limits = StoreLimits::default();
-        limits.global.messages_max = MESSAGES_MAX;
+        limits.global.messages_max = u64::try_from(MESSAGES_MAX).unwrap();
         let age_max = Some(Duration::from_secs(AGE_MAX));
         let section = ChannelOverrides { age_max, ..ChannelOverrides::default() };
         limits.per_channel.insert(ChannelName::from("aged"), section);
@@ -542,7 +516,10 @@ impl Life {
             assert!(model.channels.contains_key(name), "{name} came back, or from nowhere");
         }
         self.model().deleted.clear();
-        let has_late_one = self.model().has_late_one;
+        let (has_late_one, may_lose) = {
+            let model = self.model();
+            (model.has_late_one, model.may_lose_unanswered)
+        };
         let names: Vec<String> = self.model().channels.keys().cloned().collect();
         for name in names {
             let Some(found) = by_name.get(&name) else {
@@ -563,7 +540,7 @@ impl Life {
             known.may_be_missing = false;
             let late = std::mem::take(&mut known.late);
             known.unknown.extend(late);
-            let left = known.check_messages(&name, &messages);
+            let left = known.check_messages(&name, &messages, may_lose);
             if has_late_one {
                 known.late = left;
             }
@@ -575,11 +552,15 @@ impl Life {
                 .map(|one| (one.state.id, one.pending.iter().map(|at| at.get()).collect()))
                 .collect();
             let is_late = known.late_pending.contains(&pending);
-            let is_known = is_late || known.pending.contains(&pending);
+            let is_doubtful = known.doubtful_pending.contains(&pending);
+            let is_known = is_late || is_doubtful || known.pending.contains(&pending);
             assert!(is_known, "{name}: {pending:?} of {known:?}");
             let others = std::mem::replace(&mut known.pending, vec![pending]);
             if has_late_one && !is_late {
                 known.late_pending.extend(others);
+            } else if may_lose {
+                // Whoever writes to the channel writes all of it anew.
+                known.doubtful_pending.extend(others);
             }
             model.kept.extend(messages.into_iter().map(|(_, payload)| payload));
         }
@@ -613,6 +594,12 @@ impl Life {
                 fs::write(self.root.join(path), bytes).unwrap();
             }
         };
+        // What was prepared to replace a file, in a folder that is a mount.
+        write("foo/.stanby.replacement.1.1", &[1, 0, 0, 0]);
+        // A header that came later than the length of its file.
+        if self.root.join("bar/subs.dat").exists() {
+            write("bar/subs.dat", &[0; 9]);
+        }
         // A deletion that was decided, and not finished.
         fs::create_dir_all(self.root.join("gone")).unwrap();
         write("gone/deleted.1.subs.dat", &[1, 0, 0, 0]);
@@ -627,10 +614,16 @@ impl Life {
         if self.root.join("foo/subs.dat").exists() {
             write("foo/msgs.800000.dat", &[1, 0, 0, 0]);
             write("foo/msgs.800000.idx", &[]);
+            write("foo/msgs.700000.dat", &[0; 4]);
+            write("foo/msgs.700000.idx", &[1, 0, 0, 0]);
         }
         append(self.root.join("foo/subs.dat"), &[40, 0, 0, 5, 1]);
         if let [first, .., last] = slices("foo")[..] {
             append(file("foo", last, "dat"), b"half a record");
+            // The index of a copy that was not in use yet, and its data never written.
+            if last < 850_000 {
+                let _ = fs::copy(file("foo", last, "idx"), file("foo", 850_000, "idx"));
+            }
             for kind in ["dat", "idx"] {
                 let away = format!("foo/removed.{}.msgs.{first}.{kind}", self.epoch);
                 let _ = fs::rename(file("foo", first, kind), self.root.join(away));
@@ -645,6 +638,12 @@ impl Life {
         }
         if let Some(last) = slices("aged").last() {
             let _ = fs::remove_file(file("aged", *last, "idx"));
+            if let Ok(mut bytes) = fs::read(file("aged", *last, "dat"))
+                && let Some(header) = bytes.get_mut(..4)
+            {
+                header.fill(0);
+                fs::write(file("aged", *last, "dat"), bytes).unwrap();
+            }
         }
         if let Some(last) = slices("qux").last() {
             let index = fs::read(file("qux", *last, "idx")).unwrap_or_default();
@@ -656,151 +655,6 @@ impl Life {
             }
         }
     }
-}
-
-impl Model {
-    /// Clients ask for what is in the batch: from now on it may be there.
-    fn ask(&mut self, batch: &Batch) {
-        if !batch.clients.is_empty() {
-            let mut state = self.clients.last().cloned().unwrap_or_default();
-            self.clients = vec![state.clone()];
-            for write in &batch.clients {
-                match write {
-                    ClientWrite::Add(info) => drop(state.insert(info.id.to_vec())),
-                    ClientWrite::Delete(id) => drop(state.remove(id.as_bytes())),
-                }
-                self.clients.push(state.clone());
-            }
-        }
-        for part in &batch.channels {
-            let known = self.channels.entry(part.channel.to_string()).or_default();
-            if known.pending.is_empty() {
-                known.pending.push(Pending::new());
-            }
-            known.may_be_missing = part.lifecycle != Lifecycle::Keep;
-            known.unknown = part.messages.iter().map(payload_of).collect();
-            (known.late, known.late_pending) = (Vec::new(), Vec::new());
-            let mut state = known.pending[0].clone();
-            for write in &part.subscriptions {
-                match write {
-                    SubscriptionWrite::Create(sub) => drop(state.insert(sub.id, BTreeSet::new())),
-                    SubscriptionWrite::Update(_) => (),
-                    SubscriptionWrite::Delete(id) => drop(state.remove(&id.0)),
-                    SubscriptionWrite::Sent(id, at) => {
-                        state.get_mut(&id.0).map(|pending| pending.insert(at.get()));
-                    }
-                    SubscriptionWrite::Acked(id, at) => {
-                        state.get_mut(&id.0).map(|pending| pending.remove(&at.get()));
-                    }
-                }
-                known.pending.push(state.clone());
-            }
-        }
-    }
-
-    fn answer_clients(&mut self, batch: &Batch, is_refused: bool) {
-        if !batch.clients.is_empty() {
-            let state = if is_refused { self.clients.first() } else { self.clients.last() };
-            self.clients = state.cloned().into_iter().collect();
-        }
-        self.has_server |= batch.server.is_some() && !is_refused;
-    }
-
-    /// They are told what became of it.
-    fn answer(&mut self, part: &ChannelBatch, is_refused: bool) {
-        let name = part.channel.to_string();
-        let known = self.channels.get_mut(&name).unwrap();
-        let is_gone = match part.lifecycle {
-            Lifecycle::Keep => false,
-            Lifecycle::Create => is_refused,
-            Lifecycle::Delete => !is_refused,
-        };
-        if is_gone {
-            let gone = self.channels.remove(&name).unwrap();
-            if part.lifecycle == Lifecycle::Delete {
-                self.deleted.insert(name, vec![gone]);
-            } else {
-                // On a disk that takes nothing, not even this can be taken back.
-                let pending = vec![Pending::new()];
-                let empty = Known { pending, ..Known::default() };
-                self.deleted.entry(name).or_default().push(empty);
-            }
-            return;
-        }
-        known.may_be_missing = false;
-        if part.lifecycle == Lifecycle::Create {
-            self.deleted.remove(&name);
-        }
-        let known = self.channels.get_mut(&name).unwrap();
-        let unknown = std::mem::take(&mut known.unknown);
-        if is_refused {
-            known.pending.truncate(1);
-            return;
-        }
-        known.pending = vec![known.pending.pop().unwrap()];
-        for payload in unknown {
-            self.kept.insert(payload.clone());
-            known.keep(payload);
-        }
-    }
-
-    fn check_clients(&mut self, ids: BTreeSet<Vec<u8>>, has_server: bool) {
-        let is_known = self.clients.contains(&ids) || (self.clients.is_empty() && ids.is_empty());
-        assert!(is_known, "clients {ids:?}, of {:?}", self.clients);
-        self.clients = vec![ids];
-        assert!(has_server || !self.has_server, "the server's record is lost");
-        self.has_server = has_server;
-    }
-}
-
-impl Known {
-    /// Its payload is lost; that there was such a message is not.
-    fn lose(&mut self, sequence: u64) {
-        if let Some(payload) = self.messages.get_mut(&sequence) {
-            payload.clear();
-        } else if let Some(ahead) = sequence.checked_sub(self.last + 1)
-            && let Some(payload) = self.unknown.get_mut(usize::try_from(ahead).unwrap())
-        {
-            payload.clear();
-        }
-    }
-
-    fn keep(&mut self, payload: String) {
-        self.last += 1;
-        self.messages.insert(self.last, payload);
-        self.first = self.first.max(1).max((self.last + 1).saturating_sub(MESSAGES_MAX));
-    }
-
-    /// All that was kept is there, nothing else is, and nothing twice.
-    /// Gives what is not there of what nobody was told of.
-    fn check_messages(&mut self, name: &str, found: &[(u64, String)]) -> Vec<String> {
-        let last = found.last().map_or(self.last, |(sequence, _)| *sequence).max(self.last);
-        let new = usize::try_from(last - self.last).unwrap();
-        assert!(new <= self.unknown.len(), "{name}: {found:?} is more than {self:?}");
-        let mut unknown = std::mem::take(&mut self.unknown);
-        let left = unknown.split_off(new);
-        for payload in unknown {
-            self.keep(payload);
-        }
-        let begin = found.first().map_or(self.last + 1, |(sequence, _)| *sequence);
-        // All messages of the channel with an age limit may have expired by now.
-        let end = if name == "aged" { self.last + 1 } else { self.first };
-        assert!(
-            (self.first..=end).contains(&begin) || self.last == 0,
-            "{name}: begins at {begin}, but {self:?}"
-        );
-        self.first = begin.max(self.first);
-        let expected: Vec<(u64, String)> =
-            self.messages.range(begin..).map(|(at, payload)| (*at, payload.clone())).collect();
-        assert_eq!(found, expected, "{name}");
-        left
-    }
-}
-
-fn payload_of(record: &MessageRecord) -> String {
-    let message = pb::MsgProto::decode(record.encoded.clone()).unwrap();
-    assert_eq!(message.sequence, record.sequence.get());
-    String::from_utf8(message.data.to_vec()).unwrap()
 }
 
 fn part_of(channel: &str, lifecycle: Lifecycle) -> ChannelBatch {
@@ -867,6 +721,26 @@ pub fn whole_life() -> Vec<Step> {
         Delete("aged"),
         Publish(vec![("aged", 1)]),
         Read,
+    ]
+}
+
+/// A short life with a channel that is a mount.
+pub fn mounted_life() -> Vec<Step> {
+    let new = SubscriptionWrite::Create(subscription(1).into());
+    let publish = |count| Step::Publish(vec![("foo", count), ("mnt", count)]);
+    vec![
+        Step::Register(vec![client("me")]),
+        publish(2),
+        Step::Subscribe("mnt", vec![new]),
+        publish(4),
+        Step::Reopen(Predecessor::Gone),
+        publish(2),
+        Step::Reopen(Predecessor::Clean),
+        publish(4),
+        Step::Read,
+        Step::Delete("mnt"),
+        publish(1),
+        Step::Read,
     ]
 }
 

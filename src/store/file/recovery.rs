@@ -5,9 +5,11 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::epoch::Fence;
+use crate::store::file::context::refusal;
 use crate::store::file::cutting;
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder, Identity};
 use crate::store::file::format::{
@@ -92,12 +94,13 @@ impl Recovery<'_> {
             device,
             is_elsewhere: Cell::new(identity.device != device),
             overlaps: Vec::new(),
+            number_max: 0,
         };
         reader.clear_replacements(&entries)?;
         if reader.finish_removals(&entries)? {
             entries = folder.list().map_err(open_error)?;
         }
-        let (slices, number_max) = reader.slices(&entries)?;
+        let slices = reader.slices(&entries)?;
         let has_subscriptions = entries.iter().any(|entry| entry.name == SUBSCRIPTIONS_FILE);
         let (subscriptions, subscriptions_len) = if has_subscriptions {
             let (found, len) = reader.subscriptions()?;
@@ -106,7 +109,7 @@ impl Recovery<'_> {
             (Subscriptions::default(), None)
         };
         let is_elsewhere = reader.is_elsewhere.get();
-        let ChannelReader { notices, overlaps, .. } = reader;
+        let ChannelReader { notices, overlaps, number_max, .. } = reader;
         Ok(FoundChannel {
             identity,
             is_elsewhere,
@@ -133,6 +136,8 @@ pub(super) struct ChannelReader<'a> {
     device: u64,
     is_elsewhere: Cell<bool>,
     overlaps: Vec<Overlap>,
+    /// The highest number of a slice, with messages or not.
+    number_max: u64,
 }
 
 impl ChannelReader<'_> {
@@ -214,7 +219,7 @@ impl ChannelReader<'_> {
         Ok(file)
     }
 
-    fn slices(&mut self, entries: &[Entry]) -> Result<(VecDeque<Slice>, u64), StoreError> {
+    fn slices(&mut self, entries: &[Entry]) -> Result<VecDeque<Slice>, StoreError> {
         let mut numbers = BTreeMap::new();
         let mut indexed = BTreeSet::new();
         for entry in entries.iter().filter(|entry| !entry.is_folder) {
@@ -240,7 +245,7 @@ impl ChannelReader<'_> {
         }
         let kept = numbers.keys().next().copied();
         // The number of what is removed counts, too: a former active may still make the data.
-        let number_max = numbers.keys().chain(&indexed).max().copied().unwrap_or(0);
+        self.number_max = numbers.keys().chain(&indexed).max().copied().unwrap_or(0);
         let mut standing = Vec::new();
         for number in indexed.iter().filter(|number| !numbers.contains_key(*number)) {
             let is_oldest = kept.is_some_and(|kept| *number < kept);
@@ -260,7 +265,7 @@ impl ChannelReader<'_> {
         for place in (1..found.len()).rev() {
             if self.is_broken_copy(&found, place)? {
                 let number = found[place].number;
-                self.place()?.remove(&[slice_data_name(number), slice_index_name(number)])?;
+                self.give_up(number)?;
                 found.remove(place);
             }
         }
@@ -273,7 +278,32 @@ impl ChannelReader<'_> {
                 slices.push_front(slice);
             }
         }
-        Ok((slices, number_max))
+        Ok(slices)
+    }
+
+    /// Removes the files of a slice. Later epochs choose numbers above all that they find: the
+    /// highest is what a former active has found too, which may go on long after this one, so an
+    /// index that names nothing tells it from now on. Where there is no room for one, there is none
+    /// for a late slice either.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn give_up(&mut self, number: u64) -> Result<(), StoreError> {
+        let place = self.place()?;
+        if number == self.number_max {
+            let name = slice_index_name(number + 1);
+            match self.folder.open(&name, Access::CreateNew) {
+                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                    refusal(io_error(Action::Open, &self.file_path(&name), source))?;
+                }
+                Ok(_) | Err(_) => (),
+            }
+        }
+        place.remove(&[slice_data_name(number), slice_index_name(number)])?;
+        if number == self.number_max {
+            self.number_max = number + 1;
+        }
+        Ok(())
     }
 
     /// The data of a slice is missing, but not its index. The oldest slices are what limits remove,
@@ -289,12 +319,16 @@ impl ChannelReader<'_> {
         let (name, index_name) = (slice_data_name(number), slice_index_name(number));
         let index = self.open(&index_name)?;
         let records = self.all_index_records(index.as_ref(), &index_name)?;
+        if records.is_empty() && number == self.number_max {
+            // It tells the number.
+            return Ok(false);
+        }
         let place = self.place()?;
         let held = if is_oldest { BTreeSet::new() } else { self.held_by(older, &records)? };
         let lost = || records.iter().filter(|record| !held.contains(&record.sequence));
         let is_removed = is_oldest || lost().next().is_none();
         let what_now = if is_removed {
-            place.remove(&[index_name])?;
+            self.give_up(number)?;
             match is_oldest {
                 true => "They are older than all others: the index is removed",
                 false => "Older slices hold all of them: the index is removed",

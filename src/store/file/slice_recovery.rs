@@ -58,7 +58,7 @@ impl ChannelReader<'_> {
         }
         let data_len = data.size().map_err(|source| io_error(Action::Read, &path, source))?;
         if self.is_half_born(data_len, &index_name, has_index)? {
-            self.place()?.remove(&[name, index_name])?;
+            self.give_up(number)?;
             return Ok(Slice { number, ..Slice::default() });
         }
         check_version(&header).map_err(|reason| self.message_error(&name, &reason))?;
@@ -111,7 +111,7 @@ impl ChannelReader<'_> {
     fn complete_data(&mut self, number: u64, data: &dyn DiskFile) -> Result<bool, StoreError> {
         let (name, index_name) = (slice_data_name(number), slice_index_name(number));
         let path = self.file_path(&name);
-        let place = self.place()?;
+        self.place()?;
         if !is_half_begun(data, &path)? {
             let len = data.size().map_err(|source| io_error(Action::Read, &path, source))?;
             let len = usize::try_from(len).unwrap_or(usize::MAX);
@@ -123,7 +123,7 @@ impl ChannelReader<'_> {
             Ok(index) => self.all_index_records(index.as_ref(), &index_name)?.len(),
             Err(_) => 0,
         };
-        place.remove(&[name, index_name])?;
+        self.give_up(number)?;
         if named != 0 {
             let text = format!(
                 "File \"{}\" has no content, and is removed with its index, which names {named} \
