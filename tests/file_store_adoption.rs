@@ -256,8 +256,9 @@ fn a_copy_that_was_not_synced_is_not_believed_because_others_have_served_behind_
     }
 }
 
-/// Goal: a member that found a slice of some number may make the next one long after it was replaced:
-/// whoever removes that slice leaves the number, so that all later ones choose higher numbers.
+/// Goal: a member that found a slice of some number may make the next one long after it was
+/// replaced: whoever removes that slice leaves the number, so that all later ones choose higher
+/// ones.
 #[test]
 fn the_highest_number_of_a_slice_is_never_forgotten() {
     const HEADER: [u8; 4] = [1, 0, 0, 0];

@@ -224,9 +224,9 @@ fn live(case: &Case, steps: &[Step]) -> String {
     ending.to_owned()
 }
 
-/// Goal: whenever a process dies, a sync fails or the disk is full, and whenever the power goes after
-/// that, also in the middle of the take-over: what was answered is there, and what a successor has
-/// counted and delivered is, too.
+/// Goal: whenever a process dies, a sync fails or the disk is full, and whenever the power goes
+/// after that, also in the middle of the take-over: what was answered is there, and what a
+/// successor has counted and delivered is, too.
 #[test]
 fn a_power_failure_takes_nothing_that_was_answered() {
     let steps = steps();

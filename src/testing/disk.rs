@@ -238,7 +238,7 @@ impl Faults {
         Self::with_mount(can_sync_filesystem, None)
     }
 
-    /// The same where a folder of this name under the root, if there is one, is another file system.
+    /// The same where a folder of this name under the root is another file system.
     #[must_use]
     pub fn with_mount(can_sync_filesystem: bool, mount: Option<&'static [u8]>) -> Arc<Self> {
         let state = State {

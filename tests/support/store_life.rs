@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -37,7 +38,7 @@ use crate::stores::{START, now, subscription};
 #[path = "store_model.rs"]
 mod store_model;
 
-use store_model::{Known, MESSAGES_MAX, Model, Pending, payload_of};
+use store_model::{Known, MESSAGES_MAX, Model, payload_of};
 
 /// How long the messages of `aged` stay.
 const AGE_MAX: u64 = 100;
@@ -546,54 +547,37 @@ impl Life {
             }
             assert_eq!(known.last, found.state.last.get(), "{name}");
             known.first = known.first.max(found.state.first.get());
-            let pending: Pending = found
-                .subscriptions
-                .iter()
-                .map(|one| (one.state.id, one.pending.iter().map(|at| at.get()).collect()))
-                .collect();
-            let is_late = known.late_pending.contains(&pending);
-            let is_doubtful = known.doubtful_pending.contains(&pending);
-            let is_known = is_late || is_doubtful || known.pending.contains(&pending);
-            assert!(is_known, "{name}: {pending:?} of {known:?}");
-            let others = std::mem::replace(&mut known.pending, vec![pending]);
-            if has_late_one && !is_late {
-                known.late_pending.extend(others);
-            } else if may_lose {
-                // Whoever writes to the channel writes all of it anew.
-                known.doubtful_pending.extend(others);
-            }
+            known.check_pending(&name, found, (has_late_one, may_lose));
             model.kept.extend(messages.into_iter().map(|(_, payload)| payload));
         }
     }
 
+    fn path_of(&self, channel: &str, number: u64, kind: &str) -> PathBuf {
+        self.root.join(channel).join(format!("msgs.{number}.{kind}"))
+    }
+
+    /// The numbers of a channel's slices.
+    fn slices(&self, channel: &str) -> Vec<u64> {
+        let names = fs::read_dir(self.root.join(channel)).into_iter().flatten();
+        let mut numbers: Vec<u64> = names
+            .filter_map(|entry| {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                name.strip_prefix("msgs.")?.strip_suffix(".dat")?.parse().ok()
+            })
+            .collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
     /// What a crash of the machine may leave, behind and beside what was answered for.
     fn damage(&self) {
-        let append = |path: PathBuf, bytes: &[u8]| {
-            if let Ok(mut file) = fs::File::options().append(true).open(path) {
-                file.write_all(bytes).unwrap();
-            }
-        };
-        let slices = |channel: &str| {
-            let names = fs::read_dir(self.root.join(channel)).into_iter().flatten();
-            let mut numbers: Vec<u64> = names
-                .filter_map(|entry| {
-                    let name = entry.unwrap().file_name().into_string().unwrap();
-                    name.strip_prefix("msgs.")?.strip_suffix(".dat")?.parse().ok()
-                })
-                .collect();
-            numbers.sort_unstable();
-            numbers
-        };
-        let file = |channel: &str, number: u64, kind: &str| {
-            self.root.join(channel).join(format!("msgs.{number}.{kind}"))
-        };
-        append(self.root.join("clients.dat"), &[0; 8]);
-        fs::write(self.root.join("cut.1.clients.dat.99"), "of an earlier release").unwrap();
         let write = |path: &str, bytes: &[u8]| {
             if self.root.join(path).parent().unwrap().exists() {
                 fs::write(self.root.join(path), bytes).unwrap();
             }
         };
+        append(self.root.join("clients.dat"), &[0; 8]);
+        fs::write(self.root.join("cut.1.clients.dat.99"), "of an earlier release").unwrap();
         // What was prepared to replace a file, in a folder that is a mount.
         write("foo/.stanby.replacement.1.1", &[1, 0, 0, 0]);
         // A header that came later than the length of its file.
@@ -612,48 +596,60 @@ impl Life {
             write("qux/subs.dat", &[1, 0]);
         }
         if self.root.join("foo/subs.dat").exists() {
+            // The index of a copy that was not in use yet, whose data was never written.
+            if let Some(last) = self.slices("foo").last() {
+                let copy = self.path_of("foo", 850_000, "idx");
+                let _ = fs::copy(self.path_of("foo", *last, "idx"), copy);
+            }
             write("foo/msgs.800000.dat", &[1, 0, 0, 0]);
             write("foo/msgs.800000.idx", &[]);
             write("foo/msgs.700000.dat", &[0; 4]);
             write("foo/msgs.700000.idx", &[1, 0, 0, 0]);
         }
         append(self.root.join("foo/subs.dat"), &[40, 0, 0, 5, 1]);
-        if let [first, .., last] = slices("foo")[..] {
-            append(file("foo", last, "dat"), b"half a record");
-            // The index of a copy that was not in use yet, and its data never written.
-            if last < 850_000 {
-                let _ = fs::copy(file("foo", last, "idx"), file("foo", 850_000, "idx"));
-            }
+        self.damage_slices();
+    }
+
+    fn damage_slices(&self) {
+        if let [first, .., last] = self.slices("foo")[..] {
+            append(self.path_of("foo", last, "dat"), b"half a record");
             for kind in ["dat", "idx"] {
                 let away = format!("foo/removed.{}.msgs.{first}.{kind}", self.epoch);
-                let _ = fs::rename(file("foo", first, kind), self.root.join(away));
+                let _ = fs::rename(self.path_of("foo", first, kind), self.root.join(away));
             }
         }
-        if let Some(last) = slices("bar").last()
-            && let Ok(mut bytes) = fs::read(file("bar", *last, "idx"))
-            && let Some(byte) = bytes.get_mut(12)
-        {
-            *byte ^= 0x40;
-            fs::write(file("bar", *last, "idx"), bytes).unwrap();
+        if let Some(last) = self.slices("bar").last() {
+            spoil(&self.path_of("bar", *last, "idx"), 12..13);
         }
-        if let Some(last) = slices("aged").last() {
-            let _ = fs::remove_file(file("aged", *last, "idx"));
-            if let Ok(mut bytes) = fs::read(file("aged", *last, "dat"))
-                && let Some(header) = bytes.get_mut(..4)
-            {
-                header.fill(0);
-                fs::write(file("aged", *last, "dat"), bytes).unwrap();
-            }
+        if let Some(last) = self.slices("aged").last() {
+            let _ = fs::remove_file(self.path_of("aged", *last, "idx"));
+            spoil(&self.path_of("aged", *last, "dat"), 0..4);
         }
-        if let Some(last) = slices("qux").last() {
-            let index = fs::read(file("qux", *last, "idx")).unwrap_or_default();
-            let _ = fs::remove_file(file("qux", *last, "dat"));
+        if let Some(last) = self.slices("qux").last() {
+            let index = fs::read(self.path_of("qux", *last, "idx")).unwrap_or_default();
+            let _ = fs::remove_file(self.path_of("qux", *last, "dat"));
             let records = index.get(4..).unwrap_or_default().chunks_exact(32);
             let named = records.map(|record| u64::from_le_bytes(*record.first_chunk().unwrap()));
             if let Some(known) = self.model().channels.get_mut("qux") {
                 named.for_each(|sequence| known.lose(sequence));
             }
         }
+    }
+}
+
+fn append(path: PathBuf, bytes: &[u8]) {
+    if let Ok(mut file) = fs::File::options().append(true).open(path) {
+        file.write_all(bytes).unwrap();
+    }
+}
+
+/// Writes zeros into a file.
+fn spoil(path: &Path, range: Range<usize>) {
+    if let Ok(mut bytes) = fs::read(path)
+        && let Some(part) = bytes.get_mut(range)
+    {
+        part.fill(0);
+        fs::write(path, bytes).unwrap();
     }
 }
 

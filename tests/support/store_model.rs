@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message;
 
 use stanby::base::record::{
-    Batch, ChannelBatch, ClientWrite, Lifecycle, MessageRecord, SubscriptionWrite,
+    Batch, ChannelBatch, ClientWrite, Lifecycle, MessageRecord, RecoveredChannel, SubscriptionWrite,
 };
 use stanby::proto::pb;
 
@@ -179,6 +179,30 @@ impl Known {
         self.first = self.first.max(1);
         while MESSAGES_MAX < self.messages.range(self.first..).count() {
             self.first += 1;
+        }
+    }
+
+    /// What is pending is what was answered, or may be instead of it.
+    pub fn check_pending(
+        &mut self,
+        name: &str,
+        found: &RecoveredChannel,
+        (has_late_one, may_lose): (bool, bool),
+    ) {
+        let subscriptions = found.subscriptions.iter();
+        let pending: Pending = subscriptions
+            .map(|one| (one.state.id, one.pending.iter().map(|at| at.get()).collect()))
+            .collect();
+        let is_late = self.late_pending.contains(&pending);
+        let is_doubtful = self.doubtful_pending.contains(&pending);
+        let is_known = is_late || is_doubtful || self.pending.contains(&pending);
+        assert!(is_known, "{name}: {pending:?} of {self:?}");
+        let others = std::mem::replace(&mut self.pending, vec![pending]);
+        if has_late_one && !is_late {
+            self.late_pending.extend(others);
+        } else if may_lose {
+            // Whoever writes to the channel writes all of it anew.
+            self.doubtful_pending.extend(others);
         }
     }
 
