@@ -120,6 +120,8 @@ pub struct Connection {
     pub kind: ConnectionKind,
     /// Bytes that were read and not handled.
     pub input: BytesMut,
+    /// Bytes that were read before TLS began.
+    early: BytesMut,
     /// Set when nothing more comes.
     pub ended: Option<End>,
     /// The reactor's notes.
@@ -163,6 +165,7 @@ impl Connection {
             peer,
             kind,
             input: BytesMut::new(),
+            early: BytesMut::new(),
             ended: None,
             notes: Notes::default(),
             stage: Stage::Plain,
@@ -214,13 +217,10 @@ impl Connection {
         }
     }
 
-    /// TLS begins; bytes that came early belong to its handshake.
+    /// TLS begins; bytes that came early belong to its handshake, and wait for its turn.
     pub fn wrap(&mut self, layer: Layer) {
         self.stage = Stage::Tls(Box::new(layer));
-        let early = mem::take(&mut self.input);
-        if let Err(end) = self.receive(&mut BytesMut::new(), &early) {
-            self.ended = Some(end);
-        }
+        self.early = mem::take(&mut self.input);
     }
 
     /// Whether a handshake is to be done first.
@@ -246,7 +246,7 @@ impl Connection {
     pub fn can_read(&self) -> bool {
         let Notes { is_paused, closing, .. } = self.notes;
         let is_heard = !is_paused && closing.is_none() && self.ended.is_none();
-        self.is_readable && is_heard && !self.is_connecting()
+        (self.is_readable || !self.early.is_empty()) && is_heard && !self.is_connecting()
     }
 
     /// Whether a write may succeed.
@@ -258,6 +258,10 @@ impl Connection {
     /// Reads until the socket is dry or this connection's share of the turn is used up.
     pub fn read_turn(&mut self, pool: &mut ReadPool) -> Turn {
         let mut read_bytes = 0;
+        let early = mem::take(&mut self.early);
+        if let Err(end) = self.receive(&mut pool.arena, &early) {
+            return Turn::Ended(end);
+        }
         while read_bytes < READ_BUDGET_BYTES {
             match self.socket.read(&mut pool.chunk) {
                 Ok(0) => return Turn::Ended(End::Closed),

@@ -137,6 +137,9 @@ pub struct Reactor<D: Driver> {
     table: Table<Connection>,
     /// Connections that a read may bring something of, in the order of their turns.
     ready: VecDeque<Place>,
+    /// Those of them whose TLS handshake is to go on. That computes for as long as thousands of
+    /// messages take, for anybody who asks: so it is one in each turn.
+    greeting: VecDeque<Place>,
     /// Connections with bytes to handle, or with an end to be met.
     arrived: VecDeque<Place>,
     /// Connections with bytes to write.
@@ -186,6 +189,7 @@ impl<D: Driver> Reactor<D> {
             now: world::now(),
             table: Table::default(),
             ready: VecDeque::new(),
+            greeting: VecDeque::new(),
             arrived: VecDeque::new(),
             unsent: Vec::new(),
             leaseless: Vec::new(),
@@ -269,11 +273,12 @@ impl<D: Driver> Reactor<D> {
     }
 
     fn sleep_time(&self, now: Instant) -> Duration {
+        let has_readers = !self.ready.is_empty() || !self.greeting.is_empty();
         let has_work = self.is_pressed
             || (!self.arrived.is_empty() && !self.is_held)
             || !self.unsent.is_empty()
             || self.ports.iter().any(|port| port.is_ready)
-            || (!self.ready.is_empty() && !self.is_held);
+            || (has_readers && !self.is_held);
         if has_work {
             return Duration::ZERO;
         }

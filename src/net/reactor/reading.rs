@@ -17,6 +17,9 @@ impl<D: Driver> Reactor<D> {
             return;
         }
         let mut budget_bytes = READ_TURN_BYTES_MAX;
+        if let Some(place) = self.greeting.pop_front() {
+            self.read_one(place, &mut budget_bytes);
+        }
         for _ in 0..self.ready.len() {
             if budget_bytes == 0 {
                 return;
@@ -30,24 +33,33 @@ impl<D: Driver> Reactor<D> {
             if connection.notes.is_arrived {
                 // What was read before has still to be handled.
                 self.ready.push_back(place);
-                continue;
+            } else if connection.is_handshaking() {
+                self.greeting.push_back(place);
+            } else {
+                self.read_one(place, &mut budget_bytes);
             }
-            connection.notes.is_ready = false;
-            if !connection.can_read() {
-                continue;
-            }
-            let len = connection.input.len();
-            match connection.read_turn(&mut self.pool) {
-                Turn::Drained => (),
-                Turn::BudgetSpent => {
-                    connection.notes.is_ready = true;
-                    self.ready.push_back(place);
-                }
-                Turn::Ended(end) => connection.ended = Some(end),
-            }
-            budget_bytes = budget_bytes.saturating_sub(connection.input.len() - len);
-            self.mark_arrived(place);
         }
+    }
+
+    fn read_one(&mut self, place: Place, budget_bytes: &mut usize) {
+        let Some(connection) = self.table.get_mut(place) else {
+            return;
+        };
+        connection.notes.is_ready = false;
+        if !connection.can_read() {
+            return;
+        }
+        let len = connection.input.len();
+        match connection.read_turn(&mut self.pool) {
+            Turn::Drained => (),
+            Turn::BudgetSpent => {
+                connection.notes.is_ready = true;
+                self.ready.push_back(place);
+            }
+            Turn::Ended(end) => connection.ended = Some(end),
+        }
+        *budget_bytes = budget_bytes.saturating_sub(connection.input.len() - len);
+        self.mark_arrived(place);
     }
 
     /// Each connection that has bytes gets its share of the turn, as long as there is something
@@ -129,7 +141,7 @@ impl<D: Driver> Reactor<D> {
             // Who begins before it read INFO would find the rest of INFO inside its handshake.
             Ok(layer) if is_greeted => {
                 connection.wrap(layer);
-                self.mark_arrived(place);
+                self.mark_ready(place);
             }
             Ok(_) => self.finish(place, TLS_FAILURE),
             Err(broken) => self.finish_handshake(place, &broken),

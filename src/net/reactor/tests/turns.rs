@@ -2,8 +2,11 @@
 
 use super::*;
 use crate::base::limits::MAILBOX_LEN_MAX;
+use crate::broker::settings::ClientTls;
 use crate::net::passwords::Passwords;
 use crate::net::reactors::{Desk, Desks, Ports};
+use crate::net::tls::tests::Authority;
+use crate::net::tls::{ClientCertificate, Dialling, Layer, Serving};
 
 /// Loops that turn when they are told to.
 struct Desktop {
@@ -14,11 +17,19 @@ struct Desktop {
 
 /// The first `running` of `loops` loops, and the mailboxes of the others.
 fn desktop(running: usize, loops: u16) -> (Desktop, Vec<Receiver<Mail<Word>>>) {
+    desktop_by((broker_settings(loops), rules()), running, loops)
+}
+
+fn desktop_by(
+    (settings, rules): (broker::Settings, Rules),
+    running: usize,
+    loops: u16,
+) -> (Desktop, Vec<Receiver<Mail<Word>>>) {
     let ports = Ports::open(anywhere().as_ref(), None).unwrap();
     let (at, mut ports) = (ports.client_address, Some(ports.into_ports()));
     let desks = Desks::<Word>::new(loops).unwrap();
     let (mut reactors, mut others) = (Vec::new(), Vec::new());
-    let settings = Arc::new(broker_settings(loops));
+    let (settings, rules) = (Arc::new(settings), Arc::new(rules));
     let resolver = Resolver::start().unwrap();
     let passwords = Passwords::start().unwrap();
     for (Desk { poll, mailbox, pulse }, number) in desks.desks.into_iter().zip(0..) {
@@ -36,7 +47,7 @@ fn desktop(running: usize, loops: u16) -> (Desktop, Vec<Receiver<Mail<Word>>>) {
             broker: Broker::new(Arc::clone(&settings), home, 1, world::now()),
             driver: Answerer::default(),
             lease: LeaseClock::endless(),
-            rules: Arc::new(rules()),
+            rules: Arc::clone(&rules),
             ports: ports.take().unwrap_or_default(),
             resolver: resolver.clone(),
             passwords: passwords.clone(),
@@ -123,6 +134,48 @@ fn a_loop_reads_nothing_while_another_is_behind_with_its_mail() {
     assert!(MAILBOX_LEN_MAX < taken);
     loops.turn_until_heard(&mut client);
     client.expect("PONG");
+}
+
+/// Goal: whoever asks for a TLS handshake, and however many do at one time, one of them is computed
+/// in a turn, and all others' bytes are handled in the same turn.
+#[test]
+fn one_handshake_is_computed_in_a_turn() {
+    let authority = Authority::new();
+    let files = authority.files("localhost");
+    let serving = Serving::load(&files, ClientCertificate::NotAsked, PATIENCE).unwrap();
+    let dialling = Dialling::load(&files, false, PATIENCE).unwrap();
+    let tls = ClientTls::Available { verify: false };
+    let settings = broker::Settings { tls, tls_timeout: PATIENCE, ..broker_settings(1) };
+    let rules = Rules { client_tls: Some(serving), ..rules() };
+    let (mut loops, _) = desktop_by((settings, rules), 1, 1);
+    let mut other = loops.connect();
+    let mut strangers: Vec<_> = (0..8)
+        .map(|_| {
+            let mut stranger = Client::over(plain(loops.at));
+            loops.turn_until_heard(&mut stranger);
+            stranger.expect_info();
+            stranger
+        })
+        .collect();
+    for stranger in &mut strangers {
+        let mut hello = Layer::dial(&dialling, "localhost").unwrap();
+        hello.write_sealed(stranger.stream.get_mut()).unwrap();
+    }
+    other.send("PING\r\n");
+    let mut answered = 0;
+    let mut pong_after = None;
+    let give_up_at = world::instant() + PATIENCE;
+    while answered < strangers.len() {
+        loops.turn(0);
+        let now = strangers.iter_mut().filter_map(|one| has_news(one).then_some(())).count();
+        assert!(now <= answered + 1, "{now} are answered after a turn, {answered} before");
+        answered = now;
+        if has_news(&mut other) && pong_after.is_none() {
+            pong_after = Some(answered);
+        }
+        assert!(world::instant() < give_up_at, "{answered} are answered");
+    }
+    assert!(pong_after.is_some_and(|answered| answered <= 1), "{pong_after:?}");
 }
 
 #[test]
