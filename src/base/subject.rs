@@ -61,6 +61,13 @@ pub fn is_valid(subject: &[u8]) -> bool {
     })
 }
 
+/// Whether `subject` can stand in a line of the protocol, whoever may listen to it.
+#[must_use]
+pub fn fits_a_line(subject: &[u8]) -> bool {
+    !subject.is_empty()
+        && !subject.iter().any(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0c))
+}
+
 /// Whether one of its tokens is `*` or `>`.
 #[must_use]
 pub fn has_wildcard(subject: &[u8]) -> bool {

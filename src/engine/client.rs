@@ -184,7 +184,9 @@ impl Engine {
         now: Now,
     ) {
         let inbox = &request.heartbeat_inbox;
-        if !subject::is_literal(inbox) || self.settings.inbox_len_max < inbox.len() {
+        // Compat: any other inbox is taken, be it that nobody can listen there; pinned by
+        // `any_heartbeat_inbox_is_taken_and_nothing_is_sent_to_one_that_breaks_a_line`.
+        if inbox.is_empty() || self.settings.inbox_len_max < inbox.len() {
             self.log(Level::Error, || {
                 format!(
                     "[Client:?] Invalid conn request: ClientID={}, Inbox={}, err=<nil>",
@@ -448,6 +450,10 @@ impl Engine {
     }
 
     fn send_question(&mut self, inbox: Subject, question: u64) {
+        if !subject::fits_a_line(inbox.as_bytes()) {
+            // Nobody can listen there: it is a question without an answer.
+            return;
+        }
         let reply = Subject::from(format!("{}.{question}", self.reply_prefix));
         let payload = Payload::default();
         self.effects.push_back(Effect::Send { subject: inbox, reply: Some(reply), payload });

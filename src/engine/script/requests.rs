@@ -40,10 +40,10 @@ impl Script {
         self.pulses.insert(Subject::from(format!("hb.{client}")), pulse);
     }
 
-    fn connect_request(client: &str, connection: &str) -> Bytes {
+    fn connect_request(client: &str, inbox: &str, connection: &str) -> Bytes {
         let request = pb::ConnectRequest {
             client_id: Bytes::from(client.to_owned()),
-            heartbeat_inbox: Bytes::from(format!("hb.{client}")),
+            heartbeat_inbox: Bytes::from(inbox.to_owned()),
             protocol: 1,
             conn_id: Bytes::from(connection.to_owned()),
             ping_interval: 5,
@@ -53,13 +53,22 @@ impl Script {
     }
 
     pub(in crate::engine) fn hand_in_connect(&mut self, client: &str, connection: &str) -> Subject {
-        self.hand_in(Service::Connect, Self::connect_request(client, connection))
+        let inbox = format!("hb.{client}");
+        self.hand_in(Service::Connect, Self::connect_request(client, &inbox, connection))
     }
 
     /// Connects a client that answers heartbeats; its connection ID is `c-<client>`.
     pub(in crate::engine) fn connect(&mut self, client: &str) {
         self.set_pulse(client, Pulse::Alive);
         assert_eq!(self.try_connect(client, &format!("c-{client}")), "");
+    }
+
+    /// Connects a client with this heartbeat inbox; the error.
+    pub(in crate::engine) fn try_connect_at(&mut self, client: &str, inbox: &str) -> String {
+        let request = Self::connect_request(client, inbox, &format!("c-{client}"));
+        let reply = self.hand_in(Service::Connect, request);
+        self.run();
+        self.connect_error(&reply)
     }
 
     /// The error of a connect request; `?` if it was not answered.

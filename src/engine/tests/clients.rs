@@ -14,12 +14,32 @@ fn client_ids_and_heartbeat_inboxes_are_checked() {
             "stan: invalid clientID: only alphanumeric \
                                                     and `-` or `_` characters allowed"
         );
-        // The inbox of such a client is no legal subject either, and that is found first.
-        assert_eq!(server.try_connect("a b", "c"), "stan: invalid connection request");
+        assert_eq!(server.try_connect("a b", "c"), invalid);
+        assert_eq!(server.try_connect_at("me", ""), "stan: invalid connection request");
         assert_eq!(server.try_connect("a*", "c"), invalid);
         assert_eq!(server.try_connect(&"x".repeat(300), "c"), "");
         assert_eq!(server.try_connect(&"x".repeat(2_000), "c"), "stan: invalid connection request");
     });
+}
+
+/// Goal: as with the reference, a connect request is not refused for its inbox. What could not
+/// stand in a line of the protocol is sent nothing, and its client counts as silent.
+#[test]
+fn any_heartbeat_inbox_is_taken_and_nothing_is_sent_to_one_that_breaks_a_line() {
+    for loops in [1, 2, 4] {
+        let mut server = Script::with(loops, |settings| settings.heartbeat_failures_max = 0);
+        let inboxes = [".", ">", "a.*", "a..b", "a b", "a\r\nPUB x 0"];
+        for (number, inbox) in inboxes.iter().enumerate() {
+            assert_eq!(server.try_connect_at(&format!("me-{number}"), inbox), "", "{inbox:?}");
+        }
+        server.pass_secs(30);
+        let is_asked =
+            |inbox: &&str| server.sent_to.iter().any(|to| to.as_bytes() == inbox.as_bytes());
+        let asked: Vec<&str> = inboxes.into_iter().filter(|inbox| is_asked(inbox)).collect();
+        assert_eq!(asked, [".", ">", "a.*", "a..b"]);
+        server.pass_secs(10);
+        assert_eq!(server.clients(), [""; 0]);
+    }
 }
 
 #[test]
