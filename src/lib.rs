@@ -23,8 +23,8 @@
 //!
 //! Absences, the sentences to keep true:
 //!
-//! 1. `base` (but for `base::world`), `wire`, `broker`, `engine` and `election`'s member read no
-//!    clock, file, socket, random source or environment; logic never imports `base::world`.
+//! 1. `base` (but for `base::world` and `base::files`), `wire`, `broker`, `engine` and `election`'s
+//!    member read no clock, file, socket, random source or environment; logic never imports those.
 //! 2. Logic and pages do not know whether data lies in memory, in files or in a database; beside
 //!    `store`, `election` and `config` only four files of `server` do.
 //! 3. Nothing is written to a store without an epoch; only `election` makes a lease.

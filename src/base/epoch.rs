@@ -16,7 +16,13 @@ impl Epoch {
     /// The one that a successor claims.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
+    }
+
+    /// Whether no other can follow, so that nobody may have it: servers do not get so far.
+    #[must_use]
+    pub fn is_last(self) -> bool {
+        self.0 == u64::MAX
     }
 }
 

@@ -6,6 +6,7 @@ pub mod crypto;
 pub mod deadlines;
 pub mod descriptors;
 pub mod epoch;
+pub mod files;
 pub mod hash;
 pub mod id;
 pub mod limits;

@@ -18,9 +18,9 @@
 //! its own file gone or the one after it there: [`FileFence`] needs no listing of the folder.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -30,6 +30,7 @@ use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use crate::base::epoch::{Epoch, Fence, FenceError};
+use crate::base::files::{self, Access, Links, NotRegular};
 use crate::base::time::{Instant, WallTime};
 use crate::election::lease::Holder;
 
@@ -99,8 +100,27 @@ pub struct Listing {
     pub epochs: BTreeSet<Epoch>,
     /// Names of files made for claims.
     pub claims: Vec<String>,
+    /// The highest epoch whose name is taken by what is no regular file, so by nobody of ours.
+    pub foreign: Option<Epoch>,
     /// Whether there is anything that is not ours.
     pub has_store: bool,
+}
+
+impl Listing {
+    /// The newest epoch; who asks is about to claim the next one.
+    ///
+    /// # Errors
+    /// [`NotRegular`], when something foreign has the name of a later one.
+    pub fn newest(&self, root: &Path) -> io::Result<Option<Epoch>> {
+        let newest = self.epochs.last().copied();
+        match self.foreign.filter(|foreign| newest < Some(*foreign)) {
+            Some(foreign) => {
+                let path = epoch_path(root, foreign);
+                Err(NotRegular::error(&path, fs::symlink_metadata(&path)?.file_type()))
+            }
+            None => Ok(newest),
+        }
+    }
 }
 
 /// The file of `epoch`.
@@ -120,15 +140,21 @@ fn claim_path(root: &Path, server_id: &str) -> PathBuf {
 pub fn list(root: &Path) -> io::Result<Listing> {
     let mut listing = Listing::default();
     for entry in fs::read_dir(root)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
         let Some(name) = name.to_str() else {
             listing.has_store = true;
             continue;
         };
+        // What vanishes meanwhile was a file.
+        let is_file = || entry.file_type().map_or(true, |found| found.is_file());
         if let Some(epoch) = name.strip_prefix(EPOCH_PREFIX) {
-            listing.epochs.extend(parse_epoch(epoch));
+            match parse_epoch(epoch) {
+                Some(epoch) if is_file() => drop(listing.epochs.insert(epoch)),
+                foreign => listing.foreign = listing.foreign.max(foreign),
+            }
         } else if name.starts_with(CLAIM_PREFIX) {
-            listing.claims.push(name.to_owned());
+            listing.claims.extend(is_file().then(|| name.to_owned()));
         } else if name != LOCK_FILE {
             listing.has_store = true;
         }
@@ -155,7 +181,7 @@ pub fn read_holder(root: &Path, epoch: Epoch) -> io::Result<Option<Holder>> {
 }
 
 fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
+    let file = match files::open(path, Access::Read, Links::Refused) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -199,7 +225,7 @@ fn encode_owner(owner: &Owner) -> Vec<u8> {
 /// # Errors
 /// Those of listing, opening and reading.
 pub fn read_newest(root: &Path) -> io::Result<Option<(Holder, bool)>> {
-    let Some(epoch) = list(root)?.epochs.pop_last() else {
+    let Some(epoch) = list(root)?.newest(root)? else {
         return Ok(None);
     };
     let is_held = is_locked(&epoch_path(root, epoch))?;
@@ -212,11 +238,23 @@ pub fn read_newest(root: &Path) -> io::Result<Option<(Holder, bool)>> {
 /// # Errors
 /// Those of opening and reading.
 pub fn reread_newest(root: &Path, holder: &Holder) -> io::Result<Option<Holder>> {
-    if epoch_path(root, holder.epoch.next()).try_exists()? {
+    if is_taken(&epoch_path(root, holder.epoch.next()))? {
         return Ok(None);
     }
     let found = read_holder(root, holder.epoch)?;
     Ok(found.filter(|found| found.server_id == holder.server_id))
+}
+
+/// Whether there is anything of that name, be it a link that leads nowhere.
+///
+/// # Errors
+/// Those of looking.
+pub fn is_taken(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// A file made for a claim: complete, synced, and locked by us as long as it is open.
@@ -256,7 +294,7 @@ impl Claim {
     pub fn prove(root: &Path, owner: &Owner) -> io::Result<()> {
         let path = claim_path(root, &format!("{}.proof", owner.server_id));
         let claim = Self::prepare_at(path, owner)?;
-        File::open(root)?.sync_all()?;
+        files::open_folder(root)?.sync_all()?;
         claim.discard();
         Ok(())
     }
@@ -271,7 +309,7 @@ impl Claim {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             Err(error) => return Err(error),
         }
-        File::open(root)?.sync_all()?;
+        files::open_folder(root)?.sync_all()?;
         Ok(true)
     }
 
@@ -301,12 +339,12 @@ pub fn claim_by_create(root: &Path, epoch: Epoch, owner: &Owner) -> io::Result<O
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
         Err(error) => return Err(error),
     };
-    File::open(root)?.sync_all()?;
+    files::open_folder(root)?.sync_all()?;
     Ok(Some(Owned { file, path, counter: 0 }))
 }
 
 fn create_locked(path: &Path, owner: &Owner) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).open(path)?;
+    let file = files::open(path, Access::CreateNew(0o644), Links::Refused)?;
     if !try_lock(&file)? {
         return Err(io::Error::new(io::ErrorKind::WouldBlock, "a new file is locked already"));
     }
@@ -332,7 +370,7 @@ impl Owned {
     /// Those of opening and writing.
     pub fn renew(&mut self) -> io::Result<()> {
         self.counter += 1;
-        let file = OpenOptions::new().write(true).open(&self.path)?;
+        let file = open_to_update(&self.path)?;
         file.write_all_at(format!("{:020}", self.counter).as_bytes(), 0)
     }
 
@@ -344,7 +382,7 @@ impl Owned {
     pub fn mark_stuck(&self, since: Option<Instant>) -> io::Result<()> {
         let mark = char::from(if since.is_some() { STUCK } else { HELD });
         let since = since.map_or(0, |since| since.0);
-        let file = OpenOptions::new().write(true).open(&self.path)?;
+        let file = open_to_update(&self.path)?;
         file.write_all_at(format!("{mark}\n{since:020}").as_bytes(), MARK_AT)
     }
 
@@ -359,6 +397,18 @@ impl Owned {
         self.file.write_all_at(mark.as_bytes(), MARK_AT)?;
         self.file.sync_data()
     }
+}
+
+fn open_to_update(path: &Path) -> io::Result<File> {
+    files::open(path, Access::Update, Links::Refused)
+}
+
+/// Opens the file of `epoch` so that its lock can be waited for.
+///
+/// # Errors
+/// Those of opening.
+pub fn open_to_wait(root: &Path, epoch: Epoch) -> io::Result<File> {
+    open_to_update(&epoch_path(root, epoch))
 }
 
 /// Removes the epochs below `ours` in ascending order, up to the first whose owner lives, and
@@ -399,7 +449,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 /// # Errors
 /// Those of opening, and of file systems without locks.
 pub fn is_locked(path: &Path) -> io::Result<bool> {
-    let file = match File::open(path) {
+    let file = match files::open(path, Access::Read, Links::Refused) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
@@ -520,7 +570,7 @@ impl Fence for FileFence {
     /// First the next epoch, then our own: were both looked at the other way round, a successor's
     /// successor could remove both in between.
     fn check(&self) -> Result<(), FenceError> {
-        match File::open(&self.next_path) {
+        match files::open(&self.next_path, Access::Read, Links::Refused) {
             Ok(_) => return Err(self.superseded()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (),
             Err(error) => return Err(FenceError::Unreadable(error)),

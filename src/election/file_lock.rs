@@ -7,15 +7,16 @@
 //! The kernel takes the locks of a dying process away one by one, so any of them can still be held
 //! an instant after another was granted: each is waited for, none is only tried.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crate::base::epoch::{Epoch, Fence, FenceError, Predecessor};
+use crate::base::files::{self, Access, Links};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::base::world;
@@ -207,10 +208,11 @@ impl FileLease {
             return Ok((false, Some(holder)));
         }
         let mut listing = epoch_files::list(&self.root)?;
-        self.newest = match listing.epochs.pop_last() {
+        self.newest = match listing.newest(&self.root)? {
             Some(epoch) => epoch_files::read_holder(&self.root, epoch)?,
             None => None,
         };
+        listing.epochs.pop_last();
         self.earlier = listing.epochs.into_iter().collect();
         Ok((!listing.has_store, self.newest.clone()))
     }
@@ -238,7 +240,15 @@ impl FileLease {
     }
 
     fn claim(&mut self, newest: Option<Epoch>) -> Result<Option<Instant>, LeaseError> {
-        let epoch = newest.unwrap_or_default().next();
+        let before = newest.unwrap_or_default();
+        let epoch = before.next();
+        if epoch.is_last() {
+            let path = epoch_files::epoch_path(&self.root, before);
+            let path = path.display();
+            return Err(LeaseError::Never(format!(
+                "no epoch can follow that of {path}: if no server of this store runs, remove it"
+            )));
+        }
         let failed = |error: io::Error| failure("claim the next epoch in", &self.root, &error);
         let owned = match self.claim.take() {
             Some(claim) => match claim.link(&self.root, epoch) {
@@ -274,7 +284,8 @@ impl FileLease {
     fn is_newest(&self, epoch: Epoch) -> io::Result<bool> {
         match &self.newest {
             Some(before) => {
-                let is_last = !epoch_files::epoch_path(&self.root, epoch.next()).try_exists()?;
+                let next = epoch_files::epoch_path(&self.root, epoch.next());
+                let is_last = !epoch_files::is_taken(&next)?;
                 let found = epoch_files::read_holder(&self.root, before.epoch)?;
                 Ok(is_last && found.is_some_and(|found| found.server_id == before.server_id))
             }
@@ -318,7 +329,7 @@ impl FileLease {
             return Ok(());
         }
         let path = epoch_files::epoch_path(&self.root, epoch);
-        let file = OpenOptions::new().read(true).write(true).open(&path);
+        let file = epoch_files::open_to_wait(&self.root, epoch);
         let waiter = file.and_then(|file| Waiter::spawn(file, wake, Wanted::EpochsEnd));
         self.epoch_waiter = Some((epoch, waiter.map_err(|error| not_locked(&path, &error))?));
         Ok(())
@@ -530,9 +541,8 @@ fn name_of(holder: Option<&Holder>) -> String {
 
 fn open_lock(path: &Path) -> Result<File, LeaseError> {
     // Not truncated, never written to: a Go server truncates it whenever it likes.
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o666);
-    options.open(path).map_err(|error| failure("open", path, &error))
+    let opened = files::open(path, Access::Keep(0o666), Links::Followed);
+    opened.map_err(|error| failure("open", path, &error))
 }
 
 fn is_same_file(file: &File, path: &Path) -> io::Result<bool> {

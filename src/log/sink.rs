@@ -1,13 +1,14 @@
 //! Where lines go: stderr, a file that is rotated, syslog
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Tag;
 use super::syslog::Syslog;
+use crate::base::files::{self, Access};
 use crate::base::time::WallTime;
 
 /// Bytes that leave in one write at most.
@@ -182,7 +183,7 @@ impl Write for Fifo {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut file = match self.file.take() {
             Some(file) => file,
-            None => open(&self.path)?,
+            None => files::wait_for_reader(&self.path)?,
         };
         // When its reader is gone, the next line waits for another one.
         let count = file.write(bytes)?;
@@ -211,7 +212,10 @@ impl LogFile {
     /// What the system says.
     pub(super) fn open(path: &Path, bytes_max: u64) -> io::Result<Self> {
         let file = open(path)?;
-        let written_bytes = file.metadata()?.len();
+        let found = file.metadata()?;
+        let written_bytes = found.len();
+        // A terminal or a device (`/dev/stdout`) is not filled, and must keep its name.
+        let bytes_max = if found.is_file() { bytes_max } else { 0 };
         let out = Buffered::new(file);
         Ok(Self { path: path.to_path_buf(), out, written_bytes, bytes_max })
     }
@@ -271,7 +275,7 @@ impl LogFile {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o660).open(path)
+    files::open_to_write(path, Access::Append(0o660))
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! Local time from the machine's time zone file (TZif), without the C library
 
 use std::env;
-use std::fs;
 use std::path::PathBuf;
 
+use crate::base::files;
 use crate::base::time::WallTime;
 
 const DAY_SECONDS: i64 = 86_400;
+
+/// Bytes of a zone file: the longest ones have a few thousand.
+const FILE_LEN_MAX: u64 = 1024 * 1024;
 
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -63,7 +66,10 @@ impl Zone {
             Ok(name) => PathBuf::from("/usr/share/zoneinfo").join(name.trim_start_matches(':')),
             Err(_) => PathBuf::from("/etc/localtime"),
         };
-        fs::read(path).ok().and_then(|bytes| Self::parse(&bytes)).unwrap_or_default()
+        files::read(&path, FILE_LEN_MAX)
+            .ok()
+            .and_then(|bytes| Self::parse(&bytes))
+            .unwrap_or_default()
     }
 
     /// The second, 64-bit block of a TZif file (RFC 8536).

@@ -23,6 +23,7 @@ use crate::base::certificate::{
     Anyone, Authorities, Clients, Named, REMEDY, SYSTEM_ROOTS, Servers, text_of, weakness_of,
 };
 use crate::base::crypto;
+use crate::base::files;
 use crate::broker::TlsPeer;
 
 /// Encrypted bytes that one connection may hold beside its outbox.
@@ -181,7 +182,8 @@ fn pair(files: &Files, provider: &CryptoProvider) -> Result<SingleCertAndKey, Tl
     if let Some(weakness) = weakness {
         return Err(unusable(weakness));
     }
-    let key = PrivateKeyDer::from_pem_file(&files.key);
+    let key = pem_text(&files.key)?;
+    let key = PrivateKeyDer::from_pem_slice(&key);
     let key = key.map_err(|source| TlsError::File { path: files.key.clone(), source })?;
     let key = provider
         .key_provider
@@ -196,7 +198,13 @@ fn pair(files: &Files, provider: &CryptoProvider) -> Result<SingleCertAndKey, Tl
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let fail = |source| TlsError::File { path: path.to_owned(), source };
-    CertificateDer::pem_file_iter(path).map_err(fail)?.collect::<Result<_, _>>().map_err(fail)
+    let text = pem_text(path)?;
+    CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(fail)
+}
+
+fn pem_text(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let fail = |error| TlsError::File { path: path.to_owned(), source: pem::Error::Io(error) };
+    files::read_text(path).map_err(fail)
 }
 
 fn roots(file: Option<&Path>) -> Result<Authorities, TlsError> {

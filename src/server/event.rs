@@ -9,7 +9,7 @@ use crate::election::input::Question;
 use crate::election::keeper::KeeperEvent;
 use crate::server::activation::{ActivationError, Recovered};
 use crate::server::interest_key::Listener;
-use crate::server::signals::Signal;
+use crate::server::signals::Asked;
 use crate::store::Remedy;
 use crate::store::file::survey::Surveyor;
 use crate::store::worker::Worker;
@@ -17,7 +17,7 @@ use crate::store::worker::Worker;
 /// Something that the server's own thread has to act on.
 pub enum Event {
     /// From the operating system.
-    Signal(Signal),
+    Signal(Asked),
     /// From the thread that waits for the lease and renews it.
     Keeper(KeeperEvent),
     /// From the thread that reads the store: it has ended.
@@ -93,8 +93,9 @@ pub enum Event {
     },
 }
 
-/// Events that may wait. All but `Heard` are few by construction: signals, one keeper, one opening
-/// and one thread that waits an activation, a few answers and one failure a loop.
+/// Events that may wait. All but `Heard` are few by construction: a signal of each kind, one
+/// keeper, one opening and one thread that waits an activation, a few answers and one failure a
+/// loop.
 const EVENTS_MAX: usize = 4_096;
 
 /// `Heard` events that may wait: anybody can publish on those subjects.

@@ -3,11 +3,11 @@
 use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::base::files::{self, Access, Links};
 use crate::config::go::system_reason;
 
 /// Before the umask takes its part, as the reference's.
@@ -72,9 +72,7 @@ impl Files {
     /// When it cannot be written, in the reference's words.
     pub fn write_pid(path: &Path) -> Result<(), String> {
         let write = || {
-            let mut options = fs::OpenOptions::new();
-            let mut file =
-                options.write(true).create(true).truncate(true).mode(PID_FILE_MODE).open(path)?;
+            let mut file = files::open_to_write(path, Access::Replace(PID_FILE_MODE))?;
             file.write_all(std::process::id().to_string().as_bytes())
         };
         write().map_err(|error| open_error(path, &error))
@@ -93,7 +91,11 @@ impl Files {
         let path = folder.join(format!("{program}_{}.ports", std::process::id()));
         let named = |reason: String| format!("({}): {reason}", path.display());
         let document = serde_json::to_vec(ports).map_err(|error| named(error.to_string()))?;
-        fs::write(&path, document).map_err(|error| named(open_error(&path, &error)))?;
+        let write = || {
+            let mut file = files::open(&path, Access::Replace(0o644), Links::Refused)?;
+            file.write_all(&document)
+        };
+        write().map_err(|error| named(open_error(&path, &error)))?;
         self.ports_file = Some(path);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! builds the rooms from Config; starts threads; stops them in reverse
 //!
-//! One thread, the caller's, owns the server. It tells the member ([`crate::election::Member`])
+//! A start has a thread of its own, so that a signal ends it whatever holds it up. Then one thread,
+//! the caller's, owns the server. It tells the member ([`crate::election::Member`])
 //! what happens ([`event::Event`]: signals, the lease keeper, loops, stores, heartbeats) and does
 //! what that asks for (`lifecycle`). While the server runs, that thread waits for events and
 //! deadlines only: what can take long (reading the store, waiting for its threads, looking at it)
@@ -24,9 +25,10 @@ pub mod start;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 
 use crate::base::epoch::{Fence, LeaseClock};
 use crate::base::id::Subject;
@@ -51,6 +53,7 @@ use crate::server::pages::Pages;
 use crate::server::probe::Probe;
 use crate::server::settings::Found;
 use crate::server::signals::Signal;
+use crate::server::start::StartError;
 use crate::store::Remedy;
 use crate::store::file::survey::Surveyor;
 use crate::store::sql::lost::Remembered;
@@ -59,11 +62,58 @@ use crate::store::worker::Worker;
 /// Runs a server from its configuration to its end.
 #[must_use]
 pub fn run(config: Config) -> ExitCode {
-    match start::start(config) {
-        Ok(server) => server.run(),
-        Err(error) => {
-            crate::log::fatal(error.target(), &error.to_string());
-            ExitCode::FAILURE
+    let program = config.program;
+    let started = begin(config).and_then(|(starting, signals)| {
+        let mut early = Vec::new();
+        let started = await_start(&starting, &signals, &mut early);
+        let Some(server) = started.transpose()? else {
+            let code = early.iter().find_map(|signal| signal.exit_code(program));
+            streaming(Level::Info, "Stopped before the start has ended");
+            return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
+        };
+        signals::forward(early, signals, server.events_in.clone())?;
+        Ok(server.run())
+    });
+    started.unwrap_or_else(|error| {
+        crate::log::fatal(error.target(), &error.to_string());
+        ExitCode::FAILURE
+    })
+}
+
+/// How long a start that is asked to stop may take to end: then it is stopped in an orderly way.
+const START_ENDS_WITHIN: Duration = Duration::from_millis(500);
+
+type Started = Result<Server, StartError>;
+
+/// Begins a start on a thread of its own, which a disk, a database or a name can hold up.
+fn begin(config: Config) -> Result<(Receiver<Started>, Receiver<Signal>), StartError> {
+    // Before anything is logged: whoever reads that the server is ready may signal it at once.
+    let failed = |what| move |source| StartError::System { what, source };
+    let signals = signals::listen(config.program).map_err(failed("cannot handle signals"))?;
+    let (sender, starting) = bounded(1);
+    let thread = std::thread::Builder::new().name("start".to_owned());
+    // Nobody listens any more when the process was told to end meanwhile.
+    let start = move || drop(sender.send(start::start(config)));
+    thread.spawn(start).map_err(failed("cannot start a thread"))?;
+    Ok((starting, signals))
+}
+
+/// Waits for the end of a start; `None` if it did not end although a signal asked for that.
+fn await_start(
+    starting: &Receiver<Started>,
+    signals: &Receiver<Signal>,
+    early: &mut Vec<Signal>,
+) -> Option<Started> {
+    loop {
+        let signal = select! {
+            recv(starting) -> started => return Some(started.expect("a panic ends the process")),
+            recv(signals) -> signal => signal.expect("the thread of signals never ends"),
+        };
+        if !early.contains(&signal) {
+            early.push(signal);
+        }
+        if signal.ends_process() {
+            return starting.recv_timeout(START_ENDS_WITHIN).ok();
         }
     }
 }
@@ -154,7 +204,7 @@ impl Server {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Signal(signal) => self.on_signal(signal),
+            Event::Signal(asked) => self.on_signal(asked.take()),
             Event::Keeper(event) => self.on_keeper(event),
             Event::Recovered { term, result } => match result {
                 Ok(recovered) => {

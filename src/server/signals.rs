@@ -4,20 +4,29 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal as SystemSignal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
+use crate::base::files;
 use crate::config::Program;
 use crate::config::go::quote;
+use crate::server::event::{self, Event};
+use crate::server::start::StartError;
 
 /// Signals that wait for the server; more of them are dropped by the kernel's own rules.
 const WAITING_MAX: usize = 16;
+
+/// Bytes of a file that holds a process id.
+const PID_FILE_LEN_MAX: u64 = 4_096;
 
 /// What somebody outside asks of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +55,12 @@ impl Signal {
             Self::Quit => Some(2),
             Self::Reload | Self::ReopenLog | Self::LameDuck => None,
         }
+    }
+
+    /// Whether it ends the process, of whichever program.
+    #[must_use]
+    pub fn ends_process(self) -> bool {
+        self.exit_code(Program::Streaming).is_some()
     }
 
     fn from_number(number: i32, program: Program) -> Option<Self> {
@@ -81,6 +96,51 @@ pub fn listen(program: Program) -> io::Result<Receiver<Signal>> {
         }
     })?;
     Ok(receiver)
+}
+
+/// A signal that waits for the server. Each kind waits once: what is asked twice is done once, and
+/// no number of reloads is done before a stop.
+#[derive(Debug)]
+pub struct Asked {
+    signal: Signal,
+    is_waiting: Arc<AtomicBool>,
+}
+
+impl Asked {
+    /// What is asked; from now on the same signal is another one.
+    #[must_use]
+    pub fn take(self) -> Signal {
+        self.is_waiting.store(false, Ordering::Release);
+        self.signal
+    }
+}
+
+/// Makes events of what came since the start began, and of what will come.
+///
+/// # Errors
+/// When the system refuses the thread.
+pub fn forward(
+    early: Vec<Signal>,
+    signals: Receiver<Signal>,
+    events: Sender<Event>,
+) -> Result<(), StartError> {
+    let relay = move || {
+        let mut kinds: Vec<(Signal, Arc<AtomicBool>)> = Vec::new();
+        for signal in early.into_iter().chain(signals) {
+            let known = kinds.iter().position(|(kind, _)| *kind == signal);
+            let at = known.unwrap_or_else(|| {
+                kinds.push((signal, Arc::default()));
+                kinds.len() - 1
+            });
+            let is_waiting = Arc::clone(&kinds[at].1);
+            if !is_waiting.swap(true, Ordering::AcqRel) {
+                event::post(&events, Event::Signal(Asked { signal, is_waiting }));
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("signal-relay".to_owned());
+    let what = "cannot start a thread";
+    thread.spawn(relay).map(drop).map_err(|source| StartError::System { what, source })
 }
 
 /// Why no signal was sent. The texts are the reference's.
@@ -139,7 +199,9 @@ pub fn send(program: Program, request: &str) -> Result<(), SendError> {
 
 /// A process id, or a file that holds one. Zero and negative ids would mean whole groups.
 fn named(process: &str) -> Result<i32, SendError> {
-    let text = fs::read_to_string(process).unwrap_or_else(|_| process.to_owned());
+    let read = files::read(Path::new(process), PID_FILE_LEN_MAX).ok();
+    let text = read.and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = text.unwrap_or_else(|| process.to_owned());
     let text = text.trim();
     match text.parse::<i32>() {
         Ok(pid) if pid > 0 => Ok(pid),
@@ -236,6 +298,27 @@ mod tests {
         assert_eq!(Signal::Reload.exit_code(Program::Core), None);
         assert_eq!(Signal::from_number(SIGUSR2, Program::Streaming), None);
         assert_eq!(Signal::from_number(SIGUSR2, Program::Core), Some(Signal::LameDuck));
+    }
+
+    /// Goal: any number of reloads is one, and a stop waits for no more than that.
+    #[test]
+    fn signals_of_one_kind_wait_once() {
+        let (sender, signals) = bounded(WAITING_MAX);
+        let (events_in, events) = event::queue();
+        let early = vec![Signal::ReopenLog, Signal::Reload, Signal::Reload];
+        forward(early, signals, events_in).unwrap();
+        for _ in 0..10_000 {
+            sender.send(Signal::Reload).unwrap();
+        }
+        sender.send(Signal::Terminate).unwrap();
+        drop(sender);
+        let mut taken = Vec::new();
+        while taken.last() != Some(&Signal::Terminate) {
+            if let Event::Signal(asked) = events.recv().unwrap() {
+                taken.push(asked.signal);
+            }
+        }
+        assert_eq!(taken, [Signal::ReopenLog, Signal::Reload, Signal::Terminate]);
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender};
 
 use crate::base::epoch::{LeaseClock, Predecessor, Unfenced};
 use crate::base::id::{LoopIndex, Subject};
@@ -32,7 +31,6 @@ use crate::server::event::{self, Event};
 use crate::server::files::{self, Files};
 use crate::server::interest_key::Listener;
 use crate::server::pages::{self, Pages};
-use crate::server::signals::{self, Signal};
 use crate::server::{Server, settings};
 use crate::store::sql::lost::Remembered;
 use crate::store::{self, StoreError};
@@ -100,8 +98,6 @@ struct Begun {
     random: Random,
     /// Of the streaming server: a unique id.
     server_id: String,
-    /// What was asked of the process since its start began.
-    signals: Receiver<Signal>,
 }
 
 /// Starts everything that does not need the lease.
@@ -112,10 +108,7 @@ pub fn start(config: Config) -> Result<Server, StartError> {
     let seed = world::entropy().map_err(|source| system("cannot read entropy", source))?;
     let mut random = Random::new(seed);
     let server_id = random.unique_id();
-    // Before anything is logged: whoever reads that the server is ready may signal it at once.
-    let signals =
-        signals::listen(config.program).map_err(|e| system("cannot handle signals", e))?;
-    let begun = Begun { config: Arc::new(config), random, server_id, signals };
+    let begun = Begun { config: Arc::new(config), random, server_id };
     begun.greet()?;
     begun.open()
 }
@@ -213,7 +206,6 @@ impl Begun {
         let reactors = Reactors::run(ports, desks, rules, (&broker, &lease), drivers)?;
         let files = self.leave_files(&found, http_ports)?;
         log::info!(target: CORE, "Server is ready");
-        forward_signals(self.signals, events_in.clone())?;
         let group = group(&config, &self.server_id, &mut self.random);
         let mut server = Server {
             member: Member::new(config.loops, group),
@@ -425,19 +417,6 @@ fn log_listening(config: &Config, found: &settings::Found) {
 
 fn cluster_name<'a>(cluster: &'a ClusterConfig, found: &'a settings::Found) -> &'a str {
     cluster.name.as_deref().unwrap_or(&found.made_up_cluster)
-}
-
-fn forward_signals(signals: Receiver<Signal>, events: Sender<Event>) -> Result<(), StartError> {
-    let forward = move || {
-        for signal in signals {
-            event::post(&events, Event::Signal(signal));
-        }
-    };
-    std::thread::Builder::new()
-        .name("signal-relay".to_owned())
-        .spawn(forward)
-        .map_err(|source| system("cannot start a thread", source))?;
-    Ok(())
 }
 
 /// The public id of a core server: `N` and 55 base-32 letters, as clients expect its form.

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Place, rows};
+use crate::base::files::{self, Access, Links};
 use crate::election::epoch_files;
 use crate::election::lease::{Holder, Wake};
 use crate::store::sql::dialect::{Dialect, Driver, Failure, SqlError};
@@ -36,11 +37,9 @@ impl Session {
         let file = match place.source.driver {
             Driver::Sqlite => {
                 let path = lock_path(place);
-                let mut options = File::options();
-                options.read(true).write(true).create(true).truncate(false);
                 let failed =
                     |error| SqlError::of_connection(Failure::Denied, &path.display(), &error);
-                Some(options.open(&path).map_err(failed)?)
+                Some(files::open(&path, Access::Keep(0o666), Links::Refused).map_err(failed)?)
             }
             Driver::Postgres | Driver::Mysql => None,
         };
@@ -96,7 +95,8 @@ impl Session {
             return rows::prove(self.dialect.as_mut());
         };
         // A hanging holder may have SQLite's one lock to write: a file beside it shows the disk.
-        let written = File::create(path).and_then(|file| file.sync_all());
+        let made = files::open(path, Access::Replace(0o600), Links::Refused);
+        let written = made.and_then(|file| file.sync_all());
         let removed = written.and_then(|()| std::fs::remove_file(path));
         removed.map_err(|error| SqlError::of_statement(Failure::Other, "proof", &error))
     }

@@ -21,6 +21,7 @@ use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, linkat, syncfs, unlinkat};
 
+use crate::base::files;
 use crate::store::file::watch::Watch;
 use crate::store::progress::noted;
 
@@ -254,10 +255,7 @@ impl Disk for RealDisk {
     }
 
     fn open_root(&self, path: &Path) -> io::Result<Box<dyn Folder>> {
-        let handle = noted(File::open(path))?;
-        if !handle.metadata()?.is_dir() {
-            return Err(io::Error::from(io::ErrorKind::NotADirectory));
-        }
+        let handle = noted(files::open_folder(path))?;
         Ok(Box::new(RealFolder { handle }))
     }
 }
@@ -319,11 +317,17 @@ impl Folder for RealFolder {
         };
         // A pipe, a socket or a device of that name must not hold us up.
         let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let handle = File::from(self.open_at(name, flags, Mode::from_bits_truncate(0o666))?);
-        if !handle.metadata()?.is_file() {
+        let opened = self.open_at(name, flags, Mode::from_bits_truncate(0o666)).map(File::from);
+        // What the system says of a socket, a folder and a link in circles.
+        const NO_FILE: [Errno; 3] = [Errno::ENXIO, Errno::EISDIR, Errno::ELOOP];
+        let is_no_file = match &opened {
+            Ok(handle) => !handle.metadata()?.is_file(),
+            Err(error) => NO_FILE.iter().any(|no| error.raw_os_error() == Some(*no as i32)),
+        };
+        if is_no_file {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "it is no regular file"));
         }
-        Ok(Box::new(RealFile(handle)))
+        opened.map(|handle| Box::new(RealFile(handle)) as Box<dyn DiskFile>)
     }
 
     fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()> {

@@ -44,6 +44,7 @@ use nix::unistd::{AccessFlags, eaccess};
 
 use crate::base::channel_limits::StoreLimits;
 use crate::base::epoch::{Fence, Predecessor};
+use crate::base::files;
 use crate::base::time::Now;
 use crate::proto::spb;
 use crate::store::{Action, Opened, StoreError};
@@ -126,7 +127,7 @@ pub fn check_rights(options: &FileOptions) -> Result<(), StoreError> {
         let line = format!("{text} {SERVER_FILE_NAME:?}: open {path}: {}", reason(error));
         StoreError::Unusable(line)
     };
-    match std::fs::File::options().read(true).write(true).open(&server) {
+    match files::open(&server, files::Access::Update, files::Links::Followed) {
         Ok(_) => (),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
         Err(error) => return Err(denied(&error)),

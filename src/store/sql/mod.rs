@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use crate::base::channel_limits::{ResolvedLimits, StoreLimits};
 use crate::base::epoch::{Epoch, Fence, FenceError};
+use crate::base::files;
 use crate::base::record::RecoveredState;
 use crate::base::time::Now;
 use crate::proto::spb;
@@ -111,7 +112,8 @@ pub fn make(source: &Source) -> Result<(), SqlError> {
     if source.driver != Driver::Sqlite {
         return Ok(());
     }
-    let opened = std::fs::File::options().append(true).create(true).open(&source.database);
+    let path = Path::new(&source.database);
+    let opened = files::open(path, files::Access::Append(0o666), files::Links::Followed);
     opened.map(drop).map_err(|error| SqlError::of_connection(Failure::Denied, source, &error))
 }
 

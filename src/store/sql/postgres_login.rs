@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 
+use crate::base::files;
 use crate::store::sql::dialect::{Failure, SqlError};
 use crate::store::sql::dsn::{Security, Source};
 use crate::store::sql::postgres::{failure, reason};
@@ -21,6 +22,9 @@ use crate::store::sql::postgres_tls::Connector;
 const APPLICATION_NAME: &str = "stanby";
 /// Compat: a file of passwords that others may use is passed over, by these bits of its mode.
 const SHARED_MODE: u32 = 0x77;
+
+/// Bytes of a file of passwords.
+const FILE_LEN_MAX: u64 = 16 * 1024 * 1024;
 
 /// The last warning of the server that nobody has taken.
 pub(super) type Warning = Arc<Mutex<Option<String>>>;
@@ -99,7 +103,7 @@ fn config(source: &Source, host: &str, port: u16, timeout: Duration) -> Config {
     }
     let from_file = || {
         let path = source.password_file.as_ref().filter(|path| is_private(path))?;
-        let text = fs::read_to_string(path).ok()?;
+        let text = String::from_utf8(files::read(path, FILE_LEN_MAX).ok()?).ok()?;
         let user = user.as_deref().unwrap_or_default();
         password(&text, [host, &port.to_string(), &source.database, user])
     };

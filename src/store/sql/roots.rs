@@ -8,7 +8,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::base::certificate::SYSTEM_ROOTS;
+use crate::base::files;
 use crate::store::sql::dsn::{Pem, SystemAuthorities, Tls};
+
+/// Bytes of a file in a folder of authorities.
+const FILE_LEN_MAX: u64 = 16 * 1024 * 1024;
 
 /// The authorities that `tls` names, or the system's, as PEM.
 ///
@@ -28,7 +32,7 @@ pub(super) fn text(tls: &Tls) -> io::Result<Vec<u8>> {
 pub(super) fn read(pem: &Pem) -> io::Result<Vec<u8>> {
     match pem {
         Pem::Text(text) => Ok(text.clone().into_bytes()),
-        Pem::File(path) => fs::read(path).map_err(|error| unreadable(path, &error)),
+        Pem::File(path) => files::read_text(path).map_err(|error| unreadable(path, &error)),
     }
 }
 
@@ -52,13 +56,13 @@ fn system(system: &SystemAuthorities) -> io::Result<Vec<u8>> {
     let file = system.file.clone().filter(|path| path.exists()).or_else(usual);
     let mut text = Vec::new();
     if let Some(path) = &file {
-        text = fs::read(path).map_err(|error| unreadable(path, &error))?;
+        text = files::read_text(path).map_err(|error| unreadable(path, &error))?;
     }
     for folder in &system.folders {
         // Compat: what cannot be read there is passed over.
         let Ok(entries) = fs::read_dir(folder) else { continue };
         for entry in entries.flatten() {
-            let Ok(more) = fs::read(entry.path()) else { continue };
+            let Ok(more) = files::read(&entry.path(), FILE_LEN_MAX) else { continue };
             if certificates(&more).is_ok_and(|found| !found.is_empty()) {
                 text.push(b'\n');
                 text.extend(more);

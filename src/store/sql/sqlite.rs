@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, ffi, params_from_iter};
 
+use crate::base::files::NotRegular;
 use crate::base::world;
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
 
@@ -39,6 +40,13 @@ impl Sqlite {
             SqlError::of_connection(failure(&error), &path.display(), &error)
         };
         // A wrong path is an error, not a new database: `sql init` makes the file.
+        // Looked at and not opened: closing another descriptor of it would drop SQLite's locks.
+        if let Ok(found) = std::fs::metadata(path)
+            && !found.is_file()
+        {
+            let error = NotRegular::error(path, found.file_type());
+            return Err(SqlError::of_connection(Failure::Denied, &path.display(), &error));
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)
             .map_err(|error| if path.exists() { failed(error) } else { missing(path, &error) })?;
