@@ -2,9 +2,12 @@
 
 use std::collections::VecDeque;
 
-use crate::base::id::Sequence;
+use prost::Message as _;
+
+use crate::base::id::{ChannelName, Sequence};
 use crate::base::record::MessageRecord;
 use crate::base::time::WallTime;
+use crate::proto::pb;
 use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value};
 
 /// Rows of one `INSERT` where the user does not say: more gain nothing.
@@ -88,7 +91,7 @@ pub fn size(message: &MessageRecord) -> u64 {
     u64::try_from(message.encoded.len()).unwrap_or(u64::MAX)
 }
 
-/// Up to `count` messages of a channel from `from` on.
+/// Up to `count` rows of messages of a channel from `from` on, as they are stored.
 pub fn read(
     dialect: &mut dyn Dialect,
     id: i64,
@@ -105,6 +108,22 @@ pub fn read(
         encoded: row[2].bytes(),
     };
     Ok(rows.into_iter().map(record).collect())
+}
+
+/// What is wrong with a row, if it does not hold the message of its number in `channel`.
+#[must_use]
+pub fn damage(row: &MessageRecord, channel: &ChannelName) -> Option<String> {
+    match pb::MsgProto::decode(row.encoded.clone()) {
+        Err(error) => Some(format!("its data is damaged ({error})")),
+        Ok(message) if message.sequence != row.sequence.0 => {
+            Some(format!("its data is that of message {}", message.sequence))
+        }
+        Ok(message) if message.subject != channel.as_bytes() => {
+            let subject = String::from_utf8_lossy(&message.subject);
+            Some(format!("its data is that of a message of channel {subject}"))
+        }
+        Ok(_) => None,
+    }
 }
 
 /// Up to `count` old messages of a channel from `from` on.

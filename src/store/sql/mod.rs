@@ -22,12 +22,14 @@ mod pending;
 mod postgres;
 mod postgres_login;
 mod postgres_tls;
+mod reading;
 mod recovery;
 mod roots;
 pub mod schema;
 pub mod sessions;
 mod share;
 mod sqlite;
+mod sqlite_files;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use crate::store::sql::attempts::{Failed, patiently};
 use crate::store::sql::channel::Channel;
 use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value};
 use crate::store::sql::messages::{self, NumberedMessage};
+use crate::store::sql::reading;
 use crate::store::sql::recovery::{Found, limit_values};
 use crate::store::sql::{Context, check_fence, schema};
 use crate::store::{Action, Maintained, OutcomeUnknown, Remedy, Store, StoreError, check_part};
@@ -536,7 +537,8 @@ impl Store for Share {
         let fitting = (request.bytes_max / average.max(1)).saturating_mul(2);
         let count = request.count_max.min(fitting).max(1);
         let from = request.from.0.max(state.first.0);
-        let read = messages::read(self.dialect.as_mut(), channel.id, from, count);
+        let dialect = self.dialect.as_mut();
+        let read = reading::read_whole(dialect, &request.channel, channel, from, count);
         let mut found = read.map_err(|error| error.into_store_error(Action::Read))?;
         let mut byte_count = 0;
         let within = found.iter().take_while(|message| {

@@ -1,6 +1,6 @@
 //! Dialect for SQLite.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, ffi, params_from_iter};
 use crate::base::files::NotRegular;
 use crate::base::world;
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
+use crate::store::sql::sqlite_files::Files;
 
 /// Statements kept prepared.
 const STATEMENTS_MAX: usize = 160;
@@ -24,6 +25,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(1);
 /// One connection to a database file.
 pub struct Sqlite {
     connection: Connection,
+    files: Files,
     /// Longest wait for a lock.
     timeout: Duration,
     /// After a commit with an unknown outcome nothing is done any more.
@@ -48,19 +50,30 @@ impl Sqlite {
             return Err(SqlError::of_connection(Failure::Denied, &path.display(), &error));
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut files = Files::of(path);
+        let _ = files.find_changed();
         let connection = Connection::open_with_flags(path, flags)
             .map_err(|error| if path.exists() { failed(error) } else { missing(path, &error) })?;
         // We wait ourselves.
         connection.busy_timeout(Duration::ZERO).map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        let sqlite = Self { connection, timeout, is_broken: false };
+        let mut sqlite = Self { connection, files, timeout, is_broken: false };
         let set_journal = |it: &Connection| it.pragma_update(None, "journal_mode", journal);
         sqlite.patiently(set_journal).map_err(failed)?;
         let connection = &sqlite.connection;
         // A commit is on the disk when it returns.
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed)?;
-        Ok(sqlite)
+        // Only a read opens the files beside the database.
+        let read = |it: &Connection| it.execute_batch("SELECT count(*) FROM sqlite_master");
+        sqlite.patiently(read).map_err(failed)?;
+        match sqlite.files.find_changed().map(Path::to_owned) {
+            None => Ok(sqlite),
+            Some(changed) => {
+                let why = taken_away(changed);
+                Err(SqlError::of_connection(Failure::Unreachable, &path.display(), &why))
+            }
+        }
     }
 
     /// Tries again while another connection has the lock. Not where that has ended a transaction:
@@ -85,6 +98,10 @@ impl Sqlite {
             thread::park_timeout(LOCK_PAUSE);
         }
     }
+}
+
+fn taken_away(path: PathBuf) -> String {
+    format!("{} was removed or replaced under the running server", path.display())
 }
 
 /// There is no such file: the line names the command that makes it.
@@ -126,7 +143,15 @@ impl Dialect for Sqlite {
     fn commit(&mut self) -> Result<(), SqlError> {
         let statement = "COMMIT";
         let done = self.patiently(|connection| connection.execute_batch(statement));
-        let Err(error) = done else { return Ok(()) };
+        let Err(error) = done else {
+            return match self.files.find_changed().map(Path::to_owned) {
+                None => Ok(()),
+                Some(changed) => {
+                    self.is_broken = true;
+                    Err(SqlError::of_unknown_commit(&taken_away(changed)))
+                }
+            };
+        };
         let is_open = !self.connection.is_autocommit();
         let was_rolled_back = match failure(&error) {
             // Without a write-ahead log readers can be in the way of a commit too.
