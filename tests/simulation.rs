@@ -15,8 +15,8 @@ const SEEDS: u64 = 8;
 /// Short enough to be typed.
 const SEED_DIGITS: u64 = 1_000_000_000;
 
-/// Seeds that have broken a promise once.
-const RECORDED: [u64; 0] = [];
+/// Seeds that have broken a promise once, or shown that the checker was wrong.
+const RECORDED: [u64; 9] = [223, 262, 385, 391, 462, 724, 983, 415_620_631, 415_620_645];
 
 fn number_of(variable: &str) -> Option<u64> {
     env::var(variable).ok()?.parse().ok()

@@ -44,6 +44,8 @@ struct Asked {
     in_flight_max: usize,
     /// Delivered to it and not acknowledged by it.
     held: BTreeSet<Sequence>,
+    /// Acknowledged by it at any time: an ack can cross a redelivery.
+    settled: BTreeSet<Sequence>,
     /// Whatever was delivered to it.
     seen: BTreeSet<Sequence>,
     /// The last one that was not called a redelivery.
@@ -137,6 +139,7 @@ impl Checker {
             in_queue: asking.in_queue,
             in_flight_max: asking.in_flight_max,
             held: BTreeSet::new(),
+            settled: BTreeSet::new(),
             seen: BTreeSet::new(),
             last_fresh: Sequence::ZERO,
             is_blurred: false,
@@ -158,7 +161,9 @@ impl Checker {
     /// The client of `inbox` acts as if a message never came.
     pub fn on_forgotten(&mut self, inbox: &Subject, sequence: Sequence) {
         self.say(|| format!("{inbox} acts as if {sequence} never came"));
-        if let Some(asked) = self.asked.get_mut(inbox) {
+        if let Some(asked) = self.asked.get_mut(inbox)
+            && !asked.settled.contains(&sequence)
+        {
             asked.owed.insert(sequence);
         }
     }
@@ -173,6 +178,7 @@ impl Checker {
         self.say(|| format!("{inbox} acknowledges {sequence}"));
         let Some(asked) = self.asked.get_mut(inbox) else { return };
         asked.held.remove(&sequence);
+        asked.settled.insert(sequence);
         if let Some(acked) = asked.durable.as_ref().and_then(|key| self.durables.get_mut(key)) {
             acked.insert(sequence);
         }
@@ -190,7 +196,9 @@ impl Checker {
         let Some(asked) = self.asked.get_mut(inbox) else { return };
         let place = format!("{channel}:{sequence} on {inbox}");
         let (is_new, is_repeat) = (asked.seen.insert(sequence), message.redelivered);
-        asked.held.insert(sequence);
+        if !asked.settled.contains(&sequence) {
+            asked.held.insert(sequence);
+        }
         asked.owed.remove(&sequence);
         let mut broken = Vec::new();
         if asked.channel != channel {

@@ -90,10 +90,11 @@ pub struct Faults {
     is_over: bool,
 }
 
-const PAUSE_MAX_MS: u64 = 9_000;
-const DOWN_MAX_MS: u64 = 3_000;
-const FULL_MAX_MS: u64 = 2_000;
-const PART_MAX_MS: u64 = 3_000;
+/// More than twice what it takes to replace a holder.
+const PAUSE_MAX_MS: u64 = 2_500;
+const DOWN_MAX_MS: u64 = 800;
+const FULL_MAX_MS: u64 = 800;
+const PART_MAX_MS: u64 = 1_500;
 const CLOCK_AHEAD_MAX_MS: u64 = 5_000;
 
 impl Faults {
@@ -172,7 +173,7 @@ impl Faults {
 
     /// What goes wrong before `operation`; no pause, if others cannot be turned meanwhile.
     pub fn on_operation(&mut self, operation: Operation, may_wait: bool) -> Option<Fault> {
-        if !self.is_due(self.plan.per_operation) {
+        if !self.is_due(self.plan.per_operation * weight(operation)) {
             return None;
         }
         let errors = operation.errors();
@@ -188,5 +189,34 @@ impl Faults {
         };
         let waits = matches!(kind, Kind::Pause(_) | Kind::Stall(_));
         if waits && !may_wait { None } else { self.number(kind) }
+    }
+}
+
+/// How much more often something goes wrong before operations of which much hangs on each.
+fn weight(operation: Operation) -> u64 {
+    match operation {
+        Operation::CreateRoot
+        | Operation::OpenRoot
+        | Operation::List
+        | Operation::Folder
+        | Operation::OpenRead
+        | Operation::OpenAppend
+        | Operation::Identity
+        | Operation::Stamp
+        | Operation::Watch
+        | Operation::ReadAt
+        | Operation::Describe
+        | Operation::Size
+        | Operation::Allocate => 1,
+        Operation::Append => 2,
+        Operation::SyncFolder | Operation::SyncFilesystem | Operation::SyncFile => 4,
+        Operation::CreateFolder
+        | Operation::RemoveFolder
+        | Operation::OpenNew
+        | Operation::Rename
+        | Operation::RenameNew
+        | Operation::RenameInto
+        | Operation::Unlink
+        | Operation::Truncate => 8,
     }
 }

@@ -118,6 +118,8 @@ struct Group {
     steps_max: u64,
     takeovers: u32,
     depth: u32,
+    /// An operation of a disk takes that long.
+    waits_until: Instant,
     is_healed: bool,
 }
 
@@ -136,8 +138,9 @@ struct ToOpen {
 
 const ROOT: &str = "/data";
 const STEP_MAX_MICROS: u64 = 2_000;
-const SETTLE_STEP_MAX_MICROS: u64 = 20_000;
+const SETTLE_STEP_MAX_MICROS: u64 = 15_000;
 const OPERATION_MAX_MICROS: u64 = 60;
+const STILL_FOR_LONG: Duration = Duration::from_millis(50);
 const START_MAX_MS: u64 = 50;
 /// What was published last has arrived, or never will.
 const AUDIT_AFTER: Duration = Duration::from_secs(2);
@@ -182,6 +185,7 @@ impl Simulation {
             steps_max: plan.steps,
             takeovers: 0,
             depth: 0,
+            waits_until: now.at,
             is_healed: false,
             random,
             plan,
@@ -331,7 +335,11 @@ impl Simulation {
 
     /// Turns all others until a pause is over.
     fn wait(&self, until: Instant) {
-        self.0.borrow_mut().depth += 1;
+        {
+            let mut group = self.0.borrow_mut();
+            group.depth += 1;
+            group.waits_until = group.waits_until.max(until);
+        }
         while self.goes_on() && self.0.borrow().now.at < until {
             self.step();
         }
@@ -378,7 +386,11 @@ impl Group {
 
     /// Everything but the store's work; gives the stores to be opened.
     fn step(&mut self) -> Vec<ToOpen> {
-        let step_max = if self.is_healed { SETTLE_STEP_MAX_MICROS } else { STEP_MAX_MICROS };
+        let step_max = if self.is_healed || self.is_somebody_still() {
+            SETTLE_STEP_MAX_MICROS
+        } else {
+            STEP_MAX_MICROS
+        };
         let little = Duration::from_micros(1 + self.random.below(step_max));
         self.now = Now { at: self.now.at + little, wall: self.now.wall + little };
         self.disk.set_full(self.now.at < self.full_until);
@@ -394,6 +406,13 @@ impl Group {
             self.turn_client(number);
         }
         openings
+    }
+
+    /// Whether somebody stands still for long: then time goes faster, so that it ends in this run.
+    fn is_somebody_still(&self) -> bool {
+        let soon = self.now.at + STILL_FOR_LONG;
+        self.slots.iter().any(|slot| soon < slot.paused_until.max(slot.keeper_until))
+            || soon < self.waits_until
     }
 
     fn start(&mut self, number: usize) {
@@ -722,6 +741,7 @@ impl Group {
             slot.up_at = slot.up_at.min(now + Duration::from_millis(START_MAX_MS));
         }
         self.full_until = now;
+        self.waits_until = now;
         self.clients.iter_mut().for_each(Client::retire);
         let from = now + AUDIT_AFTER;
         self.clients.push(Client::auditor(self.clients.len(), from));

@@ -15,10 +15,10 @@ use crate::election::sight::{NewestEpoch, Sight, Stillness, Verdict, judge};
 use crate::testing::disk::Operation;
 use crate::testing::memory_disk::{Fate, ProcessId, before};
 
-/// After so long without a sign of life a holder is replaced.
-pub const STEAL_AFTER: Duration = Duration::from_secs(5);
+/// After so long without a sign of life a holder is replaced: soon, so that a run has many of them.
+pub const STEAL_AFTER: Duration = Duration::from_secs(1);
 /// How often a standby looks.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// What the fence reads.
 const EPOCH_FILE: &[u8] = b".stanby.epoch";
 

@@ -114,7 +114,9 @@ struct Turn<'a> {
     checker: &'a mut Checker,
 }
 
-const CHANNELS: [&str; 3] = ["orders", "events.eu", "Jobs"];
+const CHANNELS: [&str; 6] = ["orders", "events.eu", "Jobs", "events.us", "late", "later"];
+/// Another channel is used after so many publishes of a client.
+const PUBLISHES_BEFORE_NEXT: u64 = 12;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const ACK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -444,13 +446,19 @@ impl Client {
         parcel(&subject, reply, &message)
     }
 
+    /// More and more of them, so that channels are made throughout a run.
+    fn some_channel(&self, random: &mut Random) -> ChannelName {
+        let used = usize::try_from(self.publish_count / PUBLISHES_BEFORE_NEXT).unwrap_or(0);
+        ChannelName::from(CHANNELS[choose(random, CHANNELS.len().min(2 + used))])
+    }
+
     fn publish(&mut self, turn: &mut Turn) -> Vec<Parcel> {
         let mut parcels = Vec::new();
         for _ in 0..=turn.random.below(4) {
             if UNACKED_PUBLISHES_MAX <= self.publishes.len() {
                 break;
             }
-            let channel = ChannelName::from(CHANNELS[choose(turn.random, CHANNELS.len())]);
+            let channel = self.some_channel(turn.random);
             parcels.push(self.message(&channel, turn).0);
         }
         parcels
@@ -477,7 +485,7 @@ impl Client {
         if SUBSCRIPTIONS_MAX <= self.subscriptions.len() {
             return Vec::new();
         }
-        let channel = ChannelName::from(CHANNELS[choose(turn.random, CHANNELS.len())]);
+        let channel = self.some_channel(turn.random);
         match turn.random.below(4) {
             0 => self.subscribe_plain(channel, b"", turn),
             3 => self.subscribe_plain(channel, b"workers", turn),
@@ -731,6 +739,7 @@ impl Client {
         // Some it takes for lost, however often it gets them.
         self.message_count += 1;
         if !self.is_retiring && self.message_count.is_multiple_of(FORGOTTEN_EVERY) {
+            subscription.unacked.remove(&sequence);
             checker.on_forgotten(inbox, sequence);
         } else {
             subscription.unacked.insert(sequence);
