@@ -12,6 +12,7 @@ pub mod id;
 pub mod limits;
 pub mod origin;
 pub mod placement;
+pub mod planted;
 pub mod pulse;
 pub mod random;
 pub mod record;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
+use crate::base::planted::{self, Bug};
 use crate::broker::delivery::{Message, Part, Picks, Source};
 use crate::broker::outbox::Gauge;
 use crate::broker::sublist::Interest;
@@ -130,6 +131,8 @@ impl Broker {
     /// Something from the broker of another loop.
     pub(super) fn on_mail(&mut self, mail: Mail) {
         match mail {
+            Mail::Interest(interest)
+                if planted::is(Bug::InterestLost) && interest.subject.len().is_multiple_of(4) => {}
             Mail::Interest(interest) => self.add_to_tree(interest),
             Mail::InterestsGone(interests) => self.remove_from_tree(&interests),
             Mail::Weight(interest) => self.accounts[interest.account].reweigh(&interest),

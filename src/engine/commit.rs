@@ -11,6 +11,7 @@ use crate::base::id::{ClientId, LoopIndex, Sequence, Subject, Ticket};
 use crate::base::limits::{
     REQUEST_BYTES, UNSYNCED_BYTES_MAX, UNSYNCED_MESSAGES_MAX, unsynced_share,
 };
+use crate::base::planted::{self, Bug};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ClientWrite, CommitReport, Lifecycle, MessageRecord,
     SubscriptionWrite,
@@ -482,7 +483,9 @@ impl Engine {
             Lifecycle::Keep => (),
         }
         channel.state = outcome.state;
-        channel.last = outcome.state.last;
+        if !planted::is(Bug::SequencePassedOver) {
+            channel.last = outcome.state.last;
+        }
         channel.remember(part.lasting);
         self.commits.clamp(index, outcome.state.last.0);
         self.clamp_positions(index);

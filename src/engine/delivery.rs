@@ -13,6 +13,7 @@ use crate::base::limits::{
     AHEAD_BYTES_MAX, BURST_BYTES_MAX, FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, FETCH_MESSAGES_MIN,
     FETCHES_MAX, RECENT_BYTES_MAX, TURN_BYTES_MAX, TURN_MESSAGES_MAX,
 };
+use crate::base::planted::{self, Bug};
 use crate::base::record::{FetchRequest, MessageRecord, SubscriptionWrite};
 use crate::base::time::Now;
 use crate::engine::channel::{Channel, Channels, Life};
@@ -198,6 +199,7 @@ impl Outgoing<'_> {
         // Whoever has pending messages has a timer, or a pass under way that sets one at its end.
         if subscription.pending.is_empty()
             && self.timers.deadline(&Timer::Redelivery(key)).is_none()
+            && !planted::is(Bug::NoRedelivery)
         {
             self.timers.arm(Timer::Redelivery(key), self.now.at + ack_wait);
         }

@@ -1,6 +1,7 @@
 //! stage a message; hold its ack until it is durable
 
 use crate::base::id::{ChannelName, Subject};
+use crate::base::planted::{self, Bug};
 use crate::base::record::MessageRecord;
 use crate::base::subject;
 use crate::base::time::Now;
@@ -93,10 +94,23 @@ impl Engine {
         let channel = &mut self.channels.slab[index];
         channel.last = channel.last.next();
         channel.last_timestamp = channel.last_timestamp.max(now.wall);
+        if planted::is(Bug::TimeGoesBack) {
+            channel.last_timestamp = now.wall;
+        }
         channel.last_activity = now.at;
         let encoded = self.encoder.message(&publication, channel.last, channel.last_timestamp);
         let record =
             MessageRecord { sequence: channel.last, timestamp: channel.last_timestamp, encoded };
+        if planted::is(Bug::DeliveredEarly) {
+            channel.state.last = channel.last;
+            channel.recent.push_back(record.clone());
+        }
+        if planted::is(Bug::AckBeforeCommit)
+            && let Some(subject) = reply.clone()
+        {
+            let payload = self.encoder.pub_ack(publication.guid(), b"").into();
+            self.effects.push_back(Effect::Send { subject, reply: None, payload });
+        }
         self.commits.message(channel, record, StagedPublish { channel: index, publication, reply });
     }
 
@@ -117,6 +131,13 @@ impl Engine {
         if let Some(channel) = self.channels.slab.get(publish.channel) {
             let name = channel.name.clone();
             self.log_publish_error(publish.publication.client_id(), &name, refusal);
+        }
+        if planted::is(Bug::RefusedIsAcked)
+            && let Some(subject) = publish.reply.clone()
+        {
+            let payload = self.encoder.pub_ack(publish.publication.guid(), b"").into();
+            self.effects.push_back(Effect::Send { subject, reply: None, payload });
+            return;
         }
         self.refuse_publish(publish.publication.guid(), publish.reply.clone(), refusal);
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::base::hash::QuickMap;
 use crate::base::id::{QueueGroupName, Sequence};
+use crate::base::planted::{self, Bug};
 use crate::base::record::SubscriptionWrite;
 use crate::base::time::Now;
 use crate::base::{id::SubscriptionId, limits::TRANSFER_REDELIVERY_DELAY};
@@ -135,6 +136,9 @@ impl Engine {
         };
         let mut pending: Vec<_> = leaver.pending.iter().map(|(seq, due)| (*due, seq)).collect();
         pending.sort_unstable();
+        if planted::is(Bug::LeaverKeepsPending) {
+            pending.clear();
+        }
         let overdue = now.at - std::time::Duration::from_secs(1);
         let was_highest = leaver.cursor.last_sent == found.cursor.last_sent;
         let is_moved = leaver.pending.contains(found.cursor.last_sent);

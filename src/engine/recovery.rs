@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::base::id::{ClientId, DurableName, QueueGroupName, Sequence, Subject, SubscriptionId};
+use crate::base::planted::{self, Bug};
 use crate::base::record::{RecoveredChannel, RecoveredSubscription};
 use crate::base::time::Now;
 use crate::engine::Engine;
@@ -282,6 +283,17 @@ fn restored(
         start_text: String::new(),
         unanswered: None,
     };
+    let forgets = if subscription.is_durable {
+        planted::is(Bug::PendingForgottenDurable)
+    } else {
+        planted::is(Bug::PendingForgottenPlain)
+    };
+    if forgets {
+        subscription.pending = std::iter::empty().collect();
+    }
+    if planted::is(Bug::PositionTooFar) {
+        subscription.cursor.last_sent = subscription.cursor.last_sent.next();
+    }
     subscription.is_stalled = subscription.is_full();
     subscription
 }

@@ -12,6 +12,7 @@ use crate::base::id::{Sequence, SubscriptionId, Ticket};
 use crate::base::limits::{
     FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, REDELIVERY_SLACK, TRANSFER_REDELIVERY_DELAY,
 };
+use crate::base::planted::{self, Bug};
 use crate::base::record::{FetchRequest, MessageRecord, SubscriptionWrite};
 use crate::base::time::{Instant, Now};
 use crate::engine::delivery::{Reader, Reads, Work};
@@ -147,6 +148,7 @@ impl Engine {
     pub(super) fn arm_redelivery(&mut self, key: SubscriptionKey, now: Now) {
         if let Some(found) = self.subscriptions.by_key.get(&key)
             && self.timers.deadline(&Timer::Redelivery(key)).is_none()
+            && !planted::is(Bug::NoRedelivery)
         {
             self.timers.arm(Timer::Redelivery(key), now.at + found.ack_wait());
         }
@@ -398,7 +400,8 @@ impl Engine {
             // The time for which there was no room is not its reader's: it counts from now.
             *due = Some(now.at);
         }
-        out.send(target, found, channel, record, Some(count));
+        let count = Some(count).filter(|_| !planted::is(Bug::RedeliveryUnmarked));
+        out.send(target, found, channel, record, count);
         if target != key {
             // The other member has it now.
             self.settle(key, sequence, now);

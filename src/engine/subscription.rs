@@ -16,6 +16,7 @@ use prost::Message;
 use crate::base::hash::QuickMap;
 use crate::base::id::{ChannelName, ClientId, DurableName, QueueGroupName, Sequence, Subject};
 use crate::base::id::{SubscriptionId, Ticket};
+use crate::base::planted::{self, Bug};
 use crate::base::record::{MessageRecord, SubscriptionWrite};
 use crate::base::sequence_map::SequenceMap;
 use crate::base::subject;
@@ -128,7 +129,8 @@ impl Subscription {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        usize::try_from(self.in_flight_max).unwrap_or(0) <= self.pending.len()
+        let more = usize::from(planted::is(Bug::OneTooManyInFlight));
+        usize::try_from(self.in_flight_max).unwrap_or(0) + more <= self.pending.len()
     }
 
     /// Its record as stored (spec protocol, 5.4).
@@ -475,6 +477,9 @@ impl Engine {
         found.is_failing = false;
         found.is_on_hold = !found.pending.is_empty();
         found.start_text = String::new();
+        if planted::is(Bug::DurableStartsAnew) {
+            found.cursor.last_sent = self.channels.slab[found.channel].last;
+        }
         let (record, index, group) = (found.record(), found.channel, found.group);
         if let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
             group.shadow = None;

@@ -15,6 +15,7 @@ use prost::Message;
 use crate::base::id::{AccountIndex, LoopIndex, Subject};
 use crate::base::limits;
 use crate::base::origin::Origin;
+use crate::base::planted::{self, Bug};
 use crate::base::time::{Instant, Now};
 use crate::broker::{self, Credit, EngineDelivery, EngineInterest, Post};
 use crate::election::input::Question;
@@ -204,8 +205,11 @@ impl EngineDriver {
         if to == self.home {
             self.on_request(request, reply, origin, now);
         } else {
-            let mail = Mail::Request { request, reply, origin };
-            self.outcomes.push_back(Outcome::Mail { to, mail });
+            let mail = Outcome::Mail { to, mail: Mail::Request { request, reply, origin } };
+            if planted::is(Bug::MailboxOrder) {
+                return self.outcomes.push_front(mail);
+            }
+            self.outcomes.push_back(mail);
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::base::channel_limits::ChannelLimits;
 use crate::base::id::ChannelName;
 use crate::base::limits::SLICES_PER_BATCH_MAX;
+use crate::base::planted::{self, Bug};
 use crate::base::record::{ChannelState, RecoveredChannel};
 use crate::base::time::{Instant, WallTime};
 use crate::store::file::channel_reading::Reader;
@@ -89,6 +90,11 @@ fn folder_for(
     let is_channel = |entry: &Entry| {
         !entry.is_folder && !matches!(channel_file(&entry.name), ChannelFile::Other)
     };
+    if planted::is(Bug::LateCreateClears) {
+        for entry in folder.list().map_err(error)? {
+            folder.unlink(&entry.name).map_err(error)?;
+        }
+    }
     if folder.list().map_err(error)?.iter().any(is_channel) {
         ctx.fence.check()?;
         return Err(of_somebody_else(&path));
@@ -196,8 +202,9 @@ impl Channel {
             },
             subscriptions: found.subscriptions,
             subscriptions_len: found.subscriptions_len,
-            must_begin_slice: must_settle,
-            must_replace_subscriptions: must_settle || found.subscriptions_len.is_none(),
+            must_begin_slice: must_settle && !planted::is(Bug::SliceContinued),
+            must_replace_subscriptions: (must_settle && !planted::is(Bug::SubscriptionsContinued))
+                || found.subscriptions_len.is_none(),
             expires_at: None,
             compacted_at: None,
             is_renamed: false,
@@ -565,7 +572,8 @@ impl Channel {
 
     /// Files that are written and not synced.
     pub fn dirty_files(&self) -> impl Iterator<Item = &dyn DiskFile> {
-        self.dirty_logs().map(Log::file)
+        let skipped = usize::from(planted::is(Bug::IndexBeforeData));
+        self.dirty_logs().map(Log::file).skip(skipped)
     }
 
     /// Whether a sync of the file system `device` makes all durable that is not synced.

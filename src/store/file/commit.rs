@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::base::id::ChannelName;
 use crate::base::limits::SLICES_PER_BATCH_MAX;
+use crate::base::planted::{self, Bug};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ChannelState, CommitReport, Lifecycle,
 };
@@ -79,7 +80,9 @@ impl Share {
                 self.take_back(part)?;
             }
         }
-        self.ctx.fence.check()?;
+        if !planted::is(Bug::NoEpochCheck) {
+            self.ctx.fence.check()?;
+        }
         let channels = parts.into_iter().map(|part| self.settle(part)).collect();
         Ok(CommitReport { clients_refused, channels })
     }
@@ -219,6 +222,9 @@ impl Share {
         let Some(channel) = self.channels.get_mut(name) else {
             return Ok(());
         };
+        if planted::is(Bug::RefusedStays) {
+            return Ok(());
+        }
         let writes = std::mem::take(&mut part.writes);
         if !writes.is_empty() {
             channel.open_folder(ctx, root)?;
@@ -289,7 +295,9 @@ impl Share {
                 replacement.discard(root);
             }
         }
-        ctx.fence.check()?;
+        if !planted::is(Bug::LateRename) {
+            ctx.fence.check()?;
+        }
         Ok(fresh)
     }
 

@@ -9,6 +9,7 @@ use crate::base::channel_limits::StoreLimits;
 use crate::base::epoch::{Fence, Predecessor};
 use crate::base::id::ChannelName;
 use crate::base::placement;
+use crate::base::planted::{self, Bug};
 use crate::base::record::RecoveredState;
 use crate::base::time::Now;
 use crate::base::world;
@@ -99,7 +100,7 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
     if options.sync {
         channels.iter_mut().for_each(|one| keep_overlaps(&mut one.channel.messages, settled));
     }
-    if must_settle && !channels.is_empty() {
+    if must_settle && !channels.is_empty() && !planted::is(Bug::TailNotRewritten) {
         let is_replaced = opening.predecessor == Predecessor::Replaced;
         let (now, files) = (opening.now.wall, files.as_slice());
         let (ctx, root) = (ctx.as_ref(), root.as_ref());
@@ -185,7 +186,9 @@ fn clear_root(ctx: &Context, root: &dyn Folder, entries: &[Entry]) -> Result<(),
                     path.display()
                 );
             }
-        } else if replacement_epoch(&entry.name).is_some_and(is_former) {
+        } else if replacement_epoch(&entry.name).is_some_and(is_former)
+            && !planted::is(Bug::LateRename)
+        {
             root.unlink(&entry.name).map_err(|source| io_error(Action::Replace, &path, source))?;
         }
     }

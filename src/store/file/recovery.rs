@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::epoch::Fence;
+use crate::base::planted::{self, Bug};
 use crate::store::file::context::refusal;
 use crate::store::file::cutting;
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder, Identity};
@@ -422,7 +423,7 @@ impl ChannelReader<'_> {
         let Some(bound) = bound else {
             return Ok(slice);
         };
-        if slice.record_count == 0 || slice.last < bound {
+        if slice.record_count == 0 || slice.last < bound || planted::is(Bug::OverlapAdopted) {
             return Ok(slice);
         }
         // Whoever may not cut it later does not take it out.
@@ -434,6 +435,7 @@ impl ChannelReader<'_> {
         let files =
             SliceFiles { data: data.as_ref(), index: index.as_ref(), path: &path, crc: None };
         let ordinal = files.ordinal_of(&slice, bound)?;
+        let ordinal = ordinal.saturating_sub(u64::from(planted::is(Bug::WholeTailCut)));
         let kept = files.index_records(0, ordinal)?;
         let end = kept.last().map_or(FILE_HEADER_LEN, IndexRecord::end);
         self.overlaps.push(Overlap {

@@ -1,5 +1,6 @@
 //! What a share has written and not synced: made durable with a commit, or after a time.
 
+use crate::base::planted::{self, Bug};
 use crate::base::record::Batch;
 use crate::base::world;
 use crate::store::file::context::refusal;
@@ -17,6 +18,10 @@ impl Share {
     pub(super) fn sync(&mut self) -> Result<Option<String>, StoreError> {
         let synced = match self.unsynced.take() {
             Some(text) => Ok(Err(text)),
+            None if planted::is(Bug::FailedSyncForgiven) => {
+                let _forgiven = self.sync_dirty();
+                Ok(Ok(()))
+            }
             None => self.sync_dirty().map_or_else(|error| refusal(error).map(Err), |()| Ok(Ok(()))),
         };
         match synced? {
@@ -45,6 +50,9 @@ impl Share {
     }
 
     fn sync_dirty(&mut self) -> Result<(), StoreError> {
+        if planted::is(Bug::NoSync) {
+            return Ok(());
+        }
         let ctx = self.ctx.as_ref();
         let mut files: Vec<&dyn DiskFile> = Vec::new();
         let mut folder_count = usize::from(self.is_root_renamed);
@@ -78,6 +86,9 @@ impl Share {
             sync_files(&files).map_err(sync_error)?;
         }
         drop(files);
+        if planted::is(Bug::NamesNotSynced) {
+            return Ok(());
+        }
         for name in &self.dirty {
             if let Some(channel) = self.channels.get_mut(name) {
                 channel.sync_folder(ctx)?;

@@ -1,0 +1,115 @@
+//! Bugs that are planted to prove that the simulation finds them.
+//!
+//! Each stands at the place where somebody could really make it, as `if planted::is(Bug::…)`. Only
+//! with the cargo feature `planted`, which no release has, can one be chosen; without it the answer
+//! is no at compile time, and nothing of it is left in the program.
+
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// A bug that can be planted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Bug {
+            $($(#[$doc])* $name,)*
+        }
+
+        /// All of them, by name.
+        #[cfg(feature = "planted")]
+        pub const ALL: &[(&str, Bug)] = &[$(($text, Bug::$name),)*];
+    };
+}
+
+bugs! {
+    /// A publish is acknowledged when it is staged.
+    AckBeforeCommit = "ack-before-commit",
+    /// A commit is reported without a look at the epoch.
+    NoEpochCheck = "no-epoch-check",
+    /// Messages are stamped with the clock, wherever that stands.
+    TimeGoesBack = "time-goes-back",
+    /// What was pending for a durable is forgotten by a take-over.
+    PendingForgottenDurable = "pending-forgotten-durable",
+    /// The same for subscriptions that are no durables.
+    PendingForgottenPlain = "pending-forgotten-plain",
+    /// A take-over leaves files that a former active is about to put in place.
+    LateRename = "late-rename",
+    /// Who creates a channel clears what lies in its folder.
+    LateCreateClears = "late-create-clears",
+    /// The end of an old slice that a later one holds too is adopted.
+    OverlapAdopted = "overlap-adopted",
+    /// The last message of a slice is cut though it is whole.
+    WholeTailCut = "whole-tail-cut",
+    /// What was refused stays in the files.
+    RefusedStays = "refused-stays",
+    /// A position that is recovered is one too far.
+    PositionTooFar = "position-too-far",
+    /// Data files are not synced, their indexes are.
+    IndexBeforeData = "index-before-data",
+    /// Other loops are not told of some interests.
+    InterestLost = "interest-lost",
+    /// Requests for another loop are handed over in the wrong order.
+    MailboxOrder = "mailbox-order",
+    /// Sequences that were refused are not given again.
+    SequencePassedOver = "sequence-passed-over",
+    /// Answers leave however long ago the lease was confirmed.
+    LeaseIgnored = "lease-ignored",
+    /// Messages are delivered that are not durable yet.
+    DeliveredEarly = "delivered-early",
+    /// The recovery of a store does not look at the epoch any more.
+    RecoveryUnfenced = "recovery-unfenced",
+    /// Nothing is synced.
+    NoSync = "no-sync",
+    /// New names are not made durable.
+    NamesNotSynced = "names-not-synced",
+    /// A sync that failed is taken for one that succeeded.
+    FailedSyncForgiven = "failed-sync-forgiven",
+    /// What a predecessor may not have synced is believed.
+    TailNotRewritten = "tail-not-rewritten",
+    /// A publish that the store refused is acknowledged.
+    RefusedIsAcked = "refused-is-acked",
+    /// No message ever comes again.
+    NoRedelivery = "no-redelivery",
+    /// Redeliveries are not called so.
+    RedeliveryUnmarked = "redelivery-unmarked",
+    /// What a member of a queue group leaves behind nobody gets.
+    LeaverKeepsPending = "leaver-keeps-pending",
+    /// One message more than the limit is in flight.
+    OneTooManyInFlight = "one-too-many-in-flight",
+    /// A durable that comes back begins at the end.
+    DurableStartsAnew = "durable-starts-anew",
+    /// A successor goes on in the slice of its predecessor.
+    SliceContinued = "slice-continued",
+    /// A successor goes on in the subs.dat of its predecessor.
+    SubscriptionsContinued = "subscriptions-continued",
+}
+
+/// Whether `bug` is planted.
+#[cfg(not(feature = "planted"))]
+#[inline]
+#[must_use]
+pub const fn is(_bug: Bug) -> bool {
+    false
+}
+
+#[cfg(feature = "planted")]
+mod chosen {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    thread_local! {
+        static CHOSEN: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Plants a bug in what this thread does from now on.
+    pub fn plant(bug: Option<Bug>) {
+        CHOSEN.set(bug);
+    }
+
+    /// Whether `bug` is planted.
+    #[must_use]
+    pub fn is(bug: Bug) -> bool {
+        CHOSEN.get() == Some(bug)
+    }
+}
+
+#[cfg(feature = "planted")]
+pub use chosen::{is, plant};

@@ -1,0 +1,79 @@
+//! Planted bugs: that the simulation finds them, and that no program that is shipped has them.
+//!
+//! `cargo test --release --features planted --test planted -- --nocapture` makes the table:
+//! each bug with the first seed that finds it. `STANBY_PROOF=full` tries 5,000 seeds for each,
+//! otherwise 300; `STANBY_PLANTED=name,name` tries these alone.
+
+#[cfg(feature = "planted")]
+mod planted {
+    use std::env;
+
+    use stanby::base::planted::{ALL, Bug, plant};
+    use stanby::testing::campaign;
+    use stanby::testing::group::Plan;
+
+    /// Those that are not found show what the simulation does not do yet.
+    const FOUND_MIN: usize = 20;
+
+    fn violation(bug: Option<Bug>, seed: u64) -> Option<String> {
+        plant(bug);
+        let outcome = campaign::run(&Plan::of(seed));
+        plant(None);
+        outcome.violation
+    }
+
+    /// The first seed whose clients are told what breaks a promise, and without the bug are not. A
+    /// panic of the product does not count: who watches from outside sees nothing of its reason.
+    fn first_seed(bug: Bug, seeds_max: u64) -> Option<(u64, String)> {
+        (1..=seeds_max).find_map(|seed| {
+            let text = violation(Some(bug), seed)?;
+            let is_found = !text.starts_with("panicked") && violation(None, seed).is_none();
+            is_found.then_some((seed, text))
+        })
+    }
+
+    #[test]
+    fn each_planted_bug_is_found() {
+        assert!(!cfg!(debug_assertions), "it is the checker that is to find them");
+        let is_full = env::var("STANBY_PROOF").is_ok_and(|value| value == "full");
+        let seeds_max = if is_full { 5_000 } else { 300 };
+        let only = env::var("STANBY_PLANTED").ok();
+        let is_chosen =
+            |name| only.as_deref().is_none_or(|only| only.split(',').any(|n| n == name));
+        let (mut found_count, mut early_count, mut count) = (0, 0, 0);
+        println!("| bug | first seed | what the checker says |\n|---|---|---|");
+        for (name, bug) in ALL.iter().filter(|(name, _)| is_chosen(*name)) {
+            count += 1;
+            match first_seed(*bug, seeds_max) {
+                Some((seed, text)) => {
+                    found_count += 1;
+                    early_count += usize::from(seed <= 500);
+                    println!("| {name} | {seed} | {text} |");
+                }
+                None => println!("| {name} | – | not in {seeds_max} seeds |"),
+            }
+        }
+        println!("{found_count} of {count} found, {early_count} within 500 seeds");
+        if is_full && only.is_none() {
+            assert!(FOUND_MIN <= found_count, "so many are found");
+            assert!(count <= 2 * early_count, "half of them within 500 seeds");
+        }
+    }
+}
+
+/// Goal: the names of the bugs are in no program that is built without the feature.
+#[cfg(not(feature = "planted"))]
+#[test]
+fn the_program_knows_no_planted_bug() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_stanby")).expect("it was built");
+    let source = include_str!("../src/base/planted.rs");
+    let quoted = |line: &'static str| line.split_once(" = \"")?.1.strip_suffix("\",");
+    let names: Vec<&str> = source.lines().filter_map(quoted).collect();
+    assert!(20 <= names.len(), "{names:?}");
+    for name in names {
+        let is_there = memchr::memmem::find(&program, name.as_bytes()).is_some();
+        assert!(!is_there, "{name} is in the program");
+    }
+    let manifest = include_str!("../Cargo.toml");
+    assert!(manifest.contains("\nplanted = []\n") && !manifest.contains("\ndefault = "));
+}
