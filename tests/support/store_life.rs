@@ -736,6 +736,8 @@ pub fn mounted_life() -> Vec<Step> {
         Step::Read,
         Step::Delete("mnt"),
         publish(1),
+        // What could not be read of the oldest messages is read again.
+        Step::Reopen(Predecessor::Gone),
         Step::Read,
     ]
 }
