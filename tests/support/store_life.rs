@@ -733,7 +733,6 @@ pub fn mounted_life() -> Vec<Step> {
         publish(2),
         Step::Reopen(Predecessor::Clean),
         publish(4),
-        Step::Read,
         Step::Delete("mnt"),
         publish(1),
         // What could not be read of the oldest messages is read again.
