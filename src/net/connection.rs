@@ -258,9 +258,11 @@ impl Connection {
     /// Reads until the socket is dry or this connection's share of the turn is used up.
     pub fn read_turn(&mut self, pool: &mut ReadPool) -> Turn {
         let mut read_bytes = 0;
-        let early = mem::take(&mut self.early);
-        if let Err(end) = self.receive(&mut pool.arena, &early) {
-            return Turn::Ended(end);
+        if !self.early.is_empty() {
+            let early = mem::take(&mut self.early);
+            if let Err(end) = self.receive(&mut pool.arena, &early) {
+                return Turn::Ended(end);
+            }
         }
         while read_bytes < READ_BUDGET_BYTES {
             match self.socket.read(&mut pool.chunk) {
