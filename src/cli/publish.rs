@@ -3,14 +3,24 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::Parser;
 
 use super::connection::{self, CommandError, ConnectionArgs};
+use crate::client::{Client, ClientError};
+
+/// Messages without an ack at most, where none is waited for before the next.
+const UNDER_WAY_MAX: u64 = 8 * 1024;
+
+/// How often a signal, and another server, are noticed while acks are waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Publish a message to a channel
+///
+/// What is under way when the server is lost is sent again to the next one, and may be stored twice.
 #[derive(Debug, Parser)]
 #[command(name = "stanby pub")]
 struct Args {
@@ -40,41 +50,107 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 fn publish(args: &Args) -> Result<(), CommandError> {
     let stop = connection::stop_flag()?;
     let client = args.connection.connect("stanby-pub")?;
-    let failed = Arc::new(AtomicU64::new(0));
-    let first_error = Arc::new(Mutex::new(None));
+    let outcome = Arc::new(Outcome::default());
+    let mut messages = Messages { client: &client, stop: &stop, outcome: &outcome, losses: 0 };
+    let most = if args.is_async { UNDER_WAY_MAX } else { 0 };
     for _ in 0..args.count {
-        if stop.load(Ordering::Relaxed) {
+        let guid = messages.send(&args.subject, &args.message)?;
+        if !messages.wait(most)? {
             break;
         }
-        if args.is_async {
-            let (failed, first_error) = (Arc::clone(&failed), Arc::clone(&first_error));
-            client.publish_async(&args.subject, args.message.clone(), move |_, result| {
-                if let Err(error) = result {
-                    failed.fetch_add(1, Ordering::Relaxed);
-                    let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
-                    first.get_or_insert(error);
-                }
-            })?;
-        } else {
-            let guid = client.publish(&args.subject, args.message.clone())?;
+        outcome.check(args.count)?;
+        if !args.is_async {
             say(&format!("Published [{}] : '{}' ({guid})", args.subject, args.message))?;
         }
     }
-    // Each publish ends by its own time-out at the latest.
-    while !client.wait_acked(std::time::Duration::from_millis(100)) {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-    }
-    if let Some(error) = first_error.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        let count = failed.load(Ordering::Relaxed);
-        say(&format!("{count} of {} messages were not acknowledged", args.count))?;
-        return Err(error.into());
-    }
-    if args.is_async {
+    let is_done = messages.wait(0)?;
+    outcome.check(args.count)?;
+    if !is_done {
+        say(&format!("interrupted: {} messages have no ack", outcome.under_way()))?;
+    } else if args.is_async {
         say(&format!("Published [{}] : {} messages", args.subject, args.count))?;
     }
     Ok(client.close()?)
+}
+
+/// What became of the messages that were sent.
+#[derive(Default)]
+struct Outcome {
+    under_way: AtomicU64,
+    failed: AtomicU64,
+    first_error: Mutex<Option<ClientError>>,
+}
+
+impl Outcome {
+    fn under_way(&self) -> u64 {
+        self.under_way.load(Ordering::Acquire)
+    }
+
+    fn note(&self, result: Result<(), ClientError>) {
+        if let Err(error) = result {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            let mut first = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert(error);
+        }
+        self.under_way.fetch_sub(1, Ordering::Release);
+    }
+
+    fn check(&self, count: u64) -> Result<(), CommandError> {
+        let error = self.first_error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(error) = error else { return Ok(()) };
+        if count > 1 {
+            let failed = self.failed.load(Ordering::Relaxed);
+            say(&format!("{failed} of {count} messages were not acknowledged"))?;
+        }
+        Err(error.into())
+    }
+}
+
+/// The messages that one command publishes.
+struct Messages<'a> {
+    client: &'a Client,
+    stop: &'a AtomicBool,
+    outcome: &'a Arc<Outcome>,
+    /// How often the client had moved to another server, or was not heard there, when it last sent
+    /// again.
+    losses: u64,
+}
+
+impl Messages<'_> {
+    fn send(&self, channel: &str, message: &str) -> Result<String, CommandError> {
+        let outcome = Arc::clone(self.outcome);
+        outcome.under_way.fetch_add(1, Ordering::Relaxed);
+        let sent = self.client.publish_async(channel, message.to_owned(), move |_, result| {
+            outcome.note(result);
+        });
+        Ok(sent?)
+    }
+
+    /// Waits until at most so many messages are under way; false if a signal came. What was under
+    /// way to a server that is gone is sent again to the next one, and may be stored twice.
+    fn wait(&mut self, most: u64) -> Result<bool, CommandError> {
+        loop {
+            let losses = self.client.reconnects() + self.client.unheard();
+            if losses != self.losses {
+                self.losses = losses;
+                for publish in self.client.unacked() {
+                    match self.client.resend(&publish.guid) {
+                        // It was acknowledged, or given up, meanwhile.
+                        Ok(()) | Err(ClientError::UnknownGuid(_)) => (),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+            if self.outcome.under_way() <= most {
+                return Ok(true);
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            // With more allowed than none, it is only looked at more often.
+            let _ = self.client.wait_acked(LOOK_EVERY);
+        }
+    }
 }
 
 fn say(line: &str) -> Result<(), CommandError> {

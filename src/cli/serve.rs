@@ -73,6 +73,9 @@ fn command_hint(word: &str, args: &[String], commands: &[Command]) -> String {
         return format!(" (did you mean {flag}={word}?)");
     }
     let known = commands.iter().map(|command| command.name).chain(["help", "version"]);
+    if known.clone().any(|command| command == word) {
+        return format!(" (a command comes first: stanby {word} …)");
+    }
     match nearest(word, known) {
         Some(command) => format!(" (did you mean {command}?)"),
         None => String::new(),

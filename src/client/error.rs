@@ -20,6 +20,12 @@ pub enum ClientError {
     /// A published message was not acknowledged in time. It may be stored all the same.
     #[error("publish ack timeout")]
     AckTimeout,
+    /// A channel that no message can be published to.
+    #[error(
+        "invalid channel name {0:?}: it takes words with dots between, without blanks, \"/\", \
+         \"*\" and \">\""
+    )]
+    InvalidChannel(String),
     /// Too many publishes wait for their ack, and none was acknowledged in time.
     #[error("{0} publishes wait for their ack")]
     TooManyInFlight(usize),

@@ -50,6 +50,7 @@ use self::link::{End, Link, ReadHalf};
 use self::publisher::{Bounds, Publisher};
 use self::subscription::Delivery;
 use crate::base::random::Random;
+use crate::base::subject;
 use crate::base::world;
 use crate::proto::pb;
 
@@ -115,12 +116,14 @@ struct Shared {
     /// The server was asked to forget us: whether it has is its answer's to say.
     is_closing: AtomicBool,
     reconnects: AtomicU64,
+    unheard: AtomicU64,
 }
 
 impl Client {
     /// Connects to the first server of the list that takes us, and registers the client ID.
     ///
-    /// While a standby is taking over nobody answers; the request is repeated until the time-out.
+    /// While a standby is taking over nobody listens; the request is repeated until the time-out. A
+    /// request that was lost with its connection is not: the time-out tells.
     ///
     /// # Errors
     /// When no server can be reached, none answers in time, or the client ID is refused.
@@ -145,6 +148,7 @@ impl Client {
             pings_out: AtomicI32::new(0),
             is_closing: AtomicBool::new(false),
             reconnects: AtomicU64::new(0),
+            unheard: AtomicU64::new(0),
         });
         let client = Self::start(shared, reader)?;
         client.shared.register()?;
@@ -195,6 +199,7 @@ impl Client {
         data: impl Into<Bytes>,
         on_ack: impl FnOnce(&str, Result<(), ClientError>) + Send + 'static,
     ) -> Result<String, ClientError> {
+        check_channel(channel)?;
         let shared = &self.shared;
         let guid = shared.unique_id();
         let publish =
@@ -266,6 +271,13 @@ impl Client {
     #[must_use]
     pub fn reconnects(&self) -> u64 {
         self.shared.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// How many publishes no streaming server has heard, because none was active: to be sent again
+    /// a little later. The servers do not say which ones.
+    #[must_use]
+    pub fn unheard(&self) -> u64 {
+        self.shared.unheard.load(Ordering::Relaxed)
     }
 
     /// The server that this client is connected to, as `host:port`; `None` while it looks for
@@ -486,6 +498,15 @@ impl Shared {
     fn inboxes(&self) -> MutexGuard<'_, Inboxes> {
         self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A channel is part of the subject of each publish: what is none would break the operation.
+fn check_channel(channel: &str) -> Result<(), ClientError> {
+    let bytes = channel.as_bytes();
+    if subject::is_channel_name(bytes) && subject::is_literal(bytes) {
+        return Ok(());
+    }
+    Err(ClientError::InvalidChannel(channel.to_owned()))
 }
 
 fn note_ack_inbox(delivery: &Delivery, payload: Bytes) -> Result<(), ClientError> {

@@ -63,10 +63,13 @@ fn on_message(shared: &Arc<Shared>, received: Received) {
         }
         Some(Target::Request) => on_answer(shared, &received),
         // Compat: "no responders" on the ack subject names no publish (spec protocol, 24).
-        Some(Target::PubAck) if !received.is_no_responders => on_pub_ack(shared, received.payload),
+        Some(Target::PubAck) if received.is_no_responders => {
+            shared.unheard.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(Target::PubAck) => on_pub_ack(shared, received.payload),
         Some(Target::Ping) if !received.is_no_responders => on_pong(shared, received.payload),
         Some(Target::Delivery(delivery)) => delivery.deliver(shared, &received.payload),
-        Some(Target::PubAck | Target::Ping) | None => (),
+        Some(Target::Ping) | None => (),
     }
 }
 

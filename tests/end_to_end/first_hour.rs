@@ -103,6 +103,48 @@ fn sub_says_when_its_connection_is_lost_and_when_it_is_back() {
 }
 
 #[test]
+fn pub_goes_on_at_the_next_server_and_loses_nothing_that_it_reported() {
+    let launch = Launch::new(&[]).file_store(None);
+    let mut server = launch.start();
+    let mut running = Running::client("pub", &server, &["-n", "2000", "foo", "hello"]);
+    running.out.wait("Published");
+    server.stop(Signal::SIGKILL);
+    let server = launch.start();
+    assert!(running.child.wait().unwrap().success(), "{}", running.err.text());
+    running.out.wait_end();
+    let reported = running.out.text().matches("Published [foo]").count();
+    assert_eq!(reported, 2000);
+    let page = server.get("/streaming/channelsz?channel=foo").body;
+    let count: u64 =
+        serde_json::from_str::<serde_json::Value>(&page).unwrap()["msgs"].as_u64().unwrap();
+    // What was under way may be there twice.
+    assert!((2000..=2001).contains(&count), "{page}");
+}
+
+#[test]
+fn pub_ends_by_a_signal_while_it_waits_for_an_ack() {
+    let mut server = Launch::new(&[]).start();
+    let running = Running::client("pub", &server, &["-n", "1000000", "foo", "hello"]);
+    running.out.wait("Published");
+    server.stop(Signal::SIGKILL);
+    let id = nix::unistd::Pid::from_raw(i32::try_from(running.child.id()).unwrap());
+    nix::sys::signal::kill(id, Signal::SIGINT).unwrap();
+    running.out.wait("interrupted: 1 messages have no ack");
+}
+
+#[test]
+fn pub_refuses_what_no_channel_can_be_called() {
+    let server = Launch::new(&[]).start();
+    for name in ["a b", "", "a..b", "a.*", "a/b", "a\r\nPUB b 1"] {
+        let (code, text) = Running::client("pub", &server, &[name, "hello"]).end();
+        assert_eq!(code, Some(1), "{name:?}");
+        assert!(text.contains(&format!("invalid channel name {name:?}")), "{text}");
+    }
+    let (_, text) = Running::start(&["-p", "24555", "pub", "foo", "hello"]).end();
+    assert!(text.contains("a command comes first: stanby pub"), "{text}");
+}
+
+#[test]
 fn stanby_says_what_it_is_and_which_version() {
     let own = env!("CARGO_PKG_VERSION");
     let version = Running::start(&["version"]);
