@@ -2,8 +2,8 @@
 //!
 //! One process holds a core NATS server and the streaming engine on a thread-per-core event loop.
 //! All processes that point at one store elect one active by an exclusive lock; the others stand
-//! by and take over. The rooms, in reading order; imports point downwards only
-//! (`tests/tidy.rs` holds the table):
+//! by and take over. The rooms, in reading order; who may import whom is a
+//! table in `tests/tidy.rs`:
 //!
 //! | room | what it is |
 //! |---|---|
@@ -14,7 +14,7 @@
 //! | [`store`] | the durable truth: one contract, several keepers |
 //! | [`election`] | who is active: lock, epoch, lease |
 //! | [`net`] | the only sockets: one event loop a core |
-//! | [`monitor`] | HTTP for people and tools; sees snapshots only |
+//! | [`monitor`] | HTTP for people and tools; sees snapshots and counters only |
 //! | [`config`] | what the user wrote, checked and typed |
 //! | [`client`] | a small streaming client |
 //! | [`server`] | where the rooms meet |
@@ -26,11 +26,11 @@
 //! 1. `base` (but for `base::world` and `base::files`), `wire`, `broker`, `engine` and `election`'s
 //!    member read no clock, file, socket, random source or environment; logic never imports those.
 //! 2. Logic and pages do not know whether data lies in memory, in files or in a database; beside
-//!    `store`, `election` and `config` only four files of `server` do.
+//!    `store`, `election`, `config` and the commands only seven files of `server` do.
 //! 3. Nothing is written to a store without an epoch; only `election` makes a lease.
 //! 4. No pub-ack leaves before the commit that covers it.
 //! 5. No queue without a bound; no loop over peers or messages without a budget.
-//! 6. No lock is shared by two rooms.
+//! 6. No lock is shared by two rooms, but for the one around the newest snapshot.
 //! 7. Logic never iterates over a hash map.
 //! 8. Every text that a client, a script or a log reader may match exists once.
 

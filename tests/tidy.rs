@@ -370,20 +370,31 @@ fn no_file_names_a_machine_or_a_registry() {
     assert_none(&found);
 }
 
-/// Where the kind of store is asked for, beside `config`, which reads it.
-const KNOW_THE_STORE: [&str; 4] = [
+/// Who knows kinds of stores, beside the rooms whose matter they are.
+const KNOW_THE_STORES: [&str; 7] = [
     "src/server/activation.rs",
+    "src/server/event.rs",
+    "src/server/lifecycle.rs",
+    "src/server/mod.rs",
     "src/server/pages.rs",
     "src/server/settings.rs",
     "src/server/start.rs",
 ];
 
 #[test]
-fn the_kind_of_store_is_asked_for_in_four_files() {
-    let asks = |file: &Source| without_comments_and_texts(&file.text).contains("StoreKind");
-    let files = sources("src").into_iter().filter(asks).map(|file| file.path);
-    let found: Vec<String> = files.filter(|path| !path.starts_with("src/config/")).collect();
-    assert_eq!(found, KNOW_THE_STORE);
+fn seven_files_of_the_server_know_kinds_of_stores() {
+    const ROOMS: [&str; 5] = ["store", "election", "config", "cli", "testing"];
+    const KINDS: [&str; 4] = ["StoreKind", "store::file", "store::sql", "store::memory"];
+    let found: Vec<String> = sources("src")
+        .into_iter()
+        .filter(|file| room_of(&file.path).is_some_and(|room| !ROOMS.contains(&room.as_str())))
+        .filter(|file| {
+            let code = without_comments_and_texts(&file.text);
+            KINDS.iter().any(|kind| code.contains(kind))
+        })
+        .map(|file| file.path)
+        .collect();
+    assert_eq!(found, KNOW_THE_STORES);
 }
 
 #[test]

@@ -220,18 +220,6 @@ fn encode_owner(owner: &Owner) -> Vec<u8> {
     bytes
 }
 
-/// Who holds the newest epoch, and whether it lives; for the commands that ask about a group.
-///
-/// # Errors
-/// Those of listing, opening and reading.
-pub fn read_newest(root: &Path) -> io::Result<Option<(Holder, bool)>> {
-    let Some(epoch) = list(root)?.newest(root)? else {
-        return Ok(None);
-    };
-    let is_held = is_locked(&epoch_path(root, epoch))?;
-    Ok(read_holder(root, epoch)?.map(|holder| (holder, is_held)))
-}
-
 /// What the file of `holder`'s epoch says now, if that is still the newest; `None` if it is not, or
 /// if that would take a listing to tell. As [`FileFence::check`], without a listing.
 ///
@@ -631,9 +619,10 @@ mod tests {
         assert_eq!(read_holder(root.path(), Epoch(3)).unwrap(), Some(expected.clone()));
         owned.mark_released(99).unwrap();
         expected.released_at = Some(99);
-        assert_eq!(read_newest(root.path()).unwrap(), Some((expected.clone(), true)));
+        assert_eq!(read_holder(root.path(), Epoch(3)).unwrap(), Some(expected));
+        assert!(is_locked(&epoch_path(root.path(), Epoch(3))).unwrap());
         drop(owned);
-        assert_eq!(read_newest(root.path()).unwrap(), Some((expected, false)));
+        assert!(!is_locked(&epoch_path(root.path(), Epoch(3))).unwrap());
         assert_eq!(read_holder(root.path(), Epoch(4)).unwrap(), None);
     }
 

@@ -162,7 +162,7 @@ impl Status {
         match (&self.trouble, self.watches_lock, self.has_route_to_active) {
             (Some(trouble), _, _) => Err(trouble.clone()),
             (None, false, _) => Err("standby, but it does not watch the lock".to_owned()),
-            (None, true, false) => Err("standby without a route to the active".to_owned()),
+            (None, true, false) => Err(NOT_HEARD.to_owned()),
             (None, true, true) => Ok(()),
         }
     }
@@ -171,6 +171,10 @@ impl Status {
         self.trouble.clone().unwrap_or_else(|| reason.to_owned())
     }
 }
+
+/// A standby is of no use where nobody hears it; both causes look the same from here.
+const NOT_HEARD: &str =
+    "standby, but it hears no heartbeat of the active: no route to it, or another -ft_group";
 
 /// What the core server was told, and what it found out when it started.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -349,7 +353,7 @@ mod tests {
         let mut status = Status { state: State::FtStandby, ..Status::default() };
         assert_eq!(ready(&status, &lease), "standby, but it does not watch the lock");
         status.watches_lock = true;
-        assert_eq!(ready(&status, &lease), "standby without a route to the active");
+        assert_eq!(ready(&status, &lease), NOT_HEARD);
         status.has_route_to_active = true;
         assert_eq!(ready(&status, &lease), "ready");
         assert_eq!(status.check_active(&lease, NOW), Err("standby".to_owned()));

@@ -546,7 +546,12 @@ fn health_is_answered_while_the_engines_keep_every_other_page_waiting() {
     standby.watches_lock = true;
     status.set(standby.clone());
     check_health(&monitor, "live=1", 200, "ok\n");
-    check_health(&monitor, "ready=1", 503, "standby without a route to the active\n");
+    check_health(
+        &monitor,
+        "ready=1",
+        503,
+        "standby, but it hears no heartbeat of the active: no route to it, or another -ft_group\n",
+    );
     standby.has_route_to_active = true;
     status.set(standby);
     check_health(&monitor, "ready=1", 200, "ok\n");
