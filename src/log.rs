@@ -14,7 +14,7 @@ mod zone;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -215,6 +215,17 @@ pub fn prepare(settings: Settings) -> Result<Prepared, LogError> {
     Ok(Prepared { running: Running { settings, zone, queue }, level })
 }
 
+/// Whether what `settings` name could be opened; no file is made.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn check(settings: &Settings) -> Result<(), LogError> {
+    match &settings.file {
+        Some(path) => world::may_write(path).map_err(|error| unopened(path, &error)),
+        None => open(settings).map(drop),
+    }
+}
+
 impl Prepared {
     /// Goes on by these settings.
     pub fn begin(self) {
@@ -256,10 +267,8 @@ fn open(settings: &Settings) -> Result<Sink, LogError> {
         return Ok(Sink::stream(Fifo::new(path), false));
     }
     if let Some(path) = &settings.file {
-        let file = LogFile::open(path, settings.file_bytes_max).map_err(|error| {
-            LogError::File { file: path.display().to_string(), reason: system_text(&error) }
-        })?;
-        return Ok(Sink::File(file));
+        let file = LogFile::open(path, settings.file_bytes_max);
+        return file.map(Sink::File).map_err(|error| unopened(path, &error));
     }
     if let Some(url) = &settings.remote_syslog {
         return Ok(Sink::Syslog(Syslog::remote(url)?));
@@ -268,6 +277,10 @@ fn open(settings: &Settings) -> Result<Sink, LogError> {
         return Ok(Sink::Syslog(Syslog::local()?));
     }
     Ok(Sink::stream(io::stderr(), io::stderr().is_terminal()))
+}
+
+fn unopened(path: &Path, error: &io::Error) -> LogError {
+    LogError::File { file: path.display().to_string(), reason: system_text(error) }
 }
 
 /// The system's reason as C programs print it, in lower case and without a number.

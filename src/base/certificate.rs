@@ -19,6 +19,7 @@ pub use self::authorities::Authorities;
 use self::authorities::{Use, encoded_algorithm};
 
 mod authorities;
+pub mod own;
 
 /// Where the machine keeps the certificates that it trusts, by distribution.
 pub const SYSTEM_ROOTS: [&str; 4] = [

@@ -1,14 +1,17 @@
 //! The one place that reads the machine's clock and entropy, and its limits; for shell only.
 
 use std::cell::Cell;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{AccessFlags, eaccess};
 
 use crate::base::descriptors::Plan;
+use crate::base::files::NotRegular;
 use crate::base::time::{Instant, Now, WallTime};
 
 thread_local! {
@@ -77,4 +80,57 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
     Ok(())
+}
+
+/// Whether this user can write to the file `path`, or make it; nothing is made or opened.
+///
+/// # Errors
+/// What opening it would say.
+pub fn may_write(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(NotRegular::error(path, found.file_type())),
+        Ok(_) => may(path, AccessFlags::W_OK),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            may_make_in(parent.unwrap_or(Path::new(".")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether this user can make something in the folder `path`.
+///
+/// # Errors
+/// What making it would say.
+pub fn may_make_in(path: &Path) -> io::Result<()> {
+    if !fs::metadata(path)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    may(path, AccessFlags::W_OK | AccessFlags::X_OK)
+}
+
+fn may(path: &Path, wanted: AccessFlags) -> io::Result<()> {
+    eaccess(path, wanted).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn whether_a_file_can_be_written_is_told_without_making_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        may_write(&path).unwrap();
+        assert!(!path.exists());
+        fs::write(&path, "text").unwrap();
+        may_write(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"text");
+        let told = |path: &Path| may_write(path).unwrap_err().kind();
+        assert_eq!(told(folder.path()), io::ErrorKind::Unsupported);
+        assert_eq!(told(&folder.path().join("none/file")), io::ErrorKind::NotFound);
+        assert_eq!(told(&path.join("file")), io::ErrorKind::NotADirectory);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::base::world;
@@ -9,9 +10,9 @@ use crate::cli::{Command, Serve};
 use crate::config::flags::FlagError;
 use crate::config::nearest::nearest;
 use crate::config::options::{self, OptionsError, Request};
-use crate::config::{Arguments, Config, Program, banner, flags, machine};
+use crate::config::{Arguments, Config, Program, StoreKind, banner, flags, machine};
 use crate::log::{self, STREAM};
-use crate::server::signals;
+use crate::server::{preparation, signals};
 
 /// The help text on TLS.
 const TLS_HELP: &str = r#"
@@ -87,18 +88,7 @@ fn beside(program: Program, request: Request, commands: &[Command]) -> ExitCode 
         Request::Help => to_stdout(&usage(program, commands)),
         Request::HelpTls => to_stdout(TLS_HELP),
         Request::Version => to_stdout(&format!("{}\n", banner::version(program))),
-        Request::Checked { file, warnings } => {
-            for warning in &warnings {
-                to_stderr(warning);
-            }
-            let count = match warnings.len() {
-                0 => String::new(),
-                1 => ", with 1 warning".to_owned(),
-                count => format!(", with {count} warnings"),
-            };
-            let file = file.display();
-            to_stderr(&format!("{}: configuration file {file} is valid{count}", program.name()));
-        }
+        Request::Check { file, config } => return check(&file, &config),
         Request::Signal(command) => {
             if let Err(error) = signals::send(program, &command) {
                 return fail(program, &error.to_string());
@@ -106,6 +96,27 @@ fn beside(program: Program, request: Request, commands: &[Command]) -> ExitCode 
         }
         Request::Serve(_) => unreachable!("the caller starts servers itself"),
     }
+    ExitCode::SUCCESS
+}
+
+/// `-t`: whether a server could start with this file, on this machine.
+fn check(file: &Path, config: &Config) -> ExitCode {
+    let program = config.program;
+    for warning in &config.warnings {
+        to_stderr(warning);
+    }
+    if let Err(error) = preparation::check(config) {
+        return fail(program, &error.to_string());
+    }
+    let count = match config.warnings.len() {
+        0 => String::new(),
+        1 => ", with 1 warning".to_owned(),
+        count => format!(", with {count} warnings"),
+    };
+    let is_sql = program == Program::Streaming && config.streaming.store == StoreKind::Sql;
+    let untried = if is_sql { "; ask the database with: stanby sql check" } else { "" };
+    let file = file.display();
+    to_stderr(&format!("{}: configuration file {file} is valid{count}{untried}", program.name()));
     ExitCode::SUCCESS
 }
 

@@ -3,33 +3,37 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::base::certificate::own;
 use crate::base::channel_limits::ChannelLimits;
+use crate::base::crypto;
 use crate::base::subject;
 use crate::config::draft::{Draft, FileDraft, LimitsDraft};
-use crate::config::go::{quote, show, show_duration, system_reason};
+use crate::config::go::{quote, show, show_duration};
 use crate::config::route::split_host_port;
 use crate::config::{Config, SqlConfig, StoreKind, TlsConfig, World, go};
 
-/// Whether certificate and key can be read.
+/// Whether the files of a `tls` block can be read, and hold what they are for.
 ///
 /// # Errors
-/// The reference's text, with the file that cannot.
+/// The reference's text.
 pub fn certificate_files(tls: &TlsConfig, world: &World<'_>) -> Result<(), String> {
-    for file in [&tls.cert_file, &tls.key_file].into_iter().flatten() {
-        readable(file, world)
+    if let (Some(certificate), Some(key)) = (&tls.cert_file, &tls.key_file) {
+        key_pair(certificate, key, world)
             .map_err(|error| format!("error parsing X509 certificate/key pair: {error}"))?;
     }
     match &tls.ca_file {
-        Some(file) => readable(file, world),
+        Some(file) => read(file, world).and_then(|pem| own::authorities(&pem)).map(drop),
         None => Ok(()),
     }
 }
 
-fn readable(file: &Path, world: &World<'_>) -> Result<(), String> {
-    match (world.read)(file) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("open {}: {}", file.display(), system_reason(&error))),
-    }
+fn key_pair(certificate: &Path, key: &Path, world: &World<'_>) -> Result<(), String> {
+    let (certificate, key) = (read(certificate, world)?, read(key, world)?);
+    own::own_pair(&certificate, &key, &crypto::provider()).map(drop)
+}
+
+fn read(file: &Path, world: &World<'_>) -> Result<Vec<u8>, String> {
+    (world.read)(file).map_err(|error| own::unreadable(file, &error))
 }
 
 /// The start errors of the streaming server, in the order in which the reference finds them.

@@ -287,9 +287,7 @@ impl Draft {
         if !self.has_tls_flag {
             return Ok(());
         }
-        let from_file = self.config.core.tls.take();
-        let has_file = from_file.is_some();
-        let mut tls = from_file.unwrap_or_else(|| TlsConfig {
+        let mut tls = self.config.core.tls.take().unwrap_or_else(|| TlsConfig {
             timeout: defaults::AUTH_TIMEOUT,
             ..TlsConfig::default()
         });
@@ -303,9 +301,7 @@ impl Draft {
         if tls.key_file.is_none() {
             return Err("TLS Server private key must be present and valid".to_owned());
         }
-        if !has_file {
-            checks::certificate_files(&tls, world)?;
-        }
+        checks::certificate_files(&tls, world)?;
         self.config.core.tls = Some(tls);
         Ok(())
     }

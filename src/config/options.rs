@@ -12,12 +12,12 @@ use crate::config::{Config, Program, StoreKind, World, core_keys, file, go, stre
 pub enum Request {
     /// Start a server.
     Serve(Box<Config>),
-    /// Check the configuration file, which is right.
-    Checked {
+    /// Check a configuration file, which could be read, against this machine.
+    Check {
         /// As named.
         file: PathBuf,
-        /// What is strange in it, a line each.
-        warnings: Vec<String>,
+        /// What it and the flags ask for.
+        config: Box<Config>,
     },
     /// Show the help text.
     Help,
@@ -75,23 +75,15 @@ pub fn load(program: Program, args: &[String], world: &World<'_>) -> Result<Requ
     }
     let config = config(program, &line, world)?;
     match line.text("config") {
-        // Unlike the reference's streaming server, which starts in spite of `-t`.
-        Some(file) if line.is_on("t") => checked(PathBuf::from(file), config),
-        _ => Ok(Request::Serve(Box::new(config))),
-    }
-}
-
-/// What `-t` says of a file that can be read.
-fn checked(file: PathBuf, config: Config) -> Result<Request, OptionsError> {
-    let Config { program, warnings, start_error, .. } = config;
-    match (program, start_error) {
         // A core server's file with warnings is wrong for `-t`, as there.
-        (Program::Core, _) if !warnings.is_empty() => Err(other(warnings.join("\n"))),
-        (Program::Streaming, Some(error)) => {
-            let (_, text) = error.fatal_line();
-            Err(other([warnings, vec![text]].concat().join("\n")))
+        Some(_) if line.is_on("t") && program == Program::Core && !config.warnings.is_empty() => {
+            Err(other(config.warnings.join("\n")))
         }
-        _ => Ok(Request::Checked { file, warnings }),
+        // Unlike the reference's streaming server, which starts in spite of `-t`.
+        Some(file) if line.is_on("t") => {
+            Ok(Request::Check { file: PathBuf::from(file), config: Box::new(config) })
+        }
+        _ => Ok(Request::Serve(Box::new(config))),
     }
 }
 

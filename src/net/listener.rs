@@ -119,6 +119,20 @@ pub fn bind(address: &Address, patience: Duration) -> Result<TcpListener, Listen
     }
 }
 
+/// Whether a port could be opened, but for who may hold it now.
+///
+/// # Errors
+/// As [`bind`].
+pub fn check(address: &Address) -> Result<(), ListenError> {
+    let fail = |(action, source)| ListenError { address: address.to_string(), action, source };
+    let (at, is_dual) = address.resolve().map_err(|source| fail(("lookup: ", source)))?;
+    match on_either_family(at, is_dual, bound) {
+        Ok(_) => Ok(()),
+        Err((_, error)) if is_held(&error) => Ok(()),
+        Err(failure) => Err(fail(failure)),
+    }
+}
+
 fn is_held(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrInUse
 }
@@ -126,6 +140,18 @@ fn is_held(error: &io::Error) -> bool {
 type Failure = (&'static str, io::Error);
 
 fn open(at: SocketAddr, is_dual: bool) -> Result<TcpListener, Failure> {
+    on_either_family(at, is_dual, |at, is_dual| {
+        let socket = bound(at, is_dual)?;
+        socket.listen(BACKLOG).map_err(|error| ("listen: ", error))?;
+        Ok(TcpListener::from_std(socket.into()))
+    })
+}
+
+fn on_either_family<T>(
+    at: SocketAddr,
+    is_dual: bool,
+    open_one: impl Fn(SocketAddr, bool) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     match open_one(at, is_dual) {
         // A kernel without IPv6 has still one of the two families.
         Err((_, error)) if is_dual && error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
@@ -135,7 +161,8 @@ fn open(at: SocketAddr, is_dual: bool) -> Result<TcpListener, Failure> {
     }
 }
 
-fn open_one(at: SocketAddr, is_dual: bool) -> Result<TcpListener, Failure> {
+/// A socket that has its address and does not listen yet.
+fn bound(at: SocketAddr, is_dual: bool) -> Result<Socket, Failure> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let step = |action: &'static str| move |error| (action, error);
     let socket = Socket::new(Domain::for_address(at), kind, Some(Protocol::TCP))
@@ -146,8 +173,7 @@ fn open_one(at: SocketAddr, is_dual: bool) -> Result<TcpListener, Failure> {
     // Connections of a predecessor that are still being closed must not hold the port.
     socket.set_reuse_address(true).map_err(step("setsockopt: "))?;
     socket.bind(&at.into()).map_err(step("bind: "))?;
-    socket.listen(BACKLOG).map_err(step("listen: "))?;
-    Ok(TcpListener::from_std(socket.into()))
+    Ok(socket)
 }
 
 /// Where a listener really is, with a port.

@@ -96,19 +96,21 @@ impl Ports {
             let address = listener::local_address(&listener, &listen.address)?;
             Ok((listener, listener::canonical(address)))
         };
-        let client = client.map(|listen| {
-            open(listen).map_err(|source| NetError::ClientPort {
-                address: listen.address.to_string(),
-                source,
-            })
-        });
-        let route = route.map(|listen| {
-            let port = listen.address.port.unwrap_or(0);
-            open(listen).map_err(|source| NetError::RoutePort { port, source })
-        });
+        let client = client.map(|listen| open(listen).map_err(|e| client_port(listen, e)));
+        let route = route.map(|listen| open(listen).map_err(|e| route_port(listen, e)));
         let (client, client_address) = client.transpose()?.unzip();
         let (route, route_address) = route.transpose()?.unzip();
         Ok(Self { client, route, client_address, route_address })
+    }
+
+    /// Whether the ports could be opened, but for who may hold them now.
+    ///
+    /// # Errors
+    /// As [`Ports::open`].
+    pub fn check(client: &Listen, route: Option<&Listen>) -> Result<(), NetError> {
+        listener::check(&client.address).map_err(|error| client_port(client, error))?;
+        let Some(route) = route else { return Ok(()) };
+        listener::check(&route.address).map_err(|error| route_port(route, error))
     }
 
     pub(in crate::net) fn into_ports(self) -> Vec<Port> {
@@ -122,6 +124,14 @@ impl Ports {
         });
         client.into_iter().chain(route).collect()
     }
+}
+
+fn client_port(listen: &Listen, source: ListenError) -> NetError {
+    NetError::ClientPort { address: listen.address.to_string(), source }
+}
+
+fn route_port(listen: &Listen, source: ListenError) -> NetError {
+    NetError::RoutePort { port: listen.address.port.unwrap_or(0), source }
 }
 
 /// A loop before its thread.

@@ -11,16 +11,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
 use rustls::{
     ClientConfig, ClientConnection, Connection, ProtocolVersion, ServerConfig, ServerConnection,
 };
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::base::certificate::{
-    Anyone, Authorities, Clients, Named, REMEDY, SYSTEM_ROOTS, Servers, text_of, weakness_of,
+    Anyone, Authorities, Clients, Named, SYSTEM_ROOTS, Servers, own, text_of,
 };
 use crate::base::crypto;
 use crate::base::files;
@@ -32,28 +30,15 @@ const SEALED_BYTES_MAX: usize = 64 * 1024;
 /// Why a TLS configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file is missing, unreadable or not PEM.
-    #[error("error reading {}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: pem::Error,
-    },
-    /// A file holds no certificate.
-    #[error("failed to parse root ca certificate: {} holds none", .0.display())]
-    NoRoot(PathBuf),
-    /// Certificate and key cannot be used, or not together.
+    /// A file of authorities cannot be read, or holds none.
+    #[error("{0}")]
+    Roots(String),
+    /// The library refuses what it is asked for.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(rustls::Error),
+    /// Certificate and key cannot be read or used, or not together.
     #[error("error parsing X509 certificate/key pair: {0}")]
-    Pair(rustls::Error),
-    /// A certificate of a kind that cannot be used here, or one that belongs to another key.
-    #[error("error parsing X509 certificate/key pair: {}: {reason}", path.display())]
-    Own {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it, and what to do.
-        reason: String,
-    },
+    Own(String),
     /// Certificates are to be verified, and none was given to verify them with.
     #[error("no ca_file is given and this machine has no trusted certificates of its own")]
     NoRoots,
@@ -120,7 +105,7 @@ impl Serving {
     ) -> Result<Self, TlsError> {
         let provider = Arc::new(provider(files)?);
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
-        let builder = builder.with_safe_default_protocol_versions().map_err(TlsError::Pair)?;
+        let builder = builder.with_safe_default_protocol_versions().map_err(TlsError::Setup)?;
         let builder = match certificate {
             ClientCertificate::NotAsked => builder.with_no_client_auth(),
             ClientCertificate::Optional | ClientCertificate::Required => {
@@ -154,7 +139,7 @@ impl Dialling {
     pub fn load(files: &Files, is_insecure: bool, timeout: Duration) -> Result<Self, TlsError> {
         let provider = Arc::new(provider(files)?);
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
-        let builder = builder.with_safe_default_protocol_versions().map_err(TlsError::Pair)?;
+        let builder = builder.with_safe_default_protocol_versions().map_err(TlsError::Setup)?;
         let verifier: Arc<dyn ServerCertVerifier> = if is_insecure {
             Arc::new(Anyone::new(Arc::clone(&provider)))
         } else {
@@ -171,50 +156,21 @@ impl Dialling {
 
 /// Our own certificate, of whatever version, with its key.
 fn pair(files: &Files, provider: &CryptoProvider) -> Result<SingleCertAndKey, TlsError> {
-    let chain = certificates(&files.cert)?;
-    let unusable = |reason| TlsError::Own { path: files.cert.clone(), reason };
-    let end = chain.first().ok_or_else(|| unusable("it holds no certificate".to_owned()))?;
-    let (_, parsed) = X509Certificate::from_der(end)
-        .map_err(|error| unusable(format!("it holds a damaged certificate: {error}")))?;
-    let spki = parsed.public_key().raw.to_vec();
-    let weakness = weakness_of(&parsed, provider)
-        .map(|weakness| format!("certificate of {}: {weakness}; {REMEDY}", parsed.subject()));
-    if let Some(weakness) = weakness {
-        return Err(unusable(weakness));
-    }
-    let key = pem_text(&files.key)?;
-    let key = PrivateKeyDer::from_pem_slice(&key);
-    let key = key.map_err(|source| TlsError::File { path: files.key.clone(), source })?;
-    let key = provider
-        .key_provider
-        .load_private_key(key)
-        .map_err(|error| unusable(format!("the key {}: {error}; {REMEDY}", files.key.display())))?;
-    if key.public_key().is_some_and(|own| own.as_ref() != spki) {
-        let key = files.key.display();
-        return Err(unusable(format!("private key does not match public key: {key}")));
-    }
-    Ok(SingleCertAndKey::from(CertifiedKey::new(chain, key)))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let fail = |source| TlsError::File { path: path.to_owned(), source };
-    let text = pem_text(path)?;
-    CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(fail)
-}
-
-fn pem_text(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let fail = |error| TlsError::File { path: path.to_owned(), source: pem::Error::Io(error) };
-    files::read_text(path).map_err(fail)
+    let certificate = read(&files.cert).map_err(TlsError::Own)?;
+    let key = read(&files.key).map_err(TlsError::Own)?;
+    let pair = own::own_pair(&certificate, &key, provider).map_err(TlsError::Own)?;
+    Ok(SingleCertAndKey::from(pair))
 }
 
 fn roots(file: Option<&Path>) -> Result<Authorities, TlsError> {
-    let Some(path) = file else {
-        let path = SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.exists());
-        let roots = Authorities::new(certificates(path.ok_or(TlsError::NoRoots)?)?);
-        return if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) };
-    };
-    let roots = Authorities::new(certificates(path)?);
-    if roots.is_empty() { Err(TlsError::NoRoot(path.to_owned())) } else { Ok(roots) }
+    let of_machine = || SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.exists());
+    let path = file.or_else(of_machine).ok_or(TlsError::NoRoots)?;
+    let roots = read(path).and_then(|pem| own::authorities(&pem));
+    roots.map_err(|reason| if file.is_none() { TlsError::NoRoots } else { TlsError::Roots(reason) })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    files::read_text(path).map_err(|error| own::unreadable(path, &error))
 }
 
 /// The cryptography of the configured suites and curves.

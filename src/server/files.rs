@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::base::files::{self, Access, Links};
+use crate::base::world;
 use crate::config::go::system_reason;
 
 /// Before the umask takes its part, as the reference's.
@@ -76,6 +77,14 @@ impl Files {
             file.write_all(std::process::id().to_string().as_bytes())
         };
         write().map_err(|error| open_error(path, &error))
+    }
+
+    /// Whether a pid file could be written.
+    ///
+    /// # Errors
+    /// As [`Files::write_pid`].
+    pub fn check_pid(path: &Path) -> Result<(), String> {
+        world::may_write(path).map_err(|error| open_error(path, &error))
     }
 
     /// Writes `<folder>/<program>_<pid>.ports`, removed by [`Files::remove`].

@@ -17,6 +17,7 @@ mod lame_duck;
 pub mod lifecycle;
 pub mod logging;
 pub mod pages;
+pub mod preparation;
 mod probe;
 pub mod reload;
 pub mod settings;

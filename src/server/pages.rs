@@ -244,15 +244,26 @@ impl Pages {
 /// # Errors
 /// [`StartError::MonitorPort`].
 pub fn open_port(config: &Config) -> Result<Option<TcpListener>, StartError> {
-    let monitor = &config.monitor;
-    if !monitor.is_on() {
-        return Ok(None);
-    }
-    let is_tls = monitor.https_port != 0;
-    let port = if is_tls { monitor.https_port } else { monitor.http_port };
-    let Listen { address, patience } = settings::listen(&monitor.host, port, PORT_PATIENCE);
+    let Some(Listen { address, patience }) = port(config) else { return Ok(None) };
     let listener = listener::bind(&address, patience).map_err(StartError::MonitorPort)?;
     Ok(Some(listener.into()))
+}
+
+/// Whether [`open_port`] would do, but for who may hold the port now.
+///
+/// # Errors
+/// As there.
+pub fn check_port(config: &Config) -> Result<(), StartError> {
+    let Some(Listen { address, .. }) = port(config) else { return Ok(()) };
+    listener::check(&address).map_err(StartError::MonitorPort)
+}
+
+/// Where the pages are, if they are switched on.
+fn port(config: &Config) -> Option<Listen> {
+    let monitor = &config.monitor;
+    let is_tls = monitor.https_port != 0;
+    let port = if is_tls { monitor.https_port } else { monitor.http_port };
+    monitor.is_on().then(|| settings::listen(&monitor.host, port, PORT_PATIENCE))
 }
 
 fn ask_brokers(mailboxes: Vec<Mailbox<Mail>>) -> Ask<broker::Wanted, ServerSnapshot> {

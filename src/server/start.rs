@@ -21,7 +21,7 @@ use crate::election::group::Group;
 use crate::election::heartbeat;
 use crate::election::keeper::{self, Keeper, KeeperSettings, Mode, Terms};
 use crate::election::sql_lock::SqlLease;
-use crate::log::{CORE, STREAM};
+use crate::log::{CORE, LogError, STREAM};
 use crate::net::listener::ListenError;
 use crate::net::reactors::{Desks, Ports};
 use crate::net::tls::TlsError;
@@ -31,9 +31,10 @@ use crate::server::event::{self, Event};
 use crate::server::files::{self, Files};
 use crate::server::interest_key::Listener;
 use crate::server::pages::{self, Pages};
+use crate::server::preparation::{self, Intent};
 use crate::server::{Server, settings};
+use crate::store::StoreError;
 use crate::store::sql::lost::Remembered;
-use crate::store::{self, StoreError};
 
 /// How long a start waits for the port of a predecessor that is still dying.
 pub(super) const PORT_PATIENCE: Duration = Duration::from_secs(2);
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The pid file cannot be written: who asked for it would wait for it in vain.
     #[error("Could not write pidfile: {0}")]
     PidFile(String),
+    /// There is no log.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The system refuses something else.
     #[error("{what}: {source}")]
     System {
@@ -87,6 +91,7 @@ impl StartError {
             | Self::MonitorPort(_)
             | Self::Monitor(_)
             | Self::PidFile(_)
+            | Self::Log(_)
             | Self::System { .. } => CORE,
         }
     }
@@ -125,46 +130,13 @@ impl Begun {
     /// The first lines, and what is refused before a port is open.
     fn greet(&self) -> Result<(), StartError> {
         if !self.is_streaming() {
-            return self.refuse();
+            return preparation::refuse(&self.config);
         }
         for line in banner::streaming_lines(&self.config.streaming.cluster_id, &self.server_id) {
             log::info!(target: STREAM, "{line}");
         }
-        self.refuse()?;
-        match self.config.streaming.store {
-            StoreKind::Memory => {}
-            StoreKind::File => self.prepare_directory()?,
-            StoreKind::Sql => {
-                let options = settings::sql_options(&self.config)?;
-                let notices = store::sql::prepare(&options, &self.config.streaming.limits)?;
-                for notice in notices {
-                    log::warn!(target: STREAM, "{}", notice.text);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A member of a group whose directory cannot be used now says so in its pages, and goes on
-    /// trying; a server alone ends.
-    fn prepare_directory(&self) -> Result<(), StoreError> {
-        let options = settings::file_options(&self.config);
-        let is_group = self.config.streaming.ft_group.is_some();
-        match store::file::prepare(&options) {
-            Err(error @ StoreError::Io { .. }) if is_group => {
-                log::error!(target: STREAM, "{error}");
-                Ok(())
-            }
-            Ok(()) if !is_group => store::file::check_rights(&options),
-            prepared => prepared,
-        }
-    }
-
-    fn refuse(&self) -> Result<(), StartError> {
-        match &self.config.start_error {
-            Some(error) => Err(StartError::Refused(error.clone())),
-            None => Ok(()),
-        }
+        preparation::refuse(&self.config)?;
+        preparation::store(&self.config, Intent::Do)
     }
 
     fn open(mut self) -> Result<Server, StartError> {

@@ -14,6 +14,7 @@ mod wire;
 
 mod acks;
 mod authentication;
+mod checked;
 mod command_line;
 mod core_limits;
 mod core_protocol;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::*;
@@ -17,9 +18,21 @@ mod nothing;
 /// Runs a command line, words split at blanks, with a file `f.conf`.
 fn run(program: Program, line: &str, file: &str) -> Result<Request, OptionsError> {
     let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-    let files = [("f.conf", file), ("cert.pem", ""), ("key.pem", ""), ("ca.pem", "")];
-    world_with(&files, |world| load(program, &args, world))
+    let (certificate, key) = &*PAIR;
+    let files = [("f.conf", file), ("cert.pem", certificate), ("key.pem", key)];
+    let others = [("ca.pem", &**certificate), ("other.pem", &OTHER_KEY), ("junk.pem", "junk")];
+    world_with(&[&files[..], &others].concat(), |world| load(program, &args, world))
 }
+
+/// What `cert.pem` and `key.pem` hold.
+static PAIR: LazyLock<(String, String)> = LazyLock::new(|| {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+});
+
+/// A key that belongs to no certificate.
+static OTHER_KEY: LazyLock<String> =
+    LazyLock::new(|| rcgen::KeyPair::generate().unwrap().serialize_pem());
 
 pub(crate) fn served(program: Program, line: &str, file: &str) -> Config {
     match run(program, line, file) {
@@ -120,7 +133,9 @@ fn an_unknown_key_is_a_warning_with_its_place_and_the_nearest_one() {
         let config = file_config(file);
         assert!(config.warnings.iter().any(|text| text == warning), "{:#?}", config.warnings);
         match run(Program::Streaming, "-t -c f.conf", file) {
-            Ok(Request::Checked { warnings, .. }) => assert_eq!(warnings, config.warnings),
+            Ok(Request::Check { config: checked, .. }) => {
+                assert_eq!(checked.warnings, config.warnings);
+            }
             other => panic!("{file:?}: {other:?}"),
         }
     }
@@ -330,7 +345,7 @@ fn what_stands_beside_serving_is_found_in_the_order_of_the_reference() {
     assert_eq!(is("-help_tls"), "Ok(HelpTls)");
     assert_eq!(is("-sl stop=1 -c none"), "Ok(Signal(\"stop=1\"))");
     let checked = run(Program::Core, "-t -c f.conf", "port: 1");
-    assert!(matches!(checked, Ok(Request::Checked { file, .. }) if file == Path::new("f.conf")));
+    assert!(matches!(checked, Ok(Request::Check { file, .. }) if file == Path::new("f.conf")));
     let warned = error_of(Program::Core, "-t -c f.conf", "ping_interval: 5");
     assert!(warned.ends_with("ping_interval should be converted to a duration"), "{warned}");
 }

@@ -46,6 +46,7 @@ use crate::base::channel_limits::StoreLimits;
 use crate::base::epoch::{Fence, Predecessor};
 use crate::base::files;
 use crate::base::time::Now;
+use crate::base::world;
 use crate::proto::spb;
 use crate::store::{Action, Opened, StoreError};
 
@@ -58,6 +59,9 @@ use self::log::{io_error, path_below, reason};
 
 /// The server's record, as paths and lines name it.
 const SERVER_FILE_NAME: &str = "server.dat";
+
+const TRUNCATED_TWICE: &str = "file store should not be opened consecutively with the \
+    TruncateUnexpectedEOF option set to true";
 
 /// What is done before the lease is held: checks options, creates the root, guards the option to
 /// truncate (spec stores, 5.1).
@@ -74,13 +78,7 @@ pub fn prepare(options: &FileOptions) -> Result<(), StoreError> {
 /// As [`prepare`].
 pub fn prepare_on(disk: &dyn Disk, options: &FileOptions) -> Result<(), StoreError> {
     options.validate()?;
-    disk.create_root(&options.root).map_err(|error| {
-        StoreError::Unusable(format!(
-            "unable to create the root directory [{}]: {}",
-            options.root.display(),
-            reason(&error)
-        ))
-    })?;
+    disk.create_root(&options.root).map_err(|error| rootless(&options.root, &error))?;
     let root = open_root(disk, &options.root)?;
     if !options.truncate_bad_eof {
         return match root.unlink(TRUNCATE_WITNESS) {
@@ -92,13 +90,46 @@ pub fn prepare_on(disk: &dyn Disk, options: &FileOptions) -> Result<(), StoreErr
             }
         };
     }
-    root.open(TRUNCATE_WITNESS, Access::CreateNew).map(drop).map_err(|_| {
-        StoreError::Unusable(
-            "file store should not be opened consecutively with the TruncateUnexpectedEOF option \
-             set to true"
-                .to_owned(),
-        )
-    })
+    root.open(TRUNCATE_WITNESS, Access::CreateNew)
+        .map(drop)
+        .map_err(|_| StoreError::Unusable(TRUNCATED_TWICE.to_owned()))
+}
+
+/// Whether [`prepare`] would do; nothing is made.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn check(options: &FileOptions) -> Result<(), StoreError> {
+    options.validate()?;
+    let root = &options.root;
+    let nearest = root.ancestors().find(|path| !path.as_os_str().is_empty() && path.exists());
+    if nearest != Some(root.as_path()) {
+        let nearest = nearest.unwrap_or(Path::new("."));
+        return world::may_make_in(nearest).map_err(|error| rootless(root, &error));
+    }
+    if !root.is_dir() {
+        let error = std::io::ErrorKind::NotADirectory.into();
+        return Err(rootless(root, &error));
+    }
+    let witness = path_below(root, b"", TRUNCATE_WITNESS);
+    if options.truncate_bad_eof && witness.exists() {
+        return Err(StoreError::Unusable(TRUNCATED_TWICE.to_owned()));
+    }
+    Ok(())
+}
+
+/// There is no root, and none can be made; the step that failed is named as by the reference.
+fn rootless(root: &Path, error: &std::io::Error) -> StoreError {
+    let mut prefixes: Vec<&Path> = root.ancestors().collect();
+    prefixes.reverse();
+    let named = |path: &&&Path| !path.as_os_str().is_empty() && !path.is_dir();
+    let failed = prefixes.iter().find(named).map_or(root, |path| *path);
+    let reason = if failed.exists() { "not a directory".to_owned() } else { reason(error) };
+    StoreError::Unusable(format!(
+        "unable to create the root directory [{}]: mkdir {}: {reason}",
+        root.display(),
+        failed.display(),
+    ))
 }
 
 /// The server's record of a store that another process may be writing; `None` if it cannot be told.
