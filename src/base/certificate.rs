@@ -17,9 +17,11 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use self::authorities::Authorities;
 use self::authorities::{Use, encoded_algorithm};
+pub use self::text::text_of;
 
 mod authorities;
 pub mod own;
+mod text;
 
 /// Where the machine keeps the certificates that it trusts, by distribution.
 pub const SYSTEM_ROOTS: [&str; 4] = [
@@ -47,15 +49,6 @@ impl std::fmt::Debug for Refused {
 
 fn refused(text: String) -> rustls::Error {
     CertificateError::Other(OtherError(Arc::new(Refused(text)))).into()
-}
-
-/// What an error of TLS says to a person.
-#[must_use]
-pub fn text_of(error: &rustls::Error) -> String {
-    if let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(source))) = error {
-        return source.to_string();
-    }
-    error.to_string()
 }
 
 /// What is wrong with a key, if it is of a kind that no handshake here can use.

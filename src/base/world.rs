@@ -11,7 +11,6 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::base::descriptors::Plan;
-use crate::base::files::NotRegular;
 use crate::base::time::{Instant, Now, WallTime};
 
 thread_local! {
@@ -88,7 +87,7 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
 /// What opening it would say.
 pub fn may_write(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Err(NotRegular::error(path, found.file_type())),
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(_) => may(path, AccessFlags::W_OK),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -129,7 +128,7 @@ mod tests {
         may_write(&path).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"text");
         let told = |path: &Path| may_write(path).unwrap_err().kind();
-        assert_eq!(told(folder.path()), io::ErrorKind::Unsupported);
+        assert_eq!(told(folder.path()), io::ErrorKind::IsADirectory);
         assert_eq!(told(&folder.path().join("none/file")), io::ErrorKind::NotFound);
         assert_eq!(told(&path.join("file")), io::ErrorKind::NotADirectory);
     }

@@ -253,7 +253,7 @@ impl Broker {
         session.active_at = now.wall;
         let count = session.interests.len();
         let is_known = session.interests.contains_key(sid);
-        if let Some(text) = self.subscribe_refusal(id, subject, queue, count) {
+        if let Some(text) = self.subscribe_refusal(id, (subject, queue, sid), count) {
             self.send_error(id, &text);
             return Step::Done;
         }
@@ -277,25 +277,34 @@ impl Broker {
     fn subscribe_refusal(
         &mut self,
         id: SessionId,
-        subject: &[u8],
-        queue: Option<&[u8]>,
+        (subject, queue, sid): (&[u8], Option<&[u8]>, &[u8]),
         count: usize,
     ) -> Option<String> {
+        let sid = String::from_utf8_lossy(sid);
         let session = self.sessions.get(id)?;
+        let user = || session.user_text();
         let permissions = session.client()?.permissions.as_ref();
         let is_permitted = queue != Some(b"_sys_")
             && permissions.is_none_or(|permissions| permissions.may_subscribe(subject, queue));
         let text = String::from_utf8_lossy(subject);
         if !is_permitted {
             let queue = queue.map(String::from_utf8_lossy);
-            let user = session.user_text();
-            let line = format!("Subscription Violation - {user}, Subject {text:?}");
+            let named =
+                queue.as_ref().map_or_else(String::new, |name| format!(", Queue: {name:?}"));
+            let user = user();
+            let line =
+                format!("Subscription Violation - {user}, Subject {text:?}{named}, SID {sid}");
             let refusal = errors::subscription_violation(&text, queue.as_deref());
             self.log_about(id, log::Level::Error, &line);
             return Some(refusal);
         }
         let tokens_max = self.settings.max_sub_tokens;
         if tokens_max > 0 && subject.split(|byte| *byte == b'.').count() > tokens_max {
+            let user = user();
+            let line = format!(
+                "Subscription Violation Too Many Tokens - {user}, Subject {text:?}, SID {sid}"
+            );
+            self.log_about(id, log::Level::Error, &line);
             return Some(errors::too_many_tokens(&text));
         }
         if self.settings.max_subscriptions > 0 && count >= self.settings.max_subscriptions {

@@ -425,7 +425,9 @@ impl Broker {
             if cluster.routes.contains(&url) {
                 present.push(url);
             } else {
+                let address = Url::parse(&url).address;
                 self.end(id, CloseReason::RouteRemoved);
+                self.log(log::Level::Info, format!("Removed route nats://{address}"));
             }
         }
         self.routes.dials.retain(|url, dial| !dial.is_explicit || cluster.routes.contains(url));

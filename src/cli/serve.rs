@@ -10,7 +10,7 @@ use crate::cli::{Command, Serve};
 use crate::config::flags::FlagError;
 use crate::config::nearest::nearest;
 use crate::config::options::{self, OptionsError, Request};
-use crate::config::{Arguments, Config, Program, StoreKind, banner, flags, machine};
+use crate::config::{Arguments, Config, Program, banner, flags, machine};
 use crate::log::{self, STREAM};
 use crate::server::{preparation, signals};
 
@@ -105,16 +105,15 @@ fn check(file: &Path, config: &Config) -> ExitCode {
     for warning in &config.warnings {
         to_stderr(warning);
     }
-    if let Err(error) = preparation::check(config) {
-        return fail(program, &error.to_string());
-    }
+    let untried = match preparation::check(config) {
+        Ok(untried) => untried,
+        Err(error) => return fail(program, &error.to_string()),
+    };
     let count = match config.warnings.len() {
         0 => String::new(),
         1 => ", with 1 warning".to_owned(),
         count => format!(", with {count} warnings"),
     };
-    let is_sql = program == Program::Streaming && config.streaming.store == StoreKind::Sql;
-    let untried = if is_sql { "; ask the database with: stanby sql check" } else { "" };
     let file = file.display();
     to_stderr(&format!("{}: configuration file {file} is valid{count}{untried}", program.name()));
     ExitCode::SUCCESS

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::base::subject;
-use crate::config::core_keys::{Fault, Reader, integer, map, string, text};
+use crate::config::core_keys::{Fault, Reader, integer, map, not_negative, string, text};
 use crate::config::go::{self, quote};
 use crate::config::tree::{Entry, Item, Map, Value};
 use crate::config::{Permissions, ResponseRule, SubjectRules, User};
@@ -105,7 +105,7 @@ fn read(reader: &mut Reader<'_>, entry: &Entry) -> Result<Block, Fault> {
             "user" | "username" => block.username = text(inner)?,
             "pass" | "password" => block.password = text(inner)?,
             "token" => block.token = text(inner)?,
-            "timeout" => block.timeout = Some(timeout(&inner.value)),
+            "timeout" => block.timeout = Some(timeout(inner)?),
             "users" => block.users = Some(users(reader, inner)?),
             "default_permission" | "default_permissions" | "permissions" => {
                 block.default_permissions = Some(permissions(inner)?);
@@ -118,18 +118,19 @@ fn read(reader: &mut Reader<'_>, entry: &Entry) -> Result<Block, Fault> {
 
 /// Compat: a time-out that is no number counts as one second; pinned by
 /// `a_timeout_that_is_no_number_is_one_second`.
-fn timeout(value: &Value) -> Duration {
+fn timeout(entry: &Entry) -> Result<Duration, Fault> {
     let one = Duration::from_secs(1);
-    match value {
-        Value::Integer(seconds) => Duration::from_secs(seconds.max(&0).unsigned_abs()),
-        Value::Float(seconds) => Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(one),
+    Ok(match &entry.value {
+        Value::Integer(seconds) => Duration::from_secs(not_negative(entry, *seconds)?),
+        Value::Float(seconds) if *seconds < 0.0 => Duration::from_secs(not_negative(entry, -1)?),
+        Value::Float(seconds) => Duration::try_from_secs_f64(*seconds).unwrap_or(one),
         Value::String(_)
         | Value::Bytes(_)
         | Value::Bool(_)
         | Value::Date(_)
         | Value::Array(_)
         | Value::Map(_) => one,
-    }
+    })
 }
 
 fn users(reader: &mut Reader<'_>, entry: &Entry) -> Result<Vec<User>, Fault> {

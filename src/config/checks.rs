@@ -27,9 +27,9 @@ pub fn certificate_files(tls: &TlsConfig, world: &World<'_>) -> Result<(), Strin
     }
 }
 
-fn key_pair(certificate: &Path, key: &Path, world: &World<'_>) -> Result<(), String> {
-    let (certificate, key) = (read(certificate, world)?, read(key, world)?);
-    own::own_pair(&certificate, &key, &crypto::provider()).map(drop)
+fn key_pair(path: &Path, key: &Path, world: &World<'_>) -> Result<(), String> {
+    let (certificate, key) = (read(path, world)?, read(key, world)?);
+    own::own_pair((path, &certificate), &key, &crypto::provider()).map(drop)
 }
 
 fn read(file: &Path, world: &World<'_>) -> Result<Vec<u8>, String> {
@@ -57,6 +57,9 @@ pub fn streaming(draft: &Draft) -> Result<(), String> {
     }
     limits(&draft.limits)?;
     channels(draft)?;
+    if draft.io_batch_size < 0 {
+        return Err(format!("io_batch_size must not be negative ({})", draft.io_batch_size));
+    }
     if store == "MEMORY" && draft.config.streaming.ft_group.is_some() {
         return Err("ft: only FILE or SQL stores supported in FT mode".to_owned());
     }
@@ -239,8 +242,42 @@ fn port(port: i64) -> Result<(), String> {
     Err(format!("listen tcp: address {port}: invalid port"))
 }
 
+/// What the reference's streaming server needs to connect to itself, as far as it is the user's
+/// mistake if it is not there.
+///
+/// # Errors
+/// The reference's text.
+pub fn own_connections(config: &Config, world: &World<'_>) -> Result<(), String> {
+    let tls = &config.streaming.client_tls;
+    if let Some(file) = &config.streaming.nkey_seed_file {
+        let seed = read(file, world).map_err(|error| format!("nats: {error}"))?;
+        let is_seed = |line: &[u8]| [b"SU", b"SA", b"SO"].iter().any(|it| line.starts_with(*it));
+        if !seed.split(|byte| *byte == b'\n').any(|line| is_seed(line.trim_ascii_start())) {
+            return Err("nkeys: no nkey seed found".to_owned());
+        }
+    }
+    if let Some(file) = &tls.ca_file {
+        let pem = read(file, world)
+            .map_err(|error| format!("nats: error loading or parsing rootCA file: {error}"))?;
+        let name = file.display().to_string();
+        own::authorities(&pem)
+            .map_err(|_| format!("nats: failed to parse root certificate from {}", quote(&name)))?;
+    }
+    if let Some(certificate) = &tls.cert_file {
+        let key = tls.key_file.clone().unwrap_or_default();
+        key_pair(certificate, &key, world)
+            .map_err(|error| format!("nats: error loading client certificate: {error}"))?;
+    }
+    let files = tls.ca_file.is_some() || tls.cert_file.is_some();
+    let asks = tls.secure || tls.skip_verify || tls.server_name.is_some() || files;
+    if asks && config.core.tls.is_none() {
+        return Err("nats: secure connection not available".to_owned());
+    }
+    Ok(())
+}
+
 /// `host` or `host:port`; otherwise the value and the reason.
-fn advertised(value: Option<&str>) -> Result<(), (&str, String)> {
+pub(super) fn advertised(value: Option<&str>) -> Result<(), (&str, String)> {
     let Some(value) = value else { return Ok(()) };
     let Ok((_, port)) = split_host_port(value) else { return Ok(()) };
     match go::integer(port.trim()) {

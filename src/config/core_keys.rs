@@ -93,7 +93,9 @@ static TOP: &[(&str, Apply)] = &[
     ("debug", |r, e| set(&mut r.draft.config.log.core.debug, boolean(e))),
     ("trace", |r, e| set(&mut r.draft.config.log.core.trace, boolean(e))),
     ("trace_verbose", |r, e| {
-        r.draft.config.log.core.trace |= boolean(e)?;
+        let is_on = boolean(e)?;
+        r.draft.config.core.is_trace_verbose = is_on;
+        r.draft.config.log.core.trace |= is_on;
         Ok(())
     }),
     ("logtime", |r, e| set(&mut r.draft.config.log.timestamps, boolean(e))),
@@ -109,8 +111,9 @@ static TOP: &[(&str, Apply)] = &[
     ("max_control_line", |r, e| set(&mut r.draft.config.core.control_line_bytes_max, small(e))),
     ("max_payload", |r, e| set(&mut r.draft.config.core.payload_bytes_max, small(e))),
     ("max_pending", |r, e| {
-        let bytes = unsigned(e).map(|value| usize::try_from(value).unwrap_or(usize::MAX));
-        set(&mut r.draft.config.core.pending_bytes_max, bytes)
+        let bytes = not_negative(e, integer(e)?)?;
+        r.draft.config.core.pending_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Ok(())
     }),
     ("max_connections max_conn", |r, e| {
         let count = integer(e).map(|value| match value {
@@ -171,8 +174,9 @@ static TOP: &[(&str, Apply)] = &[
         set(&mut r.draft.config.core.reconnect_error_reports, count(e))
     }),
     ("server_tags", tags),
-    // The interest tree has no cache to switch off.
-    ("disable_sublist_cache no_sublist_cache", |_, e| boolean(e).map(|_| ())),
+    ("disable_sublist_cache no_sublist_cache", |r, e| {
+        set(&mut r.draft.config.core.no_sublist_cache, boolean(e))
+    }),
     ("no_system_account no_system no_sys_acc", |r, e| {
         set(&mut r.draft.config.core.has_system_account, boolean(e).map(|is_off| !is_off))
     }),
@@ -420,7 +424,7 @@ fn seconds_or_duration(reader: &mut Reader<'_>, entry: &Entry) -> Result<Duratio
         reader.warn(entry, &format!("{key} should be converted to a duration"));
         integer(entry)?.saturating_mul(1_000_000_000)
     };
-    Ok(Duration::from_nanos(nanos.max(0).unsigned_abs()))
+    not_negative(entry, nanos).map(Duration::from_nanos)
 }
 
 /// A port, or `host:port`.
@@ -517,5 +521,14 @@ fn small(entry: &Entry) -> Result<usize, Fault> {
         let key = entry.key.to_lowercase();
         return Err(Fault::new(entry, format!("{key} value is too big")));
     }
-    Ok(usize::try_from(value).unwrap_or(0))
+    not_negative(entry, value).map(|value| usize::try_from(value).unwrap_or(usize::MAX))
+}
+
+/// Compat: with less than nothing the reference starts, and nobody can be served, which ends its
+/// streaming server; pinned by `less_than_nothing_is_refused_with_its_place`.
+pub(super) fn not_negative(entry: &Entry, value: i64) -> Result<u64, Fault> {
+    u64::try_from(value).map_err(|_| {
+        let key = entry.key.to_lowercase();
+        Fault::new(entry, format!("{key} must not be negative: nobody could be served"))
+    })
 }

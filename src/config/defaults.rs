@@ -64,6 +64,9 @@ impl Default for CoreConfig {
             lame_duck_duration: Duration::from_secs(120),
             lame_duck_grace: Duration::from_secs(10),
             has_headers: true,
+            no_sublist_cache: false,
+            is_trace_verbose: false,
+            asks_for_utc: false,
             has_system_account: true,
             connect_error_reports: 3_600,
             reconnect_error_reports: 1,
@@ -94,6 +97,7 @@ impl Default for StreamingConfig {
             steal_after: Some(STEAL_AFTER_DEFAULT),
             replace_durable: false,
             io_batch_size: 1_024,
+            nkey_seed_file: None,
             client_tls: ClientTlsConfig::default(),
         }
     }

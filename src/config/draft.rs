@@ -87,6 +87,8 @@ pub struct Draft {
     pub limits: LimitsDraft,
     /// Numbers of the file store as given.
     pub file: FileDraft,
+    /// `-io_batch_size`.
+    pub io_batch_size: i64,
     /// Nanoseconds of `ft_steal_after`.
     pub steal_after: i64,
     /// Address to listen on; empty = all.
@@ -152,6 +154,7 @@ impl Draft {
                 parallel_recovery: 1,
                 auto_sync: 60_000_000_000,
             },
+            io_batch_size: 0,
             steal_after: 5_000_000_000,
             host: String::new(),
             monitor_host: String::new(),
@@ -196,6 +199,24 @@ impl Draft {
     /// # Errors
     /// What the reference says before it starts anything, with exit code 1.
     pub fn finish(mut self, world: &World<'_>) -> Result<Config, String> {
+        self.finish_core(world)?;
+        if self.config.program == Program::Streaming {
+            self.finish_streaming()?;
+        }
+        self.look_for_start_errors(world)?;
+        Ok(self.config)
+    }
+
+    /// The configuration of a running server, whose streaming part stays as it is.
+    ///
+    /// # Errors
+    /// As [`Draft::finish`].
+    pub fn finish_reload(mut self, world: &World<'_>) -> Result<Config, String> {
+        self.finish_core(world)?;
+        Ok(self.config)
+    }
+
+    fn finish_core(&mut self, world: &World<'_>) -> Result<(), String> {
         self.finish_log();
         self.finish_zeros();
         self.finish_hosts();
@@ -206,9 +227,10 @@ impl Draft {
         let value = |name: &str| Some((name.to_owned(), (world.variable)(name)?));
         let variables = SQL_VARIABLES.split_whitespace().filter_map(value);
         self.config.streaming.sql.variables = variables.collect();
-        if self.config.program == Program::Streaming {
-            self.finish_streaming()?;
-        }
+        Ok(())
+    }
+
+    fn look_for_start_errors(&mut self, world: &World<'_>) -> Result<(), String> {
         let core = checks::core(&self.config);
         if self.config.program == Program::Core {
             // The core server says so before it has a log.
@@ -224,7 +246,11 @@ impl Draft {
             let error = checks::listeners(&self.config).err();
             self.config.start_error = error.map(StartError::Core);
         }
-        Ok(self.config)
+        if self.config.program == Program::Streaming && self.config.start_error.is_none() {
+            let error = checks::own_connections(&self.config, world).err();
+            self.config.start_error = error.map(StartError::Streaming);
+        }
+        Ok(())
     }
 
     fn finish_log(&mut self) {
@@ -238,6 +264,7 @@ impl Draft {
             log.streaming.trace = is_on;
         }
         // Compat: the reference's streaming log knows no UTC.
+        self.config.core.asks_for_utc = log.utc;
         log.utc &= self.config.program == Program::Core;
     }
 

@@ -573,7 +573,8 @@ pub static SECTIONS: &[Section] = &[
                 Integer,
                 "",
                 Set(|draft, given| {
-                    draft.config.streaming.io_batch_size = given.number().max(0).unsigned_abs()
+                    draft.io_batch_size = given.number();
+                    draft.config.streaming.io_batch_size = given.number().max(0).unsigned_abs();
                 }),
             ),
             streaming("io_sleep_time", Integer, "", Ignored),

@@ -174,6 +174,12 @@ pub struct CoreConfig {
     pub lame_duck_grace: Duration,
     /// Whether clients may send headers.
     pub has_headers: bool,
+    /// Whether the interest tree was to have no cache; it has none.
+    pub no_sublist_cache: bool,
+    /// `trace_verbose`, which is `trace` here: what it adds is the system account's.
+    pub is_trace_verbose: bool,
+    /// Whether times in UTC were asked for; the log of the streaming server knows none.
+    pub asks_for_utc: bool,
     /// Whether monitoring names the system account; nobody uses it here.
     pub has_system_account: bool,
     /// Failed first attempts to connect a route: each n-th is logged.
@@ -316,10 +322,8 @@ pub struct ClusterConfig {
 pub struct RouteUrl {
     /// As it is shown: without user information.
     pub url: String,
-    /// Host name or address, IPv6 without brackets.
-    pub host: String,
-    /// Port.
-    pub port: u16,
+    /// `host:port`, or what else stands there: only who dials finds out.
+    pub address: String,
     /// User, decoded.
     pub username: Option<String>,
     /// Password, decoded.
@@ -357,6 +361,8 @@ pub struct StreamingConfig {
     pub replace_durable: bool,
     /// Messages of one batch as the reference bounds them; ours has `base::limits`.
     pub io_batch_size: u64,
+    /// The seed that those connections would sign with.
+    pub nkey_seed_file: Option<PathBuf>,
     /// TLS of the streaming server's own connections; they exist only with an external server.
     pub client_tls: ClientTlsConfig,
 }

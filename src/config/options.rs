@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::draft::Draft;
 use crate::config::flags::{self, Action, CommandLine, FlagError, Given, Kind};
-use crate::config::tree::Value;
+use crate::config::tree::{Map, Value};
 use crate::config::{Config, Program, StoreKind, World, core_keys, file, go, streaming_keys};
 
 /// What a command line asks for.
@@ -100,6 +100,48 @@ pub fn config(
     line: &CommandLine,
     world: &World<'_>,
 ) -> Result<Config, OptionsError> {
+    let (mut draft, streaming) = core_part(program, line, world)?;
+    if let Some(map) = streaming.transpose()? {
+        streaming_keys::apply(&mut draft, &map).map_err(other)?;
+    }
+    apply_flags(&mut draft, line, world)?;
+    draft.finish(world).map_err(other)
+}
+
+/// The same for a running server, whose streaming part stays what it is: whatever is wrong there is
+/// a warning.
+///
+/// # Errors
+/// The first thing that is wrong in the core server's part.
+pub fn reloaded(
+    program: Program,
+    line: &CommandLine,
+    world: &World<'_>,
+) -> Result<Config, OptionsError> {
+    let (mut draft, streaming) = core_part(program, line, world)?;
+    let mut read = draft.clone();
+    let outcome = streaming.transpose().and_then(|map| match map {
+        Some(map) => streaming_keys::apply(&mut read, &map).map_err(other),
+        None => Ok(()),
+    });
+    draft.config.warnings = read.config.warnings;
+    if let Err(error) = outcome {
+        let text = format!("{error}: the streaming part stays, and the next start would fail");
+        draft.config.warnings.push(text);
+    }
+    apply_flags(&mut draft, line, world)?;
+    draft.finish_reload(world).map_err(other)
+}
+
+/// The map of the streaming part, if it could be read.
+type StreamingPart = Option<Result<Map, OptionsError>>;
+
+/// What the file says about the core server, and what it says about the streaming server.
+fn core_part(
+    program: Program,
+    line: &CommandLine,
+    world: &World<'_>,
+) -> Result<(Draft, StreamingPart), OptionsError> {
     let mut draft = Draft::new(program);
     refuse(line)?;
     let core_file = line.text("config");
@@ -119,17 +161,19 @@ pub fn config(
         }
         draft.config.config_file = Some(path.to_path_buf());
     }
-    if let (Program::Streaming, Some(name)) = (program, &streaming_file) {
-        let is_core = core_file.as_deref() == Some(name);
-        let file::Document { map, warnings } = read_streaming(Path::new(name), is_core, world)?;
+    let (Program::Streaming, Some(name)) = (program, &streaming_file) else {
+        return Ok((draft, None));
+    };
+    let is_core = core_file.as_deref() == Some(name);
+    let read = read_streaming(Path::new(name), is_core, world);
+    let part = read.map(|file::Document { map, warnings }| {
         if !is_core {
             draft.config.warnings.extend(warnings);
             streaming_keys::warn_of_unknown(&mut draft, &map);
         }
-        streaming_keys::apply(&mut draft, &map).map_err(other)?;
-    }
-    apply_flags(&mut draft, line, world)?;
-    draft.finish(world).map_err(other)
+        map
+    });
+    Ok((draft, Some(part)))
 }
 
 fn read_streaming(
@@ -164,9 +208,8 @@ fn apply_flags(
 ) -> Result<(), OptionsError> {
     for given in &line.flags {
         let Action::Set(set) = given.flag.action else { continue };
-        // Unlike the reference, whose check also asks `-tls_client_…` for the server's files.
-        draft.has_tls_flag |=
-            matches!(given.name.as_str(), "tls" | "tlscert" | "tlskey" | "tlsverify" | "tlscacert");
+        // Compat: as there, `-tls_client_…` asks for the server's files too.
+        draft.has_tls_flag |= given.name.starts_with("tls");
         let wanted = match given.flag.names {
             "dir" => Some(StoreKind::File),
             "sql_source" => Some(StoreKind::Sql),

@@ -100,23 +100,34 @@ pub fn parse_listen(url: &str) -> Result<Listen, String> {
     Ok(Listen { host, port, username, password })
 }
 
-/// One route to solicit.
+/// One route to solicit. As in the reference, a route without a port, or to nobody, is a route: the
+/// log says what is wrong with it at each attempt.
 ///
 /// # Errors
-/// A text in the reference's form; unlike it, a route without a port is refused at once.
+/// The reference's text, if it is no URL.
 pub fn parse(url: &str) -> Result<RouteUrl, String> {
     let wrong = || format!("error parsing route url [{}]", quote(url));
     let url = url.trim();
-    let parts = split(url);
-    let (host, port) = split_host_port(parts.address).map_err(|_| wrong())?;
-    let port: u16 = port.parse().map_err(|_| wrong())?;
-    if host.is_empty() || port == 0 {
+    let Some((scheme, _)) = url.split_once("://") else {
+        // What has no authority has no address. A scheme begins with a letter.
+        let is_scheme = |scheme: &str| scheme.starts_with(|c: char| c.is_ascii_alphabetic());
+        return match url.split_once(':') {
+            Some((scheme, _)) if !is_scheme(scheme) => Err(wrong()),
+            _ => Ok(RouteUrl { url: url.to_owned(), ..RouteUrl::default() }),
+        };
+    };
+    let Parts { user_info, address } = split(url);
+    let port = match address.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').ok_or_else(wrong)?.1,
+        None => address.rfind(':').map_or("", |at| &address[at..]),
+    };
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) || address.contains('%') {
         return Err(wrong());
     }
-    let (username, password) = credentials(parts.user_info);
-    let scheme = url.split_once("://").map_or("nats", |(scheme, _)| scheme);
-    let shown = format!("{scheme}://{}", parts.address);
-    Ok(RouteUrl { url: shown, host, port, username, password })
+    let (username, password) = credentials(user_info);
+    let shown = format!("{scheme}://{address}");
+    Ok(RouteUrl { url: shown, address: address.to_owned(), username, password })
 }
 
 #[cfg(test)]
@@ -129,11 +140,24 @@ mod tests {
     fn routes_have_a_host_a_port_and_credentials() {
         let route = parse("nats-route://ruser:T0p%40@127.0.0.1:4246").unwrap();
         assert_eq!(route.url, "nats-route://127.0.0.1:4246");
-        assert_eq!((route.host.as_str(), route.port), ("127.0.0.1", 4246));
+        assert_eq!(route.address, "127.0.0.1:4246");
         assert_eq!(route.username.as_deref(), Some("ruser"));
         assert_eq!(route.password.as_deref(), Some("T0p@"));
-        assert_eq!(parse("nats://[::1]:4248").unwrap().host, "::1");
-        for url in ["foo", "nats://a", "nats://a:x", "nats://a:0", "nats://:1", "nats://a:99999"] {
+        for (url, address) in [
+            ("nats://[::1]:4248", "[::1]:4248"),
+            ("nats://[::1]", "[::1]"),
+            ("nats://a", "a"),
+            ("nats://a:0", "a:0"),
+            ("nats://:1", ":1"),
+            ("nats://a:99999", "a:99999"),
+            ("nats://u:p@a", "a"),
+            ("foo", ""),
+            ("foo:25999", ""),
+            ("", ""),
+        ] {
+            assert_eq!(parse(url).unwrap().address, address, "{url}");
+        }
+        for url in ["nats://a:x", "127.0.0.1:6222", "nats://%zz", "nats://[::1", "nats://[::1]x"] {
             let error = parse(url).unwrap_err();
             assert_eq!(error, format!("error parsing route url [\"{url}\"]"));
         }

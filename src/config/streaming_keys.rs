@@ -107,7 +107,7 @@ const TOP_KEYS: &[(&str, Apply)] = &[
     ("username user", only_text),
     ("password pass", only_text),
     ("token", only_text),
-    ("nkey_seed_file", only_text),
+    ("nkey_seed_file", |d, e| set(&mut d.config.streaming.nkey_seed_file, file(e))),
     ("syslog_name", only_text),
 ];
 
@@ -117,7 +117,8 @@ const TLS_KEYS: &[(&str, Apply)] = &[
     ("client_key", |d, e| set(&mut d.config.streaming.client_tls.key_file, file(e))),
     ("client_ca client_cacert", |d, e| set(&mut d.config.streaming.client_tls.ca_file, file(e))),
     ("server_name server_hostname", |d, e| {
-        set(&mut d.config.streaming.client_tls.server_name, string(e).map(Some))
+        let name = string(e).map(|name| Some(name).filter(|name| !name.is_empty()));
+        set(&mut d.config.streaming.client_tls.server_name, name)
     }),
     ("skip_verify insecure", |d, e| {
         set(&mut d.config.streaming.client_tls.skip_verify, boolean(e))

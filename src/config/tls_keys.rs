@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::checks;
-use crate::config::core_keys::{Fault, Reader, map};
+use crate::config::core_keys::{Fault, Reader, map, not_negative};
 use crate::config::go::{self, quote};
 use crate::config::tree::{Entry, Item, Value};
 use crate::config::{TlsConfig, defaults};
@@ -150,11 +150,12 @@ fn boolean(entry: &Entry) -> Result<bool, Fault> {
 
 fn timeout(entry: &Entry) -> Result<Duration, Fault> {
     match &entry.value {
-        Value::Integer(seconds) => Ok(Duration::from_secs(seconds.max(&0).unsigned_abs())),
-        Value::Float(seconds) => Duration::try_from_secs_f64(seconds.max(0.0))
+        Value::Integer(seconds) => not_negative(entry, *seconds).map(Duration::from_secs),
+        Value::Float(seconds) if *seconds < 0.0 => not_negative(entry, -1).map(Duration::from_secs),
+        Value::Float(seconds) => Duration::try_from_secs_f64(*seconds)
             .map_err(|_| parsing(entry, "'timeout' is too long")),
         Value::String(text) => match go::duration(text) {
-            Ok(nanos) => Ok(Duration::from_nanos(nanos.max(0).unsigned_abs())),
+            Ok(nanos) => not_negative(entry, nanos).map(Duration::from_nanos),
             Err(error) => Err(parsing(entry, &format!("'timeout' {error}"))),
         },
         Value::Bytes(_) | Value::Bool(_) | Value::Date(_) | Value::Array(_) | Value::Map(_) => {

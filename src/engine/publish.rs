@@ -34,12 +34,7 @@ impl Engine {
             self.publish_valid(publication, reply, true, now);
         } else {
             self.log(Level::Error, || {
-                format!(
-                    "Received invalid client publish message clientID:{} guid:{} subject:{}",
-                    quoted(publication.client_id()),
-                    quoted(publication.guid()),
-                    quoted(publication.subject()),
-                )
+                format!("Received invalid client publish message {}", in_full(&publication))
             });
             self.refuse_publish(publication.guid(), reply, &Refusal::InvalidPublish);
             self.credit_bytes += publication.size();
@@ -186,5 +181,77 @@ impl Engine {
         if bytes > 0 {
             self.effects.push_back(Effect::Credit { bytes });
         }
+    }
+}
+
+/// Bytes of a field that a line of the log shows.
+const SHOWN_BYTES_MAX: usize = 256;
+
+/// A publish as the reference's lines show one: the fields that are not empty. A field that is long
+/// is cut, because anybody can send it.
+fn in_full(publication: &Publication) -> String {
+    let fields = [
+        ("clientID", publication.client_id()),
+        ("guid", publication.guid()),
+        ("subject", publication.subject()),
+        ("reply", publication.reply()),
+        ("data", publication.data()),
+        ("connID", publication.connection_id()),
+    ];
+    let mut text = String::new();
+    for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
+        let shown = &value[..value.len().min(SHOWN_BYTES_MAX)];
+        let cut = if shown.len() < value.len() { "..." } else { "" };
+        text.push_str(&format!("{name}:\"{}{cut}\" ", escaped(shown)));
+    }
+    text
+}
+
+/// As the text form of protobuf shows bytes.
+fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in bytes {
+        match byte {
+            b'\n' => text.push_str("\\n"),
+            b'\r' => text.push_str("\\r"),
+            b'\t' => text.push_str("\\t"),
+            b'"' => text.push_str("\\\""),
+            b'\\' => text.push_str("\\\\"),
+            b' '..=b'~' => text.push(char::from(*byte)),
+            other => text.push_str(&format!("\\{other:03o}")),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use bytes::Bytes;
+    use prost::Message;
+
+    use super::*;
+    use crate::proto::pb;
+
+    #[test]
+    fn a_publish_is_shown_as_by_the_reference() {
+        let shown = |message: &pb::PubMsg| {
+            in_full(&Publication::decode(Bytes::from(message.encode_to_vec())).unwrap())
+        };
+        let message = pb::PubMsg {
+            client_id: "me".into(),
+            guid: "g".into(),
+            subject: "foo".into(),
+            data: b"a\"b\\\n\x01\xff".to_vec().into(),
+            conn_id: "c1".into(),
+            ..pb::PubMsg::default()
+        };
+        assert_eq!(
+            shown(&message),
+            "clientID:\"me\" guid:\"g\" subject:\"foo\" data:\"a\\\"b\\\\\\n\\001\\377\" connID:\"c1\" "
+        );
+        let long = pb::PubMsg { data: vec![b'x'; 1_000].into(), ..message };
+        assert!(shown(&long).contains(&format!("data:\"{}...\"", "x".repeat(256))));
     }
 }

@@ -27,7 +27,7 @@ use crate::engine::commit::After;
 use crate::engine::effect::{Effect, Interest, Level};
 use crate::engine::queue_group::{GroupKey, QueueGroup};
 use crate::engine::redelivery::{Pass, PassKind};
-use crate::engine::refusal::Refusal;
+use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::request::Request;
 use crate::engine::start::{Start, start_of};
 use crate::proto::{pb, spb};
@@ -580,7 +580,11 @@ impl Engine {
         }
         self.start_inactivity(index, now);
         let text = refusal.text();
-        self.log(Level::Error, || format!("Unable to add subscription: {text}"));
+        let name = self.channels.slab[index].name.clone();
+        let channel = String::from_utf8_lossy(name.as_bytes());
+        self.log(Level::Error, || format!("Unable to add subscription for {channel}: {text}"));
+        let channel = quoted(name.as_bytes());
+        self.log(Level::Error, || format!("Unable to create subscription on {channel}: {text}"));
         self.respond_refusal(reply.as_ref(), refusal);
     }
 

@@ -236,8 +236,6 @@ pub struct CoreFacts {
     pub tls_timeout: Duration,
     /// How long a write may stand still.
     pub write_deadline: Duration,
-    /// Event loops.
-    pub loops: u16,
     /// Whether pages name the system account.
     pub has_system_account: bool,
 }

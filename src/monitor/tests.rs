@@ -251,7 +251,6 @@ fn core_facts() -> CoreFacts {
         pending_bytes_max: 67_108_864,
         tls_timeout: Duration::from_secs(2),
         write_deadline: Duration::from_secs(10),
-        loops: 2,
         has_system_account: true,
         ..CoreFacts::default()
     }

@@ -28,17 +28,27 @@ pub struct Target {
 
 impl Target {
     /// Reads `[nats-route://][user[:password]@]host:port`.
-    #[must_use]
-    pub fn parse(url: &str) -> Option<Self> {
+    ///
+    /// # Errors
+    /// Why nobody can be dialled, in the words of the reference.
+    pub fn parse(url: &str) -> Result<Self, String> {
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         let rest = rest.split(['/', '?']).next().unwrap_or(rest);
         let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
-        let (host, port) = place.rsplit_once(':')?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        if host.is_empty() {
-            return None;
+        if place.is_empty() {
+            return Err("missing port in address".to_owned());
         }
-        Some(Self { host: host.to_owned(), port: port.parse().ok()? })
+        let bracketed = place.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let (host, port) = match bracketed {
+            Some((host, rest)) => (host, rest.strip_prefix(':')),
+            None => place.rsplit_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
+        };
+        let port = port.ok_or_else(|| format!("address {place}: missing port in address"))?;
+        if host.is_empty() {
+            return Err(unknown(host));
+        }
+        let number = port.parse().map_err(|_| format!("dial tcp: address {port}: invalid port"))?;
+        Ok(Self { host: host.to_owned(), port: number })
     }
 
     /// The address, if none has to be looked up.
@@ -107,10 +117,10 @@ fn look_up(query: &Query) -> Found {
     let Target { host, port } = &query.target;
     let mut found: Vec<SocketAddr> = match (host.as_str(), *port).to_socket_addrs() {
         Ok(found) => found.map(canonical).collect(),
-        Err(error) => return Found::Nothing(format!("lookup {host}: {}", system_text(&error))),
+        Err(error) => return Found::Nothing(unresolved(host, &error)),
     };
     if found.is_empty() {
-        return Found::Nothing(format!("lookup {host}: no such host"));
+        return Found::Nothing(unknown(host));
     }
     if query.own_port == Some(*port) {
         let own = own_addresses();
@@ -122,6 +132,20 @@ fn look_up(query: &Query) -> Found {
     let choice = Random::new(query.seed).below(found.len() as u64);
     let index = usize::try_from(choice).expect("below the length of a list");
     Found::Address(found[index])
+}
+
+fn unknown(host: &str) -> String {
+    format!("lookup for host \"{host}\": lookup {host}: no such host")
+}
+
+/// Why a name was not found: the system's library has no numbers for that, only sentences.
+fn unresolved(host: &str, error: &io::Error) -> String {
+    let text = system_text(error);
+    let reason = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
+    match reason {
+        "Name or service not known" | "No address associated with hostname" => unknown(host),
+        other => format!("lookup for host \"{host}\": lookup {host}: {}", other.to_lowercase()),
+    }
 }
 
 fn own_addresses() -> Vec<IpAddr> {
@@ -152,7 +176,7 @@ mod tests {
     use super::*;
 
     fn check(url: &str, host: &str, port: u16) {
-        assert_eq!(Target::parse(url), Some(Target { host: host.to_owned(), port }), "{url}");
+        assert_eq!(Target::parse(url), Ok(Target { host: host.to_owned(), port }), "{url}");
     }
 
     #[test]
@@ -160,8 +184,16 @@ mod tests {
         check("127.0.0.1:6222", "127.0.0.1", 6222);
         check("nats-route://ruser:p@ss:w@host.example:6222/", "host.example", 6222);
         check("nats://[::1]:1", "::1", 1);
-        for broken in ["host", "host:", "host:99999", ":6222", "nats-route://u@:1", ""] {
-            assert_eq!(Target::parse(broken), None, "{broken}");
+        let nobody = "lookup for host \"\": lookup : no such host";
+        for (broken, why) in [
+            ("host", "address host: missing port in address"),
+            ("nats://u:p@[::1]", "address [::1]: missing port in address"),
+            ("host:99999", "dial tcp: address 99999: invalid port"),
+            (":6222", nobody),
+            ("nats-route://u@:1", nobody),
+            ("", "missing port in address"),
+        ] {
+            assert_eq!(Target::parse(broken), Err(why.to_owned()), "{broken}");
         }
     }
 
@@ -179,6 +211,18 @@ mod tests {
         let target = Target { host: host.to_owned(), port: 6222 };
         assert!(resolver.ask(Query { target, own_port, seed: 1, answer }));
         receiver.recv().unwrap()
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_is_told_in_the_words_of_the_reference() {
+        let error =
+            io::Error::other("failed to lookup address information: Name or service not known");
+        assert_eq!(unresolved("x.y", &error), "lookup for host \"x.y\": lookup x.y: no such host");
+        let error = io::Error::other(
+            "failed to lookup address information: Temporary failure in name resolution",
+        );
+        let expected = "lookup for host \"x\": lookup x: temporary failure in name resolution";
+        assert_eq!(unresolved("x", &error), expected);
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl Dialling {
 fn pair(files: &Files, provider: &CryptoProvider) -> Result<SingleCertAndKey, TlsError> {
     let certificate = read(&files.cert).map_err(TlsError::Own)?;
     let key = read(&files.key).map_err(TlsError::Own)?;
-    let pair = own::own_pair(&certificate, &key, provider).map_err(TlsError::Own)?;
+    let pair = own::own_pair((&files.cert, &certificate), &key, provider).map_err(TlsError::Own)?;
     Ok(SingleCertAndKey::from(pair))
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::base::files::{self, Access, Links};
 use crate::base::world;
 use crate::config::go::system_reason;
+use crate::log::CORE;
 
 /// Before the umask takes its part, as the reference's.
 const PID_FILE_MODE: u32 = 0o660;
@@ -63,10 +64,17 @@ fn open_error(path: &Path, error: &io::Error) -> String {
 /// The files that this process leaves for tools.
 #[derive(Debug, Default)]
 pub struct Files {
+    ports: Ports,
     ports_file: Option<PathBuf>,
 }
 
 impl Files {
+    /// None yet; what a ports file would list.
+    #[must_use]
+    pub fn new(ports: Ports) -> Self {
+        Self { ports, ports_file: None }
+    }
+
     /// Writes the pid file: the decimal number without a line end; nobody removes it.
     ///
     /// # Errors
@@ -91,15 +99,10 @@ impl Files {
     ///
     /// # Errors
     /// When it cannot be written, in the reference's words.
-    pub fn write_ports(
-        &mut self,
-        folder: &Path,
-        program: &str,
-        ports: &Ports,
-    ) -> Result<(), String> {
-        let path = folder.join(format!("{program}_{}.ports", std::process::id()));
+    pub fn write_ports(&mut self, folder: &Path) -> Result<(), String> {
+        let path = folder.join(format!("{}_{}.ports", program_name(), std::process::id()));
         let named = |reason: String| format!("({}): {reason}", path.display());
-        let document = serde_json::to_vec(ports).map_err(|error| named(error.to_string()))?;
+        let document = serde_json::to_vec(&self.ports).map_err(|error| named(error.to_string()))?;
         let write = || {
             let mut file = files::open(&path, Access::Replace(0o644), Links::Refused)?;
             file.write_all(&document)
@@ -114,9 +117,16 @@ impl Files {
         if let Some(path) = self.ports_file.take()
             && let Err(error) = fs::remove_file(&path)
         {
-            log::warn!("Error removing ports file {}: {error}", path.display());
+            let (path, reason) = (path.display(), system_reason(&error));
+            log::error!(target: CORE, "Error cleaning up ports file {path}: remove {path}: {reason}");
         }
     }
+}
+
+/// The name that this executable was called by.
+fn program_name() -> String {
+    let executable = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    executable.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

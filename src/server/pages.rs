@@ -229,6 +229,8 @@ impl Pages {
         let old = self.core.load();
         let mut facts = core_facts(config, found);
         (facts.http_port, facts.https_port) = (old.http_port, old.https_port);
+        // Compat: another address to advertise is told to clients, and not here.
+        (facts.host, facts.port) = (old.host.clone(), old.port);
         self.core.set(facts);
     }
 
@@ -354,7 +356,6 @@ fn core_facts(config: &Config, found: &Found) -> CoreFacts {
         cluster: cluster_facts(config, found),
         tls_timeout: broker.tls_timeout,
         write_deadline: core.write_deadline,
-        loops: config.loops,
         has_system_account: core.has_system_account,
         ..CoreFacts::default()
     }
@@ -367,7 +368,7 @@ fn cluster_facts(config: &Config, found: &Found) -> Option<ClusterFacts> {
         host: cluster.host.clone(),
         port: found.route_port.unwrap_or(0),
         auth_timeout: cluster.auth_timeout,
-        urls: cluster.routes.iter().map(|url| format!("{}:{}", url.host, url.port)).collect(),
+        urls: cluster.routes.iter().map(|route| route.address.clone()).collect(),
         tls_timeout: cluster.tls.as_ref().map_or(settings::TLS_TIMEOUT, |tls| tls.timeout),
         is_tls: cluster.tls.is_some(),
     })

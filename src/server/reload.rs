@@ -61,11 +61,16 @@ impl Server {
         }
         let surplus = self.clients_beyond(&config);
         for line in &changes.lines {
+            self.move_files(&config, line);
             if surplus != 0 && line.starts_with(reload::CONNECTIONS_MAX) {
                 let text = format!("Closed {surplus} connections to fall within max_connections");
                 log::info!(target: CORE, "{text}");
             }
-            log::info!(target: CORE, "{line}");
+            if line == reload::ROUTES_UNVERIFIED {
+                log::warn!(target: CORE, "{line}");
+            } else {
+                log::info!(target: CORE, "{line}");
+            }
         }
         if let Some(log) = log {
             log.begin();
@@ -78,13 +83,23 @@ impl Server {
         if let (Some(monitor), Some(tls)) = (&self.monitor, of_pages) {
             monitor.set_tls(tls.server_config());
         }
-        if let (true, Some(path)) = (changes.pid_file, &config.pid_file)
-            && let Err(error) = Files::write_pid(path)
-        {
-            log::error!(target: CORE, "Could not write pidfile: {error}");
-        }
         self.pages.set_core(&config, &self.found);
         self.config = Arc::new(config);
         Ok(())
+    }
+    /// Leaves the files of this process where they are to be from now on, before that is said.
+    fn move_files(&mut self, config: &Config, line: &str) {
+        if let (true, Some(path)) = (line.starts_with(reload::PID_FILE), &config.pid_file)
+            && let Err(error) = Files::write_pid(path)
+        {
+            log::error!(target: CORE, "Failed to write pidfile: {error}");
+        }
+        if line.starts_with(reload::PORTS_FILE_DIR) {
+            self.files.remove();
+            let Some(folder) = &config.ports_file_dir else { return };
+            if let Err(error) = self.files.write_ports(folder) {
+                log::error!(target: CORE, "Error writing ports file {error}");
+            }
+        }
     }
 }

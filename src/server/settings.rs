@@ -12,6 +12,7 @@ use crate::broker::settings as broker;
 use crate::config::{self, Config, Program, StoreKind, TlsConfig};
 use crate::election::keeper;
 use crate::engine::{self, request};
+use crate::net::dial::Target;
 use crate::net::tls::{ClientCertificate, Dialling, Files, Serving, TlsError};
 use crate::net::{Address, Listen, Rules};
 use crate::store::sql::dialect::Driver;
@@ -241,11 +242,11 @@ fn cluster(from: &config::ClusterConfig, found: &Found) -> broker::Cluster {
 
 /// `user:password@host:port`, as routes are dialled.
 fn route_text(route: &config::RouteUrl) -> String {
-    let host = bracketed(&route.host);
+    let address = &route.address;
     match (&route.username, &route.password) {
-        (Some(user), Some(password)) => format!("{user}:{password}@{host}:{}", route.port),
-        (Some(user), None) => format!("{user}@{host}:{}", route.port),
-        (None, _) => format!("{host}:{}", route.port),
+        (Some(user), Some(password)) => format!("{user}:{password}@{address}"),
+        (Some(user), None) => format!("{user}@{address}"),
+        (None, _) => address.clone(),
     }
 }
 
@@ -311,14 +312,10 @@ pub fn rules(config: &Config) -> Result<Rules, TlsError> {
         .transpose()?;
     let dial_tls =
         route.map(|tls| Dialling::load(&files(tls), tls.insecure, tls.timeout)).transpose()?;
-    let is_name = |host: &&String| host.parse::<std::net::IpAddr>().is_err();
-    let names = cluster.into_iter().flat_map(|cluster| cluster.routes.iter().map(|r| &r.host));
-    Ok(Rules {
-        client_tls,
-        route_tls,
-        dial_tls,
-        dial_tls_name: names.into_iter().find(is_name).cloned(),
-    })
+    let is_name = |host: &String| host.parse::<IpAddr>().is_err();
+    let routes = cluster.into_iter().flat_map(|cluster| &cluster.routes);
+    let names = routes.filter_map(|route| Some(Target::parse(&route.address).ok()?.host));
+    Ok(Rules { client_tls, route_tls, dial_tls, dial_tls_name: names.into_iter().find(is_name) })
 }
 
 /// TLS of the monitoring pages, which ask nobody for a certificate.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use crate::base::pulse::Vitals;
 use crate::base::random::Random;
 use crate::base::world;
 use crate::broker::auth::is_bcrypt;
+use crate::config::reload::ROUTES_UNVERIFIED;
 use crate::config::{self, ClusterConfig, Config, CoreConfig, Program, StoreKind, banner};
 use crate::election::Member;
 use crate::election::epoch_files::Owner;
@@ -33,8 +33,8 @@ use crate::server::interest_key::Listener;
 use crate::server::pages::{self, Pages};
 use crate::server::preparation::{self, Intent};
 use crate::server::{Server, settings};
-use crate::store::StoreError;
 use crate::store::sql::lost::Remembered;
+use crate::store::{self, StoreError};
 
 /// How long a start waits for the port of a predecessor that is still dying.
 pub(super) const PORT_PATIENCE: Duration = Duration::from_secs(2);
@@ -136,7 +136,7 @@ impl Begun {
             log::info!(target: STREAM, "{line}");
         }
         preparation::refuse(&self.config)?;
-        preparation::store(&self.config, Intent::Do)
+        prepare_store(&self.config, Intent::Do).map(drop)
     }
 
     fn open(mut self) -> Result<Server, StartError> {
@@ -215,24 +215,23 @@ impl Begun {
         found: &settings::Found,
         http_ports: Vec<String>,
     ) -> Result<Files, StartError> {
-        let mut files = Files::default();
         let config = &self.config;
+        let cluster = config.core.cluster.as_ref();
+        let mut files = Files::new(files::Ports {
+            nats: files::urls("nats", &config.core.host, found.client_port),
+            monitoring: http_ports,
+            cluster: match (cluster, found.route_port) {
+                (Some(cluster), Some(port)) => files::urls("nats", &cluster.host, port),
+                (_, _) => Vec::new(),
+            },
+        });
         if let Some(path) = &config.pid_file {
             Files::write_pid(path).map_err(StartError::PidFile)?;
         }
-        if let Some(folder) = &config.ports_file_dir {
-            let cluster = config.core.cluster.as_ref();
-            let ports = files::Ports {
-                nats: files::urls("nats", &config.core.host, found.client_port),
-                monitoring: http_ports,
-                cluster: match (cluster, found.route_port) {
-                    (Some(cluster), Some(port)) => files::urls("nats", &cluster.host, port),
-                    (_, _) => Vec::new(),
-                },
-            };
-            if let Err(error) = files.write_ports(folder, &program_name(), &ports) {
-                log::error!(target: CORE, "Error writing ports file {error}");
-            }
+        if let Some(folder) = &config.ports_file_dir
+            && let Err(error) = files.write_ports(folder)
+        {
+            log::error!(target: CORE, "Error writing ports file {error}");
         }
         Ok(files)
     }
@@ -246,6 +245,11 @@ impl Server {
             return Ok(());
         }
         let streaming = &self.config.streaming;
+        if streaming.client_tls.skip_verify {
+            let text = "TLS certificate chain and hostname will not be verified. DO NOT USE IN \
+                        PRODUCTION!";
+            log::warn!(target: STREAM, "{text}");
+        }
         if let Some(name) = &streaming.ft_group {
             let subject = heartbeat::subject(&streaming.cluster_id, name);
             let listener = Listener::GroupHeartbeat;
@@ -310,6 +314,49 @@ impl Server {
             keeper::spawn(settings, clock, report)
         };
         spawned.map_err(|source| system("cannot start the lease keeper", source))
+    }
+}
+
+/// What is done about the store before anybody may write to it; says what an [`Intent::Try`] leaves
+/// out.
+pub(super) fn prepare_store(config: &Config, intent: Intent) -> Result<&'static str, StartError> {
+    match config.streaming.store {
+        StoreKind::Memory => Ok(""),
+        StoreKind::File => {
+            prepare_directory(config, intent)?;
+            Ok("")
+        }
+        StoreKind::Sql => {
+            let options = settings::sql_options(config)?;
+            if intent == Intent::Try {
+                return Ok("; ask the database with: stanby sql check");
+            }
+            for notice in store::sql::prepare(&options, &config.streaming.limits)? {
+                log::warn!(target: STREAM, "{}", notice.text);
+            }
+            Ok("")
+        }
+    }
+}
+
+/// A member of a group whose directory cannot be used now says so in its pages, and goes on trying;
+/// a server alone ends.
+fn prepare_directory(config: &Config, intent: Intent) -> Result<(), StoreError> {
+    let options = settings::file_options(config);
+    let is_alone = config.streaming.ft_group.is_none();
+    let prepared = match intent {
+        Intent::Do => store::file::prepare(&options),
+        Intent::Try => store::file::check(&options),
+    };
+    match prepared {
+        Err(error @ StoreError::Io { .. }) if !is_alone => {
+            if intent == Intent::Do {
+                log::error!(target: STREAM, "{error}");
+            }
+            Ok(())
+        }
+        Ok(()) if is_alone && options.root.exists() => store::file::check_rights(&options),
+        prepared => prepared,
     }
 }
 
@@ -384,6 +431,9 @@ fn log_listening(config: &Config, found: &settings::Found) {
         }
         let route = pages::display_address(&cluster.host, port);
         log::info!(target: CORE, "Listening for route connections on {route}");
+        if cluster.tls.as_ref().is_some_and(|tls| tls.insecure) {
+            log::warn!(target: CORE, "{ROUTES_UNVERIFIED}");
+        }
     }
 }
 
@@ -397,12 +447,6 @@ fn server_public_id(random: &mut Random) -> String {
     let letter =
         |random: &mut Random| char::from(LETTERS[usize::try_from(random.below(32)).unwrap_or(0)]);
     std::iter::once('N').chain((0..55).map(|_| letter(random))).collect()
-}
-
-/// The name that this executable was called by.
-fn program_name() -> String {
-    let executable = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
-    executable.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

@@ -28,5 +28,6 @@ mod queues;
 mod sessions;
 mod store_limits;
 mod subscribing;
+mod told;
 
 use server::LOOPS;

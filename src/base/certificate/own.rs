@@ -12,15 +12,20 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
 
 use super::{Authorities, REMEDY, weakness_of};
 
-/// A certificate, those between it and a root, and its key, as PEM.
+/// The longest RSA key that a handshake here can sign with.
+const RSA_BITS_MAX: usize = 4_096;
+
+/// A certificate, those between it and a root, and its key, as PEM; where the certificate lies is
+/// for errors.
 ///
 /// # Errors
 /// What follows `error parsing X509 certificate/key pair: `.
 pub fn own_pair(
-    certificate: &[u8],
+    (path, certificate): (&Path, &[u8]),
     key: &[u8],
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, String> {
@@ -32,13 +37,23 @@ pub fn own_pair(
     }
     let (_, parsed) =
         X509Certificate::from_der(end).map_err(|_| "x509: malformed certificate".to_owned())?;
+    let refused = |why: String| {
+        format!("{}: certificate of {}: {why}; {REMEDY}", path.display(), parsed.subject())
+    };
     if let Some(weakness) = weakness_of(&parsed, provider) {
-        return Err(format!("certificate of {}: {weakness}; {REMEDY}", parsed.subject()));
+        return Err(refused(weakness));
     }
     let spki = parsed.public_key().raw.to_vec();
     let unusable = || "tls: failed to parse private key".to_owned();
     let key_found = key_found.map_err(|_| unusable())?;
-    let key = provider.key_provider.load_private_key(key_found).map_err(|_| unusable())?;
+    let key = provider.key_provider.load_private_key(key_found).map_err(|_| {
+        match parsed.public_key().parsed() {
+            Ok(PublicKey::RSA(rsa)) if RSA_BITS_MAX < rsa.key_size() => {
+                refused(format!("its RSA key of {} bits is too long", rsa.key_size()))
+            }
+            _ => unusable(),
+        }
+    })?;
     match key.public_key() {
         Some(own) if own.as_ref() == spki => Ok(CertifiedKey::new(chain, key)),
         Some(own) if algorithm(&own) != algorithm(&spki) => {
@@ -147,6 +162,11 @@ mod tests {
         (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
     }
 
+    fn read(certificate: &str, key: &str) -> Result<CertifiedKey, String> {
+        let certificate = (Path::new("cert.pem"), certificate.as_bytes());
+        own_pair(certificate, key.as_bytes(), &crypto::provider())
+    }
+
     fn block(kind: &str, inside: &str) -> String {
         format!("-----BEGIN {kind}-----\n{inside}\n-----END {kind}-----\n")
     }
@@ -215,12 +235,17 @@ mod tests {
                 ),
             ),
         ] {
-            let found = own_pair(certificate.as_bytes(), key.as_bytes(), &crypto::provider());
+            let found = read(certificate, key);
             assert_eq!(found.err(), Some(expected), "{certificate}\n{key}");
         }
-        let both = format!("{parameters}{key}{certificate}");
+    }
+
+    #[test]
+    fn one_file_may_hold_both_and_more() {
+        let (certificate, key) = pair(&PKCS_ECDSA_P256_SHA256);
+        let both = format!("{}{key}{certificate}", block("EC PARAMETERS", "MIIB"));
         for (certificate, key) in [(&certificate, &key), (&both, &both)] {
-            let found = own_pair(certificate.as_bytes(), key.as_bytes(), &crypto::provider());
+            let found = read(certificate, key);
             assert!(found.is_ok(), "{:?}", found.err());
         }
         assert!(authorities(certificate.as_bytes()).is_ok());

@@ -3,13 +3,13 @@
 use super::*;
 use crate::config::Program;
 use crate::config::file::tests::world_with;
-use crate::config::options::tests::{config_of, served};
+use crate::config::options::tests::{config_of, served, with_file};
 
 fn reloaded(before: &str, after: &str) -> Result<(Config, Changes), String> {
     let line = "-c f.conf -n name";
     let old = served(Program::Streaming, line, before);
     let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
-    world_with(&[("f.conf", after)], |world| reload(&old, PORTS, &args, world))
+    with_file(after, |world| reload(&old, PORTS, &args, world))
 }
 
 const PORTS: Ports = Ports { client: 40_001, route: 40_002, monitor: 40_003 };
@@ -104,9 +104,12 @@ fn routes_can_be_added_and_removed() {
     let file = |route: &str| format!("cluster {{ port: 5, routes: [\"nats://h:{route}\"] }}");
     let Ok((_, changes)) = reloaded(&file("1"), &file("2")) else { panic!("refused") };
     assert_eq!(changes.lines[..2], ALWAYS);
-    assert_eq!(changes.lines[2..], ["Removed route nats://h:1", "Reloaded: cluster routes"]);
-    assert_eq!(changes.routes_added.iter().map(|route| route.port).collect::<Vec<_>>(), [2]);
-    assert_eq!(changes.routes_removed.iter().map(|route| route.port).collect::<Vec<_>>(), [1]);
+    assert_eq!(changes.lines[2..], ["Reloaded: cluster routes"]);
+    let addresses = |routes: &[RouteUrl]| -> Vec<String> {
+        routes.iter().map(|route| route.address.clone()).collect()
+    };
+    assert_eq!(addresses(&changes.routes_added), ["h:2"]);
+    assert_eq!(addresses(&changes.routes_removed), ["h:1"]);
     assert!(!changes.cluster && !changes.auth);
 }
 
@@ -146,4 +149,130 @@ fn what_needs_a_restart_is_refused_and_streaming_options_stay() {
         without.err().as_deref(),
         Some("can only reload config when a file is provided using -c or --config")
     );
+}
+
+/// What a reload says beside what it says each time, as by the reference; or why it is refused.
+fn outcome(before: &str, after: &str) -> String {
+    match reloaded(before, after) {
+        Ok((_, changes)) => {
+            let lines = changes.lines.iter().filter(|line| !ALWAYS.contains(&line.as_str()));
+            let short = lines.map(|line| line.strip_prefix("Reloaded: ").unwrap_or(line));
+            short.collect::<Vec<_>>().join("; ")
+        }
+        Err(text) => match text.strip_prefix("config reload not supported for ") {
+            Some(option) => format!("not {option}"),
+            None => text,
+        },
+    }
+}
+
+const TLS: &str = "tls { cert_file: cert.pem, key_file: key.pem }";
+const USERS: &str = "authorization { users: [ {user: a, password: b}, {user: c, password: d} ] }";
+const CLUSTER: &str = "cluster { name: a, listen: \"127.0.0.1:5\" }";
+
+/// Options that the reference was seen to reload or to refuse: the file before, the file after,
+/// what was said.
+#[rustfmt::skip]
+const OPTIONS: [(&str, &str, &str); 62] = [
+    ("", "host: 127.0.0.1", "not Host: old=0.0.0.0, new=127.0.0.1"),
+    ("", "port: 25999", "not Port: old=4222, new=25999"),
+    ("", "port: 70000", "not Port: old=4222, new=70000"),
+    ("", "client_advertise: \"1.2.3.4:x\"", "invalid ClientAdvertise value of 1.2.3.4:x, err=strconv.Atoi: parsing \"x\": invalid syntax"),
+    ("client_advertise: \"1.2.3.4:5\"", "", "Reload: client_advertise = "),
+    ("", "trace_verbose: true", "trace = true; trace_verbose = true"),
+    ("trace_verbose: true", "", "trace = false; trace_verbose = false"),
+    ("", "logtime_utc: true", "logtime_utc = true"),
+    ("", "log_size_limit: 10KB", "not LogSizeLimit: old=0, new=10240"),
+    ("", "max_payload: 100MB", "max_payload (104857600) cannot be higher than max_pending (67108864)"),
+    ("", "max_payload: 9MB", "max_payload = 9437184"),
+    ("", "max_pending: 10MB", "not MaxPending: old=67108864, new=10485760"),
+    ("", "max_subscriptions: 10", "not MaxSubs: old=0, new=10"),
+    ("", "max_sub_tokens: 5", "not MaxSubTokens: old=0, new=5"),
+    ("", "lame_duck_duration: \"40s\"", "not LameDuckDuration: old=2m0s, new=40s"),
+    ("", "lame_duck_grace_period: \"4s\"", "not LameDuckGracePeriod: old=10s, new=4s"),
+    ("", "lame_duck_grace_period: \"400s\"", "not LameDuckGracePeriod: old=10s, new=6m40s"),
+    ("", "http: 25999", "not HTTPPort: old=0, new=25999"),
+    ("", "http: 70000", "not HTTPPort: old=0, new=70000"),
+    ("", "http_base_path: x", "not HTTPBasePath: old=, new=x"),
+    ("", "no_auth_user: x", "not NoAuthUser: old=, new=x"),
+    (USERS, "no_auth_user: zz", "not NoAuthUser: old=, new=zz"),
+    (USERS, "authorization { users: [ {user: a, password: b} ] }\nno_auth_user: a", "not NoAuthUser: old=, new=a"),
+    ("no_auth_user: a\nauthorization { users: [ {user: a, password: b} ] }", USERS, "not NoAuthUser: old=a, new="),
+    ("no_auth_user: a\nauthorization { users: [ {user: a, password: b} ] }", "", ""),
+    ("no_auth_user: a\nauthorization { users: [ {user: a} ] }", "authorization { users: [ {user: x} ] }", ""),
+    ("", "no_header_support: true", "not NoHeaderSupport: old=false, new=true"),
+    ("", "disable_sublist_cache: true", "not NoSublistCache: old=false, new=true"),
+    ("disable_sublist_cache: true", "", "not NoSublistCache: old=true, new=false"),
+    ("", "no_sys_acc: true", "not NoSystemAccount: old=false, new=true"),
+    ("", "allow_non_tls: true", "not AllowNonTLS: old=false, new=true"),
+    ("", TLS, "authorization timeout = 3; tls = enabled"),
+    (TLS, TLS, "tls = enabled"),
+    (TLS, "tls { cert_file: cert.pem, key_file: key.pem, timeout: 5 }", "authorization timeout = 6; tls timeout = 5; tls = enabled"),
+    (TLS, "tls { cert_file: cert.pem, key_file: key.pem, ca_file: ca.pem, verify: true }", "tls = enabled"),
+    (TLS, "tls { cert_file: cert.pem, key_file: key.pem, ca_file: ca.pem, verify_and_map: true }", "not TLSMap: old=false, new=true"),
+    (TLS, "", "authorization timeout = 2; tls = disabled"),
+    (TLS, "tls { cert_file: cert.pem, key_file: other.pem }", "f.conf:1:0: error parsing X509 certificate/key pair: tls: private key does not match public key"),
+    (TLS, "tls { cert_file: none, key_file: key.pem }", "f.conf:1:0: error parsing X509 certificate/key pair: open none: no such file or directory"),
+    ("", CLUSTER, "not cluster host: old=, new=127.0.0.1"),
+    (CLUSTER, "", "not cluster host: old=127.0.0.1, new="),
+    (CLUSTER, "cluster { name: a, listen: \"127.0.0.1:6\" }", "not cluster port: old=5, new=6"),
+    (CLUSTER, "cluster { name: a, listen: \"0.0.0.0:5\" }", "not cluster host: old=127.0.0.1, new=0.0.0.0"),
+    (CLUSTER, "cluster { name: b, listen: \"127.0.0.1:5\" }", "Cluster name updated to b; cluster"),
+    (CLUSTER, "cluster { listen: \"127.0.0.1:5\" }", "cluster"),
+    (CLUSTER, "cluster { name: a, listen: \"127.0.0.1:5\", no_advertise: true }", "cluster"),
+    (CLUSTER, "cluster { name: a, listen: \"127.0.0.1:5\", cluster_advertise: \"1.2.3.4:5\" }", "cluster"),
+    (CLUSTER, "cluster { name: a, listen: \"127.0.0.1:5\", cluster_advertise: \"1.2.3.4:x\" }", "invalid Cluster.Advertise value of 1.2.3.4:x, err=strconv.Atoi: parsing \"x\": invalid syntax"),
+    (CLUSTER, "cluster { name: a, listen: \"127.0.0.1:5\", authorization { user: a, password: b } }", "cluster"),
+    (CLUSTER, "cluster { name: a, listen: \"127.0.0.1:5\", permissions { import: \"a.>\" } }", "cluster"),
+    (CLUSTER, "cluster { name: a, listen: \"127.0.0.1:5\", connect_retries: 5 }", "cluster"),
+    (CLUSTER, "cluster { name: a, listen: \"127.0.0.1:5\", routes: [\"nats://127.0.0.1\"] }", "cluster routes"),
+    ("cluster { name: a, listen: \"127.0.0.1:5\", routes: [\"nats://h:1\"] }", CLUSTER, "cluster routes"),
+    (CLUSTER, "cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem, insecure: true } }", "cluster; TLS certificate chain and hostname of solicited routes will not be verified. DO NOT USE IN PRODUCTION!"),
+    ("", "store_dir: \"/tmp/x\"", ""),
+    ("", "jetstream: false", ""),
+    ("", "accounts {}", ""),
+    ("", "leafnodes { port: 0 }", ""),
+    ("", "mqtt { port: 0 }", ""),
+    ("", "foo_bar: 1", ""),
+    ("server_name: foo", "server_name: bar\nport: 5\nhost: x", "not Host: old=0.0.0.0, new=x"),
+    ("", "max_pending: 10MB\nhttp: 5\nmax_subs: 5\nlog_size_limit: 5", "not MaxSubs: old=0, new=5"),
+];
+
+#[test]
+fn each_option_is_reloaded_or_refused_as_by_the_reference() {
+    for (before, after, expected) in OPTIONS {
+        assert_eq!(outcome(before, after), expected, "{before:?} -> {after:?}");
+    }
+}
+
+/// Goal: the core server's part is reloaded whatever became of the other one, which is told.
+#[test]
+fn what_is_wrong_in_the_streaming_part_stops_no_reload() {
+    for streaming in [
+        "streaming { limits { mm: \"x\" } }",
+        "streaming { store: foo }",
+        "streaming { store: file }",
+        "streaming { limits { mm: -1 } }",
+        "streaming { encrypt: true }",
+        "streaming { ns: \"nats://x:1\" }",
+        "streaming { partitioning: true }",
+        "streaming { cluster { node_id: a } }",
+        "streaming: 5",
+        "streaming { tls { client_ca: none } }",
+    ] {
+        let file = format!("{streaming}\nmax_connections: 5");
+        match reloaded("", &file) {
+            Ok((config, changes)) => {
+                assert_eq!(changes.lines[0], "Reloaded: max_connections = 5", "{streaming}");
+                assert_eq!(config.streaming, served(Program::Streaming, "", "").streaming);
+            }
+            Err(error) => panic!("{streaming}: {error}"),
+        }
+    }
+    let Ok((config, _)) = reloaded("", "streaming { limits { mm: \"x\" } }") else {
+        panic!("refused")
+    };
+    let warning = "f.conf:1:21: parameter \"mm\" value is expected to be int64, got string: the \
+                   streaming part stays, and the next start would fail";
+    assert_eq!(config.warnings, [warning]);
 }

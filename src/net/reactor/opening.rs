@@ -137,9 +137,12 @@ impl<D: Driver> Reactor<D> {
         if self.is_stopping {
             return;
         }
-        let Some(target) = Target::parse(&url) else {
-            self.dial_failed(&url, "invalid route URL");
-            return;
+        let target = match Target::parse(&url) {
+            Ok(target) => target,
+            Err(why) => {
+                self.dial_failed(&url, &why);
+                return;
+            }
         };
         let literal = target.literal();
         let route = Route { url, is_explicit, target };

@@ -5,7 +5,7 @@ use std::mem;
 use std::time::Duration;
 
 use crate::base::id::LoopIndex;
-use crate::broker::{Credit, Input};
+use crate::broker::{ConnectionKind, Credit, Input};
 use crate::net::connection::Wrote;
 use crate::net::driver::Driver;
 use crate::net::reactor::{Reactor, TLS_FAILURE, Timer};
@@ -173,7 +173,10 @@ impl<D: Driver> Reactor<D> {
     pub(super) fn on_stop(&mut self, flush_for: Duration) {
         self.is_stopping = true;
         self.is_pressed = true;
-        self.ports.clear();
+        for port in self.ports.drain(..) {
+            let whose = if port.kind == ConnectionKind::Client { "Client" } else { "Route" };
+            log::debug!("{whose} accept loop exiting..");
+        }
         // One bound for all takes the place of one for each.
         self.timers.arm(Timer::Stop, self.now.at + flush_for);
         self.broker.handle(Input::Stop, self.now);
