@@ -28,21 +28,22 @@ pub fn is_channel_pattern(pattern: &[u8]) -> bool {
 /// `*` and `>` are ordinary bytes inside a longer token (spec core NATS, 3.1).
 #[must_use]
 pub fn is_literal(subject: &[u8]) -> bool {
-    // One pass over the bytes: pedantic clients ask for this with each message.
-    let mut token_len = 0_usize;
-    let mut is_wildcard = false;
-    for byte in subject {
-        match byte {
-            b'.' if token_len == 0 || is_wildcard => return false,
-            b'.' => token_len = 0,
-            b' ' | b'\t' | b'\n' | b'\r' | 0x0c => return false,
-            other => {
-                is_wildcard = token_len == 0 && matches!(other, b'*' | b'>');
-                token_len += 1;
-            }
-        }
+    // Pedantic clients ask for this with each message; nearly all subjects are words and dots.
+    let is_odd = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0c | b'*' | b'>');
+    if subject.iter().fold(false, |found, byte| found | is_odd(byte)) {
+        return is_valid(subject) && !has_wildcard(subject);
     }
-    token_len > 0 && !is_wildcard
+    !has_empty_token(subject)
+}
+
+/// Whether there is nothing between two dots, before the first or behind the last.
+#[must_use]
+pub fn has_empty_token(subject: &[u8]) -> bool {
+    // Without an early end: that is quicker than a search for subjects of the usual length.
+    let has_two_dots = subject.windows(2).fold(false, |found, pair| found | (pair == b".."));
+    has_two_dots
+        || subject.first().is_none_or(|byte| *byte == b'.')
+        || subject.last() == Some(&b'.')
 }
 
 /// Whether `subject` is legal as a subscription: tokens are not empty, `>` is only the last one.

@@ -342,13 +342,6 @@ impl QueueGroup {
     }
 }
 
-fn has_empty_token(subject: &[u8]) -> bool {
-    // Subjects are short: a search with vectors costs more to begin than this to end.
-    let mut last = b'.';
-    subject.iter().any(|byte| std::mem::replace(&mut last, *byte) == b'.' && *byte == b'.')
-        || last == b'.'
-}
-
 /// The interest tree of one account, as one loop has it.
 #[derive(Debug, Default)]
 pub struct Sublist {
@@ -546,7 +539,7 @@ impl Sublist {
             self.hit_count += 1;
             return Found::All(Some(Arc::clone(found)).filter(|found| !found.is_empty()));
         }
-        if has_empty_token(subject) {
+        if subject::has_empty_token(subject) {
             return Found::All(None);
         }
         let mut found = self.literally(subject);
@@ -615,7 +608,7 @@ impl Sublist {
     /// An interest of `session` without a queue that a literal subject matches. It is not looked
     /// for without end: a reply of ten tokens is found whatever others listen to.
     pub fn interest_of(&mut self, session: SessionId, subject: &[u8]) -> Option<Arc<Interest>> {
-        if has_empty_token(subject) {
+        if subject::has_empty_token(subject) {
             return None;
         }
         let of_session =

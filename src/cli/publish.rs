@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Publish a message to a channel
 ///
-/// What is under way when the server is lost is sent again to the next one, and may be stored twice.
+/// What is under way when the server is lost is sent again to the next one: it may be stored twice.
 #[derive(Debug, Parser)]
 #[command(name = "stanby pub")]
 struct Args {

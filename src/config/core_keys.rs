@@ -109,7 +109,14 @@ static TOP: &[(&str, Apply)] = &[
     ("pidfile pid_file", |r, e| set(&mut r.draft.config.pid_file, file(e))),
     ("ports_file_dir", |r, e| set(&mut r.draft.config.ports_file_dir, file(e))),
     ("max_control_line", |r, e| set(&mut r.draft.config.core.control_line_bytes_max, small(e))),
-    ("max_payload", |r, e| set(&mut r.draft.config.core.payload_bytes_max, small(e))),
+    ("max_payload", |r, e| {
+        let is_core = r.draft.config.program == Program::Core;
+        let bytes = match integer(e) {
+            Ok(-1) if is_core => Ok(PAYLOAD_BYTES_MOST),
+            _ => small(e),
+        };
+        set(&mut r.draft.config.core.payload_bytes_max, bytes)
+    }),
     ("max_pending", |r, e| {
         let bytes = not_negative(e, integer(e)?)?;
         r.draft.config.core.pending_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -513,6 +520,9 @@ fn unsigned(entry: &Entry) -> Result<u64, Fault> {
 fn count(entry: &Entry) -> Result<u32, Fault> {
     integer(entry).map(|value| u32::try_from(value.max(0)).unwrap_or(u32::MAX))
 }
+
+/// What a core server takes for a payload without a limit (-1): as much as goes over a route.
+const PAYLOAD_BYTES_MOST: usize = 64 * 1024 * 1024;
 
 /// A size of at most 2^31 - 1 bytes.
 fn small(entry: &Entry) -> Result<usize, Fault> {

@@ -113,6 +113,8 @@ fn less_than_nothing_is_refused_with_its_place() {
         let expected = format!("{key} must not be negative: nobody could be served");
         assert!(error.starts_with("f.conf:1:") && error.ends_with(&expected), "{error}");
     }
+    let core = served(Program::Core, "-c f.conf", "max_payload: -1");
+    assert_eq!(core.core.payload_bytes_max, 64 * 1024 * 1024, "-1 is no limit to a core server");
     let error = config_of("-io_batch_size -5").start_error;
     let expected = "io_batch_size must not be negative (-5)".to_owned();
     assert_eq!(error, Some(StartError::Streaming(expected)));
