@@ -106,6 +106,36 @@ fn the_index_of_a_lost_copy_takes_nothing_from_what_was_copied() {
     }
 }
 
+/// Goal: a copy of which a power failure has taken a part, its middle too, takes nothing from the
+/// slices that it was copied from.
+#[test]
+fn a_copy_with_holes_takes_nothing_from_what_was_copied() {
+    const LEN: usize = 4;
+    for (holes, cut) in [(3..6, 9), (0..2, 9), (3..6, 8), (1..2, 7), (0..8, 9)] {
+        let root = tempfile::tempdir().unwrap();
+        fill(root.path());
+        let folder = root.path().join("foo");
+        let in_one = tempfile::tempdir().unwrap();
+        fill_by(in_one.path(), 9);
+        let mut copy = fs::read(in_one.path().join("foo/msgs.1.dat")).unwrap();
+        let one = (copy.len() - LEN) / 9;
+        copy[LEN + holes.start * one..LEN + holes.end * one].fill(0);
+        copy.truncate(LEN + cut * one);
+        fs::write(folder.join("msgs.1002.dat"), copy).unwrap();
+        fs::write(folder.join("msgs.1002.idx"), [0; 36]).unwrap();
+        let mut again = open(root.path());
+        assert_eq!(again.recovered.channels[0].state.last, Sequence(9), "{holes:?}, {cut}");
+        commit(again.shares[0].as_mut(), &batch(vec![part("foo", Lifecycle::Keep, 10..=10)]));
+        let found = fetch(again.shares[0].as_mut(), "foo", 0);
+        assert_eq!(found, (1..=10).collect::<Vec<_>>(), "{holes:?}, {cut}");
+        drop(again);
+        let found = format_checker::read_store(root.path());
+        for message in &found.channels["foo"].messages {
+            assert!(!message.data.is_empty(), "{holes:?}, {cut}: {message:?}");
+        }
+    }
+}
+
 /// Goal: an index that is left of the oldest slice goes: limits remove slices from that end.
 #[test]
 fn an_index_that_is_left_of_the_oldest_slice_goes() {

@@ -385,21 +385,26 @@ impl ChannelReader<'_> {
         Ok(held)
     }
 
-    /// Whether the slice at `place` is the beginning of a copy of the messages before it, which a
-    /// crash has torn, or a former active has made too late, before it was in use. Then the older
-    /// ones count, which reach further; what slices behind the copy also have, those supersede.
+    /// Whether the slice at `place` is what a crash has left of a copy of the messages before it, or
+    /// what a former active has made too late, before it was in use: the older ones have all that it
+    /// has, and more, behind it or where it has holes. Then the older ones count; what slices behind
+    /// the copy also have, those supersede.
     fn is_broken_copy(&self, slices: &VecDeque<Slice>, place: usize) -> Result<bool, StoreError> {
         let copy = &slices[place];
         let older = || slices.iter().take(place);
-        if older().all(|slice| slice.last <= copy.last) {
-            return Ok(false);
-        }
         let mut of_older = BTreeMap::new();
         for slice in older().filter(|old| old.first <= copy.last && copy.first <= old.last) {
             // Of several older ones that hold a message, the latest counts.
             of_older.extend(self.places(slice, copy)?);
         }
-        Ok(of_older == self.places(copy, copy)?)
+        if of_older.is_empty() {
+            return Ok(false);
+        }
+        let of_copy = self.places(copy, copy)?;
+        let reaches_further = older().any(|slice| copy.last < slice.last);
+        let is_held = of_copy.iter().all(|(number, place)| of_older.get(number) == Some(place));
+        let has_holes = of_copy.len() < of_older.len() || copy.has_damage();
+        Ok(is_held && (reaches_further || has_holes))
     }
 
     /// Timestamp and size, by sequence, of the messages of `slice` that `range` also has.

@@ -87,6 +87,13 @@ impl Slice {
         self.record_count == 0 || self.last - self.first + 1 == self.record_count
     }
 
+    /// Whether something lies between its records, or before them, that is no record.
+    #[must_use]
+    pub fn has_damage(&self) -> bool {
+        let index_bytes = self.index_len() - FILE_HEADER_LEN;
+        FILE_HEADER_LEN + self.bytes != self.data_len + index_bytes
+    }
+
     /// Messages in it that were not removed.
     #[must_use]
     pub fn live_count(&self) -> u64 {
