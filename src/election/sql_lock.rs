@@ -177,7 +177,8 @@ impl SqlLease {
     fn failed(&mut self, error: &SqlError) -> LeaseError {
         let own = self.owner.server_id.as_str();
         let others = self.last_rows.as_ref().is_some_and(|rows| rows.is_held_by_other(own));
-        self.was_away |= error.failure == Failure::Unreachable && self.held.is_none() && others;
+        // Whatever the database says of a session that it has ended: only a conflict is none.
+        self.was_away |= error.failure != Failure::Busy && self.held.is_none() && others;
         failure(error)
     }
 

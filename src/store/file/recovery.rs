@@ -385,10 +385,10 @@ impl ChannelReader<'_> {
         Ok(held)
     }
 
-    /// Whether the slice at `place` is what a crash has left of a copy of the messages before it, or
-    /// what a former active has made too late, before it was in use: the older ones have all that it
-    /// has, and more, behind it or where it has holes. Then the older ones count; what slices behind
-    /// the copy also have, those supersede.
+    /// Whether the slice at `place` is what a crash has left of a copy of the messages before it,
+    /// or what a former active has made too late, before it was in use: the older ones have all
+    /// that it has, and more, behind it or where it has holes. Then the older ones count; what
+    /// slices behind the copy also have, those supersede.
     fn is_broken_copy(&self, slices: &VecDeque<Slice>, place: usize) -> Result<bool, StoreError> {
         let copy = &slices[place];
         let older = || slices.iter().take(place);
