@@ -259,6 +259,9 @@ fn restored(
     life: SubscriptionLife,
 ) -> Subscription {
     let state = &recovered.state;
+    // What is pending was sent, whatever the record says that was written last.
+    let pending_last = recovered.pending.last().copied().unwrap_or_default();
+    let last_sent = Sequence(state.last_sent).max(pending_last);
     let mut subscription = Subscription {
         id: SubscriptionId(state.id),
         channel: index,
@@ -272,7 +275,7 @@ fn restored(
         in_flight_max: state.max_in_flight,
         ack_wait_secs: state.ack_wait_in_secs,
         life,
-        cursor: Cursor { last_sent: Sequence(state.last_sent), ..Cursor::default() },
+        cursor: Cursor { last_sent, ..Cursor::default() },
         pending: recovered.pending.iter().map(|sequence| (*sequence, None)).collect(),
         redeliveries: BTreeMap::new(),
         is_stalled: false,

@@ -475,6 +475,13 @@ impl Script {
         stored.last = Sequence(last);
     }
 
+    /// The records of the channel's subscriptions, as if they had been written before anything was
+    /// sent.
+    pub(super) fn forget_positions(&mut self, channel: &str) {
+        let stored = self.shelf.channels.get_mut(&ChannelName::from(channel)).unwrap();
+        stored.subscriptions.values_mut().for_each(|(state, _)| state.last_sent = 0);
+    }
+
     pub(super) fn drain_all(&mut self) {
         for index in 0..self.engines.len() {
             self.mail.push_back((index, Input::Drain));

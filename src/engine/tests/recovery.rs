@@ -61,6 +61,23 @@ fn a_position_that_outlived_its_messages_is_not_believed() {
     });
 }
 
+/// Goal: what is pending was sent: a record that says less makes no message new again.
+#[test]
+fn a_position_that_was_written_late_makes_nothing_new_again() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.subscribe("me", "foo", "dur", &Options { durable: "d", ..options() });
+        server.publish("me", "foo", 3);
+        server.expect("dur:1 dur:2 dur:3");
+        server.forget_positions("foo");
+        server.restart();
+        server.expect("");
+        server.ack("dur", "foo", &[1, 2, 3]);
+        server.publish("me", "foo", 1);
+        server.expect("dur:4");
+    });
+}
+
 #[test]
 fn room_that_is_left_is_used_at_once_after_a_restart() {
     with_loops(|mut server| {
