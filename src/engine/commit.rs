@@ -496,7 +496,8 @@ impl Engine {
     /// A part was refused, and with it entries of what was delivered. A later position may be
     /// written before one of them is acknowledged, so what is pending is said again, first: else
     /// it would count as acknowledged after a take-over (P5). Its record comes before it: the first
-    /// one may have been refused too.
+    /// one may have been refused too. Of all this a full disk may take the beginning only, so the
+    /// record says no position beyond what is pending; a last one does.
     fn restate_pending(&mut self, index: usize) {
         let channel = &self.channels.slab[index];
         let groups = &self.subscriptions.groups;
@@ -505,11 +506,19 @@ impl Engine {
         let keys = channel.plain.iter().chain(channel.durables.values()).chain(members);
         let mut writes = Vec::new();
         for found in keys.filter_map(|key| self.subscriptions.by_key.get(key)) {
-            if !found.pending.is_empty() && found.life != SubscriptionLife::Starting {
-                writes.push(SubscriptionWrite::Update(found.record().into()));
+            let Some(first) = found.pending.sequences().next() else { continue };
+            let is_recorded = found.life != SubscriptionLife::Starting;
+            let record = found.record();
+            if is_recorded {
+                let last_sent = record.last_sent.min(first.prev().0);
+                let before = spb::SubState { last_sent, ..record.clone() };
+                writes.push(SubscriptionWrite::Update(before.into()));
             }
             let sent = |sequence| SubscriptionWrite::Sent(found.id, sequence);
             writes.extend(found.pending.sequences().map(sent));
+            if is_recorded {
+                writes.push(SubscriptionWrite::Update(record.into()));
+            }
         }
         self.commits.put_first(index, &mut self.channels.slab[index], writes);
     }

@@ -410,6 +410,11 @@ impl Script {
         };
     }
 
+    /// From now on the beginning of what is refused is written: so many entries of subscriptions.
+    pub(super) fn tear(&mut self, count: usize) {
+        self.shelf.torn_after = count;
+    }
+
     pub(super) fn refuse_clients(&mut self, text: Option<&str>) {
         self.shelf.clients_refused = text.map(str::to_owned);
     }

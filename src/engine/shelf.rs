@@ -48,6 +48,8 @@ pub(super) struct Shelf {
     pub(super) channels: BTreeMap<ChannelName, StoredChannel>,
     pub(super) messages_max: usize,
     pub(super) refusals: BTreeMap<ChannelName, String>,
+    /// So many writes of a refused part are there all the same, as after a crash in the middle.
+    pub(super) torn_after: usize,
     pub(super) clients_refused: Option<String>,
 }
 
@@ -77,6 +79,10 @@ impl Shelf {
         let name = part.channel.clone();
         let refused = self.refusals.get(&name).cloned();
         if refused.is_some() {
+            if let Some(channel) = self.channels.get_mut(&name) {
+                let torn = part.subscriptions.iter().take(self.torn_after);
+                torn.for_each(|write| apply(channel, write));
+            }
             let state = self.channels.get(&name).map(StoredChannel::state).unwrap_or_default();
             return ChannelOutcome { channel: name, refused, state };
         }

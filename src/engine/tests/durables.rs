@@ -124,6 +124,28 @@ fn a_refused_suspension_is_written_later() {
     });
 }
 
+/// Goal: wherever the writing of refused entries breaks off, what was delivered and not
+/// acknowledged comes again.
+#[test]
+fn a_part_of_refused_entries_passes_over_no_message() {
+    for count in 0..8 {
+        with_loops(|mut server| {
+            server.connect("me");
+            server.subscribe("me", "foo", "a", &Options { in_flight_max: 2, ..durable() });
+            server.publish("me", "foo", 4);
+            server.expect("a:1 a:2");
+            server.refuse("foo", Some("no"));
+            server.ack("a", "foo", &[1, 2]);
+            server.expect("a:3 a:4");
+            server.tear(count);
+            server.ack("a", "foo", &[4]);
+            let (state, pending) = &server.stored("foo")[0];
+            let is_kept = state.last_sent < 3 || pending.contains(&3);
+            assert!(is_kept, "{count}: {} sent, of which {pending:?} wait", state.last_sent);
+        });
+    }
+}
+
 /// Goal: the entry of a delivery that the store refused is written before a later position is.
 #[test]
 fn a_refused_entry_of_a_delivery_is_written_later() {
