@@ -10,10 +10,17 @@ use std::time::Duration;
 use clap::Parser;
 
 use super::connection::{self, CommandError, ConnectionArgs};
+use crate::base::world;
 use crate::client::{Client, ClientError};
 
 /// Messages without an ack at most, where none is waited for before the next.
 const UNDER_WAY_MAX: u64 = 8 * 1024;
+
+/// So long after the last ack a command gives up.
+const ACKED_WITHIN: Duration = Duration::from_secs(30);
+
+/// So long without an ack messages are sent again: longer than a server that lives needs.
+const SENT_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// How often a signal, and another server, are noticed while acks are waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -126,23 +133,30 @@ impl Messages<'_> {
         Ok(sent?)
     }
 
-    /// Waits until at most so many messages are under way; false if a signal came. What was under
-    /// way to a server that is gone is sent again to the next one, and may be stored twice.
+    /// Waits until at most so many messages are under way; false if a signal came. What is under
+    /// way to a server that is gone is sent again, and may be stored twice. Behind a route nobody
+    /// says that the server is gone: then silence does.
     fn wait(&mut self, most: u64) -> Result<bool, CommandError> {
+        let mut left = self.outcome.under_way();
+        let mut acked_at = world::instant();
+        let mut sent_at = acked_at;
         loop {
-            let losses = self.client.reconnects() + self.client.unheard();
-            if losses != self.losses {
-                self.losses = losses;
-                for publish in self.client.unacked() {
-                    match self.client.resend(&publish.guid) {
-                        // It was acknowledged, or given up, meanwhile.
-                        Ok(()) | Err(ClientError::UnknownGuid(_)) => (),
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-            }
-            if self.outcome.under_way() <= most {
+            let (now, under_way) = (world::instant(), self.outcome.under_way());
+            if under_way <= most {
                 return Ok(true);
+            }
+            if under_way < left {
+                (left, acked_at, sent_at) = (under_way, now, now);
+            }
+            if ACKED_WITHIN <= now.since(acked_at) {
+                return Err(ClientError::AckTimeout.into());
+            }
+            let losses = self.client.reconnects() + self.client.unheard();
+            let is_silent =
+                SENT_AGAIN_AFTER <= now.since(sent_at) && self.client.server().is_some();
+            if losses != self.losses || is_silent {
+                (self.losses, sent_at) = (losses, now);
+                self.send_again()?;
             }
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(false);
@@ -150,6 +164,17 @@ impl Messages<'_> {
             // With more allowed than none, it is only looked at more often.
             let _ = self.client.wait_acked(LOOK_EVERY);
         }
+    }
+
+    fn send_again(&self) -> Result<(), CommandError> {
+        for publish in self.client.unacked() {
+            match self.client.resend(&publish.guid) {
+                // It was acknowledged, or given up, meanwhile.
+                Ok(()) | Err(ClientError::UnknownGuid(_)) => (),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }
 

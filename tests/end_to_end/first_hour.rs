@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 
-use crate::server::{Launch, Output, Server, binary};
+use crate::monitoring::pair;
+use crate::server::{Launch, Output, Server, binary, wait_for};
 
 /// One of our own commands, running.
 struct Running {
@@ -119,6 +120,23 @@ fn pub_goes_on_at_the_next_server_and_loses_nothing_that_it_reported() {
         serde_json::from_str::<serde_json::Value>(&page).unwrap()["msgs"].as_u64().unwrap();
     // What was under way may be there twice.
     assert!((2000..=2001).contains(&count), "{page}");
+}
+
+/// Goal: who publishes through a standby is not told that the active behind it is gone, and goes on
+/// all the same.
+#[test]
+fn pub_through_a_standby_goes_on_when_the_active_is_replaced() {
+    let [first, second] = pair(1);
+    let mut active = first.start();
+    let standby = second.spawn();
+    let is_ready = |server: &Server| server.get("/streaming/healthz?ready=1").status == 200;
+    wait_for("a ready standby", || is_ready(&standby).then_some(()));
+    let mut running = Running::client("pub", &standby, &["-n", "1000", "foo", "hello"]);
+    running.out.wait("Published");
+    active.kill();
+    assert!(running.child.wait().unwrap().success(), "{}", running.err.text());
+    running.out.wait_end();
+    assert_eq!(running.out.text().matches("Published [foo]").count(), 1000);
 }
 
 #[test]
