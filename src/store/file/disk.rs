@@ -165,6 +165,12 @@ pub trait Folder: Send + Sync {
     /// As the system says.
     fn sync_filesystem(&self) -> io::Result<()>;
 
+    /// Bytes that the machine has still to write, whoever wrote them: at most so many does
+    /// [`Folder::sync_filesystem`] wait for.
+    fn unwritten_len(&self) -> u64 {
+        0
+    }
+
     /// How many syncs on its disk are worth being under way at once.
     fn syncs_at_once(&self) -> usize {
         SYNCS_AT_ONCE
@@ -372,6 +378,10 @@ impl Folder for RealFolder {
         Ok(noted(syncfs(&self.handle))?)
     }
 
+    fn unwritten_len(&self) -> u64 {
+        unwritten_len(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
+    }
+
     fn identity(&self) -> io::Result<Identity> {
         let found = self.handle.metadata()?;
         let created = found.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
@@ -393,6 +403,19 @@ impl Folder for RealFolder {
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+/// What a page of `/proc/meminfo` says of it; 0 if it says nothing.
+fn unwritten_len(page: &str) -> u64 {
+    let is_meant = |name: &str| ["Dirty:", "Writeback:"].contains(&name);
+    page.lines()
+        .filter_map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            words.next().filter(|name| is_meant(name))?;
+            words.next()?.parse::<u64>().ok()
+        })
+        .map(|kilobytes| kilobytes.saturating_mul(1024))
+        .fold(0, u64::saturating_add)
 }
 
 /// Before 5.8 `syncfs` swallows write-back errors.
@@ -447,5 +470,20 @@ impl DiskFile for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         noted(self.0.sync_data())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_has_still_to_write_is_read_from_its_page() {
+        let page = "MemTotal: 100 kB\nDirty:              12 kB\nWriteback:  \t30 kB\n";
+        assert_eq!(unwritten_len(page), 42 * 1024);
+        assert_eq!(unwritten_len("Dirty:\nWriteback: x kB\nWritebackTmp: 9 kB\n"), 0);
+        assert_eq!(unwritten_len(""), 0);
+        let page = std::fs::read_to_string("/proc/meminfo").expect("a Linux machine has it");
+        assert!(["Dirty:", "Writeback:"].iter().all(|name| page.contains(name)), "{page}");
     }
 }

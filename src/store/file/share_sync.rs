@@ -70,7 +70,7 @@ impl Share {
         }
         if let (Some(device), true) = (self.synced_device, count != 0) {
             let began = world::instant();
-            let way = self.pace.choose(count, began);
+            let way = self.pace.choose(count, began, || self.root.unwritten_len());
             match way {
                 Way::Together => self.root.sync_filesystem().map_err(sync_error)?,
                 Way::Apart => sync_files(&files).map_err(sync_error)?,

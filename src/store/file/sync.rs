@@ -23,6 +23,15 @@ const BLEND: u32 = 8;
 /// More files are synced apart only where that is known to be quicker.
 const TRIED_APART_MAX: usize = 16;
 
+/// A machine has always something to write, ours too: so much of it costs nothing that counts.
+const UNWRITTEN_FREE: u64 = 64 * 1024 * 1024;
+/// What is above that counts as if the disk wrote so many bytes a second.
+const WRITTEN_A_SECOND: u64 = 256 * 1024 * 1024;
+/// How long it is believed.
+const UNWRITTEN_KNOWN: Duration = Duration::from_millis(20);
+/// What a file's own sync counts for before one was measured.
+const APART_GUESS: Duration = Duration::from_millis(1);
+
 /// How a few files are made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -36,24 +45,41 @@ pub enum Way {
 ///
 /// One sync of the file system halves the time of a message's two files, and is worth far more
 /// with many, where nobody else writes much to it; beside a busy neighbour it can take seconds.
-/// So the quicker one is used, and the other is tried now and then.
+/// So the quicker one is used, and the other is tried now and then; and the file system is synced,
+/// be it for a trial, only where what the machine has still to write does not make it the slower one.
 #[derive(Debug, Default)]
 pub struct Pace {
     /// For each file.
     apart: Option<Duration>,
     together: Option<Duration>,
     trial_at: Instant,
+    /// What the machine had still to write, and until when that is believed.
+    unwritten: (u64, Instant),
 }
 
 impl Pace {
-    /// How to sync `file_count` files at `now`.
-    #[must_use]
-    pub fn choose(&self, file_count: usize, now: Instant) -> Way {
+    /// How to sync `file_count` files at `now`, where the machine has still to write so many bytes.
+    pub fn choose(&mut self, file_count: usize, now: Instant, unwritten: impl Fn() -> u64) -> Way {
+        let way = self.learned(file_count, now);
+        if way == Way::Apart {
+            return way;
+        }
+        if self.unwritten.1 <= now {
+            self.unwritten = (unwritten(), now + UNWRITTEN_KNOWN);
+        }
+        let wait = wait_for(self.unwritten.0);
+        let apart = times(self.apart.unwrap_or(APART_GUESS), file_count);
+        let is_slower = !wait.is_zero() && apart < wait + self.together.unwrap_or_default();
+        if is_slower { Way::Apart } else { Way::Together }
+    }
+
+    /// What the measurements say, or that one is due.
+    fn learned(&self, file_count: usize, now: Instant) -> Way {
         let (Some(apart), Some(together)) = (self.apart, self.together) else {
             let is_first = self.together.is_some() || !is_wide(file_count);
             return if is_first && self.apart.is_none() { Way::Apart } else { Way::Together };
         };
-        let apart = apart.saturating_mul(u32::try_from(file_count).unwrap_or(u32::MAX));
+        let apart = times(apart, file_count);
         let is_trial = self.trial_at <= now && file_count <= TRIED_APART_MAX;
         if is_trial == (together <= apart) { Way::Apart } else { Way::Together }
     }
@@ -79,6 +105,16 @@ impl Pace {
             self.trial_at = now + TRIAL_PAUSE_MIN.max(took.saturating_mul(TRIAL_PAUSE_FACTOR));
         }
     }
+}
+
+/// How long others' bytes hold up a sync of the file system.
+fn wait_for(unwritten: u64) -> Duration {
+    let above = unwritten.saturating_sub(UNWRITTEN_FREE);
+    Duration::from_millis(above.saturating_mul(1_000) / WRITTEN_A_SECOND)
+}
+
+fn times(one: Duration, count: usize) -> Duration {
+    one.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// Whether there are more files than are synced one after the other.
@@ -159,7 +195,7 @@ mod tests {
         let end = *clock + Duration::from_secs(seconds);
         let mut counts = [0; 2];
         while *clock < end {
-            let way = pace.choose(2, *clock);
+            let way = pace.choose(2, *clock, || 0);
             let index = usize::from(way == Way::Together);
             counts[index] += 1;
             let began = *clock;
@@ -186,12 +222,33 @@ mod tests {
     #[test]
     fn many_files_are_synced_together_unless_the_disk_has_a_busy_neighbour() {
         let (mut pace, mut clock) = (Pace::default(), Instant(0));
-        assert_eq!(pace.choose(512, clock), Way::Together, "nothing is known yet");
+        assert_eq!(pace.choose(512, clock, || 0), Way::Together, "nothing is known yet");
         sync_for(&mut pace, &mut clock, 2, [1_000, 2_000]);
-        assert_eq!(pace.choose(2, clock), Way::Apart);
-        assert_eq!(pace.choose(5, clock), Way::Together);
+        assert_eq!(pace.choose(2, clock, || 0), Way::Apart);
+        assert_eq!(pace.choose(5, clock, || 0), Way::Together);
         sync_for(&mut pace, &mut clock, 10, [1_000, 900_000]);
-        assert_eq!(pace.choose(512, clock), Way::Apart);
-        assert_eq!(pace.choose(5_000, clock), Way::Together);
+        assert_eq!(pace.choose(512, clock, || 0), Way::Apart);
+        assert_eq!(pace.choose(5_000, clock, || 0), Way::Together);
+    }
+    /// Goal: nobody's ack waits for what a neighbour has written, as long as it is not known to be
+    /// quick, nor afterwards.
+    #[test]
+    fn a_file_system_that_has_much_to_write_is_not_synced_for_a_few_files() {
+        let much = || 1 << 30;
+        let (mut pace, mut clock) = (Pace::default(), Instant(0));
+        assert_eq!(pace.choose(6, clock, much), Way::Apart, "nothing is known yet");
+        pace.learn(Way::Apart, 6, clock, clock + Duration::from_millis(6));
+        clock = clock + Duration::from_secs(3_600);
+        for _ in 0..10 {
+            clock = clock + Duration::from_secs(60);
+            assert_eq!(pace.choose(2, clock, much), Way::Apart, "not for a trial");
+            pace.learn(Way::Apart, 2, clock, clock + Duration::from_millis(2));
+        }
+        assert_eq!(pace.choose(100_000, clock, much), Way::Together, "each by itself takes longer");
+        clock = clock + UNWRITTEN_KNOWN;
+        sync_for(&mut pace, &mut clock, 10, [1_000, 500]);
+        assert_eq!(pace.choose(2, clock, || 0), Way::Together, "known to be quick");
+        clock = clock + UNWRITTEN_KNOWN;
+        assert_eq!(pace.choose(2, clock, much), Way::Apart, "a neighbour has begun to write");
     }
 }
