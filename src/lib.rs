@@ -17,6 +17,7 @@
 //! | [`monitor`] | HTTP for people and tools; sees snapshots and counters only |
 //! | [`config`] | what the user wrote, checked and typed |
 //! | [`client`] | a small streaming client |
+//! | [`site`] | where the data lies: the one object that knows the kind of store |
 //! | [`server`] | where the rooms meet |
 //! | [`cli`] | the commands a person types |
 //! | [`testing`] | the simulated group |
@@ -25,8 +26,8 @@
 //!
 //! 1. `base` (but for `base::world` and `base::files`), `wire`, `broker`, `engine` and `election`'s
 //!    member read no clock, file, socket, random source or environment; logic never imports those.
-//! 2. Logic and pages do not know whether data lies in memory, in files or in a database; beside
-//!    `store`, `election`, `config` and the commands only seven files of `server` do.
+//! 2. Whether data lies in memory, in files or in a database is known to `store` and `site` only
+//!    (and to `config`, which reads it); what a server needs of the place is asked of one `Site`.
 //! 3. Nothing is written to a store without an epoch; only `election` makes a lease.
 //! 4. No pub-ack leaves before the commit that covers it.
 //! 5. No queue without a bound; no loop over peers or messages without a budget.
@@ -46,6 +47,7 @@ pub mod monitor;
 pub mod net;
 pub mod proto;
 pub mod server;
+pub mod site;
 pub mod store;
 pub mod testing;
 pub mod wire;

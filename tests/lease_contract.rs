@@ -7,6 +7,8 @@
 
 #[path = "support/databases.rs"]
 mod databases;
+#[path = "lease_contract/keeper_settings.rs"]
+mod keeper_settings;
 #[path = "lease_contract/stalls.rs"]
 mod stalls;
 
@@ -28,10 +30,12 @@ use stanby::base::pulse::Vitals;
 use stanby::base::world;
 use stanby::election::epoch_files::{self, Owner};
 use stanby::election::file_lock::FileLease;
-use stanby::election::keeper::{self, Keeper, KeeperEvent, KeeperSettings, Mode};
+use stanby::election::keeper::{self, Keeper, KeeperEvent, Mode};
 use stanby::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
 use stanby::election::sql_lock::SqlLease;
 use stanby::store::sql::dsn::Source;
+
+use self::keeper_settings::KeeperSettings;
 
 /// One kind of lease: a lease of what lies in the folder, for the member of that name, with its
 /// steal time.
@@ -250,7 +254,7 @@ impl Local {
         let clock = LeaseClock::default();
         // A keeper that is stopped with its test may still report.
         let report = move |event| drop(sender.send(event));
-        let keeper = keeper::spawn(settings, clock.clone(), report).unwrap();
+        let keeper = settings.spawn(clock.clone(), report);
         Self { keeper, clock, events }
     }
 
@@ -418,7 +422,7 @@ fn a_member_in_a_process_of_its_own() {
         };
         say(&line);
     };
-    let keeper = keeper::spawn(settings(&root, &member, steal_after), clock, report).unwrap();
+    let keeper = settings(&root, &member, steal_after).spawn(clock, report);
     let mut fence: Option<Arc<dyn Fence>> = None;
     for line in std::io::stdin().lines().map_while(Result::ok) {
         fence = fences.try_iter().last().or(fence);

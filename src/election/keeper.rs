@@ -4,7 +4,6 @@
 //! again by itself. The lease clock is revoked before anybody is told of a loss.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -17,8 +16,6 @@ use crate::base::limits;
 use crate::base::pulse::{Stall, Vitals};
 use crate::base::time::Instant;
 use crate::base::world;
-use crate::election::epoch_files::Owner;
-use crate::election::file_lock::FileLease;
 use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
 
 /// How long a stand-alone process waits for a predecessor that may still be dying.
@@ -45,21 +42,6 @@ pub enum Mode {
     Group,
     /// One server alone: refuses to start if another one has the store.
     StandAlone,
-}
-
-/// How a keeper is set up.
-#[derive(Clone, Debug)]
-pub struct KeeperSettings {
-    /// The shared directory; it exists.
-    pub root: PathBuf,
-    /// After how long without a sign of life a living holder is replaced; zero = never.
-    pub steal_after: Duration,
-    /// Whether there may be other members.
-    pub mode: Mode,
-    /// What the holder record says of this process.
-    pub owner: Owner,
-    /// Whether loops and stores get on.
-    pub vitals: Vitals,
 }
 
 /// What a keeper reports.
@@ -126,30 +108,6 @@ pub fn lease_bound(steal_after: Duration) -> Duration {
     stall_bound(steal_after) / 3
 }
 
-/// Starts the keeper of a shared directory. `report` is called from its thread and must not block.
-///
-/// # Errors
-/// When the system gives no thread.
-pub fn spawn(
-    settings: KeeperSettings,
-    clock: LeaseClock,
-    report: impl FnMut(KeeperEvent) + Send + 'static,
-) -> io::Result<Keeper> {
-    // A stand-alone server takes nothing from anybody.
-    let steal_after = match settings.mode {
-        Mode::Group => settings.steal_after,
-        Mode::StandAlone => Duration::ZERO,
-    };
-    let lease = FileLease::new(&settings.root, settings.owner, steal_after);
-    let terms = Terms {
-        bound: lease_bound(settings.steal_after),
-        mode: settings.mode,
-        is_replaced_when_hung: !steal_after.is_zero(),
-        vitals: settings.vitals,
-    };
-    spawn_with(Box::new(lease), terms, clock, report)
-}
-
 /// What a keeper needs to know beside its lease.
 #[derive(Clone, Debug)]
 pub struct Terms {
@@ -170,11 +128,11 @@ pub fn stall_bound(steal_after: Duration) -> Duration {
     if steal_after.is_zero() { limits::STEAL_AFTER_DEFAULT } else { steal_after }
 }
 
-/// Starts the keeper of any lease.
+/// Starts the keeper of a lease. `report` is called from its thread and must not block.
 ///
 /// # Errors
 /// When the system gives no thread.
-pub fn spawn_with(
+pub fn spawn(
     lease: Box<dyn Lease>,
     terms: Terms,
     clock: LeaseClock,

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::channel_limits::{LimitsError, StoreLimits};
+use crate::base::channel_limits::LimitsError;
 use crate::base::epoch::{Epoch, Fence, Predecessor};
 use crate::base::id::LoopIndex;
 use crate::base::placement;
@@ -12,21 +12,17 @@ use crate::base::pulse::Vitals;
 use crate::base::random::Random;
 use crate::base::record::{RecoveredChannel, RecoveredState};
 use crate::base::world;
-use crate::config::{Config, StoreKind};
+use crate::config::Config;
 use crate::engine::recovery::OtherCluster;
 use crate::engine::{self, Engine, recovery};
 use crate::net::Mailbox;
 use crate::proto::spb;
 use crate::server::engine_driver::{self, Activation, Mail};
 use crate::server::settings;
-use crate::store::file::Opening;
-use crate::store::file::disk::RealDisk;
-use crate::store::file::survey::Surveyor;
+use crate::site::Site;
 use crate::store::progress::Working;
-use crate::store::sql::SqlOptions;
-use crate::store::sql::lost::Remembered;
 use crate::store::worker::{self, Worker, WorkerSettings};
-use crate::store::{self, Opened, Remedy, StoreError};
+use crate::store::{self, Remedy, StoreError};
 
 /// Why an activation did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -73,18 +69,16 @@ impl ActivationError {
 pub struct Ground {
     /// The whole configuration.
     pub config: Arc<Config>,
+    /// Where the data lies.
+    pub site: Arc<dyn Site>,
     /// Which activation of this process.
     pub term: u64,
     /// The right to write in this term, and in no other: a thread that wakes late is held up by it.
     pub fence: Arc<dyn Fence>,
     /// How the holder before left.
     pub predecessor: Predecessor,
-    /// What earlier activations acknowledged.
-    pub remembered: Remembered,
     /// Where reports of the store workers go, by loop.
     pub mailboxes: Vec<Mailbox<Mail>>,
-    /// What saw the store's files while another member was active.
-    pub surveyor: Option<Surveyor>,
     /// Where progress is seen.
     pub vitals: Vitals,
     /// For what engines draw by chance.
@@ -112,18 +106,18 @@ impl Ground {
     ///
     /// # Errors
     /// See [`ActivationError::remedy`].
-    pub fn recover(mut self) -> Result<Recovered, ActivationError> {
+    pub fn recover(self) -> Result<Recovered, ActivationError> {
         let began = world::now();
         let mut random = Random::new(self.seed);
         let _opening = Working::begin(Arc::clone(self.vitals.opening()));
-        let mut opened = self.open()?;
+        let mut opened = self.site.open(&self.fence, self.predecessor)?;
         let state = opened.recovered;
         opened.notices.extend(store::encrypted::notice(&state.channels, &mut opened.shares));
         let had_server = state.server.is_some();
         let channel_count = state.channels.len();
         let streaming = &self.config.streaming;
         let limits = streaming.limits.resolve()?;
-        let settings = settings::engine(&self.config, &limits);
+        let settings = settings::engine(&self.config, self.site.as_ref(), &limits);
         let (info, info_is_new) = recovery::server_info(
             state.server.clone(),
             &streaming.cluster_id,
@@ -145,35 +139,6 @@ impl Ground {
             notices: opened.notices,
             duration: world::instant().since(began.at),
         })
-    }
-
-    fn open(&mut self) -> Result<Opened, StoreError> {
-        let limits: &StoreLimits = &self.config.streaming.limits;
-        match self.config.streaming.store {
-            StoreKind::Memory => store::memory::open(limits, self.config.loops),
-            StoreKind::File => {
-                let opening = Opening {
-                    options: &settings::file_options(&self.config),
-                    limits,
-                    fence: Arc::clone(&self.fence),
-                    predecessor: self.predecessor,
-                    loops: self.config.loops,
-                    now: world::now(),
-                    survey: self.surveyor.take().map(Surveyor::finish),
-                };
-                store::file::open_on(Arc::new(RealDisk), opening)
-            }
-            StoreKind::Sql => store::sql::open(
-                &SqlOptions {
-                    remembered: self.remembered.clone(),
-                    ..settings::sql_options(&self.config)?
-                },
-                limits,
-                &self.fence,
-                self.config.loops,
-                world::now(),
-            ),
-        }
     }
 
     fn start_worker(
@@ -201,36 +166,12 @@ impl Ground {
     }
 }
 
-/// A look at the store of another active.
-pub struct Look {
-    /// The whole configuration.
-    pub config: Arc<Config>,
-    /// One looks already.
-    pub has_surveyor: bool,
-}
-
-impl Look {
-    /// Why this process could not take over, if it could never; and what goes on looking.
-    pub fn begin(self) -> (Option<String>, io::Result<Option<Surveyor>>) {
-        let streaming = &self.config.streaming;
-        let recorded = match streaming.store {
-            StoreKind::Memory => None,
-            StoreKind::File => store::file::peek_server(&settings::file_options(&self.config)),
-            StoreKind::Sql => {
-                let options = settings::sql_options(&self.config).ok();
-                options.and_then(|options| store::sql::peek_server(&options))
-            }
-        };
-        let (id, prefix) = (&streaming.cluster_id, &streaming.discover_prefix);
-        let trouble = recovery::server_info(recorded, id, prefix).err();
-        let trouble = trouble.map(|error| format!("this standby could not take over: {error}"));
-        let is_wanted = streaming.store == StoreKind::File && !self.has_surveyor;
-        let surveyor = match is_wanted {
-            true => Surveyor::spawn(&RealDisk, &settings::file_options(&self.config)),
-            false => Ok(None),
-        };
-        (trouble, surveyor)
-    }
+/// Why this process could not take over from another active, if it never could.
+#[must_use]
+pub fn trouble(site: &dyn Site, config: &Config) -> Option<String> {
+    let (id, prefix) = (&config.streaming.cluster_id, &config.streaming.discover_prefix);
+    let error = recovery::server_info(site.peek_server(), id, prefix).err()?;
+    Some(format!("this standby could not take over: {error}"))
 }
 
 /// What each loop's engine starts from.

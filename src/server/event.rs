@@ -11,7 +11,6 @@ use crate::server::activation::{ActivationError, Recovered};
 use crate::server::interest_key::Listener;
 use crate::server::signals::Asked;
 use crate::store::Remedy;
-use crate::store::file::survey::Surveyor;
 use crate::store::worker::Worker;
 
 /// Something that the server's own thread has to act on.
@@ -69,8 +68,8 @@ pub enum Event {
     Looked {
         /// Why this process could not take over.
         trouble: Option<String>,
-        /// What goes on looking.
-        surveyor: io::Result<Option<Surveyor>>,
+        /// Whether it is read ahead of a take-over.
+        survey: io::Result<()>,
     },
     /// From a loop: whom it serves.
     Clients {

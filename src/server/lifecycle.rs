@@ -13,12 +13,11 @@ use crate::election::input::{Ending, Failure, Input};
 use crate::engine::effect::Level;
 use crate::log::{CORE, STREAM};
 use crate::server::Server;
-use crate::server::activation::{ActivationError, Ground, Look, Recovered};
+use crate::server::activation::{self, ActivationError, Ground, Recovered};
 use crate::server::engine_driver::Mail;
 use crate::server::event::{self, Event};
 use crate::server::logging::streaming;
 use crate::store::Remedy;
-use crate::store::file::survey::Surveyor;
 use crate::store::worker::Worker;
 
 /// How long outboxes may take at the end.
@@ -106,12 +105,11 @@ impl Server {
         };
         let ground = Ground {
             config: Arc::clone(&self.config),
+            site: Arc::clone(&self.site),
             term,
             fence,
             predecessor,
-            remembered: self.remembered.clone(),
             mailboxes: self.mailboxes.clone(),
-            surveyor: self.surveyor.take(),
             vitals: self.vitals.clone(),
             seed: self.random.next_u64(),
         };
@@ -137,7 +135,9 @@ impl Server {
             unreachable!("term {term} was recovered in this turn");
         };
         self.log_recovered(&recovered);
-        self.pages.set_lost(self.remembered.lost_count());
+        if let Some(count) = self.site.lost_count() {
+            self.pages.set_lost(count);
+        }
         self.cluster_id = recovered.info.cluster_id.clone();
         self.discovery = Subject::from(recovered.info.discovery.clone());
         for (mailbox, activation) in self.mailboxes.iter().zip(recovered.activations) {
@@ -166,7 +166,7 @@ impl Server {
         for line in banner::subject_lines(&config.discover_prefix, &config.cluster_id) {
             streaming(Level::Debug, &line);
         }
-        streaming(Level::Info, &format!("Message store is {}", config.store.name()));
+        streaming(Level::Info, &format!("Message store is {}", self.site.name()));
         if let Some(directory) = &config.directory {
             streaming(Level::Info, &format!("Store location: {}", directory.display()));
         }
@@ -183,36 +183,31 @@ impl Server {
         if std::mem::replace(&mut self.is_looking, true) {
             return;
         }
-        let look = Look { config: Arc::clone(&self.config), has_surveyor: self.surveyor.is_some() };
+        let (config, site) = (Arc::clone(&self.config), Arc::clone(&self.site));
         let events = self.events_in.clone();
         let work = move || {
-            let (trouble, surveyor) = look.begin();
-            event::post(&events, Event::Looked { trouble, surveyor });
+            let trouble = activation::trouble(site.as_ref(), &config);
+            let survey = site.survey();
+            event::post(&events, Event::Looked { trouble, survey });
         };
         if let Err(error) = spawn("store-look", work) {
             self.on_looked(None, Err(error));
         }
     }
 
-    pub(super) fn on_looked(
-        &mut self,
-        trouble: Option<String>,
-        surveyor: std::io::Result<Option<Surveyor>>,
-    ) {
+    pub(super) fn on_looked(&mut self, trouble: Option<String>, survey: std::io::Result<()>) {
         self.is_looking = false;
         if self.member.role() != Role::Standby {
+            self.site.end_survey();
             return;
         }
         if let Some(text) = trouble {
             streaming(Level::Error, &text);
             self.pages.set_trouble(&text, true);
         }
-        match surveyor {
-            Ok(surveyor) => self.surveyor = self.surveyor.take().or(surveyor),
-            Err(error) => {
-                let text = format!("The store is not looked at while standing by: {error}");
-                streaming(Level::Warning, &text);
-            }
+        if let Err(error) = survey {
+            let text = format!("The store is not looked at while standing by: {error}");
+            streaming(Level::Warning, &text);
         }
     }
 

@@ -55,9 +55,8 @@ use crate::server::probe::Probe;
 use crate::server::settings::Found;
 use crate::server::signals::Signal;
 use crate::server::start::StartError;
+use crate::site::Site;
 use crate::store::Remedy;
-use crate::store::file::survey::Surveyor;
-use crate::store::sql::lost::Remembered;
 use crate::store::worker::Worker;
 
 /// Runs a server from its configuration to its end.
@@ -122,6 +121,8 @@ fn await_start(
 /// A server whose listeners are open.
 pub struct Server {
     config: Arc<Config>,
+    /// Where the data lies.
+    site: Arc<dyn Site>,
     found: Found,
     server_id: String,
     events: Receiver<Event>,
@@ -147,12 +148,8 @@ pub struct Server {
     ending: Vec<Worker>,
     /// A look whether this server is alone.
     probe: Option<Probe>,
-    /// While another member is active.
-    surveyor: Option<Surveyor>,
     /// A thread looks at the store of another active.
     is_looking: bool,
-    /// What activations of this process have acknowledged in a database.
-    remembered: Remembered,
     pages: Pages,
     monitor: Option<Monitor>,
     random: Random,
@@ -230,7 +227,7 @@ impl Server {
                 self.tell(Input::StoreFailed { term, text, is_final: remedy == Remedy::Stop });
             }
             Event::Left { term } => self.tell(Input::Left { term }),
-            Event::Looked { trouble, surveyor } => self.on_looked(trouble, surveyor),
+            Event::Looked { trouble, survey } => self.on_looked(trouble, survey),
             Event::Clients { clients } => self.on_clients(clients),
             Event::Heard { listener: Listener::GroupHeartbeat, payload, .. } => {
                 self.tell(Input::Heartbeat { payload });

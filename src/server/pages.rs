@@ -12,7 +12,7 @@ use crate::base::pulse::Vitals;
 use crate::base::world;
 use crate::broker::listing as broker_list;
 use crate::broker::snapshot::{self as broker, ServerSnapshot};
-use crate::config::{Config, Program, StoreKind, banner};
+use crate::config::{Config, Program, banner};
 use crate::election::lease::Holder;
 use crate::engine::snapshot::{self as engine, Snapshot};
 use crate::log::CORE;
@@ -26,6 +26,7 @@ use crate::net::{Control, Mailbox};
 use crate::server::engine_driver::Mail;
 use crate::server::settings::{self, Found};
 use crate::server::start::{PORT_PATIENCE, StartError};
+use crate::site::Site;
 
 /// How long a page waits for the next answer of the loops.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -48,6 +49,7 @@ impl Pages {
     #[must_use]
     pub fn new(
         config: &Config,
+        site: &dyn Site,
         found: &Found,
         server_id: &str,
         (lease, vitals): (LeaseClock, Vitals),
@@ -55,7 +57,7 @@ impl Pages {
         Self {
             status: Arc::default(),
             core: Arc::new(Published::new(core_facts(config, found))),
-            streaming: Arc::new(Published::new(streaming_facts(config, server_id))),
+            streaming: Arc::new(Published::new(streaming_facts(config, site, server_id))),
             lease,
             vitals,
             is_group: config.streaming.ft_group.is_some(),
@@ -182,13 +184,11 @@ impl Pages {
         self.streaming.set(facts);
     }
 
-    /// How many acknowledged messages the database has lost.
+    /// How many acknowledged messages the site has lost.
     pub fn set_lost(&self, count: u64) {
         let mut facts = StreamingFacts::clone(&self.streaming.load());
-        if let Some(shown) = &mut facts.lost_messages {
-            *shown = count;
-            self.streaming.set(facts);
-        }
+        facts.lost_messages = Some(count);
+        self.streaming.set(facts);
     }
 
     /// Clients are not served any more.
@@ -374,7 +374,7 @@ fn cluster_facts(config: &Config, found: &Found) -> Option<ClusterFacts> {
     })
 }
 
-fn streaming_facts(config: &Config, server_id: &str) -> StreamingFacts {
+fn streaming_facts(config: &Config, site: &dyn Site, server_id: &str) -> StreamingFacts {
     let streaming = &config.streaming;
     let per_channel: BTreeMap<String, LimitNumbers> = streaming
         .limits
@@ -387,15 +387,11 @@ fn streaming_facts(config: &Config, server_id: &str) -> StreamingFacts {
         server_id: server_id.to_owned(),
         version: banner::STREAMING_VERSION.to_owned(),
         go: "go1.20.14".to_owned(),
-        store: match streaming.store {
-            StoreKind::Memory => "MEMORY",
-            StoreKind::File => "FILE",
-            StoreKind::Sql => "SQL",
-        },
+        store: site.name(),
         started: world::now().wall,
         channels_max: streaming.limits.channels_max,
         global: streaming.limits.global.into(),
         per_channel,
-        lost_messages: (streaming.store == StoreKind::Sql).then_some(0),
+        lost_messages: site.lost_count(),
     }
 }

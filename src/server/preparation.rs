@@ -4,8 +4,9 @@ use crate::config::Config;
 use crate::log;
 use crate::net::reactors::Ports;
 use crate::server::files::Files;
-use crate::server::start::{PORT_PATIENCE, StartError, prepare_store};
+use crate::server::start::{PORT_PATIENCE, StartError};
 use crate::server::{pages, settings};
+use crate::site;
 
 /// Whether a start with `config` would get what it needs of this machine, asked in the order of the
 /// start and told in its words. Nothing is made, and nobody is disturbed, so two things stay
@@ -16,7 +17,7 @@ use crate::server::{pages, settings};
 pub fn check(config: &Config) -> Result<&'static str, StartError> {
     log::check(&config.log)?;
     refuse(config)?;
-    let untried = prepare_store(config, Intent::Try)?;
+    let untried = site::of(config)?.check()?;
     settings::rules(config)?;
     if let Some(tls) = config.core.tls.as_ref().filter(|_| config.monitor.https_port != 0) {
         settings::serving_pages(tls)?;
@@ -30,15 +31,6 @@ pub fn check(config: &Config) -> Result<&'static str, StartError> {
         Files::check_pid(path).map_err(StartError::PidFile)?;
     }
     Ok(untried)
-}
-
-/// What to do about a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Intent {
-    /// Carry it out.
-    Do,
-    /// See whether it could be.
-    Try,
 }
 
 /// Options that cannot be together.

@@ -9,16 +9,12 @@ use crate::base::random::Random;
 use crate::broker::Discovery;
 use crate::broker::account::{self, Permissions, Responses};
 use crate::broker::settings as broker;
-use crate::config::{self, Config, Program, StoreKind, TlsConfig};
-use crate::election::keeper;
+use crate::config::{self, Config, Program, TlsConfig};
 use crate::engine::{self, request};
 use crate::net::dial::Target;
 use crate::net::tls::{ClientCertificate, Dialling, Files, Serving, TlsError};
 use crate::net::{Address, Listen, Rules};
-use crate::store::sql::dialect::Driver;
-use crate::store::sql::dsn::Source;
-use crate::store::sql::lost::Remembered;
-use crate::store::{StoreError, file, sql::SqlOptions};
+use crate::site::Site;
 
 /// Bytes of a protocol line that are not the subject: `MSG`, sid, reply and sizes of a delivery.
 const LINE_REST_BYTES: usize = 256;
@@ -28,7 +24,7 @@ pub(super) const TLS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What engines are told.
 #[must_use]
-pub fn engine(config: &Config, limits: &ResolvedLimits) -> engine::Settings {
+pub fn engine(config: &Config, site: &dyn Site, limits: &ResolvedLimits) -> engine::Settings {
     let streaming = &config.streaming;
     engine::Settings {
         loops: config.loops,
@@ -38,67 +34,10 @@ pub fn engine(config: &Config, limits: &ResolvedLimits) -> engine::Settings {
         heartbeat_failures_max: streaming.heartbeat_failures_max,
         replace_durable: streaming.replace_durable,
         inbox_len_max: config.core.control_line_bytes_max.saturating_sub(LINE_REST_BYTES).max(64),
-        subscription_ids_store_wide: streaming.store == StoreKind::Sql,
+        subscription_ids_store_wide: site.numbers_subscriptions_as_one(),
         debug: config.log.streaming.debug || config.log.streaming.trace,
         trace: config.log.streaming.trace,
     }
-}
-
-/// Options of the file store.
-///
-/// # Panics
-/// Never: a file store without a folder is refused when the configuration is read.
-#[must_use]
-pub fn file_options(config: &Config) -> file::FileOptions {
-    let root = config.streaming.directory.clone().unwrap_or_default();
-    let from = &config.streaming.file;
-    file::FileOptions {
-        root,
-        compact_enabled: from.compact_enabled,
-        compact_fragmentation: i64::from(from.compact_fragmentation),
-        compact_interval_secs: signed(from.compact_interval.as_secs()),
-        compact_bytes_min: signed(from.compact_bytes_min),
-        buffer_bytes: signed(from.buffer_bytes as u64),
-        read_buffer_bytes: signed(from.read_buffer_bytes as u64),
-        crc: from.crc,
-        crc_polynomial: i64::from(from.crc_polynomial),
-        sync: from.sync,
-        slice_messages_max: signed(from.slice_messages_max),
-        slice_bytes_max: signed(from.slice_bytes_max),
-        slice_age_max: from.slice_age_max,
-        slice_archive_script: from.slice_archive_script.clone(),
-        descriptors_max: signed(from.descriptors_max),
-        parallel_recovery: signed(from.parallel_recovery as u64),
-        truncate_bad_eof: from.truncate_bad_eof,
-        auto_sync: from.auto_sync,
-    }
-}
-
-/// Options of the SQL store. A call may take less than the lease bound, so that a database that
-/// does not answer costs the role before the lease ends.
-///
-/// # Errors
-/// [`StoreError::Unusable`] when driver or source cannot be understood.
-pub fn sql_options(config: &Config) -> Result<SqlOptions, StoreError> {
-    let from = &config.streaming.sql;
-    let steal_after = config.streaming.steal_after.unwrap_or(Duration::ZERO);
-    let unusable = |why: &dyn std::fmt::Display| StoreError::Unusable(why.to_string());
-    let driver = Driver::named(&from.driver)
-        .ok_or_else(|| unusable(&format!("sql: unknown driver {:?}", from.driver)))?;
-    let source = Source::parse(driver, &from.source, &|name| from.variables.get(name).cloned())
-        .map_err(|error| unusable(&error))?;
-    Ok(SqlOptions {
-        source,
-        no_caching: from.no_caching,
-        connections_max: from.connections_max,
-        bulk_insert_limit: from.bulk_insert_limit,
-        call_timeout: keeper::lease_bound(steal_after).mul_f64(0.9),
-        remembered: Remembered::default(),
-    })
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// What brokers are told that only the start knows.

@@ -14,13 +14,12 @@ use crate::base::random::Random;
 use crate::base::world;
 use crate::broker::auth::is_bcrypt;
 use crate::config::reload::ROUTES_UNVERIFIED;
-use crate::config::{self, ClusterConfig, Config, CoreConfig, Program, StoreKind, banner};
+use crate::config::{self, ClusterConfig, Config, CoreConfig, Program, banner};
 use crate::election::Member;
 use crate::election::epoch_files::Owner;
 use crate::election::group::Group;
 use crate::election::heartbeat;
-use crate::election::keeper::{self, Keeper, KeeperSettings, Mode, Terms};
-use crate::election::sql_lock::SqlLease;
+use crate::election::keeper::{self, Mode, Terms};
 use crate::log::{CORE, LogError, STREAM};
 use crate::net::listener::ListenError;
 use crate::net::reactors::{Desks, Ports};
@@ -31,10 +30,10 @@ use crate::server::event::{self, Event};
 use crate::server::files::{self, Files};
 use crate::server::interest_key::Listener;
 use crate::server::pages::{self, Pages};
-use crate::server::preparation::{self, Intent};
+use crate::server::preparation;
 use crate::server::{Server, settings};
-use crate::store::sql::lost::Remembered;
-use crate::store::{self, StoreError};
+use crate::site::{self, Site};
+use crate::store::StoreError;
 
 /// How long a start waits for the port of a predecessor that is still dying.
 pub(super) const PORT_PATIENCE: Duration = Duration::from_secs(2);
@@ -114,8 +113,8 @@ pub fn start(config: Config) -> Result<Server, StartError> {
     let mut random = Random::new(seed);
     let server_id = random.unique_id();
     let begun = Begun { config: Arc::new(config), random, server_id };
-    begun.greet()?;
-    begun.open()
+    let site = begun.greet()?;
+    begun.open(site)
 }
 
 fn system(what: &'static str, source: io::Error) -> StartError {
@@ -128,18 +127,20 @@ impl Begun {
     }
 
     /// The first lines, and what is refused before a port is open.
-    fn greet(&self) -> Result<(), StartError> {
-        if !self.is_streaming() {
-            return preparation::refuse(&self.config);
-        }
-        for line in banner::streaming_lines(&self.config.streaming.cluster_id, &self.server_id) {
-            log::info!(target: STREAM, "{line}");
+    fn greet(&self) -> Result<Arc<dyn Site>, StartError> {
+        if self.is_streaming() {
+            let id = &self.config.streaming.cluster_id;
+            for line in banner::streaming_lines(id, &self.server_id) {
+                log::info!(target: STREAM, "{line}");
+            }
         }
         preparation::refuse(&self.config)?;
-        prepare_store(&self.config, Intent::Do).map(drop)
+        let site = site::of(&self.config)?;
+        site.prepare()?;
+        Ok(site)
     }
 
-    fn open(mut self) -> Result<Server, StartError> {
+    fn open(mut self, site: Arc<dyn Site>) -> Result<Server, StartError> {
         let config = Arc::clone(&self.config);
         let found_id = server_public_id(&mut self.random);
         let rules = settings::rules(&config)?;
@@ -167,7 +168,7 @@ impl Begun {
         let lease = LeaseClock::default();
         let vitals = vitals(&config, &desks, &mailboxes);
         let watched = (lease.clone(), vitals.clone());
-        let pages = Pages::new(&config, &found, &self.server_id, watched);
+        let pages = Pages::new(&config, site.as_ref(), &found, &self.server_id, watched);
         let (monitor, http_ports) = pages.serve(&config, &mailboxes, monitor_port)?;
         log_listening(&config, &found);
         let (events_in, events) = event::queue();
@@ -182,6 +183,7 @@ impl Begun {
         let mut server = Server {
             member: Member::new(config.loops, group),
             config,
+            site,
             found,
             server_id: self.server_id,
             events,
@@ -197,9 +199,7 @@ impl Begun {
             discovery: Subject::default(),
             ending: Vec::new(),
             probe: None,
-            surveyor: None,
             is_looking: false,
-            remembered: Remembered::default(),
             pages,
             monitor,
             random: self.random,
@@ -238,7 +238,8 @@ impl Begun {
 }
 
 impl Server {
-    /// The streaming half: in memory it is active at once, otherwise it asks for the lease.
+    /// The streaming half: where nobody else can be it is active at once, otherwise it asks for the
+    /// lease.
     fn start_streaming(&mut self) -> Result<(), StartError> {
         if self.config.program != Program::Streaming {
             self.pages.set_core_only();
@@ -257,106 +258,43 @@ impl Server {
             log::info!(target: STREAM, "Starting in standby mode");
             self.pages.set_standby();
         }
-        match streaming.store {
-            StoreKind::Memory => {
-                self.lease.hold_for_ever();
-                let won = keeper::KeeperEvent::Won {
-                    fence: Arc::new(Unfenced),
-                    predecessor: Predecessor::Clean,
-                };
-                event::post(&self.events_in, Event::Keeper(won));
-            }
-            StoreKind::File | StoreKind::Sql => self.keeper = Some(self.spawn_keeper()?),
-        }
-        Ok(())
-    }
-
-    fn spawn_keeper(&self) -> Result<Keeper, StartError> {
-        let streaming = &self.config.streaming;
+        let steal_after = streaming.steal_after.unwrap_or_default();
         let mode = match streaming.ft_group {
             Some(_) => Mode::Group,
             None => Mode::StandAlone,
         };
-        let steal_after = streaming.steal_after.unwrap_or(Duration::ZERO);
-        let settings = KeeperSettings {
-            root: streaming.directory.clone().unwrap_or_default(),
-            steal_after,
-            mode,
-            owner: Owner {
-                server_id: self.server_id.clone(),
-                host: files::host_name(),
-                pid: std::process::id(),
-                addresses: files::urls("nats", &self.config.core.host, self.found.client_port),
-                control_path: None,
-                ..Owner::default()
-            }
-            .or_silent_for(keeper::stall_bound(steal_after)),
-            vitals: self.vitals.clone(),
-        };
-        let events = self.events_in.clone();
-        let report = move |told| event::post(&events, Event::Keeper(told));
-        let clock = self.lease.clone();
-        let spawned = if streaming.store == StoreKind::Sql {
-            let options = settings::sql_options(&self.config)?;
-            // A stand-alone server takes nothing from anybody.
-            let may_steal = mode == Mode::Group;
-            let steal_after = if may_steal { steal_after } else { Duration::ZERO };
-            let call_timeout = options.call_timeout;
-            let lease = SqlLease::new(options.source, call_timeout, settings.owner, steal_after);
+        if let Some(lease) = self.site.lease(self.owner(steal_after)) {
             let terms = Terms {
-                bound: keeper::lease_bound(settings.steal_after),
+                bound: keeper::lease_bound(steal_after),
                 mode,
-                is_replaced_when_hung: !steal_after.is_zero(),
-                vitals: settings.vitals,
+                is_replaced_when_hung: mode == Mode::Group && !steal_after.is_zero(),
+                vitals: self.vitals.clone(),
             };
-            keeper::spawn_with(Box::new(lease), terms, clock, report)
+            let events = self.events_in.clone();
+            let report = move |told| event::post(&events, Event::Keeper(told));
+            let spawned = keeper::spawn(lease, terms, self.lease.clone(), report);
+            let failed = |source| system("cannot start the lease keeper", source);
+            self.keeper = Some(spawned.map_err(failed)?);
         } else {
-            keeper::spawn(settings, clock, report)
+            self.lease.hold_for_ever();
+            let (fence, predecessor) = (Arc::new(Unfenced), Predecessor::Clean);
+            let won = keeper::KeeperEvent::Won { fence, predecessor };
+            event::post(&self.events_in, Event::Keeper(won));
+        }
+        Ok(())
+    }
+
+    /// What the record of the holder says of this process.
+    fn owner(&self, steal_after: Duration) -> Owner {
+        let owner = Owner {
+            server_id: self.server_id.clone(),
+            host: files::host_name(),
+            pid: std::process::id(),
+            addresses: files::urls("nats", &self.config.core.host, self.found.client_port),
+            control_path: None,
+            ..Owner::default()
         };
-        spawned.map_err(|source| system("cannot start the lease keeper", source))
-    }
-}
-
-/// What is done about the store before anybody may write to it; says what an [`Intent::Try`] leaves
-/// out.
-pub(super) fn prepare_store(config: &Config, intent: Intent) -> Result<&'static str, StartError> {
-    match config.streaming.store {
-        StoreKind::Memory => Ok(""),
-        StoreKind::File => {
-            prepare_directory(config, intent)?;
-            Ok("")
-        }
-        StoreKind::Sql => {
-            let options = settings::sql_options(config)?;
-            if intent == Intent::Try {
-                return Ok("; ask the database with: stanby sql check");
-            }
-            for notice in store::sql::prepare(&options, &config.streaming.limits)? {
-                log::warn!(target: STREAM, "{}", notice.text);
-            }
-            Ok("")
-        }
-    }
-}
-
-/// A member of a group whose directory cannot be used now says so in its pages, and goes on trying;
-/// a server alone ends.
-fn prepare_directory(config: &Config, intent: Intent) -> Result<(), StoreError> {
-    let options = settings::file_options(config);
-    let is_alone = config.streaming.ft_group.is_none();
-    let prepared = match intent {
-        Intent::Do => store::file::prepare(&options),
-        Intent::Try => store::file::check(&options),
-    };
-    match prepared {
-        Err(error @ StoreError::Io { .. }) if !is_alone => {
-            if intent == Intent::Do {
-                log::error!(target: STREAM, "{error}");
-            }
-            Ok(())
-        }
-        Ok(()) if is_alone && options.root.exists() => store::file::check_rights(&options),
-        prepared => prepared,
+        owner.or_silent_for(keeper::stall_bound(steal_after))
     }
 }
 

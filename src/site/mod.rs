@@ -1,0 +1,100 @@
+//! Site: where the data of a server lies; one object, made once from the configuration.
+//!
+//! All that depends on the kind of place is behind it: what is done before anybody may write, the
+//! lease, opening under a fence, what is read while standing by, what is known from one activation
+//! to the next, and what people see of it. Nobody else knows whether data lies in memory, in files
+//! or in a database. A new kind of place is one more file here.
+
+mod database;
+mod directory;
+mod memory;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::epoch::{Fence, Predecessor};
+use crate::config::{Config, StoreKind};
+use crate::election::epoch_files::Owner;
+use crate::election::lease::Lease;
+use crate::proto::spb;
+use crate::store::{Opened, StoreError};
+
+use self::database::Database;
+use self::directory::Directory;
+use self::memory::Memory;
+
+/// The place where the data of one server lies. It is asked by several threads.
+pub trait Site: Send + Sync {
+    /// As the log and the monitoring pages name it.
+    fn name(&self) -> &'static str;
+
+    /// What is done before anybody may write; what an operator should know goes to the log.
+    ///
+    /// # Errors
+    /// What ends a start.
+    fn prepare(&self) -> Result<(), StoreError>;
+
+    /// Whether [`Site::prepare`] would do; nothing is made. The text is for the end of a sentence
+    /// and says what stays untried.
+    ///
+    /// # Errors
+    /// As there.
+    fn check(&self) -> Result<&'static str, StoreError>;
+
+    /// The right to write there, for `owner`; `None` where nobody else could have it.
+    fn lease(&self, owner: Owner) -> Option<Box<dyn Lease>>;
+
+    /// Reads all that is there, and gives a share for each loop; `fence` is that of the term.
+    ///
+    /// # Errors
+    /// See [`StoreError::remedy`].
+    fn open(&self, fence: &Arc<dyn Fence>, predecessor: Predecessor) -> Result<Opened, StoreError>;
+
+    /// The server's record, while another process may be writing; `None` if it cannot be told.
+    fn peek_server(&self) -> Option<spb::ServerInfo> {
+        None
+    }
+
+    /// Begins to read ahead what the next [`Site::open`] will need, while another server is
+    /// active, where that is of use. It goes on until then, or until [`Site::end_survey`].
+    ///
+    /// # Errors
+    /// When it cannot begin; opening then only takes longer.
+    fn survey(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Drops what was read ahead.
+    fn end_survey(&self) {}
+
+    /// How many acknowledged messages it has lost; `None` of a place that does not lose any by
+    /// itself.
+    fn lost_count(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether no two subscriptions have one number, not even those of two channels.
+    fn numbers_subscriptions_as_one(&self) -> bool {
+        false
+    }
+}
+
+/// The site that `config` describes.
+///
+/// # Errors
+/// [`StoreError::Unusable`] when it cannot be told what that is.
+pub fn of(config: &Config) -> Result<Arc<dyn Site>, StoreError> {
+    Ok(match config.streaming.store {
+        StoreKind::Memory => Arc::new(Memory::new(config)),
+        StoreKind::File => Arc::new(Directory::new(config)),
+        StoreKind::Sql => Arc::new(Database::new(config)?),
+    })
+}
+
+/// After how long without a sign of life a holder is replaced: a server alone takes nothing from
+/// anybody.
+fn steal_after(config: &Config) -> Duration {
+    let streaming = &config.streaming;
+    streaming.steal_after.filter(|_| streaming.ft_group.is_some()).unwrap_or_default()
+}
