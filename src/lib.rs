@@ -12,12 +12,12 @@
 //! | [`broker`] | core NATS as logic: who may speak, who hears it |
 //! | [`engine`] | NATS Streaming as logic: clients, channels, subscriptions, redelivery |
 //! | [`store`] | the durable truth: one contract, several keepers |
-//! | [`election`] | who is active: lock, epoch, lease |
+//! | [`election`] | who is active, as logic; the keeper of the lease |
 //! | [`net`] | the only sockets: one event loop a core |
 //! | [`monitor`] | HTTP for people and tools; sees snapshots and counters only |
 //! | [`config`] | what the user wrote, checked and typed |
 //! | [`client`] | a small streaming client |
-//! | [`site`] | where the data lies: the one object that knows the kind of store |
+//! | [`site`] | where the data lies: the one object that knows the kind of store; lock, epoch |
 //! | [`server`] | where the rooms meet |
 //! | [`cli`] | the commands a person types |
 //! | [`testing`] | the simulated group |
@@ -28,7 +28,7 @@
 //!    member read no clock, file, socket, random source or environment; logic never imports those.
 //! 2. Whether data lies in memory, in files or in a database is known to `store` and `site` only
 //!    (and to `config`, which reads it); what a server needs of the place is asked of one `Site`.
-//! 3. Nothing is written to a store without an epoch; only `election` makes a lease.
+//! 3. Nothing is written to a store without an epoch; only a `site` makes a lease.
 //! 4. No pub-ack leaves before the commit that covers it.
 //! 5. No queue without a bound; no loop over peers or messages without a budget.
 //! 6. No lock is shared by two rooms, but for the one around the newest snapshot.

@@ -28,11 +28,11 @@ use nix::unistd::Pid;
 use stanby::base::epoch::{Epoch, Fence, FenceError, LeaseClock, Predecessor};
 use stanby::base::pulse::Vitals;
 use stanby::base::world;
-use stanby::election::epoch_files::{self, Owner};
-use stanby::election::file_lock::FileLease;
 use stanby::election::keeper::{self, Keeper, KeeperEvent, Mode};
-use stanby::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
-use stanby::election::sql_lock::SqlLease;
+use stanby::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Owner, Wake};
+use stanby::site::epoch_files;
+use stanby::site::file_lock::FileLease;
+use stanby::site::sql_lock::SqlLease;
 use stanby::store::sql::dsn::Source;
 
 use self::keeper_settings::KeeperSettings;

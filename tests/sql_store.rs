@@ -27,10 +27,9 @@ use stanby::base::record::{
 };
 use stanby::base::time::WallTime;
 use stanby::base::world;
-use stanby::election::epoch_files::Owner;
-use stanby::election::lease::{Attempt, Lease, LeaseError};
-use stanby::election::sql_lock::SqlLease;
+use stanby::election::lease::{Attempt, Lease, LeaseError, Owner};
 use stanby::proto::{pb, spb};
+use stanby::site::sql_lock::SqlLease;
 use stanby::store::sql::dialect::{Dialect, Driver};
 use stanby::store::sql::dsn::Source;
 use stanby::store::sql::{self, SqlOptions, sessions};

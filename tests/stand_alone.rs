@@ -19,8 +19,8 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use prost::Message as _;
-use stanby::election::epoch_files;
 use stanby::proto::pb;
+use stanby::site::epoch_files;
 
 use self::server::{Launch, PATIENCE, READY, Server, free_port, wait_for};
 use self::stan::Stan;

@@ -38,12 +38,7 @@ const ALL: [&str; 13] = [
 ];
 
 /// One file that may import what its room may not, with the reason.
-const IMPORT_EXCEPTIONS: [(&str, &str); 5] = [
-    // Lock and data share one database.
-    ("src/election/sql_lock.rs", "store"),
-    ("src/election/sql_lock/fence.rs", "store"),
-    ("src/election/sql_lock/rows.rs", "store"),
-    ("src/election/sql_lock/session.rs", "store"),
+const IMPORT_EXCEPTIONS: [(&str, &str); 1] = [
     // The command ships the simulated group.
     ("src/cli/simulate.rs", "testing"),
 ];
@@ -108,12 +103,12 @@ const FIRST_LINES: [(&str, &str); 78] = [
     ("store/sql/postgres.rs", "Dialect for PostgreSQL"),
     ("store/sql/mysql.rs", "Dialect for MySQL"),
     ("store/sql/schema.rs", "creates and checks the tables of sql/*.sql"),
-    ("election/sql_lock.rs", "a row of the shared database, renewed and compared"),
+    ("site/sql_lock.rs", "a row of the shared database, renewed and compared"),
     ("store/sql/dsn.rs", "source strings:"),
     ("site/mod.rs", "Site: where the data of a server lies"),
     ("election/mod.rs", "Member: the roles and their transitions, as logic"),
     ("election/lease.rs", "the Lease trait: take, renew, release"),
-    ("election/file_lock.rs", "a lock on a file of the shared directory"),
+    ("site/file_lock.rs", "a lock on a file of the shared directory"),
     ("election/keeper.rs", "the thread that takes and renews the lease and reports its loss"),
     ("net/reactor.rs", "one core's loop: the eight steps of a turn"),
     ("net/connection.rs", "one socket: buffers, readiness, read turn, write turn"),
@@ -199,7 +194,7 @@ const DOORS: [(&str, &[&str]); 9] = [
     ("File::open", &["src/base/world.rs"]),
     ("File::create", &[]),
     ("fs::read(", &["src/server/signals.rs"]),
-    ("fs::read_to_string", &["src/monitor/process.rs", "src/election/sql_lock/session.rs"]),
+    ("fs::read_to_string", &["src/monitor/process.rs", "src/site/sql_lock/session.rs"]),
 ];
 
 /// Paths of one machine.
@@ -373,19 +368,18 @@ fn no_file_names_a_machine_or_a_registry() {
 }
 
 /// The rooms whose matter the kinds of stores are: `config` reads what people write of them.
-const ROOMS_OF_STORES: [&str; 4] = ["store", "site", "election", "config"];
+const ROOMS_OF_STORES: [&str; 3] = ["store", "site", "config"];
 
 /// What names one kind of store: types, and paths of modules.
-const KINDS_OF_STORES: [&str; 9] = [
+const KINDS_OF_STORES: [&str; 8] = [
     "StoreKind",
     "store::file",
     "store::sql",
     "store::memory",
     "FileLease",
     "SqlLease",
-    "site::directory",
-    "site::database",
-    "site::memory",
+    "site::epoch_files",
+    "site::file_lock",
 ];
 
 /// Files of other rooms that know kinds of stores, with the reason. This list may only shrink.

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use stanby::base::world;
-use stanby::election::epoch_files;
+use stanby::site::epoch_files;
 
 use crate::session;
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use stanby::election::epoch_files;
+use stanby::site::epoch_files;
 use stanby::store::sql::dialect::{Dialect, Driver, transaction};
 use stanby::store::sql::dsn::Source;
 use stanby::store::sql::{self, dialect::SqlError};

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::epoch::{Epoch, Fence, Predecessor};
 use crate::base::time::{Instant, WallTime};
 
@@ -73,6 +75,49 @@ pub struct Grant {
     pub predecessor: Predecessor,
     /// Before the read began that showed that the newest epoch is ours.
     pub checked_at: Instant,
+}
+
+/// Who claims an epoch: what its record says of its owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Unique to this process: letters, digits, `-` and `_`.
+    pub server_id: String,
+    /// The machine's name.
+    pub host: String,
+    /// The process there.
+    pub pid: u32,
+    /// Where clients reach it.
+    pub addresses: Vec<String>,
+    /// Its control socket.
+    pub control_path: Option<String>,
+    /// For how long it may give no sign of life and still answer, in milliseconds: nobody replaces
+    /// it sooner. 0: it does not say (a lease then fills in what it was made with).
+    #[serde(default)]
+    pub silence_max_ms: u64,
+}
+
+impl Owner {
+    /// This process.
+    #[must_use]
+    pub fn this_process(
+        server_id: &str,
+        addresses: Vec<String>,
+        control_path: Option<String>,
+    ) -> Self {
+        // A machine without a name is still told by its process and addresses.
+        let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
+        let (server_id, pid) = (server_id.to_owned(), std::process::id());
+        Self { server_id, host, pid, addresses, control_path, silence_max_ms: 0 }
+    }
+
+    /// This owner, with `silence_max` unless it says already for how long it may be silent.
+    #[must_use]
+    pub(crate) fn or_silent_for(mut self, silence_max: Duration) -> Self {
+        if self.silence_max_ms == 0 {
+            self.silence_max_ms = u64::try_from(silence_max.as_millis()).unwrap_or(u64::MAX);
+        }
+        self
+    }
 }
 
 /// Who holds a lease.

@@ -37,16 +37,12 @@
 //! | `Due` | heartbeats; what was waited for for too long |
 
 pub mod effect;
-pub mod epoch_files;
-pub mod file_lock;
 pub mod group;
 pub mod heartbeat;
 pub mod input;
 pub mod keeper;
 pub mod lease;
-mod proof;
 pub mod sight;
-pub mod sql_lock;
 #[cfg(test)]
 mod tests;
 

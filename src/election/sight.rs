@@ -1,6 +1,6 @@
 //! what a standby sees of a lease, and what it makes of it, as logic
 //!
-//! `file_lock` and `sql_lock` look, and ask here what to do next ([`judge`]). Nothing here reads a
+//! The leases of the sites look, and ask here what to do next ([`judge`]). Nothing here reads a
 //! clock or a file.
 
 use std::time::Duration;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use crate::base::channel_limits::StoreLimits;
 use crate::base::epoch::{Fence, Predecessor};
 use crate::config::{Config, StoreKind};
-use crate::election::epoch_files::Owner;
-use crate::election::lease::Lease;
+use crate::election::lease::{Lease, Owner};
 use crate::site::Site;
 use crate::store::{self, Opened, StoreError};
 

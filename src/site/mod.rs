@@ -4,10 +4,17 @@
 //! lease, opening under a fence, what is read while standing by, what is known from one activation
 //! to the next, and what people see of it. Nobody else knows whether data lies in memory, in files
 //! or in a database. A new kind of place is one more file here.
+//!
+//! Reading order: `directory`, `file_lock` and `epoch_files` (its lease), `database` and `sql_lock`
+//! (its lease), `memory`.
 
 mod database;
 mod directory;
+pub mod epoch_files;
+pub mod file_lock;
 mod memory;
+mod proof;
+pub mod sql_lock;
 
 use std::io;
 use std::sync::Arc;
@@ -15,8 +22,7 @@ use std::time::Duration;
 
 use crate::base::epoch::{Fence, Predecessor};
 use crate::config::{Config, StoreKind};
-use crate::election::epoch_files::Owner;
-use crate::election::lease::Lease;
+use crate::election::lease::{Lease, Owner};
 use crate::proto::spb;
 use crate::store::{Opened, StoreError};
 

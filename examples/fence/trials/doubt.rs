@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
-use stanby::election::epoch_files::{self, LOCK_FILE};
+use stanby::site::epoch_files::{self, LOCK_FILE};
 
 use super::drill::{DrillError, wait_until};
 use super::{Doubt, ROLES_TIMEOUT, Trial};

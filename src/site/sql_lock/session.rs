@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::{Place, rows};
 use crate::base::files::{self, Access, Links};
-use crate::election::epoch_files;
 use crate::election::lease::{Holder, Wake};
+use crate::site::epoch_files;
 use crate::store::sql::dialect::{Dialect, Driver, Failure, SqlError};
 use crate::store::sql::{self, sessions};
 

@@ -5,8 +5,7 @@ use std::time::Duration;
 use crate::base::epoch::Epoch;
 use crate::base::time::{Instant, WallTime};
 use crate::base::world;
-use crate::election::epoch_files::Owner;
-use crate::election::lease::Holder;
+use crate::election::lease::{Holder, Owner};
 use crate::store::sql::dialect::{Dialect, SqlError, Value, transaction};
 
 /// The rows that say who holds the lease.

@@ -27,12 +27,11 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use serde::{Deserialize, Serialize};
 
 use crate::base::epoch::{Epoch, Fence, FenceError};
 use crate::base::files::{self, Access, Links, NotRegular};
 use crate::base::time::{Instant, WallTime};
-use crate::election::lease::Holder;
+use crate::election::lease::{Holder, Owner};
 
 /// The Go server's lock file. Never written to, never truncated by us.
 pub const LOCK_FILE: &str = ".rootdir.lck";
@@ -49,49 +48,6 @@ const RELEASED: u8 = b'r';
 
 /// Bytes read of an epoch file; ours are below 2 KiB.
 const FILE_LEN_MAX: u64 = 16 * 1024;
-
-/// Who claims: what an epoch file says of its owner.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
-    /// Unique to this process: letters, digits, `-` and `_`.
-    pub server_id: String,
-    /// The machine's name.
-    pub host: String,
-    /// The process there.
-    pub pid: u32,
-    /// Where clients reach it.
-    pub addresses: Vec<String>,
-    /// Its control socket.
-    pub control_path: Option<String>,
-    /// For how long it may give no sign of life and still answer, in milliseconds: nobody replaces
-    /// it sooner. 0: it does not say (a lease then fills in what it was made with).
-    #[serde(default)]
-    pub silence_max_ms: u64,
-}
-
-impl Owner {
-    /// This process.
-    #[must_use]
-    pub fn this_process(
-        server_id: &str,
-        addresses: Vec<String>,
-        control_path: Option<String>,
-    ) -> Self {
-        // A machine without a name is still told by its process and addresses.
-        let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
-        let (server_id, pid) = (server_id.to_owned(), std::process::id());
-        Self { server_id, host, pid, addresses, control_path, silence_max_ms: 0 }
-    }
-
-    /// This owner, with `silence_max` unless it says already for how long it may be silent.
-    #[must_use]
-    pub(crate) fn or_silent_for(mut self, silence_max: Duration) -> Self {
-        if self.silence_max_ms == 0 {
-            self.silence_max_ms = u64::try_from(silence_max.as_millis()).unwrap_or(u64::MAX);
-        }
-        self
-    }
-}
 
 /// What lies under a root, as far as an election cares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

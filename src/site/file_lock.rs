@@ -20,12 +20,12 @@ use crate::base::files::{self, Access, Links};
 use crate::base::limits;
 use crate::base::time::Instant;
 use crate::base::world;
-use crate::election::epoch_files::{self, Claim, FileFence, LOCK_FILE, Owned, Owner};
 use crate::election::keeper;
-use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
-use crate::election::proof::Prover;
+use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Owner, Wake};
 use crate::election::sight::{self, Mark, NewestEpoch, Proof, Sight, Stillness, Verdict, judge};
 use crate::log::STREAM;
+use crate::site::epoch_files::{self, Claim, FileFence, LOCK_FILE, Owned};
+use crate::site::proof::Prover;
 
 /// Longest pause between two looks of a standby: at the lock file's identity, and at the counter.
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(100);

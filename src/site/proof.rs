@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use crate::election::epoch_files::{Claim, Owner};
+use crate::election::lease::Owner;
+use crate::site::epoch_files::Claim;
 
 /// A write that is under way.
 #[derive(Debug)]
