@@ -140,6 +140,55 @@ pub struct FetchRequest {
     pub bytes_max: usize,
 }
 
+/// What an engine asks its share of the store for, beside commits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreRead {
+    /// Messages; answered with [`StoreAnswer::Fetched`].
+    Fetch(FetchRequest),
+    /// The sequence that a start time means; answered with [`StoreAnswer::FoundTime`].
+    FindTime {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// Which channel.
+        channel: ChannelName,
+        /// The time.
+        at: WallTime,
+    },
+}
+
+/// What a share of the store tells its engine.
+#[derive(Clone, Debug)]
+pub enum StoreAnswer {
+    /// The commit of `ticket` is written, synced if it had to be, and checked against the fence.
+    Committed {
+        /// Of which commit.
+        ticket: Ticket,
+        /// How it ended.
+        report: CommitReport,
+    },
+    /// The answer to a fetch.
+    Fetched {
+        /// Of which fetch.
+        ticket: Ticket,
+        /// The messages, ascending; or the text of why they could not be read.
+        result: Result<Vec<MessageRecord>, String>,
+    },
+    /// The answer to a look-up by time.
+    FoundTime {
+        /// Of which look-up.
+        ticket: Ticket,
+        /// The sequence; or the text for the client.
+        result: Result<Sequence, String>,
+    },
+    /// Messages were removed by age or limits outside of a commit.
+    Trimmed {
+        /// Of which channel.
+        channel: ChannelName,
+        /// What is left.
+        state: ChannelState,
+    },
+}
+
 /// One subscription as recovered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecoveredSubscription {

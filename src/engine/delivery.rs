@@ -14,7 +14,7 @@ use crate::base::limits::{
     FETCHES_MAX, RECENT_BYTES_MAX, TURN_BYTES_MAX, TURN_MESSAGES_MAX,
 };
 use crate::base::planted::{self, Bug};
-use crate::base::record::{FetchRequest, MessageRecord, SubscriptionWrite};
+use crate::base::record::{FetchRequest, MessageRecord, StoreRead, SubscriptionWrite};
 use crate::base::time::Now;
 use crate::engine::channel::{Channel, Channels, Life};
 use crate::engine::commit::Commits;
@@ -588,11 +588,12 @@ fn fetch_next(
     };
     cursor.fetching = Some(ticket);
     let least = if out.reads.ahead_bytes < AHEAD_BYTES_MAX { FETCH_MESSAGES_MIN } else { 1 };
-    out.effects.push_back(Effect::Fetch(FetchRequest {
+    let request = FetchRequest {
         ticket,
         channel: channel.name.clone(),
         from: cursor.last_sent.next(),
         count_max: room.clamp(least, FETCH_MESSAGES_MAX),
         bytes_max: FETCH_BYTES_MAX,
-    }));
+    };
+    out.effects.push_back(Effect::Read(StoreRead::Fetch(request)));
 }

@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::base::id::{ChannelName, LoopIndex, Subject, Ticket};
-use crate::base::record::{Batch, FetchRequest};
-use crate::base::time::WallTime;
+use crate::base::id::{LoopIndex, Subject, Ticket};
+use crate::base::record::{Batch, StoreRead};
 use crate::engine::input::PeerMessage;
 
 /// One thing that the engine asks of the world; they are carried out in their order.
@@ -58,24 +57,15 @@ pub enum Effect {
         /// What it was listened for.
         interest: Interest,
     },
-    /// Make this durable; answered with `Committed`. One is under way at a time.
+    /// Make this durable. One is under way at a time.
     Commit {
         /// Its number.
         ticket: Ticket,
         /// What to write; boxed, because most effects are sends and small.
         batch: Box<Batch>,
     },
-    /// Read messages; answered with `Fetched`.
-    Fetch(FetchRequest),
-    /// Look a start time up; answered with `FoundTime`.
-    FindTime {
-        /// Its number.
-        ticket: Ticket,
-        /// Which channel.
-        channel: ChannelName,
-        /// The time.
-        at: WallTime,
-    },
+    /// Read from the store.
+    Read(StoreRead),
     /// Tell another engine.
     Tell {
         /// Which one.

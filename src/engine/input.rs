@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::base::id::{ChannelName, Sequence};
-use crate::base::id::{ClientId, ConnectionId, LoopIndex, Subject, Ticket};
+use crate::base::id::{ChannelName, ClientId, ConnectionId, LoopIndex, Subject};
 use crate::base::origin::Origin;
-use crate::base::record::ChannelState;
-use crate::base::record::{CommitReport, MessageRecord};
+use crate::base::record::StoreAnswer;
 use crate::engine::request::Request;
 
 /// One thing that happened.
@@ -52,34 +50,8 @@ pub enum Input {
         /// What.
         message: PeerMessage,
     },
-    /// The commit of `ticket` is done and was checked against the fence.
-    Committed {
-        /// Of which commit.
-        ticket: Ticket,
-        /// How it ended.
-        report: CommitReport,
-    },
-    /// The answer to a fetch.
-    Fetched {
-        /// Of which fetch.
-        ticket: Ticket,
-        /// The messages, ascending; or the text of why they could not be read.
-        result: Result<Vec<MessageRecord>, String>,
-    },
-    /// The answer to a look-up by time.
-    FoundTime {
-        /// Of which look-up.
-        ticket: Ticket,
-        /// The sequence; or the text for the client.
-        result: Result<Sequence, String>,
-    },
-    /// The store removed messages by age or limits outside of a commit.
-    Trimmed {
-        /// Of which channel.
-        channel: ChannelName,
-        /// What is left.
-        state: ChannelState,
-    },
+    /// The store answers.
+    Store(StoreAnswer),
     /// The turn's inputs are through: staged work goes out.
     EndOfTurn,
     /// A planned stop: stop taking publishes, hand over what is staged.

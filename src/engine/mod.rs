@@ -37,7 +37,7 @@ use crate::base::channel_limits::ResolvedLimits;
 use crate::base::deadlines::Deadlines;
 use crate::base::id::{ClientId, LoopIndex, Subject};
 use crate::base::random::Random;
-use crate::base::record::RecoveredChannel;
+use crate::base::record::{RecoveredChannel, StoreAnswer};
 use crate::base::time::{Instant, Now};
 use crate::engine::channel::Channels;
 use crate::engine::client::Clients;
@@ -216,10 +216,18 @@ impl Engine {
             Input::Room { key, has_room } => self.on_room(SubscriptionKey(key), has_room, now),
             Input::NoResponders { reply } => self.on_answer(&reply, false, now),
             Input::Peer { from, message } => self.on_peer(from, message, now),
-            Input::Committed { ticket, report } => self.on_committed(ticket, report, now),
-            Input::Fetched { ticket, result } => self.on_fetched(ticket, result, now),
-            Input::FoundTime { ticket, result } => self.on_found_time(ticket, result, now),
-            Input::Trimmed { channel, state } => self.on_trimmed(&channel, state),
+            Input::Store(StoreAnswer::Committed { ticket, report }) => {
+                self.on_committed(ticket, report, now);
+            }
+            Input::Store(StoreAnswer::Fetched { ticket, result }) => {
+                self.on_fetched(ticket, result, now);
+            }
+            Input::Store(StoreAnswer::FoundTime { ticket, result }) => {
+                self.on_found_time(ticket, result, now);
+            }
+            Input::Store(StoreAnswer::Trimmed { channel, state }) => {
+                self.on_trimmed(&channel, state);
+            }
             Input::EndOfTurn => self.end_turn(),
             Input::Drain => {
                 self.is_draining = true;

@@ -13,7 +13,7 @@ use crate::base::limits::{
     FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, REDELIVERY_SLACK, TRANSFER_REDELIVERY_DELAY,
 };
 use crate::base::planted::{self, Bug};
-use crate::base::record::{FetchRequest, MessageRecord, SubscriptionWrite};
+use crate::base::record::{FetchRequest, MessageRecord, StoreRead, SubscriptionWrite};
 use crate::base::time::{Instant, Now};
 use crate::engine::delivery::{Reader, Reads, Work};
 use crate::engine::effect::{Effect, Level};
@@ -301,13 +301,14 @@ impl Engine {
             pass.fetching = Some(ticket);
             pass.read.clear();
             pass.read_range = None;
-            self.effects.push_back(Effect::Fetch(FetchRequest {
+            let request = FetchRequest {
                 ticket,
                 channel: channel.name.clone(),
                 from: sequence,
                 count_max: pass.run_len(),
                 bytes_max: FETCH_BYTES_MAX,
-            }));
+            };
+            self.effects.push_back(Effect::Read(StoreRead::Fetch(request)));
         }
         LookUp::Later
     }

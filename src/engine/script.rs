@@ -18,7 +18,7 @@ use crate::base::channel_limits::StoreLimits;
 use crate::base::id::{ChannelName, LoopIndex, Sequence, Subject};
 use crate::base::placement;
 use crate::base::random::Random;
-use crate::base::record::MessageRecord;
+use crate::base::record::{MessageRecord, StoreAnswer, StoreRead};
 use crate::base::time::{Instant, Now, WallTime};
 use crate::engine::effect::{Effect, Interest};
 use crate::engine::input::Input;
@@ -290,25 +290,25 @@ impl Script {
             }
             Effect::Commit { ticket, batch } => {
                 let report = self.shelf.commit(&batch);
-                let (way, input) =
-                    (index + self.engines.len(), Input::Committed { ticket, report });
+                let way = index + self.engines.len();
+                let input = Input::Store(StoreAnswer::Committed { ticket, report });
                 if self.is_holding {
                     self.held.push_back((way, input));
                 } else {
                     self.mail.push_back((way, input));
                 }
             }
-            Effect::Fetch(request) => {
+            Effect::Read(StoreRead::Fetch(request)) => {
                 self.fetch_count += 1;
                 let result = Ok(self.shelf.fetch(&request));
                 let (way, ticket) = (index + self.engines.len(), request.ticket);
                 let queue = if self.is_holding_reads { &mut self.held } else { &mut self.mail };
-                queue.push_back((way, Input::Fetched { ticket, result }));
+                queue.push_back((way, Input::Store(StoreAnswer::Fetched { ticket, result })));
             }
-            Effect::FindTime { ticket, channel, at } => {
+            Effect::Read(StoreRead::FindTime { ticket, channel, at }) => {
                 let result = Ok(self.shelf.find_time(&channel, at));
                 let way = index + self.engines.len();
-                self.mail.push_back((way, Input::FoundTime { ticket, result }));
+                self.mail.push_back((way, Input::Store(StoreAnswer::FoundTime { ticket, result })));
             }
             Effect::Tell { to, message } => {
                 let from = LoopIndex(u16::try_from(index).unwrap());
@@ -469,7 +469,8 @@ impl Script {
         stored.messages.retain(|sequence, _| last < sequence.0);
         let state = stored.state();
         let index = placement::of_channel(&name, self.settings.loops).index();
-        self.mail.push_back((index, Input::Trimmed { channel: name, state }));
+        let trimmed = StoreAnswer::Trimmed { channel: name, state };
+        self.mail.push_back((index, Input::Store(trimmed)));
         self.run();
     }
 

@@ -17,7 +17,7 @@ use crate::base::hash::QuickMap;
 use crate::base::id::{ChannelName, ClientId, DurableName, QueueGroupName, Sequence, Subject};
 use crate::base::id::{SubscriptionId, Ticket};
 use crate::base::planted::{self, Bug};
-use crate::base::record::{MessageRecord, SubscriptionWrite};
+use crate::base::record::{MessageRecord, StoreRead, SubscriptionWrite};
 use crate::base::sequence_map::SequenceMap;
 use crate::base::subject;
 use crate::base::time::{Instant, Now, WallTime};
@@ -318,7 +318,7 @@ impl Engine {
         let ticket = self.reads.new_ticket();
         self.subscriptions.finding.insert(ticket, (request.clone(), reply.clone()));
         let channel = channel.name.clone();
-        self.effects.push_back(Effect::FindTime { ticket, channel, at });
+        self.effects.push_back(Effect::Read(StoreRead::FindTime { ticket, channel, at }));
     }
 
     /// A look-up by time came back.

@@ -315,13 +315,8 @@ impl EngineDriver {
                 let interest = self.interest(interest);
                 self.tell_broker(broker::Input::Unlisten { subject, interest });
             }
-            Effect::Commit { ticket, batch } => {
-                self.hand_over(Job::Commit { ticket, batch: *batch });
-            }
-            Effect::Fetch(request) => self.hand_over(Job::Fetch(request)),
-            Effect::FindTime { ticket, channel, at } => {
-                self.hand_over(Job::FindTime { ticket, channel, at });
-            }
+            Effect::Commit { ticket, batch } => self.hand_over(Job::Commit { ticket, batch }),
+            Effect::Read(read) => self.hand_over(Job::Read(read)),
             Effect::Tell { to, message } => self.tell(to, message, now),
             Effect::Log { level, text } => super::logging::streaming(level, &text),
             Effect::Credit { bytes } => self.on_credit(bytes),
@@ -397,18 +392,7 @@ impl EngineDriver {
         }
         self.submit_waiting();
         match report {
-            Report::Committed { ticket, report } => {
-                self.handle(Input::Committed { ticket, report }, now);
-            }
-            Report::Fetched { ticket, result } => {
-                self.handle(Input::Fetched { ticket, result }, now);
-            }
-            Report::FoundTime { ticket, result } => {
-                self.handle(Input::FoundTime { ticket, result }, now);
-            }
-            Report::Trimmed { channel, state } => {
-                self.handle(Input::Trimmed { channel, state }, now);
-            }
+            Report::Answer(answer) => self.handle(Input::Store(answer), now),
             Report::Failed { text, remedy } => self.on_store_failure(term, text, remedy),
             Report::Trouble { text } => super::logging::streaming(Level::Warning, &text),
             Report::Closed => self.on_closed(),

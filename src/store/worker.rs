@@ -14,11 +14,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
 
 use crate::base::epoch::Epoch;
-use crate::base::id::{ChannelName, Sequence, Ticket};
+use crate::base::id::Ticket;
 use crate::base::limits;
 use crate::base::pulse::Pulse;
-use crate::base::record::{Batch, ChannelState, CommitReport, FetchRequest, MessageRecord};
-use crate::base::time::{Instant, WallTime};
+use crate::base::record::{Batch, StoreAnswer, StoreRead};
+use crate::base::time::Instant;
 use crate::base::world;
 use crate::store::progress::{self, Working};
 use crate::store::{OutcomeUnknown, Remedy, Store, StoreError};
@@ -34,27 +34,17 @@ const MAINTAIN_AFTER_COMMIT: Duration = Duration::from_millis(100);
 const MAINTAIN_AFTER_REFUSAL: Duration = Duration::from_secs(5);
 
 /// What the worker is asked to do.
-#[expect(clippy::large_enum_variant, reason = "there is one of these a commit, not a message")]
 #[derive(Debug)]
 pub enum Job {
-    /// Write a batch; answered with [`Report::Committed`].
+    /// Write a batch.
     Commit {
         /// Comes back.
         ticket: Ticket,
         /// What to write.
-        batch: Batch,
+        batch: Box<Batch>,
     },
-    /// Read; answered with [`Report::Fetched`].
-    Fetch(FetchRequest),
-    /// Look a time up; answered with [`Report::FoundTime`].
-    FindTime {
-        /// Comes back.
-        ticket: Ticket,
-        /// Which channel.
-        channel: ChannelName,
-        /// The time.
-        at: WallTime,
-    },
+    /// Read.
+    Read(StoreRead),
     /// Finish all commits that wait, close the store, end; answered with [`Report::Closed`].
     Close,
 }
@@ -62,34 +52,8 @@ pub enum Job {
 /// What the worker tells.
 #[derive(Debug)]
 pub enum Report {
-    /// Written, synced if it had to be, checked against the fence; or refused.
-    Committed {
-        /// Of which commit.
-        ticket: Ticket,
-        /// How it ended.
-        report: CommitReport,
-    },
-    /// The answer to a fetch.
-    Fetched {
-        /// Of which fetch.
-        ticket: Ticket,
-        /// The messages, or why they cannot be read.
-        result: Result<Vec<MessageRecord>, String>,
-    },
-    /// The answer to a look-up.
-    FoundTime {
-        /// Of which look-up.
-        ticket: Ticket,
-        /// The sequence, or why there is none.
-        result: Result<Sequence, String>,
-    },
-    /// Messages were removed outside of a commit.
-    Trimmed {
-        /// Of which channel.
-        channel: ChannelName,
-        /// What is left.
-        state: ChannelState,
-    },
+    /// For the engine.
+    Answer(StoreAnswer),
     /// Maintenance was refused and will be tried again; for the log.
     Trouble {
         /// The line.
@@ -231,19 +195,14 @@ enum Ended {
     Failed(StoreError),
 }
 
-enum Read {
-    Fetch(FetchRequest),
-    FindTime { ticket: Ticket, channel: ChannelName, at: WallTime },
-}
-
 struct Task {
     store: Box<dyn Store>,
     epoch: Epoch,
     loops: u16,
     report: Box<dyn FnMut(Report) + Send>,
     jobs: Receiver<Job>,
-    commits: VecDeque<(Ticket, Batch)>,
-    reads: VecDeque<Read>,
+    commits: VecDeque<(Ticket, Box<Batch>)>,
+    reads: VecDeque<StoreRead>,
     is_closing: bool,
     maintain_at: Option<Instant>,
 }
@@ -367,10 +326,7 @@ impl Task {
     fn sort(&mut self, job: Job) {
         match job {
             Job::Commit { ticket, batch } => self.commits.push_back((ticket, batch)),
-            Job::Fetch(request) => self.reads.push_back(Read::Fetch(request)),
-            Job::FindTime { ticket, channel, at } => {
-                self.reads.push_back(Read::FindTime { ticket, channel, at });
-            }
+            Job::Read(read) => self.reads.push_back(read),
             Job::Close => self.is_closing = true,
         }
     }
@@ -378,7 +334,7 @@ impl Task {
     fn commit(&mut self, ticket: Ticket, batch: &Batch) -> Result<(), OutcomeUnknown> {
         assert_bounded(batch, self.loops);
         let report = self.store.commit(self.epoch, batch)?;
-        (self.report)(Report::Committed { ticket, report });
+        self.answer(StoreAnswer::Committed { ticket, report });
         let soon = world::instant() + MAINTAIN_AFTER_COMMIT;
         self.maintain_at = Some(self.maintain_at.map_or(soon, |at| at.min(soon)));
         Ok(())
@@ -386,19 +342,23 @@ impl Task {
 
     /// A channel that cannot be read fails that read alone, even if it is damaged: others are
     /// served. Only the loss of the right to speak ends everything.
-    fn read(&mut self, read: Read) -> Result<(), StoreError> {
-        let report = match read {
-            Read::Fetch(request) => {
+    fn read(&mut self, read: StoreRead) -> Result<(), StoreError> {
+        let answer = match read {
+            StoreRead::Fetch(request) => {
                 let result = or_text(self.store.fetch(&request))?;
-                Report::Fetched { ticket: request.ticket, result }
+                StoreAnswer::Fetched { ticket: request.ticket, result }
             }
-            Read::FindTime { ticket, channel, at } => {
+            StoreRead::FindTime { ticket, channel, at } => {
                 let result = or_text(self.store.find_time(&channel, at))?;
-                Report::FoundTime { ticket, result }
+                StoreAnswer::FoundTime { ticket, result }
             }
         };
-        (self.report)(report);
+        self.answer(answer);
         Ok(())
+    }
+
+    fn answer(&mut self, answer: StoreAnswer) {
+        (self.report)(Report::Answer(answer));
     }
 
     fn maintain(&mut self) -> Result<(), StoreError> {
@@ -407,7 +367,7 @@ impl Task {
             Ok(maintained) => {
                 self.maintain_at = maintained.next_in.map(|pause| now.at + pause);
                 for (channel, state) in maintained.trimmed {
-                    (self.report)(Report::Trimmed { channel, state });
+                    self.answer(StoreAnswer::Trimmed { channel, state });
                 }
             }
             Err(error) if error.remedy() == Remedy::Refuse => {
@@ -448,8 +408,9 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
     use crate::base::channel_limits::StoreLimits;
-    use crate::base::record::{ChannelBatch, Lifecycle};
-    use crate::base::time::Now;
+    use crate::base::id::{ChannelName, Sequence};
+    use crate::base::record::{ChannelBatch, CommitReport, FetchRequest, Lifecycle, MessageRecord};
+    use crate::base::time::{Now, WallTime};
     use crate::store::{Action, Maintained, memory};
 
     /// Fails as told where a real store meets a disk; otherwise it is the store inside.
@@ -525,30 +486,35 @@ mod tests {
         let channel = ChannelName::from("foo");
         let part = ChannelBatch { channel, lifecycle, messages, ..ChannelBatch::default() };
         let batch = Batch { channels: vec![part], durable: true, ..Batch::default() };
-        Job::Commit { ticket: Ticket(ticket), batch }
+        Job::Commit { ticket: Ticket(ticket), batch: Box::new(batch) }
     }
 
     fn fetch(ticket: u64) -> Job {
         let channel = ChannelName::from("foo");
         let (count_max, bytes_max) = (10, 1_000);
         let ticket = Ticket(ticket);
-        Job::Fetch(FetchRequest { ticket, channel, from: Sequence(1), count_max, bytes_max })
+        let request = FetchRequest { ticket, channel, from: Sequence(1), count_max, bytes_max };
+        Job::Read(StoreRead::Fetch(request))
     }
 
     /// A report in few words; the state of a channel by its last sequence.
     fn brief(report: &Report) -> String {
         match report {
-            Report::Committed { ticket, report } => {
+            Report::Answer(StoreAnswer::Committed { ticket, report }) => {
                 let outcome = &report.channels[0];
                 let last = outcome.state.last;
                 format!("committed {} {:?} last {last}", ticket.0, outcome.refused)
             }
-            Report::Fetched { ticket, result: Ok(messages) } => {
+            Report::Answer(StoreAnswer::Fetched { ticket, result: Ok(messages) }) => {
                 format!("fetched {} {}", ticket.0, messages.len())
             }
-            Report::Fetched { ticket, result: Err(text) } => format!("{} {text}", ticket.0),
-            Report::FoundTime { ticket, result } => format!("found {} {result:?}", ticket.0),
-            Report::Trimmed { channel, .. } => format!("trimmed {channel}"),
+            Report::Answer(StoreAnswer::Fetched { ticket, result: Err(text) }) => {
+                format!("{} {text}", ticket.0)
+            }
+            Report::Answer(StoreAnswer::FoundTime { ticket, result }) => {
+                format!("found {} {result:?}", ticket.0)
+            }
+            Report::Answer(StoreAnswer::Trimmed { channel, .. }) => format!("trimmed {channel}"),
             Report::Trouble { text } => format!("trouble {text}"),
             Report::Failed { remedy, .. } => format!("failed {remedy:?}"),
             Report::Closed => "closed".to_owned(),
