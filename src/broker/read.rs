@@ -13,7 +13,6 @@ use crate::broker::session::Phase;
 use crate::broker::spread::Spread;
 use crate::broker::sublist::{Found, Matched};
 use crate::broker::{Broker, Flow};
-use crate::wire::op::Publish;
 use crate::wire::{CloseReason, Limits, Op, Parsed, ProtocolError, Side};
 
 /// First byte of a TLS handshake.
@@ -113,13 +112,15 @@ impl Broker {
                 match self.on_message(id, &op, &input[..len], &front) {
                     Ok(step) => (step, len),
                     Err(matched) => {
+                        let find = op.finder(input);
                         let frame = if limits.side == Side::Client {
                             take_frame(input, len, matched.as_deref())
                         } else {
                             detach_frame(input, len)
                         };
                         let matched = matched.as_deref();
-                        return Some(self.on_long_message(id, &frame, matched, limits));
+                        let step = self.on_message_op(id, &find(&frame), Some(&frame), matched);
+                        return Some(step);
                     }
                 }
             }
@@ -149,11 +150,11 @@ impl Broker {
         bytes: &[u8],
         front: &Front,
     ) -> Result<Step, Option<Arc<Matched>>> {
-        let publish = message_of(op);
+        let publish = op.message();
         if front.is_spreading
             && let Some(spread) = self.sessions.get_mut(id).and_then(|found| found.spread.take())
         {
-            return Ok(self.go_on_spreading(id, spread, publish, (&front.limits, front.limit)));
+            return Ok(self.go_on_spreading(id, spread, publish, (bytes, front.limit)));
         }
         let account = if let Op::RouteMessage(routed) = op {
             self.accounts.find(routed.account)
@@ -176,7 +177,10 @@ impl Broker {
         }
         let frame = is_long.then(|| Bytes::copy_from_slice(bytes));
         let step = match &frame {
-            Some(frame) => self.on_long_message(id, frame, matched.as_deref(), &front.limits),
+            Some(frame) => {
+                let op = op.finder(bytes)(frame);
+                self.on_message_op(id, &op, Some(frame), matched.as_deref())
+            }
             None => self.on_message_op(id, op, None, matched.as_deref()),
         };
         if let (Step::Yielded, Some(matched), Some(account)) = (step, matched, account)
@@ -185,20 +189,6 @@ impl Broker {
             session.spread = Some(Spread::new(account, matched, frame));
         }
         Ok(step)
-    }
-
-    /// A message that is whole in `frame`: those who get its payload share it.
-    fn on_long_message(
-        &mut self,
-        id: SessionId,
-        frame: &Bytes,
-        matched: Option<&Matched>,
-        limits: &Limits,
-    ) -> Step {
-        let Ok(Parsed::Op { op, .. }) = crate::wire::parse(frame, limits) else {
-            unreachable!("it was parsed a moment ago");
-        };
-        self.on_message_op(id, &op, Some(frame), matched)
     }
 
     fn on_message_op(
@@ -211,7 +201,7 @@ impl Broker {
         if let Op::RouteMessage(routed) = op {
             return self.on_route_message(id, routed, frame, matched);
         }
-        self.on_publish(id, message_of(op), frame, matched)
+        self.on_publish(id, op.message(), frame, matched)
     }
 
     /// Who gets a message, as far as there is work left for that in this turn.
@@ -270,25 +260,5 @@ impl Broker {
             Some(session) if !session.is_ending() => Step::Done,
             Some(_) | None => Step::End,
         }
-    }
-}
-
-/// What a client or a route publishes.
-pub(super) fn message_of<'a, 'b>(op: &'a Op<'b>) -> &'a Publish<'b> {
-    match op {
-        Op::Publish(publish) => publish,
-        Op::RouteMessage(routed) => &routed.message,
-        Op::Connect(_)
-        | Op::Info(_)
-        | Op::Ping
-        | Op::Pong
-        | Op::Ok
-        | Op::Err(_)
-        | Op::Subscribe { .. }
-        | Op::Unsubscribe { .. }
-        | Op::Message { .. }
-        | Op::RouteSubscribe { .. }
-        | Op::RouteUnsubscribe(_)
-        | Op::Account(..) => unreachable!("no message: {op:?}"),
     }
 }

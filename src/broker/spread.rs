@@ -9,10 +9,9 @@ use crate::base::id::{AccountIndex, SessionId};
 use crate::base::limits::SESSION_WORK_MIN;
 use crate::broker::Broker;
 use crate::broker::delivery::{Message, Part, Source, first_part};
-use crate::broker::read::{Step, message_of};
+use crate::broker::read::Step;
 use crate::broker::sublist::Matched;
 use crate::wire::op::Publish;
-use crate::wire::{Limits, Parsed};
 
 /// A message at the front of a session's buffer that some of its receivers have got.
 #[derive(Debug)]
@@ -35,25 +34,22 @@ impl Spread {
 }
 
 impl Broker {
-    /// Goes on with the message at the front, as far as there is work left for it in this turn.
+    /// Goes on with the message at the front, which was read from `bytes`, as far as there is work
+    /// left for it in this turn.
     pub(super) fn go_on_spreading(
         &mut self,
         id: SessionId,
         mut spread: Box<Spread>,
         publish: &Publish<'_>,
-        (limits, limit): (&Limits, u64),
+        (bytes, limit): (&[u8], u64),
     ) -> Step {
         let most = limit.saturating_sub(self.work_done()).max(SESSION_WORK_MIN);
         let end = spread.done.saturating_add(usize::try_from(most).unwrap_or(usize::MAX));
         let end = end.min(spread.matched.plain.len());
         let frame = spread.frame.take();
-        match frame.as_ref().map(|frame| crate::wire::parse(frame, limits)) {
-            Some(Ok(Parsed::Op { op, .. })) => {
-                self.spread(id, &spread, end, message_of(&op), frame.as_ref());
-            }
-            Some(_) => unreachable!("it was parsed before"),
-            None => self.spread(id, &spread, end, publish, None),
-        }
+        let find = publish.finder(bytes);
+        let shared = frame.as_ref().map(|frame| find(frame));
+        self.spread(id, &spread, end, shared.as_ref().unwrap_or(publish), frame.as_ref());
         let step = self.step_of(id);
         let is_done = end == spread.matched.plain.len();
         if step != Step::Done || is_done {

@@ -37,6 +37,8 @@ pub struct NoPublish {
     pub guid: Bytes,
     /// The decoder's words.
     pub reason: String,
+    /// The request.
+    pub bytes: Bytes,
 }
 
 impl Publication {
@@ -46,21 +48,27 @@ impl Publication {
     /// [`NoPublish`] as the generated decoder sees it.
     pub fn decode(bytes: Bytes) -> Result<Self, NoPublish> {
         if let Some(found) = Self::read(&bytes) {
-            return Ok(found);
+            return Ok(Self { bytes, ..found });
         }
-        let size = bytes.len();
         let mut message = pb::PubMsg::default();
-        if let Err(error) = message.merge(bytes) {
-            return Err(NoPublish { guid: message.guid, reason: error.to_string() });
+        if let Err(error) = message.merge(bytes.clone()) {
+            return Err(NoPublish { guid: message.guid, reason: error.to_string(), bytes });
         }
         let plain = Bytes::from(message.encode_to_vec());
         let found = Self::read(&plain).expect("what the generated encoder wrote is plain");
-        Ok(Self { size, ..found })
+        Ok(Self { bytes: plain, size: bytes.len(), ..found })
     }
 
-    /// The plain form: fields that we know, whole.
-    fn read(bytes: &Bytes) -> Option<Self> {
-        let mut found = Self { bytes: bytes.clone(), size: bytes.len(), ..Self::default() };
+    /// The channel of a publish request, without a copy of it; `None` if that takes the generated
+    /// decoder.
+    pub(super) fn channel_in(bytes: &[u8]) -> Option<&[u8]> {
+        let Span { start, end } = Self::read(bytes)?.subject;
+        Some(&bytes[start as usize..end as usize])
+    }
+
+    /// Where the fields lie in the plain form: fields that we know, whole.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut found = Self { size: bytes.len(), ..Self::default() };
         let mut at = 0;
         while at < bytes.len() {
             let mut ignored = Span::default();

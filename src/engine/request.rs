@@ -83,6 +83,9 @@ pub fn owner_of_publish(payload: &[u8], home: LoopIndex, loops: u16) -> Option<L
     if loops <= 1 {
         return Some(home);
     }
+    if let Some(channel) = Publication::channel_in(payload) {
+        return Some(home_of_channel(channel, loops));
+    }
     match decode(Service::Publish, Bytes::copy_from_slice(payload)).placement(loops) {
         Placement::Loop(owner) => Some(owner),
         Placement::Here => Some(home),
@@ -91,13 +94,17 @@ pub fn owner_of_publish(payload: &[u8], home: LoopIndex, loops: u16) -> Option<L
 }
 
 fn decode_publish(payload: Bytes) -> Request {
-    match Publication::decode(payload.clone()) {
+    match Publication::decode(payload) {
         Ok(publication) => Request::Publish(publication),
-        Err(_) if is_control_message(payload) => Request::Ignored,
-        Err(NoPublish { guid, reason }) => {
+        Err(NoPublish { bytes, .. }) if is_control_message(bytes.clone()) => Request::Ignored,
+        Err(NoPublish { guid, reason, .. }) => {
             Request::Undecodable { service: Service::Publish, guid, reason }
         }
     }
+}
+
+fn home_of_channel(channel: &[u8], loops: u16) -> LoopIndex {
+    placement::of_channel(&ChannelName::from(channel), loops)
 }
 
 /// Whether `payload` is what old servers may still send each other on these subjects.
@@ -115,9 +122,7 @@ impl Request {
         if loops <= 1 && matches!(self, Self::Publish(_)) {
             return Placement::Here;
         }
-        let channel = |subject: &[u8]| {
-            Placement::Loop(placement::of_channel(&ChannelName::from(subject), loops))
-        };
+        let channel = |subject: &[u8]| Placement::Loop(home_of_channel(subject, loops));
         let client =
             |id: &Bytes| Placement::Loop(placement::of_client(&ClientId::from(id.clone()), loops));
         match self {

@@ -1,5 +1,7 @@
 //! Every operation a client or a route can send or receive.
 
+use std::ops::Range;
+
 /// One operation as a view into the bytes it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op<'a> {
@@ -55,6 +57,57 @@ pub enum Op<'a> {
     Account(&'a [u8], bool),
 }
 
+impl<'a> Op<'a> {
+    /// What a client or a route publishes.
+    pub(crate) fn message(&self) -> &Publish<'a> {
+        match self {
+            Self::Publish(publish) => publish,
+            Self::RouteMessage(routed) => &routed.message,
+            Self::Connect(_)
+            | Self::Info(_)
+            | Self::Ping
+            | Self::Pong
+            | Self::Ok
+            | Self::Err(_)
+            | Self::Subscribe { .. }
+            | Self::Unsubscribe { .. }
+            | Self::Message { .. }
+            | Self::RouteSubscribe { .. }
+            | Self::RouteUnsubscribe(_)
+            | Self::Account(..) => unreachable!("no message: {self:?}"),
+        }
+    }
+
+    /// Finds the message that was read from `bytes` again in what these were moved or copied to.
+    pub(crate) fn finder(&self, bytes: &[u8]) -> impl Fn(&[u8]) -> Op<'_> + use<> {
+        let find = self.message().finder(bytes);
+        let routed = if let Self::RouteMessage(routed) = self {
+            let origin = routed.origin.map(|origin| place(origin, bytes));
+            Some((origin, place(routed.account, bytes), place(routed.queues, bytes)))
+        } else {
+            None
+        };
+        move |moved| match &routed {
+            None => Op::Publish(find(moved)),
+            Some((origin, account, queues)) => Op::RouteMessage(RouteMessage {
+                origin: origin.as_ref().map(|origin| &moved[origin.clone()]),
+                account: &moved[account.clone()],
+                message: find(moved),
+                queues: &moved[queues.clone()],
+            }),
+        }
+    }
+}
+
+/// Where `part` lies in `bytes`. What is empty may lie anywhere.
+fn place(part: &[u8], bytes: &[u8]) -> Range<usize> {
+    if part.is_empty() {
+        return 0..0;
+    }
+    let start = part.as_ptr().addr() - bytes.as_ptr().addr();
+    start..start + part.len()
+}
+
 /// A message as published: subject, reply, headers and payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
@@ -67,6 +120,21 @@ pub struct Publish<'a> {
     pub header_len: Option<usize>,
     /// Header block and payload.
     pub payload: &'a [u8],
+}
+
+impl Publish<'_> {
+    /// As [`Op::finder`].
+    pub(crate) fn finder(&self, bytes: &[u8]) -> impl Fn(&[u8]) -> Publish<'_> + use<> {
+        let (subject, payload) = (place(self.subject, bytes), place(self.payload, bytes));
+        let reply = self.reply.map(|reply| place(reply, bytes));
+        let header_len = self.header_len;
+        move |moved| Publish {
+            subject: &moved[subject.clone()],
+            reply: reply.as_ref().map(|reply| &moved[reply.clone()]),
+            header_len,
+            payload: &moved[payload.clone()],
+        }
+    }
 }
 
 /// What a peer is, or is no longer, interested in.

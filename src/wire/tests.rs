@@ -16,6 +16,10 @@ fn check(limits: &Limits, bytes: &[u8], expected: Op<'_>) {
     let text = String::from_utf8_lossy(bytes);
     let found = parse(bytes, limits).unwrap();
     assert_eq!(found, Parsed::Op { op: expected, len: bytes.len() }, "{text}");
+    if let Parsed::Op { op: op @ (Op::Publish(_) | Op::RouteMessage(_)), .. } = found {
+        let copy = bytes.to_vec();
+        assert_eq!(op.finder(bytes)(&copy), op, "{text} is found again in a copy");
+    }
     for end in 0..bytes.len() {
         let partial = parse(&bytes[..end], limits);
         assert!(matches!(partial, Ok(Parsed::NeedMore { .. })), "{text} cut at {end}: {partial:?}");
