@@ -36,6 +36,25 @@ pub const REMEDY: &str = "make one with: openssl req -x509 -CA ca.pem -CAkey ca.
     -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj /CN=NAME -addext \
     subjectAltName=DNS:NAME -addext basicConstraints=CA:FALSE -keyout key.pem -out cert.pem";
 
+/// Attributes that have a name of their own in a subject (spec core NATS, 14.3).
+const ATTRIBUTES: [(&str, &str); 9] = [
+    ("2.5.4.3", "CN"),
+    ("2.5.4.5", "SERIALNUMBER"),
+    ("2.5.4.6", "C"),
+    ("2.5.4.7", "L"),
+    ("2.5.4.8", "ST"),
+    ("2.5.4.9", "STREET"),
+    ("2.5.4.10", "O"),
+    ("2.5.4.11", "OU"),
+    ("2.5.4.17", "POSTALCODE"),
+];
+
+/// What an attribute of a subject is called, by its object identifier.
+#[must_use]
+pub fn attribute_name(id: &str) -> Option<&'static str> {
+    ATTRIBUTES.iter().find(|(known, _)| *known == id).map(|(_, name)| *name)
+}
+
 /// Why a certificate is refused, in our own words.
 #[derive(thiserror::Error)]
 #[error("{0}")]

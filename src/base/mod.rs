@@ -2,6 +2,7 @@
 
 pub mod certificate;
 pub mod channel_limits;
+pub mod civil;
 pub mod crypto;
 pub mod deadlines;
 pub mod descriptors;

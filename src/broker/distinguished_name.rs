@@ -8,19 +8,7 @@ use std::collections::BTreeMap;
 use x509_parser::der_parser::asn1_rs::{Any, Tag};
 use x509_parser::prelude::X509Name;
 
-/// What users may call the attributes that are compared, by object identifier.
-const TYPES: [(&str, &str); 10] = [
-    ("2.5.4.3", "CN"),
-    ("2.5.4.5", "SERIALNUMBER"),
-    ("2.5.4.6", "C"),
-    ("2.5.4.7", "L"),
-    ("2.5.4.8", "ST"),
-    ("2.5.4.9", "STREET"),
-    ("2.5.4.10", "O"),
-    ("2.5.4.11", "OU"),
-    ("2.5.4.17", "POSTALCODE"),
-    (DOMAIN_COMPONENT, "DC"),
-];
+use crate::base::certificate::attribute_name;
 
 const DOMAIN_COMPONENT: &str = "0.9.2342.19200300.100.1.25";
 
@@ -209,7 +197,7 @@ fn attribute(kind: &mut Option<String>, field: &mut Field) -> Option<Attribute> 
 }
 
 fn kind_of(id: &str) -> Option<&'static str> {
-    TYPES.iter().find(|(known, _)| *known == id).map(|(_, kind)| *kind)
+    attribute_name(id).or((id == DOMAIN_COMPONENT).then_some("DC"))
 }
 
 fn text_of(value: &Any<'_>) -> Option<String> {

@@ -3,6 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 
+use crate::base::civil::{Civil, Offset};
 use crate::base::files;
 use crate::base::time::WallTime;
 
@@ -43,14 +44,6 @@ struct Turn {
     /// Sunday = 0.
     weekday: i64,
     second: i64,
-}
-
-/// A moment as people write it.
-struct Civil {
-    year: i64,
-    month: i64,
-    day: i64,
-    second_of_day: i64,
 }
 
 impl Zone {
@@ -118,7 +111,7 @@ impl Zone {
     fn civil(&self, wall: WallTime) -> (Civil, i64) {
         let seconds = wall.0.div_euclid(1_000_000_000);
         let local = seconds + self.offset(seconds);
-        (civil(local), wall.0.rem_euclid(1_000_000_000))
+        (Civil::at(local), wall.0.rem_euclid(1_000_000_000))
     }
 
     /// Date and time of a log line.
@@ -146,17 +139,7 @@ impl Zone {
     /// `2006-01-02T15:04:05+01:00`, as RFC 3339 has it.
     pub(super) fn full_stamp(&self, wall: WallTime) -> String {
         let (civil, _) = self.civil(wall);
-        let [hour, minute, second] = civil.clock();
-        let minutes = self.offset_at(wall) / 60;
-        let offset = match (minutes, minutes.abs()) {
-            (0, _) => "Z".to_owned(),
-            (..0, ahead) => format!("-{:02}:{:02}", ahead / 60, ahead % 60),
-            (_, ahead) => format!("+{:02}:{:02}", ahead / 60, ahead % 60),
-        };
-        format!(
-            "{:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}{offset}",
-            civil.year, civil.month, civil.day
-        )
+        format!("{civil}{}", Offset(self.offset_at(wall)))
     }
 
     /// Date and time in the name of a rotated file.
@@ -186,7 +169,7 @@ impl Rule {
     }
 
     fn offset(&self, seconds: i64) -> i64 {
-        let year = civil(seconds + self.standard).year;
+        let year = Civil::at(seconds + self.standard).year;
         let begin = self.begin.seconds(year) - self.standard;
         let end = self.end.seconds(year) - self.summer;
         let is_summer = if begin < end {
@@ -256,13 +239,6 @@ fn days(year: i64, month: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-impl Civil {
-    fn clock(&self) -> [i64; 3] {
-        let second = self.second_of_day;
-        [second / 3_600, second / 60 % 60, second % 60]
-    }
-}
-
 struct Counts {
     is_utc: usize,
     is_std: usize,
@@ -301,24 +277,6 @@ fn header(bytes: &[u8]) -> Option<(Counts, &[u8])> {
         chars: count(5)?,
     };
     Some((counts, body))
-}
-
-/// The Gregorian date of Unix seconds; years of the algorithm begin in March.
-fn civil(seconds: i64) -> Civil {
-    let day_count = seconds.div_euclid(DAY_SECONDS) + 719_468;
-    let era = day_count.div_euclid(146_097);
-    let day_of_era = day_count.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    Civil {
-        year: year_of_era + era * 400 + i64::from(month <= 2),
-        month,
-        day: day_of_year - (153 * month_index + 2) / 5 + 1,
-        second_of_day: seconds.rem_euclid(DAY_SECONDS),
-    }
 }
 
 #[cfg(test)]

@@ -6,18 +6,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate, X509Name};
 
-/// Attributes that have a name of their own in a subject (spec core NATS, 14.3).
-const NAMES: [(&str, &str); 9] = [
-    ("2.5.4.3", "CN"),
-    ("2.5.4.5", "SERIALNUMBER"),
-    ("2.5.4.6", "C"),
-    ("2.5.4.7", "L"),
-    ("2.5.4.8", "ST"),
-    ("2.5.4.9", "STREET"),
-    ("2.5.4.10", "O"),
-    ("2.5.4.11", "OU"),
-    ("2.5.4.17", "POSTALCODE"),
-];
+use crate::base::certificate::attribute_name;
 
 /// One certificate.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -54,8 +43,7 @@ fn subject(name: &X509Name<'_>) -> String {
 
 fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
     let id = attribute.attr_type().to_id_string();
-    let name = NAMES.iter().find(|(known, _)| *known == id).map(|(_, name)| *name);
-    match (name, attribute.as_str()) {
+    match (attribute_name(&id), attribute.as_str()) {
         (Some(name), Ok(value)) => format!("{name}={}", escaped(value)),
         (Some(name), Err(_)) => format!("{name}=#{}", hex(attribute.as_slice())),
         (None, _) => format!("{id}=#{}", hex(attribute.as_slice())),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use crate::base::civil::{Civil, Offset};
 use crate::base::time::WallTime;
 
 /// A moment as RFC 3339 in UTC, with up to nine digits behind the second.
@@ -31,21 +32,12 @@ impl fmt::Display for LocalTime {
         const SECOND: i64 = 1_000_000_000;
         let seconds = self.at.0.div_euclid(SECOND) + self.utc_offset;
         let nanos = self.at.0.rem_euclid(SECOND);
-        let (year, month, day) = civil(seconds.div_euclid(86_400));
-        let second_of_day = seconds.rem_euclid(86_400);
-        let (hour, rest) = (second_of_day / 3_600, second_of_day % 3_600);
-        let (minute, second) = (rest / 60, rest % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;
+        write!(f, "{}", Civil::at(seconds))?;
         if nanos > 0 {
             let digits = format!("{nanos:09}");
             write!(f, ".{}", digits.trim_end_matches('0'))?;
         }
-        let minutes = self.utc_offset / 60;
-        if minutes == 0 {
-            return f.write_str("Z");
-        }
-        let sign = if minutes < 0 { '-' } else { '+' };
-        write!(f, "{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60)
+        Offset(self.utc_offset).fmt(f)
     }
 }
 
@@ -59,21 +51,6 @@ impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
-}
-
-/// Year, month and day of a count of days since 1970: the Gregorian calendar repeats every 400
-/// years (146,097 days), and with March as the first month the leap day is the last of its year.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    (year, month, day)
 }
 
 /// Whole seconds as `5s`, `2m5s`, `3h2m5s`, `4d3h2m5s`, `1y4d3h2m5s` (spec core NATS, 14.9).

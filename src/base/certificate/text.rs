@@ -7,6 +7,7 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherErr
 use rustls::{PeerIncompatible, pki_types::UnixTime};
 
 use super::Refused;
+use crate::base::civil::Civil;
 
 /// One error, without names of the library.
 #[must_use]
@@ -141,20 +142,7 @@ fn of_peer(why: &PeerIncompatible) -> String {
 
 /// Date and time as Go shows them (RFC 3339, UTC).
 fn shown(time: UnixTime) -> String {
-    let seconds = time.as_secs();
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant's civil_from_days, with years that begin in March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    format!("{}Z", Civil::at(i64::try_from(time.as_secs()).unwrap_or(i64::MAX)))
 }
 
 #[cfg(test)]
