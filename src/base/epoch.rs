@@ -53,7 +53,7 @@ pub enum FenceError {
 
 /// The right to write under one epoch, as far as the data itself can tell.
 ///
-/// `election` makes these; a store asks `check` after each write that it answers for, and
+/// A lease makes these; a store asks `check` after each write that it answers for, and
 /// before each rename and unlink. A check looks through a fresh open of what lies beside the data.
 pub trait Fence: Send + Sync {
     /// The epoch that this process holds or held.

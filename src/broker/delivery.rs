@@ -16,6 +16,7 @@ use crate::broker::mail::{Delivery, Mail, Pick, PickList, RoutePick};
 use crate::broker::outbox::{COPY_LEN_MAX, Outbox};
 use crate::broker::sublist::{Cursor, Interest, Matched, QueueMatch};
 use crate::broker::{Broker, Effect, EngineDelivery, EngineInterest, Names, Post};
+use crate::wire::op::Publish;
 use crate::wire::{CloseReason, encoder};
 
 /// Work of an engine with what it is given, in receivers of a message: requests are decoded, looked
@@ -79,6 +80,22 @@ impl Post {
             parts: [Part::shared(&self.head), Part::shared(&self.tail)],
             is_leased: true,
             is_paced,
+            via: None,
+        }
+    }
+}
+
+impl<'a> Message<'a> {
+    /// What a session says; `frame` is the whole of it, where receivers share its payload.
+    pub fn said(account: AccountIndex, publish: &Publish<'a>, frame: Option<&'a Bytes>) -> Self {
+        Self {
+            account,
+            subject: publish.subject,
+            reply: publish.reply,
+            header_len: publish.header_len.unwrap_or(0),
+            parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
+            is_leased: false,
+            is_paced: false,
             via: None,
         }
     }

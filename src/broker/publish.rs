@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::base::id::SessionId;
 use crate::base::subject;
 use crate::broker::Broker;
-use crate::broker::delivery::{Message, Part, Source, is_spread};
+use crate::broker::delivery::{Message, Source, is_spread};
 use crate::broker::kind::Kind;
 use crate::broker::read::Step;
 use crate::broker::sublist::Matched;
@@ -45,16 +45,7 @@ impl Broker {
             self.send_ok(id);
         }
         let source = Source::Client { session: id, has_echo: options.has_echo };
-        let message = Message {
-            account,
-            subject: publish.subject,
-            reply: publish.reply,
-            header_len: publish.header_len.unwrap_or(0),
-            parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
-            is_leased: false,
-            is_paced: false,
-            via: None,
-        };
+        let message = Message::said(account, publish, frame);
         let is_heard = matched.is_some_and(|matched| self.deliver(matched, &message, &source));
         if !is_heard {
             self.on_unheard(id, publish.subject);

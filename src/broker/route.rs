@@ -17,7 +17,7 @@ use crate::broker::Broker;
 use crate::broker::account::SubjectRules;
 use crate::broker::auth::{self, Credentials, Decision};
 use crate::broker::client::INTEREST_WORK;
-use crate::broker::delivery::{Message, Part, Source, is_spread};
+use crate::broker::delivery::{Message, Source, is_spread};
 use crate::broker::kind::Kind;
 use crate::broker::mail::Mail;
 use crate::broker::read::Step;
@@ -405,14 +405,8 @@ impl Broker {
         self.traffic.came_in(publish.payload.len());
         let Some(account) = self.accounts.find(routed.account) else { return Step::Done };
         let message = Message {
-            account,
-            subject: publish.subject,
-            reply: publish.reply,
-            header_len: publish.header_len.unwrap_or(0),
-            parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
-            is_leased: false,
-            is_paced: false,
             via: self.hears_of_inboxes(id).then_some(id),
+            ..Message::said(account, publish, frame)
         };
         let mut queues: Vec<&[u8]> = routed.queue_names().collect();
         if queues.len() > 1 {

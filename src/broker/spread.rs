@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::base::id::{AccountIndex, SessionId};
 use crate::base::limits::SESSION_WORK_MIN;
 use crate::broker::Broker;
-use crate::broker::delivery::{Message, Part, Source, first_part};
+use crate::broker::delivery::{Message, Source, first_part};
 use crate::broker::read::Step;
 use crate::broker::sublist::Matched;
 use crate::wire::op::Publish;
@@ -76,14 +76,8 @@ impl Broker {
             None => Source::Route { session: id, queues: &[] },
         };
         let message = Message {
-            account: spread.account,
-            subject: publish.subject,
-            reply: publish.reply,
-            header_len: publish.header_len.unwrap_or(0),
-            parts: [Part::new(publish.payload, frame), Part::new(b"", None)],
-            is_leased: false,
-            is_paced: false,
             via: self.hears_of_inboxes(id).then_some(id),
+            ..Message::said(spread.account, publish, frame)
         };
         self.deliver_more(&spread.matched.plain[spread.done..end], &message, &source);
     }

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
@@ -14,7 +13,6 @@ use prost::Message;
 
 use crate::base::id::{AccountIndex, LoopIndex, Subject};
 use crate::base::limits;
-use crate::base::origin::Origin;
 use crate::base::planted::{self, Bug};
 use crate::base::time::{Instant, Now};
 use crate::broker::{self, Credit, EngineDelivery, EngineInterest, Post};
@@ -32,26 +30,8 @@ use crate::store::worker::{Job, Report, Worker};
 
 /// What the drivers of a process, the store workers and the server send to a driver.
 pub enum Mail {
-    /// A request that belongs to this loop's engine.
-    Request {
-        /// What is asked.
-        request: Request,
-        /// Where the answer goes.
-        reply: Option<Subject>,
-        /// Who asks.
-        origin: Arc<Origin>,
-    },
-    /// A message on an inbox of this loop's engine.
-    Inbox {
-        /// The engine's token.
-        token: u64,
-        /// The subject it came on.
-        subject: Subject,
-        /// Its payload.
-        payload: Bytes,
-        /// Who sent it.
-        origin: Arc<Origin>,
-    },
+    /// For this loop's engine: a request that belongs to it, or a message on one of its inboxes.
+    ToEngine(Input),
     /// From the engine of another loop, of the same activation.
     Peer {
         /// Which loop.
@@ -201,11 +181,11 @@ impl EngineDriver {
             Placement::Here => self.home,
             Placement::Loop(to) => to,
         };
-        let reply = names.into_reply();
+        let input = Input::Request { request, reply: names.into_reply(), origin };
         if to == self.home {
-            self.on_request(request, reply, origin, now);
+            self.on_request(input, now);
         } else {
-            let mail = Outcome::Mail { to, mail: Mail::Request { request, reply, origin } };
+            let mail = Outcome::Mail { to, mail: Mail::ToEngine(input) };
             if planted::is(Bug::MailboxOrder) {
                 return self.outcomes.push_front(mail);
             }
@@ -213,23 +193,17 @@ impl EngineDriver {
         }
     }
 
-    fn on_request(
-        &mut self,
-        request: Request,
-        reply: Option<Subject>,
-        origin: Arc<Origin>,
-        now: Now,
-    ) {
+    fn on_request(&mut self, input: Input, now: Now) {
         let Some(active) = &mut self.active else { return };
-        if let Request::Publish(publication) = &request {
+        if let Input::Request { request: Request::Publish(publication), reply, .. } = &input {
             if active.is_beyond_bound() {
-                self.refuse_publish(Bytes::copy_from_slice(publication.guid()), reply);
-                return;
+                let guid = Bytes::copy_from_slice(publication.guid());
+                return self.refuse_publish(guid, reply.clone());
             }
             active.uncommitted_bytes += publication.size();
             self.update_pressure();
         }
-        self.handle(Input::Request { request, reply, origin }, now);
+        self.handle(input, now);
         self.update_crowd();
     }
 
@@ -504,11 +478,11 @@ impl Driver for EngineDriver {
             interest_key::Decoded::Engine(Interest::Own(token)) => {
                 let EngineDelivery { interest, names, payload, origin } = delivery;
                 let (subject, to) = (names.into_subject(), interest.engine);
+                let input = Input::Inbox { token, subject, payload, origin };
                 if to == self.home {
-                    self.handle(Input::Inbox { token, subject, payload, origin }, now);
+                    self.handle(input, now);
                 } else {
-                    let mail = Mail::Inbox { token, subject, payload, origin };
-                    self.outcomes.push_back(Outcome::Mail { to, mail });
+                    self.outcomes.push_back(Outcome::Mail { to, mail: Mail::ToEngine(input) });
                 }
             }
             interest_key::Decoded::Server(listener) => {
@@ -533,12 +507,8 @@ impl Driver for EngineDriver {
 
     fn on_mail(&mut self, mail: Mail, now: Now) {
         match mail {
-            Mail::Request { request, reply, origin } => {
-                self.on_request(request, reply, origin, now);
-            }
-            Mail::Inbox { token, subject, payload, origin } => {
-                self.handle(Input::Inbox { token, subject, payload, origin }, now);
-            }
+            Mail::ToEngine(input @ Input::Request { .. }) => self.on_request(input, now),
+            Mail::ToEngine(input) => self.handle(input, now),
             Mail::Peer { from, term, message } => {
                 if self.active.as_ref().is_some_and(|active| active.term == term) {
                     self.handle(Input::Peer { from, message }, now);
@@ -607,8 +577,11 @@ impl Driver for EngineDriver {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::base::id::SessionId;
+    use crate::base::origin::Origin;
     use crate::base::placement;
     use crate::broker::Names;
 
@@ -629,7 +602,11 @@ mod tests {
         };
         driver.on_delivery(delivery, Now::default());
         let found = driver.poll_outcome();
-        let Some(Outcome::Mail { to, mail: Mail::Request { origin: brought, .. } }) = found else {
+        let Some(Outcome::Mail {
+            to,
+            mail: Mail::ToEngine(Input::Request { origin: brought, .. }),
+        }) = found
+        else {
             panic!("it is for the other loop");
         };
         assert_eq!((to, brought), (LoopIndex(1 - home.0), origin));
