@@ -15,6 +15,8 @@ pub mod file_lock;
 mod memory;
 mod proof;
 pub mod sql_lock;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;
