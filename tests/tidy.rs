@@ -194,7 +194,10 @@ const DOORS: [(&str, &[&str]); 9] = [
     ("File::open", &["src/base/world.rs"]),
     ("File::create", &[]),
     ("fs::read(", &["src/server/signals.rs"]),
-    ("fs::read_to_string", &["src/monitor/process.rs", "src/site/sql_lock/session.rs"]),
+    (
+        "fs::read_to_string",
+        &["src/monitor/process.rs", "src/site/sql_lock/session.rs", "src/store/file/disk.rs"],
+    ),
 ];
 
 /// Paths of one machine.

@@ -46,7 +46,8 @@ pub enum Way {
 /// One sync of the file system halves the time of a message's two files, and is worth far more
 /// with many, where nobody else writes much to it; beside a busy neighbour it can take seconds.
 /// So the quicker one is used, and the other is tried now and then; and the file system is synced,
-/// be it for a trial, only where what the machine has still to write does not make it the slower one.
+/// be it for a trial, only where what the machine has still to write does not make it the slower
+/// one.
 #[derive(Debug, Default)]
 pub struct Pace {
     /// For each file.
