@@ -88,6 +88,8 @@ pub const AHEAD_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Messages that one engine sends in one turn, over all readers; the rest waits for the next turn.
 pub const TURN_MESSAGES_MAX: usize = 16 * 1024;
+/// Looking at so many members of a queue group, to choose one, counts like sending a message.
+pub const LOOKS_A_MESSAGE: usize = 32;
 
 /// Bytes that one engine sends in one turn, over all readers.
 pub const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;

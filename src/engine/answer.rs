@@ -41,7 +41,7 @@ impl Engine {
                 let Some(group) = self.subscriptions.groups.get(&group) else {
                     return;
                 };
-                for key in &group.members {
+                for key in group.members.iter() {
                     if let Some(found) = self.subscriptions.by_key.get_mut(key) {
                         self.effects.extend(found.take_answer());
                     }
@@ -57,7 +57,7 @@ impl Engine {
                 .groups
                 .values()
                 .filter_map(|group| self.subscriptions.groups.get(group))
-                .flat_map(|group| &group.members);
+                .flat_map(|group| group.members.iter());
             for key in channel.plain.iter().chain(members) {
                 if let Some(found) = self.subscriptions.by_key.get_mut(key) {
                     self.effects.extend(found.take_answer());

@@ -19,6 +19,7 @@ use crate::engine::input::PeerMessage;
 use crate::engine::queue_group::GroupKey;
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::request::Request;
+use crate::engine::roster::Roster;
 use crate::engine::subscription::SubscriptionKey;
 use crate::engine::{Engine, Timer};
 
@@ -58,7 +59,7 @@ pub(super) struct Channel {
     /// The newest committed messages, dense.
     pub(super) recent: VecDeque<MessageRecord>,
     /// Plain subscriptions that are online, in order of creation.
-    pub(super) plain: Vec<SubscriptionKey>,
+    pub(super) plain: Roster,
     /// Durables, online and offline, by `<client>-<channel>-<durable>`.
     pub(super) durables: BTreeMap<Bytes, SubscriptionKey>,
     pub(super) groups: BTreeMap<QueueGroupName, GroupKey>,
@@ -323,7 +324,7 @@ impl Engine {
             slot: None,
             unwritten: Vec::new(),
             recent: VecDeque::new(),
-            plain: Vec::new(),
+            plain: Roster::default(),
             durables: BTreeMap::new(),
             groups: BTreeMap::new(),
             record_count: 0,
@@ -339,7 +340,7 @@ impl Engine {
     /// Takes a channel out, with all that hangs on it, and tells the keeper.
     pub(super) fn remove_channel(&mut self, index: usize) {
         let channel = self.channels.remove(index);
-        for key in channel.durables.values().chain(&channel.plain) {
+        for key in channel.durables.values().chain(channel.plain.iter()) {
             self.forget_subscription(*key);
         }
         for key in channel.groups.values() {

@@ -11,7 +11,7 @@ use crate::base::hash::QuickMap;
 use crate::base::id::{Sequence, SubscriptionId, Ticket};
 use crate::base::limits::{
     AHEAD_BYTES_MAX, BURST_BYTES_MAX, FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, FETCH_MESSAGES_MIN,
-    FETCHES_MAX, RECENT_BYTES_MAX, TURN_BYTES_MAX, TURN_MESSAGES_MAX,
+    FETCHES_MAX, LOOKS_A_MESSAGE, RECENT_BYTES_MAX, TURN_BYTES_MAX, TURN_MESSAGES_MAX,
 };
 use crate::base::planted::{self, Bug};
 use crate::base::record::{FetchRequest, MessageRecord, StoreRead, SubscriptionWrite};
@@ -123,6 +123,11 @@ impl Reads {
         self.turn_messages - messages < FETCH_MESSAGES_MAX
             && self.turn_bytes - bytes < BURST_BYTES_MAX
             && self.has_budget()
+    }
+
+    /// What it took to choose among so many members for one message.
+    pub(super) fn count_choice(&mut self, member_count: usize) {
+        self.turn_messages += member_count / LOOKS_A_MESSAGE;
     }
 
     pub(super) fn begin_turn(&mut self) {
@@ -275,7 +280,7 @@ impl Engine {
         if !channel.has_readers() {
             return;
         }
-        let plain: Vec<SubscriptionKey> = channel.plain.clone();
+        let plain: Vec<SubscriptionKey> = channel.plain.iter().copied().collect();
         let groups: Vec<GroupKey> = channel.groups.values().copied().collect();
         for key in plain {
             self.deliver(Reader::Plain(key), now);
@@ -383,6 +388,7 @@ impl Engine {
                 }
             };
             let picked = pick(group, by_key);
+            out.reads.count_choice(group.members.len());
             let member = picked.and_then(|picked| Some((picked, by_key.get_mut(&picked)?)));
             let Some((picked, member)) = member else {
                 return;

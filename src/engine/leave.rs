@@ -20,15 +20,6 @@ use crate::engine::subscription::{SubscriptionKey, SubscriptionLife, durable_key
 use crate::engine::{Engine, Timer};
 use crate::proto::pb;
 
-/// Takes one out of a list that is served in order.
-// Compat: the last takes its place, as with the reference, so that the same members of a group are
-// next in turn; pinned by groups::the_last_member_takes_the_turn_of_one_that_left.
-fn take_out(list: &mut Vec<SubscriptionKey>, key: SubscriptionKey) {
-    if let Some(place) = list.iter().position(|other| *other == key) {
-        list.swap_remove(place);
-    }
-}
-
 impl Engine {
     /// An unsubscribe or sub close request.
     pub(super) fn on_leave(
@@ -93,7 +84,7 @@ impl Engine {
             .groups
             .values()
             .filter_map(|key| self.subscriptions.groups.get(key))
-            .flat_map(|group| &group.members);
+            .flat_map(|group| group.members.iter());
         let key = by_ack_inbox
             .or_else(|| {
                 channel.plain.iter().chain(members).find(|key| {
@@ -116,10 +107,15 @@ impl Engine {
         keys: &BTreeSet<SubscriptionKey>,
         now: Now,
     ) {
+        let mut groups = BTreeSet::new();
         for key in keys {
             if self.subscriptions.by_key.get(key).is_some_and(|found| found.client == *client) {
-                self.remove_subscription(*key, false, now);
+                groups.extend(self.take_leave(*key, false, now));
             }
+        }
+        // Once for each: every member of a large group may be this client's.
+        for group in groups {
+            self.deliver(Reader::Group(group), now);
         }
     }
 
@@ -130,10 +126,25 @@ impl Engine {
         is_unsubscribe: bool,
         now: Now,
     ) {
+        if let Some(group) = self.take_leave(key, is_unsubscribe, now) {
+            self.deliver(Reader::Group(group), now);
+        }
+    }
+
+    /// As [`Engine::remove_subscription`]; the group that may get more now.
+    fn take_leave(
+        &mut self,
+        key: SubscriptionKey,
+        is_unsubscribe: bool,
+        now: Now,
+    ) -> Option<GroupKey> {
         let found = &self.subscriptions.by_key[&key];
         let (index, id, is_durable) = (found.channel, found.id, found.is_durable);
+        let mut bereaved = None;
         match found.group {
-            Some(group) => self.leave_group(key, group, is_unsubscribe, now),
+            Some(group) => {
+                bereaved = self.leave_group(key, group, is_unsubscribe, now).then_some(group);
+            }
             None if is_durable && !is_unsubscribe => {
                 self.log_life(key, "Suspended");
                 self.suspend(key);
@@ -146,15 +157,18 @@ impl Engine {
             }
         }
         self.start_inactivity(index, now);
+        bereaved
     }
 
+    /// Whether others are left. The one that left may have been the only one that was not stalled,
+    /// or the only one that held the others up: the group may get more now.
     fn leave_group(
         &mut self,
         key: SubscriptionKey,
         group: GroupKey,
         is_unsubscribe: bool,
         now: Now,
-    ) {
+    ) -> bool {
         let found = &self.subscriptions.by_key[&key];
         let (index, id, is_durable) = (found.channel, found.id, found.is_durable);
         let (others_count, has_shadow) =
@@ -162,12 +176,12 @@ impl Engine {
                 (group.members.len().saturating_sub(1), group.shadow.is_some())
             });
         // Who is only being created gets nothing of a durable group: its record may be refused.
-        let has_heir = self.online_members(group).iter().any(|member| *member != key);
+        let has_heir = self.online_members(group).any(|member| member != key);
         if has_heir || has_shadow || (others_count > 0 && !is_durable) {
             self.log_life(key, "Removed member from");
             self.go_offline(key);
             if let Some(found) = self.subscriptions.groups.get_mut(&group) {
-                take_out(&mut found.members, key);
+                found.members.take_out(key);
             }
             let leaver = self.subscriptions.by_key.remove(&key);
             if let Some(leaver) = leaver {
@@ -177,10 +191,9 @@ impl Engine {
             }
             // Last: what a torn write leaves of this has each message with one of them.
             self.delete_record(index, id);
-            // The one that left may have been the only one that was not stalled, or the only one
-            // that held the others up.
-            self.deliver(Reader::Group(group), now);
-        } else if is_durable && (!is_unsubscribe || others_count > 0) {
+            return true;
+        }
+        if is_durable && (!is_unsubscribe || others_count > 0) {
             self.log_life(key, "Suspended");
             self.suspend(key);
             self.update_record(key);
@@ -190,6 +203,7 @@ impl Engine {
             self.forget_group(group);
             self.delete_record(index, id);
         }
+        false
     }
 
     fn update_record(&mut self, key: SubscriptionKey) {
@@ -207,7 +221,7 @@ impl Engine {
         let channel = &mut self.channels.slab[found.channel];
         channel.active_count = channel.active_count.saturating_sub(1);
         if found.group.is_none() {
-            take_out(&mut channel.plain, key);
+            channel.plain.take_out(key);
         }
         if let Some(known) = self.clients.known.get_mut(&found.client) {
             known.subscriptions.remove(&key);
@@ -239,7 +253,7 @@ impl Engine {
         found.life = SubscriptionLife::Offline;
         found.is_on_hold = false;
         if let Some(group) = found.group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
-            take_out(&mut group.members, key);
+            group.members.take_out(key);
             group.shadow = Some(key);
             group.hold_count = 0;
             found.cursor.last_sent = found.cursor.last_sent.max(group.cursor.last_sent);
@@ -264,7 +278,7 @@ impl Engine {
         if let Some(key_of_group) = found.group
             && let Some(group) = self.subscriptions.groups.get_mut(&key_of_group)
         {
-            take_out(&mut group.members, key);
+            group.members.take_out(key);
             if group.members.is_empty() && group.shadow.is_none() {
                 self.forget_group(key_of_group);
             }

@@ -18,6 +18,7 @@ pub mod recovery;
 mod redelivery;
 pub mod refusal;
 pub mod request;
+mod roster;
 #[cfg(test)]
 mod script;
 #[cfg(test)]
@@ -423,7 +424,7 @@ impl Engine {
                 active_count += group.members.len();
             }
             assert_eq!(channel.active_count, active_count, "{name}: active subscriptions");
-            for key in &channel.plain {
+            for key in channel.plain.iter() {
                 let found = &self.subscriptions.by_key[key];
                 assert!(found.cursor.last_sent <= channel.last, "{name}: position beyond the end");
                 let is_served = self.timers.deadline(&Timer::Redelivery(*key)).is_some()

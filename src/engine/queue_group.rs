@@ -8,6 +8,7 @@ use crate::base::planted::{self, Bug};
 use crate::base::record::SubscriptionWrite;
 use crate::base::time::Now;
 use crate::base::{id::SubscriptionId, limits::TRANSFER_REDELIVERY_DELAY};
+use crate::engine::roster::Roster;
 use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey, SubscriptionLife};
 use crate::engine::{Engine, Timer};
 
@@ -21,7 +22,7 @@ pub(super) struct QueueGroup {
     pub(super) name: QueueGroupName,
     pub(super) channel: usize,
     /// In the order in which they are picked.
-    pub(super) members: Vec<SubscriptionKey>,
+    pub(super) members: Roster,
     /// What is left of a durable group without members.
     pub(super) shadow: Option<SubscriptionKey>,
     pub(super) cursor: Cursor,
@@ -47,8 +48,8 @@ pub(super) fn pick(
         .min_by_key(|key| by_key[*key].pending.len())
         .or_else(|| group.members.iter().find(is_ready))
         .copied()?;
-    if group.members.first() == Some(&best) && group.members.len() > 1 {
-        group.members.rotate_left(1);
+    if group.members.first() == Some(best) && group.members.len() > 1 {
+        group.members.turn();
     }
     Some(best)
 }
@@ -69,7 +70,7 @@ impl Engine {
             let fresh = QueueGroup {
                 name: name.clone(),
                 channel,
-                members: Vec::new(),
+                members: Roster::default(),
                 shadow: None,
                 cursor: Cursor { last_sent: position, ..Cursor::default() },
                 redeliveries: BTreeMap::new(),
@@ -104,13 +105,14 @@ impl Engine {
         }
     }
 
-    /// Members of a group whose records are written.
-    pub(super) fn online_members(&self, group: GroupKey) -> Vec<SubscriptionKey> {
-        let members = self.subscriptions.groups.get(&group).map(|group| &group.members);
-        let is_online = |key: &&SubscriptionKey| {
-            self.subscriptions.by_key.get(*key).is_some_and(Subscription::is_online)
+    /// Members of a group whose records are written. Not all are looked at: a group can be large,
+    /// and a client that closes may be each of its members.
+    pub(super) fn online_members(&self, group: GroupKey) -> impl Iterator<Item = SubscriptionKey> {
+        let members = self.subscriptions.groups.get(&group).map(|group| group.members.iter());
+        let is_online = |key: &SubscriptionKey| {
+            self.subscriptions.by_key.get(key).is_some_and(Subscription::is_online)
         };
-        members.into_iter().flatten().filter(is_online).copied().collect()
+        members.into_iter().flatten().copied().filter(is_online)
     }
 
     /// The shadow hands its messages to the members.
@@ -124,7 +126,9 @@ impl Engine {
 
     /// Deals the pending messages of a member that left among the others (spec protocol, 13.4).
     pub(super) fn transfer(&mut self, group: GroupKey, leaver: &Subscription, now: Now) {
-        let online = self.online_members(group);
+        // One for each message, and one that keeps the position.
+        let receivers_max = leaver.pending.len().max(1);
+        let online: Vec<_> = self.online_members(group).take(receivers_max).collect();
         let Some(found) = self.subscriptions.groups.get_mut(&group) else {
             return;
         };
@@ -132,7 +136,7 @@ impl Engine {
         let members = match found.shadow {
             _ if !online.is_empty() => online,
             Some(shadow) => vec![shadow],
-            None => found.members.clone(),
+            None => found.members.iter().copied().take(receivers_max).collect(),
         };
         let mut pending: Vec<_> = leaver.pending.iter().map(|(seq, due)| (*due, seq)).collect();
         pending.sort_unstable();

@@ -187,7 +187,7 @@ impl Engine {
         let Some(group) = self.subscriptions.groups.get_mut(&group_key) else {
             return;
         };
-        group.members.retain(|member| *member != key);
+        group.members.take_out(key);
         group.cursor.last_sent = group.cursor.last_sent.max(position);
         let Some(other) = group.shadow.replace(key) else {
             return;

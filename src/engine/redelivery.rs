@@ -382,6 +382,7 @@ impl Engine {
             && let Some(group) = self.subscriptions.groups.get_mut(&group)
         {
             if pass.kind == PassKind::Timer {
+                self.reads.count_choice(group.members.len());
                 match pick(group, &self.subscriptions.by_key) {
                     Some(picked) => target = picked,
                     None => return false,
@@ -534,7 +535,7 @@ impl Engine {
         };
         let by_key = &mut self.subscriptions.by_key;
         let mut holder = None;
-        for member in &group.members {
+        for member in group.members.iter() {
             if let Some(found) = by_key.get_mut(member)
                 && found.pending.remove(sequence).is_some()
             {

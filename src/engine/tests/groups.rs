@@ -1,6 +1,8 @@
 //! queue groups: turns, stalling, leaving, late acks
 
 use super::*;
+use crate::engine::delivery::Reads;
+use crate::engine::roster::tests::LOOKS;
 
 fn member() -> Options {
     Options { queue: "q", ack_wait: 60, ..options() }
@@ -251,4 +253,51 @@ fn a_member_whose_record_is_refused_takes_no_messages_along() {
             server.restart();
         }
     });
+}
+
+/// Goal: a client that was most of a large group leaves without everybody looking at everybody.
+#[test]
+fn what_a_leaver_costs_does_not_grow_with_the_size_of_its_group() {
+    let looks_of = |member_count: usize, name: &'static str| {
+        let mut server = Script::new(1);
+        server.connect("me");
+        server.connect("you");
+        let options = Options { in_flight_max: 1, durable: name, ..member() };
+        server.subscribe("you", "foo", "other", &options);
+        let inboxes: Vec<String> = (0..member_count).map(|n| format!("i{n}")).collect();
+        for inbox in &inboxes {
+            server.subscribe("me", "foo", inbox, &options);
+        }
+        // All are full, and there is more to come.
+        server.publish("me", "foo", member_count + 10);
+        let before = LOOKS.get();
+        assert_eq!(server.close("me"), "");
+        LOOKS.get() - before
+    };
+    for name in ["", "durable"] {
+        let (few, many) = (looks_of(20, name), looks_of(200, name));
+        assert!(many <= 20 * few.max(20), "{name}: {few} for 20 members, {many} for 200");
+    }
+}
+
+/// Goal: choosing among very many members for each message leaves others their turn.
+#[test]
+fn a_large_group_gets_less_in_a_turn() {
+    let sent_in_a_turn = |member_count: usize| {
+        let mut reads = Reads::default();
+        let burst = reads.begin_burst();
+        let mut sent = 0;
+        while reads.may_send(burst) {
+            reads.count_choice(member_count);
+            sent += 1;
+            if sent == 10_000 {
+                break;
+            }
+        }
+        sent
+    };
+    assert_eq!(sent_in_a_turn(10), 10_000, "a small group costs nothing that counts");
+    assert_eq!(sent_in_a_turn(100_000), 1);
+    let looks = sent_in_a_turn(5_000) * 5_000;
+    assert!(looks <= 50_000, "{looks}");
 }
