@@ -15,7 +15,7 @@ use crate::broker::kind::Kind;
 use crate::broker::mail::{Delivery, Mail, Pick, PickList, RoutePick};
 use crate::broker::outbox::{COPY_LEN_MAX, Outbox};
 use crate::broker::sublist::{Cursor, Interest, Matched, QueueMatch};
-use crate::broker::{Broker, Effect, EngineDelivery, EngineInterest, Names, Post};
+use crate::broker::{Broker, Credit, Effect, EngineDelivery, EngineInterest, Names, Post};
 use crate::wire::op::Publish;
 use crate::wire::{CloseReason, encoder};
 
@@ -292,7 +292,14 @@ impl Broker {
         let is_heard =
             matched.has_receivers() && self.deliver_to_sessions(matched, message, source);
         if !matched.engines.is_empty() {
-            self.deliver_to_engines(&matched.engines, message, source);
+            if self.is_past(source) {
+                let is_harmless = |interest: &&EngineInterest| interest.credit == Credit::Free;
+                let harmless: Vec<_> =
+                    matched.engines.iter().filter(is_harmless).copied().collect();
+                self.deliver_to_engines(&harmless, message, source);
+            } else {
+                self.deliver_to_engines(&matched.engines, message, source);
+            }
         }
         is_heard || !matched.engines.is_empty()
     }

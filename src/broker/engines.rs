@@ -109,6 +109,8 @@ pub(super) struct Engines {
     pub pressed: BTreeSet<(Credit, LoopIndex)>,
     /// Who they are to each other.
     pub origin: Arc<Origin>,
+    /// How many of all loops take messages; the loop that owns the routes counts them.
+    pub serving_count: u32,
     /// Sessions that wait for a credit.
     pub paused: BTreeSet<SessionId>,
     /// Who reads what this loop's engine delivers.
@@ -178,12 +180,14 @@ impl Broker {
     pub(super) fn on_engine_listens(&mut self, subject: &Subject, interest: EngineInterest) {
         if self.accounts[interest.account].listen(subject.as_bytes(), interest) {
             self.announce((interest.account, &subject.to_bytes(), None), 1);
+            self.on_engine_count(interest, true);
         }
     }
 
     pub(super) fn on_engine_unlistens(&mut self, subject: &Subject, interest: EngineInterest) {
         if self.accounts[interest.account].unlisten(subject.as_bytes(), interest) {
             self.announce((interest.account, &subject.to_bytes(), None), -1);
+            self.on_engine_count(interest, false);
         }
     }
 

@@ -280,6 +280,9 @@ impl Broker {
         ping.sent_at = now.at;
         encoder::encode(&Op::Ping, session.outbox.tail());
         session.outbox.seal(false);
+        if let Some(route) = session.route_mut() {
+            route.past.on_ping();
+        }
         self.deadlines.arm((id, Timer::Ping), now.at + interval);
         self.mark_dirty(id);
     }
@@ -291,6 +294,9 @@ impl Broker {
             session.ping.rtt = Some(now.at.since(session.ping.sent_at));
         }
         session.ping.unanswered = 0;
+        if let Some(route) = session.route_mut() {
+            route.past.on_pong();
+        }
         Step::Done
     }
 

@@ -29,6 +29,7 @@ mod mesh;
 pub mod outbox;
 #[cfg(test)]
 mod password_tests;
+mod past;
 mod patterns;
 mod peer_room;
 mod publish;

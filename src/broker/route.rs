@@ -20,6 +20,7 @@ use crate::broker::client::INTEREST_WORK;
 use crate::broker::delivery::{Message, Source, is_spread};
 use crate::broker::kind::Kind;
 use crate::broker::mail::Mail;
+use crate::broker::past::Past;
 use crate::broker::read::Step;
 use crate::broker::session::{Claim, Phase, Session, Timer};
 use crate::broker::settings::{Auth, Cluster};
@@ -58,6 +59,8 @@ pub(super) struct Route {
     pub is_registered: bool,
     /// Bytes that it said before.
     introduction_len: usize,
+    /// What it carries from before this process became active.
+    pub past: Past,
 }
 
 impl Route {

@@ -201,6 +201,72 @@ fn what_a_queue_member_left_behind_goes_to_another_server() {
     assert_eq!(process.take(peer), "RMSG $G work | q 1\r\nx\r\n");
 }
 
+/// The payloads that engines of `process` were given.
+fn heard(process: &mut Process) -> Vec<String> {
+    let given = process.effects.drain(..).filter_map(|effect| {
+        let Effect::ToEngine(delivery) = effect else { return None };
+        Some(String::from_utf8_lossy(&delivery.payload).into_owned())
+    });
+    given.collect()
+}
+
+/// Engines of all loops take messages, or cease to, and take heartbeats all the time.
+fn serve(process: &mut Process, is_active: bool) {
+    let now = process.now;
+    for (engine, broker) in (0..).map(LoopIndex).zip(&mut process.loops) {
+        if !is_active {
+            broker.handle(Input::EngineGone, now);
+        }
+        let (account, is_brief) = (AccountIndex::GLOBAL, true);
+        let interest = |key, credit| EngineInterest { engine, account, key, credit, is_brief };
+        broker.listen(&Subject::from("beat"), interest(1, Credit::Free));
+        if is_active {
+            broker.listen(&Subject::from("sub.x"), interest(2, Credit::Requests));
+            broker.listen(&Subject::from("pub.>"), interest(3, Credit::Messages));
+        }
+    }
+    process.settle();
+}
+
+/// Goal: what a slow route still carries to a former active was handled by the one after it. When
+/// the former one is active again, it does not handle that once more.
+#[test]
+fn what_a_route_carries_from_before_an_engine_began_does_not_reach_it() {
+    for loops in [1, 2] {
+        let (mut left, mut right) = (server(loops, "a", |_, _| ()), server(loops, "b", |_, _| ()));
+        // A client hears all the time what goes by, so that it is sent all the time.
+        let tap = right.client(0, "");
+        right.send(tap, b"SUB > 1\r\n");
+        let (ours, theirs) = join(&mut left, &mut right);
+        let publisher = left.client(loops - 1, "");
+        for round in ["first", "second"] {
+            let publish = |data: &str| {
+                let lines = ["pub.a", "sub.x", "beat"]
+                    .map(|subject| format!("PUB {subject} {}\r\n{data}\r\n", data.len()));
+                lines.concat().into_bytes()
+            };
+            left.send(publisher, &publish("early"));
+            // The interest of the new active has still to arrive.
+            serve(&mut right, true);
+            left.send(publisher, &publish("crossing"));
+            let carried = left.take(ours);
+            right.take(tap);
+            right.send(theirs, carried.as_bytes());
+            assert_eq!(heard(&mut right), ["early", "crossing"], "{round}: the heartbeats alone");
+            assert_eq!(right.take(tap).matches("MSG").count(), 6, "others get all of it");
+            let news = right.take(theirs);
+            left.send(ours, news.as_bytes());
+            left.send(publisher, &publish("late"));
+            carry(&mut left, ours, &mut right, theirs);
+            assert_eq!(heard(&mut right), ["late"; 3], "{round}");
+            serve(&mut right, false);
+            left.send(publisher, &publish("nobody's"));
+            carry(&mut left, ours, &mut right, theirs);
+            assert_eq!(heard(&mut right), ["nobody's"], "{round}");
+        }
+    }
+}
+
 #[test]
 fn clients_learn_the_urls_of_the_cluster() {
     let (mut left, mut right) = (server(2, "a", |_, _| ()), server(1, "b", |_, _| ()));
