@@ -16,8 +16,9 @@ use crate::store::file::compaction::Replacement;
 use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
 use crate::store::file::format::{is_channel_file, is_root_file};
+use crate::store::file::hole;
 use crate::store::file::log::io_error;
-use crate::store::file::opening::Recovered;
+use crate::store::file::opening::{ChannelRecovery, Recovered};
 use crate::store::file::removal::open_file;
 use crate::store::file::settle::Rewrite;
 use crate::store::file::slices::{Messages, Overlap};
@@ -46,6 +47,8 @@ pub struct Adoption<'a> {
     pub root: &'a dyn Folder,
     /// The files under the root, as they were listed first.
     pub files: &'a [Entry],
+    /// How its channels were read.
+    pub recovery: ChannelRecovery<'a>,
     /// What a former epoch had made durable.
     pub settled: Settled,
     /// Whether the predecessor may still be alive.
@@ -91,7 +94,7 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
         channels.iter_mut().for_each(|found| found.is_synced |= !found.is_elsewhere);
     }
     let mut froms = unsynced((ctx, root), settled, channels, &candidates)?;
-    for place in candidates {
+    for &place in &candidates {
         reach_overlap(&mut froms[place], &channels[place].channel.messages);
     }
     let is_wide = CHANNELS_REWRITTEN_MAX < froms.iter().flatten().count();
@@ -100,13 +103,20 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
     let refreshes = adoption.is_replaced || !is_wide;
     let mut is_complete = true;
     let mut rewrites = Vec::new();
-    for (found, from) in channels.iter_mut().zip(froms) {
-        let Some(from) = from else { continue };
-        let rewrite = rewrite(adoption, &mut found.channel, from)?;
-        if rewrite.is_some() {
+    for place in candidates {
+        if froms[place].is_none() {
+            continue;
+        }
+        let (from, copy) = copy(adoption, channels, (place, froms[place]))?;
+        let found = &mut channels[place];
+        let rewrite = match copy {
+            Some(copy) => write(adoption, &mut found.channel, copy)?,
+            None => None,
+        };
+        if let (Some(from), true) = (from, rewrite.is_some()) {
             release_overlaps(&mut found.channel.messages, from);
         }
-        is_complete &= rewrite.is_some();
+        is_complete &= rewrite.is_some() || from.is_none();
         let fresh = if refreshes { fresh_subscriptions(adoption, found)? } else { None };
         found.channel.close_files();
         found.is_synced = false;
@@ -165,19 +175,42 @@ fn reach_overlap(from: &mut Option<u64>, messages: &Messages) {
     }
 }
 
-/// A copy of the messages from `from` on, unless one is damaged. A disk without room for it ends a
-/// take-over from a member that may still live, as that cuts what it wrote last once it knows: what
-/// is not in our hands is neither counted nor delivered. Of one that is gone it is synced where it
-/// lies.
-fn rewrite(
+/// The messages of the channel at `place` that are written anew, and from where on, unless one is
+/// damaged. Where a power failure has left a hole, the channel ends.
+fn copy(
+    adoption: &Adoption<'_>,
+    channels: &mut [Recovered],
+    (place, mut from): (usize, Option<u64>),
+) -> Result<(Option<u64>, Option<Rewrite>), StoreError> {
+    let Adoption { ctx, root, settled, .. } = *adoption;
+    while let Some(first) = from {
+        let channel = &mut channels[place].channel;
+        let copy = Rewrite::copy(ctx, root, channel, first)?;
+        if copy.is_some() {
+            return Ok((from, copy));
+        }
+        let Some(notice) = hole::close(ctx, root, channel, first)? else { break };
+        let notices = std::mem::take(&mut channels[place].notices);
+        let name = channels[place].channel.name.clone();
+        let Some(found) = adoption.recovery.one(name.as_bytes(), None)? else { break };
+        channels[place] = found;
+        channels[place].notices.splice(0..0, notices.into_iter().chain([notice]));
+        keep_overlaps(&mut channels[place].channel.messages, settled);
+        from = unsynced((ctx, root), settled, channels, &[place])?[place];
+        reach_overlap(&mut from, &channels[place].channel.messages);
+    }
+    Ok((from, None))
+}
+
+/// Writes a copy. A disk without room for it ends a take-over from a member that may still live, as
+/// that cuts what it wrote last once it knows: what is not in our hands is neither counted nor
+/// delivered. Of one that is gone it is synced where it lies.
+fn write(
     adoption: &Adoption<'_>,
     channel: &mut Channel,
-    from: u64,
+    mut made: Rewrite,
 ) -> Result<Option<Rewrite>, StoreError> {
     let Adoption { ctx, root, .. } = *adoption;
-    let Some(mut made) = Rewrite::copy(ctx, root, channel, from)? else {
-        return Ok(None);
-    };
     match made.write(ctx, root, channel) {
         Ok(()) => Ok(Some(made)),
         Err(error) if adoption.is_replaced => Err(error),

@@ -25,7 +25,7 @@ pub fn cut_typed(
             truncate(place, (file, name), end)?;
             Ok((None, end))
         }
-        Ending::Torn(at) => {
+        Ending::Torn(at) | Ending::Hole(at) => {
             let end = u64::try_from(*at).unwrap_or(len);
             cut(place, (file, name, end, len))?;
             let text = format!(

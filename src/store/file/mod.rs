@@ -15,6 +15,7 @@ mod context;
 mod cutting;
 pub mod disk;
 pub mod format;
+mod hole;
 mod log;
 mod opening;
 mod options;

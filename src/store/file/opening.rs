@@ -104,7 +104,7 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
         let is_replaced = opening.predecessor == Predecessor::Replaced;
         let (now, files) = (opening.now.wall, files.as_slice());
         let (ctx, root) = (ctx.as_ref(), root.as_ref());
-        let adoption = Adoption { ctx, root, files, settled, is_replaced, watch, now };
+        let adoption = Adoption { ctx, root, files, recovery, settled, is_replaced, watch, now };
         is_settled &= adoption::adopt(&adoption, &mut channels)?;
     }
     for Recovered { channel, .. } in &mut channels {
@@ -228,8 +228,9 @@ fn open_max(options: &FileOptions, share_count: usize) -> usize {
     (total / share_count.max(1)).saturating_sub(2).max(OPEN_MIN)
 }
 
+/// Reads channels.
 #[derive(Clone, Copy)]
-struct ChannelRecovery<'a> {
+pub struct ChannelRecovery<'a> {
     ctx: &'a Context,
     root: &'a dyn Folder,
     must_settle: bool,
@@ -297,8 +298,11 @@ impl ChannelRecovery<'_> {
         Ok(channels)
     }
 
-    /// `None` where a folder is no channel.
-    fn one(self, name: &[u8], seen: Option<Seen>) -> Result<Option<Recovered>, StoreError> {
+    /// One channel, as it lies there or as it was seen before; `None` where a folder is none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn one(self, name: &[u8], seen: Option<Seen>) -> Result<Option<Recovered>, StoreError> {
         let Self { ctx, root, .. } = self;
         let (mut found, is_synced) = match seen.and_then(|seen| seen.confirm(root, name)) {
             Some(known) => known,
@@ -307,6 +311,7 @@ impl ChannelRecovery<'_> {
                     root_path: ctx.root_path(),
                     crc: &ctx.crc,
                     must_verify: ctx.options.crc,
+                    is_settled: !self.must_settle,
                     fence: Some(ctx.fence.as_ref()),
                 };
                 (recovery.channel(root, name)?, false)

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::base::epoch::Fence;
@@ -19,11 +20,11 @@ use crate::store::file::format::{
     slice_data_name, slice_index_name,
 };
 use crate::store::file::log::{
-    RECORDS_START, complete_header, io_error, is_half_begun, path_below, read_whole,
+    RECORDS_START, complete_header, io_error, is_half_begun, path_below, read_range, read_whole,
 };
 use crate::store::file::reading::SliceFiles;
 use crate::store::file::removal::{Place, is_removal, open_file};
-use crate::store::file::repair::{Ending, replay};
+use crate::store::file::repair::{Ending, HOLE, is_unwritten, replay};
 use crate::store::file::slice_recovery::slice_of;
 use crate::store::file::slices::{Overlap, Slice};
 use crate::store::file::subscriptions::Subscriptions;
@@ -38,6 +39,8 @@ pub struct Recovery<'a> {
     pub crc: &'a Crc,
     /// Whether checksums are verified.
     pub must_verify: bool,
+    /// Whether everything in it was made durable by whoever wrote it.
+    pub is_settled: bool,
     /// The right to repair; without it, what needs a repair is an error.
     pub fence: Option<&'a dyn Fence>,
 }
@@ -375,50 +378,90 @@ impl ChannelReader<'_> {
             let (data, index) = (slice_data_name(*number), slice_index_name(*number));
             let found = self.all_index_records(self.open(&index)?.as_ref(), &index)?;
             let path = self.file_path(&data);
-            let size = self.open(&data)?.size();
-            let len = size.map_err(|source| io_error(Action::Read, &path, source))?;
-            let is_held = |record: &&IndexRecord| {
-                record.end() <= len && wanted.get(&record.sequence) == Some(&place(record).1)
-            };
-            held.extend(found.iter().filter(is_held).map(|record| record.sequence));
+            let file = self.open(&data)?;
+            let len = file.size().map_err(|source| io_error(Action::Read, &path, source))?;
+            for record in found {
+                if wanted.get(&record.sequence) == Some(&place(&record).1)
+                    && self.is_proved(file.as_ref(), len, &record, &path)?
+                {
+                    held.insert(record.sequence);
+                }
+            }
         }
         Ok(held)
     }
 
     /// Whether the slice at `place` is what a crash has left of a copy of the messages before it,
     /// or what a former active has made too late, before it was in use: the older ones have all
-    /// that it has, and more, behind it or where it has holes. Then the older ones count; what
-    /// slices behind the copy also have, those supersede.
+    /// that it has, and more behind it, or they have what it lacks in its midst. Then the older
+    /// ones count; what slices behind the copy also have, those supersede. One that was in use, and
+    /// so may have been written on, lacks nothing because of a power failure.
     fn is_broken_copy(&self, slices: &VecDeque<Slice>, place: usize) -> Result<bool, StoreError> {
         let copy = &slices[place];
         let older = || slices.iter().take(place);
+        let end = older().map(|old| old.last).max().unwrap_or(0);
+        let range = copy.first..=copy.last.min(end);
         let mut of_older = BTreeMap::new();
         for slice in older().filter(|old| old.first <= copy.last && copy.first <= old.last) {
             // Of several older ones that hold a message, the latest counts.
-            of_older.extend(self.places(slice, copy)?);
+            of_older.extend(self.places(slice, &range)?);
         }
         if of_older.is_empty() {
             return Ok(false);
         }
-        let of_copy = self.places(copy, copy)?;
-        let reaches_further = older().any(|slice| copy.last < slice.last);
-        let is_held = of_copy.iter().all(|(number, place)| of_older.get(number) == Some(place));
-        let has_holes = of_copy.len() < of_older.len() || copy.has_damage();
-        Ok(is_held && (reaches_further || has_holes))
+        let of_copy = self.places(copy, &range)?;
+        let is_same = |(number, place)| of_older.get(number).is_none_or(|older| older == place);
+        if !of_copy.iter().all(is_same) {
+            return Ok(false);
+        }
+        let lacking = of_older.keys().find(|number| !of_copy.contains_key(number));
+        if end < copy.last {
+            return lacking.map_or(Ok(false), |number| self.is_unwritten(copy, *number));
+        }
+        let is_held = of_copy.keys().all(|number| of_older.contains_key(number));
+        Ok(lacking.is_some() || (is_held && (copy.last < end || copy.has_damage())))
     }
 
-    /// Timestamp and size, by sequence, of the messages of `slice` that `range` also has.
+    /// Timestamp and size, by sequence, of the messages of `slice` in that range. What only the
+    /// index names is not there.
     fn places(
         &self,
         slice: &Slice,
-        range: &Slice,
+        range: &RangeInclusive<u64>,
     ) -> Result<BTreeMap<u64, (i64, u32)>, StoreError> {
-        let name = slice_index_name(slice.number);
-        let index = self.open(&name)?;
-        let records = self.all_index_records(index.as_ref(), &name)?;
-        let is_in = |record: &IndexRecord| (range.first..=range.last).contains(&record.sequence);
-        let place = |record: IndexRecord| (record.sequence, (record.timestamp, record.size));
-        Ok(records.into_iter().filter(is_in).map(place).collect())
+        let (index_name, name) = (slice_index_name(slice.number), slice_data_name(slice.number));
+        let (index, data) = (self.open(&index_name)?, self.open(&name)?);
+        let path = self.file_path(&name);
+        let mut places = BTreeMap::new();
+        for record in self.all_index_records(index.as_ref(), &index_name)? {
+            if range.contains(&record.sequence)
+                && self.is_proved(data.as_ref(), slice.data_len, &record, &path)?
+            {
+                places.insert(record.sequence, (record.timestamp, record.size));
+            }
+        }
+        Ok(places)
+    }
+
+    /// Whether a power failure explains that a slice lacks a message.
+    fn is_unwritten(&self, slice: &Slice, number: u64) -> Result<bool, StoreError> {
+        let (index_name, name) = (slice_index_name(slice.number), slice_data_name(slice.number));
+        let (index, data) = (self.open(&index_name)?, self.open(&name)?);
+        let path = self.file_path(&name);
+        let (mut begin, mut end) = (FILE_HEADER_LEN, slice.data_len);
+        for record in self.all_index_records(index.as_ref(), &index_name)? {
+            let is_there = self.is_proved(data.as_ref(), slice.data_len, &record, &path)?;
+            if is_there && number < record.sequence {
+                end = record.offset;
+                break;
+            }
+            if is_there {
+                begin = record.end();
+            }
+        }
+        let len = usize::try_from(end.saturating_sub(begin)).unwrap_or(usize::MAX);
+        let bytes = read_range(data.as_ref(), begin, len, &path)?;
+        Ok(is_unwritten(&bytes, usize::try_from(begin).unwrap_or(0)))
     }
 
     /// An old slice ends where a later one begins: what both hold, a former active has appended
@@ -473,6 +516,10 @@ impl ChannelReader<'_> {
             })
             .map_err(|error| StoreError::Corrupt(format!("{prefix}: {error}")))?;
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if self.recovery.is_settled && matches!(ending, Ending::Hole(_)) {
+            // Everything was synced: what is behind it was promised.
+            return Err(StoreError::Corrupt(format!("{prefix}: {HOLE}")));
+        }
         let end = self.end_typed(file.as_ref(), SUBSCRIPTIONS_FILE, &ending, len)?;
         Ok((found, end))
     }

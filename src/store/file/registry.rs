@@ -22,7 +22,7 @@ use crate::store::file::log::{
     Log, RECORDS_START, complete_header, io_error, is_half_begun, read_whole,
 };
 use crate::store::file::removal::Place;
-use crate::store::file::repair::replay;
+use crate::store::file::repair::{Ending, HOLE, replay};
 use crate::store::{Action, Notice, StoreError};
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ impl Registry {
         must_replace: bool,
     ) -> Result<FoundRegistry, StoreError> {
         let server = recover_server(ctx, root)?;
-        let mut found = recover_clients(ctx, root)?;
+        let mut found = recover_clients(ctx, root, must_replace)?;
         found.server = server;
         let files = &mut found.registry.files;
         files.get_mut().unwrap_or_else(PoisonError::into_inner).must_replace = must_replace;
@@ -321,7 +321,11 @@ pub fn peek_server(root: &dyn Folder) -> Option<spb::ServerInfo> {
     }
 }
 
-fn recover_clients(ctx: &Context, root: &dyn Folder) -> Result<FoundRegistry, StoreError> {
+fn recover_clients(
+    ctx: &Context,
+    root: &dyn Folder,
+    may_lack: bool,
+) -> Result<FoundRegistry, StoreError> {
     let path = ctx.path(b"", CLIENTS_FILE);
     let file = open_or_create(ctx, root, CLIENTS_FILE)?;
     let mut notices = Vec::new();
@@ -346,6 +350,11 @@ fn recover_clients(ctx: &Context, root: &dyn Folder) -> Result<FoundRegistry, St
             other => return Err(Corrupt::ClientKind(other)),
         }
         Ok(())
+    })
+    .and_then(|ending| match ending {
+        // Everything was synced: what is behind it was promised.
+        Ending::Hole(_) if !may_lack => Err(Corrupt::Payload(HOLE.to_owned())),
+        Ending::Whole | Ending::Zeros(_) | Ending::Torn(_) | Ending::Hole(_) => Ok(ending),
     })
     .map_err(|error| {
         StoreError::Corrupt(format!("unable to recover client file {path:?}: {error}"))

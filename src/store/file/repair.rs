@@ -16,6 +16,9 @@ pub enum Ending {
     Zeros(usize),
     /// With something from this offset on that is no record, and no record is behind it.
     Torn(usize),
+    /// With a hole from this offset on as a power failure leaves it, and records behind it. Whoever
+    /// may have written them without a sync was promised nothing of them.
+    Hole(usize),
 }
 
 /// What a scan of a data file found.
@@ -105,6 +108,30 @@ fn message_at(
     Some((record, len))
 }
 
+/// As the reference would say it of a hole that nothing explains.
+pub const HOLE: &str = "unexpected EOF";
+
+/// Bytes that a disk writes as a whole, or a multiple of them.
+const SECTOR_LEN: usize = 512;
+/// So many zeros at the end of a sector are no coincidence.
+const ZEROS_MIN: usize = 16;
+
+/// Whether a sector of these bytes, which lie at `begin` in their file and are no record, was not
+/// written, or not to its end: so it looks after a power failure. Other damage leaves no zeros.
+#[must_use]
+pub fn is_unwritten(bytes: &[u8], begin: usize) -> bool {
+    let mut sector = 0;
+    while sector < bytes.len() {
+        let end = sector + SECTOR_LEN - (begin + sector) % SECTOR_LEN;
+        let zeros = bytes.get(end - ZEROS_MIN.min(end - sector)..end);
+        if zeros.is_some_and(|zeros| zeros.iter().all(|byte| *byte == 0)) {
+            return true;
+        }
+        sector = end;
+    }
+    false
+}
+
 /// Replays records with kinds from `start` on.
 ///
 /// # Errors
@@ -130,25 +157,27 @@ pub fn replay(
                 return Ok(Ending::Zeros(at));
             }
             Ok(Decoded::Zeros | Decoded::Torn) => {
-                if has_typed_record_behind(rest, crc) {
-                    return Err(Corrupt::Payload("unexpected EOF".to_owned()));
-                }
-                return Ok(Ending::Torn(at));
+                return end_of(rest, at, crc, Corrupt::Payload("unexpected EOF".to_owned()));
             }
-            Err(error) => {
-                if has_typed_record_behind(rest, crc) {
-                    return Err(error);
-                }
-                return Ok(Ending::Torn(at));
-            }
+            Err(error) => return end_of(rest, at, crc, error),
         }
     }
 }
 
-/// Whether a whole record follows somewhere behind the first byte.
-fn has_typed_record_behind(rest: &[u8], crc: &Crc) -> bool {
-    (1..rest.len()).any(|ahead| {
-        let bytes = &rest[ahead..];
+/// How a file ends of which `rest`, which lies at `at`, begins with no record; an error if it is
+/// damage that has a record behind it.
+fn end_of(rest: &[u8], at: usize, crc: &Crc, error: Corrupt) -> Result<Ending, Corrupt> {
+    match next_typed_record(rest, crc) {
+        None => Ok(Ending::Torn(at)),
+        Some(next) if is_unwritten(&rest[..next], at) => Ok(Ending::Hole(at)),
+        Some(_) => Err(error),
+    }
+}
+
+/// Where a whole record follows behind the first byte.
+fn next_typed_record(rest: &[u8], crc: &Crc) -> Option<usize> {
+    (1..rest.len()).find(|ahead| {
+        let bytes = &rest[*ahead..];
         // Kinds of both files are 1 to 5, payloads are protobuf and not empty.
         let is_plausible = bytes.get(3).is_some_and(|kind| (1..=5).contains(kind));
         is_plausible

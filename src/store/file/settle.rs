@@ -14,7 +14,7 @@ use crate::store::file::format::{
     FILE_HEADER_LEN, MESSAGE_OVERHEAD, index_offset, slice_data_name, slice_index_name,
 };
 use crate::store::file::log::{io_error, path_below};
-use crate::store::file::reading::Budget;
+use crate::store::file::reading::{Budget, SliceFiles};
 use crate::store::file::removal::{Place, open_file};
 use crate::store::file::slices::{Messages, Slice, SliceLimits, SliceWrite, StageRules, count};
 use crate::store::{Action, StoreError};
@@ -95,6 +95,8 @@ impl Rewrite {
                     });
                 }
                 let mut budget = Budget { count: usize::MAX, bytes: usize::MAX };
+                // Of what may not be durable the checksum counts, whatever the options say.
+                let files = SliceFiles { crc: Some(&ctx.crc), ..files };
                 files.fetch(slice, from.max(slice.first), &mut budget, &mut records)
             })?;
         }

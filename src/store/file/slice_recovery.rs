@@ -10,7 +10,7 @@ use crate::store::file::compaction::Replacement;
 use crate::store::file::context::refusal;
 use crate::store::file::disk::{Access, DiskFile};
 use crate::store::file::format::{
-    Decoded, FILE_HEADER_LEN, Framing, INDEX_RECORD_LEN, IndexRecord, MESSAGE_OVERHEAD,
+    Crc, Decoded, FILE_HEADER_LEN, Framing, INDEX_RECORD_LEN, IndexRecord, MESSAGE_OVERHEAD,
     check_version, cut_name, decode_record, index_offset, message_place, slice_data_name,
     slice_index_name,
 };
@@ -24,6 +24,8 @@ use crate::store::{Action, StoreError};
 
 /// Index files up to this many bytes are read and checked whole: one read costs no more than two.
 const INDEX_CHECKED_BYTES_MAX: u64 = 64 * 1024;
+/// Of longer ones so many of the last records: a power failure may have left a hole there.
+const INDEX_TAIL_COUNT: u64 = 512;
 
 struct FoundIndex {
     /// All records, if they were read.
@@ -181,10 +183,12 @@ impl ChannelReader<'_> {
                 _ => Ok(None),
             });
         }
-        let tail = read_range(index, index_offset(count - 1), INDEX_RECORD_LEN, &path)?;
+        let tail_count = INDEX_TAIL_COUNT.min(count);
+        let tail_len = usize::try_from(tail_count).unwrap_or(usize::MAX) * INDEX_RECORD_LEN;
+        let tail = read_range(index, index_offset(count - tail_count), tail_len, &path)?;
         let (first, is_first_whole) = self.parse_index(&bytes[RECORDS_START..]);
         let (last, is_last_whole) = self.parse_index(&tail);
-        match (first.first(), last.first()) {
+        match (first.first(), last.last()) {
             (Some(first), Some(last))
                 if record_bytes.is_multiple_of(32) && is_first_whole && is_last_whole =>
             {
@@ -230,27 +234,15 @@ impl ChannelReader<'_> {
         (records, is_whole)
     }
 
-    /// Whether the data holds the message that `record` describes. The checksum counts here even
-    /// if the options say that it is not verified.
-    fn is_proved(
+    /// As [`is_proved`].
+    pub(super) fn is_proved(
         &self,
         data: &dyn DiskFile,
         data_len: u64,
         record: &IndexRecord,
         path: &Path,
     ) -> Result<bool, StoreError> {
-        if data_len < record.end() || record.offset < FILE_HEADER_LEN {
-            return Ok(false);
-        }
-        let len = usize::try_from(record.end() - record.offset).unwrap_or(usize::MAX);
-        let bytes = read_range(data, record.offset, len, path)?;
-        Ok(match decode_record(&bytes, Framing::Plain, Some(self.recovery.crc)) {
-            Ok(Decoded::Record { payload, .. }) => {
-                u32::try_from(payload.len()).ok() == Some(record.size)
-                    && message_place(payload).is_ok_and(|(found, _)| found == record.sequence)
-            }
-            _ => false,
-        })
+        is_proved((data, data_len, path), record, self.recovery.crc)
     }
 
     /// The index is believed. What lies behind it in the last slice is cut before we write there.
@@ -373,7 +365,7 @@ impl ChannelReader<'_> {
                 self.truncate(data, name, end)?;
                 Ok(end)
             }
-            Ending::Torn(at) => {
+            Ending::Torn(at) | Ending::Hole(at) => {
                 let end = u64::try_from(at).unwrap_or(data_len);
                 self.cut(data, name, end, data_len)?;
                 let epoch = self.place()?.fence.epoch().0;
@@ -416,6 +408,27 @@ impl ChannelReader<'_> {
         fresh.put(self.root, Some(self.folder), name, fence)?;
         self.folder.sync().map_err(|source| io_error(Action::Sync, &self.path, source))
     }
+}
+
+/// Whether the data, which is so long, holds the message that `record` describes. The checksum
+/// counts here even if the options say that it is not verified.
+pub(super) fn is_proved(
+    (data, data_len, path): (&dyn DiskFile, u64, &Path),
+    record: &IndexRecord,
+    crc: &Crc,
+) -> Result<bool, StoreError> {
+    if data_len < record.end() || record.offset < FILE_HEADER_LEN {
+        return Ok(false);
+    }
+    let len = usize::try_from(record.end() - record.offset).unwrap_or(usize::MAX);
+    let bytes = read_range(data, record.offset, len, path)?;
+    Ok(match decode_record(&bytes, Framing::Plain, Some(crc)) {
+        Ok(Decoded::Record { payload, .. }) => {
+            u32::try_from(payload.len()).ok() == Some(record.size)
+                && message_place(payload).is_ok_and(|(found, _)| found == record.sequence)
+        }
+        _ => false,
+    })
 }
 
 /// The slice that these index records describe.

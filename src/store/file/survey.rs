@@ -331,6 +331,7 @@ impl Rounds {
             root_path: &self.options.root,
             crc: &self.crc,
             must_verify: self.options.crc,
+            is_settled: false,
             fence: None,
         };
         let mut is_new = false;
