@@ -1,7 +1,7 @@
 //! Makes durable what a predecessor wrote, before anybody is told of it.
 //!
-//! What it may not have synced (`unsynced`) is written anew (`settle`), because after a failed sync
-//! a later sync proves nothing. That can be spared where this process had the root open since
+//! What it may not have synced (`unsynced`) is written anew (`rewrite`): after a failed sync a
+//! later one proves nothing. That can be spared where this process had the root open since
 //! before any sync can have failed: a sync of the file system by that descriptor reports every
 //! failure since. A process whose sync fails gives up its role at once. So nothing had failed when
 //! the newest message was stamped, nor so long ago that it would have been replaced since.
@@ -20,10 +20,11 @@ use crate::store::file::hole;
 use crate::store::file::log::io_error;
 use crate::store::file::opening::{ChannelRecovery, Recovered};
 use crate::store::file::removal::open_file;
-use crate::store::file::settle::Rewrite;
+use crate::store::file::rewrite::Rewrite;
+use crate::store::file::settled::Settled;
 use crate::store::file::slices::{Messages, Overlap};
 use crate::store::file::sync::sync_files_and_folders;
-use crate::store::file::unsynced::{Settled, unsynced};
+use crate::store::file::unsynced::unsynced;
 use crate::store::{Action, StoreError};
 
 /// Beyond so many channels, a take-over makes them durable by one sync of the file system.

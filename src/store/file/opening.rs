@@ -23,10 +23,10 @@ use crate::store::file::open_root;
 use crate::store::file::options::FileOptions;
 use crate::store::file::recovery::Recovery;
 use crate::store::file::registry::Registry;
-use crate::store::file::settle::cut_overlaps;
+use crate::store::file::rewrite::cut_overlaps;
+use crate::store::file::settled::Settled;
 use crate::store::file::share::{Share, ShareParts};
 use crate::store::file::survey::{Seen, Survey};
-use crate::store::file::unsynced::Settled;
 use crate::store::{Action, Notice, Opened, Store, StoreError, progress};
 
 /// With so many channels, recovery uses all cores even if the option says one.

@@ -140,7 +140,7 @@ impl Share {
             return Ok(());
         };
         if self.dirty.contains(name) {
-            if self.synced_device.is_some_and(|device| channel.is_dirty_on(device)) {
+            if self.synced_device.is_some_and(|device| channel.is_reached_by_sync_of(device)) {
                 self.must_sync_filesystem = true;
             } else {
                 match channel.sync_files(&self.ctx) {

@@ -106,7 +106,7 @@ impl Share {
         let ctx = self.ctx.as_ref();
         for name in &self.dirty {
             let Some(channel) = self.channels.get_mut(name) else { continue };
-            if !channel.is_dirty_on(device) {
+            if !channel.is_reached_by_sync_of(device) {
                 channel.sync_beyond(ctx, device)?;
             }
         }

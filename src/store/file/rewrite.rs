@@ -11,7 +11,7 @@ use crate::store::file::channel::Channel;
 use crate::store::file::context::{Context, is_refusal};
 use crate::store::file::disk::{Access, Folder};
 use crate::store::file::format::{
-    FILE_HEADER_LEN, MESSAGE_OVERHEAD, index_offset, slice_data_name, slice_index_name,
+    FILE_HEADER_LEN, MESSAGE_OVERHEAD, slice_data_name, slice_index_name,
 };
 use crate::store::file::log::{io_error, path_below};
 use crate::store::file::reading::{Budget, SliceFiles};
@@ -133,7 +133,7 @@ impl Rewrite {
         channel.close_files();
         channel.open_folder(ctx, root)?;
         let path = ctx.path(channel.name.as_bytes(), b"");
-        let folder = channel.folder();
+        let place = Place { folder: channel.folder(), path: &path, fence: ctx.fence.as_ref() };
         let names_of = |number| [slice_data_name(number), slice_index_name(number)];
         let staying = channel.messages.slices.len().saturating_sub(self.later_count + 1);
         let mut gone: Vec<Vec<u8>> = Vec::new();
@@ -144,17 +144,10 @@ impl Rewrite {
         if kept.record_count == 0 {
             gone.extend(names_of(kept.number));
         } else {
-            let lens = [kept.data_len, index_offset(kept.record_count)];
-            for (name, len) in names_of(kept.number).iter().zip(lens) {
-                open_file(folder, name, Access::Append, ctx.fence.as_ref())
-                    .and_then(|file| file.truncate(len))
-                    .map_err(|source| {
-                        io_error(Action::Replace, &path_below(&path, b"", name), source)
-                    })?;
-            }
+            end_slice(place, &kept)?;
         }
         if !gone.is_empty() {
-            Place { folder, path: &path, fence: ctx.fence.as_ref() }.remove(&gone)?;
+            place.remove(&gone)?;
         }
         let messages = &mut channel.messages;
         messages.slices.truncate(staying);
@@ -182,28 +175,34 @@ pub fn cut_overlaps(
     channel.open_folder(ctx, root)?;
     ctx.fence.check()?;
     let path = ctx.path(channel.name.as_bytes(), b"");
-    let folder = channel.folder();
+    let place = Place { folder: channel.folder(), path: &path, fence: ctx.fence.as_ref() };
     let messages = &channel.messages;
     let mut gone = Vec::new();
     for old in messages.overlaps.iter().filter(|old| !old.must_stay) {
-        let names = [slice_index_name(old.number), slice_data_name(old.number)];
         let Some(slice) = messages.slices.iter().find(|slice| slice.number == old.number) else {
-            gone.extend(names);
+            gone.extend([slice_index_name(old.number), slice_data_name(old.number)]);
             continue;
         };
-        for (name, len) in names.iter().zip([slice.index_len(), slice.data_len]) {
-            open_file(folder, name, Access::Append, ctx.fence.as_ref())
-                .and_then(|file| if len < file.size()? { file.truncate(len) } else { Ok(()) })
-                .map_err(|source| {
-                    io_error(Action::Replace, &path_below(&path, b"", name), source)
-                })?;
-        }
+        end_slice(place, slice)?;
     }
     if !gone.is_empty() {
-        Place { folder, path: &path, fence: ctx.fence.as_ref() }.remove(&gone)?;
+        place.remove(&gone)?;
     }
     channel.messages.overlaps.retain(|old| old.must_stay);
     channel.close_files();
+    Ok(())
+}
+
+/// Cuts what the files of a slice have behind its messages; the index first.
+fn end_slice(place: Place<'_>, slice: &Slice) -> Result<(), StoreError> {
+    let names = [slice_index_name(slice.number), slice_data_name(slice.number)];
+    for (name, len) in names.iter().zip([slice.index_len(), slice.data_len]) {
+        open_file(place.folder, name, Access::Append, place.fence)
+            .and_then(|file| if len < file.size()? { file.truncate(len) } else { Ok(()) })
+            .map_err(|source| {
+                io_error(Action::Replace, &path_below(place.path, b"", name), source)
+            })?;
+    }
     Ok(())
 }
 
