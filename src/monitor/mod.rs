@@ -24,6 +24,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
@@ -46,6 +47,8 @@ use crate::engine::snapshot::Wanted;
 
 /// Threads that wait for reactors.
 const WAITING_THREADS: usize = 2;
+/// How long one stays where there is nothing to do.
+const FOR_EVER: Duration = Duration::from_secs(1 << 32);
 
 /// Of the connections, this part may wait for pages which need the reactors; the rest is for those
 /// that are answered at once, such as health checks.
@@ -78,7 +81,12 @@ impl Monitor {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(WAITING_THREADS)
+            .thread_keep_alive(FOR_EVER)
             .build()?;
+        // With one helper there, a page waits for it where the machine gives no further thread. It
+        // is asked here first whether it gives one at all: the runtime could only panic.
+        thread::Builder::new().spawn(|| ())?.join().unwrap_or_default();
+        drop(runtime.spawn_blocking(|| ()));
         let (stop, stopped) = oneshot::channel();
         let (tls, newest) = tls.map(watch::channel).unzip();
         listener.set_nonblocking(true)?;

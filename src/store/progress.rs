@@ -4,7 +4,9 @@
 //! is; threads that help for a moment beat the pulse of the one that waits for them.
 
 use std::cell::RefCell;
+use std::io;
 use std::sync::Arc;
+use std::thread::{self, ScopedJoinHandle};
 
 use crate::base::pulse::Pulse;
 
@@ -58,6 +60,40 @@ impl Working {
         adopt(Some(Arc::clone(&pulse)));
         Self(pulse)
     }
+}
+
+/// Begins a thread that does a part of this thread's work, under the same pulse. One that cannot
+/// be had costs speed and nothing else: the caller does that part itself.
+///
+/// # Errors
+/// When the machine, or a limit, gives no further thread.
+pub fn help<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    #[cfg(test)]
+    if ALONE.get() {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let pulse = current();
+    thread::Builder::new().spawn_scoped(scope, move || {
+        adopt(pulse);
+        work()
+    })
+}
+
+/// What a helper has found.
+///
+/// # Panics
+/// If it panicked: but that has ended the process.
+pub fn of_helper<T>(helper: ScopedJoinHandle<'_, T>) -> T {
+    helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Whether this thread gets no helpers.
+    pub static ALONE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 impl Drop for Working {

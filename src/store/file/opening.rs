@@ -1,8 +1,8 @@
 //! Opens a store under an epoch: what lies there, or what a standby has seen of it, to shares.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crate::base::channel_limits::StoreLimits;
@@ -268,22 +268,22 @@ impl ChannelRecovery<'_> {
             let others = rest.split_off(share_len);
             shares.push(std::mem::replace(&mut rest, others));
         }
+        // Whoever does a share takes it: a helper, or this thread where there is none.
+        let shares: Vec<_> = shares.into_iter().map(|share| Mutex::new(Some(share))).collect();
+        let take = |share: &Mutex<Option<_>>| {
+            let mut share = share.lock().unwrap_or_else(PoisonError::into_inner);
+            self.some(share.take().unwrap_or_default())
+        };
         thread::scope(|scope| {
-            let help = |share| {
-                let pulse = progress::current();
-                scope.spawn(move || {
-                    progress::adopt(pulse);
-                    self.some(share)
-                })
-            };
-            let threads: Vec<_> = shares.into_iter().map(help).collect();
+            let helper = |share| progress::help(scope, move || take(share));
+            let helpers: Vec<_> = shares.iter().map(|share| (share, helper(share))).collect();
             let last = self.some(rest);
             let mut channels = Vec::with_capacity(count);
-            for thread in threads {
-                match thread.join() {
-                    Ok(found) => channels.extend(found?),
-                    Err(_) => unreachable!("a panic of any thread ends the process"),
-                }
+            for (share, helper) in helpers {
+                channels.extend(match helper {
+                    Ok(helper) => progress::of_helper(helper)?,
+                    Err(_) => take(share)?,
+                });
             }
             channels.extend(last?);
             Ok(channels)

@@ -164,23 +164,17 @@ fn sync_at_once<T: Sync>(
 ) -> io::Result<()> {
     let share_len = all.len().div_ceil(thread_count.max(1)).max(1);
     let (own, others) = all.split_at(share_len.min(all.len()));
-    let pulse = progress::current();
     thread::scope(|scope| {
-        let threads: Vec<_> = others
+        let helpers: Vec<_> = others
             .chunks(share_len)
-            .map(|share| {
-                let pulse = pulse.clone();
-                scope.spawn(move || {
-                    progress::adopt(pulse);
-                    share.iter().try_for_each(sync)
-                })
-            })
+            .map(|share| (share, progress::help(scope, move || share.iter().try_for_each(sync))))
             .collect();
         let own = own.iter().try_for_each(sync);
-        threads
+        helpers
             .into_iter()
-            .map(|thread| {
-                thread.join().unwrap_or_else(|_| Err(io::Error::other("a sync panicked")))
+            .map(|(share, helper)| match helper {
+                Ok(helper) => progress::of_helper(helper),
+                Err(_) => share.iter().try_for_each(sync),
             })
             .fold(own, io::Result::and)
     })
@@ -188,6 +182,8 @@ fn sync_at_once<T: Sync>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     /// Syncs two files again and again for `seconds`, where both ways take so many microseconds;
@@ -204,6 +200,26 @@ mod tests {
             pace.learn(way, 2, began, *clock);
         }
         counts
+    }
+
+    /// Goal: a thread that cannot be had costs speed and nothing else.
+    #[test]
+    fn without_helpers_everything_is_synced_all_the_same() {
+        for is_alone in [false, true] {
+            progress::ALONE.set(is_alone);
+            let counts = [const { AtomicUsize::new(0) }; 20];
+            let synced = sync_at_once(&counts, 8, |count| {
+                count.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            });
+            assert!(synced.is_ok());
+            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{counts:?}");
+            let failed = sync_at_once(&[0, 1, 2], 3, |number| match number {
+                2 => Err(io::ErrorKind::StorageFull.into()),
+                _ => Ok(()),
+            });
+            assert_eq!(failed.map_err(|error| error.kind()), Err(io::ErrorKind::StorageFull));
+        }
     }
 
     #[test]

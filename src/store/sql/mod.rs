@@ -173,15 +173,14 @@ pub fn open(
     let recovery = Recovery { limits: &limits, epoch, now, known: &known };
     let (found, dialects) = thread::scope(|scope| {
         // Their hand-shakes need not wait for the recovery.
-        let pulse = progress::current();
-        let connecting = scope.spawn(move || {
-            progress::adopt(pulse);
-            connect_shares(options, epoch, loops)
-        });
+        let connecting = progress::help(scope, move || connect_shares(options, epoch, loops));
         let found = connect(&options.source, RECOVERY_CALL_TIMEOUT)
             .map_err(to_open)
             .and_then(|mut dialect| recovery.run(dialect.as_mut()));
-        let dialects = connecting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let dialects = match connecting {
+            Ok(connecting) => progress::of_helper(connecting),
+            Err(_) => connect_shares(options, epoch, loops),
+        };
         Ok::<_, StoreError>((found?, dialects.map_err(to_open)?))
     })?;
     let ctx = Arc::new(Context {
