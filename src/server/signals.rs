@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,9 @@ use crate::server::start::StartError;
 
 /// Signals that wait for the server; more of them are dropped by the kernel's own rules.
 const WAITING_MAX: usize = 16;
+
+/// Real-time signals, but for those that the C library and the reference's runtime use themselves.
+const REAL_TIME: RangeInclusive<i32> = 35..=64;
 
 /// Bytes of a file that holds a process id.
 const PID_FILE_LEN_MAX: u64 = 4_096;
@@ -77,15 +81,23 @@ impl Signal {
     }
 }
 
+/// Signals that would end a process which has no handler for them, and do not end the reference:
+/// they are heard and nothing is done. Handlers, other than ignored signals, are not inherited by
+/// programs that we start.
+fn survived() -> impl Iterator<Item = i32> {
+    use SystemSignal::{SIGALRM, SIGIO, SIGPROF, SIGPWR, SIGVTALRM, SIGXCPU, SIGXFSZ};
+    // A limit on the size of files refuses a write; one on the time of the CPU is told here.
+    let named = [SIGALRM, SIGIO, SIGPROF, SIGPWR, SIGVTALRM, SIGXCPU, SIGXFSZ];
+    named.into_iter().map(|signal| signal as i32).chain(REAL_TIME)
+}
+
 /// Takes over the process's signals; they come out of the channel, in order.
 ///
 /// # Errors
 /// When the system refuses the handlers or the thread.
 pub fn listen(program: Program) -> io::Result<Receiver<Signal>> {
-    // A limit on the size of files refuses a write; without a handler it would end the process.
-    let file_size = SystemSignal::SIGXFSZ as i32;
-    let wanted = [SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, file_size];
-    let mut signals = Signals::new(wanted)?;
+    let heard = [SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
+    let mut signals = Signals::new(heard.into_iter().chain(survived()))?;
     let (sender, receiver) = bounded(WAITING_MAX);
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let wanted = signals.forever().filter_map(|n| Signal::from_number(n, program));

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -112,4 +113,20 @@ fn the_page_of_figures_counts_interests_without_listing_them() {
     let shown = server.json("/connz?subs=1");
     let listed = shown["connections"][0]["subscriptions_list"].as_array().unwrap();
     assert_eq!(listed.len(), 1_000);
+}
+
+/// Goal: each signal that does not end the reference ends nothing here; it needs no meaning.
+#[test]
+fn signals_that_the_reference_survives_are_survived() {
+    let launch = Launch::new(&[]);
+    let mut server = launch.start();
+    // But for those that end it there too, stop it, or say something (`docs/compatibility.md`).
+    let survived = [12, 13, 14, 17, 18, 23, 24, 25, 26, 27, 28, 29, 30].into_iter().chain(35..=64);
+    for number in survived {
+        let kill = format!("kill -{number} {}", server.pid());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success(), "{number}");
+        Stan::connect(launch.port, &format!("after_{number}"));
+        assert!(server.is_running(), "signal {number}");
+    }
+    assert_eq!(server.stop(Signal::SIGTERM), Some(143));
 }
