@@ -283,11 +283,43 @@ fn removed_slices_are_archived() {
     let mut opened = open_as(&options, &limits, Predecessor::Clean).unwrap();
     let store = opened.shares[0].as_mut();
     commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=15)]));
+    // A busy machine may not even have begun it when the store is closed.
+    for _ in 0..2_000 {
+        if !fs::read(&target).unwrap_or_default().is_empty() {
+            break;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
+    }
     store.close().unwrap();
     let path = |name: &str| root.path().join("foo").join(name).display().to_string();
     let expected = format!("foo {} {}\n", path("msgs.1.dat.bak"), path("msgs.1.idx.bak"));
     assert_eq!(fs::read_to_string(&target).unwrap(), expected);
     assert!(root.path().join("foo/msgs.1.dat.bak").exists());
+}
+
+/// Goal: nobody waits for a script that hangs, or for a program that it has left behind: who closes
+/// the store is about to let go of the lease.
+#[test]
+fn a_script_that_hangs_holds_nobody_up() {
+    use std::os::unix::fs::PermissionsExt;
+    for text in ["sleep 20; touch $1.ended", "(sleep 20; touch $1.ended) & exit 0"] {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let script = outside.path().join("archive.sh");
+        let text = format!("#!/bin/sh\ncd {}\n{text}\n", outside.path().display());
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut options = FileOptions::new(root.path());
+        options.slice_messages_max = 10;
+        options.slice_archive_script = Some(script);
+        let mut limits = StoreLimits::default();
+        limits.global.messages_max = 5;
+        let mut opened = open_as(&options, &limits, Predecessor::Clean).unwrap();
+        let store = opened.shares[0].as_mut();
+        commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=15)]));
+        store.close().unwrap();
+        assert!(!outside.path().join("foo.ended").exists());
+    }
 }
 
 /// Goal: each loop's share writes its own channels; clients are shared by all.

@@ -7,11 +7,18 @@
 //! all of its files have such names, one of them is renamed to say that none of them comes back.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::base::epoch::Fence;
+use crate::base::world;
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
 use crate::store::file::format::{
     ChannelFile, channel_file, deleted_name, removed_name, slice_data_name,
@@ -69,6 +76,15 @@ fn is_missing(error: &io::Error) -> bool {
 fn is_taken(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AlreadyExists
 }
+
+/// How long scripts are waited for where a store is closed.
+const SCRIPTS_WAITED_FOR: Duration = Duration::from_millis(500);
+/// Pause between two looks at them.
+const SCRIPTS_LOOKED_AT: Duration = Duration::from_millis(5);
+/// Bytes of its output that are shown.
+const OUTPUT_MAX: usize = 16 * 1024;
+/// Reads of each pipe at one look: more than a full one holds.
+const READS_AT_ONCE: usize = 32;
 
 /// Where a removal happens.
 #[derive(Clone, Copy)]
@@ -327,6 +343,10 @@ pub struct Archivists {
 #[derive(Debug)]
 struct Archivist {
     child: Child,
+    /// What it says goes through these. Nobody waits at them: a program that it has left behind may
+    /// hold them open.
+    pipes: Vec<File>,
+    output: Vec<u8>,
     script: PathBuf,
     channel: String,
     data: PathBuf,
@@ -344,9 +364,16 @@ impl Archivists {
             .stderr(Stdio::piped())
             .spawn();
         match started {
-            Ok(child) => {
-                let script = script.to_owned();
-                self.running.push(Archivist { child, script, channel, data, index });
+            Ok(mut child) => {
+                let (said, complained) = (child.stdout.take(), child.stderr.take());
+                let pipes = said.map(OwnedFd::from).into_iter();
+                let pipes: Vec<File> =
+                    pipes.chain(complained.map(OwnedFd::from)).map(File::from).collect();
+                let is_quick =
+                    |pipe: &File| fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_ok();
+                let pipes = pipes.into_iter().filter(is_quick).collect();
+                let (script, output) = (script.to_owned(), Vec::new());
+                self.running.push(Archivist { child, pipes, output, script, channel, data, index });
             }
             Err(error) => report_failure(script, &error.to_string(), ""),
         }
@@ -362,40 +389,62 @@ impl Archivists {
     pub fn poll(&mut self) {
         let mut running = Vec::new();
         for mut archivist in self.running.drain(..) {
-            match archivist.child.try_wait() {
+            let ended = archivist.child.try_wait();
+            archivist.listen();
+            match ended {
                 Ok(None) => running.push(archivist),
-                Ok(Some(_)) | Err(_) => archivist.finish(),
+                Ok(Some(status)) => archivist.report(status),
+                Err(error) => report_failure(&archivist.script, &error.to_string(), ""),
             }
         }
         self.running = running;
     }
 
-    /// Waits for all scripts to end.
+    /// Waits for all scripts to end, but not for one that hangs: who closes the store is on the way
+    /// to letting go of the lease.
     pub fn finish(&mut self) {
+        let until = world::instant() + SCRIPTS_WAITED_FOR;
+        self.poll();
+        while !self.is_idle() && world::instant() < until {
+            thread::park_timeout(SCRIPTS_LOOKED_AT);
+            self.poll();
+        }
         for archivist in self.running.drain(..) {
-            archivist.finish();
+            log::warn!(
+                "The archive script {:?} for {} ({} and {}) still runs, and is not waited for",
+                archivist.script,
+                archivist.channel,
+                archivist.data.display(),
+                archivist.index.display(),
+            );
         }
     }
 }
 
 impl Archivist {
-    fn finish(self) {
-        match self.child.wait_with_output() {
-            Ok(output) => {
-                let text = [output.stdout, output.stderr].concat();
-                let text = String::from_utf8_lossy(&text);
-                if output.status.success() {
-                    log::info!(
-                        "Output of archive script for {} ({} and {}): {text}",
-                        self.channel,
-                        self.data.display(),
-                        self.index.display(),
-                    );
-                } else {
-                    report_failure(&self.script, &output.status.to_string(), &text);
-                }
+    /// Takes what it has said, within bounds.
+    fn listen(&mut self) {
+        let mut buffer = [0; 4_096];
+        for pipe in &mut self.pipes {
+            for _ in 0..READS_AT_ONCE {
+                let Ok(len @ 1..) = pipe.read(&mut buffer) else { break };
+                let room = OUTPUT_MAX.saturating_sub(self.output.len());
+                self.output.extend_from_slice(&buffer[..len.min(room)]);
             }
-            Err(error) => report_failure(&self.script, &error.to_string(), ""),
+        }
+    }
+
+    fn report(self, status: ExitStatus) {
+        let text = String::from_utf8_lossy(&self.output);
+        if status.success() {
+            log::info!(
+                "Output of archive script for {} ({} and {}): {text}",
+                self.channel,
+                self.data.display(),
+                self.index.display(),
+            );
+        } else {
+            report_failure(&self.script, &status.to_string(), &text);
         }
     }
 }
