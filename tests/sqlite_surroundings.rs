@@ -140,3 +140,30 @@ fn nothing_is_acknowledged_into_files_that_were_taken_away() {
         }
     }
 }
+
+/// Goal: what a trigger of the database leaves out in silence is not answered for.
+#[test]
+fn a_row_that_was_left_out_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (launch, path) = launch(folder.path());
+    let mut server = launch.start();
+    let mut stan = Stan::connect(launch.port, "me");
+    stan.publish("foo", "1").unwrap();
+    let mut dialect = connect(&path);
+    for table in ["Messages", "Subscriptions", "Channels", "Clients"] {
+        let begin = "BEGIN SELECT RAISE(IGNORE); END";
+        dialect.run(&format!("CREATE TRIGGER t BEFORE INSERT ON {table} {begin}")).unwrap();
+        let refused = match table {
+            "Messages" => stan.publish("foo", "2").unwrap_err(),
+            "Subscriptions" => stan.try_subscribe(all("foo")).err().unwrap(),
+            "Channels" => stan.publish("bar", "1").unwrap_err(),
+            _ => Stan::try_connect(launch.port, "other").err().unwrap(),
+        };
+        assert!(refused.contains("stored 0 of 1 rows"), "{table}: {refused}");
+        dialect.run("DROP TRIGGER t").unwrap();
+    }
+    stan.publish("foo", "2").unwrap();
+    let found = stan.subscribe(all("foo"));
+    assert_eq!(sequences(&stan.take(&found, 2)), [1, 2]);
+    assert_eq!(server.stop(Signal::SIGTERM), Some(143));
+}

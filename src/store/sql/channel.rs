@@ -10,7 +10,7 @@ use crate::base::id::Sequence;
 use crate::base::record::{ChannelState, MessageRecord, SubscriptionWrite};
 use crate::base::time::WallTime;
 use crate::store::retention::{self, Held};
-use crate::store::sql::dialect::{Dialect, SqlError, Value};
+use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, insert_rows};
 use crate::store::sql::messages::{self, Old};
 use crate::store::sql::pending::{self, Flush, Pending};
 
@@ -273,7 +273,13 @@ impl Channel {
                     list(&row.pending),
                     list(&row.acks),
                 ];
-                dialect.execute(ADD_PENDING, &values)?;
+                // Tried again later, as on a full database: nobody waits for it.
+                insert_rows(dialect, ADD_PENDING, &values, 1).map_err(|error| match error {
+                    SqlError { failure: Failure::BadValue, text } => {
+                        SqlError { failure: Failure::Full, text }
+                    }
+                    other => other,
+                })?;
             }
             if flush.sets_last_sent {
                 let statement = "UPDATE Subscriptions SET lastsent=? WHERE id=? AND subid=?";

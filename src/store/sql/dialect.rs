@@ -216,6 +216,28 @@ pub fn transaction<T, E: From<SqlError>>(
     }
 }
 
+/// Runs an `INSERT` of so many rows and counts them: a trigger, a rule or a row policy of the
+/// database may leave some out without a word, and what is answered for has to be there.
+///
+/// # Errors
+/// [`Failure::BadValue`], where fewer were stored; [`SqlError`].
+pub fn insert_rows(
+    dialect: &mut dyn Dialect,
+    statement: &str,
+    values: &[Value],
+    row_count: usize,
+) -> Result<(), SqlError> {
+    let stored = dialect.execute(statement, values)?;
+    if u64::try_from(row_count).is_ok_and(|wanted| wanted <= stored) {
+        return Ok(());
+    }
+    let why = format!(
+        "the database stored {stored} of {row_count} rows: look for a trigger, a rule or a row \
+         policy on that table"
+    );
+    Err(SqlError::of_statement(Failure::BadValue, statement, &why))
+}
+
 /// What kind of failure: what to do about it depends on this alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {

@@ -8,7 +8,7 @@ use crate::base::id::{ChannelName, Sequence};
 use crate::base::record::MessageRecord;
 use crate::base::time::WallTime;
 use crate::proto::pb;
-use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value};
+use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, insert_rows};
 
 /// Rows of one `INSERT` where the user does not say: more gain nothing.
 const INSERT_ROWS: usize = 512;
@@ -73,7 +73,7 @@ fn insert_part(dialect: &mut dyn Dialect, part: &[NumberedMessage<'_>]) -> Resul
         values.push(Value::from(size(message)));
         values.push(message.encoded.clone().into());
     }
-    dialect.execute(&statement, &values).map(drop).map_err(|error| {
+    insert_rows(dialect, &statement, &values, part.len()).map_err(|error| {
         // The statement of a large batch would fill a screen.
         let text = error.text.replace(&format!("{statement:?}"), "\"INSERT INTO Messages …\"");
         if error.failure != Failure::Duplicate {

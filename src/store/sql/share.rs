@@ -18,7 +18,7 @@ use crate::base::time::{Instant, Now, WallTime};
 use crate::proto::spb;
 use crate::store::sql::attempts::{Failed, patiently};
 use crate::store::sql::channel::Channel;
-use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value};
+use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, insert_rows};
 use crate::store::sql::messages::{self, NumberedMessage};
 use crate::store::sql::reading;
 use crate::store::sql::recovery::{Found, limit_values};
@@ -351,7 +351,7 @@ fn write_server(dialect: &mut dyn Dialect, server: &spb::ServerInfo) -> Result<(
     let update = "UPDATE ServerInfo SET id=?, proto=?, version=? WHERE uniquerow=1";
     if dialect.execute(update, &values)? == 0 {
         let insert = "INSERT INTO ServerInfo (id, proto, version) VALUES (?,?,?)";
-        dialect.execute(insert, &values)?;
+        insert_rows(dialect, insert, &values, 1)?;
     }
     Ok(())
 }
@@ -364,9 +364,8 @@ fn write_client(dialect: &mut dyn Dialect, write: &ClientWrite) -> Result<(), Sq
             dialect.execute(REMOVE, &[text(&client.id)])?;
             let proto = bytes::Bytes::from(client.encode_to_vec());
             let values = [text(&client.id), text(&client.hb_inbox), proto.into()];
-            dialect
-                .execute("INSERT INTO Clients (id, hbinbox, proto) VALUES (?,?,?)", &values)
-                .map(drop)
+            let insert = "INSERT INTO Clients (id, hbinbox, proto) VALUES (?,?,?)";
+            insert_rows(dialect, insert, &values, 1)
         }
         ClientWrite::Delete(id) => dialect.execute(REMOVE, &[text(id.as_bytes())]).map(drop),
     }
@@ -389,7 +388,7 @@ fn write_lifecycle(
             let values = [part.id.into(), name.into(), messages, bytes, age];
             let insert =
                 "INSERT INTO Channels (id, name, maxmsgs, maxbytes, maxage) VALUES (?,?,?,?,?)";
-            dialect.execute(insert, &values).map(drop)
+            insert_rows(dialect, insert, &values, 1)
         }
         Lifecycle::Delete => {
             let update = "UPDATE Channels SET deleted=TRUE WHERE id=?";
@@ -418,7 +417,7 @@ fn write_subscriptions(
                 let update = "UPDATE Subscriptions SET proto=? WHERE id=? AND subid=?";
                 if dialect.execute(update, &values)? == 0 {
                     let insert = "INSERT INTO Subscriptions (proto, id, subid) VALUES (?,?,?)";
-                    dialect.execute(insert, &values)?;
+                    insert_rows(dialect, insert, &values, 1)?;
                 }
             }
             SubscriptionWrite::Delete(subid) => {
