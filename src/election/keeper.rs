@@ -18,6 +18,9 @@ use crate::base::time::Instant;
 use crate::base::world;
 use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
 
+#[cfg(test)]
+mod tests;
+
 /// How long a stand-alone process waits for a predecessor that may still be dying.
 const STAND_ALONE_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause after a failure that may pass by itself.

@@ -16,9 +16,10 @@ use prost::Message;
 
 use crate::base::channel_limits::StoreLimits;
 use crate::base::id::{ChannelName, LoopIndex, Sequence, Subject};
+use crate::base::limits::{AHEAD_BYTES_MAX, UNSYNCED_MESSAGES_MAX, unsynced_share};
 use crate::base::placement;
 use crate::base::random::Random;
-use crate::base::record::{MessageRecord, StoreAnswer, StoreRead};
+use crate::base::record::{Batch, MessageRecord, StoreAnswer, StoreRead};
 use crate::base::time::{Instant, Now, WallTime};
 use crate::engine::effect::{Effect, Interest};
 use crate::engine::input::Input;
@@ -98,6 +99,8 @@ pub(super) struct Script {
     pub(super) credit_bytes: usize,
     /// Most deliveries that one engine asked for in one turn.
     pub(super) deliveries_max: usize,
+    /// Batches that have to be synced.
+    pub(super) durable_count: usize,
     reply_count: u64,
 }
 
@@ -149,6 +152,7 @@ impl Script {
             drained_count: 0,
             credit_bytes: 0,
             deliveries_max: 0,
+            durable_count: 0,
             reply_count: 0,
         };
         script.restart();
@@ -289,6 +293,8 @@ impl Script {
                 self.listens.remove(&subject).expect("only what is listened to is given up");
             }
             Effect::Commit { ticket, batch } => {
+                self.durable_count += usize::from(batch.durable);
+                assert_bounded(&batch, self.settings.loops);
                 let report = self.shelf.commit(&batch);
                 let way = index + self.engines.len();
                 let input = Input::Store(StoreAnswer::Committed { ticket, report });
@@ -512,6 +518,22 @@ impl Script {
         self.engines.iter().map(Engine::held_bytes).sum()
     }
 
+    /// Bytes of messages that are kept in memory for those who keep up.
+    pub(super) fn recent_bytes(&self) -> usize {
+        let channels = self.engines.iter().flat_map(|engine| engine.channels.slab.iter());
+        let recent = channels.flat_map(|(_, channel)| &channel.recent);
+        recent.map(|record| record.encoded.len()).sum()
+    }
+
+    /// Whether readers may read ahead as much as if nobody had.
+    pub(super) fn has_nothing_ahead(&mut self) -> bool {
+        self.engines.iter_mut().all(|engine| {
+            let is_free = engine.reads.try_keep(AHEAD_BYTES_MAX);
+            engine.reads.give_up(if is_free { AHEAD_BYTES_MAX } else { 0 });
+            is_free
+        })
+    }
+
     pub(super) fn clients(&self) -> Vec<String> {
         self.snapshot().clients.iter().map(|found| found.client.to_string()).collect()
     }
@@ -580,6 +602,13 @@ impl Script {
         });
         named.collect()
     }
+}
+
+/// As the store worker does.
+fn assert_bounded(batch: &Batch, loops: u16) {
+    let count = batch.channels.iter().map(|part| part.messages.len()).sum::<usize>();
+    let count_max = unsynced_share(UNSYNCED_MESSAGES_MAX, loops);
+    assert!(count <= count_max, "a batch of {count} messages: at most {count_max}");
 }
 
 fn text(bytes: &Bytes) -> String {

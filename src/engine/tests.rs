@@ -33,6 +33,27 @@ fn options() -> Options {
     Options::default()
 }
 
+/// Goal: what anybody is told of is durable then; what is only sent or acked costs no sync.
+#[test]
+fn only_what_is_answered_is_synced() {
+    with_loops(|mut server| {
+        server.durable_count = 0;
+        server.connect("me");
+        assert_eq!(std::mem::take(&mut server.durable_count), 1);
+        server.subscribe("me", "orders", "a", &options());
+        assert!(0 < std::mem::take(&mut server.durable_count));
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        assert_eq!(std::mem::take(&mut server.durable_count), 1);
+        server.ack("a", "orders", &[1]);
+        assert_eq!(server.durable_count, 0);
+        server.unsubscribe("me", "orders", "a");
+        assert_eq!(std::mem::take(&mut server.durable_count), 1);
+        assert_eq!(server.close("me"), "");
+        assert!(0 < server.durable_count);
+    });
+}
+
 #[test]
 fn a_published_message_is_acked_and_delivered() {
     with_loops(|mut server| {

@@ -418,6 +418,8 @@ mod tests {
         inner: Box<dyn Store>,
         commits: VecDeque<Option<io::ErrorKind>>,
         fetches: VecDeque<Option<StoreError>>,
+        maintains: VecDeque<StoreError>,
+        closes: VecDeque<StoreError>,
     }
 
     fn io_error(action: Action, kind: io::ErrorKind) -> StoreError {
@@ -442,31 +444,35 @@ mod tests {
             self.inner.find_time(name, at)
         }
         fn maintain(&mut self, now: Now) -> Result<Maintained, StoreError> {
-            self.inner.maintain(now)
+            self.maintains.pop_front().map_or_else(|| self.inner.maintain(now), Err)
         }
         fn close(&mut self) -> Result<(), StoreError> {
-            self.inner.close()
+            self.closes.pop_front().map_or_else(|| self.inner.close(), Err)
         }
     }
 
     /// Runs `jobs` through a worker over a store that fails as told; its reports until its end.
+    fn in_memory() -> Failing {
+        let opened = memory::open(&StoreLimits::default(), 1).unwrap();
+        let inner = opened.shares.into_iter().next().unwrap();
+        let (commits, fetches, maintains, closes) = Default::default();
+        Failing { inner, commits, fetches, maintains, closes }
+    }
+
+    fn settings() -> WorkerSettings {
+        let name = "store-0".into();
+        WorkerSettings { name, epoch: Epoch(1), loops: 1, pulse: Arc::default() }
+    }
+
     fn reports(
         commits: Vec<Option<io::ErrorKind>>,
         fetches: Vec<Option<StoreError>>,
         jobs: Vec<Job>,
     ) -> Vec<Report> {
-        let opened = memory::open(&StoreLimits::default(), 1).unwrap();
-        let inner = opened.shares.into_iter().next().unwrap();
-        let store = Failing { inner, commits: commits.into(), fetches: fetches.into() };
+        let store = Failing { commits: commits.into(), fetches: fetches.into(), ..in_memory() };
         let (sender, receiver) = crossbeam_channel::unbounded();
-        let settings = WorkerSettings {
-            name: "store-0".into(),
-            epoch: Epoch(1),
-            loops: 1,
-            pulse: Arc::default(),
-        };
         let report = move |report| sender.send(report).unwrap();
-        let worker = spawn(Box::new(store), settings, report).unwrap();
+        let worker = spawn(Box::new(store), settings(), report).unwrap();
         for job in jobs {
             worker.try_submit(job).unwrap();
         }
@@ -562,5 +568,59 @@ mod tests {
         let fetches = vec![Some(unreadable), Some(StoreError::Corrupt("bad record".into()))];
         let found = reports(vec![], fetches, vec![fetch(1), fetch(2), fetch(3), Job::Close]);
         check(&found, &["1 Read other error", "2 bad record", "fetched 3 0", "closed"]);
+    }
+
+    /// Goal: a thread that does not begin with what it is given is seen to hang.
+    #[test]
+    fn work_that_is_handed_over_has_to_be_begun() {
+        let settings = settings();
+        let pulse = Arc::clone(&settings.pulse);
+        let (worker, _task) = unthreaded(Box::new(in_memory()), settings, |_| ());
+        let bound = Duration::from_secs(5);
+        let at = |seconds: u64| Instant(seconds * 1_000_000_000);
+        assert_eq!(pulse.stalled_since(at(100), bound), None, "it rests");
+        worker.try_submit(fetch(1)).unwrap();
+        assert_eq!(pulse.stalled_since(at(101), bound), None, "it had no time yet");
+        assert_eq!(pulse.stalled_since(at(106), bound), Some(at(101)));
+    }
+
+    /// Goal: only a store that could be closed is told to be closed: a successor relies on that.
+    #[test]
+    fn a_store_that_cannot_be_closed_has_failed() {
+        let broken = io_error(Action::Sync, io::ErrorKind::Other);
+        let store = Failing { closes: [broken].into(), ..in_memory() };
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let (worker, mut task) =
+            unthreaded(Box::new(store), settings(), move |report| sender.send(report).unwrap());
+        worker.try_submit(Job::Close).unwrap();
+        assert!(!task.turn());
+        check(&receiver.try_iter().collect::<Vec<_>>(), &["failed StepDown"]);
+    }
+
+    /// Goal: what cannot be tidied on a full disk is told once and tried again after a while;
+    /// anything else that fails there ends the thread.
+    #[test]
+    fn tidying_that_is_refused_is_tried_again_later() {
+        let full = io_error(Action::Append, io::ErrorKind::StorageFull);
+        let broken = io_error(Action::Sync, io::ErrorKind::Other);
+        let store = Failing { maintains: [full, broken].into(), ..in_memory() };
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let (_worker, mut task) =
+            unthreaded(Box::new(store), settings(), move |report| sender.send(report).unwrap());
+        let told = || receiver.try_iter().collect::<Vec<_>>();
+        let at = |seconds: u64| {
+            let (at, wall) = (Instant(seconds * 1_000_000_000), WallTime(0));
+            world::simulate(Some(Now { at, wall }));
+        };
+        let begun_at = world::instant().0 / 1_000_000_000 + 1;
+        at(begun_at);
+        assert!(task.has_work() && task.turn());
+        check(&told(), &["trouble Append no storage space"]);
+        at(begun_at + 4);
+        assert!(!task.has_work(), "not at once");
+        at(begun_at + 5);
+        assert!(task.has_work() && !task.turn());
+        check(&told(), &["failed StepDown"]);
+        world::simulate(None);
     }
 }

@@ -92,3 +92,22 @@ fn a_subscription_with_nothing_to_read_is_answered_at_once() {
         assert_eq!(server.fetch_count, 0);
     });
 }
+
+/// Goal: who has no room for what was read for its request is answered all the same.
+#[test]
+fn a_read_for_which_there_is_no_room_is_answered() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 2);
+        server.hold_reads();
+        let reply = hand_in(&mut server, "a", &options());
+        server.run();
+        server.set_room("a", false);
+        assert!(server.answer(&reply).is_none());
+        server.release();
+        assert!(server.answer(&reply).is_some());
+        server.expect("");
+        server.set_room("a", true);
+        server.expect("a:1 a:2");
+    });
+}

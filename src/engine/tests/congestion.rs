@@ -52,6 +52,30 @@ fn what_is_due_again_waits_for_room_and_comes_once() {
 }
 
 #[test]
+fn what_waited_for_room_has_a_whole_ack_wait_whatever_else_is_due_meanwhile() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.subscribe("me", "foo", "a", &options());
+        server.publish("me", "foo", 1);
+        server.pass_secs(20);
+        server.publish("me", "foo", 1);
+        server.expect("a:1 a:2");
+        server.set_room("a", false);
+        server.pass_secs(20);
+        server.expect("");
+        server.set_room("a", true);
+        server.expect("a:1*1");
+        server.pass_secs(11);
+        server.expect("a:2*1");
+        // Thirty seconds after the one that was late, and not after it should have been sent.
+        server.pass_secs(18);
+        server.expect("");
+        server.pass_secs(2);
+        server.expect("a:1*2");
+    });
+}
+
+#[test]
 fn a_group_passes_over_members_without_room() {
     with_loops(|mut server| {
         server.connect("me");

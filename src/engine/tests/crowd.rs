@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::base::limits::{ENGINE_REQUESTS_BYTES_MAX, REQUEST_BYTES};
+use crate::base::limits::{
+    ENGINE_REQUESTS_BYTES_MAX, LOOPS_MAX, REQUEST_BYTES, UNSYNCED_MESSAGES_MAX, unsynced_share,
+};
 use crate::engine::snapshot::Wanted;
 
 const REFUSED: &str = "stan: too many requests under way, try again";
@@ -93,4 +95,17 @@ fn long_lists_are_told_in_portions() {
         assert!(totals.channels.is_empty() && totals.clients.is_empty());
         assert_eq!(totals.totals, all.totals);
     }
+}
+
+/// Goal: a batch has no more messages than a successor looks for; the script counts each.
+#[test]
+fn what_waits_for_a_stuck_store_is_written_in_bounded_batches() {
+    let mut server = Script::new(LOOPS_MAX);
+    server.connect("me");
+    server.hold_commits();
+    let count = 3 * unsynced_share(UNSYNCED_MESSAGES_MAX, LOOPS_MAX);
+    (0..count).for_each(|n| drop(server.hand_in_publish("me", "foo", &n.to_string())));
+    server.run();
+    server.release();
+    assert_eq!(server.contents("foo").len(), count);
 }

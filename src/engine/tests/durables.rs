@@ -260,3 +260,45 @@ fn what_is_offline_is_shown_with_its_last_client_and_as_stalled_as_it_was() {
         assert_eq!(shown(&server), [(queue, true, true, nobody), (plain, true, true, me())]);
     });
 }
+
+/// Goal: a durable that comes back with less room than it has pending goes on when it has acked.
+#[test]
+fn a_durable_with_more_pending_than_it_may_have_goes_on_after_its_acks() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.subscribe("me", "foo", "a", &durable());
+        server.publish("me", "foo", 3);
+        server.expect("a:1 a:2 a:3");
+        server.sub_close("me", "foo", "a");
+        server.publish("me", "foo", 2);
+        server.subscribe("me", "foo", "a", &Options { in_flight_max: 1, ..durable() });
+        server.expect("a:1*1 a:2*1 a:3*1");
+        server.ack("a", "foo", &[1, 2, 3]);
+        server.expect("a:4");
+        server.ack("a", "foo", &[4]);
+        server.expect("a:5");
+    });
+}
+
+/// Goal: a position that was taken from messages that the store then refused is not written.
+#[test]
+fn a_durable_that_began_after_refused_messages_gets_those_that_take_their_place() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 1);
+        server.refuse("foo", Some("no"));
+        server.hold_commits();
+        server.hand_in_publish("me", "foo", "refused");
+        server.run();
+        let new_only = Options { start: StartPosition::NewOnly, ..durable() };
+        server.hand_in(Service::Subscribe, Script::subscribe_request("me", "foo", "a", &new_only));
+        server.run();
+        server.refuse("foo", None);
+        server.set_room("a", false);
+        server.release();
+        server.publish("me", "foo", 2);
+        server.restart();
+        server.set_room("a", true);
+        server.expect("a:2 a:3");
+    });
+}

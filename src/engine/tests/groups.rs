@@ -54,6 +54,21 @@ fn a_stalled_member_does_not_stall_the_group_but_all_together_do() {
 }
 
 #[test]
+fn a_member_that_is_filled_by_what_another_left_does_not_stop_the_group() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.subscribe("me", "foo", "gone", &member());
+        server.subscribe("me", "foo", "small", &Options { in_flight_max: 1, ..member() });
+        server.subscribe("me", "foo", "big", &member());
+        server.publish("me", "foo", 1);
+        server.expect("gone:1");
+        server.unsubscribe("me", "foo", "gone");
+        server.publish("me", "foo", 3);
+        server.expect("big:2 big:3 big:4");
+    });
+}
+
+#[test]
 fn the_start_position_of_a_joining_member_is_ignored() {
     with_loops(|mut server| {
         server.connect("me");

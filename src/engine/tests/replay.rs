@@ -1,6 +1,7 @@
 //! start positions and reading from the store
 
 use super::*;
+use crate::base::limits::{FETCHES_MAX, RECENT_BYTES_MAX};
 
 fn at(start: StartPosition) -> Options {
     Options { start, ..options() }
@@ -188,5 +189,68 @@ fn a_turn_delivers_no_more_than_its_budget() {
         }
         assert!(server.deliveries_max > 1_000, "{}", server.deliveries_max);
         assert!(server.deliveries_max <= 3 * 1_024, "{}", server.deliveries_max);
+    });
+}
+
+/// Goal: readers that have to wait for the reads of others get theirs.
+#[test]
+fn more_readers_than_reads_at_a_time_get_their_messages() {
+    let mut server = Script::new(1);
+    server.connect("me");
+    server.publish("me", "foo", 2);
+    server.hold_reads();
+    let count = FETCHES_MAX + 3;
+    for number in 0..count {
+        let inbox = format!("reader{number}");
+        let request = Script::subscribe_request("me", "foo", &inbox, &options());
+        server.hand_in(Service::Subscribe, request);
+    }
+    server.run();
+    assert_eq!(server.fetch_count, FETCHES_MAX);
+    server.release();
+    assert_eq!(server.deliveries().len(), 2 * count);
+}
+
+/// Goal: what is kept in memory for readers is bounded, however far behind they are.
+#[test]
+fn messages_kept_in_memory_are_bounded() {
+    let mut server = Script::new(1);
+    server.connect("me");
+    server.subscribe("me", "foo", "a", &Options { in_flight_max: 1, ..options() });
+    let data = "x".repeat(1024 * 1024);
+    for _ in 0..=RECENT_BYTES_MAX / data.len() {
+        assert_eq!(server.try_publish("me", "foo", &data), "");
+    }
+    let kept_bytes = server.recent_bytes();
+    assert!(0 < kept_bytes && kept_bytes <= RECENT_BYTES_MAX, "{kept_bytes}");
+}
+
+/// Goal: what a reader that leaves has read ahead keeps no other from reading ahead.
+#[test]
+fn what_a_leaving_reader_read_ahead_no_longer_counts() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 5);
+        server.subscribe("me", "foo", "a", &Options { in_flight_max: 1, ..options() });
+        server.expect("a:1");
+        assert!(!server.has_nothing_ahead(), "more than one message was read");
+        server.unsubscribe("me", "foo", "a");
+        assert!(server.has_nothing_ahead());
+    });
+}
+
+/// Goal: after a restart pending messages cost reads by how they lie, not one each.
+#[test]
+fn pending_messages_that_lie_side_by_side_are_read_at_once() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.subscribe("me", "foo", "a", &options());
+        server.publish("me", "foo", 9);
+        server.expect("a:1 a:2 a:3 a:4 a:5 a:6 a:7 a:8 a:9");
+        let fetch_count = server.fetch_count;
+        server.restart();
+        server.pass_secs(31);
+        server.expect("a:1*1 a:2*1 a:3*1 a:4*1 a:5*1 a:6*1 a:7*1 a:8*1 a:9*1");
+        assert!(server.fetch_count <= fetch_count + 3, "{}", server.fetch_count - fetch_count);
     });
 }
