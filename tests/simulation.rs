@@ -8,7 +8,7 @@ use std::env;
 
 use stanby::base::world;
 use stanby::testing::campaign::{self, Summary};
-use stanby::testing::group::Plan;
+use stanby::testing::plan::Plan;
 
 /// Fresh seeds of a run.
 const SEEDS: u64 = 8;

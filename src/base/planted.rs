@@ -89,6 +89,12 @@ pub const fn is(_bug: Bug) -> bool {
     false
 }
 
+/// What plants on another thread what is planted on this one.
+#[cfg(not(feature = "planted"))]
+pub fn carried() -> impl Fn() + Send + Sync {
+    || ()
+}
+
 #[cfg(feature = "planted")]
 mod chosen {
     use std::cell::Cell;
@@ -104,6 +110,12 @@ mod chosen {
         CHOSEN.set(bug);
     }
 
+    /// What plants on another thread what is planted on this one.
+    pub fn carried() -> impl Fn() + Send + Sync {
+        let bug = CHOSEN.get();
+        move || plant(bug)
+    }
+
     /// Whether `bug` is planted.
     #[must_use]
     pub fn is(bug: Bug) -> bool {
@@ -112,4 +124,4 @@ mod chosen {
 }
 
 #[cfg(feature = "planted")]
-pub use chosen::{is, plant};
+pub use chosen::{carried, is, plant};

@@ -18,7 +18,7 @@ thread_local! {
 }
 
 /// From now on the clocks of this thread show `now`, until they are set again; `None`: the
-/// machine's. For simulations, of which all is in one thread.
+/// machine's. For simulations, which set it on each of their threads.
 pub fn simulate(now: Option<Now>) {
     SIMULATED.set(now);
 }

@@ -1,4 +1,4 @@
-//! `stanby simulate`: whole groups in one thread, from seeds, held against the promises.
+//! `stanby simulate`: whole groups, from seeds, held against the promises.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use clap::Parser;
 use super::connection;
 use crate::base::world;
 use crate::testing::campaign::{self, Summary};
-use crate::testing::group::{Outcome, Plan};
+use crate::testing::plan::{Outcome, Plan};
 
 /// A progress line after so many runs.
 const TOLD_EVERY: u64 = 100;

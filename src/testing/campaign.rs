@@ -1,10 +1,11 @@
 //! Many seeds, what they came to, and a run that breaks a promise made small.
 
 use std::cell::RefCell;
-use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 
-use crate::testing::group::{Outcome, Plan, Simulation};
-use crate::testing::memory_disk::rule;
+use crate::base::planted;
+use crate::testing::group::Simulation;
+use crate::testing::plan::{Outcome, Plan};
 use crate::testing::trace::Trace;
 
 /// Most runs that making one smaller may take.
@@ -30,18 +31,14 @@ pub fn last_words() -> Vec<String> {
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
     let simulation = Simulation::new(plan.clone());
-    let run = simulation.clone();
-    RUNNING.set(Some((plan.clone(), simulation.trace())));
-    match panic::catch_unwind(AssertUnwindSafe(|| run.run())) {
-        Ok(outcome) => outcome,
-        Err(cause) => {
-            rule(None);
-            crate::base::world::simulate(None);
-            let text = cause.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            simulation.so_far(format!("panicked: {}", text.unwrap_or_default()))
-        }
-    }
+    let running = (plan.clone(), simulation.trace());
+    let carry = planted::carried();
+    let prepare = move || {
+        RUNNING.set(Some(running.clone()));
+        carry();
+    };
+    let prepare: Arc<dyn Fn() + Send + Sync> = Arc::new(prepare);
+    simulation.run(&prepare)
 }
 
 /// Makes a run that breaks a promise smaller: fewer faults, no more steps than it needs. Gives the

@@ -18,21 +18,74 @@ pub struct Plan {
     pub per_step: u64,
     /// Chance of a fault before an operation of a disk, in millionths.
     pub per_operation: u64,
+    /// What goes wrong more often than all else.
+    pub focus: Option<Focus>,
+    /// Whether nothing happens to members and disks: to a store in memory each of it is the end.
+    pub spares_members: bool,
+    /// Whether syncs may say that something is durable which is not.
+    pub may_lie: bool,
     /// Faults that are left out, by number.
     pub left_out: BTreeSet<u32>,
+}
+
+/// One operation before which much goes wrong in a run: most of what a member can be stopped in
+/// the middle of is rare, and has to meet with something else that is rare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Focus {
+    /// Which one.
+    pub operation: Operation,
+    /// Chance of a fault before each, in millionths.
+    pub per_operation: u64,
+}
+
+impl Focus {
+    /// All of them, by how often they happen.
+    const ALL: [Self; 17] = [
+        Self::on(Operation::CreateFolder, 250_000),
+        Self::on(Operation::RemoveFolder, 250_000),
+        Self::on(Operation::Folder, 20_000),
+        Self::on(Operation::OpenNew, 50_000),
+        Self::on(Operation::Rename, 100_000),
+        Self::on(Operation::RenameNew, 250_000),
+        Self::on(Operation::RenameInto, 100_000),
+        Self::on(Operation::Unlink, 100_000),
+        Self::on(Operation::Truncate, 250_000),
+        Self::on(Operation::Append, 10_000),
+        Self::on(Operation::SyncFile, 15_000),
+        Self::on(Operation::SyncFolder, 50_000),
+        Self::on(Operation::SyncFilesystem, 50_000),
+        Self::on(Operation::List, 50_000),
+        Self::on(Operation::OpenRead, 20_000),
+        Self::on(Operation::OpenAppend, 50_000),
+        Self::on(Operation::ReadAt, 10_000),
+    ];
+
+    const fn on(operation: Operation, per_operation: u64) -> Self {
+        Self { operation, per_operation }
+    }
 }
 
 impl Plan {
     /// The usual plan of a seed: nothing, little or much.
     #[must_use]
     pub fn of(seed: u64) -> Self {
+        // Most seeds have one, another for each.
+        let place = usize::try_from(seed / 8 * 5 + seed % 8).unwrap_or(0) % Focus::ALL.len();
+        let focus = (3 <= seed % 8).then_some(Focus::ALL[place]);
         let (per_step, per_operation) = match seed % 8 {
             0 => (0, 0),
             1 | 2 => (2_000, 500),
             3 => (1_000, 4_000),
             _ => (4_000, 1_500),
         };
-        Self { per_step, per_operation, left_out: BTreeSet::new() }
+        Self {
+            per_step,
+            per_operation,
+            focus,
+            spares_members: false,
+            may_lie: seed % 16 == 11,
+            left_out: BTreeSet::new(),
+        }
     }
 }
 
@@ -53,8 +106,8 @@ pub enum Kind {
     Stop,
     /// The lock service says yes to another.
     LockForgotten,
-    /// A wall clock is ahead by this from now on.
-    ClockJump(Duration),
+    /// A wall clock is off by so many nanoseconds from now on.
+    ClockJump(i64),
     /// The disk has no room.
     Full(Duration),
     /// Two members do not hear each other.
@@ -69,6 +122,8 @@ pub enum Kind {
     ErrorAfter(Errno),
     /// A part is written.
     Short(Errno),
+    /// A sync says that all is well, and does nothing.
+    Lie,
 }
 
 /// A fault, with its number in the run.
@@ -92,10 +147,12 @@ pub struct Faults {
 
 /// More than twice what it takes to replace a holder.
 const PAUSE_MAX_MS: u64 = 2_500;
+/// Nearly as long as it takes to replace a holder.
+const REPLACED_AFTER: Duration = Duration::from_millis(900);
 const DOWN_MAX_MS: u64 = 800;
 const FULL_MAX_MS: u64 = 800;
 const PART_MAX_MS: u64 = 1_500;
-const CLOCK_AHEAD_MAX_MS: u64 = 5_000;
+const CLOCK_OFF_MAX_MS: i64 = 5_000;
 
 impl Faults {
     /// The faults of a plan.
@@ -144,6 +201,13 @@ impl Faults {
         Duration::from_millis(1 + self.random.below(max))
     }
 
+    /// Ahead or behind: so a clock jumps back too.
+    fn clock_off(&mut self) -> i64 {
+        let width = u64::try_from(2 * CLOCK_OFF_MAX_MS).unwrap_or(1);
+        let ms = i64::try_from(self.random.below(width)).unwrap_or(0) - CLOCK_OFF_MAX_MS;
+        ms * 1_000_000
+    }
+
     /// Short ones are frequent, long ones happen.
     fn pause(&mut self) -> Duration {
         let max = [20, 400, PAUSE_MAX_MS, PAUSE_MAX_MS][self.choose(4)];
@@ -155,13 +219,21 @@ impl Faults {
         if !self.is_due(self.plan.per_step) {
             return None;
         }
+        if self.plan.spares_members {
+            let kind = match self.random.below(3) {
+                0 => Kind::ClockJump(self.clock_off()),
+                1 => Kind::PartClient(self.ms(PART_MAX_MS)),
+                _ => Kind::SlowReader(self.random.below(3) != 0),
+            };
+            return self.number(kind);
+        }
         let kind = match self.random.below(18) {
             0..=2 => Kind::Kill,
             3 | 4 => Kind::Pause(self.pause()),
             5 => Kind::PowerCut,
             6 | 7 => Kind::Stop,
             8 => Kind::LockForgotten,
-            9 => Kind::ClockJump(self.ms(CLOCK_AHEAD_MAX_MS)),
+            9 => Kind::ClockJump(self.clock_off()),
             10 => Kind::Full(self.ms(FULL_MAX_MS)),
             11 | 12 => Kind::PartMembers(self.ms(PART_MAX_MS)),
             13 => Kind::PartClient(self.ms(PART_MAX_MS)),
@@ -171,10 +243,28 @@ impl Faults {
         self.number(kind)
     }
 
-    /// What goes wrong before `operation`; no pause, if others cannot be turned meanwhile.
-    pub fn on_operation(&mut self, operation: Operation, may_wait: bool) -> Option<Fault> {
+    /// What goes wrong before `operation`.
+    pub fn on_operation(&mut self, operation: Operation) -> Option<Fault> {
+        if let Some(focus) = self.plan.focus.filter(|focus| focus.operation == operation)
+            && self.is_due(focus.per_operation)
+        {
+            let kind = match self.random.below(8) {
+                0 => Kind::Kill,
+                1 => Kind::PowerCut,
+                // Long enough for another to take over, or not.
+                _ => Kind::Pause(REPLACED_AFTER + self.ms(PAUSE_MAX_MS)),
+            };
+            return self.number(kind);
+        }
         if !self.is_due(self.plan.per_operation * weight(operation)) {
             return None;
+        }
+        let is_sync = matches!(
+            operation,
+            Operation::SyncFile | Operation::SyncFolder | Operation::SyncFilesystem
+        );
+        if self.plan.may_lie && is_sync && self.random.below(2) == 0 {
+            return self.number(Kind::Lie);
         }
         let errors = operation.errors();
         let errno = errors[self.choose(errors.len())];
@@ -187,8 +277,7 @@ impl Faults {
             10 if operation.is_change() => Kind::ErrorAfter(Errno::EIO),
             _ => Kind::Error(errno),
         };
-        let waits = matches!(kind, Kind::Pause(_) | Kind::Stall(_));
-        if waits && !may_wait { None } else { self.number(kind) }
+        self.number(kind)
     }
 }
 

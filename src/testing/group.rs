@@ -1,13 +1,14 @@
-//! A whole group in one thread: processes, a disk, locks, a network, clients, faults, from a seed.
+//! A whole group, one thread at a time: processes, a disk, locks, a network, clients, faults.
 //!
 //! The store's calls are not cut into steps: they run as they are, over a disk that asks before
-//! each operation ([`World`]). A pause there is served by turning all others from within that call,
-//! until the pause is over; a death by letting the call run on against a disk that no longer does
-//! anything. So a member can stop before any operation while another takes over.
+//! each operation. A pause there leaves the call where it is, while another thread turns
+//! the group (`turning`); a death lets it run on against a disk that no longer does anything. So a
+//! member can stop before any operation while another takes over, and several may at once.
 
-use std::cell::RefCell;
+mod turning;
+
+use std::collections::VecDeque;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,72 +20,21 @@ use crate::base::time::{Instant, Now, WallTime};
 use crate::base::world;
 use crate::broker::ConnectionKind;
 use crate::server::event::Event;
-use crate::store::file::{self, FileOptions, Opening};
+use crate::store::file::FileOptions;
 use crate::store::{Opened, Remedy, StoreError};
+use crate::testing::baton::Sleepers;
 use crate::testing::checker::Checker;
-use crate::testing::disk::{Fault, Operation};
-use crate::testing::faults::{self, Faults, Kind};
+use crate::testing::faults::{Faults, Kind};
 use crate::testing::leases::{Locks, SimulatedFence, Told};
-use crate::testing::memory_disk::{Fate, MemoryDisk, ProcessId, World, rule};
+use crate::testing::limits;
+use crate::testing::memory_disk::{MemoryDisk, ProcessId};
+use crate::testing::plan::{Outcome, Plan};
 use crate::testing::process::{self, Process, Role};
 use crate::testing::trace::Trace;
 use crate::testing::wires::{End, Node, Wires};
 use crate::testing::workload::Client;
 
-/// What a run is made of; everything else follows from the seed.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Where chance begins.
-    pub seed: u64,
-    /// Event loops of each member.
-    pub loops: u16,
-    /// Members of the group.
-    pub members: usize,
-    /// Client programs.
-    pub clients: usize,
-    /// Steps before the faults stop: inputs handled, operations of disk, locks and network.
-    pub steps: u64,
-    /// What goes wrong.
-    pub faults: faults::Plan,
-    /// Whether the disk writes what was not synced in any order when the power goes.
-    pub lands_out_of_order: bool,
-    /// Whether what happens is written down.
-    pub is_traced: bool,
-}
-
-impl Plan {
-    /// The usual plan of a seed.
-    #[must_use]
-    pub fn of(seed: u64) -> Self {
-        Self {
-            seed,
-            loops: [1, 2, 4][usize::try_from(seed % 3).unwrap_or(0)],
-            members: if seed.is_multiple_of(5) { 3 } else { 2 },
-            clients: 3,
-            steps: 5_000,
-            faults: faults::Plan::of(seed),
-            lands_out_of_order: false,
-            is_traced: false,
-        }
-    }
-}
-
-/// What a run came to.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// The first broken promise.
-    pub violation: Option<String>,
-    /// Inputs handled, and operations of disk, locks and network.
-    pub steps: u64,
-    /// Publishes that were acknowledged.
-    pub acked_count: usize,
-    /// How often a member became active.
-    pub takeovers: u32,
-    /// The faults that happened, by number.
-    pub faults: Vec<(u32, Kind)>,
-    /// What happened, if it was written down.
-    pub trace: Vec<String>,
-}
+pub use self::turning::Simulation;
 
 /// A member: a process, or none at present.
 struct Slot {
@@ -94,8 +44,8 @@ struct Slot {
     paused_until: Instant,
     /// Its keeper does nothing before this.
     keeper_until: Instant,
-    /// How far its wall clock is ahead.
-    clock_ahead: Duration,
+    /// How far its wall clock is off, in nanoseconds.
+    clock_off: i64,
     retry_at: Instant,
 }
 
@@ -111,21 +61,22 @@ struct Group {
     clients: Vec<Client>,
     checker: Checker,
     trace: Trace,
-    limits: ResolvedLimits,
+    limits: StoreLimits,
+    resolved: ResolvedLimits,
     process_count: u32,
     full_until: Instant,
     steps: u64,
     steps_max: u64,
     takeovers: u32,
-    depth: u32,
-    /// An operation of a disk takes that long.
-    waits_until: Instant,
+    /// Calls of stores that stand still.
+    sleepers: Sleepers,
+    /// Stores that were won and are not opened yet.
+    openings: VecDeque<ToOpen>,
+    /// A sync has said that all is durable, which was not true.
+    has_lied: bool,
     is_healed: bool,
+    is_over: bool,
 }
-
-/// A simulated group.
-#[derive(Clone)]
-pub struct Simulation(Rc<RefCell<Group>>);
 
 /// A store to be opened, outside of everything else.
 struct ToOpen {
@@ -139,6 +90,10 @@ struct ToOpen {
 const ROOT: &str = "/data";
 const STEP_MAX_MICROS: u64 = 2_000;
 const SETTLE_STEP_MAX_MICROS: u64 = 15_000;
+const IDLE_STEP_MAX_MICROS: u64 = 30_000;
+/// Of so many steps a client acts in one, and in one of so many where time goes faster.
+const STEPS_PER_ACT: u64 = 8;
+const FAST_STEPS_PER_ACT: u64 = 2;
 const OPERATION_MAX_MICROS: u64 = 60;
 const STILL_FOR_LONG: Duration = Duration::from_millis(50);
 const START_MAX_MS: u64 = 50;
@@ -146,13 +101,12 @@ const START_MAX_MS: u64 = 50;
 const AUDIT_AFTER: Duration = Duration::from_secs(2);
 /// Steps after the faults within which everything must be delivered.
 const SETTLE_STEPS_MAX: u64 = 400_000;
-/// So deep pauses within pauses go.
-const DEPTH_MAX: u32 = 4;
+/// Steps after the faults if nothing that is stored can be relied on.
+const DECEIVED_STEPS: u64 = 5_000;
 
-impl Simulation {
+impl Group {
     /// A group at its start.
-    #[must_use]
-    pub fn new(plan: Plan) -> Self {
+    fn new(plan: Plan) -> Self {
         let mut random = Random::new(plan.seed);
         let now = Now { at: Instant(1_000_000_000), wall: WallTime(1_700_000_000_000_000_000) };
         let slot = |_| Slot {
@@ -160,217 +114,53 @@ impl Simulation {
             up_at: now.at,
             paused_until: now.at,
             keeper_until: now.at,
-            clock_ahead: Duration::ZERO,
+            clock_off: 0,
             retry_at: now.at,
         };
         let trace = Trace::new(plan.is_traced);
+        let limits = if plan.is_limited { limits::tight() } else { StoreLimits::default() };
+        let resolved = limits.resolve().expect("no section is wrong");
+        let client = |number| {
+            let client = Client::new(number, now.at);
+            if plan.is_limited { client.roaming() } else { client }
+        };
         let disk = MemoryDisk::new(random.next_u64(), random.below(2) == 0);
         if !plan.lands_out_of_order {
             disk.keep_order();
         }
-        Self(Rc::new(RefCell::new(Group {
+        Self {
             faults: Faults::new(plan.faults.clone(), random.next_u64()),
             now,
             disk,
             locks: Locks::default(),
             wires: Wires::default(),
             slots: (0..plan.members).map(slot).collect(),
-            clients: (0..plan.clients).map(|number| Client::new(number, now.at)).collect(),
-            checker: Checker::new(trace.clone()),
+            clients: (0..plan.clients).map(client).collect(),
+            checker: Checker::new(resolved.clone(), trace.clone()),
             trace,
-            limits: StoreLimits::default().resolve().expect("no section can be wrong"),
+            limits,
+            resolved,
             process_count: 0,
             full_until: now.at,
             steps: 0,
             steps_max: plan.steps,
             takeovers: 0,
-            depth: 0,
-            waits_until: now.at,
+            sleepers: Sleepers::default(),
+            openings: VecDeque::new(),
+            has_lied: false,
             is_healed: false,
+            is_over: false,
             random,
             plan,
-        })))
-    }
-
-    /// What happens is written there, if it is wanted.
-    #[must_use]
-    pub fn trace(&self) -> Trace {
-        self.0.borrow().trace.clone()
-    }
-
-    /// Runs to the end: work under faults, then healing, then the last check.
-    #[must_use]
-    pub fn run(self) -> Outcome {
-        rule(Some(Rc::new(self.clone())));
-        while self.goes_on() {
-            self.step();
-        }
-        self.0.borrow_mut().heal();
-        while self.goes_on() && !self.0.borrow().is_settled() {
-            self.step();
-        }
-        rule(None);
-        world::simulate(None);
-        self.0.borrow_mut().finish()
-    }
-
-    /// What a run that panicked came to.
-    #[must_use]
-    pub fn so_far(&self, violation: String) -> Outcome {
-        let mut outcome = Outcome { violation: Some(violation), ..Outcome::default() };
-        if let Ok(group) = self.0.try_borrow() {
-            outcome.steps = group.steps;
-            outcome.takeovers = group.takeovers;
-            outcome.faults = group.faults.happened().to_vec();
-            outcome.trace = group.trace.lines();
-        }
-        outcome
-    }
-
-    /// Whether there are steps left, and nothing was broken.
-    fn goes_on(&self) -> bool {
-        let group = self.0.borrow();
-        group.steps < group.steps_max && group.checker.violation().is_none()
-    }
-
-    fn step(&self) {
-        let openings = self.0.borrow_mut().step();
-        for opening in openings {
-            self.open(&opening);
-        }
-        let count = self.0.borrow().slots.len();
-        for number in 0..count {
-            self.work(number);
         }
     }
 
-    /// Opens the store for a process that has just won the lease.
-    fn open(&self, opening: &ToOpen) {
-        let (disk, now, limits, loops) = {
-            let mut group = self.0.borrow_mut();
-            let now = group.clocks_of(opening.number);
-            let Some(process) = group.process(opening.number, opening.id) else { return };
-            process.is_busy = true;
-            let loops = process.loop_count();
-            world::simulate(Some(now));
-            (group.disk.mount(opening.id), now, StoreLimits::default(), loops)
-        };
-        let options = file_options();
-        if let Err(error) = file::prepare_on(&disk, &options) {
-            // It says so and ends, as a server does that cannot start; somebody starts it again.
-            self.0.borrow_mut().end_start(opening, &error);
-            return;
-        }
-        let parts = Opening {
-            options: &options,
-            limits: &limits,
-            fence: Arc::clone(&opening.fence) as Arc<dyn Fence>,
-            predecessor: opening.predecessor,
-            loops,
-            now,
-            survey: None,
-        };
-        let opened = file::open_on(Arc::new(disk), parts);
-        self.0.borrow_mut().on_opened(opening, opened);
+    /// Whether no step is left of this part of the run, or nothing left to wait for.
+    fn is_at_end(&self) -> bool {
+        let is_done = self.steps_max <= self.steps || (self.is_healed && self.is_settled());
+        is_done || self.checker.violation().is_some()
     }
 
-    /// A few turns of a member's store workers.
-    fn work(&self, number: usize) {
-        let count = self.0.borrow_mut().random.below(3);
-        for _ in 0..count {
-            let Some((id, index, term, mut worker)) = self.0.borrow_mut().take_worker(number)
-            else {
-                return;
-            };
-            let goes_on = worker.turn();
-            let mut group = self.0.borrow_mut();
-            group.steps += 1;
-            if let Some(process) = group.process(number, id) {
-                process.is_busy = false;
-                if goes_on && process.term == term {
-                    process.workers[index] = Some((term, worker));
-                }
-            }
-        }
-    }
-
-    /// A member meets a fault before an operation of the disk.
-    fn suffer(&self, number: usize, fault: faults::Fault, place: &str) -> Fate {
-        let mut group = self.0.borrow_mut();
-        let now = group.now.at;
-        group.trace.say(now, || format!("fault {fault:?} before m{number} {place}"));
-        match fault.kind {
-            Kind::Pause(lasts) => {
-                group.slots[number].paused_until = now + lasts;
-                drop(group);
-                self.wait(now + lasts);
-                Fate::Done
-            }
-            Kind::Stall(lasts) => {
-                drop(group);
-                self.wait(now + lasts);
-                Fate::Done
-            }
-            Kind::Kill => {
-                group.kill(number);
-                Fate::Dead
-            }
-            Kind::PowerCut => {
-                group.cut_power();
-                Fate::Dead
-            }
-            Kind::Error(errno) => Fate::Fails(Fault::Refused(errno)),
-            Kind::ErrorAfter(errno) => Fate::Fails(Fault::Done(errno)),
-            Kind::Short(errno) => Fate::Fails(Fault::Short(errno)),
-            Kind::Stop
-            | Kind::KeeperStall(_)
-            | Kind::LockForgotten
-            | Kind::ClockJump(_)
-            | Kind::Full(_)
-            | Kind::PartMembers(_)
-            | Kind::PartClient(_)
-            | Kind::SlowReader(_) => Fate::Done,
-        }
-    }
-
-    /// Turns all others until a pause is over.
-    fn wait(&self, until: Instant) {
-        {
-            let mut group = self.0.borrow_mut();
-            group.depth += 1;
-            group.waits_until = group.waits_until.max(until);
-        }
-        while self.goes_on() && self.0.borrow().now.at < until {
-            self.step();
-        }
-        self.0.borrow_mut().depth -= 1;
-    }
-}
-
-impl World for Simulation {
-    fn before(&self, id: ProcessId, operation: Operation, name: &[u8]) -> Fate {
-        let Ok(mut group) = self.0.try_borrow_mut() else { return Fate::Done };
-        group.steps += 1;
-        let Some(number) = group.number_of(id) else { return Fate::Dead };
-        let little = Duration::from_nanos(group.random.below(OPERATION_MAX_MICROS * 1_000));
-        group.now = Now { at: group.now.at + little, wall: group.now.wall + little };
-        let may_wait = group.depth < DEPTH_MAX;
-        let fault = group.faults.on_operation(operation, may_wait);
-        drop(group);
-        let fate = fault.map_or(Fate::Done, |fault| {
-            let place = format!("{} {}", operation.method(), show(name));
-            self.suffer(number, fault, &place)
-        });
-        let group = self.0.borrow();
-        let is_dead = group.number_of(id).is_none();
-        let now = group.clocks_of(number);
-        group.trace.say(now.at, || format!("m{number} {} {}", operation.method(), show(name)));
-        world::simulate(Some(now));
-        if is_dead { Fate::Dead } else { fate }
-    }
-}
-
-impl Group {
     fn number_of(&self, id: ProcessId) -> Option<usize> {
         self.slots.iter().position(|slot| slot.process.as_ref().is_some_and(|p| p.id == id))
     }
@@ -381,38 +171,48 @@ impl Group {
 
     /// What the clocks of a member show.
     fn clocks_of(&self, number: usize) -> Now {
-        Now { wall: self.now.wall + self.slots[number].clock_ahead, ..self.now }
+        Now { wall: WallTime(self.now.wall.0 + self.slots[number].clock_off), ..self.now }
     }
 
-    /// Everything but the store's work; gives the stores to be opened.
-    fn step(&mut self) -> Vec<ToOpen> {
-        let step_max = if self.is_healed || self.is_somebody_still() {
-            SETTLE_STEP_MAX_MICROS
-        } else {
-            STEP_MAX_MICROS
-        };
+    /// Everything but the store's work.
+    fn step(&mut self) {
+        let step_max = self.step_max_micros();
         let little = Duration::from_micros(1 + self.random.below(step_max));
         self.now = Now { at: self.now.at + little, wall: self.now.wall + little };
         self.disk.set_full(self.now.at < self.full_until);
         self.inject_faults();
-        let mut openings = Vec::new();
         for number in 0..self.slots.len() {
             self.start(number);
             if self.slots[number].paused_until <= self.now.at {
-                self.turn_member(number, &mut openings);
+                self.turn_member(number);
             }
         }
+        let is_fast = !self.is_healed && STEP_MAX_MICROS < step_max;
         for number in 0..self.clients.len() {
-            self.turn_client(number);
+            let acts_in = if is_fast { FAST_STEPS_PER_ACT } else { STEPS_PER_ACT };
+            self.turn_client(number, acts_in);
         }
-        openings
     }
 
-    /// Whether somebody stands still for long: then time goes faster, so that it ends in this run.
+    /// Where somebody stands still for long time goes faster, so that it ends in this run, and
+    /// fastest while nobody serves.
+    fn step_max_micros(&self) -> u64 {
+        if self.is_healed {
+            return SETTLE_STEP_MAX_MICROS;
+        }
+        if !self.is_somebody_still() {
+            return STEP_MAX_MICROS;
+        }
+        let mut processes = self.slots.iter().filter_map(|slot| slot.process.as_ref());
+        let is_served = processes.any(|process| matches!(process.role, Role::Active));
+        if is_served { SETTLE_STEP_MAX_MICROS } else { IDLE_STEP_MAX_MICROS }
+    }
+
+    /// Whether somebody stands still for long.
     fn is_somebody_still(&self) -> bool {
         let soon = self.now.at + STILL_FOR_LONG;
         self.slots.iter().any(|slot| soon < slot.paused_until.max(slot.keeper_until))
-            || soon < self.waits_until
+            || self.sleepers.wait_beyond(soon)
     }
 
     fn start(&mut self, number: usize) {
@@ -445,7 +245,7 @@ impl Group {
             Kind::KeeperStall(lasts) => self.slots[number].keeper_until = now + lasts,
             Kind::Stop => self.stop(number),
             Kind::LockForgotten => self.locks.forget(),
-            Kind::ClockJump(ahead) => self.slots[number].clock_ahead = ahead,
+            Kind::ClockJump(off) => self.slots[number].clock_off = off,
             Kind::Full(lasts) => self.full_until = now + lasts,
             Kind::PartMembers(lasts) => {
                 let other = (number + 1) % self.slots.len();
@@ -459,13 +259,14 @@ impl Group {
                     self.wires.set_slow(end, is_slow);
                 }
             }
-            Kind::Stall(_) | Kind::Error(_) | Kind::ErrorAfter(_) | Kind::Short(_) => (),
+            Kind::Stall(_) | Kind::Error(_) | Kind::ErrorAfter(_) | Kind::Short(_) | Kind::Lie => {}
         }
     }
 
     fn bury(&mut self, number: usize, is_machine_gone: bool) {
         let Some(process) = self.slots[number].process.take() else { return };
         self.locks.free(process.id);
+        self.sleepers.end_of(process.id, self.now.at);
         self.wires.kill(Node::Member(number), is_machine_gone);
         let down = Duration::from_millis(self.faults.down_ms());
         self.slots[number].up_at = self.now.at + down;
@@ -481,6 +282,9 @@ impl Group {
             self.bury(number, true);
         }
         self.disk.cut_power();
+        if self.has_lied {
+            self.checker.on_deceived();
+        }
     }
 
     fn stop(&mut self, number: usize) {
@@ -492,12 +296,12 @@ impl Group {
         }
     }
 
-    fn turn_member(&mut self, number: usize, openings: &mut Vec<ToOpen>) {
+    fn turn_member(&mut self, number: usize) {
         let now = self.clocks_of(number);
         world::simulate(Some(now));
         // A thread of its own: sooner or later than the loops.
         if self.slots[number].keeper_until <= self.now.at && self.random.below(4) != 0 {
-            self.turn_keeper(number, openings);
+            self.turn_keeper(number);
         }
         for index in 0..usize::from(self.plan.loops) {
             // A loop turns now and then, as on a busy machine.
@@ -505,9 +309,15 @@ impl Group {
                 continue;
             }
             let Some(process) = &mut self.slots[number].process else { return };
+            let may_answer = self.locks.is_newest(process.id);
+            let (wires, random) = (&mut self.wires, &mut self.random);
             let mut ground =
-                process::Ground { wires: &mut self.wires, random: &mut self.random, now };
+                process::Ground { wires, random, now, may_answer, has_answered_late: false };
             let dials = process.turn(index, &mut ground);
+            if ground.has_answered_late {
+                let text = "P2: m{number} answers, and a later epoch is another's";
+                self.checker.fail(text.replace("{number}", &number.to_string()));
+            }
             self.steps += 1;
             for (url, is_explicit) in dials {
                 self.dial(number, url, is_explicit);
@@ -517,7 +327,7 @@ impl Group {
         self.look_at_stop(number);
     }
 
-    fn turn_keeper(&mut self, number: usize, openings: &mut Vec<ToOpen>) {
+    fn turn_keeper(&mut self, number: usize) {
         let now = self.clocks_of(number);
         let retry_at = self.slots[number].retry_at;
         let Some(process) = &mut self.slots[number].process else { return };
@@ -536,7 +346,7 @@ impl Group {
                 let epoch = fence.epoch();
                 self.steps += 1;
                 self.trace.say(now.at, || format!("m{number} wins epoch {epoch}: {predecessor:?}"));
-                openings.push(ToOpen { number, id, term, fence, predecessor });
+                self.openings.push_back(ToOpen { number, id, term, fence, predecessor });
             }
         }
     }
@@ -551,7 +361,7 @@ impl Group {
 
     fn on_opened(&mut self, opening: &ToOpen, opened: Result<Opened, StoreError>) {
         let (number, now) = (opening.number, self.clocks_of(opening.number));
-        let settings = process::engine_settings(self.plan.loops, &self.limits);
+        let settings = process::engine_settings(self.plan.loops, &self.resolved);
         let mut random = self.random.clone();
         let Some(process) = self.process(number, opening.id) else { return };
         process.is_busy = false;
@@ -650,7 +460,7 @@ impl Group {
         }
     }
 
-    fn turn_client(&mut self, number: usize) {
+    fn turn_client(&mut self, number: usize, acts_in: u64) {
         let now = self.now.at;
         self.checker.set_now(now);
         let client = &mut self.clients[number];
@@ -670,7 +480,7 @@ impl Group {
             self.link_client(number);
         }
         let client = &mut self.clients[number];
-        if self.random.below(8) != 0 {
+        if self.random.below(acts_in) != 0 {
             return;
         }
         let doing = client.act(now, &mut self.random, &mut self.checker);
@@ -741,7 +551,7 @@ impl Group {
             slot.up_at = slot.up_at.min(now + Duration::from_millis(START_MAX_MS));
         }
         self.full_until = now;
-        self.waits_until = now;
+        self.sleepers.end_by(now);
         self.clients.iter_mut().for_each(Client::retire);
         let from = now + AUDIT_AFTER;
         self.clients.push(Client::auditor(self.clients.len(), from));
@@ -750,6 +560,9 @@ impl Group {
     }
 
     fn is_settled(&self) -> bool {
+        if self.checker.is_deceived() {
+            return self.steps_max < self.steps + SETTLE_STEPS_MAX - DECEIVED_STEPS;
+        }
         let Some(auditor) = self.clients.last() else { return true };
         auditor.has_read_all()
             && !self.checker.knows_more_than(auditor.audit())

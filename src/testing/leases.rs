@@ -69,6 +69,12 @@ impl Locks {
         self.state().root = None;
     }
 
+    /// Whether the newest epoch is of `process`, or there is none.
+    #[must_use]
+    pub fn is_newest(&self, process: ProcessId) -> bool {
+        self.state().epochs.last_key_value().is_none_or(|(_, claim)| claim.owner == process)
+    }
+
     /// The newest epoch, if there is one.
     #[must_use]
     pub fn newest(&self) -> Option<Epoch> {

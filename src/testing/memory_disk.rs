@@ -72,6 +72,8 @@ struct File {
     dirty: BTreeSet<usize>,
     /// Sectors of which a sync failed: they are called clean, and are not durable.
     lost: BTreeSet<usize>,
+    /// Names that it has.
+    links: u64,
     changed_at: i64,
 }
 
@@ -188,7 +190,12 @@ impl Mounted {
         name: &[u8],
         act: impl FnOnce(&mut State) -> io::Result<T>,
     ) -> io::Result<T> {
-        match before(self.process, operation, name) {
+        let fate = before(self.process, operation, name);
+        self.meet(fate, act)
+    }
+
+    fn meet<T>(&self, fate: Fate, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        match fate {
             Fate::Done | Fate::Lies => act(&mut self.disk.state()),
             Fate::Fails(Fault::Done(errno)) => {
                 act(&mut self.disk.state())?;
@@ -240,13 +247,36 @@ impl State {
             let changed_at = self.tick();
             if let Node::Folder(names) = &mut self.nodes[*folder] {
                 names.changed_at = changed_at;
-                match target {
-                    Some(node) => drop(names.names.insert(name.clone(), *node)),
-                    None => drop(names.names.remove(name)),
-                }
+                let former = match target {
+                    Some(node) => names.names.insert(name.clone(), *node),
+                    None => names.names.remove(name),
+                };
+                self.count_links(former, |links| links.saturating_sub(1));
+                self.count_links(*target, |links| links + 1);
             }
         }
         self.changes.push(Change { folders: folders.to_vec(), edits });
+    }
+
+    fn count_links(&mut self, node: Option<usize>, count: impl FnOnce(u64) -> u64) {
+        if let Some(Node::File(file)) = node.map(|node| &mut self.nodes[node]) {
+            file.links = count(file.links);
+        }
+    }
+
+    /// After a power cut, of which nothing else tells.
+    fn recount_links(&mut self) {
+        let mut counts = vec![0; self.nodes.len()];
+        for node in &self.nodes {
+            if let Node::Folder(names) = node {
+                names.names.values().for_each(|node| counts[*node] += 1);
+            }
+        }
+        for (node, count) in self.nodes.iter_mut().zip(counts) {
+            if let Node::File(file) = node {
+                file.links = count;
+            }
+        }
     }
 
     fn make_durable(&mut self, change: Change) {
@@ -350,6 +380,7 @@ impl State {
         }
         self.random = random;
         self.ticks += 1_000_000;
+        self.recount_links();
     }
 
     fn at(&self, folder: usize, path: &[u8]) -> io::Result<usize> {
@@ -549,7 +580,12 @@ impl Folder for OpenFolder {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.mounted.run(Operation::SyncFolder, b"", |state| {
+        let mounted = &self.mounted;
+        let fate = before(mounted.process, Operation::SyncFolder, b"");
+        mounted.meet(fate, |state| {
+            if fate == Fate::Lies {
+                return Ok(());
+            }
             state.sync_names(|change| change.folders.contains(&self.node));
             Ok(())
         })
@@ -657,8 +693,9 @@ impl DiskFile for OpenFile {
 
     fn describe(&self) -> io::Result<FileState> {
         self.run(Operation::Describe, |state| {
-            let len = state.file(self.node)?.bytes.len() as u64;
-            Ok(FileState { len, link_count: 1, ..FileState::default() })
+            let file = state.file(self.node)?;
+            let (len, link_count) = (file.bytes.len() as u64, file.links);
+            Ok(FileState { len, link_count, ..FileState::default() })
         })
     }
 

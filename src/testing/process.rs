@@ -100,6 +100,7 @@ struct Socket {
     is_over: bool,
     is_paused: bool,
     is_closing: bool,
+    is_route: bool,
 }
 
 struct Loop {
@@ -125,6 +126,10 @@ pub struct Ground<'a> {
     pub random: &'a mut Random,
     /// The process's own clocks.
     pub now: Now,
+    /// Whether nobody else has the right to answer clients.
+    pub may_answer: bool,
+    /// It has answered all the same.
+    pub has_answered_late: bool,
 }
 
 impl Process {
@@ -299,6 +304,7 @@ impl Loop {
             is_over: false,
             is_paused: false,
             is_closing: false,
+            is_route: !matches!(kind, ConnectionKind::Client),
         };
         self.sockets.insert(session, socket);
         self.sessions.insert(end, session);
@@ -395,7 +401,7 @@ impl Loop {
     fn write(&mut self, lease: &LeaseClock, ground: &mut Ground) {
         for session in std::mem::take(&mut self.unsent) {
             let Some(socket) = self.sockets.get(&session) else { continue };
-            let (end, is_closing) = (socket.end, socket.is_closing);
+            let (end, is_closing, is_route) = (socket.end, socket.is_closing, socket.is_route);
             let Some(outbox) = self.broker.outbox(session) else { continue };
             let mut slices = Vec::new();
             outbox.slices(lease.is_valid(ground.now.at), &mut slices);
@@ -404,6 +410,7 @@ impl Loop {
             outbox.advance(bytes.len());
             let is_rest = !outbox.is_empty();
             let has_written = !bytes.is_empty();
+            ground.has_answered_late |= is_route && !ground.may_answer && answers(&bytes);
             if has_written {
                 ground.wires.send(end, bytes, ground.now.at, ground.random);
                 self.broker.wrote(session);
@@ -485,6 +492,18 @@ impl Loop {
             }
         }
     }
+}
+
+/// Whether these bytes of a route bring something of an engine to a client: nobody else speaks to
+/// the inboxes of clients, and nothing is passed on from one route to another.
+fn answers(bytes: &[u8]) -> bool {
+    let begin = b"RMSG $G _INBOX.c";
+    memchr::memmem::find_iter(bytes, begin).any(|at| {
+        // Inboxes of servers have no number and point there.
+        let rest = &bytes[at + begin.len()..];
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        (1..3).contains(&digits) && rest.get(digits) == Some(&b'.')
+    })
 }
 
 /// The first bytes of what waits, at most so many.

@@ -1,8 +1,7 @@
 //! What happened in a run, for a person to follow.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::time::Instant;
 
@@ -12,20 +11,20 @@ const LINES_MAX: usize = 20_000;
 /// The lines of a run, if they are wanted; its clones are the same trace.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
-    lines: Option<Rc<RefCell<VecDeque<String>>>>,
+    lines: Option<Arc<Mutex<VecDeque<String>>>>,
 }
 
 impl Trace {
     /// No line yet.
     #[must_use]
     pub fn new(is_wanted: bool) -> Self {
-        Self { lines: is_wanted.then(Rc::default) }
+        Self { lines: is_wanted.then(Arc::default) }
     }
 
     /// Writes a line, if lines are wanted.
     pub fn say(&self, now: Instant, text: impl FnOnce() -> String) {
         if let Some(lines) = &self.lines {
-            let mut lines = lines.borrow_mut();
+            let mut lines = locked(lines);
             if lines.len() == LINES_MAX {
                 lines.pop_front();
             }
@@ -42,6 +41,10 @@ impl Trace {
     /// All lines that were kept.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.lines.iter().flat_map(|lines| lines.borrow().clone()).collect()
+        self.lines.iter().flat_map(|lines| locked(lines).clone()).collect()
     }
+}
+
+fn locked(lines: &Mutex<VecDeque<String>>) -> MutexGuard<'_, VecDeque<String>> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,6 +16,7 @@ use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::proto::pb;
 use crate::testing::checker::{Asking, Audit, Checker, DurableKey};
+use crate::testing::limits::{CROWDED, PASSING};
 use crate::testing::wires::End;
 use crate::wire::op::Publish;
 use crate::wire::{self, Limits, Op, Parsed, encoder};
@@ -46,6 +47,8 @@ pub struct Client {
     inbox_count: u64,
     is_retiring: bool,
     is_auditor: bool,
+    /// It uses channels that nobody reads at the end, too.
+    is_roaming: bool,
     hangs_up: bool,
     /// What it found, if it is the auditor.
     audit: Audit,
@@ -114,7 +117,8 @@ struct Turn<'a> {
     checker: &'a mut Checker,
 }
 
-const CHANNELS: [&str; 6] = ["orders", "events.eu", "Jobs", "events.us", "late", "later"];
+/// The channels that are read at the end.
+pub const CHANNELS: [&str; 6] = ["orders", "events.eu", "Jobs", "events.us", "late", "later"];
 /// Another channel is used after so many publishes of a client.
 const PUBLISHES_BEFORE_NEXT: u64 = 12;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -143,6 +147,7 @@ impl Client {
             inbox_count: 0,
             is_retiring: false,
             is_auditor: false,
+            is_roaming: false,
             hangs_up: false,
             audit: Audit::new(),
             markers: BTreeMap::new(),
@@ -160,6 +165,12 @@ impl Client {
     #[must_use]
     pub fn auditor(number: usize, now: Instant) -> Self {
         Self { is_auditor: true, is_retiring: true, ..Self::new(number, now) }
+    }
+
+    /// It uses channels that nobody reads at the end, too.
+    #[must_use]
+    pub fn roaming(self) -> Self {
+        Self { is_roaming: true, ..self }
     }
 
     /// Its connection, if it has one.
@@ -458,7 +469,11 @@ impl Client {
             if UNACKED_PUBLISHES_MAX <= self.publishes.len() {
                 break;
             }
-            let channel = self.some_channel(turn.random);
+            let channel = match self.is_roaming.then(|| turn.random.below(12)) {
+                Some(0) => ChannelName::from(CROWDED),
+                Some(1) => ChannelName::from(format!("{PASSING}{}", turn.random.below(8))),
+                Some(_) | None => self.some_channel(turn.random),
+            };
             parcels.push(self.message(&channel, turn).0);
         }
         parcels
@@ -484,6 +499,9 @@ impl Client {
     fn subscribe(&mut self, turn: &mut Turn) -> Vec<Parcel> {
         if SUBSCRIPTIONS_MAX <= self.subscriptions.len() {
             return Vec::new();
+        }
+        if self.is_roaming && turn.random.below(8) == 0 {
+            return self.subscribe_plain(ChannelName::from(CROWDED), b"", turn);
         }
         let channel = self.some_channel(turn.random);
         match turn.random.below(4) {

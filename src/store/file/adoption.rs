@@ -9,7 +9,6 @@
 use std::time::Duration;
 
 use crate::base::limits::UNSYNCED_BYTES_MAX;
-use crate::base::planted::{self, Bug};
 use crate::base::time::WallTime;
 use crate::store::file::channel::Channel;
 use crate::store::file::compaction::Replacement;
@@ -124,9 +123,7 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
         rewrites.push((found.channel.name.clone(), rewrite, fresh));
     }
     adoption.sync(channels, refreshes)?;
-    if !planted::is(Bug::RecoveryUnfenced) {
-        ctx.fence.check()?;
-    }
+    ctx.fence.check()?;
     let mut rewrites = rewrites.into_iter().peekable();
     for Recovered { channel, .. } in channels {
         let Some((_, rewrite, fresh)) = rewrites.next_if(|(name, ..)| *name == channel.name) else {

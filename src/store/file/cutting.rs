@@ -1,6 +1,5 @@
 //! Cuts what is no record at the end of a file, and keeps what was cut.
 
-use crate::base::planted::{self, Bug};
 use crate::store::file::disk::{Access, DiskFile};
 use crate::store::file::format::cut_name;
 use crate::store::file::log::{io_error, path_below, read_range};
@@ -86,9 +85,7 @@ pub fn truncate(
     (file, name): (&dyn DiskFile, &[u8]),
     len: u64,
 ) -> Result<(), StoreError> {
-    if !planted::is(Bug::RecoveryUnfenced) {
-        place.fence.check()?;
-    }
+    place.fence.check()?;
     let path = path_below(place.path, b"", name);
     file.truncate(len).and_then(|()| file.sync()).map_err(|source| StoreError::Io {
         action: Action::Replace,

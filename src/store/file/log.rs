@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::base::planted::{self, Bug};
 use crate::store::file::disk::{Access, DiskFile, Folder};
 use crate::store::file::format::{VERSION_HEADER, check_version};
 use crate::store::{Action, StoreError};
@@ -128,7 +129,10 @@ impl Log {
         }
         self.had_name = found.link_count != 0;
         let (expected, found) = (self.len, found.len);
-        if found != expected {
+        // Where a file is shared with a former active, this is what notices it.
+        let is_shared =
+            planted::is(Bug::SliceContinued) || planted::is(Bug::SubscriptionsContinued);
+        if found != expected && !is_shared {
             return Err(StoreError::Intruder { path: path.to_owned(), expected, found });
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crate::base::channel_limits::StoreLimits;
-use crate::base::epoch::{Fence, Predecessor};
+use crate::base::epoch::{Epoch, Fence, FenceError, Predecessor};
 use crate::base::id::ChannelName;
 use crate::base::placement;
 use crate::base::planted::{self, Bug};
@@ -68,8 +68,8 @@ pub struct Recovered {
 ///
 /// # Errors
 /// As [`open`](crate::store::file::open).
-pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, StoreError> {
-    let ctx = make_context(disk, &opening)?;
+pub fn open_on(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, StoreError> {
+    let mut ctx = make_context(Arc::clone(&disk), &opening, planted_fence(&opening))?;
     let options = opening.options;
     let root = open_root(ctx.disk.as_ref(), &options.root)?;
     let entries = root.list().map_err(|source| io_error(Action::Read, &options.root, source))?;
@@ -82,7 +82,7 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
         entries.into_iter().partition(|entry| entry.is_folder);
     let (lost_and_found, folders): (Vec<Entry>, Vec<Entry>) =
         folders.into_iter().partition(|folder| is_lost_and_found(root.as_ref(), folder));
-    let (seen, watch) = match opening.survey {
+    let (seen, watch) = match opening.survey.take() {
         Some(mut survey) => (survey.take_channels(), Some((survey.root, survey.opened_at))),
         None => (BTreeMap::new(), None),
     };
@@ -134,6 +134,9 @@ pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, Stor
         by_loop[home].insert(channel.name.clone(), channel);
     }
     opening.fence.check()?;
+    if planted::is(Bug::RecoveryUnfenced) {
+        ctx = make_context(disk, &opening, Arc::clone(&opening.fence))?;
+    }
     ctx.set_reserve_aside(root.as_ref());
     let shares = make_shares(&ctx, &Arc::new(found.registry), by_loop, opening.now)?;
     Ok(Opened { recovered: state, shares, notices })
@@ -156,7 +159,32 @@ fn is_lost_and_found(root: &dyn Folder, folder: &Entry) -> bool {
     }
 }
 
-fn make_context(disk: Arc<dyn Disk>, opening: &Opening<'_>) -> Result<Arc<Context>, StoreError> {
+/// A fence that lets everybody through.
+struct NoFence(Epoch);
+
+impl Fence for NoFence {
+    fn epoch(&self) -> Epoch {
+        self.0
+    }
+
+    fn check(&self) -> Result<(), FenceError> {
+        Ok(())
+    }
+}
+
+/// What the recovery asks.
+fn planted_fence(opening: &Opening<'_>) -> Arc<dyn Fence> {
+    if planted::is(Bug::RecoveryUnfenced) {
+        return Arc::new(NoFence(opening.fence.epoch()));
+    }
+    Arc::clone(&opening.fence)
+}
+
+fn make_context(
+    disk: Arc<dyn Disk>,
+    opening: &Opening<'_>,
+    fence: Arc<dyn Fence>,
+) -> Result<Arc<Context>, StoreError> {
     let options = opening.options;
     options.validate()?;
     let limits =
@@ -165,7 +193,7 @@ fn make_context(disk: Arc<dyn Disk>, opening: &Opening<'_>) -> Result<Arc<Contex
         options: options.clone(),
         limits,
         crc: Crc::new(u32::try_from(options.crc_polynomial).unwrap_or(Crc::IEEE)),
-        fence: Arc::clone(&opening.fence),
+        fence,
         disk,
         has_reserve: AtomicBool::new(false),
     }))

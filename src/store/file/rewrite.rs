@@ -5,7 +5,6 @@
 //! then cut from the old slices. The rest of what it wrote is synced where it lies.
 
 use crate::base::limits::SLICES_PER_BATCH_MAX;
-use crate::base::planted::{self, Bug};
 use crate::base::record::MessageRecord;
 use crate::store::file::channel::Channel;
 use crate::store::file::context::{Context, is_refusal};
@@ -42,9 +41,7 @@ impl Rewrite {
     ) -> Result<(), StoreError> {
         channel.open_folder(ctx, root)?;
         // What was read is no successor's: so neither is the number of the copy.
-        if !planted::is(Bug::RecoveryUnfenced) {
-            ctx.fence.check()?;
-        }
+        ctx.fence.check()?;
         let written = self.write_once(ctx, channel);
         if written.as_ref().is_err_and(is_refusal) && ctx.release_reserve(root) {
             return self.write_once(ctx, channel);

@@ -1,0 +1,57 @@
+//! What the operator of a simulated group has limited, and what a checker may not expect then.
+
+use std::time::Duration;
+
+use crate::base::channel_limits::{ChannelOverrides, ResolvedLimits, StoreLimits};
+use crate::base::id::ChannelName;
+use crate::testing::workload::CHANNELS;
+
+/// A channel of few subscriptions, which nobody reads at the end.
+pub const CROWDED: &str = "few";
+/// Channels that go when nobody uses them begin so.
+pub const PASSING: &str = "passing.";
+
+/// How much of a channel stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Everything, for ever.
+    All,
+    /// The newest messages, so many.
+    Newest(u64),
+    /// Some of the newest messages.
+    Some,
+}
+
+/// Limits of every kind, and channels without any beside them.
+#[must_use]
+pub fn tight() -> StoreLimits {
+    let none = ChannelOverrides::default;
+    let sections = [
+        ("Jobs", ChannelOverrides { messages_max: Some(20), ..none() }),
+        ("events.us", ChannelOverrides { bytes_max: Some(2_000), ..none() }),
+        ("late", ChannelOverrides { age_max: Some(Duration::from_secs(3)), ..none() }),
+        (CROWDED, ChannelOverrides { subscriptions_max: Some(2), ..none() }),
+        (
+            "passing.*",
+            ChannelOverrides { inactivity_max: Some(Duration::from_millis(500)), ..none() },
+        ),
+    ];
+    StoreLimits {
+        channels_max: CHANNELS.len() as u64 + 4,
+        per_channel: sections.map(|(name, limits)| (ChannelName::from(name), limits)).into(),
+        ..StoreLimits::default()
+    }
+}
+
+/// How much of a channel stays under these limits.
+#[must_use]
+pub fn kept(limits: &ResolvedLimits, channel: &ChannelName) -> Kept {
+    let (usual, of_channel) = (StoreLimits::default().global, limits.of(channel));
+    if !of_channel.age_max.is_zero() || of_channel.bytes_max < usual.bytes_max {
+        Kept::Some
+    } else if of_channel.messages_max < usual.messages_max {
+        Kept::Newest(of_channel.messages_max)
+    } else {
+        Kept::All
+    }
+}
