@@ -17,6 +17,7 @@ pub mod planted;
 pub mod pulse;
 pub mod random;
 pub mod record;
+pub mod reserve;
 pub mod sequence_map;
 pub mod subject;
 pub mod time;

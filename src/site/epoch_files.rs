@@ -25,11 +25,13 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, FcntlArg, RenameFlags, fcntl, renameat2};
 use nix::libc;
 
 use crate::base::epoch::{Epoch, Fence, FenceError};
 use crate::base::files::{self, Access, Links, NotRegular};
+use crate::base::reserve;
 use crate::base::time::{Instant, WallTime};
 use crate::election::lease::{Holder, Owner};
 
@@ -206,6 +208,8 @@ pub fn is_taken(path: &Path) -> io::Result<bool> {
 pub struct Claim {
     file: File,
     path: PathBuf,
+    /// Which file of the reserve it was, on a full disk.
+    reserved: Option<PathBuf>,
 }
 
 /// An epoch that is ours; its lock is held as long as this lives.
@@ -227,8 +231,37 @@ impl Claim {
 
     fn prepare_at(path: PathBuf, owner: &Owner) -> io::Result<Self> {
         remove_if_there(&path)?;
-        let file = create_locked(&path, owner)?;
-        Ok(Self { file, path })
+        match create_locked(&path, owner) {
+            Ok(file) => Ok(Self { file, path, reserved: None }),
+            Err(error) if reserve::is_no_room(&error) => {
+                // Made, perhaps, but nothing could be written to it.
+                remove_if_there(&path)?;
+                Self::from_reserve(path, owner)?.ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One that has an inode and a block already; `None` if there is none.
+    fn from_reserve(path: PathBuf, owner: &Owner) -> io::Result<Option<Self>> {
+        let root = path.parent().unwrap_or(Path::new("."));
+        for number in 0..reserve::FILE_COUNT {
+            let from = root.join(reserve::file_name(number));
+            if fs::rename(&from, &path).is_err() {
+                continue;
+            }
+            match overwrite_locked(&path, &encode_owner(owner)) {
+                Ok(file) => return Ok(Some(Self { file, path, reserved: Some(from) })),
+                Err(error) => {
+                    let _ = fs::rename(&path, &from);
+                    // One without a block; another may have one.
+                    if !reserve::is_no_room(&error) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Makes such a file for no other purpose than to see that it can be written and synced.
@@ -243,12 +276,18 @@ impl Claim {
         Ok(())
     }
 
-    /// Claims `epoch`: true if it is ours now, though it need not be the newest any more.
+    /// Claims `epoch`: true if it is ours now, though it need not be the newest any more. A disk
+    /// without room for a second name gives the file that name instead of its own, if it is free.
     ///
     /// # Errors
     /// Those of linking and of syncing the folder; whether it was claimed is then not known.
     pub fn link(&self, root: &Path, epoch: Epoch) -> io::Result<bool> {
-        match fs::hard_link(&self.path, epoch_path(root, epoch)) {
+        let name = epoch_path(root, epoch);
+        let linked = match fs::hard_link(&self.path, &name) {
+            Err(error) if reserve::is_no_room(&error) => rename_new(&self.path, &name, error),
+            done => done,
+        };
+        match linked {
             Ok(()) => (),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             Err(error) => return Err(error),
@@ -257,10 +296,16 @@ impl Claim {
         Ok(true)
     }
 
-    /// Leaves nothing behind.
+    /// Leaves nothing behind, and gives back what it has taken.
     pub fn discard(self) {
+        let Self { file, path, reserved } = self;
+        // Nobody may find its lock in the reserve.
+        drop(file);
         // If it stays, the next active removes it.
-        let _ = fs::remove_file(&self.path);
+        let _ = match reserved {
+            Some(reserved) => fs::rename(&path, reserved),
+            None => fs::remove_file(&path),
+        };
     }
 
     /// The claimed epoch, after [`Claim::link`].
@@ -289,12 +334,36 @@ pub fn claim_by_create(root: &Path, epoch: Epoch, owner: &Owner) -> io::Result<O
 
 fn create_locked(path: &Path, owner: &Owner) -> io::Result<File> {
     let file = files::open(path, Access::CreateNew(0o644), Links::Refused)?;
-    if !try_lock(&file)? {
-        return Err(io::Error::new(io::ErrorKind::WouldBlock, "a new file is locked already"));
-    }
-    file.write_all_at(&encode_owner(owner), 0)?;
+    let bytes = encode_owner(owner);
+    write_locked(&file, &bytes)?;
     file.sync_all()?;
     Ok(file)
+}
+
+/// Takes the lock of a file that nobody else knows yet, and writes it.
+fn write_locked(file: &File, bytes: &[u8]) -> io::Result<()> {
+    if !try_lock(file)? {
+        return Err(io::Error::new(io::ErrorKind::WouldBlock, "a new file is locked already"));
+    }
+    file.write_all_at(bytes, 0)
+}
+
+/// Takes the lock of a file of the reserve, and writes it over: its block stays its own.
+fn overwrite_locked(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let file = files::open(path, Access::Update, Links::Refused)?;
+    write_locked(&file, bytes)?;
+    file.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Gives a file another name, if that is free: for want of a link, which has failed so.
+fn rename_new(from: &Path, to: &Path, unlinked: io::Error) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        // A file system that cannot do it.
+        Err(Errno::EINVAL | Errno::ENOSYS) => Err(unlinked),
+        done => Ok(done?),
+    }
 }
 
 impl Owned {

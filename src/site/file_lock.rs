@@ -258,6 +258,8 @@ impl FileLease {
                     None
                 }
                 Err(error) if has_no_links(&error) => {
+                    // On a full disk, one of them is all there is room for.
+                    claim.discard();
                     epoch_files::claim_by_create(&self.root, epoch, &self.owner).map_err(failed)?
                 }
                 // A new active took it for one that a dead process left: another one is made.

@@ -274,6 +274,7 @@ impl StoreError {
                     _,
                     io::ErrorKind::StorageFull
                     | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::TooManyLinks
                     | io::ErrorKind::FileTooLarge,
                 ) => Remedy::Refuse,
                 (Action::Read, _) => Remedy::Refuse,

@@ -19,6 +19,7 @@ use crate::store::file::hole;
 use crate::store::file::log::io_error;
 use crate::store::file::opening::{ChannelRecovery, Recovered};
 use crate::store::file::removal::open_file;
+use crate::store::file::reserve::LEFT_BY_TAKE_OVER;
 use crate::store::file::rewrite::Rewrite;
 use crate::store::file::settled::Settled;
 use crate::store::file::slices::{Messages, Overlap};
@@ -221,7 +222,7 @@ fn fresh_subscriptions(
     adoption: &Adoption<'_>,
     found: &mut Recovered,
 ) -> Result<Option<Replacement>, StoreError> {
-    match found.channel.prepare_subscriptions(adoption.ctx, adoption.root) {
+    match found.channel.prepare_subscriptions(adoption.ctx, adoption.root, LEFT_BY_TAKE_OVER) {
         Ok(fresh) => Ok(Some(fresh)),
         Err(error) => refusal(error).map(|_| None),
     }

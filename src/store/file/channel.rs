@@ -170,7 +170,8 @@ impl Channel {
         Log::of(file, len, &path)
     }
 
-    /// Makes a fresh subs.dat with what is live; it is not in place yet.
+    /// Makes a fresh subs.dat with what is live, which leaves so many files of the reserve; it is
+    /// not in place yet.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -178,12 +179,13 @@ impl Channel {
         &mut self,
         ctx: &Context,
         root: &dyn Folder,
+        left: u8,
     ) -> Result<Replacement, StoreError> {
         let records = self
             .subscriptions
             .compacted(&ctx.crc)
             .map_err(|error| StoreError::Unusable(error.to_string()))?;
-        Replacement::write(root, ctx.root_path(), ctx.fence.as_ref(), &records)
+        Replacement::write(ctx.spare(root, left), ctx.root_path(), &records)
     }
 
     /// Puts a fresh subs.dat in place. The caller has synced it and asked the fence.

@@ -17,6 +17,7 @@ use crate::store::file::compaction::Replacement;
 use crate::store::file::context::{is_out_of_descriptors, refusal};
 use crate::store::file::log::io_error;
 use crate::store::file::registry::Change;
+use crate::store::file::reserve::LEFT_BY_COMMITS;
 use crate::store::file::share::{Share, recount};
 use crate::store::file::slices::{SliceWrite, StageRules};
 use crate::store::file::subscriptions::encode;
@@ -204,7 +205,7 @@ impl Share {
         if let Err(error) = written {
             refusal(error)?;
             // A full disk: this is what the reserve is for.
-            ctx.release_reserve(root);
+            ctx.reserve.release_bytes(root);
             written = channel.append_subscriptions(ctx, &records);
         }
         written?;
@@ -255,13 +256,7 @@ impl Share {
             if !channel.must_replace_subscriptions {
                 continue;
             }
-            let mut made = channel.prepare_subscriptions(ctx, root);
-            if let Err(error) = made {
-                refusal(error)?;
-                ctx.release_reserve(root);
-                made = channel.prepare_subscriptions(ctx, root);
-            }
-            let made = match made {
+            let made = match channel.prepare_subscriptions(ctx, root, LEFT_BY_COMMITS) {
                 Ok(made) => Ok(made),
                 Err(error) => Err(refusal(error)?),
             };
@@ -339,7 +334,7 @@ impl Share {
         let mut written = self.registry.write(&self.ctx, self.root.as_ref(), &change);
         if let Err(error) = written {
             refusal(error)?;
-            self.ctx.release_reserve(self.root.as_ref());
+            self.ctx.reserve.release_bytes(self.root.as_ref());
             written = self.registry.write(&self.ctx, self.root.as_ref(), &change);
         }
         match written {

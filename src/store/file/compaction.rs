@@ -9,12 +9,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::base::epoch::Fence;
-use crate::store::file::disk::Folder;
+use crate::base::reserve::is_no_room;
+use crate::store::file::disk::{Access, DiskFile, Folder};
 use crate::store::file::format::{FILE_HEADER_LEN, replacement_name};
 use crate::store::file::log::{Log, io_error, path_below, read_range};
+use crate::store::file::reserve::{REPLACEMENTS, Spare};
 use crate::store::{Action, StoreError};
 
 /// A file that waits to replace another.
@@ -24,30 +26,27 @@ pub struct Replacement {
     log: Log,
 }
 
-/// Numbers the replacements of one process.
-static COUNTER: AtomicU64 = AtomicU64::new(0);
-
 impl Replacement {
-    /// Writes `records` to a new file in `root`. It is not synced.
+    /// Writes `records` to a new file in the root. It is not synced.
     ///
     /// # Errors
     /// [`StoreError::Io`]; then there is no such file.
-    pub fn write(
-        root: &dyn Folder,
-        root_path: &Path,
-        fence: &dyn Fence,
-        records: &[u8],
-    ) -> Result<Self, StoreError> {
-        let name = replacement_name(fence.epoch().0, COUNTER.fetch_add(1, Ordering::Relaxed));
+    pub fn write(spare: Spare<'_>, root_path: &Path, records: &[u8]) -> Result<Self, StoreError> {
+        let root = spare.root;
+        let name = replacement_name(spare.epoch, REPLACEMENTS.fetch_add(1, Ordering::Relaxed));
         let path = path_below(root_path, b"", &name);
-        match written(root, &name, &path, records) {
-            Ok(log) => Ok(Self { name, path, log }),
-            Err(error) => {
-                // It may not exist; what is left of it, the next take-over removes.
-                let _ = root.unlink(&name);
-                Err(error)
-            }
+        let attempt = || {
+            let file = spare.open_new(root, &name);
+            let file = file.map_err(|source| io_error(Action::Open, &path, source))?;
+            // What is left of it after an error, the next take-over removes.
+            let log = filled(file, (root, &name), &path, records);
+            log.inspect_err(|_| drop(root.unlink(&name)))
+        };
+        let mut written = attempt();
+        if written.as_ref().is_err_and(is_cut_short) && spare.release_bytes() {
+            written = attempt();
         }
+        written.map(|log| Self { name: name.clone(), path: path.clone(), log })
     }
 
     /// Makes its content durable.
@@ -136,13 +135,29 @@ impl Replacement {
     }
 }
 
+/// Whether there was no room for what was to be in it.
+fn is_cut_short(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { action: Action::Append, source, .. } if is_no_room(source))
+}
+
 fn written(
     folder: &dyn Folder,
     name: &[u8],
     path: &Path,
     records: &[u8],
 ) -> Result<Log, StoreError> {
-    let mut log = Log::create(folder, name, path)?;
+    let file = folder.open(name, Access::CreateNew);
+    let file = file.map_err(|source| io_error(Action::Open, path, source))?;
+    filled(file, (folder, name), path, records)
+}
+
+fn filled(
+    file: Box<dyn DiskFile>,
+    (folder, name): (&dyn Folder, &[u8]),
+    path: &Path,
+    records: &[u8],
+) -> Result<Log, StoreError> {
+    let mut log = Log::begin(file, folder, name, path)?;
     log.append(records, path)?;
     Ok(log)
 }

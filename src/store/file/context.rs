@@ -2,20 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
 use crate::base::channel_limits::ResolvedLimits;
 use crate::base::epoch::Fence;
-use crate::store::file::disk::{Access, Disk, Folder};
-use crate::store::file::format::{Crc, RESERVE_FILE};
+use crate::store::file::disk::{Disk, Folder};
+use crate::store::file::format::Crc;
 use crate::store::file::log::path_below;
 use crate::store::file::options::FileOptions;
+use crate::store::file::reserve::{Reserve, Spare};
 use crate::store::{Remedy, StoreError};
-
-/// Bytes set aside, so that acknowledgements can be written on a full disk.
-const RESERVE_BYTES: u64 = 1024 * 1024;
 
 /// Options, limits and the right to write.
 pub struct Context {
@@ -29,8 +26,8 @@ pub struct Context {
     pub fence: Arc<dyn Fence>,
     /// The disk.
     pub disk: Arc<dyn Disk>,
-    /// Whether the reserve lies on the disk.
-    pub has_reserve: AtomicBool,
+    /// What is set aside for a full disk.
+    pub reserve: Reserve,
 }
 
 impl Context {
@@ -52,28 +49,10 @@ impl Context {
         self.options.crc.then_some(&self.crc)
     }
 
-    /// Sets the reserve aside, if there is room.
-    pub fn set_reserve_aside(&self, root: &dyn Folder) {
-        if self.has_reserve.load(Ordering::Relaxed) {
-            return;
-        }
-        let is_there = match root.open(RESERVE_FILE, Access::CreateNew) {
-            Ok(file) => match file.allocate(RESERVE_BYTES) {
-                Ok(()) => true,
-                Err(_) => {
-                    // Without room, or on a file system that cannot: there is no reserve.
-                    let _ = root.unlink(RESERVE_FILE);
-                    false
-                }
-            },
-            Err(error) => error.kind() == std::io::ErrorKind::AlreadyExists,
-        };
-        self.has_reserve.store(is_there, Ordering::Relaxed);
-    }
-
-    /// Gives the reserve up; true if that may have made room.
-    pub fn release_reserve(&self, root: &dyn Folder) -> bool {
-        self.has_reserve.swap(false, Ordering::Relaxed) && root.unlink(RESERVE_FILE).is_ok()
+    /// The way to the reserve, for what leaves so many files of it.
+    #[must_use]
+    pub fn spare<'a>(&'a self, root: &'a dyn Folder, left: u8) -> Spare<'a> {
+        Spare { reserve: &self.reserve, root, epoch: self.fence.epoch().0, left }
     }
 }
 

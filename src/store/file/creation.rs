@@ -13,6 +13,7 @@ use crate::store::file::format::{ChannelFile, SUBSCRIPTIONS_FILE, channel_file};
 use crate::store::file::log::{Log, io_error};
 use crate::store::file::recovery::FoundChannel;
 use crate::store::file::removal::Place;
+use crate::store::file::reserve::LEFT_BY_OTHERS;
 use crate::store::file::subscriptions::Subscriptions;
 use crate::store::{Action, StoreError};
 
@@ -81,11 +82,12 @@ fn first_subscriptions(
     (folder, name): (&dyn Folder, &ChannelName),
 ) -> Result<Option<Log>, StoreError> {
     // Complete at once: a kill must not leave a file without its header.
-    let made =
-        Replacement::write(root, ctx.root_path(), ctx.fence.as_ref(), &[]).and_then(|fresh| {
+    let made = Replacement::write(ctx.spare(root, LEFT_BY_OTHERS), ctx.root_path(), &[]).and_then(
+        |fresh| {
             ctx.fence.check()?;
             fresh.put(root, Some(folder), SUBSCRIPTIONS_FILE, ctx.fence.as_ref())
-        });
+        },
+    );
     match made {
         Ok(log) => Ok(Some(log)),
         Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {

@@ -1,10 +1,11 @@
 //! Cuts what is no record at the end of a file, and keeps what was cut.
 
-use crate::store::file::disk::{Access, DiskFile};
+use crate::store::file::disk::DiskFile;
 use crate::store::file::format::cut_name;
 use crate::store::file::log::{io_error, path_below, read_range};
 use crate::store::file::removal::Place;
 use crate::store::file::repair::Ending;
+use crate::store::file::reserve::Spare;
 use crate::store::{Action, StoreError};
 
 /// Cuts what is no record at the end of a file of records with kinds; gives the line for the
@@ -14,6 +15,7 @@ use crate::store::{Action, StoreError};
 /// [`StoreError::Io`].
 pub fn cut_typed(
     place: Place<'_>,
+    spare: Spare<'_>,
     (file, name, ending, len): (&dyn DiskFile, &[u8], &Ending, u64),
 ) -> Result<(Option<String>, u64), StoreError> {
     let path = path_below(place.path, b"", name);
@@ -26,7 +28,7 @@ pub fn cut_typed(
         }
         Ending::Torn(at) | Ending::Hole(at) => {
             let end = u64::try_from(*at).unwrap_or(len);
-            cut(place, (file, name, end, len))?;
+            cut(place, spare, (file, name, end, len))?;
             let text = format!(
                 "Unexpected EOF for file \"{0}\". File \"{0}\" has been truncated to offset: \
                  {end}. The {1} bytes behind it are kept in \"{2}\"; the record had not been \
@@ -46,6 +48,7 @@ pub fn cut_typed(
 /// [`StoreError::Io`]; then the file is as it was.
 pub fn cut(
     place: Place<'_>,
+    spare: Spare<'_>,
     (file, name, end, len): (&dyn DiskFile, &[u8], u64, u64),
 ) -> Result<bool, StoreError> {
     let path = path_below(place.path, b"", name);
@@ -55,21 +58,8 @@ pub fn cut(
     if is_kept {
         let kept_name = cut_name(place.fence.epoch().0, name, end);
         let kept_path = path_below(place.path, b"", &kept_name);
-        let kept = place
-            .folder
-            .open(&kept_name, Access::CreateNew)
-            .map_err(|source| io_error(Action::Open, &kept_path, source))?;
-        let written = kept
-            .append(&tail)
-            .map_err(|source| io_error(Action::Append, &kept_path, source))
-            .and_then(|()| {
-                kept.sync().map_err(|source| io_error(Action::Sync, &kept_path, source))
-            });
-        if let Err(error) = written {
-            // A part of it helps nobody, and takes room; the file itself is not cut.
-            let _ = place.folder.unlink(&kept_name);
-            return Err(error);
-        }
+        let kept = spare.make(place.folder, &kept_name, &tail);
+        kept.map_err(|source| io_error(Action::Append, &kept_path, source))?;
     }
     truncate(place, (file, name), end)?;
     Ok(is_kept)

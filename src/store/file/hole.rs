@@ -19,6 +19,7 @@ use crate::store::file::format::{
 use crate::store::file::log::{io_error, path_below, read_range};
 use crate::store::file::removal::{Place, open_file};
 use crate::store::file::repair;
+use crate::store::file::reserve::LEFT_BY_TAKE_OVER;
 use crate::store::file::slice_recovery::is_proved;
 use crate::store::file::slices::Slice;
 use crate::store::{Action, Notice, StoreError};
@@ -132,7 +133,8 @@ fn cut(
     let index = open(&index_name)?;
     cutting::truncate(place, (index.as_ref(), &index_name), index_offset(hole.ordinal))?;
     let data = open(&name)?;
-    let kept = cutting::cut(place, (data.as_ref(), &name, hole.begin, slice.data_len));
+    let spare = ctx.spare(root, LEFT_BY_TAKE_OVER);
+    let kept = cutting::cut(place, spare, (data.as_ref(), &name, hole.begin, slice.data_len));
     let what_became = match kept {
         Ok(_) => {
             let kept = cut_name(fence.epoch().0, &name, hole.begin);

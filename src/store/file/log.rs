@@ -31,6 +31,19 @@ impl Log {
         let file = folder
             .open(name, Access::CreateNew)
             .map_err(|source| io_error(Action::Open, path, source))?;
+        Self::begin(file, folder, name, path)
+    }
+
+    /// Writes the version header of a file that was just made.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; then there is no such file.
+    pub fn begin(
+        file: Box<dyn DiskFile>,
+        folder: &dyn Folder,
+        name: &[u8],
+        path: &Path,
+    ) -> Result<Self, StoreError> {
         let mut log = Self { file, len: 0, synced_len: 0, device: 0, had_name: false };
         if let Err(error) = log.append(&VERSION_HEADER, path) {
             // It holds nothing, and its name is nobody else's.

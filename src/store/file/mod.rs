@@ -26,6 +26,7 @@ mod registry;
 mod removal;
 mod repair;
 mod report;
+mod reserve;
 mod rewrite;
 mod settled;
 mod share;

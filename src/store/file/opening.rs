@@ -1,7 +1,6 @@
 //! Opens a store under an epoch: what lies there, or what a standby has seen of it, to shares.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -17,12 +16,13 @@ use crate::store::file::adoption::{self, Adoption, keep_overlaps};
 use crate::store::file::channel::Channel;
 use crate::store::file::context::Context;
 use crate::store::file::disk::{Disk, Entry, Folder};
-use crate::store::file::format::{Crc, RESERVE_FILE, renamed_cut, replacement_epoch};
+use crate::store::file::format::{Crc, renamed_cut, replacement_epoch};
 use crate::store::file::log::{io_error, path_below};
 use crate::store::file::open_root;
 use crate::store::file::options::FileOptions;
 use crate::store::file::recovery::Recovery;
 use crate::store::file::registry::Registry;
+use crate::store::file::reserve::Reserve;
 use crate::store::file::rewrite::cut_overlaps;
 use crate::store::file::settled::Settled;
 use crate::store::file::share::{Share, ShareParts};
@@ -74,8 +74,7 @@ pub fn open_on(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, 
     let root = open_root(ctx.disk.as_ref(), &options.root)?;
     let entries = root.list().map_err(|source| io_error(Action::Read, &options.root, source))?;
     clear_root(&ctx, root.as_ref(), &entries)?;
-    let has_reserve = entries.iter().any(|entry| entry.name == RESERVE_FILE);
-    ctx.has_reserve.store(has_reserve, Ordering::Relaxed);
+    ctx.reserve.find(&entries);
     let must_settle = opening.predecessor != Predecessor::Clean;
     let found = Registry::recover(&ctx, root.as_ref(), must_settle)?;
     let (folders, files): (Vec<Entry>, Vec<Entry>) =
@@ -137,7 +136,7 @@ pub fn open_on(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, 
     if planted::is(Bug::RecoveryUnfenced) {
         ctx = make_context(disk, &opening, Arc::clone(&opening.fence))?;
     }
-    ctx.set_reserve_aside(root.as_ref());
+    ctx.reserve.set_bytes_aside(root.as_ref());
     let shares = make_shares(&ctx, &Arc::new(found.registry), by_loop, opening.now)?;
     Ok(Opened { recovered: state, shares, notices })
 }
@@ -195,7 +194,7 @@ fn make_context(
         crc: Crc::new(u32::try_from(options.crc_polynomial).unwrap_or(Crc::IEEE)),
         fence,
         disk,
-        has_reserve: AtomicBool::new(false),
+        reserve: Reserve::default(),
     }))
 }
 
@@ -341,6 +340,7 @@ impl ChannelRecovery<'_> {
                     must_verify: ctx.options.crc,
                     is_settled: !self.must_settle,
                     fence: Some(ctx.fence.as_ref()),
+                    reserve: &ctx.reserve,
                 };
                 (recovery.channel(root, name)?, false)
             }

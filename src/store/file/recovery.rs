@@ -25,6 +25,7 @@ use crate::store::file::log::{
 use crate::store::file::reading::SliceFiles;
 use crate::store::file::removal::{Place, is_removal, open_file};
 use crate::store::file::repair::{Ending, HOLE, is_unwritten, replay};
+use crate::store::file::reserve::{LEFT_BY_TAKE_OVER, Reserve, Spare};
 use crate::store::file::slice_recovery::slice_of;
 use crate::store::file::slices::{Overlap, Slice};
 use crate::store::file::subscriptions::Subscriptions;
@@ -43,6 +44,8 @@ pub struct Recovery<'a> {
     pub is_settled: bool,
     /// The right to repair; without it, what needs a repair is an error.
     pub fence: Option<&'a dyn Fence>,
+    /// What repairs may take from on a full disk.
+    pub reserve: &'a Reserve,
 }
 
 /// What was found in a channel's folder.
@@ -177,6 +180,13 @@ impl ChannelReader<'_> {
         Ok(Place { folder: self.folder, path: &self.path, fence })
     }
 
+    /// Where a repair finds a file on a full disk.
+    pub(super) fn spare(&self) -> Result<Spare<'_>, StoreError> {
+        let epoch = self.place()?.fence.epoch().0;
+        let Recovery { reserve, .. } = self.recovery;
+        Ok(Spare { reserve, root: self.root, epoch, left: LEFT_BY_TAKE_OVER })
+    }
+
     /// Removes what former epochs have prepared here and not put in place.
     fn clear_replacements(&self, entries: &[Entry]) -> Result<(), StoreError> {
         let Some(fence) = self.recovery.fence else { return Ok(()) };
@@ -296,7 +306,7 @@ impl ChannelReader<'_> {
         let place = self.place()?;
         if number == self.number_max {
             let name = slice_index_name(number + 1);
-            match self.folder.open(&name, Access::CreateNew) {
+            match self.spare()?.open_new(self.folder, &name) {
                 Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
                     refusal(io_error(Action::Open, &self.file_path(&name), source))?;
                 }
@@ -345,9 +355,8 @@ impl ChannelReader<'_> {
             }
             let begun = cut_name(place.fence.epoch().0, &name, 0);
             let path = self.file_path(&begun);
-            let file = self.folder.open(&begun, Access::CreateNew);
-            file.and_then(|file| file.append(&bytes).and_then(|()| file.sync()))
-                .map_err(|source| io_error(Action::Append, &path, source))?;
+            let made = self.spare()?.make(self.folder, &begun, &bytes);
+            made.map_err(|source| io_error(Action::Append, &path, source))?;
             place.rename(&begun, &name)?;
             "Empty messages stand in for those that no older slice holds, so that no sequence is \
              given twice"
@@ -535,7 +544,8 @@ impl ChannelReader<'_> {
         if *ending == Ending::Whole {
             return Ok(len);
         }
-        let (text, end) = cutting::cut_typed(self.place()?, (file, name, ending, len))?;
+        let (text, end) =
+            cutting::cut_typed(self.place()?, self.spare()?, (file, name, ending, len))?;
         if let Some(text) = text {
             self.notice(true, text);
         }
@@ -550,7 +560,7 @@ impl ChannelReader<'_> {
         end: u64,
         len: u64,
     ) -> Result<bool, StoreError> {
-        cutting::cut(self.place()?, (file, name, end, len))
+        cutting::cut(self.place()?, self.spare()?, (file, name, end, len))
     }
 
     pub(super) fn truncate(

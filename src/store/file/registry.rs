@@ -254,7 +254,7 @@ fn put_fresh(
     records: &[u8],
 ) -> Result<Log, StoreError> {
     let fence = ctx.fence.as_ref();
-    let mut fresh = Replacement::write(root, ctx.root_path(), fence, records)?;
+    let mut fresh = Replacement::write(ctx.spare(root, 0), ctx.root_path(), records)?;
     if let Err(error) = fresh.sync() {
         fresh.discard(root);
         return Err(error);
@@ -361,7 +361,8 @@ fn recover_clients(
     })?;
     let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let place = Place { folder: root, path: ctx.root_path(), fence: ctx.fence.as_ref() };
-    let (text, end) = cut_typed(place, (file.as_ref(), CLIENTS_FILE, &ending, len))?;
+    let spare = ctx.spare(root, 0);
+    let (text, end) = cut_typed(place, spare, (file.as_ref(), CLIENTS_FILE, &ending, len))?;
     notices.extend(text);
     Ok(FoundRegistry {
         server: None,

@@ -6,6 +6,7 @@
 
 use crate::base::limits::SLICES_PER_BATCH_MAX;
 use crate::base::record::MessageRecord;
+use crate::base::reserve::is_no_room;
 use crate::store::file::channel::Channel;
 use crate::store::file::context::{Context, is_refusal};
 use crate::store::file::disk::{Access, Folder};
@@ -15,8 +16,12 @@ use crate::store::file::format::{
 use crate::store::file::log::{io_error, path_below};
 use crate::store::file::reading::{Budget, SliceFiles};
 use crate::store::file::removal::{Place, open_file};
+use crate::store::file::reserve::LEFT_BY_COPIES;
 use crate::store::file::slices::{Messages, Slice, SliceLimits, SliceWrite, StageRules, count};
 use crate::store::{Action, StoreError};
+
+/// Data and index.
+const FILES_OF_SLICE: usize = 2;
 
 /// The copy of a channel's newest messages that is not in use yet.
 pub struct Rewrite {
@@ -42,9 +47,14 @@ impl Rewrite {
         channel.open_folder(ctx, root)?;
         // What was read is no successor's: so neither is the number of the copy.
         ctx.fence.check()?;
-        let written = self.write_once(ctx, channel);
-        if written.as_ref().is_err_and(is_refusal) && ctx.release_reserve(root) {
-            return self.write_once(ctx, channel);
+        let mut written = self.write_once(ctx, channel);
+        if written.as_ref().is_err_and(is_uncreated)
+            && ctx.reserve.release_files(root, FILES_OF_SLICE, LEFT_BY_COPIES)
+        {
+            written = self.write_once(ctx, channel);
+        }
+        if written.as_ref().is_err_and(is_refusal) && ctx.reserve.release_bytes(root) {
+            written = self.write_once(ctx, channel);
         }
         written
     }
@@ -201,6 +211,11 @@ fn end_slice(place: Place<'_>, slice: &Slice) -> Result<(), StoreError> {
             })?;
     }
     Ok(())
+}
+
+/// Whether there was no room for another file.
+fn is_uncreated(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { action: Action::Open, source, .. } if is_no_room(source))
 }
 
 fn is_dense(records: &[MessageRecord]) -> bool {

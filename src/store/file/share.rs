@@ -280,7 +280,8 @@ impl Store for Share {
         self.raise_failure()?;
         self.auto_sync()?;
         self.archivists.poll();
-        self.ctx.set_reserve_aside(self.root.as_ref());
+        self.ctx.reserve.set_bytes_aside(self.root.as_ref());
+        self.ctx.reserve.set_files_aside(self.root.as_ref());
         maintained.next_in = self.next_in();
         Ok(maintained)
     }

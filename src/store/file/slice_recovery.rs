@@ -399,7 +399,7 @@ impl ChannelReader<'_> {
     /// Puts a new file in the place of `name`: its header, and `records`.
     fn put_whole(&self, name: &[u8], records: &[u8]) -> Result<(), StoreError> {
         let fence = self.place()?.fence;
-        let mut fresh = Replacement::write(self.root, self.recovery.root_path, fence, records)?;
+        let mut fresh = Replacement::write(self.spare()?, self.recovery.root_path, records)?;
         if let Err(error) = fresh.sync() {
             fresh.discard(self.root);
             return Err(error);

@@ -23,6 +23,7 @@ use crate::store::file::disk::{Disk, Folder, Stamp};
 use crate::store::file::format::{ChannelFile, Crc, channel_file, replacement_epoch};
 use crate::store::file::options::FileOptions;
 use crate::store::file::recovery::{FoundChannel, Recovery};
+use crate::store::file::reserve::Reserve;
 use crate::store::file::watch::{Changes, Watch, WatchId};
 
 /// A channel is read once it was still for so long. One that is written all the time would have to
@@ -327,12 +328,15 @@ impl Rounds {
             known.channels.retain(|name, _| names.contains(name));
             known.hear();
         }
+        // Without a fence nothing is repaired, so nothing is needed.
+        let reserve = Reserve::default();
         let recovery = Recovery {
             root_path: &self.options.root,
             crc: &self.crc,
             must_verify: self.options.crc,
             is_settled: false,
             fence: None,
+            reserve: &reserve,
         };
         let mut is_new = false;
         for name in names {

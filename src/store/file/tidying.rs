@@ -13,6 +13,7 @@ use crate::store::file::context::Context;
 use crate::store::file::disk::Folder;
 use crate::store::file::format::FILE_HEADER_LEN;
 use crate::store::file::report::report_limits;
+use crate::store::file::reserve::LEFT_BY_OTHERS;
 use crate::store::file::share::Share;
 
 /// How soon what could not be tidied up is tried again.
@@ -138,7 +139,9 @@ fn compact(ctx: &Context, root: &dyn Folder, channel: &mut Channel, now: Instant
     let counts = channel.subscriptions.counts();
     channel.compacted_at = Some(now);
     let prepared =
-        channel.prepare_subscriptions(ctx, root).and_then(|mut fresh| match fresh.sync() {
+        channel.prepare_subscriptions(ctx, root, LEFT_BY_OTHERS).and_then(|mut fresh| match fresh
+            .sync()
+        {
             Ok(()) => Ok(fresh),
             Err(error) => {
                 fresh.discard(root);
