@@ -8,6 +8,7 @@ pub mod deadlines;
 pub mod descriptors;
 pub mod epoch;
 pub mod files;
+pub mod go;
 pub mod hash;
 pub mod id;
 pub mod limits;

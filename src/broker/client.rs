@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use crate::base::go::quote_any;
 use crate::base::id::SessionId;
 use crate::base::subject;
 use crate::base::time::Instant;
@@ -286,15 +287,12 @@ impl Broker {
         let permissions = session.client()?.permissions.as_ref();
         let is_permitted = queue != Some(b"_sys_")
             && permissions.is_none_or(|permissions| permissions.may_subscribe(subject, queue));
-        let text = String::from_utf8_lossy(subject);
+        let text = quote_any(subject);
         if !is_permitted {
-            let queue = queue.map(String::from_utf8_lossy);
-            let named =
-                queue.as_ref().map_or_else(String::new, |name| format!(", Queue: {name:?}"));
-            let user = user();
-            let line =
-                format!("Subscription Violation - {user}, Subject {text:?}{named}, SID {sid}");
-            let refusal = errors::subscription_violation(&text, queue.as_deref());
+            let named = queue.map(|name| format!(", Queue: {}", quote_any(name)));
+            let (user, named) = (user(), named.unwrap_or_default());
+            let line = format!("Subscription Violation - {user}, Subject {text}{named}, SID {sid}");
+            let refusal = errors::subscription_violation(subject, queue);
             self.log_about(id, log::Level::Error, &line);
             return Some(refusal);
         }
@@ -302,10 +300,10 @@ impl Broker {
         if tokens_max > 0 && subject.split(|byte| *byte == b'.').count() > tokens_max {
             let user = user();
             let line = format!(
-                "Subscription Violation Too Many Tokens - {user}, Subject {text:?}, SID {sid}"
+                "Subscription Violation Too Many Tokens - {user}, Subject {text}, SID {sid}"
             );
             self.log_about(id, log::Level::Error, &line);
-            return Some(errors::too_many_tokens(&text));
+            return Some(errors::too_many_tokens(subject));
         }
         if self.settings.max_subscriptions > 0 && count >= self.settings.max_subscriptions {
             self.log_about(id, log::Level::Error, errors::SUBSCRIPTIONS_EXCEEDED);
@@ -340,11 +338,9 @@ impl Broker {
         for old in interests {
             let (subject, queue) = (&old.subject[..], old.queue.as_deref());
             if !permissions.as_ref().is_none_or(|found| found.may_subscribe(subject, queue)) {
-                let subject = String::from_utf8_lossy(&old.subject);
-                let sid = String::from_utf8_lossy(&old.sid);
-                self.send_error(id, &errors::subscription_removed(&subject, &sid));
-                let line =
-                    format!("Removed sub {subject:?} (sid {sid:?}) for {user} - not authorized");
+                self.send_error(id, &errors::subscription_removed(&old.subject, &old.sid));
+                let (subject, sid) = (quote_any(&old.subject), quote_any(&old.sid));
+                let line = format!("Removed sub {subject} (sid {sid}) for {user} - not authorized");
                 self.log_about(id, log::Level::Info, &line);
                 self.end_interest(&old);
                 continue;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::deadlines::Deadlines;
+use crate::base::go::quote;
 use crate::base::id::{AccountIndex, SessionId};
 use crate::base::limits::{CLUSTER_URLS_MAX, GOSSIP_DIALS_MAX, GOSSIP_WAITING_MAX};
 use crate::base::time::Instant;
@@ -277,7 +278,7 @@ impl Broker {
                 self.routes.dials.remove(url);
             }
         }
-        let text = format!("Registering remote route {:?}", info.server_id);
+        let text = format!("Registering remote route {}", quote(&info.server_id));
         self.log_about(id, log::Level::Debug, &text);
         self.send_local_interest(id);
         let mut forwarded = Info { nonce: String::new(), ..info.clone() };

@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::base::go::quote_any;
 use crate::base::id::SessionId;
 use crate::base::subject;
 use crate::broker::Broker;
@@ -84,13 +85,13 @@ impl Broker {
         let (what, name) =
             if is_permitted { ("Reply", reply) } else { ("Subject", publish.subject) };
         let Some(session) = self.sessions.get(id) else { return false };
-        let (user, name) = (session.user_text(), String::from_utf8_lossy(name).into_owned());
-        let line = format!("Publish Violation - {user}, {what} {name:?}");
+        let line =
+            format!("Publish Violation - {}, {what} {}", session.user_text(), quote_any(name));
         self.log_about(id, log::Level::Error, &line);
         let refusal = if is_permitted {
-            errors::reply_violation(&name)
+            errors::reply_violation(name)
         } else {
-            errors::publish_violation(&name)
+            errors::publish_violation(name)
         };
         self.send_error(id, &refusal);
         false

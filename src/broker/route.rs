@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 
+use crate::base::go::quote;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId};
 use crate::base::limits::PEER_URLS_MAX;
 use crate::base::subject;
@@ -324,7 +325,7 @@ impl Broker {
         if !info.route_account.is_empty() {
             // A newer peer tries a connection for one account beside the one for all; it learns
             // from our INFO that we have none. Registered, it could displace the other.
-            let text = format!("No dedicated route for account {:?}", info.route_account);
+            let text = format!("No dedicated route for account {}", quote(&info.route_account));
             self.log_about(id, log::Level::Debug, &text);
             self.end(id, CloseReason::DuplicateRoute);
             return Step::End;
@@ -338,7 +339,7 @@ impl Broker {
             return self.refuse(id, &text, CloseReason::ClusterNameConflict);
         }
         if !did_solicit && info.server_name == self.settings.server_name {
-            let text = format!("Remote server has a duplicate name: {:?}", info.server_name);
+            let text = format!("Remote server has a duplicate name: {}", quote(&info.server_name));
             return self.refuse(id, &text, CloseReason::DuplicateServerName);
         }
         self.register(id, &info)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::go::quote;
 use crate::base::id::SessionId;
 use crate::base::origin::Origin;
 use crate::base::time::{Instant, Now, WallTime};
@@ -162,7 +163,7 @@ impl Session {
 
     /// As log lines name its user.
     pub fn user_text(&self) -> String {
-        format!("User {:?}", self.origin.user.as_deref().unwrap_or("N/A"))
+        format!("User {}", quote(self.origin.user.as_deref().unwrap_or("N/A")))
     }
 
     /// What log lines about it begin with (spec core NATS, 2.14).

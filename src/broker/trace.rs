@@ -3,10 +3,9 @@
 //! Only while tracing is on: what came in is shown before it is handled, what goes out when it was
 //! put into the outbox.
 
-use std::fmt::Write as _;
-
 use memchr::memchr;
 
+use crate::base::go::quote_any;
 use crate::base::id::SessionId;
 use crate::broker::Broker;
 
@@ -92,20 +91,15 @@ fn show(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// `["hello"]`; longer than `max` (0 is no bound) it is cut, and says so.
+/// `["hello"]`; longer than `max` (0 is no bound) it is cut, and says so. Compat: so many letters
+/// of what is shown are left, and not of what it stands for.
 fn payload_text(payload: &[u8], max: usize) -> String {
-    let is_cut = max > 0 && payload.len() > max;
-    let shown = if is_cut { &payload[..max] } else { payload };
-    let mut text = String::from("[\"");
-    for chunk in shown.utf8_chunks() {
-        text.extend(chunk.valid().chars().flat_map(char::escape_debug));
-        for byte in chunk.invalid() {
-            // A text in memory takes what is written to it.
-            let _ = write!(text, "\\x{byte:02x}");
-        }
+    if max == 0 || payload.len() <= max {
+        return format!("[{}]", quote_any(payload));
     }
-    text.push_str(if is_cut { "...\"]" } else { "\"]" });
-    text
+    let quoted = quote_any(&payload[..max]);
+    let shown = &quoted.as_bytes()[1..=max];
+    format!("[\"{}...\"]", String::from_utf8_lossy(shown))
 }
 
 /// Hides the value behind the first word that begins with `pass` (spec core NATS, 2.14).
@@ -141,5 +135,7 @@ mod tests {
         assert_eq!(payload_text(b"he\"llo\r\n\xff", 0), "[\"he\\\"llo\\r\\n\\xff\"]");
         assert_eq!(payload_text(b"hello", 3), "[\"hel...\"]");
         assert_eq!(payload_text(b"hello", 5), "[\"hello\"]");
+        assert_eq!(payload_text(b"h\x00\x01\xff", 0), r#"["h\x00\x01\xff"]"#);
+        assert_eq!(payload_text(b"h\x00\x01abcd", 5), r#"["h\x00..."]"#);
     }
 }

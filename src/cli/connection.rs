@@ -151,6 +151,20 @@ pub fn stop_flag() -> Result<Arc<AtomicBool>, CommandError> {
     Ok(flag)
 }
 
+/// A text that may hold what a server said: nothing in it is obeyed by the terminal.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            printable.extend(letter.escape_default());
+        } else {
+            printable.push(letter);
+        }
+    }
+    printable
+}
+
 /// Prints why a command failed, and gives the exit code.
 #[must_use]
 pub fn exit_code(name: &str, result: Result<(), CommandError>) -> ExitCode {
@@ -158,8 +172,20 @@ pub fn exit_code(name: &str, result: Result<(), CommandError>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to be told to anybody if the terminal is gone.
-            let _ = writeln!(io::stderr(), "{name}: {error}");
+            let _ = writeln!(io::stderr(), "{name}: {}", printable(&error.to_string()));
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: whoever answers cannot make a terminal do anything.
+    #[test]
+    fn what_a_server_says_is_shown_and_not_obeyed() {
+        let said = printable("a\u{1b}]0;x\u{7}\r\nb\u{9b}é");
+        assert_eq!(said, "a\\u{1b}]0;x\\u{7}\\r\\nb\\u{9b}é");
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use super::connection::{self, CommandError, ConnectionArgs};
+use crate::base::go::quote;
 use crate::client::{Client, Message, StartAt, SubscriptionOptions};
 
 /// How often a waiting command looks whether it shall stop.
@@ -162,7 +163,7 @@ impl Watch {
 /// What is not a message goes to stderr, so that stdout has messages only.
 fn say(line: &str) {
     // A closed stderr leaves nobody to tell.
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", connection::printable(line));
 }
 
 fn options(args: &Args) -> SubscriptionOptions {
@@ -192,9 +193,9 @@ fn show(number: u64, message: &Message) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "[#{number}] Received: sequence:{} subject:\"{}\" data:\"{}\" timestamp:{}{redelivered}",
+        "[#{number}] Received: sequence:{} subject:{} data:\"{}\" timestamp:{}{redelivered}",
         message.sequence,
-        message.channel,
+        quote(&message.channel),
         message.data.escape_ascii(),
         message.timestamp,
     )

@@ -6,9 +6,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::base::go::{self, quote};
 use crate::base::subject;
 use crate::config::core_keys::{Fault, Reader, integer, map, not_negative, string, text};
-use crate::config::go::{self, quote};
 use crate::config::tree::{Entry, Item, Map, Value};
 use crate::config::{Permissions, ResponseRule, SubjectRules, User};
 

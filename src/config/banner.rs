@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::channel_limits::{ChannelLimits, ChannelOverrides, StoreLimits};
-use crate::config::go;
+use crate::base::go;
 
 /// The version of the streaming server whose behaviour and files this one has.
 pub const STREAMING_VERSION: &str = "0.25.6";

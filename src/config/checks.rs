@@ -6,11 +6,31 @@ use std::time::Duration;
 use crate::base::certificate::own;
 use crate::base::channel_limits::ChannelLimits;
 use crate::base::crypto;
+use crate::base::go::{self, quote, show, show_duration};
 use crate::base::subject;
 use crate::config::draft::{Draft, FileDraft, LimitsDraft};
-use crate::config::go::{quote, show, show_duration};
+use crate::config::places::Places;
 use crate::config::route::split_host_port;
-use crate::config::{Config, SqlConfig, StoreKind, TlsConfig, World, go};
+use crate::config::{Config, SqlConfig, StoreKind, TlsConfig, World};
+
+/// Why the start fails, and the options of a file that ask for it.
+pub struct Wrong {
+    /// The reference's text.
+    text: String,
+    /// As [`Places::behind`] takes them.
+    options: &'static str,
+}
+
+impl Wrong {
+    pub fn new(text: impl Into<String>, options: &'static str) -> Self {
+        Self { text: text.into(), options }
+    }
+
+    /// The text, and where in a file it is asked for.
+    pub fn at(self, places: &Places) -> String {
+        self.text + &places.behind(self.options)
+    }
+}
 
 /// Whether the files of a `tls` block can be read, and hold what they are for.
 ///
@@ -40,15 +60,16 @@ fn read(file: &Path, world: &World<'_>) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// What follows `Failed to start: `.
-pub fn streaming(draft: &Draft) -> Result<(), String> {
+pub fn streaming(draft: &Draft) -> Result<(), Wrong> {
     let store = draft.store.to_uppercase();
     match store.as_str() {
         "MEMORY" | "FILE" | "SQL" => {}
-        other => return Err(format!("unsupported store type: {other}")),
+        other => return Err(Wrong::new(format!("unsupported store type: {other}"), STORE)),
     }
     if store == "FILE" {
         if draft.config.streaming.directory.is_none() {
-            return Err("for FILE stores, root directory must be specified".to_owned());
+            let text = "for FILE stores, root directory must be specified";
+            return Err(Wrong::new(text, "streaming.store|streaming.dir"));
         }
         file(&draft.file)?;
     }
@@ -58,17 +79,27 @@ pub fn streaming(draft: &Draft) -> Result<(), String> {
     limits(&draft.limits)?;
     channels(draft)?;
     if draft.io_batch_size < 0 {
-        return Err(format!("io_batch_size must not be negative ({})", draft.io_batch_size));
+        let text = format!("io_batch_size must not be negative ({})", draft.io_batch_size);
+        return Err(Wrong::new(text, ""));
     }
     if store == "MEMORY" && draft.config.streaming.ft_group.is_some() {
-        return Err("ft: only FILE or SQL stores supported in FT mode".to_owned());
+        let text = "ft: only FILE or SQL stores supported in FT mode";
+        return Err(Wrong::new(text, "streaming.ft_group"));
     }
     let streaming = &draft.config.streaming;
-    if [&streaming.cluster_id, &streaming.discover_prefix].iter().any(|text| !is_subject(text)) {
-        return Err("could not subscribe to discover subject: nats: invalid subject".to_owned());
+    for (part, option) in [
+        (&streaming.cluster_id, "streaming.cluster_id"),
+        (&streaming.discover_prefix, "streaming.discover_prefix"),
+    ] {
+        if !is_subject(part) {
+            let text = "could not subscribe to discover subject: nats: invalid subject";
+            return Err(Wrong::new(text, option));
+        }
     }
     Ok(())
 }
+
+const STORE: &str = "streaming.store";
 
 /// Whether a text can be part of the streaming server's subjects.
 fn is_subject(text: &str) -> bool {
@@ -77,80 +108,121 @@ fn is_subject(text: &str) -> bool {
 }
 
 /// What the reference's drivers would say, and where to find ours.
-fn sql(sql: &SqlConfig) -> Result<(), String> {
+fn sql(sql: &SqlConfig) -> Result<(), Wrong> {
     match sql.driver.as_str() {
         // Compat: of PostgreSQL the environment alone may say everything.
         "mysql" | "sqlite" if sql.source.is_empty() => {
-            Err("for SQL stores, sql_source must be specified".to_owned())
+            let text = "for SQL stores, sql_source must be specified";
+            Err(Wrong::new(text, "sql_options.source sql_options.driver streaming.store"))
         }
         "postgres" | "mysql" | "sqlite" => Ok(()),
-        "" => Err("for SQL stores, sql_driver must be specified".to_owned()),
-        other => Err(format!(
-            "sql: unknown driver {} (there are postgres, mysql, sqlite)",
-            go::quote(other)
-        )),
+        "" => {
+            let text = "for SQL stores, sql_driver must be specified";
+            Err(Wrong::new(text, "sql_options.driver streaming.store"))
+        }
+        other => {
+            let name = go::quote(other);
+            let text = format!("sql: unknown driver {name} (there are postgres, mysql, sqlite)");
+            Err(Wrong::new(text, "sql_options.driver"))
+        }
     }
 }
 
 /// Spec stores, section 6, validation errors.
-fn file(file: &FileDraft) -> Result<(), String> {
+fn file(file: &FileDraft) -> Result<(), Wrong> {
+    let slices = "slice max values must be positive numbers";
     let checks = [
-        (file.buffer_bytes >= 0, "buffer size value must be a positive number"),
-        (file.read_buffer_bytes >= 0, "read buffer size value must be a positive number"),
-        (file.compact_interval > 0, "compact interval value must at least be 1 seconds"),
-        (file.compact_fragmentation > 0, "compact fragmentation value must at least be 1"),
-        (file.compact_bytes_min >= 0, "compact minimum file size value must be a positive number"),
+        (
+            file.buffer_bytes >= 0,
+            "buffer size value must be a positive number",
+            "file_options.buffer_size",
+        ),
+        (
+            file.read_buffer_bytes >= 0,
+            "read buffer size value must be a positive number",
+            "file_options.read_buffer_size",
+        ),
+        (
+            file.compact_interval > 0,
+            "compact interval value must at least be 1 seconds",
+            "file_options.compact_interval",
+        ),
+        (
+            file.compact_fragmentation > 0,
+            "compact fragmentation value must at least be 1",
+            "file_options.compact_frag",
+        ),
+        (
+            file.compact_bytes_min >= 0,
+            "compact minimum file size value must be a positive number",
+            "file_options.compact_min_size",
+        ),
         (
             (1..=i64::from(u32::MAX)).contains(&file.crc_polynomial),
             "crc polynomial should be between 1 and 4294967295",
+            "file_options.crc_poly",
+        ),
+        (file.slice_messages_max >= 0, slices, "file_options.slice_max_msgs"),
+        (file.slice_bytes_max >= 0, slices, "file_options.slice_max_bytes"),
+        (file.slice_age_max >= 0, slices, "file_options.slice_max_age"),
+        (
+            file.descriptors_max >= 0,
+            "file descriptor limit must be a positive number",
+            "file_options.fds_limit",
         ),
         (
-            file.slice_messages_max >= 0 && file.slice_bytes_max >= 0 && file.slice_age_max >= 0,
-            "slice max values must be positive numbers",
+            file.parallel_recovery >= 1,
+            "parallel recovery value must be at least 1",
+            "file_options.parallel_recovery",
         ),
-        (file.descriptors_max >= 0, "file descriptor limit must be a positive number"),
-        (file.parallel_recovery >= 1, "parallel recovery value must be at least 1"),
     ];
-    match checks.iter().find(|(holds, _)| !holds) {
-        Some((_, text)) => Err((*text).to_owned()),
+    match checks.iter().find(|(holds, _, _)| !holds) {
+        Some((_, text, option)) => Err(Wrong::new(*text, option)),
         None => Ok(()),
     }
 }
 
 /// Spec stores, 9.3.
-fn limits(limits: &LimitsDraft) -> Result<(), String> {
-    for (what, value) in [
-        ("channels", limits.channels),
-        ("subscriptions", limits.subscriptions),
-        ("messages", limits.messages),
-        ("bytes", limits.bytes),
+fn limits(limits: &LimitsDraft) -> Result<(), Wrong> {
+    for (what, value, option) in [
+        ("channels", limits.channels, "store_limits.max_channels"),
+        ("subscriptions", limits.subscriptions, "store_limits.max_subs"),
+        ("messages", limits.messages, "store_limits.max_msgs"),
+        ("bytes", limits.bytes, "store_limits.max_bytes"),
     ] {
         if value < 0 {
-            return Err(format!("max {what} limit cannot be negative ({value})"));
+            let text = format!("max {what} limit cannot be negative ({value})");
+            return Err(Wrong::new(text, option));
         }
     }
-    for (what, nanos) in [("age", limits.age), ("inactivity", limits.inactivity)] {
+    for (what, nanos, option) in [
+        ("age", limits.age, "store_limits.max_age"),
+        ("inactivity", limits.inactivity, "store_limits.max_inactivity"),
+    ] {
         if nanos < 0 {
             let shown = show_duration(nanos);
-            return Err(format!("max {what} limit cannot be negative ({shown})"));
+            let text = format!("max {what} limit cannot be negative ({shown})");
+            return Err(Wrong::new(text, option));
         }
     }
     Ok(())
 }
 
-fn channels(draft: &Draft) -> Result<(), String> {
+fn channels(draft: &Draft) -> Result<(), Wrong> {
     let names = &draft.config.streaming.limits.per_channel;
     for name in names.keys() {
         if !subject::is_channel_pattern(name.as_bytes()) {
-            return Err(format!("invalid channel name {}", quote(&name.to_string())));
+            let text = format!("invalid channel name {}", quote(&name.to_string()));
+            return Err(Wrong::new(text, "store_limits.channels"));
         }
     }
     let literal = names.keys().filter(|name| subject::is_channel_name(name.as_bytes())).count();
     let channels_max = draft.limits.channels;
     if channels_max > 0 && i64::try_from(literal).is_ok_and(|count| count > channels_max) {
-        return Err(format!(
+        let text = format!(
             "too many channels defined ({literal}). The max channels limit is set to {channels_max}"
-        ));
+        );
+        return Err(Wrong::new(text, "store_limits.channels store_limits.max_channels"));
     }
     Ok(())
 }
@@ -159,37 +231,42 @@ fn channels(draft: &Draft) -> Result<(), String> {
 ///
 /// # Errors
 /// The reference's text.
-pub fn core(config: &Config) -> Result<(), String> {
+pub fn core(config: &Config) -> Result<(), Wrong> {
     let core = &config.core;
     if core.lame_duck_grace >= core.lame_duck_duration {
-        return Err(format!(
+        let text = format!(
             "lame duck grace period ({}) should be strictly lower than lame duck duration ({})",
             show(core.lame_duck_grace),
             show(core.lame_duck_duration),
-        ));
+        );
+        return Err(Wrong::new(text, "top.lame_duck_grace_period|top.lame_duck_duration"));
     }
     if core.payload_bytes_max > core.pending_bytes_max {
-        return Err(format!(
+        let text = format!(
             "max_payload ({}) cannot be higher than max_pending ({})",
             core.payload_bytes_max, core.pending_bytes_max
-        ));
+        );
+        return Err(Wrong::new(text, "top.max_payload|top.max_pending"));
     }
     let of_routes = core.cluster.as_ref().and_then(|cluster| cluster.tls.as_ref());
-    for tls in [core.tls.as_ref(), of_routes].into_iter().flatten() {
-        if tls.cert_file.is_none() || tls.key_file.is_none() {
-            return Err("tls: cert_file and key_file are missing: nobody could connect".to_owned());
+    for (tls, option) in [(core.tls.as_ref(), "top.tls"), (of_routes, "cluster.tls")] {
+        if tls.is_some_and(|tls| tls.cert_file.is_none() || tls.key_file.is_none()) {
+            let text = "tls: cert_file and key_file are missing: nobody could connect";
+            return Err(Wrong::new(text, option));
         }
     }
     let Some(name) = &core.auth.no_auth_user else { return Ok(()) };
     let quoted = quote(name);
     if core.auth.users.is_empty() {
-        return Err(format!("no_auth_user: {quoted} present, but users are not defined"));
+        let text = format!("no_auth_user: {quoted} present, but users are not defined");
+        return Err(Wrong::new(text, "top.no_auth_user"));
     }
     if !core.auth.users.iter().any(|user| user.name == *name) {
-        return Err(format!(
+        let text = format!(
             "no_auth_user: {quoted} not present as user in authorization block or account \
              configuration"
-        ));
+        );
+        return Err(Wrong::new(text, "top.no_auth_user"));
     }
     Ok(())
 }
@@ -198,39 +275,55 @@ pub fn core(config: &Config) -> Result<(), String> {
 ///
 /// # Errors
 /// What follows `Can't start monitoring: `.
-pub fn monitoring(config: &Config) -> Result<(), String> {
+pub fn monitoring(config: &Config) -> Result<(), Wrong> {
     let monitor = &config.monitor;
     if monitor.http_port != 0 && monitor.https_port != 0 {
-        return Err(format!(
+        let text = format!(
             "can't specify both HTTP ({}) and HTTPs ({}) ports",
             monitor.http_port, monitor.https_port
-        ));
+        );
+        return Err(Wrong::new(text, MONITOR_PORTS));
     }
     if monitor.https_port != 0 && config.core.tls.is_none() {
-        return Err("TLS cert and key required for HTTPS".to_owned());
+        return Err(Wrong::new("TLS cert and key required for HTTPS", "top.https|top.https_port"));
     }
     // One of them is 0.
-    port(monitor.http_port.saturating_add(monitor.https_port))
-        .map_err(|text| format!("can't listen to the monitor port: {text}"))
+    port(monitor.http_port.saturating_add(monitor.https_port)).map_err(|text| {
+        Wrong::new(format!("can't listen to the monitor port: {text}"), MONITOR_PORTS)
+    })
 }
+
+/// The options that say where the pages are.
+pub const MONITOR_PORTS: &str = "top.http|top.https|top.http_port|top.https_port";
+
+/// The options that say where clients connect.
+pub const CLIENT_PORT: &str = "top.listen|top.host top.port";
+
+/// The options that say where other servers connect.
+pub const ROUTE_PORT: &str = "cluster.listen|cluster.host cluster.port";
 
 /// Whether the listeners of the core server can be what they are told.
 ///
 /// # Errors
 /// The reference's fatal line.
-pub fn listeners(config: &Config) -> Result<(), String> {
+pub fn listeners(config: &Config) -> Result<(), Wrong> {
     let core = &config.core;
     port(core.port).map_err(|text| {
-        format!("Error listening on port: {}:{}, {}", core.host, core.port, quote(&text))
+        let (host, port, text) = (&core.host, core.port, quote(&text));
+        Wrong::new(format!("Error listening on port: {host}:{port}, {text}"), "top.listen|top.port")
     })?;
     advertised(core.client_advertise.as_deref()).map_err(|(value, reason)| {
-        format!("Error setting server INFO with ClientAdvertise value of {value}, err={reason}")
+        let what = "Error setting server INFO with ClientAdvertise value of";
+        Wrong::new(format!("{what} {value}, err={reason}"), "top.client_advertise")
     })?;
     let Some(cluster) = &core.cluster else { return Ok(()) };
-    port(cluster.port)
-        .map_err(|text| format!("Error listening on router port: {} - {text}", cluster.port))?;
+    port(cluster.port).map_err(|text| {
+        let text = format!("Error listening on router port: {} - {text}", cluster.port);
+        Wrong::new(text, "cluster.listen|cluster.port")
+    })?;
     advertised(cluster.advertise.as_deref()).map_err(|(value, reason)| {
-        format!("Error setting route INFO with Cluster.Advertise value of {value}, err={reason}")
+        let what = "Error setting route INFO with Cluster.Advertise value of";
+        Wrong::new(format!("{what} {value}, err={reason}"), "cluster.advertise")
     })
 }
 
@@ -247,31 +340,40 @@ fn port(port: i64) -> Result<(), String> {
 ///
 /// # Errors
 /// The reference's text.
-pub fn own_connections(config: &Config, world: &World<'_>) -> Result<(), String> {
+pub fn own_connections(config: &Config, world: &World<'_>) -> Result<(), Wrong> {
     let tls = &config.streaming.client_tls;
     if let Some(file) = &config.streaming.nkey_seed_file {
-        let seed = read(file, world).map_err(|error| format!("nats: {error}"))?;
+        let option = "streaming.nkey_seed_file";
+        let unreadable = |error| Wrong::new(format!("nats: {error}"), option);
+        let seed = read(file, world).map_err(unreadable)?;
         let is_seed = |line: &[u8]| [b"SU", b"SA", b"SO"].iter().any(|it| line.starts_with(*it));
         if !seed.split(|byte| *byte == b'\n').any(|line| is_seed(line.trim_ascii_start())) {
-            return Err("nkeys: no nkey seed found".to_owned());
+            return Err(Wrong::new("nkeys: no nkey seed found", option));
         }
     }
     if let Some(file) = &tls.ca_file {
-        let pem = read(file, world)
-            .map_err(|error| format!("nats: error loading or parsing rootCA file: {error}"))?;
-        let name = file.display().to_string();
+        let wrong = |text| Wrong::new(text, "tls.client_ca");
+        let pem = read(file, world).map_err(|error| {
+            wrong(format!("nats: error loading or parsing rootCA file: {error}"))
+        })?;
+        let name = quote(&file.display().to_string());
         own::authorities(&pem)
-            .map_err(|_| format!("nats: failed to parse root certificate from {}", quote(&name)))?;
+            .map_err(|_| wrong(format!("nats: failed to parse root certificate from {name}")))?;
     }
     if let Some(certificate) = &tls.cert_file {
         let key = tls.key_file.clone().unwrap_or_default();
-        key_pair(certificate, &key, world)
-            .map_err(|error| format!("nats: error loading client certificate: {error}"))?;
+        key_pair(certificate, &key, world).map_err(|error| {
+            let text = format!("nats: error loading client certificate: {error}");
+            Wrong::new(text, "tls.client_key|tls.client_cert")
+        })?;
     }
     let files = tls.ca_file.is_some() || tls.cert_file.is_some();
     let asks = tls.secure || tls.skip_verify || tls.server_name.is_some() || files;
     if asks && config.core.tls.is_none() {
-        return Err("nats: secure connection not available".to_owned());
+        let text = "nats: secure connection not available";
+        let options =
+            "streaming.secure|tls.server_name|tls.skip_verify|tls.client_cert|tls.client_ca";
+        return Err(Wrong::new(text, options));
     }
     Ok(())
 }

@@ -5,9 +5,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::base::go;
 use crate::config::auth_keys;
 use crate::config::draft::Draft;
-use crate::config::go;
 use crate::config::route::split_host_port;
 use crate::config::tls_keys;
 use crate::config::tree::{Entry, Map, Position, Value};
@@ -277,7 +277,8 @@ pub fn apply(draft: &mut Draft, file: &Map, world: &World<'_>) -> Result<(), Str
     let mut reader = Reader { draft, world, errors: Vec::new(), warnings: Vec::new() };
     for entry in file {
         let key = entry.key.to_lowercase();
-        let outcome = if let Some(apply) = find(TOP, &key) {
+        let outcome = if let Some((names, apply)) = find(TOP, &key) {
+            reader.draft.config.places.note("top", names, &entry.at);
             apply(&mut reader, entry)
         } else if UNSUPPORTED.split_whitespace().any(|known| known == key) {
             if asks_for_nothing(&key, &entry.value) {
@@ -311,8 +312,16 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     TOP.iter().flat_map(|(names, _)| names.split(' ')).chain(UNSUPPORTED.split_whitespace())
 }
 
-fn find(keys: &[(&str, Apply)], key: &str) -> Option<Apply> {
-    keys.iter().find(|(names, _)| names.split(' ').any(|name| name == key)).map(|(_, apply)| *apply)
+type Key = (&'static str, Apply);
+
+/// The names of the keys of `cluster`.
+#[cfg(test)]
+pub(super) fn cluster_names() -> impl Iterator<Item = &'static str> {
+    CLUSTER.iter().flat_map(|(names, _)| names.split(' '))
+}
+
+fn find(keys: &'static [Key], key: &str) -> Option<&'static Key> {
+    keys.iter().find(|(names, _)| names.split(' ').any(|name| name == key))
 }
 
 fn cluster(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
@@ -322,7 +331,10 @@ fn cluster(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
     };
     for inner in map {
         let outcome = match find(CLUSTER, &inner.key.to_lowercase()) {
-            Some(apply) => apply(reader, inner),
+            Some((names, apply)) => {
+                reader.draft.config.places.note("cluster", names, &inner.at);
+                apply(reader, inner)
+            }
             // What belongs to streaming clustering is named by the streaming half.
             None => Fault::unknown(inner),
         };

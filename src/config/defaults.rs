@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::base::channel_limits::StoreLimits;
 use crate::base::limits::STEAL_AFTER_DEFAULT;
+use crate::config::places::Places;
 use crate::config::{
     Arguments, AuthConfig, ClientTlsConfig, Config, CoreConfig, FileConfig, MonitorConfig, Program,
     SqlConfig, StoreKind, StreamingConfig,
@@ -37,6 +38,7 @@ impl Config {
             log: crate::log::Settings::default(),
             monitor: MonitorConfig::default(),
             warnings: Vec::new(),
+            places: Places::default(),
             start_error: None,
         }
     }

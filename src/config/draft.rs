@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::limits::{LOOPS_MAX, STEAL_AFTER_MIN};
-use crate::config::checks;
+use crate::config::checks::{self, Wrong};
 use crate::config::flags::Given;
 use crate::config::{
     ClientTlsConfig, ClusterConfig, Config, CoreConfig, Program, RouteUrl, StartError, StoreKind,
@@ -231,7 +231,9 @@ impl Draft {
     }
 
     fn look_for_start_errors(&mut self, world: &World<'_>) -> Result<(), String> {
-        let core = checks::core(&self.config);
+        let places = self.config.places.clone();
+        let shown = |wrong: Wrong| wrong.at(&places);
+        let core = checks::core(&self.config).map_err(shown);
         if self.config.program == Program::Core {
             // The core server says so before it has a log.
             core?;
@@ -239,15 +241,15 @@ impl Draft {
             self.config.start_error = Some(StartError::Streaming(text));
         }
         if self.config.start_error.is_none() {
-            let error = checks::monitoring(&self.config).err();
+            let error = checks::monitoring(&self.config).err().map(shown);
             self.config.start_error = error.map(StartError::Monitoring);
         }
         if self.config.start_error.is_none() {
-            let error = checks::listeners(&self.config).err();
+            let error = checks::listeners(&self.config).err().map(shown);
             self.config.start_error = error.map(StartError::Core);
         }
         if self.config.program == Program::Streaming && self.config.start_error.is_none() {
-            let error = checks::own_connections(&self.config, world).err();
+            let error = checks::own_connections(&self.config, world).err().map(shown);
             self.config.start_error = error.map(StartError::Streaming);
         }
         Ok(())
@@ -384,24 +386,31 @@ impl Draft {
             None | Some(0) => cores.saturating_sub(1).clamp(1, LOOPS_MAX),
             Some(loops) => match u16::try_from(loops) {
                 Ok(loops) if loops <= LOOPS_MAX => loops,
-                _ => return Err(format!("loops must be between 1 and {LOOPS_MAX}, got {loops}")),
+                _ => {
+                    let place = self.config.places.behind("streaming.loops");
+                    let text = "loops must be between 1 and";
+                    return Err(format!("{text} {LOOPS_MAX}, got {loops}{place}"));
+                }
             },
         };
         Ok(())
     }
 
     fn finish_streaming(&mut self) -> Result<(), String> {
+        let place = self.config.places.behind("streaming.ft_steal_after");
         if self.steal_after < 0 {
-            return Err("ft_steal_after must not be negative".to_owned());
+            return Err(format!("ft_steal_after must not be negative{place}"));
         }
         let nanos = self.steal_after.unsigned_abs();
         if nanos > 0 && Duration::from_nanos(nanos) < STEAL_AFTER_MIN {
             return Err(format!(
-                "ft_steal_after must be 0 (never) or at least {STEAL_AFTER_MIN:?}"
+                "ft_steal_after must be 0 (never) or at least {STEAL_AFTER_MIN:?}{place}"
             ));
         }
         self.config.streaming.steal_after = (nanos > 0).then(|| Duration::from_nanos(nanos));
-        self.config.start_error = checks::streaming(self).err().map(StartError::Streaming);
+        let error = checks::streaming(self).err();
+        let error = error.map(|wrong| wrong.at(&self.config.places));
+        self.config.start_error = error.map(StartError::Streaming);
         checks::fill_streaming(self);
         self.warn_of_other_store();
         Ok(())

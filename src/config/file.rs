@@ -100,6 +100,25 @@ pub enum FileError {
     TooDeep,
 }
 
+/// A file that is no configuration, in the reference's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct Refused {
+    /// Why.
+    pub cause: FileError,
+    /// File and line, where the words do not name both.
+    pub at: Option<String>,
+}
+
+impl Refused {
+    /// The reference's words, and the place behind them.
+    #[must_use]
+    pub fn with_place(&self) -> String {
+        let place = self.at.as_ref().map(|at| format!(" ({at})")).unwrap_or_default();
+        format!("{}{place}", self.cause)
+    }
+}
+
 /// What a file says.
 #[derive(Debug, Default)]
 pub struct Document {
@@ -113,8 +132,8 @@ pub struct Document {
 ///
 /// # Errors
 /// The first thing that is wrong, in this file or one that it includes.
-pub fn read(file: &Path, world: &World<'_>) -> Result<Document, FileError> {
-    let text = read_bytes(file, world)?;
+pub fn read(file: &Path, world: &World<'_>) -> Result<Document, Refused> {
+    let text = read_bytes(file, world).map_err(|cause| Refused { cause, at: None })?;
     parse(&text, file, world)
 }
 
@@ -122,7 +141,7 @@ pub fn read(file: &Path, world: &World<'_>) -> Result<Document, FileError> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn parse(text: &[u8], file: &Path, world: &World<'_>) -> Result<Document, FileError> {
+pub fn parse(text: &[u8], file: &Path, world: &World<'_>) -> Result<Document, Refused> {
     let text = without_mark(text);
     read_as(Reading::Strict, text, file, world)
         .or_else(|error| read_as(Reading::Lenient, text, file, world).map_err(|_| error))
@@ -134,7 +153,8 @@ pub fn parse(text: &[u8], file: &Path, world: &World<'_>) -> Result<Document, Fi
 /// # Errors
 /// As [`read`].
 pub fn parse_size(text: &str, world: &World<'_>) -> Result<Option<Value>, FileError> {
-    let document = parse(format!("bytes: {text}").as_bytes(), Path::new(""), world)?;
+    let document = parse(format!("bytes: {text}").as_bytes(), Path::new(""), world)
+        .map_err(|refused| refused.cause)?;
     Ok(document.map.find("bytes").map(|entry| entry.value.clone()))
 }
 
@@ -148,7 +168,7 @@ fn read_bytes(file: &Path, world: &World<'_>) -> Result<Vec<u8>, FileError> {
         // A folder can be opened, but not read.
         call: if error.kind() == io::ErrorKind::IsADirectory { "read" } else { "open" },
         file: file.display().to_string(),
-        reason: crate::config::go::system_reason(&error),
+        reason: crate::base::go::system_reason(&error),
     })
 }
 
@@ -174,6 +194,8 @@ struct Frame {
     builder: Builder,
     folder: PathBuf,
     purpose: Purpose,
+    /// Where what was read last begins.
+    line: usize,
 }
 
 impl Frame {
@@ -183,6 +205,7 @@ impl Frame {
             builder: Builder::new(Rc::from(file.display().to_string())),
             folder: file.parent().map(Path::to_path_buf).unwrap_or_default(),
             purpose,
+            line: 1,
         }
     }
 
@@ -204,7 +227,7 @@ fn read_as(
     text: &[u8],
     file: &Path,
     world: &World<'_>,
-) -> Result<Document, FileError> {
+) -> Result<Document, Refused> {
     let mut warnings = Vec::new();
     let mut frames = vec![Frame::new(text.to_vec(), file, Purpose::Root, reading)];
     loop {
@@ -212,10 +235,28 @@ fn read_as(
             Ok(None) => {}
             Ok(Some(map)) => return Ok(Document { map, warnings }),
             Err(error) => {
-                return Err(frames.iter().rev().fold(error, |error, frame| frame.explain(error)));
+                let at = place(&frames, &error);
+                let cause = frames.iter().rev().fold(error, |error, frame| frame.explain(error));
+                return Err(Refused { cause, at });
             }
         }
     }
+}
+
+/// Where the innermost file is wrong.
+fn place(frames: &[Frame], error: &FileError) -> Option<String> {
+    if matches!(error, FileError::KeyWithoutValue(_)) {
+        return None;
+    }
+    let is_file = |frame: &&Frame| !matches!(frame.purpose, Purpose::Variable { .. });
+    let is_innermost = frames.last().is_some_and(|frame| is_file(&frame));
+    let frame = frames.iter().rev().find(is_file)?;
+    let line = if let (FileError::Syntax { line, .. }, true) = (error, is_innermost) {
+        *line
+    } else {
+        frame.line
+    };
+    Some(format!("{}:{line}", frame.builder.file()))
 }
 
 /// Reads one token of the innermost text; gives the whole when the outermost one is read.
@@ -227,6 +268,7 @@ fn step(
 ) -> Result<Option<Map>, FileError> {
     let Some(frame) = frames.last_mut() else { unreachable!("the outermost text returns") };
     let token = frame.lexer.token()?;
+    frame.line = token.line;
     match token.kind {
         Kind::End => {
             let map = frame.builder.finish(&token, warnings)?;

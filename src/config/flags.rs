@@ -5,10 +5,10 @@
 
 use std::fmt;
 
+use crate::base::go::{self, NumberError};
 use crate::config::Program;
 use crate::config::draft::Draft;
 use crate::config::flag_table::SECTIONS;
-use crate::config::go::{self, NumberError};
 use crate::config::nearest::nearest;
 
 /// What a flag takes.

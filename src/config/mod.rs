@@ -12,10 +12,10 @@ pub mod draft;
 pub mod file;
 pub mod flag_table;
 pub mod flags;
-pub mod go;
 pub mod machine;
 pub(crate) mod nearest;
 pub mod options;
+pub mod places;
 pub mod reload;
 mod route;
 mod streaming_keys;
@@ -27,6 +27,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use checks::{CLIENT_PORT, MONITOR_PORTS, ROUTE_PORT};
 
 use crate::base::channel_limits::StoreLimits;
 use crate::log;
@@ -107,9 +109,22 @@ pub struct Config {
     pub monitor: MonitorConfig,
     /// Lines for stderr before the log exists (`file:line:column: …`).
     pub warnings: Vec<String>,
+    /// Where the files say what.
+    pub places: places::Places,
     /// What makes the start fail although the configuration could be read: to be logged after
     /// the first banner lines, with exit code 1.
     pub start_error: Option<StartError>,
+}
+
+impl Config {
+    /// The options that say where the data lies, as [`places::Places::behind`] takes them.
+    #[must_use]
+    pub fn data_options(&self) -> &'static str {
+        match self.streaming.store {
+            StoreKind::Sql => "sql_options.source sql_options.driver",
+            StoreKind::Memory | StoreKind::File => "streaming.dir",
+        }
+    }
 }
 
 /// Why a start fails that got as far as its log (spec configuration, section 5).

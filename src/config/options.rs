@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::go;
 use crate::config::draft::Draft;
 use crate::config::flags::{self, Action, CommandLine, FlagError, Given, Kind};
 use crate::config::tree::{Map, Value};
-use crate::config::{Config, Program, StoreKind, World, core_keys, file, go, streaming_keys};
+use crate::config::{Config, Program, StoreKind, World, core_keys, file, streaming_keys};
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -150,7 +151,7 @@ fn core_part(
     if let Some(name) = &core_file {
         let path = Path::new(name);
         let file::Document { map, warnings } =
-            file::read(path, world).map_err(|error| other(error.to_string()))?;
+            file::read(path, world).map_err(|refused| other(refused.with_place()))?;
         draft.config.warnings.extend(warnings);
         if map.is_empty() {
             draft.config.warnings.push(format!("{name}: config has no values or is empty"));
@@ -181,11 +182,11 @@ fn read_streaming(
     is_core: bool,
     world: &World<'_>,
 ) -> Result<file::Document, OptionsError> {
-    file::read(path, world).map_err(|error| {
-        if !is_core && matches!(error, file::FileError::Unreadable { .. }) {
-            return other(format!("error opening config file: {error}"));
+    file::read(path, world).map_err(|refused| {
+        if !is_core && matches!(refused.cause, file::FileError::Unreadable { .. }) {
+            return other(format!("error opening config file: {refused}"));
         }
-        other(error.to_string())
+        other(refused.with_place())
     })
 }
 
@@ -210,6 +211,7 @@ fn apply_flags(
         let Action::Set(set) = given.flag.action else { continue };
         // Compat: as there, `-tls_client_…` asks for the server's files too.
         draft.has_tls_flag |= given.name.starts_with("tls");
+        draft.config.places.forget(&given.name);
         let wanted = match given.flag.names {
             "dir" => Some(StoreKind::File),
             "sql_source" => Some(StoreKind::Sql),

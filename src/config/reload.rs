@@ -6,7 +6,8 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use crate::config::go::show;
+use crate::base::go::show;
+use crate::config::checks::Wrong;
 use crate::config::{
     ClusterConfig, Config, CoreConfig, RouteUrl, TlsConfig, World, checks, defaults, flags, options,
 };
@@ -90,8 +91,7 @@ pub fn reload(
     new.loops = old.loops;
     new.arguments.clone_from(&old.arguments);
     keep_ports(old, &mut new, ports);
-    fixed(old, &new)?;
-    checks::core(&new)?;
+    fixed(old, &new).and_then(|()| checks::core(&new)).map_err(|wrong| wrong.at(&new.places))?;
     let mut changes = Changes::default();
     compare_log(old, &new, &mut changes);
     compare_auth(old, &new, &mut changes);
@@ -155,13 +155,14 @@ fn keep_ports(old: &Config, new: &mut Config, ports: Ports) {
 }
 
 /// What can only change with a restart, in the reference's order.
-fn fixed(old: &Config, new: &Config) -> Result<(), String> {
+fn fixed(old: &Config, new: &Config) -> Result<(), Wrong> {
     let (a, b) = (&old.core, &new.core);
     same("ServerName", shown(&a.server_name), shown(&b.server_name))?;
     same("Host", &a.host, &b.host)?;
     same("Port", a.port, b.port)?;
     checks::advertised(b.client_advertise.as_deref()).map_err(|(value, reason)| {
-        format!("invalid ClientAdvertise value of {value}, err={reason}")
+        let text = format!("invalid ClientAdvertise value of {value}, err={reason}");
+        Wrong::new(text, "top.client_advertise")
     })?;
     same("NoSublistCache", a.no_sublist_cache, b.no_sublist_cache)?;
     same("NoHeaderSupport", !a.has_headers, !b.has_headers)?;
@@ -188,7 +189,7 @@ fn fixed(old: &Config, new: &Config) -> Result<(), String> {
     same("LameDuckGracePeriod", show(a.lame_duck_grace), show(b.lame_duck_grace))
 }
 
-fn fixed_of_cluster(a: Option<&ClusterConfig>, b: Option<&ClusterConfig>) -> Result<(), String> {
+fn fixed_of_cluster(a: Option<&ClusterConfig>, b: Option<&ClusterConfig>) -> Result<(), Wrong> {
     let listen = |cluster: Option<&ClusterConfig>| {
         cluster.map_or((String::new(), 0), |cluster| (cluster.host.clone(), cluster.port))
     };
@@ -196,16 +197,46 @@ fn fixed_of_cluster(a: Option<&ClusterConfig>, b: Option<&ClusterConfig>) -> Res
     same("cluster host", a_host, b_host)?;
     same("cluster port", a_port, b_port)?;
     checks::advertised(b.and_then(|cluster| cluster.advertise.as_deref())).map_err(
-        |(value, reason)| format!("invalid Cluster.Advertise value of {value}, err={reason}"),
+        |(value, reason)| {
+            let text = format!("invalid Cluster.Advertise value of {value}, err={reason}");
+            Wrong::new(text, "cluster.advertise")
+        },
     )
 }
 
-fn same<T: PartialEq + Display>(field: &str, old: T, new: T) -> Result<(), String> {
+fn same<T: PartialEq + Display>(field: &str, old: T, new: T) -> Result<(), Wrong> {
     if old == new {
         return Ok(());
     }
-    Err(format!("config reload not supported for {field}: old={old}, new={new}"))
+    let options = FIXED.iter().find(|(name, _)| *name == field).map_or("", |(_, options)| options);
+    let text = format!("config reload not supported for {field}: old={old}, new={new}");
+    Err(Wrong::new(text, options))
 }
+
+/// The options behind what the reference calls what only a restart changes.
+const FIXED: [(&str, &str); 21] = [
+    ("ServerName", "top.server_name"),
+    ("Host", "top.listen|top.host"),
+    ("Port", "top.listen|top.port"),
+    ("NoSublistCache", "top.disable_sublist_cache"),
+    ("NoHeaderSupport", "top.no_header_support"),
+    ("MaxSubs", "top.max_subscriptions"),
+    ("MaxSubTokens", "top.max_sub_tokens"),
+    ("NoAuthUser", "top.no_auth_user"),
+    ("NoSystemAccount", "top.no_system_account"),
+    ("HTTPHost", "top.http|top.https top.listen|top.host"),
+    ("HTTPPort", "top.http|top.http_port"),
+    ("HTTPBasePath", "top.http_base_path"),
+    ("HTTPSPort", "top.https|top.https_port"),
+    ("MaxPending", "top.max_pending"),
+    ("cluster host", "cluster.listen|cluster.host"),
+    ("cluster port", "cluster.listen|cluster.port"),
+    ("LogSizeLimit", "top.log_size_limit"),
+    ("TLSMap", "top.tls"),
+    ("AllowNonTLS", "top.allow_non_tls"),
+    ("LameDuckDuration", "top.lame_duck_duration"),
+    ("LameDuckGracePeriod", "top.lame_duck_grace_period"),
+];
 
 fn shown(text: &Option<String>) -> String {
     text.clone().unwrap_or_default()

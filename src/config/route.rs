@@ -1,7 +1,7 @@
 //! URLs of routes and of the cluster's listener
 
+use crate::base::go::quote;
 use crate::config::RouteUrl;
-use crate::config::go::quote;
 
 /// What a cluster URL says about the listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::channel_limits::ChannelOverrides;
+use crate::base::go;
 use crate::base::id::ChannelName;
 use crate::base::subject;
+use crate::config::StoreKind;
 use crate::config::core_keys::{self, Fault, NOT_UTF8};
 use crate::config::draft::Draft;
 use crate::config::nearest::nearest;
 use crate::config::tree::{Entry, Map, Value};
-use crate::config::{StoreKind, go};
 
 /// Applies one entry.
 type Apply = fn(&mut Draft, &Entry) -> Result<(), Fault>;
@@ -45,6 +46,12 @@ static SQL: Section = Section { name: "sql_options", keys: SQL_KEYS };
 
 /// Where a key may belong that stands in another map.
 static SECTIONS: [&Section; 5] = [&TOP, &LIMITS, &FILE, &SQL, &TLS];
+
+/// The names of the keys of a map.
+#[cfg(test)]
+pub(super) fn names(map: &str) -> Vec<&'static str> {
+    SECTIONS.iter().filter(|section| section.name == map).flat_map(|it| it.names()).collect()
+}
 
 /// Keys of the limits of one channel.
 const CHANNEL_KEYS: &str = "msu max_subs max_subscriptions maxsubscriptions mm max_msgs maxmsgs \
@@ -216,7 +223,8 @@ fn apply_file(draft: &mut Draft, file: &Map) -> Result<(), Fault> {
         // What no half knows is named for the whole file, and the core half names what it misses
         // in maps that are its own too.
         let known = draft.config.warnings.len();
-        if let Some((_, apply)) = TOP.find(&key) {
+        if let Some((names, apply)) = TOP.find(&key) {
+            draft.config.places.note(TOP.name, names, &entry.at);
             apply(draft, entry)?;
         }
         if core_keys::is_known(&key) {
@@ -278,6 +286,7 @@ fn section(draft: &mut Draft, map: &Map, section: &Section) -> Result<(), Fault>
     for entry in map {
         match section.find(&entry.key.to_lowercase()) {
             Some((names, apply)) => {
+                draft.config.places.note(section.name, names, &entry.at);
                 apply(draft, entry)?;
                 let earlier = given.iter().find(|(known, _)| known == names);
                 if let Some((_, earlier)) = earlier {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::base::go::{self, quote};
 use crate::config::checks;
 use crate::config::core_keys::{Fault, Reader, map, not_negative};
-use crate::config::go::{self, quote};
 use crate::config::tree::{Entry, Item, Value};
 use crate::config::{TlsConfig, defaults};
 

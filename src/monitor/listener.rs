@@ -90,7 +90,9 @@ async fn serve_one(
             Ok::<_, Infallible>(response)
         }
     });
-    if let Err(error) = http1::Builder::new().serve_connection(connection, service).await {
+    if let Err(error) =
+        http1::Builder::new().title_case_headers(true).serve_connection(connection, service).await
+    {
         log::debug!("monitoring: connection of {peer} ended: {error}");
     }
 }

@@ -469,6 +469,19 @@ fn fetch(monitor: &Monitor, target: &str) -> (String, String) {
     receive(send(monitor, target))
 }
 
+/// Goal: a script that looks for a header as the reference writes it finds it.
+#[test]
+fn names_of_headers_are_written_as_by_the_reference() {
+    let (open, gate) = mpsc::channel();
+    drop(open);
+    let monitor = served(Arc::default(), gate);
+    let mut response = String::new();
+    send(&monitor, "/streaming/channelsz").read_to_string(&mut response).unwrap();
+    for name in ["Content-Type", "Content-Length", "Date"] {
+        assert!(response.contains(&format!("\r\n{name}: ")), "{name}: {response}");
+    }
+}
+
 #[test]
 fn status_and_headers_are_those_of_the_reference() {
     let (open, gate) = mpsc::channel();

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::base::files::{self, Access, Links};
+use crate::base::go::system_reason;
 use crate::base::world;
-use crate::config::go::system_reason;
 use crate::log::CORE;
 
 /// Before the umask takes its part, as the reference's.

@@ -1,6 +1,6 @@
 //! what a start needs of this machine: each step is carried out by a start, and only tried by `-t`
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::log;
 use crate::net::reactors::Ports;
 use crate::server::files::Files;
@@ -9,26 +9,40 @@ use crate::server::{pages, settings};
 use crate::site;
 
 /// Whether a start with `config` would get what it needs of this machine, asked in the order of the
-/// start and told in its words. Nothing is made, and nobody is disturbed, so two things stay
-/// unknown: whether a database answers, which the answer says, and whether a port is free.
+/// start and told in its words, with the place in the file that asks for it behind them. Nothing is
+/// made, and nobody is disturbed, so two things stay unknown: whether a database answers, which the
+/// answer says, and whether a port is free.
 ///
 /// # Errors
 /// What the start would end with.
-pub fn check(config: &Config) -> Result<&'static str, StartError> {
-    log::check(&config.log)?;
-    refuse(config)?;
-    let untried = site::of(config)?.check()?;
-    settings::rules(config)?;
-    if let Some(tls) = config.core.tls.as_ref().filter(|_| config.monitor.https_port != 0) {
-        settings::serving_pages(tls)?;
-    }
+pub fn check(config: &Config) -> Result<&'static str, String> {
     let core = &config.core;
-    pages::check_port(config)?;
-    let route = core.cluster.as_ref();
-    let route = route.map(|it| settings::listen(&it.host, it.port, PORT_PATIENCE));
-    Ports::check(&settings::listen(&core.host, core.port, PORT_PATIENCE), route.as_ref())?;
+    let said = |options, error: StartError| format!("{error}{}", config.places.behind(options));
+    let log =
+        if config.log.file.is_some() { "top.logfile" } else { "top.remote_syslog top.syslog" };
+    log::check(&config.log).map_err(|error| said(log, error.into()))?;
+    // Its text has its place.
+    refuse(config).map_err(|error| error.to_string())?;
+    let untried = site::of(config).and_then(|site| site.check());
+    let untried = untried.map_err(|error| said(config.data_options(), error.into()))?;
+    if let Some(tls) = &core.tls {
+        settings::serving(tls).map_err(|error| said("top.tls", error.into()))?;
+    }
+    settings::rules(config).map_err(|error| said("cluster.tls", error.into()))?;
+    if let Some(tls) = core.tls.as_ref().filter(|_| config.monitor.https_port != 0) {
+        settings::serving_pages(tls).map_err(|error| said("top.tls", error.into()))?;
+    }
+    pages::check_port(config).map_err(|error| said(config::MONITOR_PORTS, error))?;
+    let client = settings::listen(&core.host, core.port, PORT_PATIENCE);
+    Ports::check(&client, None).map_err(|error| said(config::CLIENT_PORT, error.into()))?;
+    if let Some(it) = &core.cluster {
+        let route = settings::listen(&it.host, it.port, PORT_PATIENCE);
+        let checked = Ports::check(&client, Some(&route));
+        checked.map_err(|error| said(config::ROUTE_PORT, error.into()))?;
+    }
     if let Some(path) = &config.pid_file {
-        Files::check_pid(path).map_err(StartError::PidFile)?;
+        let checked = Files::check_pid(path).map_err(StartError::PidFile);
+        checked.map_err(|error| said("top.pid_file", error))?;
     }
     Ok(untried)
 }

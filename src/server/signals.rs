@@ -18,8 +18,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::base::files;
+use crate::base::go::quote;
 use crate::config::Program;
-use crate::config::go::quote;
 use crate::server::event::{self, Event};
 use crate::server::start::StartError;
 

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::base::go::{quote, quote_any};
+
 /// Authentication failed, or an operation came before CONNECT.
 pub const AUTHORIZATION_VIOLATION: &str = "Authorization Violation";
 /// No CONNECT in time.
@@ -160,41 +162,41 @@ impl fmt::Display for CloseReason {
 
 /// A publish that permissions refuse.
 #[must_use]
-pub fn publish_violation(subject: &str) -> String {
-    format!("Permissions Violation for Publish to \"{subject}\"")
+pub fn publish_violation(subject: &[u8]) -> String {
+    format!("Permissions Violation for Publish to {}", quote_any(subject))
 }
 
 /// A publish whose reply is reserved.
 #[must_use]
-pub fn reply_violation(reply: &str) -> String {
-    format!("Permissions Violation for Publish with Reply of \"{reply}\"")
+pub fn reply_violation(reply: &[u8]) -> String {
+    format!("Permissions Violation for Publish with Reply of {}", quote_any(reply))
 }
 
 /// A SUB that permissions refuse.
 #[must_use]
-pub fn subscription_violation(subject: &str, queue: Option<&str>) -> String {
-    match queue {
-        Some(queue) => format!(
-            "Permissions Violation for Subscription to \"{subject}\" using queue \"{queue}\""
-        ),
-        None => format!("Permissions Violation for Subscription to \"{subject}\""),
-    }
+pub fn subscription_violation(subject: &[u8], queue: Option<&[u8]>) -> String {
+    let queue = queue.map(|queue| format!(" using queue {}", quote_any(queue)));
+    let subject = quote_any(subject);
+    format!("Permissions Violation for Subscription to {subject}{}", queue.unwrap_or_default())
 }
 
 /// A SUB with more tokens than `max_sub_tokens`.
 #[must_use]
-pub fn too_many_tokens(subject: &str) -> String {
-    format!("Permissions Violation for Subscription to \"{subject}\", too many tokens")
+pub fn too_many_tokens(subject: &[u8]) -> String {
+    let subject = quote_any(subject);
+    format!("Permissions Violation for Subscription to {subject}, too many tokens")
 }
 
 /// An interest that a reload took away.
 #[must_use]
-pub fn subscription_removed(subject: &str, sid: &str) -> String {
-    format!("Permissions Violation for Subscription to \"{subject}\" (sid \"{sid}\")")
+pub fn subscription_removed(subject: &[u8], sid: &[u8]) -> String {
+    let (subject, sid) = (quote_any(subject), quote_any(sid));
+    format!("Permissions Violation for Subscription to {subject} (sid {sid})")
 }
 
 /// A peer of another cluster.
 #[must_use]
 pub fn cluster_name_rejected(remote: &str, own: &str) -> String {
-    format!("Rejecting connection, cluster name \"{remote}\" does not match \"{own}\"")
+    let (remote, own) = (quote(remote), quote(own));
+    format!("Rejecting connection, cluster name {remote} does not match {own}")
 }

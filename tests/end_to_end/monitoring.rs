@@ -84,7 +84,7 @@ fn pages_answer_as_the_reference_where_something_is_unknown() {
         assert_eq!((reply.status, reply.body.as_str()), (status, body), "{page}");
     }
     let head = server.get("/streaming/serverz").head.to_ascii_lowercase();
-    assert!(head.contains("content-type: application/json"), "{head}");
+    assert!(head.contains("Content-Type: application/json"), "{head}");
     assert!(head.contains("access-control-allow-origin: *"), "{head}");
     let callback = server.get("/streaming/serverz?callback=fn");
     assert!(callback.body.starts_with("fn({") && callback.body.ends_with("})"), "{callback:?}");

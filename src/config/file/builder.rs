@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::FileError;
 use super::lexer::{Kind, Token};
 use super::scalar;
-use crate::config::go;
+use crate::base::go;
 use crate::config::tree::{Entry, Item, Items, Map, Position, Value};
 
 /// What was opened and is not closed yet.

@@ -2,7 +2,7 @@
 
 use super::FileError;
 use super::lexer::{Kind, Lexer, Step, shown};
-use crate::config::go;
+use crate::base::go;
 use crate::config::tree::Value;
 
 /// Where the decimal digits of each script but the Latin one begin; each has ten in a row.

@@ -158,6 +158,18 @@ pub fn integer(text: &str) -> Result<i64, NumberError> {
     i64::from_str_radix(&plain, radix).map_err(|_| NumberError::Range)
 }
 
+/// A whole number without any prefix, as this function of Go's `strconv` reads it.
+///
+/// # Errors
+/// The reference's text.
+pub fn decimal_integer(function: &str, text: &str) -> Result<i64, String> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let reason = if is_number { "value out of range" } else { "invalid syntax" };
+    let parsed = text.parse().ok().filter(|_| is_number);
+    parsed.ok_or_else(|| format!("strconv.{function}: parsing {}: {reason}", quote(text)))
+}
+
 /// Go's words for true and false.
 #[must_use]
 pub fn boolean(text: &str) -> Option<bool> {
@@ -171,22 +183,50 @@ pub fn boolean(text: &str) -> Option<bool> {
 /// `text` in double quotes, as Go's `%q` prints it.
 #[must_use]
 pub fn quote(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            c if c.is_control() && u32::from(c) < 0x80 => {
-                quoted.push_str(&format!("\\x{:02x}", u32::from(c)));
-            }
-            c => quoted.push(c),
+    quote_any(text.as_bytes())
+}
+
+/// What may be no text in double quotes, as Go's `%q` shows it: on a line whatever is in it, and
+/// nothing that a terminal would obey.
+#[must_use]
+pub fn quote_any(bytes: &[u8]) -> String {
+    let mut quoted = String::with_capacity(bytes.len() + 2);
+    quoted.push('"');
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            push_quoted(&mut quoted, letter);
+        }
+        for byte in chunk.invalid() {
+            quoted.push_str(&format!("\\x{byte:02x}"));
         }
     }
     quoted.push('"');
     quoted
+}
+
+fn push_quoted(quoted: &mut String, letter: char) {
+    let short = match letter {
+        '"' => Some('"'),
+        '\\' => Some('\\'),
+        '\x07' => Some('a'),
+        '\x08' => Some('b'),
+        '\x0c' => Some('f'),
+        '\n' => Some('n'),
+        '\r' => Some('r'),
+        '\t' => Some('t'),
+        '\x0b' => Some('v'),
+        _ => None,
+    };
+    let number = u32::from(letter);
+    // Rust knows what cannot be printed; marks on other letters can.
+    let is_shown = |letter: char| !letter.escape_debug().to_string().starts_with("\\u");
+    match short {
+        Some(short) => quoted.extend(['\\', short]),
+        None if number < 0x20 || number == 0x7f => quoted.push_str(&format!("\\x{number:02x}")),
+        None if is_shown(letter) || (0x300..0x370).contains(&number) => quoted.push(letter),
+        None if number < 0x1_0000 => quoted.push_str(&format!("\\u{number:04x}")),
+        None => quoted.push_str(&format!("\\U{number:08x}")),
+    }
 }
 
 /// `text` in double quotes, as errors of Go's durations show it.
@@ -284,5 +324,20 @@ mod tests {
     #[test]
     fn quoted_texts_show_what_cannot_be_printed() {
         assert_eq!(quote("a\"b\\\n\u{1}é"), "\"a\\\"b\\\\\\n\\x01é\"");
+        for (bytes, text) in [
+            (&b"foo\x7f"[..], r#""foo\x7f""#),
+            (b"a\x00b", r#""a\x00b""#),
+            (b"a\xe9b", r#""a\xe9b""#),
+            (b"\x1b]0;x\x07", r#""\x1b]0;x\a""#),
+            (b"\x08\x0b\x0c\r\t", r#""\b\v\f\r\t""#),
+            (
+                "\u{80}\u{a0}\u{200b}\u{e000}\u{10ffff}".as_bytes(),
+                r#""\u0080\u00a0\u200b\ue000\U0010ffff""#,
+            ),
+            ("日本 é e\u{301} 😀".as_bytes(), "\"日本 é e\u{301} 😀\""),
+            (b"\xff\xfe", r#""\xff\xfe""#),
+        ] {
+            assert_eq!(quote_any(bytes), text);
+        }
     }
 }
