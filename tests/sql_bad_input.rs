@@ -94,10 +94,11 @@ fn for_a_user(rights: &str, goal: impl Fn(&Source, &str)) {
 #[test]
 fn a_source_that_cannot_be_understood_is_refused() {
     for (driver, source, why) in [
-        (Driver::Postgres, format!("user=me password={PASSWORD} port=x"), "invalid port"),
+        (Driver::Postgres, format!("user=me password={PASSWORD} port=x"), "tcp/x: unknown port"),
         (Driver::Postgres, format!("postgres://me:{PASSWORD}@h:x/db"), "invalid port"),
         (Driver::Mysql, format!("me:{PASSWORD}@tcp(h)"), "missing the slash"),
-        (Driver::Mysql, format!("me:{PASSWORD}@tcp(h:x)/db"), "invalid port"),
+        (Driver::Mysql, format!("me:{PASSWORD}@tcp(h:x)/db"), "tcp/x: unknown port"),
+        (Driver::Mysql, format!("mysql://me:{PASSWORD}@h/db"), "network 'h' unknown"),
         (Driver::Sqlite, String::new(), "SQL"),
         (Driver::Sqlite, "?journal_mode=OFF".to_owned(), "no file is named"),
     ] {
@@ -107,19 +108,22 @@ fn a_source_that_cannot_be_understood_is_refused() {
     refused(&unknown, &["unknown driver \"oracle\""]);
 }
 
+/// What the Go drivers say where nobody listens.
+const REFUSED: &str = "dial tcp 127.0.0.1:1: connect: connection refused";
+
 #[test]
 fn who_does_not_get_in_is_told_where() {
     refused(&launch(Driver::Sqlite, "/no/such/store.db", &[]), &["/no/such/store.db", "sql init"]);
     let nobody =
         format!("host=127.0.0.1 port=1 user=me password={PASSWORD} dbname=d sslmode=disable");
-    refused(&launch(Driver::Postgres, &nobody, &[]), &["postgres://me@127.0.0.1:1/d", "refused"]);
+    refused(&launch(Driver::Postgres, &nobody, &[]), &["postgres://me@127.0.0.1:1/d", REFUSED]);
     let nobody = format!("me:{PASSWORD}@tcp(127.0.0.1:1)/d");
-    refused(&launch(Driver::Mysql, &nobody, &[]), &["mysql://me@127.0.0.1:1/d"]);
+    refused(&launch(Driver::Mysql, &nobody, &[]), &["mysql://me@127.0.0.1:1/d", REFUSED]);
     databases::for_every(|source, _| {
         let why = match source.driver {
             Driver::Sqlite => return,
-            Driver::Postgres => "role \"nosuch\" does not exist",
-            Driver::Mysql => "Access denied for user 'nosuch'",
+            Driver::Postgres => "pq: role \"nosuch\" does not exist",
+            Driver::Mysql => "Error 1045 (28000): Access denied for user 'nosuch'",
         };
         refused(&launch(source.driver, &text(source, Some("nosuch")), &[]), &[why]);
     });

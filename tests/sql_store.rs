@@ -636,6 +636,98 @@ fn batches_of_every_size_are_written() {
     });
 }
 
+/// Goal: no statement is longer than what the server takes, and a message that alone is too long is
+/// refused alone: the role is for others.
+#[test]
+fn a_batch_larger_than_a_packet_is_written_in_parts() {
+    for_every_database(|source| {
+        let mut source = source.clone();
+        source.switches.packet_bytes_max = Some(256 * 1024);
+        let mut holder = lease(&source, "holder", databases::CALL_TIMEOUT);
+        let fence = won(&mut holder).0;
+        let mut opened = open(&source, &fence);
+        let store = opened.shares[0].as_mut();
+        let long = |channel: &str, n: u64, len: usize| {
+            let mut message = message(channel, n);
+            let mut proto = pb::MsgProto::decode(message.encoded.clone()).unwrap();
+            proto.data = vec![b'x'; len].into();
+            message.encoded = proto.encode_to_vec().into();
+            message
+        };
+        let messages: Vec<_> = (1..=20).map(|n| long("foo", n, 60 * 1024)).collect();
+        let foo = ChannelBatch { messages, ..part("foo", Lifecycle::Create) };
+        let report = store.commit(Epoch(1), &batch(foo)).unwrap();
+        assert_eq!(report.channels[0].refused, None);
+        let too_long = ChannelBatch {
+            messages: vec![long("foo", 21, 300 * 1024)],
+            ..part("foo", Lifecycle::Keep)
+        };
+        let bar =
+            ChannelBatch { messages: vec![message("bar", 1)], ..part("bar", Lifecycle::Create) };
+        let both = Batch { channels: vec![too_long, bar], durable: true, ..Batch::default() };
+        let report = store.commit(Epoch(1), &both).unwrap();
+        let is_refused: Vec<bool> =
+            report.channels.iter().map(|channel| channel.refused.is_some()).collect();
+        assert_eq!(is_refused, [source.driver == Driver::Mysql, false]);
+        assert_eq!(fetch(store, &ChannelName::from("bar")).len(), 1);
+    });
+}
+
+/// Goal: a database, proxy or firewall that ends sessions which are silent costs no role.
+#[test]
+fn a_session_that_was_ended_while_nothing_was_under_way_costs_nothing() {
+    for_every_database(|source| {
+        let mut holder = lease(source, "holder", databases::CALL_TIMEOUT);
+        let fence = won(&mut holder).0;
+        let mut opened = open(source, &fence);
+        let store = opened.shares[0].as_mut();
+        store.commit(Epoch(1), &publish("foo", Lifecycle::Create, 1, 1)).unwrap();
+        sessions::end_stores(connect(source).as_mut()).unwrap();
+        store.commit(Epoch(1), &publish("foo", Lifecycle::Keep, 2, 2)).unwrap();
+        sessions::end_stores(connect(source).as_mut()).unwrap();
+        assert_eq!(fetch(store, &ChannelName::from("foo")).len(), 2);
+    });
+}
+
+/// Goal: nothing is acknowledged that a trigger or a policy of the database has kept from being
+/// stored.
+#[test]
+fn a_row_that_the_database_does_not_store_is_not_acknowledged() {
+    for_every_database(|source| {
+        let none = "FOR EACH ROW EXECUTE FUNCTION nothing()";
+        let triggers = |table: &str| match source.driver {
+            Driver::Sqlite => vec![format!(
+                "CREATE TRIGGER no_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(IGNORE); END"
+            )],
+            Driver::Postgres => vec![
+                "CREATE OR REPLACE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql \
+                 AS 'BEGIN RETURN NULL; END'"
+                    .to_owned(),
+                format!("CREATE TRIGGER no_{table} BEFORE INSERT ON {table} {none}"),
+            ],
+            // It has no such trigger.
+            Driver::Mysql => Vec::new(),
+        };
+        let mut holder = lease(source, "holder", databases::CALL_TIMEOUT);
+        let fence = won(&mut holder).0;
+        let mut opened = open(source, &fence);
+        let store = opened.shares[0].as_mut();
+        store.commit(Epoch(1), &publish("foo", Lifecycle::Create, 1, 1)).unwrap();
+        for table in ["Messages", "Channels"] {
+            let statements = triggers(table);
+            statements.iter().for_each(|statement| connect(source).run(statement).unwrap());
+            let batch = match table {
+                "Messages" => publish("foo", Lifecycle::Keep, 2, 3),
+                _ => publish("bar", Lifecycle::Create, 1, 1),
+            };
+            let report = store.commit(Epoch(1), &batch).unwrap();
+            let refused = report.channels[0].refused.clone().unwrap_or_default();
+            let is_told = refused.contains("look for a trigger, rule or policy");
+            assert_eq!(is_told, !statements.is_empty(), "{table}: {refused}");
+        }
+    });
+}
+
 /// Goal: what a server cannot begin with is said in one line that tells what to do.
 #[test]
 fn what_is_missing_is_said() {

@@ -326,7 +326,7 @@ impl Channel {
             (self.state.byte_count + flushed.waste.byte_count).into(),
         ];
         dialect.execute("DELETE FROM StanbyTotals WHERE id=?", &[id])?;
-        dialect.execute(ADD_TOTALS, &values).map(drop)
+        insert_rows(dialect, ADD_TOTALS, &values, 1)
     }
 
     /// Removes the rows up to `to`, and knows what is left of those that were let go.

@@ -171,6 +171,11 @@ pub trait Dialect: Send {
     /// [`SqlError`].
     fn query(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, SqlError>;
 
+    /// Bytes that one statement may hold with all of its values.
+    fn statement_bytes_max(&self) -> usize {
+        usize::MAX
+    }
+
     /// Makes a statement ready that will be run often, before it is needed.
     ///
     /// # Errors

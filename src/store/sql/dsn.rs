@@ -2,13 +2,16 @@
 //!
 //! Whatever a source says is applied, refused, or named in a warning: nothing is passed over.
 
+pub(super) mod address;
 mod mysql;
 mod postgres;
+mod url;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::base::go;
 use crate::store::sql::dialect::Driver;
 
 /// Where a database is and as whom to speak to it. Shown without the password.
@@ -274,76 +277,14 @@ fn pairs(parameters: &str) -> Result<Vec<(String, String)>, String> {
     let each = parameters.split('&').filter(|pair| !pair.is_empty());
     each.map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        Ok((unescaped_query(key)?, unescaped_query(value)?))
+        Ok((url::unescaped(key, url::Part::Query)?, url::unescaped(value, url::Part::Query)?))
     })
     .collect()
 }
 
-fn unescaped(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        rest = behind;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digits = rest.get(..2).and_then(|it| std::str::from_utf8(it).ok());
-        let byte = digits.and_then(|it| u8::from_str_radix(it, 16).ok());
-        bytes.push(byte.ok_or("a percent sign without two hexadecimal digits")?);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())
-}
-
-fn host_port(source: &mut Source, address: &str) -> Result<(), String> {
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port),
-        _ => (address, ""),
-    };
-    if !host.is_empty() {
-        source.host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    }
-    if !port.is_empty() {
-        source.port = port.parse().map_err(|_| format!("invalid port {port:?}"))?;
-    }
-    Ok(())
-}
-
-/// As in the query of a URL, where a plus is a space.
-fn unescaped_query(text: &str) -> Result<String, String> {
-    unescaped(&text.replace('+', " "))
-}
-
-/// A Go duration: numbers with units, added up.
-fn duration(key: &str, text: &str) -> Result<Duration, String> {
-    let bad = || format!("unable to parse {key}: time: invalid duration {text:?}");
-    let mut total = 0.0;
-    let mut rest = text;
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|it: char| !it.is_ascii_digit() && it != '.').ok_or_else(bad)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
-        let unit_end = rest[digits..].find(|it: char| it.is_ascii_digit()).map(|it| it + digits);
-        let unit_end = unit_end.unwrap_or(rest.len());
-        let seconds = match &rest[digits..unit_end] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return Err(bad()),
-        };
-        total += number * seconds;
-        rest = &rest[unit_end..];
-    }
-    if text.is_empty() {
-        return Err(bad());
-    }
-    Duration::try_from_secs_f64(total).map_err(|_| bad())
+/// A Go duration; one below 0 is none.
+fn duration(text: &str) -> Result<Duration, String> {
+    Ok(Duration::from_nanos(u64::try_from(go::duration(text)?).unwrap_or(0)))
 }
 
 #[cfg(test)]

@@ -24,12 +24,14 @@ mod postgres_login;
 mod postgres_tls;
 mod reading;
 mod recovery;
+mod renewing;
 mod roots;
 pub mod schema;
 pub mod sessions;
 mod share;
 mod sqlite;
 mod sqlite_files;
+mod texts;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -53,6 +55,7 @@ use self::mysql::Mysql;
 use self::noting::Noting;
 use self::postgres::Postgres;
 use self::recovery::{Found, Recovery};
+use self::renewing::Renewing;
 use self::share::Share;
 use self::sqlite::Sqlite;
 
@@ -222,18 +225,29 @@ fn connect_shares(
     epoch: Epoch,
     loops: u16,
 ) -> Result<Vec<Box<dyn Dialect>>, SqlError> {
-    (0..usize::from(loops))
-        .map(|index| {
-            let mut dialect = connect(&options.source, options.timeout())?;
-            let is_named = options.source.says("application_name");
-            sessions::mark_store(dialect.as_mut(), epoch, index, is_named)?;
-            // The first message after a take-over does not wait for these.
-            let fence = fence_statement(dialect.driver());
-            dialect.prepare(&fence)?;
-            dialect.prepare(&messages::insert_statement(1))?;
-            Ok(dialect)
-        })
-        .collect()
+    let shares = (0..usize::from(loops)).map(|index| {
+        let options = options.clone();
+        let patience = options.timeout() / 2;
+        let dial = Box::new(move || connect_share(&options, epoch, index));
+        let dialect: Box<dyn Dialect> = Box::new(Renewing::new(patience, dial)?);
+        Ok(dialect)
+    });
+    shares.collect()
+}
+
+fn connect_share(
+    options: &SqlOptions,
+    epoch: Epoch,
+    index: usize,
+) -> Result<Box<dyn Dialect>, SqlError> {
+    let mut dialect = connect(&options.source, options.timeout())?;
+    let is_named = options.source.says("application_name");
+    sessions::mark_store(dialect.as_mut(), epoch, index, is_named)?;
+    // The first message after a take-over does not wait for these.
+    let fence = fence_statement(dialect.driver());
+    dialect.prepare(&fence)?;
+    dialect.prepare(&messages::insert_statement(1))?;
+    Ok(dialect)
 }
 
 fn notices(options: &SqlOptions, loops: u16) -> Vec<Notice> {

@@ -3,19 +3,22 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use mysql::error::tls::TlsError;
 use mysql::prelude::Queryable;
-use mysql::{Conn, Params};
+use mysql::{Conn, DriverError, Params};
 
-use crate::base::certificate::REMEDY;
+use crate::base::certificate::{self, REMEDY};
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
 use crate::store::sql::dsn::Source;
-use crate::store::sql::mysql_login;
+use crate::store::sql::{mysql_login, texts};
 
 /// One connection to a server.
 pub struct Mysql {
     connection: Conn,
     /// After a call that got no answer, what comes next is unknown.
     is_broken: bool,
+    /// The longest packet that the server takes, or that the source allows.
+    packet_bytes_max: usize,
 }
 
 impl Mysql {
@@ -25,7 +28,12 @@ impl Mysql {
     /// [`SqlError`].
     pub fn connect(source: &Source, call_timeout: Duration) -> Result<Self, SqlError> {
         let connection = mysql_login::log_in(source, call_timeout)?;
-        let mut connected = Self { connection, is_broken: false };
+        let packet_bytes_max = source.switches.packet_bytes_max.unwrap_or(usize::MAX);
+        let mut connected = Self { connection, is_broken: false, packet_bytes_max };
+        let asked = connected.query("SELECT @@max_allowed_packet", &[])?;
+        if let Some(bytes) = asked.first().and_then(|row| usize::try_from(row[0].unsigned()).ok()) {
+            connected.packet_bytes_max = connected.packet_bytes_max.min(bytes);
+        }
         // MariaDB ends the transaction of an owner that stands still; MySQL cannot, and says so.
         let seconds = call_timeout.as_secs().max(1);
         match connected.run(&format!("SET SESSION idle_transaction_timeout = {seconds}")) {
@@ -70,6 +78,10 @@ fn was_rolled_back(code: u16) -> bool {
 impl Dialect for Mysql {
     fn driver(&self) -> Driver {
         Driver::Mysql
+    }
+
+    fn statement_bytes_max(&self) -> usize {
+        self.packet_bytes_max
     }
 
     fn execute(&mut self, statement: &str, values: &[Value]) -> Result<u64, SqlError> {
@@ -143,11 +155,21 @@ fn value(from: mysql::Value) -> Value {
 
 /// The server's own words, where it has some.
 pub(super) fn reason(error: &mysql::Error) -> String {
-    if let mysql::Error::MySqlError(error) = error {
-        return format!("Error {}: {}", error.code, error.message);
-    }
-    let text = error.to_string();
-    if UNREADABLE.iter().any(|kind| text.contains(kind)) {
+    let text = match error {
+        mysql::Error::MySqlError(error) => {
+            return format!("Error {} ({}): {}", error.code, error.state, error.message);
+        }
+        mysql::Error::IoError(error) => texts::of_call(error),
+        mysql::Error::TlsError(TlsError::Tls(error)) => certificate::text_of(error),
+        mysql::Error::TlsError(error) => error.to_string(),
+        mysql::Error::CodecError(error) => error.to_string(),
+        mysql::Error::DriverError(error) => of_driver(error),
+        mysql::Error::UrlError(_)
+        | mysql::Error::FromValueError(_)
+        | mysql::Error::FromRowError(_) => error.to_string(),
+    };
+    let whole = error.to_string();
+    if UNREADABLE.iter().any(|kind| whole.contains(kind)) {
         return format!(
             "{text}: the server's certificate has to be of X.509 version 3 and no authority \
              itself; {REMEDY}"
@@ -156,12 +178,49 @@ pub(super) fn reason(error: &mysql::Error) -> String {
     text
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "the library's errors grow with each version")]
+fn of_driver(error: &DriverError) -> String {
+    let said = match error {
+        DriverError::TlsNotSupported => "TLS requested but server does not support TLS",
+        DriverError::ConnectTimeout | DriverError::Timeout => "i/o timeout",
+        DriverError::CleartextPluginDisabled => {
+            "this user requires clear text authentication. If you still want to use it, please add \
+             'allowCleartextPasswords=1' to your DSN"
+        }
+        DriverError::OldMysqlPasswordDisabled => {
+            "this user requires old password authentication. If you still want to use it, please \
+             add 'allowOldPasswords=1' to your DSN. See also \
+             https://github.com/go-sql-driver/mysql/wiki/old_passwords"
+        }
+        DriverError::PacketTooLarge => {
+            "packet for query is too large. Try adjusting the `Config.MaxAllowedPacket`"
+        }
+        DriverError::UnknownAuthPlugin(name) => {
+            return format!("this authentication plugin is not supported: {name}");
+        }
+        other => return other.to_string(),
+    };
+    said.to_owned()
+}
+
 /// What the driver's TLS calls the kinds of certificates that it cannot use.
 const UNREADABLE: [&str; 2] = ["UnsupportedCertVersion", "CaUsedAsEndEntity"];
 
 pub(super) fn failure(error: &mysql::Error) -> Failure {
-    let mysql::Error::MySqlError(error) = error else {
-        return Failure::Unreachable;
+    let error = match error {
+        mysql::Error::MySqlError(error) => error,
+        // Nothing of it was sent.
+        mysql::Error::CodecError(error) if error.to_string().contains("max_allowed_packet") => {
+            return Failure::BadValue;
+        }
+        mysql::Error::DriverError(DriverError::PacketTooLarge) => return Failure::BadValue,
+        mysql::Error::IoError(_)
+        | mysql::Error::CodecError(_)
+        | mysql::Error::DriverError(_)
+        | mysql::Error::UrlError(_)
+        | mysql::Error::TlsError(_)
+        | mysql::Error::FromValueError(_)
+        | mysql::Error::FromRowError(_) => return Failure::Unreachable,
     };
     match error.code {
         // Lock wait time-out, deadlock.

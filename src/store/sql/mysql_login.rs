@@ -14,7 +14,7 @@ use crate::base::crypto;
 use crate::store::sql::dialect::{Failure, SqlError};
 use crate::store::sql::dsn::{Identity, Pem, Security, Source, Tls};
 use crate::store::sql::mysql::{failure, reason};
-use crate::store::sql::roots;
+use crate::store::sql::{roots, texts};
 
 /// Statements kept prepared.
 const STATEMENTS_MAX: usize = 160;
@@ -38,10 +38,12 @@ const LAST: &str = "SET SESSION autocommit = 1, \
 /// # Errors
 /// [`SqlError`].
 pub(super) fn log_in(source: &Source, call_timeout: Duration) -> Result<Conn, SqlError> {
-    let of_connection =
-        |error: &mysql::Error| SqlError::of_connection(failure(error), source, &reason(error));
-    let unreadable =
-        |error: io::Error| SqlError::of_connection(Failure::Unreachable, source, &error);
+    let of_connection = |error: &mysql::Error| {
+        SqlError::of_connection(failure(error), source, &refusal(error, source))
+    };
+    let unreadable = |error: io::Error| {
+        SqlError::of_connection(Failure::Unreachable, source, &texts::of_call(&error))
+    };
     // The file of authorities has to stay until the handshake is over.
     let trusted = trusted(&source.tls).map_err(unreadable)?;
     // The driver asks the process for its cryptography.
@@ -59,6 +61,19 @@ pub(super) fn log_in(source: &Source, call_timeout: Duration) -> Result<Conn, Sq
     let mut connection = connected.map_err(|error| of_connection(&error))?;
     set(&mut connection, source).map_err(|error| of_connection(&error))?;
     Ok(connection)
+}
+
+/// Why there is no session.
+fn refusal(error: &mysql::Error, source: &Source) -> String {
+    let (host, port) = (&source.host, source.port);
+    let mysql::Error::DriverError(error_of_driver) = error else { return reason(error) };
+    if let DriverError::CouldNotConnect(Some((_, why, kind))) = error_of_driver {
+        texts::of_dial(host, port, *kind, why)
+    } else if *error_of_driver == DriverError::ConnectTimeout {
+        texts::of_dial(host, port, io::ErrorKind::TimedOut, "")
+    } else {
+        reason(error)
+    }
 }
 
 fn options(source: &Source, call_timeout: Duration) -> OptsBuilder {

@@ -19,6 +19,10 @@ impl Dialect for Noting {
         noted(self.0.query(statement, values))
     }
 
+    fn statement_bytes_max(&self) -> usize {
+        self.0.statement_bytes_max()
+    }
+
     fn prepare(&mut self, statement: &str) -> Result<(), SqlError> {
         noted(self.0.prepare(statement))
     }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::future::Future;
+use std::io;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio_postgres::{Client, Statement};
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
 use crate::store::sql::dsn::Source;
 use crate::store::sql::postgres_login::{self, Login, Warning};
+use crate::store::sql::texts;
 
 /// Statements kept prepared; beyond it all are prepared anew.
 const STATEMENTS_MAX: usize = 160;
@@ -277,10 +279,19 @@ impl<'a> FromSql<'a> for Value {
 pub(super) fn reason(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), error.source()) {
         (Some(error), _) => format!("pq: {}", error.message()),
-        (None, Some(source)) => format!("{error}: {source}"),
+        (None, Some(source)) => match source.downcast_ref::<io::Error>() {
+            Some(source) => texts::of_call(source),
+            None if source.to_string() == NO_TLS => {
+                "pq: SSL is not enabled on the server".to_owned()
+            }
+            None => format!("{error}: {source}"),
+        },
         (None, None) => error.to_string(),
     }
 }
+
+/// How the library says that a server has no TLS.
+const NO_TLS: &str = "server does not support TLS";
 
 /// Whether the server says with this answer to a COMMIT that nothing was kept: conflicts, checks
 /// that were left for the end, no room. What is not in this list may come from something between

@@ -1,7 +1,9 @@
 //! How a session with PostgreSQL begins: hosts in turn, passwords from a file, what it is set to.
 
+use std::error::Error;
 use std::fs;
 use std::future::poll_fn;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,14 +11,16 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
-use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 
 use crate::base::files;
+use crate::base::go;
 use crate::store::sql::dialect::{Failure, SqlError};
 use crate::store::sql::dsn::{Security, Source};
 use crate::store::sql::postgres::{failure, reason};
 use crate::store::sql::postgres_tls::Connector;
+use crate::store::sql::texts;
 
 /// Name of a session where the source gives it none.
 const APPLICATION_NAME: &str = "stanby";
@@ -57,7 +61,7 @@ pub(super) async fn log_in(source: &Source, call_timeout: Duration) -> Result<Lo
                 failure = class;
                 why
             }
-            Err(_) => "no answer in time".to_owned(),
+            Err(_) => texts::of_dial(&shown(&host, port), port, io::ErrorKind::TimedOut, ""),
         };
         reasons.push(if count == 1 { refused } else { format!("{host}:{port}: {refused}") });
     }
@@ -65,7 +69,7 @@ pub(super) async fn log_in(source: &Source, call_timeout: Duration) -> Result<Lo
 }
 
 async fn connect(source: &Source, config: &Config) -> Result<Login, Refused> {
-    let refused = |error: tokio_postgres::Error| (failure(&error), reason(&error));
+    let refused = |error: tokio_postgres::Error| (failure(&error), refusal(&error, config));
     let warning = Warning::default();
     let shared = Arc::clone(&warning);
     let (client, connection) = if source.tls.security == Security::Off {
@@ -73,11 +77,40 @@ async fn connect(source: &Source, config: &Config) -> Result<Login, Refused> {
         (client, tokio::spawn(attend(connection, shared)))
     } else {
         let connector = Connector::new(&source.tls);
-        let connector = connector.map_err(|error| (Failure::Unreachable, error.to_string()))?;
+        let connector =
+            connector.map_err(|error| (Failure::Unreachable, texts::of_call(&error)))?;
         let (client, connection) = config.connect(connector).await.map_err(refused)?;
         (client, tokio::spawn(attend(connection, shared)))
     };
     Ok(Login { client, connection, warning })
+}
+
+/// Why there is no session with this host.
+fn refusal(error: &tokio_postgres::Error, config: &Config) -> String {
+    let source = error.source();
+    // The library gives the call that failed no name but this one.
+    let is_dial = error.to_string() == "error connecting to server";
+    let port = config.get_ports().first().copied().unwrap_or(0);
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(name)) => name.clone(),
+        Some(Host::Unix(folder)) => folder.display().to_string(),
+        None => String::new(),
+    };
+    match source.and_then(|source| source.downcast_ref::<io::Error>()).filter(|_| is_dial) {
+        Some(why) => texts::of_dial(&shown(&host, port), port, why.kind(), &why.to_string()),
+        None if source.is_some_and(|it| it.to_string() == "password missing") => {
+            // Compat: an empty one is sent there.
+            let user = go::quote(config.get_user().unwrap_or_default());
+            format!("pq: password authentication failed for user {user}")
+        }
+        None if error.is_closed() => "EOF".to_owned(),
+        None => reason(error),
+    }
+}
+
+/// A host, or the socket in this folder.
+fn shown(host: &str, port: u16) -> String {
+    if host.starts_with('/') { format!("{host}/.s.PGSQL.{port}") } else { host.to_owned() }
 }
 
 fn config(source: &Source, host: &str, port: u16, timeout: Duration) -> Config {
@@ -91,9 +124,13 @@ fn config(source: &Source, host: &str, port: u16, timeout: Duration) -> Config {
         .port(port)
         .dbname(&source.database)
         .application_name(parameter("application_name").unwrap_or(APPLICATION_NAME))
-        .options(options(source))
         .connect_timeout(timeout)
         .ssl_mode(if is_clear { SslMode::Disable } else { SslMode::Require });
+    let options = options(source);
+    // A pooler between us and the server refuses a parameter that it does not know, be it empty.
+    if !options.is_empty() {
+        config.options(options);
+    }
     if source.needs_writable {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
@@ -280,6 +317,9 @@ mod tests {
         let text = r"dbname=d options='-c geqo=off' search_path='a, b' application_name=x";
         let source = Source::parse(Driver::Postgres, text, &|_| None).unwrap();
         assert_eq!(options(&source), r"-c geqo=off -c search_path=a,\ b");
+        let source = Source::parse(Driver::Postgres, "dbname=d", &|_| None).unwrap();
+        let config = config(&source, "h", 5432, Duration::from_secs(1));
+        assert_eq!(config.get_options(), None, "a pooler refuses what it does not know");
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Identity, Pem, Security, Source, duration, pairs, unescaped};
+use super::address::{self, Address};
+use super::{Identity, Pem, Security, Source, duration, url};
+use crate::base::go;
 use crate::store::sql::dialect::Driver;
 
 /// What each variable of the environment stands for, as the Go driver reads them.
@@ -54,26 +56,35 @@ pub(super) fn parse(
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Source, String> {
     let mut given = environment(variable)?;
-    let url = ["postgres://", "postgresql://"].iter().find_map(|it| text.strip_prefix(it));
-    match url {
-        Some(rest) => from_url(rest, &mut given)?,
-        None => given.extend(words(text)?),
-    }
+    let is_url = is_of_url(text);
+    let pairs = if is_url { url::pairs(text)? } else { text.to_owned() };
     let mut source = Source::new(Driver::Postgres, 5432, variable);
+    let pairs = read_timeouts(&mut source, &pairs, is_url)?;
+    // Compat: a URL with blanks before it.
+    let pairs = if is_of_url(&pairs) { url::pairs(&pairs)? } else { pairs };
+    given.extend(words(&pairs)?);
+    if given.contains_key("") {
+        return Err("a parameter without a name".to_owned());
+    }
+    read_driver_settings(&mut given)?;
+    read_connect_timeout(&mut source, &mut given)?;
     read_hosts(&mut source, &mut given)?;
-    source.user = given.remove("user").filter(|it| !it.is_empty());
+    source.user = given.remove("user");
     source.password = given.remove("password");
-    let database = given.remove("dbname").or_else(|| given.remove("database"));
+    let other_name = given.remove("database");
+    let database = given.remove("dbname").or(other_name);
     source.database = database.or_else(|| source.user.clone()).unwrap_or_default();
     let home = variable("HOME").filter(|it| !it.is_empty()).map(PathBuf::from);
     let file = variable("PGPASSFILE").filter(|it| !it.is_empty()).map(PathBuf::from);
     source.password_file = file.or_else(|| home.as_ref().map(|home| home.join(".pgpass")));
-    read_timeouts(&mut source, &mut given)?;
     read_tls(&mut source, &mut given, home)?;
-    read_driver_settings(&mut given)?;
     source.options = given.remove("options").unwrap_or_default();
     source.parameters = given.into_iter().collect();
     Ok(source)
+}
+
+fn is_of_url(text: &str) -> bool {
+    ["postgres://", "postgresql://"].iter().any(|it| text.starts_with(it))
 }
 
 fn environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<Given, String> {
@@ -94,26 +105,21 @@ fn environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<Given, Strin
     Ok(given)
 }
 
-/// `host=a,b port=1,2`: one port for all, or one each.
+/// One host and its port, or (ours) several: `host=a,b port=1,2`, one port for all or one each, or
+/// `host=a:1,b:2`.
 fn read_hosts(source: &mut Source, given: &mut Given) -> Result<(), String> {
-    let hosts = given.remove("host").filter(|it| !it.is_empty());
-    let hosts = hosts.unwrap_or_else(|| "localhost".to_owned());
-    let ports = given.remove("port").filter(|it| !it.is_empty());
-    let ports = ports.unwrap_or_else(|| "5432".to_owned());
-    let number = |text: &str| match text {
-        "" => Ok(5432),
-        text => text.parse::<u16>().map_err(|_| format!("invalid port {text:?}")),
+    let host = given.remove("host").filter(|it| !it.is_empty());
+    let host = host.unwrap_or_else(|| "localhost".to_owned());
+    let port = given.remove("port").unwrap_or_else(|| "5432".to_owned());
+    let mut all = if host.contains(',') || port.contains(',') {
+        several(&host, &port)?
+    } else if host.starts_with('/') {
+        let number = port.parse().map_err(|_| format!("invalid port {port:?}"))?;
+        vec![(host, number)]
+    } else {
+        let Address { host, port } = address::parse("tcp", &address::join(&host, &port), None)?;
+        vec![(host, port)]
     };
-    let ports = ports.split(',').map(number).collect::<Result<Vec<u16>, _>>()?;
-    let names: Vec<&str> = hosts.split(',').collect();
-    if ports.len() != 1 && ports.len() != names.len() {
-        return Err(format!("{} port(s) for {} host(s)", ports.len(), names.len()));
-    }
-    let all = names.iter().enumerate().map(|(index, name)| {
-        let name = if name.is_empty() { "localhost" } else { name };
-        (name.to_owned(), ports[if ports.len() == 1 { 0 } else { index }])
-    });
-    let mut all: Vec<(String, u16)> = all.collect();
     (source.host, source.port) = all.remove(0);
     source.more_hosts = all;
     source.needs_writable = match given.remove("target_session_attrs").as_deref() {
@@ -131,22 +137,63 @@ fn read_hosts(source: &mut Source, given: &mut Given) -> Result<(), String> {
     Ok(())
 }
 
-fn read_timeouts(source: &mut Source, given: &mut Given) -> Result<(), String> {
-    let is_timeout = |key: &str| ["readtimeout", "writetimeout"].contains(&key);
-    for (key, value) in std::mem::take(given) {
-        if is_timeout(&key.to_lowercase()) {
-            source.limit_calls(duration(&key, value.trim_matches('\''))?);
-        } else {
-            given.insert(key, value);
-        }
+fn several(hosts: &str, ports: &str) -> Result<Vec<(String, u16)>, String> {
+    let number = |text: &str| match text {
+        "" => Ok(5432),
+        text => text.parse::<u16>().map_err(|_| format!("invalid port {text:?}")),
+    };
+    let ports = ports.split(',').map(number).collect::<Result<Vec<u16>, _>>()?;
+    let names: Vec<&str> = hosts.split(',').collect();
+    if ports.len() != 1 && ports.len() != names.len() {
+        return Err(format!("{} port(s) for {} host(s)", ports.len(), names.len()));
     }
-    if let Some(text) = given.remove("connect_timeout") {
-        let seconds: i64 = text
-            .parse()
-            .map_err(|_| format!("invalid value for parameter connect_timeout: {text:?}"))?;
-        let seconds = u64::try_from(seconds).unwrap_or(0);
-        source.connect_timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
+    let each = names.iter().enumerate().map(|(index, name)| {
+        let port = ports[if ports.len() == 1 { 0 } else { index }];
+        let (name, port) = match address::split(name) {
+            Ok((name, own)) => (name, number(own)?),
+            Err(_) => (name.trim_matches(['[', ']']), port),
+        };
+        let name = if name.is_empty() { "localhost" } else { name };
+        Ok((name.to_owned(), port))
+    });
+    each.collect()
+}
+
+/// Takes the two time-outs out of the pairs, which the Go server does before its driver sees them.
+/// Compat: blanks between pairs, and within a value, are one each; pinned by
+/// `sources_mean_what_they_mean_to_the_go_drivers`.
+fn read_timeouts(source: &mut Source, pairs: &str, is_url: bool) -> Result<String, String> {
+    let mut rest = Vec::new();
+    for word in pairs.split_whitespace() {
+        let mut parts = word.split('=');
+        let name = match parts.next().unwrap_or_default().to_lowercase().as_str() {
+            "readtimeout" => "readTimeout",
+            "writetimeout" => "writeTimeout",
+            _ => {
+                rest.push(word);
+                continue;
+            }
+        };
+        let value = parts.next().ok_or_else(|| format!("unable to parse {name}: no value"))?;
+        // Ours: there the quotes of a URL's values are in the way.
+        let inner = if is_url { value.trim_matches('\'') } else { value };
+        let wrong = |reason| format!("unable to parse {name}: {reason}");
+        source.limit_calls(duration(inner).or_else(|_| duration(value)).map_err(wrong)?);
     }
+    Ok(rest.join(" "))
+}
+
+fn read_connect_timeout(source: &mut Source, given: &mut Given) -> Result<(), String> {
+    let Some(text) = given.remove("connect_timeout").filter(|text| text != "0") else {
+        return Ok(());
+    };
+    let seconds = go::decimal_integer("ParseInt", &text)
+        .map_err(|error| format!("invalid value for parameter connect_timeout: {error}"))?;
+    let seconds = u64::try_from(seconds).unwrap_or(0);
+    if seconds == 0 {
+        return Err(format!("dial tcp: i/o timeout (connect_timeout is {text})"));
+    }
+    source.connect_timeout = Some(Duration::from_secs(seconds));
     Ok(())
 }
 
@@ -179,7 +226,7 @@ fn read_tls(source: &mut Source, given: &mut Given, home: Option<PathBuf>) -> Re
         "verify-full" => Security::Full,
         other => {
             return Err(format!(
-                "unsupported sslmode {other:?}; only \"require\" (default), \"verify-full\", \
+                "pq: unsupported sslmode {other:?}; only \"require\" (default), \"verify-full\", \
                  \"verify-ca\", and \"disable\" supported"
             ));
         }
@@ -188,61 +235,22 @@ fn read_tls(source: &mut Source, given: &mut Given, home: Option<PathBuf>) -> Re
 }
 
 fn read_driver_settings(given: &mut Given) -> Result<(), String> {
+    if let Some(name) = given.remove("fallback_application_name") {
+        given.entry("application_name".to_owned()).or_insert(name);
+    }
+    let encoding = given.remove("client_encoding").unwrap_or_else(|| "UTF8".to_owned());
+    let encoding: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
+    if !["utf8", "unicode"].contains(&encoding.to_lowercase().as_str()) {
+        return Err("client_encoding must be absent or 'UTF8'".to_owned());
+    }
+    if let Some(style) = given.get("datestyle").filter(|style| *style != "ISO, MDY") {
+        return Err(format!("setting datestyle must be absent or ISO, MDY; got {style}"));
+    }
     for key in MEANINGLESS {
         let value = given.remove(key);
         let is_switch = !key.starts_with("krb");
         if let Some(value) = value.filter(|value| is_switch && value != "yes" && value != "no") {
-            return Err(format!("unrecognized value {value:?} for {key}"));
-        }
-    }
-    if let Some(name) = given.remove("fallback_application_name") {
-        given.entry("application_name".to_owned()).or_insert(name);
-    }
-    let encoding: String = given
-        .remove("client_encoding")
-        .unwrap_or_else(|| "UTF8".to_owned())
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .collect();
-    if !["utf8", "unicode"].contains(&encoding.to_lowercase().as_str()) {
-        return Err("client_encoding must be absent or 'UTF8'".to_owned());
-    }
-    match given.get("datestyle") {
-        Some(style) if style != "ISO, MDY" => {
-            Err(format!("setting datestyle must be absent or ISO, MDY; got {style}"))
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn from_url(rest: &str, given: &mut Given) -> Result<(), String> {
-    let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    let (head, database) = rest.split_once('/').unwrap_or((rest, ""));
-    let (login, address) = head.rsplit_once('@').unwrap_or(("", head));
-    let mut put = |key: &str, value: &str| -> Result<(), String> {
-        if !value.is_empty() {
-            given.insert(key.to_owned(), unescaped(value)?);
-        }
-        Ok(())
-    };
-    let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    put("user", user)?;
-    put("password", password)?;
-    put("dbname", database)?;
-    let each = address.split(',').map(|address| match address.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port),
-        _ => (address, ""),
-    });
-    let (hosts, ports): (Vec<&str>, Vec<&str>) =
-        each.map(|(host, port)| (host.trim_start_matches('[').trim_end_matches(']'), port)).unzip();
-    put("host", &hosts.join(","))?;
-    if ports.iter().any(|port| !port.is_empty()) {
-        put("port", &ports.join(","))?;
-    }
-    for (key, value) in pairs(parameters)? {
-        // Compat: the Go driver passes over empty ones of a URL.
-        if !value.is_empty() {
-            given.insert(key, value);
+            return Err(format!("unrecognized value {} for {key}", go::quote(&value)));
         }
     }
     Ok(())
@@ -264,7 +272,7 @@ fn words(text: &str) -> Result<Vec<(String, String)>, String> {
         while letters.next_if(|it| it.is_whitespace()).is_some() {}
         if letters.next() != Some('=') {
             // The word may be a part of a password.
-            return Err("missing = behind a key".to_owned());
+            return Err("missing \"=\" after \"…\" in connection info string\"".to_owned());
         }
         while letters.next_if(|it| it.is_whitespace()).is_some() {}
         let quote = letters.next_if_eq(&'\'');
@@ -277,7 +285,11 @@ fn words(text: &str) -> Result<Vec<(String, String)>, String> {
                 }
                 Some(letter) if quote.is_none() && letter.is_whitespace() => break,
                 Some(letter) => value.push(letter),
-                None if quote.is_some() => return Err("a quoted value has no end".to_owned()),
+                None if quote.is_some() => {
+                    return Err(
+                        "unterminated quoted string literal in connection string".to_owned()
+                    );
+                }
                 None => break,
             }
         }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
 
+mod answers;
+
 fn parse(driver: Driver, text: &str) -> Source {
     Source::parse(driver, text, &|_| None).unwrap()
 }
@@ -34,10 +36,13 @@ fn the_mysql_forms_of_the_go_documentation_are_read() {
     assert_eq!(source.password.as_deref(), Some("p@s/s"));
     assert_eq!(source.call_timeout, Some(Duration::from_secs(5)));
     assert_eq!(parse(Driver::Mysql, "u@unix(/run/my.sock)/db").host, "/run/my.sock");
-    let source = parse(Driver::Mysql, "mysql://u:a%40b@[::1]:99/db?tls=skip-verify");
+    let source = parse(Driver::Mysql, "u:a@b@tcp([::1]:99)/db?tls=skip-verify");
     assert_eq!((source.host.as_str(), source.port), ("::1", 99));
     assert_eq!(source.password.as_deref(), Some("a@b"));
     assert_eq!(source.tls.security, Security::Encrypted);
+    let url = why(Driver::Mysql, "mysql://u:secret@h:1/db");
+    let expected = "default addr for network 'h:1' unknown (write user:password@tcp(host:port)";
+    assert!(url.contains(expected), "{url}");
 }
 
 #[test]
@@ -67,7 +72,7 @@ fn each_parameter_of_the_mysql_driver_is_applied_or_refused() {
         ("tls=custom", "unknown config name: custom"),
         ("compress=true", "not implemented"),
         ("serverPubKey=k", "unknown server pub key name: k"),
-        ("readTimeout=5", "invalid duration"),
+        ("readTimeout=5", "time: missing unit in duration \"5\""),
         ("a%20b=1", "invalid parameter"),
     ] {
         assert!(why(Driver::Mysql, &format!("u@/db?{wrong}")).contains(part), "{wrong}");
