@@ -109,8 +109,9 @@ pub(super) struct Engines {
     pub pressed: BTreeSet<(Credit, LoopIndex)>,
     /// Who they are to each other.
     pub origin: Arc<Origin>,
-    /// How many of all loops take messages; the loop that owns the routes counts them.
-    pub serving_count: u32,
+    /// Interests of all loops' engines in messages and requests; the loop that owns the routes
+    /// counts them.
+    pub serving_count: usize,
     /// Sessions that wait for a credit.
     pub paused: BTreeSet<SessionId>,
     /// Who reads what this loop's engine delivers.
@@ -179,8 +180,9 @@ impl Broker {
 
     pub(super) fn on_engine_listens(&mut self, subject: &Subject, interest: EngineInterest) {
         if self.accounts[interest.account].listen(subject.as_bytes(), interest) {
-            self.announce((interest.account, &subject.to_bytes(), None), 1);
+            // First: what a peer sends because of this interest is behind its answer.
             self.on_engine_count(interest, true);
+            self.announce((interest.account, &subject.to_bytes(), None), 1);
         }
     }
 

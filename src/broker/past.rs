@@ -38,9 +38,9 @@ impl Past {
 }
 
 impl Broker {
-    /// An engine has begun, or ceased, to take messages.
+    /// An engine has begun, or ceased, to take messages or requests.
     pub(super) fn on_engine_count(&mut self, interest: EngineInterest, has_come: bool) {
-        if interest.credit != Credit::Messages || self.home != HOME {
+        if interest.credit == Credit::Free || self.home != HOME {
             return;
         }
         let count = &mut self.engines.serving_count;

@@ -255,6 +255,8 @@ fn what_a_route_carries_from_before_an_engine_began_does_not_reach_it() {
             assert_eq!(heard(&mut right), ["early", "crossing"], "{round}: the heartbeats alone");
             assert_eq!(right.take(tap).matches("MSG").count(), 6, "others get all of it");
             let news = right.take(theirs);
+            let (asks, tells) = (news.find("PING"), news.find("RS+ $G sub.x"));
+            assert!(asks < tells && asks.is_some(), "{round}: asked behind the interest: {news}");
             left.send(ours, news.as_bytes());
             left.send(publisher, &publish("late"));
             carry(&mut left, ours, &mut right, theirs);
