@@ -81,21 +81,23 @@ impl Channel {
         self.active_count > 0
     }
 
-    /// Keeps refused removals and updates for the next batch, the latest of each subscription.
-    pub(super) fn remember(&mut self, writes: Vec<SubscriptionWrite>) {
-        for write in writes {
-            let id = lasting_id(&write);
-            self.unwritten.retain(|kept| lasting_id(kept) != id);
-            self.unwritten.push(write);
-        }
-    }
-
     /// The committed message of `sequence`, if it is still in memory.
     pub(super) fn recent_at(&self, sequence: Sequence) -> Option<&MessageRecord> {
         let first = self.recent.front()?.sequence;
         let offset = sequence.0.checked_sub(first.0)?;
         self.recent.get(usize::try_from(offset).ok()?)
     }
+}
+
+/// Of refused removals and updates the latest of each subscription.
+pub(super) fn latest_of(writes: Vec<SubscriptionWrite>) -> Vec<SubscriptionWrite> {
+    let mut latest: Vec<SubscriptionWrite> = Vec::new();
+    for write in writes {
+        let id = lasting_id(&write);
+        latest.retain(|kept| lasting_id(kept) != id);
+        latest.push(write);
+    }
+    latest
 }
 
 fn lasting_id(write: &SubscriptionWrite) -> u64 {

@@ -18,7 +18,7 @@ use crate::base::record::{
 };
 use crate::base::time::Now;
 use crate::engine::Engine;
-use crate::engine::channel::{Channel, Life};
+use crate::engine::channel::{Channel, Life, latest_of};
 use crate::engine::effect::{Effect, Level};
 use crate::engine::publication::Publication;
 use crate::engine::refusal::{Refusal, quoted};
@@ -486,7 +486,8 @@ impl Engine {
         if !planted::is(Bug::SequencePassedOver) {
             channel.last = outcome.state.last;
         }
-        channel.remember(part.lasting);
+        // Before what is staged: that was asked for later, and its record counts.
+        self.commits.put_first(index, channel, latest_of(part.lasting));
         self.commits.clamp(index, outcome.state.last.0);
         self.clamp_positions(index);
         self.restate_pending(index);

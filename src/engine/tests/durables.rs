@@ -302,3 +302,24 @@ fn a_durable_that_began_after_refused_messages_gets_those_that_take_their_place(
         server.expect("a:2 a:3");
     });
 }
+
+/// Goal: what the store refused of a durable and what is asked of it meanwhile are written in the
+/// order in which they were asked for.
+#[test]
+fn a_durable_that_came_back_while_its_end_was_refused_is_not_written_as_closed() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.subscribe("me", "foo", "a", &durable());
+        server.refuse("foo", Some("no"));
+        server.hold_commits();
+        server.hand_in_leave(Service::SubscriptionClose, "me", "foo", "a");
+        server.run();
+        let request = Script::subscribe_request("me", "foo", "b", &durable());
+        server.hand_in(Service::Subscribe, request);
+        server.run();
+        server.refuse("foo", None);
+        server.release();
+        server.publish("me", "foo", 1);
+        assert!(server.stored("foo").iter().all(|(state, _)| !state.is_closed));
+    });
+}
