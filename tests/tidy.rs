@@ -389,7 +389,7 @@ const KINDS_OF_STORES: [&str; 8] = [
 const KNOW_THE_STORES: [(&str, &str); 4] = [
     ("src/cli/sql.rs", "the commands of a person who keeps a database"),
     ("src/testing/disk.rs", "the simulated group lies in a simulated directory"),
-    ("src/testing/group.rs", "the same"),
+    ("src/testing/group/turning.rs", "the same"),
     ("src/testing/memory_disk.rs", "the same"),
 ];
 

@@ -8,7 +8,6 @@
 mod turning;
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,6 @@ use crate::base::time::{Instant, Now, WallTime};
 use crate::base::world;
 use crate::broker::ConnectionKind;
 use crate::server::event::Event;
-use crate::store::file::FileOptions;
 use crate::store::{Opened, Remedy, StoreError};
 use crate::testing::baton::Sleepers;
 use crate::testing::checker::Checker;
@@ -87,7 +85,6 @@ struct ToOpen {
     predecessor: Predecessor,
 }
 
-const ROOT: &str = "/data";
 const STEP_MAX_MICROS: u64 = 2_000;
 const SETTLE_STEP_MAX_MICROS: u64 = 15_000;
 const IDLE_STEP_MAX_MICROS: u64 = 30_000;
@@ -605,15 +602,4 @@ fn send(wires: &mut Wires, end: End, bytes: bytes::Bytes, now: Instant, random: 
 
 fn show(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
-}
-
-/// Small slices, and few files open, so that both happen often.
-fn file_options() -> FileOptions {
-    FileOptions {
-        slice_messages_max: 12,
-        compact_interval_secs: 1,
-        compact_bytes_min: 256,
-        descriptors_max: 24,
-        ..FileOptions::new(Path::new(ROOT))
-    }
 }

@@ -1,6 +1,7 @@
 //! The threads that turn a group, of which one goes on at a time, and what a disk asks them.
 
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
@@ -8,11 +9,11 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::{Group, OPERATION_MAX_MICROS, ToOpen, file_options, show};
+use super::{Group, OPERATION_MAX_MICROS, ToOpen, show};
 use crate::base::epoch::Fence;
 use crate::base::time::{Instant, Now};
 use crate::base::world;
-use crate::store::file::{self, Opening};
+use crate::store::file::{self, FileOptions, Opening};
 use crate::store::memory;
 use crate::testing::baton;
 use crate::testing::disk::{Fault, Operation};
@@ -20,6 +21,8 @@ use crate::testing::faults::{self, Kind};
 use crate::testing::memory_disk::{Fate, ProcessId, World, rule};
 use crate::testing::plan::{Outcome, Plan};
 use crate::testing::trace::Trace;
+
+const ROOT: &str = "/data";
 
 /// A simulated group.
 #[derive(Clone)]
@@ -303,5 +306,16 @@ impl World for Ruled {
         });
         world::simulate(Some(now));
         if is_dead { Fate::Dead } else { fate }
+    }
+}
+
+/// Small slices, and few files open, so that both happen often.
+fn file_options() -> FileOptions {
+    FileOptions {
+        slice_messages_max: 12,
+        compact_interval_secs: 1,
+        compact_bytes_min: 256,
+        descriptors_max: 24,
+        ..FileOptions::new(Path::new(ROOT))
     }
 }
