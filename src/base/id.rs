@@ -109,17 +109,20 @@ byte_name! {
 
 impl ChannelName {
     /// The name in lower case, as the rule against names that differ only by case compares it.
-    ///
-    /// Bytes that are not UTF-8 are kept as they are.
+    // Compat: as Go's `strings.ToLower`: one letter for each, whatever is beside it, and U+FFFD for
+    // each byte that is no UTF-8; pinned by names_are_folded_as_by_the_reference.
     #[must_use]
     pub fn case_folded(&self) -> Bytes {
-        match std::str::from_utf8(&self.0) {
-            Ok(text) if text.bytes().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii()) => {
-                Bytes::from(text.to_lowercase())
-            }
-            Ok(_) => self.0.clone(),
-            Err(_) => Bytes::from(self.0.to_ascii_lowercase()),
+        if self.0.iter().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
+            return self.0.clone();
         }
+        let mut folded = String::with_capacity(self.0.len());
+        for chunk in self.0.utf8_chunks() {
+            // The first of what a letter becomes: only U+0130 becomes more than one.
+            folded.extend(chunk.valid().chars().filter_map(|letter| letter.to_lowercase().next()));
+            folded.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+        }
+        Bytes::from(folded)
     }
 }
 
@@ -215,4 +218,32 @@ pub struct SessionId {
     pub slot: u32,
     /// Counts the uses of the slot.
     pub generation: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_folded_as_by_the_reference() {
+        for (name, folded) in [
+            ("orders.Eu", "orders.eu"),
+            // No final sigma, and one letter for one.
+            ("\u{39f}\u{394}\u{39f}\u{3a3}", "\u{3bf}\u{3b4}\u{3bf}\u{3c3}"),
+            ("\u{130}q", "iq"),
+            ("Stra\u{df}e \u{1e9e}", "stra\u{df}e \u{df}"),
+            ("\u{212a}\u{1c5}\u{2167}", "k\u{1c6}\u{2177}"),
+        ] {
+            assert_eq!(ChannelName::from(name).case_folded(), folded, "{name}");
+        }
+        for (name, folded) in [
+            (&b"\xff\xfe"[..], "\u{fffd}\u{fffd}"),
+            (b"A\xe2\x82b", "a\u{fffd}\u{fffd}b"),
+            (b"\xf0\x9f\x98", "\u{fffd}\u{fffd}\u{fffd}"),
+            (b"\xed\xa0\x80", "\u{fffd}\u{fffd}\u{fffd}"),
+        ] {
+            let name = ChannelName::from(Bytes::copy_from_slice(name));
+            assert_eq!(name.case_folded(), folded, "{name:?}");
+        }
+    }
 }
