@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
@@ -28,8 +29,8 @@ use stores::{batch, fetch, message_at, now, part, subscription};
 const FIRST: ProcessId = ProcessId(1);
 const NEXT: ProcessId = ProcessId(2);
 
-/// A fence that is held under any epoch.
-struct Held(u64);
+/// A fence that is held under any epoch, until it is not.
+struct Held(u64, Arc<AtomicBool>);
 
 impl Fence for Held {
     fn epoch(&self) -> Epoch {
@@ -37,6 +38,9 @@ impl Fence for Held {
     }
 
     fn check(&self) -> Result<(), FenceError> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(FenceError::Unreadable(std::io::Error::other("it is over")));
+        }
         Ok(())
     }
 }
@@ -61,9 +65,19 @@ impl World for Deadline {
 
 /// Opens the store as a process, which has the epoch of its number.
 fn try_open(
+    on: (&MemoryDisk, i64),
+    process: ProcessId,
+    predecessor: Predecessor,
+) -> Result<Opened, StoreError> {
+    try_open_until(on, process, predecessor, Arc::default())
+}
+
+/// The same; once `is_over`, its epoch is no more.
+fn try_open_until(
     (disk, slice_messages_max): (&MemoryDisk, i64),
     process: ProcessId,
     predecessor: Predecessor,
+    is_over: Arc<AtomicBool>,
 ) -> Result<Opened, StoreError> {
     let mut options = FileOptions::new(Path::new("/data"));
     options.slice_messages_max = slice_messages_max;
@@ -72,7 +86,7 @@ fn try_open(
     let opening = Opening {
         options: &options,
         limits: &StoreLimits::default(),
-        fence: Arc::new(Held(u64::from(process.0))),
+        fence: Arc::new(Held(u64::from(process.0), is_over)),
         predecessor,
         loops: 1,
         now: now(1),
@@ -248,4 +262,54 @@ fn damage_that_is_no_hole_is_never_cut() {
     file.append(&bytes).unwrap();
     let mut again = try_open((&disk, 0), NEXT, Predecessor::Gone).unwrap();
     assert_eq!(fetch(again.shares[0].as_mut(), "foo", 1), [1, 2, 3, 4, 6, 7, 8, 9]);
+}
+
+/// The one whose copy finds no room for its files, and stands still before it takes back what it
+/// could not make, while another one takes over, copies into a slice of the same number, and serves.
+struct Overtaken {
+    disk: MemoryDisk,
+    /// How often it opened an index that was to be new.
+    tries: Cell<usize>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl World for Overtaken {
+    fn before(&self, process: ProcessId, operation: Operation, name: &[u8]) -> Fate {
+        if process != NEXT || !name.ends_with(b"msgs.1001.idx") || operation == Operation::Rename {
+            return Fate::Done;
+        }
+        self.tries.set(self.tries.get() + 1);
+        match self.tries.get() {
+            1 => Fate::Fails(Fault::Refused(Errno::ENOSPC)),
+            2 => {
+                let third = ProcessId(3);
+                let mut successor = open(&self.disk, third, Predecessor::Replaced);
+                commit(successor.shares[0].as_mut(), third, part("foo", Lifecycle::Keep, 4..=5));
+                self.is_over.store(true, Ordering::Relaxed);
+                Fate::Done
+            }
+            _ => Fate::Done,
+        }
+    }
+}
+
+/// Goal: what a process could not make it does not take back: under that name there may be the
+/// files of a successor (P3).
+#[test]
+fn who_could_not_make_a_slice_cuts_nothing_of_its_successor() {
+    let disk = MemoryDisk::new(1, true);
+    disk.keep_order();
+    let mut first = open(&disk, FIRST, Predecessor::Clean);
+    commit(first.shares[0].as_mut(), FIRST, part("foo", Lifecycle::Create, 1..=3));
+    drop(first);
+    let is_over = Arc::<AtomicBool>::default();
+    let tries = Cell::default();
+    let world = Rc::new(Overtaken { disk: disk.clone(), tries, is_over: Arc::clone(&is_over) });
+    rule(Some(world.clone()));
+    let opened = try_open_until((&disk, 3), NEXT, Predecessor::Gone, is_over);
+    rule(None);
+    assert!(opened.is_err(), "it is replaced");
+    assert!(1 < world.tries.get(), "it was overtaken");
+    let mut last = open(&disk, ProcessId(4), Predecessor::Gone).shares.remove(0);
+    assert_eq!(fetch(last.as_mut(), "foo", 1), [1, 2, 3, 4, 5]);
 }

@@ -15,7 +15,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use stanby::base::channel_limits::StoreLimits;
@@ -44,6 +44,9 @@ enum Short {
     Files,
     Bytes,
 }
+
+/// One test at a time: until `mount` has begun it is a copy of this process, locks and all.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// A small file system of its own.
 struct Mounted {
@@ -126,8 +129,9 @@ struct Active {
 
 impl Active {
     fn new(mut lease: FileLease, root: &Path) -> Self {
-        let Attempt::Won(Grant { fence, predecessor, .. }) = lease.try_take().unwrap() else {
-            panic!("somebody else is active");
+        let (fence, predecessor) = match lease.try_take().unwrap() {
+            Attempt::Won(Grant { fence, predecessor, .. }) => (fence, predecessor),
+            Attempt::Held { why, .. } => panic!("somebody else is active: {why}"),
         };
         let epoch = fence.epoch();
         let opened = open(root, fence, predecessor);
@@ -205,6 +209,7 @@ fn reserve_count(root: &Path) -> usize {
 /// Take-overs one after the other with so much room, by members that stand by (they have a claim
 /// ready) or are started on the full disk.
 fn take_over(short: Short, free: usize, stands_by: bool) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mounted) = Mounted::try_new() else { return };
     file::prepare(&FileOptions::new(&mounted.root)).unwrap();
     let mut active = Active::new(mounted.lease("m0"), &mounted.root);

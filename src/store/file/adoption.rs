@@ -188,6 +188,10 @@ fn copy(
         if copy.is_some() {
             return Ok((from, copy));
         }
+        if !settled.is_of_ours() {
+            // Whoever wrote it may be a Go server, which has gone on behind a hole.
+            break;
+        }
         let Some(notice) = hole::close(ctx, root, channel, first)? else { break };
         let notices = std::mem::take(&mut channels[place].notices);
         let name = channels[place].channel.name.clone();

@@ -6,9 +6,14 @@
 //! that would have covered it covers all of the slice. A slice that was continued after it was
 //! synced, or has another one behind it, has no such hole. Damage of any other kind may have whole
 //! messages behind it that were acknowledged, and is never cut.
+//!
+//! A Go server continues a slice that has a hole, and looks at its end only. So nothing is cut
+//! where no process of ours has opened the store before, nor where more lies behind the hole than we
+//! ever leave without a sync, or what was stamped much later.
 
 use std::path::Path;
 
+use crate::base::limits::{UNSYNCED_BYTES_MAX, UNSYNCED_MESSAGES_MAX};
 use crate::store::file::channel::Channel;
 use crate::store::file::context::{Context, refusal};
 use crate::store::file::cutting;
@@ -23,6 +28,10 @@ use crate::store::file::reserve::LEFT_BY_TAKE_OVER;
 use crate::store::file::slice_recovery::is_proved;
 use crate::store::file::slices::Slice;
 use crate::store::{Action, Notice, StoreError};
+
+/// Messages that were under way when the power went are stamped within that time; nobody starts
+/// a machine and another server on it so soon.
+const UNDER_WAY_MAX: i64 = 30_000_000_000;
 
 /// Where whole messages end that have no hole before them.
 struct Hole {
@@ -99,10 +108,23 @@ fn find(
                     break;
                 }
             }
-            return Ok(is_unwritten(files.data, &hole, &path)?.then_some(hole));
+            let before = place.checked_sub(1).and_then(|place| records.get(place));
+            let is_ours = is_of_one_batch(before, &records[place..]);
+            return Ok((is_ours && is_unwritten(files.data, &hole, &path)?).then_some(hole));
         }
         Ok(None)
     })
+}
+
+/// Whether all of this may have been written without a sync behind the message `before`.
+fn is_of_one_batch(before: Option<&IndexRecord>, behind: &[IndexRecord]) -> bool {
+    let (Some(first), Some(last)) = (before.or(behind.first()), behind.last()) else {
+        return true;
+    };
+    let bytes = behind.iter().map(|record| u64::from(record.size)).fold(0, u64::saturating_add);
+    let is_small = usize::try_from(bytes).is_ok_and(|bytes| bytes <= UNSYNCED_BYTES_MAX);
+    let is_soon = last.timestamp.saturating_sub(first.timestamp) <= UNDER_WAY_MAX;
+    behind.len() <= UNSYNCED_MESSAGES_MAX && (is_small || behind.len() == 1) && is_soon
 }
 
 /// Whether a power failure explains it.

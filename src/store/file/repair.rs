@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads or writes; recovery acts on what is found.
 
+use crate::base::limits::UNSYNCED_BYTES_MAX;
 use crate::store::file::format::{
     Corrupt, Crc, Decoded, Framing, IndexRecord, RECORD_HEADER_LEN, decode_record,
     decode_subscription, message_place,
@@ -113,23 +114,15 @@ pub const HOLE: &str = "unexpected EOF";
 
 /// Bytes that a disk writes as a whole, or a multiple of them.
 const SECTOR_LEN: usize = 512;
-/// So many zeros at the end of a sector are no coincidence.
-const ZEROS_MIN: usize = 16;
-
-/// Whether a sector of these bytes, which lie at `begin` in their file and are no record, was not
-/// written, or not to its end: so it looks after a power failure. Other damage leaves no zeros.
+/// Whether a sector of these bytes, which lie at `begin` in their file and are no record, was never
+/// written: so it looks after a power failure. It is of zeros from where the file had ended before,
+/// which is where a record begins, or as a whole. Zeros anywhere else are somebody's data.
 #[must_use]
 pub fn is_unwritten(bytes: &[u8], begin: usize) -> bool {
-    let mut sector = 0;
-    while sector < bytes.len() {
-        let end = sector + SECTOR_LEN - (begin + sector) % SECTOR_LEN;
-        let zeros = bytes.get(end - ZEROS_MIN.min(end - sector)..end);
-        if zeros.is_some_and(|zeros| zeros.iter().all(|byte| *byte == 0)) {
-            return true;
-        }
-        sector = end;
-    }
-    false
+    let is_zero = |part: &[u8]| part.iter().all(|byte| *byte == 0);
+    let first_len = SECTOR_LEN - begin % SECTOR_LEN;
+    let Some((first, behind)) = bytes.split_at_checked(first_len) else { return false };
+    is_zero(first) || behind.chunks_exact(SECTOR_LEN).any(is_zero)
 }
 
 /// Replays records with kinds from `start` on.
@@ -169,7 +162,10 @@ pub fn replay(
 fn end_of(rest: &[u8], at: usize, crc: &Crc, error: Corrupt) -> Result<Ending, Corrupt> {
     match next_typed_record(rest, crc) {
         None => Ok(Ending::Torn(at)),
-        Some(next) if is_unwritten(&rest[..next], at) => Ok(Ending::Hole(at)),
+        // More than that nobody leaves without a sync.
+        Some(next) if rest.len() <= UNSYNCED_BYTES_MAX && is_unwritten(&rest[..next], at) => {
+            Ok(Ending::Hole(at))
+        }
         Some(_) => Err(error),
     }
 }
@@ -302,6 +298,35 @@ mod tests {
             bytes[at] ^= 0x40;
             let replayed = replay(&bytes, 0, &crc(), true, |_, _| Ok(()));
             assert!(replayed.is_err(), "{at}: {replayed:?}");
+        }
+    }
+    /// Goal: zeros are somebody's data, unless they are where a sector was never written.
+    #[test]
+    fn only_a_sector_that_was_never_written_is_a_hole() {
+        let filled = |len: usize, zeros: std::ops::Range<usize>| {
+            let mut bytes = vec![7; len];
+            bytes[zeros].fill(0);
+            bytes
+        };
+        for (begin, len, zeros, is_hole) in [
+            // From where the file had ended before to the end of its sector.
+            (100, 1000, 0..412, true),
+            (100, 412, 0..412, true),
+            // A whole sector in the midst of a long message.
+            (100, 2000, 412..924, true),
+            (512, 600, 0..512, true),
+            // A payload of zeros that crosses sectors, with one that is filled to its end by them.
+            (100, 2000, 300..412, false),
+            (100, 2000, 396..900, false),
+            (100, 2000, 413..1400, false),
+            (100, 2000, 10..412, false),
+            (100, 300, 0..300, false),
+        ] {
+            assert_eq!(
+                is_unwritten(&filled(len, zeros.clone()), begin),
+                is_hole,
+                "{begin} {zeros:?}"
+            );
         }
     }
 }

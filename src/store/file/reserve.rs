@@ -45,20 +45,11 @@ impl Reserve {
     }
 
     /// Sets the files aside that are missing, as far as there is room.
-    pub fn set_files_aside(&self, root: &dyn Folder) {
+    pub fn set_files_aside(&self, root: &dyn Folder, epoch: u64) {
         let found = self.files.load(Ordering::Relaxed);
         for number in (0..FILE_COUNT).filter(|number| found & bit(*number) == 0) {
-            match root.open(file_name(number).as_bytes(), Access::CreateNew) {
-                Ok(file) => {
-                    let allocated = file.allocate(FILE_BYTES);
-                    if allocated.is_err_and(|error| is_no_room(&error)) {
-                        let _ = root.unlink(file_name(number).as_bytes());
-                        return;
-                    }
-                    // Where space cannot be set aside at all, the file itself is.
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (),
-                Err(_) => return,
+            if !set_file_aside(root, epoch, number) {
+                return;
             }
             self.files.fetch_or(bit(number), Ordering::Relaxed);
         }
@@ -99,6 +90,24 @@ impl Reserve {
     fn claim(&self, number: u8) -> bool {
         self.files.fetch_and(!bit(number), Ordering::Relaxed) & bit(number) != 0
     }
+}
+
+/// Makes one, if it is not there; false if there is no room. It is complete before it gets the name
+/// by which others take it: who stands still in between has nothing of theirs open.
+fn set_file_aside(root: &dyn Folder, epoch: u64, number: u8) -> bool {
+    let own = replacement_name(epoch, REPLACEMENTS.fetch_add(1, Ordering::Relaxed));
+    let Ok(file) = root.open(&own, Access::CreateNew) else { return false };
+    // Where space cannot be set aside at all, the file itself is.
+    let has_room = !file.allocate(FILE_BYTES).is_err_and(|error| is_no_room(&error));
+    drop(file);
+    let named = if has_room {
+        root.rename_new(&own, file_name(number).as_bytes())
+    } else {
+        Err(io::ErrorKind::StorageFull.into())
+    };
+    let Err(error) = named else { return true };
+    let _ = root.unlink(&own);
+    error.kind() == io::ErrorKind::AlreadyExists
 }
 
 fn bit(number: u8) -> u32 {

@@ -19,11 +19,13 @@ pub struct Settled {
     /// Timestamp of the newest message then.
     newest: i64,
     loops: u16,
+    /// Whether a process of ours has opened the store, whatever it could say.
+    is_of_ours: bool,
 }
 
 impl Settled {
     /// Nothing is known to be durable.
-    const NOTHING: Self = Self { newest: i64::MIN, loops: LOOPS_MAX };
+    const NOTHING: Self = Self { newest: i64::MIN, loops: LOOPS_MAX, is_of_ours: false };
 
     /// What the newest such file says. One that cannot be read says nothing.
     #[must_use]
@@ -36,13 +38,14 @@ impl Settled {
         let bytes = root.open(name, Access::Read).ok().and_then(|file| {
             read_range(file.as_ref(), 0, SETTLED_LEN_MAX, std::path::Path::new("")).ok()
         });
-        bytes.and_then(|bytes| Self::parse(&bytes)).unwrap_or(Self::NOTHING)
+        let nothing = Self { is_of_ours: true, ..Self::NOTHING };
+        bytes.and_then(|bytes| Self::parse(&bytes)).unwrap_or(nothing)
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?.strip_suffix(" end\n")?;
         let (newest, loops) = text.strip_prefix("newest ")?.split_once(" loops ")?;
-        Some(Self { newest: newest.parse().ok()?, loops: loops.parse().ok()? })
+        Some(Self { newest: newest.parse().ok()?, loops: loops.parse().ok()?, is_of_ours: true })
     }
 
     /// Says for the next epoch what is durable now. It only spares work: without room for it, the
@@ -61,6 +64,12 @@ impl Settled {
             // If it stays, the newer one counts.
             let _ = root.unlink(&file.name);
         }
+    }
+
+    /// Whether a process of ours has opened the store before.
+    #[must_use]
+    pub fn is_of_ours(&self) -> bool {
+        self.is_of_ours
     }
 
     /// Whether messages of a channel may have been written after it.
@@ -95,7 +104,7 @@ mod tests {
     #[test]
     fn only_a_whole_file_says_what_is_durable() {
         let whole = b"newest 17 loops 2 end\n";
-        assert_eq!(Settled::parse(whole), Some(Settled { newest: 17, loops: 2 }));
+        assert_eq!(Settled::parse(whole), Some(Settled { newest: 17, loops: 2, is_of_ours: true }));
         for len in 0..whole.len() {
             assert_eq!(Settled::parse(&whole[..len]), None, "{len}");
         }

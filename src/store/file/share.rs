@@ -281,7 +281,8 @@ impl Store for Share {
         self.auto_sync()?;
         self.archivists.poll();
         self.ctx.reserve.set_bytes_aside(self.root.as_ref());
-        self.ctx.reserve.set_files_aside(self.root.as_ref());
+        let epoch = self.ctx.fence.epoch().0;
+        self.ctx.reserve.set_files_aside(self.root.as_ref(), epoch);
         maintained.next_in = self.next_in();
         Ok(maintained)
     }
