@@ -722,7 +722,7 @@ fn a_row_that_the_database_does_not_store_is_not_acknowledged() {
             };
             let report = store.commit(Epoch(1), &batch).unwrap();
             let refused = report.channels[0].refused.clone().unwrap_or_default();
-            let is_told = refused.contains("look for a trigger, rule or policy");
+            let is_told = refused.contains("look for a trigger, a rule or a row policy");
             assert_eq!(is_told, !statements.is_empty(), "{table}: {refused}");
         }
     });

@@ -4,11 +4,52 @@
 //! is the first of a transaction, or a question outside of any, nothing can have taken effect: it
 //! is asked again in a new session. That changes nothing of the fence, which every transaction asks
 //! first. What is lost within a transaction, or with its commit, stays lost.
+//!
+//! A server that was started since, or is another one, may lack what this one has committed: who
+//! finds it gives the role up, and looks for what is lost when it is active again (`lost.rs`).
 
 use std::time::Duration;
 
 use crate::base::world;
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
+
+/// Clocks of a server, read one after the other, differ by no more seconds than that.
+const START_SLACK: u64 = 2;
+
+/// One run of one database server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Home {
+    place: String,
+    /// In seconds.
+    started_at: i64,
+}
+
+impl Home {
+    /// That of a session; `None` if it does not tell.
+    fn of(session: &mut dyn Dialect) -> Option<Self> {
+        match session.driver() {
+            // The files are looked at after each commit (`sqlite_files.rs`).
+            Driver::Sqlite => Some(Self { place: String::new(), started_at: 0 }),
+            Driver::Postgres => {
+                let question = "SELECT CAST(EXTRACT(EPOCH FROM pg_postmaster_start_time()) AS \
+                                bigint), CAST(inet_server_addr() AS text)";
+                let row = session.query(question, &[]).ok()?.pop()?;
+                Some(Self { place: row.get(1)?.text(), started_at: row.first()?.signed() })
+            }
+            Driver::Mysql => {
+                let question = "SELECT UNIX_TIMESTAMP(), CONCAT(@@hostname, ':', @@port)";
+                let row = session.query(question, &[]).ok()?.pop()?;
+                let status = session.query("SHOW GLOBAL STATUS LIKE 'Uptime'", &[]).ok()?.pop()?;
+                let started_at = row.first()?.signed() - status.get(1)?.signed();
+                Some(Self { place: row.get(1)?.text(), started_at })
+            }
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.place == other.place && self.started_at.abs_diff(other.started_at) <= START_SLACK
+    }
+}
 
 /// Makes a session as the first one was made.
 type Dial = Box<dyn Fn() -> Result<Box<dyn Dialect>, SqlError> + Send>;
@@ -17,6 +58,8 @@ type Dial = Box<dyn Fn() -> Result<Box<dyn Dialect>, SqlError> + Send>;
 pub(super) struct Renewing {
     session: Box<dyn Dialect>,
     dial: Dial,
+    /// Where the first session was; `None` if the server does not tell.
+    home: Option<Home>,
     is_in_transaction: bool,
     /// Who does not answer within this has not ended the session, but hangs.
     patience: Duration,
@@ -28,7 +71,17 @@ impl Renewing {
     /// # Errors
     /// Those of `dial`.
     pub(super) fn new(patience: Duration, dial: Dial) -> Result<Self, SqlError> {
-        Ok(Self { session: dial()?, dial, is_in_transaction: false, patience })
+        let mut session = dial()?;
+        let home = Home::of(session.as_mut());
+        Ok(Self { session, dial, home, is_in_transaction: false, patience })
+    }
+
+    /// Another session with the same run of the same server.
+    fn renew(&mut self) -> Result<Option<Box<dyn Dialect>>, SqlError> {
+        let mut session = (self.dial)()?;
+        let found = Home::of(session.as_mut());
+        let is_home = self.home.as_ref().zip(found.as_ref()).is_some_and(|(home, it)| home.is(it));
+        Ok(is_home.then_some(session))
     }
 
     fn ask<T>(
@@ -43,7 +96,8 @@ impl Renewing {
                     && world::instant().since(began) < self.patience =>
             {
                 log::debug!("dialling anew, because a session was ended: {error}");
-                self.session = (self.dial)()?;
+                let Some(session) = self.renew()? else { return Err(error) };
+                self.session = session;
                 ask(self.session.as_mut())
             }
             asked => asked,
@@ -109,6 +163,8 @@ mod tests {
         lost_at: Option<&'static str>,
         /// Whether the next ones are lost too.
         is_away: bool,
+        /// When the server was started that the next sessions are with.
+        started_at: i64,
     }
 
     struct Scripted(Arc<Mutex<Script>>, bool);
@@ -138,7 +194,9 @@ mod tests {
         }
 
         fn query(&mut self, statement: &str, _: &[Value]) -> Result<Vec<Row>, SqlError> {
-            self.say(statement).map(|()| Vec::new())
+            self.say(statement)?;
+            let started_at = self.0.lock().unwrap().started_at;
+            Ok(vec![vec![Value::Integer(started_at), Value::from("10.1.1.1")]])
         }
 
         fn prepare(&mut self, statement: &str) -> Result<(), SqlError> {
@@ -156,7 +214,7 @@ mod tests {
 
     /// What a transaction, and a question before it, end with when a session is lost at a
     /// statement; how many sessions there were; how often the row was written.
-    fn lost(at: &'static str, is_away: bool) -> (bool, usize, usize) {
+    fn lost(at: &'static str, is_away: bool, is_restarted: bool) -> (bool, usize, usize) {
         let script = Arc::new(Mutex::new(Script { is_away, ..Script::default() }));
         let shared = Arc::clone(&script);
         let dial: Dial = Box::new(move || {
@@ -165,6 +223,7 @@ mod tests {
         });
         let mut dialect = Renewing::new(Duration::from_secs(3600), dial).unwrap();
         script.lock().unwrap().lost_at = Some(at);
+        script.lock().unwrap().started_at = if is_restarted { 60 } else { 1 };
         let done = dialect.query("SELECT 1", &[]).and_then(|_| {
             transaction(&mut dialect, |dialect| {
                 dialect.query("SELECT epoch", &[])?;
@@ -180,12 +239,20 @@ mod tests {
     #[test]
     fn a_session_that_was_ended_at_rest_is_made_anew() {
         let begin = Driver::Postgres.begin();
-        assert_eq!(lost("nothing", false), (true, 1, 1));
-        assert_eq!(lost("SELECT 1", false), (true, 2, 1));
-        assert_eq!(lost(begin, false), (true, 2, 1));
-        assert_eq!(lost("SELECT epoch", false), (false, 1, 0));
-        assert_eq!(lost("INSERT", false), (false, 1, 1));
-        assert_eq!(lost("COMMIT", false), (false, 1, 1));
-        assert_eq!(lost(begin, true), (false, 2, 0), "a database that is away is dialled once");
+        for (at, is_away, is_restarted, end) in [
+            ("nothing", false, false, (true, 1, 1)),
+            ("SELECT 1", false, false, (true, 2, 1)),
+            (begin, false, false, (true, 2, 1)),
+            ("SELECT epoch", false, false, (false, 1, 0)),
+            ("INSERT", false, false, (false, 1, 1)),
+            ("COMMIT", false, false, (false, 1, 1)),
+            // A database that is away is dialled once.
+            (begin, true, false, (false, 2, 0)),
+            // One that was started since may have lost what was committed.
+            (begin, false, true, (false, 2, 0)),
+            ("SELECT 1", false, true, (false, 2, 0)),
+        ] {
+            assert_eq!(lost(at, is_away, is_restarted), end, "{at} {is_away} {is_restarted}");
+        }
     }
 }
