@@ -22,6 +22,7 @@ impl Address {
         let invalid = || ClientError::InvalidAddress(text.to_owned());
         let rest = match text.trim().split_once("://") {
             Some(("nats" | "tcp", rest)) => rest,
+            Some(("tls", _)) => return Err(ClientError::NeedsTls),
             Some(_) => return Err(invalid()),
             None => text.trim(),
         };

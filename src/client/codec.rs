@@ -19,7 +19,10 @@ pub(super) struct Login {
 /// One thing that the server said.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    Info,
+    Info {
+        /// Whether the server goes on with TLS only.
+        needs_tls: bool,
+    },
     Received(Received),
     Ping,
     Pong,
@@ -52,9 +55,14 @@ pub(super) fn decode(input: &mut BytesMut) -> Result<Option<Incoming>, ClientErr
     Ok(Some(incoming))
 }
 
+fn needs_tls(json: &[u8]) -> bool {
+    let info = serde_json::from_slice::<serde_json::Value>(json).unwrap_or_default();
+    info["tls_required"].as_bool().unwrap_or(false)
+}
+
 fn incoming(op: &Op<'_>) -> Incoming {
     match op {
-        Op::Info(_) => Incoming::Info,
+        Op::Info(json) => Incoming::Info { needs_tls: needs_tls(json) },
         Op::Ping => Incoming::Ping,
         Op::Pong => Incoming::Pong,
         Op::Err(text) => {

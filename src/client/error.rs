@@ -8,6 +8,9 @@ pub enum ClientError {
     /// A server address is not `[nats://][user[:password]@]host[:port]`.
     #[error("invalid server address {0:?}: expected [nats://][user[:password]@]host[:port]")]
     InvalidAddress(String),
+    /// The server takes only clients that speak TLS.
+    #[error("TLS is required, which this client does not speak: use a server or port without it")]
+    NeedsTls,
     /// No server could be reached, or each of them refused; the last reason.
     #[error("no NATS server available: {0}")]
     NoServer(String),

@@ -296,7 +296,7 @@ impl ReadHalf {
         self.socket.set_write_timeout(Some(options.ack_timeout)).map_err(&set)?;
         self.socket.set_read_timeout(Some(TICK)).map_err(&set)?;
         let deadline = world::instant() + options.timeout;
-        self.expect(deadline, |incoming| matches!(incoming, Incoming::Info))?;
+        self.expect(deadline, |incoming| matches!(incoming, Incoming::Info { .. }))?;
         let mut out = BytesMut::new();
         let login = login(address, options);
         codec::encode_connect(&mut out, &options.name, &login);
@@ -311,6 +311,7 @@ impl ReadHalf {
     ) -> Result<(), ClientError> {
         while world::instant() < deadline {
             match self.next()? {
+                Some(Incoming::Info { needs_tls: true }) => return Err(ClientError::NeedsTls),
                 Some(Incoming::Error(text)) => return Err(ClientError::Refused(text)),
                 Some(incoming) if is_expected(&incoming) => return Ok(()),
                 Some(_) | None => (),

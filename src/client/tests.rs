@@ -21,6 +21,8 @@ struct Script {
     no_responders: u32,
     /// A ping that was under way at a close is answered before it, by who knows the client no more.
     forgets_at_close: bool,
+    /// Speaks TLS only.
+    needs_tls: bool,
 }
 
 /// One server that speaks just enough for one client at a time.
@@ -52,7 +54,8 @@ fn peer(script: Script) -> String {
 impl Peer {
     /// Until the client hangs up; `None` when the script says that the peer ends.
     fn serve(&mut self) -> Option<()> {
-        self.socket.write_all(b"INFO {\"headers\":true}\r\n").ok();
+        let tls = if self.script.needs_tls { ",\"tls_required\":true" } else { "" };
+        self.socket.write_all(format!("INFO {{\"headers\":true{tls}}}\r\n").as_bytes()).ok();
         let limits = wire::Limits { side: Side::Client, ..wire::Limits::server() };
         let mut input = BytesMut::new();
         let mut chunk = [0; 4096];
@@ -244,6 +247,16 @@ fn without_a_server_the_reason_is_given() {
     assert!(matches!(error, ClientError::NoServer(_)), "{error}");
     let text = error.to_string();
     assert!(text.contains("refused") && text.contains(&gone), "{text}");
+}
+
+/// Goal: who has only a server with TLS is told so, however it is found out.
+#[test]
+fn a_server_that_wants_tls_is_called_so() {
+    let server = peer(Script { needs_tls: true, ..Script::default() });
+    for address in [server.clone(), format!("tls://{server}")] {
+        let text = Client::connect(Options::new(&[&address], "cluster", "me")).unwrap_err();
+        assert!(text.to_string().contains("TLS is required"), "{address}: {text}");
+    }
 }
 
 #[test]

@@ -104,7 +104,7 @@ impl Files {
         let named = |reason: String| format!("({}): {reason}", path.display());
         let document = serde_json::to_vec(&self.ports).map_err(|error| named(error.to_string()))?;
         let write = || {
-            let mut file = files::open(&path, Access::Replace(0o644), Links::Refused)?;
+            let mut file = files::open(&path, Access::Replace(0o666), Links::Refused)?;
             file.write_all(&document)
         };
         write().map_err(|error| named(open_error(&path, &error)))?;

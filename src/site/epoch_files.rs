@@ -333,7 +333,7 @@ pub fn claim_by_create(root: &Path, epoch: Epoch, owner: &Owner) -> io::Result<O
 }
 
 fn create_locked(path: &Path, owner: &Owner) -> io::Result<File> {
-    let file = files::open(path, Access::CreateNew(0o644), Links::Refused)?;
+    let file = files::open(path, Access::CreateNew(0o666), Links::Refused)?;
     let bytes = encode_owner(owner);
     write_locked(&file, &bytes)?;
     file.sync_all()?;
