@@ -97,7 +97,11 @@ fn survived() -> impl Iterator<Item = i32> {
 /// When the system refuses the handlers or the thread.
 pub fn listen(program: Program) -> io::Result<Receiver<Signal>> {
     let heard = [SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
-    let mut signals = Signals::new(heard.into_iter().chain(survived()))?;
+    let mut signals = Signals::new(heard)?;
+    for signal in survived() {
+        // One that the system does not give is none that it sends.
+        let _ = signals.add_signal(signal);
+    }
     let (sender, receiver) = bounded(WAITING_MAX);
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let wanted = signals.forever().filter_map(|n| Signal::from_number(n, program));

@@ -77,7 +77,9 @@ pub fn truncate(
 ) -> Result<(), StoreError> {
     place.fence.check()?;
     let path = path_below(place.path, b"", name);
-    file.truncate(len).and_then(|()| file.sync()).map_err(|source| StoreError::Io {
+    // What is shorter by now is somebody else's, and must not be made longer.
+    let cut = || if len < file.size()? { file.truncate(len) } else { Ok(()) };
+    cut().and_then(|()| file.sync()).map_err(|source| StoreError::Io {
         action: Action::Replace,
         path: path.clone(),
         text: format!(

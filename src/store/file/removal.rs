@@ -8,16 +8,18 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::base::epoch::Fence;
+use crate::base::go;
 use crate::base::world;
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
 use crate::store::file::format::{
@@ -83,8 +85,6 @@ const SCRIPTS_WAITED_FOR: Duration = Duration::from_millis(500);
 const SCRIPTS_LOOKED_AT: Duration = Duration::from_millis(5);
 /// Bytes of its output that are shown.
 const OUTPUT_MAX: usize = 16 * 1024;
-/// Reads of each pipe at one look: more than a full one holds.
-const READS_AT_ONCE: usize = 32;
 
 /// Where a removal happens.
 #[derive(Clone, Copy)]
@@ -343,10 +343,9 @@ pub struct Archivists {
 #[derive(Debug)]
 struct Archivist {
     child: Child,
-    /// What it says goes through these. Nobody waits at them: a program that it has left behind may
-    /// hold them open.
-    pipes: Vec<File>,
-    output: Vec<u8>,
+    /// What it says is written into memory, so that it can go on without us, and nobody waits for a
+    /// program that it has left behind.
+    output: File,
     script: PathBuf,
     channel: String,
     data: PathBuf,
@@ -357,25 +356,24 @@ impl Archivists {
     /// Starts the script for one slice: script, channel, data file, index file (spec stores, 5.8).
     pub fn start(&mut self, script: &Path, channel: &[u8], data: PathBuf, index: PathBuf) {
         let channel = String::from_utf8_lossy(channel).into_owned();
-        let started = Command::new(script)
-            .args([Path::new(&channel), &data, &index])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
+        let started = memfd_create(c"archive-script", MFdFlags::MFD_CLOEXEC)
+            .map_err(io::Error::from)
+            .and_then(|output| {
+                let output = File::from(output);
+                let mut command = Command::new(script);
+                command.args([Path::new(&channel), &data, &index]).stdin(Stdio::null());
+                command.stdout(output.try_clone()?).stderr(output.try_clone()?);
+                Ok((command.spawn()?, output))
+            });
         match started {
-            Ok(mut child) => {
-                let (said, complained) = (child.stdout.take(), child.stderr.take());
-                let pipes = said.map(OwnedFd::from).into_iter();
-                let pipes: Vec<File> =
-                    pipes.chain(complained.map(OwnedFd::from)).map(File::from).collect();
-                let is_quick =
-                    |pipe: &File| fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_ok();
-                let pipes = pipes.into_iter().filter(is_quick).collect();
-                let (script, output) = (script.to_owned(), Vec::new());
-                self.running.push(Archivist { child, pipes, output, script, channel, data, index });
+            Ok((child, output)) => {
+                let script = script.to_owned();
+                self.running.push(Archivist { child, output, script, channel, data, index });
             }
-            Err(error) => report_failure(script, &error.to_string(), ""),
+            Err(error) => {
+                let (name, reason) = (script.display(), go::system_reason(&error));
+                report_failure(script, &format!("fork/exec {name}: {reason}"), "");
+            }
         }
     }
 
@@ -389,12 +387,10 @@ impl Archivists {
     pub fn poll(&mut self) {
         let mut running = Vec::new();
         for mut archivist in self.running.drain(..) {
-            let ended = archivist.child.try_wait();
-            archivist.listen();
-            match ended {
+            match archivist.child.try_wait() {
                 Ok(None) => running.push(archivist),
                 Ok(Some(status)) => archivist.report(status),
-                Err(error) => report_failure(&archivist.script, &error.to_string(), ""),
+                Err(error) => report_failure(&archivist.script, &go::system_reason(&error), ""),
             }
         }
         self.running = running;
@@ -422,20 +418,10 @@ impl Archivists {
 }
 
 impl Archivist {
-    /// Takes what it has said, within bounds.
-    fn listen(&mut self) {
-        let mut buffer = [0; 4_096];
-        for pipe in &mut self.pipes {
-            for _ in 0..READS_AT_ONCE {
-                let Ok(len @ 1..) = pipe.read(&mut buffer) else { break };
-                let room = OUTPUT_MAX.saturating_sub(self.output.len());
-                self.output.extend_from_slice(&buffer[..len.min(room)]);
-            }
-        }
-    }
-
     fn report(self, status: ExitStatus) {
-        let text = String::from_utf8_lossy(&self.output);
+        let mut said = vec![0; OUTPUT_MAX];
+        let len = self.output.read_at(&mut said, 0).unwrap_or(0);
+        let text = String::from_utf8_lossy(&said[..len]);
         if status.success() {
             log::info!(
                 "Output of archive script for {} ({} and {}): {text}",
@@ -444,8 +430,20 @@ impl Archivist {
                 self.index.display(),
             );
         } else {
-            report_failure(&self.script, &status.to_string(), &text);
+            report_failure(&self.script, &ended(status), &text);
         }
+    }
+}
+
+/// How a process ended, in the words of the reference.
+fn ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(9)) => "signal: killed".to_owned(),
+        (None, Some(15)) => "signal: terminated".to_owned(),
+        (None, Some(6)) => "signal: aborted".to_owned(),
+        (None, Some(number)) => format!("signal: signal {number}"),
+        (None, None) => status.to_string(),
     }
 }
 

@@ -170,8 +170,13 @@ impl Spare<'_> {
         let own = replacement_name(self.epoch, REPLACEMENTS.fetch_add(1, Ordering::Relaxed));
         for number in (self.left..FILE_COUNT).rev().filter(|number| self.reserve.claim(*number)) {
             let from = file_name(number);
-            if self.root.rename_into(from.as_bytes(), folder, &own).is_err() {
-                continue;
+            match self.root.rename_into(from.as_bytes(), folder, &own) {
+                Ok(()) => (),
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                    self.reserve.files.fetch_or(bit(number), Ordering::Relaxed);
+                    return None;
+                }
+                Err(_) => continue,
             }
             let emptied = folder.open(&own, Access::Append).and_then(|file| {
                 file.truncate(0)?;

@@ -234,8 +234,8 @@ pub(super) fn failure(error: &mysql::Error) -> Failure {
         1049 | 1146 | 1054 => Failure::Missing,
         1290 | 1792 | 1836 => Failure::ReadOnly,
         1044 | 1045 | 1142 | 1143 | 1227 | 1095 | 1698 => Failure::Denied,
-        // Shut down, killed, connection killed, too many connections.
-        1053 | 1317 | 1927 | 1040 | 1152 | 1158..=1161 => Failure::Unreachable,
+        // Shut down, killed, connection killed, ended at rest, too many connections.
+        1053 | 1317 | 1927 | 4031 | 1040 | 1152 | 1158..=1161 => Failure::Unreachable,
         _ => Failure::Other,
     }
 }
