@@ -30,7 +30,7 @@ struct Args {
     /// So many seeds that nobody has run before
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["seed", "seeds"])]
     fresh: Option<u64>,
-    /// Members of each group; otherwise 2 or 3, by the seed
+    /// Members of each group; otherwise 1 to 3, by the seed
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
     members: Option<u8>,
     /// Event loops of each member; otherwise 1, 2 or 4, by the seed
