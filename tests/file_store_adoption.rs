@@ -12,7 +12,7 @@ mod stores;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prost::Message;
 
@@ -370,4 +370,96 @@ fn the_reserve_makes_room_for_the_copy() {
     let mut again = open_limited((&options, &limits), 2, Predecessor::Replaced).unwrap();
     assert_eq!(record_count(root.path(), "foo", 1), 0, "it was copied");
     assert_eq!(fetch(again.shares[0].as_mut(), "foo", 0), [1, 2, 3, 4, 5]);
+}
+
+/// A fence that holds up to some question: as that is answered, a successor begins.
+struct Overtaken {
+    left: AtomicUsize,
+    successor: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Fence for Overtaken {
+    fn epoch(&self) -> Epoch {
+        Epoch(2)
+    }
+
+    fn check(&self) -> Result<(), FenceError> {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 1 {
+            (self.successor)();
+        }
+        self.left.store(left.saturating_sub(1), Ordering::Relaxed);
+        let owner = "the successor".to_owned();
+        let over = FenceError::Superseded { ours: Epoch(2), found: Epoch(3), owner };
+        if left == 0 { Err(over) } else { Ok(()) }
+    }
+}
+
+/// Goal: a copy that is refused takes nothing back from the files of a successor, which has chosen
+/// the same number.
+#[test]
+fn what_is_taken_back_is_no_successors_of_the_same_number() {
+    let mut overtaken_count = 0;
+    for asked in 1..=8 {
+        let root = tempfile::tempdir().unwrap();
+        let options = FileOptions::new(root.path());
+        let mut former = open_epoch(&options, 1, Predecessor::Clean);
+        write(&mut former, 1, stamped("foo", Lifecycle::Create, 1..=5, (0, 10)));
+        drop(former);
+        let folder = root.path().join("foo");
+        let files = ["idx", "dat"].map(|kind| {
+            let bytes = fs::read(folder.join(format!("msgs.1.{kind}"))).unwrap();
+            (folder.join(format!("msgs.1001.{kind}")), bytes)
+        });
+        let of_successor = files.clone();
+        let make = move || {
+            of_successor.iter().for_each(|(path, bytes)| {
+                fs::write(path, bytes).unwrap();
+            })
+        };
+        let fence = Overtaken { left: AtomicUsize::new(asked), successor: Box::new(make) };
+        let fence = Arc::new(fence);
+        let limits = Limits::roomy();
+        limits.room.store(0, Ordering::Relaxed);
+        let opening = Opening {
+            options: &options,
+            limits: &StoreLimits::default(),
+            fence: Arc::clone(&fence) as Arc<dyn Fence>,
+            predecessor: Predecessor::Replaced,
+            loops: 1,
+            now: now(1),
+            survey: None,
+        };
+        let opened = file::open_on(Arc::new(LimitedDisk(limits)), opening);
+        assert!(opened.is_err(), "{asked}: there is no room");
+        if fence.left.load(Ordering::Relaxed) == 0 {
+            overtaken_count += 1;
+            for (path, bytes) in &files {
+                assert_eq!(fs::read(path).ok().as_ref(), Some(bytes), "{asked}: {path:?}");
+            }
+        }
+    }
+    assert!(2 <= overtaken_count, "{overtaken_count}");
+}
+
+/// Goal: what is refused is taken back, also where its files were closed since, because so many
+/// others were opened.
+#[test]
+fn what_is_refused_is_taken_back_from_files_that_were_closed() {
+    const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+    let root = tempfile::tempdir().unwrap();
+    let mut options = FileOptions::new(root.path());
+    options.descriptors_max = 10;
+    let limits = Limits::roomy();
+    let mut opened = open_limited((&options, &limits), 1, Predecessor::Clean).unwrap();
+    let parts = NAMES.map(|name| stamped(name, Lifecycle::Create, 1..=1, (0, 10)));
+    opened.shares[0].commit(Epoch(1), &batch(parts.to_vec())).unwrap();
+    limits.sync_error.store(28, Ordering::Relaxed);
+    let parts = NAMES.map(|name| stamped(name, Lifecycle::Keep, 2..=2, (1, 10)));
+    let report = opened.shares[0].commit(Epoch(1), &batch(parts.to_vec())).unwrap();
+    assert!(report.channels.iter().all(|outcome| outcome.refused.is_some()), "{report:?}");
+    limits.sync_error.store(0, Ordering::Relaxed);
+    for name in NAMES {
+        assert_eq!(record_count(root.path(), name, 1), 1, "{name}");
+    }
 }

@@ -265,7 +265,7 @@ fn damage_that_is_no_hole_is_never_cut() {
 }
 
 /// The one whose copy finds no room for its files, and stands still before it takes back what it
-/// could not make, while another one takes over, copies into a slice of the same number, and serves.
+/// could not make, while another takes over, copies into a slice of the same number, and serves.
 struct Overtaken {
     disk: MemoryDisk,
     /// How often it opened an index that was to be new.

@@ -8,8 +8,8 @@
 //! messages behind it that were acknowledged, and is never cut.
 //!
 //! A Go server continues a slice that has a hole, and looks at its end only. So nothing is cut
-//! where no process of ours has opened the store before, nor where more lies behind the hole than we
-//! ever leave without a sync, or what was stamped much later.
+//! where no process of ours has opened the store before, nor where more lies behind the hole than
+//! we ever leave without a sync, or what was stamped much later.
 
 use std::path::Path;
 

@@ -3,10 +3,10 @@
 use crate::base::limits::SLICES_PER_BATCH_MAX;
 use crate::store::file::channel::Channel;
 use crate::store::file::context::{Context, refusal};
-use crate::store::file::disk::DiskFile;
+use crate::store::file::disk::{Access, DiskFile};
 use crate::store::file::format::{FILE_HEADER_LEN, slice_data_name, slice_index_name};
 use crate::store::file::log::{Log, io_error};
-use crate::store::file::removal::Place;
+use crate::store::file::removal::{Place, open_file};
 use crate::store::file::slices::SliceWrite;
 use crate::store::{Action, StoreError};
 
@@ -103,8 +103,10 @@ impl Channel {
         Ok(Tail { number, data, index })
     }
 
-    /// Takes back what [`Channel::append`] wrote of `writes`: what it has open. A slice that it could
-    /// not make may be there all the same, made by a successor meanwhile, under the same number.
+    /// Takes back what [`Channel::append`] wrote of `writes`. What is cut was written by this
+    /// process for this batch, and a successor that has seen it has written it anew. Its files may
+    /// have been closed since; and a slice that could not be made may be there all the same, made
+    /// by a successor under the same number.
     ///
     /// # Errors
     /// [`StoreError::HalfDone`], [`StoreError::Fenced`]; then a part of it may still be there.
@@ -116,14 +118,18 @@ impl Channel {
         for write in writes.iter().rev() {
             let number = write.slice.number;
             let place = tails.iter().position(|tail| tail.number == number);
-            let Some(tail) = place.map(|place| tails.swap_remove(place)) else { continue };
+            let tail = place.map(|place| tails.swap_remove(place));
+            let (data, index) = match &tail {
+                Some(tail) => (Some(tail.data.file()), Some(tail.index.file())),
+                None => (None, None),
+            };
             let (data_len, index_len) = match self.messages.slices.back() {
                 Some(slice) if !write.is_new => (slice.data_len, slice.index_len()),
                 Some(_) | None => (FILE_HEADER_LEN, FILE_HEADER_LEN),
             };
             // The index first: what it does not name was never acknowledged.
-            self.cut_back(ctx, tail.index.file(), &slice_index_name(number), index_len)?;
-            self.cut_back(ctx, tail.data.file(), &slice_data_name(number), data_len)?;
+            self.cut_back(ctx, index, &slice_index_name(number), index_len)?;
+            self.cut_back(ctx, data, &slice_data_name(number), data_len)?;
             if write.is_new {
                 self.remove_unborn(ctx, number)?;
             }
@@ -131,16 +137,30 @@ impl Channel {
         Ok(())
     }
 
-    /// Cuts a file to a length that it had before this batch.
+    /// Cuts a file to a length that it had before this batch. One that is not there was not made.
     fn cut_back(
         &mut self,
         ctx: &Context,
-        file: &dyn DiskFile,
+        open: Option<&dyn DiskFile>,
         name: &[u8],
         len: u64,
     ) -> Result<(), StoreError> {
         let path = ctx.path(self.name.as_bytes(), name);
         let failed = |action, source| io_error(action, &path, source).half_done();
+        let found;
+        let file = match open {
+            Some(file) => file,
+            None => match open_file(self.folder(), name, Access::Append, ctx.fence.as_ref()) {
+                Ok(file) => {
+                    // What has that name may be a successor's, unless the fence holds after that.
+                    ctx.fence.check()?;
+                    found = file;
+                    found.as_ref()
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(failed(Action::Open, error)),
+            },
+        };
         if file.size().map_err(|source| failed(Action::Read, source))? <= len {
             return Ok(());
         }
