@@ -68,10 +68,15 @@ fn fitting(messages: &[NumberedMessage<'_>], bytes_max: usize) -> usize {
     more.count().max(1)
 }
 
+/// How a statement begins that inserts messages.
+pub const INSERT: &str = "INSERT INTO Messages (id, seq, timestamp, size, data) VALUES ";
+/// Values of a row.
+pub const ROW_VALUES: usize = 5;
+
 /// The statement that inserts so many messages.
 pub fn insert_statement(row_count: usize) -> String {
     let mut statement = String::with_capacity(64 + row_count * 12);
-    statement.push_str("INSERT INTO Messages (id, seq, timestamp, size, data) VALUES ");
+    statement.push_str(INSERT);
     for index in 0..row_count {
         statement.push_str(if index == 0 { "(?,?,?,?,?)" } else { ",(?,?,?,?,?)" });
     }
@@ -80,7 +85,7 @@ pub fn insert_statement(row_count: usize) -> String {
 
 fn insert_part(dialect: &mut dyn Dialect, part: &[NumberedMessage<'_>]) -> Result<(), SqlError> {
     let statement = insert_statement(part.len());
-    let mut values = Vec::with_capacity(part.len() * 5);
+    let mut values = Vec::with_capacity(part.len() * ROW_VALUES);
     for (id, message) in part {
         values.push(Value::Integer(*id));
         values.push(message.sequence.0.into());

@@ -5,13 +5,15 @@
 //! is asked again in a new session. That changes nothing of the fence, which every transaction asks
 //! first. What is lost within a transaction, or with its commit, stays lost.
 //!
-//! A server that was started since, or is another one, may lack what this one has committed: who
-//! finds it gives the role up, and looks for what is lost when it is active again (`lost.rs`).
+//! A server that was started since, or is another one, may lack what this one has committed, and so
+//! may one that does not have the newest message of this session: who finds it gives the role up, and
+//! looks for what is lost when it is active again (`lost.rs`).
 
 use std::time::Duration;
 
 use crate::base::world;
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
+use crate::store::sql::messages;
 
 /// Clocks of a server, read one after the other, differ by no more seconds than that.
 const START_SLACK: u64 = 2;
@@ -60,6 +62,9 @@ pub(super) struct Renewing {
     dial: Dial,
     /// Where the first session was; `None` if the server does not tell.
     home: Option<Home>,
+    /// Channel and sequence of the newest message that was inserted, and that was committed too.
+    inserted: Option<[Value; 2]>,
+    committed: Option<[Value; 2]>,
     is_in_transaction: bool,
     /// Who does not answer within this has not ended the session, but hangs.
     patience: Duration,
@@ -73,7 +78,8 @@ impl Renewing {
     pub(super) fn new(patience: Duration, dial: Dial) -> Result<Self, SqlError> {
         let mut session = dial()?;
         let home = Home::of(session.as_mut());
-        Ok(Self { session, dial, home, is_in_transaction: false, patience })
+        let (inserted, committed) = (None, None);
+        Ok(Self { session, dial, home, inserted, committed, is_in_transaction: false, patience })
     }
 
     /// Another session with the same run of the same server.
@@ -81,7 +87,14 @@ impl Renewing {
         let mut session = (self.dial)()?;
         let found = Home::of(session.as_mut());
         let is_home = self.home.as_ref().zip(found.as_ref()).is_some_and(|(home, it)| home.is(it));
-        Ok(is_home.then_some(session))
+        let is_there = match &self.committed {
+            Some(newest) => {
+                let question = "SELECT seq FROM Messages WHERE id=? AND seq=?";
+                !session.query(question, newest)?.is_empty()
+            }
+            None => true,
+        };
+        Ok((is_home && is_there).then_some(session))
     }
 
     fn ask<T>(
@@ -112,7 +125,13 @@ impl Dialect for Renewing {
 
     fn execute(&mut self, statement: &str, values: &[Value]) -> Result<u64, SqlError> {
         // Outside of a transaction nobody knows whether a lost one took effect.
-        self.session.execute(statement, values)
+        let done = self.session.execute(statement, values)?;
+        if statement.starts_with(messages::INSERT)
+            && let Some([id, sequence, ..]) = values.rchunks_exact(messages::ROW_VALUES).next()
+        {
+            self.inserted = Some([id.clone(), sequence.clone()]);
+        }
+        Ok(done)
     }
 
     fn query(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, SqlError> {
@@ -131,6 +150,7 @@ impl Dialect for Renewing {
         if statement == self.driver().begin() {
             self.ask(|session| session.run(statement))?;
             self.is_in_transaction = true;
+            self.inserted = None;
             return Ok(());
         }
         if statement == "ROLLBACK" {
@@ -141,7 +161,11 @@ impl Dialect for Renewing {
 
     fn commit(&mut self) -> Result<(), SqlError> {
         self.is_in_transaction = false;
-        self.session.commit()
+        self.session.commit()?;
+        if let Some(newest) = self.inserted.take() {
+            self.committed = Some(newest);
+        }
+        Ok(())
     }
 }
 
