@@ -6,8 +6,8 @@
 //! first. What is lost within a transaction, or with its commit, stays lost.
 //!
 //! A server that was started since, or is another one, may lack what this one has committed, and so
-//! may one that does not have the newest message of this session: who finds it gives the role up, and
-//! looks for what is lost when it is active again (`lost.rs`).
+//! may one that does not have the newest message of this session: who finds it gives the role up,
+//! and looks for what is lost when it is active again (`lost.rs`).
 
 use std::time::Duration;
 

@@ -67,6 +67,7 @@ impl Sqlite {
         // Only a read opens the files beside the database.
         let read = |it: &Connection| it.execute_batch("SELECT count(*) FROM sqlite_master");
         sqlite.patiently(read).map_err(failed)?;
+        sqlite.files.forget_beside();
         match sqlite.files.find_changed().map(Path::to_owned) {
             None => Ok(sqlite),
             Some(changed) => {

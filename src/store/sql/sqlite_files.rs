@@ -32,6 +32,12 @@ impl Files {
         Self { known }
     }
 
+    /// Forgets what lay beside the database before it was opened: whoever closes the last
+    /// connection removes that, and the next one makes it anew.
+    pub(super) fn forget_beside(&mut self) {
+        self.known.iter_mut().skip(1).for_each(|(_, known)| *known = None);
+    }
+
     /// Sees that each file is the one that was first found under its name; one that was not there
     /// before is remembered. The first that is not, if any.
     pub(super) fn find_changed(&mut self) -> Option<&Path> {
