@@ -5,12 +5,13 @@
 #[path = "support/stores.rs"]
 mod stores;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use nix::errno::Errno;
 
@@ -133,6 +134,182 @@ fn a_power_failure_in_a_batch_over_several_slices_leaves_no_gap() {
         }
     }
     assert!(seen.iter().all(|count| 100 < *count), "both were seen: {seen:?}");
+}
+
+/// Before some operation of the first process, another one takes over, which ends after so many.
+struct Meeting {
+    first: Deadline,
+    next: Rc<Deadline>,
+    disk: MemoryDisk,
+    is_over: Arc<AtomicBool>,
+}
+
+impl World for Meeting {
+    fn before(&self, process: ProcessId, operation: Operation, name: &[u8]) -> Fate {
+        if process == NEXT {
+            return self.next.before(FIRST, operation, name);
+        }
+        let was_over = self.is_over.load(Ordering::Relaxed);
+        if !was_over && self.first.before(process, operation, name) == Fate::Dead {
+            self.is_over.store(true, Ordering::Relaxed);
+            drop(try_open((&self.disk, 3), NEXT, Predecessor::Replaced));
+        }
+        Fate::Done
+    }
+}
+
+/// What a third process finds; `None` where one of the two came to its end before.
+fn found_after_meeting(first: usize, next: usize) -> Option<Vec<u64>> {
+    const THIRD: ProcessId = ProcessId(3);
+    let disk = MemoryDisk::new(1, false);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let opened = try_open_until((&disk, 3), FIRST, Predecessor::Clean, Arc::clone(&is_over));
+    let mut store = opened.unwrap().shares.remove(0);
+    commit(store.as_mut(), FIRST, part("foo", Lifecycle::Create, 1..=2));
+    let deadline = |operations| Deadline { left: Cell::new(operations), ..Deadline::default() };
+    let (first, next) = (deadline(first), Rc::new(deadline(next)));
+    let meeting = Meeting { first, next: Rc::clone(&next), disk: disk.clone(), is_over };
+    rule(Some(Rc::new(meeting)));
+    let _unknown = store.commit(Epoch(1), &batch(vec![part("foo", Lifecycle::Keep, 3..=9)]));
+    rule(None);
+    drop(store);
+    let mut store = open(&disk, THIRD, Predecessor::Gone).shares.remove(0);
+    next.is_reached.get().then(|| fetch(store.as_mut(), "foo", 1))
+}
+
+/// Goal: a former active that goes on with a batch over several slices, whatever a successor has
+/// done that has ended early, leaves no gap (P3, P4).
+#[test]
+fn a_batch_that_goes_on_after_a_take_over_that_broke_off_leaves_no_gap() {
+    let mut seen = 0;
+    for first in 0.. {
+        let mut was_reached = false;
+        for next in 0.. {
+            let Some(found) = found_after_meeting(first, next) else { break };
+            let expected: Vec<u64> = (1..).take(found.len()).collect();
+            assert_eq!(found, expected, "{first} and {next} operations");
+            assert!(2 <= found.len(), "{first} and {next} operations");
+            (was_reached, seen) = (true, seen + 1);
+        }
+        if !was_reached {
+            break;
+        }
+    }
+    assert!(500 < seen, "{seen}");
+}
+
+/// Before some operation of the first process, another one takes over, which stands still before
+/// one of its own until the first has ended.
+struct Crossing {
+    first: Deadline,
+    disk: MemoryDisk,
+    next: (usize, usize),
+    is_over: Arc<AtomicBool>,
+    successor: RefCell<Option<Successor>>,
+}
+
+/// Tells it to go on; what it has found.
+type Successor = (mpsc::Sender<()>, thread::JoinHandle<Option<Vec<u64>>>);
+
+/// Stands still before one operation, and ends after some more.
+struct Standing {
+    left: Cell<usize>,
+    more: Cell<usize>,
+    stood: Cell<bool>,
+    stands: mpsc::Sender<bool>,
+    go_on: mpsc::Receiver<()>,
+}
+
+impl World for Standing {
+    fn before(&self, _process: ProcessId, _operation: Operation, _name: &[u8]) -> Fate {
+        if self.left.get() == 0 && !self.stood.replace(true) {
+            self.stands.send(true).unwrap();
+            self.go_on.recv().unwrap();
+        }
+        let left = if self.stood.get() { &self.more } else { &self.left };
+        let is_over = left.get() == 0;
+        left.set(left.get().saturating_sub(1));
+        if is_over { Fate::Dead } else { Fate::Done }
+    }
+}
+
+impl World for Crossing {
+    fn before(&self, process: ProcessId, operation: Operation, name: &[u8]) -> Fate {
+        let was_over = self.is_over.load(Ordering::Relaxed);
+        if !was_over && self.first.before(process, operation, name) == Fate::Dead {
+            self.is_over.store(true, Ordering::Relaxed);
+            let (stands, is_standing) = mpsc::channel();
+            let (goes_on, go_on) = mpsc::channel();
+            let (disk, (left, more)) = (self.disk.clone(), self.next);
+            let thread = thread::spawn(move || {
+                let ended = stands.clone();
+                let (left, more, stood) = (Cell::new(left), Cell::new(more), Cell::default());
+                rule(Some(Rc::new(Standing { left, more, stood, stands, go_on })));
+                let opened = try_open((&disk, 3), NEXT, Predecessor::Replaced);
+                rule(None);
+                let _ = ended.send(false);
+                opened.ok().map(|mut opened| fetch(opened.shares[0].as_mut(), "foo", 1))
+            });
+            if is_standing.recv().unwrap() {
+                self.successor.replace(Some((goes_on, thread)));
+            } else {
+                thread.join().unwrap();
+            }
+        }
+        Fate::Done
+    }
+}
+
+/// What the second and a third process find; `None` where one of the two came to its end before.
+fn found_after_crossing(
+    first: usize,
+    next: (usize, usize),
+) -> Option<(Option<Vec<u64>>, Vec<u64>)> {
+    const THIRD: ProcessId = ProcessId(3);
+    let disk = MemoryDisk::new(1, false);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let opened = try_open_until((&disk, 3), FIRST, Predecessor::Clean, Arc::clone(&is_over));
+    let mut store = opened.unwrap().shares.remove(0);
+    commit(store.as_mut(), FIRST, part("foo", Lifecycle::Create, 1..=2));
+    let crossing = Rc::new(Crossing {
+        first: Deadline { left: Cell::new(first), ..Deadline::default() },
+        disk: disk.clone(),
+        next,
+        is_over,
+        successor: RefCell::default(),
+    });
+    rule(Some(crossing.clone()));
+    let _unknown = store.commit(Epoch(1), &batch(vec![part("foo", Lifecycle::Keep, 3..=7)]));
+    rule(None);
+    drop(store);
+    let (goes_on, thread) = crossing.successor.take()?;
+    goes_on.send(()).unwrap();
+    let found = thread.join().unwrap();
+    let mut store = open(&disk, THIRD, Predecessor::Gone).shares.remove(0);
+    Some((found, fetch(store.as_mut(), "foo", 1)))
+}
+
+/// Goal: the same where the successor stands still before some operation meanwhile, and ends soon
+/// after it, or not.
+#[test]
+fn a_batch_that_goes_on_in_the_midst_of_a_take_over_leaves_no_gap() {
+    let mut seen = 0;
+    for (first, more) in (0..).flat_map(|first| [5, usize::MAX].map(|more| (first, more))) {
+        let mut was_reached = false;
+        for next in 0.. {
+            let Some((found, at_last)) = found_after_crossing(first, (next, more)) else { break };
+            for found in found.iter().chain([&at_last]) {
+                let expected: Vec<u64> = (1..).take(found.len()).collect();
+                assert_eq!(*found, expected, "{first}, {next} and {more} operations");
+                assert!(2 <= found.len(), "{first}, {next} and {more} operations");
+            }
+            (was_reached, seen) = (true, seen + 1);
+        }
+        if !was_reached {
+            break;
+        }
+    }
+    assert!(500 < seen, "{seen}");
 }
 
 /// Long messages, so that each takes sectors of its own; those of each process are others.

@@ -306,11 +306,18 @@ impl ChannelReader<'_> {
         let place = self.place()?;
         if number == self.number_max {
             let name = slice_index_name(number + 1);
-            match self.spare()?.open_new(self.folder, &name) {
-                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            match self.spare()?.make(self.folder, &name, &VERSION_HEADER) {
+                // A former active has gone on meanwhile: the slice is no longer what it was when it
+                // was read, and without it messages would be missing in front of the next one. What
+                // is written from now on supersedes both.
+                Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {
+                    self.number_max = number + 1;
+                    return Ok(());
+                }
+                Err(source) => {
                     refusal(io_error(Action::Open, &self.file_path(&name), source))?;
                 }
-                Ok(_) | Err(_) => (),
+                Ok(_) => (),
             }
         }
         place.remove(&[slice_data_name(number), slice_index_name(number)])?;
