@@ -3,7 +3,7 @@
 //! A disk can be full in two ways: no byte is left, or no file can be made. Each of these files has
 //! an inode and a block, and gets the name of what cannot be created. Giving a name, other than
 //! removing a file and creating another, leaves nothing that a neighbour could take in between.
-//! Who takes over needs one for its epoch (`election`), who serves some for its records (`store`).
+//! Who takes over needs one for its epoch (`site`), who serves some for its records (`store`).
 
 use std::io;
 

@@ -68,9 +68,10 @@ impl Channel {
         // In this order: `undo` looks for it there.
         self.handles.finished.push(tail);
         let Some(tail) = self.handles.finished.last_mut() else { return Ok(()) };
-        for log in [&mut tail.data, &mut tail.index] {
+        let names = [slice_data_name(tail.number), slice_index_name(tail.number)];
+        for (log, name) in [&mut tail.data, &mut tail.index].into_iter().zip(names) {
             if ctx.options.sync && log.is_dirty() {
-                let path = ctx.path(self.name.as_bytes(), &slice_data_name(tail.number));
+                let path = ctx.path(self.name.as_bytes(), &name);
                 log.file().sync().map_err(|source| io_error(Action::Sync, &path, source))?;
                 log.mark_synced();
             }
