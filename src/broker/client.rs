@@ -198,7 +198,8 @@ impl Broker {
         } else {
             self.deadlines.arm((id, Timer::Tls), self.now.at + self.settings.tls_timeout);
         }
-        self.arm_first_ping(id);
+        // With CONNECT this becomes the early first one.
+        self.deadlines.arm((id, Timer::Ping), self.now.at + self.settings.ping_interval);
     }
 
     /// What a client's operations do; its publishes are handled before.

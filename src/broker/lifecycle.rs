@@ -261,7 +261,9 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let is_always_due = session.rules().is_always_pinged;
         let ping = &mut session.ping;
-        let is_rtt_due = ping.rtt.is_none() || now.at.since(ping.sent_at) > RTT_INTERVAL;
+        // What CONNECT told of the round trip is an estimate: the first PING measures it, and finds
+        // a connection that is half open.
+        let is_rtt_due = ping.sent_at.is_none_or(|at| now.at.since(at) > RTT_INTERVAL);
         let is_quiet = now.at.since(ping.heard_at) >= interval;
         // A paused connection is not read: that its PONG is not seen is our doing. And nothing goes
         // out in clear while a handshake is awaited.
@@ -277,7 +279,7 @@ impl Broker {
             return;
         }
         ping.unanswered += 1;
-        ping.sent_at = now.at;
+        ping.sent_at = Some(now.at);
         encoder::encode(&Op::Ping, session.outbox.tail());
         session.outbox.seal(false);
         if let Some(route) = session.route_mut() {
@@ -290,8 +292,8 @@ impl Broker {
     pub(super) fn on_pong(&mut self, id: SessionId) -> Step {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
-        if session.ping.unanswered > 0 {
-            session.ping.rtt = Some(now.at.since(session.ping.sent_at));
+        if let (Some(sent_at), 1..) = (session.ping.sent_at, session.ping.unanswered) {
+            session.ping.rtt = Some(now.at.since(sent_at));
         }
         session.ping.unanswered = 0;
         if let Some(route) = session.route_mut() {

@@ -87,7 +87,8 @@ pub(super) enum Claim {
 #[derive(Debug, Default)]
 pub(super) struct Pinging {
     pub unanswered: u32,
-    pub sent_at: Instant,
+    /// The latest PING.
+    pub sent_at: Option<Instant>,
     pub heard_at: Instant,
     pub rtt: Option<Duration>,
 }
@@ -146,7 +147,7 @@ impl Session {
             spread: None,
             has_headers: false,
             interests: BTreeMap::new(),
-            ping: Pinging { heard_at: now.at, sent_at: now.at, ..Pinging::default() },
+            ping: Pinging { heard_at: now.at, ..Pinging::default() },
             traffic: Traffic::default(),
             started: now,
             active_at: now.wall,

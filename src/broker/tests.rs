@@ -712,21 +712,30 @@ fn tls_comes_between_info_and_the_rest_and_nothing_goes_out_in_clear() {
 }
 
 #[test]
-fn a_client_that_connected_is_not_pinged_before_it_was_quiet_for_an_interval() {
+fn a_client_is_pinged_soon_after_its_connect_and_then_when_it_was_quiet_for_an_interval() {
     let mut process = Process::new(1, Settings::default());
     let (id, mute) = (process.client(0, ""), process.open(0, ConnectionKind::Client));
     process.take(mute);
-    process.pass(Duration::from_secs(5));
+    process.pass(Duration::from_millis(1_990));
     assert_eq!(process.take(id), "");
-    assert_eq!(process.take(mute), "PING\r\n", "its round trip was never measured");
-    process.pass(Duration::from_secs(55));
+    process.pass(Duration::from_millis(420));
+    assert_eq!(process.take(id), "PING\r\n", "2 s and up to a fifth more after its CONNECT");
+    process.pass(Duration::from_millis(7));
+    process.send(id, b"PONG\r\n");
+    let rtt = process.broker(id).sessions.get(id).and_then(|session| session.ping.rtt);
+    let rtt = rtt.unwrap();
+    assert!((7..450).contains(&rtt.as_millis()), "since the PING left, not the connect: {rtt:?}");
+    process.pass(Duration::from_secs(57));
+    assert_eq!(process.take(mute), "", "who said nothing is first asked after an interval");
     process.send(id, b"PUB a 0\r\n\r\n");
-    let mut quiet_seconds = 0;
+    let (mut quiet_seconds, mut asked) = (0, String::new());
     while process.take(id).is_empty() {
         process.pass(Duration::from_secs(1));
+        asked.push_str(&process.take(mute));
         quiet_seconds += 1;
     }
     assert!((120..=240).contains(&quiet_seconds), "{quiet_seconds}");
+    assert!(asked.starts_with("PING\r\n"), "{asked}");
 }
 
 #[test]
