@@ -255,8 +255,7 @@ impl Broker {
         session.active_at = now.wall;
         let count = session.interests.len();
         let is_known = session.interests.contains_key(sid);
-        if let Some(text) = self.subscribe_refusal(id, (subject, queue, sid), count) {
-            self.send_error(id, &text);
+        if self.refuse_subscription(id, (subject, queue, sid), count) {
             return Step::Done;
         }
         if is_known {
@@ -276,16 +275,17 @@ impl Broker {
         Step::Done
     }
 
-    fn subscribe_refusal(
+    /// Tells the client, and the log, in the order of the reference; false if it may listen.
+    fn refuse_subscription(
         &mut self,
         id: SessionId,
         (subject, queue, sid): (&[u8], Option<&[u8]>, &[u8]),
         count: usize,
-    ) -> Option<String> {
+    ) -> bool {
         let sid = String::from_utf8_lossy(sid);
-        let session = self.sessions.get(id)?;
+        let Some(session) = self.sessions.get(id) else { return false };
         let user = || session.user_text();
-        let permissions = session.client()?.permissions.as_ref();
+        let permissions = session.client().and_then(|client| client.permissions.as_ref());
         let is_permitted = queue != Some(b"_sys_")
             && permissions.is_none_or(|permissions| permissions.may_subscribe(subject, queue));
         let text = quote_any(subject);
@@ -293,9 +293,9 @@ impl Broker {
             let named = queue.map(|name| format!(", Queue: {}", quote_any(name)));
             let (user, named) = (user(), named.unwrap_or_default());
             let line = format!("Subscription Violation - {user}, Subject {text}{named}, SID {sid}");
-            let refusal = errors::subscription_violation(subject, queue);
+            self.send_error(id, &errors::subscription_violation(subject, queue));
             self.log_about(id, log::Level::Error, &line);
-            return Some(refusal);
+            return true;
         }
         let tokens_max = self.settings.max_sub_tokens;
         if tokens_max > 0 && subject.split(|byte| *byte == b'.').count() > tokens_max {
@@ -303,14 +303,16 @@ impl Broker {
             let line = format!(
                 "Subscription Violation Too Many Tokens - {user}, Subject {text}, SID {sid}"
             );
+            self.send_error(id, &errors::too_many_tokens(subject));
             self.log_about(id, log::Level::Error, &line);
-            return Some(errors::too_many_tokens(subject));
+            return true;
         }
         if self.settings.max_subscriptions > 0 && count >= self.settings.max_subscriptions {
             self.log_about(id, log::Level::Error, errors::SUBSCRIPTIONS_EXCEEDED);
-            return Some(errors::SUBSCRIPTIONS_EXCEEDED.to_owned());
+            self.send_error(id, errors::SUBSCRIPTIONS_EXCEEDED);
+            return true;
         }
-        None
+        false
     }
 
     fn on_unsubscribe(&mut self, id: SessionId, sid: &[u8], max: Option<u64>) -> Step {
@@ -318,14 +320,15 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
         session.ping.heard_at = now.at;
         session.active_at = now.wall;
-        if let Some(interest) = session.interests.get(sid).cloned() {
+        let interest = session.interests.get(sid).cloned();
+        self.send_ok(id);
+        if let Some(interest) = interest {
             let delivered = interest.delivered.load(Ordering::Relaxed);
             match max.filter(|max| *max > delivered) {
                 Some(max) => interest.delivered_max.store(max, Ordering::Relaxed),
                 None => self.end_interest(&interest),
             }
         }
-        self.send_ok(id);
         Step::Done
     }
 

@@ -566,12 +566,14 @@ impl Broker {
         {
             self.tell_peer_full(route, interest);
         }
+        let is_last = max > 0 && count == max;
+        if is_last && self.settings.is_debugged {
+            let sid = String::from_utf8_lossy(&interest.sid);
+            let text = format!("Auto-unsubscribe limit of {max} reached for sid '{sid}'");
+            self.log_about(interest.session, log::Level::Debug, &text);
+        }
         self.mark_dirty(interest.session);
-        if max > 0 && count == max {
-            if self.settings.is_traced {
-                let text = format!("<-> [DELSUB {}]", String::from_utf8_lossy(&interest.sid));
-                self.log_about(interest.session, log::Level::Trace, &text);
-            }
+        if is_last {
             self.end_interest(interest);
         }
         true

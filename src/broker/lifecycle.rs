@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::base::go::show;
 use crate::base::id::SessionId;
 use crate::broker::auth::Refusal;
 use crate::broker::client::Client;
@@ -183,9 +184,15 @@ impl Broker {
             self.deadlines.cancel(&(id, timer));
         }
         self.engines.paused.remove(&id);
-        self.leave(interests);
         let (name, level) = rules.ended;
         self.log_about(id, level, &format!("{name} connection closed: {reason}"));
+        if self.settings.is_traced {
+            // Not of all: a stranger may have had a million of them.
+            for interest in interests.values().take(CLOSED_SUBSCRIPTIONS_MAX) {
+                self.trace_end(interest);
+            }
+        }
+        self.leave(interests);
         self.on_ended(id);
         if has_socket {
             self.effects.push_back(Effect::Close { session: id, flush });
@@ -258,6 +265,11 @@ impl Broker {
     fn on_ping_due(&mut self, id: SessionId) {
         let now = self.now;
         let interval = self.settings.ping_interval;
+        let is_debugged = self.settings.is_debugged;
+        if is_debugged && let Some(session) = self.sessions.get(id) {
+            let text = format!("{} Ping Timer", session.rules().ended.0);
+            self.log_about(id, log::Level::Debug, &text);
+        }
         let Some(session) = self.sessions.get_mut(id) else { return };
         let is_always_due = session.rules().is_always_pinged;
         let ping = &mut session.ping;
@@ -269,6 +281,12 @@ impl Broker {
         // out in clear while a handshake is awaited.
         let is_mute = session.is_paused || matches!(session.phase, Phase::AwaitTls { .. });
         if is_mute || !(is_quiet || is_rtt_due || is_always_due) {
+            if is_debugged && !is_mute {
+                let ago = now.at.since(ping.heard_at) + Duration::from_millis(500);
+                let ago = show(Duration::from_secs(ago.as_secs()));
+                let text = format!("Delaying PING due to remote client data or ping {ago} ago");
+                self.log_about(id, log::Level::Debug, &text);
+            }
             self.deadlines.arm((id, Timer::Ping), now.at + interval);
             return;
         }

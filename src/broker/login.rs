@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::base::go::quote;
 use crate::base::id::SessionId;
 use crate::base::origin::Origin;
 use crate::broker::asked::Asked;
@@ -23,7 +24,7 @@ impl Broker {
             self.deadlines.cancel(&(id, Timer::Auth));
             return Step::Done;
         }
-        self.violation(id)
+        self.on_refusal(id)
     }
 
     /// From now on a client is `identity`.
@@ -107,16 +108,18 @@ impl Broker {
         let Some(client) = session.client() else { return Step::End };
         let (options, has_headers) = (client.options, session.has_headers);
         if !client.asked_account.is_empty() || client.is_new_account {
-            return self.violation(id);
+            return self.on_refusal(id);
         }
         if !(0..=1).contains(&options.protocol) {
             self.send_error(id, errors::INVALID_CLIENT_PROTOCOL);
             self.end(id, CloseReason::BadClientProtocolVersion);
+            self.log_about(id, log::Level::Error, errors::INVALID_CLIENT_PROTOCOL);
             return Step::End;
         }
         if options.wants_no_responders && !has_headers {
             self.send_error(id, errors::NO_RESPONDERS_REQUIRES_HEADERS);
             self.end(id, CloseReason::NoRespondersRequiresHeaders);
+            self.log_about(id, log::Level::Error, errors::NO_RESPONDERS_REQUIRES_HEADERS);
             return Step::End;
         }
         self.send_ok(id);
@@ -166,7 +169,8 @@ impl Broker {
         if name.is_empty() || self.user_of_certificate(id).is_none() {
             return;
         }
-        let text = format!("User {name:?} found in connect proto, but user required from cert");
+        let text =
+            format!("User {} found in connect proto, but user required from cert", quote(name));
         self.log(log::Level::Warn, text);
     }
 
@@ -181,7 +185,7 @@ impl Broker {
         } else {
             let given = self.sessions.client(id).map_or("", |client| &client.credentials.user);
             let name = self.user_of_certificate(id).unwrap_or(given);
-            format!("authentication error - User {name:?}")
+            format!("authentication error - User {}", quote(name))
         };
         self.log_about(id, log::Level::Error, &text);
         self.violation(id)

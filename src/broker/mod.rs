@@ -405,6 +405,9 @@ impl Broker {
     /// An interest of this loop's session ends.
     fn end_interest(&mut self, interest: &Arc<Interest>) {
         self.work += client::INTEREST_WORK;
+        if self.settings.is_traced {
+            self.trace_end(interest);
+        }
         interest.is_gone.store(true, Ordering::Relaxed);
         if let Some(session) = self.sessions.get_mut(interest.session) {
             session.interests.remove(&interest.sid);

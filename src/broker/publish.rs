@@ -87,13 +87,13 @@ impl Broker {
         let Some(session) = self.sessions.get(id) else { return false };
         let line =
             format!("Publish Violation - {}, {what} {}", session.user_text(), quote_any(name));
-        self.log_about(id, log::Level::Error, &line);
         let refusal = if is_permitted {
             errors::reply_violation(name)
         } else {
             errors::publish_violation(name)
         };
         self.send_error(id, &refusal);
+        self.log_about(id, log::Level::Error, &line);
         false
     }
 

@@ -13,7 +13,7 @@ use crate::broker::session::Phase;
 use crate::broker::spread::Spread;
 use crate::broker::sublist::{Found, Matched};
 use crate::broker::{Broker, Flow};
-use crate::wire::{CloseReason, Limits, Op, Parsed, ProtocolError, Side};
+use crate::wire::{CloseReason, Limits, Op, Parsed, ProtocolError, Side, errors};
 
 /// First byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -45,6 +45,7 @@ impl Broker {
     /// Handles every whole operation at the front of `input` and takes it out.
     pub(super) fn read_all(&mut self, id: SessionId, input: &mut BytesMut) -> Flow {
         let limit = self.work_done() + self.share;
+        let arrived_len = input.len();
         loop {
             if limit <= self.work_done() && !input.is_empty() {
                 return Flow::Yielded;
@@ -71,7 +72,7 @@ impl Broker {
                 }
                 Phase::Open => (),
             }
-            match self.read_one(id, input, limit) {
+            match self.read_one(id, input, (limit, arrived_len)) {
                 None => return Flow::NeedMore,
                 Some(Step::Done) => (),
                 Some(Step::Paused) => return Flow::Paused,
@@ -84,8 +85,14 @@ impl Broker {
         }
     }
 
-    /// One operation; `None` if there is no whole one. Work has a limit in this turn.
-    fn read_one(&mut self, id: SessionId, input: &mut BytesMut, limit: u64) -> Option<Step> {
+    /// One operation; `None` if there is no whole one. Work has a limit in this turn, and so much
+    /// was there when it began.
+    fn read_one(
+        &mut self,
+        id: SessionId,
+        input: &mut BytesMut,
+        (limit, arrived_len): (u64, usize),
+    ) -> Option<Step> {
         let first = *input.first()?;
         let mut session = self.sessions.get(id)?;
         if session.is_auth_pending && !first.eq_ignore_ascii_case(&b'c') {
@@ -130,7 +137,7 @@ impl Broker {
                 }
                 (self.on_op(id, &op), len)
             }
-            Err(error) => return Some(self.on_protocol_error(id, &error)),
+            Err(error) => return Some(self.on_protocol_error(id, &error, (input, arrived_len))),
         };
         if step == Step::Done {
             input.advance(len);
@@ -220,12 +227,42 @@ impl Broker {
         self.accounts[account].matches_some(subject, most, &mut session.search)
     }
 
-    fn on_protocol_error(&mut self, id: SessionId, error: &ProtocolError) -> Step {
-        self.log_about(id, log::Level::Error, &error.to_string());
-        if let Some(text) = error.reply() {
-            self.send_error(id, text);
+    /// Tells the peer and the log, in the order of the reference; `input` begins with what is
+    /// wrong, and was so long before this turn.
+    fn on_protocol_error(
+        &mut self,
+        id: SessionId,
+        error: &ProtocolError,
+        (input, arrived_len): (&[u8], usize),
+    ) -> Step {
+        if self.settings.is_traced && error.is_behind_line() {
+            self.trace_line(id, input);
         }
-        self.end(id, error.reason());
+        match error {
+            ProtocolError::UnknownOperation { state, at } => {
+                let Some(session) = self.sessions.get(id) else { return Step::End };
+                let who = session.rules().ended.0;
+                let place = arrived_len - input.len() + at;
+                let text = errors::no_operation(who, (*state, place), &input[*at..]);
+                self.send_error(id, errors::UNKNOWN_OPERATION);
+                self.log_about(id, log::Level::Error, &text);
+                self.end(id, error.reason());
+            }
+            ProtocolError::ControlLineTooLong { .. } => {
+                self.send_error(id, errors::CONTROL_LINE_EXCEEDED);
+                self.end(id, error.reason());
+                self.log_about(id, log::Level::Error, &error.to_string());
+            }
+            ProtocolError::PayloadTooLarge { .. } => {
+                self.log_about(id, log::Level::Error, &error.to_string());
+                self.send_error(id, errors::PAYLOAD_EXCEEDED);
+                self.end(id, error.reason());
+            }
+            ProtocolError::HeadersNotSupported | ProtocolError::Arguments { .. } => {
+                self.log_about(id, log::Level::Error, &error.to_string());
+                self.end(id, error.reason());
+            }
+        }
         Step::End
     }
 

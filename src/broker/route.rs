@@ -216,7 +216,9 @@ impl Broker {
     }
 
     fn on_route_connect(&mut self, id: SessionId, json: &[u8]) -> Step {
-        let Some(connect) = self.document(id, json, Connect::decode) else { return Step::End };
+        let Some(connect) = self.document(id, json, Connect::decode_route) else {
+            return Step::End;
+        };
         if connect.lang.as_ref().is_some_and(|lang| !lang.is_empty()) {
             self.log_about(id, log::Level::Error, errors::ROUTE_PORT);
             self.send_error(id, errors::ROUTE_PORT);

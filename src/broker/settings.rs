@@ -64,6 +64,8 @@ pub struct Settings {
     pub owner: Owner,
     /// Whether all operations are shown in the log.
     pub is_traced: bool,
+    /// Whether lines of debugging are wanted.
+    pub is_debugged: bool,
     /// Most bytes of a payload that are shown then; 0 is no limit.
     pub traced_bytes_max: usize,
     /// Numbers that all loops share. Of the settings of a reload only the first ones count.
@@ -197,6 +199,7 @@ impl Default for Settings {
             discovery: None,
             owner: |_, home, _| Some(home),
             is_traced: false,
+            is_debugged: false,
             traced_bytes_max: 0,
             counters: Arc::default(),
         }

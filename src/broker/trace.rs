@@ -8,33 +8,67 @@ use memchr::memchr;
 use crate::base::go::quote_any;
 use crate::base::id::SessionId;
 use crate::broker::Broker;
+use crate::broker::sublist::Interest;
 
 /// Verbs whose lines end with the size of a payload that follows.
 const WITH_PAYLOAD: [&[u8]; 6] = [b"PUB", b"HPUB", b"MSG", b"HMSG", b"RMSG", b"LMSG"];
 
+const CONNECT: &[u8] = b"CONNECT";
+
+/// Verbs behind which anything may stand at once.
+const WITHOUT_BLANK: [&[u8]; 5] = [CONNECT, b"INFO", b"PING", b"PONG", b"+OK"];
+
 /// What Go servers do not show going out.
 const UNTRACED: [&[u8]; 2] = [b"INFO", b"CONNECT"];
+
+/// What they do not show coming in.
+const UNTRACED_IN: [&[u8]; 3] = [b"INFO", b"+OK", b"-ERR"];
+
+/// What they show without what stands behind it.
+const WITHOUT_ARGUMENTS: [&[u8]; 2] = [b"PING", b"PONG"];
 
 impl Broker {
     /// One whole operation that came in.
     pub(super) fn trace_in(&mut self, id: SessionId, operation: &[u8]) {
-        let (line, rest) = split_line(operation);
-        let (verb, arguments) = split_verb(line);
-        let verb_text = show(verb).to_ascii_uppercase();
-        let mut text = if arguments.is_empty() {
-            format!("<<- [{verb_text}]")
-        } else {
-            format!("<<- [{verb_text} {}]", show(arguments))
-        };
-        if verb.eq_ignore_ascii_case(b"CONNECT") {
-            text = without_password(&text);
-        }
-        self.log_about(id, log::Level::Trace, &text);
+        let (rest, verb) = self.trace_line(id, operation);
         if has_payload(verb) {
             let payload = rest.strip_suffix(b"\r\n").unwrap_or(rest);
             let text = payload_text(payload, self.settings.traced_bytes_max);
             self.log_about(id, log::Level::Trace, &format!("<<- MSG_PAYLOAD: {text}"));
         }
+    }
+
+    /// The line of an operation that came in. Gives what is behind it, and its verb.
+    pub(super) fn trace_line<'a>(
+        &mut self,
+        id: SessionId,
+        operation: &'a [u8],
+    ) -> (&'a [u8], &'a [u8]) {
+        let (line, rest) = split_line(operation);
+        let (verb, arguments) = split_verb(line);
+        if is_one_of(&UNTRACED_IN, verb) {
+            return (rest, verb);
+        }
+        let verb_text = show(verb).to_ascii_uppercase();
+        let mut text = if arguments.is_empty() || is_one_of(&WITHOUT_ARGUMENTS, verb) {
+            format!("<<- [{verb_text}]")
+        } else {
+            format!("<<- [{verb_text} {}]", show(arguments))
+        };
+        if verb.eq_ignore_ascii_case(CONNECT) {
+            text = without_password(&text);
+        }
+        self.log_about(id, log::Level::Trace, &text);
+        (rest, verb)
+    }
+
+    /// An interest of a client is at its end.
+    pub(super) fn trace_end(&mut self, interest: &Interest) {
+        if interest.rules.is_server {
+            return;
+        }
+        let text = format!("<-> [DELSUB {}]", show(&interest.sid));
+        self.log_about(interest.session, log::Level::Trace, &text);
     }
 
     /// What was put into the outbox since the last call.
@@ -73,13 +107,21 @@ fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
     (line.strip_suffix(b"\r").unwrap_or(line), rest)
 }
 
+/// The arguments as they are, but for the blanks before them.
 fn split_verb(line: &[u8]) -> (&[u8], &[u8]) {
-    let end = line.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(line.len());
-    (&line[..end], line[end..].trim_ascii())
+    let blank = line.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(line.len());
+    let begins =
+        |name: &&&[u8]| line.get(..name.len()).is_some_and(|b| b.eq_ignore_ascii_case(name));
+    let end = WITHOUT_BLANK.iter().find(begins).map_or(blank, |name| name.len());
+    (&line[..end], line[end..].trim_ascii_start())
+}
+
+fn is_one_of(names: &[&[u8]], verb: &[u8]) -> bool {
+    names.iter().any(|name| verb.eq_ignore_ascii_case(name))
 }
 
 fn has_payload(verb: &[u8]) -> bool {
-    WITH_PAYLOAD.iter().any(|name| verb.eq_ignore_ascii_case(name))
+    is_one_of(&WITH_PAYLOAD, verb)
 }
 
 fn payload_len(line: &[u8]) -> usize {

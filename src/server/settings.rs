@@ -100,6 +100,7 @@ pub fn broker(config: &Config, found: &Found) -> broker::Settings {
             cluster_id: config.streaming.cluster_id.clone(),
         }),
         is_traced: config.log.core.trace,
+        is_debugged: config.log.core.debug,
         traced_bytes_max: config.core.traced_bytes_max,
         counters: Arc::clone(&found.counters),
         ..broker::Settings::default()

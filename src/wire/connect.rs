@@ -1,7 +1,9 @@
 //! The INFO and CONNECT documents.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+use crate::wire::json::{self, DocumentError, Kind, Schema};
 
 /// INFO of a server, to clients (spec core NATS, 2.3) and to routes (10.3), in the order of the
 /// reference; what is zero is left out where the reference leaves it out.
@@ -160,10 +162,93 @@ pub struct Connect {
     pub gateway: Option<String>,
 }
 
-/// A document that is not what it must be.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct DocumentError(#[from] serde_json::Error);
+/// What a client's CONNECT may have.
+const OF_CLIENT: Schema = Schema {
+    name: "ClientOpts",
+    fields: &[
+        ("echo", Kind::Bool),
+        ("verbose", Kind::Bool),
+        ("pedantic", Kind::Bool),
+        ("tls_required", Kind::Bool),
+        ("nkey", Kind::Text),
+        ("jwt", Kind::Text),
+        ("sig", Kind::Text),
+        ("auth_token", Kind::Text),
+        ("user", Kind::Text),
+        ("pass", Kind::Text),
+        ("name", Kind::Text),
+        ("lang", Kind::Text),
+        ("version", Kind::Text),
+        ("protocol", Kind::Whole(64, true)),
+        ("account", Kind::Text),
+        ("new_account", Kind::Bool),
+        ("headers", Kind::Bool),
+        ("no_responders", Kind::Bool),
+        ("import", Kind::Object("SubjectPermission")),
+        ("export", Kind::Object("SubjectPermission")),
+    ],
+};
+
+/// What a route's CONNECT may have; and `lang`, by which a client is told.
+const OF_ROUTE: Schema = Schema {
+    name: "connectInfo",
+    fields: &[
+        ("echo", Kind::Bool),
+        ("verbose", Kind::Bool),
+        ("pedantic", Kind::Bool),
+        ("user", Kind::Text),
+        ("pass", Kind::Text),
+        ("tls_required", Kind::Bool),
+        ("headers", Kind::Bool),
+        ("name", Kind::Text),
+        ("cluster", Kind::Text),
+        ("cluster_dynamic", Kind::Bool),
+        ("lnoc", Kind::Bool),
+        ("gateway", Kind::Text),
+        ("lang", Kind::Text),
+    ],
+};
+
+/// What INFO may have.
+const OF_SERVER: Schema = Schema {
+    name: "Info",
+    fields: &[
+        ("server_id", Kind::Text),
+        ("server_name", Kind::Text),
+        ("version", Kind::Text),
+        ("proto", Kind::Whole(64, true)),
+        ("git_commit", Kind::Text),
+        ("go", Kind::Text),
+        ("host", Kind::Text),
+        ("port", Kind::Whole(64, true)),
+        ("headers", Kind::Bool),
+        ("auth_required", Kind::Bool),
+        ("tls_required", Kind::Bool),
+        ("tls_verify", Kind::Bool),
+        ("tls_available", Kind::Bool),
+        ("max_payload", Kind::Whole(32, true)),
+        ("jetstream", Kind::Bool),
+        ("ip", Kind::Text),
+        ("client_id", Kind::Whole(64, false)),
+        ("client_ip", Kind::Text),
+        ("nonce", Kind::Text),
+        ("cluster", Kind::Text),
+        ("cluster_dynamic", Kind::Bool),
+        ("domain", Kind::Text),
+        ("connect_urls", Kind::Texts),
+        ("ws_connect_urls", Kind::Texts),
+        ("ldm", Kind::Bool),
+        ("import", Kind::Object("SubjectPermission")),
+        ("export", Kind::Object("SubjectPermission")),
+        ("lnoc", Kind::Bool),
+        ("gateway", Kind::Text),
+        ("gateway_url", Kind::Text),
+        ("leafnode_urls", Kind::Texts),
+        ("route_account", Kind::Text),
+        ("stanby_inboxes", Kind::Bool),
+        ("stanby_inbox", Kind::Object("InboxNews")),
+    ],
+};
 
 impl Info {
     /// Reads the argument of INFO. Unknown fields are ignored.
@@ -171,7 +256,7 @@ impl Info {
     /// # Errors
     /// When it is no JSON object, or a field has another type.
     pub fn decode(json: &[u8]) -> Result<Self, DocumentError> {
-        decode(json)
+        decode(json, &OF_SERVER)
     }
 
     /// The argument of INFO.
@@ -182,12 +267,22 @@ impl Info {
 }
 
 impl Connect {
-    /// Reads the argument of CONNECT. Unknown fields are ignored.
+    /// Reads the argument of a client's CONNECT. Unknown fields are ignored.
     ///
     /// # Errors
     /// When it is no JSON object, or a field has another type.
     pub fn decode(json: &[u8]) -> Result<Self, DocumentError> {
-        decode(json)
+        decode(json, &OF_CLIENT)
+    }
+
+    /// Reads the argument of a route's CONNECT, as [`Connect::decode`] that of a client.
+    ///
+    /// # Errors
+    /// When it is no JSON object, or a field has another type.
+    pub fn decode_route(json: &[u8]) -> Result<Self, DocumentError> {
+        // As the reference, which takes it for a client's before it looks where it came from.
+        json::read(json, &OF_CLIENT)?;
+        decode(json, &OF_ROUTE)
     }
 
     /// The argument of CONNECT.
@@ -197,15 +292,10 @@ impl Connect {
     }
 }
 
-/// Compat: as Go reads JSON, bytes that are not UTF-8 are replaced, `null` changes nothing, keys
-/// may be in any letter case, and of a repeated key the last one counts; pinned by
-/// `tests::documents_are_read_as_go_reads_them`.
-fn decode<T: for<'de> Deserialize<'de>>(json: &[u8]) -> Result<T, DocumentError> {
-    let written: Map<String, Value> = serde_json::from_str(&String::from_utf8_lossy(json))?;
-    let fields = written.into_iter().filter(|(_, value)| !value.is_null());
-    let known: Map<String, Value> =
-        fields.map(|(key, value)| (key.to_ascii_lowercase(), value)).collect();
-    Ok(serde_json::from_value(Value::Object(known))?)
+/// Compat: as Go reads JSON; pinned by `tests::documents_are_read_as_go_reads_them`.
+fn decode<T: for<'de> Deserialize<'de>>(json: &[u8], schema: &Schema) -> Result<T, DocumentError> {
+    let fields = json::read(json, schema)?;
+    serde_json::from_value(Value::Object(fields)).map_err(|error| DocumentError(error.to_string()))
 }
 
 /// `null` for a list means none.

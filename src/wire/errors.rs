@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::base::go::{quote, quote_any};
+use crate::wire::states;
 
 /// Authentication failed, or an operation came before CONNECT.
 pub const AUTHORIZATION_VIOLATION: &str = "Authorization Violation";
@@ -27,22 +28,61 @@ pub const INVALID_CLIENT_PROTOCOL: &str = "invalid client protocol";
 pub const NO_RESPONDERS_REQUIRES_HEADERS: &str = "no responders requires headers support";
 /// The TLS handshake did not come in time.
 pub const TLS_REQUIRED: &str = "Secure Connection - TLS Required";
+/// What begins no operation.
+pub const UNKNOWN_OPERATION: &str = "Unknown Protocol Operation";
+/// A line that is too long.
+pub const CONTROL_LINE_EXCEEDED: &str = "maximum control line exceeded";
+/// A message that is too long.
+pub const PAYLOAD_EXCEEDED: &str = "Maximum Payload Violation";
 /// A client on the cluster port.
 pub const ROUTE_PORT: &str = "attempted to connect to route port";
 /// A malformed RS+ subject.
 pub const INVALID_SUBSCRIPTION: &str = "Invalid Subscription";
+
+/// Bytes of a line that an error shows.
+const SNIPPET_LEN_MAX: usize = 128;
+
+/// Bytes that an error shows from the one on that begins no operation.
+const UNKNOWN_SNIPPET_LEN_MAX: usize = 32;
+
+/// The beginning of `bytes`, in the way of the reference: where there are not that many, the last
+/// one is missing.
+fn snippet(bytes: &[u8], len_max: usize) -> &[u8] {
+    bytes.get(..len_max).unwrap_or(&bytes[..bytes.len().saturating_sub(1)])
+}
+
+/// Bytes that are no operation, as the log tells of them; `at` is their place in what was read.
+#[must_use]
+pub fn no_operation(who: &str, (state, at): (u8, usize), bytes: &[u8]) -> String {
+    let shown = quote_any(snippet(bytes, UNKNOWN_SNIPPET_LEN_MAX));
+    format!("{who} parser ERROR, state={state}, i={at}: proto='{shown}...'")
+}
 
 /// What a peer's bytes can do wrong; it closes the connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// No operation begins like this, or a payload does not end where it was said to.
     #[error("Unknown Protocol Operation")]
-    UnknownOperation,
+    UnknownOperation {
+        /// Where in the reference's parser that would be found out.
+        state: u8,
+        /// The byte that shows it, from the beginning of the operation.
+        at: usize,
+    },
     /// The arguments of a line are too long.
-    #[error("maximum control line exceeded: max_control_line {max}")]
+    #[error(
+        "maximum control line exceeded: State {state}, max_control_line {max}, \
+        Buffer len {unfinished_len} (snip: {snippet}...)"
+    )]
     ControlLineTooLong {
+        /// Where in the reference's parser that would be found out.
+        state: u8,
         /// What is allowed, in bytes.
         max: usize,
+        /// Bytes of a line that has no end yet.
+        unfinished_len: usize,
+        /// How its arguments begin, quoted.
+        snippet: String,
     },
     /// A message is too long.
     #[error("maximum payload exceeded: {size} vs {max}")]
@@ -56,13 +96,13 @@ pub enum ProtocolError {
     #[error("message headers not supported")]
     HeadersNotSupported,
     /// The arguments of an operation are not what they must be.
-    #[error("{step} {what}: {line:?}")]
+    #[error("{step} {what}: {line}")]
     Arguments {
         /// The operation, in the reference's words.
         step: &'static str,
         /// What is wrong, in the reference's words.
         what: &'static str,
-        /// The arguments.
+        /// The arguments, as the reference shows them.
         line: String,
     },
 }
@@ -70,19 +110,24 @@ pub enum ProtocolError {
 impl ProtocolError {
     /// Wrong arguments of an operation; keeps a snippet of the line.
     pub(crate) fn arguments(step: &'static str, what: &'static str, line: &[u8]) -> Self {
-        const SNIPPET_LEN_MAX: usize = 128;
-        let line = String::from_utf8_lossy(&line[..line.len().min(SNIPPET_LEN_MAX)]).into_owned();
+        let line = quote_any(&line[..line.len().min(SNIPPET_LEN_MAX)]);
         Self::Arguments { step, what, line }
     }
 
-    /// The text of the -ERR line; `None` where the connection is closed without one.
-    #[must_use]
-    pub fn reply(&self) -> Option<&'static str> {
+    /// The arguments of an operation are too long; has the line no end yet, so many bytes are here.
+    pub(crate) fn too_long(state: u8, max: usize, unfinished_len: usize, line: &[u8]) -> Self {
+        let snippet = quote_any(snippet(line, SNIPPET_LEN_MAX));
+        Self::ControlLineTooLong { state, max, unfinished_len, snippet }
+    }
+
+    /// Whether the line of the operation is whole, and something else is wrong.
+    pub(crate) fn is_behind_line(&self) -> bool {
         match self {
-            Self::UnknownOperation => Some("Unknown Protocol Operation"),
-            Self::ControlLineTooLong { .. } => Some("maximum control line exceeded"),
-            Self::PayloadTooLarge { .. } => Some("Maximum Payload Violation"),
-            Self::HeadersNotSupported | Self::Arguments { .. } => None,
+            Self::UnknownOperation { state, .. } => states::is_at_payload_end(*state),
+            Self::ControlLineTooLong { .. } => false,
+            Self::PayloadTooLarge { .. } | Self::HeadersNotSupported | Self::Arguments { .. } => {
+                true
+            }
         }
     }
 
@@ -92,7 +137,7 @@ impl ProtocolError {
         match self {
             Self::ControlLineTooLong { .. } => CloseReason::ControlLineExceeded,
             Self::PayloadTooLarge { .. } => CloseReason::PayloadExceeded,
-            Self::UnknownOperation | Self::HeadersNotSupported | Self::Arguments { .. } => {
+            Self::UnknownOperation { .. } | Self::HeadersNotSupported | Self::Arguments { .. } => {
                 CloseReason::ProtocolViolation
             }
         }

@@ -7,11 +7,14 @@ pub mod connect;
 pub mod encoder;
 pub mod errors;
 pub mod headers;
+mod json;
 pub mod op;
 pub mod parser;
+mod states;
 
 pub use connect::{Connect, GLOBAL_ACCOUNT, InboxNews, InboxState, Info};
 pub use errors::{CloseReason, ProtocolError};
+pub use json::DocumentError;
 pub use op::Op;
 #[cfg(test)]
 pub(crate) use parser::verbs;

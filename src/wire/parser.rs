@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::wire::errors::ProtocolError;
 use crate::wire::op::{Op, Publish, RouteInterest, RouteMessage, words};
+use crate::wire::states;
 
 /// Longest control line between servers in bytes: room for an INFO with thousands of URLs, and
 /// still a bound, because routes have none in the protocol.
@@ -196,7 +197,10 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Protoco
     let start = line.iter().position(|byte| !is_blank(*byte)).unwrap_or(line.len());
     let arguments = &line[start..];
     if arguments.len() > limits.control_line_max {
-        return Err(ProtocolError::ControlLineTooLong { max: limits.control_line_max });
+        let state = states::in_arguments(&bytes[..verb_len]);
+        let unfinished_len = if line_end.is_none() { arguments.len() } else { 0 };
+        let max = limits.control_line_max;
+        return Err(ProtocolError::too_long(state, max, unfinished_len, arguments));
     }
     let Some(line_end) = line_end else {
         return Ok(Parsed::NeedMore { len: None });
@@ -248,13 +252,16 @@ fn find_verb(bytes: &[u8], side: Side) -> Result<Option<(Verb, usize)>, Protocol
         return match bytes.get(name.len()) {
             // Another verb may begin alike (PING, PONG), but none is whole yet either.
             None if *after == After::Blank || bytes.len() < name.len() => Ok(None),
-            Some(byte) if *after == After::Blank && !is_blank(*byte) => {
-                Err(ProtocolError::UnknownOperation)
-            }
+            Some(byte) if *after == After::Blank && !is_blank(*byte) => Err(unknown(bytes, side)),
             None | Some(_) => Ok(Some((*verb, name.len()))),
         };
     }
-    Err(ProtocolError::UnknownOperation)
+    Err(unknown(bytes, side))
+}
+
+fn unknown(bytes: &[u8], side: Side) -> ProtocolError {
+    let (at, state) = states::behind_verb(bytes, side);
+    ProtocolError::UnknownOperation { state, at }
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -282,9 +289,11 @@ fn with_payload<'a>(
 ) -> Result<Parsed<'a>, ProtocolError> {
     let Head { subject, reply, header_len, size } = head;
     let end = line_len + size;
-    for (at, expected) in [(end, b'\r'), (end + 1, b'\n')] {
-        if bytes.get(at).is_some_and(|byte| *byte != expected) {
-            return Err(ProtocolError::UnknownOperation);
+    for (place, expected) in b"\r\n".iter().enumerate() {
+        let at = end + place;
+        if bytes.get(at).is_some_and(|byte| byte != expected) {
+            let state = states::at_payload_end(place);
+            return Err(ProtocolError::UnknownOperation { state, at });
         }
     }
     let len = end + 2;

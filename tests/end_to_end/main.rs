@@ -22,6 +22,7 @@ mod durables;
 mod encrypted;
 mod first_hour;
 mod hindrances;
+mod log_lines;
 mod monitoring;
 mod publishing;
 mod queues;
