@@ -772,3 +772,27 @@ fn two_clients_that_publish_to_each_other_do_not_wait_for_ever() {
         assert_eq!(process.flows[&id], Flow::NeedMore);
     }
 }
+
+/// Goal: where users are listed the log says who was refused; where there is one password for all
+/// there is no name to be told.
+#[test]
+fn the_log_names_a_refused_user_where_users_are_listed() {
+    let user = User { name: "u".into(), password: "right".into(), ..User::default() };
+    let listed = Auth { users: vec![user], ..Auth::default() };
+    let alone = Auth { user: Some(("u".into(), "right".into())), ..Auth::default() };
+    for (auth, expected) in
+        [(listed, "authentication error - User \"u\""), (alone, "authentication error")]
+    {
+        let mut process = Process::new(1, Settings { auth, ..Settings::default() });
+        let id = process.open(0, ConnectionKind::Client);
+        process.take(id);
+        process.effects.clear();
+        let said = process.ask(id, "CONNECT {\"user\":\"u\",\"pass\":\"wrong\"}\r\n");
+        assert_eq!(said, "-ERR 'Authorization Violation'\r\n");
+        let logged = |effect: &Effect| {
+            if let Effect::Log { text, .. } = effect { Some(text.clone()) } else { None }
+        };
+        let logged = process.effects.iter().filter_map(logged).collect::<Vec<_>>();
+        assert!(logged.iter().any(|line| line.ends_with(expected)), "{logged:?}");
+    }
+}

@@ -324,7 +324,7 @@ impl Engine {
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return;
         };
-        let id = found.id;
+        let (id, next_due) = (found.id, now.at + found.ack_wait());
         let Some(pass) = found.pass.as_mut().filter(|pass| pass.fetching == Some(ticket)) else {
             return;
         };
@@ -334,8 +334,12 @@ impl Engine {
         };
         match result {
             Err(text) => {
-                // It stays pending, and is tried again with the next timer.
+                // It stays pending, and is tried again with the next timer. Without a deadline it
+                // would be listed again at once, for ever, and what comes after it never sent.
                 pass.todo.pop_front();
+                if pass.is_resolving {
+                    found.pending.insert(asked, Some(next_due));
+                }
                 self.log(Level::Error, || {
                     format!(
                         "Error getting message for redelivery subid={id}, seq={asked}, err={text}"

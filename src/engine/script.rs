@@ -16,10 +16,13 @@ use prost::Message;
 
 use crate::base::channel_limits::StoreLimits;
 use crate::base::id::{ChannelName, LoopIndex, Sequence, Subject};
-use crate::base::limits::{AHEAD_BYTES_MAX, UNSYNCED_MESSAGES_MAX, unsynced_share};
+use crate::base::limits::{
+    AHEAD_BYTES_MAX, UNSYNCED_BYTES_MAX, UNSYNCED_MESSAGE_BYTES_MAX, UNSYNCED_MESSAGES_MAX,
+    unsynced_share,
+};
 use crate::base::placement;
 use crate::base::random::Random;
-use crate::base::record::{Batch, MessageRecord, StoreAnswer, StoreRead};
+use crate::base::record::{Batch, FetchRequest, MessageRecord, StoreAnswer, StoreRead};
 use crate::base::time::{Instant, Now, WallTime};
 use crate::engine::effect::{Effect, Interest};
 use crate::engine::input::Input;
@@ -80,6 +83,8 @@ pub(super) struct Script {
     is_holding: bool,
     is_holding_reads: bool,
     held: VecDeque<(usize, Input)>,
+    /// Messages that the store cannot read.
+    unreadable: BTreeSet<u64>,
     listens: BTreeMap<Subject, (usize, u64)>,
     /// Inboxes by engine and key, and those whose readers are full.
     watched: BTreeMap<(usize, u64), Subject>,
@@ -138,6 +143,7 @@ impl Script {
             is_holding: false,
             is_holding_reads: false,
             held: VecDeque::new(),
+            unreadable: BTreeSet::new(),
             listens: BTreeMap::new(),
             watched: BTreeMap::new(),
             congested: BTreeSet::new(),
@@ -306,7 +312,7 @@ impl Script {
             }
             Effect::Read(StoreRead::Fetch(request)) => {
                 self.fetch_count += 1;
-                let result = Ok(self.shelf.fetch(&request));
+                let result = self.read(&request);
                 let (way, ticket) = (index + self.engines.len(), request.ticket);
                 let queue = if self.is_holding_reads { &mut self.held } else { &mut self.mail };
                 queue.push_back((way, Input::Store(StoreAnswer::Fetched { ticket, result })));
@@ -324,6 +330,25 @@ impl Script {
             Effect::Credit { bytes } => self.credit_bytes += bytes,
             Effect::Drained => self.drained_count += 1,
         }
+    }
+
+    /// What the store reads, up to the first message that it cannot read.
+    fn read(&self, request: &FetchRequest) -> Result<Vec<MessageRecord>, String> {
+        let mut records = self.shelf.fetch(request);
+        let is_damaged = |record: &MessageRecord| self.unreadable.contains(&record.sequence.0);
+        match records.iter().position(is_damaged) {
+            Some(0) => Err("damaged".to_owned()),
+            Some(count) => {
+                records.truncate(count);
+                Ok(records)
+            }
+            None => Ok(records),
+        }
+    }
+
+    /// From now on the store can read all messages but these.
+    pub(super) fn damage(&mut self, sequences: &[u64]) {
+        self.unreadable = sequences.iter().copied().collect();
     }
 
     /// The connection that reads `inbox` is full, or has room again.
@@ -606,9 +631,14 @@ impl Script {
 
 /// As the store worker does.
 fn assert_bounded(batch: &Batch, loops: u16) {
-    let count = batch.channels.iter().map(|part| part.messages.len()).sum::<usize>();
+    let messages = || batch.channels.iter().flat_map(|part| &part.messages);
+    let count = messages().count();
     let count_max = unsynced_share(UNSYNCED_MESSAGES_MAX, loops);
     assert!(count <= count_max, "a batch of {count} messages: at most {count_max}");
+    let counted = |message: &MessageRecord| message.encoded.len().min(UNSYNCED_MESSAGE_BYTES_MAX);
+    let bytes = messages().map(counted).sum::<usize>();
+    let bytes_max = unsynced_share(UNSYNCED_BYTES_MAX, loops);
+    assert!(bytes <= bytes_max, "a batch of {bytes} bytes: at most {bytes_max}");
 }
 
 fn text(bytes: &Bytes) -> String {

@@ -584,6 +584,23 @@ mod tests {
         assert_eq!(pulse.stalled_since(at(106), bound), Some(at(101)));
     }
 
+    /// Goal: the thread of a worker that nobody has any more ends at once, though it waits and has
+    /// nothing to tidy.
+    #[test]
+    fn a_worker_that_is_dropped_ends_its_thread() {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let report = move |report| sender.send(report).unwrap();
+        let worker = spawn(Box::new(in_memory()), settings(), report).unwrap();
+        worker.try_submit(fetch(1)).unwrap();
+        check(&[receiver.recv().unwrap()], &["fetched 1 0"]);
+        // Long enough for it to wait for the next job.
+        let waited = receiver.recv_timeout(Duration::from_millis(100));
+        assert!(waited.is_err_and(|error| error.is_timeout()));
+        drop(worker);
+        let ended = receiver.recv_timeout(Duration::from_secs(20));
+        assert!(ended.is_err_and(|error| error.is_disconnected()));
+    }
+
     /// Goal: only a store that could be closed is told to be closed: a successor relies on that.
     #[test]
     fn a_store_that_cannot_be_closed_has_failed() {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::base::limits::{
-    ENGINE_REQUESTS_BYTES_MAX, LOOPS_MAX, REQUEST_BYTES, UNSYNCED_MESSAGES_MAX, unsynced_share,
+    ENGINE_REQUESTS_BYTES_MAX, LOOPS_MAX, REQUEST_BYTES, UNSYNCED_BYTES_MAX, UNSYNCED_MESSAGES_MAX,
+    unsynced_share,
 };
 use crate::engine::snapshot::Wanted;
 
@@ -108,4 +109,21 @@ fn what_waits_for_a_stuck_store_is_written_in_bounded_batches() {
     server.run();
     server.release();
     assert_eq!(server.contents("foo").len(), count);
+}
+
+/// Goal: nor has it more bytes; a message that is larger than the bound has a batch of its own.
+#[test]
+fn batches_are_bounded_by_the_bytes_of_their_messages_too() {
+    let mut server = Script::new(LOOPS_MAX);
+    server.connect("me");
+    server.hold_commits();
+    let bytes_max = unsynced_share(UNSYNCED_BYTES_MAX, LOOPS_MAX);
+    let sizes = [1, bytes_max * 3 / 5, bytes_max * 3 / 5, bytes_max * 2, bytes_max / 2, 1];
+    for size in sizes {
+        server.hand_in_publish("me", "foo", &"x".repeat(size));
+    }
+    server.run();
+    server.release();
+    let stored = server.contents("foo").iter().map(String::len).collect::<Vec<_>>();
+    assert_eq!(stored, sizes);
 }

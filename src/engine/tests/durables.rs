@@ -323,3 +323,22 @@ fn a_durable_that_came_back_while_its_end_was_refused_is_not_written_as_closed()
         assert!(server.stored("foo").iter().all(|(state, _)| !state.is_closed));
     });
 }
+
+/// Goal: who comes back with less room than it has pending messages goes on once they are acked.
+#[test]
+fn a_durable_that_comes_back_with_less_room_goes_on_when_it_has_some() {
+    with_loops(|mut server| {
+        server.connect("me");
+        let durable = Options { durable: "d", in_flight_max: 2, ..options() };
+        server.publish("me", "foo", 4);
+        server.subscribe("me", "foo", "a", &durable);
+        server.expect("a:1 a:2");
+        server.sub_close("me", "foo", "a");
+        server.subscribe("me", "foo", "b", &Options { in_flight_max: 1, ..durable });
+        server.expect("b:1*1 b:2*1");
+        server.ack("b", "foo", &[1]);
+        server.expect("");
+        server.ack("b", "foo", &[2]);
+        server.expect("b:3");
+    });
+}

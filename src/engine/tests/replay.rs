@@ -146,6 +146,45 @@ fn removed_messages_are_passed_over() {
     });
 }
 
+/// Goal: what a reader has read ahead and the store has removed since is not delivered.
+#[test]
+fn what_was_read_ahead_and_is_removed_is_passed_over() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 6);
+        server.subscribe("me", "foo", "a", &Options { in_flight_max: 1, ..options() });
+        server.expect("a:1");
+        server.expire("foo", 4);
+        server.ack("a", "foo", &[1]);
+        server.expect("a:5");
+        assert_eq!(server.fetch_count, 1, "it was read ahead");
+        server.ack("a", "foo", &[5]);
+        server.expect("a:6");
+        assert!(server.has_nothing_ahead());
+    });
+}
+
+/// Goal: a message that cannot be read stays pending, is tried again with the next timer, and
+/// keeps no other from its reader, after a restart too.
+#[test]
+fn a_pending_message_that_cannot_be_read_holds_back_no_other() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.subscribe("me", "foo", "a", &options());
+        server.publish("me", "foo", 3);
+        server.expect("a:1 a:2 a:3");
+        server.damage(&[2]);
+        server.restart();
+        server.pass_secs(31);
+        server.expect("a:1*1 a:3*1");
+        assert!(server.fetch_count < 10, "{} reads", server.fetch_count);
+        server.ack("a", "foo", &[1, 3]);
+        server.damage(&[]);
+        server.pass_secs(31);
+        server.expect("a:2*1");
+    });
+}
+
 /// Goal: a pending message that is gone makes room at its redelivery.
 #[test]
 fn a_removed_pending_message_is_settled_when_it_is_due() {
