@@ -26,19 +26,39 @@ pub struct Checker {
     acked: BTreeMap<Bytes, ChannelName>,
     /// Payloads whose publishers were told that they are not stored.
     refused: BTreeSet<Bytes>,
-    /// By payload: the connection on which it was published first, and which one of it it was.
-    published: BTreeMap<Bytes, (u32, u64)>,
+    /// By payload: when and how it was published first.
+    published: BTreeMap<Bytes, Published>,
     /// Payloads that were published again because no answer had come.
     repeated: BTreeSet<Bytes>,
     /// What was delivered under which sequence: payload and timestamp.
     told: BTreeMap<ChannelName, BTreeMap<Sequence, (Bytes, i64)>>,
     /// By key of the durable: what its clients acknowledged.
-    durables: BTreeMap<DurableKey, BTreeSet<Sequence>>,
+    durables: BTreeMap<DurableKey, Durable>,
+    /// What came to one of those that share a queue beside streaming.
+    shared: BTreeSet<((&'static str, &'static str), Bytes)>,
     /// By inbox: subscriptions of clients, as far as they were asked for.
     asked: BTreeMap<Subject, Asked>,
     violation: Option<String>,
     trace: Trace,
     now: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Published {
+    connection: u32,
+    /// Which one of its publisher it is.
+    number: u64,
+    /// Which one of the run.
+    order: usize,
+}
+
+/// A durable that was made.
+#[derive(Debug, Default)]
+struct Durable {
+    /// What its clients acknowledged.
+    acked: BTreeSet<Sequence>,
+    /// It must get what was published first from then on, by the order in the run.
+    owed_from: usize,
 }
 
 /// A subscription that a client asked for.
@@ -62,6 +82,11 @@ struct Asked {
     /// The client acts as if these never came: they have to come again.
     owed: BTreeSet<Sequence>,
 }
+
+/// What all members of the durable queue group are called by.
+pub const GROUP: &str = "group";
+/// Durables that begin with what is published later are called so at the end.
+pub const NEWS: &str = "-news";
 
 /// What a durable, or a durable queue group, is known by in a run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,6 +125,7 @@ impl Checker {
             repeated: BTreeSet::new(),
             told: BTreeMap::new(),
             durables: BTreeMap::new(),
+            shared: BTreeSet::new(),
             asked: BTreeMap::new(),
             violation: None,
             trace,
@@ -150,7 +176,8 @@ impl Checker {
 
     /// A message is published for the first time, as number `number` of its publisher.
     pub fn on_published(&mut self, payload: Bytes, connection: u32, number: u64) {
-        self.published.insert(payload, (connection, number));
+        let order = self.published.len();
+        self.published.insert(payload, Published { connection, number, order });
     }
 
     /// A publisher was told that `payload` is stored.
@@ -219,8 +246,15 @@ impl Checker {
         let Some(asked) = self.asked.get_mut(inbox) else { return };
         asked.held.remove(&sequence);
         asked.settled.insert(sequence);
-        if let Some(acked) = asked.durable.as_ref().and_then(|key| self.durables.get_mut(key)) {
-            acked.insert(sequence);
+        if let Some(durable) = asked.durable.as_ref().and_then(|key| self.durables.get_mut(key)) {
+            durable.acked.insert(sequence);
+        }
+    }
+
+    /// One of those that listen to a pattern as one queue got a message: nobody else of it does.
+    pub fn on_shared(&mut self, queue: (&'static str, &'static str), text: Bytes) {
+        if !self.shared.insert((queue, text.clone())) {
+            self.fail(format!("two of queue {queue:?} got {text:?}"));
         }
     }
 
@@ -286,16 +320,18 @@ impl Checker {
         self.durables.contains_key(key)
     }
 
-    /// A durable was created, from the first message on.
+    /// A durable was created: from the first message on, or from now on.
     pub fn on_durable_made(&mut self, key: &DurableKey) {
-        self.durables.entry(key.clone()).or_default();
+        let owed_from = if key.name.ends_with(NEWS) { self.published.len() } else { 0 };
+        let made = Durable { owed_from, ..Durable::default() };
+        self.durables.entry(key.clone()).or_insert(made);
     }
 
     /// A durable that did not acknowledge a message of the audit: it must be delivered until it
     /// does.
     #[must_use]
     pub fn first_debt(&self, audit: &Audit) -> Option<String> {
-        let of_durables = self.durables.iter().find_map(|(key, got)| {
+        let of_durables = self.durables.iter().find_map(|(key, durable)| {
             let found = audit.get(&key.channel)?;
             let last = found.keys().next_back()?;
             let is_kept = |sequence: &&Sequence| match self.kept(&key.channel) {
@@ -303,7 +339,13 @@ impl Checker {
                 Kept::Newest(count) => last.get() < sequence.get() + count,
                 Kept::Some => false,
             };
-            let missing = found.keys().filter(is_kept).find(|sequence| !got.contains(sequence));
+            let is_owed = |data: &Bytes| {
+                self.published.get(data).is_none_or(|it| durable.owed_from <= it.order)
+            };
+            let missing =
+                found.iter().filter(|(sequence, data)| is_kept(sequence) && is_owed(data));
+            let mut missing = missing.map(|(sequence, _)| sequence);
+            let missing = missing.find(|sequence| !durable.acked.contains(sequence));
             missing.map(|sequence| format!("{}:{sequence} for {}", key.channel, key.name))
         });
         let of_others = || {
@@ -386,7 +428,8 @@ impl Checker {
     ) -> Option<String> {
         let mut last_of = BTreeMap::new();
         let first_sent = messages.values().filter(|payload| !self.repeated.contains(*payload));
-        first_sent.filter_map(|data| self.published.get(data)).find_map(|(connection, number)| {
+        first_sent.filter_map(|data| self.published.get(data)).find_map(|published| {
+            let Published { connection, number, .. } = *published;
             let last = last_of.insert(connection, number).filter(|last| number < *last)?;
             Some(format!(
                 "P4: {channel} has message {number} of connection {connection} behind {last}"

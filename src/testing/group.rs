@@ -5,33 +5,35 @@
 //! the group (`turning`); a death lets it run on against a disk that no longer does anything. So a
 //! member can stop before any operation while another takes over, and several may at once.
 
+mod electing;
 mod turning;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::channel_limits::{ResolvedLimits, StoreLimits};
-use crate::base::epoch::{Fence, Predecessor};
+use crate::base::epoch::Predecessor;
 use crate::base::id::LoopIndex;
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now, WallTime};
 use crate::base::world;
 use crate::broker::ConnectionKind;
-use crate::server::event::Event;
-use crate::store::{Opened, Remedy, StoreError};
+use crate::election::Role;
+use crate::store::StoreError;
 use crate::testing::baton::Sleepers;
 use crate::testing::checker::Checker;
 use crate::testing::faults::{Faults, Kind};
-use crate::testing::leases::{Locks, SimulatedFence, Told};
+use crate::testing::leases::{Locks, SimulatedFence};
 use crate::testing::limits;
 use crate::testing::memory_disk::{MemoryDisk, ProcessId};
 use crate::testing::plan::{Outcome, Plan};
-use crate::testing::process::{self, Process, Role};
+use crate::testing::process::{self, Process};
 use crate::testing::trace::Trace;
 use crate::testing::wires::{End, Node, Wires};
 use crate::testing::workload::Client;
 
+use self::turning::Seen;
 pub use self::turning::Simulation;
 
 /// A member: a process, or none at present.
@@ -44,7 +46,6 @@ struct Slot {
     keeper_until: Instant,
     /// How far its wall clock is off, in nanoseconds.
     clock_off: i64,
-    retry_at: Instant,
 }
 
 struct Group {
@@ -70,6 +71,10 @@ struct Group {
     sleepers: Sleepers,
     /// Stores that were won and are not opened yet.
     openings: VecDeque<ToOpen>,
+    /// Standbys that are to look at the store.
+    looks: VecDeque<ToLook>,
+    /// What they have seen there.
+    seen: BTreeMap<ProcessId, Seen>,
     /// A sync has said that all is durable, which was not true.
     has_lied: bool,
     is_healed: bool,
@@ -83,6 +88,12 @@ struct ToOpen {
     term: u64,
     fence: Arc<SimulatedFence>,
     predecessor: Predecessor,
+}
+
+/// A store to be looked at while another member is active.
+struct ToLook {
+    number: usize,
+    id: ProcessId,
 }
 
 const STEP_MAX_MICROS: u64 = 2_000;
@@ -112,7 +123,6 @@ impl Group {
             paused_until: now.at,
             keeper_until: now.at,
             clock_off: 0,
-            retry_at: now.at,
         };
         let trace = Trace::new(plan.is_traced);
         let limits = if plan.is_limited { limits::tight() } else { StoreLimits::default() };
@@ -144,6 +154,8 @@ impl Group {
             takeovers: 0,
             sleepers: Sleepers::default(),
             openings: VecDeque::new(),
+            looks: VecDeque::new(),
+            seen: BTreeMap::new(),
             has_lied: false,
             is_healed: false,
             is_over: false,
@@ -201,15 +213,21 @@ impl Group {
             return STEP_MAX_MICROS;
         }
         let mut processes = self.slots.iter().filter_map(|slot| slot.process.as_ref());
-        let is_served = processes.any(|process| matches!(process.role, Role::Active));
+        let is_served = processes.any(Process::is_serving);
         if is_served { SETTLE_STEP_MAX_MICROS } else { IDLE_STEP_MAX_MICROS }
     }
 
     /// Whether somebody stands still for long.
     fn is_somebody_still(&self) -> bool {
         let soon = self.now.at + STILL_FOR_LONG;
-        self.slots.iter().any(|slot| soon < slot.paused_until.max(slot.keeper_until))
-            || self.sleepers.wait_beyond(soon)
+        let waits = |process: &Process| {
+            soon < process.keeper.next_look() && process.member.role() == Role::Standby
+        };
+        let is_still = |slot: &Slot| {
+            let until = slot.paused_until.max(slot.keeper_until);
+            soon < until || slot.process.as_ref().is_some_and(waits)
+        };
+        self.slots.iter().any(is_still) || self.sleepers.wait_beyond(soon)
     }
 
     fn start(&mut self, number: usize) {
@@ -225,7 +243,6 @@ impl Group {
         self.slots[number].process = Some(process);
         self.slots[number].paused_until = now.at;
         self.slots[number].keeper_until = now.at;
-        self.slots[number].retry_at = now.at;
         self.trace.say(now.at, || format!("m{number} starts as process {}", id.0));
     }
 
@@ -240,7 +257,7 @@ impl Group {
             Kind::PowerCut => self.cut_power(),
             Kind::Pause(lasts) => self.slots[number].paused_until = now + lasts,
             Kind::KeeperStall(lasts) => self.slots[number].keeper_until = now + lasts,
-            Kind::Stop => self.stop(number),
+            Kind::Stop => self.ask_to_stop(number),
             Kind::LockForgotten => self.locks.forget(),
             Kind::ClockJump(off) => self.slots[number].clock_off = off,
             Kind::Full(lasts) => self.full_until = now + lasts,
@@ -262,6 +279,7 @@ impl Group {
 
     fn bury(&mut self, number: usize, is_machine_gone: bool) {
         let Some(process) = self.slots[number].process.take() else { return };
+        self.seen.remove(&process.id);
         self.locks.free(process.id);
         self.sleepers.end_of(process.id, self.now.at);
         self.wires.kill(Node::Member(number), is_machine_gone);
@@ -281,15 +299,6 @@ impl Group {
         self.disk.cut_power();
         if self.has_lied {
             self.checker.on_deceived();
-        }
-    }
-
-    fn stop(&mut self, number: usize) {
-        let Some(process) = &mut self.slots[number].process else { return };
-        match process.role {
-            Role::Active => process.stop(),
-            Role::Standby => self.bury(number, false),
-            Role::Opening | Role::Stopping(_) => (),
         }
     }
 
@@ -321,31 +330,7 @@ impl Group {
             }
         }
         self.hear_events(number);
-        self.look_at_stop(number);
-    }
-
-    fn turn_keeper(&mut self, number: usize) {
-        let now = self.clocks_of(number);
-        let retry_at = self.slots[number].retry_at;
-        let Some(process) = &mut self.slots[number].process else { return };
-        let may_take =
-            !process.is_busy && matches!(process.role, Role::Standby) && retry_at <= now.at;
-        let told = process.keeper.turn(now.at, may_take);
-        let (id, term) = (process.id, process.term);
-        match told {
-            None => (),
-            Some(Told::Lost) => {
-                process.deactivate();
-                self.trace.say(now.at, || format!("m{number} has lost its lease"));
-            }
-            Some(Told::Won(fence, predecessor)) => {
-                process.role = Role::Opening;
-                let epoch = fence.epoch();
-                self.steps += 1;
-                self.trace.say(now.at, || format!("m{number} wins epoch {epoch}: {predecessor:?}"));
-                self.openings.push_back(ToOpen { number, id, term, fence, predecessor });
-            }
-        }
+        self.look_at_deadlines(number);
     }
 
     fn end_start(&mut self, opening: &ToOpen, error: &StoreError) {
@@ -354,85 +339,6 @@ impl Group {
             self.bury(number, false);
             self.trace.say(now, || format!("m{number} cannot start: {error}"));
         }
-    }
-
-    fn on_opened(&mut self, opening: &ToOpen, opened: Result<Opened, StoreError>) {
-        let (number, now) = (opening.number, self.clocks_of(opening.number));
-        let settings = process::engine_settings(self.plan.loops, &self.resolved);
-        let mut random = self.random.clone();
-        let Some(process) = self.process(number, opening.id) else { return };
-        process.is_busy = false;
-        if process.term != opening.term {
-            return;
-        }
-        match opened {
-            Ok(opened) => {
-                process.activate(opened, opening.fence.as_ref(), &settings, &mut random, now);
-                self.takeovers += 1;
-                self.checker.on_takeover();
-                self.trace.say(now.at, || format!("m{number} is active"));
-            }
-            Err(error) => {
-                if matches!(error.remedy(), Remedy::Stop) {
-                    self.checker.fail(format!("P1: the store is refused: {error}"));
-                }
-                self.step_down(number, &error.to_string());
-            }
-        }
-        self.random = random;
-    }
-
-    fn step_down(&mut self, number: usize, why: &str) {
-        let now = self.now.at;
-        let retry_at = process::retry_at(now, &mut self.random);
-        let slot = &mut self.slots[number];
-        slot.retry_at = retry_at;
-        if let Some(process) = &mut slot.process {
-            process.deactivate();
-            process.keeper.drop_lease(false, retry_at);
-        }
-        self.trace.say(now, || format!("m{number} steps down: {why}"));
-    }
-
-    fn hear_events(&mut self, number: usize) {
-        while let Some(process) = &mut self.slots[number].process {
-            match process.poll_event() {
-                Some(Event::StoreFailed { term, text, remedy }) if term == process.term => {
-                    if remedy == Remedy::Stop {
-                        self.checker.fail(format!("P1: the store cannot be served: {text}"));
-                    }
-                    match process.role {
-                        Role::Stopping(_) => self.end_stop(number, false),
-                        Role::Standby | Role::Opening | Role::Active => {
-                            self.step_down(number, &text);
-                        }
-                    }
-                }
-                Some(Event::Drained { term }) if term == process.term => {
-                    if let Role::Stopping(left) = &mut process.role {
-                        *left -= 1;
-                    }
-                }
-                Some(_) => (),
-                None => return,
-            }
-        }
-    }
-
-    /// A process that was asked to stop ends when its store is closed.
-    fn look_at_stop(&mut self, number: usize) {
-        let process = self.slots[number].process.as_ref();
-        if process.is_some_and(|process| matches!(process.role, Role::Stopping(0))) {
-            self.end_stop(number, true);
-        }
-    }
-
-    fn end_stop(&mut self, number: usize, is_clean: bool) {
-        let now = self.now.at;
-        let Some(process) = &mut self.slots[number].process else { return };
-        process.keeper.drop_lease(is_clean, now);
-        self.bury(number, false);
-        self.trace.say(now, || format!("m{number} has stopped"));
     }
 
     fn dial(&mut self, number: usize, url: String, is_explicit: bool) {
@@ -500,9 +406,9 @@ impl Group {
         let nodes = [Node::Client(number), Node::Member(member)];
         let now = self.clocks_of(member);
         let client = &mut self.clients[number];
-        let Some(process) =
-            self.slots[member].process.as_mut().filter(|_| self.wires.can_reach(nodes, now.at))
-        else {
+        let is_reached = self.wires.can_reach(nodes, now.at);
+        let is_open = |process: &&mut Process| is_reached && process.closed_at.is_none();
+        let Some(process) = self.slots[member].process.as_mut().filter(is_open) else {
             client.on_linked(None, now.at, &mut self.random);
             return;
         };
@@ -574,10 +480,9 @@ impl Group {
             if let Some(debt) = self.checker.first_debt(&audit) {
                 self.checker.fail(format!("P5: {debt} was never delivered"));
             } else if !auditor.is_some_and(|auditor| auditor.has_read_all()) {
-                let active = self
-                    .slots
-                    .iter()
-                    .map(|slot| slot.process.as_ref().map(|process| format!("{:?}", process.role)));
+                let active = self.slots.iter().map(|slot| {
+                    slot.process.as_ref().map(|process| format!("{:?}", process.member.role()))
+                });
                 let roles: Vec<_> = active.collect();
                 self.checker
                     .fail(format!("P5: the channels cannot be read to their ends: {roles:?}"));

@@ -22,6 +22,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// What the fence reads.
 const EPOCH_FILE: &[u8] = b".stanby.epoch";
 
+/// What a process is called by others.
+#[must_use]
+pub fn server_id(process: ProcessId) -> String {
+    format!("N{:055}", process.0)
+}
+
 /// How long a lease lasts after its last confirmation.
 #[must_use]
 pub fn bound() -> Duration {
@@ -98,7 +104,7 @@ impl SimulatedFence {
             found => Err(FenceError::Superseded {
                 ours: self.epoch,
                 found: found.map_or(Epoch(0), |(epoch, _)| *epoch),
-                owner: found.map_or_else(String::new, |(_, claim)| claim.owner.0.to_string()),
+                owner: found.map_or_else(String::new, |(_, claim)| server_id(claim.owner)),
             }),
         }
     }
@@ -124,8 +130,10 @@ impl Fence for SimulatedFence {
 pub enum Told {
     /// The lease is its own.
     Won(Arc<SimulatedFence>, Predecessor),
-    /// The lease is gone.
-    Lost,
+    /// The lease is gone, and why.
+    Lost(String),
+    /// Another process has it, if anybody has ever had it.
+    Waiting(Option<ProcessId>),
 }
 
 /// What waits for the lease and renews it.
@@ -139,6 +147,8 @@ pub struct Keeper {
     /// Since when the store is known to work for this process, and what its holder's record showed.
     proven: Option<(Instant, (Epoch, u64))>,
     distrusts_locks: bool,
+    /// Whom it has told of.
+    told: Option<Option<ProcessId>>,
     next_look: Instant,
 }
 
@@ -154,6 +164,7 @@ impl Keeper {
             stillness: Stillness::default(),
             proven: None,
             distrusts_locks: false,
+            told: None,
             next_look: now,
         }
     }
@@ -183,13 +194,13 @@ impl Keeper {
             }
             state.root == Some(self.process)
         };
-        if fence.look().is_ok() {
+        let Err(why) = fence.look() else {
             self.clock.confirm(now, bound());
             return None;
-        }
+        };
         self.distrusts_locks |= has_lock;
         self.drop_lease(false, now + LOOK_EVERY);
-        Some(Told::Lost)
+        Some(Told::Lost(why.to_string()))
     }
 
     /// Gives the lease back; `is_clean`: everything is synced.
@@ -207,7 +218,21 @@ impl Keeper {
         }
         self.stillness.reset();
         self.proven = None;
+        self.told = None;
         self.next_look = next_look;
+    }
+
+    /// When it looks again.
+    #[must_use]
+    pub fn next_look(&self) -> Instant {
+        self.next_look
+    }
+
+    /// Somebody doubts that the lease is its own.
+    pub fn check_now(&mut self, now: Instant) {
+        if self.held.is_some() {
+            self.next_look = now;
+        }
     }
 
     fn look(&mut self, now: Instant) -> Option<Told> {
@@ -219,6 +244,7 @@ impl Keeper {
         }
         let newest = state.epochs.last_key_value().map(|(epoch, claim)| (*epoch, claim));
         let mark = newest.map_or((Epoch(0), 0), |(epoch, claim)| (epoch, claim.counter));
+        let holder = newest.map(|(_, claim)| claim.owner);
         let still_for = self.stillness.observe(mark, (now, now), 4 * LOOK_EVERY);
         let proven = self.proven.filter(|(_, seen)| *seen == mark);
         self.proven = proven;
@@ -259,7 +285,10 @@ impl Keeper {
             Verdict::WaitForLock
             | Verdict::WaitForForeigner
             | Verdict::WaitForEpoch
-            | Verdict::WaitForStillness => None,
+            | Verdict::WaitForStillness => {
+                let is_known = self.told.replace(holder) == Some(holder);
+                (!is_known).then_some(Told::Waiting(holder))
+            }
         }
     }
 

@@ -6,11 +6,12 @@
 //! operation.
 //!
 //! Reading order: `plan` and `group` (the run), `baton` (its threads), `process` (one member),
-//! `memory_disk`, `leases`, `wires`, `faults`, `limits`, `workload` and `checker`, `campaign` (many
-//! seeds, and one made small). `disk` is for tests of the file store alone.
+//! `memory_disk`, `leases`, `wires`, `faults`, `limits`, `workload`, `chatter` and `checker`,
+//! `campaign` (many seeds, and one made small). `disk` is for tests of the file store alone.
 
 pub mod baton;
 pub mod campaign;
+pub mod chatter;
 pub mod checker;
 pub mod disk;
 pub mod faults;

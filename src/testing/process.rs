@@ -2,7 +2,8 @@
 //! hand.
 //!
 //! It stands for what `net::reactor`, `server` and the threads of the workers do in production: it
-//! moves bytes and mail, in the order of a reactor's turn, and decides nothing.
+//! moves bytes and mail, in the order of a reactor's turn, and decides nothing. What it is in its
+//! group the real member decides; what that asks for is done in `group/electing`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -13,21 +14,24 @@ use bytes::{Bytes, BytesMut};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::base::channel_limits::ResolvedLimits;
-use crate::base::epoch::{Fence, LeaseClock};
+use crate::base::epoch::{Epoch, Fence, LeaseClock};
 use crate::base::id::{LoopIndex, SessionId};
 use crate::base::pulse::Pulse;
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now};
 use crate::broker::{self, Broker, ConnectionKind, Credit, Discovery, Effect, Flow, Hello, Input};
+use crate::election::group::Group;
+use crate::election::{Member, Role, heartbeat};
 use crate::engine::recovery::{self, DISCOVER_PREFIX};
 use crate::engine::{self, Engine};
 use crate::net::driver::{Driver, Outcome};
 use crate::server::activation;
 use crate::server::engine_driver::{Activation, EngineDriver, Mail};
 use crate::server::event::{self, Event};
+use crate::server::interest_key::Listener;
 use crate::store::Opened;
-use crate::store::worker::{self, Unthreaded, WorkerSettings};
-use crate::testing::leases::{Keeper, Locks};
+use crate::store::worker::{self, Unthreaded, Worker, WorkerSettings};
+use crate::testing::leases::{Keeper, Locks, SimulatedFence, server_id};
 use crate::testing::memory_disk::ProcessId;
 use crate::testing::wires::{End, Node, Wires};
 
@@ -37,18 +41,8 @@ pub const CLUSTER_ID: &str = "test-cluster";
 /// Most sockets' worth of bytes that one write takes.
 const WRITE_BYTES_MAX: usize = 32 * 1024;
 
-/// What a process is doing.
-#[derive(Debug)]
-pub enum Role {
-    /// It waits for the lease.
-    Standby,
-    /// It recovers the store.
-    Opening,
-    /// It serves.
-    Active,
-    /// It stops: so many loops have still to commit what is staged.
-    Stopping(usize),
-}
+/// The fault-tolerance group that all of its members name.
+const GROUP: &str = "simulated";
 
 /// One life of a member.
 pub struct Process {
@@ -56,20 +50,29 @@ pub struct Process {
     pub id: ProcessId,
     /// Which member.
     pub number: usize,
-    /// What it is doing.
-    pub role: Role,
-    /// Counts its activations.
-    pub term: u64,
+    /// Decides what it is in its group.
+    pub member: Member,
+    /// Of the lease that was won last.
+    pub fence: Option<Arc<SimulatedFence>>,
     /// What waits for the lease.
     pub keeper: Keeper,
+    /// When it knows whether it is alone, in which term.
+    pub alone_at: Option<(u64, Instant)>,
+    /// It takes no more clients, and those that are there go then.
+    pub closed_at: Option<Instant>,
     /// By loop, while it is active: what owns the store. One is away while it works.
     pub workers: Vec<Option<(u64, Unthreaded)>>,
     /// A job of it is on the stack: nothing else of its store runs.
     pub is_busy: bool,
+    /// What was recovered, until its engines are in their loops.
+    recovered: Vec<Activation>,
+    /// The way to workers whose engines are gone.
+    ending: Vec<Worker>,
+    /// The end of the store's threads is waited for, of this term.
+    awaited: Option<u64>,
     lease: LeaseClock,
     loops: Vec<Loop>,
     events: Receiver<Event>,
-    events_in: Sender<Event>,
 }
 
 /// What a loop wants of others.
@@ -163,20 +166,52 @@ impl Process {
                 wishes: Vec::new(),
             }
         };
-        let loops: Vec<Loop> = (0..loops).map(make).collect();
-        Self {
+        let own: Vec<Loop> = (0..loops).map(make).collect();
+        let group = (1 < members).then(|| Group::new(CLUSTER_ID, GROUP, &server_id(id), random));
+        let mut process = Self {
             id,
             number,
-            role: Role::Standby,
-            term: 0,
+            member: Member::new(loops, group),
+            fence: None,
             keeper: Keeper::new(id, locks.clone(), lease.clone(), now.at),
-            workers: loops.iter().map(|_| None).collect(),
+            alone_at: None,
+            closed_at: None,
+            workers: own.iter().map(|_| None).collect(),
             is_busy: false,
+            recovered: Vec::new(),
+            ending: Vec::new(),
+            awaited: None,
             lease,
-            loops,
+            loops: own,
             events,
-            events_in,
+        };
+        if process.member.is_in_group() {
+            let subject = heartbeat::subject(CLUSTER_ID, GROUP);
+            process.post(0, Mail::Listen { subject, listener: Listener::GroupHeartbeat });
         }
+        process
+    }
+
+    /// Whether it serves clients, or is about to.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        match self.member.role() {
+            Role::Probing { .. }
+            | Role::Opening { .. }
+            | Role::Settling { .. }
+            | Role::Active { .. } => true,
+            Role::Standby
+            | Role::Recovering { .. }
+            | Role::Draining { .. }
+            | Role::Leaving { .. }
+            | Role::Ended => false,
+        }
+    }
+
+    /// Whether no thread of its store runs: only then it may take the lease.
+    #[must_use]
+    pub fn may_take_lease(&self) -> bool {
+        !self.is_busy && self.workers.iter().all(Option::is_none)
     }
 
     /// How many loops it has.
@@ -210,14 +245,14 @@ impl Process {
         dials
     }
 
-    /// Makes it serve what was opened under its lease.
+    /// Makes engines and store workers of what was opened under its lease; none of them speaks yet.
     ///
     /// # Panics
     /// When the store is of another cluster: the simulation made it.
-    pub fn activate(
+    pub fn recover(
         &mut self,
+        (term, fence): (u64, &dyn Fence),
         opened: Opened,
-        fence: &dyn Fence,
         settings: &engine::Settings,
         random: &mut Random,
         now: Now,
@@ -227,7 +262,6 @@ impl Process {
         let info = recovery::server_info(server, CLUSTER_ID, DISCOVER_PREFIX);
         let info = info.expect("the simulation has one cluster");
         let starts = activation::starts(loops, opened.recovered, &info, random);
-        let term = self.term;
         for (start, share) in starts.into_iter().zip(opened.shares) {
             let index = start.index.index();
             let mailbox = self.loops[index].reports_in.clone();
@@ -244,48 +278,80 @@ impl Process {
             let (worker, unthreaded) = worker::unthreaded(share, settings_of_worker, report);
             self.workers[index] = Some((term, unthreaded));
             let engine = Engine::recover(settings.clone(), start, now);
-            let activation = Box::new(Activation { term, engine, worker });
-            self.post(index, Mail::Activate(activation));
+            self.recovered.push(Activation { term, engine, worker });
         }
-        for index in 0..self.loops.len() {
-            self.post(index, Mail::Serve { term });
-        }
-        self.role = Role::Active;
     }
 
-    fn post(&mut self, index: usize, mail: Mail) {
+    /// Gives each loop its engine.
+    pub fn activate(&mut self) {
+        for (index, activation) in std::mem::take(&mut self.recovered).into_iter().enumerate() {
+            self.post(index, Mail::Activate(Box::new(activation)));
+        }
+    }
+
+    /// Puts something into the mailbox of a loop.
+    pub fn post(&mut self, index: usize, mail: Mail) {
         self.loops[index].mail.push_back(Letter::Driver(mail));
     }
 
-    /// Drops its engines and what they wanted to say.
-    pub fn deactivate(&mut self) {
-        let term = self.term;
-        for index in 0..self.loops.len() {
-            self.post(index, Mail::Deactivate { term });
-            self.workers[index] = None;
-        }
-        self.term += 1;
-        self.role = Role::Standby;
+    /// Puts something into the mailbox of each loop.
+    pub fn post_all(&mut self, mail: impl Fn() -> Mail) {
+        (0..self.loops.len()).for_each(|index| self.post(index, mail()));
     }
 
-    /// A planned stop: what is staged is committed first.
-    pub fn stop(&mut self) {
-        let term = self.term;
-        for index in 0..self.loops.len() {
-            self.post(index, Mail::Drain { term });
+    /// The engine of a loop is gone; its worker ends when that is waited for.
+    pub fn on_engine_gone(&mut self, worker: Option<Worker>) {
+        self.ending.extend(worker);
+    }
+
+    /// The threads of its store end as soon as they are in no call any more.
+    pub fn await_store(&mut self, term: u64) {
+        self.recovered.clear();
+        self.ending.clear();
+        self.workers.iter_mut().for_each(|worker| *worker = None);
+        self.awaited = Some(term);
+    }
+
+    /// The term whose threads were waited for, if they have ended.
+    pub fn take_left(&mut self) -> Option<u64> {
+        if self.may_take_lease() { self.awaited.take() } else { None }
+    }
+
+    /// A worker comes back from a call.
+    pub fn on_worked(&mut self, index: usize, worker: Option<(u64, Unthreaded)>) {
+        self.is_busy = false;
+        self.workers[index] = worker.filter(|_| self.awaited.is_none());
+    }
+
+    /// Gives the lease of an epoch back, if it is still held.
+    pub fn release(&mut self, epoch: Epoch, is_clean: bool, next_look: Instant) {
+        if self.keeper.epoch() == Some(epoch) {
+            self.keeper.drop_lease(is_clean, next_look);
         }
-        self.role = Role::Stopping(self.loops.len());
+    }
+
+    /// Clients are told to go elsewhere.
+    pub fn see_off(&mut self, until: Instant, now: Now) {
+        self.closed_at = Some(until);
+        for own in &mut self.loops {
+            own.broker.handle(Input::LameDuck, now);
+            own.drain(now);
+        }
+    }
+
+    /// Those that are still there are sent away.
+    pub fn close_clients(&mut self) {
+        for own in &mut self.loops {
+            for (session, socket) in own.sockets.iter_mut().filter(|(_, it)| !it.is_route) {
+                socket.is_closing = true;
+                own.unsent.push(*session);
+            }
+        }
     }
 
     /// What the drivers told the server's own thread.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.try_recv().ok()
-    }
-
-    /// For events that the group makes itself.
-    #[must_use]
-    pub fn events(&self) -> &Sender<Event> {
-        &self.events_in
     }
 }
 
@@ -518,11 +584,10 @@ fn first(slices: &[IoSlice<'_>], len_max: usize) -> Bytes {
 
 fn broker_settings(number: usize, id: ProcessId, loops: u16, members: usize) -> broker::Settings {
     let others = (0..members).filter(|other| *other != number);
-    let server_id = format!("N{:055}", id.0);
     broker::Settings {
         loops,
         server_name: format!("m{number}"),
-        server_id,
+        server_id: server_id(id),
         cluster: Some(broker::settings::Cluster {
             name: "simulated".to_owned(),
             host: format!("m{number}"),
@@ -559,10 +624,4 @@ pub fn engine_settings(loops: u16, limits: &ResolvedLimits) -> engine::Settings 
         debug: false,
         trace: false,
     }
-}
-
-/// When a process that failed to serve tries again.
-#[must_use]
-pub fn retry_at(now: Instant, random: &mut Random) -> Instant {
-    now + std::time::Duration::from_millis(250 + random.below(500))
 }

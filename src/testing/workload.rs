@@ -15,7 +15,8 @@ use crate::base::id::{ChannelName, Sequence, Subject};
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::proto::pb;
-use crate::testing::checker::{Asking, Audit, Checker, DurableKey};
+use crate::testing::chatter::Chatter;
+use crate::testing::checker::{Asking, Audit, Checker, DurableKey, GROUP, NEWS};
 use crate::testing::limits::{CROWDED, PASSING};
 use crate::testing::wires::End;
 use crate::wire::op::Publish;
@@ -65,6 +66,7 @@ pub struct Client {
     /// By subject: the number of the interest.
     interests: BTreeMap<Subject, u64>,
     interest_count: u64,
+    chatter: Chatter,
 }
 
 /// A publish that was not answered yet.
@@ -105,6 +107,7 @@ struct Subscription {
     channel: ChannelName,
     durable: Option<DurableKey>,
     ack_inbox: Option<Subject>,
+    is_brief: bool,
     asked_until: Instant,
     unacked: BTreeSet<Sequence>,
 }
@@ -119,6 +122,13 @@ struct Turn<'a> {
 
 /// The channels that are read at the end.
 pub const CHANNELS: [&str; 6] = ["orders", "events.eu", "Jobs", "events.us", "late", "later"];
+/// The name of a durable of which nothing is expected.
+const BRIEF: &[u8] = b"brief";
+/// Of so many messages one is long.
+const PUBLISHES_PER_LONG: u64 = 12;
+const LONG_LEN: usize = 1_300;
+/// One of so many things that a client does has nothing to do with streaming.
+const ACTS_PER_CHAT: u64 = 8;
 /// Another channel is used after so many publishes of a client.
 const PUBLISHES_BEFORE_NEXT: u64 = 12;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -158,6 +168,7 @@ impl Client {
             saying: BytesMut::new(),
             interests: BTreeMap::new(),
             interest_count: 0,
+            chatter: Chatter::default(),
         }
     }
 
@@ -190,14 +201,18 @@ impl Client {
         self.link = link;
         self.input.clear();
         self.saying.clear();
+        self.chatter.restart();
         if link.is_none() {
             let pause = Duration::from_millis(1 + random.below(LINK_PAUSE_MAX_MS));
             self.link_at = now + pause;
             return Bytes::new();
         }
         let mut bytes = BytesMut::new();
-        let options = br#"{"verbose":false,"pedantic":false,"headers":true,"no_responders":true}"#;
-        encoder::encode(&Op::Connect(options), &mut bytes);
+        let (is_verbose, is_pedantic) = (self.number % 3 == 1, self.number % 3 == 2);
+        let options = format!(
+            r#"{{"verbose":{is_verbose},"pedantic":{is_pedantic},"headers":true,"no_responders":true}}"#
+        );
+        encoder::encode(&Op::Connect(options.as_bytes()), &mut bytes);
         for (subject, number) in &self.interests {
             encode_subscribe(subject, *number, &mut bytes);
         }
@@ -302,6 +317,11 @@ impl Client {
             let mut input = std::mem::take(&mut self.input);
             let (heard, len) = match wire::parse(&input, &Limits::server()) {
                 Ok(Parsed::NeedMore { .. }) => (None, 0),
+                Ok(Parsed::Op { op: Op::Message { message, sid }, len })
+                    if self.chatter.hear(sid, &message, checker) =>
+                {
+                    (Some(Heard::Other), len)
+                }
                 Ok(Parsed::Op { op, len }) => (Some(heard(&op)), len),
                 Err(error) => {
                     checker.fail(format!("a client hears what is no NATS: {error}"));
@@ -375,6 +395,10 @@ impl Client {
         if self.is_retiring {
             return self.act_retiring(turn);
         }
+        if turn.random.below(ACTS_PER_CHAT) == 0 {
+            self.chat(turn);
+            return Vec::new();
+        }
         match turn.random.below(100) {
             0..=44 => self.publish(turn),
             45..=54 => self.publish_again(turn),
@@ -390,11 +414,19 @@ impl Client {
         }
     }
 
+    /// Something beside streaming.
+    fn chat(&mut self, turn: &mut Turn) {
+        let reply = format!("{}left.0", self.prefix());
+        let place = (self.number, self.interest_count + 1);
+        let is_used = self.chatter.act(place, reply.as_bytes(), turn.random, &mut self.saying);
+        self.interest_count += u64::from(is_used);
+    }
+
     /// Opens each durable that the checker still counts on, and acknowledges everything.
     fn act_retiring(&mut self, turn: &mut Turn) -> Vec<Parcel> {
         for channel in CHANNELS.map(ChannelName::from) {
-            for in_queue in [false, true] {
-                let key = self.durable_key(&channel, in_queue);
+            for name in [self.own_durable(), self.news_durable(), GROUP.to_owned()] {
+                let key = DurableKey { channel: channel.clone(), name };
                 let is_open = self.subscriptions.values().any(|s| s.durable.as_ref() == Some(&key));
                 if !is_open && turn.checker.counts_on(&key) {
                     return self.subscribe_durable(key, turn);
@@ -431,7 +463,11 @@ impl Client {
     /// A message that was never published before.
     fn message(&mut self, channel: &ChannelName, turn: &mut Turn) -> (Parcel, Bytes) {
         self.publish_count += 1;
-        let data = Bytes::from(format!("payload {} of c{}", self.publish_count, self.number));
+        let mut data = format!("payload {} of c{}", self.publish_count, self.number);
+        if !self.is_auditor && turn.random.below(PUBLISHES_PER_LONG) == 0 {
+            data.push_str(&".".repeat(LONG_LEN));
+        }
+        let data = Bytes::from(data);
         if let Some(link) = self.link {
             turn.checker.on_published(data.clone(), link.connection, self.publish_count);
         }
@@ -491,9 +527,12 @@ impl Client {
         vec![self.publish_data(&channel, &data, turn)]
     }
 
-    fn durable_key(&self, channel: &ChannelName, in_queue: bool) -> DurableKey {
-        let name = if in_queue { "group".to_owned() } else { format!("c{}-mine", self.number) };
-        DurableKey { channel: channel.clone(), name }
+    fn own_durable(&self) -> String {
+        format!("c{}-mine", self.number)
+    }
+
+    fn news_durable(&self) -> String {
+        format!("c{}{NEWS}", self.number)
     }
 
     fn subscribe(&mut self, turn: &mut Turn) -> Vec<Parcel> {
@@ -504,18 +543,35 @@ impl Client {
             return self.subscribe_plain(ChannelName::from(CROWDED), b"", turn);
         }
         let channel = self.some_channel(turn.random);
-        match turn.random.below(4) {
-            0 => self.subscribe_plain(channel, b"", turn),
-            3 => self.subscribe_plain(channel, b"workers", turn),
-            kind => {
-                let key = self.durable_key(&channel, kind == 1);
-                let is_open = self.subscriptions.values().any(|s| s.durable.as_ref() == Some(&key));
-                if is_open && kind == 2 {
-                    return Vec::new();
-                }
-                self.subscribe_durable(key, turn)
-            }
+        let name = match turn.random.below(8) {
+            0 => return self.subscribe_plain(channel, b"", turn),
+            1 => return self.subscribe_plain(channel, b"workers", turn),
+            2 => return self.subscribe_briefly(channel, turn),
+            3 | 4 => GROUP.to_owned(),
+            5 => self.news_durable(),
+            _ => self.own_durable(),
+        };
+        let key = DurableKey { channel, name };
+        let is_open = self.subscriptions.values().any(|s| s.durable.as_ref() == Some(&key));
+        if is_open && key.name != GROUP {
+            return Vec::new();
         }
+        self.subscribe_durable(key, turn)
+    }
+
+    /// A durable of which nothing is expected: it may be unsubscribed.
+    fn subscribe_briefly(&mut self, channel: ChannelName, turn: &mut Turn) -> Vec<Parcel> {
+        if self.subscriptions.values().any(|s| s.is_brief && s.channel == channel) {
+            return Vec::new();
+        }
+        let request = pb::SubscriptionRequest {
+            durable_name: Bytes::from_static(BRIEF),
+            start_position: i32::try_from(turn.random.below(5)).unwrap_or(0),
+            start_sequence: turn.random.below(20),
+            start_time_delta: i64::try_from(turn.random.below(3_000_000_000)).unwrap_or(0),
+            ..pb::SubscriptionRequest::default()
+        };
+        self.ask(channel, None, request, turn)
     }
 
     fn subscribe_plain(
@@ -535,11 +591,12 @@ impl Client {
     }
 
     fn subscribe_durable(&mut self, key: DurableKey, turn: &mut Turn) -> Vec<Parcel> {
-        let in_queue = key.name == "group";
+        let (in_queue, is_news) = (key.name == GROUP, key.name.ends_with(NEWS));
+        let start = if is_news { pb::StartPosition::NewOnly } else { pb::StartPosition::First };
         let request = pb::SubscriptionRequest {
-            durable_name: Bytes::from_static(b"mine"),
-            q_group: Bytes::from_static(if in_queue { b"group" } else { b"" }),
-            start_position: pb::StartPosition::First.into(),
+            durable_name: Bytes::from_static(if is_news { b"news" } else { b"mine" }),
+            q_group: Bytes::from(if in_queue { GROUP } else { "" }),
+            start_position: start.into(),
             ..pb::SubscriptionRequest::default()
         };
         self.ask(key.channel.clone(), Some(key), request, turn)
@@ -574,6 +631,7 @@ impl Client {
             channel,
             durable,
             ack_inbox: None,
+            is_brief: request.durable_name.as_ref() == BRIEF,
             asked_until: turn.now + REQUEST_TIMEOUT,
             unacked: BTreeSet::new(),
         };
@@ -620,13 +678,15 @@ impl Client {
         }
         let inbox = &open[choose(turn.random, open.len())];
         let Some(subscription) = self.forget(inbox, turn.checker) else { return Vec::new() };
-        // Durables only close: if the answer is lost nobody knows whether one still exists.
+        // Durables of which something is expected only close: if the answer is lost nobody knows
+        // whether one still exists.
         let unsubscribes = subscription.durable.is_none() && turn.random.below(2) == 0;
+        let durable_name = Bytes::from_static(if subscription.is_brief { BRIEF } else { b"" });
         let request = pb::UnsubscribeRequest {
             client_id: self.id(),
             subject: subscription.channel.to_bytes(),
             inbox: subscription.ack_inbox.map(|inbox| inbox.to_bytes()).unwrap_or_default(),
-            durable_name: Bytes::new(),
+            durable_name,
         };
         let info = turn.info;
         let subject = if unsubscribes { &info.unsub_requests } else { &info.sub_close_requests };

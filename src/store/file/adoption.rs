@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use crate::base::limits::UNSYNCED_BYTES_MAX;
+use crate::base::planted::{self, Bug};
 use crate::base::time::WallTime;
 use crate::store::file::channel::Channel;
 use crate::store::file::compaction::Replacement;
@@ -98,10 +99,13 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
     for &place in &candidates {
         reach_overlap(&mut froms[place], &channels[place].channel.messages);
     }
+    if planted::is(Bug::SliceContinued) {
+        froms.fill(None);
+    }
     let is_wide = CHANNELS_REWRITTEN_MAX < froms.iter().flatten().count();
     // Those of a narrow batch are written next, and a fresh subs.dat costs least where other files
     // are synced.
-    let refreshes = adoption.is_replaced || !is_wide;
+    let refreshes = (adoption.is_replaced || !is_wide) && !planted::is(Bug::SubscriptionsContinued);
     let mut is_complete = true;
     let mut rewrites = Vec::new();
     for place in candidates {

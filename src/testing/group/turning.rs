@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::{Group, OPERATION_MAX_MICROS, ToOpen, show};
+use super::{Group, OPERATION_MAX_MICROS, ToLook, ToOpen, show};
 use crate::base::epoch::Fence;
 use crate::base::time::{Instant, Now};
 use crate::base::world;
+use crate::election::Role;
+use crate::store::file::survey::Survey;
 use crate::store::file::{self, FileOptions, Opening};
 use crate::store::memory;
 use crate::testing::baton;
@@ -27,6 +29,9 @@ const ROOT: &str = "/data";
 /// A simulated group.
 #[derive(Clone)]
 pub struct Simulation(Arc<Mutex<Group>>);
+
+/// What a standby has read of the store while another member was active.
+pub(super) struct Seen(Survey);
 
 /// Who turned the group last goes on with it, or is no longer needed.
 enum Turned {
@@ -141,6 +146,14 @@ impl Simulation {
                 return;
             }
         }
+        loop {
+            let look = self.group().looks.pop_front();
+            let Some(look) = look else { break };
+            self.look(&look);
+            if baton::is_guest() {
+                return;
+            }
+        }
         let count = self.group().slots.len();
         for number in 0..count {
             self.work(number);
@@ -152,12 +165,12 @@ impl Simulation {
 
     /// Opens the store for a process that has just won the lease.
     fn open(&self, opening: &ToOpen) {
-        let (disk, now, limits, loops) = {
+        let (disk, now, limits, loops, survey) = {
             let mut group = self.group();
             let now = group.clocks_of(opening.number);
             let Some(process) = group.process(opening.number, opening.id) else { return };
-            process.is_busy = true;
             let loops = process.loop_count();
+            let survey = group.seen.remove(&opening.id).map(|seen| seen.0);
             world::simulate(Some(now));
             let limits = group.limits.clone();
             if group.plan.is_in_memory {
@@ -165,7 +178,7 @@ impl Simulation {
                 group.on_opened(opening, opened);
                 return;
             }
-            (group.disk.mount(opening.id), now, limits, loops)
+            (group.disk.mount(opening.id), now, limits, loops, survey)
         };
         let options = file_options();
         if let Err(error) = file::prepare_on(&disk, &options) {
@@ -180,10 +193,33 @@ impl Simulation {
             predecessor: opening.predecessor,
             loops,
             now,
-            survey: None,
+            survey,
         };
         let opened = file::open_on(Arc::new(disk), parts);
         self.group().on_opened(opening, opened);
+    }
+
+    /// A standby looks at the store of another active.
+    fn look(&self, look: &ToLook) {
+        let (disk, now) = {
+            let mut group = self.group();
+            let now = group.clocks_of(look.number);
+            let is_in_memory = group.plan.is_in_memory;
+            let process = group.process(look.number, look.id);
+            if is_in_memory || process.is_none_or(|it| it.member.role() != Role::Standby) {
+                return;
+            }
+            world::simulate(Some(now));
+            (group.disk.mount(look.id), now)
+        };
+        // What cannot be read, the take-over will meet.
+        let survey = Survey::take(&disk, &file_options(), now.wall).ok().flatten();
+        let mut group = self.group();
+        if let Some(process) = group.process(look.number, look.id)
+            && process.member.role() == Role::Standby
+        {
+            group.seen.extend(survey.map(|survey| (look.id, Seen(survey))));
+        }
     }
 
     /// A few turns of a member's store workers.
@@ -197,10 +233,7 @@ impl Simulation {
             let mut group = self.group();
             group.steps += 1;
             if let Some(process) = group.process(number, id) {
-                process.is_busy = false;
-                if goes_on && process.term == term {
-                    process.workers[index] = Some((term, worker));
-                }
+                process.on_worked(index, goes_on.then_some((term, worker)));
             }
             if baton::is_guest() {
                 return;
