@@ -23,6 +23,9 @@ use crate::wire::{CloseReason, encoder};
 /// up and answered in the same turn, those that make no sense too.
 const ENGINE_WORK: u64 = 16;
 
+/// So many bytes that are copied for each receiver take about as long as one more receiver.
+const BYTES_PER_WORK: usize = 256;
+
 /// Bytes that messages for engines share in one allocation.
 pub(super) const CHUNK_LEN: usize = 64 * 1024;
 
@@ -104,6 +107,11 @@ impl<'a> Message<'a> {
 impl Message<'_> {
     pub fn len(&self) -> usize {
         self.parts[0].bytes.len() + self.parts[1].bytes.len()
+    }
+
+    /// What each receiver costs: what is copied for each counts.
+    pub fn weight(&self) -> usize {
+        weight(self.subject, self.reply, self.len())
     }
 
     /// Its length, and that of its headers, for a receiver that does or does not understand them.
@@ -267,17 +275,31 @@ impl Picks {
     }
 }
 
-/// Receivers that get a message of a session at once; the rest of very many gets it in portions.
+/// What each receiver of a message costs, in receivers of one with short names and a payload that
+/// is short, or is shared.
+fn weight(subject: &[u8], reply: Option<&[u8]>, payload_len: usize) -> usize {
+    let copied_payload_len = if payload_len <= COPY_LEN_MAX { payload_len } else { 0 };
+    let copied_len = subject.len() + reply.map_or(0, <[u8]>::len) + copied_payload_len;
+    1 + copied_len / BYTES_PER_WORK
+}
+
+/// Work that a message of a session makes at once; the rest of very many receivers gets it in
+/// portions.
 const AT_ONCE_MAX: usize = 8 * 1024;
 
-/// Those who get a message at once.
-pub(super) fn first_part(matched: &Matched) -> &[Arc<Interest>] {
-    &matched.plain[..matched.plain.len().min(AT_ONCE_MAX)]
+/// What a session says costs so much for each receiver.
+pub(super) fn weight_of(publish: &Publish<'_>) -> usize {
+    weight(publish.subject, publish.reply, publish.payload.len())
+}
+
+/// Those who get a message of a session at once, if each costs so much.
+pub(super) fn first_part(matched: &Matched, weight: usize) -> &[Arc<Interest>] {
+    &matched.plain[..matched.plain.len().min(AT_ONCE_MAX / weight)]
 }
 
 /// Whether a message of a session is given to its receivers in portions.
-pub(super) fn is_spread(matched: &Matched) -> bool {
-    matched.plain.len() > AT_ONCE_MAX
+pub(super) fn is_spread(matched: &Matched, publish: &Publish<'_>) -> bool {
+    first_part(matched, weight_of(publish)).len() < matched.plain.len()
 }
 
 impl Broker {
@@ -313,7 +335,7 @@ impl Broker {
         let mut picks = Picks::default();
         let first = match source {
             Source::Engine => &matched.plain[..],
-            Source::Client { .. } | Source::Route { .. } => first_part(matched),
+            Source::Client { .. } | Source::Route { .. } => first_part(matched, message.weight()),
         };
         // The others get it later.
         let mut is_delivered = first.len() < matched.plain.len();
@@ -352,7 +374,7 @@ impl Broker {
         picks: &mut Picks,
     ) -> bool {
         let mut is_delivered = false;
-        self.work += interests.len() as u64;
+        self.work += (interests.len() * message.weight()) as u64;
         for interest in interests {
             if source.allows(interest) {
                 is_delivered |= self.offer(interest, message, picks);
@@ -409,7 +431,7 @@ impl Broker {
         if total == 0 {
             return false;
         }
-        self.work += groups.len() as u64;
+        self.work += (groups.len() + message.weight() - 1) as u64;
         let drawn = self.random.below(total);
         let start = self.accounts[account].draw(groups, with_routes, drawn);
         let slot_count = self.accounts[account].slot_count(groups, with_routes);

@@ -103,6 +103,21 @@ impl Pick {
     }
 }
 
+impl Delivery {
+    fn message(&self) -> Message<'_> {
+        Message {
+            account: self.account,
+            subject: &self.subject,
+            reply: self.reply.as_deref(),
+            header_len: self.header_len,
+            parts: [Part::shared(&self.head), Part::shared(&self.tail)],
+            is_leased: self.is_leased,
+            is_paced: self.is_paced,
+            via: self.via,
+        }
+    }
+}
+
 impl Mail {
     /// What it is to do, in receivers of a message; 0 for a message that has one.
     #[must_use]
@@ -110,7 +125,9 @@ impl Mail {
         match self {
             Self::Interest(_) => INTEREST_MAIL_WORK,
             Self::InterestsGone(interests) => INTEREST_MAIL_WORK * interests.len(),
-            Self::Deliver(delivery) => delivery.to.len().saturating_sub(1),
+            Self::Deliver(delivery) => {
+                delivery.to.len().saturating_sub(1) * delivery.message().weight()
+            }
             Self::Weight(_)
             | Self::Listen(..)
             | Self::Unlisten(..)
@@ -158,16 +175,7 @@ impl Broker {
     }
 
     fn on_delivery(&mut self, delivery: &Delivery) {
-        let message = Message {
-            account: delivery.account,
-            subject: &delivery.subject,
-            reply: delivery.reply.as_deref(),
-            header_len: delivery.header_len,
-            parts: [Part::shared(&delivery.head), Part::shared(&delivery.tail)],
-            is_leased: delivery.is_leased,
-            is_paced: delivery.is_paced,
-            via: delivery.via,
-        };
+        let message = delivery.message();
         for pick in &delivery.to {
             if delivery.is_paced {
                 pick.gauge().on_arrived(message.len());

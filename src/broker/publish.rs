@@ -56,7 +56,7 @@ impl Broker {
         }
         let step = self.step_of(id);
         match matched {
-            Some(matched) if step == Step::Done && is_spread(matched) => Step::Yielded,
+            Some(matched) if step == Step::Done && is_spread(matched, publish) => Step::Yielded,
             Some(_) | None => step,
         }
     }

@@ -179,7 +179,8 @@ impl Broker {
             self.trace_in(id, bytes);
         }
         let is_long = publish.payload.len() > COPY_LEN_MAX;
-        if is_long && !matched.as_deref().is_some_and(is_spread) {
+        let must_spread = |matched: &Matched| is_spread(matched, publish);
+        if is_long && !matched.as_deref().is_some_and(must_spread) {
             return Err(matched);
         }
         let frame = is_long.then(|| Bytes::copy_from_slice(bytes));
@@ -193,7 +194,7 @@ impl Broker {
         if let (Step::Yielded, Some(matched), Some(account)) = (step, matched, account)
             && let Some(session) = self.sessions.get_mut(id)
         {
-            session.spread = Some(Spread::new(account, matched, frame));
+            session.spread = Some(Spread::new(account, matched, publish, frame));
         }
         Ok(step)
     }

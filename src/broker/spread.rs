@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::base::id::{AccountIndex, SessionId};
 use crate::base::limits::SESSION_WORK_MIN;
 use crate::broker::Broker;
-use crate::broker::delivery::{Message, Source, first_part};
+use crate::broker::delivery::{Message, Source, first_part, weight_of};
 use crate::broker::read::Step;
 use crate::broker::sublist::Matched;
 use crate::wire::op::Publish;
@@ -27,8 +27,13 @@ pub(super) struct Spread {
 
 impl Spread {
     /// What is left of a message of which the first part was delivered.
-    pub fn new(account: AccountIndex, matched: Arc<Matched>, frame: Option<Bytes>) -> Box<Self> {
-        let done = first_part(&matched).len();
+    pub fn new(
+        account: AccountIndex,
+        matched: Arc<Matched>,
+        publish: &Publish<'_>,
+        frame: Option<Bytes>,
+    ) -> Box<Self> {
+        let done = first_part(&matched, weight_of(publish)).len();
         Box::new(Self { account, matched, done, frame })
     }
 }
@@ -44,8 +49,8 @@ impl Broker {
         (bytes, limit): (&[u8], u64),
     ) -> Step {
         let most = limit.saturating_sub(self.work_done()).max(SESSION_WORK_MIN);
-        let end = spread.done.saturating_add(usize::try_from(most).unwrap_or(usize::MAX));
-        let end = end.min(spread.matched.plain.len());
+        let most = usize::try_from(most).unwrap_or(usize::MAX) / weight_of(publish);
+        let end = spread.done.saturating_add(most.max(1)).min(spread.matched.plain.len());
         let frame = spread.frame.take();
         let find = publish.finder(bytes);
         let shared = frame.as_ref().map(|frame| find(frame));

@@ -347,6 +347,39 @@ fn requests_for_an_engine_count_as_what_they_cost_there() {
     assert!(turns > 5, "{turns} turns");
 }
 
+/// Goal: what a turn copies is bounded in bytes, however long the names are that each receiver gets,
+/// here and by mail to another loop.
+#[test]
+fn what_is_copied_for_each_receiver_counts_as_work() {
+    const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;
+    for home in [0, 1] {
+        let settings = Settings { max_pending: usize::MAX, ..Settings::default() };
+        let mut process = Process::new(2, settings);
+        let receiver = process.client(home, "");
+        let lines: String = (0..10_000).map(|n| format!("SUB > {n}\r\n")).collect();
+        process.send(receiver, lines.as_bytes());
+        process.take(receiver);
+        let sender = process.client(0, "");
+        let subject = ["a"; 1_900].join(".");
+        let said = format!("PUB {subject} 1\r\nx\r\nPUB after 0\r\n\r\n");
+        let mut input = BytesMut::from(said.as_bytes());
+        let now = process.now;
+        let (mut turns, mut total) = (0, 0);
+        loop {
+            let flow = process.loops[0].read(sender, &mut input, now);
+            process.settle();
+            let got = process.take(receiver).len();
+            assert!(got < TURN_BYTES_MAX, "{got} bytes in one turn");
+            (turns, total) = (turns + 1, total + got);
+            if flow == Flow::NeedMore {
+                break;
+            }
+        }
+        assert!(10_000 * subject.len() < total, "{total} bytes in {turns} turns");
+        assert!(5 < turns, "{turns} turns");
+    }
+}
+
 /// Goal: a message for very many receivers is given to them in portions: each gets it once and in
 /// order, and what its sender says after it waits.
 #[test]
