@@ -75,10 +75,20 @@ fn try_open(
 
 /// The same; once `is_over`, its epoch is no more.
 fn try_open_until(
-    (disk, slice_messages_max): (&MemoryDisk, i64),
+    on: (&MemoryDisk, i64),
     process: ProcessId,
     predecessor: Predecessor,
     is_over: Arc<AtomicBool>,
+) -> Result<Opened, StoreError> {
+    try_open_limited(on, process, predecessor, (is_over, &StoreLimits::default()))
+}
+
+/// The same with limits.
+fn try_open_limited(
+    (disk, slice_messages_max): (&MemoryDisk, i64),
+    process: ProcessId,
+    predecessor: Predecessor,
+    (is_over, limits): (Arc<AtomicBool>, &StoreLimits),
 ) -> Result<Opened, StoreError> {
     let mut options = FileOptions::new(Path::new("/data"));
     options.slice_messages_max = slice_messages_max;
@@ -86,7 +96,7 @@ fn try_open_until(
     file::prepare_on(&mounted, &options)?;
     let opening = Opening {
         options: &options,
-        limits: &StoreLimits::default(),
+        limits,
         fence: Arc::new(Held(u64::from(process.0), is_over)),
         predecessor,
         loops: 1,
@@ -196,6 +206,64 @@ fn a_batch_that_goes_on_after_a_take_over_that_broke_off_leaves_no_gap() {
         }
     }
     assert!(500 < seen, "{seen}");
+}
+
+/// Before some operation of the first process, another one takes over, and goes on until the limits
+/// have let go of all that it found and of what it wrote first.
+struct Overtaking {
+    first: Deadline,
+    disk: MemoryDisk,
+    is_over: Arc<AtomicBool>,
+}
+
+impl World for Overtaking {
+    fn before(&self, process: ProcessId, operation: Operation, name: &[u8]) -> Fate {
+        let was_over = self.is_over.load(Ordering::Relaxed);
+        if !was_over && self.first.before(process, operation, name) == Fate::Dead {
+            self.is_over.store(true, Ordering::Relaxed);
+            let mut four = StoreLimits::default();
+            four.global.messages_max = 4;
+            let held = (Arc::default(), &four);
+            let opened = try_open_limited((&self.disk, 3), NEXT, Predecessor::Replaced, held);
+            let mut opened = opened.unwrap();
+            let last = opened.recovered.channels[0].state.last.0;
+            let store = opened.shares[0].as_mut();
+            for first in (last + 1..last + 30).step_by(3) {
+                commit(store, NEXT, part("foo", Lifecycle::Keep, first..=first + 2));
+                store.maintain(now(2)).unwrap();
+            }
+        }
+        Fate::Done
+    }
+}
+
+/// Goal: what a former active writes into a slice that it makes late never surfaces, though nothing
+/// that superseded it is there any more (P3, P4).
+#[test]
+fn a_slice_that_is_made_late_holds_nothing() {
+    const THIRD: ProcessId = ProcessId(3);
+    for operations in 0.. {
+        let disk = MemoryDisk::new(1, false);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let opened = try_open_until((&disk, 3), FIRST, Predecessor::Clean, Arc::clone(&is_over));
+        let mut store = opened.unwrap().shares.remove(0);
+        commit(store.as_mut(), FIRST, part("foo", Lifecycle::Create, 1..=2));
+        let first = Deadline { left: Cell::new(operations), ..Deadline::default() };
+        let overtaking = Overtaking { first, disk: disk.clone(), is_over: Arc::clone(&is_over) };
+        rule(Some(Rc::new(overtaking)));
+        let _unknown = store.commit(Epoch(1), &batch(vec![part("foo", Lifecycle::Keep, 3..=12)]));
+        rule(None);
+        drop(store);
+        if !is_over.load(Ordering::Relaxed) {
+            assert!(30 < operations, "{operations}");
+            break;
+        }
+        let mut store = open(&disk, THIRD, Predecessor::Gone).shares.remove(0);
+        let found = fetch(store.as_mut(), "foo", 1);
+        assert!(3 < found.len(), "{found:?} after {operations} operations");
+        let is_dense = found.windows(2).all(|two| two[0] + 1 == two[1]);
+        assert!(is_dense, "{found:?} after {operations} operations");
+    }
 }
 
 /// Before some operation of the first process, another one takes over, which stands still before

@@ -347,8 +347,8 @@ fn requests_for_an_engine_count_as_what_they_cost_there() {
     assert!(turns > 5, "{turns} turns");
 }
 
-/// Goal: what a turn copies is bounded in bytes, however long the names are that each receiver gets,
-/// here and by mail to another loop.
+/// Goal: what a turn copies is bounded in bytes, however long the names are that each receiver
+/// gets, here and by mail to another loop.
 #[test]
 fn what_is_copied_for_each_receiver_counts_as_work() {
     const TURN_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -78,6 +78,7 @@ impl Channel {
             limits,
             messages: Messages {
                 overlaps: found.overlaps,
+                hollow: found.hollow,
                 ..Messages::new(found.slices, found.number_max)
             },
             subscriptions: found.subscriptions,
@@ -336,8 +337,8 @@ impl Channel {
         self.handles = Handles::default();
     }
 
-    /// Removes the files of slices without messages, unless they may hold the only durable copy of
-    /// one that is kept. It can be tried again after an error.
+    /// Removes the files of slices without messages but the newest, unless they may hold the only
+    /// durable copy of one that is kept. It can be tried again after an error.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -349,14 +350,19 @@ impl Channel {
     ) -> Result<(), StoreError> {
         let dead = self.messages.dead_slices();
         let first = self.messages.first;
-        if dead.is_empty() || self.messages.overlaps.iter().any(|old| first <= old.last) {
+        let hollow: Vec<u64> = self.messages.hollow_slices().collect();
+        let is_needed = self.messages.overlaps.iter().any(|old| first <= old.last);
+        if (dead.is_empty() && hollow.is_empty()) || is_needed {
             return Ok(());
         }
         self.handles.reader = None;
         self.open_folder(ctx, root)?;
         let path = ctx.path(self.name.as_bytes(), b"");
         let place = Place { folder: self.folder(), path: &path, fence: ctx.fence.as_ref() };
-        let mut names = Vec::new();
+        let mut names: Vec<Vec<u8>> = hollow
+            .iter()
+            .flat_map(|number| [slice_data_name(*number), slice_index_name(*number)])
+            .collect();
         let mut archived = Vec::new();
         let is_dead = |number| dead.iter().any(|slice| slice.number == number);
         for old in self.messages.overlaps.iter().filter(|old| !is_dead(old.number)) {
@@ -385,6 +391,7 @@ impl Channel {
             self.messages.slices.retain(|slice| slice.number != number);
         }
         removed?;
+        self.messages.hollow.retain(|number| !hollow.contains(number));
         self.messages.overlaps.clear();
         let number_max = dead.last().map_or(0, |slice| slice.number);
         self.messages.slices.retain(|slice| number_max < slice.number);

@@ -147,6 +147,7 @@ impl Channel {
                 folder: Some(folder),
                 slices: VecDeque::new(),
                 overlaps: Vec::new(),
+                hollow: Vec::new(),
                 number_max: 0,
                 subscriptions: Subscriptions::default(),
                 subscriptions_len: Some(log.len()),

@@ -60,6 +60,8 @@ pub struct FoundChannel {
     pub slices: VecDeque<Slice>,
     /// What is taken out of them, because later ones hold it too, and not cut yet.
     pub overlaps: Vec<Overlap>,
+    /// Numbers of slices that hold nothing.
+    pub hollow: Vec<u64>,
     /// Highest slice number.
     pub number_max: u64,
     /// Its subscriptions.
@@ -101,6 +103,7 @@ impl Recovery<'_> {
             device,
             is_elsewhere: Cell::new(identity.device != device),
             overlaps: Vec::new(),
+            hollow: Vec::new(),
             number_max: 0,
         };
         reader.clear_replacements(&entries)?;
@@ -116,13 +119,14 @@ impl Recovery<'_> {
             (Subscriptions::default(), None)
         };
         let is_elsewhere = reader.is_elsewhere.get();
-        let ChannelReader { notices, overlaps, number_max, .. } = reader;
+        let ChannelReader { notices, overlaps, hollow, number_max, .. } = reader;
         Ok(FoundChannel {
             identity,
             is_elsewhere,
             folder: Some(folder),
             slices,
             overlaps,
+            hollow,
             number_max,
             subscriptions,
             subscriptions_len,
@@ -143,6 +147,7 @@ pub(super) struct ChannelReader<'a> {
     device: u64,
     is_elsewhere: Cell<bool>,
     overlaps: Vec<Overlap>,
+    pub(super) hollow: Vec<u64>,
     /// The highest number of a slice, with messages or not.
     number_max: u64,
 }

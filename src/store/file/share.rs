@@ -107,7 +107,8 @@ impl Share {
         for (name, channel) in &mut share.channels {
             channel.close_files();
             share.expiries.extend(channel.expires_at.map(|at| (at, name.clone())));
-            if !channel.messages.dead_slices().is_empty() {
+            let messages = &channel.messages;
+            if !messages.dead_slices().is_empty() || messages.hollow_slices().next().is_some() {
                 share.overdue.push(name.clone());
             }
         }

@@ -75,6 +75,7 @@ impl ChannelReader<'_> {
         }
         match self.read_index(index.as_ref(), &index_name)? {
             Ok(None) if data_len == FILE_HEADER_LEN => {
+                self.hollow.push(number);
                 Ok(Slice { number, data_len, ..Slice::default() })
             }
             Ok(None) => self.rebuild(number, data.as_ref(), Vec::new(), false),

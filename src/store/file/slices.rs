@@ -156,6 +156,8 @@ pub struct Messages {
     pub slices: VecDeque<Slice>,
     /// What is taken out of them and was not cut.
     pub overlaps: Vec<Overlap>,
+    /// Numbers of slices that held nothing when they were found, and whose files are there.
+    pub hollow: Vec<u64>,
     /// Highest slice number found in the folder.
     pub number_max: u64,
     /// Sequence of the oldest message kept; `last` + 1 if none is.
@@ -326,6 +328,13 @@ impl Messages {
         let older = self.slices.len().saturating_sub(1);
         let slices = self.slices.iter().take(older);
         slices.take_while(|slice| slice.live_count() == 0).cloned().collect()
+    }
+
+    /// Slices that held nothing and are not the newest. A former active may write to them late, and
+    /// the limits may let go of what supersedes that: so their files go first.
+    pub fn hollow_slices(&self) -> impl Iterator<Item = u64> {
+        let newest = self.slices.back().map_or(0, |slice| slice.number);
+        self.hollow.iter().copied().filter(move |number| *number < newest)
     }
 
     /// The slice that holds `sequence`, or else the first that begins after it. Where two hold

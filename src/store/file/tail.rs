@@ -96,6 +96,9 @@ impl Channel {
                     return Err(error);
                 }
             };
+            // A successor that came before looks at these names no more. It supersedes what it
+            // has found, and the limits may let go of all that does.
+            ctx.fence.check()?;
             return Ok(Tail { number, data, index });
         }
         let slice = self.messages.slices.back().expect("only a known slice is continued");
