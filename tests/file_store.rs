@@ -189,6 +189,36 @@ fn after_an_unclean_predecessor_files_are_fresh() {
     assert_eq!(last.recovered.channels[0].subscriptions.len(), 1);
 }
 
+/// Rule: a former active appends to no subs.dat that is still read: where a take-over left it,
+/// because there were many, the first write to the channel replaces it.
+#[test]
+fn what_a_take_over_of_many_channels_leaves_is_fresh_with_its_first_write() {
+    let root = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..20).map(|number| format!("c{number}")).collect();
+    let mut opened = open(root.path());
+    let mut first = batch(names.iter().map(|name| part(name, Lifecycle::Create, 1..=3)).collect());
+    for created in &mut first.channels {
+        created.subscriptions = vec![SubscriptionWrite::Create(subscription(1).into())];
+    }
+    commit(opened.shares[0].as_mut(), &first);
+    drop(opened);
+    let inode = |name: &str| {
+        let path = root.path().join(name).join("subs.dat");
+        std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap())
+    };
+    let old: Vec<u64> = names.iter().map(|name| inode(name)).collect();
+    let options = FileOptions::new(root.path());
+    let mut again = open_as(&options, &StoreLimits::default(), Predecessor::Gone).unwrap();
+    assert_eq!(names.iter().map(|name| inode(name)).collect::<Vec<_>>(), old, "they were left");
+    commit(again.shares[0].as_mut(), &batch(vec![part("c3", Lifecycle::Keep, 4..=4)]));
+    for (name, old) in names.iter().zip(old) {
+        assert_eq!(inode(name) != old, name == "c3", "{name}");
+    }
+    drop(again);
+    let last = open(root.path());
+    assert!(last.recovered.channels.iter().all(|found| found.subscriptions.len() == 1));
+}
+
 #[test]
 fn dead_subscription_records_are_compacted_away() {
     let root = tempfile::tempdir().unwrap();

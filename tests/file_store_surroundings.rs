@@ -128,6 +128,10 @@ fn a_take_over_makes_durable_what_lies_on_another_file_system() {
         let mut opened = open_on(&mounts, &options, Predecessor::Gone, rest).unwrap();
         assert_eq!(mounts.unsynced_count(), 0, "{count} channels");
         assert_eq!(fetch(opened.shares[0].as_mut(), "foo", 1), [1, 2, 3]);
+        // What nobody has seen being synced is written anew, into a slice of its own.
+        let is_as_it_was = |name: &str| root.path().join(name).join("msgs.1.dat").exists();
+        assert!(!is_as_it_was("foo"), "{count} channels");
+        assert_eq!(is_as_it_was("c0"), has_survey, "{count} channels");
     }
 }
 
