@@ -12,6 +12,7 @@ pub mod go;
 pub mod hash;
 pub mod id;
 pub mod limits;
+pub mod opening;
 pub mod origin;
 pub mod placement;
 pub mod planted;

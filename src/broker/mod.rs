@@ -75,7 +75,7 @@ pub use unheard::Discovery;
 
 use account::Accounts;
 use engines::Engines;
-use session::{Session, Sessions, Timer};
+use session::{Phase, Session, Sessions, Timer};
 use settings::Counters;
 use snapshot::{ConnectionSnapshot, ServerSnapshot, Traffic};
 use sublist::Interest;
@@ -253,6 +253,13 @@ impl Broker {
             self.sessions.iter().filter(is_here).map(|found| (found.cid, found.id)).collect();
         clients.sort_unstable();
         clients.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Whether a client has still to begin with TLS.
+    #[must_use]
+    pub fn awaits_handshake(&self, session: SessionId) -> bool {
+        let session = self.sessions.get(session).filter(|found| found.client().is_some());
+        session.is_some_and(|found| found.phase == Phase::AwaitTls { is_optional: false })
     }
 
     /// Pings, time-outs, write deadlines that are due.

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
+use super::listener::Begun;
 use super::places::Place;
 
 /// How long a request may take from its first byte to the end of its header.
@@ -22,7 +23,7 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// The bytes of a connection that is past its handshake.
 pub(super) enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Begun>>),
 }
 
 /// The time-outs of a connection.

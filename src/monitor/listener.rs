@@ -3,7 +3,7 @@
 //! Handshakes run beside each other, so that a peer who never ends his keeps nobody waiting.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Chain, Join};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -22,12 +24,21 @@ use tokio_rustls::server::TlsStream;
 use super::connection::{Connection, Stream};
 use super::places::{Place, Places};
 use super::{Pages, answer};
+use crate::base::go;
+use crate::base::opening::{Beginning, NO_HANDSHAKE, Opening};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause after the machine refused a connection (no descriptors left).
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// What the reference answers a request that came without TLS.
+const HTTP_ON_HTTPS: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+
+/// A connection whose first bytes were looked at.
+pub(super) type Begun = Join<Chain<Cursor<Vec<u8>>, OwnedReadHalf>, OwnedWriteHalf>;
 
 /// Accepts for ever. Each connection has a task of its own.
 pub(super) async fn serve(
@@ -68,10 +79,10 @@ async fn serve_one(
 ) {
     let stream = match tls {
         None => Stream::Plain(stream),
-        Some(tls) => match hand_shake(&tls, stream).await {
+        Some(tls) => match hand_shake(&tls, stream, peer).await {
             Ok(stream) => Stream::Tls(Box::new(stream)),
-            Err(error) => {
-                log::debug!("monitoring: TLS handshake of {peer} failed: {error}");
+            Err(why) => {
+                log::error!("monitoring: TLS handshake error from {peer}: {why}");
                 return;
             }
         },
@@ -97,9 +108,50 @@ async fn serve_one(
     }
 }
 
-async fn hand_shake(tls: &TlsAcceptor, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+/// As a whole: who sends one byte each second is a stranger too.
+async fn hand_shake(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<TlsStream<Begun>, String> {
+    let done = tokio::time::timeout(HANDSHAKE_TIMEOUT, begin(tls, stream, peer)).await;
+    done.unwrap_or_else(|_| Err("timeout".to_owned()))
+}
+
+async fn begin(
+    tls: &TlsAcceptor,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<TlsStream<Begun>, String> {
+    let local = stream.local_addr().map(|local| local.to_string()).unwrap_or_default();
+    let failed =
+        |error: &io::Error| format!("read tcp {local}->{peer}: read: {}", go::system_reason(error));
+    let (mut opening, mut first, mut chunk) = (Opening::default(), Vec::new(), [0; 1024]);
+    while opening.beginning() == Beginning::Unfinished {
+        let count = stream.read(&mut chunk).await.map_err(|error| failed(&error))?;
+        if count == 0 {
+            return Err(opening.end_text().to_owned());
+        }
+        opening.follow(&chunk[..count]);
+        first.extend_from_slice(&chunk[..count]);
     }
+    match opening.beginning() {
+        Beginning::Unfinished | Beginning::Tls => (),
+        Beginning::Http => {
+            // Who has gone meanwhile needs no answer.
+            let _is_told = stream.write_all(HTTP_ON_HTTPS).await;
+            return Err("client sent an HTTP request to an HTTPS server".to_owned());
+        }
+        Beginning::Other => return Err(NO_HANDSHAKE.to_owned()),
+    }
+    let (reader, writer) = stream.into_split();
+    let stream = tokio::io::join(Cursor::new(first).chain(reader), writer);
+    tls.accept(stream).await.map_err(|error| {
+        let of_tls = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
+        match of_tls {
+            Some(wrong) => opening.tell(wrong),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => opening.end_text().to_owned(),
+            None => failed(&error),
+        }
+    })
 }

@@ -12,6 +12,7 @@ use mio::net::TcpStream;
 
 use crate::base::descriptors::Admission;
 use crate::base::epoch::LeaseClock;
+use crate::base::go::system_reason;
 use crate::base::limits::READ_BUDGET_BYTES;
 use crate::base::world;
 use crate::broker::outbox::Outbox;
@@ -227,6 +228,21 @@ impl Connection {
     #[must_use]
     pub fn is_handshaking(&self) -> bool {
         matches!(&self.stage, Stage::Tls(layer) if !layer.is_established())
+    }
+
+    /// What is told of a peer that goes away before its handshake is done.
+    #[must_use]
+    pub fn handshake_end(&self, end: &End) -> String {
+        match (end, &self.stage) {
+            (End::Failed(error), _) => {
+                let local = self.socket.local_addr().map(|found| found.to_string());
+                let (local, why) = (local.unwrap_or_default(), system_reason(error));
+                format!("read tcp {local}->{}: read: {why}", self.peer)
+            }
+            (End::Tls(broken), _) => broken.to_string(),
+            (End::Closed, Stage::Tls(layer)) => layer.end_text().to_owned(),
+            (End::Closed, Stage::Plain | Stage::Connecting) => "EOF".to_owned(),
+        }
     }
 
     /// Who the peer is, once, when the handshake is done.

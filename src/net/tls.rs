@@ -22,6 +22,7 @@ use crate::base::certificate::{
 };
 use crate::base::crypto;
 use crate::base::files;
+use crate::base::opening::{Beginning, NO_HANDSHAKE, Opening};
 use crate::broker::TlsPeer;
 
 /// Encrypted bytes that one connection may hold beside its outbox.
@@ -209,6 +210,10 @@ fn suite_name(suite: rustls::CipherSuite) -> String {
 #[derive(Debug)]
 pub struct Layer {
     session: Connection,
+    /// What the peer said, until the handshake is done.
+    opening: Opening,
+    /// The first of it, before it is known whether that is TLS.
+    held: Vec<u8>,
     is_established: bool,
     is_ended: bool,
 }
@@ -242,21 +247,48 @@ impl Layer {
 
     fn over(mut session: Connection) -> Self {
         session.set_buffer_limit(Some(SEALED_BYTES_MAX));
-        Self { session, is_established: false, is_ended: false }
+        let (opening, held) = (Opening::default(), Vec::new());
+        Self { session, opening, held, is_established: false, is_ended: false }
     }
 
     /// Takes all of `sealed` in and puts what it says at the end of `plain`.
     ///
     /// # Errors
     /// [`Broken`] when the peer does not speak TLS, or not with us. An alert for it is ready to be
-    /// written then.
-    pub fn open(&mut self, mut sealed: &[u8], plain: &mut BytesMut) -> Result<(), Broken> {
+    /// written then, unless it was no TLS at all.
+    pub fn open(&mut self, sealed: &[u8], plain: &mut BytesMut) -> Result<(), Broken> {
+        if self.is_established {
+            return self.unseal(sealed, plain);
+        }
+        self.opening.follow(sealed);
+        match self.opening.beginning() {
+            Beginning::Unfinished => {
+                self.held.extend_from_slice(sealed);
+                Ok(())
+            }
+            Beginning::Http | Beginning::Other => Err(Broken(NO_HANDSHAKE.to_owned())),
+            Beginning::Tls => {
+                let held = std::mem::take(&mut self.held);
+                self.unseal(&held, plain)?;
+                self.unseal(sealed, plain)
+            }
+        }
+    }
+
+    /// What is told of a peer that goes away during the handshake.
+    #[must_use]
+    pub fn end_text(&self) -> &'static str {
+        self.opening.end_text()
+    }
+
+    fn unseal(&mut self, mut sealed: &[u8], plain: &mut BytesMut) -> Result<(), Broken> {
         while !sealed.is_empty() {
             let taken = self.session.read_tls(&mut sealed);
             if taken.map_err(|error| Broken(error.to_string()))? == 0 {
                 break;
             }
-            let state = self.session.process_new_packets().map_err(broken)?;
+            let processed = self.session.process_new_packets();
+            let state = processed.map_err(|error| Broken(self.opening.tell(&error)))?;
             self.take_plain(state.plaintext_bytes_to_read(), plain);
             self.is_ended |= state.peer_has_closed();
         }
@@ -306,9 +338,12 @@ impl Layer {
         self.session.writer().write_vectored(plain).expect("encrypting does no IO")
     }
 
-    /// Says goodbye, so that the peer can tell an end from a cut.
+    /// Says goodbye, so that the peer can tell an end from a cut. Who never spoke TLS with us is
+    /// told nothing in it.
     pub fn seal_end(&mut self) {
-        self.session.send_close_notify();
+        if self.is_established {
+            self.session.send_close_notify();
+        }
     }
 
     /// Whether encrypted bytes wait for the socket.

@@ -30,5 +30,6 @@ mod sessions;
 mod store_limits;
 mod subscribing;
 mod told;
+mod wrong_door;
 
 use server::LOOPS;

@@ -115,7 +115,7 @@ impl<D: Driver> Reactor<D> {
                 self.timers.arm(Timer::Handshake(place), self.now.at + timeout);
                 self.mark_unsent(place);
             }
-            Err(broken) => self.finish_handshake(place, &broken),
+            Err(broken) => self.finish_handshake(place, broken.to_string()),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::net::connection::{End, Turn};
 use crate::net::driver::Driver;
 use crate::net::mailbox::Sender;
 use crate::net::reactor::{CLOSED, Reactor, TLS_FAILURE, Timer};
-use crate::net::tls::{Broken, Layer};
+use crate::net::tls::Layer;
 use crate::net::token::Place;
 
 impl<D: Driver> Reactor<D> {
@@ -144,7 +144,7 @@ impl<D: Driver> Reactor<D> {
                 self.mark_ready(place);
             }
             Ok(_) => self.finish(place, TLS_FAILURE),
-            Err(broken) => self.finish_handshake(place, &broken),
+            Err(broken) => self.finish_handshake(place, broken.to_string()),
         }
     }
 
@@ -152,20 +152,21 @@ impl<D: Driver> Reactor<D> {
         let Some(connection) = self.table.get_mut(place) else {
             return;
         };
+        // A client that has said nothing yet where TLS is required is in its handshake too.
+        if connection.is_handshaking() || self.broker.awaits_handshake(place.session(self.home)) {
+            let why = connection.handshake_end(end);
+            self.finish_handshake(place, why);
+            return;
+        }
         match end {
             End::Closed => self.begin_close(place, CLOSED),
-            End::Failed(_) => self.finish(place, "Read Error"),
-            End::Tls(broken) if connection.is_handshaking() => {
-                self.finish_handshake(place, broken);
-            }
-            End::Tls(_) => self.finish(place, "Read Error"),
+            End::Failed(_) | End::Tls(_) => self.finish(place, "Read Error"),
         }
     }
 
     /// A handshake came to nothing: the broker logs it with the connection's number.
-    pub(super) fn finish_handshake(&mut self, place: Place, broken: &Broken) {
+    pub(super) fn finish_handshake(&mut self, place: Place, reason: String) {
         let session = self.session(place);
-        let reason = broken.to_string();
         self.broker.handle(Input::TlsFailed { session, reason }, self.now);
         self.finish(place, TLS_FAILURE);
     }
