@@ -308,9 +308,10 @@ pub const ROUTE_PORT: &str = "cluster.listen|cluster.host cluster.port";
 /// The reference's fatal line.
 pub fn listeners(config: &Config) -> Result<(), Wrong> {
     let core = &config.core;
-    port(core.port).map_err(|text| {
-        let (host, port, text) = (&core.host, core.port, quote(&text));
-        Wrong::new(format!("Error listening on port: {host}:{port}, {text}"), "top.listen|top.port")
+    let (host, number) = (joined_host(&core.host), core.port);
+    port(number).and_then(|()| address(&core.host, number)).map_err(|text| {
+        let text = format!("Error listening on port: {host}:{number}, {}", quote(&text));
+        Wrong::new(text, "top.listen|top.port")
     })?;
     advertised(core.client_advertise.as_deref()).map_err(|(value, reason)| {
         let what = "Error setting server INFO with ClientAdvertise value of";
@@ -325,6 +326,27 @@ pub fn listeners(config: &Config) -> Result<(), Wrong> {
         let what = "Error setting route INFO with Cluster.Advertise value of";
         Wrong::new(format!("{what} {value}, err={reason}"), "cluster.advertise")
     })
+}
+
+/// As the reference puts a host before a port.
+fn joined_host(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// An IPv6 address stands without brackets where it has an option of its own.
+fn address(host: &str, port: i64) -> Result<(), String> {
+    let joined = joined_host(host);
+    let Some(inner) = joined.strip_prefix('[').filter(|_| host.contains(':')) else {
+        return Ok(());
+    };
+    let (before, behind) = inner.split_once(']').unwrap_or((inner, ""));
+    let why = match behind.chars().next() {
+        Some(':') => "too many colons in address",
+        Some(_) => "missing port in address",
+        None if before.contains('[') => "unexpected '[' in address",
+        None => return Ok(()),
+    };
+    Err(format!("listen tcp: address {joined}:{port}: {why}"))
 }
 
 /// -1 stands for any free port.

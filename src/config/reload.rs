@@ -339,6 +339,13 @@ fn compare_cluster(old: &Config, new: &Config, changes: &mut Changes) {
         |cluster: &ClusterConfig| ClusterConfig { routes: Vec::new(), ..cluster.clone() };
     changes.cluster =
         changes.note(&without_routes(a), &without_routes(b), || "Reloaded: cluster".to_owned());
+    // Compat: authorities that were read never equal those that are in use. Pinned by
+    // `each_option_is_reloaded_or_refused_as_by_the_reference`.
+    let has_authorities = b.tls.as_ref().is_some_and(|tls| tls.ca_file.is_some());
+    if has_authorities && !changes.cluster {
+        changes.cluster = true;
+        changes.lines.push("Reloaded: cluster".to_owned());
+    }
     if let Some(name) = b.name.as_ref().filter(|name| a.name.as_ref() != Some(*name)) {
         changes.lines.push(format!("{CLUSTER_NAME} {name}"));
     }

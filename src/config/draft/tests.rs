@@ -48,6 +48,17 @@ fn routes_listen_everywhere_unless_they_are_told_where() {
 }
 
 #[test]
+fn routes_of_the_command_line_are_those_of_the_reference() {
+    let urls = |text: &str| -> Vec<String> {
+        parse_routes(text).unwrap().into_iter().map(|route| route.url).collect()
+    };
+    assert_eq!(urls(""), [""; 0]);
+    assert_eq!(urls("nats://a:1, nats://b:2"), ["nats://a:1", "nats://b:2"]);
+    assert_eq!(urls("nats://a:1,nats://b:2,"), ["nats://a:1", "nats://b:2", ""]);
+    assert_eq!(urls("nats://a:1, ,nats://b:2"), ["nats://a:1", "", "nats://b:2"]);
+}
+
+#[test]
 fn impossible_listeners_are_start_errors() {
     for (file, line) in [
         (
@@ -57,6 +68,26 @@ fn impossible_listeners_are_start_errors() {
         (
             "host: a\nport: -2",
             "Error listening on port: a:-2, \"listen tcp: address -2: invalid port\"",
+        ),
+        (
+            "host: \"[::1]\"\nport: 5",
+            "Error listening on port: [[::1]]:5, \"listen tcp: address [[::1]]:5: missing port in \
+             address\"",
+        ),
+        (
+            "host: \"[::1\"\nport: 5",
+            "Error listening on port: [[::1]:5, \"listen tcp: address [[::1]:5: unexpected '[' in \
+             address\"",
+        ),
+        (
+            "host: \"::1]\"\nport: 5",
+            "Error listening on port: [::1]]:5, \"listen tcp: address [::1]]:5: missing port in \
+             address\"",
+        ),
+        (
+            "host: \"a:[b]:c\"\nport: 5",
+            "Error listening on port: [a:[b]:c]:5, \"listen tcp: address [a:[b]:c]:5: too many \
+             colons in address\"",
         ),
         (
             "http: 70000",

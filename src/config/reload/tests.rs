@@ -175,7 +175,7 @@ const CLUSTER: &str = "cluster { name: a, listen: \"127.0.0.1:5\" }";
 /// Options that the reference was seen to reload or to refuse: the file before, the file after,
 /// what was said.
 #[rustfmt::skip]
-const OPTIONS: [(&str, &str, &str); 62] = [
+const OPTIONS: [(&str, &str, &str); 69] = [
     ("", "host: 127.0.0.1", "not Host: old=0.0.0.0, new=127.0.0.1"),
     ("", "port: 25999", "not Port: old=4222, new=25999"),
     ("", "port: 70000", "not Port: old=4222, new=70000"),
@@ -230,6 +230,13 @@ const OPTIONS: [(&str, &str, &str); 62] = [
     (CLUSTER, "cluster { name: a, listen: \"127.0.0.1:5\", routes: [\"nats://127.0.0.1\"] }", "cluster routes"),
     ("cluster { name: a, listen: \"127.0.0.1:5\", routes: [\"nats://h:1\"] }", CLUSTER, "cluster routes"),
     (CLUSTER, "cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem, insecure: true } }", "cluster; TLS certificate chain and hostname of solicited routes will not be verified. DO NOT USE IN PRODUCTION!"),
+    ("cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem } }", "cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem } }", ""),
+    ("cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem, ca_file: ca.pem } }", "cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem, ca_file: ca.pem } }", "cluster"),
+    ("cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem, ca_file: ca.pem } }", "cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem } }", "cluster"),
+    ("cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem } }", "cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem, timeout: 4 } }", "cluster"),
+    ("cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem, ca_file: ca.pem } }", "cluster { name: b, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem, ca_file: ca.pem } }", "Cluster name updated to b; cluster"),
+    ("cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem, ca_file: ca.pem, insecure: true } }", "cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem, ca_file: ca.pem, insecure: true } }", "cluster; TLS certificate chain and hostname of solicited routes will not be verified. DO NOT USE IN PRODUCTION!"),
+    ("cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem, insecure: true } }", "cluster { name: a, listen: \"127.0.0.1:5\", tls { cert_file: cert.pem, key_file: key.pem, insecure: true } }", ""),
     ("", "store_dir: \"/tmp/x\"", ""),
     ("", "jetstream: false", ""),
     ("", "accounts {}", ""),
