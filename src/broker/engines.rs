@@ -1,7 +1,7 @@
 //! The engines as a broker knows them: what they listen to, what holds up who writes to them, what
 //! they say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -109,9 +109,9 @@ pub(super) struct Engines {
     pub pressed: BTreeSet<(Credit, LoopIndex)>,
     /// Who they are to each other.
     pub origin: Arc<Origin>,
-    /// Interests of all loops' engines in messages and requests; the loop that owns the routes
+    /// Interests of each loop's engine in messages and requests; the loop that owns the routes
     /// counts them.
-    pub serving_count: usize,
+    pub serving_counts: BTreeMap<LoopIndex, usize>,
     /// Sessions that wait for a credit.
     pub paused: BTreeSet<SessionId>,
     /// Who reads what this loop's engine delivers.

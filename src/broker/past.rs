@@ -43,9 +43,10 @@ impl Broker {
         if interest.credit == Credit::Free || self.home != HOME {
             return;
         }
-        let count = &mut self.engines.serving_count;
+        // Each engine for itself: what a loop mails comes in its order, but the former engine of
+        // one loop may end here after the next one of another has begun.
+        let count = self.engines.serving_counts.entry(interest.engine).or_default();
         *count = if has_come { *count + 1 } else { count.saturating_sub(1) };
-        // The engines of all loops begin together.
         if !has_come || *count != 1 {
             return;
         }

@@ -269,6 +269,33 @@ fn what_a_route_carries_from_before_an_engine_began_does_not_reach_it() {
     }
 }
 
+/// Goal: one loop may still have its engine of a former term when that of the next term begins on
+/// another. What routes carry from before is behind an answer all the same.
+#[test]
+fn an_engine_asks_peers_when_it_begins_though_another_loop_is_late_to_end_its_former_one() {
+    let (mut left, mut right) = (server(1, "a", |_, _| ()), server(2, "b", |_, _| ()));
+    let (ours, theirs) = join(&mut left, &mut right);
+    serve(&mut right, true);
+    carry(&mut left, ours, &mut right, theirs);
+    let publisher = left.client(0, "");
+    // The term ends and another begins; the second loop has heard of neither.
+    let now = right.now;
+    right.loops[0].handle(Input::EngineGone, now);
+    let (engine, account) = (LoopIndex(0), AccountIndex::GLOBAL);
+    let (credit, is_brief) = (Credit::Messages, true);
+    let interest = EngineInterest { engine, account, key: 3, credit, is_brief };
+    left.send(publisher, b"PUB pub.a 5\r\nearly\r\n");
+    let carried = left.take(ours);
+    right.loops[0].listen(&Subject::from("pub.>"), interest);
+    right.settle();
+    right.send(theirs, carried.as_bytes());
+    assert_eq!(heard(&mut right), [""; 0], "it was sent to a former active");
+    carry(&mut left, ours, &mut right, theirs);
+    left.send(publisher, b"PUB pub.a 4\r\nlate\r\n");
+    carry(&mut left, ours, &mut right, theirs);
+    assert!(heard(&mut right).contains(&"late".to_owned()));
+}
+
 #[test]
 fn clients_learn_the_urls_of_the_cluster() {
     let (mut left, mut right) = (server(2, "a", |_, _| ()), server(1, "b", |_, _| ()));
