@@ -5,6 +5,8 @@
 use std::io;
 use std::time::Duration;
 
+use crate::base::civil::Civil;
+
 const UNITS: [(&str, i64); 8] = [
     ("ns", 1),
     ("us", 1_000),
@@ -125,6 +127,17 @@ fn decimal(value: u64, unit: u64, name: &str) -> String {
         "" => format!("{}{name}", value / unit),
         fraction => format!("{}.{fraction}{name}", value / unit),
     }
+}
+
+/// A moment in nanoseconds since 1970 as Go prints it, in UTC.
+#[must_use]
+pub fn show_time(nanos: i64) -> String {
+    let at = Civil::at(nanos.div_euclid(1_000_000_000));
+    let [hour, minute, second] = at.clock();
+    let fraction = format!(".{:09}", nanos.rem_euclid(1_000_000_000));
+    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+    let Civil { year, month, day, .. } = at;
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction} +0000 UTC")
 }
 
 /// A 64-bit number with Go's prefixes: decimal, `0x`, `0o` or a leading 0, `0b`, underscores.
@@ -303,6 +316,18 @@ mod tests {
             (-1_000_000_000, "-1s"),
         ] {
             assert_eq!(show_duration(nanos), text);
+        }
+    }
+
+    #[test]
+    fn moments_are_shown_as_go_shows_them() {
+        for (nanos, text) in [
+            (0, "1970-01-01 00:00:00 +0000 UTC"),
+            (1_795_947_710_400_723_769, "2026-11-29 10:21:50.400723769 +0000 UTC"),
+            (1_795_947_710_400_000_000, "2026-11-29 10:21:50.4 +0000 UTC"),
+            (-1, "1969-12-31 23:59:59.999999999 +0000 UTC"),
+        ] {
+            assert_eq!(show_time(nanos), text);
         }
     }
 

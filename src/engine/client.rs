@@ -48,6 +48,8 @@ pub(super) struct Known {
 struct Asker {
     request: pb::ConnectRequest,
     reply: Option<Subject>,
+    /// Whether another one of this name had to go first.
+    is_replacing: bool,
 }
 
 /// Where a client stands at its home.
@@ -56,6 +58,7 @@ enum Stage {
     /// Its record is being written, or other engines have not confirmed yet.
     Joining {
         reply: Option<Subject>,
+        is_replacing: bool,
         missing_count: usize,
         closes: Vec<Option<Subject>>,
     },
@@ -207,7 +210,7 @@ impl Engine {
             return self.refuse_connect(reply.as_ref(), &Refusal::InvalidClientId);
         }
         let client = ClientId::from(request.client_id.clone());
-        let asker = Asker { request, reply };
+        let asker = Asker { request, reply, is_replacing: false };
         let Some(home) = self.clients.homes.get_mut(&client) else {
             return self.join(asker, now);
         };
@@ -230,7 +233,7 @@ impl Engine {
     }
 
     fn join(&mut self, asker: Asker, now: Now) {
-        let Asker { request, reply } = asker;
+        let Asker { request, reply, is_replacing } = asker;
         let info = spb::ClientInfo {
             id: detached(&request.client_id),
             hb_inbox: detached(&request.heartbeat_inbox),
@@ -241,7 +244,8 @@ impl Engine {
         };
         let client = ClientId::from(info.id.clone());
         self.commits.client(ClientWrite::Add(info.clone()));
-        let stage = Stage::Joining { reply, missing_count: self.peer_count(), closes: Vec::new() };
+        let (missing_count, closes) = (self.peer_count(), Vec::new());
+        let stage = Stage::Joining { reply, is_replacing, missing_count, closes };
         let home = Home { info, stage, failed_heartbeats: 0, heartbeat: None };
         self.clients.homes.insert(client.clone(), home);
         self.do_after(After::Announce(client), now);
@@ -303,7 +307,8 @@ impl Engine {
         let Some(home) = self.clients.homes.get_mut(client) else {
             return;
         };
-        let Stage::Joining { reply, closes, .. } = std::mem::replace(&mut home.stage, Stage::Live)
+        let Stage::Joining { reply, is_replacing, closes, .. } =
+            std::mem::replace(&mut home.stage, Stage::Live)
         else {
             unreachable!("only a joining client has joined");
         };
@@ -326,7 +331,8 @@ impl Engine {
             .arm(Timer::Heartbeat(client.clone()), now.at + self.settings.heartbeat_interval);
         self.respond(reply.as_ref(), response.encode_to_vec().into());
         self.log(Level::Debug, || {
-            format!("[Client:{client}] Connected (Inbox={})", String::from_utf8_lossy(&inbox))
+            let what = if is_replacing { "Replaced old client" } else { "Connected" };
+            format!("[Client:{client}] {what} (Inbox={})", String::from_utf8_lossy(&inbox))
         });
         for reply in closes {
             self.on_close(client.as_bytes(), reply, now);
@@ -432,15 +438,12 @@ impl Engine {
         }
         self.on_client_gone(&connection);
         let inbox = String::from_utf8_lossy(&info.hb_inbox).into_owned();
-        self.log(Level::Debug, || match &next {
-            Some(_) => format!("[Client:{client}] Replaced old client (Inbox={inbox})"),
-            None => format!("[Client:{client}] Closed (Inbox={inbox})"),
-        });
+        self.log(Level::Debug, || format!("[Client:{client}] Closed (Inbox={inbox})"));
         if let Some(reply) = reply {
             self.respond(reply.as_ref(), Bytes::new());
         }
         if let Some(asker) = next {
-            self.join(*asker, now);
+            self.join(Asker { is_replacing: true, ..*asker }, now);
         }
     }
 

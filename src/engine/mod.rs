@@ -28,6 +28,7 @@ mod start;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod undecodable;
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -7,6 +7,7 @@ use crate::base::id::{ChannelName, ClientId, LoopIndex};
 use crate::base::placement;
 use crate::engine::effect::Service;
 use crate::engine::publication::{NoPublish, Publication};
+use crate::engine::undecodable;
 use crate::proto::{pb, spb};
 
 /// A request as decoded where it arrived.
@@ -54,6 +55,7 @@ pub enum Placement {
 /// Decodes what came in on a request subject (spec protocol, sections 3 and 4).
 #[must_use]
 pub fn decode(service: Service, payload: Bytes) -> Request {
+    let bytes = payload.clone();
     let decoded = match service {
         Service::Connect => pb::ConnectRequest::decode(payload).map(Request::Connect),
         Service::Publish => return decode_publish(payload),
@@ -72,7 +74,7 @@ pub fn decode(service: Service, payload: Bytes) -> Request {
     decoded.unwrap_or_else(|error| Request::Undecodable {
         service,
         guid: Bytes::new(),
-        reason: error.to_string(),
+        reason: undecodable::reason(service, &bytes).unwrap_or_else(|| error.to_string()),
     })
 }
 
@@ -97,8 +99,10 @@ fn decode_publish(payload: Bytes) -> Request {
     match Publication::decode(payload) {
         Ok(publication) => Request::Publish(publication),
         Err(NoPublish { bytes, .. }) if is_control_message(bytes.clone()) => Request::Ignored,
-        Err(NoPublish { guid, reason, .. }) => {
-            Request::Undecodable { service: Service::Publish, guid, reason }
+        Err(NoPublish { guid, reason, bytes }) => {
+            let service = Service::Publish;
+            let reason = undecodable::reason(service, &bytes).unwrap_or(reason);
+            Request::Undecodable { service, guid, reason }
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 
+use crate::base::go::show_time;
 use crate::base::hash::QuickMap;
 use crate::base::id::{ChannelName, ClientId, DurableName, QueueGroupName, Sequence, Subject};
 use crate::base::id::{SubscriptionId, Ticket};
@@ -163,7 +164,7 @@ pub(super) struct Subscriptions {
     /// Store-wide ids: the next one of this engine.
     pub(super) next_id: u64,
     /// Subscribe requests that wait for a look-up by time.
-    pub(super) finding: QuickMap<Ticket, (pb::SubscriptionRequest, Option<Subject>)>,
+    pub(super) finding: QuickMap<Ticket, (WallTime, pb::SubscriptionRequest, Option<Subject>)>,
 }
 
 impl Subscriptions {
@@ -234,7 +235,7 @@ impl Engine {
         index: usize,
         request: pb::SubscriptionRequest,
         reply: Option<Subject>,
-        found: Option<Sequence>,
+        found: Option<(WallTime, Sequence)>,
         now: Now,
     ) {
         self.stop_inactivity(index);
@@ -251,7 +252,7 @@ impl Engine {
         index: usize,
         request: &pb::SubscriptionRequest,
         reply: &Option<Subject>,
-        found: Option<Sequence>,
+        found: Option<(WallTime, Sequence)>,
         now: Now,
     ) -> Result<(), Refusal> {
         let group_name = group_name(request);
@@ -289,9 +290,9 @@ impl Engine {
         }
         let start = if group.is_some() {
             Start::After(Sequence::ZERO, String::new())
-        } else if let Some(sequence) = found {
-            let last = sequence.prev();
-            Start::After(last, format!("from time time='<looked up>' seq={}", sequence.0))
+        } else if let Some((at, sequence)) = found {
+            let at = show_time(at.0);
+            Start::After(sequence.prev(), format!("from time time='{at}' seq={sequence}"))
         } else {
             start_of(request, channel, now)
         };
@@ -316,7 +317,7 @@ impl Engine {
         let channel = &mut self.channels.slab[index];
         channel.request_count += 1;
         let ticket = self.reads.new_ticket();
-        self.subscriptions.finding.insert(ticket, (request.clone(), reply.clone()));
+        self.subscriptions.finding.insert(ticket, (at, request.clone(), reply.clone()));
         let channel = channel.name.clone();
         self.effects.push_back(Effect::Read(StoreRead::FindTime { ticket, channel, at }));
     }
@@ -328,7 +329,7 @@ impl Engine {
         result: Result<Sequence, String>,
         now: Now,
     ) {
-        let Some((request, reply)) = self.subscriptions.finding.remove(&ticket) else {
+        let Some((at, request, reply)) = self.subscriptions.finding.remove(&ticket) else {
             return;
         };
         let Some(index) = self.channels.find(&request.subject) else {
@@ -343,7 +344,7 @@ impl Engine {
         };
         match (refusal, result) {
             (None, Ok(sequence)) => {
-                self.subscribe_to(index, request, reply, Some(sequence), now);
+                self.subscribe_to(index, request, reply, Some((at, sequence)), now);
             }
             (refusal, _) => {
                 let refusal = refusal.unwrap_or(Refusal::UnknownClient);

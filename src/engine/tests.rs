@@ -375,6 +375,50 @@ fn a_subscription_that_finds_no_room_is_logged() {
     });
 }
 
+/// Goal: as with the reference, a publish is traced before its client is looked at, and of a
+/// subscribe request of somebody unknown nothing is said.
+#[test]
+fn a_publish_of_a_stranger_is_traced_before_it_is_refused() {
+    for loops in [1, 2, 4] {
+        let mut server = Script::with(loops, |settings| settings.trace = true);
+        assert_eq!(server.try_publish("nobody", "foo", "x"), "stan: invalid publish request");
+        assert_eq!(
+            server.log[0],
+            "[Client:nobody] Received message from publisher subj=foo guid=guid"
+        );
+        assert!(server.log[1].starts_with("Received invalid client publish message "));
+        server.log.clear();
+        assert_eq!(server.try_publish("nobody", "foo.*", "x"), "stan: invalid publish request");
+        assert_eq!(server.log.len(), 1, "a channel that is none: {:?}", server.log);
+        server.log.clear();
+        let refused = server.try_subscribe("nobody", "foo", "a", &options());
+        assert_eq!((refused.as_str(), server.log.len()), ("stan: unknown clientID", 0));
+    }
+}
+
+#[test]
+fn moments_in_the_log_are_dates() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 1);
+        server.pass_secs(10);
+        server.publish("me", "foo", 1);
+        server.log.clear();
+        let since = |ago| {
+            let start = pb::StartPosition::TimeDeltaStart;
+            Options { start, ago: Duration::from_secs(ago), ..options() }
+        };
+        server.subscribe("me", "foo", "looked_up", &since(5));
+        server.pass_secs(1);
+        server.subscribe("me", "foo", "after_all", &since(0));
+        let said =
+            |line: &String| line.split_once("sending from time time='").map(|it| it.1.to_owned());
+        let moments: Vec<String> = server.log.iter().filter_map(said).collect();
+        let ends: Vec<_> = moments.iter().map(|text| text.split_once(" +0000 UTC' seq=")).collect();
+        assert_eq!(ends.iter().flatten().map(|it| it.1).collect::<Vec<_>>(), ["2", "3"]);
+    });
+}
+
 #[test]
 fn the_life_of_a_subscription_is_logged() {
     with_loops(|mut server| {

@@ -60,7 +60,11 @@ fn the_id_of_a_live_client_is_refused_and_that_of_a_dead_one_is_free() {
         assert_eq!(server.try_connect("me", "new"), ALREADY);
         server.publish("me", "orders", 1);
         server.set_pulse("me", Pulse::Gone);
+        server.log.clear();
         assert_eq!(server.try_connect("me", "new"), "");
+        let told = server.log.iter().filter_map(|line| line.strip_prefix("[Client:me] "));
+        let told: Vec<&str> = told.filter_map(|line| line.split(" (Inbox=").next()).collect();
+        assert_eq!(told, ["Closed", "Replaced old client"]);
         assert_eq!(server.ping("c-me"), REPLACED);
         assert_eq!(server.ping("new"), "");
         let refused = "stan: invalid publish request";
