@@ -29,7 +29,8 @@ bugs! {
     PendingForgottenDurable = "pending-forgotten-durable",
     /// The same for subscriptions that are no durables.
     PendingForgottenPlain = "pending-forgotten-plain",
-    /// A take-over leaves files that a former active is about to put in place.
+    /// A take-over leaves files that a former active is about to put in place, who does not ask
+    /// the fence; and nobody looks whether what it writes still has a name.
     LateRename = "late-rename",
     /// Who creates a channel clears what lies in its folder.
     LateCreateClears = "late-create-clears",
@@ -53,7 +54,8 @@ bugs! {
     LeaseIgnored = "lease-ignored",
     /// Messages are delivered that are not durable yet.
     DeliveredEarly = "delivered-early",
-    /// The recovery of a store does not look at the epoch any more.
+    /// The recovery of a store does not look at the epoch any more, and clears what lies under the
+    /// number of its copy.
     RecoveryUnfenced = "recovery-unfenced",
     /// Nothing is synced.
     NoSync = "no-sync",
@@ -75,7 +77,7 @@ bugs! {
     OneTooManyInFlight = "one-too-many-in-flight",
     /// A durable that comes back begins at the end.
     DurableStartsAnew = "durable-starts-anew",
-    /// A successor goes on in the slice of its predecessor.
+    /// A successor copies nothing, and goes on in the slice of its predecessor.
     SliceContinued = "slice-continued",
     /// A successor goes on in the subs.dat of its predecessor.
     SubscriptionsContinued = "subscriptions-continued",

@@ -39,7 +39,7 @@ struct Args {
     /// Steps under faults: inputs handled, operations of disk, locks and network
     #[arg(long, default_value_t = 5_000)]
     steps: u64,
-    /// Let the disk write what was not synced in any order when the power goes
+    /// Let the disk write in any order what was not synced; otherwise one seed of four does
     #[arg(long)]
     unordered: bool,
     /// Show what happens in a run, even if all is well
@@ -62,7 +62,7 @@ impl Args {
             members: self.members.map_or(usual.members, usize::from),
             loops: self.loops.unwrap_or(usual.loops),
             steps: self.steps,
-            lands_out_of_order: self.unordered,
+            lands_out_of_order: self.unordered || usual.lands_out_of_order,
             is_traced: self.trace,
             ..usual
         }

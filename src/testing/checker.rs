@@ -81,6 +81,9 @@ struct Asked {
     is_blurred: bool,
     /// The client acts as if these never came: they have to come again.
     owed: BTreeSet<Sequence>,
+    /// Once it is confirmed, until it is left: whatever is published first from then on comes,
+    /// by the order in the run.
+    owed_from: Option<usize>,
 }
 
 /// What all members of the durable queue group are called by.
@@ -211,6 +214,7 @@ impl Checker {
             last_fresh: Sequence::ZERO,
             is_blurred: false,
             owed: BTreeSet::new(),
+            owed_from: None,
         };
         self.say(|| format!("asks: {asking:?}"));
         self.asked.insert(asking.inbox.clone(), asked);
@@ -222,6 +226,15 @@ impl Checker {
         if let Some(asked) = self.asked.get_mut(inbox) {
             asked.in_flight_max = usize::MAX;
             asked.owed.clear();
+            asked.owed_from = None;
+        }
+    }
+
+    /// A client was told that its subscription is there.
+    pub fn on_confirmed(&mut self, inbox: &Subject) {
+        let order = self.published.len();
+        if let Some(asked) = self.asked.get_mut(inbox) {
+            asked.owed_from = Some(order);
         }
     }
 
@@ -359,7 +372,21 @@ impl Checker {
         let text = |(inbox, asked, sequence): (&Subject, &Asked, &Sequence)| {
             format!("{}:{sequence} for {inbox}, once more", asked.channel)
         };
-        of_durables.or_else(|| of_others().map(text))
+        of_durables.or_else(|| of_others().map(text)).or_else(|| self.first_undelivered(audit))
+    }
+
+    /// What a subscription that is there was never sent, though it was published later.
+    fn first_undelivered(&self, audit: &Audit) -> Option<String> {
+        let is_alone = |asked: &Asked| !asked.in_queue && self.kept(&asked.channel) == Kept::All;
+        self.asked.iter().filter(|(_, asked)| is_alone(asked)).find_map(|(inbox, asked)| {
+            let owed_from = asked.owed_from?;
+            let is_owed =
+                |data: &Bytes| self.published.get(data).is_some_and(|it| owed_from <= it.order);
+            let mut found = audit.get(&asked.channel)?.iter();
+            let (sequence, _) =
+                found.find(|(sequence, data)| is_owed(data) && !asked.seen.contains(sequence))?;
+            Some(format!("{}:{sequence} for {inbox}", asked.channel))
+        })
     }
 
     /// Whether somebody was told of a message that the audit has not reached.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use crate::base::epoch::{Epoch, Fence, FenceError, LeaseClock, Predecessor};
 use crate::base::time::Instant;
 use crate::election::keeper;
-use crate::election::sight::{NewestEpoch, Sight, Stillness, Verdict, judge};
+use crate::election::lease::Holder;
+use crate::election::sight::{self, Mark, NewestEpoch, Proof, Sight, Stillness, Verdict, judge};
 use crate::testing::disk::Operation;
 use crate::testing::memory_disk::{Fate, ProcessId, before};
 
@@ -144,8 +145,8 @@ pub struct Keeper {
     clock: LeaseClock,
     held: Option<Arc<SimulatedFence>>,
     stillness: Stillness,
-    /// Since when the store is known to work for this process, and what its holder's record showed.
-    proven: Option<(Instant, (Epoch, u64))>,
+    /// Since when the store is known to work for this process.
+    proof: Proof,
     distrusts_locks: bool,
     /// Whom it has told of.
     told: Option<Option<ProcessId>>,
@@ -162,7 +163,7 @@ impl Keeper {
             clock,
             held: None,
             stillness: Stillness::default(),
-            proven: None,
+            proof: Proof::default(),
             distrusts_locks: false,
             told: None,
             next_look: now,
@@ -217,7 +218,7 @@ impl Keeper {
             }
         }
         self.stillness.reset();
-        self.proven = None;
+        self.proof = Proof::default();
         self.told = None;
         self.next_look = next_look;
     }
@@ -246,8 +247,12 @@ impl Keeper {
         let mark = newest.map_or((Epoch(0), 0), |(epoch, claim)| (epoch, claim.counter));
         let holder = newest.map(|(_, claim)| claim.owner);
         let still_for = self.stillness.observe(mark, (now, now), 4 * LOOK_EVERY);
-        let proven = self.proven.filter(|(_, seen)| *seen == mark);
-        self.proven = proven;
+        let life = Mark::Life(mark.0, mark.1);
+        let proven_for = self.proof.observe(life, (now, now), 4 * LOOK_EVERY);
+        let patience = sight::patience_with(
+            &Holder { silence_max: STEAL_AFTER, ..Holder::default() },
+            STEAL_AFTER,
+        );
         let epoch_of = |(epoch, claim): (Epoch, &Claim)| NewestEpoch {
             is_held: claim.is_held,
             is_released: claim.is_released,
@@ -259,10 +264,10 @@ impl Keeper {
             is_fresh: state.epochs.is_empty(),
             still_for,
             is_stuck: false,
-            proven_for: proven.map(|(at, _)| now.since(at)),
-            steal_after: STEAL_AFTER,
+            proven_for,
+            steal_after: patience,
             distrusts_locks: self.distrusts_locks,
-            patience: STEAL_AFTER,
+            patience,
         };
         match judge(&sight) {
             Verdict::Claim(predecessor) => {
@@ -279,7 +284,7 @@ impl Keeper {
                 Some(Told::Won(fence, predecessor))
             }
             Verdict::Prove => {
-                self.proven = Some((now, mark));
+                self.proof.give(life, now);
                 None
             }
             Verdict::WaitForLock

@@ -6,8 +6,9 @@
 //! operation.
 //!
 //! Reading order: `plan` and `group` (the run), `baton` (its threads), `process` (one member),
-//! `memory_disk`, `leases`, `wires`, `faults`, `limits`, `workload`, `chatter` and `checker`,
-//! `campaign` (many seeds, and one made small). `disk` is for tests of the file store alone.
+//! `memory_disk`, `leases`, `wires`, `faults`, `limits`, `workload`, `chatter`, `nonsense`,
+//! `checker`, `campaign` (many seeds, and one made small). `disk` is for tests of the file store
+//! alone.
 
 pub mod baton;
 pub mod campaign;
@@ -19,6 +20,7 @@ pub mod group;
 pub mod leases;
 pub mod limits;
 pub mod memory_disk;
+pub mod nonsense;
 pub mod plan;
 pub mod process;
 pub mod trace;

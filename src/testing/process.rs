@@ -610,7 +610,7 @@ pub fn url_of(number: usize) -> String {
 
 /// What engines are told.
 #[must_use]
-pub fn engine_settings(loops: u16, limits: &ResolvedLimits) -> engine::Settings {
+pub fn engine_settings(loops: u16, limits: &ResolvedLimits, tells_all: bool) -> engine::Settings {
     use std::time::Duration;
     engine::Settings {
         loops,
@@ -621,7 +621,7 @@ pub fn engine_settings(loops: u16, limits: &ResolvedLimits) -> engine::Settings 
         replace_durable: false,
         inbox_len_max: 1_024,
         subscription_ids_store_wide: false,
-        debug: false,
-        trace: false,
+        debug: tells_all,
+        trace: tells_all,
     }
 }

@@ -18,6 +18,7 @@ use crate::proto::pb;
 use crate::testing::chatter::Chatter;
 use crate::testing::checker::{Asking, Audit, Checker, DurableKey, GROUP, NEWS};
 use crate::testing::limits::{CROWDED, PASSING};
+use crate::testing::nonsense;
 use crate::testing::wires::End;
 use crate::wire::op::Publish;
 use crate::wire::{self, Limits, Op, Parsed, encoder};
@@ -129,6 +130,8 @@ const PUBLISHES_PER_LONG: u64 = 12;
 const LONG_LEN: usize = 1_300;
 /// One of so many things that a client does has nothing to do with streaming.
 const ACTS_PER_CHAT: u64 = 8;
+/// One of so many requests has to be refused.
+const ACTS_PER_NONSENSE: u64 = 50;
 /// Another channel is used after so many publishes of a client.
 const PUBLISHES_BEFORE_NEXT: u64 = 12;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -398,6 +401,10 @@ impl Client {
         if turn.random.below(ACTS_PER_CHAT) == 0 {
             self.chat(turn);
             return Vec::new();
+        }
+        if turn.random.below(ACTS_PER_NONSENSE) == 0 {
+            let (own, reply) = ((self.id(), self.connection()), self.inbox("left"));
+            return vec![nonsense::request(turn.info, own, reply, turn.random)];
         }
         match turn.random.below(100) {
             0..=44 => self.publish(turn),
@@ -801,6 +808,7 @@ impl Client {
         };
         if let Some(subscription) = self.subscriptions.get_mut(inbox) {
             subscription.ack_inbox = Some(Subject::from(response.ack_inbox));
+            checker.on_confirmed(inbox);
             if let Some(key) = &subscription.durable {
                 checker.on_durable_made(key);
             }

@@ -5,6 +5,7 @@
 //! then cut from the old slices. The rest of what it wrote is synced where it lies.
 
 use crate::base::limits::SLICES_PER_BATCH_MAX;
+use crate::base::planted::{self, Bug};
 use crate::base::record::MessageRecord;
 use crate::base::reserve::is_no_room;
 use crate::store::file::channel::Channel;
@@ -47,6 +48,12 @@ impl Rewrite {
         channel.open_folder(ctx, root)?;
         // What was read is no successor's: so neither is the number of the copy.
         ctx.fence.check()?;
+        if planted::is(Bug::RecoveryUnfenced) {
+            let number = self.write.slice.number;
+            for name in [slice_index_name(number), slice_data_name(number)] {
+                let _ = channel.folder().unlink(&name);
+            }
+        }
         let mut written = self.write_once(ctx, channel);
         if written.as_ref().is_err_and(is_uncreated)
             && ctx.reserve.release_files(root, FILES_OF_SLICE, LEFT_BY_COPIES)
