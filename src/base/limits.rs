@@ -131,6 +131,10 @@ pub const MONITOR_CONNECTIONS_MAX: usize = 256;
 /// longest loses his. One more page may exceed it.
 pub const MONITOR_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Routes that one address may bring where routes need no authorization: each is told of each of
+/// the others.
+pub const ADDRESS_ROUTES_MAX: usize = 256;
+
 /// Servers that peers told of and that are dialled at one time: whoever is a peer can tell of as
 /// many as it likes.
 pub const GOSSIP_DIALS_MAX: usize = 32;

@@ -3,12 +3,12 @@
 //! A session with a million interests may end, a route may come for which a million are news, and
 //! all clients may have to be told something: each of these is one event, and work for a second.
 
-use std::collections::{VecDeque, btree_map};
+use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::base::id::SessionId;
 use crate::base::limits::{PORTION_WORK_MAX, ROUTE_NEWS_BYTES_MAX};
@@ -17,14 +17,19 @@ use crate::broker::Broker;
 use crate::broker::client::Client;
 use crate::broker::mail::Mail;
 use crate::broker::mesh::InterestKey;
-use crate::broker::route::write_interest;
+use crate::broker::route::{encode_info, write_interest};
+use crate::broker::session::Session;
 use crate::broker::sublist::Interest;
+use crate::wire::Info;
 
 /// Interests that are taken out, or told a route, before the portion is looked at again.
 const BATCH_LEN: usize = 256;
 
 /// How soon a route that has much to read is looked at again.
 const FULL_ROUTE_RETRY: Duration = Duration::from_millis(5);
+
+/// Interests of sessions that ended and routes that hear of each, multiplied, in one batch.
+const LEAVING_BATCH_WORK: usize = 2 * BATCH_LEN;
 
 /// Work of an INFO, in receivers of a message.
 const INFO_WORK: u64 = 16;
@@ -36,6 +41,12 @@ pub(super) struct Backlog {
     leaving: VecDeque<btree_map::IntoValues<Bytes, Arc<Interest>>>,
     /// Routes that are being told what is wanted here.
     news: VecDeque<News>,
+    /// The same of those that have much to read, by when they are looked at again.
+    delayed: BTreeMap<(Instant, SessionId), News>,
+    /// Routes that have come and of which the others are told.
+    introductions: VecDeque<Introduction>,
+    /// Whether the URLs of the cluster are others than clients were told.
+    are_urls_old: bool,
     /// Clients that are being told other URLs: the slot of the next one, and how many are left.
     informing: Option<(usize, usize)>,
     /// The turn that has a portion left, and up to where the work of the broker may go in it.
@@ -48,17 +59,30 @@ struct News {
     route: SessionId,
     /// What it was told last.
     told: Option<InterestKey>,
-    /// Nothing more is said to it before.
-    next_at: Option<Instant>,
+}
+
+/// A route of which the others are told.
+#[derive(Debug)]
+struct Introduction {
+    route: SessionId,
+    /// The INFO that they hear.
+    line: Bytes,
+    /// The server that was told last.
+    told: Option<String>,
 }
 
 impl Backlog {
     /// When the next portion is due; `now` is the time of the last input.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        if !self.leaving.is_empty() || self.informing.is_some() {
+        let has_work = !self.leaving.is_empty()
+            || !self.news.is_empty()
+            || !self.introductions.is_empty()
+            || self.are_urls_old
+            || self.informing.is_some();
+        if has_work {
             return Some(now);
         }
-        self.news.iter().map(|news| news.next_at.unwrap_or(now)).min()
+        self.delayed.first_key_value().map(|((at, _), _)| *at)
     }
 }
 
@@ -80,6 +104,8 @@ impl Broker {
         };
         self.backlog.turn = Some((self.now.at, limit));
         self.take_out_leaving(limit);
+        self.refresh_urls(limit);
+        self.introduce_some(limit);
         self.tell_news(limit);
         self.inform_some(limit);
     }
@@ -95,8 +121,10 @@ impl Broker {
     fn take_out_leaving(&mut self, limit: u64) {
         while self.work_done() < limit {
             let Some(front) = self.backlog.leaving.front_mut() else { return };
-            let batch: Vec<Arc<Interest>> = front.by_ref().take(BATCH_LEN).collect();
-            if batch.len() < BATCH_LEN {
+            // Each route may hear of each of them.
+            let len = (LEAVING_BATCH_WORK / (2 + self.routes.registered_count())).max(1);
+            let batch: Vec<Arc<Interest>> = front.by_ref().take(len).collect();
+            if batch.len() < len {
                 self.backlog.leaving.pop_front();
             }
             self.work += 2 * batch.len() as u64;
@@ -108,50 +136,100 @@ impl Broker {
     /// Tells a new route all that is wanted here. What changes meanwhile it is told at once, so
     /// that in the end the last word about each subject is right.
     pub(super) fn send_local_interest(&mut self, route: SessionId) {
-        self.backlog.news.push_back(News { route, told: None, next_at: None });
+        self.backlog.news.push_back(News { route, told: None });
         self.work_off();
     }
 
     fn tell_news(&mut self, limit: u64) {
-        for _ in 0..self.backlog.news.len() {
-            let Some(mut news) = self.backlog.news.pop_front() else { return };
-            if self.tell_route(&mut news, limit) {
-                self.backlog.news.push_back(news);
+        while let Some(first) = self.backlog.delayed.first_entry() {
+            if self.now.at < first.key().0 {
+                break;
             }
+            self.backlog.news.push_back(first.remove());
+        }
+        while self.work_done() < limit {
+            let Some(news) = self.backlog.news.pop_front() else { return };
+            self.work += 1;
+            self.tell_route(news);
         }
     }
 
-    /// Tells one route a part; whether there is more.
-    fn tell_route(&mut self, news: &mut News, limit: u64) -> bool {
-        news.next_at = news.next_at.filter(|at| self.now.at < *at);
-        while news.next_at.is_none() && self.work_done() < limit {
-            let begin = news.told.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-            let part = self.routes.local_interest(begin, BATCH_LEN);
-            let Some(session) = self.sessions.get(news.route).filter(|found| !found.is_ending())
-            else {
-                return false;
-            };
-            if session.outbox.len() > ROUTE_NEWS_BYTES_MAX {
-                news.next_at = Some(self.now.at + FULL_ROUTE_RETRY);
-                return true;
-            }
-            let wanted: Vec<_> =
-                part.iter().filter(|((_, subject, _), _)| self.may_import(subject)).collect();
-            let Some(session) = self.sessions.get_mut(news.route) else { return false };
-            for ((account, subject, queue), count) in wanted {
-                let name = self.accounts.name(*account);
-                write_interest(session, (name, subject, queue.as_ref()), *count);
-            }
-            self.work += part.len() as u64;
-            self.mark_dirty(news.route);
-            if part.len() < BATCH_LEN {
-                let text = "Sent local subscriptions to route";
-                self.log_about(news.route, log::Level::Debug, text);
-                return false;
-            }
-            news.told = part.into_iter().next_back().map(|(key, _)| key);
+    /// Tells one route a part; its turn for more comes after that of the others.
+    fn tell_route(&mut self, mut news: News) {
+        let begin = news.told.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let part = self.routes.local_interest(begin, BATCH_LEN);
+        let Some(session) = self.sessions.get(news.route).filter(|found| !found.is_ending()) else {
+            return;
+        };
+        if session.outbox.len() > ROUTE_NEWS_BYTES_MAX {
+            let at = self.now.at + FULL_ROUTE_RETRY;
+            self.backlog.delayed.insert((at, news.route), news);
+            return;
         }
-        true
+        let wanted: Vec<_> =
+            part.iter().filter(|((_, subject, _), _)| self.may_import(subject)).collect();
+        let Some(session) = self.sessions.get_mut(news.route) else { return };
+        for ((account, subject, queue), count) in wanted {
+            let name = self.accounts.name(*account);
+            write_interest(session, (name, subject, queue.as_ref()), *count);
+        }
+        self.work += part.len() as u64;
+        self.mark_dirty(news.route);
+        if part.len() < BATCH_LEN {
+            let text = "Sent local subscriptions to route";
+            self.log_about(news.route, log::Level::Debug, text);
+            return;
+        }
+        news.told = part.into_iter().next_back().map(|(key, _)| key);
+        self.backlog.news.push_back(news);
+    }
+
+    /// The other routes hear of a new one. Of many that come at once each is work for all.
+    pub(super) fn introduce(&mut self, route: SessionId, info: &Info) {
+        let mut line = BytesMut::new();
+        encode_info(info, &mut line);
+        let introduction = Introduction { route, line: line.freeze(), told: None };
+        self.backlog.introductions.push_back(introduction);
+        self.work_off();
+    }
+
+    fn introduce_some(&mut self, limit: u64) {
+        while self.work_done() < limit {
+            let Some(mut next) = self.backlog.introductions.pop_front() else { return };
+            self.work += 1;
+            // Who left meanwhile is not worth a dial.
+            if self.sessions.get(next.route).is_none_or(Session::is_ending) {
+                continue;
+            }
+            let Some((server, other)) = self.routes.next_registered(next.told.as_deref()) else {
+                continue;
+            };
+            next.told = Some(server);
+            if let Some(session) =
+                self.sessions.get_mut(other).filter(|found| found.id != next.route)
+            {
+                session.outbox.tail().extend_from_slice(&next.line);
+                session.outbox.seal(false);
+                self.work += INFO_WORK;
+                self.mark_dirty(other);
+                self.look_at_route(other);
+            }
+            self.backlog.introductions.push_front(next);
+        }
+    }
+
+    /// The URLs of the cluster are others now, or may be.
+    pub(super) fn urls_changed(&mut self) {
+        self.backlog.are_urls_old = true;
+        self.work_off();
+    }
+
+    /// What clients are told follows once a portion, however many routes came and went.
+    fn refresh_urls(&mut self, limit: u64) {
+        if self.backlog.are_urls_old && self.work_done() < limit {
+            self.backlog.are_urls_old = false;
+            self.update_urls();
+        }
     }
 
     /// INFO to the clients that want to hear of changes.

@@ -1,6 +1,7 @@
 //! Which routes there are: dialling, gossip, duplicates, the cluster's name, client URLs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, btree_map};
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +11,17 @@ use bytes::Bytes;
 use crate::base::deadlines::Deadlines;
 use crate::base::go::quote;
 use crate::base::id::{AccountIndex, SessionId};
-use crate::base::limits::{CLUSTER_URLS_MAX, GOSSIP_DIALS_MAX, GOSSIP_WAITING_MAX};
+use crate::base::limits::{
+    ADDRESS_ROUTES_MAX, CLUSTER_URLS_MAX, GOSSIP_DIALS_MAX, GOSSIP_WAITING_MAX,
+};
 use crate::base::time::Instant;
 use crate::broker::mail::Mail;
 use crate::broker::read::Step;
-use crate::broker::route::{HOME, write_info};
+use crate::broker::route::HOME;
 use crate::broker::session::Session;
 use crate::broker::settings::Settings;
 use crate::broker::{Broker, Effect};
-use crate::wire::{CloseReason, Connect, Info};
+use crate::wire::{CloseReason, Connect, Info, errors};
 
 /// Time between attempts at a route.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -41,6 +44,10 @@ pub(super) struct Routes {
     /// How many local interests there are of each, over all loops.
     local: BTreeMap<InterestKey, u32>,
     by_remote: BTreeMap<String, SessionId>,
+    /// URLs for clients that the registered peers told, and how many of them told each.
+    urls: BTreeMap<String, u32>,
+    /// Registered routes that nobody vouches for, by the address that brought them.
+    by_address: BTreeMap<IpAddr, usize>,
     dials: BTreeMap<String, Dial>,
     dial_deadlines: Deadlines<String>,
 }
@@ -72,6 +79,34 @@ impl Routes {
     /// Sessions of the registered routes.
     pub fn registered(&self) -> Vec<SessionId> {
         self.by_remote.values().copied().collect()
+    }
+
+    pub fn registered_count(&self) -> usize {
+        self.by_remote.len()
+    }
+
+    /// The first registered route behind the server `told`, in the order of their ids.
+    pub fn next_registered(&self, told: Option<&str>) -> Option<(String, SessionId)> {
+        let begin = told.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.by_remote.range::<str, _>((begin, Bound::Unbounded)).next();
+        next.map(|(server, id)| (server.clone(), *id))
+    }
+
+    fn add_urls(&mut self, urls: &[String]) {
+        for url in urls {
+            *self.urls.entry(url.clone()).or_default() += 1;
+        }
+    }
+
+    fn remove_urls(&mut self, urls: &[String]) {
+        for url in urls {
+            if let btree_map::Entry::Occupied(mut entry) = self.urls.entry(url.clone()) {
+                *entry.get_mut() -= 1;
+                if *entry.get() == 0 {
+                    entry.remove();
+                }
+            }
+        }
     }
 
     /// Server ids of the peers of the registered routes.
@@ -269,15 +304,26 @@ impl Broker {
         if let Some(existing) = self.routes.by_remote.get(&info.server_id).copied() {
             return self.on_duplicate(id, existing, &info.server_id);
         }
-        self.routes.by_remote.insert(info.server_id.clone(), id);
+        // Whoever has authenticated is a peer; anybody else can come any number of times.
+        let cluster = self.settings.cluster.as_ref();
+        let is_open = cluster.is_some_and(|cluster| cluster.user.is_none() && !cluster.tls);
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
         let peer = session.peer;
-        if let Some(route) = session.route_mut() {
-            route.is_registered = true;
-            if let Some(url) = route.url.as_ref().filter(|_| route.did_solicit) {
-                self.routes.dials.remove(url);
+        let Some(route) = session.route_mut() else { return Step::End };
+        if is_open && !route.did_solicit {
+            let count = self.routes.by_address.entry(peer.ip()).or_default();
+            if ADDRESS_ROUTES_MAX <= *count {
+                return self.refuse_crowd(id, peer.ip());
             }
+            *count += 1;
+            route.is_counted = true;
         }
+        route.is_registered = true;
+        if let Some(url) = route.url.as_ref().filter(|_| route.did_solicit) {
+            self.routes.dials.remove(url);
+        }
+        self.routes.by_remote.insert(info.server_id.clone(), id);
+        self.routes.add_urls(&info.connect_urls);
         let text = format!("Registering remote route {}", quote(&info.server_id));
         self.log_about(id, log::Level::Debug, &text);
         self.send_local_interest(id);
@@ -288,14 +334,18 @@ impl Broker {
             let host = host.strip_suffix(":0").unwrap_or(&host);
             forwarded.ip = format!("nats-route://{host}:{}/", info.port);
         }
-        for other in self.routes.registered().into_iter().filter(|other| *other != id) {
-            if let Some(session) = self.sessions.get_mut(other) {
-                write_info(session, &forwarded);
-                self.mark_dirty(other);
-            }
-        }
-        self.update_urls();
+        self.introduce(id, &forwarded);
+        self.urls_changed();
         Step::Done
+    }
+
+    fn refuse_crowd(&mut self, id: SessionId, address: IpAddr) -> Step {
+        self.send_error(id, errors::CONNECTIONS_EXCEEDED);
+        let text = format!(
+            "No more than {ADDRESS_ROUTES_MAX} routes from {address} are taken while the cluster \
+             has neither an authorization nor TLS"
+        );
+        self.refuse(id, &text, CloseReason::ConnectionsExceeded)
     }
 
     fn on_duplicate(&mut self, new: SessionId, existing: SessionId, remote_id: &str) -> Step {
@@ -323,8 +373,7 @@ impl Broker {
         let (is_explicit, is_registered) = (route.is_explicit, route.is_registered);
         let url = route.url.clone();
         if is_registered && self.routes.by_remote.get(&remote_id) == Some(&id) {
-            self.routes.by_remote.remove(&remote_id);
-            self.update_urls();
+            self.unregister(id, &remote_id);
         }
         let Some(url) = url else { return };
         let mut attempts = self.routes.dials.remove(&url).map_or(0, |dial| dial.attempts);
@@ -354,6 +403,25 @@ impl Broker {
         self.routes.dial_deadlines.arm(url, self.now.at + pause);
     }
 
+    fn unregister(&mut self, id: SessionId, remote_id: &str) {
+        self.routes.by_remote.remove(remote_id);
+        let Some(session) = self.sessions.get(id) else { return };
+        let address = session.peer.ip();
+        let Some(route) = session.route() else { return };
+        if let Some(info) = &route.info {
+            self.routes.remove_urls(&info.connect_urls);
+        }
+        if let btree_map::Entry::Occupied(mut count) = self.routes.by_address.entry(address)
+            && route.is_counted
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        self.urls_changed();
+    }
+
     /// A peer tells of another server (spec core NATS, 10.6).
     pub(super) fn on_gossip(&mut self, info: &Info) {
         let Some(cluster) = self.settings.cluster.clone() else { return };
@@ -376,11 +444,11 @@ impl Broker {
 
     /// A peer takes no more clients: they are not sent to it.
     pub(super) fn forget_urls(&mut self, id: SessionId) {
-        let route = self.sessions.route_mut(id);
+        let route = self.sessions.route_mut(id).filter(|route| route.is_registered);
         if let Some(info) = route.and_then(|route| route.info.as_mut()) {
-            info.connect_urls.clear();
+            self.routes.remove_urls(&std::mem::take(&mut info.connect_urls));
         }
-        self.update_urls();
+        self.urls_changed();
     }
 
     /// What clients are told: our URLs, then those of our peers; nothing before a peer has any.
@@ -391,15 +459,9 @@ impl Broker {
             return;
         }
         let is_silent = self.settings.cluster.as_ref().is_none_or(|cluster| cluster.no_advertise);
-        let (mut urls, mut known_urls) = (Vec::new(), BTreeSet::new());
-        for id in self.routes.registered().into_iter().filter(|_| !is_silent) {
-            let known = self.sessions.route(id).and_then(|route| route.info.as_ref());
-            for url in known.iter().flat_map(|info| &info.connect_urls) {
-                if urls.len() < CLUSTER_URLS_MAX && known_urls.insert(url) {
-                    urls.push(url.clone());
-                }
-            }
-        }
+        let most = if is_silent { 0 } else { CLUSTER_URLS_MAX };
+        let mut urls: Vec<String> = self.routes.urls.keys().take(most).cloned().collect();
+        self.work += urls.len() as u64;
         // Compat: a server whose last peer is gone goes on telling its own URLs; pinned by
         // `clients_learn_the_urls_of_the_cluster`.
         let is_told = !urls.is_empty() || !self.info.connect_urls.is_empty();
@@ -437,7 +499,7 @@ impl Broker {
                 self.dial(url, true, String::new());
             }
         }
-        self.update_urls();
+        self.urls_changed();
     }
 }
 

@@ -26,6 +26,8 @@ pub mod listing;
 mod login;
 mod mail;
 mod mesh;
+#[cfg(test)]
+mod mesh_work_tests;
 pub mod outbox;
 #[cfg(test)]
 mod password_tests;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::base::go::quote;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId};
@@ -58,6 +58,8 @@ pub(super) struct Route {
     /// The peer's INFO, once it came.
     pub info: Option<Box<Info>>,
     pub is_registered: bool,
+    /// Whether it is one of those that its address may bring.
+    pub is_counted: bool,
     /// Bytes that it said before.
     introduction_len: usize,
     /// What it carries from before this process became active.
@@ -444,6 +446,7 @@ impl Broker {
             return;
         }
         for id in self.routes.registered() {
+            self.work += 1;
             if let Some(session) = self.sessions.get_mut(id).filter(|found| !found.is_ending()) {
                 let name = self.accounts.name(account);
                 write_interest(session, (name, subject, queue), count);
@@ -493,11 +496,15 @@ impl Broker {
 
 /// `INFO <json> \r\n`.
 pub(super) fn write_info(session: &mut Session, info: &Info) {
-    let tail = session.outbox.tail();
-    tail.extend_from_slice(b"INFO ");
-    tail.extend_from_slice(&info.encode());
-    tail.extend_from_slice(b" \r\n");
+    encode_info(info, session.outbox.tail());
     session.outbox.seal(false);
+}
+
+/// The same, to be said to many.
+pub(super) fn encode_info(info: &Info, out: &mut BytesMut) {
+    out.extend_from_slice(b"INFO ");
+    out.extend_from_slice(&info.encode());
+    out.extend_from_slice(b" \r\n");
 }
 
 /// What is wanted here of a subject, in the account of this name.
