@@ -86,8 +86,8 @@ fn assert_serves(node: &mut Node) {
 fn what_is_no_route_is_told_so_closed_and_logged() {
     let mut node = start(Kind::Core).named("c").run();
     for (bytes, answer, line) in [
-        ("GET / HTTP/1.1\r\n\r\n", "Unknown Protocol Operation", "Unknown Protocol Operation"),
-        ("\x16\x03\x01\x02\x00", "Unknown Protocol Operation", "Unknown Protocol Operation"),
+        ("GET / HTTP/1.1\r\n\r\n", "Unknown Protocol Operation", "Router parser ERROR, state="),
+        ("\x16\x03\x01\x02\x00", "Unknown Protocol Operation", "Router parser ERROR, state="),
         (
             "CONNECT {\"lang\":\"go\"}\r\nPING\r\n",
             "attempted to connect to route port",
@@ -100,8 +100,8 @@ fn what_is_no_route_is_told_so_closed_and_logged() {
         ),
         ("CONNECT not json\r\n", "", "Protocol Violation"),
         ("INFO {\"port\":\"x\"}\r\n", "", "Protocol Violation"),
-        ("RS+ $G a\r\n", "Unknown Protocol Operation", "Unknown Protocol Operation"),
-        ("RMSG $G a 1\r\nx\r\n", "Unknown Protocol Operation", "Unknown Protocol Operation"),
+        ("RS+ $G a\r\n", "Unknown Protocol Operation", "Router parser ERROR, state="),
+        ("RMSG $G a 1\r\nx\r\n", "Unknown Protocol Operation", "Router parser ERROR, state="),
         ("-ERR 'go away'\r\n", "", "Route Error 'go away'"),
     ] {
         let mut socket = stranger(&node);
