@@ -73,10 +73,11 @@ impl Query {
         text.parse().map_err(|_| error())
     }
 
-    /// Paging of the streaming pages: what is no number counts as absent (spec configuration, 9.5).
+    /// Paging of the streaming pages: what is no number counts as absent (spec configuration, 9.5),
+    /// and a number that is too large or too small as the nearest one that there is.
     #[must_use]
     pub fn lenient_page(&self) -> Page {
-        Page::new(self.int("offset").unwrap_or(0), self.int("limit").unwrap_or(0))
+        Page::new(nearest(self.text("offset")), nearest(self.text("limit")))
     }
 
     /// Paging of the core pages.
@@ -131,6 +132,30 @@ fn reason(digits: &str) -> &'static str {
     }
 }
 
+/// A number as the reference has it after a conversion whose error it passes over: what leaves the
+/// range of 64 bits before anything else is wrong with it counts as the nearest bound.
+fn nearest(text: &str) -> i64 {
+    let (is_negative, digits) = match text.strip_prefix(['+', '-']) {
+        Some(digits) => (text.starts_with('-'), digits),
+        None => (false, text),
+    };
+    let mut magnitude = 0_u64;
+    for byte in digits.bytes() {
+        let Some(digit) = char::from(byte).to_digit(10) else { return 0 };
+        let next = magnitude.checked_mul(10).and_then(|ten| ten.checked_add(digit.into()));
+        let Some(next) = next else {
+            return if is_negative { i64::MIN } else { i64::MAX };
+        };
+        magnitude = next;
+    }
+    match (i64::try_from(magnitude), is_negative) {
+        (Ok(value), true) => -value,
+        (Ok(value), false) => value,
+        (Err(_), true) => i64::MIN,
+        (Err(_), false) => i64::MAX,
+    }
+}
+
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -182,6 +207,31 @@ mod tests {
         assert_eq!(error("cid=7&cid=8", uint), "7");
         assert_eq!(error("auth=True", flag), "1");
         assert_eq!(error("", int), "0");
+    }
+
+    /// The values are those of `strconv.Atoi` beside its error.
+    #[test]
+    fn what_is_beyond_64_bits_counts_as_the_nearest_number_on_the_streaming_pages() {
+        const MAX: usize = usize::MAX / 2;
+        for (limit, expected) in [
+            ("99999999999999999999", MAX),
+            ("%2B99999999999999999999", MAX),
+            ("9223372036854775808", MAX),
+            ("9223372036854775807", MAX),
+            ("9223372036854775806", MAX - 1),
+            ("-99999999999999999999", LIMIT_DEFAULT),
+            ("18446744073709551616x", MAX),
+            ("9223372036854775808x", LIMIT_DEFAULT),
+            ("0000000000000000000000000007", 7),
+            ("7_0", LIMIT_DEFAULT),
+            ("%2B", LIMIT_DEFAULT),
+            ("0x7", LIMIT_DEFAULT),
+        ] {
+            let found = Query::new(Some(&format!("limit={limit}&offset={limit}"))).lenient_page();
+            assert_eq!(found.limit, expected, "{limit}");
+            let offset = if expected == LIMIT_DEFAULT { 0 } else { expected };
+            assert_eq!(found.offset, offset, "{limit}");
+        }
     }
 
     #[test]
