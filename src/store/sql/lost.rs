@@ -25,9 +25,9 @@ use crate::store::sql::recovery::Subscriptions;
 use crate::store::sql::{RECOVERY_PATIENCE, check_fence};
 use crate::store::{Notice, StoreError};
 
-/// Most empty messages of one channel: writing more would keep everybody waiting for minutes. What
-/// is missing before them stays a gap, which readers pass over.
-const FILLERS_MAX: u64 = 1_000_000;
+/// Most empty messages of one channel: more would keep everybody waiting, and one wrong cell of a
+/// row can name any number. What is missing before them stays a gap, which readers pass over.
+const FILLERS_MAX: u64 = 16_384;
 /// Of one transaction.
 const FILLERS_AT_ONCE: usize = 4_096;
 
@@ -331,5 +331,23 @@ mod tests {
         let expired = gap(90, 0, 0, Some((101, 100)));
         assert_eq!(expired.map(|gap| (gap.lost_count(), gap.fill_from)), Some((0, 101)));
         check(gap(90, 0, 0, Some((1, 5_000))), 4_910, 4_001..=5_000);
+    }
+
+    /// Goal: one wrong cell takes no more than a moment and a bounded number of rows.
+    #[test]
+    fn what_a_row_says_is_filled_up_to_a_bound() {
+        const WRONG: u64 = 1_000_000_000_000;
+        for messages_max in [0, WRONG] {
+            let rows = Rows {
+                id: 1,
+                last: 90,
+                last_timestamp: WallTime(0),
+                maxseq: WRONG,
+                last_sent: 0,
+                messages_max,
+            };
+            let gap = rows.gap(None).map(|gap| (gap.acknowledged, gap.fill_from));
+            assert_eq!(gap, Some((WRONG, WRONG + 1 - 16_384)));
+        }
     }
 }
