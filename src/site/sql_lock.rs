@@ -291,7 +291,8 @@ impl SqlLease {
             return Ok(steal_after / 3 <= proven_for);
         }
         if !steal_after.is_zero() && steal_after / 2 <= still_for {
-            self.with_session(Session::prove)?;
+            let place = self.place.clone();
+            self.with_session(|session| session.prove(&place, holder))?;
             self.proof.give(mark, world::instant());
         }
         Ok(false)

@@ -89,12 +89,15 @@ impl Session {
         }
     }
 
-    /// Writes something that is durable when this returns, and takes it away again.
-    pub(super) fn prove(&mut self) -> Result<(), SqlError> {
-        let Some(path) = &self.proof_path else {
-            return rows::prove(self.dialect.as_mut());
+    /// Writes something that is durable when this returns, and takes it away again. What keeps us
+    /// from writing may keep the holder from it too: then it moves no role.
+    pub(super) fn prove(&mut self, place: &Place, holder: &Holder) -> Result<(), SqlError> {
+        let writes = |path: &PathBuf| holds_lock(holder.pid, path).unwrap_or(false);
+        let path = match &self.proof_path {
+            // It hangs with SQLite's one lock to write: a file beside that shows the disk.
+            Some(path) if database_paths(place).iter().any(writes) => path,
+            Some(_) | None => return rows::prove(self.dialect.as_mut()),
         };
-        // A hanging holder may have SQLite's one lock to write: a file beside it shows the disk.
         let made = files::open(path, Access::Replace(0o600), Links::Refused);
         let written = made.and_then(|file| file.sync_all());
         let removed = written.and_then(|()| std::fs::remove_file(path));
@@ -117,6 +120,11 @@ impl Session {
 
 fn lock_path(place: &Place) -> PathBuf {
     PathBuf::from(format!("{}.stanby.lck", place.source.database))
+}
+
+/// The files in which SQLite has its locks.
+fn database_paths(place: &Place) -> [PathBuf; 2] {
+    ["", "-shm"].map(|end| PathBuf::from(format!("{}{end}", place.source.database)))
 }
 
 fn proof_path(place: &Place) -> PathBuf {
