@@ -42,6 +42,25 @@ fn connect(path: &Path) -> Box<dyn Dialect> {
     sql::connect(&source, Duration::from_secs(5)).unwrap()
 }
 
+/// Goal: that messages are being dropped is said as over the other stores: once in a life of the
+/// server, also where the channel was full before.
+#[test]
+fn a_channel_at_its_limits_is_told_once_in_each_life() {
+    let folder = tempfile::tempdir().unwrap();
+    let (launch, _path) = launch(folder.path());
+    let launch = launch.arg("-mm").arg("3");
+    for _life in 0..2 {
+        let server = launch.start();
+        let mut stan = Stan::connect(server.launch.port, "me");
+        assert!(stan.fill("foo", 1..=9).is_empty());
+        let line =
+            server.log.wait("[WRN] STREAM: Reached limits for store \"foo\" (msgs=3/3 bytes=");
+        assert!(line.ends_with("dropping old messages to make room for new ones"), "{line}");
+        assert_eq!(server.log.text().matches("Reached limits").count(), 1);
+        drop(stan);
+    }
+}
+
 /// Goal: a row that holds no message of its number and channel is passed over and named, and so are
 /// rows that somebody has removed; what lies behind is delivered.
 #[test]

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::base::channel_limits::ChannelLimits;
-use crate::base::id::Sequence;
+use crate::base::id::{ChannelName, Sequence};
 use crate::base::record::{ChannelState, MessageRecord, SubscriptionWrite};
 use crate::base::time::WallTime;
+use crate::store::report;
 use crate::store::retention::{self, Held};
 use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, insert_rows};
 use crate::store::sql::messages::{self, Old};
@@ -56,6 +57,8 @@ pub struct Channel {
     ahead: u64,
     /// Whether the row of sums is behind.
     pub totals_are_old: bool,
+    /// Whether the log says already that its limits were reached.
+    is_limit_reported: bool,
 }
 
 impl Channel {
@@ -75,6 +78,7 @@ impl Channel {
             oldest: VecDeque::new(),
             ahead: AHEAD_MIN,
             totals_are_old: false,
+            is_limit_reported: false,
         }
     }
 
@@ -132,10 +136,12 @@ impl Channel {
     pub fn trim(
         &mut self,
         dialect: &mut dyn Dialect,
+        name: &ChannelName,
         now: Option<WallTime>,
         count_max: usize,
     ) -> Result<bool, SqlError> {
         let before = self.state.first;
+        let was_over = self.is_over();
         let now = now.filter(|_| !self.limits.age_max.is_zero());
         for _ in 0..count_max {
             let is_over = self.is_over();
@@ -149,6 +155,11 @@ impl Channel {
                 break;
             }
             self.drop_oldest(oldest);
+        }
+        if was_over && before != self.state.first && !self.is_limit_reported {
+            self.is_limit_reported = true;
+            let ChannelState { message_count, byte_count, .. } = self.state;
+            report::limits_reached(name, Held { message_count, byte_count }, &self.limits);
         }
         Ok(before != self.state.first)
     }

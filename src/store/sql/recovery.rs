@@ -158,7 +158,7 @@ impl Recovery<'_> {
         channel.has_tombstones = beside.has_tombstones;
         channel.last_row = beside.last_row;
         let read_error = |error: SqlError| error.into_store_error(Action::Read);
-        channel.trim(dialect, Some(self.now.wall), TRIMMED_MAX).map_err(read_error)?;
+        channel.trim(dialect, &name, Some(self.now.wall), TRIMMED_MAX).map_err(read_error)?;
         let mut subscriptions = Vec::new();
         for (subid, (mut state, pending)) in beside.subscriptions {
             channel.records.insert(subid, state.encode_to_vec().into());

@@ -189,7 +189,7 @@ impl Share {
         let Some(channel) = self.channels.get_mut(name) else { return Ok(()) };
         // More than came: so a channel comes down to limits that were lowered.
         let count_max = count * 2 + TRIMMED_MIN;
-        channel.trim(self.dialect.as_mut(), None, count_max).map_err(read_error)?;
+        channel.trim(self.dialect.as_mut(), name, None, count_max).map_err(read_error)?;
         self.is_dirty |= channel.is_dirty();
         let may_expire = channel.is_over() || !channel.limits.age_max.is_zero();
         if count > 0 && may_expire {
@@ -207,7 +207,8 @@ impl Share {
     ) -> Result<Option<ChannelState>, StoreError> {
         let Some(channel) = self.channels.get_mut(name) else { return Ok(None) };
         let dialect = self.dialect.as_mut();
-        let has_trimmed = channel.trim(dialect, Some(now), TRIMMED_MAX).map_err(read_error)?;
+        let has_trimmed =
+            channel.trim(dialect, name, Some(now), TRIMMED_MAX).map_err(read_error)?;
         self.is_dirty |= channel.is_dirty();
         let state = channel.state;
         self.arm_trim(name, now + PART_PAUSE)?;
