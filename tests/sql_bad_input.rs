@@ -326,6 +326,20 @@ fn a_database_of_another_cluster_is_refused() {
     });
 }
 
+/// Goal: an epoch that none can follow is a damaged row: nobody claims above it, and the row and
+/// what helps are named.
+#[test]
+fn an_epoch_that_none_can_follow_is_named_as_damaged() {
+    databases::for_every(|source, _| {
+        let launch = launch(source.driver, &text(source, None), &[]);
+        launch.start().stop(Signal::SIGTERM);
+        connect(source).run(&format!("UPDATE StanbyEpoch SET epoch={}", i64::MAX)).unwrap();
+        refused(&launch, &["StanbyEpoch", "stop all servers", "UPDATE StanbyEpoch SET epoch=1"]);
+        connect(source).run("UPDATE StanbyEpoch SET epoch=1").unwrap();
+        launch.start().stop(Signal::SIGTERM);
+    });
+}
+
 /// What is said of the limit of connections is what happens.
 #[test]
 fn a_limit_of_connections_that_is_not_kept_is_said() {

@@ -37,6 +37,9 @@ const GAP_MAX: Duration = Duration::from_millis(1_500);
 /// After the database was away, a standby lets the former active come first for so long: that one
 /// knows what it acknowledged, and finds out if the database lost some of it.
 const HEAD_START: Duration = Duration::from_secs(1);
+/// The column takes nothing above the epoch that follows this one, which could have no successor:
+/// no server gets so far.
+const EPOCH_LAST: Epoch = Epoch(u64::MAX / 2 - 2);
 /// Longest identity that the column takes.
 const LOCK_ID_LEN_MAX: usize = 30;
 
@@ -238,6 +241,14 @@ impl SqlLease {
                 return Ok(Attempt::Held { holder: None, why: FOREIGN_HOLDER.to_owned() });
             }
             is_stolen = true;
+        }
+        if EPOCH_LAST <= self.epoch_max {
+            self.with_session(Session::unlock)?;
+            return Err(LeaseError::Never(format!(
+                "{}: the epoch {} in the table StanbyEpoch is damaged: none can follow it; stop all \
+                 servers of the group, then run UPDATE StanbyEpoch SET epoch=1",
+                self.place.source, self.epoch_max
+            )));
         }
         // Above all that were seen: a database that lost commits must not give one twice.
         let mut epoch = self.epoch_max.next();
