@@ -21,6 +21,7 @@ mod noting;
 mod pending;
 mod postgres;
 mod postgres_login;
+mod postgres_numeric;
 mod postgres_tls;
 mod reading;
 mod recovery;

@@ -20,6 +20,7 @@ use tokio_postgres::{Client, Statement};
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
 use crate::store::sql::dsn::Source;
 use crate::store::sql::postgres_login::{self, Login, Warning};
+use crate::store::sql::postgres_numeric;
 use crate::store::sql::texts;
 
 /// Statements kept prepared; beyond it all are prepared anew.
@@ -149,15 +150,13 @@ impl Dialect for Postgres {
 
     fn query(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, SqlError> {
         self.check(statement)?;
-        let row =
-            |row: &tokio_postgres::Row| (0..row.len()).map(|index| value(row, index)).collect();
         if values.is_empty() && !self.statements.contains_key(statement) {
             // One round trip instead of two: a take-over asks many such questions once.
             let text = numbered(statement);
             let asked = self.client.query_typed(&text, &[]);
             let asked = within(&self.runtime, self.call_timeout, asked);
             let rows = self.told(statement, asked)?;
-            return Ok(rows.iter().map(row).collect());
+            return values_of(statement, &rows);
         }
         let prepared = self.prepared(statement)?;
         let values: Vec<&(dyn ToSql + Sync)> =
@@ -165,7 +164,7 @@ impl Dialect for Postgres {
         let asked = self.client.query(&prepared, &values);
         let asked = within(&self.runtime, self.call_timeout, asked);
         let rows = self.told(statement, asked)?;
-        Ok(rows.iter().map(row).collect())
+        values_of(statement, &rows)
     }
 
     fn prepare(&mut self, statement: &str) -> Result<(), SqlError> {
@@ -208,8 +207,20 @@ impl Dialect for Postgres {
 }
 
 /// A column that is neither number, boolean, text nor bytes counts as empty: we ask for none.
-fn value(row: &tokio_postgres::Row, index: usize) -> Value {
-    row.try_get::<_, Option<Value>>(index).ok().flatten().unwrap_or(Value::Null)
+///
+/// # Errors
+/// [`SqlError`] that names a column whose number is none that a server could have written.
+fn values_of(statement: &str, rows: &[tokio_postgres::Row]) -> Result<Vec<Row>, SqlError> {
+    let value = |row: &tokio_postgres::Row, index: usize| {
+        row.try_get::<_, Option<Value>>(index).map(|found| found.unwrap_or(Value::Null)).map_err(
+            |error| {
+                let column = row.columns().get(index).map_or("", |column| column.name());
+                let why = format!("column {column}: {}", reason(&error));
+                SqlError::of_statement(Failure::Other, statement, &why)
+            },
+        )
+    };
+    rows.iter().map(|row| (0..row.len()).map(|index| value(row, index)).collect()).collect()
 }
 
 /// `?` become `$1`, `$2` …; back-quotes go.
@@ -240,7 +251,13 @@ impl ToSql for Value {
             Self::Null => Ok(IsNull::Yes),
             Self::Integer(number) if *to == Type::INT4 => i32::try_from(*number)?.to_sql(to, out),
             Self::Integer(number) if *to == Type::BOOL => (*number != 0).to_sql(to, out),
-            Self::Integer(number) => number.to_sql(to, out),
+            Self::Integer(number) if *to == Type::NUMERIC => {
+                out.extend_from_slice(&postgres_numeric::encode(*number));
+                Ok(IsNull::No)
+            }
+            // Eight bytes of a number would be another value in a column of another type.
+            Self::Integer(number) if *to == Type::INT8 => number.to_sql(to, out),
+            Self::Integer(_) => Err(format!("a column of type {to} takes no whole number").into()),
             Self::Text(text) => text.to_sql(to, out),
             Self::Bytes(bytes) => bytes.as_ref().to_sql(to, out),
         }
@@ -263,6 +280,10 @@ impl<'a> FromSql<'a> for Value {
             Type::INT4 => Self::Integer(i32::from_sql(from, raw)?.into()),
             Type::INT8 => Self::Integer(i64::from_sql(from, raw)?),
             Type::BOOL => Self::Integer(bool::from_sql(from, raw)?.into()),
+            Type::NUMERIC => {
+                let number = postgres_numeric::decode(raw);
+                Self::Integer(number.ok_or("no whole number of 64 bits")?)
+            }
             Type::BYTEA => Self::Bytes(Bytes::copy_from_slice(raw)),
             Type::TEXT | Type::VARCHAR | Type::NAME => Self::Text(String::from_sql(from, raw)?),
             // Of functions without a value, such as taking a lock.
