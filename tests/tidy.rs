@@ -342,6 +342,32 @@ fn nothing_unfinished_and_no_sleeping_is_left() {
     assert_none(&found);
 }
 
+/// Lines of the log are for operators: the form for programmers is used to quote texts only.
+#[test]
+fn log_lines_quote_texts_and_show_no_structures() {
+    let texts = [
+        ("src/store/file/removal.rs", "{:?}"),
+        ("src/store/file/removal.rs", "{script:?}"),
+        ("src/store/file/registry.rs", "{path:?}"),
+    ];
+    let mut found = Vec::new();
+    for file in sources("src") {
+        for (at, _) in file.text.match_indices("log::") {
+            let call = &file.text[at..];
+            let is_macro = ["error!(", "warn!(", "info!(", "debug!(", "trace!("]
+                .iter()
+                .any(|name| call["log::".len()..].starts_with(name));
+            let call = call.split(");\n").next().unwrap_or_default();
+            let form = call.find(":?}").filter(|_| is_macro);
+            let form = form.map(|end| &call[call[..end].rfind('{').unwrap_or(end)..end + 3]);
+            if let Some(form) = form.filter(|form| !texts.contains(&(&file.path, form))) {
+                found.push(format!("{}:{}: {form}", file.path, line_number(&file.text, at)));
+            }
+        }
+    }
+    assert_none(&found);
+}
+
 #[test]
 fn no_file_has_a_name_that_says_nothing() {
     let found: Vec<String> = rust_files()

@@ -141,7 +141,11 @@ impl Pages {
 
     /// The keeper waits for the lock; `holder` is what it knows of the active.
     pub fn set_waiting(&self, holder: Option<&Holder>) {
-        log::debug!(target: crate::log::STREAM, "the lease is held by {holder:?}");
+        let holder = holder.map_or("nobody that is known".to_owned(), |holder| {
+            let Holder { server_id, host, pid, epoch, .. } = holder;
+            format!("server {server_id} (epoch {epoch}, process {pid} on {host})")
+        });
+        log::debug!(target: crate::log::STREAM, "the lease is held by {holder}");
         self.update(|status| {
             status.watches_lock = true;
             status.trouble = None;
