@@ -27,7 +27,7 @@ use crate::store::{Notice, StoreError};
 
 /// Most empty messages of one channel: more would keep everybody waiting, and one wrong cell of a
 /// row can name any number. What is missing before them stays a gap, which readers pass over.
-const FILLERS_MAX: u64 = 16_384;
+const FILLERS_MAX: u64 = 100_000;
 /// Of one transaction.
 const FILLERS_AT_ONCE: usize = 4_096;
 
@@ -347,7 +347,7 @@ mod tests {
                 messages_max,
             };
             let gap = rows.gap(None).map(|gap| (gap.acknowledged, gap.fill_from));
-            assert_eq!(gap, Some((WRONG, WRONG + 1 - 16_384)));
+            assert_eq!(gap, Some((WRONG, WRONG + 1 - FILLERS_MAX)));
         }
     }
 }
