@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::base::id::{ClientId, DurableName, QueueGroupName, Sequence, Subject, SubscriptionId};
 use crate::base::planted::{self, Bug};
-use crate::base::record::{RecoveredChannel, RecoveredSubscription};
+use crate::base::record::{RecoveredChannel, RecoveredSubscription, SubscriptionWrite};
 use crate::base::time::Now;
 use crate::engine::Engine;
 use crate::engine::channel::Life;
@@ -86,7 +86,13 @@ impl Engine {
         for mut found in subscriptions {
             // After a power cut its record can be newer than the messages that were staged with
             // it: whoever comes back to such a position would miss what takes their place.
-            found.state.last_sent = found.state.last_sent.min(recovered.state.last.get());
+            let last = recovered.state.last.get();
+            if last < found.state.last_sent {
+                found.state.last_sent = last;
+                // Nor may the next take-over believe it, when messages have come up to there.
+                let write = SubscriptionWrite::Update(found.state.clone().into());
+                self.commits.subscription(index, &mut self.channels.slab[index], write);
+            }
             found.pending.retain(|sequence| *sequence <= recovered.state.last);
             let highest = &mut self.channels.slab[index].subscription_id_max;
             *highest = (*highest).max(found.state.id);

@@ -61,6 +61,24 @@ fn a_position_that_outlived_its_messages_is_not_believed() {
     });
 }
 
+/// Goal: nor does the next take-over believe it, when other messages have those sequences.
+#[test]
+fn a_position_that_outlived_its_messages_is_written_anew() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 3);
+        let new_only = Options { start: pb::StartPosition::NewOnly, ..options() };
+        server.subscribe("me", "foo", "dur", &Options { durable: "d", ..new_only });
+        server.sub_close("me", "foo", "dur");
+        server.lose_messages_after("foo", 1);
+        server.restart();
+        server.publish("me", "foo", 2);
+        server.restart();
+        server.subscribe("me", "foo", "dur", &Options { durable: "d", ..options() });
+        server.expect("dur:2 dur:3");
+    });
+}
+
 /// Goal: what is pending was sent: a record that says less makes no message new again.
 #[test]
 fn a_position_that_was_written_late_makes_nothing_new_again() {
