@@ -358,41 +358,6 @@ fn a_full_disk_puts_off_the_take_over_from_a_member_that_may_still_live() {
     assert_eq!(record_count(root.path(), "foo", 1), 5);
 }
 
-/// Goal: a member that was stopped between data and index goes on with the index, and with slices
-/// behind it. However many have begun to take over meanwhile: no sequence is missing in between.
-#[test]
-fn data_that_waits_for_its_index_is_not_cut_as_long_as_its_writer_may_live() {
-    for predecessor in [Predecessor::Replaced, Predecessor::Gone] {
-        let root = tempfile::tempdir().unwrap();
-        let mut options = FileOptions::new(root.path());
-        options.slice_messages_max = 3;
-        let path = |name: &str| root.path().join("foo").join(name);
-        let read = |name: &str| fs::read(path(name)).unwrap();
-        let mut former = open_epoch(&options, 1, Predecessor::Clean);
-        write(&mut former, 1, stamped("foo", Lifecycle::Create, 1..=2, (0, 10)));
-        let index_before = read("msgs.1.idx");
-        write(&mut former, 1, stamped("foo", Lifecycle::Keep, 3..=5, (2, 10)));
-        drop(former);
-        // It is stopped before it appends to the index.
-        let late = ["msgs.1.idx", "msgs.2.dat", "msgs.2.idx"].map(|name| (name, read(name)));
-        fs::write(path("msgs.1.idx"), &index_before).unwrap();
-        for name in ["msgs.2.dat", "msgs.2.idx"] {
-            fs::remove_file(path(name)).unwrap();
-        }
-        // A take-over ends before it has made a copy.
-        let limits = Limits::roomy();
-        limits.room.store(0, Ordering::Relaxed);
-        limits.sync_error.store(28, Ordering::Relaxed);
-        assert!(open_limited((&options, &limits), 2, predecessor).is_err());
-        for (name, bytes) in late {
-            fs::write(path(name), bytes).unwrap();
-        }
-        let mut last = open_epoch(&options, 3, Predecessor::Replaced);
-        let found = fetch(last.shares[0].as_mut(), "foo", 0);
-        assert_eq!(found, [1, 2, 3, 4, 5], "{predecessor:?}");
-    }
-}
-
 #[test]
 fn the_reserve_makes_room_for_the_copy() {
     let root = tempfile::tempdir().unwrap();

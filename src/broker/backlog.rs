@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::base::id::SessionId;
-use crate::base::limits::{PORTION_WORK_MAX, ROUTE_NEWS_BYTES_MAX};
+use crate::base::limits::{PORTION_WORK_MAX, ROUTE_NEWS_BYTES_MAX, TURN_WORK_MAX};
 use crate::base::time::Instant;
 use crate::broker::Broker;
 use crate::broker::client::Client;
@@ -34,6 +34,9 @@ const LEAVING_BATCH_WORK: usize = 2 * BATCH_LEN;
 /// Work of an INFO, in receivers of a message.
 const INFO_WORK: u64 = 16;
 
+/// From so many ended sessions on that wait, they may not come more quickly than they go.
+const LEAVING_WAITING_MAX: usize = 8;
+
 /// What is to be done in the turns to come.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
@@ -51,6 +54,8 @@ pub(super) struct Backlog {
     informing: Option<(usize, usize)>,
     /// The turn that has a portion left, and up to where the work of the broker may go in it.
     turn: Option<(Instant, u64)>,
+    /// Whether a portion is being done: what ends because of it waits for the next one.
+    is_worked_off: bool,
 }
 
 /// A route that is being told what is wanted here.
@@ -97,17 +102,32 @@ impl Broker {
 
     /// What of this turn's portion is left is used.
     fn work_off(&mut self) {
+        if std::mem::replace(&mut self.backlog.is_worked_off, true) {
+            return;
+        }
         let work = self.work_done();
+        let is_behind = LEAVING_WAITING_MAX < self.backlog.leaving.len();
+        let portion = if is_behind { TURN_WORK_MAX } else { PORTION_WORK_MAX };
         let limit = match self.backlog.turn {
             Some((at, limit)) if at == self.now.at => limit,
-            Some(_) | None => work + PORTION_WORK_MAX,
+            Some(_) | None => work + portion,
         };
         self.backlog.turn = Some((self.now.at, limit));
-        self.take_out_leaving(limit);
+        // None of them keeps the others from going on: each has half of what is left.
+        let half = |broker: &Self| {
+            let work = broker.work_done();
+            work + limit.saturating_sub(work).div_ceil(2)
+        };
+        self.take_out_leaving(half(self));
+        self.tell_news(half(self));
         self.refresh_urls(limit);
-        self.introduce_some(limit);
+        self.introduce_some(half(self));
+        self.inform_some(half(self));
+        self.take_out_leaving(limit);
         self.tell_news(limit);
+        self.introduce_some(limit);
         self.inform_some(limit);
+        self.backlog.is_worked_off = false;
     }
 
     /// Interests of a session that ended are taken out of the trees of all loops.
@@ -156,8 +176,6 @@ impl Broker {
 
     /// Tells one route a part; its turn for more comes after that of the others.
     fn tell_route(&mut self, mut news: News) {
-        let begin = news.told.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let part = self.routes.local_interest(begin, BATCH_LEN);
         let Some(session) = self.sessions.get(news.route).filter(|found| !found.is_ending()) else {
             return;
         };
@@ -166,6 +184,8 @@ impl Broker {
             self.backlog.delayed.insert((at, news.route), news);
             return;
         }
+        let begin = news.told.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let part = self.routes.local_interest(begin, BATCH_LEN);
         let wanted: Vec<_> =
             part.iter().filter(|((_, subject, _), _)| self.may_import(subject)).collect();
         let Some(session) = self.sessions.get_mut(news.route) else { return };
@@ -208,7 +228,8 @@ impl Broker {
             if let Some(session) =
                 self.sessions.get_mut(other).filter(|found| found.id != next.route)
             {
-                session.outbox.tail().extend_from_slice(&next.line);
+                // One copy for all: it may be as long as a stranger wants.
+                session.outbox.put_shared(next.line.clone());
                 session.outbox.seal(false);
                 self.work += INFO_WORK;
                 self.mark_dirty(other);

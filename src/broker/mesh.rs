@@ -311,7 +311,7 @@ impl Broker {
         let peer = session.peer;
         let Some(route) = session.route_mut() else { return Step::End };
         if is_open && !route.did_solicit {
-            let count = self.routes.by_address.entry(peer.ip()).or_default();
+            let count = self.routes.by_address.entry(network_of(peer.ip())).or_default();
             if ADDRESS_ROUTES_MAX <= *count {
                 return self.refuse_crowd(id, peer.ip());
             }
@@ -406,7 +406,7 @@ impl Broker {
     fn unregister(&mut self, id: SessionId, remote_id: &str) {
         self.routes.by_remote.remove(remote_id);
         let Some(session) = self.sessions.get(id) else { return };
-        let address = session.peer.ip();
+        let address = network_of(session.peer.ip());
         let Some(route) = session.route() else { return };
         if let Some(info) = &route.info {
             self.routes.remove_urls(&info.connect_urls);
@@ -503,9 +503,35 @@ impl Broker {
     }
 }
 
+/// What counts as one address: of IPv6 a host has as many as it wants of its network.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            std::net::Ipv6Addr::from_bits(bits >> 64 << 64).into()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_address() {
+        for (address, network) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::"),
+        ] {
+            let (address, network): (IpAddr, IpAddr) =
+                (address.parse().unwrap(), network.parse().unwrap());
+            assert_eq!(network_of(address), network);
+        }
+    }
 
     #[test]
     fn urls_with_and_without_users_and_schemes() {

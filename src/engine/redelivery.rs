@@ -337,8 +337,11 @@ impl Engine {
                 // It stays pending, and is tried again with the next timer. Without a deadline it
                 // would be listed again at once, for ever, and what comes after it never sent.
                 pass.todo.pop_front();
-                if pass.is_resolving {
-                    found.pending.insert(asked, Some(next_due));
+                // Unless it was acked meanwhile.
+                if pass.is_resolving
+                    && let Some(due) = found.pending.get_mut(asked)
+                {
+                    *due = Some(next_due);
                 }
                 self.log(Level::Error, || {
                     format!(

@@ -52,7 +52,7 @@ impl Plan {
             faults: faults::Plan::of(seed),
             is_limited: seed / 8 % 3 == 1,
             is_in_memory: false,
-            lands_out_of_order: seed / 4 % 4 == 2,
+            lands_out_of_order: seed / 8 % 4 == 2,
             is_traced: false,
         }
     }

@@ -53,6 +53,29 @@ fn who_hangs_inside_a_transaction_is_found_out_with_a_write_ahead_log_and_withou
     }
 }
 
+/// Goal: so is one that hangs while it reads, where that keeps writers out, and one that was told
+/// the database by a link.
+#[test]
+fn who_hangs_with_any_lock_that_is_in_the_way_is_found_out() {
+    for (journal, hang) in
+        [("DELETE", &["BEGIN", "SELECT count(*) FROM Channels"][..]), ("WAL", &["BEGIN IMMEDIATE"])]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let real = databases::sqlite(folder.path());
+        let link = folder.path().join("link.db");
+        std::os::unix::fs::symlink(&real.database, &link).unwrap();
+        let database = link.to_str().unwrap().to_owned();
+        let source = Source { journal: journal.to_owned(), database, ..real };
+        let (_holder, mut standby) = silent_holder(&source, "here", std::process::id());
+        held_because(&mut standby, "holds the lock");
+        let mut hanging = connect(&source);
+        for statement in hang {
+            hanging.run(statement).unwrap();
+        }
+        held_because(&mut standby, "gives no sign of life");
+    }
+}
+
 /// Goal: who cannot write because a neighbour has SQLite's lock to write is no hanging holder.
 #[test]
 fn nobody_is_killed_because_a_neighbour_keeps_all_from_writing() {

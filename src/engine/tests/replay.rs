@@ -185,6 +185,29 @@ fn a_pending_message_that_cannot_be_read_holds_back_no_other() {
     });
 }
 
+/// Goal: one that is acked while it is being read is pending no more, whatever comes of the read.
+#[test]
+fn a_message_that_is_acked_while_its_read_fails_is_not_pending_again() {
+    with_loops(|mut server| {
+        server.connect("me");
+        let one = Options { in_flight_max: 1, durable: "d", ..options() };
+        server.subscribe("me", "foo", "a", &one);
+        server.publish("me", "foo", 2);
+        server.expect("a:1");
+        server.damage(&[1]);
+        server.restart();
+        server.hold_reads();
+        server.pass_secs(31);
+        server.ack("a", "foo", &[1]);
+        server.release();
+        server.expect("a:2");
+        server.ack("a", "foo", &[2]);
+        server.damage(&[]);
+        server.pass_secs(31);
+        server.expect("");
+    });
+}
+
 /// Goal: a pending message that is gone makes room at its redelivery.
 #[test]
 fn a_removed_pending_message_is_settled_when_it_is_due() {

@@ -6,7 +6,7 @@ use crate::base::epoch::Epoch;
 use crate::base::time::{Instant, WallTime};
 use crate::base::world;
 use crate::election::lease::{Holder, Owner};
-use crate::store::sql::dialect::{Dialect, SqlError, Value, transaction};
+use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, transaction};
 
 /// The rows that say who holds the lease.
 #[derive(Clone, Debug)]
@@ -72,8 +72,17 @@ pub(super) fn read(dialect: &mut dyn Dialect) -> Result<Rows, SqlError> {
         &[],
     )?;
     let holder = holders.first();
+    let epoch = match epochs.first() {
+        // None is claimed above one that nobody can read: who counts from 0 is not the next.
+        Some(row) => row[0].whole().ok_or_else(|| {
+            let why = "the epoch in the table StanbyEpoch is no whole number: stop all servers of \
+                       the group, then run UPDATE StanbyEpoch SET epoch=1";
+            SqlError::of_statement(Failure::Missing, "SELECT epoch FROM StanbyEpoch", &why)
+        })?,
+        None => 0,
+    };
     Ok(Rows {
-        epoch: Epoch(epochs.first().map_or(0, |row| row[0].unsigned())),
+        epoch: Epoch(epoch),
         lock_id: epochs.first().map(|row| row[1].text()).unwrap_or_default(),
         lock: locks.first().map(|row| (row[0].text(), row[1].unsigned())),
         holder: holder.map(|row| {

@@ -92,10 +92,9 @@ impl Session {
     /// Writes something that is durable when this returns, and takes it away again. What keeps us
     /// from writing may keep the holder from it too: then it moves no role.
     pub(super) fn prove(&mut self, place: &Place, holder: &Holder) -> Result<(), SqlError> {
-        let writes = |path: &PathBuf| holds_lock(holder.pid, path).unwrap_or(false);
         let path = match &self.proof_path {
-            // It hangs with SQLite's one lock to write: a file beside that shows the disk.
-            Some(path) if database_paths(place).iter().any(writes) => path,
+            // It hangs with a lock that keeps us from it: a file beside that shows the disk.
+            Some(path) if is_in_the_way(holder.pid, place) => path,
             Some(_) | None => return rows::prove(self.dialect.as_mut()),
         };
         let made = files::open(path, Access::Replace(0o600), Links::Refused);
@@ -122,9 +121,17 @@ fn lock_path(place: &Place) -> PathBuf {
     PathBuf::from(format!("{}.stanby.lck", place.source.database))
 }
 
-/// The files in which SQLite has its locks.
-fn database_paths(place: &Place) -> [PathBuf; 2] {
-    ["", "-shm"].map(|end| PathBuf::from(format!("{}{end}", place.source.database)))
+/// Whether a process has a lock of SQLite's that keeps others from writing: the one to write, and
+/// without a write-ahead log one to read too.
+fn is_in_the_way(pid: u32, place: &Place) -> bool {
+    // SQLite follows a link, and has the other files beside what it leads to.
+    let Ok(path) = std::fs::canonicalize(&place.source.database) else { return false };
+    let mut shared = path.clone().into_os_string();
+    shared.push("-shm");
+    let is_logged = place.source.journal.eq_ignore_ascii_case("wal");
+    let holds = |path: &Path, kinds: &[&str]| holds_lock(pid, path, kinds).unwrap_or(false);
+    holds(Path::new(&shared), &["WRITE"])
+        || holds(&path, if is_logged { &["WRITE"] } else { &["WRITE", "READ"] })
 }
 
 fn proof_path(place: &Place) -> PathBuf {
@@ -144,7 +151,7 @@ fn end_process(path: &Path, here: &str, holder: &Holder) -> Result<(), String> {
         return Err(format!("process {pid} runs on {} and must be ended there", holder.host));
     }
     let hidden = |error: io::Error| format!("it is not known what process {pid} holds: {error}");
-    if pid == std::process::id() || !holds_lock(pid, path).map_err(hidden)? {
+    if pid == std::process::id() || !holds_lock(pid, path, &["WRITE"]).map_err(hidden)? {
         let path = path.display();
         return Err(format!("process {pid} is not the one that has the lock of {path}"));
     }
@@ -154,10 +161,10 @@ fn end_process(path: &Path, here: &str, holder: &Holder) -> Result<(), String> {
         .map_err(|error| format!("process {pid} cannot be ended: {error}"))
 }
 
-/// Whether a process holds a lock to write on the file: by what the kernel tells of each of its
-/// open files. (To ask by opening the file would, where it is the database's own, end the locks
+/// Whether a process holds a lock of these kinds on the file: by what the kernel tells of each of
+/// its open files. (To ask by opening the file would, where it is the database's own, end the locks
 /// that SQLite has on it in this process.)
-fn holds_lock(pid: u32, path: &Path) -> io::Result<bool> {
+fn holds_lock(pid: u32, path: &Path, kinds: &[&str]) -> io::Result<bool> {
     let wanted = std::fs::canonicalize(path)?;
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
@@ -169,7 +176,7 @@ fn holds_lock(pid: u32, path: &Path) -> io::Result<bool> {
         let facts = format!("/proc/{pid}/fdinfo/{}", number.to_string_lossy());
         let facts = std::fs::read_to_string(facts)?;
         let mut locks = facts.lines().filter(|line| line.starts_with("lock:"));
-        if locks.any(|line| line.split_whitespace().any(|word| word == "WRITE")) {
+        if locks.any(|line| line.split_whitespace().any(|word| kinds.contains(&word))) {
             return Ok(true);
         }
     }

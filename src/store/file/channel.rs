@@ -359,10 +359,9 @@ impl Channel {
         self.open_folder(ctx, root)?;
         let path = ctx.path(self.name.as_bytes(), b"");
         let place = Place { folder: self.folder(), path: &path, fence: ctx.fence.as_ref() };
-        let mut names: Vec<Vec<u8>> = hollow
-            .iter()
-            .flat_map(|number| [slice_data_name(*number), slice_index_name(*number)])
-            .collect();
+        let names_of = |number: &u64| [slice_data_name(*number), slice_index_name(*number)];
+        place.remove(&hollow.iter().flat_map(names_of).collect::<Vec<_>>())?;
+        let mut names = Vec::new();
         let mut archived = Vec::new();
         let is_dead = |number| dead.iter().any(|slice| slice.number == number);
         for old in self.messages.overlaps.iter().filter(|old| !is_dead(old.number)) {

@@ -317,6 +317,7 @@ impl ChannelReader<'_> {
                 // is written from now on supersedes both.
                 Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {
                     self.number_max = number + 1;
+                    self.hollow.extend([number, number + 1]);
                     return Ok(());
                 }
                 Err(source) => {

@@ -246,10 +246,7 @@ impl ChannelReader<'_> {
         is_proved((data, data_len, path), record, self.recovery.crc)
     }
 
-    /// The index is believed. What lies behind it in the last slice is cut before we write there,
-    /// which we do only where whoever wrote it has let go. Else it stays: a former active may be
-    /// about to write its index, and slices behind it. Cut, that index would speak of data that is
-    /// gone, in front of messages that are there.
+    /// The index is believed. What lies behind it in the last slice is cut before we write there.
     fn accept(
         &mut self,
         number: u64,
@@ -261,13 +258,7 @@ impl ChannelReader<'_> {
         let end = found.last.end();
         let name = slice_data_name(number);
         if is_last && end < data_len {
-            // Whoever only looks leaves it to the take-over.
-            self.place()?;
-            if self.recovery.is_settled {
-                self.cut_unindexed(data, &name, end, data_len)?;
-            } else {
-                self.pass_over_unindexed(&name, end, data_len);
-            }
+            self.cut_unindexed(data, &name, end, data_len)?;
         }
         if let Some(records) = &found.records {
             return Ok(slice_of(number, records, end));
@@ -284,20 +275,6 @@ impl ChannelReader<'_> {
             first_time: found.first.timestamp,
             last_time: found.last.timestamp,
         })
-    }
-
-    /// Says that nobody reads what the index had not reached.
-    fn pass_over_unindexed(&mut self, name: &[u8], end: u64, data_len: u64) {
-        let path = self.file_path(name);
-        self.notice(
-            true,
-            format!(
-                "File \"{}\": the {} bytes behind offset {end} are passed over; none was \
-                 acknowledged: the index had not reached them",
-                path.display(),
-                data_len - end,
-            ),
-        );
     }
 
     /// Cuts what the index had not reached. Nothing of it was acknowledged, so a disk that is too

@@ -97,6 +97,16 @@ impl Value {
         }
     }
 
+    /// As a whole number that is not negative; `None` if it is none.
+    #[must_use]
+    pub fn whole(&self) -> Option<u64> {
+        match self {
+            Self::Integer(number) => u64::try_from(*number).ok(),
+            Self::Text(_) | Self::Bytes(_) => self.text().parse().ok(),
+            Self::Null => None,
+        }
+    }
+
     /// As a number that is not negative.
     #[must_use]
     pub fn unsigned(&self) -> u64 {

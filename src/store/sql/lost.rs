@@ -25,9 +25,11 @@ use crate::store::sql::recovery::Subscriptions;
 use crate::store::sql::{RECOVERY_PATIENCE, check_fence};
 use crate::store::{Notice, StoreError};
 
-/// Most empty messages of one channel: more would keep everybody waiting, and one wrong cell of a
-/// row can name any number. What is missing before them stays a gap, which readers pass over.
+/// Most empty messages of one channel for what only a row knows of: one wrong cell can name any
+/// number. What is missing before them stays a gap, which readers pass over.
 const FILLERS_MAX: u64 = 100_000;
+/// The same for what this process has acknowledged itself: more would keep everybody waiting.
+const KNOWN_FILLERS_MAX: u64 = 1_000_000;
 /// Of one transaction.
 const FILLERS_AT_ONCE: usize = 4_096;
 
@@ -197,9 +199,10 @@ impl Rows {
         if acknowledged <= found {
             return None;
         }
+        let bound = if acknowledged <= known_last { KNOWN_FILLERS_MAX } else { FILLERS_MAX };
         let fillers_max = match self.messages_max {
-            0 => FILLERS_MAX,
-            max => max.min(FILLERS_MAX),
+            0 => bound,
+            max => max.min(bound),
         };
         let fill_from =
             (found + 1).max(kept_from).max((acknowledged + 1).saturating_sub(fillers_max));
