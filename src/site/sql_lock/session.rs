@@ -92,11 +92,15 @@ impl Session {
     /// Writes something that is durable when this returns, and takes it away again. What keeps us
     /// from writing may keep the holder from it too: then it moves no role.
     pub(super) fn prove(&mut self, place: &Place, holder: &Holder) -> Result<(), SqlError> {
-        let path = match &self.proof_path {
-            // It hangs with a lock that keeps us from it: a file beside that shows the disk.
-            Some(path) if is_in_the_way(holder.pid, place) => path,
-            Some(_) | None => return rows::prove(self.dialect.as_mut()),
+        let Some(path) = &self.proof_path else {
+            return rows::prove(self.dialect.as_mut());
         };
+        // The lock alone: with it held for a write, on a disk that is slow, we would be in the way.
+        if !is_in_the_way(holder.pid, place) {
+            self.dialect.run("BEGIN EXCLUSIVE")?;
+            self.dialect.run("ROLLBACK")?;
+        }
+        // A file beside the database shows the disk.
         let made = files::open(path, Access::Replace(0o600), Links::Refused);
         let written = made.and_then(|file| file.sync_all());
         let removed = written.and_then(|()| std::fs::remove_file(path));
