@@ -530,25 +530,25 @@ impl Engine {
             if self.channels.slab.get(*index).is_none_or(|found| found.life != Life::Refused) {
                 continue;
             }
-            let mut waiting = Vec::new();
-            for staged in &mut self.commits.queue {
-                waiting.append(&mut staged.after);
+            // The rest stays in its batch: what a request is told is what became of its record.
+            let mut starts = Vec::new();
+            for at in 0..self.commits.queue.len() {
+                let waiting = std::mem::take(&mut self.commits.queue[at].after);
+                let (gone, kept): (Vec<After>, Vec<After>) =
+                    waiting.into_iter().partition(|after| match after {
+                        After::Start(starting) => self.channel_of(starting.key) == Some(*index),
+                        After::Serve
+                        | After::Announce(_)
+                        | After::Forgotten { .. }
+                        | After::Unregistered(_)
+                        | After::Left { .. } => false,
+                    });
+                self.commits.queue[at].after = kept;
+                starts.extend(gone);
             }
             self.commits.forget_channel(*index);
-            let (starts, others): (Vec<After>, Vec<After>) =
-                waiting.into_iter().partition(|after| match after {
-                    After::Start(starting) => self.channel_of(starting.key) == Some(*index),
-                    After::Serve
-                    | After::Announce(_)
-                    | After::Forgotten { .. }
-                    | After::Unregistered(_)
-                    | After::Left { .. } => false,
-                });
             for after in starts {
                 self.on_after(after, None, &[(*index, refusal.clone())], now);
-            }
-            for after in others {
-                self.commits.back().after.push(after);
             }
             self.remove_channel(*index);
         }

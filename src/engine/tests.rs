@@ -312,6 +312,28 @@ fn requests_behind_a_refused_creation_are_refused_with_it() {
     });
 }
 
+/// Goal: whoever asked for something of another channel hears what became of that, not of what is
+/// staged later.
+#[test]
+fn a_refused_creation_leaves_every_other_answer_with_its_record() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "orders", 1);
+        server.hold_commits();
+        server.refuse("new", Some("mkdir failed"));
+        server.refuse("orders", Some("no space"));
+        let first = server.hand_in_publish("me", "new", "x");
+        server.run();
+        let durable = Options { durable: "d", ..options() };
+        let request = Script::subscribe_request("me", "orders", "a", &durable);
+        let subscribed = server.hand_in(Service::Subscribe, request);
+        server.run();
+        server.release();
+        assert_eq!(server.publish_error(&first), "mkdir failed");
+        assert_eq!(server.answer(&subscribed).unwrap(), &b"\x1a\x08no space"[..]);
+    });
+}
+
 #[test]
 fn draining_hands_over_what_is_staged_and_takes_nothing_new() {
     with_loops(|mut server| {

@@ -232,6 +232,7 @@ impl Checker {
 
     /// A client was told that its subscription is there.
     pub fn on_confirmed(&mut self, inbox: &Subject) {
+        self.say(|| format!("{inbox} is confirmed"));
         let order = self.published.len();
         if let Some(asked) = self.asked.get_mut(inbox) {
             asked.owed_from = Some(order);
