@@ -16,8 +16,21 @@ const SEEDS: u64 = 8;
 const SEED_DIGITS: u64 = 1_000_000_000;
 
 /// Seeds that have broken a promise once, or shown that the checker was wrong.
-const RECORDED: [u64; 12] =
-    [223, 262, 385, 391, 462, 724, 983, 1635, 11_151, 78_001_314, 415_620_631, 415_620_645];
+const RECORDED: [u64; 13] = [
+    223,
+    262,
+    385,
+    391,
+    462,
+    724,
+    983,
+    1635,
+    11_151,
+    78_001_314,
+    198_055_372,
+    415_620_631,
+    415_620_645,
+];
 
 fn number_of(variable: &str) -> Option<u64> {
     env::var(variable).ok()?.parse().ok()
