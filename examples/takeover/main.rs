@@ -28,9 +28,6 @@ use self::drill::pair::{CLUSTER_ID, Pair};
 use self::drill::{DrillError, Ending, Plan, database};
 use self::report::Report;
 
-/// Acks between take-over and kill.
-const ACKS_PER_ROUND: u64 = 50;
-
 /// How long the store may take to be filled.
 const FILL_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -58,6 +55,10 @@ struct Args {
     /// Event loops of each server
     #[arg(long)]
     loops: Option<u16>,
+    /// Acks between a take-over and the next kill; a standby that has just started needs some time
+    /// to read a store of thousands of channels, and one that has not read it takes over more slowly
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    acks: u64,
     /// Messages stored before the first kill
     #[arg(long, default_value_t = 0)]
     messages: usize,
@@ -142,7 +143,8 @@ fn measure_ours(
         true => None,
         false => Some(start_bare(args, plan, folder, report.resident_bytes)?),
     };
-    (report.ours, report.bare) = kill_in_turns(plan, &mut pair, args.rounds, bare.as_mut())?;
+    (report.ours, report.bare) =
+        kill_in_turns(plan, &mut pair, (args.rounds, args.acks), bare.as_mut())?;
     Ok(())
 }
 
@@ -165,7 +167,7 @@ fn measure_other(
     drop(filling);
     let plan = Plan { binary: path.to_owned(), loops: None, ..plan.clone() };
     let mut pair = Pair::start_over(&plan, folder, &store)?;
-    (report.other, _) = kill_in_turns(&plan, &mut pair, args.beside_rounds, None)?;
+    (report.other, _) = kill_in_turns(&plan, &mut pair, (args.beside_rounds, args.acks), None)?;
     Ok(())
 }
 
@@ -207,12 +209,12 @@ fn start_bare(
     started.map_err(DrillError::io("bare program"))
 }
 
-/// Kills whoever is active, so many times; how long each take-over took, and the bare program's
-/// own after each.
+/// Kills whoever is active, so many times and after so many acks each; how long each take-over took,
+/// and the bare program's own after each.
 fn kill_in_turns(
     plan: &Plan,
     pair: &mut Pair,
-    rounds: usize,
+    (rounds, acks): (usize, u64),
     mut bare: Option<&mut BarePair>,
 ) -> Result<(Vec<Duration>, Vec<Duration>), DrillError> {
     let notes = Notes::default();
@@ -221,7 +223,7 @@ fn kill_in_turns(
     let mut active = 0;
     for round in 1..=rounds {
         notes.begin_round(round);
-        drill::wait_for_acks(&notes, ACKS_PER_ROUND)?;
+        drill::wait_for_acks(&notes, acks)?;
         drill::fail_over(pair, active, &notes, Ending::Kill)?;
         pair.wait_exit(active)?;
         pair.restart(active)?;
