@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use crate::base::hash::QuickMap;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
@@ -16,7 +17,8 @@ use crate::broker::mail::{Delivery, Mail, Pick, PickList, RoutePick};
 use crate::broker::outbox::{COPY_LEN_MAX, Outbox};
 use crate::broker::sublist::{Cursor, Interest, Matched, QueueMatch};
 use crate::broker::{Broker, Credit, Effect, EngineDelivery, EngineInterest, Names, Post};
-use crate::wire::op::Publish;
+use crate::wire::op::{Publish, words};
+use crate::wire::parser::{ROUTE_LINE_MAX, ROUTE_NAMES_LINE_MAX};
 use crate::wire::{CloseReason, encoder};
 
 /// Work of an engine with what it is given, in receivers of a message: requests are decoded, looked
@@ -196,9 +198,16 @@ impl Message<'_> {
 
 /// By which way a message came.
 pub(super) enum Source<'a> {
-    Client { session: SessionId, has_echo: bool },
+    Client {
+        session: SessionId,
+        has_echo: bool,
+    },
     Engine,
-    Route { session: SessionId, queues: &'a [&'a [u8]] },
+    /// `names` has those of the queues that it is for, with blanks between.
+    Route {
+        session: SessionId,
+        names: &'a [u8],
+    },
 }
 
 impl Source<'_> {
@@ -209,8 +218,18 @@ impl Source<'_> {
         }
     }
 
-    fn is_route(&self) -> bool {
+    pub fn is_route(&self) -> bool {
         matches!(self, Source::Route { .. })
+    }
+
+    /// Whether a message from here is given to its receivers in portions.
+    fn must_spread(&self, matched: &Matched, message: &Message<'_>) -> bool {
+        let names = match self {
+            Source::Engine => return false,
+            Source::Client { .. } => None,
+            Source::Route { names, .. } => Some(*names),
+        };
+        has_many_receivers(matched, message.weight(), names)
     }
 
     /// Whether `interest` may get the message as far as where it came from goes.
@@ -224,7 +243,7 @@ impl Source<'_> {
 }
 
 /// Who gets a message later: by mail, or one copy a route. Few, and mostly nobody.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Picks {
     loops: Vec<(LoopIndex, PickList)>,
     routes: Vec<RoutePick>,
@@ -287,19 +306,40 @@ fn weight(subject: &[u8], reply: Option<&[u8]>, payload_len: usize) -> usize {
 /// portions.
 const AT_ONCE_MAX: usize = 8 * 1024;
 
+/// Choosing a member of one of many queues takes about as long as so many receivers.
+pub(super) const CHOICE_WORK: usize = 12;
+
+/// Up to so many queues get a message at once.
+const QUEUES_AT_ONCE_MAX: usize = 512;
+
+/// Up to so many bytes of names of queues are looked through at once.
+const NAMES_AT_ONCE_MAX: usize = 4 * 1024;
+
+/// Up to so many bytes of names are in one line: peers take no longer one.
+const ROUTE_NAMES_LEN_MAX: usize = ROUTE_NAMES_LINE_MAX - ROUTE_LINE_MAX;
+
 /// What a session says costs so much for each receiver.
 pub(super) fn weight_of(publish: &Publish<'_>) -> usize {
     weight(publish.subject, publish.reply, publish.payload.len())
 }
 
-/// Those who get a message of a session at once, if each costs so much.
+/// Those without a queue who get a message of a session at once, if each costs so much.
 pub(super) fn first_part(matched: &Matched, weight: usize) -> &[Arc<Interest>] {
     &matched.plain[..matched.plain.len().min(AT_ONCE_MAX / weight)]
 }
 
-/// Whether a message of a session is given to its receivers in portions.
-pub(super) fn is_spread(matched: &Matched, publish: &Publish<'_>) -> bool {
-    first_part(matched, weight_of(publish)).len() < matched.plain.len()
+/// Whether a message of a session is given to its receivers in portions. A peer names the queues
+/// that its message is for.
+pub(super) fn is_spread(matched: &Matched, publish: &Publish<'_>, names: Option<&[u8]>) -> bool {
+    has_many_receivers(matched, weight_of(publish), names)
+}
+
+fn has_many_receivers(matched: &Matched, weight: usize, names: Option<&[u8]>) -> bool {
+    let has_many_queues = match names {
+        None => QUEUES_AT_ONCE_MAX / weight < matched.queues.len() && 1 < matched.queues.len(),
+        Some(names) => NAMES_AT_ONCE_MAX / weight < names.len(),
+    };
+    has_many_queues || AT_ONCE_MAX / weight < matched.plain.len()
 }
 
 impl Broker {
@@ -333,29 +373,27 @@ impl Broker {
         source: &Source<'_>,
     ) -> bool {
         let mut picks = Picks::default();
-        let first = match source {
-            Source::Engine => &matched.plain[..],
-            Source::Client { .. } | Source::Route { .. } => first_part(matched, message.weight()),
-        };
-        // The others get it later.
-        let mut is_delivered = first.len() < matched.plain.len();
-        is_delivered |= self.offer_all(first, message, source, &mut picks);
-        if let Source::Route { queues, .. } = source {
+        if source.must_spread(matched, message) {
+            // The others get it later.
+            let first = first_part(matched, message.weight());
+            self.offer_all(first, message, source, &mut picks);
+            self.hand_over(message, picks);
+            return true;
+        }
+        let mut is_delivered = self.offer_all(&matched.plain, message, source, &mut picks);
+        if let Source::Route { names, .. } = source {
+            let mut queues: SmallVec<[&[u8]; 4]> = words(names).collect();
+            if queues.len() > 1 {
+                queues.sort_unstable();
+                queues.dedup();
+            }
             self.work += queues.len() as u64;
             for queue in queues.iter().filter_map(|name| matched.queue(name)) {
-                is_delivered |= self.choose(queue, message, source, &mut picks)
-                    // The members that the peer knew of have left: another server's get it, rather
-                    // than nobody (spec core NATS, 4.3).
-                    || self.choose(queue, message, &Source::Engine, &mut picks);
+                is_delivered |= self.choose_named(queue, message, source, &mut picks);
             }
         } else {
-            self.work += (matched.routes.len() + matched.queues.len()) as u64;
-            for route in &matched.routes {
-                if !route.gauge.is_closed() {
-                    picks.of_route(route);
-                    is_delivered = true;
-                }
-            }
+            self.work += matched.queues.len() as u64;
+            is_delivered |= self.pick_routes(matched, &mut picks);
             for queue in &matched.queues {
                 is_delivered |= self.choose(queue, message, source, &mut picks);
             }
@@ -364,6 +402,29 @@ impl Broker {
             self.hand_over(message, picks);
         }
         is_delivered
+    }
+
+    /// The copies for routes that have interests without a queue.
+    pub(super) fn pick_routes(&mut self, matched: &Matched, picks: &mut Picks) -> bool {
+        self.work += matched.routes.len() as u64;
+        for route in matched.routes.iter().filter(|route| !route.gauge.is_closed()) {
+            picks.of_route(route);
+        }
+        !picks.routes.is_empty()
+    }
+
+    /// Gives a message to one member of a queue that a peer has named.
+    pub(super) fn choose_named(
+        &mut self,
+        queue: &QueueMatch,
+        message: &Message<'_>,
+        source: &Source<'_>,
+        picks: &mut Picks,
+    ) -> bool {
+        self.choose(queue, message, source, picks)
+            // The members that the peer knew of have left: another server's get it, rather than
+            // nobody (spec core NATS, 4.3).
+            || self.choose(queue, message, &Source::Engine, picks)
     }
 
     fn offer_all(
@@ -467,7 +528,12 @@ impl Broker {
             return false;
         }
         if first.rules.shares_copies {
-            picks.of_route(first).queues.push(queue.name.clone());
+            let names = &mut picks.of_route(first).queues;
+            if ROUTE_NAMES_LEN_MAX < names.len() + queue.name.len() {
+                return false;
+            }
+            names.extend_from_slice(&queue.name);
+            names.push(b' ');
             return true;
         }
         if first.is_filtered(message.subject) {
@@ -484,6 +550,13 @@ impl Broker {
             }
         }
         false
+    }
+
+    /// Gives a message to what was picked on other loops; the copies of routes can still become
+    /// those of more queues.
+    pub(super) fn hand_over_to_loops(&mut self, message: &Message<'_>, picks: &mut Picks) {
+        let loops = std::mem::take(&mut picks.loops);
+        self.hand_over(message, Picks { loops, ..Picks::default() });
     }
 
     /// Gives a message to what was picked: routes, and other loops.
@@ -614,12 +687,11 @@ impl Broker {
         let Some(session) = session.filter(|found| !found.is_ending()) else { return };
         let has_headers = session.has_headers;
         let (header_len, size) = message.sizes(has_headers);
-        let queues: Vec<&[u8]> = pick.queues.iter().map(|queue| &queue[..]).collect();
         encoder::route_message_line(
             session.outbox.tail(),
             self.accounts.name(message.account).as_bytes(),
             (message.subject, message.reply),
-            &queues,
+            &pick.queues,
             (header_len, size),
         );
         let is_paced = message.is_paced && pick.is_literal;

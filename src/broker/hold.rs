@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use crate::base::id::{AccountIndex, SessionId};
 use crate::broker::client::Stall;
+use crate::broker::delivery::{first_part, is_spread, weight_of};
 use crate::broker::kind::Kind;
 use crate::broker::outbox::Gauge;
 use crate::broker::session::Timer;
-use crate::broker::sublist::{Interest, Matched};
+use crate::broker::sublist::{Interest, Matched, QueueMatch};
 use crate::broker::{Broker, Credit};
 use crate::wire::op::Publish;
 
@@ -35,7 +36,15 @@ impl Broker {
             }
             return true;
         }
-        self.must_stall(id, account, matched)
+        if !matched.has_receivers() {
+            return false;
+        }
+        let weight = weight_of(publish);
+        if is_spread(matched, publish, None) {
+            // Of the others it is asked when their turn comes.
+            return self.must_stall(id, account, (first_part(matched, weight), &[], &[]));
+        }
+        self.must_stall(id, account, (&matched.plain, &matched.routes, &matched.queues))
     }
 
     fn lacks_credit(&self, matched: &Matched, publish: &Publish<'_>) -> bool {
@@ -59,21 +68,22 @@ impl Broker {
 
     /// Holds a publisher back while a receiver has more than half of what may wait for it; not
     /// for ever: then its message is queued, and the receiver cut if that is too much.
-    fn must_stall(&mut self, id: SessionId, account: AccountIndex, matched: &Matched) -> bool {
-        if !matched.has_receivers() {
-            return false;
-        }
+    pub(super) fn must_stall(
+        &mut self,
+        id: SessionId,
+        account: AccountIndex,
+        (plain, routes, queues): (&[Arc<Interest>], &[Arc<Interest>], &[QueueMatch]),
+    ) -> bool {
         let gate = self.settings.max_pending / 2;
         // Also of its own outbox: it goes on as soon as it reads.
         let is_slow = |interest: &&Arc<Interest>| interest.gauge.pending_bytes() > gate;
         // A queue gives to those of its members that have room.
         let sublist = &self.accounts[account];
-        let members = matched.queues.iter().map(|queue| sublist.listeners(&queue.groups));
+        let members = queues.iter().map(|queue| sublist.listeners(&queue.groups));
         let queued = members.filter(|all| all.clone().all(|one| is_slow(&one))).flatten();
-        let slow: Vec<Arc<Gauge>> = matched
-            .plain
+        let slow: Vec<Arc<Gauge>> = plain
             .iter()
-            .chain(&matched.routes)
+            .chain(routes)
             .chain(queued)
             .filter(is_slow)
             .map(|interest| Arc::clone(&interest.gauge))

@@ -80,7 +80,8 @@ pub(super) enum Pick {
 #[derive(Clone, Debug)]
 pub(super) struct RoutePick {
     pub session: SessionId,
-    pub queues: Vec<Bytes>,
+    /// Their names, with a blank behind each.
+    pub queues: Vec<u8>,
     pub gauge: Arc<Gauge>,
     /// Whether one of the interests has no wildcard.
     pub is_literal: bool,
@@ -197,12 +198,10 @@ impl Broker {
 
     fn deliver_to_queue_of(&mut self, gone: &Interest, message: &Message<'_>) {
         let tree = &mut self.accounts[message.account];
-        let Some(matched) = tree.matches(message.subject) else { return };
-        let Some(queue) = gone.queue.as_deref().and_then(|name| matched.queue(name)) else {
-            return;
-        };
+        let Some(name) = &gone.queue else { return };
+        let queue = tree.queue_of(message.subject, name);
         let mut picks = Picks::default();
-        self.choose(queue, message, &Source::Engine, &mut picks);
+        self.choose(&queue, message, &Source::Engine, &mut picks);
         self.hand_over(message, picks);
     }
 }

@@ -25,6 +25,7 @@ mod lifecycle;
 pub mod listing;
 mod login;
 mod mail;
+mod matched;
 mod mesh;
 #[cfg(test)]
 mod mesh_work_tests;

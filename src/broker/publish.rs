@@ -56,7 +56,9 @@ impl Broker {
         }
         let step = self.step_of(id);
         match matched {
-            Some(matched) if step == Step::Done && is_spread(matched, publish) => Step::Yielded,
+            Some(matched) if step == Step::Done && is_spread(matched, publish, None) => {
+                Step::Yielded
+            }
             Some(_) | None => step,
         }
     }

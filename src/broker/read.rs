@@ -161,7 +161,7 @@ impl Broker {
         if front.is_spreading
             && let Some(spread) = self.sessions.get_mut(id).and_then(|found| found.spread.take())
         {
-            return Ok(self.go_on_spreading(id, spread, publish, (bytes, front.limit)));
+            return Ok(self.go_on_spreading(id, spread, op, (bytes, front.limit)));
         }
         let account = if let Op::RouteMessage(routed) = op {
             self.accounts.find(routed.account)
@@ -170,6 +170,8 @@ impl Broker {
         };
         let found = self.receivers(id, account, publish.subject, front.limit);
         let Found::All(matched) = found else { return Ok(Step::Yielded) };
+        let names = if let Op::RouteMessage(routed) = op { Some(routed.queues) } else { None };
+        let must_spread = |matched: &Matched| is_spread(matched, publish, names);
         if let (Op::Publish(publish), Some(account)) = (op, account)
             && self.must_wait(id, account, publish, matched.as_deref())
         {
@@ -179,7 +181,6 @@ impl Broker {
             self.trace_in(id, bytes);
         }
         let is_long = publish.payload.len() > COPY_LEN_MAX;
-        let must_spread = |matched: &Matched| is_spread(matched, publish);
         if is_long && !matched.as_deref().is_some_and(must_spread) {
             return Err(matched);
         }

@@ -416,18 +416,17 @@ impl Broker {
             via: self.hears_of_inboxes(id).then_some(id),
             ..Message::said(account, publish, frame)
         };
-        let mut queues: Vec<&[u8]> = routed.queue_names().collect();
-        if queues.len() > 1 {
-            queues.sort_unstable();
-            queues.dedup();
-        }
-        let source = Source::Route { session: id, queues: &queues };
+        let source = Source::Route { session: id, names: routed.queues };
         if let Some(matched) = matched {
             self.deliver(matched, &message, &source);
         }
         let step = self.step_of(id);
         match matched {
-            Some(matched) if step == Step::Done && is_spread(matched, publish) => Step::Yielded,
+            Some(matched)
+                if step == Step::Done && is_spread(matched, publish, Some(routed.queues)) =>
+            {
+                Step::Yielded
+            }
             Some(_) | None => step,
         }
     }

@@ -22,10 +22,13 @@ use crate::broker::account::Permissions;
 use crate::broker::group::{Group, Places, Slot};
 use crate::broker::kind::Rules;
 use crate::broker::mail::InboxName;
+use crate::broker::matched::Listing;
 use crate::broker::outbox::Gauge;
 use crate::broker::patterns::{self, Content, Patterns};
 use crate::broker::session::Session;
 use crate::broker::snapshot::SubscriptionsSnapshot;
+
+pub use crate::broker::matched::{Matched, QueueMatch};
 
 /// Subjects whose receivers are remembered (spec core NATS, 1.2).
 const CACHE_LEN_MAX: usize = 1024;
@@ -124,20 +127,6 @@ impl Interest {
     }
 }
 
-/// All receivers of a subject.
-#[derive(Clone, Debug, Default)]
-pub struct Matched {
-    /// Interests of clients without a queue.
-    pub plain: Vec<Arc<Interest>>,
-    /// One interest of each route that has some without a queue.
-    pub routes: Vec<Arc<Interest>>,
-    /// The queues, ordered by name.
-    pub queues: Vec<QueueMatch>,
-    /// Engines. Of engines that listen to the same subject with the same key (a service that each
-    /// loop offers) there is one: `home`'s own if it is among them.
-    pub engines: Vec<EngineInterest>,
-}
-
 /// What a search came to.
 #[derive(Debug)]
 pub enum Found {
@@ -154,20 +143,17 @@ pub struct Search {
     /// How often the tree had changed when it began.
     begun_at: u64,
     visited: u64,
-}
-
-/// A queue that gets a message. Who is in it is asked of the [`Sublist`], when somebody is chosen.
-#[derive(Clone, Debug)]
-pub struct QueueMatch {
-    /// Its name.
-    pub name: Bytes,
-    /// Where its members are: one group for each subject that it listens on.
-    pub groups: SmallVec<[GroupId; 1]>,
+    listing: Listing,
 }
 
 /// The members of one queue that listen on one subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GroupId(usize);
+pub struct GroupId {
+    place: usize,
+    /// No other group ever has it: a message that is given out in portions asks for groups that
+    /// may have gone meanwhile, and others may have come in their places.
+    number: u64,
+}
 
 /// A slot of the groups of a queue.
 #[derive(Clone, Copy, Debug)]
@@ -178,85 +164,18 @@ pub struct Cursor {
     pub member: u64,
 }
 
-impl Matched {
-    /// Whether nobody listens.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        !self.has_receivers() && self.engines.is_empty()
-    }
-
-    /// Whether a message waits in outboxes: somebody other than engines listens.
-    #[must_use]
-    pub fn has_receivers(&self) -> bool {
-        !self.plain.is_empty() || !self.routes.is_empty() || !self.queues.is_empty()
-    }
-
-    /// The queue of this name.
-    #[must_use]
-    pub fn queue(&self, name: &[u8]) -> Option<&QueueMatch> {
-        let at = self.queues.binary_search_by(|queue| queue.name[..].cmp(name)).ok()?;
-        self.queues.get(at)
-    }
-
-    /// How many receivers there are, a queue being one.
-    #[must_use]
-    pub fn fanout(&self) -> u64 {
-        let receivers = self.plain.len() + self.routes.len() + self.queues.len();
-        (receivers + self.engines.len()) as u64
-    }
-
-    fn add(&mut self, entries: &Entries, home: u16) {
-        for slot in entries.plain.slots() {
-            if slot.first().rules.shares_copies {
-                self.routes.extend(slot.interests().iter().cloned());
-            } else {
-                self.plain.extend(slot.interests().iter().cloned());
-            }
-        }
-        let Some(more) = &entries.more else { return };
-        more.queues.each(|name, group| {
-            let groups = SmallVec::from_buf([group]);
-            self.queues.push(QueueMatch { name: name.clone(), groups });
-        });
-        for (index, interest) in more.engines.iter().enumerate() {
-            let is_chosen = interest.engine.0 == home
-                || !more.engines.iter().enumerate().any(|(other_index, other)| {
-                    other.key == interest.key && (other.engine.0 == home || other_index < index)
-                });
-            if is_chosen {
-                self.engines.push(*interest);
-            }
-        }
-    }
-
-    /// Joins what several patterns brought of one route or one queue.
-    fn join(&mut self) {
-        // Of each route one that has no wildcard, if there is one.
-        self.routes.sort_by_key(|interest| (interest.session, !interest.is_literal));
-        self.routes.dedup_by_key(|interest| interest.session);
-        self.queues.sort_by(|left, right| left.name.cmp(&right.name));
-        self.queues.dedup_by(|next, kept| {
-            let is_same = next.name == kept.name;
-            if is_same {
-                kept.groups.extend(next.groups.drain(..));
-            }
-            is_same
-        });
-    }
-}
-
 /// Everybody who listens on one subject or pattern.
 #[derive(Debug, Default)]
-struct Entries {
-    plain: Group,
+pub(super) struct Entries {
+    pub plain: Group,
     /// What few subjects have.
-    more: Option<Box<More>>,
+    pub more: Option<Box<More>>,
 }
 
 #[derive(Debug, Default)]
-struct More {
-    queues: Queues,
-    engines: Vec<EngineInterest>,
+pub(super) struct More {
+    pub queues: Queues,
+    pub engines: Vec<EngineInterest>,
 }
 
 impl Content for Entries {
@@ -273,7 +192,7 @@ impl Entries {
 
 /// The groups of a subject by the name of their queue.
 #[derive(Debug)]
-enum Queues {
+pub(super) enum Queues {
     Few(Vec<(Bytes, GroupId)>),
     Many(BTreeMap<Bytes, GroupId>),
 }
@@ -286,9 +205,13 @@ impl Default for Queues {
 
 impl Queues {
     fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn len(&self) -> usize {
         match self {
-            Self::Few(list) => list.is_empty(),
-            Self::Many(map) => map.is_empty(),
+            Self::Few(list) => list.len(),
+            Self::Many(map) => map.len(),
         }
     }
 
@@ -321,7 +244,7 @@ impl Queues {
         }
     }
 
-    fn each(&self, mut act: impl FnMut(&Bytes, GroupId)) {
+    pub fn each(&self, mut act: impl FnMut(&Bytes, GroupId)) {
         match self {
             Self::Few(list) => list.iter().for_each(|(name, id)| act(name, *id)),
             Self::Many(map) => map.iter().for_each(|(name, id)| act(name, *id)),
@@ -332,6 +255,7 @@ impl Queues {
 /// The members of a queue on one subject.
 #[derive(Debug, Default)]
 struct QueueGroup {
+    number: u64,
     clients: Group,
     routes: Group,
 }
@@ -382,12 +306,14 @@ impl Sublist {
         };
         let queues = &mut self.entries(&subject).more.get_or_insert_default().queues;
         if let Some(group) = queues.get(&name) {
-            self.groups[group.0].of(&interest).insert(interest, home);
+            self.groups[group.place].of(&interest).insert(interest, home);
             return;
         }
-        let mut group = QueueGroup::default();
+        // As many have come before as interests, at most.
+        let number = self.insert_count;
+        let mut group = QueueGroup { number, ..QueueGroup::default() };
         group.of(&interest).insert(interest, home);
-        let id = GroupId(self.groups.insert(group));
+        let id = GroupId { place: self.groups.insert(group), number };
         let more = self.entries(&subject).more.get_or_insert_default();
         more.queues.insert(name, id);
         self.on_change(&subject);
@@ -419,12 +345,12 @@ impl Sublist {
     fn remove_member(&mut self, subject: &Bytes, name: &Bytes, gone: &Arc<Interest>) -> bool {
         let Some(id) = self.group_of(subject, name) else { return false };
         let home = self.home;
-        let group = &mut self.groups[id.0];
+        let group = &mut self.groups[id.place];
         if !group.of(gone).remove(gone, home) {
             return false;
         }
         if group.clients.is_empty() && group.routes.is_empty() {
-            self.groups.remove(id.0);
+            self.groups.remove(id.place);
             self.change(subject, |entries| {
                 if let Some(more) = &mut entries.more {
                     more.queues.remove(name);
@@ -449,7 +375,7 @@ impl Sublist {
     pub fn reweigh(&mut self, interest: &Arc<Interest>) {
         let Some(name) = &interest.queue else { return };
         if let Some(id) = self.group_of(&interest.subject, name) {
-            self.groups[id.0].of(interest).reweigh(interest);
+            self.groups[id.place].of(interest).reweigh(interest);
         }
     }
 
@@ -510,6 +436,7 @@ impl Sublist {
                     tokens: patterns::Search::new(subject),
                     begun_at: self.change_count(),
                     visited: 0,
+                    listing: Listing::default(),
                 }));
             }
             return found;
@@ -521,16 +448,33 @@ impl Sublist {
             *search = Some(known);
             return Found::Some;
         }
-        let mut found = self.literally(subject);
-        for (path, is_rest) in &known.tokens.found {
-            if let Some(entries) = self.wild.at(path, *is_rest) {
-                found.add(entries, self.home);
-            }
+        if !self.list_some(&mut known, most.saturating_sub(visited)) {
+            *search = Some(known);
+            return Found::Some;
         }
-        self.visited += known.tokens.found.len() as u64;
+        let found = known.listing.found;
         // What is remembered must be right from now on, not from when the search began.
         let is_lasting = known.begun_at == self.change_count();
         Found::All(self.complete(subject, found, known.visited, is_lasting))
+    }
+
+    /// Lists about `most` of the receivers that a search has found; true if these are all.
+    fn list_some(&mut self, search: &mut Search, most: u64) -> bool {
+        let Search { tokens, listing, .. } = search;
+        let mut listed = 0;
+        while listing.patterns_done <= tokens.found.len() {
+            if most.max(1) <= listed {
+                self.visited += listed;
+                return false;
+            }
+            let entries = match listing.patterns_done.checked_sub(1) {
+                None => self.literal.get(&tokens.subject[..]),
+                Some(at) => self.wild.at(&tokens.found[at].0, tokens.found[at].1),
+            };
+            listed += 1 + listing.add_some(entries, self.home, most);
+        }
+        self.visited += listed;
+        true
     }
 
     fn find(&mut self, subject: &[u8], most: u64) -> Found {
@@ -542,22 +486,21 @@ impl Sublist {
         if subject::has_empty_token(subject) {
             return Found::All(None);
         }
-        let mut found = self.literally(subject);
-        let (visited, is_whole) =
-            self.wild.matches(subject, most, |entries| found.add(entries, self.home));
-        self.visited += visited;
-        if !is_whole {
+        let mut found = Matched::default();
+        let mut queue_count = 0;
+        let mut add = |entries: &Entries| {
+            queue_count += entries.more.as_ref().map_or(0, |more| more.queues.len()) as u64;
+            if queue_count <= most {
+                found.add(entries, self.home);
+            }
+        };
+        self.literal.get(subject).into_iter().for_each(&mut add);
+        let (visited, is_whole) = self.wild.matches(subject, most, &mut add);
+        self.visited += visited + found.fanout();
+        if !is_whole || most < queue_count {
             return Found::Some;
         }
         Found::All(self.complete(subject, found, visited, true))
-    }
-
-    fn literally(&self, subject: &[u8]) -> Matched {
-        let mut found = Matched::default();
-        if let Some(entries) = self.literal.get(subject) {
-            found.add(entries, self.home);
-        }
-        found
     }
 
     /// Remembers what was found after so many nodes, where it is right from now on.
@@ -575,7 +518,6 @@ impl Sublist {
         }
         found.join();
         let fanout = found.fanout();
-        self.visited += fanout;
         let found = Arc::new(found);
         if is_lasting && fanout <= CACHE_FANOUT_MAX {
             if self.cache.len() >= CACHE_LEN_MAX || self.fanout_total + fanout > CACHE_FANOUT_MAX {
@@ -598,7 +540,7 @@ impl Sublist {
         let mut slots: Vec<&Slot> = entries.plain.slots().iter().collect();
         if let Some(more) = &entries.more {
             more.queues.each(|_, id| {
-                let group = &self.groups[id.0];
+                let group = &self.groups[id.place];
                 slots.extend(group.clients.slots().iter().chain(group.routes.slots()));
             });
         }
@@ -621,6 +563,18 @@ impl Sublist {
             self.visited += visited;
         }
         found
+    }
+
+    /// The queue of this name that a literal subject reaches, without a look at the others.
+    pub fn queue_of(&mut self, subject: &[u8], name: &Bytes) -> QueueMatch {
+        let of_name = |entries: &Entries| entries.more.as_ref()?.queues.get(name);
+        let mut groups: SmallVec<[GroupId; 1]> =
+            self.literal.get(subject).and_then(of_name).into_iter().collect();
+        let (visited, _) = self.wild.matches(subject, LISTENER_SEARCH_MAX, |entries| {
+            groups.extend(of_name(entries));
+        });
+        self.visited += visited;
+        QueueMatch { name: name.clone(), groups }
     }
 
     /// Members of a queue, weighted; with or without those that routes stand for.
@@ -683,7 +637,8 @@ impl Sublist {
 
     /// Clients and routes of each group are a part each.
     fn part(&self, groups: &[GroupId], part: usize) -> Option<&Group> {
-        let group = self.groups.get(groups.get(part / 2)?.0)?;
+        let id = groups.get(part / 2)?;
+        let group = self.groups.get(id.place).filter(|group| group.number == id.number)?;
         Some(if part.is_multiple_of(2) { &group.clients } else { &group.routes })
     }
 

@@ -432,3 +432,107 @@ fn a_message_for_very_many_receivers_is_spread_over_turns() {
         assert_eq!((traffic.in_msgs, traffic.out_msgs), (3, 60_001));
     }
 }
+
+/// Reads what a session says in turns; the work of each is bounded. Says how many there were.
+fn read_in_turns(process: &mut Process, id: SessionId, said: &str) -> usize {
+    let mut input = BytesMut::from(said.as_bytes());
+    let mut turns = 1;
+    loop {
+        let now = process.now;
+        let before = process.loops[0].work_done();
+        let flow = process.loops[0].read(id, &mut input, now);
+        let work = process.loops[0].work_done() - before;
+        assert!(work <= SESSION_WORK_MAX + 256, "{work} in one turn");
+        process.settle();
+        if flow == Flow::NeedMore {
+            return turns;
+        }
+        assert_eq!(flow, Flow::Yielded);
+        turns += 1;
+    }
+}
+
+/// Goal: queues are receivers: a message for very many of them is listed, and given to them, in
+/// portions; each gets it once and in order, from a client and from a peer that names them all.
+#[test]
+fn a_message_for_very_many_queues_is_spread_over_turns() {
+    for (home, is_routed) in [(0, false), (1, false), (0, true), (1, true)] {
+        let cluster = Cluster { name: "c".into(), ..Cluster::default() };
+        let settings = Settings { cluster: Some(cluster), ..Settings::default() };
+        let mut process = Process::new(2, settings);
+        let members = [process.client(home, ""), process.client(home, "")];
+        for id in members {
+            let lines: String = (0..6_000).map(|n| format!("SUB one q{n} {n}\r\n")).collect();
+            process.send(id, lines.as_bytes());
+        }
+        process.send(members[0], b"SUB one plain\r\nSUB on* q 1\r\nSUB > q7 7\r\n");
+        let names: String = (0..6_000).map(|n| format!("q{n} ")).collect();
+        let (sender, one, two) = if is_routed {
+            let peer = process.open(0, ConnectionKind::RouteAccepted);
+            process.send(peer, PEER.as_bytes());
+            let line = |number| format!("RMSG $G one | {names}q5 q6 1\r\n{number}\r\n");
+            (peer, line(1), line(2))
+        } else {
+            let line = |number| format!("PUB one 1\r\n{number}\r\n");
+            (process.client(0, ""), line(1), line(2))
+        };
+        let turns = read_in_turns(&mut process, sender, &(one + &two));
+        assert!(turns > 8, "{turns} turns");
+        let got = members.map(|id| process.take(id)).concat();
+        let mut by_queue: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let lines: Vec<&str> = got.lines().collect();
+        for pair in lines.chunks(2) {
+            let sid = pair[0].split(' ').nth(2).unwrap();
+            by_queue.entry(sid).or_default().push(pair[1]);
+        }
+        assert_eq!(by_queue.remove("plain").unwrap(), ["1", "2"]);
+        assert_eq!(by_queue.len(), 6_000);
+        for (queue, mut got) in by_queue {
+            // Two members of a queue are two connections.
+            got.sort_unstable();
+            assert_eq!(got, ["1", "2"], "{queue} {home} {is_routed}");
+        }
+    }
+}
+
+/// Goal: a route gets one copy of a message, however many queues behind it get it: its peer gives
+/// each copy to all its plain subscribers.
+#[test]
+fn a_route_gets_one_copy_that_names_very_many_queues() {
+    let mut process = process();
+    let peer = process.open(0, ConnectionKind::RouteAccepted);
+    let lines: String = (0..20_000).map(|n| format!("RS+ $G one q{n} 1\r\n")).collect();
+    process.send(peer, (PEER.to_owned() + &lines + "RS+ $G one\r\n").as_bytes());
+    let sender = process.client(0, "");
+    process.take(peer);
+    let turns = read_in_turns(&mut process, sender, "PUB one 1\r\n1\r\nPUB two 0\r\n\r\n");
+    assert!(turns > 10, "{turns} turns");
+    let got = process.take(peer);
+    assert_eq!(got.matches("RMSG").count(), 1);
+    let names: BTreeSet<&str> = got.split(' ').filter(|word| word.starts_with('q')).collect();
+    assert_eq!(names.len(), 20_000);
+    assert!(got.ends_with(" 1\r\n1\r\n"), "{}", &got[got.len() - 20..]);
+}
+
+/// Goal: queues that end while a message is on its way to them are not taken for others that come
+/// in their places.
+#[test]
+fn a_queue_that_ends_meanwhile_is_no_other_one() {
+    let mut process = process();
+    let member = process.client(0, "");
+    let lines: String = (0..5_000).map(|n| format!("SUB one q{n:04} {n}\r\n")).collect();
+    process.send(member, lines.as_bytes());
+    let sender = process.client(0, "");
+    let mut input = BytesMut::from("PUB one 1\r\n1\r\n");
+    let now = process.now;
+    while !process.take(member).contains("MSG one 0 ") {
+        assert_eq!(process.loops[0].read(sender, &mut input, now), Flow::Yielded);
+    }
+    let ends: String = (0..5_000).map(|n| format!("UNSUB {n}\r\n")).collect();
+    process.send(member, ends.as_bytes());
+    let lines: String = (0..5_000).map(|n| format!("SUB two q{n:04} {n}\r\n")).collect();
+    process.send(member, lines.as_bytes());
+    while process.loops[0].read(sender, &mut input, now) == Flow::Yielded {}
+    let late = process.take(member).matches("MSG").count();
+    assert_eq!(late, 0, "nobody listens to that any more");
+}

@@ -46,8 +46,7 @@ pub fn encode(op: &Op<'_>, out: &mut BytesMut) {
             } else {
                 out.put_slice(b"RMSG ");
             }
-            let queues: Vec<&[u8]> = route.queue_names().collect();
-            route_words(out, route.account, &route.message, &queues);
+            route_words(out, route.account, &route.message, route.queues);
             let header_len = match (route.origin, route.message.header_len) {
                 (Some(_), None) => Some(0),
                 (_, header_len) => header_len,
@@ -92,7 +91,7 @@ pub fn route_message_line(
     out: &mut BytesMut,
     account: &[u8],
     (subject, reply): (&[u8], Option<&[u8]>),
-    queues: &[&[u8]],
+    queues: &[u8],
     (header_len, size): (Option<usize>, usize),
 ) {
     out.put_slice(if header_len.is_some() { b"HMSG " } else { b"RMSG " });
@@ -101,7 +100,7 @@ pub fn route_message_line(
     sizes(out, header_len, size);
 }
 
-fn route_words(out: &mut BytesMut, account: &[u8], message: &Publish<'_>, queues: &[&[u8]]) {
+fn route_words(out: &mut BytesMut, account: &[u8], message: &Publish<'_>, queues: &[u8]) {
     word(out, account);
     word(out, message.subject);
     match (message.reply, queues.is_empty()) {
@@ -113,8 +112,8 @@ fn route_words(out: &mut BytesMut, account: &[u8], message: &Publish<'_>, queues
         (None, true) => (),
         (None, false) => word(out, b"|"),
     }
-    for queue in queues {
-        word(out, queue);
+    if !queues.is_empty() {
+        word(out, queues.trim_ascii_end());
     }
 }
 

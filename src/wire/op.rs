@@ -175,6 +175,16 @@ pub(crate) fn words(line: &[u8]) -> Words<'_> {
     Words { rest: line }
 }
 
+impl<'a> Words<'a> {
+    /// All that is left, from the first word to the last.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        let is_word = |byte: &u8| !matches!(byte, b' ' | b'\t');
+        let Some(start) = self.rest.iter().position(is_word) else { return &[] };
+        let end = self.rest.iter().rposition(is_word).map_or(start, |last| last + 1);
+        &self.rest[start..end]
+    }
+}
+
 /// See [`words`].
 #[derive(Clone, Debug)]
 pub(crate) struct Words<'a> {

@@ -15,6 +15,10 @@ use crate::wire::states;
 /// still a bound, because routes have none in the protocol.
 pub const ROUTE_LINE_MAX: usize = 1024 * 1024;
 
+/// The same of a message that names the queues that it is for: there is one line for all of them,
+/// because the peer gives it to its plain subscribers for each.
+pub const ROUTE_NAMES_LINE_MAX: usize = 16 * ROUTE_LINE_MAX;
+
 /// Longest line of somebody who has not said yet that it is a server of our cluster: room for an
 /// INFO with more URLs than are taken from one.
 const INTRODUCTION_LINE_MAX: usize = 64 * 1024;
@@ -196,7 +200,11 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Protoco
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let start = line.iter().position(|byte| !is_blank(*byte)).unwrap_or(line.len());
     let arguments = &line[start..];
-    if arguments.len() > limits.control_line_max {
+    let is_named =
+        limits.side == Side::Route && matches!(verb, Verb::RouteMsg | Verb::LeafMsg | Verb::HMsg);
+    if arguments.len() > limits.control_line_max
+        && (!is_named || arguments.len() > ROUTE_NAMES_LINE_MAX)
+    {
         let state = states::in_arguments(&bytes[..verb_len]);
         let unfinished_len = if line_end.is_none() { arguments.len() } else { 0 };
         let max = limits.control_line_max;
@@ -449,28 +457,29 @@ fn parse_route_msg<'a>(
 ) -> Result<Parsed<'a>, ProtocolError> {
     let step = "processRoutedMsgArgs";
     let bad = || ProtocolError::arguments(step, "Parse Error", line);
-    let mut words: Words<'a> = words(line).collect();
-    let is_leaf = verb == Verb::LeafMsg;
-    let origin = if is_leaf && !words.is_empty() { Some(words.remove(0)) } else { None };
-    let has_headers = verb != Verb::RouteMsg;
-    let size_count = if has_headers { 2 } else { 1 };
-    if words.len() < 2 + size_count {
-        return Err(bad());
+    let (front, size) = split_last_word(line).ok_or_else(bad)?;
+    let (front, header) = if verb == Verb::RouteMsg {
+        (front, None)
+    } else {
+        let (front, header) = split_last_word(front).ok_or_else(bad)?;
+        (front, Some(header))
+    };
+    let mut front = words(front);
+    let origin = if verb == Verb::LeafMsg { Some(front.next().ok_or_else(bad)?) } else { None };
+    let account = front.next().ok_or_else(bad)?;
+    let subject = front.next().ok_or_else(bad)?;
+    let third = front.next();
+    let (reply, queues) = match (third, front.rest()) {
+        (reply, b"") => (reply, &line[..0]),
+        (Some(b"+"), _) => (front.next(), front.rest()),
+        (Some(b"|"), queues) => (None, queues),
+        _ => return Err(bad()),
+    };
+    if limits.control_line_max < line.len() - queues.len() {
+        let state = states::in_arguments(b"RMSG");
+        return Err(ProtocolError::too_long(state, limits.control_line_max, 0, line));
     }
-    let sizes = words.split_off_last(size_count);
-    let (account, subject) = (words[0], words[1]);
-    let (reply, queues) = match &words[2..] {
-        [] => (None, &line[..0]),
-        [reply] => (Some(*reply), &line[..0]),
-        [mark, reply, rest @ ..] if *mark == b"+" => (Some(*reply), span(line, rest)),
-        [mark, rest @ ..] if *mark == b"|" => (None, span(line, rest)),
-        _ => return Err(bad()),
-    };
-    let pair = match sizes.as_slice() {
-        [header, size] => (Some(*header), *size),
-        [size] => (None, *size),
-        _ => return Err(bad()),
-    };
+    let pair = (header, size);
     let (header_len, size) = parse_sizes(pair, step, line, limits)?;
     let head = Head { subject, reply, header_len, size };
     with_payload(bytes, len, head, |_, message| {
@@ -478,23 +487,9 @@ fn parse_route_msg<'a>(
     })
 }
 
-/// The part of `line` from the first to the last of `words`, which are parts of it.
-fn span<'a>(line: &'a [u8], words: &[&'a [u8]]) -> &'a [u8] {
-    let (Some(first), Some(last)) = (words.first(), words.last()) else { return &line[..0] };
-    let base = line.as_ptr() as usize;
-    let start = first.as_ptr() as usize - base;
-    let end = last.as_ptr() as usize - base + last.len();
-    &line[start..end]
-}
-
-/// Takes the last words off a list.
-trait SplitOffLast<'a> {
-    fn split_off_last(&mut self, count: usize) -> Words<'a>;
-}
-
-impl<'a> SplitOffLast<'a> for Words<'a> {
-    fn split_off_last(&mut self, count: usize) -> Words<'a> {
-        let at = self.len() - count;
-        self.drain(at..).collect()
-    }
+/// What lies before the last word of a line, and that word.
+fn split_last_word(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = line.iter().rposition(|byte| !is_blank(*byte))? + 1;
+    let start = line[..end].iter().rposition(|byte| is_blank(*byte)).map_or(0, |at| at + 1);
+    Some((&line[..start], &line[start..end]))
 }

@@ -171,3 +171,21 @@ fn documents_are_read_as_go_reads_them() {
     let info = Info::decode(b"{\"headers\":null,\"max_payload\":null,\"name\xff\":1}").unwrap();
     assert!(!info.headers && info.max_payload == 0);
 }
+
+/// Goal: the line of a message between servers has room for very many queues, and for them only.
+#[test]
+fn a_line_that_names_very_many_queues_is_taken_from_a_peer() {
+    let names = "name ".repeat(400_000);
+    let line = format!("RMSG $G one + back {names}1\r\nx\r\n");
+    let Ok(Parsed::Op { op: Op::RouteMessage(routed), len }) =
+        parse(line.as_bytes(), &Limits::route())
+    else {
+        panic!("it is a message");
+    };
+    assert_eq!((len, routed.queue_names().count()), (line.len(), 400_000));
+    assert_eq!((routed.message.subject, routed.message.reply), (&b"one"[..], Some(&b"back"[..])));
+    let long = "a".repeat(2_000_000);
+    for line in [format!("RMSG $G {long} 1\r\nx\r\n"), format!("RS+ $G {long}\r\n")] {
+        assert!(parse(line.as_bytes(), &Limits::route()).is_err());
+    }
+}
