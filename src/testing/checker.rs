@@ -353,8 +353,11 @@ impl Checker {
                 Kept::Newest(count) => last.get() < sequence.get() + count,
                 Kept::Some => false,
             };
-            let is_owed = |data: &Bytes| {
-                self.published.get(data).is_none_or(|it| durable.owed_from <= it.order)
+            // What stands in for a lost message was published by nobody: whether it came before the
+            // durable cannot be told.
+            let is_owed = |data: &Bytes| match self.published.get(data) {
+                Some(published) => durable.owed_from <= published.order,
+                None => durable.owed_from == 0,
             };
             let missing =
                 found.iter().filter(|(sequence, data)| is_kept(sequence) && is_owed(data));
