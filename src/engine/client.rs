@@ -52,6 +52,28 @@ struct Asker {
     is_replacing: bool,
 }
 
+impl Asker {
+    /// Without a hold on the bytes that it came with.
+    fn detached(self) -> Self {
+        let request = pb::ConnectRequest {
+            client_id: detached(&self.request.client_id),
+            heartbeat_inbox: detached(&self.request.heartbeat_inbox),
+            conn_id: detached(&self.request.conn_id),
+            ..self.request
+        };
+        Self { request, ..self }
+    }
+}
+
+/// What came for a client ID before it could be told what becomes of it: as with the reference, it
+/// is looked at when what came before it is done.
+#[derive(Debug)]
+enum Waiting {
+    Connect(Box<Asker>),
+    /// With where the answer goes.
+    Close(Option<Subject>),
+}
+
 /// Where a client stands at its home.
 #[derive(Debug)]
 enum Stage {
@@ -60,7 +82,7 @@ enum Stage {
         reply: Option<Subject>,
         is_replacing: bool,
         missing_count: usize,
-        closes: Vec<Option<Subject>>,
+        waiting: Vec<Waiting>,
     },
     Live,
     /// Another connect request named its ID: it was asked whether it lives.
@@ -69,7 +91,7 @@ enum Stage {
     Leaving {
         reply: Option<Option<Subject>>,
         missing_count: usize,
-        next: Option<Box<Asker>>,
+        waiting: Vec<Waiting>,
     },
 }
 
@@ -102,7 +124,7 @@ pub(super) struct Clients {
     /// Requests to clients that are not answered yet, by the last token of their reply subject.
     questions: QuickMap<u64, (ClientId, Question)>,
     last_question: u64,
-    /// Close requests of clients that are only joining.
+    /// Requests of clients that are only joining or leaving.
     pub(super) waiting_count: usize,
 }
 
@@ -209,21 +231,28 @@ impl Engine {
             });
             return self.refuse_connect(reply.as_ref(), &Refusal::InvalidClientId);
         }
-        let client = ClientId::from(request.client_id.clone());
-        let asker = Asker { request, reply, is_replacing: false };
+        self.on_asker(Asker { request, reply, is_replacing: false }, now);
+    }
+
+    /// A connect request that can be granted, if nobody else has its client ID.
+    fn on_asker(&mut self, asker: Asker, now: Now) {
+        let client = ClientId::from(asker.request.client_id.clone());
         let Some(home) = self.clients.homes.get_mut(&client) else {
             return self.join(asker, now);
         };
         match &mut home.stage {
             Stage::Live => {
-                home.stage = Stage::Probing(Box::new(asker));
+                home.stage = Stage::Probing(Box::new(asker.detached()));
                 let inbox = Subject::from(home.info.hb_inbox.clone());
                 let question = self.clients.ask(&client, Question::Probe);
                 self.send_question(inbox, question);
                 self.timers.arm(Timer::Probe(client, question), now.at + DUPLICATE_PROBE_TIMEOUT);
             }
-            Stage::Leaving { next, .. } if next.is_none() => *next = Some(Box::new(asker)),
-            Stage::Joining { .. } | Stage::Probing(_) | Stage::Leaving { .. } => {
+            Stage::Joining { waiting, .. } | Stage::Leaving { waiting, .. } => {
+                waiting.push(Waiting::Connect(Box::new(asker.detached())));
+                self.clients.waiting_count += 1;
+            }
+            Stage::Probing(_) => {
                 self.log(Level::Debug, || {
                     format!("[Client:{client}] Connect failed; already connected")
                 });
@@ -244,8 +273,8 @@ impl Engine {
         };
         let client = ClientId::from(info.id.clone());
         self.commits.client(ClientWrite::Add(info.clone()));
-        let (missing_count, closes) = (self.peer_count(), Vec::new());
-        let stage = Stage::Joining { reply, is_replacing, missing_count, closes };
+        let (missing_count, waiting) = (self.peer_count(), Vec::new());
+        let stage = Stage::Joining { reply, is_replacing, missing_count, waiting };
         let home = Home { info, stage, failed_heartbeats: 0, heartbeat: None };
         self.clients.homes.insert(client.clone(), home);
         self.do_after(After::Announce(client), now);
@@ -274,11 +303,19 @@ impl Engine {
         };
         let text = refusal.text();
         self.log(Level::Error, || format!("[Client:{client}] Error registering client: {text}"));
-        if let Stage::Joining { reply, closes, .. } = home.stage {
-            self.clients.waiting_count -= closes.len();
+        if let Stage::Joining { reply, waiting, .. } = home.stage {
             self.refuse_connect(reply.as_ref(), refusal);
-            for reply in closes {
-                self.on_close(client.as_bytes(), reply, now);
+            self.go_on_with(client, waiting, now);
+        }
+    }
+
+    /// What came before them is done.
+    fn go_on_with(&mut self, client: &ClientId, waiting: Vec<Waiting>, now: Now) {
+        self.clients.waiting_count -= waiting.len();
+        for one in waiting {
+            match one {
+                Waiting::Connect(asker) => self.on_asker(*asker, now),
+                Waiting::Close(reply) => self.on_close(client.as_bytes(), reply, now),
             }
         }
     }
@@ -307,12 +344,11 @@ impl Engine {
         let Some(home) = self.clients.homes.get_mut(client) else {
             return;
         };
-        let Stage::Joining { reply, is_replacing, closes, .. } =
+        let Stage::Joining { reply, is_replacing, waiting, .. } =
             std::mem::replace(&mut home.stage, Stage::Live)
         else {
             unreachable!("only a joining client has joined");
         };
-        self.clients.waiting_count -= closes.len();
         let is_pinging = PROTOCOL <= home.info.protocol;
         let response = pb::ConnectResponse {
             pub_prefix: self.info.publish.clone(),
@@ -334,9 +370,7 @@ impl Engine {
             let what = if is_replacing { "Replaced old client" } else { "Connected" };
             format!("[Client:{client}] {what} (Inbox={})", String::from_utf8_lossy(&inbox))
         });
-        for reply in closes {
-            self.on_close(client.as_bytes(), reply, now);
-        }
+        self.go_on_with(client, waiting, now);
     }
 
     pub(super) fn refuse_connect(&mut self, reply: Option<&Subject>, refusal: &Refusal) {
@@ -348,8 +382,12 @@ impl Engine {
     pub(super) fn on_close(&mut self, client: &[u8], reply: Option<Subject>, now: Now) {
         let stage = self.clients.homes.get_mut(client).map(|home| &mut home.stage);
         match stage {
-            Some(Stage::Joining { closes, .. }) => {
-                closes.push(reply);
+            Some(Stage::Joining { waiting, .. }) => {
+                waiting.push(Waiting::Close(reply));
+                self.clients.waiting_count += 1;
+            }
+            Some(Stage::Leaving { waiting, .. }) if !waiting.is_empty() => {
+                waiting.push(Waiting::Close(reply));
                 self.clients.waiting_count += 1;
             }
             Some(Stage::Live | Stage::Probing(_)) => {
@@ -378,10 +416,11 @@ impl Engine {
         let Some(home) = self.clients.homes.get_mut(client) else {
             return;
         };
-        let stage =
-            std::mem::replace(&mut home.stage, Stage::Leaving { reply, missing_count, next: None });
-        if let (Stage::Probing(asker), Stage::Leaving { next, .. }) = (stage, &mut home.stage) {
-            *next = Some(asker);
+        let leaving = Stage::Leaving { reply, missing_count, waiting: Vec::new() };
+        let stage = std::mem::replace(&mut home.stage, leaving);
+        if let (Stage::Probing(asker), Stage::Leaving { waiting, .. }) = (stage, &mut home.stage) {
+            waiting.push(Waiting::Connect(asker));
+            self.clients.waiting_count += 1;
         }
         home.heartbeat = None;
         self.timers.cancel(&Timer::Heartbeat(client.clone()));
@@ -427,7 +466,7 @@ impl Engine {
 
     /// The record of a client that left is gone.
     pub(super) fn unregistered(&mut self, client: &ClientId, now: Now) {
-        let Some(Home { stage: Stage::Leaving { reply, next, .. }, info, .. }) =
+        let Some(Home { stage: Stage::Leaving { reply, waiting, .. }, info, .. }) =
             self.clients.homes.remove(client)
         else {
             return;
@@ -442,9 +481,13 @@ impl Engine {
         if let Some(reply) = reply {
             self.respond(reply.as_ref(), Bytes::new());
         }
-        if let Some(asker) = next {
-            self.join(Asker { is_replacing: true, ..*asker }, now);
-        }
+        let replace = |one| match one {
+            Waiting::Connect(asker) => {
+                Waiting::Connect(Box::new(Asker { is_replacing: true, ..*asker }))
+            }
+            Waiting::Close(reply) => Waiting::Close(reply),
+        };
+        self.go_on_with(client, waiting.into_iter().map(replace).collect(), now);
     }
 
     /// No engine has anything of that client any more.
