@@ -229,9 +229,15 @@ fn unknown_permission(entry: &Entry) -> Fault {
 fn rules(entry: &Entry) -> Result<SubjectRules, Fault> {
     let Value::Map(map) = &entry.value else {
         let allow = subjects(&entry.value).map_err(|text| Fault::new(entry, text))?;
-        return Ok(SubjectRules { allow: Some(allow), deny: Vec::new() });
+        return Ok(SubjectRules { allow: unless_empty(allow), deny: Vec::new() });
     };
     rules_of_map(map)
+}
+
+// Compat: a list that is empty allows everything, as if it were not there; only `allow_responses`
+// by itself forbids all but answers.
+fn unless_empty(allow: Vec<String>) -> Option<Vec<String>> {
+    (!allow.is_empty()).then_some(allow)
 }
 
 fn rules_of_map(map: &Map) -> Result<SubjectRules, Fault> {
@@ -239,7 +245,7 @@ fn rules_of_map(map: &Map) -> Result<SubjectRules, Fault> {
     for entry in map {
         let subjects = || subjects(&entry.value).map_err(|text| Fault::new(entry, text));
         match entry.key.to_lowercase().as_str() {
-            "allow" => rules.allow = Some(subjects()?),
+            "allow" => rules.allow = unless_empty(subjects()?),
             "deny" => rules.deny = subjects()?,
             _ => {
                 let key = quote(&entry.key);

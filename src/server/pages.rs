@@ -366,7 +366,11 @@ fn core_facts(config: &Config, found: &Found) -> CoreFacts {
 }
 
 fn cluster_facts(config: &Config, found: &Found) -> Option<ClusterFacts> {
-    let cluster = config.core.cluster.as_ref()?;
+    let Some(cluster) = &config.core.cluster else {
+        // A name that is configured is shown, be it that no other server can come.
+        let name = config.core.cluster_name.clone()?;
+        return Some(ClusterFacts { name, ..ClusterFacts::default() });
+    };
     Some(ClusterFacts {
         name: cluster.name.clone().unwrap_or_else(|| found.made_up_cluster.clone()),
         host: cluster.host.clone(),

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal as SystemSignal, kill};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::base::files;
@@ -39,7 +39,7 @@ pub enum Signal {
     Interrupt,
     /// SIGTERM: stop, exit code 143 (streaming) or 1 (core).
     Terminate,
-    /// SIGQUIT: stop at once, exit code 2.
+    /// SIGQUIT and SIGABRT: stop at once, exit code 2.
     Quit,
     /// SIGHUP: read the configuration anew.
     Reload,
@@ -71,7 +71,8 @@ impl Signal {
         match number {
             SIGINT => Some(Self::Interrupt),
             SIGTERM => Some(Self::Terminate),
-            SIGQUIT => Some(Self::Quit),
+            // Compat: the first process of a container has no default that would end it.
+            SIGQUIT | SIGABRT => Some(Self::Quit),
             SIGHUP => Some(Self::Reload),
             SIGUSR1 => Some(Self::ReopenLog),
             // A streaming server ignores it, and goes on.
@@ -96,7 +97,7 @@ fn survived() -> impl Iterator<Item = i32> {
 /// # Errors
 /// When the system refuses the handlers or the thread.
 pub fn listen(program: Program) -> io::Result<Receiver<Signal>> {
-    let heard = [SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
+    let heard = [SIGINT, SIGTERM, SIGQUIT, SIGABRT, SIGHUP, SIGUSR1, SIGUSR2];
     let mut signals = Signals::new(heard)?;
     for signal in survived() {
         // One that the system does not give is none that it sends.

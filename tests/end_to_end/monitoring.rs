@@ -182,6 +182,14 @@ fn pages_about_what_is_not_there_are_empty() {
 }
 
 #[test]
+fn a_cluster_that_has_only_a_name_is_shown() {
+    for (config, cluster) in [("", "{}"), ("cluster { name: far }\n", r#"{"name":"far"}"#)] {
+        let server = Launch::core(&[]).config(config).start();
+        assert_eq!(server.json("/varz")["cluster"].to_string(), cluster);
+    }
+}
+
+#[test]
 fn the_system_account_is_shown_unless_it_is_switched_off() {
     for (config, account) in [("", "$SYS"), ("no_sys_acc: true\n", "")] {
         let server = Launch::new(&[]).config(config).start();
