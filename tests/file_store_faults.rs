@@ -426,12 +426,11 @@ fn bad_files_are_refused_in_the_references_words() {
         "unable to recover message store for [foo](file: \"foo/msgs.1.dat\"): \
          unable to verify file version: unexpected EOF",
     );
-    check(
-        "foo/msgs.a.dat",
-        &[1, 0, 0, 0],
-        "unable to recover message store for [foo](file: \"foo/msgs.a.dat\"): \
-         message log has an invalid name: msgs.a.dat",
-    );
+    for name in ["msgs.a.dat", "msgs.001.dat", "msgs.+7.dat"] {
+        let prefix = format!("unable to recover message store for [foo](file: \"foo/{name}\"): ");
+        let text = format!("{prefix}message log has an invalid name: {name}");
+        check(&format!("foo/{name}"), &[1, 0, 0, 0], &text);
+    }
 }
 
 /// Goal: a tail that nobody was told of does not stop a take-over on a full disk.

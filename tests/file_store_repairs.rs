@@ -149,6 +149,36 @@ fn an_index_that_is_left_of_the_oldest_slice_goes() {
     assert_eq!(fetch(again.shares[0].as_mut(), "foo", 0), (4..=9).collect::<Vec<_>>());
 }
 
+/// Goal: a folder with a file of the format is a channel, and what is none can be made one: a
+/// creation that is refused by what no start reads would be refused for ever.
+#[test]
+fn whatever_lies_in_a_folder_a_channel_of_that_name_can_be_had() {
+    let every: [&[&str]; 7] = [
+        &[],
+        &["other.txt"],
+        &["msgs.0.dat", "msgs.0.idx"],
+        &["msgs.0.idx"],
+        &["msgs.001.idx"],
+        &["msgs.1.idx"],
+        &["subs.dat"],
+    ];
+    for names in every {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("foo")).unwrap();
+        for name in names {
+            fs::write(root.path().join("foo").join(name), b"\x01\x00\x00\x00").unwrap();
+        }
+        let mut opened = open(root.path());
+        let is_channel = !opened.recovered.channels.is_empty();
+        let lifecycle = if is_channel { Lifecycle::Keep } else { Lifecycle::Create };
+        commit(opened.shares[0].as_mut(), &batch(vec![part("foo", lifecycle, 1..=2)]));
+        drop(opened);
+        let mut again = open(root.path());
+        assert_eq!(again.recovered.channels.len(), 1, "{names:?}");
+        assert_eq!(fetch(again.shares[0].as_mut(), "foo", 0), [1, 2], "{names:?}");
+    }
+}
+
 /// Goal: a file of records that ends inside of its version header is torn there: it is completed,
 /// and the server starts.
 #[test]

@@ -8,10 +8,10 @@ use crate::base::planted::{self, Bug};
 use crate::store::file::channel::Channel;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::Context;
-use crate::store::file::disk::{Entry, Folder};
-use crate::store::file::format::{ChannelFile, SUBSCRIPTIONS_FILE, channel_file};
+use crate::store::file::disk::Folder;
+use crate::store::file::format::SUBSCRIPTIONS_FILE;
 use crate::store::file::log::{Log, io_error};
-use crate::store::file::recovery::FoundChannel;
+use crate::store::file::recovery::{FoundChannel, has_channel_files};
 use crate::store::file::removal::Place;
 use crate::store::file::reserve::LEFT_BY_OTHERS;
 use crate::store::file::subscriptions::Subscriptions;
@@ -60,15 +60,12 @@ fn folder_for(
     if place.finish_deletion()? {
         return Ok(None);
     }
-    let is_channel = |entry: &Entry| {
-        !entry.is_folder && !matches!(channel_file(&entry.name), ChannelFile::Other)
-    };
     if planted::is(Bug::LateCreateClears) {
         for entry in folder.list().map_err(error)? {
             folder.unlink(&entry.name).map_err(error)?;
         }
     }
-    if folder.list().map_err(error)?.iter().any(is_channel) {
+    if has_channel_files(&folder.list().map_err(error)?) {
         ctx.fence.check()?;
         return Err(of_somebody_else(&path));
     }
@@ -149,6 +146,7 @@ impl Channel {
                 overlaps: Vec::new(),
                 hollow: Vec::new(),
                 number_max: 0,
+                has_files: true,
                 subscriptions: Subscriptions::default(),
                 subscriptions_len: Some(log.len()),
                 notices: Vec::new(),

@@ -440,11 +440,11 @@ pub fn channel_file(name: &[u8]) -> ChannelFile {
     let Some(rest) = name.strip_prefix(b"msgs.") else {
         return ChannelFile::Other;
     };
-    if let Some(number) = rest.strip_suffix(b".idx").and_then(parse_number) {
+    if let Some(number) = rest.strip_suffix(b".idx").and_then(slice_number) {
         return ChannelFile::Index(number);
     }
     if rest == b"dat" || rest.ends_with(b".dat") {
-        let number = rest.strip_suffix(b".dat").and_then(parse_number);
+        let number = rest.strip_suffix(b".dat").and_then(slice_number);
         return number.map_or(ChannelFile::Invalid, ChannelFile::Data);
     }
     ChannelFile::Other
@@ -536,6 +536,12 @@ fn split_epoch<'a>(name: &'a [u8], prefix: &str) -> Option<(u64, &'a [u8])> {
     let rest = name.strip_prefix(prefix.as_bytes())?;
     let dot = rest.iter().position(|byte| *byte == b'.')?;
     Some((parse_number(&rest[..dot])?, &rest[dot + 1..]))
+}
+
+/// A number as it stands in the name of a slice. The name is made from it again, so one that is
+/// written in another way (`001`, `+1`) is none: another file would be opened.
+fn slice_number(digits: &[u8]) -> Option<u64> {
+    parse_number(digits).filter(|number| number.to_string().as_bytes() == digits)
 }
 
 fn parse_number(digits: &[u8]) -> Option<u64> {

@@ -64,6 +64,8 @@ pub struct FoundChannel {
     pub hollow: Vec<u64>,
     /// Highest slice number.
     pub number_max: u64,
+    /// Whether there was a file of the format in it, be it one that holds nothing.
+    pub has_files: bool,
     /// Its subscriptions.
     pub subscriptions: Subscriptions,
     /// Length of subs.dat; `None` if there is none.
@@ -74,10 +76,11 @@ pub struct FoundChannel {
 
 impl FoundChannel {
     /// Whether it is a channel: not where a creation has got no further than the folder, nor where
-    /// a deletion has left only that.
+    /// a deletion has left only that. A creation asks the same of the folder that it finds: what is
+    /// none here can be made there.
     #[must_use]
     pub fn is_channel(&self) -> bool {
-        self.subscriptions_len.is_some() || self.number_max != 0 || !self.slices.is_empty()
+        self.has_files
     }
 }
 
@@ -110,6 +113,7 @@ impl Recovery<'_> {
         if reader.finish_removals(&entries)? {
             entries = folder.list().map_err(open_error)?;
         }
+        let has_files = has_channel_files(&entries);
         let slices = reader.slices(&entries)?;
         let has_subscriptions = entries.iter().any(|entry| entry.name == SUBSCRIPTIONS_FILE);
         let (subscriptions, subscriptions_len) = if has_subscriptions {
@@ -128,11 +132,20 @@ impl Recovery<'_> {
             overlaps,
             hollow,
             number_max,
+            has_files,
             subscriptions,
             subscriptions_len,
             notices,
         })
     }
+}
+
+/// Whether one of a folder's entries is a file that makes it a channel's.
+pub fn has_channel_files(entries: &[Entry]) -> bool {
+    let is_file = |entry: &Entry| {
+        !entry.is_folder && !matches!(channel_file(&entry.name), ChannelFile::Other)
+    };
+    entries.iter().any(is_file)
 }
 
 /// Reads one channel's folder.
