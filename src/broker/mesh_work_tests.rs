@@ -5,16 +5,19 @@
 use std::time::Duration;
 
 use super::settings::Cluster;
-use super::tests::Process;
+use super::tests::{Process, post};
 use super::*;
-use crate::base::limits::{ADDRESS_ROUTES_MAX, PORTION_WORK_MAX};
+use crate::base::limits::{ADDRESS_ROUTES_MAX, PORTION_WORK_MAX, ROUTE_PENDING_BYTES_MIN};
 
 /// A server with routes of authenticated peers, each of which tells of a URL of its own.
 fn process(loops: u16, routes: usize) -> (Process, Vec<SessionId>) {
+    process_with(loops, routes, Settings::default())
+}
+
+fn process_with(loops: u16, routes: usize, settings: Settings) -> (Process, Vec<SessionId>) {
     let user = Some(("u".to_owned(), "p".to_owned()));
     let cluster = Cluster { name: "c".into(), user, ..Cluster::default() };
-    let mut process =
-        Process::new(loops, Settings { cluster: Some(cluster), ..Settings::default() });
+    let mut process = Process::new(loops, Settings { cluster: Some(cluster), ..settings });
     let peers = (0..routes).map(|n| introduced(&mut process, n)).collect::<Vec<_>>();
     process.pass(Duration::from_secs(1));
     for id in &peers {
@@ -176,4 +179,92 @@ fn strangers_bring_a_bounded_number_of_routes() {
         .open(0, ConnectionKind::RouteSolicited { url: "right:6222".into(), is_explicit: true });
     process.send(ours, introduction(9_003).as_bytes());
     assert!(process.is_open(ours), "a route that we asked for is none of a stranger");
+}
+
+/// Goal: what a stranger tells of itself lies in memory once, however many routes hear it.
+#[test]
+fn a_long_introduction_is_copied_for_nobody() {
+    let (mut process, peers) = process(1, 200);
+    let long = "y".repeat(40_000);
+    let new = process.open(0, ConnectionKind::RouteAccepted);
+    let said = introduction(9_999).replace("\"x9999\"", &format!("\"{long}\""));
+    process.send(new, said.as_bytes());
+    process.pass(Duration::from_millis(1));
+    let mut places = std::collections::BTreeSet::new();
+    for id in &peers {
+        let mut slices = Vec::new();
+        process.loops[0].outbox(*id).unwrap().slices(true, &mut slices);
+        let line = slices.iter().find(|slice| slice.len() > long.len()).unwrap();
+        places.insert(line.as_ptr().addr());
+    }
+    assert_eq!(places.len(), 1);
+}
+
+/// A turn later, with nothing but what is left from before.
+fn turn(process: &mut Process) {
+    process.now.at = process.now.at + Duration::from_nanos(1);
+    let now = process.now;
+    process.loops[0].handle_timeout(now);
+    process.settle();
+}
+
+/// Goal: sessions that ended are taken out as quickly as others can come with as many interests;
+/// and a route that comes meanwhile is told what is wanted here all the same.
+#[test]
+fn what_ended_neither_piles_up_nor_keeps_a_new_route_waiting() {
+    let (mut process, _) = process(1, 1);
+    let crowd: Vec<_> = (0..10).map(|_| process.client(0, "")).collect();
+    for (at, id) in crowd.iter().enumerate() {
+        let lines: String = (0..2_500).map(|n| format!("SUB x.{at}.{n} {n}\r\n")).collect();
+        process.send(*id, lines.as_bytes());
+    }
+    let now = process.now;
+    for id in &crowd {
+        process.loops[0].closed(*id, "Client Closed", now);
+    }
+    process.settle();
+    let len = |process: &Process| {
+        process.loops[0].accounts[AccountIndex::GLOBAL].snapshot().num_subscriptions
+    };
+    let before = len(&process);
+    let new = introduced(&mut process, 9_999);
+    process.take(new);
+    turn(&mut process);
+    let gone = before - len(&process);
+    let most_to_come = crate::base::limits::TURN_WORK_MAX / super::client::INTEREST_WORK;
+    assert!(most_to_come / 2 < gone, "{gone} in one turn, where {most_to_come} can come");
+    assert!(len(&process) > 0, "not all is done yet");
+    assert!(process.take(new).contains("RS+ $G x."), "the route is told too");
+}
+
+/// Goal: a route that ends because of what is told in a portion is no portion within it.
+#[test]
+fn routes_that_end_in_a_portion_do_not_begin_another_one() {
+    let settings = Settings { max_pending: 1_024, ..Settings::default() };
+    let (mut process, peers) = process_with(2, 5, settings);
+    for id in &peers {
+        process.send(*id, b"RS+ $G big\r\n");
+    }
+    let now = process.now;
+    let large = vec![b'x'; ROUTE_PENDING_BYTES_MIN / 64];
+    for _ in 0..63 {
+        process.loops[0].publish(&post("big", &large), None, now);
+    }
+    process.loops[0].publish(&post("big", &large[50_000..]), None, now);
+    while process.loops[0].poll_effect().is_some() {}
+    assert!(peers.iter().all(|id| process.is_open(*id)));
+    let said = introduction(9_999).replace("\"x9999\"", &format!("\"{}\"", "y".repeat(60_000)));
+    let new = process.open(0, ConnectionKind::RouteAccepted);
+    let flow = process.loops[0].read(new, &mut BytesMut::from(said.as_bytes()), now);
+    assert_eq!(flow, Flow::NeedMore);
+    let mut order = String::new();
+    while let Some(effect) = process.loops[0].poll_effect() {
+        if matches!(effect, Effect::Close { .. }) {
+            order.push_str("closed ");
+        } else if matches!(effect, Effect::Mail { mail: Mail::InterestsGone(_), .. }) {
+            order.push_str("taken-out ");
+        }
+    }
+    let expected = "closed ".repeat(5) + &"taken-out ".repeat(5);
+    assert_eq!(order, expected);
 }

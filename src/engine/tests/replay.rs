@@ -195,8 +195,8 @@ fn a_message_that_is_acked_while_its_read_fails_is_not_pending_again() {
         server.publish("me", "foo", 2);
         server.expect("a:1");
         server.damage(&[1]);
-        server.restart();
         server.hold_reads();
+        server.restart();
         server.pass_secs(31);
         server.ack("a", "foo", &[1]);
         server.release();

@@ -353,4 +353,22 @@ mod tests {
             assert_eq!(gap, Some((WRONG, WRONG + 1 - FILLERS_MAX)));
         }
     }
+
+    /// Goal: what this process has acknowledged itself is filled whole (P4), where a row alone
+    /// could be wrong.
+    #[test]
+    fn what_was_acknowledged_here_is_filled_whole() {
+        let rows = Rows {
+            id: 1,
+            last: 90,
+            last_timestamp: WallTime(0),
+            maxseq: 0,
+            last_sent: 0,
+            messages_max: 0,
+        };
+        let state =
+            ChannelState { first: Sequence(1), last: Sequence(200_090), ..ChannelState::default() };
+        let known = Known { state, ..Known::default() };
+        check(rows.gap(Some(&known)), 200_000, 91..=200_090);
+    }
 }
