@@ -56,7 +56,7 @@ struct Args {
     #[arg(long)]
     loops: Option<u16>,
     /// Acks between a take-over and the next kill; a standby that has just started needs some time
-    /// to read a store of thousands of channels, and one that has not read it takes over more slowly
+    /// to read a store of thousands of channels, and before that it takes over more slowly
     #[arg(long, value_name = "N", default_value_t = 50)]
     acks: u64,
     /// Messages stored before the first kill
@@ -209,8 +209,8 @@ fn start_bare(
     started.map_err(DrillError::io("bare program"))
 }
 
-/// Kills whoever is active, so many times and after so many acks each; how long each take-over took,
-/// and the bare program's own after each.
+/// Kills whoever is active, so many times and after so many acks each; how long each take-over
+/// took, and the bare program's own after each.
 fn kill_in_turns(
     plan: &Plan,
     pair: &mut Pair,

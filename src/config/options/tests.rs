@@ -724,33 +724,6 @@ fn users_keep_their_permissions() {
 }
 
 #[test]
-fn a_list_of_permissions_that_is_empty_allows_everything_but_beside_answers() {
-    let allowed = |text: &str| {
-        let users =
-            format!("authorization {{ users: [ {{ user: a, permissions: {{ {text} }} }} ] }}");
-        let permissions =
-            file_config(&users).core.auth.users[0].permissions.clone().unwrap_or_default();
-        (permissions.publish.allow, permissions.subscribe.allow)
-    };
-    for text in [
-        "publish: []",
-        "publish: { allow: [] }",
-        "publish: { allow: [], deny: [x] }",
-        "publish: { deny: [] }",
-        "publish: {}",
-        "import: []",
-        "pub: []",
-        "subscribe: []",
-        "subscribe: { allow: [] }",
-    ] {
-        assert_eq!(allowed(text), (None, None), "{text}");
-    }
-    for text in ["allow_responses: true", "publish: [], allow_responses: true"] {
-        assert_eq!(allowed(text), (Some(Vec::new()), None), "{text}");
-    }
-}
-
-#[test]
 fn default_permissions_are_for_users_without_any() {
     let config = file_config(
         "authorization { users: [ {user: a}, {user: b, permissions: {}} ]

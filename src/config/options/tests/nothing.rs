@@ -71,3 +71,38 @@ fn a_key_is_refused_for_what_its_value_asks_for_and_not_for_its_name() {
         assert!(error.contains("is not supported by stanby yet"), "{line}: {error}");
     }
 }
+
+#[test]
+fn a_list_of_permissions_that_is_empty_allows_everything_but_beside_answers() {
+    let allowed = |text: &str| {
+        let users =
+            format!("authorization {{ users: [ {{ user: a, permissions: {{ {text} }} }} ] }}");
+        let permissions =
+            file_config(&users).core.auth.users[0].permissions.clone().unwrap_or_default();
+        (permissions.publish.allow, permissions.subscribe.allow)
+    };
+    for text in [
+        "publish: []",
+        "publish: { allow: [] }",
+        "publish: { allow: [], deny: [x] }",
+        "publish: { deny: [] }",
+        "publish: {}",
+        "import: []",
+        "pub: []",
+        "subscribe: []",
+        "subscribe: { allow: [] }",
+    ] {
+        assert_eq!(allowed(text), (None, None), "{text}");
+    }
+    for text in ["allow_responses: true", "publish: [], allow_responses: true"] {
+        assert_eq!(allowed(text), (Some(Vec::new()), None), "{text}");
+    }
+    let of_routes = |text: &str| {
+        let cluster = format!("cluster {{ port: 6222, permissions {{ {text} }} }}");
+        let cluster = file_config(&cluster).core.cluster.clone().unwrap();
+        cluster.permissions.map(|found| (found.publish.allow, found.subscribe.allow))
+    };
+    for text in ["import: []", "export: []", "export: { allow: [] }"] {
+        assert_eq!(of_routes(text), Some((None, None)), "{text}");
+    }
+}
