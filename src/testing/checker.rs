@@ -1,5 +1,8 @@
 //! What clients were told, held against the promises; it sees nothing else.
 
+mod acknowledgements;
+mod demands;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -12,6 +15,9 @@ use crate::testing::limits::{self, Kept};
 use crate::testing::trace::Trace;
 use crate::testing::workload::CHANNELS;
 
+use self::acknowledgements::Acknowledgements;
+pub use self::demands::Start;
+
 /// What lies in a channel, as a client that reads all of it finds it.
 pub type Audit = BTreeMap<ChannelName, BTreeMap<Sequence, Bytes>>;
 
@@ -20,10 +26,14 @@ pub type Audit = BTreeMap<ChannelName, BTreeMap<Sequence, Bytes>>;
 pub struct Checker {
     /// What the operator has said.
     limits: ResolvedLimits,
+    /// Nothing goes wrong in this run.
+    is_calm: bool,
+    /// The disk has refused something: what a client's end needs may not be written.
+    is_troubled: bool,
     /// The disk has said that something is durable, and it was not.
     is_deceived: bool,
     /// Payloads whose publishers got a positive pub-ack; payloads are unique in a run.
-    acked: BTreeMap<Bytes, ChannelName>,
+    acked: BTreeMap<Bytes, Acked>,
     /// Payloads whose publishers were told that they are not stored.
     refused: BTreeSet<Bytes>,
     /// By payload: when and how it was published first.
@@ -38,9 +48,20 @@ pub struct Checker {
     shared: BTreeSet<((&'static str, &'static str), Bytes)>,
     /// By inbox: subscriptions of clients, as far as they were asked for.
     asked: BTreeMap<Subject, Asked>,
+    /// By message of a channel that may have few subscriptions: those that were there and got it.
+    crowds: BTreeMap<(ChannelName, Sequence), BTreeSet<Subject>>,
+    acknowledgements: Acknowledgements,
     violation: Option<String>,
     trace: Trace,
     now: Instant,
+}
+
+/// A message whose publisher knows that it is stored.
+#[derive(Debug)]
+struct Acked {
+    channel: ChannelName,
+    /// Which one of the run.
+    order: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +102,16 @@ struct Asked {
     is_blurred: bool,
     /// The client acts as if these never came: they have to come again.
     owed: BTreeSet<Sequence>,
+    /// Where it was asked to begin.
+    start: Start,
+    /// When it was asked for.
+    asked_at: Instant,
+    /// When it was confirmed.
+    confirmed_at: Instant,
+    /// So many publishes were acknowledged when it was asked for.
+    acked_before: usize,
+    /// The highest sequence that anybody was given when it was asked for.
+    told_before: Sequence,
     /// Once it is confirmed, until it is left: whatever is published first from then on comes,
     /// by the order in the run.
     owed_from: Option<usize>,
@@ -113,6 +144,8 @@ pub struct Asking<'a> {
     pub in_queue: bool,
     /// Most messages that may be unacknowledged.
     pub in_flight_max: usize,
+    /// Where it begins.
+    pub start: Start,
 }
 
 impl Checker {
@@ -121,6 +154,8 @@ impl Checker {
     pub fn new(limits: ResolvedLimits, trace: Trace) -> Self {
         Self {
             limits,
+            is_calm: false,
+            is_troubled: false,
             is_deceived: false,
             acked: BTreeMap::new(),
             refused: BTreeSet::new(),
@@ -130,6 +165,8 @@ impl Checker {
             durables: BTreeMap::new(),
             shared: BTreeSet::new(),
             asked: BTreeMap::new(),
+            crowds: BTreeMap::new(),
+            acknowledgements: Acknowledgements::default(),
             violation: None,
             trace,
             now: Instant(0),
@@ -138,6 +175,33 @@ impl Checker {
 
     fn kept(&self, channel: &ChannelName) -> Kept {
         limits::kept(&self.limits, channel)
+    }
+
+    /// Nothing goes wrong in this run: everybody is answered, and every clock is right.
+    #[must_use]
+    pub fn calm(self, is_calm: bool) -> Self {
+        Self { is_calm, ..self }
+    }
+
+    /// The disk refuses something.
+    pub fn on_troubled(&mut self) {
+        self.is_troubled = true;
+    }
+
+    /// A durable that its client has left, and was told so, is called open. That may be so if a
+    /// full disk has kept its end from being written.
+    pub fn on_locked_out(&mut self, inbox: &Subject) {
+        if !self.is_troubled {
+            self.fail(format!("{inbox} is refused: nobody has its durable open"));
+        }
+    }
+
+    /// Somebody publishes as a client that has closed, and is not refused. That may be so if a full
+    /// disk has kept its end from being written, as with the reference.
+    pub fn on_haunted(&mut self, client: usize) {
+        if !self.is_troubled {
+            self.fail(format!("c{client} has closed, and publishes as who it was"));
+        }
     }
 
     /// The disk has taken what it had called durable. Nobody promises anything of what was stored,
@@ -186,7 +250,9 @@ impl Checker {
     /// A publisher was told that `payload` is stored.
     pub fn on_acked(&mut self, channel: &ChannelName, payload: Bytes) {
         self.say(|| format!("{payload:?} in {channel} is acked"));
-        self.acked.insert(payload, channel.clone());
+        let order = self.acked.len();
+        let acked = Acked { channel: channel.clone(), order };
+        self.acked.entry(payload).or_insert(acked);
     }
 
     /// A publisher was told that `payload` is not stored.
@@ -203,6 +269,8 @@ impl Checker {
 
     /// A client asks for a subscription.
     pub fn on_asked(&mut self, asking: &Asking) {
+        let told = self.told.get(asking.channel);
+        let last_told = told.and_then(|told| told.keys().next_back().copied());
         let asked = Asked {
             channel: asking.channel.clone(),
             durable: asking.durable.cloned(),
@@ -214,6 +282,11 @@ impl Checker {
             last_fresh: Sequence::ZERO,
             is_blurred: false,
             owed: BTreeSet::new(),
+            start: asking.start,
+            asked_at: self.now,
+            confirmed_at: self.now,
+            acked_before: self.acked.len(),
+            told_before: last_told.unwrap_or(Sequence::ZERO),
             owed_from: None,
         };
         self.say(|| format!("asks: {asking:?}"));
@@ -236,6 +309,7 @@ impl Checker {
         let order = self.published.len();
         if let Some(asked) = self.asked.get_mut(inbox) {
             asked.owed_from = Some(order);
+            asked.confirmed_at = self.now;
         }
     }
 
@@ -250,7 +324,8 @@ impl Checker {
     }
 
     /// A member has become active: what its predecessor sent last it may not know of.
-    pub fn on_takeover(&mut self) {
+    pub fn on_takeover(&mut self, member: usize) {
+        self.on_active(member);
         self.asked.values_mut().for_each(|asked| asked.is_blurred = true);
     }
 
@@ -281,6 +356,9 @@ impl Checker {
             format!("{inbox} gets {channel}:{sequence} {data:?}, redelivery {count}")
         });
         self.check_told(&channel, sequence, message);
+        let mut broken: Vec<String> = self.unwanted(inbox, message).into_iter().collect();
+        broken.extend(self.crowd(inbox, message));
+        broken.extend(self.taken(inbox, sequence));
         // What a limit removes is in flight no longer, and its subscriber is not told.
         let keeps_all = self.kept(&channel) == Kept::All;
         let Some(asked) = self.asked.get_mut(inbox) else { return };
@@ -290,7 +368,6 @@ impl Checker {
             asked.held.insert(sequence);
         }
         asked.owed.remove(&sequence);
-        let mut broken = Vec::new();
         if asked.channel != channel {
             broken.push(format!("{place}: not the channel that was asked for"));
         }
@@ -379,16 +456,14 @@ impl Checker {
         of_durables.or_else(|| of_others().map(text)).or_else(|| self.first_undelivered(audit))
     }
 
-    /// What a subscription that is there was never sent, though it was published later.
+    /// What a subscription that is there was never sent, though it has to be.
     fn first_undelivered(&self, audit: &Audit) -> Option<String> {
         let is_alone = |asked: &Asked| !asked.in_queue && self.kept(&asked.channel) == Kept::All;
         self.asked.iter().filter(|(_, asked)| is_alone(asked)).find_map(|(inbox, asked)| {
-            let owed_from = asked.owed_from?;
-            let is_owed =
-                |data: &Bytes| self.published.get(data).is_some_and(|it| owed_from <= it.order);
             let mut found = audit.get(&asked.channel)?.iter();
-            let (sequence, _) =
-                found.find(|(sequence, data)| is_owed(data) && !asked.seen.contains(sequence))?;
+            let (sequence, _) = found.find(|(sequence, data)| {
+                !asked.seen.contains(sequence) && self.is_due(asked, **sequence, data)
+            })?;
             Some(format!("{}:{sequence} for {inbox}", asked.channel))
         })
     }
@@ -475,7 +550,7 @@ impl Checker {
         }
         let mut broken = Vec::new();
         let mut acked_counts: BTreeMap<&ChannelName, u64> = BTreeMap::new();
-        for (payload, channel) in &self.acked {
+        for (payload, Acked { channel, .. }) in &self.acked {
             *acked_counts.entry(channel).or_default() += 1;
             let count = counts.get(&(channel, payload)).copied().unwrap_or(0);
             let is_once = count == 1 || (1 < count && self.repeated.contains(payload));

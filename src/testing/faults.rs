@@ -66,6 +66,12 @@ impl Focus {
 }
 
 impl Plan {
+    /// Whether nothing goes wrong.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.per_step == 0 && self.per_operation == 0 && self.focus.is_none()
+    }
+
     /// The usual plan of a seed: nothing, little or much.
     #[must_use]
     pub fn of(seed: u64) -> Self {

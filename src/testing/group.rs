@@ -96,6 +96,10 @@ struct ToLook {
     id: ProcessId,
 }
 
+/// What a run begins at.
+const STARTS_AT: Instant = Instant(1_000_000_000);
+/// What a clock that is right shows then.
+const STARTS_AT_WALL: WallTime = WallTime(1_700_000_000_000_000_000);
 const STEP_MAX_MICROS: u64 = 2_000;
 const SETTLE_STEP_MAX_MICROS: u64 = 15_000;
 const IDLE_STEP_MAX_MICROS: u64 = 30_000;
@@ -112,11 +116,17 @@ const SETTLE_STEPS_MAX: u64 = 400_000;
 /// Steps after the faults if nothing that is stored can be relied on.
 const DECEIVED_STEPS: u64 = 5_000;
 
+/// What a clock that is right shows.
+#[must_use]
+pub fn wall_at(at: Instant) -> WallTime {
+    STARTS_AT_WALL + at.since(STARTS_AT)
+}
+
 impl Group {
     /// A group at its start.
     fn new(plan: Plan) -> Self {
         let mut random = Random::new(plan.seed);
-        let now = Now { at: Instant(1_000_000_000), wall: WallTime(1_700_000_000_000_000_000) };
+        let now = Now { at: STARTS_AT, wall: wall_at(STARTS_AT) };
         let slot = |_| Slot {
             process: None,
             up_at: now.at,
@@ -143,7 +153,7 @@ impl Group {
             wires: Wires::default(),
             slots: (0..plan.members).map(slot).collect(),
             clients: (0..plan.clients).map(client).collect(),
-            checker: Checker::new(resolved.clone(), trace.clone()),
+            checker: Checker::new(resolved.clone(), trace.clone()).calm(plan.faults.is_none()),
             trace,
             limits,
             resolved,
@@ -260,7 +270,10 @@ impl Group {
             Kind::Stop => self.ask_to_stop(number),
             Kind::LockForgotten => self.locks.forget(),
             Kind::ClockJump(off) => self.slots[number].clock_off = off,
-            Kind::Full(lasts) => self.full_until = now + lasts,
+            Kind::Full(lasts) => {
+                self.checker.on_troubled();
+                self.full_until = now + lasts;
+            }
             Kind::PartMembers(lasts) => {
                 let other = (number + 1) % self.slots.len();
                 self.wires.part([Node::Member(number), Node::Member(other)], now + lasts);
@@ -415,6 +428,7 @@ impl Group {
         let connection = self.wires.open(nodes, [LoopIndex(0), home]);
         process.accept(End { connection, side: 1 }, home, ConnectionKind::Client, now);
         let end = End { connection, side: 0 };
+        self.checker.on_linked(connection, member);
         let bytes = client.on_linked(Some(end), now.at, &mut self.random);
         send(&mut self.wires, end, bytes, now.at, &mut self.random);
         self.trace.say(now.at, || format!("c{number} connects to m{member}"));

@@ -6,9 +6,9 @@
 //! operation.
 //!
 //! Reading order: `plan` and `group` (the run), `baton` (its threads), `process` (one member),
-//! `memory_disk`, `leases`, `wires`, `faults`, `limits`, `workload`, `chatter`, `nonsense`,
-//! `checker`, `campaign` (many seeds, and one made small). `disk` is for tests of the file store
-//! alone.
+//! `memory_disk`, `leases`, `wires`, `faults`, `limits`, `workload`, `parcels`, `chatter`,
+//! `nonsense`, `checker`, `campaign` (many seeds, and one made small). `disk` is for tests of the
+//! file store alone.
 
 pub mod baton;
 pub mod campaign;
@@ -21,6 +21,7 @@ pub mod leases;
 pub mod limits;
 pub mod memory_disk;
 pub mod nonsense;
+pub mod parcels;
 pub mod plan;
 pub mod process;
 pub mod trace;

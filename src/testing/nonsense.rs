@@ -6,12 +6,15 @@ use prost::Message;
 use crate::base::id::Subject;
 use crate::base::random::Random;
 use crate::proto::pb;
-use crate::testing::workload::Parcel;
+use crate::testing::parcels::Parcel;
 
 /// A client that nobody has ever seen.
 const UNKNOWN: &str = "nobody";
 /// What can be no channel.
 const NO_CHANNELS: [&str; 4] = ["", "a..b", "a.*", ".a"];
+
+/// What is no start position.
+const NO_POSITION: i32 = 5;
 
 /// One of them, from `client` on its connection, answered to `reply`.
 #[must_use]
@@ -90,11 +93,7 @@ fn subscription(client: Bytes, no_channel: Bytes, random: &mut Random) -> pb::Su
         2 => pb::SubscriptionRequest { inbox: Bytes::new(), ..right },
         3 => pb::SubscriptionRequest { max_in_flight: -1, ..right },
         4 => pb::SubscriptionRequest { ack_wait_in_secs: 0, ..right },
-        _ => pb::SubscriptionRequest {
-            start_position: pb::StartPosition::SequenceStart.into(),
-            start_sequence: 1_000_000_000,
-            ..right
-        },
+        _ => pb::SubscriptionRequest { start_position: NO_POSITION, ..right },
     }
 }
 

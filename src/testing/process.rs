@@ -615,8 +615,8 @@ pub fn engine_settings(loops: u16, limits: &ResolvedLimits, tells_all: bool) -> 
     engine::Settings {
         loops,
         limits: limits.clone(),
-        heartbeat_interval: Duration::from_secs(2),
-        heartbeat_timeout: Duration::from_millis(500),
+        heartbeat_interval: Duration::from_millis(700),
+        heartbeat_timeout: Duration::from_millis(400),
         heartbeat_failures_max: 2,
         replace_durable: false,
         inbox_len_max: 1_024,

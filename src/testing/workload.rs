@@ -5,6 +5,8 @@
 //! answers heartbeats, and looks for another member when its connection is gone. One of them, the
 //! auditor, reads all that there is at the end.
 
+mod leaving;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -16,23 +18,17 @@ use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::proto::pb;
 use crate::testing::chatter::Chatter;
-use crate::testing::checker::{Asking, Audit, Checker, DurableKey, GROUP, NEWS};
+use crate::testing::checker::{Asking, Audit, Checker, DurableKey, GROUP, NEWS, Start};
 use crate::testing::limits::{CROWDED, PASSING};
 use crate::testing::nonsense;
+use crate::testing::parcels::{
+    Heard, Parcel, choose, encode_subscribe, heard, last_token, parcel, text,
+};
 use crate::testing::wires::End;
 use crate::wire::op::Publish;
 use crate::wire::{self, Limits, Op, Parsed, encoder};
 
-/// One message of the NATS protocol.
-#[derive(Clone, Debug)]
-pub struct Parcel {
-    /// Where to.
-    pub subject: Subject,
-    /// Where an answer goes.
-    pub reply: Option<Subject>,
-    /// What.
-    pub payload: Bytes,
-}
+use self::leaving::Gone;
 
 /// One client program.
 #[derive(Debug)]
@@ -46,6 +42,13 @@ pub struct Client {
     publish_count: u64,
     guid_count: u64,
     message_count: u64,
+    heartbeat_count: u64,
+    /// Who it was when the server let it go, until it has tried to publish as that.
+    gone: Option<Gone>,
+    /// By durable that may be open: which inbox asked for it last.
+    opened: BTreeMap<DurableKey, Subject>,
+    /// By number of a request to leave: which inbox leaves which durable.
+    leaving: BTreeMap<String, (DurableKey, Subject)>,
     inbox_count: u64,
     is_retiring: bool,
     is_auditor: bool,
@@ -89,8 +92,17 @@ struct Marker {
 
 #[derive(Debug, PartialEq)]
 enum State {
-    Away { until: Instant },
-    Connecting { until: Instant },
+    Away {
+        until: Instant,
+    },
+    Connecting {
+        until: Instant,
+    },
+    /// It has said that it goes.
+    Closing {
+        until: Instant,
+        gone: Gone,
+    },
     Online(Box<pb::ConnectResponse>),
 }
 
@@ -108,6 +120,8 @@ struct Subscription {
     channel: ChannelName,
     durable: Option<DurableKey>,
     ack_inbox: Option<Subject>,
+    /// Its durable may be open already.
+    was_opened: bool,
     is_brief: bool,
     asked_until: Instant,
     unacked: BTreeSet<Sequence>,
@@ -125,6 +139,18 @@ struct Turn<'a> {
 pub const CHANNELS: [&str; 6] = ["orders", "events.eu", "Jobs", "events.us", "late", "later"];
 /// The name of a durable of which nothing is expected.
 const BRIEF: &[u8] = b"brief";
+/// What its inboxes are for.
+const KINDS: [&str; 9] = [
+    "hb.*",
+    "connected.*",
+    "pinged.*",
+    "asked.*",
+    "left.*",
+    "closed.*",
+    "ghost.*",
+    "refused.*",
+    "acks",
+];
 /// Of so many messages one is long.
 const PUBLISHES_PER_LONG: u64 = 12;
 const LONG_LEN: usize = 1_300;
@@ -137,7 +163,6 @@ const PUBLISHES_BEFORE_NEXT: u64 = 12;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const ACK_TIMEOUT: Duration = Duration::from_secs(3);
-const AWAY_MAX_MS: u64 = 4_000;
 const UNACKED_PUBLISHES_MAX: usize = 64;
 const SUBSCRIPTIONS_MAX: usize = 4;
 const FORGOTTEN_EVERY: u64 = 7;
@@ -157,6 +182,10 @@ impl Client {
             publish_count: 0,
             guid_count: 0,
             message_count: 0,
+            heartbeat_count: 0,
+            gone: None,
+            opened: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             inbox_count: 0,
             is_retiring: false,
             is_auditor: false,
@@ -220,9 +249,10 @@ impl Client {
             encode_subscribe(subject, *number, &mut bytes);
         }
         if matches!(self.state, State::Connecting { .. }) {
-            let request = self.connect_request();
-            let request = self.encode(&[request]);
-            bytes.extend_from_slice(&request);
+            let ghost = self.gone.take().map(|gone| self.haunt(gone));
+            let parcels: Vec<Parcel> = ghost.into_iter().chain([self.connect_request()]).collect();
+            let requests = self.encode(&parcels);
+            bytes.extend_from_slice(&requests);
         }
         bytes.freeze()
     }
@@ -286,7 +316,11 @@ impl Client {
             State::Away { until } | State::Connecting { until } if *until <= now => {
                 self.connect(now, checker)
             }
-            State::Away { .. } | State::Connecting { .. } => Vec::new(),
+            State::Closing { until, .. } if *until <= now => {
+                self.go_away(now, random);
+                Vec::new()
+            }
+            State::Away { .. } | State::Connecting { .. } | State::Closing { .. } => Vec::new(),
             // It sends nothing into the void, and acts again when it has found a member.
             State::Online(_) if self.link.is_none() => Vec::new(),
             State::Online(info) => {
@@ -351,11 +385,13 @@ impl Client {
             checker.on_left(inbox);
         }
         self.publishes.clear();
+        self.opened.clear();
+        self.leaving.clear();
         self.markers.clear();
         self.audit.clear();
         self.interests.clear();
         self.saying.clear();
-        for kind in ["hb.*", "connected.*", "pinged.*", "asked.*", "left.*", "acks"] {
+        for kind in KINDS {
             let subject = Subject::from(format!("{}{kind}", self.prefix()));
             self.listen(subject);
         }
@@ -384,6 +420,8 @@ impl Client {
         let lost: Vec<Subject> =
             self.subscriptions.iter().filter(|(_, s)| late(s)).map(|(i, _)| i.clone()).collect();
         for inbox in lost {
+            turn.checker
+                .on_let_down(turn.now, || format!("{inbox} is asked for, without an answer"));
             self.forget(&inbox, turn.checker);
         }
         if self.ping_at <= turn.now {
@@ -403,7 +441,7 @@ impl Client {
             return Vec::new();
         }
         if turn.random.below(ACTS_PER_NONSENSE) == 0 {
-            let (own, reply) = ((self.id(), self.connection()), self.inbox("left"));
+            let (own, reply) = ((self.id(), self.connection()), self.inbox("refused"));
             return vec![nonsense::request(turn.info, own, reply, turn.random)];
         }
         match turn.random.below(100) {
@@ -414,7 +452,7 @@ impl Client {
             90..=95 => self.leave_one(turn),
             96 => self.close(turn),
             97 => {
-                self.go_away(turn);
+                self.go_away(turn.now, turn.random);
                 Vec::new()
             }
             _ => Vec::new(),
@@ -481,7 +519,7 @@ impl Client {
         (self.publish_data(channel, &data, turn), data)
     }
 
-    fn publish_data(&mut self, channel: &ChannelName, data: &Bytes, turn: &Turn) -> Parcel {
+    fn publish_data(&mut self, channel: &ChannelName, data: &Bytes, turn: &mut Turn) -> Parcel {
         self.guid_count += 1;
         let guid = Bytes::from(format!("g{}-{}", self.number, self.guid_count));
         let message = pb::PubMsg {
@@ -494,6 +532,9 @@ impl Client {
         };
         let (channel, data) = (channel.clone(), data.clone());
         let subject = format!("{}.{channel}", text(&turn.info.pub_prefix));
+        if let Some(link) = self.link {
+            turn.checker.on_publish_sent(&guid, &channel, link.connection);
+        }
         let until = turn.now + ACK_TIMEOUT;
         self.publishes.insert(guid, Publication { channel, data, until });
         let reply = Some(Subject::from(format!("{}acks", self.prefix())));
@@ -530,6 +571,7 @@ impl Client {
         let Some(Publication { channel, data, .. }) = self.publishes.remove(&guid) else {
             return Vec::new();
         };
+        turn.checker.on_let_down(turn.now, || format!("{data:?} is published, without an answer"));
         turn.checker.on_repeated(data.clone());
         vec![self.publish_data(&channel, &data, turn)]
     }
@@ -633,16 +675,21 @@ impl Client {
             durable: durable.as_ref(),
             in_queue: !request.q_group.is_empty(),
             in_flight_max: usize::try_from(in_flight_max).unwrap_or(1),
+            start: Start::of(&request),
         });
+        let is_alone = durable.as_ref().filter(|key| key.name != GROUP);
+        let was_opened =
+            is_alone.is_none_or(|key| self.opened.insert(key.clone(), inbox.clone()).is_some());
         let subscription = Subscription {
             channel,
             durable,
+            was_opened,
             ack_inbox: None,
             is_brief: request.durable_name.as_ref() == BRIEF,
             asked_until: turn.now + REQUEST_TIMEOUT,
             unacked: BTreeSet::new(),
         };
-        let number = inbox.to_string().rsplit('.').next().unwrap_or_default().to_owned();
+        let number = last_token(&inbox);
         let reply = Subject::from(format!("{}asked.{number}", self.prefix()));
         self.subscriptions.insert(inbox, subscription);
         vec![parcel(&text(&turn.info.sub_requests), Some(reply), &request)]
@@ -665,6 +712,9 @@ impl Client {
             }
             for sequence in std::mem::take(&mut subscription.unacked) {
                 turn.checker.on_acknowledged(inbox, sequence);
+                if let Some(link) = self.link {
+                    turn.checker.on_ack_sent(inbox, sequence, link.connection);
+                }
                 let ack =
                     pb::Ack { subject: subscription.channel.to_bytes(), sequence: sequence.get() };
                 parcels.push(parcel(&ack_inbox.to_string(), None, &ack));
@@ -673,46 +723,13 @@ impl Client {
         parcels
     }
 
-    fn leave_one(&mut self, turn: &mut Turn) -> Vec<Parcel> {
-        let open: Vec<Subject> = self
-            .subscriptions
-            .iter()
-            .filter(|(_, subscription)| subscription.ack_inbox.is_some())
-            .map(|(inbox, _)| inbox.clone())
-            .collect();
-        if open.is_empty() {
-            return Vec::new();
+    /// Each refusal has a text, which begins like all of them.
+    fn on_nonsense(&self, payload: &Bytes, checker: &mut Checker) {
+        if !payload.windows(REFUSAL.len()).any(|text| text == REFUSAL) {
+            let text =
+                format!("c{} asks for nonsense, and is not refused: {payload:?}", self.number);
+            checker.fail(text);
         }
-        let inbox = &open[choose(turn.random, open.len())];
-        let Some(subscription) = self.forget(inbox, turn.checker) else { return Vec::new() };
-        // Durables of which something is expected only close: if the answer is lost nobody knows
-        // whether one still exists.
-        let unsubscribes = subscription.durable.is_none() && turn.random.below(2) == 0;
-        let durable_name = Bytes::from_static(if subscription.is_brief { BRIEF } else { b"" });
-        let request = pb::UnsubscribeRequest {
-            client_id: self.id(),
-            subject: subscription.channel.to_bytes(),
-            inbox: subscription.ack_inbox.map(|inbox| inbox.to_bytes()).unwrap_or_default(),
-            durable_name,
-        };
-        let info = turn.info;
-        let subject = if unsubscribes { &info.unsub_requests } else { &info.sub_close_requests };
-        let reply = Some(self.inbox("left"));
-        vec![parcel(&text(subject), reply, &request)]
-    }
-
-    fn close(&mut self, turn: &mut Turn) -> Vec<Parcel> {
-        let request = pb::CloseRequest { client_id: self.id() };
-        let reply = Some(self.inbox("left"));
-        let parcels = vec![parcel(&text(&turn.info.close_requests), reply, &request)];
-        self.go_away(turn);
-        parcels
-    }
-
-    fn go_away(&mut self, turn: &mut Turn) {
-        let until = turn.now + Duration::from_millis(1 + turn.random.below(AWAY_MAX_MS));
-        self.state = State::Away { until };
-        self.hangs_up = true;
     }
 
     /// It begins a new life soon: the server no longer knows it, or not as it is.
@@ -736,6 +753,11 @@ impl Client {
         let (kind, number) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
         match kind {
             "hb" => {
+                // One of two it misses; three in a row would be its end.
+                self.heartbeat_count += 1;
+                if !self.is_retiring && self.heartbeat_count.is_multiple_of(2) {
+                    return None;
+                }
                 let subject = parcel.reply.clone()?;
                 return Some(Parcel { subject, reply: None, payload: Bytes::new() });
             }
@@ -746,7 +768,11 @@ impl Client {
                 self.on_subscribed(&inbox, &parcel.payload, now, checker);
             }
             "sub" => self.on_message(&parcel.subject, &parcel.payload, checker),
-            "pinged" => self.on_pinged(&parcel.payload, now),
+            "pinged" => self.on_pinged(&parcel.payload, now, checker),
+            "closed" => self.on_closed(&parcel.payload, now),
+            "ghost" => self.on_ghost(&parcel.payload, checker),
+            "refused" => self.on_nonsense(&parcel.payload, checker),
+            "left" => self.on_left(number, &parcel.payload),
             _ => (),
         }
         None
@@ -765,10 +791,11 @@ impl Client {
         }
     }
 
-    fn on_pinged(&mut self, payload: &Bytes, now: Instant) {
+    fn on_pinged(&mut self, payload: &Bytes, now: Instant, checker: &mut Checker) {
         let response = pb::PingResponse::decode(payload.clone());
         let is_online = matches!(self.state, State::Online(_));
         if is_online && response.is_ok_and(|response| !response.error.is_empty()) {
+            checker.on_let_down(now, || format!("c{} is known no longer", self.number));
             self.start_anew(now);
         }
     }
@@ -779,7 +806,9 @@ impl Client {
         let Publication { channel, data, .. } = publication;
         if !ack.error.is_empty() {
             checker.on_refused(data);
-            if !self.is_auditor && ack.error.as_ref() == UNKNOWN_CLIENT {
+            let is_online = matches!(self.state, State::Online(_));
+            if !self.is_auditor && is_online && ack.error.as_ref() == UNKNOWN_CLIENT {
+                checker.on_let_down(now, || format!("c{} may publish no longer", self.number));
                 self.start_anew(now);
             }
             return;
@@ -787,6 +816,7 @@ impl Client {
         if let Some(marker) = self.markers.get_mut(&channel).filter(|m| m.payload == data) {
             marker.is_acked = true;
         }
+        checker.on_publish_stored(&ack.guid, &channel);
         checker.on_acked(&channel, data);
     }
 
@@ -798,8 +828,12 @@ impl Client {
         checker: &mut Checker,
     ) {
         let response = pb::SubscriptionResponse::decode(payload.clone());
+        let error = response.as_ref().map(|response| response.error.clone()).unwrap_or_default();
         let Some(response) = response.ok().filter(|response| !response.ack_inbox.is_empty()) else {
-            self.forget(inbox, checker);
+            let was_opened = self.forget(inbox, checker).is_none_or(|it| it.was_opened);
+            if !was_opened && error.as_ref() == DUPLICATE_DURABLE {
+                checker.on_locked_out(inbox);
+            }
             if self.is_retiring {
                 // A lost answer can have left its own durable open: a new life replaces the old.
                 self.start_anew(now);
@@ -839,54 +873,7 @@ impl Client {
 
 /// What a publisher is told that the server does not know (spec protocol, 7).
 const UNKNOWN_CLIENT: &[u8] = b"stan: invalid publish request";
-
-enum Heard {
-    Ping,
-    Message(Parcel),
-    Other,
-}
-
-fn heard(op: &Op<'_>) -> Heard {
-    match op {
-        Op::Ping => Heard::Ping,
-        Op::Message { message, .. } => {
-            let header_len = message.header_len.unwrap_or(0);
-            Heard::Message(Parcel {
-                subject: Subject::from(message.subject),
-                reply: message.reply.map(Subject::from),
-                payload: Bytes::copy_from_slice(&message.payload[header_len..]),
-            })
-        }
-        Op::Info(_)
-        | Op::Connect(_)
-        | Op::Publish(_)
-        | Op::Subscribe { .. }
-        | Op::Unsubscribe { .. }
-        | Op::Pong
-        | Op::Ok
-        | Op::Err(_)
-        | Op::RouteSubscribe { .. }
-        | Op::RouteUnsubscribe(_)
-        | Op::RouteMessage(_)
-        | Op::Account(..) => Heard::Other,
-    }
-}
-
-fn encode_subscribe(subject: &Subject, number: u64, out: &mut BytesMut) {
-    let sid = number.to_string();
-    let op = Op::Subscribe { subject: subject.as_bytes(), queue: None, sid: sid.as_bytes() };
-    encoder::encode(&op, out);
-}
-
-fn parcel(subject: &str, reply: Option<Subject>, message: &impl Message) -> Parcel {
-    let payload = Bytes::from(message.encode_to_vec());
-    Parcel { subject: Subject::from(subject), reply, payload }
-}
-
-fn choose(random: &mut Random, count: usize) -> usize {
-    usize::try_from(random.below(count as u64)).unwrap_or(0)
-}
-
-fn text(bytes: &Bytes) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+/// What a client is told whose durable is open (spec protocol, 9).
+const DUPLICATE_DURABLE: &[u8] = b"stan: duplicate durable registration";
+/// What each refusal begins with.
+const REFUSAL: &[u8] = b"stan: ";

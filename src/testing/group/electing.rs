@@ -69,7 +69,7 @@ impl Group {
             Effect::Activate { .. } => {
                 process.activate();
                 self.takeovers += 1;
-                self.checker.on_takeover();
+                self.checker.on_takeover(number);
                 self.trace.say(now.at, || format!("m{number} has engines"));
             }
             Effect::AskAround { term } => {

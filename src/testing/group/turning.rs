@@ -261,6 +261,9 @@ impl Ruled {
         let mut group = self.simulation.group();
         let now = group.now.at;
         group.trace.say(now, || format!("fault {fault:?} before m{number} {place}"));
+        if matches!(fault.kind, Kind::Error(_) | Kind::ErrorAfter(_) | Kind::Short(_)) {
+            group.checker.on_troubled();
+        }
         match fault.kind {
             Kind::Pause(lasts) => {
                 group.slots[number].paused_until = now + lasts;

@@ -1,0 +1,117 @@
+//! Acknowledgements that a server has taken, as far as a client can know.
+//!
+//! Nobody answers an acknowledgement. But a connection and an engine keep their order, and a batch
+//! is stored as a whole: where a client of the active acknowledges messages of a channel, publishes
+//! to that channel behind that, and is told that this is stored, then the acknowledgements are too.
+//! That is so only if nobody took over meanwhile, else one of the two may have met another member;
+//! and not before the first such answer of a term, because publishes are kept for one who becomes
+//! active, and acknowledgements are not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::{Checker, DurableKey};
+use crate::base::id::{ChannelName, Sequence, Subject};
+
+/// Who goes on with a position: a subscription, or its durable in all of its lives.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reader {
+    Durable(DurableKey),
+    Inbox(Subject),
+}
+
+/// On one connection to the active, in one of its terms.
+type Way = (u32, u32);
+
+/// What is known of acknowledgements.
+#[derive(Debug, Default)]
+pub(super) struct Acknowledgements {
+    /// By connection: the member at its other end.
+    ends: BTreeMap<u32, usize>,
+    /// Who became active last, and how often somebody did.
+    active: Option<(usize, u32)>,
+    /// Sent, and not known to be stored.
+    sent: BTreeMap<(Way, ChannelName), Vec<(Reader, Sequence)>>,
+    /// By a publish that is under way: so many of those were sent before it.
+    before: BTreeMap<Bytes, (Way, usize)>,
+    /// Where a publish that was sent in this term was stored: who serves the channel is there.
+    served: BTreeSet<(Way, ChannelName)>,
+    /// Stored.
+    stored: BTreeSet<(Reader, ChannelName, Sequence)>,
+}
+
+impl Acknowledgements {
+    fn way(&self, connection: u32) -> Option<Way> {
+        let (active, term) = self.active?;
+        (self.ends.get(&connection) == Some(&active)).then_some((connection, term))
+    }
+}
+
+impl Checker {
+    /// A client has a connection to a member.
+    pub fn on_linked(&mut self, connection: u32, member: usize) {
+        self.acknowledgements.ends.insert(connection, member);
+    }
+
+    /// A member has become active.
+    pub(super) fn on_active(&mut self, member: usize) {
+        let term = self.acknowledgements.active.map_or(0, |(_, term)| term + 1);
+        self.acknowledgements.active = Some((member, term));
+    }
+
+    fn reader(&self, inbox: &Subject) -> Option<(Reader, ChannelName)> {
+        let asked = self.asked.get(inbox)?;
+        let reader = match &asked.durable {
+            // Another member of a queue may be sent it on another way, at any time.
+            _ if asked.in_queue => return None,
+            Some(key) => Reader::Durable(key.clone()),
+            None => Reader::Inbox(inbox.clone()),
+        };
+        Some((reader, asked.channel.clone()))
+    }
+
+    /// An acknowledgement leaves on a connection.
+    pub fn on_ack_sent(&mut self, inbox: &Subject, sequence: Sequence, connection: u32) {
+        let Some(way) = self.acknowledgements.way(connection) else { return };
+        let Some((reader, channel)) = self.reader(inbox) else { return };
+        if !self.acknowledgements.served.contains(&(way, channel.clone())) {
+            return;
+        }
+        let sent = self.acknowledgements.sent.entry((way, channel)).or_default();
+        sent.push((reader, sequence));
+    }
+
+    /// A publish leaves on a connection.
+    pub fn on_publish_sent(&mut self, guid: &Bytes, channel: &ChannelName, connection: u32) {
+        let Some(way) = self.acknowledgements.way(connection) else { return };
+        let sent = self.acknowledgements.sent.get(&(way, channel.clone()));
+        let count = sent.map_or(0, Vec::len);
+        self.acknowledgements.before.insert(guid.clone(), (way, count));
+    }
+
+    /// A publish is answered: it is stored.
+    pub fn on_publish_stored(&mut self, guid: &Bytes, channel: &ChannelName) {
+        let known = &mut self.acknowledgements;
+        let Some((way, count)) = known.before.remove(guid) else { return };
+        if known.active.is_none_or(|(_, term)| term != way.1) {
+            return;
+        }
+        known.served.insert((way, channel.clone()));
+        let Some(sent) = known.sent.get(&(way, channel.clone())) else { return };
+        let stored = sent.iter().take(count);
+        known.stored.extend(stored.map(|(reader, s)| (reader.clone(), channel.clone(), *s)));
+    }
+
+    /// What was acknowledged, and the server has taken it, comes again. It may if a disk was full:
+    /// what it refuses of acknowledgements is not written again.
+    pub(super) fn taken(&self, inbox: &Subject, sequence: Sequence) -> Option<String> {
+        if self.is_troubled {
+            return None;
+        }
+        let (reader, channel) = self.reader(inbox)?;
+        let text =
+            format!("{channel}:{sequence} on {inbox} was acknowledged before, and stored so");
+        self.acknowledgements.stored.contains(&(reader, channel, sequence)).then_some(text)
+    }
+}
