@@ -326,6 +326,27 @@ fn a_database_of_another_cluster_is_refused() {
     });
 }
 
+/// Goal: what passes ends no start: somebody alters a table, or makes it compact.
+#[test]
+fn a_start_waits_for_a_table_that_somebody_has_locked() {
+    databases::for_every(|source, _| {
+        let (lock, unlock) = match source.driver {
+            // Nobody is kept from reading there.
+            Driver::Sqlite => return,
+            Driver::Postgres => (&["BEGIN", "LOCK TABLE Messages"][..], "COMMIT"),
+            Driver::Mysql => (&["LOCK TABLES Messages WRITE"][..], "UNLOCK TABLES"),
+        };
+        let launch = launch(source.driver, &text(source, None), &["-ft_steal_after", "2s"]);
+        let mut neighbour = connect(source);
+        lock.iter().for_each(|statement| neighbour.run(statement).unwrap());
+        let mut server = launch.spawn();
+        server.log.wait("the start waits, and tries again");
+        neighbour.run(unlock).unwrap();
+        server.log.wait(READY);
+        server.stop(Signal::SIGTERM);
+    });
+}
+
 /// Goal: an epoch that none can follow is a damaged row: nobody claims above it, and the row and
 /// what helps are named.
 #[test]

@@ -123,18 +123,41 @@ pub fn make(source: &Source) -> Result<(), SqlError> {
     opened.map(drop).map_err(|error| SqlError::of_connection(Failure::Denied, source, &error))
 }
 
+/// Pause before a start looks again at tables that it was not let at.
+const PREPARE_PAUSE: Duration = Duration::from_millis(250);
+
 /// What is done before the lease is held: looks whether database and tables are there. Lines for
-/// the operator about what makes a commit there less than durable.
+/// the operator about what makes a commit there less than durable. A table that somebody has
+/// locked, and a session that is lost meanwhile, end no start: they are said, and waited for.
 ///
 /// # Errors
 /// [`StoreError::Unusable`] with a line that says what to do.
 pub fn prepare(options: &SqlOptions, limits: &StoreLimits) -> Result<Vec<Notice>, StoreError> {
     let unusable = |error: SqlError| StoreError::Unusable(error.to_string());
     limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
-    let mut dialect = connect(&options.source, options.timeout()).map_err(unusable)?;
-    schema::prepare(dialect.as_mut()).map_err(unusable)?;
-    schema::check_rights(dialect.as_mut()).map_err(unusable)?;
-    let warnings = durability::warnings(&options.source, dialect.as_mut()).map_err(unusable)?;
+    let mut said = String::new();
+    loop {
+        let mut dialect = connect(&options.source, options.timeout()).map_err(unusable)?;
+        let error = match prepare_by(options, dialect.as_mut()) {
+            Ok(notices) => return Ok(notices),
+            Err(error) => error,
+        };
+        if !matches!(error.failure, Failure::Busy | Failure::Unreachable) {
+            return Err(unusable(error));
+        }
+        let text = error.to_string();
+        if said != text {
+            log::warn!(target: crate::log::STREAM, "{text}; the start waits, and tries again");
+            said = text;
+        }
+        thread::park_timeout(PREPARE_PAUSE);
+    }
+}
+
+fn prepare_by(options: &SqlOptions, dialect: &mut dyn Dialect) -> Result<Vec<Notice>, SqlError> {
+    schema::prepare(dialect)?;
+    schema::check_rights(dialect)?;
+    let warnings = durability::warnings(&options.source, dialect)?;
     Ok(warnings.into_iter().map(|text| Notice { is_warning: true, text }).collect())
 }
 

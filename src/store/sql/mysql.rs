@@ -162,7 +162,10 @@ pub(super) fn reason(error: &mysql::Error) -> String {
         mysql::Error::IoError(error) => texts::of_call(error),
         mysql::Error::TlsError(TlsError::Tls(error)) => certificate::text_of(error),
         mysql::Error::TlsError(error) => error.to_string(),
-        mysql::Error::CodecError(error) => error.to_string(),
+        mysql::Error::CodecError(error) => {
+            let call = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+            call.map_or_else(|| error.to_string(), texts::of_call)
+        }
         mysql::Error::DriverError(error) => of_driver(error),
         mysql::Error::UrlError(_)
         | mysql::Error::FromValueError(_)
