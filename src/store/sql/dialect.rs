@@ -83,6 +83,22 @@ pub enum Value {
 }
 
 impl Value {
+    /// What a column that can hold fractions has, where that is a whole number of 64 bits.
+    #[must_use]
+    pub fn of_fraction(number: f64) -> Option<Self> {
+        // Written out it is exact, and beyond 64 bits it is no number that can be read.
+        let whole = (number.fract() == 0.0).then(|| format!("{number:.0}"))?;
+        whole.parse().ok().map(Self::Integer)
+    }
+
+    /// The same of decimal digits, with or without decimals.
+    #[must_use]
+    pub fn of_decimal(digits: &str) -> Option<Self> {
+        let (whole, decimals) = digits.split_once('.').unwrap_or((digits, ""));
+        let is_whole = decimals.bytes().all(|digit| digit == b'0');
+        is_whole.then(|| whole.parse().ok().map(Self::Integer))?
+    }
+
     /// As a number; 0 if there is none.
     #[must_use]
     pub fn signed(&self) -> i64 {
@@ -303,6 +319,16 @@ impl SqlError {
              what is there"
         );
         Self { failure: Failure::Unknown, text }
+    }
+
+    /// A column whose value is not what a server has written there: read as nothing, positions
+    /// and sequences would begin anew.
+    #[must_use]
+    pub fn of_column(statement: &str, column: &str, why: &dyn fmt::Display) -> Self {
+        let why = format!(
+            "column {column}: {why}: give it the type that it has in the script of the tables"
+        );
+        Self::of_statement(Failure::Other, statement, &why)
     }
 
     /// A connection that could not be made; `whom` names no password.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use mysql::consts::ColumnType;
 use mysql::error::tls::TlsError;
 use mysql::prelude::Queryable;
-use mysql::{Conn, DriverError, Params};
+use mysql::{Column, Conn, DriverError, Params};
 
 use crate::base::certificate::{self, REMEDY};
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
@@ -93,9 +94,9 @@ impl Dialect for Mysql {
 
     fn query(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, SqlError> {
         self.ask(statement, |connection| {
-            let rows: Vec<mysql::Row> = connection.exec(statement, parameters(values))?;
-            Ok(rows.into_iter().map(|row| row.unwrap().into_iter().map(value).collect()).collect())
+            connection.exec::<mysql::Row, _, _>(statement, parameters(values))
         })
+        .and_then(|rows| rows.into_iter().map(|row| values_of(statement, row)).collect())
     }
 
     fn prepare(&mut self, statement: &str) -> Result<(), SqlError> {
@@ -140,17 +141,32 @@ fn parameters(values: &[Value]) -> Params {
     Params::Positional(values.iter().map(parameter).collect())
 }
 
-fn value(from: mysql::Value) -> Value {
-    match from {
+fn values_of(statement: &str, row: mysql::Row) -> Result<Row, SqlError> {
+    let columns = row.columns();
+    let value = |(from, column): (mysql::Value, &Column)| {
+        value(from, column.column_type()).ok_or_else(|| {
+            let why = "neither a whole number of 64 bits nor bytes";
+            SqlError::of_column(statement, &column.name_str(), &why)
+        })
+    };
+    row.unwrap().into_iter().zip(columns.iter()).map(value).collect()
+}
+
+fn value(from: mysql::Value, of: ColumnType) -> Option<Value> {
+    Some(match from {
+        mysql::Value::NULL => Value::Null,
         mysql::Value::Int(number) => Value::Integer(number),
-        mysql::Value::UInt(number) => Value::from(number),
+        mysql::Value::UInt(number) => Value::Integer(i64::try_from(number).unwrap_or(i64::MAX)),
+        mysql::Value::Float(number) => Value::of_fraction(number.into())?,
+        mysql::Value::Double(number) => Value::of_fraction(number)?,
+        mysql::Value::Bytes(digits)
+            if matches!(of, ColumnType::MYSQL_TYPE_DECIMAL | ColumnType::MYSQL_TYPE_NEWDECIMAL) =>
+        {
+            Value::of_decimal(std::str::from_utf8(&digits).ok()?)?
+        }
         mysql::Value::Bytes(bytes) => Value::Bytes(Bytes::from(bytes)),
-        mysql::Value::NULL
-        | mysql::Value::Float(_)
-        | mysql::Value::Double(_)
-        | mysql::Value::Date(..)
-        | mysql::Value::Time(..) => Value::Null,
-    }
+        mysql::Value::Date(..) | mysql::Value::Time(..) => return None,
+    })
 }
 
 /// The server's own words, where it has some.
@@ -240,5 +256,34 @@ pub(super) fn failure(error: &mysql::Error) -> Failure {
         // Shut down, killed, connection killed, ended at rest, too many connections.
         1053 | 1317 | 1927 | 4031 | 1040 | 1152 | 1158..=1161 => Failure::Unreachable,
         _ => Failure::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: only NULL is nothing; a number of another type is a whole one, or an error.
+    #[test]
+    fn numbers_of_other_types_are_whole_or_an_error() {
+        let decimal = ColumnType::MYSQL_TYPE_NEWDECIMAL;
+        let double = ColumnType::MYSQL_TYPE_DOUBLE;
+        let digits = |text: &str| mysql::Value::Bytes(text.into());
+        for (from, of, expected) in [
+            (mysql::Value::NULL, double, Some(Value::Null)),
+            (mysql::Value::Double(1_000.0), double, Some(Value::Integer(1_000))),
+            (mysql::Value::Float(-7.0), double, Some(Value::Integer(-7))),
+            (mysql::Value::Double(1.5), double, None),
+            (mysql::Value::Double(1e19), double, None),
+            (mysql::Value::Double(f64::NAN), double, None),
+            (digits("12.00"), decimal, Some(Value::Integer(12))),
+            (digits("4400"), decimal, Some(Value::Integer(4_400))),
+            (digits("12.50"), decimal, None),
+            (digits("12345678901234567890"), decimal, None),
+            (digits("12.00"), ColumnType::MYSQL_TYPE_BLOB, Some(Value::Bytes("12.00".into()))),
+            (mysql::Value::Date(2026, 1, 1, 0, 0, 0, 0), double, None),
+        ] {
+            assert_eq!(value(from.clone(), of), expected, "{from:?}");
+        }
     }
 }

@@ -206,8 +206,6 @@ impl Dialect for Postgres {
     }
 }
 
-/// A column that is neither number, boolean, text nor bytes counts as empty: we ask for none.
-///
 /// # Errors
 /// [`SqlError`] that names a column whose number is none that a server could have written.
 fn values_of(statement: &str, rows: &[tokio_postgres::Row]) -> Result<Vec<Row>, SqlError> {
@@ -215,8 +213,7 @@ fn values_of(statement: &str, rows: &[tokio_postgres::Row]) -> Result<Vec<Row>, 
         row.try_get::<_, Option<Value>>(index).map(|found| found.unwrap_or(Value::Null)).map_err(
             |error| {
                 let column = row.columns().get(index).map_or("", |column| column.name());
-                let why = format!("column {column}: {}", reason(&error));
-                SqlError::of_statement(Failure::Other, statement, &why)
+                SqlError::of_column(statement, column, &reason(&error))
             },
         )
     };
@@ -284,10 +281,22 @@ impl<'a> FromSql<'a> for Value {
                 let number = postgres_numeric::decode(raw);
                 Self::Integer(number.ok_or("no whole number of 64 bits")?)
             }
+            Type::FLOAT4 | Type::FLOAT8 => {
+                let number = if *from == Type::FLOAT4 {
+                    f32::from_sql(from, raw)?.into()
+                } else {
+                    f64::from_sql(from, raw)?
+                };
+                Self::of_fraction(number).ok_or("no whole number of 64 bits")?
+            }
+            Type::OID => Self::Integer(u32::from_sql(from, raw)?.into()),
             Type::BYTEA => Self::Bytes(Bytes::copy_from_slice(raw)),
             Type::TEXT | Type::VARCHAR | Type::NAME => Self::Text(String::from_sql(from, raw)?),
+            // Blanks at its end are those of the type.
+            Type::BPCHAR => Self::Text(String::from_sql(from, raw)?.trim_end_matches(' ').into()),
             // Of functions without a value, such as taking a lock.
-            _ => Self::Null,
+            Type::VOID => Self::Null,
+            _ => return Err(format!("type {from} is not read").into()),
         })
     }
 

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::types::{ToSqlOutput, Type, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, ffi, params_from_iter};
 
 use crate::base::files::NotRegular;
@@ -183,21 +183,27 @@ fn rows(connection: &Connection, statement: &str, values: &[Value]) -> rusqlite:
     let mut rows = prepared.query(params_from_iter(values))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        let columns = (0..width).map(|index| row.get_ref(index).map(value));
+        let columns = (0..width).map(|index| {
+            value(row.get_ref(index)?).ok_or_else(|| {
+                let name = row.as_ref().column_name(index).unwrap_or_default().to_owned();
+                rusqlite::Error::InvalidColumnType(index, name, Type::Real)
+            })
+        });
         found.push(columns.collect::<Result<Row, _>>()?);
     }
     Ok(found)
 }
 
-fn value(from: ValueRef<'_>) -> Value {
-    match from {
+/// `None` for a number that is no whole one of 64 bits.
+fn value(from: ValueRef<'_>) -> Option<Value> {
+    Some(match from {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(number) => Value::Integer(number),
-        // No column of ours is of that type; a sum of nothing may be.
-        ValueRef::Real(number) => Value::Text(number.to_string()),
+        // No column of ours is of that type, but somebody may have altered one.
+        ValueRef::Real(number) => Value::of_fraction(number)?,
         ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
         ValueRef::Blob(bytes) => Value::Bytes(Bytes::copy_from_slice(bytes)),
-    }
+    })
 }
 
 impl ToSql for Value {
@@ -248,6 +254,21 @@ mod tests {
 
     fn open(path: &Path, timeout: Duration) -> Sqlite {
         Sqlite::open(path, "WAL", timeout).unwrap()
+    }
+
+    /// Goal: a number of another type is a whole one, or an error that names its column.
+    #[test]
+    fn numbers_of_other_types_are_whole_or_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        rusqlite::Connection::open(&path).unwrap();
+        let mut sqlite = open(&path, Duration::from_secs(1));
+        let found = sqlite.query("SELECT 1000.0, NULL, -7e0", &[]).unwrap();
+        assert_eq!(found, [[Value::Integer(1_000), Value::Null, Value::Integer(-7)]]);
+        for wrong in ["1.5", "1e19"] {
+            let error = sqlite.query(&format!("SELECT {wrong} AS maxseq"), &[]).unwrap_err();
+            assert!(error.text.contains("maxseq"), "{error}");
+        }
     }
 
     /// Goal: a lock of another connection is waited for, and not longer than was said.
