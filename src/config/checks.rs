@@ -10,7 +10,7 @@ use crate::base::go::{self, quote, show, show_duration};
 use crate::base::subject;
 use crate::config::draft::{Draft, FileDraft, LimitsDraft};
 use crate::config::places::Places;
-use crate::config::route::split_host_port;
+use crate::config::route;
 use crate::config::{Config, SqlConfig, StoreKind, TlsConfig, World};
 
 /// Why the start fails, and the options of a file that ask for it.
@@ -400,14 +400,11 @@ pub fn own_connections(config: &Config, world: &World<'_>) -> Result<(), Wrong> 
     Ok(())
 }
 
-/// `host` or `host:port`; otherwise the value and the reason.
+/// `host` or `host:port`; otherwise the value and the reason. One that is empty asks for nothing.
 pub(super) fn advertised(value: Option<&str>) -> Result<(), (&str, String)> {
-    let Some(value) = value else { return Ok(()) };
-    let Ok((_, port)) = split_host_port(value) else { return Ok(()) };
-    match go::integer(port.trim()) {
-        Ok(_) => Ok(()),
-        Err(_) => Err((value, format!("strconv.Atoi: parsing {}: invalid syntax", quote(port)))),
-    }
+    let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(()) };
+    // Whatever the port is that stands for one which is left out.
+    route::advertised(value, 1).map(drop).map_err(|why| (value, why))
 }
 
 /// Fills the typed options from the numbers; what is a start error is cut to its range.

@@ -17,7 +17,7 @@ pub(crate) mod nearest;
 pub mod options;
 pub mod places;
 pub mod reload;
-mod route;
+pub(crate) mod route;
 mod streaming_keys;
 mod tls_keys;
 pub mod tree;

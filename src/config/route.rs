@@ -1,5 +1,7 @@
 //! URLs of routes and of the cluster's listener
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use crate::base::go::quote;
 use crate::config::RouteUrl;
 
@@ -36,22 +38,56 @@ fn split(url: &str) -> Parts<'_> {
 /// # Errors
 /// The reference's text.
 pub fn split_host_port(address: &str) -> Result<(String, &str), String> {
-    let missing = || match address {
-        "" => "missing port in address".to_owned(),
-        address => format!("address {address}: missing port in address"),
+    let wrong = |why: &str| match address {
+        "" => why.to_owned(),
+        address => format!("address {address}: {why}"),
     };
-    if let Some(rest) = address.strip_prefix('[') {
-        let (host, tail) = rest
-            .split_once(']')
-            .ok_or_else(|| format!("address {address}: missing ']' in address"))?;
-        let port = tail.strip_prefix(':').ok_or_else(missing)?;
-        return Ok((host.to_owned(), port));
-    }
-    let (host, port) = address.rsplit_once(':').ok_or_else(missing)?;
-    if host.contains(':') {
-        return Err(format!("address {address}: too many colons in address"));
+    let missing = || wrong(MISSING_PORT);
+    let (before, port) = address.rsplit_once(':').ok_or_else(missing)?;
+    let host = match address.strip_prefix('[') {
+        Some(rest) => {
+            let (host, tail) =
+                rest.split_once(']').ok_or_else(|| wrong("missing ']' in address"))?;
+            match tail.strip_prefix(':') {
+                Some(end) if end == port => host,
+                Some(_) => return Err(wrong("too many colons in address")),
+                None => return Err(missing()),
+            }
+        }
+        None if before.contains(':') => return Err(wrong("too many colons in address")),
+        None => before,
+    };
+    for (sign, why) in [('[', "unexpected '[' in address"), (']', "unexpected ']' in address")] {
+        if host.contains(sign) || port.contains(sign) {
+            return Err(wrong(why));
+        }
     }
     Ok((host.to_owned(), port))
+}
+
+const MISSING_PORT: &str = "missing port in address";
+
+/// Host and port that are told to others in the place of the real ones; `port` is the real one,
+/// which stands for one that is left out, 0 or -1.
+///
+/// # Errors
+/// The reference's text.
+pub fn advertised(text: &str, port: u16) -> Result<(String, u16), String> {
+    let with_port = format!("{text}:{port}");
+    let (host, number) = match split_host_port(text) {
+        Err(why) if why.ends_with(MISSING_PORT) => split_host_port(&with_port)?,
+        found => found?,
+    };
+    let number = number.trim();
+    let told: i64 = number.parse().map_err(|error: ParseIntError| {
+        let why = match error.kind() {
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        format!("strconv.Atoi: parsing {}: {why}", quote(number))
+    })?;
+    let told = u16::try_from(told).ok().filter(|told| *told != 0);
+    Ok((host.trim().to_owned(), told.unwrap_or(port)))
 }
 
 fn credentials(user_info: Option<&str>) -> (Option<String>, Option<String>) {
@@ -160,6 +196,34 @@ mod tests {
         for url in ["nats://a:x", "127.0.0.1:6222", "nats://%zz", "nats://[::1", "nats://[::1]x"] {
             let error = parse(url).unwrap_err();
             assert_eq!(error, format!("error parsing route url [\"{url}\"]"));
+        }
+    }
+
+    /// What nats-server 2.9.24 tells, or why it does not start.
+    #[test]
+    fn what_is_advertised_is_taken_apart_as_the_reference_does() {
+        for (text, told) in [
+            ("a", Ok(("a", 4222))),
+            ("a:5", Ok(("a", 5))),
+            ("a b:5", Ok(("a b", 5))),
+            ("[::1]", Ok(("::1", 4222))),
+            ("[::1]:5", Ok(("::1", 5))),
+            (":5", Ok(("", 5))),
+            ("a:0", Ok(("a", 4222))),
+            ("a:-1", Ok(("a", 4222))),
+            ("a: 5 ", Ok(("a", 5))),
+            ("::1", Err("address ::1: too many colons in address")),
+            ("a:b:c", Err("address a:b:c: too many colons in address")),
+            ("http://a:5", Err("address http://a:5: too many colons in address")),
+            ("a:5,b:6", Err("address a:5,b:6: too many colons in address")),
+            ("[::1", Err("address [::1: missing ']' in address")),
+            ("[::1]:5:6", Err("address [::1]:5:6: too many colons in address")),
+            ("a[b]:5", Err("address a[b]:5: unexpected '[' in address")),
+            ("1.2.3.4:x", Err("strconv.Atoi: parsing \"x\": invalid syntax")),
+            ("a:", Err("strconv.Atoi: parsing \"\": invalid syntax")),
+        ] {
+            let told = told.map(|(host, port)| (host.to_owned(), port)).map_err(str::to_owned);
+            assert_eq!(advertised(text, 4222), told, "{text}");
         }
     }
 

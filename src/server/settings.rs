@@ -67,8 +67,7 @@ impl Found {
 #[must_use]
 pub fn broker(config: &Config, found: &Found) -> broker::Settings {
     let core = &config.core;
-    let advertised =
-        core.client_advertise.as_deref().map(|text| host_port(text, found.client_port));
+    let advertised = advertised(core.client_advertise.as_deref(), found.client_port);
     let (host, port) = advertised.clone().unwrap_or((core.host.clone(), found.client_port));
     let cluster = core.cluster.as_ref().map(|cluster| self::cluster(cluster, found));
     broker::Settings {
@@ -158,7 +157,7 @@ fn permissions(from: &config::Permissions) -> Permissions {
 
 fn cluster(from: &config::ClusterConfig, found: &Found) -> broker::Cluster {
     let port = found.route_port.unwrap_or(0);
-    let advertised = from.advertise.as_deref().map(|text| host_port(text, port));
+    let advertised = advertised(from.advertise.as_deref(), port);
     let is_advertised = advertised.is_some();
     let (host, port) = advertised.unwrap_or((from.host.clone(), port));
     let credentials = |name: &Option<String>, password: &Option<String>| {
@@ -194,14 +193,9 @@ fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
-/// Host and port of an `advertise` value; the port may be left out.
-fn host_port(text: &str, port: u16) -> (String, u16) {
-    match text.rsplit_once(':') {
-        Some((host, number)) if !host.is_empty() && !host.ends_with(':') => {
-            (host.trim_matches(['[', ']']).to_owned(), number.parse().unwrap_or(port))
-        }
-        _ => (text.to_owned(), port),
-    }
+/// Host and port of an `advertise` value, if there is one that was found to be right.
+fn advertised(text: Option<&str>, port: u16) -> Option<(String, u16)> {
+    config::route::advertised(text.filter(|text| !text.is_empty())?, port).ok()
 }
 
 /// What other servers tell their clients of this one (spec core NATS, 2.3).
