@@ -80,10 +80,8 @@ pub fn advertised(text: &str, port: u16) -> Result<(String, u16), String> {
     };
     let number = number.trim();
     let told: i64 = number.parse().map_err(|error: ParseIntError| {
-        let why = match error.kind() {
-            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
-            _ => "invalid syntax",
-        };
+        let is_long = matches!(error.kind(), IntErrorKind::PosOverflow | IntErrorKind::NegOverflow);
+        let why = if is_long { "value out of range" } else { "invalid syntax" };
         format!("strconv.Atoi: parsing {}: {why}", quote(number))
     })?;
     let told = u16::try_from(told).ok().filter(|told| *told != 0);
