@@ -326,7 +326,8 @@ fn a_database_of_another_cluster_is_refused() {
     });
 }
 
-/// Goal: what passes ends no start: somebody alters a table, or makes it compact.
+/// Goal: what passes ends no start: somebody alters a table, or makes it compact, and meanwhile a
+/// session is lost.
 #[test]
 fn a_start_waits_for_a_table_that_somebody_has_locked() {
     databases::for_every(|source, _| {
@@ -341,6 +342,11 @@ fn a_start_waits_for_a_table_that_somebody_has_locked() {
         lock.iter().for_each(|statement| neighbour.run(statement).unwrap());
         let mut server = launch.spawn();
         server.log.wait("the start waits, and tries again");
+        if source.driver == Driver::Postgres {
+            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                       WHERE datname=current_database() AND pid<>pg_backend_pid()";
+            neighbour.query(end, &[]).unwrap();
+        }
         neighbour.run(unlock).unwrap();
         server.log.wait(READY);
         server.stop(Signal::SIGTERM);

@@ -42,7 +42,8 @@ impl Broker {
         let weight = weight_of(publish);
         if is_spread(matched, publish, None) {
             // Of the others it is asked when their turn comes.
-            return self.must_stall(id, account, (first_part(matched, weight), &[], &[]));
+            let first = first_part(matched, weight);
+            return self.must_stall(id, account, (first, &matched.routes, &[]));
         }
         self.must_stall(id, account, (&matched.plain, &matched.routes, &matched.queues))
     }

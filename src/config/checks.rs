@@ -87,6 +87,10 @@ pub fn streaming(draft: &Draft) -> Result<(), Wrong> {
         return Err(Wrong::new(text, "streaming.ft_group"));
     }
     let streaming = &draft.config.streaming;
+    if streaming.ft_group.as_deref().is_some_and(|group| !has_tokens(group)) {
+        let text = "ft: unable to subscribe on ft subject: nats: invalid subject";
+        return Err(Wrong::new(text, "streaming.ft_group"));
+    }
     for (part, option) in [
         (&streaming.cluster_id, "streaming.cluster_id"),
         (&streaming.discover_prefix, "streaming.discover_prefix"),
@@ -103,8 +107,11 @@ const STORE: &str = "streaming.store";
 
 /// Whether a text can be part of the streaming server's subjects.
 fn is_subject(text: &str) -> bool {
-    !text.contains([' ', '\t', '\r', '\n'])
-        && text.split('.').all(|token| !token.is_empty() && token != ">")
+    has_tokens(text) && text.split('.').all(|token| token != ">")
+}
+
+fn has_tokens(text: &str) -> bool {
+    !text.contains([' ', '\t', '\r', '\n']) && text.split('.').all(|token| !token.is_empty())
 }
 
 /// What the reference's drivers would say, and where to find ours.

@@ -364,8 +364,11 @@ fn compare_cluster(old: &Config, new: &Config, changes: &mut Changes) {
 
 fn compare_core(old: &Config, new: &Config, changes: &mut Changes) {
     let (a, b) = (&old.core, &new.core);
-    changes.pid_file = changes
-        .note(&old.pid_file, &new.pid_file, || format!("{PID_FILE} {}", shown_path(&new.pid_file)));
+    // Compat: one that is taken out stays where it is, and nothing is said of it.
+    changes.pid_file = new.pid_file.is_some()
+        && changes.note(&old.pid_file, &new.pid_file, || {
+            format!("{PID_FILE} {}", shown_path(&new.pid_file))
+        });
     changes.ports_file = changes.note(&old.ports_file_dir, &new.ports_file_dir, || {
         format!("{PORTS_FILE_DIR} {}", shown_path(&new.ports_file_dir))
     });

@@ -65,8 +65,8 @@ impl Asker {
     }
 }
 
-/// What came for a client ID before it could be told what becomes of it: as with the reference, it
-/// is looked at when what came before it is done.
+/// What came for a client ID while an earlier request of it was under way: it is looked at when
+/// that is done, as with the reference.
 #[derive(Debug)]
 enum Waiting {
     Connect(Box<Asker>),
@@ -248,11 +248,16 @@ impl Engine {
                 self.send_question(inbox, question);
                 self.timers.arm(Timer::Probe(client, question), now.at + DUPLICATE_PROBE_TIMEOUT);
             }
-            Stage::Joining { waiting, .. } | Stage::Leaving { waiting, .. } => {
+            // One of them waits, as one is examined; nobody gets between one that is replaced and
+            // who replaces it.
+            Stage::Joining { waiting, is_replacing: false, .. }
+            | Stage::Leaving { waiting, .. }
+                if !waiting.iter().any(|one| matches!(one, Waiting::Connect(_))) =>
+            {
                 waiting.push(Waiting::Connect(Box::new(asker.detached())));
                 self.clients.waiting_count += 1;
             }
-            Stage::Probing(_) => {
+            Stage::Joining { .. } | Stage::Leaving { .. } | Stage::Probing(_) => {
                 self.log(Level::Debug, || {
                     format!("[Client:{client}] Connect failed; already connected")
                 });
@@ -419,7 +424,7 @@ impl Engine {
         let leaving = Stage::Leaving { reply, missing_count, waiting: Vec::new() };
         let stage = std::mem::replace(&mut home.stage, leaving);
         if let (Stage::Probing(asker), Stage::Leaving { waiting, .. }) = (stage, &mut home.stage) {
-            waiting.push(Waiting::Connect(asker));
+            waiting.push(Waiting::Connect(Box::new(Asker { is_replacing: true, ..*asker })));
             self.clients.waiting_count += 1;
         }
         home.heartbeat = None;
@@ -481,13 +486,7 @@ impl Engine {
         if let Some(reply) = reply {
             self.respond(reply.as_ref(), Bytes::new());
         }
-        let replace = |one| match one {
-            Waiting::Connect(asker) => {
-                Waiting::Connect(Box::new(Asker { is_replacing: true, ..*asker }))
-            }
-            Waiting::Close(reply) => Waiting::Close(reply),
-        };
-        self.go_on_with(client, waiting.into_iter().map(replace).collect(), now);
+        self.go_on_with(client, waiting, now);
     }
 
     /// No engine has anything of that client any more.

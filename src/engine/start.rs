@@ -79,7 +79,7 @@ impl Engine {
         let from = String::from_utf8_lossy(&self.info.subscribe).into_owned();
         // Compat: of a client that nobody knows the reference says nothing; pinned by
         // `tests::a_publish_of_a_stranger_is_traced_before_it_is_refused`.
-        if *refusal != Refusal::UnknownClient {
+        if !matches!(refusal, Refusal::UnknownClient | Refusal::CaseClash { .. }) {
             self.log(Level::Error, || refused_line(request, refusal, &from));
         }
         if is_late(refusal) {
@@ -100,6 +100,7 @@ fn is_late(refusal: &Refusal) -> bool {
             | Refusal::DuplicateDurable
             | Refusal::TooManyChannels
             | Refusal::TooManySubscriptions
+            | Refusal::CaseClash { .. }
     )
 }
 

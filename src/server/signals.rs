@@ -39,7 +39,7 @@ pub enum Signal {
     Interrupt,
     /// SIGTERM: stop, exit code 143 (streaming) or 1 (core).
     Terminate,
-    /// SIGQUIT and SIGABRT: stop at once, exit code 2.
+    /// SIGQUIT: stop at once, exit code 2.
     Quit,
     /// SIGHUP: read the configuration anew.
     Reload,
@@ -71,7 +71,6 @@ impl Signal {
         match number {
             SIGINT => Some(Self::Interrupt),
             SIGTERM => Some(Self::Terminate),
-            // Compat: the first process of a container has no default that would end it.
             SIGQUIT | SIGABRT => Some(Self::Quit),
             SIGHUP => Some(Self::Reload),
             SIGUSR1 => Some(Self::ReopenLog),
@@ -97,8 +96,13 @@ fn survived() -> impl Iterator<Item = i32> {
 /// # Errors
 /// When the system refuses the handlers or the thread.
 pub fn listen(program: Program) -> io::Result<Receiver<Signal>> {
-    let heard = [SIGINT, SIGTERM, SIGQUIT, SIGABRT, SIGHUP, SIGUSR1, SIGUSR2];
+    let heard = [SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
     let mut signals = Signals::new(heard)?;
+    if std::process::id() == 1 {
+        // The first process of a container has no default that would end it. Any other has, also
+        // one that hangs, to which a watchdog sends it.
+        signals.add_signal(SIGABRT)?;
+    }
     for signal in survived() {
         // One that the system does not give is none that it sends.
         let _ = signals.add_signal(signal);
@@ -315,6 +319,7 @@ mod tests {
         assert_eq!(Signal::Reload.exit_code(Program::Core), None);
         assert_eq!(Signal::from_number(SIGUSR2, Program::Streaming), None);
         assert_eq!(Signal::from_number(SIGUSR2, Program::Core), Some(Signal::LameDuck));
+        assert_eq!(Signal::from_number(SIGABRT, Program::Streaming), Some(Signal::Quit));
     }
 
     /// Goal: any number of reloads is one, and a stop waits for no more than that.

@@ -17,7 +17,7 @@ pub const ROUTE_LINE_MAX: usize = 1024 * 1024;
 
 /// The same of a message that names the queues that it is for: there is one line for all of them,
 /// because the peer gives it to its plain subscribers for each.
-pub const ROUTE_NAMES_LINE_MAX: usize = 16 * ROUTE_LINE_MAX;
+pub const ROUTE_NAMES_LINE_MAX: usize = 4 * ROUTE_LINE_MAX;
 
 /// Longest line of somebody who has not said yet that it is a server of our cluster: room for an
 /// INFO with more URLs than are taken from one.

@@ -203,14 +203,12 @@ fn signals_end_with_the_codes_that_harnesses_expect() {
         (Launch::core(&[]), Signal::SIGTERM, 1),
         (Launch::core(&[]), Signal::SIGINT, 0),
         (Launch::new(&[]), Signal::SIGQUIT, 2),
-        (Launch::new(&[]), Signal::SIGABRT, 2),
-        (Launch::core(&[]), Signal::SIGABRT, 2),
     ];
     for (launch, signal, code) in cases {
         let mut server = launch.start();
         assert_eq!(server.stop(signal), Some(code), "{signal}");
         assert_eq!(server.stdout.text(), "", "nothing on stdout");
-        if code != 2 {
+        if signal != Signal::SIGQUIT {
             let text = server.log.text();
             let core = ["Initiating Shutdown...", "Server Exiting.."];
             assert!(core.iter().all(|line| text.contains(line)), "{text}");

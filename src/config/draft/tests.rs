@@ -141,6 +141,18 @@ fn subjects_that_nobody_can_listen_on_are_start_errors() {
         let config = streaming(&format!("streaming {{ {key}: \"a.b>\" }}"));
         assert_eq!(config.start_error, None, "{key}");
     }
+    let group = |text: &str| {
+        let file = format!("streaming {{ store: file, dir: d, ft_group: \"{text}\" }}");
+        streaming(&file).start_error.map(|error| error.fatal_line().1)
+    };
+    for text in ["a b", "a\\tb", "a..b", ".a", "a."] {
+        let wanted = "ft: unable to subscribe on ft subject: nats: invalid subject";
+        let said = group(text).unwrap_or_default();
+        assert!(said.starts_with(&format!("Failed to start: {wanted}")), "{text:?}: {said}");
+    }
+    for text in ["", "a.b", "*", ">", "\u{e4}"] {
+        assert_eq!(group(text), None, "{text:?}");
+    }
 }
 
 #[test]

@@ -64,7 +64,10 @@ fn names_that_differ_only_by_case_are_refused() {
         let refused = "rejecting channel \"case.channel\" because channel \"Case.Channel\" \
                        alreay exists (different cases not allowed)";
         assert_eq!(server.try_publish("me", "case.channel", "x"), refused);
+        server.log.clear();
         assert_eq!(server.try_subscribe("me", "case.channel", "a", &options()), refused);
+        let line = format!("Unable to create subscription on \"case.channel\": {refused}");
+        assert_eq!(server.log, [line]);
         server.publish("me", "Été", 1);
         assert!(server.try_publish("me", "éTÉ", "x").contains("different cases"));
         server.restart();

@@ -294,6 +294,13 @@ pub enum Failure {
     Other,
 }
 
+impl Failure {
+    /// Whether the same can succeed later without that anybody changes something.
+    pub(crate) fn passes(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Busy)
+    }
+}
+
 /// A statement that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]

@@ -136,13 +136,23 @@ pub fn prepare(options: &SqlOptions, limits: &StoreLimits) -> Result<Vec<Notice>
     let unusable = |error: SqlError| StoreError::Unusable(error.to_string());
     limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
     let mut said = String::new();
+    let mut was_there = false;
     loop {
-        let mut dialect = connect(&options.source, options.timeout()).map_err(unusable)?;
-        let error = match prepare_by(options, dialect.as_mut()) {
-            Ok(notices) => return Ok(notices),
+        let error = match connect(&options.source, options.timeout()) {
+            Ok(mut dialect) => {
+                was_there = true;
+                match prepare_by(options, dialect.as_mut()) {
+                    Ok(notices) => return Ok(notices),
+                    Err(error) => error,
+                }
+            }
+            // As with the reference, one that is not there at all ends the start.
+            Err(error) if !was_there && error.failure != Failure::Busy => {
+                return Err(unusable(error));
+            }
             Err(error) => error,
         };
-        if !matches!(error.failure, Failure::Busy | Failure::Unreachable) {
+        if !error.failure.passes() {
             return Err(unusable(error));
         }
         let text = error.to_string();
