@@ -381,11 +381,15 @@ impl Client {
 
     fn connect(&mut self, now: Instant, checker: &mut Checker) -> Vec<Parcel> {
         self.life += 1;
-        for inbox in std::mem::take(&mut self.subscriptions).keys() {
+        let subscriptions = std::mem::take(&mut self.subscriptions);
+        for inbox in subscriptions.keys() {
             checker.on_left(inbox);
         }
+        // A request that was not answered may still be on its way, and comes true in the new life.
+        self.opened.retain(|_, inbox| {
+            subscriptions.get(inbox).is_none_or(|asked| asked.ack_inbox.is_none())
+        });
         self.publishes.clear();
-        self.opened.clear();
         self.leaving.clear();
         self.markers.clear();
         self.audit.clear();
