@@ -355,6 +355,7 @@ impl Checker {
             let (data, count) = (&message.data, message.redelivery_count);
             format!("{inbox} gets {channel}:{sequence} {data:?}, redelivery {count}")
         });
+        self.on_given(inbox, sequence);
         self.check_told(&channel, sequence, message);
         let mut broken: Vec<String> = self.unwanted(inbox, message).into_iter().collect();
         broken.extend(self.crowd(inbox, message));

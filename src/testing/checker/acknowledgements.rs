@@ -5,7 +5,8 @@
 //! to that channel behind that, and is told that this is stored, then the acknowledgements are too.
 //! That is so only if nobody took over meanwhile, else one of the two may have met another member;
 //! and not before the first such answer of a term, because publishes are kept for one who becomes
-//! active, and acknowledgements are not.
+//! active, and acknowledgements are not. What was delivered in an earlier term is left out: that it
+//! was sent may be lost with the power, and then it is new to who takes over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +32,8 @@ pub(super) struct Acknowledgements {
     ends: BTreeMap<u32, usize>,
     /// Who became active last, and how often somebody did.
     active: Option<(usize, u32)>,
+    /// In which term it was delivered last.
+    given: BTreeMap<(Subject, Sequence), u32>,
     /// Sent, and not known to be stored.
     sent: BTreeMap<(Way, ChannelName), Vec<(Reader, Sequence)>>,
     /// By a publish that is under way: so many of those were sent before it.
@@ -60,6 +63,14 @@ impl Checker {
         self.acknowledgements.active = Some((member, term));
     }
 
+    /// A message has come.
+    pub(super) fn on_given(&mut self, inbox: &Subject, sequence: Sequence) {
+        let known = &mut self.acknowledgements;
+        if let Some((_, term)) = known.active {
+            known.given.insert((inbox.clone(), sequence), term);
+        }
+    }
+
     fn reader(&self, inbox: &Subject) -> Option<(Reader, ChannelName)> {
         let asked = self.asked.get(inbox)?;
         let reader = match &asked.durable {
@@ -75,7 +86,8 @@ impl Checker {
     pub fn on_ack_sent(&mut self, inbox: &Subject, sequence: Sequence, connection: u32) {
         let Some(way) = self.acknowledgements.way(connection) else { return };
         let Some((reader, channel)) = self.reader(inbox) else { return };
-        if !self.acknowledgements.served.contains(&(way, channel.clone())) {
+        let is_given = self.acknowledgements.given.get(&(inbox.clone(), sequence)) == Some(&way.1);
+        if !is_given || !self.acknowledgements.served.contains(&(way, channel.clone())) {
             return;
         }
         let sent = self.acknowledgements.sent.entry((way, channel)).or_default();
