@@ -390,7 +390,9 @@ impl Broker {
             let cluster = self.settings.cluster.as_ref();
             !is_explicit || cluster.is_some_and(|cluster| cluster.routes.contains(&url))
         };
-        let is_connected = self.routes.by_remote.contains_key(&remote_id);
+        // What is connected otherwise may end in the same moment: of a configured route it is asked
+        // again when it is time.
+        let is_connected = !is_explicit && self.routes.by_remote.contains_key(&remote_id);
         if !is_wanted || self.routes.is_stopped || is_connected || !is_configured() {
             return;
         }

@@ -25,10 +25,10 @@ use crate::server::logging::streaming;
 /// How long another server has to answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 /// The same where routes are dialled, which have to come up first.
-const ANSWER_BY_ROUTE_WITHIN: Duration = Duration::from_millis(750);
+const ANSWER_BY_ROUTE_WITHIN: Duration = Duration::from_millis(2_250);
 /// The same where the cluster has no configured name: servers that start at once have made up
 /// different ones, part, agree on one, and dial again after a second.
-const ANSWER_BY_NAMELESS_ROUTE_WITHIN: Duration = Duration::from_millis(1_750);
+const ANSWER_BY_NAMELESS_ROUTE_WITHIN: Duration = Duration::from_millis(3_500);
 /// Between two probes in a NATS cluster.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
