@@ -14,6 +14,7 @@ mod stan;
 mod wire;
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
@@ -102,8 +103,10 @@ fn of_five_servers_of_one_cluster_id_that_start_at_once_one_stays() {
 #[test]
 fn a_stranger_who_answers_the_question_ends_no_server_that_has_served() {
     let root = tempfile::tempdir().unwrap();
-    // It dials nobody, and so asks for longer.
-    let launch = clustered(free_port(), &[free_port()]).file_store(Some(root.path()));
+    // Who never says who it is holds up the start, so that there is time to answer.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mute_port = mute.local_addr().unwrap().port();
+    let launch = clustered(free_port(), &[mute_port]).file_store(Some(root.path()));
     let mut server = launch.start();
     let mut stranger = Stan::bare(server.launch.port, "");
     stranger.conn.send("SUB _STAN.discover.test-cluster 9\r\n");

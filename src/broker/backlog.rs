@@ -147,7 +147,8 @@ impl Broker {
             if batch.len() < len {
                 self.backlog.leaving.pop_front();
             }
-            self.work += 2 * batch.len() as u64;
+            let name_work: usize = batch.iter().map(|gone| gone.name_work()).sum();
+            self.work += (2 * batch.len() + name_work) as u64;
             self.remove_from_tree(&batch);
             self.mail_all(&Mail::InterestsGone(batch));
         }

@@ -269,7 +269,6 @@ impl Broker {
         let loops = self.settings.loops;
         let Some(session) = self.sessions.get(id) else { return Step::End };
         let interest = Arc::new(new_interest(session, (subject, queue, sid), loops));
-        self.work += INTEREST_WORK;
         self.add_interest(interest);
         self.send_ok(id);
         Step::Done
@@ -358,14 +357,10 @@ impl Broker {
             new.delivered.store(delivered.load(Ordering::Relaxed), Ordering::Relaxed);
             new.delivered_max.store(max.load(Ordering::Relaxed), Ordering::Relaxed);
             self.end_interest(&old);
-            self.work += INTEREST_WORK;
             self.add_interest(Arc::new(new));
         }
     }
 }
-
-/// Work of an interest that comes or goes, in receivers of a message.
-pub(super) const INTEREST_WORK: u64 = 4;
 
 fn new_interest(
     session: &Session,

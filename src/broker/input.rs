@@ -29,6 +29,11 @@ pub enum Input {
         /// Why.
         reason: String,
     },
+    /// The URL of an [`crate::broker::Effect::Dial`] leads to this server itself.
+    DialledOurselves {
+        /// The URL.
+        url: String,
+    },
     /// The TLS handshake of a session is done.
     TlsEstablished {
         /// Whose.
@@ -135,6 +140,7 @@ impl Broker {
             Input::Mail(mail) => self.on_mail(mail),
             Input::Opened { session, hello } => self.on_open(session, hello),
             Input::DialFailed { url, reason } => self.on_dial_failed(&url, &reason),
+            Input::DialledOurselves { url } => self.on_dialled_ourselves(&url),
             Input::TlsEstablished { session, peer } => self.on_tls_established(session, peer),
             Input::TlsFailed { session, reason } => self.on_tls_failed(session, &reason),
             Input::Verified { session, hash, is_right } => {

@@ -124,8 +124,8 @@ impl Mail {
     #[must_use]
     pub fn work(&self) -> usize {
         match self {
-            Self::Interest(_) => INTEREST_MAIL_WORK,
-            Self::InterestsGone(interests) => INTEREST_MAIL_WORK * interests.len(),
+            Self::Interest(interest) => interest.work(),
+            Self::InterestsGone(interests) => interests.iter().map(|gone| gone.work()).sum(),
             Self::Deliver(delivery) => {
                 delivery.to.len().saturating_sub(1) * delivery.message().weight()
             }
@@ -141,9 +141,6 @@ impl Mail {
         }
     }
 }
-
-/// Work of an interest that comes or goes on another loop, in receivers of a message.
-const INTEREST_MAIL_WORK: usize = 4;
 
 impl Broker {
     /// Something from the broker of another loop.

@@ -1,39 +1,39 @@
-//! Which routes there are: dialling, gossip, duplicates, the cluster's name, client URLs.
+//! Which routes there are: gossip, duplicates, the cluster's name, client URLs.
 
 use std::collections::{BTreeMap, btree_map};
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::deadlines::Deadlines;
 use crate::base::go::quote;
 use crate::base::id::{AccountIndex, SessionId};
-use crate::base::limits::{
-    ADDRESS_ROUTES_MAX, CLUSTER_URLS_MAX, GOSSIP_DIALS_MAX, GOSSIP_WAITING_MAX,
-};
+use crate::base::limits::{ADDRESS_ROUTES_MAX, CLUSTER_URLS_MAX, GOSSIP_WAITING_MAX};
 use crate::base::time::Instant;
+use crate::broker::Broker;
+use crate::broker::dials::{Dials, Lost, LostHow};
 use crate::broker::mail::Mail;
 use crate::broker::read::Step;
-use crate::broker::route::HOME;
+use crate::broker::route::{HOME, Route};
 use crate::broker::session::Session;
 use crate::broker::settings::Settings;
-use crate::broker::{Broker, Effect};
 use crate::wire::{CloseReason, Connect, Info, errors};
-
-/// Time between attempts at a route.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Both sides of a lost route dial again; a random pause keeps them apart.
-const RETRY_SPREAD: Duration = Duration::from_millis(100);
-
-/// One failed attempt in so many is an error in the log; the others are details.
-const REPORT_EVERY: u32 = 3600;
 
 /// Account, subject and queue of an interest.
 pub(super) type InterestKey = (AccountIndex, Bytes, Option<Bytes>);
+
+/// How far a server is with its routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// A configured route, or one that a peer told of, may still come.
+    UnderWay,
+    /// Each is there, could not be had, or leads to this server itself.
+    Ended {
+        /// Changes with each route that comes or goes.
+        changes: u64,
+    },
+}
 
 /// The routes that this server looks for, and those it has.
 #[derive(Debug, Default)]
@@ -48,24 +48,14 @@ pub(super) struct Routes {
     urls: BTreeMap<String, u32>,
     /// Registered routes that nobody vouches for, by the address that brought them.
     by_address: BTreeMap<IpAddr, usize>,
-    dials: BTreeMap<String, Dial>,
-    dial_deadlines: Deadlines<String>,
-}
-
-/// A route that is being dialled, or will be.
-#[derive(Debug, Default)]
-struct Dial {
-    /// Whether it was asked for and has neither failed nor become a route.
-    is_under_way: bool,
-    is_explicit: bool,
-    attempts: u32,
-    /// The peer, where it is known: once it is connected otherwise, the dial is off.
-    remote_id: String,
+    pub(super) dials: Dials,
+    /// How many routes were registered and how many of them have ended, together.
+    changes: u64,
 }
 
 impl Routes {
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.dial_deadlines.next_deadline()
+        self.dials.next_deadline()
     }
 
     pub fn cluster_name(&self) -> &str {
@@ -107,6 +97,22 @@ impl Routes {
                 }
             }
         }
+    }
+
+    /// Whether a configured route is still looked for, or one that a peer told of.
+    pub fn search(&self) -> Search {
+        let changes = self.changes;
+        if self.dials.are_awaited() { Search::UnderWay } else { Search::Ended { changes } }
+    }
+
+    /// Whether there is a registered route to the server of this id.
+    pub fn is_registered(&self, remote_id: &str) -> bool {
+        self.by_remote.contains_key(remote_id)
+    }
+
+    /// Whether no route is wanted any more.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped
     }
 
     /// Server ids of the peers of the registered routes.
@@ -200,68 +206,7 @@ impl Broker {
     /// No route is dialled any more.
     pub(super) fn stop_routes(&mut self) {
         self.routes.is_stopped = true;
-        self.routes.dials.clear();
-        self.routes.dial_deadlines = Deadlines::default();
-    }
-
-    fn dial(&mut self, url: String, is_explicit: bool, remote_id: String) {
-        if self.routes.dials.contains_key(&url) {
-            return;
-        }
-        let dial = Dial { is_under_way: false, is_explicit, attempts: 0, remote_id };
-        self.routes.dials.insert(url.clone(), dial);
-        self.dial_now(url, is_explicit);
-    }
-
-    /// Asks for a connection. Those that peers told of wait for each other: a peer can tell of any
-    /// number, and each takes a descriptor.
-    fn dial_now(&mut self, url: String, is_explicit: bool) {
-        let is_gossip = |dial: &&Dial| dial.is_under_way && !dial.is_explicit;
-        let under_way = self.routes.dials.values().filter(is_gossip).count();
-        if !is_explicit && GOSSIP_DIALS_MAX <= under_way {
-            self.routes.dial_deadlines.arm(url, self.now.at + RETRY_AFTER);
-            return;
-        }
-        if let Some(dial) = self.routes.dials.get_mut(&url) {
-            dial.is_under_way = true;
-        }
-        self.effects.push_back(Effect::Dial { url, is_explicit });
-    }
-
-    /// A dial came to nothing.
-    pub(super) fn on_dial_failed(&mut self, url: &str, reason: &str) {
-        let retries = self.settings.cluster.as_ref().map_or(0, |cluster| cluster.connect_retries);
-        let Some(dial) = self.routes.dials.get_mut(url) else { return };
-        dial.attempts += 1;
-        dial.is_under_way = false;
-        let attempts = dial.attempts;
-        let is_over = !dial.is_explicit && attempts > retries;
-        let is_reported = attempts == 1 || attempts.is_multiple_of(REPORT_EVERY);
-        let level = if is_reported { log::Level::Error } else { log::Level::Debug };
-        self.log(level, format!("Error trying to connect to route (attempt {attempts}): {reason}"));
-        if is_over {
-            self.routes.dials.remove(url);
-        } else {
-            self.routes.dial_deadlines.arm(url.to_owned(), self.now.at + RETRY_AFTER);
-        }
-    }
-
-    /// Dials that are due.
-    pub(super) fn on_route_deadlines(&mut self) {
-        while let Some(url) = self.routes.dial_deadlines.pop_due(self.now.at) {
-            let Some(dial) = self.routes.dials.get(&url) else { continue };
-            let is_explicit = dial.is_explicit;
-            let is_configured = || {
-                let cluster = self.settings.cluster.as_ref();
-                cluster.is_some_and(|cluster| cluster.routes.contains(&url))
-            };
-            let is_connected = self.routes.by_remote.contains_key(&dial.remote_id);
-            if is_connected || (is_explicit && !is_configured()) {
-                self.routes.dials.remove(&url);
-                continue;
-            }
-            self.dial_now(url, is_explicit);
-        }
+        self.routes.dials = Dials::default();
     }
 
     /// Both sides must have one name; a made-up one gives way (spec core NATS, 10.4).
@@ -322,6 +267,7 @@ impl Broker {
         if let Some(url) = route.url.as_ref().filter(|_| route.did_solicit) {
             self.routes.dials.remove(url);
         }
+        self.routes.changes += 1;
         self.routes.by_remote.insert(info.server_id.clone(), id);
         self.routes.add_urls(&info.connect_urls);
         let text = format!("Registering remote route {}", quote(&info.server_id));
@@ -369,44 +315,32 @@ impl Broker {
     pub(super) fn on_route_ended(&mut self, id: SessionId) {
         let Some(route) = self.sessions.route(id) else { return };
         let remote_id = route.remote_id().to_owned();
-        let is_wanted = !route.is_final && (route.did_solicit || route.is_retried);
-        let (is_explicit, is_registered) = (route.is_explicit, route.is_registered);
+        let (is_explicit, is_final) = (route.is_explicit, route.is_final);
+        let is_wanted = !is_final && (route.did_solicit || route.is_retried);
+        let how = match route {
+            Route { is_registered: true, .. } => LostHow::WasThere,
+            Route { is_refused: true, .. } => LostHow::Refused,
+            _ => LostHow::HungUp,
+        };
         let url = route.url.clone();
-        if is_registered && self.routes.by_remote.get(&remote_id) == Some(&id) {
+        if how == LostHow::WasThere && self.routes.by_remote.get(&remote_id) == Some(&id) {
             self.unregister(id, &remote_id);
         }
         let Some(url) = url else { return };
-        let mut attempts = self.routes.dials.remove(&url).map_or(0, |dial| dial.attempts);
-        if !is_registered {
-            // A peer that hangs up on us each time must not keep us busy.
-            attempts += 1;
+        if is_wanted {
+            self.redial(url, Lost { remote_id, is_explicit, how });
+        } else if is_final {
+            self.routes.dials.remove(&url);
         }
-        let cluster = self.settings.cluster.as_ref();
-        let retries = cluster.map_or(0, |cluster| cluster.connect_retries);
-        if !is_explicit && attempts > retries && !is_registered {
-            return;
-        }
-        let is_configured = || {
-            let cluster = self.settings.cluster.as_ref();
-            !is_explicit || cluster.is_some_and(|cluster| cluster.routes.contains(&url))
-        };
-        // What is connected otherwise may end in the same moment: of a configured route it is asked
-        // again when it is time.
-        let is_connected = !is_explicit && self.routes.by_remote.contains_key(&remote_id);
-        if !is_wanted || self.routes.is_stopped || is_connected || !is_configured() {
-            return;
-        }
-        let spread = u64::try_from(RETRY_SPREAD.as_nanos()).unwrap_or(u64::MAX);
-        let spread = Duration::from_nanos(self.random.below(spread));
-        let is_slow = is_explicit || !is_registered;
-        let pause = if is_slow { RETRY_AFTER + spread } else { spread };
-        let dial = Dial { is_under_way: false, is_explicit, attempts, remote_id };
-        self.routes.dials.insert(url.clone(), dial);
-        self.routes.dial_deadlines.arm(url, self.now.at + pause);
     }
 
     fn unregister(&mut self, id: SessionId, remote_id: &str) {
         self.routes.by_remote.remove(remote_id);
+        self.routes.changes += 1;
+        for url in self.routes.dials.take_known(remote_id) {
+            let remote_id = remote_id.to_owned();
+            self.redial(url, Lost { remote_id, is_explicit: true, how: LostHow::WasThere });
+        }
         let Some(session) = self.sessions.get(id) else { return };
         let address = network_of(session.peer.ip());
         let Some(route) = session.route() else { return };
@@ -431,7 +365,7 @@ impl Broker {
         let is_configured = cluster.routes.iter().any(|url| Url::parse(url).address == address);
         let is_known = info.server_id == self.settings.server_id
             || self.routes.by_remote.contains_key(&info.server_id)
-            || self.routes.dials.values().any(|dial| dial.remote_id == info.server_id);
+            || self.routes.dials.seeks(&info.server_id);
         let is_full = GOSSIP_WAITING_MAX <= self.routes.dials.len();
         if is_configured || is_known || is_full || info.ip.is_empty() || self.routes.is_stopped {
             return;
@@ -495,9 +429,9 @@ impl Broker {
                 self.log(log::Level::Info, format!("Removed route nats://{address}"));
             }
         }
-        self.routes.dials.retain(|url, dial| !dial.is_explicit || cluster.routes.contains(url));
+        self.routes.dials.keep_configured(&cluster.routes);
         for url in cluster.routes {
-            if !present.contains(&url) {
+            if !present.contains(&url) && !self.routes.dials.is_known(&url) {
                 self.dial(url, true, String::new());
             }
         }

@@ -231,7 +231,7 @@ fn what_ended_neither_piles_up_nor_keeps_a_new_route_waiting() {
     process.take(new);
     turn(&mut process);
     let gone = before - len(&process);
-    let most_to_come = crate::base::limits::TURN_WORK_MAX / super::client::INTEREST_WORK;
+    let most_to_come = crate::base::limits::TURN_WORK_MAX / super::sublist::INTEREST_WORK as u64;
     assert!(most_to_come / 2 < gone, "{gone} in one turn, where {most_to_come} can come");
     assert!(len(&process) > 0, "not all is done yet");
     assert!(process.take(new).contains("RS+ $G x."), "the route is told too");

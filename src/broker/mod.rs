@@ -12,6 +12,7 @@ pub mod auth;
 mod backlog;
 mod client;
 mod delivery;
+mod dials;
 mod distinguished_name;
 pub mod effect;
 mod engines;
@@ -73,6 +74,7 @@ pub use effect::Effect;
 pub use engines::{Credit, EngineDelivery, EngineInterest, Names, Post};
 pub use input::Input;
 pub use mail::Mail;
+pub use mesh::Search;
 pub use settings::Settings;
 pub use unheard::Discovery;
 
@@ -258,6 +260,12 @@ impl Broker {
         clients.into_iter().map(|(_, id)| id).collect()
     }
 
+    /// How far this server is with its routes; of loop 0, which owns them.
+    #[must_use]
+    pub fn route_search(&self) -> Search {
+        self.routes.search()
+    }
+
     /// Whether a client has still to begin with TLS.
     #[must_use]
     pub fn awaits_handshake(&self, session: SessionId) -> bool {
@@ -406,6 +414,7 @@ impl Broker {
 
     /// A session of this loop listens.
     fn add_interest(&mut self, interest: Arc<Interest>) {
+        self.work += interest.work() as u64;
         let Some(session) = self.sessions.get_mut(interest.session) else { return };
         session.interests.insert(interest.sid.clone(), Arc::clone(&interest));
         self.add_to_tree(Arc::clone(&interest));
@@ -414,7 +423,7 @@ impl Broker {
 
     /// An interest of this loop's session ends.
     fn end_interest(&mut self, interest: &Arc<Interest>) {
-        self.work += client::INTEREST_WORK;
+        self.work += interest.work() as u64;
         if self.settings.is_traced {
             self.trace_end(interest);
         }

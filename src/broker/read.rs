@@ -11,7 +11,7 @@ use crate::broker::outbox::COPY_LEN_MAX;
 use crate::broker::publish::{detach_frame, take_frame};
 use crate::broker::session::Phase;
 use crate::broker::spread::Spread;
-use crate::broker::sublist::{Found, Matched};
+use crate::broker::sublist::{BYTES_PER_WORK, Found, Matched};
 use crate::broker::{Broker, Flow};
 use crate::wire::{CloseReason, Limits, Op, Parsed, ProtocolError, Side, errors};
 
@@ -135,6 +135,7 @@ impl Broker {
                 if self.settings.is_traced {
                     self.trace_in(id, &input[..len]);
                 }
+                self.work += (len / BYTES_PER_WORK) as u64;
                 (self.on_op(id, &op), len)
             }
             Err(error) => return Some(self.on_protocol_error(id, &error, (input, arrived_len))),
@@ -271,6 +272,9 @@ impl Broker {
     /// Logs what is wrong and closes without telling the client.
     pub(super) fn refuse(&mut self, id: SessionId, text: &str, reason: CloseReason) -> Step {
         self.log_about(id, log::Level::Error, text);
+        if let Some(route) = self.sessions.route_mut(id) {
+            route.is_refused = true;
+        }
         self.end(id, reason);
         Step::End
     }

@@ -17,7 +17,6 @@ use crate::base::subject;
 use crate::broker::Broker;
 use crate::broker::account::SubjectRules;
 use crate::broker::auth::{self, Credentials, Decision};
-use crate::broker::client::INTEREST_WORK;
 use crate::broker::delivery::{Message, Source, is_spread};
 use crate::broker::kind::Kind;
 use crate::broker::mail::Mail;
@@ -55,6 +54,8 @@ pub(super) struct Route {
     pub is_retried: bool,
     /// Whether it must not come back: a route to ourselves.
     pub is_final: bool,
+    /// Whether one of both found a fault with the other.
+    pub is_refused: bool,
     /// The peer's INFO, once it came.
     pub info: Option<Box<Info>>,
     pub is_registered: bool,
@@ -355,7 +356,6 @@ impl Broker {
         wanted: &RouteInterest<'_>,
         weight: u32,
     ) -> Step {
-        self.work += INTEREST_WORK;
         // Other accounts are those of Go peers.
         let Some(account) = self.accounts.find(wanted.account) else { return Step::Done };
         if !subject::is_valid(wanted.subject) {

@@ -27,15 +27,24 @@ fn server(loops: u16, name: &str, more: impl FnOnce(&mut Settings, &mut Cluster)
     Process::new(loops, settings)
 }
 
+fn route_to(url: &str) -> ConnectionKind {
+    ConnectionKind::RouteSolicited { url: url.to_owned(), is_explicit: true }
+}
+
+/// The URLs that a server asked to be dialled since it was asked last.
+fn dialled(process: &mut Process) -> Vec<String> {
+    process.settle();
+    let url_of = |effect| if let Effect::Dial { url, .. } = effect { Some(url) } else { None };
+    process.effects.drain(..).filter_map(url_of).collect()
+}
+
 fn dial_failed(url: &str) -> Input {
     Input::DialFailed { url: url.to_owned(), reason: "connection refused".to_owned() }
 }
 
 /// Joins two servers: `left` dialled `right`.
 fn join(left: &mut Process, right: &mut Process) -> (SessionId, SessionId) {
-    let url = "right:6222".to_owned();
-    let kind = ConnectionKind::RouteSolicited { url, is_explicit: true };
-    let ours = left.open(0, kind);
+    let ours = left.open(0, route_to("right:6222"));
     let theirs = right.open(0, ConnectionKind::RouteAccepted);
     carry(left, ours, right, theirs);
     (ours, theirs)
@@ -439,11 +448,98 @@ fn a_lost_route_that_was_configured_is_dialled_again() {
     assert!(left.effects.drain(..).any(|effect| is_dial(&effect)), "after a loss");
 }
 
+/// Goal: of two servers that close each other's routes in the same moment, or of a server with two
+/// names, none is forgotten.
+#[test]
+fn a_configured_url_is_dialled_as_soon_as_its_server_is_not_connected() {
+    const URLS: [&str; 2] = ["right:6222", "alias:6222"];
+    let mut left = server(1, "a", |_, cluster| cluster.routes = URLS.map(str::to_owned).to_vec());
+    let mut right = server(1, "b", |_, _| ());
+    assert_eq!(dialled(&mut left), URLS);
+    let mut routes = Vec::new();
+    for url in URLS {
+        let ours = left.open(0, route_to(url));
+        let theirs = right.open(0, ConnectionKind::RouteAccepted);
+        carry(&mut left, ours, &mut right, theirs);
+        routes.push(ours);
+    }
+    left.pass(Duration::from_secs(5));
+    assert_eq!(dialled(&mut left), [""; 0], "the second is a duplicate");
+    let now = left.now;
+    left.loops[0].closed(routes[0], "Client Closed", now);
+    left.pass(Duration::from_secs(2));
+    let mut again = dialled(&mut left);
+    again.sort_unstable();
+    assert_eq!(again, ["alias:6222", "right:6222"]);
+}
+
+/// Goal: a peer that comes and goes by itself takes nothing from the search for it.
+#[test]
+fn a_configured_url_stays_when_a_route_of_its_address_ends() {
+    const URL: &str = "127.0.0.1:6222";
+    for come in 1..=2 {
+        let mut left = server(1, "a", |_, cluster| cluster.routes = vec![URL.into()]);
+        let mut right = server(1, "b", |_, _| ());
+        assert_eq!(dialled(&mut left), [URL]);
+        let now = left.now;
+        left.loops[0].handle(dial_failed(URL), now);
+        let theirs: Vec<_> = (0..come).map(|_| join(&mut right, &mut left).1).collect();
+        let now = left.now;
+        left.loops[0].closed(theirs[0], "Client Closed", now);
+        for _ in 0..3 {
+            left.pass(Duration::from_secs(2));
+            assert_eq!(dialled(&mut left), [URL], "{come} came");
+            let now = left.now;
+            left.loops[0].handle(dial_failed(URL), now);
+        }
+    }
+}
+
+/// Goal: who looks whether it is alone knows when all who are there can hear it.
+#[test]
+fn routes_are_looked_for_until_each_is_there_or_cannot_be_had() {
+    let urls = ["right:6222", "gone:6222", "own:6222", "mute:6222"];
+    let mut left = server(1, "a", |_, cluster| cluster.routes = urls.map(str::to_owned).to_vec());
+    let mut right = server(1, "b", |_, _| ());
+    let now = left.now;
+    left.loops[0].handle(dial_failed("gone:6222"), now);
+    left.loops[0].handle(Input::DialledOurselves { url: "own:6222".into() }, now);
+    assert_eq!(left.loops[0].route_search(), Search::UnderWay);
+    let (ours, _) = join(&mut left, &mut right);
+    for _ in 0..=2 {
+        assert_eq!(left.loops[0].route_search(), Search::UnderWay);
+        let mute = left.open(0, route_to("mute:6222"));
+        let now = left.now;
+        left.loops[0].closed(mute, "Client Closed", now);
+        left.pass(Duration::from_secs(2));
+    }
+    let found = left.loops[0].route_search();
+    assert_eq!(found, Search::Ended { changes: 1 }, "nobody waits for who hangs up each time");
+    let now = left.now;
+    left.loops[0].closed(ours, "Client Closed", now);
+    assert_eq!(left.loops[0].route_search(), Search::UnderWay, "what was there may come back");
+    left.loops[0].handle(dial_failed("right:6222"), now);
+    assert_eq!(left.loops[0].route_search(), Search::Ended { changes: 2 });
+}
+
+/// Goal: whom both sides refuse is not waited for.
+#[test]
+fn a_route_of_another_cluster_is_not_looked_for() {
+    let mut left = server(1, "a", |_, cluster| {
+        cluster.name = "other".into();
+        cluster.routes = vec!["right:6222".into()];
+    });
+    let mut right = server(1, "b", |_, _| ());
+    assert_eq!(left.loops[0].route_search(), Search::UnderWay);
+    join(&mut left, &mut right);
+    assert_eq!(left.loops[0].route_search(), Search::Ended { changes: 0 });
+}
+
 #[test]
 fn names_of_clusters_must_agree_unless_made_up() {
     let mut left = server(1, "a", |_, cluster| cluster.name = "other".into());
     let mut right = server(1, "b", |_, _| ());
-    let ours = left.open(0, ConnectionKind::RouteSolicited { url: "r".into(), is_explicit: true });
+    let ours = left.open(0, route_to("r"));
     let theirs = right.open(0, ConnectionKind::RouteAccepted);
     let hello = left.take(ours);
     right.take(theirs);
@@ -464,8 +560,7 @@ fn names_of_clusters_must_agree_unless_made_up() {
 #[test]
 fn both_sides_say_info_first() {
     let mut process = server(1, "a", |_, _| ());
-    let url = "right:6222".to_owned();
-    let ours = process.open(0, ConnectionKind::RouteSolicited { url, is_explicit: true });
+    let ours = process.open(0, route_to("right:6222"));
     let hello = process.take(ours);
     let theirs = process.open(0, ConnectionKind::RouteAccepted);
     let greeting = process.take(theirs);

@@ -43,6 +43,12 @@ const WORTH_A_PLACE: u64 = 64;
 /// Nodes that are looked at to find a listener of one session.
 const LISTENER_SEARCH_MAX: u64 = 4 * 1024;
 
+/// Work of an interest that comes or goes, in receivers of a message, but for its names.
+pub(super) const INTEREST_WORK: usize = 4;
+
+/// Bytes of a name that are looked at in the time of one receiver.
+pub(super) const BYTES_PER_WORK: usize = 64;
+
 /// Up to so many queues of a subject are a list.
 const LISTED_QUEUES_MAX: usize = 8;
 
@@ -107,6 +113,17 @@ impl Interest {
             is_paced_by_peer: AtomicBool::new(false),
             places: Places::new(loops),
         }
+    }
+
+    /// What it takes to add or remove it, in receivers of a message: its names are looked at byte
+    /// by byte, on each loop.
+    pub fn work(&self) -> usize {
+        INTEREST_WORK + self.name_work()
+    }
+
+    /// That of its names alone.
+    pub fn name_work(&self) -> usize {
+        self.subject.len() / BYTES_PER_WORK
     }
 
     /// Its subject as that of an inbox.

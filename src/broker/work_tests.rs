@@ -60,6 +60,30 @@ fn an_operation_costs_the_same_among_many_and_among_few() {
     }
 }
 
+/// Goal: what has long names has fewer operations in a turn, on the other loops too.
+#[test]
+fn an_operation_counts_its_bytes() {
+    let short = "SUB *.a 1\r\nUNSUB 1\r\n".to_owned();
+    let long = format!("SUB *.{} 1\r\nUNSUB 1\r\n", vec!["a"; 2_000].join("."));
+    let mut works = Vec::new();
+    for bytes in [short, long] {
+        let mut process = Process::new(2, Settings::default());
+        let session = process.client(0, "");
+        let (before, now) = (process.loops[0].work_done(), process.now);
+        let mut input = BytesMut::from(bytes.as_bytes());
+        assert_eq!(process.loops[0].read(session, &mut input, now), Flow::NeedMore);
+        let here = process.loops[0].work_done() - before;
+        let effects = std::iter::from_fn(|| process.loops[0].poll_effect());
+        let mail_work =
+            |effect| if let Effect::Mail { mail, .. } = effect { mail.work() } else { 0 };
+        let there: usize = effects.map(mail_work).sum();
+        works.push((here, there));
+    }
+    let [(here, there), (long_here, long_there)] = works[..] else { unreachable!() };
+    assert!(here + 120 <= long_here, "{here} and {long_here}");
+    assert!(there + 120 <= long_there, "{there} and {long_there}");
+}
+
 /// Goal: a message that comes by a route for one queue does not look at the others.
 #[test]
 fn a_routed_message_looks_at_its_own_queues_only() {

@@ -70,6 +70,11 @@ pub enum Control {
         /// Gets them.
         done: Box<dyn FnOnce(Vec<SessionId>) + Send>,
     },
+    /// How far loop 0 is with the routes.
+    RouteSearch {
+        /// Gets that.
+        done: Box<dyn FnOnce(broker::Search) + Send>,
+    },
     /// Put new settings of the broker in force.
     Settings(Arc<broker::Settings>),
     /// Tell peers and clients that clients have to go elsewhere.

@@ -344,6 +344,7 @@ impl<D: Driver> Reactor<D> {
                 done(part, next);
             }
             Control::Clients { done } => done(self.broker.clients()),
+            Control::RouteSearch { done } => done(self.broker.route_search()),
             Control::Settings(settings) => {
                 self.broker.handle(Input::Settings(settings), self.now);
             }

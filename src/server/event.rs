@@ -5,6 +5,7 @@ use std::io;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::base::id::{SessionId, Subject};
+use crate::broker::Search;
 use crate::election::input::Question;
 use crate::election::keeper::KeeperEvent;
 use crate::server::activation::{ActivationError, Recovered};
@@ -76,6 +77,8 @@ pub enum Event {
         /// All of them.
         clients: Vec<SessionId>,
     },
+    /// From loop 0: how far it is with the routes.
+    RouteSearch(Search),
     /// A message on a subject that the server itself listens on.
     Heard {
         /// As whom it listens.

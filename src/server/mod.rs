@@ -229,6 +229,7 @@ impl Server {
             Event::Left { term } => self.tell(Input::Left { term }),
             Event::Looked { trouble, survey } => self.on_looked(trouble, survey),
             Event::Clients { clients } => self.on_clients(clients),
+            Event::RouteSearch(search) => self.on_route_search(search, world::instant()),
             Event::Heard { listener: Listener::GroupHeartbeat, payload, .. } => {
                 self.tell(Input::Heartbeat { payload });
             }

@@ -1,9 +1,10 @@
 //! the stand-alone probe: does another server of this cluster answer? (spec protocol, 17.4)
 //!
 //! In a NATS cluster routes come up while it is asked, and several servers may begin at once, of
-//! which none serves yet. So it asks again and again for a while, and answers who asks the same
-//! meanwhile and comes later in the order of the inboxes, which are drawn at random: of those that
-//! hear each other one stays.
+//! which none serves yet. So it asks again and again until each route is there, could not be had or
+//! leads to this server itself, and for the time of an answer from then on. Meanwhile it answers
+//! who asks the same and comes later in the order of the inboxes, which are drawn at random: of
+//! those that hear each other one stays.
 
 use std::time::Duration;
 
@@ -13,22 +14,23 @@ use prost::Message;
 use crate::base::id::Subject;
 use crate::base::time::Instant;
 use crate::base::world;
+use crate::broker::Search;
 use crate::election::input::Input;
 use crate::engine::effect::Level;
 use crate::engine::refusal::Refusal;
+use crate::net::Control;
 use crate::proto::pb;
 use crate::server::Server;
 use crate::server::engine_driver::Mail;
+use crate::server::event::{self, Event};
 use crate::server::interest_key::{Listener, SERVER_INBOX_PREFIX};
 use crate::server::logging::streaming;
 
 /// How long another server has to answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
-/// The same where routes are dialled, which have to come up first.
-const ANSWER_BY_ROUTE_WITHIN: Duration = Duration::from_millis(2_250);
-/// The same where the cluster has no configured name: servers that start at once have made up
-/// different ones, part, agree on one, and dial again after a second.
-const ANSWER_BY_NAMELESS_ROUTE_WITHIN: Duration = Duration::from_millis(3_500);
+/// How long routes may take to come up. Who hangs up again and again or never says who it is holds
+/// up nobody for longer.
+const ROUTES_WITHIN: Duration = Duration::from_secs(10);
 /// Between two probes in a NATS cluster.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
@@ -45,11 +47,22 @@ pub(super) struct Probe {
     /// When it is asked again; in a NATS cluster only.
     ask_at: Instant,
     deadline: Instant,
+    /// What the routes were found to be, and since when.
+    routes: Option<(Search, Instant)>,
 }
 
 impl Probe {
     pub fn next_deadline(&self) -> Instant {
         self.ask_at.min(self.deadline)
+    }
+
+    /// Whether all who are there had the time to answer.
+    fn is_over(&self, now: Instant) -> bool {
+        let were_asked = match self.routes {
+            Some((Search::Ended { .. }, since)) => since + ANSWER_WITHIN <= now,
+            _ => false,
+        };
+        were_asked || self.deadline <= now
     }
 
     fn listening(&self) -> Vec<(Subject, Listener)> {
@@ -68,6 +81,9 @@ impl Server {
             self.mailboxes[0].deliver(Mail::Listen { subject, listener });
         }
         self.ask(&probe);
+        if probe.has_cluster {
+            self.ask_for_routes();
+        }
         self.probe = Some(probe);
     }
 
@@ -81,14 +97,8 @@ impl Server {
     }
 
     fn new_probe(&mut self, term: u64) -> Probe {
-        let cluster = self.config.core.cluster.as_ref();
-        let has_cluster = cluster.is_some();
-        let patience = match cluster {
-            Some(cluster) if cluster.routes.is_empty() => ANSWER_WITHIN,
-            Some(cluster) if cluster.name.is_none() => ANSWER_BY_NAMELESS_ROUTE_WITHIN,
-            Some(_) => ANSWER_BY_ROUTE_WITHIN,
-            None => ANSWER_WITHIN,
-        };
+        let has_cluster = self.config.core.cluster.is_some();
+        let patience = if has_cluster { ROUTES_WITHIN } else { ANSWER_WITHIN };
         let now = world::instant();
         let deadline = now + patience;
         Probe {
@@ -103,6 +113,7 @@ impl Server {
             has_cluster,
             ask_at: if has_cluster { now + ASK_EVERY } else { deadline },
             deadline,
+            routes: None,
         }
     }
 
@@ -114,13 +125,28 @@ impl Server {
         });
     }
 
+    fn ask_for_routes(&self) {
+        let events = self.events_in.clone();
+        let done = move |search| event::post(&events, Event::RouteSearch(search));
+        self.mailboxes[0].control(Control::RouteSearch { done: Box::new(done) });
+    }
+
+    /// The time of an answer begins anew with each route that comes or goes.
+    pub(super) fn on_route_search(&mut self, search: Search, now: Instant) {
+        let Some(probe) = &mut self.probe else { return };
+        if probe.routes.is_none_or(|(former, _)| former != search) {
+            probe.routes = Some((search, now));
+        }
+    }
+
     pub(super) fn on_probe_due(&mut self, now: Instant) {
         let Some(mut probe) = self.probe.take_if(|probe| probe.next_deadline() <= now) else {
             return;
         };
-        let is_over = probe.deadline <= now;
+        let is_over = probe.is_over(now);
         if !is_over {
             self.ask(&probe);
+            self.ask_for_routes();
             probe.ask_at = now + ASK_EVERY;
         }
         self.probe = Some(probe);

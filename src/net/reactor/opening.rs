@@ -171,7 +171,10 @@ impl<D: Driver> Reactor<D> {
         }
         let address = match found {
             Found::Address(address) => address,
-            Found::Ourselves => return,
+            Found::Ourselves => {
+                self.broker.handle(Input::DialledOurselves { url: route.url }, self.now);
+                return;
+            }
             Found::Nothing(why) => {
                 self.dial_failed(&route.url, &why);
                 return;

@@ -176,6 +176,7 @@ impl Group {
                 | Event::Left { .. }
                 | Event::Looked { .. }
                 | Event::Clients { .. }
+                | Event::RouteSearch(_)
                 | Event::Heard { .. }
                 | Event::NobodyListens { .. } => continue,
             };
