@@ -149,8 +149,8 @@ impl Broker {
         let Some(dial) = self.routes.dials.by_url.get_mut(url) else { return };
         dial.attempts += 1;
         dial.is_under_way = false;
-        // Who is not there yet dials us once it is.
-        dial.is_awaited = false;
+        // Who starts at the same time may not know of us: it is looked for once more.
+        dial.is_awaited &= dial.attempts < 2;
         let attempts = dial.attempts;
         let is_over = !dial.is_explicit && attempts > retries;
         let is_reported = attempts == 1 || attempts.is_multiple_of(REPORT_EVERY);

@@ -383,8 +383,27 @@ impl Broker {
         let names = (subject, wanted.queue.map(|_| key.slice(queue_at..)), key);
         let interest = Interest::new(session, account, names, self.settings.loops);
         let weight = AtomicU32::new(weight);
+        self.note_rival(id, account, &interest.subject);
         self.add_interest(Arc::new(Interest { weight, ..interest }));
         Step::Done
+    }
+
+    /// Another server of our cluster ID that is heard while we serve as the only one: clients are
+    /// answered by both, and whoever runs them has to know.
+    fn note_rival(&mut self, id: SessionId, account: AccountIndex, subject: &[u8]) {
+        let discovery = self.settings.discovery.as_ref();
+        let Some(discovery) = discovery.filter(|one| one.is_alone && one.is_own(subject)) else {
+            return;
+        };
+        if !self.accounts[account].is_served(subject) {
+            return;
+        }
+        let text = format!(
+            "Another streaming server of cluster ID {:?} is in this NATS cluster: only one may \
+             serve it; give one of them another ID, or both one store and -ft_group",
+            discovery.cluster_id
+        );
+        self.log_about(id, log::Level::Error, &text);
     }
 
     fn on_route_unsubscribe(&mut self, id: SessionId, gone: &RouteInterest<'_>) -> Step {

@@ -503,6 +503,7 @@ fn routes_are_looked_for_until_each_is_there_or_cannot_be_had() {
     let mut right = server(1, "b", |_, _| ());
     let now = left.now;
     left.loops[0].handle(dial_failed("gone:6222"), now);
+    left.loops[0].handle(dial_failed("gone:6222"), now);
     left.loops[0].handle(Input::DialledOurselves { url: "own:6222".into() }, now);
     assert_eq!(left.loops[0].route_search(), Search::UnderWay);
     let (ours, _) = join(&mut left, &mut right);
@@ -519,7 +520,39 @@ fn routes_are_looked_for_until_each_is_there_or_cannot_be_had() {
     left.loops[0].closed(ours, "Client Closed", now);
     assert_eq!(left.loops[0].route_search(), Search::UnderWay, "what was there may come back");
     left.loops[0].handle(dial_failed("right:6222"), now);
+    let found = left.loops[0].route_search();
+    assert_eq!(found, Search::UnderWay, "who starts a moment later may know nothing of us");
+    left.loops[0].handle(dial_failed("right:6222"), now);
     assert_eq!(left.loops[0].route_search(), Search::Ended { changes: 2 });
+}
+
+/// Goal: where two servers of one cluster ID met too late to find out, the log says so.
+#[test]
+fn another_server_of_the_cluster_id_is_named() {
+    const SUBJECT: &str = "_STAN.discover.mine";
+    let (serving, asking) = (Credit::Requests, Credit::Free);
+    for (is_alone, credit, count) in [(true, serving, 1), (true, asking, 0), (false, serving, 0)] {
+        let mut left = server(1, "a", |settings, _| {
+            let (prefix, cluster_id) = ("_STAN.discover".into(), "mine".into());
+            settings.discovery = Some(Discovery { prefix, cluster_id, is_alone });
+        });
+        let interest = EngineInterest {
+            engine: LoopIndex(0),
+            account: AccountIndex::GLOBAL,
+            key: 1,
+            credit,
+            is_brief: false,
+        };
+        left.loops[0].listen(&Subject::from(SUBJECT), interest);
+        let (ours, _) = join(&mut left, &mut server(1, "b", |_, _| ()));
+        left.send(ours, b"RS+ $G _STAN.discover.other\r\n");
+        left.send(ours, format!("RS+ $G {SUBJECT}\r\n").as_bytes());
+        let is_told = |effect: &&Effect| {
+            matches!(effect, Effect::Log { level: log::Level::Error, text }
+                if text.contains("Another streaming server of cluster ID \"mine\""))
+        };
+        assert_eq!(left.effects.iter().filter(is_told).count(), count, "{is_alone} {credit:?}");
+    }
 }
 
 /// Goal: whom both sides refuse is not waited for.

@@ -17,7 +17,6 @@ use smallvec::SmallVec;
 use crate::base::hash::QuickMap;
 use crate::base::id::{AccountIndex, SessionId};
 use crate::base::subject;
-use crate::broker::EngineInterest;
 use crate::broker::account::Permissions;
 use crate::broker::group::{Group, Places, Slot};
 use crate::broker::kind::Rules;
@@ -27,6 +26,7 @@ use crate::broker::outbox::Gauge;
 use crate::broker::patterns::{self, Content, Patterns};
 use crate::broker::session::Session;
 use crate::broker::snapshot::SubscriptionsSnapshot;
+use crate::broker::{Credit, EngineInterest};
 
 pub use crate::broker::matched::{Matched, QueueMatch};
 
@@ -394,6 +394,13 @@ impl Sublist {
         if let Some(id) = self.group_of(&interest.subject, name) {
             self.groups[id.place].of(interest).reweigh(interest);
         }
+    }
+
+    /// Whether an engine takes requests on this subject.
+    pub fn is_served(&self, subject: &[u8]) -> bool {
+        let more = self.literal.get(subject).and_then(|entries| entries.more.as_ref());
+        let takes_requests = |interest: &EngineInterest| interest.credit == Credit::Requests;
+        more.is_some_and(|more| more.engines.iter().any(takes_requests))
     }
 
     /// Adds an engine's interest; nothing happens if it is there.

@@ -24,6 +24,16 @@ pub struct Discovery {
     pub prefix: String,
     /// The cluster ID of the streaming server in this process.
     pub cluster_id: String,
+    /// Whether this server belongs to no group: nobody else of this cluster ID may be heard.
+    pub is_alone: bool,
+}
+
+impl Discovery {
+    /// Whether clients of this cluster ID knock there.
+    pub fn is_own(&self, subject: &[u8]) -> bool {
+        let rest = subject.strip_prefix(self.prefix.as_bytes());
+        rest.and_then(|rest| rest.strip_prefix(b".")) == Some(self.cluster_id.as_bytes())
+    }
 }
 
 /// What was said lately.
@@ -77,7 +87,8 @@ mod tests {
     }
 
     fn discovery() -> Discovery {
-        Discovery { prefix: "_STAN.discover".to_owned(), cluster_id: "mine".to_owned() }
+        let (prefix, cluster_id) = ("_STAN.discover".to_owned(), "mine".to_owned());
+        Discovery { prefix, cluster_id, is_alone: true }
     }
 
     #[test]

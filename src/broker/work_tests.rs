@@ -519,6 +519,41 @@ fn a_message_for_very_many_queues_is_spread_over_turns() {
     }
 }
 
+/// Goal: whoever is slow holds back the sender of a message that is given in portions, too.
+#[test]
+fn a_message_in_portions_waits_for_who_is_slow() {
+    for slow_one in ["a queue of the last portion", "a route"] {
+        let cluster = Cluster { name: "c".into(), ..Cluster::default() };
+        let settings =
+            Settings { cluster: Some(cluster), max_pending: 1_000_000, ..Settings::default() };
+        let mut process = Process::new(1, settings);
+        let (quick, sender) = (process.client(0, ""), process.client(0, ""));
+        let lines: String = (0..6_000).map(|n| format!("SUB one q{n} {n}\r\n")).collect();
+        process.send(quick, lines.as_bytes());
+        let slow = if slow_one == "a route" {
+            let peer = process.open(0, ConnectionKind::RouteAccepted);
+            process.send(peer, (PEER.to_owned() + "RS+ $G one\r\nRS+ $G fill\r\n").as_bytes());
+            peer
+        } else {
+            let client = process.client(0, "");
+            process.send(client, b"SUB one zzz z\r\nSUB fill f\r\n");
+            client
+        };
+        process.take(slow);
+        let filler = format!("PUB fill 600000\r\n{}\r\n", "x".repeat(600_000));
+        process.send(sender, filler.as_bytes());
+        assert_eq!(process.flows[&sender], Flow::NeedMore);
+        process.send(sender, b"PUB one 4\r\nlast\r\n");
+        assert_eq!(process.flows[&sender], Flow::Paused, "{slow_one}");
+        assert!(!process.take(slow).contains("last"), "{slow_one}");
+        process.pass(Duration::from_millis(20));
+        process.read(sender);
+        assert_eq!(process.flows[&sender], Flow::NeedMore, "{slow_one}");
+        assert!(process.take(slow).contains("last"), "{slow_one}");
+        assert_eq!(process.take(quick).matches("last").count(), 6_000, "{slow_one}");
+    }
+}
+
 /// Goal: a route gets one copy of a message, however many queues behind it get it: its peer gives
 /// each copy to all its plain subscribers.
 #[test]

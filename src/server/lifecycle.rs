@@ -45,6 +45,7 @@ impl Server {
             Effect::Serve { term } => self.mail_all(|| Mail::Serve { term }),
             Effect::Sync { term } => self.mail_all(|| Mail::Sync { term }),
             Effect::Announce => {
+                self.end_probe();
                 self.pages.set_active(&self.config, &self.cluster_id);
                 self.log_ready();
             }

@@ -178,7 +178,7 @@ impl Server {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let probe_at = self.probe.as_ref().map(Probe::next_deadline);
+        let probe_at = self.probe.as_ref().and_then(Probe::next_deadline);
         let lame_at = self.lame_duck.as_ref().map(LameDuck::next_deadline);
         [self.member.next_deadline(), probe_at, lame_at].into_iter().flatten().min()
     }

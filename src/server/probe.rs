@@ -47,17 +47,26 @@ pub(super) struct Probe {
     /// When it is asked again; in a NATS cluster only.
     ask_at: Instant,
     deadline: Instant,
+    /// Whether nobody else was found: then whoever asks comes later.
+    is_over: bool,
     /// What the routes were found to be, and since when.
     routes: Option<(Search, Instant)>,
 }
 
 impl Probe {
-    pub fn next_deadline(&self) -> Instant {
-        self.ask_at.min(self.deadline)
+    pub fn next_deadline(&self) -> Option<Instant> {
+        (!self.is_over).then(|| self.ask_at.min(self.deadline))
+    }
+
+    /// Whether who asks this hears that it is not alone.
+    fn refuses(&self, request: &pb::ConnectRequest) -> bool {
+        let (own, theirs) = (&self.request.heartbeat_inbox, &request.heartbeat_inbox);
+        let is_later = own < theirs || self.is_over && own != theirs;
+        request.client_id == self.request.client_id && is_later
     }
 
     /// Whether all who are there had the time to answer.
-    fn is_over(&self, now: Instant) -> bool {
+    fn were_all_asked(&self, now: Instant) -> bool {
         let were_asked = match self.routes {
             Some((Search::Ended { .. }, since)) => since + ANSWER_WITHIN <= now,
             _ => false,
@@ -113,6 +122,7 @@ impl Server {
             has_cluster,
             ask_at: if has_cluster { now + ASK_EVERY } else { deadline },
             deadline,
+            is_over: false,
             routes: None,
         }
     }
@@ -140,10 +150,9 @@ impl Server {
     }
 
     pub(super) fn on_probe_due(&mut self, now: Instant) {
-        let Some(mut probe) = self.probe.take_if(|probe| probe.next_deadline() <= now) else {
-            return;
-        };
-        let is_over = probe.is_over(now);
+        let is_due = |probe: &mut Probe| probe.next_deadline().is_some_and(|at| at <= now);
+        let Some(mut probe) = self.probe.take_if(is_due) else { return };
+        let is_over = probe.were_all_asked(now);
         if !is_over {
             self.ask(&probe);
             self.ask_for_routes();
@@ -156,17 +165,20 @@ impl Server {
     }
 
     pub(super) fn on_probe_unheard(&mut self, reply: &Subject) {
-        let is_alone = |probe: &Probe| probe.inbox == *reply && !probe.has_cluster;
+        let is_alone =
+            |probe: &Probe| probe.inbox == *reply && !probe.has_cluster && !probe.is_over;
         if self.probe.as_ref().is_some_and(is_alone) {
             self.on_alone();
         }
     }
 
+    /// Whoever asks from now on is answered here, until clients are served: then the engine does.
     fn on_alone(&mut self) {
-        if let Some(probe) = self.end_probe() {
-            streaming(Level::Debug, "Did not detect another server instance");
-            self.tell(Input::FoundAlone { term: probe.term });
-        }
+        let Some(probe) = &mut self.probe else { return };
+        probe.is_over = true;
+        let term = probe.term;
+        streaming(Level::Debug, "Did not detect another server instance");
+        self.tell(Input::FoundAlone { term });
     }
 
     /// Another server looks whether it is alone: it is not, if it comes later. If it comes earlier,
@@ -176,8 +188,7 @@ impl Server {
         let (Ok(request), Some(subject)) = (pb::ConnectRequest::decode(payload), reply) else {
             return;
         };
-        let is_probe = request.client_id == probe.request.client_id;
-        if !is_probe || request.heartbeat_inbox <= probe.request.heartbeat_inbox {
+        if !probe.refuses(&request) {
             return;
         }
         let response = pb::ConnectResponse {
@@ -189,6 +200,9 @@ impl Server {
     }
 
     pub(super) fn on_probe_answered(&mut self, payload: Bytes) {
+        if self.probe.as_ref().is_none_or(|probe| probe.is_over) {
+            return;
+        }
         let Some(probe) = self.end_probe() else { return };
         let text = match pb::ConnectResponse::decode(payload) {
             Ok(response) => {
@@ -214,5 +228,60 @@ impl Server {
             reply: None,
             payload: request.encode_to_vec().into(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(inbox: &'static str) -> Probe {
+        Probe {
+            term: 1,
+            inbox: Subject::from("_STAN.inbox".to_owned()),
+            request: request("mine", inbox),
+            discovery: Subject::from("_STAN.discover.mine".to_owned()),
+            has_cluster: true,
+            ask_at: Instant::default(),
+            deadline: Instant::default(),
+            is_over: false,
+            routes: None,
+        }
+    }
+
+    fn request(client_id: &'static str, heartbeat_inbox: &'static str) -> pb::ConnectRequest {
+        pb::ConnectRequest {
+            client_id: client_id.into(),
+            heartbeat_inbox: heartbeat_inbox.into(),
+            ..pb::ConnectRequest::default()
+        }
+    }
+
+    /// Goal: of servers that ask at once one stays, and who has found itself alone stays.
+    #[test]
+    fn who_comes_later_is_refused_and_everybody_once_the_question_is_over() {
+        let mut asking = probe("inbox.5");
+        for (is_over, earlier) in [(false, false), (true, true)] {
+            asking.is_over = is_over;
+            assert_eq!(asking.refuses(&request("mine", "inbox.1")), earlier);
+            assert!(asking.refuses(&request("mine", "inbox.7")));
+            assert!(!asking.refuses(&request("mine", "inbox.5")), "its own question");
+            assert!(!asking.refuses(&request("another", "inbox.7")));
+        }
+    }
+
+    #[test]
+    fn an_answer_has_its_time_from_when_the_routes_are_there() {
+        let mut asking = probe("inbox.5");
+        let at = |millis| Instant::default() + Duration::from_millis(millis);
+        asking.deadline = at(10_000);
+        assert!(!asking.were_all_asked(at(9_999)));
+        asking.routes = Some((Search::UnderWay, at(0)));
+        assert!(!asking.were_all_asked(at(9_999)));
+        asking.routes = Some((Search::Ended { changes: 1 }, at(1_000)));
+        assert!(!asking.were_all_asked(at(1_249)));
+        assert!(asking.were_all_asked(at(1_250)));
+        asking.routes = Some((Search::UnderWay, at(0)));
+        assert!(asking.were_all_asked(at(10_000)), "nobody holds up a start for ever");
     }
 }

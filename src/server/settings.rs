@@ -97,6 +97,7 @@ pub fn broker(config: &Config, found: &Found) -> broker::Settings {
         discovery: (config.program == Program::Streaming).then(|| Discovery {
             prefix: config.streaming.discover_prefix.clone(),
             cluster_id: config.streaming.cluster_id.clone(),
+            is_alone: config.streaming.ft_group.is_none(),
         }),
         is_traced: config.log.core.trace,
         is_debugged: config.log.core.debug,

@@ -597,6 +597,7 @@ fn broker_settings(number: usize, id: ProcessId, loops: u16, members: usize) -> 
         discovery: Some(Discovery {
             prefix: DISCOVER_PREFIX.to_owned(),
             cluster_id: CLUSTER_ID.to_owned(),
+            is_alone: false,
         }),
         ..broker::Settings::default()
     }
