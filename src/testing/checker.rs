@@ -2,6 +2,8 @@
 
 mod acknowledgements;
 mod demands;
+mod doubts;
+mod members;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,10 +15,12 @@ use crate::base::time::Instant;
 use crate::proto::pb;
 use crate::testing::limits::{self, Kept};
 use crate::testing::trace::Trace;
-use crate::testing::workload::CHANNELS;
+use crate::testing::workload::{CHANNELS, GHOST};
 
 use self::acknowledgements::Acknowledgements;
 pub use self::demands::Start;
+use self::doubts::{Doubts, Term};
+pub use self::members::{Said, Seen};
 
 /// What lies in a channel, as a client that reads all of it finds it.
 pub type Audit = BTreeMap<ChannelName, BTreeMap<Sequence, Bytes>>;
@@ -26,20 +30,14 @@ pub type Audit = BTreeMap<ChannelName, BTreeMap<Sequence, Bytes>>;
 pub struct Checker {
     /// What the operator has said.
     limits: ResolvedLimits,
-    /// Nothing goes wrong in this run.
-    is_calm: bool,
-    /// The disk has refused something: what a client's end needs may not be written.
-    is_troubled: bool,
-    /// The disk has said that something is durable, and it was not.
-    is_deceived: bool,
+    /// What clients cannot know.
+    doubts: Doubts,
     /// Payloads whose publishers got a positive pub-ack; payloads are unique in a run.
     acked: BTreeMap<Bytes, Acked>,
     /// Payloads whose publishers were told that they are not stored.
     refused: BTreeSet<Bytes>,
     /// By payload: when and how it was published first.
     published: BTreeMap<Bytes, Published>,
-    /// Payloads that were published again because no answer had come.
-    repeated: BTreeSet<Bytes>,
     /// What was delivered under which sequence: payload and timestamp.
     told: BTreeMap<ChannelName, BTreeMap<Sequence, (Bytes, i64)>>,
     /// By key of the durable: what its clients acknowledged.
@@ -51,6 +49,11 @@ pub struct Checker {
     /// By message of a channel that may have few subscriptions: those that were there and got it.
     crowds: BTreeMap<(ChannelName, Sequence), BTreeSet<Subject>>,
     acknowledgements: Acknowledgements,
+    /// Channels that go when nobody uses them: when somebody published there last.
+    used: BTreeMap<ChannelName, Instant>,
+    /// When the last fault ended.
+    healed_at: Option<Instant>,
+    taken_over_at: Instant,
     violation: Option<String>,
     trace: Trace,
     now: Instant,
@@ -98,8 +101,12 @@ struct Asked {
     seen: BTreeSet<Sequence>,
     /// The last one that was not called a redelivery.
     last_fresh: Sequence,
-    /// It has lived through a take-over.
-    is_blurred: bool,
+    /// In which term it was asked for.
+    term: Term,
+    /// Its durable may have been open then.
+    may_be_open: bool,
+    /// Somebody was told that it is there.
+    is_confirmed: bool,
     /// The client acts as if these never came: they have to come again.
     owed: BTreeSet<Sequence>,
     /// Where it was asked to begin.
@@ -110,6 +117,10 @@ struct Asked {
     confirmed_at: Instant,
     /// So many publishes were acknowledged when it was asked for.
     acked_before: usize,
+    /// So many had been sent.
+    published_before: usize,
+    /// Its channel had to be gone by then, because nobody used it.
+    was_unused: bool,
     /// The highest sequence that anybody was given when it was asked for.
     told_before: Sequence,
     /// Once it is confirmed, until it is left: whatever is published first from then on comes,
@@ -154,19 +165,19 @@ impl Checker {
     pub fn new(limits: ResolvedLimits, trace: Trace) -> Self {
         Self {
             limits,
-            is_calm: false,
-            is_troubled: false,
-            is_deceived: false,
+            doubts: Doubts::default(),
             acked: BTreeMap::new(),
             refused: BTreeSet::new(),
             published: BTreeMap::new(),
-            repeated: BTreeSet::new(),
             told: BTreeMap::new(),
             durables: BTreeMap::new(),
             shared: BTreeSet::new(),
             asked: BTreeMap::new(),
             crowds: BTreeMap::new(),
             acknowledgements: Acknowledgements::default(),
+            used: BTreeMap::new(),
+            healed_at: None,
+            taken_over_at: Instant(0),
             violation: None,
             trace,
             now: Instant(0),
@@ -180,18 +191,19 @@ impl Checker {
     /// Nothing goes wrong in this run: everybody is answered, and every clock is right.
     #[must_use]
     pub fn calm(self, is_calm: bool) -> Self {
-        Self { is_calm, ..self }
+        Self { doubts: Doubts::new(is_calm), ..self }
     }
 
     /// The disk refuses something.
     pub fn on_troubled(&mut self) {
-        self.is_troubled = true;
+        self.doubts.on_troubled();
     }
 
-    /// A durable that its client has left, and was told so, is called open. That may be so if a
-    /// full disk has kept its end from being written.
+    /// A durable is called open. That may be so if its client cannot know that it is not, or a full
+    /// disk has kept its end from being written.
     pub fn on_locked_out(&mut self, inbox: &Subject) {
-        if !self.is_troubled {
+        let may_be_open = self.asked.get(inbox).is_none_or(|asked| asked.may_be_open);
+        if !may_be_open && !self.doubts.may_be_unwritten() {
             self.fail(format!("{inbox} is refused: nobody has its durable open"));
         }
     }
@@ -199,22 +211,29 @@ impl Checker {
     /// Somebody publishes as a client that has closed, and is not refused. That may be so if a full
     /// disk has kept its end from being written, as with the reference.
     pub fn on_haunted(&mut self, client: usize) {
-        if !self.is_troubled {
+        if !self.doubts.may_be_unwritten() {
             self.fail(format!("c{client} has closed, and publishes as who it was"));
         }
     }
 
-    /// The disk has taken what it had called durable. Nobody promises anything of what was stored,
-    /// but that still one member answers at a time, and that a refusal is one.
+    /// The disk has taken what it had called durable, or changed it. Nobody promises anything of
+    /// what was stored, but that still one member answers at a time, that a refusal is one, and
+    /// that nothing is delivered that nobody has published.
     pub fn on_deceived(&mut self) {
         self.say(|| "the disk has lied".to_owned());
-        self.is_deceived = true;
+        self.doubts.on_deceived();
     }
 
-    /// Whether the disk has taken what it had called durable.
+    /// Whether the disk has taken what it had called durable, or changed it.
     #[must_use]
     pub fn is_deceived(&self) -> bool {
-        self.is_deceived
+        self.doubts.is_deceived()
+    }
+
+    /// Whether nothing goes wrong in this run.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.doubts.is_calm()
     }
 
     /// What clients do and are told next, they do and are told then.
@@ -228,7 +247,7 @@ impl Checker {
 
     /// A promise is broken; the first one counts.
     pub fn fail(&mut self, text: String) {
-        if self.is_deceived && !["P2", "P9", "panicked"].iter().any(|it| text.starts_with(it)) {
+        if self.doubts.may_break(&text) {
             return;
         }
         self.say(|| format!("broken: {text}"));
@@ -264,13 +283,15 @@ impl Checker {
     /// A publisher tries again, so what it publishes may be there twice.
     pub fn on_repeated(&mut self, payload: Bytes) {
         self.say(|| format!("{payload:?} is published again"));
-        self.repeated.insert(payload);
+        self.doubts.on_repeated(payload);
     }
 
     /// A client asks for a subscription.
     pub fn on_asked(&mut self, asking: &Asking) {
         let told = self.told.get(asking.channel);
         let last_told = told.and_then(|told| told.keys().next_back().copied());
+        let own = asking.durable.filter(|_| !asking.in_queue);
+        let may_be_open = own.is_none_or(|key| self.doubts.on_asked(key, asking.inbox));
         let asked = Asked {
             channel: asking.channel.clone(),
             durable: asking.durable.cloned(),
@@ -280,17 +301,37 @@ impl Checker {
             settled: BTreeSet::new(),
             seen: BTreeSet::new(),
             last_fresh: Sequence::ZERO,
-            is_blurred: false,
+            term: self.doubts.term(),
+            may_be_open,
+            is_confirmed: false,
             owed: BTreeSet::new(),
             start: asking.start,
             asked_at: self.now,
             confirmed_at: self.now,
             acked_before: self.acked.len(),
+            published_before: self.published.len(),
+            was_unused: self.is_unused(asking.channel, self.now),
             told_before: last_told.unwrap_or(Sequence::ZERO),
             owed_from: None,
         };
         self.say(|| format!("asks: {asking:?}"));
         self.asked.insert(asking.inbox.clone(), asked);
+    }
+
+    /// A client begins a new life, in which nothing of a subscription is left. The server closes
+    /// what it has confirmed; what was not answered may still come true.
+    pub fn on_outlived(&mut self, inbox: &Subject) {
+        self.on_left(inbox);
+        if let Some(asked) = self.asked.get(inbox)
+            && let Some(key) = asked.durable.as_ref().filter(|_| asked.is_confirmed)
+        {
+            self.doubts.on_closed(key, inbox);
+        }
+    }
+
+    /// A client was told that its durable, which it asked for with this inbox, is closed.
+    pub fn on_durable_closed(&mut self, key: &DurableKey, inbox: &Subject) {
+        self.doubts.on_closed(key, inbox);
     }
 
     /// A client left a subscription, or forgot all of a former life.
@@ -308,6 +349,7 @@ impl Checker {
         self.say(|| format!("{inbox} is confirmed"));
         let order = self.published.len();
         if let Some(asked) = self.asked.get_mut(inbox) {
+            asked.is_confirmed = true;
             asked.owed_from = Some(order);
             asked.confirmed_at = self.now;
         }
@@ -325,8 +367,8 @@ impl Checker {
 
     /// A member has become active: what its predecessor sent last it may not know of.
     pub fn on_takeover(&mut self, member: usize) {
-        self.on_active(member);
-        self.asked.values_mut().for_each(|asked| asked.is_blurred = true);
+        self.doubts.on_active(member);
+        self.taken_over_at = self.now;
     }
 
     /// A client acknowledges what it got on `inbox`; the ack may never arrive.
@@ -356,13 +398,16 @@ impl Checker {
             format!("{inbox} gets {channel}:{sequence} {data:?}, redelivery {count}")
         });
         self.on_given(inbox, sequence);
-        self.check_told(&channel, sequence, message);
+        if self.limits.of(&channel).inactivity_max.is_zero() {
+            self.check_told(&channel, sequence, message);
+        }
         let mut broken: Vec<String> = self.unwanted(inbox, message).into_iter().collect();
         broken.extend(self.crowd(inbox, message));
         broken.extend(self.taken(inbox, sequence));
         // What a limit removes is in flight no longer, and its subscriber is not told.
         let keeps_all = self.kept(&channel) == Kept::All;
         let Some(asked) = self.asked.get_mut(inbox) else { return };
+        let is_blurred = self.doubts.is_earlier(asked.term);
         let place = format!("{channel}:{sequence} on {inbox}");
         let (is_new, is_repeat) = (asked.seen.insert(sequence), message.redelivered);
         if !asked.settled.contains(&sequence) {
@@ -375,16 +420,16 @@ impl Checker {
         if is_repeat != (message.redelivery_count > 0) {
             broken.push(format!("P5: {place}: a redelivery has a count, and nothing else has"));
         }
-        if !is_new && !is_repeat && !asked.is_blurred {
+        if !is_new && !is_repeat && !is_blurred {
             broken.push(format!("P5: {place} came again without being called a redelivery"));
         }
-        if !is_repeat && sequence < asked.last_fresh && !asked.is_blurred {
+        if !is_repeat && sequence < asked.last_fresh && !is_blurred {
             broken.push(format!("P4: {place} came after {}", asked.last_fresh));
         }
         if !is_repeat {
             asked.last_fresh = sequence;
             let held = asked.held.len();
-            let is_alone = !asked.in_queue && !asked.is_blurred;
+            let is_alone = !asked.in_queue && !is_blurred;
             if keeps_all && is_alone && asked.in_flight_max < held {
                 broken.push(format!("{place}: {held} in flight of {}", asked.in_flight_max));
             }
@@ -401,8 +446,15 @@ impl Checker {
                 format!("P4: two messages under {channel}:{sequence}: {first_told:?}, {told:?}");
             self.fail(text);
         }
-        if self.refused.contains(&message.data) && !self.repeated.contains(&message.data) {
+        if self.refused.contains(&message.data) && !self.doubts.may_be_twice(&message.data) {
             self.fail(format!("P9: {channel}:{sequence} was refused and is delivered"));
+        }
+        // An empty one stands in for what was lost.
+        let is_stand_in = message.data.is_empty();
+        let may_be_ghost = message.data == GHOST && self.doubts.may_be_unwritten();
+        let is_known = is_stand_in || may_be_ghost || self.published.contains_key(&message.data);
+        if !is_known {
+            self.fail(format!("nobody has published {channel}:{sequence}: {:?}", message.data));
         }
     }
 
@@ -534,7 +586,7 @@ impl Checker {
         messages: &BTreeMap<Sequence, Bytes>,
     ) -> Option<String> {
         let mut last_of = BTreeMap::new();
-        let first_sent = messages.values().filter(|payload| !self.repeated.contains(*payload));
+        let first_sent = messages.values().filter(|payload| !self.doubts.may_be_twice(payload));
         first_sent.filter_map(|data| self.published.get(data)).find_map(|published| {
             let Published { connection, number, .. } = *published;
             let last = last_of.insert(connection, number).filter(|last| number < *last)?;
@@ -554,7 +606,7 @@ impl Checker {
         for (payload, Acked { channel, .. }) in &self.acked {
             *acked_counts.entry(channel).or_default() += 1;
             let count = counts.get(&(channel, payload)).copied().unwrap_or(0);
-            let is_once = count == 1 || (1 < count && self.repeated.contains(payload));
+            let is_once = count == 1 || (1 < count && self.doubts.may_be_twice(payload));
             if !is_once && self.must_stay(channel) {
                 broken.push(format!("P1: {payload:?} was acked and is {count} times in {channel}"));
             }

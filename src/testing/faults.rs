@@ -24,6 +24,8 @@ pub struct Plan {
     pub spares_members: bool,
     /// Whether syncs may say that something is durable which is not.
     pub may_lie: bool,
+    /// Chance that a bit of what is read has changed, in millionths of the reads.
+    pub flips_per_read: u64,
     /// Faults that are left out, by number.
     pub left_out: BTreeSet<u32>,
 }
@@ -90,6 +92,7 @@ impl Plan {
             focus,
             spares_members: false,
             may_lie: seed % 16 == 11,
+            flips_per_read: if seed % 32 == 17 { 5_000 } else { 0 },
             left_out: BTreeSet::new(),
         }
     }
@@ -130,6 +133,8 @@ pub enum Kind {
     Short(Errno),
     /// A sync says that all is well, and does nothing.
     Lie,
+    /// A bit of what is read has changed; which one follows from this.
+    Flip(u64),
 }
 
 /// A fault, with its number in the run.
@@ -251,6 +256,11 @@ impl Faults {
 
     /// What goes wrong before `operation`.
     pub fn on_operation(&mut self, operation: Operation) -> Option<Fault> {
+        let may_flip = operation == Operation::ReadAt && 0 < self.plan.flips_per_read;
+        if may_flip && self.is_due(self.plan.flips_per_read) {
+            let kind = Kind::Flip(self.random.next_u64());
+            return self.number(kind);
+        }
         if let Some(focus) = self.plan.focus.filter(|focus| focus.operation == operation)
             && self.is_due(focus.per_operation)
         {

@@ -22,7 +22,7 @@ use crate::broker::ConnectionKind;
 use crate::election::Role;
 use crate::store::StoreError;
 use crate::testing::baton::Sleepers;
-use crate::testing::checker::Checker;
+use crate::testing::checker::{Checker, Seen};
 use crate::testing::faults::{Faults, Kind};
 use crate::testing::leases::{Locks, SimulatedFence};
 use crate::testing::limits;
@@ -33,8 +33,8 @@ use crate::testing::trace::Trace;
 use crate::testing::wires::{End, Node, Wires};
 use crate::testing::workload::Client;
 
-use self::turning::Seen;
 pub use self::turning::Simulation;
+use self::turning::Surveyed;
 
 /// A member: a process, or none at present.
 struct Slot {
@@ -74,10 +74,12 @@ struct Group {
     /// Standbys that are to look at the store.
     looks: VecDeque<ToLook>,
     /// What they have seen there.
-    seen: BTreeMap<ProcessId, Seen>,
+    surveys: BTreeMap<ProcessId, Surveyed>,
     /// A sync has said that all is durable, which was not true.
     has_lied: bool,
     is_healed: bool,
+    /// Since when nothing but the members is waited for.
+    restless_since: Option<Instant>,
     is_over: bool,
 }
 
@@ -111,6 +113,8 @@ const STILL_FOR_LONG: Duration = Duration::from_millis(50);
 const START_MAX_MS: u64 = 50;
 /// What was published last has arrived, or never will.
 const AUDIT_AFTER: Duration = Duration::from_secs(2);
+/// Longer than a member waits for its loops or its store.
+const UNREST_MAX: Duration = Duration::from_secs(40);
 /// Steps after the faults within which everything must be delivered.
 const SETTLE_STEPS_MAX: u64 = 400_000;
 /// Steps after the faults if nothing that is stored can be relied on.
@@ -165,9 +169,10 @@ impl Group {
             sleepers: Sleepers::default(),
             openings: VecDeque::new(),
             looks: VecDeque::new(),
-            seen: BTreeMap::new(),
+            surveys: BTreeMap::new(),
             has_lied: false,
             is_healed: false,
+            restless_since: None,
             is_over: false,
             random,
             plan,
@@ -175,7 +180,7 @@ impl Group {
     }
 
     /// Whether no step is left of this part of the run, or nothing left to wait for.
-    fn is_at_end(&self) -> bool {
+    fn is_at_end(&mut self) -> bool {
         let is_done = self.steps_max <= self.steps || (self.is_healed && self.is_settled());
         is_done || self.checker.violation().is_some()
     }
@@ -286,13 +291,18 @@ impl Group {
                     self.wires.set_slow(end, is_slow);
                 }
             }
-            Kind::Stall(_) | Kind::Error(_) | Kind::ErrorAfter(_) | Kind::Short(_) | Kind::Lie => {}
+            Kind::Stall(_)
+            | Kind::Error(_)
+            | Kind::ErrorAfter(_)
+            | Kind::Short(_)
+            | Kind::Lie
+            | Kind::Flip(_) => {}
         }
     }
 
     fn bury(&mut self, number: usize, is_machine_gone: bool) {
         let Some(process) = self.slots[number].process.take() else { return };
-        self.seen.remove(&process.id);
+        self.surveys.remove(&process.id);
         self.locks.free(process.id);
         self.sleepers.end_of(process.id, self.now.at);
         self.wires.kill(Node::Member(number), is_machine_gone);
@@ -462,6 +472,8 @@ impl Group {
         self.wires.heal();
         self.is_healed = true;
         let now = self.now.at;
+        self.checker.set_now(now);
+        self.checker.on_healed();
         for slot in &mut self.slots {
             slot.paused_until = now;
             slot.keeper_until = now;
@@ -476,14 +488,27 @@ impl Group {
         self.trace.say(now, || "the faults are over".to_owned());
     }
 
-    fn is_settled(&self) -> bool {
+    fn is_settled(&mut self) -> bool {
         if self.checker.is_deceived() {
             return self.steps_max < self.steps + SETTLE_STEPS_MAX - DECEIVED_STEPS;
         }
         let Some(auditor) = self.clients.last() else { return true };
-        auditor.has_read_all()
+        let is_read = auditor.has_read_all()
             && !self.checker.knows_more_than(auditor.audit())
             && self.checker.first_debt(auditor.audit()).is_none()
+            && (auditor.has_probed() || !self.checker.may_linger());
+        if !is_read || self.first_unrest().is_none() {
+            return is_read;
+        }
+        let since = *self.restless_since.get_or_insert(self.now.at);
+        since + UNREST_MAX < self.now.at
+    }
+
+    /// What is wrong with the members, as somebody sees who asks those that live.
+    fn first_unrest(&self) -> Option<String> {
+        let living = self.slots.iter().filter_map(|slot| slot.process.as_ref());
+        let seen: Vec<Seen> = living.map(Process::seen).collect();
+        self.checker.first_unrest(&seen, 1 < self.plan.members)
     }
 
     fn finish(&mut self) -> Outcome {
@@ -500,6 +525,8 @@ impl Group {
                 let roles: Vec<_> = active.collect();
                 self.checker
                     .fail(format!("P5: the channels cannot be read to their ends: {roles:?}"));
+            } else if let Some(text) = self.first_unrest() {
+                self.checker.fail(text);
             }
         }
         Outcome {

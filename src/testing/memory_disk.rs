@@ -12,6 +12,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +40,9 @@ pub enum Fate {
     Fails(Fault),
     /// The disk says that it is durable, and it is not.
     Lies,
+    /// One bit of what is read is another one from then on, also after a sync; which one, chance
+    /// has drawn.
+    Flips(u64),
     /// The process is dead: nothing it still does has an effect.
     Dead,
 }
@@ -196,7 +200,7 @@ impl Mounted {
 
     fn meet<T>(&self, fate: Fate, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         match fate {
-            Fate::Done | Fate::Lies => act(&mut self.disk.state()),
+            Fate::Done | Fate::Lies | Fate::Flips(_) => act(&mut self.disk.state()),
             Fate::Fails(Fault::Done(errno)) => {
                 act(&mut self.disk.state())?;
                 Err(errno.into())
@@ -409,6 +413,20 @@ impl File {
         self.durable.resize(self.bytes.len(), 0);
     }
 
+    /// Changes one bit of a range, if there is one in it.
+    fn flip(&mut self, range: Range<usize>, chance: u64) {
+        let count = range.len() as u64;
+        if count == 0 {
+            return;
+        }
+        let at = range.start + usize::try_from(chance / 8 % count).unwrap_or(0);
+        let flipped = self.bytes[at] ^ (1 << (chance % 8));
+        self.bytes[at] = flipped;
+        if let Some(durable) = self.durable.get_mut(at) {
+            *durable = flipped;
+        }
+    }
+
     /// What was appended is there up to some sector.
     fn cut_power_in_order(&mut self, random: &mut Random) {
         let added = self.bytes.len().saturating_sub(self.durable.len());
@@ -599,7 +617,7 @@ impl Folder for OpenFolder {
         match before(self.mounted.process, Operation::SyncFilesystem, b"") {
             Fate::Dead => return Err(Errno::EIO.into()),
             Fate::Lies => return Ok(()),
-            Fate::Done => (),
+            Fate::Done | Fate::Flips(_) => (),
             Fate::Fails(fault) => {
                 let mut state = self.mounted.disk.state();
                 for node in 0..state.nodes.len() {
@@ -664,10 +682,15 @@ impl OpenFile {
 
 impl DiskFile for OpenFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.run(Operation::ReadAt, |state| {
-            let bytes = &state.file(self.node)?.bytes;
-            let begin = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-            let len = buffer.len().min(bytes.len() - begin);
+        let fate = before(self.mounted.process, Operation::ReadAt, &self.name);
+        self.mounted.meet(fate, |state| {
+            let file = state.file(self.node)?;
+            let begin = usize::try_from(offset).unwrap_or(usize::MAX).min(file.bytes.len());
+            let len = buffer.len().min(file.bytes.len() - begin);
+            if let Fate::Flips(chance) = fate {
+                file.flip(begin..begin + len, chance);
+            }
+            let bytes = &file.bytes;
             buffer[..len].copy_from_slice(&bytes[begin..begin + len]);
             Ok(len)
         })
@@ -684,10 +707,10 @@ impl DiskFile for OpenFile {
                 state.append(self.node, bytes)?;
                 Err(errno.into())
             }
-            Fate::Done | Fate::Lies if state.is_full => {
+            Fate::Done | Fate::Lies | Fate::Flips(_) if state.is_full => {
                 state.append_part(self.node, bytes, Errno::ENOSPC)
             }
-            Fate::Done | Fate::Lies => state.append(self.node, bytes),
+            Fate::Done | Fate::Lies | Fate::Flips(_) => state.append(self.node, bytes),
         }
     }
 
@@ -734,7 +757,7 @@ impl DiskFile for OpenFile {
                 self.mounted.disk.state().fail_sync(self.node);
                 Err(fault.errno().into())
             }
-            Fate::Done => {
+            Fate::Done | Fate::Flips(_) => {
                 self.mounted.disk.state().file(self.node)?.sync();
                 Ok(())
             }
@@ -794,6 +817,28 @@ mod tests {
         }
         assert!(0 < kept && 0 < torn && 0 < vanished, "{kept} {torn} {vanished}");
         assert!(20 < unnamed && unnamed < 180, "a name is durable when its folder is synced");
+        Ok(())
+    }
+
+    struct FlippingReads;
+
+    impl World for FlippingReads {
+        fn before(&self, _process: ProcessId, operation: Operation, _name: &[u8]) -> Fate {
+            if operation == Operation::ReadAt { Fate::Flips(8 * 3 + 1) } else { Fate::Done }
+        }
+    }
+
+    #[test]
+    fn a_bit_that_flips_is_another_one_for_all_who_read_later() -> io::Result<()> {
+        let disk = MemoryDisk::new(1, true);
+        let root = root_of(&disk)?;
+        root.open(b"file", Access::CreateNew)?.append(b"abcdef")?;
+        root.sync_filesystem()?;
+        rule(Some(Rc::new(FlippingReads)));
+        assert_eq!(content(root.as_ref(), b"file")?, b"abcfef");
+        rule(None);
+        disk.cut_power();
+        assert_eq!(content(root.as_ref(), b"file")?, b"abcfef");
         Ok(())
     }
 

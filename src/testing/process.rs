@@ -31,6 +31,7 @@ use crate::server::event::{self, Event};
 use crate::server::interest_key::Listener;
 use crate::store::Opened;
 use crate::store::worker::{self, Unthreaded, Worker, WorkerSettings};
+use crate::testing::checker::{Said, Seen};
 use crate::testing::leases::{Keeper, Locks, SimulatedFence, server_id};
 use crate::testing::memory_disk::ProcessId;
 use crate::testing::wires::{End, Node, Wires};
@@ -52,6 +53,8 @@ pub struct Process {
     pub number: usize,
     /// Decides what it is in its group.
     pub member: Member,
+    /// What it has said of itself.
+    pub said: Said,
     /// Of the lease that was won last.
     pub fence: Option<Arc<SimulatedFence>>,
     /// What waits for the lease.
@@ -172,6 +175,7 @@ impl Process {
             id,
             number,
             member: Member::new(loops, group),
+            said: Said::default(),
             fence: None,
             keeper: Keeper::new(id, locks.clone(), lease.clone(), now.at),
             alone_at: None,
@@ -206,6 +210,12 @@ impl Process {
             | Role::Leaving { .. }
             | Role::Ended => false,
         }
+    }
+
+    /// What somebody sees who asks it.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        Seen { number: self.number, role: self.member.role(), said: self.said }
     }
 
     /// Whether no thread of its store runs: only then it may take the lease.

@@ -28,6 +28,7 @@ use crate::testing::wires::End;
 use crate::wire::op::Publish;
 use crate::wire::{self, Limits, Op, Parsed, encoder};
 
+pub use self::leaving::GHOST;
 use self::leaving::Gone;
 
 /// One client program.
@@ -45,8 +46,6 @@ pub struct Client {
     heartbeat_count: u64,
     /// Who it was when the server let it go, until it has tried to publish as that.
     gone: Option<Gone>,
-    /// By durable that may be open: which inbox asked for it last.
-    opened: BTreeMap<DurableKey, Subject>,
     /// By number of a request to leave: which inbox leaves which durable.
     leaving: BTreeMap<String, (DurableKey, Subject)>,
     inbox_count: u64,
@@ -59,6 +58,8 @@ pub struct Client {
     audit: Audit,
     /// The last message that the auditor published in each channel.
     markers: BTreeMap<ChannelName, Marker>,
+    /// A channel that has to be gone, and whether the auditor has read its own message there.
+    probe: Option<(ChannelName, bool)>,
     /// It asks then whether the server still knows it.
     ping_at: Instant,
     link: Option<End>,
@@ -120,8 +121,6 @@ struct Subscription {
     channel: ChannelName,
     durable: Option<DurableKey>,
     ack_inbox: Option<Subject>,
-    /// Its durable may be open already.
-    was_opened: bool,
     is_brief: bool,
     asked_until: Instant,
     unacked: BTreeSet<Sequence>,
@@ -184,7 +183,6 @@ impl Client {
             message_count: 0,
             heartbeat_count: 0,
             gone: None,
-            opened: BTreeMap::new(),
             leaving: BTreeMap::new(),
             inbox_count: 0,
             is_retiring: false,
@@ -193,6 +191,7 @@ impl Client {
             hangs_up: false,
             audit: Audit::new(),
             markers: BTreeMap::new(),
+            probe: None,
             ping_at: now,
             link: None,
             link_at: now,
@@ -286,6 +285,12 @@ impl Client {
             let both = marker.zip(found);
             both.is_some_and(|(marker, found)| found.values().any(|data| *data == marker.payload))
         })
+    }
+
+    /// Whether it has looked whether a channel is gone that nobody used.
+    #[must_use]
+    pub fn has_probed(&self) -> bool {
+        self.probe.as_ref().is_some_and(|(_, is_read)| *is_read)
     }
 
     /// From now on it publishes nothing, forgets nothing, and does not leave.
@@ -383,15 +388,12 @@ impl Client {
         self.life += 1;
         let subscriptions = std::mem::take(&mut self.subscriptions);
         for inbox in subscriptions.keys() {
-            checker.on_left(inbox);
+            checker.on_outlived(inbox);
         }
-        // A request that was not answered may still be on its way, and comes true in the new life.
-        self.opened.retain(|_, inbox| {
-            subscriptions.get(inbox).is_none_or(|asked| asked.ack_inbox.is_none())
-        });
         self.publishes.clear();
         self.leaving.clear();
         self.markers.clear();
+        self.probe = None;
         self.audit.clear();
         self.interests.clear();
         self.saying.clear();
@@ -487,7 +489,12 @@ impl Client {
 
     /// Reads every channel from its beginning, and puts a message at the end of each.
     fn act_auditing(&mut self, turn: &mut Turn) -> Vec<Parcel> {
-        for channel in CHANNELS.map(ChannelName::from) {
+        if self.probe.is_none() {
+            self.probe = turn.checker.first_unused().map(|channel| (channel.clone(), false));
+        }
+        let probe = self.probe.iter().map(|(channel, _)| channel.clone());
+        let channels: Vec<_> = CHANNELS.map(ChannelName::from).into_iter().chain(probe).collect();
+        for channel in channels {
             let opened = self.subscriptions.values().find(|s| s.channel == channel);
             let Some(subscription) = opened else {
                 let request = pb::SubscriptionRequest {
@@ -538,6 +545,7 @@ impl Client {
         let subject = format!("{}.{channel}", text(&turn.info.pub_prefix));
         if let Some(link) = self.link {
             turn.checker.on_publish_sent(&guid, &channel, link.connection);
+            turn.checker.on_used(&channel);
         }
         let until = turn.now + ACK_TIMEOUT;
         self.publishes.insert(guid, Publication { channel, data, until });
@@ -681,13 +689,9 @@ impl Client {
             in_flight_max: usize::try_from(in_flight_max).unwrap_or(1),
             start: Start::of(&request),
         });
-        let is_alone = durable.as_ref().filter(|key| key.name != GROUP);
-        let was_opened =
-            is_alone.is_none_or(|key| self.opened.insert(key.clone(), inbox.clone()).is_some());
         let subscription = Subscription {
             channel,
             durable,
-            was_opened,
             ack_inbox: None,
             is_brief: request.durable_name.as_ref() == BRIEF,
             asked_until: turn.now + REQUEST_TIMEOUT,
@@ -757,9 +761,15 @@ impl Client {
         let (kind, number) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
         match kind {
             "hb" => {
-                // One of two it misses; three in a row would be its end.
+                // Three in a row would be its end. Where one that it sends can be lost, it misses
+                // one of two only.
                 self.heartbeat_count += 1;
-                if !self.is_retiring && self.heartbeat_count.is_multiple_of(2) {
+                let is_missed = if checker.is_calm() {
+                    !self.heartbeat_count.is_multiple_of(3)
+                } else {
+                    !self.is_retiring && self.heartbeat_count.is_multiple_of(2)
+                };
+                if is_missed {
                     return None;
                 }
                 let subject = parcel.reply.clone()?;
@@ -776,7 +786,7 @@ impl Client {
             "closed" => self.on_closed(&parcel.payload, now),
             "ghost" => self.on_ghost(&parcel.payload, checker),
             "refused" => self.on_nonsense(&parcel.payload, checker),
-            "left" => self.on_left(number, &parcel.payload),
+            "left" => self.on_left(number, &parcel.payload, checker),
             _ => (),
         }
         None
@@ -834,8 +844,8 @@ impl Client {
         let response = pb::SubscriptionResponse::decode(payload.clone());
         let error = response.as_ref().map(|response| response.error.clone()).unwrap_or_default();
         let Some(response) = response.ok().filter(|response| !response.ack_inbox.is_empty()) else {
-            let was_opened = self.forget(inbox, checker).is_none_or(|it| it.was_opened);
-            if !was_opened && error.as_ref() == DUPLICATE_DURABLE {
+            let is_known = self.forget(inbox, checker).is_some();
+            if is_known && error.as_ref() == DUPLICATE_DURABLE {
                 checker.on_locked_out(inbox);
             }
             if self.is_retiring {
@@ -870,6 +880,11 @@ impl Client {
         }
         if self.is_auditor {
             let channel = ChannelName::from(message.subject.clone());
+            if let Some((_, is_read)) = self.probe.as_mut().filter(|(probe, _)| *probe == channel) {
+                let own = self.markers.get(&channel);
+                *is_read |= own.is_some_and(|marker| marker.payload == message.data);
+                return;
+            }
             self.audit.entry(channel).or_default().insert(sequence, message.data);
         }
     }

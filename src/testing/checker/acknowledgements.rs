@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::doubts::Term;
 use super::{Checker, DurableKey};
 use crate::base::id::{ChannelName, Sequence, Subject};
 
@@ -23,17 +24,15 @@ enum Reader {
 }
 
 /// On one connection to the active, in one of its terms.
-type Way = (u32, u32);
+type Way = (u32, Term);
 
 /// What is known of acknowledgements.
 #[derive(Debug, Default)]
 pub(super) struct Acknowledgements {
     /// By connection: the member at its other end.
     ends: BTreeMap<u32, usize>,
-    /// Who became active last, and how often somebody did.
-    active: Option<(usize, u32)>,
     /// In which term it was delivered last.
-    given: BTreeMap<(Subject, Sequence), u32>,
+    given: BTreeMap<(Subject, Sequence), Term>,
     /// Sent, and not known to be stored.
     sent: BTreeMap<(Way, ChannelName), Vec<(Reader, Sequence)>>,
     /// By a publish that is under way: so many of those were sent before it.
@@ -44,31 +43,21 @@ pub(super) struct Acknowledgements {
     stored: BTreeSet<(Reader, ChannelName, Sequence)>,
 }
 
-impl Acknowledgements {
-    fn way(&self, connection: u32) -> Option<Way> {
-        let (active, term) = self.active?;
-        (self.ends.get(&connection) == Some(&active)).then_some((connection, term))
-    }
-}
-
 impl Checker {
     /// A client has a connection to a member.
     pub fn on_linked(&mut self, connection: u32, member: usize) {
         self.acknowledgements.ends.insert(connection, member);
     }
 
-    /// A member has become active.
-    pub(super) fn on_active(&mut self, member: usize) {
-        let term = self.acknowledgements.active.map_or(0, |(_, term)| term + 1);
-        self.acknowledgements.active = Some((member, term));
+    fn way(&self, connection: u32) -> Option<Way> {
+        let end = self.acknowledgements.ends.get(&connection)?;
+        Some((connection, self.doubts.term_of(*end)?))
     }
 
     /// A message has come.
     pub(super) fn on_given(&mut self, inbox: &Subject, sequence: Sequence) {
-        let known = &mut self.acknowledgements;
-        if let Some((_, term)) = known.active {
-            known.given.insert((inbox.clone(), sequence), term);
-        }
+        let term = self.doubts.term();
+        self.acknowledgements.given.insert((inbox.clone(), sequence), term);
     }
 
     fn reader(&self, inbox: &Subject) -> Option<(Reader, ChannelName)> {
@@ -84,7 +73,7 @@ impl Checker {
 
     /// An acknowledgement leaves on a connection.
     pub fn on_ack_sent(&mut self, inbox: &Subject, sequence: Sequence, connection: u32) {
-        let Some(way) = self.acknowledgements.way(connection) else { return };
+        let Some(way) = self.way(connection) else { return };
         let Some((reader, channel)) = self.reader(inbox) else { return };
         let is_given = self.acknowledgements.given.get(&(inbox.clone(), sequence)) == Some(&way.1);
         if !is_given || !self.acknowledgements.served.contains(&(way, channel.clone())) {
@@ -96,7 +85,7 @@ impl Checker {
 
     /// A publish leaves on a connection.
     pub fn on_publish_sent(&mut self, guid: &Bytes, channel: &ChannelName, connection: u32) {
-        let Some(way) = self.acknowledgements.way(connection) else { return };
+        let Some(way) = self.way(connection) else { return };
         let sent = self.acknowledgements.sent.get(&(way, channel.clone()));
         let count = sent.map_or(0, Vec::len);
         self.acknowledgements.before.insert(guid.clone(), (way, count));
@@ -106,7 +95,7 @@ impl Checker {
     pub fn on_publish_stored(&mut self, guid: &Bytes, channel: &ChannelName) {
         let known = &mut self.acknowledgements;
         let Some((way, count)) = known.before.remove(guid) else { return };
-        if known.active.is_none_or(|(_, term)| term != way.1) {
+        if self.doubts.is_earlier(way.1) {
             return;
         }
         known.served.insert((way, channel.clone()));
@@ -118,7 +107,7 @@ impl Checker {
     /// What was acknowledged, and the server has taken it, comes again. It may if a disk was full:
     /// what it refuses of acknowledgements is not written again.
     pub(super) fn taken(&self, inbox: &Subject, sequence: Sequence) -> Option<String> {
-        if self.is_troubled {
+        if self.doubts.may_be_unwritten() {
             return None;
         }
         let (reader, channel) = self.reader(inbox)?;

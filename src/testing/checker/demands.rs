@@ -57,7 +57,7 @@ impl Checker {
     /// Whether it was stored, as its publisher knew, before the subscription was asked for.
     fn is_older(&self, asked: &Asked, data: &Bytes) -> bool {
         let is_acked = |before| self.acked.get(data).is_some_and(|acked| acked.order < before);
-        is_acked(asked.acked_before) && !self.repeated.contains(data)
+        is_acked(asked.acked_before) && !self.doubts.may_be_twice(data)
     }
 
     /// What is wrong with sending a message to a subscription at all.
@@ -75,13 +75,23 @@ impl Checker {
                 Start::Last => asked.seen.iter().any(|seen| *seen != sequence && is_older(seen)),
                 Start::At(first) => sequence < first,
                 Start::Ago(nanos) => {
-                    self.is_calm && message.timestamp < wall_at(asked.asked_at).0 - nanos
+                    self.doubts.is_calm() && message.timestamp < wall_at(asked.asked_at).0 - nanos
                 }
                 Start::Remembered | Start::First => false,
             };
         let text =
             || format!("{}:{sequence} for {inbox} lies before {:?}", asked.channel, asked.start);
-        is_unwanted.then(text).or_else(|| self.outlived(asked, inbox, message))
+        let found = is_unwanted.then(text).or_else(|| self.outlived(asked, inbox, message));
+        found.or_else(|| self.lingering(asked, message))
+    }
+
+    /// What lies in a channel that was deleted, because nobody used it, is sent to nobody who asks
+    /// then.
+    fn lingering(&self, asked: &Asked, message: &pb::MsgProto) -> Option<String> {
+        let published = self.published.get(&message.data)?;
+        let is_older = published.order < asked.published_before;
+        let is_gone = is_older && asked.was_unused;
+        is_gone.then(|| format!("{} was used by nobody, and is still there", asked.channel))
     }
 
     /// What a limit has removed before a subscription was asked for is not sent to it.
@@ -102,7 +112,7 @@ impl Checker {
             }
         }
         if !limits.age_max.is_zero() {
-            let slack = if self.is_calm { EXPIRY_NANOS } else { CLOCKS_APART_NANOS };
+            let slack = if self.doubts.is_calm() { EXPIRY_NANOS } else { CLOCKS_APART_NANOS };
             let age_max = i64::try_from(limits.age_max.as_nanos()).unwrap_or(i64::MAX);
             let age = wall_at(asked.asked_at).0 - message.timestamp;
             if age_max.saturating_add(slack) < age {
@@ -146,7 +156,7 @@ impl Checker {
             Start::At(first) => first <= sequence,
             Start::Ago(nanos) => {
                 let from = wall_at(asked.confirmed_at).0 - nanos;
-                self.is_calm && timestamp(&asked.channel).is_some_and(|at| from <= at)
+                self.doubts.is_calm() && timestamp(&asked.channel).is_some_and(|at| from <= at)
             }
         };
         // What stands in for a lost message was published by nobody, and owed to nobody.
@@ -157,7 +167,7 @@ impl Checker {
     /// run.
     pub fn on_let_down(&mut self, now: Instant, text: impl FnOnce() -> String) {
         self.set_now(now);
-        if self.is_calm {
+        if self.doubts.is_calm() {
             self.fail(text());
         }
     }
@@ -210,7 +220,11 @@ mod tests {
         assert_eq!(checker.violation(), None);
         ask(&mut checker, &asker, start);
         for sequence in sent {
-            checker.on_delivered(&asker, &message(channel, *sequence));
+            let message = message(channel, *sequence);
+            if count < *sequence {
+                checker.on_published(message.data.clone(), 1, *sequence);
+            }
+            checker.on_delivered(&asker, &message);
         }
         checker.violation().map(str::to_owned)
     }

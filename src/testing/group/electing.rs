@@ -68,6 +68,7 @@ impl Group {
             }
             Effect::Activate { .. } => {
                 process.activate();
+                process.said.is_active = false;
                 self.takeovers += 1;
                 self.checker.on_takeover(number);
                 self.trace.say(now.at, || format!("m{number} has engines"));
@@ -94,13 +95,20 @@ impl Group {
                 process.post(0, Mail::Publish { subject, reply: None, payload });
             }
             Effect::SeeOff => process.see_off(now.at + SEEN_OFF_AFTER, now),
-            Effect::Announce => self.trace.say(now.at, || format!("m{number} is active")),
+            Effect::Announce => {
+                process.said.is_active = true;
+                self.trace.say(now.at, || format!("m{number} is active"));
+            }
             Effect::Complain { text } | Effect::Fail { line: text } => {
                 self.trace.say(now.at, || format!("m{number} says: {text}"));
             }
+            Effect::ShowReachable(reaches_active) => process.said.reaches_active = reaches_active,
             // For people.
-            Effect::ShowReachable(_) | Effect::ShowTrouble { .. } | Effect::SayStopping => (),
-            Effect::Break => self.end(number, "is broken"),
+            Effect::ShowTrouble { .. } | Effect::SayStopping => (),
+            Effect::Break => {
+                self.checker.on_given_up(number);
+                self.end(number, "is broken");
+            }
             Effect::End { .. } => self.end(number, "ends"),
         }
     }
@@ -222,6 +230,15 @@ impl Group {
             _ => Input::StopAsked { ending: Ending::Done },
         };
         self.trace.say(self.now.at, || format!("m{number} is asked: {input:?}"));
+        if let Some(process) = &mut self.slots[number].process {
+            process.said.is_to_end |= !matches!(input, Input::HandOverAsked);
+            if let Role::Opening { epoch, .. }
+            | Role::Settling { epoch, .. }
+            | Role::Active { epoch } = process.member.role()
+            {
+                process.said.resigned = Some(epoch);
+            }
+        }
         self.tell(number, input);
     }
 }

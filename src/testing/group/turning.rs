@@ -31,7 +31,7 @@ const ROOT: &str = "/data";
 pub struct Simulation(Arc<Mutex<Group>>);
 
 /// What a standby has read of the store while another member was active.
-pub(super) struct Seen(Survey);
+pub(super) struct Surveyed(Survey);
 
 /// Who turned the group last goes on with it, or is no longer needed.
 enum Turned {
@@ -170,7 +170,7 @@ impl Simulation {
             let now = group.clocks_of(opening.number);
             let Some(process) = group.process(opening.number, opening.id) else { return };
             let loops = process.loop_count();
-            let survey = group.seen.remove(&opening.id).map(|seen| seen.0);
+            let survey = group.surveys.remove(&opening.id).map(|seen| seen.0);
             world::simulate(Some(now));
             let limits = group.limits.clone();
             if group.plan.is_in_memory {
@@ -218,7 +218,7 @@ impl Simulation {
         if let Some(process) = group.process(look.number, look.id)
             && process.member.role() == Role::Standby
         {
-            group.seen.extend(survey.map(|survey| (look.id, Seen(survey))));
+            group.surveys.extend(survey.map(|survey| (look.id, Surveyed(survey))));
         }
     }
 
@@ -290,6 +290,10 @@ impl Ruled {
             Kind::Lie => {
                 group.has_lied = true;
                 Fate::Lies
+            }
+            Kind::Flip(chance) => {
+                group.checker.on_deceived();
+                Fate::Flips(chance)
             }
             Kind::Stop
             | Kind::KeeperStall(_)

@@ -27,7 +27,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const CLOSED_FOR: Duration = Duration::from_millis(1_500);
 const AWAY_MAX_MS: u64 = 4_000;
 /// What a client that has closed tries to publish.
-const GHOST: &[u8] = b"a ghost's";
+pub const GHOST: &[u8] = b"a ghost's";
 
 impl Client {
     pub(super) fn leave_one(&mut self, turn: &mut Turn) -> Vec<Parcel> {
@@ -105,12 +105,12 @@ impl Client {
     }
 
     /// A durable that was left can be opened again.
-    pub(super) fn on_left(&mut self, number: &str, payload: &Bytes) {
+    pub(super) fn on_left(&mut self, number: &str, payload: &Bytes, checker: &mut Checker) {
         let Some((key, inbox)) = self.leaving.remove(number) else { return };
         let response = pb::SubscriptionResponse::decode(payload.clone());
         let is_left = response.is_ok_and(|response| response.error.is_empty());
-        if is_left && self.opened.get(&key) == Some(&inbox) {
-            self.opened.remove(&key);
+        if is_left {
+            checker.on_durable_closed(&key, &inbox);
         }
     }
 
