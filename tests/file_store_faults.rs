@@ -387,6 +387,29 @@ fn somebody_else_who_writes_is_noticed() {
     assert!(matches!(error, Err(OutcomeUnknown(StoreError::Intruder { .. }))), "{error:?}");
 }
 
+/// Goal: what a neighbour has emptied gets no record in the place of its header, and an emptied
+/// index costs nothing.
+#[test]
+fn what_was_emptied_under_the_store_is_not_written_to() {
+    for (name, left) in [("foo/msgs.1.idx", 0), ("foo/msgs.1.dat", 0), ("foo/msgs.1.dat", 90)] {
+        let root = tempfile::tempdir().unwrap();
+        let mut opened = open(root.path());
+        let store = opened.shares[0].as_mut();
+        commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=5)]));
+        let file = fs::OpenOptions::new().write(true).open(root.path().join(name)).unwrap();
+        file.set_len(left).unwrap();
+        let error = store.commit(Epoch(1), &batch(vec![part("foo", Lifecycle::Keep, 6..=6)]));
+        assert!(matches!(error, Err(OutcomeUnknown(StoreError::Intruder { .. }))), "{error:?}");
+        assert_eq!(file.metadata().unwrap().len(), left, "{name}");
+        drop(opened);
+        if name.ends_with(".idx") {
+            let mut again = open_epoch(root.path(), &TestFence::of(2), Predecessor::Gone);
+            let found = fetch(again.shares[0].as_mut(), "foo", 0);
+            assert_eq!(found[..5], [1, 2, 3, 4, 5]);
+        }
+    }
+}
+
 #[test]
 fn bad_files_are_refused_in_the_references_words() {
     let check = |file: &str, content: &[u8], expected: &str| {

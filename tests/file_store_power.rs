@@ -435,7 +435,7 @@ impl World for Trouble {
 #[test]
 fn whatever_blocks_a_power_failure_takes_it_leaves_no_gap() {
     let mut shortened = 0;
-    for seed in 0..600 {
+    for seed in 0..3_000 {
         let mut random = Random::new(seed);
         let disk = MemoryDisk::new(seed, seed.is_multiple_of(2));
         if seed.is_multiple_of(3) {

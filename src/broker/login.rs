@@ -61,8 +61,6 @@ impl Broker {
         match self.authenticate(id) {
             Err(_) => self.on_refusal(id),
             Ok(()) if self.sessions.get(id).is_some_and(|found| found.verifying.is_some()) => {
-                // Until then its turn has to come: many passwords may wait before it.
-                self.deadlines.arm((id, Timer::Auth), now.at + self.settings.auth.timeout);
                 Step::Done
             }
             Ok(()) => self.on_authenticated(id),
@@ -152,6 +150,8 @@ impl Broker {
         password: String,
         (hash, claim): (String, Claim),
     ) {
+        // It has said who it is in time, and waits for us from now on.
+        self.deadlines.cancel(&(id, Timer::Auth));
         let Some(session) = self.sessions.get_mut(id) else { return };
         let asked = Arc::new(Asked::default());
         let verifying = Verifying { hash: hash.clone(), claim, asked: Arc::clone(&asked) };

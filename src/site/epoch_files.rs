@@ -50,6 +50,8 @@ const RELEASED: u8 = b'r';
 
 /// Bytes read of an epoch file; ours are below 2 KiB.
 const FILE_LEN_MAX: u64 = 16 * 1024;
+/// Larger than what we write, so that one read takes it all.
+const READ_LEN: usize = 2 * 1024;
 
 /// What lies under a root, as far as an election cares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -144,8 +146,7 @@ fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    // Larger than what we write, so that one read takes it all.
-    let mut bytes = Vec::with_capacity(2_048);
+    let mut bytes = Vec::with_capacity(READ_LEN);
     file.take(FILE_LEN_MAX).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
 }
@@ -549,13 +550,21 @@ impl FileFence {
     }
 
     fn is_ours(&self) -> io::Result<bool> {
-        let Some(bytes) = read_bytes(&self.own_path)? else {
-            return Ok(false);
+        let mut file = match files::open(&self.own_path, Access::Read, Links::Refused) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
         };
-        let behind_counters = bytes.get(OWNER_AT..).unwrap_or_default();
-        if self.known.get().is_some_and(|known| known == behind_counters) {
+        let mut bytes = vec![0; READ_LEN];
+        let read_len = file.read(&mut bytes)?;
+        bytes.truncate(read_len);
+        // What is as it was before ends there: it needs no second read.
+        let is_known = |known: &Vec<u8>| Some(known.as_slice()) == bytes.get(OWNER_AT..);
+        if self.known.get().is_some_and(is_known) {
             return Ok(true);
         }
+        file.take(FILE_LEN_MAX).read_to_end(&mut bytes)?;
+        let behind_counters = bytes.get(OWNER_AT..).unwrap_or_default();
         let holder = decode_holder(self.epoch, &bytes);
         let is_ours = holder.is_some_and(|holder| holder.server_id == self.owner);
         if is_ours {

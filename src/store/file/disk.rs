@@ -327,7 +327,7 @@ impl Folder for RealFolder {
         // What the system says of a socket, a folder and a link in circles.
         const NO_FILE: [Errno; 3] = [Errno::ENXIO, Errno::EISDIR, Errno::ELOOP];
         let is_no_file = match &opened {
-            Ok(handle) => !handle.metadata()?.is_file(),
+            Ok(handle) => access != Access::CreateNew && !handle.metadata()?.is_file(),
             Err(error) => NO_FILE.iter().any(|no| error.raw_os_error() == Some(*no as i32)),
         };
         if is_no_file {

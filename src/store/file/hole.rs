@@ -26,7 +26,7 @@ use crate::store::file::removal::{Place, open_file};
 use crate::store::file::repair;
 use crate::store::file::reserve::LEFT_BY_TAKE_OVER;
 use crate::store::file::slice_recovery::is_proved;
-use crate::store::file::slices::Slice;
+use crate::store::file::slices::{Overlap, Slice};
 use crate::store::{Action, Notice, StoreError};
 
 /// Messages that were under way when the power went are stamped within that time; nobody starts
@@ -62,13 +62,50 @@ pub fn close(
         Ok(found) => found,
         Err(error) => refusal(error).map(|_| None)?,
     };
-    let Some(hole) = found else { return Ok(None) };
-    let is_elsewhere =
-        channel.messages.overlaps.iter().any(|old| (old.from..=old.last).contains(&hole.sequence));
-    if is_elsewhere {
-        return Ok(None);
+    let Some(hole) = found else {
+        let front = match find_front(ctx, root, channel, (&slice, before, from)) {
+            Ok(front) => front,
+            Err(error) => refusal(error).map(|_| None)?,
+        };
+        return front.map(|hole| cut(ctx, root, channel, (&slice, &hole))).transpose();
+    };
+    let is_around = |old: &&Overlap| (old.from..=old.last).contains(&hole.sequence);
+    let around: Vec<u64> =
+        channel.messages.overlaps.iter().filter(is_around).map(|old| old.number).collect();
+    for number in around {
+        let holds = match holds(ctx, root, channel, (number, hole.sequence)) {
+            Ok(holds) => holds,
+            Err(error) => refusal(error).map(|_| true)?,
+        };
+        if holds {
+            return Ok(None);
+        }
     }
     cut(ctx, root, channel, (&slice, &hole)).map(Some)
+}
+
+/// Whether an old slice has a message: that it lies between two that it has says nothing, because
+/// the same power failure may have left a hole in both.
+fn holds(
+    ctx: &Context,
+    root: &dyn Folder,
+    channel: &mut Channel,
+    (number, sequence): (u64, u64),
+) -> Result<bool, StoreError> {
+    let path = ctx.path(channel.name.as_bytes(), &slice_data_name(number));
+    let slice = Slice { number, ..Slice::default() };
+    let files = channel.read_slice(ctx, root, &slice)?;
+    files.with(ctx, |files| {
+        let size = |file: &dyn DiskFile| {
+            file.size().map_err(|source| io_error(Action::Read, &path, source))
+        };
+        let count = size(files.index)? / index_offset(1).saturating_sub(index_offset(0));
+        let records = files.index_records(0, count)?;
+        let Some(record) = records.iter().find(|record| record.sequence == sequence) else {
+            return Ok(false);
+        };
+        is_proved((files.data, size(files.data)?, &path), record, &ctx.crc)
+    })
 }
 
 /// The first hole at `from` or behind it.
@@ -113,6 +150,28 @@ fn find(
             return Ok((is_ours && is_unwritten(files.data, &hole, &path)?).then_some(hole));
         }
         Ok(None)
+    })
+}
+
+/// A hole at the front of the newest slice, whose messages are whole: then what is damaged lies
+/// before it, and it is a copy of that which was never in use, because whoever uses one has synced
+/// all of it.
+fn find_front(
+    ctx: &Context,
+    root: &dyn Folder,
+    channel: &mut Channel,
+    (slice, before, from): (&Slice, Option<u64>, u64),
+) -> Result<Option<Hole>, StoreError> {
+    let Some(sequence) = before.filter(|last| from <= *last) else { return Ok(None) };
+    let path = ctx.path(channel.name.as_bytes(), &slice_data_name(slice.number));
+    let files = channel.read_slice(ctx, root, slice)?;
+    files.with(ctx, |files| {
+        let records = files.index_records(0, slice.record_count)?;
+        let begin = FILE_HEADER_LEN;
+        let end = records.first().map_or(begin, |record| record.offset);
+        let hole = Hole { ordinal: 0, sequence, begin, end };
+        let is_hole = begin < end && is_of_one_batch(None, &records);
+        Ok((is_hole && is_unwritten(files.data, &hole, &path)?).then_some(hole))
     })
 }
 

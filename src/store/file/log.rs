@@ -79,7 +79,9 @@ impl Log {
         Self::of(file, len, path)
     }
 
-    /// Writes at the end, and looks whether it is the end that we know, of a file that is found.
+    /// Writes at the end, and looks whether it is the end that we know, of a file that is found:
+    /// afterwards, for who writes at the same time, and before, because a record at the front of
+    /// what somebody has emptied makes a file that nobody can open.
     ///
     /// # Errors
     /// [`StoreError::Io`] (a part may have been written), [`StoreError::Intruder`],
@@ -87,6 +89,9 @@ impl Log {
     pub fn append(&mut self, bytes: &[u8], path: &Path) -> Result<(), StoreError> {
         if bytes.is_empty() {
             return Ok(());
+        }
+        if self.len != 0 {
+            self.check(path)?;
         }
         self.file.append(bytes).map_err(|source| io_error(Action::Append, path, source))?;
         self.len += u64::try_from(bytes.len()).unwrap_or(0);

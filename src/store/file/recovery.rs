@@ -349,7 +349,9 @@ impl ChannelReader<'_> {
     /// The data of a slice is missing, but not its index. The oldest slices are what limits remove,
     /// so their index goes too, and so does one whose messages are all in `older` slices: a copy of
     /// them that was begun, and not in use yet. For each other message an empty one stands in,
-    /// because its sequence was given and may not be given again. True if there is a slice now.
+    /// because its sequence was given and may not be given again; what older slices hold of them is
+    /// copied: a slice supersedes all of the older ones from its first message on, and these may be
+    /// copies that were never in use, too. True if there is a slice now.
     fn stand_in(
         &mut self,
         number: u64,
@@ -364,9 +366,10 @@ impl ChannelReader<'_> {
             return Ok(false);
         }
         let place = self.place()?;
-        let held = if is_oldest { BTreeSet::new() } else { self.held_by(older, &records)? };
-        let lost = || records.iter().filter(|record| !held.contains(&record.sequence));
-        let is_removed = is_oldest || lost().next().is_none();
+        let held = if is_oldest { BTreeMap::new() } else { self.held_by(older, &records)? };
+        let is_held = |record: &IndexRecord| held.contains_key(&record.sequence);
+        let is_kept = |record: &IndexRecord| held.get(&record.sequence).is_some_and(|one| one.2);
+        let is_removed = is_oldest || records.iter().all(is_held);
         let what_now = if is_removed {
             self.give_up(number)?;
             match is_oldest {
@@ -375,9 +378,13 @@ impl ChannelReader<'_> {
             }
         } else {
             let mut bytes = VERSION_HEADER.to_vec();
-            for record in lost() {
-                let filler = gap_filler(self.channel, record.sequence, record.timestamp);
-                encode_plain(&mut bytes, &filler, self.recovery.crc);
+            for record in records.iter().skip_while(|record| is_kept(record)) {
+                if let Some((number, held, _)) = held.get(&record.sequence) {
+                    bytes.extend(self.encoded_at(*number, held)?);
+                } else {
+                    let filler = gap_filler(self.channel, record.sequence, record.timestamp);
+                    encode_plain(&mut bytes, &filler, self.recovery.crc);
+                }
             }
             let begun = cut_name(place.fence.epoch().0, &name, 0);
             let path = self.file_path(&begun);
@@ -400,18 +407,30 @@ impl ChannelReader<'_> {
         Ok(!is_removed)
     }
 
-    /// Which of these messages are in one of the slices with these numbers too, with their data.
+    /// A message of the slice with this number as its data file has it.
+    fn encoded_at(&self, number: u64, record: &IndexRecord) -> Result<Vec<u8>, StoreError> {
+        let name = slice_data_name(number);
+        let len = usize::try_from(record.end() - record.offset).unwrap_or(usize::MAX);
+        read_range(self.open(&name)?.as_ref(), record.offset, len, &self.file_path(&name))
+    }
+
+    /// Which of these messages are in one of the slices with these numbers too, with their data:
+    /// by sequence the slice, what its index says, and whether the slice is no copy of older ones,
+    /// which might be given up.
     fn held_by(
         &self,
         numbers: &[u64],
         records: &[IndexRecord],
-    ) -> Result<BTreeSet<u64>, StoreError> {
+    ) -> Result<BTreeMap<u64, (u64, IndexRecord, bool)>, StoreError> {
         let place = |record: &IndexRecord| (record.sequence, (record.timestamp, record.size));
         let wanted: BTreeMap<_, _> = records.iter().map(place).collect();
-        let mut held = BTreeSet::new();
+        let mut held = BTreeMap::new();
+        let mut end = 0;
         for number in numbers {
             let (data, index) = (slice_data_name(*number), slice_index_name(*number));
             let found = self.all_index_records(self.open(&index)?.as_ref(), &index)?;
+            let is_first = found.first().is_some_and(|first| end < first.sequence);
+            end = found.last().map_or(end, |last| last.sequence.max(end));
             let path = self.file_path(&data);
             let file = self.open(&data)?;
             let len = file.size().map_err(|source| io_error(Action::Read, &path, source))?;
@@ -419,7 +438,7 @@ impl ChannelReader<'_> {
                 if wanted.get(&record.sequence) == Some(&place(&record).1)
                     && self.is_proved(file.as_ref(), len, &record, &path)?
                 {
-                    held.insert(record.sequence);
+                    held.entry(record.sequence).or_insert((*number, record, is_first));
                 }
             }
         }
