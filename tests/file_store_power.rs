@@ -19,13 +19,14 @@ use stanby::base::channel_limits::StoreLimits;
 use stanby::base::epoch::{Epoch, Fence, FenceError, Predecessor};
 use stanby::base::random::Random;
 use stanby::base::record::{ChannelBatch, Lifecycle, SubscriptionWrite};
+use stanby::proto::pb::MsgProto;
 use stanby::store::file::disk::{Access, Disk};
 use stanby::store::file::{self, FileOptions, Opening};
 use stanby::store::{Opened, StoreError};
 use stanby::testing::disk::{Fault, Operation};
 use stanby::testing::memory_disk::{Fate, MemoryDisk, ProcessId, World, rule};
 
-use stores::{batch, fetch, message_at, now, part, subscription};
+use stores::{batch, fetch, fetch_whole, message_at, now, part, subscription};
 
 const FIRST: ProcessId = ProcessId(1);
 const NEXT: ProcessId = ProcessId(2);
@@ -452,6 +453,7 @@ fn whatever_blocks_a_power_failure_takes_it_leaves_no_gap() {
         let last = 4 + random.below(12);
         let unknown = batch(vec![long(FIRST, Lifecycle::Keep, 4..=last)]);
         let mut acked = if store.commit(Epoch(1), &unknown).is_ok() { last } else { 3 };
+        let acked_by_first = acked;
         drop(store);
         let mut process = NEXT;
         for _ in 0..random.below(3) {
@@ -469,9 +471,13 @@ fn whatever_blocks_a_power_failure_takes_it_leaves_no_gap() {
         for _ in 0..2 {
             let mut opened = try_open((&disk, 0), process, Predecessor::Gone).unwrap();
             let state = opened.recovered.channels[0].state;
-            let found = fetch(opened.shares[0].as_mut(), "foo", 1);
+            let messages = fetch_whole(opened.shares[0].as_mut(), "foo", 1);
+            let found: Vec<u64> = messages.iter().map(|message| message.sequence).collect();
             let all: Vec<u64> = (1..=state.last.get()).collect();
             assert_eq!(found, all, "seed {seed}, {process:?}");
+            let is_acked = |message: &&MsgProto| message.sequence <= acked_by_first;
+            let is_there = |message: &MsgProto| !message.data.is_empty();
+            assert!(messages.iter().filter(is_acked).all(is_there), "seed {seed}: stood in for");
             assert!(acked <= state.last.get(), "seed {seed}: {acked} were acknowledged");
             shortened +=
                 u64::from(opened.notices.iter().any(|one| one.text.contains("has left nothing")));

@@ -18,7 +18,7 @@ use stanby::proto::spb;
 use stanby::store::Opened;
 use stanby::store::file::FileOptions;
 
-use stores::{batch, commit, fetch, open, open_as, part, subscription};
+use stores::{batch, commit, fetch, fetch_whole, open, open_as, part, subscription};
 
 /// Three slices of three messages, a subscription and a client.
 fn fill(root: &Path) {
@@ -103,6 +103,43 @@ fn the_index_of_a_lost_copy_takes_nothing_from_what_was_copied() {
     let found = format_checker::read_store(root.path());
     for message in &found.channels["foo"].messages {
         assert_eq!(message.data.is_empty(), 7 <= message.sequence, "{message:?}");
+    }
+}
+
+/// Goal: what is damaged beside the index of a lost copy is no reason to let empty messages stand
+/// in for what is whole.
+#[test]
+fn the_index_of_a_lost_copy_counts_for_less_than_what_older_slices_hold() {
+    const INDEX: (usize, usize) = (4, 32);
+    for (what, damaged, lost) in
+        [("index", 4, None), ("no index", 0, None), ("data", 2, Some(3)), ("data", 7, Some(8))]
+    {
+        let root = tempfile::tempdir().unwrap();
+        fill_by(root.path(), 9);
+        let folder = root.path().join("foo");
+        let mut copy = fs::read(folder.join("msgs.1.idx")).unwrap();
+        if what == "data" {
+            // A message of which it says nothing is behind it.
+            copy.truncate(INDEX.0 + 5 * INDEX.1);
+            let mut data = fs::read(folder.join("msgs.1.dat")).unwrap();
+            let one = (data.len() - 4) / 9;
+            data[4 + damaged * one + one / 2] ^= 1;
+            fs::write(folder.join("msgs.1.dat"), data).unwrap();
+        } else if what == "index" {
+            let mut index = copy.clone();
+            index[INDEX.0 + damaged * INDEX.1] ^= 1;
+            fs::write(folder.join("msgs.1.idx"), index).unwrap();
+        } else {
+            fs::remove_file(folder.join("msgs.1.idx")).unwrap();
+        }
+        fs::write(folder.join("msgs.1002.idx"), copy).unwrap();
+        let mut again = open(root.path());
+        let messages = fetch_whole(again.shares[0].as_mut(), "foo", 0);
+        let whole = messages.iter().filter(|message| !message.data.is_empty());
+        let whole: Vec<u64> = whole.map(|message| message.sequence).collect();
+        let expected: Vec<u64> = (1..=9).filter(|one| Some(*one) != lost).collect();
+        assert_eq!(whole, expected, "{what} {damaged}");
+        assert_eq!(again.recovered.channels[0].state.last, Sequence(9), "{what} {damaged}");
     }
 }
 

@@ -23,4 +23,5 @@ pub mod reserve;
 pub mod sequence_map;
 pub mod subject;
 pub mod time;
+pub mod user_info;
 pub mod world;

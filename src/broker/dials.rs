@@ -1,9 +1,9 @@
 //! Routes that are being dialled, or will be (spec core NATS, 10.7).
 //!
 //! A configured URL is always one of these: being dialled, waiting for that, the way of a route
-//! that is there, or known to lead to a peer whose route came otherwise. When that one ends, it is
-//! dialled again: whoever starts at once with others closes and is closed as a duplicate, and must
-//! not stay without a route.
+//! that is there, known to lead to a peer whose route came otherwise, or one of this server itself.
+//! When the route to such a peer ends, it is dialled again: whoever starts at once with others
+//! closes and is closed as a duplicate, and must not stay without a route.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -91,6 +91,7 @@ impl Dials {
     /// The URL became a route, or is not wanted any more.
     pub fn remove(&mut self, url: &str) {
         self.by_url.remove(url);
+        self.deadlines.cancel(&url.to_owned());
     }
 
     /// Such a configured URL need not be dialled while the route to that server is there.
@@ -112,14 +113,19 @@ impl Dials {
 
     /// Configured ones that are none of `urls` are not looked for any more.
     pub fn keep_configured(&mut self, urls: &[String]) {
-        self.by_url.retain(|url, dial| !dial.is_explicit || urls.contains(url));
+        let is_gone = |(url, dial): &(&String, &Dial)| dial.is_explicit && !urls.contains(url);
+        let gone: Vec<String> =
+            self.by_url.iter().filter(is_gone).map(|(url, _)| url.clone()).collect();
+        gone.iter().for_each(|url| self.remove(url));
         self.known.retain(|url, _| urls.contains(url));
     }
 }
 
 impl Broker {
     pub(super) fn dial(&mut self, url: String, is_explicit: bool, remote_id: String) {
-        if self.routes.dials.by_url.contains_key(&url) {
+        if let Some(found) = self.routes.dials.by_url.get_mut(&url) {
+            // What a peer told of may be configured by a reload.
+            found.is_explicit |= is_explicit;
             return;
         }
         let dial = Dial { is_awaited: true, is_explicit, remote_id, ..Dial::default() };
@@ -186,7 +192,7 @@ impl Broker {
     /// peer is connected otherwise.
     pub(super) fn redial(&mut self, url: String, lost: Lost) {
         let Lost { remote_id, how, .. } = lost;
-        // The address of a peer that dialled us may be a configured URL.
+        // A reload may have configured it, or not any more.
         let is_explicit = self.is_configured(&url);
         let former = self.routes.dials.by_url.remove(&url).unwrap_or_default();
         let is_registered = how == LostHow::WasThere;
@@ -222,7 +228,7 @@ impl Broker {
         is_connected
     }
 
-    fn is_configured(&self, url: &String) -> bool {
+    pub(super) fn is_configured(&self, url: &String) -> bool {
         self.settings.cluster.as_ref().is_some_and(|cluster| cluster.routes.contains(url))
     }
 }

@@ -244,6 +244,8 @@ impl Broker {
                 self.log_about(id, log::Level::Error, "TLS handshake timeout");
                 self.cut(id, CloseReason::TlsHandshakeFailure);
             }
+            // Its password is being looked at this moment: the answer comes soon.
+            Timer::Auth if self.has_begun_verifying(id) => (),
             Timer::Auth => {
                 self.log_about(id, log::Level::Debug, errors::AUTHENTICATION_TIMEOUT);
                 self.send_error(id, errors::AUTHENTICATION_TIMEOUT);
@@ -253,6 +255,11 @@ impl Broker {
             Timer::Write => self.on_write_due(id),
             Timer::Stall => self.on_stall_due(id),
         }
+    }
+
+    fn has_begun_verifying(&self, id: SessionId) -> bool {
+        let verifying = self.sessions.get(id).and_then(|session| session.verifying.as_ref());
+        verifying.is_some_and(|verifying| !verifying.asked.drop_unbegun())
     }
 
     fn on_ping_due(&mut self, id: SessionId) {

@@ -1,6 +1,7 @@
 //! CONNECT of a client: who it is, and how it wants to talk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::go::quote;
 use crate::base::id::SessionId;
@@ -12,6 +13,9 @@ use crate::broker::read::Step;
 use crate::broker::session::{Claim, Timer, Verifying};
 use crate::broker::{Broker, Effect};
 use crate::wire::{CloseReason, Connect, errors};
+
+/// How many authentication time-outs a password may wait for its turn.
+const TURN_PATIENCE: u32 = 15;
 
 impl Broker {
     /// A client that says something before CONNECT is the user of those who give no credentials.
@@ -61,6 +65,7 @@ impl Broker {
         match self.authenticate(id) {
             Err(_) => self.on_refusal(id),
             Ok(()) if self.sessions.get(id).is_some_and(|found| found.verifying.is_some()) => {
+                self.await_turn(id, self.settings.auth.timeout);
                 Step::Done
             }
             Ok(()) => self.on_authenticated(id),
@@ -143,6 +148,12 @@ impl Broker {
         Ok(())
     }
 
+    /// Who has said in time who it is waits for us from now on; not for ever, because strangers can
+    /// ask, too.
+    pub(super) fn await_turn(&mut self, id: SessionId, timeout: Duration) {
+        self.deadlines.arm((id, Timer::Auth), self.now.at + timeout * TURN_PATIENCE);
+    }
+
     /// Has a password looked at elsewhere.
     pub(super) fn verify(
         &mut self,
@@ -150,8 +161,6 @@ impl Broker {
         password: String,
         (hash, claim): (String, Claim),
     ) {
-        // It has said who it is in time, and waits for us from now on.
-        self.deadlines.cancel(&(id, Timer::Auth));
         let Some(session) = self.sessions.get_mut(id) else { return };
         let asked = Arc::new(Asked::default());
         let verifying = Verifying { hash: hash.clone(), claim, asked: Arc::clone(&asked) };

@@ -11,6 +11,7 @@ use crate::base::go::quote;
 use crate::base::id::{AccountIndex, SessionId};
 use crate::base::limits::{ADDRESS_ROUTES_MAX, CLUSTER_URLS_MAX, GOSSIP_WAITING_MAX};
 use crate::base::time::Instant;
+use crate::base::user_info;
 use crate::broker::Broker;
 use crate::broker::dials::{Dials, Lost, LostHow};
 use crate::broker::mail::Mail;
@@ -183,8 +184,8 @@ impl Url {
             None => (None, rest),
         };
         let split = |user: &str| match user.split_once(':') {
-            Some((name, password)) => (name.to_owned(), password.to_owned()),
-            None => (user.to_owned(), String::new()),
+            Some((name, password)) => (user_info::decode(name), user_info::decode(password)),
+            None => (user_info::decode(user), String::new()),
         };
         Self { user: user.map(split), address: address.to_ascii_lowercase() }
     }
@@ -315,8 +316,8 @@ impl Broker {
     pub(super) fn on_route_ended(&mut self, id: SessionId) {
         let Some(route) = self.sessions.route(id) else { return };
         let remote_id = route.remote_id().to_owned();
-        let (is_explicit, is_final) = (route.is_explicit, route.is_final);
-        let is_wanted = !is_final && (route.did_solicit || route.is_retried);
+        let (is_explicit, did_solicit) = (route.is_explicit, route.did_solicit);
+        let (is_final, is_retried) = (route.is_final, route.is_retried);
         let how = match route {
             Route { is_registered: true, .. } => LostHow::WasThere,
             Route { is_refused: true, .. } => LostHow::Refused,
@@ -327,10 +328,11 @@ impl Broker {
             self.unregister(id, &remote_id);
         }
         let Some(url) = url else { return };
-        if is_wanted {
-            self.redial(url, Lost { remote_id, is_explicit, how });
-        } else if is_final {
+        // Where a peer that dialled us says that it is found changes nothing of what is configured.
+        if did_solicit && is_final {
             self.routes.dials.remove(&url);
+        } else if !is_final && (did_solicit || (is_retried && !self.is_configured(&url))) {
+            self.redial(url, Lost { remote_id, is_explicit, how });
         }
     }
 
@@ -372,7 +374,9 @@ impl Broker {
         }
         let address = Url::parse(&info.ip).address;
         let url = match cluster.user.filter(|_| info.auth_required) {
-            Some((user, password)) => format!("{user}:{password}@{address}"),
+            Some((user, password)) => {
+                format!("{}@{address}", user_info::encode(&user, Some(&password)))
+            }
             None => address,
         };
         self.dial(url, false, info.server_id.clone());
@@ -475,6 +479,7 @@ mod tests {
             ("a:6222", None, "a:6222"),
             ("nats-route://A:6222/", None, "a:6222"),
             ("nats://u:p@[::1]:6222", Some(("u", "p")), "[::1]:6222"),
+            ("u%3a:a%2Fb%40@a:6222", Some(("u:", "a/b@")), "a:6222"),
         ] {
             let found = Url::parse(url);
             assert_eq!(found.address, address);

@@ -42,6 +42,9 @@ const NONCE_LEN: usize = 15;
 /// Bytes that a peer may take to say who it is.
 const INTRODUCTION_LEN_MAX: usize = 256 * 1024;
 
+/// Work of an RS+ that adds nothing, in receivers of a message: other loops may hear of it.
+const RESUBSCRIBE_WORK: u64 = 2;
+
 /// What only a route's session has.
 #[derive(Debug, Default)]
 pub(super) struct Route {
@@ -247,6 +250,7 @@ impl Broker {
                 Ok(Decision::Known(_)) => (),
                 Ok(Decision::Hashed { hash, .. }) => {
                     self.verify(id, credentials.password, (hash, Claim::Server(named)));
+                    self.await_turn(id, cluster.auth_timeout);
                     return Step::Done;
                 }
                 Err(_) => return self.refuse_route(id),
@@ -356,6 +360,7 @@ impl Broker {
         wanted: &RouteInterest<'_>,
         weight: u32,
     ) -> Step {
+        self.work += RESUBSCRIBE_WORK;
         // Other accounts are those of Go peers.
         let Some(account) = self.accounts.find(wanted.account) else { return Step::Done };
         if !subject::is_valid(wanted.subject) {
@@ -388,8 +393,8 @@ impl Broker {
         Step::Done
     }
 
-    /// Another server of our cluster ID that is heard while we serve as the only one: clients are
-    /// answered by both, and whoever runs them has to know.
+    /// Another server of our cluster ID that is heard while we serve as the only one. If it does
+    /// not end, clients are answered by both, and whoever runs them has to know.
     fn note_rival(&mut self, id: SessionId, account: AccountIndex, subject: &[u8]) {
         let discovery = self.settings.discovery.as_ref();
         let Some(discovery) = discovery.filter(|one| one.is_alone && one.is_own(subject)) else {
@@ -398,12 +403,15 @@ impl Broker {
         if !self.accounts[account].is_served(subject) {
             return;
         }
+        if !self.unheard.may_name_rival(self.now.at) {
+            return;
+        }
         let text = format!(
-            "Another streaming server of cluster ID {:?} is in this NATS cluster: only one may \
-             serve it; give one of them another ID, or both one store and -ft_group",
+            "Another streaming server of cluster ID {:?} has come into this NATS cluster; if it \
+             stays, give one of both another ID, or both one store and -ft_group",
             discovery.cluster_id
         );
-        self.log_about(id, log::Level::Error, &text);
+        self.log_about(id, log::Level::Warn, &text);
     }
 
     fn on_route_unsubscribe(&mut self, id: SessionId, gone: &RouteInterest<'_>) -> Step {

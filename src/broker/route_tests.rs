@@ -546,9 +546,11 @@ fn another_server_of_the_cluster_id_is_named() {
         left.loops[0].listen(&Subject::from(SUBJECT), interest);
         let (ours, _) = join(&mut left, &mut server(1, "b", |_, _| ()));
         left.send(ours, b"RS+ $G _STAN.discover.other\r\n");
-        left.send(ours, format!("RS+ $G {SUBJECT}\r\n").as_bytes());
+        for _ in 0..3 {
+            left.send(ours, format!("RS+ $G {SUBJECT}\r\nRS- $G {SUBJECT}\r\n").as_bytes());
+        }
         let is_told = |effect: &&Effect| {
-            matches!(effect, Effect::Log { level: log::Level::Error, text }
+            matches!(effect, Effect::Log { level: log::Level::Warn, text }
                 if text.contains("Another streaming server of cluster ID \"mine\""))
         };
         assert_eq!(left.effects.iter().filter(is_told).count(), count, "{is_alone} {credit:?}");

@@ -123,7 +123,7 @@ impl Interest {
 
     /// That of its names alone.
     pub fn name_work(&self) -> usize {
-        self.subject.len() / BYTES_PER_WORK
+        (self.subject.len() + self.sid.len()) / BYTES_PER_WORK
     }
 
     /// Its subject as that of an inbox.

@@ -40,9 +40,19 @@ impl Discovery {
 #[derive(Debug, Default)]
 pub(super) struct Unheard {
     said: BTreeMap<Vec<u8>, Instant>,
+    rival_said_at: Option<Instant>,
 }
 
 impl Unheard {
+    /// Whether the log may say that another server has our cluster ID.
+    pub(super) fn may_name_rival(&mut self, now: Instant) -> bool {
+        let may = self.rival_said_at.is_none_or(|said_at| QUIET <= now.since(said_at));
+        if may {
+            self.rival_said_at = Some(now);
+        }
+        may
+    }
+
     /// The line for a publish to `subject` that nobody heard, if it asks for a streaming server
     /// and was not reported lately.
     pub(super) fn note(

@@ -3,6 +3,7 @@
 use std::num::{IntErrorKind, ParseIntError};
 
 use crate::base::go::quote;
+use crate::base::user_info::decode;
 use crate::config::RouteUrl;
 
 /// What a cluster URL says about the listener.
@@ -96,27 +97,6 @@ fn credentials(user_info: Option<&str>) -> (Option<String>, Option<String>) {
             None => (Some(decode(info)), None),
         },
     }
-}
-
-/// Takes `%xx` out of user information; what is no such sequence stays.
-fn decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut index = 0;
-    while let Some(byte) = bytes.get(index) {
-        let hex = text.get(index + 1..index + 3).filter(|_| *byte == b'%');
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(value) => {
-                decoded.push(value);
-                index += 3;
-            }
-            None => {
-                decoded.push(*byte);
-                index += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 /// The URL behind `-cluster`.

@@ -42,10 +42,13 @@ impl Server {
             Effect::Recover { term, predecessor, .. } => self.recover(term, predecessor),
             Effect::Activate { term } => self.activate(term),
             Effect::AskAround { term } => self.ask_around(term),
-            Effect::Serve { term } => self.mail_all(|| Mail::Serve { term }),
+            Effect::Serve { term } => {
+                // The engine answers from then on: both would be one answer too many.
+                self.end_probe();
+                self.mail_all(|| Mail::Serve { term });
+            }
             Effect::Sync { term } => self.mail_all(|| Mail::Sync { term }),
             Effect::Announce => {
-                self.end_probe();
                 self.pages.set_active(&self.config, &self.cluster_id);
                 self.log_ready();
             }

@@ -172,7 +172,7 @@ impl Server {
         }
     }
 
-    /// Whoever asks from now on is answered here, until clients are served: then the engine does.
+    /// Whoever asks from now on is answered here, until the engine does.
     fn on_alone(&mut self) {
         let Some(probe) = &mut self.probe else { return };
         probe.is_over = true;

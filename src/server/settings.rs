@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::channel_limits::ResolvedLimits;
 use crate::base::random::Random;
+use crate::base::user_info;
 use crate::broker::Discovery;
 use crate::broker::account::{self, Permissions, Responses};
 use crate::broker::settings as broker;
@@ -183,10 +184,11 @@ fn cluster(from: &config::ClusterConfig, found: &Found) -> broker::Cluster {
 /// `user:password@host:port`, as routes are dialled.
 fn route_text(route: &config::RouteUrl) -> String {
     let address = &route.address;
-    match (&route.username, &route.password) {
-        (Some(user), Some(password)) => format!("{user}:{password}@{address}"),
-        (Some(user), None) => format!("{user}@{address}"),
-        (None, _) => address.clone(),
+    match &route.username {
+        Some(user) => {
+            format!("{}@{address}", user_info::encode(user, route.password.as_deref()))
+        }
+        None => address.clone(),
     }
 }
 

@@ -556,7 +556,12 @@ impl FileFence {
             Err(error) => return Err(error),
         };
         let mut bytes = vec![0; READ_LEN];
-        let read_len = file.read(&mut bytes)?;
+        let read_len = loop {
+            match file.read(&mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                read => break read?,
+            }
+        };
         bytes.truncate(read_len);
         // What is as it was before ends there: it needs no second read.
         let is_known = |known: &Vec<u8>| Some(known.as_slice()) == bytes.get(OWNER_AT..);

@@ -1,4 +1,5 @@
-//! What clients were told, held against the promises; it sees nothing else.
+//! What clients and operators were told, held against the promises, beside what the simulation did
+//! to them: it asks no process what it thinks.
 
 mod acknowledgements;
 mod demands;

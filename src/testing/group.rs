@@ -344,8 +344,8 @@ impl Group {
                 process::Ground { wires, random, now, may_answer, has_answered_late: false };
             let dials = process.turn(index, &mut ground);
             if ground.has_answered_late {
-                let text = "P2: m{number} answers, and a later epoch is another's";
-                self.checker.fail(text.replace("{number}", &number.to_string()));
+                let text = format!("P2: m{number} answers, and a later epoch is another's");
+                self.checker.fail(text);
             }
             self.steps += 1;
             for (url, is_explicit) in dials {

@@ -94,6 +94,11 @@ pub fn commit(store: &mut dyn Store, batch: &Batch) -> CommitReport {
 
 /// All sequences from one on, read in small bites.
 pub fn fetch(store: &mut dyn Store, channel: &str, from: u64) -> Vec<u64> {
+    fetch_whole(store, channel, from).iter().map(|message| message.sequence).collect()
+}
+
+/// The same with what they say.
+pub fn fetch_whole(store: &mut dyn Store, channel: &str, from: u64) -> Vec<pb::MsgProto> {
     let mut found = Vec::new();
     let mut from = Sequence(from);
     loop {
@@ -110,7 +115,7 @@ pub fn fetch(store: &mut dyn Store, channel: &str, from: u64) -> Vec<u64> {
         for message in messages {
             let decoded = pb::MsgProto::decode(message.encoded).unwrap();
             assert_eq!(decoded.sequence, message.sequence.get());
-            found.push(decoded.sequence);
+            found.push(decoded);
         }
     }
 }

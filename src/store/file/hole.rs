@@ -162,16 +162,29 @@ fn find_front(
     channel: &mut Channel,
     (slice, before, from): (&Slice, Option<u64>, u64),
 ) -> Result<Option<Hole>, StoreError> {
-    let Some(sequence) = before.filter(|last| from <= *last) else { return Ok(None) };
+    if before.is_none_or(|last| last < from) {
+        return Ok(None);
+    }
     let path = ctx.path(channel.name.as_bytes(), &slice_data_name(slice.number));
     let files = channel.read_slice(ctx, root, slice)?;
     files.with(ctx, |files| {
         let records = files.index_records(0, slice.record_count)?;
-        let begin = FILE_HEADER_LEN;
-        let end = records.first().map_or(begin, |record| record.offset);
+        let Some(first) = records.first() else { return Ok(None) };
+        let (begin, end) = (FILE_HEADER_LEN, first.offset);
+        let sequence = first.sequence.saturating_sub(1);
         let hole = Hole { ordinal: 0, sequence, begin, end };
-        let is_hole = begin < end && is_of_one_batch(None, &records);
-        Ok((is_hole && is_unwritten(files.data, &hole, &path)?).then_some(hole))
+        if end <= begin
+            || !is_of_one_batch(None, &records)
+            || !is_unwritten(files.data, &hole, &path)?
+        {
+            return Ok(None);
+        }
+        for record in &records {
+            if !is_proved((files.data, slice.data_len, &path), record, &ctx.crc)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(hole))
     })
 }
 

@@ -74,6 +74,16 @@ pub struct FoundChannel {
     pub notices: Vec<Notice>,
 }
 
+/// A message that an older slice holds, too.
+struct Held {
+    /// The number of that slice.
+    number: u64,
+    /// What its index says.
+    record: IndexRecord,
+    /// Whether the slice may be a copy itself, that was never in use.
+    may_be_given_up: bool,
+}
+
 impl FoundChannel {
     /// Whether it is a channel: not where a creation has got no further than the folder, nor where
     /// a deletion has left only that. A creation asks the same of the folder that it finds: what is
@@ -281,8 +291,9 @@ impl ChannelReader<'_> {
         let mut standing = Vec::new();
         for number in indexed.iter().filter(|number| !numbers.contains_key(*number)) {
             let is_oldest = kept.is_some_and(|kept| *number < kept);
-            let older = numbers.keys().filter(|older| *older < number && indexed.contains(older));
-            if self.stand_in(*number, is_oldest, &older.copied().collect::<Vec<_>>())? {
+            let older = numbers.keys().filter(|older| *older < number);
+            let older = older.map(|older| (*older, indexed.contains(older)));
+            if self.stand_in(*number, is_oldest, &older.collect::<Vec<_>>())? {
                 standing.push(*number);
             }
         }
@@ -347,16 +358,17 @@ impl ChannelReader<'_> {
     }
 
     /// The data of a slice is missing, but not its index. The oldest slices are what limits remove,
-    /// so their index goes too, and so does one whose messages are all in `older` slices: a copy of
-    /// them that was begun, and not in use yet. For each other message an empty one stands in,
-    /// because its sequence was given and may not be given again; what older slices hold of them is
-    /// copied: a slice supersedes all of the older ones from its first message on, and these may be
-    /// copies that were never in use, too. True if there is a slice now.
+    /// so their index goes too, and so does one whose messages are all in `older` slices, or that
+    /// reaches less far than these: a copy of them that was begun, and not in use yet. For each
+    /// other message an empty one stands in, because its sequence was given and may not be given
+    /// again; what older slices hold of them is copied: a slice supersedes all of the older ones
+    /// from its first message on, and these may be copies that were never in use, too. Older ones
+    /// come with whether they have an index. True if there is a slice now.
     fn stand_in(
         &mut self,
         number: u64,
         is_oldest: bool,
-        older: &[u64],
+        older: &[(u64, bool)],
     ) -> Result<bool, StoreError> {
         let (name, index_name) = (slice_data_name(number), slice_index_name(number));
         let index = self.open(&index_name)?;
@@ -366,21 +378,31 @@ impl ChannelReader<'_> {
             return Ok(false);
         }
         let place = self.place()?;
-        let held = if is_oldest { BTreeMap::new() } else { self.held_by(older, &records)? };
+        let (held, older_last) =
+            if is_oldest { Default::default() } else { self.held_by(older, &records)? };
         let is_held = |record: &IndexRecord| held.contains_key(&record.sequence);
-        let is_kept = |record: &IndexRecord| held.get(&record.sequence).is_some_and(|one| one.2);
-        let is_removed = is_oldest || records.iter().all(is_held);
+        let is_kept = |record: &IndexRecord| {
+            held.get(&record.sequence).is_some_and(|one| !one.may_be_given_up)
+        };
+        // A copy that is in use reaches as far as what it was made from: there it was cut.
+        let is_unfinished = records.last().is_none_or(|last| last.sequence < older_last);
+        let is_elsewhere = records.iter().all(is_held);
+        let is_removed = is_oldest || is_unfinished || is_elsewhere;
         let what_now = if is_removed {
             self.give_up(number)?;
             match is_oldest {
                 true => "They are older than all others: the index is removed",
-                false => "Older slices hold all of them: the index is removed",
+                false if is_elsewhere => "Older slices hold all of them: the index is removed",
+                false => {
+                    "It is a copy that was never in use, of slices that reach further: the index \
+                     is removed"
+                }
             }
         } else {
             let mut bytes = VERSION_HEADER.to_vec();
             for record in records.iter().skip_while(|record| is_kept(record)) {
-                if let Some((number, held, _)) = held.get(&record.sequence) {
-                    bytes.extend(self.encoded_at(*number, held)?);
+                if let Some(Held { number, record, .. }) = held.get(&record.sequence) {
+                    bytes.extend(self.encoded_at(*number, record)?);
                 } else {
                     let filler = gap_filler(self.channel, record.sequence, record.timestamp);
                     encode_plain(&mut bytes, &filler, self.recovery.crc);
@@ -415,20 +437,19 @@ impl ChannelReader<'_> {
     }
 
     /// Which of these messages are in one of the slices with these numbers too, with their data:
-    /// by sequence the slice, what its index says, and whether the slice is no copy of older ones,
-    /// which might be given up.
+    /// by sequence, and the last sequence that one of the slices has, whole or not.
     fn held_by(
         &self,
-        numbers: &[u64],
+        numbers: &[(u64, bool)],
         records: &[IndexRecord],
-    ) -> Result<BTreeMap<u64, (u64, IndexRecord, bool)>, StoreError> {
+    ) -> Result<(BTreeMap<u64, Held>, u64), StoreError> {
         let place = |record: &IndexRecord| (record.sequence, (record.timestamp, record.size));
         let wanted: BTreeMap<_, _> = records.iter().map(place).collect();
         let mut held = BTreeMap::new();
         let mut end = 0;
-        for number in numbers {
-            let (data, index) = (slice_data_name(*number), slice_index_name(*number));
-            let found = self.all_index_records(self.open(&index)?.as_ref(), &index)?;
+        for (number, has_index) in numbers {
+            let data = slice_data_name(*number);
+            let found = self.records_of(*number, *has_index)?;
             let is_first = found.first().is_some_and(|first| end < first.sequence);
             end = found.last().map_or(end, |last| last.sequence.max(end));
             let path = self.file_path(&data);
@@ -438,11 +459,12 @@ impl ChannelReader<'_> {
                 if wanted.get(&record.sequence) == Some(&place(&record).1)
                     && self.is_proved(file.as_ref(), len, &record, &path)?
                 {
-                    held.entry(record.sequence).or_insert((*number, record, is_first));
+                    let place = Held { number: *number, record, may_be_given_up: !is_first };
+                    held.entry(record.sequence).or_insert(place);
                 }
             }
         }
-        Ok(held)
+        Ok((held, end))
     }
 
     /// Whether the slice at `place` is what a crash has left of a copy of the messages before it,

@@ -214,6 +214,29 @@ impl ChannelReader<'_> {
         Ok(self.parse_index(bytes.get(RECORDS_START..).unwrap_or_default()).0)
     }
 
+    /// The messages of a slice, as its index names them; as its data has them, where the index is
+    /// missing or damaged.
+    pub(super) fn records_of(
+        &self,
+        number: u64,
+        has_index: bool,
+    ) -> Result<Vec<IndexRecord>, StoreError> {
+        if has_index {
+            let name = slice_index_name(number);
+            let index = self.open(&name)?;
+            let bytes = read_whole(index.as_ref(), &self.file_path(&name))?.unwrap_or_default();
+            let (records, is_whole) =
+                self.parse_index(bytes.get(RECORDS_START..).unwrap_or_default());
+            if is_whole && !bytes.is_empty() {
+                return Ok(records);
+            }
+        }
+        let name = slice_data_name(number);
+        let data = self.open(&name)?;
+        let bytes = read_whole(data.as_ref(), &self.file_path(&name))?.unwrap_or_default();
+        Ok(scan_messages(&bytes, RECORDS_START, self.recovery.crc, true).records)
+    }
+
     /// The whole records at the front, ascending; and whether that is all.
     fn parse_index(&self, bytes: &[u8]) -> (Vec<IndexRecord>, bool) {
         let crc = self.recovery.must_verify.then_some(self.recovery.crc);
