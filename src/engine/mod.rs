@@ -153,6 +153,7 @@ impl Engine {
     pub fn recover(settings: Settings, start: Start, now: Now) -> Self {
         let mut random = Random::new(start.seed);
         let reply_prefix = format!("_INBOX.{}", random.unique_id());
+        let subscriptions = Subscriptions::new(&mut random);
         let commits = Commits::new(settings.loops);
         let mut engine = Self {
             settings,
@@ -164,7 +165,7 @@ impl Engine {
             timers: Deadlines::default(),
             clients: Clients::default(),
             channels: Channels::default(),
-            subscriptions: Subscriptions::default(),
+            subscriptions,
             commits,
             reads: Reads::default(),
             encoder: Encoder::default(),

@@ -170,6 +170,12 @@ impl Script {
         Now { at: Instant(nanos), wall: WallTime(EPOCH + i64::try_from(nanos).unwrap()) }
     }
 
+    /// The tokens of the inboxes on which acknowledgements arrive.
+    pub(super) fn ack_tokens(&self) -> BTreeSet<u64> {
+        let tokens = self.listens.values().map(|(_, token)| *token);
+        tokens.filter(|token| !matches!(*token, 0 | u64::MAX)).collect()
+    }
+
     /// Kills all engines, and starts new ones from what the store holds.
     pub(super) fn restart(&mut self) {
         self.restarts += 1;

@@ -18,6 +18,7 @@ use crate::base::hash::QuickMap;
 use crate::base::id::{ChannelName, ClientId, DurableName, QueueGroupName, Sequence, Subject};
 use crate::base::id::{SubscriptionId, Ticket};
 use crate::base::planted::{self, Bug};
+use crate::base::random::Random;
 use crate::base::record::{MessageRecord, StoreRead, SubscriptionWrite};
 use crate::base::sequence_map::SequenceMap;
 use crate::base::subject;
@@ -154,6 +155,11 @@ impl Subscription {
     }
 }
 
+/// Keys begin at one of so many places.
+const KEY_BEGINNINGS: u64 = 1 << 24;
+/// More than an engine ever uses.
+const KEYS_APART: u64 = 1 << 38;
+
 /// The subscriptions and groups of one engine.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
@@ -168,6 +174,12 @@ pub(super) struct Subscriptions {
 }
 
 impl Subscriptions {
+    /// None yet. Keys begin somewhere else in each engine: what was decoded for a former one, and
+    /// comes late, must name nothing in the next.
+    pub(super) fn new(random: &mut Random) -> Self {
+        Self { last_key: random.below(KEY_BEGINNINGS) * KEYS_APART, ..Self::default() }
+    }
+
     /// A key that was never used.
     pub(super) fn new_key(&mut self) -> u64 {
         self.last_key += 1;

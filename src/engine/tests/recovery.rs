@@ -25,6 +25,24 @@ fn everything_goes_on_after_a_restart_without_any_request() {
     });
 }
 
+/// Goal: an acknowledgement that a slow loop has decoded for a former engine names nothing in the
+/// next one.
+#[test]
+fn no_token_of_a_former_engine_is_used_again() {
+    with_loops(|mut server| {
+        server.connect("me");
+        for inbox in ["a", "b", "c"] {
+            server.subscribe("me", "foo", inbox, &options());
+        }
+        let before = server.ack_tokens();
+        server.restart();
+        server.subscribe("me", "foo", "d", &options());
+        let after = server.ack_tokens();
+        assert_eq!((before.len(), after.len()), (3, 4));
+        assert!(before.is_disjoint(&after), "{before:?} {after:?}");
+    });
+}
+
 /// Goal: deadlines after a restart come from timestamps, and counts begin again at 1.
 #[test]
 fn recovered_pending_messages_are_due_by_their_timestamps() {
