@@ -218,6 +218,11 @@ pub fn quote_any(bytes: &[u8]) -> String {
 }
 
 fn push_quoted(quoted: &mut String, letter: char) {
+    // Nearly all that is quoted: a flood of refused names must not hold up others.
+    if matches!(letter, ' '..='~') && !matches!(letter, '"' | '\\') {
+        quoted.push(letter);
+        return;
+    }
     let short = match letter {
         '"' => Some('"'),
         '\\' => Some('\\'),
@@ -232,7 +237,10 @@ fn push_quoted(quoted: &mut String, letter: char) {
     };
     let number = u32::from(letter);
     // Rust knows what cannot be printed; marks on other letters can.
-    let is_shown = |letter: char| !letter.escape_debug().to_string().starts_with("\\u");
+    let is_shown = |letter: char| {
+        let mut escaped = letter.escape_debug();
+        (escaped.next(), escaped.next()) != (Some('\\'), Some('u'))
+    };
     match short {
         Some(short) => quoted.extend(['\\', short]),
         None if number < 0x20 || number == 0x7f => quoted.push_str(&format!("\\x{number:02x}")),

@@ -287,10 +287,11 @@ impl Broker {
         let permissions = session.client().and_then(|client| client.permissions.as_ref());
         let is_permitted = queue != Some(b"_sys_")
             && permissions.is_none_or(|permissions| permissions.may_subscribe(subject, queue));
-        let text = quote_any(subject);
+        let text = || quote_any(subject);
         if !is_permitted {
             let named = queue.map(|name| format!(", Queue: {}", quote_any(name)));
             let (user, named) = (user(), named.unwrap_or_default());
+            let text = text();
             let line = format!("Subscription Violation - {user}, Subject {text}{named}, SID {sid}");
             self.send_error(id, &errors::subscription_violation(subject, queue));
             self.log_about(id, log::Level::Error, &line);
@@ -298,7 +299,7 @@ impl Broker {
         }
         let tokens_max = self.settings.max_sub_tokens;
         if tokens_max > 0 && subject.split(|byte| *byte == b'.').count() > tokens_max {
-            let user = user();
+            let (user, text) = (user(), text());
             let line = format!(
                 "Subscription Violation Too Many Tokens - {user}, Subject {text}, SID {sid}"
             );
