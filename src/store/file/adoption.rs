@@ -189,10 +189,11 @@ fn copy(
     while let Some(first) = from {
         let channel = &mut channels[place].channel;
         let copy = Rewrite::copy(ctx, root, channel, first)?;
-        if copy.is_some() {
+        let is_ours = settled.is_of_ours();
+        if copy.is_some() && !(is_ours && hole::begins(ctx, root, channel, first)?) {
             return Ok((from, copy));
         }
-        if !settled.is_of_ours() {
+        if !is_ours {
             // Whoever wrote it may be a Go server, which has gone on behind a hole.
             break;
         }

@@ -84,6 +84,26 @@ pub fn close(
     cut(ctx, root, channel, (&slice, &hole)).map(Some)
 }
 
+/// Whether a channel begins with a hole, which nothing before it shows: its only slice lacks what
+/// was written to its front.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn begins(
+    ctx: &Context,
+    root: &dyn Folder,
+    channel: &mut Channel,
+    from: u64,
+) -> Result<bool, StoreError> {
+    let slices = &channel.messages.slices;
+    let only = slices.front().filter(|slice| slices.len() == 1 && from <= slice.first).cloned();
+    let Some(slice) = only else { return Ok(false) };
+    match find_front(ctx, root, channel, (&slice, None, from)) {
+        Ok(found) => Ok(found.is_some()),
+        Err(error) => refusal(error).map(|_| false),
+    }
+}
+
 /// Whether an old slice has a message: that it lies between two that it has says nothing, because
 /// the same power failure may have left a hole in both.
 fn holds(
@@ -153,16 +173,15 @@ fn find(
     })
 }
 
-/// A hole at the front of the newest slice, whose messages are whole: then what is damaged lies
-/// before it, and it is a copy of that which was never in use, because whoever uses one has synced
-/// all of it.
+/// A hole at the front of the newest slice, whose messages are whole: it was never in use, because
+/// whoever uses one has synced all of it. What is damaged lies before it, or it is all there is.
 fn find_front(
     ctx: &Context,
     root: &dyn Folder,
     channel: &mut Channel,
     (slice, before, from): (&Slice, Option<u64>, u64),
 ) -> Result<Option<Hole>, StoreError> {
-    if before.is_none_or(|last| last < from) {
+    if before.is_some_and(|last| last < from) {
         return Ok(None);
     }
     let path = ctx.path(channel.name.as_bytes(), &slice_data_name(slice.number));
