@@ -16,8 +16,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use stanby::base::time::WallTime;
 use stanby::base::world;
 use stanby::client::{Client, Options, StartAt, SubscriptionOptions};
+use stanby::election::heartbeat::{Heartbeat, encode_heartbeat};
 use tempfile::TempDir;
 
 use nats::{Msg, Nats, arrive, settle, unique};
@@ -454,6 +456,47 @@ fn a_client_of_the_standby_reaches_the_active_and_keeps_its_session_when_that_di
     }
     assert_eq!(read_channel(&client, "orders", 200), (1..=200).collect::<Vec<u64>>());
     client.close().unwrap();
+}
+
+fn ready(node: &Node) -> String {
+    node.page("/streaming/healthz?ready=1")
+}
+
+fn wait_ready(node: &Node, is_ready: bool) {
+    let give_up_at = world::instant() + PATIENCE;
+    while ready(node).starts_with("HTTP/1.0 200") != is_ready {
+        assert!(world::instant() < give_up_at, "{}", ready(node));
+    }
+}
+
+/// Goal: where a directory is not shared in truth, both members say so, and neither of them is
+/// ready; what anybody can send changes nothing.
+#[test]
+fn two_actives_with_two_stores_are_both_not_ready() {
+    let folders = [(); 2].map(|()| TempDir::new().unwrap());
+    let [one, other] = [0, 1].map(|index: usize| {
+        let folder = folders[index].path().display().to_string();
+        start(Kind::Streaming).with(&["-store", "file", "-dir", &folder, "-ft_group", "ft"])
+    });
+    let first = one.run();
+    first.wait_log("Streaming Server is ready");
+    let heartbeat = Heartbeat { server_id: "forged".to_owned().into(), active_since: WallTime(1) };
+    let mut forger = Nats::connect(&first);
+    while first.logged("is another server active").len() < 2 {
+        forger.publish("_STAN.ft.test-cluster.ft", "", &encode_heartbeat(&heartbeat));
+        forger.sync();
+    }
+    assert!(ready(&first).starts_with("HTTP/1.0 200"), "{}", ready(&first));
+
+    let mut second = other.to(&first).run();
+    for node in [&first, &second] {
+        wait_ready(node, false);
+        let page = ready(node);
+        assert!(page.contains("look whether their stores are one"), "{page}");
+        assert!(node.page("/streaming/serverz").contains("is active in this group too"));
+    }
+    second.kill();
+    wait_ready(&first, true);
 }
 
 /// The core server's SIGUSR2: clients are told where else to go, then they are sent away.

@@ -173,12 +173,13 @@ const IMPURE: [&str; 11] = [
 const DOORS_OF_BASE: [&str; 2] = ["src/base/world.rs", "src/base/files.rs"];
 
 /// The files of `election` that decide; the others touch locks, files and databases.
-const ELECTION_LOGIC: [&str; 6] = [
+const ELECTION_LOGIC: [&str; 7] = [
     "src/election/mod.rs",
     "src/election/input.rs",
     "src/election/effect.rs",
     "src/election/sight.rs",
     "src/election/group.rs",
+    "src/election/rival.rs",
     "src/election/heartbeat.rs",
 ];
 

@@ -42,7 +42,7 @@ pub enum Effect {
     },
     /// Say that clients are served.
     Announce,
-    /// Say that they are not, and ask around no more.
+    /// Say that they are not, ask around no more, and show no other active.
     Withdraw,
     /// Ask every loop to drop its engine and everything that wanted to say.
     Deactivate {
@@ -70,6 +70,10 @@ pub enum Effect {
     },
     /// Look at lease and epoch soon.
     CheckLease,
+    /// Ask whether another server answers clients of this cluster ID.
+    AskRival,
+    /// Show that another server is active too, and what to do; `None`: no longer.
+    ShowRival(Option<String>),
     /// Look at the store while another member is active: whether this one could take over, and
     /// what a take-over would have to read.
     Survey,

@@ -104,6 +104,8 @@ pub enum Input {
         /// What.
         payload: Bytes,
     },
+    /// A second server has answered [`crate::election::effect::Effect::AskRival`].
+    RivalAnswered,
     /// `next_deadline` has come.
     Due,
 }

@@ -34,6 +34,7 @@
 //! | `HandOverAsked` | drains, leaves, and lets others have the lease |
 //! | `LameDuckAsked` | sees clients off |
 //! | `Waiting`, `Heartbeat` | whom a standby believes; who is active looks at its lease |
+//! | `RivalAnswered` | an active shows that another one has another store |
 //! | `Due` | heartbeats; what was waited for for too long |
 
 pub mod effect;
@@ -42,6 +43,7 @@ pub mod heartbeat;
 pub mod input;
 pub mod keeper;
 pub mod lease;
+pub mod rival;
 pub mod sight;
 #[cfg(test)]
 mod tests;
@@ -54,6 +56,7 @@ use crate::base::time::{Instant, Now};
 use crate::election::effect::Effect;
 use crate::election::group::{Group, Meaning};
 use crate::election::input::{Ending, Failure, Input, Question};
+use crate::election::rival::Rival;
 
 /// First pause after an activation that failed for a reason that may pass; doubles each time.
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -183,6 +186,8 @@ pub struct Member {
     won: Option<(Epoch, Predecessor)>,
     /// Until when the active counts as reachable without another heartbeat of it.
     reachable_until: Option<Instant>,
+    /// Another server that is active too.
+    rival: Rival,
     /// When what the role waits for has taken too long.
     due_at: Option<Instant>,
     effects: VecDeque<Effect>,
@@ -202,6 +207,7 @@ impl Member {
             failures: 0,
             won: None,
             reachable_until: None,
+            rival: Rival::default(),
             due_at: None,
             effects: VecDeque::new(),
         }
@@ -231,7 +237,8 @@ impl Member {
             return None;
         }
         let heartbeat_at = self.group.as_ref().and_then(Group::next_deadline);
-        [heartbeat_at, self.reachable_until, self.due_at].into_iter().flatten().min()
+        let rival_at = self.rival.next_deadline();
+        [heartbeat_at, self.reachable_until, rival_at, self.due_at].into_iter().flatten().min()
     }
 
     /// Takes one input.
@@ -281,6 +288,7 @@ impl Member {
             Input::LameDuckAsked => self.on_lame_duck_asked(),
             Input::SeenOff => self.on_stop_asked(Ending::Done, now),
             Input::Heartbeat { payload } => self.on_heartbeat(&payload, now.at),
+            Input::RivalAnswered => self.on_rival_answered(),
             Input::Due => self.on_due(now),
         }
     }
@@ -487,6 +495,7 @@ impl Member {
         if let Some(group) = &mut self.group {
             group.on_inactive();
         }
+        self.rival = Rival::default();
         self.due_at = None;
         self.effects.push_back(Effect::Withdraw);
     }
@@ -653,17 +662,41 @@ impl Member {
                 self.reachable_until = Some(now + REACHABLE_FOR);
                 self.effects.push_back(Effect::ShowReachable(true));
             }
-            Meaning::OtherClaims { line } => {
-                self.effects.extend(line.map(|text| Effect::Complain { text }));
+            Meaning::OtherClaims { who, is_news } => {
+                if is_news {
+                    let text = format!("ft: serverID {who:?} claims to be active");
+                    self.effects.push_back(Effect::Complain { text });
+                    if self.rival.on_asked() {
+                        self.effects.push_back(Effect::ShowRival(None));
+                    }
+                    self.effects.push_back(Effect::AskRival);
+                }
+                self.rival.on_claim(who, now);
                 self.effects.push_back(Effect::CheckLease);
             }
         }
+    }
+
+    /// The store tells who is active, and it says that this server is. So the other one has another
+    /// store, and only a person knows which of them is right.
+    fn on_rival_answered(&mut self) {
+        let Some(who) = self.rival.on_answered() else { return };
+        let text = format!(
+            "ft: serverID {who:?} is active in this group too and answers clients, though this \
+             server holds the lease of its store: look whether their stores are one (a directory \
+             that is not mounted, another database), and stop the one that has the wrong store"
+        );
+        self.effects.push_back(Effect::Complain { text: text.clone() });
+        self.effects.push_back(Effect::ShowRival(Some(text)));
     }
 
     fn on_due(&mut self, now: Now) {
         let is_due = |at: &Instant| *at <= now.at;
         if self.reachable_until.take_if(|at| is_due(at)).is_some() {
             self.effects.push_back(Effect::ShowReachable(false));
+        }
+        if self.rival.due(now.at) {
+            self.effects.push_back(Effect::ShowRival(None));
         }
         if let Some(group) = &mut self.group
             && let Some(payload) = group.due(now.at)

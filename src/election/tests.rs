@@ -455,11 +455,45 @@ fn a_standby_reaches_the_active_as_long_as_its_heartbeats_come() {
     Play::alone().tell(waiting_for("active")).check(Role::Standby, &[]);
 }
 
+fn claims() -> Effect {
+    complain("ft: serverID \"forged\" claims to be active")
+}
+
 #[test]
-fn a_forged_heartbeat_only_makes_an_active_look() {
-    let line = complain("ft: serverID \"forged\" claims to be active");
-    let play = active().tell(heartbeat_of("forged")).check(ACTIVE, &[line, Effect::CheckLease]);
+fn a_forged_heartbeat_only_makes_an_active_look_and_ask() {
+    let expected = [claims(), Effect::AskRival, Effect::CheckLease];
+    let play = active().tell(heartbeat_of("forged")).check(ACTIVE, &expected);
     play.tell(heartbeat_of("forged")).check(ACTIVE, &[Effect::CheckLease]);
+}
+
+/// Goal: an active shows another one for as long as that claims to be active and answers clients.
+#[test]
+fn another_active_is_shown_when_it_answers_and_until_it_claims_no_more() {
+    let shown = |play: &Play| {
+        let is_text = |effect: &Effect| {
+            if let Effect::ShowRival(text) = effect { Some(text.is_some()) } else { None }
+        };
+        play.asked.iter().find_map(is_text)
+    };
+    let unasked = active().tell(Input::RivalAnswered);
+    assert_eq!(shown(&unasked), None, "nobody was asked");
+    let play = unasked.tell(heartbeat_of("other")).tell(Input::RivalAnswered);
+    assert_eq!(shown(&play), Some(true));
+    let mut play = play.tell(Input::RivalAnswered);
+    assert_eq!(shown(&play), None, "it is known");
+    for (asks, expected) in [(true, None), (false, None), (true, Some(false))] {
+        play.now.at = play.now.at + Duration::from_secs(1);
+        play = play.tell(heartbeat_of("other"));
+        assert_eq!(play.asked.contains(&Effect::AskRival), asks);
+        assert_eq!(shown(&play), expected, "one question in a row may be lost");
+    }
+    let mut play = play.tell(Input::RivalAnswered);
+    assert_eq!(shown(&play), Some(true));
+    while shown(&play).is_none_or(|is_shown| is_shown) {
+        play = play.wait();
+    }
+    let play = play.tell(heartbeat_of("other")).tell(lost());
+    assert!(play.asked.contains(&Effect::Withdraw), "no page shows it any more");
 }
 
 #[test]

@@ -116,6 +116,8 @@ pub struct Status {
     pub trouble: Option<String>,
     /// It stays until a person acts, and no other process of this machine would fare better.
     pub trouble_lasts: bool,
+    /// Active: another server of the group is too, with another store; what to do about it.
+    pub rival: Option<String>,
     /// Listeners that are not open, as `/healthz` names them (`server`, `route`).
     pub closed_listeners: Vec<&'static str>,
 }
@@ -132,7 +134,7 @@ impl Status {
         }
     }
 
-    /// Whether clients are served by this process.
+    /// Whether clients are served by this process, and by no other.
     ///
     /// # Errors
     /// The reason why not, for a person.
@@ -147,7 +149,7 @@ impl Status {
             State::Standalone | State::FtActive if !lease.is_valid(now) => {
                 Err(self.or_trouble("the lease is not confirmed"))
             }
-            State::Standalone | State::FtActive => Ok(()),
+            State::Standalone | State::FtActive => self.rival.clone().map_or(Ok(()), Err),
         }
     }
 
@@ -368,6 +370,9 @@ mod tests {
         assert_eq!(ready(&status, &lease), "the lease is not confirmed");
         lease.confirm(NOW, Duration::from_nanos(1));
         assert_eq!(ready(&status, &lease), "ready");
+        status.rival = Some("two stores".to_owned());
+        assert_eq!(ready(&status, &lease), "two stores");
+        assert_eq!(status.check_live(), Ok(()), "a restart mends nothing");
         status.state = State::Shutdown;
         assert_eq!(ready(&status, &lease), "shutting down");
     }

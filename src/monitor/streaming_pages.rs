@@ -163,7 +163,7 @@ pub fn serverz(view: View<'_>, status: &Status, descriptors: Descriptors) -> Rep
         version: &facts.version,
         go: &facts.go,
         state: status.state.name(),
-        trouble: status.trouble.as_deref(),
+        trouble: status.trouble.as_deref().or(status.rival.as_deref()),
         now: view.local(now),
         start_time: view.local(facts.started),
         uptime: uptime(facts.started, now),

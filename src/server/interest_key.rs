@@ -12,6 +12,8 @@ pub enum Listener {
     StandAloneProbe,
     /// Probes of other servers, while this one looks whether it is alone.
     ForeignProbe,
+    /// Answers to the question whether another server is active too.
+    Rival,
 }
 
 /// What a key stands for.
@@ -35,8 +37,8 @@ const SERVICES: [Service; 7] = [
     Service::Close,
     Service::Ping,
 ];
-const LISTENERS: [Listener; 3] =
-    [Listener::GroupHeartbeat, Listener::StandAloneProbe, Listener::ForeignProbe];
+const LISTENERS: [Listener; 4] =
+    [Listener::GroupHeartbeat, Listener::StandAloneProbe, Listener::ForeignProbe, Listener::Rival];
 
 /// Tokens of engines come behind the fixed keys.
 const FIRST_TOKEN: u64 = 16;

@@ -54,6 +54,7 @@ impl Server {
             }
             Effect::Withdraw => {
                 self.end_probe();
+                self.end_rivals();
                 self.pages.set_inactive();
             }
             Effect::Deactivate { term } => self.mail_all(|| Mail::Deactivate { term }),
@@ -69,6 +70,8 @@ impl Server {
                     keeper.check_now();
                 }
             }
+            Effect::AskRival => self.ask_rivals(),
+            Effect::ShowRival(text) => self.pages.set_rival(text),
             Effect::Survey => self.look(),
             Effect::Publish { subject, payload } => {
                 self.mailboxes[0].deliver(Mail::Publish { subject, reply: None, payload });

@@ -20,6 +20,7 @@ pub mod pages;
 pub mod preparation;
 mod probe;
 pub mod reload;
+mod rivals;
 pub mod settings;
 pub mod signals;
 pub mod start;
@@ -52,6 +53,7 @@ use crate::server::lame_duck::LameDuck;
 use crate::server::logging::streaming;
 use crate::server::pages::Pages;
 use crate::server::probe::Probe;
+use crate::server::rivals::Rivals;
 use crate::server::settings::Found;
 use crate::server::signals::Signal;
 use crate::server::start::StartError;
@@ -148,6 +150,8 @@ pub struct Server {
     ending: Vec<Worker>,
     /// A look whether this server is alone.
     probe: Option<Probe>,
+    /// A look whether another server is active too.
+    rivals: Option<Rivals>,
     /// A thread looks at the store of another active.
     is_looking: bool,
     pages: Pages,
@@ -239,6 +243,7 @@ impl Server {
             Event::Heard { listener: Listener::ForeignProbe, payload, reply } => {
                 self.on_foreign_probe(payload, reply);
             }
+            Event::Heard { listener: Listener::Rival, .. } => self.on_rival_heard(),
             Event::NobodyListens { reply } => self.on_probe_unheard(&reply),
         }
     }

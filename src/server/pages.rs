@@ -200,6 +200,7 @@ impl Pages {
         let is_group = self.is_group;
         self.update(|status| {
             status.is_serving = false;
+            status.rival = None;
             if is_group {
                 status.state = State::FtStandby;
             }
@@ -212,6 +213,11 @@ impl Pages {
             status.trouble = Some(text.to_owned());
             status.trouble_lasts = lasts;
         });
+    }
+
+    /// What is wrong where another server is active too; `None`: none is.
+    pub fn set_rival(&self, text: Option<String>) {
+        self.update(|status| status.rival = text);
     }
 
     /// It is stopping.

@@ -199,6 +199,7 @@ impl Begun {
             discovery: Subject::default(),
             ending: Vec::new(),
             probe: None,
+            rivals: None,
             is_looking: false,
             pages,
             monitor,

@@ -104,7 +104,10 @@ impl Group {
             }
             Effect::ShowReachable(reaches_active) => process.said.reaches_active = reaches_active,
             // For people.
-            Effect::ShowTrouble { .. } | Effect::SayStopping => (),
+            Effect::ShowTrouble { .. }
+            | Effect::ShowRival(_)
+            | Effect::AskRival
+            | Effect::SayStopping => (),
             Effect::Break => {
                 self.checker.on_given_up(number);
                 self.end(number, "is broken");
