@@ -495,6 +495,52 @@ fn a_configured_url_stays_when_a_route_of_its_address_ends() {
     }
 }
 
+/// Goal: what peers tell of may be configured later; then it is looked for as long as it is.
+#[test]
+fn a_reload_that_configures_what_is_dialled_as_gossip_keeps_it() {
+    const URL: &str = "10.0.0.1:7000";
+    let (mut left, mut right) = (server(1, "a", |_, _| ()), server(1, "b", |_, _| ()));
+    let (ours, _) = join(&mut left, &mut right);
+    left.send(
+        ours,
+        b"INFO {\"server_id\":\"NC\",\"cluster\":\"abc\",\"proto\":2,\"host\":\"h\",\"port\":7000,\
+          \"ip\":\"nats-route://10.0.0.1:7000/\"}\r\n",
+    );
+    assert_eq!(dialled(&mut left), [URL]);
+    let mut settings = Settings::clone(&left.loops[0].settings);
+    settings.cluster.as_mut().unwrap().routes = vec![URL.to_owned(), "right:6222".to_owned()];
+    let now = left.now;
+    left.loops[0].handle(Input::Settings(Arc::new(settings)), now);
+    for _ in 0..3 {
+        left.loops[0].handle(dial_failed(URL), left.now);
+        left.pass(Duration::from_secs(2));
+        assert!(dialled(&mut left).contains(&URL.to_owned()));
+    }
+}
+
+/// Goal: what a stranger says of itself ends no search: it names us, or a URL that is configured.
+#[test]
+fn a_stranger_ends_no_search_for_a_configured_url() {
+    const URL: &str = "right:6222";
+    for id in ["Na", "Nstranger"] {
+        let mut left = server(1, "a", |_, cluster| cluster.routes = vec![URL.into()]);
+        assert_eq!(dialled(&mut left), [URL]);
+        let stranger = left.open(0, ConnectionKind::RouteAccepted);
+        let info = format!(
+            "CONNECT {{}}\r\nINFO {{\"server_id\":\"{id}\",\"cluster\":\"abc\",\"proto\":2,\
+             \"host\":\"h\",\"port\":1,\"ip\":\"{URL}\"}}\r\n"
+        );
+        left.send(stranger, info.as_bytes());
+        left.loops[0].handle(dial_failed(URL), left.now);
+        left.pass(Duration::from_secs(2));
+        assert_eq!(dialled(&mut left), [URL], "beside {id}");
+        left.loops[0].closed(stranger, "Client Closed", left.now);
+        left.loops[0].handle(dial_failed(URL), left.now);
+        left.pass(Duration::from_secs(2));
+        assert_eq!(dialled(&mut left), [URL], "after {id}");
+    }
+}
+
 /// Goal: who looks whether it is alone knows when all who are there can hear it.
 #[test]
 fn routes_are_looked_for_until_each_is_there_or_cannot_be_had() {
