@@ -1,4 +1,4 @@
-//! requests: whatever bytes come on a request subject, decoding and placing them never panics
+//! requests: whatever bytes come on a subject of the server, decoding and placing them never panics
 
 #![no_main]
 
@@ -6,6 +6,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use stanby::engine::effect::Service;
 use stanby::engine::request::{Placement, decode, is_control_message};
+use stanby::server::channel_list::{decode_message, decode_names};
 
 const SERVICES: [Service; 7] = [
     Service::Connect,
@@ -27,5 +28,9 @@ fuzz_target!(|data: &[u8]| {
             }
         }
     }
-    let _ = is_control_message(payload);
+    let _ = is_control_message(payload.clone());
+    let _ = decode_names(&payload);
+    if let Ok(message) = decode_message(payload) {
+        let _ = decode_names(&message.data);
+    }
 });

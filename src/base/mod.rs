@@ -14,6 +14,7 @@ pub mod id;
 pub mod limits;
 pub mod opening;
 pub mod origin;
+pub mod partition;
 pub mod placement;
 pub mod planted;
 pub mod pulse;

@@ -106,6 +106,15 @@ impl Matched {
         // Of each route one that has no wildcard, if there is one.
         self.routes.sort_by_key(|interest| (interest.session, !interest.is_literal));
         self.routes.dedup_by_key(|interest| interest.session);
+        // A service may listen to several patterns that a subject fits.
+        if 1 < self.engines.len() {
+            let mut seen = SmallVec::<[_; 4]>::new();
+            self.engines.retain(|interest| {
+                let is_new = !seen.contains(interest);
+                seen.push(*interest);
+                is_new
+            });
+        }
         if !std::mem::take(&mut self.is_unordered) {
             return;
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::base::channel_limits::{ChannelLimits, ChannelOverrides, StoreLimits};
 use crate::base::go;
+use crate::config::StreamingConfig;
 
 /// The version of the streaming server whose behaviour and files this one has.
 pub const STREAMING_VERSION: &str = "0.25.6";
@@ -69,11 +70,17 @@ pub fn core_lines(cluster: Option<&str>, name: &str, id: &str) -> Vec<String> {
 
 /// The subjects that a streaming server listens on, as it says them when it debugs.
 #[must_use]
-pub fn subject_lines(discover_prefix: &str, cluster_id: &str) -> Vec<String> {
+pub fn subject_lines(config: &StreamingConfig) -> Vec<String> {
+    let StreamingConfig { discover_prefix, cluster_id, .. } = config;
     let subject = |verb: &str| format!("_STAN.{verb}.{cluster_id}");
+    let publish = subject("pub");
     vec![
         format!("Discover subject:           {discover_prefix}.{cluster_id}"),
-        format!("Publish subject:            {}.>", subject("pub")),
+        if config.partitioning {
+            format!("Publish subjects root:      {publish}")
+        } else {
+            format!("Publish subject:            {publish}.>")
+        },
         format!("Subscribe subject:          {}", subject("sub")),
         format!("Subscription Close subject: {}", subject("subclose")),
         format!("Unsubscribe subject:        {}", subject("unsub")),
@@ -390,9 +397,12 @@ Channels:                  100 *
 
     #[test]
     fn subjects_are_said_in_the_references_columns() {
-        let lines = subject_lines("_STAN.discover", "id");
+        let mut config = StreamingConfig { cluster_id: "id".to_owned(), ..Default::default() };
+        let lines = subject_lines(&config);
         assert_eq!(lines[0], "Discover subject:           _STAN.discover.id");
         assert_eq!(lines[1], "Publish subject:            _STAN.pub.id.>");
         assert_eq!(lines[3], "Subscription Close subject: _STAN.subclose.id");
+        config.partitioning = true;
+        assert_eq!(subject_lines(&config)[1], "Publish subjects root:      _STAN.pub.id");
     }
 }

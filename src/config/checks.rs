@@ -223,6 +223,10 @@ fn channels(draft: &Draft) -> Result<(), Wrong> {
             return Err(Wrong::new(text, "store_limits.channels"));
         }
     }
+    if draft.config.streaming.partitioning && names.is_empty() {
+        let text = "stan: no configured channel".to_owned();
+        return Err(Wrong::new(text, "streaming.partitioning"));
+    }
     let literal = names.keys().filter(|name| subject::is_channel_name(name.as_bytes())).count();
     let channels_max = draft.limits.channels;
     if channels_max > 0 && i64::try_from(literal).is_ok_and(|count| count > channels_max) {

@@ -98,6 +98,7 @@ impl Default for StreamingConfig {
             ft_group: None,
             steal_after: Some(STEAL_AFTER_DEFAULT),
             replace_durable: false,
+            partitioning: false,
             io_batch_size: 1_024,
             nkey_seed_file: None,
             client_tls: ClientTlsConfig::default(),

@@ -374,6 +374,9 @@ pub struct StreamingConfig {
     pub steal_after: Option<Duration>,
     /// Whether a subscribe request on an online durable replaces it.
     pub replace_durable: bool,
+    /// Whether this server has only the channels that have limits of their own, and others of the
+    /// cluster ID have others.
+    pub partitioning: bool,
     /// Messages of one batch as the reference bounds them; ours has `base::limits`.
     pub io_batch_size: u64,
     /// The seed that those connections would sign with.

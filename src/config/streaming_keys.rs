@@ -101,7 +101,7 @@ const TOP_KEYS: &[(&str, Apply)] = &[
     }),
     ("ft_steal_after", |d, e| set(&mut d.steal_after, nanos(e))),
     ("loops", |d, e| set(&mut d.loops, integer(e).map(Some))),
-    ("partitioning", |_, e| if boolean(e)? { refuse(e) } else { Ok(()) }),
+    ("partitioning", |d, e| set(&mut d.config.streaming.partitioning, boolean(e))),
     ("encrypt", |_, e| if boolean(e)? { refuse(e) } else { Ok(()) }),
     // A cipher alone encrypts nothing: `encrypt` or a key is what asks for it.
     ("encryption_cipher", only_text),

@@ -106,6 +106,11 @@ pub enum Input {
     },
     /// A second server has answered [`crate::election::effect::Effect::AskRival`].
     RivalAnswered,
+    /// Another server has channels of this one: to serve on would be to serve them twice.
+    Conflict {
+        /// A line for the log.
+        text: String,
+    },
     /// `next_deadline` has come.
     Due,
 }

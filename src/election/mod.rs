@@ -25,6 +25,7 @@
 //! | `Recovered` | loops get their engines; of a term that is over the threads are waited for |
 //! | `RecoveryFailed` | ends the process, or leads back to standby with growing pauses |
 //! | `FoundAlone`, `FoundAnother` | the engines speak; or as a failed recovery |
+//! | `Conflict` | ends the process |
 //! | `Answered` | counts the loops' answers to `Serve`, `Sync` and `Deactivate` |
 //! | `Opened` | with all answers to `Serve`: a second round, then `Announce` |
 //! | `StoreFailed` | leaves and releases, or ends the process |
@@ -253,6 +254,8 @@ impl Member {
             Input::Waiting { holder } => self.on_waiting(holder.as_deref()),
             Input::Won { epoch, predecessor } => self.on_won(epoch, predecessor, now),
             Input::Lost { why } => self.on_lost(why, now),
+            Input::Conflict { text } if self.epoch().is_some() => self.fail(text, now),
+            Input::Conflict { .. } => (),
             Input::Refused { why } => self.fail(format!("Failed to start: {why}"), now),
             Input::Recovered { term } if term == self.term => self.on_recovered(now),
             Input::RecoveryFailed { term, failure } if term == self.term => {

@@ -296,6 +296,7 @@ impl Engine {
             let entry = ClientEntry { client: client.clone(), connection: connection.clone() };
             self.tell(peer, PeerMessage::ClientAdded(entry));
         }
+        self.on_client_arrived(client, now);
         if self.peer_count() == 0 {
             self.joined(client, now);
         }
@@ -326,9 +327,10 @@ impl Engine {
     }
 
     /// Another engine registered a client.
-    pub(super) fn on_client_added(&mut self, from: LoopIndex, entry: ClientEntry) {
+    pub(super) fn on_client_added(&mut self, from: LoopIndex, entry: ClientEntry, now: Now) {
         let client = entry.client.detached();
         self.clients.know(client.clone(), entry.connection.detached());
+        self.on_client_arrived(&client, now);
         self.tell(from, PeerMessage::ClientAddedSeen(client));
     }
 

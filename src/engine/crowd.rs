@@ -18,7 +18,8 @@ impl Engine {
     pub fn held_bytes(&self) -> usize {
         let waiting_count = self.channels.waiting_count
             + self.clients.waiting_count
-            + self.subscriptions.finding.len();
+            + self.subscriptions.finding.len()
+            + self.early.len();
         self.commits.held_bytes() + REQUEST_BYTES * waiting_count
     }
 

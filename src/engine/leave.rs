@@ -29,6 +29,10 @@ impl Engine {
         reply: Option<Subject>,
         now: Now,
     ) {
+        if !self.has_in_partition(&request.subject) {
+            // Another server may have it.
+            return;
+        }
         let name = ChannelName::from(request.subject.clone());
         if self.channels.is_wanted(&name) {
             let request = if is_unsubscribe {

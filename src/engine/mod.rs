@@ -11,6 +11,7 @@ pub mod effect;
 pub mod input;
 mod leave;
 mod message;
+mod partition;
 pub mod publication;
 mod publish;
 mod queue_group;
@@ -31,6 +32,7 @@ mod tests;
 mod undecodable;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +40,7 @@ use bytes::Bytes;
 use crate::base::channel_limits::ResolvedLimits;
 use crate::base::deadlines::Deadlines;
 use crate::base::id::{ClientId, LoopIndex, Subject};
+use crate::base::partition::Partition;
 use crate::base::random::Random;
 use crate::base::record::{RecoveredChannel, StoreAnswer};
 use crate::base::time::{Instant, Now};
@@ -48,6 +51,7 @@ use crate::engine::delivery::Reads;
 use crate::engine::effect::{Effect, Interest, Level, Service};
 use crate::engine::input::{Input, PeerMessage};
 use crate::engine::message::Encoder;
+use crate::engine::partition::EarlyRequests;
 use crate::engine::refusal::Refusal;
 use crate::engine::request::Request;
 use crate::engine::snapshot::Traffic;
@@ -73,6 +77,9 @@ pub struct Settings {
     pub inbox_len_max: usize,
     /// Whether subscription ids are unique in the whole store (SQL) and not just in the channel.
     pub subscription_ids_store_wide: bool,
+    /// The channels that this server has, where others of the cluster ID have other ones; `None`:
+    /// all.
+    pub partition: Option<Arc<Partition>>,
     /// Whether debug lines are logged; without it they are not even made.
     pub debug: bool,
     /// Whether trace lines are logged.
@@ -117,6 +124,8 @@ enum Timer {
     Probe(ClientId, u64),
     /// Pending messages of a subscription are due again.
     Redelivery(SubscriptionKey),
+    /// The client of a request that came early has to be registered.
+    Arrival(u64),
     /// A channel (slot and incarnation) was without subscriptions for long enough.
     Inactivity(usize, u64),
 }
@@ -132,6 +141,7 @@ pub struct Engine {
     effects: VecDeque<Effect>,
     timers: Deadlines<Timer>,
     clients: Clients,
+    early: EarlyRequests,
     channels: Channels,
     subscriptions: Subscriptions,
     commits: Commits,
@@ -164,6 +174,7 @@ impl Engine {
             effects: VecDeque::new(),
             timers: Deadlines::default(),
             clients: Clients::default(),
+            early: EarlyRequests::default(),
             channels: Channels::default(),
             subscriptions,
             commits,
@@ -255,6 +266,7 @@ impl Engine {
                 Timer::Answer(_, question) | Timer::Probe(_, question) => {
                     self.on_question_due(question, now);
                 }
+                Timer::Arrival(number) => self.on_client_missing(number),
                 Timer::Redelivery(key) => self.on_redelivery_due(key, now),
                 Timer::Inactivity(index, incarnation) => self.on_inactive(index, incarnation, now),
             }
@@ -349,7 +361,7 @@ impl Engine {
 
     fn on_peer(&mut self, from: LoopIndex, message: PeerMessage, now: Now) {
         match message {
-            PeerMessage::ClientAdded(entry) => self.on_client_added(from, entry),
+            PeerMessage::ClientAdded(entry) => self.on_client_added(from, entry, now),
             PeerMessage::ClientAddedSeen(client) => self.on_client_added_seen(&client, now),
             PeerMessage::ClientRemoved(client) => self.forget_client(from, &client, now),
             PeerMessage::ClientRemovedSeen(client) => self.on_client_removed_seen(&client, now),
@@ -372,17 +384,21 @@ impl Engine {
 
     /// Serves clients from now on (spec protocol, 1.2).
     fn listen_to_services(&mut self) {
-        let publish = Bytes::from([&self.info.publish[..], b".>"].concat());
-        let services = [
+        let publish = |channels: &[u8]| Bytes::from([&self.info.publish, channels].join(&b'.'));
+        let publishes = match &self.settings.partition {
+            Some(partition) => partition.widest().map(|entry| publish(entry)).collect(),
+            None => vec![publish(b">")],
+        };
+        let requests = [
             (self.info.discovery.clone(), Service::Connect),
-            (publish, Service::Publish),
             (self.info.subscribe.clone(), Service::Subscribe),
             (self.info.unsubscribe.clone(), Service::Unsubscribe),
             (self.info.sub_close.clone(), Service::SubscriptionClose),
             (self.info.close.clone(), Service::Close),
             (self.pings_subject(), Service::Ping),
         ];
-        for (subject, service) in services {
+        let publishes = publishes.into_iter().map(|subject| (subject, Service::Publish));
+        for (subject, service) in publishes.chain(requests) {
             let interest = Interest::Service(service);
             self.effects.push_back(Effect::Listen { subject: Subject::from(subject), interest });
         }

@@ -26,7 +26,7 @@ impl Engine {
         self.traffic.in_bytes += publication.size() as u64;
         let open = self.channels.find_open(publication.subject());
         let is_valid = !publication.guid().is_empty()
-            && (open.is_some() || subject::is_channel_name(publication.subject()))
+            && (open.is_some() || self.is_channel_of_ours(publication.subject()))
             && self.clients.is_valid(publication.client_id(), publication.connection_id());
         if let (true, Some(index)) = (is_valid, open) {
             self.stage_publish(index, publication, reply, now);
@@ -42,12 +42,23 @@ impl Engine {
                 let channel = ChannelName::from(publication.subject());
                 self.trace_of(RECEIVED, &channel, &publication);
             }
-            self.log(Level::Error, || {
-                format!("Received invalid client publish message {}", in_full(&publication))
-            });
-            self.refuse_publish(publication.guid(), reply, &Refusal::InvalidPublish);
-            self.credit_bytes += publication.size();
+            if let Err((publication, reply)) = self.await_publisher(publication, reply, now) {
+                self.refuse_stranger(&publication, reply);
+            }
         }
+    }
+
+    fn is_channel_of_ours(&self, channel: &[u8]) -> bool {
+        subject::is_channel_name(channel) && self.has_in_partition(channel)
+    }
+
+    /// Answers a publish that is none, or whose client is not registered.
+    pub(super) fn refuse_stranger(&mut self, publication: &Publication, reply: Option<Subject>) {
+        self.log(Level::Error, || {
+            format!("Received invalid client publish message {}", in_full(publication))
+        });
+        self.refuse_publish(publication.guid(), reply, &Refusal::InvalidPublish);
+        self.credit_bytes += publication.size();
     }
 
     /// Stages a publish whose client was known when it came. `is_granted` is false where the

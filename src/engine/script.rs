@@ -124,6 +124,7 @@ impl Script {
             replace_durable: false,
             inbox_len_max: 1_000,
             subscription_ids_store_wide: false,
+            partition: None,
             debug: true,
             trace: false,
         };

@@ -211,6 +211,19 @@ impl Engine {
         if let Err(refusal) = self.check_subscribe(&request) {
             return self.refuse_subscribe(&request, reply.as_ref(), &refusal);
         }
+        if !self.has_in_partition(&request.subject) {
+            // Another server may have it.
+            return;
+        }
+        if !self.clients.known.contains_key(&request.client_id[..]) {
+            if self.settings.partition.is_none() {
+                let refusal = Refusal::UnknownClient;
+                self.refuse_subscribe(&request, reply.as_ref(), &refusal);
+            } else if !self.await_subscriber(&request, reply.as_ref(), now) {
+                self.refuse_early_subscribe(&request, reply.as_ref());
+            }
+            return;
+        }
         let name = ChannelName::from(request.subject.clone());
         match self.find_or_create(&name, now) {
             Ok(Found::Channel(index)) => self.subscribe_to(index, request, reply, None, now),
@@ -234,9 +247,6 @@ impl Engine {
         }
         if !subject::is_channel_name(&request.subject) {
             return Err(Refusal::InvalidSubject);
-        }
-        if !self.clients.known.contains_key(&request.client_id[..]) {
-            return Err(Refusal::UnknownClient);
         }
         Ok(())
     }

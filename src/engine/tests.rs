@@ -18,6 +18,7 @@ mod crowd;
 mod durables;
 mod groups;
 mod limits;
+mod partition;
 mod recovery;
 mod replay;
 mod shuffled;

@@ -14,6 +14,10 @@ pub enum Listener {
     ForeignProbe,
     /// Answers to the question whether another server is active too.
     Rival,
+    /// Lists of the channels of other servers.
+    ChannelLists,
+    /// Answers to our own list.
+    ChannelListAnswers,
 }
 
 /// What a key stands for.
@@ -37,8 +41,14 @@ const SERVICES: [Service; 7] = [
     Service::Close,
     Service::Ping,
 ];
-const LISTENERS: [Listener; 4] =
-    [Listener::GroupHeartbeat, Listener::StandAloneProbe, Listener::ForeignProbe, Listener::Rival];
+const LISTENERS: [Listener; 6] = [
+    Listener::GroupHeartbeat,
+    Listener::StandAloneProbe,
+    Listener::ForeignProbe,
+    Listener::Rival,
+    Listener::ChannelLists,
+    Listener::ChannelListAnswers,
+];
 
 /// Tokens of engines come behind the fixed keys.
 const FIRST_TOKEN: u64 = 16;

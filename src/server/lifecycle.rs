@@ -41,6 +41,9 @@ impl Server {
         match effect {
             Effect::Recover { term, predecessor, .. } => self.recover(term, predecessor),
             Effect::Activate { term } => self.activate(term),
+            Effect::AskAround { term } if self.config.streaming.partitioning => {
+                self.begin_partitions(Some(term));
+            }
             Effect::AskAround { term } => self.ask_around(term),
             Effect::Serve { term } => {
                 // The engine answers from then on: both would be one answer too many.
@@ -51,10 +54,14 @@ impl Server {
             Effect::Announce => {
                 self.pages.set_active(&self.config, &self.cluster_id);
                 self.log_ready();
+                if self.member.is_in_group() {
+                    self.begin_partitions(None);
+                }
             }
             Effect::Withdraw => {
                 self.end_probe();
                 self.end_rivals();
+                self.end_partitions();
                 self.pages.set_inactive();
             }
             Effect::Deactivate { term } => self.mail_all(|| Mail::Deactivate { term }),
@@ -170,7 +177,7 @@ impl Server {
 
     fn log_ready(&self) {
         let config = &self.config.streaming;
-        for line in banner::subject_lines(&config.discover_prefix, &config.cluster_id) {
+        for line in banner::subject_lines(config) {
             streaming(Level::Debug, &line);
         }
         streaming(Level::Info, &format!("Message store is {}", self.site.name()));

@@ -9,6 +9,7 @@
 //! monitoring, each within a bound; a reload reads the configuration's own files on it.
 
 pub mod activation;
+pub mod channel_list;
 pub mod engine_driver;
 pub mod event;
 pub mod files;
@@ -17,6 +18,7 @@ mod lame_duck;
 pub mod lifecycle;
 pub mod logging;
 pub mod pages;
+mod partitions;
 pub mod preparation;
 mod probe;
 pub mod reload;
@@ -52,6 +54,7 @@ use crate::server::interest_key::Listener;
 use crate::server::lame_duck::LameDuck;
 use crate::server::logging::streaming;
 use crate::server::pages::Pages;
+use crate::server::partitions::Partitions;
 use crate::server::probe::Probe;
 use crate::server::rivals::Rivals;
 use crate::server::settings::Found;
@@ -152,6 +155,8 @@ pub struct Server {
     probe: Option<Probe>,
     /// A look whether another server is active too.
     rivals: Option<Rivals>,
+    /// Where other servers of the cluster ID have other channels.
+    partitions: Option<Partitions>,
     /// A thread looks at the store of another active.
     is_looking: bool,
     pages: Pages,
@@ -171,7 +176,10 @@ impl Server {
             };
             match event {
                 Ok(event) => self.on_event(event),
-                Err(RecvTimeoutError::Timeout) => self.on_probe_due(world::instant()),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.on_probe_due(world::instant());
+                    self.on_partitions_due(world::instant());
+                }
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the server holds a sender"),
             }
             self.on_due();
@@ -183,8 +191,9 @@ impl Server {
 
     fn next_deadline(&self) -> Option<Instant> {
         let probe_at = self.probe.as_ref().and_then(Probe::next_deadline);
+        let list_at = self.partitions.as_ref().and_then(Partitions::next_deadline);
         let lame_at = self.lame_duck.as_ref().map(LameDuck::next_deadline);
-        [self.member.next_deadline(), probe_at, lame_at].into_iter().flatten().min()
+        [self.member.next_deadline(), probe_at, list_at, lame_at].into_iter().flatten().min()
     }
 
     /// What is due goes before what waits, however many events there are; but for the probe, whose
@@ -233,7 +242,10 @@ impl Server {
             Event::Left { term } => self.tell(Input::Left { term }),
             Event::Looked { trouble, survey } => self.on_looked(trouble, survey),
             Event::Clients { clients } => self.on_clients(clients),
-            Event::RouteSearch(search) => self.on_route_search(search, world::instant()),
+            Event::RouteSearch(search) => {
+                self.on_route_search(search, world::instant());
+                self.on_partition_routes(search, world::instant());
+            }
             Event::Heard { listener: Listener::GroupHeartbeat, payload, .. } => {
                 self.tell(Input::Heartbeat { payload });
             }
@@ -244,6 +256,12 @@ impl Server {
                 self.on_foreign_probe(payload, reply);
             }
             Event::Heard { listener: Listener::Rival, .. } => self.on_rival_heard(),
+            Event::Heard { listener: Listener::ChannelLists, payload, reply } => {
+                self.on_channel_list(payload, reply);
+            }
+            Event::Heard { listener: Listener::ChannelListAnswers, payload, .. } => {
+                self.on_channel_list_answer(payload);
+            }
             Event::NobodyListens { reply } => self.on_probe_unheard(&reply),
         }
     }

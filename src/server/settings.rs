@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::channel_limits::ResolvedLimits;
+use crate::base::id::ChannelName;
+use crate::base::partition::Partition;
 use crate::base::random::Random;
 use crate::base::user_info;
 use crate::broker::Discovery;
@@ -36,9 +38,17 @@ pub fn engine(config: &Config, site: &dyn Site, limits: &ResolvedLimits) -> engi
         replace_durable: streaming.replace_durable,
         inbox_len_max: config.core.control_line_bytes_max.saturating_sub(LINE_REST_BYTES).max(64),
         subscription_ids_store_wide: site.numbers_subscriptions_as_one(),
+        partition: partition(config),
         debug: config.log.streaming.debug || config.log.streaming.trace,
         trace: config.log.streaming.trace,
     }
+}
+
+/// The channels of this server, where others of its cluster ID have other ones.
+pub(super) fn partition(config: &Config) -> Option<Arc<Partition>> {
+    let streaming = &config.streaming;
+    let channels = streaming.limits.per_channel.keys().map(ChannelName::to_bytes);
+    streaming.partitioning.then(|| Arc::new(Partition::new(channels)))
 }
 
 /// What brokers are told that only the start knows.
@@ -98,7 +108,7 @@ pub fn broker(config: &Config, found: &Found) -> broker::Settings {
         discovery: (config.program == Program::Streaming).then(|| Discovery {
             prefix: config.streaming.discover_prefix.clone(),
             cluster_id: config.streaming.cluster_id.clone(),
-            is_alone: config.streaming.ft_group.is_none(),
+            is_alone: config.streaming.ft_group.is_none() && !config.streaming.partitioning,
         }),
         is_traced: config.log.core.trace,
         is_debugged: config.log.core.debug,

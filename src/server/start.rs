@@ -200,6 +200,7 @@ impl Begun {
             ending: Vec::new(),
             probe: None,
             rivals: None,
+            partitions: None,
             is_looking: false,
             pages,
             monitor,

@@ -632,6 +632,7 @@ pub fn engine_settings(loops: u16, limits: &ResolvedLimits, tells_all: bool) -> 
         replace_durable: false,
         inbox_len_max: 1_024,
         subscription_ids_store_wide: false,
+        partition: None,
         debug: tells_all,
         trace: tells_all,
     }

@@ -117,6 +117,20 @@ impl Start {
 
     /// Starts it and waits until it listens.
     pub fn run(self) -> Node {
+        let waits =
+            self.kind == Kind::Streaming && !self.more.iter().any(|word| word == "-ft_group");
+        let mut node = self.spawn();
+        node.client_port = node.port("Listening for client connections on ");
+        node.route_port = node.port("Listening for route connections on ");
+        node.monitor_port = node.port("Starting http monitor on ");
+        if waits {
+            node.wait_log("Streaming Server is ready");
+        }
+        node
+    }
+
+    /// Starts it; its ports are not known.
+    pub fn spawn(self) -> Node {
         let mut command = program(self.kind);
         command.args(["-a", "127.0.0.1", "-m", "-1", "-D", "-p"]);
         command.arg(self.client_port.to_string()).args(&self.more);
@@ -137,15 +151,7 @@ impl Start {
                 kept.changed.notify_all();
             }
         });
-        let mut node =
-            Node { kind: self.kind, child, log, client_port: 0, route_port: 0, monitor_port: 0 };
-        node.client_port = node.port("Listening for client connections on ");
-        node.route_port = node.port("Listening for route connections on ");
-        node.monitor_port = node.port("Starting http monitor on ");
-        if self.kind == Kind::Streaming && !self.more.iter().any(|word| word == "-ft_group") {
-            node.wait_log("Streaming Server is ready");
-        }
-        node
+        Node { kind: self.kind, child, log, client_port: 0, route_port: 0, monitor_port: 0 }
     }
 }
 

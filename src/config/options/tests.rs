@@ -677,13 +677,7 @@ fn what_is_not_supported_yet_is_named_with_file_and_line() {
         let error = error_of(Program::Streaming, "-c f.conf", &format!("port: 1\n{key}: {value}"));
         assert_eq!(error, format!("f.conf:2:1: key \"{key}\" is not supported by stanby yet"));
     }
-    for entry in [
-        "ns: \"nats://x\"",
-        "cluster {}",
-        "partitioning: true",
-        "encrypt: true",
-        "encryption_key: \"\"",
-    ] {
+    for entry in ["ns: \"nats://x\"", "cluster {}", "encrypt: true", "encryption_key: \"\""] {
         let key = entry.split([':', ' ']).next().unwrap_or_default();
         let error =
             error_of(Program::Streaming, "-c f.conf", &format!("streaming {{\n{entry}\n}}"));

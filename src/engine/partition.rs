@@ -1,0 +1,207 @@
+//! one of several servers of a cluster ID: requests of clients that it does not know yet, and of
+//! channels that it does not have
+//!
+//! Every server registers every client, and the client goes on when the first of them has answered.
+//! So what it asks next may reach another server before its connect request has done its work there
+//! (spec protocol, 18.3).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::base::id::{ClientId, ConnectionId, Subject};
+use crate::base::subject;
+use crate::base::time::Now;
+use crate::engine::effect::Level;
+use crate::engine::publication::Publication;
+use crate::engine::refusal::Refusal;
+use crate::engine::request::Request;
+use crate::engine::{Engine, Timer};
+use crate::proto::pb;
+
+/// How long a client may take to be registered.
+const CLIENT_WITHIN: Duration = Duration::from_secs(1);
+
+/// Requests that may wait for their clients. Publishes among them hold the credit of those of other
+/// clients, and anybody can make up a client.
+const WAITING_MAX: usize = 256;
+/// Bytes of publishes that may wait for their clients.
+const WAITING_BYTES_MAX: usize = 1024 * 1024;
+
+/// Clients that did not come are refused at once the next time; so many are remembered.
+const MISSING_MAX: usize = 256;
+
+type Who = (ClientId, ConnectionId);
+
+/// A request whose client is not registered.
+#[derive(Debug)]
+struct Early {
+    who: Who,
+    request: Request,
+    reply: Option<Subject>,
+}
+
+/// The requests that wait for their clients.
+#[derive(Debug, Default)]
+pub(super) struct EarlyRequests {
+    by_number: BTreeMap<u64, Early>,
+    by_client: BTreeMap<ClientId, VecDeque<u64>>,
+    bytes: usize,
+    last_number: u64,
+    missing: BTreeSet<Who>,
+    /// In the order in which they did not come.
+    missing_order: VecDeque<Who>,
+}
+
+impl EarlyRequests {
+    pub(super) fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    fn remember_missing(&mut self, who: Who) {
+        if self.missing.insert(who.clone()) {
+            self.missing_order.push_back(who);
+        }
+        while MISSING_MAX < self.missing_order.len() {
+            let oldest = self.missing_order.pop_front();
+            if let Some(who) = oldest {
+                self.missing.remove(&who);
+            }
+        }
+    }
+
+    fn forget_missing(&mut self, client: &ClientId) {
+        let is_its = |who: &Who| who.0 == *client;
+        self.missing.retain(|who| !is_its(who));
+        self.missing_order.retain(|who| !is_its(who));
+    }
+
+    fn push(&mut self, early: Early) -> u64 {
+        self.last_number += 1;
+        self.bytes += size_of(&early.request);
+        self.by_client.entry(early.who.0.clone()).or_default().push_back(self.last_number);
+        self.by_number.insert(self.last_number, early);
+        self.last_number
+    }
+
+    fn take(&mut self, number: u64) -> Option<Early> {
+        let early = self.by_number.remove(&number)?;
+        self.bytes -= size_of(&early.request);
+        if let Some(numbers) = self.by_client.get_mut(&early.who.0) {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.by_client.remove(&early.who.0);
+            }
+        }
+        Some(early)
+    }
+}
+
+fn size_of(request: &Request) -> usize {
+    if let Request::Publish(publication) = request { publication.size() } else { 0 }
+}
+
+impl Engine {
+    /// Whether this server has the channel of that name, be it there or not.
+    pub(super) fn has_in_partition(&self, channel: &[u8]) -> bool {
+        self.settings.partition.as_ref().is_none_or(|partition| partition.has(channel))
+    }
+
+    /// Keeps a publish whose client may be about to be registered. Gives it back otherwise.
+    pub(super) fn await_publisher(
+        &mut self,
+        publication: Publication,
+        reply: Option<Subject>,
+        now: Now,
+    ) -> Result<(), (Publication, Option<Subject>)> {
+        let is_legal = !publication.guid().is_empty()
+            && subject::is_channel_name(publication.subject())
+            && self.has_in_partition(publication.subject());
+        let who = (
+            ClientId::from(publication.client_id()),
+            ConnectionId::from(publication.connection_id()),
+        );
+        let is_valid = self.clients.is_valid(publication.client_id(), publication.connection_id());
+        if !is_legal || is_valid || !self.may_come(&who, publication.size()) {
+            return Err((publication, reply));
+        }
+        self.await_client(who, Request::Publish(publication), reply, now);
+        Ok(())
+    }
+
+    /// Keeps a subscribe request whose client may be about to be registered; false if it is to be
+    /// refused.
+    pub(super) fn await_subscriber(
+        &mut self,
+        request: &pb::SubscriptionRequest,
+        reply: Option<&Subject>,
+        now: Now,
+    ) -> bool {
+        let who = (ClientId::from(&request.client_id[..]), ConnectionId::default());
+        if !self.may_come(&who, 0) {
+            return false;
+        }
+        self.await_client(who, Request::Subscribe(request.clone()), reply.cloned(), now);
+        true
+    }
+
+    fn may_come(&self, who: &Who, bytes: usize) -> bool {
+        self.settings.partition.is_some()
+            && self.early.len() < WAITING_MAX
+            && self.early.bytes + bytes <= WAITING_BYTES_MAX
+            && !self.early.missing.contains(who)
+    }
+
+    fn await_client(&mut self, who: Who, request: Request, reply: Option<Subject>, now: Now) {
+        let number = self.early.push(Early { who, request, reply });
+        self.timers.arm(Timer::Arrival(number), now.at + CLIENT_WITHIN);
+    }
+
+    /// A client is registered: what came too early is taken in its order.
+    pub(super) fn on_client_arrived(&mut self, client: &ClientId, now: Now) {
+        if self.settings.partition.is_none() {
+            return;
+        }
+        self.early.forget_missing(client);
+        for number in self.early.by_client.get(client).cloned().unwrap_or_default() {
+            let connection = self.early.by_number.get(&number).map(|early| early.who.1.clone());
+            let connection = connection.unwrap_or_default();
+            if !self.clients.is_valid(client.as_bytes(), connection.as_bytes()) {
+                continue;
+            }
+            self.timers.cancel(&Timer::Arrival(number));
+            let Some(Early { request, reply, .. }) = self.early.take(number) else { continue };
+            if let Request::Publish(publication) = request {
+                self.publish_valid(publication, reply, true, now);
+            } else {
+                self.on_request(request, reply, now);
+            }
+        }
+    }
+
+    /// A client has not come.
+    pub(super) fn on_client_missing(&mut self, number: u64) {
+        let Some(Early { who, request, reply }) = self.early.take(number) else { return };
+        self.early.remember_missing(who);
+        if let Request::Publish(publication) = request {
+            self.refuse_stranger(&publication, reply);
+        } else if let Request::Subscribe(request) = request {
+            self.refuse_early_subscribe(&request, reply.as_ref());
+        }
+    }
+
+    /// Answers a subscribe request of a client that is not there.
+    pub(super) fn refuse_early_subscribe(
+        &mut self,
+        request: &pb::SubscriptionRequest,
+        reply: Option<&Subject>,
+    ) {
+        self.log(Level::Error, || {
+            format!(
+                "[Client:{}] Rejecting subscription on {}: connection not created yet",
+                String::from_utf8_lossy(&request.client_id),
+                crate::engine::refusal::quoted(&request.subject),
+            )
+        });
+        self.respond_refusal(reply, &Refusal::InvalidSubscribe);
+    }
+}

@@ -1,0 +1,275 @@
+//! servers of one cluster ID, each with channels of its own: does another one have one of ours?
+//! (spec protocol, 18)
+//!
+//! A server that stands alone asks before it serves, a member of a group while it takes over: its
+//! predecessor had the same channels, so nobody has to wait. Both ask again when routes have come
+//! or gone. Who is answered with a channel that both have ends.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::id::Subject;
+use crate::base::partition::{Partition, Shared};
+use crate::base::time::Instant;
+use crate::base::world;
+use crate::broker::Search;
+use crate::election::input::Input;
+use crate::engine::effect::Level;
+use crate::engine::refusal::quoted;
+use crate::net::Control;
+use crate::server::channel_list::{
+    ListError, ListMessage, decode_message, decode_names, encode_list, encode_message,
+};
+use crate::server::engine_driver::Mail;
+use crate::server::event::{self, Event};
+use crate::server::interest_key::{Listener, SERVER_INBOX_PREFIX};
+use crate::server::logging::streaming;
+use crate::server::{Server, settings};
+
+/// Between two lists while a start asks.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+/// How long others have to answer once the routes are there.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// How long routes may take to come up.
+const ROUTES_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks whether routes have come or gone.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What a new route carries may be known some time after it: so many lists go out.
+const LISTS_FOR_A_ROUTE: u32 = 2;
+/// Two that meet later both end, as there: who finds out first goes on answering for so long.
+const CONFLICT_ENDS_AFTER: Duration = Duration::from_millis(1_500);
+/// A list that cannot be read is an error in the log, once in so long.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
+/// Overlaps of patterns that are warned of.
+const OVERLAPS_MAX: usize = 100;
+
+/// What a server tells and hears of the channels of others.
+#[derive(Debug)]
+pub(super) struct Partitions {
+    own: Arc<Partition>,
+    /// Where all servers send their lists.
+    lists: Subject,
+    /// Where answers go.
+    inbox: Subject,
+    /// Our own list, in messages.
+    messages: Vec<Bytes>,
+    /// In which term a start waits for answers, and until when at most.
+    asking: Option<(u64, Instant)>,
+    /// Whether other servers may hear it.
+    has_cluster: bool,
+    /// What the routes were found to be, and since when.
+    routes: Option<(Search, Instant)>,
+    /// Lists that are still to go out.
+    to_send: u32,
+    /// What another server has too, and when this one ends by that.
+    conflict: Option<(String, Instant)>,
+    next_at: Instant,
+    complained_until: Instant,
+    /// What was warned of.
+    overlaps: BTreeSet<(Bytes, Bytes)>,
+}
+
+impl Partitions {
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let conflict_at = self.conflict.as_ref().map(|(_, at)| *at);
+        [self.has_cluster.then_some(self.next_at), conflict_at].into_iter().flatten().min()
+    }
+
+    fn listening(&self) -> [(Subject, Listener); 2] {
+        [
+            (self.lists.clone(), Listener::ChannelLists),
+            (self.inbox.clone(), Listener::ChannelListAnswers),
+        ]
+    }
+
+    /// Whether all who are there had the time to answer.
+    fn were_all_asked(&self, now: Instant) -> bool {
+        let Some((_, deadline)) = self.asking else { return false };
+        let is_settled = match self.routes {
+            Some((Search::Ended { .. }, since)) => since + ANSWER_WITHIN <= now,
+            _ => !self.has_cluster,
+        };
+        is_settled || deadline <= now
+    }
+}
+
+impl Server {
+    /// Tells the channels of this server; a start that stands alone waits for what others say.
+    pub(super) fn begin_partitions(&mut self, asking_term: Option<u64>) {
+        self.end_partitions();
+        let Some(own) = settings::partition(&self.config) else { return };
+        let server_id = Bytes::from(self.server_id.clone());
+        let payload_max = self.config.core.payload_bytes_max;
+        let messages = match encode_list(&server_id, own.entries(), payload_max) {
+            Ok(messages) => messages,
+            Err(error) => return self.end_by_partitions(asking_term, error.to_string()),
+        };
+        let now = world::instant();
+        let partitions = Partitions {
+            own,
+            lists: Subject::from(format!("_STAN.part.{}", self.config.streaming.cluster_id)),
+            inbox: Subject::from(format!("{SERVER_INBOX_PREFIX}{}", self.random.unique_id())),
+            messages,
+            asking: asking_term.map(|term| (term, now + ROUTES_WITHIN)),
+            has_cluster: self.config.core.cluster.is_some(),
+            routes: None,
+            to_send: LISTS_FOR_A_ROUTE,
+            conflict: None,
+            next_at: now,
+            complained_until: now,
+            overlaps: BTreeSet::new(),
+        };
+        for (subject, listener) in partitions.listening() {
+            self.mailboxes[0].deliver(Mail::Listen { subject, listener });
+        }
+        self.partitions = Some(partitions);
+        self.on_partitions_due(now);
+    }
+
+    /// Nobody is told any more.
+    pub(super) fn end_partitions(&mut self) {
+        let Some(partitions) = self.partitions.take() else { return };
+        for (subject, listener) in partitions.listening() {
+            self.mailboxes[0].deliver(Mail::Unlisten { subject, listener });
+        }
+    }
+
+    pub(super) fn on_partitions_due(&mut self, now: Instant) {
+        let Some(partitions) = &mut self.partitions else { return };
+        if let Some((text, _)) = partitions.conflict.take_if(|(_, at)| *at <= now) {
+            return self.end_by_partitions(None, text);
+        }
+        if now < partitions.next_at {
+            return;
+        }
+        if partitions.were_all_asked(now)
+            && let Some((term, _)) = partitions.asking.take()
+        {
+            self.tell(Input::FoundAlone { term });
+            return;
+        }
+        let is_asking = partitions.asking.is_some();
+        partitions.next_at = now + if is_asking { ASK_EVERY } else { LOOK_EVERY };
+        if partitions.has_cluster {
+            let is_due = is_asking || partitions.to_send > 0;
+            partitions.to_send = partitions.to_send.saturating_sub(1);
+            if is_due {
+                self.send_lists();
+            }
+            let events = self.events_in.clone();
+            let done = move |search| event::post(&events, Event::RouteSearch(search));
+            self.mailboxes[0].control(Control::RouteSearch { done: Box::new(done) });
+        }
+    }
+
+    fn send_lists(&self) {
+        let Some(partitions) = &self.partitions else { return };
+        for payload in &partitions.messages {
+            self.mailboxes[0].deliver(Mail::Publish {
+                subject: partitions.lists.clone(),
+                reply: Some(partitions.inbox.clone()),
+                payload: payload.clone(),
+            });
+        }
+    }
+
+    pub(super) fn on_partition_routes(&mut self, search: Search, now: Instant) {
+        let Some(partitions) = &mut self.partitions else { return };
+        if partitions.routes.is_none_or(|(former, _)| former != search) {
+            partitions.routes = Some((search, now));
+            partitions.to_send = LISTS_FOR_A_ROUTE;
+        }
+    }
+
+    /// Another server tells its channels; anybody can.
+    pub(super) fn on_channel_list(&mut self, payload: Bytes, reply: Option<Subject>) {
+        let (Some(subject), false) = (reply, payload.is_empty()) else { return };
+        let own_id = Bytes::from(self.server_id.clone());
+        let answer = match decode_message(payload) {
+            Ok(list) if list.server_id == own_id => return,
+            Ok(list) => self.answer_of(&list),
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(data) => {
+                let payload = encode_message(&ListMessage { server_id: own_id, data });
+                self.mailboxes[0].deliver(Mail::Publish { subject, reply: None, payload });
+            }
+            Err(error) => self.complain_of_list(&error.to_string()),
+        }
+    }
+
+    /// The first channel that both have; empty if there is none.
+    fn answer_of(&mut self, list: &ListMessage) -> Result<Bytes, ListError> {
+        let theirs = Partition::new(decode_names(&list.data)?);
+        let Some(partitions) = &mut self.partitions else { return Ok(Bytes::new()) };
+        match partitions.own.shared_with(&theirs) {
+            Shared::Nothing => Ok(Bytes::new()),
+            Shared::Channel(name) => Ok(name),
+            Shared::Overlap(ours, theirs) => {
+                let pair = (ours, theirs);
+                if partitions.overlaps.len() < OVERLAPS_MAX && !partitions.overlaps.contains(&pair)
+                {
+                    let text = format!(
+                        "channels {} of this server and {} of server {} overlap: a channel of both \
+                         would be served twice",
+                        quoted(&pair.0),
+                        quoted(&pair.1),
+                        quoted(&list.server_id)
+                    );
+                    streaming(Level::Warning, &text);
+                    partitions.overlaps.insert(pair);
+                }
+                Ok(Bytes::new())
+            }
+            Shared::Unknown => {
+                self.complain_of_list("too many wildcards to compare them all");
+                Ok(Bytes::new())
+            }
+        }
+    }
+
+    fn complain_of_list(&mut self, error: &str) {
+        let now = world::instant();
+        let Some(partitions) = &mut self.partitions else { return };
+        if partitions.complained_until <= now {
+            partitions.complained_until = now + COMPLAIN_EVERY;
+            streaming(Level::Error, &format!("Error processing partitioning request: {error}"));
+        }
+    }
+
+    /// Another server has looked at our list.
+    pub(super) fn on_channel_list_answer(&mut self, payload: Bytes) {
+        let Some(partitions) = &mut self.partitions else { return };
+        let asking_term = partitions.asking.map(|(term, _)| term);
+        match decode_message(payload) {
+            Ok(answer) if answer.data.is_empty() => (),
+            Ok(answer) => {
+                let text = format!(
+                    "channel {} causes conflict with channels on server {}",
+                    quoted(&answer.data),
+                    quoted(&answer.server_id)
+                );
+                if asking_term.is_some() {
+                    self.end_by_partitions(asking_term, text);
+                } else if partitions.conflict.is_none() {
+                    partitions.conflict = Some((text, world::instant() + CONFLICT_ENDS_AFTER));
+                }
+            }
+            Err(error) => {
+                self.complain_of_list(&format!("unable to decode partitioning response: {error}"));
+            }
+        }
+    }
+
+    fn end_by_partitions(&mut self, asking_term: Option<u64>, text: String) {
+        self.end_partitions();
+        match asking_term {
+            Some(term) => self.tell(Input::FoundAnother { term, text }),
+            None => self.tell(Input::Conflict { text: format!("Partitioning error: {text}") }),
+        }
+    }
+}
