@@ -337,8 +337,41 @@ impl Channel {
         self.handles = Handles::default();
     }
 
+    /// Whether files of slices that are no longer needed are there.
+    #[must_use]
+    pub fn is_untidy(&self) -> bool {
+        let messages = &self.messages;
+        !messages.superseded.is_empty()
+            || messages.hollow_slices().next().is_some()
+            || !messages.dead_slices().is_empty()
+    }
+
+    /// Removes the files of slices of which a later one holds everything durably. It can be tried
+    /// again after an error.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn remove_superseded(
+        &mut self,
+        ctx: &Context,
+        root: &dyn Folder,
+    ) -> Result<(), StoreError> {
+        if self.messages.superseded.is_empty() {
+            return Ok(());
+        }
+        self.open_folder(ctx, root)?;
+        let path = ctx.path(self.name.as_bytes(), b"");
+        let place = Place { folder: self.folder(), path: &path, fence: ctx.fence.as_ref() };
+        let numbers = self.messages.superseded.iter();
+        let names_of = |number: &u64| [slice_data_name(*number), slice_index_name(*number)];
+        place.remove(&numbers.flat_map(names_of).collect::<Vec<_>>())?;
+        self.messages.superseded.clear();
+        Ok(())
+    }
+
     /// Removes the files of slices without messages but the newest, unless they may hold the only
-    /// durable copy of one that is kept. It can be tried again after an error.
+    /// durable copy of one that is kept. What is superseded goes before what supersedes it. It can
+    /// be tried again after an error.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -348,6 +381,7 @@ impl Channel {
         root: &dyn Folder,
         archivists: &mut Archivists,
     ) -> Result<(), StoreError> {
+        self.remove_superseded(ctx, root)?;
         let dead = self.messages.dead_slices();
         let first = self.messages.first;
         let hollow: Vec<u64> = self.messages.hollow_slices().collect();

@@ -14,7 +14,7 @@ use crate::base::time::Now;
 use crate::base::world;
 use crate::store::file::adoption::{self, Adoption, keep_overlaps};
 use crate::store::file::channel::Channel;
-use crate::store::file::context::Context;
+use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::{Disk, Entry, Folder};
 use crate::store::file::format::{Crc, renamed_cut, replacement_epoch};
 use crate::store::file::log::{io_error, path_below};
@@ -31,6 +31,8 @@ use crate::store::{Action, Notice, Opened, Store, StoreError, progress};
 
 /// With so many channels, recovery uses all cores even if the option says one.
 const CHANNELS_RECOVERED_ALONE_MAX: usize = 64;
+/// Beyond so many channels with old slices that are superseded, these are removed later.
+const CHANNELS_TIDIED_FIRST_MAX: usize = 16;
 /// Descriptors that a share may always have open, whatever the limit.
 const OPEN_MIN: usize = 8;
 
@@ -111,6 +113,7 @@ pub fn open_on(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, 
         // What stays is not durable elsewhere, whatever is written anew here.
         is_settled &= channel.messages.overlaps.is_empty();
     }
+    remove_superseded(&ctx, root.as_ref(), &mut channels)?;
     if is_settled {
         let newest = channels.iter().map(|found| found.channel.messages.last_time).max();
         Settled::write(&ctx, root.as_ref(), &files, newest.unwrap_or(0), opening.loops);
@@ -218,6 +221,27 @@ fn clear_root(ctx: &Context, root: &dyn Folder, entries: &[Entry]) -> Result<(),
         {
             root.unlink(&entry.name).map_err(|source| io_error(Action::Replace, &path, source))?;
         }
+    }
+    Ok(())
+}
+
+/// Removes the old slices of which later ones hold everything durably, unless they are many: then
+/// the shares do it once they serve. For want of room, too.
+fn remove_superseded(
+    ctx: &Context,
+    root: &dyn Folder,
+    channels: &mut [Recovered],
+) -> Result<(), StoreError> {
+    let is_left = |found: &&mut Recovered| !found.channel.messages.superseded.is_empty();
+    let mut left: Vec<&mut Recovered> = channels.iter_mut().filter(is_left).collect();
+    if CHANNELS_TIDIED_FIRST_MAX < left.len() {
+        return Ok(());
+    }
+    for Recovered { channel, .. } in &mut left {
+        if let Err(error) = channel.remove_superseded(ctx, root) {
+            refusal(error)?;
+        }
+        channel.close_files();
     }
     Ok(())
 }

@@ -18,7 +18,9 @@ use crate::store::file::log::{io_error, path_below};
 use crate::store::file::reading::{Budget, SliceFiles};
 use crate::store::file::removal::{Place, open_file};
 use crate::store::file::reserve::LEFT_BY_COPIES;
-use crate::store::file::slices::{Messages, Slice, SliceLimits, SliceWrite, StageRules, count};
+use crate::store::file::slices::{
+    Messages, Overlap, Slice, SliceLimits, SliceWrite, StageRules, count,
+};
 use crate::store::{Action, StoreError};
 
 /// Data and index.
@@ -133,8 +135,8 @@ impl Rewrite {
         Ok(write.map(|write| Self { write, kept, later_count }))
     }
 
-    /// Takes the copy into use and cuts the old slices. The caller has synced the copy and asked
-    /// the fence since.
+    /// Takes the copy into use and cuts the oldest of the old slices; the others are superseded.
+    /// The caller has synced the copy and asked the fence since.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -145,26 +147,18 @@ impl Rewrite {
         channel: &mut Channel,
     ) -> Result<(), StoreError> {
         channel.close_files();
-        channel.open_folder(ctx, root)?;
-        let path = ctx.path(channel.name.as_bytes(), b"");
-        let place = Place { folder: channel.folder(), path: &path, fence: ctx.fence.as_ref() };
-        let names_of = |number| [slice_data_name(number), slice_index_name(number)];
-        let staying = channel.messages.slices.len().saturating_sub(self.later_count + 1);
-        let mut gone: Vec<Vec<u8>> = Vec::new();
-        for slice in channel.messages.slices.iter().skip(staying + 1) {
-            gone.extend(names_of(slice.number));
-        }
-        let Self { write, kept, .. } = self;
-        if kept.record_count == 0 {
-            gone.extend(names_of(kept.number));
-        } else {
-            end_slice(place, &kept)?;
-        }
-        if !gone.is_empty() {
-            place.remove(&gone)?;
+        let Self { write, kept, later_count } = self;
+        if kept.record_count != 0 {
+            channel.open_folder(ctx, root)?;
+            let path = ctx.path(channel.name.as_bytes(), b"");
+            let fence = ctx.fence.as_ref();
+            end_slice(Place { folder: channel.folder(), path: &path, fence }, &kept)?;
         }
         let messages = &mut channel.messages;
-        messages.slices.truncate(staying);
+        let staying = messages.slices.len().saturating_sub(later_count + 1);
+        let copied = messages.slices.split_off(staying).into_iter().map(|slice| slice.number);
+        let is_gone = |number: &u64| kept.record_count == 0 || *number != kept.number;
+        messages.superseded.extend(copied.filter(is_gone));
         messages.slices.extend((kept.record_count != 0).then_some(kept));
         messages.number_max = write.slice.number;
         messages.slices.push_back(write.slice);
@@ -174,7 +168,8 @@ impl Rewrite {
     }
 }
 
-/// Cuts from the old slices what later ones hold, as far as it need not stay.
+/// Cuts from the old slices what later ones hold, as far as it need not stay. Those that hold
+/// nothing else are superseded.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -186,24 +181,22 @@ pub fn cut_overlaps(
     if channel.messages.overlaps.iter().all(|old| old.must_stay) {
         return Ok(());
     }
-    channel.open_folder(ctx, root)?;
-    ctx.fence.check()?;
-    let path = ctx.path(channel.name.as_bytes(), b"");
-    let place = Place { folder: channel.folder(), path: &path, fence: ctx.fence.as_ref() };
-    let messages = &channel.messages;
-    let mut gone = Vec::new();
-    for old in messages.overlaps.iter().filter(|old| !old.must_stay) {
-        let Some(slice) = messages.slices.iter().find(|slice| slice.number == old.number) else {
-            gone.extend([slice_index_name(old.number), slice_data_name(old.number)]);
-            continue;
-        };
-        end_slice(place, slice)?;
+    let Messages { slices, overlaps, .. } = &channel.messages;
+    let slice_of = |old: &Overlap| slices.iter().find(|slice| slice.number == old.number);
+    let done = || overlaps.iter().filter(|old| !old.must_stay);
+    let cut: Vec<Slice> = done().filter_map(slice_of).cloned().collect();
+    let is_whole = |old: &&Overlap| slice_of(old).is_none();
+    let superseded: Vec<u64> = done().filter(is_whole).map(|old| old.number).collect();
+    if !cut.is_empty() {
+        channel.open_folder(ctx, root)?;
+        ctx.fence.check()?;
+        let path = ctx.path(channel.name.as_bytes(), b"");
+        let place = Place { folder: channel.folder(), path: &path, fence: ctx.fence.as_ref() };
+        cut.iter().try_for_each(|slice| end_slice(place, slice))?;
+        channel.close_files();
     }
-    if !gone.is_empty() {
-        place.remove(&gone)?;
-    }
+    channel.messages.superseded.extend(superseded);
     channel.messages.overlaps.retain(|old| old.must_stay);
-    channel.close_files();
     Ok(())
 }
 

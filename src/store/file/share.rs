@@ -15,6 +15,7 @@ use crate::store::file::log::{io_error, reason};
 use crate::store::file::registry::Registry;
 use crate::store::file::removal::Archivists;
 use crate::store::file::sync::Pace;
+use crate::store::file::tidying::OVERDUE_AFTER;
 use crate::store::{Action, Maintained, OutcomeUnknown, Store, StoreError};
 
 /// Files of slices that nobody reads are closed after this time.
@@ -49,8 +50,10 @@ pub struct Share {
     pub(super) failure: Option<StoreError>,
     /// Channels with dead slices that could not be removed yet.
     pub(super) untidy: BTreeSet<ChannelName>,
-    /// Channels that had dead slices when the store was opened.
-    pub(super) overdue: Vec<ChannelName>,
+    /// Channels in which files were left when the store was opened that are no longer needed.
+    pub(super) overdue: BTreeSet<ChannelName>,
+    /// From when on these are removed.
+    pub(super) overdue_from: Instant,
     /// Channels that are gone but for their files.
     pub(super) doomed: BTreeMap<ChannelName, Channel>,
     pub(super) pace: Pace,
@@ -97,7 +100,8 @@ impl Share {
             unsynced: None,
             failure: None,
             untidy: BTreeSet::new(),
-            overdue: Vec::new(),
+            overdue: BTreeSet::new(),
+            overdue_from: parts.now.at + OVERDUE_AFTER,
             doomed: BTreeMap::new(),
             pace: Pace::default(),
             has_readers: false,
@@ -107,9 +111,8 @@ impl Share {
         for (name, channel) in &mut share.channels {
             channel.close_files();
             share.expiries.extend(channel.expires_at.map(|at| (at, name.clone())));
-            let messages = &channel.messages;
-            if !messages.dead_slices().is_empty() || messages.hollow_slices().next().is_some() {
-                share.overdue.push(name.clone());
+            if channel.is_untidy() {
+                share.overdue.insert(name.clone());
             }
         }
         share
@@ -291,6 +294,7 @@ impl Store for Share {
     fn close(&mut self) -> Result<(), StoreError> {
         self.ctx.fence.check()?;
         self.raise_failure()?;
+        self.remove_superseded()?;
         if let Some(text) = self.sync()? {
             let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
             log::error!("Unable to sync the store: {text}: {}", reason(&source));

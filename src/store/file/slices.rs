@@ -3,7 +3,7 @@
 //! Nothing here reads or writes. `Messages` says what to append ([`Messages::stage`]) and how many
 //! of the oldest must go; whoever owns the files does it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::base::channel_limits::ChannelLimits;
@@ -158,6 +158,8 @@ pub struct Messages {
     pub overlaps: Vec<Overlap>,
     /// Numbers of slices that held nothing when they were found, and whose files are there.
     pub hollow: Vec<u64>,
+    /// Numbers of slices of which a later one holds everything durably, and whose files are there.
+    pub superseded: BTreeSet<u64>,
     /// Highest slice number found in the folder.
     pub number_max: u64,
     /// Sequence of the oldest message kept; `last` + 1 if none is.

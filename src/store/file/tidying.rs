@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::base::id::ChannelName;
 use crate::base::time::{Instant, WallTime};
+use crate::base::world;
 use crate::store::StoreError;
 use crate::store::file::channel::Channel;
 use crate::store::file::context::Context;
@@ -18,8 +19,13 @@ use crate::store::file::share::Share;
 
 /// How soon what could not be tidied up is tried again.
 const TIDY_RETRY: Duration = Duration::from_secs(1);
-/// So many channels are tidied up at once after the store was opened: commits wait meanwhile.
+/// What was left when the store was opened goes that long after it: whoever waited for the store
+/// comes first.
+pub(super) const OVERDUE_AFTER: Duration = Duration::from_millis(200);
+/// So many of those channels are tidied up at once: commits wait meanwhile.
 const OVERDUE_TIDIED_AT_ONCE: usize = 64;
+/// No other one is begun after that time.
+const OVERDUE_TIDIED_WITHIN: Duration = Duration::from_millis(5);
 /// How soon the next ones are.
 const OVERDUE_PAUSE: Duration = Duration::from_millis(10);
 /// How soon an index that cannot be read is asked again for what expires.
@@ -59,7 +65,7 @@ impl Share {
     /// others if too much is open.
     pub(super) fn tidy(&mut self, name: &ChannelName, may_compact: bool) {
         // On a disk that takes no rename, each commit would try in vain.
-        if !self.untidy.contains(name) {
+        if !self.untidy.contains(name) && !self.overdue.contains(name) {
             self.remove_dead_slices(name);
         }
         let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
@@ -77,14 +83,7 @@ impl Share {
 
     /// Tries again what could not be tidied up, or waited until the store was open.
     pub(super) fn tidy_again(&mut self) {
-        let rest = self.overdue.len().saturating_sub(OVERDUE_TIDIED_AT_ONCE);
-        for name in self.overdue.split_off(rest) {
-            self.remove_dead_slices(&name);
-            // Its folder is open now.
-            if let Err(error) = self.touch(&name) {
-                self.failure.get_or_insert(error);
-            }
-        }
+        self.tidy_overdue();
         if self.untidy.is_empty() && self.doomed.is_empty() {
             return;
         }
@@ -97,10 +96,55 @@ impl Share {
         self.is_root_renamed |= self.doomed.len() != count_before;
     }
 
+    /// Removes what was left when the store was opened, a part of it.
+    fn tidy_overdue(&mut self) {
+        let is_due = !self.overdue.is_empty() && self.overdue_from <= self.now.at;
+        // Whoever was replaced meanwhile touches nothing.
+        if !is_due || self.ctx.fence.check().is_err() {
+            return;
+        }
+        let began = world::instant();
+        for _ in 0..OVERDUE_TIDIED_AT_ONCE {
+            let Some(name) = self.overdue.pop_first() else { break };
+            self.remove_dead_slices(&name);
+            // Its folder is open now.
+            if let Err(error) = self.touch(&name) {
+                self.failure.get_or_insert(error);
+            }
+            if OVERDUE_TIDIED_WITHIN <= world::instant().since(began) {
+                break;
+            }
+        }
+    }
+
+    /// Removes what a later slice holds too, so that whoever opens the store next finds each
+    /// message once. What cannot be removed does not keep the store from being closed.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`], or that of a file that had to be closed.
+    pub(super) fn remove_superseded(&mut self) -> Result<(), StoreError> {
+        let is_left = |channel: &Channel| !channel.messages.superseded.is_empty();
+        let left = self.channels.iter().filter(|(_, channel)| is_left(channel));
+        let names: Vec<ChannelName> = left.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
+            let Some(channel) = self.channels.get_mut(&name) else { continue };
+            match channel.remove_superseded(ctx, root) {
+                Ok(()) => (),
+                Err(error @ StoreError::Fenced(_)) => return Err(error),
+                Err(error) => {
+                    log::warn!("Unable to remove old slices of channel {name}: {error}");
+                }
+            }
+            self.touch(&name)?;
+        }
+        Ok(())
+    }
+
     /// How soon there is something to try again.
     pub(super) fn tidy_in(&self) -> Option<Duration> {
         if !self.overdue.is_empty() {
-            return Some(OVERDUE_PAUSE);
+            return Some(self.overdue_from.since(self.now.at).max(OVERDUE_PAUSE));
         }
         (!self.untidy.is_empty() || !self.doomed.is_empty()).then_some(TIDY_RETRY)
     }

@@ -1,0 +1,302 @@
+//! What a take-over of many channels leaves to be tidied up once it serves.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "support/stores.rs"]
+mod stores;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use stanby::base::channel_limits::StoreLimits;
+use stanby::base::epoch::{Epoch, Fence, FenceError, Predecessor};
+use stanby::base::record::Lifecycle;
+use stanby::store::file::disk::Disk;
+use stanby::store::file::{self, FileOptions, Opening};
+use stanby::store::{Opened, Store};
+use stanby::testing::disk::Operation;
+use stanby::testing::memory_disk::{Fate, MemoryDisk, ProcessId, World, rule};
+
+use stores::{batch, fetch_whole, now, part};
+
+const FIRST: ProcessId = ProcessId(1);
+const NEXT: ProcessId = ProcessId(2);
+const THIRD: ProcessId = ProcessId(3);
+const LAST: ProcessId = ProcessId(4);
+
+/// More than a take-over tidies up before it serves.
+const CHANNEL_COUNT: usize = 17;
+/// In each of them, over two slices.
+const MESSAGE_COUNT: u64 = 3;
+/// More than the tidying of three channels takes; the others are as these.
+const OPERATIONS_FOLLOWED: usize = 30;
+
+fn name_of(number: usize) -> String {
+    format!("c{number}")
+}
+
+/// A fence that is held under any epoch, until it is not.
+struct Held(u64, Arc<AtomicBool>);
+
+impl Fence for Held {
+    fn epoch(&self) -> Epoch {
+        Epoch(self.0)
+    }
+
+    fn check(&self) -> Result<(), FenceError> {
+        if self.1.load(Ordering::SeqCst) {
+            return Err(FenceError::Unreadable(std::io::Error::other("it is over")));
+        }
+        Ok(())
+    }
+}
+
+/// Opens the store as a process, which has the epoch of its number until it is over.
+fn open(
+    disk: &MemoryDisk,
+    process: ProcessId,
+    predecessor: Predecessor,
+    is_over: &Arc<AtomicBool>,
+) -> Opened {
+    let mut options = FileOptions::new(Path::new("/data"));
+    options.slice_messages_max = 2;
+    let mounted = disk.mount(process);
+    file::prepare_on(&mounted, &options).unwrap();
+    let opening = Opening {
+        options: &options,
+        limits: &StoreLimits::default(),
+        fence: Arc::new(Held(u64::from(process.0), Arc::clone(is_over))),
+        predecessor,
+        loops: 1,
+        now: now(1),
+        survey: None,
+    };
+    file::open_on(Arc::new(mounted), opening).unwrap()
+}
+
+/// Writes to all channels.
+fn publish(
+    store: &mut dyn Store,
+    process: ProcessId,
+    (lifecycle, first, last): (Lifecycle, u64, u64),
+) {
+    let parts = (0..CHANNEL_COUNT).map(|number| part(&name_of(number), lifecycle, first..=last));
+    let report = store.commit(Epoch(u64::from(process.0)), &batch(parts.collect())).unwrap();
+    assert!(report.channels.iter().all(|outcome| outcome.refused.is_none()), "{report:?}");
+}
+
+/// A disk with many channels, of which one member has written all, and is gone.
+fn written() -> MemoryDisk {
+    let disk = MemoryDisk::new(1, true);
+    disk.keep_order();
+    let mut first = open(&disk, FIRST, Predecessor::Clean, &Arc::default()).shares.remove(0);
+    publish(first.as_mut(), FIRST, (Lifecycle::Create, 1, MESSAGE_COUNT));
+    disk
+}
+
+/// The numbers of the slices in the folder of a channel, and whatever waits to be removed.
+fn slices(disk: &MemoryDisk, number: usize) -> BTreeSet<String> {
+    let root = disk.mount(FIRST).open_root(Path::new("/data")).unwrap();
+    let entries = root.folder(name_of(number).as_bytes()).unwrap().list().unwrap();
+    let names = entries.into_iter().map(|entry| String::from_utf8(entry.name).unwrap());
+    names.filter(|name| name.contains("msgs.")).collect()
+}
+
+/// Whether nothing is left but what the second member has made.
+fn is_tidy(disk: &MemoryDisk) -> bool {
+    let is_new = |name: &String| name.starts_with("msgs.100");
+    (0..CHANNEL_COUNT).all(|number| slices(disk, number).iter().all(is_new))
+}
+
+/// All of it, however slow the machine is: no turn takes long.
+fn tidy(store: &mut dyn Store) {
+    for second in 0..CHANNEL_COUNT {
+        let _unknown = store.maintain(now(2 + second as u64));
+    }
+}
+
+/// Each message is there once, whole, up to `last`.
+fn assert_whole(store: &mut dyn Store, last: u64, case: &str) {
+    for number in 0..CHANNEL_COUNT {
+        let found = fetch_whole(store, &name_of(number), 1);
+        let found: Vec<(u64, Vec<u8>)> =
+            found.into_iter().map(|message| (message.sequence, message.data.to_vec())).collect();
+        let expected: Vec<(u64, Vec<u8>)> =
+            (1..=last).map(|sequence| (sequence, format!("m{sequence}").into_bytes())).collect();
+        assert_eq!(found, expected, "{} {case}", name_of(number));
+    }
+}
+
+/// Notes what was renamed and removed.
+#[derive(Default)]
+struct Notes(RefCell<Vec<(Operation, String)>>);
+
+impl World for Notes {
+    fn before(&self, _process: ProcessId, operation: Operation, name: &[u8]) -> Fate {
+        let name = String::from_utf8_lossy(name).into_owned();
+        if name.contains("msgs.") && [Operation::Rename, Operation::Unlink].contains(&operation) {
+            self.0.borrow_mut().push((operation, name));
+        }
+        Fate::Done
+    }
+}
+
+/// Goal: nobody waits for the removal of what was written anew: it comes once the store serves, and
+/// a stop leaves each message once.
+#[test]
+fn old_slices_of_many_channels_are_removed_once_the_store_serves() {
+    let disk = written();
+    let notes = Rc::new(Notes::default());
+    rule(Some(notes.clone()));
+    let mut opened = open(&disk, NEXT, Predecessor::Gone, &Arc::default());
+    let store = opened.shares[0].as_mut();
+    publish(store, NEXT, (Lifecycle::Keep, 4, 4));
+    store.maintain(now(1)).unwrap();
+    assert_eq!(*notes.0.borrow(), [], "the first commits come first");
+    assert_whole(store, 4, "before");
+    tidy(store);
+    rule(None);
+    assert!(is_tidy(&disk), "{:?}", slices(&disk, 0));
+    assert_eq!(notes.0.borrow().len(), CHANNEL_COUNT * 2 * 2 * 2, "two files of two slices");
+    assert_whole(store, 4, "after");
+
+    let disk = written();
+    let mut opened = open(&disk, NEXT, Predecessor::Gone, &Arc::default());
+    assert!(!is_tidy(&disk));
+    opened.shares[0].close().unwrap();
+    assert!(is_tidy(&disk), "{:?}", slices(&disk, 0));
+}
+
+/// After so many operations the process is dead, if it gets so far.
+struct Deadline {
+    process: ProcessId,
+    left: Cell<usize>,
+    is_reached: Cell<bool>,
+}
+
+impl World for Deadline {
+    fn before(&self, process: ProcessId, _operation: Operation, _name: &[u8]) -> Fate {
+        if process != self.process {
+            return Fate::Done;
+        }
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
+        if left == 0 {
+            self.is_reached.set(true);
+            return Fate::Dead;
+        }
+        Fate::Done
+    }
+}
+
+/// Goal: wherever the tidying breaks off, with a power failure or without one, before something was
+/// written behind it or after, and wherever the next one breaks off: each message is there once.
+#[test]
+fn a_tidying_that_breaks_off_takes_nothing() {
+    for (is_written, is_cut) in [(false, false), (false, true), (true, false), (true, true)] {
+        for operations in 0..OPERATIONS_FOLLOWED {
+            let case = format!("{operations} {is_written} {is_cut}");
+            let disk = written();
+            let mut last = MESSAGE_COUNT;
+            for process in [NEXT, THIRD] {
+                let mut opened = open(&disk, process, Predecessor::Gone, &Arc::default());
+                let store = opened.shares[0].as_mut();
+                if is_written {
+                    last += 1;
+                    publish(store, process, (Lifecycle::Keep, last, last));
+                }
+                let left = Cell::new(operations);
+                let deadline = Rc::new(Deadline { process, left, is_reached: Cell::default() });
+                rule(Some(deadline.clone()));
+                tidy(store);
+                rule(None);
+                assert!(deadline.is_reached.get(), "it breaks off");
+                drop(opened);
+                if is_cut {
+                    disk.cut_power();
+                }
+            }
+            let mut opened = open(&disk, LAST, Predecessor::Gone, &Arc::default());
+            assert_whole(opened.shares[0].as_mut(), last, &case);
+        }
+    }
+}
+
+/// Stands still before one operation.
+struct Standing {
+    left: Cell<usize>,
+    stands: mpsc::Sender<()>,
+    go_on: mpsc::Receiver<()>,
+}
+
+impl World for Standing {
+    fn before(&self, _process: ProcessId, _operation: Operation, _name: &[u8]) -> Fate {
+        let left = self.left.replace(self.left.get().wrapping_sub(1));
+        if left == 0 {
+            self.stands.send(()).unwrap();
+            self.go_on.recv().unwrap();
+        }
+        Fate::Done
+    }
+}
+
+/// What the successor does while the former active stands still.
+#[derive(Clone, Copy, Debug)]
+enum Successor {
+    Reads,
+    Writes,
+    /// It writes, and tidies up.
+    Tidies,
+}
+
+fn stand_and_go_on(operations: usize, successor: Successor) {
+    let disk = written();
+    let is_over = Arc::<AtomicBool>::default();
+    let (stands, is_standing) = mpsc::channel();
+    let (goes_on, go_on) = mpsc::channel();
+    let former = thread::spawn({
+        let (disk, is_over) = (disk.clone(), Arc::clone(&is_over));
+        move || {
+            let mut opened = open(&disk, NEXT, Predecessor::Gone, &is_over);
+            rule(Some(Rc::new(Standing { left: Cell::new(operations), stands, go_on })));
+            tidy(opened.shares[0].as_mut());
+            rule(None);
+        }
+    });
+    is_standing.recv().unwrap();
+    is_over.store(true, Ordering::SeqCst);
+    let mut opened = open(&disk, THIRD, Predecessor::Replaced, &Arc::default());
+    let store = opened.shares[0].as_mut();
+    let mut last = MESSAGE_COUNT;
+    let case = format!("{operations} {successor:?}");
+    if !matches!(successor, Successor::Reads) {
+        last += 1;
+        publish(store, THIRD, (Lifecycle::Keep, last, last));
+    }
+    if matches!(successor, Successor::Tidies) {
+        tidy(store);
+    }
+    goes_on.send(()).unwrap();
+    former.join().unwrap();
+    assert_whole(store, last, &case);
+    publish(store, THIRD, (Lifecycle::Keep, last + 1, last + 1));
+    tidy(store);
+    assert_whole(store, last + 1, &case);
+    drop(opened);
+    let mut opened = open(&disk, LAST, Predecessor::Gone, &Arc::default());
+    assert_whole(opened.shares[0].as_mut(), last + 1, &case);
+}
+
+/// Goal: a former active that was stopped anywhere in its tidying changes nothing of what its
+/// successor reads, nor of what the one after that finds (P3).
+#[test]
+fn a_former_active_that_goes_on_tidying_changes_nothing() {
+    for successor in [Successor::Reads, Successor::Writes, Successor::Tidies] {
+        (0..OPERATIONS_FOLLOWED).for_each(|operations| stand_and_go_on(operations, successor));
+    }
+}
