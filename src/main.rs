@@ -3,9 +3,14 @@
 use std::env;
 use std::process::ExitCode;
 
-use stanby::cli::{Command, publish, simulate, sql, subscribe, version};
+use stanby::cli::{Command, init, publish, simulate, sql, subscribe, version};
 
-const COMMANDS: [Command; 5] = [
+const COMMANDS: [Command; 6] = [
+    Command {
+        name: "init",
+        help: "write a configuration for one server or a pair",
+        run: init::run,
+    },
     Command { name: "pub", help: "publish messages to a channel", run: publish::run },
     Command { name: "simulate", help: "run groups with faults, from seeds", run: simulate::run },
     Command { name: "sql", help: "make or check the tables of an SQL store", run: sql::run },

@@ -1,6 +1,7 @@
 //! One file a command; which one is meant, by the name of the executable or the first word
 
 pub mod connection;
+pub mod init;
 pub mod publish;
 pub mod serve;
 pub mod simulate;

@@ -1,8 +1,9 @@
 //! Starts a server, or does what stands beside it on its command line: help, version, signals
 
+use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::base::world;
@@ -38,6 +39,7 @@ pub fn run(program: Program, args: &[OsString], serve: Serve, commands: &[Comman
     match machine::with_world(|world| options::load(program, &args, world)) {
         Ok(Request::Serve(mut config)) => {
             config.arguments = Arguments(args);
+            config.notify_socket = env::var_os("NOTIFY_SOCKET").map(PathBuf::from);
             start(*config, serve)
         }
         Ok(request) => beside(program, request, commands),

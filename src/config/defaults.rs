@@ -32,6 +32,7 @@ impl Config {
             arguments: Arguments::default(),
             config_file: None,
             pid_file: None,
+            notify_socket: None,
             ports_file_dir: None,
             core: CoreConfig::default(),
             streaming: StreamingConfig::default(),

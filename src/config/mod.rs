@@ -97,6 +97,8 @@ pub struct Config {
     pub config_file: Option<PathBuf>,
     /// Where the process writes its id at start; never removed.
     pub pid_file: Option<PathBuf>,
+    /// Where a service manager listens for what becomes of the process (`NOTIFY_SOCKET`).
+    pub notify_socket: Option<PathBuf>,
     /// Folder of `<program>_<pid>.ports`, which lists what the process listens on.
     pub ports_file_dir: Option<PathBuf>,
     /// The core NATS server.

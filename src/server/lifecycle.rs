@@ -54,6 +54,7 @@ impl Server {
             Effect::Announce => {
                 self.pages.set_active(&self.config, &self.cluster_id);
                 self.log_ready();
+                self.service_manager.ready("active");
                 if self.member.is_in_group() {
                     self.begin_partitions(None);
                 }
@@ -63,6 +64,7 @@ impl Server {
                 self.end_rivals();
                 self.end_partitions();
                 self.pages.set_inactive();
+                self.service_manager.status("standby");
             }
             Effect::Deactivate { term } => self.mail_all(|| Mail::Deactivate { term }),
             Effect::AwaitStore { term } => self.await_store(term),
@@ -88,6 +90,7 @@ impl Server {
             Effect::Complain { text } => streaming(Level::Error, &text),
             Effect::Fail { line } => crate::log::fatal(STREAM, &line),
             Effect::SayStopping => {
+                self.service_manager.stopping();
                 if self.is_streaming() {
                     streaming(Level::Info, "Shutting down.");
                 }

@@ -23,6 +23,7 @@ pub mod preparation;
 mod probe;
 pub mod reload;
 mod rivals;
+mod service_manager;
 pub mod settings;
 pub mod signals;
 pub mod start;
@@ -57,6 +58,7 @@ use crate::server::pages::Pages;
 use crate::server::partitions::Partitions;
 use crate::server::probe::Probe;
 use crate::server::rivals::Rivals;
+use crate::server::service_manager::ServiceManager;
 use crate::server::settings::Found;
 use crate::server::signals::Signal;
 use crate::server::start::StartError;
@@ -163,6 +165,7 @@ pub struct Server {
     monitor: Option<Monitor>,
     random: Random,
     files: files::Files,
+    service_manager: ServiceManager,
     /// Set once clients are being sent away.
     lame_duck: Option<LameDuck>,
 }

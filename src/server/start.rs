@@ -31,6 +31,7 @@ use crate::server::files::{self, Files};
 use crate::server::interest_key::Listener;
 use crate::server::pages::{self, Pages};
 use crate::server::preparation;
+use crate::server::service_manager::ServiceManager;
 use crate::server::{Server, settings};
 use crate::site::{self, Site};
 use crate::store::StoreError;
@@ -180,6 +181,7 @@ impl Begun {
         let files = self.leave_files(&found, http_ports)?;
         log::info!(target: CORE, "Server is ready");
         let group = group(&config, &self.server_id, &mut self.random);
+        let service_manager = ServiceManager::new(config.notify_socket.as_deref());
         let mut server = Server {
             member: Member::new(config.loops, group),
             config,
@@ -206,6 +208,7 @@ impl Begun {
             monitor,
             random: self.random,
             files,
+            service_manager,
             lame_duck: None,
         };
         server.start_streaming()?;
@@ -245,6 +248,7 @@ impl Server {
     fn start_streaming(&mut self) -> Result<(), StartError> {
         if self.config.program != Program::Streaming {
             self.pages.set_core_only();
+            self.service_manager.ready("serving");
             return Ok(());
         }
         let streaming = &self.config.streaming;
@@ -259,6 +263,7 @@ impl Server {
             self.mailboxes[0].deliver(Mail::Listen { subject, listener });
             log::info!(target: STREAM, "Starting in standby mode");
             self.pages.set_standby();
+            self.service_manager.ready("standby");
         }
         let steal_after = streaming.steal_after.unwrap_or_default();
         let mode = match streaming.ft_group {

@@ -1,0 +1,432 @@
+//! `stanby init`: writes a commented configuration for one server or a pair.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use super::connection;
+use crate::base::files::{self, Access, Links};
+
+/// Write a configuration for one server or a pair
+///
+/// The files say what each setting is for, and are never written over others.
+#[derive(Debug, Parser)]
+#[command(name = "stanby init", after_help = EXAMPLES)]
+struct Args {
+    /// One server, or an active with a standby
+    which: Which,
+    /// Where messages are kept
+    #[arg(long, value_enum, default_value_t = Kind::File)]
+    store: Kind,
+    /// Folder of the file store (of a pair: one that both machines share), or the `SQLite` file
+    #[arg(long, default_value = "/var/lib/stanby/data")]
+    dir: PathBuf,
+    /// Source of a `PostgreSQL` or `MySQL` database
+    #[arg(long)]
+    source: Option<String>,
+    /// Cluster ID: clients name it
+    #[arg(long, default_value = "test-cluster")]
+    cluster_id: String,
+    /// Hosts of a pair, separated by a comma; without them both run on this machine
+    #[arg(long, value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// Where the files go
+    #[arg(long, default_value = ".")]
+    to: PathBuf,
+}
+
+const EXAMPLES: &str = "Examples:
+  stanby init single --dir /var/lib/stanby/data
+  stanby init pair --dir /tmp/stan
+  stanby init pair --hosts a.example.com,b.example.com --dir /mnt/shared/stan --to /etc/stanby
+  stanby init pair --store postgres --source 'host=db user=stan dbname=stan' --hosts a,b";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// One server
+    Single,
+    /// An active and a standby
+    Pair,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// In memory: gone with the process
+    Memory,
+    /// In files
+    File,
+    /// In an `SQLite` file
+    Sqlite,
+    /// In a `PostgreSQL` database
+    Postgres,
+    /// In a `MySQL` or `MariaDB` database
+    Mysql,
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+enum InitError {
+    #[error("a pair needs a store that both have: --store file, sqlite, postgres or mysql")]
+    Memory,
+    #[error("--source is missing: where the database is, such as 'host=db user=stan dbname=stan'")]
+    NoSource,
+    #[error("a pair has two hosts: --hosts a,b")]
+    Hosts,
+    #[error("both of a pair on one host have other ports: leave --hosts out")]
+    OneHost,
+    #[error("{what} {text:?} cannot stand in a configuration")]
+    Text { what: &'static str, text: String },
+    #[error("{path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// Runs the command; `args` come without its name.
+#[must_use]
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    let args = match connection::parse::<Args>("stanby init", args) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match init(&args) {
+        Ok(text) => {
+            // A closed stdout or stderr leaves nobody to tell.
+            let _ = write!(io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "stanby init: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What one member has for itself.
+struct Member<'a> {
+    name: &'a str,
+    /// Clients connect here; one on each machine, or on ports next to each other.
+    shift: u16,
+    /// Where the other member is, as seen from this one.
+    other: Option<(&'a str, u16)>,
+}
+
+fn init(args: &Args) -> Result<String, InitError> {
+    check(args)?;
+    let members: Vec<Member<'_>> = match (args.which, &args.hosts[..]) {
+        (Which::Single, _) => vec![Member { name: "stanby", shift: 0, other: None }],
+        (Which::Pair, [one, other]) => vec![
+            Member { name: "stanby-1", shift: 0, other: Some((other, 0)) },
+            Member { name: "stanby-2", shift: 0, other: Some((one, 0)) },
+        ],
+        (Which::Pair, _) => vec![
+            Member { name: "stanby-1", shift: 0, other: Some(("127.0.0.1", 1)) },
+            Member { name: "stanby-2", shift: 1, other: Some(("127.0.0.1", 0)) },
+        ],
+    };
+    let mut paths = Vec::new();
+    for member in &members {
+        let path = args.to.join(format!("{}.conf", member.name));
+        write_new(&path, &text(args, member)).map_err(|source| {
+            paths.iter().for_each(|path: &PathBuf| drop(std::fs::remove_file(path)));
+            InitError::Write { path: path.clone(), source }
+        })?;
+        paths.push(path);
+    }
+    Ok(next_steps(args, &members, &paths))
+}
+
+fn check(args: &Args) -> Result<(), InitError> {
+    let is_pair = args.which == Which::Pair;
+    if is_pair && args.store == Kind::Memory {
+        return Err(InitError::Memory);
+    }
+    if matches!(args.store, Kind::Postgres | Kind::Mysql) && args.source.is_none() {
+        return Err(InitError::NoSource);
+    }
+    match &args.hosts[..] {
+        [] => {}
+        [one, other] if is_pair && one != other => {}
+        [_, _] if is_pair => return Err(InitError::OneHost),
+        _ => return Err(InitError::Hosts),
+    }
+    let dir = args.dir.to_str().unwrap_or("\n");
+    let source = args.source.as_deref().unwrap_or_default();
+    let hosts = args.hosts.iter().map(|host| ("host", host.as_str()));
+    let texts = [("--dir", dir), ("--source", source), ("--cluster-id", &args.cluster_id)];
+    for (what, text) in texts.into_iter().chain(hosts) {
+        let is_host = what == "host";
+        let is_bad =
+            |c: char| c.is_control() || is_host && (c.is_whitespace() || "\"/@\\".contains(c));
+        if text.chars().any(is_bad) || is_host && text.is_empty() {
+            return Err(InitError::Text { what, text: text.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// A source may hold a password.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = files::open(path, Access::CreateNew(0o640), Links::Refused)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// As a configuration takes a text with anything in it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// An address that a URL takes.
+fn host_of(host: &str) -> String {
+    if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.to_owned() }
+}
+
+fn text(args: &Args, member: &Member<'_>) -> String {
+    let mut text = format!(
+        "# {name}: written by `stanby init`. `stanby -t -c {name}.conf` looks whether it holds.\n\n\
+         # Clients connect here: give all of them the addresses of all members.\n\
+         port: {port}\n\
+         # Health checks and numbers: http://localhost:{http}/streaming/healthz?ready=1\n\
+         http_port: {http}\n",
+        name = member.name,
+        port = 4222 + member.shift,
+        http = 8222 + member.shift,
+    );
+    if let Some((host, shift)) = member.other {
+        let listen = if args.hosts.is_empty() { "127.0.0.1" } else { "0.0.0.0" };
+        let _ = write!(
+            text,
+            "\n# The members are one NATS cluster: a client of the standby reaches the active by this route.\n\
+             cluster {{\n    \
+                 name: {name}\n    \
+                 listen: {listen}\n    \
+                 routes: [ {route} ]\n    \
+                 # Whoever reaches the port may join. To ask for a password, on both:\n    \
+                 # authorization {{ user: \"route\", password: \"secret\" }}\n    \
+                 # and in `routes` \"nats://route:secret@{host}:{port}\"\n\
+             }}\n",
+            name = quoted(&args.cluster_id),
+            listen = quoted(&format!("{}:{}", listen, 6222 + member.shift)),
+            route = quoted(&format!("nats://{}:{}", host_of(host), 6222 + shift)),
+            host = host_of(host),
+            port = 6222 + shift,
+        );
+    }
+    let _ = write!(
+        text,
+        "\nstreaming {{\n    \
+             # Clients name it.\n    \
+             cluster_id: {}\n",
+        quoted(&args.cluster_id)
+    );
+    text.push_str(&store_lines(args));
+    if member.other.is_some() {
+        text.push_str(
+            "\n    # Members of one group: one is active, the other takes over.\n    \
+             ft_group: \"pair\"\n    \
+             # An active that hangs for so long is replaced; the same on both.\n    \
+             ft_steal_after: \"5s\"\n",
+        );
+    }
+    text.push_str(
+        "\n    # What a channel keeps at most; 0 is no limit. `channels` has other limits by name.\n    \
+         store_limits {\n        \
+             max_channels: 100\n        \
+             max_msgs: 1000000\n        \
+             max_bytes: 1GB\n        \
+             max_age: \"0s\"\n        \
+             max_subs: 1000\n    \
+         }\n}\n\n\
+         # Who may connect. Without this everybody who reaches the port may.\n\
+         # authorization { user: \"shop\", password: \"change me\" }\n\n\
+         # Encrypted connections of clients.\n\
+         # tls { cert_file: \"/etc/stanby/cert.pem\", key_file: \"/etc/stanby/key.pem\" }\n",
+    );
+    text
+}
+
+fn store_lines(args: &Args) -> String {
+    let dir = args.dir.to_str().unwrap_or_default();
+    let sql = |driver: &str, source: &str| {
+        format!(
+            "\n    # The tables are made by: {}\n    \
+             store: sql\n    \
+             sql_options {{\n        \
+                 driver: {driver}\n        \
+                 source: {}\n    \
+             }}\n",
+            sql_init(driver, source),
+            quoted(source)
+        )
+    };
+    match (args.store, args.which) {
+        (Kind::Memory, _) => {
+            "\n    # Messages are gone with the process.\n    store: memory\n".to_owned()
+        }
+        (Kind::File, which) => {
+            let shared = if which == Which::Pair {
+                "    # Both members use this folder: on two machines a shared file system with locks (NFS 4).\n"
+            } else {
+                ""
+            };
+            format!("\n    store: file\n{shared}    dir: {}\n", quoted(dir))
+        }
+        (Kind::Sqlite, _) => sql("sqlite", dir),
+        (Kind::Postgres, _) => sql("postgres", args.source.as_deref().unwrap_or_default()),
+        (Kind::Mysql, _) => sql("mysql", args.source.as_deref().unwrap_or_default()),
+    }
+}
+
+fn sql_init(driver: &str, source: &str) -> String {
+    format!("stanby sql init -sql_driver {driver} -sql_source {}", shell_word(source))
+}
+
+/// As a shell takes it for one word.
+fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn next_steps(args: &Args, members: &[Member<'_>], paths: &[PathBuf]) -> String {
+    let mut text = String::new();
+    let word = |path: &Path| shell_word(&path.display().to_string());
+    for path in paths {
+        let _ = writeln!(text, "wrote {}", path.display());
+    }
+    text.push_str("\nNext:\n");
+    let driver = match args.store {
+        Kind::Memory | Kind::File => None,
+        Kind::Sqlite => Some(("sqlite", args.dir.to_str().unwrap_or_default())),
+        Kind::Postgres => Some(("postgres", args.source.as_deref().unwrap_or_default())),
+        Kind::Mysql => Some(("mysql", args.source.as_deref().unwrap_or_default())),
+    };
+    if let Some((driver, source)) = driver {
+        let _ = writeln!(text, "  {}", sql_init(driver, source));
+    }
+    for (index, path) in paths.iter().enumerate() {
+        let place = match args.hosts.get(index) {
+            Some(host) => format!("    # on {host}"),
+            None => String::new(),
+        };
+        let _ = writeln!(text, "  stanby -c {}{place}", word(path));
+    }
+    for (index, member) in members.iter().enumerate() {
+        let host = args.hosts.get(index).map_or_else(|| "localhost".to_owned(), |it| host_of(it));
+        let port = 8222 + member.shift;
+        let _ = writeln!(text, "  curl -f '{host}:{port}/streaming/healthz?ready=1'");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::options::{self, Request};
+    use crate::config::{Config, Program, World};
+
+    fn args_of(line: &[&str]) -> Args {
+        Args::parse_from(std::iter::once(&"stanby init").chain(line))
+    }
+
+    fn made(line: &[&str]) -> (TempDir, Vec<Config>) {
+        let to = TempDir::new().unwrap();
+        let mut args = args_of(line);
+        args.to = to.path().to_owned();
+        init(&args).unwrap();
+        let mut names: Vec<PathBuf> =
+            std::fs::read_dir(to.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.sort();
+        let read = |path: &Path| files::read_text(path);
+        let world = World { read: &read, variable: &|_| None, cores: 2 };
+        let config = |path: &PathBuf| {
+            let arguments = ["-c".to_owned(), path.display().to_string()];
+            let request = options::load(Program::Streaming, &arguments, &world).unwrap();
+            let Request::Serve(config) = request else { panic!("{request:?}") };
+            *config
+        };
+        let configs = names.iter().map(config).collect();
+        (to, configs)
+    }
+
+    #[test]
+    fn what_is_written_holds_without_a_warning() {
+        for line in [
+            &["single"][..],
+            &["single", "--store", "memory"],
+            &["single", "--store", "sqlite", "--dir", "/tmp/a b.db"],
+            &["pair"],
+            &["pair", "--hosts", "a,::1", "--dir", "/mnt/\"x\" \\ #{y}"],
+            &["pair", "--store", "postgres", "--source", "host=db password='a \"b\\'"],
+            &["pair", "--store", "mysql", "--source", "u:p@tcp(db)/stan", "--cluster-id", "shop"],
+        ] {
+            let (_to, configs) = made(line);
+            for config in &configs {
+                assert_eq!(config.warnings, Vec::<String>::new(), "{line:?}");
+                assert_eq!(config.start_error, None, "{line:?}");
+                assert_eq!(config.streaming.ft_group.is_some(), line[0] == "pair");
+            }
+            assert_eq!(configs.len(), if line[0] == "pair" { 2 } else { 1 });
+        }
+    }
+
+    #[test]
+    fn what_was_given_arrives_as_it_is() {
+        let dir = "/mnt/\"x\" \\ #{y}";
+        let (_to, configs) = made(&["pair", "--dir", dir, "--cluster-id", "shop"]);
+        for config in &configs {
+            assert_eq!(config.streaming.directory.as_deref(), Some(Path::new(dir)));
+            assert_eq!(config.streaming.cluster_id, "shop");
+        }
+        assert_eq!((configs[0].core.port, configs[1].core.port), (4222, 4223));
+        let route =
+            |index: usize| configs[index].core.cluster.as_ref().unwrap().routes[0].address.clone();
+        assert_eq!(
+            (route(0), route(1)),
+            ("127.0.0.1:6223".to_owned(), "127.0.0.1:6222".to_owned())
+        );
+        let source = "host=db password='a \"b\\'";
+        let (_to, configs) = made(&["single", "--store", "postgres", "--source", source]);
+        assert_eq!(configs[0].streaming.sql.source, source);
+    }
+
+    /// Goal: a file that is there stays, and no half of a pair is left.
+    #[test]
+    fn nothing_is_written_over() {
+        let to = TempDir::new().unwrap();
+        let second = to.path().join("stanby-2.conf");
+        std::fs::write(&second, "mine").unwrap();
+        let mut args = args_of(&["pair"]);
+        args.to = to.path().to_owned();
+        let error = init(&args).unwrap_err().to_string();
+        assert!(error.contains("stanby-2.conf") && error.contains("exists"), "{error}");
+        assert_eq!(std::fs::read_to_string(&second).unwrap(), "mine");
+        assert!(!to.path().join("stanby-1.conf").exists());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_what_to_do() {
+        for (line, said) in [
+            (&["pair", "--store", "memory"][..], "--store file"),
+            (&["single", "--store", "postgres"], "--source is missing"),
+            (&["pair", "--hosts", "a"], "--hosts a,b"),
+            (&["single", "--hosts", "a,b"], "--hosts a,b"),
+            (&["pair", "--hosts", "a,a"], "leave --hosts out"),
+            (&["pair", "--hosts", "a b,c"], "cannot stand in a configuration"),
+            (&["single", "--dir", "a\nb"], "cannot stand in a configuration"),
+        ] {
+            let error = init(&args_of(line)).unwrap_err().to_string();
+            assert!(error.contains(said), "{line:?}: {error}");
+        }
+    }
+}
