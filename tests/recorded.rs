@@ -15,11 +15,13 @@ use prost::Message;
 use serde_json::Value;
 
 use stanby::base::channel_limits::{ChannelLimits, StoreLimits};
+use stanby::base::encryption::{Cipher, Secret, StoreKey};
 use stanby::base::epoch::{Epoch, Predecessor, Unfenced};
 use stanby::base::id::{ChannelName, Sequence, Ticket};
 use stanby::base::record::{Batch, ChannelBatch, FetchRequest, MessageRecord, RecoveredChannel};
 use stanby::base::time::{Instant, Now, WallTime};
 use stanby::proto::pb;
+use stanby::store::encryption;
 use stanby::store::file::{self, FileOptions};
 use stanby::store::{Opened, Store, StoreError};
 
@@ -71,6 +73,13 @@ fn open(root: &Path, options: impl FnOnce(&mut FileOptions)) -> Result<Opened, S
     options(&mut given);
     file::prepare(&given)?;
     file::open(&given, &unlimited(), Arc::new(Unfenced), Predecessor::Gone, 1, NOW)
+}
+
+/// Opens what lies in `root` with the key of its manifest.
+fn open_encrypted(root: &Path, manifest: &Value) -> Opened {
+    let key = Secret::new(text(&manifest["key"]).to_vec());
+    let opened = open(root, |_| ()).unwrap();
+    encryption::around(opened, &StoreKey::of(&key, Cipher::Aes), 1)
 }
 
 fn text(value: &Value) -> &[u8] {
@@ -295,6 +304,22 @@ fn without_their_indexes_stores_open_the_same() {
         check_facts(&mut opened, &manifest(name), &[]);
         check_goes_on(&mut opened, root.path(), false);
     }
+}
+
+#[test]
+fn an_encrypted_store_opens_as_its_manifest_says() {
+    let (root, manifest) = (copy("d-encrypted-aes"), manifest("d-encrypted-aes"));
+    let mut opened = open_encrypted(root.path(), &manifest);
+    assert_eq!(encryption::notice::notice(&opened.recovered.channels, &mut opened.shares), None);
+    check_facts(&mut opened, &manifest, &[]);
+    check_goes_on(&mut opened, root.path(), false);
+    for file in fs::read_dir(root.path().join("orders")).unwrap() {
+        let stored = fs::read(file.unwrap().path()).unwrap();
+        assert!(!stored.windows(8).any(|part| part == b"one more"), "it is stored encrypted");
+    }
+    let mut opened = open_encrypted(root.path(), &manifest);
+    let messages = fetch_all(opened.shares[0].as_mut(), &ChannelName::from("orders"));
+    assert_eq!(messages.last().unwrap().1.data, "one more");
 }
 
 #[test]

@@ -464,7 +464,7 @@ fn a_store_that_the_go_server_encrypted_is_warned_of() {
         );
         dialect.execute(&insert, &[Value::Bytes(encoded.into())]).unwrap();
         let mut server = launch.start();
-        let line = server.log.wait("look encrypted by the Go server");
+        let line = server.log.wait("look encrypted");
         assert!(line.contains("[WRN]") && line.contains("channel secret"), "{line}");
         server.stop(Signal::SIGTERM);
     });

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use stanby::base::channel_limits::{ChannelLimits, ChannelOverrides, StoreLimits};
+use stanby::base::encryption::{Cipher, Secret, StoreKey};
 use stanby::base::epoch::{Epoch, Predecessor, Unfenced};
 use stanby::base::id::{ChannelName, ClientId, Sequence, SubscriptionId, Ticket};
 use stanby::base::placement;
@@ -25,6 +26,7 @@ use stanby::base::record::{
 use stanby::base::time::{Now, WallTime};
 use stanby::base::world;
 use stanby::proto::{pb, spb};
+use stanby::store::encryption::{self, payload::OVERHEAD};
 use stanby::store::file::format::MESSAGE_OVERHEAD;
 use stanby::store::file::{self, FileOptions};
 use stanby::store::{self, Opened};
@@ -37,17 +39,31 @@ struct Kind {
     persists: bool,
     /// What each message counts for beside its encoded form.
     overhead_bytes: u64,
+    /// How much longer than that the form is which is stored.
+    growth: usize,
     /// Opens what lies in the folder, or makes it; under a fence that holds epoch 1.
     open: fn(&Path, &StoreLimits, u16) -> Opened,
 }
 
 /// All kinds; a database server takes part if the environment says where it is.
 fn kinds() -> Vec<Kind> {
-    let lasting = |name, open| Kind { name, persists: true, overhead_bytes: 0, open };
-    let mut kinds =
-        vec![Kind { name: "memory", persists: false, overhead_bytes: 0, open: open_memory }];
+    let lasting = |name, open| Kind { name, persists: true, overhead_bytes: 0, growth: 0, open };
+    let mut kinds = vec![Kind { persists: false, ..lasting("memory", open_memory) }];
     kinds.push(Kind { overhead_bytes: MESSAGE_OVERHEAD, ..lasting("file", open_files) });
     kinds.push(lasting("sqlite", databases::open_sqlite));
+    for kind in kinds.clone() {
+        let (name, open): (_, fn(&Path, &StoreLimits, u16) -> Opened) = match kind.name {
+            "memory" => {
+                ("encrypted memory", |f, limits, loops| keyed(open_memory(f, limits, loops)))
+            }
+            "file" => ("encrypted file", |f, limits, loops| keyed(open_files(f, limits, loops))),
+            _ => ("encrypted sqlite", |folder, limits, loops| {
+                keyed(databases::open_sqlite(folder, limits, loops))
+            }),
+        };
+        let overhead_bytes = kind.overhead_bytes + OVERHEAD as u64;
+        kinds.push(Kind { name, open, overhead_bytes, growth: OVERHEAD, ..kind });
+    }
     if databases::postgres_address().is_some() {
         kinds.push(lasting("postgres", databases::open_postgres));
     }
@@ -55,6 +71,12 @@ fn kinds() -> Vec<Kind> {
         kinds.push(lasting("mysql", databases::open_mysql));
     }
     kinds
+}
+
+/// The same store behind a key.
+fn keyed(opened: Opened) -> Opened {
+    let key = StoreKey::of(&Secret::new(b"a key".to_vec()), Cipher::ChaCha);
+    encryption::around(opened, &key, world::entropy().unwrap())
 }
 
 fn open_memory(_folder: &Path, limits: &StoreLimits, loops: u16) -> Opened {
@@ -482,7 +504,7 @@ fn a_fetch_has_a_budget() {
     for_every_store(|store| {
         store.create("foo");
         store.publish("foo", 1, 9);
-        let len = store.message("foo", 1).encoded.len();
+        let len = store.message("foo", 1).encoded.len() + store.kind.growth;
         assert_eq!(store.fetch_some("foo", 2, (3, 1_000_000)), store.messages("foo", 2, 4));
         assert_eq!(store.fetch_some("foo", 2, (9, 1)), store.messages("foo", 2, 2));
         assert_eq!(store.fetch_some("foo", 2, (9, 2 * len)), store.messages("foo", 2, 3));

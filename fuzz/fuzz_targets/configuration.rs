@@ -15,6 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
             false => Err(io::Error::from_raw_os_error(2)),
         },
         variable: &|name| (name.len() < 4).then(|| name.repeat(2)),
+        secret: &|_| None,
         cores: 2,
     };
     let args = ["-c".to_owned(), "f.conf".to_owned()];

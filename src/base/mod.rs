@@ -6,6 +6,7 @@ pub mod civil;
 pub mod crypto;
 pub mod deadlines;
 pub mod descriptors;
+pub mod encryption;
 pub mod epoch;
 pub mod files;
 pub mod go;

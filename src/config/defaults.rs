@@ -102,6 +102,7 @@ impl Default for StreamingConfig {
             partitioning: false,
             io_batch_size: 1_024,
             nkey_seed_file: None,
+            encryption: None,
             client_tls: ClientTlsConfig::default(),
         }
     }

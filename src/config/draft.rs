@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::base::encryption::{Cipher, Secret, StoreKey};
 use crate::base::limits::{LOOPS_MAX, STEAL_AFTER_MIN};
 use crate::config::checks::{self, Wrong};
 use crate::config::flags::Given;
@@ -57,6 +58,35 @@ pub struct FileDraft {
     pub auto_sync: i64,
 }
 
+/// What is said of encryption at rest.
+#[derive(Clone, Debug, Default)]
+pub struct EncryptionDraft {
+    /// `encrypt`, or a key.
+    pub is_asked: bool,
+    /// The cipher's name as written.
+    pub cipher: String,
+    /// The key of a file.
+    pub key: Option<Secret>,
+    /// The key of the flag, which counts where a file names none.
+    pub key_flag: Secret,
+}
+
+/// The environment variable whose key counts before all others.
+pub const KEY_VARIABLE: &str = "NATS_STREAMING_ENCRYPTION_KEY";
+
+impl EncryptionDraft {
+    /// Compat: a key asks for encryption, whatever else is said; a file's key counts before the
+    /// flag's. Pinned by `encryption_is_asked_for_as_the_reference_is`.
+    fn key(&self, world: &World<'_>) -> Option<Secret> {
+        let given = self.key.as_ref().unwrap_or(&self.key_flag);
+        if !self.is_asked && given.is_empty() {
+            return None;
+        }
+        let of_environment = (world.secret)(KEY_VARIABLE).map(Secret::new);
+        Some(of_environment.filter(|key| !key.is_empty()).unwrap_or_else(|| given.clone()))
+    }
+}
+
 /// The TLS flags, which replace what the file says.
 #[derive(Clone, Debug, Default)]
 pub struct TlsFlags {
@@ -91,6 +121,8 @@ pub struct Draft {
     pub io_batch_size: i64,
     /// Nanoseconds of `ft_steal_after`.
     pub steal_after: i64,
+    /// Encryption at rest.
+    pub encryption: EncryptionDraft,
     /// Address to listen on; empty = all.
     pub host: String,
     /// Address of the pages; empty = as `host`.
@@ -156,6 +188,7 @@ impl Draft {
             },
             io_batch_size: 0,
             steal_after: 5_000_000_000,
+            encryption: EncryptionDraft::default(),
             host: String::new(),
             monitor_host: String::new(),
             auth_timeout: None,
@@ -201,7 +234,7 @@ impl Draft {
     pub fn finish(mut self, world: &World<'_>) -> Result<Config, String> {
         self.finish_core(world)?;
         if self.config.program == Program::Streaming {
-            self.finish_streaming()?;
+            self.finish_streaming(world)?;
         }
         self.look_for_start_errors(world)?;
         Ok(self.config)
@@ -396,7 +429,7 @@ impl Draft {
         Ok(())
     }
 
-    fn finish_streaming(&mut self) -> Result<(), String> {
+    fn finish_streaming(&mut self, world: &World<'_>) -> Result<(), String> {
         let place = self.config.places.behind("streaming.ft_steal_after");
         if self.steal_after < 0 {
             return Err(format!("ft_steal_after must not be negative{place}"));
@@ -408,11 +441,32 @@ impl Draft {
             ));
         }
         self.config.streaming.steal_after = (nanos > 0).then(|| Duration::from_nanos(nanos));
-        let error = checks::streaming(self).err();
+        let error = checks::streaming(self).and_then(|()| self.finish_encryption(world)).err();
         let error = error.map(|wrong| wrong.at(&self.config.places));
         self.config.start_error = error.map(StartError::Streaming);
         checks::fill_streaming(self);
         self.warn_of_other_store();
+        Ok(())
+    }
+
+    fn finish_encryption(&mut self, world: &World<'_>) -> Result<(), Wrong> {
+        let given = std::mem::take(&mut self.encryption);
+        let Some(key) = given.key(world) else { return Ok(()) };
+        let cipher = Cipher::named(&given.cipher).ok_or_else(|| {
+            Wrong::new("encryption cipher not supported", "streaming.encryption_cipher")
+        })?;
+        if key == given.key_flag && key.is_lossy() {
+            let text = format!(
+                "encryption_key: a key that is not UTF-8 cannot be given by a flag; give it in \
+                 the variable {KEY_VARIABLE} or in a file"
+            );
+            return Err(Wrong::new(text, ""));
+        }
+        if key.is_empty() {
+            let options = "streaming.encryption_key|streaming.encrypt";
+            return Err(Wrong::new("encryption key required", options));
+        }
+        self.config.streaming.encryption = Some(StoreKey::of(&key, cipher));
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The lines of the flag table: names, kind, help, action
 
+use crate::base::encryption::Secret;
 use crate::config::draft::{count, duration, path, size, text};
 use crate::config::flags::Action::{Ignored, Refused, Set, Special};
 use crate::config::flags::Kind::{Duration, Integer, Size, Switch, Text};
@@ -108,6 +109,27 @@ pub static SECTIONS: &[Section] = &[
                 Switch,
                 "A new durable replaces one that is online instead of being refused",
                 Set(|draft, given| draft.config.streaming.replace_durable = given.is_on()),
+            ),
+            streaming(
+                "encrypt",
+                Switch,
+                "Whether the payloads of stored messages are encrypted",
+                Set(|draft, given| draft.encryption.is_asked = given.is_on()),
+            ),
+            streaming(
+                "encryption_cipher",
+                Text,
+                "AES or CHACHA (default: AES on Intel and AMD, CHACHA elsewhere)",
+                Set(|draft, given| draft.encryption.cipher = given.text()),
+            ),
+            streaming(
+                "encryption_key",
+                Text,
+                "Their key; better in the variable NATS_STREAMING_ENCRYPTION_KEY, which others \
+                 do not see",
+                Set(|draft, given| {
+                    draft.encryption.key_flag = Secret::new(given.text().into_bytes());
+                }),
             ),
         ],
     },
@@ -578,9 +600,6 @@ pub static SECTIONS: &[Section] = &[
                 }),
             ),
             streaming("io_sleep_time", Integer, "", Ignored),
-            streaming("encrypt", Switch, "", Refused),
-            streaming("encryption_cipher", Text, "", Refused),
-            streaming("encryption_key", Text, "", Refused),
             streaming("clustered", Switch, "", Refused),
             streaming("cluster_node_id", Text, "", Refused),
             streaming("cluster_bootstrap", Switch, "", Refused),

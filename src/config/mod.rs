@@ -31,6 +31,7 @@ use std::time::Duration;
 pub use checks::{CLIENT_PORT, MONITOR_PORTS, ROUTE_PORT};
 
 use crate::base::channel_limits::StoreLimits;
+use crate::base::encryption::StoreKey;
 use crate::log;
 
 /// What configuration may ask of the machine; the shell fills it, tests fake it.
@@ -39,6 +40,8 @@ pub struct World<'a> {
     pub read: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
     /// Looks up an environment variable.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The bytes of one that holds a secret, whatever they are.
+    pub secret: &'a dyn Fn(&str) -> Option<Vec<u8>>,
     /// Cores of the machine: one less is the default of `--loops`.
     pub cores: u16,
 }
@@ -383,6 +386,8 @@ pub struct StreamingConfig {
     pub io_batch_size: u64,
     /// The seed that those connections would sign with.
     pub nkey_seed_file: Option<PathBuf>,
+    /// What stored payloads are encrypted with; `None` = they are not.
+    pub encryption: Option<StoreKey>,
     /// TLS of the streaming server's own connections; they exist only with an external server.
     pub client_tls: ClientTlsConfig,
 }

@@ -73,6 +73,8 @@ const FLAGS: &[(&str, &str)] = &[
     ("ft_group", "streaming.ft_group"),
     ("ft_steal_after", "streaming.ft_steal_after"),
     ("loops", "streaming.loops"),
+    ("encrypt", "streaming.encrypt"),
+    ("encryption_cipher", "streaming.encryption_cipher"),
     ("secure", "streaming.secure"),
     ("tls_client_cert", "tls.client_cert"),
     ("tls_client_key", "tls.client_key"),

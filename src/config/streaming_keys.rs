@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::channel_limits::ChannelOverrides;
+use crate::base::encryption::Secret;
 use crate::base::go;
 use crate::base::id::ChannelName;
 use crate::base::subject;
@@ -102,10 +103,13 @@ const TOP_KEYS: &[(&str, Apply)] = &[
     ("ft_steal_after", |d, e| set(&mut d.steal_after, nanos(e))),
     ("loops", |d, e| set(&mut d.loops, integer(e).map(Some))),
     ("partitioning", |d, e| set(&mut d.config.streaming.partitioning, boolean(e))),
-    ("encrypt", |_, e| if boolean(e)? { refuse(e) } else { Ok(()) }),
-    // A cipher alone encrypts nothing: `encrypt` or a key is what asks for it.
-    ("encryption_cipher", only_text),
-    ("encryption_key", |_, e| string(e).and_then(|_| refuse(e))),
+    ("encrypt", |d, e| set(&mut d.encryption.is_asked, boolean(e))),
+    ("encryption_cipher", |d, e| set(&mut d.encryption.cipher, string(e))),
+    ("encryption_key", |d, e| {
+        d.encryption.key = Some(secret(e)?);
+        d.encryption.is_asked = true;
+        Ok(())
+    }),
     ("replace_durable replace_durables replace_duplicate_durable replace_duplicate_durables", {
         |d, e| set(&mut d.config.streaming.replace_durable, boolean(e))
     }),
@@ -415,6 +419,20 @@ fn string(entry: &Entry) -> Result<String, Fault> {
 fn file(entry: &Entry) -> Result<Option<PathBuf>, Fault> {
     let path = entry.value.path().ok_or_else(|| wrong_type(entry, "string"))?;
     Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
+}
+
+/// Any bytes.
+fn secret(entry: &Entry) -> Result<Secret, Fault> {
+    match &entry.value {
+        Value::String(text) => Ok(Secret::new(text.clone().into_bytes())),
+        Value::Bytes(bytes) => Ok(Secret::new(bytes.clone())),
+        Value::Bool(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Date(_)
+        | Value::Array(_)
+        | Value::Map(_) => Err(wrong_type(entry, "string")),
+    }
 }
 
 fn boolean(entry: &Entry) -> Result<bool, Fault> {

@@ -110,6 +110,8 @@ pub(super) struct Commits {
     /// Bounds of one batch.
     bytes_max: usize,
     messages_max: usize,
+    /// What a message is longer in the store.
+    overhead_max: usize,
     queue: VecDeque<Staged>,
     under_way: Option<UnderWay>,
     last_ticket: Ticket,
@@ -118,11 +120,12 @@ pub(super) struct Commits {
 }
 
 impl Commits {
-    /// Those of an engine that is one of `loops`.
-    pub(super) fn new(loops: u16) -> Self {
+    /// Those of an engine that is one of `loops`, whose store makes messages so much longer.
+    pub(super) fn new(loops: u16, overhead_max: usize) -> Self {
         Self {
             bytes_max: unsynced_share(UNSYNCED_BYTES_MAX, loops),
             messages_max: unsynced_share(UNSYNCED_MESSAGES_MAX, loops),
+            overhead_max,
             queue: VecDeque::new(),
             under_way: None,
             last_ticket: Ticket::default(),
@@ -189,14 +192,14 @@ impl Commits {
         record: MessageRecord,
         publish: StagedPublish,
     ) {
-        let has_no_room = |staged: &Staged| {
-            staged.message_count != 0 && self.bytes_max < staged.bytes + record.encoded.len()
-        };
+        let len = record.encoded.len() + self.overhead_max;
+        let has_no_room =
+            |staged: &Staged| staged.message_count != 0 && self.bytes_max < staged.bytes + len;
         if self.queue.back().is_some_and(has_no_room) {
             self.begin();
         }
         let (staged, slot) = self.part(publish.channel, channel);
-        staged.bytes += record.encoded.len();
+        staged.bytes += len;
         staged.message_count += 1;
         staged.batch.durable = true;
         staged.batch.channels[slot].messages.push(record);

@@ -80,6 +80,9 @@ pub struct Settings {
     /// The channels that this server has, where others of the cluster ID have other ones; `None`:
     /// all.
     pub partition: Option<Arc<Partition>>,
+    /// How many bytes longer a message can be in the store than it is here: batches are bounded by
+    /// what is written.
+    pub message_overhead_max: usize,
     /// Whether debug lines are logged; without it they are not even made.
     pub debug: bool,
     /// Whether trace lines are logged.
@@ -164,7 +167,7 @@ impl Engine {
         let mut random = Random::new(start.seed);
         let reply_prefix = format!("_INBOX.{}", random.unique_id());
         let subscriptions = Subscriptions::new(&mut random);
-        let commits = Commits::new(settings.loops);
+        let commits = Commits::new(settings.loops, settings.message_overhead_max);
         let mut engine = Self {
             settings,
             index: start.index,

@@ -125,6 +125,7 @@ impl Script {
             inbox_len_max: 1_000,
             subscription_ids_store_wide: false,
             partition: None,
+            message_overhead_max: 0,
             debug: true,
             trace: false,
         };
@@ -307,7 +308,7 @@ impl Script {
             }
             Effect::Commit { ticket, batch } => {
                 self.durable_count += usize::from(batch.durable);
-                assert_bounded(&batch, self.settings.loops);
+                assert_bounded(&batch, &self.settings);
                 let report = self.shelf.commit(&batch);
                 let way = index + self.engines.len();
                 let input = Input::Store(StoreAnswer::Committed { ticket, report });
@@ -637,12 +638,15 @@ impl Script {
 }
 
 /// As the store worker does.
-fn assert_bounded(batch: &Batch, loops: u16) {
+fn assert_bounded(batch: &Batch, settings: &Settings) {
+    let (loops, overhead) = (settings.loops, settings.message_overhead_max);
     let messages = || batch.channels.iter().flat_map(|part| &part.messages);
     let count = messages().count();
     let count_max = unsynced_share(UNSYNCED_MESSAGES_MAX, loops);
     assert!(count <= count_max, "a batch of {count} messages: at most {count_max}");
-    let counted = |message: &MessageRecord| message.encoded.len().min(UNSYNCED_MESSAGE_BYTES_MAX);
+    let counted = |message: &MessageRecord| {
+        (message.encoded.len() + overhead).min(UNSYNCED_MESSAGE_BYTES_MAX)
+    };
     let bytes = messages().map(counted).sum::<usize>();
     let bytes_max = unsynced_share(UNSYNCED_BYTES_MAX, loops);
     assert!(bytes <= bytes_max, "a batch of {bytes} bytes: at most {bytes_max}");

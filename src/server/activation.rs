@@ -20,6 +20,7 @@ use crate::proto::spb;
 use crate::server::engine_driver::{self, Activation, Mail};
 use crate::server::settings;
 use crate::site::Site;
+use crate::store::encryption;
 use crate::store::progress::Working;
 use crate::store::worker::{self, Worker, WorkerSettings};
 use crate::store::{self, Remedy, StoreError};
@@ -112,7 +113,7 @@ impl Ground {
         let _opening = Working::begin(Arc::clone(self.vitals.opening()));
         let mut opened = self.site.open(&self.fence, self.predecessor)?;
         let state = opened.recovered;
-        opened.notices.extend(store::encrypted::notice(&state.channels, &mut opened.shares));
+        opened.notices.extend(encryption::notice::notice(&state.channels, &mut opened.shares));
         let had_server = state.server.is_some();
         let channel_count = state.channels.len();
         let streaming = &self.config.streaming;

@@ -39,6 +39,7 @@ pub fn engine(config: &Config, site: &dyn Site, limits: &ResolvedLimits) -> engi
         inbox_len_max: config.core.control_line_bytes_max.saturating_sub(LINE_REST_BYTES).max(64),
         subscription_ids_store_wide: site.numbers_subscriptions_as_one(),
         partition: partition(config),
+        message_overhead_max: site.message_overhead_max(),
         debug: config.log.streaming.debug || config.log.streaming.trace,
         trace: config.log.streaming.trace,
     }

@@ -6,10 +6,11 @@
 //! or in a database. A new kind of place is one more file here.
 //!
 //! Reading order: `directory`, `file_lock` and `epoch_files` (its lease), `database` and `sql_lock`
-//! (its lease), `memory`.
+//! (its lease), `memory`, and `encrypted` around any of them.
 
 mod database;
 mod directory;
+mod encrypted;
 pub mod epoch_files;
 pub mod file_lock;
 mod memory;
@@ -30,6 +31,7 @@ use crate::store::{Opened, StoreError};
 
 use self::database::Database;
 use self::directory::Directory;
+use self::encrypted::Encrypted;
 use self::memory::Memory;
 
 /// The place where the data of one server lies. It is asked by several threads.
@@ -86,6 +88,11 @@ pub trait Site: Send + Sync {
     fn numbers_subscriptions_as_one(&self) -> bool {
         false
     }
+
+    /// How many bytes longer a message can be there than it was staged.
+    fn message_overhead_max(&self) -> usize {
+        0
+    }
 }
 
 /// The site that `config` describes.
@@ -93,10 +100,14 @@ pub trait Site: Send + Sync {
 /// # Errors
 /// [`StoreError::Unusable`] when it cannot be told what that is.
 pub fn of(config: &Config) -> Result<Arc<dyn Site>, StoreError> {
-    Ok(match config.streaming.store {
+    let site: Arc<dyn Site> = match config.streaming.store {
         StoreKind::Memory => Arc::new(Memory::new(config)),
         StoreKind::File => Arc::new(Directory::new(config)),
         StoreKind::Sql => Arc::new(Database::new(config)?),
+    };
+    Ok(match &config.streaming.encryption {
+        Some(key) => Arc::new(Encrypted::new(site, key.clone())),
+        None => site,
     })
 }
 

@@ -16,8 +16,12 @@ use crate::store::sql::{self, schema};
 
 /// The site that a command line describes.
 fn site(line: &str) -> Arc<dyn Site> {
-    let world =
-        World { read: &|_| Err(io::ErrorKind::NotFound.into()), variable: &|_| None, cores: 3 };
+    let world = World {
+        read: &|_| Err(io::ErrorKind::NotFound.into()),
+        variable: &|_| None,
+        secret: &|_| None,
+        cores: 3,
+    };
     let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
     let Request::Serve(config) = options::load(Program::Streaming, &args, &world).unwrap() else {
         panic!("{line} starts no server");

@@ -17,7 +17,7 @@
 //! - Writes of a process whose epoch was superseded change nothing that the successor reads (P3).
 //! - Reads see everything committed, and give the stored bytes.
 
-pub mod encrypted;
+pub mod encryption;
 pub mod file;
 pub mod memory;
 pub mod progress;
@@ -178,6 +178,9 @@ pub enum StoreError {
     /// Options or the store's kind do not allow this; the text is the reference's.
     #[error("{0}")]
     Unusable(String),
+    /// The payload of a message cannot be decrypted; the text is the reference's.
+    #[error(transparent)]
+    Undecryptable(#[from] encryption::payload::DecryptError),
     /// The file has another length than we left it with: somebody else writes here.
     #[error(
         "{path}: expected {expected} bytes, found {found}: another process writes to this store"
@@ -238,9 +241,11 @@ impl StoreError {
     pub fn lasts(&self) -> bool {
         match self {
             Self::Corrupt(_) | Self::Unusable(_) => true,
-            Self::Fenced(_) | Self::Intruder { .. } | Self::Vanished { .. } | Self::HalfDone(_) => {
-                false
-            }
+            Self::Fenced(_)
+            | Self::Undecryptable(_)
+            | Self::Intruder { .. }
+            | Self::Vanished { .. }
+            | Self::HalfDone(_) => false,
             Self::Io { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::PermissionDenied
@@ -269,6 +274,7 @@ impl StoreError {
                 Remedy::StepDown
             }
             Self::Corrupt(_) | Self::Unusable(_) => Remedy::Stop,
+            Self::Undecryptable(_) => Remedy::Refuse,
             Self::Io { action, source, .. } => match (action, source.kind()) {
                 (
                     _,

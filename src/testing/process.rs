@@ -633,6 +633,7 @@ pub fn engine_settings(loops: u16, limits: &ResolvedLimits, tells_all: bool) -> 
         inbox_len_max: 1_024,
         subscription_ids_store_wide: false,
         partition: None,
+        message_overhead_max: 0,
         debug: tells_all,
         trace: tells_all,
     }

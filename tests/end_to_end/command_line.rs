@@ -171,7 +171,7 @@ fn starts_that_fail_say_why_and_end_with_one() {
 
 #[test]
 fn what_is_not_supported_is_refused_by_name_and_place() {
-    for flag in ["-clustered", "-js", "-encrypt"] {
+    for flag in ["-clustered", "-js"] {
         let (code, out, err) = run(&[flag]);
         let said = format!("{out}{err}");
         assert!(said.contains(flag.trim_start_matches('-')), "{flag}: {code:?} {said}");

@@ -27,6 +27,7 @@ pub(crate) fn world_with<T>(files: &[(&str, &str)], run: impl FnOnce(&World<'_>)
             "LOOP" => Some("$LOOP".to_owned()),
             _ => None,
         },
+        secret: &|_| None,
         cores: 4,
     })
 }

@@ -14,6 +14,7 @@ use crate::config::places::tests::without_place;
 use crate::config::{StartError, StoreKind};
 
 mod answers;
+mod encryption;
 mod nothing;
 mod refusals;
 
@@ -258,7 +259,12 @@ fn unquoted_values_in_maps_are_what_they_look_like() {
 fn a_path_may_be_in_any_encoding_and_a_name_may_not() {
     let args = ["-c".to_owned(), "f.conf".to_owned()];
     let load_bytes = |text: &'static [u8]| {
-        let world = World { read: &|_| Ok(text.to_vec()), variable: &|_| None, cores: 1 };
+        let world = World {
+            read: &|_| Ok(text.to_vec()),
+            variable: &|_| None,
+            secret: &|_| None,
+            cores: 1,
+        };
         load(Program::Streaming, &args, &world)
     };
     match load_bytes(b"streaming { store: file, dir: /caf\xe9 # caf\xe9\n}") {
@@ -460,7 +466,9 @@ fn every_flag_is_taken_by_all_its_names_with_one_dash_and_two() {
                     Action::Set(_) if long.starts_with("tls") || long == "routes" => {}
                     Action::Set(_) => {
                         let Ok(Request::Serve(config)) = found else { panic!("{line}: {found:?}") };
-                        let is_quiet = long.starts_with("cluster") || long == "connect_retries";
+                        let is_quiet = ["cluster", "encryption_cipher", "connect_retries"]
+                            .iter()
+                            .any(|name| long.starts_with(name));
                         let default = config_of("");
                         let is_same = *config == default;
                         let hidden = is_quiet || matches!(long, "no_advertise" | "logtime_utc");
@@ -677,7 +685,7 @@ fn what_is_not_supported_yet_is_named_with_file_and_line() {
         let error = error_of(Program::Streaming, "-c f.conf", &format!("port: 1\n{key}: {value}"));
         assert_eq!(error, format!("f.conf:2:1: key \"{key}\" is not supported by stanby yet"));
     }
-    for entry in ["ns: \"nats://x\"", "cluster {}", "encrypt: true", "encryption_key: \"\""] {
+    for entry in ["ns: \"nats://x\"", "cluster {}"] {
         let key = entry.split([':', ' ']).next().unwrap_or_default();
         let error =
             error_of(Program::Streaming, "-c f.conf", &format!("streaming {{\n{entry}\n}}"));

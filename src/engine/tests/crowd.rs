@@ -127,3 +127,17 @@ fn batches_are_bounded_by_the_bytes_of_their_messages_too() {
     let stored = server.contents("foo").iter().map(String::len).collect::<Vec<_>>();
     assert_eq!(stored, sizes);
 }
+
+/// Goal: what counts is how long messages are where they are written, encrypted for example.
+#[test]
+fn batches_are_bounded_by_the_bytes_that_a_store_makes_of_their_messages() {
+    let overhead = 1_000;
+    let mut server = Script::with(LOOPS_MAX, |settings| settings.message_overhead_max = overhead);
+    server.connect("me");
+    server.hold_commits();
+    let count = 3 * unsynced_share(UNSYNCED_BYTES_MAX, LOOPS_MAX) / overhead;
+    (0..count).for_each(|n| drop(server.hand_in_publish("me", "foo", &n.to_string())));
+    server.run();
+    server.release();
+    assert_eq!(server.contents("foo").len(), count);
+}

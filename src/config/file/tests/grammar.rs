@@ -123,6 +123,7 @@ fn with_files<T>(files: &Files, run: impl FnOnce(&World<'_>) -> T) -> T {
         variable: &|name| {
             VARIABLES.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
         },
+        secret: &|_| None,
         cores: 2,
     })
 }
