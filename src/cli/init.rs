@@ -348,7 +348,7 @@ mod tests {
             std::fs::read_dir(to.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         names.sort();
         let read = |path: &Path| files::read_text(path);
-        let world = World { read: &read, variable: &|_| None, cores: 2 };
+        let world = World { read: &read, variable: &|_| None, secret: &|_| None, cores: 2 };
         let config = |path: &PathBuf| {
             let arguments = ["-c".to_owned(), path.display().to_string()];
             let request = options::load(Program::Streaming, &arguments, &world).unwrap();
