@@ -231,7 +231,7 @@ impl World for Overtaking {
             let store = opened.shares[0].as_mut();
             for first in (last + 1..last + 30).step_by(3) {
                 commit(store, NEXT, part("foo", Lifecycle::Keep, first..=first + 2));
-                store.maintain(now(2)).unwrap();
+                store.maintain(now(first)).unwrap();
             }
         }
         Fate::Done

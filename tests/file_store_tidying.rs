@@ -115,8 +115,8 @@ fn is_tidy(disk: &MemoryDisk) -> bool {
 
 /// All of it, however slow the machine is: no turn takes long.
 fn tidy(store: &mut dyn Store) {
-    for second in 0..CHANNEL_COUNT {
-        let _unknown = store.maintain(now(2 + second as u64));
+    for second in 0..=CHANNEL_COUNT {
+        let _unknown = store.maintain(now(1 + second as u64));
     }
 }
 

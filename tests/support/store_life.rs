@@ -345,15 +345,18 @@ impl Life {
             model.seconds += seconds;
             model.seconds
         };
-        let Some(store) = &mut self.store else { return };
-        match store.shares[0].maintain(now(at)) {
-            Err(error) => self.down(&error),
-            Ok(maintained) => {
-                for (name, state) in maintained.trimmed {
-                    let mut model = self.model();
-                    let known = model.channels.get_mut(&name.to_string()).unwrap();
-                    assert!(state.first.get() <= known.last + 1, "{name}");
-                    known.first = state.first.get().max(known.first);
+        // A share is asked as soon as it is at work.
+        for at in [at - seconds, at] {
+            let Some(store) = &mut self.store else { return };
+            match store.shares[0].maintain(now(at)) {
+                Err(error) => self.down(&error),
+                Ok(maintained) => {
+                    for (name, state) in maintained.trimmed {
+                        let mut model = self.model();
+                        let known = model.channels.get_mut(&name.to_string()).unwrap();
+                        assert!(state.first.get() <= known.last + 1, "{name}");
+                        known.first = state.first.get().max(known.first);
+                    }
                 }
             }
         }

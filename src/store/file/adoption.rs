@@ -38,6 +38,8 @@ const FAILURE_NOTICED_WITHIN: i64 = 1_000_000_000;
 const FAILURE_ENDS_WITHIN: Duration = Duration::from_secs(60);
 /// So much behind a copy that may not be durable is written anew with it.
 const REACHED_BYTES_MAX: u64 = UNSYNCED_BYTES_MAX as u64;
+/// New slices, of two files each, that are open at once while the fence is asked for all of them.
+const SLICES_BEGUN_TOGETHER_MAX: usize = 32;
 /// Files that are open at once while they are made durable.
 const FILES_SYNCED_TOGETHER_MAX: usize = 256;
 
@@ -108,24 +110,30 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
     let refreshes = (adoption.is_replaced || !is_wide) && !planted::is(Bug::SubscriptionsContinued);
     let mut is_complete = true;
     let mut rewrites = Vec::new();
-    for place in candidates {
-        if froms[place].is_none() {
-            continue;
+    candidates.retain(|place| froms[*place].is_some());
+    for places in candidates.chunks(SLICES_BEGUN_TOGETHER_MAX) {
+        let mut copies = Vec::with_capacity(places.len());
+        for &place in places {
+            let (from, copy) = copy(adoption, channels, (place, froms[place]))?;
+            channels[place].channel.close_reader();
+            copies.push((place, from, copy));
         }
-        let (from, copy) = copy(adoption, channels, (place, froms[place]))?;
-        let found = &mut channels[place];
-        let rewrite = match copy {
-            Some(copy) => write(adoption, &mut found.channel, copy)?,
-            None => None,
-        };
-        if let (Some(from), true) = (from, rewrite.is_some()) {
-            release_overlaps(&mut found.channel.messages, from);
+        begin(adoption, channels, &copies)?;
+        for (place, from, copy) in copies {
+            let found = &mut channels[place];
+            let rewrite = match copy {
+                Some(copy) => write(adoption, &mut found.channel, copy)?,
+                None => None,
+            };
+            if let (Some(from), true) = (from, rewrite.is_some()) {
+                release_overlaps(&mut found.channel.messages, from);
+            }
+            is_complete &= rewrite.is_some() || from.is_none();
+            let fresh = if refreshes { fresh_subscriptions(adoption, found)? } else { None };
+            found.channel.close_files();
+            found.is_synced = false;
+            rewrites.push((found.channel.name.clone(), rewrite, fresh));
         }
-        is_complete &= rewrite.is_some() || from.is_none();
-        let fresh = if refreshes { fresh_subscriptions(adoption, found)? } else { None };
-        found.channel.close_files();
-        found.is_synced = false;
-        rewrites.push((found.channel.name.clone(), rewrite, fresh));
     }
     adoption.sync(channels, refreshes)?;
     ctx.fence.check()?;
@@ -188,7 +196,11 @@ fn copy(
     let Adoption { ctx, root, settled, .. } = *adoption;
     while let Some(first) = from {
         let channel = &mut channels[place].channel;
-        let copy = Rewrite::copy(ctx, root, channel, first)?;
+        let copy = match Rewrite::copy(ctx, root, channel, first) {
+            Ok(copy) => copy,
+            // Damage: it stays where it is.
+            Err(error) => refusal(error).map(|_| None)?,
+        };
         let is_ours = settled.is_of_ours();
         if copy.is_some() && !(is_ours && hole::begins(ctx, root, channel, first)?) {
             return Ok((from, copy));
@@ -208,6 +220,25 @@ fn copy(
         reach_overlap(&mut from, &channels[place].channel.messages);
     }
     Ok((from, None))
+}
+
+/// Makes the files of several copies, and asks the fence once for all: what was read is no
+/// successor's; and a successor that came before the files were there looks at them no more. One
+/// that cannot be made is tried again where it is written: the others are closed by then.
+fn begin(
+    adoption: &Adoption<'_>,
+    channels: &mut [Recovered],
+    copies: &[(usize, Option<u64>, Option<Rewrite>)],
+) -> Result<(), StoreError> {
+    let Adoption { ctx, root, .. } = *adoption;
+    ctx.fence.check()?;
+    let copies = copies.iter().filter_map(|(place, _, copy)| Some((*place, copy.as_ref()?)));
+    for (place, copy) in copies {
+        if copy.begin(ctx, root, &mut channels[place].channel).is_err() {
+            break;
+        }
+    }
+    Ok(ctx.fence.check()?)
 }
 
 /// Writes a copy. A disk without room for it ends a take-over from a member that may still live, as

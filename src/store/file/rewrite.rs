@@ -36,6 +36,31 @@ pub struct Rewrite {
 }
 
 impl Rewrite {
+    /// Makes the files of the copy. The caller has asked the fence since it was read, so it is no
+    /// successor's, and neither is its number; and asks it again before [`Rewrite::write`].
+    ///
+    /// # Errors
+    /// [`StoreError`]; then [`Rewrite::write`] makes them, or says why not.
+    pub fn begin(
+        &self,
+        ctx: &Context,
+        root: &dyn Folder,
+        channel: &mut Channel,
+    ) -> Result<(), StoreError> {
+        channel.open_folder(ctx, root)?;
+        self.overwrite_planted(channel);
+        channel.begin_slice(ctx, self.write.slice.number)
+    }
+
+    fn overwrite_planted(&self, channel: &Channel) {
+        if planted::is(Bug::RecoveryUnfenced) {
+            let number = self.write.slice.number;
+            for name in [slice_index_name(number), slice_data_name(number)] {
+                let _ = channel.folder().unlink(&name);
+            }
+        }
+    }
+
     /// Writes the copy beside what it was made from; it is not synced. A full disk gives its
     /// reserve for it.
     ///
@@ -47,14 +72,11 @@ impl Rewrite {
         root: &dyn Folder,
         channel: &mut Channel,
     ) -> Result<(), StoreError> {
-        channel.open_folder(ctx, root)?;
-        // What was read is no successor's: so neither is the number of the copy.
-        ctx.fence.check()?;
-        if planted::is(Bug::RecoveryUnfenced) {
-            let number = self.write.slice.number;
-            for name in [slice_index_name(number), slice_data_name(number)] {
-                let _ = channel.folder().unlink(&name);
-            }
+        if !channel.has_begun(self.write.slice.number) {
+            channel.open_folder(ctx, root)?;
+            // What was read is no successor's: so neither is the number of the copy.
+            ctx.fence.check()?;
+            self.overwrite_planted(channel);
         }
         let mut written = self.write_once(ctx, channel);
         if written.as_ref().is_err_and(is_uncreated)
@@ -99,7 +121,11 @@ impl Rewrite {
                 wanted += slice.record_count - ordinal;
                 if kept.is_none() {
                     let start = ordinal.saturating_sub(1);
-                    let around = files.index_records(start, ordinal - start + 1)?;
+                    // What is copied as a whole ends nowhere.
+                    let around = match ordinal {
+                        0 => Vec::new(),
+                        _ => files.index_records(start, ordinal - start + 1)?,
+                    };
                     let first = around.last().map_or(FILE_HEADER_LEN, |record| record.offset);
                     let last = around.first().filter(|_| start < ordinal);
                     kept = Some(Slice {

@@ -15,7 +15,6 @@ use crate::store::file::log::{io_error, reason};
 use crate::store::file::registry::Registry;
 use crate::store::file::removal::Archivists;
 use crate::store::file::sync::Pace;
-use crate::store::file::tidying::OVERDUE_AFTER;
 use crate::store::{Action, Maintained, OutcomeUnknown, Store, StoreError};
 
 /// Files of slices that nobody reads are closed after this time.
@@ -52,8 +51,8 @@ pub struct Share {
     pub(super) untidy: BTreeSet<ChannelName>,
     /// Channels in which files were left when the store was opened that are no longer needed.
     pub(super) overdue: BTreeSet<ChannelName>,
-    /// From when on these are removed.
-    pub(super) overdue_from: Instant,
+    /// From when on these are removed: known once the share is at work.
+    pub(super) overdue_from: Option<Instant>,
     /// Channels that are gone but for their files.
     pub(super) doomed: BTreeMap<ChannelName, Channel>,
     pub(super) pace: Pace,
@@ -101,7 +100,7 @@ impl Share {
             failure: None,
             untidy: BTreeSet::new(),
             overdue: BTreeSet::new(),
-            overdue_from: parts.now.at + OVERDUE_AFTER,
+            overdue_from: None,
             doomed: BTreeMap::new(),
             pace: Pace::default(),
             has_readers: false,

@@ -81,30 +81,53 @@ impl Channel {
 
     fn open_tail(&self, ctx: &Context, write: &SliceWrite) -> Result<Tail, StoreError> {
         let number = write.slice.number;
-        let (data_name, index_name) = (slice_data_name(number), slice_index_name(number));
-        let data_path = ctx.path(self.name.as_bytes(), &data_name);
-        let index_path = ctx.path(self.name.as_bytes(), &index_name);
         if write.is_new {
-            // The index first: if a successor removes what it finds of a slice that was just begun,
-            // and the rest is made too late, no index is left that speaks of data that is gone.
-            let index = Log::create(self.folder(), &index_name, &index_path)?;
-            let data = match Log::create(self.folder(), &data_name, &data_path) {
-                Ok(data) => data,
-                Err(error) => {
-                    // Left over, it names no message, and the next slice gets another number.
-                    let _ = self.folder().unlink(&index_name);
-                    return Err(error);
-                }
-            };
+            let tail = self.create_tail(ctx, number)?;
             // A successor that came before looks at these names no more. It supersedes what it
             // has found, and the limits may let go of all that does.
             ctx.fence.check()?;
-            return Ok(Tail { number, data, index });
+            return Ok(tail);
         }
+        let (data_name, index_name) = (slice_data_name(number), slice_index_name(number));
         let slice = self.messages.slices.back().expect("only a known slice is continued");
         let data = self.open_log(ctx, &data_name, slice.data_len)?;
         let index = self.open_log(ctx, &index_name, slice.index_len())?;
         Ok(Tail { number, data, index })
+    }
+
+    /// Makes the files of a slice that does not count yet.
+    fn create_tail(&self, ctx: &Context, number: u64) -> Result<Tail, StoreError> {
+        let (data_name, index_name) = (slice_data_name(number), slice_index_name(number));
+        let data_path = ctx.path(self.name.as_bytes(), &data_name);
+        let index_path = ctx.path(self.name.as_bytes(), &index_name);
+        // The index first: if a successor removes what it finds of a slice that was just begun,
+        // and the rest is made too late, no index is left that speaks of data that is gone.
+        let index = Log::create(self.folder(), &index_name, &index_path)?;
+        match Log::create(self.folder(), &data_name, &data_path) {
+            Ok(data) => Ok(Tail { number, data, index }),
+            Err(error) => {
+                // Left over, it names no message, and the next slice gets another number.
+                let _ = self.folder().unlink(&index_name);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the files of a new slice, to which [`Channel::append`] writes. The caller asks the
+    /// fence between the two, once for as many channels as it likes.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then there is no such slice.
+    pub fn begin_slice(&mut self, ctx: &Context, number: u64) -> Result<(), StoreError> {
+        self.handles.tail = Some(self.create_tail(ctx, number)?);
+        self.is_renamed = true;
+        Ok(())
+    }
+
+    /// Whether the slice of that number was begun, and is open.
+    #[must_use]
+    pub fn has_begun(&self, number: u64) -> bool {
+        self.handles.tail.as_ref().is_some_and(|tail| tail.number == number)
     }
 
     /// Takes back what [`Channel::append`] wrote of `writes`. What is cut was written by this

@@ -19,9 +19,9 @@ use crate::store::file::share::Share;
 
 /// How soon what could not be tidied up is tried again.
 const TIDY_RETRY: Duration = Duration::from_secs(1);
-/// What was left when the store was opened goes that long after it: whoever waited for the store
-/// comes first.
-pub(super) const OVERDUE_AFTER: Duration = Duration::from_millis(200);
+/// What was left when the store was opened goes that long after its share began to work: whoever
+/// waited for the store comes first.
+const OVERDUE_AFTER: Duration = Duration::from_millis(200);
 /// So many of those channels are tidied up at once: commits wait meanwhile.
 const OVERDUE_TIDIED_AT_ONCE: usize = 64;
 /// No other one is begun after that time.
@@ -98,7 +98,8 @@ impl Share {
 
     /// Removes what was left when the store was opened, a part of it.
     fn tidy_overdue(&mut self) {
-        let is_due = !self.overdue.is_empty() && self.overdue_from <= self.now.at;
+        let from = *self.overdue_from.get_or_insert(self.now.at + OVERDUE_AFTER);
+        let is_due = !self.overdue.is_empty() && from <= self.now.at;
         // Whoever was replaced meanwhile touches nothing.
         if !is_due || self.ctx.fence.check().is_err() {
             return;
@@ -144,7 +145,8 @@ impl Share {
     /// How soon there is something to try again.
     pub(super) fn tidy_in(&self) -> Option<Duration> {
         if !self.overdue.is_empty() {
-            return Some(self.overdue_from.since(self.now.at).max(OVERDUE_PAUSE));
+            let from = self.overdue_from.unwrap_or(self.now.at);
+            return Some(from.since(self.now.at).max(OVERDUE_PAUSE));
         }
         (!self.untidy.is_empty() || !self.doomed.is_empty()).then_some(TIDY_RETRY)
     }

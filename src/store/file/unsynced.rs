@@ -11,9 +11,10 @@ use crate::store::StoreError;
 use crate::store::file::channel::Channel;
 use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::Folder;
-use crate::store::file::format::IndexRecord;
+use crate::store::file::format::{FILE_HEADER_LEN, IndexRecord, MESSAGE_OVERHEAD};
 use crate::store::file::opening::Recovered;
 use crate::store::file::settled::Settled;
+use crate::store::file::slices::Slice;
 
 /// Index records read at once.
 const READ_COUNT: u64 = 256;
@@ -85,6 +86,10 @@ impl Tail {
                 self.end = None;
                 continue;
             }
+            if let (Some(record), 1) = (only_record(&slice), end) {
+                (self.records, self.end) = (vec![record], Some(0));
+                continue;
+            }
             let start = end.saturating_sub(READ_COUNT).max(slice.removed_count);
             let files = channel.read_slice(ctx, root, &slice)?;
             let read = files.with(ctx, |files| files.index_records(start, end - start));
@@ -101,4 +106,12 @@ impl Tail {
         }
         Ok(self.records.last().copied())
     }
+}
+
+/// Of a slice with a single message everything is known; where it lies nobody asks.
+fn only_record(slice: &Slice) -> Option<IndexRecord> {
+    let size = u32::try_from(slice.bytes.checked_sub(MESSAGE_OVERHEAD)?).ok()?;
+    let (sequence, timestamp) = (slice.last, slice.last_time);
+    let record = IndexRecord { sequence, offset: FILE_HEADER_LEN, timestamp, size };
+    (slice.record_count == 1).then_some(record)
 }
