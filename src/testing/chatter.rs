@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{Bytes, BytesMut};
 
 use crate::base::random::Random;
-use crate::testing::checker::Checker;
+use crate::testing::checker::{Checker, Promise};
 use crate::wire::op::Publish;
 use crate::wire::{Op, encoder};
 
@@ -137,14 +137,17 @@ impl Chatter {
         let text = Bytes::copy_from_slice(&message.payload[message.header_len.unwrap_or(0)..]);
         let place = format!("{subject} for {pattern} {queue:?}");
         if !is_meant(pattern, &subject) || !text.starts_with(subject.as_bytes()) {
-            checker.fail(format!("{place} is not what was asked for: {text:?}"));
+            checker.fail(Promise::Core, format!("{place} is not what was asked for: {text:?}"));
         }
         if !interest.seen.insert(text.clone()) && (queue.is_some() || !is_for_a_queue(&subject)) {
-            checker.fail(format!("{place} came twice: {text:?}"));
+            checker.fail(Promise::Core, format!("{place} came twice: {text:?}"));
         }
         interest.heard_count += 1;
         if interest.max.is_some_and(|max| max < interest.heard_count) {
-            checker.fail(format!("{place} came though only {ASKED_FOR} were asked for"));
+            checker.fail(
+                Promise::Core,
+                format!("{place} came though only {ASKED_FOR} were asked for"),
+            );
         }
         if let Some(queue) = queue {
             checker.on_shared((pattern, queue), text);

@@ -5,6 +5,7 @@ mod acknowledgements;
 mod demands;
 mod doubts;
 mod members;
+mod promise;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,7 @@ use crate::base::channel_limits::ResolvedLimits;
 use crate::base::id::{ChannelName, Sequence, Subject};
 use crate::base::time::Instant;
 use crate::proto::pb;
+use crate::testing::harm::Harm;
 use crate::testing::limits::{self, Kept};
 use crate::testing::trace::Trace;
 use crate::testing::workload::{CHANNELS, GHOST};
@@ -22,6 +24,8 @@ use self::acknowledgements::Acknowledgements;
 pub use self::demands::Start;
 use self::doubts::{Doubts, Term};
 pub use self::members::{Said, Seen};
+use self::promise::On;
+pub use self::promise::{Promise, Violation};
 
 /// What lies in a channel, as a client that reads all of it finds it.
 pub type Audit = BTreeMap<ChannelName, BTreeMap<Sequence, Bytes>>;
@@ -55,7 +59,7 @@ pub struct Checker {
     /// When the last fault ended.
     healed_at: Option<Instant>,
     taken_over_at: Instant,
-    violation: Option<String>,
+    violation: Option<Violation>,
     trace: Trace,
     now: Instant,
 }
@@ -203,9 +207,11 @@ impl Checker {
     /// A durable is called open. That may be so if its client cannot know that it is not, or a full
     /// disk has kept its end from being written.
     pub fn on_locked_out(&mut self, inbox: &Subject) {
-        let may_be_open = self.asked.get(inbox).is_none_or(|asked| asked.may_be_open);
-        if !may_be_open && !self.doubts.may_be_unwritten() {
-            self.fail(format!("{inbox} is refused: nobody has its durable open"));
+        let Some(asked) = self.asked.get(inbox) else { return };
+        if !asked.may_be_open && !self.doubts.may_be_unwritten() {
+            let (channel, text) = (asked.channel.clone(), "nobody has its durable open");
+            let on = On::Subscriptions(&channel);
+            self.fail_on(Promise::Sessions, on, format!("{inbox} is refused: {text}"));
         }
     }
 
@@ -213,22 +219,35 @@ impl Checker {
     /// disk has kept its end from being written, as with the reference.
     pub fn on_haunted(&mut self, client: usize) {
         if !self.doubts.may_be_unwritten() {
-            self.fail(format!("c{client} has closed, and publishes as who it was"));
+            let text = format!("c{client} has closed, and publishes as who it was");
+            self.fail_on(Promise::Sessions, On::Clients, text);
         }
     }
 
-    /// The disk has taken what it had called durable, or changed it. Nobody promises anything of
-    /// what was stored, but that still one member answers at a time, that a refusal is one, and
-    /// that nothing is delivered that nobody has published.
-    pub fn on_deceived(&mut self) {
-        self.say(|| "the disk has lied".to_owned());
-        self.doubts.on_deceived();
+    /// A disk does not give back something as it was given.
+    pub fn on_harm(&mut self, harm: &Harm) {
+        self.say(|| format!("the disk: {harm:?}"));
+        self.doubts.on_harm(harm);
     }
 
-    /// Whether the disk has taken what it had called durable, or changed it.
+    /// The store is refused, for a reason that stays. That may be so if a disk has changed what it
+    /// is refused for; then nobody is served any more.
+    pub fn on_store_refused(&mut self, text: &str) {
+        if !self.doubts.on_store_refused(text) {
+            self.fail(Promise::P1, format!("the store is refused: {text}"));
+        }
+    }
+
+    /// Whether a disk has changed how anything of a channel is found.
     #[must_use]
-    pub fn is_deceived(&self) -> bool {
-        self.doubts.is_deceived()
+    pub fn may_be_unread(&self, channel: &ChannelName) -> bool {
+        self.doubts.may_be_unread(channel)
+    }
+
+    /// Whether nobody can serve what a disk has changed.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.doubts.is_refused()
     }
 
     /// Whether nothing goes wrong in this run.
@@ -246,19 +265,25 @@ impl Checker {
         self.trace.say(self.now, text);
     }
 
-    /// A promise is broken; the first one counts.
-    pub fn fail(&mut self, text: String) {
-        if self.doubts.may_break(&text) {
+    /// A promise is broken, whatever a disk has done; the first one counts.
+    pub fn fail(&mut self, promise: Promise, text: String) {
+        self.fail_on(promise, On::Nothing, text);
+    }
+
+    /// A promise is broken, which hangs on something; the first one counts.
+    fn fail_on(&mut self, promise: Promise, on: On<'_>, text: String) {
+        if self.doubts.may_break(promise, on) {
             return;
         }
-        self.say(|| format!("broken: {text}"));
-        self.violation.get_or_insert(text);
+        let violation = Violation { promise, text };
+        self.say(|| format!("broken: {violation}"));
+        self.violation.get_or_insert(violation);
     }
 
     /// The first broken promise.
     #[must_use]
-    pub fn violation(&self) -> Option<&str> {
-        self.violation.as_deref()
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
     }
 
     /// A message is published for the first time, as number `number` of its publisher.
@@ -386,7 +411,7 @@ impl Checker {
     /// One of those that listen to a pattern as one queue got a message: nobody else of it does.
     pub fn on_shared(&mut self, queue: (&'static str, &'static str), text: Bytes) {
         if !self.shared.insert((queue, text.clone())) {
-            self.fail(format!("two of queue {queue:?} got {text:?}"));
+            self.fail(Promise::Core, format!("two of queue {queue:?} got {text:?}"));
         }
     }
 
@@ -402,9 +427,12 @@ impl Checker {
         if self.limits.of(&channel).inactivity_max.is_zero() {
             self.check_told(&channel, sequence, message);
         }
-        let mut broken: Vec<String> = self.unwanted(inbox, message).into_iter().collect();
-        broken.extend(self.crowd(inbox, message));
-        broken.extend(self.taken(inbox, sequence));
+        let on = On::Delivery(&channel, sequence);
+        let unwanted = self.unwanted(inbox, message);
+        let mut broken: Vec<_> =
+            unwanted.map(|text| (Promise::Subscriptions, text)).into_iter().collect();
+        broken.extend(self.taken(inbox, sequence).map(|text| (Promise::P5, text)));
+        let beyond = self.beyond(inbox, message);
         // What a limit removes is in flight no longer, and its subscriber is not told.
         let keeps_all = self.kept(&channel) == Kept::All;
         let Some(asked) = self.asked.get_mut(inbox) else { return };
@@ -416,46 +444,76 @@ impl Checker {
         }
         asked.owed.remove(&sequence);
         if asked.channel != channel {
-            broken.push(format!("{place}: not the channel that was asked for"));
+            let text = format!("{place}: not the channel that was asked for");
+            broken.push((Promise::Subscriptions, text));
         }
         if is_repeat != (message.redelivery_count > 0) {
-            broken.push(format!("P5: {place}: a redelivery has a count, and nothing else has"));
+            let text = format!("{place}: a redelivery has a count, and nothing else has");
+            broken.push((Promise::P5, text));
         }
         if !is_new && !is_repeat && !is_blurred {
-            broken.push(format!("P5: {place} came again without being called a redelivery"));
+            let text = format!("{place} came again without being called a redelivery");
+            broken.push((Promise::P5, text));
         }
         if !is_repeat && sequence < asked.last_fresh && !is_blurred {
-            broken.push(format!("P4: {place} came after {}", asked.last_fresh));
+            broken.push((Promise::P4, format!("{place} came after {}", asked.last_fresh)));
         }
         if !is_repeat {
             asked.last_fresh = sequence;
-            let held = asked.held.len();
+            let is_there = |held: &&Sequence| !self.doubts.excuses(On::Message(&channel, **held));
+            let held = asked.held.iter().filter(is_there).count();
             let is_alone = !asked.in_queue && !is_blurred;
             if keeps_all && is_alone && asked.in_flight_max < held {
-                broken.push(format!("{place}: {held} in flight of {}", asked.in_flight_max));
+                let text = format!("{place}: {held} in flight of {}", asked.in_flight_max);
+                broken.push((Promise::Subscriptions, text));
             }
         }
-        broken.into_iter().for_each(|text| self.fail(text));
+        for (promise, text) in broken {
+            self.fail_on(promise, on, text);
+        }
+        for text in beyond {
+            self.fail_on(Promise::Limits, On::Channel(&channel), text);
+        }
     }
 
     fn check_told(&mut self, channel: &ChannelName, sequence: Sequence, message: &pb::MsgProto) {
+        let on = On::Message(channel, sequence);
         let told = (message.data.clone(), message.timestamp);
         let known = self.told.entry(channel.clone()).or_default();
         let first_told = known.entry(sequence).or_insert_with(|| told.clone());
         if *first_told != told {
-            let text =
-                format!("P4: two messages under {channel}:{sequence}: {first_told:?}, {told:?}");
-            self.fail(text);
+            let text = format!("two messages under {channel}:{sequence}: {first_told:?}, {told:?}");
+            self.fail_on(Promise::P4, on, text);
         }
         if self.refused.contains(&message.data) && !self.doubts.may_be_twice(&message.data) {
-            self.fail(format!("P9: {channel}:{sequence} was refused and is delivered"));
+            let text = format!("{channel}:{sequence} was refused and is delivered");
+            self.fail_on(Promise::P9, on, text);
         }
-        // An empty one stands in for what was lost.
-        let is_stand_in = message.data.is_empty();
+        if message.data.is_empty() {
+            self.check_stand_in(channel, sequence);
+            return;
+        }
         let may_be_ghost = message.data == GHOST && self.doubts.may_be_unwritten();
-        let is_known = is_stand_in || may_be_ghost || self.published.contains_key(&message.data);
-        if !is_known {
-            self.fail(format!("nobody has published {channel}:{sequence}: {:?}", message.data));
+        if !may_be_ghost && !self.published.contains_key(&message.data) {
+            let text = format!("nobody has published {channel}:{sequence}: {:?}", message.data);
+            self.fail(Promise::Genuine, text);
+        }
+    }
+
+    /// An empty message stands in for what a disk has lost, which nobody had been told is stored.
+    fn check_stand_in(&mut self, channel: &ChannelName, sequence: Sequence) {
+        let on = On::Message(channel, sequence);
+        let Some(lost) = self.doubts.lost_at(channel, sequence) else {
+            let text = format!("an empty message is {channel}:{sequence}, where nothing was lost");
+            return self.fail_on(Promise::P1, on, text);
+        };
+        let is_acked = |data: &&Bytes| {
+            let acked = self.acked.get(*data).is_some_and(|acked| acked.channel == *channel);
+            acked && !self.doubts.may_be_twice(data)
+        };
+        if let Some(data) = lost.iter().find(is_acked) {
+            let text = format!("{data:?} was acked, and an empty message is {channel}:{sequence}");
+            self.fail_on(Promise::P1, on, text);
         }
     }
 
@@ -490,9 +548,11 @@ impl Checker {
                 Some(published) => durable.owed_from <= published.order,
                 None => durable.owed_from == 0,
             };
-            let missing =
-                found.iter().filter(|(sequence, data)| is_kept(sequence) && is_owed(data));
-            let mut missing = missing.map(|(sequence, _)| sequence);
+            let can_be = |at| !self.doubts.excuses(On::Delivery(&key.channel, at));
+            let is_missing = |(sequence, data): &(&Sequence, &Bytes)| {
+                is_kept(sequence) && is_owed(data) && can_be(**sequence)
+            };
+            let mut missing = found.iter().filter(is_missing).map(|(sequence, _)| sequence);
             let missing = missing.find(|sequence| !durable.acked.contains(sequence));
             missing.map(|sequence| format!("{}:{sequence} for {}", key.channel, key.name))
         });
@@ -502,9 +562,13 @@ impl Checker {
                 .asked
                 .iter()
                 .filter(|(_, asked)| !asked.in_queue && self.kept(&asked.channel) == Kept::All);
-            alone.flat_map(|(inbox, asked)| asked.owed.first().map(|s| (inbox, asked, s))).next()
+            let first = |asked: &'_ Asked| {
+                let on = |at| On::Delivery(&asked.channel, at);
+                asked.owed.iter().find(|at| !self.doubts.excuses(on(**at))).copied()
+            };
+            alone.flat_map(|(inbox, asked)| first(asked).map(|at| (inbox, asked, at))).next()
         };
-        let text = |(inbox, asked, sequence): (&Subject, &Asked, &Sequence)| {
+        let text = |(inbox, asked, sequence): (&Subject, &Asked, Sequence)| {
             format!("{}:{sequence} for {inbox}, once more", asked.channel)
         };
         of_durables.or_else(|| of_others().map(text)).or_else(|| self.first_undelivered(audit))
@@ -516,7 +580,10 @@ impl Checker {
         self.asked.iter().filter(|(_, asked)| is_alone(asked)).find_map(|(inbox, asked)| {
             let mut found = audit.get(&asked.channel)?.iter();
             let (sequence, _) = found.find(|(sequence, data)| {
-                !asked.seen.contains(sequence) && self.is_due(asked, **sequence, data)
+                let on = On::Delivery(&asked.channel, **sequence);
+                !asked.seen.contains(sequence)
+                    && self.is_due(asked, **sequence, data)
+                    && !self.doubts.excuses(on)
             })?;
             Some(format!("{}:{sequence} for {inbox}", asked.channel))
         })
@@ -527,36 +594,56 @@ impl Checker {
     pub fn knows_more_than(&self, audit: &Audit) -> bool {
         self.told.iter().filter(|(channel, _)| is_read(channel)).any(|(channel, told)| {
             let read = audit.get(channel).and_then(|found| found.keys().next_back());
-            read < told.keys().next_back()
+            let is_there = |at: &&Sequence| !self.doubts.excuses(On::Message(channel, **at));
+            read < told.keys().rfind(is_there)
         })
     }
 
     /// What must hold at the end, of what a client finds that reads all.
     pub fn check_audit(&mut self, audit: &Audit) {
-        let mut broken = Vec::new();
+        let mut broken = self.missing_acked(audit);
         for (channel, messages) in audit {
-            broken.extend(self.first_gap(channel, messages));
-            broken.extend(self.disorder(channel, messages));
+            broken.extend(self.first_gap(channel, messages).map(|text| (Promise::P4, text)));
+            broken.extend(self.disorder(channel, messages).map(|text| (Promise::P4, text)));
         }
-        broken.extend(self.missing_acked(audit));
         for (channel, told) in &self.told {
-            let found = audit.get(channel);
-            for (sequence, (payload, _)) in told {
-                let now = found.and_then(|found| found.get(sequence));
-                let may_be_gone = now.is_none() && !self.must_stay(channel);
-                if now != Some(payload) && !may_be_gone {
-                    broken.push(format!("P1: {channel}:{sequence} was delivered and is not there"));
-                }
-            }
-            let pairs = told.iter().zip(told.iter().skip(1));
-            for ((before, (_, earlier)), (after, (_, later))) in pairs {
-                if later < earlier {
-                    broken
-                        .push(format!("P4: time falls in {channel} between {before} and {after}"));
-                }
-            }
+            broken.extend(self.untold(channel, told, audit.get(channel)));
         }
-        broken.into_iter().for_each(|text| self.fail(text));
+        for (promise, text) in broken {
+            self.fail(promise, text);
+        }
+        let empty = audit.iter().flat_map(|(channel, messages)| {
+            let empty = messages.iter().filter(|(_, data)| data.is_empty());
+            empty.map(move |(sequence, _)| (channel, *sequence))
+        });
+        for (channel, sequence) in empty {
+            self.check_stand_in(channel, sequence);
+        }
+    }
+
+    /// What was delivered of a channel, and is not there as it was.
+    fn untold(
+        &self,
+        channel: &ChannelName,
+        told: &BTreeMap<Sequence, (Bytes, i64)>,
+        found: Option<&BTreeMap<Sequence, Bytes>>,
+    ) -> Vec<(Promise, String)> {
+        let is_there = |at: &Sequence| !self.doubts.excuses(On::Message(channel, *at));
+        let told: Vec<_> = told.iter().filter(|(at, _)| is_there(at)).collect();
+        let is_gone = |(sequence, (payload, _)): &&(&Sequence, &(Bytes, i64))| {
+            let now = found.and_then(|found| found.get(*sequence));
+            let may_be_gone = now.is_none() && !self.must_stay(channel);
+            now != Some(payload) && !may_be_gone
+        };
+        let gone = told.iter().filter(is_gone).map(|(sequence, _)| {
+            (Promise::P1, format!("{channel}:{sequence} was delivered and is not there"))
+        });
+        let pairs = told.iter().zip(told.iter().skip(1));
+        let falls = pairs.filter(|((_, (_, earlier)), (_, (_, later)))| later < earlier);
+        let falls = falls.map(|((before, _), (after, _))| {
+            (Promise::P4, format!("time falls in {channel} between {before} and {after}"))
+        });
+        gone.chain(falls).collect()
     }
 
     /// Whether everything in a channel stays, and is read at the end.
@@ -576,8 +663,13 @@ impl Checker {
             Kept::Newest(count) => last.saturating_sub(count),
             Kept::Some => return None,
         };
-        let missing = (gone + 1..last).find(|number| !messages.contains_key(&Sequence(*number)))?;
-        Some(format!("P4: {channel}:{missing} is missing before {last}"))
+        let is_missing = |number: &u64| {
+            let sequence = Sequence(*number);
+            let can_be = !messages.contains_key(&sequence);
+            can_be && !self.doubts.excuses(On::Message(channel, sequence))
+        };
+        let missing = (gone + 1..last).find(is_missing)?;
+        Some(format!("{channel}:{missing} is missing before {last}"))
     }
 
     /// What a connection published once is there in the order in which it did.
@@ -587,36 +679,40 @@ impl Checker {
         messages: &BTreeMap<Sequence, Bytes>,
     ) -> Option<String> {
         let mut last_of = BTreeMap::new();
-        let first_sent = messages.values().filter(|payload| !self.doubts.may_be_twice(payload));
-        first_sent.filter_map(|data| self.published.get(data)).find_map(|published| {
+        let first_sent = messages.iter().filter(|(sequence, payload)| {
+            let on = On::Message(channel, **sequence);
+            !self.doubts.may_be_twice(payload) && !self.doubts.excuses(on)
+        });
+        first_sent.filter_map(|(_, data)| self.published.get(data)).find_map(|published| {
             let Published { connection, number, .. } = *published;
             let last = last_of.insert(connection, number).filter(|last| number < *last)?;
-            Some(format!(
-                "P4: {channel} has message {number} of connection {connection} behind {last}"
-            ))
+            Some(format!("{channel} has message {number} of connection {connection} behind {last}"))
         })
     }
 
-    fn missing_acked(&self, audit: &Audit) -> Vec<String> {
+    fn missing_acked(&self, audit: &Audit) -> Vec<(Promise, String)> {
         let mut counts: BTreeMap<(&ChannelName, &Bytes), usize> = BTreeMap::new();
         for (channel, messages) in audit {
             messages.values().for_each(|data| *counts.entry((channel, data)).or_default() += 1);
         }
         let mut broken = Vec::new();
         let mut acked_counts: BTreeMap<&ChannelName, u64> = BTreeMap::new();
-        for (payload, Acked { channel, .. }) in &self.acked {
+        let stays = |data: &&Bytes, acked: &&Acked| !self.doubts.may_be_gone(&acked.channel, data);
+        for (payload, Acked { channel, .. }) in self.acked.iter().filter(|(d, a)| stays(d, a)) {
             *acked_counts.entry(channel).or_default() += 1;
             let count = counts.get(&(channel, payload)).copied().unwrap_or(0);
             let is_once = count == 1 || (1 < count && self.doubts.may_be_twice(payload));
             if !is_once && self.must_stay(channel) {
-                broken.push(format!("P1: {payload:?} was acked and is {count} times in {channel}"));
+                let text = format!("{payload:?} was acked and is {count} times in {channel}");
+                broken.push((Promise::P1, text));
             }
         }
         for (channel, count) in acked_counts {
             // Whatever was removed since had a sequence of its own.
             let last = audit.get(channel).and_then(|found| found.keys().next_back());
             if let Some(last) = last.filter(|last| last.get() < count) {
-                broken.push(format!("P1: {count} messages of {channel} were acked, {last} stored"));
+                let text = format!("{count} messages of {channel} were acked, {last} stored");
+                broken.push((Promise::P1, text));
             }
         }
         broken

@@ -113,8 +113,8 @@ pub enum Kind {
     KeeperStall(Duration),
     /// A process is asked to stop.
     Stop,
-    /// The lock service says yes to another.
-    LockForgotten,
+    /// The lock service says yes to another; to one who claims the next epoch, too, or not.
+    LockForgotten(bool),
     /// A wall clock is off by so many nanoseconds from now on.
     ClockJump(i64),
     /// The disk has no room.
@@ -243,7 +243,7 @@ impl Faults {
             3 | 4 => Kind::Pause(self.pause()),
             5 => Kind::PowerCut,
             6 | 7 => Kind::Stop,
-            8 => Kind::LockForgotten,
+            8 => Kind::LockForgotten(self.random.below(2) == 0),
             9 => Kind::ClockJump(self.clock_off()),
             10 => Kind::Full(self.ms(FULL_MAX_MS)),
             11 | 12 => Kind::PartMembers(self.ms(PART_MAX_MS)),

@@ -22,7 +22,7 @@ use crate::broker::ConnectionKind;
 use crate::election::Role;
 use crate::store::StoreError;
 use crate::testing::baton::Sleepers;
-use crate::testing::checker::{Checker, Seen};
+use crate::testing::checker::{Checker, Promise, Seen};
 use crate::testing::faults::{Faults, Kind};
 use crate::testing::leases::{Locks, SimulatedFence};
 use crate::testing::limits;
@@ -75,8 +75,6 @@ struct Group {
     looks: VecDeque<ToLook>,
     /// What they have seen there.
     surveys: BTreeMap<ProcessId, Surveyed>,
-    /// A sync has said that all is durable, which was not true.
-    has_lied: bool,
     is_healed: bool,
     /// Since when nothing but the members is waited for.
     restless_since: Option<Instant>,
@@ -117,8 +115,8 @@ const AUDIT_AFTER: Duration = Duration::from_secs(2);
 const UNREST_MAX: Duration = Duration::from_secs(40);
 /// Steps after the faults within which everything must be delivered.
 const SETTLE_STEPS_MAX: u64 = 400_000;
-/// Steps after the faults if nothing that is stored can be relied on.
-const DECEIVED_STEPS: u64 = 5_000;
+/// Steps after the faults if nobody can serve what is stored.
+const REFUSED_STEPS: u64 = 5_000;
 
 /// What a clock that is right shows.
 #[must_use]
@@ -170,7 +168,6 @@ impl Group {
             openings: VecDeque::new(),
             looks: VecDeque::new(),
             surveys: BTreeMap::new(),
-            has_lied: false,
             is_healed: false,
             restless_since: None,
             is_over: false,
@@ -204,6 +201,7 @@ impl Group {
         let little = Duration::from_micros(1 + self.random.below(step_max));
         self.now = Now { at: self.now.at + little, wall: self.now.wall + little };
         self.disk.set_full(self.now.at < self.full_until);
+        self.hear_of_harm();
         self.inject_faults();
         for number in 0..self.slots.len() {
             self.start(number);
@@ -273,7 +271,7 @@ impl Group {
             Kind::Pause(lasts) => self.slots[number].paused_until = now + lasts,
             Kind::KeeperStall(lasts) => self.slots[number].keeper_until = now + lasts,
             Kind::Stop => self.ask_to_stop(number),
-            Kind::LockForgotten => self.locks.forget(),
+            Kind::LockForgotten(forgets_epoch) => self.locks.forget(forgets_epoch),
             Kind::ClockJump(off) => self.slots[number].clock_off = off,
             Kind::Full(lasts) => {
                 self.checker.on_troubled();
@@ -320,8 +318,13 @@ impl Group {
             self.bury(number, true);
         }
         self.disk.cut_power();
-        if self.has_lied {
-            self.checker.on_deceived();
+        self.hear_of_harm();
+    }
+
+    /// What the disk does not give back as it was given clients cannot count on.
+    fn hear_of_harm(&mut self) {
+        for harm in self.disk.take_harms() {
+            self.checker.on_harm(&harm);
         }
     }
 
@@ -338,14 +341,14 @@ impl Group {
                 continue;
             }
             let Some(process) = &mut self.slots[number].process else { return };
-            let may_answer = self.locks.is_newest(process.id);
+            let may_answer = self.locks.may_answer(process.id, now.at);
             let (wires, random) = (&mut self.wires, &mut self.random);
             let mut ground =
                 process::Ground { wires, random, now, may_answer, has_answered_late: false };
             let dials = process.turn(index, &mut ground);
             if ground.has_answered_late {
-                let text = format!("P2: m{number} answers, and a later epoch is another's");
-                self.checker.fail(text);
+                let text = format!("m{number} answers, and a later epoch is another's");
+                self.checker.fail(Promise::P2, text);
             }
             self.steps += 1;
             for (url, is_explicit) in dials {
@@ -489,11 +492,11 @@ impl Group {
     }
 
     fn is_settled(&mut self) -> bool {
-        if self.checker.is_deceived() {
-            return self.steps_max < self.steps + SETTLE_STEPS_MAX - DECEIVED_STEPS;
+        if self.checker.is_refused() {
+            return self.steps_max < self.steps + SETTLE_STEPS_MAX - REFUSED_STEPS;
         }
         let Some(auditor) = self.clients.last() else { return true };
-        let is_read = auditor.has_read_all()
+        let is_read = auditor.has_read_all(&self.checker)
             && !self.checker.knows_more_than(auditor.audit())
             && self.checker.first_debt(auditor.audit()).is_none()
             && (auditor.has_probed() || !self.checker.may_linger());
@@ -517,20 +520,20 @@ impl Group {
             let audit = auditor.as_ref().map(Client::audit).cloned().unwrap_or_default();
             self.checker.check_audit(&audit);
             if let Some(debt) = self.checker.first_debt(&audit) {
-                self.checker.fail(format!("P5: {debt} was never delivered"));
-            } else if !auditor.is_some_and(|auditor| auditor.has_read_all()) {
+                self.checker.fail(Promise::P5, format!("{debt} was never delivered"));
+            } else if !auditor.is_some_and(|it| it.has_read_all(&self.checker)) {
                 let active = self.slots.iter().map(|slot| {
                     slot.process.as_ref().map(|process| format!("{:?}", process.member.role()))
                 });
                 let roles: Vec<_> = active.collect();
-                self.checker
-                    .fail(format!("P5: the channels cannot be read to their ends: {roles:?}"));
+                let text = format!("the channels cannot be read to their ends: {roles:?}");
+                self.checker.fail(Promise::P5, text);
             } else if let Some(text) = self.first_unrest() {
-                self.checker.fail(text);
+                self.checker.fail(Promise::Roles, text);
             }
         }
         Outcome {
-            violation: self.checker.violation().map(str::to_owned),
+            violation: self.checker.violation().cloned(),
             steps: self.steps,
             acked_count: self.checker.acked_count(),
             takeovers: self.takeovers,

@@ -51,6 +51,8 @@ struct State {
 struct Claim {
     owner: ProcessId,
     counter: u64,
+    /// When its owner found last that it is the newest.
+    confirmed_at: Instant,
     /// Its owner lives and has not let go.
     is_held: bool,
     is_released: bool,
@@ -72,14 +74,27 @@ impl Locks {
     }
 
     /// The service forgets who has the lock, as when its file is replaced: it says yes to another.
-    pub fn forget(&self) {
-        self.state().root = None;
+    /// With the lock of the epoch gone too, as when the machine behind a network file system has
+    /// started anew, another may claim the next epoch at once.
+    pub fn forget(&self, forgets_epoch: bool) {
+        let mut state = self.state();
+        state.root = None;
+        if let Some(mut newest) = state.epochs.last_entry()
+            && forgets_epoch
+        {
+            newest.get_mut().is_held = false;
+        }
     }
 
-    /// Whether the newest epoch is of `process`, or there is none.
+    /// Whether `process` may answer clients: nobody has claimed a later epoch, or so shortly ago
+    /// that its lease has not ended yet. What it has written since nobody may be told of.
     #[must_use]
-    pub fn is_newest(&self, process: ProcessId) -> bool {
-        self.state().epochs.last_key_value().is_none_or(|(_, claim)| claim.owner == process)
+    pub fn may_answer(&self, process: ProcessId, now: Instant) -> bool {
+        let state = self.state();
+        let Some((_, newest)) = state.epochs.last_key_value() else { return true };
+        let is_confirmed = |claim: &Claim| now < claim.confirmed_at + bound();
+        let mut own = state.epochs.values().rev().filter(|claim| claim.owner == process);
+        newest.owner == process || own.next().is_some_and(is_confirmed)
     }
 
     /// The newest epoch, if there is one.
@@ -196,6 +211,9 @@ impl Keeper {
             state.root == Some(self.process)
         };
         let Err(why) = fence.look() else {
+            if let Some(claim) = self.locks.state().epochs.get_mut(&fence.epoch) {
+                claim.confirmed_at = now;
+            }
             self.clock.confirm(now, bound());
             return None;
         };
@@ -272,8 +290,13 @@ impl Keeper {
         match judge(&sight) {
             Verdict::Claim(predecessor) => {
                 let epoch = mark.0.next();
-                let claim =
-                    Claim { owner: self.process, counter: 0, is_held: true, is_released: false };
+                let claim = Claim {
+                    owner: self.process,
+                    counter: 0,
+                    confirmed_at: now,
+                    is_held: true,
+                    is_released: false,
+                };
                 state.epochs.insert(epoch, claim);
                 drop(state);
                 let locks = locks.clone();

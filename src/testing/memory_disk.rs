@@ -8,11 +8,13 @@
 //! Before each operation [`World::before`] is asked, so that a member can stop, die or be paused
 //! there while others go on.
 
+mod content;
+mod places;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,9 +25,9 @@ use crate::base::random::Random;
 use crate::store::file::disk::{Access, Disk, DiskFile, Entry, FileState, Folder, Identity, Stamp};
 use crate::store::file::watch::Watch;
 use crate::testing::disk::{Fault, Operation};
+use crate::testing::harm::Harm;
 
-/// Bytes that a disk writes as a whole.
-const SECTOR_LEN: usize = 512;
+use self::content::File;
 
 /// One life of a process that uses the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,19 +71,6 @@ pub fn before(process: ProcessId, operation: Operation, name: &[u8]) -> Fate {
 }
 
 #[derive(Debug, Default)]
-struct File {
-    bytes: Vec<u8>,
-    durable: Vec<u8>,
-    /// Sectors that were written since they were synced.
-    dirty: BTreeSet<usize>,
-    /// Sectors of which a sync failed: they are called clean, and are not durable.
-    lost: BTreeSet<usize>,
-    /// Names that it has.
-    links: u64,
-    changed_at: i64,
-}
-
-#[derive(Debug, Default)]
 struct Names {
     names: BTreeMap<Vec<u8>, usize>,
     durable: BTreeMap<Vec<u8>, usize>,
@@ -104,6 +93,8 @@ struct Change {
     folders: Vec<usize>,
     /// In which folder which name is what from now on.
     edits: Vec<(usize, Vec<u8>, Option<usize>)>,
+    /// A sync has called it durable, and it is not.
+    is_promised: bool,
 }
 
 #[derive(Debug)]
@@ -116,6 +107,8 @@ struct State {
     is_full: bool,
     can_sync_filesystem: bool,
     keeps_order: bool,
+    /// What has become of what it was given, and nobody was told of yet.
+    harms: Vec<Harm>,
 }
 
 /// The disk, which all processes share; one that lives through all of their deaths.
@@ -155,6 +148,7 @@ impl MemoryDisk {
             is_full: false,
             can_sync_filesystem,
             keeps_order: false,
+            harms: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -179,6 +173,12 @@ impl MemoryDisk {
     /// chance has let through.
     pub fn cut_power(&self) {
         self.state().cut_power();
+    }
+
+    /// What the disk does not give back as it was given, since this was asked last.
+    #[must_use]
+    pub fn take_harms(&self) -> Vec<Harm> {
+        std::mem::take(&mut self.state().harms)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -237,6 +237,13 @@ impl State {
         }
     }
 
+    fn files(&mut self) -> impl Iterator<Item = &mut File> {
+        self.nodes.iter_mut().filter_map(|node| match node {
+            Node::File(file) => Some(file),
+            Node::Folder(_) => None,
+        })
+    }
+
     fn find(&self, folder: usize, name: &[u8]) -> io::Result<usize> {
         self.names(folder)?.names.get(name).copied().ok_or_else(|| Errno::ENOENT.into())
     }
@@ -259,7 +266,7 @@ impl State {
                 self.count_links(*target, |links| links + 1);
             }
         }
-        self.changes.push(Change { folders: folders.to_vec(), edits });
+        self.changes.push(Change { folders: folders.to_vec(), edits, is_promised: false });
     }
 
     fn count_links(&mut self, node: Option<usize>, count: impl FnOnce(u64) -> u64) {
@@ -328,13 +335,10 @@ impl State {
     fn append(&mut self, node: usize, bytes: &[u8]) -> io::Result<()> {
         let changed_at = self.tick();
         let file = self.file(node)?;
-        let first = file.bytes.len() / SECTOR_LEN;
-        file.bytes.extend_from_slice(bytes);
-        for sector in first..file.bytes.len().div_ceil(SECTOR_LEN) {
-            file.dirty.insert(sector);
-            file.lost.remove(&sector);
+        file.append(bytes, changed_at);
+        if file.is_harmed {
+            self.harm(node);
         }
-        file.changed_at = changed_at;
         Ok(())
     }
 
@@ -349,39 +353,48 @@ impl State {
     fn fail_sync(&mut self, node: usize) {
         let mut random = self.random.clone();
         if let Ok(file) = self.file(node) {
-            for sector in std::mem::take(&mut file.dirty) {
-                if random.below(2) == 0 {
-                    file.write_sector(sector);
-                } else {
-                    file.lost.insert(sector);
-                }
-            }
+            file.fail_sync(&mut random);
         }
         self.random = random;
+    }
+
+    /// A sync says that this is durable, and does nothing.
+    fn promise(&mut self, is_named: impl Fn(&Change) -> bool) {
+        self.changes.iter_mut().for_each(|change| change.is_promised |= is_named(change));
     }
 
     fn cut_power(&mut self) {
         let mut random = self.random.clone();
         let mut closed = BTreeSet::new();
+        let places = self.places();
+        let mut harms = Vec::new();
         for change in std::mem::take(&mut self.changes) {
             let deciding = change.folders.last().copied().unwrap_or(0);
             if random.below(3) == 0 {
                 closed.insert(deciding);
             }
-            if !closed.contains(&deciding) {
+            if closed.contains(&deciding) {
+                harms.extend(self.undone(&change, &places));
+            } else {
                 self.make_durable(change);
             }
         }
-        for node in &mut self.nodes {
-            match node {
-                Node::File(file) if self.keeps_order => file.cut_power_in_order(&mut random),
-                Node::File(file) => file.cut_power(&mut random),
+        for node in 0..self.nodes.len() {
+            let keeps_order = self.keeps_order;
+            match &mut self.nodes[node] {
+                Node::File(file) => {
+                    let loss = file.cut_power(&mut random, keeps_order);
+                    let lost = loss.zip(places.get(&node));
+                    let of_file = lost.map(|(loss, place)| self.lost(place, node, &loss));
+                    harms.extend(of_file.into_iter().flatten());
+                }
                 Node::Folder(names) => {
                     names.names = names.durable.clone();
                     names.is_removed = false;
                 }
             }
         }
+        self.harms.extend(harms);
         self.random = random;
         self.ticks += 1_000_000;
         self.recount_links();
@@ -391,81 +404,6 @@ impl State {
         path.split(|byte| *byte == b'/')
             .filter(|name| *name != b"." && !name.is_empty())
             .try_fold(folder, |folder, name| self.find(folder, name))
-    }
-}
-
-impl File {
-    fn write_sector(&mut self, sector: usize) {
-        let begin = sector * SECTOR_LEN;
-        let end = (begin + SECTOR_LEN).min(self.bytes.len());
-        if begin < end {
-            if self.durable.len() < end {
-                self.durable.resize(end, 0);
-            }
-            self.durable[begin..end].copy_from_slice(&self.bytes[begin..end]);
-        }
-    }
-
-    fn sync(&mut self) {
-        for sector in std::mem::take(&mut self.dirty) {
-            self.write_sector(sector);
-        }
-        self.durable.resize(self.bytes.len(), 0);
-    }
-
-    /// Changes one bit of a range, if there is one in it.
-    fn flip(&mut self, range: Range<usize>, chance: u64) {
-        let count = range.len() as u64;
-        if count == 0 {
-            return;
-        }
-        let at = range.start + usize::try_from(chance / 8 % count).unwrap_or(0);
-        let flipped = self.bytes[at] ^ (1 << (chance % 8));
-        self.bytes[at] = flipped;
-        if let Some(durable) = self.durable.get_mut(at) {
-            *durable = flipped;
-        }
-    }
-
-    /// What was appended is there up to some sector.
-    fn cut_power_in_order(&mut self, random: &mut Random) {
-        let added = self.bytes.len().saturating_sub(self.durable.len());
-        let kept = match random.below(3) {
-            0 => 0,
-            1 => added,
-            _ => usize::try_from(random.below(added as u64 + 1)).unwrap_or(0),
-        };
-        let mut len = self.durable.len() + kept;
-        if kept != added {
-            // A sector is there or not.
-            len = (len / SECTOR_LEN * SECTOR_LEN).max(self.durable.len());
-        }
-        for sector in std::mem::take(&mut self.dirty) {
-            if sector * SECTOR_LEN < len {
-                self.write_sector(sector);
-            }
-        }
-        self.lost.clear();
-        self.durable.resize(len, 0);
-        self.bytes.clone_from(&self.durable);
-    }
-
-    fn cut_power(&mut self, random: &mut Random) {
-        let lens = [self.durable.len(), self.bytes.len()];
-        let (low, high) = (lens[0].min(lens[1]), lens[0].max(lens[1]));
-        let len = match random.below(3) {
-            0 => lens[0],
-            1 => lens[1],
-            _ => low + usize::try_from(random.below((high - low) as u64 + 1)).unwrap_or(0),
-        };
-        for sector in std::mem::take(&mut self.dirty) {
-            if random.below(2) == 0 {
-                self.write_sector(sector);
-            }
-        }
-        self.lost.clear();
-        self.durable.resize(len, 0);
-        self.bytes.clone_from(&self.durable);
     }
 }
 
@@ -559,7 +497,7 @@ impl Folder for OpenFolder {
                 return Err(Errno::ENOSPC.into());
             }
             let changed_at = state.tick();
-            let node = state.add(Node::File(File { changed_at, ..File::default() }));
+            let node = state.add(Node::File(File::new(changed_at)));
             state.change(&[self.node], vec![(self.node, name.to_vec(), Some(node))]);
             Ok(node)
         })?;
@@ -602,6 +540,7 @@ impl Folder for OpenFolder {
         let fate = before(mounted.process, Operation::SyncFolder, b"");
         mounted.meet(fate, |state| {
             if fate == Fate::Lies {
+                state.promise(|change| change.folders.contains(&self.node));
                 return Ok(());
             }
             state.sync_names(|change| change.folders.contains(&self.node));
@@ -616,7 +555,12 @@ impl Folder for OpenFolder {
     fn sync_filesystem(&self) -> io::Result<()> {
         match before(self.mounted.process, Operation::SyncFilesystem, b"") {
             Fate::Dead => return Err(Errno::EIO.into()),
-            Fate::Lies => return Ok(()),
+            Fate::Lies => {
+                let mut state = self.mounted.disk.state();
+                state.promise(|_| true);
+                state.files().for_each(File::promise);
+                return Ok(());
+            }
             Fate::Done | Fate::Flips(_) => (),
             Fate::Fails(fault) => {
                 let mut state = self.mounted.disk.state();
@@ -628,11 +572,7 @@ impl Folder for OpenFolder {
         }
         let mut state = self.mounted.disk.state();
         state.sync_names(|_| true);
-        for node in &mut state.nodes {
-            if let Node::File(file) = node {
-                file.sync();
-            }
-        }
+        state.files().for_each(File::sync);
         Ok(())
     }
 
@@ -687,10 +627,14 @@ impl DiskFile for OpenFile {
             let file = state.file(self.node)?;
             let begin = usize::try_from(offset).unwrap_or(usize::MAX).min(file.bytes.len());
             let len = buffer.len().min(file.bytes.len() - begin);
-            if let Fate::Flips(chance) = fate {
-                file.flip(begin..begin + len, chance);
+            if let Fate::Flips(chance) = fate
+                && 0 < len
+            {
+                // What is there is what was there before.
+                state.harm(self.node);
+                state.file(self.node)?.flip(begin..begin + len, chance);
             }
-            let bytes = &file.bytes;
+            let bytes = &state.file(self.node)?.bytes;
             buffer[..len].copy_from_slice(&bytes[begin..begin + len]);
             Ok(len)
         })
@@ -729,15 +673,7 @@ impl DiskFile for OpenFile {
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.run(Operation::Truncate, |state| {
             let changed_at = state.tick();
-            let file = state.file(self.node)?;
-            let len = usize::try_from(len).unwrap_or(usize::MAX);
-            file.bytes.resize(len.min(1 << 40), 0);
-            file.changed_at = changed_at;
-            file.dirty.retain(|sector| sector * SECTOR_LEN < len);
-            file.lost.retain(|sector| sector * SECTOR_LEN < len);
-            if !len.is_multiple_of(SECTOR_LEN) {
-                file.dirty.insert(len / SECTOR_LEN);
-            }
+            state.file(self.node)?.truncate(len, changed_at);
             Ok(())
         })
     }
@@ -752,7 +688,10 @@ impl DiskFile for OpenFile {
     fn sync(&self) -> io::Result<()> {
         match before(self.mounted.process, Operation::SyncFile, &self.name) {
             Fate::Dead => Err(Errno::EIO.into()),
-            Fate::Lies => Ok(()),
+            Fate::Lies => {
+                self.mounted.disk.state().file(self.node)?.promise();
+                Ok(())
+            }
             Fate::Fails(fault) => {
                 self.mounted.disk.state().fail_sync(self.node);
                 Err(fault.errno().into())

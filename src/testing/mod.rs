@@ -6,7 +6,7 @@
 //! operation.
 //!
 //! Reading order: `plan` and `group` (the run), `baton` (its threads), `process` (one member),
-//! `memory_disk`, `leases`, `wires`, `faults`, `limits`, `workload`, `parcels`, `chatter`,
+//! `memory_disk`, `harm`, `leases`, `wires`, `faults`, `limits`, `workload`, `parcels`, `chatter`,
 //! `nonsense`, `checker`, `campaign` (many seeds, and one made small). `disk` is for tests of the
 //! file store alone.
 
@@ -17,6 +17,7 @@ pub mod checker;
 pub mod disk;
 pub mod faults;
 pub mod group;
+pub mod harm;
 pub mod leases;
 pub mod limits;
 pub mod memory_disk;

@@ -1,5 +1,6 @@
 //! What a run of a simulated group is made of, and what it came to.
 
+use crate::testing::checker::Violation;
 use crate::testing::faults::{self, Kind};
 
 /// What a run is made of; everything else follows from the seed.
@@ -62,7 +63,7 @@ impl Plan {
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// The first broken promise.
-    pub violation: Option<String>,
+    pub violation: Option<Violation>,
     /// Inputs handled, and operations of disk, locks and network.
     pub steps: u64,
     /// Publishes that were acknowledged.

@@ -5,6 +5,7 @@
 //! answers heartbeats, and looks for another member when its connection is gone. One of them, the
 //! auditor, reads all that there is at the end.
 
+mod auditing;
 mod leaving;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,7 @@ use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::proto::pb;
 use crate::testing::chatter::Chatter;
-use crate::testing::checker::{Asking, Audit, Checker, DurableKey, GROUP, NEWS, Start};
+use crate::testing::checker::{Asking, Audit, Checker, DurableKey, GROUP, NEWS, Promise, Start};
 use crate::testing::limits::{CROWDED, PASSING};
 use crate::testing::nonsense;
 use crate::testing::parcels::{
@@ -270,29 +271,6 @@ impl Client {
         }
     }
 
-    /// What the auditor found.
-    #[must_use]
-    pub fn audit(&self) -> &Audit {
-        &self.audit
-    }
-
-    /// Whether it has read each channel up to the message that it put at the end.
-    #[must_use]
-    pub fn has_read_all(&self) -> bool {
-        CHANNELS.map(ChannelName::from).iter().all(|channel| {
-            let marker = self.markers.get(channel).filter(|marker| marker.is_acked);
-            let found = self.audit.get(channel);
-            let both = marker.zip(found);
-            both.is_some_and(|(marker, found)| found.values().any(|data| *data == marker.payload))
-        })
-    }
-
-    /// Whether it has looked whether a channel is gone that nobody used.
-    #[must_use]
-    pub fn has_probed(&self) -> bool {
-        self.probe.as_ref().is_some_and(|(_, is_read)| *is_read)
-    }
-
     /// From now on it publishes nothing, forgets nothing, and does not leave.
     pub fn retire(&mut self) {
         self.is_retiring = true;
@@ -366,7 +344,8 @@ impl Client {
                 }
                 Ok(Parsed::Op { op, len }) => (Some(heard(&op)), len),
                 Err(error) => {
-                    checker.fail(format!("a client hears what is no NATS: {error}"));
+                    let text = format!("a client hears what is no NATS: {error}");
+                    checker.fail(Promise::Core, text);
                     (None, 0)
                 }
             };
@@ -482,35 +461,6 @@ impl Client {
                 if !is_open && turn.checker.counts_on(&key) {
                     return self.subscribe_durable(key, turn);
                 }
-            }
-        }
-        self.acknowledge_late(turn)
-    }
-
-    /// Reads every channel from its beginning, and puts a message at the end of each.
-    fn act_auditing(&mut self, turn: &mut Turn) -> Vec<Parcel> {
-        if self.probe.is_none() {
-            self.probe = turn.checker.first_unused().map(|channel| (channel.clone(), false));
-        }
-        let probe = self.probe.iter().map(|(channel, _)| channel.clone());
-        let channels: Vec<_> = CHANNELS.map(ChannelName::from).into_iter().chain(probe).collect();
-        for channel in channels {
-            let opened = self.subscriptions.values().find(|s| s.channel == channel);
-            let Some(subscription) = opened else {
-                let request = pb::SubscriptionRequest {
-                    start_position: pb::StartPosition::First.into(),
-                    ..pb::SubscriptionRequest::default()
-                };
-                return self.ask(channel, None, request, turn);
-            };
-            let is_open = subscription.ack_inbox.is_some();
-            let marker = self.markers.get(&channel);
-            let is_due = marker.is_none_or(|marker| !marker.is_acked && marker.until <= turn.now);
-            if is_open && is_due {
-                let (parcel, payload) = self.message(&channel, turn);
-                let until = turn.now + REQUEST_TIMEOUT;
-                self.markers.insert(channel, Marker { payload, is_acked: false, until });
-                return vec![parcel];
             }
         }
         self.acknowledge_late(turn)
@@ -736,7 +686,7 @@ impl Client {
         if !payload.windows(REFUSAL.len()).any(|text| text == REFUSAL) {
             let text =
                 format!("c{} asks for nonsense, and is not refused: {payload:?}", self.number);
-            checker.fail(text);
+            checker.fail(Promise::Sessions, text);
         }
     }
 
@@ -865,7 +815,8 @@ impl Client {
 
     fn on_message(&mut self, inbox: &Subject, payload: &Bytes, checker: &mut Checker) {
         let Ok(message) = pb::MsgProto::decode(payload.clone()) else {
-            return checker.fail(format!("what comes on {inbox} is no message"));
+            let text = format!("what comes on {inbox} is no message");
+            return checker.fail(Promise::Genuine, text);
         };
         let Some(subscription) = self.subscriptions.get_mut(inbox) else { return };
         checker.on_delivered(inbox, &message);

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use super::{Asked, Checker};
+use super::{Asked, Checker, Promise};
 use crate::base::channel_limits::StoreLimits;
 use crate::base::id::{ChannelName, Sequence, Subject};
 use crate::base::time::Instant;
@@ -81,8 +81,16 @@ impl Checker {
             };
         let text =
             || format!("{}:{sequence} for {inbox} lies before {:?}", asked.channel, asked.start);
-        let found = is_unwanted.then(text).or_else(|| self.outlived(asked, inbox, message));
-        found.or_else(|| self.lingering(asked, message))
+        is_unwanted.then(text)
+    }
+
+    /// What is wrong with sending a message to a subscription by what the operator has limited.
+    pub(super) fn beyond(&mut self, inbox: &Subject, message: &pb::MsgProto) -> Vec<String> {
+        let crowd = self.crowd(inbox, message);
+        let Some(asked) = self.asked.get(inbox) else { return Vec::new() };
+        let outlived = self.outlived(asked, inbox, message);
+        let lingering = || self.lingering(asked, message);
+        outlived.or_else(lingering).into_iter().chain(crowd).collect()
     }
 
     /// What lies in a channel that was deleted, because nobody used it, is sent to nobody who asks
@@ -123,7 +131,7 @@ impl Checker {
     }
 
     /// More subscriptions than a channel may have were there when one message was published.
-    pub(super) fn crowd(&mut self, inbox: &Subject, message: &pb::MsgProto) -> Option<String> {
+    fn crowd(&mut self, inbox: &Subject, message: &pb::MsgProto) -> Option<String> {
         let asked = self.asked.get(inbox)?;
         let (usual, limits) = (StoreLimits::default().global, self.limits.of(&asked.channel));
         let published = self.published.get(&message.data)?;
@@ -168,7 +176,7 @@ impl Checker {
     pub fn on_let_down(&mut self, now: Instant, text: impl FnOnce() -> String) {
         self.set_now(now);
         if self.doubts.is_calm() {
-            self.fail(text());
+            self.fail(Promise::Sessions, text());
         }
     }
 }
@@ -226,7 +234,7 @@ mod tests {
             }
             checker.on_delivered(&asker, &message);
         }
-        checker.violation().map(str::to_owned)
+        checker.violation().map(ToString::to_string)
     }
 
     #[test]

@@ -12,7 +12,11 @@
 //! - **A disk that refuses.** The server answers some of what it could not write down, as the
 //!   reference does: the end of a client or durable, and acknowledgements.
 //! - **A disk that deceives**, which calls durable what is not, or gives back other bits than it
-//!   was given: nobody promises anything of what was stored then.
+//!   was given: of what the file held that it has done so to, and of nothing else, nobody promises
+//!   anything. Where the store is refused because of that, nobody is served any more.
+//!
+//! An empty message stands in for what a disk has lost with the power before it was durable, or has
+//! deceived about; where it has not, nobody may be given one.
 //!
 //! A run is calm in which nothing goes wrong; there everybody is answered.
 
@@ -21,7 +25,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::DurableKey;
-use crate::base::id::Subject;
+use super::promise::{On, Promise};
+use crate::base::id::{ChannelName, Sequence, Subject};
+use crate::testing::harm::{self, Harm, Held};
 
 /// Counts how often a member became active.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +38,9 @@ pub(super) struct Term(u32);
 pub(super) struct Doubts {
     is_calm: bool,
     is_troubled: bool,
-    is_deceived: bool,
+    damage: Damage,
+    /// What was not durable when the power went, by where it lay.
+    lost: BTreeMap<(ChannelName, Sequence), BTreeSet<Bytes>>,
     term: Term,
     /// Who became active last.
     active: Option<usize>,
@@ -42,8 +50,74 @@ pub(super) struct Doubts {
     repeated: BTreeSet<Bytes>,
 }
 
-/// What is said all the same of a disk that deceives: by the beginnings of the texts.
-const HOLDS_ALWAYS: [&str; 4] = ["P2", "P9", "panicked", "nobody has published"];
+/// What a disk has deceived about.
+#[derive(Debug, Default)]
+pub(super) struct Damage {
+    messages: BTreeSet<(ChannelName, Sequence)>,
+    payloads: BTreeSet<Bytes>,
+    /// By channel: what is known of its subscriptions.
+    subscriptions: BTreeSet<ChannelName>,
+    /// Of which nothing may be read.
+    unread: BTreeSet<ChannelName>,
+    /// Whatever of them.
+    channels: BTreeSet<ChannelName>,
+    has_clients: bool,
+    has_server: bool,
+    /// The store is refused because of it.
+    is_final: bool,
+}
+
+impl Damage {
+    fn add(&mut self, held: &Held) {
+        match held {
+            Held::Messages(channel, found) => {
+                self.channels.insert(channel.clone());
+                for (sequence, data) in found {
+                    self.messages.insert((channel.clone(), *sequence));
+                    self.payloads.extend(data.clone());
+                }
+            }
+            Held::Subscriptions(channel) => {
+                self.channels.insert(channel.clone());
+                self.subscriptions.insert(channel.clone());
+            }
+            Held::Lookup(channel) => drop(self.unread.insert(channel.clone())),
+            Held::End(channel) => drop(self.channels.insert(channel.clone())),
+            Held::Clients => self.has_clients = true,
+            Held::Server => self.has_server = true,
+            Held::Nothing => (),
+        }
+    }
+
+    fn is_at(&self, channel: &ChannelName, sequence: Sequence) -> bool {
+        self.unread.contains(channel)
+            || (!self.messages.is_empty() && self.messages.contains(&(channel.clone(), sequence)))
+    }
+
+    /// Whether something that is said so of the store is said of what is damaged.
+    fn is_named_in(&self, text: &str) -> bool {
+        let is_named = |channel: &ChannelName| text.contains(&channel.to_string());
+        (self.has_clients && harm::names_clients(text))
+            || (self.has_server && harm::names_server(text))
+            || self.channels.iter().any(is_named)
+    }
+
+    fn excuses(&self, on: On<'_>) -> bool {
+        match on {
+            On::Nothing => false,
+            On::Message(channel, sequence) => self.is_at(channel, sequence),
+            On::Delivery(channel, sequence) => {
+                self.is_at(channel, sequence) || self.excuses(On::Subscriptions(channel))
+            }
+            On::Subscriptions(channel) => {
+                self.excuses(On::Clients) || self.subscriptions.contains(channel)
+            }
+            On::Channel(channel) => self.channels.contains(channel),
+            // Whose subjects are other ones hears of nobody.
+            On::Clients => self.has_clients || self.has_server,
+        }
+    }
+}
 
 impl Doubts {
     pub(super) fn new(is_calm: bool) -> Self {
@@ -65,18 +139,54 @@ impl Doubts {
         self.is_troubled
     }
 
-    /// The disk has taken what it had called durable, or changed it.
-    pub(super) fn on_deceived(&mut self) {
-        self.is_deceived = true;
+    /// A disk does not give back something as it was given.
+    pub(super) fn on_harm(&mut self, harm: &Harm) {
+        if let Held::Messages(channel, found) = &harm.held {
+            for (sequence, data) in found {
+                let lost = self.lost.entry((channel.clone(), *sequence)).or_default();
+                lost.extend(data.clone());
+            }
+        }
+        if harm.is_deceit {
+            self.damage.add(&harm.held);
+        }
     }
 
-    pub(super) fn is_deceived(&self) -> bool {
-        self.is_deceived
+    /// The store is refused. True if that may be so.
+    pub(super) fn on_store_refused(&mut self, text: &str) -> bool {
+        self.damage.is_final |= self.damage.is_named_in(text);
+        self.damage.is_final
     }
 
-    /// Whether a promise that reads so may be broken.
-    pub(super) fn may_break(&self, text: &str) -> bool {
-        self.is_deceived && !HOLDS_ALWAYS.iter().any(|it| text.starts_with(it))
+    /// Nobody can serve what a disk has changed.
+    pub(super) fn is_refused(&self) -> bool {
+        self.damage.is_final
+    }
+
+    /// What was lost of a sequence before it was durable, or was deceived about.
+    pub(super) fn lost_at(&self, channel: &ChannelName, at: Sequence) -> Option<&BTreeSet<Bytes>> {
+        self.lost.get(&(channel.clone(), at))
+    }
+
+    /// Whether a disk has deceived about what this hangs on.
+    pub(super) fn excuses(&self, on: On<'_>) -> bool {
+        self.damage.is_final || self.damage.excuses(on)
+    }
+
+    /// Whether a disk has deceived about where this payload lay.
+    pub(super) fn may_be_gone(&self, channel: &ChannelName, payload: &Bytes) -> bool {
+        self.may_be_unread(channel) || self.damage.payloads.contains(payload)
+    }
+
+    /// Whether a disk has changed how anything of a channel is found.
+    pub(super) fn may_be_unread(&self, channel: &ChannelName) -> bool {
+        self.damage.is_final || self.damage.unread.contains(channel)
+    }
+
+    /// Whether a promise may be broken that hangs on this.
+    pub(super) fn may_break(&self, promise: Promise, on: On<'_>) -> bool {
+        let is_unserved = self.damage.is_final && !promise.holds_always();
+        is_unserved || (promise != Promise::Genuine && self.damage.excuses(on))
     }
 
     /// A member has become active.
@@ -125,9 +235,8 @@ impl Doubts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::ChannelName;
     use crate::proto::pb;
-    use crate::testing::checker::{Asking, Checker, Start};
+    use crate::testing::checker::{Asking, Audit, Checker, Start};
     use crate::testing::limits;
     use crate::testing::trace::Trace;
 
@@ -146,16 +255,92 @@ mod tests {
         checker.on_delivered(&Subject::from("reader"), &message);
     }
 
+    fn orders() -> ChannelName {
+        ChannelName::from("orders")
+    }
+
+    /// Goal: a checker that was told of three messages, of which the second is acked, before a disk
+    /// did something.
+    fn told(is_deceit: bool, held: Option<Held>) -> Checker {
+        let mut checker = checker();
+        for (number, data) in [(1, &b"one"[..]), (2, b"two"), (3, b"three")] {
+            checker.on_published(Bytes::from_static(data), 1, number);
+            deliver(&mut checker, number, data);
+        }
+        checker.on_acked(&orders(), Bytes::from_static(b"two"));
+        if let Some(held) = held {
+            checker.on_harm(&Harm { is_deceit, held });
+        }
+        checker
+    }
+
+    fn second() -> Held {
+        Held::Messages(orders(), vec![(Sequence(2), Some(Bytes::from_static(b"two")))])
+    }
+
+    fn audit(messages: &[(u64, &'static [u8])]) -> Audit {
+        let found = messages.iter().map(|(at, data)| (Sequence(*at), Bytes::from_static(data)));
+        [(orders(), found.collect())].into()
+    }
+
     #[test]
     fn nothing_is_delivered_that_nobody_has_published_whatever_a_disk_does() {
-        let mut checker = checker();
-        checker.on_deceived();
-        checker.on_published(Bytes::from_static(b"one"), 1, 1);
-        deliver(&mut checker, 1, b"one");
+        let mut checker = told(true, Some(second()));
         deliver(&mut checker, 2, b"");
         assert_eq!(checker.violation(), None);
-        deliver(&mut checker, 3, b"onf");
-        assert!(checker.violation().is_some());
+        deliver(&mut checker, 2, b"twp");
+        assert_eq!(checker.violation().map(|it| it.promise), Some(Promise::Genuine));
+    }
+
+    #[test]
+    fn a_disk_that_deceives_excuses_what_the_file_held_and_nothing_else() {
+        let broken = |held, messages| {
+            let mut checker = told(true, held);
+            checker.check_audit(&audit(messages));
+            checker.violation().map(|it| it.promise)
+        };
+        let subscriptions = || Some(Held::Subscriptions(orders()));
+        let other = Held::Messages(ChannelName::from("Jobs"), vec![(Sequence(2), None)]);
+        let without_second: &[(u64, &[u8])] = &[(1, b"one"), (3, b"three")];
+        assert_eq!(broken(Some(second()), without_second), None);
+        assert_eq!(broken(Some(other), without_second), Some(Promise::P1));
+        assert_eq!(broken(subscriptions(), without_second), Some(Promise::P1));
+        assert_eq!(broken(Some(second()), &[(1, b"one"), (2, b"two")]), Some(Promise::P1));
+        assert_eq!(broken(Some(Held::Clients), without_second), Some(Promise::P1));
+    }
+
+    #[test]
+    fn a_store_is_refused_for_what_a_disk_has_changed_alone() {
+        let broken = |held, text| {
+            let mut checker = told(true, held);
+            checker.on_store_refused(text);
+            checker.check_audit(&Audit::new());
+            checker.violation().map(|it| it.promise)
+        };
+        assert_eq!(broken(Some(second()), "unable to recover [orders]"), None);
+        assert_eq!(broken(Some(second()), "unable to recover [Jobs]"), Some(Promise::P1));
+        assert_eq!(broken(None, "unable to recover [orders]"), Some(Promise::P1));
+    }
+
+    #[test]
+    fn an_empty_message_stands_in_for_what_was_lost_and_not_acked() {
+        let broken = |held, at| {
+            let mut checker = told(false, held);
+            checker.on_harm(&Harm {
+                is_deceit: false,
+                held: Held::Messages(
+                    orders(),
+                    vec![(Sequence(4), Some(Bytes::from_static(b"four")))],
+                ),
+            });
+            deliver(&mut checker, at, b"");
+            checker.violation().map(|it| it.promise)
+        };
+        assert_eq!(broken(None, 4), None);
+        assert_eq!(broken(None, 5), Some(Promise::P1), "nothing was lost there");
+        // It was not told of before, and acked.
+        let acked = Held::Messages(orders(), vec![(Sequence(6), Some(Bytes::from_static(b"two")))]);
+        assert_eq!(broken(Some(acked), 6), Some(Promise::P1));
     }
 
     /// Goal: what a checker says when a durable is refused as open, which was asked for in an
@@ -187,7 +372,7 @@ mod tests {
         }
         ask(&mut checker, &second);
         checker.on_locked_out(&second);
-        checker.violation().map(str::to_owned)
+        checker.violation().map(ToString::to_string)
     }
 
     #[test]

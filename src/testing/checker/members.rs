@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Checker;
+use super::{Checker, Promise};
 use crate::base::epoch::Epoch;
 use crate::base::id::ChannelName;
 use crate::base::time::Instant;
@@ -39,7 +39,8 @@ const DELETED_WITHIN: Duration = Duration::from_secs(1);
 impl Checker {
     /// A process ends because its own loops do not answer it. They always do here, if late.
     pub fn on_given_up(&mut self, member: usize) {
-        self.fail(format!("m{member} gives itself up: its loops do not answer"));
+        let text = format!("m{member} gives itself up: its loops do not answer");
+        self.fail(Promise::Roles, text);
     }
 
     /// What is not as it has to be some time after the last fault: one member is active, all others

@@ -133,6 +133,7 @@ impl Group {
     /// The store of a term was read, or was not.
     pub(super) fn on_opened(&mut self, opening: &ToOpen, opened: Result<Opened, StoreError>) {
         let (number, term, now) = (opening.number, opening.term, self.clocks_of(opening.number));
+        self.hear_of_harm();
         let tells_all = self.plan.seed.is_multiple_of(4);
         let settings = process::engine_settings(self.plan.loops, &self.resolved, tells_all);
         let mut random = self.random.clone();
@@ -148,7 +149,7 @@ impl Group {
             Err(error) => {
                 let (text, is_final) = (error.to_string(), error.remedy() == Remedy::Stop);
                 if is_final && is_wanted {
-                    self.checker.fail(format!("P1: the store is refused: {text}"));
+                    self.checker.on_store_refused(&text);
                 }
                 let failure = Failure { text, is_final, lasts: error.lasts() };
                 Input::RecoveryFailed { term, failure }
@@ -173,7 +174,7 @@ impl Group {
                 Event::StoreFailed { term, text, remedy } => {
                     let is_final = remedy == Remedy::Stop;
                     if is_final && process.is_serving() {
-                        self.checker.fail(format!("P1: the store cannot be served: {text}"));
+                        self.checker.on_store_refused(&text);
                     }
                     Input::StoreFailed { term, text, is_final }
                 }

@@ -18,6 +18,7 @@ use crate::store::file::survey::Survey;
 use crate::store::file::{self, FileOptions, Opening};
 use crate::store::memory;
 use crate::testing::baton;
+use crate::testing::checker::Promise;
 use crate::testing::disk::{Fault, Operation};
 use crate::testing::faults::{self, Kind};
 use crate::testing::memory_disk::{Fate, ProcessId, World, rule};
@@ -84,7 +85,7 @@ impl Simulation {
         if let Err(cause) = &turned {
             let text = cause.downcast_ref::<String>().cloned();
             let text = text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            self.group().checker.fail(format!("panicked: {}", text.unwrap_or_default()));
+            self.group().checker.fail(Promise::Lives, text.unwrap_or_default());
         }
         let is_replaced = matches!(turned, Ok(Turned::ByAnother)) || baton::is_guest();
         if !is_replaced {
@@ -287,17 +288,11 @@ impl Ruled {
             Kind::Error(errno) => Fate::Fails(Fault::Refused(errno)),
             Kind::ErrorAfter(errno) => Fate::Fails(Fault::Done(errno)),
             Kind::Short(errno) => Fate::Fails(Fault::Short(errno)),
-            Kind::Lie => {
-                group.has_lied = true;
-                Fate::Lies
-            }
-            Kind::Flip(chance) => {
-                group.checker.on_deceived();
-                Fate::Flips(chance)
-            }
+            Kind::Lie => Fate::Lies,
+            Kind::Flip(chance) => Fate::Flips(chance),
             Kind::Stop
             | Kind::KeeperStall(_)
-            | Kind::LockForgotten
+            | Kind::LockForgotten(_)
             | Kind::ClockJump(_)
             | Kind::Full(_)
             | Kind::PartMembers(_)
