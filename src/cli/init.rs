@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
 
 use super::connection;
 use crate::base::files::{self, Access, Links};
@@ -83,6 +83,12 @@ enum InitError {
     Text { what: &'static str, text: String },
     #[error("{path}: {source}")]
     Write { path: PathBuf, source: io::Error },
+}
+
+/// As shells and manuals want it.
+#[must_use]
+pub fn describe() -> clap::Command {
+    Args::command()
 }
 
 /// Runs the command; `args` come without its name.

@@ -1,7 +1,10 @@
 //! One file a command; which one is meant, by the name of the executable or the first word
 
+pub mod completions;
 pub mod connection;
+mod describe;
 pub mod init;
+pub mod man;
 pub mod publish;
 pub mod serve;
 pub mod simulate;
@@ -26,7 +29,61 @@ pub struct Command {
     pub help: &'static str,
     /// Does it; `args` begins behind the first word.
     pub run: fn(args: Vec<OsString>) -> ExitCode,
+    /// Its options, as shells and manuals want them.
+    pub describe: fn() -> clap::Command,
 }
+
+/// All of our own commands.
+pub const COMMANDS: [Command; 8] = [
+    Command {
+        name: "completions",
+        help: "print the completions of a shell",
+        run: completions::run,
+        describe: completions::describe,
+    },
+    Command {
+        name: "init",
+        help: "write a configuration for one server or a pair",
+        run: init::run,
+        describe: init::describe,
+    },
+    Command {
+        name: "man",
+        help: "write the manual pages of all commands",
+        run: man::run,
+        describe: man::describe,
+    },
+    Command {
+        name: "pub",
+        help: "publish messages to a channel",
+        run: publish::run,
+        describe: publish::describe,
+    },
+    Command {
+        name: "simulate",
+        help: "run groups with faults, from seeds",
+        run: simulate::run,
+        describe: simulate::describe,
+    },
+    Command {
+        name: "sql",
+        help: "make or check the tables of an SQL store",
+        run: sql::run,
+        describe: sql::describe,
+    },
+    Command {
+        name: "sub",
+        help: "show the messages of a channel",
+        run: subscribe::run,
+        describe: subscribe::describe,
+    },
+    Command {
+        name: "version",
+        help: "show which version of stanby this is",
+        run: version::run,
+        describe: version::describe,
+    },
+];
 
 /// What a command line means.
 enum Meaning<'a> {
@@ -98,7 +155,8 @@ mod tests {
 
     #[test]
     fn the_name_or_the_first_word_says_what_is_meant() {
-        let commands = [Command { name: "pub", help: "", run }];
+        let describe = || clap::Command::new("pub");
+        let commands = [Command { name: "pub", help: "", run, describe }];
         let told = |executable: &str, first: Option<&str>| {
             let executable = OsString::from(executable);
             match meaning(&executable, first, &commands) {

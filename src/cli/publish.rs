@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use super::connection::{self, CommandError, ConnectionArgs};
 use crate::base::world;
@@ -43,6 +43,12 @@ struct Args {
     subject: String,
     /// Message
     message: String,
+}
+
+/// As shells and manuals want it.
+#[must_use]
+pub fn describe() -> clap::Command {
+    Args::command()
 }
 
 /// Runs the command; `args` come without its name.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::panic;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use super::connection;
 use crate::base::world;
@@ -77,6 +77,12 @@ impl Args {
         let count = self.fresh.unwrap_or(1);
         Ok(self.seeds.unwrap_or((first, first.saturating_add(count))))
     }
+}
+
+/// As shells and manuals want it.
+#[must_use]
+pub fn describe() -> clap::Command {
+    Args::command()
 }
 
 /// Runs the command; `args` come without its name.

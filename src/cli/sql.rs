@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::store::sql::dialect::{Dialect, Driver};
 use crate::store::sql::dsn::Source;
@@ -38,6 +38,12 @@ struct SourceArgs {
     /// Where the database is, as the server takes it
     #[arg(long = "sql_source", alias = "source")]
     source: String,
+}
+
+/// As shells and manuals want it.
+#[must_use]
+pub fn describe() -> clap::Command {
+    Args::command()
 }
 
 /// Runs the command.

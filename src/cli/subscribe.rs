@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use super::connection::{self, CommandError, ConnectionArgs};
 use crate::base::go::quote;
@@ -61,6 +61,12 @@ struct Args {
     ack_wait: Duration,
     /// Channel
     subject: String,
+}
+
+/// As shells and manuals want it.
+#[must_use]
+pub fn describe() -> clap::Command {
+    Args::command()
 }
 
 /// Runs the command; `args` come without its name.

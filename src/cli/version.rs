@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::CommandFactory;
+
 use super::connection;
 use crate::config::banner;
 
@@ -11,6 +13,12 @@ use crate::config::banner;
 #[derive(Debug, clap::Parser)]
 #[command(name = "stanby version")]
 struct Args {}
+
+/// As shells and manuals want it.
+#[must_use]
+pub fn describe() -> clap::Command {
+    Args::command()
+}
 
 /// Runs the command; `args` come without its name.
 #[must_use]

@@ -294,6 +294,36 @@ fn given(kind: Kind, name: &str, value: String) -> Result<Given, FlagError> {
     }
 }
 
+/// A flag as shells and manuals want it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// All its names, the main one last.
+    pub names: Vec<&'static str>,
+    /// What it takes; `None`: nothing.
+    pub value: Option<&'static str>,
+    /// One line.
+    pub help: &'static str,
+}
+
+/// The flags that the help text of a program shows.
+pub fn described(program: Program) -> impl Iterator<Item = Described> {
+    let sections = SECTIONS.iter().filter(|section| !section.title.is_empty());
+    let flags = sections.flat_map(|section| section.flags);
+    let is_shown =
+        move |flag: &&Flag| is_known_to(program, flag) && !matches!(flag.action, Action::Refused);
+    flags.filter(is_shown).map(|flag| Described {
+        names: flag.names.split(' ').collect(),
+        value: match flag.kind {
+            Kind::Switch => None,
+            Kind::Integer => Some("int"),
+            Kind::Size => Some("size"),
+            Kind::Duration => Some("duration"),
+            Kind::Text => Some("string"),
+        },
+        help: flag.help,
+    })
+}
+
 /// The help text of a program.
 #[must_use]
 pub fn usage(program: Program) -> String {
