@@ -15,7 +15,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use stanby::base::time::WallTime;
 use stanby::client::{Client, Options, StartAt, SubscriptionOptions};
+use stanby::election::heartbeat::{Heartbeat, encode_heartbeat};
 use stanby::server::channel_list::{ListMessage, decode_message, encode_list, encode_message};
 use tempfile::TempDir;
 
@@ -150,6 +152,17 @@ fn a_pair_serves_one_partition() {
     client.publish("orders", b"2".to_vec()).unwrap();
     assert_eq!(read_all(&client, "orders", 2), [b"1".to_vec(), b"2".to_vec()]);
     client.close().unwrap();
+
+    // Other partitions answer clients too: that makes no second active of this group.
+    let server_id = Bytes::from_static(b"forged");
+    let heartbeat = encode_heartbeat(&Heartbeat { server_id, active_since: WallTime(1) });
+    let mut forger = Nats::connect(&standby);
+    while standby.logged("\"forged\" claims to be active").len() < 2 {
+        forger.publish("_STAN.ft.test-cluster.orders", "", &heartbeat);
+        forger.sync();
+    }
+    let page = standby.page("/streaming/healthz?ready=1");
+    assert!(page.starts_with("HTTP/1.0 200"), "{page}");
 }
 
 /// Goal: what anybody can send to servers gets an answer or none, and changes nothing.

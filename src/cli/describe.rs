@@ -69,7 +69,7 @@ mod tests {
                     short.as_deref() == Some(*name) || long.contains(name)
                 })
             };
-            assert!(flag.names.iter().all(|name| has(name)), "{:?}", flag.names);
+            assert!(flag.names.iter().all(has), "{:?}", flag.names);
         }
     }
 }

@@ -192,7 +192,7 @@ impl Engine {
         crate::base::placement::of_client(client, self.settings.loops) == self.index
     }
 
-    fn peers(&self) -> impl Iterator<Item = LoopIndex> + use<> {
+    pub(super) fn peers(&self) -> impl Iterator<Item = LoopIndex> + use<> {
         let index = self.index;
         (0..self.settings.loops).map(LoopIndex).filter(move |peer| *peer != index)
     }
@@ -278,6 +278,7 @@ impl Engine {
         };
         let client = ClientId::from(info.id.clone());
         self.commits.client(ClientWrite::Add(info.clone()));
+        self.tell_joining(&client, true);
         let (missing_count, waiting) = (self.peer_count(), Vec::new());
         let stage = Stage::Joining { reply, is_replacing, missing_count, waiting };
         let home = Home { info, stage, failed_heartbeats: 0, heartbeat: None };
@@ -309,6 +310,7 @@ impl Engine {
         };
         let text = refusal.text();
         self.log(Level::Error, || format!("[Client:{client}] Error registering client: {text}"));
+        self.tell_joining(client, false);
         if let Stage::Joining { reply, waiting, .. } = home.stage {
             self.refuse_connect(reply.as_ref(), refusal);
             self.go_on_with(client, waiting, now);

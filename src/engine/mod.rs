@@ -269,7 +269,7 @@ impl Engine {
                 Timer::Answer(_, question) | Timer::Probe(_, question) => {
                     self.on_question_due(question, now);
                 }
-                Timer::Arrival(number) => self.on_client_missing(number),
+                Timer::Arrival(number) => self.on_client_missing(number, now),
                 Timer::Redelivery(key) => self.on_redelivery_due(key, now),
                 Timer::Inactivity(index, incarnation) => self.on_inactive(index, incarnation, now),
             }
@@ -364,6 +364,9 @@ impl Engine {
 
     fn on_peer(&mut self, from: LoopIndex, message: PeerMessage, now: Now) {
         match message {
+            PeerMessage::ClientJoining(client, is_joining) => {
+                self.early.set_joining(&client, is_joining);
+            }
             PeerMessage::ClientAdded(entry) => self.on_client_added(from, entry, now),
             PeerMessage::ClientAddedSeen(client) => self.on_client_added_seen(&client, now),
             PeerMessage::ClientRemoved(client) => self.forget_client(from, &client, now),

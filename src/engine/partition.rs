@@ -9,23 +9,26 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::base::id::{ClientId, ConnectionId, Subject};
+use crate::base::limits::ENGINE_UNCOMMITTED_BYTES_MAX;
 use crate::base::subject;
 use crate::base::time::Now;
 use crate::engine::effect::Level;
+use crate::engine::input::PeerMessage;
 use crate::engine::publication::Publication;
 use crate::engine::refusal::Refusal;
 use crate::engine::request::Request;
 use crate::engine::{Engine, Timer};
 use crate::proto::pb;
 
-/// How long a client may take to be registered.
+/// How long a client of whom nothing is known may take to be registered.
 const CLIENT_WITHIN: Duration = Duration::from_secs(1);
 
-/// Requests that may wait for their clients. Publishes among them hold the credit of those of other
-/// clients, and anybody can make up a client.
-const WAITING_MAX: usize = 256;
-/// Bytes of publishes that may wait for their clients.
-const WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// Requests that may wait for clients of whom nothing is known. Publishes among them hold the
+/// credit of those of other clients, and anybody can make up a client. Whose record is being
+/// written is no stranger: its requests are bounded as all are.
+const WAITING_MAX: usize = 16 * 1024;
+/// Bytes of publishes that may wait for such clients.
+const WAITING_BYTES_MAX: usize = ENGINE_UNCOMMITTED_BYTES_MAX / 4;
 
 /// Clients that did not come are refused at once the next time; so many are remembered.
 const MISSING_MAX: usize = 256;
@@ -47,6 +50,8 @@ pub(super) struct EarlyRequests {
     by_client: BTreeMap<ClientId, VecDeque<u64>>,
     bytes: usize,
     last_number: u64,
+    /// Clients whose records are being written.
+    joining: BTreeSet<ClientId>,
     missing: BTreeSet<Who>,
     /// In the order in which they did not come.
     missing_order: VecDeque<Who>,
@@ -55,6 +60,15 @@ pub(super) struct EarlyRequests {
 impl EarlyRequests {
     pub(super) fn len(&self) -> usize {
         self.by_number.len()
+    }
+
+    /// A client's record is about to be written, or was refused.
+    pub(super) fn set_joining(&mut self, client: &ClientId, is_joining: bool) {
+        if is_joining {
+            self.joining.insert(client.detached());
+        } else {
+            self.joining.remove(client);
+        }
     }
 
     fn remember_missing(&mut self, who: Who) {
@@ -144,11 +158,22 @@ impl Engine {
         true
     }
 
+    /// Every engine may have requests of a client that joins.
+    pub(super) fn tell_joining(&mut self, client: &ClientId, is_joining: bool) {
+        if self.settings.partition.is_none() {
+            return;
+        }
+        self.early.set_joining(client, is_joining);
+        for peer in self.peers() {
+            self.tell(peer, PeerMessage::ClientJoining(client.clone(), is_joining));
+        }
+    }
+
     fn may_come(&self, who: &Who, bytes: usize) -> bool {
+        let early = &self.early;
+        let has_room = early.len() < WAITING_MAX && early.bytes + bytes <= WAITING_BYTES_MAX;
         self.settings.partition.is_some()
-            && self.early.len() < WAITING_MAX
-            && self.early.bytes + bytes <= WAITING_BYTES_MAX
-            && !self.early.missing.contains(who)
+            && (early.joining.contains(&who.0) || has_room && !early.missing.contains(who))
     }
 
     fn await_client(&mut self, who: Who, request: Request, reply: Option<Subject>, now: Now) {
@@ -161,6 +186,7 @@ impl Engine {
         if self.settings.partition.is_none() {
             return;
         }
+        self.early.set_joining(client, false);
         self.early.forget_missing(client);
         for number in self.early.by_client.get(client).cloned().unwrap_or_default() {
             let connection = self.early.by_number.get(&number).map(|early| early.who.1.clone());
@@ -179,7 +205,12 @@ impl Engine {
     }
 
     /// A client has not come.
-    pub(super) fn on_client_missing(&mut self, number: u64) {
+    pub(super) fn on_client_missing(&mut self, number: u64, now: Now) {
+        let who = self.early.by_number.get(&number).map(|early| &early.who);
+        if who.is_some_and(|(client, _)| self.early.joining.contains(client)) {
+            self.timers.arm(Timer::Arrival(number), now.at + CLIENT_WITHIN);
+            return;
+        }
         let Some(Early { who, request, reply }) = self.early.take(number) else { return };
         self.early.remember_missing(who);
         if let Request::Publish(publication) = request {

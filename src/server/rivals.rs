@@ -25,8 +25,12 @@ pub(super) struct Rivals {
 }
 
 impl Server {
-    /// Asks as a client asks for a server.
+    /// Asks as a client asks for a server. Where other servers have other channels they all answer;
+    /// there the lists of channels find who has the same ones.
     pub(super) fn ask_rivals(&mut self) {
+        if self.config.streaming.partitioning {
+            return;
+        }
         self.end_rivals();
         let inbox = Subject::from(format!("{SERVER_INBOX_PREFIX}{}", self.random.unique_id()));
         let listener = Listener::Rival;

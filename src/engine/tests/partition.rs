@@ -63,6 +63,36 @@ fn what_comes_before_its_client_waits_for_it() {
     });
 }
 
+/// Goal: whose own connect request is here waits as long as that, whatever it has sent.
+#[test]
+fn a_client_that_joins_is_no_stranger() {
+    with_partition(|mut server| {
+        server.hold_commits();
+        let connect = server.hand_in_connect("me", "c-me");
+        server.run();
+        let large = "x".repeat(100_000);
+        let replies: Vec<_> =
+            (0..100).map(|_| server.hand_in_publish("me", "orders", &large)).collect();
+        server.run();
+        server.pass_secs(3);
+        for reply in &replies {
+            assert_eq!(server.publish_error(reply), "?");
+        }
+        server.release();
+        assert_eq!(server.connect_error(&connect), "");
+        for reply in &replies {
+            assert_eq!(server.publish_error(reply), "");
+        }
+        server.refuse_clients(Some("disk full"));
+        let connect = server.hand_in_connect("you", "c-you");
+        let publish = server.hand_in_publish("you", "orders", "x");
+        server.run();
+        assert_eq!(server.connect_error(&connect), "disk full");
+        server.pass_secs(2);
+        assert_eq!(server.publish_error(&publish), INVALID);
+    });
+}
+
 /// Goal: who does not come is refused, from then on at once, and is welcome later.
 #[test]
 fn a_client_that_does_not_come_is_refused() {
@@ -91,17 +121,18 @@ fn a_client_that_does_not_come_is_refused() {
 #[test]
 fn only_so_many_requests_wait_for_their_clients() {
     with_partition(|mut server| {
-        let replies: Vec<_> = (0..2_000)
+        let most = 16 * 1024;
+        let replies: Vec<_> = (0..most + 500)
             .map(|n| server.hand_in_publish(&format!("nobody-{n}"), "orders", "x"))
             .collect();
         server.run();
         let answered = |server: &mut Script| {
             replies.iter().filter(|reply| server.answer(reply).is_some()).count()
         };
-        assert_eq!(answered(&mut server), 2_000 - 256);
+        assert_eq!(answered(&mut server), 500);
         server.pass_secs(2);
-        assert_eq!(answered(&mut server), 256);
-        let large = "x".repeat(700_000);
+        assert_eq!(answered(&mut server), most);
+        let large = "x".repeat(3_000_000);
         let kept = server.hand_in_publish("large", "orders", &large);
         assert_eq!(server.try_publish("larger", "orders", &large), INVALID);
         assert_eq!(server.publish_error(&kept), "?");
