@@ -246,6 +246,7 @@ impl Engine {
                 let inbox = Subject::from(home.info.hb_inbox.clone());
                 let question = self.clients.ask(&client, Question::Probe);
                 self.send_question(inbox, question);
+                self.tell_joining(&client, true, now);
                 self.timers.arm(Timer::Probe(client, question), now.at + DUPLICATE_PROBE_TIMEOUT);
             }
             // One of them waits, as one is examined; nobody gets between one that is replaced and
@@ -256,6 +257,7 @@ impl Engine {
             {
                 waiting.push(Waiting::Connect(Box::new(asker.detached())));
                 self.clients.waiting_count += 1;
+                self.tell_joining(&client, true, now);
             }
             Stage::Joining { .. } | Stage::Leaving { .. } | Stage::Probing(_) => {
                 self.log(Level::Debug, || {
@@ -278,7 +280,7 @@ impl Engine {
         };
         let client = ClientId::from(info.id.clone());
         self.commits.client(ClientWrite::Add(info.clone()));
-        self.tell_joining(&client, true);
+        self.tell_joining(&client, true, now);
         let (missing_count, waiting) = (self.peer_count(), Vec::new());
         let stage = Stage::Joining { reply, is_replacing, missing_count, waiting };
         let home = Home { info, stage, failed_heartbeats: 0, heartbeat: None };
@@ -310,7 +312,7 @@ impl Engine {
         };
         let text = refusal.text();
         self.log(Level::Error, || format!("[Client:{client}] Error registering client: {text}"));
-        self.tell_joining(client, false);
+        self.tell_joining(client, false, now);
         if let Stage::Joining { reply, waiting, .. } = home.stage {
             self.refuse_connect(reply.as_ref(), refusal);
             self.go_on_with(client, waiting, now);
@@ -553,6 +555,7 @@ impl Engine {
                 format!("[Client:{client}] Connect failed; already connected")
             });
             self.refuse_connect(asker.reply.as_ref(), &Refusal::AlreadyRegistered);
+            self.tell_joining(client, false, now);
         }
     }
 

@@ -61,8 +61,8 @@ pub enum Input {
 /// What engines of one process tell each other. The order between two engines is kept.
 #[derive(Clone, Debug)]
 pub enum PeerMessage {
-    /// A client's record is about to be written (true), or was refused (false); only where other
-    /// servers have other channels.
+    /// A connect request of the client is examined or granted (true), or was refused (false); only
+    /// where other servers have other channels.
     ClientJoining(ClientId, bool),
     /// A client was registered; sent by its home engine after its record was committed. The
     /// receiver answers with `ClientAddedSeen`; the connect request is answered after all did.

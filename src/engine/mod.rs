@@ -365,7 +365,7 @@ impl Engine {
     fn on_peer(&mut self, from: LoopIndex, message: PeerMessage, now: Now) {
         match message {
             PeerMessage::ClientJoining(client, is_joining) => {
-                self.early.set_joining(&client, is_joining);
+                self.on_client_joining(&client, is_joining, now);
             }
             PeerMessage::ClientAdded(entry) => self.on_client_added(from, entry, now),
             PeerMessage::ClientAddedSeen(client) => self.on_client_added_seen(&client, now),

@@ -50,7 +50,7 @@ pub(super) struct EarlyRequests {
     by_client: BTreeMap<ClientId, VecDeque<u64>>,
     bytes: usize,
     last_number: u64,
-    /// Clients whose records are being written.
+    /// Clients whose connect requests are examined, or whose records are being written.
     joining: BTreeSet<ClientId>,
     missing: BTreeSet<Who>,
     /// In the order in which they did not come.
@@ -62,8 +62,7 @@ impl EarlyRequests {
         self.by_number.len()
     }
 
-    /// A client's record is about to be written, or was refused.
-    pub(super) fn set_joining(&mut self, client: &ClientId, is_joining: bool) {
+    fn set_joining(&mut self, client: &ClientId, is_joining: bool) {
         if is_joining {
             self.joining.insert(client.detached());
         } else {
@@ -158,12 +157,26 @@ impl Engine {
         true
     }
 
+    /// Whether a connect request of this client is under way. It may replace another life of it,
+    /// and what it asks next is of the new one.
+    pub(super) fn is_joining(&self, client: &[u8]) -> bool {
+        self.settings.partition.is_some() && self.early.joining.contains(client)
+    }
+
+    /// A connect request is under way, or was refused.
+    pub(super) fn on_client_joining(&mut self, client: &ClientId, is_joining: bool, now: Now) {
+        self.early.set_joining(client, is_joining);
+        if !is_joining && self.clients.known.contains_key(client) {
+            self.on_client_arrived(client, now);
+        }
+    }
+
     /// Every engine may have requests of a client that joins.
-    pub(super) fn tell_joining(&mut self, client: &ClientId, is_joining: bool) {
+    pub(super) fn tell_joining(&mut self, client: &ClientId, is_joining: bool, now: Now) {
         if self.settings.partition.is_none() {
             return;
         }
-        self.early.set_joining(client, is_joining);
+        self.on_client_joining(client, is_joining, now);
         for peer in self.peers() {
             self.tell(peer, PeerMessage::ClientJoining(client.clone(), is_joining));
         }

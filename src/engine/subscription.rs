@@ -215,7 +215,9 @@ impl Engine {
             // Another server may have it.
             return;
         }
-        if !self.clients.known.contains_key(&request.client_id[..]) {
+        if self.is_joining(&request.client_id)
+            || !self.clients.known.contains_key(&request.client_id[..])
+        {
             if self.settings.partition.is_none() {
                 let refusal = Refusal::UnknownClient;
                 self.refuse_subscribe(&request, reply.as_ref(), &refusal);

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message;
 
 use super::*;
 use crate::base::partition::Partition;
 
+const ALREADY: &str = "stan: clientID already registered";
 const INVALID: &str = "stan: invalid publish request";
 
 fn with_partition(story: impl Fn(Script)) {
@@ -90,6 +92,31 @@ fn a_client_that_joins_is_no_stranger() {
         assert_eq!(server.connect_error(&connect), "disk full");
         server.pass_secs(2);
         assert_eq!(server.publish_error(&publish), INVALID);
+    });
+}
+
+/// Goal: what a client asks for after its connect request is of that, not of a life that it
+/// replaces.
+#[test]
+fn a_subscription_waits_for_the_newest_life_of_its_client() {
+    with_partition(|mut server| {
+        for (pulse, expected) in [(Pulse::Gone, ""), (Pulse::Silent, ""), (Pulse::Alive, ALREADY)] {
+            server.connect("me");
+            server.set_pulse("me", pulse);
+            let connect = server.hand_in_connect("me", "c-2");
+            let request = Script::subscribe_request("me", "orders", "a", &options());
+            let subscribe = server.hand_in(Service::Subscribe, request);
+            server.run();
+            server.pass_secs(2);
+            assert_eq!(server.connect_error(&connect), expected, "{pulse:?}");
+            let answer = server.answer(&subscribe).expect("an answer");
+            let response = pb::SubscriptionResponse::decode(answer).expect("a response");
+            assert_eq!(response.error, "", "{pulse:?}");
+            assert_eq!(server.stored("orders").len(), 1, "{pulse:?}");
+            server.set_pulse("me", Pulse::Alive);
+            server.close("me");
+            server.run();
+        }
     });
 }
 
