@@ -12,10 +12,12 @@ mod stan;
 mod wire;
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use sha2::{Digest as _, Sha256};
 
 use crate::server::{Launch, Server};
 use crate::stan::{NONE, Stan, all};
@@ -153,4 +155,63 @@ fn sizes_are_those_of_what_is_stored() {
     };
     let (clear, encrypted) = (stored(&[]), stored(&["-encryption_key", KEY]));
     assert_eq!(encrypted, clear + 2 * 29);
+}
+
+/// How often these bytes stand in the memory of a process.
+fn count_in_memory(pid: u32, bytes: &[u8]) -> usize {
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let regions = maps.lines().filter(|line| line.contains(" rw"));
+    let count = |line: &str| {
+        let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
+        let mut region = vec![0; usize::try_from(end - start).unwrap()];
+        // What is reserved only cannot be read, and holds nothing.
+        match memory.read_exact_at(&mut region, start) {
+            Ok(()) => memchr::memmem::find_iter(&region, bytes).count(),
+            Err(_) => 0,
+        }
+    };
+    regions.map(count).sum()
+}
+
+/// Goal: whichever way the key came, once a server serves its memory has neither it nor what is
+/// made of it, but for what the cipher itself keeps; nor does `ps` show it, or any page or line.
+#[test]
+fn the_memory_of_a_server_has_no_key() {
+    let master: [u8; 32] = Sha256::digest(KEY).into();
+    let prefix = [0; 32 + 1 + "orders".len()];
+    let channel: [u8; 32] = Sha256::digest([&prefix[..], &master, b".", b"orders"].concat()).into();
+    let assigned = format!("{VARIABLE}={KEY}");
+    for (way, launch) in [
+        ("two arguments", Launch::new(&["-encryption_key", KEY])),
+        ("one argument", Launch::new(&[&format!("--encryption_key={KEY}")])),
+        ("variable", Launch::new(&["-encrypt"]).through(&["env", &assigned])),
+        ("file", Launch::new(&[]).config(&format!("encryption_key: \"{KEY}\"\nport: -1\n"))),
+    ] {
+        for cipher in ["AES", "CHACHA"] {
+            let launch = launch.clone().arg("-encryption_cipher").arg(cipher);
+            let server = launch.start();
+            write(&server, "orders", &[SECRET]);
+            let of = |bytes: &[u8]| count_in_memory(server.pid(), bytes);
+            assert_ne!(of(SECRET.as_bytes()), 0, "{way}, {cipher}: a message is found");
+            assert_eq!(of(KEY.as_bytes()), 0, "{way}, {cipher}: what was given");
+            assert_eq!(of(&master), 0, "{way}, {cipher}: its digest");
+            assert!(of(&channel) <= 1, "{way}, {cipher}: {} keys of a channel", of(&channel));
+            for file in ["cmdline", "environ"] {
+                let shown = fs::read(format!("/proc/{}/{file}", server.pid())).unwrap();
+                assert!(memchr::memmem::find(&shown, KEY.as_bytes()).is_none(), "{way}: {file}");
+            }
+            for page in ["/varz", "/streaming/serverz", "/streaming/storez"] {
+                assert!(!server.json(page).to_string().contains(KEY), "{way}: {page}");
+            }
+            server.signal(Signal::SIGHUP);
+            if way == "file" {
+                server.log.wait("Reloaded server configuration");
+                assert_eq!(of(KEY.as_bytes()), 0, "{way}, {cipher}: after a reload");
+            }
+            assert_eq!(read(&server, "orders", 1), [SECRET], "{way}, {cipher}");
+            assert!(!server.log.text().contains(KEY), "{way}, {cipher}");
+        }
+    }
 }

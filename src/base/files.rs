@@ -176,9 +176,12 @@ pub fn read_text(path: &Path) -> io::Result<Vec<u8>> {
 fn read_text_within(path: &Path, patience: Duration) -> io::Result<Vec<u8>> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let mut file = Access::Read.options().custom_flags(flags).open(path)?;
-    let is_pipe = file.metadata()?.file_type().is_fifo();
+    let found = file.metadata()?;
+    let is_pipe = found.file_type().is_fifo();
     let until = world::instant() + patience;
-    let mut bytes = Vec::new();
+    // With room for all, so that no part is left where it grew out of; there may be a key in it.
+    let len = usize::try_from(found.len().min(TEXT_LEN_MAX)).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(len + 1);
     loop {
         let had = bytes.len();
         let left = (TEXT_LEN_MAX + 1).saturating_sub(u64::try_from(had).unwrap_or(u64::MAX));

@@ -3,14 +3,17 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{AccessFlags, eaccess};
+use zeroize::Zeroize as _;
 
 use crate::base::descriptors::Plan;
+use crate::base::files::{self, Access, Links};
 use crate::base::time::{Instant, Now, WallTime};
 
 thread_local! {
@@ -58,6 +61,70 @@ pub fn entropy() -> io::Result<u64> {
     let mut bytes = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+/// Writes over what the kernel shows of this process to others: parts of its last `count` arguments
+/// (of which one, and from which byte on), and the value of a variable of its environment. Both
+/// keep their lengths.
+///
+/// # Errors
+/// When the kernel does not say where they are, or does not let them be written.
+pub fn cover_start(count: usize, parts: &[(usize, usize)], variable: &str) -> io::Result<()> {
+    let mut stat = Vec::new();
+    File::open("/proc/self/stat")?.read_to_end(&mut stat)?;
+    let memory = files::open(Path::new("/proc/self/mem"), Access::Update, Links::Followed)?;
+    // The name in brackets may hold anything; the third field is the first behind it.
+    let fields = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+    let fields: Vec<u64> = String::from_utf8_lossy(fields)
+        .split_whitespace()
+        .map(|field| field.parse().unwrap_or_default())
+        .collect();
+    let texts = |field: usize| -> io::Result<Vec<(u64, Vec<u8>)>> {
+        let (start, end) = (fields.get(field - 3), fields.get(field - 2));
+        let (Some(&start), Some(&end)) = (start, end) else { return Err(not_told()) };
+        let len = end.checked_sub(start).filter(|_| start != 0).ok_or_else(not_told)?;
+        let mut bytes = vec![0; usize::try_from(len).map_err(|_| not_told())?];
+        memory.read_exact_at(&mut bytes, start)?;
+        let mut at = start;
+        let texts = bytes.split(|byte| *byte == 0).map(|text| {
+            let found = (at, text.to_vec());
+            at += text.len() as u64 + 1;
+            found
+        });
+        let texts = texts.collect();
+        bytes.zeroize();
+        Ok(texts)
+    };
+    let cover = |(at, mut text): (u64, Vec<u8>), from: usize| {
+        let len = text.len().saturating_sub(from);
+        text.zeroize();
+        memory.write_all_at(&vec![b'x'; len], at + from as u64)
+    };
+    let mut arguments = texts(ARGUMENTS_FIELD)?;
+    // Behind the last one's end there is nothing.
+    arguments.pop();
+    let others = arguments.len().saturating_sub(count);
+    for (at, text) in arguments.into_iter().skip(others).enumerate() {
+        let part = parts.iter().find(|(of, _)| *of == at);
+        part.map_or(Ok(()), |(_, from)| cover(text, *from))?;
+    }
+    let name = format!("{variable}=");
+    for text in texts(ENVIRONMENT_FIELD)? {
+        if text.1.starts_with(name.as_bytes()) {
+            cover(text, name.len())?;
+        }
+    }
+    Ok(())
+}
+
+/// Where `/proc/self/stat` says, from 1, where the arguments begin, and the environment; their ends
+/// are the next.
+const ARGUMENTS_FIELD: usize = 48;
+/// See [`ARGUMENTS_FIELD`].
+const ENVIRONMENT_FIELD: usize = 50;
+
+fn not_told() -> io::Error {
+    io::Error::other("the kernel does not say where it is")
 }
 
 /// How the descriptors of this process are shared out.

@@ -111,7 +111,7 @@ pub fn main(args: Vec<OsString>, serve: Serve, commands: &[Command]) -> ExitCode
     match meaning {
         Meaning::Command(command) => (command.run)(args),
         Meaning::Serve(program) => {
-            serve::run(program, &args, serve, if is_own { commands } else { &[] })
+            serve::run(program, args, serve, if is_own { commands } else { &[] })
         }
     }
 }

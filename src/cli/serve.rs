@@ -6,8 +6,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use zeroize::Zeroize as _;
+
 use crate::base::world;
 use crate::cli::{Command, Serve};
+use crate::config::draft::KEY_VARIABLE;
 use crate::config::flags::FlagError;
 use crate::config::nearest::nearest;
 use crate::config::options::{self, OptionsError, Request};
@@ -34,11 +37,17 @@ The same block in `cluster` is for routes.
 
 /// Does what the arguments behind the executable's name say.
 #[must_use]
-pub fn run(program: Program, args: &[OsString], serve: Serve, commands: &[Command]) -> ExitCode {
-    let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+pub fn run(program: Program, args: Vec<OsString>, serve: Serve, commands: &[Command]) -> ExitCode {
+    let args: Vec<String> = args.into_iter().map(text).collect();
     match machine::with_world(|world| options::load(program, &args, world)) {
         Ok(Request::Serve(mut config)) => {
-            config.arguments = Arguments(args);
+            let is_covered = cover_keys(&config, &args);
+            if let Err(error) = is_covered {
+                config.warnings.push(format!(
+                    "the encryption key stays where `ps e` shows it to this user and root: {error}"
+                ));
+            }
+            config.arguments = Arguments::without_keys(program, args);
             config.notify_socket = env::var_os("NOTIFY_SOCKET").map(PathBuf::from);
             start(*config, serve)
         }
@@ -57,6 +66,22 @@ pub fn run(program: Program, args: &[OsString], serve: Serve, commands: &[Comman
         }
         Err(error) => fail(program, &error.to_string()),
     }
+}
+
+/// The text of an argument, which is written over where it was: it may be a key.
+fn text(arg: OsString) -> String {
+    let text = arg.to_string_lossy().into_owned();
+    arg.into_encoded_bytes().zeroize();
+    text
+}
+
+/// Once the key is known, nobody else need see it in the arguments and the environment of this
+/// process.
+fn cover_keys(config: &Config, args: &[String]) -> io::Result<()> {
+    if config.streaming.encryption.is_none() {
+        return Ok(());
+    }
+    world::cover_start(args.len(), &flags::keys(config.program, args), KEY_VARIABLE)
 }
 
 fn flag_hint(program: Program, error: &FlagError) -> String {

@@ -16,6 +16,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
+use zeroize::Zeroizing;
+
 use crate::config::World;
 use crate::config::tree::{Map, Value};
 use builder::Builder;
@@ -163,8 +165,8 @@ fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
 }
 
-fn read_bytes(file: &Path, world: &World<'_>) -> Result<Vec<u8>, FileError> {
-    (world.read)(file).map_err(|error| FileError::Unreadable {
+fn read_bytes(file: &Path, world: &World<'_>) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    (world.read)(file).map(Zeroizing::new).map_err(|error| FileError::Unreadable {
         // A folder can be opened, but not read.
         call: if error.kind() == io::ErrorKind::IsADirectory { "read" } else { "open" },
         file: file.display().to_string(),
@@ -359,7 +361,8 @@ fn variable(
     if found.is_none() {
         if let Some(text) = (world.variable)(&name) {
             refuse_cycle(frames, &name)?;
-            let text = format!("{VARIABLE_KEY}={text}").into_bytes();
+            let text = Zeroizing::new(text);
+            let text = format!("{VARIABLE_KEY}={}", *text).into_bytes();
             frames.push(Frame::new(text, Path::new(""), Purpose::Variable { token }, reading));
             return Ok(());
         }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroize as _;
+
 use crate::base::go::{self, NumberError};
 use crate::config::Program;
 use crate::config::draft::Draft;
@@ -156,6 +158,15 @@ pub struct GivenFlag {
     pub value: Given,
 }
 
+impl Drop for GivenFlag {
+    /// Writes over what may be a key.
+    fn drop(&mut self) {
+        if let Given::Text(text) = &mut self.value {
+            text.zeroize();
+        }
+    }
+}
+
 /// The command line, taken apart.
 #[derive(Clone, Debug, Default)]
 pub struct CommandLine {
@@ -252,6 +263,29 @@ pub fn parse(program: Program, args: &[String]) -> Result<CommandLine, FlagError
     }
     line.words.extend(args.cloned());
     Ok(line)
+}
+
+/// Where in `args` keys of encryption stand: in which one, and from which byte on.
+#[must_use]
+pub fn keys(program: Program, args: &[String]) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut rest = args.iter().enumerate();
+    while let Some((at, arg)) = rest.next() {
+        let Some(stripped) = arg.strip_prefix('-') else { break };
+        let stripped = stripped.strip_prefix('-').unwrap_or(stripped);
+        let (name, value) = match stripped.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (stripped, None),
+        };
+        let Some(flag) = find(program, name) else { break };
+        let place = match value {
+            Some(value) => Some((at, arg.len() - value.len())),
+            None if flag.kind == Kind::Switch => None,
+            None => rest.next().map(|(at, _)| (at, 0)),
+        };
+        found.extend(place.filter(|_| flag.has_name("encryption_key")));
+    }
+    found
 }
 
 /// What somebody may have meant who gave the flag `name`, which `program` does not have.

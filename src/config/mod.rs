@@ -28,6 +28,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zeroize::Zeroize as _;
+
 pub use checks::{CLIENT_PORT, MONITOR_PORTS, ROUTE_PORT};
 
 use crate::base::channel_limits::StoreLimits;
@@ -79,6 +81,19 @@ impl Program {
 /// Arguments as they were given; may hold a password.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Arguments(pub Vec<String>);
+
+impl Arguments {
+    /// All but the keys of encryption, which are written over.
+    #[must_use]
+    pub fn without_keys(program: Program, mut args: Vec<String>) -> Self {
+        for (at, from) in flags::keys(program, &args) {
+            let left = args[at][..from].to_owned();
+            args[at].zeroize();
+            args[at] = left;
+        }
+        Self(args)
+    }
+}
 
 impl std::fmt::Debug for Arguments {
     /// Their number alone.

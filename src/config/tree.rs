@@ -11,6 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use zeroize::Zeroize as _;
+
 /// A value is shown in messages up to this length; variables within variables can make it huge.
 const SHOWN_BYTES_MAX: usize = 16 * 1024;
 
@@ -126,7 +128,10 @@ impl Map {
     pub fn insert(&mut self, entry: Entry) {
         let entries = Rc::make_mut(&mut self.0);
         match entries.places.get(&entry.key) {
-            Some(place) => entries.list[*place] = entry,
+            Some(place) => {
+                let former = std::mem::replace(&mut entries.list[*place], entry);
+                dismantle(vec![former.value]);
+            }
             None => {
                 entries.places.insert(entry.key.clone(), entries.list.len());
                 entries.list.push(entry);
@@ -181,12 +186,10 @@ fn dismantle(mut values: Vec<Value>) {
                     values.extend(map.list.drain(..).map(|entry| entry.value));
                 }
             }
-            Value::String(_)
-            | Value::Bytes(_)
-            | Value::Bool(_)
-            | Value::Integer(_)
-            | Value::Float(_)
-            | Value::Date(_) => {}
+            // There may be a key among them.
+            Value::String(mut text) => text.zeroize(),
+            Value::Bytes(mut bytes) => bytes.zeroize(),
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Date(_) => {}
         }
     }
 }

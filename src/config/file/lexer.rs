@@ -3,6 +3,8 @@
 //! What may stand where depends on what encloses it alone, and that is a stack of brackets, so any
 //! depth costs memory only. A NUL byte counts as the end wherever the end would be looked for.
 
+use zeroize::Zeroizing;
+
 use super::FileError;
 use crate::config::file::scalar::is_digit;
 
@@ -61,7 +63,8 @@ const END: char = '\0';
 
 /// Reads one text.
 pub(super) struct Lexer {
-    pub(super) text: Vec<u8>,
+    /// Written over when it is dropped: there may be a key in it.
+    pub(super) text: Zeroizing<Vec<u8>>,
     /// Where the token begins.
     pub(super) start: usize,
     pub(super) pos: usize,
@@ -82,7 +85,7 @@ pub(super) struct Lexer {
 impl Lexer {
     pub fn new(text: Vec<u8>, is_lenient: bool) -> Self {
         Self {
-            text,
+            text: Zeroizing::new(text),
             start: 0,
             pos: 0,
             width: 0,

@@ -111,6 +111,27 @@ fn an_error_names_the_place_that_asks() {
     assert!(error.ends_with(text) && !error.contains("1234"), "{error}");
 }
 
+/// Goal: arguments are kept for a reload, by which the key stays; theirs goes, and no other word.
+#[test]
+fn arguments_are_kept_without_a_key() {
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    for (line, expected) in [
+        ("-encryption_key k -p 1", "-encryption_key  -p 1"),
+        ("-p 1 --encryption_key=k=k", "-p 1 --encryption_key="),
+        (
+            "-encrypt -encryption_key k -encryption_key l",
+            "-encrypt -encryption_key  -encryption_key ",
+        ),
+        ("-cid -encryption_key -c k", "-cid -encryption_key -c k"),
+        ("-encryption_key", "-encryption_key"),
+        ("word -encryption_key k", "word -encryption_key k"),
+        ("-unknown -encryption_key k", "-unknown -encryption_key k"),
+    ] {
+        let kept = crate::config::Arguments::without_keys(Program::Streaming, words(line));
+        assert_eq!(kept.0, words(expected), "{line}");
+    }
+}
+
 #[test]
 fn a_configuration_is_shown_without_its_key() {
     let config = config_of("-encryption_key hush");
