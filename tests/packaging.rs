@@ -48,6 +48,8 @@ fn a_service_manager_is_told_when_a_server_is_ready_and_what_it_is() {
     assert_eq!(alone.told(), "READY=1\nSTATUS=active");
     server.stop(Signal::SIGTERM);
     assert_eq!(alone.told(), "STOPPING=1\nSTATUS=stopping");
+    alone.socket.set_nonblocking(true).unwrap();
+    assert!(alone.socket.recv(&mut [0; 100]).is_err(), "nothing is said after that");
 
     let root = tempfile::tempdir().unwrap();
     let member = || Launch::new(&["-ft_group", "pair"]).file_store(Some(root.path()));

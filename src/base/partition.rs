@@ -1,66 +1,62 @@
 //! the channels that one of several servers of a cluster ID has (spec protocol, 18)
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::base::subject::{has_wildcard, matches};
+use crate::base::subject::has_wildcard;
 
 /// The channels of one server: names and patterns, as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Partition {
-    literals: BTreeSet<Bytes>,
-    patterns: Vec<Bytes>,
+    entries: BTreeSet<Bytes>,
+    tree: Tree,
 }
 
-/// Comparisons of one name with one pattern that a list of another server may cost; how long it may
-/// be, anybody can choose.
-const COMPARISONS_MAX: usize = 4_000_000;
+/// Pairs of patterns that are looked at for an overlap, which is only warned of; how many another
+/// server has, anybody can choose.
+const PAIRS_MAX: usize = 100_000;
 
 /// What two servers have both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shared {
-    /// Nothing.
+    /// Nothing that was found.
     Nothing,
     /// A channel, or a pattern that the other's covers.
     Channel(Bytes),
     /// A pattern of one and a pattern of the other that some names fit both; the Go server does not
     /// find that.
     Overlap(Bytes, Bytes),
-    /// The lists are too long to be compared.
-    Unknown,
 }
 
 impl Partition {
     /// Those of a list of names and patterns.
     #[must_use]
     pub fn new(channels: impl IntoIterator<Item = Bytes>) -> Self {
-        let (patterns, literals): (BTreeSet<Bytes>, _) =
-            channels.into_iter().partition(|name| has_wildcard(name));
-        Self { literals, patterns: patterns.into_iter().collect() }
+        let entries: BTreeSet<Bytes> = channels.into_iter().collect();
+        let mut tree = Tree::default();
+        entries.iter().for_each(|entry| tree.insert(entry));
+        Self { entries, tree }
     }
 
     /// Whether a channel of this name is among them.
     #[must_use]
     pub fn has(&self, channel: &[u8]) -> bool {
-        self.literals.contains(channel) || self.pattern_of(channel).is_some()
+        self.tree.count(channel, Among::All, 1) > 0
     }
 
     /// All names and patterns.
     pub fn entries(&self) -> impl Iterator<Item = &Bytes> {
-        self.literals.iter().chain(&self.patterns)
+        self.entries.iter()
     }
 
     /// The fewest of them that cover all.
     pub fn widest(&self) -> impl Iterator<Item = &Bytes> {
         self.entries().filter(|entry| {
-            // One token is less than what `>` stands for.
-            let is_deep = |name: &[u8]| name == b">" || name.ends_with(b".>");
-            !self.patterns.iter().any(|pattern| {
-                pattern != *entry
-                    && matches(pattern, entry)
-                    && (is_deep(pattern) || !is_deep(entry))
-            })
+            // One token is less than what `>` stands for. Each fits itself.
+            let is_deep = entry.split(|byte| *byte == b'.').next_back() == Some(b">");
+            let among = if is_deep { Among::Deep } else { Among::All };
+            self.tree.count(entry, among, 2) < 2
         })
     }
 
@@ -68,28 +64,90 @@ impl Partition {
     /// then ours among theirs.
     #[must_use]
     pub fn shared_with(&self, other: &Self) -> Shared {
-        let cost = |names: &Self, patterns: &Self| {
-            let count = names.literals.len() + names.patterns.len();
-            count.saturating_mul(patterns.patterns.len())
-        };
-        if COMPARISONS_MAX < cost(self, other).saturating_add(cost(other, self)) {
-            return Shared::Unknown;
-        }
-        let has = |whole: &Self, name: &Bytes| whole.has(name) || whole.patterns.contains(name);
-        let theirs = other.entries().find(|name| has(self, name));
-        if let Some(name) = theirs.or_else(|| self.entries().find(|name| has(other, name))) {
+        let theirs = other.entries().find(|name| self.has(name));
+        if let Some(name) = theirs.or_else(|| self.entries().find(|name| other.has(name))) {
             return Shared::Channel(name.clone());
         }
-        for ours in &self.patterns {
-            if let Some(theirs) = other.patterns.iter().find(|theirs| overlap(ours, theirs)) {
-                return Shared::Overlap(ours.clone(), theirs.clone());
+        let patterns = |of: &Self| -> Vec<Bytes> {
+            of.entries().filter(|name| has_wildcard(name)).cloned().collect()
+        };
+        let (ours, theirs) = (patterns(self), patterns(other));
+        let pairs = ours.iter().flat_map(|one| theirs.iter().map(move |other| (one, other)));
+        match pairs.take(PAIRS_MAX).find(|(one, other)| overlap(one, other)) {
+            Some((one, other)) => Shared::Overlap(one.clone(), other.clone()),
+            None => Shared::Nothing,
+        }
+    }
+}
+
+/// Names and patterns by their tokens: a name is looked up in the steps of its own length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Tree {
+    nodes: Vec<Node>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self { nodes: vec![Node::default()] }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Node {
+    by_token: BTreeMap<Bytes, usize>,
+    /// Behind `*`.
+    any: Option<usize>,
+    /// Whether an entry ends here.
+    is_end: bool,
+    /// Whether one ends here in `>`.
+    is_deep: bool,
+}
+
+/// Which entries count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Among {
+    All,
+    /// Those that end in `>`.
+    Deep,
+}
+
+impl Tree {
+    fn insert(&mut self, entry: &Bytes) {
+        let mut at = 0;
+        for token in entry.split(|byte| *byte == b'.') {
+            if token == b">" {
+                self.nodes[at].is_deep = true;
+                return;
+            }
+            let new = self.nodes.len();
+            let node = &mut self.nodes[at];
+            at = if token == b"*" {
+                *node.any.get_or_insert(new)
+            } else {
+                *node.by_token.entry(entry.slice_ref(token)).or_insert(new)
+            };
+            if at == new {
+                self.nodes.push(Node::default());
             }
         }
-        Shared::Nothing
+        self.nodes[at].is_end = true;
     }
 
-    fn pattern_of(&self, channel: &[u8]) -> Option<&Bytes> {
-        self.patterns.iter().find(|pattern| matches(pattern, channel))
+    /// How many entries fit `name`, whose tokens are taken as they are; no more than `most` are
+    /// counted.
+    fn count(&self, name: &[u8], among: Among, most: usize) -> usize {
+        let (mut places, mut found) = (vec![0], 0);
+        for token in name.split(|byte| *byte == b'.') {
+            let nodes = || places.iter().map(|place: &usize| &self.nodes[*place]);
+            found += nodes().filter(|node| node.is_deep).count();
+            if most <= found {
+                return most;
+            }
+            let next = nodes().flat_map(|node| [node.by_token.get(token).copied(), node.any]);
+            places = next.flatten().collect();
+        }
+        let ends = places.iter().filter(|place| self.nodes[**place].is_end).count();
+        (found + if among == Among::All { ends } else { 0 }).min(most)
     }
 }
 
@@ -110,7 +168,10 @@ fn overlap(one: &[u8], other: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::base::subject::matches;
 
     fn partition(names: &[&'static str]) -> Partition {
         Partition::new(names.iter().map(|name| Bytes::from_static(name.as_bytes())))
@@ -140,7 +201,7 @@ mod tests {
     fn what_a_wider_pattern_covers_is_not_listened_to_apart() {
         let partition = partition(&["a.b", "a.*", "a.>", "b.*", "c"]);
         let widest: Vec<&[u8]> = partition.widest().map(|name| &name[..]).collect();
-        assert_eq!(widest, [&b"c"[..], b"a.>", b"b.*"]);
+        assert_eq!(widest, [&b"a.>"[..], b"b.*", b"c"]);
     }
 
     #[test]
@@ -158,14 +219,37 @@ mod tests {
         assert!(matches!(shared(&["a.*.c"], &["a.b.>"]), Shared::Overlap(..)));
     }
 
-    /// Goal: what anybody can send costs a bounded time.
+    /// Goal: what anybody can send costs no more than it is long.
     #[test]
-    fn lists_that_are_too_long_are_not_compared() {
+    fn long_lists_are_compared_in_steps_of_their_length() {
         let patterns = |prefix: &str| {
-            Partition::new((0..3_000).map(|n| Bytes::from(format!("{prefix}.{n}.*"))))
+            Partition::new((0..30_000).map(|n| Bytes::from(format!("{prefix}.{n}.*"))))
         };
-        assert_eq!(patterns("a").shared_with(&patterns("b")), Shared::Unknown);
+        assert_eq!(patterns("a").shared_with(&patterns("b")), Shared::Nothing);
         let names = Partition::new((0..200_000).map(|n| Bytes::from(format!("a.{n}"))));
         assert_eq!(names.shared_with(&partition(&["b.*", "a.7"])), channel("a.7"));
+        // Each place of a name of ours may be taken by a wildcard of theirs.
+        let wild = (0..1 << 9).map(|bits: u32| {
+            let tokens = (0..9).map(|place| if bits >> place & 1 == 1 { "*" } else { "a" });
+            Bytes::from(tokens.chain(["b"]).collect::<Vec<_>>().join("."))
+        });
+        let ours =
+            Partition::new((0..100).map(|n| Bytes::from(format!("{}.{n}", ["a"; 9].join(".")))));
+        assert_eq!(Partition::new(wild).shared_with(&ours), Shared::Nothing);
+        assert_eq!(patterns("a").widest().count(), 30_000);
+    }
+
+    proptest! {
+        /// Goal: the tree finds what comparing one by one finds.
+        #[test]
+        fn a_tree_finds_what_fits(
+            entries in proptest::collection::vec("([ab*](\\.[ab*]){0,3}(\\.>)?|>)", 0..8),
+            name in "[ab*](\\.[ab*>]){0,4}",
+        ) {
+            let entries: BTreeSet<Bytes> = entries.into_iter().map(Bytes::from).collect();
+            let fits = entries.iter().filter(|entry| matches(entry, name.as_bytes())).count();
+            let tree = Partition::new(entries).tree;
+            prop_assert_eq!(tree.count(name.as_bytes(), Among::All, usize::MAX), fits);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,6 +11,8 @@ use clap::{CommandFactory, Parser, ValueEnum};
 
 use super::connection;
 use crate::base::files::{self, Access, Links};
+use crate::config::options::{self, Request};
+use crate::config::{Program, World};
 
 /// Write a configuration for one server or a pair
 ///
@@ -24,8 +26,9 @@ struct Args {
     #[arg(long, value_enum, default_value_t = Kind::File)]
     store: Kind,
     /// Folder of the file store (of a pair: one that both machines share), or the `SQLite` file
-    #[arg(long, default_value = "/var/lib/stanby/data")]
-    dir: PathBuf,
+    /// [default: /var/lib/stanby/data]
+    #[arg(long)]
+    dir: Option<PathBuf>,
     /// Source of a `PostgreSQL` or `MySQL` database
     #[arg(long)]
     source: Option<String>,
@@ -39,6 +42,8 @@ struct Args {
     #[arg(long, default_value = ".")]
     to: PathBuf,
 }
+
+const DIR_DEFAULT: &str = "/var/lib/stanby/data";
 
 const EXAMPLES: &str = "Examples:
   stanby init single --dir /var/lib/stanby/data
@@ -79,6 +84,18 @@ enum InitError {
     Hosts,
     #[error("both of a pair on one host have other ports: leave --hosts out")]
     OneHost,
+    #[error("both members of a pair over SQLite run on one machine: leave --hosts out")]
+    SqliteHosts,
+    #[error("{option} says nothing about this store: it is for {wanted}")]
+    Unused {
+        option: &'static str,
+        wanted: &'static str,
+    },
+    #[error("{path} would not hold: {why}")]
+    Config {
+        path: PathBuf,
+        why: String,
+    },
     #[error("{what} {text:?} cannot stand in a configuration")]
     Text { what: &'static str, text: String },
     #[error("{path}: {source}")]
@@ -133,11 +150,17 @@ fn init(args: &Args) -> Result<String, InitError> {
             Member { name: "stanby-2", shift: 1, other: Some(("127.0.0.1", 0)) },
         ],
     };
-    let mut paths = Vec::new();
-    for member in &members {
-        let path = args.to.join(format!("{}.conf", member.name));
-        write_new(&path, &text(args, member)).map_err(|source| {
-            paths.iter().for_each(|path: &PathBuf| drop(std::fs::remove_file(path)));
+    let files: Vec<(PathBuf, String)> = members
+        .iter()
+        .map(|member| (args.to.join(format!("{}.conf", member.name)), text(args, member)))
+        .collect();
+    for (path, text) in &files {
+        try_out(text).map_err(|why| InitError::Config { path: path.clone(), why })?;
+    }
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for (path, text) in files {
+        write_new(&path, &text).map_err(|source| {
+            paths.iter().for_each(|path| drop(std::fs::remove_file(path)));
             InitError::Write { path: path.clone(), source }
         })?;
         paths.push(path);
@@ -153,25 +176,76 @@ fn check(args: &Args) -> Result<(), InitError> {
     if matches!(args.store, Kind::Postgres | Kind::Mysql) && args.source.is_none() {
         return Err(InitError::NoSource);
     }
+    let is_database = matches!(args.store, Kind::Postgres | Kind::Mysql);
+    if args.source.is_some() && !is_database {
+        return Err(InitError::Unused { option: "--source", wanted: "postgres and mysql" });
+    }
+    if args.dir.is_some() && !matches!(args.store, Kind::File | Kind::Sqlite) {
+        return Err(InitError::Unused { option: "--dir", wanted: "file and sqlite" });
+    }
+    if args.store == Kind::Sqlite && !args.hosts.is_empty() {
+        return Err(InitError::SqliteHosts);
+    }
     match &args.hosts[..] {
         [] => {}
-        [one, other] if is_pair && one != other => {}
-        [_, _] if is_pair => return Err(InitError::OneHost),
+        [one, other] if is_pair => {
+            let is_one = one.eq_ignore_ascii_case(other)
+                || is_this_machine(one) && is_this_machine(other);
+            if is_one {
+                return Err(InitError::OneHost);
+            }
+        }
         _ => return Err(InitError::Hosts),
     }
-    let dir = args.dir.to_str().unwrap_or("\n");
+    if let Some(host) = args.hosts.iter().find(|host| !is_host(host)) {
+        return Err(InitError::Text { what: "host", text: host.clone() });
+    }
+    let dir = args.dir();
     let source = args.source.as_deref().unwrap_or_default();
-    let hosts = args.hosts.iter().map(|host| ("host", host.as_str()));
-    let texts = [("--dir", dir), ("--source", source), ("--cluster-id", &args.cluster_id)];
-    for (what, text) in texts.into_iter().chain(hosts) {
-        let is_host = what == "host";
-        let is_bad =
-            |c: char| c.is_control() || is_host && (c.is_whitespace() || "\"/@\\".contains(c));
-        if text.chars().any(is_bad) || is_host && text.is_empty() {
+    for (what, text) in [("--dir", dir), ("--source", source), ("--cluster-id", &args.cluster_id)] {
+        if text.is_empty() && what != "--source" || text.chars().any(char::is_control) {
             return Err(InitError::Text { what, text: text.to_owned() });
         }
     }
     Ok(())
+}
+
+impl Args {
+    fn dir(&self) -> &str {
+        // What is no text is refused as one that cannot stand in a file.
+        self.dir.as_deref().map_or(DIR_DEFAULT, |dir| dir.to_str().unwrap_or("\n"))
+    }
+}
+
+/// Whether a server would start with it, as far as the text goes.
+fn try_out(text: &str) -> Result<(), String> {
+    let world = World {
+        read: &|_| Ok(text.as_bytes().to_vec()),
+        variable: &|_| None,
+        secret: &|_| None,
+        cores: 2,
+    };
+    let arguments = ["-c".to_owned(), "stanby.conf".to_owned()];
+    let request = options::load(Program::Streaming, &arguments, &world);
+    let Request::Serve(config) = request.map_err(|error| error.to_string())? else {
+        return Ok(());
+    };
+    match (config.warnings.first(), config.start_error) {
+        (Some(warning), _) => Err(warning.clone()),
+        (None, Some(error)) => Err(error.fatal_line().1),
+        (None, None) => Ok(()),
+    }
+}
+
+/// Whether a name or address can stand for a machine.
+fn is_host(host: &str) -> bool {
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    host.parse::<Ipv6Addr>().is_ok() || !host.is_empty() && host.chars().all(is_letter)
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address = host.parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// A source may hold a password.
@@ -256,7 +330,7 @@ fn text(args: &Args, member: &Member<'_>) -> String {
 }
 
 fn store_lines(args: &Args) -> String {
-    let dir = args.dir.to_str().unwrap_or_default();
+    let dir = args.dir();
     let sql = |driver: &str, source: &str| {
         format!(
             "\n    # The tables are made by: {}\n    \
@@ -309,7 +383,7 @@ fn next_steps(args: &Args, members: &[Member<'_>], paths: &[PathBuf]) -> String 
     text.push_str("\nNext:\n");
     let driver = match args.store {
         Kind::Memory | Kind::File => None,
-        Kind::Sqlite => Some(("sqlite", args.dir.to_str().unwrap_or_default())),
+        Kind::Sqlite => Some(("sqlite", args.dir())),
         Kind::Postgres => Some(("postgres", args.source.as_deref().unwrap_or_default())),
         Kind::Mysql => Some(("mysql", args.source.as_deref().unwrap_or_default())),
     };
@@ -338,8 +412,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::config::options::{self, Request};
-    use crate::config::{Config, Program, World};
+    use crate::config::Config;
 
     fn args_of(line: &[&str]) -> Args {
         Args::parse_from(std::iter::once(&"stanby init").chain(line))
@@ -430,6 +503,16 @@ mod tests {
             (&["pair", "--hosts", "a,a"], "leave --hosts out"),
             (&["pair", "--hosts", "a b,c"], "cannot stand in a configuration"),
             (&["single", "--dir", "a\nb"], "cannot stand in a configuration"),
+            (&["single", "--dir", ""], "cannot stand in a configuration"),
+            (&["pair", "--hosts", "a:4222,b"], "cannot stand in a configuration"),
+            (&["pair", "--hosts", "fe80::1%eth0,b"], "cannot stand in a configuration"),
+            (&["pair", "--hosts", "a,A"], "leave --hosts out"),
+            (&["pair", "--hosts", "localhost,127.0.0.1"], "leave --hosts out"),
+            (&["pair", "--store", "sqlite", "--hosts", "a,b"], "on one machine"),
+            (&["single", "--source", "x"], "it is for postgres and mysql"),
+            (&["single", "--store", "memory", "--dir", "x"], "it is for file and sqlite"),
+            (&["single", "--cluster-id", "a b"], "would not hold"),
+            (&["single", "--cluster-id", "a.>"], "would not hold"),
         ] {
             let error = init(&args_of(line)).unwrap_err().to_string();
             assert!(error.contains(said), "{line:?}: {error}");

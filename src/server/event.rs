@@ -102,6 +102,8 @@ const EVENTS_MAX: usize = 4_096;
 
 /// `Heard` events that may wait: anybody can publish on those subjects.
 const HEARD_MAX: usize = 64;
+/// Heartbeats of the group get through a flood of others.
+const HEARTBEATS_MAX: usize = 2 * HEARD_MAX;
 
 /// A queue of events into the server's own thread.
 #[must_use]
@@ -114,8 +116,12 @@ pub fn queue() -> (Sender<Event>, Receiver<Event>) {
 /// # Panics
 /// When thousands of events wait that are few by construction.
 pub fn post(events: &Sender<Event>, event: Event) {
-    if matches!(event, Event::Heard { .. }) && HEARD_MAX < events.len() {
-        return;
+    if let Event::Heard { listener, .. } = event {
+        let is_heartbeat = listener == Listener::GroupHeartbeat;
+        let most = if is_heartbeat { HEARTBEATS_MAX } else { HEARD_MAX };
+        if most < events.len() {
+            return;
+        }
     }
     match events.try_send(event) {
         // The server's thread is gone: the process is at its end.

@@ -10,6 +10,7 @@
 
 pub mod activation;
 pub mod channel_list;
+mod channel_list_reader;
 pub mod engine_driver;
 pub mod event;
 pub mod files;

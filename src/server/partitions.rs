@@ -5,14 +5,13 @@
 //! predecessor had the same channels, so nobody has to wait. Both ask again when routes have come
 //! or gone. Who is answered with a channel that both have ends.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use crossbeam_channel::Sender;
 
 use crate::base::id::Subject;
-use crate::base::partition::{Partition, Shared};
 use crate::base::time::Instant;
 use crate::base::world;
 use crate::broker::Search;
@@ -20,9 +19,8 @@ use crate::election::input::Input;
 use crate::engine::effect::Level;
 use crate::engine::refusal::quoted;
 use crate::net::Control;
-use crate::server::channel_list::{
-    ListError, ListMessage, decode_message, decode_names, encode_list, encode_message,
-};
+use crate::server::channel_list::{decode_message, encode_list};
+use crate::server::channel_list_reader::{ListReader, Told};
 use crate::server::engine_driver::Mail;
 use crate::server::event::{self, Event};
 use crate::server::interest_key::{Listener, SERVER_INBOX_PREFIX};
@@ -41,15 +39,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LISTS_FOR_A_ROUTE: u32 = 2;
 /// Two that meet later both end, as there: who finds out first goes on answering for so long.
 const CONFLICT_ENDS_AFTER: Duration = Duration::from_millis(1_500);
-/// A list that cannot be read is an error in the log, once in so long.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
-/// Overlaps of patterns that are warned of.
-const OVERLAPS_MAX: usize = 100;
 
 /// What a server tells and hears of the channels of others.
 #[derive(Debug)]
 pub(super) struct Partitions {
-    own: Arc<Partition>,
     /// Where all servers send their lists.
     lists: Subject,
     /// Where answers go.
@@ -67,9 +60,8 @@ pub(super) struct Partitions {
     /// What another server has too, and when this one ends by that.
     conflict: Option<(String, Instant)>,
     next_at: Instant,
-    complained_until: Instant,
-    /// What was warned of.
-    overlaps: BTreeSet<(Bytes, Bytes)>,
+    /// To the thread that looks at the lists of others; it ends with this.
+    to_reader: Sender<Told>,
 }
 
 impl Partitions {
@@ -107,9 +99,16 @@ impl Server {
             Ok(messages) => messages,
             Err(error) => return self.end_by_partitions(asking_term, error.to_string()),
         };
+        let reader = ListReader::new(Arc::clone(&own), server_id, self.mailboxes[0].clone());
+        let to_reader = match reader.start() {
+            Ok(to_reader) => to_reader,
+            Err(error) => {
+                let text = format!("unable to start a thread: {error}");
+                return self.end_by_partitions(asking_term, text);
+            }
+        };
         let now = world::instant();
         let partitions = Partitions {
-            own,
             lists: Subject::from(format!("_STAN.part.{}", self.config.streaming.cluster_id)),
             inbox: Subject::from(format!("{SERVER_INBOX_PREFIX}{}", self.random.unique_id())),
             messages,
@@ -119,8 +118,7 @@ impl Server {
             to_send: LISTS_FOR_A_ROUTE,
             conflict: None,
             next_at: now,
-            complained_until: now,
-            overlaps: BTreeSet::new(),
+            to_reader,
         };
         for (subject, listener) in partitions.listening() {
             self.mailboxes[0].deliver(Mail::Listen { subject, listener });
@@ -184,60 +182,12 @@ impl Server {
         }
     }
 
-    /// Another server tells its channels; anybody can.
+    /// Another server tells its channels; anybody can. Beyond what is being looked at, lists are
+    /// passed over: who is honest sends its own again.
     pub(super) fn on_channel_list(&mut self, payload: Bytes, reply: Option<Subject>) {
-        let (Some(subject), false) = (reply, payload.is_empty()) else { return };
-        let own_id = Bytes::from(self.server_id.clone());
-        let answer = match decode_message(payload) {
-            Ok(list) if list.server_id == own_id => return,
-            Ok(list) => self.answer_of(&list),
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(data) => {
-                let payload = encode_message(&ListMessage { server_id: own_id, data });
-                self.mailboxes[0].deliver(Mail::Publish { subject, reply: None, payload });
-            }
-            Err(error) => self.complain_of_list(&error.to_string()),
-        }
-    }
-
-    /// The first channel that both have; empty if there is none.
-    fn answer_of(&mut self, list: &ListMessage) -> Result<Bytes, ListError> {
-        let theirs = Partition::new(decode_names(&list.data)?);
-        let Some(partitions) = &mut self.partitions else { return Ok(Bytes::new()) };
-        match partitions.own.shared_with(&theirs) {
-            Shared::Nothing => Ok(Bytes::new()),
-            Shared::Channel(name) => Ok(name),
-            Shared::Overlap(ours, theirs) => {
-                let pair = (ours, theirs);
-                if partitions.overlaps.len() < OVERLAPS_MAX && !partitions.overlaps.contains(&pair)
-                {
-                    let text = format!(
-                        "channels {} of this server and {} of server {} overlap: a channel of both \
-                         would be served twice",
-                        quoted(&pair.0),
-                        quoted(&pair.1),
-                        quoted(&list.server_id)
-                    );
-                    streaming(Level::Warning, &text);
-                    partitions.overlaps.insert(pair);
-                }
-                Ok(Bytes::new())
-            }
-            Shared::Unknown => {
-                self.complain_of_list("too many wildcards to compare them all");
-                Ok(Bytes::new())
-            }
-        }
-    }
-
-    fn complain_of_list(&mut self, error: &str) {
-        let now = world::instant();
-        let Some(partitions) = &mut self.partitions else { return };
-        if partitions.complained_until <= now {
-            partitions.complained_until = now + COMPLAIN_EVERY;
-            streaming(Level::Error, &format!("Error processing partitioning request: {error}"));
+        let (Some(partitions), Some(reply)) = (&self.partitions, reply) else { return };
+        if !payload.is_empty() {
+            let _ = partitions.to_reader.try_send((payload, reply));
         }
     }
 
@@ -260,7 +210,8 @@ impl Server {
                 }
             }
             Err(error) => {
-                self.complain_of_list(&format!("unable to decode partitioning response: {error}"));
+                let text = format!("unable to decode partitioning response: {error}");
+                streaming(Level::Debug, &text);
             }
         }
     }

@@ -12,11 +12,13 @@ use std::path::Path;
 pub(super) struct ServiceManager {
     socket: Option<UnixDatagram>,
     is_told_ready: bool,
+    is_stopping: bool,
 }
 
 impl ServiceManager {
     /// The one that listens at `path`; a name that begins with `@` is an abstract one.
     pub fn new(path: Option<&Path>) -> Self {
+        let path = path.filter(|path| !path.as_os_str().is_empty());
         let connected = path.and_then(|path| match connect(path) {
             Ok(socket) => Some(socket),
             Err(error) => {
@@ -24,7 +26,7 @@ impl ServiceManager {
                 None
             }
         });
-        Self { socket: connected, is_told_ready: false }
+        Self { socket: connected, is_told_ready: false, is_stopping: false }
     }
 
     /// Whoever waited for the start goes on: clients are served, or would be by a take-over.
@@ -40,12 +42,13 @@ impl ServiceManager {
     }
 
     /// The process is about to end.
-    pub fn stopping(&self) {
+    pub fn stopping(&mut self) {
         self.tell("STOPPING=1\nSTATUS=stopping");
+        self.is_stopping = true;
     }
 
     fn tell(&self, text: &str) {
-        if let Some(socket) = &self.socket {
+        if let (Some(socket), false) = (&self.socket, self.is_stopping) {
             // What a manager misses it asks nobody for.
             let _ = socket.send(text.as_bytes());
         }
