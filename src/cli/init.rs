@@ -87,15 +87,9 @@ enum InitError {
     #[error("both members of a pair over SQLite run on one machine: leave --hosts out")]
     SqliteHosts,
     #[error("{option} says nothing about this store: it is for {wanted}")]
-    Unused {
-        option: &'static str,
-        wanted: &'static str,
-    },
+    Unused { option: &'static str, wanted: &'static str },
     #[error("{path} would not hold: {why}")]
-    Config {
-        path: PathBuf,
-        why: String,
-    },
+    Config { path: PathBuf, why: String },
     #[error("{what} {text:?} cannot stand in a configuration")]
     Text { what: &'static str, text: String },
     #[error("{path}: {source}")]
@@ -189,8 +183,8 @@ fn check(args: &Args) -> Result<(), InitError> {
     match &args.hosts[..] {
         [] => {}
         [one, other] if is_pair => {
-            let is_one = one.eq_ignore_ascii_case(other)
-                || is_this_machine(one) && is_this_machine(other);
+            let is_one =
+                one.eq_ignore_ascii_case(other) || is_this_machine(one) && is_this_machine(other);
             if is_one {
                 return Err(InitError::OneHost);
             }
