@@ -10,6 +10,7 @@ mod limited_disk;
 mod stores;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -406,6 +407,41 @@ fn what_was_emptied_under_the_store_is_not_written_to() {
             let mut again = open_epoch(root.path(), &TestFence::of(2), Predecessor::Gone);
             let found = fetch(again.shares[0].as_mut(), "foo", 0);
             assert_eq!(found[..5], [1, 2, 3, 4, 5]);
+        }
+    }
+}
+
+/// Goal: a record of an index that is damaged while the store serves takes no message from readers,
+/// as long as the data has it, and none but its own otherwise.
+#[test]
+fn a_damaged_index_record_hides_no_other_message() {
+    for damaged in 1..=5 {
+        for data_too in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let mut opened = open(root.path());
+            let store = opened.shares[0].as_mut();
+            commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=5)]));
+            let flip = |name: &str, at: u64| {
+                let path = root.path().join(name);
+                let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, at).unwrap();
+                file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+            };
+            let record_len =
+                (fs::metadata(root.path().join("foo/msgs.1.idx")).unwrap().len() - 4) / 5;
+            flip("foo/msgs.1.idx", 4 + (damaged - 1) * record_len + 3);
+            let data_len =
+                (fs::metadata(root.path().join("foo/msgs.1.dat")).unwrap().len() - 4) / 5;
+            if data_too {
+                flip("foo/msgs.1.dat", 4 + damaged * data_len - 1);
+            }
+            let expected: Vec<u64> =
+                (1..=5).filter(|sequence| !data_too || *sequence != damaged).collect();
+            assert_eq!(fetch(store, "foo", 1), expected, "{damaged}, data too: {data_too}");
+            let behind: Vec<u64> =
+                expected.iter().copied().filter(|sequence| damaged <= *sequence).collect();
+            assert_eq!(fetch(store, "foo", damaged), behind, "from {damaged} on");
         }
     }
 }

@@ -56,7 +56,12 @@ impl Channel {
                 break;
             };
             let files = self.read_slice(ctx, root, &slice)?;
-            from = files.with(ctx, |files| files.fetch(&slice, from, &mut budget, &mut out))?;
+            from = match files.with(ctx, |files| files.fetch(&slice, from, &mut budget, &mut out)) {
+                Ok(from) => from,
+                // What lies before what cannot be read is given.
+                Err(_) if !out.is_empty() => break,
+                Err(error) => return Err(error),
+            };
             if out.is_empty() {
                 // Everything so far was damaged: that nothing is given means that there is none.
                 budget = full;

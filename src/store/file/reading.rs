@@ -12,12 +12,15 @@ use crate::base::record::MessageRecord;
 use crate::base::time::WallTime;
 use crate::store::file::disk::DiskFile;
 use crate::store::file::format::{
-    Crc, Decoded, Framing, INDEX_RECORD_LEN, IndexRecord, RECORD_HEADER_LEN, decode_record,
-    index_offset, leading_sequence, message_place,
+    Crc, Decoded, FILE_HEADER_LEN, Framing, INDEX_RECORD_LEN, IndexRecord, RECORD_HEADER_LEN,
+    decode_record, index_offset, leading_sequence, message_place,
 };
 use crate::store::file::log::read_range;
 use crate::store::file::slices::Slice;
 use crate::store::{StoreError, file::unreadable};
+
+/// Bytes before the payload of a record.
+const HEADER_BYTES: u64 = RECORD_HEADER_LEN as u64;
 
 /// The open files of a slice.
 #[derive(Clone, Copy)]
@@ -47,17 +50,8 @@ impl SliceFiles<'_> {
     /// # Errors
     /// When the index cannot be read or is damaged.
     pub fn index_records(&self, ordinal: u64, count: u64) -> Result<Vec<IndexRecord>, StoreError> {
-        let len = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(INDEX_RECORD_LEN);
-        let bytes = read_range(self.index, index_offset(ordinal), len, self.path)?;
-        let mut records = Vec::with_capacity(bytes.len() / INDEX_RECORD_LEN);
-        for chunk in bytes.chunks_exact(INDEX_RECORD_LEN) {
-            let chunk = chunk.first_chunk().expect("chunks_exact gives whole chunks");
-            let record = IndexRecord::decode(chunk, self.crc)
-                .map_err(|error| unreadable(self.path, &error))?
-                .ok_or_else(|| unreadable(self.path, &"index record of zeros"))?;
-            records.push(record);
-        }
-        Ok(records)
+        let entries = self.index_entries(ordinal, count)?.into_iter();
+        entries.map(|entry| entry.map_err(|error| unreadable(self.path, &error))).collect()
     }
 
     fn index_record(&self, ordinal: u64) -> Result<IndexRecord, StoreError> {
@@ -110,6 +104,80 @@ impl SliceFiles<'_> {
         Ok(Some(self.index_record(ordinal)?.sequence))
     }
 
+    /// As [`SliceFiles::index_records`], of a slice in which no sequence is missing. A damaged one is
+    /// looked for in the data, behind the one before, and left out where it is not found.
+    fn index_records_found(
+        &self,
+        slice: &Slice,
+        ordinal: u64,
+        count: u64,
+    ) -> Result<Vec<IndexRecord>, StoreError> {
+        let mut records = Vec::new();
+        // Where the next record begins, if that is known.
+        let mut begin = match ordinal.checked_sub(1) {
+            Some(before) => self.index_entries(before, 1)?.pop().and_then(Result::ok),
+            None => None,
+        }
+        .map_or((ordinal == 0).then_some(FILE_HEADER_LEN), |record| Some(record.end()));
+        let entries = self.index_entries(ordinal, count)?;
+        for (sequence, entry) in (slice.first + ordinal..).zip(entries) {
+            let found = match entry {
+                Ok(record) => Some(record),
+                Err(error) => {
+                    let found = self.record_in_data(slice, sequence, begin)?;
+                    log::error!(
+                        "{}: message {sequence} is {}",
+                        unreadable(self.path, &error),
+                        if found.is_some() { "found in the data" } else { "passed over" }
+                    );
+                    found
+                }
+            };
+            begin = found.map(|record| record.end());
+            records.extend(found);
+        }
+        Ok(records)
+    }
+
+    /// What the index has at these places, or what is wrong with that.
+    fn index_entries(
+        &self,
+        ordinal: u64,
+        count: u64,
+    ) -> Result<Vec<Result<IndexRecord, String>>, StoreError> {
+        let len = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(INDEX_RECORD_LEN);
+        let bytes = read_range(self.index, index_offset(ordinal), len, self.path)?;
+        let decoded = |chunk: &[u8]| {
+            let chunk = chunk.first_chunk().expect("chunks_exact gives whole chunks");
+            let record = IndexRecord::decode(chunk, self.crc).map_err(|error| error.to_string())?;
+            record.ok_or_else(|| "index record of zeros".to_owned())
+        };
+        Ok(bytes.chunks_exact(INDEX_RECORD_LEN).map(decoded).collect())
+    }
+
+    /// What the index should say of a message that begins there; `None` if another one does.
+    fn record_in_data(
+        &self,
+        slice: &Slice,
+        sequence: u64,
+        begin: Option<u64>,
+    ) -> Result<Option<IndexRecord>, StoreError> {
+        let Some(offset) = begin.filter(|begin| begin + HEADER_BYTES <= slice.data_len) else {
+            return Ok(None);
+        };
+        let size = peek_size(&read_range(self.data, offset, RECORD_HEADER_LEN, self.path)?);
+        let mut record = IndexRecord { sequence, offset, timestamp: 0, size };
+        if slice.data_len < record.end() {
+            return Ok(None);
+        }
+        let len = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(RECORD_HEADER_LEN);
+        let bytes = Bytes::from(read_range(self.data, offset, len, self.path)?);
+        let Ok(payload) = payload_at(&bytes, 0, &record, self.crc) else { return Ok(None) };
+        let Ok((_, timestamp)) = message_place(&payload) else { return Ok(None) };
+        record.timestamp = timestamp;
+        Ok(Some(record))
+    }
+
     /// Messages from `from` on, as far as the budget goes; gives where to go on. A damaged one is
     /// logged and passed over: behind it may lie others that were acknowledged.
     ///
@@ -125,7 +193,10 @@ impl SliceFiles<'_> {
         let ordinal = self.ordinal_of(slice, from)?;
         let wanted = u64::try_from(budget.count).unwrap_or(u64::MAX);
         let count = (slice.record_count - ordinal).min(wanted);
-        let records = self.index_records(ordinal, count)?;
+        let records = match self.index_records(ordinal, count) {
+            Err(_) if slice.is_dense() => self.index_records_found(slice, ordinal, count)?,
+            records => records?,
+        };
         let mut rest = records.as_slice();
         while let Some(run_len) = run_len(rest, budget) {
             let (run, behind) = rest.split_at(run_len);
@@ -133,8 +204,11 @@ impl SliceFiles<'_> {
             rest = behind;
         }
         let done = records.len() - rest.len();
-        let is_end = rest.is_empty() && ordinal + count == slice.record_count;
+        let is_all = rest.is_empty();
+        let is_end = is_all && ordinal + count == slice.record_count;
         Ok(match records[..done].last() {
+            // Those at its end may have been left out.
+            _ if is_all && !is_end && slice.is_dense() => slice.first + ordinal + count,
             Some(last) if !is_end => last.sequence + 1,
             _ => slice.last + 1,
         })
