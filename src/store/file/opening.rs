@@ -31,8 +31,6 @@ use crate::store::{Action, Notice, Opened, Store, StoreError, progress};
 
 /// With so many channels, recovery uses all cores even if the option says one.
 const CHANNELS_RECOVERED_ALONE_MAX: usize = 64;
-/// Beyond so many channels with old slices that are superseded, these are removed later.
-const CHANNELS_TIDIED_FIRST_MAX: usize = 16;
 /// Descriptors that a share may always have open, whatever the limit.
 const OPEN_MIN: usize = 8;
 
@@ -225,19 +223,16 @@ fn clear_root(ctx: &Context, root: &dyn Folder, entries: &[Entry]) -> Result<(),
     Ok(())
 }
 
-/// Removes the old slices of which later ones hold everything durably, unless they are many: then
-/// the shares do it once they serve. For want of room, too.
+/// Removes the old slices of which later ones hold everything durably: a Go server that opens the
+/// store after a kill counts what lies twice twice, and its limits let go of messages by that. For
+/// want of room the shares do it once they serve.
 fn remove_superseded(
     ctx: &Context,
     root: &dyn Folder,
     channels: &mut [Recovered],
 ) -> Result<(), StoreError> {
     let is_left = |found: &&mut Recovered| !found.channel.messages.superseded.is_empty();
-    let mut left: Vec<&mut Recovered> = channels.iter_mut().filter(is_left).collect();
-    if CHANNELS_TIDIED_FIRST_MAX < left.len() {
-        return Ok(());
-    }
-    for Recovered { channel, .. } in &mut left {
+    for Recovered { channel, .. } in channels.iter_mut().filter(is_left) {
         if let Err(error) = channel.remove_superseded(ctx, root) {
             refusal(error)?;
         }

@@ -104,8 +104,8 @@ impl SliceFiles<'_> {
         Ok(Some(self.index_record(ordinal)?.sequence))
     }
 
-    /// As [`SliceFiles::index_records`], of a slice in which no sequence is missing. A damaged one is
-    /// looked for in the data, behind the one before, and left out where it is not found.
+    /// As [`SliceFiles::index_records`], of a slice in which no sequence is missing. A damaged one
+    /// is looked for in the data, behind the one before, and left out where it is not found.
     fn index_records_found(
         &self,
         slice: &Slice,
