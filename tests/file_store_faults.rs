@@ -442,6 +442,13 @@ fn a_damaged_index_record_hides_no_other_message() {
             let behind: Vec<u64> =
                 expected.iter().copied().filter(|sequence| damaged <= *sequence).collect();
             assert_eq!(fetch(store, "foo", damaged), behind, "from {damaged} on");
+            if !data_too {
+                let name = ChannelName::from("foo");
+                for sequence in 1..=5 {
+                    let at = message("foo", sequence, "").timestamp;
+                    assert_eq!(store.find_time(&name, at).unwrap(), Sequence(sequence));
+                }
+            }
         }
     }
 }

@@ -64,6 +64,22 @@ fn a_service_manager_is_told_when_a_server_is_ready_and_what_it_is() {
     drop(standby);
 }
 
+/// Goal: a manager that is busy hears of it later: a unit would stay in its start for ever.
+#[test]
+fn a_service_manager_that_has_no_room_is_told_again() {
+    let busy = Manager::new();
+    let filler = UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    let path = busy.folder.path().join("notify");
+    let filled = (0..).take_while(|_| filler.send_to(b"x", &path).is_ok()).count();
+    let server = busy.starts(Launch::new(&[])).start();
+    for _ in 0..filled {
+        assert_eq!(busy.told(), "x");
+    }
+    assert_eq!(busy.told(), "READY=1\nSTATUS=active");
+    drop(server);
+}
+
 /// Goal: a manager that is gone, or never was, holds up nobody.
 #[test]
 fn a_service_manager_that_is_not_there_holds_up_no_start() {

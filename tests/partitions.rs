@@ -33,7 +33,8 @@ fn server_of(dir: &Path, name: &str, channels: &[&str]) -> Start {
     );
     let file = dir.join(format!("{name}.conf"));
     fs::write(&file, text).unwrap();
-    start(Kind::Streaming).with(&["-SD", "-sc", &file.display().to_string()])
+    // Without a name routes come and go until the servers have agreed on one.
+    start(Kind::Streaming).named("parts").with(&["-SD", "-sc", &file.display().to_string()])
 }
 
 fn client_of(node: &Node, id: &str) -> Client {
@@ -123,13 +124,30 @@ fn a_second_server_with_a_channel_of_the_first_does_not_start() {
     drop(third);
 }
 
+/// Goal: a list that needs very many messages is looked at as a whole.
+#[test]
+fn a_long_list_is_compared_to_its_end() {
+    let dir = TempDir::new().unwrap();
+    let core = dir.path().join("core.conf");
+    fs::write(&core, "max_payload: 1024\n").unwrap();
+    let core = core.display().to_string();
+    let mut first = server_of(dir.path(), "first", &["zz"]).with(&["-c", &core]).run();
+    let names: Vec<String> = (0..4_000).map(|n| format!("{}{n:05}", "a".repeat(35))).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).chain(["zz"]).collect();
+    let second = server_of(dir.path(), "second", &names).with(&["-mc", "0", "-c", &core]);
+    let mut second = second.to(&first).spawn();
+    assert_eq!(second.wait_exit(), Some(1));
+    second.wait_log("Failed to start: channel \"zz\" causes conflict");
+    assert!(first.is_running());
+}
+
 /// Goal: two that meet when both serve already end both, as with the reference.
 #[test]
 fn a_conflict_that_comes_with_a_route_ends_both() {
     let dir = TempDir::new().unwrap();
     let mut first = server_of(dir.path(), "first", &["orders"]).run();
     let mut second = server_of(dir.path(), "second", &["orders"]).run();
-    let bridge = start(Kind::Core).to(&first).to(&second).run();
+    let bridge = start(Kind::Core).named("parts").to(&first).to(&second).run();
     for node in [&mut first, &mut second] {
         assert_eq!(node.wait_exit(), Some(1));
         let line = node.wait_log("Partitioning error: ");
@@ -149,6 +167,7 @@ fn a_pair_serves_one_partition() {
     let member = |name| server_of(dir.path(), name, &["orders"]).with(&arguments).to(&other);
     let mut active = member("active").run();
     active.wait_log("Streaming Server is ready");
+    settle(&mut Nats::connect(&other), &mut Nats::connect(&active));
     let standby = member("standby").run();
     let client = client_of(&other, "me");
     client.publish("orders", b"1".to_vec()).unwrap();

@@ -4,18 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::base::subject::has_wildcard;
+use crate::base::subject::{has_wildcard, is_channel_pattern};
 
 /// The channels of one server: names and patterns, as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Partition {
-    entries: BTreeSet<Bytes>,
+    literals: BTreeSet<Bytes>,
+    patterns: BTreeSet<Bytes>,
     tree: Tree,
 }
 
 /// Pairs of patterns that are looked at for an overlap, which is only warned of; how many another
 /// server has, anybody can choose.
 const PAIRS_MAX: usize = 100_000;
+
+/// Tokens in all patterns of another server; each takes some hundred bytes while they are compared.
+const PATTERN_TOKENS_MAX: usize = 64 * 1024;
 
 /// What two servers have both.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,31 +37,45 @@ impl Partition {
     /// Those of a list of names and patterns.
     #[must_use]
     pub fn new(channels: impl IntoIterator<Item = Bytes>) -> Self {
-        let entries: BTreeSet<Bytes> = channels.into_iter().collect();
+        let (patterns, literals): (BTreeSet<Bytes>, _) =
+            channels.into_iter().partition(|name| has_wildcard(name));
         let mut tree = Tree::default();
-        entries.iter().for_each(|entry| tree.insert(entry));
-        Self { entries, tree }
+        patterns.iter().for_each(|pattern| tree.insert(pattern));
+        Self { literals, patterns, tree }
+    }
+
+    /// Those that another server tells; `None` where they are none, or take too much to compare.
+    #[must_use]
+    pub fn told(channels: Vec<Bytes>) -> Option<Self> {
+        let tokens = |name: &Bytes| 1 + name.iter().filter(|byte| **byte == b'.').count();
+        let patterns = channels.iter().filter(|name| has_wildcard(name));
+        let is_small = patterns.map(tokens).sum::<usize>() <= PATTERN_TOKENS_MAX;
+        let is_legal = channels.iter().all(|name| is_channel_pattern(name));
+        (is_small && is_legal).then(|| Self::new(channels))
     }
 
     /// Whether a channel of this name is among them.
     #[must_use]
     pub fn has(&self, channel: &[u8]) -> bool {
-        self.tree.count(channel, Among::All, 1) > 0
+        self.literals.contains(channel) || self.tree.count(channel, Among::All, 1) > 0
     }
 
     /// All names and patterns.
     pub fn entries(&self) -> impl Iterator<Item = &Bytes> {
-        self.entries.iter()
+        self.literals.iter().chain(&self.patterns)
     }
 
     /// The fewest of them that cover all.
     pub fn widest(&self) -> impl Iterator<Item = &Bytes> {
-        self.entries().filter(|entry| {
+        let literals = self.literals.iter();
+        let literals = literals.filter(|name| self.tree.count(name, Among::All, 1) == 0);
+        let patterns = self.patterns.iter().filter(|pattern| {
             // One token is less than what `>` stands for. Each fits itself.
-            let is_deep = entry.split(|byte| *byte == b'.').next_back() == Some(b">");
+            let is_deep = pattern.split(|byte| *byte == b'.').next_back() == Some(b">");
             let among = if is_deep { Among::Deep } else { Among::All };
-            self.tree.count(entry, among, 2) < 2
-        })
+            self.tree.count(pattern, among, 2) < 2
+        });
+        literals.chain(patterns)
     }
 
     /// What this server and `other` have both. Looked at as the Go server does: theirs among ours,
@@ -68,11 +86,8 @@ impl Partition {
         if let Some(name) = theirs.or_else(|| self.entries().find(|name| other.has(name))) {
             return Shared::Channel(name.clone());
         }
-        let patterns = |of: &Self| -> Vec<Bytes> {
-            of.entries().filter(|name| has_wildcard(name)).cloned().collect()
-        };
-        let (ours, theirs) = (patterns(self), patterns(other));
-        let pairs = ours.iter().flat_map(|one| theirs.iter().map(move |other| (one, other)));
+        let pairs =
+            self.patterns.iter().flat_map(|one| other.patterns.iter().map(move |it| (one, it)));
         match pairs.take(PAIRS_MAX).find(|(one, other)| overlap(one, other)) {
             Some((one, other)) => Shared::Overlap(one.clone(), other.clone()),
             None => Shared::Nothing,
@@ -201,7 +216,7 @@ mod tests {
     fn what_a_wider_pattern_covers_is_not_listened_to_apart() {
         let partition = partition(&["a.b", "a.*", "a.>", "b.*", "c"]);
         let widest: Vec<&[u8]> = partition.widest().map(|name| &name[..]).collect();
-        assert_eq!(widest, [&b"a.>"[..], b"b.*", b"c"]);
+        assert_eq!(widest, [&b"c"[..], b"a.>", b"b.*"]);
     }
 
     #[test]
@@ -239,6 +254,20 @@ mod tests {
         assert_eq!(patterns("a").widest().count(), 30_000);
     }
 
+    /// Goal: what is no list of channels, or takes far more memory than its own length, is not
+    /// compared.
+    #[test]
+    fn what_no_honest_server_tells_is_not_compared() {
+        let told = |names: Vec<Bytes>| Partition::told(names).is_some();
+        assert!(told((0..20_000).map(|n| Bytes::from(format!("a.{n}.*"))).collect()));
+        assert!(!told((0..30_000).map(|n| Bytes::from(format!("a.{n}.*"))).collect()));
+        assert!(told((0..200_000).map(|n| Bytes::from(format!("a.{n}"))).collect()));
+        for illegal in [&b""[..], b".", b"a..b", b"a.>.b", b"a/b"] {
+            assert!(!told(vec![Bytes::from_static(illegal)]), "{illegal:?}");
+        }
+        assert!(!told(vec![Bytes::from(vec![b'.'; 60_000])]));
+    }
+
     proptest! {
         /// Goal: the tree finds what comparing one by one finds.
         #[test]
@@ -248,8 +277,10 @@ mod tests {
         ) {
             let entries: BTreeSet<Bytes> = entries.into_iter().map(Bytes::from).collect();
             let fits = entries.iter().filter(|entry| matches(entry, name.as_bytes())).count();
-            let tree = Partition::new(entries).tree;
+            let mut tree = Tree::default();
+            entries.iter().for_each(|entry| tree.insert(entry));
             prop_assert_eq!(tree.count(name.as_bytes(), Among::All, usize::MAX), fits);
+            prop_assert_eq!(Partition::new(entries).has(name.as_bytes()), fits > 0);
         }
     }
 }

@@ -155,6 +155,10 @@ fn init(args: &Args) -> Result<String, InitError> {
     for (path, text) in files {
         write_new(&path, &text).map_err(|source| {
             paths.iter().for_each(|path| drop(std::fs::remove_file(path)));
+            if source.kind() != io::ErrorKind::AlreadyExists {
+                // What was begun of it.
+                drop(std::fs::remove_file(&path));
+            }
             InitError::Write { path: path.clone(), source }
         })?;
         paths.push(path);

@@ -101,8 +101,11 @@ pub fn main(args: Vec<OsString>, serve: Serve, commands: &[Command]) -> ExitCode
     let mut args = args.into_iter();
     let executable = args.next().unwrap_or_default();
     let mut args: Vec<OsString> = args.collect();
-    let first = args.first().map(|word| word.to_string_lossy().into_owned());
-    let (meaning, takes_first) = meaning(&executable, first.as_deref(), commands);
+    let (meaning, takes_first) = {
+        // Without a copy: it may hold a key.
+        let first = args.first().map(|word| word.to_string_lossy());
+        meaning(&executable, first.as_deref(), commands)
+    };
     if takes_first {
         args.remove(0);
     }

@@ -50,7 +50,7 @@ pub enum Meaning {
     OtherClaims {
         /// Its server ID, as text.
         who: String,
-        /// Whether it is time to say so, and to ask whether it is true.
+        /// Whether it is time for a line in the log.
         is_news: bool,
     },
 }
@@ -131,6 +131,10 @@ impl Group {
         }
         let is_news = self.claim_logged_from <= now;
         if is_news {
+            // After a long silence it is news again.
+            if self.claim_logged_from + CLAIM_PAUSE_MAX <= now {
+                self.claim_pause = CLAIM_PAUSE_MIN;
+            }
             self.claim_logged_from = now + self.claim_pause;
             self.claim_pause = (self.claim_pause * 2).min(CLAIM_PAUSE_MAX);
         }

@@ -669,12 +669,13 @@ impl Member {
                 if is_news {
                     let text = format!("ft: serverID {who:?} claims to be active");
                     self.effects.push_back(Effect::Complain { text });
-                    if self.rival.on_asked() {
+                }
+                if self.rival.on_claim(who, now) {
+                    if self.rival.on_asked(now) {
                         self.effects.push_back(Effect::ShowRival(None));
                     }
                     self.effects.push_back(Effect::AskRival);
                 }
-                self.rival.on_claim(who, now);
                 self.effects.push_back(Effect::CheckLease);
             }
         }

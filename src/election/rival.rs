@@ -12,9 +12,17 @@ use crate::base::time::Instant;
 /// How long one claim lasts: three heartbeats.
 const CLAIM_LASTS: Duration = Duration::from_secs(3);
 
+/// Between two questions while nothing is proven: one that comes too early, or gets lost, is asked
+/// again soon.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+/// Between two questions once it is.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(20);
+
 /// What is known of another active.
 #[derive(Debug, Default)]
 pub struct Rival {
+    /// When it is time for the next question.
+    ask_at: Instant,
     /// Who claims to be active, and until when that counts without another heartbeat.
     claim: Option<(String, Instant)>,
     /// The last question has had no second answer.
@@ -24,15 +32,18 @@ pub struct Rival {
 }
 
 impl Rival {
-    /// Another server claims to be active.
-    pub fn on_claim(&mut self, who: String, now: Instant) {
-        self.claim = Some((who, now + CLAIM_LASTS));
+    /// Another server claims to be active. True if it is time to ask.
+    pub fn on_claim(&mut self, who: String, now: Instant) -> bool {
+        let former = self.claim.replace((who, now + CLAIM_LASTS));
+        former.is_none() || self.ask_at <= now
     }
 
     /// The question goes out. True if nothing proves the claim any more.
-    pub fn on_asked(&mut self) -> bool {
+    pub fn on_asked(&mut self, now: Instant) -> bool {
         let is_unanswered = std::mem::replace(&mut self.is_asked, true);
-        is_unanswered && std::mem::take(&mut self.is_proven)
+        let is_over = is_unanswered && std::mem::take(&mut self.is_proven);
+        self.ask_at = now + if self.is_proven { ASK_AGAIN_AFTER } else { ASK_EVERY };
+        is_over
     }
 
     /// A second server has answered; who it is, if that is new.

@@ -19,7 +19,7 @@ impl Engine {
         let waiting_count = self.channels.waiting_count
             + self.clients.waiting_count
             + self.subscriptions.finding.len()
-            + self.early.len();
+            + self.early.request_count();
         self.commits.held_bytes() + REQUEST_BYTES * waiting_count
     }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::base::id::{ClientId, ConnectionId, Subject};
-use crate::base::limits::ENGINE_UNCOMMITTED_BYTES_MAX;
+use crate::base::limits::{ENGINE_REQUESTS_BYTES_MAX, ENGINE_UNCOMMITTED_BYTES_MAX, REQUEST_BYTES};
 use crate::base::subject;
 use crate::base::time::Now;
 use crate::engine::effect::Level;
@@ -23,10 +23,16 @@ use crate::proto::pb;
 /// How long a client of whom nothing is known may take to be registered.
 const CLIENT_WITHIN: Duration = Duration::from_secs(1);
 
+/// Requests of clients that join which may wait: what is let go at once is done in one turn.
+const JOINING_MAX: usize = 64 * 1024;
+
 /// Requests that may wait for clients of whom nothing is known. Publishes among them hold the
 /// credit of those of other clients, and anybody can make up a client. Whose record is being
-/// written is no stranger: its requests are bounded as all are.
+/// written is no stranger: its requests are bounded as all are, and by [`JOINING_MAX`].
 const WAITING_MAX: usize = 16 * 1024;
+/// Other requests that may wait for such clients: what is held for strangers must come nowhere near
+/// the bound beyond which nothing new is delivered.
+const WAITING_REQUESTS_MAX: usize = ENGINE_REQUESTS_BYTES_MAX / 16 / REQUEST_BYTES;
 /// Bytes of publishes that may wait for such clients.
 const WAITING_BYTES_MAX: usize = ENGINE_UNCOMMITTED_BYTES_MAX / 4;
 
@@ -49,6 +55,8 @@ pub(super) struct EarlyRequests {
     by_number: BTreeMap<u64, Early>,
     by_client: BTreeMap<ClientId, VecDeque<u64>>,
     bytes: usize,
+    /// Those that are no publishes.
+    request_count: usize,
     last_number: u64,
     /// Clients whose connect requests are examined, or whose records are being written.
     joining: BTreeSet<ClientId>,
@@ -58,8 +66,9 @@ pub(super) struct EarlyRequests {
 }
 
 impl EarlyRequests {
-    pub(super) fn len(&self) -> usize {
-        self.by_number.len()
+    /// Requests that are no publishes: those hold the credit of publishes.
+    pub(super) fn request_count(&self) -> usize {
+        self.request_count
     }
 
     fn set_joining(&mut self, client: &ClientId, is_joining: bool) {
@@ -91,6 +100,7 @@ impl EarlyRequests {
     fn push(&mut self, early: Early) -> u64 {
         self.last_number += 1;
         self.bytes += size_of(&early.request);
+        self.request_count += usize::from(!is_publish(&early.request));
         self.by_client.entry(early.who.0.clone()).or_default().push_back(self.last_number);
         self.by_number.insert(self.last_number, early);
         self.last_number
@@ -99,14 +109,22 @@ impl EarlyRequests {
     fn take(&mut self, number: u64) -> Option<Early> {
         let early = self.by_number.remove(&number)?;
         self.bytes -= size_of(&early.request);
+        self.request_count -= usize::from(!is_publish(&early.request));
         if let Some(numbers) = self.by_client.get_mut(&early.who.0) {
-            numbers.retain(|other| *other != number);
+            // They ascend, and the oldest goes first.
+            if let Ok(place) = numbers.binary_search(&number) {
+                numbers.remove(place);
+            }
             if numbers.is_empty() {
                 self.by_client.remove(&early.who.0);
             }
         }
         Some(early)
     }
+}
+
+fn is_publish(request: &Request) -> bool {
+    matches!(request, Request::Publish(_))
 }
 
 fn size_of(request: &Request) -> usize {
@@ -184,9 +202,15 @@ impl Engine {
 
     fn may_come(&self, who: &Who, bytes: usize) -> bool {
         let early = &self.early;
-        let has_room = early.len() < WAITING_MAX && early.bytes + bytes <= WAITING_BYTES_MAX;
+        let has_room = early.by_number.len() < WAITING_MAX
+            && early.request_count < WAITING_REQUESTS_MAX
+            && early.bytes + bytes <= WAITING_BYTES_MAX;
         self.settings.partition.is_some()
-            && (early.joining.contains(&who.0) || has_room && !early.missing.contains(who))
+            && if early.joining.contains(&who.0) {
+                early.by_number.len() < JOINING_MAX
+            } else {
+                has_room && !early.missing.contains(who)
+            }
     }
 
     fn await_client(&mut self, who: Who, request: Request, reply: Option<Subject>, now: Now) {

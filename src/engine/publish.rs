@@ -24,9 +24,11 @@ impl Engine {
     ) {
         self.traffic.in_messages += 1;
         self.traffic.in_bytes += publication.size() as u64;
-        let open = self.channels.find_open(publication.subject());
+        // One that another server has may be in the store all the same.
+        let is_ours = self.has_in_partition(publication.subject());
+        let open = self.channels.find_open(publication.subject()).filter(|_| is_ours);
         let is_valid = !publication.guid().is_empty()
-            && (open.is_some() || self.is_channel_of_ours(publication.subject()))
+            && (open.is_some() || is_ours && subject::is_channel_name(publication.subject()))
             && self.clients.is_valid(publication.client_id(), publication.connection_id());
         if let (true, Some(index)) = (is_valid, open) {
             self.stage_publish(index, publication, reply, now);
@@ -46,10 +48,6 @@ impl Engine {
                 self.refuse_stranger(&publication, reply);
             }
         }
-    }
-
-    fn is_channel_of_ours(&self, channel: &[u8]) -> bool {
-        subject::is_channel_name(channel) && self.has_in_partition(channel)
     }
 
     /// Answers a publish that is none, or whose client is not registered.

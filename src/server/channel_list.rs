@@ -29,6 +29,9 @@ pub enum ListError {
     /// They are no message at all.
     #[error("{0}")]
     Message(prost::DecodeError),
+    /// The names are none of channels, or have too many wildcards.
+    #[error("names that are none of channels, or too many wildcards")]
+    Names,
     /// They break off in a length.
     #[error("unable to decode size, pos={position} len={len}")]
     Size {

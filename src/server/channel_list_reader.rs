@@ -22,13 +22,14 @@ use crate::server::channel_list::{
     ListError, ListMessage, decode_message, decode_names, encode_message,
 };
 use crate::server::engine_driver::Mail;
+use crate::server::event;
 use crate::server::logging::streaming;
 
 /// A list, and where its sender wants the answer.
 pub(super) type Told = (Bytes, Subject);
 
-/// Lists that may wait.
-const WAITING_MAX: usize = 16;
+/// Lists that may wait, if they are small; large ones as [`event::heard_max`] says.
+const WAITING_MAX: usize = event::heard_max(0);
 /// A list that cannot be read is an error in the log, once in so long.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 /// Overlaps of patterns that are warned of.
@@ -86,7 +87,7 @@ impl ListReader {
 
     /// The first channel that both have; empty if there is none.
     fn answer_of(&mut self, list: &ListMessage) -> Result<Bytes, ListError> {
-        let theirs = Partition::new(decode_names(&list.data)?);
+        let theirs = Partition::told(decode_names(&list.data)?).ok_or(ListError::Names)?;
         match self.own.shared_with(&theirs) {
             Shared::Nothing => Ok(Bytes::new()),
             Shared::Channel(name) => Ok(name),

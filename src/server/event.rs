@@ -102,8 +102,18 @@ const EVENTS_MAX: usize = 4_096;
 
 /// `Heard` events that may wait: anybody can publish on those subjects.
 const HEARD_MAX: usize = 64;
+/// Small ones of these: a list of channels comes in many messages where these must be small.
+const SMALL_HEARD_MAX: usize = 1_024;
+/// Bytes of a small one.
+const SMALL_BYTES: usize = 4 * 1024;
 /// Heartbeats of the group get through a flood of others.
-const HEARTBEATS_MAX: usize = 2 * HEARD_MAX;
+const HEARTBEATS_MAX: usize = 2 * SMALL_HEARD_MAX;
+
+/// How many others may wait before a message that anybody can send.
+#[must_use]
+pub const fn heard_max(payload_bytes: usize) -> usize {
+    if payload_bytes <= SMALL_BYTES { SMALL_HEARD_MAX } else { HEARD_MAX }
+}
 
 /// A queue of events into the server's own thread.
 #[must_use]
@@ -116,9 +126,15 @@ pub fn queue() -> (Sender<Event>, Receiver<Event>) {
 /// # Panics
 /// When thousands of events wait that are few by construction.
 pub fn post(events: &Sender<Event>, event: Event) {
-    if let Event::Heard { listener, .. } = event {
-        let is_heartbeat = listener == Listener::GroupHeartbeat;
-        let most = if is_heartbeat { HEARTBEATS_MAX } else { HEARD_MAX };
+    if let Event::Heard { listener, payload, .. } = &event {
+        let most = match listener {
+            Listener::GroupHeartbeat if payload.len() <= SMALL_BYTES => HEARTBEATS_MAX,
+            Listener::ChannelLists | Listener::ChannelListAnswers => heard_max(payload.len()),
+            Listener::GroupHeartbeat
+            | Listener::StandAloneProbe
+            | Listener::ForeignProbe
+            | Listener::Rival => HEARD_MAX,
+        };
         if most < events.len() {
             return;
         }

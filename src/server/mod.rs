@@ -197,13 +197,18 @@ impl Server {
         let probe_at = self.probe.as_ref().and_then(Probe::next_deadline);
         let list_at = self.partitions.as_ref().and_then(Partitions::next_deadline);
         let lame_at = self.lame_duck.as_ref().map(LameDuck::next_deadline);
-        [self.member.next_deadline(), probe_at, list_at, lame_at].into_iter().flatten().min()
+        let told_at = self.service_manager.next_deadline();
+        [self.member.next_deadline(), probe_at, list_at, lame_at, told_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What is due goes before what waits, however many events there are; but for the probe, whose
     /// answer may be among them.
     fn on_due(&mut self) {
         let now = world::instant();
+        self.service_manager.due(now);
         if self.member.next_deadline().is_some_and(|at| at <= now) {
             self.tell(Input::Due);
         }

@@ -5,6 +5,7 @@
 //! predecessor had the same channels, so nobody has to wait. Both ask again when routes have come
 //! or gone. Who is answered with a channel that both have ends.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +36,12 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 const ROUTES_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks whether routes have come or gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Our list goes out again after so many looks: what was lost on its way is told then.
+const LOOKS_A_LIST: u32 = 30;
 /// What a new route carries may be known some time after it: so many lists go out.
 const LISTS_FOR_A_ROUTE: u32 = 2;
+/// Servers whose answers are counted.
+const SERVERS_MAX: usize = 1_000;
 /// Two that meet later both end, as there: who finds out first goes on answering for so long.
 const CONFLICT_ENDS_AFTER: Duration = Duration::from_millis(1_500);
 
@@ -57,6 +62,10 @@ pub(super) struct Partitions {
     routes: Option<(Search, Instant)>,
     /// Lists that are still to go out.
     to_send: u32,
+    /// Looks since a list went out.
+    looks: u32,
+    /// Answers to the list that went out last, by server: each part of it has one.
+    answers: BTreeMap<Bytes, usize>,
     /// What another server has too, and when this one ends by that.
     conflict: Option<(String, Instant)>,
     next_at: Instant,
@@ -77,11 +86,18 @@ impl Partitions {
         ]
     }
 
+    /// Whether each server that answers has looked at all parts of the list.
+    fn is_answered_whole(&self) -> bool {
+        self.answers.values().all(|count| self.messages.len() <= *count)
+    }
+
     /// Whether all who are there had the time to answer.
     fn were_all_asked(&self, now: Instant) -> bool {
         let Some((_, deadline)) = self.asking else { return false };
         let is_settled = match self.routes {
-            Some((Search::Ended { .. }, since)) => since + ANSWER_WITHIN <= now,
+            Some((Search::Ended { .. }, since)) => {
+                since + ANSWER_WITHIN <= now && self.is_answered_whole()
+            }
             _ => !self.has_cluster,
         };
         is_settled || deadline <= now
@@ -116,6 +132,8 @@ impl Server {
             has_cluster: self.config.core.cluster.is_some(),
             routes: None,
             to_send: LISTS_FOR_A_ROUTE,
+            looks: 0,
+            answers: BTreeMap::new(),
             conflict: None,
             next_at: now,
             to_reader,
@@ -152,9 +170,12 @@ impl Server {
         let is_asking = partitions.asking.is_some();
         partitions.next_at = now + if is_asking { ASK_EVERY } else { LOOK_EVERY };
         if partitions.has_cluster {
-            let is_due = is_asking || partitions.to_send > 0;
+            partitions.looks += 1;
+            let is_due = is_asking || partitions.to_send > 0 || LOOKS_A_LIST <= partitions.looks;
             partitions.to_send = partitions.to_send.saturating_sub(1);
             if is_due {
+                partitions.looks = 0;
+                partitions.answers.clear();
                 self.send_lists();
             }
             let events = self.events_in.clone();
@@ -186,7 +207,8 @@ impl Server {
     /// passed over: who is honest sends its own again.
     pub(super) fn on_channel_list(&mut self, payload: Bytes, reply: Option<Subject>) {
         let (Some(partitions), Some(reply)) = (&self.partitions, reply) else { return };
-        if !payload.is_empty() {
+        let has_room = partitions.to_reader.len() < event::heard_max(payload.len());
+        if has_room && !payload.is_empty() {
             let _ = partitions.to_reader.try_send((payload, reply));
         }
     }
@@ -196,7 +218,11 @@ impl Server {
         let Some(partitions) = &mut self.partitions else { return };
         let asking_term = partitions.asking.map(|(term, _)| term);
         match decode_message(payload) {
-            Ok(answer) if answer.data.is_empty() => (),
+            Ok(answer) if answer.data.is_empty() => {
+                if partitions.answers.len() < SERVERS_MAX {
+                    *partitions.answers.entry(answer.server_id).or_default() += 1;
+                }
+            }
             Ok(answer) => {
                 let text = format!(
                     "channel {} causes conflict with channels on server {}",

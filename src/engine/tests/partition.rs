@@ -6,6 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::*;
+use crate::base::limits::ENGINE_REQUESTS_BYTES_MAX;
 use crate::base::partition::Partition;
 
 const ALREADY: &str = "stan: clientID already registered";
@@ -153,6 +154,7 @@ fn only_so_many_requests_wait_for_their_clients() {
             .map(|n| server.hand_in_publish(&format!("nobody-{n}"), "orders", "x"))
             .collect();
         server.run();
+        assert_eq!(server.held_bytes(), 0, "publishes of strangers hold back no delivery");
         let answered = |server: &mut Script| {
             replies.iter().filter(|reply| server.answer(reply).is_some()).count()
         };
@@ -163,5 +165,13 @@ fn only_so_many_requests_wait_for_their_clients() {
         let kept = server.hand_in_publish("large", "orders", &large);
         assert_eq!(server.try_publish("larger", "orders", &large), INVALID);
         assert_eq!(server.publish_error(&kept), "?");
+        server.pass_secs(2);
+        for number in 0..2_000 {
+            let client = format!("nobody-{number}");
+            let request = Script::subscribe_request(&client, "orders", "a", &options());
+            server.hand_in(Service::Subscribe, request);
+        }
+        server.run();
+        assert!(server.held_bytes() <= ENGINE_REQUESTS_BYTES_MAX / 16);
     });
 }

@@ -150,7 +150,21 @@ impl Channel {
         };
         let count = slice.live_count().min(HEAD_READ_COUNT);
         let files = self.read_slice(ctx, root, &slice)?;
-        let records = files.with(ctx, |files| files.index_records(slice.removed_count, count))?;
+        let records = files.with(ctx, |files| {
+            let error = match files.index_records(slice.removed_count, count) {
+                Err(error) if slice.is_dense() => error,
+                records => return records,
+            };
+            // Up to the first that the data does not show either.
+            let found = files.index_records_found(&slice, slice.removed_count, count)?;
+            let expected = slice.first + slice.removed_count..;
+            let found: Vec<IndexRecord> = found
+                .into_iter()
+                .zip(expected)
+                .map_while(|(record, sequence)| (record.sequence == sequence).then_some(record))
+                .collect();
+            if found.is_empty() { Err(error) } else { Ok(found) }
+        })?;
         self.messages.head = records.into();
         Ok(self.messages.head.front().copied())
     }

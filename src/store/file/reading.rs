@@ -71,7 +71,14 @@ impl SliceFiles<'_> {
         let (mut low, mut high) = (slice.removed_count, slice.record_count);
         while low < high {
             let middle = low + (high - low) / 2;
-            if is_reached(&self.index_record(middle)?) {
+            let record = match self.index_record(middle) {
+                Err(error) if slice.is_dense() => {
+                    let found = self.index_records_found(slice, middle, 1)?;
+                    found.first().copied().ok_or(error)?
+                }
+                record => record?,
+            };
+            if is_reached(&record) {
                 high = middle;
             } else {
                 low = middle + 1;
@@ -101,12 +108,18 @@ impl SliceFiles<'_> {
         if ordinal == slice.record_count {
             return Ok(None);
         }
+        if slice.is_dense() {
+            return Ok(Some(slice.first + ordinal));
+        }
         Ok(Some(self.index_record(ordinal)?.sequence))
     }
 
     /// As [`SliceFiles::index_records`], of a slice in which no sequence is missing. A damaged one
     /// is looked for in the data, behind the one before, and left out where it is not found.
-    fn index_records_found(
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn index_records_found(
         &self,
         slice: &Slice,
         ordinal: u64,
