@@ -400,6 +400,7 @@ impl Member {
                 *missing = missing.saturating_sub(1);
                 if *missing == 0 {
                     self.role = Role::Active { epoch: *epoch };
+                    self.rival = Rival::of_active(now.at);
                     self.due_at = None;
                     self.effects.push_back(Effect::Announce);
                 }

@@ -12,17 +12,22 @@ use crate::base::time::Instant;
 /// How long one claim lasts: three heartbeats.
 const CLAIM_LASTS: Duration = Duration::from_secs(3);
 
-/// Between two questions while nothing is proven: one that comes too early, or gets lost, is asked
-/// again soon.
-const ASK_EVERY: Duration = Duration::from_secs(2);
-/// Between two questions once it is.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(20);
+/// Whoever was active before may answer for a while with a lease that holds in its own eyes: nobody
+/// is asked so soon.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+/// Before the second question: one that gets lost is asked again soon. The pause doubles while the
+/// claim lasts: anybody can send one, and each question is a line in logs.
+const PAUSE_MIN: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(20);
 
 /// What is known of another active.
 #[derive(Debug, Default)]
 pub struct Rival {
-    /// When it is time for the next question.
-    ask_at: Instant,
+    /// When the first question may go out; `None`: this server is not active yet.
+    settled_at: Option<Instant>,
+    asked_at: Option<Instant>,
+    /// From the last question to the next one.
+    pause: Duration,
     /// Who claims to be active, and until when that counts without another heartbeat.
     claim: Option<(String, Instant)>,
     /// The last question has had no second answer.
@@ -32,17 +37,29 @@ pub struct Rival {
 }
 
 impl Rival {
+    /// Of a server that is active from `now` on.
+    #[must_use]
+    pub fn of_active(now: Instant) -> Self {
+        Self { settled_at: Some(now + SETTLED_AFTER), pause: PAUSE_MIN, ..Self::default() }
+    }
+
     /// Another server claims to be active. True if it is time to ask.
     pub fn on_claim(&mut self, who: String, now: Instant) -> bool {
-        let former = self.claim.replace((who, now + CLAIM_LASTS));
-        former.is_none() || self.ask_at <= now
+        let former = self.claim.replace((who.clone(), now + CLAIM_LASTS));
+        if former.is_none_or(|(former, _)| former != who) {
+            self.pause = PAUSE_MIN;
+        }
+        let is_time = self.asked_at.is_none_or(|asked_at| asked_at + self.pause <= now);
+        is_time && self.settled_at.is_some_and(|settled_at| settled_at <= now)
     }
 
     /// The question goes out. True if nothing proves the claim any more.
     pub fn on_asked(&mut self, now: Instant) -> bool {
         let is_unanswered = std::mem::replace(&mut self.is_asked, true);
         let is_over = is_unanswered && std::mem::take(&mut self.is_proven);
-        self.ask_at = now + if self.is_proven { ASK_AGAIN_AFTER } else { ASK_EVERY };
+        if self.asked_at.replace(now).is_some() {
+            self.pause = (2 * self.pause).min(PAUSE_MAX);
+        }
         is_over
     }
 

@@ -29,7 +29,8 @@ impl Engine {
         reply: Option<Subject>,
         now: Now,
     ) {
-        if !self.has_in_partition(&request.subject) {
+        let is_here = self.channels.find(&request.subject).is_some();
+        if !is_here && !self.has_in_partition(&request.subject) {
             // Another server may have it.
             return;
         }

@@ -202,8 +202,9 @@ impl Engine {
 
     fn may_come(&self, who: &Who, bytes: usize) -> bool {
         let early = &self.early;
+        // What is no publish comes without bytes.
         let has_room = early.by_number.len() < WAITING_MAX
-            && early.request_count < WAITING_REQUESTS_MAX
+            && (bytes != 0 || early.request_count < WAITING_REQUESTS_MAX)
             && early.bytes + bytes <= WAITING_BYTES_MAX;
         self.settings.partition.is_some()
             && if early.joining.contains(&who.0) {

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use crate::server::logging::streaming;
 /// A list, and where its sender wants the answer.
 pub(super) type Told = (Bytes, Subject);
 
-/// Lists that may wait, if they are small; large ones as [`event::heard_max`] says.
+/// Lists that may wait, if they are small.
 const WAITING_MAX: usize = event::heard_max(0);
 /// A list that cannot be read is an error in the log, once in so long.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
@@ -40,15 +41,22 @@ pub(super) struct ListReader {
     own: Arc<Partition>,
     server_id: Bytes,
     mailbox: Mailbox<Mail>,
+    waiting_bytes: Arc<AtomicUsize>,
     complains_from: Instant,
     /// What was warned of.
     overlaps: BTreeSet<(Bytes, Bytes)>,
 }
 
 impl ListReader {
-    pub fn new(own: Arc<Partition>, server_id: Bytes, mailbox: Mailbox<Mail>) -> Self {
-        let complains_from = Instant::default();
-        Self { own, server_id, mailbox, complains_from, overlaps: BTreeSet::new() }
+    /// `waiting_bytes` gets less by what was looked at.
+    pub fn new(
+        own: Arc<Partition>,
+        server_id: Bytes,
+        mailbox: Mailbox<Mail>,
+        waiting_bytes: Arc<AtomicUsize>,
+    ) -> Self {
+        let (complains_from, overlaps) = (Instant::default(), BTreeSet::new());
+        Self { own, server_id, mailbox, waiting_bytes, complains_from, overlaps }
     }
 
     /// Starts the thread, which ends when what this gives is dropped.
@@ -63,6 +71,7 @@ impl ListReader {
     }
 
     fn read(&mut self, payload: Bytes, subject: Subject) {
+        self.waiting_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
         let answer = match decode_message(payload) {
             Ok(list) if list.server_id == self.server_id => return,
             Ok(list) => self.answer_of(&list),

@@ -180,10 +180,7 @@ impl Server {
             };
             match event {
                 Ok(event) => self.on_event(event),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.on_probe_due(world::instant());
-                    self.on_partitions_due(world::instant());
-                }
+                Err(RecvTimeoutError::Timeout) => self.on_probe_due(world::instant()),
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the server holds a sender"),
             }
             self.on_due();
@@ -209,6 +206,7 @@ impl Server {
     fn on_due(&mut self) {
         let now = world::instant();
         self.service_manager.due(now);
+        self.on_partitions_due(now);
         if self.member.next_deadline().is_some_and(|at| at <= now) {
             self.tell(Input::Due);
         }

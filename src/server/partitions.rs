@@ -1,12 +1,13 @@
 //! servers of one cluster ID, each with channels of its own: does another one have one of ours?
 //! (spec protocol, 18)
 //!
-//! A server that stands alone asks before it serves, a member of a group while it takes over: its
-//! predecessor had the same channels, so nobody has to wait. Both ask again when routes have come
-//! or gone. Who is answered with a channel that both have ends.
+//! A server that stands alone asks before it serves, a member of a group some time after it has
+//! taken over: its predecessor had the same channels, so nobody has to wait. Both ask again when
+//! routes have come or gone, and now and then. Who is answered with a channel that both have ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,8 +41,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOKS_A_LIST: u32 = 30;
 /// What a new route carries may be known some time after it: so many lists go out.
 const LISTS_FOR_A_ROUTE: u32 = 2;
+/// Bytes of lists that may wait to be looked at; one may always.
+const LISTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Servers whose answers are counted.
 const SERVERS_MAX: usize = 1_000;
+/// A member of a group asks so long after it has taken over: until then its predecessor, which has
+/// the same channels, may still answer with a lease that holds in its own eyes.
+const MEMBER_ASKS_AFTER: Duration = Duration::from_secs(10);
 /// Two that meet later both end, as there: who finds out first goes on answering for so long.
 const CONFLICT_ENDS_AFTER: Duration = Duration::from_millis(1_500);
 
@@ -71,6 +77,8 @@ pub(super) struct Partitions {
     next_at: Instant,
     /// To the thread that looks at the lists of others; it ends with this.
     to_reader: Sender<Told>,
+    /// Bytes of the lists that wait for it.
+    waiting_bytes: Arc<AtomicUsize>,
 }
 
 impl Partitions {
@@ -115,7 +123,13 @@ impl Server {
             Ok(messages) => messages,
             Err(error) => return self.end_by_partitions(asking_term, error.to_string()),
         };
-        let reader = ListReader::new(Arc::clone(&own), server_id, self.mailboxes[0].clone());
+        let waiting_bytes = Arc::<AtomicUsize>::default();
+        let reader = ListReader::new(
+            Arc::clone(&own),
+            server_id,
+            self.mailboxes[0].clone(),
+            Arc::clone(&waiting_bytes),
+        );
         let to_reader = match reader.start() {
             Ok(to_reader) => to_reader,
             Err(error) => {
@@ -135,14 +149,20 @@ impl Server {
             looks: 0,
             answers: BTreeMap::new(),
             conflict: None,
-            next_at: now,
+            next_at: if asking_term.is_some() { now } else { now + self.settled_after() },
             to_reader,
+            waiting_bytes,
         };
         for (subject, listener) in partitions.listening() {
             self.mailboxes[0].deliver(Mail::Listen { subject, listener });
         }
         self.partitions = Some(partitions);
         self.on_partitions_due(now);
+    }
+
+    /// How long after a take-over nobody of before answers clients any more.
+    fn settled_after(&self) -> Duration {
+        MEMBER_ASKS_AFTER.max(2 * self.config.streaming.steal_after.unwrap_or_default())
     }
 
     /// Nobody is told any more.
@@ -207,9 +227,11 @@ impl Server {
     /// passed over: who is honest sends its own again.
     pub(super) fn on_channel_list(&mut self, payload: Bytes, reply: Option<Subject>) {
         let (Some(partitions), Some(reply)) = (&self.partitions, reply) else { return };
-        let has_room = partitions.to_reader.len() < event::heard_max(payload.len());
-        if has_room && !payload.is_empty() {
-            let _ = partitions.to_reader.try_send((payload, reply));
+        let len = payload.len();
+        let waiting = partitions.waiting_bytes.load(Ordering::Relaxed);
+        let has_room = waiting == 0 || waiting + len <= LISTS_BYTES_MAX;
+        if has_room && len != 0 && partitions.to_reader.try_send((payload, reply)).is_ok() {
+            partitions.waiting_bytes.fetch_add(len, Ordering::Relaxed);
         }
     }
 

@@ -238,12 +238,6 @@ impl Checker {
         }
     }
 
-    /// Whether a disk has changed how anything of a channel is found.
-    #[must_use]
-    pub fn may_be_unread(&self, channel: &ChannelName) -> bool {
-        self.doubts.may_be_unread(channel)
-    }
-
     /// Whether nobody can serve what a disk has changed.
     #[must_use]
     pub fn is_refused(&self) -> bool {
@@ -697,7 +691,7 @@ impl Checker {
         }
         let mut broken = Vec::new();
         let mut acked_counts: BTreeMap<&ChannelName, u64> = BTreeMap::new();
-        let stays = |data: &&Bytes, acked: &&Acked| !self.doubts.may_be_gone(&acked.channel, data);
+        let stays = |data: &&Bytes, _acked: &&Acked| !self.doubts.may_be_gone(data);
         for (payload, Acked { channel, .. }) in self.acked.iter().filter(|(d, a)| stays(d, a)) {
             *acked_counts.entry(channel).or_default() += 1;
             let count = counts.get(&(channel, payload)).copied().unwrap_or(0);

@@ -29,9 +29,6 @@ pub enum Held {
     Messages(ChannelName, Vec<(Sequence, Option<Bytes>)>),
     /// All that is known of the subscriptions of a channel.
     Subscriptions(ChannelName),
-    /// Where the messages of a channel lie, while it is served: one that cannot be looked up keeps
-    /// the others from being read, until the channel is read anew.
-    Lookup(ChannelName),
     /// That a channel is deleted.
     End(ChannelName),
     /// Who is a client.
@@ -77,11 +74,6 @@ pub(super) fn partner(name: &[u8]) -> Option<Vec<u8>> {
         | ChannelFile::Invalid
         | ChannelFile::Other => None,
     }
-}
-
-/// Whether messages are found by a file of that name.
-pub(super) fn is_index(name: &[u8]) -> bool {
-    matches!(channel_file(name), ChannelFile::Index(_))
 }
 
 /// Whether something that is said of the store is said of its clients.

@@ -18,6 +18,9 @@ pub const OVERHEAD: usize = 1 + NONCE_LEN + TAG_LEN;
 /// Bits of a nonce that count messages; before them are those of the epoch and the prefix.
 const COUNT_BITS: u32 = 48;
 
+/// So many messages may have been encrypted and refused while a store was open.
+const REFUSED_MAX: u64 = 1 << 20;
+
 /// Why a payload cannot be read; the texts are the reference's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecryptError {
@@ -145,14 +148,15 @@ pub fn cipher_of(stored: &[u8]) -> Option<Cipher> {
 }
 
 /// Whether a payload can be an encrypted one of the message `sequence`: its nonce ends with the
-/// number of encrypted messages up to this one, which is its sequence if none was empty.
+/// number of encrypted messages up to this one, which is its sequence if none was empty, and a
+/// little more where batches were refused.
 #[must_use]
 pub fn looks_encrypted(stored: &[u8], sequence: Sequence) -> bool {
     let count = stored.get(5..13).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
     let count = count.map(|count| count & ((1 << COUNT_BITS) - 1));
     OVERHEAD <= stored.len()
         && cipher_of(stored).is_some()
-        && count.is_some_and(|count| (1..=sequence.0).contains(&count))
+        && count.is_some_and(|count| (1..=sequence.0.saturating_add(REFUSED_MAX)).contains(&count))
 }
 
 #[cfg(test)]

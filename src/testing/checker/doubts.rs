@@ -57,8 +57,6 @@ pub(super) struct Damage {
     payloads: BTreeSet<Bytes>,
     /// By channel: what is known of its subscriptions.
     subscriptions: BTreeSet<ChannelName>,
-    /// Of which nothing may be read.
-    unread: BTreeSet<ChannelName>,
     /// Whatever of them.
     channels: BTreeSet<ChannelName>,
     has_clients: bool,
@@ -81,7 +79,6 @@ impl Damage {
                 self.channels.insert(channel.clone());
                 self.subscriptions.insert(channel.clone());
             }
-            Held::Lookup(channel) => drop(self.unread.insert(channel.clone())),
             Held::End(channel) => drop(self.channels.insert(channel.clone())),
             Held::Clients => self.has_clients = true,
             Held::Server => self.has_server = true,
@@ -90,8 +87,7 @@ impl Damage {
     }
 
     fn is_at(&self, channel: &ChannelName, sequence: Sequence) -> bool {
-        self.unread.contains(channel)
-            || (!self.messages.is_empty() && self.messages.contains(&(channel.clone(), sequence)))
+        !self.messages.is_empty() && self.messages.contains(&(channel.clone(), sequence))
     }
 
     /// Whether something that is said so of the store is said of what is damaged.
@@ -174,13 +170,8 @@ impl Doubts {
     }
 
     /// Whether a disk has deceived about where this payload lay.
-    pub(super) fn may_be_gone(&self, channel: &ChannelName, payload: &Bytes) -> bool {
-        self.may_be_unread(channel) || self.damage.payloads.contains(payload)
-    }
-
-    /// Whether a disk has changed how anything of a channel is found.
-    pub(super) fn may_be_unread(&self, channel: &ChannelName) -> bool {
-        self.damage.is_final || self.damage.unread.contains(channel)
+    pub(super) fn may_be_gone(&self, payload: &Bytes) -> bool {
+        self.damage.is_final || self.damage.payloads.contains(payload)
     }
 
     /// Whether a promise may be broken that hangs on this.

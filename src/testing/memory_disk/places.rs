@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::content::Loss;
 use super::{Change, Node, State};
-use crate::base::id::ChannelName;
 use crate::testing::harm::{self, Harm, Held};
 
 /// Where a file lies, or lay when the power was there last.
@@ -64,10 +63,8 @@ impl State {
     /// What a file holds can no longer be relied on.
     pub(super) fn harm(&mut self, node: usize) {
         let place = self.places().remove(&node);
-        let lookup = place.as_ref().filter(|place| harm::is_index(&place.name));
-        let lookup = lookup.map(|place| Held::Lookup(ChannelName::from(&*place.folder_name)));
         let held = place.map(|place| self.held(&place, node));
-        let held = held.into_iter().flatten().chain(lookup);
+        let held = held.into_iter().flatten();
         self.harms.extend(held.map(|held| Harm { is_deceit: true, held }));
     }
 

@@ -28,7 +28,7 @@ impl Client {
             let is_read = |(marker, found): (&Marker, &BTreeMap<_, Bytes>)| {
                 found.values().any(|data| *data == marker.payload)
             };
-            both.is_some_and(is_read) || checker.may_be_unread(channel)
+            both.is_some_and(is_read) || checker.is_refused()
         })
     }
 

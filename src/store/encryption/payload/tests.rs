@@ -90,8 +90,10 @@ fn what_is_encrypted_is_told_from_what_is_not() {
     other[5..7].copy_from_slice(&[3, 9]);
     assert!(looks_encrypted(&other, Sequence(1)), "ours, of any epoch");
     other[12] = 2;
+    assert!(looks_encrypted(&other, Sequence(1)), "after one that was refused");
+    other[10] = 0x20;
     assert!(!looks_encrypted(&other, Sequence(1)), "a count that cannot be");
-    other[12] = 0;
+    (other[10], other[12]) = (0, 0);
     assert!(!looks_encrypted(&other, Sequence(1)), "a count that cannot be");
     assert!(!looks_encrypted(&recorded[..28], Sequence(1)), "too short for cipher and tag");
     for text in ["", "\u{1}", "a message of a person who says more than a few words"] {
