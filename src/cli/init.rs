@@ -151,6 +151,8 @@ fn init(args: &Args) -> Result<String, InitError> {
     for (path, text) in &files {
         try_out(text).map_err(|why| InitError::Config { path: path.clone(), why })?;
     }
+    std::fs::create_dir_all(&args.to)
+        .map_err(|source| InitError::Write { path: args.to.clone(), source })?;
     let mut paths: Vec<PathBuf> = Vec::new();
     for (path, text) in files {
         write_new(&path, &text).map_err(|source| {
@@ -388,6 +390,10 @@ fn next_steps(args: &Args, members: &[Member<'_>], paths: &[PathBuf]) -> String 
     if let Some((driver, source)) = driver {
         let _ = writeln!(text, "  {}", sql_init(driver, source));
     }
+    if args.to.starts_with("/etc") {
+        let files: Vec<String> = paths.iter().map(|path| word(path)).collect();
+        let _ = writeln!(text, "  chgrp stanby {}    # who runs the service", files.join(" "));
+    }
     for (index, path) in paths.iter().enumerate() {
         let place = match args.hosts.get(index) {
             Some(host) => format!("    # on {host}"),
@@ -475,6 +481,19 @@ mod tests {
         let source = "host=db password='a \"b\\'";
         let (_to, configs) = made(&["single", "--store", "postgres", "--source", source]);
         assert_eq!(configs[0].streaming.sql.source, source);
+    }
+
+    #[test]
+    fn the_folder_is_made_and_the_service_must_be_able_to_read_it() {
+        let to = TempDir::new().unwrap();
+        let mut args = args_of(&["single"]);
+        args.to = to.path().join("a/b");
+        let said = init(&args).unwrap();
+        assert!(args.to.join("stanby.conf").exists());
+        assert!(!said.contains("chgrp"), "{said}");
+        args.to = PathBuf::from("/etc/stanby");
+        let said = next_steps(&args, &[], &[args.to.join("stanby.conf")]);
+        assert!(said.contains("chgrp stanby /etc/stanby/stanby.conf"), "{said}");
     }
 
     /// Goal: a file that is there stays, and no half of a pair is left.
