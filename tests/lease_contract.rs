@@ -9,6 +9,8 @@
 mod databases;
 #[path = "lease_contract/keeper_settings.rs"]
 mod keeper_settings;
+#[path = "lease_contract/releases.rs"]
+mod releases;
 #[path = "lease_contract/stalls.rs"]
 mod stalls;
 
@@ -29,7 +31,7 @@ use stanby::base::epoch::{Epoch, Fence, FenceError, LeaseClock, Predecessor};
 use stanby::base::pulse::Vitals;
 use stanby::base::world;
 use stanby::election::keeper::{self, Keeper, KeeperEvent, Mode};
-use stanby::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Owner, Wake};
+use stanby::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Owner, Wake, Writer};
 use stanby::site::epoch_files;
 use stanby::site::file_lock::FileLease;
 use stanby::site::sql_lock::SqlLease;
@@ -76,7 +78,12 @@ fn open_file(folder: &Path, member: &str, steal_after: Duration) -> Box<dyn Leas
 }
 
 fn owner(member: &str) -> Owner {
-    Owner { server_id: member.to_owned(), pid: std::process::id(), ..Owner::default() }
+    let writer = if member.starts_with("later") {
+        Writer { format: u32::MAX, release: "9.9.9".to_owned() }
+    } else {
+        Writer::this_release()
+    };
+    Owner { server_id: member.to_owned(), pid: std::process::id(), writer, ..Owner::default() }
 }
 
 /// Longer than anything takes that is not broken.

@@ -1,5 +1,6 @@
 //! The Lease trait: take, renew, release; the difference of "not now" and "never".
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +78,49 @@ pub struct Grant {
     pub checked_at: Instant,
 }
 
+/// Of everything that we write beside the Go server's own files and tables. It is raised by the
+/// first release whose files an older one could not read, or would read wrong.
+const FORMAT: u32 = 1;
+
+/// Which release writes beside the Go server's files and tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writer {
+    /// Of what it writes; 0 from releases that did not say.
+    #[serde(default)]
+    pub format: u32,
+    /// Its version.
+    #[serde(default)]
+    pub release: String,
+}
+
+impl Writer {
+    /// What this process is.
+    #[must_use]
+    pub fn this_release() -> Self {
+        Self { format: FORMAT, release: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+
+    /// Whether this writer can go on with the data of `place` after `holder`.
+    ///
+    /// # Errors
+    /// [`LeaseError::Never`], which names the release that can.
+    pub(crate) fn can_follow(
+        &self,
+        holder: &Self,
+        place: &dyn fmt::Display,
+    ) -> Result<(), LeaseError> {
+        if holder.format <= self.format.max(FORMAT) {
+            return Ok(());
+        }
+        let Self { format, release } = self;
+        let (later, needed) = (holder.format, holder.release.as_str());
+        Err(LeaseError::Never(format!(
+            "{place} was written by stanby {needed} (format {later}), and this is stanby {release} \
+             (format {format}), which cannot go on with it: run that release or a later one"
+        )))
+    }
+}
+
 /// Who claims an epoch: what its record says of its owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
@@ -94,6 +138,9 @@ pub struct Owner {
     /// it sooner. 0: it does not say (a lease then fills in what it was made with).
     #[serde(default)]
     pub silence_max_ms: u64,
+    /// Which release it is.
+    #[serde(default)]
+    pub writer: Writer,
 }
 
 impl Owner {
@@ -107,7 +154,8 @@ impl Owner {
         // A machine without a name is still told by its process and addresses.
         let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
         let (server_id, pid) = (server_id.to_owned(), std::process::id());
-        Self { server_id, host, pid, addresses, control_path, silence_max_ms: 0 }
+        let writer = Writer::this_release();
+        Self { server_id, host, pid, addresses, control_path, silence_max_ms: 0, writer }
     }
 
     /// This owner, with `silence_max` unless it says already for how long it may be silent.
@@ -139,6 +187,8 @@ pub struct Holder {
     pub control_path: Option<String>,
     /// For how long it may give no sign of life and still answer; zero if it does not say.
     pub silence_max: Duration,
+    /// Which release it is.
+    pub writer: Writer,
     /// Grows with each sign of life.
     pub counter: u64,
     /// Since when its store makes no progress, on the boot-time clock of its machine.

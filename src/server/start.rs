@@ -19,7 +19,7 @@ use crate::election::Member;
 use crate::election::group::Group;
 use crate::election::heartbeat;
 use crate::election::keeper::{self, Mode, Terms};
-use crate::election::lease::Owner;
+use crate::election::lease::{Owner, Writer};
 use crate::log::{CORE, LogError, STREAM};
 use crate::net::listener::ListenError;
 use crate::net::reactors::{Desks, Ports};
@@ -299,6 +299,7 @@ impl Server {
             pid: std::process::id(),
             addresses: files::urls("nats", &self.config.core.host, self.found.client_port),
             control_path: None,
+            writer: Writer::this_release(),
             ..Owner::default()
         };
         owner.or_silent_for(keeper::stall_bound(steal_after))

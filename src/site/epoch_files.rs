@@ -164,6 +164,7 @@ fn decode_holder(epoch: Epoch, bytes: &[u8]) -> Option<Holder> {
         addresses: owner.addresses,
         control_path: owner.control_path,
         silence_max: Duration::from_millis(owner.silence_max_ms),
+        writer: owner.writer,
         counter: number(0)?,
         stuck_since: marked(STUCK).map(Instant),
         released_at: marked(RELEASED),
@@ -610,6 +611,7 @@ impl Fence for FileFence {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
+    use crate::election::lease::Writer;
 
     fn owner(server_id: &str) -> Owner {
         Owner {
@@ -619,6 +621,7 @@ mod tests {
             addresses: vec!["nats://here:4222".to_owned()],
             control_path: Some("/run/stanby.sock".to_owned()),
             silence_max_ms: 5_000,
+            writer: Writer::this_release(),
         }
     }
 
@@ -646,6 +649,7 @@ mod tests {
             addresses: vec!["nats://here:4222".to_owned()],
             control_path: Some("/run/stanby.sock".to_owned()),
             silence_max: Duration::from_secs(5),
+            writer: Writer::this_release(),
             counter: 2,
             stuck_since: None,
             released_at: None,

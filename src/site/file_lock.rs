@@ -383,6 +383,11 @@ impl Lease for FileLease {
         self.look_at_lock()?;
         let seen = self.look().map_err(|error| failure("read", &self.root, &error));
         let (mut sight, holder) = seen.inspect_err(|_| self.stillness.reset())?;
+        if let Some(holder) = &holder {
+            let follows = self.owner.writer.can_follow(&holder.writer, &self.root.display());
+            // Who can go on with it needs the lock.
+            follows.inspect_err(|_| self.lock = None)?;
+        }
         let newest = holder.as_ref().map(|holder| holder.epoch);
         if self.epoch_waiter.as_ref().is_some_and(|(waited, _)| Some(*waited) != newest) {
             self.epoch_waiter = None;

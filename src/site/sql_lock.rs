@@ -227,6 +227,12 @@ impl SqlLease {
         now.since(since)
     }
 
+    /// Whether this release can go on after the one that has written last.
+    fn can_follow(&self, seen: &Rows) -> Result<(), LeaseError> {
+        let Some(holder) = &seen.holder else { return Ok(()) };
+        self.owner.writer.can_follow(&holder.writer, &self.place.source)
+    }
+
     /// With the database's lock: takes the row and the epoch, unless a Go server lives.
     fn claim(&mut self) -> Result<Attempt, LeaseError> {
         if self.yields() {
@@ -234,6 +240,11 @@ impl SqlLease {
             return Ok(Attempt::Held { holder: None, why: HEAD_START_GIVEN.to_owned() });
         }
         let seen = self.look().map_err(|error| self.failed(&error))?;
+        if let Err(error) = self.can_follow(&seen) {
+            // Who can go on with it needs the lock.
+            self.with_session(Session::unlock)?;
+            return Err(error);
+        }
         let mut is_stolen = false;
         if let Some((id, tick)) = seen.foreign() {
             if self.still_for(Sign::Foreign(id, tick)) < FOREIGN_STILL_FOR {
@@ -335,6 +346,7 @@ impl SqlLease {
             let why = "another member is about to take the lock".to_owned();
             return Ok(Attempt::Held { holder: None, why });
         };
+        self.can_follow(&seen)?;
         let still_for = self.still_for(Sign::Own(found.epoch, found.counter));
         let is_proven = self.is_proven(found, still_for)?;
         let Holder { server_id, host, pid, epoch, .. } = found;

@@ -220,6 +220,8 @@ pub(super) fn give_back(
 const STUCK_SINCE: &str = "stuck_since";
 /// The record's field that says for how long the holder may give no sign of life and still answer.
 const SILENCE_MAX_MS: &str = "silence_max_ms";
+/// The record's field that says which release the holder is.
+const WRITER: &str = "writer";
 
 fn encode(owner: &Owner) -> String {
     serde_json::json!({
@@ -230,6 +232,7 @@ fn encode(owner: &Owner) -> String {
         "addresses": owner.addresses,
         "control": owner.control_path,
         SILENCE_MAX_MS: owner.silence_max_ms,
+        WRITER: owner.writer,
     })
     .to_string()
 }
@@ -247,6 +250,7 @@ fn decode(record: &str) -> Holder {
         control_path: found["control"].as_str().map(str::to_owned),
         silence_max: Duration::from_millis(found[SILENCE_MAX_MS].as_u64().unwrap_or(0)),
         stuck_since: found[STUCK_SINCE].as_u64().map(Instant),
+        writer: serde_json::from_value(found[WRITER].clone()).unwrap_or_default(),
         ..Holder::default()
     }
 }
