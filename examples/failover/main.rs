@@ -26,6 +26,9 @@ struct Args {
     /// Keep the store in a database and not in files: sqlite, postgres or mysql
     #[arg(long, value_parser = ["sqlite", "postgres", "mysql"])]
     sql: Option<String>,
+    /// Over an external NATS server: this program (`stanby`, or a `nats-server`)
+    #[arg(long)]
+    external: Option<PathBuf>,
     /// Event loops of each server
     #[arg(long)]
     loops: Option<u16>,
@@ -99,6 +102,7 @@ fn plan(args: &Args, binary: PathBuf) -> Plan {
         rounds: args.rounds,
         loops: args.loops,
         sql_driver: args.sql.clone(),
+        external: args.external.clone(),
         channels: usize::from(args.channels),
         durables: args.durables,
         queue_members: args.queue_members,

@@ -53,6 +53,9 @@ pub struct Plan {
     pub loops: Option<u16>,
     /// The database that keeps the store; `None` = files.
     pub sql_driver: Option<String>,
+    /// The program of the external NATS server that clients and members connect to; `None` = the
+    /// members are NATS servers themselves.
+    pub external: Option<PathBuf>,
     /// Channels that are published to in turn.
     pub channels: usize,
     /// Durable subscribers, each on every channel.
@@ -77,6 +80,7 @@ impl Plan {
             rounds: 5,
             loops: None,
             sql_driver: None,
+            external: None,
             channels: 1,
             durables: 1,
             queue_members: 0,

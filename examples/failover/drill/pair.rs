@@ -25,6 +25,14 @@ pub const CLUSTER_ID: &str = "failover-drill";
 /// Both members, by place.
 pub struct Pair {
     members: [Member; 2],
+    /// What clients and members connect to, if the members are no NATS servers themselves.
+    external: Option<External>,
+}
+
+/// A NATS server between clients and members.
+struct External {
+    port: u16,
+    child: Child,
 }
 
 struct Member {
@@ -56,7 +64,10 @@ impl Pair {
     pub fn start_over(plan: &Plan, folder: &Path, store: &[String]) -> Result<Self, DrillError> {
         let ports = free_ports().map_err(DrillError::io("cannot find free ports"))?;
         let member = |place| member(plan, folder, store, (ports, place));
-        let mut pair = Self { members: [member(0), member(1)] };
+        let external = plan.external.as_ref();
+        // A member's own port for clients is not used then.
+        let external = external.map(|program| External::start(program, ports[0][0], folder));
+        let mut pair = Self { members: [member(0), member(1)], external: external.transpose()? };
         pair.members[0].start()?;
         pair.wait_active(0)?;
         pair.members[1].start()?;
@@ -66,7 +77,9 @@ impl Pair {
 
     /// Addresses for clients.
     pub fn servers(&self) -> [String; 2] {
-        self.members.each_ref().map(|member| format!("127.0.0.1:{}", member.client_port))
+        let external = self.external.as_ref().map(|external| external.port);
+        let port = |member: &Member| external.unwrap_or(member.client_port);
+        self.members.each_ref().map(|member| format!("127.0.0.1:{}", port(member)))
     }
 
     /// Kills a member with SIGKILL and does not wait for its end.
@@ -137,6 +150,36 @@ impl Pair {
     /// Waits until a member would take over: it watches the lock and has a route to the active.
     pub fn wait_standby(&mut self, place: usize) -> Result<(), DrillError> {
         self.members[place].wait("ready=1", "204", "become a ready standby")
+    }
+}
+
+impl External {
+    fn start(program: &Path, port: u16, folder: &Path) -> Result<Self, DrillError> {
+        let cannot_log = DrillError::io("cannot write a server's log");
+        let log = File::create(folder.join("external.log")).map_err(cannot_log)?;
+        let mut command = Command::new(program);
+        if program.file_name().is_some_and(|name| name == "stanby") {
+            command.arg("nats-server");
+        }
+        let port_text = port.to_string();
+        command.args(["-a", "127.0.0.1", "-p", &port_text]).stdin(Stdio::null());
+        let started = command.stdout(Stdio::null()).stderr(log).spawn();
+        let action = format!("cannot start {}", program.display());
+        let child = started.map_err(|error| DrillError(format!("{action}: {error}")))?;
+        let external = Self { port, child };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        match wait_until(READY_TIMEOUT, || TcpStream::connect(address).is_ok()) {
+            true => Ok(external),
+            false => Err(DrillError(format!("{} opens no port", program.display()))),
+        }
+    }
+}
+
+impl Drop for External {
+    fn drop(&mut self) {
+        // It may have ended already; either way it is collected.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -236,14 +279,18 @@ fn member(plan: &Plan, folder: &Path, store: &[String], (ports, place): (Ports, 
         ("-cluster_id", CLUSTER_ID.to_owned()),
         ("-ft_group", "drill".to_owned()),
         ("-a", "127.0.0.1".to_owned()),
-        ("-p", client_port.to_string()),
         ("-m", monitor_port.to_string()),
     ]
     .into_iter()
     .flat_map(|(flag, value)| [flag.to_owned(), value])
     .collect();
     args.extend_from_slice(store);
-    if plan.has_routes {
+    if plan.external.is_some() {
+        args.extend(["-ns".to_owned(), format!("nats://127.0.0.1:{}", ports[0][0])]);
+    } else {
+        args.extend(["-p".to_owned(), client_port.to_string()]);
+    }
+    if plan.has_routes && plan.external.is_none() {
         let own = format!("nats://127.0.0.1:{route_port}");
         let other = format!("nats://127.0.0.1:{other}");
         args.extend(["-cluster".to_owned(), own, "-routes".to_owned(), other]);
