@@ -85,8 +85,13 @@ pub fn open_on(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, 
         Some(mut survey) => (survey.take_channels(), Some((survey.root, survey.opened_at))),
         None => (BTreeMap::new(), None),
     };
-    let recovery =
-        ChannelRecovery { ctx: &ctx, root: root.as_ref(), must_settle, now: opening.now };
+    let recovery = ChannelRecovery {
+        ctx: &ctx,
+        root: root.as_ref(),
+        must_settle,
+        doubt: None,
+        now: opening.now,
+    };
     let mut channels = recovery.all(folders, seen)?;
     log::debug!(
         target: crate::log::STREAM,
@@ -280,6 +285,7 @@ pub struct ChannelRecovery<'a> {
     ctx: &'a Context,
     root: &'a dyn Folder,
     must_settle: bool,
+    doubt: Option<u64>,
     now: Now,
 }
 
@@ -336,6 +342,12 @@ impl ChannelRecovery<'_> {
         })
     }
 
+    /// The same of channels of which messages from that sequence on may not be durable.
+    #[must_use]
+    pub fn doubting(self, from: u64) -> Self {
+        Self { doubt: Some(from), ..self }
+    }
+
     fn some(self, names: Vec<(Vec<u8>, Option<Seen>)>) -> Result<Vec<Recovered>, StoreError> {
         let mut channels = Vec::with_capacity(names.len());
         for (name, seen) in names {
@@ -358,6 +370,7 @@ impl ChannelRecovery<'_> {
                     crc: &ctx.crc,
                     must_verify: ctx.options.crc,
                     is_settled: !self.must_settle,
+                    doubt: self.doubt,
                     fence: Some(ctx.fence.as_ref()),
                     reserve: &ctx.reserve,
                 };

@@ -47,12 +47,11 @@ pub struct Share {
     pub(super) unsynced: Option<String>,
     /// A failed sync that nobody waited for.
     pub(super) failure: Option<StoreError>,
-    /// Channels with dead slices that could not be removed yet.
+    /// Channels with files that are no longer needed: they were left when the store was opened, or
+    /// could not be removed.
     pub(super) untidy: BTreeSet<ChannelName>,
-    /// Channels in which files were left when the store was opened that are no longer needed.
-    pub(super) overdue: BTreeSet<ChannelName>,
-    /// From when on these are removed: known once the share is at work.
-    pub(super) overdue_from: Option<Instant>,
+    /// The last of them that was tried, if others wait behind it.
+    pub(super) tidied_until: Option<ChannelName>,
     /// Channels that are gone but for their files.
     pub(super) doomed: BTreeMap<ChannelName, Channel>,
     pub(super) pace: Pace,
@@ -99,8 +98,7 @@ impl Share {
             unsynced: None,
             failure: None,
             untidy: BTreeSet::new(),
-            overdue: BTreeSet::new(),
-            overdue_from: None,
+            tidied_until: None,
             doomed: BTreeMap::new(),
             pace: Pace::default(),
             has_readers: false,
@@ -111,7 +109,7 @@ impl Share {
             channel.close_files();
             share.expiries.extend(channel.expires_at.map(|at| (at, name.clone())));
             if channel.is_untidy() {
-                share.overdue.insert(name.clone());
+                share.untidy.insert(name.clone());
             }
         }
         share

@@ -335,6 +335,7 @@ impl Rounds {
             crc: &self.crc,
             must_verify: self.options.crc,
             is_settled: false,
+            doubt: None,
             fence: None,
             reserve: &reserve,
         };
