@@ -35,7 +35,8 @@ const CHANNELS_REWRITTEN_MAX: usize = 16;
 const FAILURE_NOTICED_WITHIN: i64 = 1_000_000_000;
 /// How long it may hold its role after that.
 const FAILURE_ENDS_WITHIN: Duration = Duration::from_secs(60);
-/// So much behind a copy that may not be durable is written anew with it.
+/// So much behind a copy that may not be durable is written anew with it. What is read of channels
+/// is written before it is more than that.
 const REACHED_BYTES_MAX: u64 = UNSYNCED_BYTES_MAX as u64;
 /// New slices, of two files each, that are open at once while the fence is asked for all of them.
 const SLICES_BEGUN_TOGETHER_MAX: usize = 32;
@@ -110,11 +111,16 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
     let mut is_complete = true;
     let mut rewrites = Vec::new();
     candidates.retain(|place| froms[*place].is_some());
-    for places in candidates.chunks(SLICES_BEGUN_TOGETHER_MAX) {
-        let mut copies = Vec::with_capacity(places.len());
-        for &place in places {
+    let mut rest = candidates.into_iter();
+    while !rest.as_slice().is_empty() {
+        let (mut copies, mut bytes) = (Vec::new(), 0);
+        while copies.len() < SLICES_BEGUN_TOGETHER_MAX
+            && bytes < REACHED_BYTES_MAX
+            && let Some(place) = rest.next()
+        {
             let (from, copy) = copy(adoption, channels, (place, froms[place]))?;
             channels[place].channel.close_reader();
+            bytes += copy.as_ref().map_or(0, Rewrite::data_len);
             copies.push((place, from, copy));
         }
         begin(adoption, channels, &copies)?;
@@ -186,7 +192,7 @@ fn reach_overlap(from: &mut Option<u64>, messages: &Messages) {
 }
 
 /// The messages of the channel at `place` that are written anew, and from where on, unless one is
-/// damaged. Where a power failure has left a hole, the channel ends, and is read again; but not in a
+/// damaged. Where a power failure has left a hole, the channel ends, and is read again; not so in a
 /// store that none of ours has opened before: a Go server goes on behind a hole.
 fn copy(
     adoption: &Adoption<'_>,

@@ -14,7 +14,7 @@ use crate::base::time::Now;
 use crate::base::world;
 use crate::store::file::adoption::{self, Adoption, keep_overlaps};
 use crate::store::file::channel::Channel;
-use crate::store::file::context::{Context, refusal};
+use crate::store::file::context::{Context, refusal, unless_replaced};
 use crate::store::file::disk::{Disk, Entry, Folder};
 use crate::store::file::format::{Crc, renamed_cut, replacement_epoch};
 use crate::store::file::log::{io_error, path_below};
@@ -68,7 +68,12 @@ pub struct Recovered {
 ///
 /// # Errors
 /// As [`open`](crate::store::file::open).
-pub fn open_on(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, StoreError> {
+pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, StoreError> {
+    let fence = Arc::clone(&opening.fence);
+    take_over(disk, opening).map_err(|error| unless_replaced(error, fence.as_ref()))
+}
+
+fn take_over(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, StoreError> {
     let mut ctx = make_context(Arc::clone(&disk), &opening, planted_fence(&opening))?;
     let options = opening.options;
     let root = open_root(ctx.disk.as_ref(), &options.root)?;

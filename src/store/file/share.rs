@@ -9,7 +9,7 @@ use crate::base::id::{ChannelName, Sequence};
 use crate::base::record::{Batch, CommitReport, FetchRequest, MessageRecord};
 use crate::base::time::{Instant, Now, WallTime};
 use crate::store::file::channel::Channel;
-use crate::store::file::context::{Context, is_out_of_descriptors, refusal};
+use crate::store::file::context::{Context, is_out_of_descriptors, refusal, unless_replaced};
 use crate::store::file::disk::Folder;
 use crate::store::file::log::{io_error, reason};
 use crate::store::file::registry::Registry;
@@ -241,7 +241,9 @@ impl Share {
 impl Store for Share {
     fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, OutcomeUnknown> {
         self.check_epoch(epoch)?;
-        self.write_batch(batch)
+        let written = self.write_batch(batch);
+        let fence = self.ctx.fence.as_ref();
+        written.map_err(|OutcomeUnknown(error)| unless_replaced(error, fence).into())
     }
 
     fn fetch(&mut self, request: &FetchRequest) -> Result<Vec<MessageRecord>, StoreError> {

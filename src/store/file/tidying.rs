@@ -166,17 +166,12 @@ fn is_compaction_due(ctx: &Context, channel: &Channel, now: Instant) -> bool {
 fn compact(ctx: &Context, root: &dyn Folder, channel: &mut Channel, now: Instant) {
     let counts = channel.subscriptions.counts();
     channel.compacted_at = Some(now);
-    let prepared =
-        channel.prepare_subscriptions(ctx, root, LEFT_BY_OTHERS).and_then(|mut fresh| match fresh
-            .sync()
-        {
-            Ok(()) => Ok(fresh),
-            Err(error) => {
-                fresh.discard(root);
-                Err(error)
-            }
-        });
-    let done = prepared.and_then(|fresh| {
+    let prepared = channel.prepare_subscriptions(ctx, root, LEFT_BY_OTHERS);
+    let done = prepared.and_then(|mut fresh| {
+        if let Err(error) = fresh.sync() {
+            fresh.discard(root);
+            return Err(error);
+        }
         ctx.fence.check()?;
         channel.replace_subscriptions(ctx, root, fresh)
     });
