@@ -29,7 +29,7 @@ pub struct Share {
     /// The file system that can be synced as a whole, if any. That makes durable what lies on it,
     /// and nothing else: each file says where it lies.
     pub(super) synced_device: Option<u64>,
-    pub(super) channels: BTreeMap<ChannelName, Channel>,
+    pub(super) channels: BTreeMap<ChannelName, Box<Channel>>,
     /// Names in the root changed since it was synced.
     pub(super) is_root_renamed: bool,
     /// Channels with files open, the least recently used first.
@@ -53,7 +53,7 @@ pub struct Share {
     /// The last of them that was tried, if others wait behind it.
     pub(super) tidied_until: Option<ChannelName>,
     /// Channels that are gone but for their files.
-    pub(super) doomed: BTreeMap<ChannelName, Channel>,
+    pub(super) doomed: BTreeMap<ChannelName, Box<Channel>>,
     pub(super) pace: Pace,
     pub(super) has_readers: bool,
     pub(super) archivists: Archivists,
@@ -69,7 +69,7 @@ pub struct ShareParts {
     /// An open root of its own.
     pub root: Box<dyn Folder>,
     /// Its channels.
-    pub channels: BTreeMap<ChannelName, Channel>,
+    pub channels: BTreeMap<ChannelName, Box<Channel>>,
     /// Descriptors that it may keep open.
     pub open_max: usize,
     /// The time.
@@ -165,7 +165,7 @@ impl Share {
         Ok(())
     }
 
-    pub(super) fn forget(&mut self, name: &ChannelName) -> Option<Channel> {
+    pub(super) fn forget(&mut self, name: &ChannelName) -> Option<Box<Channel>> {
         let channel = self.channels.remove(name)?;
         self.open_count -= channel.counted_open;
         self.recency.remove(&channel.used_at);
@@ -182,7 +182,8 @@ impl Share {
             }
             self.expiries.pop_first();
             if self.trim(&name, Some(now)) {
-                let state = self.channels.get(&name).map(Channel::state).unwrap_or_default();
+                let state =
+                    self.channels.get(&name).map(|channel| channel.state()).unwrap_or_default();
                 maintained.trimmed.push((name.clone(), state));
             }
             self.tidy(&name, false);
@@ -259,7 +260,8 @@ impl Store for Share {
             };
             found = channel.fetch(&self.ctx, self.root.as_ref(), request);
         }
-        self.has_readers |= self.channels.get(&request.channel).is_some_and(Channel::has_reader);
+        self.has_readers |=
+            self.channels.get(&request.channel).is_some_and(|channel| channel.has_reader());
         self.touch(&request.channel)?;
         found
     }
