@@ -24,10 +24,10 @@ use tempfile::TempDir;
 
 use stanby::base::epoch::Predecessor;
 use stanby::store::file::{self, FileOptions};
-use stanby::testing::disk::{Fault, FaultDisk, Faults, Operation, Plan};
+use stanby::testing::disk::{Fault, FaultDisk, Faults, Operation, Plan, Site};
 
 use fault_cases::{go_through, is_full, outcome_of};
-use store_life::{Life, Step, client, mounted_life, options, whole_life, wide_life};
+use store_life::{Life, Step, client, mounted_life, options, reserved_life, whole_life, wide_life};
 
 /// A folder in memory where the machine has such, as no test here takes the power away.
 fn in_memory() -> TempDir {
@@ -244,7 +244,7 @@ const METHODS: [&str; 21] = [
     "truncate",
     "unlink",
 ];
-const OF_OTHERS: [&str; 23] = [
+const OF_OTHERS: [&str; 24] = [
     "Self::folder(",
     "adoption.sync(",
     "bytes.truncate(",
@@ -261,6 +261,7 @@ const OF_OTHERS: [&str; 23] = [
     "self.open(&",
     "self.open(index_name",
     "self.open(SUBS",
+    "self.output.read_at(",
     "self.sync()",
     "self.truncate(",
     "self.unlink(",
@@ -345,6 +346,62 @@ fn calls_in(file: &str, text: &str, calls: &mut Vec<Call>) {
     }
 }
 
+/// A life of which the operations are looked at from its second part on.
+struct Followed {
+    variant: Variant,
+    before: Vec<Step>,
+    steps: Vec<Step>,
+}
+
+impl Followed {
+    fn all() -> Vec<Self> {
+        let archive = Variant { has_archive: true, ..PLAIN };
+        let [before, steps] = reserved_life();
+        let mut all = vec![Self { variant: PLAIN, before, steps }];
+        let whole = [PLAIN, TOGETHER, archive, MOUNTED].map(|variant| (variant, variant.steps()));
+        let of = |(variant, steps)| Self { variant, before: Vec::new(), steps };
+        all.extend(whole.into_iter().chain([(TOGETHER, wide_life())]).map(of));
+        all
+    }
+
+    /// Its operations, and where each was called.
+    fn live(&self, plan: Plan) -> Vec<(Operation, Option<Site>)> {
+        let root = in_memory();
+        let (mut life, disk) = self.variant.life(root.path());
+        life.live(&self.before);
+        disk.record_sites();
+        disk.begin(plan);
+        // What goes wrong here is a failure of the test before.
+        let _ = outcome_of(|| life.live(&self.steps));
+        if self.variant.has_archive && plan == Plan::Smooth {
+            let mut options = options(root.path());
+            options.truncate_bad_eof = true;
+            let disk = FaultDisk(Arc::clone(&disk));
+            file::prepare_on(&disk, &options).unwrap();
+            assert!(file::peek_server_on(&disk, &options).is_some());
+        }
+        disk.operations().into_iter().zip(disk.sites()).collect()
+    }
+
+    /// What may lead to all that is done in it after a fault.
+    fn plans(&self, operations: &[(Operation, Option<Site>)]) -> Vec<Plan> {
+        let mut plans = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (number, (operation, site)) in operations.iter().enumerate() {
+            let is_new_file = *operation == Operation::OpenNew && number < NEW_FILES_FOLLOWED;
+            if seen.insert(site) || is_new_file {
+                let faults = Fault::of(*operation).into_iter();
+                let faults = faults.filter(|fault| FAULTS_FOLLOWED.contains(fault));
+                plans.extend(faults.map(|fault| Plan::Once(number, fault)));
+            }
+            // Where files are set aside, what is made takes them, or gives them up.
+            let has_reserve = !self.before.is_empty();
+            plans.extend((is_new_file && has_reserve).then_some(Plan::From(number, Errno::ENOSPC)));
+        }
+        plans
+    }
+}
+
 /// Goal: each place where the store calls the disk is one that these tests have failed at least
 /// once; which are not is printed.
 #[test]
@@ -353,54 +410,26 @@ fn every_call_of_the_disk_is_reached() {
         println!("the calls of the disk are gone through with STANBY_FAULTS=full");
         return;
     }
-    let archive = Variant { has_archive: true, ..PLAIN };
-    let mut reached = BTreeSet::new();
-    let mut plans = Vec::new();
-    let lives = [PLAIN, TOGETHER, archive, MOUNTED].map(|variant| (variant, variant.steps()));
-    for (variant, steps) in lives.into_iter().chain([(TOGETHER, wide_life())]) {
-        let root = in_memory();
-        let (mut life, disk) = variant.life(root.path());
-        disk.record_sites();
-        disk.begin(Plan::Smooth);
-        life.live(&steps);
-        if variant.has_archive {
-            let mut options = options(root.path());
-            options.truncate_bad_eof = true;
-            let disk = FaultDisk(Arc::clone(&disk));
-            file::prepare_on(&disk, &options).unwrap();
-            assert!(file::peek_server_on(&disk, &options).is_some());
-        }
-        let mut seen = BTreeSet::new();
-        for (number, (operation, site)) in disk.operations().iter().zip(disk.sites()).enumerate() {
-            let is_new_file = *operation == Operation::OpenNew && number < NEW_FILES_FOLLOWED;
-            if seen.insert(site.clone()) || is_new_file {
-                let faults = Fault::of(*operation).into_iter();
-                let faults = faults.filter(|fault| FAULTS_FOLLOWED.contains(fault));
-                plans.extend(faults.map(|fault| (variant, Plan::Once(number, fault))));
-            }
-            reached.extend(site);
-        }
-    }
-    let calls = calls();
-    let is_reached = |call: &Call, reached: &BTreeSet<(String, u32, &str)>| {
-        (call.lines.0..=call.lines.1)
-            .any(|line| reached.contains(&(call.file.clone(), line, call.method)))
+    let mut missed = calls();
+    let count = missed.len();
+    let mut reach = |operations: &[(Operation, Option<Site>)]| {
+        let sites: BTreeSet<&Site> =
+            operations.iter().filter_map(|(_, site)| site.as_ref()).collect();
+        let is_at = |call: &Call, line| sites.contains(&(call.file.clone(), line, call.method));
+        missed.retain(|call| !(call.lines.0..=call.lines.1).any(|line| is_at(call, line)));
+        missed.len()
     };
-    for (variant, plan) in plans {
-        if calls.iter().all(|call| is_reached(call, &reached)) {
-            break;
-        }
-        let root = in_memory();
-        let (mut life, disk) = variant.life(root.path());
-        disk.record_sites();
-        disk.begin(plan);
-        // What goes wrong here is a failure of the test before.
-        let _ = outcome_of(|| life.live(&variant.steps()));
-        reached.extend(disk.sites().into_iter().flatten());
+    let lives = Followed::all();
+    let mut plans = Vec::new();
+    for life in &lives {
+        let operations = life.live(Plan::Smooth);
+        reach(&operations);
+        plans.extend(life.plans(&operations).into_iter().map(|plan| (life, plan)));
     }
-    let missed: Vec<&Call> = calls.iter().filter(|call| !is_reached(call, &reached)).collect();
-    println!("{} calls of the disk, not reached: {missed:#?}", calls.len());
-    assert!(missed.is_empty(), "{} calls of the disk were not reached", missed.len());
+    let plan_count = plans.len();
+    let needed = plans.into_iter().position(|(life, plan)| reach(&life.live(plan)) == 0);
+    println!("{count} calls of the disk; {needed:?} of {plan_count} faults were needed");
+    assert!(missed.is_empty(), "{} calls of the disk were not reached: {missed:#?}", missed.len());
 }
 
 /// Goal: the document of the room gives a reason for each operation that changes something.

@@ -182,6 +182,7 @@ fn late_appends_of_a_former_active_lose() {
     late.channels[0].subscriptions = vec![SubscriptionWrite::Delete(SubscriptionId(1))];
     let error = former.shares[0].commit(Epoch(1), &late).unwrap_err();
     assert_eq!(error.remedy(), Remedy::StepDown);
+    assert!(matches!(error, OutcomeUnknown(StoreError::Fenced(_))), "no file is missing: {error}");
     assert_eq!(fetch(successor.shares[0].as_mut(), "foo", 0), (1..=6).collect::<Vec<_>>());
     assert_eq!(data_of(root.path(), "foo").last().unwrap(), "right");
     drop(successor);
@@ -411,6 +412,50 @@ fn what_was_emptied_under_the_store_is_not_written_to() {
     }
 }
 
+/// Changes a bit of the index record of one of the five messages of `foo`, and of the message too.
+fn damage(root: &Path, sequence: u64, data_too: bool) {
+    for name in ["foo/msgs.1.idx", "foo/msgs.1.dat"].iter().take(1 + usize::from(data_too)) {
+        let file = fs::OpenOptions::new().read(true).write(true).open(root.join(name)).unwrap();
+        let record_len = (file.metadata().unwrap().len() - 4) / 5;
+        let at = if name.ends_with(".idx") {
+            4 + (sequence - 1) * record_len + 3
+        } else {
+            3 + sequence * record_len
+        };
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+    }
+}
+
+/// Goal: the limits go on behind a message that is damaged in index and data, and in the end no
+/// byte of it is counted.
+#[test]
+fn limits_go_on_behind_a_damaged_message() {
+    let mut limits = StoreLimits::default();
+    limits.global.messages_max = 5;
+    let mut bytes = Vec::new();
+    for damaged in 0..=5 {
+        let root = tempfile::tempdir().unwrap();
+        let mut options = FileOptions::new(root.path());
+        options.slice_messages_max = 5;
+        let fence = TestFence::of(1);
+        let opened = file::open(&options, &limits, fence, Predecessor::Clean, 1, now(1));
+        let mut store = opened.unwrap().shares.remove(0);
+        commit(store.as_mut(), &batch(vec![part("foo", Lifecycle::Create, 1..=5)]));
+        if damaged != 0 {
+            damage(root.path(), damaged, true);
+        }
+        for last in 6..=10 {
+            let next = batch(vec![part("foo", Lifecycle::Keep, last..=last)]);
+            let state = store.commit(Epoch(1), &next).unwrap().channels[0].state;
+            assert_eq!((state.first, state.message_count), (Sequence(last - 4), 5), "{damaged}");
+            bytes.extend((last == 10).then_some(state.byte_count));
+        }
+    }
+    assert!(bytes.iter().all(|count| *count == bytes[0]), "{bytes:?}");
+}
+
 /// Goal: a record of an index that is damaged while the store serves takes no message from readers,
 /// as long as the data has it, and none but its own otherwise.
 #[test]
@@ -421,21 +466,7 @@ fn a_damaged_index_record_hides_no_other_message() {
             let mut opened = open(root.path());
             let store = opened.shares[0].as_mut();
             commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=5)]));
-            let flip = |name: &str, at: u64| {
-                let path = root.path().join(name);
-                let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
-                let mut byte = [0];
-                file.read_exact_at(&mut byte, at).unwrap();
-                file.write_all_at(&[byte[0] ^ 4], at).unwrap();
-            };
-            let record_len =
-                (fs::metadata(root.path().join("foo/msgs.1.idx")).unwrap().len() - 4) / 5;
-            flip("foo/msgs.1.idx", 4 + (damaged - 1) * record_len + 3);
-            let data_len =
-                (fs::metadata(root.path().join("foo/msgs.1.dat")).unwrap().len() - 4) / 5;
-            if data_too {
-                flip("foo/msgs.1.dat", 4 + damaged * data_len - 1);
-            }
+            damage(root.path(), damaged, data_too);
             let expected: Vec<u64> =
                 (1..=5).filter(|sequence| !data_too || *sequence != damaged).collect();
             assert_eq!(fetch(store, "foo", 1), expected, "{damaged}, data too: {data_too}");

@@ -744,6 +744,17 @@ pub fn mounted_life() -> Vec<Step> {
     ]
 }
 
+/// A short life in which files are set aside when the next one takes over: what comes before that,
+/// and what comes then.
+pub fn reserved_life() -> [Vec<Step>; 2] {
+    let before = vec![
+        Step::Register(vec![client("me")]),
+        Step::Publish(vec![("foo", 2), ("bar", 1)]),
+        Step::Wait(1),
+    ];
+    [before, vec![Step::Reopen(Predecessor::Gone), Step::Read]]
+}
+
 /// A short life with more channels than are synced one by one.
 pub fn wide_life() -> Vec<Step> {
     let names = (0..70).map(|number| &*format!("wide.{number}").leak());

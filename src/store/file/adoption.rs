@@ -16,7 +16,6 @@ use crate::store::file::compaction::Replacement;
 use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
 use crate::store::file::format::{is_channel_file, is_root_file};
-use crate::store::file::hole;
 use crate::store::file::log::io_error;
 use crate::store::file::opening::{ChannelRecovery, Recovered};
 use crate::store::file::removal::open_file;
@@ -36,7 +35,8 @@ const CHANNELS_REWRITTEN_MAX: usize = 16;
 const FAILURE_NOTICED_WITHIN: i64 = 1_000_000_000;
 /// How long it may hold its role after that.
 const FAILURE_ENDS_WITHIN: Duration = Duration::from_secs(60);
-/// So much behind a copy that may not be durable is written anew with it.
+/// So much behind a copy that may not be durable is written anew with it. What is read of channels
+/// is written before it is more than that.
 const REACHED_BYTES_MAX: u64 = UNSYNCED_BYTES_MAX as u64;
 /// New slices, of two files each, that are open at once while the fence is asked for all of them.
 const SLICES_BEGUN_TOGETHER_MAX: usize = 32;
@@ -111,11 +111,16 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
     let mut is_complete = true;
     let mut rewrites = Vec::new();
     candidates.retain(|place| froms[*place].is_some());
-    for places in candidates.chunks(SLICES_BEGUN_TOGETHER_MAX) {
-        let mut copies = Vec::with_capacity(places.len());
-        for &place in places {
+    let mut rest = candidates.into_iter();
+    while !rest.as_slice().is_empty() {
+        let (mut copies, mut bytes) = (Vec::new(), 0);
+        while copies.len() < SLICES_BEGUN_TOGETHER_MAX
+            && bytes < REACHED_BYTES_MAX
+            && let Some(place) = rest.next()
+        {
             let (from, copy) = copy(adoption, channels, (place, froms[place]))?;
             channels[place].channel.close_reader();
+            bytes += copy.as_ref().map_or(0, Rewrite::data_len);
             copies.push((place, from, copy));
         }
         begin(adoption, channels, &copies)?;
@@ -187,7 +192,8 @@ fn reach_overlap(from: &mut Option<u64>, messages: &Messages) {
 }
 
 /// The messages of the channel at `place` that are written anew, and from where on, unless one is
-/// damaged. Where a power failure has left a hole, the channel ends.
+/// damaged. Where a power failure has left a hole, the channel ends, and is read again; not so in a
+/// store that none of ours has opened before: a Go server goes on behind a hole.
 fn copy(
     adoption: &Adoption<'_>,
     channels: &mut [Recovered],
@@ -201,25 +207,25 @@ fn copy(
             // Damage: it stays where it is.
             Err(error) => refusal(error).map(|_| None)?,
         };
-        let is_ours = settled.is_of_ours();
-        if copy.is_some() && !(is_ours && hole::begins(ctx, root, channel, first)?) {
+        let Messages { slices, overlaps, .. } = &channel.messages;
+        let is_damaged = slices.iter().any(|slice| first <= slice.last && slice.has_damage());
+        if !settled.is_of_ours() || (copy.is_some() && !is_damaged) {
             return Ok((from, copy));
         }
-        if !is_ours {
-            // Whoever wrote it may be a Go server, which has gone on behind a hole.
-            break;
+        let name = channel.name.clone();
+        let again = adoption.recovery.doubting(first).one(name.as_bytes(), None)?;
+        let Some(mut found) = again else { return Ok((from, copy)) };
+        let of_found = &found.channel.messages;
+        if of_found.slices == *slices && of_found.overlaps.len() == overlaps.len() {
+            return Ok((from, copy));
         }
-        let Some(notice) = hole::close(ctx, root, channel, first)? else { break };
-        let notices = std::mem::take(&mut channels[place].notices);
-        let name = channels[place].channel.name.clone();
-        let Some(found) = adoption.recovery.one(name.as_bytes(), None)? else { break };
+        keep_overlaps(&mut found.channel.messages, settled);
+        found.notices.splice(0..0, std::mem::take(&mut channels[place].notices));
         channels[place] = found;
-        channels[place].notices.splice(0..0, notices.into_iter().chain([notice]));
-        keep_overlaps(&mut channels[place].channel.messages, settled);
         from = unsynced((ctx, root), settled, channels, &[place])?[place];
         reach_overlap(&mut from, &channels[place].channel.messages);
     }
-    Ok((from, None))
+    Ok((None, None))
 }
 
 /// Makes the files of several copies, and asks the fence once for all: what was read is no

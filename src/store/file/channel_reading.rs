@@ -144,27 +144,14 @@ impl Channel {
         if let Some(record) = self.messages.head.front() {
             return Ok(Some(*record));
         }
-        let first = self.messages.slices.iter().find(|slice| slice.live_count() != 0);
-        let Some(slice) = first.cloned() else {
+        let first = self.messages.first;
+        let oldest = self.messages.slices.iter().find(|slice| slice.live_count() != 0);
+        let Some(slice) = oldest.cloned() else {
             return Ok(None);
         };
         let count = slice.live_count().min(HEAD_READ_COUNT);
         let files = self.read_slice(ctx, root, &slice)?;
-        let records = files.with(ctx, |files| {
-            let error = match files.index_records(slice.removed_count, count) {
-                Err(error) if slice.is_dense() => error,
-                records => return records,
-            };
-            // Up to the first that the data does not show either.
-            let found = files.index_records_found(&slice, slice.removed_count, count)?;
-            let expected = slice.first + slice.removed_count..;
-            let found: Vec<IndexRecord> = found
-                .into_iter()
-                .zip(expected)
-                .map_while(|(record, sequence)| (record.sequence == sequence).then_some(record))
-                .collect();
-            if found.is_empty() { Err(error) } else { Ok(found) }
-        })?;
+        let records = files.with(ctx, |files| files.oldest_records(&slice, first, count))?;
         self.messages.head = records.into();
         Ok(self.messages.head.front().copied())
     }

@@ -151,7 +151,7 @@ impl Share {
         }
         let channel = Channel::create(ctx, root, name)?;
         self.is_root_renamed = true;
-        self.channels.insert(name.clone(), channel);
+        self.channels.insert(name.clone(), Box::new(channel));
         Ok(())
     }
 
@@ -317,7 +317,7 @@ impl Share {
         }
         self.trim(&name, None);
         self.tidy(&name, may_compact);
-        let state = self.channels.get(&name).map(Channel::state).unwrap_or_default();
+        let state = self.channels.get(&name).map(|channel| channel.state()).unwrap_or_default();
         ChannelOutcome { channel: name, refused: None, state }
     }
 

@@ -56,6 +56,16 @@ impl Context {
     }
 }
 
+/// What ended this process's work, where the fence is asked last: whoever was replaced meanwhile is
+/// told so, and not that its successor has removed or written what it had open.
+pub fn unless_replaced(error: StoreError, fence: &dyn Fence) -> StoreError {
+    let is_of_others = matches!(error, StoreError::Vanished { .. } | StoreError::Intruder { .. });
+    match fence.check() {
+        Err(fenced) if is_of_others => fenced.into(),
+        Ok(()) | Err(_) => error,
+    }
+}
+
 /// The text of an error that refuses a write and lets everything else go on. Running out of
 /// descriptors is one: files are closed, and the next try finds some.
 ///

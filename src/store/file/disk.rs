@@ -166,9 +166,9 @@ pub trait Folder: Send + Sync {
     fn sync_filesystem(&self) -> io::Result<()>;
 
     /// Bytes that the machine has still to write, whoever wrote them: at most so many does
-    /// [`Folder::sync_filesystem`] wait for.
-    fn unwritten_len(&self) -> u64 {
-        0
+    /// [`Folder::sync_filesystem`] wait for. `None` if nobody can say.
+    fn unwritten_len(&self) -> Option<u64> {
+        Some(0)
     }
 
     /// How many syncs on its disk are worth being under way at once.
@@ -378,8 +378,8 @@ impl Folder for RealFolder {
         Ok(noted(syncfs(&self.handle))?)
     }
 
-    fn unwritten_len(&self) -> u64 {
-        unwritten_len(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
+    fn unwritten_len(&self) -> Option<u64> {
+        unwritten_len(&fs::read_to_string("/proc/meminfo").ok()?)
     }
 
     fn identity(&self) -> io::Result<Identity> {
@@ -405,17 +405,13 @@ impl Folder for RealFolder {
     }
 }
 
-/// What a page of `/proc/meminfo` says of it; 0 if it says nothing.
-fn unwritten_len(page: &str) -> u64 {
-    let is_meant = |name: &str| ["Dirty:", "Writeback:"].contains(&name);
-    page.lines()
-        .filter_map(|line| {
-            let mut words = line.split_ascii_whitespace();
-            words.next().filter(|name| is_meant(name))?;
-            words.next()?.parse::<u64>().ok()
-        })
-        .map(|kilobytes| kilobytes.saturating_mul(1024))
-        .fold(0, u64::saturating_add)
+/// What a page of `/proc/meminfo` says of it.
+fn unwritten_len(page: &str) -> Option<u64> {
+    let kilobytes_of = |wanted: &str| {
+        page.lines().find_map(|line| line.strip_prefix(wanted)?.split_ascii_whitespace().next())
+    };
+    let bytes_of = |wanted| Some(kilobytes_of(wanted)?.parse::<u64>().ok()?.saturating_mul(1024));
+    Some(bytes_of("Dirty:")?.saturating_add(bytes_of("Writeback:")?))
 }
 
 /// Before 5.8 `syncfs` swallows write-back errors.
@@ -480,9 +476,10 @@ mod tests {
     #[test]
     fn what_the_machine_has_still_to_write_is_read_from_its_page() {
         let page = "MemTotal: 100 kB\nDirty:              12 kB\nWriteback:  \t30 kB\n";
-        assert_eq!(unwritten_len(page), 42 * 1024);
-        assert_eq!(unwritten_len("Dirty:\nWriteback: x kB\nWritebackTmp: 9 kB\n"), 0);
-        assert_eq!(unwritten_len(""), 0);
+        assert_eq!(unwritten_len(page), Some(42 * 1024));
+        assert_eq!(unwritten_len("Dirty: 1 kB\nWriteback: x kB\nWritebackTmp: 9 kB\n"), None);
+        assert_eq!(unwritten_len("Dirty: 1 kB\n"), None);
+        assert_eq!(unwritten_len(""), None);
         let page = std::fs::read_to_string("/proc/meminfo").expect("a Linux machine has it");
         assert!(["Dirty:", "Writeback:"].iter().all(|name| page.contains(name)), "{page}");
     }

@@ -1,8 +1,8 @@
 //! Store over a directory, in the reference's format byte for byte.
 //!
 //! Reading order: `format` (layouts), `slices` and `subscriptions` (what files say, without I/O),
-//! `disk`, `log` and `watch` (the way to the disk), `recovery` and `slice_recovery`, `survey` and
-//! `opening`, `channel` and `channel_reading`, `share`, `commit` and `tidying`.
+//! `disk`, `log` and `watch` (the way to the disk), `recovery`, `slice_recovery` and `evidence`,
+//! `survey` and `opening`, `channel` and `channel_reading`, `share`, `commit` and `tidying`.
 //! Why each operation may come late, from a former active: `docs/file-store.md`.
 //! A folder under the root is a channel; of our own there are only files there.
 
@@ -15,8 +15,8 @@ mod context;
 mod creation;
 mod cutting;
 pub mod disk;
+mod evidence;
 pub mod format;
-mod hole;
 mod log;
 mod opening;
 mod options;

@@ -14,7 +14,7 @@ use crate::base::time::Now;
 use crate::base::world;
 use crate::store::file::adoption::{self, Adoption, keep_overlaps};
 use crate::store::file::channel::Channel;
-use crate::store::file::context::{Context, refusal};
+use crate::store::file::context::{Context, refusal, unless_replaced};
 use crate::store::file::disk::{Disk, Entry, Folder};
 use crate::store::file::format::{Crc, renamed_cut, replacement_epoch};
 use crate::store::file::log::{io_error, path_below};
@@ -55,7 +55,7 @@ pub struct Opening<'a> {
 /// One channel as it was recovered.
 pub struct Recovered {
     /// The channel.
-    pub channel: Channel,
+    pub channel: Box<Channel>,
     /// What the operator should know.
     pub notices: Vec<Notice>,
     /// Whether everything in it was made durable since it was last written.
@@ -68,7 +68,12 @@ pub struct Recovered {
 ///
 /// # Errors
 /// As [`open`](crate::store::file::open).
-pub fn open_on(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, StoreError> {
+pub fn open_on(disk: Arc<dyn Disk>, opening: Opening<'_>) -> Result<Opened, StoreError> {
+    let fence = Arc::clone(&opening.fence);
+    take_over(disk, opening).map_err(|error| unless_replaced(error, fence.as_ref()))
+}
+
+fn take_over(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, StoreError> {
     let mut ctx = make_context(Arc::clone(&disk), &opening, planted_fence(&opening))?;
     let options = opening.options;
     let root = open_root(ctx.disk.as_ref(), &options.root)?;
@@ -85,8 +90,13 @@ pub fn open_on(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, 
         Some(mut survey) => (survey.take_channels(), Some((survey.root, survey.opened_at))),
         None => (BTreeMap::new(), None),
     };
-    let recovery =
-        ChannelRecovery { ctx: &ctx, root: root.as_ref(), must_settle, now: opening.now };
+    let recovery = ChannelRecovery {
+        ctx: &ctx,
+        root: root.as_ref(),
+        must_settle,
+        doubt: None,
+        now: opening.now,
+    };
     let mut channels = recovery.all(folders, seen)?;
     log::debug!(
         target: crate::log::STREAM,
@@ -125,7 +135,7 @@ pub fn open_on(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, 
     let mut state =
         RecoveredState { server: found.server, clients: found.clients, channels: Vec::new() };
     let loops = opening.loops.max(1);
-    let mut by_loop: Vec<BTreeMap<ChannelName, Channel>> = Vec::new();
+    let mut by_loop: Vec<BTreeMap<ChannelName, Box<Channel>>> = Vec::new();
     by_loop.resize_with(usize::from(loops), BTreeMap::new);
     for Recovered { channel, notices: of_channel, .. } in channels {
         notices.extend(of_channel);
@@ -244,7 +254,7 @@ fn remove_superseded(
 fn make_shares(
     ctx: &Arc<Context>,
     registry: &Arc<Registry>,
-    by_loop: Vec<BTreeMap<ChannelName, Channel>>,
+    by_loop: Vec<BTreeMap<ChannelName, Box<Channel>>>,
     now: Now,
 ) -> Result<Vec<Box<dyn Store>>, StoreError> {
     let open_max = open_max(&ctx.options, by_loop.len());
@@ -280,6 +290,7 @@ pub struct ChannelRecovery<'a> {
     ctx: &'a Context,
     root: &'a dyn Folder,
     must_settle: bool,
+    doubt: Option<u64>,
     now: Now,
 }
 
@@ -288,19 +299,23 @@ impl ChannelRecovery<'_> {
     fn all(
         self,
         mut folders: Vec<Entry>,
-        mut seen: BTreeMap<Vec<u8>, Seen>,
+        seen: BTreeMap<Vec<u8>, Box<Seen>>,
     ) -> Result<Vec<Recovered>, StoreError> {
         folders.sort();
-        let mut rest: Vec<(Vec<u8>, Option<Seen>)> = folders
+        let mut seen = seen.into_iter().peekable();
+        let mut rest: Vec<(Vec<u8>, Option<Box<Seen>>)> = folders
             .into_iter()
             .map(|entry| {
-                let seen = seen.remove(&entry.name);
-                (entry.name, seen)
+                // Both are in the order of their names.
+                while seen.next_if(|(name, _)| *name < entry.name).is_some() {}
+                let seen = seen.next_if(|(name, _)| *name == entry.name);
+                (entry.name, seen.map(|(_, seen)| seen))
             })
             .collect();
         let wanted = usize::try_from(self.ctx.options.parallel_recovery).unwrap_or(1);
         let cores = || thread::available_parallelism().map_or(1, usize::from);
-        let must_look = |seen: &Option<Seen>| !seen.as_ref().is_some_and(Seen::is_certain);
+        let must_look =
+            |seen: &Option<Box<Seen>>| !seen.as_ref().is_some_and(|seen| seen.is_certain());
         let looks = rest.iter().filter(|(_, seen)| must_look(seen)).count();
         let is_many = CHANNELS_RECOVERED_ALONE_MAX < looks;
         let thread_count = if is_many { wanted.max(cores()) } else { 1 };
@@ -336,7 +351,13 @@ impl ChannelRecovery<'_> {
         })
     }
 
-    fn some(self, names: Vec<(Vec<u8>, Option<Seen>)>) -> Result<Vec<Recovered>, StoreError> {
+    /// The same of channels of which messages from that sequence on may not be durable.
+    #[must_use]
+    pub fn doubting(self, from: u64) -> Self {
+        Self { doubt: Some(from), ..self }
+    }
+
+    fn some(self, names: Vec<(Vec<u8>, Option<Box<Seen>>)>) -> Result<Vec<Recovered>, StoreError> {
         let mut channels = Vec::with_capacity(names.len());
         for (name, seen) in names {
             channels.extend(self.one(&name, seen)?);
@@ -348,7 +369,11 @@ impl ChannelRecovery<'_> {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn one(self, name: &[u8], seen: Option<Seen>) -> Result<Option<Recovered>, StoreError> {
+    pub fn one(
+        self,
+        name: &[u8],
+        seen: Option<Box<Seen>>,
+    ) -> Result<Option<Recovered>, StoreError> {
         let Self { ctx, root, .. } = self;
         let (mut found, is_synced) = match seen.and_then(|seen| seen.confirm(root, name)) {
             Some(known) => known,
@@ -358,6 +383,7 @@ impl ChannelRecovery<'_> {
                     crc: &ctx.crc,
                     must_verify: ctx.options.crc,
                     is_settled: !self.must_settle,
+                    doubt: self.doubt,
                     fence: Some(ctx.fence.as_ref()),
                     reserve: &ctx.reserve,
                 };
@@ -370,7 +396,7 @@ impl ChannelRecovery<'_> {
         let notices = std::mem::take(&mut found.notices);
         let is_elsewhere = found.is_elsewhere;
         let name = ChannelName::from(name);
-        let mut channel = Channel::recovered(ctx, name, found, self.must_settle);
+        let mut channel = Box::new(Channel::recovered(ctx, name, found, self.must_settle));
         // Only in the accounts: slices that the limits let go are removed by the share, once it is
         // certain that the newer messages, because of which they go, are durable.
         channel.trim(ctx, root, Some(self.now.wall))?;

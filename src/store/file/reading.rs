@@ -125,6 +125,47 @@ impl SliceFiles<'_> {
         ordinal: u64,
         count: u64,
     ) -> Result<Vec<IndexRecord>, StoreError> {
+        Ok(self.index_records_each(slice, ordinal, count)?.into_iter().flatten().collect())
+    }
+
+    /// The oldest messages that are not removed, of which `first` is the first: only what is known
+    /// of them. One that is damaged in index and data stands there without a size and as old as the
+    /// next one, so that the limits go on behind it.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn oldest_records(
+        &self,
+        slice: &Slice,
+        first: u64,
+        count: u64,
+    ) -> Result<Vec<IndexRecord>, StoreError> {
+        let found = match self.index_records(slice.removed_count, count) {
+            Ok(records) => return Ok(records),
+            Err(_) => self.index_records_each(slice, slice.removed_count, count)?,
+        };
+        let mut sequence = first;
+        let mut records = Vec::with_capacity(found.len());
+        for record in &found {
+            let unknown = IndexRecord { sequence, offset: 0, timestamp: slice.last_time, size: 0 };
+            records.push(record.unwrap_or(unknown));
+            sequence = records.last().map_or(sequence, |record| record.sequence + 1);
+        }
+        let mut timestamp = slice.last_time;
+        for (record, found) in records.iter_mut().zip(&found).rev() {
+            timestamp = found.map_or(timestamp, |found| found.timestamp);
+            record.timestamp = timestamp;
+        }
+        Ok(records)
+    }
+
+    /// What is found of each of these index records.
+    fn index_records_each(
+        &self,
+        slice: &Slice,
+        ordinal: u64,
+        count: u64,
+    ) -> Result<Vec<Option<IndexRecord>>, StoreError> {
         let mut records = Vec::new();
         // Where the next record begins, if that is known.
         let mut begin = match ordinal.checked_sub(1) {
@@ -136,6 +177,7 @@ impl SliceFiles<'_> {
         for (sequence, entry) in (slice.first + ordinal..).zip(entries) {
             let found = match entry {
                 Ok(record) => Some(record),
+                Err(_) if !slice.is_dense() => None,
                 Err(error) => {
                     let found = self.record_in_data(slice, sequence, begin)?;
                     log::error!(
@@ -147,7 +189,7 @@ impl SliceFiles<'_> {
                 }
             };
             begin = found.map(|record| record.end());
-            records.extend(found);
+            records.push(found);
         }
         Ok(records)
     }

@@ -6,7 +6,6 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::base::epoch::Fence;
@@ -14,17 +13,18 @@ use crate::base::planted::{self, Bug};
 use crate::store::file::context::refusal;
 use crate::store::file::cutting;
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder, Identity};
+use crate::store::file::evidence;
 use crate::store::file::format::{
     ChannelFile, Crc, FILE_HEADER_LEN, IndexRecord, SUBSCRIPTIONS_FILE, VERSION_HEADER,
     channel_file, cut_name, decode_subscription, encode_plain, gap_filler, replacement_epoch,
     slice_data_name, slice_index_name,
 };
 use crate::store::file::log::{
-    RECORDS_START, complete_header, io_error, is_half_begun, path_below, read_range, read_whole,
+    RECORDS_START, complete_header, io_error, is_half_begun, path_below, read_whole,
 };
 use crate::store::file::reading::SliceFiles;
 use crate::store::file::removal::{Place, is_removal, open_file};
-use crate::store::file::repair::{Ending, HOLE, is_unwritten, replay};
+use crate::store::file::repair::{Ending, HOLE, replay};
 use crate::store::file::reserve::{LEFT_BY_TAKE_OVER, Reserve, Spare};
 use crate::store::file::slice_recovery::slice_of;
 use crate::store::file::slices::{Overlap, Slice};
@@ -42,6 +42,8 @@ pub struct Recovery<'a> {
     pub must_verify: bool,
     /// Whether everything in it was made durable by whoever wrote it.
     pub is_settled: bool,
+    /// From which sequence on messages of the channel may not be durable, if that is known.
+    pub doubt: Option<u64>,
     /// The right to repair; without it, what needs a repair is an error.
     pub fence: Option<&'a dyn Fence>,
     /// What repairs may take from on a full disk.
@@ -72,16 +74,6 @@ pub struct FoundChannel {
     pub subscriptions_len: Option<u64>,
     /// What the operator should know.
     pub notices: Vec<Notice>,
-}
-
-/// A message that an older slice holds, too.
-struct Held {
-    /// The number of that slice.
-    number: u64,
-    /// What its index says.
-    record: IndexRecord,
-    /// Whether the slice may be a copy itself, that was never in use.
-    may_be_given_up: bool,
 }
 
 impl FoundChannel {
@@ -288,16 +280,6 @@ impl ChannelReader<'_> {
         let kept = numbers.keys().next().copied();
         // The number of what is removed counts, too: a former active may still make the data.
         self.number_max = numbers.keys().chain(&indexed).max().copied().unwrap_or(0);
-        let mut standing = Vec::new();
-        for number in indexed.iter().filter(|number| !numbers.contains_key(*number)) {
-            let is_oldest = kept.is_some_and(|kept| *number < kept);
-            let older = numbers.keys().filter(|older| *older < number);
-            let older = older.map(|older| (*older, indexed.contains(older)));
-            if self.stand_in(*number, is_oldest, &older.collect::<Vec<_>>())? {
-                standing.push(*number);
-            }
-        }
-        numbers.extend(standing.into_iter().map(|number| (number, ())));
         let mut found = VecDeque::new();
         for number in numbers.keys().rev() {
             let slice = self.slice(*number, indexed.contains(number), found.is_empty())?;
@@ -305,13 +287,15 @@ impl ChannelReader<'_> {
                 found.push_front(slice);
             }
         }
-        for place in (1..found.len()).rev() {
-            if self.is_broken_copy(&found, place)? {
-                let number = found[place].number;
-                self.give_up(number)?;
-                found.remove(place);
+        for number in indexed.iter().filter(|number| !numbers.contains_key(*number)) {
+            let is_oldest = kept.is_some_and(|kept| *number < kept);
+            let place = found.partition_point(|slice: &Slice| slice.number < *number);
+            if self.stand_in(*number, is_oldest, found.iter().take(place))? {
+                let is_last = place == found.len();
+                found.insert(place, self.slice(*number, true, is_last)?);
             }
         }
+        self.settle(&mut found)?;
         let mut slices = VecDeque::new();
         let mut next_first = None;
         for slice in found.into_iter().rev() {
@@ -358,55 +342,41 @@ impl ChannelReader<'_> {
     }
 
     /// The data of a slice is missing, but not its index. The oldest slices are what limits remove,
-    /// so their index goes too, and so does one whose messages are all in `older` slices, or that
-    /// reaches less far than these: a copy of them that was begun, and not in use yet. For each
-    /// other message an empty one stands in, because its sequence was given and may not be given
-    /// again; what older slices hold of them is copied: a slice supersedes all of the older ones
-    /// from its first message on, and these may be copies that were never in use, too. Older ones
-    /// come with whether they have an index. True if there is a slice now.
-    fn stand_in(
+    /// so their index goes too, and so does one that reaches no further than the `older` slices: a
+    /// copy of them that was begun, and not in use yet. For each message that it names behind those
+    /// an empty one stands in, because its sequence was given and may not be given again. True if
+    /// there is a slice now.
+    fn stand_in<'s>(
         &mut self,
         number: u64,
         is_oldest: bool,
-        older: &[(u64, bool)],
+        older: impl Iterator<Item = &'s Slice>,
     ) -> Result<bool, StoreError> {
         let (name, index_name) = (slice_data_name(number), slice_index_name(number));
         let index = self.open(&index_name)?;
         let records = self.all_index_records(index.as_ref(), &index_name)?;
-        if records.is_empty() && number == self.number_max {
-            // It tells the number.
+        let (Some(first), Some(last)) = (records.first(), records.last()) else {
+            if number != self.number_max {
+                self.give_up(number)?;
+            }
+            // Else it tells the number.
             return Ok(false);
-        }
-        let place = self.place()?;
-        let (held, older_last) =
-            if is_oldest { Default::default() } else { self.held_by(older, &records)? };
-        let is_held = |record: &IndexRecord| held.contains_key(&record.sequence);
-        let is_kept = |record: &IndexRecord| {
-            held.get(&record.sequence).is_some_and(|one| !one.may_be_given_up)
         };
-        // A copy that is in use reaches as far as what it was made from: there it was cut.
-        let is_unfinished = records.last().is_none_or(|last| last.sequence < older_last);
-        let is_elsewhere = records.iter().all(is_held);
-        let is_removed = is_oldest || is_unfinished || is_elsewhere;
+        let place = self.place()?;
+        let older = self.evidence(older, &(first.sequence..=last.sequence))?;
+        let end = evidence::run(&older).keys().next_back().copied().unwrap_or(0);
+        let is_removed = is_oldest || last.sequence <= end;
         let what_now = if is_removed {
             self.give_up(number)?;
             match is_oldest {
                 true => "They are older than all others: the index is removed",
-                false if is_elsewhere => "Older slices hold all of them: the index is removed",
-                false => {
-                    "It is a copy that was never in use, of slices that reach further: the index \
-                     is removed"
-                }
+                false => "Older slices hold all of them that are whole: the index is removed",
             }
         } else {
             let mut bytes = VERSION_HEADER.to_vec();
-            for record in records.iter().skip_while(|record| is_kept(record)) {
-                if let Some(Held { number, record, .. }) = held.get(&record.sequence) {
-                    bytes.extend(self.encoded_at(*number, record)?);
-                } else {
-                    let filler = gap_filler(self.channel, record.sequence, record.timestamp);
-                    encode_plain(&mut bytes, &filler, self.recovery.crc);
-                }
+            for record in records.iter().filter(|record| end < record.sequence) {
+                let filler = gap_filler(self.channel, record.sequence, record.timestamp);
+                encode_plain(&mut bytes, &filler, self.recovery.crc);
             }
             let begun = cut_name(place.fence.epoch().0, &name, 0);
             let path = self.file_path(&begun);
@@ -416,128 +386,15 @@ impl ChannelReader<'_> {
             "Empty messages stand in for those that no older slice holds, so that no sequence is \
              given twice"
         };
-        if let (Some(first), Some(last)) = (records.first(), records.last()) {
-            let text = format!(
-                "File \"{}\" is missing beside its index, which names messages {} to {}. \
-                 {what_now}. To get them back stop the server and restore both files from a backup",
-                self.file_path(&name).display(),
-                first.sequence,
-                last.sequence,
-            );
-            self.notice(true, text);
-        }
+        let text = format!(
+            "File \"{}\" is missing beside its index, which names messages {} to {}. {what_now}. To \
+             get them back stop the server and restore both files from a backup",
+            self.file_path(&name).display(),
+            first.sequence,
+            last.sequence,
+        );
+        self.notice(true, text);
         Ok(!is_removed)
-    }
-
-    /// A message of the slice with this number as its data file has it.
-    fn encoded_at(&self, number: u64, record: &IndexRecord) -> Result<Vec<u8>, StoreError> {
-        let name = slice_data_name(number);
-        let len = usize::try_from(record.end() - record.offset).unwrap_or(usize::MAX);
-        read_range(self.open(&name)?.as_ref(), record.offset, len, &self.file_path(&name))
-    }
-
-    /// Which of these messages are in one of the slices with these numbers too, with their data:
-    /// by sequence, and the last sequence that one of the slices has, whole or not.
-    fn held_by(
-        &self,
-        numbers: &[(u64, bool)],
-        records: &[IndexRecord],
-    ) -> Result<(BTreeMap<u64, Held>, u64), StoreError> {
-        let place = |record: &IndexRecord| (record.sequence, (record.timestamp, record.size));
-        let wanted: BTreeMap<_, _> = records.iter().map(place).collect();
-        let mut held = BTreeMap::new();
-        let mut end = 0;
-        for (number, has_index) in numbers {
-            let data = slice_data_name(*number);
-            let found = self.records_of(*number, *has_index)?;
-            let is_first = found.first().is_some_and(|first| end < first.sequence);
-            end = found.last().map_or(end, |last| last.sequence.max(end));
-            let path = self.file_path(&data);
-            let file = self.open(&data)?;
-            let len = file.size().map_err(|source| io_error(Action::Read, &path, source))?;
-            for record in found {
-                if wanted.get(&record.sequence) == Some(&place(&record).1)
-                    && self.is_proved(file.as_ref(), len, &record, &path)?
-                {
-                    let place = Held { number: *number, record, may_be_given_up: !is_first };
-                    held.entry(record.sequence).or_insert(place);
-                }
-            }
-        }
-        Ok((held, end))
-    }
-
-    /// Whether the slice at `place` is what a crash has left of a copy of the messages before it,
-    /// or what a former active has made too late, before it was in use: the older ones have all
-    /// that it has, and more behind it, or they have what it lacks in its midst. Then the older
-    /// ones count; what slices behind the copy also have, those supersede. One that was in use, and
-    /// so may have been written on, lacks nothing because of a power failure.
-    fn is_broken_copy(&self, slices: &VecDeque<Slice>, place: usize) -> Result<bool, StoreError> {
-        let copy = &slices[place];
-        let older = || slices.iter().take(place);
-        let end = older().map(|old| old.last).max().unwrap_or(0);
-        let range = copy.first..=copy.last.min(end);
-        let mut of_older = BTreeMap::new();
-        for slice in older().filter(|old| old.first <= copy.last && copy.first <= old.last) {
-            // Of several older ones that hold a message, the latest counts.
-            of_older.extend(self.places(slice, &range)?);
-        }
-        if of_older.is_empty() {
-            return Ok(false);
-        }
-        let of_copy = self.places(copy, &range)?;
-        let is_same = |(number, place)| of_older.get(number).is_none_or(|older| older == place);
-        if !of_copy.iter().all(is_same) {
-            return Ok(false);
-        }
-        let lacking = of_older.keys().find(|number| !of_copy.contains_key(number));
-        if end < copy.last {
-            return lacking.map_or(Ok(false), |number| self.is_unwritten(copy, *number));
-        }
-        let is_held = of_copy.keys().all(|number| of_older.contains_key(number));
-        Ok(lacking.is_some() || (is_held && (copy.last < end || copy.has_damage())))
-    }
-
-    /// Timestamp and size, by sequence, of the messages of `slice` in that range. What only the
-    /// index names is not there.
-    fn places(
-        &self,
-        slice: &Slice,
-        range: &RangeInclusive<u64>,
-    ) -> Result<BTreeMap<u64, (i64, u32)>, StoreError> {
-        let (index_name, name) = (slice_index_name(slice.number), slice_data_name(slice.number));
-        let (index, data) = (self.open(&index_name)?, self.open(&name)?);
-        let path = self.file_path(&name);
-        let mut places = BTreeMap::new();
-        for record in self.all_index_records(index.as_ref(), &index_name)? {
-            if range.contains(&record.sequence)
-                && self.is_proved(data.as_ref(), slice.data_len, &record, &path)?
-            {
-                places.insert(record.sequence, (record.timestamp, record.size));
-            }
-        }
-        Ok(places)
-    }
-
-    /// Whether a power failure explains that a slice lacks a message.
-    fn is_unwritten(&self, slice: &Slice, number: u64) -> Result<bool, StoreError> {
-        let (index_name, name) = (slice_index_name(slice.number), slice_data_name(slice.number));
-        let (index, data) = (self.open(&index_name)?, self.open(&name)?);
-        let path = self.file_path(&name);
-        let (mut begin, mut end) = (FILE_HEADER_LEN, slice.data_len);
-        for record in self.all_index_records(index.as_ref(), &index_name)? {
-            let is_there = self.is_proved(data.as_ref(), slice.data_len, &record, &path)?;
-            if is_there && number < record.sequence {
-                end = record.offset;
-                break;
-            }
-            if is_there {
-                begin = record.end();
-            }
-        }
-        let len = usize::try_from(end.saturating_sub(begin)).unwrap_or(usize::MAX);
-        let bytes = read_range(data.as_ref(), begin, len, &path)?;
-        Ok(is_unwritten(&bytes, usize::try_from(begin).unwrap_or(0)))
     }
 
     /// An old slice ends where a later one begins: what both hold, a former active has appended

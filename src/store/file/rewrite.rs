@@ -52,6 +52,12 @@ impl Rewrite {
         channel.begin_slice(ctx, self.write.slice.number)
     }
 
+    /// Bytes of the messages that it holds in memory.
+    #[must_use]
+    pub fn data_len(&self) -> u64 {
+        u64::try_from(self.write.data.len()).unwrap_or(u64::MAX)
+    }
+
     fn overwrite_planted(&self, channel: &Channel) {
         if planted::is(Bug::RecoveryUnfenced) {
             let number = self.write.slice.number;

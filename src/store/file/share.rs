@@ -9,7 +9,7 @@ use crate::base::id::{ChannelName, Sequence};
 use crate::base::record::{Batch, CommitReport, FetchRequest, MessageRecord};
 use crate::base::time::{Instant, Now, WallTime};
 use crate::store::file::channel::Channel;
-use crate::store::file::context::{Context, is_out_of_descriptors, refusal};
+use crate::store::file::context::{Context, is_out_of_descriptors, refusal, unless_replaced};
 use crate::store::file::disk::Folder;
 use crate::store::file::log::{io_error, reason};
 use crate::store::file::registry::Registry;
@@ -29,7 +29,7 @@ pub struct Share {
     /// The file system that can be synced as a whole, if any. That makes durable what lies on it,
     /// and nothing else: each file says where it lies.
     pub(super) synced_device: Option<u64>,
-    pub(super) channels: BTreeMap<ChannelName, Channel>,
+    pub(super) channels: BTreeMap<ChannelName, Box<Channel>>,
     /// Names in the root changed since it was synced.
     pub(super) is_root_renamed: bool,
     /// Channels with files open, the least recently used first.
@@ -47,14 +47,13 @@ pub struct Share {
     pub(super) unsynced: Option<String>,
     /// A failed sync that nobody waited for.
     pub(super) failure: Option<StoreError>,
-    /// Channels with dead slices that could not be removed yet.
+    /// Channels with files that are no longer needed: they were left when the store was opened, or
+    /// could not be removed.
     pub(super) untidy: BTreeSet<ChannelName>,
-    /// Channels in which files were left when the store was opened that are no longer needed.
-    pub(super) overdue: BTreeSet<ChannelName>,
-    /// From when on these are removed: known once the share is at work.
-    pub(super) overdue_from: Option<Instant>,
+    /// The last of them that was tried, if others wait behind it.
+    pub(super) tidied_until: Option<ChannelName>,
     /// Channels that are gone but for their files.
-    pub(super) doomed: BTreeMap<ChannelName, Channel>,
+    pub(super) doomed: BTreeMap<ChannelName, Box<Channel>>,
     pub(super) pace: Pace,
     pub(super) has_readers: bool,
     pub(super) archivists: Archivists,
@@ -70,7 +69,7 @@ pub struct ShareParts {
     /// An open root of its own.
     pub root: Box<dyn Folder>,
     /// Its channels.
-    pub channels: BTreeMap<ChannelName, Channel>,
+    pub channels: BTreeMap<ChannelName, Box<Channel>>,
     /// Descriptors that it may keep open.
     pub open_max: usize,
     /// The time.
@@ -99,8 +98,7 @@ impl Share {
             unsynced: None,
             failure: None,
             untidy: BTreeSet::new(),
-            overdue: BTreeSet::new(),
-            overdue_from: None,
+            tidied_until: None,
             doomed: BTreeMap::new(),
             pace: Pace::default(),
             has_readers: false,
@@ -111,7 +109,7 @@ impl Share {
             channel.close_files();
             share.expiries.extend(channel.expires_at.map(|at| (at, name.clone())));
             if channel.is_untidy() {
-                share.overdue.insert(name.clone());
+                share.untidy.insert(name.clone());
             }
         }
         share
@@ -167,7 +165,7 @@ impl Share {
         Ok(())
     }
 
-    pub(super) fn forget(&mut self, name: &ChannelName) -> Option<Channel> {
+    pub(super) fn forget(&mut self, name: &ChannelName) -> Option<Box<Channel>> {
         let channel = self.channels.remove(name)?;
         self.open_count -= channel.counted_open;
         self.recency.remove(&channel.used_at);
@@ -184,7 +182,8 @@ impl Share {
             }
             self.expiries.pop_first();
             if self.trim(&name, Some(now)) {
-                let state = self.channels.get(&name).map(Channel::state).unwrap_or_default();
+                let state =
+                    self.channels.get(&name).map(|channel| channel.state()).unwrap_or_default();
                 maintained.trimmed.push((name.clone(), state));
             }
             self.tidy(&name, false);
@@ -243,7 +242,9 @@ impl Share {
 impl Store for Share {
     fn commit(&mut self, epoch: Epoch, batch: &Batch) -> Result<CommitReport, OutcomeUnknown> {
         self.check_epoch(epoch)?;
-        self.write_batch(batch)
+        let written = self.write_batch(batch);
+        let fence = self.ctx.fence.as_ref();
+        written.map_err(|OutcomeUnknown(error)| unless_replaced(error, fence).into())
     }
 
     fn fetch(&mut self, request: &FetchRequest) -> Result<Vec<MessageRecord>, StoreError> {
@@ -259,7 +260,8 @@ impl Store for Share {
             };
             found = channel.fetch(&self.ctx, self.root.as_ref(), request);
         }
-        self.has_readers |= self.channels.get(&request.channel).is_some_and(Channel::has_reader);
+        self.has_readers |=
+            self.channels.get(&request.channel).is_some_and(|channel| channel.has_reader());
         self.touch(&request.channel)?;
         found
     }

@@ -9,8 +9,9 @@ use std::path::Path;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::refusal;
 use crate::store::file::disk::{Access, DiskFile};
+use crate::store::file::evidence::Hole;
 use crate::store::file::format::{
-    Crc, Decoded, FILE_HEADER_LEN, Framing, INDEX_RECORD_LEN, IndexRecord, MESSAGE_OVERHEAD,
+    Decoded, FILE_HEADER_LEN, Framing, INDEX_RECORD_LEN, IndexRecord, MESSAGE_OVERHEAD,
     check_version, cut_name, decode_record, index_offset, message_place, slice_data_name,
     slice_index_name,
 };
@@ -214,29 +215,6 @@ impl ChannelReader<'_> {
         Ok(self.parse_index(bytes.get(RECORDS_START..).unwrap_or_default()).0)
     }
 
-    /// The messages of a slice, as its index names them; as its data has them, where the index is
-    /// missing or damaged.
-    pub(super) fn records_of(
-        &self,
-        number: u64,
-        has_index: bool,
-    ) -> Result<Vec<IndexRecord>, StoreError> {
-        if has_index {
-            let name = slice_index_name(number);
-            let index = self.open(&name)?;
-            let bytes = read_whole(index.as_ref(), &self.file_path(&name))?.unwrap_or_default();
-            let (records, is_whole) =
-                self.parse_index(bytes.get(RECORDS_START..).unwrap_or_default());
-            if is_whole && !bytes.is_empty() {
-                return Ok(records);
-            }
-        }
-        let name = slice_data_name(number);
-        let data = self.open(&name)?;
-        let bytes = read_whole(data.as_ref(), &self.file_path(&name))?.unwrap_or_default();
-        Ok(scan_messages(&bytes, RECORDS_START, self.recovery.crc, true).records)
-    }
-
     /// The whole records at the front, ascending; and whether that is all.
     fn parse_index(&self, bytes: &[u8]) -> (Vec<IndexRecord>, bool) {
         let crc = self.recovery.must_verify.then_some(self.recovery.crc);
@@ -258,7 +236,11 @@ impl ChannelReader<'_> {
         (records, is_whole)
     }
 
-    /// As [`is_proved`].
+    /// Whether the data, which is so long, holds the message that `record` describes. The checksum
+    /// counts here even if the options say that it is not verified.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
     pub(super) fn is_proved(
         &self,
         data: &dyn DiskFile,
@@ -266,7 +248,18 @@ impl ChannelReader<'_> {
         record: &IndexRecord,
         path: &Path,
     ) -> Result<bool, StoreError> {
-        is_proved((data, data_len, path), record, self.recovery.crc)
+        if data_len < record.end() || record.offset < FILE_HEADER_LEN {
+            return Ok(false);
+        }
+        let len = usize::try_from(record.end() - record.offset).unwrap_or(usize::MAX);
+        let bytes = read_range(data, record.offset, len, path)?;
+        Ok(match decode_record(&bytes, Framing::Plain, Some(self.recovery.crc)) {
+            Ok(Decoded::Record { payload, .. }) => {
+                u32::try_from(payload.len()).ok() == Some(record.size)
+                    && message_place(payload).is_ok_and(|(found, _)| found == record.sequence)
+            }
+            _ => false,
+        })
     }
 
     /// The index is believed. What lies behind it in the last slice is cut before we write there.
@@ -281,7 +274,8 @@ impl ChannelReader<'_> {
         let end = found.last.end();
         let name = slice_data_name(number);
         if is_last && end < data_len {
-            self.cut_unindexed(data, &name, end, data_len)?;
+            let why = ("", "the index had not reached them");
+            self.cut_unanswered(data, &name, (end, data_len), why)?;
         }
         if let Some(records) = &found.records {
             return Ok(slice_of(number, records, end));
@@ -300,18 +294,35 @@ impl ChannelReader<'_> {
         })
     }
 
-    /// Cuts what the index had not reached. Nothing of it was acknowledged, so a disk that is too
-    /// full to keep it does not stop the server.
-    fn cut_unindexed(
+    /// Cuts a slice where a power failure has taken messages, and gives what is left of it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn cut_at(&mut self, slice: &Slice, hole: &Hole) -> Result<Slice, StoreError> {
+        let (name, index_name) = (slice_data_name(slice.number), slice_index_name(slice.number));
+        // The index first: what it does not name was never acknowledged.
+        let index = self.open(&index_name)?;
+        self.truncate(index.as_ref(), &index_name, index_offset(hole.ordinal))?;
+        let place =
+            format!(", where a power failure has left nothing of message {}", hole.sequence);
+        let why = (place.as_str(), "they were never synced");
+        let data = self.open(&name)?;
+        self.cut_unanswered(data.as_ref(), &name, (hole.begin, slice.data_len), why)?;
+        self.slice(slice.number, true, true)
+    }
+
+    /// Cuts what nobody was answered for, and says where and why. So a disk that is too full to
+    /// keep it does not stop the server.
+    fn cut_unanswered(
         &mut self,
         data: &dyn DiskFile,
         name: &[u8],
-        end: u64,
-        data_len: u64,
+        (end, data_len): (u64, u64),
+        (place, reason): (&str, &str),
     ) -> Result<(), StoreError> {
         let what_became = match self.cut(data, name, end, data_len) {
-            Ok(false) => return Ok(()),
-            Ok(true) => {
+            Ok(false) if place.is_empty() => return Ok(()),
+            Ok(_) => {
                 let kept = cut_name(self.place()?.fence.epoch().0, name, end);
                 format!("kept in \"{}\"", String::from_utf8_lossy(&kept))
             }
@@ -324,8 +335,8 @@ impl ChannelReader<'_> {
         self.notice(
             true,
             format!(
-                "File \"{}\" has been truncated to offset: {end}. The {} bytes behind it are \
-                 {what_became}; none was acknowledged: the index had not reached them",
+                "File \"{}\" has been truncated to offset: {end}{place}. The {} bytes behind it are \
+                 {what_became}; none was acknowledged: {reason}",
                 self.file_path(name).display(),
                 data_len - end,
             ),
@@ -432,27 +443,6 @@ impl ChannelReader<'_> {
         fresh.put(self.root, Some(self.folder), name, fence)?;
         self.folder.sync().map_err(|source| io_error(Action::Sync, &self.path, source))
     }
-}
-
-/// Whether the data, which is so long, holds the message that `record` describes. The checksum
-/// counts here even if the options say that it is not verified.
-pub(super) fn is_proved(
-    (data, data_len, path): (&dyn DiskFile, u64, &Path),
-    record: &IndexRecord,
-    crc: &Crc,
-) -> Result<bool, StoreError> {
-    if data_len < record.end() || record.offset < FILE_HEADER_LEN {
-        return Ok(false);
-    }
-    let len = usize::try_from(record.end() - record.offset).unwrap_or(usize::MAX);
-    let bytes = read_range(data, record.offset, len, path)?;
-    Ok(match decode_record(&bytes, Framing::Plain, Some(crc)) {
-        Ok(Decoded::Record { payload, .. }) => {
-            u32::try_from(payload.len()).ok() == Some(record.size)
-                && message_place(payload).is_ok_and(|(found, _)| found == record.sequence)
-        }
-        _ => false,
-    })
 }
 
 /// The slice that these index records describe.

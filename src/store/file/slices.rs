@@ -318,8 +318,10 @@ impl Messages {
         self.byte_count = self.byte_count.saturating_sub(u64::from(record.size) + MESSAGE_OVERHEAD);
         self.first = record.sequence + 1;
         if slice.live_count() == 0 {
-            let next = self.slices.iter().find(|slice| slice.live_count() != 0);
-            self.first = next.map_or(self.last + 1, |slice| slice.first);
+            let mut rest = self.slices.iter().filter(|slice| slice.live_count() != 0);
+            // Of what was damaged, the size was not known.
+            self.byte_count = rest.clone().map(|slice| slice.bytes).sum();
+            self.first = rest.next().map_or(self.last + 1, |slice| slice.first);
         }
     }
 

@@ -50,7 +50,8 @@ pub struct Seen {
 /// What is known of the channels, by name, and what the kernel tells of them.
 #[derive(Default)]
 struct Known {
-    channels: BTreeMap<Vec<u8>, Seen>,
+    /// Boxed: a take-over moves them several times.
+    channels: BTreeMap<Vec<u8>, Box<Seen>>,
     /// `None` where the system gives no watch.
     watch: Option<Watch>,
     /// The channel of each thing that is watched.
@@ -134,7 +135,7 @@ impl Survey {
 
     /// The channels by name, with what the kernel has told of them: to be called when nobody else
     /// may write any more.
-    pub fn take_channels(&mut self) -> BTreeMap<Vec<u8>, Seen> {
+    pub fn take_channels(&mut self) -> BTreeMap<Vec<u8>, Box<Seen>> {
         self.known.hear();
         let Known { channels, watch, .. } = std::mem::take(&mut self.known);
         if let Some(watch) = watch {
@@ -335,6 +336,7 @@ impl Rounds {
             crc: &self.crc,
             must_verify: self.options.crc,
             is_settled: false,
+            doubt: None,
             fence: None,
             reserve: &reserve,
         };
@@ -360,15 +362,15 @@ impl Rounds {
     /// One channel: what is known of it, if that still holds, or what is read now.
     fn look(
         &self,
-        before: Option<Seen>,
+        before: Option<Box<Seen>>,
         recovery: &Recovery<'_>,
         name: &[u8],
         now: WallTime,
-    ) -> Option<Seen> {
+    ) -> Option<Box<Seen>> {
         let root = self.root.as_ref();
         let mut seen = match before {
             Some(seen) if seen.is_watched || seen.holds(root, name) => seen,
-            Some(_) | None => Seen::look(root, recovery, name, now)?,
+            Some(_) | None => Box::new(Seen::look(root, recovery, name, now)?),
         };
         if !seen.is_watched {
             // What changed before the watch began shows in the stamps.

@@ -27,6 +27,8 @@ const TRIED_APART_MAX: usize = 16;
 const UNWRITTEN_FREE: u64 = 64 * 1024 * 1024;
 /// What is above that counts as if the disk wrote so many bytes a second.
 const WRITTEN_A_SECOND: u64 = 256 * 1024 * 1024;
+/// Where nobody can say what it has to write, a neighbour may be busy.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 /// How long it is believed.
 const UNWRITTEN_KNOWN: Duration = Duration::from_millis(20);
 /// What a file's own sync counts for before one was measured.
@@ -54,21 +56,28 @@ pub struct Pace {
     apart: Option<Duration>,
     together: Option<Duration>,
     trial_at: Instant,
-    /// What the machine had still to write, and until when that is believed.
-    unwritten: (u64, Instant),
+    /// How long what the machine had still to write holds up a sync of the file system, and until
+    /// when that is believed.
+    held_up: (Duration, Instant),
 }
 
 impl Pace {
     /// How to sync `file_count` files at `now`, where the machine has still to write so many bytes.
-    pub fn choose(&mut self, file_count: usize, now: Instant, unwritten: impl Fn() -> u64) -> Way {
+    pub fn choose(
+        &mut self,
+        file_count: usize,
+        now: Instant,
+        unwritten: impl Fn() -> Option<u64>,
+    ) -> Way {
         let way = self.learned(file_count, now);
         if way == Way::Apart {
             return way;
         }
-        if self.unwritten.1 <= now {
-            self.unwritten = (unwritten(), now + UNWRITTEN_KNOWN);
+        if self.held_up.1 <= now {
+            let wait = unwritten().map_or(UNKNOWN_WAIT, wait_for);
+            self.held_up = (wait, now + UNWRITTEN_KNOWN);
         }
-        let wait = wait_for(self.unwritten.0);
+        let wait = self.held_up.0;
         let apart = times(self.apart.unwrap_or(APART_GUESS), file_count);
         let is_slower = !wait.is_zero() && apart < wait + self.together.unwrap_or_default();
         if is_slower { Way::Apart } else { Way::Together }
@@ -192,7 +201,7 @@ mod tests {
         let end = *clock + Duration::from_secs(seconds);
         let mut counts = [0; 2];
         while *clock < end {
-            let way = pace.choose(2, *clock, || 0);
+            let way = pace.choose(2, *clock, || Some(0));
             let index = usize::from(way == Way::Together);
             counts[index] += 1;
             let began = *clock;
@@ -239,19 +248,19 @@ mod tests {
     #[test]
     fn many_files_are_synced_together_unless_the_disk_has_a_busy_neighbour() {
         let (mut pace, mut clock) = (Pace::default(), Instant(0));
-        assert_eq!(pace.choose(512, clock, || 0), Way::Together, "nothing is known yet");
+        assert_eq!(pace.choose(512, clock, || Some(0)), Way::Together, "nothing is known yet");
         sync_for(&mut pace, &mut clock, 2, [1_000, 2_000]);
-        assert_eq!(pace.choose(2, clock, || 0), Way::Apart);
-        assert_eq!(pace.choose(5, clock, || 0), Way::Together);
+        assert_eq!(pace.choose(2, clock, || Some(0)), Way::Apart);
+        assert_eq!(pace.choose(5, clock, || Some(0)), Way::Together);
         sync_for(&mut pace, &mut clock, 10, [1_000, 900_000]);
-        assert_eq!(pace.choose(512, clock, || 0), Way::Apart);
-        assert_eq!(pace.choose(5_000, clock, || 0), Way::Together);
+        assert_eq!(pace.choose(512, clock, || Some(0)), Way::Apart);
+        assert_eq!(pace.choose(5_000, clock, || Some(0)), Way::Together);
     }
     /// Goal: nobody's ack waits for what a neighbour has written, as long as it is not known to be
     /// quick, nor afterwards.
     #[test]
     fn a_file_system_that_has_much_to_write_is_not_synced_for_a_few_files() {
-        let much = || 1 << 30;
+        let much = || Some(1 << 30);
         let (mut pace, mut clock) = (Pace::default(), Instant(0));
         assert_eq!(pace.choose(6, clock, much), Way::Apart, "nothing is known yet");
         pace.learn(Way::Apart, 6, clock, clock + Duration::from_millis(6));
@@ -264,8 +273,11 @@ mod tests {
         assert_eq!(pace.choose(100_000, clock, much), Way::Together, "each by itself takes longer");
         clock = clock + UNWRITTEN_KNOWN;
         sync_for(&mut pace, &mut clock, 10, [1_000, 500]);
-        assert_eq!(pace.choose(2, clock, || 0), Way::Together, "known to be quick");
+        assert_eq!(pace.choose(2, clock, || Some(0)), Way::Together, "known to be quick");
         clock = clock + UNWRITTEN_KNOWN;
         assert_eq!(pace.choose(2, clock, much), Way::Apart, "a neighbour has begun to write");
+        clock = clock + UNWRITTEN_KNOWN;
+        assert_eq!(pace.choose(2, clock, || None), Way::Apart, "nobody knows of one");
+        assert_eq!(pace.choose(100_000, clock, || None), Way::Together, "it would take longer");
     }
 }

@@ -3,11 +3,11 @@
 //! Nothing here is part of a commit, and nothing here fails one: what goes wrong is said once and
 //! tried again later. Only a failed sync is remembered and ends the store at its next operation.
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use crate::base::id::ChannelName;
 use crate::base::time::{Instant, WallTime};
-use crate::base::world;
 use crate::store::StoreError;
 use crate::store::file::channel::Channel;
 use crate::store::file::context::Context;
@@ -19,15 +19,10 @@ use crate::store::file::share::Share;
 
 /// How soon what could not be tidied up is tried again.
 const TIDY_RETRY: Duration = Duration::from_secs(1);
-/// What was left when the store was opened goes that long after its share began to work: whoever
-/// waited for the store comes first.
-const OVERDUE_AFTER: Duration = Duration::from_millis(200);
-/// So many of those channels are tidied up at once: commits wait meanwhile.
-const OVERDUE_TIDIED_AT_ONCE: usize = 64;
-/// No other one is begun after that time.
-const OVERDUE_TIDIED_WITHIN: Duration = Duration::from_millis(5);
+/// So many channels are tidied up at once: commits wait meanwhile.
+const TIDIED_AT_ONCE: usize = 16;
 /// How soon the next ones are.
-const OVERDUE_PAUSE: Duration = Duration::from_millis(10);
+const TIDY_PAUSE: Duration = Duration::from_millis(10);
 /// How soon an index that cannot be read is asked again for what expires.
 const EXPIRY_RETRY: Duration = Duration::from_secs(5);
 
@@ -65,7 +60,7 @@ impl Share {
     /// others if too much is open.
     pub(super) fn tidy(&mut self, name: &ChannelName, may_compact: bool) {
         // On a disk that takes no rename, each commit would try in vain.
-        if !self.untidy.contains(name) && !self.overdue.contains(name) {
+        if !self.untidy.contains(name) {
             self.remove_dead_slices(name);
         }
         let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
@@ -81,41 +76,29 @@ impl Share {
         }
     }
 
-    /// Tries again what could not be tidied up, or waited until the store was open.
+    /// Removes what was left when the store was opened, and what could not be removed since; a part
+    /// of it, and the next part soon.
     pub(super) fn tidy_again(&mut self) {
-        self.tidy_overdue();
-        if self.untidy.is_empty() && self.doomed.is_empty() {
-            return;
-        }
-        for name in std::mem::take(&mut self.untidy) {
-            self.remove_dead_slices(&name);
-        }
         let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
         let count_before = self.doomed.len();
         self.doomed.retain(|_, channel| channel.delete(ctx, root).is_err());
         self.is_root_renamed |= self.doomed.len() != count_before;
-    }
-
-    /// Removes what was left when the store was opened, a part of it.
-    fn tidy_overdue(&mut self) {
-        let from = *self.overdue_from.get_or_insert(self.now.at + OVERDUE_AFTER);
-        let is_due = !self.overdue.is_empty() && from <= self.now.at;
+        let behind = self.tidied_until.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.untidy.range((behind, Bound::Unbounded));
+        let names: Vec<ChannelName> = rest.take(TIDIED_AT_ONCE).cloned().collect();
         // Whoever was replaced meanwhile touches nothing.
-        if !is_due || self.ctx.fence.check().is_err() {
+        if names.is_empty() || self.ctx.fence.check().is_err() {
             return;
         }
-        let began = world::instant();
-        for _ in 0..OVERDUE_TIDIED_AT_ONCE {
-            let Some(name) = self.overdue.pop_first() else { break };
-            self.remove_dead_slices(&name);
+        for name in &names {
+            self.untidy.remove(name);
+            self.remove_dead_slices(name);
             // Its folder is open now.
-            if let Err(error) = self.touch(&name) {
+            if let Err(error) = self.touch(name) {
                 self.failure.get_or_insert(error);
             }
-            if OVERDUE_TIDIED_WITHIN <= world::instant().since(began) {
-                break;
-            }
         }
+        self.tidied_until = names.into_iter().nth(TIDIED_AT_ONCE - 1);
     }
 
     /// Removes what a later slice holds too, so that whoever opens the store next finds each
@@ -144,9 +127,8 @@ impl Share {
 
     /// How soon there is something to try again.
     pub(super) fn tidy_in(&self) -> Option<Duration> {
-        if !self.overdue.is_empty() {
-            let from = self.overdue_from.unwrap_or(self.now.at);
-            return Some(from.since(self.now.at).max(OVERDUE_PAUSE));
+        if self.tidied_until.is_some() {
+            return Some(TIDY_PAUSE);
         }
         (!self.untidy.is_empty() || !self.doomed.is_empty()).then_some(TIDY_RETRY)
     }
@@ -184,17 +166,12 @@ fn is_compaction_due(ctx: &Context, channel: &Channel, now: Instant) -> bool {
 fn compact(ctx: &Context, root: &dyn Folder, channel: &mut Channel, now: Instant) {
     let counts = channel.subscriptions.counts();
     channel.compacted_at = Some(now);
-    let prepared =
-        channel.prepare_subscriptions(ctx, root, LEFT_BY_OTHERS).and_then(|mut fresh| match fresh
-            .sync()
-        {
-            Ok(()) => Ok(fresh),
-            Err(error) => {
-                fresh.discard(root);
-                Err(error)
-            }
-        });
-    let done = prepared.and_then(|fresh| {
+    let prepared = channel.prepare_subscriptions(ctx, root, LEFT_BY_OTHERS);
+    let done = prepared.and_then(|mut fresh| {
+        if let Err(error) = fresh.sync() {
+            fresh.discard(root);
+            return Err(error);
+        }
         ctx.fence.check()?;
         channel.replace_subscriptions(ctx, root, fresh)
     });
