@@ -18,6 +18,7 @@
 //! | [`config`] | what the user wrote, checked and typed |
 //! | [`client`] | a small streaming client |
 //! | [`site`] | where the data lies: the one object that knows the kind of store; lock, epoch |
+//! | [`import`] | what other systems have kept, into a store of ours |
 //! | [`server`] | where the rooms meet |
 //! | [`cli`] | the commands a person types |
 //! | [`testing`] | the simulated group |
@@ -42,6 +43,7 @@ pub mod client;
 pub mod config;
 pub mod election;
 pub mod engine;
+pub mod import;
 pub mod log;
 pub mod monitor;
 pub mod net;

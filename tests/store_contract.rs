@@ -299,6 +299,34 @@ fn a_fresh_store_is_empty() {
     });
 }
 
+/// Goal: a channel that comes from another store can begin where that one's did, and only there.
+#[test]
+fn a_channel_begins_behind_what_another_store_has_let_go_of() {
+    let begin = |store: &Tested, from: u64| ChannelBatch {
+        begins_after: Sequence(from - 1),
+        messages: store.messages("foo", from, from + 1),
+        ..part("foo", Lifecycle::Create)
+    };
+    for_every_store(|store| {
+        let gap = ChannelBatch { begins_after: Sequence(5), ..begin(store, 41) };
+        let none = ChannelBatch { messages: Vec::new(), ..begin(store, 41) };
+        let late = ChannelBatch { lifecycle: Lifecycle::Keep, ..begin(store, 41) };
+        for wrong in [gap, none, late] {
+            assert!(store.commit_one(wrong).refused.is_some(), "{}", store.kind.name);
+        }
+        let outcome = store.commit_one(begin(store, 41));
+        assert_eq!(outcome.refused, None);
+        store.expect_held("foo", outcome.state, (41, 42));
+        let outcome = store.publish("foo", 43, 43);
+        store.expect_held("foo", outcome.state, (41, 43));
+    });
+    for_every_lasting_store(|store| {
+        store.commit_one(begin(store, 41));
+        store.reopen(StoreLimits::default());
+        assert_eq!(store.recovered("foo").state, store.state("foo", 41, 42));
+    });
+}
+
 /// Goal: what was committed is read back, byte for byte, and counted.
 #[test]
 fn messages_are_read_back_as_they_were_written() {

@@ -101,6 +101,14 @@ impl StoreKey {
         Self { cipher, halves: Halves { mask, masked } }
     }
 
+    /// The key of the log of a Raft node (spec stores, 10.5).
+    #[must_use]
+    pub fn of_log(&self) -> Zeroizing<[u8; KEY_LEN]> {
+        let mut whole = self.halves.masked.clone();
+        add(&mut whole, &self.halves.mask);
+        whole
+    }
+
     /// The key of one channel, for either cipher.
     #[must_use]
     pub fn of_channel(&self, channel: &[u8]) -> Zeroizing<[u8; KEY_LEN]> {

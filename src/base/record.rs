@@ -61,6 +61,9 @@ pub struct ChannelBatch {
     pub channel: ChannelName,
     /// Whether it is created or deleted.
     pub lifecycle: Lifecycle,
+    /// Of a channel that is created: what its first message comes behind, and that message is in
+    /// this batch. 0 but for one that comes from another store, which has let go of its oldest.
+    pub begins_after: Sequence,
     /// Dense and ascending, from the channel's last sequence + 1.
     pub messages: Vec<MessageRecord>,
     /// In the order in which they happened.

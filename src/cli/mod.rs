@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod connection;
 mod describe;
+pub mod import;
 pub mod init;
 pub mod man;
 pub mod publish;
@@ -34,12 +35,18 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 8] = [
+pub const COMMANDS: [Command; 9] = [
     Command {
         name: "completions",
         help: "print the completions of a shell",
         run: completions::run,
         describe: completions::describe,
+    },
+    Command {
+        name: "import",
+        help: "take over the data of a Raft cluster",
+        run: import::run,
+        describe: import::describe,
     },
     Command {
         name: "init",

@@ -8,6 +8,10 @@ use crate::config::flags::{self, Action, CommandLine, FlagError, Given, Kind};
 use crate::config::tree::{Map, Value};
 use crate::config::{Config, Program, StoreKind, World, core_keys, file, streaming_keys};
 
+/// What who had a Raft cluster can do.
+pub(super) const IMPORT_HINT: &str = ": there is no Raft clustering, but groups over one store \
+    (-ft_group); `stanby import` takes over the data of a cluster";
+
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Request {
@@ -197,7 +201,11 @@ fn refuse(line: &CommandLine) -> Result<(), OptionsError> {
         .iter()
         .find(|given| matches!(given.flag.action, Action::Refused) && !given.value.is_nothing());
     match refused {
-        Some(given) => Err(other(format!("flag -{} is not supported by stanby yet", given.name))),
+        Some(given) => {
+            let hint = if given.name.starts_with("cluster") { IMPORT_HINT } else { "" };
+            let name = &given.name;
+            Err(other(format!("flag -{name} is not supported by stanby yet{hint}")))
+        }
         None => Ok(()),
     }
 }

@@ -16,6 +16,7 @@ use crate::config::StoreKind;
 use crate::config::core_keys::{self, Fault, NOT_UTF8};
 use crate::config::draft::Draft;
 use crate::config::nearest::nearest;
+use crate::config::options::IMPORT_HINT;
 use crate::config::tree::{Entry, Map, Value};
 
 /// Applies one entry.
@@ -85,7 +86,7 @@ const TOP_KEYS: &[(&str, Apply)] = &[
         ask_for(d, StoreKind::Sql, e);
         section(d, map(e, "SQL options")?, &SQL)
     }),
-    ("cluster", |_, e| map(e, "cluster").and_then(|_| refuse(e))),
+    ("cluster", |_, e| map(e, "cluster").and_then(|_| refuse_cluster(e))),
     ("hbi hb_interval server_to_client_hb_interval", |d, e| {
         set(&mut d.config.streaming.heartbeat_interval, duration(e))
     }),
@@ -383,6 +384,11 @@ fn overrides(draft: &mut Draft, map: &Map) -> Result<ChannelOverrides, Fault> {
 
 fn refuse(entry: &Entry) -> Result<(), Fault> {
     Err(Fault::unsupported(entry))
+}
+
+fn refuse_cluster(entry: &Entry) -> Result<(), Fault> {
+    let Fault { at, text } = Fault::unsupported(entry);
+    Err(Fault { at, text: text + IMPORT_HINT })
 }
 
 fn refuse_text(_draft: &mut Draft, entry: &Entry) -> Result<(), Fault> {

@@ -177,6 +177,7 @@ impl Commits {
                     lifecycle: Lifecycle::Keep,
                     messages: Vec::new(),
                     subscriptions: std::mem::take(&mut channel.unwritten),
+                    ..ChannelBatch::default()
                 });
                 channel.slot = Some((staged.number, slot));
                 slot

@@ -164,8 +164,9 @@ impl Channel {
     /// Takes messages that continue the channel.
     fn append(&mut self, messages: &[MessageRecord]) {
         for message in messages {
-            assert_eq!(message.sequence, self.state.last.next(), "checked before");
-            if self.state.last == Sequence::ZERO {
+            let is_first = self.state.last == Sequence::ZERO;
+            assert!(is_first || message.sequence == self.state.last.next(), "checked before");
+            if is_first {
                 self.state.first = message.sequence;
             }
             self.state.last = message.sequence;

@@ -23,6 +23,7 @@ pub mod memory;
 pub mod progress;
 mod report;
 pub mod retention;
+pub mod source;
 pub mod sql;
 pub mod worker;
 
@@ -88,9 +89,16 @@ pub fn check_part(part: &ChannelBatch, last: Option<Sequence>) -> Result<(), Str
     let last = match (part.lifecycle, last) {
         (Lifecycle::Create, Some(_)) => return Err(ALREADY_EXISTS.to_owned()),
         (Lifecycle::Keep | Lifecycle::Delete, None) => return Err(NOT_FOUND.to_owned()),
-        (Lifecycle::Create, None) => Sequence::ZERO,
+        (Lifecycle::Create, None) => part.begins_after,
         (Lifecycle::Keep | Lifecycle::Delete, Some(last)) => last,
     };
+    if part.begins_after != Sequence::ZERO
+        && (part.lifecycle != Lifecycle::Create || part.messages.is_empty())
+    {
+        // Where it begins is kept by its first message alone.
+        let text = format!("only a channel that is created can begin after {last}");
+        return Err(text);
+    }
     let mut expected = last.next();
     for message in &part.messages {
         if planted::is(Bug::SequencePassedOver) {

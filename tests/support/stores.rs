@@ -61,7 +61,7 @@ pub fn part(
         messages: sequences
             .map(|sequence| message(channel, sequence, &format!("m{sequence}")))
             .collect(),
-        subscriptions: Vec::new(),
+        ..ChannelBatch::default()
     }
 }
 

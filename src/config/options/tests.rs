@@ -461,7 +461,7 @@ fn every_flag_is_taken_by_all_its_names_with_one_dash_and_two() {
                 match flag.action {
                     Action::Refused => {
                         let text = format!("flag -{name} is not supported by stanby yet");
-                        assert_eq!(found.err().map(|error| error.to_string()), Some(text));
+                        assert!(found.is_err_and(|error| error.to_string().starts_with(&text)));
                     }
                     Action::Set(_) if long.starts_with("tls") || long == "routes" => {}
                     Action::Set(_) => {
@@ -687,9 +687,9 @@ fn what_is_not_supported_yet_is_named_with_file_and_line() {
     }
     for entry in ["ns: \"nats://x\"", "cluster {}"] {
         let key = entry.split([':', ' ']).next().unwrap_or_default();
-        let error =
-            error_of(Program::Streaming, "-c f.conf", &format!("streaming {{\n{entry}\n}}"));
-        assert_eq!(error, format!("f.conf:2:1: key \"{key}\" is not supported by stanby yet"));
+        let file = format!("streaming {{\n{entry}\n}}");
+        let text = format!("f.conf:2:1: key \"{key}\" is not supported by stanby yet");
+        assert!(error_of(Program::Streaming, "-c f.conf", &file).starts_with(&text));
     }
     let nkey = "authorization { users: [ { nkey: UABC } ] }";
     assert!(error_of(Program::Streaming, "-c f.conf", nkey).contains("key \"nkey\" is not"));

@@ -80,6 +80,7 @@ impl Encrypted {
             messages: messages.collect(),
             channel: part.channel.clone(),
             lifecycle: part.lifecycle,
+            begins_after: part.begins_after,
             subscriptions: part.subscriptions.clone(),
         }
     }

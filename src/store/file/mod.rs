@@ -20,6 +20,7 @@ pub mod format;
 mod log;
 mod opening;
 mod options;
+pub mod overlay;
 mod reading;
 mod recovery;
 mod registry;

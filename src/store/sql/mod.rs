@@ -30,6 +30,7 @@ mod roots;
 pub mod schema;
 pub mod sessions;
 mod share;
+pub(in crate::store) mod source;
 mod sqlite;
 mod sqlite_files;
 mod texts;

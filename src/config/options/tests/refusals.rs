@@ -124,3 +124,16 @@ fn less_than_nothing_is_refused_with_its_place() {
         assert_eq!(file_config(file).start_error, None, "{file}");
     }
 }
+
+/// Goal: who had a Raft cluster learns by which command its data comes here.
+#[test]
+fn clustering_is_refused_with_the_command_that_takes_its_data_over() {
+    let flag = error_of(Program::Streaming, "-clustered -cluster_node_id a", "");
+    let block = error_of(Program::Streaming, "-c f.conf", "streaming { cluster { node_id: a } }");
+    for (error, begin) in [
+        (flag, "flag -clustered is not supported by stanby yet: "),
+        (block, "f.conf:1:12: key \"cluster\" is not supported by stanby yet: "),
+    ] {
+        assert!(error.starts_with(begin) && error.contains("`stanby import`"), "{error}");
+    }
+}

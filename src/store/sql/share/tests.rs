@@ -186,6 +186,7 @@ fn batch(first: &BTreeMap<String, u64>, round: u64) -> Batch {
             lifecycle: if *last == 0 { Lifecycle::Create } else { Lifecycle::Keep },
             messages: (last + 1..=last + 2).map(message).collect(),
             subscriptions,
+            ..ChannelBatch::default()
         }
     };
     let channels = first.iter().map(part).collect();

@@ -1,0 +1,321 @@
+//! `stanby import`: what the nodes of a Raft cluster have kept, into one new store.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser};
+
+use super::connection;
+use crate::base::encryption::{Cipher, Secret, StoreKey};
+use crate::base::time::Instant;
+use crate::base::world;
+use crate::config::draft::KEY_VARIABLE;
+use crate::config::options::{self, Request};
+use crate::config::{Config, Program, World};
+use crate::import::cluster::{self, Progress, Report};
+use crate::import::node::Given;
+use crate::store::source::Place;
+
+/// How often a line says how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(1);
+
+/// Take over what the nodes of a Raft cluster have kept, into one new store
+///
+/// All nodes must be stopped. What they have is only read. Give as many as can be had: each with
+/// its store and its Raft log, in the same order.
+#[derive(Debug, Parser)]
+#[command(name = "stanby import", after_help = EXAMPLES)]
+struct Args {
+    /// Directory of a node's file store (its -dir); once for each node
+    #[arg(long, visible_alias = "dir", value_name = "DIR")]
+    store: Vec<PathBuf>,
+    /// Of nodes with an SQL store: postgres or mysql
+    #[arg(long, visible_alias = "sql_driver", value_name = "DRIVER", conflicts_with = "store")]
+    sql_driver: Option<String>,
+    /// Source of a node's database; once for each node
+    #[arg(long, visible_alias = "sql_source", value_name = "SOURCE", requires = "sql_driver")]
+    sql_source: Vec<String>,
+    /// Directory of a node's Raft log (its -cluster_log_path); once for each node
+    #[arg(long, visible_alias = "cluster_log_path", value_name = "DIR")]
+    log_path: Vec<PathBuf>,
+    /// Directory of the new store: empty, or not there yet
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Instead of a directory, a database with empty tables: postgres, mysql or sqlite
+    #[arg(long, value_name = "DRIVER", conflicts_with = "to", requires = "to_sql_source")]
+    to_sql_driver: Option<String>,
+    /// Source of that database
+    #[arg(long, value_name = "SOURCE", requires = "to_sql_driver")]
+    to_sql_source: Option<String>,
+    /// Only say what would be imported
+    #[arg(long, conflicts_with_all = ["to", "to_sql_driver"])]
+    dry_run: bool,
+    /// Take what there is, without a majority of the members and without messages that are missing
+    #[arg(long)]
+    force: bool,
+    /// The cluster is encrypted, and the new store will be, with the same key
+    #[arg(long)]
+    encrypt: bool,
+    /// The key; better in the variable NATS_STREAMING_ENCRYPTION_KEY
+    #[arg(long, visible_alias = "encryption_key", value_name = "KEY", requires = "encrypt")]
+    encryption_key: Option<OsString>,
+    /// Cipher of the new store: AES or CHACHA
+    #[arg(long, visible_alias = "encryption_cipher", value_name = "CIPHER", requires = "encrypt")]
+    encryption_cipher: Option<String>,
+    /// Say what was imported as a JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "Example, of three nodes:
+  stanby import --store /a/store --log-path /a/log --store /b/store --log-path /b/log \\
+      --store /c/store --log-path /c/log --to /var/lib/stanby/data
+Exit code: 0 if all is there, 1 if nothing was imported, or not all of it.";
+
+/// What is wrong with the arguments.
+#[derive(Debug, thiserror::Error)]
+enum ArgsError {
+    #[error("give --store (or --sql-source) and --log-path once for each node")]
+    NoNode,
+    #[error(
+        "{stores} stores and {logs} log paths were given: each node has one of both, in the same \
+         order"
+    )]
+    Pairs { stores: usize, logs: usize },
+    #[error("say where the new store goes with --to, or --to-sql-driver and --to-sql-source")]
+    NoTarget,
+    #[error("{0}")]
+    Source(String),
+    #[error("--encrypt asks for a key: set {KEY_VARIABLE}, or give --encryption-key")]
+    NoKey,
+    #[error("unknown cipher {0:?}: AES or CHACHA")]
+    Cipher(String),
+    #[error("{what} {text:?} must be UTF-8")]
+    Text { what: &'static str, text: PathBuf },
+    #[error("the new store: {0}")]
+    Config(String),
+}
+
+/// As shells and manuals want it.
+#[must_use]
+pub fn describe() -> clap::Command {
+    Args::command()
+}
+
+/// Runs the command; `args` come without its name.
+#[must_use]
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    let args = match connection::parse::<Args>("stanby import", args) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match import(&args) {
+        Ok(text) => {
+            // A closed stdout or stderr leaves nobody to tell.
+            let _ = write!(io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            let _ = writeln!(io::stderr(), "stanby import: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn import(args: &Args) -> Result<String, String> {
+    let text = |error: ArgsError| error.to_string();
+    let nodes = nodes(args).map_err(text)?;
+    let secret = secret(args).map_err(text)?;
+    let key = secret.as_ref().map(|secret| key(args, secret)).transpose().map_err(text)?;
+    let target = if args.dry_run { None } else { Some(target(args).map_err(text)?) };
+    // Of the new server only the store counts; which cluster it serves the nodes say.
+    let target = target.map(|mut config| {
+        config.streaming.encryption = key.clone();
+        config
+    });
+    let request = cluster::Request { nodes, key, is_forced: args.force, target: target.as_deref() };
+    let mut saying = Saying { said_at: world::instant(), has_said: false };
+    let done = cluster::import(&request, &mut |progress| saying.say(progress));
+    saying.end();
+    let report = done.map_err(|error| error.to_string())?;
+    if args.json {
+        let json = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
+        return Ok(json + "\n");
+    }
+    Ok(shown(args, &report))
+}
+
+fn nodes(args: &Args) -> Result<Vec<Given>, ArgsError> {
+    let mut stores: Vec<Place> = args.store.iter().cloned().map(Place::Directory).collect();
+    for source in &args.sql_source {
+        let driver = args.sql_driver.as_deref().unwrap_or_default();
+        let place = Place::database(driver, source, &|name| env::var(name).ok());
+        stores.push(place.map_err(ArgsError::Source)?);
+    }
+    let (stores_len, logs) = (stores.len(), args.log_path.len());
+    if stores_len == 0 && logs == 0 {
+        return Err(ArgsError::NoNode);
+    }
+    if stores_len != logs {
+        return Err(ArgsError::Pairs { stores: stores_len, logs });
+    }
+    let given = |(store, log_path): (Place, &PathBuf)| Given {
+        name: store.to_string(),
+        store,
+        log_path: log_path.clone(),
+    };
+    Ok(stores.into_iter().zip(&args.log_path).map(given).collect())
+}
+
+/// The variable counts before the option, as with the server.
+fn secret(args: &Args) -> Result<Option<Secret>, ArgsError> {
+    if !args.encrypt {
+        return Ok(None);
+    }
+    let variable = env::var_os(KEY_VARIABLE).filter(|key| !key.is_empty());
+    let given = variable.or_else(|| args.encryption_key.clone());
+    let given = given.filter(|key| !key.is_empty()).ok_or(ArgsError::NoKey)?;
+    Ok(Some(Secret::new(given.into_vec())))
+}
+
+fn key(args: &Args, secret: &Secret) -> Result<StoreKey, ArgsError> {
+    let name = args.encryption_cipher.as_deref().unwrap_or_default();
+    let cipher = Cipher::named(name).ok_or_else(|| ArgsError::Cipher(name.to_owned()))?;
+    Ok(StoreKey::of(secret, cipher))
+}
+
+/// The configuration of a server that would have the new store, with limits that let go of
+/// nothing: its own limits are for the server that will serve it.
+fn target(args: &Args) -> Result<Box<Config>, ArgsError> {
+    let text = |what, path: &Path| {
+        let text = std::str::from_utf8(path.as_os_str().as_bytes());
+        text.map(str::to_owned).map_err(|_| ArgsError::Text { what, text: path.to_owned() })
+    };
+    let mut line = vec!["-store".to_owned()];
+    match (&args.to, &args.to_sql_driver, &args.to_sql_source) {
+        (Some(folder), _, _) => {
+            line.extend(["file".to_owned(), "-dir".to_owned(), text("--to", folder)?]);
+        }
+        (None, Some(driver), Some(source)) => {
+            line.push("sql".to_owned());
+            line.extend(["-sql_driver".to_owned(), driver.clone()]);
+            line.extend(["-sql_source".to_owned(), source.clone()]);
+        }
+        _ => return Err(ArgsError::NoTarget),
+    }
+    for limit in ["-max_channels", "-max_msgs", "-max_bytes", "-max_subs"] {
+        line.extend([limit.to_owned(), "0".to_owned()]);
+    }
+    line.extend(["-loops".to_owned(), "1".to_owned()]);
+    let world = World {
+        read: &|_| Err(io::ErrorKind::NotFound.into()),
+        variable: &|name| env::var(name).ok(),
+        secret: &|_| None,
+        cores: 1,
+    };
+    let wrong = |text: String| ArgsError::Config(text);
+    let loaded = options::load(Program::Streaming, &line, &world);
+    match loaded.map_err(|error| wrong(error.to_string()))? {
+        Request::Serve(config) => match &config.start_error {
+            Some(error) => Err(wrong(error.fatal_line().1)),
+            None => Ok(config),
+        },
+        Request::Check { .. }
+        | Request::Help
+        | Request::HelpTls
+        | Request::Version
+        | Request::Signal(_) => Err(ArgsError::NoTarget),
+    }
+}
+
+/// A line that says how far it is.
+struct Saying {
+    said_at: Instant,
+    has_said: bool,
+}
+
+impl Saying {
+    fn say(&mut self, progress: &Progress<'_>) {
+        let now = world::instant();
+        if now.since(self.said_at) < SAY_EVERY {
+            return;
+        }
+        self.said_at = now;
+        self.has_said = true;
+        let Progress { channel, done, all } = progress;
+        let line = format!("{done} of {all} messages, channel {channel}");
+        let mut stderr = io::stderr();
+        // On a terminal one line is written over and over.
+        let _ = if stderr.is_terminal() {
+            write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush())
+        } else {
+            writeln!(stderr, "{line}")
+        };
+    }
+
+    fn end(&self) {
+        let mut stderr = io::stderr();
+        if self.has_said && stderr.is_terminal() {
+            let _ = write!(stderr, "\r\x1b[K");
+        }
+    }
+}
+
+fn shown(args: &Args, report: &Report) -> String {
+    let Report { cluster_id, node_id, last_index, last_term, .. } = report;
+    let mut text = format!(
+        "node {node_id} has the newest log, up to entry {last_index} of term {last_term}; {} of {} \
+         members were given ({})\n",
+        report.given.len(),
+        report.given.len() + report.absent.len(),
+        report.given.join(", "),
+    );
+    for note in &report.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    let (mut messages, mut subscriptions) = (0, 0);
+    for channel in &report.channels {
+        let count = if channel.last == 0 { 0 } else { channel.last + 1 - channel.first };
+        messages += count;
+        subscriptions += channel.subscriptions;
+        let mut line = match count {
+            0 => format!("channel {}: no messages", channel.name),
+            _ => format!(
+                "channel {}: messages {}",
+                channel.name,
+                cluster::shown((channel.first, channel.last))
+            ),
+        };
+        line.push_str(&format!(", {} subscriptions", channel.subscriptions));
+        for (count, whence) in
+            [(channel.from_log, "the Raft log"), (channel.from_others, "stores of other nodes")]
+        {
+            if count > 0 {
+                line.push_str(&format!(", {count} from {whence}"));
+            }
+        }
+        if !channel.missing.is_empty() {
+            let ranges: Vec<_> = channel.missing.iter().copied().map(cluster::shown).collect();
+            line.push_str(&format!("; MISSING: {}", ranges.join(", ")));
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    let (done, place) = match (&args.to, &args.to_sql_source) {
+        (Some(folder), _) => ("imported", format!(" into {}", folder.display())),
+        (None, Some(_)) => ("imported", " into the database".to_owned()),
+        (None, None) => ("there would be", String::new()),
+    };
+    text.push_str(&format!(
+        "{done} {} channels, {messages} messages, {subscriptions} subscriptions and {} clients of \
+         cluster {cluster_id}{place}\n",
+        report.channels.len(),
+        report.clients,
+    ));
+    text
+}
