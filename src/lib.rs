@@ -19,6 +19,7 @@
 //! | [`client`] | a small streaming client |
 //! | [`site`] | where the data lies: the one object that knows the kind of store; lock, epoch |
 //! | [`import`] | what other systems have kept, into a store of ours |
+//! | [`transfer`] | what a stopped server has kept, into the store of another |
 //! | [`server`] | where the rooms meet |
 //! | [`cli`] | the commands a person types |
 //! | [`testing`] | the simulated group |
@@ -52,4 +53,5 @@ pub mod server;
 pub mod site;
 pub mod store;
 pub mod testing;
+pub mod transfer;
 pub mod wire;

@@ -2,27 +2,22 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 
 use super::connection;
+use super::progress::Progress;
 use crate::base::encryption::{Cipher, Secret, StoreKey};
-use crate::base::time::Instant;
-use crate::base::world;
 use crate::config::draft::KEY_VARIABLE;
 use crate::config::options::{self, Request};
 use crate::config::{Config, Program, World};
-use crate::import::cluster::{self, Progress, Report};
+use crate::import::cluster::{self, Report};
 use crate::import::node::Given;
 use crate::store::source::Place;
-
-/// How often a line says how far it is.
-const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// Take over what the nodes of a Raft cluster have kept, into one new store
 ///
@@ -139,9 +134,11 @@ fn import(args: &Args) -> Result<String, String> {
         config
     });
     let request = cluster::Request { nodes, key, is_forced: args.force, target: target.as_deref() };
-    let mut saying = Saying { said_at: world::instant(), has_said: false };
-    let done = cluster::import(&request, &mut |progress| saying.say(progress));
-    saying.end();
+    let mut progress = Progress::new();
+    let done = cluster::import(&request, &mut |cluster::Progress { channel, done, all }| {
+        progress.say(&format!("{done} of {all} messages, channel {channel}"));
+    });
+    progress.end();
     let report = done.map_err(|error| error.to_string())?;
     if args.json {
         let json = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
@@ -230,39 +227,6 @@ fn target(args: &Args) -> Result<Box<Config>, ArgsError> {
         | Request::HelpTls
         | Request::Version
         | Request::Signal(_) => Err(ArgsError::NoTarget),
-    }
-}
-
-/// A line that says how far it is.
-struct Saying {
-    said_at: Instant,
-    has_said: bool,
-}
-
-impl Saying {
-    fn say(&mut self, progress: &Progress<'_>) {
-        let now = world::instant();
-        if now.since(self.said_at) < SAY_EVERY {
-            return;
-        }
-        self.said_at = now;
-        self.has_said = true;
-        let Progress { channel, done, all } = progress;
-        let line = format!("{done} of {all} messages, channel {channel}");
-        let mut stderr = io::stderr();
-        // On a terminal one line is written over and over.
-        let _ = if stderr.is_terminal() {
-            write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush())
-        } else {
-            writeln!(stderr, "{line}")
-        };
-    }
-
-    fn end(&self) {
-        let mut stderr = io::stderr();
-        if self.has_said && stderr.is_terminal() {
-            let _ = write!(stderr, "\r\x1b[K");
-        }
     }
 }
 

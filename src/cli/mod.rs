@@ -6,7 +6,9 @@ mod describe;
 pub mod import;
 pub mod init;
 pub mod man;
+mod progress;
 pub mod publish;
+pub mod relocate;
 pub mod serve;
 pub mod simulate;
 pub mod sql;
@@ -35,7 +37,7 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 9] = [
+pub const COMMANDS: [Command; 10] = [
     Command {
         name: "completions",
         help: "print the completions of a shell",
@@ -59,6 +61,12 @@ pub const COMMANDS: [Command; 9] = [
         help: "write the manual pages of all commands",
         run: man::run,
         describe: man::describe,
+    },
+    Command {
+        name: "move",
+        help: "move a channel from one stopped server to another",
+        run: relocate::run,
+        describe: relocate::describe,
     },
     Command {
         name: "pub",

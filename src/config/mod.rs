@@ -137,6 +137,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether what the server keeps is there when its process is gone.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        self.streaming.store != StoreKind::Memory
+    }
+
     /// The options that say where the data lies, as [`places::Places::behind`] takes them.
     #[must_use]
     pub fn data_options(&self) -> &'static str {

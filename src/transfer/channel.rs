@@ -1,0 +1,337 @@
+//! A channel moves: it is copied, read back from the other store, and only then deleted.
+//!
+//! It keeps its sequences, times, subscriptions, and what was sent and not acknowledged. A move
+//! that was broken off begins anew: as long as the source has the channel, what the target has of
+//! it and the source has too is dropped; if the target has anything else, nobody touches either.
+
+use std::collections::BTreeSet;
+
+use crate::base::id::{ChannelName, Sequence, SubscriptionId};
+use crate::base::record::{
+    Batch, ChannelBatch, ChannelState, ClientWrite, Lifecycle, RecoveredChannel,
+    RecoveredSubscription, SubscriptionWrite,
+};
+use crate::config::Config;
+use crate::import::messages::stand_in;
+use crate::transfer::place::{Place, PlaceError};
+
+/// Changes of subscriptions that are written in one commit.
+const BATCH_WRITES: usize = 10_000;
+
+/// Why a channel did not move. Only after [`MoveError::Source`] may both stores have it.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    /// There is nothing to move from, or to.
+    #[error("a store in memory is gone with its server")]
+    Memory,
+    /// The source cannot be used.
+    #[error("the store that has it: {0}")]
+    Source(#[source] PlaceError),
+    /// The target cannot be used.
+    #[error("the store that is to have it: {0}")]
+    Target(#[source] PlaceError),
+    /// Nothing of that name is there.
+    #[error("there is no channel {0}")]
+    NoChannel(ChannelName),
+    /// A store without a server's record.
+    #[error("the store that is to have it was never used: start its server once, and stop it")]
+    NewTarget,
+    /// Clients of one would not find the other.
+    #[error("they are of different clusters: {from:?} and {to:?}")]
+    Clusters {
+        /// Of the source.
+        from: String,
+        /// Of the target.
+        to: String,
+    },
+    /// The target has its own.
+    #[error("the store that is to have {channel} has one already, with other {what}")]
+    Taken {
+        /// Which channel.
+        channel: ChannelName,
+        /// What differs.
+        what: &'static str,
+    },
+    /// The target would not keep it.
+    #[error(
+        "limits of the store that is to have {channel} let go of messages: it kept {kept} of \
+         {written}; raise them for this channel"
+    )]
+    Limits {
+        /// Which channel.
+        channel: ChannelName,
+        /// So many were written.
+        written: u64,
+        /// So many were there afterwards.
+        kept: u64,
+    },
+    /// What was read back is not what was written.
+    #[error("{channel} was copied, and reads back with other {what}: both stores were left")]
+    Differs {
+        /// Which channel.
+        channel: ChannelName,
+        /// What differs.
+        what: &'static str,
+    },
+}
+
+/// What was moved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// Oldest and newest sequence; zeros in a channel without messages.
+    pub first: u64,
+    /// See [`Report::first`].
+    pub last: u64,
+    /// Messages.
+    pub messages: u64,
+    /// Their bytes, as the store counts them.
+    pub bytes: u64,
+    /// Subscriptions, online or not.
+    pub subscriptions: usize,
+    /// Deliveries that nobody has acknowledged.
+    pub pending: usize,
+}
+
+/// Moves `name` from the store of one stopped server to that of another; `tell` hears after each
+/// commit how many messages are written.
+///
+/// # Errors
+/// [`MoveError`].
+pub fn move_channel(
+    name: &ChannelName,
+    from: &Config,
+    to: &Config,
+    tell: &mut dyn FnMut(u64, u64),
+) -> Result<Report, MoveError> {
+    if !from.is_lasting() || !to.is_lasting() {
+        return Err(MoveError::Memory);
+    }
+    let mut source = Place::open(from).map_err(MoveError::Source)?;
+    let mut target = Place::open(to).map_err(MoveError::Target)?;
+    check_cluster(&source, &target)?;
+    let channel = source.channel(name).cloned();
+    let channel = channel.ok_or_else(|| MoveError::NoChannel(name.clone()))?;
+    if let Some(begun) = target.channel(name).cloned() {
+        check_begun(&mut source, &mut target, &channel, &begun)?;
+        delete(&mut target, name).map_err(MoveError::Target)?;
+    }
+    let mut copy = Copy { source: &mut source, target: &mut target, channel: &channel };
+    if let Err(error) = copy.run(tell) {
+        // What is left of it would be in the way of the target's server.
+        let _ = delete(&mut target, name);
+        return Err(error);
+    }
+    target.close().map_err(MoveError::Target)?;
+    let mut target = Place::open(to).map_err(MoveError::Target)?;
+    let report = read_back(&mut source, &mut target, &channel)?;
+    target.close().map_err(MoveError::Target)?;
+    delete(&mut source, name).map_err(MoveError::Source)?;
+    source.close().map_err(MoveError::Source)?;
+    Ok(report)
+}
+
+fn check_cluster(source: &Place, target: &Place) -> Result<(), MoveError> {
+    let id = |place: &Place| place.recovered().server.as_ref().map(|it| it.cluster_id.clone());
+    let to = id(target).ok_or(MoveError::NewTarget)?;
+    let from = id(source).unwrap_or_default();
+    if from == to {
+        return Ok(());
+    }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Err(MoveError::Clusters { from: text(&from), to: text(&to) })
+}
+
+fn delete(place: &mut Place, name: &ChannelName) -> Result<(), PlaceError> {
+    let channel = name.clone();
+    let part = ChannelBatch { channel, lifecycle: Lifecycle::Delete, ..ChannelBatch::default() };
+    place.write(part).map(drop)
+}
+
+/// Whether all that the target has of the channel is a copy of what the source has.
+fn check_begun(
+    source: &mut Place,
+    target: &mut Place,
+    channel: &RecoveredChannel,
+    begun: &RecoveredChannel,
+) -> Result<(), MoveError> {
+    let taken = |what| MoveError::Taken { channel: channel.channel.clone(), what };
+    let known: BTreeSet<Vec<u8>> = channel.subscriptions.iter().map(identity).collect();
+    if !begun.subscriptions.iter().all(|found| known.contains(&identity(found))) {
+        return Err(taken("subscriptions"));
+    }
+    if begun.state.message_count == 0 || is_stand_in(channel) {
+        let is_same = begun.state.last <= channel.state.last;
+        return if is_same { Ok(()) } else { Err(taken("messages")) };
+    }
+    let mut next = begun.state.first;
+    loop {
+        let copied = target.read(&channel.channel, next).map_err(MoveError::Target)?;
+        let Some(last) = copied.last() else { return Ok(()) };
+        let mut has = source.read(&channel.channel, next).map_err(MoveError::Source)?;
+        has.truncate(copied.len());
+        if has.is_empty() || !copied.starts_with(&has) {
+            return Err(taken("messages"));
+        }
+        // As many as the shorter one has.
+        next = has.last().map_or(last.sequence, |last| last.sequence).next();
+    }
+}
+
+/// Whether a message of no length keeps the place of the next number: there is no other way to say
+/// it in the Go server's formats.
+fn is_stand_in(channel: &RecoveredChannel) -> bool {
+    channel.state.message_count == 0 && channel.state.last != Sequence::ZERO
+}
+
+/// Of a subscription, what is its own in whatever store it lies.
+fn identity(found: &RecoveredSubscription) -> Vec<u8> {
+    let state = &found.state;
+    [&state.client_id[..], &state.inbox, &state.ack_inbox, &state.durable_name, &state.q_group]
+        .join(&b'\0')
+}
+
+/// A channel on its way.
+struct Copy<'a> {
+    source: &'a mut Place,
+    target: &'a mut Place,
+    channel: &'a RecoveredChannel,
+}
+
+impl Copy<'_> {
+    fn run(&mut self, tell: &mut dyn FnMut(u64, u64)) -> Result<(), MoveError> {
+        self.clients().map_err(MoveError::Target)?;
+        self.messages(tell)?;
+        self.subscriptions().map_err(MoveError::Target)
+    }
+
+    /// All servers of a cluster ID know the same clients, unless one was away when a client came.
+    fn clients(&mut self) -> Result<(), PlaceError> {
+        let subscriptions = self.channel.subscriptions.iter();
+        let subscribers: BTreeSet<&[u8]> =
+            subscriptions.map(|found| &found.state.client_id[..]).collect();
+        let known = self.target.recovered().clients.iter();
+        let known: BTreeSet<&[u8]> = known.map(|client| &client.id[..]).collect();
+        let missing = self.source.recovered().clients.iter();
+        let missing: Vec<ClientWrite> = missing
+            .filter(|client| {
+                let id = &client.id[..];
+                subscribers.contains(id) && !known.contains(id)
+            })
+            .map(|client| ClientWrite::Add(client.clone()))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let batch = Batch { clients: missing, durable: true, ..Batch::default() };
+        self.target.commit(batch).map(drop)
+    }
+
+    fn messages(&mut self, tell: &mut dyn FnMut(u64, u64)) -> Result<(), MoveError> {
+        let name = &self.channel.channel;
+        let ChannelState { first, last, message_count, .. } = self.channel.state;
+        let mut part = ChannelBatch {
+            channel: name.clone(),
+            lifecycle: Lifecycle::Create,
+            ..ChannelBatch::default()
+        };
+        if last == Sequence::ZERO {
+            return self.target.write(part).map(drop).map_err(MoveError::Target);
+        }
+        if is_stand_in(self.channel) {
+            part.begins_after = Sequence(last.get().saturating_sub(1));
+            part.messages.push(stand_in(name, last.get(), self.channel.last_timestamp));
+            return self.target.write(part).map(drop).map_err(MoveError::Target);
+        }
+        part.begins_after = Sequence(first.get().saturating_sub(1));
+        let (mut next, mut written) = (first, 0);
+        loop {
+            part.messages = self.source.read(name, next).map_err(MoveError::Source)?;
+            let Some(end) = part.messages.last() else { return Ok(()) };
+            next = end.sequence.next();
+            written += u64::try_from(part.messages.len()).unwrap_or(u64::MAX);
+            let rest = ChannelBatch { channel: name.clone(), ..ChannelBatch::default() };
+            let full = std::mem::replace(&mut part, rest);
+            let state = self.target.write(full).map_err(MoveError::Target)?;
+            if state.message_count != written {
+                let (channel, kept) = (name.clone(), state.message_count);
+                return Err(MoveError::Limits { channel, written, kept });
+            }
+            self.source.confirm().map_err(MoveError::Source)?;
+            tell(written, message_count);
+        }
+    }
+
+    fn subscriptions(&mut self) -> Result<(), PlaceError> {
+        let is_as_one = self.target.numbers_subscriptions_as_one();
+        let used = self.target.recovered().channels.iter().flat_map(|found| &found.subscriptions);
+        let mut number = used.map(|found| found.state.id).max().unwrap_or(0);
+        let mut writes = Vec::new();
+        for RecoveredSubscription { state, pending } in &self.channel.subscriptions {
+            let mut state = state.clone();
+            if is_as_one {
+                number += 1;
+                state.id = number;
+            }
+            let id = SubscriptionId(state.id);
+            writes.push(SubscriptionWrite::Create(state.into()));
+            writes.extend(pending.iter().map(|sequence| SubscriptionWrite::Sent(id, *sequence)));
+        }
+        while !writes.is_empty() {
+            let rest = writes.split_off(writes.len().min(BATCH_WRITES));
+            self.target.write(ChannelBatch {
+                channel: self.channel.channel.clone(),
+                subscriptions: std::mem::replace(&mut writes, rest),
+                ..ChannelBatch::default()
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Compares all that the target has with what the source has.
+fn read_back(
+    source: &mut Place,
+    target: &mut Place,
+    channel: &RecoveredChannel,
+) -> Result<Report, MoveError> {
+    let name = &channel.channel;
+    let differs = |what| MoveError::Differs { channel: name.clone(), what };
+    let found = target.channel(name).cloned().ok_or_else(|| differs("messages"))?;
+    let (has, wanted) = (found.state, channel.state);
+    let extent = |state: ChannelState| (state.first, state.last, state.message_count);
+    if has.last != wanted.last || !is_stand_in(channel) && extent(has) != extent(wanted) {
+        return Err(differs("messages"));
+    }
+    let mut next = wanted.first;
+    while wanted.message_count != 0 && next <= wanted.last {
+        let mut ours = source.read(name, next).map_err(MoveError::Source)?;
+        let mut theirs = target.read(name, next).map_err(MoveError::Target)?;
+        let count = ours.len().min(theirs.len());
+        ours.truncate(count);
+        theirs.truncate(count);
+        match ours.last() {
+            Some(last) if ours == theirs => next = last.sequence.next(),
+            Some(_) | None => return Err(differs("messages")),
+        }
+    }
+    let described = |it: &RecoveredChannel| {
+        let shown = it.subscriptions.iter().map(|one| {
+            let state = &one.state;
+            (identity(one), state.last_sent, state.is_closed, one.pending.clone())
+        });
+        let mut shown: Vec<_> = shown.collect();
+        shown.sort();
+        shown
+    };
+    if described(&found) != described(channel) {
+        return Err(differs("subscriptions"));
+    }
+    Ok(Report {
+        first: has.first.get(),
+        last: has.last.get(),
+        messages: has.message_count,
+        bytes: has.byte_count,
+        subscriptions: found.subscriptions.len(),
+        pending: found.subscriptions.iter().map(|found| found.pending.len()).sum(),
+    })
+}

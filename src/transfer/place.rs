@@ -1,0 +1,187 @@
+//! The store of a stopped server, opened as the server would: under its lease, with an epoch of its
+//! own, so that no server and no other command writes to it meanwhile.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::epoch::{Epoch, Fence, Predecessor, Unfenced};
+use crate::base::id::{ChannelName, Sequence, Ticket};
+use crate::base::random::Random;
+use crate::base::record::{
+    Batch, ChannelBatch, ChannelState, FetchRequest, MessageRecord, RecoveredChannel,
+    RecoveredState,
+};
+use crate::base::time::Instant;
+use crate::base::world;
+use crate::config::Config;
+use crate::election::lease::{Attempt, Lease, LeaseError, Owner};
+use crate::site::{self, Site};
+use crate::store::{OutcomeUnknown, Store, StoreError};
+
+/// How often the lease is shown to be held.
+const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+
+/// What is read at once, and written in one commit.
+const READ_COUNT_MAX: usize = 512;
+const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Why a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// It cannot be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A commit broke off.
+    #[error(transparent)]
+    Commit(#[from] OutcomeUnknown),
+    /// A commit was refused.
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot be locked.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// Somebody has it.
+    #[error("it is in use; stop its server first, and each that stands by: {0}")]
+    InUse(String),
+    /// No chance to be had.
+    #[error("cannot read entropy: {0}")]
+    Entropy(io::Error),
+}
+
+/// An opened store with all that it holds.
+pub struct Place {
+    site: Arc<dyn Site>,
+    lease: Option<Box<dyn Lease>>,
+    epoch: Epoch,
+    share: Box<dyn Store>,
+    confirmed_at: Instant,
+    recovered: RecoveredState,
+}
+
+impl Place {
+    /// Locks and opens the store of the server that `config` describes. What was repaired at that
+    /// goes to the log, as at the start of a server.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub fn open(config: &Config) -> Result<Self, PlaceError> {
+        let config = Config { loops: 1, ..config.clone() };
+        let site = site::of(&config)?;
+        site.prepare()?;
+        let mut random = Random::new(world::entropy().map_err(PlaceError::Entropy)?);
+        let owner = Owner::this_process(&random.unique_id(), Vec::new(), None);
+        let mut lease = site.lease(owner);
+        let (fence, predecessor): (Arc<dyn Fence>, _) = match &mut lease {
+            None => (Arc::new(Unfenced), Predecessor::Clean),
+            Some(lease) => match lease.try_take()? {
+                Attempt::Won(grant) => (grant.fence, grant.predecessor),
+                Attempt::Held { why, .. } => return Err(PlaceError::InUse(why)),
+            },
+        };
+        if let Some(lease) = &mut lease {
+            lease.settle()?;
+        }
+        let opened = site.open(&fence, predecessor)?;
+        for notice in &opened.notices {
+            if notice.is_warning {
+                log::warn!("{}", notice.text);
+            } else {
+                log::info!("{}", notice.text);
+            }
+        }
+        let none = || StoreError::Unusable("the store has no share".to_owned());
+        let share = opened.shares.into_iter().next().ok_or_else(none)?;
+        let (epoch, confirmed_at) = (fence.epoch(), world::instant());
+        Ok(Self { site, lease, epoch, share, confirmed_at, recovered: opened.recovered })
+    }
+
+    /// All that it held when it was opened.
+    #[must_use]
+    pub fn recovered(&self) -> &RecoveredState {
+        &self.recovered
+    }
+
+    /// A channel that it held when it was opened.
+    #[must_use]
+    pub fn channel(&self, name: &ChannelName) -> Option<&RecoveredChannel> {
+        self.recovered.channels.iter().find(|found| found.channel == *name)
+    }
+
+    /// The next messages of a channel from `from` on, ascending, as many as are read at once; none
+    /// behind the last one.
+    ///
+    /// # Errors
+    /// [`PlaceError::Store`].
+    pub fn read(
+        &mut self,
+        channel: &ChannelName,
+        from: Sequence,
+    ) -> Result<Vec<MessageRecord>, PlaceError> {
+        Ok(self.share.fetch(&FetchRequest {
+            ticket: Ticket(0),
+            channel: channel.clone(),
+            from,
+            count_max: READ_COUNT_MAX,
+            bytes_max: READ_BYTES_MAX,
+        })?)
+    }
+
+    /// Whether no two subscriptions may have one number.
+    #[must_use]
+    pub fn numbers_subscriptions_as_one(&self) -> bool {
+        self.site.numbers_subscriptions_as_one()
+    }
+
+    /// Writes a part of a channel durably; what it holds then.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub fn write(&mut self, part: ChannelBatch) -> Result<ChannelState, PlaceError> {
+        self.commit(Batch { channels: vec![part], durable: true, ..Batch::default() })
+    }
+
+    /// Writes a batch; what its channel holds then, if it has one.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub fn commit(&mut self, batch: Batch) -> Result<ChannelState, PlaceError> {
+        self.confirm()?;
+        let report = self.share.commit(self.epoch, &batch)?;
+        if let Some(why) = report.clients_refused {
+            return Err(PlaceError::Refused(why));
+        }
+        let Some(outcome) = report.channels.into_iter().next() else {
+            return Ok(ChannelState::default());
+        };
+        outcome.refused.map_or(Ok(outcome.state), |why| Err(PlaceError::Refused(why)))
+    }
+
+    /// Shows that it is still ours, now and then.
+    ///
+    /// # Errors
+    /// [`PlaceError::Lease`].
+    pub fn confirm(&mut self) -> Result<(), PlaceError> {
+        let now = world::instant();
+        if let Some(lease) = &mut self.lease
+            && CONFIRM_EVERY <= now.since(self.confirmed_at)
+        {
+            lease.confirm()?;
+            self.confirmed_at = now;
+        }
+        Ok(())
+    }
+
+    /// Writes what is held back, and lets go of it.
+    ///
+    /// # Errors
+    /// [`PlaceError`]; then not all may be durable.
+    pub fn close(mut self) -> Result<(), PlaceError> {
+        self.share.maintain(world::now())?;
+        self.share.close()?;
+        if let Some(lease) = &mut self.lease {
+            lease.release(true)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,223 @@
+//! `stanby move` by the real binary: a channel goes from one stopped server to another.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
+#![allow(missing_docs, reason = "a test's name says what it shows")]
+
+#[path = "support/server.rs"]
+mod server;
+#[path = "support/stan.rs"]
+mod stan;
+#[path = "support/wire.rs"]
+mod wire;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use nix::sys::signal::Signal;
+
+use crate::server::{Launch, Server, binary};
+use crate::stan::{Stan, all, ask, sequences};
+
+/// The store of a server, as its configuration says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    File,
+    Encrypted,
+    Sqlite,
+}
+
+fn launch(kind: Kind, more: &str) -> Launch {
+    let launch = Launch::new(&[]);
+    let place = launch.folder().join("data").display().to_string();
+    let store = match kind {
+        Kind::File => format!("store: file, dir: \"{place}\""),
+        Kind::Encrypted => {
+            format!("store: file, dir: \"{place}\", encrypt: true, encryption_key: \"hush\"")
+        }
+        Kind::Sqlite => {
+            let source = ["-sql_driver", "sqlite", "-sql_source", &place];
+            let made = Command::new(binary()).args(["sql", "init"]).args(source).output().unwrap();
+            assert!(made.status.success(), "{made:?}");
+            format!("store: sql, sql_options {{ driver: sqlite, source: \"{place}\" }}")
+        }
+    };
+    let launch = launch.config(&format!("streaming {{ {store}, {more} }}\n"));
+    // It has a record of its cluster, as each server that has run.
+    stop(launch.start());
+    launch
+}
+
+fn stop(mut server: Server) {
+    server.stop(Signal::SIGTERM);
+}
+
+fn relocate(channel: &str, from: &Path, to: &Path) -> Output {
+    let mut command = Command::new(binary());
+    command.args(["move", channel, "--from"]).arg(from).arg("--to").arg(to);
+    command.output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// A durable with messages 21 to 25 acknowledged and 26 to 30 not, and a group with all of its own
+/// acknowledged; the first 20 of 60 messages are gone by a limit.
+fn fill(launch: &Launch) {
+    let server = launch.start();
+    let mut client = Stan::connect(launch.port, "worker");
+    client.fill("orders", 1..=60);
+    client.fill("news", 1..=3);
+    let mut durable = all("orders");
+    durable.durable_name = "d".into();
+    durable.max_in_flight = 10;
+    let mut group = durable.clone();
+    group.q_group = "g".into();
+    let sub = client.subscribe(durable);
+    assert_eq!(sequences(&client.take(&sub, 10)), (21..=30).collect::<Vec<u64>>());
+    (21..=25).for_each(|sequence| client.ack(&sub, sequence));
+    let members = client.subscribe(group);
+    let mut next = 21;
+    while next <= 60 {
+        for delivery in client.take(&members, 1) {
+            assert_eq!(delivery.message.sequence, next);
+            client.ack(&members, next);
+            next += 1;
+        }
+    }
+    // What the acknowledgements made room for.
+    assert_eq!(sequences(&client.take(&sub, 5)), (31..=35).collect::<Vec<u64>>());
+    client.leave(&sub, true).unwrap();
+    client.leave(&members, true).unwrap();
+    client.close().unwrap();
+    stop(server);
+}
+
+const LIMITS: &str = "store_limits { max_msgs: 40 }";
+
+fn messages_of(launch: &Launch, channel: &str) -> (u64, u64, u64) {
+    let server = launch.start();
+    let listed = server.json("/streaming/channelsz?subs=1");
+    let channels = listed["channels"].as_array().cloned().unwrap_or_default();
+    let found = channels.into_iter().find(|found| found["name"] == channel).unwrap_or_default();
+    let number = |key: &str| found[key].as_u64().unwrap_or(0);
+    let extent = (number("first_seq"), number("last_seq"), number("msgs"));
+    stop(server);
+    extent
+}
+
+/// Goal: whatever kind of store it goes to, nothing of a channel stays behind or is lost.
+#[test]
+fn a_channel_moves_with_all_that_belongs_to_it() {
+    for (from_kind, to_kind) in [
+        (Kind::File, Kind::File),
+        (Kind::File, Kind::Sqlite),
+        (Kind::Sqlite, Kind::Encrypted),
+        (Kind::Encrypted, Kind::File),
+    ] {
+        eprintln!("from {from_kind:?} to {to_kind:?}");
+        let (from, to) = (launch(from_kind, LIMITS), launch(to_kind, LIMITS));
+        fill(&from);
+        let server = to.start();
+        let mut client = Stan::connect(to.port, "other");
+        client.fill("others", 1..=2);
+        let mut durable = ask("others");
+        durable.durable_name = "d".into();
+        client.subscribe(durable);
+        client.close().unwrap();
+        stop(server);
+
+        let output = relocate("orders", &from.config_path(), &to.config_path());
+        assert!(output.status.success(), "{}", said(&output));
+        let expected =
+            "moved channel orders: messages 21 to 60, 2 subscription(s), 10 delivery(ies)";
+        assert!(said(&output).starts_with(expected), "{}", said(&output));
+
+        let server = to.start();
+        let mut client = Stan::connect(to.port, "worker");
+        let replay = client.replay("orders", 40);
+        assert_eq!(sequences(&replay), (21..=60).collect::<Vec<u64>>());
+        let mut durable = all("orders");
+        durable.durable_name = "d".into();
+        let sub = client.subscribe(durable.clone());
+        let again = client.take(&sub, 35);
+        let is_again: Vec<bool> = again.iter().map(|it| it.message.redelivered).collect();
+        assert_eq!(sequences(&again), (26..=60).collect::<Vec<u64>>());
+        assert_eq!(is_again, [vec![true; 10], vec![false; 25]].concat());
+        durable.q_group = "g".into();
+        let members = client.subscribe(durable);
+        client.fill("orders", 61..=61);
+        assert_eq!(sequences(&client.take(&members, 1)), [61]);
+        assert_eq!(sequences(&client.replay("others", 2)), [1, 2]);
+        stop(server);
+
+        let server = from.start();
+        let channels = server.json("/streaming/channelsz");
+        assert_eq!(channels["names"], serde_json::json!(["news"]));
+        stop(server);
+    }
+}
+
+/// Goal: what was broken off between the copy and its end is begun again, and comes to its end.
+#[test]
+fn a_move_that_was_broken_off_can_be_begun_again() {
+    let (from, to) = (launch(Kind::File, LIMITS), launch(Kind::File, LIMITS));
+    fill(&from);
+    let (data, kept) = (from.folder().join("data"), from.folder().join("kept"));
+    let copied = Command::new("cp").arg("-a").args([&data, &kept]).status().unwrap();
+    assert!(copied.success());
+    let moved = || relocate("orders", &from.config_path(), &to.config_path());
+    assert!(moved().status.success());
+    // As if the source had not been reached any more.
+    fs::remove_dir_all(&data).unwrap();
+    fs::rename(&kept, &data).unwrap();
+    let output = moved();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(messages_of(&to, "orders"), (21, 60, 40));
+    assert!(said(&moved()).contains("there is no channel orders"));
+}
+
+/// Goal: a clear no, and both stores as they were.
+#[test]
+fn what_cannot_move_stays_where_it_is() {
+    let from = launch(Kind::File, LIMITS);
+    fill(&from);
+    let refuses = |to: &Launch, channel: &str, why: &str| {
+        let output = relocate(channel, &from.config_path(), &to.config_path());
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains(why), "{why}: {}", said(&output));
+    };
+    let to = launch(Kind::File, LIMITS);
+    refuses(&to, "nobody", "there is no channel nobody");
+    refuses(&to, "orders.*", "is no name of a channel");
+    refuses(&launch(Kind::File, "cluster_id: other"), "orders", "of different clusters");
+    let narrow = launch(Kind::File, "store_limits { max_msgs: 7 }");
+    refuses(&narrow, "orders", "limits of the store that is to have orders");
+    assert_eq!(messages_of(&narrow, "orders"), (0, 0, 0));
+
+    let server = to.start();
+    refuses(&to, "orders", "it is in use; stop its server first");
+    let mut client = Stan::connect(to.port, "other");
+    client.fill("orders", 1..=2);
+    client.close().unwrap();
+    stop(server);
+    refuses(&to, "orders", "has one already, with other messages");
+    assert_eq!(messages_of(&to, "orders"), (1, 2, 2));
+
+    let fresh = Launch::new(&[]).config("streaming { store: file, dir: \"data\" }\n");
+    fs::write(fresh.config_path(), "streaming { store: memory }\n").unwrap();
+    refuses(&fresh, "orders", "a store in memory is gone with its server");
+    let folder = fresh.folder().join("data").display().to_string();
+    let text = format!("streaming {{ store: file, dir: \"{folder}\" }}\n");
+    fs::write(fresh.config_path(), text).unwrap();
+    refuses(&fresh, "orders", "was never used: start its server once");
+    fs::write(fresh.config_path(), "streaming { store: \n").unwrap();
+    refuses(&fresh, "orders", "server.conf");
+    assert_eq!(messages_of(&from, "orders"), (21, 60, 40));
+}
