@@ -237,6 +237,108 @@ fn a_start_that_cannot_log_in_says_why() {
     }
 }
 
+/// What the Go tools have made: an operator with an account and a user, whose seed is a plain nkey
+/// too.
+fn made(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/external").join(name)
+}
+
+/// Goal: who signs what the server sends is let in: with the seed of an nkey, and with a file of
+/// credentials; a file that is replaced counts for the next login after SIGHUP.
+#[test]
+fn seeds_and_credentials_open_a_server_that_asks_for_them() {
+    let Some(program) = go_server() else { return };
+    for (core, key, file) in [
+        ("nkey.conf", "nkey_seed_file", "user.seed"),
+        ("operator.conf", "credentials", "user.creds"),
+    ] {
+        let core = Launch::core(&["-c", &made(core).display().to_string()]).program(&program);
+        let mut nats = core.start();
+        assert_eq!(refused(&over(&core)), "STREAM: Failed to start: nats: Authorization Violation");
+        let launch = over(&core).config(&format!("streaming {{ {key}: login }}"));
+        let login = launch.folder().join("login");
+        std::fs::copy(made(file), &login).unwrap();
+        let server = launch.start();
+        std::fs::write(&login, "nonsense").unwrap();
+        let mark = server.log.len();
+        server.signal(Signal::SIGHUP);
+        server.log.wait_after(mark, "Reload: ");
+        nats.kill();
+        server.log.wait_after(mark, "has been disconnected: ");
+        let _nats = core.start();
+        server.log.wait_after(mark, "reconnected to NATS Server at ");
+    }
+}
+
+/// A root, and a certificate of its for this machine that is good on both sides.
+fn certificates(folder: &std::path::Path) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    for (name, text) in
+        [("ca.pem", issuer.pem()), ("own.pem", certificate.pem()), ("own.key", key.serialize_pem())]
+    {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+}
+
+/// Goal: TLS is used where the server asks for it, and both sides are who they say; what is wrong
+/// with a certificate is told in the reference's words.
+#[test]
+fn tls_where_the_server_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (ca, own, key) = (path("ca.pem"), path("own.pem"), path("own.key"));
+    let asks = ["-tls", "-tlscert", &own, "-tlskey", &key, "-tlsverify", "-tlscacert", &ca];
+    for core in cores(&asks) {
+        let _core = core.start();
+        let keys = |more: &str| {
+            let own = format!("client_cert: \"{own}\", client_key: \"{key}\"");
+            format!("streaming {{ tls {{ client_ca: \"{ca}\", {own} {more} }} }}")
+        };
+        let by_name = format!("tls://localhost:{}", core.port);
+        let server = Launch::new(&["-ns", &by_name]).config(&keys("")).start();
+        let log = server.log.text();
+        assert!(!log.contains("[ERR]"), "{log}");
+        drop(server);
+        let other = keys(", server_name: another");
+        let line = refused(&over(&core).config(&other));
+        let why = "Failed to start: tls: failed to verify certificate: x509: certificate is valid";
+        assert!(line.contains(why), "{line}");
+        let none = format!("streaming {{ tls {{ client_ca: \"{ca}\" }} }}");
+        let line = refused(&over(&core).config(&none));
+        assert!(line.starts_with("STREAM: Failed to start: remote error: tls: "), "{line}");
+        let line = refused(&over(&core));
+        assert!(line.contains("x509: certificate signed by unknown authority"), "{line}");
+    }
+}
+
+/// Goal: a user with the permissions that the operator's guide names can run the server.
+#[test]
+fn the_permissions_of_the_guide_are_enough() {
+    let rights = "{ publish: [\"_STAN.>\", \"_INBOX.>\"], subscribe: [\"_STAN.>\", \"_INBOX.>\"] }";
+    let users = format!(
+        "[ {{ user: s, password: p, permissions: {rights} }}, {{ user: c, password: p }} ]"
+    );
+    for core in cores(&[]) {
+        let core = core.config(&format!("authorization {{ users: {users} }}\n"));
+        let _core = core.start();
+        let ns = format!("nats://s:p@127.0.0.1:{}", core.port);
+        let server = Launch::new(&["-ns", &ns]).start();
+        let url = format!("nats://c:p@127.0.0.1:{}", core.port);
+        let client = Client::connect(Options::new(&[&url], stan::CLUSTER, "me")).unwrap();
+        client.publish("foo", "x").unwrap();
+        client.close().unwrap();
+        let log = server.log.text();
+        assert!(!log.contains("Permissions Violation"), "{log}");
+    }
+}
+
 /// Goal: a second server of the same cluster ID is refused at its start, be it that both begin at
 /// once; one with another is not.
 #[test]

@@ -179,6 +179,7 @@ impl Broker {
     fn on_tls_failed(&mut self, id: SessionId, reason: &str) {
         if self.sessions.upstream_mut(id).is_some() {
             self.fail_upstream(id, reason);
+            return;
         }
         if let Some(session) = self.sessions.get(id) {
             let text = format!("{} error: {reason}", session.rules().handshake_name);

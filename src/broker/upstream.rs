@@ -703,7 +703,11 @@ impl Broker {
     }
 }
 
+/// Nobody could say anything on a subject that is more than one word.
 fn write_sub(session: &mut Session, subject: &Subject, sid: u64) {
+    if is_no_word(subject.as_bytes()) {
+        return;
+    }
     let sid = sid.to_string();
     let op = Op::Subscribe { subject: subject.as_bytes(), queue: None, sid: sid.as_bytes() };
     encoder::encode(&op, session.outbox.tail());

@@ -139,6 +139,9 @@ fn each_interest_has_its_own_number_and_gets_what_is_for_it() {
         process.loops[0].listen(&"pub.a".into(), interest(0, 2));
         process.settle();
         assert_eq!(process.take(id), "SUB pub.a 2\r\n");
+        process.loops[0].listen(&"no\r\nsubject".into(), interest(0, 5));
+        process.settle();
+        assert_eq!(process.take(id), "");
         process.send(id, b"MSG pub.a 2 r 1\r\nx\r\nMSG pub.a 1 1\r\ny\r\nMSG pub.a 9 1\r\nz\r\n");
         let expected = [(2, "pub.a".into(), "x".into()), (1, "pub.a".into(), "y".into())];
         assert_eq!(heard(&mut process), expected);
@@ -152,7 +155,7 @@ fn each_interest_has_its_own_number_and_gets_what_is_for_it() {
         assert_eq!(process.take(id), "UNSUB 1\r\n");
         process.loops[usize::from(other)].listen(&"pub.>".into(), interest(other, 1));
         process.settle();
-        assert_eq!(process.take(id), "SUB pub.> 3\r\n", "a number of before is never used again");
+        assert_eq!(process.take(id), "SUB pub.> 4\r\n", "a number of before is never used again");
         process.send(id, b"MSG pub.b 1 1\r\nx\r\n");
         assert_eq!(heard(&mut process), [], "it was said to the one that has ended");
         assert!(process.is_open(id));

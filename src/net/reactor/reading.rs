@@ -169,6 +169,11 @@ impl<D: Driver> Reactor<D> {
         }
         match end {
             End::Closed => self.begin_close(place, CLOSED),
+            // A server's own words are all that tells why.
+            End::Failed(_) | End::Tls(_) if connection.is_upstream() => {
+                let why = connection.handshake_end(end);
+                self.finish(place, &why);
+            }
             End::Failed(_) | End::Tls(_) => self.finish(place, "Read Error"),
         }
     }
