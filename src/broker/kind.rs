@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | client | a client of any NATS library | [`Side::Client`] | `client`, `login`, `publish` |
 //! | route | a server of our cluster | [`Side::Stranger`], then [`Side::Route`] | `route`, `mesh` |
-//! | upstream | an external server, whose client we are | [`Side::Server`] | `upstream` |
+//! | upstream | an external server, whose client we are | [`Side::Server`] | `upstream…` |
 //!
 //! A kind that is to come is a variant of [`Kind`] with a state of its own, a row of [`Rules`], and
 //! a table of verbs in the parser; the compiler then names every place that has to know it. A

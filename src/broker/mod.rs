@@ -54,6 +54,7 @@ mod tests;
 mod trace;
 mod unheard;
 mod upstream;
+mod upstream_login;
 mod upstream_servers;
 #[cfg(test)]
 mod upstream_tests;

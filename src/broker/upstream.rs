@@ -9,16 +9,15 @@
 //! barriers of the protocol ask for (spec protocol, 1.3).
 //!
 //! ```text
-//! Greeted? ──INFO──► Login ──PONG──► Settling (SUBs, PING) ──PONG──► Up
+//! Greeted ──INFO──► Login ──PONG──► Settling ──PONG──► Up
+//!          (TLS)    CONNECT, PING   SUBs, PING
 //! ```
 //!
 //! It is always read. While it is not up nothing is kept for it: engines hold deliveries back
 //! (their inboxes have no room), and an answer that is lost is asked for again by its client.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,17 +28,14 @@ use crate::base::time::Instant;
 use crate::broker::delivery::{Message, Source};
 use crate::broker::kind::Kind;
 use crate::broker::mail::Mail;
-use crate::broker::outbox::Outbox;
 use crate::broker::read::Step;
 use crate::broker::route::HOME;
-use crate::broker::session::{Phase, Session, Timer};
+use crate::broker::session::{Phase, Session};
 use crate::broker::upstream_servers::Servers;
-use crate::broker::{Broker, Effect, EngineInterest, Post, settings};
+use crate::broker::{Broker, Effect, EngineInterest, Post};
 use crate::wire::op::Publish;
-use crate::wire::{CloseReason, Connect, Info, Op, encoder, headers};
+use crate::wire::{CloseReason, Info, Op, encoder, headers};
 
-/// How long a server may take from the connection to the answer to CONNECT (spec protocol, 1.1).
-const LOGIN_WITHIN: Duration = Duration::from_secs(2);
 /// Between two rounds through all servers (spec protocol, 1.1).
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Servers that come back are not to be asked by all their clients at once.
@@ -55,8 +51,8 @@ const REFUSED: &str = "connection refused";
 
 /// Where a session with an external server is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
-    /// It has not said INFO.
+pub(super) enum Stage {
+    /// The connection is there, INFO has not come.
     #[default]
     Greeted,
     /// CONNECT and a PING are on their way.
@@ -70,12 +66,10 @@ enum Stage {
 /// What only the session with an external server has.
 #[derive(Debug, Default)]
 pub(super) struct Upstream {
-    stage: Stage,
-    info: Info,
-    /// Whether TLS is to begin.
-    pub awaits_tls: bool,
+    pub stage: Stage,
+    pub info: Info,
     /// PINGs to the server and its answers, counted.
-    asked: u64,
+    pub asked: u64,
     answered: u64,
     /// Whether the log has a line on what could not be said to it.
     has_complained: bool,
@@ -124,20 +118,20 @@ struct Flush {
 /// What there is beside the session, which comes and goes.
 #[derive(Debug, Default)]
 pub(super) struct Link {
-    servers: Servers,
-    session: Option<SessionId>,
+    pub servers: Servers,
+    pub session: Option<SessionId>,
     /// Attempts since the last pause.
-    tried: usize,
+    pub tried: usize,
     /// How often it was logged in to one.
-    logins: u64,
+    pub logins: u64,
     /// The attempt at the start has failed, or the process ends: nobody is dialled any more.
-    is_over: bool,
+    pub is_over: bool,
     dial_at: Option<Instant>,
     /// Why the last attempt, or the session, failed.
-    error: Option<String>,
+    pub error: Option<String>,
     /// The last one that the log has as an error.
-    logged: Option<String>,
-    sids: BTreeMap<(Subject, EngineInterest), u64>,
+    pub logged: Option<String>,
+    pub sids: BTreeMap<(Subject, EngineInterest), u64>,
     interests: BTreeMap<u64, EngineInterest>,
     last_sid: u64,
     flushes: Vec<Flush>,
@@ -151,54 +145,6 @@ impl Link {
     #[cfg(test)]
     pub fn session(&self) -> Option<SessionId> {
         self.session
-    }
-}
-
-impl settings::Upstream {
-    /// CONNECT to a server that has greeted (spec core NATS, 2.4).
-    fn connect(&self, login: Option<&(String, Option<String>)>, info: &Info) -> Connect {
-        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        let (user, pass, auth_token) = match login {
-            Some((user, Some(password))) => (given(user), given(password), None),
-            Some((token, None)) => (None, None, given(token)),
-            None => (given(&self.user), given(&self.password), given(&self.token)),
-        };
-        // Of a seed alone servers know the public half; of credentials they know the JWT.
-        let key = self.key.as_ref().filter(|_| self.jwt.is_some() || login.is_none());
-        Connect {
-            verbose: Some(false),
-            pedantic: Some(false),
-            echo: Some(true),
-            user,
-            pass,
-            auth_token,
-            jwt: self.jwt.clone().filter(|jwt| !jwt.is_empty()),
-            nkey: key.filter(|_| self.jwt.is_none()).map(|key| key.public()),
-            sig: key.map(|key| key.sign(&info.nonce)),
-            tls_required: Some(self.wants_tls(info)),
-            headers: Some(info.headers),
-            no_responders: Some(info.headers),
-            name: Some(self.name.clone()),
-            lang: Some("rust".to_owned()),
-            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            protocol: Some(1),
-            ..Connect::default()
-        }
-    }
-
-    fn wants_tls(&self, info: &Info) -> bool {
-        self.is_secure || info.tls_required
-    }
-
-    /// Why a server that greets so is of no use.
-    fn objection(&self, info: &Info) -> Option<&'static str> {
-        if self.is_secure && !info.tls_required && !info.tls_available {
-            return Some("nats: secure connection not available");
-        }
-        if self.key.is_some() && self.jwt.is_none() && info.nonce.is_empty() {
-            return Some("nats: nkeys not supported by the server");
-        }
-        None
     }
 }
 
@@ -272,7 +218,7 @@ impl Broker {
         self.say(log::Level::Error, text);
     }
 
-    fn say(&mut self, level: log::Level, text: String) {
+    pub(super) fn say(&mut self, level: log::Level, text: String) {
         self.effects.push_back(Effect::Upstream(UpstreamNews::Said(level, text)));
     }
 
@@ -282,20 +228,6 @@ impl Broker {
         if link.dial_at.take_if(|at| *at <= now).is_some() {
             self.dial_upstream();
         }
-    }
-
-    /// The connection to a server was made.
-    pub(super) fn open_upstream(&mut self, id: SessionId, peer: SocketAddr) {
-        let cid = self.counters.connection_ids.fetch_add(1, Ordering::Relaxed) + 1;
-        let kind = Kind::Upstream(Box::default());
-        let mut session = Session::new(id, cid, kind, peer, self.now);
-        session.outbox = Outbox::with_gauge(Arc::clone(&self.counters.upstream));
-        self.sessions.insert(session);
-        match self.upstream.as_mut().filter(|link| !link.is_over) {
-            Some(link) => link.session = Some(id),
-            None => return self.end(id, CloseReason::ServerShutdown),
-        }
-        self.deadlines.arm((id, Timer::Auth), self.now.at + LOGIN_WITHIN);
     }
 
     /// What a server's operations do.
@@ -334,54 +266,6 @@ impl Broker {
         Step::End
     }
 
-    fn on_upstream_info(&mut self, id: SessionId, json: &[u8]) -> Step {
-        // In receivers of a message.
-        self.work += 16 + json.len() as u64 / 32;
-        let info = match Info::decode(json) {
-            Ok(info) => info,
-            Err(error) => return self.fail_upstream(id, format!("nats: {error}")),
-        };
-        let Some(settings) = self.settings.upstream.clone() else { return Step::End };
-        if let Some(link) = &mut self.upstream {
-            link.servers.learn(&info.connect_urls, &mut self.random);
-        }
-        let Some(upstream) = self.sessions.upstream_mut(id) else { return Step::End };
-        let is_first = upstream.stage == Stage::Greeted;
-        upstream.info = Info { connect_urls: Vec::new(), ws_connect_urls: Vec::new(), ..info };
-        if !is_first {
-            return Step::Done;
-        }
-        if let Some(why) = settings.objection(&upstream.info) {
-            return self.fail_upstream(id, why);
-        }
-        upstream.stage = Stage::Login;
-        if settings.wants_tls(&upstream.info) {
-            upstream.awaits_tls = true;
-            if let Some(session) = self.sessions.get_mut(id) {
-                session.phase = Phase::AwaitTls { is_optional: false };
-            }
-            return Step::Done;
-        }
-        self.begin_upstream(id);
-        Step::Done
-    }
-
-    /// The server has greeted, and the connection is encrypted, if it has to be.
-    pub(super) fn begin_upstream(&mut self, id: SessionId) {
-        let Some(settings) = self.settings.upstream.clone() else { return };
-        let Some(link) = &self.upstream else { return };
-        let login = link.servers.current().and_then(|server| server.url.login.clone());
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        let Kind::Upstream(upstream) = &mut session.kind else { return };
-        let json = settings.connect(login.as_ref(), &upstream.info).encode();
-        upstream.on_ping();
-        session.has_headers = upstream.info.headers;
-        encoder::encode(&Op::Connect(&json), session.outbox.tail());
-        encoder::encode(&Op::Ping, session.outbox.tail());
-        session.outbox.seal(false);
-        self.mark_dirty(id);
-    }
-
     fn on_upstream_pong(&mut self, id: SessionId) -> Step {
         let step = self.on_pong(id);
         let Some(upstream) = self.sessions.upstream_mut(id) else { return Step::End };
@@ -406,39 +290,7 @@ impl Broker {
         step
     }
 
-    /// The login was right: what is listened to is told.
-    fn on_upstream_login(&mut self, id: SessionId) {
-        self.deadlines.cancel(&(id, Timer::Auth));
-        self.arm_first_ping(id);
-        let Some(link) = &mut self.upstream else { return };
-        link.tried = 0;
-        link.logins += 1;
-        link.logged = None;
-        link.error = None;
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        for ((subject, _), sid) in &link.sids {
-            write_sub(session, subject, *sid);
-        }
-        encoder::encode(&Op::Ping, session.outbox.tail());
-        session.outbox.seal(false);
-        if let Kind::Upstream(upstream) = &mut session.kind {
-            upstream.on_ping();
-            upstream.stage = Stage::Settling { answer: upstream.asked };
-        }
-        self.work += link.sids.len() as u64;
-        let url = link.servers.current().map(|server| server.url.to_string()).unwrap_or_default();
-        let (is_first, name) = (link.logins == 1, self.upstream_name());
-        self.mark_dirty(id);
-        if is_first {
-            self.effects.push_back(Effect::Upstream(UpstreamNews::LoggedIn));
-            return;
-        }
-        let text =
-            format!("connection {} reconnected to NATS Server at {}", quote(&name), quote(&url));
-        self.say(log::Level::Info, text);
-    }
-
-    fn upstream_name(&self) -> String {
+    pub(super) fn upstream_name(&self) -> String {
         self.settings.upstream.as_ref().map(|found| found.name.clone()).unwrap_or_default()
     }
 
@@ -630,7 +482,7 @@ impl Broker {
         let mut answer = None;
         if let Some(session) = session.filter(|found| !found.is_ending())
             && let Kind::Upstream(upstream) = &mut session.kind
-            && upstream.stage == Stage::Up
+            && upstream.hears()
         {
             upstream.on_ping();
             answer = Some(upstream.asked);
@@ -640,6 +492,8 @@ impl Broker {
             self.mark_dirty(id);
         }
         if let Some(link) = &mut self.upstream {
+            // Of a term that is over nobody waits any more.
+            link.flushes.retain(|former| former.from != from);
             link.flushes.push(Flush { answer, from, token });
         }
     }
@@ -679,10 +533,8 @@ impl Broker {
                 let text = format!("connection {name} has been disconnected: {error}");
                 self.say(log::Level::Error, text);
             }
-        } else {
-            if let Some(link) = &mut self.upstream {
-                link.error = Some(error);
-            }
+        } else if let Some(link) = &mut self.upstream {
+            link.error = Some(error);
         }
         self.on_upstream_failed();
     }
@@ -704,7 +556,7 @@ impl Broker {
 }
 
 /// Nobody could say anything on a subject that is more than one word.
-fn write_sub(session: &mut Session, subject: &Subject, sid: u64) {
+pub(super) fn write_sub(session: &mut Session, subject: &Subject, sid: u64) {
     if is_no_word(subject.as_bytes()) {
         return;
     }

@@ -228,7 +228,17 @@ fn a_flush_ends_when_what_was_listened_to_is_in_force() {
         assert_eq!(process.take(id), "PING\r\n");
         lose(&mut process, id);
         assert_eq!(flushed(&mut process), 0);
-        up(&mut process);
+        // What is listened to behind the first SUBs has an answer of its own.
+        let id = open(&mut process);
+        process.ask(id, INFO);
+        process.ask(id, "PONG\r\n");
+        process.loops[other].listen(&"late".into(), interest(loops - 1, 3));
+        process.loops[other].handle(Input::Flush { token: 5 }, now);
+        process.settle();
+        assert_eq!(process.take(id), "SUB late 1\r\nPING\r\n");
+        process.ask(id, "PONG\r\n");
+        assert_eq!(flushed(&mut process), 0);
+        process.ask(id, "PONG\r\n");
         assert_eq!(flushed(&mut process), 1);
     }
     let mut own = Process::new(1, Settings::default());
