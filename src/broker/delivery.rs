@@ -130,7 +130,7 @@ impl Message<'_> {
         self.len() <= COPY_LEN_MAX
     }
 
-    fn write_payload(&self, with_headers: bool, is_paced: bool, outbox: &mut Outbox) {
+    pub fn write_payload(&self, with_headers: bool, is_paced: bool, outbox: &mut Outbox) {
         let skip = if with_headers { 0 } else { self.header_len };
         self.parts[0].write(skip, outbox);
         self.parts[1].write(0, outbox);
@@ -203,6 +203,10 @@ pub(super) enum Source<'a> {
         has_echo: bool,
     },
     Engine,
+    /// For the interests of engines that it was sent for.
+    Upstream {
+        session: SessionId,
+    },
     /// `names` has those of the queues that it is for, with blanks between.
     Route {
         session: SessionId,
@@ -213,7 +217,9 @@ pub(super) enum Source<'a> {
 impl Source<'_> {
     fn connection(&self) -> Option<SessionId> {
         match self {
-            Source::Client { session, .. } | Source::Route { session, .. } => Some(*session),
+            Source::Client { session, .. }
+            | Source::Upstream { session }
+            | Source::Route { session, .. } => Some(*session),
             Source::Engine => None,
         }
     }
@@ -225,7 +231,7 @@ impl Source<'_> {
     /// Whether a message from here is given to its receivers in portions.
     fn must_spread(&self, matched: &Matched, message: &Message<'_>) -> bool {
         let names = match self {
-            Source::Engine => return false,
+            Source::Engine | Source::Upstream { .. } => return false,
             Source::Client { .. } => None,
             Source::Route { names, .. } => Some(*names),
         };
@@ -237,6 +243,7 @@ impl Source<'_> {
         match self {
             Source::Client { session, has_echo } => *has_echo || interest.session != *session,
             Source::Engine => true,
+            Source::Upstream { .. } => false,
             Source::Route { .. } => interest.rules.hears_routes,
         }
     }
@@ -596,7 +603,7 @@ impl Broker {
         Arc::new(Origin { account, ..Origin::clone(origin) })
     }
 
-    fn deliver_to_engines(
+    pub(super) fn deliver_to_engines(
         &mut self,
         engines: &[EngineInterest],
         message: &Message<'_>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::id::{LoopIndex, SessionId, Subject};
 use crate::broker::asked::Asked;
-use crate::broker::{EngineDelivery, Mail};
+use crate::broker::{EngineDelivery, Mail, UpstreamNews};
 
 /// What a broker asks of its reactor, in order.
 #[derive(Debug)]
@@ -50,6 +50,20 @@ pub enum Effect {
         url: String,
         /// Whether a person configured it.
         is_explicit: bool,
+    },
+    /// Open a connection to an external server. Only loop 0 asks for it.
+    DialUpstream {
+        /// `host:port`.
+        address: String,
+        /// Whose certificate it must show, if it comes to TLS.
+        tls_name: String,
+    },
+    /// What becomes of the external server.
+    Upstream(UpstreamNews),
+    /// All that was listened to before an [`crate::broker::Input::Flush`] is in force.
+    Flushed {
+        /// As it was given.
+        token: u64,
     },
     /// Find out, away from this loop, whether `password` belongs to `hash` (bcrypt); the answer
     /// comes by [`crate::broker::input::Input::Verified`].

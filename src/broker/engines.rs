@@ -121,6 +121,9 @@ pub(super) struct Engines {
 impl Broker {
     /// The engine of this loop publishes.
     pub(super) fn on_post(&mut self, post: &Post, reply: Option<&Subject>) {
+        if self.settings.upstream.is_some() {
+            return self.say_upstream(post, reply, false);
+        }
         let message = post.message(reply, false);
         let matched = self.accounts[post.account].matches(message.subject);
         let is_heard =
@@ -132,6 +135,10 @@ impl Broker {
 
     /// The engine of this loop sends a message of a channel.
     pub(super) fn on_channel_post(&mut self, key: u64, post: &Post) {
+        if self.settings.upstream.is_some() {
+            self.say_upstream(post, None, true);
+            return self.look_for_upstream_room();
+        }
         let message = post.message(None, true);
         if let Some(matched) = self.accounts[post.account].matches(message.subject) {
             self.deliver(&matched, &message, &Source::Engine);
@@ -162,7 +169,7 @@ impl Broker {
             self.on_engine_unlistens(&subject, interest);
             self.mail_all(&Mail::Unlisten(subject, interest));
         }
-        self.engines.rooms = Rooms::default();
+        self.engines.rooms = std::mem::take(&mut self.engines.rooms).emptied();
         self.purge_leased();
         self.mail_all(&Mail::EngineGone);
     }
@@ -183,12 +190,14 @@ impl Broker {
             // First: what a peer sends because of this interest is behind its answer.
             self.on_engine_count(interest, true);
             self.announce((interest.account, &subject.to_bytes(), None), 1);
+            self.tell_upstream(subject, interest);
         }
     }
 
     pub(super) fn on_engine_unlistens(&mut self, subject: &Subject, interest: EngineInterest) {
         if self.accounts[interest.account].unlisten(subject.as_bytes(), interest) {
             self.announce((interest.account, &subject.to_bytes(), None), -1);
+            self.untell_upstream(subject, interest);
             self.on_engine_count(interest, false);
         }
     }

@@ -29,6 +29,11 @@ pub enum Input {
         /// Why.
         reason: String,
     },
+    /// An [`crate::broker::Effect::DialUpstream`] came to nothing.
+    UpstreamDialFailed {
+        /// Why.
+        reason: String,
+    },
     /// The URL of an [`crate::broker::Effect::Dial`] leads to this server itself.
     DialledOurselves {
         /// The URL.
@@ -116,6 +121,12 @@ pub enum Input {
         /// For what.
         interest: EngineInterest,
     },
+    /// Tell by [`crate::broker::Effect::Flushed`] when whoever says something reaches all that this
+    /// loop's engine listens to now.
+    Flush {
+        /// What comes back.
+        token: u64,
+    },
     /// What needs a credit of an engine has to wait (see [`crate::broker::Flow::Paused`]), or no
     /// longer.
     Pressure {
@@ -140,6 +151,8 @@ impl Broker {
             Input::Mail(mail) => self.on_mail(mail),
             Input::Opened { session, hello } => self.on_open(session, hello),
             Input::DialFailed { url, reason } => self.on_dial_failed(&url, &reason),
+            Input::UpstreamDialFailed { reason } => self.on_upstream_dial_failed(&reason),
+            Input::Flush { token } => self.on_flush(token),
             Input::DialledOurselves { url } => self.on_dialled_ourselves(&url),
             Input::TlsEstablished { session, peer } => self.on_tls_established(session, peer),
             Input::TlsFailed { session, reason } => self.on_tls_failed(session, &reason),
@@ -164,6 +177,10 @@ impl Broker {
     }
 
     fn on_tls_failed(&mut self, id: SessionId, reason: &str) {
+        if self.sessions.upstream_mut(id).is_some() {
+            self.fail_upstream(id, reason);
+            return;
+        }
         if let Some(session) = self.sessions.get(id) {
             let text = format!("{} error: {reason}", session.rules().handshake_name);
             self.log_about(id, log::Level::Error, &text);
@@ -173,6 +190,7 @@ impl Broker {
 
     fn on_stop(&mut self) {
         self.stop_routes();
+        self.stop_upstream();
         for session in self.sessions.ids() {
             self.end(session, CloseReason::ServerShutdown);
         }

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | client | a client of any NATS library | [`Side::Client`] | `client`, `login`, `publish` |
 //! | route | a server of our cluster | [`Side::Stranger`], then [`Side::Route`] | `route`, `mesh` |
+//! | upstream | an external server, whose client we are | [`Side::Server`] | `upstream…` |
 //!
 //! A kind that is to come is a variant of [`Kind`] with a state of its own, a row of [`Rules`], and
 //! a table of verbs in the parser; the compiler then names every place that has to know it. A
@@ -18,6 +19,7 @@ use crate::broker::read::Step;
 use crate::broker::route::Route;
 use crate::broker::session::Session;
 use crate::broker::settings::Settings;
+use crate::broker::upstream::Upstream;
 use crate::broker::{Broker, ConnectionKind, Hello};
 use crate::wire::{Limits, Op, Side};
 
@@ -26,6 +28,7 @@ use crate::wire::{Limits, Op, Side};
 pub(super) enum Kind {
     Client(Box<Client>),
     Route(Box<Route>),
+    Upstream(Box<Upstream>),
 }
 
 /// What differs between the kinds beside their operations; the same for all sessions of a kind.
@@ -81,12 +84,27 @@ pub(super) const ROUTE: Rules = Rules {
     is_announced: false,
 };
 
+/// The row of external servers.
+pub(super) const UPSTREAM: Rules = Rules {
+    number_name: "uid",
+    ended: ("Upstream", log::Level::Debug),
+    handshake_name: "TLS handshake",
+    is_server: true,
+    first_ping: Duration::from_secs(120),
+    is_always_pinged: true,
+    is_slow_when_still: true,
+    hears_routes: false,
+    shares_copies: false,
+    is_announced: false,
+};
+
 impl Kind {
     /// The row of this kind.
     pub fn rules(&self) -> &'static Rules {
         match self {
             Self::Client(_) => &CLIENT,
             Self::Route(_) => &ROUTE,
+            Self::Upstream(_) => &UPSTREAM,
         }
     }
 
@@ -102,6 +120,7 @@ impl Kind {
             },
             Self::Route(route) if route.is_registered => Limits::route(),
             Self::Route(_) => Limits::stranger(),
+            Self::Upstream(_) => Limits::server(),
         }
     }
 }
@@ -115,6 +134,7 @@ impl Broker {
             ConnectionKind::RouteSolicited { url, is_explicit } => {
                 self.open_route(id, hello.peer, Route::solicited(url, is_explicit));
             }
+            ConnectionKind::Upstream { .. } => self.open_upstream(id, hello.peer),
         }
     }
 
@@ -123,6 +143,7 @@ impl Broker {
         match self.sessions.get(id).map(|session| &session.kind) {
             Some(Kind::Client(_)) => self.arm_auth(id),
             Some(Kind::Route(_)) => self.begin_route(id),
+            Some(Kind::Upstream(_)) => self.begin_upstream(id),
             None => (),
         }
     }
@@ -132,6 +153,7 @@ impl Broker {
         match self.sessions.get(id).map(|session| &session.kind) {
             Some(Kind::Client(_)) => self.on_client_op(id, op),
             Some(Kind::Route(_)) => self.on_route_op(id, op),
+            Some(Kind::Upstream(_)) => self.on_upstream_op(id, op),
             None => Step::End,
         }
     }
@@ -140,7 +162,7 @@ impl Broker {
     pub(super) fn on_operation_before_connect(&mut self, id: SessionId) -> Step {
         match self.sessions.get(id).map(|session| &session.kind) {
             Some(Kind::Client(_)) => self.admit_anonymous(id),
-            Some(Kind::Route(_)) | None => self.violation(id),
+            Some(Kind::Route(_) | Kind::Upstream(_)) | None => self.violation(id),
         }
     }
 
@@ -148,6 +170,7 @@ impl Broker {
     pub(super) fn on_ended(&mut self, id: SessionId) {
         match self.sessions.get(id).map(|session| &session.kind) {
             Some(Kind::Route(_)) => self.on_route_ended(id),
+            Some(Kind::Upstream(_)) => self.on_upstream_ended(id),
             Some(Kind::Client(_)) | None => (),
         }
     }
@@ -163,7 +186,7 @@ impl Session {
     pub fn client(&self) -> Option<&Client> {
         match &self.kind {
             Kind::Client(client) => Some(client),
-            Kind::Route(_) => None,
+            Kind::Route(_) | Kind::Upstream(_) => None,
         }
     }
 
@@ -172,7 +195,7 @@ impl Session {
     pub fn client_mut(&mut self) -> Option<&mut Client> {
         match &mut self.kind {
             Kind::Client(client) => Some(client),
-            Kind::Route(_) => None,
+            Kind::Route(_) | Kind::Upstream(_) => None,
         }
     }
 
@@ -180,7 +203,23 @@ impl Session {
     pub fn route(&self) -> Option<&Route> {
         match &self.kind {
             Kind::Route(route) => Some(route),
-            Kind::Client(_) => None,
+            Kind::Client(_) | Kind::Upstream(_) => None,
+        }
+    }
+
+    /// What only the session with an external server has.
+    pub fn upstream(&self) -> Option<&Upstream> {
+        match &self.kind {
+            Kind::Upstream(upstream) => Some(upstream),
+            Kind::Client(_) | Kind::Route(_) => None,
+        }
+    }
+
+    /// What only the session with an external server has.
+    pub fn upstream_mut(&mut self) -> Option<&mut Upstream> {
+        match &mut self.kind {
+            Kind::Upstream(upstream) => Some(upstream),
+            Kind::Client(_) | Kind::Route(_) => None,
         }
     }
 
@@ -188,7 +227,7 @@ impl Session {
     pub fn route_mut(&mut self) -> Option<&mut Route> {
         match &mut self.kind {
             Kind::Route(route) => Some(route),
-            Kind::Client(_) => None,
+            Kind::Client(_) | Kind::Upstream(_) => None,
         }
     }
 }

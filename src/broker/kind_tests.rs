@@ -7,36 +7,38 @@ use std::collections::BTreeSet;
 use super::settings::{Auth, Cluster};
 use super::tests::{Process, post};
 use super::*;
+use crate::base::server_url::ServerUrl;
 
 /// A verb, a line that begins with it, and what becomes of a client and of a route that says it:
-/// before CONNECT where a password is asked for, before CONNECT, and after the handshake.
+/// before CONNECT where a password is asked for, before CONNECT, and after the handshake; and of an
+/// external server before and after its handshake.
 ///
 /// `+` it is heard, `?` the verb is not known, `!` nothing is said before a password, `c` it is
 /// heard and ends the session.
-type Row = (&'static str, &'static str, &'static str, &'static str);
+type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
 const TABLE: [Row; 20] = [
-    ("PUB", "PUB a 0\r\n\r\n", "!++", "!??"),
+    ("PUB", "PUB a 0\r\n\r\n", "!++", "!??", "??"),
     // The server's INFO offers headers; who uses them says so in CONNECT.
-    ("HPUB", "HPUB a 12 12\r\nNATS/1.0\r\n\r\n\r\n", "!c+", "!??"),
-    ("SUB", "SUB a 1\r\n", "!++", "!??"),
-    ("UNSUB", "UNSUB 1\r\n", "!++", "!??"),
-    ("PING", "PING\r\n", "!++", "!++"),
-    ("PONG", "PONG\r\n", "!++", "!++"),
-    ("CONNECT", "CONNECT {\"user\":\"u\",\"pass\":\"p\"}\r\n", "+++", "+++"),
-    ("INFO", "INFO {}\r\n", "!++", "!++"),
-    ("+OK", "+OK\r\n", "!++", "!?+"),
-    ("-ERR", "-ERR 'x'\r\n", "!cc", "!cc"),
-    ("MSG", "MSG a 1 0\r\n\r\n", "!??", "!??"),
-    ("HMSG", "HMSG $G a 12 12\r\nNATS/1.0\r\n\r\n\r\n", "!??", "!?+"),
-    ("RMSG", "RMSG $G a 0\r\n\r\n", "!??", "!?+"),
-    ("LMSG", "LMSG c $G a 12 12\r\nNATS/1.0\r\n\r\n\r\n", "!??", "!?+"),
-    ("RS+", "RS+ $G a\r\n", "!??", "!?+"),
-    ("RS-", "RS- $G a\r\n", "!??", "!?+"),
-    ("LS+", "LS+ c $G a\r\n", "!??", "!?+"),
-    ("LS-", "LS- c $G a\r\n", "!??", "!?+"),
-    ("A+", "A+ $G\r\n", "!??", "!?+"),
-    ("A-", "A- $G\r\n", "!??", "!?+"),
+    ("HPUB", "HPUB a 12 12\r\nNATS/1.0\r\n\r\n\r\n", "!c+", "!??", "??"),
+    ("SUB", "SUB a 1\r\n", "!++", "!??", "??"),
+    ("UNSUB", "UNSUB 1\r\n", "!++", "!??", "??"),
+    ("PING", "PING\r\n", "!++", "!++", "++"),
+    ("PONG", "PONG\r\n", "!++", "!++", "c+"),
+    ("CONNECT", "CONNECT {\"user\":\"u\",\"pass\":\"p\"}\r\n", "+++", "+++", "??"),
+    ("INFO", "INFO {}\r\n", "!++", "!++", "++"),
+    ("+OK", "+OK\r\n", "!++", "!?+", "++"),
+    ("-ERR", "-ERR 'x'\r\n", "!cc", "!cc", "cc"),
+    ("MSG", "MSG a 1 0\r\n\r\n", "!??", "!??", "++"),
+    ("HMSG", "HMSG $G a 12 12\r\nNATS/1.0\r\n\r\n\r\n", "!??", "!?+", "++"),
+    ("RMSG", "RMSG $G a 0\r\n\r\n", "!??", "!?+", "??"),
+    ("LMSG", "LMSG c $G a 12 12\r\nNATS/1.0\r\n\r\n\r\n", "!??", "!?+", "??"),
+    ("RS+", "RS+ $G a\r\n", "!??", "!?+", "??"),
+    ("RS-", "RS- $G a\r\n", "!??", "!?+", "??"),
+    ("LS+", "LS+ c $G a\r\n", "!??", "!?+", "??"),
+    ("LS-", "LS- c $G a\r\n", "!??", "!?+", "??"),
+    ("A+", "A+ $G\r\n", "!??", "!?+", "??"),
+    ("A-", "A- $G\r\n", "!??", "!?+", "??"),
 ];
 
 const CLIENT_HANDSHAKE: &str = "CONNECT {\"verbose\":false,\"headers\":true}\r\n";
@@ -77,7 +79,7 @@ fn verdict(kind: &ConnectionKind, asks_password: bool, handshake: &str, line: &s
 fn each_kind_may_send_what_the_table_says() {
     let named: BTreeSet<&[u8]> = TABLE.iter().map(|(verb, ..)| verb.as_bytes()).collect();
     assert_eq!(named, wire::verbs(), "each verb has a row");
-    for (verb, line, client, route) in TABLE {
+    for (verb, line, client, route, _) in TABLE {
         for (kind, handshake, expected) in [
             (ConnectionKind::Client, CLIENT_HANDSHAKE, client),
             (ConnectionKind::RouteAccepted, ROUTE_HANDSHAKE, route),
@@ -88,6 +90,36 @@ fn each_kind_may_send_what_the_table_says() {
                 .collect();
             assert_eq!(found, expected, "{verb} of {kind:?}");
         }
+    }
+}
+
+/// Goal: the same of an external server, whose client we are.
+#[test]
+fn an_external_server_may_send_what_the_table_says() {
+    let greeting = "INFO {\"server_id\":\"NX\",\"headers\":true}\r\nPONG\r\nPONG\r\n";
+    for (verb, line, _, _, expected) in TABLE {
+        let outcome = |handshake: &str| {
+            let servers = ServerUrl::decode_list("nats://h:1").unwrap();
+            let upstream = settings::Upstream { servers, ..settings::Upstream::default() };
+            let upstream = Some(Arc::new(upstream));
+            let mut process = Process::new(1, Settings { upstream, ..Settings::default() });
+            let (address, tls_name) = ("h:1".to_owned(), "h".to_owned());
+            let id = process.open(0, ConnectionKind::Upstream { address, tls_name });
+            process.ask(id, handshake);
+            assert!(process.is_open(id), "the handshake is one");
+            process.ask(id, line);
+            let is_unknown = |effect: &Effect| {
+                let Effect::Upstream(news) = effect else { return false };
+                format!("{news:?}").contains("Unknown Protocol")
+            };
+            match (process.is_open(id), process.effects.iter().any(is_unknown)) {
+                (true, _) => '+',
+                (false, true) => '?',
+                (false, false) => 'c',
+            }
+        };
+        let found: String = ["", greeting].map(outcome).into_iter().collect();
+        assert_eq!(found, expected, "{verb}");
     }
 }
 

@@ -246,6 +246,9 @@ impl Broker {
             }
             // Its password is being looked at this moment: the answer comes soon.
             Timer::Auth if self.has_begun_verifying(id) => (),
+            Timer::Auth if self.sessions.upstream_mut(id).is_some() => {
+                self.fail_upstream(id, "nats: timeout");
+            }
             Timer::Auth => {
                 self.log_about(id, log::Level::Debug, errors::AUTHENTICATION_TIMEOUT);
                 self.send_error(id, errors::AUTHENTICATION_TIMEOUT);
@@ -291,6 +294,10 @@ impl Broker {
             return;
         }
         if ping.unanswered >= self.settings.ping_max {
+            if session.upstream().is_some() {
+                self.fail_upstream(id, "nats: stale connection");
+                return;
+            }
             self.log_about(id, log::Level::Debug, "Stale Client Connection - Closing");
             self.send_error(id, errors::STALE_CONNECTION);
             self.end(id, CloseReason::StaleConnection);
@@ -302,6 +309,9 @@ impl Broker {
         session.outbox.seal(false);
         if let Some(route) = session.route_mut() {
             route.past.on_ping();
+        }
+        if let Some(upstream) = session.upstream_mut() {
+            upstream.on_ping();
         }
         self.deadlines.arm((id, Timer::Ping), now.at + interval);
         self.mark_dirty(id);

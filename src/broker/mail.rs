@@ -14,6 +14,7 @@ use crate::base::planted::{self, Bug};
 use crate::broker::delivery::{Message, Part, Picks, Source};
 use crate::broker::outbox::Gauge;
 use crate::broker::sublist::Interest;
+use crate::broker::upstream::Said;
 use crate::broker::{Broker, Effect, EngineInterest};
 use crate::wire::InboxState;
 
@@ -38,6 +39,16 @@ pub enum Mail {
     TellPeer(SessionId, InboxName, InboxState),
     /// The peer of a route has told whether an inbox has room.
     PeerRoom(SessionId, InboxName, bool),
+    /// To the owner of the connection to the external server: what an engine says.
+    Upstream(Box<Said>),
+    /// Whether the external server takes what engines say.
+    UpstreamReachable(bool),
+    /// To that owner: tell the sender when all that it listens to is in force.
+    Flush(LoopIndex, u64),
+    /// It is.
+    Flushed(u64),
+    /// Nobody listens to what the receiver's engine has asked with this reply.
+    NoResponders(Subject),
     /// A message, and who of the receiver's sessions gets it.
     Deliver(Box<Delivery>),
     /// What `connect_urls` of INFO are from now on.
@@ -136,6 +147,11 @@ impl Mail {
             | Self::Room(_)
             | Self::TellPeer(..)
             | Self::PeerRoom(..)
+            | Self::Upstream(_)
+            | Self::UpstreamReachable(_)
+            | Self::Flush(..)
+            | Self::Flushed(_)
+            | Self::NoResponders(_)
             | Self::ConnectUrls(_)
             | Self::ClusterName(_) => 0,
         }
@@ -159,6 +175,11 @@ impl Broker {
             Mail::PeerRoom(route, inbox, has_room) => {
                 self.on_inbox_room(route, &inbox, has_room);
             }
+            Mail::Upstream(said) => self.on_said(&said),
+            Mail::UpstreamReachable(is_reachable) => self.on_upstream_reachable(is_reachable),
+            Mail::Flush(from, token) => self.flush_upstream(from, token),
+            Mail::Flushed(token) => self.effects.push_back(Effect::Flushed { token }),
+            Mail::NoResponders(reply) => self.effects.push_back(Effect::NoResponders { reply }),
             Mail::Deliver(delivery) => self.on_delivery(&delivery),
             Mail::ConnectUrls(urls) => self.on_connect_urls(urls),
             Mail::ClusterName(name) => self.on_cluster_name(&name),

@@ -53,6 +53,11 @@ mod sublist;
 mod tests;
 mod trace;
 mod unheard;
+mod upstream;
+mod upstream_login;
+mod upstream_servers;
+#[cfg(test)]
+mod upstream_tests;
 #[cfg(test)]
 mod work_tests;
 
@@ -77,6 +82,7 @@ pub use mail::Mail;
 pub use mesh::Search;
 pub use settings::Settings;
 pub use unheard::Discovery;
+pub use upstream::UpstreamNews;
 
 use account::Accounts;
 use engines::Engines;
@@ -107,6 +113,13 @@ pub enum ConnectionKind {
         url: String,
         /// Whether a person configured it: such ones are tried for ever.
         is_explicit: bool,
+    },
+    /// An external server that we are a client of.
+    Upstream {
+        /// `host:port`.
+        address: String,
+        /// Whose certificate it must show, if it comes to TLS.
+        tls_name: String,
     },
 }
 
@@ -164,6 +177,8 @@ pub struct Broker {
     /// Whether clients are being sent to other servers.
     is_lame_duck: bool,
     routes: mesh::Routes,
+    /// The connection to the external server; of loop 0, if there is to be one.
+    upstream: Option<Box<upstream::Link>>,
     started_at: WallTime,
     settings_loaded_at: WallTime,
     connections_total: u64,
@@ -202,6 +217,7 @@ impl Broker {
             urls_version: 0,
             is_lame_duck: false,
             routes: mesh::Routes::default(),
+            upstream: None,
             started_at: now.wall,
             settings_loaded_at: now.wall,
             connections_total: 0,
@@ -217,6 +233,7 @@ impl Broker {
             settings,
         };
         broker.start_routes();
+        broker.start_upstream();
         broker
     }
 
@@ -260,9 +277,14 @@ impl Broker {
         clients.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// How far this server is with its routes; of loop 0, which owns them.
+    /// How far this server is with its routes, or with its external server; of loop 0, which owns
+    /// them.
     #[must_use]
     pub fn route_search(&self) -> Search {
+        if self.settings.upstream.is_some() {
+            let search = |changes| Search::Ended { changes };
+            return self.upstream_logins().map_or(Search::UnderWay, search);
+        }
         self.routes.search()
     }
 
@@ -280,6 +302,7 @@ impl Broker {
             self.on_due(session, timer);
         }
         self.on_route_deadlines();
+        self.on_upstream_due();
         self.on_portion_due();
     }
 
@@ -287,7 +310,9 @@ impl Broker {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let portion = self.backlog.next_deadline(self.now.at);
-        let all = [self.deadlines.next_deadline(), self.routes.next_deadline(), portion];
+        let upstream = self.upstream.as_ref().and_then(|link| link.next_deadline());
+        let routes = self.routes.next_deadline();
+        let all = [self.deadlines.next_deadline(), routes, upstream, portion];
         all.into_iter().flatten().min()
     }
 

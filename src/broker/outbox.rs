@@ -155,6 +155,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// An empty one whose length is seen at `gauge`.
+    pub(super) fn with_gauge(gauge: Arc<Gauge>) -> Self {
+        Self { gauge, ..Self::default() }
+    }
+
     /// Bytes that wait.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -41,6 +41,9 @@ fn asked(process: &mut Process) -> Vec<String> {
         | Effect::Mail { .. }
         | Effect::Close { .. }
         | Effect::Dial { .. }
+        | Effect::DialUpstream { .. }
+        | Effect::Upstream(_)
+        | Effect::Flushed { .. }
         | Effect::Log { .. } => None,
     };
     process.effects.drain(..).filter_map(hash).collect()

@@ -61,6 +61,8 @@ impl Broker {
                     input.clear();
                     return Flow::Close;
                 }
+                // A client begins its handshake, whatever the server says meanwhile.
+                Phase::AwaitTls { .. } if session.upstream().is_some() => return Flow::StartTls,
                 Phase::AwaitTls { is_optional } => match (is_optional, input.first()) {
                     (_, None) => return Flow::NeedMore,
                     (true, Some(byte)) if *byte != TLS_HANDSHAKE => self.on_plain(id),
@@ -240,6 +242,9 @@ impl Broker {
     ) -> Step {
         if self.settings.is_traced && error.is_behind_line() {
             self.trace_line(id, input);
+        }
+        if self.sessions.upstream_mut(id).is_some() {
+            return self.fail_upstream(id, format!("nats: {error}"));
         }
         match error {
             ProtocolError::UnknownOperation { state, at } => {

@@ -6,6 +6,9 @@
 //! and nobody is cut off who reads at all. Where the connection belongs to another loop, its gauge
 //! says how full it is, what is in the mail included, and its owner mails when there is room.
 //!
+//! With an external NATS server all inboxes have one reader, the connection to that server: nobody
+//! here sees further. While it is not there, none of them has room.
+//!
 //! What waits for one connection is at most [`DELIVERY_PENDING_BYTES_MAX`] and what each engine
 //! sends in one turn ([`crate::base::limits::TURN_BYTES_MAX`]).
 
@@ -31,6 +34,16 @@ pub(super) struct Rooms {
     inboxes: QuickMap<u64, Inbox>,
     keys: QuickMap<InboxName, SmallVec<[u64; 1]>>,
     readers: BTreeMap<SessionId, Reader>,
+    /// The connection to the external server, if there is to be one.
+    upstream: Option<UpstreamReader>,
+}
+
+/// The connection to the external server as a reader of all inboxes.
+#[derive(Debug)]
+struct UpstreamReader {
+    gauge: Arc<Gauge>,
+    is_reachable: bool,
+    is_full: bool,
 }
 
 #[derive(Debug)]
@@ -107,7 +120,36 @@ impl Rooms {
         }
     }
 
+    /// There is to be an external server; it is not there yet.
+    pub(super) fn set_upstream(&mut self, gauge: Arc<Gauge>) {
+        let (is_reachable, is_full) = (false, false);
+        self.upstream = Some(UpstreamReader { gauge, is_reachable, is_full });
+    }
+
+    /// The external server has come or gone; gives the keys of all inboxes.
+    pub(super) fn set_reachable(&mut self, is_reachable: bool) -> Vec<u64> {
+        if let Some(upstream) = &mut self.upstream {
+            upstream.is_reachable = is_reachable;
+            upstream.is_full = false;
+        }
+        self.sorted_keys()
+    }
+
+    fn sorted_keys(&self) -> Vec<u64> {
+        let mut keys: Vec<u64> = self.inboxes.keys().copied().collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Without the inboxes, but with what is known of the external server.
+    pub(super) fn emptied(self) -> Self {
+        Self { upstream: self.upstream, ..Self::default() }
+    }
+
     fn has_room(&self, key: u64) -> bool {
+        if let Some(upstream) = &self.upstream {
+            return upstream.is_reachable && !upstream.is_full;
+        }
         let is_full = |session| self.readers.get(session).is_some_and(|reader| reader.is_full);
         self.inboxes
             .get(&key)
@@ -165,6 +207,32 @@ impl Broker {
         }
         let has_room = self.engines.rooms.has_room(key);
         self.effects.push_back(Effect::Room { key, has_room });
+    }
+
+    /// A message went to the external server: whether one more, for whomever, would be too many.
+    pub(super) fn look_for_upstream_room(&mut self) {
+        let (home, high, low) =
+            (self.home, self.settings.delivery_high(), self.settings.delivery_low());
+        let Some(upstream) = &mut self.engines.rooms.upstream else { return };
+        let is_high = high < upstream.gauge.delivery_bytes();
+        if !is_high || upstream.is_full || !upstream.gauge.watch(home, low) {
+            return;
+        }
+        upstream.is_full = true;
+        for key in self.engines.rooms.sorted_keys() {
+            self.effects.push_back(Effect::Room { key, has_room: false });
+        }
+    }
+
+    /// The external server has taken what waited.
+    fn on_upstream_room(&mut self) {
+        let Some(upstream) = &mut self.engines.rooms.upstream else { return };
+        if !std::mem::take(&mut upstream.is_full) || !upstream.is_reachable {
+            return;
+        }
+        for key in self.engines.rooms.sorted_keys() {
+            self.effects.push_back(Effect::Room { key, has_room: true });
+        }
     }
 
     pub(super) fn on_unwatch(&mut self, key: u64) {
@@ -237,6 +305,9 @@ impl Broker {
 
     /// A connection has room again: its inboxes go on in turns.
     pub(super) fn on_room(&mut self, session: SessionId) {
+        if self.engines.rooms.upstream.is_some() {
+            return self.on_upstream_room();
+        }
         let Some(reader) = self.engines.rooms.readers.get_mut(&session) else { return };
         if !std::mem::take(&mut reader.is_full) {
             return;

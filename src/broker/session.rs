@@ -21,6 +21,7 @@ use crate::broker::route::Route;
 use crate::broker::snapshot::{SubscriptionSnapshot, Traffic};
 use crate::broker::spread::Spread;
 use crate::broker::sublist::{Interest, Search};
+use crate::broker::upstream::Upstream;
 
 /// Where a session is in its life.
 ///
@@ -215,6 +216,10 @@ impl Sessions {
 
     pub fn route_mut(&mut self, id: SessionId) -> Option<&mut Route> {
         self.get_mut(id).and_then(Session::route_mut)
+    }
+
+    pub fn upstream_mut(&mut self, id: SessionId) -> Option<&mut Upstream> {
+        self.get_mut(id).and_then(Session::upstream_mut)
     }
 
     pub fn remove(&mut self, id: SessionId) -> Option<Box<Session>> {

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use crate::base::id::LoopIndex;
 use crate::base::limits::ROUTE_PENDING_BYTES_MIN;
+use crate::base::nkey::UserKey;
+use crate::base::server_url::ServerUrl;
 use crate::broker::Discovery;
 use crate::broker::account::Permissions;
+use crate::broker::outbox::Gauge;
 
 /// How the server was configured, as far as brokers care; the same for all of them.
 #[derive(Clone, Debug)]
@@ -60,6 +63,8 @@ pub struct Settings {
     pub cluster_name: String,
     /// Where clients look for the streaming server of this process; `None` without one.
     pub discovery: Option<Discovery>,
+    /// The external server that engines are clients of; `None` where this one is theirs.
+    pub upstream: Option<Arc<Upstream>>,
     /// Whose a message for engines is.
     pub owner: Owner,
     /// Whether all operations are shown in the log.
@@ -161,6 +166,29 @@ pub struct Cluster {
     pub permissions: Option<Arc<Permissions>>,
 }
 
+/// The external NATS server that the engines are clients of, and who they are there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upstream {
+    /// What the connection is called.
+    pub name: String,
+    /// Where such servers are.
+    pub servers: Vec<ServerUrl>,
+    /// Whether it has to be TLS. Where a server asks for it, it is TLS anyway.
+    pub is_secure: bool,
+    /// The name that its certificate must have; `None` is that of its URL.
+    pub tls_name: Option<String>,
+    /// The user, where a URL names nobody.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// The token, where a URL names nobody.
+    pub token: String,
+    /// What the user's credentials say of it.
+    pub jwt: Option<String>,
+    /// What it signs with.
+    pub key: Option<Arc<UserKey>>,
+}
+
 /// Numbers that all loops of a process share.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -168,6 +196,8 @@ pub struct Counters {
     pub connection_ids: AtomicU64,
     /// Clients that are connected.
     pub clients: AtomicU64,
+    /// What waits for the external server.
+    pub upstream: Arc<Gauge>,
 }
 
 impl Default for Settings {
@@ -197,6 +227,7 @@ impl Default for Settings {
             cluster: None,
             cluster_name: String::new(),
             discovery: None,
+            upstream: None,
             owner: |_, home, _| Some(home),
             is_traced: false,
             is_debugged: false,

@@ -762,6 +762,9 @@ fn two_clients_that_publish_to_each_other_do_not_wait_for_ever() {
         | Effect::Mail { .. }
         | Effect::Close { .. }
         | Effect::Dial { .. }
+        | Effect::DialUpstream { .. }
+        | Effect::Upstream(_)
+        | Effect::Flushed { .. }
         | Effect::Verify { .. }
         | Effect::Log { .. } => None,
     };

@@ -7,11 +7,12 @@ use crate::base::certificate::own;
 use crate::base::channel_limits::ChannelLimits;
 use crate::base::crypto;
 use crate::base::go::{self, quote, show, show_duration};
+use crate::base::nkey::{Credentials, UserKey};
 use crate::base::subject;
 use crate::config::draft::{Draft, FileDraft, LimitsDraft};
 use crate::config::places::Places;
 use crate::config::route;
-use crate::config::{Config, SqlConfig, StoreKind, TlsConfig, World};
+use crate::config::{Config, ExternalConfig, SqlConfig, StoreKind, TlsConfig, World};
 
 /// Why the start fails, and the options of a file that ask for it.
 pub struct Wrong {
@@ -379,10 +380,17 @@ pub fn own_connections(config: &Config, world: &World<'_>) -> Result<(), Wrong> 
         let option = "streaming.nkey_seed_file";
         let unreadable = |error| Wrong::new(format!("nats: {error}"), option);
         let seed = read(file, world).map_err(unreadable)?;
+        if config.streaming.external.is_some() {
+            let key = UserKey::find(&seed).and_then(UserKey::of_user);
+            key.map_err(|error| Wrong::new(error.to_string(), option))?;
+        }
         let is_seed = |line: &[u8]| [b"SU", b"SA", b"SO"].iter().any(|it| line.starts_with(*it));
         if !seed.split(|byte| *byte == b'\n').any(|line| is_seed(line.trim_ascii_start())) {
             return Err(Wrong::new("nkeys: no nkey seed found", option));
         }
+    }
+    if let Some(external) = &config.streaming.external {
+        credentials(config, external, world)?;
     }
     if let Some(file) = &tls.ca_file {
         let wrong = |text| Wrong::new(text, "tls.client_ca");
@@ -402,13 +410,28 @@ pub fn own_connections(config: &Config, world: &World<'_>) -> Result<(), Wrong> 
     }
     let files = tls.ca_file.is_some() || tls.cert_file.is_some();
     let asks = tls.secure || tls.skip_verify || tls.server_name.is_some() || files;
-    if asks && config.core.tls.is_none() {
+    if asks && config.core.tls.is_none() && config.streaming.external.is_none() {
         let text = "nats: secure connection not available";
         let options =
             "streaming.secure|tls.server_name|tls.skip_verify|tls.client_cert|tls.client_ca";
         return Err(Wrong::new(text, options));
     }
     Ok(())
+}
+
+/// Whether the credentials of the streaming server at an external server can be used.
+fn credentials(config: &Config, external: &ExternalConfig, world: &World<'_>) -> Result<(), Wrong> {
+    let Some(file) = &external.credentials_file else { return Ok(()) };
+    let wrong = |text| Wrong::new(text, "streaming.credentials");
+    if config.streaming.nkey_seed_file.is_some() {
+        return Err(wrong("nats: user callback and nkey defined".to_owned()));
+    }
+    let text = read(file, world).map_err(|error| wrong(format!("nats: {error}")))?;
+    let found = Credentials::decode(&text);
+    found.map(drop).map_err(|error| {
+        let name = quote(&file.display().to_string());
+        wrong(format!("error signing nonce: unable to extract key pair from file {name}: {error}"))
+    })
 }
 
 /// `host` or `host:port`; otherwise the value and the reason. One that is empty asks for nothing.

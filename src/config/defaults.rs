@@ -101,6 +101,7 @@ impl Default for StreamingConfig {
             replace_durable: false,
             partitioning: false,
             io_batch_size: 1_024,
+            external: None,
             nkey_seed_file: None,
             encryption: None,
             client_tls: ClientTlsConfig::default(),

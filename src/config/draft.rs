@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use crate::base::encryption::{Cipher, Secret, StoreKey};
 use crate::base::limits::{LOOPS_MAX, STEAL_AFTER_MIN};
+use crate::base::server_url::ServerUrl;
 use crate::config::checks::{self, Wrong};
 use crate::config::flags::Given;
 use crate::config::{
-    ClientTlsConfig, ClusterConfig, Config, CoreConfig, Program, RouteUrl, StartError, StoreKind,
-    TlsConfig, World, defaults, route,
+    ClientTlsConfig, ClusterConfig, Config, CoreConfig, ExternalConfig, Program, RouteUrl,
+    StartError, StoreKind, TlsConfig, World, defaults, route,
 };
 
 /// Limits as given: a negative one is a start error.
@@ -145,6 +146,10 @@ pub struct Draft {
     pub tls_flags: TlsFlags,
     /// Whether a flag of the server's TLS was given.
     pub has_tls_flag: bool,
+    /// The external NATS servers, as written; empty = none.
+    pub nats_servers: String,
+    /// Who the streaming server is there.
+    pub external: ExternalConfig,
 }
 
 /// What the environment may say of a database: all that the Go driver for PostgreSQL reads or
@@ -200,6 +205,8 @@ impl Draft {
             streaming_debug_trace: None,
             tls_flags: TlsFlags::default(),
             has_tls_flag: false,
+            nats_servers: String::new(),
+            external: ExternalConfig::default(),
         }
     }
 
@@ -277,7 +284,8 @@ impl Draft {
             let error = checks::monitoring(&self.config).err().map(shown);
             self.config.start_error = error.map(StartError::Monitoring);
         }
-        if self.config.start_error.is_none() {
+        // Over an external server no port for clients or routes is opened.
+        if self.config.start_error.is_none() && self.config.streaming.external.is_none() {
             let error = checks::listeners(&self.config).err().map(shown);
             self.config.start_error = error.map(StartError::Core);
         }
@@ -444,9 +452,26 @@ impl Draft {
         let error = checks::streaming(self).and_then(|()| self.finish_encryption(world)).err();
         let error = error.map(|wrong| wrong.at(&self.config.places));
         self.config.start_error = error.map(StartError::Streaming);
+        self.finish_external();
         checks::fill_streaming(self);
         self.warn_of_other_store();
         Ok(())
+    }
+
+    fn finish_external(&mut self) {
+        if self.nats_servers.is_empty() {
+            return;
+        }
+        let mut external = std::mem::take(&mut self.external);
+        match ServerUrl::decode_list(&self.nats_servers) {
+            Ok(servers) => external.servers = servers,
+            Err(error) => {
+                let wrong = Wrong::new(error.to_string(), "streaming.ns");
+                let text = wrong.at(&self.config.places);
+                self.config.start_error.get_or_insert(StartError::Streaming(text));
+            }
+        }
+        self.config.streaming.external = Some(external);
     }
 
     fn finish_encryption(&mut self, world: &World<'_>) -> Result<(), Wrong> {

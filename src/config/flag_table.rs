@@ -67,7 +67,12 @@ pub static SECTIONS: &[Section] = &[
                 "Idle time after which a channel is deleted, 0s = never",
                 Set(|draft, given| draft.limits.inactivity = given.number()),
             ),
-            streaming("ns nats_server", Text, "", Refused),
+            streaming(
+                "ns nats_server",
+                Text,
+                "External NATS server to run over instead of one of its own; several with commas",
+                Set(|draft, given| draft.nats_servers = given.text()),
+            ),
             streaming(
                 "sc stan_config",
                 Text,

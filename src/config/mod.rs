@@ -34,6 +34,7 @@ pub use checks::{CLIENT_PORT, MONITOR_PORTS, ROUTE_PORT};
 
 use crate::base::channel_limits::StoreLimits;
 use crate::base::encryption::StoreKey;
+use crate::base::server_url::ServerUrl;
 use crate::log;
 
 /// What configuration may ask of the machine; the shell fills it, tests fake it.
@@ -405,12 +406,41 @@ pub struct StreamingConfig {
     pub partitioning: bool,
     /// Messages of one batch as the reference bounds them; ours has `base::limits`.
     pub io_batch_size: u64,
-    /// The seed that those connections would sign with.
+    /// The external NATS server that it runs over; `None` = its own.
+    pub external: Option<ExternalConfig>,
+    /// The seed that its connections sign with.
     pub nkey_seed_file: Option<PathBuf>,
     /// What stored payloads are encrypted with; `None` = they are not.
     pub encryption: Option<StoreKey>,
     /// TLS of the streaming server's own connections; they exist only with an external server.
     pub client_tls: ClientTlsConfig,
+}
+
+/// An external NATS server, and who the streaming server is there.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ExternalConfig {
+    /// Where such servers are; empty where what is written is a [`StartError`].
+    pub servers: Vec<ServerUrl>,
+    /// User, where neither a URL nor `-user` names one.
+    pub username: String,
+    /// Its password.
+    pub password: String,
+    /// Token, where neither a URL nor `-auth` has one.
+    pub token: String,
+    /// File with a user's JWT and seed.
+    pub credentials_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for ExternalConfig {
+    /// Without password and token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { servers, username, credentials_file, password: _, token: _ } = self;
+        f.debug_struct("ExternalConfig")
+            .field("servers", servers)
+            .field("username", username)
+            .field("credentials_file", credentials_file)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where channels are kept.

@@ -75,6 +75,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("loops", "streaming.loops"),
     ("encrypt", "streaming.encrypt"),
     ("encryption_cipher", "streaming.encryption_cipher"),
+    ("ns", "streaming.ns"),
     ("secure", "streaming.secure"),
     ("tls_client_cert", "tls.client_cert"),
     ("tls_client_key", "tls.client_key"),

@@ -74,7 +74,7 @@ const TOP_KEYS: &[(&str, Apply)] = &[
     }),
     ("sd stan_debug", |d, e| set(&mut d.config.log.streaming.debug, boolean(e))),
     ("sv stan_trace", |d, e| set(&mut d.config.log.streaming.trace, boolean(e))),
-    ("ns nats_server nats_server_url", refuse_text),
+    ("ns nats_server nats_server_url", |d, e| set(&mut d.nats_servers, string(e))),
     ("secure", |d, e| set(&mut d.config.streaming.client_tls.secure, boolean(e))),
     ("tls", |d, e| section(d, map(e, "TLS")?, &TLS)),
     ("limits store_limits storelimits", |d, e| section(d, map(e, "store limits")?, &LIMITS)),
@@ -114,11 +114,11 @@ const TOP_KEYS: &[(&str, Apply)] = &[
     ("replace_durable replace_durables replace_duplicate_durable replace_duplicate_durables", {
         |d, e| set(&mut d.config.streaming.replace_durable, boolean(e))
     }),
-    // Only connections to an external server would use these; inside one process there are none.
-    ("credentials", only_text),
-    ("username user", only_text),
-    ("password pass", only_text),
-    ("token", only_text),
+    // Only connections to an external server use these; inside one process there are none.
+    ("credentials", |d, e| set(&mut d.external.credentials_file, file(e))),
+    ("username user", |d, e| set(&mut d.external.username, string(e))),
+    ("password pass", |d, e| set(&mut d.external.password, string(e))),
+    ("token", |d, e| set(&mut d.external.token, string(e))),
     ("nkey_seed_file", |d, e| set(&mut d.config.streaming.nkey_seed_file, file(e))),
     ("syslog_name", only_text),
 ];
@@ -382,17 +382,9 @@ fn overrides(draft: &mut Draft, map: &Map) -> Result<ChannelOverrides, Fault> {
     Ok(overrides)
 }
 
-fn refuse(entry: &Entry) -> Result<(), Fault> {
-    Err(Fault::unsupported(entry))
-}
-
 fn refuse_cluster(entry: &Entry) -> Result<(), Fault> {
     let Fault { at, text } = Fault::unsupported(entry);
     Err(Fault { at, text: text + IMPORT_HINT })
-}
-
-fn refuse_text(_draft: &mut Draft, entry: &Entry) -> Result<(), Fault> {
-    if string(entry)?.is_empty() { Ok(()) } else { refuse(entry) }
 }
 
 fn only_text(_draft: &mut Draft, entry: &Entry) -> Result<(), Fault> {

@@ -118,6 +118,8 @@ pub struct Status {
     pub trouble_lasts: bool,
     /// Active: another server of the group is too, with another store; what to do about it.
     pub rival: Option<String>,
+    /// The external NATS server that it runs over is not there: nobody reaches it.
+    pub is_cut_off: bool,
     /// Listeners that are not open, as `/healthz` names them (`server`, `route`).
     pub closed_listeners: Vec<&'static str>,
 }
@@ -149,6 +151,7 @@ impl Status {
             State::Standalone | State::FtActive if !lease.is_valid(now) => {
                 Err(self.or_trouble("the lease is not confirmed"))
             }
+            State::Standalone | State::FtActive if self.is_cut_off => Err(CUT_OFF.to_owned()),
             State::Standalone | State::FtActive => self.rival.clone().map_or(Ok(()), Err),
         }
     }
@@ -163,6 +166,7 @@ impl Status {
         }
         match (&self.trouble, self.watches_lock, self.has_route_to_active) {
             (Some(trouble), _, _) => Err(trouble.clone()),
+            (None, _, _) if self.is_cut_off => Err(CUT_OFF.to_owned()),
             (None, false, _) => Err("standby, but it does not watch the lock".to_owned()),
             (None, true, false) => Err(NOT_HEARD.to_owned()),
             (None, true, true) => Ok(()),
@@ -173,6 +177,9 @@ impl Status {
         self.trouble.clone().unwrap_or_else(|| reason.to_owned())
     }
 }
+
+/// Whoever runs over a NATS server elsewhere serves nobody without it.
+const CUT_OFF: &str = "the external NATS server is away";
 
 /// A standby is of no use where nobody hears it; both causes look the same from here.
 const NOT_HEARD: &str =

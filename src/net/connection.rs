@@ -194,6 +194,12 @@ impl Connection {
         connection
     }
 
+    /// Whether it leads to an external server.
+    #[must_use]
+    pub fn is_upstream(&self) -> bool {
+        matches!(self.kind, ConnectionKind::Upstream { .. })
+    }
+
     /// Whether it is being made.
     #[must_use]
     pub fn is_connecting(&self) -> bool {
@@ -230,7 +236,7 @@ impl Connection {
         matches!(&self.stage, Stage::Tls(layer) if !layer.is_established())
     }
 
-    /// What is told of a peer that goes away before its handshake is done.
+    /// What is told of a peer that goes away before its handshake is done, or of a server.
     #[must_use]
     pub fn handshake_end(&self, end: &End) -> String {
         match (end, &self.stage) {

@@ -40,7 +40,7 @@ pub enum Control {
         /// What kind of connection it is.
         kind: ConnectionKind,
     },
-    /// A name that was looked up for a route.
+    /// A name that was looked up for a connection that we open.
     Found {
         /// The route.
         route: Route,
@@ -98,14 +98,12 @@ pub enum Control {
     },
 }
 
-/// A route that is being opened.
+/// A route, or the connection to an external server, that is being opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// As configured or gossiped.
-    pub url: String,
-    /// Whether a person configured it.
-    pub is_explicit: bool,
-    /// Whom the URL means.
+    /// What it is to become.
+    pub kind: ConnectionKind,
+    /// Whom its URL means.
     pub target: Target,
 }
 
@@ -121,6 +119,8 @@ pub struct Rules {
     /// The host name that a route's certificate is verified against where its URL has only an
     /// address: the first host name among the configured routes.
     pub dial_tls_name: Option<String>,
+    /// TLS of the connection to an external server, if it can be had.
+    pub upstream_tls: Option<Dialling>,
 }
 
 /// The mailbox of a reactor, for other threads.

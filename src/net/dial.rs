@@ -1,4 +1,4 @@
-//! Opens connections for routes: whom a URL means, and how long to wait for them
+//! Opens connections for routes and to external servers: whom a URL means, and how long to wait
 //!
 //! Names are looked up on a thread of their own, because the system's look-up blocks.
 
@@ -14,6 +14,8 @@ use crate::net::listener::{canonical, system_text};
 
 /// How long a connection may take to be made (spec core NATS, 1.2).
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same to an external NATS server, for all its addresses together (spec protocol, 1.1).
+pub const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
 /// Names that wait to be looked up; there are as many as routes that are being opened.
 const QUERIES_MAX: usize = 1_024;
 
@@ -74,8 +76,8 @@ pub struct Query {
 /// What a look-up came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// An address to try.
-    Address(SocketAddr),
+    /// Addresses to try, at least one, in a random order.
+    Addresses(Vec<SocketAddr>),
     /// Only we ourselves are behind the name: there is nobody to connect to.
     Ourselves,
     /// The reason why nothing was found.
@@ -129,9 +131,12 @@ fn look_up(query: &Query) -> Found {
     if found.is_empty() {
         return Found::Ourselves;
     }
-    let choice = Random::new(query.seed).below(found.len() as u64);
-    let index = usize::try_from(choice).expect("below the length of a list");
-    Found::Address(found[index])
+    let mut random = Random::new(query.seed);
+    for end in (1..found.len()).rev() {
+        let other = usize::try_from(random.below(end as u64 + 1)).unwrap_or(0);
+        found.swap(end, other);
+    }
+    Found::Addresses(found)
 }
 
 fn unknown(host: &str) -> String {
@@ -227,9 +232,12 @@ mod tests {
 
     #[test]
     fn names_are_looked_up_and_our_own_address_is_left_out() {
-        assert!(matches!(ask("localhost", None), Found::Address(at) if at.ip().is_loopback()));
+        assert!(matches!(
+            ask("localhost", None),
+            Found::Addresses(found) if found.iter().all(|at| at.ip().is_loopback())
+        ));
         assert_eq!(ask("localhost", Some(6222)), Found::Ourselves);
-        assert!(matches!(ask("localhost", Some(1)), Found::Address(_)));
+        assert!(matches!(ask("localhost", Some(1)), Found::Addresses(_)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::base::id::{LoopIndex, Subject};
 use crate::base::time::{Instant, Now};
-use crate::broker::{EngineDelivery, Input};
+use crate::broker::{EngineDelivery, Input, UpstreamNews};
 
 /// What a reactor drives beside its broker. It never blocks.
 ///
@@ -20,6 +20,12 @@ pub trait Driver: Send {
 
     /// Those who listen to an inbox that was watched under `key` are full, or have room.
     fn on_room(&mut self, key: u64, has_room: bool, now: Now);
+
+    /// All that was listened to before an [`Input::Flush`] with this token is in force.
+    fn on_flushed(&mut self, token: u64);
+
+    /// Something has become of the external server.
+    fn on_upstream(&mut self, news: UpstreamNews);
 
     /// Mail came in.
     fn on_mail(&mut self, mail: Self::Mail, now: Now);
@@ -67,6 +73,10 @@ impl Driver for CoreOnly {
     fn on_no_responders(&mut self, _reply: Subject, _now: Now) {}
 
     fn on_room(&mut self, _key: u64, _has_room: bool, _now: Now) {}
+
+    fn on_flushed(&mut self, _token: u64) {}
+
+    fn on_upstream(&mut self, _news: UpstreamNews) {}
 
     fn on_mail(&mut self, mail: NoMail, _now: Now) {
         match mail {}

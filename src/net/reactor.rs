@@ -20,6 +20,7 @@ mod writing;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,6 +133,8 @@ pub struct Reactor<D: Driver> {
     resolver: Resolver,
     passwords: Passwords,
     own_route_port: Option<u16>,
+    /// Further addresses of the external server that is being dialled.
+    upstream_addresses: Vec<SocketAddr>,
     random: Random,
     now: Now,
     table: Table<Connection>,
@@ -185,6 +188,7 @@ impl<D: Driver> Reactor<D> {
             resolver: parts.resolver,
             passwords: parts.passwords,
             own_route_port: parts.own_route_port,
+            upstream_addresses: Vec::new(),
             random: Random::new(parts.seed),
             now: world::now(),
             table: Table::default(),
@@ -384,7 +388,14 @@ impl<D: Driver> Reactor<D> {
             Effect::Close { session, flush: true } => self.begin_close(session.into(), CLOSED),
             Effect::Close { session, flush: false } => self.finish(session.into(), CLOSED),
             Effect::Resume { session } => self.resume(session.into()),
-            Effect::Dial { url, is_explicit } => self.dial(url, is_explicit),
+            Effect::Dial { url, is_explicit } => {
+                self.dial(ConnectionKind::RouteSolicited { url, is_explicit });
+            }
+            Effect::DialUpstream { address, tls_name } => {
+                self.dial(ConnectionKind::Upstream { address, tls_name });
+            }
+            Effect::Upstream(news) => self.driver.on_upstream(news),
+            Effect::Flushed { token } => self.driver.on_flushed(token),
             Effect::Verify { session, on_behalf, password, hash, asked } => {
                 self.verify(session, Secret { on_behalf, password, hash, asked });
             }

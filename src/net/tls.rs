@@ -86,7 +86,7 @@ pub struct Serving {
     pub timeout: Duration,
 }
 
-/// TLS of the routes that we open.
+/// TLS of the routes that we open, and of the connection to an external server.
 #[derive(Clone, Debug)]
 pub struct Dialling {
     config: Arc<ClientConfig>,
@@ -133,7 +133,7 @@ impl Serving {
 }
 
 impl Dialling {
-    /// Reads the files; our own certificate is shown to who asks for it.
+    /// Reads the files; our own certificate, if there is one, is shown to who asks for it.
     ///
     /// # Errors
     /// [`TlsError`] names the file and what is wrong with it.
@@ -148,8 +148,11 @@ impl Dialling {
             Arc::new(Servers::new(roots, Named::ALWAYS, Arc::clone(&provider)))
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-        let pair = Arc::new(pair(files, &provider)?);
-        let mut config = builder.with_client_cert_resolver(pair);
+        let mut config = if files.cert.as_os_str().is_empty() {
+            builder.with_no_client_auth()
+        } else {
+            builder.with_client_cert_resolver(Arc::new(pair(files, &provider)?))
+        };
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Self { config: Arc::new(config), timeout })
     }

@@ -15,13 +15,14 @@ use crate::base::id::{AccountIndex, LoopIndex, Subject};
 use crate::base::limits;
 use crate::base::planted::{self, Bug};
 use crate::base::time::{Instant, Now};
-use crate::broker::{self, Credit, EngineDelivery, EngineInterest, Post};
+use crate::broker::{self, Credit, EngineDelivery, EngineInterest, Post, UpstreamNews};
 use crate::election::input::Question;
 use crate::engine::effect::{Effect, Interest, Level, Payload, Service};
 use crate::engine::input::{Input, PeerMessage};
 use crate::engine::request::{self, Placement, Request};
 use crate::engine::snapshot::Snapshot;
 use crate::engine::{self, Engine};
+use crate::log::STREAM;
 use crate::net::driver::{Driver, Outcome};
 use crate::proto::pb;
 use crate::server::event::Event;
@@ -505,6 +506,24 @@ impl Driver for EngineDriver {
         self.handle(Input::Room { key, has_room }, now);
     }
 
+    /// Clients reach the engine.
+    fn on_flushed(&mut self, token: u64) {
+        super::event::post(&self.events, Event::Opened { term: token });
+    }
+
+    fn on_upstream(&mut self, news: UpstreamNews) {
+        match news {
+            UpstreamNews::Said(level, text) => log::log!(target: STREAM, level, "{text}"),
+            UpstreamNews::Reachable(is_reachable) => {
+                super::event::post(&self.events, Event::UpstreamReachable(is_reachable));
+            }
+            UpstreamNews::LoggedIn => super::event::post(&self.events, Event::Upstream(Ok(()))),
+            UpstreamNews::Failed(why) => {
+                super::event::post(&self.events, Event::Upstream(Err(why)));
+            }
+        }
+    }
+
     fn on_mail(&mut self, mail: Mail, now: Now) {
         match mail {
             Mail::ToEngine(input @ Input::Request { .. }) => self.on_request(input, now),
@@ -566,7 +585,7 @@ impl Driver for EngineDriver {
             self.answer(term, Question::Serve);
         }
         if has_opened {
-            super::event::post(&self.events, Event::Opened { term });
+            self.tell_broker(broker::Input::Flush { token: term });
         }
     }
 

@@ -79,6 +79,10 @@ pub enum Event {
     },
     /// From loop 0: how far it is with the routes.
     RouteSearch(Search),
+    /// From loop 0: whether an external NATS server took the first login, or why none did.
+    Upstream(Result<(), String>),
+    /// From loop 0: whether an external NATS server takes what is said.
+    UpstreamReachable(bool),
     /// A message on a subject that the server itself listens on.
     Heard {
         /// As whom it listens.

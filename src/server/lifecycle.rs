@@ -261,9 +261,14 @@ impl Server {
             Ending::Done | Ending::Terminated => {
                 self.pages.set_shutdown();
                 self.stop_keeper();
-                log::info!(target: CORE, "Initiating Shutdown...");
+                let is_own = self.found.upstream.is_none();
+                if is_own {
+                    log::info!(target: CORE, "Initiating Shutdown...");
+                }
                 self.close(FLUSH_WITHIN);
-                log::info!(target: CORE, "Server Exiting..");
+                if is_own {
+                    log::info!(target: CORE, "Server Exiting..");
+                }
                 if ending == Ending::Terminated {
                     ExitCode::from(self.config.program.terminated_code())
                 } else {

@@ -269,6 +269,9 @@ impl Server {
             Event::Heard { listener: Listener::ChannelListAnswers, payload, .. } => {
                 self.on_channel_list_answer(payload);
             }
+            Event::UpstreamReachable(is_reachable) => self.pages.set_reachable(is_reachable),
+            // What came after the start: only its first word counts.
+            Event::Upstream(_) => (),
             Event::NobodyListens { reply } => self.on_probe_unheard(&reply),
         }
     }

@@ -158,6 +158,11 @@ impl Pages {
         self.update(|status| status.has_route_to_active = is_up);
     }
 
+    /// Whether the external NATS server is there.
+    pub fn set_reachable(&self, is_reachable: bool) {
+        self.update(|status| status.is_cut_off = !is_reachable);
+    }
+
     /// The lease is won, the store is being read.
     pub fn set_recovering(&self) {
         self.update(|status| {

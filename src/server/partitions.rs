@@ -33,8 +33,6 @@ use crate::server::{Server, settings};
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// How long others have to answer once the routes are there.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
-/// How long routes may take to come up.
-const ROUTES_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks whether routes have come or gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Our list goes out again after so many looks: what was lost on its way is told then.
@@ -142,8 +140,8 @@ impl Server {
             lists: Subject::from(format!("_STAN.part.{}", self.config.streaming.cluster_id)),
             inbox: Subject::from(format!("{SERVER_INBOX_PREFIX}{}", self.random.unique_id())),
             messages,
-            asking: asking_term.map(|term| (term, now + ROUTES_WITHIN)),
-            has_cluster: self.config.core.cluster.is_some(),
+            asking: asking_term.map(|term| (term, now + self.others_within())),
+            has_cluster: self.hears_others(),
             routes: None,
             to_send: LISTS_FOR_A_ROUTE,
             looks: 0,

@@ -33,6 +33,11 @@ pub fn check(config: &Config) -> Result<&'static str, String> {
         settings::serving_pages(tls).map_err(|error| said("top.tls", error.into()))?;
     }
     pages::check_port(config).map_err(|error| said(config::MONITOR_PORTS, error))?;
+    if config.streaming.external.is_some() {
+        let found = settings::upstream(config).map_err(StartError::Upstream);
+        found.map_err(|error| said("streaming.ns", error))?;
+        return check_pid(config).map(|()| untried);
+    }
     let client = settings::listen(&core.host, core.port, PORT_PATIENCE);
     Ports::check(&client, None).map_err(|error| said(config::CLIENT_PORT, error.into()))?;
     if let Some(it) = &core.cluster {
@@ -40,11 +45,13 @@ pub fn check(config: &Config) -> Result<&'static str, String> {
         let checked = Ports::check(&client, Some(&route));
         checked.map_err(|error| said(config::ROUTE_PORT, error.into()))?;
     }
-    if let Some(path) = &config.pid_file {
-        let checked = Files::check_pid(path).map_err(StartError::PidFile);
-        checked.map_err(|error| said("top.pid_file", error))?;
-    }
-    Ok(untried)
+    check_pid(config).map(|()| untried)
+}
+
+fn check_pid(config: &Config) -> Result<(), String> {
+    let Some(path) = &config.pid_file else { return Ok(()) };
+    let checked = Files::check_pid(path).map_err(StartError::PidFile);
+    checked.map_err(|error| format!("{error}{}", config.places.behind("top.pid_file")))
 }
 
 /// Options that cannot be together.

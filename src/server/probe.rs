@@ -31,6 +31,8 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 /// How long routes may take to come up. Who hangs up again and again or never says who it is holds
 /// up nobody for longer.
 const ROUTES_WITHIN: Duration = Duration::from_secs(10);
+/// Longer than any process runs.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// Between two probes in a NATS cluster.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
@@ -105,9 +107,21 @@ impl Server {
         Some(probe)
     }
 
+    /// Whether other servers of the cluster ID may hear this one: in a NATS cluster of its own, or
+    /// over one external server.
+    pub(super) fn hears_others(&self) -> bool {
+        self.found.upstream.is_some() || self.config.core.cluster.is_some()
+    }
+
+    /// How long others may take to hear this server. Over an external one that is however long that
+    /// takes to come: until then nobody is served.
+    pub(super) fn others_within(&self) -> Duration {
+        if self.found.upstream.is_some() { FOR_EVER } else { ROUTES_WITHIN }
+    }
+
     fn new_probe(&mut self, term: u64) -> Probe {
-        let has_cluster = self.config.core.cluster.is_some();
-        let patience = if has_cluster { ROUTES_WITHIN } else { ANSWER_WITHIN };
+        let has_cluster = self.hears_others();
+        let patience = if has_cluster { self.others_within() } else { ANSWER_WITHIN };
         let now = world::instant();
         let deadline = now + patience;
         Probe {

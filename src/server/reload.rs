@@ -13,6 +13,9 @@ use crate::server::{Server, settings};
 impl Server {
     /// Reads the configuration anew; if anything of it cannot be taken over, nothing is.
     pub(super) fn reload(&mut self) {
+        if self.found.upstream.is_some() {
+            return self.reload_upstream();
+        }
         let arguments = self.config.arguments.clone();
         let ports = Ports {
             client: self.found.client_port,
@@ -33,6 +36,25 @@ impl Server {
                 }
                 log::debug!(target: CORE, "{program} goes on with the former configuration");
             }
+        }
+    }
+
+    /// Of a streaming server over an external one only who it is there can change: the next login
+    /// is as the files of credentials say now.
+    fn reload_upstream(&mut self) {
+        let text = "Reload supported only for embedded NATS Server's configuration";
+        log::warn!(target: STREAM, "{text}");
+        match settings::upstream(&self.config) {
+            Ok(found) if found != self.found.upstream => {
+                self.found.upstream = found;
+                let broker = Arc::new(settings::broker(&self.config, &self.found));
+                if let Some(reactors) = &self.reactors {
+                    reactors.tell_all(|| Control::Settings(Arc::clone(&broker)));
+                }
+                log::info!(target: STREAM, "Reloaded the credentials for the external NATS Server");
+            }
+            Ok(_) => (),
+            Err(text) => log::error!(target: STREAM, "Reload: {text}"),
         }
     }
 

@@ -1,11 +1,16 @@
 //! what the rooms are told, from what the user wrote
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
+use crate::base::certificate::own;
 use crate::base::channel_limits::ResolvedLimits;
 use crate::base::id::ChannelName;
+use crate::base::nkey::{Credentials, UserKey};
 use crate::base::partition::Partition;
 use crate::base::random::Random;
 use crate::base::user_info;
@@ -65,6 +70,8 @@ pub struct Found {
     pub counters: Arc<broker::Counters>,
     /// The cluster's name if none is configured: made up once.
     pub made_up_cluster: String,
+    /// The external server, and who we are there.
+    pub upstream: Option<Arc<broker::Upstream>>,
 }
 
 impl Found {
@@ -79,9 +86,14 @@ impl Found {
 #[must_use]
 pub fn broker(config: &Config, found: &Found) -> broker::Settings {
     let core = &config.core;
-    let advertised = advertised(core.client_advertise.as_deref(), found.client_port);
-    let (host, port) = advertised.clone().unwrap_or((core.host.clone(), found.client_port));
-    let cluster = core.cluster.as_ref().map(|cluster| self::cluster(cluster, found));
+    let is_own = config.streaming.external.is_none();
+    // Compat: over an external server the pages show the port that would have been.
+    let own_port = u16::try_from(core.port).unwrap_or_default();
+    let client_port = if is_own { found.client_port } else { own_port };
+    let advertised = advertised(core.client_advertise.as_deref(), client_port);
+    let (host, port) = advertised.clone().unwrap_or((core.host.clone(), client_port));
+    let cluster = core.cluster.as_ref().filter(|_| is_own);
+    let cluster = cluster.map(|cluster| self::cluster(cluster, found));
     broker::Settings {
         loops: config.loops,
         server_id: found.server_id.clone(),
@@ -105,6 +117,7 @@ pub fn broker(config: &Config, found: &Found) -> broker::Settings {
         auth: auth(&core.auth, core.tls.as_ref().is_some_and(|tls| tls.verify_and_map)),
         cluster_name: core.cluster_name.clone().unwrap_or_default(),
         cluster,
+        upstream: found.upstream.clone(),
         owner: request::owner_of_publish,
         discovery: (config.program == Program::Streaming).then(|| Discovery {
             prefix: config.streaming.discover_prefix.clone(),
@@ -263,7 +276,81 @@ pub fn rules(config: &Config) -> Result<Rules, TlsError> {
     let is_name = |host: &String| host.parse::<IpAddr>().is_err();
     let routes = cluster.into_iter().flat_map(|cluster| &cluster.routes);
     let names = routes.filter_map(|route| Some(Target::parse(&route.address).ok()?.host));
-    Ok(Rules { client_tls, route_tls, dial_tls, dial_tls_name: names.into_iter().find(is_name) })
+    let dial_tls_name = names.into_iter().find(is_name);
+    Ok(Rules {
+        client_tls,
+        route_tls,
+        dial_tls,
+        dial_tls_name,
+        upstream_tls: upstream_tls(config)?,
+    })
+}
+
+/// How long a TLS handshake with an external server may take; the whole login has a bound as well.
+const UPSTREAM_TLS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// TLS of the connection to an external server. Whether it is used that server says, too; who does
+/// not ask for it can be without certificates to believe.
+fn upstream_tls(config: &Config) -> Result<Option<Dialling>, TlsError> {
+    let Some(external) = &config.streaming.external else { return Ok(None) };
+    let tls = &config.streaming.client_tls;
+    let files = Files {
+        cert: tls.cert_file.clone().unwrap_or_default(),
+        key: tls.key_file.clone().unwrap_or_default(),
+        ca: tls.ca_file.clone(),
+        ..Files::default()
+    };
+    match Dialling::load(&files, tls.skip_verify, UPSTREAM_TLS_TIMEOUT) {
+        Ok(dialling) => Ok(Some(dialling)),
+        Err(TlsError::NoRoots) if !is_secure(config, external) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an external server is spoken to by TLS only.
+fn is_secure(config: &Config, external: &config::ExternalConfig) -> bool {
+    let tls = &config.streaming.client_tls;
+    let asks = tls.secure || tls.skip_verify || tls.server_name.is_some();
+    let has_file = tls.ca_file.is_some() || tls.cert_file.is_some();
+    asks || has_file || external.servers.iter().any(|server| server.is_tls)
+}
+
+/// The external server that the streaming server runs over, if there is one, and who it is there.
+///
+/// # Errors
+/// The reference's text, where a file of credentials cannot be used.
+pub fn upstream(config: &Config) -> Result<Option<Arc<broker::Upstream>>, String> {
+    let streaming = &config.streaming;
+    let Some(external) = &streaming.external else { return Ok(None) };
+    let auth = &config.core.auth;
+    // Compat: what the command line and the core server's part of the file say goes first.
+    let first = |core: &Option<String>, own: &String| match core {
+        Some(text) if !text.is_empty() => text.clone(),
+        Some(_) | None => own.clone(),
+    };
+    let read = |file: &Path| {
+        let text = crate::base::files::read_text(file).map(Zeroizing::new);
+        text.map_err(|error| format!("nats: {}", own::unreadable(file, &error)))
+    };
+    let (mut jwt, mut key) = (None, None);
+    if let Some(file) = &external.credentials_file {
+        let found = Credentials::decode(&read(file)?).map_err(|error| error.to_string())?;
+        (jwt, key) = (Some(found.jwt), Some(found.key));
+    } else if let Some(file) = &streaming.nkey_seed_file {
+        let found = UserKey::find(&read(file)?).and_then(UserKey::of_user);
+        key = Some(found.map_err(|error| error.to_string())?);
+    }
+    Ok(Some(Arc::new(broker::Upstream {
+        name: format!("_NSS-{}-general", streaming.cluster_id),
+        servers: external.servers.clone(),
+        is_secure: is_secure(config, external),
+        tls_name: streaming.client_tls.server_name.clone(),
+        user: first(&auth.username, &external.username),
+        password: first(&auth.password, &external.password),
+        token: first(&auth.token, &external.token),
+        jwt,
+        key: key.map(Arc::new),
+    })))
 }
 
 /// TLS of the monitoring pages, which ask nobody for a certificate.

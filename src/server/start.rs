@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use crossbeam_channel::Receiver;
 
 use crate::base::epoch::{LeaseClock, Predecessor, Unfenced};
 use crate::base::id::{LoopIndex, Subject};
@@ -66,6 +67,9 @@ pub enum StartError {
     /// The pid file cannot be written: who asked for it would wait for it in vain.
     #[error("Could not write pidfile: {0}")]
     PidFile(String),
+    /// No external NATS server can be logged in to; the text is the reference's.
+    #[error("Failed to start: {0}")]
+    Upstream(String),
     /// There is no log.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -85,7 +89,7 @@ impl StartError {
     pub fn target(&self) -> &'static str {
         match self {
             Self::Refused(error) => error.fatal_line().0,
-            Self::Store(_) => STREAM,
+            Self::Store(_) | Self::Upstream(_) => STREAM,
             Self::Net(_)
             | Self::Tls(_)
             | Self::MonitorPort(_)
@@ -152,10 +156,15 @@ impl Begun {
             .as_ref()
             .map(|cluster| cluster.name.clone().unwrap_or_else(|| self.random.unique_id()));
         let shown_name = cluster_name.as_deref().or(core.cluster_name.as_deref());
-        for line in banner::core_lines(shown_name, &name, &found_id) {
-            log::info!(target: CORE, "{line}");
+        let upstream = settings::upstream(&config).map_err(StartError::Upstream)?;
+        // Compat: over an external server no core server begins here.
+        let is_own = upstream.is_none();
+        if is_own {
+            for line in banner::core_lines(shown_name, &name, &found_id) {
+                log::info!(target: CORE, "{line}");
+            }
+            log_configuration(&config);
         }
-        log_configuration(&config);
         let (ports, monitor_port) = open_ports(&config)?;
         let found = settings::Found {
             server_id: found_id,
@@ -163,6 +172,7 @@ impl Begun {
             route_port: ports.route_address.map(|address| address.port()),
             counters: Arc::default(),
             made_up_cluster: cluster_name.unwrap_or_default(),
+            upstream,
         };
         let desks: Desks<Mail> = Desks::new(config.loops)?;
         let mailboxes: Vec<_> = loops(&config).map(|home| desks.mailbox(home)).collect();
@@ -171,15 +181,23 @@ impl Begun {
         let watched = (lease.clone(), vitals.clone());
         let pages = Pages::new(&config, site.as_ref(), &found, &self.server_id, watched);
         let (monitor, http_ports) = pages.serve(&config, &mailboxes, monitor_port)?;
-        log_listening(&config, &found);
+        if is_own {
+            log_listening(&config, &found);
+        }
         let (events_in, events) = event::queue();
         let drivers =
             loops(&config).map(|home| EngineDriver::new(home, config.loops, events_in.clone()));
         let broker = Arc::new(settings::broker(&config, &found));
         let drivers = drivers.collect();
         let reactors = Reactors::run(ports, desks, rules, (&broker, &lease), drivers)?;
+        if !is_own && let Err(error) = await_upstream(&events) {
+            reactors.stop(Duration::ZERO);
+            return Err(error);
+        }
         let files = self.leave_files(&found, http_ports)?;
-        log::info!(target: CORE, "Server is ready");
+        if is_own {
+            log::info!(target: CORE, "Server is ready");
+        }
         let group = group(&config, &self.server_id, &mut self.random);
         let service_manager = ServiceManager::new(config.notify_socket.as_deref());
         let mut server = Server {
@@ -221,9 +239,11 @@ impl Begun {
         http_ports: Vec<String>,
     ) -> Result<Files, StartError> {
         let config = &self.config;
-        let cluster = config.core.cluster.as_ref();
+        let is_own = found.upstream.is_none();
+        let cluster = config.core.cluster.as_ref().filter(|_| is_own);
+        let own_urls = || files::urls("nats", &config.core.host, found.client_port);
         let mut files = Files::new(files::Ports {
-            nats: files::urls("nats", &config.core.host, found.client_port),
+            nats: if is_own { own_urls() } else { Vec::new() },
             monitoring: http_ports,
             cluster: match (cluster, found.route_port) {
                 (Some(cluster), Some(port)) => files::urls("nats", &cluster.host, port),
@@ -297,7 +317,10 @@ impl Server {
             server_id: self.server_id.clone(),
             host: files::host_name(),
             pid: std::process::id(),
-            addresses: files::urls("nats", &self.config.core.host, self.found.client_port),
+            addresses: match &self.found.upstream {
+                Some(found) => found.servers.iter().map(ToString::to_string).collect(),
+                None => files::urls("nats", &self.config.core.host, self.found.client_port),
+            },
             control_path: None,
             writer: Writer::this_release(),
             ..Owner::default()
@@ -313,9 +336,23 @@ fn group(config: &Config, server_id: &str, random: &mut Random) -> Option<Group>
     Some(Group::new(&streaming.cluster_id, name, server_id, random))
 }
 
-/// The ports for clients, routes and pages.
+/// Waits until an external server was logged in to; nothing else happens before.
+fn await_upstream(events: &Receiver<Event>) -> Result<(), StartError> {
+    loop {
+        match events.recv() {
+            Ok(Event::Upstream(result)) => return result.map_err(StartError::Upstream),
+            Ok(_) => (),
+            Err(_) => unreachable!("the server holds a sender"),
+        }
+    }
+}
+
+/// The ports for clients, routes and pages; over an external server those for pages only.
 fn open_ports(config: &Config) -> Result<(Ports, Option<TcpListener>), StartError> {
     let core = &config.core;
+    if config.streaming.external.is_some() {
+        return Ok((Ports::open(None, None)?, pages::open_port(config)?));
+    }
     let client = settings::listen(&core.host, core.port, PORT_PATIENCE);
     let route = core
         .cluster

@@ -540,6 +540,10 @@ impl Loop {
                 }
             }
             Effect::Dial { url, is_explicit } => self.wishes.push(Wish::Dial { url, is_explicit }),
+            Effect::Flushed { token } => self.driver.on_flushed(token),
+            Effect::DialUpstream { .. } | Effect::Upstream(_) => {
+                unreachable!("there is no external server here")
+            }
             // Nobody has a password here, and the log is for people.
             Effect::Verify { .. } | Effect::Log { .. } => (),
         }

@@ -153,6 +153,10 @@ pub struct Connect {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nkey: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sig: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster_dynamic: Option<bool>,

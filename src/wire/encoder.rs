@@ -85,6 +85,16 @@ pub fn message_line(
     sizes(out, header_len, size);
 }
 
+/// Appends the line of PUB; the payload of `size` bytes and a line end follow.
+pub fn publish_line(out: &mut BytesMut, (subject, reply): (&[u8], Option<&[u8]>), size: usize) {
+    out.put_slice(b"PUB ");
+    word(out, subject);
+    if let Some(reply) = reply {
+        word(out, reply);
+    }
+    sizes(out, None, size);
+}
+
 /// Appends the line of RMSG, or of HMSG if `header_len` is given, between servers; the payload of
 /// `size` bytes and a line end follow.
 pub fn route_message_line(

@@ -10,6 +10,9 @@ A suite runs this program and talks to it by lines on stdin and stdout:
 | `kill`          | SIGKILL for the active of the pair                       | `ok`            |
 | `heal`          | waits until the other is active, restarts the killed one | `ok`            |
 
+With STANBY_OVER (a program and its first arguments) each of them runs over a core NATS server of that
+program, and the URL is that server's.
+
 Anything that goes wrong answers `error TEXT`. End of input ends every server. The executable is
 `target/release/stanby` or what STANBY_BIN names.
 """
@@ -26,10 +29,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = os.environ.get("STANBY_BIN") or str(ROOT / "target/release/stanby")
+OVER = os.environ.get("STANBY_OVER", "").split()
 CLUSTER_ID = "test-cluster"
 WAIT_SECONDS = 30
 READY = "STREAM: Streaming Server is ready"
 STANDBY = "STREAM: Starting in standby mode"
+CORE_READY = "] Server is ready"
 
 
 def free_port():
@@ -46,10 +51,15 @@ def free_port():
 
 
 class Server:
-    def __init__(self, folder, flags, port):
-        self.url = f"nats://127.0.0.1:{port}"
-        self.port = port
-        self.flags = ["-a", "127.0.0.1", "-p", str(port), "-cluster_id", CLUSTER_ID, *flags]
+    def __init__(self, folder, flags, port, core=None):
+        self.url = core.url if core else f"nats://127.0.0.1:{port}"
+        self.port = core.port if core else port
+        self.command = [BIN, "-a", "127.0.0.1", "-p", str(port), "-cluster_id", CLUSTER_ID, *flags]
+        if core:
+            self.command += ["-ns", core.url]
+        self.begin(folder, port)
+
+    def begin(self, folder, port):
         self.log = folder / f"{port}.log"
         self.seen_from = 0
         self.start()
@@ -57,7 +67,7 @@ class Server:
     def start(self):
         self.seen_from = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([BIN, *self.flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def text(self):
         """What the process logged since its last start."""
@@ -80,6 +90,14 @@ class Server:
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+
+class Core(Server):
+    def __init__(self, folder, port):
+        self.url = f"nats://127.0.0.1:{port}"
+        self.port = port
+        self.command = [*OVER, "-a", "127.0.0.1", "-p", str(port)]
+        self.begin(folder, port)
 
 
 def wait_until_served(port):
@@ -111,13 +129,22 @@ class Servers:
         self.pair = []
         self.active = 0
 
-    def add(self, flags, port):
-        server = Server(self.folder, flags, port)
+    def add(self, flags, port, core=None):
+        server = Server(self.folder, flags, port, core)
         self.all.append(server)
         return server
 
+    def add_core(self):
+        """The server that streaming servers run over; None where they have their own."""
+        if not OVER:
+            return None
+        core = Core(self.folder, free_port())
+        self.all.append(core)
+        core.wait_for(CORE_READY)
+        return core
+
     def on_single(self, flags):
-        server = self.add(flags, free_port())
+        server = self.add(flags, free_port(), self.add_core())
         server.wait_for(READY)
         return server.url
 
@@ -125,16 +152,18 @@ class Servers:
         store = self.folder / f"store-{len(self.all)}"
         routes = [free_port(), free_port()]
         self.pair = []
+        core = self.add_core()
         for this, other in ((0, 1), (1, 0)):
             own = ["-store", "file", "-dir", str(store), "-ft_group", "g"]
-            own += ["-cluster", f"nats://127.0.0.1:{routes[this]}"]
-            own += ["-routes", f"nats://127.0.0.1:{routes[other]}"]
-            server = self.add(own + flags, free_port())
+            if not core:
+                own += ["-cluster", f"nats://127.0.0.1:{routes[this]}"]
+                own += ["-routes", f"nats://127.0.0.1:{routes[other]}"]
+            server = self.add(own + flags, free_port(), core)
             server.wait_for(STANDBY if self.pair else READY)
             self.pair.append(server)
         self.active = 0
         wait_until_served(self.pair[1].port)
-        return ",".join(server.url for server in self.pair)
+        return core.url if core else ",".join(server.url for server in self.pair)
 
     def on_kill(self, _flags):
         self.pair[self.active].kill()

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use mio::Interest;
 use mio::net::TcpStream;
@@ -105,7 +106,7 @@ impl<D: Driver> Reactor<D> {
     }
 
     /// A route begins with TLS at once; its session says nothing before that is done.
-    fn wrap(&mut self, place: Place, layer: Result<Layer, Broken>, timeout: std::time::Duration) {
+    fn wrap(&mut self, place: Place, layer: Result<Layer, Broken>, timeout: Duration) {
         let Some(connection) = self.table.get_mut(place) else {
             return;
         };
@@ -133,26 +134,25 @@ impl<D: Driver> Reactor<D> {
         self.drain_effects();
     }
 
-    pub(super) fn dial(&mut self, url: String, is_explicit: bool) {
+    pub(super) fn dial(&mut self, kind: ConnectionKind) {
         if self.is_stopping {
             return;
         }
-        let target = match Target::parse(&url) {
+        let target = match Target::parse(url_of(&kind)) {
             Ok(target) => target,
             Err(why) => {
-                self.dial_failed(&url, &why);
+                self.dial_failed(&kind, why);
                 return;
             }
         };
         let literal = target.literal();
-        let route = Route { url, is_explicit, target };
+        let route = Route { kind, target };
         if let Some(address) = literal {
-            self.on_found(route, Found::Address(address));
+            self.on_found(route, Found::Addresses(vec![address]));
             return;
         }
         let mailbox = self.peers[self.home.index()].clone();
-        let target = route.target.clone();
-        let url = route.url.clone();
+        let (target, kind) = (route.target.clone(), route.kind.clone());
         let answer = move |found| {
             // Nobody is left to be told when the loop has ended meanwhile.
             let _has_reader = mailbox.send(Mail::Control(Control::Found { route, found }));
@@ -160,8 +160,7 @@ impl<D: Driver> Reactor<D> {
         let seed = self.random.next_u64();
         let answer = Box::new(answer);
         if !self.resolver.ask(Query { target, own_port: self.own_route_port, seed, answer }) {
-            let why = "too many names wait to be looked up";
-            self.dial_failed(&url, why);
+            self.dial_failed(&kind, "too many names wait to be looked up".to_owned());
         }
     }
 
@@ -169,24 +168,33 @@ impl<D: Driver> Reactor<D> {
         if self.is_stopping {
             return;
         }
-        let address = match found {
-            Found::Address(address) => address,
+        let Route { kind, target } = route;
+        let mut addresses = match found {
+            Found::Addresses(addresses) => addresses,
             Found::Ourselves => {
-                self.broker.handle(Input::DialledOurselves { url: route.url }, self.now);
+                let url = url_of(&kind).to_owned();
+                self.broker.handle(Input::DialledOurselves { url }, self.now);
                 return;
             }
             Found::Nothing(why) => {
-                self.dial_failed(&route.url, &why);
+                self.dial_failed(&kind, why);
                 return;
             }
         };
-        log::debug!(
-            "Trying to connect to route on {}:{} ({address})",
-            route.target.host,
-            route.target.port
-        );
-        let kind =
-            ConnectionKind::RouteSolicited { url: route.url, is_explicit: route.is_explicit };
+        let Some(address) = addresses.pop() else { return };
+        let mut patience = dial::DIAL_TIMEOUT;
+        if let ConnectionKind::Upstream { .. } = kind {
+            let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+            patience = dial::UPSTREAM_TIMEOUT / count.saturating_add(1);
+            self.upstream_addresses = addresses;
+        } else {
+            let Target { host, port } = target;
+            log::debug!("Trying to connect to route on {host}:{port} ({address})");
+        }
+        self.connect(kind, address, patience);
+    }
+
+    fn connect(&mut self, kind: ConnectionKind, address: SocketAddr, patience: Duration) {
         let plan = world::descriptor_plan();
         let Some(admission) = descriptors::CONNECTIONS.admit(plan, Purpose::Route) else {
             self.tell_dial_failed(&kind, address, &out_of_descriptors());
@@ -194,18 +202,34 @@ impl<D: Driver> Reactor<D> {
         };
         match TcpStream::connect(address) {
             Ok(socket) => {
-                let connection = Connection::connecting(socket, address, kind);
-                if let Some(place) = self.register(connection.admitted(admission)) {
-                    self.timers.arm(Timer::Dial(place), self.now.at + dial::DIAL_TIMEOUT);
+                let connection = Connection::connecting(socket, address, kind.clone());
+                match self.register(connection.admitted(admission)) {
+                    Some(place) => self.timers.arm(Timer::Dial(place), self.now.at + patience),
+                    None => self.tell_dial_failed(&kind, address, &out_of_descriptors()),
                 }
             }
             Err(error) => self.tell_dial_failed(&kind, address, &error),
         }
     }
 
-    fn dial_failed(&mut self, url: &str, reason: &str) {
-        let (url, reason) = (url.to_owned(), reason.to_owned());
-        self.broker.handle(Input::DialFailed { url, reason }, self.now);
+    fn dial_failed(&mut self, kind: &ConnectionKind, reason: String) {
+        let input = match kind {
+            ConnectionKind::RouteSolicited { url, .. } => {
+                Input::DialFailed { url: url.clone(), reason }
+            }
+            ConnectionKind::Upstream { .. } => {
+                // A name is told here as by the library that the reference connects with.
+                let looked_up = reason.strip_prefix("lookup for host ");
+                let place = looked_up.and_then(|rest| rest.split_once(": "));
+                let reason = match place {
+                    Some((_, why)) => format!("dial tcp: {why}"),
+                    None => reason,
+                };
+                Input::UpstreamDialFailed { reason }
+            }
+            ConnectionKind::Client | ConnectionKind::RouteAccepted => return,
+        };
+        self.broker.handle(input, self.now);
     }
 
     pub(super) fn tell_dial_failed(
@@ -214,10 +238,14 @@ impl<D: Driver> Reactor<D> {
         address: SocketAddr,
         error: &io::Error,
     ) {
-        if let ConnectionKind::RouteSolicited { url, .. } = kind {
-            let why = dial::failure_text(address, error);
-            self.dial_failed(url, &why);
+        let is_upstream = matches!(kind, ConnectionKind::Upstream { .. });
+        if let Some(next) = self.upstream_addresses.pop().filter(|_| is_upstream) {
+            let count = u32::try_from(self.upstream_addresses.len()).unwrap_or(u32::MAX);
+            let patience = dial::UPSTREAM_TIMEOUT / count.saturating_add(2);
+            self.connect(kind.clone(), next, patience);
+            return;
         }
+        self.dial_failed(kind, dial::failure_text(address, error));
     }
 
     /// An event came for a connection that was being made.
@@ -248,6 +276,11 @@ impl<D: Driver> Reactor<D> {
         if let Err(error) = connection.socket.set_nodelay(true) {
             log::debug!("{} - Error setting TCP_NODELAY: {error}", connection.peer);
         }
+        if matches!(connection.kind, ConnectionKind::Upstream { .. }) {
+            self.upstream_addresses.clear();
+            self.open(place);
+            return;
+        }
         let ConnectionKind::RouteSolicited { url, .. } = &connection.kind else {
             unreachable!("only routes are dialled");
         };
@@ -261,5 +294,14 @@ impl<D: Driver> Reactor<D> {
         let layer = Layer::dial(&dialling, name.unwrap_or(&target.host));
         self.open(place);
         self.wrap(place, layer, dialling.timeout);
+    }
+}
+
+/// Whom a connection that we open is for, as it is dialled.
+fn url_of(kind: &ConnectionKind) -> &str {
+    match kind {
+        ConnectionKind::RouteSolicited { url, .. } => url,
+        ConnectionKind::Upstream { address, .. } => address,
+        ConnectionKind::Client | ConnectionKind::RouteAccepted => "",
     }
 }

@@ -1,12 +1,12 @@
 //! How bytes come in, and what becomes of them
 
 use crate::base::limits::{READ_TURN_BYTES_MAX, TURN_WORK_MAX};
-use crate::broker::{Flow, Input};
+use crate::broker::{ConnectionKind, Flow, Input};
 use crate::net::connection::{End, Turn};
 use crate::net::driver::Driver;
 use crate::net::mailbox::Sender;
 use crate::net::reactor::{CLOSED, Reactor, TLS_FAILURE, Timer};
-use crate::net::tls::Layer;
+use crate::net::tls::{Layer, TlsError};
 use crate::net::token::Place;
 
 impl<D: Driver> Reactor<D> {
@@ -132,16 +132,25 @@ impl<D: Driver> Reactor<D> {
     fn start_tls(&mut self, place: Place) {
         let session = self.session(place);
         let is_greeted = self.broker.outbox(session).is_none_or(|outbox| outbox.is_empty());
-        let (Some(serving), Some(connection)) = (&self.rules.client_tls, self.table.get_mut(place))
-        else {
-            self.finish(place, TLS_FAILURE);
-            return;
+        let Some(connection) = self.table.get_mut(place) else { return };
+        let layer = match &connection.kind {
+            ConnectionKind::Upstream { tls_name, .. } => match &self.rules.upstream_tls {
+                Some(dialling) => Layer::dial(dialling, tls_name),
+                None => return self.finish_handshake(place, TlsError::NoRoots.to_string()),
+            },
+            ConnectionKind::Client
+            | ConnectionKind::RouteAccepted
+            | ConnectionKind::RouteSolicited { .. } => match &self.rules.client_tls {
+                Some(serving) => Layer::serve(serving),
+                None => return self.finish(place, TLS_FAILURE),
+            },
         };
-        match Layer::serve(serving) {
+        match layer {
             // Who begins before it read INFO would find the rest of INFO inside its handshake.
             Ok(layer) if is_greeted => {
                 connection.wrap(layer);
                 self.mark_ready(place);
+                self.mark_unsent(place);
             }
             Ok(_) => self.finish(place, TLS_FAILURE),
             Err(broken) => self.finish_handshake(place, broken.to_string()),
@@ -160,6 +169,11 @@ impl<D: Driver> Reactor<D> {
         }
         match end {
             End::Closed => self.begin_close(place, CLOSED),
+            // A server's own words are all that tells why.
+            End::Failed(_) | End::Tls(_) if connection.is_upstream() => {
+                let why = connection.handshake_end(end);
+                self.finish(place, &why);
+            }
             End::Failed(_) | End::Tls(_) => self.finish(place, "Read Error"),
         }
     }

@@ -13,7 +13,7 @@ use super::*;
 use crate::base::id::{AccountIndex, Subject};
 use crate::broker::listing::Mark;
 use crate::broker::snapshot::{Lists, ServerSnapshot, Wanted};
-use crate::broker::{self, Credit, EngineDelivery, EngineInterest, Post};
+use crate::broker::{self, Credit, EngineDelivery, EngineInterest, Post, UpstreamNews};
 use crate::net::reactors::{Listen, Reactors, Settings};
 use crate::net::{Address, driver::CoreOnly};
 
@@ -52,6 +52,10 @@ impl Driver for Answerer {
     fn on_no_responders(&mut self, _reply: Subject, _now: Now) {}
 
     fn on_room(&mut self, _key: u64, _has_room: bool, _now: Now) {}
+
+    fn on_flushed(&mut self, _token: u64) {}
+
+    fn on_upstream(&mut self, _news: UpstreamNews) {}
 
     fn on_mail(&mut self, word: Word, _now: Now) {
         self.outcomes.push_back(Outcome::Broker(match word {
@@ -93,7 +97,13 @@ fn anywhere() -> Option<Listen> {
 }
 
 fn rules() -> Rules {
-    Rules { client_tls: None, route_tls: None, dial_tls: None, dial_tls_name: None }
+    Rules {
+        client_tls: None,
+        route_tls: None,
+        dial_tls: None,
+        dial_tls_name: None,
+        upstream_tls: None,
+    }
 }
 
 fn broker_settings(loops: u16) -> broker::Settings {

@@ -183,6 +183,8 @@ impl Group {
                 }
                 // There are no signals, no other threads, and nobody looks around by a message.
                 Event::Signal(_)
+                | Event::Upstream(_)
+                | Event::UpstreamReachable(_)
                 | Event::Keeper(_)
                 | Event::Recovered { .. }
                 | Event::Left { .. }

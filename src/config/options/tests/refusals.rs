@@ -97,6 +97,63 @@ fn what_own_connections_would_need_is_refused_as_by_the_reference() {
     }
 }
 
+/// Goal: over an external server the same is refused, and what cannot lead to one; but there TLS
+/// needs nothing of our own.
+#[test]
+fn what_an_external_server_would_need_is_refused_as_by_the_reference() {
+    let missing = "no such file or directory";
+    for (streaming, expected) in [
+        ("ns: \"localhost:4222\"", "malformed url: localhost:4222".to_owned()),
+        ("nats_server: \"nats://h\"", "address h: missing port in address".to_owned()),
+        ("ns: \"nats://h:1\", credentials: none", format!("nats: open none: {missing}")),
+        (
+            "ns: \"nats://h:1\", credentials: junk.pem",
+            "error signing nonce: unable to extract key pair from file \"junk.pem\": nkeys: no \
+             nkey seed found"
+                .to_owned(),
+        ),
+        (
+            "ns: \"nats://h:1\", credentials: junk.pem, nkey_seed_file: junk.pem",
+            "nkeys: no nkey seed found".to_owned(),
+        ),
+        (
+            "nats_server_url: \"nats://h:1\", nkey_seed_file: none",
+            format!("nats: open none: {missing}"),
+        ),
+        (
+            "ns: \"nats://h:1\", tls { client_ca: junk.pem }",
+            "nats: failed to parse root certificate from \"junk.pem\"".to_owned(),
+        ),
+    ] {
+        let file = format!("streaming {{ {streaming} }}");
+        let Some(StartError::Streaming(error)) = file_config(&file).start_error else {
+            panic!("{streaming} is taken")
+        };
+        assert_eq!(without_place(&error), expected, "{streaming}");
+    }
+    let file = "streaming { ns: \"nats://u:secret@a,tls://b\", user: me, pass: hidden, token: t, \
+                secure: true, tls { server_name: c, insecure: true } }";
+    let config = file_config(file);
+    assert_eq!(config.start_error, None);
+    let external = config.streaming.external.as_ref().unwrap();
+    let addresses: Vec<String> = external.servers.iter().map(|url| url.address()).collect();
+    assert_eq!(addresses, ["a:4222", "b:4222"]);
+    assert_eq!((external.username.as_str(), external.token.as_str()), ("me", "t"));
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("secret") && !shown.contains("hidden"), "{shown}");
+    for nothing in ["ns: \"\"", "user: me, pass: hidden", "credentials: none"] {
+        let config = file_config(&format!("streaming {{ {nothing} }}"));
+        assert_eq!((config.streaming.external, config.start_error), (None, None), "{nothing}");
+    }
+    // A flag goes before the file.
+    let config = served(
+        Program::Streaming,
+        "-ns nats://flag:1 -c f.conf",
+        "streaming { ns: \"nats://file:1\" }",
+    );
+    assert_eq!(config.streaming.external.unwrap().servers[0].host, "flag");
+}
+
 /// Goal: less than nothing is no limit and no time; the reference starts and serves nobody.
 #[test]
 fn less_than_nothing_is_refused_with_its_place() {
