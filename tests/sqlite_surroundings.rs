@@ -186,3 +186,20 @@ fn a_row_that_was_left_out_is_refused() {
     assert_eq!(sequences(&stan.take(&found, 2)), [1, 2]);
     assert_eq!(server.stop(Signal::SIGTERM), Some(143));
 }
+
+/// Goal: a database has one active, by whatever name it is opened.
+#[test]
+fn a_link_to_a_database_is_the_same_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let (launch, path) = launch(folder.path());
+    let server = launch.start();
+    fs::create_dir(folder.path().join("b")).unwrap();
+    let link = folder.path().join("b/other.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let flags = ["-store", "sql", "-sql_driver", "sqlite", "-sql_source", link.to_str().unwrap()];
+    let mut second = Launch::new(&flags).spawn();
+    assert_eq!(second.wait_exit().code(), Some(1), "{}", second.log.text());
+    assert!(second.log.text().contains("holds the lock of"), "{}", second.log.text());
+    let mut stan = Stan::connect(server.launch.port, "me");
+    assert!(stan.fill("foo", 1..=3).is_empty());
+}

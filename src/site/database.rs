@@ -1,6 +1,7 @@
 //! A site in a database, which all members of a group share.
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::election::keeper;
 use crate::election::lease::{Lease, Owner};
 use crate::log::STREAM;
 use crate::proto::spb;
-use crate::site::sql_lock::SqlLease;
+use crate::site::sql_lock::{self, SqlLease};
 use crate::site::{Site, steal_after};
 use crate::store::sql::dialect::Driver;
 use crate::store::sql::dsn::Source;
@@ -77,6 +78,12 @@ impl Site for Database {
 
     fn numbers_subscriptions_as_one(&self) -> bool {
         true
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        let source = &self.options.source;
+        let is_here = source.driver == Driver::Sqlite;
+        is_here.then(|| sql_lock::real_path(source))
     }
 }
 

@@ -1,6 +1,8 @@
 //! A site in a directory, which all members of a group share.
 
+use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -100,6 +102,11 @@ impl Site for Directory {
 
     fn peek_server(&self) -> Option<spb::ServerInfo> {
         file::peek_server(&self.options)
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        let root = &self.options.root;
+        Some(fs::canonicalize(root).unwrap_or_else(|_| root.clone()))
     }
 
     fn survey(&self) -> io::Result<()> {

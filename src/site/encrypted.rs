@@ -1,6 +1,7 @@
 //! A site around another one: what is stored there is encrypted with a key that this server has.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::encryption::StoreKey;
@@ -67,6 +68,10 @@ impl Site for Encrypted {
 
     fn numbers_subscriptions_as_one(&self) -> bool {
         self.inner.numbers_subscriptions_as_one()
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        self.inner.path()
     }
 
     fn message_overhead_max(&self) -> usize {

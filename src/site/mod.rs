@@ -20,6 +20,7 @@ pub mod sql_lock;
 mod tests;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,11 @@ pub trait Site: Send + Sync {
     /// Whether no two subscriptions have one number, not even those of two channels.
     fn numbers_subscriptions_as_one(&self) -> bool {
         false
+    }
+
+    /// Where on this machine it lies, whatever links lead there; `None` of a place elsewhere.
+    fn path(&self) -> Option<PathBuf> {
+        None
     }
 
     /// How many bytes longer a message can be there than it was staged.

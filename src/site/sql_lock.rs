@@ -25,6 +25,7 @@ use crate::store::sql::{schema, sessions};
 
 use self::fence::SqlFence;
 use self::rows::{Claim, Rows};
+pub(super) use self::session::real_path;
 use self::session::{Session, Waiter};
 
 /// After how long without a tick a Go server's row is taken: three probes of 1.5 s, as the Go

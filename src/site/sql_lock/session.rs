@@ -12,6 +12,7 @@ use crate::base::files::{self, Access, Links};
 use crate::election::lease::{Holder, Wake};
 use crate::site::epoch_files;
 use crate::store::sql::dialect::{Dialect, Driver, Failure, SqlError};
+use crate::store::sql::dsn::Source;
 use crate::store::sql::{self, sessions};
 
 /// Pause between tries where the database cannot wait for its lock within a call.
@@ -121,26 +122,35 @@ impl Session {
     }
 }
 
+/// The file of a database of SQLite's. SQLite follows a link, and has its other files beside what
+/// that leads to: whoever comes by another name has to meet there.
+pub(in crate::site) fn real_path(source: &Source) -> PathBuf {
+    let given = PathBuf::from(&source.database);
+    std::fs::canonicalize(&given).unwrap_or(given)
+}
+
+fn beside(place: &Place, ending: &str) -> PathBuf {
+    let mut path = real_path(&place.source).into_os_string();
+    path.push(ending);
+    path.into()
+}
+
 fn lock_path(place: &Place) -> PathBuf {
-    PathBuf::from(format!("{}.stanby.lck", place.source.database))
+    beside(place, ".stanby.lck")
 }
 
 /// Whether a process has a lock of SQLite's that keeps others from writing: the one to write, and
 /// without a write-ahead log one to read too.
 fn is_in_the_way(pid: u32, place: &Place) -> bool {
-    // SQLite follows a link, and has the other files beside what it leads to.
-    let Ok(path) = std::fs::canonicalize(&place.source.database) else { return false };
-    let mut shared = path.clone().into_os_string();
-    shared.push("-shm");
+    let (path, shared) = (real_path(&place.source), beside(place, "-shm"));
     let is_logged = place.source.journal.eq_ignore_ascii_case("wal");
     let holds = |path: &Path, kinds: &[&str]| holds_lock(pid, path, kinds).unwrap_or(false);
-    holds(Path::new(&shared), &["WRITE"])
+    holds(&shared, &["WRITE"])
         || holds(&path, if is_logged { &["WRITE"] } else { &["WRITE", "READ"] })
 }
 
 fn proof_path(place: &Place) -> PathBuf {
-    let process = std::process::id();
-    PathBuf::from(format!("{}.stanby.proof.{process}", place.source.database))
+    beside(place, &format!(".stanby.proof.{}", std::process::id()))
 }
 
 fn no_file_lock(error: &io::Error) -> SqlError {
