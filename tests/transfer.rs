@@ -183,6 +183,73 @@ fn a_move_that_was_broken_off_can_be_begun_again() {
     assert!(said(&moved()).contains("there is no channel orders"));
 }
 
+/// Goal: whatever the other store has of that name is its own, unless a move has left it there.
+#[test]
+fn a_channel_without_messages_takes_the_place_of_no_other() {
+    let (from, to) = (launch(Kind::File, ""), launch(Kind::File, ""));
+    let server = from.start();
+    let mut client = Stan::connect(from.port, "worker");
+    client.fill("orders", 1..=100);
+    client.close().unwrap();
+    stop(server);
+    // All of them expire.
+    let config = fs::read_to_string(from.config_path()).unwrap();
+    let short = config.replacen(", ", ", store_limits { max_age: \"1ms\" }, ", 1);
+    let short = from.clone().config(&short);
+    assert_eq!(messages_of(&short, "orders"), (101, 100, 0));
+    let server = to.start();
+    let mut client = Stan::connect(to.port, "worker");
+    client.fill("orders", 1..=50);
+    client.close().unwrap();
+    stop(server);
+    let moved = || relocate("orders", &from.config_path(), &to.config_path());
+    let output = moved();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("has one already, with other messages"), "{}", said(&output));
+    assert_eq!(messages_of(&to, "orders"), (1, 50, 50));
+
+    // Where there is none, its next number stays.
+    let to = launch(Kind::File, "");
+    let data = from.folder().join("data");
+    let kept = from.folder().join("kept");
+    assert!(Command::new("cp").arg("-a").args([&data, &kept]).status().unwrap().success());
+    let moved = || relocate("orders", &from.config_path(), &to.config_path());
+    assert!(moved().status.success());
+    fs::remove_dir_all(&data).unwrap();
+    fs::rename(&kept, &data).unwrap();
+    let output = moved();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(messages_of(&to, "orders"), (100, 100, 1));
+}
+
+/// Goal: one store has many names, and none of them makes it two.
+#[test]
+fn a_store_is_not_moved_into_itself() {
+    for kind in [Kind::File, Kind::Sqlite] {
+        let from = launch(kind, LIMITS);
+        fill(&from);
+        let data = from.folder().join("data");
+        let (link, copy) = (from.folder().join("link"), from.folder().join("copy"));
+        std::os::unix::fs::symlink(&data, &link).unwrap();
+        let text = fs::read_to_string(from.config_path()).unwrap();
+        let names = |path: &Path| text.replace(data.to_str().unwrap(), path.to_str().unwrap());
+        let other = from.folder().join("other.conf");
+        let mut texts = vec![text.clone(), names(&link)];
+        if kind == Kind::Sqlite {
+            fs::hard_link(&data, &copy).unwrap();
+            texts.push(names(&copy));
+            let asks = format!("{}?journal_mode=DELETE", data.display());
+            texts.push(text.replace(data.to_str().unwrap(), &asks));
+        }
+        for text in texts {
+            fs::write(&other, &text).unwrap();
+            let output = relocate("orders", &from.config_path(), &other);
+            assert_eq!(output.status.code(), Some(1), "{text}: {}", said(&output));
+        }
+        assert_eq!(messages_of(&from, "orders"), (21, 60, 40), "{kind:?}");
+    }
+}
+
 /// Goal: a clear no, and both stores as they were.
 #[test]
 fn what_cannot_move_stays_where_it_is() {
@@ -197,9 +264,17 @@ fn what_cannot_move_stays_where_it_is() {
     refuses(&to, "nobody", "there is no channel nobody");
     refuses(&to, "orders.*", "is no name of a channel");
     refuses(&launch(Kind::File, "cluster_id: other"), "orders", "of different clusters");
-    let narrow = launch(Kind::File, "store_limits { max_msgs: 7 }");
-    refuses(&narrow, "orders", "limits of the store that is to have orders");
-    assert_eq!(messages_of(&narrow, "orders"), (0, 0, 0));
+    for (limits, why) in [
+        ("max_msgs: 7", "allow 7 message(s), and there are 40"),
+        ("max_bytes: 1000", "let go of messages (it kept"),
+        ("max_subs: 1", "allow 1 subscription(s), and there are 2"),
+        ("max_age: \"1ms\"", "let go of messages after 1ms"),
+    ] {
+        let narrow = launch(Kind::File, &format!("store_limits {{ {limits} }}"));
+        refuses(&narrow, "orders", "limits of the store that is to have orders");
+        refuses(&narrow, "orders", why);
+        assert_eq!(messages_of(&narrow, "orders"), (0, 0, 0));
+    }
 
     let server = to.start();
     refuses(&to, "orders", "it is in use; stop its server first");

@@ -44,6 +44,9 @@ const RETRY_SPREAD: Duration = Duration::from_millis(100);
 const RETRY_SPREAD_TLS: Duration = Duration::from_secs(1);
 /// Bytes of a PUB line beside its names.
 const LINE_REST_BYTES: usize = 32;
+/// Lines a second on what a server complains of; others are counted.
+const COMPLAINTS_MAX: u32 = 10;
+const COMPLAINTS_WITHIN: Duration = Duration::from_secs(1);
 /// No server of the list could be reached; the reference's text.
 const NO_SERVERS: &str = "nats: no servers available for connection";
 /// What a refused connection is told as; of all errors this one says only that nobody is there.
@@ -73,6 +76,9 @@ pub(super) struct Upstream {
     answered: u64,
     /// Whether the log has a line on what could not be said to it.
     has_complained: bool,
+    /// What it has complained of lately, since then.
+    complaints: u32,
+    complaints_since: Instant,
 }
 
 impl Upstream {
@@ -324,9 +330,23 @@ impl Broker {
         if !(is_up && is_permission) {
             return self.fail_upstream(id, format!("nats: {text}"));
         }
-        let name = self.upstream_name();
-        let text = format!("Asynchronous error on connection {name}: nats: {text}");
-        self.say(log::Level::Error, text);
+        let (name, now) = (self.upstream_name(), self.now.at);
+        let Some(upstream) = self.sessions.upstream_mut(id) else { return Step::End };
+        let mut unsaid = 0;
+        if COMPLAINTS_WITHIN <= now.since(upstream.complaints_since) {
+            unsaid = upstream.complaints.saturating_sub(COMPLAINTS_MAX);
+            (upstream.complaints, upstream.complaints_since) = (0, now);
+        }
+        upstream.complaints = upstream.complaints.saturating_add(1);
+        let is_said = upstream.complaints <= COMPLAINTS_MAX;
+        if unsaid != 0 {
+            let text = format!("{unsaid} more error(s) on connection {name} were not said");
+            self.say(log::Level::Error, text);
+        }
+        if is_said {
+            let text = format!("Asynchronous error on connection {name}: nats: {text}");
+            self.say(log::Level::Error, text);
+        }
         Step::Done
     }
 

@@ -5,12 +5,14 @@
 //! it and the source has too is dropped; if the target has anything else, nobody touches either.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::base::id::{ChannelName, Sequence, SubscriptionId};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelState, ClientWrite, Lifecycle, RecoveredChannel,
     RecoveredSubscription, SubscriptionWrite,
 };
+use crate::base::world;
 use crate::config::Config;
 use crate::import::messages::stand_in;
 use crate::transfer::place::{Place, PlaceError};
@@ -52,18 +54,16 @@ pub enum MoveError {
         /// What differs.
         what: &'static str,
     },
+    /// Both are one.
+    #[error("both configurations name one store")]
+    OneStore,
     /// The target would not keep it.
-    #[error(
-        "limits of the store that is to have {channel} let go of messages: it kept {kept} of \
-         {written}; raise them for this channel"
-    )]
+    #[error("limits of the store that is to have {channel} {why}: raise them")]
     Limits {
         /// Which channel.
         channel: ChannelName,
-        /// So many were written.
-        written: u64,
-        /// So many were there afterwards.
-        kept: u64,
+        /// Which limit, and what is beyond it.
+        why: String,
     },
     /// What was read back is not what was written.
     #[error("{channel} was copied, and reads back with other {what}: both stores were left")]
@@ -106,11 +106,17 @@ pub fn move_channel(
     if !from.is_lasting() || !to.is_lasting() {
         return Err(MoveError::Memory);
     }
+    if Place::are_one(from, to).map_err(MoveError::Source)? {
+        return Err(MoveError::OneStore);
+    }
     let mut source = Place::open(from).map_err(MoveError::Source)?;
     let mut target = Place::open(to).map_err(MoveError::Target)?;
+    // Whoever opens a store ends the epoch of who had it open: by whatever name.
+    source.check().map_err(|_| MoveError::OneStore)?;
     check_cluster(&source, &target)?;
     let channel = source.channel(name).cloned();
     let channel = channel.ok_or_else(|| MoveError::NoChannel(name.clone()))?;
+    check_limits(&mut source, &target, to, &channel)?;
     if let Some(begun) = target.channel(name).cloned() {
         check_begun(&mut source, &mut target, &channel, &begun)?;
         delete(&mut target, name).map_err(MoveError::Target)?;
@@ -141,6 +147,44 @@ fn check_cluster(source: &Place, target: &Place) -> Result<(), MoveError> {
     Err(MoveError::Clusters { from: text(&from), to: text(&to) })
 }
 
+/// Whether the target would let go of anything of it at once, or take nothing more.
+fn check_limits(
+    source: &mut Place,
+    target: &Place,
+    to: &Config,
+    channel: &RecoveredChannel,
+) -> Result<(), MoveError> {
+    let name = &channel.channel;
+    let refuse = |why: String| Err(MoveError::Limits { channel: name.clone(), why });
+    let limits = match to.streaming.limits.resolve() {
+        Ok(limits) => limits,
+        Err(error) => return refuse(format!("cannot be used ({error})")),
+    };
+    let channels = target.recovered().channels.iter().filter(|found| found.channel != *name);
+    let (has, may) = (channels.count(), limits.channels_max);
+    if may != 0 && may <= u64::try_from(has).unwrap_or(u64::MAX) {
+        return refuse(format!("allow {may} channel(s), and it has {has}"));
+    }
+    let limits = limits.of(name);
+    let (has, may) = (channel.state.message_count, limits.messages_max);
+    if may != 0 && may < has {
+        return refuse(format!("allow {may} message(s), and there are {has}"));
+    }
+    let (has, may) = (channel.subscriptions.len(), limits.subscriptions_max);
+    if may != 0 && may < u64::try_from(has).unwrap_or(u64::MAX) {
+        return refuse(format!("allow {may} subscription(s), and there are {has}"));
+    }
+    if !limits.age_max.is_zero() && channel.state.message_count != 0 {
+        let oldest = source.read(name, channel.state.first).map_err(MoveError::Source)?;
+        let since = oldest.first().map_or(0, |oldest| oldest.timestamp.0);
+        let age = Duration::from_nanos(world::now().wall.0.saturating_sub(since).unsigned_abs());
+        if limits.age_max < age {
+            return refuse(format!("let go of messages after {:?}", limits.age_max));
+        }
+    }
+    Ok(())
+}
+
 fn delete(place: &mut Place, name: &ChannelName) -> Result<(), PlaceError> {
     let channel = name.clone();
     let part = ChannelBatch { channel, lifecycle: Lifecycle::Delete, ..ChannelBatch::default() };
@@ -159,21 +203,31 @@ fn check_begun(
     if !begun.subscriptions.iter().all(|found| known.contains(&identity(found))) {
         return Err(taken("subscriptions"));
     }
-    if begun.state.message_count == 0 || is_stand_in(channel) {
-        let is_same = begun.state.last <= channel.state.last;
-        return if is_same { Ok(()) } else { Err(taken("messages")) };
+    let (name, had, has) = (&channel.channel, begun.state, channel.state);
+    if had.last == Sequence::ZERO {
+        return Ok(());
     }
-    let mut next = begun.state.first;
+    if is_stand_in(channel) {
+        let found = target.read(name, had.first).map_err(MoveError::Target)?;
+        let only = stand_in(name, has.last.get(), channel.last_timestamp);
+        return if found == [only] { Ok(()) } else { Err(taken("messages")) };
+    }
+    // What a move has left begins where the source does; after any other life it is not its own.
+    if had.first != has.first || had.message_count == 0 {
+        return Err(taken("messages"));
+    }
+    let mut next = had.first;
     loop {
-        let copied = target.read(&channel.channel, next).map_err(MoveError::Target)?;
-        let Some(last) = copied.last() else { return Ok(()) };
-        let mut has = source.read(&channel.channel, next).map_err(MoveError::Source)?;
-        has.truncate(copied.len());
-        if has.is_empty() || !copied.starts_with(&has) {
-            return Err(taken("messages"));
+        let copied = target.read(name, next).map_err(MoveError::Target)?;
+        if copied.is_empty() {
+            return Ok(());
         }
-        // As many as the shorter one has.
-        next = has.last().map_or(last.sequence, |last| last.sequence).next();
+        let mut original = source.read(name, next).map_err(MoveError::Source)?;
+        original.truncate(copied.len());
+        match original.last() {
+            Some(last) if copied.starts_with(&original) => next = last.sequence.next(),
+            Some(_) | None => return Err(taken("messages")),
+        }
     }
 }
 
@@ -253,8 +307,9 @@ impl Copy<'_> {
             let full = std::mem::replace(&mut part, rest);
             let state = self.target.write(full).map_err(MoveError::Target)?;
             if state.message_count != written {
-                let (channel, kept) = (name.clone(), state.message_count);
-                return Err(MoveError::Limits { channel, written, kept });
+                let kept = state.message_count;
+                let why = format!("let go of messages (it kept {kept} of {written})");
+                return Err(MoveError::Limits { channel: name.clone(), why });
             }
             self.source.confirm().map_err(MoveError::Source)?;
             tell(written, message_count);

@@ -53,6 +53,7 @@ pub enum PlaceError {
 pub struct Place {
     site: Arc<dyn Site>,
     lease: Option<Box<dyn Lease>>,
+    fence: Arc<dyn Fence>,
     epoch: Epoch,
     share: Box<dyn Store>,
     confirmed_at: Instant,
@@ -93,7 +94,25 @@ impl Place {
         let none = || StoreError::Unusable("the store has no share".to_owned());
         let share = opened.shares.into_iter().next().ok_or_else(none)?;
         let (epoch, confirmed_at) = (fence.epoch(), world::instant());
-        Ok(Self { site, lease, epoch, share, confirmed_at, recovered: opened.recovered })
+        Ok(Self { site, lease, fence, epoch, share, confirmed_at, recovered: opened.recovered })
+    }
+
+    /// Whether two configurations name one place, as far as that can be told without opening it.
+    ///
+    /// # Errors
+    /// [`PlaceError::Store`].
+    pub fn are_one(one: &Config, other: &Config) -> Result<bool, PlaceError> {
+        let path = |config| Ok::<_, PlaceError>(site::of(config)?.path());
+        let one = path(one)?;
+        Ok(one.is_some() && one == path(other)?)
+    }
+
+    /// Whether nobody has opened it since.
+    ///
+    /// # Errors
+    /// [`PlaceError::Store`].
+    pub fn check(&self) -> Result<(), PlaceError> {
+        Ok(self.fence.check().map_err(StoreError::from)?)
     }
 
     /// All that it held when it was opened.
