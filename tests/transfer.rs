@@ -250,6 +250,75 @@ fn a_store_is_not_moved_into_itself() {
     }
 }
 
+/// Goal: limits are for servers: what expires meanwhile moves too, and is let go of there.
+#[test]
+fn a_channel_moves_while_its_messages_expire() {
+    let limits = "store_limits { max_age: \"3s\" }";
+    let (from, to) = (launch(Kind::File, limits), launch(Kind::File, limits));
+    let server = from.start();
+    let mut client = Stan::connect(from.port, "worker");
+    client.fill("orders", 1..=200);
+    client.close().unwrap();
+    stop(server);
+    let output = relocate("orders", &from.config_path(), &to.config_path());
+    // On a machine that is slower than that it is refused, and moves nothing.
+    if output.status.success() {
+        assert!(said(&output).contains("messages 1 to 200"), "{}", said(&output));
+    } else {
+        assert!(said(&output).contains("let go of messages after 3s"), "{}", said(&output));
+    }
+}
+
+/// Goal: what is encrypted stays readable with its key, whoever forgets to name it.
+#[test]
+fn a_store_whose_key_is_not_named_is_not_moved_in_clear() {
+    let key = || Launch::new(&["-encrypt", "-encryption_key", "hush"]);
+    let from = key();
+    let place = from.folder().join("data").display().to_string();
+    let from = from.config(&format!("streaming {{ store: file, dir: \"{place}\" }}\n"));
+    stop(from.start());
+    let server = from.start();
+    let mut client = Stan::connect(from.port, "worker");
+    client.fill("orders", 1..=5);
+    client.close().unwrap();
+    stop(server);
+    let to = launch(Kind::Encrypted, "");
+    let output = relocate("orders", &from.config_path(), &to.config_path());
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("look encrypted, and no key is given"), "{}", said(&output));
+    let mut command = Command::new(binary());
+    command.args(["move", "orders", "--encrypt", "--from"]).arg(from.config_path());
+    command.arg("--to").arg(to.config_path()).env("NATS_STREAMING_ENCRYPTION_KEY", "hush");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let server = to.start();
+    let replay = Stan::connect(to.port, "reader").replay("orders", 5);
+    assert_eq!(sequences(&replay), [1, 2, 3, 4, 5]);
+    assert!(!replay[0].message.data.starts_with(&[2]) && !replay[0].message.data.starts_with(&[1]));
+    stop(server);
+}
+
+/// Goal: a command that was refused leaves no mark of a server that has died.
+#[test]
+fn a_refused_move_gives_both_stores_back() {
+    let (from, to) = (launch(Kind::File, LIMITS), launch(Kind::File, LIMITS));
+    fill(&from);
+    let refused = relocate("nobody", &from.config_path(), &to.config_path());
+    assert_eq!(refused.status.code(), Some(1));
+    for launch in [&from, &to] {
+        let folder = launch.folder().join("data");
+        let epochs = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        let newest = epochs
+            .filter_map(|path| {
+                let number = path.to_str()?.rsplit_once(".stanby.epoch.")?.1.parse::<u64>().ok()?;
+                Some((number, path))
+            })
+            .max()
+            .unwrap();
+        assert_eq!(fs::read(newest.1).unwrap()[42], b'r', "{folder:?}");
+    }
+}
+
 /// Goal: a clear no, and both stores as they were.
 #[test]
 fn what_cannot_move_stays_where_it_is() {
@@ -266,7 +335,7 @@ fn what_cannot_move_stays_where_it_is() {
     refuses(&launch(Kind::File, "cluster_id: other"), "orders", "of different clusters");
     for (limits, why) in [
         ("max_msgs: 7", "allow 7 message(s), and there are 40"),
-        ("max_bytes: 1000", "let go of messages (it kept"),
+        ("max_bytes: 1000", "allow 1000 byte(s), and there are"),
         ("max_subs: 1", "allow 1 subscription(s), and there are 2"),
         ("max_age: \"1ms\"", "let go of messages after 1ms"),
     ] {

@@ -45,7 +45,13 @@ impl ServerUrl {
     /// [`UrlError`], without any password.
     pub fn decode_list(text: &str) -> Result<Vec<Self>, UrlError> {
         if text.contains(['@', ',']) {
-            return text.split(',').map(|one| Self::decode(one.trim_matches(' '))).collect();
+            // A template may leave nothing between two commas.
+            let all = text.split(',').map(|one| one.trim_matches(' '));
+            let all: Vec<&str> = all.filter(|one| !one.is_empty()).collect();
+            if all.is_empty() {
+                return Err(UrlError::Malformed(text.to_owned()));
+            }
+            return all.into_iter().map(Self::decode).collect();
         }
         let mut parts = text.split("://");
         let (Some(_), Some(place), None) = (parts.next(), parts.next(), parts.next()) else {

@@ -167,7 +167,7 @@ pub struct Cluster {
 }
 
 /// The external NATS server that the engines are clients of, and who they are there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Upstream {
     /// What the connection is called.
     pub name: String,
@@ -187,6 +187,19 @@ pub struct Upstream {
     pub jwt: Option<String>,
     /// What it signs with.
     pub key: Option<Arc<UserKey>>,
+}
+
+impl std::fmt::Debug for Upstream {
+    /// Without whatever lets somebody in.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, is_secure, tls_name, user, .. } = self;
+        f.debug_struct("Upstream")
+            .field("name", name)
+            .field("is_secure", is_secure)
+            .field("tls_name", tls_name)
+            .field("user", user)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Numbers that all loops of a process share.

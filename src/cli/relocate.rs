@@ -32,6 +32,9 @@ struct Args {
     /// Configuration of the server that is to have it
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
+    /// Both servers are started with -encrypt, and the key in `NATS_STREAMING_ENCRYPTION_KEY`
+    #[arg(long)]
+    encrypt: bool,
     /// Say what was moved as a JSON document
     #[arg(long)]
     json: bool,
@@ -81,8 +84,8 @@ fn relocate(args: &Args) -> Result<String, String> {
         return Err(ArgsError::Name(args.channel.clone()).to_string());
     }
     let name = ChannelName::from(args.channel.as_str());
-    let from = config(&args.from).map_err(|error| error.to_string())?;
-    let to = config(&args.to).map_err(|error| error.to_string())?;
+    let from = config(&args.from, args.encrypt).map_err(|error| error.to_string())?;
+    let to = config(&args.to, args.encrypt).map_err(|error| error.to_string())?;
     let mut progress = Progress::new();
     let moved = channel::move_channel(&name, &from, &to, &mut |done, all| {
         progress.say(&format!("{done} of {all} messages"));
@@ -97,9 +100,10 @@ fn relocate(args: &Args) -> Result<String, String> {
 }
 
 /// As a server reads it.
-fn config(file: &Path) -> Result<Box<Config>, ArgsError> {
+fn config(file: &Path, is_encrypted: bool) -> Result<Box<Config>, ArgsError> {
     let wrong = |why: String| ArgsError::Config { file: file.to_owned(), why };
-    let arguments = ["-c".to_owned(), file.display().to_string()];
+    let mut arguments = vec!["-c".to_owned(), file.display().to_string()];
+    arguments.extend(is_encrypted.then(|| "-encrypt".to_owned()));
     let loaded = machine::with_world(|world| options::load(Program::Streaming, &arguments, world));
     match loaded.map_err(|error| wrong(error.to_string()))? {
         Request::Serve(config) => match &config.start_error {

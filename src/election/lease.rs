@@ -100,6 +100,18 @@ impl Writer {
         Self { format: FORMAT, release: env!("CARGO_PKG_VERSION").to_owned() }
     }
 
+    /// What a record says of its writer, however else it is laid out: a later release may have
+    /// changed the rest.
+    #[must_use]
+    pub(crate) fn of_record(record: &serde_json::Value) -> Self {
+        let found = &record["writer"];
+        let format = found["format"].as_u64().unwrap_or(0);
+        Self {
+            format: u32::try_from(format).unwrap_or(u32::MAX),
+            release: found["release"].as_str().unwrap_or_default().to_owned(),
+        }
+    }
+
     /// Whether this writer can go on with the data of `place` after `holder`.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ use crate::base::epoch::{Epoch, Fence, FenceError};
 use crate::base::files::{self, Access, Links, NotRegular};
 use crate::base::reserve;
 use crate::base::time::{Instant, WallTime};
-use crate::election::lease::{Holder, Owner};
+use crate::election::lease::{Holder, Owner, Writer};
 
 /// The Go server's lock file. Never written to, never truncated by us.
 pub const LOCK_FILE: &str = ".rootdir.lck";
@@ -136,7 +136,9 @@ pub fn read_holder(root: &Path, epoch: Epoch) -> io::Result<Option<Holder>> {
     let Some(bytes) = read_bytes(&epoch_path(root, epoch))? else {
         return Ok(None);
     };
-    let nameless = Holder { epoch, ..Holder::default() };
+    let record = bytes.get(OWNER_AT..).and_then(|json| serde_json::from_slice(json).ok());
+    let writer = record.as_ref().map(Writer::of_record).unwrap_or_default();
+    let nameless = Holder { epoch, writer, ..Holder::default() };
     Ok(Some(decode_holder(epoch, &bytes).unwrap_or(nameless)))
 }
 
@@ -611,8 +613,6 @@ impl Fence for FileFence {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
-    use crate::election::lease::Writer;
-
     fn owner(server_id: &str) -> Owner {
         Owner {
             server_id: server_id.to_owned(),

@@ -80,7 +80,7 @@ fn open_directory(root: &Path, now: Now) -> Result<Opened, StoreError> {
         now,
         survey: None,
     };
-    file::open_on(Arc::new(Overlay), opening)
+    file::open_on(Arc::new(Overlay::default()), opening)
 }
 
 /// Limits that let go of nothing.

@@ -7,20 +7,27 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::base::epoch::FenceError;
 use crate::base::id::{ChannelName, Sequence, SubscriptionId};
 use crate::base::record::{
-    Batch, ChannelBatch, ChannelState, ClientWrite, Lifecycle, RecoveredChannel,
+    Batch, ChannelBatch, ChannelState, ClientWrite, Lifecycle, MessageRecord, RecoveredChannel,
     RecoveredSubscription, SubscriptionWrite,
 };
 use crate::base::world;
 use crate::config::Config;
 use crate::import::messages::stand_in;
+use crate::proto::pb;
+use crate::store::StoreError;
+use crate::store::encryption::payload::looks_encrypted;
 use crate::transfer::place::{Place, PlaceError};
 
 /// Changes of subscriptions that are written in one commit.
 const BATCH_WRITES: usize = 10_000;
 
-/// Why a channel did not move. Only after [`MoveError::Source`] may both stores have it.
+/// Why a channel did not move. The store that has had it still has it; the other one may have a copy.
 #[derive(Debug, thiserror::Error)]
 pub enum MoveError {
     /// There is nothing to move from, or to.
@@ -53,6 +60,16 @@ pub enum MoveError {
         channel: ChannelName,
         /// What differs.
         what: &'static str,
+    },
+    /// There is a key, and nobody has named it.
+    #[error(
+        "the messages of {channel} look encrypted, and no key is given for the store that has it: \
+         name it in that server's file, or say --encrypt, with the key in \
+         NATS_STREAMING_ENCRYPTION_KEY"
+    )]
+    Encrypted {
+        /// Which channel.
+        channel: ChannelName,
     },
     /// Both are one.
     #[error("both configurations name one store")]
@@ -109,13 +126,20 @@ pub fn move_channel(
     if Place::are_one(from, to).map_err(MoveError::Source)? {
         return Err(MoveError::OneStore);
     }
+    // The source is not touched before the target is known to be of use.
+    let mut target = Place::open_to_take(to).map_err(MoveError::Target)?;
+    let to_cluster = cluster_of(&target).ok_or(MoveError::NewTarget)?;
     let mut source = Place::open(from).map_err(MoveError::Source)?;
-    let mut target = Place::open(to).map_err(MoveError::Target)?;
     // Whoever opens a store ends the epoch of who had it open: by whatever name.
-    source.check().map_err(|_| MoveError::OneStore)?;
-    check_cluster(&source, &target)?;
+    match target.check() {
+        Ok(()) => (),
+        Err(FenceError::Superseded { .. }) => return Err(MoveError::OneStore),
+        Err(error) => return Err(MoveError::Target(StoreError::from(error).into())),
+    }
+    check_cluster(cluster_of(&source).unwrap_or_default(), to_cluster)?;
     let channel = source.channel(name).cloned();
     let channel = channel.ok_or_else(|| MoveError::NoChannel(name.clone()))?;
+    check_readable(&mut source, from, &channel)?;
     check_limits(&mut source, &target, to, &channel)?;
     if let Some(begun) = target.channel(name).cloned() {
         check_begun(&mut source, &mut target, &channel, &begun)?;
@@ -128,7 +152,7 @@ pub fn move_channel(
         return Err(error);
     }
     target.close().map_err(MoveError::Target)?;
-    let mut target = Place::open(to).map_err(MoveError::Target)?;
+    let mut target = Place::open_to_take(to).map_err(MoveError::Target)?;
     let report = read_back(&mut source, &mut target, &channel)?;
     target.close().map_err(MoveError::Target)?;
     delete(&mut source, name).map_err(MoveError::Source)?;
@@ -136,15 +160,38 @@ pub fn move_channel(
     Ok(report)
 }
 
-fn check_cluster(source: &Place, target: &Place) -> Result<(), MoveError> {
-    let id = |place: &Place| place.recovered().server.as_ref().map(|it| it.cluster_id.clone());
-    let to = id(target).ok_or(MoveError::NewTarget)?;
-    let from = id(source).unwrap_or_default();
+fn cluster_of(place: &Place) -> Option<Bytes> {
+    place.recovered().server.as_ref().map(|server| server.cluster_id.clone())
+}
+
+fn check_cluster(from: Bytes, to: Bytes) -> Result<(), MoveError> {
     if from == to {
         return Ok(());
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Err(MoveError::Clusters { from: text(&from), to: text(&to) })
+}
+
+/// What is encrypted must not be taken for clear text, and encrypted once more.
+fn check_readable(
+    source: &mut Place,
+    from: &Config,
+    channel: &RecoveredChannel,
+) -> Result<(), MoveError> {
+    if from.streaming.encryption.is_some() || channel.state.message_count == 0 {
+        return Ok(());
+    }
+    for sequence in [channel.state.first, channel.state.last] {
+        let found = source.read(&channel.channel, sequence).map_err(MoveError::Source)?;
+        let is_encrypted = |message: &MessageRecord| {
+            pb::MsgProto::decode(message.encoded.clone())
+                .is_ok_and(|decoded| looks_encrypted(&decoded.data, message.sequence))
+        };
+        if found.first().is_some_and(is_encrypted) {
+            return Err(MoveError::Encrypted { channel: channel.channel.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// Whether the target would let go of anything of it at once, or take nothing more.
@@ -170,6 +217,10 @@ fn check_limits(
     if may != 0 && may < has {
         return refuse(format!("allow {may} message(s), and there are {has}"));
     }
+    let (has, may) = (channel.state.byte_count, limits.bytes_max);
+    if may != 0 && may < has {
+        return refuse(format!("allow {may} byte(s), and there are {has}"));
+    }
     let (has, may) = (channel.subscriptions.len(), limits.subscriptions_max);
     if may != 0 && may < u64::try_from(has).unwrap_or(u64::MAX) {
         return refuse(format!("allow {may} subscription(s), and there are {has}"));
@@ -177,7 +228,8 @@ fn check_limits(
     if !limits.age_max.is_zero() && channel.state.message_count != 0 {
         let oldest = source.read(name, channel.state.first).map_err(MoveError::Source)?;
         let since = oldest.first().map_or(0, |oldest| oldest.timestamp.0);
-        let age = Duration::from_nanos(world::now().wall.0.saturating_sub(since).unsigned_abs());
+        let age = world::now().wall.0.saturating_sub(since);
+        let age = Duration::from_nanos(u64::try_from(age).unwrap_or(0));
         if limits.age_max < age {
             return refuse(format!("let go of messages after {:?}", limits.age_max));
         }
@@ -212,11 +264,11 @@ fn check_begun(
         let only = stand_in(name, has.last.get(), channel.last_timestamp);
         return if found == [only] { Ok(()) } else { Err(taken("messages")) };
     }
-    // What a move has left begins where the source does; after any other life it is not its own.
-    if had.first != has.first || had.message_count == 0 {
+    // What a move has left ends within what the source has, though that may have let go of its oldest since.
+    let mut next = had.first.max(has.first);
+    if had.message_count == 0 || had.last < next || has.last < had.last {
         return Err(taken("messages"));
     }
-    let mut next = had.first;
     loop {
         let copied = target.read(name, next).map_err(MoveError::Target)?;
         if copied.is_empty() {
@@ -307,9 +359,7 @@ impl Copy<'_> {
             let full = std::mem::replace(&mut part, rest);
             let state = self.target.write(full).map_err(MoveError::Target)?;
             if state.message_count != written {
-                let kept = state.message_count;
-                let why = format!("let go of messages (it kept {kept} of {written})");
-                return Err(MoveError::Limits { channel: name.clone(), why });
+                return Err(MoveError::Differs { channel: name.clone(), what: "messages" });
             }
             self.source.confirm().map_err(MoveError::Source)?;
             tell(written, message_count);
@@ -368,6 +418,8 @@ fn read_back(
             Some(last) if ours == theirs => next = last.sequence.next(),
             Some(_) | None => return Err(differs("messages")),
         }
+        source.confirm().map_err(MoveError::Source)?;
+        target.confirm().map_err(MoveError::Target)?;
     }
     let described = |it: &RecoveredChannel| {
         let shown = it.subscriptions.iter().map(|one| {

@@ -1,11 +1,14 @@
-//! The store of a stopped server, opened as the server would: under its lease, with an epoch of its
-//! own, so that no server and no other command writes to it meanwhile.
+//! The store of a stopped server, opened as the server would: under its lease and with an epoch of its
+//! own, so that a server that runs all the same, or another command, is told, and neither can write
+//! where the other does.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::epoch::{Epoch, Fence, Predecessor, Unfenced};
+use crate::base::epoch::{Epoch, Fence, FenceError, Predecessor, Unfenced};
 use crate::base::id::{ChannelName, Sequence, Ticket};
 use crate::base::random::Random;
 use crate::base::record::{
@@ -17,6 +20,7 @@ use crate::base::world;
 use crate::config::Config;
 use crate::election::lease::{Attempt, Lease, LeaseError, Owner};
 use crate::site::{self, Site};
+use crate::store::source::unlimited;
 use crate::store::{OutcomeUnknown, Store, StoreError};
 
 /// How often the lease is shown to be held.
@@ -41,12 +45,32 @@ pub enum PlaceError {
     /// It cannot be locked.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// What is made now would belong to another user than what is there.
+    #[error("{} belongs to user {owner}, and this is user {user}: run it as that one", .path.display())]
+    User {
+        /// Where it lies.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        user: u32,
+    },
     /// Somebody has it.
     #[error("it is in use; stop its server first, and each that stands by: {0}")]
     InUse(String),
     /// No chance to be had.
     #[error("cannot read entropy: {0}")]
     Entropy(io::Error),
+}
+
+/// A server that may not read what we make would not start any more.
+fn check_user(site: &dyn Site) -> Result<(), PlaceError> {
+    let user = nix::unistd::geteuid().as_raw();
+    let Some(path) = site.path() else { return Ok(()) };
+    // What is not there is told by whoever opens it.
+    let Ok(found) = std::fs::metadata(&path) else { return Ok(()) };
+    let owner = found.uid();
+    if owner == user { Ok(()) } else { Err(PlaceError::User { path, owner, user }) }
 }
 
 /// An opened store with all that it holds.
@@ -58,6 +82,19 @@ pub struct Place {
     share: Box<dyn Store>,
     confirmed_at: Instant,
     recovered: RecoveredState,
+    /// What was written last may be there or not.
+    is_broken: bool,
+}
+
+impl Drop for Place {
+    /// Gives it back, whatever happens.
+    fn drop(&mut self) {
+        if let Some(mut lease) = self.lease.take() {
+            let is_synced = !self.is_broken && self.share.close().is_ok();
+            // It fails where the store does; then it falls with this process.
+            let _ = lease.release(is_synced);
+        }
+    }
 }
 
 impl Place {
@@ -67,8 +104,22 @@ impl Place {
     /// # Errors
     /// [`PlaceError`].
     pub fn open(config: &Config) -> Result<Self, PlaceError> {
-        let config = Config { loops: 1, ..config.clone() };
+        Self::open_as(Config { loops: 1, ..config.clone() })
+    }
+
+    /// The same of a store that is to take something: meanwhile it lets go of nothing by limits.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub fn open_to_take(config: &Config) -> Result<Self, PlaceError> {
+        let mut config = Config { loops: 1, ..config.clone() };
+        config.streaming.limits = unlimited();
+        Self::open_as(config)
+    }
+
+    fn open_as(config: Config) -> Result<Self, PlaceError> {
         let site = site::of(&config)?;
+        check_user(site.as_ref())?;
         site.prepare()?;
         let mut random = Random::new(world::entropy().map_err(PlaceError::Entropy)?);
         let owner = Owner::this_process(&random.unique_id(), Vec::new(), None);
@@ -94,7 +145,16 @@ impl Place {
         let none = || StoreError::Unusable("the store has no share".to_owned());
         let share = opened.shares.into_iter().next().ok_or_else(none)?;
         let (epoch, confirmed_at) = (fence.epoch(), world::instant());
-        Ok(Self { site, lease, fence, epoch, share, confirmed_at, recovered: opened.recovered })
+        Ok(Self {
+            site,
+            lease,
+            fence,
+            epoch,
+            share,
+            confirmed_at,
+            recovered: opened.recovered,
+            is_broken: false,
+        })
     }
 
     /// Whether two configurations name one place, as far as that can be told without opening it.
@@ -110,9 +170,9 @@ impl Place {
     /// Whether nobody has opened it since.
     ///
     /// # Errors
-    /// [`PlaceError::Store`].
-    pub fn check(&self) -> Result<(), PlaceError> {
-        Ok(self.fence.check().map_err(StoreError::from)?)
+    /// [`FenceError`].
+    pub fn check(&self) -> Result<(), FenceError> {
+        self.fence.check()
     }
 
     /// All that it held when it was opened.
@@ -166,7 +226,9 @@ impl Place {
     /// [`PlaceError`].
     pub fn commit(&mut self, batch: Batch) -> Result<ChannelState, PlaceError> {
         self.confirm()?;
-        let report = self.share.commit(self.epoch, &batch)?;
+        let report = self.share.commit(self.epoch, &batch);
+        self.is_broken |= report.is_err();
+        let report = report?;
         if let Some(why) = report.clients_refused {
             return Err(PlaceError::Refused(why));
         }
@@ -198,7 +260,7 @@ impl Place {
     pub fn close(mut self) -> Result<(), PlaceError> {
         self.share.maintain(world::now())?;
         self.share.close()?;
-        if let Some(lease) = &mut self.lease {
+        if let Some(mut lease) = self.lease.take() {
             lease.release(true)?;
         }
         Ok(())

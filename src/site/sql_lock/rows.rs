@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::base::epoch::Epoch;
 use crate::base::time::{Instant, WallTime};
 use crate::base::world;
-use crate::election::lease::{Holder, Owner};
+use crate::election::lease::{Holder, Owner, Writer};
 use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, transaction};
 
 /// The rows that say who holds the lease.
@@ -250,7 +250,7 @@ fn decode(record: &str) -> Holder {
         control_path: found["control"].as_str().map(str::to_owned),
         silence_max: Duration::from_millis(found[SILENCE_MAX_MS].as_u64().unwrap_or(0)),
         stuck_since: found[STUCK_SINCE].as_u64().map(Instant),
-        writer: serde_json::from_value(found[WRITER].clone()).unwrap_or_default(),
+        writer: Writer::of_record(&found),
         ..Holder::default()
     }
 }

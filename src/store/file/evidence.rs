@@ -88,13 +88,18 @@ pub(super) fn run(slices: &[Evidence]) -> Stamps {
 }
 
 /// What becomes of slices, in the order in which it has to be done. From `doubt` on, messages may
-/// not be durable.
-pub(super) fn judge(mut slices: Vec<Evidence>, doubt: Option<u64>) -> Vec<(u64, Verdict)> {
+/// not be durable; `is_settled`: whoever wrote them has let go with everything synced.
+pub(super) fn judge(
+    mut slices: Vec<Evidence>,
+    doubt: Option<u64>,
+    is_settled: bool,
+) -> Vec<(u64, Verdict)> {
     let mut verdicts = Vec::new();
     loop {
         let places = (0..slices.len()).rev();
-        let found =
-            places.clone().find(|place| slices[*place].is_idle_copy(&run(&slices[..*place])));
+        let is_idle =
+            |place: &usize| slices[*place].is_idle_copy(&run(&slices[..*place]), is_settled);
+        let found = places.clone().find(is_idle);
         if let Some(place) = found {
             verdicts.push((slices.remove(place).number, Verdict::GivenUp));
             continue;
@@ -116,22 +121,29 @@ pub(super) fn judge(mut slices: Vec<Evidence>, doubt: Option<u64>) -> Vec<(u64, 
 impl Evidence {
     /// Whether it is what a crash has left of a copy of the older ones, of which `run` counts, or
     /// what a former active has made too late, before it was in use.
-    fn is_idle_copy(&self, run: &Stamps) -> bool {
+    fn is_idle_copy(&self, run: &Stamps, is_settled: bool) -> bool {
         let behind = self.hole.iter().flat_map(|hole| &hole.behind);
         let all: Stamps =
             self.counted.iter().chain(behind).map(|(at, stamp)| (*at, *stamp)).collect();
-        let is_other = |(at, stamp)| run.get(at).is_some_and(|older| older != stamp);
-        if all.iter().any(is_other) {
+        if all.iter().any(|(at, stamp)| run.get(at).is_some_and(|older| older != stamp)) {
             return false;
         }
-        if self.hole.as_ref().is_some_and(|hole| run.contains_key(&hole.sequence)) {
+        let is_held = all.keys().all(|at| run.contains_key(at));
+        // What it alone has behind such a hole is what a power failure has left, or it is damaged
+        // and may have been acknowledged: nobody cuts as much, nor behind a clean end.
+        let is_torn = |hole: &Hole| is_held || (!is_settled && hole.is_of_one_batch);
+        let fills = |hole: &Hole| run.contains_key(&hole.sequence);
+        if self.hole.as_ref().is_some_and(|hole| fills(hole) && is_torn(hole)) {
             return true;
         }
+        if !is_held {
+            return false;
+        }
         let end = run.keys().next_back().copied().unwrap_or(0);
-        let is_held = self.last <= end && all.keys().all(|at| run.contains_key(at));
         let lacks = |(at, _)| !all.contains_key(at);
-        is_held
-            && (self.last < end || self.is_damaged || run.range(self.first..=self.last).any(lacks))
+        let is_less =
+            self.last < end || self.is_damaged || run.range(self.first..=self.last).any(lacks);
+        self.last <= end && is_less
     }
 
     fn may_be_cut(&self, doubt: Option<u64>) -> bool {
@@ -157,7 +169,7 @@ impl ChannelReader<'_> {
             Err(error) if doubt.is_some() => return refusal(error).map(drop),
             evidence => evidence?,
         };
-        for (number, verdict) in judge(evidence, doubt) {
+        for (number, verdict) in judge(evidence, doubt, self.recovery.is_settled) {
             let Some(place) = found.iter().position(|slice| slice.number == number) else {
                 continue;
             };
@@ -300,7 +312,7 @@ mod tests {
 
     fn check(slices: Vec<Evidence>, doubt: Option<u64>, expected: &[(u64, &str)]) {
         let what = format!("{slices:?} {doubt:?}");
-        let verdicts = judge(slices, doubt);
+        let verdicts = judge(slices, doubt, false);
         let names = verdicts.iter().map(|(number, verdict)| match verdict {
             Verdict::GivenUp => (*number, "goes"),
             Verdict::Cut(_) => (*number, "cut"),
@@ -349,6 +361,12 @@ mod tests {
         }
         let in_use = slice(9, 2, &[3], Some((4, &[5])));
         check(vec![old(), in_use], Some(3), &[(9, "cut")]);
+        // What nobody else has stays where all was synced, and where it is more than a batch.
+        let damaged = || slice(9, 1, &[2], Some((3, &[5])));
+        assert!(judge(vec![old(), damaged()], None, true).is_empty());
+        let mut much = damaged();
+        much.hole.iter_mut().for_each(|hole| hole.is_of_one_batch = false);
+        check(vec![old(), much], None, &[]);
         // The older one has a hole itself: together they reach as far as the copy does.
         let torn = || slice(1, 1, &[1, 2], Some((3, &[4])));
         check(vec![torn(), slice(9, 1, &[2, 3], Some((4, &[5])))], Some(1), &[(9, "cut")]);

@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::store::file::disk::{
@@ -15,9 +15,11 @@ use crate::store::file::disk::{
 };
 use crate::store::file::watch::Watch;
 
-/// The machine's disk, with changes in memory.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Overlay;
+/// The machine's disk, with changes in memory. Whoever opens a root again sees what was changed.
+#[derive(Clone, Default)]
+pub struct Overlay {
+    roots: Arc<Mutex<BTreeMap<PathBuf, Layer>>>,
+}
 
 impl Disk for Overlay {
     fn create_root(&self, _path: &Path) -> io::Result<()> {
@@ -25,8 +27,14 @@ impl Disk for Overlay {
     }
 
     fn open_root(&self, path: &Path) -> io::Result<Box<dyn Folder>> {
+        let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = roots.get(path) {
+            return Ok(Box::new(known.clone()));
+        }
         let real: Arc<dyn Folder> = Arc::from(RealDisk.open_root(path)?);
-        Ok(Box::new(Layer(Arc::new(Inner { real, changes: Mutex::default() }))))
+        let root = Layer(Arc::new(Inner { real, changes: Mutex::default() }));
+        roots.insert(path.to_owned(), root.clone());
+        Ok(Box::new(root))
     }
 }
 
@@ -313,7 +321,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a"), "0123456789").unwrap();
         std::fs::create_dir(folder.path().join("sub")).unwrap();
-        let root = Overlay.open_root(folder.path()).unwrap();
+        let disk = Overlay::default();
+        let root = disk.open_root(folder.path()).unwrap();
         let file = root.open(b"a", Access::Append).unwrap();
         file.truncate(4).unwrap();
         file.append(b"xyz").unwrap();
@@ -324,6 +333,8 @@ mod tests {
         assert_eq!((file.size().unwrap(), read(file.as_ref(), 0)), (6, b"0123xy".to_vec()));
         root.rename(b"a", b"b").unwrap();
         assert!(root.open(b"a", Access::Read).is_err() && root.unlink(b"a").is_err());
+        let again = disk.open_root(folder.path()).unwrap();
+        assert!(again.open(b"a", Access::Read).is_err() && again.open(b"b", Access::Read).is_ok());
         let fresh = root.open(b"a", Access::CreateNew).unwrap();
         assert!(root.open(b"b", Access::CreateNew).is_err());
         assert!(root.rename_new(b"a", b"b").is_err());
