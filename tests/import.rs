@@ -134,6 +134,14 @@ impl Cluster {
         })
     }
 
+    /// All messages of the new store by channel.
+    fn contents(&self) -> BTreeMap<String, BTreeMap<u64, String>> {
+        let mut store = self.store();
+        let channels = store.0.recovered.channels.iter();
+        let names: Vec<_> = channels.map(|found| found.channel.to_string()).collect();
+        names.into_iter().map(|name| (name.clone(), store.messages(&name))).collect()
+    }
+
     fn acked(&self, channel: &str) -> Vec<String> {
         texts(&self.truth["acked"][channel])
     }
@@ -397,6 +405,124 @@ fn a_damaged_page_is_an_error_or_does_not_matter() {
         fs::write(&log, &whole).unwrap();
     }
     assert!(refused > 0);
+}
+
+/// Flips the lowest bit of one byte of a node's log, which is this one before.
+fn flip(cluster: &Cluster, node: &str, at: u64, before: u8) {
+    let path = cluster.path(node).join("log/imp/raft.log");
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    assert_eq!(byte, [before]);
+    file.write_all_at(&[before ^ 1], at).unwrap();
+}
+
+/// Where the last publish to channel `lim` of node a has the channel's number, which is 82.
+const NUMBER_AT: u64 = 50_330;
+/// Where it has the last letter of the channel's name.
+const NAME_AT: u64 = 50_290;
+
+/// Goal: what one node has otherwise than the others is not believed, and nothing is lost by it.
+#[test]
+fn an_entry_that_nodes_have_otherwise_is_refused() {
+    let cluster = Cluster::recorded("young");
+    flip(&cluster, "a", NUMBER_AT, 0x52);
+    let error = cluster.refusal("a b");
+    assert!(error.contains("entry 139 is not the same in"), "{error}");
+    assert!(error.contains("a/log/imp/raft.log as in") && error.contains("--force"), "{error}");
+    let said = cluster.import("a b", &["--force"]).unwrap();
+    assert!(said.contains("note: entry 139 is not the same in"), "{said}");
+    fs::remove_dir_all(cluster.path("out")).unwrap();
+    cluster.import("b", &["--force"]).unwrap();
+    cluster.check();
+}
+
+/// Goal: also where there is no other log to compare with, the acknowledged messages before are
+/// not forgotten without a word.
+#[test]
+fn an_operation_that_does_not_fit_to_those_before_is_refused() {
+    for (at, before, said) in [
+        (NUMBER_AT, 0x52, "entry 139 is damaged: it is for number 83 of channel lim, which has"),
+        (NAME_AT, b'm', "entry 139 is damaged: it has message 60 of channel lil, where 1 comes"),
+    ] {
+        let cluster = Cluster::recorded("young");
+        flip(&cluster, "a", at, before);
+        fs::copy(cluster.path("a/log/imp/raft.log"), cluster.path("b/log/imp/raft.log")).unwrap();
+        let error = cluster.refusal("a b");
+        assert!(error.contains(said) && error.contains("--force"), "{error}");
+        let told = cluster.import("a b", &["--force"]).unwrap();
+        assert!(told.contains("note: ") && told.contains(said), "{told}");
+    }
+}
+
+/// Goal: what stores have and the log does not know is named, and not left out in silence.
+#[test]
+fn messages_that_the_log_does_not_know_are_refused() {
+    let cluster = Cluster::recorded("young");
+    copy(&cluster.path("a/store/foo"), &cluster.path("a/store/more"));
+    let error = cluster.refusal("a b");
+    assert!(error.contains("channel more is in") && error.contains("no word of it"), "{error}");
+    let said = cluster.import("a b", &["--force"]).unwrap();
+    assert!(said.contains("note: channel more is in"), "{said}");
+    assert!(!said.contains("channel more: messages"), "{said}");
+    cluster.check();
+    let cluster = Cluster::recorded("young");
+    for file in ["msgs.1.dat", "msgs.1.idx"] {
+        fs::copy(cluster.path("a/store/lim").join(file), cluster.path("a/store/foo").join(file))
+            .unwrap();
+    }
+    let error = cluster.refusal("a b");
+    assert!(error.contains("channel foo ends with message 60 in"), "{error}");
+    assert!(error.contains("and with 50 in the log"), "{error}");
+}
+
+/// Goal: nobody takes the older half of a log for all of it without a word.
+#[test]
+fn a_first_page_that_is_damaged_is_a_note() {
+    for page in [0, 4096] {
+        let cluster = Cluster::recorded("young");
+        let log = cluster.path("a/log/imp/raft.log");
+        let file = fs::OpenOptions::new().write(true).open(&log).unwrap();
+        file.write_all_at(&[0; 64], page + 16).unwrap();
+        let said = cluster.import("a b", &[]).unwrap();
+        assert!(said.contains("raft.log: one of its first two pages is damaged"), "{said}");
+        cluster.check();
+    }
+}
+
+/// Goal: whichever bit of one node's log flips, the nodes give what they gave before, or nothing.
+#[test]
+fn a_bit_that_flips_in_one_log_changes_nothing_in_silence() {
+    let whole = Cluster::recorded("stopped");
+    whole.import("a b c", &[]).unwrap();
+    let expected = whole.contents();
+    let cluster = Cluster::recorded("stopped");
+    let path = cluster.path("a/log/imp/raft.log");
+    let log = fs::read(&path).unwrap();
+    let written: Vec<usize> = (0..log.len()).filter(|at| log[*at] != 0).collect();
+    let (mut seed, mut refused) = (0x9E37_79B9_7F4A_7C15_u64, 0);
+    for _ in 0..200 {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        let drawn = usize::try_from(seed >> 8).unwrap();
+        let (at, bit) = (written[drawn / 8 % written.len()], drawn % 8);
+        let mut damaged = log.clone();
+        damaged[at] ^= 1 << bit;
+        fs::write(&path, damaged).unwrap();
+        match cluster.import("a b c", &[]) {
+            Ok(_) => {
+                cluster.check();
+                assert_eq!(cluster.contents(), expected, "bit {bit} of byte {at}");
+                fs::remove_dir_all(cluster.path("out")).unwrap();
+            }
+            Err(error) => {
+                refused += 1;
+                assert!(!cluster.path("out").exists(), "bit {bit} of byte {at}: {error}");
+            }
+        }
+    }
+    assert!(0 < refused && refused < 200, "{refused}");
 }
 
 #[test]

@@ -50,7 +50,8 @@ struct Args {
     /// Only say what would be imported
     #[arg(long, conflicts_with_all = ["to", "to_sql_driver"])]
     dry_run: bool,
-    /// Take what there is, without a majority of the members and without messages that are missing
+    /// Take what there is, without a majority, without messages that are missing, and from a log
+    /// that is damaged
     #[arg(long)]
     force: bool,
     /// The cluster is encrypted, and the new store will be, with the same key

@@ -84,6 +84,7 @@ pub struct Bolt<S> {
     /// No page has this number, or a higher one.
     page_end: u64,
     root: u64,
+    has_damaged_meta: bool,
 }
 
 /// Where the keys of a bucket are.
@@ -240,10 +241,18 @@ impl<S: ReadAt> Bolt<S> {
             Some(meta) => meta_at(meta.page_size),
             None => sizes.find_map(|size| meta_at(size).filter(|meta| meta.page_size == size)),
         };
+        let has_damaged_meta = first.is_none() || second.is_none();
         let metas = [first, second].into_iter().flatten();
         let meta = metas.max_by_key(|meta| meta.transaction).ok_or(BoltError::NoDatabase)?;
         let page_end = meta.page_end.min(source.size() / meta.page_size);
-        Ok(Self { source, page_size: meta.page_size, page_end, root: meta.root })
+        let (page_size, root) = (meta.page_size, meta.root);
+        Ok(Self { source, page_size, page_end, root, has_damaged_meta })
+    }
+
+    /// Whether only one of the two meta pages is whole: the other may have been the newer one.
+    #[must_use]
+    pub fn has_damaged_meta(&self) -> bool {
+        self.has_damaged_meta
     }
 
     /// The bucket of that name; `None` if there is none.

@@ -10,14 +10,17 @@ use crate::base::id::{ChannelName, Sequence, SubscriptionId};
 use crate::base::record::{ChannelBatch, ChannelState, Lifecycle, SubscriptionWrite};
 use crate::base::time::WallTime;
 use crate::config::Config;
+use crate::import::course::{Course, Doubt};
+use crate::import::error::ImportError;
 use crate::import::extent::{self, Extent, Known, Range};
 use crate::import::in_log::InLog;
-use crate::import::members::{self, Choice, NoChoice};
-use crate::import::messages::{Cursor, Gathering, Origin, ReadError, stand_in};
-use crate::import::node::{Given, Node, NodeError};
-use crate::import::raft_log::{Content, Entry, LogError, Place};
+use crate::import::members::{self, Choice};
+use crate::import::messages::{Cursor, Gathering, Origin, stand_in};
+use crate::import::node::{Given, Node};
+use crate::import::raft_log::{Content, Entry, LogError};
 use crate::import::replay::{Channel, State, Subscription};
-use crate::import::target::{Target, TargetError};
+use crate::import::target::Target;
+use crate::import::whole;
 use crate::proto::spb;
 
 /// Messages and bytes of one commit.
@@ -25,6 +28,8 @@ const BATCH_COUNT: usize = 1_000;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Subscription writes, and clients, of one commit.
 const BATCH_WRITES: usize = 10_000;
+/// Notes on entries that do not fit.
+const DOUBTS_MAX: usize = 100;
 
 /// What is asked for.
 pub struct Request<'a> {
@@ -36,75 +41,6 @@ pub struct Request<'a> {
     pub is_forced: bool,
     /// The server that will have the new store; `None`: it is only checked what there would be.
     pub target: Option<&'a Config>,
-}
-
-/// Why nothing, or not all, was imported.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    /// A node cannot be read.
-    #[error(transparent)]
-    Node(#[from] NodeError),
-    /// No node can be chosen.
-    #[error(transparent)]
-    NoChoice(#[from] NoChoice),
-    /// A log was given for the store of another node.
-    #[error(
-        "{one} and {other} have the same Raft log {log}: give each store the log path of its own \
-         node"
-    )]
-    SameLog {
-        /// The first node.
-        one: String,
-        /// The second one.
-        other: String,
-        /// The file.
-        log: String,
-    },
-    /// Too few nodes.
-    #[error(
-        "{given} of {all} members were given, which is no majority: what was acknowledged after \
-         the last entry of {name} ({index}, of term {term}) may be on {absent} alone, and would be \
-         missing. Give more nodes, or take what there is with --force"
-    )]
-    Minority {
-        /// How many members were given.
-        given: usize,
-        /// How many there are.
-        all: usize,
-        /// The best node.
-        name: String,
-        /// Its last entry.
-        index: u64,
-        /// And its term.
-        term: u64,
-        /// IDs of the others.
-        absent: String,
-    },
-    /// The log that counts.
-    #[error("{path}: {source}{notices}")]
-    Log {
-        /// Which file.
-        path: String,
-        /// Why.
-        source: Box<LogError>,
-        /// What else was found on that node.
-        notices: String,
-    },
-    /// Messages are on no node.
-    #[error(
-        "messages are missing on all nodes that were given: {0}. Give more nodes, or take what \
-         there is with --force: empty messages will stand in for them"
-    )]
-    Missing(String),
-    /// Messages that should be there cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The new store.
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    /// The new store, when something was written to it.
-    #[error("{0}; the new store is not complete, and no server takes it: remove it")]
-    BrokenOff(Box<ImportError>),
 }
 
 /// What was, or would be, imported.
@@ -184,13 +120,30 @@ pub fn import(
         nodes.push(Node::open(given, request.key.as_ref())?);
     }
     let choice = choose(&nodes, request.is_forced)?;
-    let (state, in_log) = replay(&nodes[choice.index])?;
+    let mut notes = Vec::new();
+    if let Some(what) = whole::logs(&nodes, choice.index, &mut notes) {
+        let chosen = nodes[choice.index].facts.name.clone();
+        if !request.is_forced {
+            return Err(ImportError::Difference { what, chosen });
+        }
+        notes.push(format!("{what}; what {chosen} has was taken"));
+    }
+    let Replayed { state, in_log, course } =
+        replay(&nodes[choice.index], request.is_forced, &mut notes)?;
     let state = state.finish();
     let planned = plan(&mut nodes, choice.index, state.channels, &in_log)?;
-    let mut report = report(&nodes, &choice, &planned, state.clients.len());
     if let Some(text) = missing(&planned).filter(|_| !request.is_forced) {
         return Err(ImportError::Missing(text));
     }
+    let unexplained = whole::stores(&nodes, &choice, &course);
+    if !unexplained.messages.is_empty() && !request.is_forced {
+        let what = unexplained.messages.join("; ");
+        let chosen = nodes[choice.index].facts.name.clone();
+        return Err(ImportError::Unexplained { what, chosen });
+    }
+    notes.extend(unexplained.messages.into_iter().chain(unexplained.channels));
+    let mut report = report(&nodes, &choice, &planned, state.clients.len());
+    report.notes.extend(notes);
     let Some(config) = request.target else { return Ok(report) };
     let mut target = Target::open(config)?;
     let server = server_record(&nodes[choice.index]);
@@ -245,8 +198,16 @@ fn choose(nodes: &[Node], is_forced: bool) -> Result<Choice, ImportError> {
     Ok(choice)
 }
 
-/// What the node's snapshot and the log behind it make, and where messages are in the log.
-fn replay(node: &Node) -> Result<(State, InLog), ImportError> {
+/// What a snapshot and the log behind it make.
+struct Replayed {
+    state: State,
+    /// Where messages are in the log.
+    in_log: InLog,
+    course: Course,
+}
+
+/// Replays the node's log. What does not fit ends it, unless it is forced: then it is a note.
+fn replay(node: &Node, is_forced: bool, notes: &mut Vec<String>) -> Result<Replayed, ImportError> {
     let path = node.log_file.display().to_string();
     let notices: String = node.notices.iter().map(|text| format!(" ({text})")).collect();
     let failed = |source| {
@@ -255,16 +216,31 @@ fn replay(node: &Node) -> Result<(State, InLog), ImportError> {
     };
     let snapshot = node.snapshot.as_ref();
     let mut state = snapshot.map(|it| State::of_snapshot(&it.state)).unwrap_or_default();
+    let mut doubt = |index: u64, doubt: Doubt| {
+        let what = format!("{path}: entry {index} is damaged: {doubt}");
+        if !is_forced {
+            return Err(ImportError::Doubt { what, notices: notices.clone() });
+        }
+        // A log that fits nowhere would say so of each entry.
+        if notes.len() < DOUBTS_MAX {
+            notes.push(what);
+        }
+        Ok(())
+    };
     let begin = snapshot.map(|snapshot| snapshot.place).unwrap_or_default();
+    let mut course = Course::new(begin.index, snapshot.map(|it| &it.state));
     let last = node.facts.last.index;
-    let mut in_log = InLog::default();
+    let (mut in_log, mut term) = (InLog::default(), 0);
     let older = node.log.leads_up_to(begin).map_err(failed)?;
     let mut next = older.unwrap_or(begin.index + 1);
     for entry in node.log.entries_from(next).map_err(failed)? {
-        let Entry { place: Place { index, .. }, content } = entry.map_err(failed)?;
+        let Entry { place, content } = entry.map_err(failed)?;
+        let index = place.index;
         if last < index {
             break;
         }
+        node.log.check_term(place, term).map_err(failed)?;
+        term = place.term;
         if index != next {
             let found = format!("entry {index} comes next");
             return Err(failed(LogError::Gap { expected: next, found }));
@@ -274,6 +250,9 @@ fn replay(node: &Node) -> Result<(State, InLog), ImportError> {
             in_log.note(index, &operation);
             // What is older than the snapshot is in it, but for its messages.
             if begin.index < index {
+                if let Err(found) = course.note(index, &operation) {
+                    doubt(index, found)?;
+                }
                 state.apply(&operation);
             }
         }
@@ -282,7 +261,10 @@ fn replay(node: &Node) -> Result<(State, InLog), ImportError> {
         let found = "the log ends before it".to_owned();
         return Err(failed(LogError::Gap { expected: next, found }));
     }
-    Ok((state, in_log))
+    for (index, found) in course.passed() {
+        doubt(index, found)?;
+    }
+    Ok(Replayed { state, in_log, course })
 }
 
 fn plan(

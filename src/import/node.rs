@@ -101,6 +101,9 @@ pub enum NodeError {
 /// The name of the file that has the log.
 const LOG_FILE: &str = "raft.log";
 
+const DAMAGED_META: &str = "one of its first two pages is damaged, and the other one counts: if \
+                            that is the older one, the entries that were written last are missing";
+
 /// A file whose length was taken when it was opened, and which its server has not open.
 pub struct LogFile {
     file: Handle,
@@ -180,6 +183,9 @@ impl Node {
         let in_log =
             |source: LogError| NodeError::Log { path: log_file.clone(), source: Box::new(source) };
         let log = RaftLog::open(open_log(&log_file)?, key.cloned()).map_err(in_log)?;
+        if log.has_damaged_meta() {
+            notices.push(format!("{}: {DAMAGED_META}", log_file.display()));
+        }
         let found = snapshot::newest(&folder);
         let (snapshot, errors) =
             found.map_err(|source| NodeError::Snapshot { name: name.clone(), source })?;
@@ -196,6 +202,14 @@ impl Node {
         let is_same = super::replay::is_same(self.log.channel_number(name.as_bytes()), number);
         let found = self.channels.binary_search_by(|found| found.channel.cmp(name)).ok()?;
         is_same.then(|| self.channels[found].state)
+    }
+
+    /// All channels of its store, with their numbers.
+    pub fn channels(&self) -> impl Iterator<Item = (&ChannelName, u64, ChannelState)> {
+        self.channels.iter().map(|found| {
+            let number = self.log.channel_number(found.channel.as_bytes());
+            (&found.channel, number, found.state)
+        })
     }
 }
 

@@ -238,6 +238,54 @@ impl<S: ReadAt> RaftLog<S> {
         Ok(newest)
     }
 
+    /// The entries from `index` on as they lie there, encrypted or not.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub(super) fn raw_entries_from(
+        &self,
+        index: u64,
+    ) -> Result<impl Iterator<Item = Result<RawEntry, LogError>> + use<'_, S>, LogError> {
+        let pairs = self.bolt.entries_from(&self.logs, &index.to_be_bytes())?;
+        Ok(pairs.map(|pair| {
+            let (key, value) = pair?;
+            raw_entry(&key, &value)
+        }))
+    }
+
+    /// The data of an entry of this log, decrypted.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub(super) fn plain(&self, entry: &RawEntry) -> Result<Vec<u8>, LogError> {
+        match entry.kind {
+            COMMAND => self.decrypted(entry.place.index, entry.data.clone()),
+            _ => Ok(entry.data.clone()),
+        }
+    }
+
+    /// Whether one of the two pages that say what counts of the file is damaged.
+    #[must_use]
+    pub(super) fn has_damaged_meta(&self) -> bool {
+        self.bolt.has_damaged_meta()
+    }
+
+    /// Whether an entry there can follow one of the term `before`: terms only grow, and a node has
+    /// written down a term before it takes entries of it.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub(super) fn check_term(&self, place: Place, before: u64) -> Result<(), LogError> {
+        let damaged = |what: String| Err(LogError::Entry { index: place.index, what });
+        if place.term < before {
+            return damaged(format!("its term {} comes behind {before}", place.term));
+        }
+        if 0 < self.term && self.term < place.term {
+            return damaged(format!("its term {} is to come: it is {}", place.term, self.term));
+        }
+        Ok(())
+    }
+
     fn decode(&self, key: &[u8], value: &[u8]) -> Result<Entry, LogError> {
         let raw = raw_entry(key, value)?;
         let index = raw.place.index;
@@ -253,8 +301,8 @@ impl<S: ReadAt> RaftLog<S> {
                 let members = members(&raw.data);
                 Content::Members(members.ok_or_else(|| damaged("its members".to_owned()))?)
             }
-            NOOP | BARRIER => Content::Nothing,
-            kind => return Err(damaged(format!("its kind {kind} is not known"))),
+            NOOP | BARRIER if raw.data.is_empty() => Content::Nothing,
+            kind => return Err(damaged(format!("its kind {kind} does not go with its content"))),
         };
         Ok(Entry { place: raw.place, content })
     }
@@ -277,10 +325,21 @@ const NOOP: u64 = 1;
 const BARRIER: u64 = 4;
 const CONFIGURATION: u64 = 5;
 
-struct RawEntry {
-    place: Place,
-    kind: u64,
-    data: Vec<u8>,
+/// An entry as it lies there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RawEntry {
+    pub(super) place: Place,
+    pub(super) kind: u64,
+    pub(super) data: Vec<u8>,
+}
+
+impl RawEntry {
+    /// The members that it names, in the order of their IDs.
+    pub(super) fn members(&self) -> Option<Vec<Member>> {
+        let mut members = members(&self.data).filter(|_| self.kind == CONFIGURATION)?;
+        members.sort_by(|one, other| one.id.cmp(&other.id));
+        Some(members)
+    }
 }
 
 fn raw_entry(key: &[u8], value: &[u8]) -> Result<RawEntry, LogError> {

@@ -27,7 +27,8 @@ use crate::transfer::place::{Place, PlaceError};
 /// Changes of subscriptions that are written in one commit.
 const BATCH_WRITES: usize = 10_000;
 
-/// Why a channel did not move. The store that has had it still has it; the other one may have a copy.
+/// Why a channel did not move. The store that has had it still has it; the other one may have a
+/// copy.
 #[derive(Debug, thiserror::Error)]
 pub enum MoveError {
     /// There is nothing to move from, or to.
@@ -264,7 +265,8 @@ fn check_begun(
         let only = stand_in(name, has.last.get(), channel.last_timestamp);
         return if found == [only] { Ok(()) } else { Err(taken("messages")) };
     }
-    // What a move has left ends within what the source has, though that may have let go of its oldest since.
+    // What a move has left ends within what the source has, though that may have let go of its
+    // oldest since.
     let mut next = had.first.max(has.first);
     if had.message_count == 0 || had.last < next || has.last < had.last {
         return Err(taken("messages"));

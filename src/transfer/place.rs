@@ -1,6 +1,6 @@
-//! The store of a stopped server, opened as the server would: under its lease and with an epoch of its
-//! own, so that a server that runs all the same, or another command, is told, and neither can write
-//! where the other does.
+//! The store of a stopped server, opened as the server would: under its lease and with an epoch of
+//! its own, so that a server that runs all the same, or another command, is told, and neither can
+//! write where the other does.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
