@@ -71,7 +71,7 @@ struct Args {
 const EXAMPLES: &str = "Example, of three nodes:
   stanby import --store /a/store --log-path /a/log --store /b/store --log-path /b/log \\
       --store /c/store --log-path /c/log --to /var/lib/stanby/data
-Exit code: 0 if all is there, 1 if nothing was imported, or not all of it.";
+Exit code: 0 if all is there (with --force: all that could be had), else 1.";
 
 /// What is wrong with the arguments.
 #[derive(Debug, thiserror::Error)]
