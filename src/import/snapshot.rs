@@ -88,8 +88,8 @@ struct Server {
 /// When the folder cannot be listed, or there are snapshots and none can be read.
 pub fn newest(folder: &Path) -> Result<(Option<Snapshot>, Vec<SnapshotError>), SnapshotError> {
     let mut errors = Vec::new();
-    for path in candidates(&folder.join("snapshots"))? {
-        match read(&path) {
+    for (place, path) in candidates(&folder.join("snapshots"))? {
+        match read(&path, place) {
             Ok(snapshot) => return Ok((Some(snapshot), errors)),
             Err(error) => errors.push(error),
         }
@@ -100,8 +100,8 @@ pub fn newest(folder: &Path) -> Result<(Option<Snapshot>, Vec<SnapshotError>), S
     }
 }
 
-/// Finished snapshots, the newest first.
-fn candidates(folder: &Path) -> Result<Vec<PathBuf>, SnapshotError> {
+/// Finished snapshots with where they end by their names, the newest first.
+fn candidates(folder: &Path) -> Result<Vec<(Place, PathBuf)>, SnapshotError> {
     let failed = |source| SnapshotError::Io { path: folder.to_owned(), source };
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -115,7 +115,8 @@ fn candidates(folder: &Path) -> Result<Vec<PathBuf>, SnapshotError> {
         found.push((numbers, folder.join(&name)));
     }
     found.sort_by_key(|(numbers, _)| std::cmp::Reverse(*numbers));
-    Ok(found.into_iter().map(|(_, path)| path).collect())
+    let place = |[term, index, _]: [u64; 3]| Place { term, index };
+    Ok(found.into_iter().map(|(numbers, path)| (place(numbers), path)).collect())
 }
 
 /// Term, index and time in a folder's name.
@@ -125,7 +126,8 @@ fn numbers(name: &str) -> Option<[u64; 3]> {
     numbers.next().is_none().then_some(found)
 }
 
-fn read(folder: &Path) -> Result<Snapshot, SnapshotError> {
+/// The meta data have no checksum, so where it ends must stand in the name as well.
+fn read(folder: &Path, named: Place) -> Result<Snapshot, SnapshotError> {
     let file = |name: &str, len_max: u64| {
         let path = folder.join(name);
         let bytes = files::read(&path, len_max);
@@ -133,13 +135,18 @@ fn read(folder: &Path) -> Result<Snapshot, SnapshotError> {
     };
     let meta = decode_meta(&file(META_FILE, META_LEN_MAX)?)
         .map_err(|what| SnapshotError::Damaged { path: folder.join(META_FILE), what })?;
+    let place = Place { term: meta.term, index: meta.index };
+    if place != named {
+        let what = format!("it is for entry {} of term {}", place.index, place.term);
+        return Err(SnapshotError::Damaged { path: folder.join(META_FILE), what });
+    }
     let state = decode_state(&file(STATE_FILE, STATE_LEN_MAX)?, meta.crc.as_deref())
         .map_err(|what| SnapshotError::Damaged { path: folder.join(STATE_FILE), what })?;
     let servers = meta.configuration.servers.unwrap_or_default().into_iter();
     let members = servers
         .map(|server| Member { id: server.id, is_voter: server.suffrage == VOTER })
         .collect();
-    Ok(Snapshot { place: Place { term: meta.term, index: meta.index }, members, state })
+    Ok(Snapshot { place, members, state })
 }
 
 fn decode_meta(bytes: &[u8]) -> Result<Meta, String> {

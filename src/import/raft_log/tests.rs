@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::fs;
+use std::path::Path;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -59,6 +62,38 @@ fn members_are_those_of_the_record_with_their_votes() {
     assert_eq!(members(&record), Some(vec![member("a", true), member("b", false)]));
     assert_eq!(members(b""), None);
     assert_eq!(members(&record[..20]), None);
+}
+
+/// The log of a real node, whose term is 2.
+fn recorded() -> RaftLog<Vec<u8>> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/raft");
+    RaftLog::open(fs::read(data.join("young/a/log/imp/raft.log")).unwrap(), None).unwrap()
+}
+
+/// Goal: an entry whose term is damaged does not make its node the newest.
+#[test]
+fn terms_only_grow_and_none_is_to_come() {
+    let log = recorded();
+    let check = |term, before| log.check_term(Place { term, index: 7 }, before);
+    assert!(check(2, 1).is_ok() && check(2, 2).is_ok());
+    let error = check(1, 2).unwrap_err().to_string();
+    assert_eq!(error, "entry 7 is damaged: its term 1 comes behind 2");
+    let error = check(3, 2).unwrap_err().to_string();
+    assert_eq!(error, "entry 7 is damaged: its term 3 is to come: it is 2");
+}
+
+/// Goal: an operation whose kind is damaged is not passed over.
+#[test]
+fn an_entry_of_the_library_has_no_content() {
+    let log = recorded();
+    let key = 7_u64.to_be_bytes();
+    for kind in [NOOP, BARRIER] {
+        let kind = u8::try_from(kind).unwrap();
+        let decoded = log.decode(&key, &entry(7, 2, kind, b"")).unwrap();
+        assert_eq!(decoded.content, Content::Nothing);
+        let error = log.decode(&key, &entry(7, 2, kind, b"\x50\x04")).unwrap_err().to_string();
+        assert!(error.contains("does not go with its content"), "{error}");
+    }
 }
 
 proptest! {

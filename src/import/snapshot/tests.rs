@@ -72,6 +72,21 @@ fn a_damaged_snapshot_gives_way_to_the_one_before() {
     assert!(matches!(newest(folder.path()), Err(SnapshotError::Io { .. })));
 }
 
+/// Goal: nobody replays a log from another entry on than the one at which the snapshot ends.
+#[test]
+fn a_snapshot_that_ends_elsewhere_than_its_name_says_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    whole(folder.path(), "3-20-4", "me");
+    let snapshots = folder.path().join("snapshots");
+    for other in ["3-21-4", "2-20-4"] {
+        fs::rename(snapshots.join("3-20-4"), snapshots.join(other)).unwrap();
+        let error = newest(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("is damaged: it is for entry 20 of term 3"), "{error}");
+        fs::rename(snapshots.join(other), snapshots.join("3-20-4")).unwrap();
+    }
+    assert!(newest(folder.path()).unwrap().0.is_some());
+}
+
 #[test]
 fn what_is_no_state_is_an_error() {
     let check = |bytes: &[u8]| decode_state(bytes, Some(&base64(&crc64(bytes).to_be_bytes())));
