@@ -100,6 +100,8 @@ pub enum UpstreamNews {
     Failed(String),
     /// Whether a server takes what rooms say.
     Reachable(bool),
+    /// It does not let us listen to something that we have to hear.
+    Refused,
     /// A line for the log of the streaming server.
     Said(log::Level, String),
 }
@@ -329,6 +331,9 @@ impl Broker {
         let is_permission = text.to_lowercase().starts_with("permissions violation");
         if !(is_up && is_permission) {
             return self.fail_upstream(id, format!("nats: {text}"));
+        }
+        if text.to_lowercase().starts_with("permissions violation for subscription") {
+            self.effects.push_back(Effect::Upstream(UpstreamNews::Refused));
         }
         let (name, now) = (self.upstream_name(), self.now.at);
         let Some(upstream) = self.sessions.upstream_mut(id) else { return Step::End };

@@ -358,9 +358,10 @@ fn a_lost_server_is_looked_for_until_there_is_one() {
         .into_iter()
         .map(|news| match news {
             UpstreamNews::Said(_, ref text) => text.clone(),
-            UpstreamNews::LoggedIn | UpstreamNews::Failed(_) | UpstreamNews::Reachable(_) => {
-                panic!("{news:?}")
-            }
+            UpstreamNews::LoggedIn
+            | UpstreamNews::Failed(_)
+            | UpstreamNews::Reachable(_)
+            | UpstreamNews::Refused => panic!("{news:?}"),
         })
         .collect();
     assert_eq!(
@@ -398,6 +399,16 @@ fn errors_of_the_server_are_logged() {
     let line = "Asynchronous error on connection _NSS-c-general: nats: Permissions Violation for \
                 Publish to \"x\"";
     assert_eq!(news(&mut process), [UpstreamNews::Said(log::Level::Error, line.to_owned())]);
+    process.ask(id, "-ERR 'Permissions Violation for Subscription to \"_STAN.pub.x.>\"'\r\n");
+    assert_eq!(news(&mut process)[0], UpstreamNews::Refused);
+    for _ in 0..100 {
+        process.ask(id, "-ERR 'Permissions Violation for Publish to \"x\"'\r\n");
+    }
+    assert_eq!(news(&mut process).len(), 8, "ten lines a second, with those before");
+    process.pass(Duration::from_secs(1));
+    process.ask(id, "-ERR 'Permissions Violation for Publish to \"x\"'\r\n");
+    let told = format!("{:?}", news(&mut process));
+    assert!(told.contains("92 more error(s) on connection _NSS-c-general were not said"), "{told}");
     process.ask(id, "-ERR 'Slow Consumer'\r\n");
     assert!(!process.is_open(id));
     let line = "connection \"_NSS-c-general\" has been disconnected: nats: Slow Consumer";

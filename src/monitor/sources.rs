@@ -120,6 +120,8 @@ pub struct Status {
     pub rival: Option<String>,
     /// The external NATS server that it runs over is not there: nobody reaches it.
     pub is_cut_off: bool,
+    /// That one does not let it listen to something that it has to hear.
+    pub is_refused: bool,
     /// Listeners that are not open, as `/healthz` names them (`server`, `route`).
     pub closed_listeners: Vec<&'static str>,
 }
@@ -152,6 +154,7 @@ impl Status {
                 Err(self.or_trouble("the lease is not confirmed"))
             }
             State::Standalone | State::FtActive if self.is_cut_off => Err(CUT_OFF.to_owned()),
+            State::Standalone | State::FtActive if self.is_refused => Err(REFUSED.to_owned()),
             State::Standalone | State::FtActive => self.rival.clone().map_or(Ok(()), Err),
         }
     }
@@ -167,6 +170,7 @@ impl Status {
         match (&self.trouble, self.watches_lock, self.has_route_to_active) {
             (Some(trouble), _, _) => Err(trouble.clone()),
             (None, _, _) if self.is_cut_off => Err(CUT_OFF.to_owned()),
+            (None, _, _) if self.is_refused => Err(REFUSED.to_owned()),
             (None, false, _) => Err("standby, but it does not watch the lock".to_owned()),
             (None, true, false) => Err(NOT_HEARD.to_owned()),
             (None, true, true) => Ok(()),
@@ -180,6 +184,10 @@ impl Status {
 
 /// Whoever runs over a NATS server elsewhere serves nobody without it.
 const CUT_OFF: &str = "the external NATS server is away";
+
+/// The log names what.
+const REFUSED: &str =
+    "the external NATS server does not let this user listen to all that it has to";
 
 /// A standby is of no use where nobody hears it; both causes look the same from here.
 const NOT_HEARD: &str =

@@ -517,6 +517,7 @@ impl Driver for EngineDriver {
             UpstreamNews::Reachable(is_reachable) => {
                 super::event::post(&self.events, Event::UpstreamReachable(is_reachable));
             }
+            UpstreamNews::Refused => super::event::post(&self.events, Event::UpstreamRefused),
             UpstreamNews::LoggedIn => super::event::post(&self.events, Event::Upstream(Ok(()))),
             UpstreamNews::Failed(why) => {
                 super::event::post(&self.events, Event::Upstream(Err(why)));

@@ -83,6 +83,8 @@ pub enum Event {
     Upstream(Result<(), String>),
     /// From loop 0: whether an external NATS server takes what is said.
     UpstreamReachable(bool),
+    /// From loop 0: an external NATS server does not let us listen to something.
+    UpstreamRefused,
     /// A message on a subject that the server itself listens on.
     Heard {
         /// As whom it listens.

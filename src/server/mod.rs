@@ -270,6 +270,7 @@ impl Server {
                 self.on_channel_list_answer(payload);
             }
             Event::UpstreamReachable(is_reachable) => self.pages.set_reachable(is_reachable),
+            Event::UpstreamRefused => self.pages.set_refused(),
             // What came after the start: only its first word counts.
             Event::Upstream(_) => (),
             Event::NobodyListens { reply } => self.on_probe_unheard(&reply),

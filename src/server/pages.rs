@@ -160,7 +160,16 @@ impl Pages {
 
     /// Whether the external NATS server is there.
     pub fn set_reachable(&self, is_reachable: bool) {
-        self.update(|status| status.is_cut_off = !is_reachable);
+        self.update(|status| {
+            status.is_cut_off = !is_reachable;
+            // Whoever is logged in to next says it again.
+            status.is_refused &= is_reachable;
+        });
+    }
+
+    /// The external NATS server does not let it listen to something.
+    pub fn set_refused(&self) {
+        self.update(|status| status.is_refused = true);
     }
 
     /// The lease is won, the store is being read.

@@ -185,6 +185,7 @@ impl Group {
                 Event::Signal(_)
                 | Event::Upstream(_)
                 | Event::UpstreamReachable(_)
+                | Event::UpstreamRefused
                 | Event::Keeper(_)
                 | Event::Recovered { .. }
                 | Event::Left { .. }
