@@ -244,7 +244,7 @@ fn made(name: &str) -> PathBuf {
 }
 
 /// Goal: who signs what the server sends is let in: with the seed of an nkey, and with a file of
-/// credentials; a file that is replaced counts for the next login after SIGHUP.
+/// credentials. Nonsense in the place of that file, read by SIGHUP, takes the login from nobody.
 #[test]
 fn seeds_and_credentials_open_a_server_that_asks_for_them() {
     let Some(program) = go_server() else { return };
@@ -263,6 +263,7 @@ fn seeds_and_credentials_open_a_server_that_asks_for_them() {
         let mark = server.log.len();
         server.signal(Signal::SIGHUP);
         server.log.wait_after(mark, "Reload: ");
+        assert!(!server.log.text().contains("Reloaded the credentials"));
         nats.kill();
         server.log.wait_after(mark, "has been disconnected: ");
         let _nats = core.start();
@@ -430,8 +431,8 @@ fn another_nats_takes_the_place_of_one_that_is_gone() {
     }
 }
 
-/// Goal: while NATS is away nothing is delivered, so nothing is counted as delivered: what was
-/// stored meanwhile comes once, in order, when it is back.
+/// Goal: what was delivered before an outage is not delivered again at its end, and what is
+/// published after it comes once, in order.
 #[test]
 fn an_outage_costs_no_redelivery() {
     let core = Launch::core(&[]);
