@@ -3,6 +3,7 @@
 pub mod certificate;
 pub mod channel_limits;
 pub mod civil;
+pub mod control_folder;
 pub mod crypto;
 pub mod deadlines;
 pub mod descriptors;

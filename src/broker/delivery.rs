@@ -83,7 +83,7 @@ impl Post {
             reply: reply.map(Subject::as_bytes),
             header_len: 0,
             parts: [Part::shared(&self.head), Part::shared(&self.tail)],
-            is_leased: true,
+            is_leased: self.is_leased,
             is_paced,
             via: None,
         }

@@ -85,6 +85,8 @@ pub struct Post {
     pub head: Bytes,
     /// Second part of the payload, often empty.
     pub tail: Bytes,
+    /// Whether it may leave only while the lease is held.
+    pub is_leased: bool,
 }
 
 /// A message that an engine's interest matched; given to the driver of the loop it arrived on.

@@ -29,6 +29,7 @@ pub(super) fn post(subject: &str, payload: &[u8]) -> Post {
         subject: subject.into(),
         head: Bytes::copy_from_slice(payload),
         tail: Bytes::new(),
+        is_leased: true,
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod connection;
+pub mod control;
 mod describe;
 pub mod import;
 pub mod init;
@@ -12,6 +13,8 @@ pub mod relocate;
 pub mod serve;
 pub mod simulate;
 pub mod sql;
+pub mod status;
+pub mod step_down;
 pub mod subscribe;
 pub mod version;
 
@@ -37,7 +40,7 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 10] = [
+pub const COMMANDS: [Command; 12] = [
     Command {
         name: "completions",
         help: "print the completions of a shell",
@@ -85,6 +88,18 @@ pub const COMMANDS: [Command; 10] = [
         help: "make or check the tables of an SQL store",
         run: sql::run,
         describe: sql::describe,
+    },
+    Command {
+        name: "status",
+        help: "show who of a group is active, and who would take over",
+        run: status::run,
+        describe: status::describe,
+    },
+    Command {
+        name: "step-down",
+        help: "let another server of the group be active",
+        run: step_down::run,
+        describe: step_down::describe,
     },
     Command {
         name: "sub",

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use zeroize::Zeroize as _;
 
 use crate::base::world;
-use crate::cli::{Command, Serve};
+use crate::cli::{Command, Serve, control};
 use crate::config::draft::KEY_VARIABLE;
 use crate::config::flags::FlagError;
 use crate::config::nearest::nearest;
@@ -49,6 +49,7 @@ pub fn run(program: Program, args: Vec<OsString>, serve: Serve, commands: &[Comm
             }
             config.arguments = Arguments::without_keys(program, args);
             config.notify_socket = env::var_os("NOTIFY_SOCKET").map(PathBuf::from);
+            config.control_folders = control::folders();
             start(*config, serve)
         }
         Ok(request) => beside(program, request, commands),

@@ -6,8 +6,8 @@ use crate::base::channel_limits::StoreLimits;
 use crate::base::limits::STEAL_AFTER_DEFAULT;
 use crate::config::places::Places;
 use crate::config::{
-    Arguments, AuthConfig, ClientTlsConfig, Config, CoreConfig, FileConfig, MonitorConfig, Program,
-    SqlConfig, StoreKind, StreamingConfig,
+    Arguments, AuthConfig, ClientTlsConfig, Config, ControlPlace, CoreConfig, FileConfig,
+    MonitorConfig, Program, SqlConfig, StoreKind, StreamingConfig,
 };
 
 /// How long a client has to authenticate without TLS, and to shake hands with it.
@@ -33,6 +33,7 @@ impl Config {
             config_file: None,
             pid_file: None,
             notify_socket: None,
+            control_folders: Vec::new(),
             ports_file_dir: None,
             core: CoreConfig::default(),
             streaming: StreamingConfig::default(),
@@ -98,6 +99,7 @@ impl Default for StreamingConfig {
             heartbeat_failures_max: 10,
             ft_group: None,
             steal_after: Some(STEAL_AFTER_DEFAULT),
+            control: ControlPlace::AnyFolder,
             replace_durable: false,
             partitioning: false,
             io_batch_size: 1_024,

@@ -9,8 +9,8 @@ use crate::base::server_url::ServerUrl;
 use crate::config::checks::{self, Wrong};
 use crate::config::flags::Given;
 use crate::config::{
-    ClientTlsConfig, ClusterConfig, Config, CoreConfig, ExternalConfig, Program, RouteUrl,
-    StartError, StoreKind, TlsConfig, World, defaults, route,
+    ClientTlsConfig, ClusterConfig, Config, ControlPlace, CoreConfig, ExternalConfig, Program,
+    RouteUrl, StartError, StoreKind, TlsConfig, World, defaults, route,
 };
 
 /// Limits as given: a negative one is a start error.
@@ -542,6 +542,15 @@ fn parse_routes(urls: &str) -> Result<Vec<RouteUrl>, String> {
         }
     }
     Ok(routes)
+}
+
+/// Where the control socket is to be; an empty text names no place.
+pub(super) fn control_place(text: &str) -> ControlPlace {
+    match text {
+        "" => ControlPlace::AnyFolder,
+        "off" => ControlPlace::Nowhere,
+        path => ControlPlace::At(PathBuf::from(path)),
+    }
 }
 
 /// A text that is not empty.

@@ -1,7 +1,7 @@
 //! The lines of the flag table: names, kind, help, action
 
 use crate::base::encryption::Secret;
-use crate::config::draft::{count, duration, path, size, text};
+use crate::config::draft::{control_place, count, duration, path, size, text};
 use crate::config::flags::Action::{Ignored, Refused, Set, Special};
 use crate::config::flags::Kind::{Duration, Integer, Size, Switch, Text};
 use crate::config::flags::{Section, both, streaming};
@@ -108,6 +108,12 @@ pub static SECTIONS: &[Section] = &[
                 Duration,
                 "When a hung active is replaced, 0s = never (default: 5s)",
                 Set(|draft, given| draft.steal_after = given.number()),
+            ),
+            streaming(
+                "control_socket",
+                Text,
+                "Where commands of this machine reach the server; off = nowhere",
+                Set(|draft, given| draft.config.streaming.control = control_place(&given.text())),
             ),
             streaming(
                 "replace_durable",

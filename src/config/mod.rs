@@ -118,6 +118,8 @@ pub struct Config {
     pub pid_file: Option<PathBuf>,
     /// Where a service manager listens for what becomes of the process (`NOTIFY_SOCKET`).
     pub notify_socket: Option<PathBuf>,
+    /// Where the control socket may lie, best first, unless the options name a place.
+    pub control_folders: Vec<PathBuf>,
     /// Folder of `<program>_<pid>.ports`, which lists what the process listens on.
     pub ports_file_dir: Option<PathBuf>,
     /// The core NATS server.
@@ -399,6 +401,8 @@ pub struct StreamingConfig {
     pub ft_group: Option<String>,
     /// How long an active may stand still before a standby replaces it; `None` = for ever.
     pub steal_after: Option<Duration>,
+    /// Where commands of this machine reach the server.
+    pub control: ControlPlace,
     /// Whether a subscribe request on an online durable replaces it.
     pub replace_durable: bool,
     /// Whether this server has only the channels that have limits of their own, and others of the
@@ -414,6 +418,18 @@ pub struct StreamingConfig {
     pub encryption: Option<StoreKey>,
     /// TLS of the streaming server's own connections; they exist only with an external server.
     pub client_tls: ClientTlsConfig,
+}
+
+/// Where commands of this machine reach a running server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ControlPlace {
+    /// In the first folder that will do; without one they do not.
+    #[default]
+    AnyFolder,
+    /// There; a start that cannot have it fails.
+    At(PathBuf),
+    /// They do not.
+    Nowhere,
 }
 
 /// An external NATS server, and who the streaming server is there.

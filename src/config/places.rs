@@ -72,6 +72,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("mi max_inactivity", "store_limits.max_inactivity"),
     ("ft_group", "streaming.ft_group"),
     ("ft_steal_after", "streaming.ft_steal_after"),
+    ("control_socket", "streaming.control_socket"),
     ("loops", "streaming.loops"),
     ("encrypt", "streaming.encrypt"),
     ("encryption_cipher", "streaming.encryption_cipher"),

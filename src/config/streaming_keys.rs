@@ -14,7 +14,7 @@ use crate::base::id::ChannelName;
 use crate::base::subject;
 use crate::config::StoreKind;
 use crate::config::core_keys::{self, Fault, NOT_UTF8};
-use crate::config::draft::Draft;
+use crate::config::draft::{Draft, control_place};
 use crate::config::nearest::nearest;
 use crate::config::options::IMPORT_HINT;
 use crate::config::tree::{Entry, Map, Value};
@@ -102,6 +102,9 @@ const TOP_KEYS: &[(&str, Apply)] = &[
         set(&mut d.config.streaming.ft_group, group)
     }),
     ("ft_steal_after", |d, e| set(&mut d.steal_after, nanos(e))),
+    ("control_socket", |d, e| {
+        set(&mut d.config.streaming.control, string(e).map(|text| control_place(&text)))
+    }),
     ("loops", |d, e| set(&mut d.loops, integer(e).map(Some))),
     ("partitioning", |d, e| set(&mut d.config.streaming.partitioning, boolean(e))),
     ("encrypt", |d, e| set(&mut d.encryption.is_asked, boolean(e))),

@@ -95,6 +95,13 @@ pub enum Input {
     },
     /// Another member is to be active.
     HandOverAsked,
+    /// The process is to end, and a standby is there that would take over: that comes first.
+    StopAfterHandOver {
+        /// In which way.
+        ending: Ending,
+    },
+    /// Another member says that it serves clients: anybody can send that.
+    OtherServes,
     /// Clients are to be sent away one by one, and then the process is to end.
     LameDuckAsked,
     /// They have been.

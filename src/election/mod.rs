@@ -33,6 +33,7 @@
 //! | `StopAsked`, `SeenOff` | who serves drains first; who recovers is waited for a moment |
 //! | `Drained` | after all loops: releases, clean if all were; ends or leaves |
 //! | `HandOverAsked` | drains, leaves, and lets others have the lease |
+//! | `StopAfterHandOver`, `OtherServes` | the same, and ends once another member serves |
 //! | `LameDuckAsked` | sees clients off |
 //! | `Waiting`, `Heartbeat` | whom a standby believes; who is active looks at its lease |
 //! | `RivalAnswered` | an active shows that another one has another store |
@@ -44,6 +45,7 @@ pub mod heartbeat;
 pub mod input;
 pub mod keeper;
 pub mod lease;
+pub mod membership;
 pub mod rival;
 pub mod sight;
 #[cfg(test)]
@@ -76,6 +78,9 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(20);
 const STORE_ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// How long one heartbeat of the active shows that it is reachable: three of them.
 const REACHABLE_FOR: Duration = Duration::from_secs(3);
+
+/// How long the end of a process waits for the member that takes its place.
+const SUCCESSOR_SERVES_WITHIN: Duration = Duration::from_secs(5);
 
 const NOT_CLOSED_IN_TIME: &str = "the store did not close in time";
 
@@ -166,6 +171,8 @@ enum Life {
     Staying,
     /// Ends as soon as its clients have been sent away.
     SeeingOff,
+    /// Ends as soon as another member serves.
+    HandingOver(Ending),
     Stopping(Ending),
 }
 
@@ -288,6 +295,8 @@ impl Member {
             | Input::Left { .. } => (),
             Input::StopAsked { ending } => self.on_stop_asked(ending, now),
             Input::HandOverAsked => self.on_hand_over_asked(now),
+            Input::StopAfterHandOver { ending } => self.on_stop_after_hand_over(ending, now),
+            Input::OtherServes => self.on_other_serves(now),
             Input::LameDuckAsked => self.on_lame_duck_asked(),
             Input::SeenOff => self.on_stop_asked(Ending::Done, now),
             Input::Heartbeat { payload } => self.on_heartbeat(&payload, now.at),
@@ -299,7 +308,10 @@ impl Member {
     // ---- becoming active -----------------------------------------------------------------------
 
     fn on_won(&mut self, epoch: Epoch, predecessor: Predecessor, now: Now) {
-        if let Role::Leaving { .. } = self.role {
+        if let Life::HandingOver(ending) = self.life {
+            // It was lost before it could be given back, and nobody else wants it.
+            self.on_stop_asked(ending, now);
+        } else if let Role::Leaving { .. } = self.role {
             // Its keeper was faster than the last thread of the former term.
             self.won = Some((epoch, predecessor));
         } else {
@@ -531,6 +543,8 @@ impl Member {
         }
         if self.is_stopping() {
             self.end();
+        } else if let Life::HandingOver(_) = self.life {
+            self.due_at = Some(now.at + SUCCESSOR_SERVES_WITHIN);
         } else if let Some((epoch, predecessor)) = self.won.take() {
             self.begin(epoch, predecessor, now);
         }
@@ -550,7 +564,9 @@ impl Member {
             }
             // Who is about to stop goes on with that, and who sees its clients off too.
             (Life::Stopping(_), _) | (Life::SeeingOff, Ending::Terminated) => return,
-            (Life::Staying | Life::SeeingOff, _) => self.life = Life::Stopping(ending),
+            (Life::Staying | Life::SeeingOff | Life::HandingOver(_), _) => {
+                self.life = Life::Stopping(ending);
+            }
         }
         self.effects.push_back(Effect::SayStopping);
         match self.role {
@@ -576,6 +592,25 @@ impl Member {
             | Role::Draining { .. }
             | Role::Leaving { .. }
             | Role::Ended => (),
+        }
+    }
+
+    fn on_stop_after_hand_over(&mut self, ending: Ending, now: Now) {
+        match (self.life, self.role) {
+            (Life::Staying, Role::Active { epoch }) => {
+                self.life = Life::HandingOver(ending);
+                self.drain(epoch, now);
+            }
+            // Asked twice, or there is nothing to hand over.
+            (_, _) => self.on_stop_asked(ending, now),
+        }
+    }
+
+    /// Who hands over has given the lease back by then, or a forger says it: then it ends as it
+    /// would have without a successor.
+    fn on_other_serves(&mut self, now: Now) {
+        if let (Life::HandingOver(ending), Role::Standby) = (self.life, self.role) {
+            self.on_stop_asked(ending, now);
         }
     }
 
@@ -607,7 +642,11 @@ impl Member {
             self.release(epoch, Release { is_clean, retry_after: FOR_EVER });
             self.end();
         } else {
-            self.leave(Some(Release { is_clean, retry_after: RETRY_AFTER_HAND_OVER }), now);
+            let retry_after = match self.life {
+                Life::HandingOver(_) => FOR_EVER,
+                Life::Staying | Life::SeeingOff | Life::Stopping(_) => RETRY_AFTER_HAND_OVER,
+            };
+            self.leave(Some(Release { is_clean, retry_after }), now);
         }
     }
 
@@ -721,11 +760,9 @@ impl Member {
             Role::Opening { .. } | Role::Settling { .. } | Role::Leaving { .. } => {
                 self.effects.push_back(Effect::Break);
             }
-            Role::Standby
-            | Role::Recovering { .. }
-            | Role::Probing { .. }
-            | Role::Active { .. }
-            | Role::Ended => (),
+            // No other member serves: clients are no better off for waiting longer.
+            Role::Standby => self.on_other_serves(now),
+            Role::Recovering { .. } | Role::Probing { .. } | Role::Active { .. } | Role::Ended => {}
         }
     }
 

@@ -425,6 +425,45 @@ fn a_hand_over_leaves_the_lease_to_others_once_everything_is_synced() {
     Play::in_group().tell(Input::HandOverAsked).check(Role::Standby, &[]);
 }
 
+fn hand_over_and_stop() -> Input {
+    Input::StopAfterHandOver { ending: Ending::Terminated }
+}
+
+#[test]
+fn who_hands_over_before_it_stops_waits_for_the_one_that_serves() {
+    let play = active().tell(hand_over_and_stop());
+    let play = play.check(DRAINING, &[Effect::Withdraw, DRAIN]);
+    // Somebody says so while this one still holds the lease: then it is not true.
+    let play = play.tell(Input::OtherServes).check(DRAINING, &[]).all(drained());
+    let given = Release { is_clean: true, retry_after: FOR_EVER };
+    let play = play.check(leaving(ALL, Some(given)), &[Effect::Withdraw, DEACTIVATE]);
+    let play = play.all(answered(Question::Deactivate)).tell(left());
+    let play = play.check(Role::Standby, &[release(true, FOR_EVER)]);
+    let play = play.tell(Input::OtherServes);
+    play.check(Role::Ended, &[Effect::SayStopping, end(Ending::Terminated)]);
+}
+
+#[test]
+fn who_hands_over_before_it_stops_waits_for_nobody_for_ever() {
+    let handed_over = || {
+        let play = active().tell(hand_over_and_stop()).all(drained());
+        play.all(answered(Question::Deactivate)).tell(left())
+    };
+    let ended = [Effect::SayStopping, end(Ending::Terminated)];
+    let begun = handed_over();
+    let (play, since) = (handed_over(), begun.now);
+    let play = play.wait().check(Role::Ended, &ended);
+    assert_eq!(play.waited(&since), SUCCESSOR_SERVES_WITHIN);
+    // Asked again it ends at once, as it does where there is nothing to hand over.
+    handed_over().tell(stop(Ending::Terminated)).check(Role::Ended, &ended);
+    Play::in_group().tell(hand_over_and_stop()).check(Role::Ended, &ended);
+    // Won again although it was given away for ever.
+    handed_over().tell(won_under(EPOCH.next())).check(Role::Ended, &ended);
+    let lost_before = active().all([hand_over_and_stop(), lost()]);
+    let lost_before = lost_before.all(answered(Question::Deactivate)).tell(left());
+    lost_before.wait().check(Role::Ended, &ended);
+}
+
 // ---- the group
 
 fn heartbeat_of(server_id: &'static str) -> Input {

@@ -106,7 +106,14 @@ pub enum Mail {
         /// As whom.
         listener: Listener,
     },
-    /// The server itself publishes.
+    /// The server itself tells others something, whether it holds the lease or not.
+    Tell {
+        /// Where to.
+        subject: Subject,
+        /// What.
+        payload: Bytes,
+    },
+    /// The server itself publishes, while it holds the lease.
     Publish {
         /// Where to.
         subject: Subject,
@@ -456,7 +463,7 @@ impl EngineDriver {
 const ACCOUNT: AccountIndex = AccountIndex::GLOBAL;
 
 fn post(subject: Subject, Payload { head, tail }: Payload) -> Post {
-    Post { account: ACCOUNT, subject, head, tail }
+    Post { account: ACCOUNT, subject, head, tail, is_leased: true }
 }
 
 /// What a publisher behind a route is told when it sends faster than the store writes.
@@ -558,6 +565,10 @@ impl Driver for EngineDriver {
                 self.listening.retain(|known| *known != (subject.clone(), listener));
                 let interest = self.server_interest(listener);
                 self.tell_broker(broker::Input::Unlisten { subject, interest });
+            }
+            Mail::Tell { subject, payload } => {
+                let post = Post { is_leased: false, ..post(subject, payload.into()) };
+                self.tell_broker(broker::Input::Publish { post, reply: None });
             }
             Mail::Publish { subject, reply, payload } => {
                 let post = post(subject, payload.into());

@@ -9,6 +9,7 @@ use crate::broker::Search;
 use crate::election::input::Question;
 use crate::election::keeper::KeeperEvent;
 use crate::server::activation::{ActivationError, Recovered};
+use crate::server::control_socket;
 use crate::server::interest_key::Listener;
 use crate::server::signals::Asked;
 use crate::store::Remedy;
@@ -94,6 +95,8 @@ pub enum Event {
         /// Where its sender wants an answer.
         reply: Option<Subject>,
     },
+    /// A command of this machine asks something.
+    Asked(control_socket::Asked),
     /// A request of the server itself found nobody.
     NobodyListens {
         /// The reply subject of that request.
@@ -137,6 +140,7 @@ pub fn post(events: &Sender<Event>, event: Event) {
             Listener::GroupHeartbeat if payload.len() <= SMALL_BYTES => HEARTBEATS_MAX,
             Listener::ChannelLists | Listener::ChannelListAnswers => heard_max(payload.len()),
             Listener::GroupHeartbeat
+            | Listener::MemberNews
             | Listener::StandAloneProbe
             | Listener::ForeignProbe
             | Listener::Rival => HEARD_MAX,

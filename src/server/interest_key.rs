@@ -18,6 +18,8 @@ pub enum Listener {
     ChannelLists,
     /// Answers to our own list.
     ChannelListAnswers,
+    /// What the members of the group tell of themselves.
+    MemberNews,
 }
 
 /// What a key stands for.
@@ -41,13 +43,14 @@ const SERVICES: [Service; 7] = [
     Service::Close,
     Service::Ping,
 ];
-const LISTENERS: [Listener; 6] = [
+const LISTENERS: [Listener; 7] = [
     Listener::GroupHeartbeat,
     Listener::StandAloneProbe,
     Listener::ForeignProbe,
     Listener::Rival,
     Listener::ChannelLists,
     Listener::ChannelListAnswers,
+    Listener::MemberNews,
 ];
 
 /// Tokens of engines come behind the fixed keys.

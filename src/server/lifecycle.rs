@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::epoch::Predecessor;
 use crate::base::id::Subject;
+use crate::base::world;
 use crate::config::banner;
 use crate::election::Role;
 use crate::election::effect::Effect;
@@ -53,6 +54,7 @@ impl Server {
             Effect::Sync { term } => self.mail_all(|| Mail::Sync { term }),
             Effect::Announce => {
                 self.pages.set_active(&self.config, &self.cluster_id);
+                self.news.on_serving(world::now());
                 self.log_ready();
                 self.service_manager.ready("active");
                 if self.member.is_in_group() {
@@ -260,6 +262,7 @@ impl Server {
             }
             Ending::Done | Ending::Terminated => {
                 self.pages.set_shutdown();
+                self.say_goodbye();
                 self.stop_keeper();
                 let is_own = self.found.upstream.is_none();
                 if is_own {
@@ -286,6 +289,7 @@ impl Server {
 
     fn close(&mut self, flush_for: Duration) {
         self.monitor = None;
+        self.control = None;
         if let Some(reactors) = self.reactors.take() {
             reactors.stop(flush_for);
         }

@@ -11,9 +11,13 @@
 pub mod activation;
 pub mod channel_list;
 mod channel_list_reader;
+mod control;
+pub mod control_protocol;
+pub(crate) mod control_socket;
 pub mod engine_driver;
 pub mod event;
 pub mod files;
+mod group_news;
 pub mod interest_key;
 mod lame_duck;
 pub mod lifecycle;
@@ -50,8 +54,11 @@ use crate::engine::effect::Level;
 use crate::monitor::Monitor;
 use crate::net::{Mailbox, Reactors};
 use crate::server::activation::Recovered;
+use crate::server::control::HandOver;
+use crate::server::control_socket::ControlSocket;
 use crate::server::engine_driver::{EngineDriver, Mail};
 use crate::server::event::Event;
+use crate::server::group_news::GroupNews;
 use crate::server::interest_key::Listener;
 use crate::server::lame_duck::LameDuck;
 use crate::server::logging::streaming;
@@ -169,6 +176,12 @@ pub struct Server {
     service_manager: ServiceManager,
     /// Set once clients are being sent away.
     lame_duck: Option<LameDuck>,
+    /// What the members of the group tell each other.
+    news: GroupNews,
+    /// Where commands of this machine reach it.
+    control: Option<ControlSocket>,
+    /// Somebody waits for another member to be active.
+    hand_over: Option<HandOver>,
 }
 
 impl Server {
@@ -187,6 +200,8 @@ impl Server {
             if let Some(code) = self.carry_out() {
                 return code;
             }
+            self.tell_members();
+            self.look_at_hand_over();
         }
     }
 
@@ -195,7 +210,9 @@ impl Server {
         let list_at = self.partitions.as_ref().and_then(Partitions::next_deadline);
         let lame_at = self.lame_duck.as_ref().map(LameDuck::next_deadline);
         let told_at = self.service_manager.next_deadline();
-        [self.member.next_deadline(), probe_at, list_at, lame_at, told_at]
+        let news_at = self.news.next_deadline();
+        let handed_at = self.hand_over.as_ref().map(HandOver::next_deadline);
+        [self.member.next_deadline(), probe_at, list_at, lame_at, told_at, news_at, handed_at]
             .into_iter()
             .flatten()
             .min()
@@ -269,6 +286,10 @@ impl Server {
             Event::Heard { listener: Listener::ChannelListAnswers, payload, .. } => {
                 self.on_channel_list_answer(payload);
             }
+            Event::Heard { listener: Listener::MemberNews, payload, .. } => {
+                self.on_member_news(&payload, world::instant());
+            }
+            Event::Asked(asked) => self.on_asked(asked),
             Event::UpstreamReachable(is_reachable) => self.pages.set_reachable(is_reachable),
             Event::UpstreamRefused => self.pages.set_refused(),
             // What came after the start: only its first word counts.
@@ -280,6 +301,9 @@ impl Server {
     fn on_signal(&mut self, signal: Signal) {
         match signal {
             Signal::Interrupt => self.tell(Input::StopAsked { ending: Ending::Done }),
+            Signal::Terminate if self.has_successor() => {
+                self.tell(Input::StopAfterHandOver { ending: Ending::Terminated });
+            }
             Signal::Terminate => self.tell(Input::StopAsked { ending: Ending::Terminated }),
             Signal::Quit => self.tell(Input::StopAsked { ending: Ending::AtOnce }),
             Signal::Reload => self.reload(),
@@ -293,11 +317,13 @@ impl Server {
             KeeperEvent::Waiting { holder, why } => {
                 streaming(Level::Info, &why);
                 self.pages.set_waiting(holder.as_ref());
+                self.news.set_holder(holder.as_ref());
                 let holder = holder.map(|holder| holder.server_id);
                 self.tell(Input::Waiting { holder });
             }
             KeeperEvent::Won { fence, predecessor } => {
                 let epoch = fence.epoch();
+                self.news.on_won(epoch, predecessor, world::instant());
                 self.fence = Some(fence);
                 self.tell(Input::Won { epoch, predecessor });
             }

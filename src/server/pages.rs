@@ -9,6 +9,7 @@ use crossbeam_channel::bounded;
 
 use crate::base::epoch::LeaseClock;
 use crate::base::pulse::Vitals;
+use crate::base::time::Instant;
 use crate::base::world;
 use crate::broker::listing as broker_list;
 use crate::broker::snapshot::{self as broker, ServerSnapshot};
@@ -240,6 +241,14 @@ impl Pages {
             status.state = State::Shutdown;
             status.is_serving = false;
         });
+    }
+
+    /// Why clients may not be sent here, as the health page says it; `None`: they may.
+    #[must_use]
+    pub fn trouble(&self, now: Instant) -> Option<String> {
+        let stall = self.vitals.hung_loop(now).or_else(|| self.vitals.stuck_store(now));
+        let gets_on = stall.map_or(Ok(()), |stall| Err(stall.to_string()));
+        gets_on.and_then(|()| self.status.load().check_ready(&self.lease, now)).err()
     }
 
     /// The port of the pages; 0 if there are none.

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 
 use crate::base::epoch::{LeaseClock, Predecessor, Unfenced};
 use crate::base::id::{LoopIndex, Subject};
@@ -15,7 +16,7 @@ use crate::base::random::Random;
 use crate::base::world;
 use crate::broker::auth::is_bcrypt;
 use crate::config::reload::ROUTES_UNVERIFIED;
-use crate::config::{self, ClusterConfig, Config, CoreConfig, Program, banner};
+use crate::config::{self, ClusterConfig, Config, ControlPlace, CoreConfig, Program, banner};
 use crate::election::Member;
 use crate::election::group::Group;
 use crate::election::heartbeat;
@@ -26,9 +27,11 @@ use crate::net::listener::ListenError;
 use crate::net::reactors::{Desks, Ports};
 use crate::net::tls::TlsError;
 use crate::net::{Mailbox, NetError, Reactors};
+use crate::server::control_socket::ControlSocket;
 use crate::server::engine_driver::{EngineDriver, Mail};
 use crate::server::event::{self, Event};
 use crate::server::files::{self, Files};
+use crate::server::group_news::GroupNews;
 use crate::server::interest_key::Listener;
 use crate::server::pages::{self, Pages};
 use crate::server::preparation;
@@ -70,6 +73,14 @@ pub enum StartError {
     /// No external NATS server can be logged in to; the text is the reference's.
     #[error("Failed to start: {0}")]
     Upstream(String),
+    /// The control socket cannot be where it was configured.
+    #[error("Failed to start: control socket {}: {source}", .path.display())]
+    ControlSocket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// There is no log.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -89,7 +100,7 @@ impl StartError {
     pub fn target(&self) -> &'static str {
         match self {
             Self::Refused(error) => error.fatal_line().0,
-            Self::Store(_) | Self::Upstream(_) => STREAM,
+            Self::Store(_) | Self::Upstream(_) | Self::ControlSocket { .. } => STREAM,
             Self::Net(_)
             | Self::Tls(_)
             | Self::MonitorPort(_)
@@ -194,14 +205,19 @@ impl Begun {
             reactors.stop(Duration::ZERO);
             return Err(error);
         }
-        let files = self.leave_files(&found, http_ports)?;
+        let files = self.leave_files(&found, http_ports.clone())?;
         if is_own {
             log::info!(target: CORE, "Server is ready");
         }
         let group = group(&config, &self.server_id, &mut self.random);
+        let control = open_control(&config, &self.server_id, &events_in)?;
         let service_manager = ServiceManager::new(config.notify_socket.as_deref());
+        let owner = owner(&config, &self.server_id, &found, control.as_ref());
         let mut server = Server {
             member: Member::new(config.loops, group),
+            news: GroupNews::new(&config, &owner, http_ports.first().cloned()),
+            control,
+            hand_over: None,
             config,
             site,
             found,
@@ -229,7 +245,7 @@ impl Begun {
             service_manager,
             lame_duck: None,
         };
-        server.start_streaming()?;
+        server.start_streaming(owner)?;
         Ok(server)
     }
 
@@ -265,7 +281,7 @@ impl Begun {
 impl Server {
     /// The streaming half: where nobody else can be it is active at once, otherwise it asks for the
     /// lease.
-    fn start_streaming(&mut self) -> Result<(), StartError> {
+    fn start_streaming(&mut self, owner: Owner) -> Result<(), StartError> {
         if self.config.program != Program::Streaming {
             self.pages.set_core_only();
             self.service_manager.ready("serving");
@@ -290,7 +306,8 @@ impl Server {
             Some(_) => Mode::Group,
             None => Mode::StandAlone,
         };
-        if let Some(lease) = self.site.lease(self.owner(steal_after)) {
+        self.hear_members();
+        if let Some(lease) = self.site.lease(owner) {
             let terms = Terms {
                 bound: keeper::lease_bound(steal_after),
                 mode,
@@ -310,23 +327,59 @@ impl Server {
         }
         Ok(())
     }
+}
 
-    /// What the record of the holder says of this process.
-    fn owner(&self, steal_after: Duration) -> Owner {
-        let owner = Owner {
-            server_id: self.server_id.clone(),
-            host: files::host_name(),
-            pid: std::process::id(),
-            addresses: match &self.found.upstream {
-                Some(found) => found.servers.iter().map(ToString::to_string).collect(),
-                None => files::urls("nats", &self.config.core.host, self.found.client_port),
-            },
-            control_path: None,
-            writer: Writer::this_release(),
-            ..Owner::default()
-        };
-        owner.or_silent_for(keeper::stall_bound(steal_after))
+/// What the record of the holder says of this process.
+fn owner(
+    config: &Config,
+    server_id: &str,
+    found: &settings::Found,
+    control: Option<&ControlSocket>,
+) -> Owner {
+    let owner = Owner {
+        server_id: server_id.to_owned(),
+        host: files::host_name(),
+        pid: std::process::id(),
+        addresses: match &found.upstream {
+            Some(found) => found.servers.iter().map(ToString::to_string).collect(),
+            None => files::urls("nats", &config.core.host, found.client_port),
+        },
+        control_path: control.map(|control| control.path().display().to_string()),
+        writer: Writer::this_release(),
+        ..Owner::default()
+    };
+    owner.or_silent_for(keeper::stall_bound(config.streaming.steal_after.unwrap_or_default()))
+}
+
+/// Where commands of this machine reach the server. A place that was configured has to do.
+fn open_control(
+    config: &Config,
+    server_id: &str,
+    events: &Sender<Event>,
+) -> Result<Option<ControlSocket>, StartError> {
+    if config.program != Program::Streaming {
+        return Ok(None);
     }
+    let opened = match &config.streaming.control {
+        ControlPlace::Nowhere => return Ok(None),
+        ControlPlace::At(path) => Some(
+            ControlSocket::open(path, events)
+                .map_err(|source| StartError::ControlSocket { path: path.clone(), source })?,
+        ),
+        ControlPlace::AnyFolder => {
+            match ControlSocket::open_in(&config.control_folders, server_id, events) {
+                Ok(socket) => Some(socket),
+                Err(why) => {
+                    log::warn!(target: STREAM, "No control socket, commands cannot reach it: {why}");
+                    None
+                }
+            }
+        }
+    };
+    if let Some(socket) = &opened {
+        log::info!(target: STREAM, "Control socket is {}", socket.path().display());
+    }
+    Ok(opened)
 }
 
 /// The group whose member this server is, if it is one.

@@ -1,0 +1,167 @@
+//! How `status` and `step-down` find the server that they ask.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+
+use crate::base::control_folder;
+use crate::server::control_protocol::{self, AskError, GroupStatus, Reply, Request};
+use crate::server::control_socket;
+
+/// How long a server may take to say how it is.
+const STATUS_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a hand-over may take, and its answer.
+const STEP_DOWN_WITHIN: Duration = Duration::from_secs(35);
+
+/// Entries of a folder that are looked at.
+const ENTRIES_MAX: usize = 1_024;
+
+/// Which server is asked.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ServerArgs {
+    /// Its control socket; else the only server of this machine, or one of its only group
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Cluster ID, where servers of several clusters run on this machine
+    #[arg(short, long, value_name = "ID")]
+    pub cluster: Option<String>,
+}
+
+/// Why no server was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The one that was found or named.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// No socket listens.
+    #[error(
+        "no server answers on this machine{of}: looked in {places}. A server names its control \
+         socket in its log; --socket names it here, and another user's is reached as root"
+    )]
+    Nobody {
+        /// Of which cluster, if one was asked for.
+        of: String,
+        /// Where.
+        places: String,
+    },
+    /// Servers of several groups listen.
+    #[error(
+        "several groups have servers on this machine: choose one with --cluster or --socket\n{0}"
+    )]
+    Several(String),
+    /// It answered that it does not do it.
+    #[error("{0}")]
+    Refused(String),
+    /// It answered something else.
+    #[error("{}: the server answers another question: is it of another release?", .0.display())]
+    Other(PathBuf),
+}
+
+/// A server that was asked how it is.
+#[derive(Debug)]
+pub struct Found {
+    /// Its control socket.
+    pub socket: PathBuf,
+    /// What it said.
+    pub status: GroupStatus,
+}
+
+/// Where servers of this machine have their sockets.
+#[must_use]
+pub fn folders() -> Vec<PathBuf> {
+    control_folder::candidates(|name| env::var(name).ok(), geteuid().as_raw())
+}
+
+impl ServerArgs {
+    /// The server that is meant; of a group that has several members here, the active one first.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn find(&self) -> Result<Found, ControlError> {
+        if let Some(socket) = &self.socket {
+            return status(socket);
+        }
+        let folders = folders();
+        let answering = folders.iter().flat_map(|folder| sockets(folder)).filter_map(|socket| {
+            // One that does not answer has ended, or is another user's.
+            status(&socket).ok()
+        });
+        let is_meant = |found: &Found| {
+            self.cluster.as_ref().is_none_or(|cluster| *cluster == found.status.cluster_id)
+        };
+        let found: Vec<Found> = answering.filter(is_meant).collect();
+        let groups: BTreeSet<String> = found.iter().map(Found::group).collect();
+        if groups.len() > 1 {
+            let lines: Vec<String> = found
+                .iter()
+                .map(|found| format!("  {}  {}", found.group(), found.socket.display()))
+                .collect();
+            return Err(ControlError::Several(lines.join("\n")));
+        }
+        let is_active = |found: &Found| found.status.active().map(|it| it.server_id.clone());
+        let own = |found: &Found| found.status.members.first().map(|it| it.news.server_id.clone());
+        let best = found.into_iter().max_by_key(|found| is_active(found) == own(found));
+        best.ok_or_else(|| {
+            let places = folders.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+            let of = self.cluster.as_ref().map(|id| format!(" for cluster {id:?}"));
+            ControlError::Nobody { of: of.unwrap_or_default(), places: places.join(", ") }
+        })
+    }
+}
+
+impl Found {
+    /// What tells one group of this machine from another, for a person.
+    fn group(&self) -> String {
+        let GroupStatus { cluster_id, group, store, .. } = &self.status;
+        match group {
+            Some(group) => format!("cluster {cluster_id}, group {group}, {store}"),
+            None => {
+                let own = self.status.members.first().map_or(0, |known| known.news.pid);
+                format!("cluster {cluster_id}, stand-alone, process {own}, {store}")
+            }
+        }
+    }
+}
+
+/// The sockets in a folder; none where it cannot be read.
+fn sockets(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let is_socket = |entry: &fs::DirEntry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name.ends_with(control_socket::ENDING)
+            && !name.starts_with('.')
+            && entry.file_type().is_ok_and(|found| found.is_socket())
+    };
+    let found = entries.take(ENTRIES_MAX).flatten().filter(is_socket);
+    found.map(|entry| entry.path()).collect()
+}
+
+/// How the server at `socket` says that its group is.
+///
+/// # Errors
+/// [`ControlError`].
+pub fn status(socket: &Path) -> Result<Found, ControlError> {
+    match control_protocol::ask(socket, Request::Status, STATUS_WITHIN)? {
+        Reply::Status(status) => Ok(Found { socket: socket.to_owned(), status: *status }),
+        Reply::Refused(why) => Err(ControlError::Refused(why)),
+        Reply::SteppedDown(_) => Err(ControlError::Other(socket.to_owned())),
+    }
+}
+
+/// Asks the server at `socket` to let another member be active, and waits until one is.
+///
+/// # Errors
+/// [`ControlError`].
+pub fn step_down(socket: &Path) -> Result<control_protocol::SteppedDown, ControlError> {
+    match control_protocol::ask(socket, Request::StepDown, STEP_DOWN_WITHIN)? {
+        Reply::SteppedDown(done) => Ok(done),
+        Reply::Refused(why) => Err(ControlError::Refused(why)),
+        Reply::Status(_) => Err(ControlError::Other(socket.to_owned())),
+    }
+}

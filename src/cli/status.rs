@@ -1,0 +1,260 @@
+//! `stanby status`: a group at a glance, from any of its members on this machine.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use super::connection::{self, printable};
+use super::control::{ControlError, ServerArgs};
+use crate::base::civil::Civil;
+use crate::base::time::WallTime;
+use crate::base::world;
+use crate::election::membership::{Known, MemberNews, TakeOver};
+use crate::server::control_protocol::GroupStatus;
+
+/// Show the servers of a group: who is active, who would take over, and the last take-overs
+///
+/// It asks a server that runs on this machine, by its control socket; what that one knows of the
+/// others they have told it, so of one that it cannot reach it shows nothing.
+#[derive(Debug, clap::Parser)]
+#[command(name = "stanby status", after_help = EXAMPLES)]
+struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// As a JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  stanby status
+  stanby status --cluster orders --json
+Exit code: 0 if somebody is active and each member is ready, 3 if not, 1 if no server answers.";
+
+/// Nobody is active, or a member is not ready.
+const NOT_WELL: u8 = 3;
+
+/// How long a member may be silent and count as there: four of its words.
+const SILENT_MS_MAX: u64 = 4_000;
+
+/// As shells and manuals want it.
+#[must_use]
+pub fn describe() -> clap::Command {
+    Args::command()
+}
+
+/// Runs the command; `args` come without its name.
+#[must_use]
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    let args = match connection::parse::<Args>("stanby status", args) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match show(&args) {
+        Ok((text, is_well)) => {
+            // A closed stdout leaves nobody to tell.
+            let _ = io::stdout().write_all(text.as_bytes());
+            if is_well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) }
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "stanby status: {}", lines(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What is said, line by line: nothing of it is obeyed by a terminal.
+fn lines(error: &ControlError) -> String {
+    error.to_string().split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+fn show(args: &Args) -> Result<(String, bool), ControlError> {
+    let status = args.server.find()?.status;
+    let is_well = is_well(&status);
+    if args.json {
+        let json = serde_json::to_string_pretty(&status).expect("texts and numbers are JSON");
+        return Ok((json + "\n", is_well));
+    }
+    Ok((told(&status, world::now().wall), is_well))
+}
+
+fn is_well(status: &GroupStatus) -> bool {
+    let is_there = |known: &&Known| known.silent_ms <= SILENT_MS_MAX;
+    status.active().is_some()
+        && status.members.iter().filter(is_there).all(|known| known.news.trouble.is_none())
+}
+
+/// The document as people read it.
+fn told(status: &GroupStatus, now: WallTime) -> String {
+    let GroupStatus { cluster_id, group, store, members } = status;
+    let mut text = match group {
+        Some(group) => format!("cluster {cluster_id}, group {group}, store {store}\n"),
+        None => format!("cluster {cluster_id}, stand-alone, store {store}\n"),
+    };
+    let mut rows = vec![
+        ["", "SERVER", "ROLE", "SINCE", "EPOCH", "PROCESS", "ROUTES", "READY"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    rows.extend(members.iter().enumerate().map(|(index, known)| row(known, index == 0, now)));
+    text.push_str(&table(&rows));
+    if status.active().is_none() {
+        text.push_str(&nobody_active(members));
+    }
+    let mut done: Vec<(&MemberNews, &TakeOver)> = members
+        .iter()
+        .flat_map(|known| known.news.take_overs.iter().map(|done| (&known.news, done)))
+        .collect();
+    done.sort_by_key(|(_, done)| std::cmp::Reverse(done.epoch));
+    if !done.is_empty() {
+        text.push_str("\nlast take-overs\n");
+    }
+    for (news, TakeOver { epoch, at, millis, after }) in done.iter().take(8) {
+        let at = Civil::at(at.div_euclid(1_000_000_000));
+        // Text never fails to be written to.
+        let _ = writeln!(
+            text,
+            "  {at}  epoch {epoch} by {} in {millis:.1} ms; of the one before: {after}",
+            printable(&news.server_id)
+        );
+    }
+    printable_lines(&text)
+}
+
+fn nobody_active(members: &[Known]) -> String {
+    let named = members.first().and_then(|own| own.news.active.as_ref());
+    match named {
+        Some(active) => format!(
+            "\nthe store names {} (epoch {}, process {} on {}) as active, and no route brings \
+             anything of it\n",
+            active.server_id, active.epoch, active.pid, active.host
+        ),
+        None => "\nnobody is active that this server knows of\n".to_owned(),
+    }
+}
+
+fn row(known: &Known, is_asked: bool, now: WallTime) -> Vec<String> {
+    let Known { news, silent_ms } = known;
+    let ready = match &news.trouble {
+        _ if SILENT_MS_MAX < *silent_ms => format!("silent for {} s", silent_ms / 1_000),
+        None => "yes".to_owned(),
+        Some(why) => format!("no: {why}"),
+    };
+    let seconds = now.0.saturating_sub(news.since).max(0) / 1_000_000_000;
+    let epoch = news.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
+    vec![
+        if is_asked { "*" } else { "" }.to_owned(),
+        news.server_id.clone(),
+        news.role.name().to_owned(),
+        span(seconds),
+        epoch,
+        format!("{} on {}", news.pid, news.host),
+        news.routes.to_string(),
+        ready,
+    ]
+}
+
+/// A time that has passed, in its two largest units.
+fn span(seconds: i64) -> String {
+    match seconds {
+        ..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds % 3_600 / 60),
+        86_400.. => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+/// Columns as wide as they have to be; the last one as it is.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// What members said of themselves may be anything.
+fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::membership::{KnownActive, Standing};
+
+    fn member(id: &str, role: Standing) -> Known {
+        let news = MemberNews {
+            server_id: id.to_owned(),
+            host: "host".to_owned(),
+            pid: 7,
+            role,
+            epoch: (role == Standing::Active).then_some(3),
+            ..MemberNews::default()
+        };
+        Known { news, silent_ms: 0 }
+    }
+
+    fn group(members: Vec<Known>) -> GroupStatus {
+        let group = Some("g".to_owned());
+        GroupStatus { cluster_id: "c".to_owned(), group, store: "/data".to_owned(), members }
+    }
+
+    #[test]
+    fn a_group_is_a_table() {
+        let mut active = member("first", Standing::Active);
+        active.news.take_overs.push(TakeOver {
+            epoch: 3,
+            at: 1_700_000_000_000_000_000,
+            millis: 12.34,
+            after: "it died".to_owned(),
+        });
+        let mut standby = member("second", Standing::Standby);
+        standby.news.trouble = Some("no \u{1b}[31mlock".to_owned());
+        let status = group(vec![active, standby]);
+        let text = told(&status, WallTime(61_000_000_000));
+        let expected = "\
+cluster c, group g, store /data
+   SERVER  ROLE     SINCE  EPOCH  PROCESS    ROUTES  READY
+*  first   active   1m01s  3      7 on host  0       yes
+   second  standby  1m01s  -      7 on host  0       no: no \\u{1b}[31mlock
+
+last take-overs
+  2023-11-14T22:13:20  epoch 3 by first in 12.3 ms; of the one before: it died
+";
+        assert_eq!(text, expected);
+        assert!(!is_well(&status));
+    }
+
+    #[test]
+    fn an_active_that_nobody_hears_is_named_by_the_store() {
+        let mut standby = member("second", Standing::Standby);
+        let active =
+            KnownActive { server_id: "first".to_owned(), epoch: 9, ..KnownActive::default() };
+        standby.news.active = Some(active);
+        let status = group(vec![standby]);
+        let text = told(&status, WallTime(0));
+        assert!(text.contains("the store names first (epoch 9, process 0 on )"), "{text}");
+        assert!(!is_well(&status));
+    }
+
+    #[test]
+    fn who_is_silent_is_shown_and_does_not_count() {
+        let mut gone = member("gone", Standing::Standby);
+        gone.news.trouble = Some("no lock".to_owned());
+        gone.silent_ms = 75_000;
+        let status = group(vec![member("first", Standing::Active), gone]);
+        assert!(told(&status, WallTime(0)).contains("silent for 75 s"));
+        assert!(is_well(&status));
+    }
+}

@@ -1,0 +1,127 @@
+//! `stanby step-down`: another member becomes active.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use super::connection::{self, printable};
+use super::control::{self, ControlError, Found, ServerArgs};
+use crate::server::control_protocol::SteppedDown;
+
+/// Let another member of the group be active
+///
+/// Asked of any member on this machine; the active one has to run here too. It finishes what it has
+/// taken, gives the lease back, and stands by; the command waits until another member serves.
+#[derive(Debug, clap::Parser)]
+#[command(name = "stanby step-down", after_help = EXAMPLES)]
+struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Say what was done as a JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "Example:
+  stanby step-down
+Exit code: 0 once another member is active, 1 if none is: then this one serves on or again.";
+
+/// As shells and manuals want it.
+#[must_use]
+pub fn describe() -> clap::Command {
+    Args::command()
+}
+
+/// Runs the command; `args` come without its name.
+#[must_use]
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    let args = match connection::parse::<Args>("stanby step-down", args) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match step_down(&args.server) {
+        Ok(done) => {
+            let text = if args.json {
+                serde_json::to_string_pretty(&done).expect("texts and numbers are JSON")
+            } else {
+                let SteppedDown { from, to, millis } = &done;
+                printable(&format!("{from} stepped down, {to} is active after {millis:.0} ms"))
+            };
+            // A closed stdout leaves nobody to tell.
+            let _ = writeln!(io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let text = error.to_string();
+            let text = text.split('\n').map(printable).collect::<Vec<_>>().join("\n");
+            let _ = writeln!(io::stderr(), "stanby step-down: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn step_down(server: &ServerArgs) -> Result<SteppedDown, ControlError> {
+    let found = server.find()?;
+    control::step_down(&active_socket(&found)?)
+}
+
+/// Where the active one is asked: it may be another process of this machine than the one found.
+fn active_socket(found: &Found) -> Result<PathBuf, ControlError> {
+    let Some(own) = found.status.members.first().map(|known| &known.news) else {
+        return Ok(found.socket.clone());
+    };
+    let named = own.active.as_ref();
+    let (id, host, control) = match (found.status.active(), named) {
+        (Some(active), _) if active.server_id == own.server_id => return Ok(found.socket.clone()),
+        (Some(active), _) => (&active.server_id, &active.host, &active.control),
+        (None, Some(active)) => (&active.server_id, &active.host, &active.control),
+        // It says itself why it cannot.
+        (None, None) => return Ok(found.socket.clone()),
+    };
+    match control {
+        Some(control) if *host == own.host => Ok(PathBuf::from(control)),
+        Some(control) => Err(ControlError::Refused(format!(
+            "{id} is active, on {host}: there, stanby step-down --socket {control}"
+        ))),
+        None => Err(ControlError::Refused(format!(
+            "{id} is active, on {host}, and has no control socket"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::membership::{Known, KnownActive, MemberNews};
+    use crate::server::control_protocol::GroupStatus;
+
+    fn standby(active: Option<KnownActive>) -> Found {
+        let news = MemberNews {
+            server_id: "own".to_owned(),
+            host: "here".to_owned(),
+            active,
+            ..MemberNews::default()
+        };
+        let members = vec![Known { news, silent_ms: 0 }];
+        let status = GroupStatus { members, ..GroupStatus::default() };
+        Found { socket: PathBuf::from("/own.sock"), status }
+    }
+
+    fn active(host: &str, control: Option<&str>) -> Option<KnownActive> {
+        let (host, control) = (host.to_owned(), control.map(str::to_owned));
+        Some(KnownActive { server_id: "a".to_owned(), host, control, ..KnownActive::default() })
+    }
+
+    #[test]
+    fn the_active_one_is_asked_where_it_is() {
+        let socket = |active| active_socket(&standby(active)).map_err(|error| error.to_string());
+        assert_eq!(socket(active("here", Some("/a.sock"))), Ok(PathBuf::from("/a.sock")));
+        assert_eq!(socket(None), Ok(PathBuf::from("/own.sock")));
+        let elsewhere = socket(active("there", Some("/a.sock"))).expect_err("not from here");
+        assert_eq!(elsewhere, "a is active, on there: there, stanby step-down --socket /a.sock");
+        assert!(socket(active("here", None)).is_err());
+    }
+}
