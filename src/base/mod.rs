@@ -14,6 +14,7 @@ pub mod go;
 pub mod hash;
 pub mod id;
 pub mod limits;
+pub mod meters;
 pub mod nkey;
 pub mod opening;
 pub mod origin;

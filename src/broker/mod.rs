@@ -354,6 +354,7 @@ impl Broker {
             import,
             export,
             open_count: self.counters.clients.load(Ordering::Relaxed),
+            held_count: self.engines.paused.len() as u64,
             remotes: self.routes.remotes(),
             accounts: self.accounts.names(),
             subscriptions: self.accounts[AccountIndex::GLOBAL].snapshot(),

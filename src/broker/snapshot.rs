@@ -73,6 +73,8 @@ pub struct ServerSnapshot {
     pub export: Option<SubjectLists>,
     /// How many client connections the process has.
     pub open_count: u64,
+    /// Connections that are not read until a store has room for what they send.
+    pub held_count: u64,
     /// Server ids of the peers of registered routes.
     pub remotes: Vec<String>,
     /// Open client connections, ascending by `cid`; if asked for.
@@ -281,6 +283,7 @@ impl ServerSnapshot {
             whole.settings_loaded_at = whole.settings_loaded_at.max(part.settings_loaded_at);
             whole.connections_total += part.connections_total;
             whole.slow_consumers += part.slow_consumers;
+            whole.held_count += part.held_count;
             whole.traffic.add(part.traffic);
             if whole.connect_urls.is_empty() {
                 whole.connect_urls = part.connect_urls;

@@ -189,6 +189,14 @@ pub struct Known {
     pub silent_ms: u64,
 }
 
+impl Known {
+    /// Whether it has said lately that it would take over, or serves.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        u128::from(self.silent_ms) < FRESH.as_millis() && self.news.trouble.is_none()
+    }
+}
+
 /// What a member knows of the others.
 #[derive(Debug, Default)]
 pub struct Membership {

@@ -195,6 +195,7 @@ impl Outgoing<'_> {
             self.trace(subscription, channel, sequence, redelivery.is_some());
         }
         self.traffic.out_messages += 1;
+        self.traffic.redelivered_messages += u64::from(redelivery.is_some());
         self.traffic.out_bytes += payload.len() as u64;
         self.reads.turn_messages += 1;
         self.reads.turn_bytes += payload.len();

@@ -88,6 +88,8 @@ pub struct Traffic {
     pub out_messages: u64,
     /// Bytes of their whole payloads.
     pub out_bytes: u64,
+    /// Of the deliveries, those of messages that had been sent before.
+    pub redelivered_messages: u64,
 }
 
 /// One registered client.
@@ -216,6 +218,7 @@ impl Traffic {
         self.in_bytes += other.in_bytes;
         self.out_messages += other.out_messages;
         self.out_bytes += other.out_bytes;
+        self.redelivered_messages += other.redelivered_messages;
     }
 }
 

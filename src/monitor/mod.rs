@@ -8,13 +8,16 @@ mod certificates;
 mod connection;
 mod connection_pages;
 mod core_pages;
+mod families;
 mod format;
 mod listener;
+mod metrics;
 mod path;
 mod places;
 mod process;
 mod query;
 mod reply;
+mod room;
 mod sources;
 mod streaming_pages;
 
@@ -31,8 +34,8 @@ use axum::response::Response;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::sources::{
-    Ask, ClusterFacts, CoreFacts, LimitNumbers, Published, Sources, State, Status, Streaming,
-    StreamingFacts, Unavailable,
+    Ask, ClusterFacts, CoreFacts, GroupFacts, LimitNumbers, Published, Sources, State, Status,
+    Streaming, StreamingFacts, Unavailable,
 };
 
 use self::path::Target;
@@ -40,6 +43,7 @@ use self::places::Places;
 use self::process::{CpuMeter, Descriptors};
 use self::query::{BadParameter, Query};
 use self::reply::Reply;
+use self::room::Room;
 use crate::base::pulse::Stall;
 use crate::base::world;
 use crate::broker::snapshot::Lists;
@@ -144,6 +148,8 @@ enum Page {
     Core(Core),
     /// Waits for the engines.
     Streaming(Stream),
+    /// Waits for both.
+    Metrics,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +195,7 @@ impl Page {
             "/jsz" => (Self::Core(Core::Jsz), "/jsz"),
             "/accstatz" => (Self::Core(Core::Accstatz), "/accstatz"),
             "/healthz" => (Self::Quick(Quick::Healthz), "/healthz"),
+            "/metrics" => (Self::Metrics, "/metrics"),
             _ => return None,
         })
     }
@@ -216,6 +223,7 @@ struct Pages {
     cpu: Mutex<CpuMeter>,
     /// How many more requests may wait for the reactors.
     waiting: Semaphore,
+    room: Room,
 }
 
 async fn answer(pages: &Arc<Pages>, method: &Method, uri: &Uri) -> Response {
@@ -259,7 +267,9 @@ impl Pages {
         let names: Vec<&str> = base_path.split('/').filter(|name| !name.is_empty()).collect();
         let base_path = names.iter().map(|name| format!("/{name}")).collect();
         let waiting = Semaphore::new(waiting_max);
-        Self { base_path, sources, requests: Mutex::default(), cpu: Mutex::default(), waiting }
+        let room = Room::of(sources.directory.clone());
+        let (requests, cpu) = (Mutex::default(), Mutex::default());
+        Self { base_path, sources, requests, cpu, waiting, room }
     }
 
     /// The page of a path. Core pages count their requests, connections and routes only with
@@ -278,7 +288,7 @@ impl Pages {
         }
         let is_readable = match page {
             Page::Core(page) => lists(page, query).is_ok(),
-            Page::Quick(_) | Page::Streaming(_) => true,
+            Page::Quick(_) | Page::Streaming(_) | Page::Metrics => true,
         };
         if is_readable {
             let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -293,6 +303,7 @@ impl Pages {
             Page::Quick(page) => self.quick(page, query),
             Page::Core(page) => self.core_page(page, query),
             Page::Streaming(page) => self.streaming_page(page, query),
+            Page::Metrics => self.metrics(query),
         }
     }
 

@@ -29,6 +29,13 @@ pub enum Reply {
         /// The text without line end.
         text: String,
     },
+    /// Metrics for scrapers.
+    Metrics {
+        /// Which form they have.
+        content_type: &'static str,
+        /// All of them.
+        text: String,
+    },
     /// A status and nothing else.
     Empty(StatusCode),
 }
@@ -38,6 +45,19 @@ impl Reply {
     #[must_use]
     pub fn document(document: &impl Serialize) -> Self {
         Self::Json(StatusCode::OK, format::json(document))
+    }
+
+    /// The text of a document; nothing of what is none.
+    #[must_use]
+    pub fn document_text(&self) -> &str {
+        match self {
+            Self::Json(_, text) => text,
+            Self::Html(_)
+            | Self::BadRequest(_)
+            | Self::Text { .. }
+            | Self::Metrics { .. }
+            | Self::Empty(_) => "",
+        }
     }
 
     /// What does not exist.
@@ -77,6 +97,9 @@ impl Reply {
                 let no_sniff = (header::X_CONTENT_TYPE_OPTIONS, "nosniff");
                 (status, [(header::CONTENT_TYPE, TEXT), no_sniff], format!("{text}\n"))
                     .into_response()
+            }
+            Self::Metrics { content_type, text } => {
+                ([(header::CONTENT_TYPE, content_type)], text).into_response()
             }
             Self::Empty(status) => {
                 let mut response = Response::new(Body::empty());

@@ -1,11 +1,13 @@
 //! What the pages are made of, as the server hands it over.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::base::channel_limits::{ChannelLimits, ChannelOverrides};
 use crate::base::epoch::LeaseClock;
+use crate::base::meters::Meters;
 use crate::base::pulse::Vitals;
 use crate::base::time::{Instant, WallTime};
 use crate::broker::snapshot::{self as broker, ServerSnapshot};
@@ -35,6 +37,29 @@ pub struct Sources {
     pub streaming: Option<Streaming>,
     /// The brokers of all loops, merged.
     pub broker: Ask<broker::Wanted, ServerSnapshot>,
+    /// What is counted while the stores work.
+    pub meters: Meters,
+    /// What this process is in its group.
+    pub group: Arc<Published<GroupFacts>>,
+    /// Where the data lies, if that is a directory.
+    pub directory: Option<PathBuf>,
+}
+
+/// What a process is in its group, for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupFacts {
+    /// In words.
+    pub role: &'static str,
+    /// While it has one.
+    pub epoch: Option<u64>,
+    /// By this process.
+    pub take_overs: u64,
+    /// How long the last one took.
+    pub last_take_over: Option<Duration>,
+    /// Other members that stand by and are ready.
+    pub ready_standbys: u64,
+    /// On a standby: since when nothing of the active was heard; `None` if nothing ever was.
+    pub active_silent_for: Option<Duration>,
 }
 
 /// The streaming half of [`Sources`].

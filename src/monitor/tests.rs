@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::*;
 use crate::base::epoch::LeaseClock;
 use crate::base::id::{AccountIndex, ChannelName, ClientId, Sequence};
+use crate::base::meters::Meters;
 use crate::base::pulse::{Pulse, Vitals};
 use crate::base::record::ChannelState;
 use crate::base::time::WallTime;
@@ -138,6 +139,7 @@ fn recorded_engine() -> Snapshot {
             in_bytes: number(&totals["in_bytes"]),
             out_messages: number(&totals["out_msgs"]),
             out_bytes: number(&totals["out_bytes"]),
+            redelivered_messages: 0,
         },
     }
 }
@@ -260,6 +262,7 @@ fn body(reply: Reply) -> String {
     match reply {
         Reply::Json(_, body) | Reply::BadRequest(body) | Reply::Html(body) => body,
         Reply::Text { text, .. } => format!("{text}\n"),
+        Reply::Metrics { text, .. } => text,
         Reply::Empty(_) => String::new(),
     }
 }
@@ -441,6 +444,9 @@ fn watched(status: Arc<Published<Status>>, gate: mpsc::Receiver<()>, vitals: Vit
                 Ok(recorded_engine())
             }),
         }),
+        meters: Meters::default(),
+        group: Arc::default(),
+        directory: None,
         broker: Box::new(|_| Err(Unavailable("the reactors do not answer".to_owned()))),
     };
     Monitor::start(free_port(), None, "/base/", sources).unwrap()
@@ -756,6 +762,9 @@ fn paths_are_cleaned_and_redirected_as_recorded() {
                 utc_offset: |_| 0,
                 engine: Box::new(|_| Ok(Snapshot::default())),
             }),
+            meters: Meters::default(),
+            group: Arc::default(),
+            directory: None,
             broker: Box::new(|_| Ok(recorded_broker())),
         };
         let monitor = Monitor::start(free_port(), None, base, sources).unwrap();

@@ -11,6 +11,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Stream
 use super::tests::free_port;
 use super::*;
 use crate::base::epoch::LeaseClock;
+use crate::base::meters::Meters;
 use crate::base::pulse::Vitals;
 
 /// Both ends of TLS with one certificate that is its own authority.
@@ -42,6 +43,9 @@ fn sources() -> Sources {
         vitals: Vitals::default(),
         core: Arc::default(),
         streaming: None,
+        meters: Meters::default(),
+        group: Arc::default(),
+        directory: None,
         broker: Box::new(|_| Err(Unavailable("not asked".to_owned()))),
     }
 }

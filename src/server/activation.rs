@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::channel_limits::LimitsError;
 use crate::base::epoch::{Epoch, Fence, Predecessor};
 use crate::base::id::LoopIndex;
+use crate::base::meters::Meters;
 use crate::base::placement;
 use crate::base::pulse::Vitals;
 use crate::base::random::Random;
@@ -82,6 +83,8 @@ pub struct Ground {
     pub mailboxes: Vec<Mailbox<Mail>>,
     /// Where progress is seen.
     pub vitals: Vitals,
+    /// What is counted while the stores work.
+    pub meters: Meters,
     /// For what engines draw by chance.
     pub seed: u64,
 }
@@ -151,6 +154,7 @@ impl Ground {
             name: format!("store-{}", start.index.0),
             epoch: self.epoch(),
             pulse: Arc::clone(self.vitals.store(start.index.index())),
+            meters: self.meters.store(start.index.index()),
             loops: self.config.loops,
         };
         let mailbox = self.mailboxes[start.index.index()].clone();

@@ -16,6 +16,7 @@ use crate::election::lease::{Holder, Owner};
 use crate::election::membership::{
     self, Known, KnownActive, MemberNews, Membership, Standing, TAKE_OVERS_MAX, TakeOver,
 };
+use crate::monitor::GroupFacts;
 use crate::net::Control;
 use crate::server::Server;
 use crate::server::engine_driver::Mail;
@@ -45,6 +46,8 @@ pub(super) struct GroupNews {
     active: Option<KnownActive>,
     won: Option<Won>,
     take_overs: VecDeque<TakeOver>,
+    take_over_count: u64,
+    last_take_over: Option<Duration>,
     /// Counted by loop 0, when it was asked last.
     routes: Arc<AtomicU64>,
     next_at: Instant,
@@ -74,16 +77,33 @@ impl GroupNews {
             active: None,
             won: None,
             take_overs: VecDeque::new(),
+            take_over_count: 0,
+            last_take_over: None,
             routes: Arc::default(),
             next_at: Instant::default(),
             members: Membership::default(),
         }
     }
 
-    /// When there is something to say; a server that stands alone says nothing.
+    /// When there is something to say.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.subject.is_some().then_some(self.next_at)
+    pub fn next_deadline(&self) -> Instant {
+        self.next_at
+    }
+
+    /// What metrics show of it.
+    fn facts(&self, now: Instant) -> GroupFacts {
+        let others: Vec<Known> = self.members.known(now).collect();
+        let is_ready = |known: &&Known| known.news.role == Standing::Standby && known.is_ready();
+        let active = others.iter().find(|known| known.news.role == Standing::Active);
+        GroupFacts {
+            role: self.standing.name(),
+            epoch: self.won.as_ref().map(|won| won.epoch.0),
+            take_overs: self.take_over_count,
+            last_take_over: self.last_take_over,
+            ready_standbys: others.iter().filter(is_ready).count() as u64,
+            active_silent_for: active.map(|known| Duration::from_millis(known.silent_ms)),
+        }
     }
 
     /// Whose lease is waited for.
@@ -111,6 +131,8 @@ impl GroupNews {
             self.take_overs.pop_front();
         }
         let took = now.at.since(*at);
+        self.take_over_count += 1;
+        self.last_take_over = Some(took);
         self.take_overs.push_back(TakeOver::new(*epoch, now.wall, took, *predecessor));
     }
 
@@ -162,14 +184,16 @@ impl Server {
         }
     }
 
-    /// Tells the others what this member is, if it is time or something else than before.
+    /// Tells the others, and whoever reads metrics, what this member is, if it is time or something
+    /// else than before.
     pub(super) fn tell_members(&mut self) {
         let now = world::now();
         self.news.set_standing(self.member.role().into(), now);
-        if self.news.next_deadline().is_none_or(|at| now.at < at) {
+        if now.at < self.news.next_at {
             return;
         }
         self.news.next_at = now.at + INTERVAL;
+        self.pages.set_group(self.news.facts(now.at));
         self.count_routes();
         self.say_news();
     }

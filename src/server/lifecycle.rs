@@ -130,6 +130,7 @@ impl Server {
             predecessor,
             mailboxes: self.mailboxes.clone(),
             vitals: self.vitals.clone(),
+            meters: self.meters.clone(),
             seed: self.random.next_u64(),
         };
         // From now on, so that no other term begins before the thread has.

@@ -42,6 +42,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 
 use crate::base::epoch::{Fence, LeaseClock};
 use crate::base::id::Subject;
+use crate::base::meters::Meters;
 use crate::base::pulse::Vitals;
 use crate::base::random::Random;
 use crate::base::time::Instant;
@@ -148,6 +149,8 @@ pub struct Server {
     lease: LeaseClock,
     /// Whether loops and stores get on.
     vitals: Vitals,
+    /// What is counted while the stores work.
+    meters: Meters,
     keeper: Option<Keeper>,
     /// Decides what this process is in its group.
     member: Member,
@@ -200,7 +203,9 @@ impl Server {
             if let Some(code) = self.carry_out() {
                 return code;
             }
-            self.tell_members();
+            if self.is_streaming() {
+                self.tell_members();
+            }
             self.look_at_hand_over();
         }
     }
@@ -210,7 +215,7 @@ impl Server {
         let list_at = self.partitions.as_ref().and_then(Partitions::next_deadline);
         let lame_at = self.lame_duck.as_ref().map(LameDuck::next_deadline);
         let told_at = self.service_manager.next_deadline();
-        let news_at = self.news.next_deadline();
+        let news_at = self.is_streaming().then(|| self.news.next_deadline());
         let handed_at = self.hand_over.as_ref().map(HandOver::next_deadline);
         [self.member.next_deadline(), probe_at, list_at, lame_at, told_at, news_at, handed_at]
             .into_iter()

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
 use crate::base::epoch::LeaseClock;
+use crate::base::meters::Meters;
 use crate::base::pulse::Vitals;
 use crate::base::time::Instant;
 use crate::base::world;
@@ -18,8 +20,8 @@ use crate::election::lease::Holder;
 use crate::engine::snapshot::{self as engine, Snapshot};
 use crate::log::CORE;
 use crate::monitor::{
-    Ask, ClusterFacts, CoreFacts, LimitNumbers, Monitor, Published, Sources, State, Status,
-    Streaming, StreamingFacts, Unavailable,
+    Ask, ClusterFacts, CoreFacts, GroupFacts, LimitNumbers, Monitor, Published, Sources, State,
+    Status, Streaming, StreamingFacts, Unavailable,
 };
 use crate::net::listener;
 use crate::net::reactors::Listen;
@@ -42,6 +44,9 @@ pub struct Pages {
     streaming: Arc<Published<StreamingFacts>>,
     lease: LeaseClock,
     vitals: Vitals,
+    meters: Meters,
+    group: Arc<Published<GroupFacts>>,
+    directory: Option<PathBuf>,
     is_group: bool,
 }
 
@@ -53,7 +58,7 @@ impl Pages {
         site: &dyn Site,
         found: &Found,
         server_id: &str,
-        (lease, vitals): (LeaseClock, Vitals),
+        (lease, vitals, meters): (LeaseClock, Vitals, Meters),
     ) -> Self {
         Self {
             status: Arc::default(),
@@ -61,6 +66,9 @@ impl Pages {
             streaming: Arc::new(Published::new(streaming_facts(config, site, server_id))),
             lease,
             vitals,
+            meters,
+            group: Arc::default(),
+            directory: config.streaming.directory.as_ref().and_then(|_| site.path()),
             is_group: config.streaming.ft_group.is_some(),
         }
     }
@@ -115,6 +123,9 @@ impl Pages {
             core: Arc::clone(&self.core),
             streaming,
             broker: ask_brokers(mailboxes.to_vec()),
+            meters: self.meters.clone(),
+            group: Arc::clone(&self.group),
+            directory: self.directory.clone(),
         }
     }
 
@@ -249,6 +260,11 @@ impl Pages {
         let stall = self.vitals.hung_loop(now).or_else(|| self.vitals.stuck_store(now));
         let gets_on = stall.map_or(Ok(()), |stall| Err(stall.to_string()));
         gets_on.and_then(|()| self.status.load().check_ready(&self.lease, now)).err()
+    }
+
+    /// What this process is in its group.
+    pub fn set_group(&self, facts: GroupFacts) {
+        self.group.set(facts);
     }
 
     /// The port of the pages; 0 if there are none.

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::base::epoch::{LeaseClock, Predecessor, Unfenced};
 use crate::base::id::{LoopIndex, Subject};
+use crate::base::meters::Meters;
 use crate::base::pulse::Vitals;
 use crate::base::random::Random;
 use crate::base::world;
@@ -189,7 +190,8 @@ impl Begun {
         let mailboxes: Vec<_> = loops(&config).map(|home| desks.mailbox(home)).collect();
         let lease = LeaseClock::default();
         let vitals = vitals(&config, &desks, &mailboxes);
-        let watched = (lease.clone(), vitals.clone());
+        let meters = Meters::new(config.loops);
+        let watched = (lease.clone(), vitals.clone(), meters.clone());
         let pages = Pages::new(&config, site.as_ref(), &found, &self.server_id, watched);
         let (monitor, http_ports) = pages.serve(&config, &mailboxes, monitor_port)?;
         if is_own {
@@ -228,6 +230,7 @@ impl Begun {
             mailboxes,
             lease,
             vitals,
+            meters,
             keeper: None,
             fence: None,
             recovered: None,

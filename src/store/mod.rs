@@ -20,6 +20,7 @@
 pub mod encryption;
 pub mod file;
 pub mod memory;
+pub mod metering;
 pub mod progress;
 mod report;
 pub mod retention;

@@ -16,10 +16,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySen
 use crate::base::epoch::Epoch;
 use crate::base::id::Ticket;
 use crate::base::limits;
+use crate::base::meters::StoreMeters;
 use crate::base::pulse::Pulse;
 use crate::base::record::{Batch, StoreAnswer, StoreRead};
 use crate::base::time::Instant;
 use crate::base::world;
+use crate::store::metering::{self, timed};
 use crate::store::progress::{self, Working};
 use crate::store::{OutcomeUnknown, Remedy, Store, StoreError};
 
@@ -80,6 +82,8 @@ pub struct WorkerSettings {
     pub loops: u16,
     /// Where its progress is seen.
     pub pulse: Arc<Pulse>,
+    /// Where its work is counted.
+    pub meters: Arc<StoreMeters>,
 }
 
 /// A running worker. Dropping it without [`Job::Close`] ends the thread without closing the store.
@@ -199,6 +203,7 @@ struct Task {
     store: Box<dyn Store>,
     epoch: Epoch,
     loops: u16,
+    meters: Arc<StoreMeters>,
     report: Box<dyn FnMut(Report) + Send>,
     jobs: Receiver<Job>,
     commits: VecDeque<(Ticket, Box<Batch>)>,
@@ -218,6 +223,7 @@ impl Task {
             store,
             epoch: settings.epoch,
             loops: settings.loops,
+            meters: settings.meters,
             report: Box::new(report),
             jobs,
             commits: VecDeque::new(),
@@ -231,6 +237,7 @@ impl Task {
     }
 
     fn run(&mut self) {
+        metering::adopt(Arc::clone(&self.meters));
         loop {
             if let Err(ended) = self.turn() {
                 return self.end(ended);
@@ -333,7 +340,9 @@ impl Task {
 
     fn commit(&mut self, ticket: Ticket, batch: &Batch) -> Result<(), OutcomeUnknown> {
         assert_bounded(batch, self.loops);
-        let report = self.store.commit(self.epoch, batch)?;
+        let messages = batch.channels.iter().map(|part| part.messages.len()).sum();
+        self.meters.begins(messages, self.jobs.len() + self.commits.len() + self.reads.len());
+        let report = timed(|meters| &meters.commit, || self.store.commit(self.epoch, batch))?;
         self.answer(StoreAnswer::Committed { ticket, report });
         let soon = world::instant() + MAINTAIN_AFTER_COMMIT;
         self.maintain_at = Some(self.maintain_at.map_or(soon, |at| at.min(soon)));
@@ -461,7 +470,13 @@ mod tests {
 
     fn settings() -> WorkerSettings {
         let name = "store-0".into();
-        WorkerSettings { name, epoch: Epoch(1), loops: 1, pulse: Arc::default() }
+        WorkerSettings {
+            name,
+            epoch: Epoch(1),
+            loops: 1,
+            pulse: Arc::default(),
+            meters: Arc::default(),
+        }
     }
 
     fn reports(

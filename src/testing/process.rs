@@ -284,6 +284,7 @@ impl Process {
                 epoch: fence.epoch(),
                 loops,
                 pulse: Arc::new(Pulse::default()),
+                meters: Arc::default(),
             };
             let (worker, unthreaded) = worker::unthreaded(share, settings_of_worker, report);
             self.workers[index] = Some((term, unthreaded));

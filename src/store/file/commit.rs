@@ -21,6 +21,7 @@ use crate::store::file::reserve::LEFT_BY_COMMITS;
 use crate::store::file::share::{Share, recount};
 use crate::store::file::slices::{SliceWrite, StageRules};
 use crate::store::file::subscriptions::encode;
+use crate::store::metering::timed;
 use crate::store::{Action, OutcomeUnknown, StoreError, check_part};
 
 /// Beyond so many fresh files in one batch, one sync of the file system is cheaper.
@@ -68,7 +69,7 @@ impl Share {
             parts.push(part);
         }
         let unsynced = if batch.durable && self.ctx.options.sync {
-            self.sync()?
+            timed(|meters| &meters.sync, || self.sync())?
         } else {
             self.leave_dirty(batch)?
         };
@@ -82,7 +83,7 @@ impl Share {
             }
         }
         if !planted::is(Bug::NoEpochCheck) {
-            self.ctx.fence.check()?;
+            timed(|meters| &meters.fence, || self.ctx.fence.check())?;
         }
         let channels = parts.into_iter().map(|part| self.settle(part)).collect();
         Ok(CommitReport { clients_refused, channels })
