@@ -701,6 +701,11 @@ fn a_node_that_runs_is_told() {
     log.lock().unwrap();
     let error = cluster.refusal("a b c");
     assert!(error.contains("a server has it open; stop all nodes"), "{error}");
+    drop(log);
+    let path = cluster.path("b/store/server.dat");
+    let _writer = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    let error = cluster.refusal("a b c");
+    assert!(error.contains(&format!("{} is open for writing by", path.display())), "{error}");
 }
 
 #[test]

@@ -112,6 +112,25 @@ fn messages_of(launch: &Launch, channel: &str) -> (u64, u64, u64) {
     extent
 }
 
+/// Goal: a Go server that still runs on either directory has no lock there, and is noticed.
+#[test]
+fn a_directory_in_which_somebody_writes_without_its_lock_is_left() {
+    let (from, to) = (launch(Kind::File, LIMITS), launch(Kind::File, LIMITS));
+    fill(&from);
+    let (from_file, to_file) = (from.config_path(), to.config_path());
+    for launch in [&from, &to] {
+        let path = launch.folder().join("data/server.dat");
+        let writer = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let refused = relocate("orders", &from_file, &to_file);
+        assert_eq!(refused.status.code(), Some(1));
+        let text = said(&refused);
+        assert!(text.contains(&format!("{} is open for writing by", path.display())), "{text}");
+        drop(writer);
+    }
+    let moved = relocate("orders", &from_file, &to_file);
+    assert!(moved.status.success(), "{}", said(&moved));
+}
+
 /// Goal: whatever kind of store it goes to, nothing of a channel stays behind or is lost.
 #[test]
 fn a_channel_moves_with_all_that_belongs_to_it() {
@@ -186,7 +205,7 @@ fn a_move_that_was_broken_off_can_be_begun_again() {
 /// Goal: whatever the other store has of that name is its own, unless a move has left it there.
 #[test]
 fn a_channel_without_messages_takes_the_place_of_no_other() {
-    let (from, to) = (launch(Kind::File, ""), launch(Kind::File, ""));
+    let (from, to) = (launch(Kind::File, LIMITS), launch(Kind::File, LIMITS));
     let server = from.start();
     let mut client = Stan::connect(from.port, "worker");
     client.fill("orders", 1..=100);

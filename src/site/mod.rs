@@ -5,8 +5,8 @@
 //! to the next, and what people see of it. Nobody else knows whether data lies in memory, in files
 //! or in a database. A new kind of place is one more file here.
 //!
-//! Reading order: `directory`, `file_lock` and `epoch_files` (its lease), `database` and `sql_lock`
-//! (its lease), `memory`, and `encrypted` around any of them.
+//! Reading order: `directory`, `file_lock` and `epoch_files` (its lease), `writers` (who has none),
+//! `database` and `sql_lock` (its lease), `memory`, and `encrypted` around any of them.
 
 mod database;
 mod directory;
@@ -18,6 +18,7 @@ mod proof;
 pub mod sql_lock;
 #[cfg(test)]
 mod tests;
+pub mod writers;
 
 use std::io;
 use std::path::PathBuf;

@@ -117,7 +117,9 @@ impl Place {
         Self::open_as(config)
     }
 
-    fn open_as(config: Config) -> Result<Self, PlaceError> {
+    fn open_as(mut config: Config) -> Result<Self, PlaceError> {
+        // No group is at work, and a Go server that is would hold no lock.
+        config.streaming.ft_group = None;
         let site = site::of(&config)?;
         check_user(site.as_ref())?;
         site.prepare()?;
