@@ -205,7 +205,7 @@ fn a_move_that_was_broken_off_can_be_begun_again() {
 /// Goal: whatever the other store has of that name is its own, unless a move has left it there.
 #[test]
 fn a_channel_without_messages_takes_the_place_of_no_other() {
-    let (from, to) = (launch(Kind::File, LIMITS), launch(Kind::File, LIMITS));
+    let (from, to) = (launch(Kind::File, ""), launch(Kind::File, ""));
     let server = from.start();
     let mut client = Stan::connect(from.port, "worker");
     client.fill("orders", 1..=100);
@@ -315,6 +315,29 @@ fn a_store_whose_key_is_not_named_is_not_moved_in_clear() {
     assert_eq!(sequences(&replay), [1, 2, 3, 4, 5]);
     assert!(!replay[0].message.data.starts_with(&[2]) && !replay[0].message.data.starts_with(&[1]));
     stop(server);
+}
+
+/// Goal: a store that was encrypted for a time is not moved as it lies, and nothing stays of it.
+#[test]
+fn a_store_that_was_encrypted_for_a_time_is_not_moved_in_clear() {
+    let clear = Launch::new(&[]);
+    let place = clear.folder().join("data").display().to_string();
+    let clear = clear.config(&format!("streaming {{ store: file, dir: \"{place}\" }}\n"));
+    let key = Launch::new(&["-encrypt", "-encryption_key", "hush"]);
+    let key = key.config(&format!("streaming {{ store: file, dir: \"{place}\" }}\n"));
+    for (launch, range) in [(&clear, 1..=5), (&key, 6..=10), (&clear, 11..=15)] {
+        let server = launch.start();
+        let mut client = Stan::connect(launch.port, "worker");
+        client.fill("orders", range);
+        client.close().unwrap();
+        stop(server);
+    }
+    let to = launch(Kind::Encrypted, "");
+    let output = relocate("orders", &clear.config_path(), &to.config_path());
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("look encrypted, and no key is given"), "{}", said(&output));
+    assert_eq!(messages_of(&to, "orders"), (0, 0, 0));
+    assert_eq!(messages_of(&clear, "orders"), (1, 15, 15));
 }
 
 /// Goal: a command that was refused leaves no mark of a server that has died.

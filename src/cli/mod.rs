@@ -12,6 +12,7 @@ pub mod relocate;
 pub mod serve;
 pub mod simulate;
 pub mod sql;
+mod stopped;
 pub mod subscribe;
 pub mod version;
 
