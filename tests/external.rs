@@ -181,9 +181,11 @@ fn clients_are_served_through_an_external_server() {
 fn no_port_is_open_but_that_of_the_pages() {
     let core = Launch::core(&[]);
     let _core = core.start();
-    let launch = over(&core).arg("-cluster").arg(format!("nats://127.0.0.1:{}", free_port()));
+    let route_port = free_port();
+    let launch = over(&core).arg("-cluster").arg(format!("nats://127.0.0.1:{route_port}"));
     let mut server = launch.start();
     assert!(wire::Conn::try_open(launch.port).is_none(), "a port for clients is open");
+    assert!(wire::Conn::try_open(route_port).is_none(), "a port for routes is open");
     let page = server.json("/streaming/serverz");
     assert_eq!(page["state"], "STANDALONE");
     assert_eq!(server.json("/varz")["connections"], 0);
@@ -569,19 +571,23 @@ fn the_connection_is_read_however_much_comes() {
     let mut client = Stan::connect(core.port, "me");
     let reply = client.own("acks");
     let message = client.message("foo", vec![b'x'; 512 * 1024]);
-    let count = 400;
-    for _ in 0..count {
-        client.publish_async(&message, &reply);
-    }
     let (mut stored, mut refused) = (0, 0);
-    for _ in 0..count {
-        let ack = client.next_on(&reply, PATIENCE).expect("an answer to each publish");
-        let text = String::from_utf8_lossy(&ack.data).into_owned();
-        match text.contains("too many publishes under way") {
-            true => refused += 1,
-            false => stored += 1,
+    // A quick disk may take one burst.
+    wait_for("a refusal", || {
+        let count = 400;
+        for _ in 0..count {
+            client.publish_async(&message, &reply);
         }
-    }
+        for _ in 0..count {
+            let ack = client.next_on(&reply, PATIENCE).expect("an answer to each publish");
+            let text = String::from_utf8_lossy(&ack.data).into_owned();
+            match text.contains("too many publishes under way") {
+                true => refused += 1,
+                false => stored += 1,
+            }
+        }
+        (refused > 0).then_some(())
+    });
     println!("{stored} stored, {refused} refused");
     assert!(stored > 0);
     let log = server.log.text();

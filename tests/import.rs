@@ -295,6 +295,34 @@ fn a_cluster_is_shown_as_json_and_without_being_imported() {
     assert!(!cluster.path("out").exists());
 }
 
+/// Goal: stores and logs that do not belong together are told, where paths have the nodes' IDs.
+#[test]
+fn logs_that_are_given_with_the_stores_of_other_nodes_are_told() {
+    let cluster = Cluster::recorded("stopped");
+    let place = |place: &str| cluster.path(place).display().to_string();
+    let pairs = |logs: [&str; 2]| {
+        let mut args = vec!["--dry-run".to_owned()];
+        for (store, log) in ["a/store", "b/store"].into_iter().zip(logs) {
+            args.extend(["--store".to_owned(), place(store), "--log-path".to_owned(), place(log)]);
+        }
+        args
+    };
+    let run = |logs: [&str; 2], more: &[&str]| {
+        let args = pairs(logs);
+        let args: Vec<&str> = args.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let output = cluster.run("", &args);
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (is_done, said) = run(["b/log", "a/log"], &[]);
+    assert!(!is_done && said.contains("has the name of node \"b\""), "{said}");
+    assert!(run(["b/log", "a/log"], &["--force"]).0);
+    assert!(run(["a/log", "b/log"], &[]).0);
+    // Without their names nobody can tell.
+    fs::rename(cluster.path("a/log"), cluster.path("1")).unwrap();
+    fs::rename(cluster.path("b/log"), cluster.path("2")).unwrap();
+    assert!(run(["1", "2"], &[]).0);
+}
+
 #[test]
 fn a_minority_is_refused_unless_it_is_forced() {
     let cluster = Cluster::recorded("stopped");
@@ -317,9 +345,12 @@ fn what_a_store_lacks_is_in_the_log_or_on_another_node() {
     }
     let error = cluster.refusal("a b");
     assert!(error.contains("messages are missing") && error.contains("channel bar"), "{error}");
+    // It is known before anything is written.
+    let planned = report(&cluster.run("a b c", &["--json", "--force", "--dry-run"]));
     let out = cluster.path("out");
     let output = cluster.run("a b c", &["--json", "--force", "--to", out.to_str().unwrap()]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["channels"], planned["channels"]);
     let bar = &report["channels"][0];
     assert!(bar["from_others"].as_u64().unwrap() > 0, "{bar}");
     assert_eq!(bar["missing"], Value::Array(Vec::new()), "{bar}");
@@ -701,6 +732,11 @@ fn a_node_that_runs_is_told() {
     log.lock().unwrap();
     let error = cluster.refusal("a b c");
     assert!(error.contains("a server has it open; stop all nodes"), "{error}");
+    drop(log);
+    let path = cluster.path("b/store/server.dat");
+    let _writer = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    let error = cluster.refusal("a b c");
+    assert!(error.contains(&format!("{} is open for writing by", path.display())), "{error}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::process;
 
 use nix::sys::signal::Signal;
 use prost::Message as _;
@@ -50,6 +51,48 @@ fn a_server_waits_for_a_predecessor_that_dies() {
     first.kill();
     second.log.wait(READY);
     assert_eq!(second.stop(Signal::SIGTERM), Some(143));
+}
+
+/// Goal: a Go server that stands alone takes no lock; it is noticed by the files that it writes,
+/// by whichever of them it has open. Who only reads, as a backup does, keeps no server away.
+#[test]
+fn a_server_refuses_a_directory_in_which_somebody_writes_without_its_lock() {
+    let root = tempfile::tempdir().unwrap();
+    let launch = Launch::new(&[]).file_store(Some(root.path()));
+    let mut server = launch.start();
+    Stan::connect(server.launch.port, "client").publish("orders", "1").unwrap();
+    server.stop(Signal::SIGTERM);
+    for name in ["server.dat", "clients.dat", "orders/msgs.1.dat"] {
+        let path = root.path().join(name);
+        let before = fs::read(&path).unwrap();
+        let writer = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let mut refused = launch.spawn();
+        assert_eq!(refused.wait_exit().code(), Some(1));
+        let line = refused.log.wait("STREAM: Failed to start: ");
+        let who = format!("{} is open for writing by process {}", path.display(), process::id());
+        assert!(line.contains(&who) && line.contains("end it first"), "{line}");
+        assert_eq!(fs::read(&path).unwrap(), before, "{name}");
+        drop(writer);
+    }
+    let _backup = fs::File::open(root.path().join("server.dat")).unwrap();
+    let mut server = launch.start();
+    Stan::connect(server.launch.port, "client").publish("orders", "2").unwrap();
+    server.stop(Signal::SIGTERM);
+    // One that is only just ending is waited for.
+    let writer = fs::OpenOptions::new().append(true).open(root.path().join("server.dat")).unwrap();
+    let before = newest_epoch(root.path());
+    let mut waiting = launch.spawn();
+    wait_for("its epoch", || (before < newest_epoch(root.path())).then_some(()));
+    drop(writer);
+    waiting.log.wait(READY);
+    waiting.stop(Signal::SIGTERM);
+}
+
+fn newest_epoch(root: &Path) -> u64 {
+    let names = fs::read_dir(root).unwrap().flatten();
+    let names = names.map(|entry| entry.file_name().into_string().unwrap());
+    let epochs = names.filter_map(|name| name.strip_prefix(".stanby.epoch.")?.parse().ok());
+    epochs.max().unwrap_or(0)
 }
 
 const DISCOVERED: &str =

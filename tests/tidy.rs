@@ -25,7 +25,7 @@ const IMPORTS: [(&str, &[&str]); 18] = [
     ("config", &[]),
     ("site", &["store", "election", "config"]),
     ("import", &["store", "site", "election", "config"]),
-    ("transfer", &["store", "site", "election", "config", "import"]),
+    ("transfer", &["store", "site", "config"]),
     ("monitor", &["broker::snapshot", "engine::snapshot"]),
     ("client", &["wire"]),
     ("cli", &["wire", "client", "config", "server", "store", "election", "import", "transfer"]),

@@ -112,6 +112,25 @@ fn messages_of(launch: &Launch, channel: &str) -> (u64, u64, u64) {
     extent
 }
 
+/// Goal: a Go server that still runs on either directory has no lock there, and is noticed.
+#[test]
+fn a_directory_in_which_somebody_writes_without_its_lock_is_left() {
+    let (from, to) = (launch(Kind::File, LIMITS), launch(Kind::File, LIMITS));
+    fill(&from);
+    let (from_file, to_file) = (from.config_path(), to.config_path());
+    for launch in [&from, &to] {
+        let path = launch.folder().join("data/server.dat");
+        let writer = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let refused = relocate("orders", &from_file, &to_file);
+        assert_eq!(refused.status.code(), Some(1));
+        let text = said(&refused);
+        assert!(text.contains(&format!("{} is open for writing by", path.display())), "{text}");
+        drop(writer);
+    }
+    let moved = relocate("orders", &from_file, &to_file);
+    assert!(moved.status.success(), "{}", said(&moved));
+}
+
 /// Goal: whatever kind of store it goes to, nothing of a channel stays behind or is lost.
 #[test]
 fn a_channel_moves_with_all_that_belongs_to_it() {
@@ -296,6 +315,29 @@ fn a_store_whose_key_is_not_named_is_not_moved_in_clear() {
     assert_eq!(sequences(&replay), [1, 2, 3, 4, 5]);
     assert!(!replay[0].message.data.starts_with(&[2]) && !replay[0].message.data.starts_with(&[1]));
     stop(server);
+}
+
+/// Goal: a store that was encrypted for a time is not moved as it lies, and nothing stays of it.
+#[test]
+fn a_store_that_was_encrypted_for_a_time_is_not_moved_in_clear() {
+    let clear = Launch::new(&[]);
+    let place = clear.folder().join("data").display().to_string();
+    let clear = clear.config(&format!("streaming {{ store: file, dir: \"{place}\" }}\n"));
+    let key = Launch::new(&["-encrypt", "-encryption_key", "hush"]);
+    let key = key.config(&format!("streaming {{ store: file, dir: \"{place}\" }}\n"));
+    for (launch, range) in [(&clear, 1..=5), (&key, 6..=10), (&clear, 11..=15)] {
+        let server = launch.start();
+        let mut client = Stan::connect(launch.port, "worker");
+        client.fill("orders", range);
+        client.close().unwrap();
+        stop(server);
+    }
+    let to = launch(Kind::Encrypted, "");
+    let output = relocate("orders", &clear.config_path(), &to.config_path());
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("look encrypted, and no key is given"), "{}", said(&output));
+    assert_eq!(messages_of(&to, "orders"), (0, 0, 0));
+    assert_eq!(messages_of(&clear, "orders"), (1, 15, 15));
 }
 
 /// Goal: a command that was refused leaves no mark of a server that has died.

@@ -7,11 +7,13 @@
 
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::libc;
 
 use crate::base::world;
@@ -127,6 +129,33 @@ fn described(path: &Path, links: Links, error: io::Error) -> io::Error {
         Ok(found) if is_of_kind && !found.is_file() => NotRegular::error(path, found.file_type()),
         Ok(_) | Err(_) => error,
     }
+}
+
+/// Whether any process, this one too, has the file open to write; `None` where that is not known:
+/// on a network file system, or where the file belongs to another user.
+///
+/// The kernel gives a lease on reading a file only while nobody writes it. This one ends at once;
+/// whoever opens the file meanwhile to write waits for that, and the kernel sends us a SIGIO, which
+/// the caller has to survive.
+#[must_use]
+pub fn has_writer(file: &File) -> Option<bool> {
+    match set_lease(file, libc::F_RDLCK) {
+        Ok(()) => {
+            // Without it the lease ends with the descriptor.
+            let _ = set_lease(file, libc::F_UNLCK);
+            Some(false)
+        }
+        Err(Errno::EAGAIN) => Some(true),
+        Err(_) => None,
+    }
+}
+
+#[allow(unsafe_code, reason = "no crate has this call without unsafe code")]
+fn set_lease(file: &File, kind: libc::c_int) -> nix::Result<()> {
+    // SAFETY: the descriptor is open while `file` is borrowed, and the argument of this command is
+    // a number: the kernel reads and writes no memory of ours.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
+    Errno::result(result).map(drop)
 }
 
 /// Opens what bytes are to go to: a file, or a device or pipe that takes them at once.
@@ -264,6 +293,21 @@ mod tests {
         open_to_write(&path("pipe"), Access::Append(0o600)).unwrap_err();
         open_folder(&path("pipe")).unwrap_err();
         open_folder(&path("folder")).unwrap();
+    }
+
+    /// Goal: who only reads is no writer, and whoever writes is one, until the file is closed.
+    #[test]
+    fn a_writer_of_a_file_is_noticed_and_a_reader_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "text").unwrap();
+        let file = open(&path, Access::Read, Links::Followed).unwrap();
+        let _reader = open(&path, Access::Read, Links::Followed).unwrap();
+        assert_eq!(has_writer(&file), Some(false));
+        let writer = open(&path, Access::Append(0o600), Links::Followed).unwrap();
+        assert_eq!(has_writer(&file), Some(true));
+        drop(writer);
+        assert_eq!(has_writer(&file), Some(false));
     }
 
     /// Goal: a configuration may come through a pipe, whole, though its writer is late and slow.

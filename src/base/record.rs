@@ -1,10 +1,11 @@
 //! Durable facts: what an engine asks to be written, and what a store gives back.
 
 use bytes::Bytes;
+use prost::Message as _;
 
 use crate::base::id::{ChannelName, ClientId, Sequence, SubscriptionId, Ticket};
 use crate::base::time::WallTime;
-use crate::proto::spb;
+use crate::proto::{pb, spb};
 
 /// One message as stored, replayed and delivered: encoded once, when it was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,30 @@ pub struct MessageRecord {
     pub timestamp: WallTime,
     /// The whole `pb.MsgProto`, without redelivery fields.
     pub encoded: Bytes,
+}
+
+impl MessageRecord {
+    /// As stores keep a message.
+    #[must_use]
+    pub fn of(message: &pb::MsgProto) -> Self {
+        Self {
+            sequence: Sequence(message.sequence),
+            timestamp: WallTime(message.timestamp),
+            encoded: message.encode_to_vec().into(),
+        }
+    }
+
+    /// What stands in the place of a message that nobody has, and keeps the next number of a
+    /// channel whose messages are all gone: the Go server's formats have no other way to say it.
+    #[must_use]
+    pub fn stand_in(channel: &ChannelName, sequence: u64, timestamp: WallTime) -> Self {
+        Self::of(&pb::MsgProto {
+            sequence,
+            subject: channel.to_bytes(),
+            timestamp: timestamp.0,
+            ..pb::MsgProto::default()
+        })
+    }
 }
 
 /// A change of one subscription's record (spec stores, 2.4).

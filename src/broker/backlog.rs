@@ -48,6 +48,8 @@ pub(super) struct Backlog {
     delayed: BTreeMap<(Instant, SessionId), News>,
     /// Routes that have come and of which the others are told.
     introductions: VecDeque<Introduction>,
+    /// An external server that is being told what is listened to, and when it is told more.
+    telling: Option<(SessionId, Instant)>,
     /// Whether the URLs of the cluster are others than clients were told.
     are_urls_old: bool,
     /// Clients that are being told other URLs: the slot of the next one, and how many are left.
@@ -87,7 +89,9 @@ impl Backlog {
         if has_work {
             return Some(now);
         }
-        self.delayed.first_key_value().map(|((at, _), _)| *at)
+        let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
+        let telling = self.telling.map(|(_, at)| at.max(now));
+        delayed.into_iter().chain(telling).min()
     }
 }
 
@@ -119,11 +123,13 @@ impl Broker {
             work + limit.saturating_sub(work).div_ceil(2)
         };
         self.take_out_leaving(half(self));
+        self.tell_interests(half(self));
         self.tell_news(half(self));
         self.refresh_urls(limit);
         self.introduce_some(half(self));
         self.inform_some(half(self));
         self.take_out_leaving(limit);
+        self.tell_interests(limit);
         self.tell_news(limit);
         self.introduce_some(limit);
         self.inform_some(limit);
@@ -203,6 +209,30 @@ impl Broker {
         }
         news.told = part.into_iter().next_back().map(|(key, _)| key);
         self.backlog.news.push_back(news);
+    }
+
+    /// Tells an external server all that is listened to.
+    pub(super) fn tell_interests_to(&mut self, server: SessionId) {
+        self.backlog.telling = Some((server, self.now.at));
+        self.work_off();
+    }
+
+    fn tell_interests(&mut self, limit: u64) {
+        while self.work_done() < limit {
+            let Some((server, at)) = self.backlog.telling else { return };
+            if self.now.at < at {
+                return;
+            }
+            let outbox = self.sessions.get(server).map_or(0, |found| found.outbox.len());
+            if ROUTE_NEWS_BYTES_MAX < outbox {
+                self.backlog.telling = Some((server, self.now.at + FULL_ROUTE_RETRY));
+                return;
+            }
+            self.work += 1;
+            if !self.tell_some_interests(server, BATCH_LEN) {
+                self.backlog.telling = None;
+            }
+        }
     }
 
     /// The other routes hear of a new one. Of many that come at once each is work for all.

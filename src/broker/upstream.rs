@@ -9,9 +9,11 @@
 //! barriers of the protocol ask for (spec protocol, 1.3).
 //!
 //! ```text
-//! Greeted ──INFO──► Login ──PONG──► Settling ──PONG──► Up
-//!          (TLS)    CONNECT, PING   SUBs, PING
+//! Greeted ──INFO──► Login ──PONG──► Telling ─────► Settling ──PONG──► Up
+//!          (TLS)    CONNECT, PING   SUBs           PING
 //! ```
+//!
+//! Of very many SUBs each turn writes a portion (`backlog`).
 //!
 //! It is always read. While it is not up nothing is kept for it: engines hold deliveries back
 //! (their inboxes have no room), and an answer that is lost is asked for again by its client.
@@ -60,6 +62,9 @@ pub(super) enum Stage {
     Greeted,
     /// CONNECT and a PING are on their way.
     Login,
+    /// It is being told what is listened to: up to the first number, of those up to the second.
+    /// What rooms say before it knows all would be answered to nobody.
+    Telling { told: u64, until: u64 },
     /// It was told what is listened to; this answer says that all of that is in force.
     Settling { answer: u64 },
     /// It was.
@@ -86,8 +91,14 @@ impl Upstream {
         self.asked += 1;
     }
 
+    /// Whether it takes what rooms say.
     fn hears(&self) -> bool {
         matches!(self.stage, Stage::Settling { .. } | Stage::Up)
+    }
+
+    /// Whether it takes what is listened to.
+    fn is_logged_in(&self) -> bool {
+        self.hears() || matches!(self.stage, Stage::Telling { .. })
     }
 }
 
@@ -139,9 +150,9 @@ pub(super) struct Link {
     pub error: Option<String>,
     /// The last one that the log has as an error.
     pub logged: Option<String>,
-    pub sids: BTreeMap<(Subject, EngineInterest), u64>,
-    interests: BTreeMap<u64, EngineInterest>,
-    last_sid: u64,
+    sids: BTreeMap<(Subject, EngineInterest), u64>,
+    pub interests: BTreeMap<u64, (Subject, EngineInterest)>,
+    pub last_sid: u64,
     flushes: Vec<Flush>,
 }
 
@@ -288,7 +299,7 @@ impl Broker {
                 upstream.stage = Stage::Up;
                 self.on_upstream_up();
             }
-            Stage::Settling { .. } | Stage::Up => (),
+            Stage::Telling { .. } | Stage::Settling { .. } | Stage::Up => (),
         }
         if let Some(link) = &mut self.upstream {
             let is_due = |flush: &mut Flush| flush.answer.is_some_and(|answer| answer <= answered);
@@ -327,7 +338,7 @@ impl Broker {
     fn on_upstream_err(&mut self, id: SessionId, text: &[u8]) -> Step {
         let text = String::from_utf8_lossy(text);
         let text = text.trim().trim_matches('\'');
-        let is_up = self.sessions.upstream_mut(id).is_some_and(|upstream| upstream.hears());
+        let is_up = self.sessions.upstream_mut(id).is_some_and(|found| found.is_logged_in());
         let is_permission = text.to_lowercase().starts_with("permissions violation");
         if !(is_up && is_permission) {
             return self.fail_upstream(id, format!("nats: {text}"));
@@ -364,7 +375,7 @@ impl Broker {
         let account = session.origin.account;
         let sid = std::str::from_utf8(sid).ok().and_then(|sid| sid.parse().ok());
         let interest =
-            sid.and_then(|sid: u64| self.upstream.as_ref()?.interests.get(&sid).copied());
+            sid.and_then(|sid: u64| Some(self.upstream.as_ref()?.interests.get(&sid)?.1));
         // One that has ended meanwhile.
         let Some(interest) = interest else { return Step::Done };
         if is_no_responders(message) {
@@ -393,9 +404,9 @@ impl Broker {
         link.last_sid += 1;
         let sid = link.last_sid;
         link.sids.insert((subject.clone(), interest), sid);
-        link.interests.insert(sid, interest);
+        link.interests.insert(sid, (subject.clone(), interest));
         if let Some(session) = link.session.and_then(|id| self.sessions.get_mut(id))
-            && session.upstream().is_some_and(Upstream::hears)
+            && session.upstream().is_some_and(Upstream::is_logged_in)
             && !session.is_ending()
         {
             write_sub(session, subject, sid);
@@ -409,8 +420,9 @@ impl Broker {
         let Some(link) = &mut self.upstream else { return };
         let Some(sid) = link.sids.remove(&(subject.clone(), interest)) else { return };
         link.interests.remove(&sid);
+        // One that it was not told yet it does not mind.
         if let Some(session) = link.session.and_then(|id| self.sessions.get_mut(id))
-            && session.upstream().is_some_and(Upstream::hears)
+            && session.upstream().is_some_and(Upstream::is_logged_in)
             && !session.is_ending()
         {
             let sid = sid.to_string();
@@ -537,7 +549,7 @@ impl Broker {
     pub(super) fn on_upstream_ended(&mut self, id: SessionId) {
         let name = self.upstream_name();
         let Some(session) = self.sessions.get(id) else { return };
-        let was_up = session.upstream().is_some_and(Upstream::hears);
+        let was_up = session.upstream().is_some_and(Upstream::is_logged_in);
         let Phase::Ending { reason, .. } = &session.phase else { return };
         // The reactor says of a peer that has hung up what is said of a client.
         let reason = if reason == CloseReason::ClientClosed.text() { "EOF" } else { reason };

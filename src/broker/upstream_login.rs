@@ -1,6 +1,7 @@
 //! How we log in to an external server: its INFO, TLS where one side asks for it, CONNECT.
 
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -138,19 +139,13 @@ impl Broker {
         link.logged = None;
         link.error = None;
         let Some(session) = self.sessions.get_mut(id) else { return };
-        for ((subject, _), sid) in &link.sids {
-            write_sub(session, subject, *sid);
-        }
-        encoder::encode(&Op::Ping, session.outbox.tail());
-        session.outbox.seal(false);
         if let Kind::Upstream(upstream) = &mut session.kind {
-            upstream.on_ping();
-            upstream.stage = Stage::Settling { answer: upstream.asked };
+            // Those that come later are told as they come.
+            upstream.stage = Stage::Telling { told: 0, until: link.last_sid };
         }
-        self.work += link.sids.len() as u64;
         let url = link.servers.current().map(|server| server.url.to_string()).unwrap_or_default();
         let (is_first, name) = (link.logins == 1, self.upstream_name());
-        self.mark_dirty(id);
+        self.tell_interests_to(id);
         if is_first {
             self.effects.push_back(Effect::Upstream(UpstreamNews::LoggedIn));
             return;
@@ -158,5 +153,36 @@ impl Broker {
         let text =
             format!("connection {} reconnected to NATS Server at {}", quote(&name), quote(&url));
         self.say(log::Level::Info, text);
+    }
+
+    /// Tells a server the next part of what is listened to; whether there is more.
+    pub(super) fn tell_some_interests(&mut self, id: SessionId, count: usize) -> bool {
+        let Some(link) = &self.upstream else { return false };
+        let Some(session) = self.sessions.get_mut(id).filter(|found| !found.is_ending()) else {
+            return false;
+        };
+        let Some(Stage::Telling { told, until }) = session.upstream().map(|found| found.stage)
+        else {
+            return false;
+        };
+        let (mut last, mut written) = (told, 0);
+        let left = (Bound::Excluded(told), Bound::Included(until.max(told)));
+        for (sid, (subject, _)) in link.interests.range(left).take(count) {
+            write_sub(session, subject, *sid);
+            (last, written) = (*sid, written + 1);
+        }
+        let has_more = written == count;
+        if let Kind::Upstream(upstream) = &mut session.kind {
+            upstream.stage = Stage::Telling { told: last, until };
+            if !has_more {
+                upstream.on_ping();
+                upstream.stage = Stage::Settling { answer: upstream.asked };
+                encoder::encode(&Op::Ping, session.outbox.tail());
+                session.outbox.seal(false);
+            }
+        }
+        self.work += written as u64;
+        self.mark_dirty(id);
+        has_more
     }
 }

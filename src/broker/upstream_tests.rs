@@ -201,6 +201,43 @@ fn what_no_server_would_take_is_left_out() {
     assert_eq!(news(&mut process), [UpstreamNews::Said(log::Level::Error, line.to_owned())]);
 }
 
+/// Goal: very many interests are told in portions, and nothing is said before all of them are: the
+/// answer would find nobody. What comes and goes meanwhile is told once, and at once.
+#[test]
+fn of_very_many_interests_each_turn_tells_a_portion() {
+    const COUNT: u64 = 20_000;
+    let mut process = process(1, "nats://h:1");
+    for key in 1..=COUNT {
+        process.loops[0].listen(&format!("in.{key}").as_str().into(), interest(0, key));
+    }
+    process.settle();
+    let id = open(&mut process);
+    process.ask(id, INFO);
+    let first = process.ask(id, "PONG\r\n");
+    let portion = first.matches("SUB ").count();
+    assert!((256..=10_000).contains(&portion), "{portion}");
+    let (gone, come) = (COUNT - 1, COUNT + 1);
+    let now = process.now;
+    let subject = format!("in.{gone}").as_str().into();
+    process.loops[0].handle(Input::Unlisten { subject, interest: interest(0, gone) }, now);
+    process.loops[0].listen(&format!("in.{come}").as_str().into(), interest(0, come));
+    say(&mut process, 0, &post("early", b"x"), None);
+    let mut said = first;
+    for _ in 0..100 {
+        process.pass(Duration::from_millis(5));
+        said.push_str(&process.take(id));
+    }
+    for key in (1..=COUNT + 1).filter(|key| *key != gone) {
+        let sub = format!("SUB in.{key} {key}\r\n");
+        assert_eq!(said.matches(&sub).count(), 1, "{sub}");
+    }
+    assert!(!said.contains(&format!("SUB in.{gone} ")) && !said.contains("early"));
+    assert!(said.ends_with("PING\r\n") && said.matches("PING").count() == 1);
+    process.ask(id, "PONG\r\n");
+    say(&mut process, 0, &post("late", b"x"), None);
+    assert!(process.take(id).contains("PUB late"));
+}
+
 /// Goal: who waits for what it listens to is told when the server has answered a PING behind it,
 /// on whichever loop, and also where the connection was lost meanwhile.
 #[test]

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,10 +11,10 @@ use clap::{CommandFactory, Parser};
 
 use super::connection;
 use super::progress::Progress;
+use super::stopped;
 use crate::base::encryption::{Cipher, Secret, StoreKey};
 use crate::config::draft::KEY_VARIABLE;
-use crate::config::options::{self, Request};
-use crate::config::{Config, Program, World};
+use crate::config::{Config, World};
 use crate::import::cluster::{self, Report};
 use crate::import::node::Given;
 use crate::store::source::Place;
@@ -110,17 +110,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    match import(&args) {
-        Ok(text) => {
-            // A closed stdout or stderr leaves nobody to tell.
-            let _ = write!(io::stdout(), "{text}");
-            ExitCode::SUCCESS
-        }
-        Err(text) => {
-            let _ = writeln!(io::stderr(), "stanby import: {text}");
-            ExitCode::FAILURE
-        }
-    }
+    stopped::end("stanby import", import(&args))
 }
 
 fn import(args: &Args) -> Result<String, String> {
@@ -141,11 +131,7 @@ fn import(args: &Args) -> Result<String, String> {
     });
     progress.end();
     let report = done.map_err(|error| error.to_string())?;
-    if args.json {
-        let json = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
-        return Ok(json + "\n");
-    }
-    Ok(shown(args, &report))
+    if args.json { stopped::json(&report) } else { Ok(shown(args, &report)) }
 }
 
 fn nodes(args: &Args) -> Result<Vec<Given>, ArgsError> {
@@ -187,8 +173,7 @@ fn key(args: &Args, secret: &Secret) -> Result<StoreKey, ArgsError> {
     Ok(StoreKey::of(secret, cipher))
 }
 
-/// The configuration of a server that would have the new store, with limits that let go of
-/// nothing: its own limits are for the server that will serve it.
+/// The configuration of a server that would have the new store.
 fn target(args: &Args) -> Result<Box<Config>, ArgsError> {
     let text = |what, path: &Path| {
         let text = std::str::from_utf8(path.as_os_str().as_bytes());
@@ -206,29 +191,13 @@ fn target(args: &Args) -> Result<Box<Config>, ArgsError> {
         }
         _ => return Err(ArgsError::NoTarget),
     }
-    for limit in ["-max_channels", "-max_msgs", "-max_bytes", "-max_subs"] {
-        line.extend([limit.to_owned(), "0".to_owned()]);
-    }
-    line.extend(["-loops".to_owned(), "1".to_owned()]);
     let world = World {
         read: &|_| Err(io::ErrorKind::NotFound.into()),
         variable: &|name| env::var(name).ok(),
         secret: &|_| None,
         cores: 1,
     };
-    let wrong = |text: String| ArgsError::Config(text);
-    let loaded = options::load(Program::Streaming, &line, &world);
-    match loaded.map_err(|error| wrong(error.to_string()))? {
-        Request::Serve(config) => match &config.start_error {
-            Some(error) => Err(wrong(error.fatal_line().1)),
-            None => Ok(config),
-        },
-        Request::Check { .. }
-        | Request::Help
-        | Request::HelpTls
-        | Request::Version
-        | Request::Signal(_) => Err(ArgsError::NoTarget),
-    }
+    stopped::server(&line, &world).map_err(ArgsError::Config)
 }
 
 fn shown(args: &Args, report: &Report) -> String {

@@ -15,6 +15,7 @@ pub mod simulate;
 pub mod sql;
 pub mod status;
 pub mod step_down;
+mod stopped;
 pub mod subscribe;
 pub mod version;
 

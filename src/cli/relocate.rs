@@ -1,7 +1,6 @@
 //! `stanby move`: a channel from the store of one server into that of another, both stopped.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,11 +8,11 @@ use clap::{CommandFactory, Parser};
 
 use super::connection;
 use super::progress::Progress;
+use super::stopped;
 use crate::base::id::ChannelName;
 use crate::base::partition::Partition;
 use crate::base::subject::is_channel_name;
-use crate::config::options::{self, Request};
-use crate::config::{Config, Program, machine};
+use crate::config::{Config, machine};
 use crate::transfer::channel::{self, Report};
 
 /// Move a channel from one stopped server to another
@@ -66,17 +65,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    match relocate(&args) {
-        Ok(text) => {
-            // A closed stdout or stderr leaves nobody to tell.
-            let _ = write!(io::stdout(), "{text}");
-            ExitCode::SUCCESS
-        }
-        Err(text) => {
-            let _ = writeln!(io::stderr(), "stanby move: {text}");
-            ExitCode::FAILURE
-        }
-    }
+    stopped::end("stanby move", relocate(&args))
 }
 
 fn relocate(args: &Args) -> Result<String, String> {
@@ -92,11 +81,7 @@ fn relocate(args: &Args) -> Result<String, String> {
     });
     progress.end();
     let report = moved.map_err(|error| error.to_string())?;
-    if args.json {
-        let json = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
-        return Ok(json + "\n");
-    }
-    Ok(shown(args, (&from, &to), &report))
+    if args.json { stopped::json(&report) } else { Ok(shown(args, (&from, &to), &report)) }
 }
 
 /// As a server reads it.
@@ -104,18 +89,7 @@ fn config(file: &Path, is_encrypted: bool) -> Result<Box<Config>, ArgsError> {
     let wrong = |why: String| ArgsError::Config { file: file.to_owned(), why };
     let mut arguments = vec!["-c".to_owned(), file.display().to_string()];
     arguments.extend(is_encrypted.then(|| "-encrypt".to_owned()));
-    let loaded = machine::with_world(|world| options::load(Program::Streaming, &arguments, world));
-    match loaded.map_err(|error| wrong(error.to_string()))? {
-        Request::Serve(config) => match &config.start_error {
-            Some(error) => Err(wrong(error.fatal_line().1)),
-            None => Ok(config),
-        },
-        Request::Check { .. }
-        | Request::Help
-        | Request::HelpTls
-        | Request::Version
-        | Request::Signal(_) => Err(wrong("it does not describe a server".to_owned())),
-    }
+    machine::with_world(|world| stopped::server(&arguments, world)).map_err(wrong)
 }
 
 fn shown(args: &Args, (from, to): (&Config, &Config), report: &Report) -> String {

@@ -7,15 +7,17 @@ use serde::Serialize;
 
 use crate::base::encryption::StoreKey;
 use crate::base::id::{ChannelName, Sequence, SubscriptionId};
-use crate::base::record::{ChannelBatch, ChannelState, Lifecycle, SubscriptionWrite};
+use crate::base::record::{
+    ChannelBatch, ChannelState, Lifecycle, MessageRecord, SubscriptionWrite,
+};
 use crate::base::time::WallTime;
 use crate::config::Config;
 use crate::import::course::{Course, Doubt};
 use crate::import::error::ImportError;
-use crate::import::extent::{self, Extent, Known, Range};
+use crate::import::extent::{self, Extent, Holders, Known, Range};
 use crate::import::in_log::InLog;
 use crate::import::members::{self, Choice};
-use crate::import::messages::{Cursor, Gathering, Origin, stand_in};
+use crate::import::messages::{Cursor, Gathering, Origin};
 use crate::import::node::{Given, Node};
 use crate::import::raft_log::{Content, Entry, LogError};
 use crate::import::replay::{Channel, State, Subscription};
@@ -104,6 +106,7 @@ struct Planned {
     number: u64,
     snapshot_first: u64,
     extent: Extent,
+    holders: Holders,
     subscriptions: Vec<Subscription>,
 }
 
@@ -183,6 +186,15 @@ fn choose(nodes: &[Node], is_forced: bool) -> Result<Choice, ImportError> {
         }
     }
     let facts: Vec<_> = nodes.iter().map(|node| node.facts.clone()).collect();
+    let logs: Vec<_> = nodes.iter().map(|node| node.log_file.as_path()).collect();
+    if let Some((store, log)) = members::swapped(&facts, &logs).filter(|_| !is_forced) {
+        return Err(ImportError::Swapped {
+            store: facts[store].name.clone(),
+            id: facts[store].id.clone(),
+            log: logs[store].display().to_string(),
+            named: facts[log].id.clone(),
+        });
+    }
     let choice = members::choose(&facts)?;
     if !choice.has_majority() && !is_forced {
         let best = &facts[choice.index];
@@ -283,18 +295,24 @@ fn plan(
         };
         let mut known =
             Known { snapshot_first: channel.first, last: channel.last, ..Known::default() };
-        known.held.extend(in_log.ranges(name.as_bytes(), number));
-        for node in nodes.iter_mut() {
+        let mut holders = Holders::default();
+        holders.log.extend(in_log.ranges(name.as_bytes(), number));
+        for (index, node) in nodes.iter_mut().enumerate() {
             if let Some(state) = node.channel(&name, number) {
                 known.stores.push((state.first.get(), state.last.get()));
-                known.held.extend(held(node, &name, state)?);
+                let is_own = index == chosen;
+                let to = if is_own { &mut holders.store } else { &mut holders.others };
+                to.extend(held(node, &name, state)?);
             }
+        }
+        for ranges in [&holders.store, &holders.log, &holders.others] {
+            known.held.extend(ranges);
         }
         let extent = extent::of(&known);
         let subscriptions = channel.subscriptions.into_values();
         let subscriptions = subscriptions.map(|it| within(it, &extent)).collect();
         let snapshot_first = channel.first;
-        planned.push(Planned { name, number, snapshot_first, extent, subscriptions });
+        planned.push(Planned { name, number, snapshot_first, extent, holders, subscriptions });
     }
     Ok(planned)
 }
@@ -380,13 +398,17 @@ fn report(nodes: &[Node], choice: &Choice, planned: &[Planned], clients: usize) 
             ));
         }
     }
-    let channel = |channel: &Planned| ChannelReport {
-        name: channel.name.to_string(),
-        first: channel.extent.first,
-        last: channel.extent.last,
-        subscriptions: channel.subscriptions.len(),
-        missing: channel.extent.missing.clone(),
-        ..ChannelReport::default()
+    let channel = |channel: &Planned| {
+        let (from_log, from_others) = channel.holders.from_log_and_others(&channel.extent);
+        ChannelReport {
+            name: channel.name.to_string(),
+            first: channel.extent.first,
+            last: channel.extent.last,
+            subscriptions: channel.subscriptions.len(),
+            from_log,
+            from_others,
+            missing: channel.extent.missing.clone(),
+        }
     };
     Report {
         cluster_id: chosen.facts.cluster.clone(),
@@ -461,6 +483,8 @@ impl Writing<'_> {
             }
         }
         let Some(log) = log else { return Ok(()) };
+        // Counted anew: what was looked at before was ranges, and these are messages.
+        (told.from_log, told.from_others) = (0, 0);
         let mut gathering = Gathering::new((name, number), own, (log, self.in_log), others);
         let (mut bytes, mut last_time) = (0, WallTime(0));
         for sequence in channel.extent.first..=channel.extent.last {
@@ -472,7 +496,7 @@ impl Writing<'_> {
                 }
                 // It was let go of, and keeps the place of the next number.
                 None if channel.extent.first == channel.extent.last => {
-                    stand_in(name, sequence, last_time)
+                    MessageRecord::stand_in(name, sequence, last_time)
                 }
                 None => {
                     if !self.is_forced {
@@ -480,7 +504,7 @@ impl Writing<'_> {
                         return Err(ImportError::Missing(text));
                     }
                     note_missing(&mut told.missing, sequence);
-                    stand_in(name, sequence, last_time)
+                    MessageRecord::stand_in(name, sequence, last_time)
                 }
             };
             last_time = message.timestamp;

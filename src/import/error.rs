@@ -58,6 +58,22 @@ pub enum ImportError {
         /// What else was found on that node.
         notices: String,
     },
+    /// A log that seems to be another node's.
+    #[error(
+        "{store} is the store of node {id:?}, and {log}, which was given with it, has the name of \
+         node {named:?}: give --store and --log-path in the same order, or take them as they were \
+         given with --force"
+    )]
+    Swapped {
+        /// The store.
+        store: String,
+        /// Of which node it is.
+        id: String,
+        /// The log.
+        log: String,
+        /// Of which node that seems to be.
+        named: String,
+    },
     /// Nodes have the same entry, and not with the same content.
     #[error(
         "{what}. Leave that node out if the others are a majority of the members, or take what \

@@ -76,9 +76,74 @@ pub fn of(known: &Known) -> Extent {
     Extent { first, last, missing }
 }
 
+/// Who has which messages of a channel, in the order in which they are asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holders {
+    /// The store of the node whose log counts.
+    pub store: Vec<Range>,
+    /// Its log.
+    pub log: Vec<Range>,
+    /// The stores of other nodes.
+    pub others: Vec<Range>,
+}
+
+impl Holders {
+    /// How many messages of a channel its log has and its store has not, and how many only the
+    /// stores of others have.
+    #[must_use]
+    pub fn from_log_and_others(&self, extent: &Extent) -> (u64, u64) {
+        if extent.last == 0 {
+            return (0, 0);
+        }
+        let not_stored = without(&[(extent.first, extent.last)], &self.store);
+        let not_logged = without(&not_stored, &self.log);
+        let nowhere = without(&not_logged, &self.others);
+        let count = |ranges: &[Range]| ranges.iter().map(|(from, to)| to - from + 1).sum::<u64>();
+        let left = count(&not_logged);
+        (count(&not_stored) - left, left - count(&nowhere))
+    }
+}
+
+/// What of ranges that ascend is in none of the others.
+fn without(ranges: &[Range], held: &[Range]) -> Vec<Range> {
+    let mut held: Vec<Range> = held.to_vec();
+    held.sort_unstable();
+    let mut ahead = held.into_iter().peekable();
+    let (mut left, mut covered) = (Vec::new(), 0);
+    for (from, to) in ranges.iter().copied() {
+        let mut next = from.max(covered + 1);
+        while let Some((first, last)) = ahead.next_if(|(first, _)| *first <= to) {
+            if next < first {
+                left.push((next, first - 1));
+            }
+            covered = covered.max(last);
+            next = next.max(covered.saturating_add(1));
+        }
+        if next <= to {
+            left.push((next, to));
+        }
+    }
+    left
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_message_is_counted_where_it_is_found_first() {
+        let holders = Holders {
+            store: vec![(1, 4), (20, 25)],
+            log: vec![(3, 6), (10, 12), (12, 15)],
+            others: vec![(1, 30)],
+        };
+        let extent = |first, last| Extent { first, last, missing: Vec::new() };
+        assert_eq!(holders.from_log_and_others(&extent(1, 30)), (8, 12));
+        assert_eq!(holders.from_log_and_others(&extent(5, 12)), (5, 3));
+        assert_eq!(holders.from_log_and_others(&extent(31, 40)), (0, 0), "nobody has them");
+        assert_eq!(holders.from_log_and_others(&Extent::default()), (0, 0));
+        assert_eq!(without(&[(5, 9)], &[(1, 5), (2, 3), (8, 8)]), [(6, 7), (9, 9)]);
+    }
 
     fn extent(snapshot_first: u64, last: u64, stores: &[Range], log: &[Range]) -> Extent {
         let held = stores.iter().chain(log).copied().collect();

@@ -5,6 +5,8 @@
 //! could have won it, and has each committed entry. Entries of its that were not committed yet may
 //! stay, as a new leader commits them too: nobody was told that they failed for good.
 
+use std::path::Path;
+
 use crate::import::raft_log::{Member, Place};
 
 /// What is known of one node that was given.
@@ -87,6 +89,21 @@ pub enum NoChoice {
          or never came to be one"
     )]
     NoMember,
+}
+
+/// A node that seems to have been given with the log of another one, and that one. A log has no
+/// word of whose it is; where nodes have folders with their IDs, as in the Go server's default, its
+/// path tells.
+#[must_use]
+pub fn swapped(nodes: &[NodeFacts], logs: &[&Path]) -> Option<(usize, usize)> {
+    let names = |at: usize, other: usize| {
+        let id = &nodes[other].id;
+        logs[at].components().any(|part| part.as_os_str() == id.as_str())
+    };
+    let all = 0..nodes.len().min(logs.len());
+    let is_own = |at: usize| names(at, at);
+    let mut pairs = all.clone().flat_map(|at| all.clone().map(move |other| (at, other)));
+    pairs.find(|(at, other)| !is_own(*at) && !is_own(*other) && names(*at, *other))
 }
 
 /// The node whose log counts.

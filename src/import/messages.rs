@@ -7,7 +7,6 @@ use prost::Message as _;
 
 use crate::base::id::{ChannelName, Sequence, Ticket};
 use crate::base::record::{FetchRequest, MessageRecord};
-use crate::base::time::WallTime;
 use crate::import::bolt::ReadAt;
 use crate::import::in_log::InLog;
 use crate::import::raft_log::{Content, LogError, RaftLog};
@@ -159,33 +158,12 @@ impl<'a, S: ReadAt> Gathering<'a, S> {
         }
         let messages = self.entry.as_ref().map(|(_, messages)| messages.as_slice());
         let mut messages = messages.unwrap_or_default().iter();
-        Ok(messages.find(|message| message.sequence == sequence).map(record))
+        Ok(messages.find(|message| message.sequence == sequence).map(MessageRecord::of))
     }
 }
 
 fn messages(operation: spb::RaftOperation) -> Vec<pb::MsgProto> {
     operation.publish_batch.map(|batch| batch.messages).unwrap_or_default()
-}
-
-/// As stores keep a message.
-#[must_use]
-pub fn record(message: &pb::MsgProto) -> MessageRecord {
-    MessageRecord {
-        sequence: Sequence(message.sequence),
-        timestamp: WallTime(message.timestamp),
-        encoded: message.encode_to_vec().into(),
-    }
-}
-
-/// What stands in the place of a message that nobody has; so do stores themselves.
-#[must_use]
-pub fn stand_in(channel: &ChannelName, sequence: u64, timestamp: WallTime) -> MessageRecord {
-    record(&pb::MsgProto {
-        sequence,
-        subject: channel.to_bytes(),
-        timestamp: timestamp.0,
-        ..pb::MsgProto::default()
-    })
 }
 
 fn is_empty(message: &MessageRecord) -> bool {

@@ -18,6 +18,7 @@ use crate::import::members::NodeFacts;
 use crate::import::raft_log::{LogError, Member, Place, RaftLog};
 use crate::import::snapshot::{self, Snapshot, SnapshotError};
 use crate::proto::spb;
+use crate::site::writers::{self, Writer};
 use crate::store::encryption::notice;
 use crate::store::source;
 use crate::store::{Store, StoreError};
@@ -65,6 +66,14 @@ pub enum NodeError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Somebody writes in its store.
+    #[error("{name}: {writer}")]
+    Written {
+        /// Which node.
+        name: String,
+        /// Who does.
+        writer: Writer,
     },
     /// Its server has the log open.
     #[error("{}: a server has it open; stop all nodes of the cluster first", .0.display())]
@@ -158,6 +167,11 @@ impl Node {
         let name = given.name.clone();
         let not_clustered =
             |what: &str| NodeError::NotClustered { name: name.clone(), what: what.to_owned() };
+        if let source::Place::Directory(root) = &given.store
+            && let Some(writer) = writers::find(root)
+        {
+            return Err(NodeError::Written { name, writer });
+        }
         let failed = |source| NodeError::Store { name: name.clone(), source: Box::new(source) };
         let opened = source::open(&given.store, key, world::now()).map_err(failed)?;
         let read_as = |text: &str| format!("nothing was changed, it was read as if: {text}");

@@ -3,48 +3,20 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::epoch::{Epoch, Fence, Predecessor, Unfenced};
-use crate::base::random::Random;
 use crate::base::record::{Batch, ChannelBatch, ClientWrite, RecoveredState};
-use crate::base::time::Instant;
-use crate::base::world;
 use crate::config::Config;
-use crate::election::lease::{Attempt, Lease, LeaseError, Owner};
 use crate::proto::spb;
-use crate::site::{self, Site};
-use crate::store::{OutcomeUnknown, Store, StoreError};
-
-/// How often the lease is shown to be held.
-const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+use crate::site::place::{Place, PlaceError};
 
 /// Why the target takes nothing, or not all.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    /// It cannot be opened.
+    /// It cannot be used.
     #[error("the new store: {0}")]
-    Store(#[from] StoreError),
-    /// A commit broke off.
-    #[error("the new store: {0}")]
-    Commit(#[from] OutcomeUnknown),
-    /// A commit was refused.
-    #[error("the new store: channel {channel}: {why}")]
-    Refused {
-        /// Of which channel.
-        channel: String,
-        /// Why.
-        why: String,
-    },
-    /// It cannot be locked.
-    #[error("the new store: {0}")]
-    Lease(#[from] LeaseError),
-    /// Somebody has it.
-    #[error("the new store is in use: {0}")]
-    InUse(String),
+    Place(#[from] PlaceError),
     /// It has data.
     #[error("the new store is not empty: {0}; nothing was written to it")]
     NotEmpty(String),
@@ -56,9 +28,6 @@ pub enum TargetError {
         /// Why.
         source: io::Error,
     },
-    /// No chance to be had.
-    #[error("cannot read entropy: {0}")]
-    Entropy(io::Error),
 }
 
 /// The cluster ID in a store that is not complete: no server takes it for its own, and what it says
@@ -69,11 +38,7 @@ fn unfinished(cluster: &[u8]) -> Bytes {
 
 /// The new store.
 pub struct Target {
-    site: Arc<dyn Site>,
-    lease: Option<Box<dyn Lease>>,
-    epoch: Epoch,
-    share: Box<dyn Store>,
-    confirmed_at: Instant,
+    place: Place,
 }
 
 impl Target {
@@ -86,38 +51,17 @@ impl Target {
         if let Some(folder) = &config.streaming.directory {
             check_empty(folder)?;
         }
-        let site = site::of(config)?;
-        site.prepare()?;
-        let mut random = Random::new(world::entropy().map_err(TargetError::Entropy)?);
-        let owner = Owner::this_process(&random.unique_id(), Vec::new(), None);
-        let mut lease = site.lease(owner.or_silent_for(Duration::ZERO));
-        let (fence, predecessor): (Arc<dyn Fence>, _) = match &mut lease {
-            None => (Arc::new(Unfenced), Predecessor::Clean),
-            Some(lease) => match lease.try_take()? {
-                Attempt::Won(grant) => (grant.fence, grant.predecessor),
-                Attempt::Held { why, .. } => return Err(TargetError::InUse(why)),
-            },
-        };
-        if let Some(lease) = &mut lease {
-            lease.settle()?;
+        let place = Place::open_to_take(config)?;
+        match something_in(place.recovered()) {
+            None => Ok(Self { place }),
+            Some(found) => Err(TargetError::NotEmpty(found)),
         }
-        let opened = site.open(&fence, predecessor)?;
-        if let Some(found) = something_in(&opened.recovered) {
-            if let Some(mut lease) = lease {
-                lease.release(true)?;
-            }
-            return Err(TargetError::NotEmpty(found));
-        }
-        let none = || StoreError::Unusable("the store has no share".to_owned());
-        let share = opened.shares.into_iter().next().ok_or_else(none)?;
-        let (epoch, confirmed_at) = (fence.epoch(), world::instant());
-        Ok(Self { site, lease, epoch, share, confirmed_at })
     }
 
     /// Whether no two subscriptions may have one number.
     #[must_use]
     pub fn numbers_subscriptions_as_one(&self) -> bool {
-        self.site.numbers_subscriptions_as_one()
+        self.place.numbers_subscriptions_as_one()
     }
 
     /// Marks it as not complete.
@@ -153,33 +97,13 @@ impl Target {
     /// [`TargetError`]; then it may not be complete.
     pub fn finish(mut self, server: spb::ServerInfo) -> Result<(), TargetError> {
         // What a store holds back is written before the mark goes.
-        self.share.maintain(world::now())?;
+        self.place.maintain()?;
         self.commit(Batch { server: Some(server), durable: true, ..Batch::default() })?;
-        self.share.close()?;
-        if let Some(lease) = &mut self.lease {
-            lease.release(true)?;
-        }
-        Ok(())
+        Ok(self.place.close()?)
     }
 
     fn commit(&mut self, batch: Batch) -> Result<(), TargetError> {
-        let now = world::instant();
-        if let Some(lease) = &mut self.lease
-            && CONFIRM_EVERY <= now.since(self.confirmed_at)
-        {
-            lease.confirm()?;
-            self.confirmed_at = now;
-        }
-        let report = self.share.commit(self.epoch, &batch)?;
-        if let Some(why) = report.clients_refused {
-            let channel = "(server and clients)".to_owned();
-            return Err(TargetError::Refused { channel, why });
-        }
-        for outcome in report.channels {
-            if let Some(why) = outcome.refused {
-                return Err(TargetError::Refused { channel: outcome.channel.to_string(), why });
-            }
-        }
+        self.place.commit(batch)?;
         Ok(())
     }
 }

@@ -133,8 +133,9 @@ pub struct Reactor<D: Driver> {
     resolver: Resolver,
     passwords: Passwords,
     own_route_port: Option<u16>,
-    /// Further addresses of the external server that is being dialled.
+    /// Further addresses of the external server that is being dialled, and how long each may take.
     upstream_addresses: Vec<SocketAddr>,
+    upstream_patience: Duration,
     random: Random,
     now: Now,
     table: Table<Connection>,
@@ -189,6 +190,7 @@ impl<D: Driver> Reactor<D> {
             passwords: parts.passwords,
             own_route_port: parts.own_route_port,
             upstream_addresses: Vec::new(),
+            upstream_patience: Duration::ZERO,
             random: Random::new(parts.seed),
             now: world::now(),
             table: Table::default(),

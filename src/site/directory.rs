@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::election::lease::{Lease, Owner};
 use crate::log::STREAM;
 use crate::proto::spb;
 use crate::site::file_lock::FileLease;
-use crate::site::{Site, steal_after};
+use crate::site::{Site, steal_after, writers};
 use crate::store::file::disk::RealDisk;
 use crate::store::file::survey::Surveyor;
 use crate::store::file::{self, FileOptions, Opening};
@@ -27,6 +28,8 @@ pub(super) struct Directory {
     loops: u16,
     steal_after: Duration,
     is_alone: bool,
+    /// Whether this process has had it open: then it may have files of it open still.
+    was_open: AtomicBool,
     /// While another member is active.
     surveyor: Mutex<Option<Surveyor>>,
 }
@@ -39,6 +42,7 @@ impl Directory {
             loops: config.loops,
             steal_after: steal_after(config),
             is_alone: config.streaming.ft_group.is_none(),
+            was_open: AtomicBool::new(false),
             surveyor: Mutex::default(),
         }
     }
@@ -87,6 +91,10 @@ impl Site for Directory {
     }
 
     fn open(&self, fence: &Arc<dyn Fence>, predecessor: Predecessor) -> Result<Opened, StoreError> {
+        // A group has its lock, and a take-over no time.
+        if !self.was_open.swap(true, Ordering::Relaxed) && self.is_alone {
+            writers::await_none(&self.options.root)?;
+        }
         let surveyor = self.surveyor().take();
         let opening = Opening {
             options: &self.options,

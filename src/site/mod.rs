@@ -5,8 +5,9 @@
 //! to the next, and what people see of it. Nobody else knows whether data lies in memory, in files
 //! or in a database. A new kind of place is one more file here.
 //!
-//! Reading order: `directory`, `file_lock` and `epoch_files` (its lease), `database` and `sql_lock`
-//! (its lease), `memory`, and `encrypted` around any of them.
+//! Reading order: `directory`, `file_lock` and `epoch_files` (its lease), `writers` (without any),
+//! `database` and `sql_lock` (its lease), `memory`, `encrypted` around any of them, and `place`:
+//! what a command opens.
 
 mod database;
 mod directory;
@@ -14,10 +15,12 @@ mod encrypted;
 pub mod epoch_files;
 pub mod file_lock;
 mod memory;
+pub mod place;
 mod proof;
 pub mod sql_lock;
 #[cfg(test)]
 mod tests;
+pub mod writers;
 
 use std::io;
 use std::path::PathBuf;

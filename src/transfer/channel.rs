@@ -5,6 +5,8 @@
 //! it and the source has too is dropped; if the target has anything else, nobody touches either.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,11 +20,11 @@ use crate::base::record::{
 };
 use crate::base::world;
 use crate::config::Config;
-use crate::import::messages::stand_in;
 use crate::proto::pb;
+use crate::site;
+use crate::site::place::{Place, PlaceError};
 use crate::store::StoreError;
 use crate::store::encryption::payload::looks_encrypted;
-use crate::transfer::place::{Place, PlaceError};
 
 /// Changes of subscriptions that are written in one commit.
 const BATCH_WRITES: usize = 10_000;
@@ -40,6 +42,16 @@ pub enum MoveError {
     /// The target cannot be used.
     #[error("the store that is to have it: {0}")]
     Target(#[source] PlaceError),
+    /// What is made now would belong to another user than what is there.
+    #[error("{} belongs to user {owner}, and this is user {user}: run it as that one", .path.display())]
+    User {
+        /// Where it lies.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        user: u32,
+    },
     /// Nothing of that name is there.
     #[error("there is no channel {0}")]
     NoChannel(ChannelName),
@@ -124,9 +136,12 @@ pub fn move_channel(
     if !from.is_lasting() || !to.is_lasting() {
         return Err(MoveError::Memory);
     }
-    if Place::are_one(from, to).map_err(MoveError::Source)? {
+    let paths =
+        [path_of(from).map_err(MoveError::Source)?, path_of(to).map_err(MoveError::Target)?];
+    if paths[0].is_some() && paths[0] == paths[1] {
         return Err(MoveError::OneStore);
     }
+    paths.into_iter().flatten().try_for_each(check_user)?;
     // The source is not touched before the target is known to be of use.
     let mut target = Place::open_to_take(to).map_err(MoveError::Target)?;
     let to_cluster = cluster_of(&target).ok_or(MoveError::NewTarget)?;
@@ -146,19 +161,34 @@ pub fn move_channel(
         check_begun(&mut source, &mut target, &channel, &begun)?;
         delete(&mut target, name).map_err(MoveError::Target)?;
     }
-    let mut copy = Copy { source: &mut source, target: &mut target, channel: &channel };
+    let is_in_clear = from.streaming.encryption.is_none();
+    let (from, to) = (&mut source, &mut target);
+    let mut copy = Copy { source: from, target: to, channel: &channel, is_in_clear };
     if let Err(error) = copy.run(tell) {
         // What is left of it would be in the way of the target's server.
         let _ = delete(&mut target, name);
         return Err(error);
     }
-    target.close().map_err(MoveError::Target)?;
-    let mut target = Place::open_to_take(to).map_err(MoveError::Target)?;
+    target.reopen().map_err(MoveError::Target)?;
     let report = read_back(&mut source, &mut target, &channel)?;
     target.close().map_err(MoveError::Target)?;
     delete(&mut source, name).map_err(MoveError::Source)?;
     source.close().map_err(MoveError::Source)?;
     Ok(report)
+}
+
+/// Where it lies on this machine, if it does.
+fn path_of(config: &Config) -> Result<Option<PathBuf>, PlaceError> {
+    Ok(site::of(config)?.path())
+}
+
+/// A server that may not read what we make would not start any more.
+fn check_user(path: PathBuf) -> Result<(), MoveError> {
+    let user = nix::unistd::geteuid().as_raw();
+    // What is not there is told by whoever opens it.
+    let Ok(found) = std::fs::metadata(&path) else { return Ok(()) };
+    let owner = found.uid();
+    if owner == user { Ok(()) } else { Err(MoveError::User { path, owner, user }) }
 }
 
 fn cluster_of(place: &Place) -> Option<Bytes> {
@@ -173,7 +203,8 @@ fn check_cluster(from: Bytes, to: Bytes) -> Result<(), MoveError> {
     Err(MoveError::Clusters { from: text(&from), to: text(&to) })
 }
 
-/// What is encrypted must not be taken for clear text, and encrypted once more.
+/// What is encrypted must not be taken for clear text, and encrypted once more. The oldest and the
+/// newest message are looked at before anything is written, each other one on its way.
 fn check_readable(
     source: &mut Place,
     from: &Config,
@@ -184,15 +215,16 @@ fn check_readable(
     }
     for sequence in [channel.state.first, channel.state.last] {
         let found = source.read(&channel.channel, sequence).map_err(MoveError::Source)?;
-        let is_encrypted = |message: &MessageRecord| {
-            pb::MsgProto::decode(message.encoded.clone())
-                .is_ok_and(|decoded| looks_encrypted(&decoded.data, message.sequence))
-        };
         if found.first().is_some_and(is_encrypted) {
             return Err(MoveError::Encrypted { channel: channel.channel.clone() });
         }
     }
     Ok(())
+}
+
+fn is_encrypted(message: &MessageRecord) -> bool {
+    let decoded = pb::MsgProto::decode(message.encoded.clone());
+    decoded.is_ok_and(|decoded| looks_encrypted(&decoded.data, message.sequence))
 }
 
 /// Whether the target would let go of anything of it at once, or take nothing more.
@@ -262,7 +294,7 @@ fn check_begun(
     }
     if is_stand_in(channel) {
         let found = target.read(name, had.first).map_err(MoveError::Target)?;
-        let only = stand_in(name, has.last.get(), channel.last_timestamp);
+        let only = MessageRecord::stand_in(name, has.last.get(), channel.last_timestamp);
         return if found == [only] { Ok(()) } else { Err(taken("messages")) };
     }
     // What a move has left ends within what the source has, though that may have let go of its
@@ -303,6 +335,8 @@ struct Copy<'a> {
     source: &'a mut Place,
     target: &'a mut Place,
     channel: &'a RecoveredChannel,
+    /// Whether no key is given.
+    is_in_clear: bool,
 }
 
 impl Copy<'_> {
@@ -347,13 +381,20 @@ impl Copy<'_> {
         }
         if is_stand_in(self.channel) {
             part.begins_after = Sequence(last.get().saturating_sub(1));
-            part.messages.push(stand_in(name, last.get(), self.channel.last_timestamp));
+            part.messages.push(MessageRecord::stand_in(
+                name,
+                last.get(),
+                self.channel.last_timestamp,
+            ));
             return self.target.write(part).map(drop).map_err(MoveError::Target);
         }
         part.begins_after = Sequence(first.get().saturating_sub(1));
         let (mut next, mut written) = (first, 0);
         loop {
             part.messages = self.source.read(name, next).map_err(MoveError::Source)?;
+            if self.is_in_clear && part.messages.iter().any(is_encrypted) {
+                return Err(MoveError::Encrypted { channel: name.clone() });
+            }
             let Some(end) = part.messages.last() else { return Ok(()) };
             next = end.sequence.next();
             written += u64::try_from(part.messages.len()).unwrap_or(u64::MAX);

@@ -169,7 +169,7 @@ impl<D: Driver> Reactor<D> {
             return;
         }
         let Route { kind, target } = route;
-        let mut addresses = match found {
+        let addresses = match found {
             Found::Addresses(addresses) => addresses,
             Found::Ourselves => {
                 let url = url_of(&kind).to_owned();
@@ -181,35 +181,47 @@ impl<D: Driver> Reactor<D> {
                 return;
             }
         };
-        let Some(address) = addresses.pop() else { return };
-        let mut patience = dial::DIAL_TIMEOUT;
         if let ConnectionKind::Upstream { .. } = kind {
             let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-            patience = dial::UPSTREAM_TIMEOUT / count.saturating_add(1);
+            self.upstream_patience = dial::UPSTREAM_TIMEOUT / count.max(1);
             self.upstream_addresses = addresses;
-        } else {
-            let Target { host, port } = target;
-            log::debug!("Trying to connect to route on {host}:{port} ({address})");
+            self.connect_upstream(&kind, String::new());
+            return;
         }
-        self.connect(kind, address, patience);
+        let Some(address) = addresses.last().copied() else { return };
+        let Target { host, port } = target;
+        log::debug!("Trying to connect to route on {host}:{port} ({address})");
+        if let Err(error) = self.connect(&kind, address, dial::DIAL_TIMEOUT) {
+            self.dial_failed(&kind, dial::failure_text(address, &error));
+        }
     }
 
-    fn connect(&mut self, kind: ConnectionKind, address: SocketAddr, patience: Duration) {
-        let plan = world::descriptor_plan();
-        let Some(admission) = descriptors::CONNECTIONS.admit(plan, Purpose::Route) else {
-            self.tell_dial_failed(&kind, address, &out_of_descriptors());
-            return;
-        };
-        match TcpStream::connect(address) {
-            Ok(socket) => {
-                let connection = Connection::connecting(socket, address, kind.clone());
-                match self.register(connection.admitted(admission)) {
-                    Some(place) => self.timers.arm(Timer::Dial(place), self.now.at + patience),
-                    None => self.tell_dial_failed(&kind, address, &out_of_descriptors()),
-                }
+    /// Tries the addresses of an external server that are left, until one of them can be waited
+    /// for; `why` the last one failed is told when there is none.
+    fn connect_upstream(&mut self, kind: &ConnectionKind, mut why: String) {
+        while let Some(address) = self.upstream_addresses.pop() {
+            match self.connect(kind, address, self.upstream_patience) {
+                Ok(()) => return,
+                Err(error) => why = dial::failure_text(address, &error),
             }
-            Err(error) => self.tell_dial_failed(&kind, address, &error),
         }
+        self.dial_failed(kind, why);
+    }
+
+    fn connect(
+        &mut self,
+        kind: &ConnectionKind,
+        address: SocketAddr,
+        patience: Duration,
+    ) -> io::Result<()> {
+        let plan = world::descriptor_plan();
+        let admission = descriptors::CONNECTIONS.admit(plan, Purpose::Route);
+        let admission = admission.ok_or_else(out_of_descriptors)?;
+        let socket = TcpStream::connect(address)?;
+        let connection = Connection::connecting(socket, address, kind.clone());
+        let place = self.register(connection.admitted(admission)).ok_or_else(out_of_descriptors)?;
+        self.timers.arm(Timer::Dial(place), self.now.at + patience);
+        Ok(())
     }
 
     fn dial_failed(&mut self, kind: &ConnectionKind, reason: String) {
@@ -232,22 +244,6 @@ impl<D: Driver> Reactor<D> {
         self.broker.handle(input, self.now);
     }
 
-    pub(super) fn tell_dial_failed(
-        &mut self,
-        kind: &ConnectionKind,
-        address: SocketAddr,
-        error: &io::Error,
-    ) {
-        let is_upstream = matches!(kind, ConnectionKind::Upstream { .. });
-        if let Some(next) = self.upstream_addresses.pop().filter(|_| is_upstream) {
-            let count = u32::try_from(self.upstream_addresses.len()).unwrap_or(u32::MAX);
-            let patience = dial::UPSTREAM_TIMEOUT / count.saturating_add(2);
-            self.connect(kind.clone(), next, patience);
-            return;
-        }
-        self.dial_failed(kind, dial::failure_text(address, error));
-    }
-
     /// An event came for a connection that was being made.
     pub(super) fn on_dialled(&mut self, place: Place) {
         let Some(connection) = self.table.get_mut(place) else {
@@ -263,7 +259,12 @@ impl<D: Driver> Reactor<D> {
     pub(super) fn give_up_dial(&mut self, place: Place, error: &io::Error) {
         self.timers.cancel(&Timer::Dial(place));
         if let Some(connection) = self.table.remove(place) {
-            self.tell_dial_failed(&connection.kind, connection.peer, error);
+            let why = dial::failure_text(connection.peer, error);
+            if connection.is_upstream() {
+                self.connect_upstream(&connection.kind, why);
+            } else {
+                self.dial_failed(&connection.kind, why);
+            }
             self.is_pressed = true;
         }
     }

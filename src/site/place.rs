@@ -1,10 +1,8 @@
-//! The store of a stopped server, opened as the server would: under its lease and with an epoch of
-//! its own, so that a server that runs all the same, or another command, is told, and neither can
-//! write where the other does.
+//! A store without its server, opened by a command as the server would: under its lease and with an
+//! epoch of its own, so that a server that runs all the same, or another command, is told, and
+//! neither can write where the other does.
 
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,32 +43,12 @@ pub enum PlaceError {
     /// It cannot be locked.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// What is made now would belong to another user than what is there.
-    #[error("{} belongs to user {owner}, and this is user {user}: run it as that one", .path.display())]
-    User {
-        /// Where it lies.
-        path: PathBuf,
-        /// Whose it is.
-        owner: u32,
-        /// Who we are.
-        user: u32,
-    },
     /// Somebody has it.
     #[error("it is in use; stop its server first, and each that stands by: {0}")]
     InUse(String),
     /// No chance to be had.
     #[error("cannot read entropy: {0}")]
     Entropy(io::Error),
-}
-
-/// A server that may not read what we make would not start any more.
-fn check_user(site: &dyn Site) -> Result<(), PlaceError> {
-    let user = nix::unistd::geteuid().as_raw();
-    let Some(path) = site.path() else { return Ok(()) };
-    // What is not there is told by whoever opens it.
-    let Ok(found) = std::fs::metadata(&path) else { return Ok(()) };
-    let owner = found.uid();
-    if owner == user { Ok(()) } else { Err(PlaceError::User { path, owner, user }) }
 }
 
 /// An opened store with all that it holds.
@@ -98,11 +76,11 @@ impl Drop for Place {
 }
 
 impl Place {
-    /// Locks and opens the store of the server that `config` describes. What was repaired at that
-    /// goes to the log, as at the start of a server.
+    /// Locks and opens the store that `config` describes. What was repaired at that goes to the
+    /// log, as at the start of a server.
     ///
     /// # Errors
-    /// [`PlaceError`].
+    /// [`PlaceError`]; then it was given back.
     pub fn open(config: &Config) -> Result<Self, PlaceError> {
         Self::open_as(Config { loops: 1, ..config.clone() })
     }
@@ -110,61 +88,55 @@ impl Place {
     /// The same of a store that is to take something: meanwhile it lets go of nothing by limits.
     ///
     /// # Errors
-    /// [`PlaceError`].
+    /// [`PlaceError`]; then it was given back.
     pub fn open_to_take(config: &Config) -> Result<Self, PlaceError> {
         let mut config = Config { loops: 1, ..config.clone() };
         config.streaming.limits = unlimited();
         Self::open_as(config)
     }
 
-    fn open_as(config: Config) -> Result<Self, PlaceError> {
+    fn open_as(mut config: Config) -> Result<Self, PlaceError> {
+        // No group is at work, and a Go server that is would hold no lock.
+        config.streaming.ft_group = None;
         let site = site::of(&config)?;
-        check_user(site.as_ref())?;
         site.prepare()?;
         let mut random = Random::new(world::entropy().map_err(PlaceError::Entropy)?);
         let owner = Owner::this_process(&random.unique_id(), Vec::new(), None);
-        let mut lease = site.lease(owner);
-        let (fence, predecessor): (Arc<dyn Fence>, _) = match &mut lease {
-            None => (Arc::new(Unfenced), Predecessor::Clean),
-            Some(lease) => match lease.try_take()? {
-                Attempt::Won(grant) => (grant.fence, grant.predecessor),
+        let (fence, predecessor, mut lease): (Arc<dyn Fence>, _, _) = match site.lease(owner) {
+            None => (Arc::new(Unfenced), Predecessor::Clean, None),
+            Some(mut lease) => match lease.try_take()? {
+                Attempt::Won(grant) => (grant.fence, grant.predecessor, Some(lease)),
                 Attempt::Held { why, .. } => return Err(PlaceError::InUse(why)),
             },
         };
-        if let Some(lease) = &mut lease {
-            lease.settle()?;
-        }
-        let opened = site.open(&fence, predecessor)?;
-        for notice in &opened.notices {
-            if notice.is_warning {
-                log::warn!("{}", notice.text);
-            } else {
-                log::info!("{}", notice.text);
+        let settled = lease.as_mut().map_or(Ok(()), |lease| lease.settle());
+        let opened = settled.map_err(PlaceError::from);
+        match opened.and_then(|()| open_under(site.as_ref(), &fence, predecessor)) {
+            Ok((recovered, share)) => {
+                let (epoch, confirmed_at, is_broken) = (fence.epoch(), world::instant(), false);
+                Ok(Self { site, lease, fence, epoch, share, confirmed_at, recovered, is_broken })
+            }
+            Err(error) => {
+                // That one is told.
+                let _ = lease.map(|mut lease| lease.release(false));
+                Err(error)
             }
         }
-        let none = || StoreError::Unusable("the store has no share".to_owned());
-        let share = opened.shares.into_iter().next().ok_or_else(none)?;
-        let (epoch, confirmed_at) = (fence.epoch(), world::instant());
-        Ok(Self {
-            site,
-            lease,
-            fence,
-            epoch,
-            share,
-            confirmed_at,
-            recovered: opened.recovered,
-            is_broken: false,
-        })
     }
 
-    /// Whether two configurations name one place, as far as that can be told without opening it.
+    /// Writes what is held back, and reads all anew, as the next server will; nobody else can have
+    /// it meanwhile.
     ///
     /// # Errors
-    /// [`PlaceError::Store`].
-    pub fn are_one(one: &Config, other: &Config) -> Result<bool, PlaceError> {
-        let path = |config| Ok::<_, PlaceError>(site::of(config)?.path());
-        let one = path(one)?;
-        Ok(one.is_some() && one == path(other)?)
+    /// [`PlaceError`]; then not all may be durable, and it is of no more use.
+    pub fn reopen(&mut self) -> Result<(), PlaceError> {
+        self.maintain()?;
+        self.share.close()?;
+        self.is_broken = true;
+        let site = self.site.as_ref();
+        (self.recovered, self.share) = open_under(site, &self.fence, Predecessor::Clean)?;
+        self.is_broken = false;
+        self.confirm_now()
     }
 
     /// Whether nobody has opened it since.
@@ -230,12 +202,15 @@ impl Place {
         self.is_broken |= report.is_err();
         let report = report?;
         if let Some(why) = report.clients_refused {
-            return Err(PlaceError::Refused(why));
+            return Err(PlaceError::Refused(format!("server and clients: {why}")));
         }
         let Some(outcome) = report.channels.into_iter().next() else {
             return Ok(ChannelState::default());
         };
-        outcome.refused.map_or(Ok(outcome.state), |why| Err(PlaceError::Refused(why)))
+        match outcome.refused {
+            None => Ok(outcome.state),
+            Some(why) => Err(PlaceError::Refused(format!("channel {}: {why}", outcome.channel))),
+        }
     }
 
     /// Shows that it is still ours, now and then.
@@ -243,13 +218,27 @@ impl Place {
     /// # Errors
     /// [`PlaceError::Lease`].
     pub fn confirm(&mut self) -> Result<(), PlaceError> {
+        if CONFIRM_EVERY <= world::instant().since(self.confirmed_at) {
+            self.confirm_now()?;
+        }
+        Ok(())
+    }
+
+    fn confirm_now(&mut self) -> Result<(), PlaceError> {
         let now = world::instant();
-        if let Some(lease) = &mut self.lease
-            && CONFIRM_EVERY <= now.since(self.confirmed_at)
-        {
+        if let Some(lease) = &mut self.lease {
             lease.confirm()?;
             self.confirmed_at = now;
         }
+        Ok(())
+    }
+
+    /// Writes what is held back.
+    ///
+    /// # Errors
+    /// [`PlaceError::Store`].
+    pub fn maintain(&mut self) -> Result<(), PlaceError> {
+        self.share.maintain(world::now())?;
         Ok(())
     }
 
@@ -258,11 +247,29 @@ impl Place {
     /// # Errors
     /// [`PlaceError`]; then not all may be durable.
     pub fn close(mut self) -> Result<(), PlaceError> {
-        self.share.maintain(world::now())?;
+        self.maintain()?;
         self.share.close()?;
         if let Some(mut lease) = self.lease.take() {
             lease.release(true)?;
         }
         Ok(())
     }
+}
+
+/// All that a place holds, and what it is read and written by.
+fn open_under(
+    site: &dyn Site,
+    fence: &Arc<dyn Fence>,
+    predecessor: Predecessor,
+) -> Result<(RecoveredState, Box<dyn Store>), PlaceError> {
+    let opened = site.open(fence, predecessor)?;
+    for notice in &opened.notices {
+        if notice.is_warning {
+            log::warn!("{}", notice.text);
+        } else {
+            log::info!("{}", notice.text);
+        }
+    }
+    let none = || StoreError::Unusable("the store has no share".to_owned());
+    Ok((opened.recovered, opened.shares.into_iter().next().ok_or_else(none)?))
 }

@@ -1,0 +1,47 @@
+//! What commands on the stores of stopped servers have in one way: the configuration that they
+//! read, and how they end.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::config::options::{self, Request};
+use crate::config::{Config, Program, World};
+
+/// A streaming server's configuration, as the server would read it.
+pub(super) fn server(arguments: &[String], world: &World<'_>) -> Result<Box<Config>, String> {
+    let loaded = options::load(Program::Streaming, arguments, world);
+    match loaded.map_err(|error| error.to_string())? {
+        Request::Serve(config) => match &config.start_error {
+            Some(error) => Err(error.fatal_line().1),
+            None => Ok(config),
+        },
+        Request::Check { .. }
+        | Request::Help
+        | Request::HelpTls
+        | Request::Version
+        | Request::Signal(_) => Err("it does not describe a server".to_owned()),
+    }
+}
+
+/// A report as a program wants it.
+pub(super) fn json(report: &impl Serialize) -> Result<String, String> {
+    let json = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
+    Ok(json + "\n")
+}
+
+/// What was done, or why not.
+pub(super) fn end(command: &str, result: Result<String, String>) -> ExitCode {
+    // A closed stdout or stderr leaves nobody to tell.
+    match result {
+        Ok(text) => {
+            let _ = write!(io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            let _ = writeln!(io::stderr(), "{command}: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
