@@ -15,11 +15,13 @@ mod zone;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::base::civil::Civil;
 use crate::base::time::WallTime;
 use crate::base::world;
 use crate::log::queue::{Line, Queue, Style};
@@ -48,10 +50,39 @@ pub struct Settings {
     pub timestamps: bool,
     /// Whether those are UTC; only the core server obeys it, as the reference.
     pub utc: bool,
+    /// How they look.
+    pub format: Format,
     /// What else the core server says.
     pub core: Switches,
     /// What else the streaming server says.
     pub streaming: Switches,
+}
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// As the reference's.
+    #[default]
+    Text,
+    /// Each is a JSON object.
+    Json,
+}
+
+impl Format {
+    /// As it is configured.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Text, Self::Json].into_iter().find(|format| format.name() == name)
+    }
 }
 
 /// Which lines are shown beside those that always are; neither implies the other.
@@ -90,6 +121,7 @@ impl Default for Settings {
             remote_syslog: None,
             timestamps: true,
             utc: false,
+            format: Format::default(),
             core: Switches::default(),
             streaming: Switches::default(),
         }
@@ -151,6 +183,18 @@ impl Tag {
         }
     }
 
+    /// As JSON lines name it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Fatal => "fatal",
+            Self::Trace => "trace",
+        }
+    }
+
     /// Severity of syslog.
     fn severity(self) -> u8 {
         match self {
@@ -177,6 +221,14 @@ struct Running {
 /// The lock is held only while a pointer is copied or replaced.
 struct Backend {
     running: RwLock<Option<Arc<Running>>>,
+}
+
+/// Of the lease that this process has; 0 while it has none.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+
+/// From now on JSON lines name this epoch; `None`: none.
+pub fn set_epoch(epoch: Option<u64>) {
+    EPOCH.store(epoch.unwrap_or(0), Ordering::Relaxed);
 }
 
 static BACKEND: Backend = Backend { running: RwLock::new(None) };
@@ -210,7 +262,8 @@ pub fn prepare(settings: Settings) -> Result<Prepared, LogError> {
     let sink = open(&settings)?;
     let level = settings.core.level().max(settings.streaming.level());
     let zone = if settings.utc { Zone::utc() } else { Zone::local() };
-    let style = Style { timestamps: settings.timestamps, zone: zone.clone() };
+    let style =
+        Style { timestamps: settings.timestamps, format: settings.format, zone: zone.clone() };
     let queue = Queue::start(sink, style).map_err(LogError::Thread)?;
     Ok(Prepared { running: Running { settings, zone, queue }, level })
 }
@@ -404,7 +457,8 @@ impl Running {
 
     fn line(tag: Tag, target: &str, text: &str) -> Line {
         let prefix = if is_streaming(target) { "STREAM: " } else { "" };
-        Line { at: world::now().wall, tag, text: format!("{prefix}{text}") }
+        let epoch = EPOCH.load(Ordering::Relaxed);
+        Line { at: world::now().wall, tag, epoch, text: format!("{prefix}{text}") }
     }
 }
 
@@ -417,9 +471,58 @@ fn line(pid: u32, stamp: Option<&str>, tag: Tag, text: &str) -> String {
     }
 }
 
+/// What a JSON line has.
+#[derive(serde::Serialize)]
+struct Document<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
+    level: &'static str,
+    pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<u64>,
+    message: &'a str,
+}
+
+/// One line as a JSON object, without its end; the time is UTC.
+fn json_line(pid: u32, queued: &Line, has_time: bool) -> String {
+    let Line { at, tag, epoch, text } = queued;
+    let time = || {
+        let (seconds, nanos) = (at.0.div_euclid(1_000_000_000), at.0.rem_euclid(1_000_000_000));
+        format!("{}.{:06}Z", Civil::at(seconds), nanos / 1_000)
+    };
+    let document = Document {
+        time: has_time.then(time),
+        level: tag.word(),
+        pid,
+        epoch: Some(*epoch).filter(|epoch| *epoch != 0),
+        message: text.trim_end_matches('\r'),
+    };
+    serde_json::to_string(&document).expect("texts and numbers are always JSON")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_lines_are_objects_whatever_they_say() {
+        let queued = |epoch, text: &str| Line {
+            at: WallTime(1_700_000_000_123_456_789),
+            tag: Tag::Warning,
+            epoch,
+            text: text.to_owned(),
+        };
+        assert_eq!(
+            json_line(7, &queued(3, "STREAM: a \"b\"\n\u{1b}[0m"), true),
+            r#"{"time":"2023-11-14T22:13:20.123456Z","level":"warning","pid":7,"epoch":3,"message":"STREAM: a \"b\"\n\u001b[0m"}"#
+        );
+        let bare = json_line(7, &queued(0, "x\r"), false);
+        assert_eq!(bare, r#"{"level":"warning","pid":7,"message":"x"}"#);
+        for format in [Format::Text, Format::Json] {
+            assert_eq!(Format::of(format.name()), Some(format));
+        }
+        assert_eq!(Format::of("xml"), None);
+    }
 
     #[test]
     fn lines_have_the_form_of_the_reference() {

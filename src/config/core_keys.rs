@@ -100,6 +100,7 @@ static TOP: &[(&str, Apply)] = &[
     }),
     ("logtime", |r, e| set(&mut r.draft.config.log.timestamps, boolean(e))),
     ("logtime_utc", |r, e| set(&mut r.draft.config.log.utc, boolean(e))),
+    ("log_format", |r, e| set(&mut r.draft.log_format, string(e))),
     ("logfile log_file", |r, e| set(&mut r.draft.config.log.file, file(e))),
     ("logfile_size_limit log_size_limit", |r, e| {
         set(&mut r.draft.config.log.file_bytes_max, unsigned(e))

@@ -12,6 +12,7 @@ use crate::config::{
     ClientTlsConfig, ClusterConfig, Config, ControlPlace, CoreConfig, ExternalConfig, Program,
     RouteUrl, StartError, StoreKind, TlsConfig, World, defaults, route,
 };
+use crate::log::Format;
 
 /// Limits as given: a negative one is a start error.
 #[derive(Clone, Debug)]
@@ -120,6 +121,8 @@ pub struct Draft {
     pub file: FileDraft,
     /// `-io_batch_size`.
     pub io_batch_size: i64,
+    /// Name of the log's format; empty = the usual one.
+    pub log_format: String,
     /// Nanoseconds of `ft_steal_after`.
     pub steal_after: i64,
     /// Encryption at rest.
@@ -192,6 +195,7 @@ impl Draft {
                 auto_sync: 60_000_000_000,
             },
             io_batch_size: 0,
+            log_format: String::new(),
             steal_after: 5_000_000_000,
             encryption: EncryptionDraft::default(),
             host: String::new(),
@@ -257,6 +261,7 @@ impl Draft {
     }
 
     fn finish_core(&mut self, world: &World<'_>) -> Result<(), String> {
+        self.finish_log_format()?;
         self.finish_log();
         self.finish_zeros();
         self.finish_hosts();
@@ -434,6 +439,21 @@ impl Draft {
                 }
             },
         };
+        Ok(())
+    }
+
+    fn finish_log_format(&mut self) -> Result<(), String> {
+        if self.log_format.is_empty() {
+            return Ok(());
+        }
+        let Some(format) = Format::of(&self.log_format) else {
+            let place = self.config.places.behind("top.log_format");
+            return Err(format!(
+                "log_format must be text or json, got {:?}{place}",
+                self.log_format
+            ));
+        };
+        self.config.log.format = format;
         Ok(())
     }
 

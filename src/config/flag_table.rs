@@ -395,6 +395,12 @@ pub static SECTIONS: &[Section] = &[
                 Set(|draft, given| draft.config.log.timestamps = given.is_on()),
             ),
             both(
+                "log_format",
+                Text,
+                "How log lines look: text or json (default: text)",
+                Set(|draft, given| draft.log_format = given.text()),
+            ),
+            both(
                 "logtime_utc",
                 Switch,
                 "In UTC",

@@ -102,6 +102,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("m http_port", "top.http_port top.http"),
     ("ms https_port", "top.https_port top.https"),
     ("l log", "top.logfile"),
+    ("log_format", "top.log_format"),
     ("s syslog", "top.syslog"),
     ("r remote_syslog", "top.remote_syslog"),
     ("tls tlscert", "top.tls"),

@@ -102,7 +102,7 @@ pub fn reload(
 }
 
 /// How lines begin, in the reference's order: that of its options.
-const ORDER: [&str; 34] = [
+const ORDER: [&str; 35] = [
     "Reload: client_advertise =",
     "Reloaded: trace =",
     "Reloaded: debug =",
@@ -128,6 +128,7 @@ const ORDER: [&str; 34] = [
     "Reloaded: log_file =",
     "Reloaded: syslog =",
     "Reloaded: remote_syslog =",
+    "Reloaded: log_format =",
     "Reloaded: cluster routes",
     "Reloaded: tls timeout =",
     "Reloaded: tls =",
@@ -276,6 +277,8 @@ fn compare_log(old: &Config, new: &Config, changes: &mut Changes) {
         changes
             .note(&a.timestamps, &b.timestamps, || format!("Reloaded: logtime = {}", b.timestamps)),
         a.utc != b.utc,
+        changes
+            .note(&a.format, &b.format, || format!("Reloaded: log_format = {}", b.format.name())),
         changes.note(&a.file, &b.file, || format!("Reloaded: log_file = {}", shown_path(&b.file))),
         changes.note(&a.syslog, &b.syslog, || format!("Reloaded: syslog = {}", b.syslog)),
         changes.note(&a.remote_syslog, &b.remote_syslog, || {

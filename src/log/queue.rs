@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::sink::Sink;
 use super::zone::Zone;
-use super::{Tag, line};
+use super::{Format, Tag, json_line, line};
 use crate::base::limits::{LOG_BYTES_MAX, LOG_LINES_MAX};
 use crate::base::time::WallTime;
 use crate::base::world;
@@ -30,6 +30,8 @@ const LINE_BYTES: usize = 64;
 pub(super) struct Line {
     pub(super) at: WallTime,
     pub(super) tag: Tag,
+    /// 0: none.
+    pub(super) epoch: u64,
     /// With its prefix.
     pub(super) text: String,
 }
@@ -54,6 +56,7 @@ struct Counts {
 /// How lines look.
 pub(super) struct Style {
     pub(super) timestamps: bool,
+    pub(super) format: Format,
     pub(super) zone: Zone,
 }
 
@@ -163,23 +166,38 @@ impl Writer {
     }
 
     fn say(&mut self, tag: Tag, text: String) {
-        self.write(&Line { at: world::now().wall, tag, text });
+        self.write(&Line { at: world::now().wall, tag, epoch: 0, text });
     }
 
     fn write(&mut self, queued: &Line) {
-        let Line { at, tag, text } = queued;
+        let whole = self.shown(queued);
+        let Line { at, tag, text, .. } = queued;
+        let text = match self.style.format {
+            Format::Text => text,
+            Format::Json => &whole,
+        };
         let zone = &self.style.zone;
-        let stamp = self.style.timestamps.then(|| zone.stamp(*at));
-        let whole = line(self.pid, stamp.as_deref(), *tag, text);
         let written = self.sink.write(*tag, &whole, text, *at, || zone.suffix(world::now().wall));
         self.failed += written.failed;
         if let Some(backup) = written.backup {
             // Compat: the reference ends this one line with CR LF; pinned by
             // `a_file_that_grew_too_large_is_rotated`.
             let text = format!("Rotated log, backup saved as \"{}\"\r", backup.display());
-            let now = world::now().wall;
-            let stamp = self.style.timestamps.then(|| self.style.zone.stamp(now));
-            self.sink.append(&line(self.pid, stamp.as_deref(), Tag::Info, &text));
+            let at = world::now().wall;
+            let whole = self.shown(&Line { at, tag: Tag::Info, epoch: 0, text });
+            self.sink.append(&whole);
+        }
+    }
+
+    /// As the sink gets it.
+    fn shown(&self, queued: &Line) -> String {
+        let has_time = self.style.timestamps;
+        match self.style.format {
+            Format::Json => json_line(self.pid, queued, has_time),
+            Format::Text => {
+                let stamp = has_time.then(|| self.style.zone.stamp(queued.at));
+                line(self.pid, stamp.as_deref(), queued.tag, &queued.text)
+            }
         }
     }
 
@@ -211,11 +229,16 @@ mod tests {
     const MOMENT: Duration = Duration::from_millis(20);
 
     fn style() -> Style {
-        Style { timestamps: false, zone: Zone::utc() }
+        Style { timestamps: false, format: Format::Text, zone: Zone::utc() }
     }
 
     fn numbered(number: usize) -> Line {
-        Line { at: WallTime(0), tag: Tag::Info, text: format!("line {number} {:>200}", "") }
+        Line {
+            at: WallTime(0),
+            tag: Tag::Info,
+            epoch: 0,
+            text: format!("line {number} {:>200}", ""),
+        }
     }
 
     /// Goal: a pipe that nobody reads holds up nobody who logs. What did not fit is counted, and
@@ -226,7 +249,12 @@ mod tests {
         let queue = Queue::start(Sink::stream(writer, false), style()).unwrap();
         let count = LOG_LINES_MAX * 3;
         (0..count).for_each(|number| queue.write(numbered(number)));
-        queue.write_last(Line { at: WallTime(0), tag: Tag::Fatal, text: "the end".to_owned() });
+        queue.write_last(Line {
+            at: WallTime(0),
+            tag: Tag::Fatal,
+            epoch: 0,
+            text: "the end".to_owned(),
+        });
         assert!(!queue.flush(MOMENT), "nobody has read anything");
         let reading = thread::spawn(move || {
             let mut text = String::new();
@@ -258,7 +286,7 @@ mod tests {
         let settings = super::super::Settings { file: Some(path.clone()), ..Default::default() };
         let sink = super::super::open(&settings).unwrap_or_else(|error| panic!("{error}"));
         let queue = Queue::start(sink, style()).unwrap();
-        queue.write(Line { at: WallTime(0), tag: Tag::Info, text: "waits".to_owned() });
+        queue.write(Line { at: WallTime(0), tag: Tag::Info, epoch: 0, text: "waits".to_owned() });
         assert!(!queue.flush(MOMENT), "nobody reads");
         let reading = thread::spawn(move || std::fs::read_to_string(path));
         assert!(queue.flush(PATIENCE));
@@ -312,7 +340,7 @@ mod tests {
         let large = "x".repeat(LOG_BYTES_MAX / 16);
         for _ in 0..64 {
             let text = large.clone();
-            queue.write(Line { at: WallTime(0), tag: Tag::Trace, text });
+            queue.write(Line { at: WallTime(0), tag: Tag::Trace, epoch: 0, text });
         }
         let bytes = queue.counts.bytes.load(Ordering::Relaxed);
         assert!(bytes <= LOG_BYTES_MAX + large.len() + LINE_BYTES, "{bytes}");

@@ -143,6 +143,7 @@ impl GroupNews {
         }
         if standing == Standing::Standby {
             self.won = None;
+            crate::log::set_epoch(None);
         }
         (self.standing, self.since, self.next_at) = (standing, now, now.at);
     }

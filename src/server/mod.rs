@@ -328,6 +328,7 @@ impl Server {
             }
             KeeperEvent::Won { fence, predecessor } => {
                 let epoch = fence.epoch();
+                crate::log::set_epoch(Some(epoch.0));
                 self.news.on_won(epoch, predecessor, world::instant());
                 self.fence = Some(fence);
                 self.tell(Input::Won { epoch, predecessor });

@@ -435,6 +435,7 @@ fn a_folder_for_jetstream_alone_asks_for_nothing() {
 fn example(kind: Kind, name: &str) -> &'static str {
     match (kind, name) {
         (_, "store") => "=FILE",
+        (_, "log_format") => "=json",
         (_, "cluster") => "=nats://a:b@127.0.0.1:0",
         (_, "routes") => "=nats://127.0.0.1:5",
         (Kind::Switch, "file_compact_enabled" | "file_crc" | "file_sync" | "logtime") => "=false",
