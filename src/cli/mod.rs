@@ -1,5 +1,6 @@
 //! One file a command; which one is meant, by the name of the executable or the first word
 
+pub mod check;
 pub mod completions;
 pub mod connection;
 pub mod control;
@@ -41,7 +42,13 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 12] = [
+pub const COMMANDS: [Command; 13] = [
+    Command {
+        name: "check",
+        help: "look through a store for damage",
+        run: check::run,
+        describe: check::describe,
+    },
     Command {
         name: "completions",
         help: "print the completions of a shell",

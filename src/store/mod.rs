@@ -17,6 +17,7 @@
 //! - Writes of a process whose epoch was superseded change nothing that the successor reads (P3).
 //! - Reads see everything committed, and give the stored bytes.
 
+pub mod check;
 pub mod encryption;
 pub mod file;
 pub mod memory;

@@ -1,0 +1,129 @@
+//! `stanby check`: what is wrong with a store in a directory, and what it means.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use super::connection::{self, printable};
+use super::progress::Progress;
+use crate::store::check::{self, Finding, Report, Rules, Weight};
+
+/// Look through a store in a directory: what is wrong, where, and what it means for clients
+///
+/// Nothing is changed. Its server should be stopped: what one writes meanwhile can look damaged.
+/// For a database there is `stanby sql check`.
+#[derive(Debug, clap::Parser)]
+#[command(name = "stanby check", after_help = EXAMPLES)]
+struct Args {
+    /// Directory of the store (-dir of its server)
+    directory: PathBuf,
+    /// It was written with -file_crc=false
+    #[arg(long)]
+    no_crc: bool,
+    /// Its -file_crc_poly, if that is not the usual one
+    #[arg(long, value_name = "NUMBER", conflicts_with = "no_crc")]
+    crc_poly: Option<u32>,
+    /// As a JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "Example:
+  stanby check /var/lib/stanby
+Exit code: 0 if nothing that was acknowledged is damaged, 3 if something is, 1 if it was not looked at.";
+
+/// Something is damaged.
+const DAMAGED: u8 = 3;
+
+/// As shells and manuals want it.
+#[must_use]
+pub fn describe() -> clap::Command {
+    Args::command()
+}
+
+/// Runs the command; `args` come without its name.
+#[must_use]
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    let args = match connection::parse::<Args>("stanby check", args) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    let rules = match args.crc_poly {
+        _ if args.no_crc => Rules::without_checksums(),
+        Some(polynomial) => Rules::with_polynomial(polynomial),
+        None => Rules::default(),
+    };
+    let mut progress = Progress::new();
+    let found = check::directory(&args.directory, rules, &mut |what| {
+        progress.say(&format!("looking at {what}"));
+    });
+    progress.end();
+    // A closed stdout or stderr leaves nobody to tell.
+    match found {
+        Ok(report) => {
+            let text = if args.json { json(&report) } else { shown(&report) };
+            let _ = io::stdout().write_all(text.as_bytes());
+            if report.is_damaged() { ExitCode::from(DAMAGED) } else { ExitCode::SUCCESS }
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "stanby check: {}", printable(&error.to_string()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn json(report: &Report) -> String {
+    let text = serde_json::to_string_pretty(report).expect("texts and numbers are always JSON");
+    text + "\n"
+}
+
+fn shown(report: &Report) -> String {
+    let Report { directory, channels, messages, subscriptions, clients, .. } = report;
+    let mut text = String::new();
+    // Text never fails to be written to.
+    let _ = writeln!(
+        text,
+        "{}: {channels} channel(s), {messages} message(s), {subscriptions} subscription(s), {clients} client(s)",
+        directory.display()
+    );
+    if report.is_in_use {
+        text.push_str("a server has its lock: what it writes meanwhile can look damaged\n");
+    }
+    let titles = [
+        (Weight::Damage, "damaged"),
+        (Weight::Mended, "put right by a start, without loss of what was acknowledged"),
+        (Weight::Note, "to be known"),
+    ];
+    for (weight, title) in titles {
+        let of_weight: Vec<&Finding> =
+            report.findings.iter().filter(|finding| finding.weight == weight).collect();
+        if of_weight.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "\n{title}:");
+        for Finding { file, offset, what, means, .. } in of_weight {
+            let at = offset.map(|offset| format!(", byte {offset}")).unwrap_or_default();
+            let _ = writeln!(text, "  {}{at}: {what}; {means}", file.display());
+        }
+    }
+    if !report.start.is_empty() {
+        text.push_str("\na start would say:\n");
+        report.start.iter().for_each(|line| {
+            let _ = writeln!(text, "  {line}");
+        });
+    }
+    if let Some(why) = &report.start_fails {
+        let _ = writeln!(text, "\na start would fail: {why}");
+    }
+    let verdict = if report.is_damaged() { "damaged" } else { "nothing is damaged" };
+    let _ = writeln!(
+        text,
+        "\n{verdict}. What no look at files can find: {}.",
+        report.unseen.join("; ")
+    );
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}

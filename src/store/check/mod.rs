@@ -1,0 +1,148 @@
+//! Looks through a store in a directory that nobody serves: what is wrong, where, and what it means
+//!
+//! Files are only read, by the format alone (spec stores, section 4): every checksum, indexes
+//! against data, sequences and times over all slices, subscriptions against messages, what is left
+//! over of former servers. Then the store is opened over a disk that keeps changes in memory, as a
+//! start would open it, for what that would repair or refuse.
+
+mod channel;
+mod finding;
+mod records;
+mod root;
+mod slices;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub use self::finding::{Finding, Weight};
+
+use self::finding::Findings;
+use crate::base::world;
+use crate::store::file::format::Crc;
+use crate::store::source::{self, Place};
+
+/// How a store was written.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// The polynomial of checksums; `None`: they are not looked at.
+    polynomial: Option<u32>,
+}
+
+impl Default for Rules {
+    /// With the usual checksums.
+    fn default() -> Self {
+        Self { polynomial: Some(Crc::IEEE) }
+    }
+}
+
+impl Rules {
+    /// Checksums are not looked at.
+    #[must_use]
+    pub fn without_checksums() -> Self {
+        Self { polynomial: None }
+    }
+
+    /// With checksums by another polynomial, in reversed notation.
+    #[must_use]
+    pub fn with_polynomial(polynomial: u32) -> Self {
+        Self { polynomial: Some(polynomial) }
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Where.
+    pub directory: PathBuf,
+    /// Channels that can be read.
+    pub channels: u64,
+    /// Messages in them.
+    pub messages: u64,
+    /// Subscriptions in them.
+    pub subscriptions: u64,
+    /// Clients.
+    pub clients: u64,
+    /// The process that serves the store meanwhile, if one does: what it writes may look damaged.
+    pub is_in_use: bool,
+    /// What is wrong or left over, file by file.
+    pub findings: Vec<Finding>,
+    /// What a start would say.
+    pub start: Vec<String>,
+    /// Why it would not serve.
+    pub start_fails: Option<String>,
+    /// What no look at files can find.
+    pub unseen: [&'static str; 3],
+}
+
+impl Report {
+    /// Whether messages, subscriptions or clients are damaged, or a start would fail.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        let is_damage = |finding: &Finding| finding.weight == Weight::Damage;
+        self.start_fails.is_some() || self.findings.iter().any(is_damage)
+    }
+}
+
+/// What leaves no trace.
+const UNSEEN: [&str; 3] = [
+    "messages at the end of a channel that are missing in its data and its index alike",
+    "a channel whose folder is gone",
+    "acknowledgements and deliveries missing at the end of a channel's subs.dat",
+];
+
+/// Why a directory was not looked through.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It cannot be read.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is none.
+    #[error("{}: there is no store in it: no server.dat, no clients.dat and no channel", .0.display())]
+    NoStore(PathBuf),
+}
+
+/// Looks through the store in `directory`; `say` gets what is looked at.
+///
+/// # Errors
+/// [`CheckError`], if there is nothing to be looked at; what is wrong with a store is a finding.
+pub fn directory(
+    directory: &Path,
+    rules: Rules,
+    say: &mut dyn FnMut(&str),
+) -> Result<Report, CheckError> {
+    let unreadable = |source| CheckError::Io { path: directory.to_owned(), source };
+    let crc = rules.polynomial.map(Crc::new);
+    let mut findings = Findings::new(directory);
+    let found = root::look(directory, crc.as_ref(), &mut findings).map_err(unreadable)?;
+    let mut report = Report {
+        directory: directory.to_owned(),
+        clients: found.clients,
+        is_in_use: found.is_in_use,
+        unseen: UNSEEN,
+        ..Report::default()
+    };
+    for folder in &found.folders {
+        say(&folder.display().to_string());
+        if let Some(channel) = channel::look(folder, crc.as_ref(), &mut findings) {
+            report.channels += 1;
+            report.messages += channel.messages;
+            report.subscriptions += channel.subscriptions;
+        }
+    }
+    if report.channels == 0 && !found.has_records() {
+        return Err(CheckError::NoStore(directory.to_owned()));
+    }
+    say("what a start would do");
+    match source::open(&Place::Directory(directory.to_owned()), None, world::now()) {
+        Ok(opened) => report.start = opened.notices.into_iter().map(|notice| notice.text).collect(),
+        Err(error) => report.start_fails = Some(error.to_string()),
+    }
+    report.findings = findings.all();
+    Ok(report)
+}
