@@ -245,6 +245,15 @@ fn made(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/external").join(name)
 }
 
+/// Runs one of our commands to its end, with these variables; what it said, or why it failed.
+fn command(args: &[&str], variables: &[(&str, &str)]) -> Result<String, String> {
+    let mut command = std::process::Command::new(server::binary());
+    command.args(args).envs(variables.iter().copied());
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
 /// Goal: who signs what the server sends is let in: with the seed of an nkey, and with a file of
 /// credentials. Nonsense in the place of that file, read by SIGHUP, takes the login from nobody.
 #[test]
@@ -261,6 +270,14 @@ fn seeds_and_credentials_open_a_server_that_asks_for_them() {
         let login = launch.folder().join("login");
         std::fs::copy(made(file), &login).unwrap();
         let server = launch.start();
+        // So are our own commands.
+        let file = made(file).display().to_string();
+        let (url, option) = (url(&core), if key == "credentials" { "--creds" } else { "--nkey" });
+        let variable = if key == "credentials" { "NATS_CREDS" } else { "NATS_NKEY" };
+        command(&["pub", "-s", &url, option, &file, "foo", "given"], &[]).unwrap();
+        command(&["pub", "foo", "found"], &[("NATS_URL", &url), (variable, &file)]).unwrap();
+        let error = command(&["pub", "-s", &url, "foo", "none"], &[]).unwrap_err();
+        assert!(error.contains("Authorization Violation"), "{error}");
         std::fs::write(&login, "nonsense").unwrap();
         let mark = server.log.len();
         server.signal(Signal::SIGHUP);
@@ -308,6 +325,7 @@ fn tls_where_the_server_asks_for_it() {
         let server = Launch::new(&["-ns", &by_name]).config(&keys("")).start();
         let log = server.log.text();
         assert!(!log.contains("[ERR]"), "{log}");
+        commands_speak_tls(&by_name, (&ca, &own, &key));
         drop(server);
         let other = keys(", server_name: another");
         let line = refused(&over(&core).config(&other));
@@ -319,6 +337,26 @@ fn tls_where_the_server_asks_for_it() {
         let line = refused(&over(&core));
         assert!(line.contains("x509: certificate signed by unknown authority"), "{line}");
     }
+}
+
+/// Goal: our own commands speak TLS by options and by variables, however much there is to say, and
+/// trust nobody else.
+fn commands_speak_tls(url: &str, (ca, own, key): (&str, &str, &str)) {
+    let tls = ["-s", url, "--tlsca", ca, "--tlscert", own, "--tlskey", key];
+    let with = |words: &[&str]| command(&[words, &tls[..]].concat(), &[]);
+    let long = "x".repeat(20_000);
+    with(&["pub", "-n", "500", "--async", "tls", &long]).unwrap();
+    let said = with(&["sub", "--all", "-n", "500", "tls"]).unwrap();
+    assert_eq!(said.matches(&long).count(), 500);
+    let found = [("NATS_URL", url), ("NATS_CA", ca), ("NATS_CERT", own), ("NATS_KEY", key)];
+    command(&["pub", "tls", "by variables"], &found).unwrap();
+    let error = command(&["pub", "tls", "x"], &found[..2]).unwrap_err();
+    assert!(error.contains("stanby pub: "), "{error}");
+    let others = tempfile::tempdir().unwrap();
+    certificates(others.path());
+    let other = others.path().join("ca.pem").display().to_string();
+    let error = command(&["pub", "-s", url, "--tlsca", &other, "tls", "x"], &[]).unwrap_err();
+    assert!(error.contains("TLS with the server failed"), "{error}");
 }
 
 /// Goal: a user with the permissions that the operator's guide names can run the server.

@@ -28,7 +28,14 @@ const IMPORTS: [(&str, &[&str]); 18] = [
     ("transfer", &["store", "site", "config"]),
     ("monitor", &["broker::snapshot", "engine::snapshot"]),
     ("client", &["wire"]),
-    ("cli", &["wire", "client", "config", "server", "store", "election", "import", "transfer"]),
+    (
+        "cli",
+        // TLS of the client that `pub` and `sub` are is that of `net`.
+        &[
+            "wire", "client", "config", "server", "store", "election", "import", "transfer",
+            "net::tls",
+        ],
+    ),
     ("net", &["wire", "broker"]),
     ("server", &ALL),
     ("testing", &ALL),

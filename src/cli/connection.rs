@@ -1,18 +1,34 @@
 //! The options that `pub` and `sub` share, and how both end: by themselves or by a signal.
 
+use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
+use zeroize::Zeroizing;
+
+use crate::base::files;
+use crate::base::nkey::{Credentials, UserKey};
 use crate::client::{Client, ClientError, Options};
+use crate::net::tls::{Dialling, Files, TlsError};
 
-/// How to reach the servers.
+/// Where a server is that nobody has named.
+const SERVER_DEFAULT: &str = "nats://127.0.0.1:4222";
+
+/// How long a handshake may take; a client's own time-out is shorter.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How to reach the servers. What is not given is taken from the environment, by the names that
+/// other tools for NATS use.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConnectionArgs {
-    /// Server URLs, separated by commas: `nats://[user:password@]host:port`
-    #[arg(short, long, default_value = "nats://127.0.0.1:4222", value_delimiter = ',')]
+    /// Server URLs, separated by commas: `nats://[user:password@]host:port`, or `tls://…`
+    /// [variable: `NATS_URL`] [default: nats://127.0.0.1:4222]
+    #[arg(short, long, value_delimiter = ',')]
     pub server: Vec<String>,
     /// Cluster ID of the streaming server
     #[arg(short, long, default_value = "test-cluster")]
@@ -20,34 +36,111 @@ pub struct ConnectionArgs {
     /// Client ID
     #[arg(short = 'i', long = "id", alias = "clientid")]
     pub id: Option<String>,
-    /// User name, where the URL has none
+    /// User name, where the URL has none [variable: `NATS_USER`]
     #[arg(long)]
     pub user: Option<String>,
-    /// Password of the user
+    /// Password of the user [variable: `NATS_PASSWORD`]
     #[arg(long, alias = "pass")]
     pub password: Option<String>,
-    /// Authentication token, where the URL has no user
+    /// Authentication token, where the URL has no user [variable: `NATS_TOKEN`]
     #[arg(long)]
     pub token: Option<String>,
+    /// File with the credentials of a user (JWT and seed) [variable: `NATS_CREDS`]
+    #[arg(long, value_name = "FILE", conflicts_with = "nkey")]
+    pub creds: Option<PathBuf>,
+    /// File with the seed of a user's key [variable: `NATS_NKEY`]
+    #[arg(long, value_name = "FILE")]
+    pub nkey: Option<PathBuf>,
+    /// Speak TLS, and trust the certificates of this file; else those of the machine are trusted
+    /// [variable: `NATS_CA`]
+    #[arg(long, value_name = "FILE", alias = "tlscacert")]
+    pub tlsca: Option<PathBuf>,
+    /// Speak TLS, and show this certificate [variable: `NATS_CERT`]
+    #[arg(long, value_name = "FILE")]
+    pub tlscert: Option<PathBuf>,
+    /// Key of that certificate [variable: `NATS_KEY`]
+    #[arg(long, value_name = "FILE")]
+    pub tlskey: Option<PathBuf>,
+}
+
+/// A variable of the environment that is not empty.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|text| !text.is_empty())
 }
 
 impl ConnectionArgs {
     /// Connects; `id_default` is the client ID where none was given.
     ///
     /// # Errors
-    /// As [`Client::connect`], with what a person can do about it where that is known.
+    /// As [`Client::connect`], with what a person can do about it where that is known; and when a
+    /// file cannot be used.
     pub fn connect(&self, id_default: &str) -> Result<Client, CommandError> {
-        let servers: Vec<&str> = self.server.iter().map(String::as_str).collect();
-        let id = self.client_id(id_default);
-        let options = Options {
-            user: self.user.clone(),
-            password: self.password.clone(),
-            token: self.token.clone(),
-            ..Options::new(&servers, &self.cluster, id)
-        };
-        Client::connect(options).map_err(|source| match self.hint(&source) {
+        self.connect_as(id_default, &variable)
+    }
+
+    fn connect_as(
+        &self,
+        id_default: &str,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Client, CommandError> {
+        let options = self.options(self.client_id(id_default), variable)?;
+        let servers = options.servers.join(",");
+        Client::connect(options).map_err(|source| match self.hint(&source, &servers) {
             Some(hint) => CommandError::Connect { source, hint },
             None => CommandError::Client(source),
+        })
+    }
+
+    fn options(
+        &self,
+        id: &str,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Options, CommandError> {
+        let text = |given: &Option<String>, name| given.clone().or_else(|| variable(name));
+        let path = |given: &Option<PathBuf>, name| {
+            given.clone().or_else(|| variable(name).map(PathBuf::from))
+        };
+        let mut servers = self.server.clone();
+        if servers.is_empty() {
+            let named = variable("NATS_URL").unwrap_or_else(|| SERVER_DEFAULT.to_owned());
+            servers = named.split(',').map(str::to_owned).collect();
+        }
+        let (mut jwt, mut key) = (None, None);
+        // An option goes before a variable of the other kind.
+        let creds = path(&self.creds, "NATS_CREDS").filter(|_| self.nkey.is_none());
+        if let Some(file) = creds {
+            let found = Credentials::decode(&read(&file)?);
+            let found = found.map_err(|why| CommandError::File { file, why: why.to_string() })?;
+            (jwt, key) = (Some(found.jwt), Some(found.key));
+        } else if let Some(file) = path(&self.nkey, "NATS_NKEY") {
+            let found = UserKey::find(&read(&file)?).and_then(UserKey::of_user);
+            let found = found.map_err(|why| CommandError::File { file, why: why.to_string() })?;
+            key = Some(found);
+        }
+        let (cert, key_file) = (path(&self.tlscert, "NATS_CERT"), path(&self.tlskey, "NATS_KEY"));
+        let ca = path(&self.tlsca, "NATS_CA");
+        if cert.is_some() != key_file.is_some() {
+            return Err(CommandError::HalfAPair);
+        }
+        let is_secure = ca.is_some() || cert.is_some();
+        let (cert, key_file) = (cert.unwrap_or_default(), key_file.unwrap_or_default());
+        let files = Files { cert, key: key_file, ca, ..Files::default() };
+        let tls = match Dialling::load(&files, false, TLS_TIMEOUT) {
+            Ok(dialling) => Some(dialling.client_config()),
+            // It matters only if a server asks for TLS.
+            Err(TlsError::NoRoots) => None,
+            Err(error) => return Err(CommandError::Tls(error)),
+        };
+        let named: Vec<&str> = servers.iter().map(String::as_str).collect();
+        Ok(Options {
+            user: text(&self.user, "NATS_USER"),
+            password: text(&self.password, "NATS_PASSWORD"),
+            token: text(&self.token, "NATS_TOKEN"),
+            jwt,
+            key: key.map(Arc::new),
+            tls,
+            is_secure,
+            ..Options::new(&named, &self.cluster, id)
         })
     }
 
@@ -57,19 +150,36 @@ impl ConnectionArgs {
     }
 
     /// What a person can do about a connection that was not made.
-    fn hint(&self, error: &ClientError) -> Option<String> {
+    fn hint(&self, error: &ClientError, servers: &str) -> Option<String> {
         if let ClientError::RequestTimeout { .. } = error {
             return Some(format!(
                 "no streaming server answers for cluster ID {:?} at {}: is the cluster ID right \
                  (-c), and if this is a standby, has it a route to the active server?",
                 self.cluster,
-                self.server.join(","),
+                without_passwords(servers),
             ));
         }
         error
             .is_client_id_taken()
             .then(|| "another client has this ID: choose one with -i".to_owned())
     }
+}
+
+fn read(file: &Path) -> Result<Zeroizing<Vec<u8>>, CommandError> {
+    let text = files::read_text(file).map(Zeroizing::new);
+    text.map_err(|error| CommandError::File { file: file.to_owned(), why: error.to_string() })
+}
+
+/// URLs as they may be shown.
+fn without_passwords(servers: &str) -> String {
+    let shown = servers.split(',').map(|url| match url.rsplit_once('@') {
+        None => url.to_owned(),
+        Some((login, place)) => match login.split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://{place}"),
+            None => place.to_owned(),
+        },
+    });
+    shown.collect::<Vec<_>>().join(",")
 }
 
 /// Why a command ended early.
@@ -86,6 +196,20 @@ pub enum CommandError {
         /// What to do.
         hint: String,
     },
+    /// A file that says who the user is.
+    #[error("{}: {why}", .file.display())]
+    File {
+        /// Which one.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// One of two options that belong together.
+    #[error("--tlscert and --tlskey (or NATS_CERT and NATS_KEY) belong together: give both")]
+    HalfAPair,
+    /// A certificate or key.
+    #[error("{0}")]
+    Tls(TlsError),
     /// The machine.
     #[error("{action}: {source}")]
     Io {
@@ -187,5 +311,59 @@ mod tests {
     fn what_a_server_says_is_shown_and_not_obeyed() {
         let said = printable("a\u{1b}]0;x\u{7}\r\nb\u{9b}é");
         assert_eq!(said, "a\\u{1b}]0;x\\u{7}\\r\\nb\\u{9b}é");
+    }
+    fn options(args: &[&str], variables: &[(&str, &str)]) -> Result<Options, String> {
+        #[derive(clap::Parser)]
+        struct Only {
+            #[command(flatten)]
+            connection: ConnectionArgs,
+        }
+        let args = args.iter().map(OsString::from).collect();
+        let only = parse::<Only>("test", args).map_err(|_| "usage".to_owned())?;
+        let variable = |name: &str| {
+            let mut found = variables.iter().filter(|(known, _)| *known == name);
+            found.next().map(|(_, text)| (*text).to_owned())
+        };
+        only.connection.options("me", &variable).map_err(|error| error.to_string())
+    }
+
+    /// Goal: what is not given comes from the environment, and what is given goes before it.
+    #[test]
+    fn options_go_before_variables() {
+        let all = [
+            ("NATS_URL", "tls://a:1,b:2"),
+            ("NATS_USER", "u"),
+            ("NATS_PASSWORD", "p"),
+            ("NATS_TOKEN", "t"),
+        ];
+        let some = |text: &str| Some(text.to_owned());
+        let found = options(&[], &all).expect("options");
+        assert_eq!(found.servers, ["tls://a:1", "b:2"]);
+        let login = (found.user, found.password, found.token);
+        assert_eq!(login, (some("u"), some("p"), some("t")));
+        let found = options(&["-s", "c:3", "--user", "me", "-password", "x"], &all);
+        let found = found.expect("options");
+        assert_eq!((found.servers, found.user), (vec!["c:3".to_owned()], some("me")));
+        assert_eq!(found.password, some("x"));
+        assert_eq!(options(&[], &[]).expect("options").servers, [SERVER_DEFAULT]);
+    }
+
+    #[test]
+    fn files_that_are_of_no_use_are_named() {
+        let none = |args: &[&str]| options(args, &[]).err().unwrap_or_default();
+        for (option, file) in [("--creds", "/none"), ("--nkey", "/dev/null"), ("--tlsca", "/none")]
+        {
+            let error = none(&[option, file]);
+            assert!(error.contains(file) || error.contains("seed"), "{option}: {error}");
+        }
+        assert!(none(&["--tlscert", "/none"]).contains("belong together"));
+        assert_eq!(none(&["--creds", "a", "--nkey", "b"]), "usage");
+        let error = options(&[], &[("NATS_CREDS", "/none")]).err().unwrap_or_default();
+        assert!(error.starts_with("/none: "), "{error}");
+    }
+
+    #[test]
+    fn urls_are_shown_without_passwords() {
+        assert_eq!(without_passwords("nats://u:p@a:1,b:2,t@c"), "nats://a:1,b:2,c");
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{Arg, CommandFactory, Parser};
 
 use super::{COMMANDS, connection, describe};
 use crate::base::files::{self, Access, Links};
@@ -52,7 +52,7 @@ fn write(path: &Path, page: &[u8]) -> io::Result<()> {
 
 /// Name and text of each page: the program's, and one for each command.
 fn pages() -> Vec<(String, Vec<u8>)> {
-    let mut program = describe::program(&COMMANDS);
+    let mut program = describe::program(&COMMANDS).mut_args(with_other_names);
     // Commands of commands get their full names.
     program.build();
     let mut pages = Vec::new();
@@ -67,6 +67,17 @@ fn pages() -> Vec<(String, Vec<u8>)> {
     }
     pages.sort();
     pages
+}
+
+/// The renderer leaves out all names but one, and those of the Go server are what people know.
+fn with_other_names(arg: Arg) -> Arg {
+    let names = arg.get_visible_aliases().unwrap_or_default();
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    if names.is_empty() {
+        return arg;
+    }
+    let names: Vec<String> = names.iter().map(|name| format!("-{name}")).collect();
+    arg.help(format!("{help}; also {}", names.join(", ")))
 }
 
 #[cfg(test)]
@@ -84,6 +95,9 @@ mod tests {
             assert!(page(&format!("stanby-{}.1", command.name)).contains(".SH NAME"));
         }
         assert!(page("stanby.1").contains("ft_group"));
+        for name in ["also \\-cid", "also \\-mc", "also \\-SD", "\\-p"] {
+            assert!(page("stanby.1").contains(name), "{name}");
+        }
         assert!(page("stanby-sql-init.1").contains("sql_driver"));
         assert!(page("stanby-init.1").contains("shared"));
     }

@@ -14,18 +14,20 @@ pub(super) struct Address {
     pub(super) port: u16,
     /// User and password; a user without password is a token.
     pub(super) login: Option<(String, Option<String>)>,
+    /// Whether it asks for TLS.
+    pub(super) is_tls: bool,
 }
 
 impl Address {
-    /// Takes `[nats://][user[:password]@]host[:port]` apart.
+    /// Takes `[nats://][user[:password]@]host[:port]` apart, or the same with `tls://`.
     pub(super) fn decode(text: &str) -> Result<Self, ClientError> {
         let invalid = || ClientError::InvalidAddress(text.to_owned());
         let rest = match text.trim().split_once("://") {
-            Some(("nats" | "tcp", rest)) => rest,
-            Some(("tls", _)) => return Err(ClientError::NeedsTls),
+            Some(("nats" | "tcp" | "tls", rest)) => rest,
             Some(_) => return Err(invalid()),
             None => text.trim(),
         };
+        let is_tls = text.trim().starts_with("tls://");
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (login, place) = match rest.rsplit_once('@') {
             Some((login, place)) => (Some(decode_login(login)), place),
@@ -35,7 +37,7 @@ impl Address {
         if host.is_empty() {
             return Err(invalid());
         }
-        Ok(Self { host, port, login })
+        Ok(Self { host, port, login, is_tls })
     }
 }
 

@@ -14,15 +14,16 @@ pub(super) struct Login {
     pub(super) user: Option<String>,
     pub(super) password: Option<String>,
     pub(super) token: Option<String>,
+    pub(super) jwt: Option<String>,
+    /// The public half of a key that the server knows.
+    pub(super) nkey: Option<String>,
+    pub(super) signature: Option<String>,
 }
 
 /// One thing that the server said.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    Info {
-        /// Whether the server goes on with TLS only.
-        needs_tls: bool,
-    },
+    Info(Box<wire::Info>),
     Received(Received),
     Ping,
     Pong,
@@ -55,14 +56,10 @@ pub(super) fn decode(input: &mut BytesMut) -> Result<Option<Incoming>, ClientErr
     Ok(Some(incoming))
 }
 
-fn needs_tls(json: &[u8]) -> bool {
-    let info = serde_json::from_slice::<serde_json::Value>(json).unwrap_or_default();
-    info["tls_required"].as_bool().unwrap_or(false)
-}
-
 fn incoming(op: &Op<'_>) -> Incoming {
     match op {
-        Op::Info(json) => Incoming::Info { needs_tls: needs_tls(json) },
+        // What is none is as good as an empty one: it asks for nothing.
+        Op::Info(json) => Incoming::Info(wire::Info::decode(json).unwrap_or_default().into()),
         Op::Ping => Incoming::Ping,
         Op::Pong => Incoming::Pong,
         Op::Err(text) => {
@@ -107,6 +104,9 @@ pub(super) fn encode_connect(out: &mut BytesMut, name: &str, login: &Login) {
         user: login.user.clone(),
         pass: login.password.clone(),
         auth_token: login.token.clone(),
+        jwt: login.jwt.clone(),
+        nkey: login.nkey.clone(),
+        sig: login.signature.clone(),
         headers: Some(true),
         no_responders: Some(true),
         name: Some(name.to_owned()),

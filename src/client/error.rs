@@ -5,12 +5,20 @@ use std::io;
 /// Why a call of the client failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// A server address is not `[nats://][user[:password]@]host[:port]`.
+    /// A server address is not `[nats://][user[:password]@]host[:port]`, or the same with `tls://`.
     #[error("invalid server address {0:?}: expected [nats://][user[:password]@]host[:port]")]
     InvalidAddress(String),
-    /// The server takes only clients that speak TLS.
-    #[error("TLS is required, which this client does not speak: use a server or port without it")]
+    /// The server takes only clients that speak TLS, and nothing says whom to trust.
+    #[error(
+        "TLS is required, and this machine has no trusted certificates: name those of the server"
+    )]
     NeedsTls,
+    /// TLS is asked for here, and the server has none.
+    #[error("the server does not speak TLS")]
+    NoTls,
+    /// A key is to be shown to a server that does not ask for one.
+    #[error("nkeys not supported by the server")]
+    NoKeys,
     /// No server could be reached, or each of them refused; the last reason.
     #[error("no NATS server available: {0}")]
     NoServer(String),

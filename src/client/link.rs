@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,8 +16,10 @@ use super::address::Address;
 use super::codec::{self, Incoming, Login};
 use super::error::ClientError;
 use super::options::Options;
+use super::stream::Stream;
 use crate::base::time::Instant;
 use crate::base::world;
+use crate::wire::Info;
 
 /// How often the reader looks at its deadlines while nothing comes in.
 const TICK: Duration = Duration::from_millis(20);
@@ -28,7 +30,7 @@ const READ_BYTES: usize = 64 * 1024;
 /// The write half and what it needs when it comes back.
 #[derive(Debug, Default)]
 struct WriteHalf {
-    socket: Option<TcpStream>,
+    socket: Option<Stream>,
     /// Subject by `sid`: told to each new server.
     interests: BTreeMap<u64, Bytes>,
     last_sid: u64,
@@ -69,7 +71,7 @@ pub(super) struct Link {
 /// The read half; belongs to one thread.
 #[derive(Debug)]
 pub(super) struct ReadHalf {
-    socket: TcpStream,
+    socket: Stream,
     input: BytesMut,
     chunk: Vec<u8>,
     /// Index of the server in use.
@@ -208,7 +210,7 @@ impl Link {
     /// Connects to one server, tells it all interests, and sends what waited.
     fn dial(&self, server: usize) -> Result<ReadHalf, ClientError> {
         let address = &self.addresses[server];
-        let socket = connect_tcp(address, self.options.timeout)?;
+        let socket = Stream::new(connect_tcp(address, self.options.timeout)?);
         let mut reader =
             ReadHalf { socket, input: BytesMut::new(), chunk: vec![0; READ_BYTES], server };
         reader.hand_shake(address, &self.options)?;
@@ -262,8 +264,7 @@ impl WriteHalf {
     /// Gives the socket up; the reader notices the end of its half.
     fn disconnect(&mut self) {
         if let Some(socket) = self.socket.take() {
-            // Fails where the peer was faster.
-            let _ = socket.shutdown(Shutdown::Both);
+            socket.shutdown();
         }
     }
 }
@@ -288,33 +289,50 @@ impl ReadHalf {
         }
     }
 
-    /// INFO, CONNECT, PING, PONG.
+    /// INFO, TLS where one side asks for it, CONNECT, PING, PONG.
     fn hand_shake(&mut self, address: &Address, options: &Options) -> Result<(), ClientError> {
-        let set = io_error("cannot set up a socket");
-        self.socket.set_nodelay(true).map_err(&set)?;
         // A server that holds publishers back does not read; the ack would come too late anyway.
-        self.socket.set_write_timeout(Some(options.ack_timeout)).map_err(&set)?;
-        self.socket.set_read_timeout(Some(TICK)).map_err(&set)?;
+        let set_up = self.socket.set_up(TICK, options.ack_timeout);
+        set_up.map_err(io_error("cannot set up a socket"))?;
         let deadline = world::instant() + options.timeout;
-        self.expect(deadline, |incoming| matches!(incoming, Incoming::Info { .. }))?;
+        let greeting = self.expect(deadline, |incoming| match incoming {
+            Incoming::Info(info) => Some(info),
+            Incoming::Received(_)
+            | Incoming::Ping
+            | Incoming::Pong
+            | Incoming::Error(_)
+            | Incoming::Other => None,
+        })?;
+        let is_asked = options.is_secure || address.is_tls;
+        if greeting.tls_required || is_asked {
+            if !greeting.tls_required && !greeting.tls_available {
+                return Err(ClientError::NoTls);
+            }
+            let config = options.tls.clone().ok_or(ClientError::NeedsTls)?;
+            let begun = self.socket.begin_tls(config, &address.host, options.timeout);
+            begun.map_err(io_error("TLS with the server failed"))?;
+        }
         let mut out = BytesMut::new();
-        let login = login(address, options);
+        let login = login(address, options, &greeting)?;
         codec::encode_connect(&mut out, &options.name, &login);
         self.socket.write_all(&out).map_err(io_error("cannot write to the server"))?;
-        self.expect(deadline, |incoming| matches!(incoming, Incoming::Pong))
+        self.expect(deadline, |incoming| matches!(incoming, Incoming::Pong).then_some(()))
     }
 
-    fn expect(
+    fn expect<T>(
         &mut self,
         deadline: Instant,
-        is_expected: impl Fn(&Incoming) -> bool,
-    ) -> Result<(), ClientError> {
+        expected: impl Fn(Incoming) -> Option<T>,
+    ) -> Result<T, ClientError> {
         while world::instant() < deadline {
             match self.next()? {
-                Some(Incoming::Info { needs_tls: true }) => return Err(ClientError::NeedsTls),
                 Some(Incoming::Error(text)) => return Err(ClientError::Refused(text)),
-                Some(incoming) if is_expected(&incoming) => return Ok(()),
-                Some(_) | None => (),
+                Some(incoming) => {
+                    if let Some(found) = expected(incoming) {
+                        return Ok(found);
+                    }
+                }
+                None => (),
             }
         }
         let source = io::Error::from(io::ErrorKind::TimedOut);
@@ -322,18 +340,31 @@ impl ReadHalf {
     }
 }
 
-fn login(address: &Address, options: &Options) -> Login {
-    match &address.login {
+/// Who we are there: what the address says goes before the options. A key signs what the server
+/// has sent.
+fn login(address: &Address, options: &Options, greeting: &Info) -> Result<Login, ClientError> {
+    let mut login = match &address.login {
         Some((token, None)) => Login { token: Some(token.clone()), ..Login::default() },
         Some((user, password)) => {
-            Login { user: Some(user.clone()), password: password.clone(), token: None }
+            Login { user: Some(user.clone()), password: password.clone(), ..Login::default() }
         }
         None => Login {
             user: options.user.clone(),
             password: options.password.clone(),
             token: options.token.clone(),
+            ..Login::default()
         },
+    };
+    let key = options.key.as_ref();
+    if let Some(key) = key.filter(|_| options.jwt.is_some() || address.login.is_none()) {
+        if options.jwt.is_none() && greeting.nonce.is_empty() {
+            return Err(ClientError::NoKeys);
+        }
+        login.jwt.clone_from(&options.jwt);
+        login.nkey = options.jwt.is_none().then(|| key.public());
+        login.signature = Some(key.sign(&greeting.nonce));
     }
+    Ok(login)
 }
 
 fn connect_tcp(address: &Address, timeout: Duration) -> Result<TcpStream, ClientError> {

@@ -28,6 +28,7 @@ mod link;
 mod options;
 mod publisher;
 mod reader;
+mod stream;
 mod subscription;
 
 use std::collections::BTreeMap;

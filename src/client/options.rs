@@ -1,11 +1,15 @@
 //! How to reach the servers, and how to subscribe: every choice with its default.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::base::nkey::UserKey;
 
 /// How to reach the servers and how patient to be.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `[nats://][user[:password]@]host[:port]`, tried in this order, and again in a circle.
+    /// `[nats://][user[:password]@]host[:port]`, or with `tls://`; tried in this order, and again
+    /// in a circle.
     pub servers: Vec<String>,
     /// The cluster ID of the streaming server.
     pub cluster_id: String,
@@ -19,6 +23,14 @@ pub struct Options {
     pub password: Option<String>,
     /// Sent as `auth_token` where the address has no user.
     pub token: Option<String>,
+    /// Who the user is, as its account has signed it; belongs to `key`.
+    pub jwt: Option<String>,
+    /// Signs what the server sends, where the address has no user.
+    pub key: Option<Arc<UserKey>>,
+    /// How to speak TLS, where the server or an address (`tls://`) asks for it.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Whether to speak it with every server.
+    pub is_secure: bool,
     /// How the discovery subject begins.
     pub discover_prefix: String,
     /// For TCP connects and for each request but publish.
@@ -51,6 +63,10 @@ impl Options {
             user: None,
             password: None,
             token: None,
+            jwt: None,
+            key: None,
+            tls: None,
+            is_secure: false,
             discover_prefix: "_STAN.discover".to_owned(),
             timeout: Duration::from_secs(2),
             ack_timeout: Duration::from_secs(30),

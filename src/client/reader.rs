@@ -47,7 +47,7 @@ fn handle(shared: &Arc<Shared>, incoming: Incoming) -> Result<(), ClientError> {
         Incoming::Ping => shared.link.pong(),
         // What ends the connection is followed by its end; the rest (a permission) is answered by
         // a request's time-out.
-        Incoming::Error(_) | Incoming::Info { .. } | Incoming::Pong | Incoming::Other => (),
+        Incoming::Error(_) | Incoming::Info(_) | Incoming::Pong | Incoming::Other => (),
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, Receiver};
 use bytes::{Buf, BytesMut};
 
 use super::*;
+use crate::base::nkey::UserKey;
 use crate::wire::{self, Op, Parsed, Side, encoder, op};
 
 /// What a peer does beyond answering well.
@@ -249,14 +250,33 @@ fn without_a_server_the_reason_is_given() {
     assert!(text.contains("refused") && text.contains(&gone), "{text}");
 }
 
-/// Goal: who has only a server with TLS is told so, however it is found out.
+/// Goal: where TLS is asked for and cannot be had, it is said, whoever asks.
 #[test]
-fn a_server_that_wants_tls_is_called_so() {
+fn tls_that_only_one_side_can_speak_is_told() {
     let server = peer(Script { needs_tls: true, ..Script::default() });
     for address in [server.clone(), format!("tls://{server}")] {
         let text = Client::connect(Options::new(&[&address], "cluster", "me")).unwrap_err();
         assert!(text.to_string().contains("TLS is required"), "{address}: {text}");
     }
+    let server = peer(Script::default());
+    let secure = Options { is_secure: true, ..Options::new(&[&server], "cluster", "me") };
+    let by_address = Options::new(&[&format!("tls://{server}")], "cluster", "me");
+    for options in [secure, by_address] {
+        let text = Client::connect(options).unwrap_err();
+        assert!(text.to_string().contains("the server does not speak TLS"), "{text}");
+    }
+}
+
+const SEED: &[u8] = include_bytes!("../../tests/data/external/user.seed");
+
+/// Goal: a key is shown only to who asks for one.
+#[test]
+fn a_key_needs_a_server_that_asks_for_it() {
+    let server = peer(Script::default());
+    let key = UserKey::find(SEED).unwrap();
+    let options = Options { key: Some(key.into()), ..Options::new(&[&server], "cluster", "me") };
+    let text = Client::connect(options).unwrap_err();
+    assert!(text.to_string().contains("nkeys not supported"), "{text}");
 }
 
 #[test]

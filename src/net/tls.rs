@@ -158,6 +158,14 @@ impl Dialling {
     }
 }
 
+impl Dialling {
+    /// For connections that are not a reactor's.
+    #[must_use]
+    pub fn client_config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+}
+
 /// Our own certificate, of whatever version, with its key.
 fn pair(files: &Files, provider: &CryptoProvider) -> Result<SingleCertAndKey, TlsError> {
     let certificate = read(&files.cert).map_err(TlsError::Own)?;
