@@ -173,6 +173,43 @@ fn a_copy_with_holes_takes_nothing_from_what_was_copied() {
     }
 }
 
+/// Bytes that this thread has read.
+fn read_so_far() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/io").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("rchar: "));
+    line.unwrap().parse().unwrap()
+}
+
+/// Goal: a long row of damage in slices that hold the same messages costs by its length.
+#[test]
+fn a_row_of_damage_is_read_once() {
+    const COUNT: usize = 4_000;
+    let root = tempfile::tempdir().unwrap();
+    let mut opened = open(root.path());
+    let messages = part("foo", Lifecycle::Create, 1..=COUNT as u64);
+    commit(opened.shares[0].as_mut(), &batch(vec![messages]));
+    drop(opened);
+    let folder = root.path().join("foo");
+    let mut data = fs::read(folder.join("msgs.1.dat")).unwrap();
+    let index = fs::read(folder.join("msgs.1.idx")).unwrap();
+    // All but the first and the last.
+    for record in index[4 + 32..].chunks_exact(32).take(COUNT - 2) {
+        let offset = u64::from_le_bytes(record[8..16].try_into().unwrap());
+        data[usize::try_from(offset).unwrap() + 12] ^= 1;
+    }
+    let len = u64::try_from(data.len()).unwrap();
+    for number in [1, 1002] {
+        fs::write(folder.join(format!("msgs.{number}.dat")), &data).unwrap();
+    }
+    fs::copy(folder.join("msgs.1.idx"), folder.join("msgs.1002.idx")).unwrap();
+    let before = read_so_far();
+    let again = open(root.path());
+    let read = read_so_far() - before;
+    assert_eq!(again.recovered.channels[0].state.last, Sequence(COUNT as u64));
+    // A sector at most for each message.
+    assert!(read < 100 * len, "{read} bytes of files of {len}");
+}
+
 /// Goal: an index that is left of the oldest slice goes: limits remove slices from that end.
 #[test]
 fn an_index_that_is_left_of_the_oldest_slice_goes() {

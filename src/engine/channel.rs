@@ -156,6 +156,13 @@ impl Channels {
         !self.wanted.is_empty() && self.wanted.contains_key(name)
     }
 
+    /// Makes room for so many channels.
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.slab.reserve(count);
+        self.by_name.reserve(count);
+        self.folded.reserve(count);
+    }
+
     /// Adds a channel that is in the store, or will be.
     pub(super) fn insert(&mut self, mut channel: Channel) -> usize {
         self.last_incarnation += 1;

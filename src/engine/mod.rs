@@ -198,6 +198,7 @@ impl Engine {
         for info in start.clients {
             engine.recover_client(info, now);
         }
+        engine.channels.reserve(start.channels.len());
         for channel in start.channels {
             engine.recover_channel(channel, now);
         }

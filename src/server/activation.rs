@@ -21,9 +21,9 @@ use crate::proto::spb;
 use crate::server::engine_driver::{self, Activation, Mail};
 use crate::server::settings;
 use crate::site::Site;
-use crate::store::encryption;
+use crate::store::encryption::notice;
 use crate::store::progress::Working;
-use crate::store::worker::{self, Worker, WorkerSettings};
+use crate::store::worker::{self, Job, Worker, WorkerSettings};
 use crate::store::{self, Remedy, StoreError};
 
 /// Why an activation did not come to its end.
@@ -114,9 +114,9 @@ impl Ground {
         let began = world::now();
         let mut random = Random::new(self.seed);
         let _opening = Working::begin(Arc::clone(self.vitals.opening()));
-        let mut opened = self.site.open(&self.fence, self.predecessor)?;
+        let opened = self.site.open(&self.fence, self.predecessor)?;
         let state = opened.recovered;
-        opened.notices.extend(encryption::notice::notice(&state.channels, &mut opened.shares));
+        let looks = notice::looks(&state.channels, opened.shares.len());
         let had_server = state.server.is_some();
         let channel_count = state.channels.len();
         let streaming = &self.config.streaming;
@@ -130,8 +130,10 @@ impl Ground {
         let server = (info.clone(), info_is_new);
         let starts = starts(self.config.loops, state, &server, &mut random);
         let mut activations = Vec::new();
-        for (start, share) in starts.into_iter().zip(opened.shares) {
+        for ((start, share), looks) in starts.into_iter().zip(opened.shares).zip(looks) {
             let worker = self.start_worker(&start, share)?;
+            // Without it nobody is warned; its mailbox is empty now.
+            let _ = worker.try_submit(Job::Look(looks));
             let engine = Engine::recover(settings.clone(), start, world::now());
             activations.push(Activation { term: self.term, engine, worker });
         }

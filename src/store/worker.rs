@@ -21,6 +21,7 @@ use crate::base::pulse::Pulse;
 use crate::base::record::{Batch, StoreAnswer, StoreRead};
 use crate::base::time::Instant;
 use crate::base::world;
+use crate::store::encryption::notice::{self, Look};
 use crate::store::metering::{self, timed};
 use crate::store::progress::{self, Working};
 use crate::store::{OutcomeUnknown, Remedy, Store, StoreError};
@@ -35,6 +36,9 @@ const MAINTAIN_AFTER_COMMIT: Duration = Duration::from_millis(100);
 /// How soon a refused maintenance (a full disk) is tried again.
 const MAINTAIN_AFTER_REFUSAL: Duration = Duration::from_secs(5);
 
+/// How soon channels are looked into: clients that come back after a take-over need the cores.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
+
 /// What the worker is asked to do.
 #[derive(Debug)]
 pub enum Job {
@@ -47,6 +51,9 @@ pub enum Job {
     },
     /// Read.
     Read(StoreRead),
+    /// Look after a while whether the messages of these channels can be read, whenever nothing else
+    /// is to be done; what cannot be read is told once.
+    Look(Vec<Look>),
     /// Finish all commits that wait, close the store, end; answered with [`Report::Closed`].
     Close,
 }
@@ -56,7 +63,8 @@ pub enum Job {
 pub enum Report {
     /// For the engine.
     Answer(StoreAnswer),
-    /// Maintenance was refused and will be tried again; for the log.
+    /// For the log: maintenance was refused and will be tried again, or what was looked at cannot
+    /// be read.
     Trouble {
         /// The line.
         text: String,
@@ -152,7 +160,7 @@ impl Unthreaded {
         let task = &self.0;
         !task.is_idle()
             || !task.jobs.is_empty()
-            || task.maintain_at.is_some_and(|at| at <= world::instant())
+            || task.due_at().is_some_and(|at| at <= world::instant())
     }
 
     /// One turn of the thread's loop, which must have work; false once it has ended.
@@ -208,6 +216,8 @@ struct Task {
     jobs: Receiver<Job>,
     commits: VecDeque<(Ticket, Box<Batch>)>,
     reads: VecDeque<StoreRead>,
+    looks: VecDeque<Look>,
+    look_at: Instant,
     is_closing: bool,
     maintain_at: Option<Instant>,
 }
@@ -228,6 +238,8 @@ impl Task {
             jobs,
             commits: VecDeque::new(),
             reads: VecDeque::new(),
+            looks: VecDeque::new(),
+            look_at: Instant(0),
             is_closing: false,
             maintain_at: Some(world::instant()),
         };
@@ -274,6 +286,9 @@ impl Task {
         if self.maintain_at.is_some_and(|at| at <= world::instant()) {
             self.maintain().map_err(Ended::Failed)?;
         }
+        if self.is_idle() && self.look_at <= world::instant() {
+            self.look();
+        }
         if self.is_closing && self.commits.is_empty() {
             self.store.close().map_err(Ended::Failed)?;
             return Err(Ended::Closed);
@@ -284,6 +299,12 @@ impl Task {
     /// Whether nothing is left of what was taken out of the mailbox.
     fn is_idle(&self) -> bool {
         self.commits.is_empty() && self.reads.is_empty() && !self.is_closing
+    }
+
+    /// When there is something to do though nobody asks.
+    fn due_at(&self) -> Option<Instant> {
+        let look_at = (!self.looks.is_empty()).then_some(self.look_at);
+        self.maintain_at.into_iter().chain(look_at).min()
     }
 
     /// Takes everything out of the mailbox; blocks while nothing at all is to be done.
@@ -318,7 +339,7 @@ impl Task {
                 Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
                 Err(TryRecvError::Empty) => (),
             }
-            let Some(at) = self.maintain_at else {
+            let Some(at) = self.due_at() else {
                 thread::park();
                 continue;
             };
@@ -334,6 +355,9 @@ impl Task {
         match job {
             Job::Commit { ticket, batch } => self.commits.push_back((ticket, batch)),
             Job::Read(read) => self.reads.push_back(read),
+            Job::Look(looks) => {
+                (self.looks, self.look_at) = (looks.into(), world::instant() + LOOK_AFTER);
+            }
             Job::Close => self.is_closing = true,
         }
     }
@@ -364,6 +388,15 @@ impl Task {
         };
         self.answer(answer);
         Ok(())
+    }
+
+    /// One channel a turn: whoever comes meanwhile waits for no more.
+    fn look(&mut self) {
+        let Some(one) = self.looks.pop_front() else { return };
+        if let Some(found) = notice::notice_of(self.store.as_mut(), &one) {
+            self.looks.clear();
+            (self.report)(Report::Trouble { text: found.text });
+        }
     }
 
     fn answer(&mut self, answer: StoreAnswer) {
@@ -418,8 +451,12 @@ mod tests {
     use super::*;
     use crate::base::channel_limits::StoreLimits;
     use crate::base::id::{ChannelName, Sequence};
-    use crate::base::record::{ChannelBatch, CommitReport, FetchRequest, Lifecycle, MessageRecord};
+    use crate::base::record::{
+        ChannelBatch, ChannelState, CommitReport, FetchRequest, Lifecycle, MessageRecord,
+        RecoveredChannel,
+    };
     use crate::base::time::{Now, WallTime};
+    use crate::store::encryption::payload::DecryptError;
     use crate::store::{Action, Maintained, memory};
 
     /// Fails as told where a real store meets a disk; otherwise it is the store inside.
@@ -627,6 +664,48 @@ mod tests {
         worker.try_submit(Job::Close).unwrap();
         assert!(!task.turn());
         check(&receiver.try_iter().collect::<Vec<_>>(), &["failed StepDown"]);
+    }
+
+    /// Goal: nobody's commit waits for looks that only warn, and one warning is enough.
+    #[test]
+    fn a_channel_is_looked_into_when_nothing_else_is_to_be_done() {
+        let last = Sequence(1);
+        let state = ChannelState { first: last, last, message_count: 1, byte_count: 1 };
+        let channels = ["foo", "bar", "baz"].map(|name| RecoveredChannel {
+            channel: ChannelName::from(name),
+            state,
+            ..RecoveredChannel::default()
+        });
+        let looks = notice::looks(&channels, 1).pop().unwrap();
+        let unreadable = || Some(DecryptError::Aes.into());
+        let fetches = [None, None, unreadable(), unreadable()].into();
+        let now = world::now();
+        world::simulate(Some(now));
+        let store = Failing { fetches, ..in_memory() };
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let (worker, mut task) =
+            unthreaded(Box::new(store), settings(), move |report| sender.send(report).unwrap());
+        let mut told = |has_work: bool, expected: &[&str]| {
+            assert!(task.turn());
+            let reports: Vec<Report> = receiver.try_iter().collect();
+            let words = |report: &Report| brief(report).split(" (").next().map(str::to_owned);
+            assert_eq!(reports.iter().filter_map(words).collect::<Vec<_>>(), expected);
+            assert_eq!(task.has_work(), has_work);
+        };
+        worker.try_submit(Job::Look(looks)).unwrap();
+        worker.try_submit(commit(1, Lifecycle::Create, &[1])).unwrap();
+        worker.try_submit(commit(2, Lifecycle::Keep, &[2])).unwrap();
+        told(true, &["committed 1 None last 1"]);
+        told(false, &["committed 2 None last 2"]);
+        world::simulate(Some(Now { at: now.at + LOOK_AFTER, ..now }));
+        worker.try_submit(fetch(3)).unwrap();
+        worker.try_submit(commit(4, Lifecycle::Keep, &[3])).unwrap();
+        worker.try_submit(commit(5, Lifecycle::Keep, &[4])).unwrap();
+        told(true, &["committed 4 None last 3", "fetched 3 3"]);
+        told(true, &["committed 5 None last 4"]);
+        let warning = "trouble The messages of channel bar cannot be decrypted with this key";
+        told(false, &[warning]);
+        world::simulate(None);
     }
 
     /// Goal: what cannot be tidied on a full disk is told once and tried again after a while;

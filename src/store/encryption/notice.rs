@@ -1,8 +1,11 @@
 //! Sees messages that nobody here can read: encrypted with another key, or without any here.
+//!
+//! It only warns, so a server looks once it serves: the worker of each share when it has nothing
+//! else to do.
 
 use prost::Message as _;
 
-use crate::base::id::Ticket;
+use crate::base::id::{ChannelName, Sequence, Ticket};
 use crate::base::placement;
 use crate::base::record::{FetchRequest, RecoveredChannel};
 use crate::proto::pb;
@@ -20,15 +23,40 @@ enum Seen {
     OtherKey(DecryptError),
 }
 
+/// A channel to look into.
+#[derive(Clone, Debug)]
+pub struct Look {
+    channel: ChannelName,
+    first: Sequence,
+    last: Sequence,
+}
+
+/// What is to be looked at, by share.
+#[must_use]
+pub fn looks(channels: &[RecoveredChannel], share_count: usize) -> Vec<Vec<Look>> {
+    let loops = u16::try_from(share_count).unwrap_or(u16::MAX);
+    let mut looks = vec![Vec::new(); share_count];
+    let filled = channels.iter().filter(|found| found.state.message_count != 0);
+    for found in filled.take(CHANNELS_MAX) {
+        let (channel, state) = (found.channel.clone(), found.state);
+        if let Some(share) = looks.get_mut(placement::of_channel(&channel, loops).index()) {
+            share.push(Look { channel, first: state.first, last: state.last });
+        }
+    }
+    looks
+}
+
 /// A warning, if the oldest or newest message of some channel cannot be read.
 pub fn notice(channels: &[RecoveredChannel], shares: &mut [Box<dyn Store>]) -> Option<Notice> {
-    let loops = u16::try_from(shares.len()).unwrap_or(u16::MAX);
-    let (channel, seen) = channels.iter().take(CHANNELS_MAX).find_map(|found| {
-        let share = placement::of_channel(&found.channel, loops).index();
-        let seen = look(shares.get_mut(share)?.as_mut(), found)?;
-        Some((&found.channel, seen))
-    })?;
-    let text = match seen {
+    let looks = looks(channels, shares.len());
+    let mut shares = shares.iter_mut().zip(&looks);
+    shares.find_map(|(share, looks)| looks.iter().find_map(|one| notice_of(share.as_mut(), one)))
+}
+
+/// The same of one channel.
+pub fn notice_of(share: &mut dyn Store, one: &Look) -> Option<Notice> {
+    let channel = &one.channel;
+    let text = match look(share, one)? {
         Seen::Ciphertext => format!(
             "The messages of channel {channel} look encrypted, and encryption at rest is off: \
              subscribers get them as they are stored, and new messages are stored in clear. Stop \
@@ -44,14 +72,12 @@ pub fn notice(channels: &[RecoveredChannel], shares: &mut [Box<dyn Store>]) -> O
     Some(Notice { is_warning: true, text })
 }
 
-fn look(share: &mut dyn Store, found: &RecoveredChannel) -> Option<Seen> {
-    if found.state.message_count == 0 {
-        return None;
-    }
-    [found.state.first, found.state.last].into_iter().find_map(|from| {
+fn look(share: &mut dyn Store, one: &Look) -> Option<Seen> {
+    let newest = (one.first != one.last).then_some(one.last);
+    [one.first].into_iter().chain(newest).find_map(|from| {
         let request = FetchRequest {
             ticket: Ticket::default(),
-            channel: found.channel.clone(),
+            channel: one.channel.clone(),
             from,
             count_max: 1,
             bytes_max: 1,

@@ -140,7 +140,8 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
             rewrites.push((found.channel.name.clone(), rewrite, fresh));
         }
     }
-    adoption.sync(channels, refreshes)?;
+    let fresh = rewrites.iter().filter_map(|(_, _, fresh)| fresh.as_ref());
+    adoption.sync(channels, fresh.map(Replacement::name))?;
     ctx.fence.check()?;
     let mut rewrites = rewrites.into_iter().peekable();
     for Recovered { channel, .. } in channels {
@@ -284,8 +285,13 @@ impl Adoption<'_> {
         (!self.is_replaced && is_old).then_some(root.as_ref())
     }
 
-    /// What a predecessor wrote and may not have synced is made durable.
-    fn sync(&self, channels: &[Recovered], refreshes: bool) -> Result<(), StoreError> {
+    /// What a predecessor wrote and may not have synced is made durable, and so is what lies in the
+    /// root by these names since.
+    fn sync<'n>(
+        &'n self,
+        channels: &[Recovered],
+        fresh: impl Iterator<Item = &'n [u8]>,
+    ) -> Result<(), StoreError> {
         let (ctx, root) = (self.ctx, self.root);
         let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
         let mut dirty: Vec<&Recovered> = channels.iter().filter(|found| !found.is_synced).collect();
@@ -295,16 +301,15 @@ impl Adoption<'_> {
             dirty.retain(|found| found.is_elsewhere);
         }
         let mut files: Vec<Box<dyn DiskFile>> = Vec::new();
-        // A fresh subs.dat lies under the root by now.
-        let fresh = if refreshes { root.list().map_err(sync_error)? } else { Vec::new() };
-        let of_root = self.files.iter().chain(&fresh).filter(|entry| !entry.is_folder);
-        for file in of_root.filter(|file| is_root_file(&file.name)) {
-            match root.open(&file.name, Access::Append) {
+        let of_root = self.files.iter().filter(|entry| !entry.is_folder);
+        let of_root = of_root.map(|file| &file.name[..]).filter(|name| is_root_file(name));
+        for name in of_root.chain(fresh) {
+            match root.open(name, Access::Append) {
                 Ok(file) => files.push(file),
                 // A former epoch's, which was removed since.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
                 Err(source) => {
-                    return Err(io_error(Action::Open, &ctx.path(b"", &file.name), source));
+                    return Err(io_error(Action::Open, &ctx.path(b"", name), source));
                 }
             }
         }

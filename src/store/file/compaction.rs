@@ -49,6 +49,12 @@ impl Replacement {
         written.map(|log| Self { name: name.clone(), path: path.clone(), log })
     }
 
+    /// Its name in the root until it is put in place.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
     /// Makes its content durable.
     ///
     /// # Errors

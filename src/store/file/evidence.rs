@@ -24,7 +24,7 @@ use crate::store::file::format::{FILE_HEADER_LEN, IndexRecord, slice_data_name, 
 use crate::store::file::log::read_range;
 use crate::store::file::reading::SliceFiles;
 use crate::store::file::recovery::ChannelReader;
-use crate::store::file::repair::is_unwritten;
+use crate::store::file::repair::{is_unwritten, rest_of_sector};
 use crate::store::file::slices::Slice;
 
 /// Messages that were under way when the power went are stamped within that time; nobody starts
@@ -187,7 +187,7 @@ impl ChannelReader<'_> {
         Ok(())
     }
 
-    /// What slices prove of the messages in a range.
+    /// What slices prove of the messages in a range. Those that do not reach to it prove nothing.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -196,7 +196,9 @@ impl ChannelReader<'_> {
         slices: impl Iterator<Item = &'s Slice>,
         range: &RangeInclusive<u64>,
     ) -> Result<Vec<Evidence>, StoreError> {
-        slices.map(|slice| self.evidence_of(slice, range)).collect()
+        let (begin, end) = (range.start().saturating_sub(1), range.end().saturating_add(1));
+        let near = slices.filter(|slice| slice.first <= end && begin <= slice.last);
+        near.map(|slice| self.evidence_of(slice, range)).collect()
     }
 
     fn evidence_of(
@@ -226,7 +228,8 @@ impl ChannelReader<'_> {
             ..Evidence::default()
         };
         let stamp = |record: &IndexRecord| (record.sequence, (record.timestamp, record.size));
-        let (mut end, mut expected) = (FILE_HEADER_LEN, None);
+        let nexts = next_wholes(&wholes);
+        let (mut end, mut expected, mut looked_to) = (FILE_HEADER_LEN, None, None);
         for (place, (record, is_whole)) in records.iter().zip(&wholes).enumerate() {
             let ordinal = start + u64::try_from(place).unwrap_or(u64::MAX);
             let is_front = ordinal == 0 && range.contains(&record.sequence);
@@ -234,12 +237,17 @@ impl ChannelReader<'_> {
             let lacks_front = is_front && *is_whole && end < record.offset;
             if !is_whole || !is_next || lacks_front {
                 let begin = if is_next && !is_front { record.offset } else { end };
-                let behind =
-                    || records.iter().zip(&wholes).skip(place).filter(|(_, whole)| **whole);
-                let hole_end = behind().next().map_or(slice.data_len, |(next, _)| next.offset);
+                let next = nexts[place].and_then(|next| records.get(next));
+                let hole_end = next.map_or(slice.data_len, |next| next.offset);
+                // Of a row of damage that was looked at to its end, the first sector is new.
+                let is_known = looked_to.replace(hole_end) == Some(hole_end);
                 let len = usize::try_from(hole_end.saturating_sub(begin)).unwrap_or(usize::MAX);
+                let begin_at = usize::try_from(begin).unwrap_or(0);
+                let len = if is_known { len.min(rest_of_sector(begin_at)) } else { len };
                 let bytes = read_range(data.as_ref(), begin, len, &path)?;
-                if is_unwritten(&bytes, usize::try_from(begin).unwrap_or(0)) {
+                if is_unwritten(&bytes, begin_at) {
+                    let behind = records.iter().zip(&wholes).skip(place);
+                    let behind = behind.filter(|(_, whole)| **whole);
                     let before = place.checked_sub(1).and_then(|place| records.get(place));
                     let missing = if lacks_front { record.sequence - 1 } else { record.sequence };
                     found.hole = Some(Hole {
@@ -247,7 +255,7 @@ impl ChannelReader<'_> {
                         sequence: expected.unwrap_or(missing),
                         begin,
                         next: record.sequence,
-                        behind: behind().map(|(record, _)| stamp(record)).collect(),
+                        behind: behind.map(|(record, _)| stamp(record)).collect(),
                         is_of_one_batch: is_of_one_batch(before, &records[place..]),
                     });
                     break;
@@ -258,6 +266,17 @@ impl ChannelReader<'_> {
         }
         Ok(found)
     }
+}
+
+/// From each place on, the first that is whole.
+fn next_wholes(wholes: &[bool]) -> Vec<Option<usize>> {
+    let mut nexts = vec![None; wholes.len()];
+    let mut next = None;
+    for (place, is_whole) in wholes.iter().enumerate().rev() {
+        next = is_whole.then_some(place).or(next);
+        nexts[place] = next;
+    }
+    nexts
 }
 
 /// The sequences that several slices hold.

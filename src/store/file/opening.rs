@@ -29,8 +29,10 @@ use crate::store::file::share::{Share, ShareParts};
 use crate::store::file::survey::{Seen, Survey};
 use crate::store::{Action, Notice, Opened, Store, StoreError, progress};
 
-/// With so many channels, recovery uses all cores even if the option says one.
+/// With so many channels to read, recovery uses all cores even if the option says one.
 const CHANNELS_RECOVERED_ALONE_MAX: usize = 64;
+/// So many that are as they were seen take as long as one that is read.
+const SEEN_FOR_ONE_READ: usize = 32;
 /// Descriptors that a share may always have open, whatever the limit.
 const OPEN_MIN: usize = 8;
 
@@ -317,7 +319,7 @@ impl ChannelRecovery<'_> {
         let must_look =
             |seen: &Option<Box<Seen>>| !seen.as_ref().is_some_and(|seen| seen.is_certain());
         let looks = rest.iter().filter(|(_, seen)| must_look(seen)).count();
-        let is_many = CHANNELS_RECOVERED_ALONE_MAX < looks;
+        let is_many = CHANNELS_RECOVERED_ALONE_MAX < looks + rest.len() / SEEN_FOR_ONE_READ;
         let thread_count = if is_many { wanted.max(cores()) } else { 1 };
         if thread_count == 1 {
             return self.some(rest);

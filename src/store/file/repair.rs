@@ -114,14 +114,20 @@ pub const HOLE: &str = "unexpected EOF";
 
 /// Bytes that a disk writes as a whole, or a multiple of them.
 const SECTOR_LEN: usize = 512;
+
+/// Bytes from a place in a file to the end of its sector.
+#[must_use]
+pub fn rest_of_sector(begin: usize) -> usize {
+    SECTOR_LEN - begin % SECTOR_LEN
+}
+
 /// Whether a sector of these bytes, which lie at `begin` in their file and are no record, was never
 /// written: so it looks after a power failure. It is of zeros from where the file had ended before,
 /// which is where a record begins, or as a whole. Zeros anywhere else are somebody's data.
 #[must_use]
 pub fn is_unwritten(bytes: &[u8], begin: usize) -> bool {
     let is_zero = |part: &[u8]| part.iter().all(|byte| *byte == 0);
-    let first_len = SECTOR_LEN - begin % SECTOR_LEN;
-    let Some((first, behind)) = bytes.split_at_checked(first_len) else { return false };
+    let Some((first, behind)) = bytes.split_at_checked(rest_of_sector(begin)) else { return false };
     is_zero(first) || behind.chunks_exact(SECTOR_LEN).any(is_zero)
 }
 

@@ -54,9 +54,11 @@ struct Known {
     channels: BTreeMap<Vec<u8>, Box<Seen>>,
     /// `None` where the system gives no watch.
     watch: Option<Watch>,
-    /// The channel of each thing that is watched.
-    watched: BTreeMap<WatchId, Arc<[u8]>>,
+    watched: Watched,
 }
+
+/// The channel of each thing that is watched.
+type Watched = BTreeMap<WatchId, Arc<[u8]>>;
 
 impl Known {
     /// Learns what has changed since the last call.
@@ -137,10 +139,10 @@ impl Survey {
     /// may write any more.
     pub fn take_channels(&mut self) -> BTreeMap<Vec<u8>, Box<Seen>> {
         self.known.hear();
-        let Known { channels, watch, .. } = std::mem::take(&mut self.known);
+        let Known { channels, watch, watched } = std::mem::take(&mut self.known);
         if let Some(watch) = watch {
             // If the thread has ended, so does the watch now.
-            let _ = self.thread.send(Word::End(watch));
+            let _ = self.thread.send(Word::End(watch, watched));
         }
         channels
     }
@@ -151,8 +153,8 @@ enum Word {
     /// A take-over has begun.
     Stop,
     /// The watch has served. The kernel takes milliseconds to end thousands of them: not while the
-    /// take-over needs the cores.
-    End(Watch),
+    /// take-over needs the cores. Nor is the table of what was watched taken apart then.
+    End(Watch, Watched),
 }
 
 /// One of each is sent.
@@ -310,9 +312,9 @@ impl Rounds {
                 Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        if let Ok(Word::End(watch)) = self.words.recv() {
+        if let Ok(Word::End(watch, watched)) = self.words.recv() {
             thread::park_timeout(WATCH_END_AFTER);
-            drop(watch);
+            drop((watch, watched));
         }
     }
 
