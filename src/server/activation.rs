@@ -130,7 +130,8 @@ impl Ground {
         for (start, share) in starts.into_iter().zip(opened.shares) {
             let worker = self.start_worker(&start, share)?;
             let engine = Engine::recover(settings.clone(), start, world::now());
-            activations.push(Activation { term: self.term, engine, worker });
+            let (term, epoch) = (self.term, self.epoch());
+            activations.push(Activation { term, epoch, engine, worker });
         }
         Ok(Recovered {
             activations,
