@@ -214,7 +214,11 @@ fn heard(op: &Op<'_>) -> io::Result<Heard> {
         | Op::RouteSubscribe { .. }
         | Op::RouteUnsubscribe(_)
         | Op::RouteMessage(_)
-        | Op::Account(..) => return Ok(Heard::Other),
+        | Op::Account(..)
+        | Op::EngineInterest { .. }
+        | Op::EngineState { .. }
+        | Op::Kept(_)
+        | Op::Done { .. } => return Ok(Heard::Other),
     };
     if message.header_len.is_some() {
         // Streaming servers send no headers; a core server tells that nobody listens.

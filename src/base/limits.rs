@@ -116,6 +116,35 @@ pub const MAILBOX_LEN_MAX: usize = 16 * 1024;
 /// What they may be to do, in receivers of a message, beyond one each.
 pub const MAILBOX_WORK_MAX: usize = 32 * 1024;
 
+/// Bytes that a process keeps of what its clients have sent for the engines and the active has not
+/// done yet, each with [`LEDGER_ENTRY_BYTES`]; one more message for each session may exceed it.
+/// Beyond it, clients that send such things are not read.
+pub const LEDGER_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The same of one session.
+pub const LEDGER_SESSION_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What one such message counts for beside its bytes.
+pub const LEDGER_ENTRY_BYTES: usize = 128;
+
+/// Inputs of one peer that the engines of this process have not done yet: more than fit into
+/// [`LEDGER_BYTES_MAX`].
+pub const ERRANDS_OPEN_MAX: usize = 512 * 1024;
+
+/// Ledgers of one peer that are remembered while nothing of them is open.
+pub const ERRANDS_LEDGERS_MAX: usize = 64 * 1024;
+
+/// How long what clients send is kept while nobody serves: longer than a take-over lasts, and than
+/// clients wait for an answer to a request.
+pub const PARKED_FOR: Duration = Duration::from_secs(10);
+
+/// How long a planned end waits until clients and peers have taken what engines have answered.
+pub const OUTFLOW_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a successor is told nothing yet because its predecessor, whose route is still there,
+/// may have more to say of what it has done.
+pub const PREDECESSOR_ENDS_WITHIN: Duration = Duration::from_millis(300);
+
 /// Jobs waiting for one store worker; the queue's memory is touched when it is made, so a long one
 /// would cost at each take-over. What does not fit waits with the engine's driver.
 pub const WORKER_JOBS_MAX: usize = 256;

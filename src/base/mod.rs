@@ -9,6 +9,7 @@ pub mod deadlines;
 pub mod descriptors;
 pub mod encryption;
 pub mod epoch;
+pub mod errand;
 pub mod files;
 pub mod go;
 pub mod hash;

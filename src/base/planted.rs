@@ -81,6 +81,16 @@ bugs! {
     SliceContinued = "slice-continued",
     /// A successor goes on in the subs.dat of its predecessor.
     SubscriptionsContinued = "subscriptions-continued",
+    /// One of what was kept while nobody served goes to the successor twice.
+    KeptTwice = "kept-twice",
+    /// One of it goes to nobody.
+    KeptDropped = "kept-dropped",
+    /// Two of it change places.
+    KeptTurned = "kept-turned",
+    /// An input is said to be done as soon as it has come.
+    MarkEarly = "mark-early",
+    /// A request that a former active has done is done once more.
+    RequestTwice = "request-twice",
 }
 
 /// Whether `bug` is planted.

@@ -56,6 +56,7 @@ fn two_accounts_never_hear_each_other() {
         key: 1,
         credit: Credit::Free,
         is_brief: true,
+        keeper: None,
     };
     process.loops[1].listen(&"a".into(), interest);
     process.settle();

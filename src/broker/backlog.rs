@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::base::id::SessionId;
+use crate::base::id::{AccountIndex, SessionId};
 use crate::base::limits::{PORTION_WORK_MAX, ROUTE_NEWS_BYTES_MAX, TURN_WORK_MAX};
 use crate::base::time::Instant;
 use crate::broker::Broker;
 use crate::broker::client::Client;
 use crate::broker::mail::Mail;
 use crate::broker::mesh::InterestKey;
-use crate::broker::route::{encode_info, write_interest};
+use crate::broker::route::{encode_info, write_engine_interest, write_interest};
 use crate::broker::session::Session;
 use crate::broker::sublist::Interest;
 use crate::wire::Info;
@@ -65,7 +65,16 @@ pub(super) struct Backlog {
 struct News {
     route: SessionId,
     /// What it was told last.
-    told: Option<InterestKey>,
+    told: Told,
+}
+
+/// How far it was told.
+#[derive(Debug)]
+enum Told {
+    /// What others than engines listen to, up to there.
+    Interest(Option<InterestKey>),
+    /// And what engines listen to, up to there.
+    EngineInterest(Option<(AccountIndex, Bytes)>),
 }
 
 /// A route of which the others are told.
@@ -79,6 +88,12 @@ struct Introduction {
 }
 
 impl Backlog {
+    /// Whether a route is still being told what is wanted here.
+    pub fn is_telling(&self, route: SessionId) -> bool {
+        let mut all = self.news.iter().chain(self.delayed.values());
+        all.any(|news| news.route == route)
+    }
+
     /// When the next portion is due; `now` is the time of the last input.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let has_work = !self.leaving.is_empty()
@@ -163,7 +178,7 @@ impl Broker {
     /// Tells a new route all that is wanted here. What changes meanwhile it is told at once, so
     /// that in the end the last word about each subject is right.
     pub(super) fn send_local_interest(&mut self, route: SessionId) {
-        self.backlog.news.push_back(News { route, told: None });
+        self.backlog.news.push_back(News { route, told: Told::Interest(None) });
         self.work_off();
     }
 
@@ -191,7 +206,14 @@ impl Broker {
             self.backlog.delayed.insert((at, news.route), news);
             return;
         }
-        let begin = news.told.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let told = match &news.told {
+            Told::Interest(told) => told,
+            Told::EngineInterest(told) => {
+                let told = told.clone();
+                return self.tell_engine_interests(news.route, told.as_ref());
+            }
+        };
+        let begin = told.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let part = self.routes.local_interest(begin, BATCH_LEN);
         let wanted: Vec<_> =
             part.iter().filter(|((_, subject, _), _)| self.may_import(subject)).collect();
@@ -202,13 +224,38 @@ impl Broker {
         }
         self.work += part.len() as u64;
         self.mark_dirty(news.route);
+        news.told = if part.len() < BATCH_LEN {
+            Told::EngineInterest(None)
+        } else {
+            Told::Interest(part.into_iter().next_back().map(|(key, _)| key))
+        };
+        self.backlog.news.push_back(news);
+    }
+
+    /// The same of what engines listen to for which is kept what clients send.
+    fn tell_engine_interests(&mut self, route: SessionId, told: Option<&(AccountIndex, Bytes)>) {
+        let part = self.routes.engine_interests_after(told, BATCH_LEN);
+        let sibling_epoch = self.serving.begun_epoch().filter(|_| self.is_sibling(route));
+        for (account, subject) in &part {
+            if !self.may_import(subject) {
+                continue;
+            }
+            let name = self.accounts.name(*account);
+            let Some(session) = self.sessions.get_mut(route) else { return };
+            match sibling_epoch {
+                Some(epoch) => write_engine_interest(session, (name, subject), epoch, true),
+                None => write_interest(session, (name, subject, None), 1),
+            }
+        }
+        self.work += part.len() as u64;
+        self.mark_dirty(route);
         if part.len() < BATCH_LEN {
             let text = "Sent local subscriptions to route";
-            self.log_about(news.route, log::Level::Debug, text);
-            return;
+            self.log_about(route, log::Level::Debug, text);
+            return self.on_news_told(route);
         }
-        news.told = part.into_iter().next_back().map(|(key, _)| key);
-        self.backlog.news.push_back(news);
+        let told = Told::EngineInterest(part.into_iter().next_back());
+        self.backlog.news.push_back(News { route, told });
     }
 
     /// Tells an external server all that is listened to.

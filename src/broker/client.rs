@@ -38,6 +38,8 @@ pub(super) struct Client {
     pub has_connected: bool,
     /// Whether its first PING was answered: it gets INFO from then on.
     pub is_first_ping_answered: bool,
+    /// The ledger of what it has sent for engines; 0 before there is one.
+    pub ledger: u64,
     /// Which list of `connect_urls` it knows.
     pub urls_version: u64,
     /// The inboxes of which a peer was told that this connection is full: by route and subject,
@@ -224,7 +226,11 @@ impl Broker {
             | Op::Message { .. }
             | Op::RouteSubscribe { .. }
             | Op::RouteUnsubscribe(_)
-            | Op::Account(..) => unreachable!("the parser gives none of these for a client"),
+            | Op::Account(..)
+            | Op::EngineInterest { .. }
+            | Op::EngineState { .. }
+            | Op::Kept(_)
+            | Op::Done { .. } => unreachable!("the parser gives none of these for a client"),
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
+use crate::base::errand::Errand;
 use crate::base::hash::QuickMap;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
 use crate::base::origin::Origin;
@@ -91,6 +92,20 @@ impl Post {
 }
 
 impl<'a> Message<'a> {
+    /// What a session has said before, for engines.
+    pub fn of_ledger(account: AccountIndex, names: &'a Names, payload: &'a Bytes) -> Self {
+        Self {
+            account,
+            subject: names.subject(),
+            reply: names.reply(),
+            header_len: 0,
+            parts: [Part::shared(payload), Part::new(b"", None)],
+            is_leased: false,
+            is_paced: false,
+            via: None,
+        }
+    }
+
     /// What a session says; `frame` is the whole of it, where receivers share its payload.
     pub fn said(account: AccountIndex, publish: &Publish<'a>, frame: Option<&'a Bytes>) -> Self {
         Self {
@@ -144,7 +159,7 @@ impl Message<'_> {
 
     /// Its names and its payload without headers, for engines. What is not shared is copied to the
     /// end of `block`.
-    fn to_engines(&self, block: &mut BytesMut) -> (Names, Bytes) {
+    pub fn to_engines(&self, block: &mut BytesMut) -> (Names, Bytes) {
         let [head, tail] = self.parts;
         let body = &head.bytes[self.header_len..];
         let shared = head.shared.filter(|_| tail.bytes.is_empty());
@@ -360,6 +375,7 @@ impl Broker {
     ) -> bool {
         let is_heard =
             matched.has_receivers() && self.deliver_to_sessions(matched, message, source);
+        let is_kept = !matched.kept.is_empty() && self.deliver_to_kept(matched, message, source);
         if !matched.engines.is_empty() {
             if self.is_past(source) {
                 let is_harmless = |interest: &&EngineInterest| interest.credit == Credit::Free;
@@ -370,7 +386,7 @@ impl Broker {
                 self.deliver_to_engines(&matched.engines, message, source);
             }
         }
-        is_heard || !matched.engines.is_empty()
+        is_heard || is_kept || !matched.engines.is_empty()
     }
 
     fn deliver_to_sessions(
@@ -609,6 +625,16 @@ impl Broker {
         message: &Message<'_>,
         source: &Source<'_>,
     ) {
+        self.deliver_to_engines_of((engines, None), message, source);
+    }
+
+    /// The same of a message that somebody keeps until it is done.
+    pub(super) fn deliver_to_engines_of(
+        &mut self,
+        (engines, errand): (&[EngineInterest], Option<Errand>),
+        message: &Message<'_>,
+        source: &Source<'_>,
+    ) {
         let origin = self.origin_of(source, message.account);
         let is_brief = |interest: &EngineInterest| interest.is_brief;
         let (names, payload) = if engines.iter().all(is_brief) {
@@ -617,7 +643,7 @@ impl Broker {
             message.to_engines(&mut BytesMut::new())
         };
         let to_engine = |interest, names, payload, origin| {
-            Effect::ToEngine(EngineDelivery { interest, names, payload, origin })
+            Effect::ToEngine(EngineDelivery { interest, names, payload, origin, errand })
         };
         self.work += ENGINE_WORK * engines.len() as u64;
         let Some((last, others)) = engines.split_last() else { return };

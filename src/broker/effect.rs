@@ -65,6 +65,12 @@ pub enum Effect {
         /// As it was given.
         token: u64,
     },
+    /// What engines had answered before an [`crate::broker::Input::Outflow`] is on the sockets, or
+    /// it took too long.
+    Outflown {
+        /// As it was given.
+        token: u64,
+    },
     /// Find out, away from this loop, whether `password` belongs to `hash` (bcrypt); the answer
     /// comes by [`crate::broker::input::Input::Verified`].
     Verify {

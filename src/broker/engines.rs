@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
+use crate::base::epoch::Epoch;
+use crate::base::errand::Errand;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
 use crate::base::origin::Origin;
 use crate::broker::delivery::Source;
@@ -37,6 +39,30 @@ pub struct EngineInterest {
     pub credit: Credit,
     /// Whether what comes in is let go soon: then it may share its memory with others.
     pub is_brief: bool,
+    /// The epoch of the engine, if what clients send it is kept until it is done.
+    pub keeper: Option<Epoch>,
+}
+
+impl EngineInterest {
+    /// The loop that no process has.
+    const ELSEWHERE: LoopIndex = LoopIndex(u16::MAX);
+
+    /// One of an engine of another member; each that says something of its engines has a number.
+    pub(super) fn elsewhere(account: AccountIndex, epoch: Epoch, claim: u64) -> Self {
+        Self {
+            engine: Self::ELSEWHERE,
+            account,
+            key: claim,
+            credit: Credit::Free,
+            is_brief: true,
+            keeper: Some(epoch),
+        }
+    }
+
+    /// Whether the engine is one of this process.
+    pub(super) fn is_here(&self) -> bool {
+        self.engine != Self::ELSEWHERE
+    }
 }
 
 /// Subject and reply of a message, in one piece of memory.
@@ -57,6 +83,18 @@ impl Names {
     #[must_use]
     pub fn subject(&self) -> &[u8] {
         &self.bytes[..self.subject_len]
+    }
+
+    /// Where an answer should go.
+    #[must_use]
+    pub(super) fn reply(&self) -> Option<&[u8]> {
+        let reply = &self.bytes[self.subject_len..];
+        (!reply.is_empty()).then_some(reply)
+    }
+
+    /// Bytes of both.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The same, without the reply.
@@ -100,6 +138,8 @@ pub struct EngineDelivery {
     pub payload: Bytes,
     /// Who sent it.
     pub origin: Arc<Origin>,
+    /// Who keeps it until it is done.
+    pub errand: Option<Errand>,
 }
 
 /// What a broker keeps of the engines.
@@ -150,7 +190,7 @@ impl Broker {
 
     /// The engine of this loop listens.
     pub(super) fn on_listen(&mut self, subject: &Subject, interest: EngineInterest) {
-        let subject = subject.detached();
+        let (subject, interest) = (subject.detached(), self.as_kept(interest));
         if self.engines.listening.insert((subject.clone(), interest)) {
             self.on_engine_listens(&subject, interest);
             self.mail_all(&Mail::Listen(subject, interest));
@@ -159,6 +199,7 @@ impl Broker {
 
     /// The engine of this loop no longer listens.
     pub(super) fn on_unlisten(&mut self, subject: &Subject, interest: EngineInterest) {
+        let interest = self.as_kept(interest);
         if self.engines.listening.remove(&(subject.clone(), interest)) {
             self.on_engine_unlistens(subject, interest);
             self.mail_all(&Mail::Unlisten(subject.clone(), interest));
@@ -167,6 +208,8 @@ impl Broker {
 
     /// The engine of this loop is gone.
     pub(super) fn on_engine_gone(&mut self) {
+        // First: who keeps something for it has to know that it goes to somebody else.
+        self.end_own_engines();
         for (subject, interest) in std::mem::take(&mut self.engines.listening) {
             self.on_engine_unlistens(&subject, interest);
             self.mail_all(&Mail::Unlisten(subject, interest));
@@ -191,14 +234,14 @@ impl Broker {
         if self.accounts[interest.account].listen(subject.as_bytes(), interest) {
             // First: what a peer sends because of this interest is behind its answer.
             self.on_engine_count(interest, true);
-            self.announce((interest.account, &subject.to_bytes(), None), 1);
+            self.announce_engine(interest, &subject.to_bytes(), 1);
             self.tell_upstream(subject, interest);
         }
     }
 
     pub(super) fn on_engine_unlistens(&mut self, subject: &Subject, interest: EngineInterest) {
         if self.accounts[interest.account].unlisten(subject.as_bytes(), interest) {
-            self.announce((interest.account, &subject.to_bytes(), None), -1);
+            self.announce_engine(interest, &subject.to_bytes(), -1);
             self.untell_upstream(subject, interest);
             self.on_engine_count(interest, false);
         }

@@ -29,7 +29,7 @@ impl Broker {
         matched: Option<&Matched>,
     ) -> bool {
         let Some(matched) = matched else { return false };
-        if self.lacks_credit(matched, publish) {
+        if self.lacks_credit(matched, publish) || self.is_ledger_full(id, matched) {
             if let Some(session) = self.sessions.get_mut(id) {
                 session.is_paused = true;
                 self.engines.paused.insert(id);
@@ -52,7 +52,7 @@ impl Broker {
         if self.engines.pressed.is_empty() {
             return false;
         }
-        matched.engines.iter().any(|interest| match interest.credit {
+        matched.engines.iter().chain(&matched.kept).any(|interest| match interest.credit {
             Credit::Free => false,
             Credit::Messages => {
                 let body = &publish.payload[publish.header_len.unwrap_or(0)..];

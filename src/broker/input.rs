@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use crate::base::epoch::Epoch;
+use crate::base::errand::Errand;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
 use crate::broker::{Broker, Credit, EngineInterest, Hello, Mail, Post, Settings, TlsPeer};
 use crate::wire::CloseReason;
@@ -121,6 +123,24 @@ pub enum Input {
         /// For what.
         interest: EngineInterest,
     },
+    /// All engines of this process listen to all that they have to; given to loop 0.
+    Ready {
+        /// Under which epoch.
+        epoch: Epoch,
+    },
+    /// The engines of an epoch of this process are given nothing more.
+    Park {
+        /// Which epoch.
+        epoch: Epoch,
+    },
+    /// Tell by [`crate::broker::Effect::Outflown`] when what engines have answered up to now is on
+    /// the sockets, or does not get there within [`crate::base::limits::OUTFLOW_WITHIN`].
+    Outflow {
+        /// What comes back.
+        token: u64,
+    },
+    /// The engine of this loop has done these inputs, and what they were answered was given before.
+    Done(Vec<Errand>),
     /// Tell by [`crate::broker::Effect::Flushed`] when whoever says something reaches all that this
     /// loop's engine listens to now.
     Flush {
@@ -172,6 +192,10 @@ impl Broker {
             Input::Pressure { engine, credit, is_high } => {
                 self.on_pressure(engine, credit, is_high);
             }
+            Input::Ready { epoch } => self.on_ready_engines(epoch),
+            Input::Park { epoch } => self.on_park(epoch),
+            Input::Outflow { token } => self.on_outflow(token),
+            Input::Done(errands) => self.on_done(errands),
             Input::EngineGone => self.on_engine_gone(),
         }
     }

@@ -17,7 +17,7 @@ use crate::base::server_url::ServerUrl;
 /// heard and ends the session.
 type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const TABLE: [Row; 20] = [
+const TABLE: [Row; 25] = [
     ("PUB", "PUB a 0\r\n\r\n", "!++", "!??", "??"),
     // The server's INFO offers headers; who uses them says so in CONNECT.
     ("HPUB", "HPUB a 12 12\r\nNATS/1.0\r\n\r\n\r\n", "!c+", "!??", "??"),
@@ -39,6 +39,12 @@ const TABLE: [Row; 20] = [
     ("LS-", "LS- c $G a\r\n", "!??", "!?+", "??"),
     ("A+", "A+ $G\r\n", "!??", "!?+", "??"),
     ("A-", "A- $G\r\n", "!??", "!?+", "??"),
+    // Members of one group alone tell each other of their engines.
+    ("SE+", "SE+ 1 $G a\r\n", "!??", "!?c", "??"),
+    ("SE-", "SE- 1 $G a\r\n", "!??", "!?c", "??"),
+    ("SE=", "SE= 1 ready\r\n", "!??", "!?c", "??"),
+    ("KEPT", "KEPT 1 1 1\r\n", "!??", "!?c", "??"),
+    ("DONE", "DONE 1 1 1\r\n", "!??", "!?c", "??"),
 ];
 
 const CLIENT_HANDSHAKE: &str = "CONNECT {\"verbose\":false,\"headers\":true}\r\n";

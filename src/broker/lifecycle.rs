@@ -184,6 +184,7 @@ impl Broker {
             self.deadlines.cancel(&(id, timer));
         }
         self.engines.paused.remove(&id);
+        self.on_ledger_left(id);
         let (name, level) = rules.ended;
         self.log_about(id, level, &format!("{name} connection closed: {reason}"));
         if self.settings.is_traced {

@@ -9,10 +9,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::base::epoch::Epoch;
+use crate::base::errand::Errand;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
 use crate::base::planted::{self, Bug};
 use crate::broker::delivery::{Message, Part, Picks, Source};
+use crate::broker::ledger::Parcel;
 use crate::broker::outbox::Gauge;
+use crate::broker::serving::View;
 use crate::broker::sublist::Interest;
 use crate::broker::upstream::Said;
 use crate::broker::{Broker, Effect, EngineInterest};
@@ -49,6 +53,18 @@ pub enum Mail {
     Flushed(u64),
     /// Nobody listens to what the receiver's engine has asked with this reply.
     NoResponders(Subject),
+    /// An engine of another member listens to a subject (true), or no longer.
+    Elsewhere(Bytes, EngineInterest, bool),
+    /// To the owner of the routes: the engines of this process end.
+    EnginesEnded,
+    /// Whose engines get what clients send, from now on.
+    Serving(View),
+    /// To the owner of the routes: an input for the engines of a peer.
+    Parcel(Box<Parcel>),
+    /// The engines of an epoch have done all of a ledger up to a number.
+    Mark(Epoch, u64, u64),
+    /// The sender's engine has done these.
+    Done(Vec<Errand>),
     /// A message, and who of the receiver's sessions gets it.
     Deliver(Box<Delivery>),
     /// What `connect_urls` of INFO are from now on.
@@ -151,6 +167,12 @@ impl Mail {
             | Self::UpstreamReachable(_)
             | Self::Flush(..)
             | Self::Flushed(_)
+            | Self::Elsewhere(..)
+            | Self::EnginesEnded
+            | Self::Serving(_)
+            | Self::Parcel(_)
+            | Self::Mark(..)
+            | Self::Done(_)
             | Self::NoResponders(_)
             | Self::ConnectUrls(_)
             | Self::ClusterName(_) => 0,
@@ -180,6 +202,14 @@ impl Broker {
             Mail::Flush(from, token) => self.flush_upstream(from, token),
             Mail::Flushed(token) => self.effects.push_back(Effect::Flushed { token }),
             Mail::NoResponders(reply) => self.effects.push_back(Effect::NoResponders { reply }),
+            Mail::Elsewhere(subject, interest, is_listening) => {
+                self.on_elsewhere(&subject, interest, is_listening);
+            }
+            Mail::EnginesEnded => self.end_own_engines(),
+            Mail::Serving(view) => self.on_view(view),
+            Mail::Parcel(parcel) => self.write_parcel(&parcel),
+            Mail::Mark(epoch, ledger, number) => self.on_mark(epoch, ledger, number),
+            Mail::Done(errands) => self.on_done(errands),
             Mail::Deliver(delivery) => self.on_delivery(&delivery),
             Mail::ConnectUrls(urls) => self.on_connect_urls(urls),
             Mail::ClusterName(name) => self.on_cluster_name(&name),

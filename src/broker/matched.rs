@@ -21,6 +21,8 @@ pub struct Matched {
     /// Engines. Of engines that listen to the same subject with the same key (a service that each
     /// loop offers) there is one: `home`'s own if it is among them.
     pub engines: Vec<EngineInterest>,
+    /// The same of those for which is kept what clients send, here and at other members.
+    pub kept: Vec<EngineInterest>,
     /// Whether the queues have still to be put in order.
     is_unordered: bool,
 }
@@ -38,7 +40,7 @@ impl Matched {
     /// Whether nobody listens.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.has_receivers() && self.engines.is_empty()
+        !self.has_receivers() && self.engines.is_empty() && self.kept.is_empty()
     }
 
     /// Whether a message waits in outboxes: somebody other than engines listens.
@@ -63,7 +65,7 @@ impl Matched {
     #[must_use]
     pub fn fanout(&self) -> u64 {
         let receivers = self.plain.len() + self.routes.len() + self.queues.len();
-        (receivers + self.engines.len()) as u64
+        (receivers + self.engines.len() + self.kept.len()) as u64
     }
 
     /// Adds those of one pattern.
@@ -93,9 +95,12 @@ impl Matched {
         for (index, interest) in more.engines.iter().enumerate() {
             let is_chosen = interest.engine.0 == home
                 || !more.engines.iter().enumerate().any(|(other_index, other)| {
-                    other.key == interest.key && (other.engine.0 == home || other_index < index)
+                    (other.key, other.is_here()) == (interest.key, interest.is_here())
+                        && (other.engine.0 == home || other_index < index)
                 });
-            if is_chosen {
+            if is_chosen && interest.keeper.is_some() {
+                self.kept.push(*interest);
+            } else if is_chosen {
                 self.engines.push(*interest);
             }
         }
@@ -107,13 +112,15 @@ impl Matched {
         self.routes.sort_by_key(|interest| (interest.session, !interest.is_literal));
         self.routes.dedup_by_key(|interest| interest.session);
         // A service may listen to several patterns that a subject fits.
-        if 1 < self.engines.len() {
-            let mut seen = SmallVec::<[_; 4]>::new();
-            self.engines.retain(|interest| {
-                let is_new = !seen.contains(interest);
-                seen.push(*interest);
-                is_new
-            });
+        for engines in [&mut self.engines, &mut self.kept] {
+            if 1 < engines.len() {
+                let mut seen = SmallVec::<[_; 4]>::new();
+                engines.retain(|interest| {
+                    let is_new = !seen.contains(interest);
+                    seen.push(*interest);
+                    is_new
+                });
+            }
         }
         if !std::mem::take(&mut self.is_unordered) {
             return;

@@ -44,6 +44,8 @@ pub(super) struct Routes {
     is_stopped: bool,
     /// How many local interests there are of each, over all loops.
     local: BTreeMap<InterestKey, u32>,
+    /// The same of interests of engines for which is kept what clients send.
+    engines: BTreeMap<(AccountIndex, Bytes), u32>,
     by_remote: BTreeMap<String, SessionId>,
     /// URLs for clients that the registered peers told, and how many of them told each.
     urls: BTreeMap<String, u32>,
@@ -136,6 +138,50 @@ impl Routes {
             self.local.insert(key, new);
         }
         (queue.is_some() || old == 0 || new == 0).then_some(new)
+    }
+
+    /// Counts interests of engines for which is kept what clients send; says whether there is one
+    /// if that has changed.
+    pub fn count_engine(
+        &mut self,
+        (account, subject): (AccountIndex, &Bytes),
+        change: i64,
+    ) -> Option<bool> {
+        let key = (account, subject.clone());
+        let old = self.engines.get(&key).copied().unwrap_or(0);
+        let new = u32::try_from(i64::from(old) + change).expect("what goes has come before");
+        if new == 0 {
+            self.engines.remove(&key);
+        } else {
+            self.engines.insert(key, new);
+        }
+        (old == 0 || new == 0).then_some(new != 0)
+    }
+
+    /// Whether such an engine listens.
+    pub fn is_engine_interest(&self, account: AccountIndex, subject: &Bytes) -> bool {
+        !self.engines.is_empty() && self.engines.contains_key(&(account, subject.clone()))
+    }
+
+    /// What such engines listen to.
+    pub fn engine_interests(&self) -> impl Iterator<Item = &(AccountIndex, Bytes)> {
+        self.engines.keys()
+    }
+
+    /// The first `most` of them behind `told`.
+    pub fn engine_interests_after(
+        &self,
+        told: Option<&(AccountIndex, Bytes)>,
+        most: usize,
+    ) -> Vec<(AccountIndex, Bytes)> {
+        let begin = told.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.engines.range::<(AccountIndex, Bytes), _>((begin, Bound::Unbounded));
+        range.take(most).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether somebody else than such an engine listens here, in no queue.
+    pub fn is_local_interest(&self, account: AccountIndex, subject: &Bytes) -> bool {
+        self.local.contains_key(&(account, subject.clone(), None))
     }
 
     /// The first `most` local interests from `begin` on, and how many there are of each.
@@ -314,6 +360,8 @@ impl Broker {
 
     /// A route is at its end: it is dialled again if it should be there (spec core NATS, 10.7).
     pub(super) fn on_route_ended(&mut self, id: SessionId) {
+        self.on_claimant_gone(id);
+        self.on_keeper_gone(id);
         let Some(route) = self.sessions.route(id) else { return };
         let remote_id = route.remote_id().to_owned();
         let (is_explicit, did_solicit) = (route.is_explicit, route.did_solicit);

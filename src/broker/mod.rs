@@ -16,12 +16,16 @@ mod dials;
 mod distinguished_name;
 pub mod effect;
 mod engines;
+mod errands;
 mod group;
 mod hold;
 pub mod input;
 mod kind;
 #[cfg(test)]
 mod kind_tests;
+mod ledger;
+#[cfg(test)]
+mod ledger_tests;
 mod lifecycle;
 pub mod listing;
 mod login;
@@ -31,6 +35,7 @@ mod mesh;
 #[cfg(test)]
 mod mesh_work_tests;
 pub mod outbox;
+mod outflow;
 #[cfg(test)]
 mod password_tests;
 mod past;
@@ -44,6 +49,7 @@ mod room_tests;
 mod route;
 #[cfg(test)]
 mod route_tests;
+mod serving;
 mod session;
 pub mod settings;
 pub mod snapshot;
@@ -165,6 +171,10 @@ pub struct Broker {
     sessions: Sessions,
     accounts: Accounts,
     engines: Engines,
+    ledgers: ledger::Ledgers,
+    errands: errands::Errands,
+    serving: serving::Serving,
+    outflow: Option<outflow::Outflow>,
     deadlines: Deadlines<(SessionId, Timer)>,
     effects: VecDeque<Effect>,
     /// Room for what messages for engines are copied to; used again when they are gone.
@@ -209,6 +219,10 @@ impl Broker {
             sessions: Sessions::default(),
             accounts: Accounts::new(home),
             engines: Engines::default(),
+            ledgers: ledger::Ledgers::default(),
+            errands: errands::Errands::default(),
+            serving: serving::Serving::default(),
+            outflow: None,
             deadlines: Deadlines::default(),
             effects: VecDeque::new(),
             chunk: BytesMut::with_capacity(delivery::CHUNK_LEN),
@@ -264,6 +278,7 @@ impl Broker {
 
     /// The socket of a session took something; true if somebody waited for that.
     pub fn wrote(&mut self, session: SessionId) -> bool {
+        self.look_at_outflow();
         self.on_less_pending(session)
     }
 
@@ -303,6 +318,8 @@ impl Broker {
         }
         self.on_route_deadlines();
         self.on_upstream_due();
+        self.on_serving_due();
+        self.look_at_outflow();
         self.on_portion_due();
     }
 
@@ -312,7 +329,9 @@ impl Broker {
         let portion = self.backlog.next_deadline(self.now.at);
         let upstream = self.upstream.as_ref().and_then(|link| link.next_deadline());
         let routes = self.routes.next_deadline();
-        let all = [self.deadlines.next_deadline(), routes, upstream, portion];
+        let serving = self.serving.next_deadline();
+        let outflow = self.outflow.as_ref().map(outflow::Outflow::until);
+        let all = [self.deadlines.next_deadline(), routes, upstream, portion, serving, outflow];
         all.into_iter().flatten().min()
     }
 
@@ -324,6 +343,7 @@ impl Broker {
     /// A session of this loop whose outbox got bytes since the last call; each at most once.
     /// An outbox is emptied only after this had no more to name.
     pub fn poll_dirty(&mut self) -> Option<SessionId> {
+        self.tell_done();
         while let Some(id) = self.dirty.pop_front() {
             if let Some(session) = self.sessions.get_mut(id) {
                 session.is_dirty = false;

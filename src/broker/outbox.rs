@@ -347,6 +347,19 @@ impl Outbox {
         self.publish_len();
     }
 
+    /// Where the last answer of an engine that waits ends, as [`Outbox::taken`] counts.
+    pub(super) fn answers_end(&self) -> Option<u64> {
+        let mut end = self.taken;
+        let mut found = None;
+        for run in &self.runs {
+            end += run.len as u64;
+            if run.kind == Kind::Answer {
+                found = Some(end);
+            }
+        }
+        found
+    }
+
     /// Drops all that an engine sent, but for the rest of a message that was begun.
     pub fn purge_leased(&mut self) {
         if self.runs.iter().all(Run::is_free) {

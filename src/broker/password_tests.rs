@@ -44,6 +44,7 @@ fn asked(process: &mut Process) -> Vec<String> {
         | Effect::DialUpstream { .. }
         | Effect::Upstream(_)
         | Effect::Flushed { .. }
+        | Effect::Outflown { .. }
         | Effect::Log { .. } => None,
     };
     process.effects.drain(..).filter_map(hash).collect()

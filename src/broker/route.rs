@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::base::epoch::Epoch;
 use crate::base::go::quote;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId};
 use crate::base::limits::PEER_URLS_MAX;
 use crate::base::subject;
-use crate::broker::Broker;
 use crate::broker::account::SubjectRules;
 use crate::broker::auth::{self, Credentials, Decision};
 use crate::broker::delivery::{Message, Source, is_spread};
@@ -26,9 +26,10 @@ use crate::broker::session::{Claim, Phase, Session, Timer};
 use crate::broker::settings::{Auth, Cluster};
 use crate::broker::snapshot::RouteSnapshot;
 use crate::broker::sublist::{Interest, Matched};
+use crate::broker::{Broker, EngineInterest};
 use crate::wire::connect::SubjectLists;
 use crate::wire::op::{RouteInterest, RouteMessage};
-use crate::wire::{CloseReason, Connect, Info, Op, encoder, errors};
+use crate::wire::{CloseReason, Connect, Info, Kept, Op, encoder, errors};
 
 /// The loop that owns all routes.
 pub const HOME: LoopIndex = LoopIndex(0);
@@ -66,6 +67,8 @@ pub(super) struct Route {
     pub is_counted: bool,
     /// Bytes that it said before.
     introduction_len: usize,
+    /// What was said of the message that comes next.
+    pub kept: Option<Kept>,
     /// What it carries from before this process became active.
     pub past: Past,
 }
@@ -187,6 +190,7 @@ impl Broker {
             export,
             lnoc: true,
             stanby_inboxes: true,
+            stanby_ledger: if self.keeps() { self.settings.group.clone() } else { String::new() },
             ldm: self.is_lame_duck,
             ..self.info.clone()
         }
@@ -196,6 +200,10 @@ impl Broker {
     pub(super) fn on_route_op(&mut self, id: SessionId, op: &Op<'_>) -> Step {
         if let Some(session) = self.sessions.get_mut(id) {
             session.ping.heard_at = self.now.at;
+        }
+        if self.sessions.route(id).is_some_and(|route| route.kept.is_some()) {
+            let text = "Route Error: no message follows what was said of one";
+            return self.refuse(id, text, CloseReason::ProtocolViolation);
         }
         match op {
             Op::Connect(json) => self.on_route_connect(id, json),
@@ -210,6 +218,12 @@ impl Broker {
                 Step::Done
             }
             Op::Pong => self.on_pong(id),
+            Op::EngineInterest { epoch, account, subject, is_listening } => {
+                self.on_engine_interest(id, Epoch(*epoch), (account, subject, *is_listening))
+            }
+            Op::EngineState { epoch, state } => self.on_engine_state(id, Epoch(*epoch), *state),
+            Op::Kept(kept) => self.on_kept(id, *kept),
+            Op::Done { epoch, marks } => self.on_marks(id, Epoch(*epoch), marks),
             Op::Ok | Op::Account(..) => Step::Done,
             Op::Err(text) => {
                 let text = format!("Route Error {}", String::from_utf8_lossy(text));
@@ -438,7 +452,12 @@ impl Broker {
         session.active_at = self.now.wall;
         session.traffic.came_in(publish.payload.len());
         self.traffic.came_in(publish.payload.len());
+        let kept = self.sessions.route_mut(id).and_then(|route| route.kept.take());
         let Some(account) = self.accounts.find(routed.account) else { return Step::Done };
+        if let Some(kept) = kept {
+            let message = Message::said(account, publish, frame);
+            return self.on_kept_message(id, kept, &message, matched);
+        }
         let message = Message {
             via: self.hears_of_inboxes(id).then_some(id),
             ..Message::said(account, publish, frame)
@@ -471,14 +490,62 @@ impl Broker {
         if !self.may_import(subject) {
             return;
         }
+        // Others than siblings were told of it because an engine listens.
+        let is_told = queue.is_none() && self.routes.is_engine_interest(account, subject);
         for id in self.routes.registered() {
             self.work += 1;
+            if is_told && !self.is_sibling(id) {
+                continue;
+            }
             if let Some(session) = self.sessions.get_mut(id).filter(|found| !found.is_ending()) {
                 let name = self.accounts.name(account);
                 write_interest(session, (name, subject, queue), count);
                 self.mark_dirty(id);
                 self.look_at_route(id);
             }
+        }
+    }
+
+    /// An engine listens, or no longer: siblings hear that it is one, others what they always hear.
+    pub(super) fn announce_engine(
+        &mut self,
+        interest: EngineInterest,
+        subject: &Bytes,
+        change: i64,
+    ) {
+        let account = interest.account;
+        let Some(epoch) = interest.keeper else {
+            return self.announce((account, subject, None), change);
+        };
+        if self.home != HOME {
+            return;
+        }
+        if 0 < change {
+            self.on_own_engine(epoch);
+        }
+        let Some(is_listening) = self.routes.count_engine((account, subject), change) else {
+            return;
+        };
+        if self.settings.cluster.is_none() || !self.may_import(subject) {
+            return;
+        }
+        let is_told = self.routes.is_local_interest(account, subject);
+        for id in self.routes.registered() {
+            self.work += 1;
+            let is_sibling = self.is_sibling(id);
+            let session = self.sessions.get_mut(id).filter(|found| !found.is_ending());
+            let Some(session) = session else { continue };
+            let name = self.accounts.name(account);
+            if is_sibling && self.serving.is_over(epoch) {
+                continue;
+            }
+            if is_sibling {
+                write_engine_interest(session, (name, subject), epoch, is_listening);
+            } else if !is_told {
+                write_interest(session, (name, subject, None), u32::from(is_listening));
+            }
+            self.mark_dirty(id);
+            self.look_at_route(id);
         }
     }
 
@@ -545,6 +612,19 @@ pub(super) fn write_interest(
         0 => Op::RouteUnsubscribe(interest),
         weight => Op::RouteSubscribe { interest, weight },
     };
+    encoder::encode(&op, session.outbox.tail());
+    session.outbox.seal(false);
+}
+
+/// What an engine of an epoch listens to, in the account of this name, or no longer.
+pub(super) fn write_engine_interest(
+    session: &mut Session,
+    (account, subject): (&str, &[u8]),
+    epoch: Epoch,
+    is_listening: bool,
+) {
+    let (epoch, account) = (epoch.0, account.as_bytes());
+    let op = Op::EngineInterest { epoch, account, subject, is_listening };
     encoder::encode(&op, session.outbox.tail());
     session.outbox.seal(false);
 }

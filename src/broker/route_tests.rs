@@ -14,7 +14,11 @@ use super::*;
 use crate::base::id::Subject;
 use crate::base::limits::GOSSIP_DIALS_MAX;
 
-fn server(loops: u16, name: &str, more: impl FnOnce(&mut Settings, &mut Cluster)) -> Process {
+pub(super) fn server(
+    loops: u16,
+    name: &str,
+    more: impl FnOnce(&mut Settings, &mut Cluster),
+) -> Process {
     let mut cluster = Cluster { name: "abc".into(), port: 6222, ..Cluster::default() };
     let mut settings = Settings {
         server_id: format!("N{name}"),
@@ -43,7 +47,7 @@ fn dial_failed(url: &str) -> Input {
 }
 
 /// Joins two servers: `left` dialled `right`.
-fn join(left: &mut Process, right: &mut Process) -> (SessionId, SessionId) {
+pub(super) fn join(left: &mut Process, right: &mut Process) -> (SessionId, SessionId) {
     let ours = left.open(0, route_to("right:6222"));
     let theirs = right.open(0, ConnectionKind::RouteAccepted);
     carry(left, ours, right, theirs);
@@ -51,7 +55,7 @@ fn join(left: &mut Process, right: &mut Process) -> (SessionId, SessionId) {
 }
 
 /// Carries bytes both ways until none is left.
-fn carry(left: &mut Process, ours: SessionId, right: &mut Process, theirs: SessionId) {
+pub(super) fn carry(left: &mut Process, ours: SessionId, right: &mut Process, theirs: SessionId) {
     loop {
         let (there, back) = (left.take(ours), right.take(theirs));
         if there.is_empty() && back.is_empty() {
@@ -227,7 +231,8 @@ fn serve(process: &mut Process, is_active: bool) {
             broker.handle(Input::EngineGone, now);
         }
         let (account, is_brief) = (AccountIndex::GLOBAL, true);
-        let interest = |key, credit| EngineInterest { engine, account, key, credit, is_brief };
+        let interest =
+            |key, credit| EngineInterest { engine, account, key, credit, is_brief, keeper: None };
         broker.listen(&Subject::from("beat"), interest(1, Credit::Free));
         if is_active {
             broker.listen(&Subject::from("sub.x"), interest(2, Credit::Requests));
@@ -292,7 +297,7 @@ fn an_engine_asks_peers_when_it_begins_though_another_loop_is_late_to_end_its_fo
     right.loops[0].handle(Input::EngineGone, now);
     let (engine, account) = (LoopIndex(0), AccountIndex::GLOBAL);
     let (credit, is_brief) = (Credit::Messages, true);
-    let interest = EngineInterest { engine, account, key: 3, credit, is_brief };
+    let interest = EngineInterest { engine, account, key: 3, credit, is_brief, keeper: None };
     left.send(publisher, b"PUB pub.a 5\r\nearly\r\n");
     let carried = left.take(ours);
     right.loops[0].listen(&Subject::from("pub.>"), interest);
@@ -588,6 +593,7 @@ fn another_server_of_the_cluster_id_is_named() {
             key: 1,
             credit,
             is_brief: false,
+            keeper: None,
         };
         left.loops[0].listen(&Subject::from(SUBJECT), interest);
         let (ours, _) = join(&mut left, &mut server(1, "b", |_, _| ()));

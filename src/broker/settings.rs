@@ -63,6 +63,9 @@ pub struct Settings {
     pub cluster_name: String,
     /// Where clients look for the streaming server of this process; `None` without one.
     pub discovery: Option<Discovery>,
+    /// What the group is called whose members keep for each other what clients have sent; empty
+    /// where there is none.
+    pub group: String,
     /// The external server that engines are clients of; `None` where this one is theirs.
     pub upstream: Option<Arc<Upstream>>,
     /// Whose a message for engines is.
@@ -240,6 +243,7 @@ impl Default for Settings {
             cluster: None,
             cluster_name: String::new(),
             discovery: None,
+            group: String::new(),
             upstream: None,
             owner: |_, home, _| Some(home),
             is_traced: false,

@@ -399,7 +399,8 @@ impl Sublist {
     /// Whether an engine takes requests on this subject.
     pub fn is_served(&self, subject: &[u8]) -> bool {
         let more = self.literal.get(subject).and_then(|entries| entries.more.as_ref());
-        let takes_requests = |interest: &EngineInterest| interest.credit == Credit::Requests;
+        let takes_requests =
+            |interest: &EngineInterest| interest.credit == Credit::Requests && interest.is_here();
         more.is_some_and(|more| more.engines.iter().any(takes_requests))
     }
 
@@ -412,7 +413,7 @@ impl Sublist {
         engines.push(interest);
         engines.sort_unstable();
         self.on_change(subject);
-        self.len += 1;
+        self.len += u64::from(interest.is_here());
         self.insert_count += 1;
         true
     }
@@ -429,7 +430,7 @@ impl Sublist {
         });
         if is_removed {
             self.on_change(subject);
-            self.len -= 1;
+            self.len -= u64::from(interest.is_here());
             self.remove_count += 1;
         }
         is_removed
@@ -757,7 +758,10 @@ pub(in crate::broker) mod tests {
         let Some(found) = tree.matches(subject) else { return 0 };
         let members = |queue: &QueueMatch| tree.weight(&queue.groups, true);
         let in_queues: u64 = found.queues.iter().map(members).sum();
-        found.plain.len() + found.engines.len() + usize::try_from(in_queues).unwrap_or(0)
+        found.plain.len()
+            + found.engines.len()
+            + found.kept.len()
+            + usize::try_from(in_queues).unwrap_or(0)
     }
 
     fn token() -> impl Strategy<Value = String> {
@@ -817,6 +821,7 @@ pub(in crate::broker) mod tests {
                 key: 7,
                 credit: crate::broker::Credit::Messages,
                 is_brief: true,
+                keeper: None,
             };
             assert!(tree.listen(b"_STAN.pub.x.>", interest));
             assert!(!tree.listen(b"_STAN.pub.x.>", interest));

@@ -452,6 +452,7 @@ fn requests_wait_while_any_engine_is_crowded_and_publishes_do_not() {
             key,
             credit,
             is_brief: true,
+            keeper: None,
         };
         process.loops[0].listen(&Subject::from(subject), interest);
     }
@@ -488,6 +489,7 @@ fn engines_hear_without_headers_and_their_credit_holds_publishers() {
             key: 1,
             credit: Credit::Messages,
             is_brief: true,
+            keeper: None,
         };
         process.loops[usize::from(engine)].listen(&Subject::from("pub.>"), interest);
     }
@@ -766,6 +768,7 @@ fn two_clients_that_publish_to_each_other_do_not_wait_for_ever() {
         | Effect::DialUpstream { .. }
         | Effect::Upstream(_)
         | Effect::Flushed { .. }
+        | Effect::Outflown { .. }
         | Effect::Verify { .. }
         | Effect::Log { .. } => None,
     };

@@ -272,7 +272,11 @@ impl Broker {
             | Op::RouteSubscribe { .. }
             | Op::RouteUnsubscribe(_)
             | Op::RouteMessage(_)
-            | Op::Account(..) => unreachable!("the parser gives none of these for a server"),
+            | Op::Account(..)
+            | Op::EngineInterest { .. }
+            | Op::EngineState { .. }
+            | Op::Kept(_)
+            | Op::Done { .. } => unreachable!("the parser gives none of these for a server"),
         }
     }
 

@@ -84,6 +84,7 @@ fn interest(engine: u16, key: u64) -> EngineInterest {
         key,
         credit: Credit::Messages,
         is_brief: false,
+        keeper: None,
     }
 }
 

@@ -355,6 +355,7 @@ fn requests_for_an_engine_count_as_what_they_cost_there() {
         key: 7,
         credit: Credit::Free,
         is_brief: true,
+        keeper: None,
     };
     process.loops[0].listen(&crate::base::id::Subject::from("_STAN.ping"), interest);
     let mut input = BytesMut::from("PUB _STAN.ping 0\r\n\r\n".repeat(10_000).as_bytes());

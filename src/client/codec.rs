@@ -75,7 +75,11 @@ fn incoming(op: &Op<'_>) -> Incoming {
         | Op::RouteSubscribe { .. }
         | Op::RouteUnsubscribe(_)
         | Op::RouteMessage(_)
-        | Op::Account(..) => Incoming::Other,
+        | Op::Account(..)
+        | Op::EngineInterest { .. }
+        | Op::EngineState { .. }
+        | Op::Kept(_)
+        | Op::Done { .. } => Incoming::Other,
     }
 }
 

@@ -11,13 +11,14 @@ use prost::Message;
 use crate::engine::Engine;
 use crate::engine::delivery::Reader;
 use crate::engine::effect::Effect;
+use crate::engine::reply::Reply;
 use crate::engine::subscription::{Subscription, SubscriptionKey};
 use crate::proto::pb;
 
 impl Subscription {
     /// The answer to its request, if it was not given yet.
     pub(super) fn take_answer(&mut self) -> Option<Effect> {
-        let subject = self.unanswered.take()?;
+        let subject = self.unanswered.take()?.to?;
         let ack_inbox = self.ack_inbox.to_bytes();
         let response = pb::SubscriptionResponse { ack_inbox, error: Bytes::new() };
         let payload = Bytes::from(response.encode_to_vec()).into();
@@ -26,6 +27,15 @@ impl Subscription {
 }
 
 impl Engine {
+    /// Answers a request that comes again, for a subscription that is there.
+    pub(super) fn answer_again(&mut self, key: SubscriptionKey, reply: &Reply) {
+        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+            return;
+        };
+        found.unanswered = Some(reply.clone());
+        self.answer(key);
+    }
+
     /// Answers the request of a subscription, unless that was done.
     pub(super) fn answer(&mut self, key: SubscriptionKey) {
         if let Some(found) = self.subscriptions.by_key.get_mut(&key) {

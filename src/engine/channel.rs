@@ -11,13 +11,14 @@ use bytes::Bytes;
 use slab::Slab;
 
 use crate::base::hash::QuickMap;
-use crate::base::id::{ChannelName, LoopIndex, QueueGroupName, Sequence, Subject};
+use crate::base::id::{ChannelName, LoopIndex, QueueGroupName, Sequence};
 use crate::base::record::{ChannelState, MessageRecord, SubscriptionWrite};
 use crate::base::time::{Instant, Now, WallTime};
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::PeerMessage;
 use crate::engine::queue_group::GroupKey;
 use crate::engine::refusal::{Refusal, quoted};
+use crate::engine::reply::Reply;
 use crate::engine::request::Request;
 use crate::engine::roster::Roster;
 use crate::engine::subscription::SubscriptionKey;
@@ -113,7 +114,7 @@ fn lasting_id(write: &SubscriptionWrite) -> u64 {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) request: Request,
-    pub(super) reply: Option<Subject>,
+    pub(super) reply: Reply,
 }
 
 /// The channels of one engine.
@@ -258,7 +259,7 @@ impl Engine {
                     self.publish_valid(publication, reply, is_granted, now);
                 }
                 Request::Subscribe(request) if !is_granted => {
-                    self.refuse_subscribe(&request, reply.as_ref(), &Refusal::TooManyChannels);
+                    self.refuse_subscribe(&request, &reply, &Refusal::TooManyChannels);
                 }
                 Request::Subscribe(_)
                 | Request::Unsubscribe(_)
@@ -273,7 +274,7 @@ impl Engine {
     }
 
     /// Keeps a publish until the deletion of its channel is through.
-    pub(super) fn park(&mut self, index: usize, request: Request, reply: Option<Subject>) {
+    pub(super) fn park(&mut self, index: usize, request: Request, reply: Reply) {
         self.channels.parked.entry(index).or_default().push(Waiting { request, reply });
         self.channels.waiting_count += 1;
     }
@@ -295,12 +296,7 @@ impl Engine {
     }
 
     /// Keeps a request until the keeper answered.
-    pub(super) fn wait_for_channel(
-        &mut self,
-        name: &ChannelName,
-        request: Request,
-        reply: Option<Subject>,
-    ) {
+    pub(super) fn wait_for_channel(&mut self, name: &ChannelName, request: Request, reply: Reply) {
         if let Some(waiting) = self.channels.wanted.get_mut(name) {
             waiting.push(Waiting { request, reply });
             self.channels.waiting_count += 1;

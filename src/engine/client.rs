@@ -27,6 +27,7 @@ use crate::engine::commit::After;
 use crate::engine::effect::{Effect, Level, Payload};
 use crate::engine::input::{ClientEntry, PeerMessage};
 use crate::engine::refusal::Refusal;
+use crate::engine::reply::Reply;
 use crate::engine::subscription::SubscriptionKey;
 use crate::engine::{Engine, Timer};
 use crate::proto::{pb, spb};
@@ -47,12 +48,19 @@ pub(super) struct Known {
 #[derive(Debug)]
 struct Asker {
     request: pb::ConnectRequest,
-    reply: Option<Subject>,
+    reply: Reply,
     /// Whether another one of this name had to go first.
     is_replacing: bool,
 }
 
 impl Asker {
+    /// Whether a former active has registered just this one.
+    fn is_done(&self, info: &spb::ClientInfo) -> bool {
+        self.reply.is_again()
+            && self.request.conn_id == info.conn_id
+            && self.request.heartbeat_inbox == info.hb_inbox
+    }
+
     /// Without a hold on the bytes that it came with.
     fn detached(self) -> Self {
         let request = pb::ConnectRequest {
@@ -71,7 +79,7 @@ impl Asker {
 enum Waiting {
     Connect(Box<Asker>),
     /// With where the answer goes.
-    Close(Option<Subject>),
+    Close(Reply),
 }
 
 /// Where a client stands at its home.
@@ -79,7 +87,7 @@ enum Waiting {
 enum Stage {
     /// Its record is being written, or other engines have not confirmed yet.
     Joining {
-        reply: Option<Subject>,
+        reply: Reply,
         is_replacing: bool,
         missing_count: usize,
         waiting: Vec<Waiting>,
@@ -89,7 +97,7 @@ enum Stage {
     Probing(Box<Asker>),
     /// Engines forget it.
     Leaving {
-        reply: Option<Option<Subject>>,
+        reply: Option<Reply>,
         missing_count: usize,
         waiting: Vec<Waiting>,
     },
@@ -141,6 +149,11 @@ impl Clients {
     /// Clients that can be found by their connection's ID.
     pub(super) fn connection_count(&self) -> usize {
         self.by_connection.len()
+    }
+
+    /// Whether nobody is coming or going.
+    pub(super) fn are_settled(&self) -> bool {
+        self.homes.values().all(|home| matches!(home.stage, Stage::Live | Stage::Probing(_)))
     }
 
     fn know(&mut self, client: ClientId, connection: ConnectionId) {
@@ -202,12 +215,7 @@ impl Engine {
     }
 
     /// A connect request (spec protocol, 6.1).
-    pub(super) fn on_connect(
-        &mut self,
-        request: pb::ConnectRequest,
-        reply: Option<Subject>,
-        now: Now,
-    ) {
+    pub(super) fn on_connect(&mut self, request: pb::ConnectRequest, reply: Reply, now: Now) {
         let inbox = &request.heartbeat_inbox;
         // Compat: any other inbox is taken, be it that nobody can listen there; pinned by
         // `any_heartbeat_inbox_is_taken_and_nothing_is_sent_to_one_that_breaks_a_line`.
@@ -219,7 +227,7 @@ impl Engine {
                     String::from_utf8_lossy(&request.heartbeat_inbox),
                 )
             });
-            return self.refuse_connect(reply.as_ref(), &Refusal::InvalidConnect);
+            return self.refuse_connect(&reply, &Refusal::InvalidConnect);
         }
         if !is_client_id(&request.client_id) {
             self.log(Level::Error, || {
@@ -229,7 +237,7 @@ impl Engine {
                     String::from_utf8_lossy(&request.client_id)
                 )
             });
-            return self.refuse_connect(reply.as_ref(), &Refusal::InvalidClientId);
+            return self.refuse_connect(&reply, &Refusal::InvalidClientId);
         }
         self.on_asker(Asker { request, reply, is_replacing: false }, now);
     }
@@ -240,6 +248,9 @@ impl Engine {
         let Some(home) = self.clients.homes.get_mut(&client) else {
             return self.join(asker, now);
         };
+        if asker.is_done(&home.info) && matches!(home.stage, Stage::Live) {
+            return self.welcome(&client, &asker.reply);
+        }
         match &mut home.stage {
             Stage::Live => {
                 home.stage = Stage::Probing(Box::new(asker.detached()));
@@ -263,7 +274,32 @@ impl Engine {
                 self.log(Level::Debug, || {
                     format!("[Client:{client}] Connect failed; already connected")
                 });
-                self.refuse_connect(asker.reply.as_ref(), &Refusal::AlreadyRegistered);
+                self.refuse_connect(&asker.reply, &Refusal::AlreadyRegistered);
+            }
+        }
+    }
+
+    /// Connect requests that wait for somebody else are not taken.
+    pub(super) fn give_back_askers(&mut self) {
+        for home in self.clients.homes.values_mut() {
+            match &mut home.stage {
+                Stage::Live => (),
+                Stage::Probing(_) => {
+                    let stage = std::mem::replace(&mut home.stage, Stage::Live);
+                    if let Stage::Probing(asker) = stage {
+                        asker.reply.give_back();
+                    }
+                }
+                Stage::Joining { waiting, .. } | Stage::Leaving { waiting, .. } => {
+                    let count = waiting.len();
+                    for one in std::mem::take(waiting) {
+                        match one {
+                            Waiting::Connect(asker) => asker.reply.give_back(),
+                            Waiting::Close(_) => waiting.push(one),
+                        }
+                    }
+                    self.clients.waiting_count -= count - waiting.len();
+                }
             }
         }
     }
@@ -314,7 +350,7 @@ impl Engine {
         self.log(Level::Error, || format!("[Client:{client}] Error registering client: {text}"));
         self.tell_joining(client, false, now);
         if let Stage::Joining { reply, waiting, .. } = home.stage {
-            self.refuse_connect(reply.as_ref(), refusal);
+            self.refuse_connect(&reply, refusal);
             self.go_on_with(client, waiting, now);
         }
     }
@@ -351,7 +387,6 @@ impl Engine {
     }
 
     fn joined(&mut self, client: &ClientId, now: Now) {
-        let pings = self.pings_subject();
         let Some(home) = self.clients.homes.get_mut(client) else {
             return;
         };
@@ -359,6 +394,23 @@ impl Engine {
             std::mem::replace(&mut home.stage, Stage::Live)
         else {
             unreachable!("only a joining client has joined");
+        };
+        let inbox = home.info.hb_inbox.clone();
+        self.timers
+            .arm(Timer::Heartbeat(client.clone()), now.at + self.settings.heartbeat_interval);
+        self.welcome(client, &reply);
+        self.log(Level::Debug, || {
+            let what = if is_replacing { "Replaced old client" } else { "Connected" };
+            format!("[Client:{client}] {what} (Inbox={})", String::from_utf8_lossy(&inbox))
+        });
+        self.go_on_with(client, waiting, now);
+    }
+
+    /// Answers the connect request of a client that is registered.
+    fn welcome(&mut self, client: &ClientId, reply: &Reply) {
+        let pings = self.pings_subject();
+        let Some(home) = self.clients.homes.get(client) else {
+            return;
         };
         let is_pinging = PROTOCOL <= home.info.protocol;
         let response = pb::ConnectResponse {
@@ -373,24 +425,16 @@ impl Engine {
             protocol: PROTOCOL,
             ..Default::default()
         };
-        let inbox = home.info.hb_inbox.clone();
-        self.timers
-            .arm(Timer::Heartbeat(client.clone()), now.at + self.settings.heartbeat_interval);
-        self.respond(reply.as_ref(), response.encode_to_vec().into());
-        self.log(Level::Debug, || {
-            let what = if is_replacing { "Replaced old client" } else { "Connected" };
-            format!("[Client:{client}] {what} (Inbox={})", String::from_utf8_lossy(&inbox))
-        });
-        self.go_on_with(client, waiting, now);
+        self.respond(reply, response.encode_to_vec().into());
     }
 
-    pub(super) fn refuse_connect(&mut self, reply: Option<&Subject>, refusal: &Refusal) {
+    pub(super) fn refuse_connect(&mut self, reply: &Reply, refusal: &Refusal) {
         let response = pb::ConnectResponse { error: refusal.text().into(), ..Default::default() };
         self.respond(reply, response.encode_to_vec().into());
     }
 
     /// A close request (spec protocol, 13.2).
-    pub(super) fn on_close(&mut self, client: &[u8], reply: Option<Subject>, now: Now) {
+    pub(super) fn on_close(&mut self, client: &[u8], reply: Reply, now: Now) {
         let stage = self.clients.homes.get_mut(client).map(|home| &mut home.stage);
         match stage {
             Some(Stage::Joining { waiting, .. }) => {
@@ -404,6 +448,7 @@ impl Engine {
             Some(Stage::Live | Stage::Probing(_)) => {
                 self.leave(&ClientId::from(client), Some(reply), now);
             }
+            None if reply.is_again() => self.respond(&reply, Bytes::new()),
             Some(Stage::Leaving { .. }) | None => {
                 self.log(Level::Error, || {
                     format!(
@@ -411,18 +456,18 @@ impl Engine {
                         crate::engine::refusal::quoted(client)
                     )
                 });
-                self.refuse_close(reply.as_ref(), &Refusal::UnknownClient);
+                self.refuse_close(&reply, &Refusal::UnknownClient);
             }
         }
     }
 
-    pub(super) fn refuse_close(&mut self, reply: Option<&Subject>, refusal: &Refusal) {
+    pub(super) fn refuse_close(&mut self, reply: &Reply, refusal: &Refusal) {
         let response = pb::CloseResponse { error: refusal.text().into() };
         self.respond(reply, response.encode_to_vec().into());
     }
 
     /// Closes a client: for a request (with where its answer goes), or by itself.
-    fn leave(&mut self, client: &ClientId, reply: Option<Option<Subject>>, now: Now) {
+    fn leave(&mut self, client: &ClientId, reply: Option<Reply>, now: Now) {
         let missing_count = self.peer_count() + 1;
         let Some(home) = self.clients.homes.get_mut(client) else {
             return;
@@ -490,7 +535,7 @@ impl Engine {
         let inbox = String::from_utf8_lossy(&info.hb_inbox).into_owned();
         self.log(Level::Debug, || format!("[Client:{client}] Closed (Inbox={inbox})"));
         if let Some(reply) = reply {
-            self.respond(reply.as_ref(), Bytes::new());
+            self.respond(&reply, Bytes::new());
         }
         self.go_on_with(client, waiting, now);
     }
@@ -554,7 +599,7 @@ impl Engine {
             self.log(Level::Debug, || {
                 format!("[Client:{client}] Connect failed; already connected")
             });
-            self.refuse_connect(asker.reply.as_ref(), &Refusal::AlreadyRegistered);
+            self.refuse_connect(&asker.reply, &Refusal::AlreadyRegistered);
             self.tell_joining(client, false, now);
         }
     }
@@ -612,7 +657,7 @@ impl Engine {
     }
 
     /// A client asks whether it is still registered (spec protocol, 7.2).
-    pub(super) fn on_ping(&mut self, ping: &pb::Ping, reply: Option<&Subject>, now: Now) {
+    pub(super) fn on_ping(&mut self, ping: &pb::Ping, reply: &Reply, now: Now) {
         let connection: &[u8] = &ping.conn_id;
         let client = self.clients.by_connection.get(connection).cloned();
         let Some(client) = client.filter(|_| !connection.is_empty()) else {

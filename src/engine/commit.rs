@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::base::id::{ClientId, LoopIndex, Sequence, Subject, Ticket};
+use crate::base::id::{ClientId, LoopIndex, Sequence, Ticket};
 use crate::base::limits::{
     REQUEST_BYTES, UNSYNCED_BYTES_MAX, UNSYNCED_MESSAGES_MAX, unsynced_share,
 };
@@ -22,6 +22,7 @@ use crate::engine::channel::{Channel, Life, latest_of};
 use crate::engine::effect::{Effect, Level};
 use crate::engine::publication::Publication;
 use crate::engine::refusal::{Refusal, quoted};
+use crate::engine::reply::Reply;
 use crate::engine::subscription::{Starting, SubscriptionLife};
 use crate::proto::spb;
 
@@ -33,7 +34,7 @@ const WRITE_BYTES: usize = 64;
 pub(super) struct StagedPublish {
     pub(super) channel: usize,
     pub(super) publication: Publication,
-    pub(super) reply: Option<Subject>,
+    pub(super) reply: Reply,
 }
 
 /// What is done when a commit is through, in the order in which it was staged.
@@ -50,7 +51,7 @@ pub(super) enum After {
     /// A subscription's record is written: answer, then deliver.
     Start(Starting),
     /// A subscription's end is written: answer with an empty response.
-    Left { reply: Option<Subject> },
+    Left { reply: Reply },
 }
 
 /// A batch that fills.
@@ -63,6 +64,8 @@ struct Staged {
     keys: Vec<usize>,
     publishes: Vec<StagedPublish>,
     after: Vec<After>,
+    /// Inputs that are done when this is committed.
+    held: Vec<Reply>,
     bytes: usize,
     message_count: usize,
     /// What it holds in memory beside messages.
@@ -101,6 +104,8 @@ struct UnderWay {
     parts: Vec<Part>,
     publishes: Vec<StagedPublish>,
     after: Vec<After>,
+    /// Let go of when it is through.
+    held: Vec<Reply>,
     held_bytes: usize,
 }
 
@@ -279,6 +284,15 @@ impl Commits {
         None
     }
 
+    /// What an input has staged last is what it was for: it is done when that is committed.
+    pub(super) fn hold(&mut self, reply: Reply) {
+        if let Some(staged) = self.queue.back_mut() {
+            staged.held.push(reply);
+        } else if let Some(under_way) = &mut self.under_way {
+            under_way.held.push(reply);
+        }
+    }
+
     /// The next batch, if none is under way.
     fn hand_out(&mut self, channels: &slab::Slab<Channel>) -> Option<(Ticket, Batch)> {
         if self.under_way.is_some() {
@@ -306,8 +320,8 @@ impl Commits {
                 lasting: lasting_of(&part.subscriptions),
             })
             .collect();
-        let Staged { publishes, after, batch, held_bytes, .. } = staged;
-        self.under_way = Some(UnderWay { ticket, parts, publishes, after, held_bytes });
+        let Staged { publishes, after, held, batch, held_bytes, .. } = staged;
+        self.under_way = Some(UnderWay { ticket, parts, publishes, after, held, held_bytes });
         Some((ticket, batch))
     }
 
@@ -388,10 +402,7 @@ impl Engine {
             batch.durable |= self.is_draining;
             self.effects.push_back(Effect::Commit { ticket, batch: Box::new(batch) });
         }
-        if self.is_draining && self.commits.is_idle() && !self.is_drained {
-            self.is_drained = true;
-            self.effects.push_back(Effect::Drained);
-        }
+        self.look_at_end();
     }
 
     /// A commit is through.
@@ -602,7 +613,7 @@ impl Engine {
                     Some((_, refusal)) => self.undo_subscription(&starting, refusal, now),
                 }
             }
-            After::Left { reply } => self.respond(reply.as_ref(), Bytes::new()),
+            After::Left { reply } => self.respond(&reply, Bytes::new()),
         }
     }
 }

@@ -5,11 +5,11 @@
 //! new is delivered, because that has to be written too, and what comes by routes all the same is
 //! refused. Acks are always taken: there are no more than what was delivered.
 
-use crate::base::id::Subject;
 use crate::base::limits::{ENGINE_REQUESTS_BYTES_MAX, REQUEST_BYTES};
 use crate::base::time::Now;
 use crate::engine::Engine;
 use crate::engine::refusal::Refusal;
+use crate::engine::reply::Reply;
 use crate::engine::request::Request;
 
 impl Engine {
@@ -31,11 +31,11 @@ impl Engine {
     }
 
     /// Takes a request, unless far too many wait.
-    pub(super) fn take_request(&mut self, request: Request, reply: Option<Subject>, now: Now) {
+    pub(super) fn take_request(&mut self, request: Request, reply: Reply, now: Now) {
         if self.held_bytes() <= 2 * ENGINE_REQUESTS_BYTES_MAX {
             return self.on_request(request, reply, now);
         }
-        let (reply_to, refusal) = (reply.as_ref(), Refusal::TooManyRequests);
+        let (reply_to, refusal) = (&reply, Refusal::TooManyRequests);
         match request {
             Request::Connect(_) => self.refuse_connect(reply_to, &refusal),
             Request::Subscribe(_) | Request::Unsubscribe(_) | Request::SubscriptionClose(_) => {

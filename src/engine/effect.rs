@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::base::id::{LoopIndex, Subject, Ticket};
 use crate::base::record::{Batch, StoreRead};
+use crate::engine::ANSWERS;
 use crate::engine::input::PeerMessage;
 
 /// One thing that the engine asks of the world; they are carried out in their order.
@@ -97,6 +98,19 @@ pub enum Interest {
     Service(Service),
     /// An inbox of this engine alone; the token comes back with each message.
     Own(u64),
+}
+
+impl Interest {
+    /// Whether what clients send there is theirs to lose: a request, a publish, an ack. Answers to
+    /// an engine's own questions mean nothing to another one, and pings come again.
+    #[must_use]
+    pub fn is_kept(self) -> bool {
+        match self {
+            Self::Service(Service::Ping) => false,
+            Self::Service(_) => true,
+            Self::Own(token) => token != ANSWERS,
+        }
+    }
 }
 
 /// The request subjects of the server (spec protocol, 1.2).

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::base::errand::Errand;
 use crate::base::id::{ChannelName, ClientId, ConnectionId, LoopIndex, Subject};
 use crate::base::origin::Origin;
 use crate::base::record::StoreAnswer;
@@ -19,6 +20,8 @@ pub enum Input {
         reply: Option<Subject>,
         /// Who asks.
         origin: Arc<Origin>,
+        /// Who keeps it until it is done.
+        errand: Option<Errand>,
     },
     /// A message on an inbox of this engine: an answer to a heartbeat or probe, or an ack.
     Inbox {
@@ -30,6 +33,8 @@ pub enum Input {
         payload: bytes::Bytes,
         /// Who sent it.
         origin: Arc<Origin>,
+        /// Who keeps it until it is done.
+        errand: Option<Errand>,
     },
     /// The connections that read a subscription's inbox are full, or have room again.
     Room {
@@ -54,7 +59,7 @@ pub enum Input {
     Store(StoreAnswer),
     /// The turn's inputs are through: staged work goes out.
     EndOfTurn,
-    /// A planned stop: stop taking publishes, hand over what is staged.
+    /// A planned stop: nothing more comes in, and what has come is finished.
     Drain,
 }
 
@@ -86,6 +91,8 @@ pub enum PeerMessage {
     ChannelGranted(ChannelName, bool),
     /// To the keeper: one less.
     ChannelGone(ChannelName),
+    /// The sender drains, and needs nobody any more for what had begun with it.
+    Finished,
 }
 
 /// What every engine knows of each registered client.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::base::id::{ChannelName, ClientId, Subject};
+use crate::base::id::{ChannelName, ClientId};
 use crate::base::record::SubscriptionWrite;
 use crate::base::time::Now;
 use crate::engine::channel::Life;
@@ -15,6 +15,7 @@ use crate::engine::delivery::Reader;
 use crate::engine::effect::{Effect, Interest, Level};
 use crate::engine::queue_group::GroupKey;
 use crate::engine::refusal::Refusal;
+use crate::engine::reply::Reply;
 use crate::engine::request::Request;
 use crate::engine::subscription::{SubscriptionKey, SubscriptionLife, durable_key};
 use crate::engine::{Engine, Timer};
@@ -26,7 +27,7 @@ impl Engine {
         &mut self,
         request: pb::UnsubscribeRequest,
         is_unsubscribe: bool,
-        reply: Option<Subject>,
+        reply: Reply,
         now: Now,
     ) {
         let is_here = self.channels.find(&request.subject).is_some();
@@ -48,10 +49,12 @@ impl Engine {
                 self.remove_subscription(key, is_unsubscribe, now);
                 self.do_after(After::Left { reply }, now);
             }
+            // A former active has done it, or the whole client has left since.
+            Err(_) if reply.is_again() => self.respond(&reply, Bytes::new()),
             Err(refusal) => {
                 let what = if is_unsubscribe { "unsub" } else { "sub close" };
                 self.log_refused_leave(&request, what, &refusal);
-                self.respond_refusal(reply.as_ref(), &refusal);
+                self.respond_refusal(&reply, &refusal);
             }
         }
     }
@@ -336,8 +339,8 @@ impl Engine {
     }
 
     /// Sends `payload` to where an answer is wanted.
-    pub(super) fn respond(&mut self, reply: Option<&Subject>, payload: Bytes) {
-        if let Some(subject) = reply.cloned() {
+    pub(super) fn respond(&mut self, reply: &Reply, payload: Bytes) {
+        if let Some(subject) = reply.to.clone() {
             let payload = payload.into();
             self.effects.push_back(Effect::Send { subject, reply: None, payload });
         }

@@ -7,6 +7,7 @@ mod commit;
 mod congestion;
 mod crowd;
 mod delivery;
+mod draining;
 pub mod effect;
 pub mod input;
 mod leave;
@@ -18,6 +19,7 @@ mod queue_group;
 pub mod recovery;
 mod redelivery;
 pub mod refusal;
+mod reply;
 pub mod request;
 mod roster;
 #[cfg(test)]
@@ -39,6 +41,7 @@ use bytes::Bytes;
 
 use crate::base::channel_limits::ResolvedLimits;
 use crate::base::deadlines::Deadlines;
+use crate::base::errand::Errand;
 use crate::base::id::{ClientId, LoopIndex, Subject};
 use crate::base::partition::Partition;
 use crate::base::random::Random;
@@ -53,6 +56,7 @@ use crate::engine::input::{Input, PeerMessage};
 use crate::engine::message::Encoder;
 use crate::engine::partition::EarlyRequests;
 use crate::engine::refusal::Refusal;
+use crate::engine::reply::{Done, Reply};
 use crate::engine::request::Request;
 use crate::engine::snapshot::Traffic;
 use crate::engine::subscription::{SubscriptionKey, Subscriptions};
@@ -153,7 +157,12 @@ pub struct Engine {
     traffic: Traffic,
     /// Bytes of publishes that were answered since the last [`Effect::Credit`].
     credit_bytes: usize,
+    done: Done,
     is_draining: bool,
+    /// Whether all that began here is done.
+    is_finished: bool,
+    /// Other engines of which the same is known.
+    finished_peers: usize,
     is_drained: bool,
 }
 
@@ -185,7 +194,10 @@ impl Engine {
             encoder: Encoder::default(),
             traffic: Traffic::default(),
             credit_bytes: 0,
+            done: Done::default(),
             is_draining: false,
+            is_finished: false,
+            finished_peers: 0,
             is_drained: false,
         };
         engine.channels.count = start.channel_count;
@@ -221,15 +233,17 @@ impl Engine {
             return;
         }
         match input {
-            Input::Request { request, reply, origin: _ } if !self.is_draining => {
+            Input::Request { request, reply, origin: _, errand } if !self.is_draining => {
+                let reply = self.done.reply(reply, errand);
                 self.take_request(request, reply, now);
             }
+            // Whoever keeps it goes on keeping it.
             Input::Request { .. } => (),
-            Input::Inbox { token: ANSWERS, subject, payload: _, origin: _ } => {
-                self.on_answer(&subject, true, now);
-            }
-            Input::Inbox { token, subject: _, payload, origin: _ } => {
+            Input::Inbox { token: ANSWERS, subject, .. } => self.on_answer(&subject, true, now),
+            Input::Inbox { token, payload, errand, .. } => {
+                let reply = self.done.reply(None, errand);
                 self.on_ack(SubscriptionKey(token), payload, now);
+                self.commits.hold(reply);
             }
             Input::Room { key, has_room } => self.on_room(SubscriptionKey(key), has_room, now),
             Input::NoResponders { reply } => self.on_answer(&reply, false, now),
@@ -247,10 +261,7 @@ impl Engine {
                 self.on_trimmed(&channel, state);
             }
             Input::EndOfTurn => self.end_turn(),
-            Input::Drain => {
-                self.is_draining = true;
-                self.answer_all();
-            }
+            Input::Drain => self.begin_draining(),
         }
         if cfg!(debug_assertions) {
             self.check_invariants();
@@ -298,6 +309,12 @@ impl Engine {
         self.effects.pop_front()
     }
 
+    /// The inputs that are done since the last call: what they were answered was asked for before.
+    #[must_use]
+    pub fn take_done(&mut self) -> Vec<Errand> {
+        self.done.take()
+    }
+
     fn end_turn(&mut self) {
         self.look_at_held();
         self.emit_credit();
@@ -305,7 +322,7 @@ impl Engine {
         self.reads.begin_turn();
     }
 
-    fn on_request(&mut self, request: Request, reply: Option<Subject>, now: Now) {
+    fn on_request(&mut self, request: Request, reply: Reply, now: Now) {
         match request {
             Request::Connect(request) => self.on_connect(request, reply, now),
             Request::Publish(publication) => self.on_publish(publication, reply, now),
@@ -313,7 +330,7 @@ impl Engine {
             Request::Unsubscribe(request) => self.on_leave(request, true, reply, now),
             Request::SubscriptionClose(request) => self.on_leave(request, false, reply, now),
             Request::Close(request) => self.on_close(&request.client_id, reply, now),
-            Request::Ping(ping) => self.on_ping(&ping, reply.as_ref(), now),
+            Request::Ping(ping) => self.on_ping(&ping, &reply, now),
             Request::Undecodable { service, guid, reason } => {
                 self.on_undecodable(service, &guid, &reason, reply);
             }
@@ -321,13 +338,7 @@ impl Engine {
         }
     }
 
-    fn on_undecodable(
-        &mut self,
-        service: Service,
-        guid: &Bytes,
-        reason: &str,
-        reply: Option<Subject>,
-    ) {
+    fn on_undecodable(&mut self, service: Service, guid: &Bytes, reason: &str, reply: Reply) {
         let info = &self.info;
         let from = |subject: &Bytes| String::from_utf8_lossy(subject).into_owned();
         let line = match service {
@@ -350,7 +361,7 @@ impl Engine {
             Service::Ping => String::new(),
         };
         self.log(Level::Error, || line);
-        let reply_to = reply.as_ref();
+        let reply_to = &reply;
         match service {
             Service::Connect => self.refuse_connect(reply_to, &Refusal::InvalidConnect),
             Service::Publish => self.refuse_publish(guid, reply, &Refusal::InvalidPublish),
@@ -382,6 +393,7 @@ impl Engine {
                 self.on_channel_granted(&name, is_granted, now);
             }
             PeerMessage::ChannelGone(_) => self.on_channel_gone(),
+            PeerMessage::Finished => self.on_peer_finished(),
         }
     }
 

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::base::id::{ClientId, ConnectionId, Subject};
+use crate::base::id::{ClientId, ConnectionId};
 use crate::base::limits::{ENGINE_REQUESTS_BYTES_MAX, ENGINE_UNCOMMITTED_BYTES_MAX, REQUEST_BYTES};
 use crate::base::subject;
 use crate::base::time::Now;
@@ -16,6 +16,7 @@ use crate::engine::effect::Level;
 use crate::engine::input::PeerMessage;
 use crate::engine::publication::Publication;
 use crate::engine::refusal::Refusal;
+use crate::engine::reply::Reply;
 use crate::engine::request::Request;
 use crate::engine::{Engine, Timer};
 use crate::proto::pb;
@@ -46,7 +47,7 @@ type Who = (ClientId, ConnectionId);
 struct Early {
     who: Who,
     request: Request,
-    reply: Option<Subject>,
+    reply: Reply,
 }
 
 /// The requests that wait for their clients.
@@ -106,6 +107,13 @@ impl EarlyRequests {
         self.last_number
     }
 
+    /// All of them end here; where their answers would go.
+    pub(super) fn drain(&mut self) -> Vec<Reply> {
+        self.by_client.clear();
+        (self.bytes, self.request_count) = (0, 0);
+        std::mem::take(&mut self.by_number).into_values().map(|early| early.reply).collect()
+    }
+
     fn take(&mut self, number: u64) -> Option<Early> {
         let early = self.by_number.remove(&number)?;
         self.bytes -= size_of(&early.request);
@@ -138,12 +146,13 @@ impl Engine {
     }
 
     /// Keeps a publish whose client may be about to be registered. Gives it back otherwise.
+    #[allow(clippy::result_large_err, reason = "it is moved on at once")]
     pub(super) fn await_publisher(
         &mut self,
         publication: Publication,
-        reply: Option<Subject>,
+        reply: Reply,
         now: Now,
-    ) -> Result<(), (Publication, Option<Subject>)> {
+    ) -> Result<(), (Publication, Reply)> {
         let is_legal = !publication.guid().is_empty()
             && subject::is_channel_name(publication.subject())
             && self.has_in_partition(publication.subject());
@@ -164,14 +173,14 @@ impl Engine {
     pub(super) fn await_subscriber(
         &mut self,
         request: &pb::SubscriptionRequest,
-        reply: Option<&Subject>,
+        reply: &Reply,
         now: Now,
     ) -> bool {
         let who = (ClientId::from(&request.client_id[..]), ConnectionId::default());
         if !self.may_come(&who, 0) {
             return false;
         }
-        self.await_client(who, Request::Subscribe(request.clone()), reply.cloned(), now);
+        self.await_client(who, Request::Subscribe(request.clone()), reply.clone(), now);
         true
     }
 
@@ -214,7 +223,7 @@ impl Engine {
             }
     }
 
-    fn await_client(&mut self, who: Who, request: Request, reply: Option<Subject>, now: Now) {
+    fn await_client(&mut self, who: Who, request: Request, reply: Reply, now: Now) {
         let number = self.early.push(Early { who, request, reply });
         self.timers.arm(Timer::Arrival(number), now.at + CLIENT_WITHIN);
     }
@@ -254,7 +263,7 @@ impl Engine {
         if let Request::Publish(publication) = request {
             self.refuse_stranger(&publication, reply);
         } else if let Request::Subscribe(request) = request {
-            self.refuse_early_subscribe(&request, reply.as_ref());
+            self.refuse_early_subscribe(&request, &reply);
         }
     }
 
@@ -262,7 +271,7 @@ impl Engine {
     pub(super) fn refuse_early_subscribe(
         &mut self,
         request: &pb::SubscriptionRequest,
-        reply: Option<&Subject>,
+        reply: &Reply,
     ) {
         self.log(Level::Error, || {
             format!(

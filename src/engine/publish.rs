@@ -1,6 +1,6 @@
 //! stage a message; hold its ack until it is durable
 
-use crate::base::id::{ChannelName, Subject};
+use crate::base::id::ChannelName;
 use crate::base::planted::{self, Bug};
 use crate::base::record::MessageRecord;
 use crate::base::subject;
@@ -11,17 +11,13 @@ use crate::engine::commit::StagedPublish;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::publication::Publication;
 use crate::engine::refusal::{Refusal, quoted};
+use crate::engine::reply::Reply;
 use crate::engine::request::Request;
 use crate::engine::start::creation_failed;
 
 impl Engine {
     /// A publish came in (spec protocol, 8.1).
-    pub(super) fn on_publish(
-        &mut self,
-        publication: Publication,
-        reply: Option<Subject>,
-        now: Now,
-    ) {
+    pub(super) fn on_publish(&mut self, publication: Publication, reply: Reply, now: Now) {
         self.traffic.in_messages += 1;
         self.traffic.in_bytes += publication.size() as u64;
         // One that another server has may be in the store all the same.
@@ -51,7 +47,7 @@ impl Engine {
     }
 
     /// Answers a publish that is none, or whose client is not registered.
-    pub(super) fn refuse_stranger(&mut self, publication: &Publication, reply: Option<Subject>) {
+    pub(super) fn refuse_stranger(&mut self, publication: &Publication, reply: Reply) {
         self.log(Level::Error, || {
             format!("Received invalid client publish message {}", in_full(publication))
         });
@@ -64,7 +60,7 @@ impl Engine {
     pub(super) fn publish_valid(
         &mut self,
         publication: Publication,
-        reply: Option<Subject>,
+        reply: Reply,
         is_granted: bool,
         now: Now,
     ) {
@@ -96,13 +92,7 @@ impl Engine {
     }
 
     /// Gives a message its place and stages it.
-    fn stage_publish(
-        &mut self,
-        index: usize,
-        publication: Publication,
-        reply: Option<Subject>,
-        now: Now,
-    ) {
+    fn stage_publish(&mut self, index: usize, publication: Publication, reply: Reply, now: Now) {
         self.trace_publish(RECEIVED, index, &publication);
         let channel = &mut self.channels.slab[index];
         channel.last = channel.last.next();
@@ -119,7 +109,7 @@ impl Engine {
             channel.recent.push_back(record.clone());
         }
         if planted::is(Bug::AckBeforeCommit)
-            && let Some(subject) = reply.clone()
+            && let Some(subject) = reply.to.clone()
         {
             let payload = self.encoder.pub_ack(publication.guid(), b"").into();
             self.effects.push_back(Effect::Send { subject, reply: None, payload });
@@ -132,7 +122,8 @@ impl Engine {
         let StagedPublish { channel, publication, reply } = publish;
         self.credit_bytes += publication.size();
         self.trace_publish("Acking Publisher", channel, &publication);
-        if let Some(subject) = reply {
+        if let Some(subject) = &reply.to {
+            let subject = subject.clone();
             let payload = self.encoder.pub_ack(publication.guid(), b"").into();
             self.effects.push_back(Effect::Send { subject, reply: None, payload });
         }
@@ -146,7 +137,7 @@ impl Engine {
             self.log_publish_error(publish.publication.client_id(), &name, refusal);
         }
         if planted::is(Bug::RefusedIsAcked)
-            && let Some(subject) = publish.reply.clone()
+            && let Some(subject) = publish.reply.to.clone()
         {
             let payload = self.encoder.pub_ack(publish.publication.guid(), b"").into();
             self.effects.push_back(Effect::Send { subject, reply: None, payload });
@@ -156,13 +147,8 @@ impl Engine {
     }
 
     /// Answers a publish with an error.
-    pub(super) fn refuse_publish(
-        &mut self,
-        guid: &[u8],
-        reply: Option<Subject>,
-        refusal: &Refusal,
-    ) {
-        if let Some(subject) = reply {
+    pub(super) fn refuse_publish(&mut self, guid: &[u8], reply: Reply, refusal: &Refusal) {
+        if let Some(subject) = reply.to {
             let payload = self.encoder.pub_ack(guid, refusal.text().as_bytes()).into();
             self.effects.push_back(Effect::Send { subject, reply: None, payload });
         }

@@ -387,6 +387,7 @@ impl Script {
                         subject: reply,
                         payload: Bytes::new(),
                         origin: Arc::default(),
+                        errand: None,
                     },
                 )),
                 Pulse::Silent => (),
@@ -525,6 +526,14 @@ impl Script {
     pub(super) fn forget_positions(&mut self, channel: &str) {
         let stored = self.shelf.channels.get_mut(&ChannelName::from(channel)).unwrap();
         stored.subscriptions.values_mut().for_each(|(state, _)| state.last_sent = 0);
+    }
+
+    /// The numbers of the inputs that are done since the last call.
+    pub(super) fn done(&mut self) -> Vec<u64> {
+        let all = self.engines.iter_mut().flat_map(|engine| engine.take_done());
+        let mut numbers: Vec<u64> = all.map(|errand| errand.number).collect();
+        numbers.sort_unstable();
+        numbers
     }
 
     pub(super) fn drain_all(&mut self) {

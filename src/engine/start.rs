@@ -4,12 +4,13 @@
 //! is created.
 
 use crate::base::go::show_time;
-use crate::base::id::{Sequence, Subject};
+use crate::base::id::Sequence;
 use crate::base::time::{Now, WallTime};
 use crate::engine::Engine;
 use crate::engine::channel::Channel;
 use crate::engine::effect::Level;
 use crate::engine::refusal::{Refusal, quoted};
+use crate::engine::reply::Reply;
 use crate::proto::pb;
 
 /// What a start position means.
@@ -73,7 +74,7 @@ impl Engine {
     pub(super) fn refuse_subscribe(
         &mut self,
         request: &pb::SubscriptionRequest,
-        reply: Option<&Subject>,
+        reply: &Reply,
         refusal: &Refusal,
     ) {
         let from = String::from_utf8_lossy(&self.info.subscribe).into_owned();

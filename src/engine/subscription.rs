@@ -30,6 +30,7 @@ use crate::engine::effect::{Effect, Interest, Level};
 use crate::engine::queue_group::{GroupKey, QueueGroup};
 use crate::engine::redelivery::{Pass, PassKind};
 use crate::engine::refusal::{Refusal, quoted};
+use crate::engine::reply::Reply;
 use crate::engine::request::Request;
 use crate::engine::start::{Start, start_of};
 use crate::proto::{pb, spb};
@@ -63,7 +64,7 @@ pub(super) enum Undo {
 pub(super) struct Starting {
     pub(super) key: SubscriptionKey,
     pub(super) ack_inbox: Subject,
-    pub(super) reply: Option<Subject>,
+    pub(super) reply: Reply,
     pub(super) undo: Undo,
 }
 
@@ -113,7 +114,7 @@ pub(super) struct Subscription {
     /// For the debug line of its start.
     pub(super) start_text: String,
     /// Where the answer to its request goes, while that waits for the first messages.
-    pub(super) unanswered: Option<Subject>,
+    pub(super) unanswered: Option<Reply>,
 }
 
 impl Subscription {
@@ -170,7 +171,7 @@ pub(super) struct Subscriptions {
     /// Store-wide ids: the next one of this engine.
     pub(super) next_id: u64,
     /// Subscribe requests that wait for a look-up by time.
-    pub(super) finding: QuickMap<Ticket, (WallTime, pb::SubscriptionRequest, Option<Subject>)>,
+    pub(super) finding: QuickMap<Ticket, (WallTime, pb::SubscriptionRequest, Reply)>,
 }
 
 impl Subscriptions {
@@ -205,11 +206,11 @@ impl Engine {
     pub(super) fn on_subscribe(
         &mut self,
         request: pb::SubscriptionRequest,
-        reply: Option<Subject>,
+        reply: Reply,
         now: Now,
     ) {
         if let Err(refusal) = self.check_subscribe(&request) {
-            return self.refuse_subscribe(&request, reply.as_ref(), &refusal);
+            return self.refuse_subscribe(&request, &reply, &refusal);
         }
         if !self.has_in_partition(&request.subject) {
             // Another server may have it.
@@ -220,9 +221,9 @@ impl Engine {
         {
             if self.settings.partition.is_none() {
                 let refusal = Refusal::UnknownClient;
-                self.refuse_subscribe(&request, reply.as_ref(), &refusal);
-            } else if !self.await_subscriber(&request, reply.as_ref(), now) {
-                self.refuse_early_subscribe(&request, reply.as_ref());
+                self.refuse_subscribe(&request, &reply, &refusal);
+            } else if !self.await_subscriber(&request, &reply, now) {
+                self.refuse_early_subscribe(&request, &reply);
             }
             return;
         }
@@ -230,7 +231,7 @@ impl Engine {
         match self.find_or_create(&name, now) {
             Ok(Found::Channel(index)) => self.subscribe_to(index, request, reply, None, now),
             Ok(Found::Wait) => self.wait_for_channel(&name, Request::Subscribe(request), reply),
-            Err(refusal) => self.refuse_subscribe(&request, reply.as_ref(), &refusal),
+            Err(refusal) => self.refuse_subscribe(&request, &reply, &refusal),
         }
     }
 
@@ -258,13 +259,13 @@ impl Engine {
         &mut self,
         index: usize,
         request: pb::SubscriptionRequest,
-        reply: Option<Subject>,
+        reply: Reply,
         found: Option<(WallTime, Sequence)>,
         now: Now,
     ) {
         self.stop_inactivity(index);
         if let Err(refusal) = self.try_subscribe(index, &request, &reply, found, now) {
-            self.refuse_subscribe(&request, reply.as_ref(), &refusal);
+            self.refuse_subscribe(&request, &reply, &refusal);
             if self.channels.slab[index].request_count == 0 {
                 self.start_inactivity(index, now);
             }
@@ -275,10 +276,14 @@ impl Engine {
         &mut self,
         index: usize,
         request: &pb::SubscriptionRequest,
-        reply: &Option<Subject>,
+        reply: &Reply,
         found: Option<(WallTime, Sequence)>,
         now: Now,
     ) -> Result<(), Refusal> {
+        if let Some(key) = self.subscribed_before(index, request, reply) {
+            self.answer_again(key, reply);
+            return Ok(());
+        }
         let group_name = group_name(request);
         let channel = &self.channels.slab[index];
         let mut durable = None;
@@ -331,12 +336,35 @@ impl Engine {
         }
     }
 
+    /// The subscription that a former active has made for just this request. Inboxes are never used
+    /// twice, so whoever is asked for with one that is here is here.
+    fn subscribed_before(
+        &self,
+        index: usize,
+        request: &pb::SubscriptionRequest,
+        reply: &Reply,
+    ) -> Option<SubscriptionKey> {
+        if !reply.is_again() {
+            return None;
+        }
+        let known = self.clients.known.get(&request.client_id[..])?;
+        let is_it = |key: &&SubscriptionKey| {
+            let found = self.subscriptions.by_key.get(*key);
+            found.is_some_and(|found| {
+                found.channel == index
+                    && found.is_online()
+                    && found.inbox.as_bytes() == &request.inbox[..]
+            })
+        };
+        known.subscriptions.iter().find(is_it).copied()
+    }
+
     fn find_time(
         &mut self,
         index: usize,
         at: WallTime,
         request: &pb::SubscriptionRequest,
-        reply: &Option<Subject>,
+        reply: &Reply,
     ) {
         let channel = &mut self.channels.slab[index];
         channel.request_count += 1;
@@ -357,7 +385,7 @@ impl Engine {
             return;
         };
         let Some(index) = self.channels.find(&request.subject) else {
-            return self.refuse_subscribe(&request, reply.as_ref(), &Refusal::ChannelDeleting);
+            return self.refuse_subscribe(&request, &reply, &Refusal::ChannelDeleting);
         };
         let channel = &mut self.channels.slab[index];
         channel.request_count = channel.request_count.saturating_sub(1);
@@ -372,7 +400,7 @@ impl Engine {
             }
             (refusal, _) => {
                 let refusal = refusal.unwrap_or(Refusal::UnknownClient);
-                self.refuse_subscribe(&request, reply.as_ref(), &refusal);
+                self.refuse_subscribe(&request, &reply, &refusal);
                 self.start_inactivity(index, now);
             }
         }
@@ -386,7 +414,7 @@ impl Engine {
         &mut self,
         index: usize,
         request: &pb::SubscriptionRequest,
-        reply: Option<Subject>,
+        reply: Reply,
         (last_sent, start_text): (Sequence, String),
         now: Now,
     ) -> Result<(), Refusal> {
@@ -485,7 +513,7 @@ impl Engine {
         &mut self,
         key: SubscriptionKey,
         request: &pb::SubscriptionRequest,
-        reply: Option<Subject>,
+        reply: Reply,
         now: Now,
     ) {
         let ack_inbox = self.new_ack_inbox();
@@ -518,13 +546,13 @@ impl Engine {
 
     /// The record is written: answer, then deliver (spec protocol, 9.2).
     pub(super) fn start_subscription(&mut self, starting: &Starting, now: Now) {
-        let (key, reply) = (starting.key, starting.reply.as_ref());
+        let (key, reply) = (starting.key, &starting.reply);
         let Some(found) = self.starting(starting) else {
             // It ended, or was taken over, before it began.
             return self.respond_refusal(reply, &Refusal::UnknownClient);
         };
         found.life = SubscriptionLife::Online;
-        found.unanswered = reply.cloned();
+        found.unanswered = Some(reply.clone());
         // Nothing is sent before it is known whether there is room: the next input says so.
         found.is_congested = true;
         let (subject, inbox) = (found.ack_inbox.clone(), found.inbox.clone());
@@ -540,6 +568,10 @@ impl Engine {
             self.begin_pass(key, PassKind::Resume, now);
         }
         self.effects.push_back(Effect::Watch { key: key.0, inbox });
+        if self.is_draining {
+            // Nothing is delivered any more, with which the answer could go.
+            self.answer(key);
+        }
     }
 
     fn log_started(&mut self, key: SubscriptionKey) {
@@ -590,7 +622,7 @@ impl Engine {
     pub(super) fn undo_subscription(&mut self, starting: &Starting, refusal: &Refusal, now: Now) {
         let Starting { key, ref reply, undo, .. } = *starting;
         let Some(found) = self.starting(starting) else {
-            return self.respond_refusal(reply.as_ref(), refusal);
+            return self.respond_refusal(reply, refusal);
         };
         let index = found.channel;
         match undo {
@@ -610,7 +642,7 @@ impl Engine {
         self.log(Level::Error, || format!("Unable to add subscription for {channel}: {text}"));
         let channel = quoted(name.as_bytes());
         self.log(Level::Error, || format!("Unable to create subscription on {channel}: {text}"));
-        self.respond_refusal(reply.as_ref(), refusal);
+        self.respond_refusal(reply, refusal);
     }
 
     /// The subscription that waits for its record under this ack inbox.
@@ -625,7 +657,7 @@ impl Engine {
     }
 
     /// A `SubscriptionResponse` with nothing but an error.
-    pub(super) fn respond_refusal(&mut self, reply: Option<&Subject>, refusal: &Refusal) {
+    pub(super) fn respond_refusal(&mut self, reply: &Reply, refusal: &Refusal) {
         let response =
             pb::SubscriptionResponse { ack_inbox: Bytes::new(), error: refusal.text().into() };
         self.respond(reply, response.encode_to_vec().into());

@@ -24,6 +24,9 @@ pub trait Driver: Send {
     /// All that was listened to before an [`Input::Flush`] with this token is in force.
     fn on_flushed(&mut self, token: u64);
 
+    /// What was answered before an [`Input::Outflow`] with this token is on the sockets.
+    fn on_outflown(&mut self, token: u64);
+
     /// Something has become of the external server.
     fn on_upstream(&mut self, news: UpstreamNews);
 
@@ -75,6 +78,8 @@ impl Driver for CoreOnly {
     fn on_room(&mut self, _key: u64, _has_room: bool, _now: Now) {}
 
     fn on_flushed(&mut self, _token: u64) {}
+
+    fn on_outflown(&mut self, _token: u64) {}
 
     fn on_upstream(&mut self, _news: UpstreamNews) {}
 

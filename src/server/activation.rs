@@ -135,7 +135,8 @@ impl Ground {
             // Without it nobody is warned; its mailbox is empty now.
             let _ = worker.try_submit(Job::Look(looks));
             let engine = Engine::recover(settings.clone(), start, world::now());
-            activations.push(Activation { term: self.term, engine, worker });
+            let (term, epoch) = (self.term, self.epoch());
+            activations.push(Activation { term, epoch, engine, worker });
         }
         Ok(Recovered {
             activations,

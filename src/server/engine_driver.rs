@@ -11,6 +11,8 @@ use bytes::Bytes;
 use crossbeam_channel::Sender;
 use prost::Message;
 
+use crate::base::epoch::Epoch;
+use crate::base::errand::Errand;
 use crate::base::id::{AccountIndex, LoopIndex, Subject};
 use crate::base::limits;
 use crate::base::planted::{self, Bug};
@@ -77,6 +79,21 @@ pub enum Mail {
         /// Which activation.
         term: u64,
     },
+    /// To loop 0: the engine of a loop listens to all that it begins with.
+    Listening {
+        /// Which activation.
+        term: u64,
+    },
+    /// A loop gives the engines nothing more: what it gave them is in their mailboxes.
+    Gated {
+        /// Of which activation.
+        term: u64,
+    },
+    /// The engine of a loop is at its end: what it has said is in the mailboxes of the brokers.
+    Quiet {
+        /// Of which activation.
+        term: u64,
+    },
     /// A planned stop: commit what is staged, then close the store. Answered when it is closed, or
     /// with its failure.
     Drain {
@@ -128,6 +145,8 @@ pub enum Mail {
 pub struct Activation {
     /// Which activation of this process.
     pub term: u64,
+    /// Under which epoch.
+    pub epoch: Epoch,
     /// The recovered engine.
     pub engine: Engine,
     /// The thread that owns this loop's share of the store.
@@ -147,6 +166,7 @@ pub struct EngineDriver {
 
 struct Active {
     term: u64,
+    epoch: Epoch,
     engine: Engine,
     worker: Worker,
     is_serving: bool,
@@ -157,7 +177,17 @@ struct Active {
     is_asked_to_serve: bool,
     /// The engine began to listen to clients in this turn.
     has_opened: bool,
+    /// Whether it has begun to listen to them at any time.
+    is_open: bool,
+    /// Of loop 0: engines that listen to all that they begin with.
+    listening_count: u16,
+    /// Whether the brokers were told that all engines do.
+    is_ready: bool,
     is_draining: bool,
+    /// Loops that give this engine nothing more.
+    gated_count: u16,
+    /// Loops whose engines have come to their end.
+    quiet_count: u16,
     /// Jobs that found the worker's mailbox full: one commit, and reads of subscriptions, of
     /// which each has one under way.
     unsubmitted: VecDeque<Job>,
@@ -182,14 +212,14 @@ impl EngineDriver {
     }
 
     fn on_service(&mut self, service: Service, delivery: EngineDelivery, now: Now) {
-        let EngineDelivery { names, payload, origin, .. } = delivery;
+        let EngineDelivery { names, payload, origin, errand, .. } = delivery;
         let request = request::decode(service, payload);
         let to = match request.placement(self.loops) {
-            Placement::Dropped => return,
+            Placement::Dropped => return self.dismiss(errand),
             Placement::Here => self.home,
             Placement::Loop(to) => to,
         };
-        let input = Input::Request { request, reply: names.into_reply(), origin };
+        let input = Input::Request { request, reply: names.into_reply(), origin, errand };
         if to == self.home {
             self.on_request(input, now);
         } else {
@@ -203,8 +233,10 @@ impl EngineDriver {
 
     fn on_request(&mut self, input: Input, now: Now) {
         let Some(active) = &mut self.active else { return };
-        if let Input::Request { request: Request::Publish(publication), reply, .. } = &input {
-            if active.is_beyond_bound() {
+        if let Input::Request { request: Request::Publish(publication), reply, errand, .. } = &input
+        {
+            // What is kept is bounded by who keeps it.
+            if errand.is_none() && active.is_beyond_bound() {
                 let guid = Bytes::copy_from_slice(publication.guid());
                 return self.refuse_publish(guid, reply.clone());
             }
@@ -222,6 +254,13 @@ impl EngineDriver {
         let head = Bytes::from(pb::PubAck { guid, error }.encode_to_vec());
         let post = post(subject, head.into());
         self.tell_broker(broker::Input::Publish { post, reply: None });
+    }
+
+    /// Nothing follows from an input.
+    fn dismiss(&mut self, errand: Option<Errand>) {
+        if let (Some(errand), Some(_)) = (errand, &self.active) {
+            self.tell_broker(broker::Input::Done(vec![errand]));
+        }
     }
 
     fn update_pressure(&mut self) {
@@ -307,6 +346,7 @@ impl EngineDriver {
     }
 
     fn interest(&self, interest: Interest) -> EngineInterest {
+        let epoch = self.active.as_ref().map(|active| active.epoch);
         EngineInterest {
             engine: self.home,
             account: ACCOUNT,
@@ -325,6 +365,7 @@ impl EngineDriver {
             },
             // Publishes are let go when they are answered, acks and answers at once.
             is_brief: matches!(interest, Interest::Service(Service::Publish) | Interest::Own(_)),
+            keeper: epoch.filter(|_| interest.is_kept()),
         }
     }
 
@@ -386,9 +427,52 @@ impl EngineDriver {
     }
 
     fn on_closed(&mut self) {
-        if let Some(active) = self.active.as_mut().filter(|active| active.is_draining) {
+        let Some(active) = self.active.as_mut().filter(|active| active.is_draining) else { return };
+        let term = active.term;
+        if active.is_serving {
+            self.tell_all(|| Mail::Quiet { term });
+            self.on_quiet(term);
+        } else {
+            self.on_drained(term);
+        }
+    }
+
+    fn on_drained(&mut self, term: u64) {
+        let is_it = |active: &&mut Active| active.is_draining && active.term == term;
+        if let Some(active) = self.active.as_mut().filter(is_it) {
             active.is_draining = false;
-            super::event::post(&self.events, Event::Drained { term: active.term });
+            super::event::post(&self.events, Event::Drained { term });
+        }
+    }
+
+    /// To the drivers of all other loops.
+    fn tell_all(&mut self, mail: impl Fn() -> Mail) {
+        let home = self.home;
+        let others = (0..self.loops).map(LoopIndex).filter(|to| *to != home);
+        self.outcomes.extend(others.map(|to| Outcome::Mail { to, mail: mail() }));
+    }
+
+    /// A loop gives this engine nothing more. Once all do, it finishes what it has.
+    fn on_gated(&mut self, term: u64, now: Now) {
+        let loops = self.loops;
+        let Some(active) = self.active.as_mut().filter(|active| active.term == term) else {
+            return;
+        };
+        active.gated_count += 1;
+        if active.gated_count == loops {
+            self.handle(Input::Drain, now);
+        }
+    }
+
+    /// An engine has come to its end. Once all have, what they said has still to leave.
+    fn on_quiet(&mut self, term: u64) {
+        let loops = self.loops;
+        let Some(active) = self.active.as_mut().filter(|active| active.term == term) else {
+            return;
+        };
+        active.quiet_count += 1;
+        if active.quiet_count == loops {
+            self.tell_broker(broker::Input::Outflow { token: term });
         }
     }
 
@@ -396,6 +480,7 @@ impl EngineDriver {
         assert!(self.active.is_none(), "a loop is activated once at a time");
         self.active = Some(Active {
             term: activation.term,
+            epoch: activation.epoch,
             engine: activation.engine,
             worker: activation.worker,
             is_serving: false,
@@ -404,7 +489,12 @@ impl EngineDriver {
             crowd_is_high: false,
             is_asked_to_serve: false,
             has_opened: false,
+            is_open: false,
+            listening_count: 0,
+            is_ready: false,
             is_draining: false,
+            gated_count: 0,
+            quiet_count: 0,
             unsubmitted: VecDeque::new(),
         });
     }
@@ -440,11 +530,32 @@ impl EngineDriver {
     fn on_drain(&mut self, now: Now) {
         let Some(active) = &mut self.active else { return };
         active.is_draining = true;
+        let (term, epoch) = (active.term, active.epoch);
         if active.is_serving {
-            self.handle(Input::Drain, now);
+            self.tell_broker(broker::Input::Park { epoch });
+            self.tell_all(|| Mail::Gated { term });
+            self.on_gated(term, now);
         } else {
             // It was never asked to serve: it has nothing to say, but a store to close.
             self.hand_over(Job::Close);
+        }
+    }
+
+    /// The engine of a loop has said what it listens to.
+    fn on_listening(&mut self, term: u64) {
+        if let Some(active) = self.active.as_mut().filter(|active| active.term == term) {
+            active.listening_count += 1;
+        }
+        self.look_whether_ready();
+    }
+
+    /// Once all engines listen, what the brokers have kept for them comes to them.
+    fn look_whether_ready(&mut self) {
+        let Some(active) = &mut self.active else { return };
+        if active.is_open && active.listening_count == self.loops && !active.is_ready {
+            active.is_ready = true;
+            let epoch = active.epoch;
+            self.tell_broker(broker::Input::Ready { epoch });
         }
     }
 
@@ -455,9 +566,12 @@ impl EngineDriver {
     fn server_interest(&self, listener: Listener) -> EngineInterest {
         let key = interest_key::of_server(listener);
         let (engine, account) = (self.home, ACCOUNT);
-        EngineInterest { engine, account, key, credit: Credit::Free, is_brief: false }
+        EngineInterest { engine, account, key, credit: Credit::Free, is_brief: false, keeper: None }
     }
 }
+
+/// The loop whose engine listens to clients for all, and whose broker owns the routes.
+const KEEPER: LoopIndex = LoopIndex(0);
 
 /// The account whose clients the engines serve.
 const ACCOUNT: AccountIndex = AccountIndex::GLOBAL;
@@ -484,9 +598,9 @@ impl Driver for EngineDriver {
                 self.on_service(service, delivery, now);
             }
             interest_key::Decoded::Engine(Interest::Own(token)) => {
-                let EngineDelivery { interest, names, payload, origin } = delivery;
+                let EngineDelivery { interest, names, payload, origin, errand } = delivery;
                 let (subject, to) = (names.into_subject(), interest.engine);
-                let input = Input::Inbox { token, subject, payload, origin };
+                let input = Input::Inbox { token, subject, payload, origin, errand };
                 if to == self.home {
                     self.handle(input, now);
                 } else {
@@ -516,6 +630,10 @@ impl Driver for EngineDriver {
     /// Clients reach the engine.
     fn on_flushed(&mut self, token: u64) {
         super::event::post(&self.events, Event::Opened { term: token });
+    }
+
+    fn on_outflown(&mut self, token: u64) {
+        self.on_drained(token);
     }
 
     fn on_upstream(&mut self, news: UpstreamNews) {
@@ -549,6 +667,9 @@ impl Driver for EngineDriver {
             Mail::Serve { .. } => self.on_serve(now),
             Mail::Sync { term } => self.answer(term, Question::Sync),
             Mail::Deactivate { term } => self.on_deactivate(term),
+            Mail::Listening { term } => self.on_listening(term),
+            Mail::Gated { term } => self.on_gated(term, now),
+            Mail::Quiet { term } => self.on_quiet(term),
             Mail::Drain { .. } => self.on_drain(now),
             Mail::Snapshot { wanted, from, done } => {
                 let active = self.active.as_ref();
@@ -593,12 +714,25 @@ impl Driver for EngineDriver {
         self.update_crowd();
         let Some(active) = &mut self.active else { return };
         let (term, has_opened) = (active.term, mem::take(&mut active.has_opened));
+        active.is_open |= has_opened;
+        let done = active.engine.take_done();
+        if !done.is_empty() {
+            self.tell_broker(broker::Input::Done(done));
+        }
+        let Some(active) = &mut self.active else { return };
         if mem::take(&mut active.is_asked_to_serve) {
             self.answer(term, Question::Serve);
+            if self.home == KEEPER {
+                self.on_listening(term);
+            } else {
+                self.outcomes
+                    .push_back(Outcome::Mail { to: KEEPER, mail: Mail::Listening { term } });
+            }
         }
         if has_opened {
             self.tell_broker(broker::Input::Flush { token: term });
         }
+        self.look_whether_ready();
     }
 
     fn poll_outcome(&mut self) -> Option<Outcome<Mail>> {
@@ -630,6 +764,7 @@ mod tests {
             names: Names::from(Subject::from("pub.foo")),
             payload: publish.encode_to_vec().into(),
             origin: origin.clone(),
+            errand: None,
         };
         driver.on_delivery(delivery, Now::default());
         let found = driver.poll_outcome();

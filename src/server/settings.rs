@@ -124,12 +124,20 @@ pub fn broker(config: &Config, found: &Found) -> broker::Settings {
             cluster_id: config.streaming.cluster_id.clone(),
             is_alone: config.streaming.ft_group.is_none() && !config.streaming.partitioning,
         }),
+        group: group(config),
         is_traced: config.log.core.trace,
         is_debugged: config.log.core.debug,
         traced_bytes_max: config.core.traced_bytes_max,
         counters: Arc::clone(&found.counters),
         ..broker::Settings::default()
     }
+}
+
+/// What the members of a group know each other by.
+fn group(config: &Config) -> String {
+    let streaming = &config.streaming;
+    let name = streaming.ft_group.as_ref().filter(|_| config.program == Program::Streaming);
+    name.map_or_else(String::new, |name| format!("{}/{name}", streaming.cluster_id))
 }
 
 fn unlimited_as_zero(limit: Option<u64>) -> usize {

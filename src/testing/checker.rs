@@ -15,6 +15,7 @@ use crate::base::channel_limits::ResolvedLimits;
 use crate::base::id::{ChannelName, Sequence, Subject};
 use crate::base::time::Instant;
 use crate::proto::pb;
+use crate::testing::faults::Moves;
 use crate::testing::harm::Harm;
 use crate::testing::limits::{self, Kept};
 use crate::testing::trace::Trace;
@@ -197,6 +198,45 @@ impl Checker {
     #[must_use]
     pub fn calm(self, is_calm: bool) -> Self {
         Self { doubts: Doubts::new(is_calm), ..self }
+    }
+
+    /// Nothing goes wrong but that the active changes in this way.
+    #[must_use]
+    pub fn moved(mut self, moves: Option<Moves>) -> Self {
+        self.doubts.set_moves(moves);
+        self
+    }
+
+    /// The active dies, in a run in which nothing else goes wrong: what was not answered may be
+    /// stored twice.
+    pub fn on_active_killed(&mut self) {
+        let is_open =
+            |data: &&Bytes| !self.acked.contains_key(*data) && !self.refused.contains(*data);
+        let open: Vec<Bytes> = self.published.keys().filter(is_open).cloned().collect();
+        open.into_iter().for_each(|data| self.doubts.on_repeated(data));
+    }
+
+    /// A publish or request is answered once more.
+    pub fn on_answered_again(&mut self, text: impl FnOnce() -> String) {
+        if self.doubts.moves() == Some(Moves::HandOvers) {
+            self.fail(Promise::Sessions, text());
+        }
+    }
+
+    /// The active hands over or dies, in a run in which nothing else goes wrong.
+    pub fn on_moved(&mut self) {
+        self.doubts.on_moved();
+    }
+
+    /// Whether that has happened.
+    #[must_use]
+    pub fn has_moved(&self) -> bool {
+        self.doubts.has_moved()
+    }
+
+    /// A client waits in vain for the answer to its connect request.
+    pub fn on_unconnected(&mut self, now: Instant, text: impl FnOnce() -> String) {
+        self.on_let_down(now, text);
     }
 
     /// The disk refuses something.
@@ -673,9 +713,12 @@ impl Checker {
         messages: &BTreeMap<Sequence, Bytes>,
     ) -> Option<String> {
         let mut last_of = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         let first_sent = messages.iter().filter(|(sequence, payload)| {
             let on = On::Message(channel, **sequence);
-            !self.doubts.may_be_twice(payload) && !self.doubts.excuses(on)
+            // Where no client tries again the first of two is the one that it has sent.
+            let is_first = seen.insert(*payload) && self.doubts.moves().is_some();
+            (is_first || !self.doubts.may_be_twice(payload)) && !self.doubts.excuses(on)
         });
         first_sent.filter_map(|(_, data)| self.published.get(data)).find_map(|published| {
             let Published { connection, number, .. } = *published;

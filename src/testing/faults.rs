@@ -26,8 +26,20 @@ pub struct Plan {
     pub may_lie: bool,
     /// Chance that a bit of what is read has changed, in millionths of the reads.
     pub flips_per_read: u64,
+    /// Nothing goes wrong but that the active changes, in this way: clients of others notice
+    /// nothing.
+    pub moves: Option<Moves>,
     /// Faults that are left out, by number.
     pub left_out: BTreeSet<u32>,
+}
+
+/// How the active changes in a run in which nothing else happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moves {
+    /// It hands over.
+    HandOvers,
+    /// It dies, or hands over.
+    Deaths,
 }
 
 /// One operation before which much goes wrong in a run: most of what a member can be stopped in
@@ -71,7 +83,8 @@ impl Plan {
     /// Whether nothing goes wrong.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        self.per_step == 0 && self.per_operation == 0 && self.focus.is_none()
+        let is_none = self.per_step == 0 && self.per_operation == 0 && self.focus.is_none();
+        is_none || self.moves.is_some()
     }
 
     /// The usual plan of a seed: nothing, little or much.
@@ -80,7 +93,13 @@ impl Plan {
         // Most seeds have one, another for each.
         let place = usize::try_from(seed / 8 * 5 + seed % 8).unwrap_or(0) % Focus::ALL.len();
         let focus = (3 <= seed % 8).then_some(Focus::ALL[place]);
+        let moves = match seed % 32 {
+            8 => Some(Moves::HandOvers),
+            24 => Some(Moves::Deaths),
+            _ => None,
+        };
         let (per_step, per_operation) = match seed % 8 {
+            0 if moves.is_some() => (20_000, 0),
             0 => (0, 0),
             1 | 2 => (2_000, 500),
             3 => (1_000, 4_000),
@@ -93,6 +112,7 @@ impl Plan {
             spares_members: false,
             may_lie: seed % 16 == 11,
             flips_per_read: if seed % 32 == 17 { 5_000 } else { 0 },
+            moves,
             left_out: BTreeSet::new(),
         }
     }
@@ -113,6 +133,8 @@ pub enum Kind {
     KeeperStall(Duration),
     /// A process is asked to stop.
     Stop,
+    /// The active is asked to hand over.
+    HandOver,
     /// The lock service says yes to another; to one who claims the next epoch, too, or not.
     LockForgotten(bool),
     /// A wall clock is off by so many nanoseconds from now on.
@@ -229,6 +251,10 @@ impl Faults {
     pub fn on_step(&mut self) -> Option<Fault> {
         if !self.is_due(self.plan.per_step) {
             return None;
+        }
+        if let Some(moves) = self.plan.moves {
+            let dies = moves == Moves::Deaths && self.random.below(3) != 0;
+            return self.number(if dies { Kind::Kill } else { Kind::HandOver });
         }
         if self.plan.spares_members {
             let kind = match self.random.below(3) {

@@ -64,6 +64,8 @@ struct Group {
     resolved: ResolvedLimits,
     process_count: u32,
     full_until: Instant,
+    /// When the active changed last in a run in which nothing else happens.
+    moved_at: Instant,
     steps: u64,
     steps_max: u64,
     takeovers: u32,
@@ -109,6 +111,8 @@ const FAST_STEPS_PER_ACT: u64 = 2;
 const OPERATION_MAX_MICROS: u64 = 60;
 const STILL_FOR_LONG: Duration = Duration::from_millis(50);
 const START_MAX_MS: u64 = 50;
+/// Time for a member that died to come back, and to be joined to all others.
+const MOVES_APART: Duration = Duration::from_millis(700);
 /// What was published last has arrived, or never will.
 const AUDIT_AFTER: Duration = Duration::from_secs(2);
 /// Longer than a member waits for its loops or its store.
@@ -155,12 +159,15 @@ impl Group {
             wires: Wires::default(),
             slots: (0..plan.members).map(slot).collect(),
             clients: (0..plan.clients).map(client).collect(),
-            checker: Checker::new(resolved.clone(), trace.clone()).calm(plan.faults.is_none()),
+            checker: Checker::new(resolved.clone(), trace.clone())
+                .calm(plan.faults.is_none())
+                .moved(plan.faults.moves),
             trace,
             limits,
             resolved,
             process_count: 0,
             full_until: now.at,
+            moved_at: now.at,
             steps: 0,
             steps_max: plan.steps,
             takeovers: 0,
@@ -264,6 +271,9 @@ impl Group {
         let number = self.faults.choose(self.slots.len());
         let client = self.faults.choose(self.plan.clients.max(1));
         let now = self.now.at;
+        if self.plan.faults.moves.is_some() {
+            return self.move_active(fault.kind);
+        }
         self.trace.say(now, || format!("fault {fault:?} at m{number} or c{client}"));
         match fault.kind {
             Kind::Kill => self.kill(number),
@@ -271,6 +281,7 @@ impl Group {
             Kind::Pause(lasts) => self.slots[number].paused_until = now + lasts,
             Kind::KeeperStall(lasts) => self.slots[number].keeper_until = now + lasts,
             Kind::Stop => self.ask_to_stop(number),
+            Kind::HandOver => self.ask_to_hand_over(number),
             Kind::LockForgotten(forgets_epoch) => self.locks.forget(forgets_epoch),
             Kind::ClockJump(off) => self.slots[number].clock_off = off,
             Kind::Full(lasts) => {
@@ -295,6 +306,32 @@ impl Group {
             | Kind::Short(_)
             | Kind::Lie
             | Kind::Flip(_) => {}
+        }
+    }
+
+    /// The active hands over or dies, once all is well; not where all clients are, if it dies.
+    fn move_active(&mut self, kind: Kind) {
+        let now = self.now.at;
+        let is_of = |slot: &Slot, role: fn(Role) -> bool| {
+            slot.process.as_ref().is_some_and(|process| role(process.member.role()))
+        };
+        let is_active = |slot: &Slot| is_of(slot, |role| matches!(role, Role::Active { .. }));
+        let is_standby = |slot: &Slot| is_of(slot, |role| role == Role::Standby);
+        let Some(number) = self.slots.iter().position(is_active) else { return };
+        let standbys = self.slots.iter().filter(|slot| is_standby(slot)).count();
+        let is_well = standbys + 1 == self.slots.len() && self.moved_at + MOVES_APART <= now;
+        let has_clients = number + 1 == self.slots.len();
+        if !is_well || has_clients && kind == Kind::Kill {
+            return;
+        }
+        self.moved_at = now;
+        self.checker.on_moved();
+        self.trace.say(now, || format!("{kind:?} of m{number}, which is active"));
+        if kind == Kind::Kill {
+            self.checker.on_active_killed();
+            self.kill(number);
+        } else {
+            self.ask_to_hand_over(number);
         }
     }
 
@@ -426,7 +463,9 @@ impl Group {
     /// Any member will do.
     fn link_client(&mut self, number: usize) {
         let count = self.slots.len() as u64;
-        let member = usize::try_from(self.random.below(count)).unwrap_or(0);
+        let drawn = usize::try_from(self.random.below(count)).unwrap_or(0);
+        let is_moved = self.plan.faults.moves.is_some();
+        let member = if is_moved { self.slots.len() - 1 } else { drawn };
         let home =
             LoopIndex(u16::try_from(self.random.below(u64::from(self.plan.loops))).unwrap_or(0));
         let nodes = [Node::Client(number), Node::Member(member)];

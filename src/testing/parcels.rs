@@ -57,7 +57,11 @@ pub fn heard(op: &Op<'_>) -> Heard {
         | Op::RouteSubscribe { .. }
         | Op::RouteUnsubscribe(_)
         | Op::RouteMessage(_)
-        | Op::Account(..) => Heard::Other,
+        | Op::Account(..)
+        | Op::EngineInterest { .. }
+        | Op::EngineState { .. }
+        | Op::Kept(_)
+        | Op::Done { .. } => Heard::Other,
     }
 }
 

@@ -289,7 +289,7 @@ impl Process {
             let (worker, unthreaded) = worker::unthreaded(share, settings_of_worker, report);
             self.workers[index] = Some((term, unthreaded));
             let engine = Engine::recover(settings.clone(), start, now);
-            self.recovered.push(Activation { term, engine, worker });
+            self.recovered.push(Activation { term, epoch: fence.epoch(), engine, worker });
         }
     }
 
@@ -542,6 +542,7 @@ impl Loop {
             }
             Effect::Dial { url, is_explicit } => self.wishes.push(Wish::Dial { url, is_explicit }),
             Effect::Flushed { token } => self.driver.on_flushed(token),
+            Effect::Outflown { token } => self.driver.on_outflown(token),
             Effect::DialUpstream { .. } | Effect::Upstream(_) => {
                 unreachable!("there is no external server here")
             }
@@ -614,6 +615,7 @@ fn broker_settings(number: usize, id: ProcessId, loops: u16, members: usize) -> 
             cluster_id: CLUSTER_ID.to_owned(),
             is_alone: false,
         }),
+        group: if 1 < members { format!("{CLUSTER_ID}/{GROUP}") } else { String::new() },
         ..broker::Settings::default()
     }
 }

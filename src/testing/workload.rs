@@ -52,6 +52,8 @@ pub struct Client {
     inbox_count: u64,
     is_retiring: bool,
     is_auditor: bool,
+    /// The active had changed before it asked for its session, so that there was one.
+    is_heard: bool,
     /// It uses channels that nobody reads at the end, too.
     is_roaming: bool,
     hangs_up: bool,
@@ -188,6 +190,7 @@ impl Client {
             inbox_count: 0,
             is_retiring: false,
             is_auditor: false,
+            is_heard: false,
             is_roaming: false,
             hangs_up: false,
             audit: Audit::new(),
@@ -364,6 +367,10 @@ impl Client {
     }
 
     fn connect(&mut self, now: Instant, checker: &mut Checker) -> Vec<Parcel> {
+        if self.is_heard && matches!(self.state, State::Connecting { .. }) {
+            checker.on_unconnected(now, || format!("c{} connects, without an answer", self.number));
+        }
+        self.is_heard = checker.has_moved();
         self.life += 1;
         let subscriptions = std::mem::take(&mut self.subscriptions);
         for inbox in subscriptions.keys() {
@@ -766,7 +773,10 @@ impl Client {
 
     fn on_pub_ack(&mut self, payload: &Bytes, now: Instant, checker: &mut Checker) {
         let Ok(ack) = pb::PubAck::decode(payload.clone()) else { return };
-        let Some(publication) = self.publishes.remove(&ack.guid) else { return };
+        let Some(publication) = self.publishes.remove(&ack.guid) else {
+            return checker
+                .on_answered_again(|| format!("publish {:?} is answered twice", ack.guid));
+        };
         let Publication { channel, data, .. } = publication;
         if !ack.error.is_empty() {
             checker.on_refused(data);

@@ -70,6 +70,10 @@ pub struct Info {
     /// Ours: whether this server wants to be told of inboxes. Others pass over it.
     #[serde(skip_serializing_if = "is_false")]
     pub stanby_inboxes: bool,
+    /// Ours: the group that this server keeps what its clients send for, if it understands the
+    /// operations for that.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stanby_ledger: String,
     /// Ours: what has become of an inbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stanby_inbox: Option<InboxNews>,
@@ -250,6 +254,7 @@ const OF_SERVER: Schema = Schema {
         ("leafnode_urls", Kind::Texts),
         ("route_account", Kind::Text),
         ("stanby_inboxes", Kind::Bool),
+        ("stanby_ledger", Kind::Text),
         ("stanby_inbox", Kind::Object("InboxNews")),
     ],
 };

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::wire::op::{Op, Publish, RouteInterest};
+use crate::wire::op::{EngineState, Kept, Op, Publish, RouteInterest};
 
 /// Appends a whole operation.
 pub fn encode(op: &Op<'_>, out: &mut BytesMut) {
@@ -56,6 +56,55 @@ pub fn encode(op: &Op<'_>, out: &mut BytesMut) {
         }
         Op::Account(account, true) => line(out, &[b"A+ ", account]),
         Op::Account(account, false) => line(out, &[b"A- ", account]),
+        Op::EngineInterest { .. } | Op::EngineState { .. } | Op::Kept(_) | Op::Done { .. } => {
+            encode_ours(op, out);
+        }
+    }
+}
+
+/// What members of one group tell each other.
+fn encode_ours(op: &Op<'_>, out: &mut BytesMut) {
+    match op {
+        Op::EngineInterest { epoch, account, subject, is_listening } => {
+            out.put_slice(if *is_listening { b"SE+ " } else { b"SE- " });
+            big_number(out, *epoch, b" ");
+            line(out, &[account, b" ", subject]);
+        }
+        Op::EngineState { epoch, state } => {
+            out.put_slice(b"SE= ");
+            big_number(out, *epoch, b" ");
+            let state: &[u8] = match state {
+                EngineState::Ready => b"ready",
+                EngineState::Closed => b"closed",
+                EngineState::Ended => b"ended",
+            };
+            line(out, &[state]);
+        }
+        Op::Kept(Kept { epoch, ledger, number, is_again }) => {
+            out.put_slice(b"KEPT ");
+            big_number(out, *epoch, b" ");
+            big_number(out, *ledger, b" ");
+            big_number(out, *number, if *is_again { b" again\r\n" } else { b"\r\n" });
+        }
+        Op::Done { epoch, marks } => {
+            out.put_slice(b"DONE ");
+            big_number(out, *epoch, b" ");
+            line(out, &[marks]);
+        }
+        Op::Info(_)
+        | Op::Connect(_)
+        | Op::Publish(_)
+        | Op::Message { .. }
+        | Op::Subscribe { .. }
+        | Op::Unsubscribe { .. }
+        | Op::Ping
+        | Op::Pong
+        | Op::Ok
+        | Op::Err(_)
+        | Op::RouteSubscribe { .. }
+        | Op::RouteUnsubscribe(_)
+        | Op::RouteMessage(_)
+        | Op::Account(..) => unreachable!("it is none of ours: {op:?}"),
     }
 }
 
@@ -190,6 +239,15 @@ fn payload(out: &mut BytesMut, payload: &[u8]) {
     out.put_slice(b"\r\n");
 }
 
+/// Appends one pair of `DONE`.
+pub fn mark(out: &mut BytesMut, ledger: u64, number: u64) {
+    if !out.is_empty() {
+        out.put_u8(b' ');
+    }
+    big_number(out, ledger, b" ");
+    big_number(out, number, b"");
+}
+
 fn sizes(out: &mut BytesMut, header_len: Option<usize>, size: usize) {
     if let Some(header_len) = header_len {
         number(out, header_len, b" ");
@@ -197,15 +255,21 @@ fn sizes(out: &mut BytesMut, header_len: Option<usize>, size: usize) {
     number(out, size, b"\r\n");
 }
 
+const DIGITS: &[u8; 10] = b"0123456789";
+
 /// Decimal digits and what follows them, without the detour over a `String`: this is on the path
 /// of each message.
-fn number(out: &mut BytesMut, mut value: usize, end: &[u8]) {
-    let mut digits = [0; 24];
+fn number(out: &mut BytesMut, value: usize, end: &[u8]) {
+    big_number(out, value as u64, end);
+}
+
+fn big_number(out: &mut BytesMut, mut value: u64, end: &[u8]) {
+    let mut digits = [0; 32];
     let mut at = digits.len() - end.len();
     digits[at..].copy_from_slice(end);
     loop {
         at -= 1;
-        digits[at] = b"0123456789"[value % 10];
+        digits[at] = DIGITS[usize::try_from(value % 10).unwrap_or(0)];
         value /= 10;
         if value == 0 {
             break;

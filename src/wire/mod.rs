@@ -15,7 +15,7 @@ mod states;
 pub use connect::{Connect, GLOBAL_ACCOUNT, InboxNews, InboxState, Info};
 pub use errors::{CloseReason, ProtocolError};
 pub use json::DocumentError;
-pub use op::Op;
+pub use op::{EngineState, Kept, Op};
 #[cfg(test)]
 pub(crate) use parser::verbs;
 pub use parser::{Limits, Parsed, Side, parse};

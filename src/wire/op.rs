@@ -55,6 +55,73 @@ pub enum Op<'a> {
     RouteMessage(RouteMessage<'a>),
     /// `A+` (true) and `A-` (false) with an account name.
     Account(&'a [u8], bool),
+    /// `SE+` (true) and `SE-` (false), ours: what an engine of the peer listens to, and no longer.
+    EngineInterest {
+        /// Which engine.
+        epoch: u64,
+        /// The account.
+        account: &'a [u8],
+        /// The subject.
+        subject: &'a [u8],
+        /// Whether it listens.
+        is_listening: bool,
+    },
+    /// `SE=`, ours: where the engines of an epoch stand.
+    EngineState {
+        /// Which engines.
+        epoch: u64,
+        /// Where.
+        state: EngineState,
+    },
+    /// `KEPT`, ours: the message that follows is for the engines alone, and kept by the peer until
+    /// it is done.
+    Kept(Kept),
+    /// `DONE`, ours: pairs of a ledger and up to which number all in it is done.
+    Done {
+        /// By the engines of which epoch.
+        epoch: u64,
+        /// The pairs, as they were read; see [`marks`].
+        marks: &'a [u8],
+    },
+}
+
+/// What a stanby server says of its engines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineState {
+    /// All that they listen to was said.
+    Ready,
+    /// They take nothing more; what they have taken they finish.
+    Closed,
+    /// All that they have taken is finished, and its marks were said.
+    Ended,
+}
+
+/// What stands before a message for engines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// For the engines of this epoch, and no other.
+    pub epoch: u64,
+    /// The ledger of who keeps it; 0 if nobody does.
+    pub ledger: u64,
+    /// Its number there.
+    pub number: u64,
+    /// Whether former engines may have had it too.
+    pub is_again: bool,
+}
+
+/// A number of the words of our own operations.
+pub(crate) fn number(word: &[u8]) -> Option<u64> {
+    std::str::from_utf8(word).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
+}
+
+/// The pairs of `DONE`; those that make no sense end the list with `None`.
+pub(crate) fn marks(line: &[u8]) -> impl Iterator<Item = Option<(u64, u64)>> + '_ {
+    let mut words = words(line);
+    std::iter::from_fn(move || {
+        let ledger = words.next()?;
+        let pair = || Some((number(ledger)?, number(words.next()?)?));
+        Some({ pair }())
+    })
 }
 
 impl<'a> Op<'a> {
@@ -74,7 +141,11 @@ impl<'a> Op<'a> {
             | Self::Message { .. }
             | Self::RouteSubscribe { .. }
             | Self::RouteUnsubscribe(_)
-            | Self::Account(..) => unreachable!("no message: {self:?}"),
+            | Self::Account(..)
+            | Self::EngineInterest { .. }
+            | Self::EngineState { .. }
+            | Self::Kept(_)
+            | Self::Done { .. } => unreachable!("no message: {self:?}"),
         }
     }
 

@@ -8,7 +8,9 @@ use memchr::memchr;
 use smallvec::SmallVec;
 
 use crate::wire::errors::ProtocolError;
-use crate::wire::op::{Op, Publish, RouteInterest, RouteMessage, words};
+use crate::wire::op::{
+    EngineState, Kept, Op, Publish, RouteInterest, RouteMessage, marks as marks_of, number, words,
+};
 use crate::wire::states;
 
 /// Longest control line between servers in bytes: room for an INFO with thousands of URLs, and
@@ -117,6 +119,11 @@ enum Verb {
     LeafMsg,
     AccountSub,
     AccountUnsub,
+    EngineSub,
+    EngineUnsub,
+    EngineState,
+    Kept,
+    Done,
 }
 
 /// What may stand behind a verb.
@@ -155,6 +162,8 @@ const FROM_SERVER: Table = &[
 
 const FROM_ROUTE: Table = &[
     (b"RMSG", Verb::RouteMsg, After::Blank),
+    (b"KEPT", Verb::Kept, After::Blank),
+    (b"DONE", Verb::Done, After::Blank),
     (b"HMSG", Verb::HMsg, After::Blank),
     (b"LMSG", Verb::LeafMsg, After::Blank),
     (b"RS+", Verb::RouteSub, After::Blank),
@@ -163,6 +172,9 @@ const FROM_ROUTE: Table = &[
     (b"LS-", Verb::LeafUnsub, After::Blank),
     (b"A+", Verb::AccountSub, After::Blank),
     (b"A-", Verb::AccountUnsub, After::Blank),
+    (b"SE+", Verb::EngineSub, After::Blank),
+    (b"SE-", Verb::EngineUnsub, After::Blank),
+    (b"SE=", Verb::EngineState, After::Blank),
     (b"PING", Verb::Ping, After::Anything),
     (b"PONG", Verb::Pong, After::Anything),
     (b"CONNECT", Verb::Connect, After::Anything),
@@ -227,6 +239,11 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Protoco
         Verb::AccountUnsub => Op::Account(arguments, false),
         Verb::RouteSub | Verb::LeafSub => parse_route_sub(arguments, verb)?,
         Verb::RouteUnsub | Verb::LeafUnsub => parse_route_unsub(arguments, verb)?,
+        Verb::EngineSub => parse_engine_interest(arguments, true)?,
+        Verb::EngineUnsub => parse_engine_interest(arguments, false)?,
+        Verb::EngineState => parse_engine_state(arguments)?,
+        Verb::Kept => Op::Kept(parse_kept(arguments)?),
+        Verb::Done => parse_done(arguments)?,
         Verb::Pub | Verb::HPub => {
             let head = parse_pub(arguments, verb, limits)?;
             return with_payload(bytes, len, head, |_, publish| Op::Publish(publish));
@@ -445,6 +462,57 @@ fn parse_route_unsub(line: &[u8], verb: Verb) -> Result<Op<'_>, ProtocolError> {
         _ => return Err(ProtocolError::arguments("processRemoteUnsub", "Parse Error", line)),
     };
     Ok(Op::RouteUnsubscribe(RouteInterest { origin, account, subject, queue }))
+}
+
+/// `<epoch> <account> <subject>`.
+fn parse_engine_interest(line: &[u8], is_listening: bool) -> Result<Op<'_>, ProtocolError> {
+    let words: Words<'_> = words(line).collect();
+    let bad = || ProtocolError::arguments("processEngineSub", "Parse Error", line);
+    let [epoch, account, subject] = words.as_slice() else { return Err(bad()) };
+    let epoch = number(epoch).ok_or_else(bad)?;
+    Ok(Op::EngineInterest { epoch, account, subject, is_listening })
+}
+
+/// `<epoch> <ready | closed | ended>`.
+fn parse_engine_state(line: &[u8]) -> Result<Op<'_>, ProtocolError> {
+    let words: Words<'_> = words(line).collect();
+    let bad = || ProtocolError::arguments("processEngineState", "Parse Error", line);
+    let [epoch, state] = words.as_slice() else { return Err(bad()) };
+    let state = match *state {
+        b"ready" => EngineState::Ready,
+        b"closed" => EngineState::Closed,
+        b"ended" => EngineState::Ended,
+        _ => return Err(bad()),
+    };
+    Ok(Op::EngineState { epoch: number(epoch).ok_or_else(bad)?, state })
+}
+
+/// `<epoch> <ledger> <number> [again]`.
+fn parse_kept(line: &[u8]) -> Result<Kept, ProtocolError> {
+    let bad = || ProtocolError::arguments("processKept", "Parse Error", line);
+    let mut words = words(line);
+    let mut next = || number(words.next()?);
+    let (Some(epoch), Some(ledger), Some(number)) = (next(), next(), next()) else {
+        return Err(bad());
+    };
+    let is_again = match (words.next(), words.next()) {
+        (None, None) => false,
+        (Some(b"again"), None) => true,
+        _ => return Err(bad()),
+    };
+    Ok(Kept { epoch, ledger, number, is_again })
+}
+
+/// `<epoch> <ledger> <number> [<ledger> <number> …]`.
+fn parse_done(line: &[u8]) -> Result<Op<'_>, ProtocolError> {
+    let bad = || ProtocolError::arguments("processDone", "Parse Error", line);
+    let mut words = words(line);
+    let epoch = words.next().and_then(number).ok_or_else(bad)?;
+    let marks = words.rest();
+    if marks.is_empty() || marks_of(marks).any(|mark| mark.is_none()) {
+        return Err(bad());
+    }
+    Ok(Op::Done { epoch, marks })
 }
 
 /// `[origin] <account> <subject> [reply | + reply queues… | '|' queues…] [header size] <size>`.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 
+use crate::base::errand::Errand;
 use crate::base::id::Subject;
 use crate::engine::effect::Service;
 use crate::engine::input::Input;
@@ -17,6 +18,16 @@ use crate::proto::pb;
 impl Script {
     /// Hands a request in without waiting for what it leads to.
     pub(in crate::engine) fn hand_in(&mut self, service: Service, payload: Bytes) -> Subject {
+        self.hand_in_kept(service, payload, None)
+    }
+
+    /// The same of one that somebody keeps.
+    pub(in crate::engine) fn hand_in_kept(
+        &mut self,
+        service: Service,
+        payload: Bytes,
+        errand: Option<Errand>,
+    ) -> Subject {
         self.reply_count += 1;
         let reply = Subject::from(format!("reply.{}", self.reply_count));
         let request = request::decode(service, payload);
@@ -26,7 +37,8 @@ impl Script {
             Placement::Here => self.reply_count as usize % self.engines.len(),
             Placement::Dropped => return reply,
         };
-        let input = Input::Request { request, reply: Some(reply.clone()), origin: Arc::default() };
+        let (reply_to, origin) = (Some(reply.clone()), Arc::default());
+        let input = Input::Request { request, reply: reply_to, origin, errand };
         self.mail.push_back((index, input));
         reply
     }
@@ -40,7 +52,7 @@ impl Script {
         self.pulses.insert(Subject::from(format!("hb.{client}")), pulse);
     }
 
-    fn connect_request(client: &str, inbox: &str, connection: &str) -> Bytes {
+    pub(in crate::engine) fn connect_request(client: &str, inbox: &str, connection: &str) -> Bytes {
         let request = pb::ConnectRequest {
             client_id: Bytes::from(client.to_owned()),
             heartbeat_inbox: Bytes::from(inbox.to_owned()),
@@ -277,6 +289,7 @@ impl Script {
                     subject: subject.clone(),
                     payload,
                     origin: Arc::default(),
+                    errand: None,
                 };
                 self.mail.push_back((index, input));
             }
@@ -291,7 +304,8 @@ impl Script {
         if let Some(&(index, token)) = self.listens.get(&subject) {
             let payload = Bytes::from(ack.encode_to_vec());
             let origin = Arc::default();
-            self.mail.push_back((index, Input::Inbox { token, subject, payload, origin }));
+            self.mail
+                .push_back((index, Input::Inbox { token, subject, payload, origin, errand: None }));
         }
     }
 }

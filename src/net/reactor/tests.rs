@@ -55,6 +55,8 @@ impl Driver for Answerer {
 
     fn on_flushed(&mut self, _token: u64) {}
 
+    fn on_outflown(&mut self, _token: u64) {}
+
     fn on_upstream(&mut self, _news: UpstreamNews) {}
 
     fn on_mail(&mut self, word: Word, _now: Now) {
@@ -80,6 +82,7 @@ impl Driver for Answerer {
                 key: 1,
                 credit: Credit::Messages,
                 is_brief: true,
+                keeper: None,
             };
             let input = Input::Listen { subject: "ask.>".into(), interest };
             self.outcomes.push_back(Outcome::Broker(input));

@@ -27,6 +27,7 @@ use bytes::Bytes;
 use super::DurableKey;
 use super::promise::{On, Promise};
 use crate::base::id::{ChannelName, Sequence, Subject};
+use crate::testing::faults::Moves;
 use crate::testing::harm::{self, Harm, Held};
 
 /// Counts how often a member became active.
@@ -37,6 +38,8 @@ pub(super) struct Term(u32);
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
     is_calm: bool,
+    moves: Option<Moves>,
+    has_moved: bool,
     is_troubled: bool,
     damage: Damage,
     /// What was not durable when the power went, by where it lay.
@@ -123,6 +126,26 @@ impl Doubts {
     /// Nothing goes wrong in this run.
     pub(super) fn is_calm(&self) -> bool {
         self.is_calm
+    }
+
+    /// Nothing goes wrong in this run but that the active changes in this way.
+    pub(super) fn set_moves(&mut self, moves: Option<Moves>) {
+        self.moves = moves;
+    }
+
+    /// See [`Doubts::set_moves`].
+    pub(super) fn moves(&self) -> Option<Moves> {
+        self.moves
+    }
+
+    /// The active changes, as was set.
+    pub(super) fn on_moved(&mut self) {
+        self.has_moved = true;
+    }
+
+    /// Whether that has happened: whoever was asked before may not have known of anybody active.
+    pub(super) fn has_moved(&self) -> bool {
+        self.has_moved
     }
 
     /// The disk refuses something.

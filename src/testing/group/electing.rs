@@ -237,6 +237,15 @@ impl Group {
             4 => Input::LameDuckAsked,
             _ => Input::StopAsked { ending: Ending::Done },
         };
+        self.ask(number, input);
+    }
+
+    /// Somebody asks a member to let another one serve.
+    pub(super) fn ask_to_hand_over(&mut self, number: usize) {
+        self.ask(number, Input::HandOverAsked);
+    }
+
+    fn ask(&mut self, number: usize, input: Input) {
         self.trace.say(self.now.at, || format!("m{number} is asked: {input:?}"));
         if let Some(process) = &mut self.slots[number].process {
             process.said.is_to_end |= !matches!(input, Input::HandOverAsked);

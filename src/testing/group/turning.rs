@@ -291,6 +291,7 @@ impl Ruled {
             Kind::Lie => Fate::Lies,
             Kind::Flip(chance) => Fate::Flips(chance),
             Kind::Stop
+            | Kind::HandOver
             | Kind::KeeperStall(_)
             | Kind::LockForgotten(_)
             | Kind::ClockJump(_)

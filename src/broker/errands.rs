@@ -1,0 +1,259 @@
+//! What other members keep for the engines of this process, and what of it is done.
+//!
+//! An input of a peer names its ledger there and its number in it. Engines finish inputs in any
+//! order; the peer is told up to which number all is done, once a turn and behind the answers, so
+//! that a mark never overtakes what it is about. A number that has come before, by a former route,
+//! is not taken again: it is done, or under way.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::BytesMut;
+
+use crate::base::epoch::Epoch;
+use crate::base::errand::{Errand, Keeper};
+use crate::base::id::{LoopIndex, SessionId};
+use crate::base::limits::{ERRANDS_LEDGERS_MAX, ERRANDS_OPEN_MAX};
+use crate::base::planted::{self, Bug};
+use crate::broker::delivery::{Message, Source};
+use crate::broker::ledger::home_of;
+use crate::broker::mail::Mail;
+use crate::broker::read::Step;
+use crate::broker::route::HOME;
+use crate::broker::sublist::Matched;
+use crate::broker::{Broker, Effect};
+use crate::wire::op::marks;
+use crate::wire::{CloseReason, Kept, Op, encoder};
+
+/// Peers without a route whose inputs are remembered.
+const PEERS_MAX: usize = 64;
+
+/// Bytes of marks in one line.
+const MARKS_LEN_MAX: usize = 16 * 1024;
+
+/// The inputs of one ledger of a peer.
+#[derive(Debug, Default)]
+struct Window {
+    /// The last one that came.
+    last: u64,
+    /// Those that are not done, or behind one that is not; with whether they are.
+    open: VecDeque<(u64, bool)>,
+}
+
+impl Window {
+    /// Up to where all is done.
+    fn done_to(&self) -> u64 {
+        self.open.front().map_or(self.last, |(number, _)| number.saturating_sub(1))
+    }
+
+    /// One is done; says how many are no longer open because of it.
+    fn on_done(&mut self, number: u64) -> usize {
+        if let Ok(place) = self.open.binary_search_by_key(&number, |(number, _)| *number) {
+            self.open[place].1 = true;
+        }
+        let mut count = 0;
+        while self.open.front().is_some_and(|(_, is_done)| *is_done) {
+            self.open.pop_front();
+            count += 1;
+        }
+        count
+    }
+}
+
+/// The inputs of one peer.
+#[derive(Debug, Default)]
+struct Peer {
+    route: Option<SessionId>,
+    windows: BTreeMap<u64, Window>,
+    open_count: usize,
+}
+
+/// The inputs of all peers; loop 0 has them.
+#[derive(Debug, Default)]
+pub(super) struct Errands {
+    peers: BTreeMap<u32, Peer>,
+    by_remote: BTreeMap<String, u32>,
+    peer_count: u32,
+    /// Ledgers of which there is something to tell.
+    news: BTreeSet<(u32, u64)>,
+}
+
+impl Errands {
+    /// New engines begin: what was taken before is nothing to them.
+    pub fn begin(&mut self) {
+        for peer in self.peers.values_mut() {
+            peer.windows.clear();
+            peer.open_count = 0;
+        }
+        self.news.clear();
+    }
+
+    fn peer(&mut self, remote_id: &str, route: SessionId) -> u32 {
+        if let Some(number) = self.by_remote.get(remote_id) {
+            if let Some(peer) = self.peers.get_mut(number) {
+                peer.route = Some(route);
+            }
+            return *number;
+        }
+        if PEERS_MAX <= self.peers.len() {
+            self.peers.retain(|_, peer| peer.route.is_some());
+            let peers = &self.peers;
+            self.by_remote.retain(|_, number| peers.contains_key(number));
+        }
+        self.peer_count += 1;
+        let number = self.peer_count;
+        self.by_remote.insert(remote_id.to_owned(), number);
+        self.peers.insert(number, Peer { route: Some(route), ..Peer::default() });
+        number
+    }
+
+    fn on_done(&mut self, number: u32, errand: Errand) {
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        let Some(window) = peer.windows.get_mut(&errand.ledger) else { return };
+        let count = window.on_done(errand.number);
+        peer.open_count -= count;
+        if 0 < count {
+            self.news.insert((number, errand.ledger));
+        }
+    }
+}
+
+impl Broker {
+    /// A peer says of the message that follows that it is for engines.
+    pub(super) fn on_kept(&mut self, id: SessionId, kept: Kept) -> Step {
+        if !self.is_sibling(id) {
+            return self.refuse_stranger(id);
+        }
+        let Some(route) = self.sessions.route_mut(id) else { return Step::End };
+        route.kept = Some(kept);
+        Step::Done
+    }
+
+    /// A message for the engines of this process alone.
+    pub(super) fn on_kept_message(
+        &mut self,
+        id: SessionId,
+        kept: Kept,
+        message: &Message<'_>,
+        matched: Option<&Matched>,
+    ) -> Step {
+        // What was said to others, or to former ones, they get again who come next.
+        if self.serving.own_epoch() != Some(Epoch(kept.epoch)) {
+            return Step::Done;
+        }
+        let source = Source::Route { session: id, names: b"" };
+        if kept.ledger == 0 {
+            if let Some(matched) = matched {
+                self.deliver_here(matched, message, &source, None);
+            }
+            return Step::Done;
+        }
+        let Some(route) = self.sessions.route(id) else { return Step::End };
+        let number = self.errands.peer(route.remote_id(), id);
+        let Some(peer) = self.errands.peers.get_mut(&number) else { return Step::End };
+        if ERRANDS_LEDGERS_MAX < peer.windows.len() {
+            peer.windows.retain(|_, window| !window.open.is_empty());
+        }
+        if ERRANDS_OPEN_MAX <= peer.open_count || ERRANDS_LEDGERS_MAX < peer.windows.len() {
+            let text = format!("Route Error: more than {ERRANDS_OPEN_MAX} inputs are not done");
+            return self.refuse(id, &text, CloseReason::ProtocolViolation);
+        }
+        let window = peer.windows.entry(kept.ledger).or_default();
+        if kept.number <= window.last {
+            self.errands.news.insert((number, kept.ledger));
+            return Step::Done;
+        }
+        window.last = kept.number;
+        window.open.push_back((kept.number, false));
+        peer.open_count += 1;
+        let Kept { ledger, is_again, .. } = kept;
+        let errand = Errand { keeper: Keeper::Peer(number), ledger, number: kept.number, is_again };
+        let is_taken =
+            matched.is_some_and(|found| self.deliver_here(found, message, &source, Some(errand)));
+        if !is_taken || planted::is(Bug::MarkEarly) {
+            self.errands.on_done(number, errand);
+        }
+        self.step_of(id)
+    }
+
+    /// Engines have done these.
+    pub(super) fn on_done(&mut self, errands: Vec<Errand>) {
+        let mut by_loop: BTreeMap<LoopIndex, Vec<Errand>> = BTreeMap::new();
+        for errand in errands {
+            let home = match errand.keeper {
+                Keeper::Own => home_of(errand.ledger),
+                Keeper::Peer(_) => Some(HOME),
+            };
+            match (home, errand.keeper) {
+                (Some(home), _) if home != self.home => {
+                    by_loop.entry(home).or_default().push(errand);
+                }
+                (_, Keeper::Own) => self.on_own_done(errand),
+                (_, Keeper::Peer(peer)) => self.errands.on_done(peer, errand),
+            }
+        }
+        for (to, errands) in by_loop {
+            self.effects.push_back(Effect::Mail { to, mail: Mail::Done(errands) });
+        }
+    }
+
+    /// Tells each peer what is done; the answers are in their outboxes.
+    pub(super) fn tell_done(&mut self) {
+        if self.errands.news.is_empty() {
+            return;
+        }
+        let news = std::mem::take(&mut self.errands.news);
+        // Also of those that take nothing more.
+        let Some(epoch) = self.serving.begun_epoch() else { return };
+        let mut line = BytesMut::new();
+        let mut news = news.into_iter().peekable();
+        while let Some((number, ledger)) = news.next() {
+            let Some(peer) = self.errands.peers.get(&number) else { continue };
+            let Some(window) = peer.windows.get(&ledger) else { continue };
+            encoder::mark(&mut line, ledger, window.done_to());
+            let is_last = news.peek().is_none_or(|(next, _)| *next != number);
+            if let (true, Some(route)) = (is_last || MARKS_LEN_MAX < line.len(), peer.route) {
+                self.write_done(route, epoch, &line);
+                line.clear();
+            }
+        }
+    }
+
+    fn write_done(&mut self, route: SessionId, epoch: Epoch, marks: &[u8]) {
+        let session = self.sessions.get_mut(route).filter(|found| !found.is_ending());
+        let Some(session) = session else { return };
+        encoder::encode(&Op::Done { epoch: epoch.0, marks }, session.outbox.tail());
+        // Without the lease they stay here, as the answers before them do.
+        session.outbox.seal(true);
+        self.mark_dirty(route);
+        self.look_at_route(route);
+    }
+
+    /// A peer's engines have done what is kept here.
+    pub(super) fn on_marks(&mut self, id: SessionId, epoch: Epoch, line: &[u8]) -> Step {
+        if !self.is_sibling(id) {
+            return self.refuse_stranger(id);
+        }
+        for (ledger, number) in marks(line).flatten() {
+            self.work += 1;
+            match home_of(ledger).filter(|home| home.0 < self.settings.loops) {
+                Some(HOME) => self.on_mark(epoch, ledger, number),
+                Some(to) => {
+                    let mail = Mail::Mark(epoch, ledger, number);
+                    self.effects.push_back(Effect::Mail { to, mail });
+                }
+                None => {
+                    let text = "Route Error: it has done what nobody keeps";
+                    return self.refuse(id, text, CloseReason::ProtocolViolation);
+                }
+            }
+        }
+        Step::Done
+    }
+
+    /// A route is at its end; what its peer keeps it may tell again by another one.
+    pub(super) fn on_keeper_gone(&mut self, id: SessionId) {
+        for peer in self.errands.peers.values_mut().filter(|peer| peer.route == Some(id)) {
+            peer.route = None;
+        }
+    }
+}

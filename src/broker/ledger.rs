@@ -1,0 +1,459 @@
+//! What clients of this process have sent for the engines and the active has not done yet.
+//!
+//! Each member keeps what its own clients send to the engines of the active, be that a publish, a
+//! request or an ack, until the active says that it is done. A successor, here or at another
+//! member, gets what is left, in the order of each session, as inputs of its engines and not as
+//! messages for anybody else. Whether the active handed over or died makes no difference: nothing
+//! is passed on by it.
+//!
+//! While this process serves itself, what its clients send ends with it, so nothing of that is
+//! copied but requests, which a hand-over can find half done. Where nobody serves, all is kept.
+//! It is bounded: beyond that, clients which send more are not read, as where an engine has no
+//! credit (`hold`). Who serves is decided by `serving`, of what others keep for us `errands` knows.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::base::epoch::Epoch;
+use crate::base::errand::{Errand, Keeper};
+use crate::base::id::{AccountIndex, LoopIndex, SessionId};
+use crate::base::limits::{LEDGER_BYTES_MAX, LEDGER_ENTRY_BYTES, LEDGER_SESSION_BYTES_MAX};
+use crate::base::planted::{self, Bug};
+use crate::broker::delivery::{Message, Source};
+use crate::broker::mail::Mail;
+use crate::broker::outbox::COPY_LEN_MAX;
+use crate::broker::route::HOME;
+use crate::broker::serving::View;
+use crate::broker::sublist::Matched;
+use crate::broker::{Broker, Credit, Effect, EngineInterest, Names};
+use crate::wire::{Kept, Op, encoder};
+
+/// The number of a loop in that of a ledger lies above so many bits.
+const LOOP_SHIFT: u32 = 48;
+
+/// One input.
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    account: AccountIndex,
+    names: Names,
+    payload: Bytes,
+}
+
+impl Entry {
+    fn cost(&self) -> usize {
+        LEDGER_ENTRY_BYTES + self.names.len() + self.payload.len()
+    }
+}
+
+/// What one session has sent; it outlives the session until it is empty.
+#[derive(Debug)]
+struct Ledger {
+    session: SessionId,
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// The number of the last entry that there was.
+    last: u64,
+    /// Up to which number engines may have had all.
+    sent: u64,
+}
+
+impl Ledger {
+    /// What the planted bugs make of what is kept.
+    fn spoil(&mut self) {
+        if planted::is(Bug::KeptTwice)
+            && let Some(Entry { account, names, payload, .. }) = self.entries.back()
+        {
+            self.last += 1;
+            let (number, names, payload) = (self.last, names.clone(), payload.clone());
+            self.entries.push_back(Entry { number, account: *account, names, payload });
+        }
+        if planted::is(Bug::KeptDropped) && 1 < self.entries.len() {
+            self.entries.pop_back();
+        }
+        if let (true, [.., first, second]) =
+            (planted::is(Bug::KeptTurned), self.entries.make_contiguous())
+        {
+            std::mem::swap(&mut first.names, &mut second.names);
+            std::mem::swap(&mut first.payload, &mut second.payload);
+        }
+    }
+}
+
+/// All ledgers of one loop.
+#[derive(Debug, Default)]
+pub(super) struct Ledgers {
+    by_id: BTreeMap<u64, Ledger>,
+    bytes: usize,
+    last_id: u64,
+    /// Whose marks count: the engines that got what is kept.
+    epoch: Epoch,
+    /// Whether a session was held back because there is too much.
+    is_pressed: bool,
+}
+
+impl Ledgers {
+    /// Removes what `is_done` says; gives back whether nothing is left of a ledger.
+    fn remove(&mut self, id: u64, is_done: impl Fn(&Entry) -> bool, is_first_only: bool) {
+        let Some(ledger) = self.by_id.get_mut(&id) else { return };
+        let mut removed = 0;
+        if is_first_only {
+            while let Some(entry) = ledger.entries.front().filter(|entry| is_done(entry)) {
+                removed += entry.cost();
+                ledger.entries.pop_front();
+            }
+        } else {
+            ledger.entries.retain(|entry| {
+                let is_done = is_done(entry);
+                removed += if is_done { entry.cost() } else { 0 };
+                !is_done
+            });
+        }
+        ledger.bytes = ledger.bytes.saturating_sub(removed);
+        self.bytes = self.bytes.saturating_sub(removed);
+    }
+}
+
+/// The loop of a ledger.
+pub(super) fn home_of(ledger: u64) -> Option<LoopIndex> {
+    u16::try_from(ledger >> LOOP_SHIFT).ok().map(LoopIndex)
+}
+
+/// An input on its way to the engines of another member.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    pub(super) route: SessionId,
+    pub(super) kept: Kept,
+    pub(super) account: AccountIndex,
+    pub(super) names: Names,
+    pub(super) payload: Bytes,
+}
+
+impl Broker {
+    /// Whether what clients send for engines is kept.
+    pub(super) fn keeps(&self) -> bool {
+        !self.settings.group.is_empty() && self.settings.upstream.is_none()
+    }
+
+    /// An interest of an engine as it is kept for.
+    pub(super) fn as_kept(&self, interest: EngineInterest) -> EngineInterest {
+        EngineInterest { keeper: interest.keeper.filter(|_| self.keeps()), ..interest }
+    }
+
+    /// A message for engines for which is kept what clients send; false if nobody takes it.
+    pub(super) fn deliver_to_kept(
+        &mut self,
+        matched: &Matched,
+        message: &Message<'_>,
+        source: &Source<'_>,
+    ) -> bool {
+        match source {
+            Source::Client { session, .. } => self.keep(*session, matched, message, source),
+            Source::Engine => {
+                self.ask_everybody(matched, message);
+                self.deliver_here(matched, message, source, None)
+            }
+            // What a member of our group says for engines it says in another way.
+            Source::Route { session, .. } if self.is_sibling(*session) => false,
+            Source::Route { .. } => {
+                !self.is_past(source) && self.deliver_here(matched, message, source, None)
+            }
+            Source::Upstream { .. } => self.deliver_here(matched, message, source, None),
+        }
+    }
+
+    /// The engines of this process that serve and that a message is for.
+    fn engines_here(&self, matched: &Matched) -> Vec<EngineInterest> {
+        let View::Here(epoch) = self.serving.view() else { return Vec::new() };
+        let is_one = |one: &&EngineInterest| one.is_here() && one.keeper == Some(epoch);
+        matched.kept.iter().filter(is_one).copied().collect()
+    }
+
+    /// Gives a message to the engines of this process, if they serve.
+    pub(super) fn deliver_here(
+        &mut self,
+        matched: &Matched,
+        message: &Message<'_>,
+        source: &Source<'_>,
+        errand: Option<Errand>,
+    ) -> bool {
+        let engines = self.engines_here(matched);
+        // One of them answers for all: several listen to one subject only where others have other
+        // channels, and then to different ones.
+        for (place, engine) in engines.iter().enumerate() {
+            let errand = errand.filter(|_| place == 0);
+            self.deliver_to_engines_of((&[*engine], errand), message, source);
+        }
+        !engines.is_empty()
+    }
+
+    fn keep(
+        &mut self,
+        id: SessionId,
+        matched: &Matched,
+        message: &Message<'_>,
+        source: &Source<'_>,
+    ) -> bool {
+        let view = self.serving.view();
+        if matches!(view, View::Here(_)) {
+            let engines = self.engines_here(matched);
+            let Some(engine) = engines.first() else { return false };
+            if engine.credit != Credit::Requests {
+                return self.deliver_here(matched, message, source, None);
+            }
+        }
+        let Some((ledger, number)) = self.enter(id, message) else { return false };
+        match view {
+            View::Here(_) => {
+                self.on_sent(ledger, number);
+                let errand = Errand { keeper: Keeper::Own, ledger, number, is_again: false };
+                self.deliver_here(matched, message, source, Some(errand))
+            }
+            View::Behind { route, epoch } => {
+                self.on_sent(ledger, number);
+                let kept = Kept { epoch: epoch.0, ledger, number, is_again: false };
+                self.send_last(ledger, route, kept);
+                true
+            }
+            View::Away | View::Nobody => true,
+        }
+    }
+
+    /// Puts a message into the ledger of its session.
+    fn enter(&mut self, id: SessionId, message: &Message<'_>) -> Option<(u64, u64)> {
+        let (names, payload) = message.to_engines(&mut self.chunk);
+        let ledgers = &mut self.ledgers;
+        let client = self.sessions.client_mut(id)?;
+        if client.ledger == 0 || !ledgers.by_id.contains_key(&client.ledger) {
+            ledgers.last_id += 1;
+            client.ledger = (u64::from(self.home.0) << LOOP_SHIFT) | ledgers.last_id;
+            let ledger =
+                Ledger { session: id, entries: VecDeque::new(), bytes: 0, last: 0, sent: 0 };
+            ledgers.by_id.insert(client.ledger, ledger);
+        }
+        let ledger = ledgers.by_id.get_mut(&client.ledger)?;
+        ledger.last += 1;
+        let entry = Entry { number: ledger.last, account: message.account, names, payload };
+        ledger.bytes += entry.cost();
+        ledgers.bytes += entry.cost();
+        ledger.entries.push_back(entry);
+        Some((client.ledger, ledger.last))
+    }
+
+    fn on_sent(&mut self, ledger: u64, number: u64) {
+        if let Some(ledger) = self.ledgers.by_id.get_mut(&ledger) {
+            ledger.sent = number;
+        }
+    }
+
+    fn send_last(&mut self, ledger: u64, route: SessionId, kept: Kept) {
+        let entry = self.ledgers.by_id.get(&ledger).and_then(|ledger| ledger.entries.back());
+        let Some(Entry { account, names, payload, .. }) = entry else { return };
+        let (names, payload) = (names.clone(), payload.clone());
+        self.send_parcel(Parcel { route, kept, account: *account, names, payload });
+    }
+
+    fn send_parcel(&mut self, parcel: Parcel) {
+        if self.home == HOME {
+            return self.write_parcel(&parcel);
+        }
+        self.effects.push_back(Effect::Mail { to: HOME, mail: Mail::Parcel(Box::new(parcel)) });
+    }
+
+    /// Says an input to the peer whose engines it is for.
+    pub(super) fn write_parcel(&mut self, parcel: &Parcel) {
+        let session = self.sessions.get_mut(parcel.route);
+        let Some(session) = session.filter(|found| !found.is_ending()) else { return };
+        let Parcel { kept, names, payload, .. } = parcel;
+        let copied_len = if payload.len() <= COPY_LEN_MAX { payload.len() } else { 0 };
+        let tail =
+            session.outbox.tail_for(2 * encoder::MESSAGE_FRAME_MAX + names.len() + copied_len);
+        encoder::encode(&Op::Kept(*kept), tail);
+        encoder::route_message_line(
+            tail,
+            self.accounts.name(parcel.account).as_bytes(),
+            (names.subject(), names.reply()),
+            &[],
+            (None, payload.len()),
+        );
+        if payload.len() <= COPY_LEN_MAX {
+            session.outbox.put_copy(payload);
+        } else {
+            session.outbox.put_shared(payload.clone());
+        }
+        session.outbox.put_copy(b"\r\n");
+        session.outbox.seal(false);
+        session.traffic.went_out(payload.len());
+        self.traffic.went_out(payload.len());
+        self.mark_dirty(parcel.route);
+        self.look_at_route(parcel.route);
+    }
+
+    /// What this process itself asks of whoever serves goes to every member that says it does.
+    fn ask_everybody(&mut self, matched: &Matched, message: &Message<'_>) {
+        let routes = self.serving.claimants(&matched.kept);
+        if routes.is_empty() {
+            return;
+        }
+        let (names, payload) = message.to_engines(&mut self.chunk);
+        for (route, epoch) in routes {
+            let (names, payload) = (names.clone(), payload.clone());
+            let kept = Kept { epoch: epoch.0, ledger: 0, number: 0, is_again: false };
+            self.send_parcel(Parcel { route, kept, account: message.account, names, payload });
+        }
+    }
+
+    /// Somebody else serves now: gets what is left.
+    pub(super) fn send_again(&mut self) {
+        if matches!(self.serving.view(), View::Here(_) | View::Behind { .. }) {
+            self.ledgers.by_id.values_mut().for_each(Ledger::spoil);
+        }
+        match self.serving.view() {
+            View::Behind { route, epoch } => self.send_again_to(route, epoch),
+            View::Here(epoch) => self.hand_in_again(epoch),
+            View::Away | View::Nobody => (),
+        }
+    }
+
+    fn send_again_to(&mut self, route: SessionId, epoch: Epoch) {
+        self.ledgers.epoch = epoch;
+        let mut parcels = Vec::new();
+        for (&id, ledger) in &mut self.ledgers.by_id {
+            for entry in &ledger.entries {
+                let (number, is_again) = (entry.number, entry.number <= ledger.sent);
+                let kept = Kept { epoch: epoch.0, ledger: id, number, is_again };
+                let (names, payload) = (entry.names.clone(), entry.payload.clone());
+                parcels.push(Parcel { route, kept, account: entry.account, names, payload });
+            }
+            ledger.sent = ledger.last;
+        }
+        self.work += parcels.len() as u64;
+        for parcel in parcels {
+            self.send_parcel(parcel);
+        }
+    }
+
+    /// The engines of this process get what is left. Only requests stay here until they are done.
+    fn hand_in_again(&mut self, epoch: Epoch) {
+        self.ledgers.epoch = epoch;
+        let ids: Vec<u64> = self.ledgers.by_id.keys().copied().collect();
+        for id in ids {
+            let Some(ledger) = self.ledgers.by_id.get_mut(&id) else { continue };
+            let (session, sent) = (ledger.session, ledger.sent);
+            let entries = std::mem::take(&mut ledger.entries);
+            ledger.sent = ledger.last;
+            let bytes = std::mem::take(&mut ledger.bytes);
+            self.ledgers.bytes = self.ledgers.bytes.saturating_sub(bytes);
+            for entry in entries {
+                self.hand_in((id, session), entry, sent);
+            }
+            self.drop_ended_ledger(id);
+        }
+        self.relieve_ledgers();
+    }
+
+    fn hand_in(&mut self, (id, session): (u64, SessionId), entry: Entry, sent: u64) {
+        let (number, is_again) = (entry.number, entry.number <= sent);
+        let matched = self.accounts[entry.account].matches(entry.names.subject());
+        let Some(matched) = matched else { return };
+        let engines = self.engines_here(&matched);
+        let Some(engine) = engines.first() else { return };
+        let source = Source::Client { session, has_echo: true };
+        let (names, payload) = (entry.names.clone(), entry.payload.clone());
+        let message = Message::of_ledger(entry.account, &names, &payload);
+        if engine.credit != Credit::Requests {
+            self.deliver_here(&matched, &message, &source, None);
+            return;
+        }
+        if let Some(ledger) = self.ledgers.by_id.get_mut(&id) {
+            ledger.bytes += entry.cost();
+            self.ledgers.bytes += entry.cost();
+            ledger.entries.push_back(entry);
+        }
+        let errand = Errand { keeper: Keeper::Own, ledger: id, number, is_again };
+        self.deliver_here(&matched, &message, &source, Some(errand));
+    }
+
+    /// The active has done all of a ledger of this loop up to a number. What was never sent to it
+    /// it cannot have done, whatever it says.
+    pub(super) fn on_mark(&mut self, epoch: Epoch, id: u64, number: u64) {
+        let Some(ledger) = self.ledgers.by_id.get(&id) else { return };
+        if epoch != self.ledgers.epoch {
+            return;
+        }
+        let number = number.min(ledger.sent);
+        self.ledgers.remove(id, |entry| entry.number <= number, true);
+        self.drop_ended_ledger(id);
+        self.relieve_ledgers();
+    }
+
+    /// The engines of this process have done one input of a session of this loop.
+    pub(super) fn on_own_done(&mut self, errand: Errand) {
+        self.ledgers.remove(errand.ledger, |entry| entry.number == errand.number, false);
+        self.drop_ended_ledger(errand.ledger);
+        self.relieve_ledgers();
+    }
+
+    /// Nobody has come to serve for long: what was sent was heard by nobody.
+    pub(super) fn give_up_kept(&mut self) {
+        let mut count = 0;
+        for ledger in self.ledgers.by_id.values_mut() {
+            count += ledger.entries.len();
+            ledger.entries.clear();
+            ledger.bytes = 0;
+        }
+        self.ledgers.bytes = 0;
+        let sessions = &self.sessions;
+        self.ledgers.by_id.retain(|_, ledger| sessions.client(ledger.session).is_some());
+        self.relieve_ledgers();
+        if 0 < count {
+            let text = format!(
+                "No streaming server has become active for some time: {count} publishes, requests \
+                 and acks of clients of this member are dropped"
+            );
+            self.log(log::Level::Warn, text);
+        }
+    }
+
+    /// A session is at its end.
+    pub(super) fn on_ledger_left(&mut self, id: SessionId) {
+        let ledger = self.sessions.client(id).map_or(0, |client| client.ledger);
+        self.drop_ended_ledger(ledger);
+    }
+
+    fn drop_ended_ledger(&mut self, id: u64) {
+        let Some(ledger) = self.ledgers.by_id.get(&id) else { return };
+        let is_open = self.sessions.get(ledger.session).is_some_and(|found| !found.is_ending());
+        if ledger.entries.is_empty() && !is_open {
+            self.ledgers.by_id.remove(&id);
+        }
+    }
+
+    /// Whether a client has to wait because too much of what it and others sent is not done.
+    pub(super) fn is_ledger_full(&mut self, id: SessionId, matched: &Matched) -> bool {
+        if matched.kept.is_empty() || matches!(self.serving.view(), View::Here(_)) {
+            return false;
+        }
+        let ledger = self.sessions.client(id).map_or(0, |client| client.ledger);
+        let own_bytes = self.ledgers.by_id.get(&ledger).map_or(0, |ledger| ledger.bytes);
+        let is_full = self.ledger_share() <= self.ledgers.bytes && 0 < own_bytes
+            || LEDGER_SESSION_BYTES_MAX <= own_bytes;
+        self.ledgers.is_pressed |= is_full;
+        is_full
+    }
+
+    fn ledger_share(&self) -> usize {
+        LEDGER_BYTES_MAX / usize::from(self.settings.loops.max(1))
+    }
+
+    /// Lets clients that were held back look again.
+    fn relieve_ledgers(&mut self) {
+        if self.ledgers.is_pressed && self.ledgers.bytes <= self.ledger_share() / 4 * 3 {
+            self.ledgers.is_pressed = false;
+            for session in std::mem::take(&mut self.engines.paused) {
+                self.resume(session);
+            }
+        }
+    }
+}

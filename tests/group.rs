@@ -1,0 +1,338 @@
+//! A group whose active dies: clients at other members, which try nothing again, notice a pause.
+//!
+//! Three real members with routes. All clients are at one that is neither the active nor its
+//! successor, and in the second half at the successor itself; the active is killed while much is
+//! under way. Times are a report, shown with `--nocapture`; only what a client would call an error
+//! is asserted.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "support/server.rs"]
+#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
+mod server;
+#[path = "support/stan.rs"]
+#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
+mod stan;
+#[path = "support/wire.rs"]
+#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use stanby::base::time::Instant;
+use stanby::base::world;
+use stanby::proto::pb;
+
+use self::server::{Launch, READY, Server, free_port, wait_for};
+use self::stan::{Stan, Sub, all, unique};
+
+const CHANNELS: [&str; 4] = ["orders", "events", "jobs", "news"];
+const PUBLISHERS: usize = 8;
+/// Publishes of one publisher that may be unanswered.
+const WINDOW: usize = 512;
+/// How long clients wait for the answer to a request, whatever their language.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long they wait for that of a publish.
+const ACK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the clients do until they are told to stop, and how long it took at most.
+#[derive(Default)]
+struct Load {
+    is_over: AtomicBool,
+    acked: AtomicU64,
+    sent: AtomicU64,
+    longest_ns: AtomicU64,
+    sessions: AtomicU64,
+}
+
+impl Load {
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, since: Instant) -> Duration {
+        let took = world::instant().since(since);
+        let nanos = u64::try_from(took.as_nanos()).unwrap();
+        self.longest_ns.fetch_max(nanos, Ordering::Relaxed);
+        took
+    }
+
+    fn unacked(&self) -> u64 {
+        let acked = self.acked.load(Ordering::Relaxed);
+        self.sent.load(Ordering::Relaxed).saturating_sub(acked)
+    }
+}
+
+/// Publishes with many in flight; gives all that was published, each of it acknowledged.
+fn publisher(port: u16, number: usize, load: &Load) -> Vec<Bytes> {
+    let mut client = Stan::connect(port, &format!("publisher-{number}"));
+    let reply = client.own(&unique());
+    let (mut open, mut all) = (BTreeMap::new(), Vec::new());
+    loop {
+        while !load.is_over() && open.len() < WINDOW {
+            let data = Bytes::from(format!("{number}:{:08}", all.len()));
+            let message = client.message(CHANNELS[all.len() % CHANNELS.len()], &data);
+            client.publish_async(&message, &reply);
+            load.sent.fetch_add(1, Ordering::Relaxed);
+            open.insert(message.guid, world::instant());
+            all.push(data);
+        }
+        if open.is_empty() {
+            break;
+        }
+        let ack = client.next_on(&reply, ACK_PATIENCE).expect("every publish is answered");
+        let ack = pb::PubAck::decode(ack.data).expect("an ack");
+        assert_eq!(ack.error, "", "publisher {number}");
+        // Of what is stored twice after a kill the second answer names nothing.
+        if let Some(since) = open.remove(&ack.guid) {
+            load.acked.fetch_add(1, Ordering::Relaxed);
+            load.note(since);
+        }
+    }
+    client.close().unwrap();
+    all
+}
+
+/// Takes all of some channels by durables, acknowledges each by hand; gives what came.
+fn subscriber(port: u16, channels: &[&str], load: &Load, wanted: &AtomicU64) -> BTreeSet<Bytes> {
+    let mut client = Stan::connect(port, &format!("subscriber-{}", channels[0]));
+    let subs: Vec<Sub> = channels
+        .iter()
+        .map(|channel| {
+            let request = pb::SubscriptionRequest { durable_name: "dur".into(), ..all(channel) };
+            client.subscribe(request)
+        })
+        .collect();
+    let mut seen = BTreeSet::new();
+    let mut quiet_since = world::instant();
+    loop {
+        for sub in &subs {
+            while let Some(arrived) = client.next_on(&sub.inbox, Duration::from_millis(2)) {
+                let message = pb::MsgProto::decode(arrived.data).unwrap();
+                client.ack(sub, message.sequence);
+                seen.insert(message.data);
+                quiet_since = world::instant();
+            }
+        }
+        let is_whole = load.is_over() && wanted.load(Ordering::Relaxed) <= seen.len() as u64;
+        let is_stuck = Duration::from_secs(40) < world::instant().since(quiet_since);
+        if is_whole || load.is_over() && is_stuck {
+            return seen;
+        }
+    }
+}
+
+/// Connects, subscribes, publishes, leaves and closes, again and again.
+fn passer_by(port: u16, number: usize, load: &Load) {
+    let mut count = 0;
+    while !load.is_over() {
+        let mut begun = world::instant();
+        let step = |what: &str, begun: &mut Instant| {
+            let took = load.note(*begun);
+            assert!(took < CLIENT_PATIENCE, "{what} took {took:?}");
+            *begun = world::instant();
+        };
+        let mut client = Stan::connect(port, &format!("passer-by-{number}"));
+        step("connect", &mut begun);
+        let durable = if count % 2 == 0 { "" } else { "passing" };
+        let request = pb::SubscriptionRequest { durable_name: durable.into(), ..all("passing") };
+        let sub = client.subscribe(request);
+        step("subscribe", &mut begun);
+        client.publish("passing", "x").unwrap();
+        step("publish", &mut begun);
+        client.leave(&sub, count % 3 == 0).unwrap();
+        step("leave", &mut begun);
+        client.close().unwrap();
+        step("close", &mut begun);
+        load.sessions.fetch_add(1, Ordering::Relaxed);
+        count += 1;
+    }
+}
+
+/// A group over one directory, joined by routes.
+struct Group {
+    members: Vec<Server>,
+}
+
+impl Group {
+    /// Three members; the first is active, the others wait for it in their order.
+    fn start(root: &Path, loops: u16) -> Self {
+        let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let url = |port: &u16| format!("nats://127.0.0.1:{port}");
+        let mut members = Vec::new();
+        for port in &ports {
+            let others: Vec<String> =
+                ports.iter().filter(|other| *other != port).map(url).collect();
+            let launch = Launch::new(&["-ft_group", "trio", "-cluster", &url(port)]);
+            let launch = launch.arg("-routes").arg(others.join(",")).loops(loops);
+            let member = launch.file_store(Some(root)).spawn();
+            member.log.wait(if members.is_empty() { READY } else { "holds " });
+            members.push(member);
+        }
+        let last = &members[2];
+        wait_for("two routes", || (last.json("/routez")["num_routes"] == 2).then_some(()));
+        Self { members }
+    }
+
+    /// Waits until another member than those that are dead serves.
+    fn wait_active(&self, dead: usize) -> usize {
+        wait_for("a successor", || {
+            let is_active = |server: &Server| !server.log.text().matches(READY).count().eq(&0);
+            (dead..self.members.len()).find(|place| is_active(&self.members[*place]))
+        })
+    }
+}
+
+/// What is in a channel, read from the first message on.
+fn read(client: &mut Stan, channel: &str) -> Vec<Bytes> {
+    let marker = Bytes::from(unique());
+    client.publish(channel, &marker).unwrap();
+    let sub = client.subscribe(all(channel));
+    let mut found = Vec::new();
+    loop {
+        let next = client.take(&sub, 1).remove(0).message;
+        client.ack(&sub, next.sequence);
+        if next.data == marker {
+            client.leave(&sub, true).unwrap();
+            return found;
+        }
+        found.push(next.data);
+    }
+}
+
+/// The threads of all clients.
+struct Clients {
+    publishers: Vec<JoinHandle<Vec<Bytes>>>,
+    subscribers: Vec<JoinHandle<BTreeSet<Bytes>>>,
+    passers_by: Vec<JoinHandle<()>>,
+    /// How many messages each subscriber gets, once that is known.
+    wanted: [Arc<AtomicU64>; 2],
+}
+
+impl Clients {
+    fn start(port: u16, load: &Arc<Load>) -> Self {
+        let wanted = [0, 1].map(|_| Arc::new(AtomicU64::new(u64::MAX)));
+        let publishers = (0..PUBLISHERS).map(|number| {
+            let load = Arc::clone(load);
+            thread::spawn(move || publisher(port, number, &load))
+        });
+        let halves = [&CHANNELS[..2], &CHANNELS[2..]].into_iter().zip(&wanted);
+        let subscribers = halves.map(|(channels, wanted)| {
+            let (load, wanted) = (Arc::clone(load), Arc::clone(wanted));
+            thread::spawn(move || subscriber(port, channels, &load, &wanted))
+        });
+        let passers_by = (0..2).map(|number| {
+            let load = Arc::clone(load);
+            thread::spawn(move || passer_by(port, number, &load))
+        });
+        Self {
+            publishers: publishers.collect(),
+            subscribers: subscribers.collect(),
+            passers_by: passers_by.collect(),
+            wanted,
+        }
+    }
+
+    /// What was published, and what durables got; nobody has failed.
+    fn end(self, load: &Load) -> (Vec<Vec<Bytes>>, BTreeSet<Bytes>) {
+        load.is_over.store(true, Ordering::Relaxed);
+        let ended = self.publishers.into_iter().map(JoinHandle::join);
+        let published: Vec<Vec<Bytes>> =
+            ended.map(|all| all.expect("no publisher fails")).collect();
+        let count: u64 = published.iter().map(|all| all.len() as u64).sum();
+        let of_first = |all: &Vec<Bytes>| all.len() as u64 / 4 * 2 + (all.len() as u64 % 4).min(2);
+        let of_first = published.iter().map(of_first).sum();
+        self.wanted[0].store(of_first, Ordering::Relaxed);
+        self.wanted[1].store(count - of_first, Ordering::Relaxed);
+        for thread in self.passers_by {
+            thread.join().expect("no passer-by fails");
+        }
+        let ended = self.subscribers.into_iter().map(JoinHandle::join);
+        let seen = ended.flat_map(|seen| seen.expect("no subscriber fails")).collect();
+        (published, seen)
+    }
+}
+
+/// How many are stored twice; panics where one is missing or the order is not kept.
+fn check(channels: &BTreeMap<&str, Vec<Bytes>>, published: &[Vec<Bytes>]) -> usize {
+    let mut twice = 0;
+    for (number, all) in published.iter().enumerate() {
+        for (place, channel) in CHANNELS.iter().enumerate() {
+            let prefix = format!("{number}:");
+            let is_own = |data: &&Bytes| data.starts_with(prefix.as_bytes());
+            let mut seen = BTreeSet::new();
+            let stored: Vec<&Bytes> = channels[channel].iter().filter(is_own).collect();
+            let first: Vec<&Bytes> =
+                stored.iter().copied().filter(|data| seen.insert(*data)).collect();
+            let wanted: Vec<&Bytes> = all.iter().skip(place).step_by(CHANNELS.len()).collect();
+            assert_eq!(first, wanted, "publisher {number} in {channel}: each once, in its order");
+            twice += stored.len() - first.len();
+        }
+    }
+    twice
+}
+
+/// Kills the active as often as there is a successor, and says how long clients waited.
+fn kill_actives(group: &mut Group, load: &Load, loops: u16) {
+    for dead in 0..2 {
+        let before = load.acked.load(Ordering::Relaxed);
+        wait_for("a load", || {
+            let acked = load.acked.load(Ordering::Relaxed);
+            (before + 4_000 < acked && 100 < load.unacked()).then_some(())
+        });
+        let (unacked, longest) = (load.unacked(), load.longest_ns.swap(0, Ordering::Relaxed));
+        group.members[dead].kill();
+        let active = group.wait_active(dead + 1);
+        let acked = load.acked.load(Ordering::Relaxed);
+        wait_for("acks", || (acked + 2_000 < load.acked.load(Ordering::Relaxed)).then_some(()));
+        let _ = writeln!(
+            io::stderr(),
+            "{loops} loops: killed with {unacked} unacked; member {active} serves; longest before \
+             {:?}, then {:?}",
+            Duration::from_nanos(longest),
+            Duration::from_nanos(load.longest_ns.load(Ordering::Relaxed)),
+        );
+        if active == 2 {
+            return;
+        }
+    }
+}
+
+fn under_load(loops: u16) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut group = Group::start(folder.path(), loops);
+    let port = group.members[2].launch.port;
+    let load = Arc::new(Load::default());
+    let clients = Clients::start(port, &load);
+    kill_actives(&mut group, &load, loops);
+    let (published, seen) = clients.end(&load);
+    let mut reader = Stan::connect(port, "reader");
+    let channels: BTreeMap<&str, Vec<Bytes>> =
+        CHANNELS.iter().map(|channel| (*channel, read(&mut reader, channel))).collect();
+    let twice = check(&channels, &published);
+    let missing = published.iter().flatten().filter(|data| !seen.contains(*data)).count();
+    assert_eq!(missing, 0, "durables get each message");
+    let _ = writeln!(
+        io::stderr(),
+        "{loops} loops: {} published and acknowledged, {twice} stored twice, {} sessions",
+        published.iter().map(Vec::len).sum::<usize>(),
+        load.sessions.load(Ordering::Relaxed)
+    );
+}
+
+/// Goal: a killed active is a pause for clients of other members: no publish, request or ack of
+/// theirs is lost or refused, and the order of each publisher is kept.
+#[test]
+fn a_killed_active_is_a_pause_for_clients_of_other_members() {
+    for loops in [1, 2] {
+        under_load(loops);
+    }
+}
