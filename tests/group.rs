@@ -1,9 +1,10 @@
-//! A group whose active dies: clients at other members, which try nothing again, notice a pause.
+//! A group whose active dies or hands over: clients at other members, which try nothing again,
+//! notice a pause.
 //!
 //! Three real members with routes. All clients are at one that is neither the active nor its
-//! successor, and in the second half at the successor itself; the active is killed while much is
-//! under way. Times are a report, shown with `--nocapture`; only what a client would call an error
-//! is asserted.
+//! successor, and in the second half at the successor itself; the active is killed, ended or asked
+//! to step down while much is under way. Times are a report, shown with `--nocapture`; only what a
+//! client would call an error is asserted.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -19,13 +20,15 @@ mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
+use nix::sys::signal::Signal;
 use prost::Message as _;
 use stanby::base::time::Instant;
 use stanby::base::world;
@@ -160,6 +163,8 @@ fn passer_by(port: u16, number: usize, load: &Load) {
 /// A group over one directory, joined by routes.
 struct Group {
     members: Vec<Server>,
+    /// Where commands reach each of them.
+    sockets: Vec<PathBuf>,
 }
 
 impl Group {
@@ -167,19 +172,22 @@ impl Group {
     fn start(root: &Path, loops: u16) -> Self {
         let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
         let url = |port: &u16| format!("nats://127.0.0.1:{port}");
-        let mut members = Vec::new();
+        let (mut members, mut sockets) = (Vec::new(), Vec::new());
         for port in &ports {
             let others: Vec<String> =
                 ports.iter().filter(|other| *other != port).map(url).collect();
             let launch = Launch::new(&["-ft_group", "trio", "-cluster", &url(port)]);
+            let socket = root.join(format!("{port}.sock"));
             let launch = launch.arg("-routes").arg(others.join(",")).loops(loops);
-            let member = launch.file_store(Some(root)).spawn();
+            let launch = launch.arg("-control_socket").arg(&socket);
+            let member = launch.file_store(Some(&root.join("store"))).spawn();
             member.log.wait(if members.is_empty() { READY } else { "holds " });
             members.push(member);
+            sockets.push(socket);
         }
         let last = &members[2];
         wait_for("two routes", || (last.json("/routez")["num_routes"] == 2).then_some(()));
-        Self { members }
+        Self { members, sockets }
     }
 
     /// Waits until another member than those that are dead serves.
@@ -306,13 +314,56 @@ fn kill_actives(group: &mut Group, load: &Load, loops: u16) {
     }
 }
 
-fn under_load(loops: u16) {
+/// Waits until much is under way.
+fn wait_load(load: &Load) {
+    let before = load.acked.load(Ordering::Relaxed);
+    wait_for("a load", || {
+        let acked = load.acked.load(Ordering::Relaxed);
+        (before + 2_000 < acked && 100 < load.unacked()).then_some(())
+    });
+}
+
+/// Has whoever is active step down, again and again.
+fn step_down(group: &mut Group, load: &Load, loops: u16) {
+    for _ in 0..4 {
+        wait_load(load);
+        load.longest_ns.store(0, Ordering::Relaxed);
+        // Who has just stepped down, or just sees another one active, is no successor yet.
+        let said = wait_for("a successor that is ready", || {
+            let mut asked = Command::new(server::binary());
+            let output = asked.args(["step-down", "--socket"]).arg(&group.sockets[0]).output();
+            let output = output.unwrap();
+            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        });
+        let longest = Duration::from_nanos(load.longest_ns.load(Ordering::Relaxed));
+        let _ = writeln!(io::stderr(), "{loops} loops: {}; longest {longest:?}", said.trim_end());
+    }
+}
+
+/// Ends the first two members by SIGTERM, one after the other, be they active or not.
+fn terminate(group: &mut Group, load: &Load, loops: u16) {
+    for ending in 0..2 {
+        wait_load(load);
+        load.longest_ns.store(0, Ordering::Relaxed);
+        assert_eq!(group.members[ending].stop(Signal::SIGTERM), Some(143));
+        let acked = load.acked.load(Ordering::Relaxed);
+        wait_for("acks", || (acked + 1_000 < load.acked.load(Ordering::Relaxed)).then_some(()));
+        let longest = Duration::from_nanos(load.longest_ns.load(Ordering::Relaxed));
+        let _ = writeln!(io::stderr(), "{loops} loops: terminated {ending}; longest {longest:?}");
+    }
+}
+
+/// What happens to a group.
+type Events = fn(&mut Group, &Load, u16);
+
+/// How many publishes are stored twice after `events`; panics where one is lost or refused.
+fn under_load(loops: u16, events: Events) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let mut group = Group::start(folder.path(), loops);
     let port = group.members[2].launch.port;
     let load = Arc::new(Load::default());
     let clients = Clients::start(port, &load);
-    kill_actives(&mut group, &load, loops);
+    events(&mut group, &load, loops);
     let (published, seen) = clients.end(&load);
     let mut reader = Stan::connect(port, "reader");
     let channels: BTreeMap<&str, Vec<Bytes>> =
@@ -326,6 +377,7 @@ fn under_load(loops: u16) {
         published.iter().map(Vec::len).sum::<usize>(),
         load.sessions.load(Ordering::Relaxed)
     );
+    twice
 }
 
 /// Goal: a killed active is a pause for clients of other members: no publish, request or ack of
@@ -333,6 +385,23 @@ fn under_load(loops: u16) {
 #[test]
 fn a_killed_active_is_a_pause_for_clients_of_other_members() {
     for loops in [1, 2] {
-        under_load(loops);
+        under_load(loops, kill_actives);
+    }
+}
+
+/// Goal: a step-down is the same pause for clients of all members that stay, and nothing is stored
+/// twice.
+#[test]
+fn a_member_that_steps_down_costs_no_publish_and_doubles_none() {
+    for loops in [1, 2] {
+        assert_eq!(under_load(loops, step_down), 0, "{loops} loops: stored twice");
+    }
+}
+
+/// Goal: SIGTERM to the active is a step-down, too, for clients of other members.
+#[test]
+fn an_active_that_is_terminated_costs_no_publish_and_doubles_none() {
+    for loops in [1, 2] {
+        assert_eq!(under_load(loops, terminate), 0, "{loops} loops: stored twice");
     }
 }

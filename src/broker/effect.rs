@@ -65,6 +65,12 @@ pub enum Effect {
         /// As it was given.
         token: u64,
     },
+    /// All that clients had sent for engines before an [`crate::broker::Input::SeeThrough`] is
+    /// done.
+    Through {
+        /// As it was given.
+        token: u64,
+    },
     /// What engines had answered before an [`crate::broker::Input::Outflow`] is on the sockets, or
     /// it took too long.
     Outflown {

@@ -133,6 +133,12 @@ pub enum Input {
         /// Which epoch.
         epoch: Epoch,
     },
+    /// Read no more of what clients send for engines, and tell by
+    /// [`crate::broker::Effect::Through`] when all that was read is done.
+    SeeThrough {
+        /// Comes back.
+        token: u64,
+    },
     /// Tell by [`crate::broker::Effect::Outflown`] when what engines have answered up to now is on
     /// the sockets, or does not get there within [`crate::base::limits::OUTFLOW_WITHIN`].
     Outflow {
@@ -195,6 +201,7 @@ impl Broker {
             Input::Ready { epoch } => self.on_ready_engines(epoch),
             Input::Park { epoch } => self.on_park(epoch),
             Input::Outflow { token } => self.on_outflow(token),
+            Input::SeeThrough { token } => self.on_see_through(token),
             Input::Done(errands) => self.on_done(errands),
             Input::EngineGone => self.on_engine_gone(),
         }

@@ -91,6 +91,8 @@ pub(super) struct Ledgers {
     epoch: Epoch,
     /// Whether a session was held back because there is too much.
     is_pressed: bool,
+    /// Nothing more is taken: this is told when nothing is left.
+    ending: Option<u64>,
 }
 
 impl Ledgers {
@@ -435,6 +437,9 @@ impl Broker {
         if matched.kept.is_empty() || matches!(self.serving.view(), View::Here(_)) {
             return false;
         }
+        if self.ledgers.ending.is_some() {
+            return true;
+        }
         let ledger = self.sessions.client(id).map_or(0, |client| client.ledger);
         let own_bytes = self.ledgers.by_id.get(&ledger).map_or(0, |ledger| ledger.bytes);
         let is_full = self.ledger_share() <= self.ledgers.bytes && 0 < own_bytes
@@ -443,12 +448,28 @@ impl Broker {
         is_full
     }
 
+    /// The process is about to end, and another member serves: what clients have sent is seen
+    /// through, and they are read no more.
+    pub(super) fn on_see_through(&mut self, token: u64) {
+        self.ledgers.ending = Some(token);
+        self.look_whether_through();
+    }
+
+    fn look_whether_through(&mut self) {
+        if self.ledgers.bytes == 0
+            && let Some(token) = self.ledgers.ending.take_if(|_| true)
+        {
+            self.effects.push_back(Effect::Through { token });
+        }
+    }
+
     fn ledger_share(&self) -> usize {
         LEDGER_BYTES_MAX / usize::from(self.settings.loops.max(1))
     }
 
     /// Lets clients that were held back look again.
     fn relieve_ledgers(&mut self) {
+        self.look_whether_through();
         if self.ledgers.is_pressed && self.ledgers.bytes <= self.ledger_share() / 4 * 3 {
             self.ledgers.is_pressed = false;
             for session in std::mem::take(&mut self.engines.paused) {

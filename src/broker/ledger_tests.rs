@@ -248,6 +248,37 @@ fn an_end_waits_for_the_answers_to_leave() {
     }
 }
 
+/// Goal: who ends while another member serves reads no more of what clients send for engines, and
+/// says so when all that was read is done.
+#[test]
+fn an_end_sees_through_what_was_read() {
+    for loops in [1, 2] {
+        let [mut ours, mut first] = ["a", "b"].map(|name| member(loops, name));
+        let (to_first, at_first) = join(&mut ours, &mut first);
+        begin(&mut first, 1, true);
+        carry(&mut ours, to_first, &mut first, at_first);
+        let client = ours.client(loops - 1, "");
+        say(&mut ours, client, "pub.a", "read");
+        let now = ours.now;
+        for broker in &mut ours.loops {
+            broker.handle(Input::SeeThrough { token: 7 }, now);
+        }
+        ours.settle();
+        let through = |process: &Process| {
+            let is_it = |effect: &&Effect| matches!(effect, Effect::Through { token: 7 });
+            process.effects.iter().filter(is_it).count()
+        };
+        assert_eq!(through(&ours), usize::from(loops) - 1, "loops without clients are through");
+        say(&mut ours, client, "pub.a", "not read");
+        carry(&mut ours, to_first, &mut first, at_first);
+        let taken = heard(&mut first);
+        assert_eq!(payloads(&taken), ["read"]);
+        done(&mut first, 0, &taken);
+        carry(&mut ours, to_first, &mut first, at_first);
+        assert_eq!(through(&ours), usize::from(loops));
+    }
+}
+
 /// Goal: a mark goes behind the answers, says only what is done without a gap, and once a turn.
 #[test]
 fn marks_are_told_together_and_behind_the_answers() {

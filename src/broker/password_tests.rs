@@ -45,6 +45,7 @@ fn asked(process: &mut Process) -> Vec<String> {
         | Effect::Upstream(_)
         | Effect::Flushed { .. }
         | Effect::Outflown { .. }
+        | Effect::Through { .. }
         | Effect::Log { .. } => None,
     };
     process.effects.drain(..).filter_map(hash).collect()

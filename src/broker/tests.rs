@@ -769,6 +769,7 @@ fn two_clients_that_publish_to_each_other_do_not_wait_for_ever() {
         | Effect::Upstream(_)
         | Effect::Flushed { .. }
         | Effect::Outflown { .. }
+        | Effect::Through { .. }
         | Effect::Verify { .. }
         | Effect::Log { .. } => None,
     };

@@ -49,6 +49,11 @@ pub enum Effect {
         /// In which term.
         term: u64,
     },
+    /// Ask every loop to read no more for engines, and to say when what it has read is done.
+    SeeThrough {
+        /// Of which term.
+        term: u64,
+    },
     /// Wait for the threads of the store, on a thread of its own.
     AwaitStore {
         /// Of which term.

@@ -142,6 +142,8 @@ pub enum Question {
     Sync,
     /// To drop its engine and everything that wanted to say.
     Deactivate,
+    /// To read no more for engines, and to see what was read through.
+    Through,
 }
 
 /// How a process ends.

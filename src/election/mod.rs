@@ -33,7 +33,7 @@
 //! | `StopAsked`, `SeenOff` | who serves drains first; who recovers is waited for a moment |
 //! | `Drained` | after all loops: releases, clean if all were; ends or leaves |
 //! | `HandOverAsked` | drains, leaves, and lets others have the lease |
-//! | `StopAfterHandOver`, `OtherServes` | the same, and ends once another member serves |
+//! | `StopAfterHandOver`, `OtherServes` | the same, and ends once another one has done the rest |
 //! | `LameDuckAsked` | sees clients off |
 //! | `Waiting`, `Heartbeat` | whom a standby believes; who is active looks at its lease |
 //! | `RivalAnswered` | an active shows that another one has another store |
@@ -171,8 +171,13 @@ enum Life {
     Staying,
     /// Ends as soon as its clients have been sent away.
     SeeingOff,
-    /// Ends as soon as another member serves.
+    /// Another member is to serve before it ends.
     HandingOver(Ending),
+    /// Another one serves: it ends as soon as what its clients have sent is done.
+    SeeingThrough {
+        ending: Ending,
+        missing: u16,
+    },
     Stopping(Ending),
 }
 
@@ -296,7 +301,7 @@ impl Member {
             Input::StopAsked { ending } => self.on_stop_asked(ending, now),
             Input::HandOverAsked => self.on_hand_over_asked(now),
             Input::StopAfterHandOver { ending } => self.on_stop_after_hand_over(ending, now),
-            Input::OtherServes => self.on_other_serves(now),
+            Input::OtherServes => self.on_other_serves(),
             Input::LameDuckAsked => self.on_lame_duck_asked(),
             Input::SeenOff => self.on_stop_asked(Ending::Done, now),
             Input::Heartbeat { payload } => self.on_heartbeat(&payload, now.at),
@@ -308,7 +313,7 @@ impl Member {
     // ---- becoming active -----------------------------------------------------------------------
 
     fn on_won(&mut self, epoch: Epoch, predecessor: Predecessor, now: Now) {
-        if let Life::HandingOver(ending) = self.life {
+        if let Life::HandingOver(ending) | Life::SeeingThrough { ending, .. } = self.life {
             // It was lost before it could be given back, and nobody else wants it.
             self.on_stop_asked(ending, now);
         } else if let Role::Leaving { .. } = self.role {
@@ -423,6 +428,7 @@ impl Member {
                     self.await_store();
                 }
             }
+            (_, Question::Through) => self.on_through(now),
             // Of a role that was left meanwhile.
             (_, Question::Serve | Question::Sync | Question::Deactivate) => (),
         }
@@ -564,7 +570,7 @@ impl Member {
             }
             // Who is about to stop goes on with that, and who sees its clients off too.
             (Life::Stopping(_), _) | (Life::SeeingOff, Ending::Terminated) => return,
-            (Life::Staying | Life::SeeingOff | Life::HandingOver(_), _) => {
+            (_, _) => {
                 self.life = Life::Stopping(ending);
             }
         }
@@ -606,10 +612,27 @@ impl Member {
         }
     }
 
-    /// Who hands over has given the lease back by then, or a forger says it: then it ends as it
-    /// would have without a successor.
-    fn on_other_serves(&mut self, now: Now) {
+    /// Who hands over has given the lease back by then: what its clients have sent comes to its end
+    /// at the other one. If a forger says it, that is waited for in vain, for a bounded time.
+    fn on_other_serves(&mut self) {
         if let (Life::HandingOver(ending), Role::Standby) = (self.life, self.role) {
+            self.life = Life::SeeingThrough { ending, missing: self.loops };
+            self.effects.push_back(Effect::SeeThrough { term: self.term });
+        }
+    }
+
+    fn on_through(&mut self, now: Now) {
+        let Life::SeeingThrough { ending, missing } = &mut self.life else { return };
+        *missing = missing.saturating_sub(1);
+        if *missing == 0 {
+            let ending = *ending;
+            self.on_stop_asked(ending, now);
+        }
+    }
+
+    /// The successor, or what is still to be done, has not come in time.
+    fn on_hand_over_late(&mut self, now: Now) {
+        if let Life::HandingOver(ending) | Life::SeeingThrough { ending, .. } = self.life {
             self.on_stop_asked(ending, now);
         }
     }
@@ -644,7 +667,10 @@ impl Member {
         } else {
             let retry_after = match self.life {
                 Life::HandingOver(_) => FOR_EVER,
-                Life::Staying | Life::SeeingOff | Life::Stopping(_) => RETRY_AFTER_HAND_OVER,
+                Life::Staying
+                | Life::SeeingOff
+                | Life::SeeingThrough { .. }
+                | Life::Stopping(_) => RETRY_AFTER_HAND_OVER,
             };
             self.leave(Some(Release { is_clean, retry_after }), now);
         }
@@ -761,7 +787,7 @@ impl Member {
                 self.effects.push_back(Effect::Break);
             }
             // No other member serves: clients are no better off for waiting longer.
-            Role::Standby => self.on_other_serves(now),
+            Role::Standby => self.on_hand_over_late(now),
             Role::Recovering { .. } | Role::Probing { .. } | Role::Active { .. } | Role::Ended => {}
         }
     }

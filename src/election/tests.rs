@@ -440,6 +440,9 @@ fn who_hands_over_before_it_stops_waits_for_the_one_that_serves() {
     let play = play.all(answered(Question::Deactivate)).tell(left());
     let play = play.check(Role::Standby, &[release(true, FOR_EVER)]);
     let play = play.tell(Input::OtherServes);
+    let play = play.check(Role::Standby, &[Effect::SeeThrough { term: TERM }]);
+    let play = play.tell(Input::OtherServes).check(Role::Standby, &[]);
+    let play = play.all(answered(Question::Through));
     play.check(Role::Ended, &[Effect::SayStopping, end(Ending::Terminated)]);
 }
 
@@ -454,6 +457,9 @@ fn who_hands_over_before_it_stops_waits_for_nobody_for_ever() {
     let (play, since) = (handed_over(), begun.now);
     let play = play.wait().check(Role::Ended, &ended);
     assert_eq!(play.waited(&since), SUCCESSOR_SERVES_WITHIN);
+    // What clients have sent may have nobody to do it.
+    let stuck = handed_over().tell(Input::OtherServes);
+    stuck.wait().check(Role::Ended, &ended);
     // Asked again it ends at once, as it does where there is nothing to hand over.
     handed_over().tell(stop(Ending::Terminated)).check(Role::Ended, &ended);
     Play::in_group().tell(hand_over_and_stop()).check(Role::Ended, &ended);

@@ -24,6 +24,8 @@ pub trait Driver: Send {
     /// All that was listened to before an [`Input::Flush`] with this token is in force.
     fn on_flushed(&mut self, token: u64);
 
+    /// All that clients had sent before an [`Input::SeeThrough`] with this token is done.
+    fn on_through(&mut self, token: u64);
     /// What was answered before an [`Input::Outflow`] with this token is on the sockets.
     fn on_outflown(&mut self, token: u64);
 
@@ -79,6 +81,7 @@ impl Driver for CoreOnly {
 
     fn on_flushed(&mut self, _token: u64) {}
 
+    fn on_through(&mut self, _token: u64) {}
     fn on_outflown(&mut self, _token: u64) {}
 
     fn on_upstream(&mut self, _news: UpstreamNews) {}

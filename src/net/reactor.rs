@@ -398,6 +398,7 @@ impl<D: Driver> Reactor<D> {
             }
             Effect::Upstream(news) => self.driver.on_upstream(news),
             Effect::Flushed { token } => self.driver.on_flushed(token),
+            Effect::Through { token } => self.driver.on_through(token),
             Effect::Outflown { token } => self.driver.on_outflown(token),
             Effect::Verify { session, on_behalf, password, hash, asked } => {
                 self.verify(session, Secret { on_behalf, password, hash, asked });

@@ -79,6 +79,12 @@ pub enum Mail {
         /// Which activation.
         term: u64,
     },
+    /// Another member serves, and this process ends: answered when all is done that clients of this
+    /// loop have sent, of which no more is read.
+    SeeThrough {
+        /// Of which activation.
+        term: u64,
+    },
     /// To loop 0: the engine of a loop listens to all that it begins with.
     Listening {
         /// Which activation.
@@ -632,6 +638,10 @@ impl Driver for EngineDriver {
         super::event::post(&self.events, Event::Opened { term: token });
     }
 
+    fn on_through(&mut self, token: u64) {
+        self.answer(token, Question::Through);
+    }
+
     fn on_outflown(&mut self, token: u64) {
         self.on_drained(token);
     }
@@ -667,6 +677,9 @@ impl Driver for EngineDriver {
             Mail::Serve { .. } => self.on_serve(now),
             Mail::Sync { term } => self.answer(term, Question::Sync),
             Mail::Deactivate { term } => self.on_deactivate(term),
+            Mail::SeeThrough { term } => {
+                self.tell_broker(broker::Input::SeeThrough { token: term })
+            }
             Mail::Listening { term } => self.on_listening(term),
             Mail::Gated { term } => self.on_gated(term, now),
             Mail::Quiet { term } => self.on_quiet(term),

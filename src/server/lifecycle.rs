@@ -69,6 +69,7 @@ impl Server {
                 self.service_manager.status("standby");
             }
             Effect::Deactivate { term } => self.mail_all(|| Mail::Deactivate { term }),
+            Effect::SeeThrough { term } => self.mail_all(|| Mail::SeeThrough { term }),
             Effect::AwaitStore { term } => self.await_store(term),
             Effect::Drain { term } => self.mail_all(|| Mail::Drain { term }),
             Effect::Release { epoch, is_clean, retry_after } => {

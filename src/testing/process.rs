@@ -542,6 +542,7 @@ impl Loop {
             }
             Effect::Dial { url, is_explicit } => self.wishes.push(Wish::Dial { url, is_explicit }),
             Effect::Flushed { token } => self.driver.on_flushed(token),
+            Effect::Through { token } => self.driver.on_through(token),
             Effect::Outflown { token } => self.driver.on_outflown(token),
             Effect::DialUpstream { .. } | Effect::Upstream(_) => {
                 unreachable!("there is no external server here")

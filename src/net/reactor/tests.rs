@@ -55,6 +55,7 @@ impl Driver for Answerer {
 
     fn on_flushed(&mut self, _token: u64) {}
 
+    fn on_through(&mut self, _token: u64) {}
     fn on_outflown(&mut self, _token: u64) {}
 
     fn on_upstream(&mut self, _news: UpstreamNews) {}

@@ -81,6 +81,7 @@ impl Group {
             Effect::Sync { term } => process.post_all(|| Mail::Sync { term }),
             Effect::Deactivate { term } => process.post_all(|| Mail::Deactivate { term }),
             Effect::Drain { term } => process.post_all(|| Mail::Drain { term }),
+            Effect::SeeThrough { term } => process.post_all(|| Mail::SeeThrough { term }),
             Effect::Withdraw => process.alone_at = None,
             Effect::AwaitStore { term } => process.await_store(term),
             Effect::Release { epoch, is_clean, retry_after } => {
