@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod connection;
 mod describe;
+pub mod health;
 pub mod import;
 pub mod init;
 pub mod man;
@@ -38,12 +39,18 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 10] = [
+pub const COMMANDS: [Command; 11] = [
     Command {
         name: "completions",
         help: "print the completions of a shell",
         run: completions::run,
         describe: completions::describe,
+    },
+    Command {
+        name: "health",
+        help: "ask a server how it is, for health checks",
+        run: health::run,
+        describe: health::describe,
     },
     Command {
         name: "import",
