@@ -40,6 +40,34 @@ impl Manager {
     }
 }
 
+/// Goal: a container without any other program can be asked how its server is.
+#[test]
+fn a_health_check_needs_no_other_program() {
+    let ask = |question: &str, port: u16| {
+        let mut command = std::process::Command::new(server::binary());
+        let output = command.args(["health", question, "-m", &port.to_string()]).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let root = tempfile::tempdir().unwrap();
+    let member = || Launch::new(&["-ft_group", "pair"]).file_store(Some(root.path()));
+    let mut active = member().start();
+    let standby = member().spawn();
+    standby.log.wait("Starting in standby mode");
+    for question in ["live", "ready", "active"] {
+        let (is_good, said) = ask(question, active.launch.http);
+        assert!(is_good, "{question}: {said}");
+    }
+    assert!(ask("live", standby.launch.http).0);
+    let (is_good, said) = ask("active", standby.launch.http);
+    assert!(!is_good && said.starts_with("503: "), "{said}");
+    // Without a route it would serve nobody.
+    let (is_good, said) = ask("ready", standby.launch.http);
+    assert!(!is_good && said.contains("hears no heartbeat"), "{said}");
+    active.stop(Signal::SIGTERM);
+    let (is_good, said) = ask("live", active.launch.http);
+    assert!(!is_good && said.contains("refused"), "{said}");
+}
+
 /// Goal: whoever waits for the start of a server goes on when that can serve, or take over.
 #[test]
 fn a_service_manager_is_told_when_a_server_is_ready_and_what_it_is() {

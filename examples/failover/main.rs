@@ -29,6 +29,11 @@ struct Args {
     /// Over an external NATS server: this program (`stanby`, or a `nats-server`)
     #[arg(long)]
     external: Option<PathBuf>,
+    /// So many pairs, each with a part of the channels, over that server: they are killed in turns,
+    /// and the first ack is then that of any channel
+    #[arg(long, default_value_t = 1, requires = "external")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=8))]
+    partitions: u8,
     /// Event loops of each server
     #[arg(long)]
     loops: Option<u16>,
@@ -103,7 +108,8 @@ fn plan(args: &Args, binary: PathBuf) -> Plan {
         loops: args.loops,
         sql_driver: args.sql.clone(),
         external: args.external.clone(),
-        channels: usize::from(args.channels),
+        partitions: usize::from(args.partitions),
+        channels: usize::from(args.channels.max(u16::from(args.partitions))),
         durables: args.durables,
         queue_members: args.queue_members,
         publish_every: Duration::from_millis(args.every),

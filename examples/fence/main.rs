@@ -1,6 +1,6 @@
 //! Shows that two members never both are active: hung, blinded, robbed of their lock file.
 //!
-//! `cargo run --release --example fence -- [--rounds N] [--bin PATH]`
+//! `cargo run --release --example fence -- [--rounds N] [--bin PATH] [--external PATH]`
 
 mod trials;
 
@@ -22,6 +22,9 @@ struct Args {
     /// The server to run; without it `target/<profile>/stanby` of the same build
     #[arg(long)]
     bin: Option<PathBuf>,
+    /// Over an external NATS server: this program (`stanby`, or a `nats-server`)
+    #[arg(long)]
+    external: Option<PathBuf>,
     /// Event loops of each server
     #[arg(long, default_value_t = 2)]
     loops: u16,
@@ -46,6 +49,7 @@ fn run(args: &Args) -> Result<(usize, usize), DrillError> {
     let beside = own.parent().and_then(Path::parent).unwrap_or(Path::new(".")).join("stanby");
     let mut plan = trials::plan(args.bin.clone().unwrap_or(beside));
     plan.loops = Some(args.loops);
+    plan.external.clone_from(&args.external);
     let mut counts = (0, 0);
     let doubts = [
         Doubt::Paused,
@@ -57,7 +61,9 @@ fn run(args: &Args) -> Result<(usize, usize), DrillError> {
     for doubt in doubts {
         let result = with_folder(doubt, |folder| trials::run(doubt, args.rounds, &plan, folder));
         tell(&format!("{doubt:?}, {} rounds under load", args.rounds), result, &mut counts)?;
-        if matches!(doubt, Doubt::Paused | Doubt::Blinded) {
+        // Over one external server no member has clients of its own.
+        let has_witness = matches!(doubt, Doubt::Paused | Doubt::Blinded);
+        if has_witness && args.external.is_none() {
             for _ in 0..args.rounds {
                 let result = with_folder(doubt, |folder| trials::run_witness(doubt, &plan, folder));
                 tell(&format!("{doubt:?}, who speaks last"), result, &mut counts)?;

@@ -4,6 +4,9 @@ use crate::base::limits::PEER_URLS_MAX;
 use crate::base::random::Random;
 use crate::base::server_url::ServerUrl;
 
+/// Letters of a host that a server tells of: no name is longer, and each stands in the log.
+const HOST_LEN_MAX: usize = 255;
+
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Known {
@@ -63,6 +66,9 @@ impl Servers {
         let old_len = self.list.len();
         for address in told {
             let Ok(mut url) = ServerUrl::decode(address) else { continue };
+            if HOST_LEN_MAX < url.host.len() {
+                continue;
+            }
             if self.list.iter().any(|known| known.url.address() == url.address()) {
                 continue;
             }
@@ -145,5 +151,9 @@ mod tests {
         let many: Vec<String> = (0..5_000).map(|number| format!("h{number}:1")).collect();
         servers.learn(&many, &mut Random::new(1));
         assert!(servers.len() <= PEER_URLS_MAX + 2);
+        let before = servers.len();
+        servers.learn(&[format!("{}:1", "h".repeat(256)), "a:1".to_owned()], &mut Random::new(1));
+        assert!(servers.len() < before, "no host has so long a name");
+        assert!(servers.list.iter().all(|known| known.url.host.len() < 256));
     }
 }

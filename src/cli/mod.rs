@@ -5,6 +5,7 @@ pub mod completions;
 pub mod connection;
 pub mod control;
 mod describe;
+pub mod health;
 pub mod import;
 pub mod init;
 pub mod man;
@@ -42,7 +43,7 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 13] = [
+pub const COMMANDS: [Command; 14] = [
     Command {
         name: "check",
         help: "look through a store for damage",
@@ -54,6 +55,12 @@ pub const COMMANDS: [Command; 13] = [
         help: "print the completions of a shell",
         run: completions::run,
         describe: completions::describe,
+    },
+    Command {
+        name: "health",
+        help: "ask a server how it is, for health checks",
+        run: health::run,
+        describe: health::describe,
     },
     Command {
         name: "import",

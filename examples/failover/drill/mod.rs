@@ -56,6 +56,8 @@ pub struct Plan {
     /// The program of the external NATS server that clients and members connect to; `None` = the
     /// members are NATS servers themselves.
     pub external: Option<PathBuf>,
+    /// Pairs that share the channels; more than one need an external server.
+    pub partitions: usize,
     /// Channels that are published to in turn.
     pub channels: usize,
     /// Durable subscribers, each on every channel.
@@ -81,6 +83,7 @@ impl Plan {
             loops: None,
             sql_driver: None,
             external: None,
+            partitions: 1,
             channels: 1,
             durables: 1,
             queue_members: 0,
@@ -151,24 +154,29 @@ pub struct Report {
 pub fn run(plan: &Plan, folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<Report, DrillError> {
     let seed = world::entropy().map_err(DrillError::io("cannot read entropy"))?;
     let mut random = Random::new(seed);
-    let mut pair = Pair::start(plan, folder)?;
-    let servers = pair.servers();
+    let mut pairs = match plan.partitions {
+        0 | 1 => vec![Pair::start(plan, folder)?],
+        _ => Pair::start_partitions(plan, folder)?,
+    };
+    let servers = pairs[0].servers();
     let notes = Notes::default();
     notes.begin_round(1);
     let readers = Readers::start(plan, &servers, &notes)?;
     let publisher = Publisher::start(plan, &servers, &notes, "publisher")?;
-    let mut active = 0;
+    let mut actives = vec![0; pairs.len()];
     let mut exits = Vec::new();
     for round in 1..=plan.rounds {
         notes.begin_round(round);
+        let place = round % pairs.len();
+        let (pair, active) = (&mut pairs[place], actives[place]);
         wait_for_acks(&notes, ACKS_PER_ROUND + random.below(ACKS_PER_ROUND))?;
-        fail_over(&mut pair, active, &notes, plan.ending)?;
+        fail_over(pair, active, &notes, plan.ending)?;
         tell(&format!("round {round} of {}: the standby has taken over", plan.rounds));
         exits.push(pair.wait_exit(active)?);
         pair.restart(active)?;
-        active = 1 - active;
-        pair.wait_active(active)?;
-        pair.wait_standby(1 - active)?;
+        actives[place] = 1 - active;
+        pair.wait_active(1 - active)?;
+        pair.wait_standby(active)?;
     }
     Ok(Report { exits, ..finish(plan, &servers, &notes, publisher, readers)? })
 }

@@ -6,11 +6,13 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
+use super::load::channel_name;
 use super::{DrillError, Plan, database, wait_until};
 
 /// How long a server may take to become what it is waited for.
@@ -26,11 +28,11 @@ pub const CLUSTER_ID: &str = "failover-drill";
 pub struct Pair {
     members: [Member; 2],
     /// What clients and members connect to, if the members are no NATS servers themselves.
-    external: Option<External>,
+    external: Option<Rc<External>>,
 }
 
 /// A NATS server between clients and members.
-struct External {
+pub struct External {
     port: u16,
     child: Child,
 }
@@ -62,12 +64,47 @@ impl Pair {
 
     /// Starts both over the store that these flags name.
     pub fn start_over(plan: &Plan, folder: &Path, store: &[String]) -> Result<Self, DrillError> {
-        let ports = free_ports().map_err(DrillError::io("cannot find free ports"))?;
-        let member = |place| member(plan, folder, store, (ports, place));
         let external = plan.external.as_ref();
-        // A member's own port for clients is not used then.
-        let external = external.map(|program| External::start(program, ports[0][0], folder));
-        let mut pair = Self { members: [member(0), member(1)], external: external.transpose()? };
+        let external = external.map(|program| External::start(program, folder)).transpose()?;
+        Self::start_at(plan, folder, (store, "drill"), external.map(Rc::new))
+    }
+
+    /// Starts so many pairs over one external server, each with a part of the channels.
+    pub fn start_partitions(plan: &Plan, folder: &Path) -> Result<Vec<Self>, DrillError> {
+        let program = plan.external.as_ref();
+        let program = program.ok_or(DrillError::said("partitions need an external server"))?;
+        let external = Rc::new(External::start(program, folder)?);
+        let start = |number| {
+            let folder = folder.join(format!("partition-{number}"));
+            fs::create_dir(&folder).map_err(DrillError::io("cannot make a folder"))?;
+            let channels = (number..plan.channels).step_by(plan.partitions);
+            let channels: Vec<_> =
+                channels.map(|index| format!("\"{}\": {{}}", channel_name(index))).collect();
+            let channels = channels.join(", ");
+            let text = format!(
+                "streaming {{ partitioning: true, store_limits {{ channels {{ {channels} }} }} }}\n"
+            );
+            let config = folder.join("partition.conf");
+            fs::write(&config, text).map_err(DrillError::io("cannot write a configuration"))?;
+            let (store, config) = (folder.join("store"), config.display().to_string());
+            let store = store.display().to_string();
+            let flags = ["-store", "file", "-dir", &store, "-sc", &config].map(str::to_owned);
+            let group = format!("drill-{number}");
+            Self::start_at(plan, &folder, (&flags, &group), Some(Rc::clone(&external)))
+        };
+        (0..plan.partitions).map(start).collect()
+    }
+
+    fn start_at(
+        plan: &Plan,
+        folder: &Path,
+        (store, group): (&[String], &str),
+        external: Option<Rc<External>>,
+    ) -> Result<Self, DrillError> {
+        let ports = free_ports().map_err(DrillError::io("cannot find free ports"))?;
+        let port = external.as_ref().map(|external| external.port);
+        let member = |place| member(plan, folder, (store, group, port), (ports, place));
+        let mut pair = Self { members: [member(0), member(1)], external };
         pair.members[0].start()?;
         pair.wait_active(0)?;
         pair.members[1].start()?;
@@ -154,7 +191,9 @@ impl Pair {
 }
 
 impl External {
-    fn start(program: &Path, port: u16, folder: &Path) -> Result<Self, DrillError> {
+    fn start(program: &Path, folder: &Path) -> Result<Self, DrillError> {
+        let ports = free_ports().map_err(DrillError::io("cannot find free ports"))?;
+        let port = ports[0][0];
         let cannot_log = DrillError::io("cannot write a server's log");
         let log = File::create(folder.join("external.log")).map_err(cannot_log)?;
         let mut command = Command::new(program);
@@ -272,12 +311,17 @@ impl Drop for Member {
 /// Client, route and monitoring ports of both members.
 type Ports = [[u16; 3]; 2];
 
-fn member(plan: &Plan, folder: &Path, store: &[String], (ports, place): (Ports, usize)) -> Member {
+fn member(
+    plan: &Plan,
+    folder: &Path,
+    (store, group, external): (&[String], &str, Option<u16>),
+    (ports, place): (Ports, usize),
+) -> Member {
     let [client_port, route_port, monitor_port] = ports[place];
     let other = ports[1 - place][1];
     let mut args: Vec<String> = [
         ("-cluster_id", CLUSTER_ID.to_owned()),
-        ("-ft_group", "drill".to_owned()),
+        ("-ft_group", group.to_owned()),
         ("-a", "127.0.0.1".to_owned()),
         ("-m", monitor_port.to_string()),
     ]
@@ -285,12 +329,12 @@ fn member(plan: &Plan, folder: &Path, store: &[String], (ports, place): (Ports, 
     .flat_map(|(flag, value)| [flag.to_owned(), value])
     .collect();
     args.extend_from_slice(store);
-    if plan.external.is_some() {
-        args.extend(["-ns".to_owned(), format!("nats://127.0.0.1:{}", ports[0][0])]);
+    if let Some(port) = external {
+        args.extend(["-ns".to_owned(), format!("nats://127.0.0.1:{port}")]);
     } else {
         args.extend(["-p".to_owned(), client_port.to_string()]);
     }
-    if plan.has_routes && plan.external.is_none() {
+    if plan.has_routes && external.is_none() {
         let own = format!("nats://127.0.0.1:{route_port}");
         let other = format!("nats://127.0.0.1:{other}");
         args.extend(["-cluster".to_owned(), own, "-routes".to_owned(), other]);
