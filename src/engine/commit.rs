@@ -54,6 +54,9 @@ pub(super) enum After {
     Left { reply: Reply },
 }
 
+/// Room for so many publishes is kept from one batch to the next.
+const PUBLISHES_KEPT_MAX: usize = 1024;
+
 /// A batch that fills.
 #[derive(Debug, Default)]
 struct Staged {
@@ -122,6 +125,9 @@ pub(super) struct Commits {
     last_ticket: Ticket,
     last_number: u64,
     held_bytes: usize,
+    /// The list of a batch that is through, emptied, for the next one: grown anew for each batch,
+    /// it is moved several times.
+    spare: Vec<StagedPublish>,
 }
 
 impl Commits {
@@ -136,6 +142,7 @@ impl Commits {
             last_ticket: Ticket::default(),
             last_number: 0,
             held_bytes: 0,
+            spare: Vec::new(),
         }
     }
 
@@ -166,7 +173,16 @@ impl Commits {
 
     fn begin(&mut self) {
         self.last_number += 1;
-        self.queue.push_back(Staged { number: self.last_number, ..Staged::default() });
+        let publishes = std::mem::take(&mut self.spare);
+        self.queue.push_back(Staged { number: self.last_number, publishes, ..Staged::default() });
+    }
+
+    /// Keeps the list of a batch that is through, unless that was an unusual one.
+    fn reuse(&mut self, mut publishes: Vec<StagedPublish>) {
+        if publishes.capacity() <= PUBLISHES_KEPT_MAX {
+            publishes.clear();
+            self.spare = publishes;
+        }
     }
 
     /// The part of `channel` in the batch that fills.
@@ -445,11 +461,13 @@ impl Engine {
         for index in written {
             self.deliver_channel(index, now);
         }
-        for publish in done.publishes {
+        let mut publishes = done.publishes;
+        for publish in publishes.drain(..) {
             if of(publish.channel).is_none() {
                 self.ack_publish(publish);
             }
         }
+        self.commits.reuse(publishes);
         for after in done.after {
             self.on_after(after, clients_refused.as_ref(), &refused, now);
         }

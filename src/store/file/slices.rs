@@ -12,7 +12,8 @@ use crate::base::planted::{self, Bug};
 use crate::base::record::{ChannelState, MessageRecord};
 use crate::base::time::WallTime;
 use crate::store::file::format::{
-    Crc, FILE_HEADER_LEN, IndexRecord, MESSAGE_OVERHEAD, encode_plain, index_offset,
+    Crc, FILE_HEADER_LEN, INDEX_RECORD_LEN, IndexRecord, MESSAGE_OVERHEAD, RECORD_HEADER_LEN,
+    encode_plain, index_offset,
 };
 use crate::store::file::options::FileOptions;
 
@@ -216,8 +217,10 @@ impl Messages {
     /// acknowledged and not there.
     #[must_use]
     pub fn stage(&self, records: &[MessageRecord], rules: &StageRules<'_>) -> Vec<SliceWrite> {
+        let data_len = records.iter().map(|record| RECORD_HEADER_LEN + record.encoded.len()).sum();
         let mut staging = Staging {
             writes: Vec::new(),
+            lens: (data_len, records.len() * INDEX_RECORD_LEN),
             number_max: self.number_max,
             number_step: rules.number_step,
             rules,
@@ -377,6 +380,8 @@ pub struct StageRules<'a> {
 
 struct Staging<'a> {
     writes: Vec<SliceWrite>,
+    /// Bytes of data and index for all records.
+    lens: (usize, usize),
     number_max: u64,
     number_step: u64,
     rules: &'a StageRules<'a>,
@@ -407,9 +412,15 @@ impl Staging<'_> {
         if self.writes.is_empty() {
             self.begin_slice();
         }
+        let is_first = self.writes.len() == 1;
         let Some(write) = self.writes.last_mut() else {
             unreachable!("a slice was just begun");
         };
+        if is_first && write.data.is_empty() {
+            // Most batches go to one slice.
+            write.data.reserve_exact(self.lens.0);
+            write.index.reserve_exact(self.lens.1);
+        }
         let record = IndexRecord {
             sequence,
             offset: write.slice.data_len,
