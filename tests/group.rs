@@ -1,7 +1,7 @@
-//! A group whose active dies: clients at other members, which try nothing again, notice a pause.
+//! A group whose active ends: clients at other members, which try nothing again, notice a pause.
 //!
 //! Three real members with routes. All clients are at one that is neither the active nor its
-//! successor, and in the second half at the successor itself; the active is killed while much is
+//! successor, and in the second half at the successor itself; the active ends while much is
 //! under way. Times are a report, shown with `--nocapture`; only what a client would call an error
 //! is asserted.
 
@@ -26,6 +26,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
+use nix::sys::signal::Signal;
 use prost::Message as _;
 use stanby::base::time::Instant;
 use stanby::base::world;
@@ -280,8 +281,8 @@ fn check(channels: &BTreeMap<&str, Vec<Bytes>>, published: &[Vec<Bytes>]) -> usi
     twice
 }
 
-/// Kills the active as often as there is a successor, and says how long clients waited.
-fn kill_actives(group: &mut Group, load: &Load, loops: u16) {
+/// Ends the active as often as there is a successor, and says how long clients waited.
+fn end_actives(group: &mut Group, load: &Load, (loops, signal): (u16, Signal)) {
     for dead in 0..2 {
         let before = load.acked.load(Ordering::Relaxed);
         wait_for("a load", || {
@@ -289,13 +290,13 @@ fn kill_actives(group: &mut Group, load: &Load, loops: u16) {
             (before + 4_000 < acked && 100 < load.unacked()).then_some(())
         });
         let (unacked, longest) = (load.unacked(), load.longest_ns.swap(0, Ordering::Relaxed));
-        group.members[dead].kill();
+        group.members[dead].stop(signal);
         let active = group.wait_active(dead + 1);
         let acked = load.acked.load(Ordering::Relaxed);
         wait_for("acks", || (acked + 2_000 < load.acked.load(Ordering::Relaxed)).then_some(()));
         let _ = writeln!(
             io::stderr(),
-            "{loops} loops: killed with {unacked} unacked; member {active} serves; longest before \
+            "{loops} loops, {signal}: {unacked} unacked; member {active} serves; longest before \
              {:?}, then {:?}",
             Duration::from_nanos(longest),
             Duration::from_nanos(load.longest_ns.load(Ordering::Relaxed)),
@@ -306,13 +307,14 @@ fn kill_actives(group: &mut Group, load: &Load, loops: u16) {
     }
 }
 
-fn under_load(loops: u16) {
+/// Gives how many publishes are stored twice.
+fn under_load(loops: u16, signal: Signal) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let mut group = Group::start(folder.path(), loops);
     let port = group.members[2].launch.port;
     let load = Arc::new(Load::default());
     let clients = Clients::start(port, &load);
-    kill_actives(&mut group, &load, loops);
+    end_actives(&mut group, &load, (loops, signal));
     let (published, seen) = clients.end(&load);
     let mut reader = Stan::connect(port, "reader");
     let channels: BTreeMap<&str, Vec<Bytes>> =
@@ -326,6 +328,7 @@ fn under_load(loops: u16) {
         published.iter().map(Vec::len).sum::<usize>(),
         load.sessions.load(Ordering::Relaxed)
     );
+    twice
 }
 
 /// Goal: a killed active is a pause for clients of other members: no publish, request or ack of
@@ -333,6 +336,14 @@ fn under_load(loops: u16) {
 #[test]
 fn a_killed_active_is_a_pause_for_clients_of_other_members() {
     for loops in [1, 2] {
-        under_load(loops);
+        under_load(loops, Signal::SIGKILL);
+    }
+}
+
+/// Goal: so is an active that is stopped, and nothing is stored twice then.
+#[test]
+fn a_stopped_active_is_a_pause_and_nothing_is_stored_twice() {
+    for loops in [1, 2] {
+        assert_eq!(under_load(loops, Signal::SIGTERM), 0);
     }
 }
