@@ -288,22 +288,18 @@ fn check(channels: &BTreeMap<&str, Vec<Bytes>>, published: &[Vec<Bytes>]) -> usi
     twice
 }
 
-/// Kills the active as often as there is a successor, and says how long clients waited.
-fn kill_actives(group: &mut Group, load: &Load, loops: u16) {
+/// Ends the active as often as there is a successor, and says how long clients waited.
+fn end_actives(group: &mut Group, load: &Load, (loops, signal): (u16, Signal)) {
     for dead in 0..2 {
-        let before = load.acked.load(Ordering::Relaxed);
-        wait_for("a load", || {
-            let acked = load.acked.load(Ordering::Relaxed);
-            (before + 4_000 < acked && 100 < load.unacked()).then_some(())
-        });
+        wait_load(load);
         let (unacked, longest) = (load.unacked(), load.longest_ns.swap(0, Ordering::Relaxed));
-        group.members[dead].kill();
+        group.members[dead].stop(signal);
         let active = group.wait_active(dead + 1);
         let acked = load.acked.load(Ordering::Relaxed);
         wait_for("acks", || (acked + 2_000 < load.acked.load(Ordering::Relaxed)).then_some(()));
         let _ = writeln!(
             io::stderr(),
-            "{loops} loops: killed with {unacked} unacked; member {active} serves; longest before \
+            "{loops} loops, {signal}: {unacked} unacked; member {active} serves; longest before \
              {:?}, then {:?}",
             Duration::from_nanos(longest),
             Duration::from_nanos(load.longest_ns.load(Ordering::Relaxed)),
@@ -340,19 +336,6 @@ fn step_down(group: &mut Group, load: &Load, loops: u16) {
     }
 }
 
-/// Ends the first two members by SIGTERM, one after the other, be they active or not.
-fn terminate(group: &mut Group, load: &Load, loops: u16) {
-    for ending in 0..2 {
-        wait_load(load);
-        load.longest_ns.store(0, Ordering::Relaxed);
-        assert_eq!(group.members[ending].stop(Signal::SIGTERM), Some(143));
-        let acked = load.acked.load(Ordering::Relaxed);
-        wait_for("acks", || (acked + 1_000 < load.acked.load(Ordering::Relaxed)).then_some(()));
-        let longest = Duration::from_nanos(load.longest_ns.load(Ordering::Relaxed));
-        let _ = writeln!(io::stderr(), "{loops} loops: terminated {ending}; longest {longest:?}");
-    }
-}
-
 /// What happens to a group.
 type Events = fn(&mut Group, &Load, u16);
 
@@ -385,7 +368,7 @@ fn under_load(loops: u16, events: Events) -> usize {
 #[test]
 fn a_killed_active_is_a_pause_for_clients_of_other_members() {
     for loops in [1, 2] {
-        under_load(loops, kill_actives);
+        under_load(loops, |group, load, loops| end_actives(group, load, (loops, Signal::SIGKILL)));
     }
 }
 
@@ -402,6 +385,12 @@ fn a_member_that_steps_down_costs_no_publish_and_doubles_none() {
 #[test]
 fn an_active_that_is_terminated_costs_no_publish_and_doubles_none() {
     for loops in [1, 2] {
-        assert_eq!(under_load(loops, terminate), 0, "{loops} loops: stored twice");
+        assert_eq!(
+            under_load(loops, |group, load, loops| {
+                end_actives(group, load, (loops, Signal::SIGTERM));
+            }),
+            0,
+            "{loops} loops: stored twice"
+        );
     }
 }

@@ -132,7 +132,7 @@ pub const LEDGER_ENTRY_BYTES: usize = 128;
 pub const ERRANDS_OPEN_MAX: usize = 512 * 1024;
 
 /// Ledgers of one peer that are remembered while nothing of them is open.
-pub const ERRANDS_LEDGERS_MAX: usize = 64 * 1024;
+pub const ERRANDS_LEDGERS_MAX: usize = 256 * 1024;
 
 /// How long what clients send is kept while nobody serves: longer than a take-over lasts, and than
 /// clients wait for an answer to a request.

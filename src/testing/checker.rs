@@ -8,6 +8,7 @@ mod members;
 mod promise;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -27,6 +28,14 @@ use self::doubts::{Doubts, Term};
 pub use self::members::{Said, Seen};
 use self::promise::On;
 pub use self::promise::{Promise, Violation};
+
+/// How long a publish may be answered and not yet marked as done to the member that keeps it, while
+/// nothing goes wrong but that the active dies.
+const IN_FLIGHT_FOR: Duration = Duration::from_millis(100);
+/// The same where it may hang before it is replaced.
+const UNMARKED_FOR: Duration = Duration::from_secs(3);
+/// For so long after a take-over requests of before it may still be answered.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(4);
 
 /// What lies in a channel, as a client that reads all of it finds it.
 pub type Audit = BTreeMap<ChannelName, BTreeMap<Sequence, Bytes>>;
@@ -71,6 +80,8 @@ struct Acked {
     channel: ChannelName,
     /// Which one of the run.
     order: usize,
+    /// When its publisher was told.
+    at: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -210,8 +221,15 @@ impl Checker {
     /// The active dies, in a run in which nothing else goes wrong: what was not answered may be
     /// stored twice.
     pub fn on_active_killed(&mut self) {
-        let is_open =
-            |data: &&Bytes| !self.acked.contains_key(*data) && !self.refused.contains(*data);
+        self.doubt_unanswered(IN_FLIGHT_FOR);
+    }
+
+    /// What was not answered, or since so short a time, may be there twice.
+    fn doubt_unanswered(&mut self, since: Duration) {
+        let is_new = |acked: &Acked| self.now.since(acked.at) < since;
+        let is_open = |data: &&Bytes| {
+            !self.refused.contains(*data) && self.acked.get(*data).is_none_or(is_new)
+        };
         let open: Vec<Bytes> = self.published.keys().filter(is_open).cloned().collect();
         open.into_iter().for_each(|data| self.doubts.on_repeated(data));
     }
@@ -232,6 +250,13 @@ impl Checker {
     #[must_use]
     pub fn has_moved(&self) -> bool {
         self.doubts.has_moved()
+    }
+
+    /// Whether a request may be one that was sent to two actives: what makes no sense to the second
+    /// it takes for done.
+    #[must_use]
+    pub fn may_be_asked_again(&self) -> bool {
+        self.now.since(self.taken_over_at) < ANSWERED_WITHIN
     }
 
     /// A client waits in vain for the answer to its connect request.
@@ -330,7 +355,7 @@ impl Checker {
     pub fn on_acked(&mut self, channel: &ChannelName, payload: Bytes) {
         self.say(|| format!("{payload:?} in {channel} is acked"));
         let order = self.acked.len();
-        let acked = Acked { channel: channel.clone(), order };
+        let acked = Acked { channel: channel.clone(), order, at: self.now };
         self.acked.entry(payload).or_insert(acked);
     }
 
@@ -429,6 +454,11 @@ impl Checker {
     pub fn on_takeover(&mut self, member: usize) {
         self.doubts.on_active(member);
         self.taken_over_at = self.now;
+        if self.doubts.moves().is_none() {
+            // Its predecessor may have stored it, and nobody can have said so; or a publisher was
+            // told, and the member that keeps it was not.
+            self.doubt_unanswered(UNMARKED_FOR);
+        }
     }
 
     /// A client acknowledges what it got on `inbox`; the ack may never arrive.
