@@ -75,6 +75,8 @@ pub(super) struct Errands {
     peer_count: u32,
     /// Ledgers of which there is something to tell.
     news: BTreeSet<(u32, u64)>,
+    /// The one that was put there last: mostly it is put there again and again.
+    latest: Option<(u32, u64)>,
 }
 
 impl Errands {
@@ -84,7 +86,7 @@ impl Errands {
             peer.windows.clear();
             peer.open_count = 0;
         }
-        self.news.clear();
+        self.take_news();
     }
 
     fn peer(&mut self, remote_id: &str, route: SessionId) -> u32 {
@@ -112,19 +114,38 @@ impl Errands {
         let count = window.on_done(errand.number);
         peer.open_count -= count;
         if 0 < count {
-            self.news.insert((number, errand.ledger));
+            self.note(number, errand.ledger);
         }
+    }
+
+    /// There is something to tell of a ledger.
+    fn note(&mut self, number: u32, ledger: u64) {
+        if self.latest != Some((number, ledger)) {
+            self.latest = Some((number, ledger));
+            self.news.insert((number, ledger));
+        }
+    }
+
+    fn take_news(&mut self) -> BTreeSet<(u32, u64)> {
+        self.latest = None;
+        std::mem::take(&mut self.news)
     }
 }
 
 impl Broker {
     /// A peer says of the message that follows that it is for engines.
     pub(super) fn on_kept(&mut self, id: SessionId, kept: Kept) -> Step {
+        let Some(route) = self.sessions.route_mut(id) else { return Step::End };
+        if route.keeper.is_some() {
+            route.kept = Some(kept);
+            return Step::Done;
+        }
         if !self.is_sibling(id) {
             return self.refuse_stranger(id);
         }
         let Some(route) = self.sessions.route_mut(id) else { return Step::End };
         route.kept = Some(kept);
+        route.keeper = Some(self.errands.peer(route.remote_id(), id));
         Step::Done
     }
 
@@ -147,8 +168,8 @@ impl Broker {
             }
             return Step::Done;
         }
-        let Some(route) = self.sessions.route(id) else { return Step::End };
-        let number = self.errands.peer(route.remote_id(), id);
+        let keeper = self.sessions.route(id).and_then(|route| route.keeper);
+        let Some(number) = keeper else { return Step::End };
         let Some(peer) = self.errands.peers.get_mut(&number) else { return Step::End };
         if ERRANDS_LEDGERS_MAX < peer.windows.len() {
             peer.windows.retain(|_, window| !window.open.is_empty());
@@ -159,7 +180,7 @@ impl Broker {
         }
         let window = peer.windows.entry(kept.ledger).or_default();
         if kept.number <= window.last {
-            self.errands.news.insert((number, kept.ledger));
+            self.errands.note(number, kept.ledger);
             return Step::Done;
         }
         window.last = kept.number;
@@ -201,7 +222,7 @@ impl Broker {
         if self.errands.news.is_empty() {
             return;
         }
-        let news = std::mem::take(&mut self.errands.news);
+        let news = self.errands.take_news();
         // Also of those that take nothing more.
         let Some(epoch) = self.serving.begun_epoch() else { return };
         let mut line = BytesMut::new();

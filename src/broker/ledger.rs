@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::base::epoch::Epoch;
 use crate::base::errand::{Errand, Keeper};
@@ -166,8 +167,8 @@ impl Broker {
     }
 
     /// The engines of this process that serve and that a message is for.
-    fn engines_here(&self, matched: &Matched) -> Vec<EngineInterest> {
-        let View::Here(epoch) = self.serving.view() else { return Vec::new() };
+    fn engines_here(&self, matched: &Matched) -> SmallVec<[EngineInterest; 2]> {
+        let View::Here(epoch) = self.serving.view() else { return SmallVec::new() };
         let is_one = |one: &&EngineInterest| one.is_here() && one.keeper == Some(epoch);
         matched.kept.iter().filter(is_one).copied().collect()
     }
@@ -205,17 +206,18 @@ impl Broker {
                 return self.deliver_here(matched, message, source, None);
             }
         }
-        let Some((ledger, number)) = self.enter(id, message) else { return false };
+        let (names, payload) = message.to_engines(&mut self.chunk);
+        let is_sent = !matches!(view, View::Away | View::Nobody);
+        let kept = (message.account, names.clone(), payload.clone());
+        let Some((ledger, number)) = self.enter(id, kept, is_sent) else { return false };
         match view {
             View::Here(_) => {
-                self.on_sent(ledger, number);
                 let errand = Errand { keeper: Keeper::Own, ledger, number, is_again: false };
                 self.deliver_here(matched, message, source, Some(errand))
             }
             View::Behind { route, epoch } => {
-                self.on_sent(ledger, number);
                 let kept = Kept { epoch: epoch.0, ledger, number, is_again: false };
-                self.send_last(ledger, route, kept);
+                self.send_parcel(Parcel { route, kept, account: message.account, names, payload });
                 true
             }
             View::Away | View::Nobody => true,
@@ -223,8 +225,12 @@ impl Broker {
     }
 
     /// Puts a message into the ledger of its session.
-    fn enter(&mut self, id: SessionId, message: &Message<'_>) -> Option<(u64, u64)> {
-        let (names, payload) = message.to_engines(&mut self.chunk);
+    fn enter(
+        &mut self,
+        id: SessionId,
+        (account, names, payload): (AccountIndex, Names, Bytes),
+        is_sent: bool,
+    ) -> Option<(u64, u64)> {
         let ledgers = &mut self.ledgers;
         let client = self.sessions.client_mut(id)?;
         if client.ledger == 0 || !ledgers.by_id.contains_key(&client.ledger) {
@@ -236,24 +242,14 @@ impl Broker {
         }
         let ledger = ledgers.by_id.get_mut(&client.ledger)?;
         ledger.last += 1;
-        let entry = Entry { number: ledger.last, account: message.account, names, payload };
+        if is_sent {
+            ledger.sent = ledger.last;
+        }
+        let entry = Entry { number: ledger.last, account, names, payload };
         ledger.bytes += entry.cost();
         ledgers.bytes += entry.cost();
         ledger.entries.push_back(entry);
         Some((client.ledger, ledger.last))
-    }
-
-    fn on_sent(&mut self, ledger: u64, number: u64) {
-        if let Some(ledger) = self.ledgers.by_id.get_mut(&ledger) {
-            ledger.sent = number;
-        }
-    }
-
-    fn send_last(&mut self, ledger: u64, route: SessionId, kept: Kept) {
-        let entry = self.ledgers.by_id.get(&ledger).and_then(|ledger| ledger.entries.back());
-        let Some(Entry { account, names, payload, .. }) = entry else { return };
-        let (names, payload) = (names.clone(), payload.clone());
-        self.send_parcel(Parcel { route, kept, account: *account, names, payload });
     }
 
     fn send_parcel(&mut self, parcel: Parcel) {

@@ -69,6 +69,8 @@ pub(super) struct Route {
     introduction_len: usize,
     /// What was said of the message that comes next.
     pub kept: Option<Kept>,
+    /// The peer's number as one that keeps inputs, once it has sent one.
+    pub keeper: Option<u32>,
     /// What it carries from before this process became active.
     pub past: Past,
 }

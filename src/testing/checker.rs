@@ -32,8 +32,9 @@ pub use self::promise::{Promise, Violation};
 /// How long a publish may be answered and not yet marked as done to the member that keeps it, while
 /// nothing goes wrong but that the active dies.
 const IN_FLIGHT_FOR: Duration = Duration::from_millis(100);
-/// The same where it may hang before it is replaced.
-const UNMARKED_FOR: Duration = Duration::from_secs(3);
+/// The same where it may hang before it is replaced, and nobody may serve for as long as members
+/// keep what they have.
+const UNMARKED_FOR: Duration = Duration::from_secs(13);
 /// For so long after a take-over requests of before it may still be answered.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(4);
 
