@@ -12,6 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -105,6 +106,24 @@ fn a_member_that_steps_down_is_followed_by_another() {
     assert!(take_over["after"].as_str().unwrap().contains("let go with everything synced"));
 }
 
+/// Goal: who asks while a hand-over is under way gets an answer, and one hand-over is done.
+#[test]
+fn two_who_ask_at_once_get_an_answer_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = group(&folder.path().join("store"), 2);
+    let asked = [(); 2].map(|()| {
+        let socket = all[0].socket.clone();
+        thread::spawn(move || step_down(&socket))
+    });
+    let answers = asked.map(|thread| thread.join().unwrap());
+    let done = answers.iter().filter(|(is_done, _)| *is_done).count();
+    assert!(0 < done, "{answers:?}");
+    let mut refused = answers.iter().filter(|(is_done, _)| !is_done);
+    let words = ["already", "not active", "between two roles", "no other member", "not ready"];
+    let is_clear = |(_, text): &(bool, String)| words.iter().any(|word| text.contains(word));
+    assert!(refused.all(is_clear), "{answers:?}");
+}
+
 /// Goal: nobody gives the role away where nobody would take it, and two who ask get an answer each.
 #[test]
 fn a_member_without_a_successor_stays_active() {
@@ -119,8 +138,9 @@ fn a_member_without_a_successor_stays_active() {
     });
     assert_eq!(all[0].server.get("/streaming/healthz?active=1").status, 200);
     let output = stanby(&["status", "--socket", all[0].socket.to_str().unwrap()]);
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(text.contains("silent for"), "{text}");
+    assert_eq!(output.status.code(), Some(3));
 }
 
 #[test]

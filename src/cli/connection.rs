@@ -280,13 +280,24 @@ pub fn stop_flag() -> Result<Arc<AtomicBool>, CommandError> {
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for letter in text.chars() {
-        if letter.is_control() {
+        if letter.is_control() || turns_text(letter) {
             printable.extend(letter.escape_default());
         } else {
             printable.push(letter);
         }
     }
     printable
+}
+
+/// Whether a letter changes the direction of those around it.
+fn turns_text(letter: char) -> bool {
+    matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The same of a text of several lines.
+#[must_use]
+pub fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Prints why a command failed, and gives the exit code.
@@ -311,6 +322,7 @@ mod tests {
     fn what_a_server_says_is_shown_and_not_obeyed() {
         let said = printable("a\u{1b}]0;x\u{7}\r\nb\u{9b}é");
         assert_eq!(said, "a\\u{1b}]0;x\\u{7}\\r\\nb\\u{9b}é");
+        assert_eq!(printable("a\u{202e}b\u{2066}c"), "a\\u{202e}b\\u{2066}c");
     }
     fn options(args: &[&str], variables: &[(&str, &str)]) -> Result<Options, String> {
         #[derive(clap::Parser)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,6 +56,12 @@ pub enum ControlError {
         "several groups have servers on this machine: choose one with --cluster or --socket\n{0}"
     )]
     Several(String),
+    /// It is there and says nothing.
+    #[error(
+        "{}: the server does not answer: it hangs, or is stopped; if it is active, a standby \
+         replaces it after ft_steal_after", .0.display()
+    )]
+    Hangs(PathBuf),
     /// It answered that it does not do it.
     #[error("{0}")]
     Refused(String),
@@ -75,7 +82,23 @@ pub struct Found {
 /// Where servers of this machine have their sockets.
 #[must_use]
 pub fn folders() -> Vec<PathBuf> {
-    control_folder::candidates(|name| env::var(name).ok(), geteuid().as_raw())
+    let user = geteuid();
+    let mut folders = control_folder::candidates(|name| env::var(name).ok(), user.as_raw());
+    if user.is_root() {
+        folders.extend(folders_of_others());
+    }
+    folders
+}
+
+/// Root reaches the servers of all users.
+fn folders_of_others() -> Vec<PathBuf> {
+    let entries = fs::read_dir("/tmp").into_iter().flatten().take(ENTRIES_MAX).flatten();
+    let is_one = |entry: &fs::DirEntry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let user = name.strip_prefix("stanby-").and_then(|user| user.parse::<u32>().ok());
+        user.is_some_and(|user| user != 0) && entry.file_type().is_ok_and(|found| found.is_dir())
+    };
+    entries.filter(is_one).map(|entry| entry.path()).collect()
 }
 
 impl ServerArgs {
@@ -129,6 +152,16 @@ impl Found {
     }
 }
 
+/// A server that does not answer in time is named as that.
+fn named(error: AskError) -> ControlError {
+    if let AskError::Io { path, source } = &error
+        && source.kind() == ErrorKind::WouldBlock
+    {
+        return ControlError::Hangs(path.clone());
+    }
+    ControlError::Ask(error)
+}
+
 /// The sockets in a folder; none where it cannot be read.
 fn sockets(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
@@ -147,7 +180,7 @@ fn sockets(folder: &Path) -> Vec<PathBuf> {
 /// # Errors
 /// [`ControlError`].
 pub fn status(socket: &Path) -> Result<Found, ControlError> {
-    match control_protocol::ask(socket, Request::Status, STATUS_WITHIN)? {
+    match control_protocol::ask(socket, Request::Status, STATUS_WITHIN).map_err(named)? {
         Reply::Status(status) => Ok(Found { socket: socket.to_owned(), status: *status }),
         Reply::Refused(why) => Err(ControlError::Refused(why)),
         Reply::SteppedDown(_) => Err(ControlError::Other(socket.to_owned())),
@@ -159,7 +192,9 @@ pub fn status(socket: &Path) -> Result<Found, ControlError> {
 /// # Errors
 /// [`ControlError`].
 pub fn step_down(socket: &Path) -> Result<control_protocol::SteppedDown, ControlError> {
-    match control_protocol::ask(socket, Request::StepDown, STEP_DOWN_WITHIN)? {
+    // One that hangs is told from one that takes its time.
+    status(socket)?;
+    match control_protocol::ask(socket, Request::StepDown, STEP_DOWN_WITHIN).map_err(named)? {
         Reply::SteppedDown(done) => Ok(done),
         Reply::Refused(why) => Err(ControlError::Refused(why)),
         Reply::Status(_) => Err(ControlError::Other(socket.to_owned())),

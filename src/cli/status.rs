@@ -7,12 +7,12 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::connection::{self, printable};
+use super::connection::{self, printable, printable_lines};
 use super::control::{ControlError, ServerArgs};
 use crate::base::civil::Civil;
 use crate::base::time::WallTime;
 use crate::base::world;
-use crate::election::membership::{Known, MemberNews, TakeOver};
+use crate::election::membership::{Known, MemberNews, Standing, TakeOver};
 use crate::server::control_protocol::GroupStatus;
 
 /// Show the servers of a group: who is active, who would take over, and the last take-overs
@@ -32,13 +32,11 @@ struct Args {
 const EXAMPLES: &str = "Examples:
   stanby status
   stanby status --cluster orders --json
-Exit code: 0 if somebody is active and each member is ready, 3 if not, 1 if no server answers.";
+Exit code: 0 if somebody is active and each member is ready, 3 if not (also for two minutes after a
+member has fallen silent), 1 if no server answers.";
 
 /// Nobody is active, or a member is not ready.
 const NOT_WELL: u8 = 3;
-
-/// How long a member may be silent and count as there: four of its words.
-const SILENT_MS_MAX: u64 = 4_000;
 
 /// As shells and manuals want it.
 #[must_use]
@@ -60,15 +58,11 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             if is_well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) }
         }
         Err(error) => {
-            let _ = writeln!(io::stderr(), "stanby status: {}", lines(&error));
+            let _ =
+                writeln!(io::stderr(), "stanby status: {}", printable_lines(&error.to_string()));
             ExitCode::FAILURE
         }
     }
-}
-
-/// What is said, line by line: nothing of it is obeyed by a terminal.
-fn lines(error: &ControlError) -> String {
-    error.to_string().split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
 fn show(args: &Args) -> Result<(String, bool), ControlError> {
@@ -81,10 +75,17 @@ fn show(args: &Args) -> Result<(String, bool), ControlError> {
     Ok((told(&status, world::now().wall), is_well))
 }
 
+/// A member that has fallen silent is not well, until it is back or forgotten.
 fn is_well(status: &GroupStatus) -> bool {
-    let is_there = |known: &&Known| known.silent_ms <= SILENT_MS_MAX;
-    status.active().is_some()
-        && status.members.iter().filter(is_there).all(|known| known.news.trouble.is_none())
+    let is_served = status.active().is_some() || serves_go(status).is_some();
+    is_served && status.members.iter().all(Known::is_ready)
+}
+
+/// What a standby that is ready waits for, where that is no server of ours.
+fn serves_go(status: &GroupStatus) -> Option<&String> {
+    let own = &status.members.first()?.news;
+    let is_ready = own.role == Standing::Standby && own.trouble.is_none() && own.active.is_none();
+    own.waits_for.as_ref().filter(|_| is_ready)
 }
 
 /// The document as people read it.
@@ -101,8 +102,12 @@ fn told(status: &GroupStatus, now: WallTime) -> String {
     ];
     rows.extend(members.iter().enumerate().map(|(index, known)| row(known, index == 0, now)));
     text.push_str(&table(&rows));
-    if status.active().is_none() {
-        text.push_str(&nobody_active(members));
+    match (status.active(), serves_go(status)) {
+        (Some(_), _) => (),
+        (None, Some(why)) => {
+            let _ = writeln!(text, "\nthis server stands by: {why}");
+        }
+        (None, None) => text.push_str(&nobody_active(members)),
     }
     let mut done: Vec<(&MemberNews, &TakeOver)> = members
         .iter()
@@ -117,8 +122,8 @@ fn told(status: &GroupStatus, now: WallTime) -> String {
         // Text never fails to be written to.
         let _ = writeln!(
             text,
-            "  {at}  epoch {epoch} by {} in {millis:.1} ms; of the one before: {after}",
-            printable(&news.server_id)
+            "  {at}  epoch {epoch} by {} in {millis:.1} ms; the one before: {after}",
+            printable(news.name.as_ref().unwrap_or(&news.server_id))
         );
     }
     printable_lines(&text)
@@ -139,7 +144,7 @@ fn nobody_active(members: &[Known]) -> String {
 fn row(known: &Known, is_asked: bool, now: WallTime) -> Vec<String> {
     let Known { news, silent_ms } = known;
     let ready = match &news.trouble {
-        _ if SILENT_MS_MAX < *silent_ms => format!("silent for {} s", silent_ms / 1_000),
+        _ if news.role == Standing::Silent => format!("silent for {} s", silent_ms / 1_000),
         None => "yes".to_owned(),
         Some(why) => format!("no: {why}"),
     };
@@ -147,7 +152,7 @@ fn row(known: &Known, is_asked: bool, now: WallTime) -> Vec<String> {
     let epoch = news.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
     vec![
         if is_asked { "*" } else { "" }.to_owned(),
-        news.server_id.clone(),
+        news.name.clone().unwrap_or_else(|| news.server_id.clone()),
         news.role.name().to_owned(),
         span(seconds),
         epoch,
@@ -183,15 +188,10 @@ fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// What members said of themselves may be anything.
-fn printable_lines(text: &str) -> String {
-    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::election::membership::{KnownActive, Standing};
+    use crate::election::membership::KnownActive;
 
     fn member(id: &str, role: Standing) -> Known {
         let news = MemberNews {
@@ -230,7 +230,7 @@ cluster c, group g, store /data
    second  standby  1m01s  -      7 on host  0       no: no \\u{1b}[31mlock
 
 last take-overs
-  2023-11-14T22:13:20  epoch 3 by first in 12.3 ms; of the one before: it died
+  2023-11-14T22:13:20  epoch 3 by first in 12.3 ms; the one before: it died
 ";
         assert_eq!(text, expected);
         assert!(!is_well(&status));
@@ -249,12 +249,20 @@ last take-overs
     }
 
     #[test]
-    fn who_is_silent_is_shown_and_does_not_count() {
-        let mut gone = member("gone", Standing::Standby);
-        gone.news.trouble = Some("no lock".to_owned());
+    fn a_group_with_a_member_that_is_silent_is_not_well() {
+        let mut gone = member("gone", Standing::Silent);
         gone.silent_ms = 75_000;
         let status = group(vec![member("first", Standing::Active), gone]);
         assert!(told(&status, WallTime(0)).contains("silent for 75 s"));
+        assert!(!is_well(&status) && is_well(&group(vec![member("first", Standing::Active)])));
+    }
+
+    #[test]
+    fn a_standby_behind_a_go_server_is_well() {
+        let mut standby = member("second", Standing::Standby);
+        standby.news.waits_for = Some("the lock is held, but not by a stanby server".to_owned());
+        let status = group(vec![standby]);
         assert!(is_well(&status));
+        assert!(told(&status, WallTime(0)).contains("stands by: the lock is held, but not by"));
     }
 }

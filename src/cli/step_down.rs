@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::connection::{self, printable};
+use super::connection::{self, printable, printable_lines};
 use super::control::{self, ControlError, Found, ServerArgs};
 use crate::server::control_protocol::SteppedDown;
 
@@ -27,7 +27,8 @@ struct Args {
 
 const EXAMPLES: &str = "Example:
   stanby step-down
-Exit code: 0 once another member is active, 1 if none is: then this one serves on or again.";
+Exit code: 0 once another member is active, 1 if it was refused, or none was active in 15 s: then this
+one serves on, or whoever gets the lease next.";
 
 /// As shells and manuals want it.
 #[must_use]
@@ -55,8 +56,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let text = error.to_string();
-            let text = text.split('\n').map(printable).collect::<Vec<_>>().join("\n");
+            let text = printable_lines(&error.to_string());
             let _ = writeln!(io::stderr(), "stanby step-down: {text}");
             ExitCode::FAILURE
         }

@@ -73,6 +73,8 @@ pub enum Effect {
         /// For how long.
         retry_after: Duration,
     },
+    /// Stand by again now, although the lease was given back for a while.
+    StandByAgain,
     /// Look at lease and epoch soon.
     CheckLease,
     /// Ask whether another server answers clients of this cluster ID.

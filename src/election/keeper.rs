@@ -93,7 +93,13 @@ pub enum KeeperEvent {
 enum Command {
     Wake,
     CheckNow,
-    Release { epoch: Epoch, clean: bool, retry_after: Duration },
+    Release {
+        epoch: Epoch,
+        clean: bool,
+        retry_after: Duration,
+    },
+    /// What a release said of when to try again holds no more.
+    TryNow,
     Stop,
 }
 
@@ -178,6 +184,11 @@ impl Keeper {
         }
     }
 
+    /// Tries for the lease again at once, although it was released for a while.
+    pub fn try_now(&self) {
+        self.tell(Command::TryNow);
+    }
+
     /// Gives the lease of `epoch` back, and does not try for it again before `retry_after`.
     /// `clean`: the store was closed and everything in it is synced. Not answered by a `Lost`. If
     /// that epoch was lost meanwhile, a later one that was won since is not touched.
@@ -259,6 +270,7 @@ impl Task {
                 Some(Command::Release { epoch, clean, retry_after }) => {
                     self.release(epoch, clean, retry_after);
                 }
+                Some(Command::TryNow) => self.try_now(),
                 // However many there are, what is due comes first.
                 Some(Command::CheckNow) if !pause.is_zero() => self.on_check_wanted(),
                 Some(Command::Wake | Command::CheckNow) | None => {
@@ -268,6 +280,14 @@ impl Task {
                     }
                 }
             }
+        }
+    }
+
+    /// Whoever was to come first has come.
+    fn try_now(&mut self) {
+        if let State::Standby { next_try_at, not_before } = &mut self.state {
+            *not_before = Instant::default();
+            *next_try_at = (*next_try_at).min(world::instant());
         }
     }
 

@@ -25,7 +25,7 @@ const MEMBERS_MAX: usize = 64;
 const FRESH: Duration = Duration::from_secs(4);
 
 /// How long a member that is silent is still shown.
-const REMEMBERED: Duration = Duration::from_secs(600);
+const REMEMBERED: Duration = Duration::from_secs(120);
 
 /// Take-overs of its own that a member tells of.
 pub const TAKE_OVERS_MAX: usize = 8;
@@ -51,6 +51,8 @@ pub enum Standing {
     Leaving,
     /// Its process ends: the last word.
     Gone,
+    /// It has said nothing for a while: what it is nobody knows.
+    Silent,
     /// A later release says something else.
     #[serde(other)]
     Unknown,
@@ -66,6 +68,7 @@ impl Standing {
             Self::Active => "active",
             Self::Leaving => "leaving",
             Self::Gone => "gone",
+            Self::Silent => "silent",
             Self::Unknown => "unknown",
         }
     }
@@ -124,7 +127,7 @@ impl TakeOver {
             Predecessor::Gone => "it died, or was a Go server",
             Predecessor::Replaced => "it hung, and was replaced",
         };
-        let millis = took.as_secs_f64() * 1_000.0;
+        let millis = (took.as_secs_f64() * 1_000_000.0).round() / 1_000.0;
         Self { epoch: epoch.0, at: at.0, millis, after: after.to_owned() }
     }
 }
@@ -135,6 +138,9 @@ impl TakeOver {
 pub struct MemberNews {
     /// Its server ID: another one for each start.
     pub server_id: String,
+    /// Its name, if one was configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// On which machine.
     pub host: String,
     /// Its process there.
@@ -149,8 +155,11 @@ pub struct MemberNews {
     pub epoch: Option<u64>,
     /// Why clients may not be sent there, or why it would not take over.
     pub trouble: Option<String>,
-    /// On a standby: whose lease it waits for.
+    /// On a standby: whose lease it waits for; `None` also where that is a Go server.
     pub active: Option<KnownActive>,
+    /// On a standby: what it waits for, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// Routes to other servers.
     pub routes: u64,
     /// The control socket on its machine.
@@ -209,6 +218,11 @@ impl Membership {
     pub fn hear(&mut self, payload: &[u8], own: &str, now: Instant) -> Option<Standing> {
         let news = MemberNews::decode(payload).filter(|news| news.server_id != own)?;
         self.members.retain(|_, (_, heard_at)| now.since(*heard_at) < REMEMBERED);
+        // A member that was started anew takes the place of what it was before.
+        let is_same = |old: &MemberNews| {
+            old.host == news.host && old.monitoring.is_some() && old.monitoring == news.monitoring
+        };
+        self.members.retain(|_, (old, heard_at)| now.since(*heard_at) < FRESH || !is_same(old));
         if self.members.len() == MEMBERS_MAX && !self.members.contains_key(&news.server_id) {
             let oldest = self.members.iter().min_by_key(|(_, (_, heard_at))| *heard_at);
             match oldest.map(|(id, (_, heard_at))| (id.clone(), *heard_at)) {
@@ -231,7 +245,10 @@ impl Membership {
     pub fn known(&self, now: Instant) -> impl Iterator<Item = Known> {
         let shown = self.members.values().map(move |(news, heard_at)| (news, now.since(*heard_at)));
         shown.filter(|(_, silent)| *silent < REMEMBERED).map(|(news, silent)| Known {
-            news: news.clone(),
+            news: MemberNews {
+                role: if silent < FRESH { news.role } else { Standing::Silent },
+                ..news.clone()
+            },
             silent_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
         })
     }
@@ -308,6 +325,24 @@ mod tests {
         assert!(members.successor(at(9)).is_err(), "it has been silent for too long");
         members.hear(&standby("own").encode(), "own", at(9));
         assert!(members.successor(at(9)).is_err(), "that is this member itself");
+    }
+
+    #[test]
+    fn who_is_silent_is_no_active_and_gives_way_to_what_it_became() {
+        let mut members = Membership::default();
+        let of = |id: &str, role| MemberNews {
+            role,
+            monitoring: Some("http://h:8222".to_owned()),
+            ..standby(id)
+        };
+        members.hear(&of("before", Standing::Active).encode(), "own", at(0));
+        let roles = |members: &Membership, seconds| {
+            members.known(at(seconds)).map(|known| known.news.role).collect::<Vec<_>>()
+        };
+        assert_eq!(roles(&members, 1), [Standing::Active]);
+        assert_eq!(roles(&members, 9), [Standing::Silent]);
+        members.hear(&of("after", Standing::Standby).encode(), "own", at(9));
+        assert_eq!(roles(&members, 9), [Standing::Standby]);
     }
 
     #[test]

@@ -195,6 +195,8 @@ pub struct Member {
     has_served: bool,
     /// How often activations failed in a row.
     failures: u32,
+    /// It has given the lease back for another member, which has not said yet that it serves.
+    awaits_successor: bool,
     /// What was won while a former term was still being left.
     won: Option<(Epoch, Predecessor)>,
     /// Until when the active counts as reachable without another heartbeat of it.
@@ -218,6 +220,7 @@ impl Member {
             term: 0,
             has_served: false,
             failures: 0,
+            awaits_successor: false,
             won: None,
             reachable_until: None,
             rival: Rival::default(),
@@ -327,6 +330,7 @@ impl Member {
 
     fn begin(&mut self, epoch: Epoch, predecessor: Predecessor, now: Now) {
         self.term += 1;
+        self.awaits_successor = false;
         self.role = Role::Recovering { epoch };
         if let Some(group) = &mut self.group {
             group.on_active(now.wall, now.at);
@@ -615,9 +619,14 @@ impl Member {
     /// Who hands over has given the lease back by then: what its clients have sent comes to its end
     /// at the other one. If a forger says it, that is waited for in vain, for a bounded time.
     fn on_other_serves(&mut self) {
-        if let (Life::HandingOver(ending), Role::Standby) = (self.life, self.role) {
+        if self.role != Role::Standby || !std::mem::take(&mut self.awaits_successor) {
+            return;
+        }
+        if let Life::HandingOver(ending) = self.life {
             self.life = Life::SeeingThrough { ending, missing: self.loops };
             self.effects.push_back(Effect::SeeThrough { term: self.term });
+        } else {
+            self.effects.push_back(Effect::StandByAgain);
         }
     }
 
@@ -672,6 +681,7 @@ impl Member {
                 | Life::SeeingThrough { .. }
                 | Life::Stopping(_) => RETRY_AFTER_HAND_OVER,
             };
+            self.awaits_successor = true;
             self.leave(Some(Release { is_clean, retry_after }), now);
         }
     }

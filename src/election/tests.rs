@@ -419,7 +419,10 @@ fn a_hand_over_leaves_the_lease_to_others_once_everything_is_synced() {
     let play = play.all(drained());
     let play = play.check(leaving(ALL, Some(given)), &[Effect::Withdraw, DEACTIVATE]);
     let play = play.all(answered(Question::Deactivate)).tell(left());
-    play.check(Role::Standby, &[release(true, RETRY_AFTER_HAND_OVER)]);
+    let play = play.check(Role::Standby, &[release(true, RETRY_AFTER_HAND_OVER)]);
+    // Whom it made room for has come: it is a standby like others at once.
+    let play = play.tell(Input::OtherServes).check(Role::Standby, &[Effect::StandByAgain]);
+    play.tell(Input::OtherServes).check(Role::Standby, &[]);
     let outweighed = active().all([Input::HandOverAsked, stop(Ending::Done)]).all(drained());
     outweighed.check(Role::Ended, &[release(true, FOR_EVER), end(Ending::Done)]);
     Play::in_group().tell(Input::HandOverAsked).check(Role::Standby, &[]);

@@ -377,7 +377,13 @@ pub fn add_process(families: &mut Families, group: &GroupFacts, is_ready: bool) 
     let is = |value: bool| f64::from(u8::from(value));
     families.gauge("stanby_ready", "Whether clients may be sent here", is(is_ready));
     let roles = ["standby", "taking over", "active", "leaving"];
-    let values = roles.map(|role| (vec![("role", role.to_owned())], is(role == group.role)));
+    let of_group =
+        || vec![("cluster_id", group.cluster_id.clone()), ("ft_group", group.name.clone())];
+    let values = roles.map(|role| {
+        let mut labels = of_group();
+        labels.push(("role", role.to_owned()));
+        (labels, is(role == group.role))
+    });
     families.gauges("stanby_role", "What this member is", values.to_vec());
     if let Some(epoch) = group.epoch {
         families.gauge("stanby_epoch", "Epoch of this member", number(epoch));
@@ -389,7 +395,8 @@ pub fn add_process(families: &mut Families, group: &GroupFacts, is_ready: bool) 
         families.gauge("stanby_last_take_over_seconds", help, took.as_secs_f64());
     }
     let help = "Other members that stand by and are ready, as far as this one hears";
-    families.gauge("stanby_ready_standbys", help, number(group.ready_standbys));
+    let standbys = vec![(of_group(), number(group.ready_standbys))];
+    families.gauges("stanby_ready_standbys", help, standbys);
     if let Some(silent) = group.active_silent_for {
         let help = "On a standby: since when nothing of the active was heard";
         families.gauge("stanby_active_silent_seconds", help, silent.as_secs_f64());

@@ -65,5 +65,9 @@ mod tests {
         }
         let nowhere = Room::of(Some("/nowhere/at/all".into()));
         assert_eq!(nowhere.left(), None);
+        while nowhere.last.is_looking.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        assert_eq!(nowhere.left(), None, "it was looked up");
     }
 }

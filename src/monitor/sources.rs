@@ -48,6 +48,10 @@ pub struct Sources {
 /// What a process is in its group, for metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupFacts {
+    /// As configured.
+    pub cluster_id: String,
+    /// The group's name; empty: it stands alone.
+    pub name: String,
     /// In words.
     pub role: &'static str,
     /// While it has one.

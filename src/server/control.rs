@@ -80,7 +80,11 @@ impl Server {
         match Standing::from(self.member.role()) {
             Standing::Active => (),
             Standing::Standby => return Err("this member is not active".to_owned()),
-            Standing::TakingOver | Standing::Leaving | Standing::Gone | Standing::Unknown => {
+            Standing::TakingOver
+            | Standing::Leaving
+            | Standing::Gone
+            | Standing::Silent
+            | Standing::Unknown => {
                 return Err("this member is between two roles: ask again".to_owned());
             }
         }

@@ -49,6 +49,8 @@ pub struct Asked {
 #[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
+    /// Device and inode: what lies there at the end may be another's.
+    identity: (u64, u64),
     listener: UnixListener,
     thread: Option<JoinHandle<()>>,
 }
@@ -87,12 +89,14 @@ impl ControlSocket {
         remove_if_there(&beside)?;
         let listener = UnixListener::bind(&beside)?;
         fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))?;
+        let found = fs::symlink_metadata(&beside)?;
         fs::rename(&beside, path)?;
         let (accepting, events) = (listener.try_clone()?, events.clone());
         let thread = thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || accept_all(&accepting, &events))?;
-        Ok(Self { path: path.to_owned(), listener, thread: Some(thread) })
+        let identity = (found.dev(), found.ino());
+        Ok(Self { path: path.to_owned(), identity, listener, thread: Some(thread) })
     }
 
     /// Where it is.
@@ -104,8 +108,11 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // If it stays, the next server removes it.
-        let _ = fs::remove_file(&self.path);
+        let found = fs::symlink_metadata(&self.path);
+        if found.is_ok_and(|found| (found.dev(), found.ino()) == self.identity) {
+            // If it stays, the next server removes it.
+            let _ = fs::remove_file(&self.path);
+        }
         // Ends the thread's wait; a socket that cannot be shut down goes with the process.
         if shutdown(self.listener.as_raw_fd(), Shutdown::Both).is_ok()
             && let Some(thread) = self.thread.take()
@@ -118,8 +125,8 @@ impl Drop for ControlSocket {
 
 /// A name that nobody looks for, where a socket is made before it is seen.
 fn beside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}", std::process::id()))
+    // Shorter than any name of ours: the system takes paths of 107 bytes.
+    path.with_file_name(format!(".{}", std::process::id()))
 }
 
 /// Makes the folder, or sees that nobody else can put something into it.

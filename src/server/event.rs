@@ -137,7 +137,9 @@ pub fn queue() -> (Sender<Event>, Receiver<Event>) {
 pub fn post(events: &Sender<Event>, event: Event) {
     if let Event::Heard { listener, payload, .. } = &event {
         let most = match listener {
-            Listener::GroupHeartbeat if payload.len() <= SMALL_BYTES => HEARTBEATS_MAX,
+            Listener::GroupHeartbeat | Listener::MemberNews if payload.len() <= SMALL_BYTES => {
+                HEARTBEATS_MAX
+            }
             Listener::ChannelLists | Listener::ChannelListAnswers => heard_max(payload.len()),
             Listener::GroupHeartbeat
             | Listener::MemberNews

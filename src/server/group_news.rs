@@ -38,12 +38,15 @@ struct Won {
 pub(super) struct GroupNews {
     /// Where the members tell of themselves; `None`: this server stands alone.
     subject: Option<Subject>,
+    cluster_id: String,
+    group: Option<String>,
     /// What does not change.
     own: MemberNews,
     standing: Standing,
     /// Since when.
     since: Now,
     active: Option<KnownActive>,
+    waits_for: Option<String>,
     won: Option<Won>,
     take_overs: VecDeque<TakeOver>,
     take_over_count: u64,
@@ -63,8 +66,11 @@ impl GroupNews {
         let name = streaming.ft_group.as_ref();
         Self {
             subject: name.map(|name| membership::subject(&streaming.cluster_id, name)),
+            cluster_id: streaming.cluster_id.clone(),
+            group: name.cloned(),
             own: MemberNews {
                 server_id: owner.server_id.clone(),
+                name: config.core.server_name.clone(),
                 host: owner.host.clone(),
                 pid: owner.pid,
                 release: owner.writer.release.clone(),
@@ -75,6 +81,7 @@ impl GroupNews {
             standing: Standing::default(),
             since: world::now(),
             active: None,
+            waits_for: None,
             won: None,
             take_overs: VecDeque::new(),
             take_over_count: 0,
@@ -97,6 +104,8 @@ impl GroupNews {
         let is_ready = |known: &&Known| known.news.role == Standing::Standby && known.is_ready();
         let active = others.iter().find(|known| known.news.role == Standing::Active);
         GroupFacts {
+            cluster_id: self.cluster_id.clone(),
+            name: self.group.clone().unwrap_or_default(),
             role: self.standing.name(),
             epoch: self.won.as_ref().map(|won| won.epoch.0),
             take_overs: self.take_over_count,
@@ -106,8 +115,9 @@ impl GroupNews {
         }
     }
 
-    /// Whose lease is waited for.
-    pub fn set_holder(&mut self, holder: Option<&Holder>) {
+    /// Whose lease is waited for, and what that is in words.
+    pub fn set_holder(&mut self, holder: Option<&Holder>, why: &str) {
+        self.waits_for = Some(why.to_owned());
         self.active =
             holder.filter(|holder| !holder.server_id.is_empty()).map(|holder| KnownActive {
                 server_id: holder.server_id.clone(),
@@ -120,7 +130,7 @@ impl GroupNews {
 
     /// The lease is this member's.
     pub fn on_won(&mut self, epoch: Epoch, predecessor: Predecessor, at: Instant) {
-        self.active = None;
+        (self.active, self.waits_for) = (None, None);
         self.won = Some(Won { at, epoch, predecessor });
     }
 
@@ -157,6 +167,7 @@ impl GroupNews {
             epoch: self.won.as_ref().map(|won| won.epoch.0),
             trouble,
             active: self.active.clone(),
+            waits_for: self.waits_for.clone(),
             routes: self.routes.load(Ordering::Relaxed),
             take_overs: self.take_overs.iter().cloned().collect(),
             ..self.own.clone()

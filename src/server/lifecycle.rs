@@ -11,6 +11,7 @@ use crate::config::banner;
 use crate::election::Role;
 use crate::election::effect::Effect;
 use crate::election::input::{Ending, Failure, Input};
+use crate::election::keeper::Keeper;
 use crate::engine::effect::Level;
 use crate::log::{CORE, STREAM};
 use crate::server::Server;
@@ -73,15 +74,10 @@ impl Server {
             Effect::AwaitStore { term } => self.await_store(term),
             Effect::Drain { term } => self.mail_all(|| Mail::Drain { term }),
             Effect::Release { epoch, is_clean, retry_after } => {
-                if let Some(keeper) = &self.keeper {
-                    keeper.release(epoch, is_clean, retry_after);
-                }
+                self.ask_keeper(|keeper| keeper.release(epoch, is_clean, retry_after));
             }
-            Effect::CheckLease => {
-                if let Some(keeper) = &self.keeper {
-                    keeper.check_now();
-                }
-            }
+            Effect::StandByAgain => self.ask_keeper(Keeper::try_now),
+            Effect::CheckLease => self.ask_keeper(Keeper::check_now),
             Effect::AskRival => self.ask_rivals(),
             Effect::ShowRival(text) => self.pages.set_rival(text),
             Effect::Survey => self.look(),
@@ -103,6 +99,13 @@ impl Server {
                 panic!("an event loop does not answer, and this process hangs with it")
             }
             Effect::End { .. } => unreachable!("it is the last one"),
+        }
+    }
+
+    /// A store that nobody shares has no lease to be kept.
+    fn ask_keeper(&self, ask: impl FnOnce(&Keeper)) {
+        if let Some(keeper) = &self.keeper {
+            ask(keeper);
         }
     }
 

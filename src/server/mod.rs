@@ -322,7 +322,7 @@ impl Server {
             KeeperEvent::Waiting { holder, why } => {
                 streaming(Level::Info, &why);
                 self.pages.set_waiting(holder.as_ref());
-                self.news.set_holder(holder.as_ref());
+                self.news.set_holder(holder.as_ref(), &why);
                 let holder = holder.map(|holder| holder.server_id);
                 self.tell(Input::Waiting { holder });
             }

@@ -166,7 +166,7 @@ impl Begun {
         let cluster_name = core
             .cluster
             .as_ref()
-            .map(|cluster| cluster.name.clone().unwrap_or_else(|| self.random.unique_id()));
+            .map(|cluster| cluster.name.clone().unwrap_or_else(|| self.make_up_name(&config)));
         let shown_name = cluster_name.as_deref().or(core.cluster_name.as_deref());
         let upstream = settings::upstream(&config).map_err(StartError::Upstream)?;
         // Compat: over an external server no core server begins here.
@@ -250,6 +250,16 @@ impl Begun {
         };
         server.start_streaming(owner)?;
         Ok(server)
+    }
+
+    /// The name of a cluster that has none. Members of a group make up the same one, for whoever
+    /// has another closes routes until all have agreed.
+    fn make_up_name(&mut self, config: &Config) -> String {
+        let streaming = &config.streaming;
+        let Some(group) = &streaming.ft_group else { return self.random.unique_id() };
+        let text = format!("{}\n{group}", streaming.cluster_id);
+        let seed = text.bytes().fold(0_u64, |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
+        Random::new(seed).unique_id()
     }
 
     fn leave_files(

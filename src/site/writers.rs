@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,9 +18,12 @@ use signal_hook::flag;
 use crate::base::files::{self, Access, Links};
 use crate::base::world;
 use crate::store::StoreError;
+use crate::store::file::format::{ChannelFile, channel_file};
 
 /// What a Go server has open while it runs; with `-file_fds_limit` maybe others in their place.
 const ROOT_FILES: [&str; 2] = ["server.dat", "clients.dat"];
+/// What every channel has.
+const SUBSCRIPTIONS: &str = "subs.dat";
 /// Files of channels that are looked at beside them.
 const CHANNEL_FILES_MAX: usize = 4_096;
 /// Processes that are looked at, to name the one that writes.
@@ -81,13 +85,23 @@ pub(super) fn await_none(root: &Path) -> Result<(), StoreError> {
 
 fn channel_files(root: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
-    let folders = entries(root).filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir()));
-    let files = folders.flat_map(move |folder| entries(&folder.path())).map(|entry| entry.path());
-    files.filter(|path| path.extension().is_some_and(|it| it == "dat" || it == "idx"))
+    // What else lies there, open or not, is nobody's store.
+    let folders = entries(root).filter(|entry| {
+        let is_folder = entry.file_type().is_ok_and(|it| it.is_dir());
+        is_folder && entry.path().join(SUBSCRIPTIONS).is_file()
+    });
+    let files = folders.flat_map(move |folder| entries(&folder.path()));
+    let is_of_channel = |entry: &fs::DirEntry| {
+        matches!(
+            channel_file(entry.file_name().as_bytes()),
+            ChannelFile::Data(_) | ChannelFile::Index(_) | ChannelFile::Subscriptions
+        )
+    };
+    files.filter(is_of_channel).map(|entry| entry.path())
 }
 
 fn writer_of(path: PathBuf) -> Option<Writer> {
-    let file = files::open(&path, Access::Read, Links::Followed).ok()?;
+    let file = files::open(&path, Access::Read, Links::Refused).ok()?;
     if files::has_writer(&file) != Some(true) {
         return None;
     }

@@ -88,6 +88,8 @@ impl Group {
                 process.release(epoch, is_clean, now.at + retry_after);
             }
             Effect::CheckLease => process.keeper.check_now(now.at),
+            // Nobody says here that another one serves.
+            Effect::StandByAgain => (),
             Effect::Survey => {
                 let id = process.id;
                 self.looks.push_back(ToLook { number, id });
