@@ -221,3 +221,30 @@ fn a_signal_ends_a_start_that_hangs() {
         }
     }
 }
+
+/// Goal: a file that somebody has made longer than any can be is named, and the machine is not asked
+/// for the memory.
+#[test]
+fn a_file_of_absurd_length_is_named() {
+    for name in ["server.dat", "clients.dat", "long/msgs.1.idx", "long/subs.dat"] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store");
+        let launch = Launch::new(&[]).file_store(Some(&store));
+        let mut server = launch.start();
+        let mut client = Stan::connect(server.launch.port, "me");
+        client.publish("long", "x").unwrap();
+        server.stop(Signal::SIGTERM);
+        let path = store.join(name);
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        if file.set_len(1 << 40).is_err() {
+            // A file system that has no files of this length has none that is absurd.
+            return;
+        }
+        // Who has it open to write would be named instead.
+        drop(file);
+        let mut server = launch.spawn();
+        let line = server.log.wait("bytes are more than can be read at once");
+        assert!(line.contains(name), "{line}");
+        assert_eq!(server.stop(Signal::SIGTERM), Some(143));
+    }
+}

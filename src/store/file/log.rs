@@ -157,17 +157,27 @@ impl Log {
     }
 }
 
+/// Most that is read at once: the index of 128 million messages. A file whose length says more was
+/// made longer by somebody else, and memory is not to be asked for it.
+const READ_LEN_MAX: usize = 4 * 1024 * 1024 * 1024;
+
 /// Reads `len` bytes at `offset`; fewer where the file ends.
 ///
 /// # Errors
-/// [`StoreError::Io`].
+/// [`StoreError::Io`], also if there are too many.
 pub fn read_range(
     file: &dyn DiskFile,
     offset: u64,
     len: usize,
     path: &Path,
 ) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = vec![0; len];
+    let mut bytes = Vec::new();
+    if READ_LEN_MAX < len || bytes.try_reserve_exact(len).is_err() {
+        let text = format!("{len} bytes are more than can be read at once");
+        let source = io::Error::new(io::ErrorKind::FileTooLarge, text);
+        return Err(io_error(Action::Read, path, source));
+    }
+    bytes.resize(len, 0);
     let read_len =
         file.read_at(&mut bytes, offset).map_err(|source| io_error(Action::Read, path, source))?;
     bytes.truncate(read_len);
