@@ -13,7 +13,7 @@ use std::path::Path;
 use stanby::base::channel_limits::StoreLimits;
 use stanby::base::epoch::Predecessor;
 use stanby::base::id::Sequence;
-use stanby::base::record::{ClientWrite, Lifecycle, SubscriptionWrite};
+use stanby::base::record::{Batch, ClientWrite, Lifecycle, SubscriptionWrite};
 use stanby::proto::spb;
 use stanby::store::Opened;
 use stanby::store::file::FileOptions;
@@ -313,4 +313,46 @@ fn messages_behind_a_header_of_zeros_are_kept() {
     let mut again = open(root.path());
     assert_eq!(fetch(again.shares[0].as_mut(), "foo", 0), (1..=9).collect::<Vec<_>>());
     format_checker::read_store(root.path());
+}
+
+/// Goal: a bit that flips in front of whole clients is refused and leaves the file as it was,
+/// however the server before ended; behind them all it is a torn tail.
+#[test]
+fn a_flipped_bit_in_front_of_clients_drops_none_of_them() {
+    let root = tempfile::tempdir().unwrap();
+    fill(root.path());
+    let options = FileOptions::new(root.path());
+    let reopen = |predecessor| open_as(&options, &StoreLimits::default(), predecessor);
+    let mut opened = reopen(Predecessor::Clean).unwrap();
+    let client = |id: &'static str| {
+        ClientWrite::Add(spb::ClientInfo {
+            id: id.into(),
+            hb_inbox: "_INBOX.of.a.client".into(),
+            ..spb::ClientInfo::default()
+        })
+    };
+    let clients = ["you", "it", "last"].map(client).to_vec();
+    commit(opened.shares[0].as_mut(), &Batch { clients, ..batch(Vec::new()) });
+    drop(opened);
+    let file = root.path().join("clients.dat");
+    let whole = fs::read(&file).unwrap();
+    // Its kind, its length, its checksum, and what it says, of the first and a later one.
+    for at in [4, 7, 8, 14, 30, 60] {
+        for predecessor in [Predecessor::Clean, Predecessor::Gone] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x41;
+            fs::write(&file, &bytes).unwrap();
+            let error = reopen(predecessor).err().map(|error| error.to_string());
+            let is_refused =
+                error.as_ref().is_some_and(|text| text.contains("recover client file"));
+            assert!(is_refused, "{at} {predecessor:?}: {error:?}");
+            assert_eq!(fs::read(&file).unwrap(), bytes, "{at} {predecessor:?}");
+        }
+    }
+    let mut torn = whole.clone();
+    *torn.last_mut().unwrap() ^= 0x41;
+    fs::write(&file, torn).unwrap();
+    let opened = reopen(Predecessor::Gone).unwrap();
+    assert_eq!(opened.recovered.clients.len(), 3);
+    assert!(notice(&opened).contains("has been truncated"));
 }

@@ -30,10 +30,19 @@ const IMPORTS: [(&str, &[&str]); 18] = [
     ("client", &["wire"]),
     (
         "cli",
-        // TLS of the client that `pub` and `sub` are is that of `net`.
+        // TLS of the client that `pub` and `sub` are is that of `net`; who writes in a store that
+        // `check` looks through is found as at a start.
         &[
-            "wire", "client", "config", "server", "store", "election", "import", "transfer",
+            "wire",
+            "client",
+            "config",
+            "server",
+            "store",
+            "election",
+            "import",
+            "transfer",
             "net::tls",
+            "site::writers",
         ],
     ),
     ("net", &["wire", "broker"]),

@@ -10,6 +10,8 @@ use clap::CommandFactory;
 
 use super::connection::{self, printable};
 use super::progress::Progress;
+use crate::base::go;
+use crate::site::writers;
 use crate::store::check::{self, Finding, Report, Rules, Weight};
 
 /// Look through a store in a directory: what is wrong, where, and what it means for clients
@@ -25,7 +27,7 @@ struct Args {
     #[arg(long)]
     no_crc: bool,
     /// Its -file_crc_poly, if that is not the usual one
-    #[arg(long, value_name = "NUMBER", conflicts_with = "no_crc")]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "no_crc", value_parser = polynomial)]
     crc_poly: Option<u32>,
     /// As a JSON document
     #[arg(long)]
@@ -34,7 +36,14 @@ struct Args {
 
 const EXAMPLES: &str = "Example:
   stanby check /var/lib/stanby
-Exit code: 0 if nothing that was acknowledged is damaged, 3 if something is, 1 if it was not looked at.";
+Exit code: 0 if nothing that was acknowledged is damaged, 3 if something is, 1 if not all was looked at.";
+
+/// As the server takes it from its flag.
+fn polynomial(text: &str) -> Result<u32, String> {
+    let number = go::integer(text).ok().and_then(|number| u32::try_from(number).ok());
+    let number = number.filter(|number| *number != 0);
+    number.ok_or_else(|| format!("it should be between 1 and {}", u32::MAX))
+}
 
 /// Something is damaged.
 const DAMAGED: u8 = 3;
@@ -64,10 +73,15 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     progress.end();
     // A closed stdout or stderr leaves nobody to tell.
     match found {
-        Ok(report) => {
+        Ok(mut report) => {
+            report.writer = writers::find(&args.directory).map(|writer| writer.who());
             let text = if args.json { json(&report) } else { shown(&report) };
             let _ = io::stdout().write_all(text.as_bytes());
-            if report.is_damaged() { ExitCode::from(DAMAGED) } else { ExitCode::SUCCESS }
+            match (report.is_damaged(), report.is_partial()) {
+                (true, _) => ExitCode::from(DAMAGED),
+                (false, true) => ExitCode::FAILURE,
+                (false, false) => ExitCode::SUCCESS,
+            }
         }
         Err(error) => {
             let _ = writeln!(io::stderr(), "stanby check: {}", printable(&error.to_string()));
@@ -93,8 +107,12 @@ fn shown(report: &Report) -> String {
     if report.is_in_use {
         text.push_str("a server has its lock: what it writes meanwhile can look damaged\n");
     }
+    if let Some(who) = &report.writer {
+        let _ = writeln!(text, "{who}: what it writes meanwhile can look damaged");
+    }
     let titles = [
         (Weight::Damage, "damaged"),
+        (Weight::Unread, "not looked at"),
         (Weight::Mended, "put right by a start, without loss of what was acknowledged"),
         (Weight::Note, "to be known"),
     ];
@@ -107,6 +125,7 @@ fn shown(report: &Report) -> String {
         let _ = writeln!(text, "\n{title}:");
         for Finding { file, offset, what, means, .. } in of_weight {
             let at = offset.map(|offset| format!(", byte {offset}")).unwrap_or_default();
+            let file = if file.as_os_str().is_empty() { directory } else { file };
             let _ = writeln!(text, "  {}{at}: {what}; {means}", file.display());
         }
     }
@@ -119,7 +138,11 @@ fn shown(report: &Report) -> String {
     if let Some(why) = &report.start_fails {
         let _ = writeln!(text, "\na start would fail: {why}");
     }
-    let verdict = if report.is_damaged() { "damaged" } else { "nothing is damaged" };
+    let verdict = match (report.is_damaged(), report.is_partial()) {
+        (true, _) => "damaged",
+        (false, true) => "not all was looked at; nothing else is damaged",
+        (false, false) => "nothing is damaged",
+    };
     let _ = writeln!(
         text,
         "\n{verdict}. What no look at files can find: {}.",

@@ -309,6 +309,11 @@ impl ReadHalf {
                 return Err(ClientError::NoTls);
             }
             let config = options.tls.clone().ok_or(ClientError::NeedsTls)?;
+            if !self.input.is_empty() {
+                // Anybody on the way can have said it. Once TLS has begun it would be believed.
+                let source = io::Error::other("something was said in clear in front of it");
+                return Err(io_error("TLS with the server failed")(source));
+            }
             let begun = self.socket.begin_tls(config, &address.host, options.timeout);
             begun.map_err(io_error("TLS with the server failed"))?;
         }

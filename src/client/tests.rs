@@ -24,6 +24,8 @@ struct Script {
     forgets_at_close: bool,
     /// Speaks TLS only.
     needs_tls: bool,
+    /// What somebody on the way puts behind the greeting.
+    injected: &'static str,
 }
 
 /// One server that speaks just enough for one client at a time.
@@ -56,7 +58,9 @@ impl Peer {
     /// Until the client hangs up; `None` when the script says that the peer ends.
     fn serve(&mut self) -> Option<()> {
         let tls = if self.script.needs_tls { ",\"tls_required\":true" } else { "" };
-        self.socket.write_all(format!("INFO {{\"headers\":true{tls}}}\r\n").as_bytes()).ok();
+        let injected = self.script.injected;
+        let greeting = format!("INFO {{\"headers\":true{tls}}}\r\n{injected}");
+        self.socket.write_all(greeting.as_bytes()).ok();
         let limits = wire::Limits { side: Side::Client, ..wire::Limits::server() };
         let mut input = BytesMut::new();
         let mut chunk = [0; 4096];
@@ -264,6 +268,24 @@ fn tls_that_only_one_side_can_speak_is_told() {
     for options in [secure, by_address] {
         let text = Client::connect(options).unwrap_err();
         assert!(text.to_string().contains("the server does not speak TLS"), "{text}");
+    }
+}
+
+/// Goal: what was said in clear is not believed as if it had come through TLS, be it whole or not.
+#[test]
+fn what_comes_in_clear_in_front_of_tls_is_refused() {
+    for injected in ["PONG\r\n", "MSG _INBOX.x 1 5\r\nhe"] {
+        let server = peer(Script { needs_tls: true, injected, ..Script::default() });
+        let provider = rustls::crypto::ring::default_provider();
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let options = Options::new(&[&server], "cluster", "me");
+        let error = Client::connect(Options { tls: Some(Arc::new(config)), ..options });
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("said in clear in front of it"), "{injected:?}: {text}");
     }
 }
 

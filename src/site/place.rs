@@ -60,7 +60,7 @@ pub struct Place {
     share: Box<dyn Store>,
     confirmed_at: Instant,
     recovered: RecoveredState,
-    /// What was written last may be there or not.
+    /// What was written last may be there or not, or be dropped by a sync that failed.
     is_broken: bool,
 }
 
@@ -130,8 +130,7 @@ impl Place {
     /// # Errors
     /// [`PlaceError`]; then not all may be durable, and it is of no more use.
     pub fn reopen(&mut self) -> Result<(), PlaceError> {
-        self.maintain()?;
-        self.share.close()?;
+        self.finish()?;
         self.is_broken = true;
         let site = self.site.as_ref();
         (self.recovered, self.share) = open_under(site, &self.fence, Predecessor::Clean)?;
@@ -238,8 +237,19 @@ impl Place {
     /// # Errors
     /// [`PlaceError::Store`].
     pub fn maintain(&mut self) -> Result<(), PlaceError> {
-        self.share.maintain(world::now())?;
+        let done = self.share.maintain(world::now());
+        self.is_broken |= done.is_err();
+        done?;
         Ok(())
+    }
+
+    /// Writes and syncs what is held back. What a sync has dropped no later one brings back: after
+    /// an error it is never given back as synced.
+    fn finish(&mut self) -> Result<(), PlaceError> {
+        self.maintain()?;
+        let done = self.share.close();
+        self.is_broken |= done.is_err();
+        Ok(done?)
     }
 
     /// Writes what is held back, and lets go of it.
@@ -247,8 +257,7 @@ impl Place {
     /// # Errors
     /// [`PlaceError`]; then not all may be durable.
     pub fn close(mut self) -> Result<(), PlaceError> {
-        self.maintain()?;
-        self.share.close()?;
+        self.finish()?;
         if let Some(mut lease) = self.lease.take() {
             lease.release(true)?;
         }
@@ -272,4 +281,130 @@ fn open_under(
     }
     let none = || StoreError::Unusable("the store has no share".to_owned());
     Ok((opened.recovered, opened.shares.into_iter().next().ok_or_else(none)?))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::base::record::CommitReport;
+    use crate::base::time::{Now, WallTime};
+    use crate::config::options::{self, Request};
+    use crate::config::{Program, World};
+    use crate::election::lease::Wake;
+    use crate::store::{Action, Maintained};
+
+    /// Syncs fail until none is left to fail.
+    struct Disk {
+        failing_maintains: u32,
+        failing_closes: u32,
+    }
+
+    fn sync(failing: &mut u32) -> Result<(), StoreError> {
+        let Some(left) = failing.checked_sub(1) else { return Ok(()) };
+        *failing = left;
+        let path = Path::new("msgs.1.dat").to_owned();
+        let text = "sync msgs.1.dat: input/output error".to_owned();
+        Err(StoreError::Io { action: Action::Sync, path, text, source: io::Error::other("EIO") })
+    }
+
+    impl Store for Disk {
+        fn commit(&mut self, _: Epoch, _: &Batch) -> Result<CommitReport, OutcomeUnknown> {
+            Ok(CommitReport::default())
+        }
+
+        fn fetch(&mut self, _: &FetchRequest) -> Result<Vec<MessageRecord>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        fn find_time(&mut self, _: &ChannelName, _: WallTime) -> Result<Sequence, StoreError> {
+            Ok(Sequence::ZERO)
+        }
+
+        fn maintain(&mut self, _: Now) -> Result<Maintained, StoreError> {
+            sync(&mut self.failing_maintains).map(|()| Maintained::default())
+        }
+
+        fn close(&mut self) -> Result<(), StoreError> {
+            sync(&mut self.failing_closes)
+        }
+    }
+
+    /// Keeps how it was given back.
+    struct Given(Arc<Mutex<Vec<bool>>>);
+
+    impl Lease for Given {
+        fn try_take(&mut self) -> Result<Attempt, LeaseError> {
+            unreachable!("it is held")
+        }
+
+        fn wait(&mut self, _: &Wake) -> Result<Duration, LeaseError> {
+            Ok(CONFIRM_EVERY)
+        }
+
+        fn settle(&mut self) -> Result<(), LeaseError> {
+            Ok(())
+        }
+
+        fn confirm(&mut self) -> Result<(), LeaseError> {
+            Ok(())
+        }
+
+        fn mark_stuck(&mut self, _: Option<Instant>) -> Result<(), LeaseError> {
+            Ok(())
+        }
+
+        fn release(&mut self, clean: bool) -> Result<(), LeaseError> {
+            self.0.lock().unwrap().push(clean);
+            Ok(())
+        }
+    }
+
+    fn place(disk: Disk) -> (Place, Arc<Mutex<Vec<bool>>>) {
+        let world = World {
+            read: &|_| Err(io::ErrorKind::NotFound.into()),
+            variable: &|_| None,
+            secret: &|_| None,
+            cores: 1,
+        };
+        let Request::Serve(config) = options::load(Program::Streaming, &[], &world).unwrap() else {
+            panic!("it starts no server");
+        };
+        let released = Arc::default();
+        let place = Place {
+            site: site::of(&config).unwrap(),
+            lease: Some(Box::new(Given(Arc::clone(&released)))),
+            fence: Arc::new(Unfenced),
+            epoch: Epoch(1),
+            share: Box::new(disk),
+            confirmed_at: world::instant(),
+            recovered: RecoveredState::default(),
+            is_broken: false,
+        };
+        (place, released)
+    }
+
+    /// Goal: a kernel tells of a lost write once; a later sync that succeeds makes nothing of it
+    /// durable, and the next server must not rely on it.
+    #[test]
+    fn what_a_failed_sync_dropped_is_never_given_back_as_synced() {
+        for (failing_maintains, failing_closes, is_clean) in
+            [(0, 0, true), (1, 0, false), (0, 1, false)]
+        {
+            let (opened, released) = place(Disk { failing_maintains, failing_closes });
+            assert_eq!(opened.close().is_ok(), is_clean);
+            assert_eq!(*released.lock().unwrap(), [is_clean]);
+            let (mut opened, released) = place(Disk { failing_maintains, failing_closes });
+            assert_eq!(opened.reopen().is_ok(), is_clean);
+            drop(opened);
+            assert_eq!(*released.lock().unwrap(), [is_clean]);
+        }
+        let (opened, released) = place(Disk { failing_maintains: 0, failing_closes: 0 });
+        drop(opened);
+        assert_eq!(*released.lock().unwrap(), [true]);
+    }
 }

@@ -41,17 +41,25 @@ pub struct Writer {
     process: Option<(u32, String)>,
 }
 
+impl Writer {
+    /// What it has open, and who it is.
+    #[must_use]
+    pub fn who(&self) -> String {
+        let who = match &self.process {
+            Some((pid, name)) => format!("process {pid} ({name})"),
+            None => "another process".to_owned(),
+        };
+        format!("{} is open for writing by {who}", self.path.display())
+    }
+}
+
 impl fmt::Display for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is open for writing by ", self.path.display())?;
-        match &self.process {
-            Some((pid, name)) => write!(f, "process {pid} ({name})")?,
-            None => write!(f, "another process")?,
-        }
         write!(
             f,
-            ", which holds no lock of this directory, as a nats-streaming-server without -ft_group: \
-             end it first, or what it acknowledges from now on is lost"
+            "{}, which holds no lock of this directory, as a nats-streaming-server without -ft_group: \
+             end it first, or what it acknowledges from now on is lost",
+            self.who()
         )
     }
 }

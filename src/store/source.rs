@@ -9,6 +9,7 @@ use crate::base::channel_limits::{ChannelLimits, StoreLimits};
 use crate::base::encryption::StoreKey;
 use crate::base::epoch::{Predecessor, Unfenced};
 use crate::base::time::Now;
+use crate::store::file::format::Crc;
 use crate::store::file::overlay::Overlay;
 use crate::store::file::{self, FileOptions, Opening};
 use crate::store::sql::dialect::Driver;
@@ -58,7 +59,7 @@ impl fmt::Display for Place {
 /// [`StoreError`].
 pub fn open(place: &Place, key: Option<&StoreKey>, now: Now) -> Result<Opened, StoreError> {
     let opened = match place {
-        Place::Directory(root) => open_directory(root, now)?,
+        Place::Directory(root) => open_directory(root, Some(Crc::IEEE), now)?,
         Place::Database(source) => sql::source::open(source)?,
     };
     Ok(match key {
@@ -68,8 +69,23 @@ pub fn open(place: &Place, key: Option<&StoreKey>, now: Now) -> Result<Opened, S
     })
 }
 
-fn open_directory(root: &Path, now: Now) -> Result<Opened, StoreError> {
-    let options = FileOptions { compact_enabled: false, sync: false, ..FileOptions::new(root) };
+/// The same of a directory whose checksums are by `polynomial`, in reversed notation; `None`: they
+/// are not verified.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn open_directory(
+    root: &Path,
+    polynomial: Option<u32>,
+    now: Now,
+) -> Result<Opened, StoreError> {
+    let options = FileOptions {
+        compact_enabled: false,
+        sync: false,
+        crc: polynomial.is_some(),
+        crc_polynomial: i64::from(polynomial.unwrap_or(Crc::IEEE)),
+        ..FileOptions::new(root)
+    };
     let opening = Opening {
         options: &options,
         limits: &unlimited(),

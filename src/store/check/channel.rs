@@ -1,23 +1,24 @@
 //! one channel: its slices one after the other, and its subscriptions against its messages
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Findings, Weight};
-use super::records::{self, Bytes, Found};
 use super::slices::{self, Place, Slice};
+use super::typed;
 use crate::store::file::format::{
-    ChannelFile, Crc, FILE_HEADER_LEN, Framing, SubscriptionRecord, channel_file,
-    decode_subscription,
+    ChannelFile, Crc, SubscriptionRecord, channel_file, decode_subscription,
 };
 
-const LOST: &str = "empty messages stand in for them";
+const GAP: &str = "a start puts nothing in their place: readers get a gap";
 const UNORDERED: &str = "a start by time may begin at another message";
-const SUBSCRIPTIONS_LOST: &str = "durable subscriptions and what they had not acknowledged may be \
-                                  lost from here on";
+const SUBSCRIPTIONS_LOST: &str = "a start is refused";
+const PASSED_OVER: &str = "a start passes over it";
+const AHEAD: &str = "messages are missing at the end of the channel, and what is published under \
+                     their numbers may not be delivered to it";
 
 /// What a channel has.
 #[derive(Debug, Default)]
@@ -30,19 +31,17 @@ pub(super) struct Extent {
 #[derive(Default)]
 struct Course {
     messages: u64,
-    first: Option<u64>,
     last: Option<Place>,
 }
 
 impl Course {
     fn take(&mut self, place: Place, file: &Path, findings: &mut Findings) {
         let Place { sequence, timestamp } = place;
-        self.first = self.first.or(Some(sequence));
         if let Some(last) = self.last {
             let next = last.sequence.saturating_add(1);
             if next < sequence {
                 let what = format!("messages {next} to {} are missing", sequence - 1);
-                findings.add(Weight::Damage, (file, None), what, LOST);
+                findings.add(Weight::Damage, (file, None), what, GAP);
             } else if sequence < next {
                 let what = format!("message {sequence} is there again behind {}", last.sequence);
                 let means = "a copy that a take-over left; a start takes one of them";
@@ -64,8 +63,7 @@ pub(super) fn look(folder: &Path, crc: Option<&Crc>, findings: &mut Findings) ->
     let (slices, subscriptions) = match list(folder, findings) {
         Ok(found) => found,
         Err(error) => {
-            let means = "nothing of this channel can be read";
-            findings.add(Weight::Damage, (folder, None), error.to_string(), means);
+            findings.unreadable(folder, &error, "nothing of this channel can be read");
             return None;
         }
     };
@@ -75,19 +73,29 @@ pub(super) fn look(folder: &Path, crc: Option<&Crc>, findings: &mut Findings) ->
         return None;
     }
     let mut course = Course::default();
-    for slice in slices.values() {
+    let unread_before = findings.unread_count();
+    let oldest = slices.iter().find(|(_, slice)| slice.data.is_some()).map(|(number, _)| *number);
+    for (number, slice) in &slices {
         let file = slice.data.as_ref().or(slice.index.as_ref()).cloned().unwrap_or_default();
-        slices::look(slice, crc, findings, &mut |place, findings| {
+        let before = slices::Before {
+            is_none: oldest.is_some_and(|oldest| *number < oldest),
+            last: course.last.map_or(0, |place| place.sequence),
+        };
+        slices::look(slice, before, crc, findings, &mut |place, findings| {
             course.take(place, &file, findings);
         });
     }
+    let last = match findings.unread_count() == unread_before {
+        true => course.last.map_or(0, |place| place.sequence),
+        // Nobody knows.
+        false => u64::MAX,
+    };
     let mut extent = Extent { messages: course.messages, subscriptions: 0 };
     match &subscriptions {
-        Some(path) => match subscriptions_in(path, crc, course.last, findings) {
+        Some(path) => match subscriptions_in(path, crc, last, findings) {
             Ok(count) => extent.subscriptions = count,
             Err(error) => {
-                let what = error.to_string();
-                findings.add(Weight::Damage, (path, None), what, SUBSCRIPTIONS_LOST);
+                findings.unreadable(path, &error, SUBSCRIPTIONS_LOST);
             }
         },
         None => {
@@ -139,78 +147,47 @@ fn list(folder: &Path, findings: &mut Findings) -> io::Result<Files> {
     Ok((slices, subscriptions))
 }
 
-/// Subscriptions that are there at the end of the file.
+/// Subscriptions that are there at the end of the file; `last` is the last message.
 fn subscriptions_in(
     path: &Path,
     crc: Option<&Crc>,
-    last: Option<Place>,
+    last: u64,
     findings: &mut Findings,
 ) -> io::Result<u64> {
-    let mut bytes = Bytes::open(path)?;
-    if let Err(why) = bytes.version()? {
-        findings.add(Weight::Damage, (path, Some(0)), why, SUBSCRIPTIONS_LOST);
-        return Ok(0);
-    }
-    let last = last.map_or(0, |place| place.sequence);
-    let (mut known, mut at) = (BTreeSet::new(), FILE_HEADER_LEN);
-    loop {
-        let (what, weight, end) = match records::read(&mut bytes, at, Framing::Typed, crc)? {
-            Found::Record { kind, payload, end } => {
-                let record = decode_subscription(kind, &payload);
-                let wrong = match record {
-                    Ok(record) => replay(record, last, &mut known),
-                    Err(why) => Some((why.to_string(), Weight::Damage)),
-                };
-                match wrong {
-                    Some((what, weight)) => (what, weight, Some(end)),
-                    None => {
-                        at = end;
-                        continue;
-                    }
-                }
-            }
-            Found::Corrupt { why, end } => (why.to_string(), Weight::Damage, Some(end)),
-            Found::Torn => ("it ends inside of a record".to_owned(), Weight::Mended, None),
-            Found::Zeros => {
-                let is_tail = records::is_zero_from(&mut bytes, at)?;
-                let weight = if is_tail { Weight::Mended } else { Weight::Damage };
-                ("zeros in the place of a record".to_owned(), weight, None)
-            }
-            Found::End => break,
-        };
-        let means = match weight {
-            Weight::Damage => SUBSCRIPTIONS_LOST,
-            Weight::Mended | Weight::Note => "a start goes on without it",
-        };
-        findings.add(weight, (path, Some(at)), what, means);
-        match end {
-            Some(end) => at = end,
-            None => break,
-        }
-    }
+    let mut known = BTreeMap::new();
+    let mut take = |record: SubscriptionRecord| replay(&record, last, &mut known);
+    typed::look(path, crc, decode_subscription, &mut take, findings)?;
     Ok(known.len() as u64)
 }
 
-/// What is wrong with a record, if anything, beside those before it.
+/// What is wrong with a record, if anything, beside those before it. `known` says of each
+/// subscription whether it is known to be ahead of the messages, which is told once.
 fn replay(
-    record: SubscriptionRecord,
+    record: &SubscriptionRecord,
     last: u64,
-    known: &mut BTreeSet<u64>,
-) -> Option<(String, Weight)> {
-    let note = |what: String| Some((what, Weight::Note));
-    match record {
+    known: &mut BTreeMap<u64, bool>,
+) -> Option<(String, Weight, &'static str)> {
+    let note = |what: String| Some((what, Weight::Note, PASSED_OVER));
+    let (id, sequence) = match record {
         SubscriptionRecord::New(state) => {
-            known.insert(state.id);
-            None
+            known.entry(state.id).or_default();
+            (state.id, state.last_sent)
         }
-        SubscriptionRecord::Update(state) if known.contains(&state.id) => None,
-        SubscriptionRecord::Update(state) => note(format!("an update of {}, not there", state.id)),
-        SubscriptionRecord::Delete(id) if known.remove(&id) => None,
-        SubscriptionRecord::Delete(id) => note(format!("the end of {id}, which is not there")),
-        SubscriptionRecord::Message(id, sequence) if known.contains(&id) && last < sequence => {
-            let what = format!("subscription {id} got message {sequence}, and the last is {last}");
-            Some((what, Weight::Damage))
+        SubscriptionRecord::Update(state) if known.contains_key(&state.id) => {
+            (state.id, state.last_sent)
         }
-        SubscriptionRecord::Message(..) | SubscriptionRecord::Ack(..) => None,
-    }
+        SubscriptionRecord::Update(state) => {
+            return note(format!("an update of {}, not there", state.id));
+        }
+        SubscriptionRecord::Delete(id) if known.remove(id).is_some() => return None,
+        SubscriptionRecord::Delete(id) => {
+            return note(format!("the end of {id}, which is not there"));
+        }
+        SubscriptionRecord::Message(id, sequence) => (*id, *sequence),
+        SubscriptionRecord::Ack(..) => return None,
+    };
+    let is_told = known.get_mut(&id).filter(|is_told| last < sequence && !**is_told)?;
+    *is_told = true;
+    let what = format!("subscription {id} got message {sequence}, and the last is {last}");
+    Some((what, Weight::Damage, AHEAD))
 }

@@ -10,6 +10,7 @@ mod finding;
 mod records;
 mod root;
 mod slices;
+mod typed;
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ pub use self::finding::{Finding, Weight};
 use self::finding::Findings;
 use crate::base::world;
 use crate::store::file::format::Crc;
-use crate::store::source::{self, Place};
+use crate::store::source;
 
 /// How a store was written.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +64,11 @@ pub struct Report {
     pub subscriptions: u64,
     /// Clients.
     pub clients: u64,
-    /// The process that serves the store meanwhile, if one does: what it writes may look damaged.
+    /// Whether a process has the lock of the directory: what it writes meanwhile may look damaged.
     pub is_in_use: bool,
+    /// Who has one of its files open for writing, lock or not, as far as the caller has found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writer: Option<String>,
     /// What is wrong or left over, file by file.
     pub findings: Vec<Finding>,
     /// What a start would say.
@@ -76,11 +80,22 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether messages, subscriptions or clients are damaged, or a start would fail.
+    /// Whether messages, subscriptions or clients are damaged, or a start would fail although
+    /// everything can be read.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
-        let is_damage = |finding: &Finding| finding.weight == Weight::Damage;
-        self.start_fails.is_some() || self.findings.iter().any(is_damage)
+        let would_fail = self.start_fails.is_some() && !self.is_partial();
+        would_fail || self.has(Weight::Damage)
+    }
+
+    /// Whether something was not looked at.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.has(Weight::Unread)
+    }
+
+    fn has(&self, weight: Weight) -> bool {
+        self.findings.iter().any(|finding| finding.weight == weight)
     }
 }
 
@@ -139,7 +154,7 @@ pub fn directory(
         return Err(CheckError::NoStore(directory.to_owned()));
     }
     say("what a start would do");
-    match source::open(&Place::Directory(directory.to_owned()), None, world::now()) {
+    match source::open_directory(directory, rules.polynomial, world::now()) {
         Ok(opened) => report.start = opened.notices.into_iter().map(|notice| notice.text).collect(),
         Err(error) => report.start_fails = Some(error.to_string()),
     }

@@ -5,11 +5,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::finding::Findings;
 use crate::base::files::{self, Access, Links};
 use crate::store::file::format::{
     Corrupt, Crc, Decoded, FILE_HEADER_LEN, Framing, RECORD_HEADER_LEN, check_version,
     decode_record,
 };
+use crate::store::file::repair::{self, Ending, Reading};
 
 /// Longest record that is believed: far beyond what a server takes.
 const RECORD_LEN_MAX: u64 = 256 * 1024 * 1024;
@@ -103,6 +105,44 @@ pub(super) fn read(
         Ok(Decoded::Torn) => Found::Torn,
         Ok(Decoded::End) => Found::End,
         Err(why) => Found::Corrupt { why, end },
+    })
+}
+
+/// Remembers how the checksum of a file's first record is.
+pub(super) fn note_first(found: &Found, findings: &mut Findings) {
+    match found {
+        Found::Record { .. } => findings.first_checksum(true),
+        Found::Corrupt { why: Corrupt::Crc { .. }, .. } => findings.first_checksum(false),
+        Found::Corrupt { .. } | Found::Torn | Found::Zeros | Found::End => (),
+    }
+}
+
+/// What becomes of a file of records with kinds where something at `at` is no record of it.
+pub(super) enum Fate {
+    /// A start goes on in front of it.
+    Cut,
+    /// It looks as after a power failure, with records behind it: a start goes on in front of it,
+    /// unless whoever wrote it had let go with everything synced.
+    Hole,
+    /// A start is refused.
+    Refused,
+}
+
+/// Judged as a start does, which reads such a file as a whole, too.
+pub(super) fn fate<R>(
+    bytes: &mut Bytes,
+    at: u64,
+    crc: Option<&Crc>,
+    reading: Reading<R>,
+) -> io::Result<Fate> {
+    let whole = bytes.at(0, bytes.len)?;
+    let at = usize::try_from(at).unwrap_or(usize::MAX);
+    let usual = Crc::new(Crc::IEEE);
+    let checksums = (crc.unwrap_or(&usual), crc.is_some());
+    Ok(match repair::replay(whole, at, checksums, reading, |_| ()) {
+        Ok(Ending::Whole | Ending::Zeros(_) | Ending::Torn(_)) => Fate::Cut,
+        Ok(Ending::Hole(_)) => Fate::Hole,
+        Err(_) => Fate::Refused,
     })
 }
 

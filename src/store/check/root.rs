@@ -11,16 +11,19 @@ use nix::libc;
 
 use super::finding::{Findings, Weight};
 use super::records::{self, Bytes, Found};
+use super::typed;
 use crate::base::files::{self, Access, Links};
 use crate::proto::spb;
 use crate::store::file::format::{
-    CLIENTS_FILE, Crc, FILE_HEADER_LEN, Framing, SERVER_FILE, client_kind, decode,
+    CLIENTS_FILE, ClientRecord, Crc, FILE_HEADER_LEN, Framing, SERVER_FILE, decode, decode_client,
 };
 
 /// The lock of both servers.
 const LOCK_FILE: &[u8] = b".rootdir.lck";
 
-const CLIENTS_LOST: &str = "clients from here on may be unknown: they have to connect again";
+const CLIENTS_LOST: &str = "all clients are unknown: they have to connect again";
+const SERVER_REFUSED: &str = "a start is refused: restore it from a backup, or remove it; then clients \
+                              have to connect again";
 const SERVER_LOST: &str = "a start begins with new subjects: clients have to connect again";
 
 /// What lies under a root.
@@ -72,7 +75,7 @@ pub(super) fn look(root: &Path, crc: Option<&Crc>, findings: &mut Findings) -> i
         };
         if let Err(error) = looked {
             let means = "a start cannot read it either";
-            findings.add(Weight::Damage, (&path, None), error.to_string(), means);
+            findings.unreadable(&path, &error, means);
         }
     }
     found.folders.sort();
@@ -91,11 +94,13 @@ pub(super) fn look(root: &Path, crc: Option<&Crc>, findings: &mut Findings) -> i
 fn server(path: &Path, crc: Option<&Crc>, findings: &mut Findings) -> io::Result<()> {
     let mut bytes = Bytes::open(path)?;
     if let Err(why) = bytes.version()? {
-        findings.add(Weight::Damage, (path, Some(0)), why, SERVER_LOST);
+        findings.add(Weight::Damage, (path, Some(0)), why, SERVER_REFUSED);
         return Ok(());
     }
     let at = FILE_HEADER_LEN;
-    let what = match records::read(&mut bytes, at, Framing::Plain, crc)? {
+    let found = records::read(&mut bytes, at, Framing::Plain, crc)?;
+    records::note_first(&found, findings);
+    let what = match found {
         Found::Record { payload, end, .. } => match decode::<spb::ServerInfo>(&payload) {
             Ok(_) if end == bytes.len => return Ok(()),
             Ok(_) => "more than one record".to_owned(),
@@ -103,58 +108,27 @@ fn server(path: &Path, crc: Option<&Crc>, findings: &mut Findings) -> io::Result
         },
         Found::Corrupt { why, .. } => why.to_string(),
         Found::Torn | Found::Zeros => "its record is not whole".to_owned(),
-        Found::End => "it has no record".to_owned(),
+        Found::End => {
+            let what = "it has no record".to_owned();
+            findings.add(Weight::Damage, (path, Some(at)), what, SERVER_LOST);
+            return Ok(());
+        }
     };
-    findings.add(Weight::Damage, (path, Some(at)), what, SERVER_LOST);
+    findings.add(Weight::Damage, (path, Some(at)), what, SERVER_REFUSED);
     Ok(())
 }
 
 fn clients(path: &Path, crc: Option<&Crc>, findings: &mut Findings) -> io::Result<u64> {
-    let mut bytes = Bytes::open(path)?;
-    if let Err(why) = bytes.version()? {
-        findings.add(Weight::Damage, (path, Some(0)), why, CLIENTS_LOST);
-        return Ok(0);
-    }
-    let (mut known, mut at) = (BTreeSet::new(), FILE_HEADER_LEN);
-    loop {
-        let (what, weight, end) = match records::read(&mut bytes, at, Framing::Typed, crc)? {
-            Found::Record { kind, payload, end } => match client(kind, &payload, &mut known) {
-                None => {
-                    at = end;
-                    continue;
-                }
-                Some(what) => (what, Weight::Damage, Some(end)),
-            },
-            Found::Corrupt { why, end } => (why.to_string(), Weight::Damage, Some(end)),
-            Found::Torn => ("it ends inside of a record".to_owned(), Weight::Mended, None),
-            Found::Zeros => {
-                let is_tail = records::is_zero_from(&mut bytes, at)?;
-                let weight = if is_tail { Weight::Mended } else { Weight::Damage };
-                ("zeros in the place of a record".to_owned(), weight, None)
-            }
-            Found::End => break,
+    let mut known = BTreeSet::new();
+    let mut take = |record: ClientRecord| {
+        match record {
+            ClientRecord::Add(info) => known.insert(info.id),
+            ClientRecord::Delete(gone) => known.remove(&gone.id),
         };
-        findings.add(weight, (path, Some(at)), what, CLIENTS_LOST);
-        match end {
-            Some(end) => at = end,
-            None => break,
-        }
-    }
-    Ok(known.len() as u64)
-}
-
-/// What is wrong with a record of clients.dat, if anything.
-fn client(kind: u8, payload: &[u8], known: &mut BTreeSet<Vec<u8>>) -> Option<String> {
-    let read = match kind {
-        client_kind::ADD => decode::<spb::ClientInfo>(payload).map(|info| {
-            known.insert(info.id.to_vec());
-        }),
-        client_kind::DELETE => decode::<spb::ClientDelete>(payload).map(|info| {
-            known.remove(&info.id.to_vec());
-        }),
-        other => return Some(format!("invalid client record type: {other}")),
+        None
     };
-    read.err().map(|why| why.to_string())
+    typed::look(path, crc, decode_client, &mut take, findings)?;
+    Ok(known.len() as u64)
 }
 
 /// Whether a process holds the lock; the question takes nothing.

@@ -8,6 +8,7 @@ use super::records::{self, Bytes, Found};
 use crate::store::file::format::{
     Crc, FILE_HEADER_LEN, Framing, INDEX_RECORD_LEN, IndexRecord, index_offset, message_place,
 };
+use crate::store::file::log::is_no_header;
 
 const UNREADABLE: &str = "this message is not delivered";
 const UNKNOWN: &str = "what lies there is not delivered";
@@ -16,6 +17,8 @@ const TORN: &str = "a start cuts it off and keeps it in a file beside; only a cr
 const UNINDEXED: &str = "a start takes it into the index, or cuts it off and keeps it beside where the \
                          store shows that it was never acknowledged";
 const REBUILT: &str = "a start makes the index anew from the data";
+const BEYOND: &str = "a start goes on without them";
+const REFUSED: &str = "a start is refused: restore the file from a backup";
 
 /// Sequence and time of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +33,19 @@ pub(super) struct Slice {
     pub index: Option<PathBuf>,
 }
 
+/// What lies in front of a slice.
+#[derive(Clone, Copy)]
+pub(super) struct Before {
+    /// Whether there is no data in front of it, but some behind it.
+    pub is_none: bool,
+    /// The last message there.
+    pub last: u64,
+}
+
 /// Goes through both files; `each` gets the messages that can be told, in their order.
 pub(super) fn look(
     slice: &Slice,
+    before: Before,
     crc: Option<&Crc>,
     findings: &mut Findings,
     each: &mut dyn FnMut(Place, &mut Findings),
@@ -47,9 +60,7 @@ pub(super) fn look(
             told(data, data_from(data, FILE_HEADER_LEN, crc, findings, each), findings);
         }
         (None, Some(index)) => {
-            let what = "the data of this index is missing".to_owned();
-            let means = "its messages are gone; empty ones stand in where others follow";
-            findings.add(Weight::Damage, (index, None), what, means);
+            told(index, index_alone(index, before, crc, findings, each), findings);
         }
         (None, None) => (),
     }
@@ -58,7 +69,79 @@ pub(super) fn look(
 /// A file that cannot be read is a finding like others.
 fn told(path: &Path, result: io::Result<()>, findings: &mut Findings) {
     if let Err(error) = result {
-        findings.add(Weight::Damage, (path, None), error.to_string(), UNKNOWN);
+        findings.unreadable(path, &error, UNKNOWN);
+    }
+}
+
+/// An index without data, by what a start makes of it.
+fn index_alone(
+    index: &Path,
+    before: Before,
+    crc: Option<&Crc>,
+    findings: &mut Findings,
+    each: &mut dyn FnMut(Place, &mut Findings),
+) -> io::Result<()> {
+    let mut rows = Bytes::open(index)?;
+    let mut places = Vec::new();
+    while let Some(row) = row_at(&mut rows, index_offset(places.len() as u64))? {
+        let decoded = IndexRecord::decode(&row, crc);
+        if places.is_empty() {
+            findings.first_checksum(decoded.is_ok());
+        }
+        let Ok(Some(IndexRecord { sequence, timestamp, .. })) = decoded else { break };
+        places.push(Place { sequence, timestamp });
+    }
+    let (Some(first), Some(last)) = (places.first(), places.last()) else {
+        let what = "it has no data and names no message".to_owned();
+        let means = "it keeps the number of a slice from being used again";
+        findings.add(Weight::Note, (index, None), what, means);
+        return Ok(());
+    };
+    let what = format!("the data of messages {} to {} is missing", first.sequence, last.sequence);
+    let (weight, means) = if before.is_none {
+        (Weight::Damage, "a start removes the index: they are older than all others")
+    } else if last.sequence <= before.last {
+        (Weight::Mended, "a start removes the index: older slices hold all of them")
+    } else {
+        (Weight::Damage, "a start puts empty ones in the place of those that no older slice holds")
+    };
+    findings.add(weight, (index, None), what, means);
+    if !before.is_none {
+        let missing = places.into_iter().filter(|place| before.last < place.sequence);
+        missing.for_each(|place| each(place, findings));
+    }
+    Ok(())
+}
+
+fn row_at(rows: &mut Bytes, at: u64) -> io::Result<Option<[u8; INDEX_RECORD_LEN]>> {
+    Ok(rows.at(at, INDEX_RECORD_LEN as u64)?.first_chunk().copied())
+}
+
+/// Messages of an index that the data does not have, or not yet been seen to have.
+#[derive(Default)]
+struct Unproved {
+    places: Vec<Place>,
+    /// The first and the last that lie beyond the end of the data, and where the first begins.
+    beyond: Option<(u64, u64, u64)>,
+}
+
+impl Unproved {
+    /// One that reaches beyond the end of the data.
+    fn is_beyond(&mut self, row: &IndexRecord) {
+        let (first, _, at) = self.beyond.unwrap_or((row.sequence, 0, row.offset));
+        self.beyond = Some((first, row.sequence, at));
+    }
+
+    /// Tells what lies beyond the end of `data`.
+    fn tell(&mut self, (data, len): (&Path, u64), findings: &mut Findings) {
+        let Some((first, last, at)) = self.beyond.take() else { return };
+        let what = match first == last {
+            true => format!("message {first} of its index is not whole: it ends at {len}"),
+            false => {
+                format!("messages {first} to {last} of its index are not whole: it ends at {len}")
+            }
+        };
+        findings.add(Weight::Damage, (data, Some(at)), what, BEYOND);
     }
 }
 
@@ -71,70 +154,111 @@ fn index_and_data(
 ) -> io::Result<()> {
     let mut rows = Bytes::open(index)?;
     let mut bytes = Bytes::open(data)?;
-    for (path, file) in [(index, &mut rows), (data, &mut bytes)] {
-        if let Err(why) = file.version()? {
-            let means = if path == index { REBUILT } else { UNKNOWN };
-            let weight = if path == index { Weight::Mended } else { Weight::Damage };
-            findings.add(weight, (path, Some(0)), why, means);
-        }
-    }
+    versions((index, &mut rows), (data, &mut bytes), findings)?;
     let (mut ordinal, mut next_at) = (0, FILE_HEADER_LEN);
+    // A start counts what its index says, up to the last message that the data proves.
+    let mut unproved = Unproved::default();
     loop {
-        let row_at = index_offset(ordinal);
-        let Some(row) = rows.at(row_at, 32)?.first_chunk::<INDEX_RECORD_LEN>().copied() else {
-            if row_at < rows.len {
-                let what = format!("it ends {} bytes behind its last record", rows.len - row_at);
-                findings.add(Weight::Mended, (index, Some(row_at)), what, REBUILT);
+        let begin = index_offset(ordinal);
+        let Some(row) = row_at(&mut rows, begin)? else {
+            if begin < rows.len {
+                let what = format!("it ends {} bytes behind its last record", rows.len - begin);
+                findings.add(Weight::Mended, (index, Some(begin)), what, REBUILT);
             }
             break;
         };
         ordinal += 1;
-        match IndexRecord::decode(&row, crc) {
+        let decoded = IndexRecord::decode(&row, crc);
+        if ordinal == 1 {
+            findings.first_checksum(decoded.is_ok());
+        }
+        let known = match decoded {
+            Ok(Some(found)) if bytes.len < found.end() => {
+                unproved.is_beyond(&found);
+                continue;
+            }
             Ok(Some(found)) => {
                 let at = (data, &mut bytes);
-                let known = against_data(&found, (index, row_at), at, (next_at, crc), findings)?;
+                let is_proved = against_data(&found, (index, begin), at, (next_at, crc), findings)?;
                 next_at = found.end().max(next_at);
-                if let Some(place) = known {
-                    each(place, findings);
+                let place = Place { sequence: found.sequence, timestamp: found.timestamp };
+                if !is_proved {
+                    unproved.places.push(place);
                 }
+                is_proved.then_some(place)
             }
             Ok(None) => {
                 let what = "it goes on with zeros".to_owned();
-                findings.add(Weight::Mended, (index, Some(row_at)), what, REBUILT);
+                findings.add(Weight::Mended, (index, Some(begin)), what, REBUILT);
                 break;
             }
             Err(why) => {
-                findings.add(Weight::Mended, (index, Some(row_at)), why.to_string(), REBUILT);
+                findings.add(Weight::Mended, (index, Some(begin)), why.to_string(), REBUILT);
                 // The data says where the next one begins.
                 let (place, end) = record_at(data, &mut bytes, (next_at, crc), findings)?;
                 next_at = end.unwrap_or(next_at);
-                if let Some(place) = place {
-                    each(place, findings);
-                }
+                place
             }
+        };
+        if let Some(place) = known {
+            unproved.tell((data, bytes.len), findings);
+            unproved.places.drain(..).for_each(|place| each(place, findings));
+            each(place, findings);
         }
     }
-    if next_at < bytes.len {
-        drop(bytes);
-        let what = "its index ends before".to_owned();
-        findings.add(Weight::Mended, (data, Some(next_at)), what, UNINDEXED);
-        return data_from(data, next_at, crc, findings, each);
-    }
-    if bytes.len < next_at {
-        let what = format!("it has {} bytes, and its index {next_at}", bytes.len);
-        findings.add(Weight::Damage, (data, Some(bytes.len)), what, UNREADABLE);
+    if unproved.beyond.is_some() {
+        unproved.tell((data, bytes.len), findings);
+    } else if next_at < bytes.len {
+        behind_index((data, bytes), next_at, crc, findings, each)?;
     }
     Ok(())
 }
 
-/// One row of an index, and what lies where it points.
+/// What is wrong with the versions of both files.
+fn versions(
+    (index, rows): (&Path, &mut Bytes),
+    (data, bytes): (&Path, &mut Bytes),
+    findings: &mut Findings,
+) -> io::Result<()> {
+    for (path, file) in [(index, rows), (data, bytes)] {
+        if let Err(why) = file.version()? {
+            let is_begun = is_no_header(file.at(0, FILE_HEADER_LEN)?);
+            let (weight, means) = match (is_begun, path == index) {
+                (false, _) => (Weight::Damage, REFUSED),
+                (true, true) => (Weight::Mended, REBUILT),
+                (true, false) => (Weight::Damage, UNKNOWN),
+            };
+            findings.add(weight, (path, Some(0)), why, means);
+        }
+    }
+    Ok(())
+}
+
+/// What the data has behind the end of its index.
+fn behind_index(
+    (data, mut bytes): (&Path, Bytes),
+    at: u64,
+    crc: Option<&Crc>,
+    findings: &mut Findings,
+    each: &mut dyn FnMut(Place, &mut Findings),
+) -> io::Result<()> {
+    // Of what is torn it is said there.
+    let behind = records::read(&mut bytes, at, Framing::Plain, crc)?;
+    if !matches!(behind, Found::Torn | Found::Zeros) {
+        let what = "its index ends before".to_owned();
+        findings.add(Weight::Mended, (data, Some(at)), what, UNINDEXED);
+    }
+    data_from(data, at, crc, findings, each)
+}
+
+/// One row of an index, and what lies where it points; whether there is a message.
 fn against_data(
     row: &IndexRecord,
     (index, row_at): (&Path, u64),
     (data, bytes): (&Path, &mut Bytes),
     (expected_at, crc): (u64, Option<&Crc>),
     findings: &mut Findings,
-) -> io::Result<Option<Place>> {
+) -> io::Result<bool> {
     let IndexRecord { sequence, offset, timestamp, .. } = *row;
     let place = Place { sequence, timestamp };
     if offset != expected_at {
@@ -143,6 +267,7 @@ fn against_data(
         findings.add(Weight::Damage, (index, Some(row_at)), what, UNREADABLE);
     }
     let (found, end) = record_at(data, bytes, (offset, crc), findings)?;
+    let is_message = found.is_some();
     if let Some(found) = found.filter(|found| *found != place) {
         let what = format!(
             "message {sequence} of {timestamp} in the index is {} of {} in the data",
@@ -153,7 +278,7 @@ fn against_data(
         let what = format!("message {sequence} has another length than in the data");
         findings.add(Weight::Damage, (index, Some(row_at)), what, UNREADABLE);
     }
-    Ok(Some(place))
+    Ok(is_message)
 }
 
 /// The message of a record, and where the next one begins.
@@ -163,7 +288,11 @@ fn record_at(
     (at, crc): (u64, Option<&Crc>),
     findings: &mut Findings,
 ) -> io::Result<(Option<Place>, Option<u64>)> {
-    let (what, end) = match records::read(bytes, at, Framing::Plain, crc)? {
+    let found = records::read(bytes, at, Framing::Plain, crc)?;
+    if at == FILE_HEADER_LEN {
+        records::note_first(&found, findings);
+    }
+    let (what, end) = match found {
         Found::Record { payload, end, .. } => match message_place(&payload) {
             Ok((sequence, timestamp)) => {
                 return Ok((Some(Place { sequence, timestamp }), Some(end)));
@@ -190,7 +319,11 @@ fn data_from(
     let mut bytes = Bytes::open(data)?;
     let mut at = at;
     loop {
-        match records::read(&mut bytes, at, Framing::Plain, crc)? {
+        let found = records::read(&mut bytes, at, Framing::Plain, crc)?;
+        if at == FILE_HEADER_LEN {
+            records::note_first(&found, findings);
+        }
+        match found {
             Found::Record { payload, end, .. } => {
                 match message_place(&payload) {
                     Ok((sequence, timestamp)) => each(Place { sequence, timestamp }, findings),

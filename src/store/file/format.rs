@@ -386,6 +386,27 @@ pub fn decode_subscription(kind: u8, payload: &[u8]) -> Result<SubscriptionRecor
     })
 }
 
+/// A record of clients.dat.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientRecord {
+    /// See [`client_kind::ADD`].
+    Add(spb::ClientInfo),
+    /// See [`client_kind::DELETE`].
+    Delete(spb::ClientDelete),
+}
+
+/// Reads the payload of a record of clients.dat.
+///
+/// # Errors
+/// [`Corrupt::Payload`] or [`Corrupt::ClientKind`].
+pub fn decode_client(kind: u8, payload: &[u8]) -> Result<ClientRecord, Corrupt> {
+    Ok(match kind {
+        client_kind::ADD => ClientRecord::Add(decode(payload)?),
+        client_kind::DELETE => ClientRecord::Delete(decode(payload)?),
+        other => return Err(Corrupt::ClientKind(other)),
+    })
+}
+
 /// Reads a protobuf payload; strings in it share nothing with `payload`.
 ///
 /// # Errors

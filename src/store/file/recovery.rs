@@ -441,13 +441,11 @@ impl ChannelReader<'_> {
         let bytes = read_whole(file.as_ref(), &path)?
             .map_err(|reason| StoreError::Corrupt(format!("{prefix}: {reason}")))?;
         let mut found = Subscriptions::default();
-        let crc = self.recovery.crc;
-        let ending =
-            replay(&bytes, RECORDS_START, crc, self.recovery.must_verify, |kind, payload| {
-                found.replay(decode_subscription(kind, payload)?);
-                Ok(())
-            })
-            .map_err(|error| StoreError::Corrupt(format!("{prefix}: {error}")))?;
+        let checksums = (self.recovery.crc, self.recovery.must_verify);
+        let ending = replay(&bytes, RECORDS_START, checksums, decode_subscription, |record| {
+            found.replay(record);
+        })
+        .map_err(|error| StoreError::Corrupt(format!("{prefix}: {error}")))?;
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if self.recovery.is_settled && matches!(ending, Ending::Hole(_)) {
             // Everything was synced: what is behind it was promised.

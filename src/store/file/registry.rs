@@ -15,8 +15,8 @@ use crate::store::file::context::Context;
 use crate::store::file::cutting::cut_typed;
 use crate::store::file::disk::{Access, Folder};
 use crate::store::file::format::{
-    CLIENTS_FILE, Corrupt, Decoded, FILE_HEADER_LEN, Framing, SERVER_FILE, client_kind, decode,
-    decode_record, encode_plain, encode_typed,
+    CLIENTS_FILE, ClientRecord, Corrupt, Decoded, FILE_HEADER_LEN, Framing, SERVER_FILE,
+    client_kind, decode, decode_client, decode_record, encode_plain, encode_typed,
 };
 use crate::store::file::log::{
     Log, RECORDS_START, complete_header, io_error, is_half_begun, read_whole,
@@ -337,19 +337,15 @@ fn recover_clients(
     })?;
     let mut clients = BTreeMap::new();
     let mut delete_count = 0;
-    let ending = replay(&bytes, RECORDS_START, &ctx.crc, ctx.options.crc, |kind, payload| {
-        match kind {
-            client_kind::ADD => {
-                let info: spb::ClientInfo = decode(payload)?;
-                clients.insert(info.id.clone(), info);
-            }
-            client_kind::DELETE => {
-                delete_count += 1;
-                clients.remove(&decode::<spb::ClientDelete>(payload)?.id);
-            }
-            other => return Err(Corrupt::ClientKind(other)),
+    let checksums = (&ctx.crc, ctx.options.crc);
+    let ending = replay(&bytes, RECORDS_START, checksums, decode_client, |record| match record {
+        ClientRecord::Add(info) => {
+            clients.insert(info.id.clone(), info);
         }
-        Ok(())
+        ClientRecord::Delete(gone) => {
+            delete_count += 1;
+            clients.remove(&gone.id);
+        }
     })
     .and_then(|ending| match ending {
         // Everything was synced: what is behind it was promised.

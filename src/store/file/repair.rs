@@ -4,8 +4,7 @@
 
 use crate::base::limits::UNSYNCED_BYTES_MAX;
 use crate::store::file::format::{
-    Corrupt, Crc, Decoded, Framing, IndexRecord, RECORD_HEADER_LEN, decode_record,
-    decode_subscription, message_place,
+    Corrupt, Crc, Decoded, Framing, IndexRecord, RECORD_HEADER_LEN, decode_record, message_place,
 };
 
 /// How the records of a file end.
@@ -131,16 +130,20 @@ pub fn is_unwritten(bytes: &[u8], begin: usize) -> bool {
     is_zero(first) || behind.chunks_exact(SECTOR_LEN).any(is_zero)
 }
 
-/// Replays records with kinds from `start` on.
+/// What a record of a file says, by its kind and its payload.
+pub type Reading<R> = fn(u8, &[u8]) -> Result<R, Corrupt>;
+
+/// Replays records with kinds from `start` on. What is a record of this file, and what is not, is
+/// told by `read`: by it records are also looked for behind what is none.
 ///
 /// # Errors
 /// [`Corrupt`], if a damaged record has whole ones behind it, or a whole one makes no sense.
-pub fn replay(
+pub fn replay<R>(
     bytes: &[u8],
     start: usize,
-    crc: &Crc,
-    must_verify: bool,
-    mut on_record: impl FnMut(u8, &[u8]) -> Result<(), Corrupt>,
+    (crc, must_verify): (&Crc, bool),
+    read: Reading<R>,
+    mut on_record: impl FnMut(R),
 ) -> Result<Ending, Corrupt> {
     let mut at = start;
     loop {
@@ -148,7 +151,7 @@ pub fn replay(
         let verified = decode_record(rest, Framing::Typed, must_verify.then_some(crc));
         match verified {
             Ok(Decoded::Record { kind, payload, len }) => {
-                on_record(kind, payload)?;
+                on_record(read(kind, payload)?);
                 at += len;
             }
             Ok(Decoded::End) => return Ok(Ending::Whole),
@@ -156,17 +159,23 @@ pub fn replay(
                 return Ok(Ending::Zeros(at));
             }
             Ok(Decoded::Zeros | Decoded::Torn) => {
-                return end_of(rest, at, crc, Corrupt::Payload("unexpected EOF".to_owned()));
+                return end_of(rest, at, crc, read, Corrupt::Payload(HOLE.to_owned()));
             }
-            Err(error) => return end_of(rest, at, crc, error),
+            Err(error) => return end_of(rest, at, crc, read, error),
         }
     }
 }
 
 /// How a file ends of which `rest`, which lies at `at`, begins with no record; an error if it is
 /// damage that has a record behind it.
-fn end_of(rest: &[u8], at: usize, crc: &Crc, error: Corrupt) -> Result<Ending, Corrupt> {
-    match next_typed_record(rest, crc) {
+fn end_of<R>(
+    rest: &[u8],
+    at: usize,
+    crc: &Crc,
+    read: Reading<R>,
+    error: Corrupt,
+) -> Result<Ending, Corrupt> {
+    match next_typed_record(rest, crc, read) {
         None => Ok(Ending::Torn(at)),
         // More than that nobody leaves without a sync.
         Some(next) if rest.len() <= UNSYNCED_BYTES_MAX && is_unwritten(&rest[..next], at) => {
@@ -177,7 +186,7 @@ fn end_of(rest: &[u8], at: usize, crc: &Crc, error: Corrupt) -> Result<Ending, C
 }
 
 /// Where a whole record follows behind the first byte.
-fn next_typed_record(rest: &[u8], crc: &Crc) -> Option<usize> {
+fn next_typed_record<R>(rest: &[u8], crc: &Crc, read: Reading<R>) -> Option<usize> {
     (1..rest.len()).find(|ahead| {
         let bytes = &rest[*ahead..];
         // Kinds of both files are 1 to 5, payloads are protobuf and not empty.
@@ -186,7 +195,7 @@ fn next_typed_record(rest: &[u8], crc: &Crc) -> Option<usize> {
             && matches!(
                 decode_record(bytes, Framing::Typed, Some(crc)),
                 Ok(Decoded::Record { kind, payload, .. })
-                    if !payload.is_empty() && decode_subscription(kind, payload).is_ok()
+                    if !payload.is_empty() && read(kind, payload).is_ok()
             )
     })
 }
@@ -198,7 +207,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::file::format::{VERSION_HEADER, encode_plain, encode_typed, gap_filler};
+    use crate::store::file::format::{
+        VERSION_HEADER, client_kind, decode_client, decode_subscription, encode_plain,
+        encode_typed, gap_filler,
+    };
 
     type Index = proptest::sample::Index;
 
@@ -302,10 +314,35 @@ mod tests {
                 encode_typed(&mut bytes, 3, &delete, &crc()).unwrap();
             }
             bytes[at] ^= 0x40;
-            let replayed = replay(&bytes, 0, &crc(), true, |_, _| Ok(()));
+            let replayed = replay(&bytes, 0, (&crc(), true), decode_subscription, |_| ());
             assert!(replayed.is_err(), "{at}: {replayed:?}");
         }
     }
+
+    /// Goal: the same holds of clients.dat, whose records are none of subs.dat.
+    #[test]
+    fn damage_before_whole_clients_is_never_cut() {
+        let mut whole = Vec::new();
+        let mut last_at = 0;
+        for id in ["me", "you", "it"] {
+            last_at = whole.len();
+            let info = crate::proto::spb::ClientInfo {
+                id: id.into(),
+                hb_inbox: format!("_INBOX.{id}").into(),
+                ..Default::default()
+            };
+            encode_typed(&mut whole, client_kind::ADD, &info, &crc()).unwrap();
+        }
+        for (at, bit) in (0..last_at).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << bit;
+            let replayed = replay(&bytes, 0, (&crc(), true), decode_client, |_| ());
+            assert!(replayed.is_err(), "bit {bit} of {at}: {replayed:?}");
+        }
+        let torn = replay(&whole[..whole.len() - 1], 0, (&crc(), true), decode_client, |_| ());
+        assert_eq!(torn, Ok(Ending::Torn(last_at)));
+    }
+
     /// Goal: zeros are somebody's data, unless they are where a sector was never written.
     #[test]
     fn only_a_sector_that_was_never_written_is_a_hole() {
