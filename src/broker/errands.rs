@@ -1,9 +1,10 @@
 //! What other members keep for the engines of this process, and what of it is done.
 //!
 //! An input of a peer names its ledger there and its number in it. Engines finish inputs in any
-//! order; the peer is told up to which number all is done, once a turn and behind the answers, so
-//! that a mark never overtakes what it is about. A number that has come before, by a former route,
-//! is not taken again: it is done, or under way.
+//! order; the peer is told up to which number all is done, and which single ones are beyond that,
+//! once a turn and behind the answers, so that a mark never overtakes what it is about. A number
+//! that has come before, by a former route, is not taken again: it is done, or under way. What a
+//! former route was told of it the peer may not have heard, so it is told again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,7 +22,7 @@ use crate::broker::read::Step;
 use crate::broker::route::HOME;
 use crate::broker::sublist::Matched;
 use crate::broker::{Broker, Effect};
-use crate::wire::op::marks;
+use crate::wire::op::{Mark, marks};
 use crate::wire::{CloseReason, Kept, Op, encoder};
 
 /// Peers without a route whose inputs are remembered.
@@ -37,6 +38,10 @@ struct Window {
     last: u64,
     /// Those that are not done, or behind one that is not; with whether they are.
     open: VecDeque<(u64, bool)>,
+    /// Those that are done behind one that is not, and of which the peer has still to be told.
+    beyond: Vec<u64>,
+    /// Up to where it was told that all is done.
+    told: u64,
 }
 
 impl Window {
@@ -47,8 +52,11 @@ impl Window {
 
     /// One is done; says how many are no longer open because of it.
     fn on_done(&mut self, number: u64) -> usize {
-        if let Ok(place) = self.open.binary_search_by_key(&number, |(number, _)| *number) {
-            self.open[place].1 = true;
+        if let Ok(place) = self.open.binary_search_by_key(&number, |(number, _)| *number)
+            && !std::mem::replace(&mut self.open[place].1, true)
+            && 0 < place
+        {
+            self.beyond.push(number);
         }
         let mut count = 0;
         while self.open.front().is_some_and(|(_, is_done)| *is_done) {
@@ -57,14 +65,51 @@ impl Window {
         }
         count
     }
+
+    /// One has come again: what was told of it was not heard.
+    fn on_again(&mut self, number: u64) {
+        self.told = 0;
+        if let Ok(place) = self.open.binary_search_by_key(&number, |(number, _)| *number)
+            && self.open[place].1
+        {
+            self.beyond.push(number);
+        }
+    }
+
+    /// What the peer has still to be told.
+    fn marks(&mut self) -> impl Iterator<Item = Mark> + use<> {
+        let done_to = self.done_to();
+        let up_to = (self.told < done_to).then_some(Mark::UpTo(done_to));
+        self.told = done_to;
+        let beyond = std::mem::take(&mut self.beyond).into_iter();
+        let beyond = beyond.filter(move |number| done_to < *number).map(Mark::Single);
+        up_to.into_iter().chain(beyond)
+    }
 }
 
 /// The inputs of one peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Peer {
     route: Option<SessionId>,
     windows: BTreeMap<u64, Window>,
     open_count: usize,
+    /// With more ledgers than that it is looked which are still needed.
+    ledgers_max: usize,
+}
+
+impl Peer {
+    fn new(route: SessionId) -> Self {
+        let windows = BTreeMap::new();
+        Self { route: Some(route), windows, open_count: 0, ledgers_max: ERRANDS_LEDGERS_MAX }
+    }
+
+    /// Forgets ledgers of which nothing is open, if there are many; of all others something is.
+    fn tidy(&mut self) {
+        if self.ledgers_max < self.windows.len() {
+            self.windows.retain(|_, window| !window.open.is_empty());
+            self.ledgers_max = ERRANDS_LEDGERS_MAX.max(2 * self.windows.len());
+        }
+    }
 }
 
 /// The inputs of all peers; loop 0 has them.
@@ -104,7 +149,7 @@ impl Errands {
         self.peer_count += 1;
         let number = self.peer_count;
         self.by_remote.insert(remote_id.to_owned(), number);
-        self.peers.insert(number, Peer { route: Some(route), ..Peer::default() });
+        self.peers.insert(number, Peer::new(route));
         number
     }
 
@@ -113,9 +158,7 @@ impl Errands {
         let Some(window) = peer.windows.get_mut(&errand.ledger) else { return };
         let count = window.on_done(errand.number);
         peer.open_count -= count;
-        if 0 < count {
-            self.note(number, errand.ledger);
-        }
+        self.note(number, errand.ledger);
     }
 
     /// There is something to tell of a ledger.
@@ -171,15 +214,15 @@ impl Broker {
         let keeper = self.sessions.route(id).and_then(|route| route.keeper);
         let Some(number) = keeper else { return Step::End };
         let Some(peer) = self.errands.peers.get_mut(&number) else { return Step::End };
-        if ERRANDS_LEDGERS_MAX < peer.windows.len() {
-            peer.windows.retain(|_, window| !window.open.is_empty());
-        }
-        if ERRANDS_OPEN_MAX <= peer.open_count || ERRANDS_LEDGERS_MAX < peer.windows.len() {
-            let text = format!("Route Error: more than {ERRANDS_OPEN_MAX} inputs are not done");
+        peer.tidy();
+        if ERRANDS_OPEN_MAX <= peer.open_count {
+            let text =
+                format!("Route Error: {ERRANDS_OPEN_MAX} inputs are not done, and more come");
             return self.refuse(id, &text, CloseReason::ProtocolViolation);
         }
         let window = peer.windows.entry(kept.ledger).or_default();
         if kept.number <= window.last {
+            window.on_again(kept.number);
             self.errands.note(number, kept.ledger);
             return Step::Done;
         }
@@ -228,21 +271,30 @@ impl Broker {
         let mut line = BytesMut::new();
         let mut news = news.into_iter().peekable();
         while let Some((number, ledger)) = news.next() {
-            let Some(peer) = self.errands.peers.get(&number) else { continue };
-            let Some(window) = peer.windows.get(&ledger) else { continue };
-            encoder::mark(&mut line, ledger, window.done_to());
+            let Some(peer) = self.errands.peers.get_mut(&number) else { continue };
             let is_last = news.peek().is_none_or(|(next, _)| *next != number);
-            if let (true, Some(route)) = (is_last || MARKS_LEN_MAX < line.len(), peer.route) {
-                self.write_done(route, epoch, &line);
-                line.clear();
+            // Without a route it hears of it when it says it again.
+            let route = peer.route;
+            let marks = peer.windows.get_mut(&ledger).map(Window::marks);
+            for mark in marks.into_iter().flatten() {
+                encoder::mark(&mut line, ledger, mark);
+                if MARKS_LEN_MAX < line.len() {
+                    self.write_done(route, epoch, &mut line);
+                }
+            }
+            if is_last {
+                self.write_done(route, epoch, &mut line);
             }
         }
     }
 
-    fn write_done(&mut self, route: SessionId, epoch: Epoch, marks: &[u8]) {
+    /// Says a line of marks to a peer, if it has a route and there are some. It is empty then.
+    fn write_done(&mut self, route: Option<SessionId>, epoch: Epoch, line: &mut BytesMut) {
+        let marks = line.split();
+        let Some(route) = route.filter(|_| !marks.is_empty()) else { return };
         let session = self.sessions.get_mut(route).filter(|found| !found.is_ending());
         let Some(session) = session else { return };
-        encoder::encode(&Op::Done { epoch: epoch.0, marks }, session.outbox.tail());
+        encoder::encode(&Op::Done { epoch: epoch.0, marks: &marks }, session.outbox.tail());
         // Without the lease they stay here, as the answers before them do.
         session.outbox.seal(true);
         self.mark_dirty(route);
@@ -254,12 +306,12 @@ impl Broker {
         if !self.is_sibling(id) {
             return self.refuse_stranger(id);
         }
-        for (ledger, number) in marks(line).flatten() {
+        for (ledger, mark) in marks(line).flatten() {
             self.work += 1;
             match home_of(ledger).filter(|home| home.0 < self.settings.loops) {
-                Some(HOME) => self.on_mark(epoch, ledger, number),
+                Some(HOME) => self.on_mark(epoch, ledger, mark),
                 Some(to) => {
-                    let mail = Mail::Mark(epoch, ledger, number);
+                    let mail = Mail::Mark(epoch, ledger, mark);
                     self.effects.push_back(Effect::Mail { to, mail });
                 }
                 None => {

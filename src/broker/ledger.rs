@@ -28,6 +28,7 @@ use crate::broker::route::HOME;
 use crate::broker::serving::View;
 use crate::broker::sublist::Matched;
 use crate::broker::{Broker, Credit, Effect, EngineInterest, Names};
+use crate::wire::op::Mark;
 use crate::wire::{Kept, Op, encoder};
 
 /// The number of a loop in that of a ledger lies above so many bits.
@@ -92,29 +93,32 @@ pub(super) struct Ledgers {
     epoch: Epoch,
     /// Whether a session was held back because there is too much.
     is_pressed: bool,
-    /// Nothing more is taken: this is told when nothing is left.
+    /// Nothing more is taken until the process ends.
+    is_ending: bool,
+    /// This is told when nothing is left.
     ending: Option<u64>,
 }
 
 impl Ledgers {
-    /// Removes what `is_done` says; gives back whether nothing is left of a ledger.
-    fn remove(&mut self, id: u64, is_done: impl Fn(&Entry) -> bool, is_first_only: bool) {
+    /// All of a ledger up to a number is done.
+    fn remove_to(&mut self, id: u64, number: u64) {
         let Some(ledger) = self.by_id.get_mut(&id) else { return };
         let mut removed = 0;
-        if is_first_only {
-            while let Some(entry) = ledger.entries.front().filter(|entry| is_done(entry)) {
-                removed += entry.cost();
-                ledger.entries.pop_front();
-            }
-        } else {
-            ledger.entries.retain(|entry| {
-                let is_done = is_done(entry);
-                removed += if is_done { entry.cost() } else { 0 };
-                !is_done
-            });
+        while let Some(entry) = ledger.entries.front().filter(|entry| entry.number <= number) {
+            removed += entry.cost();
+            ledger.entries.pop_front();
         }
         ledger.bytes = ledger.bytes.saturating_sub(removed);
         self.bytes = self.bytes.saturating_sub(removed);
+    }
+
+    /// One of a ledger is done.
+    fn remove_one(&mut self, id: u64, number: u64) {
+        let Some(ledger) = self.by_id.get_mut(&id) else { return };
+        let place = ledger.entries.binary_search_by_key(&number, |entry| entry.number);
+        let Some(entry) = place.ok().and_then(|place| ledger.entries.remove(place)) else { return };
+        ledger.bytes = ledger.bytes.saturating_sub(entry.cost());
+        self.bytes = self.bytes.saturating_sub(entry.cost());
     }
 }
 
@@ -159,17 +163,33 @@ impl Broker {
             }
             // What a member of our group says for engines it says in another way.
             Source::Route { session, .. } if self.is_sibling(*session) => false,
-            Source::Route { .. } => {
-                !self.is_past(source) && self.deliver_here(matched, message, source, None)
-            }
+            Source::Route { .. } => self.deliver_here(matched, message, source, None),
             Source::Upstream { .. } => self.deliver_here(matched, message, source, None),
         }
     }
 
-    /// The engines of this process that serve and that a message is for.
-    fn engines_here(&self, matched: &Matched) -> SmallVec<[EngineInterest; 2]> {
-        let View::Here(epoch) = self.serving.view() else { return SmallVec::new() };
-        let is_one = |one: &&EngineInterest| one.is_here() && one.keeper == Some(epoch);
+    /// The engines of this process that serve and that a message is for. What clients send waits
+    /// while a predecessor may still say what of it is done; what others send them they take.
+    fn engines_here(
+        &self,
+        matched: &Matched,
+        source: &Source<'_>,
+    ) -> SmallVec<[EngineInterest; 2]> {
+        let epoch = match (source, self.serving.view()) {
+            (_, View::Here(epoch)) => Some(epoch),
+            (Source::Client { .. }, _) => None,
+            (Source::Engine | Source::Route { .. } | Source::Upstream { .. }, _) => {
+                self.serving.open_epoch()
+            }
+        };
+        let Some(epoch) = epoch else { return SmallVec::new() };
+        // What a member of our group says names the engines that it is for.
+        let is_past = self.is_past(source)
+            && !matches!(source, Source::Route { session, .. } if self.is_sibling(*session));
+        let is_one = |one: &&EngineInterest| {
+            let may_hear = !is_past || one.credit == Credit::Free;
+            one.is_here() && one.keeper == Some(epoch) && may_hear
+        };
         matched.kept.iter().filter(is_one).copied().collect()
     }
 
@@ -181,7 +201,7 @@ impl Broker {
         source: &Source<'_>,
         errand: Option<Errand>,
     ) -> bool {
-        let engines = self.engines_here(matched);
+        let engines = self.engines_here(matched, source);
         // One of them answers for all: several listen to one subject only where others have other
         // channels, and then to different ones.
         for (place, engine) in engines.iter().enumerate() {
@@ -200,7 +220,7 @@ impl Broker {
     ) -> bool {
         let view = self.serving.view();
         if matches!(view, View::Here(_)) {
-            let engines = self.engines_here(matched);
+            let engines = self.engines_here(matched, source);
             let Some(engine) = engines.first() else { return false };
             if engine.credit != Credit::Requests {
                 return self.deliver_here(matched, message, source, None);
@@ -355,40 +375,42 @@ impl Broker {
         let (number, is_again) = (entry.number, entry.number <= sent);
         let matched = self.accounts[entry.account].matches(entry.names.subject());
         let Some(matched) = matched else { return };
-        let engines = self.engines_here(&matched);
-        let Some(engine) = engines.first() else { return };
         let source = Source::Client { session, has_echo: true };
+        let engines = self.engines_here(&matched, &source);
+        let Some(engine) = engines.first() else { return };
         let (names, payload) = (entry.names.clone(), entry.payload.clone());
         let message = Message::of_ledger(entry.account, &names, &payload);
-        if engine.credit != Credit::Requests {
-            self.deliver_here(&matched, &message, &source, None);
-            return;
-        }
-        if let Some(ledger) = self.ledgers.by_id.get_mut(&id) {
+        // Also of what stays here no longer: it was taken from its client, and is not refused.
+        let errand = Errand { keeper: Keeper::Own, ledger: id, number, is_again };
+        if engine.credit == Credit::Requests
+            && let Some(ledger) = self.ledgers.by_id.get_mut(&id)
+        {
             ledger.bytes += entry.cost();
             self.ledgers.bytes += entry.cost();
             ledger.entries.push_back(entry);
         }
-        let errand = Errand { keeper: Keeper::Own, ledger: id, number, is_again };
         self.deliver_here(&matched, &message, &source, Some(errand));
     }
 
-    /// The active has done all of a ledger of this loop up to a number. What was never sent to it
-    /// it cannot have done, whatever it says.
-    pub(super) fn on_mark(&mut self, epoch: Epoch, id: u64, number: u64) {
+    /// The active has done something of a ledger of this loop. What was never sent to it it cannot
+    /// have done, whatever it says.
+    pub(super) fn on_mark(&mut self, epoch: Epoch, id: u64, mark: Mark) {
         let Some(ledger) = self.ledgers.by_id.get(&id) else { return };
         if epoch != self.ledgers.epoch {
             return;
         }
-        let number = number.min(ledger.sent);
-        self.ledgers.remove(id, |entry| entry.number <= number, true);
+        match mark {
+            Mark::UpTo(number) => self.ledgers.remove_to(id, number.min(ledger.sent)),
+            Mark::Single(number) if number <= ledger.sent => self.ledgers.remove_one(id, number),
+            Mark::Single(_) => (),
+        }
         self.drop_ended_ledger(id);
         self.relieve_ledgers();
     }
 
     /// The engines of this process have done one input of a session of this loop.
     pub(super) fn on_own_done(&mut self, errand: Errand) {
-        self.ledgers.remove(errand.ledger, |entry| entry.number == errand.number, false);
+        self.ledgers.remove_one(errand.ledger, errand.number);
         self.drop_ended_ledger(errand.ledger);
         self.relieve_ledgers();
     }
@@ -433,7 +455,7 @@ impl Broker {
         if matched.kept.is_empty() || matches!(self.serving.view(), View::Here(_)) {
             return false;
         }
-        if self.ledgers.ending.is_some() {
+        if self.ledgers.is_ending {
             return true;
         }
         let ledger = self.sessions.client(id).map_or(0, |client| client.ledger);
@@ -447,13 +469,14 @@ impl Broker {
     /// The process is about to end, and another member serves: what clients have sent is seen
     /// through, and they are read no more.
     pub(super) fn on_see_through(&mut self, token: u64) {
+        self.ledgers.is_ending = true;
         self.ledgers.ending = Some(token);
         self.look_whether_through();
     }
 
     fn look_whether_through(&mut self) {
         if self.ledgers.bytes == 0
-            && let Some(token) = self.ledgers.ending.take_if(|_| true)
+            && let Some(token) = self.ledgers.ending.take()
         {
             self.effects.push_back(Effect::Through { token });
         }

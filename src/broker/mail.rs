@@ -21,6 +21,7 @@ use crate::broker::sublist::Interest;
 use crate::broker::upstream::Said;
 use crate::broker::{Broker, Effect, EngineInterest};
 use crate::wire::InboxState;
+use crate::wire::op::Mark;
 
 /// What brokers of one process tell each other.
 #[derive(Debug, Clone)]
@@ -61,8 +62,8 @@ pub enum Mail {
     Serving(View),
     /// To the owner of the routes: an input for the engines of a peer.
     Parcel(Box<Parcel>),
-    /// The engines of an epoch have done all of a ledger up to a number.
-    Mark(Epoch, u64, u64),
+    /// The engines of an epoch have done something of a ledger.
+    Mark(Epoch, u64, Mark),
     /// The sender's engine has done these.
     Done(Vec<Errand>),
     /// A message, and who of the receiver's sessions gets it.
@@ -208,7 +209,7 @@ impl Broker {
             Mail::EnginesEnded => self.end_own_engines(),
             Mail::Serving(view) => self.on_view(view),
             Mail::Parcel(parcel) => self.write_parcel(&parcel),
-            Mail::Mark(epoch, ledger, number) => self.on_mark(epoch, ledger, number),
+            Mail::Mark(epoch, ledger, mark) => self.on_mark(epoch, ledger, mark),
             Mail::Done(errands) => self.on_done(errands),
             Mail::Deliver(delivery) => self.on_delivery(&delivery),
             Mail::ConnectUrls(urls) => self.on_connect_urls(urls),

@@ -37,9 +37,11 @@ impl Broker {
     pub(super) fn look_at_outflow(&mut self) {
         let Some(outflow) = &mut self.outflow else { return };
         let sessions = &self.sessions;
-        outflow.waiting.retain(|(id, end)| {
+        let waits = |(id, end): &(SessionId, u64)| {
             sessions.get(*id).is_some_and(|session| session.outbox.taken() < *end)
-        });
+        };
+        // All have to be there in the end: the others are looked at when this one is.
+        while outflow.waiting.pop_if(|last| !waits(last)).is_some() {}
         if outflow.waiting.is_empty() || outflow.until <= self.now.at {
             let token = outflow.token;
             self.outflow = None;

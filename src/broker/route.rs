@@ -27,7 +27,7 @@ use crate::broker::settings::{Auth, Cluster};
 use crate::broker::snapshot::RouteSnapshot;
 use crate::broker::sublist::{Interest, Matched};
 use crate::broker::{Broker, EngineInterest};
-use crate::wire::connect::SubjectLists;
+use crate::wire::connect::{LEDGER_VERSION, SubjectLists};
 use crate::wire::op::{RouteInterest, RouteMessage};
 use crate::wire::{CloseReason, Connect, Info, Kept, Op, encoder, errors};
 
@@ -193,6 +193,7 @@ impl Broker {
             lnoc: true,
             stanby_inboxes: true,
             stanby_ledger: if self.keeps() { self.settings.group.clone() } else { String::new() },
+            stanby_ledger_version: if self.keeps() { LEDGER_VERSION } else { 0 },
             ldm: self.is_lame_duck,
             ..self.info.clone()
         }
@@ -455,7 +456,14 @@ impl Broker {
         session.traffic.came_in(publish.payload.len());
         self.traffic.came_in(publish.payload.len());
         let kept = self.sessions.route_mut(id).and_then(|route| route.kept.take());
-        let Some(account) = self.accounts.find(routed.account) else { return Step::Done };
+        let Some(account) = self.accounts.find(routed.account) else {
+            // Engines have said that they listen there, or nobody would keep anything for it.
+            let text = "Route Error: it keeps something for an account that is not here";
+            return match kept {
+                Some(_) => self.refuse(id, text, CloseReason::ProtocolViolation),
+                None => Step::Done,
+            };
+        };
         if let Some(kept) = kept {
             let message = Message::said(account, publish, frame);
             return self.on_kept_message(id, kept, &message, matched);

@@ -31,7 +31,7 @@ pub(super) fn server(
     Process::new(loops, settings)
 }
 
-fn route_to(url: &str) -> ConnectionKind {
+pub(super) fn route_to(url: &str) -> ConnectionKind {
     ConnectionKind::RouteSolicited { url: url.to_owned(), is_explicit: true }
 }
 

@@ -9,7 +9,7 @@
 //! tells the other loops. From the loss of one until there is another one the interests of the
 //! former stay, so that what they match is kept (`ledger`). A successor gets nothing before its
 //! predecessor has said its last word, or its route is gone: what that has done must not be done
-//! again. Epochs only grow: engines of a former one never serve again.
+//! again. Epochs of one store only grow: while the newest is there, no former one serves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +24,8 @@ use crate::broker::mail::Mail;
 use crate::broker::read::Step;
 use crate::broker::route::HOME;
 use crate::broker::{Broker, Effect, EngineInterest};
-use crate::wire::{CloseReason, EngineState, Op, encoder, errors};
+use crate::wire::connect::LEDGER_VERSION;
+use crate::wire::{CloseReason, EngineState, Info, Op, encoder, errors};
 
 /// Whose engines get what clients of this process send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,8 +79,6 @@ pub(super) struct Serving {
     /// Those that are gone and whose interests stay for a while.
     former: Vec<Claim>,
     claim_count: u64,
-    /// The highest epoch that has served.
-    latest: Epoch,
     /// The route of those that served last, if they were not here.
     predecessor: Option<(SessionId, Epoch)>,
     /// Until when a successor waits for what they have still to say.
@@ -98,12 +97,17 @@ impl Serving {
         self.own.filter(|own| own.is_ready && !own.is_closed).map(|own| own.epoch)
     }
 
+    /// The same, if they have not said yet all that they listen to, too.
+    pub fn open_epoch(&self) -> Option<Epoch> {
+        self.own.filter(|own| !own.is_closed).map(|own| own.epoch)
+    }
+
     /// Whether the engines of that epoch of this process are closed.
     pub fn is_over(&self, epoch: Epoch) -> bool {
         self.closed.is_some_and(|closed| epoch <= closed)
     }
 
-    /// The same, if they are about to, too.
+    /// The same, if they are closed, too.
     pub fn begun_epoch(&self) -> Option<Epoch> {
         self.own.map(|own| own.epoch)
     }
@@ -121,6 +125,15 @@ impl Serving {
         open.filter(|(_, claim)| listens(claim)).map(|(id, claim)| (*id, claim.epoch)).collect()
     }
 
+    /// The highest epoch of those that are there and serve, or have served: what others say that
+    /// have an older one is out of date. Whoever is gone is not asked, so that no number keeps
+    /// anybody from being served for longer than its route is there.
+    fn latest(&self) -> Option<Epoch> {
+        let own = self.own.filter(|own| own.is_ready).map(|own| own.epoch);
+        let ready = self.claims.values().filter(|claim| claim.is_ready);
+        ready.map(|claim| claim.epoch).chain(own).max()
+    }
+
     /// The best of those that serve.
     fn wanted(&self) -> View {
         if let Some(epoch) = self.own_epoch() {
@@ -128,7 +141,8 @@ impl Serving {
         }
         let open = self.claims.iter().filter(|(_, claim)| claim.is_ready && !claim.is_closed);
         let newest = open.max_by_key(|(_, claim)| claim.epoch);
-        if let Some((route, claim)) = newest.filter(|(_, claim)| self.latest <= claim.epoch) {
+        let latest = self.latest();
+        if let Some((route, claim)) = newest.filter(|(_, claim)| latest <= Some(claim.epoch)) {
             return View::Behind { route: *route, epoch: claim.epoch };
         }
         let is_known = self.own.is_some()
@@ -147,10 +161,15 @@ impl Serving {
 }
 
 impl Broker {
-    /// Whether the peer of a route is a member of our group that keeps what its clients send.
+    /// Whether the peer of a route is a member of our group that keeps what its clients send, and
+    /// says so as we do.
     pub(super) fn is_sibling(&self, id: SessionId) -> bool {
         let info = self.sessions.route(id).and_then(|route| route.info.as_ref());
-        self.keeps() && info.is_some_and(|info| info.stanby_ledger == self.settings.group)
+        let is_alike = |info: &Info| {
+            info.stanby_ledger == self.settings.group
+                && info.stanby_ledger_version == LEDGER_VERSION
+        };
+        self.keeps() && info.is_some_and(|info| is_alike(info))
     }
 
     /// Who says of engines what only a member of our group may say.
@@ -243,8 +262,14 @@ impl Broker {
         Step::Done
     }
 
+    /// What clients say for those that have served is kept; of others nothing is left.
     fn end_claim(&mut self, id: SessionId) {
-        self.serving.former.extend(self.serving.claims.remove(&id));
+        let Some(claim) = self.serving.claims.remove(&id) else { return };
+        if self.serving.predecessor == Some((id, claim.epoch)) {
+            self.serving.former.push(claim);
+        } else {
+            self.forget(&claim);
+        }
     }
 
     /// A route is at its end.
@@ -403,12 +428,8 @@ impl Broker {
             View::Away => {
                 serving.away_until.get_or_insert(self.now.at + PARKED_FOR);
             }
-            View::Here(epoch) => {
-                serving.latest = serving.latest.max(epoch);
-                (serving.predecessor, serving.away_until) = (None, None);
-            }
+            View::Here(_) => (serving.predecessor, serving.away_until) = (None, None),
             View::Behind { route, epoch } => {
-                serving.latest = serving.latest.max(epoch);
                 (serving.predecessor, serving.away_until) = (Some((route, epoch)), None);
             }
         }
@@ -434,10 +455,14 @@ impl Broker {
     /// Those who are gone are listened for no longer.
     fn forget_former(&mut self) {
         for claim in std::mem::take(&mut self.serving.former) {
-            for (account, subject) in &claim.subjects {
-                let interest = EngineInterest::elsewhere(*account, claim.epoch, claim.number);
-                self.set_elsewhere(subject, interest, false);
-            }
+            self.forget(&claim);
+        }
+    }
+
+    fn forget(&mut self, claim: &Claim) {
+        for (account, subject) in &claim.subjects {
+            let interest = EngineInterest::elsewhere(*account, claim.epoch, claim.number);
+            self.set_elsewhere(subject, interest, false);
         }
     }
 

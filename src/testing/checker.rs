@@ -33,8 +33,11 @@ pub use self::promise::{Promise, Violation};
 /// nothing goes wrong but that the active dies.
 const IN_FLIGHT_FOR: Duration = Duration::from_millis(100);
 /// The same where it may hang before it is replaced, and nobody may serve for as long as members
-/// keep what they have.
+/// keep what they have. A network may part between an answer and its mark.
 const UNMARKED_FOR: Duration = Duration::from_secs(13);
+/// Answers of one turn of the active come to a connection within so long; their marks follow them
+/// before the answers of later turns.
+const TURN_FOR: Duration = Duration::from_millis(100);
 /// For so long after a take-over requests of before it may still be answered.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(4);
 
@@ -50,8 +53,10 @@ pub struct Checker {
     doubts: Doubts,
     /// Payloads whose publishers got a positive pub-ack; payloads are unique in a run.
     acked: BTreeMap<Bytes, Acked>,
-    /// Payloads whose publishers were told that they are not stored.
-    refused: BTreeSet<Bytes>,
+    /// Payloads whose publishers were told that they are not stored, and when.
+    refused: BTreeMap<Bytes, Instant>,
+    /// By connection: when a publish of it was answered last.
+    answered: BTreeMap<u32, Instant>,
     /// By payload: when and how it was published first.
     published: BTreeMap<Bytes, Published>,
     /// What was delivered under which sequence: payload and timestamp.
@@ -185,7 +190,8 @@ impl Checker {
             limits,
             doubts: Doubts::default(),
             acked: BTreeMap::new(),
-            refused: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            answered: BTreeMap::new(),
             published: BTreeMap::new(),
             told: BTreeMap::new(),
             durables: BTreeMap::new(),
@@ -225,13 +231,20 @@ impl Checker {
         self.doubt_unanswered(IN_FLIGHT_FOR);
     }
 
-    /// What was not answered, or since so short a time, may be there twice.
+    /// What was not answered, or since so short a time and in the last turn of which its publisher
+    /// heard, may be there twice.
     fn doubt_unanswered(&mut self, since: Duration) {
-        let is_new = |acked: &Acked| self.now.since(acked.at) < since;
-        let is_open = |data: &&Bytes| {
-            !self.refused.contains(*data) && self.acked.get(*data).is_none_or(is_new)
+        let is_last = |connection: u32, at: Instant| {
+            let last = self.answered.get(&connection);
+            last.is_none_or(|last| last.since(at) < TURN_FOR)
         };
-        let open: Vec<Bytes> = self.published.keys().filter(is_open).cloned().collect();
+        let is_open = |(data, published): &(&Bytes, &Published)| {
+            let acked = self.acked.get(*data).map(|acked| acked.at);
+            let at = acked.or_else(|| self.refused.get(*data).copied());
+            at.is_none_or(|at| self.now.since(at) < since && is_last(published.connection, at))
+        };
+        let open = self.published.iter().filter(is_open).map(|(data, _)| data.clone());
+        let open: Vec<Bytes> = open.collect();
         open.into_iter().for_each(|data| self.doubts.on_repeated(data));
     }
 
@@ -357,13 +370,24 @@ impl Checker {
         self.say(|| format!("{payload:?} in {channel} is acked"));
         let order = self.acked.len();
         let acked = Acked { channel: channel.clone(), order, at: self.now };
+        self.on_answered(&payload);
         self.acked.entry(payload).or_insert(acked);
+    }
+
+    fn on_answered(&mut self, payload: &Bytes) {
+        // What was published again was answered by another way than it was published first.
+        if !self.doubts.may_be_twice(payload)
+            && let Some(published) = self.published.get(payload)
+        {
+            self.answered.insert(published.connection, self.now);
+        }
     }
 
     /// A publisher was told that `payload` is not stored.
     pub fn on_refused(&mut self, payload: Bytes) {
         self.say(|| format!("{payload:?} is refused"));
-        self.refused.insert(payload);
+        self.on_answered(&payload);
+        self.refused.entry(payload).or_insert(self.now);
     }
 
     /// A publisher tries again, so what it publishes may be there twice.
@@ -550,7 +574,7 @@ impl Checker {
             let text = format!("two messages under {channel}:{sequence}: {first_told:?}, {told:?}");
             self.fail_on(Promise::P4, on, text);
         }
-        if self.refused.contains(&message.data) && !self.doubts.may_be_twice(&message.data) {
+        if self.refused.contains_key(&message.data) && !self.doubts.may_be_twice(&message.data) {
             let text = format!("{channel}:{sequence} was refused and is delivered");
             self.fail_on(Promise::P9, on, text);
         }

@@ -74,10 +74,16 @@ pub struct Info {
     /// operations for that.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stanby_ledger: String,
+    /// Ours: which of those operations. Members that understand others keep nothing for each other.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub stanby_ledger_version: u64,
     /// Ours: what has become of an inbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stanby_inbox: Option<InboxNews>,
 }
+
+/// Counts the changes of what members of a group tell each other of inputs that they keep.
+pub const LEDGER_VERSION: u64 = 1;
 
 /// The name of the account of everybody who is given no other.
 pub const GLOBAL_ACCOUNT: &str = "$G";
@@ -255,6 +261,7 @@ const OF_SERVER: Schema = Schema {
         ("route_account", Kind::Text),
         ("stanby_inboxes", Kind::Bool),
         ("stanby_ledger", Kind::Text),
+        ("stanby_ledger_version", Kind::Whole(64, false)),
         ("stanby_inbox", Kind::Object("InboxNews")),
     ],
 };

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::wire::op::{EngineState, Kept, Op, Publish, RouteInterest};
+use crate::wire::op::{EngineState, Kept, Mark, Op, Publish, RouteInterest, SINGLE};
 
 /// Appends a whole operation.
 pub fn encode(op: &Op<'_>, out: &mut BytesMut) {
@@ -240,12 +240,18 @@ fn payload(out: &mut BytesMut, payload: &[u8]) {
 }
 
 /// Appends one pair of `DONE`.
-pub fn mark(out: &mut BytesMut, ledger: u64, number: u64) {
+pub(crate) fn mark(out: &mut BytesMut, ledger: u64, mark: Mark) {
     if !out.is_empty() {
         out.put_u8(b' ');
     }
     big_number(out, ledger, b" ");
-    big_number(out, number, b"");
+    match mark {
+        Mark::UpTo(number) => big_number(out, number, b""),
+        Mark::Single(number) => {
+            out.put_u8(SINGLE);
+            big_number(out, number, b"");
+        }
+    }
 }
 
 fn sizes(out: &mut BytesMut, header_len: Option<usize>, size: usize) {

@@ -76,7 +76,7 @@ pub enum Op<'a> {
     /// `KEPT`, ours: the message that follows is for the engines alone, and kept by the peer until
     /// it is done.
     Kept(Kept),
-    /// `DONE`, ours: pairs of a ledger and up to which number all in it is done.
+    /// `DONE`, ours: pairs of a ledger and what in it is done.
     Done {
         /// By the engines of which epoch.
         epoch: u64,
@@ -114,12 +114,28 @@ pub(crate) fn number(word: &[u8]) -> Option<u64> {
     std::str::from_utf8(word).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
 }
 
+/// What is done of a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// All up to a number.
+    UpTo(u64),
+    /// This number, whatever is before it.
+    Single(u64),
+}
+
+/// What stands before a number that is done alone.
+pub(crate) const SINGLE: u8 = b'=';
+
 /// The pairs of `DONE`; those that make no sense end the list with `None`.
-pub(crate) fn marks(line: &[u8]) -> impl Iterator<Item = Option<(u64, u64)>> + '_ {
+pub(crate) fn marks(line: &[u8]) -> impl Iterator<Item = Option<(u64, Mark)>> + '_ {
     let mut words = words(line);
+    let mark = |word: &[u8]| match word {
+        [SINGLE, rest @ ..] => number(rest).map(Mark::Single),
+        all => number(all).map(Mark::UpTo),
+    };
     std::iter::from_fn(move || {
         let ledger = words.next()?;
-        let pair = || Some((number(ledger)?, number(words.next()?)?));
+        let pair = || Some((number(ledger)?, mark(words.next()?)?));
         Some({ pair }())
     })
 }

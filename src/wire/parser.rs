@@ -503,7 +503,7 @@ fn parse_kept(line: &[u8]) -> Result<Kept, ProtocolError> {
     Ok(Kept { epoch, ledger, number, is_again })
 }
 
-/// `<epoch> <ledger> <number> [<ledger> <number> …]`.
+/// `<epoch> <ledger> <[=]number> [<ledger> <[=]number> …]`.
 fn parse_done(line: &[u8]) -> Result<Op<'_>, ProtocolError> {
     let bad = || ProtocolError::arguments("processDone", "Parse Error", line);
     let mut words = words(line);
