@@ -222,8 +222,8 @@ fn a_signal_ends_a_start_that_hangs() {
     }
 }
 
-/// Goal: a file that somebody has made longer than any can be is named, and the machine is not asked
-/// for the memory.
+/// Goal: a file that somebody has made longer than any can be is named, and the machine is not
+/// asked for the memory.
 #[test]
 fn a_file_of_absurd_length_is_named() {
     for name in ["server.dat", "clients.dat", "long/msgs.1.idx", "long/subs.dat"] {

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use stanby::base::time::Instant;
+use stanby::base::time::{Instant, Now};
 use stanby::client::Message;
+
+/// How long before a second copy an ack may have come that only just left.
+const JUST: Duration = Duration::from_secs(1);
 
 /// One message that was published.
 #[derive(Clone, Debug)]
@@ -95,7 +98,8 @@ pub struct Round {
 pub struct Faults {
     /// Acknowledged and not stored.
     pub lost: usize,
-    /// Stored under more than one sequence.
+    /// Stored once more although it had long been acknowledged. What an active had stored and not
+    /// acknowledged when it ended, or only just, its successor may store again.
     pub doubled: usize,
     /// Stored, but never published.
     pub strange: usize,
@@ -150,13 +154,13 @@ impl Ledger {
         rows.collect()
     }
 
-    /// Everything that is wrong.
-    pub fn faults(&self) -> Faults {
+    /// Everything that is wrong; `now` says how the clocks of acks and of messages differ.
+    pub fn faults(&self, now: Now) -> Faults {
         let stored = self.stored_contents();
         let acked = self.published.iter().filter(|(_, one)| one.acked_at.is_some());
         let mut faults = Faults {
             lost: acked.filter(|(key, _)| !stored.contains_key(*key)).count(),
-            doubled: stored.values().filter(|count| **count > 1).count(),
+            doubled: self.doubled(now),
             strange: stored.keys().filter(|key| !self.published.contains_key(*key)).count(),
             ..Faults::default()
         };
@@ -178,6 +182,28 @@ impl Ledger {
             faults.undelivered += stored.keys().filter(|sequence| !got.contains(sequence)).count();
         }
         faults
+    }
+
+    /// Messages that were stored again although their publisher had its ack.
+    fn doubled(&self, now: Now) -> usize {
+        let wall_of = |at: Instant| {
+            let ago = i64::try_from(now.at.since(at).as_nanos()).unwrap_or(i64::MAX);
+            now.wall.0.saturating_sub(ago)
+        };
+        let just = i64::try_from(JUST.as_nanos()).unwrap_or(i64::MAX);
+        let mut doubled = 0;
+        for (channel, received) in self.stored.iter().enumerate() {
+            let mut seen = BTreeSet::new();
+            for (data, stored_at) in received.by_sequence.values() {
+                let content = String::from_utf8_lossy(data).into_owned();
+                let key = (channel, content);
+                let acked_at = self.published.get(&key).and_then(|one| one.acked_at);
+                let was_acked =
+                    acked_at.is_some_and(|at| wall_of(at).saturating_add(just) < *stored_at);
+                doubled += usize::from(!seen.insert(key) && was_acked);
+            }
+        }
+        doubled
     }
 
     /// How often each content is stored in each channel.
@@ -222,26 +248,35 @@ mod tests {
     #[test]
     fn a_sound_run_has_no_faults() {
         let ledger = sound();
-        assert_eq!(ledger.faults(), Faults::default());
+        assert_eq!(ledger.faults(Now::default()), Faults::default());
         let rounds = ledger.rounds();
         assert_eq!((rounds[0].acked, rounds[0].lost), (3, 0));
         assert_eq!(rounds[0].first_ack, Some(Duration::from_nanos(110)));
     }
 
     #[test]
+    fn what_was_not_acked_may_be_stored_again() {
+        let mut ledger = sound();
+        ledger.stored[0] = received(&[(1, "a", 10), (2, "b", 10), (3, "c", 11), (4, "a", 300)]);
+        assert_eq!(ledger.faults(Now::default()).doubled, 0);
+    }
+
+    #[test]
     fn every_kind_of_fault_is_seen() {
         let mut ledger = sound();
-        ledger.stored[0] = received(&[(1, "a", 10), (2, "a", 9), (4, "x", 11)]);
+        let late = 2_000_000_000;
+        ledger.stored[0] = received(&[(1, "a", late + 1), (2, "a", late), (4, "x", late + 2)]);
         let expected = Faults {
             lost: 2,
             doubled: 1,
             strange: 1,
             holes: 1,
             falling_timestamps: 1,
-            conflicts: 2,
+            // Twice another message, and once another time.
+            conflicts: 3,
             undelivered: 1,
         };
-        assert_eq!(ledger.faults(), expected);
+        assert_eq!(ledger.faults(Now::default()), expected);
         assert_eq!(ledger.rounds()[0].lost, 2);
     }
 }

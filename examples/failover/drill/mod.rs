@@ -216,7 +216,7 @@ fn finish(
     let ledger = notes.ledger();
     Ok(Report {
         rounds: ledger.rounds(),
-        faults: ledger.faults(),
+        faults: ledger.faults(world::now()),
         stored: ledger.stored.iter().map(ledger::Received::count).sum(),
         exits: Vec::new(),
     })
@@ -300,7 +300,7 @@ impl Report {
         if self.is_sound() {
             return writeln!(
                 out,
-                "verdict: {} messages stored; none lost, doubled or out of order, and every \
+                "verdict: {} messages stored; none lost, stored again after its ack or out of order, and every \
                  subscriber got all of them",
                 self.stored
             );
@@ -308,7 +308,7 @@ impl Report {
         let faults = &self.faults;
         writeln!(
             out,
-            "verdict: FAILED: {} acknowledged messages lost, {} stored twice, {} never \
+            "verdict: FAILED: {} acknowledged messages lost, {} stored again after their ack, {} never \
              published, {} sequences missing, {} timestamps \
              fall, {} conflicting deliveries, {} deliveries missing",
             faults.lost,

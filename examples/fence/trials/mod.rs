@@ -9,6 +9,7 @@ mod witness;
 
 pub use self::doubt::why_not_blinded;
 
+use stanby::base::world;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -165,7 +166,7 @@ impl<'a> Trial<'a> {
     fn judge(mut self) -> Result<Findings, DrillError> {
         let (faults, stored) = {
             let ledger = self.notes.ledger();
-            (ledger.faults(), ledger.stored.iter().map(Received::count).sum())
+            (ledger.faults(world::now()), ledger.stored.iter().map(Received::count).sum())
         };
         if !faults.are_none() {
             self.fault(format!("{faults:?}"));
