@@ -80,7 +80,7 @@ pub enum Op<'a> {
     Done {
         /// By the engines of which epoch.
         epoch: u64,
-        /// The pairs, as they were read; see [`marks`].
+        /// The pairs, as they were read.
         marks: &'a [u8],
     },
 }
