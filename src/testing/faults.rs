@@ -182,6 +182,8 @@ pub struct Faults {
 const PAUSE_MAX_MS: u64 = 2_500;
 /// Nearly as long as it takes to replace a holder.
 const REPLACED_AFTER: Duration = Duration::from_millis(900);
+/// How many of a million that have the lock do not come to claim the epoch at once.
+const CLAIM_FAULTS: u64 = 100_000;
 const DOWN_MAX_MS: u64 = 800;
 const FULL_MAX_MS: u64 = 800;
 const PART_MAX_MS: u64 = 1_500;
@@ -276,6 +278,19 @@ impl Faults {
             13 => Kind::PartClient(self.ms(PART_MAX_MS)),
             14 | 15 => Kind::KeeperStall(self.pause()),
             _ => Kind::SlowReader(self.random.below(3) != 0),
+        };
+        self.number(kind)
+    }
+
+    /// What goes wrong between the lock and the epoch, for whoever takes both.
+    pub fn on_claim(&mut self) -> Option<Fault> {
+        if self.plan.is_none() || self.plan.spares_members || !self.is_due(CLAIM_FAULTS) {
+            return None;
+        }
+        let kind = match self.random.below(8) {
+            0 => Kind::Kill,
+            // Long enough for another to pass it over, or not.
+            _ => Kind::Pause(REPLACED_AFTER + self.ms(PAUSE_MAX_MS)),
         };
         self.number(kind)
     }
