@@ -558,8 +558,39 @@ fn an_absurd_epoch_of_a_peer_loses_nothing() {
     carry(&mut ours, to_first, &mut first, at_first);
     let client = ours.client(0, "");
     say(&mut ours, client, "pub.a", "1");
+    ours.pass(PARKED_FOR);
     carry(&mut ours, to_first, &mut first, at_first);
     assert_eq!(payloads(&heard(&mut first)), ["1"]);
+}
+
+/// Goal: a former active that hangs, and whose route still stands, is not believed again when its
+/// successor is gone: what clients send meanwhile is for the next one.
+#[test]
+fn who_was_replaced_is_not_believed_when_its_successor_is_gone() {
+    let names = ["a", "b", "c", "d"];
+    let [mut ours, mut first, mut second, mut third] = names.map(|name| member(1, name));
+    let (to_first, at_first) = join(&mut ours, &mut first);
+    let (to_second, at_second) = join(&mut ours, &mut second);
+    let (to_third, at_third) = join(&mut ours, &mut third);
+    begin(&mut first, 1, true);
+    carry(&mut ours, to_first, &mut first, at_first);
+    begin(&mut second, 2, true);
+    carry(&mut ours, to_second, &mut second, at_second);
+    ours.pass(PREDECESSOR_ENDS_WITHIN);
+    let client = ours.client(0, "");
+    say(&mut ours, client, "pub.a", "1");
+    carry(&mut ours, to_second, &mut second, at_second);
+    assert_eq!(payloads(&heard(&mut second)), ["1"]);
+    hang_up(&mut ours, to_second);
+    say(&mut ours, client, "pub.a", "2");
+    ours.pass(PARKED_FOR - Duration::from_millis(1));
+    carry(&mut ours, to_first, &mut first, at_first);
+    assert_eq!(payloads(&heard(&mut first)), [""; 0]);
+    begin(&mut third, 3, true);
+    carry(&mut ours, to_third, &mut third, at_third);
+    assert_eq!(payloads(&heard(&mut third)), ["1", "2"]);
+    carry(&mut ours, to_first, &mut first, at_first);
+    assert_eq!(payloads(&heard(&mut first)), [""; 0]);
 }
 
 /// Goal: an ack that a Go peer has sent before the engines began does no harm and is taken.

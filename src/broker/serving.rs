@@ -85,6 +85,8 @@ pub(super) struct Serving {
     wait_until: Option<Instant>,
     /// Until when is kept what is sent while nobody serves.
     away_until: Option<Instant>,
+    /// The highest epoch of those that have served and are gone, for as long as that.
+    newest_gone: Option<Epoch>,
 }
 
 impl Serving {
@@ -125,13 +127,13 @@ impl Serving {
         open.filter(|(_, claim)| listens(claim)).map(|(id, claim)| (*id, claim.epoch)).collect()
     }
 
-    /// The highest epoch of those that are there and serve, or have served: what others say that
-    /// have an older one is out of date. Whoever is gone is not asked, so that no number keeps
-    /// anybody from being served for longer than its route is there.
+    /// The highest epoch of those that serve, or have served: what others say that have an older
+    /// one is out of date, as what one that was replaced and hangs has said. Who is gone counts for
+    /// a while only, so that no number keeps anybody from being served for ever.
     fn latest(&self) -> Option<Epoch> {
         let own = self.own.filter(|own| own.is_ready).map(|own| own.epoch);
         let ready = self.claims.values().filter(|claim| claim.is_ready);
-        ready.map(|claim| claim.epoch).chain(own).max()
+        ready.map(|claim| claim.epoch).chain(own).chain(self.newest_gone).max()
     }
 
     /// The best of those that serve.
@@ -265,6 +267,9 @@ impl Broker {
     /// What clients say for those that have served is kept; of others nothing is left.
     fn end_claim(&mut self, id: SessionId) {
         let Some(claim) = self.serving.claims.remove(&id) else { return };
+        if claim.is_ready {
+            self.serving.newest_gone = self.serving.newest_gone.max(Some(claim.epoch));
+        }
         if self.serving.predecessor == Some((id, claim.epoch)) {
             self.serving.former.push(claim);
         } else {
@@ -424,13 +429,17 @@ impl Broker {
             return;
         }
         match view {
-            View::Nobody => serving.away_until = None,
+            View::Nobody => (serving.away_until, serving.newest_gone) = (None, None),
             View::Away => {
                 serving.away_until.get_or_insert(self.now.at + PARKED_FOR);
             }
-            View::Here(_) => (serving.predecessor, serving.away_until) = (None, None),
+            View::Here(_) => {
+                serving.predecessor = None;
+                (serving.away_until, serving.newest_gone) = (None, None);
+            }
             View::Behind { route, epoch } => {
-                (serving.predecessor, serving.away_until) = (Some((route, epoch)), None);
+                serving.predecessor = Some((route, epoch));
+                (serving.away_until, serving.newest_gone) = (None, None);
             }
         }
         self.on_view(view);
@@ -476,6 +485,11 @@ impl Broker {
             return;
         }
         self.serving.away_until = None;
+        // Nobody newer has come: whoever is there is the best there is.
+        self.serving.newest_gone = None;
+        if matches!(self.serving.wanted(), View::Here(_) | View::Behind { .. }) {
+            return self.reconsider();
+        }
         self.set_view(View::Nobody);
         // Who has begun and has not come to its end keeps what is said from now on.
         self.reconsider();
