@@ -125,8 +125,7 @@ impl Pages {
         };
         let now = world::instant();
         let Sources { lease, vitals, meters, group, broker, .. } = &self.sources;
-        let stall = vitals.hung_loop(now).or_else(|| vitals.stuck_store(now));
-        let is_ready = stall.is_none() && status.check_ready(lease, now).is_ok();
+        let is_ready = status.check_ready(lease, vitals, now).is_ok();
         if engines.is_some() {
             add_process(&mut families, &group.load(), is_ready);
         }

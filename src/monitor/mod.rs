@@ -44,7 +44,6 @@ use self::process::{CpuMeter, Descriptors};
 use self::query::{BadParameter, Query};
 use self::reply::Reply;
 use self::room::Room;
-use crate::base::pulse::Stall;
 use crate::base::world;
 use crate::broker::snapshot::Lists;
 use crate::engine::snapshot::Wanted;
@@ -330,17 +329,17 @@ impl Pages {
         let now = world::instant();
         let Sources { lease, vitals, .. } = &self.sources;
         vitals.knock();
-        let hung_loop = vitals.hung_loop(now);
-        let stall = hung_loop.or_else(|| vitals.stuck_store(now));
-        let gets_on = |stall: Option<Stall>| stall.map_or(Ok(()), |stall| Err(stall.to_string()));
+        // A restart mends a loop that hangs, but no disk.
+        let live = || match vitals.hung_loop(now) {
+            Some(stall) => Err(stall.to_string()),
+            None => status.check_live(),
+        };
         let result = match (query.flag("live"), query.flag("active"), query.flag("ready")) {
             (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => return error.into(),
-            (_, Ok(true), _) => gets_on(stall).and_then(|()| status.check_active(lease, now)),
-            (_, _, Ok(true)) => gets_on(stall).and_then(|()| status.check_ready(lease, now)),
-            // A restart mends a loop that hangs, but no disk.
-            (Ok(true), _, _) => gets_on(hung_loop).and_then(|()| status.check_live()),
-            (Ok(false), Ok(false), Ok(false)) => {
-                gets_on(stall).and_then(|()| status.check_ready(lease, now))
+            (_, Ok(true), _) => status.check_active(lease, vitals, now),
+            (Ok(true), _, Ok(false)) => live(),
+            (_, _, Ok(true)) | (Ok(false), Ok(false), Ok(false)) => {
+                status.check_ready(lease, vitals, now)
             }
         };
         match result {

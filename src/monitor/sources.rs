@@ -167,11 +167,17 @@ impl Status {
         }
     }
 
-    /// Whether clients are served by this process, and by no other.
+    /// Whether clients are served by this process, and by no other, and all of it gets on.
     ///
     /// # Errors
     /// The reason why not, for a person.
-    pub fn check_active(&self, lease: &LeaseClock, now: Instant) -> Result<(), String> {
+    pub fn check_active(
+        &self,
+        lease: &LeaseClock,
+        vitals: &Vitals,
+        now: Instant,
+    ) -> Result<(), String> {
+        vitals.check(now)?;
         match self.state {
             State::FtStandby => Err(self.or_trouble("standby")),
             State::Failed => Err(self.or_trouble("failed")),
@@ -188,14 +194,21 @@ impl Status {
         }
     }
 
-    /// Whether clients may be sent here: an active that serves, or a standby that would take over.
+    /// Whether clients may be sent here: an active that serves, or a standby that would take over,
+    /// of which all gets on.
     ///
     /// # Errors
     /// The reason why not, for a person.
-    pub fn check_ready(&self, lease: &LeaseClock, now: Instant) -> Result<(), String> {
+    pub fn check_ready(
+        &self,
+        lease: &LeaseClock,
+        vitals: &Vitals,
+        now: Instant,
+    ) -> Result<(), String> {
         if self.state != State::FtStandby {
-            return self.check_active(lease, now);
+            return self.check_active(lease, vitals, now);
         }
+        vitals.check(now)?;
         match (&self.trouble, self.watches_lock, self.has_route_to_active) {
             (Some(trouble), _, _) => Err(trouble.clone()),
             (None, _, _) if self.is_cut_off => Err(CUT_OFF.to_owned()),
@@ -388,7 +401,9 @@ mod tests {
     const NOW: Instant = Instant(1_000);
 
     fn ready(status: &Status, lease: &LeaseClock) -> String {
-        status.check_ready(lease, NOW).map_or_else(|reason| reason, |()| "ready".to_owned())
+        status
+            .check_ready(lease, &Vitals::default(), NOW)
+            .map_or_else(|reason| reason, |()| "ready".to_owned())
     }
 
     #[test]
@@ -400,7 +415,7 @@ mod tests {
         assert_eq!(ready(&status, &lease), NOT_HEARD);
         status.has_route_to_active = true;
         assert_eq!(ready(&status, &lease), "ready");
-        assert_eq!(status.check_active(&lease, NOW), Err("standby".to_owned()));
+        assert_eq!(status.check_active(&lease, &Vitals::default(), NOW), Err("standby".to_owned()));
         status.trouble = Some("no space left on device".to_owned());
         assert_eq!(ready(&status, &lease), "no space left on device");
     }

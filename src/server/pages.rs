@@ -257,9 +257,7 @@ impl Pages {
     /// Why clients may not be sent here, as the health page says it; `None`: they may.
     #[must_use]
     pub fn trouble(&self, now: Instant) -> Option<String> {
-        let stall = self.vitals.hung_loop(now).or_else(|| self.vitals.stuck_store(now));
-        let gets_on = stall.map_or(Ok(()), |stall| Err(stall.to_string()));
-        gets_on.and_then(|()| self.status.load().check_ready(&self.lease, now)).err()
+        self.status.load().check_ready(&self.lease, &self.vitals, now).err()
     }
 
     /// What this process is in its group.
