@@ -686,6 +686,11 @@ fn pages_ask_the_loops_for_the_lists_that_they_show() {
     };
     let names: Vec<String> =
         recorded_engine().channels.iter().map(|found| found.channel.to_string()).collect();
+    let ask_metrics: fn(&Ask<Wanted, Snapshot>, &Query) -> Result<Snapshot, Unavailable> =
+        |ask, query| Ok(metrics::asked(ask, &metrics::Choice::of(query).unwrap()).unwrap());
+    assert_eq!(asked(ask_metrics, "channels=b,a,b"), [channels(&["a", "b"])]);
+    assert_eq!(asked(ask_metrics, "channels=b&subs=0"), [Wanted::Names]);
+    assert_eq!(asked(ask_metrics, "channels=-"), [Wanted::Totals]);
     let ask_channelsz = streaming_pages::ask_channelsz;
     assert_eq!(asked(ask_channelsz, ""), [Wanted::Names]);
     assert_eq!(asked(ask_channelsz, "channel=a&subs=1"), [channels(&["a"])]);
