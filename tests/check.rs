@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "support/folders.rs"]
+mod folders;
 #[path = "support/stores.rs"]
 mod stores;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,23 +23,11 @@ use stanby::proto::spb;
 use stanby::store::check::{self, Report, Rules, Weight};
 use stanby::store::file::FileOptions;
 
+use folders::copy;
 use stores::{batch, commit, open, open_as, part, subscription};
 
 fn look(root: &Path) -> Report {
     check::directory(root, Rules::default(), &mut |_| ()).unwrap()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// A store with durables, clients and several channels, as the Go server left it.
@@ -146,6 +138,20 @@ fn run(args: &[&str], path: &Path) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stanby"));
     let output = command.arg("check").args(args).arg(path).output().unwrap();
     (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+/// Goal: a directory whose name no JSON document can have is refused by a line, not by a panic.
+#[test]
+fn a_name_that_is_no_text_is_refused_where_json_is_wanted() {
+    let (folder, root) = recorded();
+    let odd = folder.path().join(OsStr::from_bytes(b"odd\xff"));
+    fs::rename(&root, &odd).unwrap();
+    assert_eq!(run(&[], &odd).0, Some(0));
+    let (code, said) = run(&["--json"], &odd);
+    assert_eq!(
+        (code, &said[..]),
+        (Some(1), "stanby check: path contains invalid UTF-8 characters\n")
+    );
 }
 
 /// A channel of 30 messages in slices of 10, with a durable that got 25 of them, and four clients.

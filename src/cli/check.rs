@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +9,7 @@ use clap::CommandFactory;
 
 use super::connection::{self, printable};
 use super::progress::Progress;
+use super::stopped;
 use crate::base::go;
 use crate::site::writers;
 use crate::store::check::{self, Finding, Report, Rules, Weight};
@@ -19,7 +19,7 @@ use crate::store::check::{self, Finding, Report, Rules, Weight};
 /// Nothing is changed. Its server should be stopped: what one writes meanwhile can look damaged.
 /// For a database there is `stanby sql check`.
 #[derive(Debug, clap::Parser)]
-#[command(name = "stanby check", after_help = EXAMPLES)]
+#[command(name = NAME, after_help = EXAMPLES)]
 struct Args {
     /// Directory of the store (-dir of its server)
     directory: PathBuf,
@@ -45,6 +45,8 @@ fn polynomial(text: &str) -> Result<u32, String> {
     number.ok_or_else(|| format!("it should be between 1 and {}", u32::MAX))
 }
 
+const NAME: &str = "stanby check";
+
 /// Something is damaged.
 const DAMAGED: u8 = 3;
 
@@ -57,7 +59,7 @@ pub fn describe() -> clap::Command {
 /// Runs the command; `args` come without its name.
 #[must_use]
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    let args = match connection::parse::<Args>("stanby check", args) {
+    let args = match connection::parse::<Args>(NAME, args) {
         Ok(args) => args,
         Err(code) => return code,
     };
@@ -71,28 +73,21 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         progress.say(&format!("looking at {what}"));
     });
     progress.end();
-    // A closed stdout or stderr leaves nobody to tell.
     match found {
         Ok(mut report) => {
             report.writer = writers::find(&args.directory).map(|writer| writer.who());
-            let text = if args.json { json(&report) } else { shown(&report) };
-            let _ = io::stdout().write_all(text.as_bytes());
-            match (report.is_damaged(), report.is_partial()) {
+            let text = if args.json { stopped::json(&report) } else { Ok(shown(&report)) };
+            let (is_told, is_damaged, is_partial) =
+                (text.is_ok(), report.is_damaged(), report.is_partial());
+            let code = stopped::end(NAME, text);
+            match (is_told && is_damaged, is_told && is_partial) {
                 (true, _) => ExitCode::from(DAMAGED),
                 (false, true) => ExitCode::FAILURE,
-                (false, false) => ExitCode::SUCCESS,
+                (false, false) => code,
             }
         }
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "stanby check: {}", printable(&error.to_string()));
-            ExitCode::FAILURE
-        }
+        Err(error) => stopped::end(NAME, Err(printable(&error.to_string()))),
     }
-}
-
-fn json(report: &Report) -> String {
-    let text = serde_json::to_string_pretty(report).expect("texts and numbers are always JSON");
-    text + "\n"
 }
 
 fn shown(report: &Report) -> String {
