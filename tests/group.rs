@@ -6,16 +6,14 @@
 //! to step down while much is under way. Times are a report, shown with `--nocapture`; only what a
 //! client would call an error is asserted.
 
+#![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 #[path = "support/server.rs"]
-#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod server;
 #[path = "support/stan.rs"]
-#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod stan;
 #[path = "support/wire.rs"]
-#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
