@@ -15,6 +15,7 @@ mod encrypted;
 pub mod epoch_files;
 pub mod file_lock;
 mod memory;
+pub mod mending;
 pub mod place;
 mod proof;
 pub mod sql_lock;
