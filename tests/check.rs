@@ -289,6 +289,24 @@ fn a_durable_ahead_of_the_messages_is_seen() {
     assert!(said[0].contains("subscription 1 got message 25, and the last is 20"), "{said:?}");
 }
 
+/// Goal: files that lie in the folder of another channel are no files of that one.
+#[test]
+fn messages_of_another_channel_are_seen() {
+    let (_folder, root) = recorded();
+    for name in ["msgs.1.dat", "msgs.1.idx"] {
+        fs::rename(root.join("audit").join(name), root.join("moved")).unwrap();
+        fs::rename(root.join("orders").join(name), root.join("audit").join(name)).unwrap();
+        fs::rename(root.join("moved"), root.join("orders").join(name)).unwrap();
+    }
+    let said = told(&look(&root), Weight::Damage);
+    for what in [
+        "audit/msgs.1.dat: a message of channel orders",
+        "orders/msgs.1.dat: a message of channel audit",
+    ] {
+        assert!(said.iter().any(|line| line.starts_with(what)), "{what}: {said:?}");
+    }
+}
+
 /// Goal: who writes there without a lock, as a Go server does, is named.
 #[test]
 fn whoever_writes_there_meanwhile_is_named() {

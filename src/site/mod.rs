@@ -16,6 +16,7 @@ pub mod epoch_files;
 pub mod file_lock;
 mod lock_waiter;
 mod memory;
+pub mod mending;
 pub mod place;
 mod proof;
 pub mod root_lock;
