@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::stopping::{DRAIN_WITHIN, FOR_EVER, RETRY_AFTER_HAND_OVER, STORE_ENDS_WITHIN};
 use super::*;
 use crate::base::random::Random;
 use crate::base::time::WallTime;
