@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::base::channel_limits::{ChannelLimits, ChannelOverrides};
+use crate::base::channel_limits::{ChannelLimits, ChannelOverrides, ResolvedLimits};
 use crate::base::epoch::LeaseClock;
+use crate::base::id::ChannelName;
 use crate::base::meters::Meters;
 use crate::base::pulse::Vitals;
+use crate::base::record::{FetchRequest, MessageRecord};
 use crate::base::time::{Instant, WallTime};
 use crate::broker::snapshot::{self as broker, ServerSnapshot};
 use crate::engine::snapshot::{self as engine, Snapshot};
@@ -43,7 +45,13 @@ pub struct Sources {
     pub group: Arc<Published<GroupFacts>>,
     /// Where the data lies, if that is a directory.
     pub directory: Option<PathBuf>,
+    /// Who may see messages; replaced by a reload.
+    pub viewer: Arc<Published<Option<Check>>>,
 }
+
+/// Whether these are the user and the password of whoever may see messages. It may take as long as
+/// a hash does.
+pub type Check = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
 
 /// What a process is in its group, for metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,6 +72,10 @@ pub struct GroupFacts {
     pub ready_standbys: u64,
     /// On a standby: since when nothing of the active was heard; `None` if nothing ever was.
     pub active_silent_for: Option<Duration>,
+    /// The whole group as `stanby status` has it, and when that was.
+    pub status: serde_json::Value,
+    /// See `status`.
+    pub told_at: Option<Instant>,
 }
 
 /// The streaming half of [`Sources`].
@@ -72,6 +84,8 @@ pub struct Streaming {
     pub facts: Arc<Published<StreamingFacts>>,
     /// The engines of all loops, merged; empty on a standby.
     pub engine: Ask<engine::Wanted, Snapshot>,
+    /// Messages of a channel, read by the store's own thread between its commits.
+    pub messages: Ask<FetchRequest, Vec<MessageRecord>>,
     /// What local time is ahead of UTC at a moment, in seconds.
     pub utc_offset: fn(WallTime) -> i64,
 }
@@ -339,8 +353,18 @@ pub struct StreamingFacts {
     pub global: LimitNumbers,
     /// By name or pattern.
     pub per_channel: BTreeMap<String, LimitNumbers>,
+    /// What that means for any channel; `None` on a standby.
+    pub limits: Option<Arc<ResolvedLimits>>,
     /// Acknowledged messages that the database has lost; `None` where the store is no database.
     pub lost_messages: Option<u64>,
+}
+
+impl StreamingFacts {
+    /// What a channel may hold.
+    #[must_use]
+    pub fn limits_of(&self, channel: &ChannelName) -> LimitNumbers {
+        self.limits.as_ref().map_or(self.global, |limits| limits.of(channel).into())
+    }
 }
 
 /// Limits of a channel as numbers; in raw ones 0 = inherit and -1 = no limit.

@@ -439,6 +439,7 @@ fn watched(status: Arc<Published<Status>>, gate: mpsc::Receiver<()>, vitals: Vit
         streaming: Some(Streaming {
             facts: Arc::new(Published::new(facts())),
             utc_offset: |_| 0,
+            messages: Box::new(|_| Ok(Vec::new())),
             engine: Box::new(move |_| {
                 let _ = gate.lock().unwrap().recv();
                 Ok(recorded_engine())
@@ -447,6 +448,7 @@ fn watched(status: Arc<Published<Status>>, gate: mpsc::Receiver<()>, vitals: Vit
         meters: Meters::default(),
         group: Arc::default(),
         directory: None,
+        viewer: Arc::default(),
         broker: Box::new(|_| Err(Unavailable("the reactors do not answer".to_owned()))),
     };
     Monitor::start(free_port(), None, "/base/", sources).unwrap()
@@ -767,11 +769,13 @@ fn paths_are_cleaned_and_redirected_as_recorded() {
             streaming: Some(Streaming {
                 facts: Arc::new(Published::new(facts())),
                 utc_offset: |_| 0,
+                messages: Box::new(|_| Ok(Vec::new())),
                 engine: Box::new(|_| Ok(Snapshot::default())),
             }),
             meters: Meters::default(),
             group: Arc::default(),
             directory: None,
+            viewer: Arc::default(),
             broker: Box::new(|_| Ok(recorded_broker())),
         };
         let monitor = Monitor::start(free_port(), None, base, sources).unwrap();

@@ -30,7 +30,7 @@ use crate::proto::pb;
 use crate::server::event::Event;
 use crate::server::interest_key::{self, Listener};
 use crate::server::loop_counts::{LoopCounts, Stage};
-use crate::store::worker::{Job, Report, Worker};
+use crate::store::worker::{Job, Peek, Report, Worker};
 
 /// What the drivers of a process, the store workers and the server send to a driver.
 pub enum Mail {
@@ -116,6 +116,9 @@ pub enum Mail {
         /// Gets it.
         done: Box<dyn FnOnce(Snapshot, Option<engine::snapshot::Mark>) + Send>,
     },
+    /// Somebody wants to see messages of a channel; unanswered while there is no engine, or no room
+    /// in the mailbox of its store.
+    Peek(Peek),
     /// The server itself listens.
     Listen {
         /// On what.
@@ -298,6 +301,13 @@ impl EngineDriver {
         for to in (0..self.loops).map(LoopIndex).filter(|to| *to != engine) {
             let mail = Mail::Pressure { engine, credit, is_high };
             self.outcomes.push_back(Outcome::Mail { to, mail });
+        }
+    }
+
+    /// Whoever looks gives way to those who work: what finds no room is dropped, and so its answer.
+    fn on_peek(&mut self, peek: Peek) {
+        if let Some(active) = self.active.as_ref().filter(|active| active.is_serving) {
+            let _ = active.worker.try_submit(Job::Peek(peek));
         }
     }
 
@@ -675,6 +685,7 @@ impl Driver for EngineDriver {
                 let (part, next) = told.unwrap_or_default();
                 done(part, next);
             }
+            Mail::Peek(peek) => self.on_peek(peek),
             Mail::Listen { subject, listener } => {
                 let interest = self.server_interest(listener);
                 self.listening.push((subject.clone(), listener));
