@@ -145,6 +145,10 @@ pub const OUTFLOW_WITHIN: Duration = Duration::from_secs(1);
 /// may have more to say of what it has done.
 pub const PREDECESSOR_ENDS_WITHIN: Duration = Duration::from_millis(300);
 
+/// How long it is told nothing, and what it delivers is held back, while something of its
+/// predecessor still comes.
+pub const HEARD_OUT_WITHIN: Duration = Duration::from_secs(1);
+
 /// Jobs waiting for one store worker; the queue's memory is touched when it is made, so a long one
 /// would cost at each take-over. What does not fit waits with the engine's driver.
 pub const WORKER_JOBS_MAX: usize = 256;

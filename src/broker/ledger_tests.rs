@@ -15,12 +15,12 @@ use crate::base::limits::{
 };
 
 /// A member of the group.
-fn member(loops: u16, name: &str) -> Process {
+pub(super) fn member(loops: u16, name: &str) -> Process {
     server(loops, name, |settings, _| settings.group = "test/group".to_owned())
 }
 
 /// Engines of all loops begin to serve under an epoch, if they do so whole.
-fn begin(process: &mut Process, epoch: u64, is_whole: bool) {
+pub(super) fn begin(process: &mut Process, epoch: u64, is_whole: bool) {
     let now = process.now;
     for (engine, broker) in (0..).map(LoopIndex).zip(&mut process.loops) {
         let interest = |key, credit, keeper| EngineInterest {
@@ -46,7 +46,7 @@ fn begin(process: &mut Process, epoch: u64, is_whole: bool) {
     }
 }
 
-fn end(process: &mut Process) {
+pub(super) fn end(process: &mut Process) {
     let now = process.now;
     for broker in &mut process.loops {
         broker.handle(Input::EngineGone, now);
@@ -55,7 +55,7 @@ fn end(process: &mut Process) {
 }
 
 /// What engines of a process were given, and who keeps it.
-fn heard(process: &mut Process) -> Vec<(String, Option<Errand>)> {
+pub(super) fn heard(process: &mut Process) -> Vec<(String, Option<Errand>)> {
     let given = process.effects.drain(..).filter_map(|effect| {
         let Effect::ToEngine(delivery) = effect else { return None };
         Some((String::from_utf8_lossy(&delivery.payload).into_owned(), delivery.errand))
@@ -63,15 +63,15 @@ fn heard(process: &mut Process) -> Vec<(String, Option<Errand>)> {
     given.collect()
 }
 
-fn payloads(heard: &[(String, Option<Errand>)]) -> Vec<&str> {
+pub(super) fn payloads(heard: &[(String, Option<Errand>)]) -> Vec<&str> {
     heard.iter().map(|(payload, _)| &payload[..]).collect()
 }
 
-fn again(heard: &[(String, Option<Errand>)]) -> Vec<bool> {
+pub(super) fn again(heard: &[(String, Option<Errand>)]) -> Vec<bool> {
     heard.iter().map(|(_, errand)| errand.unwrap().is_again).collect()
 }
 
-fn say(process: &mut Process, client: SessionId, subject: &str, payload: &str) {
+pub(super) fn say(process: &mut Process, client: SessionId, subject: &str, payload: &str) {
     let line = format!("PUB {subject} re {}\r\n{payload}\r\n", payload.len());
     process.send(client, line.as_bytes());
 }
@@ -83,7 +83,7 @@ fn done(process: &mut Process, home: u16, errands: &[(String, Option<Errand>)]) 
     process.settle();
 }
 
-fn hang_up(process: &mut Process, route: SessionId) {
+pub(super) fn hang_up(process: &mut Process, route: SessionId) {
     let now = process.now;
     process.loops[0].closed(route, "Client Closed", now);
     process.settle();

@@ -354,6 +354,7 @@ impl Member {
                 self.end();
             } else if let Some(release) = self.excuse(failure, now) {
                 self.withdraw();
+                self.take_back();
                 self.role = Role::Standby;
                 self.release(epoch, release);
             }
@@ -500,14 +501,20 @@ impl Member {
     fn leave(&mut self, release: Option<Release>, now: Now) {
         let Some(epoch) = self.epoch() else { return };
         self.withdraw();
+        self.take_back();
         let rest = if let Role::Recovering { .. } = self.role {
             Rest::Recovery
         } else {
-            self.effects.push_back(Effect::Deactivate { term: self.term });
             self.due_at = Some(now.at + LOOPS_ANSWER_WITHIN);
             Rest::Loops { missing: self.loops }
         };
         self.role = Role::Leaving { epoch, rest, release };
+    }
+
+    /// Nothing that was said under the lease leaves any more: also where there are no engines yet,
+    /// because heartbeats were. It would hold up all that the loops say behind it.
+    fn take_back(&mut self) {
+        self.effects.push_back(Effect::Deactivate { term: self.term });
     }
 
     fn withdraw(&mut self) {
