@@ -17,7 +17,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::base::epoch::Epoch;
-use crate::base::errand::{Errand, Keeper};
+use crate::base::errand::{Again, Errand, Keeper};
 use crate::base::id::{AccountIndex, LoopIndex, SessionId};
 use crate::base::limits::{LEDGER_BYTES_MAX, LEDGER_ENTRY_BYTES, LEDGER_SESSION_BYTES_MAX};
 use crate::base::planted::{self, Bug};
@@ -232,7 +232,7 @@ impl Broker {
         let Some((ledger, number)) = self.enter(id, kept, is_sent) else { return false };
         match view {
             View::Here(_) => {
-                let errand = Errand { keeper: Keeper::Own, ledger, number, is_again: false };
+                let errand = Errand { keeper: Keeper::Own, ledger, number, again: Again::First };
                 self.deliver_here(matched, message, source, Some(errand))
             }
             View::Behind { route, epoch } => {
@@ -372,7 +372,7 @@ impl Broker {
     }
 
     fn hand_in(&mut self, (id, session): (u64, SessionId), entry: Entry, sent: u64) {
-        let (number, is_again) = (entry.number, entry.number <= sent);
+        let (number, again) = (entry.number, Again::perhaps(entry.number <= sent));
         let matched = self.accounts[entry.account].matches(entry.names.subject());
         let Some(matched) = matched else { return };
         let source = Source::Client { session, has_echo: true };
@@ -381,7 +381,7 @@ impl Broker {
         let (names, payload) = (entry.names.clone(), entry.payload.clone());
         let message = Message::of_ledger(entry.account, &names, &payload);
         // Also of what stays here no longer: it was taken from its client, and is not refused.
-        let errand = Errand { keeper: Keeper::Own, ledger: id, number, is_again };
+        let errand = Errand { keeper: Keeper::Own, ledger: id, number, again };
         if engine.credit == Credit::Requests
             && let Some(ledger) = self.ledgers.by_id.get_mut(&id)
         {

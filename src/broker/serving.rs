@@ -54,6 +54,15 @@ struct Claim {
     subjects: BTreeSet<(AccountIndex, Bytes)>,
     is_ready: bool,
     is_closed: bool,
+    /// Whether the peer knows all that is wanted here: what engines answer before they do goes
+    /// nowhere.
+    is_told: bool,
+}
+
+impl Claim {
+    fn is_open(&self) -> bool {
+        self.is_ready && !self.is_closed && self.is_told
+    }
 }
 
 /// The engines of this process.
@@ -139,7 +148,7 @@ impl Serving {
         if let Some(epoch) = self.own_epoch() {
             return View::Here(epoch);
         }
-        let open = self.claims.iter().filter(|(_, claim)| claim.is_ready && !claim.is_closed);
+        let open = self.claims.iter().filter(|(_, claim)| claim.is_open());
         let newest = open.max_by_key(|(_, claim)| claim.epoch);
         let latest = self.latest();
         if let Some((route, claim)) = newest.filter(|(_, claim)| latest <= Some(claim.epoch)) {
@@ -219,6 +228,7 @@ impl Broker {
 
     /// What the peer of a route says of the engines of an epoch; `None` if that one is over.
     fn claim(&mut self, id: SessionId, epoch: Epoch) -> Option<&mut Claim> {
+        let is_told = !self.backlog.is_telling(id);
         let serving = &mut self.serving;
         let known = serving.claims.get(&id).map(|claim| claim.epoch);
         if known.is_some_and(|known| epoch < known) {
@@ -233,6 +243,7 @@ impl Broker {
                 subjects: BTreeSet::new(),
                 is_ready: false,
                 is_closed: false,
+                is_told,
             };
             serving.claims.insert(id, claim);
         }
@@ -371,7 +382,8 @@ impl Broker {
             let interest = EngineInterest::elsewhere(*account, epoch, number);
             self.set_elsewhere(subject, interest, true);
         }
-        let claim = Claim { number, epoch, subjects, is_ready: true, is_closed: true };
+        let (is_ready, is_closed, is_told) = (true, true, true);
+        let claim = Claim { number, epoch, subjects, is_ready, is_closed, is_told };
         self.serving.former.push(claim);
         self.tell_siblings(epoch, EngineState::Closed);
         self.reconsider();
@@ -388,6 +400,10 @@ impl Broker {
 
     /// A route was told all that is wanted here.
     pub(super) fn on_news_told(&mut self, id: SessionId) {
+        if let Some(claim) = self.serving.claims.get_mut(&id) {
+            claim.is_told = true;
+            self.reconsider();
+        }
         if let Some(epoch) = self.serving.own_epoch()
             && self.is_sibling(id)
         {
