@@ -131,6 +131,10 @@ pub const LEDGER_ENTRY_BYTES: usize = 128;
 /// [`LEDGER_BYTES_MAX`].
 pub const ERRANDS_OPEN_MAX: usize = 512 * 1024;
 
+/// Publishes of one peer that engines have refused and that are known by number, so that they are
+/// taken when they come again; those that came by one route and whose answers can be lost with it.
+pub const UNSTORED_KEPT_MAX: usize = 64 * 1024;
+
 /// Ledgers of one peer that are remembered while nothing of them is open.
 pub const ERRANDS_LEDGERS_MAX: usize = 256 * 1024;
 

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::base::epoch::Epoch;
-use crate::base::errand::{Errand, Keeper};
+use crate::base::errand::{Again, Errand, Keeper};
 use crate::base::id::{AccountIndex, LoopIndex, SessionId};
 use crate::base::limits::{
     LEDGER_BYTES_MAX, LEDGER_ENTRY_BYTES, LEDGER_SESSION_BYTES_MAX, SESSION_WORK_MAX,
@@ -281,7 +281,7 @@ impl Broker {
         let Some((ledger, number)) = self.enter(id, kept, is_sent) else { return false };
         match view {
             View::Here(_) => {
-                let errand = Errand { keeper: Keeper::Own, ledger, number, is_again: false };
+                let errand = Errand { keeper: Keeper::Own, ledger, number, again: Again::First };
                 self.deliver_here(matched, message, source, Some(errand))
             }
             View::Behind { route, epoch } => {
@@ -463,7 +463,7 @@ impl Broker {
 
     /// The engines of this process get what is left. Only requests stay here until they are done.
     fn hand_in(&mut self, (id, session): (u64, SessionId), entry: Entry, is_again: bool) {
-        let number = entry.number;
+        let (number, again) = (entry.number, Again::perhaps(is_again));
         let matched = self.accounts[entry.account].matches(entry.names.subject());
         let Some(matched) = matched else { return };
         let source = Source::Client { session, has_echo: true };
@@ -472,7 +472,7 @@ impl Broker {
         let (names, payload) = (entry.names.clone(), entry.payload.clone());
         let message = Message::of_ledger(entry.account, &names, &payload);
         // Also of what stays here no longer: it was taken from its client, and is not refused.
-        let errand = Errand { keeper: Keeper::Own, ledger: id, number, is_again };
+        let errand = Errand { keeper: Keeper::Own, ledger: id, number, again };
         if engine.credit == Credit::Requests
             && let Some(ledger) = self.ledgers.by_id.get_mut(&id)
         {

@@ -8,7 +8,7 @@ use super::route_tests::{carry, join, route_to, server};
 use super::tests::Process;
 use super::*;
 use crate::base::epoch::Epoch;
-use crate::base::errand::{Errand, Keeper};
+use crate::base::errand::{Again, Errand, Finished, Keeper};
 use crate::base::id::Subject;
 use crate::base::limits::{
     LEDGER_SESSION_BYTES_MAX, OUTFLOW_WITHIN, PARKED_FOR, PREDECESSOR_ENDS_WITHIN,
@@ -68,7 +68,7 @@ pub(super) fn payloads(heard: &[(String, Option<Errand>)]) -> Vec<&str> {
 }
 
 pub(super) fn again(heard: &[(String, Option<Errand>)]) -> Vec<bool> {
-    heard.iter().map(|(_, errand)| errand.unwrap().is_again).collect()
+    heard.iter().map(|(_, errand)| errand.unwrap().again != Again::First).collect()
 }
 
 pub(super) fn say(process: &mut Process, client: SessionId, subject: &str, payload: &str) {
@@ -76,10 +76,21 @@ pub(super) fn say(process: &mut Process, client: SessionId, subject: &str, paylo
     process.send(client, line.as_bytes());
 }
 
-fn done(process: &mut Process, home: u16, errands: &[(String, Option<Errand>)]) {
-    let errands = errands.iter().filter_map(|(_, errand)| *errand).collect();
+pub(super) fn done(process: &mut Process, home: u16, errands: &[(String, Option<Errand>)]) {
+    finish(process, home, errands, false);
+}
+
+/// The same of publishes, of which none may be in the store.
+pub(super) fn finish(
+    process: &mut Process,
+    home: u16,
+    errands: &[(String, Option<Errand>)],
+    is_unstored: bool,
+) {
+    let finished = |errand: Errand| Finished { errand, is_unstored };
+    let done = errands.iter().filter_map(|(_, errand)| errand.map(finished)).collect();
     let now = process.now;
-    process.loops[usize::from(home)].handle(Input::Done(errands), now);
+    process.loops[usize::from(home)].handle(Input::Done(done), now);
     process.settle();
 }
 
@@ -154,8 +165,12 @@ fn engines_of_this_process_get_what_is_left() {
         let taken = heard(&mut ours);
         assert_eq!(payloads(&taken), ["1", "2", "3"]);
         let errands = taken.iter().filter_map(|(_, errand)| *errand);
-        let found: Vec<_> = errands.map(|one| (one.keeper, one.is_again)).collect();
-        assert_eq!(found, [(Keeper::Own, true); 2], "what was taken before is never refused");
+        let found: Vec<_> = errands.map(|one| (one.keeper, one.again)).collect();
+        assert_eq!(
+            found,
+            [(Keeper::Own, Again::Perhaps); 2],
+            "what was taken before is never refused"
+        );
         // It hands over: what it had begun and not done goes to whoever comes next.
         say(&mut ours, client, "sub.x", "4");
         let more = heard(&mut ours);
@@ -335,6 +350,10 @@ fn nothing_is_taken_twice() {
     let more = heard(&mut first);
     assert_eq!(payloads(&more), ["2", "3"]);
     done(&mut first, 0, &[taken[0].clone(), more[0].clone(), more[1].clone()]);
+    // Nobody can tell by which route they have answered these.
+    let repeated = heard(&mut first);
+    assert_eq!((payloads(&repeated), again(&repeated)), (vec!["1", "2"], vec![true; 2]));
+    done(&mut first, 0, &repeated);
     let said = first.take(at_first);
     assert!(said.ends_with(" 3\r\n") && said.starts_with("DONE 2 "), "{said}");
 }
@@ -647,7 +666,9 @@ fn what_is_done_behind_a_gap_is_not_given_to_a_successor() {
             hang_up(&mut ours, to_first);
             hang_up(&mut first, at_first);
             (to_first, at_first) = join(&mut ours, &mut first);
-            assert_eq!(payloads(&heard(&mut first)), [""; 0]);
+            let repeated = heard(&mut first);
+            assert_eq!(payloads(&repeated), ["2", "3"], "their answers may be lost, too");
+            done(&mut first, 0, &repeated);
         }
         carry(&mut ours, to_first, &mut first, at_first);
         hang_up(&mut ours, to_first);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::base::epoch::Epoch;
-use crate::base::errand::Errand;
+use crate::base::errand::Finished;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
 use crate::base::planted::{self, Bug};
 use crate::broker::delivery::{Message, Part, Picks, Source};
@@ -74,7 +74,7 @@ pub enum Mail {
     /// The engines of an epoch have done something of a ledger.
     Mark(Epoch, u64, Mark),
     /// The sender's engine has done these.
-    Done(Vec<Errand>),
+    Done(Vec<Finished>),
     /// A message, and who of the receiver's sessions gets it.
     Deliver(Box<Delivery>),
     /// What `connect_urls` of INFO are from now on.
@@ -227,7 +227,7 @@ impl Broker {
             Mail::Serving(view) => self.on_view(view),
             Mail::Parcel(parcel) => self.write_parcel(&parcel),
             Mail::Mark(epoch, ledger, mark) => self.on_mark(epoch, ledger, mark),
-            Mail::Done(errands) => self.on_done(errands),
+            Mail::Done(finished) => self.on_done(finished),
             Mail::Deliver(delivery) => self.on_delivery(&delivery),
             Mail::ConnectUrls(urls) => self.on_connect_urls(urls),
             Mail::ClusterName(name) => self.on_cluster_name(&name),

@@ -47,6 +47,9 @@ mod patterns;
 mod peer_room;
 mod publish;
 mod read;
+mod repeats;
+#[cfg(test)]
+mod repeats_tests;
 mod room;
 #[cfg(test)]
 mod room_tests;

@@ -59,6 +59,15 @@ pub(super) struct Claim {
     is_closed: bool,
     /// Its last word was awaited for too long.
     pub is_given_up: bool,
+    /// Whether the peer knows all that is wanted here: what engines answer before they do goes
+    /// nowhere.
+    is_told: bool,
+}
+
+impl Claim {
+    fn is_open(&self) -> bool {
+        self.is_ready && !self.is_closed && self.is_told
+    }
 }
 
 /// The engines of this process.
@@ -160,7 +169,7 @@ impl Serving {
         if let Some(epoch) = self.own_epoch() {
             return View::Here(epoch);
         }
-        let open = self.claims.iter().filter(|(_, claim)| claim.is_ready && !claim.is_closed);
+        let open = self.claims.iter().filter(|(_, claim)| claim.is_open());
         let newest = open.max_by_key(|(_, claim)| claim.epoch);
         let latest = self.latest();
         if let Some((route, claim)) = newest.filter(|(_, claim)| latest <= Some(claim.epoch)) {
@@ -240,6 +249,7 @@ impl Broker {
 
     /// What the peer of a route says of the engines of an epoch; `None` if that one is over.
     fn claim(&mut self, id: SessionId, epoch: Epoch) -> Option<&mut Claim> {
+        let is_told = !self.backlog.is_telling(id);
         let serving = &mut self.serving;
         let known = serving.claims.get(&id).map(|claim| claim.epoch);
         if known.is_some_and(|known| epoch < known) {
@@ -255,6 +265,7 @@ impl Broker {
                 is_ready: false,
                 is_closed: false,
                 is_given_up: false,
+                is_told,
             };
             serving.claims.insert(id, claim);
         }
@@ -392,9 +403,9 @@ impl Broker {
         self.serving.claim_count += 1;
         let number = self.serving.claim_count;
         self.serving.closed = Some((epoch, number));
-        let (is_ready, is_closed, is_given_up) = (true, true, false);
+        let (is_ready, is_closed, is_told, is_given_up) = (true, true, true, false);
         let subjects = BTreeSet::new();
-        let claim = Claim { number, epoch, subjects, is_ready, is_closed, is_given_up };
+        let claim = Claim { number, epoch, subjects, is_ready, is_closed, is_told, is_given_up };
         self.serving.former.push(claim);
         self.tell_siblings(epoch, EngineState::Closed);
         self.reconsider();
@@ -411,6 +422,10 @@ impl Broker {
 
     /// A route was told all that is wanted here.
     pub(super) fn on_news_told(&mut self, id: SessionId) {
+        if let Some(claim) = self.serving.claims.get_mut(&id) {
+            claim.is_told = true;
+            self.reconsider();
+        }
         if let Some(epoch) = self.serving.own_epoch()
             && self.is_sibling(id)
         {

@@ -226,7 +226,7 @@ impl Pages {
     /// Whether engines of this process serve, so that what they hold is the truth.
     fn is_active(&self) -> Result<(), String> {
         let status = self.sources.status.load();
-        status.check_active(&self.sources.lease, world::instant())
+        status.check_active(&self.sources.lease, &self.sources.vitals, world::instant())
     }
 
     /// Counts of everything, as they were a few seconds ago at most.

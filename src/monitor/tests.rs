@@ -521,7 +521,7 @@ fn status_and_headers_are_those_of_the_reference() {
         assert!(head.contains("content-type: text/html; charset=utf-8"), "{target}: {head}");
     }
     assert!(fetch(&monitor, "/base").1.contains("<a href=/streaming>"));
-    assert!(!core_pages::index(false).contains("streaming"), "a core server has no such page");
+    assert!(!core_pages::index(false, "").contains("streaming"), "a core server has no such page");
     assert_eq!(fetch(&monitor, "/base/healthz").1, recorded("healthz"));
     let (head, body) = fetch(&monitor, "/base/varz");
     assert!(head.starts_with("http/1.1 500"), "{head}");

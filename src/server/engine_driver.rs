@@ -12,7 +12,7 @@ use crossbeam_channel::Sender;
 use prost::Message;
 
 use crate::base::epoch::Epoch;
-use crate::base::errand::Errand;
+use crate::base::errand::{Errand, Finished};
 use crate::base::id::{AccountIndex, LoopIndex, Subject};
 use crate::base::limits;
 use crate::base::planted::{self, Bug};
@@ -263,7 +263,8 @@ impl EngineDriver {
     /// Nothing follows from an input.
     fn dismiss(&mut self, errand: Option<Errand>) {
         if let (Some(errand), Some(_)) = (errand, &self.active) {
-            self.tell_broker(broker::Input::Done(vec![errand]));
+            let finished = Finished { errand, is_unstored: true };
+            self.tell_broker(broker::Input::Done(vec![finished]));
         }
     }
 

@@ -26,8 +26,8 @@ pub struct Plan {
     pub may_lie: bool,
     /// Chance that a bit of what is read has changed, in millionths of the reads.
     pub flips_per_read: u64,
-    /// Nothing goes wrong but that the active changes, in this way: clients of others notice
-    /// nothing.
+    /// Nothing goes wrong but that routes break and the active changes, in this way: clients of
+    /// others notice nothing.
     pub moves: Option<Moves>,
     /// Faults that are left out, by number.
     pub left_out: BTreeSet<u32>,
@@ -143,6 +143,8 @@ pub enum Kind {
     Full(Duration),
     /// Two members do not hear each other.
     PartMembers(Duration),
+    /// The route between two members breaks, with what is on its way.
+    BreakRoute,
     /// A client and a member do not hear each other.
     PartClient(Duration),
     /// A client reads slowly, or no longer.
@@ -256,6 +258,9 @@ impl Faults {
         }
         if let Some(moves) = self.plan.moves {
             let dies = moves == Moves::Deaths && self.random.below(3) != 0;
+            if self.random.below(2) == 0 {
+                return self.number(Kind::BreakRoute);
+            }
             return self.number(if dies { Kind::Kill } else { Kind::HandOver });
         }
         if self.plan.spares_members {

@@ -24,9 +24,7 @@ impl Pages {
         };
         let totals = self.totals()?;
         let (now, core, status, group) = (world::now(), core.load(), status.load(), group.load());
-        let stall = vitals.hung_loop(now.at).or_else(|| vitals.stuck_store(now.at));
-        let is_ready = status.check_ready(&self.sources.lease, now.at);
-        let trouble = stall.map(|stall| stall.to_string()).or(is_ready.err());
+        let trouble = status.check_ready(&self.sources.lease, vitals, now.at).err();
         let facts = streaming.as_ref().map(|streaming| streaming.facts.load());
         let group_age = group.told_at.map(|at| now.at.since(at).as_millis());
         let identity = json!({
