@@ -36,6 +36,8 @@ pub struct Got {
     pub listener: String,
     pub channel: usize,
     pub sequence: u64,
+    /// Marked as redelivered.
+    pub is_again: bool,
     pub payload: String,
 }
 
@@ -91,9 +93,11 @@ impl Ledger {
                 self.publishes.push(Publish { publisher, number, sent, ended, error });
             }
             "got" => {
-                let [listener, channel, sequence, _, _, payload] = fields(6).try_into().ok()?;
+                let [listener, channel, sequence, redeliveries, _, payload] =
+                    fields(6).try_into().ok()?;
                 let channel = CHANNELS.iter().position(|name| *name == channel)?;
-                self.got.push(Got { listener, channel, sequence: sequence.parse().ok()?, payload });
+                let (sequence, is_again) = (sequence.parse().ok()?, redeliveries != "0");
+                self.got.push(Got { listener, channel, sequence, is_again, payload });
             }
             "step" => {
                 let [client, what, began, ended, error] = fields(5).try_into().ok()?;

@@ -62,8 +62,9 @@ impl Pauses {
     }
 
     /// The fewest publishes that were unacknowledged when something happened.
-    pub fn least_unacked(&self) -> usize {
-        self.0.values().flatten().map(|pause| pause.unacked).min().unwrap_or_default()
+    pub fn least_unacked(&self) -> u64 {
+        let least = self.0.values().flatten().map(|pause| pause.unacked as u64).min();
+        least.unwrap_or_default()
     }
 
     /// The longest that anybody waited for an ack.

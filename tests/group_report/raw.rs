@@ -157,6 +157,7 @@ fn listen(port: u16, shared: &Shared) -> Ledger {
                     listener: name.to_owned(),
                     channel,
                     sequence: message.sequence,
+                    is_again: message.redelivered,
                     payload: String::from_utf8_lossy(&message.data).into_owned(),
                 });
             }

@@ -26,6 +26,8 @@ pub struct Verdict {
     pub acked: usize,
     pub twice: usize,
     pub delivered_again: usize,
+    /// What a durable got behind newer ones, as a redelivery.
+    pub late: usize,
     pub calls: usize,
     /// Errors and ends of connections that were to be expected, because the own member was ended.
     pub excused: usize,
@@ -118,7 +120,8 @@ impl Verdict {
         }
     }
 
-    /// Each listener gets all of each channel, as it is stored; a durable in its order.
+    /// Each listener gets all of each channel, as it is stored; a durable in its order. What a
+    /// member that died had sent and nobody got comes as a redelivery when its ack wait is over.
     fn judge_deliveries(&mut self, ledger: &Ledger, stored: &Stored) {
         let mut seen: BTreeMap<(&str, usize), BTreeSet<u64>> = BTreeMap::new();
         for listener in ledger.got.iter().map(|got| got.listener.as_str()) {
@@ -138,6 +141,10 @@ impl Verdict {
             if !own.insert(got.sequence) {
                 self.delivered_again += 1;
             } else if got.listener.ends_with("durable") && got.sequence < newest {
+                if got.is_again {
+                    self.late += 1;
+                    continue;
+                }
                 self.undelivered.push(format!("{said} came first behind {newest}"));
             }
         }
@@ -187,6 +194,7 @@ mod tests {
                 listener: "raw-durable".into(),
                 channel,
                 sequence,
+                is_again: false,
                 payload: message,
             });
             let error = String::new();
@@ -238,7 +246,8 @@ mod tests {
         stored[0].push(again.clone());
         let mut ledger = ledger;
         let (listener, channel) = ("raw-durable".to_owned(), 0);
-        ledger.got.push(Got { listener, channel, sequence: 3, payload: again });
+        let (sequence, is_again) = (3, false);
+        ledger.got.push(Got { listener, channel, sequence, is_again, payload: again });
         let verdict = Verdict::of(&ledger, &stored, None);
         assert_eq!((verdict.twice, verdict.broken()), (1, Vec::new()));
     }
