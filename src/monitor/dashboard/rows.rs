@@ -277,9 +277,8 @@ mod tests {
     }
 
     fn at(seconds: u64) -> Now {
-        let mut now = Now::default();
-        now.at = Instant::default() + Duration::from_secs(seconds);
-        now
+        let at = Instant::default() + Duration::from_secs(seconds);
+        Now { at, ..Now::default() }
     }
 
     fn shown(all: &Channels, query: &str) -> (Vec<String>, usize) {
