@@ -165,6 +165,8 @@ fn passer_by(port: u16, number: usize, load: &Load) {
         step("subscribe", &mut begun);
         client.publish("passing", "x").unwrap();
         step("publish", &mut begun);
+        client.ping(&client.conn_id.clone()).unwrap();
+        step("ping", &mut begun);
         client.leave(&sub, count % 3 == 0).unwrap();
         step("leave", &mut begun);
         client.close().unwrap();

@@ -144,6 +144,9 @@ fn what_is_left_is_said_in_portions_and_in_order() {
         let client = ours.client(loops - 1, "");
         (0..COUNT).for_each(|n| say(&mut ours, client, "pub.a", &n.to_string()));
         let (to_second, at_second) = join(&mut ours, &mut second);
+        // It has to be told all that is wanted here before it gets anything.
+        ours.pass(A_MOMENT);
+        carry(&mut ours, to_second, &mut second, at_second);
         begin(&mut second, 2, true);
         let told = second.take(at_second);
         ours.send(to_second, told.as_bytes());

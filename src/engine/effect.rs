@@ -101,15 +101,12 @@ pub enum Interest {
 }
 
 impl Interest {
-    /// Whether what clients send there is theirs to lose: a request, a publish, an ack. Answers to
-    /// an engine's own questions mean nothing to another one, and pings come again.
+    /// Whether what clients send there is theirs to lose: a request, a publish, an ack. Pings are,
+    /// too: a client ends its session after a few without an answer, and a take-over can fall on
+    /// each. Answers to an engine's own questions mean nothing to another one.
     #[must_use]
     pub fn is_kept(self) -> bool {
-        match self {
-            Self::Service(Service::Ping) => false,
-            Self::Service(_) => true,
-            Self::Own(token) => token != ANSWERS,
-        }
+        self != Self::Own(ANSWERS)
     }
 }
 

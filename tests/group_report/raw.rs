@@ -199,6 +199,7 @@ fn pass(port: u16, name: &str, shared: &Shared) -> Ledger {
         step("subscribe", sub.as_ref().map(|_| ()).map_err(String::clone));
         if let Ok(sub) = sub {
             step("publish", client.publish("passing", "x"));
+            step("ping", client.ping(&client.conn_id.clone()));
             step("leave", client.leave(&sub, count % 3 == 0));
         }
         step("close", client.close());
