@@ -213,6 +213,7 @@ fn a_standby_shows_the_group_and_its_take_over() {
     let mut first = member(&store, &ports, 0);
     first.log.wait(READY);
     let second = member(&store, &ports, 1);
+    second.log.wait("holds ");
     let group = wait_for("both members", || {
         let group = second.json("/streaming/groupz");
         let members = group["members"].as_array()?;

@@ -24,7 +24,10 @@ impl Pages {
         };
         let totals = self.totals()?;
         let (now, core, status, group) = (world::now(), core.load(), status.load(), group.load());
-        let trouble = status.check_ready(&self.sources.lease, vitals, now.at).err();
+        let trouble = match streaming {
+            Some(_) => status.check_ready(&self.sources.lease, vitals, now.at),
+            None => vitals.check(now.at),
+        };
         let facts = streaming.as_ref().map(|streaming| streaming.facts.load());
         let group_age = group.told_at.map(|at| now.at.since(at).as_millis());
         let identity = json!({
@@ -35,7 +38,7 @@ impl Pages {
             "is_streaming": streaming.is_some(),
             "state": status.state.name(),
             "is_active": self.is_active().is_ok(),
-            "trouble": trouble,
+            "trouble": trouble.err(),
             "rival": status.rival,
             "started": millis(facts.as_ref().map_or(broker.started_at, |facts| facts.started).0),
             "group": group.status,
