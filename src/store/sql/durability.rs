@@ -3,7 +3,7 @@
 
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError};
 use crate::store::sql::dsn::{Pem, Security, Source};
-use crate::store::sql::{postgres_login, postgres_tls, schema};
+use crate::store::sql::{galera, postgres_login, postgres_tls, schema};
 
 /// All lines, for the start and for `sql check`.
 ///
@@ -16,7 +16,10 @@ pub fn warnings(source: &Source, dialect: &mut dyn Dialect) -> Result<Vec<String
     let found = match source.driver {
         Driver::Sqlite => Ok(Vec::new()),
         Driver::Postgres => postgres(source, dialect),
-        Driver::Mysql => mysql(dialect),
+        Driver::Mysql => mysql(dialect).and_then(|mut lines| {
+            lines.extend(galera::warnings(source, dialect)?);
+            Ok(lines)
+        }),
     };
     match found {
         Ok(found) => warnings.extend(found),
@@ -74,6 +77,13 @@ fn postgres(source: &Source, dialect: &mut dyn Dialect) -> Result<Vec<String>, S
              written a commit down: a fail-over of PostgreSQL can lose acknowledged messages; set \
              synchronous_commit = on"
         ));
+    }
+    if source.needs_writable && !source.more_hosts.is_empty() && standbys.is_empty() {
+        let text = "the source names several hosts and PostgreSQL has no \
+                    synchronous_standby_names: a standby that is promoted may lack what was \
+                    acknowledged, and a former primary goes on taking writes; set \
+                    synchronous_standby_names on the primary and on each standby";
+        lines.push(text.to_owned());
     }
     let unlogged = format!(
         "SELECT relname FROM pg_class WHERE relpersistence <> 'p' AND relkind IN ('r', 'p') AND \
