@@ -8,6 +8,7 @@
 //! `store` and `election`; they carry a prefix and have switches of their own.
 
 mod queue;
+pub mod recent;
 mod sink;
 mod syslog;
 mod zone;

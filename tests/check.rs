@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "support/folders.rs"]
+mod folders;
 #[path = "support/stores.rs"]
 mod stores;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,23 +23,11 @@ use stanby::proto::spb;
 use stanby::store::check::{self, Report, Rules, Weight};
 use stanby::store::file::FileOptions;
 
+use folders::copy;
 use stores::{batch, commit, open, open_as, part, subscription};
 
 fn look(root: &Path) -> Report {
     check::directory(root, Rules::default(), &mut |_| ()).unwrap()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// A store with durables, clients and several channels, as the Go server left it.
@@ -146,6 +138,20 @@ fn run(args: &[&str], path: &Path) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stanby"));
     let output = command.arg("check").args(args).arg(path).output().unwrap();
     (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+/// Goal: a directory whose name no JSON document can have is refused by a line, not by a panic.
+#[test]
+fn a_name_that_is_no_text_is_refused_where_json_is_wanted() {
+    let (folder, root) = recorded();
+    let odd = folder.path().join(OsStr::from_bytes(b"odd\xff"));
+    fs::rename(&root, &odd).unwrap();
+    assert_eq!(run(&[], &odd).0, Some(0));
+    let (code, said) = run(&["--json"], &odd);
+    assert_eq!(
+        (code, &said[..]),
+        (Some(1), "stanby check: path contains invalid UTF-8 characters\n")
+    );
 }
 
 /// A channel of 30 messages in slices of 10, with a durable that got 25 of them, and four clients.
@@ -281,6 +287,24 @@ fn a_durable_ahead_of_the_messages_is_seen() {
     let said = told(&look(folder.path()), Weight::Damage);
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("subscription 1 got message 25, and the last is 20"), "{said:?}");
+}
+
+/// Goal: files that lie in the folder of another channel are no files of that one.
+#[test]
+fn messages_of_another_channel_are_seen() {
+    let (_folder, root) = recorded();
+    for name in ["msgs.1.dat", "msgs.1.idx"] {
+        fs::rename(root.join("audit").join(name), root.join("moved")).unwrap();
+        fs::rename(root.join("orders").join(name), root.join("audit").join(name)).unwrap();
+        fs::rename(root.join("moved"), root.join("orders").join(name)).unwrap();
+    }
+    let said = told(&look(&root), Weight::Damage);
+    for what in [
+        "audit/msgs.1.dat: a message of channel orders",
+        "orders/msgs.1.dat: a message of channel audit",
+    ] {
+        assert!(said.iter().any(|line| line.starts_with(what)), "{what}: {said:?}");
+    }
 }
 
 /// Goal: who writes there without a lock, as a Go server does, is named.

@@ -6,16 +6,16 @@
 //! to step down while much is under way. Times are a report, shown with `--nocapture`; only what a
 //! client would call an error is asserted.
 
+#![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "support/relay.rs"]
+mod relay;
 #[path = "support/server.rs"]
-#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod server;
 #[path = "support/stan.rs"]
-#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod stan;
 #[path = "support/wire.rs"]
-#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +34,7 @@ use stanby::base::time::Instant;
 use stanby::base::world;
 use stanby::proto::pb;
 
+use self::relay::Relay;
 use self::server::{Launch, READY, Server, free_port, wait_for};
 use self::stan::{Stan, Sub, all, unique};
 
@@ -43,12 +44,15 @@ const PUBLISHERS: usize = 8;
 const WINDOW: usize = 512;
 /// How long clients wait for the answer to a request, whatever their language.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long somebody waits here while a route is found to be dead, which takes seconds.
+const LONG_PATIENCE: Duration = Duration::from_secs(20);
 /// How long they wait for that of a publish.
 const ACK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the clients do until they are told to stop, and how long it took at most.
-#[derive(Default)]
 struct Load {
+    /// How long a request may take.
+    patience: Duration,
     is_over: AtomicBool,
     acked: AtomicU64,
     sent: AtomicU64,
@@ -57,6 +61,11 @@ struct Load {
 }
 
 impl Load {
+    fn new(patience: Duration) -> Self {
+        let [acked, sent, longest_ns, sessions] = [(); 4].map(|()| AtomicU64::new(0));
+        Self { patience, is_over: AtomicBool::new(false), acked, sent, longest_ns, sessions }
+    }
+
     fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
     }
@@ -110,7 +119,12 @@ fn subscriber(port: u16, channels: &[&str], load: &Load, wanted: &AtomicU64) -> 
     let subs: Vec<Sub> = channels
         .iter()
         .map(|channel| {
-            let request = pb::SubscriptionRequest { durable_name: "dur".into(), ..all(channel) };
+            let request = pb::SubscriptionRequest {
+                durable_name: "dur".into(),
+                // What a route has taken with it comes again then.
+                ack_wait_in_secs: 10,
+                ..all(channel)
+            };
             client.subscribe(request)
         })
         .collect();
@@ -140,7 +154,7 @@ fn passer_by(port: u16, number: usize, load: &Load) {
         let mut begun = world::instant();
         let step = |what: &str, begun: &mut Instant| {
             let took = load.note(*begun);
-            assert!(took < CLIENT_PATIENCE, "{what} took {took:?}");
+            assert!(took < load.patience, "{what} took {took:?}");
             *begun = world::instant();
         };
         let mut client = Stan::connect(port, &format!("passer-by-{number}"));
@@ -165,6 +179,8 @@ struct Group {
     members: Vec<Server>,
     /// Where commands reach each of them.
     sockets: Vec<PathBuf>,
+    /// What their only route leads through.
+    relay: Option<Relay>,
 }
 
 impl Group {
@@ -190,7 +206,29 @@ impl Group {
         // Made up by each, and the same: otherwise some routes would be closed again.
         let name = |member: &Server| member.json("/varz")["cluster"]["name"].clone();
         assert!(members.iter().all(|member| name(member) == name(&members[0])));
-        Self { members, sockets }
+        Self { members, sockets, relay: None }
+    }
+
+    /// Two members, which reach each other by a relay alone; the first is active. What a route has
+    /// to say within seconds it says, or is closed.
+    fn start_apart(root: &Path, loops: u16) -> Self {
+        let target = free_port();
+        let relay = Relay::to(target);
+        let cluster = format!("nats://127.0.0.1:{target}");
+        let dialled = format!("nats://127.0.0.1:{}", relay.port);
+        let own = format!("nats://127.0.0.1:{}", free_port());
+        let member = |args: &[&str]| {
+            let launch = Launch::new(&["-ft_group", "pair"]).config(PING_SOON);
+            let launch = args.iter().fold(launch, |launch, arg| launch.arg(*arg));
+            launch.loops(loops).file_store(Some(&root.join("store"))).spawn()
+        };
+        let first = member(&["-cluster", &cluster]);
+        first.log.wait(READY);
+        let second = member(&["-cluster", &own, "-routes", &dialled]);
+        second.log.wait("holds ");
+        let is_ready = || second.get("/streaming/healthz?ready=1").status == 200;
+        wait_for("a standby that hears the active", || is_ready().then_some(()));
+        Self { members: vec![first, second], sockets: Vec::new(), relay: Some(relay) }
     }
 
     /// Waits until another member than those that are dead serves.
@@ -343,15 +381,50 @@ fn step_down(group: &mut Group, load: &Load, loops: u16) {
     }
 }
 
+/// A route that says nothing is found to be dead within a few seconds.
+const PING_SOON: &str = "ping_interval: \"2s\"\nping_max: 1\n";
+
+/// Breaks the route between the members again and again.
+fn break_route(group: &mut Group, load: &Load, (loops, is_silent): (u16, bool)) {
+    let relay = group.relay.as_ref().unwrap();
+    for _ in 0..if is_silent { 2 } else { 8 } {
+        wait_load(load);
+        load.longest_ns.store(0, Ordering::Relaxed);
+        let unacked = load.unacked();
+        if is_silent {
+            relay.swallow();
+        } else {
+            relay.cut();
+        }
+        let acked = load.acked.load(Ordering::Relaxed);
+        wait_for("acks", || (acked + 4_000 < load.acked.load(Ordering::Relaxed)).then_some(()));
+        let longest = Duration::from_nanos(load.longest_ns.load(Ordering::Relaxed));
+        let _ = writeln!(
+            io::stderr(),
+            "{loops} loops, a route that {}: {unacked} unacked; longest {longest:?}",
+            if is_silent { "is silent" } else { "breaks" },
+        );
+    }
+}
+
 /// What happens to a group.
 type Events = fn(&mut Group, &Load, u16);
 
 /// How many publishes are stored twice after `events`; panics where one is lost or refused.
 fn under_load(loops: u16, events: Events) -> usize {
     let folder = tempfile::tempdir().unwrap();
-    let mut group = Group::start(folder.path(), loops);
-    let port = group.members[2].launch.port;
-    let load = Arc::new(Load::default());
+    let group = Group::start(folder.path(), loops);
+    under_load_in(group, (loops, CLIENT_PATIENCE), events)
+}
+
+/// The same of a group whose last member has all clients.
+fn under_load_in(
+    mut group: Group,
+    (loops, patience): (u16, Duration),
+    events: impl FnOnce(&mut Group, &Load, u16),
+) -> usize {
+    let port = group.members.last().unwrap().launch.port;
+    let load = Arc::new(Load::new(patience));
     let clients = Clients::start(port, &load);
     events(&mut group, &load, loops);
     let (published, seen) = clients.end(&load);
@@ -399,5 +472,21 @@ fn an_active_that_is_terminated_costs_no_publish_and_doubles_none() {
             0,
             "{loops} loops: stored twice"
         );
+    }
+}
+
+/// Goal: a route that breaks between two members that live, or says nothing any more, is a pause,
+/// too: what was in it is answered, and nothing is stored twice.
+#[test]
+fn a_route_that_breaks_costs_no_publish_and_doubles_none() {
+    for loops in [1, 2] {
+        for is_silent in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let group = Group::start_apart(folder.path(), loops);
+            let twice = under_load_in(group, (loops, LONG_PATIENCE), |group, load, loops| {
+                break_route(group, load, (loops, is_silent));
+            });
+            assert_eq!(twice, 0, "{loops} loops: stored twice");
+        }
     }
 }

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "support/folders.rs"]
+mod folders;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -26,6 +29,8 @@ use stanby::proto::{pb, spb};
 use stanby::store::file::{self, FileOptions};
 use stanby::store::{Opened, encryption, source};
 
+use folders::copy;
+
 const NOW: Now = Now { at: Instant(1), wall: WallTime(1_900_000_000_000_000_000) };
 const KEY: &str = "testkey";
 
@@ -34,19 +39,6 @@ struct Cluster {
     folder: tempfile::TempDir,
     truth: Value,
     key: Option<&'static str>,
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 impl Cluster {

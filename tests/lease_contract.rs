@@ -9,10 +9,14 @@
 mod databases;
 #[path = "lease_contract/keeper_settings.rs"]
 mod keeper_settings;
+#[path = "lease_contract/leftovers.rs"]
+mod leftovers;
 #[path = "lease_contract/releases.rs"]
 mod releases;
 #[path = "lease_contract/stalls.rs"]
 mod stalls;
+#[path = "lease_contract/unclaimed.rs"]
+mod unclaimed;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -48,13 +52,8 @@ struct Kind {
 
 /// All kinds; a database server takes part if the environment says where it is.
 fn kinds() -> Vec<Kind> {
-    let mut kinds = vec![
-        Kind { name: "file", open: open_file },
-        Kind {
-            name: "sqlite",
-            open: |folder, member, steal| open_sql(databases::sqlite(folder), member, steal),
-        },
-    ];
+    let mut kinds =
+        vec![Kind { name: "file", open: open_file }, Kind { name: "sqlite", open: open_sqlite }];
     if databases::postgres_address().is_some() {
         let open = |folder: &Path, member: &str, steal| {
             open_sql(databases::postgres(folder), member, steal)
@@ -71,6 +70,10 @@ fn kinds() -> Vec<Kind> {
 
 fn open_sql(source: Source, member: &str, steal_after: Duration) -> Box<dyn Lease> {
     Box::new(SqlLease::new(source, databases::CALL_TIMEOUT, owner(member), steal_after))
+}
+
+fn open_sqlite(folder: &Path, member: &str, steal_after: Duration) -> Box<dyn Lease> {
+    open_sql(databases::sqlite(folder), member, steal_after)
 }
 
 fn open_file(folder: &Path, member: &str, steal_after: Duration) -> Box<dyn Lease> {
@@ -245,7 +248,8 @@ fn a_confirmation_sees_a_later_epoch() {
 fn settings(root: &Path, member: &str, steal_after: Duration) -> KeeperSettings {
     let owner = owner(member);
     let vitals = Vitals::default();
-    KeeperSettings { root: root.to_owned(), steal_after, mode: Mode::Group, owner, vitals }
+    let (root, mode, open) = (root.to_owned(), Mode::Group, open_file);
+    KeeperSettings { root, steal_after, mode, owner, vitals, open }
 }
 
 /// A keeper in this process.
@@ -339,14 +343,21 @@ struct Remote {
 }
 
 const ROOT: &str = "LEASE_CONTRACT_ROOT";
+const KIND: &str = "LEASE_CONTRACT_KIND";
 const MEMBER: &str = "LEASE_CONTRACT_MEMBER";
 const STEAL_MILLIS: &str = "LEASE_CONTRACT_STEAL_MILLIS";
 
 impl Remote {
     fn start(root: &Path, member: &str, steal_after: Duration) -> Self {
+        Self::start_over("file", root, member, steal_after)
+    }
+
+    /// Over what `kinds` has of that name.
+    fn start_over(kind: &str, root: &Path, member: &str, steal_after: Duration) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "a_member_in_a_process_of_its_own", "--nocapture"])
             .env(ROOT, root)
+            .env(KIND, kind)
             .env(MEMBER, member)
             .env(STEAL_MILLIS, steal_after.as_millis().to_string())
             .stdin(Stdio::piped())
@@ -429,7 +440,10 @@ fn a_member_in_a_process_of_its_own() {
         };
         say(&line);
     };
-    let keeper = settings(&root, &member, steal_after).spawn(clock, report);
+    let kind = std::env::var(KIND).unwrap();
+    let open = kinds().into_iter().find(|one| one.name == kind).unwrap().open;
+    let settings = KeeperSettings { open, ..settings(&root, &member, steal_after) };
+    let keeper = settings.spawn(clock, report);
     let mut fence: Option<Arc<dyn Fence>> = None;
     for line in std::io::stdin().lines().map_while(Result::ok) {
         fence = fences.try_iter().last().or(fence);
@@ -845,46 +859,4 @@ fn a_flood_of_heartbeats_costs_a_few_looks() {
     let counter = epoch_files::read_holder(root.path(), Epoch(1)).unwrap().map(|it| it.counter);
     standby.won();
     assert!(counter.unwrap_or(0) < 1_000, "{counter:?} signs of life");
-}
-
-/// Goal: what dead standbys prepared goes while the active serves.
-#[test]
-fn prepared_epochs_do_not_pile_up() {
-    let root = tempfile::tempdir().unwrap();
-    let active = Local::start(settings(root.path(), "active", NEVER));
-    active.won();
-    let claims = || epoch_files::list(root.path()).unwrap().claims;
-    for number in 0..100 {
-        drop(epoch_files::Claim::prepare(root.path(), &owner(&format!("dead{number}"))).unwrap());
-    }
-    let living = epoch_files::Claim::prepare(root.path(), &owner("living")).unwrap();
-    let deadline = world::instant() + PATIENCE;
-    while claims().len() > 16 {
-        assert!(world::instant() < deadline, "{:?}", claims());
-        active.keeper.check_now();
-        thread::yield_now();
-    }
-    assert!(claims().contains(&".stanby.claim.living".to_owned()));
-    living.discard();
-}
-
-/// Goal: many take-overs leave neither epochs nor claims behind, and no folder at all.
-#[test]
-fn take_overs_leave_one_epoch_file() {
-    let root = tempfile::tempdir().unwrap();
-    for epoch in 1..=5 {
-        let member = Local::start(settings(root.path(), &format!("m{epoch}"), NEVER));
-        assert_eq!(member.won().0.epoch(), Epoch(epoch));
-        let standby = Local::start(settings(root.path(), &format!("s{epoch}"), NEVER));
-        standby.waiting();
-        standby.keeper.stop();
-        member.keeper.stop();
-    }
-    let names = || -> Vec<String> {
-        let entries = fs::read_dir(root.path()).unwrap().map(Result::unwrap);
-        entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
-    };
-    let mut names = names();
-    names.sort();
-    assert_eq!(names, [".rootdir.lck", ".stanby.epoch.5"]);
 }

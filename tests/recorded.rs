@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "support/folders.rs"]
+mod folders;
 #[path = "support/format_checker.rs"]
 mod format_checker;
 
@@ -38,19 +40,7 @@ fn manifest(name: &str) -> Value {
 /// A copy that the test may change.
 fn copy(name: &str) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(data(name)).unwrap() {
-        let entry = entry.unwrap();
-        let target = root.path().join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir(&target).unwrap();
-            for file in fs::read_dir(entry.path()).unwrap() {
-                let file = file.unwrap();
-                fs::copy(file.path(), target.join(file.file_name())).unwrap();
-            }
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
+    folders::copy(&data(name), root.path());
     root
 }
 

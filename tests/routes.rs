@@ -559,6 +559,22 @@ fn routez_shows_what_routes_may_say_and_hear() {
     }
 }
 
+/// Goal: how long a route's answers take is measured without being asked for, and shown.
+#[test]
+fn routez_shows_a_round_trip_time() {
+    both_ways(|node, _| {
+        let deadline = world::instant() + PATIENCE;
+        loop {
+            // It is "0s" until a first PING was answered, and null while there is no route yet.
+            let shown = routez(node)["routes"][0]["rtt"].as_str().unwrap_or_default().to_owned();
+            if shown != "0s" && shown.ends_with('s') {
+                break;
+            }
+            assert!(world::instant() < deadline, "{shown}");
+        }
+    });
+}
+
 fn routez(node: &Node) -> serde_json::Value {
     let page = node.page("/routez");
     let (_, body) = page.split_once("\r\n\r\n").unwrap();

@@ -3,18 +3,16 @@
 //! One thread of a server is stopped by `ptrace`, which is what a call that does not return does to
 //! it; a whole file system stands still by being frozen, which only root can do.
 
+#![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 #[path = "support/left_out.rs"]
 mod left_out;
 #[path = "support/server.rs"]
-#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod server;
 #[path = "support/stan.rs"]
-#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod stan;
 #[path = "support/wire.rs"]
-#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod wire;
 
 use std::fs;

@@ -1,16 +1,14 @@
 //! What a stand-alone server finds at its start: a directory that is in use or cannot be used, and
 //! other servers of its cluster ID.
 
+#![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 #[path = "support/server.rs"]
-#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod server;
 #[path = "support/stan.rs"]
-#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod stan;
 #[path = "support/wire.rs"]
-#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod wire;
 
 use std::fs;

@@ -25,6 +25,7 @@ use stanby::base::record::{
 };
 use stanby::base::time::{Now, WallTime};
 use stanby::base::world;
+use stanby::config::StoreKind;
 use stanby::proto::{pb, spb};
 use stanby::store::encryption::{self, payload::OVERHEAD};
 use stanby::store::file::format::MESSAGE_OVERHEAD;
@@ -71,6 +72,22 @@ fn kinds() -> Vec<Kind> {
         kinds.push(lasting("mysql", databases::open_mysql));
     }
     kinds
+}
+
+/// Goal: no kind of store that a configuration can ask for is left out of this suite.
+#[test]
+fn every_kind_of_store_takes_part() {
+    let tested: Vec<&str> = kinds().iter().map(|kind| kind.name).collect();
+    for kind in [StoreKind::Memory, StoreKind::File, StoreKind::Sql] {
+        // Whoever adds a kind has to name it here.
+        let name = match kind {
+            StoreKind::Memory => "memory",
+            StoreKind::File => "file",
+            StoreKind::Sql => "sqlite",
+        };
+        assert!(tested.contains(&name), "{name} is not among {tested:?}");
+        assert!(tested.contains(&&*format!("encrypted {name}")), "{name}: {tested:?}");
+    }
 }
 
 /// The same store behind a key.

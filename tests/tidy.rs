@@ -31,7 +31,7 @@ const IMPORTS: [(&str, &[&str]); 18] = [
     (
         "cli",
         // TLS of the client that `pub` and `sub` are is that of `net`; who writes in a store that
-        // `check` looks through is found as at a start.
+        // `check` looks through is found as at a start, and it is mended under its lock.
         &[
             "wire",
             "client",
@@ -42,6 +42,7 @@ const IMPORTS: [(&str, &[&str]); 18] = [
             "import",
             "transfer",
             "net::tls",
+            "site::mending",
             "site::writers",
         ],
     ),

@@ -131,6 +131,10 @@ pub const LEDGER_ENTRY_BYTES: usize = 128;
 /// [`LEDGER_BYTES_MAX`].
 pub const ERRANDS_OPEN_MAX: usize = 512 * 1024;
 
+/// Publishes of one peer that engines have refused and that are known by number, so that they are
+/// taken when they come again; those that came by one route and whose answers can be lost with it.
+pub const UNSTORED_KEPT_MAX: usize = 64 * 1024;
+
 /// Ledgers of one peer that are remembered while nothing of them is open.
 pub const ERRANDS_LEDGERS_MAX: usize = 256 * 1024;
 
@@ -144,6 +148,10 @@ pub const OUTFLOW_WITHIN: Duration = Duration::from_secs(1);
 /// How long a successor is told nothing yet because its predecessor, whose route is still there,
 /// may have more to say of what it has done.
 pub const PREDECESSOR_ENDS_WITHIN: Duration = Duration::from_millis(300);
+
+/// How long it is told nothing, and what it delivers is held back, while something of its
+/// predecessor still comes.
+pub const HEARD_OUT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Jobs waiting for one store worker; the queue's memory is touched when it is made, so a long one
 /// would cost at each take-over. What does not fit waits with the engine's driver.

@@ -179,6 +179,15 @@ impl Vitals {
         &self.opening
     }
 
+    /// Whether all of this process gets on.
+    ///
+    /// # Errors
+    /// What does not, for a person: a loop before a store, since only a restart mends it.
+    pub fn check(&self, now: Instant) -> Result<(), String> {
+        let stall = self.hung_loop(now).or_else(|| self.stuck_store(now));
+        stall.map_or(Ok(()), |stall| Err(stall.to_string()))
+    }
+
     /// A loop that hangs.
     #[must_use]
     pub fn hung_loop(&self, now: Instant) -> Option<Stall> {

@@ -15,6 +15,7 @@ use crate::base::limits::{PORTION_WORK_MAX, ROUTE_NEWS_BYTES_MAX, TURN_WORK_MAX}
 use crate::base::time::Instant;
 use crate::broker::Broker;
 use crate::broker::client::Client;
+use crate::broker::former::{Forgotten, Retired};
 use crate::broker::mail::Mail;
 use crate::broker::mesh::InterestKey;
 use crate::broker::route::{encode_info, write_engine_interest, write_interest};
@@ -23,7 +24,7 @@ use crate::broker::sublist::Interest;
 use crate::wire::Info;
 
 /// Interests that are taken out, or told a route, before the portion is looked at again.
-const BATCH_LEN: usize = 256;
+pub(super) const BATCH_LEN: usize = 256;
 
 /// How soon a route that has much to read is looked at again.
 const FULL_ROUTE_RETRY: Duration = Duration::from_millis(5);
@@ -42,6 +43,12 @@ const LEAVING_WAITING_MAX: usize = 8;
 pub(super) struct Backlog {
     /// Interests of sessions that ended.
     leaving: VecDeque<btree_map::IntoValues<Bytes, Arc<Interest>>>,
+    /// What engines of this loop that are gone listened to.
+    pub retiring: Retired,
+    /// What those listened to for whom nothing is kept any more.
+    pub forgetting: VecDeque<Forgotten>,
+    /// Inboxes of which the engine is told that there is room, if there is.
+    pub rooms: VecDeque<u64>,
     /// Routes that are being told what is wanted here.
     news: VecDeque<News>,
     /// The same of those that have much to read, by when they are looked at again.
@@ -97,6 +104,9 @@ impl Backlog {
     /// When the next portion is due; `now` is the time of the last input.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let has_work = !self.leaving.is_empty()
+            || !self.retiring.is_empty()
+            || !self.forgetting.is_empty()
+            || !self.rooms.is_empty()
             || !self.news.is_empty()
             || !self.introductions.is_empty()
             || self.are_urls_old
@@ -120,7 +130,7 @@ impl Broker {
     }
 
     /// What of this turn's portion is left is used.
-    fn work_off(&mut self) {
+    pub(super) fn work_off(&mut self) {
         if std::mem::replace(&mut self.backlog.is_worked_off, true) {
             return;
         }
@@ -138,12 +148,18 @@ impl Broker {
             work + limit.saturating_sub(work).div_ceil(2)
         };
         self.take_out_leaving(half(self));
+        self.retire_some(half(self));
+        self.forget_some(half(self));
+        self.tell_rooms(half(self));
         self.tell_interests(half(self));
         self.tell_news(half(self));
         self.refresh_urls(limit);
         self.introduce_some(half(self));
         self.inform_some(half(self));
         self.take_out_leaving(limit);
+        self.retire_some(limit);
+        self.forget_some(limit);
+        self.tell_rooms(limit);
         self.tell_interests(limit);
         self.tell_news(limit);
         self.introduce_some(limit);
@@ -235,9 +251,11 @@ impl Broker {
     /// The same of what engines listen to for which is kept what clients send.
     fn tell_engine_interests(&mut self, route: SessionId, told: Option<&(AccountIndex, Bytes)>) {
         let part = self.routes.engine_interests_after(told, BATCH_LEN);
-        let sibling_epoch = self.serving.begun_epoch().filter(|_| self.is_sibling(route));
+        let is_sibling = self.is_sibling(route);
+        let sibling_epoch = self.serving.begun_epoch().filter(|_| is_sibling);
         for (account, subject) in &part {
-            if !self.may_import(subject) {
+            // Siblings are told nothing of engines that are gone.
+            if !self.may_import(subject) || is_sibling && sibling_epoch.is_none() {
                 continue;
             }
             let name = self.accounts.name(*account);

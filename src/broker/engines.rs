@@ -145,8 +145,10 @@ pub struct EngineDelivery {
 /// What a broker keeps of the engines.
 #[derive(Debug, Default)]
 pub(super) struct Engines {
-    /// Interests of this loop's engine.
-    listening: BTreeSet<(Subject, EngineInterest)>,
+    /// Interests of this loop's engine, but for those of subscriptions.
+    pub listening: BTreeSet<(Subject, EngineInterest)>,
+    /// Those: as many as there are subscriptions.
+    pub of_subscriptions: BTreeSet<(Subject, EngineInterest)>,
     /// Engines that have no credit of a kind to give.
     pub pressed: BTreeSet<(Credit, LoopIndex)>,
     /// Who they are to each other.
@@ -158,6 +160,15 @@ pub(super) struct Engines {
     pub paused: BTreeSet<SessionId>,
     /// Who reads what this loop's engine delivers.
     pub rooms: Rooms,
+}
+
+impl Engines {
+    fn listened(&mut self, interest: EngineInterest) -> &mut BTreeSet<(Subject, EngineInterest)> {
+        if interest.is_of_subscription() {
+            return &mut self.of_subscriptions;
+        }
+        &mut self.listening
+    }
 }
 
 impl Broker {
@@ -191,7 +202,10 @@ impl Broker {
     /// The engine of this loop listens.
     pub(super) fn on_listen(&mut self, subject: &Subject, interest: EngineInterest) {
         let (subject, interest) = (subject.detached(), self.as_kept(interest));
-        if self.engines.listening.insert((subject.clone(), interest)) {
+        if interest.keeper.is_some() {
+            self.retire_rest();
+        }
+        if self.engines.listened(interest).insert((subject.clone(), interest)) {
             self.on_engine_listens(&subject, interest);
             self.mail_all(&Mail::Listen(subject, interest));
         }
@@ -200,7 +214,7 @@ impl Broker {
     /// The engine of this loop no longer listens.
     pub(super) fn on_unlisten(&mut self, subject: &Subject, interest: EngineInterest) {
         let interest = self.as_kept(interest);
-        if self.engines.listening.remove(&(subject.clone(), interest)) {
+        if self.engines.listened(interest).remove(&(subject.clone(), interest)) {
             self.on_engine_unlistens(subject, interest);
             self.mail_all(&Mail::Unlisten(subject.clone(), interest));
         }
@@ -210,10 +224,7 @@ impl Broker {
     pub(super) fn on_engine_gone(&mut self) {
         // First: who keeps something for it has to know that it goes to somebody else.
         self.end_own_engines();
-        for (subject, interest) in std::mem::take(&mut self.engines.listening) {
-            self.on_engine_unlistens(&subject, interest);
-            self.mail_all(&Mail::Unlisten(subject, interest));
-        }
+        self.retire_engine();
         self.engines.rooms = std::mem::take(&mut self.engines.rooms).emptied();
         self.purge_leased();
         self.mail_all(&Mail::EngineGone);

@@ -2,16 +2,16 @@
 //!
 //! An input of a peer names its ledger there and its number in it. Engines finish inputs in any
 //! order; the peer is told up to which number all is done, and which single ones are beyond that,
-//! once a turn and behind the answers, so that a mark never overtakes what it is about. A number
-//! that has come before, by a former route, is not taken again: it is done, or under way. What a
-//! former route was told of it the peer may not have heard, so it is told again.
+//! once a turn and behind the answers, so that a mark never overtakes what it is about. What a
+//! former route was told of it the peer may not have heard: what becomes of a number that comes
+//! again by a new one `repeats` says, and of what has not come by that one nothing is told.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::BytesMut;
 
 use crate::base::epoch::Epoch;
-use crate::base::errand::{Errand, Keeper};
+use crate::base::errand::{Again, Errand, Finished, Keeper};
 use crate::base::id::{LoopIndex, SessionId};
 use crate::base::limits::{ERRANDS_LEDGERS_MAX, ERRANDS_OPEN_MAX};
 use crate::base::planted::{self, Bug};
@@ -19,6 +19,7 @@ use crate::broker::delivery::{Message, Source};
 use crate::broker::ledger::home_of;
 use crate::broker::mail::Mail;
 use crate::broker::read::Step;
+use crate::broker::repeats::{Repeats, Waiting};
 use crate::broker::route::HOME;
 use crate::broker::sublist::Matched;
 use crate::broker::{Broker, Effect};
@@ -36,6 +37,10 @@ const MARKS_LEN_MAX: usize = 16 * 1024;
 struct Window {
     /// The last one that came.
     last: u64,
+    /// The route by which one came last.
+    route: Option<SessionId>,
+    /// The last one that came by it.
+    seen: u64,
     /// Those that are not done, or behind one that is not; with whether they are.
     open: VecDeque<(u64, bool)>,
     /// Those that are done behind one that is not, and of which the peer has still to be told.
@@ -45,16 +50,43 @@ struct Window {
 }
 
 impl Window {
-    /// Up to where all is done.
-    fn done_to(&self) -> u64 {
-        self.open.front().map_or(self.last, |(number, _)| number.saturating_sub(1))
+    /// Up to where all is done, as far as it has come by the present route; `answering` is the
+    /// first that is answered once more.
+    fn done_to(&self, answering: Option<u64>) -> u64 {
+        let open = self.open.front().map(|(number, _)| *number);
+        let first = open.into_iter().chain(answering).min();
+        first.map_or(self.last, |number| number.saturating_sub(1)).min(self.seen)
+    }
+
+    /// One has come by a route. What was told by a former one was not heard, as far as is known.
+    fn on_come(&mut self, route: SessionId, number: u64) {
+        if self.route != Some(route) {
+            self.route = Some(route);
+            self.told = 0;
+            self.beyond.clear();
+        }
+        self.seen = number;
+    }
+
+    /// Whether one that has come is done.
+    fn is_done(&self, number: u64) -> bool {
+        let place = self.open.binary_search_by_key(&number, |(number, _)| *number);
+        place.map_or(true, |place| self.open[place].1)
+    }
+
+    /// One that is done is not; false if all up to it was.
+    fn reopen(&mut self, number: u64) -> bool {
+        let place = self.open.binary_search_by_key(&number, |(number, _)| *number);
+        if let Ok(place) = place {
+            self.open[place].1 = false;
+        }
+        place.is_ok()
     }
 
     /// One is done; says how many are no longer open because of it.
     fn on_done(&mut self, number: u64) -> usize {
         if let Ok(place) = self.open.binary_search_by_key(&number, |(number, _)| *number)
             && !std::mem::replace(&mut self.open[place].1, true)
-            && 0 < place
         {
             self.beyond.push(number);
         }
@@ -66,24 +98,14 @@ impl Window {
         count
     }
 
-    /// One has come again: what was told of it was not heard.
-    fn on_again(&mut self, number: u64) {
-        self.told = 0;
-        if let Ok(place) = self.open.binary_search_by_key(&number, |(number, _)| *number)
-            && self.open[place].1
-        {
-            self.beyond.push(number);
-        }
-    }
-
     /// What the peer has still to be told.
-    fn marks(&mut self) -> impl Iterator<Item = Mark> + use<> {
-        let done_to = self.done_to();
+    fn marks(&mut self, answering: Option<u64>) -> impl Iterator<Item = Mark> + use<> {
+        let (done_to, seen) = (self.done_to(answering), self.seen);
         let up_to = (self.told < done_to).then_some(Mark::UpTo(done_to));
         self.told = done_to;
         let beyond = std::mem::take(&mut self.beyond).into_iter();
-        let beyond = beyond.filter(move |number| done_to < *number).map(Mark::Single);
-        up_to.into_iter().chain(beyond)
+        let beyond = beyond.filter(move |number| done_to < *number && *number <= seen);
+        up_to.into_iter().chain(beyond.map(Mark::Single))
     }
 }
 
@@ -92,6 +114,7 @@ impl Window {
 struct Peer {
     route: Option<SessionId>,
     windows: BTreeMap<u64, Window>,
+    repeats: Repeats,
     open_count: usize,
     /// With more ledgers than that it is looked which are still needed.
     ledgers_max: usize,
@@ -99,16 +122,51 @@ struct Peer {
 
 impl Peer {
     fn new(route: SessionId) -> Self {
-        let windows = BTreeMap::new();
-        Self { route: Some(route), windows, open_count: 0, ledgers_max: ERRANDS_LEDGERS_MAX }
+        Self {
+            route: Some(route),
+            windows: BTreeMap::new(),
+            repeats: Repeats::default(),
+            open_count: 0,
+            ledgers_max: ERRANDS_LEDGERS_MAX,
+        }
     }
 
     /// Forgets ledgers of which nothing is open, if there are many; of all others something is.
     fn tidy(&mut self) {
         if self.ledgers_max < self.windows.len() {
-            self.windows.retain(|_, window| !window.open.is_empty());
+            let repeats = &self.repeats;
+            let is_open = |ledger: u64, window: &Window| {
+                !window.open.is_empty() || repeats.first_answering(ledger).is_some()
+            };
+            self.windows.retain(|ledger, window| is_open(*ledger, window));
+            self.repeats.tidy(|ledger| self.windows.contains_key(&ledger));
             self.ledgers_max = ERRANDS_LEDGERS_MAX.max(2 * self.windows.len());
         }
+    }
+
+    /// One is done; the same input, if it has come again meanwhile: then it is not.
+    fn on_done(&mut self, finished: Finished) -> Option<Waiting> {
+        let Errand { ledger, number, .. } = finished.errand;
+        let window = self.windows.get_mut(&ledger)?;
+        let waiting = self.repeats.on_done((ledger, number), finished.is_unstored);
+        if waiting.is_some() {
+            return waiting;
+        }
+        if self.repeats.end((ledger, number)) {
+            window.beyond.push(number);
+            self.open_count -= 1;
+        } else {
+            self.open_count -= window.on_done(number);
+        }
+        None
+    }
+
+    /// What the peer has still to be told of a ledger.
+    fn marks(&mut self, ledger: u64) -> impl Iterator<Item = Mark> + use<> {
+        let answering = self.repeats.first_answering(ledger);
+        let window = self.windows.get_mut(&ledger);
+        let window = window.filter(|window| window.route == self.route);
+        window.map(|window| window.marks(answering)).into_iter().flatten()
     }
 }
 
@@ -129,6 +187,7 @@ impl Errands {
     pub fn begin(&mut self) {
         for peer in self.peers.values_mut() {
             peer.windows.clear();
+            peer.repeats = Repeats::default();
             peer.open_count = 0;
         }
         self.take_news();
@@ -153,12 +212,10 @@ impl Errands {
         number
     }
 
-    fn on_done(&mut self, number: u32, errand: Errand) {
-        let Some(peer) = self.peers.get_mut(&number) else { return };
-        let Some(window) = peer.windows.get_mut(&errand.ledger) else { return };
-        let count = window.on_done(errand.number);
-        peer.open_count -= count;
-        self.note(number, errand.ledger);
+    fn on_done(&mut self, number: u32, finished: Finished) -> Option<Waiting> {
+        let waiting = self.peers.get_mut(&number)?.on_done(finished);
+        self.note(number, finished.errand.ledger);
+        waiting
     }
 
     /// There is something to tell of a ledger.
@@ -221,42 +278,102 @@ impl Broker {
             return self.refuse(id, &text, CloseReason::ProtocolViolation);
         }
         let window = peer.windows.entry(kept.ledger).or_default();
-        if kept.number <= window.last {
-            window.on_again(kept.number);
-            self.errands.note(number, kept.ledger);
-            return Step::Done;
-        }
-        window.last = kept.number;
-        window.open.push_back((kept.number, false));
-        peer.open_count += 1;
-        let Kept { ledger, is_again, .. } = kept;
-        let errand = Errand { keeper: Keeper::Peer(number), ledger, number: kept.number, is_again };
+        window.on_come(id, kept.number);
+        let again = if kept.number <= window.last {
+            let Some(again) = self.come_again((id, number), kept, message) else {
+                return Step::Done;
+            };
+            again
+        } else {
+            window.last = kept.number;
+            window.open.push_back((kept.number, false));
+            peer.open_count += 1;
+            Again::perhaps(kept.is_again)
+        };
+        let (keeper, ledger) = (Keeper::Peer(number), kept.ledger);
+        let errand = Errand { keeper, ledger, number: kept.number, again };
         let is_taken =
             matched.is_some_and(|found| self.deliver_here(found, message, &source, Some(errand)));
         if !is_taken || planted::is(Bug::MarkEarly) {
-            self.errands.on_done(number, errand);
+            self.dismiss(number, errand, message.reply.is_some());
         }
         self.step_of(id)
     }
 
+    /// An input has come again to the engines that have had it; what they are told of it, if it is
+    /// handed to them now.
+    fn come_again(
+        &mut self,
+        (route, number): (SessionId, u32),
+        kept: Kept,
+        message: &Message<'_>,
+    ) -> Option<Again> {
+        self.errands.note(number, kept.ledger);
+        let peer = self.errands.peers.get_mut(&number)?;
+        let window = peer.windows.get_mut(&kept.ledger)?;
+        let place = (kept.ledger, kept.number);
+        let is_done = window.is_done(kept.number) && !peer.repeats.is_answering(place);
+        if message.reply.is_none() {
+            if is_done {
+                window.beyond.push(kept.number);
+            }
+            return None;
+        }
+        if !is_done {
+            let (names, payload) = message.to_engines(&mut self.chunk);
+            let account = message.account;
+            peer.repeats.wait(place, Waiting { route, account, names, payload });
+            return None;
+        }
+        if !window.reopen(kept.number) {
+            peer.repeats.begin(place);
+            peer.open_count += 1;
+        }
+        Some(peer.repeats.again(place))
+    }
+
+    /// Nobody takes an input. Who has taken it before has done it all the same.
+    fn dismiss(&mut self, number: u32, errand: Errand, is_answered: bool) {
+        let is_unstored = is_answered && errand.again != Again::Done;
+        self.finish_errand(number, Finished { errand, is_unstored });
+    }
+
+    /// An input of a peer is done; if it has come again meanwhile, it is answered once more.
+    fn finish_errand(&mut self, number: u32, finished: Finished) {
+        let Some(waiting) = self.errands.on_done(number, finished) else { return };
+        let Some(peer) = self.errands.peers.get(&number) else { return };
+        let Errand { ledger, number: at, .. } = finished.errand;
+        let errand = Errand { again: peer.repeats.again((ledger, at)), ..finished.errand };
+        let Waiting { route, account, names, payload } = waiting;
+        let matched = self.accounts[account].matches(names.subject());
+        let message = Message::of_ledger(account, &names, &payload);
+        let source = Source::Route { session: route, names: b"" };
+        let is_taken =
+            matched.is_some_and(|found| self.deliver_here(&found, &message, &source, Some(errand)));
+        if !is_taken {
+            self.dismiss(number, errand, true);
+        }
+    }
+
     /// Engines have done these.
-    pub(super) fn on_done(&mut self, errands: Vec<Errand>) {
-        let mut by_loop: BTreeMap<LoopIndex, Vec<Errand>> = BTreeMap::new();
-        for errand in errands {
+    pub(super) fn on_done(&mut self, finished: Vec<Finished>) {
+        let mut by_loop: BTreeMap<LoopIndex, Vec<Finished>> = BTreeMap::new();
+        for one in finished {
+            let errand = one.errand;
             let home = match errand.keeper {
                 Keeper::Own => home_of(errand.ledger),
                 Keeper::Peer(_) => Some(HOME),
             };
             match (home, errand.keeper) {
                 (Some(home), _) if home != self.home => {
-                    by_loop.entry(home).or_default().push(errand);
+                    by_loop.entry(home).or_default().push(one);
                 }
                 (_, Keeper::Own) => self.on_own_done(errand),
-                (_, Keeper::Peer(peer)) => self.errands.on_done(peer, errand),
+                (_, Keeper::Peer(peer)) => self.finish_errand(peer, one),
             }
         }
-        for (to, errands) in by_loop {
-            self.effects.push_back(Effect::Mail { to, mail: Mail::Done(errands) });
+        for (to, finished) in by_loop {
+            self.effects.push_back(Effect::Mail { to, mail: Mail::Done(finished) });
         }
     }
 
@@ -275,8 +392,7 @@ impl Broker {
             let is_last = news.peek().is_none_or(|(next, _)| *next != number);
             // Without a route it hears of it when it says it again.
             let route = peer.route;
-            let marks = peer.windows.get_mut(&ledger).map(Window::marks);
-            for mark in marks.into_iter().flatten() {
+            for mark in peer.marks(ledger) {
                 encoder::mark(&mut line, ledger, mark);
                 if MARKS_LEN_MAX < line.len() {
                     self.write_done(route, epoch, &mut line);
@@ -327,6 +443,7 @@ impl Broker {
     pub(super) fn on_keeper_gone(&mut self, id: SessionId) {
         for peer in self.errands.peers.values_mut().filter(|peer| peer.route == Some(id)) {
             peer.route = None;
+            peer.repeats.forget_waiting();
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::base::epoch::Epoch;
-use crate::base::errand::Errand;
+use crate::base::errand::Finished;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
 use crate::broker::{Broker, Credit, EngineInterest, Hello, Mail, Post, Settings, TlsPeer};
 use crate::wire::CloseReason;
@@ -146,7 +146,7 @@ pub enum Input {
         token: u64,
     },
     /// The engine of this loop has done these inputs, and what they were answered was given before.
-    Done(Vec<Errand>),
+    Done(Vec<Finished>),
     /// Tell by [`crate::broker::Effect::Flushed`] when whoever says something reaches all that this
     /// loop's engine listens to now.
     Flush {
@@ -202,7 +202,7 @@ impl Broker {
             Input::Park { epoch } => self.on_park(epoch),
             Input::Outflow { token } => self.on_outflow(token),
             Input::SeeThrough { token } => self.on_see_through(token),
-            Input::Done(errands) => self.on_done(errands),
+            Input::Done(finished) => self.on_done(finished),
             Input::EngineGone => self.on_engine_gone(),
         }
     }

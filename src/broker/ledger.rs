@@ -10,6 +10,10 @@
 //! copied but requests, which a hand-over can find half done. Where nobody serves, all is kept.
 //! It is bounded: beyond that, clients which send more are not read, as where an engine has no
 //! credit (`hold`). Who serves is decided by `serving`, of what others keep for us `errands` knows.
+//!
+//! A successor is told what is left in portions, a ledger after the other. Until the turn of a
+//! ledger has come and all of it is said, what its session sends goes behind that; and if somebody
+//! else serves before that, all begins anew.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,22 +21,27 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::base::epoch::Epoch;
-use crate::base::errand::{Errand, Keeper};
+use crate::base::errand::{Again, Errand, Keeper};
 use crate::base::id::{AccountIndex, LoopIndex, SessionId};
-use crate::base::limits::{LEDGER_BYTES_MAX, LEDGER_ENTRY_BYTES, LEDGER_SESSION_BYTES_MAX};
+use crate::base::limits::{
+    LEDGER_BYTES_MAX, LEDGER_ENTRY_BYTES, LEDGER_SESSION_BYTES_MAX, SESSION_WORK_MAX,
+};
 use crate::base::planted::{self, Bug};
 use crate::broker::delivery::{Message, Source};
 use crate::broker::mail::Mail;
 use crate::broker::outbox::COPY_LEN_MAX;
 use crate::broker::route::HOME;
 use crate::broker::serving::View;
-use crate::broker::sublist::Matched;
+use crate::broker::sublist::{BYTES_PER_WORK, Matched};
 use crate::broker::{Broker, Credit, Effect, EngineInterest, Names};
 use crate::wire::op::Mark;
 use crate::wire::{Kept, Op, encoder};
 
 /// The number of a loop in that of a ledger lies above so many bits.
 const LOOP_SHIFT: u32 = 48;
+
+/// Work of saying one input to a peer, in receivers of a message.
+const PARCEL_WORK: u64 = 4;
 
 /// One input.
 #[derive(Debug)]
@@ -53,29 +62,56 @@ impl Entry {
 #[derive(Debug)]
 struct Ledger {
     session: SessionId,
+    /// What was said to the last one who served, and is not done.
     entries: VecDeque<Entry>,
+    /// What comes behind that, and was not said to anybody who serves now.
+    waiting: VecDeque<Entry>,
+    /// Of both.
     bytes: usize,
     /// The number of the last entry that there was.
     last: u64,
     /// Up to which number engines may have had all.
     sent: u64,
+    /// Which view it was when `entries` were said.
+    view_count: u64,
 }
 
 impl Ledger {
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Somebody else serves: all of it has to be said once more.
+    fn begin_anew(&mut self, view_count: u64) {
+        let mut all = std::mem::take(&mut self.entries);
+        all.append(&mut self.waiting);
+        self.waiting = all;
+        self.view_count = view_count;
+        self.spoil();
+    }
+
+    /// The next one to be said, and whether engines may have had it before.
+    fn next_waiting(&mut self) -> Option<(Entry, bool)> {
+        let entry = self.waiting.pop_front()?;
+        let is_again = entry.number <= self.sent;
+        self.sent = self.sent.max(entry.number);
+        Some((entry, is_again))
+    }
+
     /// What the planted bugs make of what is kept.
     fn spoil(&mut self) {
         if planted::is(Bug::KeptTwice)
-            && let Some(Entry { account, names, payload, .. }) = self.entries.back()
+            && let Some(Entry { account, names, payload, .. }) = self.waiting.back()
         {
             self.last += 1;
             let (number, names, payload) = (self.last, names.clone(), payload.clone());
-            self.entries.push_back(Entry { number, account: *account, names, payload });
+            self.waiting.push_back(Entry { number, account: *account, names, payload });
         }
-        if planted::is(Bug::KeptDropped) && 1 < self.entries.len() {
-            self.entries.pop_back();
+        if planted::is(Bug::KeptDropped) && 1 < self.waiting.len() {
+            self.waiting.pop_back();
         }
         if let (true, [.., first, second]) =
-            (planted::is(Bug::KeptTurned), self.entries.make_contiguous())
+            (planted::is(Bug::KeptTurned), self.waiting.make_contiguous())
         {
             std::mem::swap(&mut first.names, &mut second.names);
             std::mem::swap(&mut first.payload, &mut second.payload);
@@ -91,6 +127,12 @@ pub(super) struct Ledgers {
     last_id: u64,
     /// Whose marks count: the engines that got what is kept.
     epoch: Epoch,
+    /// Counts how often somebody else served, or nobody.
+    view_count: u64,
+    /// From which ledger on what is left has still to be said to who serves.
+    again_from: Option<u64>,
+    /// Whether a portion of that is being said.
+    is_saying_again: bool,
     /// Whether a session was held back because there is too much.
     is_pressed: bool,
     /// Nothing more is taken until the process ends.
@@ -104,9 +146,11 @@ impl Ledgers {
     fn remove_to(&mut self, id: u64, number: u64) {
         let Some(ledger) = self.by_id.get_mut(&id) else { return };
         let mut removed = 0;
-        while let Some(entry) = ledger.entries.front().filter(|entry| entry.number <= number) {
-            removed += entry.cost();
-            ledger.entries.pop_front();
+        for part in [&mut ledger.entries, &mut ledger.waiting] {
+            while let Some(entry) = part.front().filter(|entry| entry.number <= number) {
+                removed += entry.cost();
+                part.pop_front();
+            }
         }
         ledger.bytes = ledger.bytes.saturating_sub(removed);
         self.bytes = self.bytes.saturating_sub(removed);
@@ -115,8 +159,12 @@ impl Ledgers {
     /// One of a ledger is done.
     fn remove_one(&mut self, id: u64, number: u64) {
         let Some(ledger) = self.by_id.get_mut(&id) else { return };
-        let place = ledger.entries.binary_search_by_key(&number, |entry| entry.number);
-        let Some(entry) = place.ok().and_then(|place| ledger.entries.remove(place)) else { return };
+        let take = |part: &mut VecDeque<Entry>| {
+            let place = part.binary_search_by_key(&number, |entry| entry.number);
+            place.ok().and_then(|place| part.remove(place))
+        };
+        let found = take(&mut ledger.entries).or_else(|| take(&mut ledger.waiting));
+        let Some(entry) = found else { return };
         ledger.bytes = ledger.bytes.saturating_sub(entry.cost());
         self.bytes = self.bytes.saturating_sub(entry.cost());
     }
@@ -218,7 +266,8 @@ impl Broker {
         message: &Message<'_>,
         source: &Source<'_>,
     ) -> bool {
-        let view = self.serving.view();
+        // Who is behind with what it has said before says this behind it.
+        let view = if self.is_behind(id) { View::Away } else { self.serving.view() };
         if matches!(view, View::Here(_)) {
             let engines = self.engines_here(matched, source);
             let Some(engine) = engines.first() else { return false };
@@ -232,7 +281,7 @@ impl Broker {
         let Some((ledger, number)) = self.enter(id, kept, is_sent) else { return false };
         match view {
             View::Here(_) => {
-                let errand = Errand { keeper: Keeper::Own, ledger, number, is_again: false };
+                let errand = Errand { keeper: Keeper::Own, ledger, number, again: Again::First };
                 self.deliver_here(matched, message, source, Some(errand))
             }
             View::Behind { route, epoch } => {
@@ -256,19 +305,29 @@ impl Broker {
         if client.ledger == 0 || !ledgers.by_id.contains_key(&client.ledger) {
             ledgers.last_id += 1;
             client.ledger = (u64::from(self.home.0) << LOOP_SHIFT) | ledgers.last_id;
-            let ledger =
-                Ledger { session: id, entries: VecDeque::new(), bytes: 0, last: 0, sent: 0 };
+            let ledger = Ledger {
+                session: id,
+                entries: VecDeque::new(),
+                waiting: VecDeque::new(),
+                bytes: 0,
+                last: 0,
+                sent: 0,
+                view_count: ledgers.view_count,
+            };
             ledgers.by_id.insert(client.ledger, ledger);
         }
         let ledger = ledgers.by_id.get_mut(&client.ledger)?;
         ledger.last += 1;
-        if is_sent {
-            ledger.sent = ledger.last;
-        }
         let entry = Entry { number: ledger.last, account, names, payload };
         ledger.bytes += entry.cost();
         ledgers.bytes += entry.cost();
-        ledger.entries.push_back(entry);
+        if is_sent {
+            ledger.sent = ledger.last;
+            ledger.view_count = ledgers.view_count;
+            ledger.entries.push_back(entry);
+        } else {
+            ledger.waiting.push_back(entry);
+        }
         Some((client.ledger, ledger.last))
     }
 
@@ -322,57 +381,89 @@ impl Broker {
         }
     }
 
-    /// Somebody else serves now: gets what is left.
+    /// Whether something that a session has sent before has still to be said to who serves.
+    fn is_behind(&self, id: SessionId) -> bool {
+        if self.ledgers.again_from.is_none() {
+            return false;
+        }
+        let ledger = self.sessions.client(id).map_or(0, |client| client.ledger);
+        self.ledgers.by_id.get(&ledger).is_some_and(|ledger| {
+            let is_anew = ledger.view_count != self.ledgers.view_count;
+            !ledger.waiting.is_empty() || is_anew && !ledger.entries.is_empty()
+        })
+    }
+
+    /// Somebody else serves now, and gets what is left, or nobody.
     pub(super) fn send_again(&mut self) {
-        if matches!(self.serving.view(), View::Here(_) | View::Behind { .. }) {
-            self.ledgers.by_id.values_mut().for_each(Ledger::spoil);
-        }
-        match self.serving.view() {
-            View::Behind { route, epoch } => self.send_again_to(route, epoch),
-            View::Here(epoch) => self.hand_in_again(epoch),
-            View::Away | View::Nobody => (),
-        }
+        self.ledgers.view_count += 1;
+        self.ledgers.again_from = match self.serving.view() {
+            View::Behind { epoch, .. } | View::Here(epoch) => {
+                self.ledgers.epoch = epoch;
+                Some(0)
+            }
+            View::Away | View::Nobody => None,
+        };
+        self.say_some_again();
     }
 
-    fn send_again_to(&mut self, route: SessionId, epoch: Epoch) {
-        self.ledgers.epoch = epoch;
-        let mut parcels = Vec::new();
-        for (&id, ledger) in &mut self.ledgers.by_id {
-            for entry in &ledger.entries {
-                let (number, is_again) = (entry.number, entry.number <= ledger.sent);
-                let kept = Kept { epoch: epoch.0, ledger: id, number, is_again };
-                let (names, payload) = (entry.names.clone(), entry.payload.clone());
-                parcels.push(Parcel { route, kept, account: entry.account, names, payload });
-            }
-            ledger.sent = ledger.last;
-        }
-        self.work += parcels.len() as u64;
-        for parcel in parcels {
-            self.send_parcel(parcel);
-        }
+    /// Whether something is left to be said.
+    pub(super) fn has_more_to_say(&self) -> bool {
+        self.ledgers.again_from.is_some()
     }
 
-    /// The engines of this process get what is left. Only requests stay here until they are done.
-    fn hand_in_again(&mut self, epoch: Epoch) {
-        self.ledgers.epoch = epoch;
-        let ids: Vec<u64> = self.ledgers.by_id.keys().copied().collect();
-        for id in ids {
-            let Some(ledger) = self.ledgers.by_id.get_mut(&id) else { continue };
-            let (session, sent) = (ledger.session, ledger.sent);
-            let entries = std::mem::take(&mut ledger.entries);
-            ledger.sent = ledger.last;
-            let bytes = std::mem::take(&mut ledger.bytes);
-            self.ledgers.bytes = self.ledgers.bytes.saturating_sub(bytes);
-            for entry in entries {
-                self.hand_in((id, session), entry, sent);
-            }
-            self.drop_ended_ledger(id);
+    /// A portion of what is left is said to who serves.
+    pub(super) fn say_some_again(&mut self) {
+        if self.ledgers.is_saying_again {
+            return;
         }
+        self.ledgers.is_saying_again = true;
+        let limit = self.work_done() + SESSION_WORK_MAX;
+        while let Some(from) = self.ledgers.again_from.filter(|_| self.work_done() < limit) {
+            self.work += 1;
+            let view_count = self.ledgers.view_count;
+            let next = self.ledgers.by_id.range(from..).next().map(|(id, _)| *id);
+            let is_all = next.is_none_or(|id| self.say_ledger_again(id, limit));
+            // A route that takes no more is closed, and then nobody serves.
+            if view_count == self.ledgers.view_count {
+                self.ledgers.again_from = next.map(|id| if is_all { id + 1 } else { id });
+            }
+        }
+        self.ledgers.is_saying_again = false;
         self.relieve_ledgers();
     }
 
-    fn hand_in(&mut self, (id, session): (u64, SessionId), entry: Entry, sent: u64) {
-        let (number, is_again) = (entry.number, entry.number <= sent);
+    /// Says what is left of a ledger, as far as there is work left for it; true if that was all.
+    fn say_ledger_again(&mut self, id: u64, limit: u64) -> bool {
+        let (view, view_count) = (self.serving.view(), self.ledgers.view_count);
+        while self.work_done() < limit && view_count == self.ledgers.view_count {
+            let Some(ledger) = self.ledgers.by_id.get_mut(&id) else { return true };
+            if ledger.view_count != view_count {
+                ledger.begin_anew(view_count);
+            }
+            let session = ledger.session;
+            let Some((entry, is_again)) = ledger.next_waiting() else {
+                self.drop_ended_ledger(id);
+                return true;
+            };
+            self.work += PARCEL_WORK + (entry.payload.len() / BYTES_PER_WORK) as u64;
+            if let View::Behind { route, epoch } = view {
+                let kept = Kept { epoch: epoch.0, ledger: id, number: entry.number, is_again };
+                let (names, payload) = (entry.names.clone(), entry.payload.clone());
+                let account = entry.account;
+                ledger.entries.push_back(entry);
+                self.send_parcel(Parcel { route, kept, account, names, payload });
+            } else {
+                ledger.bytes = ledger.bytes.saturating_sub(entry.cost());
+                self.ledgers.bytes = self.ledgers.bytes.saturating_sub(entry.cost());
+                self.hand_in((id, session), entry, is_again);
+            }
+        }
+        false
+    }
+
+    /// The engines of this process get what is left. Only requests stay here until they are done.
+    fn hand_in(&mut self, (id, session): (u64, SessionId), entry: Entry, is_again: bool) {
+        let (number, again) = (entry.number, Again::perhaps(is_again));
         let matched = self.accounts[entry.account].matches(entry.names.subject());
         let Some(matched) = matched else { return };
         let source = Source::Client { session, has_echo: true };
@@ -381,7 +472,7 @@ impl Broker {
         let (names, payload) = (entry.names.clone(), entry.payload.clone());
         let message = Message::of_ledger(entry.account, &names, &payload);
         // Also of what stays here no longer: it was taken from its client, and is not refused.
-        let errand = Errand { keeper: Keeper::Own, ledger: id, number, is_again };
+        let errand = Errand { keeper: Keeper::Own, ledger: id, number, again };
         if engine.credit == Credit::Requests
             && let Some(ledger) = self.ledgers.by_id.get_mut(&id)
         {
@@ -419,8 +510,9 @@ impl Broker {
     pub(super) fn give_up_kept(&mut self) {
         let mut count = 0;
         for ledger in self.ledgers.by_id.values_mut() {
-            count += ledger.entries.len();
+            count += ledger.entries.len() + ledger.waiting.len();
             ledger.entries.clear();
+            ledger.waiting.clear();
             ledger.bytes = 0;
         }
         self.ledgers.bytes = 0;
@@ -445,14 +537,15 @@ impl Broker {
     fn drop_ended_ledger(&mut self, id: u64) {
         let Some(ledger) = self.ledgers.by_id.get(&id) else { return };
         let is_open = self.sessions.get(ledger.session).is_some_and(|found| !found.is_ending());
-        if ledger.entries.is_empty() && !is_open {
+        if ledger.is_empty() && !is_open {
             self.ledgers.by_id.remove(&id);
         }
     }
 
     /// Whether a client has to wait because too much of what it and others sent is not done.
     pub(super) fn is_ledger_full(&mut self, id: SessionId, matched: &Matched) -> bool {
-        if matched.kept.is_empty() || matches!(self.serving.view(), View::Here(_)) {
+        let is_here = matches!(self.serving.view(), View::Here(_)) && !self.is_behind(id);
+        if matched.kept.is_empty() || is_here {
             return false;
         }
         if self.ledgers.is_ending {

@@ -8,19 +8,19 @@ use super::route_tests::{carry, join, route_to, server};
 use super::tests::Process;
 use super::*;
 use crate::base::epoch::Epoch;
-use crate::base::errand::{Errand, Keeper};
+use crate::base::errand::{Again, Errand, Finished, Keeper};
 use crate::base::id::Subject;
 use crate::base::limits::{
     LEDGER_SESSION_BYTES_MAX, OUTFLOW_WITHIN, PARKED_FOR, PREDECESSOR_ENDS_WITHIN,
 };
 
 /// A member of the group.
-fn member(loops: u16, name: &str) -> Process {
+pub(super) fn member(loops: u16, name: &str) -> Process {
     server(loops, name, |settings, _| settings.group = "test/group".to_owned())
 }
 
 /// Engines of all loops begin to serve under an epoch, if they do so whole.
-fn begin(process: &mut Process, epoch: u64, is_whole: bool) {
+pub(super) fn begin(process: &mut Process, epoch: u64, is_whole: bool) {
     let now = process.now;
     for (engine, broker) in (0..).map(LoopIndex).zip(&mut process.loops) {
         let interest = |key, credit, keeper| EngineInterest {
@@ -46,7 +46,7 @@ fn begin(process: &mut Process, epoch: u64, is_whole: bool) {
     }
 }
 
-fn end(process: &mut Process) {
+pub(super) fn end(process: &mut Process) {
     let now = process.now;
     for broker in &mut process.loops {
         broker.handle(Input::EngineGone, now);
@@ -55,7 +55,7 @@ fn end(process: &mut Process) {
 }
 
 /// What engines of a process were given, and who keeps it.
-fn heard(process: &mut Process) -> Vec<(String, Option<Errand>)> {
+pub(super) fn heard(process: &mut Process) -> Vec<(String, Option<Errand>)> {
     let given = process.effects.drain(..).filter_map(|effect| {
         let Effect::ToEngine(delivery) = effect else { return None };
         Some((String::from_utf8_lossy(&delivery.payload).into_owned(), delivery.errand))
@@ -63,27 +63,38 @@ fn heard(process: &mut Process) -> Vec<(String, Option<Errand>)> {
     given.collect()
 }
 
-fn payloads(heard: &[(String, Option<Errand>)]) -> Vec<&str> {
+pub(super) fn payloads(heard: &[(String, Option<Errand>)]) -> Vec<&str> {
     heard.iter().map(|(payload, _)| &payload[..]).collect()
 }
 
-fn again(heard: &[(String, Option<Errand>)]) -> Vec<bool> {
-    heard.iter().map(|(_, errand)| errand.unwrap().is_again).collect()
+pub(super) fn again(heard: &[(String, Option<Errand>)]) -> Vec<bool> {
+    heard.iter().map(|(_, errand)| errand.unwrap().again != Again::First).collect()
 }
 
-fn say(process: &mut Process, client: SessionId, subject: &str, payload: &str) {
+pub(super) fn say(process: &mut Process, client: SessionId, subject: &str, payload: &str) {
     let line = format!("PUB {subject} re {}\r\n{payload}\r\n", payload.len());
     process.send(client, line.as_bytes());
 }
 
-fn done(process: &mut Process, home: u16, errands: &[(String, Option<Errand>)]) {
-    let errands = errands.iter().filter_map(|(_, errand)| *errand).collect();
+pub(super) fn done(process: &mut Process, home: u16, errands: &[(String, Option<Errand>)]) {
+    finish(process, home, errands, false);
+}
+
+/// The same of publishes, of which none may be in the store.
+pub(super) fn finish(
+    process: &mut Process,
+    home: u16,
+    errands: &[(String, Option<Errand>)],
+    is_unstored: bool,
+) {
+    let finished = |errand: Errand| Finished { errand, is_unstored };
+    let done = errands.iter().filter_map(|(_, errand)| errand.map(finished)).collect();
     let now = process.now;
-    process.loops[usize::from(home)].handle(Input::Done(errands), now);
+    process.loops[usize::from(home)].handle(Input::Done(done), now);
     process.settle();
 }
 
-fn hang_up(process: &mut Process, route: SessionId) {
+pub(super) fn hang_up(process: &mut Process, route: SessionId) {
     let now = process.now;
     process.loops[0].closed(route, "Client Closed", now);
     process.settle();
@@ -154,8 +165,12 @@ fn engines_of_this_process_get_what_is_left() {
         let taken = heard(&mut ours);
         assert_eq!(payloads(&taken), ["1", "2", "3"]);
         let errands = taken.iter().filter_map(|(_, errand)| *errand);
-        let found: Vec<_> = errands.map(|one| (one.keeper, one.is_again)).collect();
-        assert_eq!(found, [(Keeper::Own, true); 2], "what was taken before is never refused");
+        let found: Vec<_> = errands.map(|one| (one.keeper, one.again)).collect();
+        assert_eq!(
+            found,
+            [(Keeper::Own, Again::Perhaps); 2],
+            "what was taken before is never refused"
+        );
         // It hands over: what it had begun and not done goes to whoever comes next.
         say(&mut ours, client, "sub.x", "4");
         let more = heard(&mut ours);
@@ -335,6 +350,10 @@ fn nothing_is_taken_twice() {
     let more = heard(&mut first);
     assert_eq!(payloads(&more), ["2", "3"]);
     done(&mut first, 0, &[taken[0].clone(), more[0].clone(), more[1].clone()]);
+    // Nobody can tell by which route they have answered these.
+    let repeated = heard(&mut first);
+    assert_eq!((payloads(&repeated), again(&repeated)), (vec!["1", "2"], vec![true; 2]));
+    done(&mut first, 0, &repeated);
     let said = first.take(at_first);
     assert!(said.ends_with(" 3\r\n") && said.starts_with("DONE 2 "), "{said}");
 }
@@ -558,8 +577,39 @@ fn an_absurd_epoch_of_a_peer_loses_nothing() {
     carry(&mut ours, to_first, &mut first, at_first);
     let client = ours.client(0, "");
     say(&mut ours, client, "pub.a", "1");
+    ours.pass(PARKED_FOR);
     carry(&mut ours, to_first, &mut first, at_first);
     assert_eq!(payloads(&heard(&mut first)), ["1"]);
+}
+
+/// Goal: a former active that hangs, and whose route still stands, is not believed again when its
+/// successor is gone: what clients send meanwhile is for the next one.
+#[test]
+fn who_was_replaced_is_not_believed_when_its_successor_is_gone() {
+    let names = ["a", "b", "c", "d"];
+    let [mut ours, mut first, mut second, mut third] = names.map(|name| member(1, name));
+    let (to_first, at_first) = join(&mut ours, &mut first);
+    let (to_second, at_second) = join(&mut ours, &mut second);
+    let (to_third, at_third) = join(&mut ours, &mut third);
+    begin(&mut first, 1, true);
+    carry(&mut ours, to_first, &mut first, at_first);
+    begin(&mut second, 2, true);
+    carry(&mut ours, to_second, &mut second, at_second);
+    ours.pass(PREDECESSOR_ENDS_WITHIN);
+    let client = ours.client(0, "");
+    say(&mut ours, client, "pub.a", "1");
+    carry(&mut ours, to_second, &mut second, at_second);
+    assert_eq!(payloads(&heard(&mut second)), ["1"]);
+    hang_up(&mut ours, to_second);
+    say(&mut ours, client, "pub.a", "2");
+    ours.pass(PARKED_FOR - Duration::from_millis(1));
+    carry(&mut ours, to_first, &mut first, at_first);
+    assert_eq!(payloads(&heard(&mut first)), [""; 0]);
+    begin(&mut third, 3, true);
+    carry(&mut ours, to_third, &mut third, at_third);
+    assert_eq!(payloads(&heard(&mut third)), ["1", "2"]);
+    carry(&mut ours, to_first, &mut first, at_first);
+    assert_eq!(payloads(&heard(&mut first)), [""; 0]);
 }
 
 /// Goal: an ack that a Go peer has sent before the engines began does no harm and is taken.
@@ -616,7 +666,9 @@ fn what_is_done_behind_a_gap_is_not_given_to_a_successor() {
             hang_up(&mut ours, to_first);
             hang_up(&mut first, at_first);
             (to_first, at_first) = join(&mut ours, &mut first);
-            assert_eq!(payloads(&heard(&mut first)), [""; 0]);
+            let repeated = heard(&mut first);
+            assert_eq!(payloads(&repeated), ["2", "3"], "their answers may be lost, too");
+            done(&mut first, 0, &repeated);
         }
         carry(&mut ours, to_first, &mut first, at_first);
         hang_up(&mut ours, to_first);

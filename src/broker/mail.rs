@@ -10,10 +10,11 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::base::epoch::Epoch;
-use crate::base::errand::Errand;
+use crate::base::errand::Finished;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId, Subject};
 use crate::base::planted::{self, Bug};
 use crate::broker::delivery::{Message, Part, Picks, Source};
+use crate::broker::former::Interests;
 use crate::broker::ledger::Parcel;
 use crate::broker::outbox::Gauge;
 use crate::broker::serving::View;
@@ -56,6 +57,14 @@ pub enum Mail {
     NoResponders(Subject),
     /// An engine of another member listens to a subject (true), or no longer.
     Elsewhere(Bytes, EngineInterest, bool),
+    /// For engines of another member nothing is kept any more on these subjects.
+    Forgotten(Vec<(Bytes, EngineInterest)>),
+    /// To the owner of the routes: the sender's engine has listened to these, and is gone.
+    Retiring(Interests),
+    /// An engine has listened to these and is gone; and the number of those for whom it is kept.
+    Retired(Interests, Option<u64>),
+    /// Whether a former active may have something to say before an engine here delivers.
+    HearingOut(bool),
     /// To the owner of the routes: the engines of this process end.
     EnginesEnded,
     /// Whose engines get what clients send, from now on.
@@ -65,7 +74,7 @@ pub enum Mail {
     /// The engines of an epoch have done something of a ledger.
     Mark(Epoch, u64, Mark),
     /// The sender's engine has done these.
-    Done(Vec<Errand>),
+    Done(Vec<Finished>),
     /// A message, and who of the receiver's sessions gets it.
     Deliver(Box<Delivery>),
     /// What `connect_urls` of INFO are from now on.
@@ -157,6 +166,9 @@ impl Mail {
             Self::Deliver(delivery) => {
                 delivery.to.len().saturating_sub(1) * delivery.message().weight()
             }
+            Self::Forgotten(batch) => batch.len(),
+            Self::Retiring(batch) => batch.len(),
+            Self::Retired(batch, _) => 2 * batch.len(),
             Self::Weight(_)
             | Self::Listen(..)
             | Self::Unlisten(..)
@@ -169,6 +181,7 @@ impl Mail {
             | Self::Flush(..)
             | Self::Flushed(_)
             | Self::Elsewhere(..)
+            | Self::HearingOut(_)
             | Self::EnginesEnded
             | Self::Serving(_)
             | Self::Parcel(_)
@@ -206,11 +219,15 @@ impl Broker {
             Mail::Elsewhere(subject, interest, is_listening) => {
                 self.on_elsewhere(&subject, interest, is_listening);
             }
+            Mail::Forgotten(batch) => self.on_forgotten(&batch),
+            Mail::Retiring(batch) => self.on_retiring(batch),
+            Mail::Retired(batch, heir) => self.on_retired(&batch, heir),
+            Mail::HearingOut(is_so) => self.on_hearing_out(is_so),
             Mail::EnginesEnded => self.end_own_engines(),
             Mail::Serving(view) => self.on_view(view),
             Mail::Parcel(parcel) => self.write_parcel(&parcel),
             Mail::Mark(epoch, ledger, mark) => self.on_mark(epoch, ledger, mark),
-            Mail::Done(errands) => self.on_done(errands),
+            Mail::Done(finished) => self.on_done(finished),
             Mail::Deliver(delivery) => self.on_delivery(&delivery),
             Mail::ConnectUrls(urls) => self.on_connect_urls(urls),
             Mail::ClusterName(name) => self.on_cluster_name(&name),

@@ -163,12 +163,7 @@ impl Routes {
         !self.engines.is_empty() && self.engines.contains_key(&(account, subject.clone()))
     }
 
-    /// What such engines listen to.
-    pub fn engine_interests(&self) -> impl Iterator<Item = &(AccountIndex, Bytes)> {
-        self.engines.keys()
-    }
-
-    /// The first `most` of them behind `told`.
+    /// The first `most` of what such engines listen to behind `told`.
     pub fn engine_interests_after(
         &self,
         told: Option<&(AccountIndex, Bytes)>,

@@ -17,12 +17,16 @@ mod distinguished_name;
 pub mod effect;
 mod engines;
 mod errands;
+mod former;
 mod group;
+#[cfg(test)]
+mod hand_over_tests;
 mod hold;
 pub mod input;
 mod kind;
 #[cfg(test)]
 mod kind_tests;
+mod last_word;
 mod ledger;
 #[cfg(test)]
 mod ledger_tests;
@@ -43,6 +47,9 @@ mod patterns;
 mod peer_room;
 mod publish;
 mod read;
+mod repeats;
+#[cfg(test)]
+mod repeats_tests;
 mod room;
 #[cfg(test)]
 mod room_tests;
@@ -320,6 +327,9 @@ impl Broker {
         self.on_upstream_due();
         self.on_serving_due();
         self.look_at_outflow();
+        if self.has_more_to_say() {
+            self.say_some_again();
+        }
         self.on_portion_due();
     }
 
@@ -331,7 +341,9 @@ impl Broker {
         let routes = self.routes.next_deadline();
         let serving = self.serving.next_deadline();
         let outflow = self.outflow.as_ref().map(outflow::Outflow::until);
-        let all = [self.deadlines.next_deadline(), routes, upstream, portion, serving, outflow];
+        let again = self.has_more_to_say().then_some(self.now.at);
+        let timers = self.deadlines.next_deadline();
+        let all = [timers, routes, upstream, portion, serving, outflow, again];
         all.into_iter().flatten().min()
     }
 

@@ -166,6 +166,9 @@ impl Broker {
         {
             return Ok(self.go_on_spreading(id, spread, op, (bytes, front.limit)));
         }
+        if matches!(op, Op::RouteMessage(_)) && self.must_hear_out(id) {
+            return Ok(Step::Paused);
+        }
         let account = if let Op::RouteMessage(routed) = op {
             self.accounts.find(routed.account)
         } else {

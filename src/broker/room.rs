@@ -36,6 +36,8 @@ pub(super) struct Rooms {
     readers: BTreeMap<SessionId, Reader>,
     /// The connection to the external server, if there is to be one.
     upstream: Option<UpstreamReader>,
+    /// Whether nothing is delivered because a former active may have something to say.
+    pub is_hearing_out: bool,
 }
 
 /// The connection to the external server as a reader of all inboxes.
@@ -135,18 +137,26 @@ impl Rooms {
         self.sorted_keys()
     }
 
-    fn sorted_keys(&self) -> Vec<u64> {
+    pub(super) fn sorted_keys(&self) -> Vec<u64> {
         let mut keys: Vec<u64> = self.inboxes.keys().copied().collect();
         keys.sort_unstable();
         keys
     }
 
-    /// Without the inboxes, but with what is known of the external server.
+    /// Without the inboxes, but with what is known of the external server and of former actives.
     pub(super) fn emptied(self) -> Self {
-        Self { upstream: self.upstream, ..Self::default() }
+        let (upstream, is_hearing_out) = (self.upstream, self.is_hearing_out);
+        Self { upstream, is_hearing_out, ..Self::default() }
     }
 
-    fn has_room(&self, key: u64) -> bool {
+    pub(super) fn is_watched(&self, key: u64) -> bool {
+        self.inboxes.contains_key(&key)
+    }
+
+    pub(super) fn has_room(&self, key: u64) -> bool {
+        if self.is_hearing_out {
+            return false;
+        }
         if let Some(upstream) = &self.upstream {
             return upstream.is_reachable && !upstream.is_full;
         }

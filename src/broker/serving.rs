@@ -9,7 +9,8 @@
 //! tells the other loops. From the loss of one until there is another one the interests of the
 //! former stay, so that what they match is kept (`ledger`). A successor gets nothing before its
 //! predecessor has said its last word, or its route is gone: what that has done must not be done
-//! again. Epochs of one store only grow: while the newest is there, no former one serves.
+//! again (`last_word`). Epochs of one store only grow: while the newest is there, no former one
+//! serves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +18,11 @@ use bytes::Bytes;
 
 use crate::base::epoch::Epoch;
 use crate::base::id::{AccountIndex, SessionId};
-use crate::base::limits::{PARKED_FOR, PREDECESSOR_ENDS_WITHIN};
+use crate::base::limits::PARKED_FOR;
 use crate::base::subject;
 use crate::base::time::Instant;
+use crate::broker::former::Forgotten;
+use crate::broker::last_word::Hearing;
 use crate::broker::mail::Mail;
 use crate::broker::read::Step;
 use crate::broker::route::HOME;
@@ -48,18 +51,29 @@ pub enum View {
 
 /// The engines of another member, or those of this process that are closed.
 #[derive(Debug)]
-struct Claim {
+pub(super) struct Claim {
     number: u64,
-    epoch: Epoch,
+    pub epoch: Epoch,
     subjects: BTreeSet<(AccountIndex, Bytes)>,
-    is_ready: bool,
+    pub is_ready: bool,
     is_closed: bool,
+    /// Its last word was awaited for too long.
+    pub is_given_up: bool,
+    /// Whether the peer knows all that is wanted here: what engines answer before they do goes
+    /// nowhere.
+    is_told: bool,
+}
+
+impl Claim {
+    fn is_open(&self) -> bool {
+        self.is_ready && !self.is_closed && self.is_told
+    }
 }
 
 /// The engines of this process.
 #[derive(Clone, Copy, Debug)]
-struct Own {
-    epoch: Epoch,
+pub(super) struct Own {
+    pub epoch: Epoch,
     is_ready: bool,
     /// They take nothing more.
     is_closed: bool,
@@ -72,19 +86,22 @@ pub(super) struct Serving {
     /// The epoch of this process up to which its engines are given nothing more by this loop.
     parked: Option<Epoch>,
     /// What follows only loop 0 has.
-    own: Option<Own>,
-    /// Of an epoch of this process up to which its engines are closed.
-    closed: Option<Epoch>,
-    claims: BTreeMap<SessionId, Claim>,
+    pub own: Option<Own>,
+    /// Of an epoch of this process up to which its engines are closed, and the number under which
+    /// is kept what clients say to them.
+    closed: Option<(Epoch, u64)>,
+    pub claims: BTreeMap<SessionId, Claim>,
     /// Those that are gone and whose interests stay for a while.
     former: Vec<Claim>,
     claim_count: u64,
     /// The route of those that served last, if they were not here.
-    predecessor: Option<(SessionId, Epoch)>,
-    /// Until when a successor waits for what they have still to say.
-    wait_until: Option<Instant>,
+    pub predecessor: Option<(SessionId, Epoch)>,
+    /// Who is waited for that may have something to say.
+    pub hearing: Hearing,
     /// Until when is kept what is sent while nobody serves.
     away_until: Option<Instant>,
+    /// The highest epoch of those that have served and are gone, for as long as that.
+    newest_gone: Option<Epoch>,
 }
 
 impl Serving {
@@ -104,7 +121,7 @@ impl Serving {
 
     /// Whether the engines of that epoch of this process are closed.
     pub fn is_over(&self, epoch: Epoch) -> bool {
-        self.closed.is_some_and(|closed| epoch <= closed)
+        self.closed.is_some_and(|(closed, _)| epoch <= closed)
     }
 
     /// The same, if they are closed, too.
@@ -113,7 +130,20 @@ impl Serving {
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.wait_until, self.away_until].into_iter().flatten().min()
+        [self.hearing.until(), self.away_until].into_iter().flatten().min()
+    }
+
+    /// The number under which is kept what clients say there to engines of this process that are
+    /// gone, until somebody else serves.
+    pub fn keep_for(
+        &mut self,
+        epoch: Option<Epoch>,
+        subject: (AccountIndex, Bytes),
+    ) -> Option<u64> {
+        let (_, number) = self.closed.filter(|(closed, _)| Some(*closed) == epoch)?;
+        let former = self.former.iter_mut().find(|former| former.number == number)?;
+        former.subjects.insert(subject);
+        Some(number)
     }
 
     /// The routes of members that say that they serve, of those that listen.
@@ -125,21 +155,21 @@ impl Serving {
         open.filter(|(_, claim)| listens(claim)).map(|(id, claim)| (*id, claim.epoch)).collect()
     }
 
-    /// The highest epoch of those that are there and serve, or have served: what others say that
-    /// have an older one is out of date. Whoever is gone is not asked, so that no number keeps
-    /// anybody from being served for longer than its route is there.
+    /// The highest epoch of those that serve, or have served: what others say that have an older
+    /// one is out of date, as what one that was replaced and hangs has said. Who is gone counts for
+    /// a while only, so that no number keeps anybody from being served for ever.
     fn latest(&self) -> Option<Epoch> {
         let own = self.own.filter(|own| own.is_ready).map(|own| own.epoch);
         let ready = self.claims.values().filter(|claim| claim.is_ready);
-        ready.map(|claim| claim.epoch).chain(own).max()
+        ready.map(|claim| claim.epoch).chain(own).chain(self.newest_gone).max()
     }
 
     /// The best of those that serve.
-    fn wanted(&self) -> View {
+    pub fn wanted(&self) -> View {
         if let Some(epoch) = self.own_epoch() {
             return View::Here(epoch);
         }
-        let open = self.claims.iter().filter(|(_, claim)| claim.is_ready && !claim.is_closed);
+        let open = self.claims.iter().filter(|(_, claim)| claim.is_open());
         let newest = open.max_by_key(|(_, claim)| claim.epoch);
         let latest = self.latest();
         if let Some((route, claim)) = newest.filter(|(_, claim)| latest <= Some(claim.epoch)) {
@@ -153,10 +183,10 @@ impl Serving {
     }
 
     /// Whether those that served last may have more to say.
-    fn awaits_predecessor(&self, wanted: View) -> bool {
+    pub fn awaits_predecessor(&self, wanted: View) -> bool {
         let Some((route, epoch)) = self.predecessor else { return false };
-        wanted != View::Behind { route, epoch }
-            && self.claims.get(&route).is_some_and(|claim| claim.epoch == epoch)
+        let is_there = |claim: &Claim| claim.epoch == epoch && !claim.is_given_up;
+        wanted != View::Behind { route, epoch } && self.claims.get(&route).is_some_and(is_there)
     }
 }
 
@@ -219,6 +249,7 @@ impl Broker {
 
     /// What the peer of a route says of the engines of an epoch; `None` if that one is over.
     fn claim(&mut self, id: SessionId, epoch: Epoch) -> Option<&mut Claim> {
+        let is_told = !self.backlog.is_telling(id);
         let serving = &mut self.serving;
         let known = serving.claims.get(&id).map(|claim| claim.epoch);
         if known.is_some_and(|known| epoch < known) {
@@ -233,6 +264,8 @@ impl Broker {
                 subjects: BTreeSet::new(),
                 is_ready: false,
                 is_closed: false,
+                is_given_up: false,
+                is_told,
             };
             serving.claims.insert(id, claim);
         }
@@ -265,10 +298,13 @@ impl Broker {
     /// What clients say for those that have served is kept; of others nothing is left.
     fn end_claim(&mut self, id: SessionId) {
         let Some(claim) = self.serving.claims.remove(&id) else { return };
+        if claim.is_ready {
+            self.serving.newest_gone = self.serving.newest_gone.max(Some(claim.epoch));
+        }
         if self.serving.predecessor == Some((id, claim.epoch)) {
             self.serving.former.push(claim);
         } else {
-            self.forget(&claim);
+            self.forget(claim);
         }
     }
 
@@ -362,16 +398,14 @@ impl Broker {
         let Some(own) = self.serving.own.as_mut().filter(|own| !own.is_closed) else { return };
         own.is_closed = true;
         let epoch = own.epoch;
-        self.serving.closed = Some(epoch);
-        // What clients say to them is kept until there are others.
+        // What clients say to them is kept until there are others: they listen as long as they are
+        // there, and what then takes their place comes into this claim.
         self.serving.claim_count += 1;
         let number = self.serving.claim_count;
-        let subjects: BTreeSet<_> = self.routes.engine_interests().cloned().collect();
-        for (account, subject) in &subjects {
-            let interest = EngineInterest::elsewhere(*account, epoch, number);
-            self.set_elsewhere(subject, interest, true);
-        }
-        let claim = Claim { number, epoch, subjects, is_ready: true, is_closed: true };
+        self.serving.closed = Some((epoch, number));
+        let (is_ready, is_closed, is_told, is_given_up) = (true, true, true, false);
+        let subjects = BTreeSet::new();
+        let claim = Claim { number, epoch, subjects, is_ready, is_closed, is_told, is_given_up };
         self.serving.former.push(claim);
         self.tell_siblings(epoch, EngineState::Closed);
         self.reconsider();
@@ -388,6 +422,10 @@ impl Broker {
 
     /// A route was told all that is wanted here.
     pub(super) fn on_news_told(&mut self, id: SessionId) {
+        if let Some(claim) = self.serving.claims.get_mut(&id) {
+            claim.is_told = true;
+            self.reconsider();
+        }
         if let Some(epoch) = self.serving.own_epoch()
             && self.is_sibling(id)
         {
@@ -404,18 +442,13 @@ impl Broker {
     }
 
     /// Something has changed: who serves now?
-    fn reconsider(&mut self) {
+    pub(super) fn reconsider(&mut self) {
         let wanted = self.serving.wanted();
-        let now = self.now.at;
         let is_found = matches!(wanted, View::Here(_) | View::Behind { .. });
-        if is_found && wanted != self.serving.view && self.serving.awaits_predecessor(wanted) {
-            let until = *self.serving.wait_until.get_or_insert(now + PREDECESSOR_ENDS_WITHIN);
-            if now < until {
-                return self.set_view(View::Away);
-            }
-        }
-        self.serving.wait_until = None;
-        self.set_view(wanted);
+        let awaits =
+            is_found && wanted != self.serving.view && self.serving.awaits_predecessor(wanted);
+        self.hear_out(awaits);
+        self.set_view(if awaits { View::Away } else { wanted });
     }
 
     fn set_view(&mut self, view: View) {
@@ -424,13 +457,17 @@ impl Broker {
             return;
         }
         match view {
-            View::Nobody => serving.away_until = None,
+            View::Nobody => (serving.away_until, serving.newest_gone) = (None, None),
             View::Away => {
                 serving.away_until.get_or_insert(self.now.at + PARKED_FOR);
             }
-            View::Here(_) => (serving.predecessor, serving.away_until) = (None, None),
+            View::Here(_) => {
+                serving.predecessor = None;
+                (serving.away_until, serving.newest_gone) = (None, None);
+            }
             View::Behind { route, epoch } => {
-                (serving.predecessor, serving.away_until) = (Some((route, epoch)), None);
+                serving.predecessor = Some((route, epoch));
+                (serving.away_until, serving.newest_gone) = (None, None);
             }
         }
         self.on_view(view);
@@ -455,27 +492,30 @@ impl Broker {
     /// Those who are gone are listened for no longer.
     fn forget_former(&mut self) {
         for claim in std::mem::take(&mut self.serving.former) {
-            self.forget(&claim);
+            self.forget(claim);
         }
     }
 
-    fn forget(&mut self, claim: &Claim) {
-        for (account, subject) in &claim.subjects {
-            let interest = EngineInterest::elsewhere(*account, claim.epoch, claim.number);
-            self.set_elsewhere(subject, interest, false);
-        }
+    fn forget(&mut self, claim: Claim) {
+        let subjects = claim.subjects.into_iter();
+        let forgotten = Forgotten { epoch: claim.epoch, claim: claim.number, subjects };
+        self.backlog.forgetting.push_back(forgotten);
+        self.work_off();
     }
 
     /// What was waited for has not come.
     pub(super) fn on_serving_due(&mut self) {
         let now = self.now.at;
-        if self.serving.wait_until.is_some_and(|at| at <= now) {
-            self.reconsider();
-        }
+        self.on_hearing_due();
         if self.serving.away_until.is_none_or(|at| now < at) {
             return;
         }
         self.serving.away_until = None;
+        // Nobody newer has come: whoever is there is the best there is.
+        self.serving.newest_gone = None;
+        if matches!(self.serving.wanted(), View::Here(_) | View::Behind { .. }) {
+            return self.reconsider();
+        }
         self.set_view(View::Nobody);
         // Who has begun and has not come to its end keeps what is said from now on.
         self.reconsider();

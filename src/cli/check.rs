@@ -2,24 +2,29 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use serde::Serialize;
 
 use super::connection::{self, printable};
 use super::progress::Progress;
+use super::stopped;
 use crate::base::go;
+use crate::config::{Config, World};
+use crate::site::mending;
 use crate::site::writers;
-use crate::store::check::{self, Finding, Report, Rules, Weight};
+use crate::store::check::{self, Change, Finding, Report, Rules, Weight};
 
 /// Look through a store in a directory: what is wrong, where, and what it means for clients
 ///
-/// Nothing is changed. Its server should be stopped: what one writes meanwhile can look damaged.
+/// Nothing is changed without --repair. Its server should be stopped: what one writes meanwhile can
+/// look damaged.
 /// For a database there is `stanby sql check`.
 #[derive(Debug, clap::Parser)]
-#[command(name = "stanby check", after_help = EXAMPLES)]
+#[command(name = NAME, after_help = EXAMPLES)]
 struct Args {
     /// Directory of the store (-dir of its server)
     directory: PathBuf,
@@ -29,13 +34,30 @@ struct Args {
     /// Its -file_crc_poly, if that is not the usual one
     #[arg(long, value_name = "NUMBER", conflicts_with = "no_crc", value_parser = polynomial)]
     crc_poly: Option<u32>,
+    /// Mend it: what is whole goes into new files, the old ones are kept beside them
+    ///
+    /// Its server has to be stopped, and each that stands by. What nobody has any more is said, and
+    /// empty messages stand in for it. Nothing is deleted.
+    #[arg(long)]
+    repair: bool,
     /// As a JSON document
     #[arg(long)]
     json: bool,
 }
 
+impl Args {
+    fn rules(&self) -> Rules {
+        match self.crc_poly {
+            _ if self.no_crc => Rules::without_checksums(),
+            Some(polynomial) => Rules::with_polynomial(polynomial),
+            None => Rules::default(),
+        }
+    }
+}
+
 const EXAMPLES: &str = "Example:
   stanby check /var/lib/stanby
+  stanby check --repair /var/lib/stanby
 Exit code: 0 if nothing that was acknowledged is damaged, 3 if something is, 1 if not all was looked at.";
 
 /// As the server takes it from its flag.
@@ -44,6 +66,8 @@ fn polynomial(text: &str) -> Result<u32, String> {
     let number = number.filter(|number| *number != 0);
     number.ok_or_else(|| format!("it should be between 1 and {}", u32::MAX))
 }
+
+const NAME: &str = "stanby check";
 
 /// Something is damaged.
 const DAMAGED: u8 = 3;
@@ -57,42 +81,108 @@ pub fn describe() -> clap::Command {
 /// Runs the command; `args` come without its name.
 #[must_use]
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    let args = match connection::parse::<Args>("stanby check", args) {
+    let args = match connection::parse::<Args>(NAME, args) {
         Ok(args) => args,
         Err(code) => return code,
     };
-    let rules = match args.crc_poly {
-        _ if args.no_crc => Rules::without_checksums(),
-        Some(polynomial) => Rules::with_polynomial(polynomial),
-        None => Rules::default(),
-    };
-    let mut progress = Progress::new();
-    let found = check::directory(&args.directory, rules, &mut |what| {
-        progress.say(&format!("looking at {what}"));
-    });
-    progress.end();
-    // A closed stdout or stderr leaves nobody to tell.
-    match found {
-        Ok(mut report) => {
-            report.writer = writers::find(&args.directory).map(|writer| writer.who());
-            let text = if args.json { json(&report) } else { shown(&report) };
-            let _ = io::stdout().write_all(text.as_bytes());
-            match (report.is_damaged(), report.is_partial()) {
-                (true, _) => ExitCode::from(DAMAGED),
-                (false, true) => ExitCode::FAILURE,
-                (false, false) => ExitCode::SUCCESS,
-            }
+    match ran(&args) {
+        Ok((text, code)) => {
+            let _ = stopped::end(NAME, Ok(text));
+            code
         }
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "stanby check: {}", printable(&error.to_string()));
-            ExitCode::FAILURE
-        }
+        Err(why) => stopped::end(NAME, Err(printable(&why))),
     }
 }
 
-fn json(report: &Report) -> String {
-    let text = serde_json::to_string_pretty(report).expect("texts and numbers are always JSON");
-    text + "\n"
+/// What is said, and how it ends.
+fn ran(args: &Args) -> Result<(String, ExitCode), String> {
+    let before = look(&args.directory, args.rules())?;
+    if !args.repair {
+        let text = if args.json { stopped::json(&before)? } else { shown(&before) };
+        return Ok((text, code(&before)));
+    }
+    let changes = mended(args)?;
+    let after = look(&args.directory, args.rules())?;
+    let text = match args.json {
+        true => stopped::json(&Mended { before: &before, changes: &changes, after: &after })?,
+        false => shown_mended(&before, &changes, &after),
+    };
+    Ok((text, code(&after)))
+}
+
+/// What a program is told of a store that was mended.
+#[derive(Serialize)]
+struct Mended<'a> {
+    before: &'a Report,
+    changes: &'a [Change],
+    after: &'a Report,
+}
+
+fn code(report: &Report) -> ExitCode {
+    match (report.is_damaged(), report.is_partial()) {
+        (true, _) => ExitCode::from(DAMAGED),
+        (false, true) => ExitCode::FAILURE,
+        (false, false) => ExitCode::SUCCESS,
+    }
+}
+
+fn look(directory: &Path, rules: Rules) -> Result<Report, String> {
+    let mut progress = Progress::new();
+    let found = check::directory(directory, rules, &mut |what| {
+        progress.say(&format!("looking at {what}"));
+    });
+    progress.end();
+    let mut report = found.map_err(|error| error.to_string())?;
+    report.writer = writers::find(directory).map(|writer| writer.who());
+    Ok(report)
+}
+
+fn mended(args: &Args) -> Result<Vec<Change>, String> {
+    let config = directory_of(args)?;
+    let mut progress = Progress::new();
+    let say = &mut |what: &str| progress.say(&format!("working at {what}"));
+    let changes = mending::mend(&config, &args.directory, args.rules(), say);
+    progress.end();
+    changes.map_err(|error| format!("{}: {error}", args.directory.display()))
+}
+
+/// The configuration of a server over this directory alone.
+fn directory_of(args: &Args) -> Result<Box<Config>, String> {
+    let path = args.directory.to_str();
+    let path = path.ok_or("the name of the directory is not UTF-8: give another")?;
+    let polynomial = args.crc_poly.map(|number| number.to_string());
+    let mut line = vec!["-store".to_owned(), "file".to_owned(), "-dir".to_owned(), path.to_owned()];
+    line.extend(args.no_crc.then(|| "-file_crc=false".to_owned()));
+    line.extend(polynomial.into_iter().flat_map(|number| ["-file_crc_poly".to_owned(), number]));
+    let world = World {
+        read: &|_| Err(io::ErrorKind::NotFound.into()),
+        variable: &|_| None,
+        secret: &|_| None,
+        cores: 1,
+    };
+    stopped::server(&line, &world)
+}
+
+fn shown_mended(before: &Report, changes: &[Change], after: &Report) -> String {
+    let mut text = shown(before);
+    // Text never fails to be written to.
+    match changes {
+        [] => text.push_str("Nothing was changed.\n"),
+        _ => text.push_str("\nmended:\n"),
+    }
+    for Change { file, what, means } in changes {
+        let _ = writeln!(
+            text,
+            "  {}: {}; {means}",
+            printable(&file.to_string_lossy()),
+            printable(what)
+        );
+    }
+    if !changes.is_empty() {
+        text.push_str("\nafterwards:\n");
+        text.push_str(&shown(after));
+    }
+    text
 }
 
 fn shown(report: &Report) -> String {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,9 +18,6 @@ const STATUS_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a hand-over may take, and its answer.
 const STEP_DOWN_WITHIN: Duration = Duration::from_secs(35);
-
-/// Entries of a folder that are looked at.
-const ENTRIES_MAX: usize = 1_024;
 
 /// Which server is asked.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -92,7 +88,8 @@ pub fn folders() -> Vec<PathBuf> {
 
 /// Root reaches the servers of all users.
 fn folders_of_others() -> Vec<PathBuf> {
-    let entries = fs::read_dir("/tmp").into_iter().flatten().take(ENTRIES_MAX).flatten();
+    let entries =
+        fs::read_dir("/tmp").into_iter().flatten().take(control_socket::ENTRIES_MAX).flatten();
     let is_one = |entry: &fs::DirEntry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         let user = name.strip_prefix("stanby-").and_then(|user| user.parse::<u32>().ok());
@@ -111,10 +108,11 @@ impl ServerArgs {
             return status(socket);
         }
         let folders = folders();
-        let answering = folders.iter().flat_map(|folder| sockets(folder)).filter_map(|socket| {
-            // One that does not answer has ended, or is another user's.
-            status(&socket).ok()
-        });
+        let answering =
+            folders.iter().flat_map(|folder| control_socket::all_in(folder)).filter_map(|socket| {
+                // One that does not answer has ended, or is another user's.
+                status(&socket).ok()
+            });
         let is_meant = |found: &Found| {
             self.cluster.as_ref().is_none_or(|cluster| *cluster == found.status.cluster_id)
         };
@@ -160,19 +158,6 @@ fn named(error: AskError) -> ControlError {
         return ControlError::Hangs(path.clone());
     }
     ControlError::Ask(error)
-}
-
-/// The sockets in a folder; none where it cannot be read.
-fn sockets(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let is_socket = |entry: &fs::DirEntry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        name.ends_with(control_socket::ENDING)
-            && !name.starts_with('.')
-            && entry.file_type().is_ok_and(|found| found.is_socket())
-    };
-    let found = entries.take(ENTRIES_MAX).flatten().filter(is_socket);
-    found.map(|entry| entry.path()).collect()
 }
 
 /// How the server at `socket` says that its group is.

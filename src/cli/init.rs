@@ -45,6 +45,12 @@ struct Args {
 
 const DIR_DEFAULT: &str = "/var/lib/stanby/data";
 
+/// Where the units for systemd have their configurations.
+const UNITS_FOLDER: &str = "/etc/stanby";
+
+/// The folder that the units make for the service, and let it write in.
+const STATE_FOLDER: &str = "/var/lib/stanby";
+
 const EXAMPLES: &str = "Examples:
   stanby init single --dir /var/lib/stanby/data
   stanby init pair --dir /tmp/stan
@@ -376,30 +382,39 @@ fn shell_word(text: &str) -> String {
 
 fn next_steps(args: &Args, members: &[Member<'_>], paths: &[PathBuf]) -> String {
     let mut text = String::new();
-    let word = |path: &Path| shell_word(&path.display().to_string());
     for path in paths {
         let _ = writeln!(text, "wrote {}", path.display());
     }
     text.push_str("\nNext:\n");
-    let driver = match args.store {
-        Kind::Memory | Kind::File => None,
-        Kind::Sqlite => Some(("sqlite", args.dir())),
-        Kind::Postgres => Some(("postgres", args.source.as_deref().unwrap_or_default())),
-        Kind::Mysql => Some(("mysql", args.source.as_deref().unwrap_or_default())),
-    };
-    if let Some((driver, source)) = driver {
-        let _ = writeln!(text, "  {}", sql_init(driver, source));
-    }
+    let is_service = args.to == Path::new(UNITS_FOLDER);
     if args.to.starts_with("/etc") {
-        let files: Vec<String> = paths.iter().map(|path| word(path)).collect();
+        let files: Vec<String> = paths.iter().map(|path| path_word(path)).collect();
         let _ = writeln!(text, "  chgrp stanby {}    # who runs the service", files.join(" "));
     }
-    for (index, path) in paths.iter().enumerate() {
-        let place = match args.hosts.get(index) {
-            Some(host) => format!("    # on {host}"),
-            None => String::new(),
+    if is_service {
+        text.push_str(&service_steps(args));
+    }
+    let (driver, source) = match args.store {
+        Kind::Memory | Kind::File => (None, ""),
+        Kind::Sqlite => (Some("sqlite"), args.dir()),
+        Kind::Postgres => (Some("postgres"), args.source.as_deref().unwrap_or_default()),
+        Kind::Mysql => (Some("mysql"), args.source.as_deref().unwrap_or_default()),
+    };
+    if let Some(driver) = driver {
+        // The file is of whoever makes it, and the service writes in it.
+        let user =
+            if is_service && args.store == Kind::Sqlite { "runuser -u stanby -- " } else { "" };
+        let _ = writeln!(text, "  {user}{}", sql_init(driver, source));
+    }
+    for (index, (member, path)) in members.iter().zip(paths).enumerate() {
+        let place =
+            args.hosts.get(index).map_or_else(String::new, |host| format!("    # on {host}"));
+        let command = match (is_service, args.which) {
+            (false, _) => format!("stanby -c {}", path_word(path)),
+            (true, Which::Single) => "systemctl enable --now stanby".to_owned(),
+            (true, Which::Pair) => format!("systemctl enable --now stanby@{}", member.name),
         };
-        let _ = writeln!(text, "  stanby -c {}{place}", word(path));
+        let _ = writeln!(text, "  {command}{place}");
     }
     for (index, member) in members.iter().enumerate() {
         let host = args.hosts.get(index).map_or_else(|| "localhost".to_owned(), |it| host_of(it));
@@ -407,6 +422,45 @@ fn next_steps(args: &Args, members: &[Member<'_>], paths: &[PathBuf]) -> String 
         let _ = writeln!(text, "  curl -f '{host}:{port}/streaming/healthz?ready=1'");
     }
     text
+}
+
+/// What the service needs of its machine before it starts by a unit.
+fn service_steps(args: &Args) -> String {
+    let mut text = String::new();
+    if args.which == Which::Pair {
+        text.push_str(
+            "  systemctl disable --now stanby    # the single server that a package has started\n",
+        );
+    }
+    let dir = Path::new(args.dir());
+    let folder = match args.store {
+        Kind::File => Some(dir),
+        Kind::Sqlite => dir.parent(),
+        Kind::Memory | Kind::Postgres | Kind::Mysql => None,
+    };
+    let Some(folder) = folder.filter(|folder| !folder.starts_with(STATE_FOLDER)) else {
+        return text;
+    };
+    let (unit, same) = match args.which {
+        Which::Single => ("stanby.service", ""),
+        Which::Pair if args.hosts.is_empty() => ("stanby@.service", ""),
+        Which::Pair => ("stanby@.service", "    # `id -u stanby` has to be the same on both"),
+    };
+    let place = format!("/etc/systemd/system/{unit}.d");
+    let folder = path_word(folder);
+    let _ = writeln!(text, "  install -d -o stanby -g stanby -m 750 {folder}{same}");
+    let _ = writeln!(text, "  mkdir -p {place}");
+    let _ = writeln!(
+        text,
+        r#"  printf '[Service]\nReadWritePaths="%s"\n' {folder} >{place}/store.conf"#
+    );
+    text.push_str("  systemctl daemon-reload\n");
+    text
+}
+
+/// A path as a shell takes it.
+fn path_word(path: &Path) -> String {
+    shell_word(&path.display().to_string())
 }
 
 #[cfg(test)]
@@ -491,9 +545,53 @@ mod tests {
         let said = init(&args).unwrap();
         assert!(args.to.join("stanby.conf").exists());
         assert!(!said.contains("chgrp"), "{said}");
-        args.to = PathBuf::from("/etc/stanby");
+        args.to = PathBuf::from("/etc/elsewhere");
         let said = next_steps(&args, &[], &[args.to.join("stanby.conf")]);
-        assert!(said.contains("chgrp stanby /etc/stanby/stanby.conf"), "{said}");
+        assert!(said.contains("chgrp stanby /etc/elsewhere/stanby.conf"), "{said}");
+    }
+
+    fn steps_of_a_service(line: &[&str], names: &[&'static str]) -> String {
+        let mut args = args_of(line);
+        args.to = PathBuf::from(UNITS_FOLDER);
+        let member = |name: &&'static str| Member { name, shift: 0, other: None };
+        let members: Vec<Member<'_>> = names.iter().map(member).collect();
+        let paths: Vec<PathBuf> =
+            names.iter().map(|name| args.to.join(format!("{name}.conf"))).collect();
+        next_steps(&args, &members, &paths)
+    }
+
+    /// Goal: who follows the steps has a service that may read its file and write its store.
+    #[test]
+    fn beside_the_units_the_next_steps_are_those_of_the_service() {
+        let pair = ["stanby-1", "stanby-2"];
+        let said = steps_of_a_service(&["pair", "--hosts", "a,b", "--dir", "/mnt/stan"], &pair);
+        let mut steps = said.lines().map(str::trim).skip_while(|line| *line != "Next:").skip(1);
+        for step in [
+            "chgrp stanby /etc/stanby/stanby-1.conf /etc/stanby/stanby-2.conf    # who runs the service",
+            "systemctl disable --now stanby    # the single server that a package has started",
+            "install -d -o stanby -g stanby -m 750 /mnt/stan    # `id -u stanby` has to be the same on both",
+            "mkdir -p /etc/systemd/system/stanby@.service.d",
+            r#"printf '[Service]\nReadWritePaths="%s"\n' /mnt/stan >/etc/systemd/system/stanby@.service.d/store.conf"#,
+            "systemctl daemon-reload",
+            "systemctl enable --now stanby@stanby-1    # on a",
+            "systemctl enable --now stanby@stanby-2    # on b",
+        ] {
+            assert_eq!(steps.next(), Some(step), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_given_what_its_store_needs_and_no_more() {
+        let said = steps_of_a_service(&["single"], &["stanby"]);
+        assert!(said.contains("  systemctl enable --now stanby\n"), "{said}");
+        assert!(!said.contains("install -d") && !said.contains("disable"), "{said}");
+        let said = steps_of_a_service(&["single", "--store", "sqlite"], &["stanby"]);
+        let made = "  runuser -u stanby -- stanby sql init -sql_driver sqlite";
+        assert!(said.contains(made) && !said.contains("install -d"), "{said}");
+        let line = ["pair", "--store", "postgres", "--source", "host=db", "--hosts", "a,b"];
+        let said = steps_of_a_service(&line, &["stanby-1", "stanby-2"]);
+        assert!(said.contains("  stanby sql init -sql_driver postgres"), "{said}");
+        assert!(!said.contains("install -d"), "{said}");
     }
 
     /// Goal: a file that is there stays, and no half of a pair is left.

@@ -10,7 +10,7 @@ use crate::base::go::{self, quote};
 use crate::base::subject;
 use crate::config::core_keys::{Fault, Reader, integer, map, not_negative, string, text};
 use crate::config::tree::{Entry, Item, Map, Value};
-use crate::config::{Permissions, ResponseRule, SubjectRules, User};
+use crate::config::{PageUser, Permissions, ResponseRule, SubjectRules, User};
 
 const CONNECTION_TYPES: [&str; 6] =
     ["STANDARD", "WEBSOCKET", "LEAFNODE", "LEAFNODE_WS", "MQTT", "MQTT_WS"];
@@ -62,6 +62,25 @@ pub(super) fn authorization(reader: &mut Reader<'_>, entry: &Entry) -> Result<()
     auth.token = block.token;
     auth.users = users;
     reader.draft.auth_timeout = block.timeout;
+    Ok(())
+}
+
+/// Who may see messages on the dashboard. A block that names nobody is refused: whoever wrote it
+/// wanted to let somebody see them.
+pub(super) fn dashboard(reader: &mut Reader<'_>, entry: &Entry) -> Result<(), Fault> {
+    let mut user = PageUser::default();
+    for inner in map(entry)? {
+        match inner.key.to_lowercase().as_str() {
+            "user" | "username" => user.name = string(inner)?,
+            "pass" | "password" => user.password = string(inner)?,
+            _ => reader.note(Fault::unknown(inner)),
+        }
+    }
+    if user.name.is_empty() || user.password.is_empty() || user.name.contains(':') {
+        let text = "dashboard needs a user (without a colon) and a password";
+        return Err(Fault::new(entry, text));
+    }
+    reader.draft.config.monitor.viewer = Some(user);
     Ok(())
 }
 

@@ -165,6 +165,7 @@ static TOP: &[(&str, Apply)] = &[
     ("http_port monitor_port", |r, e| set(&mut r.draft.config.monitor.http_port, integer(e))),
     ("https_port", |r, e| set(&mut r.draft.config.monitor.https_port, integer(e))),
     ("http_base_path", |r, e| set(&mut r.draft.config.monitor.base_path, string(e))),
+    ("dashboard", auth_keys::dashboard),
     ("authorization", auth_keys::authorization),
     ("no_auth_user", |r, e| set(&mut r.draft.config.core.auth.no_auth_user, text(e))),
     ("no_header_support", |r, e| {

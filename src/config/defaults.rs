@@ -138,6 +138,12 @@ impl Default for FileConfig {
 
 impl Default for MonitorConfig {
     fn default() -> Self {
-        Self { host: EVERYWHERE.to_owned(), http_port: 0, https_port: 0, base_path: String::new() }
+        Self {
+            host: EVERYWHERE.to_owned(),
+            http_port: 0,
+            https_port: 0,
+            base_path: String::new(),
+            viewer: None,
+        }
     }
 }

@@ -587,6 +587,17 @@ pub struct MonitorConfig {
     pub https_port: i64,
     /// Prefix of all paths; `/` = none.
     pub base_path: String,
+    /// Who may see messages on the dashboard.
+    pub viewer: Option<PageUser>,
+}
+
+/// A user of the HTTP pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageUser {
+    /// Its name.
+    pub name: String,
+    /// Its password, plain or a bcrypt hash.
+    pub password: String,
 }
 
 impl MonitorConfig {

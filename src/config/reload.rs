@@ -102,7 +102,7 @@ pub fn reload(
 }
 
 /// How lines begin, in the reference's order: that of its options.
-const ORDER: [&str; 35] = [
+const ORDER: [&str; 36] = [
     "Reload: client_advertise =",
     "Reloaded: trace =",
     "Reloaded: debug =",
@@ -129,6 +129,7 @@ const ORDER: [&str; 35] = [
     "Reloaded: syslog =",
     "Reloaded: remote_syslog =",
     "Reloaded: log_format =",
+    "Reloaded: dashboard user",
     "Reloaded: cluster routes",
     "Reloaded: tls timeout =",
     "Reloaded: tls =",
@@ -366,6 +367,8 @@ fn compare_cluster(old: &Config, new: &Config, changes: &mut Changes) {
 }
 
 fn compare_core(old: &Config, new: &Config, changes: &mut Changes) {
+    let (a, b) = (&old.monitor.viewer, &new.monitor.viewer);
+    changes.note(a, b, || "Reloaded: dashboard user".to_owned());
     let (a, b) = (&old.core, &new.core);
     // Compat: one that is taken out stays where it is, and nothing is said of it.
     changes.pid_file = new.pid_file.is_some()

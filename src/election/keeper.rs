@@ -21,6 +21,10 @@ use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Wake};
 #[cfg(test)]
 mod tests;
 
+/// The name of its thread, by which a process of ours is known. At most 15 letters, as the kernel
+/// keeps of it.
+pub(crate) const THREAD: &str = "lease-keeper";
+
 /// How long a stand-alone process waits for a predecessor that may still be dying.
 const STAND_ALONE_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause after a failure that may pass by itself.
@@ -170,8 +174,7 @@ pub fn spawn(
         stuck_since: None,
         told: None,
     };
-    let thread =
-        thread::Builder::new().name("lease-keeper".to_owned()).spawn(move || task.run())?;
+    let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(move || task.run())?;
     Ok(Keeper { commands, is_check_wanted, thread: Some(thread) })
 }
 

@@ -15,6 +15,9 @@ use crate::election::lease::Holder;
 pub struct Sight {
     /// The lock that Go servers take too is ours.
     pub has_lock: bool,
+    /// For how long that lock has been seen in the hands of another member of ours, and no epoch in
+    /// anybody's; `None` where that is not so, or the lock does not tell.
+    pub unclaimed_for: Option<Duration>,
     /// The newest epoch; `None` if there never was one.
     pub newest: Option<NewestEpoch>,
     /// Nothing of a store is there yet.
@@ -58,6 +61,8 @@ pub enum Verdict {
     WaitForLock,
     /// Wait for the lock; its holder is none of ours and is never replaced.
     WaitForForeigner,
+    /// Wait for the lock; its holder is one of ours, and about to claim the next epoch.
+    WaitForClaim,
     /// Wait for the owner of the newest epoch, which goes on without the lock.
     WaitForEpoch,
     /// Wait until the owner of the newest epoch gives no sign of life.
@@ -105,7 +110,20 @@ pub fn judge(sight: &Sight) -> Verdict {
                 Verdict::WaitForStillness
             }
         }
-        (false, _) => Verdict::WaitForForeigner,
+        (false, _) => sight.unclaimed_for.map_or(Verdict::WaitForForeigner, |lasts| {
+            let is_due = |share: u32| sight.steal_after / share <= lasts;
+            // Where locks prove nothing, the owner of the newest epoch may live.
+            let is_over = sight.newest.is_none() || !sight.distrusts_locks || is_silent;
+            if sight.steal_after.is_zero() {
+                Verdict::WaitForClaim
+            } else if is_due(1) && is_proven && is_over {
+                Verdict::Claim(Predecessor::Replaced)
+            } else if is_due(SUSPECT_SHARE) && sight.proven_for.is_none() {
+                Verdict::Prove
+            } else {
+                Verdict::WaitForClaim
+            }
+        }),
     }
 }
 
@@ -184,6 +202,8 @@ pub enum Mark {
     Life(Epoch, u64),
     /// Since when this epoch's store makes no progress.
     Stuck(Epoch, Instant),
+    /// A member of ours has the lock, and nobody has an epoch; this one is the newest.
+    Unclaimed(Epoch),
 }
 
 /// That the store took a write of ours, and for how long the holder's mark stood still since.
@@ -237,6 +257,7 @@ mod tests {
         for (steal_seconds, distrusts_locks) in [(5, false), (5, true)] {
             let sight = Sight {
                 has_lock,
+                unclaimed_for: None,
                 newest,
                 is_fresh: false,
                 still_for: Duration::from_secs(still_seconds),
@@ -273,6 +294,7 @@ mod tests {
             let newest = NewestEpoch { has_living_predecessor: true, ..newest };
             let judged = judge(&Sight {
                 has_lock: true,
+                unclaimed_for: None,
                 newest: Some(newest),
                 is_fresh: false,
                 still_for: Duration::ZERO,
@@ -291,6 +313,7 @@ mod tests {
         let newest = NewestEpoch { has_living_predecessor: true, ..FREE };
         let seen = Sight {
             has_lock: false,
+            unclaimed_for: None,
             newest: Some(newest),
             is_fresh: false,
             still_for: Duration::ZERO,
@@ -311,6 +334,49 @@ mod tests {
         assert_eq!(judge(&Sight { newest: Some(held), ..seen }), Verdict::WaitForLock);
     }
 
+    /// A member that stands still between the lock and the epoch is passed over as one that hangs
+    /// with an epoch is; what it does when it goes on, the epoch decides.
+    #[test]
+    fn one_of_ours_that_claims_nothing_is_passed_over_as_one_that_hangs() {
+        let seconds = Duration::from_secs;
+        let released = NewestEpoch { is_released: true, ..FREE };
+        for newest in [None, Some(FREE), Some(released)] {
+            let seen = Sight {
+                has_lock: false,
+                unclaimed_for: Some(seconds(0)),
+                newest,
+                is_fresh: newest.is_none(),
+                still_for: seconds(99),
+                is_stuck: false,
+                proven_for: None,
+                steal_after: seconds(6),
+                distrusts_locks: false,
+                patience: seconds(6),
+            };
+            let judged = |lasts, proven_for: Option<u64>| {
+                let unclaimed_for = Some(seconds(lasts));
+                judge(&Sight { unclaimed_for, proven_for: proven_for.map(seconds), ..seen })
+            };
+            assert_eq!(judged(0, None), Verdict::WaitForClaim, "it is about to claim");
+            assert_eq!(judged(2, None), Verdict::WaitForClaim);
+            assert_eq!(judged(3, None), Verdict::Prove);
+            assert_eq!(judged(5, Some(2)), Verdict::WaitForClaim);
+            assert_eq!(judged(6, Some(1)), Verdict::WaitForClaim);
+            assert_eq!(judged(6, Some(2)), Verdict::Claim(Predecessor::Replaced));
+            let unknown = Sight { proven_for: Some(seconds(9)), unclaimed_for: None, ..seen };
+            assert_eq!(judge(&unknown), Verdict::WaitForForeigner);
+            let late = Sight { unclaimed_for: Some(seconds(99)), ..unknown };
+            let never = Sight { steal_after: Duration::ZERO, ..late };
+            assert_eq!(judge(&never), Verdict::WaitForClaim);
+            let distrustful = Sight { distrusts_locks: true, still_for: seconds(5), ..late };
+            let expected = match newest {
+                Some(_) => Verdict::WaitForClaim,
+                None => Verdict::Claim(Predecessor::Replaced),
+            };
+            assert_eq!(judge(&distrustful), expected);
+        }
+    }
+
     #[test]
     fn only_a_still_holder_of_ours_is_replaced() {
         check(false, Some(HELD), 5, Verdict::Claim(Predecessor::Replaced));
@@ -325,6 +391,7 @@ mod tests {
         let judged = |is_stuck, still_seconds, proven_seconds, steal_seconds| {
             judge(&Sight {
                 has_lock: false,
+                unclaimed_for: None,
                 newest: Some(HELD),
                 is_fresh: false,
                 still_for: Duration::from_secs(still_seconds),
@@ -370,6 +437,7 @@ mod tests {
     fn who_was_fenced_with_the_lock_in_hand_waits_for_stillness() {
         let sight = Sight {
             has_lock: true,
+            unclaimed_for: None,
             newest: Some(FREE),
             is_fresh: false,
             still_for: Duration::from_secs(4),

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::stopping::{DRAIN_WITHIN, FOR_EVER, RETRY_AFTER_HAND_OVER, STORE_ENDS_WITHIN};
 use super::*;
 use crate::base::random::Random;
 use crate::base::time::WallTime;
@@ -243,7 +244,8 @@ fn who_stands_alone_and_cannot_have_the_lease_ends() {
 fn a_lost_lease_is_heard_in_every_role() {
     Play::in_group().tell(lost()).check(Role::Standby, &[complain("lost")]);
     let recovering = Play::in_group().all([won(), lost()]);
-    recovering.check(leaving(Rest::Recovery, None), &[complain("lost"), Effect::Withdraw]);
+    let asked = [complain("lost"), Effect::Withdraw, DEACTIVATE];
+    recovering.check(leaving(Rest::Recovery, None), &asked);
     for play in with_engines() {
         let asked = [complain("lost"), Effect::Withdraw, DEACTIVATE];
         let play = play.tell(lost()).check(leaving(ALL, None), &asked);

@@ -41,7 +41,7 @@ use bytes::Bytes;
 
 use crate::base::channel_limits::ResolvedLimits;
 use crate::base::deadlines::Deadlines;
-use crate::base::errand::Errand;
+use crate::base::errand::Finished;
 use crate::base::id::{ClientId, LoopIndex, Subject};
 use crate::base::partition::Partition;
 use crate::base::random::Random;
@@ -234,14 +234,15 @@ impl Engine {
         }
         match input {
             Input::Request { request, reply, origin: _, errand } if !self.is_draining => {
-                let reply = self.done.reply(reply, errand);
+                let is_publish = matches!(request, Request::Publish(_));
+                let reply = self.done.reply(reply, errand, is_publish);
                 self.take_request(request, reply, now);
             }
             // Whoever keeps it goes on keeping it.
             Input::Request { .. } => (),
             Input::Inbox { token: ANSWERS, subject, .. } => self.on_answer(&subject, true, now),
             Input::Inbox { token, payload, errand, .. } => {
-                let reply = self.done.reply(None, errand);
+                let reply = self.done.reply(None, errand, false);
                 self.on_ack(SubscriptionKey(token), payload, now);
                 self.commits.hold(reply);
             }
@@ -311,7 +312,7 @@ impl Engine {
 
     /// The inputs that are done since the last call: what they were answered was asked for before.
     #[must_use]
-    pub fn take_done(&mut self) -> Vec<Errand> {
+    pub fn take_done(&mut self) -> Vec<Finished> {
         self.done.take()
     }
 

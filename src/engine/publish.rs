@@ -18,6 +18,9 @@ use crate::engine::start::creation_failed;
 impl Engine {
     /// A publish came in (spec protocol, 8.1).
     pub(super) fn on_publish(&mut self, publication: Publication, reply: Reply, now: Now) {
+        if reply.is_done() {
+            return self.ack_stored(&publication, &reply);
+        }
         self.traffic.in_messages += 1;
         self.traffic.in_bytes += publication.size() as u64;
         // One that another server has may be in the store all the same.
@@ -120,8 +123,14 @@ impl Engine {
     /// The message of `publish` is durable.
     pub(super) fn ack_publish(&mut self, publish: StagedPublish) {
         let StagedPublish { channel, publication, reply } = publish;
-        self.credit_bytes += publication.size();
         self.trace_publish("Acking Publisher", channel, &publication);
+        self.ack_stored(&publication, &reply);
+    }
+
+    /// Tells a publisher that its message is in the store.
+    fn ack_stored(&mut self, publication: &Publication, reply: &Reply) {
+        self.credit_bytes += publication.size();
+        reply.on_stored();
         if let Some(subject) = &reply.to {
             let subject = subject.clone();
             let payload = self.encoder.pub_ack(publication.guid(), b"").into();

@@ -9,7 +9,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::base::errand::Errand;
+use crate::base::errand::{Again, Errand, Finished};
 use crate::base::id::Subject;
 use crate::base::planted::{self, Bug};
 
@@ -24,22 +24,40 @@ pub(super) struct Reply {
 struct Receipt {
     errand: Errand,
     is_given_back: AtomicBool,
+    /// It is a publish, and not in the store up to now.
+    is_unstored: AtomicBool,
     done: Done,
 }
 
 impl Drop for Receipt {
     fn drop(&mut self) {
         if !*self.is_given_back.get_mut() {
-            self.done.lock().push(self.errand);
+            let is_unstored = *self.is_unstored.get_mut();
+            self.done.lock().push(Finished { errand: self.errand, is_unstored });
         }
     }
 }
 
 impl Reply {
-    /// Whether a former active may have done already what is asked for.
+    fn again(&self) -> Again {
+        self.receipt.as_ref().map_or(Again::First, |receipt| receipt.errand.again)
+    }
+
+    /// Whether what is asked for may be done already.
     pub(super) fn is_again(&self) -> bool {
-        let is_again = self.receipt.as_ref().is_some_and(|receipt| receipt.errand.is_again);
-        is_again && !planted::is(Bug::RequestTwice)
+        self.again() != Again::First && !planted::is(Bug::RequestTwice)
+    }
+
+    /// Whether these engines have done it: of a publish, that its message is in the store.
+    pub(super) fn is_done(&self) -> bool {
+        self.again() == Again::Done
+    }
+
+    /// The message of the publish is in the store.
+    pub(super) fn on_stored(&self) {
+        if let Some(receipt) = &self.receipt {
+            receipt.is_unstored.store(false, Ordering::Relaxed);
+        }
     }
 
     /// The input is not taken: whoever keeps it goes on keeping it.
@@ -52,24 +70,30 @@ impl Reply {
 
 /// The inputs of one engine that are done and were not told yet.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Done(Arc<Mutex<Vec<Errand>>>);
+pub(super) struct Done(Arc<Mutex<Vec<Finished>>>);
 
 impl Done {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Errand>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Finished>> {
         // Nothing that can panic is done while it is locked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Those since the last call, in the order in which they were done.
-    pub(super) fn take(&self) -> Vec<Errand> {
+    pub(super) fn take(&self) -> Vec<Finished> {
         mem::take(&mut *self.lock())
     }
 
     /// The reply of an input that came in.
-    pub(super) fn reply(&self, to: Option<Subject>, errand: Option<Errand>) -> Reply {
+    pub(super) fn reply(
+        &self,
+        to: Option<Subject>,
+        errand: Option<Errand>,
+        is_publish: bool,
+    ) -> Reply {
         let receipt = |errand| {
-            let done = self.clone();
-            Arc::new(Receipt { errand, is_given_back: AtomicBool::new(false), done })
+            let (is_given_back, is_unstored) =
+                (AtomicBool::new(false), AtomicBool::new(is_publish));
+            Arc::new(Receipt { errand, is_given_back, is_unstored, done: self.clone() })
         };
         Reply { to, receipt: errand.map(receipt) }
     }
@@ -81,25 +105,39 @@ mod tests {
     use crate::base::errand::Keeper;
 
     fn errand(number: u64) -> Errand {
-        Errand { keeper: Keeper::Own, ledger: 1, number, is_again: false }
+        Errand { keeper: Keeper::Own, ledger: 1, number, again: Again::First }
+    }
+
+    fn finished(number: u64, is_unstored: bool) -> Finished {
+        Finished { errand: errand(number), is_unstored }
     }
 
     #[test]
     fn an_input_is_done_when_its_last_holder_is_gone() {
         let done = Done::default();
-        let reply = done.reply(None, Some(errand(1)));
+        let reply = done.reply(None, Some(errand(1)), false);
         let other = reply.clone();
         drop(reply);
         assert_eq!(done.take(), []);
         drop(other);
-        assert_eq!(done.take(), [errand(1)]);
+        assert_eq!(done.take(), [finished(1, false)]);
         assert_eq!(done.take(), []);
+    }
+
+    #[test]
+    fn a_publish_is_unstored_until_it_is_said_to_be_stored() {
+        let done = Done::default();
+        drop(done.reply(None, Some(errand(1)), true));
+        let reply = done.reply(None, Some(errand(2)), true);
+        reply.on_stored();
+        drop(reply);
+        assert_eq!(done.take(), [finished(1, true), finished(2, false)]);
     }
 
     #[test]
     fn what_is_given_back_is_not_done() {
         let done = Done::default();
-        let reply = done.reply(None, Some(errand(1)));
+        let reply = done.reply(None, Some(errand(1)), false);
         let other = reply.clone();
         reply.give_back();
         drop(other);

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::base::channel_limits::StoreLimits;
+use crate::base::errand::Finished;
 use crate::base::id::{ChannelName, LoopIndex, Sequence, Subject};
 use crate::base::limits::{
     AHEAD_BYTES_MAX, UNSYNCED_BYTES_MAX, UNSYNCED_MESSAGE_BYTES_MAX, UNSYNCED_MESSAGES_MAX,
@@ -530,8 +531,14 @@ impl Script {
 
     /// The numbers of the inputs that are done since the last call.
     pub(super) fn done(&mut self) -> Vec<u64> {
+        self.finished().into_iter().map(|(number, _)| number).collect()
+    }
+
+    /// The same, with whether they are publishes that are not stored.
+    pub(super) fn finished(&mut self) -> Vec<(u64, bool)> {
         let all = self.engines.iter_mut().flat_map(|engine| engine.take_done());
-        let mut numbers: Vec<u64> = all.map(|errand| errand.number).collect();
+        let number = |finished: Finished| (finished.errand.number, finished.is_unstored);
+        let mut numbers: Vec<(u64, bool)> = all.map(number).collect();
         numbers.sort_unstable();
         numbers
     }

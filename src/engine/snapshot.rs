@@ -19,6 +19,8 @@ use crate::engine::subscription::{Subscription, SubscriptionLife};
 /// page asks for what it shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
+    /// Only what went through, which is there without any list.
+    Traffic,
     /// Counts only.
     Totals,
     /// Channels without their subscriptions.
@@ -230,6 +232,9 @@ impl Engine {
         let mut portion =
             Portion { engine: self, wanted, mark: from, work: 0, list: Snapshot::default() };
         portion.list.traffic = self.traffic;
+        if let Wanted::Traffic = wanted {
+            return (portion.list, None);
+        }
         let is_done = portion.add_clients() && portion.add_channels();
         let Portion { mut list, mark, work, .. } = portion;
         list.work = work;
@@ -294,9 +299,12 @@ impl Portion<'_> {
         let slab = &self.engine.channels.slab;
         let places = match self.wanted {
             Wanted::Channels(names) => names.len(),
-            Wanted::Totals | Wanted::Names | Wanted::Clients | Wanted::Of(_) | Wanted::All => {
-                slab.capacity()
-            }
+            Wanted::Traffic
+            | Wanted::Totals
+            | Wanted::Names
+            | Wanted::Clients
+            | Wanted::Of(_)
+            | Wanted::All => slab.capacity(),
         };
         while self.mark.channel < places {
             if self.is_full() {
@@ -329,7 +337,7 @@ impl Portion<'_> {
             totals.bytes += channel.state.byte_count;
         }
         let (mut found, is_whole) = match self.wanted {
-            Wanted::Totals | Wanted::Clients => return true,
+            Wanted::Traffic | Wanted::Totals | Wanted::Clients => return true,
             Wanted::Names => (Vec::new(), true),
             Wanted::Channels(_) | Wanted::Of(_) | Wanted::All => self.subscriptions(channel),
         };

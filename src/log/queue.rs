@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::recent;
 use super::sink::Sink;
 use super::zone::Zone;
 use super::{Format, Tag, json_line, line};
@@ -170,6 +171,7 @@ impl Writer {
     }
 
     fn write(&mut self, queued: &Line) {
+        recent::note(queued);
         let whole = self.shown(queued);
         let Line { at, tag, text, .. } = queued;
         let text = match self.style.format {

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::connection_pages::{Detail, details, names};
 use super::format::{Number, Time, duration, nanos, uptime};
+use super::path::html_escaped;
 use super::query::{BadParameter, Page, Query};
 use super::reply::Reply;
 use super::sources::{Ask, ClusterFacts, CoreFacts, Status, Unavailable};
@@ -22,9 +23,13 @@ use crate::broker::snapshot::{
 
 /// The index, with links to the pages that there are.
 #[must_use]
-pub fn index(has_streaming: bool) -> String {
+pub fn index(has_streaming: bool, base_path: &str) -> String {
     let streaming = if has_streaming { "    <a href=/streaming>Streaming</a><br/>\n" } else { "" };
-    format!("{INDEX_BEGIN}{streaming}{INDEX_END}")
+    // Beside this page where there is no base path: so the link leads through a proxy too.
+    let place = if base_path.is_empty() { "." } else { base_path };
+    let dashboard =
+        format!("    <a href=\"{}/dashboard\">Dashboard</a><br/>\n", html_escaped(place));
+    format!("{INDEX_BEGIN}{streaming}{dashboard}{INDEX_END}")
 }
 
 const INDEX_BEGIN: &str = "<!DOCTYPE html>

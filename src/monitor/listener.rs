@@ -94,7 +94,7 @@ async fn serve_one(
         let (asked, _) = request.into_parts();
         async move {
             let answering = place.answering();
-            let response = answer(&pages, &asked.method, &asked.uri).await;
+            let response = answer(&pages, &asked).await;
             drop(answering);
             let len = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
             place.hold(len);

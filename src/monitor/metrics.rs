@@ -4,6 +4,7 @@
 //! Facts: spec users, part (e). What the exporter makes of a page it makes by a rule, and the same
 //! rule is applied to the same page here; the pages' own tests hold them.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -85,6 +86,14 @@ impl Choice {
         self.patterns.as_ref().is_none_or(|patterns| !patterns.is_empty())
     }
 
+    /// The channels that are wanted, if each is named.
+    fn names(&self) -> Option<BTreeSet<ChannelName>> {
+        let patterns = self.patterns.as_ref()?;
+        let is_name = |text: &String| subject::is_literal(text.as_bytes());
+        let names = patterns.iter().map(|text| ChannelName::from(text.as_str()));
+        patterns.iter().all(is_name).then(|| names.collect())
+    }
+
     /// Whether series of this one are.
     #[must_use]
     pub fn has(&self, channel: &ChannelName) -> bool {
@@ -125,8 +134,7 @@ impl Pages {
         };
         let now = world::instant();
         let Sources { lease, vitals, meters, group, broker, .. } = &self.sources;
-        let stall = vitals.hung_loop(now).or_else(|| vitals.stuck_store(now));
-        let is_ready = stall.is_none() && status.check_ready(lease, now).is_ok();
+        let is_ready = status.check_ready(lease, vitals, now).is_ok();
         if engines.is_some() {
             add_process(&mut families, &group.load(), is_ready);
         }
@@ -166,9 +174,14 @@ impl Pages {
 }
 
 /// What the engines hold: counts, and the channels that were chosen.
-fn asked(ask: &Ask<Wanted, Snapshot>, choice: &Choice) -> Result<Snapshot, Reply> {
+pub(super) fn asked(ask: &Ask<Wanted, Snapshot>, choice: &Choice) -> Result<Snapshot, Reply> {
     if !choice.has_channels() {
         return ask(Wanted::Totals).map_err(Reply::from);
+    }
+    if choice.has_subscriptions
+        && let Some(names) = choice.names()
+    {
+        return ask(Wanted::Channels(names.into_iter().collect())).map_err(Reply::from);
     }
     let mut known = ask(Wanted::Names).map_err(Reply::from)?;
     known.channels.retain(|found| choice.has(&found.channel));

@@ -8,6 +8,7 @@ mod certificates;
 mod connection;
 mod connection_pages;
 mod core_pages;
+mod dashboard;
 mod families;
 mod format;
 mod listener;
@@ -29,13 +30,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::response::Response;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::sources::{
-    Ask, ClusterFacts, CoreFacts, GroupFacts, LimitNumbers, Published, Sources, State, Status,
-    Streaming, StreamingFacts, Unavailable,
+    Ask, Check, ClusterFacts, CoreFacts, GroupFacts, LimitNumbers, Published, Sources, State,
+    Status, Streaming, StreamingFacts, Unavailable,
 };
 
 use self::path::Target;
@@ -44,7 +46,6 @@ use self::process::{CpuMeter, Descriptors};
 use self::query::{BadParameter, Query};
 use self::reply::Reply;
 use self::room::Room;
-use crate::base::pulse::Stall;
 use crate::base::world;
 use crate::broker::snapshot::Lists;
 use crate::engine::snapshot::Wanted;
@@ -150,6 +151,8 @@ enum Page {
     Streaming(Stream),
     /// Waits for both.
     Metrics,
+    /// What people look at.
+    Dashboard(dashboard::Part),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +162,7 @@ enum Quick {
     StreamingIndex,
     IsFtActive,
     StreamingHealthz,
+    Groupz,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +212,7 @@ impl Page {
             "/streaming/clientsz" => Self::Streaming(Stream::Clientsz),
             "/streaming/channelsz" => Self::Streaming(Stream::Channelsz),
             "/streaming/isFTActive" => Self::Quick(Quick::IsFtActive),
+            "/streaming/groupz" => Self::Quick(Quick::Groupz),
             "/streaming/healthz" => Self::Quick(Quick::StreamingHealthz),
             _ => return None,
         })
@@ -224,9 +229,11 @@ struct Pages {
     /// How many more requests may wait for the reactors.
     waiting: Semaphore,
     room: Room,
+    board: dashboard::Board,
 }
 
-async fn answer(pages: &Arc<Pages>, method: &Method, uri: &Uri) -> Response {
+async fn answer(pages: &Arc<Pages>, asked: &Parts) -> Response {
+    let (method, uri) = (&asked.method, &asked.uri);
     let query = Query::new(uri.query());
     let path = match Target::read(method, uri) {
         Target::Path(path) => path,
@@ -237,8 +244,10 @@ async fn answer(pages: &Arc<Pages>, method: &Method, uri: &Uri) -> Response {
     let Some(page) = pages.find(&path, &query) else {
         return Reply::not_found("404 page not found".to_owned()).into_http(&query);
     };
-    if let Page::Quick(page) = page {
-        return pages.quick(page, &query).into_http(&query);
+    match page {
+        Page::Quick(page) => return pages.quick(page, &query).into_http(&query),
+        Page::Dashboard(part) => return answer_dashboard(pages, part, asked, query).await,
+        Page::Core(_) | Page::Streaming(_) | Page::Metrics => (),
     }
     let Ok(_permit) = pages.waiting.try_acquire() else {
         return Reply::overloaded().into_http(&query);
@@ -248,6 +257,29 @@ async fn answer(pages: &Arc<Pages>, method: &Method, uri: &Uri) -> Response {
     // The helper thread ends early only when the pages are shut down.
     let reply = reply.unwrap_or(Reply::Empty(StatusCode::SERVICE_UNAVAILABLE));
     reply.into_http(&query)
+}
+
+async fn answer_dashboard(
+    pages: &Arc<Pages>,
+    part: dashboard::Part,
+    asked: &Parts,
+    query: Query,
+) -> Response {
+    if let Some(shown) = dashboard::at_once(part, &asked.method) {
+        return shown.into_http();
+    }
+    let Ok(_permit) = pages.waiting.try_acquire() else {
+        return Reply::overloaded().into_http(&Query::default());
+    };
+    let authorization = asked.headers.get(header::AUTHORIZATION);
+    let authorization = authorization.and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let pages = Arc::clone(pages);
+    let made = move || pages.dashboard(part, &query, authorization.as_deref());
+    match tokio::task::spawn_blocking(made).await {
+        Ok(shown) => shown.into_http(),
+        // The helper thread ends early only when the pages are shut down.
+        Err(_) => Reply::Empty(StatusCode::SERVICE_UNAVAILABLE).into_http(&Query::default()),
+    }
 }
 
 /// What a core page has to know.
@@ -269,7 +301,8 @@ impl Pages {
         let waiting = Semaphore::new(waiting_max);
         let room = Room::of(sources.directory.clone());
         let (requests, cpu) = (Mutex::default(), Mutex::default());
-        Self { base_path, sources, requests, cpu, waiting, room }
+        let board = dashboard::Board::default();
+        Self { base_path, sources, requests, cpu, waiting, room, board }
     }
 
     /// The page of a path. Core pages count their requests, connections and routes only with
@@ -281,6 +314,9 @@ impl Pages {
             return Some(page);
         }
         let rest = path.strip_prefix(self.base_path.as_str())?;
+        if let Some(part) = dashboard::Part::of(rest) {
+            return Some(Page::Dashboard(part));
+        }
         let (page, name) = Page::core(rest)?;
         // The index is at `/`, or at the base path without a slash behind it.
         if page == Page::Quick(Quick::Index) && rest.is_empty() == self.base_path.is_empty() {
@@ -288,7 +324,7 @@ impl Pages {
         }
         let is_readable = match page {
             Page::Core(page) => lists(page, query).is_ok(),
-            Page::Quick(_) | Page::Streaming(_) | Page::Metrics => true,
+            Page::Quick(_) | Page::Streaming(_) | Page::Metrics | Page::Dashboard(_) => true,
         };
         if is_readable {
             let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -304,6 +340,7 @@ impl Pages {
             Page::Core(page) => self.core_page(page, query),
             Page::Streaming(page) => self.streaming_page(page, query),
             Page::Metrics => self.metrics(query),
+            Page::Dashboard(_) => Reply::Empty(StatusCode::NOT_FOUND),
         }
     }
 
@@ -311,7 +348,10 @@ impl Pages {
     fn quick(&self, page: Quick, query: &Query) -> Reply {
         let status = self.sources.status.load();
         match page {
-            Quick::Index => Reply::Html(core_pages::index(self.sources.streaming.is_some())),
+            Quick::Index => {
+                let has_streaming = self.sources.streaming.is_some();
+                Reply::Html(core_pages::index(has_streaming, &self.base_path))
+            }
             Quick::StreamingIndex => Reply::Html(streaming_pages::INDEX.to_owned()),
             Quick::Healthz => {
                 let vitals = &self.sources.vitals;
@@ -320,6 +360,7 @@ impl Pages {
             }
             Quick::IsFtActive if status.state == State::FtActive => Reply::Empty(StatusCode::OK),
             Quick::IsFtActive => Reply::Empty(StatusCode::NO_CONTENT),
+            Quick::Groupz => Reply::document(&self.sources.group.load().status),
             Quick::StreamingHealthz => self.health(&status, query),
         }
     }
@@ -330,17 +371,17 @@ impl Pages {
         let now = world::instant();
         let Sources { lease, vitals, .. } = &self.sources;
         vitals.knock();
-        let hung_loop = vitals.hung_loop(now);
-        let stall = hung_loop.or_else(|| vitals.stuck_store(now));
-        let gets_on = |stall: Option<Stall>| stall.map_or(Ok(()), |stall| Err(stall.to_string()));
+        // A restart mends a loop that hangs, but no disk.
+        let live = || match vitals.hung_loop(now) {
+            Some(stall) => Err(stall.to_string()),
+            None => status.check_live(),
+        };
         let result = match (query.flag("live"), query.flag("active"), query.flag("ready")) {
             (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => return error.into(),
-            (_, Ok(true), _) => gets_on(stall).and_then(|()| status.check_active(lease, now)),
-            (_, _, Ok(true)) => gets_on(stall).and_then(|()| status.check_ready(lease, now)),
-            // A restart mends a loop that hangs, but no disk.
-            (Ok(true), _, _) => gets_on(hung_loop).and_then(|()| status.check_live()),
-            (Ok(false), Ok(false), Ok(false)) => {
-                gets_on(stall).and_then(|()| status.check_ready(lease, now))
+            (_, Ok(true), _) => status.check_active(lease, vitals, now),
+            (Ok(true), _, Ok(false)) => live(),
+            (_, _, Ok(true)) | (Ok(false), Ok(false), Ok(false)) => {
+                status.check_ready(lease, vitals, now)
             }
         };
         match result {

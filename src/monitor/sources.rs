@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::base::channel_limits::{ChannelLimits, ChannelOverrides};
+use crate::base::channel_limits::{ChannelLimits, ChannelOverrides, ResolvedLimits};
 use crate::base::epoch::LeaseClock;
+use crate::base::id::ChannelName;
 use crate::base::meters::Meters;
 use crate::base::pulse::Vitals;
+use crate::base::record::{FetchRequest, MessageRecord};
 use crate::base::time::{Instant, WallTime};
 use crate::broker::snapshot::{self as broker, ServerSnapshot};
 use crate::engine::snapshot::{self as engine, Snapshot};
@@ -43,7 +45,13 @@ pub struct Sources {
     pub group: Arc<Published<GroupFacts>>,
     /// Where the data lies, if that is a directory.
     pub directory: Option<PathBuf>,
+    /// Who may see messages; replaced by a reload.
+    pub viewer: Arc<Published<Option<Check>>>,
 }
+
+/// Whether these are the user and the password of whoever may see messages. It may take as long as
+/// a hash does.
+pub type Check = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
 
 /// What a process is in its group, for metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,6 +72,10 @@ pub struct GroupFacts {
     pub ready_standbys: u64,
     /// On a standby: since when nothing of the active was heard; `None` if nothing ever was.
     pub active_silent_for: Option<Duration>,
+    /// The whole group as `stanby status` has it, and when that was.
+    pub status: serde_json::Value,
+    /// See `status`.
+    pub told_at: Option<Instant>,
 }
 
 /// The streaming half of [`Sources`].
@@ -72,6 +84,8 @@ pub struct Streaming {
     pub facts: Arc<Published<StreamingFacts>>,
     /// The engines of all loops, merged; empty on a standby.
     pub engine: Ask<engine::Wanted, Snapshot>,
+    /// Messages of a channel, read by the store's own thread between its commits.
+    pub messages: Ask<FetchRequest, Vec<MessageRecord>>,
     /// What local time is ahead of UTC at a moment, in seconds.
     pub utc_offset: fn(WallTime) -> i64,
 }
@@ -167,11 +181,17 @@ impl Status {
         }
     }
 
-    /// Whether clients are served by this process, and by no other.
+    /// Whether clients are served by this process, and by no other, and all of it gets on.
     ///
     /// # Errors
     /// The reason why not, for a person.
-    pub fn check_active(&self, lease: &LeaseClock, now: Instant) -> Result<(), String> {
+    pub fn check_active(
+        &self,
+        lease: &LeaseClock,
+        vitals: &Vitals,
+        now: Instant,
+    ) -> Result<(), String> {
+        vitals.check(now)?;
         match self.state {
             State::FtStandby => Err(self.or_trouble("standby")),
             State::Failed => Err(self.or_trouble("failed")),
@@ -188,14 +208,21 @@ impl Status {
         }
     }
 
-    /// Whether clients may be sent here: an active that serves, or a standby that would take over.
+    /// Whether clients may be sent here: an active that serves, or a standby that would take over,
+    /// of which all gets on.
     ///
     /// # Errors
     /// The reason why not, for a person.
-    pub fn check_ready(&self, lease: &LeaseClock, now: Instant) -> Result<(), String> {
+    pub fn check_ready(
+        &self,
+        lease: &LeaseClock,
+        vitals: &Vitals,
+        now: Instant,
+    ) -> Result<(), String> {
         if self.state != State::FtStandby {
-            return self.check_active(lease, now);
+            return self.check_active(lease, vitals, now);
         }
+        vitals.check(now)?;
         match (&self.trouble, self.watches_lock, self.has_route_to_active) {
             (Some(trouble), _, _) => Err(trouble.clone()),
             (None, _, _) if self.is_cut_off => Err(CUT_OFF.to_owned()),
@@ -326,8 +353,18 @@ pub struct StreamingFacts {
     pub global: LimitNumbers,
     /// By name or pattern.
     pub per_channel: BTreeMap<String, LimitNumbers>,
+    /// What that means for any channel; `None` on a standby.
+    pub limits: Option<Arc<ResolvedLimits>>,
     /// Acknowledged messages that the database has lost; `None` where the store is no database.
     pub lost_messages: Option<u64>,
+}
+
+impl StreamingFacts {
+    /// What a channel may hold.
+    #[must_use]
+    pub fn limits_of(&self, channel: &ChannelName) -> LimitNumbers {
+        self.limits.as_ref().map_or(self.global, |limits| limits.of(channel).into())
+    }
 }
 
 /// Limits of a channel as numbers; in raw ones 0 = inherit and -1 = no limit.
@@ -388,7 +425,9 @@ mod tests {
     const NOW: Instant = Instant(1_000);
 
     fn ready(status: &Status, lease: &LeaseClock) -> String {
-        status.check_ready(lease, NOW).map_or_else(|reason| reason, |()| "ready".to_owned())
+        status
+            .check_ready(lease, &Vitals::default(), NOW)
+            .map_or_else(|reason| reason, |()| "ready".to_owned())
     }
 
     #[test]
@@ -400,7 +439,7 @@ mod tests {
         assert_eq!(ready(&status, &lease), NOT_HEARD);
         status.has_route_to_active = true;
         assert_eq!(ready(&status, &lease), "ready");
-        assert_eq!(status.check_active(&lease, NOW), Err("standby".to_owned()));
+        assert_eq!(status.check_active(&lease, &Vitals::default(), NOW), Err("standby".to_owned()));
         status.trouble = Some("no space left on device".to_owned());
         assert_eq!(ready(&status, &lease), "no space left on device");
     }

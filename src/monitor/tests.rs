@@ -439,6 +439,7 @@ fn watched(status: Arc<Published<Status>>, gate: mpsc::Receiver<()>, vitals: Vit
         streaming: Some(Streaming {
             facts: Arc::new(Published::new(facts())),
             utc_offset: |_| 0,
+            messages: Box::new(|_| Ok(Vec::new())),
             engine: Box::new(move |_| {
                 let _ = gate.lock().unwrap().recv();
                 Ok(recorded_engine())
@@ -447,6 +448,7 @@ fn watched(status: Arc<Published<Status>>, gate: mpsc::Receiver<()>, vitals: Vit
         meters: Meters::default(),
         group: Arc::default(),
         directory: None,
+        viewer: Arc::default(),
         broker: Box::new(|_| Err(Unavailable("the reactors do not answer".to_owned()))),
     };
     Monitor::start(free_port(), None, "/base/", sources).unwrap()
@@ -518,6 +520,8 @@ fn status_and_headers_are_those_of_the_reference() {
         assert!(head.starts_with("http/1.1 200"), "{target}: {head}");
         assert!(head.contains("content-type: text/html; charset=utf-8"), "{target}: {head}");
     }
+    assert!(fetch(&monitor, "/base").1.contains("<a href=/streaming>"));
+    assert!(!core_pages::index(false, "").contains("streaming"), "a core server has no such page");
     assert_eq!(fetch(&monitor, "/base/healthz").1, recorded("healthz"));
     let (head, body) = fetch(&monitor, "/base/varz");
     assert!(head.starts_with("http/1.1 500"), "{head}");
@@ -686,6 +690,11 @@ fn pages_ask_the_loops_for_the_lists_that_they_show() {
     };
     let names: Vec<String> =
         recorded_engine().channels.iter().map(|found| found.channel.to_string()).collect();
+    let ask_metrics: fn(&Ask<Wanted, Snapshot>, &Query) -> Result<Snapshot, Unavailable> =
+        |ask, query| Ok(metrics::asked(ask, &metrics::Choice::of(query).unwrap()).unwrap());
+    assert_eq!(asked(ask_metrics, "channels=b,a,b"), [channels(&["a", "b"])]);
+    assert_eq!(asked(ask_metrics, "channels=b&subs=0"), [Wanted::Names]);
+    assert_eq!(asked(ask_metrics, "channels=-"), [Wanted::Totals]);
     let ask_channelsz = streaming_pages::ask_channelsz;
     assert_eq!(asked(ask_channelsz, ""), [Wanted::Names]);
     assert_eq!(asked(ask_channelsz, "channel=a&subs=1"), [channels(&["a"])]);
@@ -760,11 +769,13 @@ fn paths_are_cleaned_and_redirected_as_recorded() {
             streaming: Some(Streaming {
                 facts: Arc::new(Published::new(facts())),
                 utc_offset: |_| 0,
+                messages: Box::new(|_| Ok(Vec::new())),
                 engine: Box::new(|_| Ok(Snapshot::default())),
             }),
             meters: Meters::default(),
             group: Arc::default(),
             directory: None,
+            viewer: Arc::default(),
             broker: Box::new(|_| Ok(recorded_broker())),
         };
         let monitor = Monitor::start(free_port(), None, base, sources).unwrap();

@@ -46,6 +46,7 @@ fn sources() -> Sources {
         meters: Meters::default(),
         group: Arc::default(),
         directory: None,
+        viewer: Arc::default(),
         broker: Box::new(|_| Err(Unavailable("not asked".to_owned()))),
     }
 }

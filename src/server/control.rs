@@ -38,7 +38,10 @@ impl HandOver {
 impl Server {
     pub(super) fn on_asked(&mut self, Asked { request, answer }: Asked) {
         let reply = match request {
-            Request::Status => Reply::Status(Box::new(self.group_status())),
+            Request::Status => {
+                self.count_routes();
+                Reply::Status(Box::new(self.group_status()))
+            }
             Request::StepDown => match self.may_step_down(world::instant()) {
                 Ok(successor) => {
                     let text = format!("Asked to step down: {successor} is to be active");
@@ -54,10 +57,9 @@ impl Server {
         let _ = answer.try_send(reply);
     }
 
-    fn group_status(&self) -> GroupStatus {
+    pub(super) fn group_status(&self) -> GroupStatus {
         let now = world::instant();
         let place = self.site.path().map(|path| path.display().to_string());
-        self.count_routes();
         GroupStatus {
             cluster_id: self.config.streaming.cluster_id.clone(),
             group: self.config.streaming.ft_group.clone(),

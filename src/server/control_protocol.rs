@@ -57,7 +57,7 @@ pub struct GroupStatus {
 pub struct SteppedDown {
     /// Who was active.
     pub from: String,
-    /// Who is; empty if that could not be seen from here.
+    /// Who is.
     pub to: String,
     /// From the question to the successor's first sign that it serves, milliseconds.
     pub millis: f64,

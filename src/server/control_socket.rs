@@ -24,7 +24,7 @@ use crate::server::control_protocol::{REQUEST_BYTES_MAX, Reply, Request, line};
 use crate::server::event::{self, Event};
 
 /// Ending of the names of control sockets.
-pub const ENDING: &str = ".sock";
+const ENDING: &str = ".sock";
 
 /// Questions that are answered at the same time.
 const ASKERS_MAX: usize = 8;
@@ -34,8 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How soon it is tried again to accept where that failed.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// Entries of a folder that are looked at for what others left.
-const ENTRIES_MAX: usize = 1_024;
+/// Entries of a folder with sockets that are looked at.
+pub const ENTRIES_MAX: usize = 1_024;
 
 /// A question that waits for its answer.
 pub struct Asked {
@@ -144,19 +144,26 @@ fn prepare(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The control sockets in a folder; none where it cannot be read. One that is being made is not
+/// there under its name yet, and is refused until it listens.
+#[must_use]
+pub fn all_in(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let is_one = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        name.ends_with(ENDING.as_bytes())
+            && !name.starts_with(b".")
+            && entry.file_type().is_ok_and(|found| found.is_socket())
+    };
+    entries.take(ENTRIES_MAX).flatten().filter(is_one).map(|entry| entry.path()).collect()
+}
+
 /// Removes what servers left that were killed.
 fn clear(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.take(ENTRIES_MAX).flatten() {
-        let path = entry.path();
-        let name = entry.file_name();
-        let is_ours = name.to_string_lossy().contains(ENDING);
-        // One that is being made is not there under its name yet, and is refused until it listens.
-        let is_seen = !name.as_encoded_bytes().starts_with(b".");
-        if is_ours && is_seen && is_abandoned(&path) {
-            // Somebody else may have done it.
-            let _ = fs::remove_file(&path);
-        }
+    for path in all_in(folder).iter().filter(|path| is_abandoned(path)) {
+        // Somebody else may have done it.
+        let _ = fs::remove_file(path);
     }
 }
 

@@ -12,7 +12,7 @@ use crossbeam_channel::Sender;
 use prost::Message;
 
 use crate::base::epoch::Epoch;
-use crate::base::errand::Errand;
+use crate::base::errand::{Errand, Finished};
 use crate::base::id::{AccountIndex, LoopIndex, Subject};
 use crate::base::limits;
 use crate::base::planted::{self, Bug};
@@ -29,7 +29,8 @@ use crate::net::driver::{Driver, Outcome};
 use crate::proto::pb;
 use crate::server::event::Event;
 use crate::server::interest_key::{self, Listener};
-use crate::store::worker::{Job, Report, Worker};
+use crate::server::loop_counts::{LoopCounts, Stage};
+use crate::store::worker::{Job, Peek, Report, Worker};
 
 /// What the drivers of a process, the store workers and the server send to a driver.
 pub enum Mail {
@@ -115,6 +116,9 @@ pub enum Mail {
         /// Gets it.
         done: Box<dyn FnOnce(Snapshot, Option<engine::snapshot::Mark>) + Send>,
     },
+    /// Somebody wants to see messages of a channel; unanswered while there is no engine, or no room
+    /// in the mailbox of its store.
+    Peek(Peek),
     /// The server itself listens.
     Listen {
         /// On what.
@@ -185,15 +189,9 @@ struct Active {
     has_opened: bool,
     /// Whether it has begun to listen to them at any time.
     is_open: bool,
-    /// Of loop 0: engines that listen to all that they begin with.
-    listening_count: u16,
-    /// Whether the brokers were told that all engines do.
-    is_ready: bool,
     is_draining: bool,
-    /// Loops that give this engine nothing more.
-    gated_count: u16,
-    /// Loops whose engines have come to their end.
-    quiet_count: u16,
+    /// What the loops have said of this term; that engines listen is said to loop 0 alone.
+    counts: LoopCounts,
     /// Jobs that found the worker's mailbox full: one commit, and reads of subscriptions, of
     /// which each has one under way.
     unsubmitted: VecDeque<Job>,
@@ -265,7 +263,8 @@ impl EngineDriver {
     /// Nothing follows from an input.
     fn dismiss(&mut self, errand: Option<Errand>) {
         if let (Some(errand), Some(_)) = (errand, &self.active) {
-            self.tell_broker(broker::Input::Done(vec![errand]));
+            let finished = Finished { errand, is_unstored: true };
+            self.tell_broker(broker::Input::Done(vec![finished]));
         }
     }
 
@@ -303,6 +302,13 @@ impl EngineDriver {
         for to in (0..self.loops).map(LoopIndex).filter(|to| *to != engine) {
             let mail = Mail::Pressure { engine, credit, is_high };
             self.outcomes.push_back(Outcome::Mail { to, mail });
+        }
+    }
+
+    /// Whoever looks gives way to those who work: what finds no room is dropped, and so its answer.
+    fn on_peek(&mut self, peek: Peek) {
+        if let Some(active) = self.active.as_ref().filter(|active| active.is_serving) {
+            let _ = active.worker.try_submit(Job::Peek(peek));
         }
     }
 
@@ -458,26 +464,22 @@ impl EngineDriver {
         self.outcomes.extend(others.map(|to| Outcome::Mail { to, mail: mail() }));
     }
 
+    /// A loop says that of its term; whether it was the last one.
+    fn is_last(&mut self, term: u64, stage: Stage) -> bool {
+        let active = self.active.as_mut().filter(|active| active.term == term);
+        active.is_some_and(|active| active.counts.say(stage))
+    }
+
     /// A loop gives this engine nothing more. Once all do, it finishes what it has.
     fn on_gated(&mut self, term: u64, now: Now) {
-        let loops = self.loops;
-        let Some(active) = self.active.as_mut().filter(|active| active.term == term) else {
-            return;
-        };
-        active.gated_count += 1;
-        if active.gated_count == loops {
+        if self.is_last(term, Stage::Gated) {
             self.handle(Input::Drain, now);
         }
     }
 
     /// An engine has come to its end. Once all have, what they said has still to leave.
     fn on_quiet(&mut self, term: u64) {
-        let loops = self.loops;
-        let Some(active) = self.active.as_mut().filter(|active| active.term == term) else {
-            return;
-        };
-        active.quiet_count += 1;
-        if active.quiet_count == loops {
+        if self.is_last(term, Stage::Quiet) {
             self.tell_broker(broker::Input::Outflow { token: term });
         }
     }
@@ -496,11 +498,8 @@ impl EngineDriver {
             is_asked_to_serve: false,
             has_opened: false,
             is_open: false,
-            listening_count: 0,
-            is_ready: false,
             is_draining: false,
-            gated_count: 0,
-            quiet_count: 0,
+            counts: LoopCounts::new(self.loops),
             unsubmitted: VecDeque::new(),
         });
     }
@@ -549,17 +548,14 @@ impl EngineDriver {
 
     /// The engine of a loop has said what it listens to.
     fn on_listening(&mut self, term: u64) {
-        if let Some(active) = self.active.as_mut().filter(|active| active.term == term) {
-            active.listening_count += 1;
-        }
+        self.is_last(term, Stage::Listening);
         self.look_whether_ready();
     }
 
     /// Once all engines listen, what the brokers have kept for them comes to them.
     fn look_whether_ready(&mut self) {
         let Some(active) = &mut self.active else { return };
-        if active.is_open && active.listening_count == self.loops && !active.is_ready {
-            active.is_ready = true;
+        if active.counts.take_ready(active.is_open) {
             let epoch = active.epoch;
             self.tell_broker(broker::Input::Ready { epoch });
         }
@@ -690,6 +686,7 @@ impl Driver for EngineDriver {
                 let (part, next) = told.unwrap_or_default();
                 done(part, next);
             }
+            Mail::Peek(peek) => self.on_peek(peek),
             Mail::Listen { subject, listener } => {
                 let interest = self.server_interest(listener);
                 self.listening.push((subject.clone(), listener));

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::base::epoch::{Epoch, Predecessor};
 use crate::base::id::Subject;
 use crate::base::time::{Instant, Now};
@@ -99,7 +101,7 @@ impl GroupNews {
     }
 
     /// What metrics show of it.
-    fn facts(&self, now: Instant) -> GroupFacts {
+    fn facts(&self, status: Value, now: Instant) -> GroupFacts {
         let others: Vec<Known> = self.members.known(now).collect();
         let is_ready = |known: &&Known| known.news.role == Standing::Standby && known.is_ready();
         let active = others.iter().find(|known| known.news.role == Standing::Active);
@@ -112,6 +114,8 @@ impl GroupNews {
             last_take_over: self.last_take_over,
             ready_standbys: others.iter().filter(is_ready).count() as u64,
             active_silent_for: active.map(|known| Duration::from_millis(known.silent_ms)),
+            status,
+            told_at: Some(now),
         }
     }
 
@@ -205,9 +209,19 @@ impl Server {
             return;
         }
         self.news.next_at = now.at + INTERVAL;
-        self.pages.set_group(self.news.facts(now.at));
+        self.pages.set_group(self.news.facts(self.shown_group(), now.at));
         self.count_routes();
         self.say_news();
+    }
+
+    /// The group for whoever reaches the pages: all but where the control sockets are.
+    fn shown_group(&self) -> Value {
+        let mut status = self.group_status();
+        for known in &mut status.members {
+            known.news.control = None;
+            known.news.active.iter_mut().for_each(|active| active.control = None);
+        }
+        serde_json::to_value(status).expect("texts and numbers are always JSON")
     }
 
     /// The last word: others need not wait whether another one comes.

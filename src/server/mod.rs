@@ -22,6 +22,7 @@ pub mod interest_key;
 mod lame_duck;
 pub mod lifecycle;
 pub mod logging;
+mod loop_counts;
 pub mod pages;
 mod partitions;
 pub mod preparation;

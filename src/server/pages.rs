@@ -10,18 +10,22 @@ use crossbeam_channel::bounded;
 
 use crate::base::epoch::LeaseClock;
 use crate::base::meters::Meters;
+use crate::base::placement;
 use crate::base::pulse::Vitals;
+use crate::base::record::{FetchRequest, MessageRecord};
 use crate::base::time::Instant;
 use crate::base::world;
+use crate::broker::auth::{self, Credentials};
 use crate::broker::listing as broker_list;
+use crate::broker::settings::Auth;
 use crate::broker::snapshot::{self as broker, ServerSnapshot};
-use crate::config::{Config, Program, banner};
+use crate::config::{Config, MonitorConfig, PageUser, Program, banner};
 use crate::election::lease::Holder;
 use crate::engine::snapshot::{self as engine, Snapshot};
 use crate::log::CORE;
 use crate::monitor::{
-    Ask, ClusterFacts, CoreFacts, GroupFacts, LimitNumbers, Monitor, Published, Sources, State,
-    Status, Streaming, StreamingFacts, Unavailable,
+    Ask, Check, ClusterFacts, CoreFacts, GroupFacts, LimitNumbers, Monitor, Published, Sources,
+    State, Status, Streaming, StreamingFacts, Unavailable,
 };
 use crate::net::listener;
 use crate::net::reactors::Listen;
@@ -30,6 +34,7 @@ use crate::server::engine_driver::Mail;
 use crate::server::settings::{self, Found};
 use crate::server::start::{PORT_PATIENCE, StartError};
 use crate::site::Site;
+use crate::store::worker::Peek;
 
 /// How long a page waits for the next answer of the loops.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -47,6 +52,7 @@ pub struct Pages {
     meters: Meters,
     group: Arc<Published<GroupFacts>>,
     directory: Option<PathBuf>,
+    viewer: Arc<Published<Option<Check>>>,
     is_group: bool,
 }
 
@@ -69,6 +75,7 @@ impl Pages {
             meters,
             group: Arc::default(),
             directory: config.streaming.directory.as_ref().and_then(|_| site.path()),
+            viewer: Arc::new(Published::new(viewer(&config.monitor))),
             is_group: config.streaming.ft_group.is_some(),
         }
     }
@@ -114,6 +121,7 @@ impl Pages {
         let streaming = (config.program == Program::Streaming).then(|| Streaming {
             facts: Arc::clone(&self.streaming),
             engine: ask_engines(mailboxes.to_vec()),
+            messages: ask_stores(mailboxes.to_vec()),
             utc_offset: crate::log::utc_offset,
         });
         Sources {
@@ -126,6 +134,7 @@ impl Pages {
             meters: self.meters.clone(),
             group: Arc::clone(&self.group),
             directory: self.directory.clone(),
+            viewer: Arc::clone(&self.viewer),
         }
     }
 
@@ -210,6 +219,7 @@ impl Pages {
             let numbers = limits.entries().iter();
             facts.per_channel =
                 numbers.map(|entry| (entry.name.to_string(), entry.limits.into())).collect();
+            facts.limits = Some(Arc::new(limits));
         }
         self.streaming.set(facts);
     }
@@ -257,9 +267,7 @@ impl Pages {
     /// Why clients may not be sent here, as the health page says it; `None`: they may.
     #[must_use]
     pub fn trouble(&self, now: Instant) -> Option<String> {
-        let stall = self.vitals.hung_loop(now).or_else(|| self.vitals.stuck_store(now));
-        let gets_on = stall.map_or(Ok(()), |stall| Err(stall.to_string()));
-        gets_on.and_then(|()| self.status.load().check_ready(&self.lease, now)).err()
+        self.status.load().check_ready(&self.lease, &self.vitals, now).err()
     }
 
     /// What this process is in its group.
@@ -275,6 +283,7 @@ impl Pages {
 
     /// What a reload changed.
     pub fn set_core(&self, config: &Config, found: &Found) {
+        self.viewer.set(viewer(&config.monitor));
         let old = self.core.load();
         let mut facts = core_facts(config, found);
         (facts.http_port, facts.https_port) = (old.http_port, old.https_port);
@@ -333,6 +342,31 @@ fn ask_engines(mailboxes: Vec<Mailbox<Mail>>) -> Ask<engine::Wanted, Snapshot> {
         };
         gather(mailboxes.len(), ask, Snapshot::append).map(Snapshot::merge)
     })
+}
+
+/// The store of the loop that has the channel is asked; the loop only passes the question on.
+fn ask_stores(mailboxes: Vec<Mailbox<Mail>>) -> Ask<FetchRequest, Vec<MessageRecord>> {
+    Box::new(move |request| {
+        let loops = u16::try_from(mailboxes.len()).unwrap_or(u16::MAX);
+        let index = usize::from(placement::of_channel(&request.channel, loops).0);
+        let (told, answer) = bounded::<Result<Vec<MessageRecord>, String>>(1);
+        // The asker may have given up waiting.
+        let done = Box::new(move |read| drop(told.try_send(read)));
+        mailboxes[index].deliver(Mail::Peek(Peek { request, done }));
+        let read = answer.recv_timeout(ANSWER_WITHIN);
+        read.map_err(|_| Unavailable("the store is busy".to_owned()))?.map_err(Unavailable)
+    })
+}
+
+/// Whether it is the user whom the configuration lets see messages.
+fn viewer(config: &MonitorConfig) -> Option<Check> {
+    let PageUser { name, password } = config.viewer.clone()?;
+    let auth = Auth { user: Some((name, password)), ..Auth::default() };
+    Some(Arc::new(move |user, password| {
+        let (user, password) = (user.to_owned(), password.to_owned());
+        let given = Credentials { user, password, ..Credentials::default() };
+        auth::authenticate(&auth, &given, None).is_ok()
+    }))
 }
 
 /// Takes a portion, and where the next one begins if there is more.
@@ -445,6 +479,7 @@ fn streaming_facts(config: &Config, site: &dyn Site, server_id: &str) -> Streami
         channels_max: streaming.limits.channels_max,
         global: streaming.limits.global.into(),
         per_channel,
+        limits: None,
         lost_messages: site.lost_count(),
     }
 }

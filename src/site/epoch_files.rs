@@ -471,7 +471,7 @@ pub fn is_locked(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    let mut found = whole_file();
+    let mut found = whole_file(libc::F_WRLCK);
     fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found))?;
     Ok(i32::from(found.l_type) != libc::F_UNLCK)
 }
@@ -482,7 +482,7 @@ pub fn is_locked(path: &Path) -> io::Result<bool> {
 /// # Errors
 /// Those of `fcntl`, but for "held by another".
 pub fn try_lock(file: &File) -> io::Result<bool> {
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
         Ok(_) => Ok(true),
         Err(nix::Error::EAGAIN | nix::Error::EACCES) => Ok(false),
         Err(error) => Err(error.into()),
@@ -494,8 +494,7 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
 /// # Errors
 /// When the file cannot be locked at all.
 pub fn unlock(file: &File) -> io::Result<()> {
-    let range =
-        nix::libc::flock { l_type: i16::try_from(nix::libc::F_UNLCK).unwrap_or(2), ..whole_file() };
+    let range = whole_file(libc::F_UNLCK);
     fcntl(file, FcntlArg::F_OFD_SETLK(&range)).map(drop).map_err(io::Error::from)
 }
 
@@ -505,7 +504,7 @@ pub fn unlock(file: &File) -> io::Result<()> {
 /// Those of `fcntl`.
 pub fn lock(file: &File) -> io::Result<()> {
     loop {
-        match fcntl(file, FcntlArg::F_OFD_SETLKW(&whole_file())) {
+        match fcntl(file, FcntlArg::F_OFD_SETLKW(&whole_file(libc::F_WRLCK))) {
             Ok(_) => return Ok(()),
             Err(nix::Error::EINTR) => (),
             Err(error) => return Err(error.into()),
@@ -513,10 +512,11 @@ pub fn lock(file: &File) -> io::Result<()> {
     }
 }
 
-fn whole_file() -> libc::flock {
+/// A lock of that kind on the whole file.
+pub(super) fn whole_file(kind: i32) -> libc::flock {
     let small = |number: i32| i16::try_from(number).expect("lock types and origins are small");
     libc::flock {
-        l_type: small(libc::F_WRLCK),
+        l_type: small(kind),
         l_whence: small(libc::SEEK_SET),
         l_start: 0,
         l_len: 0,

@@ -1,18 +1,17 @@
 //! A lock on a file of the shared directory.
 //!
-//! Two locks on the Go server's lock file, on one descriptor: one of the open file, with which the
-//! Go server's own conflicts, and `flock`. Beside them the epoch's lock (`epoch_files`). A thread
-//! blocks in the kernel for whichever is waited for, so that a dead owner is noticed at once.
+//! Two locks on the Go server's lock file (`root_lock`), and beside them the epoch's
+//! (`epoch_files`). A thread blocks in the kernel for whichever is waited for, so that a dead owner
+//! is noticed at once (`lock_waiter`).
 //!
 //! The kernel takes the locks of a dying process away one by one, so any of them can still be held
 //! an instant after another was granted: each is waited for, none is only tried.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::epoch::{Epoch, Fence, FenceError, Predecessor};
@@ -25,7 +24,9 @@ use crate::election::lease::{Attempt, Grant, Holder, Lease, LeaseError, Owner, W
 use crate::election::sight::{self, Mark, NewestEpoch, Proof, Sight, Stillness, Verdict, judge};
 use crate::log::STREAM;
 use crate::site::epoch_files::{self, Claim, FileFence, LOCK_FILE, Owned};
+use crate::site::lock_waiter::{Waited, Waiter, Wanted};
 use crate::site::proof::Prover;
+use crate::site::root_lock::{self, Tried};
 
 /// Longest pause between two looks of a standby: at the lock file's identity, and at the counter.
 const LOOK_PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -51,6 +52,8 @@ pub struct FileLease {
     /// Epochs below `newest` that were still there when it was found: none comes later.
     earlier: Vec<Epoch>,
     stillness: Stillness,
+    /// For how long a member of ours has the lock and nobody an epoch.
+    unclaimed: Stillness,
     proof: Proof,
     /// A write for the next proof is under way, and what the holder showed when it began.
     prover: Option<(Mark, Prover)>,
@@ -58,6 +61,15 @@ pub struct FileLease {
     /// Of the lock file's two locks only the `flock` was not free.
     is_flocked: bool,
     verdict: Verdict,
+}
+
+/// What one look at the directory has shown.
+struct Seen {
+    sight: Sight,
+    /// Of the newest epoch.
+    holder: Option<Holder>,
+    /// What has to stand still after our own write.
+    mark: Mark,
 }
 
 struct Held {
@@ -83,6 +95,7 @@ impl FileLease {
             newest: None,
             earlier: Vec::new(),
             stillness: Stillness::default(),
+            unclaimed: Stillness::default(),
             proof: Proof::default(),
             prover: None,
             distrusts_locks: false,
@@ -140,23 +153,21 @@ impl FileLease {
 
     fn try_lock(&mut self, path: &Path) -> Result<(), LeaseError> {
         let file = open_lock(path)?;
-        if !epoch_files::try_lock(&file).map_err(|error| not_locked(path, &error))? {
-            return Ok(());
-        }
-        match file.try_lock() {
-            Ok(()) => self.lock = is_same_file(&file, path).unwrap_or(false).then_some(file),
-            Err(TryLockError::WouldBlock) => self.is_flocked = true,
-            Err(TryLockError::Error(error)) => return Err(not_locked(path, &error)),
+        match root_lock::try_both(&file).map_err(|error| not_locked(path, &error))? {
+            Tried::Taken => self.lock = is_same_file(&file, path).unwrap_or(false).then_some(file),
+            Tried::Flocked => self.is_flocked = true,
+            Tried::Held => (),
         }
         Ok(())
     }
 
     /// What there is to see, and who holds the newest epoch.
-    fn look(&mut self) -> io::Result<(Sight, Option<Holder>)> {
+    fn look(&mut self) -> io::Result<Seen> {
         let began_at = world::instant();
         let (is_fresh, holder) = self.find_newest()?;
         let mut sight = Sight {
             has_lock: self.lock.is_some(),
+            unclaimed_for: None,
             newest: None,
             is_fresh,
             still_for: Duration::ZERO,
@@ -175,17 +186,31 @@ impl FileLease {
             let is_released = holder.released_at.is_some() && holder.released_at == lock_time;
             let has_living_predecessor = !is_held && self.has_living_predecessor()?;
             sight.newest = Some(NewestEpoch { is_held, is_released, has_living_predecessor });
-            let sign = (holder.epoch, holder.counter);
-            let read = (began_at, world::instant());
-            let gap_max = self.patience() / 2;
-            sight.still_for = self.stillness.observe(sign, read, gap_max);
             sight.is_stuck = holder.stuck_since.is_some();
-            sight.proven_for = self.proof.observe(mark_of(holder), read, gap_max);
             // Another's lock is seen from here: locks work after all.
             self.distrusts_locks &= !is_held;
             sight.distrusts_locks = self.distrusts_locks;
         }
-        Ok((sight, holder))
+        let is_unclaimed = !sight.has_lock
+            && sight.newest.is_none_or(|newest| !newest.is_held)
+            && root_lock::is_of_stanby(&self.lock_path())?;
+        let epoch = holder.as_ref().map_or(Epoch::default(), |holder| holder.epoch);
+        let mark = match &holder {
+            Some(holder) if !is_unclaimed => mark_of(holder),
+            Some(_) | None => Mark::Unclaimed(epoch),
+        };
+        let (read, gap_max) = ((began_at, world::instant()), self.patience() / 2);
+        if let Some(holder) = &holder {
+            let sign = (epoch, holder.counter);
+            sight.still_for = self.stillness.observe(sign, read, gap_max);
+        }
+        if is_unclaimed {
+            sight.unclaimed_for = Some(self.unclaimed.observe((epoch, 0), read, gap_max));
+        } else {
+            self.unclaimed.reset();
+        }
+        sight.proven_for = self.proof.observe(mark, read, gap_max);
+        Ok(Seen { sight, holder, mark })
     }
 
     /// Whether the owner of an epoch before the newest lives: it was replaced, and may still write.
@@ -218,9 +243,9 @@ impl FileLease {
     }
 
     /// Writes in the store; what is seen of it changes when that is durable.
-    fn prove(&mut self, sight: &mut Sight, holder: &Holder) -> Result<(), LeaseError> {
+    fn prove(&mut self, seen: &mut Seen) -> Result<(), LeaseError> {
         let failed = |error| failure("write and sync in", &self.root, &error);
-        let mark = mark_of(holder);
+        let mark = seen.mark;
         let written = self.prover.as_ref().and_then(|(before, prover)| {
             let written = prover.take()?;
             // What was written before it began to hang proves nothing.
@@ -235,7 +260,7 @@ impl FileLease {
             let prover = Prover::spawn(self.root.clone(), self.owner.clone());
             self.prover = Some((mark, prover.map_err(failed)?));
         }
-        sight.proven_for = Some(Duration::ZERO);
+        seen.sight.proven_for = Some(Duration::ZERO);
         Ok(())
     }
 
@@ -337,6 +362,35 @@ impl FileLease {
         Ok(())
     }
 
+    fn tell_of_replacement(&self, Seen { sight, holder, .. }: &Seen) {
+        let (whom, path) = (name_of(holder.as_ref()), self.lock_path());
+        let path = path.display();
+        if let Some(lasts) = sight.unclaimed_for {
+            log::warn!(
+                target: STREAM,
+                "a stanby server has held {path} for {lasts:.1?} without claiming an epoch: that is \
+                 not waited for"
+            );
+        } else if self.lock.is_none() && sight.newest.is_some_and(|newest| !newest.is_held) {
+            log::warn!(
+                target: STREAM,
+                "{whom} is gone, and the one that it had replaced still holds {path}: that is not \
+                 waited for"
+            );
+        } else if sight.is_stuck {
+            let text = "says that its store makes no progress, but ours does";
+            log::warn!(target: STREAM, "{whom} {text}: it is replaced");
+        } else {
+            let text = format!("gave no sign of life for {:.1?}", sight.still_for);
+            log::warn!(target: STREAM, "{whom} {text}: it is replaced");
+        }
+    }
+
+    fn forget_what_stood_still(&mut self) {
+        self.stillness.reset();
+        self.unclaimed.reset();
+    }
+
     fn why(&self, holder: Option<&Holder>) -> String {
         let is_stuck = holder.is_some_and(|holder| holder.stuck_since.is_some());
         let stuck = if is_stuck { "; it says that its store makes no progress" } else { "" };
@@ -358,6 +412,16 @@ impl FileLease {
             Verdict::WaitForForeigner => format!(
                 "{} is held, but not by a stanby server: a Go server is active; it is never \
                  replaced while it holds the lock",
+                path.display()
+            ),
+            Verdict::WaitForClaim if self.steal_after.is_zero() => format!(
+                "{} is held by a stanby server that has not claimed an epoch: with \
+                 ft_steal_after 0s it is never passed over",
+                path.display()
+            ),
+            Verdict::WaitForClaim => format!(
+                "{} is held by a stanby server that is about to claim the next epoch; should it \
+                 hang, it is passed over",
                 path.display()
             ),
             Verdict::WaitForStillness => format!(
@@ -382,21 +446,21 @@ impl Lease for FileLease {
         }
         self.look_at_lock()?;
         let seen = self.look().map_err(|error| failure("read", &self.root, &error));
-        let (mut sight, holder) = seen.inspect_err(|_| self.stillness.reset())?;
-        if let Some(holder) = &holder {
+        let mut seen = seen.inspect_err(|_| self.forget_what_stood_still())?;
+        if let Some(holder) = &seen.holder {
             let follows = self.owner.writer.can_follow(&holder.writer, &self.root.display());
             // Who can go on with it needs the lock.
             follows.inspect_err(|_| self.lock = None)?;
         }
-        let newest = holder.as_ref().map(|holder| holder.epoch);
+        let newest = seen.holder.as_ref().map(|holder| holder.epoch);
         if self.epoch_waiter.as_ref().is_some_and(|(waited, _)| Some(*waited) != newest) {
             self.epoch_waiter = None;
         }
         let was_foreign = self.verdict == Verdict::WaitForForeigner;
-        self.verdict = judge(&sight);
-        if let (Verdict::Prove, Some(holder)) = (self.verdict, &holder) {
-            self.prove(&mut sight, holder)?;
-            self.verdict = judge(&sight);
+        self.verdict = judge(&seen.sight);
+        if self.verdict == Verdict::Prove {
+            self.prove(&mut seen)?;
+            self.verdict = judge(&seen.sight);
         }
         // The lock is not tried for while the epoch's owner is waited for.
         if self.verdict == Verdict::WaitForLock && self.epoch_waiter.is_some() {
@@ -406,23 +470,7 @@ impl Lease for FileLease {
             && let Some(checked_at) = self.claim(newest)?
         {
             if predecessor == Predecessor::Replaced {
-                let whom = name_of(holder.as_ref());
-                if self.lock.is_none() && sight.newest.is_some_and(|newest| !newest.is_held) {
-                    let path = self.lock_path();
-                    log::warn!(
-                        target: STREAM,
-                        "{whom} is gone, and the one that it had replaced still holds {}: that is \
-                         not waited for",
-                        path.display()
-                    );
-                } else if sight.is_stuck {
-                    let text = "says that its store makes no progress, but ours does";
-                    log::warn!(target: STREAM, "{whom} {text}: it is replaced");
-                } else {
-                    let still_for = sight.still_for;
-                    let text = format!("gave no sign of life for {still_for:.1?}");
-                    log::warn!(target: STREAM, "{whom} {text}: it is replaced");
-                }
+                self.tell_of_replacement(&seen);
             }
             let held = self.held.as_ref().expect("claimed");
             let fence = Arc::clone(&held.fence) as Arc<dyn Fence>;
@@ -433,8 +481,9 @@ impl Lease for FileLease {
             let why = format!("{} is held", self.lock_path().display());
             return Ok(Attempt::Held { holder: None, why });
         }
-        let why = self.why(holder.as_ref());
-        let holder = holder.filter(|_| self.verdict != Verdict::WaitForForeigner);
+        let why = self.why(seen.holder.as_ref());
+        let is_gone = matches!(self.verdict, Verdict::WaitForForeigner | Verdict::WaitForClaim);
+        let holder = seen.holder.filter(|_| !is_gone);
         Ok(Attempt::Held { holder, why })
     }
 
@@ -445,7 +494,9 @@ impl Lease for FileLease {
         }
         match self.verdict {
             Verdict::Claim(_) | Verdict::Prove => return Ok(Duration::ZERO),
-            Verdict::WaitForLock | Verdict::WaitForForeigner => self.wait_for_lock(wake)?,
+            Verdict::WaitForLock | Verdict::WaitForForeigner | Verdict::WaitForClaim => {
+                self.wait_for_lock(wake)?;
+            }
             Verdict::WaitForEpoch => self.wait_for_epoch(wake)?,
             Verdict::WaitForStillness => {
                 self.lock = None;
@@ -517,7 +568,7 @@ impl Lease for FileLease {
         self.lock = None;
         self.lock_waiter = None;
         self.epoch_waiter = None;
-        self.stillness.reset();
+        self.forget_what_stood_still();
         self.verdict = Verdict::WaitForLock;
         marked.map_err(|error| failure("mark the release in", &self.root, &error))
     }
@@ -588,110 +639,5 @@ fn failure(action: &str, path: &Path, error: &io::Error) -> LeaseError {
         LeaseError::Never(text)
     } else {
         LeaseError::NotNow(text)
-    }
-}
-
-/// A thread that blocks in the kernel for one file's locks.
-///
-/// It cannot be called back; when it is no longer wanted, it lets go of them as soon as it has
-/// them.
-struct Waiter {
-    slot: Arc<Mutex<Slot>>,
-    /// Device and inode of the file.
-    identity: (u64, u64),
-}
-
-#[derive(Debug)]
-enum Slot {
-    Blocked,
-    /// It has the first lock and blocks for the second.
-    Halfway,
-    Done(io::Result<Option<File>>),
-    Abandoned,
-}
-
-enum Waited {
-    Blocked { is_halfway: bool },
-    Done(io::Result<Option<File>>),
-}
-
-/// What a waiter is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    /// To have both locks of the lock file.
-    LockFile,
-    /// To learn that the one lock of an epoch's file was let go.
-    EpochsEnd,
-}
-
-impl Waiter {
-    fn spawn(file: File, wake: &Wake, wanted: Wanted) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        let identity = (metadata.dev(), metadata.ino());
-        let slot = Arc::new(Mutex::new(Slot::Blocked));
-        let (shared, wake) = (Arc::clone(&slot), Arc::clone(wake));
-        thread::Builder::new().name("lock-waiter".to_owned()).spawn(move || {
-            let locked = match wanted {
-                Wanted::EpochsEnd => epoch_files::lock(&file).map(|()| None),
-                Wanted::LockFile => lock_both(file, &shared).map(Some),
-            };
-            let mut slot = hold(&shared);
-            if !matches!(*slot, Slot::Abandoned) {
-                *slot = Slot::Done(locked);
-                drop(slot);
-                wake();
-            }
-        })?;
-        Ok(Self { slot, identity })
-    }
-
-    fn is_of(&self, path: &Path) -> bool {
-        fs::metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == self.identity)
-    }
-
-    fn is_done(&self) -> bool {
-        matches!(*hold(&self.slot), Slot::Done(_))
-    }
-
-    /// What became of it; granted locks are handed out once.
-    fn take(&self) -> Waited {
-        let mut slot = hold(&self.slot);
-        match std::mem::replace(&mut *slot, Slot::Blocked) {
-            Slot::Done(result) => Waited::Done(result),
-            Slot::Halfway => {
-                *slot = Slot::Halfway;
-                Waited::Blocked { is_halfway: true }
-            }
-            Slot::Blocked | Slot::Abandoned => Waited::Blocked { is_halfway: false },
-        }
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        *hold(&self.slot) = Slot::Abandoned;
-    }
-}
-
-fn hold(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Takes both locks, however long that takes. A dying owner's `flock` goes an instant after its
-/// other lock: who only tried for it then would find it held, and nothing would tell when it goes.
-fn lock_both(file: File, slot: &Mutex<Slot>) -> io::Result<File> {
-    epoch_files::lock(&file)?;
-    {
-        let mut slot = hold(slot);
-        if !matches!(*slot, Slot::Abandoned) {
-            *slot = Slot::Halfway;
-        }
-    }
-    loop {
-        match file.lock() {
-            Ok(()) => return Ok(file),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            Err(error) => return Err(error),
-        }
     }
 }

@@ -5,18 +5,21 @@
 //! to the next, and what people see of it. Nobody else knows whether data lies in memory, in files
 //! or in a database. A new kind of place is one more file here.
 //!
-//! Reading order: `directory`, `file_lock` and `epoch_files` (its lease), `writers` (without any),
-//! `database` and `sql_lock` (its lease), `memory`, `encrypted` around any of them, and `place`:
-//! what a command opens.
+//! Reading order: `directory`, `file_lock` with `root_lock`, `lock_waiter` and `epoch_files` (its
+//! lease), `writers` (without any), `database` and `sql_lock` (its lease), `memory`, `encrypted`
+//! around any of them, and `place`: what a command opens.
 
 mod database;
 mod directory;
 mod encrypted;
 pub mod epoch_files;
 pub mod file_lock;
+mod lock_waiter;
 mod memory;
+pub mod mending;
 pub mod place;
 mod proof;
+pub mod root_lock;
 pub mod sql_lock;
 #[cfg(test)]
 mod tests;

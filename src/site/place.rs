@@ -95,20 +95,8 @@ impl Place {
         Self::open_as(config)
     }
 
-    fn open_as(mut config: Config) -> Result<Self, PlaceError> {
-        // No group is at work, and a Go server that is would hold no lock.
-        config.streaming.ft_group = None;
-        let site = site::of(&config)?;
-        site.prepare()?;
-        let mut random = Random::new(world::entropy().map_err(PlaceError::Entropy)?);
-        let owner = Owner::this_process(&random.unique_id(), Vec::new(), None);
-        let (fence, predecessor, mut lease): (Arc<dyn Fence>, _, _) = match site.lease(owner) {
-            None => (Arc::new(Unfenced), Predecessor::Clean, None),
-            Some(mut lease) => match lease.try_take()? {
-                Attempt::Won(grant) => (grant.fence, grant.predecessor, Some(lease)),
-                Attempt::Held { why, .. } => return Err(PlaceError::InUse(why)),
-            },
-        };
+    fn open_as(config: Config) -> Result<Self, PlaceError> {
+        let (site, (fence, predecessor, mut lease)) = take(config)?;
         let settled = lease.as_mut().map_or(Ok(()), |lease| lease.settle());
         let opened = settled.map_err(PlaceError::from);
         match opened.and_then(|()| open_under(site.as_ref(), &fence, predecessor)) {
@@ -260,6 +248,74 @@ impl Place {
         self.finish()?;
         if let Some(mut lease) = self.lease.take() {
             lease.release(true)?;
+        }
+        Ok(())
+    }
+}
+
+type Taken = (Arc<dyn Fence>, Predecessor, Option<Box<dyn Lease>>);
+
+fn take(mut config: Config) -> Result<(Arc<dyn Site>, Taken), PlaceError> {
+    // No group is at work, and a Go server that is would hold no lock.
+    config.streaming.ft_group = None;
+    let site = site::of(&config)?;
+    site.prepare()?;
+    let mut random = Random::new(world::entropy().map_err(PlaceError::Entropy)?);
+    let owner = Owner::this_process(&random.unique_id(), Vec::new(), None);
+    let taken: Taken = match site.lease(owner) {
+        None => (Arc::new(Unfenced), Predecessor::Clean, None),
+        Some(mut lease) => match lease.try_take()? {
+            Attempt::Won(grant) => (grant.fence, grant.predecessor, Some(lease)),
+            Attempt::Held { why, .. } => return Err(PlaceError::InUse(why)),
+        },
+    };
+    Ok((site, taken))
+}
+
+/// A store that nobody else can have meanwhile and that is not opened: what is damaged may not be.
+pub struct Held {
+    lease: Option<Box<dyn Lease>>,
+    fence: Arc<dyn Fence>,
+    predecessor: Predecessor,
+    confirmed_at: Instant,
+}
+
+impl Drop for Held {
+    /// Gives it back as it was found: what its last server has not synced nobody has since.
+    fn drop(&mut self) {
+        if let Some(mut lease) = self.lease.take() {
+            let _ = lease.release(self.predecessor == Predecessor::Clean);
+        }
+    }
+}
+
+impl Held {
+    /// Locks the store that `config` describes.
+    ///
+    /// # Errors
+    /// [`PlaceError`].
+    pub fn take(config: Config) -> Result<Self, PlaceError> {
+        let (_, (fence, predecessor, lease)) = take(config)?;
+        Ok(Self { lease, fence, predecessor, confirmed_at: world::instant() })
+    }
+
+    /// What says whether somebody else has taken it since.
+    #[must_use]
+    pub fn fence(&self) -> Arc<dyn Fence> {
+        Arc::clone(&self.fence)
+    }
+
+    /// Shows that it is still ours, now and then.
+    ///
+    /// # Errors
+    /// [`PlaceError::Lease`].
+    pub fn confirm(&mut self) -> Result<(), PlaceError> {
+        let now = world::instant();
+        if let Some(lease) = &mut self.lease
+            && CONFIRM_EVERY <= now.since(self.confirmed_at)
+        {
+            lease.confirm()?;
+            self.confirmed_at = now;
         }
         Ok(())
     }

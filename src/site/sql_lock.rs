@@ -82,10 +82,12 @@ struct Place {
     call_timeout: Duration,
 }
 
-/// A sign of life: of ours the epoch and its counter, of a Go server its identity and tick.
+/// A sign of life: of ours the epoch and its counter, of a Go server its identity and tick; that a
+/// member of ours has the lock while the newest epoch is nobody's shows none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Sign {
     Own(Epoch, u64),
+    Unclaimed(Epoch),
     Foreign(String, u64),
 }
 
@@ -340,7 +342,9 @@ impl SqlLease {
             patience => patience,
         };
         let still_for = self.still_for(Sign::Own(holder.epoch, holder.counter));
-        if self.is_proven(holder, still_for, steal_after)? && steal_after <= still_for {
+        let mark = Mark::Life(holder.epoch, holder.counter);
+        let is_proven = self.is_proven(mark, holder.pid, (still_for, steal_after))?;
+        if is_proven && steal_after <= still_for {
             return Ok(None);
         }
         let Holder { server_id, epoch, .. } = holder;
@@ -354,11 +358,10 @@ impl SqlLease {
     /// whose disk stalls for all moves no role. It is asked for in time for a replacement.
     fn is_proven(
         &mut self,
-        holder: &Holder,
-        still_for: Duration,
-        steal_after: Duration,
+        mark: Mark,
+        holder_pid: u32,
+        (still_for, steal_after): (Duration, Duration),
     ) -> Result<bool, LeaseError> {
-        let mark = Mark::Life(holder.epoch, holder.counter);
         let now = world::instant();
         let proven_for = self.proof.observe(mark, (now, now), GAP_MAX + self.steal_after / 2);
         if let Some(proven_for) = proven_for {
@@ -366,7 +369,7 @@ impl SqlLease {
         }
         if !steal_after.is_zero() && steal_after / 2 <= still_for {
             let place = self.place.clone();
-            let proven = self.with_session(|session| session.prove(&place, holder));
+            let proven = self.with_session(|session| session.prove(&place, holder_pid));
             if proven.is_err() && !place.source.more_hosts.is_empty() {
                 // A former primary goes on being read: the next session may be with another host.
                 self.session = None;
@@ -399,33 +402,58 @@ impl SqlLease {
         };
         self.was_away = false;
         self.is_elsewhere = false;
-        let holder = seen.holder.clone();
-        let Some(found) = &holder else {
-            let why = "another member is about to take the lock".to_owned();
-            return Ok(Attempt::Held { holder: None, why });
-        };
         self.can_follow(&seen)?;
+        let holder = seen.holder.clone();
+        let Some(found) = holder.as_ref().filter(|_| !seen.is_released) else {
+            return self.watch_claimant(seen.epoch);
+        };
         let still_for = self.still_for(Sign::Own(found.epoch, found.counter));
         let steal_after = sight::patience_with(found, self.steal_after);
-        let is_proven = self.is_proven(found, still_for, steal_after)?;
+        let mark = Mark::Life(found.epoch, found.counter);
+        let is_proven = self.is_proven(mark, found.pid, (still_for, steal_after))?;
         let Holder { server_id, host, pid, epoch, .. } = found;
         let whom = format!("server {server_id} (epoch {epoch}, process {pid} on {host})");
         let longer = sight::of_longer_patience(found, self.steal_after);
         let mut why = format!("{whom} holds the lock of {}{longer}", self.place.source);
         let is_still = !steal_after.is_zero() && steal_after <= still_for;
-        if is_still && is_proven && !seen.is_released {
-            let (place, here) = (self.place.clone(), self.owner.host.clone());
-            let ended = self.with_session(|session| session.end_holder(&place, &here, found))?;
-            match ended {
-                Ok(()) => {
-                    self.has_replaced = true;
-                    self.end_store_sessions();
-                    why = format!("{whom} gave no sign of life and was cut off");
-                }
+        if is_still && is_proven {
+            match self.cut_off(found)? {
+                Ok(()) => why = format!("{whom} gave no sign of life and was cut off"),
                 Err(text) => why = format!("{why}; it gives no sign of life, but {text}"),
             }
         }
         Ok(Attempt::Held { holder, why })
+    }
+
+    /// A member of ours has the lock (Go servers do not know it), and the newest epoch is nobody's:
+    /// it is about to claim the next one, or stands still before that and is cut off.
+    fn watch_claimant(&mut self, epoch: Epoch) -> Result<Attempt, LeaseError> {
+        let still_for = self.still_for(Sign::Unclaimed(epoch));
+        let nobody = Holder { epoch, ..Holder::default() };
+        let times = (still_for, self.steal_after);
+        let is_proven = self.is_proven(Mark::Unclaimed(epoch), nobody.pid, times)?;
+        let source = &self.place.source;
+        let mut why =
+            format!("a member that is about to claim the next epoch has the lock of {source}");
+        if !self.steal_after.is_zero() && self.steal_after <= still_for && is_proven {
+            let lasts = format!("for {still_for:.1?} a member had the lock and claimed no epoch");
+            match self.cut_off(&nobody)? {
+                Ok(()) => why = format!("{lasts}: it was cut off"),
+                Err(text) => why = format!("{lasts}, but {text}"),
+            }
+        }
+        Ok(Attempt::Held { holder: None, why })
+    }
+
+    /// Takes the lock from whoever has it and hangs; or the reason why that cannot be done.
+    fn cut_off(&mut self, holder: &Holder) -> Result<Result<(), String>, LeaseError> {
+        let (place, here) = (self.place.clone(), self.owner.host.clone());
+        let ended = self.with_session(|session| session.end_holder(&place, &here, holder))?;
+        if ended.is_ok() {
+            self.has_replaced = true;
+            self.end_store_sessions();
+        }
+        Ok(ended)
     }
 }
 

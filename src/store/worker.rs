@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle, Thread};
@@ -18,7 +19,7 @@ use crate::base::id::Ticket;
 use crate::base::limits;
 use crate::base::meters::StoreMeters;
 use crate::base::pulse::Pulse;
-use crate::base::record::{Batch, StoreAnswer, StoreRead};
+use crate::base::record::{Batch, FetchRequest, MessageRecord, StoreAnswer, StoreRead};
 use crate::base::time::Instant;
 use crate::base::world;
 use crate::store::encryption::notice::{self, Look};
@@ -51,11 +52,27 @@ pub enum Job {
     },
     /// Read.
     Read(StoreRead),
+    /// Read for somebody else than the engine.
+    Peek(Peek),
     /// Look after a while whether the messages of these channels can be read, whenever nothing else
     /// is to be done; what cannot be read is told once.
     Look(Vec<Look>),
     /// Finish all commits that wait, close the store, end; answered with [`Report::Closed`].
     Close,
+}
+
+/// Messages that a person wants to see, read between commits as those of a replay are.
+pub struct Peek {
+    /// Which.
+    pub request: FetchRequest,
+    /// Gets them, or why not; must not block.
+    pub done: Box<dyn FnOnce(Result<Vec<MessageRecord>, String>) + Send>,
+}
+
+impl fmt::Debug for Peek {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Peek").field("request", &self.request).finish_non_exhaustive()
+    }
 }
 
 /// What the worker tells.
@@ -216,6 +233,7 @@ struct Task {
     jobs: Receiver<Job>,
     commits: VecDeque<(Ticket, Box<Batch>)>,
     reads: VecDeque<StoreRead>,
+    peeks: VecDeque<Peek>,
     looks: VecDeque<Look>,
     look_at: Instant,
     is_closing: bool,
@@ -238,6 +256,7 @@ impl Task {
             jobs,
             commits: VecDeque::new(),
             reads: VecDeque::new(),
+            peeks: VecDeque::new(),
             looks: VecDeque::new(),
             look_at: Instant(0),
             is_closing: false,
@@ -283,6 +302,9 @@ impl Task {
             };
             self.read(read).map_err(Ended::Failed)?;
         }
+        if let Some(peek) = self.peeks.pop_front() {
+            self.peek(peek).map_err(Ended::Failed)?;
+        }
         if self.maintain_at.is_some_and(|at| at <= world::instant()) {
             self.maintain().map_err(Ended::Failed)?;
         }
@@ -298,7 +320,10 @@ impl Task {
 
     /// Whether nothing is left of what was taken out of the mailbox.
     fn is_idle(&self) -> bool {
-        self.commits.is_empty() && self.reads.is_empty() && !self.is_closing
+        self.commits.is_empty()
+            && self.reads.is_empty()
+            && self.peeks.is_empty()
+            && !self.is_closing
     }
 
     /// When there is something to do though nobody asks.
@@ -321,7 +346,7 @@ impl Task {
         }
         // The mailbox is bounded, and so is what is taken out of it in one turn.
         let taken_max = limits::MAILBOX_LEN_MAX - self.commits.len().min(limits::MAILBOX_LEN_MAX);
-        for _ in 0..taken_max.saturating_sub(self.reads.len()) {
+        for _ in 0..taken_max.saturating_sub(self.reads.len() + self.peeks.len()) {
             match self.jobs.try_recv() {
                 Ok(job) => self.sort(job),
                 Err(TryRecvError::Empty) => break,
@@ -355,6 +380,7 @@ impl Task {
         match job {
             Job::Commit { ticket, batch } => self.commits.push_back((ticket, batch)),
             Job::Read(read) => self.reads.push_back(read),
+            Job::Peek(peek) => self.peeks.push_back(peek),
             Job::Look(looks) => {
                 (self.looks, self.look_at) = (looks.into(), world::instant() + LOOK_AFTER);
             }
@@ -387,6 +413,11 @@ impl Task {
             }
         };
         self.answer(answer);
+        Ok(())
+    }
+
+    fn peek(&mut self, peek: Peek) -> Result<(), StoreError> {
+        (peek.done)(or_text(self.store.fetch(&peek.request))?);
         Ok(())
     }
 

@@ -38,7 +38,7 @@ const UNMARKED_FOR: Duration = Duration::from_secs(13);
 /// Answers of one turn of the active come to a connection within so long; their marks follow them
 /// before the answers of later turns.
 const TURN_FOR: Duration = Duration::from_millis(100);
-/// For so long after a take-over requests of before it may still be answered.
+/// For so long after a take-over, or after a route broke, requests of before may still be answered.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(4);
 
 /// What lies in a channel, as a client that reads all of it finds it.
@@ -75,6 +75,8 @@ pub struct Checker {
     /// When the last fault ended.
     healed_at: Option<Instant>,
     taken_over_at: Instant,
+    /// When a route broke last.
+    broken_at: Option<Instant>,
     violation: Option<Violation>,
     trace: Trace,
     now: Instant,
@@ -202,6 +204,7 @@ impl Checker {
             used: BTreeMap::new(),
             healed_at: None,
             taken_over_at: Instant(0),
+            broken_at: None,
             violation: None,
             trace,
             now: Instant(0),
@@ -248,9 +251,30 @@ impl Checker {
         open.into_iter().for_each(|data| self.doubts.on_repeated(data));
     }
 
+    /// A route breaks, in a run in which nothing else goes wrong but that the active changes: what
+    /// was answered may be answered again, and what was refused may be taken. Nothing may be stored
+    /// twice.
+    pub fn on_route_broken(&mut self) {
+        self.broken_at = Some(self.now);
+        let is_fresh = |at: &Instant| self.now.since(*at) < IN_FLIGHT_FOR;
+        let refused = self.refused.iter().filter(|(_, at)| is_fresh(at));
+        let refused: Vec<Bytes> = refused.map(|(data, _)| data.clone()).collect();
+        refused.into_iter().for_each(|data| self.doubts.on_repeated(data));
+    }
+
+    fn is_route_fresh(&self) -> bool {
+        self.broken_at.is_some_and(|at| self.now.since(at) < ANSWERED_WITHIN)
+    }
+
+    /// Whether routes break in this run, and nothing else goes wrong but that the active changes.
+    #[must_use]
+    pub fn has_broken_routes(&self) -> bool {
+        self.doubts.moves().is_some()
+    }
+
     /// A publish or request is answered once more.
     pub fn on_answered_again(&mut self, text: impl FnOnce() -> String) {
-        if self.doubts.moves() == Some(Moves::HandOvers) {
+        if self.doubts.moves() == Some(Moves::HandOvers) && !self.is_route_fresh() {
             self.fail(Promise::Sessions, text());
         }
     }
@@ -270,7 +294,7 @@ impl Checker {
     /// it takes for done.
     #[must_use]
     pub fn may_be_asked_again(&self) -> bool {
-        self.now.since(self.taken_over_at) < ANSWERED_WITHIN
+        self.now.since(self.taken_over_at) < ANSWERED_WITHIN || self.is_route_fresh()
     }
 
     /// A client waits in vain for the answer to its connect request.
@@ -526,6 +550,8 @@ impl Checker {
         let keeps_all = self.kept(&channel) == Kept::All;
         let Some(asked) = self.asked.get_mut(inbox) else { return };
         let is_blurred = self.doubts.is_earlier(asked.term);
+        // Who hands over has written down what it has delivered, and it comes before what follows.
+        let is_order_blurred = is_blurred && self.doubts.moves() != Some(Moves::HandOvers);
         let place = format!("{channel}:{sequence} on {inbox}");
         let (is_new, is_repeat) = (asked.seen.insert(sequence), message.redelivered);
         if !asked.settled.contains(&sequence) {
@@ -544,7 +570,7 @@ impl Checker {
             let text = format!("{place} came again without being called a redelivery");
             broken.push((Promise::P5, text));
         }
-        if !is_repeat && sequence < asked.last_fresh && !is_blurred {
+        if !is_repeat && sequence < asked.last_fresh && !is_order_blurred {
             broken.push((Promise::P4, format!("{place} came after {}", asked.last_fresh)));
         }
         if !is_repeat {

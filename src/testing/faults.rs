@@ -26,8 +26,8 @@ pub struct Plan {
     pub may_lie: bool,
     /// Chance that a bit of what is read has changed, in millionths of the reads.
     pub flips_per_read: u64,
-    /// Nothing goes wrong but that the active changes, in this way: clients of others notice
-    /// nothing.
+    /// Nothing goes wrong but that routes break and the active changes, in this way: clients of
+    /// others notice nothing.
     pub moves: Option<Moves>,
     /// Faults that are left out, by number.
     pub left_out: BTreeSet<u32>,
@@ -143,6 +143,8 @@ pub enum Kind {
     Full(Duration),
     /// Two members do not hear each other.
     PartMembers(Duration),
+    /// The route between two members breaks, with what is on its way.
+    BreakRoute,
     /// A client and a member do not hear each other.
     PartClient(Duration),
     /// A client reads slowly, or no longer.
@@ -182,6 +184,8 @@ pub struct Faults {
 const PAUSE_MAX_MS: u64 = 2_500;
 /// Nearly as long as it takes to replace a holder.
 const REPLACED_AFTER: Duration = Duration::from_millis(900);
+/// How many of a million that have the lock do not come to claim the epoch at once.
+const CLAIM_FAULTS: u64 = 100_000;
 const DOWN_MAX_MS: u64 = 800;
 const FULL_MAX_MS: u64 = 800;
 const PART_MAX_MS: u64 = 1_500;
@@ -254,6 +258,9 @@ impl Faults {
         }
         if let Some(moves) = self.plan.moves {
             let dies = moves == Moves::Deaths && self.random.below(3) != 0;
+            if self.random.below(2) == 0 {
+                return self.number(Kind::BreakRoute);
+            }
             return self.number(if dies { Kind::Kill } else { Kind::HandOver });
         }
         if self.plan.spares_members {
@@ -276,6 +283,19 @@ impl Faults {
             13 => Kind::PartClient(self.ms(PART_MAX_MS)),
             14 | 15 => Kind::KeeperStall(self.pause()),
             _ => Kind::SlowReader(self.random.below(3) != 0),
+        };
+        self.number(kind)
+    }
+
+    /// What goes wrong between the lock and the epoch, for whoever takes both.
+    pub fn on_claim(&mut self) -> Option<Fault> {
+        if self.plan.is_none() || self.plan.spares_members || !self.is_due(CLAIM_FAULTS) {
+            return None;
+        }
+        let kind = match self.random.below(8) {
+            0 => Kind::Kill,
+            // Long enough for another to pass it over, or not.
+            _ => Kind::Pause(REPLACED_AFTER + self.ms(PAUSE_MAX_MS)),
         };
         self.number(kind)
     }

@@ -66,6 +66,8 @@ struct Group {
     full_until: Instant,
     /// When the active changed last in a run in which nothing else happens.
     moved_at: Instant,
+    /// When a route broke last in such a run.
+    cut_at: Instant,
     steps: u64,
     steps_max: u64,
     takeovers: u32,
@@ -113,6 +115,8 @@ const STILL_FOR_LONG: Duration = Duration::from_millis(50);
 const START_MAX_MS: u64 = 50;
 /// Time for a member that died to come back, and to be joined to all others.
 const MOVES_APART: Duration = Duration::from_millis(700);
+/// Time for a route that broke to be dialled again, and for what it took with it to be answered.
+const JOINED_WITHIN: Duration = Duration::from_millis(1_700);
 /// What was published last has arrived, or never will.
 const AUDIT_AFTER: Duration = Duration::from_secs(2);
 /// Longer than a member waits for its loops or its store.
@@ -168,6 +172,7 @@ impl Group {
             process_count: 0,
             full_until: now.at,
             moved_at: now.at,
+            cut_at: now.at,
             steps: 0,
             steps_max: plan.steps,
             takeovers: 0,
@@ -301,6 +306,7 @@ impl Group {
                 }
             }
             Kind::Stall(_)
+            | Kind::BreakRoute
             | Kind::Error(_)
             | Kind::ErrorAfter(_)
             | Kind::Short(_)
@@ -319,7 +325,14 @@ impl Group {
         let is_standby = |slot: &Slot| is_of(slot, |role| role == Role::Standby);
         let Some(number) = self.slots.iter().position(is_active) else { return };
         let standbys = self.slots.iter().filter(|slot| is_standby(slot)).count();
-        let is_well = standbys + 1 == self.slots.len() && self.moved_at + MOVES_APART <= now;
+        let is_quiet = self.moved_at + MOVES_APART <= now && self.cut_at + JOINED_WITHIN <= now;
+        let is_well = standbys + 1 == self.slots.len() && is_quiet;
+        if kind == Kind::BreakRoute {
+            if is_well {
+                self.break_route(number);
+            }
+            return;
+        }
         let has_clients = number + 1 == self.slots.len();
         if !is_well || has_clients && kind == Kind::Kill {
             return;
@@ -332,6 +345,18 @@ impl Group {
             self.kill(number);
         } else {
             self.ask_to_hand_over(number);
+        }
+    }
+
+    /// The route from the active to where all clients are breaks, or that to the other one.
+    fn break_route(&mut self, active: usize) {
+        let (now, count) = (self.now.at, self.slots.len());
+        let step = 1 + self.faults.choose(count - 1);
+        let other = if active + 1 == count { (active + step) % count } else { count - 1 };
+        if self.wires.cut([Node::Member(active), Node::Member(other)]) {
+            self.cut_at = now;
+            self.checker.on_route_broken();
+            self.trace.say(now, || format!("the route between m{active} and m{other} breaks"));
         }
     }
 

@@ -20,6 +20,8 @@ use crate::testing::memory_disk::{Fate, ProcessId, before};
 pub const STEAL_AFTER: Duration = Duration::from_secs(1);
 /// How often a standby looks.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// Between the lock and the epoch, for whoever takes both.
+const CLAIM_TAKES: Duration = Duration::from_millis(1);
 /// What the fence reads.
 const EPOCH_FILE: &[u8] = b".stanby.epoch";
 
@@ -159,7 +161,11 @@ pub struct Keeper {
     locks: Locks,
     clock: LeaseClock,
     held: Option<Arc<SimulatedFence>>,
+    /// The epoch that it is about to claim, whatever has happened since it looked.
+    claiming: Option<(Epoch, Predecessor)>,
     stillness: Stillness,
+    /// For how long a process has the lock and nobody an epoch.
+    unclaimed: Stillness,
     /// Since when the store is known to work for this process.
     proof: Proof,
     distrusts_locks: bool,
@@ -177,7 +183,9 @@ impl Keeper {
             locks,
             clock,
             held: None,
+            claiming: None,
             stillness: Stillness::default(),
+            unclaimed: Stillness::default(),
             proof: Proof::default(),
             distrusts_locks: false,
             told: None,
@@ -195,7 +203,39 @@ impl Keeper {
             return self.confirm(now);
         }
         self.next_look = now + LOOK_EVERY;
+        if let Some((epoch, predecessor)) = self.claiming.take() {
+            return self.claim(epoch, predecessor, now);
+        }
         if may_take { self.look(now) } else { None }
+    }
+
+    /// Whether it stands between the lock and the epoch.
+    #[must_use]
+    pub fn is_claiming(&self) -> bool {
+        self.claiming.is_some()
+    }
+
+    /// The kernel refuses the second of one epoch.
+    fn claim(&mut self, epoch: Epoch, predecessor: Predecessor, now: Instant) -> Option<Told> {
+        let mut state = self.locks.state();
+        if state.epochs.contains_key(&epoch) {
+            return None;
+        }
+        let claim = Claim {
+            owner: self.process,
+            counter: 0,
+            confirmed_at: now,
+            is_held: true,
+            is_released: false,
+        };
+        state.epochs.insert(epoch, claim);
+        drop(state);
+        let locks = self.locks.clone();
+        let fence = Arc::new(SimulatedFence { epoch, owner: self.process, locks });
+        self.held = Some(Arc::clone(&fence));
+        self.clock.confirm(now, bound());
+        self.next_look = now + bound() / 4;
+        Some(Told::Won(fence, predecessor))
     }
 
     fn confirm(&mut self, now: Instant) -> Option<Told> {
@@ -235,7 +275,9 @@ impl Keeper {
                 claim.is_released = is_clean;
             }
         }
+        self.claiming = None;
         self.stillness.reset();
+        self.unclaimed.reset();
         self.proof = Proof::default();
         self.told = None;
         self.next_look = next_look;
@@ -265,7 +307,13 @@ impl Keeper {
         let mark = newest.map_or((Epoch(0), 0), |(epoch, claim)| (epoch, claim.counter));
         let holder = newest.map(|(_, claim)| claim.owner);
         let still_for = self.stillness.observe(mark, (now, now), 4 * LOOK_EVERY);
-        let life = Mark::Life(mark.0, mark.1);
+        let is_unclaimed = !has_lock && newest.is_none_or(|(_, claim)| !claim.is_held);
+        let unclaimed_for =
+            is_unclaimed.then(|| self.unclaimed.observe((mark.0, 0), (now, now), 4 * LOOK_EVERY));
+        if !is_unclaimed {
+            self.unclaimed.reset();
+        }
+        let life = if is_unclaimed { Mark::Unclaimed(mark.0) } else { Mark::Life(mark.0, mark.1) };
         let proven_for = self.proof.observe(life, (now, now), 4 * LOOK_EVERY);
         let patience = sight::patience_with(
             &Holder { silence_max: STEAL_AFTER, ..Holder::default() },
@@ -278,6 +326,7 @@ impl Keeper {
         };
         let sight = Sight {
             has_lock,
+            unclaimed_for,
             newest: newest.map(epoch_of),
             is_fresh: state.epochs.is_empty(),
             still_for,
@@ -289,22 +338,9 @@ impl Keeper {
         };
         match judge(&sight) {
             Verdict::Claim(predecessor) => {
-                let epoch = mark.0.next();
-                let claim = Claim {
-                    owner: self.process,
-                    counter: 0,
-                    confirmed_at: now,
-                    is_held: true,
-                    is_released: false,
-                };
-                state.epochs.insert(epoch, claim);
-                drop(state);
-                let locks = locks.clone();
-                let fence = Arc::new(SimulatedFence { epoch, owner: self.process, locks });
-                self.held = Some(Arc::clone(&fence));
-                self.clock.confirm(now, bound());
-                self.next_look = now + bound() / 4;
-                Some(Told::Won(fence, predecessor))
+                self.claiming = Some((mark.0.next(), predecessor));
+                self.next_look = now + CLAIM_TAKES;
+                None
             }
             Verdict::Prove => {
                 self.proof.give(life, now);
@@ -312,8 +348,13 @@ impl Keeper {
             }
             Verdict::WaitForLock
             | Verdict::WaitForForeigner
+            | Verdict::WaitForClaim
             | Verdict::WaitForEpoch
             | Verdict::WaitForStillness => {
+                // The lock is left to whoever is active without it.
+                if has_lock {
+                    state.root = None;
+                }
                 let is_known = self.told.replace(holder) == Some(holder);
                 (!is_known).then_some(Told::Waiting(holder))
             }
@@ -324,5 +365,67 @@ impl Keeper {
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
         self.held.as_ref().map(|fence| fence.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    /// A group of keepers, of which those that are not turned stand still.
+    struct Members {
+        keepers: Vec<Keeper>,
+        locks: Locks,
+        now: Instant,
+    }
+
+    impl Members {
+        fn new(count: u32) -> Self {
+            let (locks, now) = (Locks::default(), Instant::default());
+            let keeper = |n| Keeper::new(ProcessId(n), locks.clone(), LeaseClock::default(), now);
+            Self { keepers: (0..count).map(keeper).collect(), locks, now }
+        }
+
+        fn turn(&mut self, number: usize) -> Option<Told> {
+            self.now = self.now + Duration::from_millis(1);
+            self.keepers[number].turn(self.now, true)
+        }
+
+        fn wins_within(&mut self, number: usize, patience: Duration) -> Option<Predecessor> {
+            let until = self.now + patience;
+            while self.now < until {
+                if let Some(Told::Won(_, predecessor)) = self.turn(number) {
+                    return Some(predecessor);
+                }
+            }
+            None
+        }
+    }
+
+    /// Goal: who stands still between the lock and the epoch keeps nobody from serving, and when it
+    /// goes on it is a standby, that has the lock no more.
+    #[test]
+    fn who_is_paused_between_the_lock_and_the_epoch_is_passed_over() {
+        let patience = 3 * STEAL_AFTER;
+        let mut members = Members::new(3);
+        assert_eq!(members.wins_within(0, patience), Some(Predecessor::Clean));
+        members.locks.free(ProcessId(0));
+        while !members.keepers[1].is_claiming() {
+            assert!(members.turn(1).is_none());
+        }
+        let paused_at = members.now;
+        assert_eq!(members.wins_within(2, patience), Some(Predecessor::Replaced));
+        assert!(paused_at + STEAL_AFTER <= members.now, "it is given time");
+        for _ in 0..100 {
+            assert!(!matches!(members.turn(1), Some(Told::Won(..) | Told::Lost(_))));
+            assert!(!matches!(members.turn(2), Some(Told::Won(..) | Told::Lost(_))));
+        }
+        assert_eq!(members.keepers[2].epoch(), Some(Epoch(2)));
+        let rooted = members.locks.state().root;
+        assert!(rooted != Some(ProcessId(1)), "{rooted:?}");
+        members.locks.free(ProcessId(2));
+        assert_eq!(members.wins_within(1, patience), Some(Predecessor::Gone));
     }
 }

@@ -148,6 +148,13 @@ impl Wires {
         }
     }
 
+    /// What connects two nodes breaks: what is on its way is lost. False if nothing does.
+    pub fn cut(&mut self, [one, other]: [Node; 2]) -> bool {
+        let count = self.connections.len();
+        self.connections.retain(|_, found| pair(found.nodes) != pair([one, other]));
+        self.connections.len() < count
+    }
+
     /// A node dies: its sockets are closed by the kernel, or, if the machine is gone, forgotten.
     pub fn kill(&mut self, node: Node, is_machine_gone: bool) {
         for (connection, side) in self.ends_of(node) {

@@ -720,9 +720,11 @@ impl Client {
         match kind {
             "hb" => {
                 // Three in a row would be its end. Where one that it sends can be lost, it misses
-                // one of two only.
+                // one of two only, and none where a route takes two with it.
                 self.heartbeat_count += 1;
-                let is_missed = if checker.is_calm() {
+                let is_missed = if checker.has_broken_routes() {
+                    false
+                } else if checker.is_calm() {
                     !self.heartbeat_count.is_multiple_of(3)
                 } else {
                     !self.is_retiring && self.heartbeat_count.is_multiple_of(2)

@@ -110,7 +110,10 @@ fn a_corrupt_slice_in_the_middle() {
     }
     let lost: Vec<u64> = (1..=51).filter(|sequence| !found.contains(sequence)).collect();
     assert!((1..=2).contains(&lost.len()), "one damaged record takes {lost:?} with it");
-    server.log.wait("sliced");
+    // What to do is said as a command that can be pasted.
+    let line = server.log.wait("Error looking up message");
+    let folder = launch.folder().join("store/sliced");
+    assert!(line.contains(&format!("`cp -a {} COPY`", folder.display())), "{line}");
 }
 
 #[test]

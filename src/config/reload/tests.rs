@@ -53,6 +53,7 @@ fn lines_are_those_of_the_reference_in_its_order() {
         ("", "syslog: true", &[], &["syslog = true"]),
         ("", "remote_syslog: x", &[], &["remote_syslog = x"]),
         ("", "log_format: json", &[], &["log_format = json"]),
+        ("", "dashboard { user: a, password: b }", &[], &["dashboard user"]),
         ("", "max_traced_msg_len: 5", &[], &["max_traced_msg_len = 5"]),
         ("", "authorization { token: x }", &[], &["authorization token"]),
         ("", "authorization { users: [{user: x}] }", &[], &[]),

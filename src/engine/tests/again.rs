@@ -4,12 +4,13 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::*;
-use crate::base::errand::{Errand, Keeper};
+use crate::base::errand::{Again, Errand, Keeper};
 use crate::engine::effect::Service;
 use crate::proto::pb;
 
-fn errand(number: u64, is_again: bool) -> Option<Errand> {
-    Some(Errand { keeper: Keeper::Peer(1), ledger: 1, number, is_again })
+fn errand(number: u64, may_be_done: bool) -> Option<Errand> {
+    let again = Again::perhaps(may_be_done);
+    Some(Errand { keeper: Keeper::Peer(1), ledger: 1, number, again })
 }
 
 fn publish(guid: &str) -> Bytes {
@@ -161,5 +162,33 @@ fn who_drains_finishes_what_it_has_taken_or_gives_it_back() {
         assert!([waiting, late].iter().all(|reply| server.answer(reply).is_none()));
         assert_eq!(server.done(), [1, 2, 3, 5]);
         assert_eq!(server.drained_count, usize::from(loops));
+    }
+}
+
+/// Goal: a publish of which these engines know that it is stored is acknowledged under its GUID,
+/// whoever its client was, and stored no second time; what was refused is known as not stored.
+#[test]
+fn a_publish_that_these_engines_have_stored_is_only_acknowledged() {
+    for loops in [1, 2, 4] {
+        let mut server = Script::new(loops);
+        server.connect("me");
+        let first = server.hand_in_kept(Service::Publish, publish("g1"), errand(1, false));
+        server.run();
+        assert!(server.answer(&first).is_some());
+        assert_eq!(server.finished(), [(1, false)]);
+        assert_eq!(server.close("me"), "");
+        let known = errand(1, false).map(|errand| Errand { again: Again::Done, ..errand });
+        let again = server.hand_in_kept(Service::Publish, publish("g1"), known);
+        let refused = server.hand_in_kept(Service::Publish, publish("g2"), errand(2, true));
+        server.run();
+        let ack = |server: &mut Script, reply| {
+            let answer = server.answer(reply).expect("it is answered");
+            let ack = pb::PubAck::decode(answer).expect("it is an ack");
+            (ack.guid, ack.error.is_empty())
+        };
+        assert_eq!(ack(&mut server, &again), ("g1".into(), true));
+        assert_eq!(ack(&mut server, &refused), ("g2".into(), false));
+        assert_eq!(server.finished(), [(1, false), (2, true)]);
+        assert_eq!(server.contents("foo").len(), 1);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{Place, rows};
 use crate::base::files::{self, Access, Links};
+use crate::election::keeper;
 use crate::election::lease::{Holder, Wake};
 use crate::site::epoch_files;
 use crate::store::sql::dialect::{Dialect, Driver, Failure, SqlError};
@@ -17,6 +18,8 @@ use crate::store::sql::{self, sessions};
 
 /// Pause between tries where the database cannot wait for its lock within a call.
 const LOCK_POLL_PAUSE: Duration = Duration::from_millis(50);
+/// Processes that are looked at for the one that has the lock.
+const PROCESSES_MAX: usize = 65_536;
 /// From here on a call has time for a wait of a whole second.
 const LONG_CALL: Duration = Duration::from_millis(1_200);
 
@@ -92,12 +95,12 @@ impl Session {
 
     /// Writes something that is durable when this returns, and takes it away again. What keeps us
     /// from writing may keep the holder from it too: then it moves no role.
-    pub(super) fn prove(&mut self, place: &Place, holder: &Holder) -> Result<(), SqlError> {
+    pub(super) fn prove(&mut self, place: &Place, holder_pid: u32) -> Result<(), SqlError> {
         let Some(path) = &self.proof_path else {
             return rows::prove(self.dialect.as_mut());
         };
         // The lock alone: with it held for a write, on a disk that is slow, we would be in the way.
-        if !is_in_the_way(holder.pid, place) {
+        if !is_in_the_way(holder_pid, place) {
             self.dialect.run("BEGIN EXCLUSIVE")?;
             self.dialect.run("ROLLBACK")?;
         }
@@ -158,9 +161,25 @@ fn no_file_lock(error: &io::Error) -> SqlError {
 }
 
 /// A stopped process keeps SQLite's lock as long as it lives: it is killed, if it is the recorded
-/// holder and the kernel says that the lock beside the database is its own.
+/// holder and the kernel says that the lock beside the database is its own, or another process of
+/// ours that has it.
 fn end_process(path: &Path, here: &str, holder: &Holder) -> Result<(), String> {
+    let pid = match recorded(path, here, holder) {
+        Ok(pid) => pid,
+        Err(why) => claimant(path).ok_or(why)?,
+    };
+    let number = i32::try_from(pid).map_err(|error| error.to_string())?;
+    let target = nix::unistd::Pid::from_raw(number);
+    nix::sys::signal::kill(target, nix::sys::signal::Signal::SIGKILL)
+        .map_err(|error| format!("process {pid} cannot be ended: {error}"))
+}
+
+/// The recorded holder, if it has the lock.
+fn recorded(path: &Path, here: &str, holder: &Holder) -> Result<u32, String> {
     let pid = holder.pid;
+    if pid == 0 {
+        return Err("it is not known which process that is: it must be ended by hand".to_owned());
+    }
     if holder.host != here {
         return Err(format!("process {pid} runs on {} and must be ended there", holder.host));
     }
@@ -169,10 +188,24 @@ fn end_process(path: &Path, here: &str, holder: &Holder) -> Result<(), String> {
         let path = path.display();
         return Err(format!("process {pid} is not the one that has the lock of {path}"));
     }
-    let number = i32::try_from(pid).map_err(|error| error.to_string())?;
-    let target = nix::unistd::Pid::from_raw(number);
-    nix::sys::signal::kill(target, nix::sys::signal::Signal::SIGKILL)
-        .map_err(|error| format!("process {pid} cannot be ended: {error}"))
+    Ok(pid)
+}
+
+/// Which other process has the lock, if it is a server of ours: it has a keeper. Who died while it
+/// had an epoch is the recorded one for as long as nobody claims the next.
+fn claimant(path: &Path) -> Option<u32> {
+    let processes = std::fs::read_dir("/proc").ok()?.flatten().take(PROCESSES_MAX);
+    let mut numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.find(|pid| {
+        let is_other = *pid != std::process::id();
+        is_other && holds_lock(*pid, path, &["WRITE"]).unwrap_or(false) && has_keeper(*pid)
+    })
+}
+
+fn has_keeper(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut names = threads.filter_map(|thread| files::read(&thread.path().join("comm"), 64).ok());
+    names.any(|name| name.trim_ascii() == keeper::THREAD.as_bytes())
 }
 
 /// Whether a process holds a lock of these kinds on the file: by what the kernel tells of each of

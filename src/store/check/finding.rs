@@ -12,7 +12,7 @@ const TOLD_MAX: u64 = 50;
 /// Files whose checksums all differ, from which on another polynomial is the likelier reason.
 const FAILING_MIN: u64 = 2;
 
-const OTHER_RULES: &str = "it was likely written with another -file_crc_poly, or by something that \
+pub(super) const OTHER_RULES: &str = "it was likely written with another -file_crc_poly, or by something that \
                            makes none: look again with --crc-poly or --no-crc";
 
 /// What nothing can be said of.

@@ -7,6 +7,7 @@
 
 mod channel;
 mod finding;
+mod mending;
 mod records;
 mod root;
 mod slices;
@@ -17,8 +18,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use self::finding::{Finding, Weight};
+pub use self::mending::{Change, MendError, Mender, mend};
 
-use self::finding::Findings;
+use self::finding::{Findings, OTHER_RULES};
 use crate::base::world;
 use crate::store::file::format::Crc;
 use crate::store::source;
@@ -92,6 +94,18 @@ impl Report {
     #[must_use]
     pub fn is_partial(&self) -> bool {
         self.has(Weight::Unread)
+    }
+
+    /// Whether a start would put something right, without loss of what was acknowledged.
+    #[must_use]
+    pub fn needs_start(&self) -> bool {
+        self.has(Weight::Mended)
+    }
+
+    /// Whether it has been written with other checksums than those that were looked for.
+    fn is_by_other_rules(&self) -> bool {
+        let is_of_all = |found: &Finding| found.file.as_os_str().is_empty();
+        self.findings.first().is_some_and(|found| is_of_all(found) && found.means == OTHER_RULES)
     }
 
     fn has(&self, weight: Weight) -> bool {

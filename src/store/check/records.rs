@@ -2,16 +2,22 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::finding::Findings;
 use crate::base::files::{self, Access, Links};
+use crate::proto::pb;
 use crate::store::file::format::{
-    Corrupt, Crc, Decoded, FILE_HEADER_LEN, Framing, RECORD_HEADER_LEN, check_version,
+    Corrupt, Crc, Decoded, FILE_HEADER_LEN, Framing, RECORD_HEADER_LEN, check_version, decode,
     decode_record,
 };
 use crate::store::file::repair::{self, Ending, Reading};
+
+pub(super) const UNREADABLE: &str = "this message is not delivered";
+const FOREIGN: &str =
+    "a start delivers it as one of this channel: was a file put into another folder?";
 
 /// Longest record that is believed: far beyond what a server takes.
 const RECORD_LEN_MAX: u64 = 256 * 1024 * 1024;
@@ -106,6 +112,24 @@ pub(super) fn read(
         Ok(Decoded::End) => Found::End,
         Err(why) => Found::Corrupt { why, end },
     })
+}
+
+/// What is wrong with something that lies in the place of a message, and what it means.
+pub(super) type Wrong = (String, &'static str);
+
+/// Sequence and time of a message of the channel that `data` is a file of.
+pub(super) fn message(payload: &[u8], data: &Path) -> Result<(u64, i64), Wrong> {
+    let channel = data.parent().and_then(Path::file_name).unwrap_or_default().as_bytes();
+    let found = decode::<pb::MsgProto>(payload).map_err(|why| (why.to_string(), UNREADABLE))?;
+    if found.sequence == 0 {
+        return Err(("a message without a sequence".to_owned(), UNREADABLE));
+    }
+    let subject = found.subject.as_ref();
+    if subject != channel && !subject.is_empty() {
+        let what = format!("a message of channel {}", String::from_utf8_lossy(subject));
+        return Err((what, FOREIGN));
+    }
+    Ok((found.sequence, found.timestamp))
 }
 
 /// Remembers how the checksum of a file's first record is.

@@ -4,13 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Findings, Weight};
-use super::records::{self, Bytes, Found};
+use super::records::{self, Bytes, Found, UNREADABLE};
 use crate::store::file::format::{
-    Crc, FILE_HEADER_LEN, Framing, INDEX_RECORD_LEN, IndexRecord, index_offset, message_place,
+    Crc, FILE_HEADER_LEN, Framing, INDEX_RECORD_LEN, IndexRecord, index_offset,
 };
 use crate::store::file::log::is_no_header;
 
-const UNREADABLE: &str = "this message is not delivered";
 const UNKNOWN: &str = "what lies there is not delivered";
 const TORN: &str = "a start cuts it off and keeps it in a file beside; only a crash in the midst of a \
                     write leaves it, before anything was acknowledged";
@@ -293,11 +292,14 @@ fn record_at(
         records::note_first(&found, findings);
     }
     let (what, end) = match found {
-        Found::Record { payload, end, .. } => match message_place(&payload) {
+        Found::Record { payload, end, .. } => match records::message(&payload, data) {
             Ok((sequence, timestamp)) => {
                 return Ok((Some(Place { sequence, timestamp }), Some(end)));
             }
-            Err(why) => (why.to_string(), Some(end)),
+            Err((what, means)) => {
+                findings.add(Weight::Damage, (data, Some(at)), what, means);
+                return Ok((None, Some(end)));
+            }
         },
         Found::Corrupt { why, end } => (why.to_string(), Some(end)),
         Found::Torn => ("the file ends inside of this record".to_owned(), None),
@@ -325,10 +327,10 @@ fn data_from(
         }
         match found {
             Found::Record { payload, end, .. } => {
-                match message_place(&payload) {
+                match records::message(&payload, data) {
                     Ok((sequence, timestamp)) => each(Place { sequence, timestamp }, findings),
-                    Err(why) => {
-                        findings.add(Weight::Damage, (data, Some(at)), why.to_string(), UNREADABLE);
+                    Err((what, means)) => {
+                        findings.add(Weight::Damage, (data, Some(at)), what, means);
                     }
                 }
                 at = end;

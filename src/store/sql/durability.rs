@@ -57,28 +57,10 @@ fn postgres(source: &Source, dialect: &mut dyn Dialect) -> Result<Vec<String>, S
                  current_setting('synchronous_standby_names'), current_setting('full_page_writes')";
     let rows = dialect.query(asked, &[])?;
     let Some(row) = rows.first() else { return Ok(Vec::new()) };
-    let [fsync, synchronous, standbys, pages] = [0, 1, 2, 3].map(|index| row[index].text());
-    let mut lines = Vec::new();
-    if fsync == "off" {
-        lines.push(lost("PostgreSQL", "fsync", "off", "on"));
-    }
-    if pages == "off" && fsync != "off" {
-        let text = "PostgreSQL has full_page_writes = off: where the file system does not write \
-                    whole pages, a crash of its machine can damage what was acknowledged; set \
-                    full_page_writes = on";
-        lines.push(text.to_owned());
-    }
-    if synchronous == "off" {
-        let by = if source.says("synchronous_commit") { "the source" } else { "PostgreSQL" };
-        lines.push(lost(by, "synchronous_commit", "off", "on"));
-    } else if !standbys.is_empty() && ["local", "remote_write"].contains(&synchronous.as_str()) {
-        lines.push(format!(
-            "synchronous_commit = {synchronous} does not wait until a synchronous standby has \
-             written a commit down: a fail-over of PostgreSQL can lose acknowledged messages; set \
-             synchronous_commit = on"
-        ));
-    }
-    if source.needs_writable && !source.more_hosts.is_empty() && standbys.is_empty() {
+    let said = [0, 1, 2, 3].map(|index| row[index].text());
+    let is_of_source = source.says("synchronous_commit");
+    let mut lines = settings_of_postgres(said.each_ref().map(String::as_str), is_of_source);
+    if source.needs_writable && !source.more_hosts.is_empty() && row[2].text().is_empty() {
         let text = "the source names several hosts and PostgreSQL has no \
                     synchronous_standby_names: a standby that is promoted may lack what was \
                     acknowledged, and a former primary goes on taking writes; set \
@@ -108,17 +90,7 @@ fn mysql(dialect: &mut dyn Dialect) -> Result<Vec<String>, SqlError> {
                  @@GLOBAL.log_bin";
     let rows = dialect.query(asked, &[])?;
     let Some(row) = rows.first() else { return Ok(Vec::new()) };
-    let [flush, sync_binlog, log_bin] = [0, 1, 2].map(|index| row[index].signed());
-    let mut lines = Vec::new();
-    // 3 of MariaDB syncs once more than 1.
-    if ![1, 3].contains(&flush) {
-        let flush = flush.to_string();
-        lines.push(lost("the database", "innodb_flush_log_at_trx_commit", &flush, "1"));
-    }
-    // A transaction that the binary log does not have is undone by the recovery after a crash.
-    if log_bin != 0 && sync_binlog != 1 {
-        lines.push(lost("the database", "sync_binlog", &sync_binlog.to_string(), "1"));
-    }
+    let mut lines = settings_of_mysql([0, 1, 2].map(|index| row[index].signed()));
     let names = schema::tables().map(|table| format!("'{table}'")).collect::<Vec<_>>().join(", ");
     let asked = format!(
         "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() \
@@ -135,6 +107,50 @@ fn mysql(dialect: &mut dyn Dialect) -> Result<Vec<String>, SqlError> {
     Ok(lines)
 }
 
+/// What `fsync`, `synchronous_commit`, `synchronous_standby_names` and `full_page_writes` mean for
+/// the commits of a session.
+fn settings_of_postgres(
+    [fsync, synchronous, standbys, pages]: [&str; 4],
+    is_of_source: bool,
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    if fsync == "off" {
+        lines.push(lost("PostgreSQL", "fsync", "off", "on"));
+    }
+    if pages == "off" && fsync != "off" {
+        let text = "PostgreSQL has full_page_writes = off: where the file system does not write \
+                    whole pages, a crash of its machine can damage what was acknowledged; set \
+                    full_page_writes = on";
+        lines.push(text.to_owned());
+    }
+    if synchronous == "off" {
+        let by = if is_of_source { "the source" } else { "PostgreSQL" };
+        lines.push(lost(by, "synchronous_commit", "off", "on"));
+    } else if !standbys.is_empty() && ["local", "remote_write"].contains(&synchronous) {
+        lines.push(format!(
+            "synchronous_commit = {synchronous} does not wait until a synchronous standby has \
+             written a commit down: a fail-over of PostgreSQL can lose acknowledged messages; set \
+             synchronous_commit = on"
+        ));
+    }
+    lines
+}
+
+/// What `innodb_flush_log_at_trx_commit`, `sync_binlog` and `log_bin` of a server mean for commits.
+fn settings_of_mysql([flush, sync_binlog, log_bin]: [i64; 3]) -> Vec<String> {
+    let mut lines = Vec::new();
+    // 3 of MariaDB syncs once more than 1.
+    if ![1, 3].contains(&flush) {
+        let flush = flush.to_string();
+        lines.push(lost("the database", "innodb_flush_log_at_trx_commit", &flush, "1"));
+    }
+    // A transaction that the binary log does not have is undone by the recovery after a crash.
+    if log_bin != 0 && sync_binlog != 1 {
+        lines.push(lost("the database", "sync_binlog", &sync_binlog.to_string(), "1"));
+    }
+    lines
+}
+
 fn first_column(rows: &[Row]) -> Vec<String> {
     rows.iter().filter_map(|row| row.first()).map(|value| value.text()).collect()
 }
@@ -144,4 +160,61 @@ fn lost(who: &str, name: &str, value: &str, better: &str) -> String {
         "{who} has {name} = {value}: messages that were acknowledged can be lost when the \
          database's machine or process stops; set {name} = {better}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: whatever of PostgreSQL's settings can lose a commit is said, and nothing else is.
+    #[test]
+    fn each_setting_of_postgres_that_loses_commits_is_said() {
+        let good = ["on", "on", "", "on"];
+        for (said, is_of_source, expected) in [
+            (good, false, &[][..]),
+            (["on", "local", "", "on"], false, &[]),
+            (["on", "remote_apply", "a", "on"], false, &[]),
+            (["off", "on", "", "on"], false, &["PostgreSQL has fsync = off: "]),
+            (["off", "on", "", "off"], false, &["PostgreSQL has fsync = off: "]),
+            (["on", "on", "", "off"], false, &["PostgreSQL has full_page_writes = off: "]),
+            (["on", "off", "", "on"], false, &["PostgreSQL has synchronous_commit = off: "]),
+            (["on", "off", "a", "on"], true, &["the source has synchronous_commit = off: "]),
+            (["on", "local", "a", "on"], false, &["synchronous_commit = local does not wait "]),
+            (["on", "remote_write", "a", "on"], true, &["synchronous_commit = remote_write "]),
+            (
+                ["off", "off", "", "on"],
+                false,
+                &["PostgreSQL has fsync = off: ", "PostgreSQL has synchronous_commit = off: "],
+            ),
+        ] {
+            check(&settings_of_postgres(said, is_of_source), expected);
+        }
+    }
+
+    /// Goal: the same of MySQL; the binary log counts only where there is one.
+    #[test]
+    fn each_setting_of_mysql_that_loses_commits_is_said() {
+        let flush = "the database has innodb_flush_log_at_trx_commit = ";
+        let binlog = "the database has sync_binlog = ";
+        for (said, expected) in [
+            ([1, 1, 1], &[][..]),
+            ([3, 1, 1], &[]),
+            ([1, 0, 0], &[]),
+            ([0, 1, 1], &[flush]),
+            ([2, 0, 0], &[flush]),
+            ([1, 0, 1], &[binlog]),
+            ([1, 1_000, 1], &[binlog]),
+            ([2, 0, 1], &[flush, binlog]),
+        ] {
+            check(&settings_of_mysql(said), expected);
+        }
+    }
+
+    #[track_caller]
+    fn check(lines: &[String], expected: &[&str]) {
+        assert_eq!(lines.len(), expected.len(), "{lines:?}");
+        for (line, begin) in lines.iter().zip(expected) {
+            assert!(line.starts_with(begin), "{line}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use crate::server::engine_driver::Mail;
 use crate::server::event::Event;
 use crate::server::interest_key::Listener;
 use crate::store::{Opened, Remedy, StoreError};
+use crate::testing::faults::Kind;
 use crate::testing::leases::{Told, server_id};
 use crate::testing::process;
 
@@ -28,6 +29,7 @@ impl Group {
         let Some(process) = &mut self.slots[number].process else { return };
         let may_take = process.may_take_lease();
         match process.keeper.turn(now.at, may_take) {
+            None if process.keeper.is_claiming() => self.meet_claim(number),
             None => (),
             Some(Told::Lost(why)) => {
                 self.trace.say(now.at, || format!("m{number} has lost its lease"));
@@ -43,6 +45,18 @@ impl Group {
                 self.trace.say(now.at, || format!("m{number} wins epoch {epoch}: {predecessor:?}"));
                 self.tell(number, Input::Won { epoch, predecessor });
             }
+        }
+    }
+
+    /// A member has the lock and no epoch yet.
+    fn meet_claim(&mut self, number: usize) {
+        let Some(fault) = self.faults.on_claim() else { return };
+        let now = self.now.at;
+        self.trace.say(now, || format!("fault {fault:?} before m{number} claims its epoch"));
+        if let Kind::Pause(lasts) = fault.kind {
+            self.slots[number].paused_until = now + lasts;
+        } else {
+            self.kill(number);
         }
     }
 

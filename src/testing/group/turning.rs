@@ -297,6 +297,7 @@ impl Ruled {
             | Kind::ClockJump(_)
             | Kind::Full(_)
             | Kind::PartMembers(_)
+            | Kind::BreakRoute
             | Kind::PartClient(_)
             | Kind::SlowReader(_) => Fate::Done,
         }

@@ -1,4 +1,5 @@
-// Runs stan.go and nats.go against servers of ../servers.py; last line: N passed, N failed.
+// Runs stan.go and nats.go against servers of ../servers.py; last line: N passed, N failed. With `load URLS
+// LEDGER IN_FLIGHT` it loads servers that somebody else runs.
 package main
 
 import (
@@ -16,6 +17,13 @@ type check struct {
 }
 
 func main() {
+	if len(os.Args) == 5 && os.Args[1] == "load" {
+		if err := runLoad(os.Args[2], os.Args[3], os.Args[4]); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
 	servers, err := startServers()
 	if err != nil {
 		fmt.Println(err)

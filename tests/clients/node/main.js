@@ -1,6 +1,8 @@
-// Runs node-nats-streaming and nats against servers of ../servers.py; last line: N passed, N failed.
+// Runs node-nats-streaming and nats against servers of ../servers.py; last line: N passed, N failed. With
+// `load URLS LEDGER IN_FLIGHT` it loads servers that somebody else runs.
 const { Servers } = require('./servers')
 const core = require('./core')
+const load = require('./load')
 const streaming = require('./streaming')
 
 // A check that takes longer than this has failed.
@@ -43,4 +45,11 @@ async function main () {
   process.exit(failed === 0 ? 0 : 1)
 }
 
-main()
+async function loadOnly (...options) {
+  await load.run(...options)
+  process.exit(0)
+}
+
+const [mode, ...options] = process.argv.slice(2)
+if (mode === 'load') loadOnly(...options)
+else main()
