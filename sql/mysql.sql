@@ -12,3 +12,6 @@ CREATE TABLE IF NOT EXISTS StoreLock (id VARCHAR(30), tick BIGINT UNSIGNED DEFAU
 CREATE TABLE IF NOT EXISTS StanbyEpoch (uniquerow INTEGER DEFAULT 1, epoch BIGINT, lockid VARCHAR(30), owner VARCHAR(64), PRIMARY KEY (uniquerow));
 CREATE TABLE IF NOT EXISTS StanbyHolder (uniquerow INTEGER DEFAULT 1, epoch BIGINT, counter BIGINT, released INTEGER, record TEXT, PRIMARY KEY (uniquerow));
 CREATE TABLE IF NOT EXISTS StanbyTotals (id INTEGER, firstseq BIGINT, lastseq BIGINT, messages BIGINT, bytes BIGINT, PRIMARY KEY (id));
+
+-- Used in a Galera cluster only: a row for each writer, which each of its transactions changes.
+CREATE TABLE IF NOT EXISTS StanbyFence (worker INTEGER, epoch BIGINT, counter BIGINT, PRIMARY KEY (worker));

@@ -91,6 +91,8 @@ bugs! {
     MarkEarly = "mark-early",
     /// A request that a former active has done is done once more.
     RequestTwice = "request-twice",
+    /// In a cluster of databases the epoch is only read, with a lock that no other node knows of.
+    FenceOnlyRead = "fence-only-read",
 }
 
 /// Whether `bug` is planted.

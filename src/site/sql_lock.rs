@@ -69,6 +69,10 @@ pub struct SqlLease {
     own_last: Option<Epoch>,
     /// The holder before was ended by us, and may still run.
     has_replaced: bool,
+    /// In a cluster: the lock of our node is free, and the holder has that of another one.
+    is_elsewhere: bool,
+    /// In a cluster: the node that our record names.
+    node_told: Option<String>,
 }
 
 /// Which database, and how long a call may take.
@@ -120,6 +124,8 @@ impl SqlLease {
             epoch_max: Epoch::default(),
             own_last: None,
             has_replaced: false,
+            is_elsewhere: false,
+            node_told: None,
         }
     }
 
@@ -248,6 +254,14 @@ impl SqlLease {
             self.with_session(Session::unlock)?;
             return Err(error);
         }
+        self.is_elsewhere = self.has_other_node(&seen);
+        if let Some(holder) = seen.holder.as_ref().filter(|_| self.is_elsewhere) {
+            if let Some(why) = self.lives(holder)? {
+                self.with_session(Session::unlock)?;
+                return Ok(Attempt::Held { holder: Some(holder.clone()), why });
+            }
+            self.has_replaced = true;
+        }
         let mut is_stolen = false;
         if let Some((id, tick)) = seen.foreign() {
             if self.still_for(Sign::Foreign(id, tick)) < FOREIGN_STILL_FOR {
@@ -276,6 +290,7 @@ impl SqlLease {
             lock_id: self.lock_id().to_owned(),
             owner: self.owner.clone(),
             steals_from: is_stolen.then(|| seen.lock.clone()).flatten(),
+            node: self.node(),
         };
         let claimed = self.with_session(|session| claim.run(session.dialect.as_mut()));
         let claimed = match claimed {
@@ -295,6 +310,8 @@ impl SqlLease {
             (false, false) => Predecessor::Gone,
         };
         self.has_replaced = false;
+        self.is_elsewhere = false;
+        self.node_told = claim.node;
         self.stillness = None;
         self.last_rows = Some(Rows::claimed(claim.epoch, &claim.owner.server_id));
         self.epoch_max = claim.epoch;
@@ -303,6 +320,38 @@ impl SqlLease {
         let fence = Arc::new(SqlFence::new(self.place.clone(), claim.epoch, owner));
         self.held = Some(Arc::clone(&fence));
         Ok(Attempt::Won(Grant { fence, predecessor, checked_at }))
+    }
+
+    /// The node of a cluster that our session is with.
+    fn node(&self) -> Option<String> {
+        self.session.as_ref().and_then(|session| session.dialect.node()).map(str::to_owned)
+    }
+
+    /// In a cluster the lock is one node's own: that it is free says nothing of a holder that was
+    /// with another node.
+    fn has_other_node(&self, seen: &Rows) -> bool {
+        let Some(node) = self.node() else { return false };
+        seen.is_held_by_other(&self.owner.server_id) && seen.node.as_ref() != Some(&node)
+    }
+
+    /// With the lock of our node: why a holder that is with another one is not followed yet. What
+    /// tells that it is dead is its sign of life alone, also where nobody who hangs is replaced.
+    fn lives(&mut self, holder: &Holder) -> Result<Option<String>, LeaseError> {
+        let steal_after = match sight::patience_with(holder, self.steal_after) {
+            Duration::ZERO => keeper::stall_bound(Duration::ZERO).max(holder.silence_max),
+            patience => patience,
+        };
+        let still_for = self.still_for(Sign::Own(holder.epoch, holder.counter));
+        let mark = Mark::Life(holder.epoch, holder.counter);
+        let is_proven = self.is_proven(mark, holder.pid, (still_for, steal_after))?;
+        if is_proven && steal_after <= still_for {
+            return Ok(None);
+        }
+        let Holder { server_id, epoch, .. } = holder;
+        Ok(Some(format!(
+            "server {server_id} (epoch {epoch}) holds the lock of another node of the cluster: it \
+             is followed when it gave no sign of life for {steal_after:?}"
+        )))
     }
 
     /// Whether the database took a write of ours and the holder stood still after that too: one
@@ -320,7 +369,12 @@ impl SqlLease {
         }
         if !steal_after.is_zero() && steal_after / 2 <= still_for {
             let place = self.place.clone();
-            self.with_session(|session| session.prove(&place, holder_pid))?;
+            let proven = self.with_session(|session| session.prove(&place, holder_pid));
+            if proven.is_err() && !place.source.more_hosts.is_empty() {
+                // A former primary goes on being read: the next session may be with another host.
+                self.session = None;
+            }
+            proven?;
             self.proof.give(mark, world::instant());
         }
         Ok(false)
@@ -347,6 +401,7 @@ impl SqlLease {
             (Err(error), _) => return Err(self.failed(&error)),
         };
         self.was_away = false;
+        self.is_elsewhere = false;
         self.can_follow(&seen)?;
         let holder = seen.holder.clone();
         let Some(found) = holder.as_ref().filter(|_| !seen.is_released) else {
@@ -416,8 +471,8 @@ impl Lease for SqlLease {
     fn wait(&mut self, wake: &Wake) -> Result<Duration, LeaseError> {
         let has_lock = self.session.as_ref().is_some_and(|session| session.is_locked);
         let is_foreign = matches!(self.stillness, Some(Seen { sign: Sign::Foreign(..), .. }));
-        let yields = self.yields_until.is_some();
-        if self.held.is_none() && self.waiter.is_none() && !has_lock && !is_foreign && !yields {
+        let looks_only = is_foreign || self.is_elsewhere || self.yields_until.is_some();
+        if self.held.is_none() && self.waiter.is_none() && !has_lock && !looks_only {
             let waiter = Waiter::spawn(self.place.clone(), wake);
             let waiter = waiter.map_err(|error| LeaseError::NotNow(error.to_string()))?;
             self.waiter = Some(waiter);
@@ -443,6 +498,13 @@ impl Lease for SqlLease {
         })?;
         if let (None, Some(rows)) = (&lost, &mut self.last_rows) {
             rows.on_ticked();
+        }
+        let node = self.node();
+        if lost.is_none() && node != self.node_told {
+            self.with_session(|session| {
+                rows::tell_node(session.dialect.as_mut(), fence.epoch(), node.as_deref())
+            })?;
+            self.node_told = node;
         }
         match lost {
             Some(why) => Err(LeaseError::Lost(why)),

@@ -34,6 +34,12 @@ pub fn mysql_address() -> Option<String> {
     address("STANBY_TEST_MYSQL", "MariaDB (tests/support/databases.sh)")
 }
 
+/// The ports of the nodes of a Galera cluster, whose user `root` needs no password.
+pub fn galera_ports() -> Option<Vec<u16>> {
+    let found = address("STANBY_TEST_GALERA", "Galera (tests/support/databases.sh --replicated)")?;
+    Some(found.split(',').map(|port| port.parse().unwrap()).collect())
+}
+
 fn address(variable: &str, name: &'static str) -> Option<String> {
     let found = env::var(variable).ok();
     if found.is_none() {

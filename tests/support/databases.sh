@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Starts a PostgreSQL and a MariaDB of its own on free loopback ports, as an unprivileged user, runs
 # a command with their addresses in the environment, and stops them again:
-#   tests/support/databases.sh COMMAND…
+#   tests/support/databases.sh [--replicated] COMMAND…
+# With --replicated a cluster of three MariaDB nodes (Galera) is started too.
 # STANBY_TEST_POSTGRES: key=value pairs without a database; STANBY_TEST_MYSQL: a Go DSN up to the
 # slash. With _PID_FILE behind it: whose first line is the server's process; with _START: the program
 # that starts it again at the same place. A kind that is not installed is left away, and said so; with
@@ -11,6 +12,8 @@ set -uo pipefail
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/stanby-databases.XXXXXX")
 pid_files=()
+is_replicated=
+[ "${1:-}" != --replicated ] || { is_replicated=yes; shift; }
 # The servers refuse to run as root.
 as_user=()
 if [ "$(id -u)" -eq 0 ]; then
@@ -134,5 +137,61 @@ start_mysql() {
     export STANBY_TEST_MYSQL_START="$dir/start-mariadb"
 }
 
-make_certificates && start_postgres && start_mysql || { echo "databases: cannot be started"; exit 1; }
+# Three nodes on this machine; a node that comes back gets what it lacks from another one, as it does
+# where a unit file starts it. STANBY_TEST_GALERA: their ports with commas; _DIR behind it: where each
+# has its start-galera-PORT and galera-PORT.pid.
+start_galera() {
+    local provider=/usr/lib/galera/libgalera_smm.so ports=() groups=() index all first
+    [ -e "$provider" ] && command -v mariadbd >/dev/null || { is_missing Galera; return; }
+    for index in 0 1 2; do ports+=("$(free_port)"); groups+=("$(free_port)"); done
+    all=gcomm://$(printf '127.0.0.1:%s,' "${groups[@]}")
+    "${as_user[@]}" mariadb-install-db --no-defaults --datadir="$dir/galera-${ports[0]}" \
+        --auth-root-authentication-method=normal --skip-test-db \
+        >"$dir/install-galera.log" 2>&1 || { cat "$dir/install-galera.log"; return 1; }
+    for index in 1 2; do cp -a "$dir/galera-${ports[0]}" "$dir/galera-${ports[index]}"; done
+    for index in 0 1 2; do
+        first=
+        galera_node "${ports[index]}" "${groups[index]}" "${all%,}" "$provider"
+        [ "$index" -ne 0 ] || first=--wsrep-new-cluster
+        "$dir/start-galera-${ports[index]}" $first >>"$dir/galera-${ports[index]}.log" 2>&1 &
+        pid_files+=("$dir/galera-${ports[index]}.pid")
+        until_works galera_is_ready "${ports[index]}" || { cat "$dir/galera-${ports[index]}.log"; return 1; }
+    done
+    STANBY_TEST_GALERA=$(IFS=,; echo "${ports[*]}")
+    export STANBY_TEST_GALERA
+    export STANBY_TEST_GALERA_DIR="$dir"
+}
+
+galera_is_ready() {
+    mariadb --no-defaults -N -h 127.0.0.1 -P "$1" -u root -e "SHOW STATUS LIKE 'wsrep_ready'" | grep -q ON
+}
+
+# Writes the program that starts a node: port, port of the group, all of the group, provider.
+galera_node() {
+    local data=$dir/galera-$1 path=$dir/start-galera-$1 server
+    server=("${as_user[@]}" "$(command -v mariadbd)" --no-defaults --datadir="$data"
+        --port="$1" --bind-address=127.0.0.1 --socket="$data.sock" --pid-file="$data.pid"
+        --max-connections=300 --binlog-format=ROW --default-storage-engine=InnoDB
+        --innodb-autoinc-lock-mode=2 --innodb-buffer-pool-size=64M --wsrep-on=ON
+        --wsrep-provider="$4" --wsrep-cluster-name="stanby-$$" --wsrep-cluster-address="$3"
+        --wsrep-node-name="node-$1" --wsrep-node-address=127.0.0.1:"$2" --wsrep-sst-method=rsync
+        --wsrep-sst-receive-address=127.0.0.1:"$(free_port)"
+        "--wsrep-provider-options=gmcast.listen_addr=tcp://127.0.0.1:$2;ist.recv_addr=127.0.0.1:$(free_port);gcache.size=32M;evs.keepalive_period=PT0.4S;evs.suspect_timeout=PT2S;evs.inactive_timeout=PT4S;evs.inactive_check_period=PT0.5S")
+    {
+        echo '#!/usr/bin/env bash'
+        # Where a node that was killed stands only its log of InnoDB says.
+        printf 'log=%q\n' "$data.recovery"
+        echo 'rm -f "$log"'
+        printf '%q ' "${server[@]}"
+        echo '--wsrep-recover --log-error="$log"'
+        echo 'position=$(sed -n "s/.*WSREP: Recovered position:* *//p" "$log" | tail -n 1)'
+        printf 'exec'
+        printf ' %q' "${server[@]}"
+        echo ' ${position:+--wsrep-start-position="$position"} "$@"'
+    } >"$path"
+    chmod 755 "$path"
+}
+
+make_certificates && start_postgres && start_mysql &&
+    { [ -z "$is_replicated" ] || start_galera; } || { echo "databases: cannot be started"; exit 1; }
 "$@"

@@ -7,6 +7,7 @@ use crate::base::time::{Instant, WallTime};
 use crate::base::world;
 use crate::election::lease::{Holder, Owner, Writer};
 use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, transaction};
+use crate::store::sql::fence;
 
 /// The rows that say who holds the lease.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Rows {
     pub(super) holder: Option<Holder>,
     /// The owner gave it back with everything synced.
     pub(super) is_released: bool,
+    /// The node of a cluster whose lock the owner has.
+    pub(super) node: Option<String>,
 }
 
 impl Rows {
@@ -41,7 +44,7 @@ impl Rows {
     pub(super) fn claimed(epoch: Epoch, server_id: &str) -> Self {
         let server_id = server_id.to_owned();
         let holder = Some(Holder { epoch, server_id, ..Holder::default() });
-        Self { epoch, lock_id: String::new(), lock: None, holder, is_released: false }
+        Self { epoch, lock_id: String::new(), lock: None, holder, is_released: false, node: None }
     }
 
     /// Somebody else has it, and has not given it back.
@@ -90,6 +93,7 @@ pub(super) fn read(dialect: &mut dyn Dialect) -> Result<Rows, SqlError> {
             Holder { epoch, counter, ..decode(&row[3].text()) }
         }),
         is_released: holder.is_some_and(|row| row[2].signed() != 0),
+        node: holder.and_then(|row| node_of(&row[3].text())),
     })
 }
 
@@ -105,6 +109,8 @@ pub(super) struct Claim {
     pub(super) owner: Owner,
     /// A Go server's row that stood still, as it was seen.
     pub(super) steals_from: Option<(String, u64)>,
+    /// The node of a cluster whose lock we have.
+    pub(super) node: Option<String>,
 }
 
 impl Claim {
@@ -132,6 +138,7 @@ impl Claim {
                     return Ok(None);
                 }
             }
+            fence::raise(dialect, self.epoch)?;
             let own = [Value::from(self.lock_id.as_str()), Value::Integer(1)];
             let write = match found {
                 None => "INSERT INTO StoreLock (id, tick) VALUES (?, ?)",
@@ -141,7 +148,8 @@ impl Claim {
             dialect.execute("DELETE FROM StanbyHolder", &[])?;
             let insert = "INSERT INTO StanbyHolder (epoch, counter, released, record) \
                           VALUES (?,0,0,?)";
-            dialect.execute(insert, &[self.epoch.0.into(), encode(&self.owner).into()])?;
+            let record = encode(&self.owner, self.node.as_deref());
+            dialect.execute(insert, &[self.epoch.0.into(), record.into()])?;
             Ok(Some(checked_at))
         })
     }
@@ -185,13 +193,31 @@ pub(super) fn mark_stuck(
     epoch: Epoch,
     since: Option<Instant>,
 ) -> Result<(), SqlError> {
+    change_record(dialect, epoch, STUCK_SINCE, since.map(|since| since.0).into())
+}
+
+/// Says which node of a cluster the holder is with, whose lock it has.
+pub(super) fn tell_node(
+    dialect: &mut dyn Dialect,
+    epoch: Epoch,
+    node: Option<&str>,
+) -> Result<(), SqlError> {
+    change_record(dialect, epoch, NODE, node.into())
+}
+
+fn change_record(
+    dialect: &mut dyn Dialect,
+    epoch: Epoch,
+    field: &str,
+    value: serde_json::Value,
+) -> Result<(), SqlError> {
     let found =
         dialect.query("SELECT record FROM StanbyHolder WHERE epoch=?", &[epoch.0.into()])?;
     let Some(record) = found.first().map(|row| row[0].text()) else {
         return Ok(());
     };
     let mut record: serde_json::Value = serde_json::from_str(&record).unwrap_or_default();
-    record[STUCK_SINCE] = since.map(|since| since.0).into();
+    record[field] = value;
     let update = "UPDATE StanbyHolder SET record=? WHERE epoch=?";
     dialect.execute(update, &[record.to_string().into(), epoch.0.into()]).map(drop)
 }
@@ -216,6 +242,8 @@ pub(super) fn give_back(
     Ok(())
 }
 
+/// The record's field that names the node of a cluster which the holder is with.
+const NODE: &str = "node";
 /// The record's field that is there while the holder's store makes no progress.
 const STUCK_SINCE: &str = "stuck_since";
 /// The record's field that says for how long the holder may give no sign of life and still answer.
@@ -223,7 +251,7 @@ const SILENCE_MAX_MS: &str = "silence_max_ms";
 /// The record's field that says which release the holder is.
 const WRITER: &str = "writer";
 
-fn encode(owner: &Owner) -> String {
+fn encode(owner: &Owner, node: Option<&str>) -> String {
     serde_json::json!({
         "server_id": owner.server_id,
         "host": owner.host,
@@ -233,8 +261,14 @@ fn encode(owner: &Owner) -> String {
         "control": owner.control_path,
         SILENCE_MAX_MS: owner.silence_max_ms,
         WRITER: owner.writer,
+        NODE: node,
     })
     .to_string()
+}
+
+fn node_of(record: &str) -> Option<String> {
+    let found: serde_json::Value = serde_json::from_str(record).unwrap_or_default();
+    found[NODE].as_str().map(str::to_owned)
 }
 
 fn decode(record: &str) -> Holder {

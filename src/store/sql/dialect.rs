@@ -185,6 +185,12 @@ pub trait Dialect: Send {
     /// Which database.
     fn driver(&self) -> Driver;
 
+    /// The node that this session is with, where the database is a cluster whose nodes know nothing
+    /// of each other's locks and certify what is to be committed; another name after each start.
+    fn node(&self) -> Option<&str> {
+        None
+    }
+
     /// Runs a prepared statement; how many rows it found to change.
     ///
     /// # Errors

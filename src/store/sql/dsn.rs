@@ -3,6 +3,7 @@
 //! Whatever a source says is applied, refused, or named in a warning: nothing is passed over.
 
 pub(super) mod address;
+mod hosts;
 mod mysql;
 mod postgres;
 mod url;
@@ -12,7 +13,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::go;
+use crate::base::time::Instant;
 use crate::store::sql::dialect::Driver;
+
+pub use self::hosts::Seen;
+pub(super) use self::hosts::{Primary, Watched};
 
 /// Where a database is and as whom to speak to it. Shown without the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub struct Source {
     /// Further hosts and their ports, tried in order where the first does not answer or takes no
     /// writes.
     pub more_hosts: Vec<(String, u16)>,
+    /// What this process has seen of them.
+    pub seen: Seen,
     /// User, if one is named.
     pub user: Option<String>,
     /// Its password.
@@ -210,6 +217,7 @@ impl Source {
             host: "127.0.0.1".to_owned(),
             port,
             more_hosts: Vec::new(),
+            seen: Seen::default(),
             user: None,
             password: None,
             password_file: None,
@@ -226,11 +234,12 @@ impl Source {
         }
     }
 
-    /// All hosts with their ports, in the order in which they are tried.
+    /// All hosts with their ports, in the order in which they are tried now.
     #[must_use]
-    pub fn hosts(&self) -> Vec<(String, u16)> {
+    pub fn hosts(&self, now: Instant) -> Vec<(String, u16)> {
         let first = (self.host.clone(), self.port);
-        std::iter::once(first).chain(self.more_hosts.iter().cloned()).collect()
+        let named = std::iter::once(first).chain(self.more_hosts.iter().cloned()).collect();
+        self.seen.sorted(named, now)
     }
 
     /// Whether the source itself names this parameter or variable.

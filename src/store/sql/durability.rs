@@ -3,7 +3,7 @@
 
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError};
 use crate::store::sql::dsn::{Pem, Security, Source};
-use crate::store::sql::{postgres_login, postgres_tls, schema};
+use crate::store::sql::{galera, postgres_login, postgres_tls, schema};
 
 /// All lines, for the start and for `sql check`.
 ///
@@ -16,7 +16,10 @@ pub fn warnings(source: &Source, dialect: &mut dyn Dialect) -> Result<Vec<String
     let found = match source.driver {
         Driver::Sqlite => Ok(Vec::new()),
         Driver::Postgres => postgres(source, dialect),
-        Driver::Mysql => mysql(dialect),
+        Driver::Mysql => mysql(dialect).and_then(|mut lines| {
+            lines.extend(galera::warnings(source, dialect)?);
+            Ok(lines)
+        }),
     };
     match found {
         Ok(found) => warnings.extend(found),
@@ -57,6 +60,13 @@ fn postgres(source: &Source, dialect: &mut dyn Dialect) -> Result<Vec<String>, S
     let said = [0, 1, 2, 3].map(|index| row[index].text());
     let is_of_source = source.says("synchronous_commit");
     let mut lines = settings_of_postgres(said.each_ref().map(String::as_str), is_of_source);
+    if source.needs_writable && !source.more_hosts.is_empty() && row[2].text().is_empty() {
+        let text = "the source names several hosts and PostgreSQL has no \
+                    synchronous_standby_names: a standby that is promoted may lack what was \
+                    acknowledged, and a former primary goes on taking writes; set \
+                    synchronous_standby_names on the primary and on each standby";
+        lines.push(text.to_owned());
+    }
     let unlogged = format!(
         "SELECT relname FROM pg_class WHERE relpersistence <> 'p' AND relkind IN ('r', 'p') AND \
          oid IN ({})",

@@ -22,7 +22,7 @@ use crate::store::sql::dialect::{Dialect, Value};
 use crate::store::sql::messages::{self, NumberedMessage};
 use crate::store::sql::pending::Pending;
 use crate::store::sql::recovery::Subscriptions;
-use crate::store::sql::{RECOVERY_PATIENCE, check_fence};
+use crate::store::sql::{RECOVERY_PATIENCE, fence};
 use crate::store::{Notice, StoreError};
 
 /// Most empty messages of one channel for what only a row knows of: one wrong cell can name any
@@ -133,7 +133,7 @@ impl Known {
             known.insert(*number, (state, pending));
         }
         patiently(dialect, RECOVERY_PATIENCE, |dialect| {
-            check_fence(dialect, epoch)?;
+            fence::check(dialect, epoch)?;
             for number in found.keys().chain(known.keys()) {
                 let values = [id.into(), (*number).into()];
                 dialect.execute("DELETE FROM SubsPending WHERE subid=?", &values[1..])?;
@@ -244,7 +244,7 @@ impl Gap {
     ) -> Result<(), StoreError> {
         let id = rows.id;
         patiently(dialect, RECOVERY_PATIENCE, |dialect| {
-            check_fence(dialect, epoch)?;
+            fence::check(dialect, epoch)?;
             dialect.execute("DELETE FROM StanbyTotals WHERE id=?", &[id.into()])?;
             let statement = "DELETE FROM Messages WHERE id=? AND seq<?";
             dialect.execute(statement, &[id.into(), self.kept_from.into()])?;
@@ -264,7 +264,7 @@ impl Gap {
                 .collect();
             let numbered: Vec<NumberedMessage<'_>> = part.iter().map(|it| (id, it)).collect();
             patiently(dialect, RECOVERY_PATIENCE, |dialect| {
-                check_fence(dialect, epoch)?;
+                fence::check(dialect, epoch)?;
                 Ok(messages::insert(dialect, &numbered, 0)?)
             })?;
             from += FILLERS_AT_ONCE as u64;

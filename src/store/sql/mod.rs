@@ -1,18 +1,20 @@
 //! Store over a Dialect: the Go server's tables in SQLite, PostgreSQL, MySQL and MariaDB.
 //!
 //! Reading order: `dialect` (the seam), `dsn`, `schema`, `pending` (rows of pending sets, without
-//! I/O), `recovery`, `channel`, `attempts`, `share` (commits). Tables and columns are the Go
-//! server's (spec stores, section 8); three tables of our own hold the epoch, its
-//! holder and sums that spare a take-over the scan of messages.
+//! I/O), `recovery`, `channel`, `attempts`, `fence`, `share` (commits). Tables and columns are the
+//! Go server's (spec stores, section 8); three tables of our own hold the epoch, its holder and
+//! sums that spare a take-over the scan of messages, and a fourth is the fence of a cluster.
 //!
-//! Each write transaction begins by reading the epoch with a lock that lasts until the commit, so
-//! a later epoch can only begin before it, which ends it, or after it.
+//! Each write transaction holds the epoch (`fence`): a later one can only begin before it, which
+//! ends it, or after it.
 
 mod attempts;
 mod channel;
 pub mod dialect;
 pub mod dsn;
 pub mod durability;
+pub(crate) mod fence;
+mod galera;
 pub mod lost;
 mod messages;
 mod mysql;
@@ -42,16 +44,16 @@ use std::thread;
 use std::time::Duration;
 
 use crate::base::channel_limits::{ResolvedLimits, StoreLimits};
-use crate::base::epoch::{Epoch, Fence, FenceError};
+use crate::base::epoch::{Epoch, Fence};
 use crate::base::files;
 use crate::base::record::RecoveredState;
 use crate::base::time::Now;
 use crate::proto::spb;
 use crate::store::{Action, Notice, Opened, Store, StoreError, progress};
 
-use self::attempts::Failed;
 use self::dialect::{Dialect, Driver, Failure, SqlError};
 use self::dsn::Source;
+use self::fence::Fencing;
 use self::lost::Remembered;
 use self::mysql::Mysql;
 use self::noting::Noting;
@@ -246,9 +248,11 @@ pub fn open(
     }
     let mut doomed = found.doomed;
     let mut shares: Vec<Box<dyn Store>> = Vec::new();
-    for (channels, dialect) in by_loop.into_iter().zip(dialects) {
-        let doomed = std::mem::take(&mut doomed);
-        shares.push(Box::new(Share::new(Arc::clone(&ctx), dialect, channels, doomed)));
+    for ((channels, mut dialect), worker) in by_loop.into_iter().zip(dialects).zip(0..) {
+        // The recovery may have been with another node.
+        galera::catch_up(dialect.as_mut()).map_err(to_open)?;
+        let (doomed, fencing) = (std::mem::take(&mut doomed), Fencing::new(worker));
+        shares.push(Box::new(Share::new(Arc::clone(&ctx), dialect, fencing, channels, doomed)));
     }
     options.remembered.hand_over();
     Ok(Opened { recovered, shares, notices })
@@ -279,7 +283,7 @@ fn connect_share(
     let is_named = options.source.says("application_name");
     sessions::mark_store(dialect.as_mut(), epoch, index, is_named)?;
     // The first message after a take-over does not wait for these.
-    let fence = fence_statement(dialect.driver());
+    let fence = fence::statement(dialect.as_ref());
     dialect.prepare(&fence)?;
     dialect.prepare(&messages::insert_statement(1))?;
     Ok(dialect)
@@ -297,30 +301,3 @@ fn notices(options: &SqlOptions, loops: u16) -> Vec<Notice> {
     );
     vec![Notice { is_warning: true, text }]
 }
-
-/// Sees that `epoch` is the newest and that nobody took the lock row, and keeps both so until the
-/// transaction ends.
-fn check_fence(dialect: &mut dyn Dialect, ours: Epoch) -> Result<(), Failed> {
-    let statement = fence_statement(dialect.driver());
-    let rows = dialect.query(&statement, &[])?;
-    let Some(row) = rows.first() else {
-        let none = std::io::Error::other("the tables StanbyEpoch and StoreLock are empty");
-        return Err(StoreError::Fenced(FenceError::Unreadable(none)).into());
-    };
-    let found = Epoch(row[0].unsigned());
-    if found != ours {
-        let owner = row[1].text();
-        return Err(StoreError::Fenced(FenceError::Superseded { ours, found, owner }).into());
-    }
-    if let Some(thief) = rows.iter().find(|row| row[2] != row[3]) {
-        let owner = format!("the server that wrote {:?} into StoreLock", thief[3].text());
-        return Err(StoreError::Fenced(FenceError::Superseded { ours, found, owner }).into());
-    }
-    Ok(())
-}
-
-fn fence_statement(driver: Driver) -> String {
-    format!("{FENCE}{}", driver.share_lock())
-}
-
-const FENCE: &str = "SELECT e.epoch, e.owner, e.lockid, l.id FROM StanbyEpoch e, StoreLock l";

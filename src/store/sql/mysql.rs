@@ -9,9 +9,11 @@ use mysql::prelude::Queryable;
 use mysql::{Column, Conn, DriverError, Params};
 
 use crate::base::certificate::{self, REMEDY};
+use crate::base::world;
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
-use crate::store::sql::dsn::Source;
-use crate::store::sql::{mysql_login, texts};
+use crate::store::sql::dsn::{Source, Watched};
+use crate::store::sql::mysql_login::Login;
+use crate::store::sql::{galera, mysql_login, texts};
 
 /// One connection to a server.
 pub struct Mysql {
@@ -20,6 +22,9 @@ pub struct Mysql {
     is_broken: bool,
     /// The longest packet that the server takes, or that the source allows.
     packet_bytes_max: usize,
+    /// The node of a cluster.
+    node: Option<String>,
+    host: Watched,
 }
 
 impl Mysql {
@@ -28,13 +33,11 @@ impl Mysql {
     /// # Errors
     /// [`SqlError`].
     pub fn connect(source: &Source, call_timeout: Duration) -> Result<Self, SqlError> {
-        let connection = mysql_login::log_in(source, call_timeout)?;
-        let packet_bytes_max = source.switches.packet_bytes_max.unwrap_or(usize::MAX);
-        let mut connected = Self { connection, is_broken: false, packet_bytes_max };
-        let asked = connected.query("SELECT @@max_allowed_packet", &[])?;
-        if let Some(bytes) = asked.first().and_then(|row| usize::try_from(row[0].unsigned()).ok()) {
-            connected.packet_bytes_max = connected.packet_bytes_max.min(bytes);
-        }
+        let Login { connection, greeting, host } = mysql_login::log_in(source, call_timeout)?;
+        let limits = [source.switches.packet_bytes_max, greeting.packet_bytes_max];
+        let packet_bytes_max = limits.into_iter().flatten().min().unwrap_or(usize::MAX);
+        let node = greeting.node;
+        let mut connected = Self { connection, is_broken: false, packet_bytes_max, node, host };
         // MariaDB ends the transaction of an owner that stands still; MySQL cannot, and says so.
         let seconds = call_timeout.as_secs().max(1);
         match connected.run(&format!("SET SESSION idle_transaction_timeout = {seconds}")) {
@@ -52,9 +55,20 @@ impl Mysql {
             let why = "the connection was lost before";
             return Err(SqlError::of_statement(Failure::Unreachable, statement, &why));
         }
+        let began = world::instant();
         ask(&mut self.connection).map_err(|error| {
-            let failure = failure(&error);
-            self.is_broken |= failure == Failure::Unreachable;
+            let mut failure = failure(&error);
+            // A node that the cluster has lost says of a read that a lock was not given in time.
+            if failure == Failure::Busy
+                && self.node.is_some()
+                && !galera::is_ready(&mut self.connection)
+            {
+                failure = Failure::Unreachable;
+            }
+            if failure == Failure::Unreachable {
+                self.is_broken = true;
+                self.host.unanswered(began, world::instant());
+            }
             SqlError::of_statement(failure, statement, &reason(&error))
         })
     }
@@ -79,6 +93,10 @@ fn was_rolled_back(code: u16) -> bool {
 impl Dialect for Mysql {
     fn driver(&self) -> Driver {
         Driver::Mysql
+    }
+
+    fn node(&self) -> Option<&str> {
+        self.node.as_deref()
     }
 
     fn statement_bytes_max(&self) -> usize {
@@ -113,6 +131,7 @@ impl Dialect for Mysql {
             // It was never sent.
             return self.run(statement);
         }
+        let began = world::instant();
         let why = match self.connection.query_drop(statement) {
             Ok(()) if self.connection.warnings() == 0 => return Ok(()),
             Ok(()) => self.warnings(),
@@ -124,6 +143,7 @@ impl Dialect for Mysql {
             Err(error) => reason(&error),
         };
         self.is_broken = true;
+        self.host.unanswered(began, world::instant());
         Err(SqlError::of_unknown_commit(&why))
     }
 }
@@ -253,6 +273,8 @@ pub(super) fn failure(error: &mysql::Error) -> Failure {
         1049 | 1146 | 1054 => Failure::Missing,
         1290 | 1792 | 1836 => Failure::ReadOnly,
         1044 | 1045 | 1142 | 1143 | 1227 | 1095 | 1698 => Failure::Denied,
+        // A node without its cluster, before a commit and at one of a single statement.
+        1047 | 1180 => Failure::Unreachable,
         // Shut down, killed, connection killed, ended at rest, too many connections.
         1053 | 1317 | 1927 | 4031 | 1040 | 1152 | 1158..=1161 => Failure::Unreachable,
         _ => Failure::Other,

@@ -11,11 +11,15 @@ use mysql::{ClientIdentity, Conn, DriverError, OptsBuilder, SslOpts};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::base::crypto;
+use crate::base::world;
 use crate::store::sql::dialect::{Failure, SqlError};
-use crate::store::sql::dsn::{Identity, Pem, Security, Source, Tls};
+use crate::store::sql::dsn::{Identity, Pem, Security, Source, Tls, Watched};
+use crate::store::sql::galera::{self, Greeting};
 use crate::store::sql::mysql::{failure, reason};
 use crate::store::sql::{roots, texts};
 
+/// How long one of several hosts may take to give a session.
+const LOGIN_MAX: Duration = Duration::from_secs(2);
 /// Statements kept prepared.
 const STATEMENTS_MAX: usize = 160;
 
@@ -33,39 +37,83 @@ const FIRST: [&str; 2] = [
 const LAST: &str = "SET SESSION autocommit = 1, \
                     sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')";
 
-/// Begins a session.
+/// A session that has begun.
+pub(super) struct Login {
+    pub(super) connection: Conn,
+    pub(super) greeting: Greeting,
+    pub(super) host: Watched,
+}
+
+/// Why a host gave no session.
+type Refused = (Failure, String);
+
+/// Begins a session with the first host that gives one.
 ///
 /// # Errors
-/// [`SqlError`].
-pub(super) fn log_in(source: &Source, call_timeout: Duration) -> Result<Conn, SqlError> {
-    let of_connection = |error: &mysql::Error| {
-        SqlError::of_connection(failure(error), source, &refusal(error, source))
-    };
-    let unreadable = |error: io::Error| {
-        SqlError::of_connection(Failure::Unreachable, source, &texts::of_call(&error))
-    };
+/// [`SqlError`] with what each of the hosts said.
+pub(super) fn log_in(source: &Source, call_timeout: Duration) -> Result<Login, SqlError> {
+    let hosts = source.hosts(world::instant());
+    let has_others = hosts.len() > 1;
+    let (mut failure, mut reasons) = (Failure::Unreachable, Vec::new());
+    for (host, port) in hosts {
+        let began = world::instant();
+        let (class, why) = match log_in_at(source, (&host, port), has_others, call_timeout) {
+            Ok((connection, greeting)) => {
+                let host = source.seen.watch(&host, port, call_timeout);
+                return Ok(Login { connection, greeting, host });
+            }
+            Err(refused) => refused,
+        };
+        if call_timeout.min(LOGIN_MAX) / 2 <= world::instant().since(began) {
+            source.seen.hung(&host, port, world::instant());
+        }
+        failure = class;
+        reasons.push(if has_others { format!("{host}:{port}: {why}") } else { why });
+    }
+    Err(SqlError::of_connection(failure, source, &reasons.join("; ")))
+}
+
+fn log_in_at(
+    source: &Source,
+    (host, port): (&str, u16),
+    has_others: bool,
+    call_timeout: Duration,
+) -> Result<(Conn, Greeting), Refused> {
+    let refused = |error: mysql::Error| (failure(&error), refusal(&error, host, port));
+    let unreadable = |error: io::Error| (Failure::Unreachable, texts::of_call(&error));
     // The file of authorities has to stay until the handshake is over.
     let trusted = trusted(&source.tls).map_err(unreadable)?;
     // The driver asks the process for its cryptography.
     let _ = crypto::provider();
-    let options = options(source, call_timeout);
-    let encrypted = options.clone().ssl_opts(encryption(&source.tls, trusted.as_ref()));
-    let connected = match Conn::new(encrypted) {
-        Err(mysql::Error::DriverError(DriverError::TlsNotSupported))
-            if source.tls.security == Security::Preferred =>
-        {
-            Conn::new(options)
+    let options = options(source, host, port, call_timeout);
+    let dial = |options: OptsBuilder| {
+        let encrypted = options.clone().ssl_opts(encryption(&source.tls, trusted.as_ref()));
+        match Conn::new(encrypted) {
+            Err(mysql::Error::DriverError(DriverError::TlsNotSupported))
+                if source.tls.security == Security::Preferred =>
+            {
+                Conn::new(options)
+            }
+            connected => connected,
         }
-        connected => connected,
     };
-    let mut connection = connected.map_err(|error| of_connection(&error))?;
-    set(&mut connection, source).map_err(|error| of_connection(&error))?;
-    Ok(connection)
+    if has_others && LOGIN_MAX < call_timeout {
+        // One that hangs must not take the time of a long call, and a session keeps its time-out.
+        dial(self::options(source, host, port, LOGIN_MAX)).map_err(refused)?;
+    }
+    let mut connection = dial(options).map_err(refused)?;
+    set(&mut connection, source).map_err(refused)?;
+    let greeting = galera::greet(&mut connection).map_err(refused)?;
+    let greeting = greeting.map_err(|why| (Failure::Unreachable, why))?;
+    // Of several, those that only follow are of no use.
+    if has_others && greeting.is_read_only {
+        return Err((Failure::Unreachable, "it takes no writes (read_only is on)".to_owned()));
+    }
+    Ok((connection, greeting))
 }
 
 /// Why there is no session.
-fn refusal(error: &mysql::Error, source: &Source) -> String {
-    let (host, port) = (&source.host, source.port);
+fn refusal(error: &mysql::Error, host: &str, port: u16) -> String {
     let mysql::Error::DriverError(error_of_driver) = error else { return reason(error) };
     if let DriverError::CouldNotConnect(Some((_, why, kind))) = error_of_driver {
         texts::of_dial(host, port, *kind, why)
@@ -76,7 +124,7 @@ fn refusal(error: &mysql::Error, source: &Source) -> String {
     }
 }
 
-fn options(source: &Source, call_timeout: Duration) -> OptsBuilder {
+fn options(source: &Source, host: &str, port: u16, call_timeout: Duration) -> OptsBuilder {
     let connect_timeout = source.connect_timeout.map_or(call_timeout, |it| it.min(call_timeout));
     let options = OptsBuilder::new()
         .user(source.user.as_deref())
@@ -92,10 +140,10 @@ fn options(source: &Source, call_timeout: Duration) -> OptsBuilder {
         .secure_auth(!source.switches.allows_old_password)
         .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
         .init(FIRST.to_vec());
-    if source.host.starts_with('/') {
-        options.socket(Some(source.host.as_str()))
+    if host.starts_with('/') {
+        options.socket(Some(host))
     } else {
-        options.ip_or_hostname(Some(source.host.as_str())).tcp_port(source.port)
+        options.ip_or_hostname(Some(host)).tcp_port(port)
     }
 }
 

@@ -11,6 +11,10 @@ impl Dialect for Noting {
         self.0.driver()
     }
 
+    fn node(&self) -> Option<&str> {
+        self.0.node()
+    }
+
     fn execute(&mut self, statement: &str, values: &[Value]) -> Result<u64, SqlError> {
         noted(self.0.execute(statement, values))
     }

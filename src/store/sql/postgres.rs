@@ -17,8 +17,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Statement};
 
+use crate::base::world;
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
-use crate::store::sql::dsn::Source;
+use crate::store::sql::dsn::{Source, Watched};
 use crate::store::sql::postgres_login::{self, Login, Warning};
 use crate::store::sql::postgres_numeric;
 use crate::store::sql::texts;
@@ -36,6 +37,7 @@ pub struct Postgres {
     client: Client,
     statements: BTreeMap<String, Statement>,
     call_timeout: Duration,
+    host: Watched,
     /// Reads and writes the socket.
     connection: JoinHandle<()>,
     /// The last warning of the server that nobody has taken.
@@ -55,13 +57,14 @@ impl Postgres {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime
             .map_err(|error| SqlError::of_connection(Failure::Unreachable, source, &error))?;
-        let Login { client, connection, warning } =
+        let Login { client, connection, warning, host, .. } =
             runtime.block_on(postgres_login::log_in(source, call_timeout))?;
         let mut connected = Self {
             runtime,
             client,
             statements: BTreeMap::new(),
             call_timeout,
+            host,
             connection,
             warning,
             has_failed: false,
@@ -98,7 +101,10 @@ impl Postgres {
         let (failure, why) = match asked {
             Some(Ok(answer)) => return Ok(answer),
             Some(Err(error)) => (failure(&error), reason(&error)),
-            None => (Failure::Unreachable, "no answer in time".to_owned()),
+            None => {
+                self.host.no_answer(world::instant());
+                (Failure::Unreachable, "no answer in time".to_owned())
+            }
         };
         self.has_failed = true;
         if failure == Failure::Unreachable {
@@ -201,7 +207,11 @@ impl Dialect for Postgres {
                 Err(SqlError::of_statement(failure(&error), "COMMIT", &reason(&error)))
             }
             (Some(Err(error)), _) => Err(self.unknown_commit(&reason(&error))),
-            (None, _) => Err(self.unknown_commit("no answer in time")),
+            // The primary waits for a standby: another host may be the one by now.
+            (None, _) => {
+                self.host.no_answer(world::instant());
+                Err(self.unknown_commit("no answer in time"))
+            }
         }
     }
 }

@@ -16,12 +16,15 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 
 use crate::base::files;
 use crate::base::go;
+use crate::base::world;
 use crate::store::sql::dialect::{Failure, SqlError};
-use crate::store::sql::dsn::{Security, Source};
+use crate::store::sql::dsn::{Primary, Security, Source, Watched};
 use crate::store::sql::postgres::{failure, reason};
 use crate::store::sql::postgres_tls::Connector;
 use crate::store::sql::texts;
 
+/// How long one of several hosts may take to give a session.
+const LOGIN_MAX: Duration = Duration::from_secs(5);
 /// Name of a session where the source gives it none.
 const APPLICATION_NAME: &str = "stanby";
 /// Compat: a file of passwords that others may use is passed over, by these bits of its mode.
@@ -39,36 +42,58 @@ pub(super) struct Login {
     /// Reads and writes the socket.
     pub(super) connection: JoinHandle<()>,
     pub(super) warning: Warning,
+    pub(super) host: Watched,
+    /// After how many promotions; 0 where it was not asked.
+    timeline: u64,
 }
 
 /// Why a host gave no session.
 type Refused = (Failure, String);
 
-/// Begins a session with the first host that gives one.
+/// Begins a session with the first host that gives one. Of several that take writes the one that
+/// was promoted last counts: the others are former primaries that nobody has stopped.
 ///
 /// # Errors
 /// [`SqlError`] with what each of the hosts said.
 pub(super) async fn log_in(source: &Source, call_timeout: Duration) -> Result<Login, SqlError> {
-    let hosts = source.hosts();
+    let hosts = source.hosts(world::instant());
     let count = u32::try_from(hosts.len()).unwrap_or(1);
-    let longest = source.connect_timeout.map_or(call_timeout, |it| it.min(call_timeout)) / count;
+    let mut longest =
+        source.connect_timeout.map_or(call_timeout, |it| it.min(call_timeout)) / count;
+    if count > 1 {
+        longest = longest.min(LOGIN_MAX);
+    }
     let (mut failure, mut reasons) = (Failure::Unreachable, Vec::new());
+    let mut newest: Option<Login> = None;
     for (host, port) in hosts {
+        if newest.is_some() && source.seen.is_hung(&host, port, world::instant()) {
+            break;
+        }
         let config = config(source, &host, port, longest);
-        let refused = match tokio::time::timeout(longest, connect(source, &config)).await {
-            Ok(Ok(login)) => return Ok(login),
+        let watched = source.seen.watch(&host, port, call_timeout);
+        let refused = match tokio::time::timeout(longest, connect(source, &config, watched)).await {
+            Ok(Ok(login)) if count == 1 || !source.needs_writable => return Ok(login),
+            Ok(Ok(login)) => {
+                if newest.as_ref().is_none_or(|newest| newest.timeline < login.timeline) {
+                    newest = Some(login);
+                }
+                continue;
+            }
             Ok(Err((class, why))) => {
                 failure = class;
                 why
             }
-            Err(_) => texts::of_dial(&shown(&host, port), port, io::ErrorKind::TimedOut, ""),
+            Err(_) => {
+                source.seen.hung(&host, port, world::instant());
+                texts::of_dial(&shown(&host, port), port, io::ErrorKind::TimedOut, "")
+            }
         };
         reasons.push(if count == 1 { refused } else { format!("{host}:{port}: {refused}") });
     }
-    Err(SqlError::of_connection(failure, source, &reasons.join("; ")))
+    newest.ok_or_else(|| SqlError::of_connection(failure, source, &reasons.join("; ")))
 }
 
-async fn connect(source: &Source, config: &Config) -> Result<Login, Refused> {
+async fn connect(source: &Source, config: &Config, host: Watched) -> Result<Login, Refused> {
     let refused = |error: tokio_postgres::Error| (failure(&error), refusal(&error, config));
     let warning = Warning::default();
     let shared = Arc::clone(&warning);
@@ -82,7 +107,26 @@ async fn connect(source: &Source, config: &Config) -> Result<Login, Refused> {
         let (client, connection) = config.connect(connector).await.map_err(refused)?;
         (client, tokio::spawn(attend(connection, shared)))
     };
-    Ok(Login { client, connection, warning })
+    let mut timeline = 0;
+    if !source.more_hosts.is_empty()
+        && source.needs_writable
+        && let Some(primary) = primary(&client).await
+    {
+        timeline = primary.timeline;
+        source.seen.primary(primary).map_err(|why| (Failure::Unreachable, why))?;
+    }
+    Ok(Login { client, connection, warning, host, timeline })
+}
+
+/// Which primary this is; `None` where it does not tell.
+async fn primary(client: &Client) -> Option<Primary> {
+    let asked = "SELECT CAST(system_identifier AS text), \
+                 LEFT(pg_walfile_name(pg_current_wal_insert_lsn()), 8) FROM pg_control_system()";
+    let rows = client.query_typed(asked, &[]).await.ok()?;
+    let row = rows.first()?;
+    let timeline: &str = row.try_get(1).ok()?;
+    let timeline = u64::from_str_radix(timeline, 16).ok()?;
+    Some(Primary { system: row.try_get(0).ok()?, timeline })
 }
 
 /// Why there is no session with this host.

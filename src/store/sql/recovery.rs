@@ -15,7 +15,7 @@ use crate::store::sql::channel::Channel;
 use crate::store::sql::dialect::{Dialect, Row, SqlError, Value};
 use crate::store::sql::lost::{self, Gap, Known};
 use crate::store::sql::pending::{self, Pending};
-use crate::store::sql::{RECOVERY_PATIENCE, check_fence, schema};
+use crate::store::sql::{RECOVERY_PATIENCE, fence, schema};
 use crate::store::{Action, StoreError};
 
 /// Messages of one channel that go before it is served; the others go soon after.
@@ -102,7 +102,7 @@ impl Recovery<'_> {
         state.channels.sort_by(|one, other| one.recovered.channel.cmp(&other.recovered.channel));
         if !limit_updates.is_empty() {
             patiently(dialect, RECOVERY_PATIENCE, |dialect| {
-                check_fence(dialect, self.epoch)?;
+                fence::check(dialect, self.epoch)?;
                 let update = "UPDATE Channels SET maxmsgs=?, maxbytes=?, maxage=? WHERE id=?";
                 for values in &limit_updates {
                     dialect.execute(update, values)?;
@@ -206,7 +206,7 @@ impl Recovery<'_> {
             let [messages, bytes, age] = limit_values(&self.limits.of(name));
             let values = [id.into(), text, messages, bytes, age];
             patiently(dialect, RECOVERY_PATIENCE, |dialect| {
-                check_fence(dialect, self.epoch)?;
+                fence::check(dialect, self.epoch)?;
                 dialect.execute(lost::ADD_CHANNEL, &values)?;
                 Ok(())
             })?;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::base::world;
 use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
-use crate::store::sql::messages;
+use crate::store::sql::{galera, messages};
 
 /// Clocks of a server, read one after the other, differ by no more seconds than that.
 const START_SLACK: u64 = 2;
@@ -86,6 +86,7 @@ impl Renewing {
     fn renew(&mut self) -> Result<Option<Box<dyn Dialect>>, SqlError> {
         let mut session = (self.dial)()?;
         let found = Home::of(session.as_mut());
+        galera::catch_up(session.as_mut())?;
         let is_home = self.home.as_ref().zip(found.as_ref()).is_some_and(|(home, it)| home.is(it));
         let is_there = match &self.committed {
             Some(newest) => {
@@ -121,6 +122,10 @@ impl Renewing {
 impl Dialect for Renewing {
     fn driver(&self) -> Driver {
         self.session.driver()
+    }
+
+    fn node(&self) -> Option<&str> {
+        self.session.node()
     }
 
     fn execute(&mut self, statement: &str, values: &[Value]) -> Result<u64, SqlError> {

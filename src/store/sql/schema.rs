@@ -7,7 +7,7 @@ pub const VERSION: i64 = 1;
 
 /// The names of all tables.
 pub(super) fn tables() -> impl Iterator<Item = &'static str> {
-    SHARED.into_iter().chain(OWN).map(|(table, _)| table)
+    SHARED.into_iter().chain(OWN).chain([FENCE]).map(|(table, _)| table)
 }
 
 /// Table and columns that must be there.
@@ -30,6 +30,14 @@ const OWN: [Table; 3] = [
     ("StanbyHolder", "uniquerow, epoch, counter, released, record"),
     ("StanbyTotals", "id, firstseq, lastseq, messages, bytes"),
 ];
+
+/// Ours, in a cluster whose nodes do not know each other's locks.
+const FENCE: Table = ("StanbyFence", "worker, epoch, counter");
+
+/// All that this database needs of ours.
+fn own(dialect: &dyn Dialect) -> impl Iterator<Item = Table> + use<> {
+    OWN.into_iter().chain(dialect.node().map(|_| FENCE))
+}
 
 fn script(driver: Driver) -> &'static str {
     match driver {
@@ -80,7 +88,7 @@ pub fn init(dialect: &mut dyn Dialect) -> Result<(), SqlError> {
 pub fn check(dialect: &mut dyn Dialect) -> Result<Vec<String>, SqlError> {
     let mut wrong = Vec::new();
     let mut cures = Vec::new();
-    for (table, columns) in SHARED.into_iter().chain(OWN) {
+    for (table, columns) in SHARED.into_iter().chain(own(dialect)) {
         if let Err(error) = look(dialect, (table, columns)) {
             if matches!(error.failure, Failure::Unreachable | Failure::Busy) {
                 return Err(error);
@@ -111,7 +119,7 @@ fn look(dialect: &mut dyn Dialect, (table, columns): Table) -> Result<(), SqlErr
 /// # Errors
 /// [`SqlError`]; its text says what is needed. None where somebody else writes all the time.
 pub fn check_rights(dialect: &mut dyn Dialect) -> Result<(), SqlError> {
-    for table in SHARED.into_iter().chain(OWN) {
+    for table in SHARED.into_iter().chain(own(dialect)) {
         match write_nothing(dialect, table) {
             Ok(()) => {}
             Err(error) if error.failure == Failure::Busy => return Ok(()),
@@ -144,7 +152,7 @@ pub fn prepare(dialect: &mut dyn Dialect) -> Result<(), SqlError> {
             return Err(explained(dialect, Goal::Read, table.0, error));
         }
     }
-    for (table, columns) in OWN {
+    for (table, columns) in own(dialect) {
         match look(dialect, (table, columns)) {
             Ok(()) => {}
             // Where it is there after all, the next look says what is wrong with it.
@@ -211,7 +219,7 @@ fn advice(
 /// The table is not there, or without a column, or where this user does not look.
 fn not_as_needed(dialect: &mut dyn Dialect, table: &str) -> (String, String) {
     if dialect.query(&format!("SELECT 1 FROM {table} WHERE 1=0"), &[]).is_ok() {
-        let columns = SHARED.into_iter().chain(OWN).find(|(name, _)| *name == table);
+        let columns = SHARED.into_iter().chain(OWN).chain([FENCE]).find(|(name, _)| *name == table);
         let columns = columns.map_or("", |(_, columns)| columns).replace('`', "");
         return (
             format!("table {table} is wrong"),
@@ -293,7 +301,7 @@ fn grant(dialect: &mut dyn Dialect, goal: Goal) -> String {
         return format!("{RIGHTS} `{database}`.* TO '{name}'@'{host}'");
     }
     let mut tables = Vec::new();
-    for table in SHARED.into_iter().chain(OWN) {
+    for table in SHARED.into_iter().chain(own(dialect)) {
         let failure = match look(dialect, table).and_then(|()| write_nothing(dialect, table)) {
             Ok(()) => continue,
             Err(error) => error.failure,

@@ -16,13 +16,14 @@ use crate::base::record::{
 };
 use crate::base::time::{Instant, Now, WallTime};
 use crate::proto::spb;
-use crate::store::sql::attempts::{Failed, patiently};
+use crate::store::sql::attempts::Failed;
 use crate::store::sql::channel::Channel;
 use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, insert_rows};
+use crate::store::sql::fence::Fencing;
 use crate::store::sql::messages::{self, NumberedMessage};
 use crate::store::sql::reading;
 use crate::store::sql::recovery::{Found, limit_values};
-use crate::store::sql::{Context, check_fence, schema};
+use crate::store::sql::{Context, schema};
 use crate::store::{Action, Maintained, OutcomeUnknown, Remedy, Store, StoreError, check_part};
 
 /// How long pending sets and sums may wait; the reference's is one second (spec stores, 8.14).
@@ -43,6 +44,7 @@ const DOOMED_PAUSE: Duration = Duration::from_millis(50);
 pub struct Share {
     ctx: Arc<Context>,
     dialect: Box<dyn Dialect>,
+    fencing: Fencing,
     channels: BTreeMap<ChannelName, Channel>,
     /// When each channel is to be trimmed, on the wall clock.
     trims: Deadlines<ChannelName>,
@@ -79,12 +81,14 @@ impl Share {
     pub(super) fn new(
         ctx: Arc<Context>,
         dialect: Box<dyn Dialect>,
+        fencing: Fencing,
         channels: Vec<Found>,
         doomed: Vec<i64>,
     ) -> Self {
         let mut share = Self {
             ctx,
             dialect,
+            fencing,
             channels: BTreeMap::new(),
             trims: Deadlines::default(),
             doomed,
@@ -126,8 +130,8 @@ impl Share {
         }
         let (ctx, channels) = (&self.ctx, &self.channels);
         let limit = ctx.options.bulk_insert_limit;
-        patiently(self.dialect.as_mut(), ctx.options.timeout(), |dialect| {
-            check_fence(dialect, epoch)?;
+        let patience = ctx.options.timeout();
+        self.fencing.run(self.dialect.as_mut(), epoch, patience, |dialect| {
             if let Some(server) = &batch.server {
                 write_server(dialect, server)?;
             }
@@ -234,8 +238,8 @@ impl Share {
         if !dirty.is_empty() {
             let (epoch, patience) = (self.ctx.epoch, self.ctx.options.timeout());
             let removed_max = REMOVED_MAX.max(self.appended * 2);
-            let flushed = patiently(self.dialect.as_mut(), patience, |dialect| {
-                check_fence(dialect, epoch)?;
+            let dialect = self.dialect.as_mut();
+            let flushed = self.fencing.run(dialect, epoch, patience, |dialect| {
                 let mut budget = removed_max;
                 let flushed = dirty.iter().map(|channel| channel.flush(dialect, &mut budget));
                 Ok(flushed.collect::<Result<Vec<_>, SqlError>>()?)
@@ -254,8 +258,7 @@ impl Share {
     fn purge(&mut self) -> Result<(), StoreError> {
         let Some(id) = self.doomed.last().copied() else { return Ok(()) };
         let (epoch, patience) = (self.ctx.epoch, self.ctx.options.timeout());
-        let is_gone = patiently(self.dialect.as_mut(), patience, |dialect| {
-            check_fence(dialect, epoch)?;
+        let is_gone = self.fencing.run(self.dialect.as_mut(), epoch, patience, |dialect| {
             Ok(remove_deleted(dialect, id)?)
         })?;
         if is_gone {

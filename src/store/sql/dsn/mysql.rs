@@ -105,11 +105,18 @@ pub(super) fn parse(
         "" | "tcp" | "tcp4" | "tcp6" => {
             let default = ["", "tcp"].contains(&network).then_some(3306);
             let network = if network.is_empty() { "tcp" } else { network };
-            let Address { host, port } = address::parse(network, address, default)?;
-            if !host.is_empty() {
-                source.host = host;
+            // Ours: several with commas. The Go driver has one.
+            for (index, one) in address.split(',').enumerate() {
+                if one.is_empty() && address.contains(',') {
+                    return Err("an empty address among several".to_owned());
+                }
+                let Address { host, port } = address::parse(network, one, default)?;
+                let host = if host.is_empty() { "127.0.0.1".to_owned() } else { host };
+                match index {
+                    0 => (source.host, source.port) = (host, port),
+                    _ => source.more_hosts.push((host, port)),
+                }
             }
-            source.port = port;
         }
         _ => return Err(format!("dial {shown}: unknown network {shown} ({FORM})")),
     }

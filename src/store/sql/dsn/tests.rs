@@ -134,12 +134,12 @@ fn run_time_parameters_of_postgres_are_kept_for_the_server() {
 fn several_hosts_of_postgres_are_all_known() {
     for text in ["host=a,b port=1,2 dbname=d", "postgres://a:1,b:2/d"] {
         let source = parse(Driver::Postgres, text);
-        assert_eq!(source.hosts(), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
+        assert_eq!(source.hosts(Instant(0)), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
         assert!(source.needs_writable);
         assert_eq!(source.to_string(), "postgres://a:1,b:2/d");
     }
     let source = parse(Driver::Postgres, "host=a,b target_session_attrs=any");
-    assert_eq!(source.hosts()[1], ("b".to_owned(), 5432));
+    assert_eq!(source.hosts(Instant(0))[1], ("b".to_owned(), 5432));
     assert!(!source.needs_writable);
 }
 
@@ -186,4 +186,21 @@ fn passwords_are_never_shown() {
     assert!(!error.unwrap_err().to_string().contains("secret"));
     let error = Source::parse(Driver::Postgres, "user=a password=hush secret", &|_| None);
     assert!(!error.unwrap_err().to_string().contains("secret"));
+}
+
+#[test]
+fn several_hosts_for_mysql_are_tried_in_their_order() {
+    let source = parse(Driver::Mysql, "u:p@tcp(a:1,[::1]:2,c)/db");
+    let hosts = [("a".to_owned(), 1), ("::1".to_owned(), 2), ("c".to_owned(), 3306)];
+    assert_eq!(source.hosts(Instant(0)), hosts);
+    assert_eq!(source.to_string(), "mysql://u@a:1,::1:2,c:3306/db");
+    for (wrong, part) in [
+        ("tcp(a:1,)", "an empty address among several"),
+        ("tcp(,b:2)", "an empty address among several"),
+        ("tcp(a:1,b:x)", "unknown port"),
+        ("tcp6(a:1,b)", "missing port in address"),
+    ] {
+        let text = why(Driver::Mysql, &format!("u:secret@{wrong}/db"));
+        assert!(text.contains(part) && !text.contains("secret"), "{wrong}: {text}");
+    }
 }

@@ -137,7 +137,7 @@ fn share(path: &Path, plan: &Arc<Mutex<Plan>>) -> Share {
         subscription_id_max: 0.into(),
     };
     let dialect = Faulty { inner: Some(connect(path)), plan: Arc::clone(plan) };
-    Share::new(Arc::new(ctx), Box::new(dialect), Vec::new(), Vec::new())
+    Share::new(Arc::new(ctx), Box::new(dialect), Fencing::new(0), Vec::new(), Vec::new())
 }
 
 fn message(sequence: u64) -> MessageRecord {
