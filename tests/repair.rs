@@ -195,7 +195,8 @@ fn whatever_is_damaged_a_mended_store_starts_and_lacks_what_was_named() {
         let times = 1 + random.below(3);
         let count: usize = (0..times).map(|_| damage(&root, &mut random)).sum();
         let damaged = files(&root);
-        if !look(&root).is_damaged() {
+        let report = look(&root);
+        if !report.is_damaged() && !report.needs_start() {
             assert_eq!(mend(&root).unwrap(), [], "round {round}");
             continue;
         }
@@ -306,5 +307,65 @@ fn a_store_in_use_is_refused() {
     assert!(text.contains("server.dat"), "{text}");
     for (name, bytes) in damaged {
         assert_eq!(fs::read(root.join(&name)).unwrap(), bytes, "{}", name.display());
+    }
+}
+
+/// Goal: a server that stands by is not made to believe that the repair is an active that hangs.
+#[test]
+fn a_store_that_a_server_stands_by_for_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    sliced(root);
+    fs::write(root.join("foo/msgs.2.dat"), [1, 0, 0, 0, 9]).unwrap();
+    let claim = root.join(".stanby.claim.a");
+    fs::write(&claim, "").unwrap();
+    let file = fs::File::options().read(true).write(true).open(&claim).unwrap();
+    stanby::site::epoch_files::lock(&file).unwrap();
+    let (code, text) = run(&["--repair"], root);
+    assert!(code == Some(1) && text.contains("stands by for it"), "{text}");
+    drop(file);
+    let (code, text) = run(&["--repair"], root);
+    assert_eq!(code, Some(0), "{text}");
+}
+
+/// Goal: whoever is killed at any step leaves a store that can be mended with the same result.
+#[test]
+fn a_repair_that_breaks_off_loses_nothing() {
+    for steps in 0.. {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        sliced(root);
+        let whole = messages(root);
+        for (name, at) in [("foo/msgs.1.dat", 130), ("foo/msgs.2.dat", 14), ("foo/msgs.3.idx", 6)] {
+            let mut bytes = fs::read(root.join(name)).unwrap();
+            bytes[at] ^= 1;
+            fs::write(root.join(name), bytes).unwrap();
+        }
+        let damaged = files(root);
+        let mut left = steps;
+        let mut confirm = || match left {
+            0 => Err("it is over".to_owned()),
+            _ => {
+                left -= 1;
+                Ok(())
+            }
+        };
+        let mut mender = Mender { fence: &Unfenced, confirm: &mut confirm, say: &mut |_| () };
+        let first = check::mend(&look(root), Rules::default(), &mut mender);
+        let has_ended = first.is_ok();
+        let changes = if has_ended { first.unwrap() } else { mend(root).unwrap() };
+        let found = messages(root);
+        assert_eq!(found.len(), 30, "{steps}: {changes:?}");
+        let lost: Vec<u64> = found
+            .iter()
+            .filter(|(place, message)| whole.get(*place) != Some(*message))
+            .map(|((_, sequence), _)| *sequence)
+            .collect();
+        assert_eq!(lost, [5, 11], "{steps}: {changes:?}");
+        let kept: BTreeSet<Vec<u8>> = files(root).into_values().collect();
+        assert!(damaged.values().all(|bytes| kept.contains(bytes)), "{steps}");
+        if has_ended {
+            return;
+        }
     }
 }

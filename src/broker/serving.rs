@@ -387,8 +387,10 @@ impl Broker {
             return;
         }
         self.close_own_engines();
-        if let Some(own) = self.serving.own.take() {
+        if let Some(own) = self.serving.own {
+            // As theirs, while they are known.
             self.tell_done();
+            self.serving.own = None;
             self.tell_siblings(own.epoch, EngineState::Ended);
             self.reconsider();
         }

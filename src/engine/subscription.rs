@@ -284,6 +284,11 @@ impl Engine {
             self.answer_again(key, reply);
             return Ok(());
         }
+        // These engines have made it or refused it, and it is not there: of one that is over its
+        // client has heard, since it has ended it. It is not made once more.
+        if reply.is_done() {
+            return Err(Refusal::InvalidSubscribe);
+        }
         let group_name = group_name(request);
         let channel = &self.channels.slab[index];
         let mut durable = None;

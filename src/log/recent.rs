@@ -63,19 +63,49 @@ impl Kept {
         if self.lines.len() == LINES_MAX {
             self.lines.pop_front();
         }
-        let mut end = LINE_BYTES_MAX.min(line.text.len());
-        while !line.text.is_char_boundary(end) {
+        let mut text = without_quotes(&line.text);
+        let mut end = LINE_BYTES_MAX.min(text.len());
+        while !text.is_char_boundary(end) {
             end -= 1;
         }
-        let text = line.text[..end].trim_end().to_owned();
+        text.truncate(text[..end].trim_end().len());
         self.lines.push_back(Complaint { at: line.at, level: line.tag.word(), text });
         self.count += 1;
     }
 }
 
+/// A line without what it quotes: that is what somebody else has said, a payload or a password
+/// among it, and whoever may see this need not be let see that. Nothing between the first and the
+/// last mark of a kind is shown, so that no mark inside ends it.
+fn without_quotes(text: &str) -> String {
+    let mut text = text.to_owned();
+    for mark in ['"', '\''] {
+        let Some(first) = text.find(mark) else { continue };
+        let last = text.rfind(mark).filter(|last| first < *last);
+        let rest = last.map_or(String::new(), |last| text[last..].to_owned());
+        text.truncate(first + 1);
+        text.push('…');
+        text.push_str(&rest);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: what clients have sent is not shown to whoever reaches the pages.
+    #[test]
+    fn what_a_line_quotes_is_not_kept() {
+        for (line, kept) in [
+            ("Received data:\"secret \\\" x\" connID:\"7\" at once", "Received data:\"…\" at once"),
+            ("parse error: 'CONNECT {\"pass\":\"s\"}', i=0", "parse error: '…', i=0"),
+            ("nothing is quoted", "nothing is quoted"),
+            ("one \" alone", "one \"…"),
+        ] {
+            assert_eq!(without_quotes(line), kept);
+        }
+    }
 
     #[test]
     fn the_last_ones_are_kept_up_to_a_bound() {

@@ -1,11 +1,10 @@
 //! Mends a damaged store in a directory, under its lock.
-//!
-//! What `store::check` rewrites comes first, and then what a start puts right, as a start does it:
-//! that of the Go server would not.
 
+use std::io;
 use std::path::Path;
 
-use super::place::{Held, Place, PlaceError};
+use super::epoch_files;
+use super::place::{Held, PlaceError};
 use super::writers;
 use crate::config::Config;
 use crate::store::check::{self, Change, CheckError, MendError, Mender, Report, Rules};
@@ -22,6 +21,12 @@ pub enum Error {
     /// Somebody writes there without a lock, as a Go server does that is alone.
     #[error("{0}: stop its server first")]
     Written(String),
+    /// Its epochs cannot be listed.
+    #[error("its epochs: {0}")]
+    Unlisted(io::Error),
+    /// A member that stands by would take it for one that hangs.
+    #[error("a server stands by for it ({0} is locked): stop that one, too")]
+    StandsBy(String),
     /// It cannot be rewritten.
     #[error(transparent)]
     Mend(#[from] MendError),
@@ -37,18 +42,12 @@ pub fn mend(
     rules: Rules,
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<Change>, Error> {
-    let mut changes = Vec::new();
-    let mut report = check::directory(directory, rules, say)?;
-    if report.is_damaged() {
-        changes = rewrite(config, directory, rules, say)?;
-        report = check::directory(directory, rules, say)?;
+    let report = check::directory(directory, rules, say)?;
+    if !report.is_damaged() && !report.needs_start() {
+        return Ok(Vec::new());
     }
-    if report.needs_start() && report.start_fails.is_none() {
-        refuse_written(directory)?;
-        Place::open_to_take(config)?.close()?;
-        changes.extend(report.start.into_iter().map(Change::of_start));
-    }
-    Ok(changes)
+    check::may_mend(&report)?;
+    rewrite(config, directory, rules, say)
 }
 
 fn rewrite(
@@ -59,6 +58,7 @@ fn rewrite(
 ) -> Result<Vec<Change>, Error> {
     let mut held = Held::take(config.clone())?;
     refuse_written(directory)?;
+    refuse_standby(directory)?;
     // Whoever had it until now may have changed it.
     let report: Report = check::directory(directory, rules, say)?;
     let fence = held.fence();
@@ -72,4 +72,18 @@ fn refuse_written(directory: &Path) -> Result<(), Error> {
         Some(writer) => Err(Error::Written(writer.who())),
         None => Ok(()),
     }
+}
+
+fn refuse_standby(directory: &Path) -> Result<(), Error> {
+    let listing = epoch_files::list(directory).map_err(unlisted)?;
+    for name in listing.claims {
+        if epoch_files::is_locked(&directory.join(&name)).map_err(unlisted)? {
+            return Err(Error::StandsBy(name));
+        }
+    }
+    Ok(())
+}
+
+fn unlisted(error: io::Error) -> Error {
+    Error::Unlisted(error)
 }

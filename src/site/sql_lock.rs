@@ -448,7 +448,9 @@ impl SqlLease {
     /// Takes the lock from whoever has it and hangs; or the reason why that cannot be done.
     fn cut_off(&mut self, holder: &Holder) -> Result<Result<(), String>, LeaseError> {
         let (place, here) = (self.place.clone(), self.owner.host.clone());
-        let ended = self.with_session(|session| session.end_holder(&place, &here, holder))?;
+        let patience = self.steal_after;
+        let ended =
+            self.with_session(|session| session.end_holder(&place, (&here, holder), patience))?;
         if ended.is_ok() {
             self.has_replaced = true;
             self.end_store_sessions();

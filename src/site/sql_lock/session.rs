@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::{Place, rows};
 use crate::base::files::{self, Access, Links};
+use crate::base::time::Instant;
+use crate::base::world;
 use crate::election::keeper;
 use crate::election::lease::{Holder, Wake};
 use crate::site::epoch_files;
@@ -20,6 +22,8 @@ use crate::store::sql::{self, sessions};
 const LOCK_POLL_PAUSE: Duration = Duration::from_millis(50);
 /// Processes that are looked at for the one that has the lock.
 const PROCESSES_MAX: usize = 65_536;
+/// A process that was not looked at for longer may have let go of the lock meanwhile.
+const SUSPECT_GAP_MAX: Duration = Duration::from_secs(1);
 /// From here on a call has time for a wait of a whole second.
 const LONG_CALL: Duration = Duration::from_millis(1_200);
 
@@ -33,6 +37,8 @@ pub(super) struct Session {
     proof_path: Option<PathBuf>,
     /// Whether the lock is ours.
     pub(super) is_locked: bool,
+    /// Who else has SQLite's, and claims no epoch.
+    suspect: Option<Suspect>,
 }
 
 impl Session {
@@ -49,7 +55,7 @@ impl Session {
         };
         let is_file = place.source.driver == Driver::Sqlite;
         let proof_path = is_file.then(|| proof_path(place));
-        Ok(Self { dialect, file, proof_path, is_locked: false })
+        Ok(Self { dialect, file, proof_path, is_locked: false, suspect: None })
     }
 
     pub(super) fn try_lock(&mut self) -> Result<bool, SqlError> {
@@ -115,11 +121,14 @@ impl Session {
     pub(super) fn end_holder(
         &mut self,
         place: &Place,
-        here: &str,
-        holder: &Holder,
+        (here, holder): (&str, &Holder),
+        patience: Duration,
     ) -> Result<Result<(), String>, SqlError> {
         match &self.file {
-            Some(_) => Ok(end_process(&lock_path(place), here, holder)),
+            Some(_) => {
+                let path = lock_path(place);
+                Ok(end_process(&path, (here, holder), &mut self.suspect, patience))
+            }
             None => sessions::end_holder(self.dialect.as_mut()).map(Ok),
         }
     }
@@ -160,18 +169,46 @@ fn no_file_lock(error: &io::Error) -> SqlError {
     SqlError::of_statement(Failure::Other, "lock of the file beside the database", error)
 }
 
+/// Which process of ours has had the lock without claiming an epoch, from when on, and until when
+/// it was seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspect {
+    pid: u32,
+    since: Instant,
+    seen_at: Instant,
+}
+
 /// A stopped process keeps SQLite's lock as long as it lives: it is killed, if it is the recorded
 /// holder and the kernel says that the lock beside the database is its own, or another process of
-/// ours that has it.
-fn end_process(path: &Path, here: &str, holder: &Holder) -> Result<(), String> {
+/// ours that has had it for `patience`. One that has just got it is about to claim.
+fn end_process(
+    path: &Path,
+    (here, holder): (&str, &Holder),
+    suspect: &mut Option<Suspect>,
+    patience: Duration,
+) -> Result<(), String> {
     let pid = match recorded(path, here, holder) {
         Ok(pid) => pid,
-        Err(why) => claimant(path).ok_or(why)?,
+        Err(why) => overdue(claimant(path), suspect, (patience, world::instant())).ok_or(why)?,
     };
     let number = i32::try_from(pid).map_err(|error| error.to_string())?;
     let target = nix::unistd::Pid::from_raw(number);
     nix::sys::signal::kill(target, nix::sys::signal::Signal::SIGKILL)
         .map_err(|error| format!("process {pid} cannot be ended: {error}"))
+}
+
+/// The process that has the lock, if it has been seen with it for long.
+fn overdue(
+    found: Option<u32>,
+    suspect: &mut Option<Suspect>,
+    (patience, now): (Duration, Instant),
+) -> Option<u32> {
+    let is_same = |known: &Suspect| {
+        Some(known.pid) == found && now.since(known.seen_at) < SUSPECT_GAP_MAX.max(patience / 2)
+    };
+    let since = suspect.filter(is_same).map_or(now, |known| known.since);
+    *suspect = found.map(|pid| Suspect { pid, since, seen_at: now });
+    found.filter(|_| patience <= now.since(since))
 }
 
 /// The recorded holder, if it has the lock.

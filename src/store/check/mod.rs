@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use self::finding::{Finding, Weight};
-pub use self::mending::{Change, MendError, Mender, mend};
+pub use self::mending::{Change, MendError, Mender, may_mend, mend};
 
 use self::finding::{Findings, OTHER_RULES};
 use crate::base::world;

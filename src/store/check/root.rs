@@ -103,7 +103,7 @@ fn server(path: &Path, crc: Option<&Crc>, findings: &mut Findings) -> io::Result
     let what = match found {
         Found::Record { payload, end, .. } => match decode::<spb::ServerInfo>(&payload) {
             Ok(_) if end == bytes.len => return Ok(()),
-            Ok(_) => "more than one record".to_owned(),
+            Ok(_) => "something stands behind its record".to_owned(),
             Err(why) => why.to_string(),
         },
         Found::Corrupt { why, .. } => why.to_string(),

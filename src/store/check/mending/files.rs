@@ -99,7 +99,7 @@ impl<'m, 'a> Hand<'m, 'a> {
         means: &'static str,
     ) -> Result<(), MendError> {
         self.check()?;
-        let kept = self.kept(path);
+        let kept = self.kept(path)?;
         fs::rename(path, &kept).and_then(|()| sync_folder_of(path)).map_err(failed(path))?;
         let what = format!("{what}; it is kept as {}", name_of(&kept));
         self.note(path, what, means);
@@ -150,7 +150,7 @@ impl<'m, 'a> Hand<'m, 'a> {
     /// Gives a file that was written its name. What has that name is kept, and is there until then.
     pub fn put(&mut self, new: &Path, path: &Path) -> Result<Option<String>, MendError> {
         self.check()?;
-        let kept = self.kept(path);
+        let kept = self.kept(path)?;
         let is_kept = self.exists(path)?;
         if is_kept && fs::hard_link(path, &kept).is_err() {
             // A file system without links: for a moment there is none.
@@ -158,13 +158,6 @@ impl<'m, 'a> Hand<'m, 'a> {
         }
         fs::rename(new, path).and_then(|()| sync_folder_of(path)).map_err(failed(path))?;
         Ok(is_kept.then(|| name_of(&kept)))
-    }
-
-    /// Renames a file to the name under which it is kept, and tells nobody.
-    pub fn put_away(&mut self, path: &Path) -> Result<(), MendError> {
-        self.check()?;
-        let kept = self.kept(path);
-        fs::rename(path, kept).and_then(|()| sync_folder_of(path)).map_err(failed(path))
     }
 
     fn check(&mut self) -> Result<(), MendError> {
@@ -176,9 +169,13 @@ impl<'m, 'a> Hand<'m, 'a> {
         (self.mender.confirm)().map_err(MendError::Lease)
     }
 
-    /// The name that the old file at `path` gets.
-    fn kept(&self, path: &Path) -> PathBuf {
-        self.beside(path, "damaged")
+    /// The name that the old file at `path` gets: one that nothing has.
+    fn kept(&self, path: &Path) -> Result<PathBuf, MendError> {
+        let mut kept = self.beside(path, "damaged");
+        while self.exists(&kept)? {
+            kept.as_mut_os_string().push(".more");
+        }
+        Ok(kept)
     }
 
     fn beside(&self, path: &Path, what: &str) -> PathBuf {

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::store::file::format::SubscriptionRecord;
-
 /// A message of the channel, and where its record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -13,34 +11,6 @@ pub(super) struct Entry {
     pub size: u32,
     /// Slice and offset; `None` for one that stands in for a lost one.
     pub lies: Option<(u64, u64)>,
-}
-
-/// The last message that any subscription was sent: it was there, whatever became of the
-/// subscription.
-#[derive(Debug, Default)]
-pub(super) struct Sent {
-    known: BTreeSet<u64>,
-    last: u64,
-}
-
-impl Sent {
-    pub fn take(&mut self, record: &SubscriptionRecord) {
-        let sequence = match record {
-            SubscriptionRecord::New(state) | SubscriptionRecord::Update(state) => {
-                self.known.insert(state.id);
-                state.last_sent
-            }
-            SubscriptionRecord::Message(id, sequence) if self.known.contains(id) => *sequence,
-            SubscriptionRecord::Message(..)
-            | SubscriptionRecord::Delete(_)
-            | SubscriptionRecord::Ack(..) => return,
-        };
-        self.last = self.last.max(sequence);
-    }
-
-    pub fn last(&self) -> u64 {
-        self.last
-    }
 }
 
 /// The messages of a channel in their order, each with the slice that it belongs to.

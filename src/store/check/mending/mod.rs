@@ -7,6 +7,7 @@
 //! are stood in for by empty ones, as the reference does for gaps, so that no sequence is given
 //! out twice. What a start puts right by itself is left to it.
 
+mod deliveries;
 mod files;
 mod messages;
 mod records;
@@ -21,7 +22,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use self::deliveries::Deliveries;
 use self::files::Hand;
+use self::records::NoTake;
 use super::finding::Weight;
 use super::{Report, Rules};
 use crate::base::epoch::{Fence, FenceError};
@@ -39,14 +42,6 @@ pub struct Change {
     pub what: String,
     /// What it means for clients.
     pub means: &'static str,
-}
-
-impl Change {
-    /// What a start has said of what it did.
-    #[must_use]
-    pub fn of_start(what: String) -> Self {
-        Self { file: PathBuf::new(), what, means: "nothing that was acknowledged is lost by it" }
-    }
 }
 
 /// Why a store was not mended, or not to its end.
@@ -108,7 +103,27 @@ pub struct Mender<'a> {
     pub say: &'a mut dyn FnMut(&str),
 }
 
-/// Mends what [`super::directory`] has found damaged; says what was done.
+/// Whether it can be known what is wrong, and whether its server can use what is made.
+///
+/// # Errors
+/// [`MendError`].
+pub fn may_mend(report: &Report) -> Result<(), MendError> {
+    if report.is_partial() {
+        return Err(MendError::Unread);
+    }
+    if report.is_by_other_rules() {
+        return Err(MendError::OtherRules);
+    }
+    let root = &report.directory;
+    let owner = fs::metadata(root).map_err(files::failed(root))?.uid();
+    if owner != nix::unistd::geteuid().as_raw() {
+        return Err(MendError::Foreign { owner });
+    }
+    Ok(())
+}
+
+/// Mends what [`super::directory`] has found damaged, or such that a start would put it right: the
+/// Go server's would not. Says what was done.
 ///
 /// # Errors
 /// [`MendError`]. Files that were named before are mended all the same.
@@ -117,17 +132,8 @@ pub fn mend(
     rules: Rules,
     mender: &mut Mender<'_>,
 ) -> Result<Vec<Change>, MendError> {
-    if report.is_partial() {
-        return Err(MendError::Unread);
-    }
-    if report.is_by_other_rules() {
-        return Err(MendError::OtherRules);
-    }
+    may_mend(report)?;
     let root = report.directory.clone();
-    let owner = fs::metadata(&root).map_err(files::failed(&root))?.uid();
-    if owner != nix::unistd::geteuid().as_raw() {
-        return Err(MendError::Foreign { owner });
-    }
     let usual = Crc::new(Crc::IEEE);
     let crc = rules.polynomial.map(Crc::new);
     let checksums = (crc.as_ref().unwrap_or(&usual), crc.is_some());
@@ -135,18 +141,18 @@ pub fn mend(
     let damaged: BTreeSet<&Path> = report
         .findings
         .iter()
-        .filter(|found| found.weight == Weight::Damage)
+        .filter(|found| matches!(found.weight, Weight::Damage | Weight::Mended))
         .map(|found| found.file.as_path())
         .collect();
     for file in &damaged {
         match file.as_os_str().as_bytes() {
-            SERVER_FILE => server(&mut hand, &root)?,
+            SERVER_FILE => server(&mut hand, &root, crc.as_ref())?,
             CLIENTS_FILE => {
                 let what = (
                     CLIENTS_FILE,
                     "what was said of them there is unknown: they have to connect again",
                 );
-                records::mend(&mut hand, &root, what, checksums, decode_client, |_| ())?;
+                records::mend(&mut hand, &root, what, checksums, decode_client, &mut NoTake)?;
             }
             _ => (),
         }
@@ -164,14 +170,24 @@ pub fn mend(
     Ok(hand.changes())
 }
 
-/// Nobody can say what stood there.
-fn server(hand: &mut Hand<'_, '_>, root: &Path) -> Result<(), MendError> {
+/// Its record stays if it can be proved; else nobody can say what stood there.
+fn server(hand: &mut Hand<'_, '_>, root: &Path, crc: Option<&Crc>) -> Result<(), MendError> {
     let path = root.join("server.dat");
     if !hand.exists(&path)? {
         return Ok(());
     }
-    let means = "a start begins with new subjects: clients have to connect again";
-    hand.take_away(&path, "its record is not whole", means)
+    match records::whole_server(&path, crc).map_err(files::failed(&path))? {
+        Some(pieces) => {
+            let kept = hand.replace(&path, &pieces)?.unwrap_or_default();
+            let what = format!("written anew with its record; the old file is kept as {kept}");
+            hand.note(&path, what, "nothing");
+            Ok(())
+        }
+        None => {
+            let means = "a start begins with new subjects: clients have to connect again";
+            hand.take_away(&path, "its record is not whole", means)
+        }
+    }
 }
 
 fn channel(
@@ -187,15 +203,13 @@ fn channel(
         let means = "nothing: no server would have read it, nor started with it there";
         hand.take_away(&path, "its name is none that a slice can have", means)?;
     }
-    let mut sent = messages::Sent::default();
+    let mut deliveries = Deliveries::default();
     let what = (
         SUBSCRIPTIONS_FILE,
-        "what was acknowledged there is delivered again, and a subscription that begins there is gone",
+        "what was delivered there is delivered again, and a subscription that begins there is gone",
     );
-    records::mend(hand, folder, what, checksums, decode_subscription, |record| {
-        sent.take(&record);
-    })?;
-    slices::mend(hand, folder, checksums, sent.last())
+    records::mend(hand, folder, what, checksums, decode_subscription, &mut deliveries)?;
+    slices::mend(hand, folder, checksums, deliveries.last())
 }
 
 /// The folder's files, sorted by name.

@@ -70,8 +70,9 @@ pub(super) fn mend(
             ready.push(write(hand, folder, number, rules.0, (before, &entries))?);
         }
     }
-    // Some of them have taken from the files of others, so nothing is replaced before.
-    for slice in ready {
+    // Some of them have taken from the files of others in front of them, so nothing is replaced
+    // before, and the last is replaced first: what was taken is then always in one of both.
+    for slice in ready.into_iter().rev() {
         put(hand, slice)?;
     }
     let in_front = course.lost_in_front();
@@ -127,7 +128,7 @@ fn write(
     Ok(ready)
 }
 
-/// The index goes first and comes last: data without one is read by itself.
+/// The data first: with it the old index does not fit, and is not needed.
 fn put(hand: &mut Hand<'_, '_>, slice: Ready) -> Result<(), MendError> {
     let Ready { data, index, new, lost } = slice;
     let Some((new_data, new_index)) = new else {
@@ -138,9 +139,6 @@ fn put(hand: &mut Hand<'_, '_>, slice: Ready) -> Result<(), MendError> {
         }
         return Ok(());
     };
-    if hand.exists(&index)? {
-        hand.put_away(&index)?;
-    }
     let kept = hand.put(&new_data, &data)?;
     let _ = hand.put(&new_index, &index)?;
     let Some(kept) = kept else {
