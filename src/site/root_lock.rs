@@ -1,7 +1,7 @@
 //! The two locks on the Go server's lock file: taking them, and telling whose they are.
 //!
 //! Both on one descriptor: one of the open file, on all of the file, with which the Go server's own
-//! conflicts, and `flock`. Who has both lets go of all of the first one but [`OWN_LEN`] bytes, and
+//! conflicts, and `flock`. Who has both lets go of all of the first one but `OWN_LEN` bytes, and
 //! that is what everybody else is told of it. No Go server locks a part of the file, so such a lock
 //! is of a member of ours, which whoever claims a later epoch may pass over. It is proof on every
 //! file system that tells the extent of another's lock; process numbers are not: they say nothing
