@@ -40,22 +40,11 @@ fn recorded() -> (tempfile::TempDir, PathBuf) {
 
 /// Files with records, but for those that have none.
 fn files(root: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|it| it == "dat" || it == "idx")
-                && fs::metadata(&path).unwrap().len() > 4
-            {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
+    let has_records = |path: &PathBuf| {
+        let is_of_store = path.extension().is_some_and(|it| it == "dat" || it == "idx");
+        is_of_store && fs::metadata(path).unwrap().len() > 4
+    };
+    folders::files(root).into_iter().filter(has_records).collect()
 }
 
 fn below(random: &mut Random, bound: usize) -> usize {

@@ -95,20 +95,10 @@ impl Cluster {
 
     /// All files of the nodes.
     fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let mut files = BTreeMap::new();
-        let mut folders: Vec<PathBuf> = ["a", "b", "c"].map(|node| self.path(node)).to_vec();
-        folders.retain(|node| node.exists());
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else {
-                    files.insert(path.clone(), fs::read(path).unwrap());
-                }
-            }
-        }
-        files
+        let nodes = ["a", "b", "c"].map(|node| self.path(node));
+        let there = nodes.iter().filter(|node| node.exists());
+        let files = there.flat_map(|node| folders::files(node));
+        files.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
     }
 
     fn store(&self) -> Imported {

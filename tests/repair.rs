@@ -35,20 +35,11 @@ fn mend(root: &Path) -> Result<Vec<Change>, MendError> {
 
 /// Every file with what is in it, by its path below the root.
 fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let name = path.strip_prefix(root).unwrap().to_owned();
-                found.insert(name, fs::read(path).unwrap());
-            }
-        }
-    }
-    found
+    let named = |path: PathBuf| {
+        let name = path.strip_prefix(root).unwrap().to_owned();
+        (name, fs::read(path).unwrap())
+    };
+    folders::files(root).into_iter().map(named).collect()
 }
 
 type Messages = BTreeMap<(String, u64), (i64, Bytes)>;

@@ -101,7 +101,7 @@ fn ran(args: &Args) -> Result<(String, ExitCode), String> {
         let text = if args.json { stopped::json(&before)? } else { shown(&before) };
         return Ok((text, code(&before)));
     }
-    let changes = mended(args)?;
+    let changes = mended(args, &before)?;
     let after = look(&args.directory, args.rules())?;
     let text = match args.json {
         true => stopped::json(&Mended { before: &before, changes: &changes, after: &after })?,
@@ -137,11 +137,11 @@ fn look(directory: &Path, rules: Rules) -> Result<Report, String> {
     Ok(report)
 }
 
-fn mended(args: &Args) -> Result<Vec<Change>, String> {
+fn mended(args: &Args, found: &Report) -> Result<Vec<Change>, String> {
     let config = directory_of(args)?;
     let mut progress = Progress::new();
     let say = &mut |what: &str| progress.say(&format!("working at {what}"));
-    let changes = mending::mend(&config, &args.directory, args.rules(), say);
+    let changes = mending::mend(&config, found, args.rules(), say);
     progress.end();
     changes.map_err(|error| format!("{}: {error}", args.directory.display()))
 }

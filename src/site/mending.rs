@@ -32,35 +32,28 @@ pub enum Error {
     Mend(#[from] MendError),
 }
 
-/// Mends the store in `directory`, which `config` describes too; says what was done.
+/// Mends the store that `found` is the report of, and that `config` describes too; says what was
+/// done.
 ///
 /// # Errors
 /// [`Error`]; what was done before is whole, and the rest as it was.
 pub fn mend(
     config: &Config,
-    directory: &Path,
+    found: &Report,
     rules: Rules,
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<Change>, Error> {
-    let report = check::directory(directory, rules, say)?;
-    if !report.is_damaged() && !report.needs_start() {
+    if !found.is_damaged() && !found.needs_start() {
         return Ok(Vec::new());
     }
-    check::may_mend(&report)?;
-    rewrite(config, directory, rules, say)
-}
-
-fn rewrite(
-    config: &Config,
-    directory: &Path,
-    rules: Rules,
-    say: &mut dyn FnMut(&str),
-) -> Result<Vec<Change>, Error> {
+    // A repair that is refused leaves nothing there, no epoch either.
+    check::may_mend(found)?;
+    let directory = &found.directory;
     let mut held = Held::take(config.clone())?;
     refuse_written(directory)?;
     refuse_standby(directory)?;
     // Whoever had it until now may have changed it.
-    let report: Report = check::directory(directory, rules, say)?;
+    let report = check::directory(directory, rules, say)?;
     let fence = held.fence();
     let mut confirm = || held.confirm().map_err(|error| error.to_string());
     let mut mender = Mender { fence: fence.as_ref(), confirm: &mut confirm, say };
@@ -75,15 +68,11 @@ fn refuse_written(directory: &Path) -> Result<(), Error> {
 }
 
 fn refuse_standby(directory: &Path) -> Result<(), Error> {
-    let listing = epoch_files::list(directory).map_err(unlisted)?;
+    let listing = epoch_files::list(directory).map_err(Error::Unlisted)?;
     for name in listing.claims {
-        if epoch_files::is_locked(&directory.join(&name)).map_err(unlisted)? {
+        if epoch_files::is_locked(&directory.join(&name)).map_err(Error::Unlisted)? {
             return Err(Error::StandsBy(name));
         }
     }
     Ok(())
-}
-
-fn unlisted(error: io::Error) -> Error {
-    Error::Unlisted(error)
 }

@@ -205,19 +205,11 @@ impl Place {
     /// # Errors
     /// [`PlaceError::Lease`].
     pub fn confirm(&mut self) -> Result<(), PlaceError> {
-        if CONFIRM_EVERY <= world::instant().since(self.confirmed_at) {
-            self.confirm_now()?;
-        }
-        Ok(())
+        confirm(&mut self.lease, &mut self.confirmed_at, CONFIRM_EVERY)
     }
 
     fn confirm_now(&mut self) -> Result<(), PlaceError> {
-        let now = world::instant();
-        if let Some(lease) = &mut self.lease {
-            lease.confirm()?;
-            self.confirmed_at = now;
-        }
-        Ok(())
+        confirm(&mut self.lease, &mut self.confirmed_at, Duration::ZERO)
     }
 
     /// Writes what is held back.
@@ -310,15 +302,24 @@ impl Held {
     /// # Errors
     /// [`PlaceError::Lease`].
     pub fn confirm(&mut self) -> Result<(), PlaceError> {
-        let now = world::instant();
-        if let Some(lease) = &mut self.lease
-            && CONFIRM_EVERY <= now.since(self.confirmed_at)
-        {
-            lease.confirm()?;
-            self.confirmed_at = now;
-        }
-        Ok(())
+        confirm(&mut self.lease, &mut self.confirmed_at, CONFIRM_EVERY)
     }
+}
+
+/// Shows that a lease is still ours, if that was not shown for a while.
+fn confirm(
+    lease: &mut Option<Box<dyn Lease>>,
+    confirmed_at: &mut Instant,
+    every: Duration,
+) -> Result<(), PlaceError> {
+    let now = world::instant();
+    if let Some(lease) = lease
+        && every <= now.since(*confirmed_at)
+    {
+        lease.confirm()?;
+        *confirmed_at = now;
+    }
+    Ok(())
 }
 
 /// All that a place holds, and what it is read and written by.

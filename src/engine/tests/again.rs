@@ -192,3 +192,29 @@ fn a_publish_that_these_engines_have_stored_is_only_acknowledged() {
         assert_eq!(server.contents("foo").len(), 1);
     }
 }
+
+/// Goal: a subscription that these engines have made and that is over is not made once more: nobody
+/// would read it.
+#[test]
+fn a_subscription_that_is_over_is_not_made_once_more() {
+    for loops in [1, 2, 4] {
+        let mut server = Script::new(loops);
+        server.connect("me");
+        assert_eq!(server.try_subscribe("me", "foo", "a", &Options::default()), "");
+        let known = errand(1, false).map(|errand| Errand { again: Again::Done, ..errand });
+        let request = Script::subscribe_request("me", "foo", "a", &Options::default());
+        let there = server.hand_in_kept(Service::Subscribe, request.clone(), known);
+        server.run();
+        let error = |server: &mut Script, reply| {
+            let answer = server.answer(reply).expect("it is answered");
+            pb::SubscriptionResponse::decode(answer).expect("it is one").error
+        };
+        assert_eq!(error(&mut server, &there), "");
+        server.unsubscribe("me", "foo", "a");
+        assert_eq!(server.stored("foo").len(), 0);
+        let over = server.hand_in_kept(Service::Subscribe, request, known);
+        server.run();
+        assert_ne!(error(&mut server, &over), "");
+        assert_eq!(server.stored("foo").len(), 0);
+    }
+}

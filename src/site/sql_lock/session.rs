@@ -322,3 +322,28 @@ impl Drop for Waiter {
         *slot = Slot::Abandoned;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: who has just got the lock is about to claim, and is not ended for what another one
+    /// had left undone; nor is one of which nobody knows that it had it all the time.
+    #[test]
+    fn only_who_had_the_lock_for_long_is_overdue() {
+        let patience = Duration::from_secs(2);
+        let at = |millis: u64| Instant::default() + Duration::from_millis(millis);
+        let mut suspect = None;
+        let mut seen =
+            |found: Option<u32>, millis: u64| overdue(found, &mut suspect, (patience, at(millis)));
+        assert_eq!(seen(Some(7), 0), None);
+        assert_eq!(seen(Some(7), 900), None);
+        assert_eq!(seen(Some(8), 1_800), None, "another one");
+        assert_eq!(seen(None, 2_000), None);
+        assert_eq!(seen(Some(8), 2_100), None, "it had let go");
+        assert_eq!(seen(Some(8), 3_000), None);
+        assert_eq!(seen(Some(8), 3_900), None);
+        assert_eq!(seen(Some(8), 4_100), Some(8));
+        assert_eq!(seen(Some(8), 9_000), None, "nobody has looked meanwhile");
+    }
+}
