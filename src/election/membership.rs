@@ -270,7 +270,8 @@ impl Membership {
         };
         let trouble = news.trouble.as_deref().unwrap_or_default();
         Err(format!(
-            "the standby {} (process {} on {}) is not ready: {trouble}",
+            "the standby {} (process {} on {}) is not ready: {trouble}; if a role has changed within \
+             the last seconds, ask again",
             news.server_id, news.pid, news.host
         ))
     }
@@ -319,7 +320,7 @@ mod tests {
         let stuck = MemberNews { trouble: Some("no lock".to_owned()), ..standby("a") };
         members.hear(&stuck.encode(), "own", at(0));
         let why = members.successor(at(0)).expect_err("it is not ready");
-        assert!(why.contains("a (process 0 on h) is not ready: no lock"), "{why}");
+        assert!(why.contains("a (process 0 on h) is not ready: no lock; if a role"), "{why}");
         members.hear(&standby("b").encode(), "own", at(1));
         assert_eq!(members.successor(at(2)).map(|news| news.server_id.clone()), Ok("b".to_owned()));
         assert!(members.successor(at(9)).is_err(), "it has been silent for too long");
