@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use serde::Serialize;
 
+use super::check_lock::{self, LockArgs};
 use super::connection::{self, printable};
 use super::progress::Progress;
 use super::stopped;
@@ -40,6 +41,8 @@ struct Args {
     /// empty messages stand in for it. Nothing is deleted.
     #[arg(long)]
     repair: bool,
+    #[command(flatten)]
+    locks: LockArgs,
     /// As a JSON document
     #[arg(long)]
     json: bool,
@@ -58,7 +61,9 @@ impl Args {
 const EXAMPLES: &str = "Example:
   stanby check /var/lib/stanby
   stanby check --repair /var/lib/stanby
-Exit code: 0 if nothing that was acknowledged is damaged, 3 if something is, 1 if not all was looked at.";
+  stanby check --lock /mnt/stan
+Exit code: 0 if nothing that was acknowledged is damaged, 3 if something is, 1 if not all was looked at;
+with --lock 0 if a group may use the directory, 3 if not.";
 
 /// As the server takes it from its flag.
 fn polynomial(text: &str) -> Result<u32, String> {
@@ -96,6 +101,9 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 
 /// What is said, and how it ends.
 fn ran(args: &Args) -> Result<(String, ExitCode), String> {
+    if args.locks.lock {
+        return check_lock::ran(&args.directory, &args.locks, args.json);
+    }
     let before = look(&args.directory, args.rules())?;
     if !args.repair {
         let text = if args.json { stopped::json(&before)? } else { shown(&before) };

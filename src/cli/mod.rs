@@ -1,6 +1,7 @@
 //! One file a command; which one is meant, by the name of the executable or the first word
 
 pub mod check;
+mod check_lock;
 pub mod completions;
 pub mod connection;
 pub mod control;

@@ -15,6 +15,7 @@ use crate::election::lease::{Lease, Owner};
 use crate::log::STREAM;
 use crate::proto::spb;
 use crate::site::file_lock::FileLease;
+use crate::site::mounts::{self, Weight};
 use crate::site::{Site, steal_after, writers};
 use crate::store::file::disk::RealDisk;
 use crate::store::file::survey::Surveyor;
@@ -52,6 +53,21 @@ impl Directory {
         self.surveyor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says what a file system that machines share lacks for a group. Whoever has to know more
+    /// asks `stanby check --lock`.
+    fn warn_of_mount(&self) {
+        let root = &self.options.root;
+        // A directory that is not there yet is on no file system.
+        let Ok(Some(mount)) = mounts::below(root) else { return };
+        if mount.is_shared() != Some(true) {
+            return;
+        }
+        for remark in mount.remarks().iter().filter(|remark| Weight::Warning <= remark.weight) {
+            let (kind, text) = (&mount.kind, remark.text);
+            log::warn!(target: STREAM, "{} is on {kind}: {text}", root.display());
+        }
+    }
+
     /// What became of preparing or checking. A member of a group whose directory cannot be used
     /// now says so in its pages, and goes on trying; a server alone ends.
     fn judge(
@@ -79,7 +95,11 @@ impl Site for Directory {
 
     fn prepare(&self) -> Result<(), StoreError> {
         let say = |error: &StoreError| log::error!(target: STREAM, "{error}");
-        self.judge(file::prepare(&self.options), say)
+        let prepared = self.judge(file::prepare(&self.options), say);
+        if !self.is_alone {
+            self.warn_of_mount();
+        }
+        prepared
     }
 
     fn check(&self) -> Result<&'static str, StoreError> {

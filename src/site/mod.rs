@@ -7,16 +7,19 @@
 //!
 //! Reading order: `directory`, `file_lock` with `root_lock`, `lock_waiter` and `epoch_files` (its
 //! lease), `writers` (without any), `database` and `sql_lock` (its lease), `memory`, `encrypted`
-//! around any of them, and `place`: what a command opens.
+//! around any of them, and `place`: what a command opens. `lock_trial` tries what locks are worth,
+//! and `mounts` knows what file systems do with them.
 
 mod database;
 mod directory;
 mod encrypted;
 pub mod epoch_files;
 pub mod file_lock;
+pub mod lock_trial;
 mod lock_waiter;
 mod memory;
 pub mod mending;
+pub mod mounts;
 pub mod place;
 mod proof;
 pub mod root_lock;

@@ -1,0 +1,299 @@
+//! `stanby check --lock`: whether the locks of a directory exclude, tried with other processes.
+
+use std::env;
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::connection::printable;
+use super::progress::Progress;
+use super::stopped;
+use crate::site::lock_trial::{self, Other, Report};
+use crate::site::mounts::{Mount, Weight};
+
+/// The directory will not do.
+const UNFIT: u8 = 3;
+/// How long another machine may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// How long somebody who connects may say nothing.
+const SILENT_AT_MOST: Duration = Duration::from_secs(120);
+/// Connections of one trial, and some that are lost.
+const CONNECTIONS_MAX: usize = 64;
+/// The last word of a trial.
+const DONE: &str = "done";
+/// The first word to whoever connects; the number is of this conversation's form.
+const GREETING: &str = "stanby lock trial 1";
+/// Bytes of a line of the conversation.
+const LINE_LEN_MAX: u64 = 4096;
+
+/// How the locks of a directory are tried.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct LockArgs {
+    /// Try whether its locks exclude, instead of reading it: between two processes of this machine
+    ///
+    /// A server that runs there is not disturbed.
+    #[arg(long, conflicts_with_all = ["repair", "no_crc", "crc_poly"])]
+    pub lock: bool,
+    /// Try it with another machine, where the same command runs with --listen
+    #[arg(long, value_name = "HOST:PORT", requires = "lock", conflicts_with = "listen")]
+    pub peer: Option<String>,
+    /// Be the other machine of one trial, at this address of this machine
+    #[arg(long, value_name = "HOST:PORT", requires = "lock", conflicts_with = "json")]
+    pub listen: Option<String>,
+    /// Does what the lines of its input say.
+    #[arg(long, requires = "lock", hide = true)]
+    pub answer: bool,
+}
+
+/// Runs it: what is said, and how it ends.
+pub(super) fn ran(
+    directory: &Path,
+    args: &LockArgs,
+    as_json: bool,
+) -> Result<(String, ExitCode), String> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", directory.display());
+    if args.answer {
+        let answered = lock_trial::answer(directory, io::stdin().lock(), io::stdout().lock());
+        return answered.map(|()| done()).map_err(|error| named(&error));
+    }
+    if let Some(address) = &args.listen {
+        return listen(directory, address).map(|()| done());
+    }
+    let mut progress = Progress::new();
+    let say = &mut |what: &str| progress.say(&format!("trying {what}"));
+    let tried = match &args.peer {
+        Some(address) => {
+            let mut other = || Remote::connect(address).map(boxed);
+            let tried = lock_trial::run(directory, &mut other, say);
+            if let Ok(mut last) = Remote::connect(address) {
+                // It ends by itself, too, only later.
+                let _ = last.say(DONE);
+            }
+            tried
+        }
+        None => {
+            let mut other = || Process::start(directory).map(boxed);
+            lock_trial::run(directory, &mut other, say)
+        }
+    };
+    progress.end();
+    let report = tried.map_err(|error| named(&error))?;
+    let code = if report.will_do() { ExitCode::SUCCESS } else { ExitCode::from(UNFIT) };
+    let text = match as_json {
+        true => stopped::json(&Told { will_do: report.will_do(), report: &report })?,
+        false => shown(&report, args.peer.as_deref()),
+    };
+    Ok((text, code))
+}
+
+fn done() -> (String, ExitCode) {
+    (String::new(), ExitCode::SUCCESS)
+}
+
+fn boxed(other: impl Other + 'static) -> Box<dyn Other> {
+    Box::new(other)
+}
+
+/// What a program is told.
+#[derive(Serialize)]
+struct Told<'a> {
+    will_do: bool,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+/// Another process of this machine.
+struct Process {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn start(directory: &Path) -> io::Result<Self> {
+        let mut child = answering(directory)?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let (input, output) = pipes.ok_or_else(|| io::Error::other("it has no pipes"))?;
+        Ok(Self { child, input, output: BufReader::new(output) })
+    }
+}
+
+/// This program again, as one that does what it is told.
+fn answering(directory: &Path) -> io::Result<Child> {
+    let program: PathBuf = env::current_exe()?;
+    let mut command = Command::new(program);
+    command.arg("check").arg(directory).args(["--lock", "--answer"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
+}
+
+impl Other for Process {
+    fn ask(&mut self, line: &str) -> io::Result<String> {
+        writeln!(self.input, "{line}")?;
+        heard(&mut self.output)
+    }
+
+    fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that has ended already is only waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A process of another machine.
+struct Remote {
+    input: TcpStream,
+    output: BufReader<TcpStream>,
+}
+
+impl Remote {
+    fn connect(address: &str) -> io::Result<Self> {
+        let because = |error: io::Error| {
+            let text =
+                format!("{address}: {error}: does `stanby check --lock --listen` run there?");
+            io::Error::new(error.kind(), text)
+        };
+        let places = address.to_socket_addrs().map_err(because)?;
+        let mut last = io::Error::other("it is no address");
+        for place in places {
+            match TcpStream::connect_timeout(&place, ANSWER_WITHIN) {
+                Ok(input) => {
+                    input.set_read_timeout(Some(ANSWER_WITHIN))?;
+                    input.set_nodelay(true)?;
+                    let mut output = BufReader::new(input.try_clone()?);
+                    let greeting = heard(&mut output).map_err(because)?;
+                    if greeting != GREETING {
+                        return Err(because(io::Error::other(
+                            "somebody else answers, or another release",
+                        )));
+                    }
+                    return Ok(Self { input, output });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(because(last))
+    }
+
+    fn say(&mut self, line: &str) -> io::Result<()> {
+        self.input.write_all(format!("{line}\n").as_bytes())
+    }
+}
+
+impl Other for Remote {
+    fn ask(&mut self, line: &str) -> io::Result<String> {
+        self.say(line)?;
+        heard(&mut self.output)
+    }
+
+    /// Whoever listens there kills its process when this connection ends.
+    fn kill(&mut self) -> io::Result<()> {
+        self.input.shutdown(Shutdown::Both)
+    }
+}
+
+/// A line, without its end.
+fn heard(input: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    io::Read::take(input, LINE_LEN_MAX).read_line(&mut line)?;
+    match line.strip_suffix('\n') {
+        Some(line) => Ok(line.to_owned()),
+        None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other process has ended")),
+    }
+}
+
+/// Is the other machine: gives each connection a process, which dies with it.
+fn listen(directory: &Path, address: &str) -> Result<(), String> {
+    let named = |error: io::Error| format!("{address}: {error}");
+    let listener = TcpListener::bind(address).map_err(named)?;
+    let at = listener.local_addr().map_err(named)?;
+    // A closed stderr leaves nobody to tell.
+    let _ = writeln!(
+        io::stderr(),
+        "listening on {at}; on the other machine: stanby check {} --lock --peer {at}",
+        directory.display()
+    );
+    for _ in 0..CONNECTIONS_MAX {
+        let (stream, from) = listener.accept().map_err(named)?;
+        match converse(directory, &stream) {
+            Ok(true) => return Ok(()),
+            Ok(false) => (),
+            // Another one may come.
+            Err(error) => drop(writeln!(io::stderr(), "{from}: {error}")),
+        }
+    }
+    Err(format!("{address}: {CONNECTIONS_MAX} connections came, and none said that it is done"))
+}
+
+/// Does what one connection says; whether it was the last word.
+fn converse(directory: &Path, stream: &TcpStream) -> io::Result<bool> {
+    stream.set_read_timeout(Some(SILENT_AT_MOST))?;
+    stream.set_nodelay(true)?;
+    let mut process = Process::start(directory)?;
+    let (mut input, mut output) = (BufReader::new(stream.try_clone()?), stream);
+    writeln!(output, "{GREETING}")?;
+    loop {
+        match heard(&mut input) {
+            Ok(line) if line == DONE => return Ok(true),
+            Ok(line) => {
+                let said = process.ask(&line)?;
+                output.write_all(format!("{said}\n").as_bytes())?;
+            }
+            // This is how a process is killed.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn shown(report: &Report, peer: Option<&str>) -> String {
+    let mut text = String::new();
+    // Text never fails to be written to.
+    let _ = match &report.mount {
+        Some(Mount { kind, source, point, .. }) => writeln!(
+            text,
+            "{}: {kind}, {source} at {}",
+            report.directory.display(),
+            point.display()
+        ),
+        None => writeln!(text, "{}", report.directory.display()),
+    };
+    for remark in &report.remarks {
+        let _ = writeln!(text, "{:<8} {}", word(Some(remark.weight)), remark.text);
+    }
+    for step in &report.steps {
+        let _ = writeln!(text, "{:<8} {}: {}", word(step.weight), step.what, step.seen);
+    }
+    let with = match peer {
+        Some(peer) => format!("tried with {peer}"),
+        None => "tried between two processes of this machine; for members on two machines try \
+                 it with --listen there and --peer here"
+            .to_owned(),
+    };
+    let verdict = if report.will_do() {
+        "This directory will do for a group"
+    } else {
+        "Do not run a group over this directory: two members could be active at once"
+    };
+    let _ = writeln!(text, "\n{verdict} ({with}).");
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+fn word(weight: Option<Weight>) -> &'static str {
+    match weight {
+        None => "ok",
+        Some(Weight::Note) => "note",
+        Some(Weight::Warning) => "warning",
+        Some(Weight::Unfit) => "unfit",
+    }
+}
