@@ -20,6 +20,7 @@ pub mod status;
 pub mod step_down;
 mod stopped;
 pub mod subscribe;
+pub mod top;
 pub mod version;
 
 use std::ffi::OsString;
@@ -44,7 +45,7 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 14] = [
+pub const COMMANDS: [Command; 15] = [
     Command {
         name: "check",
         help: "look through a store for damage",
@@ -122,6 +123,12 @@ pub const COMMANDS: [Command; 14] = [
         help: "show the messages of a channel",
         run: subscribe::run,
         describe: subscribe::describe,
+    },
+    Command {
+        name: "top",
+        help: "show a server at a glance, again and again",
+        run: top::run,
+        describe: top::describe,
     },
     Command {
         name: "version",

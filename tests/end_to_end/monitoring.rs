@@ -1,11 +1,13 @@
 //! Monitoring pages of a live server: names and order of fields as recorded, values, health.
 
+use std::process::Command;
+
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use stanby::proto::pb;
 
 use crate::LOOPS;
-use crate::server::{Launch, Server, free_port, wait_for};
+use crate::server::{Launch, Server, binary, free_port, wait_for};
 use crate::stan::{Stan, ask};
 use crate::wire::Conn;
 
@@ -325,4 +327,48 @@ fn pages_are_answered_while_clients_come_and_go() {
         let left = server.json("/varz")["connections"].as_u64().unwrap();
         (left < 20).then_some(())
     });
+}
+
+/// Runs `stanby top`.
+fn top(args: &[&str]) -> std::process::Output {
+    Command::new(binary()).arg("top").args(args).output().unwrap()
+}
+
+#[test]
+fn top_shows_a_server_where_there_is_no_terminal() {
+    let (server, _clients) = busy(2);
+    let url = format!("http://127.0.0.1:{}", server.launch.http);
+    let output = top(&[&url, "--sort", "name"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap();
+    assert!(text.contains("STANDALONE") && text.contains("channels 2  messages 13"), "{text}");
+    let jobs: Vec<&str> = row("jobs").split_whitespace().collect();
+    assert_eq!((jobs[1], &jobs[4..6], jobs[7]), ("10", &["1", "10"][..], "3"), "{text}");
+    assert!(text.find("jobs") < text.find("other"), "{text}");
+
+    let output = top(&[&url, "--json", "--channels", "1", "--sort", "pending"]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["server"]["total_msgs"], 13, "{document}");
+    assert_eq!(document["channels"].as_array().unwrap().len(), 1, "{document}");
+    assert_eq!(document["channel_total"], 2, "{document}");
+    assert_eq!(document["channels"][0]["channel"], "jobs", "{document}");
+}
+
+#[test]
+fn top_says_where_nobody_answers() {
+    let closed = free_port();
+    let refused = |args: &[&str], expected: &str| {
+        let output = top(args);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(expected), "{expected}: {text}");
+    };
+    let url = format!("http://127.0.0.1:{closed}");
+    refused(&[&url], "does the server run, and with -m PORT?");
+    refused(&["nats://127.0.0.1:4222"], "is not the URL of a monitoring port");
+    refused(&["https://127.0.0.1:1", "--tlsca", "/nowhere"], "it cannot be asked by https");
+    let server = Launch::new(&[]).start();
+    let url = format!("http://127.0.0.1:{}", server.launch.port);
+    refused(&[&url, "--once"], "is this the monitoring port");
 }
