@@ -4,6 +4,7 @@ pub mod check;
 pub mod completions;
 pub mod connection;
 pub mod control;
+pub mod copy;
 mod describe;
 pub mod health;
 pub mod import;
@@ -18,6 +19,7 @@ pub mod sql;
 pub mod status;
 pub mod step_down;
 mod stopped;
+mod stores;
 pub mod subscribe;
 pub mod version;
 
@@ -43,7 +45,7 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 14] = [
+pub const COMMANDS: [Command; 15] = [
     Command {
         name: "check",
         help: "look through a store for damage",
@@ -55,6 +57,12 @@ pub const COMMANDS: [Command; 14] = [
         help: "print the completions of a shell",
         run: completions::run,
         describe: completions::describe,
+    },
+    Command {
+        name: "copy",
+        help: "copy a store into a new one of any kind",
+        run: copy::run,
+        describe: copy::describe,
     },
     Command {
         name: "health",

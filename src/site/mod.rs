@@ -7,7 +7,7 @@
 //!
 //! Reading order: `directory`, `file_lock` with `root_lock`, `lock_waiter` and `epoch_files` (its
 //! lease), `writers` (without any), `database` and `sql_lock` (its lease), `memory`, `encrypted`
-//! around any of them, and `place`: what a command opens.
+//! around any of them, `place`: what a command opens, and `new_store`: what one makes.
 
 mod database;
 mod directory;
@@ -17,6 +17,7 @@ pub mod file_lock;
 mod lock_waiter;
 mod memory;
 pub mod mending;
+pub mod new_store;
 pub mod place;
 mod proof;
 pub mod root_lock;

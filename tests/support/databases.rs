@@ -75,7 +75,7 @@ fn source(driver: Driver, text: &str) -> Source {
 }
 
 /// A name for the database that belongs to a folder.
-fn name(folder: &Path) -> String {
+pub fn name(folder: &Path) -> String {
     let name = folder.file_name().unwrap().to_string_lossy().to_lowercase();
     let letters = name.chars().filter(char::is_ascii_alphanumeric);
     format!("t{}_{}", std::process::id(), letters.collect::<String>())
