@@ -90,7 +90,7 @@ fn a_copy_that_was_killed_goes_on() {
             refused_by_a_server(&target);
         }
         let text = must(&words(&original, &target));
-        assert!(text.starts_with("went on where a copy was broken off"), "{text}");
+        assert!(text.starts_with("went on where it was broken off"), "{text}");
         assert!(target.contents() == expected);
         // Said once more: all is there.
         must(&words(&original, &target));
@@ -134,7 +134,7 @@ fn a_full_disk_ends_a_copy_that_goes_on_when_there_is_room() {
         mount.status().is_ok_and(|status| status.success())
     };
     if !mount("size=1m") {
-        eprintln!("left out: the right to mount small file systems");
+        databases::left_out::note("the right to mount small file systems");
         return;
     }
     let place = folder.path().join("data").display().to_string();

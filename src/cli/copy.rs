@@ -1,6 +1,6 @@
 //! `stanby copy`: a store into a new one of any kind, both without a server.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -10,7 +10,8 @@ use super::progress::Progress;
 use super::{stopped, stores};
 use crate::base::subject::is_channel_pattern;
 use crate::transfer::error::TransferError;
-use crate::transfer::whole::{self, Report, Request};
+use crate::transfer::store_copy::{self, Report};
+use crate::transfer::whole::{self, Request};
 
 /// Copy a store, or some of its channels, into a new one of any kind
 ///
@@ -75,14 +76,10 @@ fn copy(args: &Args) -> Result<String, String> {
     let to = config(&args.to, args.to_encrypted)?;
     let mut progress = Progress::new();
     let request = Request { from: &from, to: &to, patterns: &args.channel };
-    let done = whole::copy(&request, &mut |at| {
-        let doing = if at.is_reading_back { "read back" } else { "copied" };
-        progress
-            .say(&format!("{doing} {} of {} messages, channel {}", at.done, at.all, at.channel));
-    });
+    let done = whole::copy(&request, &mut |at| progress.say(&line_of(at)));
     progress.end();
     let report = done.map_err(|error| explained(&error, &args.from))?;
-    if args.json { stopped::json(&report) } else { Ok(shown(args, &report)) }
+    if args.json { stopped::json(&report) } else { Ok(shown("copied", &args.to, &report)) }
 }
 
 /// Each must be one that a channel can match.
@@ -92,7 +89,7 @@ pub(super) fn check_patterns(patterns: &[String]) -> Result<(), String> {
 }
 
 /// An error, and who says more of what is damaged.
-pub(super) fn explained(error: &TransferError, source: &OsString) -> String {
+pub(super) fn explained(error: &TransferError, source: &OsStr) -> String {
     if error.is_of_a_damaged_source() {
         let name = stores::shown(&source.to_string_lossy());
         return format!("{error}; `stanby check` says more of what is wrong with {name}");
@@ -100,19 +97,27 @@ pub(super) fn explained(error: &TransferError, source: &OsString) -> String {
     error.to_string()
 }
 
-fn shown(args: &Args, report: &Report) -> String {
+/// How far it is.
+pub(super) fn line_of(at: &store_copy::Progress<'_>) -> String {
+    let store_copy::Progress { channel, done, all, is_reading_back } = at;
+    let doing = if *is_reading_back { "read back" } else { "written" };
+    format!("{doing}: {done} of {all} messages, channel {channel}")
+}
+
+/// What was `done` into `to`, for a person.
+pub(super) fn shown(done: &str, to: &OsStr, report: &Report) -> String {
     let mut text = String::new();
     if report.went_on {
-        text.push_str("went on where a copy was broken off\n");
+        text.push_str("went on where it was broken off\n");
     }
     report.channels.iter().for_each(|channel| text.push_str(&stopped::line_of(channel)));
     let messages: u64 = report.channels.iter().map(|channel| channel.messages).sum();
     text.push_str(&format!(
-        "copied {} channel(s), {messages} message(s) and {} client(s) of cluster {} into {}\n",
+        "{done} {} channel(s), {messages} message(s) and {} client(s) of cluster {} into {}\n",
         report.channels.len(),
         report.clients,
         report.cluster_id,
-        stores::shown(&args.to.to_string_lossy()),
+        stores::shown(&to.to_string_lossy()),
     ));
     connection::printable_lines(&text)
 }

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod control;
 pub mod copy;
 mod describe;
+pub mod export;
 pub mod health;
 pub mod import;
 pub mod init;
@@ -13,6 +14,7 @@ pub mod man;
 mod progress;
 pub mod publish;
 pub mod relocate;
+pub mod restore;
 pub mod serve;
 pub mod simulate;
 pub mod sql;
@@ -45,7 +47,7 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 15] = [
+pub const COMMANDS: [Command; 17] = [
     Command {
         name: "check",
         help: "look through a store for damage",
@@ -63,6 +65,12 @@ pub const COMMANDS: [Command; 15] = [
         help: "copy a store into a new one of any kind",
         run: copy::run,
         describe: copy::describe,
+    },
+    Command {
+        name: "export",
+        help: "write a store as lines of JSON",
+        run: export::run,
+        describe: export::describe,
     },
     Command {
         name: "health",
@@ -99,6 +107,12 @@ pub const COMMANDS: [Command; 15] = [
         help: "publish messages to a channel",
         run: publish::run,
         describe: publish::describe,
+    },
+    Command {
+        name: "restore",
+        help: "make a store of an exported one, or of a backup",
+        run: restore::run,
+        describe: restore::describe,
     },
     Command {
         name: "simulate",

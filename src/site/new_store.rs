@@ -43,6 +43,8 @@ pub enum Work {
     Import,
     /// From another store; what was broken off goes on.
     Copy,
+    /// From an exported store; as with a copy.
+    Restore,
 }
 
 impl Work {
@@ -52,6 +54,7 @@ impl Work {
         let begun: &[u8] = match self {
             Self::Import => b"unfinished import of ",
             Self::Copy => b"unfinished copy of ",
+            Self::Restore => b"unfinished restore of ",
         };
         Bytes::from([begun, cluster].concat())
     }

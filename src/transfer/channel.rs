@@ -64,6 +64,28 @@ fn is_encrypted(message: &MessageRecord) -> bool {
     decoded.is_ok_and(|decoded| looks_encrypted(&decoded.data, message.sequence))
 }
 
+/// The next messages of a channel, of which `next` is the first, and none is missing.
+pub(super) fn read_next(
+    source: &mut dyn Origin,
+    channel: &ChannelName,
+    next: Sequence,
+    is_in_clear: bool,
+) -> Result<Vec<MessageRecord>, TransferError> {
+    let messages = source.read(channel, next)?;
+    if is_in_clear && messages.iter().any(is_encrypted) {
+        return Err(TransferError::Encrypted { channel: channel.clone() });
+    }
+    let mut expected = next;
+    for message in &messages {
+        if message.sequence != expected {
+            let channel = channel.clone();
+            return Err(TransferError::Missing { channel, sequence: expected });
+        }
+        expected = expected.next();
+    }
+    Ok(messages)
+}
+
 /// Whether the target would let go of anything of it at once, or take nothing more.
 pub(super) fn check_limits(
     source: &mut dyn Origin,
@@ -265,17 +287,8 @@ impl ChannelCopy<'_> {
             part.begins_after = Sequence(first.get().saturating_sub(1));
         }
         loop {
-            part.messages = self.source.read(name, next)?;
-            if self.is_in_clear && part.messages.iter().any(is_encrypted) {
-                return Err(TransferError::Encrypted { channel: name.clone() });
-            }
-            for message in &part.messages {
-                if message.sequence != next {
-                    let channel = name.clone();
-                    return Err(TransferError::Missing { channel, sequence: next });
-                }
-                next = next.next();
-            }
+            part.messages = read_next(self.source, name, next, self.is_in_clear)?;
+            next = part.messages.last().map_or(next, |last| last.sequence.next());
             if part.messages.is_empty() {
                 return Ok(());
             }

@@ -1,11 +1,13 @@
 //! Why nothing is moved or copied from one store to another.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::base::id::{ChannelName, Sequence};
 use crate::site::new_store::NewStoreError;
 use crate::site::place::PlaceError;
 use crate::store::StoreError;
+use crate::transfer::lines::LinesError;
 
 /// Why nothing was moved or copied, or not all. The store that has had it still has it; the other
 /// one may have a copy.
@@ -98,6 +100,12 @@ pub enum TransferError {
         /// Which message.
         sequence: Sequence,
     },
+    /// What is to be restored.
+    #[error(transparent)]
+    Lines(#[from] LinesError),
+    /// Lines cannot be written.
+    #[error("the lines cannot be written: {0}")]
+    Output(#[source] io::Error),
     /// The target would not keep it.
     #[error("limits of the store that is to have {channel} {why}: raise them")]
     Limits {
@@ -124,5 +132,14 @@ impl TransferError {
             self,
             Self::Missing { .. } | Self::Source(PlaceError::Store(StoreError::Corrupt(_)))
         )
+    }
+
+    /// What is said of a store that was to be made of a file.
+    #[must_use]
+    pub fn in_file(&self, path: &Path) -> String {
+        if let Self::Lines(error) = self {
+            return format!("{}: {error}", path.display());
+        }
+        self.to_string()
     }
 }

@@ -29,6 +29,15 @@ pub(super) fn check(from: &Config, to: &Config) -> Result<(), TransferError> {
     paths.into_iter().flatten().try_for_each(check_user)
 }
 
+/// Whether a new store may be made there.
+///
+/// # Errors
+/// [`TransferError`].
+pub(super) fn check_target(to: &Config) -> Result<(), TransferError> {
+    let path = path_of(to).map_err(TransferError::Target)?;
+    path.map_or(Ok(()), check_user)
+}
+
 /// Where it lies on this machine, if it does.
 fn path_of(config: &Config) -> Result<Option<PathBuf>, PlaceError> {
     Ok(site::of(config)?.path())

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 #[path = "left_out.rs"]
-mod left_out;
+pub mod left_out;
 
 use std::env;
 use std::fs::File;
