@@ -1,5 +1,6 @@
 //! One file a command; which one is meant, by the name of the executable or the first word
 
+pub mod backup;
 pub mod check;
 pub mod completions;
 pub mod connection;
@@ -47,7 +48,13 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 17] = [
+pub const COMMANDS: [Command; 18] = [
+    Command {
+        name: "backup",
+        help: "copy the store of a server that runs",
+        run: backup::run,
+        describe: backup::describe,
+    },
     Command {
         name: "check",
         help: "look through a store for damage",

@@ -45,6 +45,8 @@ pub enum Work {
     Copy,
     /// From an exported store; as with a copy.
     Restore,
+    /// From a store that somebody serves; what was broken off is begun in another place.
+    Backup,
 }
 
 impl Work {
@@ -55,6 +57,7 @@ impl Work {
             Self::Import => b"unfinished import of ",
             Self::Copy => b"unfinished copy of ",
             Self::Restore => b"unfinished restore of ",
+            Self::Backup => b"unfinished backup of ",
         };
         Bytes::from([begun, cluster].concat())
     }

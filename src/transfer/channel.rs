@@ -64,26 +64,29 @@ fn is_encrypted(message: &MessageRecord) -> bool {
     decoded.is_ok_and(|decoded| looks_encrypted(&decoded.data, message.sequence))
 }
 
-/// The next messages of a channel, of which `next` is the first, and none is missing.
-pub(super) fn read_next(
-    source: &mut dyn Origin,
+/// Whether none is missing of messages that begin with `next`, and none is encrypted where no key
+/// is given.
+pub(super) fn check_messages(
+    messages: &[MessageRecord],
     channel: &ChannelName,
     next: Sequence,
     is_in_clear: bool,
-) -> Result<Vec<MessageRecord>, TransferError> {
-    let messages = source.read(channel, next)?;
+) -> Result<(), TransferError> {
     if is_in_clear && messages.iter().any(is_encrypted) {
         return Err(TransferError::Encrypted { channel: channel.clone() });
     }
     let mut expected = next;
-    for message in &messages {
+    for message in messages {
         if message.sequence != expected {
-            let channel = channel.clone();
-            return Err(TransferError::Missing { channel, sequence: expected });
+            return Err(missing(channel, expected));
         }
         expected = expected.next();
     }
-    Ok(messages)
+    Ok(())
+}
+
+pub(super) fn missing(channel: &ChannelName, sequence: Sequence) -> TransferError {
+    TransferError::Missing { channel: channel.clone(), sequence }
 }
 
 /// Whether the target would let go of anything of it at once, or take nothing more.
@@ -173,6 +176,8 @@ pub(super) fn check_begun(
             Some(last) if copied.starts_with(&original) => next = last.sequence.next(),
             Some(_) | None => return Err(taken("messages")),
         }
+        source.confirm()?;
+        target.confirm().map_err(TransferError::Target)?;
     }
 }
 
@@ -239,6 +244,8 @@ pub(super) struct ChannelCopy<'a> {
     pub channel: &'a RecoveredChannel,
     /// Whether no key is given.
     pub is_in_clear: bool,
+    /// Whether somebody serves the source, which lets go of messages meanwhile.
+    pub is_served: bool,
     pub numbering: &'a mut Numbering,
 }
 
@@ -271,27 +278,34 @@ impl ChannelCopy<'_> {
             return self.target.write(part).map(drop).map_err(TransferError::Target);
         }
         if is_stand_in(self.channel) {
-            part.begins_after = Sequence(last.get().saturating_sub(1));
-            part.messages.push(MessageRecord::stand_in(
-                name,
-                last.get(),
-                self.channel.last_timestamp,
-            ));
-            return self.target.write(part).map(drop).map_err(TransferError::Target);
+            return self.stand_in(part);
         }
         let (mut next, mut written) = match is_begun {
             true => (begun.last.next(), begun.message_count),
             false => (first, 0),
         };
-        if !is_begun {
-            part.begins_after = Sequence(first.get().saturating_sub(1));
-        }
         loop {
-            part.messages = read_next(self.source, name, next, self.is_in_clear)?;
-            next = part.messages.last().map_or(next, |last| last.sequence.next());
-            if part.messages.is_empty() {
-                return Ok(());
+            let is_first = written == 0 && !is_begun;
+            part.messages = self.source.read(name, next)?;
+            if let Some(found) = part.messages.first()
+                && is_first
+                && self.is_served
+            {
+                // Limits have let go of those before, as they do of the oldest of all channels.
+                next = next.max(found.sequence);
             }
+            check_messages(&part.messages, name, next, self.is_in_clear)?;
+            let Some(end) = part.messages.last() else {
+                return match (next <= last, is_first && self.is_served) {
+                    (false, _) => Ok(()),
+                    (true, true) => self.stand_in(part),
+                    (true, false) => Err(missing(name, next)),
+                };
+            };
+            if is_first {
+                part.begins_after = Sequence(next.get().saturating_sub(1));
+            }
+            next = end.sequence.next();
             written += u64::try_from(part.messages.len()).unwrap_or(u64::MAX);
             let rest = ChannelBatch { channel: name.clone(), ..ChannelBatch::default() };
             let full = std::mem::replace(&mut part, rest);
@@ -302,6 +316,14 @@ impl ChannelCopy<'_> {
             self.source.confirm()?;
             tell(written);
         }
+    }
+
+    /// A message of no length keeps the next number.
+    fn stand_in(&mut self, mut part: ChannelBatch) -> Result<(), TransferError> {
+        let (name, last) = (&self.channel.channel, self.channel.state.last.get());
+        part.begins_after = Sequence(last.saturating_sub(1));
+        part.messages.push(MessageRecord::stand_in(name, last, self.channel.last_timestamp));
+        self.target.write(part).map(drop).map_err(TransferError::Target)
     }
 
     fn subscriptions(&mut self) -> Result<(), PlaceError> {

@@ -100,6 +100,12 @@ pub enum TransferError {
         /// Which message.
         sequence: Sequence,
     },
+    /// The server of the source does not say it.
+    #[error("{0}")]
+    Served(String),
+    /// A channel changes faster than it is read.
+    #[error("limits let go of messages of {0} faster than they are copied: ask again")]
+    Fleeting(ChannelName),
     /// What is to be restored.
     #[error(transparent)]
     Lines(#[from] LinesError),

@@ -81,9 +81,10 @@ fn write_channel(
     written.line(&Line::Channel(line::Channel::of(channel)))?;
     let (mut next, mut done) = (channel.state.first, 0);
     while done < channel.state.message_count {
-        let messages = channel::read_next(source, name, next, is_in_clear)?;
+        let messages = source.read(name, next).map_err(TransferError::Source)?;
+        channel::check_messages(&messages, name, next, is_in_clear)?;
         if messages.is_empty() {
-            return Err(TransferError::Missing { channel: name.clone(), sequence: next });
+            return Err(channel::missing(name, next));
         }
         for message in &messages {
             written.line(&Line::Message(line::Message::of(name, message)))?;

@@ -2,8 +2,10 @@
 //!
 //! Reading order: `origin` (what messages are read from), `channel` (one channel, copied and read
 //! back), `places` (which two stores), `relocation` (a channel that moves), `store_copy` (all of a
-//! store), `whole` (from another store), `line`, `lines` and `export` (as text, and back), `error`.
+//! store), `whole` (from another store), `backup` (from one that is served), `line`, `lines` and
+//! `export` (as text, and back), `error`.
 
+pub mod backup;
 pub mod channel;
 pub mod error;
 pub mod export;

@@ -73,7 +73,8 @@ fn copy(
 ) -> Result<(), TransferError> {
     add_clients(source, target, channel).map_err(TransferError::Target)?;
     let mut numbering = Numbering::of(target);
-    let mut copy = ChannelCopy { source, target, channel, is_in_clear, numbering: &mut numbering };
+    let (numbering, is_served) = (&mut numbering, false);
+    let mut copy = ChannelCopy { source, target, channel, is_in_clear, is_served, numbering };
     let all = channel.state.message_count;
     copy.run(ChannelState::default(), &mut |done| tell(done, all))
 }

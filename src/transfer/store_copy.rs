@@ -130,6 +130,7 @@ impl StoreCopy<'_> {
                 target,
                 channel,
                 is_in_clear: self.is_in_clear,
+                is_served: false,
                 numbering: &mut numbering,
             };
             copy.run(begun, &mut |done| {
