@@ -18,6 +18,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use stanby::site::new_store::{NewStore, Work};
+
 use crate::lasting::{KEY, Kind, Store, command, must, must_refuse, said, stanby};
 use crate::server::{Launch, wait_for};
 
@@ -249,6 +251,23 @@ fn keys_are_asked_for() {
     assert!(said(&output).contains("key"), "{}", said(&output));
     must(&["copy", "--from-encrypted", &secret.name, &target.name]);
     assert!(target.contents() == secret.contents());
+    // What is there in clear is no encrypted copy, whole or begun.
+    let both = ["copy", "--from-encrypted", "--to-encrypted"];
+    let why = "is complete, and has other messages (orders is in clear)";
+    must_refuse(&[&both[..], &[&secret.name, &target.name]].concat(), why);
+    let begun = Store::new(Kind::File);
+    let server = secret.contents().server.unwrap();
+    let (mut new, _) =
+        NewStore::open_or_go_on(&begun.config(), Work::Copy, &server.cluster_id).unwrap();
+    new.begin(&server).unwrap();
+    drop(new);
+    let why = "it is that of cluster \"unfinished copy of test-cluster\"";
+    must_refuse(&[&both[..], &[&secret.name, &begun.name]].concat(), why);
+    must(&["copy", "--from-encrypted", &secret.name, &begun.name]);
+    let encrypted = Store::new(Kind::Encrypted);
+    must(&words(&secret, &encrypted));
+    let text = must(&words(&secret, &encrypted));
+    assert!(text.starts_with("all of it was there, and was only read back"), "{text}");
 }
 
 /// Goal: what is damaged is not copied as if it were whole.

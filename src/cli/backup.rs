@@ -77,7 +77,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             let text = if args.json {
                 serde_json::to_string_pretty(&done).expect("texts and numbers are JSON")
             } else {
-                shown(&done)
+                shown(&args.directory, &done)
             };
             let _ = writeln!(io::stdout(), "{text}");
             ExitCode::SUCCESS
@@ -89,11 +89,17 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn shown(done: &BackupStatus) -> String {
+fn shown(directory: &Path, done: &BackupStatus) -> String {
     let BackupStatus { to, channels, messages, subscriptions, clients, millis, .. } = done;
+    let where_else = match directory.exists() {
+        true => "",
+        false => {
+            ", which is not there for this command: the server has a /tmp or a root of its own"
+        }
+    };
     printable(&format!(
         "copied {channels} channel(s), {messages} message(s), {subscriptions} subscription(s) and \
-         {clients} client(s) into {to} in {millis} ms"
+         {clients} client(s) into {to} in {millis} ms{where_else}"
     ))
 }
 

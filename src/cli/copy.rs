@@ -110,6 +110,9 @@ pub(super) fn shown(done: &str, to: &OsStr, report: &Report) -> String {
     if report.went_on {
         text.push_str("went on where it was broken off\n");
     }
+    if report.was_there {
+        text.push_str("all of it was there, and was only read back\n");
+    }
     report.channels.iter().for_each(|channel| text.push_str(&stopped::line_of(channel)));
     let messages: u64 = report.channels.iter().map(|channel| channel.messages).sum();
     text.push_str(&format!(

@@ -51,15 +51,17 @@ pub enum Work {
 
 impl Work {
     /// The cluster ID in a store that is not complete: no server takes it for its own, and what it
-    /// says of it stands in the line with which it ends.
-    fn mark(self, cluster: &[u8]) -> Bytes {
+    /// says of it stands in the line with which it ends. What was begun in clear is not gone on
+    /// with where it is to be encrypted.
+    fn mark(self, cluster: &[u8], is_encrypted: bool) -> Bytes {
+        let encrypted: &[u8] = if is_encrypted { b"encrypted " } else { b"" };
         let begun: &[u8] = match self {
-            Self::Import => b"unfinished import of ",
-            Self::Copy => b"unfinished copy of ",
-            Self::Restore => b"unfinished restore of ",
-            Self::Backup => b"unfinished backup of ",
+            Self::Import => b"import of ",
+            Self::Copy => b"copy of ",
+            Self::Restore => b"restore of ",
+            Self::Backup => b"backup of ",
         };
-        Bytes::from([begun, cluster].concat())
+        Bytes::from([b"unfinished ", encrypted, begun, cluster].concat())
     }
 }
 
@@ -84,6 +86,7 @@ pub enum Found {
 pub struct NewStore {
     place: Place,
     work: Work,
+    is_encrypted: bool,
 }
 
 impl NewStore {
@@ -101,7 +104,7 @@ impl NewStore {
         }
         let place = Place::open_unlimited(config)?;
         match something_in(place.recovered()) {
-            None => Ok(Self { place, work }),
+            None => Ok(Self { place, work, is_encrypted: is_encrypted(config) }),
             Some(found) => Err(NewStoreError::NotEmpty(found)),
         }
     }
@@ -120,13 +123,13 @@ impl NewStore {
         }
         let place = Place::open_unlimited(config)?;
         let found = match &place.recovered().server {
-            Some(server) => judge(server, work, cluster)?,
+            Some(server) => judge(server, config, work, cluster)?,
             None => match something_in(place.recovered()) {
                 None => Found::Nothing,
                 Some(found) => return Err(NewStoreError::NotEmpty(found)),
             },
         };
-        Ok((Self { place, work }, found))
+        Ok((Self { place, work, is_encrypted: is_encrypted(config) }, found))
     }
 
     /// What is read and written.
@@ -145,7 +148,7 @@ impl NewStore {
     /// # Errors
     /// [`NewStoreError`].
     pub fn begin(&mut self, server: &spb::ServerInfo) -> Result<(), NewStoreError> {
-        let cluster_id = self.work.mark(&server.cluster_id);
+        let cluster_id = self.work.mark(&server.cluster_id, self.is_encrypted);
         let server = Some(spb::ServerInfo { cluster_id, ..server.clone() });
         self.commit(Batch { server, durable: true, ..Batch::default() })
     }
@@ -209,7 +212,7 @@ fn check_folder(
     let entries = entries(folder)?;
     let site = site::of(config)?;
     if let Some(server) = site.peek_server() {
-        return judge(&server, work, cluster).map(drop);
+        return judge(&server, config, work, cluster).map(drop);
     }
     // Work that was broken off before it said so has left no more than a lock and empty files.
     let is_of_an_opening = |path: &Path| {
@@ -223,9 +226,18 @@ fn check_folder(
     }
 }
 
-fn judge(server: &spb::ServerInfo, work: Work, cluster: &[u8]) -> Result<Found, NewStoreError> {
+fn is_encrypted(config: &Config) -> bool {
+    config.streaming.encryption.is_some()
+}
+
+fn judge(
+    server: &spb::ServerInfo,
+    config: &Config,
+    work: Work,
+    cluster: &[u8],
+) -> Result<Found, NewStoreError> {
     match &server.cluster_id {
-        id if *id == work.mark(cluster) => Ok(Found::Begun),
+        id if *id == work.mark(cluster, is_encrypted(config)) => Ok(Found::Begun),
         id if *id == cluster => Ok(Found::Whole),
         _ => Err(NewStoreError::NotEmpty(of_cluster(server))),
     }

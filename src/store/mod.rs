@@ -70,8 +70,7 @@ pub trait Store: Send {
     /// # Errors
     /// [`StoreError::Unusable`] of a store that is not backed up by its server, with what is to be
     /// done instead.
-    fn inventory(&mut self, wanted: &Wanted) -> Result<Inventory, StoreError> {
-        let _ = wanted;
+    fn inventory(&mut self, _wanted: &Wanted) -> Result<Inventory, StoreError> {
         let text = "a store in memory is gone with its server: there is nothing to back up";
         Err(StoreError::Unusable(text.to_owned()))
     }

@@ -59,6 +59,12 @@ pub(super) fn check_readable(
     Ok(())
 }
 
+/// An empty payload is never encrypted.
+pub(super) fn is_in_clear(message: &MessageRecord) -> bool {
+    let decoded = pb::MsgProto::decode(message.encoded.clone());
+    decoded.is_ok_and(|found| !found.data.is_empty()) && !is_encrypted(message)
+}
+
 fn is_encrypted(message: &MessageRecord) -> bool {
     let decoded = pb::MsgProto::decode(message.encoded.clone());
     decoded.is_ok_and(|decoded| looks_encrypted(&decoded.data, message.sequence))

@@ -4,7 +4,7 @@ use std::io::{BufRead, Seek, Write};
 
 use crate::base::record::RecoveredChannel;
 use crate::config::Config;
-use crate::site::new_store::{NewStore, Work};
+use crate::site::new_store::Work;
 use crate::site::place::Place;
 use crate::transfer::channel;
 use crate::transfer::error::TransferError;
@@ -147,7 +147,7 @@ pub fn restore(
     let Exported { server, clients, channels, mut origin } =
         looked.map_err(TransferError::Lines)?;
     store_copy::check_limits(&mut origin, to, &channels)?;
-    let (target, found) = NewStore::open_or_go_on(to, Work::Restore, &server.cluster_id)?;
+    let (target, found) = store_copy::open_target(to, Work::Restore, &server.cluster_id)?;
     // What is exported is in clear, whatever it looks like.
     let copy =
         StoreCopy { source: &mut origin, server, clients, channels: &channels, is_in_clear: false };

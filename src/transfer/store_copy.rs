@@ -6,7 +6,7 @@ use crate::base::id::ChannelName;
 use crate::base::record::{ChannelState, RecoveredChannel, RecoveredState};
 use crate::config::Config;
 use crate::proto::spb;
-use crate::site::new_store::{Found, NewStore};
+use crate::site::new_store::{Found, NewStore, Work};
 use crate::site::place::Place;
 use crate::transfer::channel::{self, ChannelCopy, Numbering, Report as ChannelReport};
 use crate::transfer::error::TransferError;
@@ -34,6 +34,8 @@ pub struct Report {
     pub clients: usize,
     /// Whether a part of it was there, from work that was broken off.
     pub went_on: bool,
+    /// Whether all of it was there, and was only read back.
+    pub was_there: bool,
     /// Each channel.
     pub channels: Vec<ChannelReport>,
 }
@@ -54,6 +56,42 @@ pub(super) fn check_limits(
         });
     }
     Ok(())
+}
+
+/// Opens the new store, in which this work may be begun or done.
+///
+/// # Errors
+/// [`TransferError`].
+pub(super) fn open_target(
+    to: &Config,
+    work: Work,
+    cluster: &[u8],
+) -> Result<(NewStore, Found), TransferError> {
+    let (target, found) = NewStore::open_or_go_on(to, work, cluster)?;
+    if found != Found::Whole || to.streaming.encryption.is_none() {
+        return Ok((target, found));
+    }
+    drop(target);
+    check_encrypted(to)?;
+    Ok(NewStore::open_or_go_on(to, work, cluster)?)
+}
+
+/// Who asks for an encrypted store is not told that one in clear is it: with the key both read the
+/// same.
+fn check_encrypted(to: &Config) -> Result<(), TransferError> {
+    let mut as_it_lies = to.clone();
+    as_it_lies.streaming.encryption = None;
+    let mut place = Place::open_unlimited(&as_it_lies).map_err(TransferError::Target)?;
+    for RecoveredChannel { channel, state, .. } in place.recovered().channels.clone() {
+        for sequence in [state.first, state.last] {
+            let found = place.read(&channel, sequence).map_err(TransferError::Target)?;
+            if found.first().is_some_and(channel::is_in_clear) {
+                let what = format!("messages ({channel} is in clear)");
+                return Err(TransferError::Complete(what));
+            }
+        }
+    }
+    place.close().map_err(TransferError::Target)
 }
 
 /// A store on its way.
@@ -94,7 +132,8 @@ impl StoreCopy<'_> {
         let report = Report {
             cluster_id: String::from_utf8_lossy(&self.server.cluster_id).into_owned(),
             clients: target.place().recovered().clients.len(),
-            went_on: found != Found::Nothing,
+            went_on: found == Found::Begun,
+            was_there: found == Found::Whole,
             channels,
         };
         match found {

@@ -7,7 +7,7 @@ use crate::base::epoch::FenceError;
 use crate::base::record::RecoveredChannel;
 use crate::base::subject;
 use crate::config::Config;
-use crate::site::new_store::{NewStore, Work};
+use crate::site::new_store::Work;
 use crate::store::StoreError;
 use crate::transfer::channel;
 use crate::transfer::error::TransferError;
@@ -41,7 +41,7 @@ pub fn copy(
         channel::check_readable(&mut source, is_in_clear, channel)?;
     }
     store_copy::check_limits(&mut source, to, &channels)?;
-    let (target, found) = NewStore::open_or_go_on(to, Work::Copy, &server.cluster_id)?;
+    let (target, found) = store_copy::open_target(to, Work::Copy, &server.cluster_id)?;
     // Whoever opens a store ends the epoch of who had it open: by whatever name.
     match source.check() {
         Ok(()) => (),
