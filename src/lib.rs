@@ -19,7 +19,7 @@
 //! | [`client`] | a small streaming client |
 //! | [`site`] | where the data lies: the one object that knows the kind of store; lock, epoch |
 //! | [`import`] | what other systems have kept, into a store of ours |
-//! | [`transfer`] | what a stopped server has kept, into the store of another |
+//! | [`transfer`] | what a server has kept, into another store, a backup, lines of JSON |
 //! | [`server`] | where the rooms meet |
 //! | [`cli`] | the commands a person types |
 //! | [`testing`] | the simulated group |

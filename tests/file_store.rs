@@ -18,6 +18,7 @@ use stanby::base::id::{ChannelName, ClientId, Sequence, SubscriptionId};
 use stanby::base::record::{ClientWrite, Lifecycle, MessageRecord, SubscriptionWrite};
 use stanby::base::time::WallTime;
 use stanby::proto::{pb, spb};
+use stanby::store::Wanted;
 use stanby::store::file::FileOptions;
 
 use stores::{NOTHING, START, batch, commit, fetch, now, open, open_as, part, subscription};
@@ -66,6 +67,44 @@ fn what_was_committed_is_recovered() {
     assert_eq!(fetch(store, "foo", 20), vec![20, 21, 22]);
     assert!(root.path().join("foo/msgs.1.dat").exists());
     assert!(!root.path().join("foo/msgs.2.dat").exists(), "a clean predecessor's slice goes on");
+}
+
+/// Goal: what a share says of itself between two commits is what the next opening finds.
+#[test]
+fn an_inventory_is_what_opening_finds() {
+    let root = tempfile::tempdir().unwrap();
+    let mut opened = open(root.path());
+    let store = opened.shares[0].as_mut();
+    let parts = ["a", "b", "c"].map(|name| part(name, Lifecycle::Create, 1..=5));
+    let mut first = batch(parts.into());
+    let client = spb::ClientInfo { id: "me".into(), ..spb::ClientInfo::default() };
+    first.clients = vec![ClientWrite::Add(client)];
+    first.channels[1].subscriptions = vec![
+        SubscriptionWrite::Create(subscription(1).into()),
+        SubscriptionWrite::Sent(SubscriptionId(1), Sequence(1)),
+        SubscriptionWrite::Sent(SubscriptionId(1), Sequence(3)),
+    ];
+    commit(store, &first);
+    let mut later = part("b", Lifecycle::Keep, 6..=7);
+    later.subscriptions = vec![SubscriptionWrite::Acked(SubscriptionId(1), Sequence(1))];
+    commit(store, &batch(vec![later]));
+    let (mut names, mut after) = (Vec::new(), None);
+    loop {
+        let wanted = Wanted::Names { after: after.clone(), count_max: 2 };
+        let found = store.inventory(&wanted).unwrap().names;
+        let Some(last) = found.last() else { break };
+        after = Some(last.clone());
+        names.extend(found);
+    }
+    let mut channel = |name: &ChannelName| store.inventory(&Wanted::Channel(name.clone())).unwrap();
+    let channels: Vec<_> = names.iter().map(|name| channel(name).channel.unwrap()).collect();
+    assert_eq!(channel(&"nobody".into()).channel, None);
+    let clients = store.inventory(&Wanted::Clients).unwrap().clients;
+    store.close().unwrap();
+    let found = open(root.path()).recovered;
+    assert_eq!(channels, found.channels);
+    assert_eq!(clients, found.clients);
+    assert_eq!(channels[1].subscriptions[0].pending, [Sequence(3)]);
 }
 
 #[test]

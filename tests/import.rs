@@ -24,8 +24,8 @@ use stanby::base::time::{Instant, Now, WallTime};
 use stanby::config::options::{self, Request};
 use stanby::config::{Program, World};
 use stanby::engine::recovery;
-use stanby::import::target::Target;
 use stanby::proto::{pb, spb};
+use stanby::site::new_store::{NewStore, Work};
 use stanby::store::file::{self, FileOptions};
 use stanby::store::{Opened, encryption, source};
 
@@ -696,14 +696,14 @@ fn a_store_that_is_not_finished_says_so_and_is_served_by_nobody() {
         panic!("{line:?} starts no server");
     };
     let cluster_id = Bytes::from("imp");
-    let mut target = Target::open(&config).unwrap();
+    let mut target = NewStore::open(&config, Work::Import).unwrap();
     target.begin(&spb::ServerInfo { cluster_id, ..Default::default() }).unwrap();
     drop(target);
     let found = file::peek_server(&FileOptions::new(folder.path()));
     let error = recovery::server_info(found, "imp", "_STAN.discover").unwrap_err().to_string();
     let said = "cluster ID \"imp\" does not match recovered value of \"unfinished import of imp\"";
     assert_eq!(error, said);
-    let again = Target::open(&config).err().unwrap().to_string();
+    let again = NewStore::open(&config, Work::Import).err().unwrap().to_string();
     assert!(again.contains("the new store is not empty"), "{again}");
 }
 

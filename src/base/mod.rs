@@ -1,5 +1,6 @@
 //! Words that every room shares; imports nothing of ours.
 
+pub mod base64;
 pub mod certificate;
 pub mod channel_limits;
 pub mod civil;

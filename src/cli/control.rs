@@ -1,4 +1,4 @@
-//! How `status` and `step-down` find the server that they ask.
+//! How `status`, `step-down` and `backup` find the server that they ask.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 
 use crate::base::control_folder;
-use crate::server::control_protocol::{self, AskError, GroupStatus, Reply, Request};
+use crate::server::control_protocol::{self, AskError, BackupStatus, GroupStatus, Reply, Request};
 use crate::server::control_socket;
 
 /// How long a server may take to say how it is.
@@ -168,7 +168,7 @@ pub fn status(socket: &Path) -> Result<Found, ControlError> {
     match control_protocol::ask(socket, Request::Status, STATUS_WITHIN).map_err(named)? {
         Reply::Status(status) => Ok(Found { socket: socket.to_owned(), status: *status }),
         Reply::Refused(why) => Err(ControlError::Refused(why)),
-        Reply::SteppedDown(_) => Err(ControlError::Other(socket.to_owned())),
+        Reply::SteppedDown(_) | Reply::Backup(_) => Err(ControlError::Other(socket.to_owned())),
     }
 }
 
@@ -182,6 +182,45 @@ pub fn step_down(socket: &Path) -> Result<control_protocol::SteppedDown, Control
     match control_protocol::ask(socket, Request::StepDown, STEP_DOWN_WITHIN).map_err(named)? {
         Reply::SteppedDown(done) => Ok(done),
         Reply::Refused(why) => Err(ControlError::Refused(why)),
-        Reply::Status(_) => Err(ControlError::Other(socket.to_owned())),
+        Reply::Status(_) | Reply::Backup(_) => Err(ControlError::Other(socket.to_owned())),
+    }
+}
+
+/// Where the active one is asked: it may be another process of this machine than the one found.
+///
+/// # Errors
+/// [`ControlError::Refused`], with where `command` reaches it.
+pub fn active_socket(found: &Found, command: &str) -> Result<PathBuf, ControlError> {
+    let Some(own) = found.status.members.first().map(|known| &known.news) else {
+        return Ok(found.socket.clone());
+    };
+    let named = own.active.as_ref();
+    let (id, host, control) = match (found.status.active(), named) {
+        (Some(active), _) if active.server_id == own.server_id => return Ok(found.socket.clone()),
+        (Some(active), _) => (&active.server_id, &active.host, &active.control),
+        (None, Some(active)) => (&active.server_id, &active.host, &active.control),
+        // It says itself why it cannot.
+        (None, None) => return Ok(found.socket.clone()),
+    };
+    match control {
+        Some(control) if *host == own.host => Ok(PathBuf::from(control)),
+        Some(control) => Err(ControlError::Refused(format!(
+            "{id} is active, on {host}: there, {command} --socket {control}"
+        ))),
+        None => Err(ControlError::Refused(format!(
+            "{id} is active, on {host}, and has no control socket"
+        ))),
+    }
+}
+
+/// Asks the server at `socket` about a backup.
+///
+/// # Errors
+/// [`ControlError`].
+pub fn backup(socket: &Path, request: Request) -> Result<BackupStatus, ControlError> {
+    match control_protocol::ask(socket, request, STATUS_WITHIN).map_err(named)? {
+        Reply::Backup(status) => Ok(*status),
+        Reply::Refused(why) => Err(ControlError::Refused(why)),
+        Reply::Status(_) | Reply::SteppedDown(_) => Err(ControlError::Other(socket.to_owned())),
     }
 }

@@ -1,11 +1,14 @@
 //! One file a command; which one is meant, by the name of the executable or the first word
 
+pub mod backup;
 pub mod check;
 mod check_lock;
 pub mod completions;
 pub mod connection;
 pub mod control;
+pub mod copy;
 mod describe;
+pub mod export;
 pub mod health;
 pub mod import;
 pub mod init;
@@ -13,12 +16,14 @@ pub mod man;
 mod progress;
 pub mod publish;
 pub mod relocate;
+pub mod restore;
 pub mod serve;
 pub mod simulate;
 pub mod sql;
 pub mod status;
 pub mod step_down;
 mod stopped;
+mod stores;
 pub mod subscribe;
 pub mod top;
 pub mod version;
@@ -45,7 +50,13 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 15] = [
+pub const COMMANDS: [Command; 19] = [
+    Command {
+        name: "backup",
+        help: "copy the store of a server that runs",
+        run: backup::run,
+        describe: backup::describe,
+    },
     Command {
         name: "check",
         help: "look through a store for damage",
@@ -57,6 +68,18 @@ pub const COMMANDS: [Command; 15] = [
         help: "print the completions of a shell",
         run: completions::run,
         describe: completions::describe,
+    },
+    Command {
+        name: "copy",
+        help: "copy a store into a new one of any kind",
+        run: copy::run,
+        describe: copy::describe,
+    },
+    Command {
+        name: "export",
+        help: "write a store as lines of JSON",
+        run: export::run,
+        describe: export::describe,
     },
     Command {
         name: "health",
@@ -93,6 +116,12 @@ pub const COMMANDS: [Command; 15] = [
         help: "publish messages to a channel",
         run: publish::run,
         describe: publish::describe,
+    },
+    Command {
+        name: "restore",
+        help: "make a store of an exported one, or of a backup",
+        run: restore::run,
+        describe: restore::describe,
     },
     Command {
         name: "simulate",

@@ -13,7 +13,8 @@ use crate::base::id::ChannelName;
 use crate::base::partition::Partition;
 use crate::base::subject::is_channel_name;
 use crate::config::{Config, machine};
-use crate::transfer::channel::{self, Report};
+use crate::transfer::channel::Report;
+use crate::transfer::relocation;
 
 /// Move a channel from one stopped server to another
 ///
@@ -76,7 +77,7 @@ fn relocate(args: &Args) -> Result<String, String> {
     let from = config(&args.from, args.encrypt).map_err(|error| error.to_string())?;
     let to = config(&args.to, args.encrypt).map_err(|error| error.to_string())?;
     let mut progress = Progress::new();
-    let moved = channel::move_channel(&name, &from, &to, &mut |done, all| {
+    let moved = relocation::move_channel(&name, &from, &to, &mut |done, all| {
         progress.say(&format!("{done} of {all} messages"));
     });
     progress.end();
@@ -93,16 +94,7 @@ fn config(file: &Path, is_encrypted: bool) -> Result<Box<Config>, ArgsError> {
 }
 
 fn shown(args: &Args, (from, to): (&Config, &Config), report: &Report) -> String {
-    let Report { first, last, messages, subscriptions, pending, .. } = report;
-    let extent = match messages {
-        0 => "no messages".to_owned(),
-        _ => format!("messages {first} to {last}"),
-    };
-    let mut text = format!(
-        "moved channel {}: {extent}, {subscriptions} subscription(s), {pending} delivery(ies) that \
-         nobody has acknowledged\n",
-        args.channel
-    );
+    let mut text = format!("moved {}", stopped::line_of(report));
     let lists = |config: &Config| {
         let names = config.streaming.limits.per_channel.keys().map(ChannelName::to_bytes);
         config.streaming.partitioning && Partition::new(names).has(args.channel.as_bytes())

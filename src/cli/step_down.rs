@@ -2,13 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 
 use super::connection::{self, printable, printable_lines};
-use super::control::{self, ControlError, Found, ServerArgs};
+use super::control::{self, ControlError, ServerArgs};
 use crate::server::control_protocol::SteppedDown;
 
 /// Let another member of the group be active
@@ -65,36 +64,15 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 
 fn step_down(server: &ServerArgs) -> Result<SteppedDown, ControlError> {
     let found = server.find()?;
-    control::step_down(&active_socket(&found)?)
-}
-
-/// Where the active one is asked: it may be another process of this machine than the one found.
-fn active_socket(found: &Found) -> Result<PathBuf, ControlError> {
-    let Some(own) = found.status.members.first().map(|known| &known.news) else {
-        return Ok(found.socket.clone());
-    };
-    let named = own.active.as_ref();
-    let (id, host, control) = match (found.status.active(), named) {
-        (Some(active), _) if active.server_id == own.server_id => return Ok(found.socket.clone()),
-        (Some(active), _) => (&active.server_id, &active.host, &active.control),
-        (None, Some(active)) => (&active.server_id, &active.host, &active.control),
-        // It says itself why it cannot.
-        (None, None) => return Ok(found.socket.clone()),
-    };
-    match control {
-        Some(control) if *host == own.host => Ok(PathBuf::from(control)),
-        Some(control) => Err(ControlError::Refused(format!(
-            "{id} is active, on {host}: there, stanby step-down --socket {control}"
-        ))),
-        None => Err(ControlError::Refused(format!(
-            "{id} is active, on {host}, and has no control socket"
-        ))),
-    }
+    control::step_down(&control::active_socket(&found, "stanby step-down")?)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::PathBuf;
+
+    use super::control::active_socket;
+    use crate::cli::control::Found;
     use crate::election::membership::{Known, KnownActive, MemberNews};
     use crate::server::control_protocol::GroupStatus;
 
@@ -117,7 +95,9 @@ mod tests {
 
     #[test]
     fn the_active_one_is_asked_where_it_is() {
-        let socket = |active| active_socket(&standby(active)).map_err(|error| error.to_string());
+        let socket = |active| {
+            active_socket(&standby(active), "stanby step-down").map_err(|error| error.to_string())
+        };
         assert_eq!(socket(active("here", Some("/a.sock"))), Ok(PathBuf::from("/a.sock")));
         assert_eq!(socket(None), Ok(PathBuf::from("/own.sock")));
         let elsewhere = socket(active("there", Some("/a.sock"))).expect_err("not from here");

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::config::options::{self, Request};
 use crate::config::{Config, Program, World};
+use crate::transfer::channel::Report;
 
 /// A streaming server's configuration, as the server would read it.
 pub(super) fn server(arguments: &[String], world: &World<'_>) -> Result<Box<Config>, String> {
@@ -29,6 +30,19 @@ pub(super) fn server(arguments: &[String], world: &World<'_>) -> Result<Box<Conf
 pub(super) fn json(report: &impl Serialize) -> Result<String, String> {
     let json = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
     Ok(json + "\n")
+}
+
+/// A channel that was brought over, as a line.
+pub(super) fn line_of(report: &Report) -> String {
+    let Report { channel, first, last, messages, subscriptions, pending, .. } = report;
+    let extent = match messages {
+        0 => "no messages".to_owned(),
+        _ => format!("messages {first} to {last}"),
+    };
+    format!(
+        "channel {channel}: {extent}, {subscriptions} subscription(s), {pending} delivery(ies) that \
+         nobody has acknowledged\n"
+    )
 }
 
 /// What was done, or why not.

@@ -21,9 +21,9 @@ use crate::import::messages::{Cursor, Gathering, Origin};
 use crate::import::node::{Given, Node};
 use crate::import::raft_log::{Content, Entry, LogError};
 use crate::import::replay::{Channel, State, Subscription};
-use crate::import::target::Target;
 use crate::import::whole;
 use crate::proto::spb;
+use crate::site::new_store::{NewStore, Work};
 
 /// Messages and bytes of one commit.
 const BATCH_COUNT: usize = 1_000;
@@ -148,7 +148,7 @@ pub fn import(
     let mut report = report(&nodes, &choice, &planned, state.clients.len());
     report.notes.extend(notes);
     let Some(config) = request.target else { return Ok(report) };
-    let mut target = Target::open(config)?;
+    let mut target = NewStore::open(config, Work::Import)?;
     let server = server_record(&nodes[choice.index]);
     let work = || {
         target.begin(&server)?;
@@ -431,7 +431,7 @@ fn server_record(node: &Node) -> spb::ServerInfo {
 
 /// What is being written.
 struct Writing<'a> {
-    target: &'a mut Target,
+    target: &'a mut NewStore,
     in_log: &'a InLog,
     is_forced: bool,
     done: u64,

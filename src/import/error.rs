@@ -4,7 +4,7 @@ use crate::import::members::NoChoice;
 use crate::import::messages::ReadError;
 use crate::import::node::NodeError;
 use crate::import::raft_log::LogError;
-use crate::import::target::TargetError;
+use crate::site::new_store::NewStoreError;
 
 /// Why nothing, or not all, was imported.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +119,7 @@ pub enum ImportError {
     Read(#[from] ReadError),
     /// The new store.
     #[error(transparent)]
-    Target(#[from] TargetError),
+    Target(#[from] NewStoreError),
     /// The new store, when something was written to it.
     #[error("{0}; the new store is not complete, and no server takes it: remove it")]
     BrokenOff(Box<ImportError>),

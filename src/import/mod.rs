@@ -3,11 +3,11 @@
 //! The store that comes of it holds what the cluster had acknowledged: messages, clients, durables,
 //! queue groups, and what was sent and not acknowledged. Sources are only read. What is decided is
 //! logic (`members`, `compare`, `course`, `replay`, `in_log`, `extent`); files and stores are
-//! touched by `node`, `snapshot`, `messages` and `target`.
+//! touched by `node`, `snapshot` and `messages`.
 //!
 //! Reading order: `bolt`, `raft_log`, `snapshot` (what lies where), `members` (whose log counts),
 //! `compare`, `course` and `whole` (whether all fits together), `replay` (what the log says),
-//! `extent`, `in_log` and `messages` (what is where of a channel), `node`, `target`, `error`,
+//! `extent`, `in_log` and `messages` (what is where of a channel), `node`, `error`,
 //! `cluster`.
 
 pub mod bolt;
@@ -23,5 +23,5 @@ pub mod node;
 pub mod raft_log;
 pub mod replay;
 pub mod snapshot;
-pub mod target;
+
 mod whole;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use prost::Message as _;
 use serde::Deserialize;
 
+use crate::base::base64;
 use crate::base::files;
 use crate::import::raft_log::{Member, Place, VOTER};
 use crate::proto::spb;
@@ -162,7 +163,7 @@ fn decode_meta(bytes: &[u8]) -> Result<Meta, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn decode_state(bytes: &[u8], crc: Option<&str>) -> Result<spb::RaftSnapshot, String> {
-    let computed = base64(&crc64(bytes).to_be_bytes());
+    let computed = base64::encode(&crc64(bytes).to_be_bytes());
     if crc != Some(computed.as_str()) {
         return Err(format!("its checksum is {computed}, not {}", crc.unwrap_or("there")));
     }
@@ -193,20 +194,6 @@ fn crc64(bytes: &[u8]) -> u64 {
         let [low, ..] = crc.to_le_bytes();
         (crc >> 8) ^ table[usize::from(low ^ byte)]
     })
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let group = |chunk: &[u8]| {
-        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
-        let bits = (byte(0) << 16) | (byte(1) << 8) | byte(2);
-        let letter = |at: usize| {
-            let place = usize::try_from((bits >> (18 - 6 * at)) & 63).unwrap_or(0);
-            if at <= chunk.len() { char::from(LETTERS[place]) } else { '=' }
-        };
-        [letter(0), letter(1), letter(2), letter(3)]
-    };
-    bytes.chunks(3).flat_map(group).collect()
 }
 
 #[cfg(test)]

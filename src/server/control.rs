@@ -52,6 +52,14 @@ impl Server {
                 }
                 Err(why) => Reply::Refused(why),
             },
+            Request::Backup { to } => match self.begin_backup(&to) {
+                Ok(status) => Reply::Backup(Box::new(status)),
+                Err(why) => Reply::Refused(why),
+            },
+            Request::BackupStatus => match self.backup_status() {
+                Some(status) => Reply::Backup(Box::new(status)),
+                None => Reply::Refused("no backup was asked for".to_owned()),
+            },
         };
         // Whoever asked and did not wait misses it.
         let _ = answer.try_send(reply);

@@ -16,13 +16,20 @@ pub(super) const REQUEST_BYTES_MAX: u64 = 4 * 1024;
 const REPLY_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// What a command asks of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Request {
     /// How the group is.
     Status,
     /// That another member become active.
     StepDown,
+    /// That what it serves be copied into a new directory.
+    Backup {
+        /// Its whole path.
+        to: String,
+    },
+    /// How far that is.
+    BackupStatus,
 }
 
 /// What it is answered.
@@ -33,6 +40,8 @@ pub enum Reply {
     Status(Box<GroupStatus>),
     /// Another member is active.
     SteppedDown(SteppedDown),
+    /// To [`Request::Backup`] and [`Request::BackupStatus`].
+    Backup(Box<BackupStatus>),
     /// It is not done, and why.
     Refused(String),
 }
@@ -61,6 +70,41 @@ pub struct SteppedDown {
     pub to: String,
     /// From the question to the successor's first sign that it serves, milliseconds.
     pub millis: f64,
+}
+
+/// A backup as it is, or was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackupStatus {
+    /// The directory.
+    pub to: String,
+    /// How it ended.
+    pub end: BackupEnd,
+    /// Channels that are copied.
+    pub channels: u64,
+    /// Channels of the store when it began.
+    pub channels_all: u64,
+    /// Messages that are copied.
+    pub messages: u64,
+    /// Subscriptions that are copied.
+    pub subscriptions: u64,
+    /// Clients that are copied.
+    pub clients: u64,
+    /// How long it has taken, milliseconds.
+    pub millis: u64,
+}
+
+/// How a backup ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackupEnd {
+    /// It has not.
+    #[default]
+    Open,
+    /// It is whole.
+    Done,
+    /// It is not, and why.
+    Failed(String),
 }
 
 /// Why a server could not be asked.
@@ -132,7 +176,8 @@ mod tests {
 
     #[test]
     fn both_sides_mean_the_same() {
-        for request in [Request::Status, Request::StepDown] {
+        let backup = Request::Backup { to: "/backups/monday".to_owned() };
+        for request in [Request::Status, Request::StepDown, backup, Request::BackupStatus] {
             let read: Request = serde_json::from_slice(&line(&request)).expect("a request");
             assert_eq!(read, request);
         }
@@ -140,6 +185,7 @@ mod tests {
         for reply in [
             Reply::Status(Box::new(status)),
             Reply::SteppedDown(SteppedDown::default()),
+            Reply::Backup(Box::default()),
             Reply::Refused("no".to_owned()),
         ] {
             let read: Reply = serde_json::from_slice(&line(&reply)).expect("a reply");

@@ -30,7 +30,7 @@ use crate::proto::pb;
 use crate::server::event::Event;
 use crate::server::interest_key::{self, Listener};
 use crate::server::loop_counts::{LoopCounts, Stage};
-use crate::store::worker::{Job, Peek, Report, Worker};
+use crate::store::worker::{Job, Peek, Report, Stocktaking, Worker};
 
 /// What the drivers of a process, the store workers and the server send to a driver.
 pub enum Mail {
@@ -119,6 +119,8 @@ pub enum Mail {
     /// Somebody wants to see messages of a channel; unanswered while there is no engine, or no room
     /// in the mailbox of its store.
     Peek(Peek),
+    /// Somebody wants to know what the store's share holds; unanswered as that.
+    Inventory(Stocktaking),
     /// The server itself listens.
     Listen {
         /// On what.
@@ -306,9 +308,9 @@ impl EngineDriver {
     }
 
     /// Whoever looks gives way to those who work: what finds no room is dropped, and so its answer.
-    fn on_peek(&mut self, peek: Peek) {
+    fn on_peek(&mut self, job: Job) {
         if let Some(active) = self.active.as_ref().filter(|active| active.is_serving) {
-            let _ = active.worker.try_submit(Job::Peek(peek));
+            let _ = active.worker.try_submit(job);
         }
     }
 
@@ -686,7 +688,8 @@ impl Driver for EngineDriver {
                 let (part, next) = told.unwrap_or_default();
                 done(part, next);
             }
-            Mail::Peek(peek) => self.on_peek(peek),
+            Mail::Peek(peek) => self.on_peek(Job::Peek(peek)),
+            Mail::Inventory(wanted) => self.on_peek(Job::Inventory(wanted)),
             Mail::Listen { subject, listener } => {
                 let interest = self.server_interest(listener);
                 self.listening.push((subject.clone(), listener));

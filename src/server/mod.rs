@@ -9,6 +9,7 @@
 //! monitoring, each within a bound; a reload reads the configuration's own files on it.
 
 pub mod activation;
+mod backup;
 pub mod channel_list;
 mod channel_list_reader;
 mod control;
@@ -56,6 +57,7 @@ use crate::engine::effect::Level;
 use crate::monitor::Monitor;
 use crate::net::{Mailbox, Reactors};
 use crate::server::activation::Recovered;
+use crate::server::backup::Backup;
 use crate::server::control::HandOver;
 use crate::server::control_socket::ControlSocket;
 use crate::server::engine_driver::{EngineDriver, Mail};
@@ -186,6 +188,8 @@ pub struct Server {
     control: Option<ControlSocket>,
     /// Somebody waits for another member to be active.
     hand_over: Option<HandOver>,
+    /// The last backup that was asked for.
+    backup: Option<Backup>,
 }
 
 impl Server {

@@ -220,6 +220,7 @@ impl Begun {
             news: GroupNews::new(&config, &owner, http_ports.first().cloned()),
             control,
             hand_over: None,
+            backup: None,
             config,
             site,
             found,

@@ -7,8 +7,8 @@
 //!
 //! Reading order: `directory`, `file_lock` with `root_lock`, `lock_waiter` and `epoch_files` (its
 //! lease), `writers` (without any), `database` and `sql_lock` (its lease), `memory`, `encrypted`
-//! around any of them, and `place`: what a command opens. `lock_trial` tries what locks are worth,
-//! and `mounts` knows what file systems do with them.
+//! around any of them, `place`: what a command opens, and `new_store`: what one makes. `lock_trial`
+//! tries what locks are worth, and `mounts` knows what file systems do with them.
 
 mod database;
 mod directory;
@@ -20,6 +20,7 @@ mod lock_waiter;
 mod memory;
 pub mod mending;
 pub mod mounts;
+pub mod new_store;
 pub mod place;
 mod proof;
 pub mod root_lock;

@@ -85,11 +85,11 @@ impl Place {
         Self::open_as(Config { loops: 1, ..config.clone() })
     }
 
-    /// The same of a store that is to take something: meanwhile it lets go of nothing by limits.
+    /// The same of a store that is to be kept whole: meanwhile it lets go of nothing by limits.
     ///
     /// # Errors
     /// [`PlaceError`]; then it was given back.
-    pub fn open_to_take(config: &Config) -> Result<Self, PlaceError> {
+    pub fn open_unlimited(config: &Config) -> Result<Self, PlaceError> {
         let mut config = Config { loops: 1, ..config.clone() };
         config.streaming.limits = unlimited();
         Self::open_as(config)

@@ -38,9 +38,10 @@ use crate::base::id::{ChannelName, Sequence};
 use crate::base::planted::{self, Bug};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelState, CommitReport, FetchRequest, Lifecycle, MessageRecord,
-    RecoveredState,
+    RecoveredChannel, RecoveredState,
 };
 use crate::base::time::{Now, WallTime};
+use crate::proto::spb;
 
 /// One share of a store: the channels of one loop.
 pub trait Store: Send {
@@ -64,6 +65,16 @@ pub trait Store: Send {
     /// When the channel cannot be read.
     fn find_time(&mut self, channel: &ChannelName, at: WallTime) -> Result<Sequence, StoreError>;
 
+    /// What it holds beside messages, between two commits; the fence is still held then.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] of a store that is not backed up by its server, with what is to be
+    /// done instead.
+    fn inventory(&mut self, _wanted: &Wanted) -> Result<Inventory, StoreError> {
+        let text = "a store in memory is gone with its server: there is nothing to back up";
+        Err(StoreError::Unusable(text.to_owned()))
+    }
+
     /// Does what is due at `now`: expiry by age, periodic sync, compaction, closing idle files.
     ///
     /// # Errors
@@ -75,6 +86,35 @@ pub trait Store: Send {
     /// # Errors
     /// [`StoreError`]; then not everything is durable.
     fn close(&mut self) -> Result<(), StoreError>;
+}
+
+/// What is to be known of a share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All clients; each share knows them.
+    Clients,
+    /// Names of its channels behind `after`, in their order.
+    Names {
+        /// The last one that is known.
+        after: Option<ChannelName>,
+        /// How many at most.
+        count_max: usize,
+    },
+    /// One channel as opening would give it, if it is there.
+    Channel(ChannelName),
+}
+
+/// The part of it that was wanted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inventory {
+    /// Who may write there.
+    pub epoch: Epoch,
+    /// See [`Wanted::Clients`].
+    pub clients: Vec<spb::ClientInfo>,
+    /// See [`Wanted::Names`].
+    pub names: Vec<ChannelName>,
+    /// See [`Wanted::Channel`].
+    pub channel: Option<RecoveredChannel>,
 }
 
 /// The reference's text when a channel is created that exists (spec stores, 2.1).

@@ -25,7 +25,7 @@ use crate::base::world;
 use crate::store::encryption::notice::{self, Look};
 use crate::store::metering::{self, timed};
 use crate::store::progress::{self, Working};
-use crate::store::{OutcomeUnknown, Remedy, Store, StoreError};
+use crate::store::{Inventory, OutcomeUnknown, Remedy, Store, StoreError, Wanted};
 
 /// Reads served after one commit while another commit waits.
 const READS_BETWEEN_COMMITS_MAX: usize = 8;
@@ -54,6 +54,8 @@ pub enum Job {
     Read(StoreRead),
     /// Read for somebody else than the engine.
     Peek(Peek),
+    /// Say what is held, for somebody else than the engine.
+    Inventory(Stocktaking),
     /// Look after a while whether the messages of these channels can be read, whenever nothing else
     /// is to be done; what cannot be read is told once.
     Look(Vec<Look>),
@@ -72,6 +74,20 @@ pub struct Peek {
 impl fmt::Debug for Peek {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.debug_struct("Peek").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+/// Who wants to know what a share holds beside messages.
+pub struct Stocktaking {
+    /// What of it.
+    pub wanted: Wanted,
+    /// Gets it, or why not; must not block.
+    pub done: Box<dyn FnOnce(Result<Inventory, String>) + Send>,
+}
+
+impl fmt::Debug for Stocktaking {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Stocktaking").field("wanted", &self.wanted).finish_non_exhaustive()
     }
 }
 
@@ -234,6 +250,7 @@ struct Task {
     commits: VecDeque<(Ticket, Box<Batch>)>,
     reads: VecDeque<StoreRead>,
     peeks: VecDeque<Peek>,
+    inventories: VecDeque<Stocktaking>,
     looks: VecDeque<Look>,
     look_at: Instant,
     is_closing: bool,
@@ -257,6 +274,7 @@ impl Task {
             commits: VecDeque::new(),
             reads: VecDeque::new(),
             peeks: VecDeque::new(),
+            inventories: VecDeque::new(),
             looks: VecDeque::new(),
             look_at: Instant(0),
             is_closing: false,
@@ -305,6 +323,9 @@ impl Task {
         if let Some(peek) = self.peeks.pop_front() {
             self.peek(peek).map_err(Ended::Failed)?;
         }
+        if let Some(Stocktaking { wanted, done }) = self.inventories.pop_front() {
+            done(or_text(self.store.inventory(&wanted)).map_err(Ended::Failed)?);
+        }
         if self.maintain_at.is_some_and(|at| at <= world::instant()) {
             self.maintain().map_err(Ended::Failed)?;
         }
@@ -323,6 +344,7 @@ impl Task {
         self.commits.is_empty()
             && self.reads.is_empty()
             && self.peeks.is_empty()
+            && self.inventories.is_empty()
             && !self.is_closing
     }
 
@@ -346,7 +368,8 @@ impl Task {
         }
         // The mailbox is bounded, and so is what is taken out of it in one turn.
         let taken_max = limits::MAILBOX_LEN_MAX - self.commits.len().min(limits::MAILBOX_LEN_MAX);
-        for _ in 0..taken_max.saturating_sub(self.reads.len() + self.peeks.len()) {
+        let others = self.reads.len() + self.peeks.len() + self.inventories.len();
+        for _ in 0..taken_max.saturating_sub(others) {
             match self.jobs.try_recv() {
                 Ok(job) => self.sort(job),
                 Err(TryRecvError::Empty) => break,
@@ -381,6 +404,7 @@ impl Task {
             Job::Commit { ticket, batch } => self.commits.push_back((ticket, batch)),
             Job::Read(read) => self.reads.push_back(read),
             Job::Peek(peek) => self.peeks.push_back(peek),
+            Job::Inventory(one) => self.inventories.push_back(one),
             Job::Look(looks) => {
                 (self.looks, self.look_at) = (looks.into(), world::instant() + LOOK_AFTER);
             }

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 #[path = "left_out.rs"]
-mod left_out;
+pub mod left_out;
 
 use std::env;
 use std::fs::File;
@@ -75,7 +75,7 @@ fn source(driver: Driver, text: &str) -> Source {
 }
 
 /// A name for the database that belongs to a folder.
-fn name(folder: &Path) -> String {
+pub fn name(folder: &Path) -> String {
     let name = folder.file_name().unwrap().to_string_lossy().to_lowercase();
     let letters = name.chars().filter(char::is_ascii_alphanumeric);
     format!("t{}_{}", std::process::id(), letters.collect::<String>())

@@ -21,7 +21,7 @@ use crate::base::record::{
 };
 use crate::base::time::{Now, WallTime};
 use crate::proto::pb;
-use crate::store::{Maintained, Opened, OutcomeUnknown, Store, StoreError};
+use crate::store::{Inventory, Maintained, Opened, OutcomeUnknown, Store, StoreError, Wanted};
 
 use self::payload::{DecryptError, Nonces, Sealer};
 
@@ -165,6 +165,10 @@ impl Store for Encrypted {
 
     fn find_time(&mut self, channel: &ChannelName, at: WallTime) -> Result<Sequence, StoreError> {
         self.inner.find_time(channel, at)
+    }
+
+    fn inventory(&mut self, wanted: &Wanted) -> Result<Inventory, StoreError> {
+        self.inner.inventory(wanted)
     }
 
     fn maintain(&mut self, now: Now) -> Result<Maintained, StoreError> {

@@ -70,6 +70,13 @@ impl Registry {
         Ok(found)
     }
 
+    /// All clients, ordered by id.
+    #[must_use]
+    pub fn clients(&self) -> Vec<spb::ClientInfo> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.clients.values().cloned().collect()
+    }
+
     /// Writes the server's record and changes of clients; true if root names changed.
     ///
     /// # Errors

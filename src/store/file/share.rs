@@ -1,6 +1,7 @@
 //! One share of the store: the channels of one loop, owned by one worker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::store::file::log::{io_error, reason};
 use crate::store::file::registry::Registry;
 use crate::store::file::removal::Archivists;
 use crate::store::file::sync::Pace;
-use crate::store::{Action, Maintained, OutcomeUnknown, Store, StoreError};
+use crate::store::{Action, Inventory, Maintained, OutcomeUnknown, Store, StoreError, Wanted};
 
 /// Files of slices that nobody reads are closed after this time.
 const IDLE_CLOSE: Duration = Duration::from_secs(1);
@@ -274,6 +275,23 @@ impl Store for Share {
         self.has_readers |= found.has_reader();
         self.touch(channel)?;
         sequence
+    }
+
+    fn inventory(&mut self, wanted: &Wanted) -> Result<Inventory, StoreError> {
+        self.ctx.fence.check()?;
+        let mut found = Inventory { epoch: self.ctx.fence.epoch(), ..Inventory::default() };
+        match wanted {
+            Wanted::Clients => found.clients = self.registry.clients(),
+            Wanted::Names { after, count_max } => {
+                let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+                let names = self.channels.range::<ChannelName, _>((from, Bound::Unbounded));
+                found.names = names.take(*count_max).map(|(name, _)| name.clone()).collect();
+            }
+            Wanted::Channel(name) => {
+                found.channel = self.channels.get(name).map(|channel| channel.to_recovered());
+            }
+        }
+        Ok(found)
     }
 
     fn maintain(&mut self, now: Now) -> Result<Maintained, StoreError> {

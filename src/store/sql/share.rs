@@ -24,7 +24,9 @@ use crate::store::sql::messages::{self, NumberedMessage};
 use crate::store::sql::reading;
 use crate::store::sql::recovery::{Found, limit_values};
 use crate::store::sql::{Context, schema};
-use crate::store::{Action, Maintained, OutcomeUnknown, Remedy, Store, StoreError, check_part};
+use crate::store::{
+    Action, Inventory, Maintained, OutcomeUnknown, Remedy, Store, StoreError, Wanted, check_part,
+};
 
 /// How long pending sets and sums may wait; the reference's is one second (spec stores, 8.14).
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
@@ -574,6 +576,12 @@ impl Store for Share {
             }
         }
         Ok(Sequence(low))
+    }
+
+    fn inventory(&mut self, _: &Wanted) -> Result<Inventory, StoreError> {
+        let text = "a database is backed up by its own tool (PostgreSQL: pg_dump; MariaDB and MySQL: \
+                    mariadb-dump --single-transaction; SQLite: VACUUM INTO), while its server runs";
+        Err(StoreError::Unusable(text.to_owned()))
     }
 
     fn maintain(&mut self, now: Now) -> Result<Maintained, StoreError> {
