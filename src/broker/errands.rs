@@ -68,25 +68,36 @@ impl Window {
         self.seen = number;
     }
 
+    /// Where one is that is not done, or behind one that is not. Mostly none is missing between.
+    fn place_of(&self, number: u64) -> Option<usize> {
+        let (first, _) = self.open.front()?;
+        let place = usize::try_from(number.checked_sub(*first)?).ok()?;
+        if self.open.get(place).is_some_and(|(found, _)| *found == number) {
+            return Some(place);
+        }
+        self.open.binary_search_by_key(&number, |(number, _)| *number).ok()
+    }
+
     /// Whether one that has come is done.
     fn is_done(&self, number: u64) -> bool {
-        let place = self.open.binary_search_by_key(&number, |(number, _)| *number);
-        place.map_or(true, |place| self.open[place].1)
+        self.place_of(number).is_none_or(|place| self.open[place].1)
     }
 
     /// One that is done is not; false if all up to it was.
     fn reopen(&mut self, number: u64) -> bool {
-        let place = self.open.binary_search_by_key(&number, |(number, _)| *number);
-        if let Ok(place) = place {
+        let place = self.place_of(number);
+        if let Some(place) = place {
             self.open[place].1 = false;
         }
-        place.is_ok()
+        place.is_some()
     }
 
-    /// One is done; says how many are no longer open because of it.
-    fn on_done(&mut self, number: u64) -> usize {
-        if let Ok(place) = self.open.binary_search_by_key(&number, |(number, _)| *number)
+    /// One is done, maybe behind one that is answered once more; says how many are no longer open
+    /// because of it.
+    fn on_done(&mut self, number: u64, is_behind: bool) -> usize {
+        if let Some(place) = self.place_of(number)
             && !std::mem::replace(&mut self.open[place].1, true)
+            && (0 < place || is_behind)
         {
             self.beyond.push(number);
         }
@@ -156,7 +167,7 @@ impl Peer {
             window.beyond.push(number);
             self.open_count -= 1;
         } else {
-            self.open_count -= window.on_done(number);
+            self.open_count -= window.on_done(number, self.repeats.is_answering_some());
         }
         None
     }

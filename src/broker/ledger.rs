@@ -277,20 +277,29 @@ impl Broker {
         }
         let (names, payload) = message.to_engines(&mut self.chunk);
         let is_sent = !matches!(view, View::Away | View::Nobody);
-        let kept = (message.account, names.clone(), payload.clone());
-        let Some((ledger, number)) = self.enter(id, kept, is_sent) else { return false };
+        // What another loop says for this one is a copy of what is kept here.
+        let is_mailed = self.home != HOME && matches!(view, View::Behind { .. });
+        let mailed = is_mailed.then(|| (names.clone(), payload.clone()));
+        let entered = self.enter(id, (message.account, names, payload), is_sent);
+        let Some((ledger, number)) = entered else { return false };
         match view {
             View::Here(_) => {
                 let errand = Errand { keeper: Keeper::Own, ledger, number, again: Again::First };
-                self.deliver_here(matched, message, source, Some(errand))
+                return self.deliver_here(matched, message, source, Some(errand));
             }
             View::Behind { route, epoch } => {
                 let kept = Kept { epoch: epoch.0, ledger, number, is_again: false };
-                self.send_parcel(Parcel { route, kept, account: message.account, names, payload });
-                true
+                match mailed {
+                    Some((names, payload)) => {
+                        let account = message.account;
+                        self.send_parcel(Parcel { route, kept, account, names, payload });
+                    }
+                    None => self.write_kept(route, kept, message),
+                }
             }
-            View::Away | View::Nobody => true,
+            View::Away | View::Nobody => (),
         }
+        true
     }
 
     /// Puts a message into the ledger of its session.
@@ -340,31 +349,29 @@ impl Broker {
 
     /// Says an input to the peer whose engines it is for.
     pub(super) fn write_parcel(&mut self, parcel: &Parcel) {
-        let session = self.sessions.get_mut(parcel.route);
+        let Parcel { route, kept, account, names, payload } = parcel;
+        self.write_kept(*route, *kept, &Message::of_ledger(*account, names, payload));
+    }
+
+    fn write_kept(&mut self, id: SessionId, kept: Kept, message: &Message<'_>) {
+        let session = self.sessions.get_mut(id);
         let Some(session) = session.filter(|found| !found.is_ending()) else { return };
-        let Parcel { kept, names, payload, .. } = parcel;
-        let copied_len = if payload.len() <= COPY_LEN_MAX { payload.len() } else { 0 };
-        let tail =
-            session.outbox.tail_for(2 * encoder::MESSAGE_FRAME_MAX + names.len() + copied_len);
-        encoder::encode(&Op::Kept(*kept), tail);
-        encoder::route_message_line(
-            tail,
-            self.accounts.name(parcel.account).as_bytes(),
-            (names.subject(), names.reply()),
-            &[],
-            (None, payload.len()),
-        );
-        if payload.len() <= COPY_LEN_MAX {
-            session.outbox.put_copy(payload);
-        } else {
-            session.outbox.put_shared(payload.clone());
+        let Some(route) = session.route_mut() else { return };
+        let is_next = route.told_kept.replace(kept.next()) == Some(kept);
+        let len = message.len() - message.header_len;
+        let names_len = message.subject.len() + message.reply.map_or(0, <[u8]>::len);
+        let copied_len = if len <= COPY_LEN_MAX { len } else { 0 };
+        let tail = session.outbox.tail_for(2 * encoder::MESSAGE_FRAME_MAX + names_len + copied_len);
+        if !is_next {
+            encoder::encode(&Op::Kept(kept), tail);
         }
-        session.outbox.put_copy(b"\r\n");
-        session.outbox.seal(false);
-        session.traffic.went_out(payload.len());
-        self.traffic.went_out(payload.len());
-        self.mark_dirty(parcel.route);
-        self.look_at_route(parcel.route);
+        let account = self.accounts.name(message.account).as_bytes();
+        encoder::kept_message_line(tail, account, (message.subject, message.reply), len);
+        message.write_payload(false, false, &mut session.outbox);
+        session.traffic.went_out(len);
+        self.traffic.went_out(len);
+        self.mark_dirty(id);
+        self.look_at_route(id);
     }
 
     /// What this process itself asks of whoever serves goes to every member that says it does.

@@ -627,7 +627,7 @@ impl Engine {
             After::Start(starting) => {
                 let index = self.channel_of(starting.key);
                 match refused.iter().find(|(found, _)| Some(*found) == index) {
-                    None => self.start_subscription(&starting, now),
+                    None => self.start_subscription(starting, now),
                     Some((_, refusal)) => self.undo_subscription(&starting, refusal, now),
                 }
             }

@@ -333,13 +333,13 @@ impl Engine {
             Request::Close(request) => self.on_close(&request.client_id, reply, now),
             Request::Ping(ping) => self.on_ping(&ping, &reply, now),
             Request::Undecodable { service, guid, reason } => {
-                self.on_undecodable(service, &guid, &reason, reply);
+                self.on_undecodable(service, &guid, &reason, &reply);
             }
             Request::Ignored => (),
         }
     }
 
-    fn on_undecodable(&mut self, service: Service, guid: &Bytes, reason: &str, reply: Reply) {
+    fn on_undecodable(&mut self, service: Service, guid: &Bytes, reason: &str, reply: &Reply) {
         let info = &self.info;
         let from = |subject: &Bytes| String::from_utf8_lossy(subject).into_owned();
         let line = match service {
@@ -362,15 +362,14 @@ impl Engine {
             Service::Ping => String::new(),
         };
         self.log(Level::Error, || line);
-        let reply_to = &reply;
         match service {
-            Service::Connect => self.refuse_connect(reply_to, &Refusal::InvalidConnect),
+            Service::Connect => self.refuse_connect(reply, &Refusal::InvalidConnect),
             Service::Publish => self.refuse_publish(guid, reply, &Refusal::InvalidPublish),
-            Service::Subscribe => self.respond_refusal(reply_to, &Refusal::InvalidSubscribe),
+            Service::Subscribe => self.respond_refusal(reply, &Refusal::InvalidSubscribe),
             Service::Unsubscribe | Service::SubscriptionClose => {
-                self.respond_refusal(reply_to, &Refusal::InvalidUnsubscribe);
+                self.respond_refusal(reply, &Refusal::InvalidUnsubscribe);
             }
-            Service::Close => self.refuse_close(reply_to, &Refusal::InvalidClose),
+            Service::Close => self.refuse_close(reply, &Refusal::InvalidClose),
             Service::Ping => (),
         }
     }
