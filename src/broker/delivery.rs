@@ -642,16 +642,17 @@ impl Broker {
         } else {
             message.to_engines(&mut BytesMut::new())
         };
-        let to_engine = |interest, names, payload, origin| {
-            Effect::ToEngine(EngineDelivery { interest, names, payload, origin, errand })
+        let to_engine = |to: &EngineInterest, names, payload, origin| {
+            let (engine, key) = (to.engine, to.key);
+            Effect::ToEngine(EngineDelivery { engine, key, names, payload, origin, errand })
         };
         self.work += ENGINE_WORK * engines.len() as u64;
         let Some((last, others)) = engines.split_last() else { return };
         for interest in others {
             let (names, payload, origin) = (names.clone(), payload.clone(), origin.clone());
-            self.effects.push_back(to_engine(*interest, names, payload, origin));
+            self.effects.push_back(to_engine(interest, names, payload, origin));
         }
-        self.effects.push_back(to_engine(*last, names, payload, origin));
+        self.effects.push_back(to_engine(last, names, payload, origin));
     }
 
     /// Puts a message into the outbox of a client of this loop; false if it does not want it.

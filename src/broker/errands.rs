@@ -7,6 +7,7 @@
 //! again by a new one `repeats` says, and of what has not come by that one nothing is told.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU32;
 
 use bytes::BytesMut;
 
@@ -184,13 +185,13 @@ impl Peer {
 /// The inputs of all peers; loop 0 has them.
 #[derive(Debug, Default)]
 pub(super) struct Errands {
-    peers: BTreeMap<u32, Peer>,
-    by_remote: BTreeMap<String, u32>,
-    peer_count: u32,
+    peers: BTreeMap<NonZeroU32, Peer>,
+    by_remote: BTreeMap<String, NonZeroU32>,
+    last_number: Option<NonZeroU32>,
     /// Ledgers of which there is something to tell.
-    news: BTreeSet<(u32, u64)>,
+    news: BTreeSet<(NonZeroU32, u64)>,
     /// The one that was put there last: mostly it is put there again and again.
-    latest: Option<(u32, u64)>,
+    latest: Option<(NonZeroU32, u64)>,
 }
 
 impl Errands {
@@ -204,7 +205,7 @@ impl Errands {
         self.take_news();
     }
 
-    fn peer(&mut self, remote_id: &str, route: SessionId) -> u32 {
+    fn peer(&mut self, remote_id: &str, route: SessionId) -> NonZeroU32 {
         if let Some(number) = self.by_remote.get(remote_id) {
             if let Some(peer) = self.peers.get_mut(number) {
                 peer.route = Some(route);
@@ -216,28 +217,28 @@ impl Errands {
             let peers = &self.peers;
             self.by_remote.retain(|_, number| peers.contains_key(number));
         }
-        self.peer_count += 1;
-        let number = self.peer_count;
+        let number = self.last_number.map_or(NonZeroU32::MIN, |last| last.saturating_add(1));
+        self.last_number = Some(number);
         self.by_remote.insert(remote_id.to_owned(), number);
         self.peers.insert(number, Peer::new(route));
         number
     }
 
-    fn on_done(&mut self, number: u32, finished: Finished) -> Option<Waiting> {
+    fn on_done(&mut self, number: NonZeroU32, finished: Finished) -> Option<Waiting> {
         let waiting = self.peers.get_mut(&number)?.on_done(finished);
         self.note(number, finished.errand.ledger);
         waiting
     }
 
     /// There is something to tell of a ledger.
-    fn note(&mut self, number: u32, ledger: u64) {
+    fn note(&mut self, number: NonZeroU32, ledger: u64) {
         if self.latest != Some((number, ledger)) {
             self.latest = Some((number, ledger));
             self.news.insert((number, ledger));
         }
     }
 
-    fn take_news(&mut self) -> BTreeSet<(u32, u64)> {
+    fn take_news(&mut self) -> BTreeSet<(NonZeroU32, u64)> {
         self.latest = None;
         std::mem::take(&mut self.news)
     }
@@ -315,7 +316,7 @@ impl Broker {
     /// handed to them now.
     fn come_again(
         &mut self,
-        (route, number): (SessionId, u32),
+        (route, number): (SessionId, NonZeroU32),
         kept: Kept,
         message: &Message<'_>,
     ) -> Option<Again> {
@@ -344,13 +345,13 @@ impl Broker {
     }
 
     /// Nobody takes an input. Who has taken it before has done it all the same.
-    fn dismiss(&mut self, number: u32, errand: Errand, is_answered: bool) {
+    fn dismiss(&mut self, number: NonZeroU32, errand: Errand, is_answered: bool) {
         let is_unstored = is_answered && errand.again != Again::Done;
         self.finish_errand(number, Finished { errand, is_unstored });
     }
 
     /// An input of a peer is done; if it has come again meanwhile, it is answered once more.
-    fn finish_errand(&mut self, number: u32, finished: Finished) {
+    fn finish_errand(&mut self, number: NonZeroU32, finished: Finished) {
         let Some(waiting) = self.errands.on_done(number, finished) else { return };
         let Some(peer) = self.errands.peers.get(&number) else { return };
         let Errand { ledger, number: at, .. } = finished.errand;

@@ -5,6 +5,7 @@
 //! (spec core NATS, 10). `mesh` decides which routes there are.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -72,7 +73,7 @@ pub(super) struct Route {
     /// The same of what it is told: said only where it is another one.
     pub told_kept: Option<Kept>,
     /// The peer's number as one that keeps inputs, once it has sent one.
-    pub keeper: Option<u32>,
+    pub keeper: Option<NonZeroU32>,
     /// What it carries from before this process became active.
     pub past: Past,
 }

@@ -242,9 +242,10 @@ impl Engine {
             Input::Request { .. } => (),
             Input::Inbox { token: ANSWERS, subject, .. } => self.on_answer(&subject, true, now),
             Input::Inbox { token, payload, errand, .. } => {
-                let reply = self.done.reply(None, errand, false);
                 self.on_ack(SubscriptionKey(token), payload, now);
-                self.commits.hold(reply);
+                if errand.is_some() {
+                    self.commits.hold(self.done.reply(None, errand, false));
+                }
             }
             Input::Room { key, has_room } => self.on_room(SubscriptionKey(key), has_room, now),
             Input::NoResponders { reply } => self.on_answer(&reply, false, now),
@@ -325,11 +326,11 @@ impl Engine {
 
     fn on_request(&mut self, request: Request, reply: Reply, now: Now) {
         match request {
-            Request::Connect(request) => self.on_connect(request, reply, now),
+            Request::Connect(request) => self.on_connect(*request, reply, now),
             Request::Publish(publication) => self.on_publish(publication, reply, now),
-            Request::Subscribe(request) => self.on_subscribe(request, reply, now),
-            Request::Unsubscribe(request) => self.on_leave(request, true, reply, now),
-            Request::SubscriptionClose(request) => self.on_leave(request, false, reply, now),
+            Request::Subscribe(request) => self.on_subscribe(*request, reply, now),
+            Request::Unsubscribe(request) => self.on_leave(*request, true, reply, now),
+            Request::SubscriptionClose(request) => self.on_leave(*request, false, reply, now),
             Request::Close(request) => self.on_close(&request.client_id, reply, now),
             Request::Ping(ping) => self.on_ping(&ping, &reply, now),
             Request::Undecodable { service, guid, reason } => {

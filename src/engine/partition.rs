@@ -180,7 +180,7 @@ impl Engine {
         if !self.may_come(&who, 0) {
             return Err(reply);
         }
-        self.await_client(who, Request::Subscribe(request.clone()), reply, now);
+        self.await_client(who, Request::Subscribe(Box::new(request.clone())), reply, now);
         Ok(())
     }
 

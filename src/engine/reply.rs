@@ -67,6 +67,9 @@ impl Reply {
     }
 }
 
+/// The list of those begins with room for so many at most.
+const DONE_ROOM_MAX: usize = 1024;
+
 /// The inputs of one engine that are done and were not told yet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Done(Arc<Mutex<Vec<Finished>>>);
@@ -79,7 +82,10 @@ impl Done {
 
     /// Those since the last call, in the order in which they were done.
     pub(super) fn take(&self) -> Vec<Finished> {
-        mem::take(&mut *self.lock())
+        let mut done = self.lock();
+        // The next list is mostly as long: grown anew each time, it would be moved several times.
+        let next = Vec::with_capacity(done.len().min(DONE_ROOM_MAX));
+        mem::replace(&mut *done, next)
     }
 
     /// The reply of an input that came in.

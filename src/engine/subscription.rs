@@ -230,7 +230,9 @@ impl Engine {
         let name = ChannelName::from(request.subject.clone());
         match self.find_or_create(&name, now) {
             Ok(Found::Channel(index)) => self.subscribe_to(index, request, reply, None, now),
-            Ok(Found::Wait) => self.wait_for_channel(&name, Request::Subscribe(request), reply),
+            Ok(Found::Wait) => {
+                self.wait_for_channel(&name, Request::Subscribe(Box::new(request)), reply);
+            }
             Err(refusal) => self.refuse_subscribe(&request, &reply, &refusal),
         }
     }
