@@ -18,7 +18,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::base::epoch::Epoch;
 use crate::base::errand::{Again, Errand, Keeper};
@@ -218,11 +217,11 @@ impl Broker {
 
     /// The engines of this process that serve and that a message is for. What clients send waits
     /// while a predecessor may still say what of it is done; what others send them they take.
-    fn engines_here(
+    fn engines_here<'a>(
         &self,
-        matched: &Matched,
+        matched: &'a Matched,
         source: &Source<'_>,
-    ) -> SmallVec<[EngineInterest; 2]> {
+    ) -> impl Iterator<Item = &'a EngineInterest> + use<'a> {
         let epoch = match (source, self.serving.view()) {
             (_, View::Here(epoch)) => Some(epoch),
             (Source::Client { .. }, _) => None,
@@ -230,15 +229,14 @@ impl Broker {
                 self.serving.open_epoch()
             }
         };
-        let Some(epoch) = epoch else { return SmallVec::new() };
         // What a member of our group says names the engines that it is for.
         let is_past = self.is_past(source)
             && !matches!(source, Source::Route { session, .. } if self.is_sibling(*session));
-        let is_one = |one: &&EngineInterest| {
+        let kept = if epoch.is_some() { &matched.kept[..] } else { &[] };
+        kept.iter().filter(move |one| {
             let may_hear = !is_past || one.credit == Credit::Free;
-            one.is_here() && one.keeper == Some(epoch) && may_hear
-        };
-        matched.kept.iter().filter(is_one).copied().collect()
+            one.is_here() && one.keeper == epoch && may_hear
+        })
     }
 
     /// Gives a message to the engines of this process, if they serve.
@@ -249,14 +247,16 @@ impl Broker {
         source: &Source<'_>,
         errand: Option<Errand>,
     ) -> bool {
-        let engines = self.engines_here(matched, source);
         // One of them answers for all: several listen to one subject only where others have other
         // channels, and then to different ones.
-        for (place, engine) in engines.iter().enumerate() {
-            let errand = errand.filter(|_| place == 0);
-            self.deliver_to_engines_of((&[*engine], errand), message, source);
+        let mut errand = errand;
+        let mut is_taken = false;
+        for engine in self.engines_here(matched, source) {
+            let engines = std::slice::from_ref(engine);
+            self.deliver_to_engines_of((engines, errand.take()), message, source);
+            is_taken = true;
         }
-        !engines.is_empty()
+        is_taken
     }
 
     fn keep(
@@ -269,8 +269,7 @@ impl Broker {
         // Who is behind with what it has said before says this behind it.
         let view = if self.is_behind(id) { View::Away } else { self.serving.view() };
         if matches!(view, View::Here(_)) {
-            let engines = self.engines_here(matched, source);
-            let Some(engine) = engines.first() else { return false };
+            let Some(engine) = self.engines_here(matched, source).next() else { return false };
             if engine.credit != Credit::Requests {
                 return self.deliver_here(matched, message, source, None);
             }
@@ -474,8 +473,7 @@ impl Broker {
         let matched = self.accounts[entry.account].matches(entry.names.subject());
         let Some(matched) = matched else { return };
         let source = Source::Client { session, has_echo: true };
-        let engines = self.engines_here(&matched, &source);
-        let Some(engine) = engines.first() else { return };
+        let Some(engine) = self.engines_here(&matched, &source).next() else { return };
         let (names, payload) = (entry.names.clone(), entry.payload.clone());
         let message = Message::of_ledger(entry.account, &names, &payload);
         // Also of what stays here no longer: it was taken from its client, and is not refused.

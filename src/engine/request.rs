@@ -56,14 +56,13 @@ pub enum Placement {
 /// Decodes what came in on a request subject (spec protocol, sections 3 and 4).
 #[must_use]
 pub fn decode(service: Service, payload: Bytes) -> Request {
-    let bytes = payload.clone();
     let decoded = match service {
-        Service::Connect => boxed(payload).map(Request::Connect),
+        Service::Connect => boxed(&payload).map(Request::Connect),
         Service::Publish => return decode_publish(payload),
-        Service::Subscribe => boxed(payload).map(Request::Subscribe),
-        Service::Unsubscribe => boxed(payload).map(Request::Unsubscribe),
-        Service::SubscriptionClose => boxed(payload).map(Request::SubscriptionClose),
-        Service::Close => pb::CloseRequest::decode(payload).map(Request::Close),
+        Service::Subscribe => boxed(&payload).map(Request::Subscribe),
+        Service::Unsubscribe => boxed(&payload).map(Request::Unsubscribe),
+        Service::SubscriptionClose => boxed(&payload).map(Request::SubscriptionClose),
+        Service::Close => pb::CloseRequest::decode(payload.clone()).map(Request::Close),
         Service::Ping if payload.is_empty() => return Request::Ignored,
         Service::Ping => match pb::Ping::decode(payload) {
             Ok(ping) => return Request::Ping(ping),
@@ -73,12 +72,12 @@ pub fn decode(service: Service, payload: Bytes) -> Request {
     decoded.unwrap_or_else(|error| Request::Undecodable {
         service,
         guid: Bytes::new(),
-        reason: undecodable::reason(service, &bytes).unwrap_or_else(|| error.to_string()),
+        reason: undecodable::reason(service, &payload).unwrap_or_else(|| error.to_string()),
     })
 }
 
-fn boxed<M: Message + Default>(payload: Bytes) -> Result<Box<M>, DecodeError> {
-    M::decode(payload).map(Box::new)
+fn boxed<M: Message + Default>(payload: &Bytes) -> Result<Box<M>, DecodeError> {
+    M::decode(payload.clone()).map(Box::new)
 }
 
 /// The loop whose engine a publish belongs to, for whoever has to know that before it is decoded
