@@ -4,6 +4,8 @@
 //! successor gets what the active had not done (`broker/ledger.rs`), and so that what a broken
 //! route has taken with it is answered once more (`broker/repeats.rs`).
 
+use std::num::NonZeroU32;
+
 /// Names an input that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Errand {
@@ -23,7 +25,7 @@ pub enum Keeper {
     /// This process.
     Own,
     /// A peer, by the number that this process has given it.
-    Peer(u32),
+    Peer(NonZeroU32),
 }
 
 /// What of an input may be done already.

@@ -416,13 +416,33 @@ impl Broker {
             }
         } else {
             self.work += matched.queues.len() as u64;
-            is_delivered |= self.pick_routes(matched, &mut picks);
+            is_delivered |= if matched.queues.is_empty() {
+                self.give_routes(matched, message, &mut picks)
+            } else {
+                self.pick_routes(matched, &mut picks)
+            };
             for queue in &matched.queues {
                 is_delivered |= self.choose(queue, message, source, &mut picks);
             }
         }
         if !picks.is_empty() {
             self.hand_over(message, picks);
+        }
+        is_delivered
+    }
+
+    /// The copies for routes that have interests without a queue, where there are none with one:
+    /// those of this loop get theirs at once.
+    fn give_routes(&mut self, matched: &Matched, message: &Message<'_>, picks: &mut Picks) -> bool {
+        self.work += matched.routes.len() as u64;
+        let mut is_delivered = false;
+        for route in matched.routes.iter().filter(|route| !route.gauge.is_closed()) {
+            is_delivered = true;
+            if route.session.home == self.home {
+                self.give_route(route.session, (b"", route.is_literal), message);
+            } else {
+                picks.of_route(route);
+            }
         }
         is_delivered
     }
@@ -587,7 +607,7 @@ impl Broker {
         let routes = std::mem::take(&mut picks.routes);
         for route in routes {
             if route.session.home == self.home {
-                self.give_route(&route, message);
+                self.give_route(route.session, (&route.queues, route.is_literal), message);
             } else {
                 picks.of_loop(route.session.home).push(Pick::Route(route));
             }
@@ -642,16 +662,17 @@ impl Broker {
         } else {
             message.to_engines(&mut BytesMut::new())
         };
-        let to_engine = |interest, names, payload, origin| {
-            Effect::ToEngine(EngineDelivery { interest, names, payload, origin, errand })
+        let to_engine = |to: &EngineInterest, names, payload, origin| {
+            let (engine, key) = (to.engine, to.key);
+            Effect::ToEngine(EngineDelivery { engine, key, names, payload, origin, errand })
         };
         self.work += ENGINE_WORK * engines.len() as u64;
         let Some((last, others)) = engines.split_last() else { return };
         for interest in others {
             let (names, payload, origin) = (names.clone(), payload.clone(), origin.clone());
-            self.effects.push_back(to_engine(*interest, names, payload, origin));
+            self.effects.push_back(to_engine(interest, names, payload, origin));
         }
-        self.effects.push_back(to_engine(*last, names, payload, origin));
+        self.effects.push_back(to_engine(last, names, payload, origin));
     }
 
     /// Puts a message into the outbox of a client of this loop; false if it does not want it.
@@ -714,9 +735,14 @@ impl Broker {
         self.cut(session, CloseReason::SlowConsumerPendingBytes);
     }
 
-    /// Puts a message into the outbox of a route of this loop.
-    pub(super) fn give_route(&mut self, pick: &RoutePick, message: &Message<'_>) {
-        let session = self.sessions.get_mut(pick.session);
+    /// Puts a message into the outbox of a route of this loop, for some queues.
+    pub(super) fn give_route(
+        &mut self,
+        id: SessionId,
+        (queues, is_literal): (&[u8], bool),
+        message: &Message<'_>,
+    ) {
+        let session = self.sessions.get_mut(id);
         let Some(session) = session.filter(|found| !found.is_ending()) else { return };
         let has_headers = session.has_headers;
         let (header_len, size) = message.sizes(has_headers);
@@ -724,14 +750,13 @@ impl Broker {
             session.outbox.tail(),
             self.accounts.name(message.account).as_bytes(),
             (message.subject, message.reply),
-            &pick.queues,
+            queues,
             (header_len, size),
         );
-        let is_paced = message.is_paced && pick.is_literal;
+        let is_paced = message.is_paced && is_literal;
         message.write_payload(has_headers, is_paced, &mut session.outbox);
         session.traffic.went_out(size);
         self.traffic.went_out(size);
-        let id = session.id;
         self.mark_dirty(id);
         self.look_at_route(id);
     }

@@ -130,8 +130,10 @@ pub struct Post {
 /// A message that an engine's interest matched; given to the driver of the loop it arrived on.
 #[derive(Clone, Debug)]
 pub struct EngineDelivery {
-    /// Which interest.
-    pub interest: EngineInterest,
+    /// Which engine listens.
+    pub engine: LoopIndex,
+    /// What its driver recognises the interest by.
+    pub key: u64,
     /// Its subject and reply.
     pub names: Names,
     /// The payload without NATS headers.

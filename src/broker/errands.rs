@@ -7,6 +7,7 @@
 //! again by a new one `repeats` says, and of what has not come by that one nothing is told.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU32;
 
 use bytes::BytesMut;
 
@@ -68,25 +69,36 @@ impl Window {
         self.seen = number;
     }
 
+    /// Where one is that is not done, or behind one that is not. Mostly none is missing between.
+    fn place_of(&self, number: u64) -> Option<usize> {
+        let (first, _) = self.open.front()?;
+        let place = usize::try_from(number.checked_sub(*first)?).ok()?;
+        if self.open.get(place).is_some_and(|(found, _)| *found == number) {
+            return Some(place);
+        }
+        self.open.binary_search_by_key(&number, |(number, _)| *number).ok()
+    }
+
     /// Whether one that has come is done.
     fn is_done(&self, number: u64) -> bool {
-        let place = self.open.binary_search_by_key(&number, |(number, _)| *number);
-        place.map_or(true, |place| self.open[place].1)
+        self.place_of(number).is_none_or(|place| self.open[place].1)
     }
 
     /// One that is done is not; false if all up to it was.
     fn reopen(&mut self, number: u64) -> bool {
-        let place = self.open.binary_search_by_key(&number, |(number, _)| *number);
-        if let Ok(place) = place {
+        let place = self.place_of(number);
+        if let Some(place) = place {
             self.open[place].1 = false;
         }
-        place.is_ok()
+        place.is_some()
     }
 
-    /// One is done; says how many are no longer open because of it.
-    fn on_done(&mut self, number: u64) -> usize {
-        if let Ok(place) = self.open.binary_search_by_key(&number, |(number, _)| *number)
+    /// One is done, maybe behind one that is answered once more; says how many are no longer open
+    /// because of it.
+    fn on_done(&mut self, number: u64, is_behind: bool) -> usize {
+        if let Some(place) = self.place_of(number)
             && !std::mem::replace(&mut self.open[place].1, true)
+            && (0 < place || is_behind)
         {
             self.beyond.push(number);
         }
@@ -156,7 +168,7 @@ impl Peer {
             window.beyond.push(number);
             self.open_count -= 1;
         } else {
-            self.open_count -= window.on_done(number);
+            self.open_count -= window.on_done(number, self.repeats.is_answering_some());
         }
         None
     }
@@ -173,13 +185,13 @@ impl Peer {
 /// The inputs of all peers; loop 0 has them.
 #[derive(Debug, Default)]
 pub(super) struct Errands {
-    peers: BTreeMap<u32, Peer>,
-    by_remote: BTreeMap<String, u32>,
-    peer_count: u32,
+    peers: BTreeMap<NonZeroU32, Peer>,
+    by_remote: BTreeMap<String, NonZeroU32>,
+    last_number: Option<NonZeroU32>,
     /// Ledgers of which there is something to tell.
-    news: BTreeSet<(u32, u64)>,
+    news: BTreeSet<(NonZeroU32, u64)>,
     /// The one that was put there last: mostly it is put there again and again.
-    latest: Option<(u32, u64)>,
+    latest: Option<(NonZeroU32, u64)>,
 }
 
 impl Errands {
@@ -193,7 +205,7 @@ impl Errands {
         self.take_news();
     }
 
-    fn peer(&mut self, remote_id: &str, route: SessionId) -> u32 {
+    fn peer(&mut self, remote_id: &str, route: SessionId) -> NonZeroU32 {
         if let Some(number) = self.by_remote.get(remote_id) {
             if let Some(peer) = self.peers.get_mut(number) {
                 peer.route = Some(route);
@@ -205,28 +217,28 @@ impl Errands {
             let peers = &self.peers;
             self.by_remote.retain(|_, number| peers.contains_key(number));
         }
-        self.peer_count += 1;
-        let number = self.peer_count;
+        let number = self.last_number.map_or(NonZeroU32::MIN, |last| last.saturating_add(1));
+        self.last_number = Some(number);
         self.by_remote.insert(remote_id.to_owned(), number);
         self.peers.insert(number, Peer::new(route));
         number
     }
 
-    fn on_done(&mut self, number: u32, finished: Finished) -> Option<Waiting> {
+    fn on_done(&mut self, number: NonZeroU32, finished: Finished) -> Option<Waiting> {
         let waiting = self.peers.get_mut(&number)?.on_done(finished);
         self.note(number, finished.errand.ledger);
         waiting
     }
 
     /// There is something to tell of a ledger.
-    fn note(&mut self, number: u32, ledger: u64) {
+    fn note(&mut self, number: NonZeroU32, ledger: u64) {
         if self.latest != Some((number, ledger)) {
             self.latest = Some((number, ledger));
             self.news.insert((number, ledger));
         }
     }
 
-    fn take_news(&mut self) -> BTreeSet<(u32, u64)> {
+    fn take_news(&mut self) -> BTreeSet<(NonZeroU32, u64)> {
         self.latest = None;
         std::mem::take(&mut self.news)
     }
@@ -304,7 +316,7 @@ impl Broker {
     /// handed to them now.
     fn come_again(
         &mut self,
-        (route, number): (SessionId, u32),
+        (route, number): (SessionId, NonZeroU32),
         kept: Kept,
         message: &Message<'_>,
     ) -> Option<Again> {
@@ -333,13 +345,13 @@ impl Broker {
     }
 
     /// Nobody takes an input. Who has taken it before has done it all the same.
-    fn dismiss(&mut self, number: u32, errand: Errand, is_answered: bool) {
+    fn dismiss(&mut self, number: NonZeroU32, errand: Errand, is_answered: bool) {
         let is_unstored = is_answered && errand.again != Again::Done;
         self.finish_errand(number, Finished { errand, is_unstored });
     }
 
     /// An input of a peer is done; if it has come again meanwhile, it is answered once more.
-    fn finish_errand(&mut self, number: u32, finished: Finished) {
+    fn finish_errand(&mut self, number: NonZeroU32, finished: Finished) {
         let Some(waiting) = self.errands.on_done(number, finished) else { return };
         let Some(peer) = self.errands.peers.get(&number) else { return };
         let Errand { ledger, number: at, .. } = finished.errand;

@@ -151,7 +151,7 @@ fn what_is_left_is_said_in_portions_and_in_order() {
         let told = second.take(at_second);
         ours.send(to_second, told.as_bytes());
         let said = ours.take(to_second);
-        let begun = said.matches("KEPT ").count();
+        let begun = said.matches("KMSG ").count();
         assert!(0 < begun && begun < COUNT, "{begun} in one turn");
         say(&mut ours, client, "pub.a", "meanwhile");
         if is_here {

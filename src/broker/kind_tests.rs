@@ -17,7 +17,7 @@ use crate::base::server_url::ServerUrl;
 /// heard and ends the session.
 type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const TABLE: [Row; 25] = [
+const TABLE: [Row; 26] = [
     ("PUB", "PUB a 0\r\n\r\n", "!++", "!??", "??"),
     // The server's INFO offers headers; who uses them says so in CONNECT.
     ("HPUB", "HPUB a 12 12\r\nNATS/1.0\r\n\r\n\r\n", "!c+", "!??", "??"),
@@ -44,6 +44,7 @@ const TABLE: [Row; 25] = [
     ("SE-", "SE- 1 $G a\r\n", "!??", "!?c", "??"),
     ("SE=", "SE= 1 ready\r\n", "!??", "!?c", "??"),
     ("KEPT", "KEPT 1 1 1\r\n", "!??", "!?c", "??"),
+    ("KMSG", "KMSG $G a 0\r\n\r\n", "!??", "!?c", "??"),
     ("DONE", "DONE 1 1 1\r\n", "!??", "!?c", "??"),
 ];
 

@@ -18,7 +18,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::base::epoch::Epoch;
 use crate::base::errand::{Again, Errand, Keeper};
@@ -218,11 +217,11 @@ impl Broker {
 
     /// The engines of this process that serve and that a message is for. What clients send waits
     /// while a predecessor may still say what of it is done; what others send them they take.
-    fn engines_here(
+    fn engines_here<'a>(
         &self,
-        matched: &Matched,
+        matched: &'a Matched,
         source: &Source<'_>,
-    ) -> SmallVec<[EngineInterest; 2]> {
+    ) -> impl Iterator<Item = &'a EngineInterest> + use<'a> {
         let epoch = match (source, self.serving.view()) {
             (_, View::Here(epoch)) => Some(epoch),
             (Source::Client { .. }, _) => None,
@@ -230,15 +229,14 @@ impl Broker {
                 self.serving.open_epoch()
             }
         };
-        let Some(epoch) = epoch else { return SmallVec::new() };
         // What a member of our group says names the engines that it is for.
         let is_past = self.is_past(source)
             && !matches!(source, Source::Route { session, .. } if self.is_sibling(*session));
-        let is_one = |one: &&EngineInterest| {
+        let kept = if epoch.is_some() { &matched.kept[..] } else { &[] };
+        kept.iter().filter(move |one| {
             let may_hear = !is_past || one.credit == Credit::Free;
-            one.is_here() && one.keeper == Some(epoch) && may_hear
-        };
-        matched.kept.iter().filter(is_one).copied().collect()
+            one.is_here() && one.keeper == epoch && may_hear
+        })
     }
 
     /// Gives a message to the engines of this process, if they serve.
@@ -249,14 +247,16 @@ impl Broker {
         source: &Source<'_>,
         errand: Option<Errand>,
     ) -> bool {
-        let engines = self.engines_here(matched, source);
         // One of them answers for all: several listen to one subject only where others have other
         // channels, and then to different ones.
-        for (place, engine) in engines.iter().enumerate() {
-            let errand = errand.filter(|_| place == 0);
-            self.deliver_to_engines_of((&[*engine], errand), message, source);
+        let mut errand = errand;
+        let mut is_taken = false;
+        for engine in self.engines_here(matched, source) {
+            let engines = std::slice::from_ref(engine);
+            self.deliver_to_engines_of((engines, errand.take()), message, source);
+            is_taken = true;
         }
-        !engines.is_empty()
+        is_taken
     }
 
     fn keep(
@@ -269,28 +269,36 @@ impl Broker {
         // Who is behind with what it has said before says this behind it.
         let view = if self.is_behind(id) { View::Away } else { self.serving.view() };
         if matches!(view, View::Here(_)) {
-            let engines = self.engines_here(matched, source);
-            let Some(engine) = engines.first() else { return false };
+            let Some(engine) = self.engines_here(matched, source).next() else { return false };
             if engine.credit != Credit::Requests {
                 return self.deliver_here(matched, message, source, None);
             }
         }
         let (names, payload) = message.to_engines(&mut self.chunk);
         let is_sent = !matches!(view, View::Away | View::Nobody);
-        let kept = (message.account, names.clone(), payload.clone());
-        let Some((ledger, number)) = self.enter(id, kept, is_sent) else { return false };
+        // What another loop says for this one is a copy of what is kept here.
+        let is_mailed = self.home != HOME && matches!(view, View::Behind { .. });
+        let mailed = is_mailed.then(|| (names.clone(), payload.clone()));
+        let entered = self.enter(id, (message.account, names, payload), is_sent);
+        let Some((ledger, number)) = entered else { return false };
         match view {
             View::Here(_) => {
                 let errand = Errand { keeper: Keeper::Own, ledger, number, again: Again::First };
-                self.deliver_here(matched, message, source, Some(errand))
+                return self.deliver_here(matched, message, source, Some(errand));
             }
             View::Behind { route, epoch } => {
                 let kept = Kept { epoch: epoch.0, ledger, number, is_again: false };
-                self.send_parcel(Parcel { route, kept, account: message.account, names, payload });
-                true
+                match mailed {
+                    Some((names, payload)) => {
+                        let account = message.account;
+                        self.send_parcel(Parcel { route, kept, account, names, payload });
+                    }
+                    None => self.write_kept(route, kept, message),
+                }
             }
-            View::Away | View::Nobody => true,
+            View::Away | View::Nobody => (),
         }
+        true
     }
 
     /// Puts a message into the ledger of its session.
@@ -340,31 +348,29 @@ impl Broker {
 
     /// Says an input to the peer whose engines it is for.
     pub(super) fn write_parcel(&mut self, parcel: &Parcel) {
-        let session = self.sessions.get_mut(parcel.route);
+        let Parcel { route, kept, account, names, payload } = parcel;
+        self.write_kept(*route, *kept, &Message::of_ledger(*account, names, payload));
+    }
+
+    fn write_kept(&mut self, id: SessionId, kept: Kept, message: &Message<'_>) {
+        let session = self.sessions.get_mut(id);
         let Some(session) = session.filter(|found| !found.is_ending()) else { return };
-        let Parcel { kept, names, payload, .. } = parcel;
-        let copied_len = if payload.len() <= COPY_LEN_MAX { payload.len() } else { 0 };
-        let tail =
-            session.outbox.tail_for(2 * encoder::MESSAGE_FRAME_MAX + names.len() + copied_len);
-        encoder::encode(&Op::Kept(*kept), tail);
-        encoder::route_message_line(
-            tail,
-            self.accounts.name(parcel.account).as_bytes(),
-            (names.subject(), names.reply()),
-            &[],
-            (None, payload.len()),
-        );
-        if payload.len() <= COPY_LEN_MAX {
-            session.outbox.put_copy(payload);
-        } else {
-            session.outbox.put_shared(payload.clone());
+        let Some(route) = session.route_mut() else { return };
+        let is_next = route.told_kept.replace(kept.next()) == Some(kept);
+        let len = message.len() - message.header_len;
+        let names_len = message.subject.len() + message.reply.map_or(0, <[u8]>::len);
+        let copied_len = if len <= COPY_LEN_MAX { len } else { 0 };
+        let tail = session.outbox.tail_for(2 * encoder::MESSAGE_FRAME_MAX + names_len + copied_len);
+        if !is_next {
+            encoder::encode(&Op::Kept(kept), tail);
         }
-        session.outbox.put_copy(b"\r\n");
-        session.outbox.seal(false);
-        session.traffic.went_out(payload.len());
-        self.traffic.went_out(payload.len());
-        self.mark_dirty(parcel.route);
-        self.look_at_route(parcel.route);
+        let account = self.accounts.name(message.account).as_bytes();
+        encoder::kept_message_line(tail, account, (message.subject, message.reply), len);
+        message.write_payload(false, false, &mut session.outbox);
+        session.traffic.went_out(len);
+        self.traffic.went_out(len);
+        self.mark_dirty(id);
+        self.look_at_route(id);
     }
 
     /// What this process itself asks of whoever serves goes to every member that says it does.
@@ -467,8 +473,7 @@ impl Broker {
         let matched = self.accounts[entry.account].matches(entry.names.subject());
         let Some(matched) = matched else { return };
         let source = Source::Client { session, has_echo: true };
-        let engines = self.engines_here(&matched, &source);
-        let Some(engine) = engines.first() else { return };
+        let Some(engine) = self.engines_here(&matched, &source).next() else { return };
         let (names, payload) = (entry.names.clone(), entry.payload.clone());
         let message = Message::of_ledger(entry.account, &names, &payload);
         // Also of what stays here no longer: it was taken from its client, and is not refused.

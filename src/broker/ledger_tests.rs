@@ -473,8 +473,11 @@ fn nonsense_of_a_peer_loses_nothing() {
         ("DONE 1 281474976710657 =999\r\n", false),
         ("KEPT 1 1\r\n", true),
         ("KEPT 1 1 18446744073709551616\r\n", true),
-        ("KEPT 1 1 1\r\nPING\r\n", true),
-        ("KEPT 1 1 9\r\nRMSG $G a 0\r\n\r\nKEPT 1 1 2\r\nRMSG $G a 0\r\n\r\n", false),
+        ("KMSG $G a 0\r\n\r\n", true),
+        ("KMSG $G 0\r\n\r\n", true),
+        ("KEPT 1 1 1\r\nPING\r\n", false),
+        ("KEPT 1 1 9\r\nKMSG $G a 0\r\n\r\nKEPT 1 1 2\r\nKMSG $G a 0\r\n\r\n", false),
+        ("KEPT 1 1 18446744073709551615\r\nKMSG $G a 0\r\n\r\nKMSG $G a 0\r\n\r\n", false),
         ("SE+ 0 $G bad..subject\r\n", false),
         ("SE+ x $G a\r\n", true),
         ("SE= 1 soon\r\n", true),
@@ -557,7 +560,7 @@ fn one_input_of_each_of_very_many_sessions_is_taken() {
     carry(&mut ours, to_first, &mut first, at_first);
     let mut said = String::new();
     for ledger in 1..=(crate::base::limits::ERRANDS_LEDGERS_MAX + 2) {
-        said.push_str(&format!("KEPT 1 {ledger} 1\r\nRMSG $G pub.a 1\r\nx\r\n"));
+        said.push_str(&format!("KEPT 1 {ledger} 1\r\nKMSG $G pub.a 1\r\nx\r\n"));
     }
     first.send(at_first, said.as_bytes());
     assert!(first.is_open(at_first));
@@ -687,7 +690,7 @@ fn members_of_another_version_are_others() {
     let to_first = ours.open(0, route_to("right:6222"));
     let at_first = first.open(0, ConnectionKind::RouteAccepted);
     let said = ours.take(to_first);
-    let newer = said.replace("\"stanby_ledger_version\":1", "\"stanby_ledger_version\":2");
+    let newer = said.replace("\"stanby_ledger_version\":2", "\"stanby_ledger_version\":3");
     assert_ne!(said, newer);
     first.take(at_first);
     first.send(at_first, newer.as_bytes());
@@ -701,6 +704,29 @@ fn what_is_kept_for_an_unknown_account_ends_the_route() {
     let (mut ours, mut first) = (member(1, "a"), member(1, "b"));
     let (_, at_first) = join(&mut ours, &mut first);
     begin(&mut first, 1, true);
-    first.send(at_first, b"KEPT 1 1 1\r\nRMSG nobody pub.a 1\r\nx\r\n");
+    first.send(at_first, b"KEPT 1 1 1\r\nKMSG nobody pub.a 1\r\nx\r\n");
     assert!(!first.is_open(at_first));
+}
+
+/// Goal: what a message is in its ledger is said only where it does not follow from what was said
+/// before, and is understood.
+#[test]
+fn numbers_are_said_where_they_do_not_follow() {
+    let (mut ours, mut first) = (member(1, "a"), member(1, "b"));
+    let (to_first, at_first) = join(&mut ours, &mut first);
+    begin(&mut first, 1, true);
+    carry(&mut ours, to_first, &mut first, at_first);
+    let (one, other) = (ours.client(0, ""), ours.client(0, ""));
+    for (client, payload) in [(one, "1"), (one, "2"), (other, "3"), (other, "4"), (one, "5")] {
+        say(&mut ours, client, "pub.a", payload);
+    }
+    let said = ours.take(to_first);
+    let lines = said.split("\r\n").filter(|line| line.starts_with('K'));
+    let verbs: Vec<&str> = lines.map(|line| &line[..4]).collect();
+    assert_eq!(verbs, ["KEPT", "KMSG", "KMSG", "KEPT", "KMSG", "KMSG", "KEPT", "KMSG"]);
+    first.send(at_first, said.as_bytes());
+    let taken = heard(&mut first);
+    assert_eq!(payloads(&taken), ["1", "2", "3", "4", "5"]);
+    let numbers: Vec<u64> = taken.iter().map(|(_, errand)| errand.unwrap().number).collect();
+    assert_eq!(numbers, [1, 2, 1, 2, 3]);
 }

@@ -254,7 +254,9 @@ impl Broker {
                         self.deliver_to_queue_of(interest, &message);
                     }
                 }
-                Pick::Route(route) => self.give_route(route, &message),
+                Pick::Route(route) => {
+                    self.give_route(route.session, (&route.queues, route.is_literal), &message);
+                }
             }
             if delivery.is_paced {
                 self.on_less_pending(pick.session());

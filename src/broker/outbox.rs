@@ -22,6 +22,9 @@ const SLICES_MAX: usize = 256;
 /// First size of the tail buffer.
 const TAIL_LEN_MIN: usize = 512;
 
+/// The list of runs begins with room for so many at most.
+const RUN_ROOM_MAX: usize = 1024;
+
 /// A tail buffer of this length is not made longer: a new one is begun.
 const TAIL_LEN_MAX: usize = 64 * 1024;
 
@@ -151,6 +154,8 @@ pub struct Outbox {
     filled_from: u64,
     /// Bytes that waited, all in all, before nothing waited last.
     tail_len: usize,
+    /// The most runs that waited since nothing waited, and before that.
+    run_counts: (usize, usize),
     gauge: Arc<Gauge>,
 }
 
@@ -260,6 +265,7 @@ impl Outbox {
             // An idle connection keeps no buffer; a busy one soon gets one of the same size.
             self.tail_len = usize::try_from(self.taken - self.filled_from).unwrap_or(usize::MAX);
             self.filled_from = self.taken;
+            self.run_counts = (0, self.run_counts.0);
             self.segments = VecDeque::new();
             self.runs = VecDeque::new();
             self.tail = BytesMut::new();
@@ -339,12 +345,21 @@ impl Outbox {
         self.sealed_len += len;
         match self.runs.back_mut() {
             Some(last) if !kind.is_leased() && last.kind == kind => last.len += len,
-            Some(_) | None => self.runs.push_back(Run { len, kind, is_begun: false }),
+            Some(_) | None => self.begin_run(Run { len, kind, is_begun: false }),
         }
         if kind.is_delivery() {
             self.delivery_len += len;
         }
         self.publish_len();
+    }
+
+    fn begin_run(&mut self, run: Run) {
+        if self.runs.capacity() == 0 {
+            // Grown anew each time, it would be moved several times.
+            self.runs.reserve(self.run_counts.1.min(RUN_ROOM_MAX));
+        }
+        self.runs.push_back(run);
+        self.run_counts.0 = self.run_counts.0.max(self.runs.len());
     }
 
     /// Where the last answer of an engine that waits ends, as [`Outbox::taken`] counts.

@@ -85,6 +85,11 @@ impl Repeats {
         !self.answering.is_empty() && self.answering.contains(&place)
     }
 
+    /// Whether any is.
+    pub fn is_answering_some(&self) -> bool {
+        !self.answering.is_empty()
+    }
+
     /// That has been done; false if it was not under way.
     pub fn end(&mut self, place: Place) -> bool {
         !self.answering.is_empty() && self.answering.remove(&place)

@@ -196,7 +196,7 @@ fn what_is_not_known_any_more_is_not_called_stored() {
     // So many are refused, as if the client had said them.
     let route = pair.route.1;
     for number in 2..=count {
-        let said = format!("KEPT 1 {} {number}\r\nRMSG $G pub.a re 1\r\nx\r\n", errand.ledger);
+        let said = format!("KEPT 1 {} {number}\r\nKMSG $G pub.a re 1\r\nx\r\n", errand.ledger);
         pair.first.send(route, said.as_bytes());
     }
     let taken = heard(&mut pair.first);
@@ -252,7 +252,7 @@ fn what_has_not_come_again_is_not_marked() {
     pair.cut();
     // Only the first has arrived when it is answered.
     let said = pair.join_until("KEPT");
-    let second = said.match_indices("KEPT").nth(1).unwrap().0;
+    let second = said.match_indices("KMSG").nth(1).unwrap().0;
     pair.first.send(pair.route.1, &said.as_bytes()[..second]);
     let repeated = heard(&mut pair.first);
     assert_eq!(payloads(&repeated), ["1"]);

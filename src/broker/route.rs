@@ -5,6 +5,7 @@
 //! (spec core NATS, 10). `mesh` decides which routes there are.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -67,10 +68,12 @@ pub(super) struct Route {
     pub is_counted: bool,
     /// Bytes that it said before.
     introduction_len: usize,
-    /// What was said of the message that comes next.
+    /// What the next message is that its peer keeps, if it does not say otherwise.
     pub kept: Option<Kept>,
+    /// The same of what it is told: said only where it is another one.
+    pub told_kept: Option<Kept>,
     /// The peer's number as one that keeps inputs, once it has sent one.
-    pub keeper: Option<u32>,
+    pub keeper: Option<NonZeroU32>,
     /// What it carries from before this process became active.
     pub past: Past,
 }
@@ -203,10 +206,6 @@ impl Broker {
     pub(super) fn on_route_op(&mut self, id: SessionId, op: &Op<'_>) -> Step {
         if let Some(session) = self.sessions.get_mut(id) {
             session.ping.heard_at = self.now.at;
-        }
-        if self.sessions.route(id).is_some_and(|route| route.kept.is_some()) {
-            let text = "Route Error: no message follows what was said of one";
-            return self.refuse(id, text, CloseReason::ProtocolViolation);
         }
         match op {
             Op::Connect(json) => self.on_route_connect(id, json),
@@ -455,16 +454,21 @@ impl Broker {
         session.active_at = self.now.wall;
         session.traffic.came_in(publish.payload.len());
         self.traffic.came_in(publish.payload.len());
-        let kept = self.sessions.route_mut(id).and_then(|route| route.kept.take());
         let Some(account) = self.accounts.find(routed.account) else {
+            if !routed.is_kept {
+                return Step::Done;
+            }
             // Engines have said that they listen there, or nobody would keep anything for it.
             let text = "Route Error: it keeps something for an account that is not here";
-            return match kept {
-                Some(_) => self.refuse(id, text, CloseReason::ProtocolViolation),
-                None => Step::Done,
-            };
+            return self.refuse(id, text, CloseReason::ProtocolViolation);
         };
-        if let Some(kept) = kept {
+        if routed.is_kept {
+            let route = self.sessions.route_mut(id);
+            let kept = route.and_then(|route| route.kept.replace(route.kept?.next()));
+            let Some(kept) = kept else {
+                let text = "Route Error: a message is kept, and nothing was said of it";
+                return self.refuse(id, text, CloseReason::ProtocolViolation);
+            };
             let message = Message::said(account, publish, frame);
             return self.on_kept_message(id, kept, &message, matched);
         }

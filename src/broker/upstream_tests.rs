@@ -119,8 +119,8 @@ fn heard(process: &mut Process) -> Vec<(u64, String, String)> {
     process.effects.retain(|effect| {
         let Effect::ToEngine(delivery) = effect else { return true };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let EngineDelivery { interest, names, payload, .. } = delivery;
-        found.push((interest.key, text(names.subject()), text(payload)));
+        let EngineDelivery { key, names, payload, .. } = delivery;
+        found.push((*key, text(names.subject()), text(payload)));
         false
     });
     found

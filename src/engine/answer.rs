@@ -28,11 +28,11 @@ impl Subscription {
 
 impl Engine {
     /// Answers a request that comes again, for a subscription that is there.
-    pub(super) fn answer_again(&mut self, key: SubscriptionKey, reply: &Reply) {
+    pub(super) fn answer_again(&mut self, key: SubscriptionKey, reply: Reply) {
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return;
         };
-        found.unanswered = Some(reply.clone());
+        found.unanswered = Some(reply);
         self.answer(key);
     }
 

@@ -57,6 +57,8 @@ pub(super) struct Channel {
     pub(super) slot: Option<(u64, usize)>,
     /// Removals and updates that the store refused; they go into the next batch.
     pub(super) unwritten: Vec<SubscriptionWrite>,
+    /// How many messages and writes of subscriptions the last batch had of it, within bounds.
+    pub(super) part_lens: (usize, usize),
     /// The newest committed messages, dense.
     pub(super) recent: VecDeque<MessageRecord>,
     /// Plain subscriptions that are online, in order of creation.
@@ -328,6 +330,7 @@ impl Engine {
             last_timestamp: WallTime::default(),
             slot: None,
             unwritten: Vec::new(),
+            part_lens: (0, 0),
             recent: VecDeque::new(),
             plain: Roster::default(),
             durables: BTreeMap::new(),

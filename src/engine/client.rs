@@ -552,7 +552,7 @@ impl Engine {
         }
         let reply = Subject::from(format!("{}.{question}", self.reply_prefix));
         let payload = Payload::default();
-        self.effects.push_back(Effect::Send { subject: inbox, reply: Some(reply), payload });
+        self.effects.push_back(Effect::Send { subject: inbox, reply: Some(reply.into()), payload });
     }
 
     /// Something came on the reply subject of a question, or nobody heard the question.

@@ -57,6 +57,9 @@ pub(super) enum After {
 /// Room for so many publishes is kept from one batch to the next.
 const PUBLISHES_KEPT_MAX: usize = 1024;
 
+/// Lists of a part begin with room for so many at most.
+const PART_ROOM_MAX: usize = 1024;
+
 /// A batch that fills.
 #[derive(Debug, Default)]
 struct Staged {
@@ -193,11 +196,15 @@ impl Commits {
             Some(_) | None => {
                 let slot = staged.keys.len();
                 staged.keys.push(index);
+                // A list that grows anew for each batch is moved several times.
+                let (message_count, write_count) = channel.part_lens;
+                let mut subscriptions = std::mem::take(&mut channel.unwritten);
+                subscriptions.reserve(write_count);
                 staged.batch.channels.push(ChannelBatch {
                     channel: channel.name.clone(),
                     lifecycle: Lifecycle::Keep,
-                    messages: Vec::new(),
-                    subscriptions: std::mem::take(&mut channel.unwritten),
+                    messages: Vec::with_capacity(message_count),
+                    subscriptions,
                     ..ChannelBatch::default()
                 });
                 channel.slot = Some((staged.number, slot));
@@ -310,7 +317,7 @@ impl Commits {
     }
 
     /// The next batch, if none is under way.
-    fn hand_out(&mut self, channels: &slab::Slab<Channel>) -> Option<(Ticket, Batch)> {
+    fn hand_out(&mut self, channels: &mut slab::Slab<Channel>) -> Option<(Ticket, Batch)> {
         if self.under_way.is_some() {
             return None;
         }
@@ -329,9 +336,15 @@ impl Commits {
                     .first()
                     .zip(part.messages.last())
                     .map(|(first, last)| (first.sequence, last.sequence)),
-                messages: match channels.get(channel) {
-                    Some(found) if found.has_readers() => part.messages.clone(),
-                    Some(_) | None => Vec::new(),
+                messages: match channels.get_mut(channel) {
+                    Some(found) => {
+                        found.part_lens = (
+                            part.messages.len().min(PART_ROOM_MAX),
+                            part.subscriptions.len().min(PART_ROOM_MAX),
+                        );
+                        if found.has_readers() { part.messages.clone() } else { Vec::new() }
+                    }
+                    None => Vec::new(),
                 },
                 lasting: lasting_of(&part.subscriptions),
             })
@@ -413,7 +426,7 @@ fn lasting_of(writes: &[SubscriptionWrite]) -> Vec<SubscriptionWrite> {
 impl Engine {
     /// Hands the next batch out, if none is under way.
     pub(super) fn flush(&mut self) {
-        if let Some((ticket, mut batch)) = self.commits.hand_out(&self.channels.slab) {
+        if let Some((ticket, mut batch)) = self.commits.hand_out(&mut self.channels.slab) {
             // What a successor takes over must be all there is.
             batch.durable |= self.is_draining;
             self.effects.push_back(Effect::Commit { ticket, batch: Box::new(batch) });
@@ -627,7 +640,7 @@ impl Engine {
             After::Start(starting) => {
                 let index = self.channel_of(starting.key);
                 match refused.iter().find(|(found, _)| Some(*found) == index) {
-                    None => self.start_subscription(&starting, now),
+                    None => self.start_subscription(starting, now),
                     Some((_, refusal)) => self.undo_subscription(&starting, refusal, now),
                 }
             }

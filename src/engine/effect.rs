@@ -15,8 +15,9 @@ pub enum Effect {
         /// Where to.
         subject: Subject,
         /// Where an answer should go. If nobody listens on `subject`, a request (one with a
-        /// reply) comes back as [`crate::engine::input::Input::NoResponders`].
-        reply: Option<Subject>,
+        /// reply) comes back as [`crate::engine::input::Input::NoResponders`]. Seldom, so it takes
+        /// one word.
+        reply: Option<Box<Subject>>,
         /// What: one or two slices that make up one payload (a stored message, and what a
         /// redelivery adds to it), so that stored bytes need not be copied.
         payload: Payload,

@@ -38,9 +38,9 @@ impl Engine {
         let name = ChannelName::from(request.subject.clone());
         if self.channels.is_wanted(&name) {
             let request = if is_unsubscribe {
-                Request::Unsubscribe(request)
+                Request::Unsubscribe(Box::new(request))
             } else {
-                Request::SubscriptionClose(request)
+                Request::SubscriptionClose(Box::new(request))
             };
             return self.wait_for_channel(&name, request, reply);
         }

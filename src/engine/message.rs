@@ -17,6 +17,9 @@ const CHUNK_LEN: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     chunk: BytesMut,
+    /// Those of acks: the store's thread lets go of messages, and two threads that count holders of
+    /// one chunk at once hold each other up.
+    acks: BytesMut,
 }
 
 impl Encoder {
@@ -33,7 +36,7 @@ impl Encoder {
             + bytes_field_len(publish.reply())
             + bytes_field_len(publish.data())
             + varint_field_len(stamp);
-        let target = self.room(len);
+        let target = room(&mut self.chunk, len);
         put_varint_field(target, 1, sequence.0);
         put_bytes_field(target, 2, publish.subject());
         put_bytes_field(target, 3, publish.reply());
@@ -44,18 +47,18 @@ impl Encoder {
 
     /// A publish ack; an empty error means stored.
     pub(super) fn pub_ack(&mut self, guid: &[u8], error: &[u8]) -> Bytes {
-        let target = self.room(bytes_field_len(guid) + bytes_field_len(error));
+        let target = room(&mut self.acks, bytes_field_len(guid) + bytes_field_len(error));
         put_bytes_field(target, 1, guid);
         put_bytes_field(target, 2, error);
         target.split().freeze()
     }
+}
 
-    fn room(&mut self, len: usize) -> &mut BytesMut {
-        if self.chunk.capacity() - self.chunk.len() < len {
-            self.chunk = BytesMut::with_capacity(len.max(CHUNK_LEN));
-        }
-        &mut self.chunk
+fn room(chunk: &mut BytesMut, len: usize) -> &mut BytesMut {
+    if chunk.capacity() - chunk.len() < len {
+        *chunk = BytesMut::with_capacity(len.max(CHUNK_LEN));
     }
+    chunk
 }
 
 /// What a redelivery appends to the stored form: the flag and the count.

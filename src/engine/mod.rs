@@ -242,9 +242,10 @@ impl Engine {
             Input::Request { .. } => (),
             Input::Inbox { token: ANSWERS, subject, .. } => self.on_answer(&subject, true, now),
             Input::Inbox { token, payload, errand, .. } => {
-                let reply = self.done.reply(None, errand, false);
                 self.on_ack(SubscriptionKey(token), payload, now);
-                self.commits.hold(reply);
+                if errand.is_some() {
+                    self.commits.hold(self.done.reply(None, errand, false));
+                }
             }
             Input::Room { key, has_room } => self.on_room(SubscriptionKey(key), has_room, now),
             Input::NoResponders { reply } => self.on_answer(&reply, false, now),
@@ -325,21 +326,21 @@ impl Engine {
 
     fn on_request(&mut self, request: Request, reply: Reply, now: Now) {
         match request {
-            Request::Connect(request) => self.on_connect(request, reply, now),
+            Request::Connect(request) => self.on_connect(*request, reply, now),
             Request::Publish(publication) => self.on_publish(publication, reply, now),
-            Request::Subscribe(request) => self.on_subscribe(request, reply, now),
-            Request::Unsubscribe(request) => self.on_leave(request, true, reply, now),
-            Request::SubscriptionClose(request) => self.on_leave(request, false, reply, now),
+            Request::Subscribe(request) => self.on_subscribe(*request, reply, now),
+            Request::Unsubscribe(request) => self.on_leave(*request, true, reply, now),
+            Request::SubscriptionClose(request) => self.on_leave(*request, false, reply, now),
             Request::Close(request) => self.on_close(&request.client_id, reply, now),
             Request::Ping(ping) => self.on_ping(&ping, &reply, now),
             Request::Undecodable { service, guid, reason } => {
-                self.on_undecodable(service, &guid, &reason, reply);
+                self.on_undecodable(service, &guid, &reason, &reply);
             }
             Request::Ignored => (),
         }
     }
 
-    fn on_undecodable(&mut self, service: Service, guid: &Bytes, reason: &str, reply: Reply) {
+    fn on_undecodable(&mut self, service: Service, guid: &Bytes, reason: &str, reply: &Reply) {
         let info = &self.info;
         let from = |subject: &Bytes| String::from_utf8_lossy(subject).into_owned();
         let line = match service {
@@ -362,15 +363,14 @@ impl Engine {
             Service::Ping => String::new(),
         };
         self.log(Level::Error, || line);
-        let reply_to = &reply;
         match service {
-            Service::Connect => self.refuse_connect(reply_to, &Refusal::InvalidConnect),
+            Service::Connect => self.refuse_connect(reply, &Refusal::InvalidConnect),
             Service::Publish => self.refuse_publish(guid, reply, &Refusal::InvalidPublish),
-            Service::Subscribe => self.respond_refusal(reply_to, &Refusal::InvalidSubscribe),
+            Service::Subscribe => self.respond_refusal(reply, &Refusal::InvalidSubscribe),
             Service::Unsubscribe | Service::SubscriptionClose => {
-                self.respond_refusal(reply_to, &Refusal::InvalidUnsubscribe);
+                self.respond_refusal(reply, &Refusal::InvalidUnsubscribe);
             }
-            Service::Close => self.refuse_close(reply_to, &Refusal::InvalidClose),
+            Service::Close => self.refuse_close(reply, &Refusal::InvalidClose),
             Service::Ping => (),
         }
     }

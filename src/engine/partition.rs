@@ -168,20 +168,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Keeps a subscribe request whose client may be about to be registered; false if it is to be
-    /// refused.
+    /// Keeps a subscribe request whose client may be about to be registered. Gives its reply back
+    /// if it is to be refused.
     pub(super) fn await_subscriber(
         &mut self,
         request: &pb::SubscriptionRequest,
-        reply: &Reply,
+        reply: Reply,
         now: Now,
-    ) -> bool {
+    ) -> Result<(), Reply> {
         let who = (ClientId::from(&request.client_id[..]), ConnectionId::default());
         if !self.may_come(&who, 0) {
-            return false;
+            return Err(reply);
         }
-        self.await_client(who, Request::Subscribe(request.clone()), reply.clone(), now);
-        true
+        self.await_client(who, Request::Subscribe(Box::new(request.clone())), reply, now);
+        Ok(())
     }
 
     /// Whether a connect request of this client is under way. It may replace another life of it,
@@ -261,7 +261,7 @@ impl Engine {
         let Some(Early { who, request, reply }) = self.early.take(number) else { return };
         self.early.remember_missing(who);
         if let Request::Publish(publication) = request {
-            self.refuse_stranger(&publication, reply);
+            self.refuse_stranger(&publication, &reply);
         } else if let Request::Subscribe(request) = request {
             self.refuse_early_subscribe(&request, &reply);
         }

@@ -19,7 +19,7 @@ impl Engine {
     /// A publish came in (spec protocol, 8.1).
     pub(super) fn on_publish(&mut self, publication: Publication, reply: Reply, now: Now) {
         if reply.is_done() {
-            return self.ack_stored(&publication, &reply);
+            return self.ack_stored(&publication, reply);
         }
         self.traffic.in_messages += 1;
         self.traffic.in_bytes += publication.size() as u64;
@@ -44,13 +44,13 @@ impl Engine {
                 self.trace_of(RECEIVED, &channel, &publication);
             }
             if let Err((publication, reply)) = self.await_publisher(publication, reply, now) {
-                self.refuse_stranger(&publication, reply);
+                self.refuse_stranger(&publication, &reply);
             }
         }
     }
 
     /// Answers a publish that is none, or whose client is not registered.
-    pub(super) fn refuse_stranger(&mut self, publication: &Publication, reply: Reply) {
+    pub(super) fn refuse_stranger(&mut self, publication: &Publication, reply: &Reply) {
         self.log(Level::Error, || {
             format!("Received invalid client publish message {}", in_full(publication))
         });
@@ -86,7 +86,7 @@ impl Engine {
             }
             Err(refusal) => {
                 self.log_publish_error(publication.client_id(), &name, &refusal);
-                self.refuse_publish(publication.guid(), reply, &refusal);
+                self.refuse_publish(publication.guid(), &reply, &refusal);
                 self.credit_bytes += publication.size();
                 return;
             }
@@ -124,11 +124,11 @@ impl Engine {
     pub(super) fn ack_publish(&mut self, publish: StagedPublish) {
         let StagedPublish { channel, publication, reply } = publish;
         self.trace_publish("Acking Publisher", channel, &publication);
-        self.ack_stored(&publication, &reply);
+        self.ack_stored(&publication, reply);
     }
 
     /// Tells a publisher that its message is in the store.
-    fn ack_stored(&mut self, publication: &Publication, reply: &Reply) {
+    fn ack_stored(&mut self, publication: &Publication, mut reply: Reply) {
         self.credit_bytes += publication.size();
         reply.on_stored();
         if let Some(subject) = &reply.to {
@@ -152,12 +152,12 @@ impl Engine {
             self.effects.push_back(Effect::Send { subject, reply: None, payload });
             return;
         }
-        self.refuse_publish(publish.publication.guid(), publish.reply.clone(), refusal);
+        self.refuse_publish(publish.publication.guid(), &publish.reply, refusal);
     }
 
     /// Answers a publish with an error.
-    pub(super) fn refuse_publish(&mut self, guid: &[u8], reply: Reply, refusal: &Refusal) {
-        if let Some(subject) = reply.to {
+    pub(super) fn refuse_publish(&mut self, guid: &[u8], reply: &Reply, refusal: &Refusal) {
+        if let Some(subject) = reply.to.clone() {
             let payload = self.encoder.pub_ack(guid, refusal.text().as_bytes()).into();
             self.effects.push_back(Effect::Send { subject, reply: None, payload });
         }

@@ -1,39 +1,38 @@
 //! where an answer goes, and what is done once nobody holds that any more
 //!
 //! An input that somebody keeps (`base/errand.rs`) is done when its answer has left the engine, or
-//! when it came to nothing. Whatever waits for the answer holds the [`Reply`]; so the input is done
-//! when the last holder is gone, on whatever way that was, and no way can be forgotten. Whoever
-//! must not take it gives it back instead.
+//! when it came to nothing. Whatever waits for the answer holds the [`Reply`], which nobody can
+//! copy; so the input is done when its holder is gone, on whatever way that was, and no way can be
+//! forgotten. Whoever must not take it gives it back instead.
 
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::errand::{Again, Errand, Finished};
 use crate::base::id::Subject;
 use crate::base::planted::{self, Bug};
 
-/// Where the answer to an input goes; done when it and its clones are gone.
-#[derive(Clone, Debug, Default)]
+/// Where the answer to an input goes; done when it is gone.
+#[derive(Debug, Default)]
 pub(super) struct Reply {
     pub(super) to: Option<Subject>,
-    receipt: Option<Arc<Receipt>>,
+    receipt: Option<Receipt>,
 }
 
 #[derive(Debug)]
 struct Receipt {
     errand: Errand,
-    is_given_back: AtomicBool,
+    is_given_back: bool,
     /// It is a publish, and not in the store up to now.
-    is_unstored: AtomicBool,
+    is_unstored: bool,
     done: Done,
 }
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        if !*self.is_given_back.get_mut() {
-            let is_unstored = *self.is_unstored.get_mut();
-            self.done.lock().push(Finished { errand: self.errand, is_unstored });
+        if !self.is_given_back {
+            let (errand, is_unstored) = (self.errand, self.is_unstored);
+            self.done.lock().push(Finished { errand, is_unstored });
         }
     }
 }
@@ -54,19 +53,22 @@ impl Reply {
     }
 
     /// The message of the publish is in the store.
-    pub(super) fn on_stored(&self) {
-        if let Some(receipt) = &self.receipt {
-            receipt.is_unstored.store(false, Ordering::Relaxed);
+    pub(super) fn on_stored(&mut self) {
+        if let Some(receipt) = &mut self.receipt {
+            receipt.is_unstored = false;
         }
     }
 
     /// The input is not taken: whoever keeps it goes on keeping it.
-    pub(super) fn give_back(self) {
-        if let Some(receipt) = &self.receipt {
-            receipt.is_given_back.store(true, Ordering::Relaxed);
+    pub(super) fn give_back(mut self) {
+        if let Some(receipt) = &mut self.receipt {
+            receipt.is_given_back = true;
         }
     }
 }
+
+/// The list of those begins with room for so many at most.
+const DONE_ROOM_MAX: usize = 1024;
 
 /// The inputs of one engine that are done and were not told yet.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +82,10 @@ impl Done {
 
     /// Those since the last call, in the order in which they were done.
     pub(super) fn take(&self) -> Vec<Finished> {
-        mem::take(&mut *self.lock())
+        let mut done = self.lock();
+        // The next list is mostly as long: grown anew each time, it would be moved several times.
+        let next = Vec::with_capacity(done.len().min(DONE_ROOM_MAX));
+        mem::replace(&mut *done, next)
     }
 
     /// The reply of an input that came in.
@@ -90,10 +95,11 @@ impl Done {
         errand: Option<Errand>,
         is_publish: bool,
     ) -> Reply {
-        let receipt = |errand| {
-            let (is_given_back, is_unstored) =
-                (AtomicBool::new(false), AtomicBool::new(is_publish));
-            Arc::new(Receipt { errand, is_given_back, is_unstored, done: self.clone() })
+        let receipt = |errand| Receipt {
+            errand,
+            is_given_back: false,
+            is_unstored: is_publish,
+            done: self.clone(),
         };
         Reply { to, receipt: errand.map(receipt) }
     }
@@ -113,13 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn an_input_is_done_when_its_last_holder_is_gone() {
+    fn an_input_is_done_when_its_holder_is_gone() {
         let done = Done::default();
         let reply = done.reply(None, Some(errand(1)), false);
-        let other = reply.clone();
-        drop(reply);
         assert_eq!(done.take(), []);
-        drop(other);
+        drop(reply);
         assert_eq!(done.take(), [finished(1, false)]);
         assert_eq!(done.take(), []);
     }
@@ -128,7 +132,7 @@ mod tests {
     fn a_publish_is_unstored_until_it_is_said_to_be_stored() {
         let done = Done::default();
         drop(done.reply(None, Some(errand(1)), true));
-        let reply = done.reply(None, Some(errand(2)), true);
+        let mut reply = done.reply(None, Some(errand(2)), true);
         reply.on_stored();
         drop(reply);
         assert_eq!(done.take(), [finished(1, true), finished(2, false)]);
@@ -138,9 +142,7 @@ mod tests {
     fn what_is_given_back_is_not_done() {
         let done = Done::default();
         let reply = done.reply(None, Some(errand(1)), false);
-        let other = reply.clone();
         reply.give_back();
-        drop(other);
         assert_eq!(done.take(), []);
     }
 }

@@ -1,7 +1,7 @@
 //! request bytes → checked request, or refusal
 
 use bytes::Bytes;
-use prost::Message;
+use prost::{DecodeError, Message};
 
 use crate::base::id::{ChannelName, ClientId, LoopIndex};
 use crate::base::placement;
@@ -10,19 +10,20 @@ use crate::engine::publication::{NoPublish, Publication};
 use crate::engine::undecodable;
 use crate::proto::{pb, spb};
 
-/// A request as decoded where it arrived.
+/// A request as decoded where it arrived. What is long and rare is boxed, because publishes are
+/// moved as what is longest.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     /// Register a client.
-    Connect(pb::ConnectRequest),
+    Connect(Box<pb::ConnectRequest>),
     /// Store a message.
     Publish(Publication),
     /// Create or resume a subscription.
-    Subscribe(pb::SubscriptionRequest),
+    Subscribe(Box<pb::SubscriptionRequest>),
     /// Delete a subscription.
-    Unsubscribe(pb::UnsubscribeRequest),
+    Unsubscribe(Box<pb::UnsubscribeRequest>),
     /// Close a subscription; durables are suspended.
-    SubscriptionClose(pb::UnsubscribeRequest),
+    SubscriptionClose(Box<pb::UnsubscribeRequest>),
     /// Close a client.
     Close(pb::CloseRequest),
     /// Is this connection still registered?
@@ -55,16 +56,13 @@ pub enum Placement {
 /// Decodes what came in on a request subject (spec protocol, sections 3 and 4).
 #[must_use]
 pub fn decode(service: Service, payload: Bytes) -> Request {
-    let bytes = payload.clone();
     let decoded = match service {
-        Service::Connect => pb::ConnectRequest::decode(payload).map(Request::Connect),
+        Service::Connect => boxed(&payload).map(Request::Connect),
         Service::Publish => return decode_publish(payload),
-        Service::Subscribe => pb::SubscriptionRequest::decode(payload).map(Request::Subscribe),
-        Service::Unsubscribe => pb::UnsubscribeRequest::decode(payload).map(Request::Unsubscribe),
-        Service::SubscriptionClose => {
-            pb::UnsubscribeRequest::decode(payload).map(Request::SubscriptionClose)
-        }
-        Service::Close => pb::CloseRequest::decode(payload).map(Request::Close),
+        Service::Subscribe => boxed(&payload).map(Request::Subscribe),
+        Service::Unsubscribe => boxed(&payload).map(Request::Unsubscribe),
+        Service::SubscriptionClose => boxed(&payload).map(Request::SubscriptionClose),
+        Service::Close => pb::CloseRequest::decode(payload.clone()).map(Request::Close),
         Service::Ping if payload.is_empty() => return Request::Ignored,
         Service::Ping => match pb::Ping::decode(payload) {
             Ok(ping) => return Request::Ping(ping),
@@ -74,8 +72,12 @@ pub fn decode(service: Service, payload: Bytes) -> Request {
     decoded.unwrap_or_else(|error| Request::Undecodable {
         service,
         guid: Bytes::new(),
-        reason: undecodable::reason(service, &bytes).unwrap_or_else(|| error.to_string()),
+        reason: undecodable::reason(service, &payload).unwrap_or_else(|| error.to_string()),
     })
+}
+
+fn boxed<M: Message + Default>(payload: &Bytes) -> Result<Box<M>, DecodeError> {
+    M::decode(payload.clone()).map(Box::new)
 }
 
 /// The loop whose engine a publish belongs to, for whoever has to know that before it is decoded
@@ -207,10 +209,8 @@ mod tests {
     fn requests_of_one_channel_meet_in_one_engine() {
         let publish = pb::PubMsg { subject: "Orders".into(), ..Default::default() };
         let publish = decode(Service::Publish, publish.encode_to_vec().into());
-        let subscribe = Request::Subscribe(pb::SubscriptionRequest {
-            subject: "orders".into(),
-            ..Default::default()
-        });
+        let subscribe = pb::SubscriptionRequest { subject: "orders".into(), ..Default::default() };
+        let subscribe = Request::Subscribe(Box::new(subscribe));
         assert_eq!(publish.placement(4), subscribe.placement(4));
     }
 

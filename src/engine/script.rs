@@ -279,7 +279,7 @@ impl Script {
         match effect {
             Effect::Send { subject, reply, payload } => {
                 let payload = Bytes::from([&payload.head[..], &payload.tail[..]].concat());
-                self.on_sent(index, subject, reply, payload);
+                self.on_sent(index, subject, reply.map(|reply| *reply), payload);
             }
             Effect::Deliver { key, inbox, payload } => {
                 assert_eq!(self.watched.get(&(index, key)), Some(&inbox), "it is watched");

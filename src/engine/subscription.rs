@@ -222,7 +222,7 @@ impl Engine {
             if self.settings.partition.is_none() {
                 let refusal = Refusal::UnknownClient;
                 self.refuse_subscribe(&request, &reply, &refusal);
-            } else if !self.await_subscriber(&request, &reply, now) {
+            } else if let Err(reply) = self.await_subscriber(&request, reply, now) {
                 self.refuse_early_subscribe(&request, &reply);
             }
             return;
@@ -230,7 +230,9 @@ impl Engine {
         let name = ChannelName::from(request.subject.clone());
         match self.find_or_create(&name, now) {
             Ok(Found::Channel(index)) => self.subscribe_to(index, request, reply, None, now),
-            Ok(Found::Wait) => self.wait_for_channel(&name, Request::Subscribe(request), reply),
+            Ok(Found::Wait) => {
+                self.wait_for_channel(&name, Request::Subscribe(Box::new(request)), reply);
+            }
             Err(refusal) => self.refuse_subscribe(&request, &reply, &refusal),
         }
     }
@@ -264,7 +266,7 @@ impl Engine {
         now: Now,
     ) {
         self.stop_inactivity(index);
-        if let Err(refusal) = self.try_subscribe(index, &request, &reply, found, now) {
+        if let Err((refusal, reply)) = self.try_subscribe(index, &request, reply, found, now) {
             self.refuse_subscribe(&request, &reply, &refusal);
             if self.channels.slab[index].request_count == 0 {
                 self.start_inactivity(index, now);
@@ -272,29 +274,30 @@ impl Engine {
         }
     }
 
+    #[allow(clippy::result_large_err, reason = "it is moved on at once")]
     fn try_subscribe(
         &mut self,
         index: usize,
         request: &pb::SubscriptionRequest,
-        reply: &Reply,
+        reply: Reply,
         found: Option<(WallTime, Sequence)>,
         now: Now,
-    ) -> Result<(), Refusal> {
-        if let Some(key) = self.subscribed_before(index, request, reply) {
+    ) -> Result<(), (Refusal, Reply)> {
+        if let Some(key) = self.subscribed_before(index, request, &reply) {
             self.answer_again(key, reply);
             return Ok(());
         }
         // These engines have made it or refused it, and it is not there: of one that is over its
         // client has heard, since it has ended it. It is not made once more.
         if reply.is_done() {
-            return Err(Refusal::InvalidSubscribe);
+            return Err((Refusal::InvalidSubscribe, reply));
         }
         let group_name = group_name(request);
         let channel = &self.channels.slab[index];
         let mut durable = None;
         if !group_name.is_empty() {
             if request.durable_name.contains(&b':') {
-                return Err(Refusal::ColonInDurable);
+                return Err((Refusal::ColonInDurable, reply));
             }
         } else if !request.durable_name.is_empty() {
             let name = channel.name.as_bytes();
@@ -303,23 +306,23 @@ impl Engine {
         }
         if !subject::is_literal(&request.inbox) || self.settings.inbox_len_max < request.inbox.len()
         {
-            return Err(Refusal::InvalidSubscribe);
+            return Err((Refusal::InvalidSubscribe, reply));
         }
         let group = channel.groups.get(&group_name).copied();
         if let Some(key) = durable {
             let is_online = self.subscriptions.by_key[&key].life != SubscriptionLife::Offline;
             if is_online && !self.settings.replace_durable {
-                return Err(Refusal::DuplicateDurable);
+                return Err((Refusal::DuplicateDurable, reply));
             }
             if is_online {
                 self.remove_subscription(key, false, now);
                 self.stop_inactivity(index);
             }
-            self.resume(key, request, reply.clone(), now);
+            self.resume(key, request, reply, now);
             return Ok(());
         }
         if let Some(key) = group.and_then(|group| self.subscriptions.groups[&group].shadow) {
-            self.resume(key, request, reply.clone(), now);
+            self.resume(key, request, reply, now);
             return Ok(());
         }
         let start = if group.is_some() {
@@ -336,7 +339,7 @@ impl Engine {
                 Ok(())
             }
             Start::After(last_sent, text) => {
-                self.create(index, request, reply.clone(), (last_sent, text), now)
+                self.create(index, request, reply, (last_sent, text), now)
             }
         }
     }
@@ -369,12 +372,12 @@ impl Engine {
         index: usize,
         at: WallTime,
         request: &pb::SubscriptionRequest,
-        reply: &Reply,
+        reply: Reply,
     ) {
         let channel = &mut self.channels.slab[index];
         channel.request_count += 1;
         let ticket = self.reads.new_ticket();
-        self.subscriptions.finding.insert(ticket, (at, request.clone(), reply.clone()));
+        self.subscriptions.finding.insert(ticket, (at, request.clone(), reply));
         let channel = channel.name.clone();
         self.effects.push_back(Effect::Read(StoreRead::FindTime { ticket, channel, at }));
     }
@@ -415,6 +418,7 @@ impl Engine {
         Subject::from(format!("_INBOX.{}", self.random.unique_id()))
     }
 
+    #[allow(clippy::result_large_err, reason = "it is moved on at once")]
     fn create(
         &mut self,
         index: usize,
@@ -422,10 +426,10 @@ impl Engine {
         reply: Reply,
         (last_sent, start_text): (Sequence, String),
         now: Now,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), (Refusal, Reply)> {
         let channel = &self.channels.slab[index];
         if channel.subscriptions_max != 0 && channel.subscriptions_max <= channel.record_count {
-            return Err(Refusal::TooManySubscriptions);
+            return Err((Refusal::TooManySubscriptions, reply));
         }
         let queue = group_name(request);
         let is_plain = queue.is_empty();
@@ -550,14 +554,14 @@ impl Engine {
     }
 
     /// The record is written: answer, then deliver (spec protocol, 9.2).
-    pub(super) fn start_subscription(&mut self, starting: &Starting, now: Now) {
-        let (key, reply) = (starting.key, &starting.reply);
-        let Some(found) = self.starting(starting) else {
+    pub(super) fn start_subscription(&mut self, starting: Starting, now: Now) {
+        let key = starting.key;
+        let Some(found) = self.starting(&starting) else {
             // It ended, or was taken over, before it began.
-            return self.respond_refusal(reply, &Refusal::UnknownClient);
+            return self.respond_refusal(&starting.reply, &Refusal::UnknownClient);
         };
         found.life = SubscriptionLife::Online;
-        found.unanswered = Some(reply.clone());
+        found.unanswered = Some(starting.reply);
         // Nothing is sent before it is known whether there is room: the next input says so.
         found.is_congested = true;
         let (subject, inbox) = (found.ack_inbox.clone(), found.inbox.clone());

@@ -35,7 +35,7 @@ use crate::store::worker::{Job, Peek, Report, Stocktaking, Worker};
 /// What the drivers of a process, the store workers and the server send to a driver.
 pub enum Mail {
     /// For this loop's engine: a request that belongs to it, or a message on one of its inboxes.
-    ToEngine(Input),
+    ToEngine(Box<Input>),
     /// From the engine of another loop, of the same activation.
     Peer {
         /// Which loop.
@@ -229,7 +229,7 @@ impl EngineDriver {
         if to == self.home {
             self.on_request(input, now);
         } else {
-            let mail = Outcome::Mail { to, mail: Mail::ToEngine(input) };
+            let mail = Outcome::Mail { to, mail: Mail::ToEngine(Box::new(input)) };
             if planted::is(Bug::MailboxOrder) {
                 return self.outcomes.push_front(mail);
             }
@@ -329,7 +329,7 @@ impl EngineDriver {
         match effect {
             Effect::Send { subject, reply, payload } => {
                 let post = post(subject, payload);
-                self.tell_broker(broker::Input::Publish { post, reply: reply.map(Box::new) });
+                self.tell_broker(broker::Input::Publish { post, reply });
             }
             Effect::Deliver { key, inbox, payload } => {
                 let post = post(inbox, payload);
@@ -597,18 +597,19 @@ impl Driver for EngineDriver {
     type Mail = Mail;
 
     fn on_delivery(&mut self, delivery: EngineDelivery, now: Now) {
-        match interest_key::decode(delivery.interest.key) {
+        match interest_key::decode(delivery.key) {
             interest_key::Decoded::Engine(Interest::Service(service)) => {
                 self.on_service(service, delivery, now);
             }
             interest_key::Decoded::Engine(Interest::Own(token)) => {
-                let EngineDelivery { interest, names, payload, origin, errand } = delivery;
-                let (subject, to) = (names.into_subject(), interest.engine);
+                let EngineDelivery { engine: to, names, payload, origin, errand, .. } = delivery;
+                let subject = names.into_subject();
                 let input = Input::Inbox { token, subject, payload, origin, errand };
                 if to == self.home {
                     self.handle(input, now);
                 } else {
-                    self.outcomes.push_back(Outcome::Mail { to, mail: Mail::ToEngine(input) });
+                    let mail = Mail::ToEngine(Box::new(input));
+                    self.outcomes.push_back(Outcome::Mail { to, mail });
                 }
             }
             interest_key::Decoded::Server(listener) => {
@@ -660,8 +661,10 @@ impl Driver for EngineDriver {
 
     fn on_mail(&mut self, mail: Mail, now: Now) {
         match mail {
-            Mail::ToEngine(input @ Input::Request { .. }) => self.on_request(input, now),
-            Mail::ToEngine(input) => self.handle(input, now),
+            Mail::ToEngine(input) if matches!(*input, Input::Request { .. }) => {
+                self.on_request(*input, now);
+            }
+            Mail::ToEngine(input) => self.handle(*input, now),
             Mail::Peer { from, term, message } => {
                 if self.active.as_ref().is_some_and(|active| active.term == term) {
                     self.handle(Input::Peer { from, message }, now);
@@ -772,22 +775,20 @@ mod tests {
         let connection = Some(SessionId { home, slot: 7, generation: 1 });
         let user = Some("me".to_owned());
         let origin = Arc::new(Origin { account: ACCOUNT, connection, user });
+        let interest = driver.interest(Interest::Service(Service::Publish));
         let delivery = EngineDelivery {
-            interest: driver.interest(Interest::Service(Service::Publish)),
+            engine: interest.engine,
+            key: interest.key,
             names: Names::from(Subject::from("pub.foo")),
             payload: publish.encode_to_vec().into(),
             origin: origin.clone(),
             errand: None,
         };
         driver.on_delivery(delivery, Now::default());
-        let found = driver.poll_outcome();
-        let Some(Outcome::Mail {
-            to,
-            mail: Mail::ToEngine(Input::Request { origin: brought, .. }),
-        }) = found
-        else {
+        let Some(Outcome::Mail { to, mail: Mail::ToEngine(input) }) = driver.poll_outcome() else {
             panic!("it is for the other loop");
         };
+        let Input::Request { origin: brought, .. } = *input else { panic!("it is a request") };
         assert_eq!((to, brought), (LoopIndex(1 - home.0), origin));
     }
 }

@@ -41,6 +41,8 @@ pub fn encode(op: &Op<'_>, out: &mut BytesMut) {
             if let Some(origin) = route.origin {
                 out.put_slice(b"LMSG ");
                 word(out, origin);
+            } else if route.is_kept {
+                out.put_slice(b"KMSG ");
             } else if route.message.header_len.is_some() {
                 out.put_slice(b"HMSG ");
             } else {
@@ -157,6 +159,22 @@ pub fn route_message_line(
     let message = Publish { subject, reply, header_len, payload: b"" };
     route_words(out, account, &message, queues);
     sizes(out, header_len, size);
+}
+
+/// Appends the line of KMSG; the payload of `size` bytes and a line end follow.
+pub fn kept_message_line(
+    out: &mut BytesMut,
+    account: &[u8],
+    (subject, reply): (&[u8], Option<&[u8]>),
+    size: usize,
+) {
+    out.put_slice(b"KMSG ");
+    word(out, account);
+    word(out, subject);
+    if let Some(reply) = reply {
+        word(out, reply);
+    }
+    sizes(out, None, size);
 }
 
 fn route_words(out: &mut BytesMut, account: &[u8], message: &Publish<'_>, queues: &[u8]) {

@@ -73,8 +73,8 @@ pub enum Op<'a> {
         /// Where.
         state: EngineState,
     },
-    /// `KEPT`, ours: the message that follows is for the engines alone, and kept by the peer until
-    /// it is done.
+    /// `KEPT`, ours: the next `KMSG` is for the engines alone, and kept by the peer until it is
+    /// done; those that follow without another `KEPT` have the next numbers.
     Kept(Kept),
     /// `DONE`, ours: pairs of a ledger and what in it is done.
     Done {
@@ -107,6 +107,15 @@ pub struct Kept {
     pub number: u64,
     /// Whether former engines may have had it too.
     pub is_again: bool,
+}
+
+impl Kept {
+    /// What the message behind it is, unless something else is said of that.
+    #[must_use]
+    pub fn next(self) -> Self {
+        let step = u64::from(self.ledger != 0);
+        Self { number: self.number.saturating_add(step), ..self }
+    }
 }
 
 /// A number of the words of our own operations.
@@ -170,17 +179,19 @@ impl<'a> Op<'a> {
         let find = self.message().finder(bytes);
         let routed = if let Self::RouteMessage(routed) = self {
             let origin = routed.origin.map(|origin| place(origin, bytes));
-            Some((origin, place(routed.account, bytes), place(routed.queues, bytes)))
+            let places = (place(routed.account, bytes), place(routed.queues, bytes));
+            Some((origin, places, routed.is_kept))
         } else {
             None
         };
         move |moved| match &routed {
             None => Op::Publish(find(moved)),
-            Some((origin, account, queues)) => Op::RouteMessage(RouteMessage {
+            Some((origin, (account, queues), is_kept)) => Op::RouteMessage(RouteMessage {
                 origin: origin.as_ref().map(|origin| &moved[origin.clone()]),
                 account: &moved[account.clone()],
                 message: find(moved),
                 queues: &moved[queues.clone()],
+                is_kept: *is_kept,
             }),
         }
     }
@@ -248,6 +259,8 @@ pub struct RouteMessage<'a> {
     pub message: Publish<'a>,
     /// Names of the queues that it is for, with blanks between; empty if for none.
     pub queues: &'a [u8],
+    /// `KMSG`, ours: it is what the last `KEPT` has announced, or the next one behind that.
+    pub is_kept: bool,
 }
 
 impl<'a> RouteMessage<'a> {

@@ -116,6 +116,7 @@ enum Verb {
     LeafSub,
     LeafUnsub,
     RouteMsg,
+    KeptMsg,
     LeafMsg,
     AccountSub,
     AccountUnsub,
@@ -162,6 +163,7 @@ const FROM_SERVER: Table = &[
 
 const FROM_ROUTE: Table = &[
     (b"RMSG", Verb::RouteMsg, After::Blank),
+    (b"KMSG", Verb::KeptMsg, After::Blank),
     (b"KEPT", Verb::Kept, After::Blank),
     (b"DONE", Verb::Done, After::Blank),
     (b"HMSG", Verb::HMsg, After::Blank),
@@ -252,7 +254,7 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Protoco
         Verb::HMsg if limits.side == Side::Server => {
             return parse_msg(bytes, len, arguments, true, limits);
         }
-        Verb::RouteMsg | Verb::LeafMsg | Verb::HMsg => {
+        Verb::RouteMsg | Verb::KeptMsg | Verb::LeafMsg | Verb::HMsg => {
             return parse_route_msg(bytes, len, arguments, verb, limits);
         }
     };
@@ -526,7 +528,7 @@ fn parse_route_msg<'a>(
     let step = "processRoutedMsgArgs";
     let bad = || ProtocolError::arguments(step, "Parse Error", line);
     let (front, size) = split_last_word(line).ok_or_else(bad)?;
-    let (front, header) = if verb == Verb::RouteMsg {
+    let (front, header) = if matches!(verb, Verb::RouteMsg | Verb::KeptMsg) {
         (front, None)
     } else {
         let (front, header) = split_last_word(front).ok_or_else(bad)?;
@@ -551,7 +553,8 @@ fn parse_route_msg<'a>(
     let (header_len, size) = parse_sizes(pair, step, line, limits)?;
     let head = Head { subject, reply, header_len, size };
     with_payload(bytes, len, head, |_, message| {
-        Op::RouteMessage(RouteMessage { origin, account, message, queues })
+        let is_kept = verb == Verb::KeptMsg;
+        Op::RouteMessage(RouteMessage { origin, account, message, queues, is_kept })
     })
 }
 

@@ -56,7 +56,8 @@ fn routes_have_their_own_operations() {
     check(&limits, b"LS+ c $G a\r\n", Op::RouteSubscribe { interest: leaf, weight: 1 });
     let route = |reply, queues| {
         let message = publish(b"a", reply, b"x");
-        Op::RouteMessage(RouteMessage { origin: None, account: b"$G", message, queues })
+        let (origin, is_kept) = (None, false);
+        Op::RouteMessage(RouteMessage { origin, account: b"$G", message, queues, is_kept })
     };
     check(&limits, b"RMSG $G a 1\r\nx\r\n", route(None, b""));
     check(&limits, b"RMSG $G a re 1\r\nx\r\n", route(Some(b"re"), b""));
@@ -125,11 +126,15 @@ proptest! {
         let reply = reply.as_deref();
         let message = Publish { subject: &subject, reply, header_len, payload: &payload };
         let queues = queues.join(&b' ');
-        let routed = RouteMessage { origin: None, account: b"$G", message, queues: &queues };
+        let (origin, account, is_kept) = (None, &b"$G"[..], false);
+        let routed = RouteMessage { origin, account, message, queues: &queues, is_kept };
+        let message_kept = Publish { header_len: None, ..message };
+        let kept = RouteMessage { message: message_kept, queues: b"", is_kept: true, ..routed };
         for (op, limits) in [
             (Op::Publish(message), Limits { control_line_max: 4096, ..client() }),
             (Op::Message { message, sid: &sid }, Limits::server()),
             (Op::RouteMessage(routed), Limits::route()),
+            (Op::RouteMessage(kept), Limits::route()),
         ] {
             let mut bytes = BytesMut::new();
             encoder::encode(&op, &mut bytes);

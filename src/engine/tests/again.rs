@@ -1,5 +1,7 @@
 //! Inputs that somebody keeps: when they are done, and what becomes of those that come again.
 
+use std::num::NonZeroU32;
+
 use bytes::Bytes;
 use prost::Message;
 
@@ -10,7 +12,7 @@ use crate::proto::pb;
 
 fn errand(number: u64, may_be_done: bool) -> Option<Errand> {
     let again = Again::perhaps(may_be_done);
-    Some(Errand { keeper: Keeper::Peer(1), ledger: 1, number, again })
+    Some(Errand { keeper: Keeper::Peer(NonZeroU32::MIN), ledger: 1, number, again })
 }
 
 fn publish(guid: &str) -> Bytes {

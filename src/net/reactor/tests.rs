@@ -43,7 +43,7 @@ impl Driver for Answerer {
 
     fn on_delivery(&mut self, delivery: EngineDelivery, _now: Now) {
         if let Some(subject) = delivery.names.into_reply() {
-            let (account, head) = (delivery.interest.account, Bytes::from_static(b"re:"));
+            let (account, head) = (delivery.origin.account, Bytes::from_static(b"re:"));
             let post = Post { account, subject, head, tail: delivery.payload, is_leased: true };
             self.outcomes.push_back(Outcome::Broker(Input::Publish { post, reply: None }));
         }
