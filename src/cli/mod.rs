@@ -1,14 +1,20 @@
 //! One file a command; which one is meant, by the name of the executable or the first word
 
+pub mod administration;
+pub mod channel;
 pub mod check;
+pub mod client;
 pub mod completions;
 pub mod connection;
 pub mod control;
 mod describe;
+pub mod durable;
 pub mod health;
 pub mod import;
 pub mod init;
 pub mod man;
+pub mod message;
+pub mod pending;
 mod progress;
 pub mod publish;
 pub mod relocate;
@@ -19,6 +25,7 @@ pub mod status;
 pub mod step_down;
 mod stopped;
 pub mod subscribe;
+pub mod subscription;
 pub mod version;
 
 use std::ffi::OsString;
@@ -43,7 +50,13 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 14] = [
+pub const COMMANDS: [Command; 20] = [
+    Command {
+        name: "channel",
+        help: "show the channels of a running server, purge or delete one",
+        run: channel::run,
+        describe: channel::describe,
+    },
     Command {
         name: "check",
         help: "look through a store for damage",
@@ -51,10 +64,22 @@ pub const COMMANDS: [Command; 14] = [
         describe: check::describe,
     },
     Command {
+        name: "client",
+        help: "show the clients of a running server, or close one",
+        run: client::run,
+        describe: client::describe,
+    },
+    Command {
         name: "completions",
         help: "print the completions of a shell",
         run: completions::run,
         describe: completions::describe,
+    },
+    Command {
+        name: "durable",
+        help: "show the durables of a running server, reset or remove one",
+        run: durable::run,
+        describe: durable::describe,
     },
     Command {
         name: "health",
@@ -85,6 +110,18 @@ pub const COMMANDS: [Command; 14] = [
         help: "move a channel from one stopped server to another",
         run: relocate::run,
         describe: relocate::describe,
+    },
+    Command {
+        name: "msg",
+        help: "show messages that a running server keeps",
+        run: message::run,
+        describe: message::describe,
+    },
+    Command {
+        name: "pending",
+        help: "show which messages of a channel wait for whom",
+        run: pending::run,
+        describe: pending::describe,
     },
     Command {
         name: "pub",
@@ -121,6 +158,12 @@ pub const COMMANDS: [Command; 14] = [
         help: "show the messages of a channel",
         run: subscribe::run,
         describe: subscribe::describe,
+    },
+    Command {
+        name: "subscription",
+        help: "show who subscribes to the channels of a running server",
+        run: subscription::run,
+        describe: subscription::describe,
     },
     Command {
         name: "version",

@@ -2,13 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 
 use super::connection::{self, printable, printable_lines};
-use super::control::{self, ControlError, Found, ServerArgs};
+use super::control::{self, ControlError, ServerArgs};
 use crate::server::control_protocol::SteppedDown;
 
 /// Let another member of the group be active
@@ -65,63 +64,5 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 
 fn step_down(server: &ServerArgs) -> Result<SteppedDown, ControlError> {
     let found = server.find()?;
-    control::step_down(&active_socket(&found)?)
-}
-
-/// Where the active one is asked: it may be another process of this machine than the one found.
-fn active_socket(found: &Found) -> Result<PathBuf, ControlError> {
-    let Some(own) = found.status.members.first().map(|known| &known.news) else {
-        return Ok(found.socket.clone());
-    };
-    let named = own.active.as_ref();
-    let (id, host, control) = match (found.status.active(), named) {
-        (Some(active), _) if active.server_id == own.server_id => return Ok(found.socket.clone()),
-        (Some(active), _) => (&active.server_id, &active.host, &active.control),
-        (None, Some(active)) => (&active.server_id, &active.host, &active.control),
-        // It says itself why it cannot.
-        (None, None) => return Ok(found.socket.clone()),
-    };
-    match control {
-        Some(control) if *host == own.host => Ok(PathBuf::from(control)),
-        Some(control) => Err(ControlError::Refused(format!(
-            "{id} is active, on {host}: there, stanby step-down --socket {control}"
-        ))),
-        None => Err(ControlError::Refused(format!(
-            "{id} is active, on {host}, and has no control socket"
-        ))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::election::membership::{Known, KnownActive, MemberNews};
-    use crate::server::control_protocol::GroupStatus;
-
-    fn standby(active: Option<KnownActive>) -> Found {
-        let news = MemberNews {
-            server_id: "own".to_owned(),
-            host: "here".to_owned(),
-            active,
-            ..MemberNews::default()
-        };
-        let members = vec![Known { news, silent_ms: 0 }];
-        let status = GroupStatus { members, ..GroupStatus::default() };
-        Found { socket: PathBuf::from("/own.sock"), status }
-    }
-
-    fn active(host: &str, control: Option<&str>) -> Option<KnownActive> {
-        let (host, control) = (host.to_owned(), control.map(str::to_owned));
-        Some(KnownActive { server_id: "a".to_owned(), host, control, ..KnownActive::default() })
-    }
-
-    #[test]
-    fn the_active_one_is_asked_where_it_is() {
-        let socket = |active| active_socket(&standby(active)).map_err(|error| error.to_string());
-        assert_eq!(socket(active("here", Some("/a.sock"))), Ok(PathBuf::from("/a.sock")));
-        assert_eq!(socket(None), Ok(PathBuf::from("/own.sock")));
-        let elsewhere = socket(active("there", Some("/a.sock"))).expect_err("not from here");
-        assert_eq!(elsewhere, "a is active, on there: there, stanby step-down --socket /a.sock");
-        assert!(socket(active("here", None)).is_err());
-    }
+    control::step_down(&control::active_socket(&found, Some("stanby step-down"))?)
 }

@@ -14,10 +14,11 @@ use crate::base::limits::{
 use crate::base::planted::{self, Bug};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ClientWrite, CommitReport, Lifecycle, MessageRecord,
-    SubscriptionWrite,
+    Purge, SubscriptionWrite,
 };
 use crate::base::time::Now;
 use crate::engine::Engine;
+use crate::engine::administration;
 use crate::engine::channel::{Channel, Life, latest_of};
 use crate::engine::effect::{Effect, Level};
 use crate::engine::publication::Publication;
@@ -50,6 +51,8 @@ pub(super) enum After {
     Unregistered(ClientId),
     /// A subscription's record is written: answer, then deliver.
     Start(Starting),
+    /// What an operator has asked for is written: answer.
+    Administered { token: u64, what: administration::Staged },
     /// A subscription's end is written: answer with an empty response.
     Left { reply: Reply },
 }
@@ -82,6 +85,8 @@ struct Part {
     lifecycle: Lifecycle,
     /// First and last of its messages.
     sequences: Option<(Sequence, Sequence)>,
+    /// What an operator lets go.
+    purge: Option<Purge>,
     /// Kept for subscribers; empty where nobody subscribes.
     messages: Vec<MessageRecord>,
     /// Removals and updates, which are tried again if the store refuses the part.
@@ -268,6 +273,27 @@ impl Commits {
         staged.batch.channels[slot].lifecycle = Lifecycle::Delete;
     }
 
+    /// Stages that messages go, in a batch where nothing else of the channel is; and what is done
+    /// then.
+    pub(super) fn purge(
+        &mut self,
+        index: usize,
+        channel: &mut Channel,
+        purge: Purge,
+        after: After,
+    ) {
+        if channel.slot.is_some_and(|(number, _)| number == self.last_number) {
+            self.begin();
+        }
+        let (staged, slot) = self.part(index, channel);
+        staged.batch.durable = true;
+        staged.batch.channels[slot].purge = Some(purge);
+        staged.after.push(after);
+        staged.held_bytes += REQUEST_BYTES;
+        self.held_bytes += REQUEST_BYTES;
+        self.begin();
+    }
+
     /// Stages a change of the client registry.
     pub(super) fn client(&mut self, write: ClientWrite) {
         let staged = self.back();
@@ -333,6 +359,7 @@ impl Commits {
                     Some(found) if found.has_readers() => part.messages.clone(),
                     Some(_) | None => Vec::new(),
                 },
+                purge: part.purge.clone(),
                 lasting: lasting_of(&part.subscriptions),
             })
             .collect();
@@ -479,6 +506,10 @@ impl Engine {
 
     fn on_part_written(&mut self, part: Part, outcome: &ChannelOutcome) {
         let channel = &mut self.channels.slab[part.channel];
+        if let Some(purge) = part.purge {
+            channel.before_purge = channel.state;
+            channel.empty_recent(purge.stand_in);
+        }
         channel.state = outcome.state;
         if part.lifecycle == Lifecycle::Create {
             channel.life = Life::Open;
@@ -574,6 +605,7 @@ impl Engine {
                         | After::Announce(_)
                         | After::Forgotten { .. }
                         | After::Unregistered(_)
+                        | After::Administered { .. }
                         | After::Left { .. } => false,
                     });
                 self.commits.queue[at].after = kept;
@@ -631,6 +663,7 @@ impl Engine {
                     Some((_, refusal)) => self.undo_subscription(&starting, refusal, now),
                 }
             }
+            After::Administered { token, what } => self.administered(token, &what, refused),
             After::Left { reply } => self.respond(&reply, Bytes::new()),
         }
     }

@@ -8,21 +8,24 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::election::membership::{Known, MemberNews};
+use crate::server::administration_protocol::{Administered, Administration};
 
 /// Longest question that is read.
 pub(super) const REQUEST_BYTES_MAX: u64 = 4 * 1024;
 
-/// Longest answer: as many members as a server remembers, each with all that it may say.
-const REPLY_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Longest answer: lists of hundreds of thousands of channels or subscriptions.
+const REPLY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// What a command asks of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Request {
     /// How the group is.
     Status,
     /// That another member become active.
     StepDown,
+    /// Something of what the active one keeps, or a change of it.
+    Administer(Administration),
 }
 
 /// What it is answered.
@@ -33,6 +36,8 @@ pub enum Reply {
     Status(Box<GroupStatus>),
     /// Another member is active.
     SteppedDown(SteppedDown),
+    /// To [`Request::Administer`].
+    Administered(Box<Administered>),
     /// It is not done, and why.
     Refused(String),
 }
@@ -129,10 +134,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::server::administration_protocol::Extent;
 
     #[test]
     fn both_sides_mean_the_same() {
-        for request in [Request::Status, Request::StepDown] {
+        let purge = Administration::Purge { channel: "c".to_owned(), extent: Extent::Keep(3) };
+        for request in [Request::Status, Request::StepDown, Request::Administer(purge)] {
             let read: Request = serde_json::from_slice(&line(&request)).expect("a request");
             assert_eq!(read, request);
         }
