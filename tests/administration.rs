@@ -167,6 +167,33 @@ fn a_channel_is_shown_and_purged() {
     }
 }
 
+/// Goal: of a large slice what stays is written anew if it is little; else it lies there until
+/// then, and is hidden, also from the next member.
+#[test]
+fn what_stays_of_a_large_slice_is_written_anew_if_it_is_little() {
+    let launch = launch("file");
+    let mut asked = start(&launch);
+    let mut client = Stan::connect(launch.port, "me");
+    let payload = vec![b'x'; 512 * 1024];
+    (0..40).for_each(|_| client.publish("orders", &payload).unwrap());
+    let left = || -> Vec<String> {
+        let names = std::fs::read_dir(launch.folder().join("data/orders")).unwrap().flatten();
+        let names = names.map(|entry| entry.file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name != "subs.dat").collect();
+        names.sort();
+        names
+    };
+    told(&asked.socket, &["channel", "purge", "orders", "--to-seq", "1"]);
+    assert_eq!(left(), ["msgs.1.dat", "msgs.1.idx", "purged.2"]);
+    asked.server.kill();
+    let asked = start(&launch);
+    assert_eq!(info(&asked.socket, "orders"), (2, 40, 39));
+    told(&asked.socket, &["channel", "purge", "orders", "--keep", "2"]);
+    assert_eq!(info(&asked.socket, "orders"), (39, 40, 2));
+    let names = left();
+    assert!(names.len() == 2 && names[0] != "msgs.1.dat", "{names:?}");
+}
+
 /// Goal: what a command cannot do it says in words, and changes nothing.
 #[test]
 fn what_cannot_be_done_is_refused_in_words() {
@@ -402,7 +429,80 @@ fn a_standby_leads_to_the_active_member() {
 /// Rounds of the test with kills.
 fn rounds() -> u64 {
     let is_full = std::env::var_os("STANBY_ADMINISTRATION").is_some_and(|found| found == "full");
-    if is_full { 200 } else { 6 }
+    if is_full { 200 } else { 4 }
+}
+
+/// What a command asks for while the server is killed, and whether it is there.
+const CHANGES: [&[&str]; 4] = [
+    &["durable", "rm", "jobs", "d"],
+    &["durable", "reset", "jobs", "d", "--to", "3"],
+    &["channel", "rm", "jobs", "--force"],
+    &["channel", "purge", "jobs"],
+];
+
+/// Goal: with kills in between an answered change of any kind is there, and one that was not
+/// answered is there as a whole or not at all.
+#[test]
+fn every_change_survives_a_kill_as_a_whole_or_not_at_all() {
+    for kind in ["file", "sqlite"] {
+        let launch = launch(kind);
+        let mut answered = 0;
+        for round in 0..rounds() {
+            let mut asked = start(&launch);
+            let mut client = Stan::connect(launch.port, &format!("c{round}"));
+            client.fill("jobs", 1..=5);
+            let mut durable = all("jobs");
+            durable.durable_name = "d".into();
+            let sub = client.subscribe(durable);
+            client.take(&sub, 5);
+            client.leave(&sub, true).unwrap();
+            let url = format!("nats://127.0.0.1:{}", launch.port);
+            let mut load = Command::new(binary());
+            load.args(["pub", "-s", &url, "-n", "1000000", "-a", "orders", "load"]);
+            let mut load = load.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let change = usize::try_from(round % 4).unwrap();
+            let mut command = Command::new(binary());
+            command.args(CHANGES[change]).arg("--socket").arg(&asked.socket);
+            let command = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            thread::park_timeout(Duration::from_millis(round * 41 % 130));
+            asked.server.kill();
+            load.kill().unwrap();
+            load.wait().unwrap();
+            let output = command.wait_with_output().unwrap();
+            let asked = start(&launch);
+            let listed = told(&asked.socket, &["channel", "ls", "jobs"]);
+            let subs = listed[0].is_object().then(|| {
+                let subs = told(&asked.socket, &["subscription", "ls", "jobs"]);
+                let number = |one: &Value, key: &str| one[key].as_u64().unwrap();
+                let subs = subs.as_array().unwrap().iter();
+                subs.map(|one| (number(one, "last_sent"), number(one, "pending"))).collect()
+            });
+            let mut subs: Option<Vec<(u64, u64)>> = subs;
+            if kind == "sqlite" {
+                // There what is pending is written within a second.
+                subs.iter_mut().flatten().filter(|one| one.0 == 5).for_each(|one| one.1 = 5);
+            }
+            let held = listed[0].is_object().then(|| extent(&listed[0]));
+            let untouched = (Some(vec![(5, 5)]), Some((1, 5, 5)));
+            let done = match change {
+                0 => (Some(vec![]), Some((1, 5, 5))),
+                1 => (Some(vec![(2, 0)]), Some((1, 5, 5))),
+                2 => (None, None),
+                _ => (Some(vec![(5, 5)]), Some((5, 5, 1))),
+            };
+            let found = (subs, held);
+            let is_done = found == done;
+            assert!(is_done || found == untouched, "{kind} {:?}: {found:?}", CHANGES[change]);
+            if output.status.success() {
+                answered += 1;
+                assert!(is_done, "{kind} {:?}: {}", CHANGES[change], said(&output));
+            }
+            if found.1.is_some() {
+                told(&asked.socket, &["channel", "rm", "jobs", "--force"]);
+            }
+        }
+        eprintln!("{kind}: {answered} of {} were answered", rounds());
+    }
 }
 
 /// Goal: under load and with kills in between an answered purge is there, and one that was not

@@ -218,34 +218,19 @@ impl Engine {
         now: Now,
     ) -> Result<Option<Outcome>, String> {
         let index = self.find_for_operator(name)?;
-        let channel = &self.channels.slab[index];
-        let members = channel.groups.values().filter_map(|key| self.subscriptions.groups.get(key));
-        let members = members.flat_map(|group| group.members.iter().chain(&group.shadow)).copied();
-        let keys: Vec<SubscriptionKey> =
-            channel.plain.iter().copied().chain(channel.durables.values().copied()).collect();
-        let count = keys.len() + members.clone().count();
-        if !with_subscriptions && count != 0 {
-            let shown = quoted(name.as_bytes());
-            return Err(format!(
-                "channel {shown} has subscriptions: it goes with them only if forced"
-            ));
+        let channel = &mut self.channels.slab[index];
+        let shown = quoted(name.as_bytes());
+        let has_some =
+            channel.active_count != 0 || !channel.durables.is_empty() || !channel.groups.is_empty();
+        if has_some && !with_subscriptions {
+            let why = "it goes with them only if forced";
+            return Err(format!("channel {shown} has subscriptions: {why}"));
         }
         if channel.request_count != 0 || channel.last != channel.state.last {
-            let shown = quoted(name.as_bytes());
-            return Err(format!("channel {shown} is being written to: ask again"));
+            return Err(format!("channel {shown} is in use just now: ask again"));
         }
-        let keys: Vec<SubscriptionKey> = keys.into_iter().chain(members).collect();
-        for key in keys {
-            let is_online = |found: &crate::engine::subscription::Subscription| found.is_online();
-            if self.subscriptions.by_key.get(&key).is_some_and(is_online) {
-                self.remove_subscription(key, true, now);
-            }
-        }
-        let channel = &mut self.channels.slab[index];
-        if channel.active_count != 0 {
-            let shown = quoted(name.as_bytes());
-            return Err(format!("a subscription of channel {shown} is only beginning: ask again"));
-        }
+        // Its subscriptions end once it is gone: until then they go on, and nothing of them is
+        // written.
         channel.life = Life::Deleting;
         self.commits.delete(index, channel);
         self.do_after(After::Administered { token, what: Staged::Deletion(index) }, now);

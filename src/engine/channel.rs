@@ -57,7 +57,8 @@ pub(super) struct Channel {
     pub(super) last_timestamp: WallTime,
     /// Number of the batch and place in it where this channel's writes go.
     pub(super) slot: Option<(u64, usize)>,
-    /// Removals and updates that the store refused; they go into the next batch.
+    /// Removals and updates that the store refused, and all that came while the channel is being
+    /// deleted; they go into the next batch.
     pub(super) unwritten: Vec<SubscriptionWrite>,
     /// The newest committed messages, dense.
     pub(super) recent: VecDeque<MessageRecord>,

@@ -240,6 +240,10 @@ impl Commits {
         channel: &mut Channel,
         write: SubscriptionWrite,
     ) {
+        if channel.life == Life::Deleting {
+            // It goes with the channel, or is written once that stays after all.
+            return channel.unwritten.push(write);
+        }
         let (staged, slot) = self.part(index, channel);
         let (is_durable, held_bytes) = match write {
             SubscriptionWrite::Create(_)
@@ -541,6 +545,10 @@ impl Engine {
             Lifecycle::Delete => {
                 channel.life = Life::Open;
                 self.log(Level::Error, || format!("Error deleting channel {name}: {text}"));
+                let channel = &mut self.channels.slab[index];
+                for write in std::mem::take(&mut channel.unwritten) {
+                    self.commits.subscription(index, channel, write);
+                }
                 self.start_inactivity(index, now);
                 return later;
             }

@@ -164,6 +164,43 @@ fn a_channel_goes_with_its_subscriptions_only_if_it_is_forced() {
     });
 }
 
+/// Goal: what subscribers do while their channel is being deleted goes with it, or is written once
+/// the store has refused that.
+#[test]
+fn subscriptions_go_on_until_their_channel_is_gone() {
+    for is_refused in [false, true] {
+        with_loops(|mut server| {
+            server.connect("me");
+            server.publish("me", "foo", 2);
+            server.subscribe("me", "foo", "a", &options());
+            server.subscribe("me", "foo", "b", &Options { durable: "d", ..options() });
+            server.expect("a:1 a:2 b:1 b:2");
+            server.refuse("foo", is_refused.then_some("no space left"));
+            server.hold_commits();
+            let channel = ChannelName::from("foo");
+            server.administer(1, Change::DeleteChannel { channel, with_subscriptions: true });
+            server.ack("b", "foo", &[1]);
+            let reply = server.hand_in_publish("me", "foo", "3");
+            server.run();
+            server.refuse("foo", None);
+            server.release();
+            let outcome = server.outcomes.pop().unwrap().1;
+            assert_eq!(server.publish_error(&reply), "");
+            if is_refused {
+                assert_eq!(outcome, Outcome::Refused("no space left".to_owned()));
+                server.expect("a:3 b:3");
+                assert_eq!(server.stored("foo")[1].1, [2, 3]);
+            } else {
+                assert_eq!(outcome, Outcome::Gone);
+                server.expect("");
+                assert!(server.has_channel("foo") && server.stored("foo").is_empty());
+                server.subscribe("me", "foo", "c", &options());
+                server.expect("c:1");
+            }
+        });
+    }
+}
+
 #[test]
 fn a_closed_client_is_gone_and_may_come_again() {
     with_loops(|mut server| {
@@ -252,7 +289,6 @@ fn an_unused_durable_is_reset() {
                 assert_eq!(server.outcome_of(reset(id, to)), Outcome::Gone);
                 assert_eq!(server.stored("foo").len(), count, "the old record is gone");
                 server.restart();
-                server.connect("me");
                 server.got();
                 server.subscribe("me", "foo", "b", &wanted);
                 server.expect(expected);

@@ -151,7 +151,7 @@ impl Channel {
         let holds_more = |slice: &Slice| slice.first < floor.first && floor.first <= slice.last;
         let must_rewrite = self.messages.slices.iter().any(holds_more) || self.holds_emptied();
         if must_rewrite && self.messages.message_count != 0 {
-            if REWRITTEN_BYTES_MAX < self.messages.bytes_from(self.messages.first) {
+            if REWRITTEN_BYTES_MAX < self.messages.byte_count {
                 return Ok(());
             }
             self.rewrite_what_stays(ctx, root)?;
