@@ -92,7 +92,8 @@ fn finish(mut life: Life, root: &Path) {
         if folder.is_dir() {
             for file in fs::read_dir(folder).unwrap() {
                 let name = file.unwrap().file_name().into_string().unwrap();
-                let is_left = name.starts_with("removed.") || name.starts_with("deleted.");
+                let prefixes = ["removed.", "deleted.", "purged.", "emptied."];
+                let is_left = prefixes.iter().any(|prefix| name.starts_with(prefix));
                 assert!(!is_left, "{name} was left");
             }
         }

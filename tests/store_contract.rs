@@ -21,7 +21,7 @@ use stanby::base::id::{ChannelName, ClientId, Sequence, SubscriptionId, Ticket};
 use stanby::base::placement;
 use stanby::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ChannelState, ClientWrite, FetchRequest, Lifecycle,
-    MessageRecord, RecoveredChannel, RecoveredState, SubscriptionWrite,
+    MessageRecord, Purge, RecoveredChannel, RecoveredState, SubscriptionWrite,
 };
 use stanby::base::time::{Now, WallTime};
 use stanby::base::world;
@@ -341,6 +341,89 @@ fn a_channel_begins_behind_what_another_store_has_let_go_of() {
         store.commit_one(begin(store, 41));
         store.reopen(StoreLimits::default());
         assert_eq!(store.recovered("foo").state, store.state("foo", 41, 42));
+    });
+}
+
+/// Everything before `first` goes.
+fn purge(channel: &str, first: u64, stand_in: Option<MessageRecord>) -> ChannelBatch {
+    let purge = Some(Purge { first: Sequence(first), stand_in });
+    ChannelBatch { purge, ..part(channel, Lifecycle::Keep) }
+}
+
+/// Goal: what an operator lets go is gone, and everything else as before, also after a restart.
+#[test]
+fn the_oldest_messages_are_let_go() {
+    for_every_store(|store| {
+        store.create("foo");
+        store.publish("foo", 1, 5);
+        let outcome = store.commit_one(purge("foo", 4, None));
+        assert_eq!(outcome.refused, None);
+        store.expect_held("foo", outcome.state, (4, 5));
+        let again = store.commit_one(purge("foo", 4, None));
+        store.expect_held("foo", again.state, (4, 5));
+        let outcome = store.publish("foo", 6, 7);
+        store.expect_held("foo", outcome.state, (4, 7));
+        let outcome = store.commit_one(purge("foo", 6, None));
+        store.expect_held("foo", outcome.state, (6, 7));
+        assert_eq!(store.find("foo", store.wall), 6);
+        for (first, messages) in [(8, vec![]), (0, vec![]), (7, store.messages("foo", 8, 8))] {
+            let wrong = ChannelBatch { messages, ..purge("foo", first, None) };
+            assert!(store.commit_one(wrong).refused.is_some(), "{first}");
+        }
+        assert!(store.commit_one(purge("bar", 1, None)).refused.is_some(), "there is no such one");
+    });
+    for_every_lasting_store(|store| {
+        store.create("foo");
+        store.publish("foo", 1, 5);
+        store.reopen(StoreLimits::default());
+        let outcome = store.commit_one(purge("foo", 3, None));
+        store.expect_held("foo", outcome.state, (3, 5));
+        store.reopen(StoreLimits::default());
+        let state = store.recovered("foo").state;
+        store.expect_held("foo", state, (3, 5));
+        let outcome = store.publish("foo", 6, 6);
+        store.expect_held("foo", outcome.state, (3, 6));
+    });
+}
+
+/// Goal: of a channel that is emptied an empty message stays, which keeps the last number.
+#[test]
+fn a_channel_that_is_emptied_goes_on_with_its_numbers() {
+    let stand_in = |store: &Tested, n: u64| {
+        MessageRecord::stand_in(&ChannelName::from("foo"), n, store.minute(n))
+    };
+    for_every_store(|store| {
+        store.create("foo");
+        store.publish("foo", 1, 5);
+        let empty = stand_in(store, 5);
+        let early = purge("foo", 4, Some(stand_in(store, 4)));
+        assert!(store.commit_one(early).refused.is_some(), "only the last one");
+        for _ in 0..2 {
+            let outcome = store.commit_one(purge("foo", 5, Some(empty.clone())));
+            assert_eq!(outcome.refused, None);
+            let ChannelState { first, last, message_count, byte_count } = outcome.state;
+            assert_eq!((first.0, last.0, message_count), (5, 5, 1), "{}", store.kind.name);
+            let overhead = store.kind.overhead_bytes - store.kind.growth as u64;
+            assert_eq!(byte_count, empty.encoded.len() as u64 + overhead, "{}", store.kind.name);
+            assert_eq!(store.fetch("foo", 0), std::slice::from_ref(&empty));
+        }
+        let outcome = store.publish("foo", 6, 6);
+        assert_eq!((outcome.state.first.0, outcome.state.message_count), (5, 2));
+        assert_eq!(store.fetch("foo", 0), [empty, store.message("foo", 6)]);
+    });
+    for_every_lasting_store(|store| {
+        store.create("foo");
+        store.publish("foo", 1, 5);
+        let empty = stand_in(store, 5);
+        let outcome = store.commit_one(purge("foo", 5, Some(empty.clone())));
+        for _ in 0..2 {
+            store.reopen(StoreLimits::default());
+            assert_eq!(store.recovered("foo").state, outcome.state, "{}", store.kind.name);
+            assert_eq!(store.fetch("foo", 0), std::slice::from_ref(&empty));
+        }
+        store.publish("foo", 6, 6);
+        store.reopen(StoreLimits::default());
+        assert_eq!(store.fetch("foo", 0), [empty, store.message("foo", 6)]);
     });
 }
 

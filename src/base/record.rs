@@ -79,6 +79,16 @@ pub enum Lifecycle {
     Delete,
 }
 
+/// What an operator lets go of a channel: its oldest messages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Purge {
+    /// The oldest message that stays; at most the last one.
+    pub first: Sequence,
+    /// What takes the place of that one, where nothing is to be left of the messages: the Go
+    /// server's formats have no other way to keep the number of the next one.
+    pub stand_in: Option<MessageRecord>,
+}
+
 /// All that one batch writes to one channel, in this order: life cycle, messages, subscriptions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChannelBatch {
@@ -93,6 +103,8 @@ pub struct ChannelBatch {
     pub messages: Vec<MessageRecord>,
     /// In the order in which they happened.
     pub subscriptions: Vec<SubscriptionWrite>,
+    /// The oldest messages go; nothing else is in this batch for the channel.
+    pub purge: Option<Purge>,
 }
 
 /// What one engine writes in one commit.

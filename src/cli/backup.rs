@@ -106,7 +106,7 @@ fn shown(directory: &Path, done: &BackupStatus) -> String {
 fn back_up(args: &Args) -> Result<BackupStatus, BackupError> {
     let to = whole(&args.directory)?;
     let found = args.server.find()?;
-    let socket = control::active_socket(&found, NAME)?;
+    let socket = control::active_socket(&found, Some(NAME))?;
     let mut status = control::backup(&socket, Request::Backup { to: to.clone() })?;
     let mut progress = Progress::new();
     let end = loop {

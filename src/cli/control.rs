@@ -1,4 +1,4 @@
-//! How `status`, `step-down` and `backup` find the server that they ask.
+//! How commands find the running server that they ask.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 
 use crate::base::control_folder;
+use crate::server::administration_protocol::{Administered, Administration};
 use crate::server::control_protocol::{self, AskError, BackupStatus, GroupStatus, Reply, Request};
 use crate::server::control_socket;
 
@@ -168,7 +169,9 @@ pub fn status(socket: &Path) -> Result<Found, ControlError> {
     match control_protocol::ask(socket, Request::Status, STATUS_WITHIN).map_err(named)? {
         Reply::Status(status) => Ok(Found { socket: socket.to_owned(), status: *status }),
         Reply::Refused(why) => Err(ControlError::Refused(why)),
-        Reply::SteppedDown(_) | Reply::Backup(_) => Err(ControlError::Other(socket.to_owned())),
+        Reply::SteppedDown(_) | Reply::Administered(_) | Reply::Backup(_) => {
+            Err(ControlError::Other(socket.to_owned()))
+        }
     }
 }
 
@@ -182,15 +185,36 @@ pub fn step_down(socket: &Path) -> Result<control_protocol::SteppedDown, Control
     match control_protocol::ask(socket, Request::StepDown, STEP_DOWN_WITHIN).map_err(named)? {
         Reply::SteppedDown(done) => Ok(done),
         Reply::Refused(why) => Err(ControlError::Refused(why)),
-        Reply::Status(_) | Reply::Backup(_) => Err(ControlError::Other(socket.to_owned())),
+        Reply::Status(_) | Reply::Administered(_) | Reply::Backup(_) => {
+            Err(ControlError::Other(socket.to_owned()))
+        }
+    }
+}
+
+/// Asks the active server at `socket` for its state, or to change it.
+///
+/// # Errors
+/// [`ControlError`].
+pub fn administer(
+    socket: &Path,
+    what: Administration,
+    patience: Duration,
+) -> Result<Administered, ControlError> {
+    match control_protocol::ask(socket, Request::Administer(what), patience).map_err(named)? {
+        Reply::Administered(told) => Ok(*told),
+        Reply::Refused(why) => Err(ControlError::Refused(why)),
+        Reply::Status(_) | Reply::SteppedDown(_) | Reply::Backup(_) => {
+            Err(ControlError::Other(socket.to_owned()))
+        }
     }
 }
 
 /// Where the active one is asked: it may be another process of this machine than the one found.
+/// Where it runs elsewhere, `command` is to be given there.
 ///
 /// # Errors
-/// [`ControlError::Refused`], with where `command` reaches it.
-pub fn active_socket(found: &Found, command: &str) -> Result<PathBuf, ControlError> {
+/// [`ControlError::Refused`], which says where it runs.
+pub fn active_socket(found: &Found, command: Option<&str>) -> Result<PathBuf, ControlError> {
     let Some(own) = found.status.members.first().map(|known| &known.news) else {
         return Ok(found.socket.clone());
     };
@@ -204,9 +228,11 @@ pub fn active_socket(found: &Found, command: &str) -> Result<PathBuf, ControlErr
     };
     match control {
         Some(control) if *host == own.host => Ok(PathBuf::from(control)),
-        Some(control) => Err(ControlError::Refused(format!(
-            "{id} is active, on {host}: there, {command} --socket {control}"
-        ))),
+        Some(control) => {
+            let command = command.unwrap_or("the same");
+            let text = format!("{id} is active, on {host}: there, {command} --socket {control}");
+            Err(ControlError::Refused(text))
+        }
         None => Err(ControlError::Refused(format!(
             "{id} is active, on {host}, and has no control socket"
         ))),
@@ -221,6 +247,44 @@ pub fn backup(socket: &Path, request: Request) -> Result<BackupStatus, ControlEr
     match control_protocol::ask(socket, request, STATUS_WITHIN).map_err(named)? {
         Reply::Backup(status) => Ok(*status),
         Reply::Refused(why) => Err(ControlError::Refused(why)),
-        Reply::Status(_) | Reply::SteppedDown(_) => Err(ControlError::Other(socket.to_owned())),
+        Reply::Status(_) | Reply::SteppedDown(_) | Reply::Administered(_) => {
+            Err(ControlError::Other(socket.to_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::election::membership::{Known, KnownActive, MemberNews};
+
+    fn standby(active: Option<KnownActive>) -> Found {
+        let news = MemberNews {
+            server_id: "own".to_owned(),
+            host: "here".to_owned(),
+            active,
+            ..MemberNews::default()
+        };
+        let members = vec![Known { news, silent_ms: 0 }];
+        let status = GroupStatus { members, ..GroupStatus::default() };
+        Found { socket: PathBuf::from("/own.sock"), status }
+    }
+
+    fn active(host: &str, control: Option<&str>) -> Option<KnownActive> {
+        let (host, control) = (host.to_owned(), control.map(str::to_owned));
+        Some(KnownActive { server_id: "a".to_owned(), host, control, ..KnownActive::default() })
+    }
+
+    #[test]
+    fn the_active_one_is_asked_where_it_is() {
+        let socket = |active| {
+            active_socket(&standby(active), Some("stanby step-down"))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(socket(active("here", Some("/a.sock"))), Ok(PathBuf::from("/a.sock")));
+        assert_eq!(socket(None), Ok(PathBuf::from("/own.sock")));
+        let elsewhere = socket(active("there", Some("/a.sock"))).expect_err("not from here");
+        assert_eq!(elsewhere, "a is active, on there: there, stanby step-down --socket /a.sock");
+        assert!(socket(active("here", None)).is_err());
     }
 }

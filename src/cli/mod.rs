@@ -1,18 +1,24 @@
 //! One file a command; which one is meant, by the name of the executable or the first word
 
+pub mod administration;
 pub mod backup;
+pub mod channel;
 pub mod check;
 mod check_lock;
+pub mod client;
 pub mod completions;
 pub mod connection;
 pub mod control;
 pub mod copy;
 mod describe;
+pub mod durable;
 pub mod export;
 pub mod health;
 pub mod import;
 pub mod init;
 pub mod man;
+pub mod message;
+pub mod pending;
 mod progress;
 pub mod publish;
 pub mod relocate;
@@ -25,6 +31,7 @@ pub mod step_down;
 mod stopped;
 mod stores;
 pub mod subscribe;
+pub mod subscription;
 pub mod top;
 pub mod version;
 
@@ -50,7 +57,7 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 19] = [
+pub const COMMANDS: [Command; 25] = [
     Command {
         name: "backup",
         help: "copy the store of a server that runs",
@@ -58,10 +65,22 @@ pub const COMMANDS: [Command; 19] = [
         describe: backup::describe,
     },
     Command {
+        name: "channel",
+        help: "show the channels of a running server, purge or delete one",
+        run: channel::run,
+        describe: channel::describe,
+    },
+    Command {
         name: "check",
         help: "look through a store for damage",
         run: check::run,
         describe: check::describe,
+    },
+    Command {
+        name: "client",
+        help: "show the clients of a running server, or close one",
+        run: client::run,
+        describe: client::describe,
     },
     Command {
         name: "completions",
@@ -80,6 +99,12 @@ pub const COMMANDS: [Command; 19] = [
         help: "write a store as lines of JSON",
         run: export::run,
         describe: export::describe,
+    },
+    Command {
+        name: "durable",
+        help: "show the durables of a running server, reset or remove one",
+        run: durable::run,
+        describe: durable::describe,
     },
     Command {
         name: "health",
@@ -110,6 +135,18 @@ pub const COMMANDS: [Command; 19] = [
         help: "move a channel from one stopped server to another",
         run: relocate::run,
         describe: relocate::describe,
+    },
+    Command {
+        name: "msg",
+        help: "show messages that a running server keeps",
+        run: message::run,
+        describe: message::describe,
+    },
+    Command {
+        name: "pending",
+        help: "show which messages of a channel wait for whom",
+        run: pending::run,
+        describe: pending::describe,
     },
     Command {
         name: "pub",
@@ -152,6 +189,12 @@ pub const COMMANDS: [Command; 19] = [
         help: "show the messages of a channel",
         run: subscribe::run,
         describe: subscribe::describe,
+    },
+    Command {
+        name: "subscription",
+        help: "show who subscribes to the channels of a running server",
+        run: subscription::run,
+        describe: subscription::describe,
     },
     Command {
         name: "top",

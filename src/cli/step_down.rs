@@ -64,44 +64,5 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 
 fn step_down(server: &ServerArgs) -> Result<SteppedDown, ControlError> {
     let found = server.find()?;
-    control::step_down(&control::active_socket(&found, "stanby step-down")?)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use super::control::active_socket;
-    use crate::cli::control::Found;
-    use crate::election::membership::{Known, KnownActive, MemberNews};
-    use crate::server::control_protocol::GroupStatus;
-
-    fn standby(active: Option<KnownActive>) -> Found {
-        let news = MemberNews {
-            server_id: "own".to_owned(),
-            host: "here".to_owned(),
-            active,
-            ..MemberNews::default()
-        };
-        let members = vec![Known { news, silent_ms: 0 }];
-        let status = GroupStatus { members, ..GroupStatus::default() };
-        Found { socket: PathBuf::from("/own.sock"), status }
-    }
-
-    fn active(host: &str, control: Option<&str>) -> Option<KnownActive> {
-        let (host, control) = (host.to_owned(), control.map(str::to_owned));
-        Some(KnownActive { server_id: "a".to_owned(), host, control, ..KnownActive::default() })
-    }
-
-    #[test]
-    fn the_active_one_is_asked_where_it_is() {
-        let socket = |active| {
-            active_socket(&standby(active), "stanby step-down").map_err(|error| error.to_string())
-        };
-        assert_eq!(socket(active("here", Some("/a.sock"))), Ok(PathBuf::from("/a.sock")));
-        assert_eq!(socket(None), Ok(PathBuf::from("/own.sock")));
-        let elsewhere = socket(active("there", Some("/a.sock"))).expect_err("not from here");
-        assert_eq!(elsewhere, "a is active, on there: there, stanby step-down --socket /a.sock");
-        assert!(socket(active("here", None)).is_err());
-    }
+    control::step_down(&control::active_socket(&found, Some("stanby step-down"))?)
 }

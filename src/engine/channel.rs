@@ -49,13 +49,16 @@ pub(super) struct Channel {
     pub(super) life: Life,
     /// What is committed.
     pub(super) state: ChannelState,
+    /// What it held before the last purge.
+    pub(super) before_purge: ChannelState,
     /// Highest sequence given out, committed or not.
     pub(super) last: Sequence,
     /// Timestamps never fall (P4).
     pub(super) last_timestamp: WallTime,
     /// Number of the batch and place in it where this channel's writes go.
     pub(super) slot: Option<(u64, usize)>,
-    /// Removals and updates that the store refused; they go into the next batch.
+    /// Removals and updates that the store refused, and all that came while the channel is being
+    /// deleted; they go into the next batch.
     pub(super) unwritten: Vec<SubscriptionWrite>,
     /// How many messages and writes of subscriptions the last batch had of it, within bounds.
     pub(super) part_lens: (usize, usize),
@@ -82,6 +85,15 @@ impl Channel {
     /// Whether anybody may want its messages soon.
     pub(super) fn has_readers(&self) -> bool {
         self.active_count > 0
+    }
+
+    /// The last message in memory is left without its payload.
+    pub(super) fn empty_recent(&mut self, stand_in: Option<MessageRecord>) {
+        if let (Some(stand_in), Some(newest)) = (stand_in, self.recent.back_mut())
+            && newest.sequence == stand_in.sequence
+        {
+            *newest = stand_in;
+        }
     }
 
     /// The committed message of `sequence`, if it is still in memory.
@@ -326,6 +338,7 @@ impl Engine {
             incarnation: 0,
             life: Life::Creating,
             state: ChannelState::default(),
+            before_purge: ChannelState::default(),
             last: Sequence::ZERO,
             last_timestamp: WallTime::default(),
             slot: None,

@@ -23,10 +23,11 @@ use crate::base::limits::DUPLICATE_PROBE_TIMEOUT;
 use crate::base::record::ClientWrite;
 use crate::base::subject;
 use crate::base::time::Now;
+use crate::engine::administration::Outcome;
 use crate::engine::commit::After;
 use crate::engine::effect::{Effect, Level, Payload};
 use crate::engine::input::{ClientEntry, PeerMessage};
-use crate::engine::refusal::Refusal;
+use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::reply::Reply;
 use crate::engine::subscription::SubscriptionKey;
 use crate::engine::{Engine, Timer};
@@ -111,6 +112,8 @@ pub(super) struct Home {
     pub(super) failed_heartbeats: u32,
     /// The heartbeat request that is not answered yet.
     heartbeat: Option<u64>,
+    /// Operators that wait for its end.
+    operators: Vec<u64>,
 }
 
 /// What a request to a client's heartbeat inbox is for.
@@ -196,7 +199,13 @@ impl Engine {
         if self.is_home(&client) {
             self.timers
                 .arm(Timer::Heartbeat(client.clone()), now.at + self.settings.heartbeat_interval);
-            let home = Home { info, stage: Stage::Live, failed_heartbeats: 0, heartbeat: None };
+            let home = Home {
+                info,
+                stage: Stage::Live,
+                failed_heartbeats: 0,
+                heartbeat: None,
+                operators: Vec::new(),
+            };
             self.clients.homes.insert(client, home);
         }
     }
@@ -319,7 +328,8 @@ impl Engine {
         self.tell_joining(&client, true, now);
         let (missing_count, waiting) = (self.peer_count(), Vec::new());
         let stage = Stage::Joining { reply, is_replacing, missing_count, waiting };
-        let home = Home { info, stage, failed_heartbeats: 0, heartbeat: None };
+        let home =
+            Home { info, stage, failed_heartbeats: 0, heartbeat: None, operators: Vec::new() };
         self.clients.homes.insert(client.clone(), home);
         self.do_after(After::Announce(client), now);
     }
@@ -522,7 +532,7 @@ impl Engine {
 
     /// The record of a client that left is gone.
     pub(super) fn unregistered(&mut self, client: &ClientId, now: Now) {
-        let Some(Home { stage: Stage::Leaving { reply, waiting, .. }, info, .. }) =
+        let Some(Home { stage: Stage::Leaving { reply, waiting, .. }, info, operators, .. }) =
             self.clients.homes.remove(client)
         else {
             return;
@@ -537,7 +547,32 @@ impl Engine {
         if let Some(reply) = reply {
             self.respond(&reply, Bytes::new());
         }
+        self.closed_for_operators(operators);
         self.go_on_with(client, waiting, now);
+    }
+
+    /// An operator closes a client; answered when nothing is left of it.
+    pub(super) fn close_for_operator(
+        &mut self,
+        token: u64,
+        client: &ClientId,
+        now: Now,
+    ) -> Result<Option<Outcome>, String> {
+        let shown = quoted(client.as_bytes());
+        let home = self.clients.homes.get_mut(client);
+        let home = home.ok_or_else(|| format!("there is no client {shown}"))?;
+        let is_leaving = match &home.stage {
+            Stage::Joining { .. } => {
+                return Err(format!("client {shown} is only connecting: ask again"));
+            }
+            Stage::Live | Stage::Probing(_) => false,
+            Stage::Leaving { .. } => true,
+        };
+        home.operators.push(token);
+        if !is_leaving {
+            self.leave(client, None, now);
+        }
+        Ok(None)
     }
 
     /// No engine has anything of that client any more.

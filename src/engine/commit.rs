@@ -14,10 +14,11 @@ use crate::base::limits::{
 use crate::base::planted::{self, Bug};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ClientWrite, CommitReport, Lifecycle, MessageRecord,
-    SubscriptionWrite,
+    Purge, SubscriptionWrite,
 };
 use crate::base::time::Now;
 use crate::engine::Engine;
+use crate::engine::administration;
 use crate::engine::channel::{Channel, Life, latest_of};
 use crate::engine::effect::{Effect, Level};
 use crate::engine::publication::Publication;
@@ -50,6 +51,8 @@ pub(super) enum After {
     Unregistered(ClientId),
     /// A subscription's record is written: answer, then deliver.
     Start(Starting),
+    /// What an operator has asked for is written: answer.
+    Administered { token: u64, what: administration::Staged },
     /// A subscription's end is written: answer with an empty response.
     Left { reply: Reply },
 }
@@ -85,6 +88,8 @@ struct Part {
     lifecycle: Lifecycle,
     /// First and last of its messages.
     sequences: Option<(Sequence, Sequence)>,
+    /// What an operator lets go.
+    purge: Option<Purge>,
     /// Kept for subscribers; empty where nobody subscribes.
     messages: Vec<MessageRecord>,
     /// Removals and updates, which are tried again if the store refuses the part.
@@ -242,6 +247,10 @@ impl Commits {
         channel: &mut Channel,
         write: SubscriptionWrite,
     ) {
+        if channel.life == Life::Deleting {
+            // It goes with the channel, or is written once that stays after all.
+            return channel.unwritten.push(write);
+        }
         let (staged, slot) = self.part(index, channel);
         let (is_durable, held_bytes) = match write {
             SubscriptionWrite::Create(_)
@@ -273,6 +282,27 @@ impl Commits {
         let (staged, slot) = self.part(index, channel);
         staged.batch.durable = true;
         staged.batch.channels[slot].lifecycle = Lifecycle::Delete;
+    }
+
+    /// Stages that messages go, in a batch where nothing else of the channel is; and what is done
+    /// then.
+    pub(super) fn purge(
+        &mut self,
+        index: usize,
+        channel: &mut Channel,
+        purge: Purge,
+        after: After,
+    ) {
+        if channel.slot.is_some_and(|(number, _)| number == self.last_number) {
+            self.begin();
+        }
+        let (staged, slot) = self.part(index, channel);
+        staged.batch.durable = true;
+        staged.batch.channels[slot].purge = Some(purge);
+        staged.after.push(after);
+        staged.held_bytes += REQUEST_BYTES;
+        self.held_bytes += REQUEST_BYTES;
+        self.begin();
     }
 
     /// Stages a change of the client registry.
@@ -346,6 +376,7 @@ impl Commits {
                     }
                     None => Vec::new(),
                 },
+                purge: part.purge.clone(),
                 lasting: lasting_of(&part.subscriptions),
             })
             .collect();
@@ -492,6 +523,10 @@ impl Engine {
 
     fn on_part_written(&mut self, part: Part, outcome: &ChannelOutcome) {
         let channel = &mut self.channels.slab[part.channel];
+        if let Some(purge) = part.purge {
+            channel.before_purge = channel.state;
+            channel.empty_recent(purge.stand_in);
+        }
         channel.state = outcome.state;
         if part.lifecycle == Lifecycle::Create {
             channel.life = Life::Open;
@@ -523,6 +558,10 @@ impl Engine {
             Lifecycle::Delete => {
                 channel.life = Life::Open;
                 self.log(Level::Error, || format!("Error deleting channel {name}: {text}"));
+                let channel = &mut self.channels.slab[index];
+                for write in std::mem::take(&mut channel.unwritten) {
+                    self.commits.subscription(index, channel, write);
+                }
                 self.start_inactivity(index, now);
                 return later;
             }
@@ -587,6 +626,7 @@ impl Engine {
                         | After::Announce(_)
                         | After::Forgotten { .. }
                         | After::Unregistered(_)
+                        | After::Administered { .. }
                         | After::Left { .. } => false,
                     });
                 self.commits.queue[at].after = kept;
@@ -644,6 +684,7 @@ impl Engine {
                     Some((_, refusal)) => self.undo_subscription(&starting, refusal, now),
                 }
             }
+            After::Administered { token, what } => self.administered(token, &what, refused),
             After::Left { reply } => self.respond(&reply, Bytes::new()),
         }
     }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::base::id::{LoopIndex, Subject, Ticket};
 use crate::base::record::{Batch, StoreRead};
 use crate::engine::ANSWERS;
+use crate::engine::administration::Outcome;
 use crate::engine::input::PeerMessage;
 
 /// One thing that the engine asks of the world; they are carried out in their order.
@@ -86,6 +87,13 @@ pub enum Effect {
     Credit {
         /// Payload bytes of the `Publish` requests that were answered.
         bytes: usize,
+    },
+    /// A change that an operator has asked for is made, or is not.
+    Answer {
+        /// What came with the question.
+        token: u64,
+        /// How it ended.
+        outcome: Outcome,
     },
     /// `Drain` is done: nothing is staged or under way any more.
     Drained,

@@ -6,6 +6,7 @@ use crate::base::errand::Errand;
 use crate::base::id::{ChannelName, ClientId, ConnectionId, LoopIndex, Subject};
 use crate::base::origin::Origin;
 use crate::base::record::StoreAnswer;
+use crate::engine::administration::Change;
 use crate::engine::request::Request;
 
 /// One thing that happened.
@@ -57,6 +58,13 @@ pub enum Input {
     },
     /// The store answers.
     Store(StoreAnswer),
+    /// An operator asks for a change; answered with [`crate::engine::effect::Effect::Answer`].
+    Administer {
+        /// Comes back with the answer.
+        token: u64,
+        /// What is to change.
+        change: Change,
+    },
     /// The turn's inputs are through: staged work goes out.
     EndOfTurn,
     /// A planned stop: nothing more comes in, and what has come is finished.

@@ -1,5 +1,6 @@
 //! Engine: handle(input, now), effects, next deadline, check_invariants
 
+pub mod administration;
 mod answer;
 mod channel;
 mod client;
@@ -262,6 +263,7 @@ impl Engine {
             Input::Store(StoreAnswer::Trimmed { channel, state }) => {
                 self.on_trimmed(&channel, state);
             }
+            Input::Administer { token, change } => self.administer(token, change, now),
             Input::EndOfTurn => self.end_turn(),
             Input::Drain => self.begin_draining(),
         }

@@ -126,8 +126,12 @@ impl Engine {
             let channel = &mut self.channels.slab[index];
             let name = durable_key(client.as_bytes(), channel.name.as_bytes(), &state.durable_name);
             let key = SubscriptionKey(self.subscriptions.new_key());
-            channel.durables.insert(name, key);
+            let former = channel.durables.insert(name, key);
             self.subscriptions.by_key.insert(key, subscription);
+            // An operator has made the later one, and its end was not written.
+            if let Some(former) = former.and_then(|it| self.subscriptions.by_key.remove(&it)) {
+                self.delete_record(index, former.id);
+            }
             return;
         }
         if !is_known {

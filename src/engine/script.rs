@@ -25,6 +25,7 @@ use crate::base::placement;
 use crate::base::random::Random;
 use crate::base::record::{Batch, FetchRequest, MessageRecord, StoreAnswer, StoreRead};
 use crate::base::time::{Instant, Now, WallTime};
+use crate::engine::administration::{Change, Outcome};
 use crate::engine::effect::{Effect, Interest};
 use crate::engine::input::Input;
 use crate::engine::shelf::{Shelf, recovered};
@@ -102,6 +103,8 @@ pub(super) struct Script {
     pub(super) heartbeat_count: usize,
     pub(super) fetch_count: usize,
     pub(super) drained_count: usize,
+    /// What operators were answered.
+    pub(super) outcomes: Vec<(u64, Outcome)>,
     pub(super) credit_bytes: usize,
     /// Most deliveries that one engine asked for in one turn.
     pub(super) deliveries_max: usize,
@@ -159,6 +162,7 @@ impl Script {
             heartbeat_count: 0,
             fetch_count: 0,
             drained_count: 0,
+            outcomes: Vec::new(),
             credit_bytes: 0,
             deliveries_max: 0,
             durable_count: 0,
@@ -318,6 +322,9 @@ impl Script {
                 } else {
                     self.mail.push_back((way, input));
                 }
+            }
+            Effect::Answer { token, outcome } => {
+                self.outcomes.push((token, outcome));
             }
             Effect::Read(StoreRead::Fetch(request)) => {
                 self.fetch_count += 1;
@@ -501,6 +508,21 @@ impl Script {
 
     pub(super) fn has_client_record(&self, client: &str) -> bool {
         self.shelf.clients.contains_key(client.as_bytes())
+    }
+
+    /// An operator asks for a change; answered under `token`.
+    pub(super) fn administer(&mut self, token: u64, change: Change) {
+        let loops = self.settings.loops;
+        let index = match &change {
+            Change::CloseClient(client) => placement::of_client(client, loops),
+            Change::Purge { channel, .. }
+            | Change::DeleteChannel { channel, .. }
+            | Change::CloseSubscription { channel, .. }
+            | Change::ResetDurable { channel, .. }
+            | Change::RemoveDurable { channel, .. } => placement::of_channel(channel, loops),
+        };
+        self.mail.push_back((index.index(), Input::Administer { token, change }));
+        self.run();
     }
 
     /// Messages of a channel that the store removes, up to `last`.

@@ -110,6 +110,11 @@ impl Shelf {
                 channel.messages.pop_first();
             }
         }
+        if let Some(purge) = &part.purge {
+            assert!(purge.first <= channel.last && part.messages.is_empty(), "nothing else");
+            channel.messages.retain(|sequence, _| purge.first <= *sequence);
+            channel.messages.extend(purge.stand_in.clone().map(|one| (one.sequence, one)));
+        }
         for write in &part.subscriptions {
             apply(channel, write);
         }

@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::id::{ChannelName, ClientId, ConnectionId, QueueGroupName, Subject};
 use crate::base::id::{DurableName, Sequence, SubscriptionId};
 use crate::base::limits::PORTION_WORK_MAX;
 use crate::base::record::ChannelState;
+use crate::base::time::Instant;
 use crate::engine::Engine;
 use crate::engine::channel::Channel;
 use crate::engine::subscription::{Subscription, SubscriptionLife};
@@ -27,6 +29,8 @@ pub enum Wanted {
     Names,
     /// These channels, with their subscriptions.
     Channels(Arc<[ChannelName]>),
+    /// This channel, with its subscriptions and what each of them has not acknowledged.
+    Pending(ChannelName),
     /// Clients.
     Clients,
     /// Channels with the subscriptions that are of these clients.
@@ -148,6 +152,19 @@ pub struct SubscriptionSnapshot {
     pub last_sent: Sequence,
     /// Delivered and not acknowledged.
     pub pending_count: usize,
+    /// The oldest of those, where they were asked for.
+    pub pending: Vec<PendingSnapshot>,
+}
+
+/// A message that was delivered and not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingSnapshot {
+    /// Its number.
+    pub sequence: Sequence,
+    /// When it was delivered last; `None`: before this member took over.
+    pub sent_at: Option<Instant>,
+    /// How often it was delivered again.
+    pub redelivered: u32,
 }
 
 /// See [`Snapshot::subscriptions_by_client`].
@@ -299,6 +316,7 @@ impl Portion<'_> {
         let slab = &self.engine.channels.slab;
         let places = match self.wanted {
             Wanted::Channels(names) => names.len(),
+            Wanted::Pending(_) => 1,
             Wanted::Traffic
             | Wanted::Totals
             | Wanted::Names
@@ -312,10 +330,15 @@ impl Portion<'_> {
             }
             self.work += 1;
             let place = self.mark.channel;
-            let at = if let Wanted::Channels(names) = self.wanted {
-                self.engine.channels.find(names[place].as_bytes())
-            } else {
-                Some(place)
+            let at = match self.wanted {
+                Wanted::Channels(names) => self.engine.channels.find(names[place].as_bytes()),
+                Wanted::Pending(name) => self.engine.channels.find(name.as_bytes()),
+                Wanted::Traffic
+                | Wanted::Totals
+                | Wanted::Names
+                | Wanted::Clients
+                | Wanted::Of(_)
+                | Wanted::All => Some(place),
             };
             if let Some(channel) = at.and_then(|at| slab.get(at))
                 && !self.add_channel(channel)
@@ -339,7 +362,9 @@ impl Portion<'_> {
         let (mut found, is_whole) = match self.wanted {
             Wanted::Traffic | Wanted::Totals | Wanted::Clients => return true,
             Wanted::Names => (Vec::new(), true),
-            Wanted::Channels(_) | Wanted::Of(_) | Wanted::All => self.subscriptions(channel),
+            Wanted::Channels(_) | Wanted::Pending(_) | Wanted::Of(_) | Wanted::All => {
+                self.subscriptions(channel)
+            }
         };
         self.work += COPY_WORK;
         if let Wanted::Of(_) = self.wanted
@@ -381,7 +406,14 @@ impl Portion<'_> {
                 continue;
             }
             self.work += COPY_WORK;
-            list.push(subscription_snapshot(found));
+            let mut told = subscription_snapshot(found);
+            if let Wanted::Pending(_) = self.wanted {
+                let group = found.group.and_then(|key| subscriptions.groups.get(&key));
+                let redeliveries = group.map_or(&found.redeliveries, |group| &group.redeliveries);
+                told.pending = pending_of(found, redeliveries);
+                self.work += told.pending.len() as u64;
+            }
+            list.push(told);
         }
         self.mark.subscriptions = 0;
         (list, true)
@@ -396,6 +428,26 @@ fn channel_facts(channel: &Channel, subscriptions: Vec<SubscriptionSnapshot>) ->
 }
 
 const OFFLINE: SubscriptionLife = SubscriptionLife::Offline;
+
+/// Messages of one subscription that are told: with those of the portion well below a millisecond.
+const PENDING_TOLD_MAX: usize = 1_000;
+
+fn pending_of(
+    found: &Subscription,
+    redeliveries: &BTreeMap<Sequence, u32>,
+) -> Vec<PendingSnapshot> {
+    let told = found.pending.iter().take(PENDING_TOLD_MAX);
+    told.map(|(sequence, due)| PendingSnapshot {
+        sequence,
+        sent_at: due.map(|due| Instant(due.0.saturating_sub(nanos(found.ack_wait())))),
+        redelivered: redeliveries.get(&sequence).copied().unwrap_or(0),
+    })
+    .collect()
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
 
 fn subscription_snapshot(found: &Subscription) -> SubscriptionSnapshot {
     SubscriptionSnapshot {
@@ -412,6 +464,7 @@ fn subscription_snapshot(found: &Subscription) -> SubscriptionSnapshot {
         ack_wait_secs: found.ack_wait_secs,
         last_sent: found.cursor.last_sent,
         pending_count: found.pending.len(),
+        pending: Vec::new(),
     }
 }
 

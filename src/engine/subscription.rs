@@ -467,7 +467,7 @@ impl Engine {
         Ok(())
     }
 
-    fn new_subscription_id(&mut self, index: usize) -> SubscriptionId {
+    pub(super) fn new_subscription_id(&mut self, index: usize) -> SubscriptionId {
         let channel = &mut self.channels.slab[index];
         let id = if self.settings.subscription_ids_store_wide {
             let id = self.subscriptions.next_id;

@@ -11,6 +11,7 @@ use crate::engine::script::{Options, Pulse, Script};
 use crate::proto::pb::{self, StartPosition};
 use crate::proto::spb;
 
+mod administration;
 mod again;
 mod answers;
 mod clients;

@@ -11,7 +11,7 @@ use crate::election::membership::Standing;
 use crate::engine::effect::Level;
 use crate::server::Server;
 use crate::server::control_protocol::{GroupStatus, Reply, Request, SteppedDown};
-use crate::server::control_socket::Asked;
+use crate::server::control_socket::{Answer, Asked};
 use crate::server::logging::streaming;
 
 /// How long a successor may take to serve before whoever asked for it is told that none came.
@@ -20,7 +20,7 @@ const SUCCESSOR_WITHIN: Duration = Duration::from_secs(15);
 /// A hand-over that somebody asked for.
 #[derive(Debug)]
 pub(super) struct HandOver {
-    answer: Sender<Reply>,
+    answer: Sender<Answer>,
     began_at: Instant,
 }
 
@@ -31,13 +31,17 @@ impl HandOver {
 
     /// Whoever asked and did not wait misses it.
     fn end(self, reply: Reply) {
-        let _ = self.answer.try_send(reply);
+        let _ = self.answer.try_send(Answer::Say(reply));
     }
 }
 
 impl Server {
-    pub(super) fn on_asked(&mut self, Asked { request, answer }: Asked) {
+    pub(super) fn on_asked(&mut self, Asked { request, asker, answer }: Asked) {
         let reply = match request {
+            Request::Administer(what) => {
+                // Whoever asked and did not wait misses it.
+                return drop(answer.try_send(self.administer(what, asker)));
+            }
             Request::Status => {
                 self.count_routes();
                 Reply::Status(Box::new(self.group_status()))
@@ -62,7 +66,7 @@ impl Server {
             },
         };
         // Whoever asked and did not wait misses it.
-        let _ = answer.try_send(reply);
+        let _ = answer.try_send(Answer::Say(reply));
     }
 
     pub(super) fn group_status(&self) -> GroupStatus {

@@ -8,12 +8,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::election::membership::{Known, MemberNews};
+use crate::server::administration_protocol::{Administered, Administration};
 
 /// Longest question that is read.
 pub(super) const REQUEST_BYTES_MAX: u64 = 4 * 1024;
 
-/// Longest answer: as many members as a server remembers, each with all that it may say.
-const REPLY_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Longest answer: lists of hundreds of thousands of channels or subscriptions.
+const REPLY_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// What a command asks of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub enum Request {
     },
     /// How far that is.
     BackupStatus,
+    /// Something of what the active one keeps, or a change of it.
+    Administer(Administration),
 }
 
 /// What it is answered.
@@ -42,6 +45,8 @@ pub enum Reply {
     SteppedDown(SteppedDown),
     /// To [`Request::Backup`] and [`Request::BackupStatus`].
     Backup(Box<BackupStatus>),
+    /// To [`Request::Administer`].
+    Administered(Box<Administered>),
     /// It is not done, and why.
     Refused(String),
 }
@@ -173,11 +178,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::server::administration_protocol::Extent;
 
     #[test]
     fn both_sides_mean_the_same() {
         let backup = Request::Backup { to: "/backups/monday".to_owned() };
-        for request in [Request::Status, Request::StepDown, backup, Request::BackupStatus] {
+        let purge = Administration::Purge { channel: "c".to_owned(), extent: Extent::Keep(3) };
+        let administer = Request::Administer(purge);
+        for request in
+            [Request::Status, Request::StepDown, backup, Request::BackupStatus, administer]
+        {
             let read: Request = serde_json::from_slice(&line(&request)).expect("a request");
             assert_eq!(read, request);
         }

@@ -41,8 +41,27 @@ pub const ENTRIES_MAX: usize = 1_024;
 pub struct Asked {
     /// What is asked.
     pub request: Request,
+    /// Who asks.
+    pub asker: Asker,
     /// Takes one answer.
-    pub answer: Sender<Reply>,
+    pub answer: Sender<Answer>,
+}
+
+/// Who asks, as the kernel says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The number of the user.
+    pub user: u32,
+    /// The number of the process; it may have ended.
+    pub process: i32,
+}
+
+/// What comes back for a question.
+pub enum Answer {
+    /// This.
+    Say(Reply),
+    /// What this gives: it asks others and waits for them, which the server's thread does not.
+    Ask(Box<dyn FnOnce() -> Reply + Send>),
 }
 
 /// The socket of this process; gone when it is dropped.
@@ -209,9 +228,7 @@ fn accept_all(listener: &UnixListener, events: &Sender<Event>) {
                 continue;
             }
         };
-        if !is_trusted(&stream) {
-            continue;
-        }
+        let Some(asker) = trusted(&stream) else { continue };
         if ASKERS_MAX <= askers.load(Ordering::Acquire) {
             say(stream, &Reply::Refused("too many others are asking: ask again".to_owned()));
             continue;
@@ -219,7 +236,7 @@ fn accept_all(listener: &UnixListener, events: &Sender<Event>) {
         askers.fetch_add(1, Ordering::AcqRel);
         let (count, events) = (Arc::clone(&askers), events.clone());
         let answer = move || {
-            serve(stream, &events);
+            serve(stream, asker, &events);
             count.fetch_sub(1, Ordering::AcqRel);
         };
         if thread::Builder::new().name("control-asker".to_owned()).spawn(answer).is_err() {
@@ -229,12 +246,13 @@ fn accept_all(listener: &UnixListener, events: &Sender<Event>) {
 }
 
 /// The mode of the file says the same; but it may be passed on, and its folder be another's.
-fn is_trusted(stream: &UnixStream) -> bool {
-    let peer = getsockopt(stream, sockopt::PeerCredentials);
-    peer.is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
+fn trusted(stream: &UnixStream) -> Option<Asker> {
+    let peer = getsockopt(stream, sockopt::PeerCredentials).ok()?;
+    let is_trusted = peer.uid() == 0 || peer.uid() == geteuid().as_raw();
+    is_trusted.then(|| Asker { user: peer.uid(), process: peer.pid() })
 }
 
-fn serve(stream: UnixStream, events: &Sender<Event>) {
+fn serve(stream: UnixStream, asker: Asker, events: &Sender<Event>) {
     let limits =
         (stream.set_read_timeout(Some(PATIENCE)), stream.set_write_timeout(Some(PATIENCE)));
     let (Ok(()), Ok(())) = limits else { return };
@@ -248,10 +266,12 @@ fn serve(stream: UnixStream, events: &Sender<Event>) {
         return say(stream, &Reply::Refused(text.to_owned()));
     };
     let (answer, answers) = bounded(1);
-    event::post(events, Event::Asked(Asked { request, answer }));
-    let reply = answers.recv_timeout(ANSWER_WITHIN).unwrap_or_else(|_| {
-        Reply::Refused("the server does not answer, or is at its end".to_owned())
-    });
+    event::post(events, Event::Asked(Asked { request, asker, answer }));
+    let reply = match answers.recv_timeout(ANSWER_WITHIN) {
+        Ok(Answer::Say(reply)) => reply,
+        Ok(Answer::Ask(ask)) => ask(),
+        Err(_) => Reply::Refused("the server does not answer, or is at its end".to_owned()),
+    };
     say(stream, &reply);
 }
 

@@ -4,7 +4,7 @@
 //! client, hands commits and reads to the loop's store worker, and counts the bytes of publishes
 //! that are not committed yet (credits). It decides nothing about streaming itself.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use crate::base::planted::{self, Bug};
 use crate::base::time::{Instant, Now};
 use crate::broker::{self, Credit, EngineDelivery, EngineInterest, Post, UpstreamNews};
 use crate::election::input::Question;
+use crate::engine::administration::{self, Change};
 use crate::engine::effect::{Effect, Interest, Level, Payload, Service};
 use crate::engine::input::{Input, PeerMessage};
 use crate::engine::request::{self, Placement, Request};
@@ -116,6 +117,14 @@ pub enum Mail {
         /// Gets it.
         done: Box<dyn FnOnce(Snapshot, Option<engine::snapshot::Mark>) + Send>,
     },
+    /// An operator asks for a change; not answered if this member stops being active before it is
+    /// made.
+    Administer {
+        /// What is to change.
+        change: Change,
+        /// Gets how it ended; must not block.
+        done: Answered,
+    },
     /// Somebody wants to see messages of a channel; unanswered while there is no engine, or no room
     /// in the mailbox of its store.
     Peek(Peek),
@@ -152,6 +161,9 @@ pub enum Mail {
         payload: Bytes,
     },
 }
+
+/// Takes how a change ended that an operator has asked for.
+pub type Answered = Box<dyn FnOnce(administration::Outcome) + Send>;
 
 /// What makes a loop's share of the server active.
 pub struct Activation {
@@ -194,6 +206,9 @@ struct Active {
     is_draining: bool,
     /// What the loops have said of this term; that engines listen is said to loop 0 alone.
     counts: LoopCounts,
+    /// What operators have asked for and is not answered, by token.
+    asked: BTreeMap<u64, Answered>,
+    last_token: u64,
     /// Jobs that found the worker's mailbox full: one commit, and reads of subscriptions, of
     /// which each has one under way.
     unsubmitted: VecDeque<Job>,
@@ -314,6 +329,23 @@ impl EngineDriver {
         }
     }
 
+    fn administer(&mut self, change: Change, done: Answered, now: Now) {
+        let Some(active) = self.active.as_mut().filter(|active| active.is_serving) else {
+            return done(administration::Outcome::Refused("this member is not active".to_owned()));
+        };
+        active.last_token += 1;
+        let token = active.last_token;
+        active.asked.insert(token, done);
+        self.handle(Input::Administer { token, change }, now);
+    }
+
+    fn answer_operator(&mut self, token: u64, outcome: administration::Outcome) {
+        let asked = self.active.as_mut().and_then(|active| active.asked.remove(&token));
+        if let Some(done) = asked {
+            done(outcome);
+        }
+    }
+
     fn carry_out(&mut self, now: Now) {
         loop {
             let Some(active) = &mut self.active else { return };
@@ -355,6 +387,7 @@ impl EngineDriver {
             Effect::Tell { to, message } => self.tell(to, message, now),
             Effect::Log { level, text } => super::logging::streaming(level, &text),
             Effect::Credit { bytes } => self.on_credit(bytes),
+            Effect::Answer { token, outcome } => self.answer_operator(token, outcome),
             Effect::Drained => self.hand_over(Job::Close),
         }
     }
@@ -502,6 +535,8 @@ impl EngineDriver {
             is_open: false,
             is_draining: false,
             counts: LoopCounts::new(self.loops),
+            asked: BTreeMap::new(),
+            last_token: 0,
             unsubmitted: VecDeque::new(),
         });
     }
@@ -691,6 +726,7 @@ impl Driver for EngineDriver {
                 let (part, next) = told.unwrap_or_default();
                 done(part, next);
             }
+            Mail::Administer { change, done } => self.administer(change, done, now),
             Mail::Peek(peek) => self.on_peek(Job::Peek(peek)),
             Mail::Inventory(wanted) => self.on_peek(Job::Inventory(wanted)),
             Mail::Listen { subject, listener } => {

@@ -9,6 +9,8 @@
 //! monitoring, each within a bound; a reload reads the configuration's own files on it.
 
 pub mod activation;
+mod administration;
+pub mod administration_protocol;
 mod backup;
 pub mod channel_list;
 mod channel_list_reader;

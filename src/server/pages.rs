@@ -270,6 +270,12 @@ impl Pages {
         self.status.load().check_ready(&self.lease, &self.vitals, now).err()
     }
 
+    /// Tells, whenever it is asked, whether this process serves clients.
+    pub fn watch_serving(&self) -> impl Fn() -> bool + Send + use<> {
+        let status = Arc::clone(&self.status);
+        move || status.load().is_serving
+    }
+
     /// What this process is in its group.
     pub fn set_group(&self, facts: GroupFacts) {
         self.group.set(facts);
@@ -335,7 +341,7 @@ fn ask_brokers(mailboxes: Vec<Mailbox<Mail>>) -> Ask<broker::Wanted, ServerSnaps
     })
 }
 
-fn ask_engines(mailboxes: Vec<Mailbox<Mail>>) -> Ask<engine::Wanted, Snapshot> {
+pub(super) fn ask_engines(mailboxes: Vec<Mailbox<Mail>>) -> Ask<engine::Wanted, Snapshot> {
     Box::new(move |wanted| {
         let ask = |index: usize, from: engine::Mark, done: Answer<_, _>| {
             mailboxes[index].deliver(Mail::Snapshot { wanted: wanted.clone(), from, done });
@@ -345,7 +351,7 @@ fn ask_engines(mailboxes: Vec<Mailbox<Mail>>) -> Ask<engine::Wanted, Snapshot> {
 }
 
 /// The store of the loop that has the channel is asked; the loop only passes the question on.
-fn ask_stores(mailboxes: Vec<Mailbox<Mail>>) -> Ask<FetchRequest, Vec<MessageRecord>> {
+pub(super) fn ask_stores(mailboxes: Vec<Mailbox<Mail>>) -> Ask<FetchRequest, Vec<MessageRecord>> {
     Box::new(move |request| {
         let loops = u16::try_from(mailboxes.len()).unwrap_or(u16::MAX);
         let index = usize::from(placement::of_channel(&request.channel, loops).0);

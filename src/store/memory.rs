@@ -12,7 +12,7 @@ use crate::base::epoch::Epoch;
 use crate::base::id::{ChannelName, Sequence};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ChannelState, CommitReport, FetchRequest, Lifecycle,
-    MessageRecord, RecoveredState,
+    MessageRecord, Purge, RecoveredState,
 };
 use crate::base::time::{Instant, Now, WallTime};
 use crate::store::retention::{self, Accounting, Held};
@@ -73,6 +73,9 @@ impl MemoryStore {
         let channel =
             self.channels.entry(name.clone()).or_insert_with(|| Channel::new(limits.of(name)));
         channel.append(&batch.messages);
+        if let Some(purge) = &batch.purge {
+            channel.purge(purge);
+        }
         channel.keep_limits(name);
         self.arm_expiry(name);
         Ok(())
@@ -189,6 +192,22 @@ impl Channel {
         if excess > 0 && !self.is_limit_reported {
             self.is_limit_reported = true;
             report::limits_reached(name, self.held(), &self.limits);
+        }
+    }
+
+    /// Lets go of what lies before the message that stays.
+    fn purge(&mut self, purge: &Purge) {
+        while self.messages.front().is_some_and(|oldest| oldest.sequence < purge.first) {
+            self.remove_oldest();
+        }
+        if let Some(stand_in) = &purge.stand_in {
+            // Its place may be empty: age has taken that message.
+            if self.messages.pop_back().is_none() {
+                self.state.first = stand_in.sequence;
+            }
+            self.state.message_count = 1;
+            self.state.byte_count = size(stand_in);
+            self.messages.push_back(stand_in.clone());
         }
     }
 

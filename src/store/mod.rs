@@ -13,6 +13,8 @@
 //!   The process steps down, and the next activation reads what is there.
 //! - What tidies up (removing old messages and files, compaction, closing files) is no part of a
 //!   commit: it cannot fail one, and is tried again later.
+//! - A purge is there as a whole or not at all, now and after a restart, like any part of a batch.
+//!   That it is there for a Go server too may come a little later, as tidying does.
 //! - Messages are taken only if they continue their channel ([`check_part`]); none is passed over.
 //! - Writes of a process whose epoch was superseded change nothing that the successor reads (P3).
 //! - Reads see everything committed, and give the stored bytes.
@@ -37,7 +39,7 @@ use crate::base::epoch::{Epoch, FenceError};
 use crate::base::id::{ChannelName, Sequence};
 use crate::base::planted::{self, Bug};
 use crate::base::record::{
-    Batch, ChannelBatch, ChannelState, CommitReport, FetchRequest, Lifecycle, MessageRecord,
+    Batch, ChannelBatch, ChannelState, CommitReport, FetchRequest, Lifecycle, MessageRecord, Purge,
     RecoveredChannel, RecoveredState,
 };
 use crate::base::time::{Now, WallTime};
@@ -141,6 +143,9 @@ pub fn check_part(part: &ChannelBatch, last: Option<Sequence>) -> Result<(), Str
         let text = format!("only a channel that is created can begin after {last}");
         return Err(text);
     }
+    if let Some(purge) = &part.purge {
+        check_purge(part, purge, last)?;
+    }
     let mut expected = last.next();
     for message in &part.messages {
         if planted::is(Bug::SequencePassedOver) {
@@ -152,6 +157,19 @@ pub fn check_part(part: &ChannelBatch, last: Option<Sequence>) -> Result<(), Str
             return Err(text);
         }
         expected = expected.next();
+    }
+    Ok(())
+}
+
+fn check_purge(part: &ChannelBatch, purge: &Purge, last: Sequence) -> Result<(), String> {
+    if part.lifecycle != Lifecycle::Keep || !part.messages.is_empty() {
+        return Err("messages are let go by a part of a batch that does nothing else".to_owned());
+    }
+    if purge.first == Sequence::ZERO || last < purge.first {
+        return Err(format!("message {} is not there: the last one is {last}", purge.first));
+    }
+    if purge.stand_in.as_ref().is_some_and(|one| one.sequence != last || purge.first != last) {
+        return Err(format!("only the last message, {last}, can be left empty"));
     }
     Ok(())
 }

@@ -58,7 +58,7 @@ impl Held {
             ChannelFile::Subscriptions => Self::Subscriptions(channel),
             ChannelFile::Removed(_, former) => Self::of(folder, &former, bytes, left_out),
             ChannelFile::Deleted(_) => Self::End(channel),
-            ChannelFile::Invalid | ChannelFile::Other => Self::Nothing,
+            ChannelFile::Purged(_) | ChannelFile::Invalid | ChannelFile::Other => Self::Nothing,
         }
     }
 }
@@ -71,6 +71,7 @@ pub(super) fn partner(name: &[u8]) -> Option<Vec<u8>> {
         ChannelFile::Subscriptions
         | ChannelFile::Removed(..)
         | ChannelFile::Deleted(_)
+        | ChannelFile::Purged(_)
         | ChannelFile::Invalid
         | ChannelFile::Other => None,
     }

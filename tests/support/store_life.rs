@@ -21,8 +21,8 @@ use stanby::base::channel_limits::{ChannelOverrides, StoreLimits};
 use stanby::base::epoch::{Epoch, Fence, FenceError, Predecessor};
 use stanby::base::id::{ChannelName, ClientId, Sequence, SubscriptionId, Ticket};
 use stanby::base::record::{
-    Batch, ChannelBatch, ClientWrite, FetchRequest, Lifecycle, MessageRecord, RecoveredChannel,
-    SubscriptionWrite,
+    Batch, ChannelBatch, ClientWrite, FetchRequest, Lifecycle, MessageRecord, Purge,
+    RecoveredChannel, SubscriptionWrite,
 };
 use stanby::base::time::WallTime;
 use stanby::base::world;
@@ -102,6 +102,8 @@ pub enum Step {
     Subscribe(&'static str, Vec<SubscriptionWrite>),
     /// The server's record and clients.
     Register(Vec<ClientWrite>),
+    /// An operator lets go of all messages of a channel but so many; `None`: of everything.
+    Purge(&'static str, Option<u64>),
     /// The channel goes.
     Delete(&'static str),
     /// Somebody puts a folder with a file into that of a channel.
@@ -216,6 +218,7 @@ impl Life {
                     self.commit(Batch { channels: vec![part], durable: true, ..Batch::default() });
                 }
             }
+            Step::Purge(channel, keep) => self.purge(channel, *keep),
             Step::Clutter(channel) => {
                 if self.root.join(channel).exists() {
                     fs::create_dir_all(self.root.join(channel).join("backup/of")).unwrap();
@@ -298,6 +301,21 @@ impl Life {
             batch.channels.push(part);
         }
         self.commit(batch);
+    }
+
+    fn purge(&mut self, channel: &str, keep: Option<u64>) {
+        let last = self.model().channels.get(channel).map_or(0, |known| known.last);
+        let first = last.saturating_sub(keep.map_or(0, |keep| keep - 1));
+        if first == 0 {
+            return;
+        }
+        let stand_in = keep.is_none().then(|| {
+            let (record, _) = self.record(channel, last);
+            MessageRecord::stand_in(&ChannelName::from(channel), last, record.timestamp)
+        });
+        let purge = Some(Purge { first: Sequence(first), stand_in });
+        let part = ChannelBatch { purge, ..part_of(channel, Lifecycle::Keep) };
+        self.commit(Batch { channels: vec![part], durable: true, ..Batch::default() });
     }
 
     fn subscribe(&mut self, channel: &str, writes: &[SubscriptionWrite]) {
@@ -669,8 +687,8 @@ pub fn client(id: &'static str) -> ClientWrite {
 /// All that can happen to channels, subscriptions and clients.
 pub fn whole_life() -> Vec<Step> {
     use Step::{
-        Clutter, Crash, Delete, Litter, Look, Publish, PublishLater, Read, Register, Reopen, Steal,
-        Subscribe, Wait,
+        Clutter, Crash, Delete, Litter, Look, Publish, PublishLater, Purge, Read, Register, Reopen,
+        Steal, Subscribe, Wait,
     };
     use SubscriptionWrite::{Acked, Create, Sent, Update};
     let id = SubscriptionId;
@@ -710,12 +728,16 @@ pub fn whole_life() -> Vec<Step> {
         Publish(vec![("bar", 1)]),
         Reopen(Predecessor::Replaced),
         Publish(vec![("foo", 4), ("qux", 1)]),
+        Purge("foo", Some(3)),
+        Publish(vec![("foo", 1)]),
         Crash,
         Register(vec![client("him")]),
         Steal("foo"),
         Read,
         Publish(vec![("foo", 1), ("bar", 1), ("aged", 1), ("qux", 1), ("lit", 1)]),
         Subscribe("foo", vec![acked(3, 7)]),
+        Purge("qux", None),
+        Purge("bar", Some(1)),
         Wait(101),
         Delete("aged"),
         Publish(vec![("aged", 1)]),
@@ -736,6 +758,7 @@ pub fn mounted_life() -> Vec<Step> {
         publish(2),
         Step::Reopen(Predecessor::Clean),
         publish(4),
+        Step::Purge("mnt", Some(2)),
         Step::Delete("mnt"),
         publish(1),
         // What could not be read of the oldest messages is read again.

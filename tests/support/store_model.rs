@@ -34,6 +34,9 @@ pub struct Known {
     /// Or one of these, as `late`.
     pub late_pending: Vec<Pending>,
     pub may_be_missing: bool,
+    /// What an operator wants to let go, and was not told of: the first message that would stay,
+    /// and whether its payload goes.
+    pub purge: Option<(u64, bool)>,
 }
 
 /// Everything that clients were told.
@@ -76,6 +79,8 @@ impl Model {
                 known.pending.push(Pending::new());
             }
             known.may_be_missing = part.lifecycle != Lifecycle::Keep;
+            let asked = part.purge.as_ref();
+            known.purge = asked.map(|it| (it.first.get(), it.stand_in.is_some()));
             known.unknown = part.messages.iter().map(payload_of).collect();
             (known.late, known.late_pending) = (Vec::new(), Vec::new());
             let mut state = known.pending[0].clone();
@@ -134,6 +139,10 @@ impl Model {
         }
         let known = self.channels.get_mut(&name).unwrap();
         let unknown = std::mem::take(&mut known.unknown);
+        let purge = known.purge.take();
+        if let Some(purge) = purge.filter(|_| !is_refused) {
+            known.let_go(purge);
+        }
         if is_refused {
             known.pending.truncate(1);
             return;
@@ -182,6 +191,13 @@ impl Known {
         }
     }
 
+    fn let_go(&mut self, (first, is_emptied): (u64, bool)) {
+        self.first = self.first.max(first);
+        if is_emptied && let Some(payload) = self.messages.get_mut(&first) {
+            payload.clear();
+        }
+    }
+
     /// What is pending is what was answered, or may be instead of it.
     pub fn check_pending(
         &mut self,
@@ -215,6 +231,14 @@ impl Known {
         found: &[(u64, String)],
         may_lose: bool,
     ) -> Vec<String> {
+        if let Some((first, is_emptied)) = self.purge {
+            let is_there = found
+                .first()
+                .is_some_and(|(at, payload)| *at == first && (!is_emptied || payload.is_empty()));
+            if is_there {
+                self.let_go((first, is_emptied));
+            }
+        }
         let last = found.last().map_or(self.last, |(sequence, _)| *sequence).max(self.last);
         let new = usize::try_from(last - self.last).unwrap();
         assert!(new <= self.unknown.len(), "{name}: {found:?} is more than {self:?}");

@@ -133,6 +133,11 @@ fn list(folder: &Path, findings: &mut Findings) -> io::Result<Files> {
                 let what = format!("a removal under epoch {epoch} was under way");
                 findings.add(Weight::Note, (&path, None), what, "a start ends it");
             }
+            ChannelFile::Purged(floor) => {
+                let what = format!("an operator has let go of what lies before {}", floor.first);
+                let means = "a start takes it out of the files; a Go server shows it until then";
+                findings.add(Weight::Note, (&path, None), what, means);
+            }
             ChannelFile::Invalid => {
                 let what = "its name is none that a slice can have".to_owned();
                 let means = "a start is refused, by both servers";

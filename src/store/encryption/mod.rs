@@ -82,6 +82,8 @@ impl Encrypted {
             lifecycle: part.lifecycle,
             begins_after: part.begins_after,
             subscriptions: part.subscriptions.clone(),
+            // What stands in for messages is empty, and passes as it is.
+            purge: part.purge.clone(),
         }
     }
 

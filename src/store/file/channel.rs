@@ -13,6 +13,7 @@ use crate::store::file::format::{
     FILE_HEADER_LEN, SUBSCRIPTIONS_FILE, slice_data_name, slice_index_name,
 };
 use crate::store::file::log::{Log, io_error};
+use crate::store::file::purging::Floor;
 use crate::store::file::recovery::FoundChannel;
 use crate::store::file::removal::{Archivists, Place, open_file};
 use crate::store::file::slices::{Messages, SliceLimits};
@@ -51,6 +52,10 @@ pub struct Channel {
     pub must_replace_subscriptions: bool,
     /// When the oldest message expires.
     pub expires_at: Option<WallTime>,
+    /// What an operator has left, until nothing else lies in the files.
+    pub floor: Floor,
+    /// Whether the message that an operator has emptied is written anew without its payload.
+    pub is_rewritten: bool,
     /// When subs.dat was last compacted.
     pub compacted_at: Option<Instant>,
     /// Whether names in the folder changed since it was synced.
@@ -87,6 +92,8 @@ impl Channel {
             must_replace_subscriptions: (must_settle && !planted::is(Bug::SubscriptionsContinued))
                 || found.subscriptions_len.is_none(),
             expires_at: None,
+            floor: found.floor,
+            is_rewritten: false,
             compacted_at: None,
             is_renamed: false,
             used_at: 0,
@@ -341,7 +348,8 @@ impl Channel {
     #[must_use]
     pub fn is_untidy(&self) -> bool {
         let messages = &self.messages;
-        !messages.superseded.is_empty()
+        self.floor.is_set()
+            || !messages.superseded.is_empty()
             || messages.hollow_slices().next().is_some()
             || !messages.dead_slices().is_empty()
     }

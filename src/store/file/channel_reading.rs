@@ -70,7 +70,7 @@ impl Channel {
                 break;
             }
         }
-        Ok(out)
+        Ok(out.into_iter().map(|record| self.as_left(record)).collect())
     }
 
     /// See [`crate::store::Store::find_time`].
@@ -169,7 +169,7 @@ impl Channel {
         let count_before = self.messages.message_count;
         self.expires_at = None;
         while self.messages.message_count != 0 {
-            let is_over = self.messages.is_over(&self.limits);
+            let is_over = self.messages.is_over(&self.limits) || self.is_below_floor();
             if !is_over && self.limits.age_max.is_zero() {
                 break;
             }

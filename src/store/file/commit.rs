@@ -16,6 +16,7 @@ use crate::store::file::channel::Channel;
 use crate::store::file::compaction::Replacement;
 use crate::store::file::context::{is_out_of_descriptors, refusal};
 use crate::store::file::log::io_error;
+use crate::store::file::purging::Floor;
 use crate::store::file::registry::Change;
 use crate::store::file::reserve::LEFT_BY_COMMITS;
 use crate::store::file::share::{Share, recount};
@@ -36,6 +37,8 @@ struct Part<'a> {
     refused: Option<String>,
     /// Whether the channel was created for it.
     is_created: bool,
+    /// What it has decided to let go.
+    floor: Option<Floor>,
 }
 
 impl<'a> Part<'a> {
@@ -47,6 +50,7 @@ impl<'a> Part<'a> {
             subscriptions_len: None,
             refused: None,
             is_created: false,
+            floor: None,
         }
     }
 }
@@ -196,6 +200,12 @@ impl Share {
             number_step: if channel.must_begin_slice { SLICES_PER_BATCH_MAX } else { 1 },
             crc: &ctx.crc,
         };
+        if let Some(purge) = &batch.purge {
+            let floor = Floor::of(purge);
+            // Before it is tried: a file server may have done what it says that it has not.
+            part.floor = (channel.floor < floor).then_some(floor);
+            channel.put_floor(ctx, root, floor)?;
+        }
         part.writes = channel.messages.stage(&batch.messages, &rules);
         channel.append(ctx, &mut part.writes)?;
         if records.is_empty() {
@@ -235,6 +245,9 @@ impl Share {
         if let Some(len) = part.subscriptions_len.take() {
             channel.open_folder(ctx, root)?;
             channel.rewind_subscriptions(ctx, len)?;
+        }
+        if let Some(floor) = part.floor.take() {
+            channel.take_floor_back(ctx, root, floor)?;
         }
         recount(&mut self.open_count, channel);
         if std::mem::take(&mut part.is_created) {
@@ -311,6 +324,10 @@ impl Share {
         if !part.writes.is_empty() {
             channel.must_begin_slice = false;
             channel.messages.apply(part.writes);
+        }
+        if let Some(floor) = part.floor {
+            channel.floor = floor;
+            channel.is_rewritten = false;
         }
         let mut may_compact = false;
         for write in &part.batch.subscriptions {

@@ -11,6 +11,7 @@ use crate::store::file::context::Context;
 use crate::store::file::disk::Folder;
 use crate::store::file::format::SUBSCRIPTIONS_FILE;
 use crate::store::file::log::{Log, io_error};
+use crate::store::file::purging::Floor;
 use crate::store::file::recovery::{FoundChannel, has_channel_files};
 use crate::store::file::removal::Place;
 use crate::store::file::reserve::LEFT_BY_OTHERS;
@@ -145,6 +146,7 @@ impl Channel {
                 slices: VecDeque::new(),
                 overlaps: Vec::new(),
                 hollow: Vec::new(),
+                floor: Floor::default(),
                 number_max: 0,
                 has_files: true,
                 subscriptions: Subscriptions::default(),

@@ -14,6 +14,7 @@
 use prost::Message;
 
 use crate::proto::{pb, spb};
+use crate::store::file::purging::Floor;
 
 /// The version header of every file.
 pub const VERSION_HEADER: [u8; 4] = [1, 0, 0, 0];
@@ -43,6 +44,8 @@ pub const RESERVE_FILE: &[u8] = b".stanby.reserve";
 
 const REMOVED_PREFIX: &str = "removed.";
 const DELETED_PREFIX: &str = "deleted.";
+const PURGED_PREFIX: &str = "purged.";
+const EMPTIED_PREFIX: &str = "emptied.";
 /// In the root each name of ours begins with a dot: no channel's name can (spec stores, 3).
 const REPLACEMENT_PREFIX: &str = ".stanby.replacement.";
 /// What earlier releases wrote instead.
@@ -440,6 +443,8 @@ pub enum ChannelFile {
     Removed(u64, Vec<u8>),
     /// Says that all that a removal of that epoch has renamed is to go, and nothing to be put back.
     Deleted(u64),
+    /// Says that an operator has let everything before a message go.
+    Purged(Floor),
     /// A name that the reference refuses as a slice.
     Invalid,
     /// Nothing of the format.
@@ -457,6 +462,11 @@ pub fn channel_file(name: &[u8]) -> ChannelFile {
     }
     if let Some((epoch, _)) = split_epoch(name, DELETED_PREFIX) {
         return ChannelFile::Deleted(epoch);
+    }
+    for (prefix, is_emptied) in [(PURGED_PREFIX, false), (EMPTIED_PREFIX, true)] {
+        if let Some(first) = name.strip_prefix(prefix.as_bytes()).and_then(slice_number) {
+            return ChannelFile::Purged(Floor { first, is_emptied });
+        }
     }
     let Some(rest) = name.strip_prefix(b"msgs.") else {
         return ChannelFile::Other;
@@ -480,7 +490,8 @@ pub fn is_channel_file(name: &[u8]) -> bool {
         | ChannelFile::Index(_)
         | ChannelFile::Subscriptions
         | ChannelFile::Removed(..)
-        | ChannelFile::Deleted(_) => true,
+        | ChannelFile::Deleted(_)
+        | ChannelFile::Purged(_) => true,
         ChannelFile::Invalid | ChannelFile::Other => false,
     }
 }
@@ -502,6 +513,13 @@ pub fn removed_name(epoch: u64, name: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn deleted_name(epoch: u64, name: &[u8]) -> Vec<u8> {
     [format!("{DELETED_PREFIX}{epoch}.").as_bytes(), name].concat()
+}
+
+/// The name of the file that says which message is the oldest that an operator has left.
+#[must_use]
+pub fn floor_name(floor: Floor) -> Vec<u8> {
+    let prefix = if floor.is_emptied { EMPTIED_PREFIX } else { PURGED_PREFIX };
+    format!("{prefix}{}", floor.first).into_bytes()
 }
 
 /// The name, in the root, of a file of `epoch` that will replace another.

@@ -104,6 +104,9 @@ fn names_in_a_channels_folder_are_sorted() {
         ("msgs.1.dat.bak", ChannelFile::Other),
         ("removed.7.msgs.1.dat", ChannelFile::Removed(7, b"msgs.1.dat".to_vec())),
         ("deleted.7.subs.dat", ChannelFile::Deleted(7)),
+        ("purged.9", ChannelFile::Purged(Floor { first: 9, is_emptied: false })),
+        ("emptied.9", ChannelFile::Purged(Floor { first: 9, is_emptied: true })),
+        ("purged.09", ChannelFile::Other),
         ("cut.7.msgs.1.dat.99", ChannelFile::Other),
     ] {
         assert_eq!(channel_file(name.as_bytes()), expected, "{name}");

@@ -21,6 +21,7 @@ pub(in crate::store) mod log;
 mod opening;
 mod options;
 pub mod overlay;
+pub mod purging;
 mod reading;
 mod recovery;
 mod registry;

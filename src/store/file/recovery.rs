@@ -22,6 +22,7 @@ use crate::store::file::format::{
 use crate::store::file::log::{
     RECORDS_START, complete_header, io_error, is_half_begun, path_below, read_whole,
 };
+use crate::store::file::purging::Floor;
 use crate::store::file::reading::SliceFiles;
 use crate::store::file::removal::{Place, is_removal, open_file};
 use crate::store::file::repair::{Ending, HOLE, replay};
@@ -64,6 +65,8 @@ pub struct FoundChannel {
     pub overlaps: Vec<Overlap>,
     /// Numbers of slices that hold nothing.
     pub hollow: Vec<u64>,
+    /// What an operator has left of them.
+    pub floor: Floor,
     /// Highest slice number.
     pub number_max: u64,
     /// Whether there was a file of the format in it, be it one that holds nothing.
@@ -117,6 +120,7 @@ impl Recovery<'_> {
         }
         let has_files = has_channel_files(&entries);
         let slices = reader.slices(&entries)?;
+        let floor = reader.floor(&entries, slices.back().map_or(0, |slice| slice.last))?;
         let has_subscriptions = entries.iter().any(|entry| entry.name == SUBSCRIPTIONS_FILE);
         let (subscriptions, subscriptions_len) = if has_subscriptions {
             let (found, len) = reader.subscriptions()?;
@@ -133,6 +137,7 @@ impl Recovery<'_> {
             slices,
             overlaps,
             hollow,
+            floor,
             number_max,
             has_files,
             subscriptions,
@@ -274,6 +279,7 @@ impl ChannelReader<'_> {
                 ChannelFile::Subscriptions
                 | ChannelFile::Removed(..)
                 | ChannelFile::Deleted(_)
+                | ChannelFile::Purged(_)
                 | ChannelFile::Other => (),
             }
         }
@@ -306,6 +312,21 @@ impl ChannelReader<'_> {
             }
         }
         Ok(slices)
+    }
+
+    /// What an operator has left. What reaches beyond the last message is of messages that are
+    /// gone, and would forbid others that get their numbers: it goes.
+    fn floor(&self, entries: &[Entry], last: u64) -> Result<Floor, StoreError> {
+        let mut highest = Floor::default();
+        for entry in entries.iter().filter(|entry| !entry.is_folder) {
+            let ChannelFile::Purged(floor) = channel_file(&entry.name) else { continue };
+            if last < floor.first {
+                self.place()?.remove(std::slice::from_ref(&entry.name))?;
+            } else {
+                highest = highest.max(floor);
+            }
+        }
+        Ok(highest)
     }
 
     /// Removes the files of a slice. Later epochs choose numbers above all that they find: the

@@ -155,6 +155,8 @@ impl Rewrite {
         let end = slices.first().map_or(0, |slice| slice.last);
         let copied = records.iter().filter(|record| record.sequence.get() <= end);
         kept.bytes = kept.bytes.saturating_sub(copied.map(accounted).sum());
+        let records: Vec<MessageRecord> =
+            records.into_iter().map(|record| channel.as_left(record)).collect();
         let fresh = Messages { number_max: channel.messages.number_max, ..Messages::default() };
         let rules = StageRules {
             limits: SliceLimits::default(),

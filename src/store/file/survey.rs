@@ -178,7 +178,10 @@ impl Seen {
         let mut files = Vec::new();
         for entry in root.folder(name).and_then(|folder| folder.list()).ok()? {
             let is_read = match channel_file(&entry.name) {
-                ChannelFile::Data(_) | ChannelFile::Index(_) | ChannelFile::Subscriptions => true,
+                ChannelFile::Data(_)
+                | ChannelFile::Index(_)
+                | ChannelFile::Subscriptions
+                | ChannelFile::Purged(_) => true,
                 ChannelFile::Removed(..) | ChannelFile::Deleted(_) | ChannelFile::Invalid => {
                     return None;
                 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::base::id::ChannelName;
 use crate::base::time::{Instant, WallTime};
-use crate::store::StoreError;
 use crate::store::file::channel::Channel;
 use crate::store::file::context::Context;
 use crate::store::file::disk::Folder;
@@ -16,6 +15,7 @@ use crate::store::file::format::FILE_HEADER_LEN;
 use crate::store::file::report::report_limits;
 use crate::store::file::reserve::LEFT_BY_OTHERS;
 use crate::store::file::share::Share;
+use crate::store::{Remedy, StoreError};
 
 /// How soon what could not be tidied up is tried again.
 const TIDY_RETRY: Duration = Duration::from_secs(1);
@@ -37,7 +37,8 @@ impl Share {
         let is_trimmed = match (channel.trim(ctx, root, now), now) {
             (Ok(is_trimmed), Some(_)) => is_trimmed,
             (Ok(is_trimmed), None) => {
-                if is_trimmed {
+                // What an operator has let go says nothing of limits.
+                if is_trimmed && channel.messages.first != channel.floor.first {
                     report_limits(channel);
                 }
                 is_trimmed
@@ -139,6 +140,17 @@ impl Share {
         if let Err(error) = channel.remove_dead_slices(ctx, root, &mut self.archivists) {
             log::warn!("Unable to remove old slices of channel {name}: {error}; tried again");
             self.untidy.insert(name.clone());
+            return;
+        }
+        if let Err(error) = channel.finish_purge(ctx, root, &mut self.archivists) {
+            log::warn!("Unable to finish the purge of channel {name}: {error}; tried again");
+            self.untidy.insert(name.clone());
+            if error.remedy() == Remedy::StepDown {
+                self.failure.get_or_insert(error);
+            }
+        }
+        if channel.is_renamed {
+            self.dirty.insert(name.clone());
         }
     }
 

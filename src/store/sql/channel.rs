@@ -96,6 +96,15 @@ impl Channel {
         self.totals_are_old |= !messages.is_empty();
     }
 
+    /// The database holds this, after rows were removed before what stays.
+    pub fn on_purged(&mut self, state: ChannelState) {
+        self.state = state;
+        self.removed_to = state.first.prev().0;
+        self.waste = Held::default();
+        self.oldest.clear();
+        self.totals_are_old = false;
+    }
+
     /// `writes` are in the database, as far as they are written at once.
     pub fn on_subscriptions(&mut self, writes: &[SubscriptionWrite]) {
         for write in writes {
@@ -367,5 +376,5 @@ impl Channel {
 
 const ADD_PENDING: &str =
     "INSERT INTO SubsPending (subid, `row`, lastsent, pending, acks) VALUES (?,?,?,?,?)";
-const ADD_TOTALS: &str =
+pub(super) const ADD_TOTALS: &str =
     "INSERT INTO StanbyTotals (id, firstseq, lastseq, messages, bytes) VALUES (?,?,?,?,?)";

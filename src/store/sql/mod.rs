@@ -25,6 +25,7 @@ mod postgres;
 mod postgres_login;
 mod postgres_numeric;
 mod postgres_tls;
+mod purging;
 mod reading;
 mod recovery;
 mod renewing;

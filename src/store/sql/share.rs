@@ -21,6 +21,7 @@ use crate::store::sql::channel::Channel;
 use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, insert_rows};
 use crate::store::sql::fence::Fencing;
 use crate::store::sql::messages::{self, NumberedMessage};
+use crate::store::sql::purging;
 use crate::store::sql::reading;
 use crate::store::sql::recovery::{Found, limit_values};
 use crate::store::sql::{Context, schema};
@@ -124,7 +125,8 @@ impl Share {
         Part { batch, id }
     }
 
-    /// Writes these parts in one transaction.
+    /// Writes these parts in one transaction. What is left of channels of which the oldest messages
+    /// went is noted then.
     fn write(&mut self, epoch: Epoch, batch: &Batch, parts: &[Part<'_>]) -> Result<(), Failed> {
         let has_records = batch.server.is_some() || !batch.clients.is_empty();
         if !has_records && parts.iter().all(|part| writes_nothing(part.batch)) {
@@ -133,7 +135,7 @@ impl Share {
         let (ctx, channels) = (&self.ctx, &self.channels);
         let limit = ctx.options.bulk_insert_limit;
         let patience = ctx.options.timeout();
-        self.fencing.run(self.dialect.as_mut(), epoch, patience, |dialect| {
+        let purged = self.fencing.run(self.dialect.as_mut(), epoch, patience, |dialect| {
             if let Some(server) = &batch.server {
                 write_server(dialect, server)?;
             }
@@ -153,8 +155,21 @@ impl Share {
                     channels.get(&part.batch.channel).is_some_and(|it| it.has_tombstones);
                 write_subscriptions(dialect, ctx, part, has_tombstones)?;
             }
-            Ok(())
-        })
+            let mut purged = Vec::new();
+            for Part { batch, id } in parts {
+                if let (Some(what), Some(channel)) = (&batch.purge, channels.get(&batch.channel)) {
+                    let left = purging::purge(dialect, *id, channel.state.last, what)?;
+                    purged.push((batch.channel.clone(), left));
+                }
+            }
+            Ok(purged)
+        })?;
+        for (name, left) in purged {
+            if let Some(channel) = self.channels.get_mut(&name) {
+                channel.on_purged(left);
+            }
+        }
+        Ok(())
     }
 
     /// The database has these parts now.
@@ -347,6 +362,7 @@ fn writes_nothing(part: &ChannelBatch) -> bool {
     };
     part.lifecycle == Lifecycle::Keep
         && part.messages.is_empty()
+        && part.purge.is_none()
         && part.subscriptions.iter().all(waits)
 }
 

@@ -91,6 +91,7 @@ fn numbers(files: &[PathBuf]) -> BTreeSet<u64> {
         ChannelFile::Subscriptions
         | ChannelFile::Removed(..)
         | ChannelFile::Deleted(_)
+        | ChannelFile::Purged(_)
         | ChannelFile::Invalid
         | ChannelFile::Other => None,
     };

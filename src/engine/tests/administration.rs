@@ -1,0 +1,311 @@
+//! what an operator changes while clients go on
+
+use super::*;
+use crate::base::id::{ChannelName, ClientId, Sequence, SubscriptionId};
+use crate::base::record::ChannelState;
+use crate::engine::administration::{Change, Extent, Outcome, Position};
+
+fn purge(channel: &str, extent: Extent) -> Change {
+    Change::Purge { channel: ChannelName::from(channel), extent }
+}
+
+impl Script {
+    /// How the change that was asked for last has ended.
+    #[track_caller]
+    fn outcome_of(&mut self, change: Change) -> Outcome {
+        self.administer(7, change);
+        let [(7, outcome)] = &std::mem::take(&mut self.outcomes)[..] else {
+            panic!("one answer for one question");
+        };
+        outcome.clone()
+    }
+
+    #[track_caller]
+    fn purged(&mut self, channel: &str, extent: Extent) -> (u64, ChannelState) {
+        let outcome = self.outcome_of(purge(channel, extent));
+        let Outcome::Purged { removed, state } = outcome else { panic!("{outcome:?}") };
+        (removed, state)
+    }
+
+    #[track_caller]
+    fn refused(&mut self, change: Change) -> String {
+        let outcome = self.outcome_of(change);
+        let Outcome::Refused(why) = outcome else { panic!("{outcome:?}") };
+        why
+    }
+}
+
+#[test]
+fn the_oldest_messages_go_and_numbers_go_on() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 10);
+        let (removed, state) = server.purged("foo", Extent::Keep(4));
+        assert_eq!((removed, state.first, state.last), (6, Sequence(7), Sequence(10)));
+        let (removed, state) = server.purged("foo", Extent::To(Sequence(8)));
+        assert_eq!((removed, state.first, state.message_count), (2, Sequence(9), 2));
+        for done in [Extent::Keep(2), Extent::Keep(99), Extent::To(Sequence(3))] {
+            assert_eq!(server.purged("foo", done), (0, state), "{done:?}");
+        }
+        server.subscribe("me", "foo", "a", &options());
+        server.expect("a:9 a:10");
+        server.restart();
+        server.publish("me", "foo", 1);
+        server.subscribe("me", "foo", "b", &options());
+        assert!(server.got().contains("b:9 b:10 b:11"));
+    });
+}
+
+/// Goal: of everything an empty message is left; who has got its number gets nothing once more, and
+/// who begins later gets it empty, from memory and from the store.
+#[test]
+fn an_emptied_channel_delivers_one_empty_message() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.subscribe("me", "foo", "a", &options());
+        server.publish("me", "foo", 3);
+        server.expect("a:1 a:2 a:3");
+        let (removed, state) = server.purged("foo", Extent::All);
+        assert_eq!((removed, state.first, state.last), (2, Sequence(3), Sequence(3)));
+        server.expect("");
+        server.subscribe("me", "foo", "b", &options());
+        server.expect("b:3");
+        let (removed, _) = server.purged("foo", Extent::All);
+        assert_eq!(removed, 0);
+        server.publish("me", "foo", 1);
+        assert!(server.got().contains("a:4"));
+    });
+}
+
+#[test]
+fn what_was_purged_is_not_delivered_again() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.subscribe("me", "foo", "a", &Options { ack_wait: 5, ..options() });
+        server.publish("me", "foo", 4);
+        server.expect("a:1 a:2 a:3 a:4");
+        server.purged("foo", Extent::To(Sequence(3)));
+        server.pass_secs(6);
+        server.expect("a:4*1");
+        server.ack("a", "foo", &[4]);
+        server.pass_secs(6);
+        server.expect("");
+    });
+}
+
+#[test]
+fn a_purge_is_answered_behind_its_commit_and_what_was_published_before_it() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 2);
+        server.hold_commits();
+        for text in ["3", "4", "5"] {
+            server.hand_in_publish("me", "foo", text);
+        }
+        server.administer(1, purge("foo", Extent::Keep(1)));
+        server.administer(2, purge("foo", Extent::All));
+        server.hand_in_publish("me", "foo", "6");
+        assert!(server.outcomes.is_empty(), "nothing is committed");
+        server.release();
+        let outcomes = std::mem::take(&mut server.outcomes);
+        let [(1, first), (2, second)] = &outcomes[..] else { panic!("{outcomes:?}") };
+        assert!(matches!(first, Outcome::Purged { removed: 4, .. }), "{first:?}");
+        assert!(matches!(second, Outcome::Purged { removed: 0, .. }), "{second:?}");
+        server.subscribe("me", "foo", "a", &options());
+        server.expect("a:5 a:6");
+    });
+}
+
+#[test]
+fn what_cannot_be_purged_is_refused_in_words() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 2);
+        let unknown = server.refused(purge("bar", Extent::All));
+        assert_eq!(unknown, "there is no channel \"bar\"");
+        let beyond = server.refused(purge("foo", Extent::To(Sequence(3))));
+        assert_eq!(beyond, "channel \"foo\" has no message 3: its last one is 2");
+        server.refuse("foo", Some("no space left"));
+        assert_eq!(server.refused(purge("foo", Extent::Keep(1))), "no space left");
+        server.refuse("foo", None);
+        assert_eq!(server.purged("foo", Extent::Keep(1)).0, 1);
+        server.subscribe("me", "new", "a", &options());
+        assert_eq!(server.purged("new", Extent::All), (0, ChannelState::default()));
+    });
+}
+
+#[test]
+fn a_channel_goes_with_its_subscriptions_only_if_it_is_forced() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 2);
+        server.subscribe("me", "foo", "a", &options());
+        server.subscribe("me", "foo", "b", &Options { durable: "d", ..options() });
+        server.subscribe("me", "foo", "c", &Options { queue: "q", durable: "d", ..options() });
+        server.subscribe("me", "foo", "e", &Options { durable: "off", ..options() });
+        server.sub_close("me", "foo", "e");
+        server.got();
+        let channel = ChannelName::from("foo");
+        let delete = |with_subscriptions| Change::DeleteChannel {
+            channel: channel.clone(),
+            with_subscriptions,
+        };
+        let why = server.refused(delete(false));
+        assert_eq!(why, "channel \"foo\" has subscriptions: it goes with them only if forced");
+        assert_eq!(server.outcome_of(delete(true)), Outcome::Gone);
+        assert!(!server.has_channel("foo"));
+        assert_eq!(server.refused(delete(true)), "there is no channel \"foo\"");
+        server.publish("me", "foo", 1);
+        server.expect("");
+        server.subscribe("me", "foo", "f", &options());
+        server.expect("f:1");
+        let leave = server.leave(Service::Unsubscribe, "me", "foo", "a");
+        assert_eq!(leave, "stan: invalid subscription");
+    });
+}
+
+/// Goal: what subscribers do while their channel is being deleted goes with it, or is written once
+/// the store has refused that.
+#[test]
+fn subscriptions_go_on_until_their_channel_is_gone() {
+    for is_refused in [false, true] {
+        with_loops(|mut server| {
+            server.connect("me");
+            server.publish("me", "foo", 2);
+            server.subscribe("me", "foo", "a", &options());
+            server.subscribe("me", "foo", "b", &Options { durable: "d", ..options() });
+            server.expect("a:1 a:2 b:1 b:2");
+            server.refuse("foo", is_refused.then_some("no space left"));
+            server.hold_commits();
+            let channel = ChannelName::from("foo");
+            server.administer(1, Change::DeleteChannel { channel, with_subscriptions: true });
+            server.ack("b", "foo", &[1]);
+            let reply = server.hand_in_publish("me", "foo", "3");
+            server.run();
+            server.refuse("foo", None);
+            server.release();
+            let outcome = server.outcomes.pop().unwrap().1;
+            assert_eq!(server.publish_error(&reply), "");
+            if is_refused {
+                assert_eq!(outcome, Outcome::Refused("no space left".to_owned()));
+                server.expect("a:3 b:3");
+                assert_eq!(server.stored("foo")[1].1, [2, 3]);
+            } else {
+                assert_eq!(outcome, Outcome::Gone);
+                server.expect("");
+                assert!(server.has_channel("foo") && server.stored("foo").is_empty());
+                server.subscribe("me", "foo", "c", &options());
+                server.expect("c:1");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_closed_client_is_gone_and_may_come_again() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.subscribe("me", "foo", "a", &Options { durable: "d", ..options() });
+        server.publish("me", "foo", 1);
+        server.expect("a:1");
+        let close = || Change::CloseClient(ClientId::from("me"));
+        assert_eq!(server.outcome_of(close()), Outcome::Gone);
+        assert!(!server.has_client_record("me"));
+        assert_eq!(server.refused(close()), "there is no client \"me\"");
+        assert_eq!(server.stored("foo").len(), 1, "its durable stays");
+        server.connect("me");
+        server.subscribe("me", "foo", "b", &Options { durable: "d", ..options() });
+        server.expect("b:1*1");
+    });
+}
+
+#[test]
+fn a_subscription_is_closed_and_an_unused_durable_removed() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 1);
+        server.subscribe("me", "foo", "a", &options());
+        server.subscribe("me", "foo", "b", &Options { durable: "d", ..options() });
+        server.subscribe("me", "foo", "c", &Options { queue: "q", durable: "d", ..options() });
+        server.got();
+        let channel = || ChannelName::from("foo");
+        let ids: Vec<u64> = server.stored("foo").iter().map(|(state, _)| state.id).collect();
+        let [plain, durable, group] = ids.map_to_ids();
+        let remove = |id| Change::RemoveDurable { channel: channel(), id };
+        let close = |id| Change::CloseSubscription { channel: channel(), id };
+        assert_eq!(server.refused(remove(plain)), format!("subscription {plain} is no durable"));
+        let used = format!("durable {durable} is in use by client me");
+        assert_eq!(server.refused(remove(durable)), used);
+        for id in [plain, durable, group] {
+            assert_eq!(server.outcome_of(close(id)), Outcome::Gone);
+        }
+        assert_eq!(server.stored("foo").len(), 2, "durables stay");
+        assert_eq!(server.refused(close(durable)), format!("subscription {durable} is not in use"));
+        let unknown = server.refused(close(plain));
+        assert_eq!(unknown, format!("channel \"foo\" has no subscription {plain}"));
+        server.publish("me", "foo", 1);
+        server.expect("");
+        for id in [durable, group] {
+            assert_eq!(server.outcome_of(remove(id)), Outcome::Gone);
+        }
+        assert!(server.stored("foo").is_empty());
+        server.restart();
+        server.subscribe("me", "foo", "d", &Options { durable: "d", ..options() });
+        server.subscribe("me", "foo", "e", &Options { queue: "q", durable: "d", ..options() });
+        server.expect("d:1 d:2 e:1 e:2");
+    });
+}
+
+/// Goal: a durable that is reset gets nothing of before again, and begins where it was told, now
+/// and after a restart.
+#[test]
+fn an_unused_durable_is_reset() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 6);
+        for queue in ["", "q"] {
+            let wanted = Options { durable: "d", queue, in_flight_max: 4, ..options() };
+            server.subscribe("me", "foo", "a", &wanted);
+            server.ack("a", "foo", &[1]);
+            server.expect("a:1 a:2 a:3 a:4 a:5");
+            let channel = || ChannelName::from("foo");
+            let id_of = |server: &Script| {
+                SubscriptionId(server.stored("foo").last().expect("a record").0.id)
+            };
+            let reset = |id, to| Change::ResetDurable { channel: channel(), id, to };
+            let id = id_of(&server);
+            let used = server.refused(reset(id, Position::First));
+            assert_eq!(used, format!("durable {id} is in use by client me"));
+            server.sub_close("me", "foo", "a");
+            let beyond = server.refused(reset(id, Position::At(Sequence(8))));
+            assert_eq!(beyond, "there is no message 8: the last one is 6");
+            for (to, expected) in [
+                (Position::At(Sequence(4)), "b:4 b:5 b:6"),
+                (Position::New, ""),
+                (Position::Last, "b:6"),
+                (Position::First, "b:1 b:2 b:3 b:4"),
+            ] {
+                let (id, count) = (id_of(&server), server.stored("foo").len());
+                assert_eq!(server.outcome_of(reset(id, to)), Outcome::Gone);
+                assert_eq!(server.stored("foo").len(), count, "the old record is gone");
+                server.restart();
+                server.got();
+                server.subscribe("me", "foo", "b", &wanted);
+                server.expect(expected);
+                server.sub_close("me", "foo", "b");
+            }
+            assert!(server.refused(reset(id, Position::First)).contains("no subscription"));
+        }
+    });
+}
+
+trait ToIds {
+    fn map_to_ids(self) -> [SubscriptionId; 3];
+}
+
+impl ToIds for Vec<u64> {
+    fn map_to_ids(self) -> [SubscriptionId; 3] {
+        let ids: [u64; 3] = self.try_into().unwrap();
+        ids.map(SubscriptionId)
+    }
+}
