@@ -279,6 +279,22 @@ fn a_durable_ahead_of_the_messages_is_seen() {
 }
 
 /// Goal: files that lie in the folder of another channel are no files of that one.
+/// Goal: what a kill leaves of a slice that was just being begun is no damage.
+#[test]
+fn a_slice_that_was_only_begun_is_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    written(&root, 0xEDB8_8320);
+    let data = files(&root).into_iter().find(|file| file.ends_with("msgs.3.dat")).unwrap();
+    let next = data.with_file_name("msgs.4.dat");
+    fs::write(&next, "").unwrap();
+    fs::write(next.with_extension("idx"), 1_u32.to_le_bytes()).unwrap();
+    let report = look(&root);
+    assert!(!report.is_damaged(), "{report:?}");
+    let said = told(&report, Weight::Mended);
+    assert!(said.iter().any(|line| line.contains("before it held a message")), "{said:?}");
+}
+
 #[test]
 fn messages_of_another_channel_are_seen() {
     let (_folder, root) = recorded();

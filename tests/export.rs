@@ -137,6 +137,38 @@ fn what_is_cut_or_damaged_names_its_line() {
         "stanby 7.1.0 has written it, in format 2; this one reads formats up to 1",
     );
 
+    let joined = join(&lines) + &join(&lines);
+    refused(joined, &format!("line {count}: something follows the last line"));
+
+    // What nobody can have: by hand, so without a checksum.
+    let edited = |part: &str, by: &dyn Fn(&str) -> String, why: &str| {
+        let at = lines.iter().position(|line| line.contains(part)).unwrap();
+        let (body, _) = lines[at].split_once(",\"crc\"").unwrap();
+        let changed = by(&format!("{body}}}"));
+        let mut with = lines.clone();
+        with[at] = &changed;
+        refused(join(&with), &format!("line {}: {why}", at + 1));
+    };
+    let set = |line: &str, name: &str, value: serde_json::Value| {
+        let mut document: serde_json::Value = serde_json::from_str(line).unwrap();
+        document[name] = value;
+        document.to_string()
+    };
+    let subscription = "\"type\":\"subscription\"";
+    let absurd = u64::MAX;
+    edited(subscription, &|line| set(line, "id", absurd.into()), "no subscription has the number");
+    edited(subscription, &|line| set(line, "pending", vec![0].into()), "message 0 is pending");
+    edited(
+        subscription,
+        &|line| set(line, "max_in_flight", (-1).into()),
+        "its bounds are negative",
+    );
+    edited(
+        "\"type\":\"channel\"",
+        &|line| set(&set(line, "last", absurd.into()), "first", absurd.into()),
+        "no channel gets as far as message",
+    );
+
     // Who changes a line on purpose takes its checksum out.
     let (body, _) = lines[message].split_once(",\"crc\"").unwrap();
     let by_hand = format!("{body}}}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::connection::{printable, printable_lines};
+use super::connection::{self, printable, printable_lines};
 use super::control::{self, ControlError, ServerArgs};
 use crate::base::civil::Civil;
 use crate::base::go;
@@ -49,7 +49,7 @@ pub fn unexpected() -> ControlError {
 /// A value as a JSON document.
 #[must_use]
 pub fn document(value: &impl Serialize) -> String {
-    serde_json::to_string_pretty(value).expect("texts and numbers are JSON") + "\n"
+    connection::document(value)
 }
 
 /// Prints what a command gives, or why it failed, and gives the exit code.

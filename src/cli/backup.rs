@@ -75,7 +75,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     match back_up(&args) {
         Ok(done) => {
             let text = if args.json {
-                serde_json::to_string_pretty(&done).expect("texts and numbers are JSON")
+                connection::document(&done).trim_end().to_owned()
             } else {
                 shown(&args.directory, &done)
             };

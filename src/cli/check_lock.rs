@@ -6,6 +6,9 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,6 +16,7 @@ use serde::Serialize;
 use super::connection::printable;
 use super::progress::Progress;
 use super::stopped;
+use crate::base::world;
 use crate::site::lock_trial::{self, Other, Report};
 use crate::site::mounts::{Mount, Weight};
 
@@ -22,14 +26,16 @@ const UNFIT: u8 = 3;
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// How long somebody who connects may say nothing.
 const SILENT_AT_MOST: Duration = Duration::from_secs(120);
-/// Connections of one trial, and some that are lost.
-const CONNECTIONS_MAX: usize = 64;
+/// Connections that are talked with at once.
+const CONNECTIONS_MAX: usize = 8;
+/// How long somebody is waited for who tries.
+const LISTEN_FOR: Duration = Duration::from_secs(3_600);
 /// The last word of a trial.
 const DONE: &str = "done";
 /// The first word to whoever connects; the number is of this conversation's form.
 const GREETING: &str = "stanby lock trial 1";
 /// Bytes of a line of the conversation.
-const LINE_LEN_MAX: u64 = 4096;
+const LINE_LEN_MAX: usize = 4096;
 
 /// How the locks of a directory are tried.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -202,13 +208,25 @@ impl Other for Remote {
     }
 }
 
-/// A line, without its end.
+/// A line, without its end; whoever says it drop by drop is left after a while.
 fn heard(input: &mut impl BufRead) -> io::Result<String> {
-    let mut line = String::new();
-    io::Read::take(input, LINE_LEN_MAX).read_line(&mut line)?;
-    match line.strip_suffix('\n') {
-        Some(line) => Ok(line.to_owned()),
-        None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other process has ended")),
+    let (mut line, began_at) = (Vec::new(), world::instant());
+    loop {
+        let found = input.fill_buf()?;
+        if found.is_empty() {
+            let text = "the other process has ended";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+        }
+        let end = found.iter().position(|byte| *byte == b'\n');
+        let len = end.unwrap_or(found.len());
+        line.extend_from_slice(&found[..len]);
+        input.consume(end.map_or(len, |end| end + 1));
+        if LINE_LEN_MAX < line.len() || ANSWER_WITHIN < world::instant().since(began_at) {
+            return Err(io::Error::other("the other side says no whole line"));
+        }
+        if end.is_some() {
+            return Ok(String::from_utf8_lossy(&line).into_owned());
+        }
     }
 }
 
@@ -223,16 +241,36 @@ fn listen(directory: &Path, address: &str) -> Result<(), String> {
         "listening on {at}; on the other machine: stanby check {} --lock --peer {at}",
         directory.display()
     );
-    for _ in 0..CONNECTIONS_MAX {
-        let (stream, from) = listener.accept().map_err(named)?;
-        match converse(directory, &stream) {
-            Ok(true) => return Ok(()),
-            Ok(false) => (),
-            // Another one may come.
-            Err(error) => drop(writeln!(io::stderr(), "{from}: {error}")),
+    let (tell, told) = mpsc::channel();
+    let directory = directory.to_owned();
+    let accept = thread::Builder::new().name("listen".to_owned());
+    let accepting = accept.spawn(move || accept_each(&directory, &listener, &tell));
+    drop(accepting.map_err(named)?);
+    // What still talks ends with this process, and its own processes with it.
+    told.recv_timeout(LISTEN_FOR)
+        .map_err(|_| format!("{address}: nobody has tried it within {} s", LISTEN_FOR.as_secs()))
+}
+
+/// Talks with a few at a time, so that one who says nothing holds up nobody.
+fn accept_each(directory: &Path, listener: &TcpListener, tell: &Sender<()>) {
+    let talking = Arc::new(());
+    for stream in listener.incoming().map_while(Result::ok) {
+        // One of them is that of this loop. Whoever is too many is not heard.
+        if CONNECTIONS_MAX < Arc::strong_count(&talking) {
+            continue;
         }
+        let (directory, tell, own) = (directory.to_owned(), tell.clone(), Arc::clone(&talking));
+        let talk = thread::Builder::new().name("talk".to_owned()).spawn(move || {
+            match converse(&directory, &stream) {
+                Ok(true) => drop(tell.send(())),
+                Ok(false) => (),
+                Err(error) => drop(writeln!(io::stderr(), "{error}")),
+            }
+            drop(own);
+        });
+        // Without a thread that one is not heard.
+        drop(talk);
     }
-    Err(format!("{address}: {CONNECTIONS_MAX} connections came, and none said that it is done"))
 }
 
 /// Does what one connection says; whether it was the last word.
@@ -283,7 +321,7 @@ fn shown(report: &Report, peer: Option<&str>) -> String {
     let verdict = if report.will_do() {
         "This directory will do for a group"
     } else {
-        "Do not run a group over this directory: two members could be active at once"
+        "Do not run a group over this directory, for what is called unfit above"
     };
     let _ = writeln!(text, "\n{verdict} ({with}).");
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::base::files;
@@ -292,6 +293,23 @@ pub fn printable(text: &str) -> String {
 /// Whether a letter changes the direction of those around it.
 fn turns_text(letter: char) -> bool {
     matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A value as a JSON document for programs, and for people who look at it on a terminal.
+#[must_use]
+pub fn document(value: &impl Serialize) -> String {
+    let json = serde_json::to_string_pretty(value).expect("texts and numbers are JSON");
+    let mut text = String::with_capacity(json.len() + 1);
+    for letter in json.chars() {
+        if letter != '\n' && (letter.is_control() || turns_text(letter)) {
+            // All of these have one unit in UTF-16, and stand in texts only.
+            text.push_str(&format!("\\u{:04x}", u32::from(letter)));
+        } else {
+            text.push(letter);
+        }
+    }
+    text.push('\n');
+    text
 }
 
 /// The same of a text of several lines.

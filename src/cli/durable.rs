@@ -133,8 +133,11 @@ impl Which {
     fn find(&self, all: &[SubscriptionFacts]) -> Result<u64, ControlError> {
         let Self { channel, durable, client } = self;
         let is_meant = |one: &&SubscriptionFacts| {
+            // Its name is that of its group where it has one; nobody has an empty one.
+            let name = if one.queue.is_empty() { &one.durable } else { &one.queue };
             one.is_durable
-                && (one.durable == *durable || one.queue == *durable)
+                && !durable.is_empty()
+                && name == durable
                 && client.as_ref().is_none_or(|client| one.client == *client)
         };
         let found: Vec<&SubscriptionFacts> = all.iter().filter(is_meant).collect();
@@ -182,7 +185,12 @@ mod tests {
 
     #[test]
     fn a_durable_is_found_by_its_name_and_client() {
-        let all = [durable(1, "a", "d", ""), durable(2, "b", "d", ""), durable(3, "", "", "d:g")];
+        let all = [
+            durable(1, "a", "d", ""),
+            durable(2, "b", "d", ""),
+            durable(3, "", "", "d:g"),
+            durable(4, "", "", ""),
+        ];
         let find = |name: &str, client: Option<&str>| {
             let client = client.map(str::to_owned);
             let which = Which { channel: "c".to_owned(), durable: name.to_owned(), client };
@@ -193,5 +201,6 @@ mod tests {
         let several = "several clients have a durable \"d\": choose one with --client: a, b";
         assert_eq!(find("d", None), Err(several.to_owned()));
         assert_eq!(find("e", None), Err("channel \"c\" has no durable \"e\"".to_owned()));
+        assert_eq!(find("", None), Err("channel \"c\" has no durable \"\"".to_owned()));
     }
 }

@@ -70,8 +70,7 @@ fn show(args: &Args) -> Result<(String, bool), ControlError> {
     let status = args.server.find()?.status;
     let is_well = is_well(&status);
     if args.json {
-        let json = serde_json::to_string_pretty(&status).expect("texts and numbers are JSON");
-        return Ok((json + "\n", is_well));
+        return Ok((connection::document(&status), is_well));
     }
     Ok((told(&status, world::now().wall), is_well))
 }

@@ -45,7 +45,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     match step_down(&args.server) {
         Ok(done) => {
             let text = if args.json {
-                serde_json::to_string_pretty(&done).expect("texts and numbers are JSON")
+                connection::document(&done).trim_end().to_owned()
             } else {
                 let SteppedDown { from, to, millis } = &done;
                 printable(&format!("{from} stepped down, {to} is active after {millis:.0} ms"))

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::connection;
 use crate::config::options::{self, Request};
 use crate::config::{Config, Program, World};
 use crate::transfer::channel::Report;
@@ -28,8 +29,9 @@ pub(super) fn server(arguments: &[String], world: &World<'_>) -> Result<Box<Conf
 
 /// A report as a program wants it.
 pub(super) fn json(report: &impl Serialize) -> Result<String, String> {
-    let json = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
-    Ok(json + "\n")
+    // A path that is no text is an error, which a document cannot show.
+    let value = serde_json::to_value(report).map_err(|error| error.to_string())?;
+    Ok(connection::document(&value))
 }
 
 /// A channel that was brought over, as a line.

@@ -3,10 +3,12 @@
 //! Each change is staged like what clients ask for, and answered after its commit: so an answered
 //! one is there after a take-over, and one that is not answered is there as a whole or not at all.
 
+use std::collections::BTreeMap;
+
 use crate::base::id::{ChannelName, ClientId, Sequence, SubscriptionId};
 use crate::base::record::{ChannelState, MessageRecord, Purge, SubscriptionWrite};
 use crate::base::sequence_map::SequenceMap;
-use crate::base::time::Now;
+use crate::base::time::{Instant, Now};
 use crate::engine::Engine;
 use crate::engine::channel::Life;
 use crate::engine::commit::After;
@@ -14,6 +16,10 @@ use crate::engine::effect::Effect;
 use crate::engine::queue_group::GroupKey;
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::subscription::{SubscriptionKey, SubscriptionLife};
+
+/// To whoever counted on messages that were refused meanwhile.
+const OVERTAKEN: &str = "messages that were being published were refused just now, and which ones \
+                         are the newest has changed: nothing is let go; ask again";
 
 /// What an operator asks of the engine that has the channel, or is the client's home.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,9 +110,36 @@ pub enum Outcome {
 pub(super) enum Staged {
     /// Of the channel at that place.
     Purge(usize),
+    /// A purge that counted on what was refused: its numbers are no longer those that were meant.
+    Overtaken,
     /// Of the channel at that place.
     Deletion(usize),
+    /// Of the channel at that place.
+    Reset(usize, Box<BeforeReset>),
     Other(usize),
+}
+
+impl Staged {
+    fn channel(&self) -> Option<usize> {
+        match self {
+            Self::Purge(index) | Self::Deletion(index) | Self::Reset(index, _) => Some(*index),
+            Self::Other(index) => Some(*index),
+            Self::Overtaken => None,
+        }
+    }
+}
+
+/// A durable as it was before it was reset, in case that is refused.
+#[derive(Debug)]
+pub(super) struct BeforeReset {
+    key: SubscriptionKey,
+    id: SubscriptionId,
+    reset_id: SubscriptionId,
+    last_sent: Sequence,
+    pending: SequenceMap<Option<Instant>>,
+    redeliveries: BTreeMap<Sequence, u32>,
+    is_stalled: bool,
+    group: Option<(GroupKey, Sequence, BTreeMap<Sequence, u32>)>,
 }
 
 impl Engine {
@@ -151,8 +184,9 @@ impl Engine {
             }
             Change::ResetDurable { channel, id, to } => {
                 let (index, key) = self.find_subscription(&channel, id)?;
-                self.reset_durable(index, key, to)?;
-                self.do_after(After::Administered { token, what: Staged::Other(index) }, now);
+                let before = self.reset_durable(index, key, to)?;
+                let what = Staged::Reset(index, Box::new(before));
+                self.do_after(After::Administered { token, what }, now);
                 Ok(None)
             }
             Change::RemoveDurable { channel, id } => {
@@ -275,8 +309,8 @@ impl Engine {
         index: usize,
         key: SubscriptionKey,
         to: Position,
-    ) -> Result<(), String> {
-        let group = self.unused_durable(key)?;
+    ) -> Result<BeforeReset, String> {
+        let group_key = self.unused_durable(key)?;
         let channel = &self.channels.slab[index];
         let (first, last) = (channel.state.first, channel.last);
         let next = match to {
@@ -288,22 +322,62 @@ impl Engine {
             }
             Position::At(at) => at.max(first),
         };
-        let id = self.new_subscription_id(index);
-        if let Some(group) = group.and_then(|group| self.subscriptions.groups.get_mut(&group)) {
-            group.cursor.last_sent = next.prev();
-            group.redeliveries.clear();
-        }
-        let Some(found) = self.subscriptions.by_key.get_mut(&key) else { return Ok(()) };
-        let former = std::mem::replace(&mut found.id, id);
-        found.cursor.last_sent = next.prev();
-        found.pending = SequenceMap::default();
-        found.redeliveries.clear();
-        found.is_stalled = false;
+        let reset_id = self.new_subscription_id(index);
+        let group = group_key.and_then(|key| self.reset_group(key, next.prev()));
+        let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
+            return Err("it is gone".to_owned());
+        };
+        let before = BeforeReset {
+            key,
+            id: std::mem::replace(&mut found.id, reset_id),
+            reset_id,
+            last_sent: std::mem::replace(&mut found.cursor.last_sent, next.prev()),
+            pending: std::mem::take(&mut found.pending),
+            redeliveries: std::mem::take(&mut found.redeliveries),
+            is_stalled: std::mem::take(&mut found.is_stalled),
+            group,
+        };
         let create = SubscriptionWrite::Create(found.record().into());
-        let channel = &mut self.channels.slab[index];
-        self.commits.subscription(index, channel, create);
-        self.commits.subscription(index, channel, SubscriptionWrite::Delete(former));
-        Ok(())
+        let writes = [create, SubscriptionWrite::Delete(before.id)];
+        self.commits.subscription_writes(index, &mut self.channels.slab[index], writes);
+        Ok(before)
+    }
+
+    /// A group goes on behind that message; where it was. What was read ahead for a member that had
+    /// no room is not what comes next any more.
+    fn reset_group(
+        &mut self,
+        key: GroupKey,
+        last_sent: Sequence,
+    ) -> Option<(GroupKey, Sequence, BTreeMap<Sequence, u32>)> {
+        let group = self.subscriptions.groups.get_mut(&key)?;
+        self.reads.forget(&group.cursor);
+        group.cursor.ahead.clear();
+        group.cursor.fetching = None;
+        let former = std::mem::replace(&mut group.cursor.last_sent, last_sent);
+        Some((key, former, std::mem::take(&mut group.redeliveries)))
+    }
+
+    /// A reset was refused: the durable is where it was, unless somebody uses it already. Then it
+    /// stays where that one goes on, and its next record says so.
+    fn take_back_reset(&mut self, index: usize, before: BeforeReset) -> bool {
+        let Some(found) = self.subscriptions.by_key.get_mut(&before.key) else { return false };
+        if found.life != SubscriptionLife::Offline || found.id != before.reset_id {
+            return false;
+        }
+        found.id = before.id;
+        found.cursor.last_sent = before.last_sent;
+        found.pending = before.pending;
+        found.redeliveries = before.redeliveries;
+        found.is_stalled = before.is_stalled;
+        if let Some((key, last_sent, redeliveries)) = before.group {
+            let _ = self.reset_group(key, last_sent);
+            if let Some(group) = self.subscriptions.groups.get_mut(&key) {
+                group.redeliveries = redeliveries;
+            }
+        }
+        self.commits.keep_record(index, &mut self.channels.slab[index], before.id);
+        true
     }
 
     fn remove_durable(&mut self, index: usize, key: SubscriptionKey) -> Result<(), String> {
@@ -318,25 +392,35 @@ impl Engine {
     }
 
     /// What was staged for an operator is written, or was refused.
-    pub(super) fn administered(&mut self, token: u64, what: &Staged, refused: &[(usize, Refusal)]) {
-        let (Staged::Purge(index) | Staged::Deletion(index) | Staged::Other(index)) = *what;
-        if let Some((_, refusal)) = refused.iter().find(|(found, _)| *found == index) {
-            let text = refusal.text();
+    pub(super) fn administered(&mut self, token: u64, what: Staged, refused: &[(usize, Refusal)]) {
+        let index = what.channel();
+        if let Some((_, refusal)) = refused.iter().find(|(found, _)| Some(*found) == index) {
+            let text = refusal.text().to_string();
             let why = match what {
-                Staged::Purge(_) | Staged::Deletion(_) => text.to_string(),
+                Staged::Purge(_) | Staged::Overtaken | Staged::Deletion(_) => text,
+                Staged::Reset(index, before) => {
+                    if self.take_back_reset(index, *before) {
+                        text
+                    } else {
+                        format!(
+                            "a client uses it as it was reset, which is not written yet: {text}"
+                        )
+                    }
+                }
                 // As for a client that asks for it: nothing is delivered any more.
                 Staged::Other(_) => format!("it is ended, and not written yet: {text}"),
             };
             return self.answer_operator(token, Outcome::Refused(why));
         }
         let outcome = match what {
+            Staged::Overtaken => Outcome::Refused(OVERTAKEN.to_owned()),
             Staged::Purge(index) => {
-                let channel = &self.channels.slab[*index];
+                let channel = &self.channels.slab[index];
                 let removed =
                     channel.before_purge.message_count.saturating_sub(channel.state.message_count);
                 Outcome::Purged { removed, state: channel.state }
             }
-            Staged::Deletion(_) | Staged::Other(_) => Outcome::Gone,
+            Staged::Deletion(_) | Staged::Reset(..) | Staged::Other(_) => Outcome::Gone,
         };
         self.answer_operator(token, outcome);
     }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::base::id::{ClientId, LoopIndex, Sequence, Ticket};
+use crate::base::id::{ClientId, LoopIndex, Sequence, SubscriptionId, Ticket};
 use crate::base::limits::{
     REQUEST_BYTES, UNSYNCED_BYTES_MAX, UNSYNCED_MESSAGES_MAX, unsynced_share,
 };
@@ -247,23 +247,67 @@ impl Commits {
         channel: &mut Channel,
         write: SubscriptionWrite,
     ) {
+        self.subscription_writes(index, channel, [write]);
+    }
+
+    /// Stages changes that are written together, or none of them.
+    pub(super) fn subscription_writes<const COUNT: usize>(
+        &mut self,
+        index: usize,
+        channel: &mut Channel,
+        writes: [SubscriptionWrite; COUNT],
+    ) {
         if channel.life == Life::Deleting {
             // It goes with the channel, or is written once that stays after all.
-            return channel.unwritten.push(write);
+            return channel.unwritten.extend(writes);
         }
         let (staged, slot) = self.part(index, channel);
-        let (is_durable, held_bytes) = match write {
-            SubscriptionWrite::Create(_)
-            | SubscriptionWrite::Update(_)
-            | SubscriptionWrite::Delete(_) => (true, REQUEST_BYTES),
-            // Lost ones cost a redelivery, which is allowed at any time.
-            SubscriptionWrite::Sent(..) | SubscriptionWrite::Acked(..) => (false, WRITE_BYTES),
-        };
-        staged.batch.durable |= is_durable;
-        staged.bytes += WRITE_BYTES;
+        let mut held_bytes = 0;
+        for write in writes {
+            let (is_durable, bytes) = match write {
+                SubscriptionWrite::Create(_)
+                | SubscriptionWrite::Update(_)
+                | SubscriptionWrite::Delete(_) => (true, REQUEST_BYTES),
+                // Lost ones cost a redelivery, which is allowed at any time.
+                SubscriptionWrite::Sent(..) | SubscriptionWrite::Acked(..) => (false, WRITE_BYTES),
+            };
+            staged.batch.durable |= is_durable;
+            staged.bytes += WRITE_BYTES;
+            staged.batch.channels[slot].subscriptions.push(write);
+            held_bytes += bytes;
+        }
         staged.held_bytes += held_bytes;
-        staged.batch.channels[slot].subscriptions.push(write);
         self.held_bytes += held_bytes;
+    }
+
+    /// The record of a subscription was to go, and stays after all.
+    pub(super) fn keep_record(&mut self, index: usize, channel: &mut Channel, id: SubscriptionId) {
+        let stays = |write: &SubscriptionWrite| *write != SubscriptionWrite::Delete(id);
+        channel.unwritten.retain(stays);
+        for staged in &mut self.queue {
+            let parts = staged.keys.iter().zip(&mut staged.batch.channels);
+            for (_, part) in parts.filter(|(key, _)| **key == index) {
+                part.subscriptions.retain(stays);
+            }
+        }
+    }
+
+    /// The last messages of a channel were refused: what an operator lets go of it behind them was
+    /// counted from them, and stays.
+    fn overtake_purges(&mut self, channel: usize) {
+        for staged in &mut self.queue {
+            let parts = staged.keys.iter().zip(&mut staged.batch.channels);
+            for (_, part) in parts.filter(|(key, _)| **key == channel) {
+                part.purge = None;
+            }
+            for after in &mut staged.after {
+                if let After::Administered { what, .. } = after
+                    && matches!(what, administration::Staged::Purge(index) if *index == channel)
+                {
+                    *what = administration::Staged::Overtaken;
+                }
+            }
+        }
     }
 
     /// Stages the creation of a channel.
@@ -545,6 +589,14 @@ impl Engine {
         now: Now,
     ) -> Vec<StagedPublish> {
         let index = part.channel;
+        if part.purge.is_some() {
+            // Nothing else of the channel is in its batch: what was published behind it goes on.
+            self.channels.slab[index].state = outcome.state;
+            let channel = &mut self.channels.slab[index];
+            self.commits.put_first(index, channel, latest_of(part.lasting));
+            self.restate_pending(index);
+            return Vec::new();
+        }
         let text = outcome.refused.clone().unwrap_or_default();
         let later = self.commits.take_publishes(index);
         let channel = &mut self.channels.slab[index];
@@ -571,6 +623,7 @@ impl Engine {
         if !planted::is(Bug::SequencePassedOver) {
             channel.last = outcome.state.last;
         }
+        self.commits.overtake_purges(index);
         // Before what is staged: that was asked for later, and its record counts.
         self.commits.put_first(index, channel, latest_of(part.lasting));
         self.commits.clamp(index, outcome.state.last.0);
@@ -684,7 +737,7 @@ impl Engine {
                     Some((_, refusal)) => self.undo_subscription(&starting, refusal, now),
                 }
             }
-            After::Administered { token, what } => self.administered(token, &what, refused),
+            After::Administered { token, what } => self.administered(token, what, refused),
             After::Left { reply } => self.respond(&reply, Bytes::new()),
         }
     }

@@ -61,12 +61,12 @@ pub fn below(path: &Path) -> io::Result<Option<Mount>> {
     Ok(find(&String::from_utf8_lossy(&list), &path))
 }
 
-/// The mount of the list that `path` is in: of the deepest place the one that came last, which
-/// hides the others.
+/// The mount of the list that `path` is in: they stand in the order in which they were made, and a
+/// later one hides all that lies below its place.
 fn find(list: &str, path: &Path) -> Option<Mount> {
     let mounts = list.lines().filter_map(parsed);
-    let holds = mounts.filter(|mount| path.starts_with(&mount.point));
-    holds.max_by_key(|mount| mount.point.components().count())
+    let mut holds = mounts.filter(|mount| path.starts_with(&mount.point));
+    holds.next_back()
 }
 
 /// A line of the list (proc_pid_mountinfo(5)).
@@ -278,7 +278,7 @@ const GLUSTER: Remark = note(
      network.ping-timeout (42 s), which is longer than ft_steal_after",
 );
 const OBJECTS: Remark = unfit("an object store has neither locks nor appends");
-const NO_LINKS: Remark = warning("it has no hard links: an epoch is claimed by a rename instead");
+const NO_LINKS: Remark = unfit("it has no hard links, by which epochs are claimed");
 
 #[cfg(test)]
 mod tests {
@@ -316,8 +316,10 @@ nonsense
 
     #[test]
     fn a_later_mount_hides_an_earlier_one() {
-        let list = "1 1 0:1 / / rw - ext4 a rw\n2 1 0:2 / / rw - xfs b rw\n";
-        assert_eq!(find(list, Path::new("/x")).unwrap().kind, "xfs");
+        let list = "1 1 0:1 / / rw - ext4 a rw\n2 1 0:2 / /m/x rw - tmpfs b rw\n\
+                    3 1 0:3 / /m rw - xfs c rw\n";
+        let kind_of = |path: &str| find(list, Path::new(path)).unwrap().kind;
+        assert_eq!((kind_of("/m/x/y").as_str(), kind_of("/n").as_str()), ("xfs", "ext4"));
     }
 
     #[test]

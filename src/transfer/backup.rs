@@ -120,7 +120,7 @@ fn copy(
 ) -> Result<Option<Copied>, TransferError> {
     for _ in 0..TRIES_MAX {
         let Some(channel) = served.channel(name)? else { return Ok(None) };
-        let mut tally = Tally { served, digest: DefaultHasher::new() };
+        let mut tally = Tally { served, digest: DefaultHasher::new(), first: None };
         let mut copy = ChannelCopy {
             source: &mut tally,
             target,
@@ -131,9 +131,17 @@ fn copy(
             numbering,
         };
         match copy.run(ChannelState::default(), tell) {
-            Ok(()) => return Ok(Some(Copied { digest: tally.digest.finish(), channel })),
-            // Limits have let go of it: of the rest nothing stays.
-            Err(TransferError::Missing { .. }) => {
+            Ok(()) => {
+                let digest = tally.digest.finish();
+                let begins_at = tally.first.unwrap_or(channel.state.last);
+                if channel.state.first < begins_at {
+                    assert_let_go(served, name, begins_at.prev())?;
+                }
+                return Ok(Some(Copied { digest, channel }));
+            }
+            Err(TransferError::Missing { sequence, .. }) => {
+                assert_let_go(served, name, sequence)?;
+                // Of the rest nothing stays.
                 channel::delete(target, name).map_err(TransferError::Target)?;
             }
             Err(error) => return Err(error),
@@ -142,10 +150,27 @@ fn copy(
     Err(TransferError::Fleeting(name.clone()))
 }
 
+/// That a message which was not read has been let go of meanwhile, by limits or an operator: else it
+/// is damaged.
+fn assert_let_go(
+    served: &mut dyn Served,
+    name: &ChannelName,
+    sequence: Sequence,
+) -> Result<(), TransferError> {
+    match served.channel(name)? {
+        Some(now) if now.state.message_count != 0 && now.state.first <= sequence => {
+            Err(TransferError::Missing { channel: name.clone(), sequence })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Counts what is read.
 struct Tally<'a> {
     served: &'a mut dyn Served,
     digest: DefaultHasher,
+    /// Where that begins.
+    first: Option<Sequence>,
 }
 
 impl Origin for Tally<'_> {
@@ -156,6 +181,7 @@ impl Origin for Tally<'_> {
     ) -> Result<Vec<MessageRecord>, TransferError> {
         let messages = self.served.read(channel, from)?;
         count(&mut self.digest, &messages);
+        self.first = self.first.or_else(|| messages.first().map(|first| first.sequence));
         Ok(messages)
     }
 

@@ -271,6 +271,9 @@ impl Channel {
     /// # Errors
     /// What is wrong with it.
     pub fn channel(&self) -> Result<RecoveredChannel, String> {
+        if NUMBER_MAX < self.last {
+            return Err(format!("no channel gets as far as message {}", self.last));
+        }
         let (first, last) = (Sequence(self.first), Sequence(self.last));
         let state = ChannelState { first, last, message_count: self.messages, byte_count: 0 };
         let is_dense = match self.messages {
@@ -320,7 +323,16 @@ impl Message {
                 ..pb::MsgProto::default()
             })),
             (None, Some(encoded)) => {
-                Ok(MessageRecord { sequence, timestamp, encoded: decoded(encoded)? })
+                let encoded = decoded(encoded)?;
+                // What clients are shown must be what it is kept under.
+                let is_other = pb::MsgProto::decode(encoded.clone()).is_ok_and(|found| {
+                    let named = (found.sequence, found.timestamp, &found.subject[..]);
+                    named != (self.sequence, self.timestamp, channel.as_bytes())
+                });
+                if is_other {
+                    return Err("what is encoded is another message".to_owned());
+                }
+                Ok(MessageRecord { sequence, timestamp, encoded })
             }
             _ => Err("a message has either data or encoded".to_owned()),
         }
@@ -348,9 +360,21 @@ impl Subscription {
         }
     }
 
+    /// Of a channel that holds `channel`: what lies beyond it counts as not sent, as at a start.
+    ///
     /// # Errors
     /// What is wrong with it.
-    pub fn subscription(&self) -> Result<RecoveredSubscription, String> {
+    pub fn subscription(&self, channel: &ChannelState) -> Result<RecoveredSubscription, String> {
+        let Self { id, last_sent, .. } = self;
+        if NUMBER_MAX < *id {
+            return Err(format!("no subscription has the number {id}"));
+        }
+        if let Some(wrong) = self.pending.iter().find(|one| **one == 0 || *last_sent < **one) {
+            return Err(format!("message {wrong} is pending, and {last_sent} was sent last"));
+        }
+        if self.max_in_flight < 0 || self.ack_wait_seconds < 0 {
+            return Err("its bounds are negative".to_owned());
+        }
         let state = spb::SubState {
             id: self.id,
             client_id: self.client_id.bytes()?,
@@ -360,14 +384,18 @@ impl Subscription {
             max_in_flight: self.max_in_flight,
             ack_wait_in_secs: self.ack_wait_seconds,
             durable_name: self.durable_name.bytes()?,
-            last_sent: self.last_sent,
+            last_sent: self.last_sent.min(channel.last.get()),
             is_durable: self.is_durable,
             is_closed: self.is_closed,
         };
-        let pending = self.pending.iter().copied().map(Sequence).collect();
+        let pending = self.pending.iter().copied().map(Sequence);
+        let pending = pending.filter(|sequence| *sequence <= channel.last).collect();
         Ok(RecoveredSubscription { state, pending })
     }
 }
+
+/// Numbers of messages and subscriptions, which are counted one by one, are far below.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// How a line ends that has a checksum: eight digits stand between these.
 const CRC_BEGIN: &[u8] = b",\"crc\":\"";

@@ -139,6 +139,10 @@ impl<R: BufRead + Seek> Exported<R> {
             let why = format!("{lines} lines should be before it: it was cut, or changed");
             return Err(cursor.wrong(why));
         }
+        if !cursor.from.fill_buf()?.is_empty() {
+            let why = "something follows the last line: another file was put behind this one";
+            return Err(cursor.wrong(why));
+        }
         let origin =
             LineOrigin { cursor, marks, channel: None, ahead: VecDeque::new(), last: None };
         Ok(Self { server, clients, channels, origin })
@@ -190,7 +194,7 @@ fn read_channel<R: BufRead + Seek>(
         let Line::Subscription(line) = cursor.next()? else {
             return Err(cursor.wrong("a subscription should be here"));
         };
-        let subscription = line.subscription().map_err(|why| cursor.wrong(why))?;
+        let subscription = line.subscription(&channel.state).map_err(|why| cursor.wrong(why))?;
         channel.subscriptions.push(subscription);
     }
     Ok(channel)

@@ -17,7 +17,11 @@ use crate::net::tls::{Dialling, Files};
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a page.
-const PAGE_LEN_MAX: u64 = 256 * 1024 * 1024;
+const PAGE_LEN_MAX: usize = 64 * 1024 * 1024;
+/// Of a server that is too slow.
+const TOO_SLOW: &str = "it has not answered in 5 s";
+/// Bytes that are read at once.
+const READ_LEN: usize = 64 * 1024;
 /// Channels that one page is asked for.
 const PAGE_CHANNELS: u64 = 1_000;
 
@@ -32,7 +36,7 @@ pub(super) struct Limits {
 pub(super) enum FetchError {
     #[error("{0:?} is not the URL of a monitoring port: say http://HOST:PORT")]
     Url(String),
-    #[error("{url}: {source}: does the server run, and with -m PORT?")]
+    #[error("{url}: {source}; does the server run, and with -m PORT?")]
     Io { url: String, source: io::Error },
     #[error("{url}: it answered {line:?}: is this the monitoring port (-m) of a streaming server?")]
     Answer { url: String, line: String },
@@ -135,15 +139,35 @@ impl Address {
     /// Version 1.0, so that a page comes in one piece and ends with its connection.
     fn converse(&self, mut stream: impl Read + Write, page: &str) -> io::Result<Vec<u8>> {
         let (base, host) = (&self.base, &self.host);
-        write!(stream, "GET {base}{page} HTTP/1.0\r\nHost: {host}:{}\r\n\r\n", self.port)?;
+        let asked = format!("GET {base}{page} HTTP/1.0\r\nHost: {host}:{}\r\n\r\n", self.port);
+        stream.write_all(asked.as_bytes())?;
         stream.flush()?;
-        let mut answer = Vec::new();
-        match stream.take(PAGE_LEN_MAX).read_to_end(&mut answer) {
-            // Some servers end a TLS connection without a word.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !answer.is_empty() => (),
-            read => drop(read?),
+        let (mut answer, mut room) = (Vec::new(), vec![0; READ_LEN]);
+        let began_at = world::instant();
+        loop {
+            // Each read has a bound on its time; who sends drop by drop needs one on all of them.
+            if PATIENCE < world::instant().since(began_at) {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, TOO_SLOW));
+            }
+            match stream.read(&mut room) {
+                Ok(0) => return Ok(answer),
+                Ok(len) if PAGE_LEN_MAX < answer.len() + len => {
+                    return Err(io::Error::other("its answer is too long: ask for fewer channels"));
+                }
+                Ok(len) => answer.extend_from_slice(&room[..len]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, TOO_SLOW));
+                }
+                // Some servers end a TLS connection without a word.
+                Err(error)
+                    if error.kind() == io::ErrorKind::UnexpectedEof && !answer.is_empty() =>
+                {
+                    return Ok(answer);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(answer)
     }
 
     fn document<T: DeserializeOwned>(&self, page: &str) -> Result<T, FetchError> {
@@ -231,6 +255,8 @@ mod tests {
             sample(&answering(bytes), Limits { channels: 1 }).unwrap_err().to_string()
         };
         assert!(said(b"").contains("it answered \"\""));
+        let endless = Box::leak(vec![b'x'; PAGE_LEN_MAX + READ_LEN].into_boxed_slice());
+        assert!(said(endless).contains("its answer is too long"));
         assert!(
             said(b"INFO {}\r\n").contains("it answered \"INFO {}\": is this the monitoring port")
         );

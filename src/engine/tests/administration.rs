@@ -260,7 +260,13 @@ fn a_subscription_is_closed_and_an_unused_durable_removed() {
 /// and after a restart.
 #[test]
 fn an_unused_durable_is_reset() {
-    with_loops(|mut server| {
+    for has_restarts in [true, false] {
+        with_loops(|server| reset_often(server, has_restarts));
+    }
+}
+
+fn reset_often(mut server: Script, has_restarts: bool) {
+    {
         server.connect("me");
         server.publish("me", "foo", 6);
         for queue in ["", "q"] {
@@ -288,14 +294,100 @@ fn an_unused_durable_is_reset() {
                 let (id, count) = (id_of(&server), server.stored("foo").len());
                 assert_eq!(server.outcome_of(reset(id, to)), Outcome::Gone);
                 assert_eq!(server.stored("foo").len(), count, "the old record is gone");
-                server.restart();
-                server.got();
+                if has_restarts {
+                    server.restart();
+                    server.got();
+                }
                 server.subscribe("me", "foo", "b", &wanted);
                 server.expect(expected);
                 server.sub_close("me", "foo", "b");
             }
             assert!(server.refused(reset(id, Position::First)).contains("no subscription"));
         }
+    }
+}
+
+/// Goal: a reset that the store refuses changes nothing, now or after a take-over.
+#[test]
+fn a_durable_whose_reset_is_refused_is_where_it_was() {
+    for has_restart in [false, true] {
+        with_loops(|mut server| {
+            server.connect("me");
+            server.publish("me", "foo", 6);
+            for queue in ["", "q"] {
+                let wanted = Options { durable: "d", queue, in_flight_max: 4, ..options() };
+                server.subscribe("me", "foo", "a", &wanted);
+                server.ack("a", "foo", &[1]);
+                server.sub_close("me", "foo", "a");
+                server.got();
+                let before = server.stored("foo");
+                let id = SubscriptionId(before.last().unwrap().0.id);
+                let channel = ChannelName::from("foo");
+                server.refuse("foo", Some("no space left"));
+                let reset = Change::ResetDurable { channel, id, to: Position::New };
+                assert_eq!(server.refused(reset), "no space left");
+                server.refuse("foo", None);
+                // Whatever was put off is written with it.
+                server.publish("me", "foo", 1);
+                assert_eq!(server.stored("foo"), before);
+                if has_restart {
+                    server.restart();
+                    server.got();
+                }
+                server.subscribe("me", "foo", "b", &wanted);
+                server.pass_secs(31);
+                let got = server.got();
+                assert!(
+                    ["b:2*1", "b:3*1", "b:4*1", "b:5*1"].iter().all(|it| got.contains(it)),
+                    "{got}"
+                );
+                server.ack("b", "foo", &[2, 3, 4, 5]);
+                assert!(server.got().starts_with("b:6"));
+                server.sub_close("me", "foo", "b");
+            }
+        });
+    }
+}
+
+/// Goal: a purge that was counted from messages that are refused meanwhile takes none of those that
+/// were to stay.
+#[test]
+fn a_purge_takes_no_more_than_was_meant() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 10);
+        server.hold_commits();
+        server.refuse("foo", Some("no space left"));
+        server.hand_in_publish("me", "foo", "11");
+        server.hand_in_publish("me", "foo", "12");
+        server.run();
+        server.refuse("foo", None);
+        server.administer(1, purge("foo", Extent::Keep(5)));
+        server.release();
+        let outcomes = std::mem::take(&mut server.outcomes);
+        let [(1, Outcome::Refused(why))] = &outcomes[..] else { panic!("{outcomes:?}") };
+        assert!(why.contains("nothing is let go; ask again"), "{why}");
+        let (removed, state) = server.purged("foo", Extent::Keep(5));
+        assert_eq!((removed, state.first, state.last), (5, Sequence(6), Sequence(10)));
+    });
+}
+
+/// Goal: what is published behind a purge goes on when the store refuses that.
+#[test]
+fn a_purge_that_is_refused_refuses_no_publish() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 2);
+        server.hold_commits();
+        server.refuse("foo", Some("no space left"));
+        server.administer(1, purge("foo", Extent::Keep(1)));
+        server.refuse("foo", None);
+        server.hand_in_publish("me", "foo", "3");
+        server.release();
+        let outcomes = std::mem::take(&mut server.outcomes);
+        assert!(matches!(&outcomes[..], [(1, Outcome::Refused(_))]), "{outcomes:?}");
+        server.subscribe("me", "foo", "a", &options());
+        server.expect("a:1 a:2 a:3");
     });
 }
 

@@ -16,6 +16,8 @@ const TORN: &str = "a start cuts it off and keeps it in a file beside; only a cr
 const UNINDEXED: &str = "a start takes it into the index, or cuts it off and keeps it beside where the \
                          store shows that it was never acknowledged";
 const REBUILT: &str = "a start makes the index anew from the data";
+const BEGUN: &str = "a kill came before it held a message: a start of stanby begins it anew, and one \
+                     of the Go server is refused";
 const BEYOND: &str = "a start goes on without them";
 const REFUSED: &str = "a start is refused: restore the file from a backup";
 
@@ -219,12 +221,14 @@ fn versions(
     (data, bytes): (&Path, &mut Bytes),
     findings: &mut Findings,
 ) -> io::Result<()> {
+    let is_empty = rows.len <= FILE_HEADER_LEN;
     for (path, file) in [(index, rows), (data, bytes)] {
         if let Err(why) = file.version()? {
             let is_begun = is_no_header(file.at(0, FILE_HEADER_LEN)?);
             let (weight, means) = match (is_begun, path == index) {
                 (false, _) => (Weight::Damage, REFUSED),
                 (true, true) => (Weight::Mended, REBUILT),
+                (true, false) if is_empty => (Weight::Mended, BEGUN),
                 (true, false) => (Weight::Damage, UNKNOWN),
             };
             findings.add(weight, (path, Some(0)), why, means);

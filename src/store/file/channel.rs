@@ -56,6 +56,8 @@ pub struct Channel {
     pub floor: Floor,
     /// Whether the message that an operator has emptied is written anew without its payload.
     pub is_rewritten: bool,
+    /// The purge whose rest is damaged, and is not written anew.
+    pub unwritten_floor: Option<Floor>,
     /// When subs.dat was last compacted.
     pub compacted_at: Option<Instant>,
     /// Whether names in the folder changed since it was synced.
@@ -94,6 +96,7 @@ impl Channel {
             expires_at: None,
             floor: found.floor,
             is_rewritten: false,
+            unwritten_floor: None,
             compacted_at: None,
             is_renamed: false,
             used_at: 0,

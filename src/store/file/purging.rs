@@ -151,7 +151,8 @@ impl Channel {
         let holds_more = |slice: &Slice| slice.first < floor.first && floor.first <= slice.last;
         let must_rewrite = self.messages.slices.iter().any(holds_more) || self.holds_emptied();
         if must_rewrite && self.messages.message_count != 0 {
-            if REWRITTEN_BYTES_MAX < self.messages.byte_count {
+            let is_damaged = self.unwritten_floor == Some(floor);
+            if is_damaged || REWRITTEN_BYTES_MAX < self.messages.byte_count {
                 return Ok(());
             }
             self.rewrite_what_stays(ctx, root)?;
@@ -177,7 +178,8 @@ impl Channel {
     fn rewrite_what_stays(&mut self, ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
         let from = self.messages.first;
         let Some(mut copy) = Rewrite::copy(ctx, root, self, from)? else {
-            // Damage: it stays where it is.
+            // Damage: it stays where it is, and is not read at each commit again.
+            self.unwritten_floor = Some(self.floor);
             return Ok(());
         };
         self.close_reader();

@@ -158,7 +158,7 @@ impl Share {
             let mut purged = Vec::new();
             for Part { batch, id } in parts {
                 if let (Some(what), Some(channel)) = (&batch.purge, channels.get(&batch.channel)) {
-                    let left = purging::purge(dialect, *id, channel.state.last, what)?;
+                    let left = purging::purge(dialect, *id, channel.state, what)?;
                     purged.push((batch.channel.clone(), left));
                 }
             }
