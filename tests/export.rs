@@ -140,14 +140,39 @@ fn what_is_cut_or_damaged_names_its_line() {
     let joined = join(&lines) + &join(&lines);
     refused(joined, &format!("line {count}: something follows the last line"));
 
-    // What nobody can have: by hand, so without a checksum.
+    // Who changes a line on purpose takes its checksum out.
+    let (body, _) = lines[message].split_once(",\"crc\"").unwrap();
+    let by_hand = format!("{body}}}");
+    let mut with = lines.clone();
+    with[message] = &by_hand;
+    fs::write(&changed, join(&with)).unwrap();
+    must(&restore(&changed, &target));
+    assert!(target.contents() == original.contents());
+}
+
+/// Writes lines into a file that must be refused, with nothing made of it.
+fn refused(folder: &Path, lines: &[&str], why: &str) {
+    let (changed, target) = (folder.join("changed.jsonl"), Store::new(Kind::File));
+    fs::write(&changed, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    must_refuse(&restore(&changed, &target), why);
+    assert!(!target.path().exists(), "nothing is made");
+}
+
+/// Goal: numbers that no server gives, written by hand and so without a checksum, name their line.
+#[test]
+fn what_nobody_can_have_names_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = Store::new(Kind::File);
+    original.fill(30);
+    let whole = fs::read_to_string(export(&original, folder.path())).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
     let edited = |part: &str, by: &dyn Fn(&str) -> String, why: &str| {
         let at = lines.iter().position(|line| line.contains(part)).unwrap();
         let (body, _) = lines[at].split_once(",\"crc\"").unwrap();
         let changed = by(&format!("{body}}}"));
         let mut with = lines.clone();
         with[at] = &changed;
-        refused(join(&with), &format!("line {}: {why}", at + 1));
+        refused(folder.path(), &with, &format!("line {}: {why}", at + 1));
     };
     let set = |line: &str, name: &str, value: serde_json::Value| {
         let mut document: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -168,15 +193,6 @@ fn what_is_cut_or_damaged_names_its_line() {
         &|line| set(&set(line, "last", absurd.into()), "first", absurd.into()),
         "no channel gets as far as message",
     );
-
-    // Who changes a line on purpose takes its checksum out.
-    let (body, _) = lines[message].split_once(",\"crc\"").unwrap();
-    let by_hand = format!("{body}}}");
-    let mut with = lines.clone();
-    with[message] = &by_hand;
-    fs::write(&changed, join(&with)).unwrap();
-    must(&restore(&changed, &target));
-    assert!(target.contents() == original.contents());
 }
 
 /// Goal: what a restoration that was killed has left goes on, and another store is not touched.

@@ -150,8 +150,8 @@ fn copy(
     Err(TransferError::Fleeting(name.clone()))
 }
 
-/// That a message which was not read has been let go of meanwhile, by limits or an operator: else it
-/// is damaged.
+/// That a message which was not read has been let go of meanwhile, by limits or an operator: else
+/// it is damaged.
 fn assert_let_go(
     served: &mut dyn Served,
     name: &ChannelName,

@@ -59,7 +59,7 @@ pub fn purge(
     Ok(state)
 }
 
-/// Removes the rows in front of `end`; how many that were counted, from `first` on, and their bytes.
+/// Removes the rows in front of `end`; how many counted, from `first` on, and their bytes.
 fn remove_before(
     dialect: &mut dyn Dialect,
     id: i64,
