@@ -1,7 +1,7 @@
 //! One channel's folder: its open files, and what is done to them.
 
 use crate::base::channel_limits::ChannelLimits;
-use crate::base::id::ChannelName;
+use crate::base::id::{ChannelName, Sequence};
 use crate::base::planted::{self, Bug};
 use crate::base::record::{ChannelState, RecoveredChannel};
 use crate::base::time::{Instant, WallTime};
@@ -125,7 +125,22 @@ impl Channel {
     /// What it holds.
     #[must_use]
     pub fn state(&self) -> ChannelState {
-        self.messages.state()
+        let mut state = self.messages.state();
+        let oldest = Sequence(self.oldest_given());
+        if state.first < oldest && state.message_count != 0 {
+            // Of what an operator has let go the bytes are not counted yet.
+            let left = (state.last.get() + 1).saturating_sub(oldest.get());
+            state.message_count = state.message_count.min(left);
+            state.first = oldest;
+        }
+        state
+    }
+
+    /// The oldest message that anybody is given. What an operator has let go is not, even while the
+    /// index cannot be read that says how much it is.
+    #[must_use]
+    pub fn oldest_given(&self) -> u64 {
+        self.messages.first.max(self.floor.first)
     }
 
     /// Descriptors that it has open.

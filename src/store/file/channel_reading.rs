@@ -50,7 +50,7 @@ impl Channel {
         let full = Budget { count: request.count_max.max(1), bytes: request.bytes_max.max(1) };
         let mut out = Vec::new();
         let mut budget = full;
-        let mut from = request.from.get().max(self.messages.first);
+        let mut from = request.from.get().max(self.oldest_given());
         while from <= self.messages.last {
             let Some(slice) = self.messages.slice_at(from).cloned() else {
                 break;
@@ -94,7 +94,7 @@ impl Channel {
         for slice in candidates {
             let files = self.read_slice(ctx, root, &slice)?;
             if let Some(found) = files.with(ctx, |files| files.find_time(&slice, at))? {
-                return Ok(Sequence(found.max(self.messages.first)));
+                return Ok(Sequence(found.max(self.oldest_given())));
             }
         }
         Ok(Sequence(self.messages.last).next())

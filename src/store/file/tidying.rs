@@ -135,6 +135,13 @@ impl Share {
     }
 
     fn remove_dead_slices(&mut self, name: &ChannelName) {
+        let is_below_floor =
+            self.channels.get(name).is_some_and(|channel| channel.is_below_floor());
+        if is_below_floor && !self.trim(name, None) {
+            // What an operator has let go could not be counted.
+            self.untidy.insert(name.clone());
+            return;
+        }
         let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
         let Some(channel) = self.channels.get_mut(name) else { return };
         if let Err(error) = channel.remove_dead_slices(ctx, root, &mut self.archivists) {
