@@ -478,6 +478,8 @@ fn an_outage_costs_no_redelivery() {
     let core = Launch::core(&[]);
     let mut nats = core.start();
     let server = over(&core).start();
+    let listened = |nats: &Server| nats.json("/varz")["subscriptions"].as_u64().unwrap();
+    let own = listened(&nats);
     let mut client = Stan::connect(core.port, "me");
     let mut request = ask("foo");
     (request.durable_name, request.ack_wait_in_secs) = ("d".into(), 30);
@@ -487,8 +489,10 @@ fn an_outage_costs_no_redelivery() {
     let mark = server.log.len();
     nats.kill();
     server.log.wait_after(mark, "has been disconnected: ");
-    let _nats = core.start();
+    let nats = core.start();
     server.log.wait_after(mark, "reconnected to NATS Server at ");
+    // It says so first, and then what it listens to.
+    wait_for("its subscriptions", || (own <= listened(&nats)).then_some(()));
     let mut again = Stan::bare(core.port, "");
     (again.id, again.conn_id) = (client.id.clone(), client.conn_id.clone());
     again.subjects = client.subjects.clone();
