@@ -12,7 +12,6 @@ use std::io::{self, IsTerminal, Write};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
@@ -148,7 +147,7 @@ fn watch(
     let (ask, asked) = mpsc::channel();
     let (tell, told) = mpsc::channel();
     let looker = thread::Builder::new().name("top".to_owned());
-    let look = move || look_often(&Arc::new(address), limits, interval, (&asked, &tell));
+    let look = move || look_often(&address, limits, interval, (&asked, &tell));
     looker.spawn(look).map_err(|error| error.to_string())?;
     let mut terminal = ratatui::try_init().map_err(|error| format!("the terminal: {error}"))?;
     let ended = draw_until_quit(&mut terminal, &mut view, &told);

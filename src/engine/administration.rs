@@ -122,10 +122,17 @@ pub(super) enum Staged {
 impl Staged {
     fn channel(&self) -> Option<usize> {
         match self {
-            Self::Purge(index) | Self::Deletion(index) | Self::Reset(index, _) => Some(*index),
-            Self::Other(index) => Some(*index),
+            Self::Purge(index)
+            | Self::Deletion(index)
+            | Self::Reset(index, _)
+            | Self::Other(index) => Some(*index),
             Self::Overtaken => None,
         }
+    }
+
+    /// Whether it is a reset of that durable.
+    pub(super) fn resets(&self, key: SubscriptionKey) -> bool {
+        matches!(self, Self::Reset(_, before) if before.key == key)
     }
 }
 
@@ -311,6 +318,10 @@ impl Engine {
         to: Position,
     ) -> Result<BeforeReset, String> {
         let group_key = self.unused_durable(key)?;
+        // What would be taken back if both are refused is what only the first one has found.
+        if self.commits.resets(key) {
+            return Err("it is being reset just now: ask again".to_owned());
+        }
         let channel = &self.channels.slab[index];
         let (first, last) = (channel.state.first, channel.last);
         let next = match to {

@@ -24,7 +24,7 @@ use crate::engine::effect::{Effect, Level};
 use crate::engine::publication::Publication;
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::reply::Reply;
-use crate::engine::subscription::{Starting, SubscriptionLife};
+use crate::engine::subscription::{Starting, SubscriptionKey, SubscriptionLife};
 use crate::proto::spb;
 
 /// What a subscription's write counts for in the bound of a batch.
@@ -290,6 +290,15 @@ impl Commits {
                 part.subscriptions.retain(stays);
             }
         }
+    }
+
+    /// Whether a reset of that durable waits for its commit.
+    pub(super) fn resets(&self, key: SubscriptionKey) -> bool {
+        let staged = self.queue.iter().flat_map(|staged| &staged.after);
+        let under_way = self.under_way.iter().flat_map(|under_way| &under_way.after);
+        let is_it =
+            |after: &After| matches!(after, After::Administered { what, .. } if what.resets(key));
+        staged.chain(under_way).any(is_it)
     }
 
     /// The last messages of a channel were refused: what an operator lets go of it behind them was

@@ -23,5 +23,4 @@ pub mod node;
 pub mod raft_log;
 pub mod replay;
 pub mod snapshot;
-
 mod whole;

@@ -349,6 +349,39 @@ fn a_durable_whose_reset_is_refused_is_where_it_was() {
     }
 }
 
+/// Goal: of two resets at once the second is asked to wait: if the store refuses both, nothing is
+/// lost.
+#[test]
+fn a_durable_is_reset_once_at_a_time() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.publish("me", "foo", 3);
+        let wanted = Options { durable: "d", ..options() };
+        server.subscribe("me", "foo", "a", &wanted);
+        server.sub_close("me", "foo", "a");
+        let before = server.stored("foo");
+        let channel = || ChannelName::from("foo");
+        let reset = |id| Change::ResetDurable { channel: channel(), id, to: Position::New };
+        let id = SubscriptionId(before[0].0.id);
+        server.hold_commits();
+        server.refuse("foo", Some("no space left"));
+        server.administer(1, reset(id));
+        // It has one of the next numbers now.
+        (1..=8).for_each(|more| server.administer(1 + more, reset(SubscriptionId(id.0 + more))));
+        server.release();
+        let outcomes = std::mem::take(&mut server.outcomes);
+        let said = outcomes.iter().map(|(_, outcome)| match outcome {
+            Outcome::Refused(why) => why.as_str(),
+            other @ (Outcome::Purged { .. } | Outcome::Gone) => panic!("{other:?}"),
+        });
+        let said: Vec<&str> = said.filter(|why| !why.contains("no subscription")).collect();
+        assert_eq!(said, ["it is being reset just now: ask again", "no space left"]);
+        server.refuse("foo", None);
+        server.publish("me", "foo", 1);
+        assert_eq!(server.stored("foo"), before);
+    });
+}
+
 /// Goal: a purge that was counted from messages that are refused meanwhile takes none of those that
 /// were to stay.
 #[test]
