@@ -153,6 +153,9 @@ pub const PREDECESSOR_ENDS_WITHIN: Duration = Duration::from_millis(300);
 /// predecessor still comes.
 pub const HEARD_OUT_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long it delivers nothing because a member has not said yet all that it keeps for it.
+pub const KEEPERS_TELL_WITHIN: Duration = Duration::from_millis(300);
+
 /// Jobs waiting for one store worker; the queue's memory is touched when it is made, so a long one
 /// would cost at each take-over. What does not fit waits with the engine's driver.
 pub const WORKER_JOBS_MAX: usize = 256;

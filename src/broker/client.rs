@@ -230,7 +230,8 @@ impl Broker {
             | Op::EngineInterest { .. }
             | Op::EngineState { .. }
             | Op::Kept(_)
-            | Op::Done { .. } => unreachable!("the parser gives none of these for a client"),
+            | Op::Done { .. }
+            | Op::Told { .. } => unreachable!("the parser gives none of these for a client"),
         }
     }
 

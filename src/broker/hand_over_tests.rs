@@ -117,6 +117,7 @@ fn engines_here_deliver_when_their_predecessor_is_heard_out() {
         assert_eq!(rooms(&ours), [false]);
         if has_ended {
             ours.send(to_first, last_words.as_bytes());
+            carry(&mut ours, to_first, &mut first, at_first);
         } else {
             ours.pass(PREDECESSOR_ENDS_WITHIN);
         }

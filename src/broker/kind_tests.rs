@@ -17,7 +17,7 @@ use crate::base::server_url::ServerUrl;
 /// heard and ends the session.
 type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const TABLE: [Row; 26] = [
+const TABLE: [Row; 27] = [
     ("PUB", "PUB a 0\r\n\r\n", "!++", "!??", "??"),
     // The server's INFO offers headers; who uses them says so in CONNECT.
     ("HPUB", "HPUB a 12 12\r\nNATS/1.0\r\n\r\n\r\n", "!c+", "!??", "??"),
@@ -46,6 +46,7 @@ const TABLE: [Row; 26] = [
     ("KEPT", "KEPT 1 1 1\r\n", "!??", "!?c", "??"),
     ("KMSG", "KMSG $G a 0\r\n\r\n", "!??", "!?c", "??"),
     ("DONE", "DONE 1 1 1\r\n", "!??", "!?c", "??"),
+    ("TOLD", "TOLD 1\r\n", "!??", "!?c", "??"),
 ];
 
 const CLIENT_HANDSHAKE: &str = "CONNECT {\"verbose\":false,\"headers\":true}\r\n";

@@ -16,7 +16,7 @@ use crate::base::id::SessionId;
 use crate::base::limits::{HEARD_OUT_WITHIN, PREDECESSOR_ENDS_WITHIN};
 use crate::base::time::Instant;
 use crate::broker::mail::Mail;
-use crate::broker::serving::{Claim, Serving};
+use crate::broker::serving::{Claim, Own, Serving};
 use crate::broker::{Broker, Effect};
 
 /// Work of an engine that goes on with a subscription, in receivers of a message.
@@ -65,14 +65,25 @@ impl Serving {
         claim.is_some_and(|claim| self.elders((Some(route), claim.epoch)).next().is_some())
     }
 
-    /// Whether engines of this process would have to wait; asked before they begin, too.
-    fn must_hold_engines(&self) -> bool {
-        let epoch = self.own.map_or(Epoch(u64::MAX), |own| own.epoch);
+    /// Whether anybody has served before an epoch of this process who may have more to say.
+    pub(super) fn has_elders(&self, epoch: Epoch) -> bool {
         self.elders((None, epoch)).next().is_some()
+    }
+
+    /// Whether engines of this process have to wait, or would if there were any.
+    fn must_hold_engines(&self) -> bool {
+        let is_free = |own: Own| own.is_ready && !self.has_elders(own.epoch);
+        !self.own.is_some_and(is_free) || self.untold.is_waiting()
     }
 }
 
 impl Broker {
+    /// Engines deliver nothing before it is known that they may.
+    pub(super) fn hold_engines(&mut self) {
+        self.serving.hearing.holds_engines = self.keeps();
+        self.engines.rooms.is_hearing_out = self.keeps();
+    }
+
     /// Something has changed; clients wait for a predecessor, or do not.
     pub(super) fn hear_out(&mut self, clients_wait: bool) {
         let now = self.now.at;
@@ -82,7 +93,8 @@ impl Broker {
         } else {
             self.serving.hearing.waits = None;
         }
-        let holds_engines = self.serving.must_hold_engines();
+        self.await_keepers();
+        let holds_engines = self.keeps() && self.serving.must_hold_engines();
         if holds_engines != self.serving.hearing.holds_engines {
             self.serving.hearing.holds_engines = holds_engines;
             self.on_hearing_out(holds_engines);
@@ -129,6 +141,7 @@ impl Broker {
             return;
         }
         for id in awaited {
+            self.serving.untold.forget(id);
             if let Some(claim) = self.serving.claims.get_mut(&id) {
                 claim.is_given_up = true;
             }

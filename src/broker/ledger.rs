@@ -132,6 +132,8 @@ pub(super) struct Ledgers {
     again_from: Option<u64>,
     /// Whether a portion of that is being said.
     is_saying_again: bool,
+    /// Whether it has to be told when all of it was said.
+    owes_told: bool,
     /// Whether a session was held back because there is too much.
     is_pressed: bool,
     /// Nothing more is taken until the process ends.
@@ -409,6 +411,10 @@ impl Broker {
             }
             View::Away | View::Nobody => None,
         };
+        self.ledgers.owes_told = self.ledgers.again_from.is_some();
+        if planted::is(Bug::ToldEarly) && std::mem::take(&mut self.ledgers.owes_told) {
+            self.tell_all_is_told();
+        }
         self.say_some_again();
     }
 
@@ -435,6 +441,9 @@ impl Broker {
             }
         }
         self.ledgers.is_saying_again = false;
+        if self.ledgers.again_from.is_none() && std::mem::take(&mut self.ledgers.owes_told) {
+            self.tell_all_is_told();
+        }
         self.relieve_ledgers();
     }
 

@@ -13,6 +13,7 @@ use crate::base::id::Subject;
 use crate::base::limits::{
     LEDGER_SESSION_BYTES_MAX, OUTFLOW_WITHIN, PARKED_FOR, PREDECESSOR_ENDS_WITHIN,
 };
+use crate::wire::connect::LEDGER_VERSION;
 
 /// A member of the group.
 pub(super) fn member(loops: u16, name: &str) -> Process {
@@ -690,7 +691,8 @@ fn members_of_another_version_are_others() {
     let to_first = ours.open(0, route_to("right:6222"));
     let at_first = first.open(0, ConnectionKind::RouteAccepted);
     let said = ours.take(to_first);
-    let newer = said.replace("\"stanby_ledger_version\":2", "\"stanby_ledger_version\":3");
+    let version = |version: u64| format!("\"stanby_ledger_version\":{version}");
+    let newer = said.replace(&version(LEDGER_VERSION), &version(LEDGER_VERSION + 1));
     assert_ne!(said, newer);
     first.take(at_first);
     first.send(at_first, newer.as_bytes());

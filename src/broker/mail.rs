@@ -67,6 +67,8 @@ pub enum Mail {
     HearingOut(bool),
     /// To the owner of the routes: the engines of this process end.
     EnginesEnded,
+    /// To the owner of the routes: a loop has said all that it keeps to who serves as it sees it.
+    Told(LoopIndex, View),
     /// Whose engines get what clients send, from now on.
     Serving(View),
     /// To the owner of the routes: an input for the engines of a peer.
@@ -183,6 +185,7 @@ impl Mail {
             | Self::Elsewhere(..)
             | Self::HearingOut(_)
             | Self::EnginesEnded
+            | Self::Told(..)
             | Self::Serving(_)
             | Self::Parcel(_)
             | Self::Mark(..)
@@ -224,6 +227,7 @@ impl Broker {
             Mail::Retired(batch, heir) => self.on_retired(&batch, heir),
             Mail::HearingOut(is_so) => self.on_hearing_out(is_so),
             Mail::EnginesEnded => self.end_own_engines(),
+            Mail::Told(home, view) => self.on_loop_told(home, view),
             Mail::Serving(view) => self.on_view(view),
             Mail::Parcel(parcel) => self.write_parcel(&parcel),
             Mail::Mark(epoch, ledger, mark) => self.on_mark(epoch, ledger, mark),

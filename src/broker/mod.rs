@@ -64,6 +64,9 @@ mod spread;
 mod sublist;
 #[cfg(test)]
 mod tests;
+mod told;
+#[cfg(test)]
+mod told_tests;
 mod trace;
 mod unheard;
 mod upstream;
@@ -253,6 +256,7 @@ impl Broker {
             backlog: backlog::Backlog::default(),
             settings,
         };
+        broker.hold_engines();
         broker.start_routes();
         broker.start_upstream();
         broker

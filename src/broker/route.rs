@@ -226,6 +226,7 @@ impl Broker {
             Op::EngineState { epoch, state } => self.on_engine_state(id, Epoch(*epoch), *state),
             Op::Kept(kept) => self.on_kept(id, *kept),
             Op::Done { epoch, marks } => self.on_marks(id, Epoch(*epoch), marks),
+            Op::Told { epoch } => self.on_told(id, Epoch(*epoch)),
             Op::Ok | Op::Account(..) => Step::Done,
             Op::Err(text) => {
                 let text = format!("Route Error {}", String::from_utf8_lossy(text));

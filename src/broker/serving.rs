@@ -26,6 +26,7 @@ use crate::broker::last_word::Hearing;
 use crate::broker::mail::Mail;
 use crate::broker::read::Step;
 use crate::broker::route::HOME;
+use crate::broker::told::Untold;
 use crate::broker::{Broker, Effect, EngineInterest};
 use crate::wire::connect::LEDGER_VERSION;
 use crate::wire::{CloseReason, EngineState, Info, Op, encoder, errors};
@@ -74,7 +75,7 @@ impl Claim {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Own {
     pub epoch: Epoch,
-    is_ready: bool,
+    pub is_ready: bool,
     /// They take nothing more.
     is_closed: bool,
 }
@@ -98,6 +99,8 @@ pub(super) struct Serving {
     pub predecessor: Option<(SessionId, Epoch)>,
     /// Who is waited for that may have something to say.
     pub hearing: Hearing,
+    /// Who has not said yet what it keeps.
+    pub untold: Untold,
     /// Until when is kept what is sent while nobody serves.
     away_until: Option<Instant>,
     /// The highest epoch of those that have served and are gone, for as long as that.
@@ -130,7 +133,8 @@ impl Serving {
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.hearing.until(), self.away_until].into_iter().flatten().min()
+        let all = [self.hearing.until(), self.untold.until(), self.away_until];
+        all.into_iter().flatten().min()
     }
 
     /// The number under which is kept what clients say there to engines of this process that are
@@ -359,6 +363,8 @@ impl Broker {
         self.on_own_engine(epoch);
         let Some(own) = self.serving.own.as_mut().filter(|own| own.epoch == epoch) else { return };
         own.is_ready = true;
+        let siblings = self.routes.registered().into_iter().filter(|id| self.is_sibling(*id));
+        self.serving.untold.begin(siblings.collect());
         self.tell_siblings(epoch, EngineState::Ready);
         self.reconsider();
     }
@@ -472,6 +478,7 @@ impl Broker {
                 (serving.away_until, serving.newest_gone) = (None, None);
             }
         }
+        self.serving.untold.on_view();
         self.on_view(view);
         self.mail_all(&Mail::Serving(view));
         if view != View::Away {
@@ -509,6 +516,7 @@ impl Broker {
     pub(super) fn on_serving_due(&mut self) {
         let now = self.now.at;
         self.on_hearing_due();
+        self.on_telling_due();
         if self.serving.away_until.is_none_or(|at| now < at) {
             return;
         }

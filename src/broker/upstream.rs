@@ -276,7 +276,8 @@ impl Broker {
             | Op::EngineInterest { .. }
             | Op::EngineState { .. }
             | Op::Kept(_)
-            | Op::Done { .. } => unreachable!("the parser gives none of these for a server"),
+            | Op::Done { .. }
+            | Op::Told { .. } => unreachable!("the parser gives none of these for a server"),
         }
     }
 

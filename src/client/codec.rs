@@ -79,7 +79,8 @@ fn incoming(op: &Op<'_>) -> Incoming {
         | Op::EngineInterest { .. }
         | Op::EngineState { .. }
         | Op::Kept(_)
-        | Op::Done { .. } => Incoming::Other,
+        | Op::Done { .. }
+        | Op::Told { .. } => Incoming::Other,
     }
 }
 

@@ -140,6 +140,8 @@ impl Engine {
         }
         let mut subscription = restored(index, &recovered, SubscriptionLife::Online);
         subscription.is_on_hold = !subscription.pending.is_empty();
+        // Nothing is sent before it is known whether there is room: the next input says so.
+        subscription.is_congested = true;
         let (ack_inbox, position) = (subscription.ack_inbox.clone(), subscription.cursor.last_sent);
         let inbox = subscription.inbox.clone();
         let key = self.adopt(subscription);

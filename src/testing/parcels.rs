@@ -61,7 +61,8 @@ pub fn heard(op: &Op<'_>) -> Heard {
         | Op::EngineInterest { .. }
         | Op::EngineState { .. }
         | Op::Kept(_)
-        | Op::Done { .. } => Heard::Other,
+        | Op::Done { .. }
+        | Op::Told { .. } => Heard::Other,
     }
 }
 

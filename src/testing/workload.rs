@@ -124,6 +124,8 @@ struct Subscription {
     channel: ChannelName,
     durable: Option<DurableKey>,
     ack_inbox: Option<Subject>,
+    /// The connection by which it was asked for.
+    asked_by: Option<End>,
     is_brief: bool,
     asked_until: Instant,
     unacked: BTreeSet<Sequence>,
@@ -650,6 +652,7 @@ impl Client {
             channel,
             durable,
             ack_inbox: None,
+            asked_by: self.link,
             is_brief: request.durable_name.as_ref() == BRIEF,
             asked_until: turn.now + REQUEST_TIMEOUT,
             unacked: BTreeSet::new(),
@@ -832,6 +835,9 @@ impl Client {
             return checker.fail(Promise::Genuine, text);
         };
         let Some(subscription) = self.subscriptions.get_mut(inbox) else { return };
+        if subscription.ack_inbox.is_none() && subscription.asked_by == self.link {
+            checker.on_delivered_unanswered(inbox, message.sequence);
+        }
         checker.on_delivered(inbox, &message);
         let sequence = Sequence(message.sequence);
         // Some it takes for lost, however often it gets them.

@@ -83,7 +83,7 @@ pub struct Info {
 }
 
 /// Counts the changes of what members of a group tell each other of inputs that they keep.
-pub const LEDGER_VERSION: u64 = 2;
+pub const LEDGER_VERSION: u64 = 3;
 
 /// The name of the account of everybody who is given no other.
 pub const GLOBAL_ACCOUNT: &str = "$G";

@@ -58,9 +58,11 @@ pub fn encode(op: &Op<'_>, out: &mut BytesMut) {
         }
         Op::Account(account, true) => line(out, &[b"A+ ", account]),
         Op::Account(account, false) => line(out, &[b"A- ", account]),
-        Op::EngineInterest { .. } | Op::EngineState { .. } | Op::Kept(_) | Op::Done { .. } => {
-            encode_ours(op, out);
-        }
+        Op::EngineInterest { .. }
+        | Op::EngineState { .. }
+        | Op::Kept(_)
+        | Op::Done { .. }
+        | Op::Told { .. } => encode_ours(op, out),
     }
 }
 
@@ -92,6 +94,10 @@ fn encode_ours(op: &Op<'_>, out: &mut BytesMut) {
             out.put_slice(b"DONE ");
             big_number(out, *epoch, b" ");
             line(out, &[marks]);
+        }
+        Op::Told { epoch } => {
+            out.put_slice(b"TOLD ");
+            big_number(out, *epoch, b"\r\n");
         }
         Op::Info(_)
         | Op::Connect(_)

@@ -83,6 +83,11 @@ pub enum Op<'a> {
         /// The pairs, as they were read.
         marks: &'a [u8],
     },
+    /// `TOLD`, ours: all that the peer keeps for the engines of this epoch was said.
+    Told {
+        /// Of which epoch.
+        epoch: u64,
+    },
 }
 
 /// What a stanby server says of its engines.
@@ -170,7 +175,8 @@ impl<'a> Op<'a> {
             | Self::EngineInterest { .. }
             | Self::EngineState { .. }
             | Self::Kept(_)
-            | Self::Done { .. } => unreachable!("no message: {self:?}"),
+            | Self::Done { .. }
+            | Self::Told { .. } => unreachable!("no message: {self:?}"),
         }
     }
 

@@ -125,6 +125,7 @@ enum Verb {
     EngineState,
     Kept,
     Done,
+    Told,
 }
 
 /// What may stand behind a verb.
@@ -166,6 +167,7 @@ const FROM_ROUTE: Table = &[
     (b"KMSG", Verb::KeptMsg, After::Blank),
     (b"KEPT", Verb::Kept, After::Blank),
     (b"DONE", Verb::Done, After::Blank),
+    (b"TOLD", Verb::Told, After::Blank),
     (b"HMSG", Verb::HMsg, After::Blank),
     (b"LMSG", Verb::LeafMsg, After::Blank),
     (b"RS+", Verb::RouteSub, After::Blank),
@@ -246,6 +248,7 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Protoco
         Verb::EngineState => parse_engine_state(arguments)?,
         Verb::Kept => Op::Kept(parse_kept(arguments)?),
         Verb::Done => parse_done(arguments)?,
+        Verb::Told => parse_told(arguments)?,
         Verb::Pub | Verb::HPub => {
             let head = parse_pub(arguments, verb, limits)?;
             return with_payload(bytes, len, head, |_, publish| Op::Publish(publish));
@@ -515,6 +518,17 @@ fn parse_done(line: &[u8]) -> Result<Op<'_>, ProtocolError> {
         return Err(bad());
     }
     Ok(Op::Done { epoch, marks })
+}
+
+/// `<epoch>`.
+fn parse_told(line: &[u8]) -> Result<Op<'_>, ProtocolError> {
+    let bad = || ProtocolError::arguments("processTold", "Parse Error", line);
+    let mut words = words(line);
+    let epoch = words.next().and_then(number).ok_or_else(bad)?;
+    if words.next().is_some() {
+        return Err(bad());
+    }
+    Ok(Op::Told { epoch })
 }
 
 /// `[origin] <account> <subject> [reply | + reply queues… | '|' queues…] [header size] <size>`.

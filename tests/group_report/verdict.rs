@@ -11,11 +11,6 @@ pub type Stored = [Vec<String>; 4];
 /// From when to when the clients' own member was away, Unix nanoseconds.
 pub type Away = RangeInclusive<i64>;
 
-/// What the client of Node.js says of a message that it cannot acknowledge, since the answer to its
-/// subscription, which says where, has not come yet. After a kill that may be, as
-/// `docs/operations.md` says; the whole form of the report fails for it.
-const EARLY: &str = "error: Subject must be supplied";
-
 /// What a promise was broken by, in words; and what is only counted.
 #[derive(Debug, Default)]
 pub struct Verdict {
@@ -28,8 +23,6 @@ pub struct Verdict {
     /// What a client would call an error: publishes, calls, ends of connections.
     pub errors: Vec<String>,
     pub closed: Vec<String>,
-    /// Messages that came to a client before the answer to its subscription (`EARLY`).
-    pub early: usize,
     pub acked: usize,
     pub twice: usize,
     pub delivered_again: usize,
@@ -69,8 +62,6 @@ impl Verdict {
         for lost in &ledger.lost {
             if is_excused(lost.at, lost.at) {
                 verdict.excused += 1;
-            } else if lost.what == EARLY {
-                verdict.early += 1;
             } else {
                 verdict.closed.push(format!("{}: {}", lost.client, lost.what));
             }
@@ -235,11 +226,6 @@ mod tests {
         assert!(late.contains("orders:1 came first behind 2"), "{late}");
         let other = broken(|ledger, _| ledger.got[1].payload.push('x'));
         assert!(other.contains("raw-durable: events:1 is"), "{other}");
-        let early = broken(|ledger, _| {
-            let client = "node-passer-0".to_owned();
-            ledger.lost.push(Lost { client, at: 1, what: EARLY.to_owned() });
-        });
-        assert_eq!(early, "", "it is counted, and breaks nothing");
         let closed = broken(|ledger, _| {
             let (client, what) = ("go-durable".to_owned(), "EOF".to_owned());
             ledger.lost.push(Lost { client, at: 1, what });
