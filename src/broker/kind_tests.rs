@@ -86,7 +86,7 @@ fn verdict(kind: &ConnectionKind, asks_password: bool, handshake: &str, line: &s
 #[test]
 fn each_kind_may_send_what_the_table_says() {
     let named: BTreeSet<&[u8]> = TABLE.iter().map(|(verb, ..)| verb.as_bytes()).collect();
-    assert_eq!(named, wire::verbs(), "each verb has a row");
+    assert_eq!(named, crate::wire::verbs(), "each verb has a row");
     for (verb, line, client, route, _) in TABLE {
         for (kind, handshake, expected) in [
             (ConnectionKind::Client, CLIENT_HANDSHAKE, client),

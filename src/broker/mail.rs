@@ -69,6 +69,8 @@ pub enum Mail {
     EnginesEnded,
     /// To the owner of the routes: a loop has said all that it keeps to who serves as it sees it.
     Told(LoopIndex, View),
+    /// Whether the member behind a route has not said all that it keeps for the engines here.
+    Untold(SessionId, bool),
     /// Whose engines get what clients send, from now on.
     Serving(View),
     /// To the owner of the routes: an input for the engines of a peer.
@@ -186,6 +188,7 @@ impl Mail {
             | Self::HearingOut(_)
             | Self::EnginesEnded
             | Self::Told(..)
+            | Self::Untold(..)
             | Self::Serving(_)
             | Self::Parcel(_)
             | Self::Mark(..)
@@ -228,6 +231,7 @@ impl Broker {
             Mail::HearingOut(is_so) => self.on_hearing_out(is_so),
             Mail::EnginesEnded => self.end_own_engines(),
             Mail::Told(home, view) => self.on_loop_told(home, view),
+            Mail::Untold(route, is_so) => self.on_untold(route, is_so),
             Mail::Serving(view) => self.on_view(view),
             Mail::Parcel(parcel) => self.write_parcel(&parcel),
             Mail::Mark(epoch, ledger, mark) => self.on_mark(epoch, ledger, mark),

@@ -311,6 +311,7 @@ impl Broker {
         }
         self.routes.changes += 1;
         self.routes.by_remote.insert(info.server_id.clone(), id);
+        self.await_keeper(id);
         self.routes.add_urls(&info.connect_urls);
         let text = format!("Registering remote route {}", quote(&info.server_id));
         self.log_about(id, log::Level::Debug, &text);

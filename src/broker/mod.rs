@@ -89,7 +89,7 @@ use crate::base::id::{AccountIndex, LoopIndex, SessionId};
 use crate::base::limits::{SESSION_WORK_MAX, SESSION_WORK_MIN, TURN_WORK_MAX};
 use crate::base::random::Random;
 use crate::base::time::{Instant, Now, WallTime};
-use crate::wire::{self, Info, Op, encoder};
+use crate::wire::{Info, Op, encoder};
 
 pub use effect::Effect;
 pub use engines::{Credit, EngineDelivery, EngineInterest, Names, Post};
@@ -456,9 +456,7 @@ impl Broker {
         if interest.rules.is_announced {
             self.announce((interest.account, &interest.subject, interest.queue.as_ref()), 1);
         }
-        if self.engines.rooms.on_interest(&interest) && interest.rules.is_server {
-            self.tell_peer(interest.session, &interest.inbox(), wire::InboxState::Paced);
-        }
+        self.on_reader_come(&interest);
         self.accounts[interest.account].insert(interest);
     }
 

@@ -12,7 +12,7 @@
 //! What waits for one connection is at most [`DELIVERY_PENDING_BYTES_MAX`] and what each engine
 //! sends in one turn ([`crate::base::limits::TURN_BYTES_MAX`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -36,8 +36,11 @@ pub(super) struct Rooms {
     readers: BTreeMap<SessionId, Reader>,
     /// The connection to the external server, if there is to be one.
     upstream: Option<UpstreamReader>,
-    /// Whether nothing is delivered because a former active may have something to say.
+    /// Whether nothing is delivered because a former active may have something to say, or clients
+    /// of this process.
     pub is_hearing_out: bool,
+    /// Routes to members that may have something to say before what is behind them is delivered to.
+    untold: BTreeSet<SessionId>,
 }
 
 /// The connection to the external server as a reader of all inboxes.
@@ -81,13 +84,13 @@ impl Settings {
 }
 
 impl Rooms {
-    /// Somebody listens; true if that is to an inbox that is watched.
-    pub(super) fn on_interest(&mut self, interest: &Interest) -> bool {
+    /// Somebody listens; gives the keys of that inbox if it is watched.
+    fn on_interest(&mut self, interest: &Interest) -> SmallVec<[u64; 1]> {
         let keys = self.keys.get(&interest.inbox()).cloned().unwrap_or_default();
         for key in &keys {
             self.link(*key, interest);
         }
-        !keys.is_empty()
+        keys
     }
 
     fn link(&mut self, key: u64, interest: &Interest) {
@@ -145,8 +148,8 @@ impl Rooms {
 
     /// Without the inboxes, but with what is known of the external server and of former actives.
     pub(super) fn emptied(self) -> Self {
-        let (upstream, is_hearing_out) = (self.upstream, self.is_hearing_out);
-        Self { upstream, is_hearing_out, ..Self::default() }
+        let Self { upstream, is_hearing_out, untold, .. } = self;
+        Self { upstream, is_hearing_out, untold, ..Self::default() }
     }
 
     pub(super) fn is_watched(&self, key: u64) -> bool {
@@ -160,10 +163,24 @@ impl Rooms {
         if let Some(upstream) = &self.upstream {
             return upstream.is_reachable && !upstream.is_full;
         }
-        let is_full = |session| self.readers.get(session).is_some_and(|reader| reader.is_full);
+        let is_full = |session| {
+            self.readers.get(session).is_some_and(|reader| reader.is_full)
+                || self.untold.contains(session)
+        };
         self.inboxes
             .get(&key)
             .is_none_or(|inbox| inbox.full_behind.is_empty() && !inbox.sessions.iter().any(is_full))
+    }
+
+    /// Whether what is behind a route may be delivered to; gives the keys of inboxes there.
+    pub(super) fn set_untold(&mut self, route: SessionId, is_so: bool) -> Vec<u64> {
+        if is_so {
+            self.untold.insert(route);
+        } else {
+            self.untold.remove(&route);
+        }
+        let reader = self.readers.get(&route);
+        reader.map(|reader| reader.keys.keys().copied().collect()).unwrap_or_default()
     }
 
     /// The keys of an inbox for which it changes that a reader behind `route` is full or not.
@@ -198,6 +215,18 @@ impl Broker {
         self.engines.rooms.inboxes.len()
             + self.engines.rooms.keys.len()
             + self.engines.rooms.readers.len()
+    }
+
+    /// Somebody listens, maybe to an inbox that is watched.
+    pub(super) fn on_reader_come(&mut self, interest: &Interest) {
+        let keys = self.engines.rooms.on_interest(interest);
+        if keys.is_empty() || !interest.rules.is_server {
+            return;
+        }
+        if self.engines.rooms.untold.contains(&interest.session) {
+            self.effects.extend(keys.into_iter().map(|key| Effect::Room { key, has_room: false }));
+        }
+        self.tell_peer(interest.session, &interest.inbox(), InboxState::Paced);
     }
 
     pub(super) fn on_watch(&mut self, key: u64, name: InboxName) {

@@ -363,8 +363,7 @@ impl Broker {
         self.on_own_engine(epoch);
         let Some(own) = self.serving.own.as_mut().filter(|own| own.epoch == epoch) else { return };
         own.is_ready = true;
-        let siblings = self.routes.registered().into_iter().filter(|id| self.is_sibling(*id));
-        self.serving.untold.begin(siblings.collect());
+        self.await_keepers();
         self.tell_siblings(epoch, EngineState::Ready);
         self.reconsider();
     }
@@ -397,6 +396,7 @@ impl Broker {
             // As theirs, while they are known.
             self.tell_done();
             self.serving.own = None;
+            self.await_nobody();
             self.tell_siblings(own.epoch, EngineState::Ended);
             self.reconsider();
         }

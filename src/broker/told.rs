@@ -1,16 +1,16 @@
-//! Whether new engines have been told all that was kept for them.
+//! Whether engines have been told all that is kept for them.
 //!
-//! A former active may have stored a subscription and not answered its request. Its successor finds
-//! the record and not the request, and a client that is sent messages of a subscription that it has
-//! no answer for yet does not know what to do with them. The request comes again, because a member
-//! keeps it. So the engines of a successor deliver nothing until each member that it has a route to
-//! and each loop of this process has said all that it keeps (`TOLD`); what they are told then they
-//! handle in its order, and answer before they deliver.
+//! A subscription may be stored whose client has not been answered: the active that did it has died,
+//! or the route has broken with the answer in it. A client that is sent messages of a subscription
+//! that it has no answer for does not know what to do with them. Its request comes again, because
+//! its member keeps it. So engines deliver nothing to who is behind a route before the member
+//! there has said all that it keeps (`TOLD`), and nothing at all before each loop of this process
+//! has; what they are told then they handle in its order, and answer before they deliver.
 //!
 //! A member that hangs says nothing. It is waited for a moment, and longer only while something of
 //! it comes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::epoch::Epoch;
 use crate::base::id::{LoopIndex, SessionId};
@@ -19,69 +19,65 @@ use crate::base::time::Instant;
 use crate::broker::mail::Mail;
 use crate::broker::read::Step;
 use crate::broker::route::HOME;
-use crate::broker::serving::{Serving, View};
+use crate::broker::serving::View;
 use crate::broker::{Broker, Effect};
 use crate::wire::{Op, encoder};
 
-/// Who has not said yet all that it keeps for whoever serves.
+/// Who has not said yet all that it keeps for whoever serves; loop 0 knows.
 #[derive(Debug, Default)]
 pub(super) struct Untold {
     /// Loops of this process that have, since the view is what it is.
     loops: BTreeSet<LoopIndex>,
-    /// Routes to members that have not told the engines of this process.
-    routes: BTreeSet<SessionId>,
-    /// Whether loops of this process have not told them.
-    is_own: bool,
-    /// Since when engines wait for nothing else, and until when.
-    waits: Option<(Instant, Instant)>,
+    /// Whether loops of this process have not told its engines.
+    pub is_own: bool,
+    /// Routes to members that have not; since when that is waited for, and until when.
+    routes: BTreeMap<SessionId, (Instant, Instant)>,
 }
 
 impl Untold {
     pub fn until(&self) -> Option<Instant> {
-        self.waits.map(|(_, until)| until)
-    }
-
-    pub fn is_waiting(&self) -> bool {
-        self.is_own || !self.routes.is_empty()
-    }
-
-    /// Engines of this process are ready, and members have these routes.
-    pub fn begin(&mut self, routes: BTreeSet<SessionId>) {
-        (self.routes, self.is_own, self.waits) = (routes, true, None);
+        self.routes.values().map(|(_, until)| *until).min()
     }
 
     /// Somebody else serves from now on, or nobody.
     pub fn on_view(&mut self) {
         self.loops.clear();
     }
-
-    /// A member hangs, or has said all; true if it was waited for.
-    pub fn forget(&mut self, route: SessionId) -> bool {
-        self.routes.remove(&route)
-    }
-
-    /// Nobody is waited for any more.
-    fn give_up(&mut self) {
-        (self.routes, self.is_own, self.waits) = (BTreeSet::new(), false, None);
-    }
-}
-
-impl Serving {
-    /// Whether what is kept is all that engines of this process have to wait for.
-    pub(super) fn awaits_keepers_only(&self) -> bool {
-        self.untold.is_waiting() && self.own.is_some_and(|own| !self.has_elders(own.epoch))
-    }
 }
 
 impl Broker {
-    /// Engines of this process may be waiting for what is kept alone, or no longer.
+    /// Engines of this process are ready.
     pub(super) fn await_keepers(&mut self) {
+        self.serving.untold.is_own = true;
+        for id in self.routes.registered() {
+            self.await_keeper(id);
+        }
+    }
+
+    /// A route has come, or engines that serve.
+    pub(super) fn await_keeper(&mut self, id: SessionId) {
+        if self.serving.own_epoch().is_none() || !self.is_sibling(id) {
+            return;
+        }
         let now = self.now.at;
-        if self.serving.awaits_keepers_only() {
-            let waits = &mut self.serving.untold.waits;
-            waits.get_or_insert((now, now + KEEPERS_TELL_WITHIN));
-        } else {
-            self.serving.untold.waits = None;
+        self.serving.untold.routes.insert(id, (now, now + KEEPERS_TELL_WITHIN));
+        self.on_untold(id, true);
+        self.mail_all(&Mail::Untold(id, true));
+    }
+
+    /// A member is waited for no longer: it has said all, it hangs, or its route is at its end.
+    pub(super) fn on_keeper_told(&mut self, id: SessionId) {
+        if self.serving.untold.routes.remove(&id).is_some() {
+            self.on_untold(id, false);
+            self.mail_all(&Mail::Untold(id, false));
+        }
+    }
+
+    /// The engines of this process are gone.
+    pub(super) fn await_nobody(&mut self) {
+        self.serving.untold.is_own = false;
+        while let Some((id, _)) = self.serving.untold.routes.first_key_value() {
+            self.on_keeper_told(*id);
         }
     }
 
@@ -131,29 +127,35 @@ impl Broker {
         Step::Done
     }
 
-    /// A member is waited for no longer: it has said all, or its route is at its end.
-    pub(super) fn on_keeper_told(&mut self, id: SessionId) {
-        if self.serving.untold.forget(id) {
-            self.reconsider();
+    /// Somebody who is waited for may not have said all in time.
+    pub(super) fn on_telling_due(&mut self) {
+        let now = self.now.at;
+        // Members wait for a predecessor as long as this one does, and say nothing before.
+        let has_elders = self.serving.own.is_some_and(|own| self.serving.has_elders(own.epoch));
+        let routes = self.serving.untold.routes.iter();
+        let due = routes.filter(|(_, (_, until))| *until <= now);
+        let due: Vec<(SessionId, Instant)> = due.map(|(id, (since, _))| (*id, *since)).collect();
+        for (id, since) in due {
+            let since = if has_elders { now } else { since };
+            let heard_at = self.sessions.get(id).map_or(since, |found| found.ping.heard_at);
+            let until = heard_at.max(since) + KEEPERS_TELL_WITHIN;
+            let until = until.min(since + HEARD_OUT_WITHIN);
+            if now < until {
+                self.serving.untold.routes.insert(id, (since, until));
+            } else {
+                self.on_keeper_told(id);
+            }
         }
     }
 
-    /// Who is waited for has not said all in time.
-    pub(super) fn on_telling_due(&mut self) {
-        let now = self.now.at;
-        let untold = &self.serving.untold;
-        let Some((since, _)) = untold.waits.filter(|(_, until)| *until <= now) else { return };
-        let heard_at = |id: &SessionId| self.sessions.get(*id).map(|found| found.ping.heard_at);
-        // Loops of this process never hang alone.
-        let own = untold.is_own.then_some(now);
-        let last = untold.routes.iter().filter_map(heard_at).chain(own).max();
-        let until = last.map_or(now, |last| last + KEEPERS_TELL_WITHIN);
-        let until = until.min(since + HEARD_OUT_WITHIN);
-        if now < until {
-            self.serving.untold.waits = Some((since, until));
-            return;
+    /// On each loop: whether the engine here delivers nothing yet to who is behind a route.
+    pub(super) fn on_untold(&mut self, id: SessionId, is_so: bool) {
+        let keys = self.engines.rooms.set_untold(id, is_so);
+        if is_so {
+            self.effects.extend(keys.into_iter().map(|key| Effect::Room { key, has_room: false }));
+        } else {
+            self.backlog.rooms.extend(keys);
+            self.work_off();
         }
-        self.serving.untold.give_up();
-        self.reconsider();
     }
 }

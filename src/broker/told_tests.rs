@@ -8,30 +8,34 @@ use super::ledger_tests::{begin, end, hang_up, heard, member, payloads, say};
 use super::route_tests::{carry, join};
 use super::tests::Process;
 use super::*;
+use crate::base::epoch::Epoch;
 use crate::base::id::Subject;
 use crate::base::limits::{HEARD_OUT_WITHIN, KEEPERS_TELL_WITHIN};
 
 /// Nothing but portions.
 const A_MOMENT: Duration = Duration::from_millis(1);
 
-/// The engine of the last loop has a subscription.
+/// The engine of the last loop has a subscription of a client behind a route (7), and another one
+/// (8).
 fn watch(process: &mut Process) {
-    let inbox = Subject::from("inbox");
-    process.loops.last_mut().unwrap().watch(7, AccountIndex::GLOBAL, &inbox);
+    for (key, inbox) in [(7, "far"), (8, "near")] {
+        process.loops.last_mut().unwrap().watch(key, AccountIndex::GLOBAL, &Subject::from(inbox));
+    }
     process.settle();
 }
 
-/// What it was told of the room of that since.
-fn rooms(process: &Process) -> Vec<bool> {
+/// What it was told of the room of one of them since.
+fn rooms(process: &Process, wanted: u64) -> Vec<bool> {
     let room = |effect: &Effect| {
-        let Effect::Room { key: 7, has_room } = effect else { return None };
-        Some(*has_room)
+        let Effect::Room { key, has_room } = effect else { return None };
+        (*key == wanted).then_some(*has_room)
     };
     process.effects.iter().filter_map(room).collect()
 }
 
 /// Goal: what a dead active may not have answered comes to the engines of its successor before
-/// these may deliver anything, from each member and from each loop of this process.
+/// these deliver: what clients of this process have sent before anything, what those of another
+/// member have before anything to these.
 #[test]
 fn what_is_kept_comes_before_anything_is_delivered() {
     for loops in [1, 2] {
@@ -43,52 +47,92 @@ fn what_is_kept_comes_before_anything_is_delivered() {
         carry(&mut ours, to_first, &mut first, at_first);
         carry(&mut other, other_to_first, &mut first, at_first_other);
         let (near, far) = (ours.client(loops - 1, ""), other.client(loops - 1, ""));
-        say(&mut ours, near, "sub.x", "near");
-        say(&mut other, far, "sub.x", "far");
+        ours.send(near, b"SUB near 1\r\n");
+        other.send(far, b"SUB far 1\r\n");
+        carry(&mut ours, to_other, &mut other, at_other);
+        say(&mut ours, near, "sub.x", "of near");
+        say(&mut other, far, "sub.x", "of far");
         carry(&mut ours, to_first, &mut first, at_first);
         carry(&mut other, other_to_first, &mut first, at_first_other);
         hang_up(&mut ours, to_first);
         hang_up(&mut other, other_to_first);
-        begin(&mut ours, 2, true);
+        begin(&mut ours, 2, false);
         watch(&mut ours);
+        assert_eq!((rooms(&ours, 7), rooms(&ours, 8)), (vec![false], vec![false]));
+        let now = ours.now;
+        ours.loops[0].handle(Input::Ready { epoch: Epoch(2) }, now);
+        ours.settle();
         ours.pass(A_MOMENT);
-        assert_eq!(rooms(&ours), [false]);
-        assert_eq!(payloads(&heard(&mut ours)), ["near"]);
+        let place = |process: &Process, wanted: &dyn Fn(&Effect) -> bool| {
+            process.effects.iter().position(wanted).unwrap()
+        };
+        let is_input = |effect: &Effect| matches!(effect, Effect::ToEngine(_));
+        let is_room = |effect: &Effect| matches!(effect, Effect::Room { key: 8, has_room: true });
+        assert!(place(&ours, &is_input) < place(&ours, &is_room));
+        assert!(!rooms(&ours, 7).contains(&true));
+        assert_eq!(payloads(&heard(&mut ours)), ["of near"]);
         let said = ours.take(to_other);
         other.send(at_other, said.as_bytes());
         let answer = other.take(at_other);
         let (kept, told) = answer.split_once("TOLD 2\r\n").unwrap();
-        assert!(kept.contains("far") && told.is_empty(), "{answer}");
+        assert!(kept.contains("of far") && told.is_empty(), "{answer}");
         ours.send(to_other, kept.as_bytes());
         ours.pass(A_MOMENT);
-        assert_eq!(rooms(&ours), [false; 0]);
-        assert_eq!(payloads(&heard(&mut ours)), ["far"]);
+        assert_eq!(rooms(&ours, 7), [false; 0]);
+        assert_eq!(payloads(&heard(&mut ours)), ["of far"]);
         // What is said of other engines is nothing to these.
         ours.send(to_other, b"TOLD 1\r\nTOLD 3\r\n");
         ours.pass(A_MOMENT);
-        assert_eq!(rooms(&ours), [false; 0]);
+        assert_eq!(rooms(&ours, 7), [false; 0]);
         ours.send(to_other, b"TOLD 2\r\n");
         ours.pass(A_MOMENT);
-        assert_eq!(rooms(&ours), [true]);
+        assert_eq!(rooms(&ours, 7), [true]);
     }
 }
 
+/// Goal: so it is where a route between members that live breaks and comes again.
+#[test]
+fn who_comes_by_a_new_route_is_delivered_to_when_it_has_told() {
+    let (mut ours, mut other) = (member(2, "a"), member(1, "b"));
+    let (to_other, at_other) = join(&mut ours, &mut other);
+    let far = other.client(0, "");
+    other.send(far, b"SUB far 1\r\n");
+    begin(&mut ours, 2, true);
+    carry(&mut ours, to_other, &mut other, at_other);
+    watch(&mut ours);
+    ours.pass(A_MOMENT);
+    assert_eq!(rooms(&ours, 7), [true]);
+    say(&mut other, far, "sub.x", "under way");
+    hang_up(&mut ours, to_other);
+    hang_up(&mut other, at_other);
+    ours.effects.clear();
+    join(&mut ours, &mut other);
+    ours.pass(A_MOMENT);
+    let is_input = |effect: &Effect| matches!(effect, Effect::ToEngine(_));
+    let before: Vec<&Effect> = ours.effects.iter().take_while(|effect| !is_input(effect)).collect();
+    let is_free = |effect: &&Effect| matches!(effect, Effect::Room { key: 7, has_room: true });
+    assert!(before.len() < ours.effects.len() && !before.iter().any(is_free), "{before:?}");
+    assert_eq!(rooms(&ours, 7).last(), Some(&true));
+    assert_eq!(payloads(&heard(&mut ours)), ["under way"]);
+}
+
 /// Goal: a member that hangs is waited for a moment only, one that says something longer, but not
-/// for ever, and one whose route ends not at all.
+/// for ever, and one whose route ends not at all; nobody else waits with it.
 #[test]
 fn who_hangs_is_waited_for_a_moment() {
-    let held = |ends: bool, speaks: bool| {
+    let held = |speaks: bool| {
         let (mut ours, mut other) = (member(2, "a"), member(1, "b"));
-        let (to_other, _) = join(&mut ours, &mut other);
+        let (to_other, at_other) = join(&mut ours, &mut other);
+        let far = other.client(0, "");
+        other.send(far, b"SUB far 1\r\n");
+        carry(&mut ours, to_other, &mut other, at_other);
         begin(&mut ours, 2, true);
         watch(&mut ours);
-        if ends {
-            hang_up(&mut ours, to_other);
-        }
         let step = KEEPERS_TELL_WITHIN / 3;
         let mut waited = Duration::ZERO;
         ours.pass(A_MOMENT);
-        while rooms(&ours) != [false, true] {
+        assert!(rooms(&ours, 8).ends_with(&[true]));
+        while !rooms(&ours, 7).ends_with(&[true]) {
             assert!(waited < 2 * HEARD_OUT_WITHIN);
             if speaks {
                 ours.send(to_other, b"PING\r\n");
@@ -98,9 +142,8 @@ fn who_hangs_is_waited_for_a_moment() {
         }
         waited
     };
-    assert_eq!(held(true, false), Duration::ZERO);
-    assert_eq!(held(false, false), KEEPERS_TELL_WITHIN);
-    assert_eq!(held(false, true), HEARD_OUT_WITHIN.max(4 * KEEPERS_TELL_WITHIN / 3));
+    assert_eq!(held(false), KEEPERS_TELL_WITHIN);
+    assert_eq!(held(true), HEARD_OUT_WITHIN);
 }
 
 /// Goal: each next activation of a process waits anew.
@@ -108,13 +151,24 @@ fn who_hangs_is_waited_for_a_moment() {
 fn each_activation_waits_anew() {
     let (mut ours, mut other) = (member(2, "a"), member(1, "b"));
     let (to_other, at_other) = join(&mut ours, &mut other);
+    let far = other.client(0, "");
+    other.send(far, b"SUB far 1\r\n");
+    carry(&mut ours, to_other, &mut other, at_other);
     for epoch in [2, 4] {
-        begin(&mut ours, epoch, true);
+        begin(&mut ours, epoch, false);
         watch(&mut ours);
-        assert_eq!(rooms(&ours), [false], "epoch {epoch}");
+        for key in [7, 8] {
+            assert_eq!(rooms(&ours, key), [false], "epoch {epoch}");
+        }
+        let now = ours.now;
+        ours.loops[0].handle(Input::Ready { epoch: Epoch(epoch) }, now);
+        ours.settle();
+        ours.pass(A_MOMENT);
+        assert!(!rooms(&ours, 7).contains(&true), "epoch {epoch}");
+        assert!(rooms(&ours, 8).ends_with(&[true]), "epoch {epoch}");
         carry(&mut ours, to_other, &mut other, at_other);
         ours.pass(A_MOMENT);
-        assert_eq!(rooms(&ours), [false, true], "epoch {epoch}");
+        assert!(rooms(&ours, 7).ends_with(&[true]), "epoch {epoch}");
         end(&mut ours);
         carry(&mut ours, to_other, &mut other, at_other);
         ours.effects.clear();
@@ -126,5 +180,5 @@ fn each_activation_waits_anew() {
 fn who_keeps_nothing_waits_for_nobody() {
     let mut alone = super::route_tests::server(2, "a", |_, _| ());
     watch(&mut alone);
-    assert_eq!(rooms(&alone), [true]);
+    assert_eq!((rooms(&alone, 7), rooms(&alone, 8)), (vec![true], vec![true]));
 }

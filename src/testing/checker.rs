@@ -282,8 +282,7 @@ impl Checker {
     /// Something comes for a subscription whose request was not answered yet: its client does not
     /// know it.
     pub fn on_delivered_unanswered(&mut self, inbox: &Subject, sequence: u64) {
-        let is_quiet = self.is_calm() || self.doubts.moves().is_some();
-        if is_quiet && !self.is_route_fresh() {
+        if self.is_calm() || self.doubts.moves().is_some() {
             let text = format!("{inbox} gets {sequence} before its request is answered");
             self.fail(Promise::Sessions, text);
         }
