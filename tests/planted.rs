@@ -49,7 +49,7 @@ mod planted {
         "kept-dropped",
         "kept-turned",
         "mark-early",
-        "told-early",
+        "keepers-unawaited",
         "request-twice",
     ];
 

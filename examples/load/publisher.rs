@@ -218,7 +218,8 @@ fn heard(op: &Op<'_>) -> io::Result<Heard> {
         | Op::EngineInterest { .. }
         | Op::EngineState { .. }
         | Op::Kept(_)
-        | Op::Done { .. } => return Ok(Heard::Other),
+        | Op::Done { .. }
+        | Op::Told { .. } => return Ok(Heard::Other),
     };
     if message.header_len.is_some() {
         // Streaming servers send no headers; a core server tells that nobody listens.

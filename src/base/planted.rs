@@ -89,8 +89,8 @@ bugs! {
     KeptTurned = "kept-turned",
     /// An input is said to be done as soon as it has come.
     MarkEarly = "mark-early",
-    /// A member says that it has told all that it keeps before it has.
-    ToldEarly = "told-early",
+    /// Engines deliver before they have been told what is kept for them.
+    KeepersUnawaited = "keepers-unawaited",
     /// A request that a former active has done is done once more.
     RequestTwice = "request-twice",
     /// In a cluster of databases the epoch is only read, with a lock that no other node knows of.

@@ -412,9 +412,6 @@ impl Broker {
             View::Away | View::Nobody => None,
         };
         self.ledgers.owes_told = self.ledgers.again_from.is_some();
-        if planted::is(Bug::ToldEarly) && std::mem::take(&mut self.ledgers.owes_told) {
-            self.tell_all_is_told();
-        }
         self.say_some_again();
     }
 

@@ -36,9 +36,10 @@ struct Args {
     /// Event loops of each member; otherwise 1, 2 or 4, by the seed
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=16))]
     loops: Option<u16>,
-    /// Steps under faults: inputs handled, operations of disk, locks and network
-    #[arg(long, default_value_t = 5_000)]
-    steps: u64,
+    /// Steps under faults: inputs handled, operations of disk, locks and network; otherwise 5,000, or
+    /// 24,000 where nothing happens but that the active changes
+    #[arg(long)]
+    steps: Option<u64>,
     /// Let the disk write in any order what was not synced; otherwise one seed of four does
     #[arg(long)]
     unordered: bool,
@@ -61,7 +62,7 @@ impl Args {
         Plan {
             members: self.members.map_or(usual.members, usize::from),
             loops: self.loops.unwrap_or(usual.loops),
-            steps: self.steps,
+            steps: self.steps.unwrap_or(usual.steps),
             lands_out_of_order: self.unordered || usual.lands_out_of_order,
             is_traced: self.trace,
             ..usual

@@ -8,6 +8,7 @@ mod members;
 mod promise;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +39,8 @@ const UNMARKED_FOR: Duration = Duration::from_secs(13);
 /// Answers of one turn of the active come to a connection within so long; their marks follow them
 /// before the answers of later turns.
 const TURN_FOR: Duration = Duration::from_millis(100);
+/// How long ago a client has asked whose request may be stored and not be answered.
+const UNDER_WAY: Range<Duration> = Duration::from_millis(2)..Duration::from_millis(40);
 /// For so long after a take-over, or after a route broke, requests of before may still be answered.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(4);
 
@@ -232,6 +235,16 @@ impl Checker {
     /// stored twice.
     pub fn on_active_killed(&mut self) {
         self.doubt_unanswered(IN_FLIGHT_FOR);
+    }
+
+    /// Whether a request for a subscription may be with the active, or its answer under way.
+    #[must_use]
+    pub fn is_asked_for_some(&self) -> bool {
+        let is_fresh = |asked: &Asked| {
+            let since = self.now.since(asked.asked_at);
+            !asked.is_confirmed && UNDER_WAY.contains(&since)
+        };
+        self.asked.values().any(is_fresh)
     }
 
     /// What was not answered, or since so short a time and in the last turn of which its publisher

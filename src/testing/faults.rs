@@ -52,6 +52,9 @@ pub struct Focus {
     pub per_operation: u64,
 }
 
+/// Of so many things that happen where nothing goes wrong one is that a route breaks.
+const BREAKS: u64 = 12;
+
 impl Focus {
     /// All of them, by how often they happen.
     const ALL: [Self; 17] = [
@@ -258,7 +261,8 @@ impl Faults {
         }
         if let Some(moves) = self.plan.moves {
             let dies = moves == Moves::Deaths && self.random.below(3) != 0;
-            if self.random.below(2) == 0 {
+            // After it the active does not change for long.
+            if self.random.below(BREAKS) == 0 {
                 return self.number(Kind::BreakRoute);
             }
             return self.number(if dies { Kind::Kill } else { Kind::HandOver });

@@ -337,6 +337,11 @@ impl Group {
         if !is_well || has_clients && kind == Kind::Kill {
             return;
         }
+        // What is half done when it dies its successor has to make up for.
+        let is_late = self.moved_at + 3 * MOVES_APART <= now;
+        if kind == Kind::Kill && !is_late && !self.checker.is_asked_for_some() {
+            return;
+        }
         self.moved_at = now;
         self.checker.on_moved();
         self.trace.say(now, || format!("{kind:?} of m{number}, which is active"));

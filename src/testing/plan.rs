@@ -49,7 +49,7 @@ impl Plan {
             loops: [1, 2, 4][usize::try_from(seed % 3).unwrap_or(0)],
             members: if seed.is_multiple_of(5) || seed % 16 == 8 { 3 } else { 2 },
             clients: 3,
-            steps: if seed % 16 == 8 { 12_000 } else { 5_000 },
+            steps: if seed % 16 == 8 { 24_000 } else { 5_000 },
             faults: faults::Plan::of(seed),
             is_limited: seed / 8 % 3 == 1,
             is_in_memory: false,
