@@ -9,7 +9,9 @@ use bytes::Bytes;
 
 use crate::base::go::quote;
 use crate::base::id::{AccountIndex, SessionId};
-use crate::base::limits::{ADDRESS_ROUTES_MAX, CLUSTER_URLS_MAX, GOSSIP_WAITING_MAX};
+use crate::base::limits::{
+    ADDRESS_ROUTES_MAX, CLUSTER_URLS_MAX, DIALS_CROSS_WITHIN, GOSSIP_WAITING_MAX,
+};
 use crate::base::time::Instant;
 use crate::base::user_info;
 use crate::broker::Broker;
@@ -289,11 +291,15 @@ impl Broker {
     /// A route whose INFO was found good: it is the one to its peer, or a duplicate.
     pub(super) fn register(&mut self, id: SessionId, info: &Info) -> Step {
         if let Some(existing) = self.routes.by_remote.get(&info.server_id).copied() {
-            return self.on_duplicate(id, existing, &info.server_id);
+            if !self.must_yield(existing, id, &info.server_id) {
+                return self.on_duplicate(id, existing, &info.server_id);
+            }
+            self.yield_route(existing, id);
         }
         // Whoever has authenticated is a peer; anybody else can come any number of times.
         let cluster = self.settings.cluster.as_ref();
         let is_open = cluster.is_some_and(|cluster| cluster.user.is_none() && !cluster.tls);
+        let now = self.now.at;
         let Some(session) = self.sessions.get_mut(id) else { return Step::End };
         let peer = session.peer;
         let Some(route) = session.route_mut() else { return Step::End };
@@ -305,7 +311,7 @@ impl Broker {
             *count += 1;
             route.is_counted = true;
         }
-        route.is_registered = true;
+        (route.is_registered, route.registered_at) = (true, now);
         if let Some(url) = route.url.as_ref().filter(|_| route.did_solicit) {
             self.routes.dials.remove(url);
         }
@@ -337,21 +343,48 @@ impl Broker {
         self.refuse(id, &text, CloseReason::ConnectionsExceeded)
     }
 
+    /// Where two members of a group dial each other at once, each has registered another one of two
+    /// connections when it hears of the second, and would close the one that the other keeps. So
+    /// both keep that of the member whose ID is the lower one.
+    fn must_yield(&self, existing: SessionId, new: SessionId, remote_id: &str) -> bool {
+        let (Some(kept), Some(other)) = (self.sessions.route(existing), self.sessions.route(new))
+        else {
+            return false;
+        };
+        let is_ours_first = &*self.settings.server_id < remote_id;
+        let have_crossed = self.now.at.since(kept.registered_at) < DIALS_CROSS_WITHIN;
+        let is_theirs = kept.is_dialled != is_ours_first && other.is_dialled == is_ours_first;
+        is_theirs && have_crossed && self.is_sibling(new)
+    }
+
+    /// A registered route gives way to a new one to the same peer.
+    fn yield_route(&mut self, existing: SessionId, new: SessionId) {
+        let Some(kept) = self.sessions.route_mut(existing) else { return };
+        kept.is_final = true;
+        let solicited = Some((kept.url.clone(), kept.is_explicit)).filter(|_| kept.did_solicit);
+        self.end(existing, CloseReason::DuplicateRoute);
+        self.on_duplicate_closed(new, solicited);
+    }
+
     fn on_duplicate(&mut self, new: SessionId, existing: SessionId, remote_id: &str) -> Step {
         let text = format!("Detected duplicate remote route {remote_id:?}");
         self.log_about(new, log::Level::Debug, &text);
         let solicited = self.sessions.route(new).filter(|route| route.did_solicit);
         let solicited = solicited.map(|route| (route.url.clone(), route.is_explicit));
-        if let Some(kept) = self.sessions.route_mut(existing) {
-            kept.is_retried = true;
-            if let Some((url, is_explicit)) = solicited.filter(|_| !kept.did_solicit) {
-                kept.did_solicit = true;
-                kept.url = url;
-                kept.is_explicit = is_explicit;
-            }
-        }
+        self.on_duplicate_closed(existing, solicited);
         self.end(new, CloseReason::DuplicateRoute);
         Step::End
+    }
+
+    /// A route is the one to its peer in place of another, which may have been solicited.
+    fn on_duplicate_closed(&mut self, id: SessionId, other: Option<(Option<String>, bool)>) {
+        let Some(kept) = self.sessions.route_mut(id) else { return };
+        kept.is_retried = true;
+        if let Some((url, is_explicit)) = other.filter(|_| !kept.did_solicit) {
+            kept.did_solicit = true;
+            kept.url = url;
+            kept.is_explicit = is_explicit;
+        }
     }
 
     /// A route is at its end: it is dialled again if it should be there (spec core NATS, 10.7).

@@ -16,6 +16,7 @@ use crate::base::go::quote;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId};
 use crate::base::limits::PEER_URLS_MAX;
 use crate::base::subject;
+use crate::base::time::Instant;
 use crate::broker::account::SubjectRules;
 use crate::broker::auth::{self, Credentials, Decision};
 use crate::broker::delivery::{Message, Source, is_spread};
@@ -52,6 +53,9 @@ const RESUBSCRIBE_WORK: u64 = 2;
 pub(super) struct Route {
     /// Where to dial it again: as configured or gossiped, or from the INFO of an accepted one.
     pub url: Option<String>,
+    /// Whether this very connection was dialled from here.
+    pub is_dialled: bool,
+    /// Whether it is dialled again from here when it ends.
     pub did_solicit: bool,
     pub is_explicit: bool,
     /// Whether a duplicate of it was closed: it dials again when it drops, because the other
@@ -64,6 +68,7 @@ pub(super) struct Route {
     /// The peer's INFO, once it came.
     pub info: Option<Box<Info>>,
     pub is_registered: bool,
+    pub registered_at: Instant,
     /// Whether it is one of those that its address may bring.
     pub is_counted: bool,
     /// Bytes that it said before.
@@ -81,7 +86,8 @@ pub(super) struct Route {
 impl Route {
     /// One that we opened to `url`.
     pub fn solicited(url: String, is_explicit: bool) -> Self {
-        Self { url: Some(url), did_solicit: true, is_explicit, ..Self::default() }
+        let (is_dialled, did_solicit) = (true, true);
+        Self { url: Some(url), is_dialled, did_solicit, is_explicit, ..Self::default() }
     }
 
     /// The peer's server id; empty before its INFO.

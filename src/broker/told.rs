@@ -1,7 +1,7 @@
 //! Whether engines have been told all that is kept for them.
 //!
-//! A subscription may be stored whose client has not been answered: the active that did it has died,
-//! or the route has broken with the answer in it. A client that is sent messages of a subscription
+//! A subscription may be stored and its client not be answered: the active that did it has died, or
+//! the route has broken with the answer in it. A client that is sent messages of a subscription
 //! that it has no answer for does not know what to do with them. Its request comes again, because
 //! its member keeps it. So engines deliver nothing to who is behind a route before the member
 //! there has said all that it keeps (`TOLD`), and nothing at all before each loop of this process

@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
+use super::ConnectionKind::RouteAccepted;
 use super::ledger_tests::{begin, end, hang_up, heard, member, payloads, say};
-use super::route_tests::{carry, join};
+use super::route_tests::{carry, join, route_to, server};
 use super::tests::Process;
 use super::*;
 use crate::base::epoch::Epoch;
@@ -178,7 +179,53 @@ fn each_activation_waits_anew() {
 /// Goal: without a group nobody is waited for.
 #[test]
 fn who_keeps_nothing_waits_for_nobody() {
-    let mut alone = super::route_tests::server(2, "a", |_, _| ());
+    let mut alone = server(2, "a", |_, _| ());
     watch(&mut alone);
     assert_eq!((rooms(&alone, 7), rooms(&alone, 8)), (vec![true], vec![true]));
+}
+
+/// Goal: two members that dial each other at once keep one connection, and the same one, whatever
+/// each of them has heard of first; where it breaks both look for each other again.
+#[test]
+fn members_that_dial_each_other_at_once_stay_joined() {
+    for is_swapped in [false, true] {
+        let dialling = |loops, name, url: &str| {
+            server(loops, name, |settings, cluster| {
+                settings.group = "test/group".to_owned();
+                cluster.routes = vec![url.to_owned()];
+            })
+        };
+        let (mut ours, mut other) = (dialling(2, "a", "b:6222"), dialling(1, "b", "a:6222"));
+        ours.effects.clear();
+        other.effects.clear();
+        let first = (ours.open(0, route_to("b:6222")), other.open(0, RouteAccepted));
+        let second = (ours.open(0, RouteAccepted), other.open(0, route_to("a:6222")));
+        // Each has heard of one connection before it hears of the other, and not of the same.
+        let (at_ours, at_other) = if is_swapped { (second, first) } else { (first, second) };
+        let to_ours = [other.take(at_ours.1), other.take(at_other.1)];
+        let to_other = [ours.take(at_other.0), ours.take(at_ours.0)];
+        ours.send(at_ours.0, to_ours[0].as_bytes());
+        other.send(at_other.1, to_other[0].as_bytes());
+        ours.send(at_other.0, to_ours[1].as_bytes());
+        other.send(at_ours.1, to_other[1].as_bytes());
+        assert!(ours.is_open(first.0) && other.is_open(first.1));
+        assert!(!ours.is_open(second.0) && !other.is_open(second.1));
+        carry(&mut ours, first.0, &mut other, first.1);
+        let client = ours.client(0, "");
+        begin(&mut other, 1, true);
+        carry(&mut ours, first.0, &mut other, first.1);
+        say(&mut ours, client, "pub.a", "joined");
+        carry(&mut ours, first.0, &mut other, first.1);
+        assert_eq!(payloads(&heard(&mut other)), ["joined"]);
+        for (process, gone, url) in [
+            (&mut ours, [first.0, second.0], "b:6222"),
+            (&mut other, [first.1, second.1], "a:6222"),
+        ] {
+            gone.into_iter().for_each(|route| hang_up(process, route));
+            process.pass(Duration::from_secs(2));
+            let dials =
+                |effect: &Effect| matches!(effect, Effect::Dial { url: found, .. } if found == url);
+            assert!(process.effects.iter().any(dials), "{url}");
+        }
+    }
 }

@@ -36,8 +36,8 @@ struct Args {
     /// Event loops of each member; otherwise 1, 2 or 4, by the seed
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=16))]
     loops: Option<u16>,
-    /// Steps under faults: inputs handled, operations of disk, locks and network; otherwise 5,000, or
-    /// 24,000 where nothing happens but that the active changes
+    /// Steps under faults: inputs handled, operations of disk, locks and network; otherwise 5,000,
+    /// or 24,000 where nothing happens but that the active changes
     #[arg(long)]
     steps: Option<u64>,
     /// Let the disk write in any order what was not synced; otherwise one seed of four does
