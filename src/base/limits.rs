@@ -154,7 +154,7 @@ pub const PREDECESSOR_ENDS_WITHIN: Duration = Duration::from_millis(300);
 pub const HEARD_OUT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Two members that dial each other at once hear of both connections within so long.
-pub const DIALS_CROSS_WITHIN: Duration = Duration::from_secs(2);
+pub const DIALS_CROSS_WITHIN: Duration = Duration::from_millis(200);
 
 /// How long it delivers nothing because a member has not said yet all that it keeps for it.
 pub const KEEPERS_TELL_WITHIN: Duration = Duration::from_millis(300);

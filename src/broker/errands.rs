@@ -238,6 +238,28 @@ impl Errands {
         }
     }
 
+    /// What has come by a route and is not done: ledgers, and up to which number.
+    pub fn undone(&self, route: SessionId) -> BTreeMap<u64, u64> {
+        let Some(peer) = self.peer_of(route) else { return BTreeMap::new() };
+        let come = peer.windows.iter().filter(|(_, window)| window.route == Some(route));
+        let undone = come.filter(|(ledger, window)| {
+            window.done_to(peer.repeats.first_answering(**ledger)) < window.seen
+        });
+        undone.map(|(ledger, window)| (*ledger, window.seen)).collect()
+    }
+
+    /// Whether all up to a number of a ledger is done that has come by a route.
+    pub fn is_done(&self, route: SessionId, (ledger, number): (u64, u64)) -> bool {
+        let Some(peer) = self.peer_of(route) else { return true };
+        let answering = peer.repeats.first_answering(ledger);
+        let window = peer.windows.get(&ledger);
+        window.is_none_or(|window| number <= window.done_to(answering))
+    }
+
+    fn peer_of(&self, route: SessionId) -> Option<&Peer> {
+        self.peers.values().find(|peer| peer.route == Some(route))
+    }
+
     fn take_news(&mut self) -> BTreeSet<(NonZeroU32, u64)> {
         self.latest = None;
         std::mem::take(&mut self.news)
@@ -352,8 +374,14 @@ impl Broker {
 
     /// An input of a peer is done; if it has come again meanwhile, it is answered once more.
     fn finish_errand(&mut self, number: NonZeroU32, finished: Finished) {
-        let Some(waiting) = self.errands.on_done(number, finished) else { return };
+        let waiting = self.errands.on_done(number, finished);
         let Some(peer) = self.errands.peers.get(&number) else { return };
+        let Some(waiting) = waiting else {
+            if let Some(route) = peer.route {
+                self.on_answered(route, finished.errand.ledger);
+            }
+            return;
+        };
         let Errand { ledger, number: at, .. } = finished.errand;
         let errand = Errand { again: peer.repeats.again((ledger, at)), ..finished.errand };
         let Waiting { route, account, names, payload } = waiting;

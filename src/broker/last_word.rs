@@ -73,7 +73,7 @@ impl Serving {
     /// Whether engines of this process have to wait, or would if there were any.
     fn must_hold_engines(&self) -> bool {
         let is_free = |own: Own| own.is_ready && !self.has_elders(own.epoch);
-        !self.own.is_some_and(is_free) || self.untold.is_own
+        !self.own.is_some_and(is_free) || self.untold.is_own()
     }
 }
 
@@ -140,7 +140,7 @@ impl Broker {
             return;
         }
         for id in awaited {
-            self.on_keeper_told(id);
+            self.on_keeper_lost(id);
             if let Some(claim) = self.serving.claims.get_mut(&id) {
                 claim.is_given_up = true;
             }

@@ -15,7 +15,7 @@
 //! ledger has come and all of it is said, what its session sends goes behind that; and if somebody
 //! else serves before that, all begins anew.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -132,8 +132,10 @@ pub(super) struct Ledgers {
     again_from: Option<u64>,
     /// Whether a portion of that is being said.
     is_saying_again: bool,
-    /// Whether it has to be told when all of it was said.
+    /// Whether it has to be told when all of it was said, and requests of it are answered.
     owes_told: bool,
+    /// Those that engines of this process were given of it, and have not answered.
+    handed_in: BTreeSet<(u64, u64)>,
     /// Whether a session was held back because there is too much.
     is_pressed: bool,
     /// Nothing more is taken until the process ends.
@@ -412,6 +414,7 @@ impl Broker {
             View::Away | View::Nobody => None,
         };
         self.ledgers.owes_told = self.ledgers.again_from.is_some();
+        self.ledgers.handed_in.clear();
         self.say_some_again();
     }
 
@@ -438,10 +441,15 @@ impl Broker {
             }
         }
         self.ledgers.is_saying_again = false;
-        if self.ledgers.again_from.is_none() && std::mem::take(&mut self.ledgers.owes_told) {
+        self.look_whether_told();
+        self.relieve_ledgers();
+    }
+
+    fn look_whether_told(&mut self) {
+        let is_said = self.ledgers.again_from.is_none() && self.ledgers.handed_in.is_empty();
+        if is_said && std::mem::take(&mut self.ledgers.owes_told) {
             self.tell_all_is_told();
         }
-        self.relieve_ledgers();
     }
 
     /// Says what is left of a ledger, as far as there is work left for it; true if that was all.
@@ -490,6 +498,7 @@ impl Broker {
             ledger.bytes += entry.cost();
             self.ledgers.bytes += entry.cost();
             ledger.entries.push_back(entry);
+            self.ledgers.handed_in.insert((id, number));
         }
         self.deliver_here(&matched, &message, &source, Some(errand));
     }
@@ -513,6 +522,9 @@ impl Broker {
     /// The engines of this process have done one input of a session of this loop.
     pub(super) fn on_own_done(&mut self, errand: Errand) {
         self.ledgers.remove_one(errand.ledger, errand.number);
+        if self.ledgers.handed_in.remove(&(errand.ledger, errand.number)) {
+            self.look_whether_told();
+        }
         self.drop_ended_ledger(errand.ledger);
         self.relieve_ledgers();
     }

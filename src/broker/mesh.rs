@@ -391,7 +391,7 @@ impl Broker {
     pub(super) fn on_route_ended(&mut self, id: SessionId) {
         self.on_claimant_gone(id);
         self.on_keeper_gone(id);
-        self.on_keeper_told(id);
+        self.on_keeper_lost(id);
         let Some(route) = self.sessions.route(id) else { return };
         let remote_id = route.remote_id().to_owned();
         let (is_explicit, did_solicit) = (route.is_explicit, route.did_solicit);

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::ConnectionKind::RouteAccepted;
-use super::ledger_tests::{begin, end, hang_up, heard, member, payloads, say};
+use super::ledger_tests::{begin, done, end, hang_up, heard, member, payloads, say};
 use super::route_tests::{carry, join, route_to, server};
 use super::tests::Process;
 use super::*;
@@ -64,14 +64,14 @@ fn what_is_kept_comes_before_anything_is_delivered() {
         ours.loops[0].handle(Input::Ready { epoch: Epoch(2) }, now);
         ours.settle();
         ours.pass(A_MOMENT);
-        let place = |process: &Process, wanted: &dyn Fn(&Effect) -> bool| {
-            process.effects.iter().position(wanted).unwrap()
-        };
-        let is_input = |effect: &Effect| matches!(effect, Effect::ToEngine(_));
-        let is_room = |effect: &Effect| matches!(effect, Effect::Room { key: 8, has_room: true });
-        assert!(place(&ours, &is_input) < place(&ours, &is_room));
+        let taken = heard(&mut ours);
+        assert_eq!(payloads(&taken), ["of near"]);
+        assert_eq!((rooms(&ours, 7), rooms(&ours, 8)), (vec![], vec![]));
+        // It may have gone to another engine, and is answered by that.
+        done(&mut ours, 0, &taken);
+        ours.pass(A_MOMENT);
+        assert_eq!(rooms(&ours, 8), [true]);
         assert!(!rooms(&ours, 7).contains(&true));
-        assert_eq!(payloads(&heard(&mut ours)), ["of near"]);
         let said = ours.take(to_other);
         other.send(at_other, said.as_bytes());
         let answer = other.take(at_other);
@@ -79,13 +79,16 @@ fn what_is_kept_comes_before_anything_is_delivered() {
         assert!(kept.contains("of far") && told.is_empty(), "{answer}");
         ours.send(to_other, kept.as_bytes());
         ours.pass(A_MOMENT);
-        assert_eq!(rooms(&ours, 7), [false; 0]);
-        assert_eq!(payloads(&heard(&mut ours)), ["of far"]);
+        let taken = heard(&mut ours);
+        assert_eq!(payloads(&taken), ["of far"]);
         // What is said of other engines is nothing to these.
         ours.send(to_other, b"TOLD 1\r\nTOLD 3\r\n");
         ours.pass(A_MOMENT);
         assert_eq!(rooms(&ours, 7), [false; 0]);
         ours.send(to_other, b"TOLD 2\r\n");
+        ours.pass(A_MOMENT);
+        assert_eq!(rooms(&ours, 7), [false; 0]);
+        done(&mut ours, 0, &taken);
         ours.pass(A_MOMENT);
         assert_eq!(rooms(&ours, 7), [true]);
     }
@@ -113,8 +116,31 @@ fn who_comes_by_a_new_route_is_delivered_to_when_it_has_told() {
     let before: Vec<&Effect> = ours.effects.iter().take_while(|effect| !is_input(effect)).collect();
     let is_free = |effect: &&Effect| matches!(effect, Effect::Room { key: 7, has_room: true });
     assert!(before.len() < ours.effects.len() && !before.iter().any(is_free), "{before:?}");
-    assert_eq!(rooms(&ours, 7).last(), Some(&true));
-    assert_eq!(payloads(&heard(&mut ours)), ["under way"]);
+    let taken = heard(&mut ours);
+    assert_eq!(payloads(&taken), ["under way"]);
+    done(&mut ours, 0, &taken);
+    ours.pass(A_MOMENT);
+    assert_eq!(rooms(&ours, 7), [true]);
+}
+
+/// Goal: what takes long is waited for a moment only.
+#[test]
+fn a_request_that_takes_long_holds_up_nobody_for_long() {
+    let (mut ours, mut first) = (member(2, "a"), member(1, "b"));
+    let (to_first, at_first) = join(&mut ours, &mut first);
+    begin(&mut first, 1, true);
+    carry(&mut ours, to_first, &mut first, at_first);
+    let client = ours.client(1, "");
+    say(&mut ours, client, "sub.x", "slow");
+    hang_up(&mut ours, to_first);
+    begin(&mut ours, 2, true);
+    watch(&mut ours);
+    ours.pass(KEEPERS_TELL_WITHIN / 2);
+    assert!(!rooms(&ours, 8).contains(&true));
+    ours.pass(KEEPERS_TELL_WITHIN);
+    ours.pass(A_MOMENT);
+    assert!(rooms(&ours, 8).ends_with(&[true]));
+    assert_eq!(payloads(&heard(&mut ours)), ["slow"]);
 }
 
 /// Goal: a member that hangs is waited for a moment only, one that says something longer, but not
