@@ -8,7 +8,8 @@ CREATE TABLE IF NOT EXISTS Subscriptions (id INTEGER, subid BIGINT, lastsent BIG
 CREATE TABLE IF NOT EXISTS SubsPending (subid BIGINT, `row` BIGINT, seq BIGINT DEFAULT 0, lastsent BIGINT DEFAULT 0, pending BLOB, acks BLOB, PRIMARY KEY (subid, `row`));
 CREATE TABLE IF NOT EXISTS StoreLock (id VARCHAR(30), tick BIGINT DEFAULT 0);
 
--- What the Go server does not know and leaves alone: the fencing number, its holder, sums.
+-- What the Go server does not know and leaves alone: the fencing number, its holder, sums, counts of deliveries.
 CREATE TABLE IF NOT EXISTS StanbyEpoch (uniquerow INTEGER DEFAULT 1, epoch BIGINT, lockid VARCHAR(30), owner VARCHAR(64), PRIMARY KEY (uniquerow));
 CREATE TABLE IF NOT EXISTS StanbyHolder (uniquerow INTEGER DEFAULT 1, epoch BIGINT, counter BIGINT, released INTEGER, record TEXT, PRIMARY KEY (uniquerow));
 CREATE TABLE IF NOT EXISTS StanbyTotals (id INTEGER, firstseq BIGINT, lastseq BIGINT, messages BIGINT, bytes BIGINT, PRIMARY KEY (id));
+CREATE TABLE IF NOT EXISTS StanbyDeliveries (id INTEGER, reader VARCHAR(32), seq BIGINT, stamp BIGINT, deliveries BIGINT, PRIMARY KEY (id, reader, seq));

@@ -55,6 +55,7 @@ fn unlimited() -> StoreLimits {
             inactivity_max: Duration::ZERO,
         },
         per_channel: BTreeMap::new(),
+        ..StoreLimits::default()
     }
 }
 

@@ -15,6 +15,8 @@ use bytes::Bytes;
 use prost::Message;
 
 use stanby::base::channel_limits::{ChannelLimits, ChannelOverrides, StoreLimits};
+use stanby::base::delivery_count::{DeliveryCount, ReaderId};
+use stanby::base::delivery_policy::PolicyOverrides;
 use stanby::base::encryption::{Cipher, Secret, StoreKey};
 use stanby::base::epoch::{Epoch, Predecessor, Unfenced};
 use stanby::base::id::{ChannelName, ClientId, Sequence, SubscriptionId, Ticket};
@@ -664,6 +666,87 @@ fn writes_to_unknown_subscriptions_and_clients_are_taken() {
         assert_eq!(store.commit_one(foo).refused, None);
         let clients = vec![ClientWrite::Delete(ClientId::from("nobody"))];
         store.commit(&Batch { clients, durable: true, ..Batch::default() });
+    });
+}
+
+/// What a channel with a limit on deliveries keeps of them.
+fn counting() -> StoreLimits {
+    let mut limits = StoreLimits::default();
+    limits.policies.global =
+        PolicyOverrides { deliveries_max: Some(5), dead_letter: Some(ChannelName::from("dead")) };
+    let never = PolicyOverrides { deliveries_max: Some(0), ..PolicyOverrides::default() };
+    limits.per_channel.insert(ChannelName::from("dead"), ChannelOverrides::default());
+    limits.policies.per_channel.insert(ChannelName::from("dead"), never);
+    limits
+}
+
+fn count(reader: u8, sequence: u64, count: u32) -> DeliveryCount {
+    let (reader, sequence) = (ReaderId([reader; 16]), Sequence(sequence));
+    DeliveryCount { reader, sequence, timestamp: WallTime(-7), count }
+}
+
+impl Tested {
+    fn deliver(&mut self, channel: &str, deliveries: &[DeliveryCount], durable: bool) {
+        let deliveries = deliveries.to_vec();
+        let part = ChannelBatch { deliveries, ..part(channel, Lifecycle::Keep) };
+        self.commit(&Batch { channels: vec![part], durable, ..Batch::default() });
+        assert_eq!(self.outcome(channel).refused, None);
+    }
+
+    fn counted(&self, channel: &str) -> Vec<DeliveryCount> {
+        let mut found = self.recovered(channel).deliveries;
+        found.sort_by_key(|count| (count.reader, count.sequence));
+        found
+    }
+}
+
+/// Goal: how often messages were delivered is there after a restart, the last count of each; what
+/// is let go of may be there as long as nothing says that its message is acknowledged.
+#[test]
+fn counts_of_deliveries_survive_a_restart() {
+    for kind in kinds().into_iter().filter(|kind| kind.persists) {
+        for loops in [1, 3] {
+            let store = &mut Tested::new(kind, loops, counting());
+            for channel in ["foo", "bar", "gone"] {
+                store.create(channel);
+                store.publish(channel, 1, 5);
+                store.deliver(channel, &[count(1, 1, 1), count(1, 2, 1), count(2, 1, 4)], true);
+            }
+            store.deliver("foo", &[count(1, 1, 2)], true);
+            store.deliver("foo", &[count(1, 2, 0)], false);
+            store.publish("bar", 6, 6);
+            store.reopen(counting());
+            let expected = [count(1, 1, 1), count(1, 2, 1), count(2, 1, 4)];
+            assert_eq!(store.counted("bar"), expected, "{}", kind.name);
+            let mut found = store.counted("foo");
+            found.retain(|found| found.sequence != Sequence(2));
+            assert_eq!(found, [count(1, 1, 2), count(2, 1, 4)], "{}", kind.name);
+            // Once more, over what the first restart has found.
+            store.deliver("foo", &[count(1, 1, 3)], true);
+            store.commit_one(part("gone", Lifecycle::Delete));
+            store.create("gone");
+            store.reopen(counting());
+            assert_eq!(store.counted("bar"), expected, "{}", kind.name);
+            assert_eq!(store.counted("foo")[0], count(1, 1, 3), "{}", kind.name);
+            // What lasts of a channel that is gone has other timestamps than its successor's.
+            store.publish("gone", 1, 1);
+            assert!(store.counted("gone").iter().all(|it| it.timestamp == WallTime(-7)));
+        }
+    }
+}
+
+/// Goal: where nothing is counted, nothing is kept of it, and opening such a store changes nothing.
+#[test]
+fn without_a_limit_on_deliveries_no_counts_are_found() {
+    for_every_lasting_store(|store| {
+        store.create("foo");
+        store.publish("foo", 1, 2);
+        store.reopen(counting());
+        assert_eq!(store.counted("foo"), []);
+        store.deliver("foo", &[count(1, 1, 2)], true);
+        store.reopen(StoreLimits::default());
+        assert_eq!(store.counted("foo"), []);
+        store.publish("foo", 3, 3);
     });
 }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::base::delivery_policy::{self, DeliveryPolicy, Policies};
 use crate::base::id::ChannelName;
 use crate::base::subject;
 
@@ -47,6 +48,8 @@ pub struct StoreLimits {
     pub global: ChannelLimits,
     /// By literal name or pattern with `*` and `>`.
     pub per_channel: BTreeMap<ChannelName, ChannelOverrides>,
+    /// What becomes of messages that nobody acknowledges; its sections are among those above.
+    pub policies: Policies,
 }
 
 impl Default for StoreLimits {
@@ -62,6 +65,7 @@ impl Default for StoreLimits {
                 inactivity_max: Duration::ZERO,
             },
             per_channel: BTreeMap::new(),
+            policies: Policies::default(),
         }
     }
 }
@@ -88,6 +92,26 @@ pub enum LimitsError {
         /// [`StoreLimits::channels_max`].
         max: u64,
     },
+    /// A policy contradicts itself or another one.
+    #[error("{place}: {text}")]
+    Policy {
+        /// Which section it is.
+        place: String,
+        /// What is wrong.
+        text: String,
+    },
+}
+
+impl LimitsError {
+    /// A policy of a section, or of the limits of all channels, is wrong.
+    #[must_use]
+    pub fn policy(section: Option<String>, text: String) -> Self {
+        let place = match section {
+            Some(name) => format!("the section of channel \"{name}\""),
+            None => "store_limits".to_owned(),
+        };
+        Self::Policy { place, text }
+    }
 }
 
 /// One section with what it means after inheritance, for the start-up print.
@@ -114,6 +138,7 @@ pub struct ResolvedLimits {
     /// Widest first (spec stores, 9.4).
     entries: Vec<ResolvedEntry>,
     by_name: BTreeMap<ChannelName, ChannelLimits>,
+    policies: Policies,
 }
 
 impl StoreLimits {
@@ -140,10 +165,12 @@ impl StoreLimits {
             names,
             entries: Vec::new(),
             by_name: BTreeMap::new(),
+            policies: self.policies.clone(),
         };
         for name in resolved.names.widest_first() {
             resolved.inherit(&name, &self.per_channel);
         }
+        delivery_policy::check(&resolved)?;
         Ok(resolved)
     }
 }
@@ -154,6 +181,37 @@ impl ResolvedLimits {
     pub fn of(&self, name: &ChannelName) -> ChannelLimits {
         let narrowest = self.names.matching(name).pop();
         narrowest.and_then(|entry| self.by_name.get(&entry).copied()).unwrap_or(self.global)
+    }
+
+    /// The policy of the channel `name`; `None` if there is none.
+    #[must_use]
+    pub fn policy_of(&self, name: &ChannelName) -> Option<DeliveryPolicy> {
+        if self.policies.is_empty() {
+            return None;
+        }
+        let mut policy = self.policies.global.over(&DeliveryPolicy::default());
+        for section in self.names.matching(name) {
+            if let Some(overrides) = self.policies.per_channel.get(&section) {
+                policy = overrides.over(&policy);
+            }
+        }
+        (policy != DeliveryPolicy::default()).then_some(policy)
+    }
+
+    /// The policy for all channels, and that of each section that has one.
+    pub fn policies(&self) -> impl Iterator<Item = (Option<&ChannelName>, DeliveryPolicy)> {
+        let global = self.policies.global.over(&DeliveryPolicy::default());
+        let sections = self.entries.iter().filter_map(|entry| {
+            self.policy_of(&entry.name).map(|policy| (Some(&entry.name), policy))
+        });
+        let global = (global != DeliveryPolicy::default()).then_some((None, global));
+        global.into_iter().chain(sections)
+    }
+
+    /// Whether deliveries of any channel are counted.
+    #[must_use]
+    pub fn counts_deliveries(&self) -> bool {
+        self.policies().any(|(_, policy)| policy.counts())
     }
 
     /// All sections, widest first.
@@ -322,6 +380,7 @@ mod tests {
             channels_max: 0,
             global: limits([11, 12, 13, 14, 15]),
             per_channel: SECTIONS.iter().map(section).collect(),
+            policies: Policies::default(),
         };
         let resolved = store.resolve().unwrap();
         for (name, _, expected) in SECTIONS {

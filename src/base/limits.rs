@@ -210,3 +210,10 @@ pub const STEAL_AFTER_DEFAULT: Duration = Duration::from_secs(5);
 /// Shortest steal time. A member gives a sign of life several times in it, and an event loop that
 /// is in one turn for so long counts as hung: below this, busy ones would.
 pub const STEAL_AFTER_MIN: Duration = Duration::from_millis(100);
+
+/// Bytes of messages on their way to channels of dead letters, of one engine; one more may exceed
+/// it. They are publishes of our own, which nobody holds back.
+pub const DEAD_LETTERS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How soon a message is tried again that has to wait for those.
+pub const DEAD_LETTERS_RETRY: Duration = Duration::from_secs(1);

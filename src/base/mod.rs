@@ -7,6 +7,8 @@ pub mod civil;
 pub mod control_folder;
 pub mod crypto;
 pub mod deadlines;
+pub mod delivery_count;
+pub mod delivery_policy;
 pub mod descriptors;
 pub mod encryption;
 pub mod epoch;

@@ -57,6 +57,8 @@ bugs! {
     /// The recovery of a store does not look at the epoch any more, and clears what lies under the
     /// number of its copy.
     RecoveryUnfenced = "recovery-unfenced",
+    /// A delivery leaves before its count is durable.
+    CountNotDurable = "count-not-durable",
     /// Nothing is synced.
     NoSync = "no-sync",
     /// New names are not made durable.

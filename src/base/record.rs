@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 
+use crate::base::delivery_count::DeliveryCount;
 use crate::base::id::{ChannelName, ClientId, Sequence, SubscriptionId, Ticket};
 use crate::base::time::WallTime;
 use crate::proto::{pb, spb};
@@ -89,7 +90,8 @@ pub struct Purge {
     pub stand_in: Option<MessageRecord>,
 }
 
-/// All that one batch writes to one channel, in this order: life cycle, messages, subscriptions.
+/// All that one batch writes to one channel, in this order: life cycle, messages, subscriptions,
+/// counts of deliveries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChannelBatch {
     /// Which channel.
@@ -105,6 +107,9 @@ pub struct ChannelBatch {
     pub subscriptions: Vec<SubscriptionWrite>,
     /// The oldest messages go; nothing else is in this batch for the channel.
     pub purge: Option<Purge>,
+    /// How often messages were delivered. Those that are 0 are let go of once what else this batch
+    /// says of their messages is durable.
+    pub deliveries: Vec<DeliveryCount>,
 }
 
 /// What one engine writes in one commit.
@@ -251,6 +256,8 @@ pub struct RecoveredChannel {
     pub subscriptions: Vec<RecoveredSubscription>,
     /// Highest subscription id that was ever used in it, as far as is known.
     pub subscription_id_max: SubscriptionId,
+    /// How often messages were delivered, where that is counted.
+    pub deliveries: Vec<DeliveryCount>,
 }
 
 /// Everything a store held when it was opened.

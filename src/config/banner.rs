@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::channel_limits::{ChannelLimits, ChannelOverrides, StoreLimits};
+use crate::base::delivery_policy::PolicyOverrides;
 use crate::base::go;
 use crate::config::StreamingConfig;
 
@@ -114,6 +115,8 @@ pub fn limits_table(limits: &StoreLimits) -> Vec<String> {
         let is_default = fields(global)[index] == fields(&default.global)[index];
         lines.push(format!("  {name} {value:>13}{}", star(is_default)));
     }
+    // Ours: nothing is shown of what nobody has asked for.
+    lines.extend(policy_rows(&limits.policies.global, "").map(|row| format!("  {row}")));
     let channels = channel_lines(limits);
     let width = channels.iter().map(String::len).max().unwrap_or(0).max(TABLE_WIDTH);
     if !channels.is_empty() {
@@ -256,10 +259,23 @@ fn channel_lines(limits: &StoreLimits) -> Vec<String> {
             own = *resolved.entry(wider.as_str()).or_insert(inherited);
             if index + 1 == found.len() {
                 lines.extend(one_channel(name, (index, levels), &parent, &own));
+                let (indent, pad) = (" ".repeat(index), " ".repeat(levels.saturating_sub(index)));
+                let policy = limits.policies.per_channel.get(name.as_bytes());
+                let rows = policy.into_iter().flat_map(|policy| policy_rows(policy, &pad));
+                lines.extend(rows.map(|row| format!("{indent} |-> {row}")));
             }
         }
     }
     lines
+}
+
+/// What a section says of delivery policies.
+fn policy_rows(policy: &PolicyOverrides, pad: &str) -> impl Iterator<Item = String> + use<> {
+    let deliveries = policy.deliveries_max.map(|max| ("Deliveries    ", count(max.into())));
+    let target = policy.dead_letter.as_ref().map(|name| ("Dead letters  ", name.to_string()));
+    let rows = [deliveries, target]
+        .map(|row| row.map(|(title, value)| format!("{title}{pad}{value:>13}")));
+    rows.into_iter().flatten()
 }
 
 fn one_channel(
@@ -304,6 +320,31 @@ Channels:                  100 *
   Inactivity   :     unlimited *
 ----------------------------------";
         assert_eq!(limits_table(&StoreLimits::default()).join("\n"), expected);
+    }
+
+    #[test]
+    fn policies_are_shown_where_there_are_any() {
+        let policy = |max, target: &str| PolicyOverrides {
+            deliveries_max: max,
+            dead_letter: Some(ChannelName::from(target)),
+        };
+        let mut limits = StoreLimits::default();
+        limits.policies.global = policy(None, "graves");
+        limits.per_channel.insert(ChannelName::from("foo.bar"), ChannelOverrides::default());
+        limits
+            .policies
+            .per_channel
+            .insert(ChannelName::from("foo.bar"), policy(Some(5), "foo.dead"));
+        let expected = [
+            "  Inactivity   :     unlimited *",
+            "  Dead letters         graves",
+            "-------- List of Channels --------",
+            "foo.bar",
+            " |-> Deliveries                  5",
+            " |-> Dead letters         foo.dead",
+        ];
+        let lines = limits_table(&limits);
+        assert_eq!(lines[7..13], expected, "{lines:#?}");
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::base::certificate::own;
-use crate::base::channel_limits::ChannelLimits;
+use crate::base::channel_limits::{ChannelLimits, StoreLimits};
 use crate::base::crypto;
 use crate::base::go::{self, quote, show, show_duration};
+use crate::base::id::ChannelName;
 use crate::base::nkey::{Credentials, UserKey};
 use crate::base::subject;
 use crate::config::draft::{Draft, FileDraft, LimitsDraft};
@@ -235,6 +236,35 @@ fn channels(draft: &Draft) -> Result<(), Wrong> {
             "too many channels defined ({literal}). The max channels limit is set to {channels_max}"
         );
         return Err(Wrong::new(text, "store_limits.channels store_limits.max_channels"));
+    }
+    policies(draft)
+}
+
+/// Whether the delivery policies fit together, and dead letters have a place.
+fn policies(draft: &Draft) -> Result<(), Wrong> {
+    const OPTIONS: &str = "store_limits.channels store_limits.max_deliveries \
+                           store_limits.dead_letter";
+    let streaming = &draft.config.streaming;
+    if streaming.limits.policies.is_empty() {
+        return Ok(());
+    }
+    // How many channels there may be was looked at before.
+    let limits = StoreLimits { channels_max: 0, ..streaming.limits.clone() };
+    let resolved = limits.resolve().map_err(|error| Wrong::new(error.to_string(), OPTIONS))?;
+    if !streaming.partitioning {
+        return Ok(());
+    }
+    for (_, policy) in resolved.policies() {
+        let Some(target) = policy.dead_letter else { continue };
+        let is_ours =
+            |pattern: &ChannelName| subject::matches(pattern.as_bytes(), target.as_bytes());
+        if !streaming.limits.per_channel.keys().any(is_ours) {
+            let text = format!(
+                "dead_letter \"{target}\" is none of the channels of this server, which are those \
+                 of the channel limits; add it there"
+            );
+            return Err(Wrong::new(text, OPTIONS));
+        }
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ pub mod machine;
 pub(crate) mod nearest;
 pub mod options;
 pub mod places;
+mod policy_keys;
 pub mod reload;
 pub(crate) mod route;
 mod streaming_keys;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::channel_limits::ChannelOverrides;
+use crate::base::delivery_policy::PolicyOverrides;
 use crate::base::encryption::Secret;
 use crate::base::go;
 use crate::base::id::ChannelName;
@@ -17,6 +18,7 @@ use crate::config::core_keys::{self, Fault, NOT_UTF8};
 use crate::config::draft::{Draft, control_place};
 use crate::config::nearest::nearest;
 use crate::config::options::IMPORT_HINT;
+use crate::config::policy_keys;
 use crate::config::tree::{Entry, Map, Value};
 
 /// Applies one entry.
@@ -151,6 +153,12 @@ const LIMITS_KEYS: &[(&str, Apply)] = &[
     ("mb max_bytes maxbytes", |d, e| set(&mut d.limits.bytes, integer(e))),
     ("ma max_age maxage", |d, e| set(&mut d.limits.age, nanos(e))),
     ("mi max_inactivity maxinactivity", |d, e| set(&mut d.limits.inactivity, nanos(e))),
+    ("max_deliveries", policy),
+    ("dead_letter", policy),
+    ("back_off", policy),
+    ("max_redelivered_in_flight", policy),
+    ("ttl", policy),
+    ("dedup_window", policy),
 ];
 
 /// Keys of `file`.
@@ -350,15 +358,24 @@ fn per_channel(draft: &mut Draft, entry: &Entry) -> Result<(), Fault> {
             let text = format!("invalid channel name {}", go::quote(&channel.key));
             return Err(Fault::new(channel, text));
         }
-        let overrides = overrides(draft, limits)?;
+        let mut policy = PolicyOverrides::default();
+        let overrides = overrides(draft, &mut policy, limits)?;
         let name = ChannelName::from(channel.key.as_str());
-        draft.config.streaming.limits.per_channel.insert(name, overrides);
+        let limits = &mut draft.config.streaming.limits;
+        if !policy.is_empty() {
+            limits.policies.per_channel.insert(name.clone(), policy);
+        }
+        limits.per_channel.insert(name, overrides);
     }
     Ok(())
 }
 
 /// An explicit 0 or less means "no limit"; a key that is absent inherits.
-fn overrides(draft: &mut Draft, map: &Map) -> Result<ChannelOverrides, Fault> {
+fn overrides(
+    draft: &mut Draft,
+    policy: &mut PolicyOverrides,
+    map: &Map,
+) -> Result<ChannelOverrides, Fault> {
     let count = |entry| integer(entry).map(|value| Some(u64::try_from(value).unwrap_or(0)));
     let mut overrides = ChannelOverrides::default();
     for entry in map {
@@ -374,15 +391,21 @@ fn overrides(draft: &mut Draft, map: &Map) -> Result<ChannelOverrides, Fault> {
             "mi" | "max_inactivity" | "maxinactivity" => {
                 overrides.inactivity_max = Some(duration(entry)?);
             }
-            _ if entry.is_variable.get() => {}
+            _ if policy_keys::take(policy, entry)? || entry.is_variable.get() => {}
             _ => {
-                let known: Vec<&str> = CHANNEL_KEYS.split_whitespace().collect();
+                let known = CHANNEL_KEYS.split_whitespace();
+                let known: Vec<&str> = known.chain(policy_keys::KEYS.split(' ')).collect();
                 let text = unknown(entry, "in the limits of a channel", &known);
                 draft.config.warnings.push(text);
             }
         }
     }
     Ok(overrides)
+}
+
+/// What becomes of messages that nobody acknowledges, in all channels.
+fn policy(draft: &mut Draft, entry: &Entry) -> Result<(), Fault> {
+    policy_keys::take(&mut draft.config.streaming.limits.policies.global, entry).map(drop)
 }
 
 fn refuse_cluster(entry: &Entry) -> Result<(), Fault> {

@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::engine::channel::Life;
 use crate::engine::commit::After;
 use crate::engine::effect::Effect;
+use crate::engine::policy::reader_of;
 use crate::engine::queue_group::GroupKey;
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::subscription::{SubscriptionKey, SubscriptionLife};
@@ -335,6 +336,9 @@ impl Engine {
         };
         let reset_id = self.new_subscription_id(index);
         let group = group_key.and_then(|key| self.reset_group(key, next.prev()));
+        if let Some(found) = self.subscriptions.by_key.get(&key) {
+            self.forget_reader(index, reader_of(found));
+        }
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return Err("it is gone".to_owned());
         };

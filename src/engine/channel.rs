@@ -10,12 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use slab::Slab;
 
+use crate::base::delivery_policy::DeliveryPolicy;
 use crate::base::hash::QuickMap;
 use crate::base::id::{ChannelName, LoopIndex, QueueGroupName, Sequence};
 use crate::base::record::{ChannelState, MessageRecord, SubscriptionWrite};
 use crate::base::time::{Instant, Now, WallTime};
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::PeerMessage;
+use crate::engine::policy::Policed;
 use crate::engine::queue_group::GroupKey;
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::reply::Reply;
@@ -74,6 +76,8 @@ pub(super) struct Channel {
     pub(super) subscription_id_max: u64,
     pub(super) subscriptions_max: u64,
     pub(super) inactivity_max: Duration,
+    /// What becomes of messages that nobody acknowledges, if anything does.
+    pub(super) policed: Option<Box<Policed>>,
     pub(super) last_activity: Instant,
     /// Online plain subscriptions and queue members.
     pub(super) active_count: usize,
@@ -333,6 +337,8 @@ impl Engine {
     /// A channel without anything in it.
     pub(super) fn new_channel(&self, name: ChannelName, now: Now) -> Channel {
         let resolved = self.settings.limits.of(&name);
+        let policy = self.settings.limits.policy_of(&name);
+        let policed = policy.filter(DeliveryPolicy::counts).map(Policed::new);
         Channel {
             name,
             incarnation: 0,
@@ -352,6 +358,7 @@ impl Engine {
             subscription_id_max: 0,
             subscriptions_max: resolved.subscriptions_max,
             inactivity_max: resolved.inactivity_max,
+            policed,
             last_activity: now.at,
             active_count: 0,
             request_count: 0,

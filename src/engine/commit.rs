@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::base::delivery_count::DeliveryCount;
 use crate::base::id::{ClientId, LoopIndex, Sequence, SubscriptionId, Ticket};
 use crate::base::limits::{
     REQUEST_BYTES, UNSYNCED_BYTES_MAX, UNSYNCED_MESSAGES_MAX, unsynced_share,
@@ -21,6 +22,7 @@ use crate::engine::Engine;
 use crate::engine::administration;
 use crate::engine::channel::{Channel, Life, latest_of};
 use crate::engine::effect::{Effect, Level};
+use crate::engine::policy::Counted;
 use crate::engine::publication::Publication;
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::reply::Reply;
@@ -53,6 +55,8 @@ pub(super) enum After {
     Start(Starting),
     /// What an operator has asked for is written: answer.
     Administered { token: u64, what: administration::Staged },
+    /// The count of a delivery is written: it leaves.
+    Deliver(Box<Counted>),
     /// A subscription's end is written: answer with an empty response.
     Left { reply: Reply },
 }
@@ -278,6 +282,19 @@ impl Commits {
         }
         staged.held_bytes += held_bytes;
         self.held_bytes += held_bytes;
+    }
+
+    /// Stages how often a message was delivered; one that leaves waits for it.
+    pub(super) fn delivery(&mut self, index: usize, channel: &mut Channel, write: DeliveryCount) {
+        if channel.life == Life::Deleting {
+            return;
+        }
+        let (staged, slot) = self.part(index, channel);
+        staged.batch.durable |= write.count > 0;
+        staged.bytes += WRITE_BYTES;
+        staged.batch.channels[slot].deliveries.push(write);
+        staged.held_bytes += WRITE_BYTES;
+        self.held_bytes += WRITE_BYTES;
     }
 
     /// The record of a subscription was to go, and stays after all.
@@ -689,6 +706,7 @@ impl Engine {
                         | After::Forgotten { .. }
                         | After::Unregistered(_)
                         | After::Administered { .. }
+                        | After::Deliver(_)
                         | After::Left { .. } => false,
                     });
                 self.commits.queue[at].after = kept;
@@ -747,6 +765,7 @@ impl Engine {
                 }
             }
             After::Administered { token, what } => self.administered(token, what, refused),
+            After::Deliver(counted) => self.deliver_counted(*counted, refused, now),
             After::Left { reply } => self.respond(&reply, Bytes::new()),
         }
     }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::base::deadlines::Deadlines;
 use crate::base::hash::QuickMap;
-use crate::base::id::{Sequence, SubscriptionId, Ticket};
+use crate::base::id::{ChannelName, Sequence, SubscriptionId, Ticket};
 use crate::base::limits::{
     AHEAD_BYTES_MAX, BURST_BYTES_MAX, FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, FETCH_MESSAGES_MIN,
     FETCHES_MAX, LOOKS_A_MESSAGE, RECENT_BYTES_MAX, TURN_BYTES_MAX, TURN_MESSAGES_MAX,
@@ -20,6 +20,7 @@ use crate::engine::channel::{Channel, Channels, Life};
 use crate::engine::commit::Commits;
 use crate::engine::effect::{Effect, Level, Payload};
 use crate::engine::message::redelivery_tail;
+use crate::engine::policy::Graves;
 use crate::engine::queue_group::{GroupKey, pick};
 use crate::engine::snapshot::Traffic;
 use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey, Subscriptions};
@@ -125,6 +126,12 @@ impl Reads {
             && self.has_budget()
     }
 
+    /// A message of so many bytes was sent, or is about to be.
+    pub(super) fn count_sent(&mut self, bytes: usize) {
+        self.turn_messages += 1;
+        self.turn_bytes += bytes;
+    }
+
     /// What it took to choose among so many members for one message.
     pub(super) fn count_choice(&mut self, member_count: usize) {
         self.turn_messages += member_count / LOOKS_A_MESSAGE;
@@ -163,6 +170,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) timers: &'a mut Deadlines<Timer>,
     pub(super) traffic: &'a mut Traffic,
     pub(super) reads: &'a mut Reads,
+    pub(super) graves: &'a mut Graves,
+    pub(super) loops: u16,
     pub(super) trace: bool,
     pub(super) now: Now,
 }
@@ -185,6 +194,24 @@ impl Outgoing<'_> {
         record: MessageRecord,
         redelivery: Option<u32>,
     ) {
+        if channel.policed.is_some() {
+            return self.send_counted(key, subscription, channel, record, redelivery.is_some());
+        }
+        let (sequence, is_again) = (record.sequence, redelivery.is_some());
+        self.reads.count_sent(record.encoded.len());
+        self.emit(key, subscription, &channel.name, record, redelivery);
+        self.enter(key, subscription, channel, sequence, is_again);
+    }
+
+    /// A message leaves.
+    pub(super) fn emit(
+        &mut self,
+        key: SubscriptionKey,
+        subscription: &mut Subscription,
+        channel: &ChannelName,
+        record: MessageRecord,
+        redelivery: Option<u32>,
+    ) {
         let MessageRecord { sequence, encoded, .. } = record;
         if let Some(answer) = subscription.take_answer() {
             self.effects.push_back(answer);
@@ -197,10 +224,19 @@ impl Outgoing<'_> {
         self.traffic.out_messages += 1;
         self.traffic.redelivered_messages += u64::from(redelivery.is_some());
         self.traffic.out_bytes += payload.len() as u64;
-        self.reads.turn_messages += 1;
-        self.reads.turn_bytes += payload.len();
         let inbox = subscription.inbox.clone();
         self.effects.push_back(Effect::Deliver { key: key.0, inbox, payload });
+    }
+
+    /// A message is with a subscription, and waits for its ack.
+    pub(super) fn enter(
+        &mut self,
+        key: SubscriptionKey,
+        subscription: &mut Subscription,
+        channel: &mut Channel,
+        sequence: Sequence,
+        is_again: bool,
+    ) {
         let ack_wait = subscription.ack_wait();
         // Whoever has pending messages has a timer, or a pass under way that sets one at its end.
         if subscription.pending.is_empty()
@@ -219,7 +255,7 @@ impl Outgoing<'_> {
         *position = (*position).max(sequence);
         let write = SubscriptionWrite::Sent(subscription.id, sequence);
         self.commits.subscription(subscription.channel, channel, write);
-        if redelivery.is_none() && subscription.is_full() {
+        if !is_again && subscription.is_full() {
             subscription.is_stalled = true;
         }
     }
@@ -227,19 +263,19 @@ impl Outgoing<'_> {
     fn trace(
         &mut self,
         subscription: &Subscription,
-        channel: &Channel,
+        channel: &ChannelName,
         sequence: Sequence,
         is_again: bool,
     ) {
         let verb = if is_again { "Redelivering" } else { "Delivering" };
-        let text = trace_text(subscription, &channel.name, sequence, verb);
+        let text = trace_text(subscription, channel, sequence, verb);
         self.effects.push_back(Effect::Log { level: Level::Trace, text });
     }
 }
 
 fn trace_text(
     subscription: &Subscription,
-    channel: &crate::base::id::ChannelName,
+    channel: &ChannelName,
     sequence: Sequence,
     verb: &str,
 ) -> String {
@@ -313,6 +349,8 @@ impl Engine {
             timers: &mut self.timers,
             traffic: &mut self.traffic,
             reads: &mut self.reads,
+            graves: &mut self.graves,
+            loops: self.settings.loops,
             trace: self.settings.trace,
             now,
         };

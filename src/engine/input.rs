@@ -7,6 +7,7 @@ use crate::base::id::{ChannelName, ClientId, ConnectionId, LoopIndex, Subject};
 use crate::base::origin::Origin;
 use crate::base::record::StoreAnswer;
 use crate::engine::administration::Change;
+use crate::engine::policy::{Burial, DeadLetter};
 use crate::engine::request::Request;
 
 /// One thing that happened.
@@ -99,6 +100,10 @@ pub enum PeerMessage {
     ChannelGranted(ChannelName, bool),
     /// To the keeper: one less.
     ChannelGone(ChannelName),
+    /// A message that was delivered too often, for a channel of the receiver.
+    DeadLetter(Box<DeadLetter>),
+    /// The answer: it is durable there; or why it was refused.
+    DeadLetterDone(Burial, Option<String>),
     /// The sender drains, and needs nobody any more for what had begun with it.
     Finished,
 }

@@ -14,6 +14,7 @@ pub mod input;
 mod leave;
 mod message;
 mod partition;
+pub mod policy;
 pub mod publication;
 mod publish;
 mod queue_group;
@@ -56,6 +57,7 @@ use crate::engine::effect::{Effect, Interest, Level, Service};
 use crate::engine::input::{Input, PeerMessage};
 use crate::engine::message::Encoder;
 use crate::engine::partition::EarlyRequests;
+use crate::engine::policy::Graves;
 use crate::engine::refusal::Refusal;
 use crate::engine::reply::{Done, Reply};
 use crate::engine::request::Request;
@@ -159,6 +161,8 @@ pub struct Engine {
     /// Bytes of publishes that were answered since the last [`Effect::Credit`].
     credit_bytes: usize,
     done: Done,
+    /// What is on its way to channels of dead letters.
+    graves: Graves,
     is_draining: bool,
     /// Whether all that began here is done.
     is_finished: bool,
@@ -196,6 +200,7 @@ impl Engine {
             traffic: Traffic::default(),
             credit_bytes: 0,
             done: Done::default(),
+            graves: Graves::default(),
             is_draining: false,
             is_finished: false,
             finished_peers: 0,
@@ -396,6 +401,10 @@ impl Engine {
                 self.on_channel_granted(&name, is_granted, now);
             }
             PeerMessage::ChannelGone(_) => self.on_channel_gone(),
+            PeerMessage::DeadLetter(letter) => self.on_dead_letter(from, *letter, now),
+            PeerMessage::DeadLetterDone(burial, refused) => {
+                self.on_dead_letter_done(&burial, refused, now);
+            }
             PeerMessage::Finished => self.on_peer_finished(),
         }
     }

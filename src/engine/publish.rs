@@ -87,7 +87,7 @@ impl Engine {
             Err(refusal) => {
                 self.log_publish_error(publication.client_id(), &name, &refusal);
                 self.refuse_publish(publication.guid(), &reply, &refusal);
-                self.credit_bytes += publication.size();
+                self.give_credit(&publication, &reply);
                 return;
             }
         };
@@ -129,6 +129,9 @@ impl Engine {
 
     /// Tells a publisher that its message is in the store.
     fn ack_stored(&mut self, publication: &Publication, mut reply: Reply) {
+        if let Some(mourner) = reply.mourner.take() {
+            return self.answer_mourner(&mourner, None);
+        }
         self.credit_bytes += publication.size();
         reply.on_stored();
         if let Some(subject) = &reply.to {
@@ -140,7 +143,7 @@ impl Engine {
 
     /// The store did not take the message of `publish`.
     pub(super) fn refuse_staged(&mut self, publish: &StagedPublish, refusal: &Refusal) {
-        self.credit_bytes += publish.publication.size();
+        self.give_credit(&publish.publication, &publish.reply);
         if let Some(channel) = self.channels.slab.get(publish.channel) {
             let name = channel.name.clone();
             self.log_publish_error(publish.publication.client_id(), &name, refusal);
@@ -157,6 +160,9 @@ impl Engine {
 
     /// Answers a publish with an error.
     pub(super) fn refuse_publish(&mut self, guid: &[u8], reply: &Reply, refusal: &Refusal) {
+        if let Some(mourner) = &reply.mourner {
+            return self.answer_mourner(mourner, Some(refusal.text()));
+        }
         if let Some(subject) = reply.to.clone() {
             let payload = self.encoder.pub_ack(guid, refusal.text().as_bytes()).into();
             self.effects.push_back(Effect::Send { subject, reply: None, payload });
@@ -190,6 +196,13 @@ impl Engine {
         let guid = String::from_utf8_lossy(publication.guid());
         let line = format!("[Client:{client}] {what} subj={channel} guid={guid}");
         self.log(Level::Trace, || line);
+    }
+
+    /// A publish was refused: what it took of the room for publishes is free again.
+    fn give_credit(&mut self, publication: &Publication, reply: &Reply) {
+        if reply.mourner.is_none() {
+            self.credit_bytes += publication.size();
+        }
     }
 
     /// Gives back the credit of publishes that were answered.

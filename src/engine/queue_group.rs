@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::delivery_count::ReaderId;
 use crate::base::hash::QuickMap;
 use crate::base::id::{QueueGroupName, Sequence};
 use crate::base::planted::{self, Bug};
@@ -93,6 +94,7 @@ impl Engine {
     pub(super) fn forget_group(&mut self, key: GroupKey) {
         if let Some(group) = self.subscriptions.groups.remove(&key) {
             self.reads.forget(&group.cursor);
+            self.forget_reader(group.channel, ReaderId::of(&[b"queue", group.name.as_bytes()]));
             let members = group.members.iter().chain(&group.shadow);
             for member in members.copied().collect::<Vec<_>>() {
                 self.forget_subscription(member);

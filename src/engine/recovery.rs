@@ -106,6 +106,7 @@ impl Engine {
             self.remove_ghost(index, &ghost, now);
         }
         self.hold_groups(index, now);
+        self.recover_deliveries(index, recovered.deliveries);
         self.start_inactivity(index, now);
     }
 

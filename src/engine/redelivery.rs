@@ -253,6 +253,7 @@ impl Engine {
                 LookUp::Later => break,
                 LookUp::Gone => {
                     pass.todo.pop_front();
+                    self.forget_delivery_to(key, sequence);
                     self.settle(key, sequence, now);
                 }
                 LookUp::Found(record) => {
@@ -384,7 +385,10 @@ impl Engine {
     ) -> bool {
         let sequence = record.sequence;
         let mut target = key;
-        let mut count = None;
+        // Where deliveries are counted durably, it is done when the message is sent.
+        let is_counted =
+            self.channel_of(key).is_some_and(|index| self.channels.slab[index].policed.is_some());
+        let mut count = is_counted.then_some(1);
         if let Some(group) = self.subscriptions.by_key.get(&key).and_then(|found| found.group)
             && let Some(group) = self.subscriptions.groups.get_mut(&group)
         {
@@ -395,7 +399,7 @@ impl Engine {
                     None => return false,
                 }
             }
-            count = Some(count_up(&mut group.redeliveries, sequence));
+            count = count.or_else(|| Some(count_up(&mut group.redeliveries, sequence)));
         }
         let (mut out, subscriptions, channels) = self.outgoing(now);
         let Some(found) = subscriptions.by_key.get_mut(&target) else {
@@ -525,6 +529,9 @@ impl Engine {
             }
             let is_stalled = found.is_stalled;
             self.write_ack(index, id, sequence);
+            if self.channels.slab[index].policed.is_some() {
+                self.forget_delivery_to(key, sequence);
+            }
             if is_stalled {
                 self.unstall(key, now);
             }
@@ -553,11 +560,12 @@ impl Engine {
         if let Some(id) = holder {
             group.redeliveries.remove(&sequence);
             self.write_ack(index, id, sequence);
+            self.forget_delivery_to(key, sequence);
         }
     }
 
     /// An internal ack: the message is gone, or another member has it (spec protocol, 12.3).
-    fn settle(&mut self, key: SubscriptionKey, sequence: Sequence, now: Now) {
+    pub(super) fn settle(&mut self, key: SubscriptionKey, sequence: Sequence, now: Now) {
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return;
         };

@@ -11,12 +11,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::base::errand::{Again, Errand, Finished};
 use crate::base::id::Subject;
 use crate::base::planted::{self, Bug};
+use crate::engine::policy::Mourner;
 
 /// Where the answer to an input goes; done when it is gone.
 #[derive(Debug, Default)]
 pub(super) struct Reply {
     pub(super) to: Option<Subject>,
     receipt: Option<Receipt>,
+    /// It is a dead letter of an engine.
+    pub(super) mourner: Option<Box<Mourner>>,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,11 @@ impl Drop for Receipt {
 }
 
 impl Reply {
+    /// Of a dead letter: an engine waits for it.
+    pub(super) fn of_dead_letter(mourner: Mourner) -> Self {
+        Self { mourner: Some(Box::new(mourner)), ..Self::default() }
+    }
+
     fn again(&self) -> Again {
         self.receipt.as_ref().map_or(Again::First, |receipt| receipt.errand.again)
     }
@@ -101,7 +109,7 @@ impl Done {
             is_unstored: is_publish,
             done: self.clone(),
         };
-        Reply { to, receipt: errand.map(receipt) }
+        Reply { to, receipt: errand.map(receipt), mourner: None }
     }
 }
 

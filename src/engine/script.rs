@@ -450,6 +450,13 @@ impl Script {
         self.run();
     }
 
+    /// What is held back never comes: what is to follow is a restart.
+    pub(super) fn release_nothing(&mut self) {
+        self.is_holding = false;
+        self.is_holding_reads = false;
+        self.held.clear();
+    }
+
     /// From now on the store refuses what is written to `channel`.
     pub(super) fn refuse(&mut self, channel: &str, text: Option<&str>) {
         match text {
@@ -662,6 +669,23 @@ impl Script {
             text(&message.data)
         });
         decoded.collect()
+    }
+
+    /// The payload and the reply of each message that the store holds in a channel.
+    pub(super) fn letters(&self, channel: &str) -> Vec<(Bytes, String)> {
+        let stored = self.shelf.channels.get(&ChannelName::from(channel));
+        let records = stored.into_iter().flat_map(|stored| stored.messages.values());
+        let decoded = records.map(|record| {
+            let message = pb::MsgProto::decode(record.encoded.clone()).unwrap();
+            (message.data, text(&message.reply))
+        });
+        decoded.collect()
+    }
+
+    /// How many counts of deliveries the store holds for a channel.
+    pub(super) fn count_count(&self, channel: &str) -> usize {
+        let stored = self.shelf.channels.get(&ChannelName::from(channel));
+        stored.map_or(0, |stored| stored.deliveries.len())
     }
 
     /// Deliveries since the last look: inbox, sequence, redelivery count.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use crate::base::delivery_count::{DeliveryCount, ReaderId};
 use crate::base::id::{ChannelName, Sequence, SubscriptionId};
 use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ChannelState, ClientWrite, CommitReport, FetchRequest,
@@ -23,6 +24,7 @@ pub(super) struct StoredChannel {
     pub(super) last: Sequence,
     pub(super) subscriptions: BTreeMap<u64, (spb::SubState, BTreeSet<Sequence>)>,
     pub(super) id_max: u64,
+    pub(super) deliveries: BTreeMap<(ReaderId, Sequence), DeliveryCount>,
 }
 
 impl StoredChannel {
@@ -118,6 +120,14 @@ impl Shelf {
         for write in &part.subscriptions {
             apply(channel, write);
         }
+        for count in &part.deliveries {
+            let key = (count.reader, count.sequence);
+            if count.count == 0 {
+                channel.deliveries.remove(&key);
+            } else {
+                channel.deliveries.insert(key, *count);
+            }
+        }
         ChannelOutcome { channel: name, refused: None, state: channel.state() }
     }
 
@@ -181,5 +191,6 @@ pub(super) fn recovered(name: &ChannelName, stored: &StoredChannel) -> Recovered
         last_timestamp: stored.messages.values().next_back().map_or(WallTime(0), |m| m.timestamp),
         subscriptions: subscriptions.collect(),
         subscription_id_max: SubscriptionId(stored.id_max),
+        deliveries: stored.deliveries.values().copied().collect(),
     }
 }

@@ -15,6 +15,7 @@ use crate::base::record::ChannelState;
 use crate::base::time::Instant;
 use crate::engine::Engine;
 use crate::engine::channel::Channel;
+use crate::engine::policy::reader_of;
 use crate::engine::subscription::{Subscription, SubscriptionLife};
 
 /// What of an engine is wanted. A list costs turns of its loop in proportion to its length, so a
@@ -96,6 +97,10 @@ pub struct Traffic {
     pub out_bytes: u64,
     /// Of the deliveries, those of messages that had been sent before.
     pub redelivered_messages: u64,
+    /// Messages that were delivered as often as they may be, and are in a channel of dead letters.
+    pub dead_letters: u64,
+    /// How often such a channel has refused one.
+    pub dead_letters_refused: u64,
 }
 
 /// One registered client.
@@ -238,6 +243,8 @@ impl Traffic {
         self.out_messages += other.out_messages;
         self.out_bytes += other.out_bytes;
         self.redelivered_messages += other.redelivered_messages;
+        self.dead_letters += other.dead_letters;
+        self.dead_letters_refused += other.dead_letters_refused;
     }
 }
 
@@ -410,7 +417,15 @@ impl Portion<'_> {
             if let Wanted::Pending(_) = self.wanted {
                 let group = found.group.and_then(|key| subscriptions.groups.get(&key));
                 let redeliveries = group.map_or(&found.redeliveries, |group| &group.redeliveries);
-                told.pending = pending_of(found, redeliveries);
+                told.pending = match &channel.policed {
+                    Some(policed) => {
+                        let reader = reader_of(found);
+                        pending_of(found, |sequence| policed.redelivered(reader, sequence))
+                    }
+                    None => pending_of(found, |sequence| {
+                        redeliveries.get(&sequence).copied().unwrap_or(0)
+                    }),
+                };
                 self.work += told.pending.len() as u64;
             }
             list.push(told);
@@ -432,15 +447,12 @@ const OFFLINE: SubscriptionLife = SubscriptionLife::Offline;
 /// Messages of one subscription that are told: with those of the portion well below a millisecond.
 const PENDING_TOLD_MAX: usize = 1_000;
 
-fn pending_of(
-    found: &Subscription,
-    redeliveries: &BTreeMap<Sequence, u32>,
-) -> Vec<PendingSnapshot> {
+fn pending_of(found: &Subscription, redelivered: impl Fn(Sequence) -> u32) -> Vec<PendingSnapshot> {
     let told = found.pending.iter().take(PENDING_TOLD_MAX);
     told.map(|(sequence, due)| PendingSnapshot {
         sequence,
         sent_at: due.map(|due| Instant(due.0.saturating_sub(nanos(found.ack_wait())))),
-        redelivered: redeliveries.get(&sequence).copied().unwrap_or(0),
+        redelivered: redelivered(sequence),
     })
     .collect()
 }

@@ -21,6 +21,7 @@ mod durables;
 mod groups;
 mod limits;
 mod partition;
+mod policies;
 mod recovery;
 mod replay;
 mod shuffled;

@@ -438,6 +438,11 @@ pub fn add_work(
     if let Some(Snapshot { traffic, .. }) = engines {
         let values = vec![(Labels::new(), traffic.redelivered_messages)];
         families.counters("stanby_redelivered_messages", "Messages sent again", values);
+        let help = "Messages that were delivered as often as they may be, now dead letters";
+        families.counters("stanby_dead_letters", help, vec![(Labels::new(), traffic.dead_letters)]);
+        let help = "Dead letters that their channel has refused; they are tried again";
+        let values = vec![(Labels::new(), traffic.dead_letters_refused)];
+        families.counters("stanby_dead_letters_refused", help, values);
     }
     let by_loop = |read: fn(&StoreMeters) -> Observed| {
         let of = |(index, store): (usize, &StoreMeters)| {

@@ -140,6 +140,8 @@ fn recorded_engine() -> Snapshot {
             out_messages: number(&totals["out_msgs"]),
             out_bytes: number(&totals["out_bytes"]),
             redelivered_messages: 0,
+            dead_letters: 0,
+            dead_letters_refused: 0,
         },
     }
 }

@@ -112,5 +112,6 @@ pub fn unlimited() -> StoreLimits {
             inactivity_max: Duration::ZERO,
         },
         per_channel: Default::default(),
+        policies: Default::default(),
     }
 }

@@ -2,6 +2,7 @@
 //! to them: it asks no process what it thinks.
 
 mod acknowledgements;
+mod deliveries;
 mod demands;
 mod doubts;
 mod members;
@@ -19,7 +20,7 @@ use crate::base::time::Instant;
 use crate::proto::pb;
 use crate::testing::faults::Moves;
 use crate::testing::harm::Harm;
-use crate::testing::limits::{self, Kept};
+use crate::testing::limits::{self, Kept, POISON};
 use crate::testing::trace::Trace;
 use crate::testing::workload::{CHANNELS, GHOST};
 
@@ -68,6 +69,8 @@ pub struct Checker {
     durables: BTreeMap<DurableKey, Durable>,
     /// What came to one of those that share a queue beside streaming.
     shared: BTreeSet<((&'static str, &'static str), Bytes)>,
+    /// By client, sequence and payload: how often it came, where that is limited.
+    deliveries: BTreeMap<(Bytes, u64, Bytes), u32>,
     /// By inbox: subscriptions of clients, as far as they were asked for.
     asked: BTreeMap<Subject, Asked>,
     /// By message of a channel that may have few subscriptions: those that were there and got it.
@@ -201,6 +204,7 @@ impl Checker {
             told: BTreeMap::new(),
             durables: BTreeMap::new(),
             shared: BTreeSet::new(),
+            deliveries: BTreeMap::new(),
             asked: BTreeMap::new(),
             crowds: BTreeMap::new(),
             acknowledgements: Acknowledgements::default(),
@@ -506,7 +510,9 @@ impl Checker {
         let order = self.published.len();
         if let Some(asked) = self.asked.get_mut(inbox) {
             asked.is_confirmed = true;
-            asked.owed_from = Some(order);
+            // What was delivered as often as it may be does not come.
+            let is_poison = asked.channel.as_bytes() == POISON.as_bytes();
+            asked.owed_from = Some(order).filter(|_| !is_poison);
             asked.confirmed_at = self.now;
         }
     }
@@ -559,6 +565,7 @@ impl Checker {
             format!("{inbox} gets {channel}:{sequence} {data:?}, redelivery {count}")
         });
         self.on_given(inbox, sequence);
+        self.check_deliveries(&channel, inbox, message);
         if self.limits.of(&channel).inactivity_max.is_zero() {
             self.check_told(&channel, sequence, message);
         }
@@ -573,7 +580,8 @@ impl Checker {
         let Some(asked) = self.asked.get_mut(inbox) else { return };
         let is_blurred = self.doubts.is_earlier(asked.term);
         // Who hands over has written down what it has delivered, and it comes before what follows.
-        let is_order_blurred = is_blurred && self.doubts.moves() != Some(Moves::HandOvers);
+        let is_order_blurred = is_blurred && self.doubts.moves() != Some(Moves::HandOvers)
+            || channel.as_bytes() == POISON.as_bytes();
         let place = format!("{channel}:{sequence} on {inbox}");
         let (is_new, is_repeat) = (asked.seen.insert(sequence), message.redelivered);
         if !asked.settled.contains(&sequence) {

@@ -10,8 +10,9 @@ use crate::base::id::{ChannelName, Sequence};
 use crate::proto::pb;
 use crate::store::file::format::{
     CLIENTS_FILE, ChannelFile, Decoded, FILE_HEADER_LEN, Framing, INDEX_RECORD_LEN, IndexRecord,
-    SERVER_FILE, channel_file, decode_record, slice_data_name, slice_index_name,
+    SERVER_FILE, channel_file, decode_record, deliveries_number, slice_data_name, slice_index_name,
 };
+use crate::testing::limits::POISON;
 
 /// Something that a disk does not give back as it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,9 @@ impl Held {
             return match name {
                 CLIENTS_FILE => Self::Clients,
                 SERVER_FILE => Self::Server,
+                name if deliveries_number(name).is_some() => {
+                    Self::Subscriptions(ChannelName::from(POISON))
+                }
                 _ => Self::Nothing,
             };
         }

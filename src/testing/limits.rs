@@ -3,11 +3,17 @@
 use std::time::Duration;
 
 use crate::base::channel_limits::{ChannelOverrides, ResolvedLimits, StoreLimits};
+use crate::base::delivery_policy::{Policies, PolicyOverrides};
 use crate::base::id::ChannelName;
 use crate::testing::workload::CHANNELS;
 
 /// A channel of few subscriptions, which nobody reads at the end.
 pub const CROWDED: &str = "few";
+/// A channel whose messages are acknowledged by nobody, and where they go then.
+pub const POISON: &str = "poison";
+const GRAVES: &str = "graves";
+/// How often a message of it is delivered at most.
+const DELIVERIES_MAX: u32 = 3;
 /// Channels that go when nobody uses them begin so.
 pub const PASSING: &str = "passing.";
 
@@ -31,13 +37,23 @@ pub fn tight() -> StoreLimits {
         ("events.us", ChannelOverrides { bytes_max: Some(2_000), ..none() }),
         ("late", ChannelOverrides { age_max: Some(Duration::from_secs(3)), ..none() }),
         (CROWDED, ChannelOverrides { subscriptions_max: Some(2), ..none() }),
+        (POISON, none()),
         (
             "passing.*",
             ChannelOverrides { inactivity_max: Some(Duration::from_millis(500)), ..none() },
         ),
     ];
+    let policy = PolicyOverrides {
+        deliveries_max: Some(DELIVERIES_MAX),
+        dead_letter: Some(ChannelName::from(GRAVES)),
+    };
+    let policies = Policies {
+        per_channel: [(ChannelName::from(POISON), policy)].into(),
+        ..Policies::default()
+    };
     StoreLimits {
-        channels_max: CHANNELS.len() as u64 + 4,
+        channels_max: CHANNELS.len() as u64 + 6,
+        policies,
         per_channel: sections.map(|(name, limits)| (ChannelName::from(name), limits)).into(),
         ..StoreLimits::default()
     }
@@ -47,7 +63,9 @@ pub fn tight() -> StoreLimits {
 #[must_use]
 pub fn kept(limits: &ResolvedLimits, channel: &ChannelName) -> Kept {
     let (usual, of_channel) = (StoreLimits::default().global, limits.of(channel));
-    if !of_channel.age_max.is_zero() || of_channel.bytes_max < usual.bytes_max {
+    // What is a dead letter is with its subscriber no longer, who is not told.
+    let is_counted = limits.policy_of(channel).is_some_and(|policy| policy.counts());
+    if is_counted || !of_channel.age_max.is_zero() || of_channel.bytes_max < usual.bytes_max {
         Kept::Some
     } else if of_channel.messages_max < usual.messages_max {
         Kept::Newest(of_channel.messages_max)

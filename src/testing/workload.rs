@@ -20,7 +20,7 @@ use crate::base::time::Instant;
 use crate::proto::pb;
 use crate::testing::chatter::Chatter;
 use crate::testing::checker::{Asking, Audit, Checker, DurableKey, GROUP, NEWS, Promise, Start};
-use crate::testing::limits::{CROWDED, PASSING};
+use crate::testing::limits::{CROWDED, PASSING, POISON};
 use crate::testing::nonsense;
 use crate::testing::parcels::{
     Heard, Parcel, choose, encode_subscribe, heard, last_token, parcel, text,
@@ -527,6 +527,7 @@ impl Client {
             let channel = match self.is_roaming.then(|| turn.random.below(12)) {
                 Some(0) => ChannelName::from(CROWDED),
                 Some(1) => ChannelName::from(format!("{PASSING}{}", turn.random.below(8))),
+                Some(2 | 3) => ChannelName::from(POISON),
                 Some(_) | None => self.some_channel(turn.random),
             };
             parcels.push(self.message(&channel, turn).0);
@@ -562,6 +563,9 @@ impl Client {
         if self.is_roaming && turn.random.below(8) == 0 {
             return self.subscribe_plain(ChannelName::from(CROWDED), b"", turn);
         }
+        if self.is_roaming && turn.random.below(4) == 0 {
+            return self.subscribe_poisoned(turn);
+        }
         let channel = self.some_channel(turn.random);
         let name = match turn.random.below(8) {
             0 => return self.subscribe_plain(channel, b"", turn),
@@ -589,6 +593,20 @@ impl Client {
             start_position: i32::try_from(turn.random.below(5)).unwrap_or(0),
             start_sequence: turn.random.below(20),
             start_time_delta: i64::try_from(turn.random.below(3_000_000_000)).unwrap_or(0),
+            ..pb::SubscriptionRequest::default()
+        };
+        self.ask(channel, None, request, turn)
+    }
+
+    /// A durable that acknowledges nothing, and is never unsubscribed.
+    fn subscribe_poisoned(&mut self, turn: &mut Turn) -> Vec<Parcel> {
+        let channel = ChannelName::from(POISON);
+        if self.subscriptions.values().any(|found| found.channel == channel) {
+            return Vec::new();
+        }
+        let request = pb::SubscriptionRequest {
+            durable_name: Bytes::from_static(b"poisoned"),
+            start_position: pb::StartPosition::First.into(),
             ..pb::SubscriptionRequest::default()
         };
         self.ask(channel, None, request, turn)
@@ -839,6 +857,9 @@ impl Client {
             checker.on_delivered_unanswered(inbox, message.sequence);
         }
         checker.on_delivered(inbox, &message);
+        if subscription.channel.as_bytes() == POISON.as_bytes() {
+            return;
+        }
         let sequence = Sequence(message.sequence);
         // Some it takes for lost, however often it gets them.
         self.message_count += 1;

@@ -16,6 +16,7 @@ use crate::config::{StartError, StoreKind};
 mod answers;
 mod encryption;
 mod nothing;
+mod policies;
 mod refusals;
 
 /// Runs a command line, words split at blanks, with a file `f.conf`.
@@ -633,7 +634,7 @@ fn every_streaming_key_is_taken_by_all_its_names() {
         ("tls", "server_hostname", "x"),
         ("tls", "skip_verify insecure", "true"),
         ("limits store_limits storelimits", "mc max_channels maxchannels msu max_subs", "7"),
-        ("limits", "max_subscriptions maxsubscriptions mm max_msgs maxmsgs", "7"),
+        ("limits", "max_subscriptions maxsubscriptions mm max_msgs maxmsgs max_deliveries", "7"),
         ("limits", "max_count maxcount mb max_bytes maxbytes", "7"),
         ("limits", "ma max_age maxage mi max_inactivity maxinactivity", "7s"),
         ("limits", "channels channels_limits channelslimits per_channel", "{ a { mm: 1 } }"),

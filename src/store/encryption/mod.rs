@@ -84,6 +84,7 @@ impl Encrypted {
             subscriptions: part.subscriptions.clone(),
             // What stands in for messages is empty, and passes as it is.
             purge: part.purge.clone(),
+            deliveries: part.deliveries.clone(),
         }
     }
 

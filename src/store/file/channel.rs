@@ -119,6 +119,8 @@ impl Channel {
             last_timestamp: WallTime(self.messages.last_time),
             subscriptions: self.subscriptions.recovered(),
             subscription_id_max: self.subscriptions.id_max(),
+            // They lie in no file of the channel.
+            deliveries: Vec::new(),
         }
     }
 

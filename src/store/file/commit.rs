@@ -72,6 +72,7 @@ impl Share {
             };
             parts.push(part);
         }
+        self.write_deliveries(&mut parts)?;
         let unsynced = if batch.durable && self.ctx.options.sync {
             timed(|meters| &meters.sync, || self.sync())?
         } else {
@@ -91,6 +92,33 @@ impl Share {
         }
         let channels = parts.into_iter().map(|part| self.settle(part)).collect();
         Ok(CommitReport { clients_refused, channels })
+    }
+
+    /// Writes the counts of deliveries of all parts, or refuses those that have any.
+    fn write_deliveries(&mut self, parts: &mut [Part<'_>]) -> Result<(), OutcomeUnknown> {
+        let counted: Vec<&ChannelBatch> = parts
+            .iter()
+            .filter(|part| part.refused.is_none() && !part.batch.deliveries.is_empty())
+            .map(|part| part.batch)
+            .collect();
+        if counted.is_empty() {
+            return Ok(());
+        }
+        let written = self.deliveries.write(&self.ctx, self.root.as_ref(), &counted);
+        match written {
+            Ok(is_new) => self.is_root_renamed |= is_new,
+            Err(error) => {
+                let text = refusal(error)?;
+                let has_counts = |part: &&mut Part<'_>| {
+                    part.refused.is_none() && !part.batch.deliveries.is_empty()
+                };
+                for part in parts.iter_mut().filter(has_counts) {
+                    part.refused = Some(text.clone());
+                    self.take_back(part)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes one channel's part; what is refused is taken back.
@@ -165,6 +193,7 @@ impl Share {
         let Some(mut channel) = self.forget(name) else {
             return Ok(());
         };
+        self.deliveries.forget_channel(name);
         self.is_root_renamed = true;
         match channel.delete(&self.ctx, self.root.as_ref()) {
             Ok(()) => Ok(()),
@@ -329,6 +358,7 @@ impl Share {
             channel.floor = floor;
             channel.is_rewritten = false;
         }
+        self.deliveries.apply(&self.ctx, part.batch);
         let mut may_compact = false;
         for write in &part.batch.subscriptions {
             may_compact |= channel.subscriptions.apply(write);

@@ -14,6 +14,7 @@
 use prost::Message;
 
 use crate::proto::{pb, spb};
+use crate::store::file::deliveries::Number;
 use crate::store::file::purging::Floor;
 
 /// The version header of every file.
@@ -51,6 +52,7 @@ const REPLACEMENT_PREFIX: &str = ".stanby.replacement.";
 /// What earlier releases wrote instead.
 const FORMER_REPLACEMENT_PREFIX: &str = "stanby.replacement.";
 const SETTLED_PREFIX: &str = ".stanby.settled.";
+const DELIVERIES_PREFIX: &str = ".stanby.deliveries.";
 const CUT_PREFIX: &str = "cut.";
 const ROOT_CUT_PREFIX: &str = ".stanby.cut.";
 
@@ -561,6 +563,22 @@ pub fn settled_name(epoch: u64) -> Vec<u8> {
 #[must_use]
 pub fn settled_epoch(name: &[u8]) -> Option<u64> {
     name.strip_prefix(SETTLED_PREFIX.as_bytes()).and_then(parse_number)
+}
+
+/// The name, in the root, of a file of counts of deliveries.
+#[must_use]
+pub fn deliveries_name(number: Number) -> Vec<u8> {
+    let Number { epoch, generation, share } = number;
+    format!("{DELIVERIES_PREFIX}{epoch}.{generation}.{share}").into_bytes()
+}
+
+/// What such a name says.
+#[must_use]
+pub fn deliveries_number(name: &[u8]) -> Option<Number> {
+    let mut numbers = name.strip_prefix(DELIVERIES_PREFIX.as_bytes())?.split(|byte| *byte == b'.');
+    let mut next = || numbers.next().and_then(slice_number);
+    let number = Number { epoch: next()?, generation: next()?, share: next()? };
+    numbers.next().is_none().then_some(number)
 }
 
 /// The present name of a file of the root that an earlier release has cut from another.

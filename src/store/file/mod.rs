@@ -14,6 +14,7 @@ mod compaction;
 mod context;
 mod creation;
 mod cutting;
+pub mod deliveries;
 pub mod disk;
 mod evidence;
 pub mod format;

@@ -9,12 +9,13 @@ use crate::base::epoch::{Epoch, Fence, FenceError, Predecessor};
 use crate::base::id::ChannelName;
 use crate::base::placement;
 use crate::base::planted::{self, Bug};
-use crate::base::record::RecoveredState;
+use crate::base::record::{RecoveredChannel, RecoveredState};
 use crate::base::time::Now;
 use crate::base::world;
 use crate::store::file::adoption::{self, Adoption, keep_overlaps};
 use crate::store::file::channel::Channel;
 use crate::store::file::context::{Context, refusal, unless_replaced};
+use crate::store::file::deliveries::{Deliveries, Found};
 use crate::store::file::disk::{Disk, Entry, Folder};
 use crate::store::file::format::{Crc, renamed_cut, replacement_epoch};
 use crate::store::file::log::{io_error, path_below};
@@ -84,6 +85,7 @@ fn take_over(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, St
     ctx.reserve.find(&entries);
     let must_settle = opening.predecessor != Predecessor::Clean;
     let found = Registry::recover(&ctx, root.as_ref(), must_settle)?;
+    let deliveries = Found::take_over(&ctx, root.as_ref(), &entries)?;
     let (folders, files): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|entry| entry.is_folder);
     let (lost_and_found, folders): (Vec<Entry>, Vec<Entry>) =
@@ -141,7 +143,8 @@ fn take_over(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, St
     by_loop.resize_with(usize::from(loops), BTreeMap::new);
     for Recovered { channel, notices: of_channel, .. } in channels {
         notices.extend(of_channel);
-        state.channels.push(channel.to_recovered());
+        let deliveries = deliveries.of_channel(&channel.name);
+        state.channels.push(RecoveredChannel { deliveries, ..channel.to_recovered() });
         let home = placement::of_channel(&channel.name, loops).index();
         by_loop[home].insert(channel.name.clone(), channel);
     }
@@ -150,7 +153,7 @@ fn take_over(disk: Arc<dyn Disk>, mut opening: Opening<'_>) -> Result<Opened, St
         ctx = make_context(disk, &opening, Arc::clone(&opening.fence))?;
     }
     ctx.reserve.set_bytes_aside(root.as_ref());
-    let shares = make_shares(&ctx, &Arc::new(found.registry), by_loop, opening.now)?;
+    let shares = make_shares(&ctx, &Arc::new(found.registry), by_loop, &deliveries, opening.now)?;
     Ok(Opened { recovered: state, shares, notices })
 }
 
@@ -257,18 +260,23 @@ fn make_shares(
     ctx: &Arc<Context>,
     registry: &Arc<Registry>,
     by_loop: Vec<BTreeMap<ChannelName, Box<Channel>>>,
+    deliveries: &Found,
     now: Now,
 ) -> Result<Vec<Box<dyn Store>>, StoreError> {
     let open_max = open_max(&ctx.options, by_loop.len());
     by_loop
         .into_iter()
-        .map(|channels| {
+        .enumerate()
+        .map(|(share, channels)| {
+            let names: Vec<&ChannelName> = channels.keys().collect();
+            let deliveries = Deliveries::of_share(share, deliveries, &names);
             let parts = ShareParts {
                 ctx: Arc::clone(ctx),
                 registry: Arc::clone(registry),
                 root: open_root(ctx.disk.as_ref(), ctx.root_path())?,
                 channels,
                 open_max,
+                deliveries,
                 now,
             };
             Ok(Box::new(Share::new(parts)) as Box<dyn Store>)

@@ -11,6 +11,7 @@ use crate::base::record::{Batch, CommitReport, FetchRequest, MessageRecord};
 use crate::base::time::{Instant, Now, WallTime};
 use crate::store::file::channel::Channel;
 use crate::store::file::context::{Context, is_out_of_descriptors, refusal, unless_replaced};
+use crate::store::file::deliveries::Deliveries;
 use crate::store::file::disk::Folder;
 use crate::store::file::log::{io_error, reason};
 use crate::store::file::registry::Registry;
@@ -58,6 +59,8 @@ pub struct Share {
     pub(super) pace: Pace,
     pub(super) has_readers: bool,
     pub(super) archivists: Archivists,
+    /// How often messages were delivered.
+    pub(super) deliveries: Deliveries,
     pub(super) now: Now,
 }
 
@@ -73,6 +76,8 @@ pub struct ShareParts {
     pub channels: BTreeMap<ChannelName, Box<Channel>>,
     /// Descriptors that it may keep open.
     pub open_max: usize,
+    /// How often its messages were delivered.
+    pub deliveries: Deliveries,
     /// The time.
     pub now: Now,
 }
@@ -104,6 +109,7 @@ impl Share {
             pace: Pace::default(),
             has_readers: false,
             archivists: Archivists::default(),
+            deliveries: parts.deliveries,
             now: parts.now,
         };
         for (name, channel) in &mut share.channels {
@@ -303,6 +309,7 @@ impl Store for Share {
         self.raise_failure()?;
         self.auto_sync()?;
         self.archivists.poll();
+        self.deliveries.tidy(&self.ctx, self.root.as_ref());
         self.ctx.reserve.set_bytes_aside(self.root.as_ref());
         let epoch = self.ctx.fence.epoch().0;
         self.ctx.reserve.set_files_aside(self.root.as_ref(), epoch);

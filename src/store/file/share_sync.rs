@@ -32,6 +32,7 @@ impl Share {
                         recount(&mut self.open_count, channel);
                     }
                 }
+                self.deliveries.on_synced();
                 self.dirty_since = None;
                 self.is_root_renamed = false;
                 self.must_sync_filesystem = false;
@@ -39,6 +40,7 @@ impl Share {
             }
             Err(text) => {
                 // What the kernel has dropped no later sync brings back: say it all anew.
+                self.deliveries.on_sync_failed();
                 for name in &self.dirty {
                     if let Some(channel) = self.channels.get_mut(name) {
                         channel.must_replace_subscriptions = true;
@@ -62,6 +64,7 @@ impl Share {
                 folder_count += usize::from(channel.is_renamed);
             }
         }
+        files.extend(self.deliveries.dirty_file());
         let sync_error = |source| io_error(Action::Sync, ctx.root_path(), source);
         let count = files.len() + folder_count;
         if let (true, Some(device)) = (self.must_sync_filesystem, self.synced_device) {

@@ -1,16 +1,18 @@
 //! One channel: what it holds, what may go, what is not written yet.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use prost::Message as _;
 
 use crate::base::channel_limits::ChannelLimits;
+use crate::base::delivery_count::DeliveryCount;
 use crate::base::id::{ChannelName, Sequence};
 use crate::base::record::{ChannelState, MessageRecord, SubscriptionWrite};
 use crate::base::time::WallTime;
 use crate::store::report;
 use crate::store::retention::{self, Held};
+use crate::store::sql::deliveries::{self, Forgotten};
 use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, insert_rows};
 use crate::store::sql::messages::{self, Old};
 use crate::store::sql::pending::{self, Flush, Pending};
@@ -27,6 +29,8 @@ pub struct Flushed {
     last_row: u64,
     removed_to: u64,
     waste: Held,
+    /// Messages whose counts are removed.
+    forgotten: BTreeSet<Forgotten>,
     /// There is more to remove.
     pub is_behind: bool,
 }
@@ -57,6 +61,8 @@ pub struct Channel {
     ahead: u64,
     /// Whether the row of sums is behind.
     pub totals_are_old: bool,
+    /// Messages that need no count once what is pending is written.
+    forgotten: BTreeSet<Forgotten>,
     /// Whether the log says already that its limits were reached.
     is_limit_reported: bool,
 }
@@ -78,6 +84,7 @@ impl Channel {
             oldest: VecDeque::new(),
             ahead: AHEAD_MIN,
             totals_are_old: false,
+            forgotten: BTreeSet::new(),
             is_limit_reported: false,
         }
     }
@@ -133,6 +140,18 @@ impl Channel {
                         pending.acked(sequence.0);
                     }
                 }
+            }
+        }
+    }
+
+    /// `counts` are in the database; those of messages that need none go with the next flush.
+    pub fn on_deliveries(&mut self, counts: &[DeliveryCount]) {
+        for count in counts {
+            let key = (count.reader, count.sequence);
+            if count.count == 0 {
+                self.forgotten.insert(key);
+            } else {
+                self.forgotten.remove(&key);
             }
         }
     }
@@ -230,7 +249,9 @@ impl Channel {
     /// Whether something is not in the database yet.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        self.totals_are_old || self.subscriptions.values().any(Pending::is_dirty)
+        self.totals_are_old
+            || !self.forgotten.is_empty()
+            || self.subscriptions.values().any(Pending::is_dirty)
     }
 
     /// Whether the pending sets are not in the database yet.
@@ -251,9 +272,11 @@ impl Channel {
             last_row: self.last_row,
             removed_to: self.removed_to,
             waste: self.waste,
+            forgotten: self.forgotten.clone(),
             is_behind: false,
         };
         self.flush_subscriptions(dialect, &mut flushed)?;
+        deliveries::remove(dialect, self.id, flushed.forgotten.iter())?;
         self.flush_messages(dialect, budget, &mut flushed)?;
         Ok(flushed)
     }
@@ -269,6 +292,7 @@ impl Channel {
         self.removed_to = flushed.removed_to;
         self.waste = flushed.waste;
         self.totals_are_old = flushed.is_behind;
+        self.forgotten = self.forgotten.difference(&flushed.forgotten).copied().collect();
     }
 
     fn flush_subscriptions(

@@ -3,13 +3,15 @@
 //! Reading order: `dialect` (the seam), `dsn`, `schema`, `pending` (rows of pending sets, without
 //! I/O), `recovery`, `channel`, `attempts`, `fence`, `share` (commits). Tables and columns are the
 //! Go server's (spec stores, section 8); three tables of our own hold the epoch, its holder and
-//! sums that spare a take-over the scan of messages, and a fourth is the fence of a cluster.
+//! sums that spare a take-over the scan of messages, a fourth is the fence of a cluster, and a
+//! fifth holds counts of deliveries where there is a limit on them.
 //!
 //! Each write transaction holds the epoch (`fence`): a later one can only begin before it, which
 //! ends it, or after it.
 
 mod attempts;
 mod channel;
+mod deliveries;
 pub mod dialect;
 pub mod dsn;
 pub mod durability;
@@ -138,14 +140,15 @@ const PREPARE_PAUSE: Duration = Duration::from_millis(250);
 /// [`StoreError::Unusable`] with a line that says what to do.
 pub fn prepare(options: &SqlOptions, limits: &StoreLimits) -> Result<Vec<Notice>, StoreError> {
     let unusable = |error: SqlError| StoreError::Unusable(error.to_string());
-    limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
+    let limits = limits.resolve().map_err(|error| StoreError::Unusable(error.to_string()))?;
+    let counts = limits.counts_deliveries();
     let mut said = String::new();
     let mut was_there = false;
     loop {
         let error = match connect(&options.source, options.timeout()) {
             Ok(mut dialect) => {
                 was_there = true;
-                match prepare_by(options, dialect.as_mut()) {
+                match prepare_by(options, counts, dialect.as_mut()) {
                     Ok(notices) => return Ok(notices),
                     Err(error) => error,
                 }
@@ -168,8 +171,15 @@ pub fn prepare(options: &SqlOptions, limits: &StoreLimits) -> Result<Vec<Notice>
     }
 }
 
-fn prepare_by(options: &SqlOptions, dialect: &mut dyn Dialect) -> Result<Vec<Notice>, SqlError> {
+fn prepare_by(
+    options: &SqlOptions,
+    counts_deliveries: bool,
+    dialect: &mut dyn Dialect,
+) -> Result<Vec<Notice>, SqlError> {
     schema::prepare(dialect)?;
+    if counts_deliveries {
+        schema::prepare_deliveries(dialect)?;
+    }
     schema::check_rights(dialect)?;
     let warnings = durability::warnings(&options.source, dialect)?;
     Ok(warnings.into_iter().map(|text| Notice { is_warning: true, text }).collect())

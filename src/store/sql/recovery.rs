@@ -12,6 +12,7 @@ use crate::base::time::{Now, WallTime};
 use crate::proto::spb;
 use crate::store::sql::attempts::patiently;
 use crate::store::sql::channel::Channel;
+use crate::store::sql::deliveries;
 use crate::store::sql::dialect::{Dialect, Row, SqlError, Value};
 use crate::store::sql::lost::{self, Gap, Known};
 use crate::store::sql::pending::{self, Pending};
@@ -110,6 +111,13 @@ impl Recovery<'_> {
                 Ok(())
             })?;
         }
+        if self.limits.counts_deliveries() {
+            let counts = deliveries::read(dialect);
+            let mut counts = counts.map_err(|error| error.into_store_error(Action::Open))?;
+            for found in &mut state.channels {
+                found.recovered.deliveries = counts.remove(&found.channel.id).unwrap_or_default();
+            }
+        }
         let id_max = SubscriptionId(state.subscription_id_max);
         for found in &mut state.channels {
             found.recovered.subscription_id_max = id_max;
@@ -173,6 +181,8 @@ impl Recovery<'_> {
             last_timestamp,
             subscriptions,
             subscription_id_max: SubscriptionId::default(),
+            // Read for all channels at once.
+            deliveries: Vec::new(),
         };
         Ok(Found { recovered, channel, gap })
     }

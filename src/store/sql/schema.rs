@@ -7,7 +7,7 @@ pub const VERSION: i64 = 1;
 
 /// The names of all tables.
 pub(super) fn tables() -> impl Iterator<Item = &'static str> {
-    SHARED.into_iter().chain(OWN).chain([FENCE]).map(|(table, _)| table)
+    SHARED.into_iter().chain(OWN).chain([DELIVERIES, FENCE]).map(|(table, _)| table)
 }
 
 /// Table and columns that must be there.
@@ -30,6 +30,9 @@ const OWN: [Table; 3] = [
     ("StanbyHolder", "uniquerow, epoch, counter, released, record"),
     ("StanbyTotals", "id, firstseq, lastseq, messages, bytes"),
 ];
+
+/// Ours, where deliveries are counted; a database that has no need of it may lack it.
+const DELIVERIES: Table = ("StanbyDeliveries", "id, reader, seq, stamp, deliveries");
 
 /// Ours, in a cluster whose nodes do not know each other's locks.
 const FENCE: Table = ("StanbyFence", "worker, epoch, counter");
@@ -166,6 +169,28 @@ pub fn prepare(dialect: &mut dyn Dialect) -> Result<(), SqlError> {
     Ok(())
 }
 
+/// Sees to it that deliveries can be counted: the table is made, and can be written.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_deliveries(dialect: &mut dyn Dialect) -> Result<(), SqlError> {
+    let (table, _) = DELIVERIES;
+    match look(dialect, DELIVERIES) {
+        Ok(()) => {}
+        Err(error) if error.failure == Failure::Missing => make_own(dialect)?,
+        Err(error) => return Err(explained(dialect, Goal::Read, table, error)),
+    }
+    if let Err(error) = look(dialect, DELIVERIES) {
+        return Err(explained(dialect, Goal::Read, table, error));
+    }
+    match write_nothing(dialect, DELIVERIES) {
+        Err(error) if error.failure != Failure::Busy => {
+            Err(explained(dialect, Goal::Write, table, error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 fn make_own(dialect: &mut dyn Dialect) -> Result<(), SqlError> {
     for statement in statements(dialect.driver(), true) {
         if let Err(error) = dialect.run(statement) {
@@ -219,7 +244,8 @@ fn advice(
 /// The table is not there, or without a column, or where this user does not look.
 fn not_as_needed(dialect: &mut dyn Dialect, table: &str) -> (String, String) {
     if dialect.query(&format!("SELECT 1 FROM {table} WHERE 1=0"), &[]).is_ok() {
-        let columns = SHARED.into_iter().chain(OWN).chain([FENCE]).find(|(name, _)| *name == table);
+        let mut all = SHARED.into_iter().chain(OWN).chain([DELIVERIES, FENCE]);
+        let columns = all.find(|(name, _)| *name == table);
         let columns = columns.map_or("", |(_, columns)| columns).replace('`', "");
         return (
             format!("table {table} is wrong"),

@@ -18,6 +18,7 @@ use crate::base::time::{Instant, Now, WallTime};
 use crate::proto::spb;
 use crate::store::sql::attempts::Failed;
 use crate::store::sql::channel::Channel;
+use crate::store::sql::deliveries;
 use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, insert_rows};
 use crate::store::sql::fence::Fencing;
 use crate::store::sql::messages::{self, NumberedMessage};
@@ -154,6 +155,7 @@ impl Share {
                 let has_tombstones =
                     channels.get(&part.batch.channel).is_some_and(|it| it.has_tombstones);
                 write_subscriptions(dialect, ctx, part, has_tombstones)?;
+                deliveries::write(dialect, part.id, part.batch)?;
             }
             let mut purged = Vec::new();
             for Part { batch, id } in parts {
@@ -194,6 +196,7 @@ impl Share {
             channel.on_appended(&batch.messages);
             self.appended += u64::try_from(batch.messages.len()).unwrap_or(0);
             channel.on_subscriptions(&batch.subscriptions);
+            channel.on_deliveries(&batch.deliveries);
             let is_tombstone =
                 |write: &SubscriptionWrite| matches!(write, SubscriptionWrite::Delete(_));
             channel.has_tombstones |= batch.subscriptions.iter().any(is_tombstone);
@@ -275,8 +278,9 @@ impl Share {
     fn purge(&mut self) -> Result<(), StoreError> {
         let Some(id) = self.doomed.last().copied() else { return Ok(()) };
         let (epoch, patience) = (self.ctx.epoch, self.ctx.options.timeout());
+        let counts = self.ctx.limits.counts_deliveries();
         let is_gone = self.fencing.run(self.dialect.as_mut(), epoch, patience, |dialect| {
-            Ok(remove_deleted(dialect, id)?)
+            Ok(remove_deleted(dialect, id, counts)?)
         })?;
         if is_gone {
             self.doomed.pop();
@@ -363,6 +367,7 @@ fn writes_nothing(part: &ChannelBatch) -> bool {
     part.lifecycle == Lifecycle::Keep
         && part.messages.is_empty()
         && part.purge.is_none()
+        && part.deliveries.iter().all(|count| count.count == 0)
         && part.subscriptions.iter().all(waits)
 }
 
@@ -460,13 +465,20 @@ fn write_subscriptions(
 }
 
 /// A bounded part of what a deleted channel left behind; whether all of it is gone now.
-fn remove_deleted(dialect: &mut dyn Dialect, id: i64) -> Result<bool, SqlError> {
+fn remove_deleted(
+    dialect: &mut dyn Dialect,
+    id: i64,
+    counts_deliveries: bool,
+) -> Result<bool, SqlError> {
     const FIRST: &str = "SELECT seq FROM Messages WHERE id=? ORDER BY seq LIMIT 1";
     let row = Value::from(id);
     if let Some(first) = dialect.query(FIRST, std::slice::from_ref(&row))?.first() {
         let to = first[0].unsigned().saturating_add(REMOVED_MAX);
         dialect.execute("DELETE FROM Messages WHERE id=? AND seq<=?", &[row, to.into()])?;
         return Ok(false);
+    }
+    if counts_deliveries {
+        dialect.execute(deliveries::REMOVE_ALL, std::slice::from_ref(&row))?;
     }
     for statement in [
         "DELETE FROM SubsPending WHERE subid IN (SELECT subid FROM Subscriptions WHERE id=?)",

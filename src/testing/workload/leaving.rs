@@ -12,6 +12,7 @@ use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::proto::pb;
 use crate::testing::checker::Checker;
+use crate::testing::limits::POISON;
 use crate::testing::parcels::{Parcel, choose, last_token, parcel, text};
 
 /// What a client is known by that has closed.
@@ -44,7 +45,9 @@ impl Client {
         let Some(subscription) = self.forget(&inbox, turn.checker) else { return Vec::new() };
         // Durables of which something is expected only close: if the answer is lost nobody knows
         // whether one still exists.
-        let unsubscribes = subscription.durable.is_none() && turn.random.below(2) == 0;
+        let is_poisoned = subscription.channel.as_bytes() == POISON.as_bytes();
+        let unsubscribes =
+            subscription.durable.is_none() && !is_poisoned && turn.random.below(2) == 0;
         let durable_name = Bytes::from_static(if subscription.is_brief { BRIEF } else { b"" });
         let request = pb::UnsubscribeRequest {
             client_id: self.id(),

@@ -1,0 +1,418 @@
+//! how often a message is delivered at most, and what becomes of it then
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::base::channel_limits::StoreLimits;
+use crate::base::delivery_policy::{Policies, PolicyOverrides};
+use crate::base::id::ChannelName;
+use crate::base::random::Random;
+use crate::engine::administration::{Change, Position};
+
+const ACK_WAIT: u64 = 10;
+
+fn limited(max: u32, change: impl FnOnce(&mut StoreLimits)) -> StoreLimits {
+    let policy = PolicyOverrides {
+        deliveries_max: Some(max),
+        dead_letter: Some(ChannelName::from("dead.letters")),
+    };
+    let mut limits = StoreLimits::default();
+    for name in ["orders", "bulk"] {
+        limits.per_channel.insert(ChannelName::from(name), Default::default());
+        limits.policies.per_channel.insert(ChannelName::from(name), policy.clone());
+    }
+    change(&mut limits);
+    limits
+}
+
+fn server(loops: u16, max: u32) -> Script {
+    Script::with(loops, |settings| settings.limits = limited(max, |_| ()).resolve().unwrap())
+}
+
+fn with_max(max: u32, story: impl Fn(Script)) {
+    for loops in [1, 2, 4] {
+        story(server(loops, max));
+    }
+}
+
+fn durable() -> Options {
+    Options { durable: "d", ack_wait: 10, ..options() }
+}
+
+fn origin_of(letter: &(Bytes, String)) -> serde_json::Value {
+    serde_json::from_str(&letter.1).unwrap()
+}
+
+#[test]
+fn what_is_never_acknowledged_ends_in_the_channel_of_dead_letters() {
+    with_max(3, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 2);
+        server.expect("a:1 a:2");
+        server.ack("a", "orders", &[2]);
+        server.pass_secs(ACK_WAIT);
+        server.expect("a:1*1");
+        server.pass_secs(ACK_WAIT);
+        server.expect("a:1*2");
+        assert!(server.letters("dead.letters").is_empty());
+        server.pass_secs(ACK_WAIT);
+        server.expect("");
+        let letters = server.letters("dead.letters");
+        assert_eq!(letters.len(), 1);
+        assert_eq!(server.contents("dead.letters"), server.contents("orders")[..1]);
+        let origin = origin_of(&letters[0]);
+        assert_eq!(origin["channel"], "orders");
+        assert_eq!(origin["sequence"], 1);
+        assert_eq!(origin["durable"], "d");
+        assert_eq!(origin["client"], "me");
+        assert_eq!(origin["deliveries"], 3);
+        assert_eq!(origin.get("queue"), None);
+        assert_eq!(server.snapshot().traffic.dead_letters, 1);
+        // It is acknowledged: nothing is left of it, not even its count.
+        assert!(server.stored("orders")[0].1.is_empty());
+        assert_eq!(server.count_count("orders"), 0);
+        server.pass_secs(10 * ACK_WAIT);
+        server.expect("");
+        server.restart();
+        server.pass_secs(10 * ACK_WAIT);
+        server.expect("");
+        assert_eq!(server.letters("dead.letters").len(), 1);
+    });
+}
+
+#[test]
+fn who_reads_dead_letters_gets_them_at_once_and_for_ever() {
+    with_max(1, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "dead.letters", "d", &Options { ack_wait: 10, ..options() });
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.pass_secs(ACK_WAIT);
+        server.expect("d:1");
+        server.pass_secs(ACK_WAIT);
+        server.expect("d:1*1");
+    });
+}
+
+#[test]
+fn channels_without_a_limit_are_as_ever() {
+    with_max(2, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "free", "a", &durable());
+        server.publish("me", "free", 1);
+        server.expect("a:1");
+        server.durable_count = 0;
+        for count in 1..10 {
+            server.pass_secs(ACK_WAIT);
+            server.expect(&format!("a:1*{count}"));
+        }
+        assert_eq!((server.durable_count, server.count_count("free")), (0, 0));
+    });
+}
+
+/// Goal: each count is durable before its delivery leaves.
+#[test]
+fn nothing_is_delivered_before_its_count_is_durable() {
+    with_max(2, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        assert_eq!(server.count_count("orders"), 1);
+        server.hold_commits();
+        server.pass_secs(ACK_WAIT);
+        server.expect("");
+        // It is counted, and the server dies before it leaves.
+        server.release_nothing();
+        server.restart();
+        server.pass_secs(2 * ACK_WAIT);
+        server.expect("");
+        assert_eq!(server.letters("dead.letters").len(), 1);
+    });
+}
+
+#[test]
+fn counts_survive_restarts() {
+    with_max(4, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        let mut came = vec![server.got()];
+        for _ in 0..4 {
+            server.restart();
+            server.pass_secs(ACK_WAIT);
+            came.push(server.got());
+        }
+        came.retain(|came| !came.is_empty());
+        assert_eq!(came.join(" "), "a:1 a:1*1 a:1*2 a:1*3");
+        assert_eq!(server.letters("dead.letters").len(), 1);
+    });
+}
+
+#[test]
+fn a_durable_that_leaves_and_comes_back_is_the_same_reader() {
+    with_max(2, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.sub_close("me", "orders", "a");
+        server.subscribe("me", "orders", "b", &durable());
+        server.expect("b:1*1");
+        server.sub_close("me", "orders", "b");
+        server.subscribe("me", "orders", "c", &durable());
+        server.expect("");
+        assert_eq!(server.letters("dead.letters").len(), 1);
+        // Another durable counts for itself.
+        server.connect("you");
+        server.subscribe("you", "orders", "e", &durable());
+        server.expect("e:1");
+    });
+}
+
+#[test]
+fn a_group_counts_over_its_members() {
+    with_max(3, |mut server| {
+        let member = Options { queue: "q", ..durable() };
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &member);
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.subscribe("me", "orders", "b", &member);
+        server.unsubscribe("me", "orders", "a");
+        server.pass_secs(1);
+        server.expect("b:1*1");
+        server.restart();
+        server.pass_secs(ACK_WAIT);
+        server.expect("b:1*2");
+        server.pass_secs(ACK_WAIT);
+        server.expect("");
+        let origin = origin_of(&server.letters("dead.letters")[0]);
+        assert_eq!((&origin["queue"], &origin["durable"]), (&"q".into(), &"d".into()));
+    });
+}
+
+/// Goal: a channel of dead letters that takes nothing loses nothing, and nothing is delivered more
+/// often for it.
+#[test]
+fn what_the_channel_of_dead_letters_refuses_is_kept_and_tried_again() {
+    with_max(1, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "dead.letters", 1);
+        server.publish("me", "orders", 2);
+        server.expect("a:1 a:2");
+        server.refuse("dead.letters", Some("no room"));
+        server.log.clear();
+        for _ in 0..5 {
+            server.pass_secs(ACK_WAIT);
+            server.expect("");
+        }
+        let said = server.log.iter().filter(|line| line.contains("does not take it: no room"));
+        assert!((1..=6).contains(&said.count()), "{:?}", server.log);
+        assert_eq!(server.stored("orders")[0].1, [1, 2]);
+        assert!(server.snapshot().traffic.dead_letters_refused >= 4);
+        // A late ack is one all the same.
+        server.ack("a", "orders", &[2]);
+        server.restart();
+        server.refuse("dead.letters", None);
+        server.pass_secs(2 * ACK_WAIT);
+        server.expect("");
+        assert_eq!(server.letters("dead.letters").len(), 2);
+        assert!(server.stored("orders")[0].1.is_empty());
+    });
+}
+
+#[test]
+fn a_channel_of_dead_letters_that_may_not_be_made_holds_them() {
+    for loops in [1, 2, 4] {
+        let mut server = Script::with(loops, |settings| {
+            let change = |limits: &mut StoreLimits| limits.channels_max = 2;
+            settings.limits = limited(1, change).resolve().unwrap();
+        });
+        server.connect("me");
+        server.publish("me", "free", 1);
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.pass_secs(3 * ACK_WAIT);
+        server.expect("");
+        assert!(!server.has_channel("dead.letters"));
+        assert_eq!(server.stored("orders")[0].1, [1]);
+    }
+}
+
+#[test]
+fn a_full_disk_delivers_nothing_uncounted() {
+    with_max(2, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.refuse("orders", Some("no room"));
+        server.pass_secs(5 * ACK_WAIT);
+        server.expect("");
+        server.refuse("orders", None);
+        server.pass_secs(ACK_WAIT);
+        server.expect("a:1*1");
+        server.pass_secs(ACK_WAIT);
+        server.expect("");
+        assert_eq!(server.letters("dead.letters").len(), 1);
+    });
+}
+
+#[test]
+fn a_durable_that_is_reset_begins_to_count_anew() {
+    with_max(2, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.sub_close("me", "orders", "a");
+        let (channel, to) = (ChannelName::from("orders"), Position::First);
+        let id = crate::base::id::SubscriptionId(server.stored("orders")[0].0.id);
+        server.administer(7, Change::ResetDurable { channel, id, to });
+        server.subscribe("me", "orders", "b", &durable());
+        server.expect("b:1");
+        server.restart();
+        server.pass_secs(ACK_WAIT);
+        server.expect("b:1*1");
+    });
+}
+
+#[test]
+fn what_is_purged_needs_no_count() {
+    with_max(3, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 3);
+        server.expect("a:1 a:2 a:3");
+        assert_eq!(server.count_count("orders"), 3);
+        server.expire("orders", 2);
+        server.pass_secs(ACK_WAIT);
+        server.expect("a:3*1");
+        assert_eq!(server.count_count("orders"), 1);
+        server.unsubscribe("me", "orders", "a");
+        assert_eq!(server.count_count("orders"), 0);
+    });
+}
+
+/// Goal: what was counted for a channel or a reader that is not there any more counts for nobody.
+#[test]
+fn counts_of_others_are_given_up() {
+    with_max(3, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &Options { durable: "", ..durable() });
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.pass_secs(ACK_WAIT);
+        server.expect("a:1*1");
+        server.lose_client("me");
+        server.restart();
+        server.pass_secs(1);
+        assert_eq!(server.count_count("orders"), 0);
+        server.connect("me");
+        server.subscribe("me", "orders", "b", &Options { durable: "", ..durable() });
+        server.expect("b:1");
+    });
+    // Without a limit nothing is kept of them.
+    let mut server = server(2, 3);
+    server.connect("me");
+    server.subscribe("me", "orders", "a", &durable());
+    server.publish("me", "orders", 1);
+    assert_eq!(server.count_count("orders"), 1);
+    server.settings.limits = StoreLimits::default().resolve().unwrap();
+    server.restart();
+    assert_eq!(server.count_count("orders"), 0);
+}
+
+/// Goal: 200 messages that nobody acknowledges, and a kill whenever: never delivered more than N
+/// times, never fewer than N less the kills, and each is a dead letter.
+#[test]
+fn poison_messages_and_kills() {
+    const COUNT: u64 = 200;
+    for seed in 0_u32..12 {
+        let (index, max) = (usize::try_from(seed % 3).unwrap(), 1 + seed % 5);
+        let loops = [1, 2, 4][index];
+        let mut server = server(loops, max);
+        let mut random = Random::new(seed.into());
+        server.shuffle(seed.into());
+        server.connect("me");
+        let in_flight_max = [3, 50, 1_000][index];
+        server.subscribe("me", "bulk", "a", &Options { in_flight_max, ..durable() });
+        server.publish("me", "bulk", 200);
+        let (mut delivered, mut kills) = (BTreeMap::<u64, u32>::new(), 0);
+        for _ in 0..4_000 {
+            let letters = server.letters("dead.letters");
+            let buried = letters.iter().map(|letter| origin_of(letter)["sequence"].as_u64());
+            if buried.collect::<std::collections::BTreeSet<_>>().len() == 200 {
+                break;
+            }
+            if random.below(20) == 0 && kills < 6 {
+                server.hold_commits();
+                server.pass_secs(random.below(ACK_WAIT + 5));
+                server.release_nothing();
+                server.restart();
+                kills += 1;
+            }
+            server.pass_secs(1);
+            for (_, sequence, again) in server.deliveries() {
+                let count = delivered.entry(sequence).or_default();
+                *count += 1;
+                assert!(*count <= max, "seed {seed}: {sequence} was delivered {count} times");
+                assert!(*count <= again + 1, "seed {seed}: {sequence} has a count too low");
+            }
+        }
+        server.pass_secs(3 * ACK_WAIT);
+        assert_eq!(server.deliveries(), [], "seed {seed}");
+        let letters = server.letters("dead.letters");
+        let mut buried: BTreeMap<u64, u32> = BTreeMap::new();
+        for letter in &letters {
+            *buried.entry(origin_of(letter)["sequence"].as_u64().unwrap()).or_default() += 1;
+        }
+        assert_eq!(buried.len() as u64, COUNT, "seed {seed}: each is a dead letter");
+        assert!(buried.values().all(|count| *count <= 1 + kills), "seed {seed}");
+        for sequence in 1..=COUNT {
+            let count = delivered.get(&sequence).copied().unwrap_or(0);
+            assert!(max <= count + kills, "seed {seed}: {sequence}: {count} times, {kills} kills");
+        }
+        assert!(server.stored("bulk")[0].1.is_empty(), "seed {seed}: each is acknowledged");
+        assert_eq!(server.count_count("bulk"), 0, "seed {seed}");
+    }
+}
+
+fn resolve(sections: &[(&str, Option<u32>, Option<&str>)]) -> Result<(), String> {
+    let mut limits = StoreLimits { policies: Policies::default(), ..StoreLimits::default() };
+    for (name, deliveries_max, dead_letter) in sections {
+        let dead_letter = dead_letter.map(ChannelName::from);
+        let policy = PolicyOverrides { deliveries_max: *deliveries_max, dead_letter };
+        if name.is_empty() {
+            limits.policies.global = policy;
+        } else {
+            limits.per_channel.insert(ChannelName::from(*name), Default::default());
+            limits.policies.per_channel.insert(ChannelName::from(*name), policy);
+        }
+    }
+    limits.resolve().map(drop).map_err(|error| error.to_string())
+}
+
+#[test]
+fn policies_that_contradict_themselves_are_refused() {
+    let circle = |sections: &[_]| {
+        let error = resolve(sections).unwrap_err();
+        assert!(error.contains("in a circle"), "{error}");
+    };
+    circle(&[("orders", Some(3), Some("orders"))]);
+    circle(&[("a", Some(3), Some("b")), ("b", Some(2), Some("a"))]);
+    circle(&[("orders.*", Some(3), Some("orders.dead"))]);
+    circle(&[("", Some(3), Some("dead"))]);
+    assert_eq!(resolve(&[("", Some(3), Some("dead")), ("dead", Some(0), None)]), Ok(()));
+    assert_eq!(resolve(&[("a", Some(3), Some("b")), ("b", Some(2), Some("c"))]), Ok(()));
+    assert_eq!(resolve(&[("a.>", None, Some("dead")), ("a.b", Some(2), None)]), Ok(()));
+    let error = resolve(&[("a.>", Some(2), None)]).unwrap_err();
+    let expected = "the section of channel \"a.>\": has max_deliveries and no dead_letter: say \
+                    where messages go then";
+    assert_eq!(error, expected);
+}

@@ -1,0 +1,412 @@
+//! How often messages were delivered: files of ours under the root, which no Go server reads.
+//!
+//! Each epoch begins with a file of what it has found, and each share adds files of its own; what
+//! was written last counts. A record has one length and a checksum, so one that is torn spoils no
+//! other, and a count that is lost was answered for to nobody. Where no channel has a limit there
+//! are no such files, and none is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use crate::base::delivery_count::{DeliveryCount, ReaderId};
+use crate::base::id::{ChannelName, Sequence};
+use crate::base::record::ChannelBatch;
+use crate::base::time::WallTime;
+use crate::store::file::context::{Context, is_refusal};
+use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
+use crate::store::file::format::{deliveries_name, deliveries_number};
+use crate::store::file::log::{io_error, path_below};
+use crate::store::{Action, StoreError};
+
+/// What each file begins with.
+const HEADER: [u8; 8] = *b"stanby#1";
+/// Channel, reader, sequence, timestamp, count, checksum.
+const RECORD_LEN: usize = 16 + 16 + 8 + 8 + 4 + 4;
+/// Records that are read at once.
+const RECORDS_READ: usize = 4_096;
+/// A file with so many records more than there are counts is written anew.
+const WASTE_MAX: u64 = 4_096;
+
+/// Where nothing is synced, so many acknowledgements wait to be durable at most.
+const FORGOTTEN_MAX: usize = 4_096;
+
+/// A message and a reader.
+type Key = (ReaderId, ReaderId, Sequence);
+
+/// When it was published, and how often it was delivered.
+type Count = (WallTime, u32);
+
+/// Which epoch has written a file, and the how many-th it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Number {
+    /// The epoch.
+    pub epoch: u64,
+    /// Counts the files of a share; 0 is what the epoch has found.
+    pub generation: u64,
+    /// Which share.
+    pub share: u64,
+}
+
+/// What one share knows.
+#[derive(Default)]
+pub struct Deliveries {
+    share: u64,
+    counts: BTreeMap<Key, Count>,
+    /// Messages that need no count once what was written before is durable.
+    forgotten: BTreeSet<Key>,
+    file: Option<Written>,
+    last_generation: u64,
+}
+
+struct Written {
+    file: Box<dyn DiskFile>,
+    number: Number,
+    len: u64,
+    is_dirty: bool,
+}
+
+/// By the channel's name.
+fn channel_id(channel: &ChannelName) -> ReaderId {
+    ReaderId::of(&[channel.as_bytes()])
+}
+
+fn encode(target: &mut Vec<u8>, (channel, reader, sequence): &Key, (timestamp, count): &Count) {
+    let begin = target.len();
+    target.extend(channel.0);
+    target.extend(reader.0);
+    target.extend(sequence.0.to_le_bytes());
+    target.extend(timestamp.0.to_le_bytes());
+    target.extend(count.to_le_bytes());
+    target.extend(crc32fast::hash(&target[begin..]).to_le_bytes());
+}
+
+fn decode(record: &[u8]) -> Option<(Key, Count)> {
+    let (body, crc) = record.split_last_chunk::<4>()?;
+    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    let (channel, rest) = body.split_first_chunk::<16>()?;
+    let (reader, rest) = rest.split_first_chunk::<16>()?;
+    let (sequence, rest) = rest.split_first_chunk::<8>()?;
+    let (timestamp, rest) = rest.split_first_chunk::<8>()?;
+    let count = u32::from_le_bytes(rest.try_into().ok()?);
+    let key = (ReaderId(*channel), ReaderId(*reader), Sequence(u64::from_le_bytes(*sequence)));
+    Some((key, (WallTime(i64::from_le_bytes(*timestamp)), count)))
+}
+
+impl Deliveries {
+    /// Of one share, with what was found of its channels.
+    pub(super) fn of_share(share: usize, found: &Found, channels: &[&ChannelName]) -> Self {
+        let ids: BTreeSet<ReaderId> = channels.iter().map(|name| channel_id(name)).collect();
+        let counts = found.counts.iter().filter(|((channel, ..), _)| ids.contains(channel));
+        let share = u64::try_from(share).unwrap_or(u64::MAX);
+        let counts = counts.map(|(key, count)| (*key, *count)).collect();
+        Self { share, counts, last_generation: found.generation, ..Self::default() }
+    }
+
+    /// Writes the counts of these parts; they are durable after the next sync.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then none of them is believed to be there.
+    pub(super) fn write(
+        &mut self,
+        ctx: &Context,
+        root: &dyn Folder,
+        parts: &[&ChannelBatch],
+    ) -> Result<bool, StoreError> {
+        let mut added = BTreeMap::new();
+        for part in parts {
+            let channel = channel_id(&part.channel);
+            for count in part.deliveries.iter().filter(|count| count.count > 0) {
+                let DeliveryCount { reader, sequence, timestamp, count } = *count;
+                added.insert((channel, reader, sequence), (timestamp, count));
+            }
+        }
+        if added.is_empty() {
+            return Ok(false);
+        }
+        let is_new = self.file.is_none();
+        let written = if is_new { self.begin(ctx, root, &added) } else { self.append(ctx, &added) };
+        if written.is_err() {
+            // What of it is there is not known: the next one says everything anew.
+            self.file = None;
+        }
+        written.map(|()| is_new)
+    }
+
+    fn append(&mut self, ctx: &Context, added: &BTreeMap<Key, Count>) -> Result<(), StoreError> {
+        let Some(written) = &mut self.file else { return Ok(()) };
+        let mut bytes = Vec::new();
+        added.iter().for_each(|(key, count)| encode(&mut bytes, key, count));
+        let done = written.file.append(&bytes);
+        done.map_err(|source| io_error(Action::Append, &path_of(ctx, written.number), source))?;
+        written.len += bytes.len() as u64;
+        written.is_dirty = true;
+        Ok(())
+    }
+
+    /// A file with all that is known, and `added`.
+    fn begin(
+        &mut self,
+        ctx: &Context,
+        root: &dyn Folder,
+        added: &BTreeMap<Key, Count>,
+    ) -> Result<(), StoreError> {
+        self.last_generation += 1;
+        let (epoch, generation) = (ctx.fence.epoch().0, self.last_generation);
+        let number = Number { epoch, generation, share: self.share };
+        let known = self.counts.iter().filter(|(key, _)| !added.contains_key(key));
+        let (file, len) = create(ctx, root, number, known.chain(added))?;
+        self.file = Some(Written { file, number, len, is_dirty: true });
+        Ok(())
+    }
+
+    /// The file, if it has to be synced.
+    pub(super) fn dirty_file(&self) -> Option<&dyn DiskFile> {
+        self.file.as_ref().filter(|written| written.is_dirty).map(|written| written.file.as_ref())
+    }
+
+    /// A part was kept: its counts are there.
+    pub(super) fn apply(&mut self, ctx: &Context, part: &ChannelBatch) {
+        if part.deliveries.is_empty() {
+            return;
+        }
+        let channel = channel_id(&part.channel);
+        for count in &part.deliveries {
+            let DeliveryCount { reader, sequence, timestamp, count } = *count;
+            let key = (channel, reader, sequence);
+            if count == 0 {
+                self.forgotten.insert(key);
+            } else {
+                self.forgotten.remove(&key);
+                self.counts.insert(key, (timestamp, count));
+            }
+        }
+        if !ctx.options.sync && FORGOTTEN_MAX < self.forgotten.len() {
+            self.on_synced();
+        }
+    }
+
+    /// A channel is gone, and what was counted of it.
+    pub(super) fn forget_channel(&mut self, name: &ChannelName) {
+        if !self.counts.is_empty() {
+            let gone = channel_id(name);
+            self.counts.retain(|(channel, ..), _| *channel != gone);
+        }
+    }
+
+    /// Everything that was written is durable.
+    pub(super) fn on_synced(&mut self) {
+        if let Some(written) = &mut self.file {
+            written.is_dirty = false;
+        }
+        for key in std::mem::take(&mut self.forgotten) {
+            self.counts.remove(&key);
+        }
+    }
+
+    /// A sync failed: what the kernel has dropped no later one brings back.
+    pub(super) fn on_sync_failed(&mut self) {
+        self.file = None;
+    }
+
+    /// Writes a file anew that is mostly waste, and removes the one before. It is no part of a
+    /// commit: without room for it nothing is lost.
+    pub(super) fn tidy(&mut self, ctx: &Context, root: &dyn Folder) {
+        let Some(former) = &self.file else { return };
+        let records = former.len / RECORD_LEN as u64;
+        if former.is_dirty || records < 2 * self.counts.len() as u64 + WASTE_MAX {
+            return;
+        }
+        let former = former.number;
+        let made = self.begin(ctx, root, &BTreeMap::new()).and_then(|()| self.sync(ctx, root));
+        match made {
+            Ok(()) => drop(root.unlink(&deliveries_name(former))),
+            Err(error) => {
+                self.file = None;
+                log::debug!(
+                    target: crate::log::STREAM,
+                    "Unable to write the counts of deliveries anew: {error}"
+                );
+            }
+        }
+    }
+
+    fn sync(&mut self, ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
+        let Some(written) = &mut self.file else { return Ok(()) };
+        let synced = written.file.sync().and_then(|()| root.sync());
+        synced.map_err(|source| io_error(Action::Sync, &path_of(ctx, written.number), source))?;
+        written.is_dirty = false;
+        Ok(())
+    }
+}
+
+/// What was found when the store was opened.
+#[derive(Default)]
+pub struct Found {
+    counts: BTreeMap<Key, Count>,
+    /// Under which this epoch writes it down; what it writes then comes behind it.
+    generation: u64,
+}
+
+impl Found {
+    /// Reads what former epochs have written, and writes it down for this one. Where nothing is
+    /// counted any more, the files go.
+    ///
+    /// # Errors
+    /// [`StoreError`] if a file cannot be read: messages would be delivered too often.
+    pub(super) fn take_over(
+        ctx: &Context,
+        root: &dyn Folder,
+        entries: &[Entry],
+    ) -> Result<Self, StoreError> {
+        let epoch = ctx.fence.epoch().0;
+        let files = entries.iter().filter(|entry| !entry.is_folder);
+        let mut numbers: Vec<Number> =
+            files.filter_map(|entry| deliveries_number(&entry.name)).collect();
+        numbers.sort_unstable();
+        let mut found = Self::default();
+        if numbers.is_empty() {
+            return Ok(found);
+        }
+        let own = numbers.iter().filter(|number| number.epoch == epoch);
+        found.generation = own.map(|number| number.generation + 1).max().unwrap_or(0);
+        if ctx.limits.counts_deliveries() {
+            for number in &numbers {
+                found.read(ctx, root, *number)?;
+            }
+            let number = Number { epoch, generation: found.generation, share: 0 };
+            if let Err(error) = found.write(ctx, root, number) {
+                if !is_refusal(&error) {
+                    return Err(error);
+                }
+                // For want of room what is there goes on counting.
+                let _ = root.unlink(&deliveries_name(number));
+                return Ok(found);
+            }
+        }
+        ctx.fence.check()?;
+        for number in numbers.iter().filter(|number| number.epoch <= epoch) {
+            // One that stays says nothing that the new one does not say.
+            let _ = root.unlink(&deliveries_name(*number));
+        }
+        Ok(found)
+    }
+
+    /// Of one channel.
+    pub(super) fn of_channel(&self, name: &ChannelName) -> Vec<DeliveryCount> {
+        if self.counts.is_empty() {
+            return Vec::new();
+        }
+        let channel = channel_id(name);
+        let first = (channel, ReaderId([0; 16]), Sequence::ZERO);
+        let last = (channel, ReaderId([u8::MAX; 16]), Sequence(u64::MAX));
+        let counts = self.counts.range(first..=last);
+        counts
+            .map(|((_, reader, sequence), (timestamp, count))| DeliveryCount {
+                reader: *reader,
+                sequence: *sequence,
+                timestamp: *timestamp,
+                count: *count,
+            })
+            .collect()
+    }
+
+    fn read(&mut self, ctx: &Context, root: &dyn Folder, number: Number) -> Result<(), StoreError> {
+        let path = path_of(ctx, number);
+        let name = deliveries_name(number);
+        let file = match root.open(&name, Access::Read) {
+            Ok(file) => file,
+            // Its epoch has written it anew meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(io_error(Action::Read, &path, source)),
+        };
+        let mut bytes = vec![0; RECORDS_READ * RECORD_LEN];
+        let read = |bytes: &mut [u8], offset| {
+            let read_len = file.read_at(bytes, offset);
+            read_len.map_err(|source| io_error(Action::Read, &path, source))
+        };
+        let header_len = read(&mut bytes[..HEADER.len()], 0)?;
+        if bytes[..header_len] != HEADER {
+            log::warn!("{}: not a file of counts of deliveries; passed over", path.display());
+            return Ok(());
+        }
+        let mut offset = HEADER.len() as u64;
+        loop {
+            let read_len = read(&mut bytes, offset)?;
+            let records = bytes[..read_len].chunks_exact(RECORD_LEN);
+            self.counts.extend(records.filter_map(decode));
+            if read_len < bytes.len() {
+                return Ok(());
+            }
+            offset += read_len as u64;
+        }
+    }
+
+    fn write(&self, ctx: &Context, root: &dyn Folder, number: Number) -> Result<(), StoreError> {
+        if self.counts.is_empty() {
+            return Ok(());
+        }
+        let path = path_of(ctx, number);
+        let (file, _) = create(ctx, root, number, self.counts.iter())?;
+        let synced = file.sync().and_then(|()| root.sync());
+        synced.map_err(|source| io_error(Action::Sync, &path, source))
+    }
+}
+
+fn create<'a>(
+    ctx: &Context,
+    root: &dyn Folder,
+    number: Number,
+    counts: impl Iterator<Item = (&'a Key, &'a Count)>,
+) -> Result<(Box<dyn DiskFile>, u64), StoreError> {
+    let (name, path) = (deliveries_name(number), path_of(ctx, number));
+    let mut bytes = HEADER.to_vec();
+    counts.for_each(|(key, count)| encode(&mut bytes, key, count));
+    let file = root
+        .open(&name, Access::CreateNew)
+        .map_err(|source| io_error(Action::Open, &path, source))?;
+    if let Err(source) = file.append(&bytes) {
+        let _ = root.unlink(&name);
+        return Err(io_error(Action::Append, &path, source));
+    }
+    Ok((file, bytes.len() as u64))
+}
+
+fn path_of(ctx: &Context, number: Number) -> std::path::PathBuf {
+    let root: &Path = ctx.root_path();
+    path_below(root, b"", &deliveries_name(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_torn_or_flipped_is_none() {
+        let key = (ReaderId([1; 16]), ReaderId([2; 16]), Sequence(3));
+        let count = (WallTime(-4), 5);
+        let mut bytes = Vec::new();
+        encode(&mut bytes, &key, &count);
+        assert_eq!(bytes.len(), RECORD_LEN);
+        assert_eq!(decode(&bytes), Some((key, count)));
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1;
+            assert_eq!(decode(&flipped), None, "{at}");
+            assert_eq!(decode(&bytes[..at]), None, "{at}");
+        }
+        assert_eq!(decode(&[0; RECORD_LEN]), None);
+    }
+
+    #[test]
+    fn names_say_epoch_generation_and_share() {
+        let number = Number { epoch: 7, generation: 2, share: 1 };
+        assert_eq!(deliveries_number(&deliveries_name(number)), Some(number));
+        for wrong in [".stanby.deliveries.7.2", ".stanby.deliveries.7.2.x", "foo", ".stanby.7.2.1"]
+        {
+            assert_eq!(deliveries_number(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Delivery policies by the real binary: poison messages, consumers and kills in between.
+//! `STANBY_POLICIES=full` sends 200 of them and kills more often, over each store of this machine;
+//! `STANBY_GO_SERVER` names a Go `nats-streaming-server` that opens the store afterwards.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
+#![allow(missing_docs, reason = "a test's name says what it shows")]
+#![allow(clippy::print_stdout, reason = "the whole form tells what it has seen")]
+
+#[path = "support/server.rs"]
+mod server;
+#[path = "support/stan.rs"]
+mod stan;
+#[path = "support/wire.rs"]
+mod wire;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use stanby::proto::pb;
+
+use crate::server::{Launch, Server, binary};
+use crate::stan::{Delivery, Stan, all};
+
+const DELIVERIES_MAX: u32 = 3;
+const POLICY: &str = "store_limits { channels {
+    poison { max_deliveries: 3, dead_letter: \"dead.poison\" }
+} }";
+
+fn is_full() -> bool {
+    std::env::var_os("STANBY_POLICIES").is_some_and(|found| found == "full")
+}
+
+fn launch(kind: &str) -> Launch {
+    let launch = Launch::new(&[]);
+    let place = launch.folder().join("data").display().to_string();
+    let store = if kind == "sqlite" {
+        let source = ["-sql_driver", "sqlite", "-sql_source", &place];
+        let made = Command::new(binary()).args(["sql", "init"]).args(source).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        format!("store: sql, sql_options {{ driver: sqlite, source: \"{place}\" }}")
+    } else {
+        format!("store: {kind}, dir: \"{place}\"")
+    };
+    launch.config(&format!("streaming {{ {store}\n {POLICY} }}\n"))
+}
+
+fn durable(in_flight_max: i32) -> pb::SubscriptionRequest {
+    pb::SubscriptionRequest {
+        durable_name: "d".into(),
+        ack_wait_in_secs: 1,
+        max_in_flight: in_flight_max,
+        ..all("poison")
+    }
+}
+
+/// Where a dead letter says that it comes from.
+fn origin(letter: &Delivery) -> Value {
+    serde_json::from_slice(&letter.message.reply).unwrap()
+}
+
+/// A number that differs from round to round, and not from run to run.
+fn varied(round: u64, below: u64) -> u64 {
+    round.wrapping_mul(2_654_435_761) % below
+}
+
+/// The dead letters that there are, read by a subscription of their own.
+fn letters(client: &mut Stan) -> Vec<Delivery> {
+    let sub = client.subscribe(all("dead.poison"));
+    let found = client.take_within(&sub, usize::MAX, Duration::from_millis(700));
+    client.leave(&sub, false).unwrap();
+    found
+}
+
+fn payload(number: u64) -> Vec<u8> {
+    [format!("poison {number} ").as_bytes(), &[0, 255, 10]].concat()
+}
+
+/// Lives of a server in which nothing is acknowledged: how often each message was seen.
+fn suffer(launch: &Launch, kills: u64, count: u64) -> (Server, BTreeMap<u64, u32>) {
+    let mut server = launch.start();
+    let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut publisher = Stan::connect(launch.port, "publisher");
+    for number in 1..=count {
+        publisher.publish("poison", payload(number)).unwrap();
+    }
+    for life in 0..=kills {
+        let mut client = Stan::connect(launch.port, "consumer");
+        let in_flight_max = i32::try_from(1 + varied(life + 1, count)).unwrap();
+        let sub = client.subscribe(durable(in_flight_max));
+        let lives = Duration::from_millis(200 + varied(life + 7, 2_300));
+        let is_last = life == kills;
+        loop {
+            let pause = if is_last { Duration::from_secs(4) } else { lives };
+            let came = client.take_within(&sub, usize::MAX, pause);
+            for delivery in &came {
+                let times = seen.entry(delivery.message.sequence).or_default();
+                *times += 1;
+                let again = delivery.message.redelivery_count;
+                assert!(*times <= DELIVERIES_MAX, "{:?} is the {times}.", delivery.brief());
+                assert!(*times <= again + 1, "{:?} is the {times}.", delivery.brief());
+            }
+            if !is_last || came.is_empty() {
+                break;
+            }
+        }
+        if !is_last {
+            server.kill();
+            server = launch.start();
+        }
+    }
+    (server, seen)
+}
+
+/// Goal: whatever the store, nobody sees a message more than N times, nor fewer than N less the
+/// kills, and each is a dead letter with its payload; then a Go server opens the store.
+#[test]
+fn poison_messages_become_dead_letters_whatever_is_killed() {
+    let (count, kills) = if is_full() { (200, 12) } else { (30, 3) };
+    for kind in ["file", "sqlite"] {
+        let launch = launch(kind);
+        let (mut server, seen) = suffer(&launch, kills, count);
+        let mut client = Stan::connect(launch.port, "undertaker");
+        let letters = letters(&mut client);
+        let mut buried: BTreeMap<u64, u64> = BTreeMap::new();
+        for letter in &letters {
+            let origin = origin(letter);
+            let sequence = origin["sequence"].as_u64().unwrap();
+            *buried.entry(sequence).or_default() += 1;
+            assert_eq!(letter.message.data, payload(sequence));
+            assert_eq!((&origin["channel"], &origin["durable"]), (&"poison".into(), &"d".into()));
+            assert_eq!(origin["deliveries"], DELIVERIES_MAX);
+        }
+        for sequence in 1..=count {
+            let times = seen.get(&sequence).copied().unwrap_or(0);
+            assert!(u64::from(DELIVERIES_MAX) <= u64::from(times) + kills, "{kind}: {sequence}");
+            let copies = buried.get(&sequence).copied().unwrap_or(0);
+            assert!((1..=1 + kills).contains(&copies), "{kind}: {sequence}: {copies}");
+        }
+        let fewest = seen.values().min().copied().unwrap_or(0);
+        println!(
+            "{kind}: {count} messages, {kills} kills: each was delivered {fewest} to \
+                  {DELIVERIES_MAX} times; {} dead letters",
+            letters.len()
+        );
+        let shown = server.get("/metrics").body;
+        assert!(shown.contains("stanby_dead_letters_total"), "{shown}");
+        assert_eq!(pending(&mut server), Some(0), "{kind}: each is acknowledged");
+        server.stop(Signal::SIGTERM);
+        if kind == "file" {
+            go_opens(&launch, letters.len());
+        }
+    }
+}
+
+/// What the durable has pending.
+fn pending(server: &mut Server) -> Option<u64> {
+    let listed = server.json("/streaming/channelsz?channel=poison&subs=1");
+    let subs = listed["subscriptions"].as_array().cloned().unwrap_or_default();
+    let found = subs.into_iter().find(|sub| sub["durable_name"] == "d")?;
+    found["pending_count"].as_u64()
+}
+
+/// A Go server takes the store as it is, counts and all; and stanby takes it again afterwards.
+fn go_opens(launch: &Launch, letters_count: usize) {
+    let Some(program) = std::env::var_os("STANBY_GO_SERVER") else { return };
+    let data = launch.folder().join("data");
+    let ours = || {
+        let names = std::fs::read_dir(&data).unwrap().flatten().map(|entry| entry.file_name());
+        let is_ours =
+            |name: &std::ffi::OsString| name.to_string_lossy().starts_with(".stanby.deliveries.");
+        names.filter(is_ours).count()
+    };
+    assert!(0 < ours(), "there are files of counts");
+    let go = Launch::new(&[]).file_store(Some(&data));
+    let mut server = go.program(Path::new(&program)).start();
+    let listed = server.json("/streaming/channelsz?subs=1");
+    let channels = listed["channels"].as_array().cloned().unwrap_or_default();
+    let names: Vec<&str> = channels.iter().filter_map(|it| it["name"].as_str()).collect();
+    assert_eq!(names.len(), 2, "no file of ours is a channel: {names:?}");
+    let dead = channels.iter().find(|it| it["name"] == "dead.poison").unwrap();
+    assert_eq!(dead["msgs"].as_u64(), u64::try_from(letters_count).ok());
+    server.stop(Signal::SIGTERM);
+    let mut again = launch.start();
+    assert_eq!(pending(&mut again), Some(0));
+    again.stop(Signal::SIGTERM);
+}
+
+/// Goal: what is wrong in a configuration is said by `-t`, with its place.
+#[test]
+fn a_test_of_the_configuration_says_what_is_wrong() {
+    for (policy, text) in [
+        ("poison { max_deliveries: 0x }", "max_deliveries"),
+        ("poison { max_deliveries: -2, dead_letter: d }", ": max_deliveries is -2: it has to be"),
+        ("poison { max_deliveries: 2, dead_letter: \"d.>\" }", "is a pattern"),
+        ("poison { max_deliveries: 2 }", "max_deliveries and no dead_letter"),
+        ("poison { max_deliveries: 2, dead_letter: poison }", "round in a circle"),
+        ("poison { back_off: [1s] }", "key \"back_off\" is not supported by stanby yet"),
+    ] {
+        let launch = Launch::new(&[]);
+        let file = launch.folder().join("wrong.conf");
+        let text_of_file = format!("streaming {{ store_limits {{ channels {{\n {policy} }} }} }}");
+        std::fs::write(&file, text_of_file).unwrap();
+        let output = Command::new(binary()).arg("-c").arg(&file).arg("-t").output().unwrap();
+        let said = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat())
+            .into_owned();
+        assert!(!output.status.success() && said.contains(text), "{policy}: {said}");
+        assert!(said.contains("wrong.conf:"), "{policy}: {said}");
+    }
+}
