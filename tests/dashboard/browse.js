@@ -7,6 +7,8 @@ import { Client, Server, freePort, newFolder, waitFor } from "./servers.js";
 
 const CHROMIUM = process.env.STANBY_CHROMIUM ?? "/usr/bin/chromium";
 const SHOTS = process.env.STANBY_SHOTS;
+// Where the pictures of the README go; without it none are made.
+const IMAGES = process.env.STANBY_IMAGES;
 const VIEWS = ["overview", "channels", "clients", "connections", "log"];
 const PHONE = { width: 390, height: 844 };
 
@@ -141,6 +143,33 @@ const tests = {
     assert(rows.includes("invoices") && rows.includes("<i>workers</i>"), rows);
     await until(page, "#channel-fill", /40 of 1,000,000/);
     await shot(page, "channel");
+    client.end();
+    await close(page);
+  },
+
+  async "the pictures of the README are made"() {
+    if (!IMAGES) return;
+    const ports = [await freePort(), await freePort()];
+    const store = join(newFolder(), "store");
+    const first = await member(store, ports, 0, "stan-a");
+    await member(store, ports, 1, "stan-b");
+    const client = await Client.connect(first, "shop");
+    for (const channel of ["invoices", "orders.de", "orders.fr", "returns", "stock"]) await client.publish(channel, "x");
+    await client.subscribe("orders.de", { durable: "billing", inFlight: 1024 });
+    await client.subscribe("orders.de", { queue: "packing", inFlight: 64 });
+    const page = await open(first);
+    const end = Date.now() + 40_000;
+    for (let at = 0; Date.now() < end; at += 1) {
+      await Promise.all(Array.from({ length: 5 + (at % 7) }, (_, order) => client.publish("orders.de", JSON.stringify({ at, order }))));
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    await until(page, "#members", /stan-b/);
+    const picture = (name) => page.screenshot({ path: join(IMAGES, `${name}.png`) });
+    await picture("dashboard-light");
+    await page.emulateMedia({ colorScheme: "dark" });
+    await go(page, "channel/orders.de");
+    await until(page, "#channel-subs", /billing[\s\S]*packing|packing[\s\S]*billing/);
+    await picture("dashboard-dark");
     client.end();
     await close(page);
   },
