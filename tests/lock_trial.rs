@@ -1,6 +1,11 @@
-//! `stanby check --lock`: what it says of directories, alone and with another machine.
+//! `stanby check --lock`: what it says of directories and databases, with another machine too.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "support/databases.rs"]
+mod databases;
+#[path = "lock_trial/of_databases.rs"]
+mod of_databases;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

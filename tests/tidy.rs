@@ -42,6 +42,7 @@ const IMPORTS: [(&str, &[&str]); 18] = [
             "import",
             "transfer",
             "net::tls",
+            "site::lease_trial",
             "site::lock_trial",
             "site::mending",
             "site::mounts",

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use stanby::engine::effect::Service;
 use stanby::engine::request::{Placement, decode, is_control_message};
+use stanby::server::administration_subjects;
 use stanby::server::channel_list::{decode_message, decode_names};
 
 const SERVICES: [Service; 7] = [
@@ -27,6 +28,10 @@ fuzz_target!(|data: &[u8]| {
                 assert!(index.0 < loops);
             }
         }
+    }
+    // What is asked says under which word.
+    if let Ok(what) = administration_subjects::read(b"_STAN.admin.c.purge", data) {
+        assert_eq!(what.word(), "purge");
     }
     let _ = is_control_message(payload.clone());
     let _ = decode_names(&payload);

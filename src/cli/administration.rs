@@ -2,27 +2,42 @@
 //! change it.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::connection::{self, printable, printable_lines};
+use super::connection::{self, CommandError, LoginArgs, printable, printable_lines};
 use super::control::{self, ControlError, ServerArgs};
 use crate::base::civil::Civil;
 use crate::base::go;
 use crate::base::time::WallTime;
 use crate::base::world;
+use crate::client::request::{self, Question};
+use crate::client::{ClientError, Options};
 use crate::server::administration_protocol::{Administered, Administration};
+use crate::server::control_protocol::{Reply, Request, line};
+
+/// The cluster ID of a server that is given none.
+const CLUSTER_DEFAULT: &str = "test-cluster";
 
 /// How long an answer may take: the server says itself before that that none came.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// Longest answer over NATS.
+const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What each of these commands takes.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Common {
     #[command(flatten)]
     server: ServerArgs,
+    #[command(
+        flatten,
+        next_help_heading = "Over NATS, from any machine, with --server or --context"
+    )]
+    login: LoginArgs,
     /// Print a JSON document
     #[arg(long)]
     pub json: bool,
@@ -34,9 +49,49 @@ impl Common {
     /// # Errors
     /// [`ControlError`].
     pub fn ask(&self, what: Administration) -> Result<Administered, ControlError> {
+        if self.login.is_given() {
+            return self.ask_over_nats(what);
+        }
         let found = self.server.find()?;
         let socket = control::active_socket(&found, None)?;
         control::administer(&socket, what, ANSWER_WITHIN)
+    }
+
+    /// Asks one server after the other, until the active one has answered.
+    fn ask_over_nats(&self, what: Administration) -> Result<Administered, ControlError> {
+        if self.server.socket.is_some() {
+            let text = "--socket asks a server of this machine, and --server or --context one over \
+                        NATS: give one of them";
+            return Err(ControlError::Refused(text.to_owned()));
+        }
+        let cluster = self.server.cluster.as_deref().unwrap_or(CLUSTER_DEFAULT);
+        let options = self.login.load(cluster, "stanby-administration")?;
+        let subject = what.subject(cluster);
+        let payload = line(&Request::Administer(what));
+        let name = "administration";
+        let (within, bytes_max) = (ANSWER_WITHIN, REPLY_BYTES_MAX);
+        let question = Question { name, subject: &subject, payload: &payload, within, bytes_max };
+        let mut last = None;
+        for server in &options.servers {
+            let one = Options { servers: vec![server.clone()], ..options.clone() };
+            let shown = connection::without_passwords(server);
+            let failed = match request::ask(one, question) {
+                Ok(Some(answer)) => match serde_json::from_slice(&answer) {
+                    Ok(Reply::Elsewhere(why)) => ControlError::Refused(why),
+                    Ok(reply) => return control::administered(reply, Path::new(&shown)),
+                    Err(_) => ControlError::Other(PathBuf::from(shown)),
+                },
+                Ok(None) => ControlError::Refused(format!(
+                    "{shown}: nobody listens on {subject}: the active server of {cluster:?} does \
+                     where its configuration names administrators"
+                )),
+                // Whoever could not be reached was asked nothing.
+                Err(error @ ClientError::NoServer(_)) => CommandError::Client(error).into(),
+                Err(error) => return Err(CommandError::Client(error).into()),
+            };
+            last.get_or_insert(failed);
+        }
+        Err(last.unwrap_or_else(unexpected))
     }
 }
 

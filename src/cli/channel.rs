@@ -16,8 +16,9 @@ use crate::server::administration_protocol::{
 
 /// Show the channels of a running server, purge or delete one
 ///
-/// Asked of the active server of this machine over its control socket. A change is answered once it
-/// is as durable as a published message, and is there after a take-over.
+/// Asked of the active server of this machine over its control socket, or over NATS of that of
+/// --server. A change is answered once it is as durable as a published message, and is there after
+/// a take-over.
 #[derive(Debug, clap::Parser)]
 #[command(name = "stanby channel", after_help = EXAMPLES)]
 struct Args {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::check_lock::{self, LockArgs};
 use super::connection::{self, printable};
 use super::progress::Progress;
-use super::stopped;
+use super::{stopped, stores};
 use crate::base::go;
 use crate::config::{Config, World};
 use crate::site::mending;
@@ -23,11 +23,12 @@ use crate::store::check::{self, Change, Finding, Report, Rules, Weight};
 ///
 /// Nothing is changed without --repair. Its server should be stopped: what one writes meanwhile can
 /// look damaged.
-/// For a database there is `stanby sql check`.
+/// For a database there is `stanby sql check`, and --lock.
 #[derive(Debug, clap::Parser)]
 #[command(name = NAME, after_help = EXAMPLES)]
 struct Args {
-    /// Directory of the store (-dir of its server)
+    /// Directory of the store (-dir of its server); with --lock also a database
+    #[arg(value_name = "DIR")]
     directory: PathBuf,
     /// It was written with -file_crc=false
     #[arg(long)]
@@ -62,8 +63,11 @@ const EXAMPLES: &str = "Example:
   stanby check /var/lib/stanby
   stanby check --repair /var/lib/stanby
   stanby check --lock /mnt/stan
+  stanby check --lock 'postgres:host=db user=stan dbname=stan'
 Exit code: 0 if nothing that was acknowledged is damaged, 3 if something is, 1 if not all was looked at;
-with --lock 0 if a group may use the directory, 3 if not.";
+with --lock 0 if a group may use the directory or database, 3 if not.
+A database is named as postgres:SOURCE, mysql:SOURCE or sqlite:FILE with the -sql_source of its server, as
+postgres://…, or by the file with the configuration of its server, which keeps a password off the command line.";
 
 /// As the server takes it from its flag.
 fn polynomial(text: &str) -> Result<u32, String> {
@@ -103,6 +107,10 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 fn ran(args: &Args) -> Result<(String, ExitCode), String> {
     if args.locks.lock {
         return check_lock::ran(&args.directory, &args.locks, args.json);
+    }
+    if stores::is_database(args.directory.as_os_str()) {
+        let text = "a database is looked through by stanby sql check, and its lease by --lock";
+        return Err(text.to_owned());
     }
     let before = look(&args.directory, args.rules())?;
     if !args.repair {

@@ -1,4 +1,5 @@
-//! `stanby check --lock`: whether the locks of a directory exclude, tried with other processes.
+//! `stanby check --lock`: whether the locks of a directory or a database exclude, tried with other
+//! processes.
 
 use std::env;
 use std::fmt::Write as _;
@@ -15,12 +16,14 @@ use serde::Serialize;
 
 use super::connection::printable;
 use super::progress::Progress;
-use super::stopped;
+use super::{stopped, stores};
 use crate::base::world;
-use crate::site::lock_trial::{self, Other, Report};
+use crate::config::Config;
+use crate::site::lease_trial::{self, Ground};
+use crate::site::lock_trial::{self, Other, Step};
 use crate::site::mounts::{Mount, Weight};
 
-/// The directory will not do.
+/// The directory or database will not do.
 const UNFIT: u8 = 3;
 /// How long another machine may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
@@ -37,7 +40,7 @@ const GREETING: &str = "stanby lock trial 1";
 /// Bytes of a line of the conversation.
 const LINE_LEN_MAX: usize = 4096;
 
-/// How the locks of a directory are tried.
+/// How locks are tried.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct LockArgs {
     /// Try whether its locks exclude, instead of reading it: between two processes of this machine
@@ -56,39 +59,88 @@ pub(super) struct LockArgs {
     pub answer: bool,
 }
 
+/// What is tried.
+enum Place {
+    Directory(PathBuf),
+    Database(Box<Config>),
+}
+
+impl Place {
+    /// What that names: a database, the configuration of a server, or a directory.
+    fn named(name: &Path) -> Result<Self, String> {
+        if !stores::is_database(name.as_os_str()) && !name.is_file() {
+            return Ok(Self::Directory(name.to_owned()));
+        }
+        let config = stores::config(name.as_os_str(), false).map_err(|error| error.to_string())?;
+        match lease_trial::ground(&config) {
+            Ok(Ground::Database) => Ok(Self::Database(config)),
+            Ok(Ground::Directory(directory)) => Ok(Self::Directory(directory)),
+            Err(error) => Err(format!("{}: {error}", name.display())),
+        }
+    }
+}
+
+/// All that was found.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Report {
+    Directory(lock_trial::Report),
+    Database(lease_trial::Report),
+}
+
+impl Report {
+    fn will_do(&self) -> bool {
+        match self {
+            Self::Directory(report) => report.will_do(),
+            Self::Database(report) => report.will_do(),
+        }
+    }
+}
+
 /// Runs it: what is said, and how it ends.
 pub(super) fn ran(
-    directory: &Path,
+    name: &Path,
     args: &LockArgs,
     as_json: bool,
 ) -> Result<(String, ExitCode), String> {
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", directory.display());
+    let place = Place::named(name)?;
+    let shown_name = stores::shown(&name.to_string_lossy());
+    let named = |error: &dyn std::fmt::Display| format!("{shown_name}: {error}");
     if args.answer {
-        let answered = lock_trial::answer(directory, io::stdin().lock(), io::stdout().lock());
-        return answered.map(|()| done()).map_err(|error| named(&error));
+        let (input, output) = (io::stdin().lock(), io::stdout().lock());
+        return match &place {
+            Place::Directory(directory) => {
+                lock_trial::answer(directory, input, output).map_err(|error| named(&error))
+            }
+            Place::Database(config) => {
+                lease_trial::answer(config, input, output).map_err(|error| named(&error))
+            }
+        }
+        .map(|()| done());
     }
     if let Some(address) = &args.listen {
-        return listen(directory, address).map(|()| done());
+        return listen(name, address).map(|()| done());
     }
     let mut progress = Progress::new();
     let say = &mut |what: &str| progress.say(&format!("trying {what}"));
-    let tried = match &args.peer {
-        Some(address) => {
-            let mut other = || Remote::connect(address).map(boxed);
-            let tried = lock_trial::run(directory, &mut other, say);
-            if let Ok(mut last) = Remote::connect(address) {
-                // It ends by itself, too, only later.
-                let _ = last.say(DONE);
-            }
-            tried
-        }
-        None => {
-            let mut other = || Process::start(directory).map(boxed);
-            lock_trial::run(directory, &mut other, say)
-        }
+    let other = &mut || match &args.peer {
+        Some(address) => Remote::connect(address).map(boxed),
+        None => Process::start(name).map(boxed),
     };
+    let tried = match &place {
+        Place::Directory(directory) => lock_trial::run(directory, other, say)
+            .map(Report::Directory)
+            .map_err(|error| named(&error)),
+        Place::Database(config) => lease_trial::run(config, args.peer.is_some(), other, say)
+            .map(Report::Database)
+            .map_err(|error| named(&error)),
+    };
+    if let Some(mut last) = args.peer.as_ref().and_then(|it| Remote::connect(it).ok()) {
+        // It ends by itself, too, only later.
+        let _ = last.say(DONE);
+    }
     progress.end();
-    let report = tried.map_err(|error| named(&error))?;
+    let report = tried?;
     let code = if report.will_do() { ExitCode::SUCCESS } else { ExitCode::from(UNFIT) };
     let text = match as_json {
         true => stopped::json(&Told { will_do: report.will_do(), report: &report })?,
@@ -121,8 +173,8 @@ struct Process {
 }
 
 impl Process {
-    fn start(directory: &Path) -> io::Result<Self> {
-        let mut child = answering(directory)?;
+    fn start(name: &Path) -> io::Result<Self> {
+        let mut child = answering(name)?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (input, output) = pipes.ok_or_else(|| io::Error::other("it has no pipes"))?;
         Ok(Self { child, input, output: BufReader::new(output) })
@@ -130,10 +182,10 @@ impl Process {
 }
 
 /// This program again, as one that does what it is told.
-fn answering(directory: &Path) -> io::Result<Child> {
+fn answering(name: &Path) -> io::Result<Child> {
     let program: PathBuf = env::current_exe()?;
     let mut command = Command::new(program);
-    command.arg("check").arg(directory).args(["--lock", "--answer"]);
+    command.arg("check").arg(name).args(["--lock", "--answer"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
 }
 
@@ -231,20 +283,24 @@ fn heard(input: &mut impl BufRead) -> io::Result<String> {
 }
 
 /// Is the other machine: gives each connection a process, which dies with it.
-fn listen(directory: &Path, address: &str) -> Result<(), String> {
+fn listen(name: &Path, address: &str) -> Result<(), String> {
     let named = |error: io::Error| format!("{address}: {error}");
     let listener = TcpListener::bind(address).map_err(named)?;
     let at = listener.local_addr().map_err(named)?;
+    let place = match stores::is_database(name.as_os_str()) {
+        // Its name can have a password in it.
+        true => "DATABASE".into(),
+        false => name.to_string_lossy(),
+    };
     // A closed stderr leaves nobody to tell.
     let _ = writeln!(
         io::stderr(),
-        "listening on {at}; on the other machine: stanby check {} --lock --peer {at}",
-        directory.display()
+        "listening on {at}; on the other machine: stanby check {place} --lock --peer {at}",
     );
     let (tell, told) = mpsc::channel();
-    let directory = directory.to_owned();
+    let name = name.to_owned();
     let accept = thread::Builder::new().name("listen".to_owned());
-    let accepting = accept.spawn(move || accept_each(&directory, &listener, &tell));
+    let accepting = accept.spawn(move || accept_each(&name, &listener, &tell));
     drop(accepting.map_err(named)?);
     // What still talks ends with this process, and its own processes with it.
     told.recv_timeout(LISTEN_FOR)
@@ -252,16 +308,16 @@ fn listen(directory: &Path, address: &str) -> Result<(), String> {
 }
 
 /// Talks with a few at a time, so that one who says nothing holds up nobody.
-fn accept_each(directory: &Path, listener: &TcpListener, tell: &Sender<()>) {
+fn accept_each(name: &Path, listener: &TcpListener, tell: &Sender<()>) {
     let talking = Arc::new(());
     for stream in listener.incoming().map_while(Result::ok) {
         // One of them is that of this loop. Whoever is too many is not heard.
         if CONNECTIONS_MAX < Arc::strong_count(&talking) {
             continue;
         }
-        let (directory, tell, own) = (directory.to_owned(), tell.clone(), Arc::clone(&talking));
+        let (name, tell, own) = (name.to_owned(), tell.clone(), Arc::clone(&talking));
         let talk = thread::Builder::new().name("talk".to_owned()).spawn(move || {
-            match converse(&directory, &stream) {
+            match converse(&name, &stream) {
                 Ok(true) => drop(tell.send(())),
                 Ok(false) => (),
                 Err(error) => drop(writeln!(io::stderr(), "{error}")),
@@ -274,10 +330,10 @@ fn accept_each(directory: &Path, listener: &TcpListener, tell: &Sender<()>) {
 }
 
 /// Does what one connection says; whether it was the last word.
-fn converse(directory: &Path, stream: &TcpStream) -> io::Result<bool> {
+fn converse(name: &Path, stream: &TcpStream) -> io::Result<bool> {
     stream.set_read_timeout(Some(SILENT_AT_MOST))?;
     stream.set_nodelay(true)?;
-    let mut process = Process::start(directory)?;
+    let mut process = Process::start(name)?;
     let (mut input, mut output) = (BufReader::new(stream.try_clone()?), stream);
     writeln!(output, "{GREETING}")?;
     loop {
@@ -296,22 +352,27 @@ fn converse(directory: &Path, stream: &TcpStream) -> io::Result<bool> {
 
 fn shown(report: &Report, peer: Option<&str>) -> String {
     let mut text = String::new();
-    // Text never fails to be written to.
-    let _ = match &report.mount {
-        Some(Mount { kind, source, point, .. }) => writeln!(
-            text,
-            "{}: {kind}, {source} at {}",
-            report.directory.display(),
-            point.display()
-        ),
-        None => writeln!(text, "{}", report.directory.display()),
+    let noun = match report {
+        Report::Directory(lock_trial::Report { directory, mount, remarks, steps }) => {
+            let directory = directory.display();
+            // Text never fails to be written to.
+            let _ = match mount {
+                Some(Mount { kind, source, point, .. }) => {
+                    writeln!(text, "{directory}: {kind}, {source} at {}", point.display())
+                }
+                None => writeln!(text, "{directory}"),
+            };
+            remarks.iter().for_each(|it| say_line(&mut text, Some(it.weight), it.text));
+            say_steps(&mut text, steps);
+            "directory"
+        }
+        Report::Database(lease_trial::Report { database, remarks, steps }) => {
+            let _ = writeln!(text, "{database}");
+            remarks.iter().for_each(|it| say_line(&mut text, Some(it.weight), &it.text));
+            say_steps(&mut text, steps);
+            "database"
+        }
     };
-    for remark in &report.remarks {
-        let _ = writeln!(text, "{:<8} {}", word(Some(remark.weight)), remark.text);
-    }
-    for step in &report.steps {
-        let _ = writeln!(text, "{:<8} {}: {}", word(step.weight), step.what, step.seen);
-    }
     let with = match peer {
         Some(peer) => format!("tried with {peer}"),
         None => "tried between two processes of this machine; for members on two machines try \
@@ -319,12 +380,23 @@ fn shown(report: &Report, peer: Option<&str>) -> String {
             .to_owned(),
     };
     let verdict = if report.will_do() {
-        "This directory will do for a group"
+        format!("This {noun} will do for a group")
     } else {
-        "Do not run a group over this directory, for what is called unfit above"
+        format!("Do not run a group over this {noun}, for what is called unfit above")
     };
     let _ = writeln!(text, "\n{verdict} ({with}).");
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+fn say_steps(text: &mut String, steps: &[Step]) {
+    for Step { what, weight, seen } in steps {
+        say_line(text, *weight, &format!("{what}: {seen}"));
+    }
+}
+
+fn say_line(text: &mut String, weight: Option<Weight>, line: &str) {
+    // Text never fails to be written to.
+    let _ = writeln!(text, "{:<8} {line}", word(weight));
 }
 
 fn word(weight: Option<Weight>) -> &'static str {

@@ -12,7 +12,8 @@ use crate::server::administration_protocol::{Administered, Administration, Clien
 
 /// Show the clients of a running server, or close one
 ///
-/// Asked of the active server of this machine over its control socket.
+/// Asked of the active server of this machine over its control socket, or over NATS of that of
+/// --server.
 #[derive(Debug, clap::Parser)]
 #[command(name = "stanby client", after_help = EXAMPLES)]
 struct Args {

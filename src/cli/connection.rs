@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::context::{self, Context, Surroundings};
 use crate::base::files;
 use crate::base::nkey::{Credentials, UserKey};
 use crate::client::{Client, ClientError, Options};
@@ -24,19 +25,13 @@ const SERVER_DEFAULT: &str = "nats://127.0.0.1:4222";
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How to reach the servers. What is not given is taken from the environment, by the names that
-/// other tools for NATS use.
+/// other tools for NATS use, and then from a context of theirs.
 #[derive(Clone, Debug, clap::Args)]
-pub struct ConnectionArgs {
+pub struct LoginArgs {
     /// Server URLs, separated by commas: `nats://[user:password@]host:port`, or `tls://…`
     /// [variable: `NATS_URL`] [default: nats://127.0.0.1:4222]
     #[arg(short, long, value_delimiter = ',')]
     pub server: Vec<String>,
-    /// Cluster ID of the streaming server
-    #[arg(short, long, default_value = "test-cluster")]
-    pub cluster: String,
-    /// Client ID
-    #[arg(short = 'i', long = "id", alias = "clientid")]
-    pub id: Option<String>,
     /// User name, where the URL has none [variable: `NATS_USER`]
     #[arg(long)]
     pub user: Option<String>,
@@ -62,6 +57,24 @@ pub struct ConnectionArgs {
     /// Key of that certificate [variable: `NATS_KEY`]
     #[arg(long, value_name = "FILE")]
     pub tlskey: Option<PathBuf>,
+    /// Context of the `nats` tool for what is not given [variable: `NATS_CONTEXT`] [default: the
+    /// one that is selected]
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+}
+
+/// How to reach a streaming server through them.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConnectionArgs {
+    /// The servers, and as whom.
+    #[command(flatten)]
+    pub login: LoginArgs,
+    /// Cluster ID of the streaming server
+    #[arg(short, long, default_value = "test-cluster")]
+    pub cluster: String,
+    /// Client ID
+    #[arg(short = 'i', long = "id", alias = "clientid")]
+    pub id: Option<String>,
 }
 
 /// A variable of the environment that is not empty.
@@ -84,64 +97,12 @@ impl ConnectionArgs {
         id_default: &str,
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Client, CommandError> {
-        let options = self.options(self.client_id(id_default), variable)?;
+        let around = Surroundings { variable, read: &context::read_file };
+        let options = self.login.options(&self.cluster, self.client_id(id_default), &around)?;
         let servers = options.servers.join(",");
         Client::connect(options).map_err(|source| match self.hint(&source, &servers) {
             Some(hint) => CommandError::Connect { source, hint },
             None => CommandError::Client(source),
-        })
-    }
-
-    fn options(
-        &self,
-        id: &str,
-        variable: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Options, CommandError> {
-        let text = |given: &Option<String>, name| given.clone().or_else(|| variable(name));
-        let path = |given: &Option<PathBuf>, name| {
-            given.clone().or_else(|| variable(name).map(PathBuf::from))
-        };
-        let mut servers = self.server.clone();
-        if servers.is_empty() {
-            let named = variable("NATS_URL").unwrap_or_else(|| SERVER_DEFAULT.to_owned());
-            servers = named.split(',').map(str::to_owned).collect();
-        }
-        let (mut jwt, mut key) = (None, None);
-        // An option goes before a variable of the other kind.
-        let creds = path(&self.creds, "NATS_CREDS").filter(|_| self.nkey.is_none());
-        if let Some(file) = creds {
-            let found = Credentials::decode(&read(&file)?);
-            let found = found.map_err(|why| CommandError::File { file, why: why.to_string() })?;
-            (jwt, key) = (Some(found.jwt), Some(found.key));
-        } else if let Some(file) = path(&self.nkey, "NATS_NKEY") {
-            let found = UserKey::find(&read(&file)?).and_then(UserKey::of_user);
-            let found = found.map_err(|why| CommandError::File { file, why: why.to_string() })?;
-            key = Some(found);
-        }
-        let (cert, key_file) = (path(&self.tlscert, "NATS_CERT"), path(&self.tlskey, "NATS_KEY"));
-        let ca = path(&self.tlsca, "NATS_CA");
-        if cert.is_some() != key_file.is_some() {
-            return Err(CommandError::HalfAPair);
-        }
-        let is_secure = ca.is_some() || cert.is_some();
-        let (cert, key_file) = (cert.unwrap_or_default(), key_file.unwrap_or_default());
-        let files = Files { cert, key: key_file, ca, ..Files::default() };
-        let tls = match Dialling::load(&files, false, TLS_TIMEOUT) {
-            Ok(dialling) => Some(dialling.client_config()),
-            // It matters only if a server asks for TLS.
-            Err(TlsError::NoRoots) => None,
-            Err(error) => return Err(CommandError::Tls(error)),
-        };
-        let named: Vec<&str> = servers.iter().map(String::as_str).collect();
-        Ok(Options {
-            user: text(&self.user, "NATS_USER"),
-            password: text(&self.password, "NATS_PASSWORD"),
-            token: text(&self.token, "NATS_TOKEN"),
-            jwt,
-            key: key.map(Arc::new),
-            tls,
-            is_secure,
-            ..Options::new(&named, &self.cluster, id)
         })
     }
 
@@ -166,13 +127,116 @@ impl ConnectionArgs {
     }
 }
 
+impl LoginArgs {
+    /// Whether servers are named, and not only left to the environment.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        !self.server.is_empty() || self.context.is_some()
+    }
+
+    /// What a client needs, of this machine's environment and files.
+    ///
+    /// # Errors
+    /// When a file cannot be used.
+    pub fn load(&self, cluster: &str, id: &str) -> Result<Options, CommandError> {
+        let around = Surroundings { variable: &variable, read: &context::read_file };
+        self.options(cluster, id, &around)
+    }
+
+    fn options(
+        &self,
+        cluster: &str,
+        id: &str,
+        around: &Surroundings<'_>,
+    ) -> Result<Options, CommandError> {
+        let variable = around.variable;
+        let context = self.context(around)?;
+        let text = |given: &Option<String>, name, rest: &str| {
+            given.clone().or_else(|| variable(name)).or_else(|| context::set(rest))
+        };
+        let path = |given: &Option<PathBuf>, name, rest: &str| {
+            let named = given.clone().or_else(|| variable(name).map(PathBuf::from));
+            named.or_else(|| context::set(rest).map(PathBuf::from))
+        };
+        let mut servers = self.server.clone();
+        if servers.is_empty() {
+            let named = variable("NATS_URL").or_else(|| context::set(&context.url));
+            let named = named.unwrap_or_else(|| SERVER_DEFAULT.to_owned());
+            servers = named.split(',').map(str::to_owned).collect();
+        }
+        let (mut jwt, mut key) = (None, None);
+        // An option goes before a variable of the other kind.
+        let creds = path(&self.creds, "NATS_CREDS", &context.creds);
+        if let Some(file) = creds.filter(|_| self.nkey.is_none()) {
+            let found = Credentials::decode(&read(&file)?);
+            let found = found.map_err(|why| CommandError::File { file, why: why.to_string() })?;
+            (jwt, key) = (Some(found.jwt), Some(found.key));
+        } else if let Some(file) = path(&self.nkey, "NATS_NKEY", &context.nkey) {
+            let found = UserKey::find(&read(&file)?).and_then(UserKey::of_user);
+            let found = found.map_err(|why| CommandError::File { file, why: why.to_string() })?;
+            key = Some(found);
+        }
+        let cert = path(&self.tlscert, "NATS_CERT", &context.cert);
+        let key_file = path(&self.tlskey, "NATS_KEY", &context.key);
+        let (tls, is_secure) = tls(cert, key_file, path(&self.tlsca, "NATS_CA", &context.ca))?;
+        let named: Vec<&str> = servers.iter().map(String::as_str).collect();
+        Ok(Options {
+            user: text(&self.user, "NATS_USER", &context.user),
+            password: text(&self.password, "NATS_PASSWORD", &context.password),
+            token: text(&self.token, "NATS_TOKEN", &context.token),
+            jwt,
+            key: key.map(Arc::new),
+            tls,
+            is_secure,
+            ..Options::new(&named, cluster, id)
+        })
+    }
+
+    /// The context for what is given in no other way: who logs in so is nobody else beside that.
+    fn context(&self, around: &Surroundings<'_>) -> Result<Context, CommandError> {
+        let context = Context::load(self.context.as_deref(), around)?;
+        let is_given = self.user.is_some()
+            || self.token.is_some()
+            || self.creds.is_some()
+            || self.nkey.is_some()
+            || ["NATS_USER", "NATS_TOKEN", "NATS_CREDS", "NATS_NKEY"]
+                .iter()
+                .any(|name| (around.variable)(name).is_some());
+        if !is_given {
+            return Ok(context);
+        }
+        let Context { url, cert, key, ca, .. } = context;
+        Ok(Context { url, cert, key, ca, ..Context::default() })
+    }
+}
+
+/// TLS as these files want it, and whether it is asked for.
+fn tls(
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    ca: Option<PathBuf>,
+) -> Result<(Option<Arc<rustls::ClientConfig>>, bool), CommandError> {
+    if cert.is_some() != key.is_some() {
+        return Err(CommandError::HalfAPair);
+    }
+    let is_secure = ca.is_some() || cert.is_some();
+    let (cert, key) = (cert.unwrap_or_default(), key.unwrap_or_default());
+    let files = Files { cert, key, ca, ..Files::default() };
+    match Dialling::load(&files, false, TLS_TIMEOUT) {
+        Ok(dialling) => Ok((Some(dialling.client_config()), is_secure)),
+        // It matters only if a server asks for TLS.
+        Err(TlsError::NoRoots) => Ok((None, is_secure)),
+        Err(error) => Err(CommandError::Tls(error)),
+    }
+}
+
 fn read(file: &Path) -> Result<Zeroizing<Vec<u8>>, CommandError> {
     let text = files::read_text(file).map(Zeroizing::new);
     text.map_err(|error| CommandError::File { file: file.to_owned(), why: error.to_string() })
 }
 
 /// URLs as they may be shown.
-fn without_passwords(servers: &str) -> String {
+pub(super) fn without_passwords(servers: &str) -> String {
     let shown = servers.split(',').map(|url| match url.rsplit_once('@') {
         None => url.to_owned(),
         Some((login, place)) => match login.split_once("://") {
@@ -354,7 +418,8 @@ mod tests {
             let mut found = variables.iter().filter(|(known, _)| *known == name);
             found.next().map(|(_, text)| (*text).to_owned())
         };
-        only.connection.options("me", &variable).map_err(|error| error.to_string())
+        let around = Surroundings { variable: &variable, read: &context::read_file };
+        only.connection.login.options("c", "me", &around).map_err(|error| error.to_string())
     }
 
     /// Goal: what is not given comes from the environment, and what is given goes before it.

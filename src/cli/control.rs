@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
+use super::connection::CommandError;
 use crate::base::control_folder;
 use crate::server::administration_protocol::{Administered, Administration};
 use crate::server::control_protocol::{self, AskError, BackupStatus, GroupStatus, Reply, Request};
@@ -62,6 +63,9 @@ pub enum ControlError {
     /// It answered that it does not do it.
     #[error("{0}")]
     Refused(String),
+    /// A NATS server could not be asked.
+    #[error(transparent)]
+    Nats(#[from] CommandError),
     /// It answered something else.
     #[error("{}: the server answers another question: is it of another release?", .0.display())]
     Other(PathBuf),
@@ -168,7 +172,7 @@ fn named(error: AskError) -> ControlError {
 pub fn status(socket: &Path) -> Result<Found, ControlError> {
     match control_protocol::ask(socket, Request::Status, STATUS_WITHIN).map_err(named)? {
         Reply::Status(status) => Ok(Found { socket: socket.to_owned(), status: *status }),
-        Reply::Refused(why) => Err(ControlError::Refused(why)),
+        Reply::Refused(why) | Reply::Elsewhere(why) => Err(ControlError::Refused(why)),
         Reply::SteppedDown(_) | Reply::Administered(_) | Reply::Backup(_) => {
             Err(ControlError::Other(socket.to_owned()))
         }
@@ -184,7 +188,7 @@ pub fn step_down(socket: &Path) -> Result<control_protocol::SteppedDown, Control
     status(socket)?;
     match control_protocol::ask(socket, Request::StepDown, STEP_DOWN_WITHIN).map_err(named)? {
         Reply::SteppedDown(done) => Ok(done),
-        Reply::Refused(why) => Err(ControlError::Refused(why)),
+        Reply::Refused(why) | Reply::Elsewhere(why) => Err(ControlError::Refused(why)),
         Reply::Status(_) | Reply::Administered(_) | Reply::Backup(_) => {
             Err(ControlError::Other(socket.to_owned()))
         }
@@ -200,11 +204,20 @@ pub fn administer(
     what: Administration,
     patience: Duration,
 ) -> Result<Administered, ControlError> {
-    match control_protocol::ask(socket, Request::Administer(what), patience).map_err(named)? {
+    let reply = control_protocol::ask(socket, Request::Administer(what), patience);
+    administered(reply.map_err(named)?, socket)
+}
+
+/// What `whom` has answered to what was asked of the active one.
+///
+/// # Errors
+/// [`ControlError`].
+pub fn administered(reply: Reply, whom: &Path) -> Result<Administered, ControlError> {
+    match reply {
         Reply::Administered(told) => Ok(*told),
-        Reply::Refused(why) => Err(ControlError::Refused(why)),
+        Reply::Refused(why) | Reply::Elsewhere(why) => Err(ControlError::Refused(why)),
         Reply::Status(_) | Reply::SteppedDown(_) | Reply::Backup(_) => {
-            Err(ControlError::Other(socket.to_owned()))
+            Err(ControlError::Other(whom.to_owned()))
         }
     }
 }
@@ -246,7 +259,7 @@ pub fn active_socket(found: &Found, command: Option<&str>) -> Result<PathBuf, Co
 pub fn backup(socket: &Path, request: Request) -> Result<BackupStatus, ControlError> {
     match control_protocol::ask(socket, request, STATUS_WITHIN).map_err(named)? {
         Reply::Backup(status) => Ok(*status),
-        Reply::Refused(why) => Err(ControlError::Refused(why)),
+        Reply::Refused(why) | Reply::Elsewhere(why) => Err(ControlError::Refused(why)),
         Reply::Status(_) | Reply::SteppedDown(_) | Reply::Administered(_) => {
             Err(ControlError::Other(socket.to_owned()))
         }

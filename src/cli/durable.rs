@@ -13,7 +13,8 @@ use crate::server::administration_protocol::{Administration, Position, Subscript
 
 /// Show the durables of a running server, reset or remove one
 ///
-/// Asked of the active server of this machine over its control socket.
+/// Asked of the active server of this machine over its control socket, or over NATS of that of
+/// --server.
 #[derive(Debug, clap::Parser)]
 #[command(name = "stanby durable", after_help = EXAMPLES)]
 struct Args {

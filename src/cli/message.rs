@@ -13,8 +13,9 @@ use crate::server::administration_protocol::{Administered, Administration, Messa
 
 /// Show messages that a running server keeps
 ///
-/// Asked of the active server of this machine over its control socket. They are read between the
-/// commits of its store; nothing is delivered or acknowledged by it.
+/// Asked of the active server of this machine over its control socket, or over NATS of that of
+/// --server. They are read between the commits of its store; nothing is delivered or acknowledged
+/// by it.
 #[derive(Debug, clap::Parser)]
 #[command(name = "stanby msg", after_help = EXAMPLES)]
 struct Args {

@@ -8,6 +8,7 @@ mod check_lock;
 pub mod client;
 pub mod completions;
 pub mod connection;
+mod context;
 pub mod control;
 pub mod copy;
 mod describe;

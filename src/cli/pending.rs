@@ -13,8 +13,8 @@ use crate::server::administration_protocol::{Administered, Administration, Pendi
 
 /// Show which messages of a channel wait for an acknowledgement, of whom and since when
 ///
-/// Asked of the active server of this machine over its control socket. Of each subscription the
-/// oldest 1000 are shown.
+/// Asked of the active server of this machine over its control socket, or over NATS of that of
+/// --server. Of each subscription the oldest 1000 are shown.
 #[derive(Debug, clap::Parser)]
 #[command(name = "stanby pending", after_help = EXAMPLES)]
 struct Args {

@@ -66,6 +66,11 @@ pub(super) fn config(name: &OsStr, is_encrypted: bool) -> Result<Box<Config>, St
     Ok(config)
 }
 
+/// Whether that names a database, and no directory or file.
+pub(super) fn is_database(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| database(name).is_some())
+}
+
 fn begins_with_sqlite(path: &Path) -> bool {
     let mut start = [0; SQLITE.len()];
     let opened = files::open(path, Access::Read, Links::Followed);

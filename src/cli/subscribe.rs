@@ -256,7 +256,7 @@ mod tests {
             assert_eq!(options(&args).start, StartAt::First);
             assert_eq!(args.subject, "foo");
         }
-        assert_eq!(parse(&["-s", "a:1,b:2", "foo"]).connection.server, ["a:1", "b:2"]);
+        assert_eq!(parse(&["-s", "a:1,b:2", "foo"]).connection.login.server, ["a:1", "b:2"]);
         assert_eq!(parse(&["-clientid", "me", "foo"]).connection.id.as_deref(), Some("me"));
     }
 

@@ -28,6 +28,7 @@ mod link;
 mod options;
 mod publisher;
 mod reader;
+pub mod request;
 mod stream;
 mod subscription;
 

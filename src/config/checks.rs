@@ -102,6 +102,32 @@ pub fn streaming(draft: &Draft) -> Result<(), Wrong> {
             return Err(Wrong::new(text, option));
         }
     }
+    administrators(draft)
+}
+
+/// Whoever may administer has to be somebody whom this server tells from all others.
+fn administrators(draft: &Draft) -> Result<(), Wrong> {
+    let named = &draft.config.streaming.administrators;
+    let auth = &draft.config.core.auth;
+    let wrong = |text: String| Err(Wrong::new(text, "streaming.administrators"));
+    if !named.is_empty() && !draft.nats_servers.is_empty() {
+        let text = "administrators: over an external NATS server it is not known who asks";
+        return wrong(text.to_owned());
+    }
+    if !named.is_empty() && draft.config.streaming.partitioning {
+        let text = "administrators: with partitioning several servers would answer at once";
+        return wrong(text.to_owned());
+    }
+    for name in named {
+        let is_user = auth.users.iter().any(|user| user.name == *name);
+        if !is_user && auth.username.as_ref() != Some(name) {
+            return wrong(format!("administrators: {name:?} is no user of this server"));
+        }
+        if auth.no_auth_user.as_ref() == Some(name) {
+            let text = format!("administrators: whoever gives no password is {name:?}");
+            return wrong(text);
+        }
+    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! What holds where neither flag nor file says anything
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::base::channel_limits::StoreLimits;
@@ -100,6 +101,7 @@ impl Default for StreamingConfig {
             ft_group: None,
             steal_after: Some(STEAL_AFTER_DEFAULT),
             control: ControlPlace::AnyFolder,
+            administrators: BTreeSet::new(),
             replace_durable: false,
             partitioning: false,
             io_batch_size: 1_024,

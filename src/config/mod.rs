@@ -404,6 +404,9 @@ pub struct StreamingConfig {
     pub steal_after: Option<Duration>,
     /// Where commands of this machine reach the server.
     pub control: ControlPlace,
+    /// Users who may ask the active server over NATS for what commands of its machine may; empty =
+    /// nobody.
+    pub administrators: BTreeSet<String>,
     /// Whether a subscribe request on an online durable replaces it.
     pub replace_durable: bool,
     /// Whether this server has only the channels that have limits of their own, and others of the

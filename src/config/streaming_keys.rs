@@ -4,6 +4,7 @@
 //! reference, but never in silence: a store that is not what was written costs data. Those that the
 //! reference knows and we do not support yet stop the start.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::config::draft::{Draft, control_place};
 use crate::config::nearest::nearest;
 use crate::config::options::IMPORT_HINT;
 use crate::config::policy_keys;
-use crate::config::tree::{Entry, Map, Value};
+use crate::config::tree::{Entry, Item, Map, Value};
 
 /// Applies one entry.
 type Apply = fn(&mut Draft, &Entry) -> Result<(), Fault>;
@@ -106,6 +107,9 @@ const TOP_KEYS: &[(&str, Apply)] = &[
     ("ft_steal_after", |d, e| set(&mut d.steal_after, nanos(e))),
     ("control_socket", |d, e| {
         set(&mut d.config.streaming.control, string(e).map(|text| control_place(&text)))
+    }),
+    ("administrators", |d, e| {
+        set(&mut d.config.streaming.administrators, strings(e).map(BTreeSet::from_iter))
     }),
     ("loops", |d, e| set(&mut d.loops, integer(e).map(Some))),
     ("partitioning", |d, e| set(&mut d.config.streaming.partitioning, boolean(e))),
@@ -437,6 +441,19 @@ fn string(entry: &Entry) -> Result<String, Fault> {
     }
     let is_bytes = matches!(entry.value, Value::Bytes(_));
     Err(if is_bytes { Fault::new(entry, NOT_UTF8) } else { wrong_type(entry, "string") })
+}
+
+/// A list of texts; one alone may stand without brackets.
+fn strings(entry: &Entry) -> Result<Vec<String>, Fault> {
+    let Value::Array(items) = &entry.value else { return Ok(vec![string(entry)?]) };
+    let text = |item: &Item| {
+        let Value::String(text) = &item.value else {
+            let have = item.value.type_name();
+            return Err(Fault::new(entry, format!("expected names of users, got {have}")));
+        };
+        Ok(text.clone())
+    };
+    items.iter().map(text).collect()
 }
 
 /// The path of an entry, if there is any.

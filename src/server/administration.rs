@@ -308,8 +308,7 @@ impl Engines {
     /// Asks the engine that is responsible, and says in the log who did and what came of it.
     fn ask(&self, change: Change) -> Result<Outcome, String> {
         let (what, home) = self.describe(&change);
-        let Asker { user, process } = self.asker;
-        let who = format!("User {user} (process {process})");
+        let who = self.asker.to_string();
         streaming(Level::Info, &format!("{who} asks to {what}"));
         let (told, answer) = bounded(1);
         // Whoever asked and did not wait misses it; the log has it all the same.

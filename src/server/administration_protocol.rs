@@ -1,4 +1,5 @@
-//! what an operator asks of the active member over its control socket, and what comes back
+//! what an operator asks of the active member, over its control socket or by a subject, and what
+//! comes back
 
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +82,33 @@ pub enum Administration {
         /// Its id in the store.
         id: u64,
     },
+}
+
+impl Administration {
+    /// As documents and subjects name it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Channels { .. } => "channels",
+            Self::Channel { .. } => "channel",
+            Self::Purge { .. } => "purge",
+            Self::RemoveChannel { .. } => "remove-channel",
+            Self::Clients => "clients",
+            Self::CloseClient { .. } => "close-client",
+            Self::Subscriptions { .. } => "subscriptions",
+            Self::CloseSubscription { .. } => "close-subscription",
+            Self::Messages { .. } => "messages",
+            Self::Pending { .. } => "pending",
+            Self::ResetDurable { .. } => "reset-durable",
+            Self::RemoveDurable { .. } => "remove-durable",
+        }
+    }
+
+    /// Where that is asked of the active server of a cluster.
+    #[must_use]
+    pub fn subject(&self, cluster_id: &str) -> String {
+        format!("_STAN.admin.{cluster_id}.{}", self.word())
+    }
 }
 
 /// How much of a channel goes.
@@ -253,4 +281,34 @@ pub struct Purged {
     pub first: u64,
     /// The last message.
     pub last: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a permission to publish on the subject of a word is one to ask for that.
+    #[test]
+    fn the_word_of_a_subject_is_that_of_the_document() {
+        let channel = || "c".to_owned();
+        let all = [
+            Administration::Channels { pattern: None },
+            Administration::Channel { channel: channel() },
+            Administration::Purge { channel: channel(), extent: Extent::All },
+            Administration::RemoveChannel { channel: channel(), force: false },
+            Administration::Clients,
+            Administration::CloseClient { client: channel() },
+            Administration::Subscriptions { channel: None },
+            Administration::CloseSubscription { channel: channel(), id: 1 },
+            Administration::Messages { channel: channel(), from: 1, count: 1, contains: None },
+            Administration::Pending { channel: channel() },
+            Administration::ResetDurable { channel: channel(), id: 1, to: Position::First },
+            Administration::RemoveDurable { channel: channel(), id: 1 },
+        ];
+        for what in all {
+            let document = serde_json::to_value(&what).expect("texts and numbers are JSON");
+            assert_eq!(document["what"], what.word());
+            assert_eq!(what.subject("x"), format!("_STAN.admin.x.{}", what.word()));
+        }
+    }
 }

@@ -49,6 +49,8 @@ pub enum Reply {
     Administered(Box<Administered>),
     /// It is not done, and why.
     Refused(String),
+    /// It is not done here, and where it is to be asked.
+    Elsewhere(String),
 }
 
 /// A group as one of its members knows it.
@@ -153,7 +155,7 @@ pub fn ask(path: &Path, request: Request, patience: Duration) -> Result<Reply, A
 }
 
 /// A value as one line.
-pub(super) fn line(value: &impl Serialize) -> Vec<u8> {
+pub(crate) fn line(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = serde_json::to_vec(value).expect("texts and numbers are always JSON");
     bytes.push(b'\n');
     bytes

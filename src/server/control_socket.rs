@@ -5,6 +5,7 @@
 //! has to be the same user, or root. One thread accepts; each question has a short-lived one, of
 //! which there are a few, so nobody who connects and says nothing keeps others out for long.
 
+use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -20,6 +21,7 @@ use crossbeam_channel::{Sender, bounded};
 use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt};
 use nix::unistd::geteuid;
 
+use crate::engine::refusal::quoted;
 use crate::server::control_protocol::{REQUEST_BYTES_MAX, Reply, Request, line};
 use crate::server::event::{self, Event};
 
@@ -47,13 +49,27 @@ pub struct Asked {
     pub answer: Sender<Answer>,
 }
 
-/// Who asks, as the kernel says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asker {
-    /// The number of the user.
-    pub user: u32,
-    /// The number of the process; it may have ended.
-    pub process: i32,
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// A process of this machine, as the kernel says.
+    Process {
+        /// The number of its user.
+        user: u32,
+        /// Its number; it may have ended.
+        process: i32,
+    },
+    /// A user of the NATS server, as it has logged in to this one.
+    User(String),
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { user, process } => write!(f, "User {user} (process {process})"),
+            Self::User(user) => write!(f, "User {} of account $G", quoted(user.as_bytes())),
+        }
+    }
 }
 
 /// What comes back for a question.
@@ -249,7 +265,7 @@ fn accept_all(listener: &UnixListener, events: &Sender<Event>) {
 fn trusted(stream: &UnixStream) -> Option<Asker> {
     let peer = getsockopt(stream, sockopt::PeerCredentials).ok()?;
     let is_trusted = peer.uid() == 0 || peer.uid() == geteuid().as_raw();
-    is_trusted.then(|| Asker { user: peer.uid(), process: peer.pid() })
+    is_trusted.then(|| Asker::Process { user: peer.uid(), process: peer.pid() })
 }
 
 fn serve(stream: UnixStream, asker: Asker, events: &Sender<Event>) {

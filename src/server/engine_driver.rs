@@ -28,6 +28,7 @@ use crate::engine::{self, Engine};
 use crate::log::STREAM;
 use crate::net::driver::{Driver, Outcome};
 use crate::proto::pb;
+use crate::server::administration_subjects::SubjectQuestion;
 use crate::server::event::Event;
 use crate::server::interest_key::{self, Listener};
 use crate::server::loop_counts::{LoopCounts, Stage};
@@ -646,6 +647,13 @@ impl Driver for EngineDriver {
                     let mail = Mail::ToEngine(Box::new(input));
                     self.outcomes.push_back(Outcome::Mail { to, mail });
                 }
+            }
+            interest_key::Decoded::Server(Listener::Administration) => {
+                let EngineDelivery { names, payload, origin, .. } = delivery;
+                let (subject, user) = (names.subject().to_vec().into(), origin.user.clone());
+                let reply = names.into_reply();
+                let question = SubjectQuestion { subject, payload, reply, user };
+                super::event::post(&self.events, Event::AskedBySubject(question));
             }
             interest_key::Decoded::Server(listener) => {
                 let (payload, reply) = (delivery.payload, delivery.names.into_reply());

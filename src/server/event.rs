@@ -9,6 +9,7 @@ use crate::broker::Search;
 use crate::election::input::Question;
 use crate::election::keeper::KeeperEvent;
 use crate::server::activation::{ActivationError, Recovered};
+use crate::server::administration_subjects::SubjectQuestion;
 use crate::server::control_socket;
 use crate::server::interest_key::Listener;
 use crate::server::signals::Asked;
@@ -95,6 +96,8 @@ pub enum Event {
         /// Where its sender wants an answer.
         reply: Option<Subject>,
     },
+    /// A user asks something on a subject.
+    AskedBySubject(SubjectQuestion),
     /// A command of this machine asks something.
     Asked(control_socket::Asked),
     /// A request of the server itself found nobody.
@@ -104,9 +107,9 @@ pub enum Event {
     },
 }
 
-/// Events that may wait. All but `Heard` are few by construction: a signal of each kind, one
-/// keeper, one opening and one thread that waits an activation, a few answers and one failure a
-/// loop.
+/// Events that may wait. All but `Heard` and `AskedBySubject` are few by construction: a signal of
+/// each kind, one keeper, one opening and one thread that waits an activation, a few answers and
+/// one failure a loop.
 const EVENTS_MAX: usize = 4_096;
 
 /// `Heard` events that may wait: anybody can publish on those subjects.
@@ -115,6 +118,8 @@ const HEARD_MAX: usize = 64;
 const SMALL_HEARD_MAX: usize = 1_024;
 /// Bytes of a small one.
 const SMALL_BYTES: usize = 4 * 1024;
+/// Questions of users, and of whoever is none of them.
+const QUESTIONS_MAX: usize = 16;
 /// Heartbeats of the group get through a flood of others.
 const HEARTBEATS_MAX: usize = 2 * SMALL_HEARD_MAX;
 
@@ -135,6 +140,9 @@ pub fn queue() -> (Sender<Event>, Receiver<Event>) {
 /// # Panics
 /// When thousands of events wait that are few by construction.
 pub fn post(events: &Sender<Event>, event: Event) {
+    if matches!(event, Event::AskedBySubject(_)) && QUESTIONS_MAX < events.len() {
+        return;
+    }
     if let Event::Heard { listener, payload, .. } = &event {
         let most = match listener {
             Listener::GroupHeartbeat | Listener::MemberNews if payload.len() <= SMALL_BYTES => {
@@ -145,6 +153,7 @@ pub fn post(events: &Sender<Event>, event: Event) {
             | Listener::MemberNews
             | Listener::StandAloneProbe
             | Listener::ForeignProbe
+            | Listener::Administration
             | Listener::Rival => HEARD_MAX,
         };
         if most < events.len() {

@@ -20,6 +20,8 @@ pub enum Listener {
     ChannelListAnswers,
     /// What the members of the group tell of themselves.
     MemberNews,
+    /// What users ask of the active member.
+    Administration,
 }
 
 /// What a key stands for.
@@ -43,7 +45,7 @@ const SERVICES: [Service; 7] = [
     Service::Close,
     Service::Ping,
 ];
-const LISTENERS: [Listener; 7] = [
+const LISTENERS: [Listener; 8] = [
     Listener::GroupHeartbeat,
     Listener::StandAloneProbe,
     Listener::ForeignProbe,
@@ -51,6 +53,7 @@ const LISTENERS: [Listener; 7] = [
     Listener::ChannelLists,
     Listener::ChannelListAnswers,
     Listener::MemberNews,
+    Listener::Administration,
 ];
 
 /// Tokens of engines come behind the fixed keys.

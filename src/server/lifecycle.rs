@@ -56,6 +56,7 @@ impl Server {
             Effect::Announce => {
                 self.pages.set_active(&self.config, &self.cluster_id);
                 self.news.on_serving(world::now());
+                self.hear_administrators();
                 self.log_ready();
                 self.service_manager.ready("active");
                 if self.member.is_in_group() {
@@ -63,6 +64,7 @@ impl Server {
                 }
             }
             Effect::Withdraw => {
+                self.end_administrators();
                 self.end_probe();
                 self.end_rivals();
                 self.end_partitions();

@@ -11,6 +11,7 @@
 pub mod activation;
 mod administration;
 pub mod administration_protocol;
+pub mod administration_subjects;
 mod backup;
 pub mod channel_list;
 mod channel_list_reader;
@@ -39,6 +40,7 @@ pub mod start;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -188,6 +190,8 @@ pub struct Server {
     news: GroupNews,
     /// Where commands of this machine reach it.
     control: Option<ControlSocket>,
+    /// Questions on subjects that are being answered.
+    subject_askers: Arc<AtomicUsize>,
     /// Somebody waits for another member to be active.
     hand_over: Option<HandOver>,
     /// The last backup that was asked for.
@@ -301,7 +305,10 @@ impl Server {
             Event::Heard { listener: Listener::MemberNews, payload, .. } => {
                 self.on_member_news(&payload, world::instant());
             }
+            // It comes with its sender, as a question.
+            Event::Heard { listener: Listener::Administration, .. } => (),
             Event::Asked(asked) => self.on_asked(asked),
+            Event::AskedBySubject(question) => self.on_subject_question(question),
             Event::UpstreamReachable(is_reachable) => self.pages.set_reachable(is_reachable),
             Event::UpstreamRefused => self.pages.set_refused(),
             // What came after the start: only its first word counts.

@@ -219,6 +219,7 @@ impl Begun {
             member: Member::new(config.loops, group),
             news: GroupNews::new(&config, &owner, http_ports.first().cloned()),
             control,
+            subject_askers: Arc::default(),
             hand_over: None,
             backup: None,
             config,

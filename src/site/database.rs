@@ -89,7 +89,7 @@ impl Site for Database {
 
 /// Options of the SQL store. A call may take less than the lease bound, so that a database that
 /// does not answer costs the role before the lease ends.
-fn options(config: &Config) -> Result<SqlOptions, StoreError> {
+pub(super) fn options(config: &Config) -> Result<SqlOptions, StoreError> {
     let from = &config.streaming.sql;
     let unusable = |why: &dyn Display| StoreError::Unusable(why.to_string());
     let driver = Driver::named(&from.driver)

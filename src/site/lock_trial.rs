@@ -22,10 +22,10 @@ use crate::site::root_lock::{self, Tried};
 /// Every name of a trial begins so. As a channel it is impossible, and the store passes it over.
 const PREFIX: &str = ".stanby.trial.";
 /// How long the lock of a killed process may stay.
-const FREED_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const FREED_WITHIN: Duration = Duration::from_secs(30);
 /// How long another one may take to see a name that was made, and when that is soon enough.
-const SEEN_WITHIN: Duration = Duration::from_secs(120);
-const SEEN_SOON: Duration = Duration::from_millis(500);
+pub(super) const SEEN_WITHIN: Duration = Duration::from_secs(120);
+pub(super) const SEEN_SOON: Duration = Duration::from_millis(500);
 /// What it means when it takes longer.
 const LATE: &str = "an active that was replaced would hear of it so late";
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
@@ -374,7 +374,7 @@ impl Trial<'_> {
     }
 }
 
-fn shown(time: Duration) -> String {
+pub(super) fn shown(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1_000.0)
 }
 

@@ -8,13 +8,15 @@
 //! Reading order: `directory`, `file_lock` with `root_lock`, `lock_waiter` and `epoch_files` (its
 //! lease), `writers` (without any), `database` and `sql_lock` (its lease), `memory`, `encrypted`
 //! around any of them, `place`: what a command opens, and `new_store`: what one makes. `lock_trial`
-//! tries what locks are worth, and `mounts` knows what file systems do with them.
+//! and `lease_trial` try what locks are worth, of a directory and of a database, and `mounts` knows
+//! what file systems do with them.
 
 mod database;
 mod directory;
 mod encrypted;
 pub mod epoch_files;
 pub mod file_lock;
+pub mod lease_trial;
 pub mod lock_trial;
 mod lock_waiter;
 mod memory;

@@ -7,16 +7,19 @@ import { Client, Server, freePort, newFolder, waitFor } from "./servers.js";
 
 const CHROMIUM = process.env.STANBY_CHROMIUM ?? "/usr/bin/chromium";
 const SHOTS = process.env.STANBY_SHOTS;
+// Where the pictures of the README go; without it none are made.
+const IMAGES = process.env.STANBY_IMAGES;
 const VIEWS = ["overview", "channels", "clients", "connections", "log"];
 const PHONE = { width: 390, height: 844 };
 
+// As bad as names of channels can be: none has a `>`, a `*` or a `/`.
 const HOSTILE = [
-  "<img src=x onerror=alert(1)>",
-  "\"'><script>alert(2)</script>",
+  "<img src=x onerror=alert(1) alt=",
+  "\"'<svg onload=alert(2) id=",
   "javascript:alert(3)",
   "\u202Egnp.exe\u202C\u200B",
   "שלום.عربى",
-  "%3Cb%3E/#channel/x?y&z",
+  "%3Cb%3E%2F#channel%2Fx?y&z",
   "\r\nSet-Cookie: a=b",
   "x".repeat(10_000),
 ];
@@ -86,7 +89,7 @@ const USER = "dashboard { user: ada, password: lovelace }\n";
 /** A server with channels of all kinds, one of them with a subscription that is stalled. */
 async function busy() {
   const server = await Server.start({ config: USER });
-  const client = await Client.connect(server, "<b>billing</b>");
+  const client = await Client.connect(server, "billing", "<b>billing</b>");
   for (const name of HOSTILE) await client.publish(name, name);
   const orders = Array.from({ length: 40 }, (_, at) => client.publish("orders.de", JSON.stringify({ order: at, customer: "<img src=x onerror=alert(4)>" })));
   await Promise.all(orders);
@@ -129,7 +132,7 @@ const tests = {
     await until(page, "#facts", /Running for/);
     await shot(page, "overview");
     await go(page, "clients");
-    await until(page, "#clients-rows", /<b>billing<\/b>/);
+    await until(page, "#clients-rows", /billing/);
     await go(page, "connections");
     await until(page, "#connections-rows", /127\.0\.0\.1/);
     await shot(page, "connections");
@@ -140,6 +143,33 @@ const tests = {
     assert(rows.includes("invoices") && rows.includes("<i>workers</i>"), rows);
     await until(page, "#channel-fill", /40 of 1,000,000/);
     await shot(page, "channel");
+    client.end();
+    await close(page);
+  },
+
+  async "the pictures of the README are made"() {
+    if (!IMAGES) return;
+    const ports = [await freePort(), await freePort()];
+    const store = join(newFolder(), "store");
+    const first = await member(store, ports, 0, "stan-a");
+    await member(store, ports, 1, "stan-b");
+    const client = await Client.connect(first, "shop");
+    for (const channel of ["invoices", "orders.de", "orders.fr", "returns", "stock"]) await client.publish(channel, "x");
+    await client.subscribe("orders.de", { durable: "billing", inFlight: 1024 });
+    await client.subscribe("orders.de", { queue: "packing", inFlight: 64 });
+    const page = await open(first);
+    const end = Date.now() + 40_000;
+    for (let at = 0; Date.now() < end; at += 1) {
+      await Promise.all(Array.from({ length: 5 + (at % 7) }, (_, order) => client.publish("orders.de", JSON.stringify({ at, order }))));
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    await until(page, "#members", /stan-b/);
+    const picture = (name) => page.screenshot({ path: join(IMAGES, `${name}.png`) });
+    await picture("dashboard-light");
+    await page.emulateMedia({ colorScheme: "dark" });
+    await go(page, "channel/orders.de");
+    await until(page, "#channel-subs", /billing[\s\S]*packing|packing[\s\S]*billing/);
+    await picture("dashboard-dark");
     client.end();
     await close(page);
   },

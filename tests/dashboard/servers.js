@@ -31,10 +31,13 @@ export async function freePort() {
   return port;
 }
 
+const folders = [];
+process.on("exit", () => folders.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
+
 /** A folder that goes with the process. */
 export function newFolder() {
   const folder = mkdtempSync(join(tmpdir(), "stanby-dashboard-"));
-  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+  folders.push(folder);
   return folder;
 }
 
@@ -126,16 +129,19 @@ function textOf(document, wanted) {
 
 /** One streaming client on a connection of its own. */
 export class Client {
-  static async connect(server, id) {
+  /** Its ID is of letters, as the server asks for; the name of its connection may be anything. */
+  static async connect(server, id, name = id) {
     const client = new Client();
     Object.assign(client, { id, answers: new Map(), number: 0, rest: Buffer.alloc(0), inbox: `_INBOX.${Math.random().toString(36).slice(2)}` });
     client.socket = net.connect(server.port, "127.0.0.1");
     client.socket.on("data", (bytes) => client.read(bytes));
     client.socket.on("error", () => {});
     await once(client.socket, "connect");
-    client.socket.write(`CONNECT {"verbose":false,"name":${JSON.stringify(id)}}\r\nSUB ${client.inbox}.* 1\r\n`);
+    client.socket.write(`CONNECT {"verbose":false,"name":${JSON.stringify(name)}}\r\nSUB ${client.inbox}.* 1\r\n`);
     const request = encode({ 1: id, 2: `${client.inbox}.heartbeat`, 3: 1, 4: "connection" });
     const answer = await client.ask("_STAN.discover.test-cluster", request);
+    const refusal = textOf(answer, 5);
+    if (refusal) throw new Error(`${id}: ${refusal}`);
     client.prefix = textOf(answer, 1);
     client.subscriptions = textOf(answer, 2);
     return client;
@@ -176,8 +182,12 @@ export class Client {
 
   ask(subject, request) {
     const name = `a${++this.number}`;
-    return new Promise((resolve) => {
-      this.answers.set(name, resolve);
+    return new Promise((resolve, reject) => {
+      const patience = setTimeout(() => reject(new Error(`not within ${PATIENCE_MS} ms: an answer on ${subject}`)), PATIENCE_MS);
+      this.answers.set(name, (answer) => {
+        clearTimeout(patience);
+        resolve(answer);
+      });
       this.say(subject, request, `${this.inbox}.${name}`);
     });
   }

@@ -1,7 +1,7 @@
 //! What a database is set to that makes a commit less than durable, and other things of a source
 //! that its owner should know: a line each.
 
-use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError};
+use crate::store::sql::dialect::{Dialect, Driver, Failure, Row, SqlError, Value};
 use crate::store::sql::dsn::{Pem, Security, Source};
 use crate::store::sql::{galera, postgres_login, postgres_tls, schema};
 
@@ -28,6 +28,65 @@ pub fn warnings(source: &Source, dialect: &mut dyn Dialect) -> Result<Vec<String
             .push(format!("it is not known whether a commit there survives a crash: {error}")),
     }
     Ok(warnings)
+}
+
+/// Other servers that get what is committed there without being waited for, a line each: one that
+/// is promoted lacks what was acknowledged.
+///
+/// # Errors
+/// [`SqlError`] if the database cannot be asked.
+pub fn standbys(dialect: &mut dyn Dialect) -> Result<impl Iterator<Item = String>, SqlError> {
+    let line = match dialect.driver() {
+        Driver::Sqlite => None,
+        Driver::Postgres => {
+            let asked = "SELECT COUNT(*) FROM pg_stat_replication \
+                         WHERE COALESCE(sync_state, 'async') = 'async'";
+            let count = number_of(&dialect.query(asked, &[])?);
+            let better = "synchronous_standby_names on the primary and on each standby";
+            (count > 0).then(|| not_waited_for("PostgreSQL", count, better))
+        }
+        // The nodes of a cluster certify each commit together.
+        Driver::Mysql if dialect.node().is_some() => None,
+        Driver::Mysql => {
+            let asked = "SELECT COUNT(*) FROM information_schema.processlist \
+                         WHERE command LIKE 'Binlog Dump%'";
+            let count = number_of(&dialect.query(asked, &[])?);
+            let is_waiting = "SELECT COUNT(*) FROM information_schema.global_status \
+                              WHERE variable_name = 'RPL_SEMI_SYNC_MASTER_STATUS' \
+                              AND variable_value = 'ON'";
+            // Of MySQL itself the table is elsewhere, and not known here.
+            let is_waiting = dialect.query(is_waiting, &[]).is_ok_and(|rows| number_of(&rows) == 1);
+            let better = "rpl_semi_sync_master_enabled and \
+                          rpl_semi_sync_master_wait_point = AFTER_SYNC";
+            (count > 0 && !is_waiting).then(|| not_waited_for("the database", count, better))
+        }
+    };
+    Ok(line.into_iter())
+}
+
+fn not_waited_for(who: &str, count: i64, better: &str) -> String {
+    format!(
+        "{who} has {count} replica(s) that no commit waits for: one that is promoted may lack what \
+         was acknowledged, and whoever reads epochs from it reads old ones; set {better}"
+    )
+}
+
+fn number_of(rows: &[Row]) -> i64 {
+    rows.first().and_then(|row| row.first()).map_or(0, Value::signed)
+}
+
+/// Whether two connections that are open at once are one session of the server: a pooler that gives
+/// out its own for a transaction each lies between, and a lock of a session is nobody's.
+///
+/// # Errors
+/// [`SqlError`] if the database cannot be asked.
+pub fn are_one_session(one: &mut dyn Dialect, other: &mut dyn Dialect) -> Result<bool, SqlError> {
+    let asked = match one.driver() {
+        Driver::Sqlite => return Ok(false),
+        Driver::Postgres => "SELECT pg_backend_pid()",
+        Driver::Mysql => "SELECT CONNECTION_ID()",
+    };
+    Ok(number_of(&one.query(asked, &[])?) == number_of(&other.query(asked, &[])?))
 }
 
 /// Compat: files of certificates that are named and not there are passed over, as the Go driver

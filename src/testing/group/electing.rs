@@ -201,6 +201,7 @@ impl Group {
                 // There are no signals, no other threads, and nobody looks around by a message.
                 Event::Signal(_)
                 | Event::Asked(_)
+                | Event::AskedBySubject(_)
                 | Event::Upstream(_)
                 | Event::UpstreamReachable(_)
                 | Event::UpstreamRefused
