@@ -87,15 +87,15 @@ fn a_pair_whose_active_is_killed_holds() {
     let room = Room::new();
     let (junit, page) = (room.path().join("drill.xml"), room.path().join("drill.html"));
     let names = (junit.display().to_string(), page.display().to_string());
-    let words = ["--pair", "--rounds", "2", "--expect", "take_overs = 2"];
+    let words = ["--pair", "--rounds", "1", "--expect", "take_overs = 1"];
     let report =
         must_hold(&room, &[&words[..], &["--junit", &names.0, "--html", &names.1]].concat());
     assert_eq!((&report["members"], &report["store"]), (&2.into(), &"file".into()));
     let kills: Vec<&Value> =
         report["events"].as_array().unwrap().iter().filter(|it| it["disturbs"] == true).collect();
-    assert_eq!(kills.len(), 2, "{report}");
+    assert_eq!(kills.len(), 1, "{report}");
     assert!(kills.iter().all(|kill| kill["first_ack_ms"].as_f64().unwrap() > 0.0), "{report}");
-    assert!(report["found"]["acked"].as_u64().unwrap() >= 400);
+    assert!(report["found"]["acked"].as_u64().unwrap() >= 200);
     let junit = fs::read_to_string(junit).unwrap();
     assert!(junit.contains("failures=\"0\" errors=\"0\""), "{junit}");
     let page = fs::read_to_string(page).unwrap();
@@ -117,9 +117,15 @@ fn a_step_down_is_a_pause() {
 
 #[test]
 fn a_pair_that_is_cut_in_two_holds() {
-    let report = must_hold(&Room::new(), &["partition", "--rounds", "1"]);
-    // The clients of the standby had no acks for as long as it was cut off.
-    assert!(report["found"]["pause"].as_f64().unwrap() > 2_000.0, "{report}");
+    let room = Room::new();
+    let file = room.write(
+        "steps = [\"wait until 200 acks\", \"partition\", \"wait 1s\", \"heal\", \"wait until ready\", \
+         \"wait until 200 acks\"]\nexpect = [\"lost = 0\", \"order = kept\", \"take_overs = 0\"]\n\
+         [clients]\npublishers = 2\n",
+    );
+    let report = must_hold(&room, &[&file]);
+    // The client of the standby had no acks for as long as that was cut off.
+    assert!(report["found"]["pause"].as_f64().unwrap() > 900.0, "{report}");
 }
 
 #[test]

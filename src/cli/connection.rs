@@ -92,6 +92,14 @@ impl ConnectionArgs {
         })
     }
 
+    /// What a client needs that connects later.
+    ///
+    /// # Errors
+    /// When a file cannot be used.
+    pub(super) fn template(&self) -> Result<Options, CommandError> {
+        self.options("", &variable)
+    }
+
     fn options(
         &self,
         id: &str,

@@ -10,10 +10,11 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 
 use super::administration::{listed, table};
-use super::connection::{self, printable, printable_lines};
+use super::connection::{self, ConnectionArgs, printable, printable_lines};
 use crate::base::files;
 use crate::base::random::Random;
 use crate::base::world;
+use crate::client::Options;
 use crate::drill::course;
 use crate::drill::expectation::{Expectation, Quantity};
 use crate::drill::report::{self, Report};
@@ -96,6 +97,35 @@ struct AttachArgs {
     /// Command that has member `{member}`, which is active, step down
     #[arg(long, value_name = "COMMAND", requires = "attach")]
     step_down_command: Option<String>,
+    #[command(flatten)]
+    login: LoginArgs,
+}
+
+/// Who clients are to members that run already, as for `stanby pub`; what is not given is taken
+/// from the environment. A user may also stand in the addresses.
+#[derive(Debug, clap::Args)]
+struct LoginArgs {
+    /// User name [variable: `NATS_USER`]
+    #[arg(long, requires = "attach")]
+    user: Option<String>,
+    /// Password of the user [variable: `NATS_PASSWORD`]
+    #[arg(long, requires = "attach")]
+    password: Option<String>,
+    /// File with the credentials of a user (JWT and seed) [variable: `NATS_CREDS`]
+    #[arg(long, value_name = "FILE", requires = "attach")]
+    creds: Option<PathBuf>,
+    /// File with the seed of a user's key [variable: `NATS_NKEY`]
+    #[arg(long, value_name = "FILE", requires = "attach", conflicts_with = "creds")]
+    nkey: Option<PathBuf>,
+    /// Speak TLS, and trust the certificates of this file [variable: `NATS_CA`]
+    #[arg(long, value_name = "FILE", requires = "attach")]
+    tlsca: Option<PathBuf>,
+    /// Speak TLS, and show this certificate [variable: `NATS_CERT`]
+    #[arg(long, value_name = "FILE", requires = "attach")]
+    tlscert: Option<PathBuf>,
+    /// Key of that certificate [variable: `NATS_KEY`]
+    #[arg(long, value_name = "FILE", requires = "attach")]
+    tlskey: Option<PathBuf>,
 }
 
 /// What is made of the report.
@@ -268,6 +298,7 @@ fn change(scenario: &mut Scenario, args: &Args) {
 fn drill(args: &Args, scenario: &Scenario) -> Done {
     let not_done = |text: String| (text, NOT_DONE);
     let stop = connection::stop_flag().map_err(|error| not_done(error.to_string()))?;
+    let login = login(args, scenario).map_err(not_done)?;
     let folder = folder().map_err(|error| not_done(format!("cannot make a folder: {error}")))?;
     let is_watched = io::stderr().is_terminal();
     let mut tell = |text: &str| {
@@ -276,7 +307,7 @@ fn drill(args: &Args, scenario: &Scenario) -> Done {
             let _ = write!(io::stderr(), "\r\x1b[K{}", printable(text));
         }
     };
-    let result = course::run(scenario, &folder, &stop, &mut tell);
+    let result = course::run(scenario, (&folder, &login), &stop, &mut tell);
     if is_watched {
         let _ = write!(io::stderr(), "\r\x1b[K");
     }
@@ -313,6 +344,26 @@ fn drill(args: &Args, scenario: &Scenario) -> Done {
             Ok((shown(&report) + &kept, code))
         }
     }
+}
+
+/// How clients log in: nobody asks at members that the drill starts.
+fn login(args: &Args, scenario: &Scenario) -> Result<Options, String> {
+    let Some(attach) = &scenario.attach else { return Ok(Options::new(&[], "", "")) };
+    let LoginArgs { user, password, creds, nkey, tlsca, tlscert, tlskey } = &args.attach.login;
+    let connection = ConnectionArgs {
+        server: attach.members.clone(),
+        cluster: attach.cluster.clone(),
+        id: None,
+        user: user.clone(),
+        password: password.clone(),
+        token: None,
+        creds: creds.clone(),
+        nkey: nkey.clone(),
+        tlsca: tlsca.clone(),
+        tlscert: tlscert.clone(),
+        tlskey: tlskey.clone(),
+    };
+    connection.template().map_err(|error| error.to_string())
 }
 
 /// A folder of our own, for logs, control sockets and a store.

@@ -22,6 +22,7 @@ use super::watch::Watch;
 use crate::base::go;
 use crate::base::random::Random;
 use crate::base::world;
+use crate::client::Options;
 
 /// How long a member may take until it is active or ready for the first time.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -64,20 +65,21 @@ struct Course<'a> {
     /// Who was active before the last disturbance.
     before: Option<usize>,
     is_database_stopped: bool,
+    login: &'a Options,
 }
 
-/// Does what a scenario says. `folder` is empty, and keeps the logs and the store; `tell` hears how
-/// far it is; the drill is broken off when `stop` is raised.
+/// Does what a scenario says. `folder` is empty, and keeps the logs and the store; clients are made
+/// after `login`; `tell` hears how far it is; the drill is broken off when `stop` is raised.
 ///
 /// # Errors
 /// When it could not be done. What it shows is in the report.
 pub fn run(
     scenario: &Scenario,
-    folder: &Path,
+    (folder, login): (&Path, &Options),
     stop: &Arc<AtomicBool>,
     tell: &mut dyn FnMut(&str),
 ) -> Result<Report, DrillError> {
-    let patience = Patience::Until(Arc::clone(stop));
+    let patience = Patience(Arc::clone(stop));
     let group = match &scenario.attach {
         Some(attach) => Group::Attached(Attached::new(attach)),
         None => Group::Started(Started::prepare(scenario, folder)?),
@@ -91,6 +93,7 @@ pub fn run(
         is_up: vec![false; count],
         before: None,
         is_database_stopped: false,
+        login,
     };
     let ending = course.run_all(tell)?;
     if let Group::Started(started) = &mut course.group {
@@ -148,7 +151,9 @@ impl Course<'_> {
             true => all,
             false => at.iter().filter_map(|number| all.get(number - 1).cloned()).collect(),
         };
-        Place { servers, cluster: self.group.cluster().to_owned(), run: run.to_owned() }
+        let login =
+            Options { servers, cluster_id: self.group.cluster().to_owned(), ..self.login.clone() };
+        Place { login, run: run.to_owned() }
     }
 
     /// Starts all members, the first of them before the others; or sees that those which run serve.
@@ -246,11 +251,30 @@ impl Course<'_> {
         self.note(step, Some((&members, Role::Hangs)));
         let passed = self.pass(time);
         // Also when somebody has enough: what was stopped must not stay so.
-        for member in &members {
-            self.group.signal(*member, Signal::SIGCONT)?;
+        for member in members {
+            self.go_on(member)?;
         }
-        self.notes.ledger().happened(format!("continue {target}"), false, world::instant());
         passed
+    }
+
+    /// Lets a member go on that was stopped. Over SQLite a successor ends the process of one that
+    /// hangs.
+    fn go_on(&mut self, member: usize) -> Result<(), Early> {
+        let has_ended = match &mut self.group {
+            Group::Started(started) => started.has_ended(member),
+            Group::Attached(_) => false,
+        };
+        let what = match has_ended {
+            true => format!("member {} was ended by its successor", member + 1),
+            false => format!("member {} goes on", member + 1),
+        };
+        if has_ended {
+            self.is_up[member] = false;
+        } else {
+            self.group.signal(member, Signal::SIGCONT)?;
+        }
+        self.notes.ledger().happened(what, false, world::instant());
+        Ok(())
     }
 
     /// Has the active one hand over. Members that have changed their roles a moment ago refuse it
@@ -307,9 +331,9 @@ impl Course<'_> {
         let store = self.group.started()?.store().clone();
         let is_stop = step == Step::StopDatabase;
         let command = if is_stop { store.stop } else { store.start };
+        self.note(step, None);
         database::run(&step.to_string(), command.as_deref().unwrap_or_default())?;
         self.is_database_stopped = is_stop;
-        self.note(step, None);
         Ok(())
     }
 
@@ -482,7 +506,8 @@ impl Course<'_> {
         })?;
         let channels = self.scenario.clients.channels;
         // Whoever publishes last may be at any member.
-        let everywhere = Place { servers: self.group.addresses(), ..place.clone() };
+        let mut everywhere = place.clone();
+        everywhere.login.servers = self.group.addresses();
         let stored = read_back(channels, &everywhere, &self.patience).map_err(told)?;
         self.notes.ledger().stored = Some(stored);
         Ok(())

@@ -247,6 +247,12 @@ impl Ledger {
         sights.find(|sight| sight.member == member).map(|sight| sight.role)
     }
 
+    /// Whether nothing that was published after the last disturbance is acknowledged yet.
+    #[must_use]
+    pub fn is_disturbed(&self) -> bool {
+        !self.has_recovered && self.disturbed_at().is_some()
+    }
+
     fn disturbed_at(&self) -> Option<Instant> {
         let mut events = self.events.iter().rev();
         events.find(|event| event.is_disturbance).map(|event| event.at)

@@ -29,8 +29,9 @@ const CATCH_UP_WITHIN: Duration = Duration::from_secs(60);
 /// How far a publisher that was held back may be behind its rate; more it does not make up for.
 const BEHIND_MAX: Duration = Duration::from_millis(100);
 
-/// Publishes that are open when no ack has come for so long have failed.
-const QUIET_MAX: Duration = Duration::from_secs(2);
+/// Publishes that are open when no ack has come for so long have failed, unless a take-over is
+/// still under way.
+const QUIET_MAX: Duration = Duration::from_secs(1);
 
 /// Pause between two looks at a condition.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
@@ -38,21 +39,13 @@ const LOOK_PAUSE: Duration = Duration::from_millis(2);
 /// How often the last message of a channel is tried.
 const LAST_TRIES: usize = 3;
 
-/// Whether a wait may be broken off by whoever is at the terminal.
+/// Whoever is at the terminal may have enough: then no wait goes on.
 #[derive(Clone)]
-pub(crate) enum Patience {
-    /// It may not.
-    Endless,
-    /// It is when the flag is raised.
-    Until(Arc<AtomicBool>),
-}
+pub(crate) struct Patience(pub(crate) Arc<AtomicBool>);
 
 impl Patience {
     pub(crate) fn is_over(&self) -> bool {
-        match self {
-            Self::Endless => false,
-            Self::Until(flag) => flag.load(Ordering::Acquire),
-        }
+        self.0.load(Ordering::Acquire)
     }
 }
 
@@ -89,10 +82,8 @@ impl Notes {
 /// Where clients go, and what they are called.
 #[derive(Clone)]
 pub(crate) struct Place {
-    /// Addresses of members.
-    pub(crate) servers: Vec<String>,
-    /// Cluster ID.
-    pub(crate) cluster: String,
+    /// Addresses, cluster ID, and who clients are.
+    pub(crate) login: Options,
     /// Part of the names of all clients and channels: what is there already is left alone.
     pub(crate) run: String,
 }
@@ -106,14 +97,18 @@ impl Place {
     /// Connects a client that is patient enough for a take-over; the first of a kind to the first
     /// server, the second to the second.
     fn connect(&self, kind: &str, index: usize) -> Result<Client, DrillError> {
-        let count = self.servers.len().max(1);
-        let servers = self.servers.iter().cycle().skip(index % count).take(count);
-        let servers: Vec<&str> = servers.map(String::as_str).collect();
+        let all = &self.login.servers;
+        let count = all.len().max(1);
         let id = format!("drill-{}-{kind}-{}", self.run, index + 1);
-        let mut options = Options::new(&servers, &self.cluster, &id);
-        options.ack_timeout = ACK_TIMEOUT;
-        options.timeout = ACK_TIMEOUT;
-        options.in_flight_max = IN_FLIGHT_MAX;
+        let options = Options {
+            servers: all.iter().cycle().skip(index % count).take(count).cloned().collect(),
+            name: id.clone(),
+            client_id: id,
+            ack_timeout: ACK_TIMEOUT,
+            timeout: ACK_TIMEOUT,
+            in_flight_max: IN_FLIGHT_MAX,
+            ..self.login.clone()
+        };
         let action = format!("no client ({kind} {}) can connect", index + 1);
         Client::connect(options).map_err(DrillError::client(action))
     }
@@ -167,11 +162,13 @@ impl Publishers {
             // Each publish is acknowledged or ends by its own time-out; where no ack comes any more
             // the time-outs need not be waited for.
             let (mut count, mut since) = (0, world::instant());
-            let _ = is_so_within(ACK_TIMEOUT * 2, patience, || {
-                let (now, acks) = (world::instant(), notes.ledger().ack_count);
-                if acks != count {
-                    (count, since) = (acks, now);
+            let _ = is_so_within(ACK_TIMEOUT, patience, || {
+                let now = world::instant();
+                let ledger = notes.ledger();
+                if ledger.ack_count != count || ledger.is_disturbed() {
+                    (count, since) = (ledger.ack_count, now);
                 }
+                drop(ledger);
                 client.wait_acked(Duration::ZERO) || QUIET_MAX <= now.since(since)
             });
             notes.ledger().reconnects += client.reconnects();

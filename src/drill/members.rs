@@ -4,7 +4,6 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
@@ -12,7 +11,6 @@ use nix::unistd::Pid;
 use super::DrillError;
 use super::database;
 use super::disk::Disk;
-use super::load::{Patience, is_so_within};
 use super::relay::Relay;
 use super::scenario::{Keeper, Scenario, Store};
 use crate::base::files::{self, Access, Links};
@@ -20,9 +18,6 @@ use crate::base::go;
 
 /// The cluster ID of members that a drill starts.
 pub(crate) const CLUSTER_ID: &str = "stanby-drill";
-
-/// How long a member that is told to end may take before it is killed.
-const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// Bytes of a log that are looked at for why a member ended.
 const LOG_TAIL_LEN: usize = 4 * 1024;
@@ -203,19 +198,9 @@ impl Started {
         &self.store
     }
 
-    /// Ends all of them: politely, and after a time not.
+    /// Ends all of them at once. What they keep is read back by then, and a kill is what they have
+    /// to bear anyway; told to end, one would wait for another to take over.
     pub(crate) fn end(&mut self) {
-        for member in &mut self.members {
-            // One that is stopped hears nothing else before this.
-            let _ = member.signal(Signal::SIGCONT);
-            let _ = member.signal(Signal::SIGTERM);
-        }
-        let all = &mut self.members;
-        let _ = is_so_within(END_WITHIN, &Patience::Endless, || {
-            all.iter_mut().all(|member| {
-                member.child.as_mut().is_none_or(|it| matches!(it.try_wait(), Ok(Some(_))))
-            })
-        });
         self.members.iter_mut().for_each(Member::reap);
     }
 

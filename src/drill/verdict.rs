@@ -133,15 +133,19 @@ impl Verdict {
                 if *sequence != expected {
                     is_kept = false;
                     self.fault(|| {
-                        format!("channel {channel}: sequence {sequence} follows {}", expected - 1)
+                        format!(
+                            "channel {}: sequence {sequence} follows {}",
+                            channel + 1,
+                            expected - 1
+                        )
                     });
                 }
                 if *timestamp < time {
                     is_kept = false;
                     self.fault(|| {
                         format!(
-                            "channel {channel}: sequence {sequence} is older than \
-                                           the one before it"
+                            "channel {}: sequence {sequence} is older than the one before it",
+                            channel + 1
                         )
                     });
                 }
@@ -272,7 +276,13 @@ fn name_of(ledger: &Ledger, message: MessageId) -> String {
         End::Acked(at) => format!(", acknowledged at {} ms", millis(at)),
         End::Failed(at) => format!(", failed at {} ms", millis(at)),
     };
-    format!("{}, published at {} ms{end}", shown(message), millis(sent.at))
+    // Publishers publish to all channels in turn.
+    let channels = ledger.stored.as_ref().map_or(1, Vec::len).max(1);
+    let channel = match channels {
+        1 => String::new(),
+        _ => format!(" in channel {}", message.number % channels + 1),
+    };
+    format!("{}{channel}, published at {} ms{end}", shown(message), millis(sent.at))
 }
 
 #[cfg(test)]
@@ -369,7 +379,7 @@ mod tests {
         assert_eq!(verdict.values[&Quantity::Order], Value::Kept(false));
         let all = verdict.faults.join("\n");
         assert!(all.contains("message 2 of publisher 1 is stored behind message 3"), "{all}");
-        assert!(all.contains("channel 0: sequence 6 follows 4"), "{all}");
+        assert!(all.contains("channel 1: sequence 6 follows 4"), "{all}");
         assert!(all.contains("durable 1 got something else than is stored"), "{all}");
     }
 
