@@ -379,6 +379,38 @@ fn members_that_run_already_are_drilled_by_commands() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
 }
 
+/// A server alone that the test ends.
+struct Alone(Child);
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        // It may have ended already; either way it is collected.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Goal: where servers ask who clients are, the drill says so, or says what they answered.
+#[test]
+fn a_drill_logs_in_where_servers_ask() {
+    let room = Room::new();
+    let (port, monitor) = (free_port().to_string(), free_port().to_string());
+    let mut server = Command::new(binary());
+    server.args(["-cluster_id", "c", "-a", "127.0.0.1", "-p", &port, "-m", &monitor]);
+    server.args(["-user", "u", "-pass", "secret"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let _server = Alone(server.spawn().unwrap());
+    let file = room.write("steps = [\"wait until 50 acks\"]\nexpect = [\"lost = 0\"]\n");
+    let (port, monitor) = (format!("127.0.0.1:{port}"), format!("http://127.0.0.1:{monitor}/"));
+    let words = [&file, "--attach", &port, "--monitor", &monitor, "-c", "c"];
+    let output = room.drill(&[&words[..], &["--user", "u", "--password", "secret"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let output = room.drill(&words);
+    let said = text(&output);
+    let is_named = said.contains("can connect: no NATS server available: ")
+        && said.contains("Authorization Violation");
+    assert!(output.status.code() == Some(3) && is_named, "{said}");
+}
+
 /// A store of the full form: its kind, and the options that it needs.
 struct Given {
     kind: &'static str,
