@@ -21,6 +21,7 @@
 //! | [`import`] | what other systems have kept, into a store of ours |
 //! | [`transfer`] | what a server has kept, into another store, a backup, lines of JSON |
 //! | [`server`] | where the rooms meet |
+//! | [`drill`] | failover by a script: members, load, what is done to them, a verdict |
 //! | [`cli`] | the commands a person types |
 //! | [`testing`] | the simulated group |
 //!
@@ -42,6 +43,7 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod drill;
 pub mod election;
 pub mod engine;
 pub mod import;

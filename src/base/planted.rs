@@ -116,11 +116,24 @@ pub fn carried() -> impl Fn() + Send + Sync {
 #[cfg(feature = "planted")]
 mod chosen {
     use std::cell::Cell;
+    use std::sync::OnceLock;
 
-    use super::Bug;
+    use super::{ALL, Bug};
 
     thread_local! {
         static CHOSEN: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// What is planted on each thread of this process.
+    static EVERYWHERE: OnceLock<Bug> = OnceLock::new();
+
+    /// Plants the bug of that name on each thread of this process, once and for all: in a server
+    /// that a test runs as a process.
+    pub fn plant_everywhere(name: &str) {
+        if let Some((_, bug)) = ALL.iter().find(|(known, _)| *known == name) {
+            // A second one would change nothing.
+            let _ = EVERYWHERE.set(*bug);
+        }
     }
 
     /// Plants a bug in what this thread does from now on.
@@ -137,9 +150,9 @@ mod chosen {
     /// Whether `bug` is planted.
     #[must_use]
     pub fn is(bug: Bug) -> bool {
-        CHOSEN.get() == Some(bug)
+        CHOSEN.get() == Some(bug) || EVERYWHERE.get() == Some(&bug)
     }
 }
 
 #[cfg(feature = "planted")]
-pub use chosen::{carried, is, plant};
+pub use chosen::{carried, is, plant, plant_everywhere};

@@ -299,6 +299,18 @@ impl CommandError {
 /// # Errors
 /// The exit code, after the usage or the error was printed.
 pub fn parse<A: clap::Parser>(name: &str, args: Vec<OsString>) -> Result<A, ExitCode> {
+    parse_or(name, args, ExitCode::FAILURE)
+}
+
+/// As [`parse`], for a command that has an exit code of its own for what cannot be understood.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_or<A: clap::Parser>(
+    name: &str,
+    args: Vec<OsString>,
+    usage: ExitCode,
+) -> Result<A, ExitCode> {
     let long: Vec<String> = A::command()
         .get_arguments()
         .flat_map(|arg| {
@@ -312,7 +324,7 @@ pub fn parse<A: clap::Parser>(name: &str, args: Vec<OsString>) -> Result<A, Exit
     A::try_parse_from(words).map_err(|error| {
         // Nothing is left to be told to anybody if the terminal is gone.
         let _ = error.print();
-        if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        if error.use_stderr() { usage } else { ExitCode::SUCCESS }
     })
 }
 

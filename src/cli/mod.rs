@@ -12,6 +12,7 @@ mod context;
 pub mod control;
 pub mod copy;
 mod describe;
+pub mod drill;
 pub mod durable;
 pub mod export;
 pub mod health;
@@ -58,7 +59,7 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 25] = [
+pub const COMMANDS: [Command; 26] = [
     Command {
         name: "backup",
         help: "copy the store of a server that runs",
@@ -94,6 +95,12 @@ pub const COMMANDS: [Command; 25] = [
         help: "copy a store into a new one of any kind",
         run: copy::run,
         describe: copy::describe,
+    },
+    Command {
+        name: "drill",
+        help: "test failover by a scenario, and judge what clients were told",
+        run: drill::run,
+        describe: drill::describe,
     },
     Command {
         name: "export",

@@ -1,0 +1,322 @@
+//! Everything that the clients of a drill did and were told, and what was done to the members.
+
+use std::collections::BTreeMap;
+
+use crate::base::time::Instant;
+
+/// Publishes that a ledger keeps at most: some hundred megabytes. Publishers end there.
+pub const PUBLISHES_MAX: usize = 4_000_000;
+
+/// Failures that are kept with their words; the others are counted.
+const FAILURES_KEPT: usize = 1_000;
+
+/// The publisher of the messages that end channels.
+pub const LAST: usize = usize::MAX;
+
+/// Which message: no two have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MessageId {
+    /// Who published it, from 0.
+    pub publisher: usize,
+    /// Its number among those of that publisher, from 0.
+    pub number: usize,
+}
+
+impl MessageId {
+    /// What is published, padded to `size` bytes.
+    #[must_use]
+    pub fn encode(self, size: usize) -> Vec<u8> {
+        let mut bytes = format!("{} {} ", self.publisher, self.number).into_bytes();
+        bytes.resize(bytes.len().max(size), b'.');
+        bytes
+    }
+
+    /// Which message this is; none of ours if it does not say.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let mut words = text.splitn(3, ' ');
+        let publisher = words.next()?.parse().ok()?;
+        let number = words.next()?.parse().ok()?;
+        let padding = words.next()?;
+        padding.bytes().all(|byte| byte == b'.').then_some(Self { publisher, number })
+    }
+}
+
+/// How a publish ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It has not.
+    Open,
+    /// A server acknowledged it.
+    Acked(Instant),
+    /// It was refused, or not acknowledged in time.
+    Failed(Instant),
+}
+
+/// A publish.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// When.
+    pub at: Instant,
+    /// How it ended.
+    pub end: End,
+}
+
+/// What one reader got of a channel: a durable, a queue group, or who read all at the end.
+#[derive(Clone, Debug, Default)]
+pub struct Received {
+    /// What came, and with which timestamp, by sequence.
+    pub by_sequence: BTreeMap<u64, (Option<MessageId>, i64)>,
+    /// Came again.
+    pub again: u64,
+    /// Came under a sequence under which something else had come.
+    pub conflicts: u64,
+    /// Came for the first time, not marked as a redelivery, behind a newer one.
+    pub late: u64,
+}
+
+/// A delivery.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// The sequence.
+    pub sequence: u64,
+    /// Which message.
+    pub message: Option<MessageId>,
+    /// What the server stamped it with.
+    pub timestamp: i64,
+    /// Whether it was marked as one that had been delivered before.
+    pub is_redelivered: bool,
+}
+
+impl Received {
+    /// Notes a delivery.
+    pub fn note(&mut self, delivery: Delivery) {
+        let Delivery { sequence, message, timestamp, is_redelivered } = delivery;
+        if let Some(found) = self.by_sequence.get(&sequence) {
+            match *found == (message, timestamp) {
+                true => self.again += 1,
+                false => self.conflicts += 1,
+            }
+            return;
+        }
+        let newest = self.by_sequence.last_key_value().map_or(0, |(newest, _)| *newest);
+        // What a member that died had sent and nobody got comes when its ack wait is over.
+        self.late += u64::from(sequence < newest && !is_redelivered);
+        self.by_sequence.insert(sequence, (message, timestamp));
+    }
+}
+
+/// Something that was done.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// When it had been done.
+    pub at: Instant,
+    /// What.
+    pub what: String,
+    /// Whether the time from here to the next ack is a take-over.
+    pub is_disturbance: bool,
+}
+
+/// What a member looked like from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Nobody listens there.
+    #[default]
+    Gone,
+    /// It listens and does not answer.
+    Hangs,
+    /// It is not active, and would not take over.
+    Unready,
+    /// It would take over.
+    Ready,
+    /// It serves.
+    Active,
+}
+
+/// From when on a member looked like that.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight {
+    /// When that was seen first.
+    pub at: Instant,
+    /// Which one, from 0.
+    pub member: usize,
+    /// Like what.
+    pub role: Role,
+}
+
+/// The one book of a drill.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// When the load began.
+    pub begun: Instant,
+    /// When it ended.
+    pub ended: Instant,
+    /// By publisher and number.
+    pub sent: Vec<Vec<Sent>>,
+    /// Some of the failures, in words.
+    pub failures: Vec<(MessageId, String)>,
+    /// By reader and channel.
+    pub readers: BTreeMap<(String, usize), Received>,
+    /// Readers that are several clients, which get messages side by side.
+    pub groups: Vec<String>,
+    /// What is stored at the end, by channel; none if nobody could read it.
+    pub stored: Option<Vec<Received>>,
+    /// What was done, in order.
+    pub events: Vec<Event>,
+    /// What the members looked like, in order.
+    pub sights: Vec<Sight>,
+    /// How often clients moved to another connection.
+    pub reconnects: u64,
+    /// Publishes so far.
+    pub publish_count: usize,
+    /// Acks so far.
+    pub ack_count: usize,
+    /// Deliveries so far.
+    pub delivery_count: usize,
+    /// When, for the plot.
+    pub delivered_at: Vec<Instant>,
+    /// Publishes that failed so far.
+    pub failure_count: usize,
+    /// Whether something that was published after the last disturbance is acknowledged.
+    pub has_recovered: bool,
+}
+
+impl Ledger {
+    /// Enters a publish before it is sent; `None` when the book is full.
+    pub fn publish(&mut self, publisher: usize, at: Instant) -> Option<MessageId> {
+        if PUBLISHES_MAX <= self.publish_count {
+            return None;
+        }
+        if self.sent.len() <= publisher {
+            self.sent.resize(publisher + 1, Vec::new());
+        }
+        self.publish_count += 1;
+        let sent = &mut self.sent[publisher];
+        sent.push(Sent { at, end: End::Open });
+        Some(MessageId { publisher, number: sent.len() - 1 })
+    }
+
+    /// Enters the ack of a publish. Nothing is searched for: what is measured must not hang on how
+    /// much was published before.
+    pub fn acked(&mut self, message: MessageId, at: Instant) {
+        let disturbed_at = self.disturbed_at();
+        let Some(sent) = self.sent_mut(message) else { return };
+        sent.end = End::Acked(at);
+        let sent_at = sent.at;
+        self.ack_count += 1;
+        self.has_recovered |= disturbed_at.is_some_and(|disturbed_at| disturbed_at <= sent_at);
+    }
+
+    /// Enters that a publish failed, and why.
+    pub fn failed(&mut self, message: MessageId, at: Instant, why: String) {
+        let Some(sent) = self.sent_mut(message) else { return };
+        sent.end = End::Failed(at);
+        self.failure_count += 1;
+        if self.failures.len() < FAILURES_KEPT {
+            self.failures.push((message, why));
+        }
+    }
+
+    /// Enters a delivery to a reader.
+    pub fn delivered(&mut self, reader: &(String, usize), delivery: Delivery, at: Instant) {
+        self.delivery_count += 1;
+        self.delivered_at.push(at);
+        if let Some(received) = self.readers.get_mut(reader) {
+            received.note(delivery);
+        }
+    }
+
+    /// Enters that something was done.
+    pub fn happened(&mut self, what: String, is_disturbance: bool, at: Instant) {
+        self.has_recovered &= !is_disturbance;
+        self.events.push(Event { at, what, is_disturbance });
+    }
+
+    /// Enters what a member looks like, if that is new.
+    pub fn seen(&mut self, member: usize, role: Role, at: Instant) {
+        if self.role(member) != Some(role) {
+            self.sights.push(Sight { at, member, role });
+        }
+    }
+
+    /// What a member looked like last.
+    #[must_use]
+    pub fn role(&self, member: usize) -> Option<Role> {
+        let mut sights = self.sights.iter().rev();
+        sights.find(|sight| sight.member == member).map(|sight| sight.role)
+    }
+
+    /// Whether nothing that was published after the last disturbance is acknowledged yet.
+    #[must_use]
+    pub fn is_disturbed(&self) -> bool {
+        !self.has_recovered && self.disturbed_at().is_some()
+    }
+
+    fn disturbed_at(&self) -> Option<Instant> {
+        let mut events = self.events.iter().rev();
+        events.find(|event| event.is_disturbance).map(|event| event.at)
+    }
+
+    fn sent_mut(&mut self, message: MessageId) -> Option<&mut Sent> {
+        self.sent.get_mut(message.publisher)?.get_mut(message.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_says_which_it_is() {
+        let message = MessageId { publisher: 3, number: 70_000 };
+        let bytes = message.encode(64);
+        assert_eq!((bytes.len(), MessageId::decode(&bytes)), (64, Some(message)));
+        assert_eq!(MessageId::decode(&message.encode(0)), Some(message));
+        for other in ["", "3", "3 4", "3 4 x", "a 4 .", "3 -4 ."] {
+            assert_eq!(MessageId::decode(other.as_bytes()), None, "{other}");
+        }
+        assert_eq!(MessageId::decode(b"\xff 1 "), None);
+    }
+
+    #[test]
+    fn what_comes_again_late_or_as_something_else_is_told_apart() {
+        let mut received = Received::default();
+        let mut note = |sequence, number, is_redelivered| {
+            let message = Some(MessageId { publisher: 0, number });
+            received.note(Delivery { sequence, message, timestamp: 7, is_redelivered });
+        };
+        note(1, 0, false);
+        note(4, 3, false);
+        note(4, 3, true);
+        note(4, 9, true);
+        note(2, 1, true);
+        note(3, 2, false);
+        assert_eq!((received.again, received.conflicts, received.late), (1, 1, 1));
+        assert_eq!(received.by_sequence.len(), 4);
+    }
+
+    #[test]
+    fn an_ack_of_before_a_disturbance_is_no_recovery() {
+        let mut ledger = Ledger::default();
+        let before = ledger.publish(0, Instant(1)).expect("room");
+        ledger.happened("kill".to_owned(), true, Instant(2));
+        let after = ledger.publish(0, Instant(3)).expect("room");
+        ledger.acked(before, Instant(4));
+        assert!(!ledger.has_recovered);
+        ledger.acked(after, Instant(5));
+        assert!(ledger.has_recovered && ledger.ack_count == 2);
+        ledger.happened("term".to_owned(), true, Instant(6));
+        assert!(!ledger.has_recovered);
+    }
+
+    #[test]
+    fn a_member_is_entered_when_it_looks_different() {
+        let mut ledger = Ledger::default();
+        for (role, at) in [(Role::Ready, 1), (Role::Ready, 2), (Role::Active, 3)] {
+            ledger.seen(1, role, Instant(at));
+        }
+        assert_eq!(ledger.sights.len(), 2);
+        assert_eq!((ledger.role(1), ledger.role(0)), (Some(Role::Active), None));
+    }
+}

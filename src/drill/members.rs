@@ -1,0 +1,336 @@
+//! Members that the drill starts, as processes on this machine; they end with it.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+use super::DrillError;
+use super::database;
+use super::disk::Disk;
+use super::relay::Relay;
+use super::scenario::{Keeper, Scenario, Store};
+use crate::base::files::{self, Access, Links};
+use crate::base::go;
+
+/// The cluster ID of members that a drill starts.
+pub(crate) const CLUSTER_ID: &str = "stanby-drill";
+
+/// Bytes of a log that are looked at for why a member ended.
+const LOG_TAIL_LEN: usize = 4 * 1024;
+
+/// Bytes of a log that are read at most.
+const LOG_LEN_MAX: u64 = 64 << 20;
+
+/// Client, route and monitoring port of a member.
+type Ports = [u16; 3];
+
+/// A server program.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    path: PathBuf,
+    /// What it says of itself.
+    pub(crate) version: String,
+    is_stanby: bool,
+}
+
+/// All members that a drill starts.
+pub(crate) struct Started {
+    members: Vec<Member>,
+    relays: Vec<Relay>,
+    store: Store,
+    program: Program,
+    disk: Option<Disk>,
+}
+
+struct Member {
+    number: usize,
+    ports: Ports,
+    args: Vec<String>,
+    log: PathBuf,
+    control: PathBuf,
+    child: Option<Child>,
+}
+
+impl Program {
+    /// The program that a scenario names, or this one.
+    pub(crate) fn find(server: Option<&str>) -> Result<Self, DrillError> {
+        let path = match server {
+            Some(server) => PathBuf::from(server),
+            None => std::env::current_exe().map_err(DrillError::io("cannot find this program"))?,
+        };
+        // Both servers know this word, and say then who they are.
+        let output = Command::new(&path).arg("version").stdin(Stdio::null()).output();
+        let output = output.map_err(DrillError::io(format!("cannot run {}", path.display())))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let version = text.lines().next().unwrap_or_default().trim().to_owned();
+        let is_stanby = version.starts_with("stanby ");
+        if !is_stanby && !version.starts_with("nats-streaming-server ") {
+            return Err(DrillError::World(format!(
+                "{} is no streaming server: asked for its version it says {version:?}",
+                path.display()
+            )));
+        }
+        Ok(Self { path, version, is_stanby })
+    }
+}
+
+impl Started {
+    /// Makes what they share, and their command lines; starts none.
+    pub(crate) fn prepare(scenario: &Scenario, folder: &Path) -> Result<Self, DrillError> {
+        let program = Program::find(scenario.members.server.as_deref())?;
+        let store = scenario.store.clone();
+        if !program.is_stanby && store.keeper == Keeper::Sqlite {
+            return Err(DrillError::World(format!(
+                "{} keeps nothing in SQLite: drill it over file, postgres or mysql",
+                program.version
+            )));
+        }
+        let disk = store.size.map(|size| Disk::mount(folder.join("disk"), size)).transpose()?;
+        let place = disk.as_ref().map_or(folder, Disk::root);
+        let store_args = database::make(&store, place)?;
+        let all_ports = ports(scenario.members.count, scenario.members.first_port)?;
+        let cuts_routes = scenario.cuts_routes();
+        let relays = all_ports.iter().filter(|_| cuts_routes).map(|ports| Relay::to(ports[1]));
+        let relays: Vec<Relay> = relays.collect::<Result<_, _>>()?;
+        let routes: Vec<u16> = match cuts_routes {
+            true => relays.iter().map(|relay| relay.port).collect(),
+            false => all_ports.iter().map(|ports| ports[1]).collect(),
+        };
+        let member = |(place, ports): (usize, &Ports)| {
+            let number = place + 1;
+            let control = folder.join(format!("{number}.sock"));
+            let mut args = args(*ports, &routes, (place, cuts_routes));
+            args.extend_from_slice(&store_args);
+            if program.is_stanby {
+                args.extend(["-control_socket".to_owned(), control.display().to_string()]);
+                if let Some(time) = scenario.members.steal_after {
+                    args.extend(["-ft_steal_after".to_owned(), go::show(time)]);
+                }
+            }
+            args.extend_from_slice(&scenario.members.arguments);
+            let log = folder.join(format!("member-{number}.log"));
+            Member { number, ports: *ports, args, log, control, child: None }
+        };
+        let members = all_ports.iter().enumerate().map(member).collect();
+        Ok(Self { members, relays, store, program, disk })
+    }
+
+    pub(crate) fn version(&self) -> &str {
+        &self.program.version
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.members.iter().map(|member| format!("127.0.0.1:{}", member.ports[0])).collect()
+    }
+
+    pub(crate) fn monitors(&self) -> Vec<String> {
+        self.members.iter().map(|member| format!("127.0.0.1:{}", member.ports[2])).collect()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Starts a member that does not run.
+    pub(crate) fn start(&mut self, place: usize) -> Result<(), DrillError> {
+        let path = self.program.path.clone();
+        self.member(place)?.start(&path)
+    }
+
+    /// Whether a member was started and has ended since; its log says why.
+    pub(crate) fn has_ended(&mut self, place: usize) -> bool {
+        let child = self.members.get_mut(place).and_then(|member| member.child.as_mut());
+        child.is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
+    }
+
+    /// Why a member has ended, as far as it has said.
+    pub(crate) fn last_words(&mut self, place: usize) -> String {
+        let Some(member) = self.members.get_mut(place) else { return String::new() };
+        let status = member.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        let ended = |status: ExitStatus| format!(" ended ({status})");
+        let ended = status.map_or_else(|| " does not start".to_owned(), ended);
+        let tail = tail(&member.log);
+        format!(
+            "member {}{ended}; the last it said, in {}:\n{tail}",
+            member.number,
+            member.log.display()
+        )
+    }
+
+    pub(crate) fn signal(&mut self, place: usize, signal: Signal) -> Result<(), DrillError> {
+        self.member(place)?.signal(signal)
+    }
+
+    /// Has a member step down, and waits until another one is active.
+    pub(crate) fn step_down(&mut self, place: usize) -> Result<(), DrillError> {
+        if !self.program.is_stanby {
+            let text = format!("step-down: {} has no planned hand-over", self.program.version);
+            return Err(DrillError::World(text));
+        }
+        let path = self.program.path.clone();
+        let control = &self.member(place)?.control;
+        let mut command = Command::new(path);
+        let output = command.args(["step-down", "--socket"]).arg(control).stdin(Stdio::null());
+        let output = output.output().map_err(DrillError::io("cannot have a member step down"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(DrillError::World(format!("member {} does not step down: {text}", place + 1)))
+    }
+
+    /// No member reaches another one, or each does again.
+    pub(crate) fn set_partitioned(&self, is_partitioned: bool) {
+        for relay in &self.relays {
+            if is_partitioned { relay.cut() } else { relay.heal() }
+        }
+    }
+
+    pub(crate) fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Ends all of them at once. What they keep is read back by then, and a kill is what they have
+    /// to bear anyway; told to end, one would wait for another to take over.
+    pub(crate) fn end(&mut self) {
+        self.members.iter_mut().for_each(Member::reap);
+    }
+
+    fn member(&mut self, place: usize) -> Result<&mut Member, DrillError> {
+        let missing = || DrillError::World(format!("there is no member {}", place + 1));
+        self.members.get_mut(place).ok_or_else(missing)
+    }
+}
+
+impl Member {
+    fn start(&mut self, program: &Path) -> Result<(), DrillError> {
+        self.reap();
+        let cannot_log = || DrillError::io("cannot write the log of a member");
+        let log = files::open(&self.log, Access::Append(0o600), Links::Refused);
+        let log = log.map_err(cannot_log())?;
+        let other = log.try_clone().map_err(cannot_log())?;
+        let child = Command::new(program)
+            .args(&self.args)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(other)
+            // A Ctrl-C is for the drill, which ends its members itself.
+            .process_group(0)
+            .spawn();
+        let action = format!("cannot start {}", program.display());
+        self.child = Some(child.map_err(DrillError::io(action))?);
+        Ok(())
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<(), DrillError> {
+        let gone = || DrillError::World(format!("member {} does not run", self.number));
+        let child = self.child.as_mut().ok_or_else(gone)?;
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            return Err(DrillError::World(format!("member {} does not run", self.number)));
+        }
+        let id = i32::try_from(child.id()).map_or(Err(nix::errno::Errno::ESRCH), Ok);
+        id.and_then(|id| signal::kill(Pid::from_raw(id), signal)).map_err(|error| {
+            DrillError::World(format!("cannot send {signal} to member {}: {error}", self.number))
+        })
+    }
+
+    fn reap(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended already; either way it is collected.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.reap();
+    }
+}
+
+/// The arguments of a member but for those of its store.
+fn args(ports: Ports, routes: &[u16], (place, has_relays): (usize, bool)) -> Vec<String> {
+    let [client, route, monitor] = ports;
+    let others = routes.iter().enumerate().filter(|(other, _)| *other != place);
+    let others: Vec<String> = others.map(|(_, port)| format!("nats://127.0.0.1:{port}")).collect();
+    let mut pairs = vec![
+        ("-cluster_id", CLUSTER_ID.to_owned()),
+        ("-ft_group", "drill".to_owned()),
+        ("-a", "127.0.0.1".to_owned()),
+        ("-p", client.to_string()),
+        ("-m", monitor.to_string()),
+        ("-cluster", format!("nats://127.0.0.1:{route}")),
+    ];
+    if !others.is_empty() {
+        pairs.push(("-routes", others.join(",")));
+    }
+    if has_relays {
+        // What others hear of it leads through its relay too.
+        pairs.push(("-cluster_advertise", format!("127.0.0.1:{}", routes[place])));
+    }
+    pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+}
+
+/// Ports that nobody had a moment ago; all are held until the last is found.
+fn ports(count: usize, first: Option<u16>) -> Result<Vec<Ports>, DrillError> {
+    let mut held = Vec::new();
+    let mut next = first;
+    let mut found = vec![Ports::default(); count];
+    for port in found.iter_mut().flatten() {
+        let wanted = next.unwrap_or(0);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)).map_err(|source| {
+            let action = match first {
+                Some(_) => format!("members.first_port: port {wanted} cannot be used"),
+                None => "cannot find a free port".to_owned(),
+            };
+            DrillError::Io { action, source }
+        })?;
+        let address = listener.local_addr().map_err(DrillError::io("cannot find a free port"))?;
+        *port = address.port();
+        next = next.map(|port| port.saturating_add(1));
+        held.push(listener);
+    }
+    Ok(found)
+}
+
+/// The end of a log.
+fn tail(log: &Path) -> String {
+    let bytes = files::read(log, LOG_LEN_MAX).unwrap_or_default();
+    let from = bytes.len().saturating_sub(LOG_TAIL_LEN);
+    let text = String::from_utf8_lossy(&bytes[from..]).into_owned();
+    let lines: Vec<&str> = text.lines().rev().take(5).collect();
+    lines.into_iter().rev().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_is_named() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = taken.local_addr().expect("an address").port();
+        let error = ports(1, Some(port)).expect_err("it is taken").to_string();
+        assert!(error.starts_with(&format!("members.first_port: port {port} cannot")), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_is_no_server_is_named() {
+        for (path, part) in [
+            ("/none/such", "cannot run /none/such: No such file"),
+            ("/bin/echo", "/bin/echo is no streaming server: asked for its version it says"),
+        ] {
+            let error = Program::find(Some(path)).expect_err(path).to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! `stanby drill` by the real binary: what holds, what does not, what is refused, and a Ctrl-C.
+//!
+//! `STANBY_DRILL=full`: all scenarios over each store that there is (`tests/run --full drill`).
+//! With `--features planted` it shows that a member that acknowledges too early is found out.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
+#![allow(missing_docs, reason = "a test's name says what it shows")]
+
+#[path = "support/databases.rs"]
+mod databases;
+#[path = "support/server.rs"]
+mod server;
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::server::{binary, free_port, wait_for};
+
+/// A folder in which a drill has everything that it makes.
+struct Room(TempDir);
+
+impl Room {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.arg("drill").args(words).env("TMPDIR", self.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn drill(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    /// The folders of drills that were kept, or are under way.
+    fn kept(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().path());
+        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        entries.filter(|path| name(path).starts_with("stanby-drill-")).collect()
+    }
+
+    fn write(&self, text: &str) -> String {
+        let path = self.path().join("mine.toml");
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+}
+
+fn text(output: &Output) -> String {
+    let both = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8_lossy(&both).into_owned()
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(output)))
+}
+
+/// A drill that has to hold.
+fn must_hold(room: &Room, words: &[&str]) -> Value {
+    let output = room.drill(&[words, &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{words:?}: {}", text(&output));
+    let report = report(&output);
+    assert_eq!((&report["held"], &report["found"]["lost"]), (&true.into(), &0.into()), "{report}");
+    assert!(room.kept().is_empty(), "{:?}", room.kept());
+    report
+}
+
+/// Goal: of a killed active nothing that was acknowledged is lost, and each form of the report says
+/// so.
+#[test]
+fn a_pair_whose_active_is_killed_holds() {
+    let room = Room::new();
+    let (junit, page) = (room.path().join("drill.xml"), room.path().join("drill.html"));
+    let names = (junit.display().to_string(), page.display().to_string());
+    let words = ["--pair", "--rounds", "1", "--expect", "take_overs = 1"];
+    let report =
+        must_hold(&room, &[&words[..], &["--junit", &names.0, "--html", &names.1]].concat());
+    assert_eq!((&report["members"], &report["store"]), (&2.into(), &"file".into()));
+    let kills: Vec<&Value> =
+        report["events"].as_array().unwrap().iter().filter(|it| it["disturbs"] == true).collect();
+    assert_eq!(kills.len(), 1, "{report}");
+    assert!(kills.iter().all(|kill| kill["first_ack_ms"].as_f64().unwrap() > 0.0), "{report}");
+    assert!(report["found"]["acked"].as_u64().unwrap() >= 200);
+    let junit = fs::read_to_string(junit).unwrap();
+    assert!(junit.contains("failures=\"0\" errors=\"0\""), "{junit}");
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("<svg") && page.contains("kill -9 active at "), "{page}");
+    assert!(!page.contains("http://") && !page.contains("<script"), "it asks somebody");
+}
+
+/// Goal: a hand-over is a pause: no publish fails, none is stored twice, nobody connects anew.
+#[test]
+fn a_step_down_is_a_pause() {
+    let report =
+        must_hold(&Room::new(), &["step-down", "--rounds", "2", "--expect", "take_overs = 2"]);
+    let found = &report["found"];
+    assert_eq!(
+        (&found["failed"], &found["twice"], &found["order"]),
+        (&0.into(), &0.into(), &true.into())
+    );
+}
+
+#[test]
+fn a_pair_that_is_cut_in_two_holds() {
+    let room = Room::new();
+    let file = room.write(
+        "steps = [\"wait until 200 acks\", \"partition\", \"wait 1s\", \"heal\", \"wait until ready\", \
+         \"wait until 200 acks\"]\nexpect = [\"lost = 0\", \"order = kept\", \"take_overs = 0\"]\n\
+         [clients]\npublishers = 2\n",
+    );
+    let report = must_hold(&room, &[&file]);
+    // The client of the standby had no acks for as long as that was cut off.
+    assert!(report["found"]["pause"].as_f64().unwrap() > 900.0, "{report}");
+}
+
+#[test]
+fn a_pair_over_sqlite_holds() {
+    let report = must_hold(&Room::new(), &["--pair", "--rounds", "1", "--store", "sqlite"]);
+    assert_eq!(report["store"], "sqlite");
+}
+
+/// Goal: what does not hold is said, by the exit code too, and the logs are kept.
+#[test]
+fn an_expectation_that_does_not_hold_fails() {
+    let room = Room::new();
+    let junit = room.path().join("drill.xml").display().to_string();
+    let words = ["--pair", "--rounds", "1", "--expect", "take_over < 1us", "--junit", &junit];
+    let output = room.drill(&words);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let said = text(&output);
+    assert!(said.contains("verdict: FAILED: take_over < 1µs"), "{said}");
+    let kept = room.kept();
+    assert!(said.contains(&format!("kept in {}", kept[0].display())), "{said}");
+    assert!(kept[0].join("member-1.log").exists() && kept[0].join("store").exists());
+    let junit = fs::read_to_string(junit).unwrap();
+    assert!(junit.contains("<failure message=\"found: "), "{junit}");
+}
+
+/// Goal: what is waited for and does not come is a failure, and what was until then is judged.
+#[test]
+fn what_never_comes_breaks_a_drill_off() {
+    let room = Room::new();
+    let file = room.write(
+        "steps = [\"kill -9 all\", \"wait until active within 100ms\"]\nexpect = [\"lost = 0\"]\n\
+         [members]\ncount = 1\n",
+    );
+    let output = room.drill(&[&file, "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let report = report(&output);
+    let why = report["broken_off"].as_str().unwrap();
+    let expected =
+        "round 1, wait until active within 100ms: not within 100ms; member 1 is not there";
+    assert_eq!(why, expected);
+    // It was started again, to read everything back.
+    assert_eq!(report["found"]["lost"], 0);
+}
+
+#[test]
+fn what_cannot_be_understood_is_named() {
+    let room = Room::new();
+    let steps = "steps = [\"kill -9 active\"]\n";
+    for (scenario, options, part) in [
+        (
+            "steps = [\n\"explode\"]",
+            &[][..],
+            "mine.toml: line 2: steps[1]: \"explode\": there is no",
+        ),
+        ("stepps = 1", &[], "mine.toml: line 1: stepps: unknown key"),
+        ("steps = [\"pause active 8\"]", &[], "8 has no unit: write 8ms or 8s"),
+        ("steps = [\"wait 1s\"", &[], "line 1: TOML: "),
+        (steps, &["--expect", "take_over < 5"], "5 has no unit"),
+        (steps, &["--store", "tape"], "\"tape\" is no kind of store"),
+        (steps, &["--store", "postgres"], "store.source: store postgres needs the source"),
+        (steps, &["--attach", "a:1"], "--monitor"),
+        (steps, &["--attach", "a:1", "--monitor", "a:2"], "--signal-command"),
+        (steps, &["--attach", "a:1", "--monitor", "a:2,b:2"], ""),
+        (steps, &["--rounds", "0"], "--rounds"),
+    ] {
+        let file = room.write(scenario);
+        let output = room.drill(&[&[file.as_str()], options].concat());
+        let said = text(&output);
+        assert!(
+            output.status.code() == Some(2) && said.contains(part),
+            "{scenario} {options:?}: {said}"
+        );
+    }
+    for words in [&[][..], &["--show", "nothing"], &["no-such-scenario"], &["/none/mine.toml"]] {
+        let output = room.drill(words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {}", text(&output));
+    }
+    assert!(room.kept().is_empty());
+}
+
+/// Goal: what the world does not give ends a drill with what was tried, where, and why not.
+#[test]
+fn what_cannot_be_done_is_named() {
+    let room = Room::new();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let junit = room.path().join("drill.xml").display().to_string();
+    let with = |members: &str| format!("steps = [\"wait 1ms\"]\n[members]\n{members}\n");
+    for (scenario, part) in [
+        (with("server = \"/none/server\""), "cannot run /none/server: No such file".to_owned()),
+        (with("server = \"/bin/echo\""), "/bin/echo is no streaming server".to_owned()),
+        (with(&format!("first_port = {port}")), format!("port {port} cannot be used: Address al")),
+        (with("arguments = [\"-nonsense\"]"), "member 1 ended (exit status: ".to_owned()),
+        (with("server = \"x\\u0000\""), String::new()),
+    ] {
+        let file = room.write(&scenario);
+        let output = room.drill(&[&file, "--junit", &junit]);
+        let (code, said) = (output.status.code(), text(&output));
+        if part.is_empty() {
+            assert_eq!(code, Some(2), "{said}");
+            continue;
+        }
+        assert!(code == Some(3) && said.contains(&part), "{scenario}: {said}");
+        assert!(fs::read_to_string(&junit).unwrap().contains("errors=\"1\""));
+    }
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let file = room.write("steps = [\"wait 1ms\"]\n");
+    let output = room.drill(&[&file, "--attach", &nobody, "--monitor", &nobody]);
+    let said = text(&output);
+    assert!(
+        output.status.code() == Some(3) && said.contains("no member is active: asked at"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_scenarios_that_ship_are_listed_and_shown() {
+    let room = Room::new();
+    let output = room.drill(&["--list", "--json"]);
+    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let list = list.as_array().unwrap();
+    assert_eq!(list.len(), 12);
+    for scenario in list {
+        let name = scenario["name"].as_str().unwrap();
+        let output = room.drill(&["--show", name]);
+        assert!(text(&output).contains(&format!("name = \"{name}\"")));
+    }
+    assert!(text(&room.drill(&["--list"])).starts_with("SCENARIO"));
+}
+
+/// Whether somebody listens on the control socket of a member.
+fn listens(folder: &Path, member: usize) -> bool {
+    UnixStream::connect(folder.join(format!("{member}.sock"))).is_ok()
+}
+
+/// Goal: who presses Ctrl-C is told what was until then, and no member is left.
+#[test]
+fn an_interrupted_drill_ends_its_members_and_reports() {
+    let room = Room::new();
+    let file = room.write("steps = [\"wait until 200 acks\", \"pause active 1h\"]\n");
+    let drill = room.command(&[&file, "--json", "--expect", "lost = 0"]).spawn().unwrap();
+    let folder = wait_for("a folder", || room.kept().pop());
+    wait_for("both members", || (listens(&folder, 1) && listens(&folder, 2)).then_some(()));
+    interrupt(&drill);
+    let output = drill.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let report = report(&output);
+    assert_eq!((&report["interrupted"], &report["held"]), (&true.into(), &false.into()));
+    assert_eq!(report["expectations"][0]["found"], Value::Null, "nobody has read it back");
+    assert!(!listens(&folder, 1) && !listens(&folder, 2), "a member is left");
+}
+
+fn interrupt(child: &Child) {
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+}
+
+/// A pair that the test starts and ends, with the commands by which a drill reaches it.
+struct Pair {
+    room: Room,
+    addresses: [String; 2],
+    monitors: [String; 2],
+}
+
+impl Pair {
+    fn start() -> Self {
+        let room = Room::new();
+        let ports: Vec<u16> = (0..6).map(|_| free_port()).collect();
+        let folder = room.path().display().to_string();
+        for number in [0, 1] {
+            let [client, route, monitor] = [ports[number], ports[2 + number], ports[4 + number]];
+            let script = format!(
+                "{} -cluster_id c -ft_group g -store file -dir {folder}/store -a 127.0.0.1 -p {client} \
+                 -m {monitor} -cluster nats://127.0.0.1:{route} -routes nats://127.0.0.1:{} -P \
+                 {folder}/{number}.pid -l {folder}/{number}.log -control_socket {folder}/{number}.sock \
+                 </dev/null >/dev/null 2>&1 &\n",
+                binary().display(),
+                ports[3 - number],
+                number = number + 1,
+            );
+            fs::write(room.path().join(format!("start-{}", number + 1)), script).unwrap();
+        }
+        let at = |from: usize| [0, 1].map(|it| format!("127.0.0.1:{}", ports[from + it]));
+        let pair = Self { addresses: at(0), monitors: at(4), room };
+        for number in ["1", "2"] {
+            let script = pair.room.path().join(format!("start-{number}"));
+            assert!(Command::new("sh").arg(script).status().unwrap().success());
+        }
+        pair
+    }
+
+    fn drill(&self, scenario: &str, signal: &str, more: &[&str]) -> Output {
+        let folder = self.room.path().display().to_string();
+        let (addresses, monitors) = (self.addresses.join(","), self.monitors.join(","));
+        let start = format!("sh {folder}/start-{{member}}");
+        let step_down =
+            format!("{} step-down --socket {folder}/{{member}}.sock", binary().display());
+        let signal = signal.replace("{folder}", &folder);
+        let words = [
+            scenario,
+            "--attach",
+            &addresses,
+            "--monitor",
+            &monitors,
+            "-c",
+            "c",
+            "--json",
+            "--signal-command",
+            &signal,
+            "--start-command",
+            &start,
+            "--step-down-command",
+            &step_down,
+        ];
+        self.room.drill(&[&words[..], more].concat())
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for number in [1, 2] {
+            let path = self.room.path().join(format!("{number}.pid"));
+            let id = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+            if let Some(id) = id {
+                // One that has ended already needs no more.
+                let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+/// Goal: a group that runs is drilled by commands; one that fails is shown with what it said.
+#[test]
+fn members_that_run_already_are_drilled_by_commands() {
+    let pair = Pair::start();
+    let by_file = "kill -s {signal} $(cat {folder}/{member}.pid)";
+    let output = pair.drill("kill-the-active", by_file, &["--rounds", "1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let found = report(&output);
+    assert_eq!((&found["found"]["lost"], &found["store"]), (&0.into(), &Value::Null));
+    let failing = "echo unit {member} is not there >&2; exit 5";
+    let output = pair.drill("kill-the-active", failing, &[]);
+    let said = text(&output);
+    assert!(
+        output.status.code() == Some(3) && said.contains("cannot send SIGKILL to member"),
+        "{said}"
+    );
+    assert!(said.contains("exit status: 5") && said.contains("is not there"), "{said}");
+    // What was not killed serves on.
+    let output =
+        pair.drill("step-down", by_file, &["--rounds", "1", "--expect", "take_overs >= 1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+}
+
+/// A server alone that the test ends.
+struct Alone(Child);
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        // It may have ended already; either way it is collected.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Goal: where servers ask who clients are, the drill says so, or says what they answered.
+#[test]
+fn a_drill_logs_in_where_servers_ask() {
+    let room = Room::new();
+    let (port, monitor) = (free_port().to_string(), free_port().to_string());
+    let mut server = Command::new(binary());
+    server.args(["-cluster_id", "c", "-a", "127.0.0.1", "-p", &port, "-m", &monitor]);
+    server.args(["-user", "u", "-pass", "secret"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let _server = Alone(server.spawn().unwrap());
+    let file = room.write("steps = [\"wait until 50 acks\"]\nexpect = [\"lost = 0\"]\n");
+    let (port, monitor) = (format!("127.0.0.1:{port}"), format!("http://127.0.0.1:{monitor}/"));
+    let words = [&file, "--attach", &port, "--monitor", &monitor, "-c", "c"];
+    let output = room.drill(&[&words[..], &["--user", "u", "--password", "secret"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let output = room.drill(&words);
+    let said = text(&output);
+    let is_named = said.contains("can connect: no NATS server available: ")
+        && said.contains("Authorization Violation");
+    assert!(output.status.code() == Some(3) && is_named, "{said}");
+}
+
+/// A store of the full form: its kind, and the options that it needs.
+struct Given {
+    kind: &'static str,
+    options: Vec<String>,
+    _folder: TempDir,
+}
+
+/// All stores that there are. Database servers are those that the environment names; they are
+/// stopped by a signal, and started by the program that it names too.
+fn stores() -> Vec<Given> {
+    let served = |kind: &'static str, source: String, folder: TempDir| {
+        let variable = |end: &str| {
+            std::env::var(format!("STANBY_TEST_{}_{end}", kind.to_uppercase())).unwrap()
+        };
+        let signal = if kind == "postgres" { "INT" } else { "TERM" };
+        let stop = format!(
+            "p=$(head -n 1 {}); kill -{signal} $p; while kill -0 $p 2>/dev/null; do sleep 0.1; done",
+            variable("PID_FILE")
+        );
+        let start = format!("setsid {} </dev/null >/dev/null 2>&1 &", variable("START"));
+        let pairs = [("--source", source), ("--stop-database", stop), ("--start-database", start)];
+        let options = pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+        Given { kind, options: options.collect(), _folder: folder }
+    };
+    let own = |kind| Given { kind, options: Vec::new(), _folder: tempfile::tempdir().unwrap() };
+    let mut stores = vec![own("file"), own("sqlite")];
+    if let Some(address) = databases::postgres_address() {
+        let folder = tempfile::tempdir().unwrap();
+        databases::postgres(folder.path());
+        let name = databases::name(folder.path());
+        stores.push(served("postgres", format!("{address} dbname={name}"), folder));
+    }
+    if let Some(address) = databases::mysql_address() {
+        let folder = tempfile::tempdir().unwrap();
+        databases::mysql(folder.path());
+        let name = databases::name(folder.path());
+        stores.push(served("mysql", format!("{address}/{name}"), folder));
+    }
+    stores
+}
+
+/// All scenarios over each store, but where one is about what a store has not.
+#[test]
+fn all_scenarios_hold_over_each_store() {
+    if std::env::var_os("STANBY_DRILL").is_none_or(|found| found != "full") {
+        return;
+    }
+    let list: Value =
+        serde_json::from_slice(&Room::new().drill(&["--list", "--json"]).stdout).unwrap();
+    let names: Vec<&str> =
+        list.as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+    for store in stores() {
+        let is_served = !store.options.is_empty();
+        for name in &names {
+            if *name == "database-away" && !is_served || *name == "full-disk" && is_served {
+                continue;
+            }
+            eprintln!("{name} over {}", store.kind);
+            let options: Vec<&str> = store.options.iter().map(String::as_str).collect();
+            must_hold(&Room::new(), &[&[*name, "--store", store.kind], &options[..]].concat());
+        }
+    }
+}
+
+/// Goal: a member that acknowledges before it has committed is found out, and what it has lost is
+/// named.
+#[cfg(feature = "planted")]
+#[test]
+fn a_member_that_acknowledges_too_early_is_found_out() {
+    let room = Room::new();
+    let mut command = room.command(&["heavy-load", "--json"]);
+    let output = command.env("STANBY_PLANTED_BUG", "ack-before-commit").output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let report = report(&output);
+    assert!(report["found"]["lost"].as_u64().unwrap() > 0, "{report}");
+    let named = report["lost"][0].as_str().unwrap();
+    assert!(named.starts_with("message ") && named.contains(", acknowledged at "), "{named}");
+}
