@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::server::{Launch, READY, Server, binary, free_port};
@@ -258,9 +259,28 @@ fn administrators_have_to_be_users() {
             "with partitioning several servers would answer at once",
         ),
         ("streaming { administrators: [7] }", &[], "expected names of users"),
+        (
+            "authorization { users: [{user: ops, password: \"\"}] }\nstreaming { administrators: \
+             [ops] }",
+            &[],
+            "\"ops\" has no password, and anybody can say it",
+        ),
     ] {
         let server = Launch::new(args).config(config).run();
         let said = server.log.text();
         assert!(said.contains(expected), "{config}: {said}");
     }
+}
+
+/// Goal: a reload after which anybody can say to be an administrator leaves none.
+#[test]
+fn a_reload_without_users_leaves_no_administrator() {
+    let server = launch(&[]).start();
+    let port = server.launch.port;
+    told(&url("ops", port), &["channel", "ls"]);
+    server.launch.rewrite_config("streaming { administrators: [ops, eyes] }\n");
+    server.signal(Signal::SIGHUP);
+    server.log.wait("Reloaded server configuration");
+    let why = refused(&url("ops", port), &["channel", "ls"]);
+    assert!(why.contains("\"ops\" may not"), "{why}");
 }

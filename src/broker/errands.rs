@@ -375,6 +375,9 @@ impl Broker {
     /// An input of a peer is done; if it has come again meanwhile, it is answered once more.
     fn finish_errand(&mut self, number: NonZeroU32, finished: Finished) {
         let waiting = self.errands.on_done(number, finished);
+        if waiting.is_none() && !self.serving.untold.is_waiting() {
+            return;
+        }
         let Some(peer) = self.errands.peers.get(&number) else { return };
         let Some(waiting) = waiting else {
             if let Some(route) = peer.route {

@@ -50,6 +50,11 @@ impl Untold {
         self.waits.values().map(|wait| wait.until).min()
     }
 
+    /// Whether anybody is waited for.
+    pub fn is_waiting(&self) -> bool {
+        !self.waits.is_empty()
+    }
+
     /// Whether this process itself is waited for.
     pub fn is_own(&self) -> bool {
         self.waits.contains_key(&None)

@@ -339,13 +339,14 @@ fn with_two_dashes(arg: OsString, long: &[String]) -> OsString {
     arg
 }
 
-/// A flag that SIGINT and SIGTERM raise.
+/// A flag that is raised by what a terminal, a service manager or somebody ends a program with.
 ///
 /// # Errors
 /// When the system does not let us listen for signals.
 pub fn stop_flag() -> Result<Arc<AtomicBool>, CommandError> {
     let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
         signal_hook::flag::register(signal, Arc::clone(&flag))
             .map_err(CommandError::io("cannot listen for signals"))?;
     }

@@ -118,10 +118,14 @@ fn administrators(draft: &Draft) -> Result<(), Wrong> {
         let text = "administrators: with partitioning several servers would answer at once";
         return wrong(text.to_owned());
     }
+    let is_mapped = draft.config.core.tls.as_ref().is_some_and(|tls| tls.verify_and_map);
     for name in named {
-        let is_user = auth.users.iter().any(|user| user.name == *name);
-        if !is_user && auth.username.as_ref() != Some(name) {
+        if !auth.names(name) {
             return wrong(format!("administrators: {name:?} is no user of this server"));
+        }
+        if !is_mapped && !auth.has_password(name) {
+            let text = format!("administrators: {name:?} has no password, and anybody can say it");
+            return wrong(text);
         }
         if auth.no_auth_user.as_ref() == Some(name) {
             let text = format!("administrators: whoever gives no password is {name:?}");

@@ -266,6 +266,25 @@ impl AuthConfig {
     pub fn is_required(&self) -> bool {
         self.username.is_some() || self.token.is_some() || !self.users.is_empty()
     }
+
+    /// Whether there is a user of that name.
+    #[must_use]
+    pub fn names(&self, name: &str) -> bool {
+        self.password_of(name).is_some()
+    }
+
+    /// Whether who says to be that user has to know something.
+    #[must_use]
+    pub fn has_password(&self, name: &str) -> bool {
+        self.password_of(name).is_some_and(|password| !password.is_empty())
+    }
+
+    fn password_of(&self, name: &str) -> Option<&str> {
+        let is_only = self.username.as_deref() == Some(name);
+        let only = is_only.then(|| self.password.as_deref().unwrap_or_default());
+        let listed = self.users.iter().find(|user| user.name == name);
+        only.or_else(|| listed.map(|user| &user.password[..]))
+    }
 }
 
 /// One user of the `authorization` block.

@@ -52,6 +52,9 @@ fn deliveries_max(entry: &Entry) -> Result<u32, Fault> {
     })
 }
 
+/// Bytes of a name that every file system takes.
+const NAME_LEN_MAX: usize = 255;
+
 fn dead_letter(entry: &Entry) -> Result<ChannelName, Fault> {
     let Value::String(name) = &entry.value else {
         let text = format!(
@@ -61,7 +64,9 @@ fn dead_letter(entry: &Entry) -> Result<ChannelName, Fault> {
         );
         return Err(Fault::new(entry, text));
     };
-    if subject::is_channel_name(name.as_bytes()) {
+    // A store in a directory makes it a folder, and clients have to be able to ask for it.
+    let is_usable = name.len() <= NAME_LEN_MAX && !name.chars().any(char::is_control);
+    if is_usable && subject::is_channel_name(name.as_bytes()) {
         return Ok(ChannelName::from(name.as_str()));
     }
     let why = if subject::has_wildcard(name.as_bytes()) {

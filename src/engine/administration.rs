@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::delivery_count::DeliveryCount;
 use crate::base::id::{ChannelName, ClientId, Sequence, SubscriptionId};
 use crate::base::record::{ChannelState, MessageRecord, Purge, SubscriptionWrite};
 use crate::base::sequence_map::SequenceMap;
@@ -148,6 +149,7 @@ pub(super) struct BeforeReset {
     redeliveries: BTreeMap<Sequence, u32>,
     is_stalled: bool,
     group: Option<(GroupKey, Sequence, BTreeMap<Sequence, u32>)>,
+    counts: Vec<DeliveryCount>,
 }
 
 impl Engine {
@@ -336,9 +338,8 @@ impl Engine {
         };
         let reset_id = self.new_subscription_id(index);
         let group = group_key.and_then(|key| self.reset_group(key, next.prev()));
-        if let Some(found) = self.subscriptions.by_key.get(&key) {
-            self.forget_reader(index, reader_of(found));
-        }
+        let reader = self.subscriptions.by_key.get(&key).map(reader_of);
+        let counts = reader.map(|reader| self.forget_reader(index, reader)).unwrap_or_default();
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return Err("it is gone".to_owned());
         };
@@ -351,6 +352,7 @@ impl Engine {
             redeliveries: std::mem::take(&mut found.redeliveries),
             is_stalled: std::mem::take(&mut found.is_stalled),
             group,
+            counts,
         };
         let create = SubscriptionWrite::Create(found.record().into());
         let writes = [create, SubscriptionWrite::Delete(before.id)];
@@ -392,6 +394,7 @@ impl Engine {
             }
         }
         self.commits.keep_record(index, &mut self.channels.slab[index], before.id);
+        self.take_back_reader(index, before.counts);
         true
     }
 

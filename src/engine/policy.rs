@@ -7,7 +7,7 @@
 //! a take-over in between puts it there twice, and none loses it. If that channel refuses it, it
 //! stays pending, is not delivered any more, and is tried again with the next redelivery.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +34,9 @@ use crate::engine::subscription::{Subscription, SubscriptionKey};
 use crate::engine::{Engine, Timer};
 use crate::proto::pb;
 
+/// A longer reply field of a message is not said of its dead letter.
+const REPLY_LEN_MAX: usize = 1_024;
+
 /// A line that a channel of dead letters refuses them is not said more often for one channel.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
@@ -42,8 +45,8 @@ const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 pub(super) struct Policed {
     policy: DeliveryPolicy,
     readers: BTreeMap<ReaderId, BTreeMap<Sequence, Delivered>>,
-    /// Dead letters that are not answered yet, with their bytes.
-    burying: BTreeMap<(ReaderId, Sequence), usize>,
+    /// Dead letters that are not answered yet.
+    burying: BTreeSet<(ReaderId, Sequence)>,
     complained_at: Option<Instant>,
 }
 
@@ -80,6 +83,8 @@ pub struct Burial {
     incarnation: u64,
     reader: ReaderId,
     sequence: Sequence,
+    /// Of the letter.
+    bytes: usize,
 }
 
 /// A message on its way to the channel of dead letters.
@@ -118,7 +123,7 @@ struct Origin<'a> {
 impl Policed {
     /// Of a channel that has a policy.
     pub(super) fn new(policy: DeliveryPolicy) -> Box<Self> {
-        let (readers, burying) = (BTreeMap::new(), BTreeMap::new());
+        let (readers, burying) = (BTreeMap::new(), BTreeSet::new());
         Box::new(Self { policy, readers, burying, complained_at: None })
     }
 
@@ -184,15 +189,14 @@ impl Outgoing<'_> {
         self.enter(key, subscription, channel, record.sequence, is_again);
         let (index, incarnation) = (subscription.channel, channel.incarnation);
         let Some(policed) = &mut channel.policed else { return };
-        if channel.life == Life::Deleting
-            || policed.burying.contains_key(&(reader, record.sequence))
-        {
+        if channel.life == Life::Deleting || policed.burying.contains(&(reader, record.sequence)) {
             return;
         }
         // Whoever has sent it before may not have counted.
         let before = policed.known(reader, &record).unwrap_or(u32::from(is_again));
         if policed.policy.deliveries_max <= before {
-            let burial = Burial { channel: index, incarnation, reader, sequence: record.sequence };
+            let sequence = record.sequence;
+            let burial = Burial { channel: index, incarnation, reader, sequence, bytes: 0 };
             return self.bury(key, subscription, channel, &record, before, burial);
         }
         let count = before + 1;
@@ -219,7 +223,7 @@ impl Outgoing<'_> {
         channel: &mut Channel,
         record: &MessageRecord,
         deliveries: u32,
-        burial: Burial,
+        mut burial: Burial,
     ) {
         let Some(policed) = &mut channel.policed else { return };
         let Some(target) = policed.policy.dead_letter.clone() else { return };
@@ -243,8 +247,9 @@ impl Outgoing<'_> {
         };
         let publication = Publication::decode(publication.encode_to_vec().into());
         let publication = publication.expect("what the generated encoder wrote can be read");
-        policed.burying.insert((burial.reader, burial.sequence), publication.size());
-        self.graves.bytes += publication.size();
+        policed.burying.insert((burial.reader, burial.sequence));
+        burial.bytes = publication.size();
+        self.graves.bytes += burial.bytes;
         let to = placement::of_channel(&target, self.loops);
         let letter = Box::new(DeadLetter { publication, burial });
         self.effects.push_back(Effect::Tell { to, message: PeerMessage::DeadLetter(letter) });
@@ -263,6 +268,9 @@ fn origin(
         Some((durable, queue)) if subscription.is_durable => (durable.to_owned(), queue.to_owned()),
         _ => (text(subscription.durable.as_bytes()), queue),
     };
+    // Dead letters of dead letters would have it in each other, and escaped each time.
+    let reply = text(&message.reply);
+    let reply = if reply.len() <= REPLY_LEN_MAX { reply } else { String::new() };
     let is_nameless = durable.is_empty() && queue.is_empty();
     let inbox = if is_nameless { text(subscription.inbox.as_bytes()) } else { String::new() };
     let origin = Origin {
@@ -274,7 +282,7 @@ fn origin(
         client: &text(subscription.client.as_bytes()),
         deliveries,
         timestamp: message.timestamp,
-        reply: &text(&message.reply),
+        reply: &reply,
     };
     serde_json::to_string(&origin).unwrap_or_default()
 }
@@ -334,14 +342,17 @@ impl Engine {
         refused: Option<String>,
         now: Now,
     ) {
-        let Burial { channel: index, incarnation, reader, sequence } = *burial;
+        let Burial { channel: index, incarnation, reader, sequence, bytes } = *burial;
+        // Its channel may be gone, and the room for it is free all the same.
+        self.graves.bytes = self.graves.bytes.saturating_sub(bytes);
         let Some(channel) = self.channels.slab.get_mut(index) else { return };
         let Some(policed) = channel.policed.as_mut().filter(|_| channel.incarnation == incarnation)
         else {
             return;
         };
-        let Some(bytes) = policed.burying.remove(&(reader, sequence)) else { return };
-        self.graves.bytes = self.graves.bytes.saturating_sub(bytes);
+        if !policed.burying.remove(&(reader, sequence)) {
+            return;
+        }
         if let Some(why) = refused {
             return self.complain(index, sequence, &why, now);
         }
@@ -416,13 +427,27 @@ impl Engine {
     }
 
     /// A reader is gone, or begins anew.
-    pub(super) fn forget_reader(&mut self, index: usize, reader: ReaderId) {
-        let Some(channel) = self.channels.slab.get_mut(index) else { return };
+    pub(super) fn forget_reader(&mut self, index: usize, reader: ReaderId) -> Vec<DeliveryCount> {
+        let Some(channel) = self.channels.slab.get_mut(index) else { return Vec::new() };
         let policed = channel.policed.as_mut();
         let gone = policed.and_then(|policed| policed.readers.remove(&reader));
-        for (sequence, Delivered { timestamp, .. }) in gone.into_iter().flatten() {
-            let write = DeliveryCount { reader, sequence, timestamp, count: 0 };
-            self.commits.delivery(index, channel, write);
+        let mut before = Vec::new();
+        for (sequence, Delivered { timestamp, count }) in gone.into_iter().flatten() {
+            let was = DeliveryCount { reader, sequence, timestamp, count };
+            self.commits.delivery(index, channel, DeliveryCount { count: 0, ..was });
+            before.push(was);
+        }
+        before
+    }
+
+    /// The reader is where it was: so are its counts.
+    pub(super) fn take_back_reader(&mut self, index: usize, counts: Vec<DeliveryCount>) {
+        let Some(channel) = self.channels.slab.get_mut(index) else { return };
+        for count in counts {
+            if let Some(policed) = channel.policed.as_mut() {
+                policed.set(count);
+            }
+            self.commits.delivery(index, channel, count);
         }
     }
 

@@ -85,7 +85,9 @@ impl Engine {
                 return;
             }
             Err(refusal) => {
-                self.log_publish_error(publication.client_id(), &name, &refusal);
+                if reply.mourner.is_none() {
+                    self.log_publish_error(publication.client_id(), &name, &refusal);
+                }
                 self.refuse_publish(publication.guid(), &reply, &refusal);
                 self.give_credit(&publication, &reply);
                 return;
@@ -144,7 +146,9 @@ impl Engine {
     /// The store did not take the message of `publish`.
     pub(super) fn refuse_staged(&mut self, publish: &StagedPublish, refusal: &Refusal) {
         self.give_credit(&publish.publication, &publish.reply);
-        if let Some(channel) = self.channels.slab.get(publish.channel) {
+        // Who waits for a dead letter says so itself, and not each time.
+        let channel = self.channels.slab.get(publish.channel);
+        if let Some(channel) = channel.filter(|_| publish.reply.mourner.is_none()) {
             let name = channel.name.clone();
             self.log_publish_error(publish.publication.client_id(), &name, refusal);
         }

@@ -107,10 +107,14 @@ impl Server {
 
     /// Who asks, if that one may.
     fn administrator(&self, user: Option<String>) -> Result<Asker, Reply> {
+        // After a reload it may be no user any more whom this server tells from others.
+        let core = &self.config.core;
+        let is_mapped = core.tls.as_ref().is_some_and(|tls| tls.verify_and_map);
+        let is_user =
+            |name: &String| core.auth.names(name) && (is_mapped || core.auth.has_password(name));
+        let administrators = &self.config.streaming.administrators;
         match user {
-            Some(user) if self.config.streaming.administrators.contains(&user) => {
-                Ok(Asker::User(user))
-            }
+            Some(user) if administrators.contains(&user) && is_user(&user) => Ok(Asker::User(user)),
             Some(user) => {
                 let user = quoted(user.as_bytes());
                 let why = format!("{user} may not: administrators of the configuration may");

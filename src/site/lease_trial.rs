@@ -88,7 +88,11 @@ pub enum Ground {
 /// # Errors
 /// [`TrialError::NoLease`].
 pub fn ground(config: &Config) -> Result<Ground, TrialError> {
+    let sql = &config.streaming.sql;
+    let is_in_memory = sql.driver == "sqlite"
+        && (sql.source.contains(":memory:") || sql.source.contains("mode=memory"));
     match (config.streaming.store, &config.streaming.directory) {
+        (StoreKind::Sql, _) if is_in_memory => Err(TrialError::NoLease),
         (StoreKind::Sql, _) => Ok(Ground::Database),
         (StoreKind::File, Some(directory)) => Ok(Ground::Directory(directory.clone())),
         (StoreKind::File | StoreKind::Memory, _) => Err(TrialError::NoLease),

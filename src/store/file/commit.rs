@@ -109,8 +109,10 @@ impl Share {
             Ok(is_new) => self.is_root_renamed |= is_new,
             Err(error) => {
                 let text = refusal(error)?;
+                // What is only let go of may come back for once.
                 let has_counts = |part: &&mut Part<'_>| {
-                    part.refused.is_none() && !part.batch.deliveries.is_empty()
+                    let mut counts = part.batch.deliveries.iter();
+                    part.refused.is_none() && counts.any(|count| 0 < count.count)
                 };
                 for part in parts.iter_mut().filter(has_counts) {
                     part.refused = Some(text.clone());

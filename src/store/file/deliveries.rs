@@ -99,7 +99,9 @@ impl Deliveries {
     /// Of one share, with what was found of its channels.
     pub(super) fn of_share(share: usize, found: &Found, channels: &[&ChannelName]) -> Self {
         let ids: BTreeSet<ReaderId> = channels.iter().map(|name| channel_id(name)).collect();
-        let counts = found.counts.iter().filter(|((channel, ..), _)| ids.contains(channel));
+        let is_live =
+            |((channel, ..), (_, count)): &(&Key, &Count)| ids.contains(channel) && 0 < *count;
+        let counts = found.counts.iter().filter(is_live);
         let share = u64::try_from(share).unwrap_or(u64::MAX);
         let counts = counts.map(|(key, count)| (*key, *count)).collect();
         Self { share, counts, last_generation: found.generation, ..Self::default() }
@@ -118,9 +120,13 @@ impl Deliveries {
         let mut added = BTreeMap::new();
         for part in parts {
             let channel = channel_id(&part.channel);
-            for count in part.deliveries.iter().filter(|count| count.count > 0) {
+            for count in &part.deliveries {
                 let DeliveryCount { reader, sequence, timestamp, count } = *count;
-                added.insert((channel, reader, sequence), (timestamp, count));
+                let key = (channel, reader, sequence);
+                // What was let go of must not come back when its reader begins anew.
+                if 0 < count || self.counts.contains_key(&key) || added.contains_key(&key) {
+                    added.insert(key, (timestamp, count));
+                }
             }
         }
         if added.is_empty() {
@@ -304,6 +310,7 @@ impl Found {
         let last = (channel, ReaderId([u8::MAX; 16]), Sequence(u64::MAX));
         let counts = self.counts.range(first..=last);
         counts
+            .filter(|(_, (_, count))| 0 < *count)
             .map(|((_, reader, sequence), (timestamp, count))| DeliveryCount {
                 reader: *reader,
                 sequence: *sequence,

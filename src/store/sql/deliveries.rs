@@ -28,7 +28,11 @@ pub type Forgotten = (ReaderId, Sequence);
 /// # Errors
 /// [`SqlError`].
 pub fn write(dialect: &mut dyn Dialect, id: i64, part: &ChannelBatch) -> Result<(), SqlError> {
-    for count in part.deliveries.iter().filter(|count| count.count > 0) {
+    for count in &part.deliveries {
+        if count.count == 0 {
+            remove(dialect, id, std::iter::once(&(count.reader, count.sequence)))?;
+            continue;
+        }
         let values = [
             Value::from(count.timestamp.0),
             i64::from(count.count).into(),
