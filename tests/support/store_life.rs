@@ -18,6 +18,8 @@ use std::time::Duration;
 use prost::Message;
 
 use stanby::base::channel_limits::{ChannelOverrides, StoreLimits};
+use stanby::base::delivery_count::{DeliveryCount, ReaderId};
+use stanby::base::delivery_policy::PolicyOverrides;
 use stanby::base::epoch::{Epoch, Fence, FenceError, Predecessor};
 use stanby::base::id::{ChannelName, ClientId, Sequence, SubscriptionId, Ticket};
 use stanby::base::record::{
@@ -104,6 +106,11 @@ pub enum Step {
     Register(Vec<ClientWrite>),
     /// An operator lets go of all messages of a channel but so many; `None`: of everything.
     Purge(&'static str, Option<u64>),
+    /// A reader of a channel got these messages, each so often that its count is this; 0 = it needs
+    /// none any more.
+    Deliver(&'static str, u8, Vec<(u64, u32)>),
+    /// From the next process on deliveries are counted, or are not.
+    Count(bool),
     /// The channel goes.
     Delete(&'static str),
     /// Somebody puts a folder with a file into that of a channel.
@@ -139,6 +146,7 @@ pub struct Life {
     stamps: i64,
     name: &'static str,
     payloads: u64,
+    counts_deliveries: bool,
     pub refused_count: u64,
     pub down_count: u64,
     /// Payloads that were answered for since another member has taken over.
@@ -169,6 +177,7 @@ impl Life {
             stamps: 0,
             name: "a",
             payloads: 0,
+            counts_deliveries: true,
             refused_count: 0,
             down_count: 0,
             late_acks: Vec::new(),
@@ -219,6 +228,8 @@ impl Life {
                 }
             }
             Step::Purge(channel, keep) => self.purge(channel, *keep),
+            Step::Deliver(channel, reader, counts) => self.deliver(channel, *reader, counts),
+            Step::Count(counts) => self.counts_deliveries = *counts,
             Step::Clutter(channel) => {
                 if self.root.join(channel).exists() {
                     fs::create_dir_all(self.root.join(channel).join("backup/of")).unwrap();
@@ -327,6 +338,19 @@ impl Life {
         self.commit(Batch { channels: vec![part], durable: true, ..Batch::default() });
     }
 
+    fn deliver(&mut self, channel: &str, reader: u8, counts: &[(u64, u32)]) {
+        let Some(made) = self.model().channels.get(channel).map(|known| known.made) else { return };
+        let count_of = |(sequence, count): &(u64, u32)| DeliveryCount {
+            reader: ReaderId([reader; 16]),
+            sequence: Sequence(*sequence),
+            timestamp: WallTime(made),
+            count: *count,
+        };
+        let mut part = part_of(channel, Lifecycle::Keep);
+        part.deliveries = counts.iter().map(count_of).collect();
+        self.commit(Batch { channels: vec![part], durable: true, ..Batch::default() });
+    }
+
     fn register(&mut self, writes: &[ClientWrite]) {
         let server = spb::ServerInfo { cluster_id: "test".into(), ..spb::ServerInfo::default() };
         let server = (!self.model().has_server).then_some(server);
@@ -347,6 +371,7 @@ impl Life {
                     self.late_acks.extend(messages.map(payload_of));
                 }
                 let mut model = self.model.lock().unwrap();
+                model.was_faulty |= self.ground.was_faulty();
                 model.answer_clients(&batch, report.clients_refused.is_some());
                 for (part, outcome) in batch.channels.iter().zip(&report.channels) {
                     assert_eq!(part.channel, outcome.channel);
@@ -492,6 +517,15 @@ impl Life {
         let age_max = Some(Duration::from_secs(AGE_MAX));
         let section = ChannelOverrides { age_max, ..ChannelOverrides::default() };
         limits.per_channel.insert(ChannelName::from("aged"), section);
+        if self.counts_deliveries {
+            let dead_letter = Some(ChannelName::from("dead"));
+            let policy = PolicyOverrides { deliveries_max: Some(9), dead_letter };
+            limits.per_channel.insert(ChannelName::from("foo"), ChannelOverrides::default());
+            limits.policies.per_channel.insert(ChannelName::from("foo"), policy);
+        } else {
+            let mut model = self.model();
+            model.channels.values_mut().for_each(|known| known.counts.clear());
+        }
         let disk = self.ground.disk();
         if file::prepare_on(disk.as_ref(), &self.options).is_err() {
             // The process ends, and is started again.
@@ -532,7 +566,10 @@ impl Life {
                     let ahead = u64::try_from(known.unknown.len()).unwrap();
                     (known.last..=known.last + ahead).contains(&last)
                 };
-                let known = ways.swap_remove(ways.iter().position(fits).unwrap_or(0));
+                let mut known = ways.swap_remove(ways.iter().position(fits).unwrap_or(0));
+                // They were let go of with it, and nobody needs to know what is left of them.
+                known.counts.clear();
+                known.made = 0;
                 model.channels.entry(name.clone()).or_insert(known);
             }
             assert!(model.channels.contains_key(name), "{name} came back, or from nowhere");
@@ -569,6 +606,7 @@ impl Life {
             assert_eq!(known.last, found.state.last.get(), "{name}");
             known.first = known.first.max(found.state.first.get());
             known.check_pending(&name, found, (has_late_one, may_lose));
+            known.check_counts(&name, &found.deliveries, has_late_one || may_lose);
             model.kept.extend(messages.into_iter().map(|(_, payload)| payload));
         }
     }
@@ -687,8 +725,8 @@ pub fn client(id: &'static str) -> ClientWrite {
 /// All that can happen to channels, subscriptions and clients.
 pub fn whole_life() -> Vec<Step> {
     use Step::{
-        Clutter, Crash, Delete, Litter, Look, Publish, PublishLater, Purge, Read, Register, Reopen,
-        Steal, Subscribe, Wait,
+        Clutter, Crash, Delete, Deliver, Litter, Look, Publish, PublishLater, Purge, Read,
+        Register, Reopen, Steal, Subscribe, Wait,
     };
     use SubscriptionWrite::{Acked, Create, Sent, Update};
     let id = SubscriptionId;
@@ -699,7 +737,9 @@ pub fn whole_life() -> Vec<Step> {
         Register(vec![client("me"), client("you")]),
         Publish(vec![("foo", 2), ("bar", 1)]),
         Subscribe("foo", vec![new(1), new(2), sent(1, 1), sent(1, 2)]),
+        Deliver("foo", 1, vec![(1, 1), (2, 1)]),
         PublishLater(vec![("foo", 4)]),
+        Deliver("foo", 1, vec![(1, 2)]),
         PublishLater(vec![("foo", 5), ("bar", 1)]),
         Subscribe("foo", vec![sent(2, 1), acked(1, 1), Update(subscription(2).into())]),
         Wait(2),
@@ -710,6 +750,7 @@ pub fn whole_life() -> Vec<Step> {
         Wait(60),
         Publish(vec![("aged", 2), ("bar", 2)]),
         Read,
+        Deliver("bar", 1, vec![(1, 3)]),
         Wait(60),
         Clutter("bar"),
         Delete("bar"),
@@ -717,6 +758,13 @@ pub fn whole_life() -> Vec<Step> {
         Delete("baz"),
         Reopen(Predecessor::Clean),
         Register(vec![client("them")]),
+        // What was found is let go of, and its file written anew.
+        Deliver("foo", 1, vec![(1, 0), (2, 2), (3, 1)]),
+        Deliver("foo", 2, (1..8).map(|sequence| (sequence, 1)).collect()),
+        Deliver("foo", 2, (1..8).map(|sequence| (sequence, 0)).collect()),
+        Deliver("foo", 1, vec![(3, 2)]),
+        Wait(1),
+        Deliver("foo", 1, vec![(3, 3)]),
         Litter("lit"),
         Litter("lost+found"),
         Publish(vec![("foo", 1), ("bar", 1), ("lit", 1)]),
@@ -728,6 +776,7 @@ pub fn whole_life() -> Vec<Step> {
         Publish(vec![("bar", 1)]),
         Reopen(Predecessor::Replaced),
         Publish(vec![("foo", 4), ("qux", 1)]),
+        Deliver("foo", 1, vec![(2, 3)]),
         Purge("foo", Some(3)),
         Publish(vec![("foo", 1)]),
         Crash,
@@ -758,10 +807,12 @@ pub fn mounted_life() -> Vec<Step> {
         publish(2),
         Step::Reopen(Predecessor::Clean),
         publish(4),
+        Step::Deliver("mnt", 1, vec![(9, 1)]),
         Step::Purge("mnt", Some(2)),
         Step::Delete("mnt"),
         publish(1),
         // What could not be read of the oldest messages is read again.
+        Step::Count(false),
         Step::Reopen(Predecessor::Gone),
         Step::Read,
     ]
@@ -773,6 +824,7 @@ pub fn reserved_life() -> [Vec<Step>; 2] {
     let before = vec![
         Step::Register(vec![client("me")]),
         Step::Publish(vec![("foo", 2), ("bar", 1)]),
+        Step::Deliver("foo", 1, vec![(1, 1)]),
         Step::Wait(1),
     ];
     [before, vec![Step::Reopen(Predecessor::Gone), Step::Read]]

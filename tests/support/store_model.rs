@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 
+use stanby::base::delivery_count::{DeliveryCount, ReaderId};
 use stanby::base::record::{
     Batch, ChannelBatch, ClientWrite, Lifecycle, MessageRecord, RecoveredChannel, SubscriptionWrite,
 };
@@ -37,6 +38,10 @@ pub struct Known {
     /// What an operator wants to let go, and was not told of: the first message that would stay,
     /// and whether its payload goes.
     pub purge: Option<(u64, bool)>,
+    /// Tells it from another channel of that name: the timestamp of its messages for who counts.
+    pub made: i64,
+    /// How often a message was delivered to a reader: one of these; 0 = it is not counted.
+    pub counts: BTreeMap<(ReaderId, u64), BTreeSet<u32>>,
 }
 
 /// Everything that clients were told.
@@ -57,6 +62,10 @@ pub struct Model {
     pub seconds: u64,
     /// All payloads that were ever found, or answered for.
     pub kept: BTreeSet<String>,
+    /// How many channels were made.
+    made: i64,
+    /// Whether the disk has failed.
+    pub was_faulty: bool,
 }
 
 impl Model {
@@ -77,6 +86,14 @@ impl Model {
             let known = self.channels.entry(part.channel.to_string()).or_default();
             if known.pending.is_empty() {
                 known.pending.push(Pending::new());
+            }
+            if known.made == 0 {
+                self.made += 1;
+                known.made = self.made;
+            }
+            for count in &part.deliveries {
+                let key = (count.reader, count.sequence.get());
+                known.counts.entry(key).or_insert_with(|| [0].into()).insert(count.count);
             }
             known.may_be_missing = part.lifecycle != Lifecycle::Keep;
             let asked = part.purge.as_ref();
@@ -146,6 +163,13 @@ impl Model {
         if is_refused {
             known.pending.truncate(1);
             return;
+        }
+        for count in &part.deliveries {
+            let counts = known.counts.entry((count.reader, count.sequence.get())).or_default();
+            // Where the disk takes nothing, what is let go of may come back.
+            if count.count != 0 || !self.was_faulty {
+                *counts = [count.count].into();
+            }
         }
         known.pending = vec![known.pending.pop().unwrap()];
         known.doubtful_pending.clear();
@@ -219,6 +243,23 @@ impl Known {
         } else if may_lose {
             // Whoever writes to the channel writes all of it anew.
             self.doubtful_pending.extend(others);
+        }
+    }
+
+    /// Each count is what was answered, or asked for since.
+    pub fn check_counts(&mut self, name: &str, found: &[DeliveryCount], may_change: bool) {
+        let ours = found.iter().filter(|count| count.timestamp.0 == self.made);
+        let found: BTreeMap<(ReaderId, u64), u32> =
+            ours.map(|one| ((one.reader, one.sequence.get()), one.count)).collect();
+        for key in found.keys() {
+            assert!(self.counts.contains_key(key), "{name}: {key:?} was never counted");
+        }
+        for (key, known) in &mut self.counts {
+            let count = found.get(key).copied().unwrap_or(0);
+            assert!(known.contains(&count), "{name}: {key:?} was delivered {count} of {known:?}");
+            if !may_change {
+                *known = [count].into();
+            }
         }
     }
 

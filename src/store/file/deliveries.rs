@@ -1,9 +1,12 @@
 //! How often messages were delivered: files of ours under the root, which no Go server reads.
 //!
-//! Each epoch begins with a file of what it has found, and each share adds files of its own; what
-//! was written last counts. A record has one length and a checksum, so one that is torn spoils no
-//! other, and a count that is lost was answered for to nobody. Where no channel has a limit there
-//! are no such files, and none is left.
+//! Each epoch begins with a file of all that it has found, and each share adds files of its own,
+//! which begin with all that the share knows. A mark says how many records that were: where it is
+//! true, what older files say of the same is passed over, so that neither one that could not be
+//! removed nor one that a former active makes late brings back what was let go of. Behind the mark,
+//! what was written last counts. A record has one length and a checksum, so one that is torn spoils
+//! no other, and a count that is lost was answered for to nobody. Where no channel has a limit
+//! there are no such files, and none is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -25,9 +28,6 @@ const HEADER: [u8; 8] = *b"stanby#1";
 const RECORD_LEN: usize = 16 + 16 + 8 + 8 + 4 + 4;
 /// Records that are read at once.
 const RECORDS_READ: usize = 4_096;
-/// A file with so many records more than there are counts is written anew.
-const WASTE_MAX: u64 = 4_096;
-
 /// Where nothing is synced, so many acknowledgements wait to be durable at most.
 const FORGOTTEN_MAX: usize = 4_096;
 
@@ -36,6 +36,32 @@ type Key = (ReaderId, ReaderId, Sequence);
 
 /// When it was published, and how often it was delivered.
 type Count = (WallTime, u32);
+
+/// Stands for channel and reader in a mark.
+const MARK: ReaderId = ReaderId([u8::MAX; 16]);
+
+/// Of what a file says everything up to its mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Store,
+    Share,
+}
+
+impl Scope {
+    /// A record that says so, behind so many others.
+    fn mark(self, records: u64) -> (Key, Count) {
+        let scope = match self {
+            Self::Store => 1,
+            Self::Share => 2,
+        };
+        ((MARK, MARK, Sequence(records)), (WallTime(0), scope))
+    }
+
+    /// What a record marks behind so many others.
+    fn of(record: &(Key, Count), records: u64) -> Option<Self> {
+        [Self::Store, Self::Share].into_iter().find(|scope| scope.mark(records) == *record)
+    }
+}
 
 /// Which epoch has written a file, and the how many-th it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +81,8 @@ pub struct Deliveries {
     counts: BTreeMap<Key, Count>,
     /// Messages that need no count once what was written before is durable.
     forgotten: BTreeSet<Key>,
+    /// What the file of the epoch counts: where it is let go of, each file of this share says so.
+    found: BTreeSet<Key>,
     file: Option<Written>,
     last_generation: u64,
 }
@@ -99,12 +127,12 @@ impl Deliveries {
     /// Of one share, with what was found of its channels.
     pub(super) fn of_share(share: usize, found: &Found, channels: &[&ChannelName]) -> Self {
         let ids: BTreeSet<ReaderId> = channels.iter().map(|name| channel_id(name)).collect();
-        let is_live =
-            |((channel, ..), (_, count)): &(&Key, &Count)| ids.contains(channel) && 0 < *count;
-        let counts = found.counts.iter().filter(is_live);
+        let counts = found.counts.iter().filter(|((channel, ..), _)| ids.contains(channel));
         let share = u64::try_from(share).unwrap_or(u64::MAX);
-        let counts = counts.map(|(key, count)| (*key, *count)).collect();
-        Self { share, counts, last_generation: found.generation, ..Self::default() }
+        let counts: BTreeMap<Key, Count> = counts.map(|(key, count)| (*key, *count)).collect();
+        let found_keys = counts.keys().copied().collect();
+        let last_generation = found.generation;
+        Self { share, counts, found: found_keys, last_generation, ..Self::default() }
     }
 
     /// Writes the counts of these parts; they are durable after the next sync.
@@ -162,8 +190,15 @@ impl Deliveries {
         self.last_generation += 1;
         let (epoch, generation) = (ctx.fence.epoch().0, self.last_generation);
         let number = Number { epoch, generation, share: self.share };
-        let known = self.counts.iter().filter(|(key, _)| !added.contains_key(key));
-        let (file, len) = create(ctx, root, number, known.chain(added))?;
+        let mut all = self.counts.clone();
+        for key in self.found.iter().chain(&self.forgotten) {
+            let is_gone = !self.counts.contains_key(key) || self.forgotten.contains(key);
+            if is_gone {
+                all.insert(*key, (WallTime(0), 0));
+            }
+        }
+        all.extend(added);
+        let (file, len) = create(ctx, root, number, (Scope::Share, &all))?;
         self.file = Some(Written { file, number, len, is_dirty: true });
         Ok(())
     }
@@ -222,7 +257,11 @@ impl Deliveries {
     pub(super) fn tidy(&mut self, ctx: &Context, root: &dyn Folder) {
         let Some(former) = &self.file else { return };
         let records = former.len / RECORD_LEN as u64;
-        if former.is_dirty || records < 2 * self.counts.len() as u64 + WASTE_MAX {
+        // The mark is one too.
+        let needed = 1 + self.counts.len() as u64 + self.found.len() as u64;
+        let is_small =
+            i64::try_from(former.len).is_ok_and(|len| len <= ctx.options.compact_bytes_min);
+        if former.is_dirty || is_small || records <= 2 * needed {
             return;
         }
         let former = former.number;
@@ -279,9 +318,11 @@ impl Found {
         let own = numbers.iter().filter(|number| number.epoch == epoch);
         found.generation = own.map(|number| number.generation + 1).max().unwrap_or(0);
         if ctx.limits.counts_deliveries() {
+            let mut files = Vec::new();
             for number in &numbers {
-                found.read(ctx, root, *number)?;
+                files.extend(read(ctx, root, *number)?);
             }
+            found.counts = merge(files);
             let number = Number { epoch, generation: found.generation, share: 0 };
             if let Err(error) = found.write(ctx, root, number) {
                 if !is_refusal(&error) {
@@ -310,7 +351,6 @@ impl Found {
         let last = (channel, ReaderId([u8::MAX; 16]), Sequence(u64::MAX));
         let counts = self.counts.range(first..=last);
         counts
-            .filter(|(_, (_, count))| 0 < *count)
             .map(|((_, reader, sequence), (timestamp, count))| DeliveryCount {
                 reader: *reader,
                 sequence: *sequence,
@@ -320,57 +360,91 @@ impl Found {
             .collect()
     }
 
-    fn read(&mut self, ctx: &Context, root: &dyn Folder, number: Number) -> Result<(), StoreError> {
-        let path = path_of(ctx, number);
-        let name = deliveries_name(number);
-        let file = match root.open(&name, Access::Read) {
-            Ok(file) => file,
-            // Its epoch has written it anew meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(source) => return Err(io_error(Action::Read, &path, source)),
-        };
-        let mut bytes = vec![0; RECORDS_READ * RECORD_LEN];
-        let read = |bytes: &mut [u8], offset| {
-            let read_len = file.read_at(bytes, offset);
-            read_len.map_err(|source| io_error(Action::Read, &path, source))
-        };
-        let header_len = read(&mut bytes[..HEADER.len()], 0)?;
-        if bytes[..header_len] != HEADER {
-            log::warn!("{}: not a file of counts of deliveries; passed over", path.display());
-            return Ok(());
-        }
-        let mut offset = HEADER.len() as u64;
-        loop {
-            let read_len = read(&mut bytes, offset)?;
-            let records = bytes[..read_len].chunks_exact(RECORD_LEN);
-            self.counts.extend(records.filter_map(decode));
-            if read_len < bytes.len() {
-                return Ok(());
-            }
-            offset += read_len as u64;
-        }
-    }
-
     fn write(&self, ctx: &Context, root: &dyn Folder, number: Number) -> Result<(), StoreError> {
-        if self.counts.is_empty() {
-            return Ok(());
-        }
         let path = path_of(ctx, number);
-        let (file, _) = create(ctx, root, number, self.counts.iter())?;
+        let (file, _) = create(ctx, root, number, (Scope::Store, &self.counts))?;
         let synced = file.sync().and_then(|()| root.sync());
         synced.map_err(|source| io_error(Action::Sync, &path, source))
     }
 }
 
-fn create<'a>(
+/// What one file says.
+struct Said {
+    number: Number,
+    counts: BTreeMap<Key, Count>,
+    /// Of what it says everything.
+    scope: Option<Scope>,
+}
+
+/// Reads one file; `None` if it is none of ours, or has gone meanwhile.
+fn read(ctx: &Context, root: &dyn Folder, number: Number) -> Result<Option<Said>, StoreError> {
+    let path = path_of(ctx, number);
+    let name = deliveries_name(number);
+    let file = match root.open(&name, Access::Read) {
+        Ok(file) => file,
+        // Its epoch has written it anew meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(io_error(Action::Read, &path, source)),
+    };
+    let mut bytes = vec![0; RECORDS_READ * RECORD_LEN];
+    let read = |bytes: &mut [u8], offset| {
+        let read_len = file.read_at(bytes, offset);
+        read_len.map_err(|source| io_error(Action::Read, &path, source))
+    };
+    let header_len = read(&mut bytes[..HEADER.len()], 0)?;
+    if bytes[..header_len] != HEADER {
+        log::warn!("{}: not a file of counts of deliveries; passed over", path.display());
+        return Ok(None);
+    }
+    let mut said = Said { number, counts: BTreeMap::new(), scope: None };
+    let (mut offset, mut records) = (HEADER.len() as u64, 0);
+    loop {
+        let read_len = read(&mut bytes, offset)?;
+        for record in bytes[..read_len].chunks_exact(RECORD_LEN).filter_map(decode) {
+            match Scope::of(&record, records) {
+                Some(scope) => said.scope = Some(scope),
+                None if record.0.0 == MARK => {}
+                None => drop(said.counts.insert(record.0, record.1)),
+            }
+            records += 1;
+        }
+        if read_len < bytes.len() {
+            return Ok(Some(said));
+        }
+        offset += read_len as u64;
+    }
+}
+
+/// What files say together, in the order in which they were written.
+fn merge(files: Vec<Said>) -> BTreeMap<Key, Count> {
+    let mut valid: Vec<Said> = Vec::new();
+    for said in files {
+        let writer = |said: &Said| (said.number.epoch, said.number.share);
+        match said.scope {
+            Some(Scope::Store) => valid.clear(),
+            Some(Scope::Share) => valid.retain(|other| {
+                other.scope == Some(Scope::Store) || writer(other) != writer(&said)
+            }),
+            None => {}
+        }
+        valid.push(said);
+    }
+    let mut counts: BTreeMap<Key, Count> = valid.into_iter().flat_map(|said| said.counts).collect();
+    counts.retain(|_, (_, count)| 0 < *count);
+    counts
+}
+
+fn create(
     ctx: &Context,
     root: &dyn Folder,
     number: Number,
-    counts: impl Iterator<Item = (&'a Key, &'a Count)>,
+    (scope, counts): (Scope, &BTreeMap<Key, Count>),
 ) -> Result<(Box<dyn DiskFile>, u64), StoreError> {
     let (name, path) = (deliveries_name(number), path_of(ctx, number));
     let mut bytes = HEADER.to_vec();
-    counts.for_each(|(key, count)| encode(&mut bytes, key, count));
+    counts.iter().for_each(|(key, count)| encode(&mut bytes, key, count));
+    let (key, count) = scope.mark(counts.len() as u64);
+    encode(&mut bytes, &key, &count);
     let file = root
         .open(&name, Access::CreateNew)
         .map_err(|source| io_error(Action::Open, &path, source))?;
