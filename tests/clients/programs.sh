@@ -8,8 +8,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 work=${CARGO_TARGET_DIR:-$here/../../target}/clients
 mkdir -p "$work"
 work=$(cd "$work" && pwd)
-(cd "$here/go" && go build -o "$work/go-clients" .)
-(cd "$here/node" && npm ci --silent --no-audit --no-fund)
+. "$here/build.sh"
+build_go
+build_node
 export STANBY_GO_CLIENTS="$work/go-clients"
 export STANBY_NODE_CLIENTS="node $here/node/main.js"
 exec "$@"
