@@ -339,7 +339,7 @@ impl Life {
     }
 
     fn deliver(&mut self, channel: &str, reader: u8, counts: &[(u64, u32)]) {
-        let Some(made) = self.model().channels.get(channel).map(|known| known.made) else { return };
+        let Some(made) = self.model().made(channel) else { return };
         let count_of = |(sequence, count): &(u64, u32)| DeliveryCount {
             reader: ReaderId([reader; 16]),
             sequence: Sequence(*sequence),

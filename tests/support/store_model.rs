@@ -87,10 +87,6 @@ impl Model {
             if known.pending.is_empty() {
                 known.pending.push(Pending::new());
             }
-            if known.made == 0 {
-                self.made += 1;
-                known.made = self.made;
-            }
             for count in &part.deliveries {
                 let key = (count.reader, count.sequence.get());
                 known.counts.entry(key).or_insert_with(|| [0].into()).insert(count.count);
@@ -116,6 +112,16 @@ impl Model {
                 known.pending.push(state.clone());
             }
         }
+    }
+
+    /// What tells a channel from others of that name.
+    pub fn made(&mut self, channel: &str) -> Option<i64> {
+        let known = self.channels.get_mut(channel)?;
+        if known.made == 0 {
+            self.made += 1;
+            known.made = self.made;
+        }
+        Some(known.made)
     }
 
     pub fn answer_clients(&mut self, batch: &Batch, is_refused: bool) {

@@ -152,7 +152,7 @@ pub fn adopt(adoption: &Adoption<'_>, channels: &mut [Recovered]) -> Result<bool
         // next commit to the channel syncs its folder, and until then the old ones say the same.
         channel.mark_synced();
         if let Some(rewrite) = rewrite {
-            rewrite.finish(ctx, root, channel)?;
+            rewrite.finish(channel);
         }
         if let Some(fresh) = fresh {
             channel.replace_subscriptions(ctx, root, fresh)?;

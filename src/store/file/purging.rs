@@ -150,12 +150,17 @@ impl Channel {
         }
         let holds_more = |slice: &Slice| slice.first < floor.first && floor.first <= slice.last;
         let must_rewrite = self.messages.slices.iter().any(holds_more) || self.holds_emptied();
-        if must_rewrite && self.messages.message_count != 0 {
+        let must_rewrite = must_rewrite && self.messages.message_count != 0;
+        if must_rewrite {
             let is_damaged = self.unwritten_floor == Some(floor);
             if is_damaged || REWRITTEN_BYTES_MAX < self.messages.byte_count {
                 return Ok(());
             }
             self.rewrite_what_stays(ctx, root)?;
+        }
+        // What could not be cut the last time, too.
+        if must_rewrite || self.messages.overlaps.iter().any(|old| !old.must_stay) {
+            cut_overlaps(ctx, root, self)?;
             self.remove_dead_slices(ctx, root, archivists)?;
         }
         let is_left = self.messages.slices.iter().any(|slice| slice.first < floor.first)
@@ -195,10 +200,9 @@ impl Channel {
             self.mark_synced();
         }
         ctx.fence.check()?;
-        copy.finish(ctx, root, self)?;
+        copy.finish(self);
         // What is written anew and synced need not stay elsewhere.
         self.messages.overlaps.iter_mut().for_each(|old| old.must_stay &= old.from < from);
-        cut_overlaps(ctx, root, self)?;
         let live = self.messages.slices.iter().filter(|slice| slice.live_count() != 0);
         self.messages.byte_count = live.map(|slice| slice.bytes).sum();
         self.is_rewritten = self.floor.is_emptied;

@@ -169,36 +169,33 @@ impl Rewrite {
         Ok(write.map(|write| Self { write, kept, later_count }))
     }
 
-    /// Takes the copy into use and cuts the oldest of the old slices; the others are superseded.
-    /// The caller has synced the copy and asked the fence since.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn finish(
-        self,
-        ctx: &Context,
-        root: &dyn Folder,
-        channel: &mut Channel,
-    ) -> Result<(), StoreError> {
+    /// Takes the copy into use. What the oldest of the old slices still has of it is left to
+    /// [`cut_overlaps`], so that a cut that fails takes nothing away from readers; the other slices
+    /// are superseded. The caller has synced the copy and asked the fence since.
+    pub fn finish(self, channel: &mut Channel) {
         channel.close_files();
         let Self { write, kept, later_count } = self;
-        if kept.record_count != 0 {
-            channel.open_folder(ctx, root)?;
-            let path = ctx.path(channel.name.as_bytes(), b"");
-            let fence = ctx.fence.as_ref();
-            end_slice(Place { folder: channel.folder(), path: &path, fence }, &kept)?;
-        }
         let messages = &mut channel.messages;
         let staying = messages.slices.len().saturating_sub(later_count + 1);
-        let copied = messages.slices.split_off(staying).into_iter().map(|slice| slice.number);
-        let is_gone = |number: &u64| kept.record_count == 0 || *number != kept.number;
-        messages.superseded.extend(copied.filter(is_gone));
+        let copied = messages.slices.split_off(staying);
+        for old in copied {
+            if kept.record_count == 0 || old.number != kept.number {
+                messages.superseded.insert(old.number);
+                continue;
+            }
+            messages.overlaps.push(Overlap {
+                number: old.number,
+                from: write.slice.first,
+                last: old.last,
+                last_time: old.last_time,
+                must_stay: false,
+            });
+        }
         messages.slices.extend((kept.record_count != 0).then_some(kept));
         messages.number_max = write.slice.number;
         messages.slices.push_back(write.slice);
         messages.head.clear();
         channel.must_begin_slice = false;
-        Ok(())
     }
 }
 
