@@ -245,7 +245,7 @@ const METHODS: [&str; 21] = [
     "truncate",
     "unlink",
 ];
-const OF_OTHERS: [&str; 24] = [
+const OF_OTHERS: [&str; 26] = [
     "Self::folder(",
     "adoption.sync(",
     "bytes.truncate(",
@@ -258,12 +258,14 @@ const OF_OTHERS: [&str; 24] = [
     "messages.slices.truncate(",
     "place.rename(",
     "replacement.sync()",
+    "self.append(ctx",
     "self.folder()",
     "self.open(&",
     "self.open(index_name",
     "self.open(SUBS",
     "self.output.read_at(",
     "self.sync()",
+    "self.sync(ctx",
     "self.truncate(",
     "self.unlink(",
     "staging.append(",
