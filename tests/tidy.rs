@@ -13,7 +13,7 @@ const FLOOR: [&str; 3] = ["base", "log", "proto"];
 
 /// Room → the rooms that it may import beside the floor and itself. A new edge is a change of this
 /// table, in a commit of its own, with the reason.
-const IMPORTS: [(&str, &[&str]); 19] = [
+const IMPORTS: [(&str, &[&str]); 20] = [
     ("base", &[]),
     ("proto", &[]),
     ("log", &[]),
@@ -30,6 +30,8 @@ const IMPORTS: [(&str, &[&str]); 19] = [
     ("client", &["wire"]),
     // Servers are processes and addresses for it, so it drills other servers too.
     ("drill", &["client"]),
+    // It reads what servers say as they read what clients say.
+    ("bench", &["client", "wire"]),
     (
         "cli",
         // TLS of the client that `pub` and `sub` are is that of `net`; who writes in a store that
@@ -39,6 +41,7 @@ const IMPORTS: [(&str, &[&str]); 19] = [
             "client",
             "config",
             "drill",
+            "bench",
             "server",
             "store",
             "election",
@@ -57,9 +60,9 @@ const IMPORTS: [(&str, &[&str]); 19] = [
     ("testing", &ALL),
 ];
 
-const ALL: [&str; 16] = [
+const ALL: [&str; 17] = [
     "wire", "broker", "engine", "store", "election", "config", "site", "import", "transfer",
-    "monitor", "client", "drill", "cli", "net", "server", "testing",
+    "monitor", "client", "drill", "bench", "cli", "net", "server", "testing",
 ];
 
 /// One file that may import what its room may not, with the reason.

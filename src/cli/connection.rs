@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::context::{self, Context, Surroundings};
 use crate::base::files;
 use crate::base::nkey::{Credentials, UserKey};
+use crate::bench::BenchError;
 use crate::client::{Client, ClientError, Options};
 use crate::net::tls::{Dialling, Files, TlsError};
 
@@ -261,6 +262,9 @@ pub enum CommandError {
         /// What to do.
         hint: String,
     },
+    /// A measurement.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// A file that says who the user is.
     #[error("{}: {why}", .file.display())]
     File {

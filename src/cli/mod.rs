@@ -2,6 +2,7 @@
 
 pub mod administration;
 pub mod backup;
+pub mod bench;
 pub mod channel;
 pub mod check;
 mod check_lock;
@@ -59,12 +60,18 @@ pub struct Command {
 }
 
 /// All of our own commands.
-pub const COMMANDS: [Command; 26] = [
+pub const COMMANDS: [Command; 27] = [
     Command {
         name: "backup",
         help: "copy the store of a server that runs",
         run: backup::run,
         describe: backup::describe,
+    },
+    Command {
+        name: "bench",
+        help: "measure a server: rates, latencies, CPU and memory",
+        run: bench::run,
+        describe: bench::describe,
     },
     Command {
         name: "channel",

@@ -16,6 +16,9 @@ pub enum ClientError {
     /// TLS is asked for here, and the server has none.
     #[error("the server does not speak TLS")]
     NoTls,
+    /// The server, or an option, asks for TLS where bytes are counted.
+    #[error("connections that measure are in clear: name a port without TLS")]
+    OnlyClear,
     /// A key is to be shown to a server that does not ask for one.
     #[error("nkeys not supported by the server")]
     NoKeys,

@@ -234,6 +234,27 @@ impl Link {
     }
 }
 
+/// Logs in at the first server of `options` that can be reached, for who speaks on the connection
+/// himself, and what has come on it already. In clear only.
+pub(crate) fn dial_in_clear(options: &Options) -> Result<(TcpStream, BytesMut), ClientError> {
+    let mut reason = None;
+    for server in options.servers.iter().flat_map(|server| server.split(',')) {
+        let address = Address::decode(server)?;
+        let dialled = connect_tcp(&address, options.timeout).and_then(|socket| {
+            let (input, chunk) = (BytesMut::new(), vec![0; READ_BYTES]);
+            let mut half = ReadHalf { socket: Stream::new(socket), input, chunk, server: 0 };
+            half.hand_shake(&address, options)?;
+            let ReadHalf { socket, input, .. } = half;
+            Ok((socket.into_clear().ok_or(ClientError::OnlyClear)?, input))
+        });
+        match dialled {
+            Ok(dialled) => return Ok(dialled),
+            Err(error) => reason = Some(format!("{address}: {error}")),
+        }
+    }
+    Err(ClientError::NoServer(reason.unwrap_or_else(|| "no server was named".to_owned())))
+}
+
 impl WriteHalf {
     fn check(&self) -> Result<(), ClientError> {
         self.ended.as_ref().map_or(Ok(()), |end| Err(end.to_error()))

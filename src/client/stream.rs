@@ -67,6 +67,11 @@ impl Stream {
         Ok(())
     }
 
+    /// The socket itself, unless it speaks TLS.
+    pub(super) fn into_clear(self) -> Option<TcpStream> {
+        self.tls.is_none().then_some(self.socket)
+    }
+
     /// Ends both halves.
     pub(super) fn shutdown(&self) {
         // Fails where the peer was faster.

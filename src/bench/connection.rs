@@ -1,0 +1,253 @@
+//! A connection of one thread, which sends and reads without waiting for either
+
+use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+
+use super::BenchError;
+use crate::base::time::Instant;
+use crate::base::world;
+use crate::client::{self, Options};
+use crate::wire::{self, Limits, Op, Parsed};
+
+/// Bytes that one read takes at most.
+const READ_LEN: usize = 256 * 1024;
+
+/// How long a request may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the server has said.
+#[derive(Debug)]
+pub(crate) enum Said<'a> {
+    /// A message for one of our interests.
+    Message {
+        /// Whose.
+        sid: u64,
+        /// On which subject.
+        subject: &'a [u8],
+        /// Where an answer goes.
+        reply: Option<&'a [u8]>,
+        /// What is in it, with its headers.
+        payload: &'a [u8],
+    },
+    /// An answer to our PING.
+    Pong,
+}
+
+/// A connection that is logged in.
+pub(crate) struct Connection {
+    socket: mio::net::TcpStream,
+    poll: Poll,
+    events: Events,
+    /// What waits to be sent; its beginning is sent already.
+    out: Vec<u8>,
+    sent: usize,
+    /// What came; its beginning is read already.
+    input: Vec<u8>,
+    read: usize,
+    filled: usize,
+    limits: Limits,
+    name: String,
+}
+
+impl Connection {
+    /// Logs in.
+    pub(crate) fn open(login: &Options, name: &str) -> Result<Self, BenchError> {
+        let named = Options { name: name.to_owned(), ..login.clone() };
+        let (socket, came) = client::dial_in_clear(&named)?;
+        socket.set_nonblocking(true).map_err(BenchError::io("cannot set up a socket"))?;
+        let mut socket = mio::net::TcpStream::from_std(socket);
+        let poll = Poll::new().map_err(BenchError::io("cannot watch a socket"))?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let registered = poll.registry().register(&mut socket, Token(0), both);
+        registered.map_err(BenchError::io("cannot watch a socket"))?;
+        let filled = came.len();
+        let mut input = came.to_vec();
+        input.resize(filled + READ_LEN, 0);
+        Ok(Self {
+            socket,
+            poll,
+            events: Events::with_capacity(4),
+            out: Vec::new(),
+            sent: 0,
+            input,
+            read: 0,
+            filled,
+            limits: Limits::server(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// What is sent next is appended here.
+    pub(crate) fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Bytes that wait to be sent.
+    pub(crate) fn unsent(&self) -> usize {
+        self.out.len() - self.sent
+    }
+
+    /// Listens on a subject.
+    pub(crate) fn listen(&mut self, subject: &str, queue: Option<&str>, sid: u64) {
+        let queue = queue.map(|queue| format!(" {queue}")).unwrap_or_default();
+        self.out.extend_from_slice(format!("SUB {subject}{queue} {sid}\r\n").as_bytes());
+    }
+
+    /// Publishes.
+    pub(crate) fn publish(&mut self, subject: &[u8], reply: Option<&str>, payload: &[u8]) {
+        push_publish(&mut self.out, subject, reply, payload);
+    }
+
+    /// Sends what it can, without waiting; whether anything went out.
+    pub(crate) fn send(&mut self) -> Result<bool, BenchError> {
+        let before = self.sent;
+        while self.sent < self.out.len() {
+            match self.socket.write(&self.out[self.sent..]) {
+                Ok(len) => self.sent += len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => return Err(self.ended(error.to_string())),
+            }
+        }
+        let has_sent = before < self.sent;
+        if self.sent == self.out.len() {
+            self.out.clear();
+            self.sent = 0;
+        }
+        Ok(has_sent)
+    }
+
+    /// Reads what is there, without waiting, and gives it to `take` until that breaks off; what is
+    /// left then comes the next time. Whether anything was there. PINGs are answered here.
+    pub(crate) fn receive(
+        &mut self,
+        mut take: impl FnMut(Said<'_>, &mut Vec<u8>) -> ControlFlow<()>,
+    ) -> Result<bool, BenchError> {
+        if self.give(&mut take)? {
+            return Ok(true);
+        }
+        self.make_room();
+        match self.socket.read(&mut self.input[self.filled..]) {
+            Ok(0) => return Err(self.ended("the server hung up".to_owned())),
+            Ok(len) => self.filled += len,
+            Err(error) if is_nothing(&error) => return Ok(false),
+            Err(error) => return Err(self.ended(error.to_string())),
+        }
+        self.give(&mut take)?;
+        Ok(true)
+    }
+
+    /// Gives what is whole of what came; whether anything was.
+    fn give(
+        &mut self,
+        take: &mut impl FnMut(Said<'_>, &mut Vec<u8>) -> ControlFlow<()>,
+    ) -> Result<bool, BenchError> {
+        let mut has_given = false;
+        loop {
+            let parsed = wire::parse(&self.input[self.read..self.filled], &self.limits);
+            let (op, len) = match parsed {
+                Ok(Parsed::Op { op, len }) => (op, len),
+                Ok(Parsed::NeedMore { .. }) => break,
+                Err(error) => return Err(self.ended(error.to_string())),
+            };
+            has_given = true;
+            let mut flow = ControlFlow::Continue(());
+            if let Op::Message { message, sid } = op {
+                let sid = std::str::from_utf8(sid).ok().and_then(|sid| sid.parse().ok());
+                let said = Said::Message {
+                    sid: sid.unwrap_or(0),
+                    subject: message.subject,
+                    reply: message.reply,
+                    payload: message.payload,
+                };
+                flow = take(said, &mut self.out);
+            } else if let Op::Err(text) = op {
+                let reason = String::from_utf8_lossy(text).trim().to_owned();
+                return Err(self.ended(reason));
+            } else if matches!(op, Op::Pong) {
+                flow = take(Said::Pong, &mut self.out);
+            } else if matches!(op, Op::Ping) {
+                self.out.extend_from_slice(b"PONG\r\n");
+            }
+            self.read += len;
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(has_given)
+    }
+
+    /// What is not whole moves to the front; a message that does not fit makes the buffer grow.
+    fn make_room(&mut self) {
+        self.input.copy_within(self.read..self.filled, 0);
+        self.filled -= self.read;
+        self.read = 0;
+        if self.filled == self.input.len() {
+            self.input.resize(2 * self.filled, 0);
+        }
+    }
+
+    /// Waits until something can be sent or read, or until then.
+    pub(crate) fn wait(&mut self, until: Instant) -> Result<(), BenchError> {
+        let timeout = until.since(world::instant());
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(BenchError::io("cannot watch a socket")(error)),
+        }
+    }
+
+    /// Sends everything and reads until `found` gives something.
+    pub(crate) fn expect<T>(
+        &mut self,
+        request: &'static str,
+        mut found: impl FnMut(&Said<'_>) -> Option<T>,
+    ) -> Result<T, BenchError> {
+        let until = world::instant() + ANSWER_WITHIN;
+        let mut answer = None;
+        while world::instant() < until {
+            self.send()?;
+            let is_read = self.receive(|said, _| {
+                answer = found(&said);
+                if answer.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+            if !is_read {
+                self.wait(until)?;
+            }
+        }
+        Err(BenchError::Refused { request, reason: "no answer".to_owned() })
+    }
+
+    /// Waits until the server has taken everything that was sent before.
+    pub(crate) fn flush(&mut self) -> Result<(), BenchError> {
+        self.out.extend_from_slice(b"PING\r\n");
+        self.expect("PING", |said| matches!(said, Said::Pong).then_some(()))
+    }
+
+    fn ended(&self, reason: String) -> BenchError {
+        BenchError::Ended { who: self.name.clone(), reason }
+    }
+}
+
+/// Appends a PUB.
+pub(crate) fn push_publish(out: &mut Vec<u8>, subject: &[u8], reply: Option<&str>, payload: &[u8]) {
+    out.extend_from_slice(b"PUB ");
+    out.extend_from_slice(subject);
+    if let Some(reply) = reply {
+        out.push(b' ');
+        out.extend_from_slice(reply.as_bytes());
+    }
+    out.extend_from_slice(format!(" {}\r\n", payload.len()).as_bytes());
+    out.extend_from_slice(payload);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
