@@ -154,6 +154,55 @@ fn a_full_disk_ends_a_copy_that_goes_on_when_there_is_room() {
     assert!(back.contents() == original.contents());
 }
 
+/// What was made of a copy that was killed once there was something in its directory.
+fn killed_at_once(original: &Store, target: &Store) {
+    let mut child = command(&words(original, target))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let is_begun = || fs::read_dir(target.path()).is_ok_and(|mut entries| entries.next().is_some());
+    while !is_begun() {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        std::hint::spin_loop();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Goal: a copy says what it is before anything else is there, so no server takes what it leaves
+/// for an empty store, however early it is killed.
+#[test]
+fn a_copy_that_was_killed_at_once_is_no_empty_store() {
+    let original = Store::new(Kind::File);
+    original.fill(30);
+    let expected = original.contents();
+    for _ in 0..8 {
+        let target = Store::new(Kind::File);
+        killed_at_once(&original, &target);
+        let record = fs::read(target.path().join("server.dat")).unwrap_or_default();
+        // Without a byte of its record there is nothing in the directory at all.
+        let entries = fs::read_dir(target.path()).unwrap().count();
+        assert!(!record.is_empty() || entries == 1, "{entries} entries");
+        if !record.is_empty() {
+            let mut server = Launch::new(&[]).file_store(Some(&target.path())).spawn();
+            assert_eq!(server.wait_exit().code(), Some(1), "{}", server.log.text());
+            assert!(server.log.text().contains("\"unfinished copy of test-cluster\""));
+        }
+        must(&words(&original, &target));
+        assert!(target.contents() == expected);
+    }
+    // It is there before the store is opened, and no copy goes on with what it did not leave.
+    let target = Store::new(Kind::File);
+    let opened = NewStore::open_or_go_on(&target.config(), Work::Copy, b"test-cluster");
+    let (new, found) = opened.unwrap();
+    assert_eq!(found, stanby::site::new_store::Found::Nothing);
+    drop(new);
+    let why = "it is that of cluster \"unfinished copy of test-cluster\"";
+    let other = NewStore::open_or_go_on(&target.config(), Work::Restore, b"test-cluster");
+    assert!(other.err().unwrap().to_string().contains(why));
+}
+
 /// Goal: some channels make a store of their own, by their names.
 #[test]
 fn channels_are_chosen_by_name() {

@@ -16,14 +16,15 @@ use std::thread;
 use nix::errno::Errno;
 use stanby::base::channel_limits::StoreLimits;
 use stanby::base::epoch::{Epoch, Fence, FenceError, Predecessor};
-use stanby::base::record::Lifecycle;
+use stanby::base::id::Sequence;
+use stanby::base::record::{ChannelBatch, Lifecycle, Purge};
 use stanby::store::file::disk::Disk;
 use stanby::store::file::{self, FileOptions, Opening};
 use stanby::store::{Opened, Store};
 use stanby::testing::disk::{Fault, Operation};
 use stanby::testing::memory_disk::{Fate, MemoryDisk, ProcessId, World, rule};
 
-use stores::{batch, fetch_whole, now, part};
+use stores::{NOTHING, batch, fetch_whole, now, part};
 
 const FIRST: ProcessId = ProcessId(1);
 const NEXT: ProcessId = ProcessId(2);
@@ -316,4 +317,51 @@ fn a_former_active_that_goes_on_tidying_changes_nothing() {
     for successor in [Successor::Reads, Successor::Writes, Successor::Tidies] {
         (0..OPERATIONS_FOLLOWED).for_each(|operations| stand_and_go_on(operations, successor));
     }
+}
+
+/// Goal: however much an operator lets go of, commits wait for a few slices at a time.
+#[test]
+fn a_purge_takes_few_slices_away_at_once() {
+    const SLICES: u64 = 50;
+    let folder = tempfile::tempdir().unwrap();
+    let options = FileOptions { slice_messages_max: 2, ..FileOptions::new(folder.path()) };
+    let mut opened =
+        stores::open_as(&options, &StoreLimits::default(), Predecessor::Clean).unwrap();
+    let share = opened.shares[0].as_mut();
+    stores::commit(share, &batch(vec![part("foo", Lifecycle::Create, 1..=2)]));
+    for slice in 1..SLICES {
+        let more = part("foo", Lifecycle::Keep, 2 * slice + 1..=2 * slice + 2);
+        stores::commit(share, &batch(vec![more]));
+    }
+    let files = || {
+        let entries = std::fs::read_dir(folder.path().join("foo")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("msgs.") && name.ends_with(".dat")).count()
+    };
+    let mut left = files();
+    assert_eq!(left as u64, SLICES);
+    let last = 2 * SLICES;
+    let purge = Purge { first: Sequence(last - 2), stand_in: None };
+    let purged = ChannelBatch { purge: Some(purge), ..part("foo", Lifecycle::Keep, NOTHING) };
+    let report = stores::commit(share, &batch(vec![purged]));
+    let state = report.channels[0].state;
+    assert_eq!((state.first.get(), state.last.get(), state.message_count), (last - 2, last, 3));
+    assert_eq!(stores::fetch(share, "foo", 1), [last - 2, last - 1, last]);
+    let mark = folder.path().join(format!("foo/purged.{}", last - 2));
+    for seconds in 2.. {
+        let now = files();
+        // Eight, and eight more once what stays of one is written anew; each is data and index.
+        assert!(left.saturating_sub(now) <= 17, "{left} slices, then {now}");
+        left = now;
+        if !mark.exists() {
+            break;
+        }
+        let maintained = share.maintain(stores::now(seconds)).unwrap();
+        assert!(maintained.next_in.is_some() || !mark.exists(), "{left} slices are left");
+    }
+    assert!(left <= 2, "{left} slices are left");
+    assert_eq!(stores::fetch(share, "foo", 1), [last - 2, last - 1, last]);
+    share.close().unwrap();
+    let opened = stores::open(folder.path());
+    assert_eq!(opened.recovered.channels[0].state, state);
 }

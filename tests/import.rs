@@ -696,14 +696,14 @@ fn a_store_that_is_not_finished_says_so_and_is_served_by_nobody() {
         panic!("{line:?} starts no server");
     };
     let cluster_id = Bytes::from("imp");
-    let mut target = NewStore::open(&config, Work::Import).unwrap();
+    let mut target = NewStore::open(&config, Work::Import, b"imp").unwrap();
     target.begin(&spb::ServerInfo { cluster_id, ..Default::default() }).unwrap();
     drop(target);
     let found = file::peek_server(&FileOptions::new(folder.path()));
     let error = recovery::server_info(found, "imp", "_STAN.discover").unwrap_err().to_string();
     let said = "cluster ID \"imp\" does not match recovered value of \"unfinished import of imp\"";
     assert_eq!(error, said);
-    let again = NewStore::open(&config, Work::Import).err().unwrap().to_string();
+    let again = NewStore::open(&config, Work::Import, b"imp").err().unwrap().to_string();
     assert!(again.contains("the new store is not empty"), "{again}");
 }
 

@@ -20,6 +20,7 @@ use stanby::base::record::{Lifecycle, SubscriptionWrite};
 use stanby::proto::spb;
 use stanby::store::check::{self, Change, Finding, MendError, Mender, Report, Rules, Weight};
 use stanby::store::file::FileOptions;
+use stanby::store::file::format::{Crc, IndexRecord, VERSION_HEADER};
 
 use folders::copy;
 use stores::{batch, commit, fetch_whole, open, open_as, part, subscription};
@@ -227,6 +228,106 @@ fn a_channel_that_has_lost_its_end_goes_on_behind_it() {
     let named: BTreeSet<u64> = lost(&changes).into_iter().map(|(_, sequence)| sequence).collect();
     assert_eq!(named, (21..=25).collect(), "{changes:?}");
     assert_eq!(open(root).recovered.channels[0].state.last.0, 25);
+}
+
+/// Goal: a purge that names a message behind the last one tells that some are missing, and none of
+/// their numbers is given out again.
+#[test]
+fn a_purge_beyond_the_end_keeps_the_numbers() {
+    for name in ["purged.29", "emptied.30"] {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        sliced(root);
+        fs::write(root.join("foo").join(name), "").unwrap();
+        fs::remove_file(root.join("foo/msgs.3.dat")).unwrap();
+        fs::remove_file(root.join("foo/msgs.3.idx")).unwrap();
+        let report = look(root);
+        let file = Path::new("foo").join(name);
+        let is_it = |found: &&Finding| found.file == file && found.weight == Weight::Damage;
+        assert!(report.findings.iter().any(|found| is_it(&found)), "{report:?}");
+        let changes = mend(root).unwrap();
+        let last = name.split_once('.').unwrap().1.parse().unwrap();
+        let named: BTreeSet<u64> = lost(&changes).into_iter().map(|(_, at)| at).collect();
+        assert_eq!(named, (21..=last).collect(), "{changes:?}");
+        assert_eq!(open(root).recovered.channels[0].state.last.0, last);
+    }
+}
+
+/// Goal: an index that is another slice's, or a number that only one of both files says where there
+/// are no checksums, makes nothing of a message that is there.
+#[test]
+fn who_says_something_else_than_the_data_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    sliced(root);
+    let whole = messages(root);
+    // Three times the messages, and all at other times.
+    let mut rows = VERSION_HEADER.to_vec();
+    let usual = Crc::new(Crc::IEEE);
+    for sequence in 1..=90 {
+        IndexRecord { sequence, offset: 4 + sequence * 40, timestamp: 7, size: 32 }
+            .encode(&mut rows, &usual);
+    }
+    fs::write(root.join("foo/msgs.3.idx"), &rows).unwrap();
+    fs::write(root.join("foo/msgs.1.idx"), rows).unwrap();
+    let changes = mend(root).unwrap();
+    assert_eq!(lost(&changes), BTreeSet::new(), "{changes:?}");
+    assert_eq!(messages(root), whole);
+    // Message 13 says that it is 5.
+    let file = root.join("foo/msgs.2.dat");
+    let mut bytes = fs::read(&file).unwrap();
+    let record_len = (bytes.len() - 4) / 10;
+    let at = 4 + 2 * record_len + 8 + 1;
+    assert_eq!(bytes[at], 13);
+    bytes[at] = 5;
+    fs::write(&file, bytes).unwrap();
+    let rules = Rules::without_checksums();
+    let report = check::directory(root, rules, &mut |_| ()).unwrap();
+    let mut mender = Mender { fence: &Unfenced, confirm: &mut || Ok(()), say: &mut |_| () };
+    let changes = check::mend(&report, rules, &mut mender).unwrap();
+    assert_eq!(lost(&changes), BTreeSet::from([("foo".to_owned(), 13)]), "{changes:?}");
+    let found = messages(root);
+    for (place, message) in whole.iter().filter(|((_, sequence), _)| *sequence != 13) {
+        assert_eq!(found.get(place), Some(message), "{place:?}");
+    }
+}
+
+/// Goal: counts of deliveries are looked at record by record, and those that can be proved stay.
+#[test]
+fn counts_of_deliveries_are_looked_at_and_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    sliced(root);
+    let file = root.join(".stanby.deliveries.1.1.0");
+    let record = |number: u8| {
+        let mut bytes = vec![number; 52];
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        bytes
+    };
+    let whole = [b"stanby#1".to_vec(), record(1), record(2), record(3)].concat();
+    fs::write(&file, &whole).unwrap();
+    let weights = || {
+        let of_file = look(root).findings.into_iter();
+        let of_file = of_file.filter(|found| found.file == Path::new(".stanby.deliveries.1.1.0"));
+        of_file.map(|found| (found.weight, found.offset)).collect::<Vec<_>>()
+    };
+    assert_eq!(weights(), []);
+    fs::write(&file, &whole[..whole.len() - 9]).unwrap();
+    assert_eq!(weights(), [(Weight::Mended, Some(120))]);
+    let without_a_byte = [&whole[..80], &whole[81..]].concat();
+    for (damaged, at, kept) in [
+        (without_a_byte, 64, [record(1), record(3)].concat()),
+        ([b"stanby#2".to_vec(), whole[8..].to_vec()].concat(), 0, whole[8..].to_vec()),
+        ([whole.clone(), vec![7; 60]].concat(), 176, whole[8..].to_vec()),
+    ] {
+        fs::write(&file, &damaged).unwrap();
+        assert_eq!(weights(), [(Weight::Damage, Some(at))]);
+        let changes = mend(root).unwrap();
+        assert_eq!(changes.len(), 1, "{changes:?}");
+        assert_eq!(fs::read(&file).unwrap(), [b"stanby#1".to_vec(), kept].concat());
+        assert_eq!(weights(), []);
+        assert!(files(root).into_values().any(|bytes| bytes == damaged), "{changes:?}");
+    }
 }
 
 /// Goal: nothing is changed where that would make things worse.

@@ -1,5 +1,9 @@
 //! `docs/transcripts.md` is what the commands print: on an empty server, on one with channels, on a
 //! standby, on the store of a stopped one. `STANBY_TRANSCRIPTS=write` writes it anew.
+//!
+//! With `STANBY_TRANSCRIPTS=full` (`tests/run --full transcripts`) commands are tried on 10,000
+//! channels; `STANBY_GO_SERVER` names a Go streaming server at which those are tried that make
+//! sense.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
@@ -18,6 +22,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -30,6 +35,13 @@ const HEAD: &str = "# What the commands print
 Made by `tests/transcripts.rs` of real runs, and compared with them by each run of the tests. What
 differs from run to run (times, numbers of processes, ports, folders, IDs) is written the same.
 ";
+
+/// Whether a command says how far it is, which it does where it takes longer than a second.
+fn is_progress(line: &str) -> bool {
+    let begins = ["trying ", "looking at ", "looked at ", "working at "];
+    begins.iter().any(|begin| line.starts_with(begin))
+        || (line.contains(" of ") && line.contains(" messages") && !line.contains(':'))
+}
 
 /// What is run, and what it printed.
 struct Transcript {
@@ -46,8 +58,10 @@ impl Transcript {
     #[track_caller]
     fn run(&mut self, line: &str, hidden: &[&str]) -> String {
         let output = self.command(line, hidden).output().unwrap();
-        let printed = [&output.stdout[..], &output.stderr[..]].concat();
-        let printed = self.plain.of(&String::from_utf8(printed).unwrap());
+        let said = String::from_utf8(output.stderr).unwrap();
+        let said: String = said.split_inclusive('\n').filter(|line| !is_progress(line)).collect();
+        let printed = String::from_utf8(output.stdout).unwrap() + &said;
+        let printed = self.plain.of(&printed);
         let shown = self.plain.of(line);
         let shown = shown.trim_end();
         let _ = write!(self.text, "\n```text\n$ stanby {shown}\n{printed}");
@@ -204,6 +218,85 @@ fn on_a_standby(transcript: &mut Transcript) {
     transcript.run("status", &hidden);
     transcript.run("channel ls", &hidden);
     transcript.run("step-down", &hidden);
+}
+
+/// Nobody waits longer for a command, whatever there is.
+const PRINTED_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a command prints that succeeds, and soon.
+fn printed(transcript: &Transcript, line: &str, hidden: &[&str]) -> String {
+    let begun = Instant::now();
+    let output = transcript.command(line, hidden).output().unwrap();
+    let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
+    assert!(output.status.success(), "{line}: {text}");
+    assert!(begun.elapsed() < PRINTED_WITHIN, "{line} has taken {:?}", begun.elapsed());
+    text
+}
+
+/// Goal: with very many channels each command is as much of use as with few.
+#[test]
+fn commands_are_of_use_with_very_many_channels() {
+    let is_full = std::env::var("STANBY_TRANSCRIPTS").is_ok_and(|it| it == "full");
+    let count = if is_full { 10_000 } else { 300 };
+    let launch = Launch::new(&["-mc", "0"]);
+    let launch = launch.clone().arg("-control_socket").arg(socket(&launch));
+    let server = launch.start();
+    let mut client = Stan::connect(launch.port, "filler");
+    for number in 0..count {
+        client.publish(format!("load.{number:05}"), b"hello").unwrap();
+    }
+    let _sub = client.subscribe(stan::all("load.00007"));
+    let transcript = Transcript { text: String::new(), plain: Plain::default() };
+    let socket = socket(&launch).display().to_string();
+    let hidden = ["--socket", socket.as_str()];
+    let run = |line: &str| printed(&transcript, line, &hidden);
+    assert_eq!(run("channel ls").lines().count(), count + 1);
+    let listed: serde_json::Value = serde_json::from_str(&run("channel ls --json")).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), count);
+    for (line, lines, has) in [
+        ("channel ls load.00007", 2, "load.00007"),
+        ("channel info load.00007", 0, "filler"),
+        ("subscription ls", 2, "load.00007"),
+        ("subscription ls load.00007", 2, "filler"),
+        ("client ls", 2, "filler"),
+        ("msg ls load.00009", 2, "hello"),
+        ("msg find load.00009 ell", 2, "hello"),
+        ("pending load.00007", 0, "filler"),
+        ("channel purge load.00009", 1, "1 is left"),
+        ("channel rm load.00009", 1, "load.00009"),
+        ("status", 0, "active"),
+    ] {
+        let text = run(line);
+        assert!(text.contains(has), "{line}: {text}");
+        assert!(lines == 0 || text.lines().count() == lines, "{line}: {text}");
+    }
+    assert_eq!(run("channel ls").lines().count(), count);
+    let url = format!("http://127.0.0.1:{}", launch.http);
+    let text = printed(&transcript, &format!("top --once {url}"), &[]);
+    assert!(text.contains(&format!("channels {}", count - 1)), "{text}");
+    drop(server);
+}
+
+/// Goal: what makes sense at a Go server works there, and the rest says why it does not.
+#[test]
+fn commands_at_a_go_server() {
+    let Some(program) = std::env::var_os("STANBY_GO_SERVER") else { return };
+    let launch = Launch::new(&[]).program(Path::new(&program));
+    let _server = launch.start();
+    let transcript = Transcript { text: String::new(), plain: Plain::default() };
+    let url = format!("nats://127.0.0.1:{}", launch.port);
+    printed(&transcript, &format!("pub --server {url} orders hello"), &[]);
+    let text = printed(&transcript, &format!("sub --server {url} orders --all -n 1"), &[]);
+    assert!(text.contains("sequence:1 subject:\"orders\" data:\"hello\""), "{text}");
+    let pages = format!("http://127.0.0.1:{}", launch.http);
+    let text = printed(&transcript, &format!("top --once {pages}"), &[]);
+    assert!(text.contains("orders   1 "), "{text}");
+    for line in ["channel ls", "client ls", "msg ls orders"] {
+        let output = transcript.command(&format!("{line} --server {url}"), &[]).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}: {text}");
+        assert!(text.contains("nobody listens on _STAN.admin."), "{line}: {text}");
+    }
 }
 
 #[test]

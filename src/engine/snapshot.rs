@@ -30,6 +30,8 @@ pub enum Wanted {
     Names,
     /// These channels, with their subscriptions.
     Channels(Arc<[ChannelName]>),
+    /// All channels, with their subscriptions.
+    AllChannels,
     /// This channel, with its subscriptions and what each of them has not acknowledged.
     Pending(ChannelName),
     /// Clients.
@@ -329,6 +331,7 @@ impl Portion<'_> {
             | Wanted::Names
             | Wanted::Clients
             | Wanted::Of(_)
+            | Wanted::AllChannels
             | Wanted::All => slab.capacity(),
         };
         while self.mark.channel < places {
@@ -345,6 +348,7 @@ impl Portion<'_> {
                 | Wanted::Names
                 | Wanted::Clients
                 | Wanted::Of(_)
+                | Wanted::AllChannels
                 | Wanted::All => Some(place),
             };
             if let Some(channel) = at.and_then(|at| slab.get(at))
@@ -369,9 +373,11 @@ impl Portion<'_> {
         let (mut found, is_whole) = match self.wanted {
             Wanted::Traffic | Wanted::Totals | Wanted::Clients => return true,
             Wanted::Names => (Vec::new(), true),
-            Wanted::Channels(_) | Wanted::Pending(_) | Wanted::Of(_) | Wanted::All => {
-                self.subscriptions(channel)
-            }
+            Wanted::Channels(_)
+            | Wanted::Pending(_)
+            | Wanted::Of(_)
+            | Wanted::AllChannels
+            | Wanted::All => self.subscriptions(channel),
         };
         self.work += COPY_WORK;
         if let Wanted::Of(_) = self.wanted

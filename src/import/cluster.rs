@@ -148,8 +148,8 @@ pub fn import(
     let mut report = report(&nodes, &choice, &planned, state.clients.len());
     report.notes.extend(notes);
     let Some(config) = request.target else { return Ok(report) };
-    let mut target = NewStore::open(config, Work::Import)?;
     let server = server_record(&nodes[choice.index]);
+    let mut target = NewStore::open(config, Work::Import, &server.cluster_id)?;
     let work = || {
         target.begin(&server)?;
         let mut clients: Vec<_> = state.clients.values().cloned().collect();

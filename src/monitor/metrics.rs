@@ -178,6 +178,9 @@ pub(super) fn asked(ask: &Ask<Wanted, Snapshot>, choice: &Choice) -> Result<Snap
     if !choice.has_channels() {
         return ask(Wanted::Totals).map_err(Reply::from);
     }
+    if choice.patterns.is_none() && choice.has_subscriptions {
+        return ask(Wanted::AllChannels).map_err(Reply::from);
+    }
     if choice.has_subscriptions
         && let Some(names) = choice.names()
     {

@@ -694,6 +694,8 @@ fn pages_ask_the_loops_for_the_lists_that_they_show() {
         recorded_engine().channels.iter().map(|found| found.channel.to_string()).collect();
     let ask_metrics: fn(&Ask<Wanted, Snapshot>, &Query) -> Result<Snapshot, Unavailable> =
         |ask, query| Ok(metrics::asked(ask, &metrics::Choice::of(query).unwrap()).unwrap());
+    assert_eq!(asked(ask_metrics, ""), [Wanted::AllChannels]);
+    assert_eq!(asked(ask_metrics, "subs=0"), [Wanted::Names]);
     assert_eq!(asked(ask_metrics, "channels=b,a,b"), [channels(&["a", "b"])]);
     assert_eq!(asked(ask_metrics, "channels=b&subs=0"), [Wanted::Names]);
     assert_eq!(asked(ask_metrics, "channels=-"), [Wanted::Totals]);

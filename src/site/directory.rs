@@ -106,6 +106,10 @@ impl Site for Directory {
         self.judge(file::check(&self.options), |_| ()).map(|()| "")
     }
 
+    fn begin(&self, server: &spb::ServerInfo) -> Result<(), StoreError> {
+        file::begin(&self.options, server)
+    }
+
     fn lease(&self, owner: Owner) -> Option<Box<dyn Lease>> {
         Some(Box::new(FileLease::new(&self.options.root, owner, self.steal_after)))
     }

@@ -38,6 +38,10 @@ impl Site for Encrypted {
         self.inner.check()
     }
 
+    fn begin(&self, server: &spb::ServerInfo) -> Result<(), StoreError> {
+        self.inner.begin(server)
+    }
+
     fn lease(&self, owner: Owner) -> Option<Box<dyn Lease>> {
         self.inner.lease(owner)
     }

@@ -65,6 +65,15 @@ pub trait Site: Send + Sync {
     /// As there.
     fn check(&self) -> Result<&'static str, StoreError>;
 
+    /// Makes an empty place one of `server`, before anything else of it is made, where that can be
+    /// seen by others.
+    ///
+    /// # Errors
+    /// As [`Site::prepare`].
+    fn begin(&self, _server: &spb::ServerInfo) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// The right to write there, for `owner`; `None` where nobody else could have it.
     fn lease(&self, owner: Owner) -> Option<Box<dyn Lease>>;
 

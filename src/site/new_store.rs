@@ -95,15 +95,16 @@ impl NewStore {
     ///
     /// # Errors
     /// [`NewStoreError`].
-    pub fn open(config: &Config, work: Work) -> Result<Self, NewStoreError> {
+    pub fn open(config: &Config, work: Work, cluster: &[u8]) -> Result<Self, NewStoreError> {
         if let Some(folder) = &config.streaming.directory {
             match entries(folder)?.into_iter().next() {
                 None => (),
                 Some(path) => return Err(not_empty(&path)),
             }
+            mark(config, work, cluster)?;
         }
         let place = Place::open_unlimited(config)?;
-        match something_in(place.recovered()) {
+        match something_in(place.recovered(), &work.mark(cluster, is_encrypted(config))) {
             None => Ok(Self { place, work, is_encrypted: is_encrypted(config) }),
             Some(found) => Err(NewStoreError::NotEmpty(found)),
         }
@@ -118,13 +119,21 @@ impl NewStore {
         work: Work,
         cluster: &[u8],
     ) -> Result<(Self, Found), NewStoreError> {
+        let mut is_fresh = false;
         if let Some(folder) = &config.streaming.directory {
             check_folder(config, folder, work, cluster)?;
+            is_fresh = entries(folder)?.is_empty();
+            if is_fresh {
+                mark(config, work, cluster)?;
+            }
         }
         let place = Place::open_unlimited(config)?;
         let found = match &place.recovered().server {
-            Some(server) => judge(server, config, work, cluster)?,
-            None => match something_in(place.recovered()) {
+            Some(server) => match judge(server, config, work, cluster)? {
+                Found::Begun if is_fresh => Found::Nothing,
+                found @ (Found::Nothing | Found::Begun | Found::Whole) => found,
+            },
+            None => match something_in(place.recovered(), &[]) {
                 None => Found::Nothing,
                 Some(found) => return Err(NewStoreError::NotEmpty(found)),
             },
@@ -202,6 +211,14 @@ fn not_empty(path: &Path) -> NewStoreError {
     NewStoreError::NotEmpty(format!("there is {}", path.display()))
 }
 
+/// Says what is begun before anything else is there: whoever is killed at any moment leaves
+/// nothing that a server takes for an empty store.
+fn mark(config: &Config, work: Work, cluster: &[u8]) -> Result<(), NewStoreError> {
+    let cluster_id = work.mark(cluster, is_encrypted(config));
+    let server = spb::ServerInfo { cluster_id, ..spb::ServerInfo::default() };
+    Ok(site::of(config)?.begin(&server)?)
+}
+
 /// Without the store's lock, so that nothing of what is not ours is touched.
 fn check_folder(
     config: &Config,
@@ -248,8 +265,9 @@ fn of_cluster(server: &spb::ServerInfo) -> String {
     format!("it is that of cluster {cluster:?}")
 }
 
-fn something_in(found: &RecoveredState) -> Option<String> {
-    if let Some(server) = &found.server {
+/// What there is beside the mark of who has begun just now.
+fn something_in(found: &RecoveredState, mark: &[u8]) -> Option<String> {
+    if let Some(server) = found.server.as_ref().filter(|server| server.cluster_id != mark) {
         return Some(of_cluster(server));
     }
     let channel = found.channels.first().map(|it| format!("it has channel {}", it.channel));

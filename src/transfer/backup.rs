@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use crate::base::id::{ChannelName, Sequence};
 use crate::base::record::{ChannelState, MessageRecord, RecoveredChannel};
+use crate::base::time::WallTime;
 use crate::config::Config;
 use crate::proto::spb;
 use crate::site::new_store::{NewStore, Work};
@@ -73,7 +74,7 @@ pub fn back_up(
     tell: &mut dyn FnMut(&Progress),
 ) -> Result<Progress, TransferError> {
     places::check_target(to)?;
-    let mut target = NewStore::open(to, Work::Backup)?;
+    let mut target = NewStore::open(to, Work::Backup, &server.cluster_id)?;
     target.begin(&server)?;
     let names = served.names()?;
     let channels_all = names.len() as u64;
@@ -120,7 +121,7 @@ fn copy(
 ) -> Result<Option<Copied>, TransferError> {
     for _ in 0..TRIES_MAX {
         let Some(channel) = served.channel(name)? else { return Ok(None) };
-        let mut tally = Tally { served, digest: DefaultHasher::new(), first: None };
+        let mut tally = Tally { served, digest: DefaultHasher::new(), first: None, end: None };
         let mut copy = ChannelCopy {
             source: &mut tally,
             target,
@@ -134,34 +135,46 @@ fn copy(
             Ok(()) => {
                 let digest = tally.digest.finish();
                 let begins_at = tally.first.unwrap_or(channel.state.last);
-                if channel.state.first < begins_at {
-                    assert_let_go(served, name, begins_at.prev())?;
+                let end = (channel.state.last, channel.last_timestamp);
+                let is_other = tally.end.is_some_and(|found| found != end)
+                    || (channel.state.first < begins_at
+                        && is_made_anew(served, &channel, begins_at.prev())?);
+                if !is_other {
+                    return Ok(Some(Copied { digest, channel }));
                 }
-                return Ok(Some(Copied { digest, channel }));
             }
             Err(TransferError::Missing { sequence, .. }) => {
-                assert_let_go(served, name, sequence)?;
-                // Of the rest nothing stays.
-                channel::delete(target, name).map_err(TransferError::Target)?;
+                let _ = is_made_anew(served, &channel, sequence)?;
             }
             Err(error) => return Err(error),
         }
+        // Of what is begun anew nothing stays.
+        channel::delete(target, name).map_err(TransferError::Target)?;
     }
     Err(TransferError::Fleeting(name.clone()))
 }
 
-/// That a message which was not read has been let go of meanwhile, by limits or an operator: else
-/// it is damaged.
-fn assert_let_go(
+/// Whether the channel is gone by now, or is another one that was made under its name; if not, that
+/// a message which was not read has been let go of meanwhile, by limits or an operator: else it is
+/// damaged.
+fn is_made_anew(
     served: &mut dyn Served,
-    name: &ChannelName,
+    former: &RecoveredChannel,
     sequence: Sequence,
-) -> Result<(), TransferError> {
-    match served.channel(name)? {
-        Some(now) if now.state.message_count != 0 && now.state.first <= sequence => {
-            Err(TransferError::Missing { channel: name.clone(), sequence })
-        }
-        Some(_) | None => Ok(()),
+) -> Result<bool, TransferError> {
+    let name = &former.channel;
+    let Some(now) = served.channel(name)? else { return Ok(true) };
+    let (last, time) = (former.state.last, former.last_timestamp);
+    if now.state.last < last || (now.state.last == last && now.last_timestamp != time) {
+        return Ok(true);
+    }
+    if now.state.message_count == 0 || sequence < now.state.first {
+        return Ok(false);
+    }
+    let found = served.read(name, last)?;
+    match found.first().filter(|message| message.sequence == last) {
+        Some(message) if message.timestamp != time => Ok(true),
+        Some(_) | None => Err(TransferError::Missing { channel: name.clone(), sequence }),
     }
 }
 
@@ -171,6 +184,8 @@ struct Tally<'a> {
     digest: DefaultHasher,
     /// Where that begins.
     first: Option<Sequence>,
+    /// The last of it, and when that was published.
+    end: Option<(Sequence, WallTime)>,
 }
 
 impl Origin for Tally<'_> {
@@ -182,6 +197,7 @@ impl Origin for Tally<'_> {
         let messages = self.served.read(channel, from)?;
         count(&mut self.digest, &messages);
         self.first = self.first.or_else(|| messages.first().map(|first| first.sequence));
+        self.end = messages.last().map(|last| (last.sequence, last.timestamp)).or(self.end);
         Ok(messages)
     }
 
@@ -248,6 +264,16 @@ mod tests {
         lets_go: Vec<u64>,
         /// How often it is still served by the same.
         checks: u32,
+        /// After so many reads it is deleted and made anew, with so many messages.
+        remade: Option<(u32, u64)>,
+        /// When messages are published, in this life.
+        time: i64,
+    }
+
+    impl Trimmed {
+        fn new() -> Self {
+            Self { first: 1, last: 10, lets_go: Vec::new(), checks: 1, remade: None, time: 7 }
+        }
     }
 
     impl Origin for Trimmed {
@@ -256,13 +282,26 @@ mod tests {
             channel: &ChannelName,
             from: Sequence,
         ) -> Result<Vec<MessageRecord>, TransferError> {
-            let first = from.get().max(self.first);
+            let (first, timestamp) = (from.get().max(self.first), self.time);
             let messages = (first..=self.last).take(100).map(|sequence| {
                 let subject = channel.to_bytes();
-                MessageRecord::of(&pb::MsgProto { sequence, subject, ..pb::MsgProto::default() })
+                MessageRecord::of(&pb::MsgProto {
+                    sequence,
+                    subject,
+                    timestamp,
+                    ..pb::MsgProto::default()
+                })
             });
             let messages = messages.collect();
             self.first += self.lets_go.pop().unwrap_or(0);
+            match &mut self.remade {
+                Some((0, last)) => {
+                    (self.first, self.last, self.time) = (1, *last, self.time + 1);
+                    self.remade = None;
+                }
+                Some((reads, _)) => *reads -= 1,
+                None => (),
+            }
             Ok(messages)
         }
 
@@ -292,6 +331,7 @@ mod tests {
             let found = RecoveredChannel {
                 channel: name.clone(),
                 state: ChannelState { first, last, message_count, byte_count: 0 },
+                last_timestamp: WallTime(self.time),
                 subscriptions: vec![RecoveredSubscription { state, pending }],
                 subscription_id_max: SubscriptionId(1),
                 ..RecoveredChannel::default()
@@ -341,7 +381,8 @@ mod tests {
     /// Goal: what limits let go of is not missed, and there is never a hole.
     #[test]
     fn a_channel_that_is_trimmed_meanwhile_begins_later() {
-        let trimmed = |lets_go: Vec<u64>| Trimmed { first: 1, last: 1_000, lets_go, checks: 1 };
+        let trimmed =
+            |lets_go: Vec<u64>| Trimmed { last: 1_000, lets_go, checks: 1, ..Trimmed::new() };
         assert_eq!(backed_up(trimmed(vec![])).0, Ok((1, 1_000)));
         // Within what was read already.
         assert_eq!(backed_up(trimmed(vec![50])).0, Ok((1, 1_000)));
@@ -354,14 +395,28 @@ mod tests {
         assert_eq!(cluster, "unfinished backup of c");
     }
 
+    /// Goal: of a channel that is deleted and made anew meanwhile there is one life and no mixture
+    /// of both, whatever was read already.
+    #[test]
+    fn a_channel_that_is_made_anew_meanwhile_is_copied_anew() {
+        for last in [10, 300, 450, 1_000, 2_000] {
+            // The eleventh read finds nothing more: the life before was copied whole.
+            for (reads, whole) in (0..9).map(|reads| (reads, last)).chain([(10, 1_000)]) {
+                let remade = Some((reads, last));
+                let served = Trimmed { last: 1_000, remade, ..Trimmed::new() };
+                assert_eq!(backed_up(served).0, Ok((1, whole)), "{last} after {reads}");
+            }
+        }
+    }
+
     /// Goal: where somebody else may have acknowledged messages meanwhile there is no backup.
     #[test]
     fn a_backup_whose_server_was_replaced_is_not_complete() {
-        let replaced = Trimmed { first: 1, last: 10, lets_go: Vec::new(), checks: 0 };
+        let replaced = Trimmed { checks: 0, ..Trimmed::new() };
         let (refused, cluster) = backed_up(replaced);
         assert_eq!(refused, Err("replaced".to_owned()));
         assert_eq!(cluster, "unfinished backup of c");
-        let held = Trimmed { first: 1, last: 10, lets_go: Vec::new(), checks: 1 };
+        let held = Trimmed::new();
         assert_eq!(backed_up(held), (Ok((1, 10)), "c".into()));
     }
 }

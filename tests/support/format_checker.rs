@@ -143,7 +143,7 @@ fn read_slice(folder: &Path, number: u64, is_last: bool, name: &str, out: &mut V
         assert_eq!(payload.len(), usize::try_from(size).unwrap(), "{file}: size");
         end = data.len() - rest.len();
         let sequence = number_field(payload, 1).unwrap();
-        let timestamp = number_field(payload, 5).unwrap();
+        let timestamp = number_field(payload, 5).unwrap_or(0);
         assert_eq!((sequence, timestamp), (word(0), word(16)), "{file}: index and data agree");
         assert_eq!(bytes_field(payload, 2).unwrap(), name.as_bytes(), "{file}: subject");
         let data = bytes_field(payload, 4).unwrap_or_default();

@@ -20,6 +20,9 @@ const PASSED_OVER: &str = "a start passes over it";
 const AHEAD: &str = "messages are missing at the end of the channel, and what is published under \
                      their numbers may not be delivered to it";
 
+const PURGED_AHEAD: &str = "messages are missing at the end of the channel: a start forgets the purge, and \
+                            gives their numbers out again";
+
 /// What a channel has.
 #[derive(Debug, Default)]
 pub(super) struct Extent {
@@ -60,7 +63,7 @@ impl Course {
 
 /// Looks through the folder of a channel; `None` if it is none.
 pub(super) fn look(folder: &Path, crc: Option<&Crc>, findings: &mut Findings) -> Option<Extent> {
-    let (slices, subscriptions) = match list(folder, findings) {
+    let Files { slices, subscriptions, floors } = match list(folder, findings) {
         Ok(found) => found,
         Err(error) => {
             findings.unreadable(folder, &error, "nothing of this channel can be read");
@@ -90,6 +93,10 @@ pub(super) fn look(folder: &Path, crc: Option<&Crc>, findings: &mut Findings) ->
         // Nobody knows.
         false => u64::MAX,
     };
+    for (first, path) in floors.into_iter().filter(|(first, _)| last < *first) {
+        let what = format!("it was purged up to message {first}, and the last is {last}");
+        findings.add(Weight::Damage, (&path, None), what, PURGED_AHEAD);
+    }
     let mut extent = Extent { messages: course.messages, subscriptions: 0 };
     match &subscriptions {
         Some(path) => match subscriptions_in(path, crc, last, findings) {
@@ -107,23 +114,29 @@ pub(super) fn look(folder: &Path, crc: Option<&Crc>, findings: &mut Findings) ->
     Some(extent)
 }
 
-type Files = (BTreeMap<u64, Slice>, Option<PathBuf>);
+/// The files of a channel.
+#[derive(Default)]
+struct Files {
+    slices: BTreeMap<u64, Slice>,
+    subscriptions: Option<PathBuf>,
+    /// What an operator has let go of: each file, and the oldest message that it leaves.
+    floors: Vec<(u64, PathBuf)>,
+}
 
 fn list(folder: &Path, findings: &mut Findings) -> io::Result<Files> {
-    let mut slices: BTreeMap<u64, Slice> = BTreeMap::new();
-    let mut subscriptions = None;
+    let mut files = Files::default();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let (name, path) = (entry.file_name(), entry.path());
         let begun = || Slice { data: None, index: None };
         match channel_file(name.as_bytes()) {
             ChannelFile::Data(number) => {
-                slices.entry(number).or_insert_with(begun).data = Some(path);
+                files.slices.entry(number).or_insert_with(begun).data = Some(path);
             }
             ChannelFile::Index(number) => {
-                slices.entry(number).or_insert_with(begun).index = Some(path);
+                files.slices.entry(number).or_insert_with(begun).index = Some(path);
             }
-            ChannelFile::Subscriptions => subscriptions = Some(path),
+            ChannelFile::Subscriptions => files.subscriptions = Some(path),
             ChannelFile::Removed(epoch, _) => {
                 let what = format!("renamed by a removal under epoch {epoch}");
                 let means = "a start puts it back, or ends the removal";
@@ -137,6 +150,7 @@ fn list(folder: &Path, findings: &mut Findings) -> io::Result<Files> {
                 let what = format!("an operator has let go of what lies before {}", floor.first);
                 let means = "a start takes it out of the files; a Go server shows it until then";
                 findings.add(Weight::Note, (&path, None), what, means);
+                files.floors.push((floor.first, path));
             }
             ChannelFile::Invalid => {
                 let what = "its name is none that a slice can have".to_owned();
@@ -149,7 +163,7 @@ fn list(folder: &Path, findings: &mut Findings) -> io::Result<Files> {
             }
         }
     }
-    Ok((slices, subscriptions))
+    Ok(files)
 }
 
 /// Subscriptions that are there at the end of the file; `last` is the last message.

@@ -6,6 +6,7 @@
 //! start would open it, for what that would repair or refuse.
 
 mod channel;
+mod counts;
 mod finding;
 mod mending;
 mod records;
@@ -78,7 +79,7 @@ pub struct Report {
     /// Why it would not serve.
     pub start_fails: Option<String>,
     /// What no look at files can find.
-    pub unseen: [&'static str; 3],
+    pub unseen: [&'static str; 5],
 }
 
 impl Report {
@@ -114,10 +115,13 @@ impl Report {
 }
 
 /// What leaves no trace.
-const UNSEEN: [&str; 3] = [
+const UNSEEN: [&str; 5] = [
     "messages at the end of a channel that are missing in its data and its index alike",
     "a channel whose folder is gone",
-    "acknowledgements and deliveries missing at the end of a channel's subs.dat",
+    "acknowledgements and deliveries missing at the end of a channel's subs.dat, and clients at the \
+     end of clients.dat",
+    "counts of deliveries and a purge whose files are gone",
+    "a file that is whole and has the place of another: an older one, or another channel's subs.dat",
 ];
 
 /// Why a directory was not looked through.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
+use super::counts;
 use super::finding::{Findings, Weight};
 use super::records::{self, Bytes, Found};
 use super::typed;
@@ -16,6 +17,7 @@ use crate::base::files::{self, Access, Links};
 use crate::proto::spb;
 use crate::store::file::format::{
     CLIENTS_FILE, ClientRecord, Crc, FILE_HEADER_LEN, Framing, SERVER_FILE, decode, decode_client,
+    deliveries_number,
 };
 
 /// The lock of both servers.
@@ -34,6 +36,8 @@ pub(super) struct Root {
     pub is_in_use: bool,
     has_server: bool,
     has_clients: bool,
+    /// The server's file says something, which it does only once there are all the others.
+    has_server_record: bool,
 }
 
 impl Root {
@@ -59,6 +63,8 @@ pub(super) fn look(root: &Path, crc: Option<&Crc>, findings: &mut Findings) -> i
         let looked = match name {
             SERVER_FILE => {
                 found.has_server = true;
+                let len = entry.metadata().map_or(0, |found| found.len());
+                found.has_server_record = FILE_HEADER_LEN < len;
                 server(&path, crc, findings)
             }
             CLIENTS_FILE => {
@@ -66,6 +72,7 @@ pub(super) fn look(root: &Path, crc: Option<&Crc>, findings: &mut Findings) -> i
                 clients(&path, crc, findings).map(|count| found.clients = count)
             }
             LOCK_FILE => is_locked(&path).map(|is_locked| found.is_in_use = is_locked),
+            name if deliveries_number(name).is_some() => counts::look(&path, findings),
             name if name.starts_with(b".stanby.") => Ok(()),
             _ => {
                 let means = "both servers pass over it";
@@ -83,7 +90,7 @@ pub(super) fn look(root: &Path, crc: Option<&Crc>, findings: &mut Findings) -> i
         (found.has_server, "server.dat", SERVER_LOST),
         (found.has_clients, "clients.dat", CLIENTS_LOST),
     ] {
-        if !is_there && !found.folders.is_empty() {
+        if !is_there && (!found.folders.is_empty() || found.has_server_record) {
             let path = root.join(name);
             findings.add(Weight::Damage, (&path, None), "it is missing".to_owned(), means);
         }

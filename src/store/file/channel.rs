@@ -21,6 +21,10 @@ use crate::store::file::subscriptions::Subscriptions;
 use crate::store::file::tail::Tail;
 use crate::store::{Action, StoreError};
 
+/// Slices whose files are removed at once, however many hold nothing any more: commits wait
+/// meanwhile, and a large file takes a file system its time.
+pub(super) const SLICES_REMOVED_AT_ONCE: usize = 8;
+
 /// What is open of a channel.
 #[derive(Default)]
 pub(super) struct Handles {
@@ -397,9 +401,17 @@ impl Channel {
         Ok(())
     }
 
+    /// Whether slices without messages are left, more than are removed at once.
+    #[must_use]
+    pub fn has_more_dead_slices(&self) -> bool {
+        let first = self.messages.first;
+        let is_needed = self.messages.overlaps.iter().any(|old| first <= old.last);
+        !is_needed && !self.messages.dead_slices().is_empty()
+    }
+
     /// Removes the files of slices without messages but the newest, unless they may hold the only
-    /// durable copy of one that is kept. What is superseded goes before what supersedes it. It can
-    /// be tried again after an error.
+    /// durable copy of one that is kept; of many the oldest. What is superseded goes before what
+    /// supersedes it. It can be tried again after an error.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -429,7 +441,7 @@ impl Channel {
         for old in self.messages.overlaps.iter().filter(|old| !is_dead(old.number)) {
             names.extend([slice_data_name(old.number), slice_index_name(old.number)]);
         }
-        for slice in &dead {
+        for slice in dead.iter().take(SLICES_REMOVED_AT_ONCE) {
             let (data, index) = (slice_data_name(slice.number), slice_index_name(slice.number));
             if ctx.options.slice_archive_script.is_none() {
                 names.extend([data, index]);
@@ -454,7 +466,8 @@ impl Channel {
         removed?;
         self.messages.hollow.retain(|number| !hollow.contains(number));
         self.messages.overlaps.clear();
-        let number_max = dead.last().map_or(0, |slice| slice.number);
+        let number_max =
+            dead.iter().take(SLICES_REMOVED_AT_ONCE).next_back().map_or(0, |slice| slice.number);
         self.messages.slices.retain(|slice| number_max < slice.number);
         Ok(())
     }

@@ -168,6 +168,9 @@ impl Channel {
     ) -> Result<bool, StoreError> {
         let count_before = self.messages.message_count;
         self.expires_at = None;
+        if self.is_below_floor() {
+            self.messages.remove_slices_below(self.floor.first);
+        }
         while self.messages.message_count != 0 {
             let is_over = self.messages.is_over(&self.limits) || self.is_below_floor();
             if !is_over && self.limits.age_max.is_zero() {

@@ -23,9 +23,9 @@ use crate::store::file::log::{io_error, path_below};
 use crate::store::{Action, StoreError};
 
 /// What each file begins with.
-const HEADER: [u8; 8] = *b"stanby#1";
+pub(in crate::store) const HEADER: [u8; 8] = *b"stanby#1";
 /// Channel, reader, sequence, timestamp, count, checksum.
-const RECORD_LEN: usize = 16 + 16 + 8 + 8 + 4 + 4;
+pub(in crate::store) const RECORD_LEN: usize = 16 + 16 + 8 + 8 + 4 + 4;
 /// Records that are read at once.
 const RECORDS_READ: usize = 4_096;
 /// Where nothing is synced, so many acknowledgements wait to be durable at most.
@@ -121,6 +121,11 @@ fn decode(record: &[u8]) -> Option<(Key, Count)> {
     let count = u32::from_le_bytes(rest.try_into().ok()?);
     let key = (ReaderId(*channel), ReaderId(*reader), Sequence(u64::from_le_bytes(*sequence)));
     Some((key, (WallTime(i64::from_le_bytes(*timestamp)), count)))
+}
+
+/// Whether a record with a checksum that fits stands there.
+pub(in crate::store) fn is_record(bytes: &[u8]) -> bool {
+    decode(bytes).is_some()
 }
 
 impl Deliveries {

@@ -49,6 +49,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::unistd::{AccessFlags, eaccess};
+use prost::Message as _;
 
 use crate::base::channel_limits::StoreLimits;
 use crate::base::epoch::{Fence, Predecessor};
@@ -62,7 +63,7 @@ pub use self::opening::{Opening, open_on};
 pub use self::options::FileOptions;
 
 use self::disk::{Access, Disk, Folder, RealDisk};
-use self::format::TRUNCATE_WITNESS;
+use self::format::{Crc, TRUNCATE_WITNESS};
 use self::log::{io_error, path_below, reason};
 
 /// The server's record, as paths and lines name it.
@@ -151,6 +152,30 @@ pub fn peek_server(options: &FileOptions) -> Option<spb::ServerInfo> {
 pub fn peek_server_on(disk: &dyn Disk, options: &FileOptions) -> Option<spb::ServerInfo> {
     let root = disk.open_root(&options.root).ok()?;
     registry::peek_server(root.as_ref())
+}
+
+/// Makes a new directory of a store, or takes an empty one, with the record of its server in it
+/// before anything else. What another process was quicker to make stays as it is.
+///
+/// # Errors
+/// [`StoreError::Unusable`], [`StoreError::Io`].
+pub fn begin(options: &FileOptions, server: &spb::ServerInfo) -> Result<(), StoreError> {
+    options.validate()?;
+    let disk = RealDisk;
+    disk.create_root(&options.root).map_err(|error| rootless(&options.root, &error))?;
+    let root = open_root(&disk, &options.root)?;
+    let path = path_below(&options.root, b"", format::SERVER_FILE);
+    let failed = |action: Action| move |source| io_error(action, &path, source);
+    let file = match root.open(format::SERVER_FILE, Access::CreateNew) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(source) => return Err(failed(Action::Open)(source)),
+    };
+    let crc = Crc::new(u32::try_from(options.crc_polynomial).unwrap_or(Crc::IEEE));
+    let mut bytes = format::VERSION_HEADER.to_vec();
+    format::encode_plain(&mut bytes, &server.encode_to_vec(), &crc);
+    let written = file.append(&bytes).and_then(|()| file.sync()).and_then(|()| root.sync());
+    written.map_err(failed(Action::Append))
 }
 
 /// Whether this user may write in the root: asked where a server alone starts, which ends in the

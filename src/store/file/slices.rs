@@ -328,6 +328,25 @@ impl Messages {
         }
     }
 
+    /// Takes out of the accounts the oldest slices that hold nothing from `floor` on. Nothing of
+    /// them is read: however much an operator lets go of, commits do not wait for it.
+    pub fn remove_slices_below(&mut self, floor: u64) {
+        let live = self.slices.iter_mut().filter(|slice| slice.live_count() != 0);
+        let mut is_any_gone = false;
+        for slice in live.take_while(|slice| slice.last < floor) {
+            self.message_count -= slice.live_count();
+            slice.removed_count = slice.record_count;
+            is_any_gone = true;
+        }
+        if is_any_gone {
+            let mut rest = self.slices.iter().filter(|slice| slice.live_count() != 0);
+            self.byte_count = rest.clone().map(|slice| slice.bytes).sum();
+            self.first = rest.next().map_or(self.last + 1, |slice| slice.first);
+            let first = self.first;
+            self.head.retain(|record| first <= record.sequence);
+        }
+    }
+
     /// The oldest slices without any message left, as long as another one follows. They stay until
     /// their files are gone.
     #[must_use]

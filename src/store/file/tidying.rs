@@ -156,6 +156,9 @@ impl Share {
                 self.failure.get_or_insert(error);
             }
         }
+        if channel.has_more_dead_slices() {
+            self.untidy.insert(name.clone());
+        }
         if channel.is_renamed {
             self.dirty.insert(name.clone());
         }

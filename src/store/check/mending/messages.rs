@@ -67,33 +67,39 @@ impl Course {
         for (slice, entry) in held {
             if let Some((slice_before, entry_before)) = before {
                 let missing = entry_before.sequence + 1..entry.sequence;
-                self.put(missing, (slice_before, entry_before.timestamp), &mut made);
+                let times = (entry_before.timestamp, entry.timestamp);
+                self.put(missing, (slice_before, times), &mut made);
             }
             self.entries.push((slice, entry));
             before = Some((slice, entry));
         }
         match before {
             Some((slice, entry)) => {
-                self.put(entry.sequence + 1..last + 1, (slice, entry.timestamp), &mut made);
+                let times = (entry.timestamp, i64::MAX);
+                self.put(entry.sequence + 1..last + 1, (slice, times), &mut made);
             }
             // One is enough for the channel not to begin again at 1.
-            None if last != 0 => self.put(last..last + 1, (slice_of_none, 0), &mut made),
+            None if last != 0 => {
+                self.put(last..last + 1, (slice_of_none, (0, i64::MAX)), &mut made)
+            }
             None => (),
         }
         made
     }
 
+    /// What is made up is no older than what is in front of it, and no younger than what is behind.
     fn put(
         &mut self,
         missing: std::ops::Range<u64>,
-        (slice, before): (u64, i64),
+        (slice, (before, behind)): (u64, (i64, i64)),
         made: &mut BTreeSet<u64>,
     ) {
         let mut timestamp = before;
         for sequence in missing {
             let entry = self.spare.get(&sequence).copied().unwrap_or_else(|| {
                 made.insert(sequence);
-                timestamp = self.named.get(&sequence).copied().unwrap_or(timestamp);
+                let named = self.named.get(&sequence).copied().unwrap_or(timestamp);
+                timestamp = named.min(behind).max(timestamp);
                 Entry { sequence, timestamp, size: 0, lies: None }
             });
             timestamp = entry.timestamp;

@@ -23,14 +23,16 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use self::deliveries::Deliveries;
-use self::files::Hand;
+use self::files::{Hand, Piece, push};
 use self::records::NoTake;
 use super::finding::Weight;
-use super::{Report, Rules};
+use super::records::Bytes;
+use super::{Report, Rules, counts};
 use crate::base::epoch::{Fence, FenceError};
+use crate::store::file::deliveries::HEADER;
 use crate::store::file::format::{
     CLIENTS_FILE, ChannelFile, Crc, SERVER_FILE, SUBSCRIPTIONS_FILE, channel_file, decode_client,
-    decode_subscription,
+    decode_subscription, deliveries_number,
 };
 
 /// One thing that was done.
@@ -154,6 +156,7 @@ pub fn mend(
                 );
                 records::mend(&mut hand, &root, what, checksums, decode_client, &mut NoTake)?;
             }
+            name if deliveries_number(name).is_some() => counts(&mut hand, &root.join(file))?,
             _ => (),
         }
     }
@@ -209,7 +212,33 @@ fn channel(
         "what was delivered there is delivered again, and a subscription that begins there is gone",
     );
     records::mend(hand, folder, what, checksums, decode_subscription, &mut deliveries)?;
-    slices::mend(hand, folder, checksums, deliveries.last())
+    let listed = hand.listed(folder)?;
+    let purged_up_to = listed.iter().filter_map(|path| {
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        if let ChannelFile::Purged(floor) = channel_file(name) { Some(floor.first) } else { None }
+    });
+    let last = purged_up_to.fold(deliveries.last(), u64::max);
+    slices::mend(hand, folder, checksums, last)
+}
+
+/// Counts that can be proved go into a new file.
+fn counts(hand: &mut Hand<'_, '_>, path: &Path) -> Result<(), MendError> {
+    let found = Bytes::open(path).and_then(|mut bytes| counts::parts(&mut bytes));
+    let found = found.map_err(files::failed(path))?;
+    let mut pieces = vec![Piece::New(HEADER.to_vec())];
+    for (from, to) in &found.whole {
+        push(&mut pieces, Piece::Of { path: path.to_owned(), from: *from, to: *to });
+    }
+    let kept = hand.replace(path, &pieces)?.unwrap_or_default();
+    if !found.has_header {
+        let what = format!("its header is made anew; the old file is kept as {kept}");
+        hand.note(path, what, "nothing");
+    }
+    for (from, to) in found.lost {
+        let what = format!("bytes {from} to {to} are no record and left out; kept in {kept}");
+        hand.note(path, what, counts::LOST);
+    }
+    Ok(())
 }
 
 /// The folder's files, sorted by name.

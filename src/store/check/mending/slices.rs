@@ -51,6 +51,7 @@ pub(super) fn mend(
         held.insert(*number, found);
     }
     let last = course.last_named().max(sent);
+    let is_all_gone = course.entries.is_empty() && last != 0;
     let missing = course.missing(last);
     if MADE_MAX < missing {
         return Err(MendError::TooMany { path: folder.to_owned(), missing, last });
@@ -81,6 +82,9 @@ pub(super) fn mend(
     }
     if !made.is_empty() {
         hand.note(folder, format!("lost messages: {}", ranges(&made)), STOOD_IN);
+    }
+    if is_all_gone {
+        hand.note(folder, format!("nothing is left of its messages up to {last}"), IN_FRONT);
     }
     Ok(())
 }
@@ -203,18 +207,24 @@ fn read(
         Err(error) if error.kind() == io::ErrorKind::NotFound => Default::default(),
         Err(error) => return Err(error),
     };
-    for row in named.values() {
-        course.name(row.sequence, row.timestamp);
-    }
     let mut bytes = match Bytes::open(&data) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Held::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            names(course, &named, &[]);
+            return Ok(Held::default());
+        }
         Err(error) => return Err(error),
     };
     let mut held = Held { is_whole: bytes.version()?.is_ok(), ..Held::default() };
     let mut at = FILE_HEADER_LEN.min(bytes.len);
     while at < bytes.len {
-        if let Some((entry, end)) = message_at((&data, &mut bytes), (number, at), rules)? {
+        let found = message_at((&data, &mut bytes), (number, at), rules)?;
+        // Without checksums a number that the index does not confirm is none.
+        let is_doubted = |entry: &Entry| {
+            let row = named.get(&at).filter(|row| row.timestamp == entry.timestamp);
+            !has_checksums && row.is_some_and(|row| row.sequence != entry.sequence)
+        };
+        if let Some((entry, end)) = found.filter(|(entry, _)| !is_doubted(entry)) {
             held.entries.push(entry);
             at = end;
             continue;
@@ -223,6 +233,7 @@ fn read(
         held.lost.push((at, end));
         at = end;
     }
+    names(course, &named, &held.entries);
     let is_row = |(row, entry): (&IndexRecord, &Entry)| {
         let Entry { sequence, timestamp, size, lies } = *entry;
         *row == IndexRecord { sequence, offset: lies.map_or(0, |(_, at)| at), timestamp, size }
@@ -231,6 +242,18 @@ fn read(
         && all_rows.iter().zip(&held.entries).all(is_row)
         && index_len == index_offset(all_rows.len() as u64);
     Ok(held)
+}
+
+/// Messages that an index names, unless it is the index of another slice: nothing that it says of
+/// what the data holds is so.
+fn names(course: &mut Course, named: &BTreeMap<u64, IndexRecord>, entries: &[Entry]) {
+    let times: BTreeMap<u64, i64> = entries.iter().map(|it| (it.sequence, it.timestamp)).collect();
+    let is_so = |row: &IndexRecord| times.get(&row.sequence).map(|time| *time == row.timestamp);
+    let mut said = named.values().filter_map(is_so).peekable();
+    if said.peek().is_some() && !said.any(|is_so| is_so) {
+        return;
+    }
+    named.values().for_each(|row| course.name(row.sequence, row.timestamp));
 }
 
 /// The rows of an index that can be believed, up to the first that cannot, and all of them by where
