@@ -34,6 +34,7 @@ mod stopped;
 mod stores;
 pub mod subscribe;
 pub mod subscription;
+mod table;
 pub mod top;
 pub mod version;
 
