@@ -49,6 +49,7 @@ const IMPORTS: [(&str, &[&str]); 19] = [
             "site::lock_trial",
             "site::mending",
             "site::mounts",
+            "site::trial",
             "site::writers",
         ],
     ),
