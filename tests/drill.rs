@@ -100,6 +100,10 @@ fn must_hold(room: &Room, words: &[&str]) -> Value {
     report
 }
 
+/// The shortest drill of a pair: the scenarios that ship take longer.
+const ONE_KILL: &str = "steps = [\"wait until 50 acks\", \"kill -9 active\", \"wait until taken over\"]\n\
+     expect = [\"lost = 0\", \"order = kept\", \"undelivered = 0\"]\n";
+
 /// Goal: of a killed active nothing that was acknowledged is lost, and each form of the report says
 /// so.
 #[test]
@@ -127,7 +131,7 @@ fn a_pair_whose_active_is_killed_holds() {
 #[test]
 fn a_step_down_is_a_pause() {
     let report =
-        must_hold(&Room::new(), &["step-down", "--rounds", "2", "--expect", "take_overs = 2"]);
+        must_hold(&Room::new(), &["step-down", "--rounds", "1", "--expect", "take_overs = 1"]);
     let found = &report["found"];
     assert_eq!(
         (&found["failed"], &found["twice"], &found["order"]),
@@ -150,8 +154,9 @@ fn a_pair_that_is_cut_in_two_holds() {
 
 #[test]
 fn a_pair_over_sqlite_holds() {
-    let report = must_hold(&Room::new(), &["--pair", "--rounds", "1", "--store", "sqlite"]);
-    assert_eq!(report["store"], "sqlite");
+    let room = Room::new();
+    let report = must_hold(&room, &[&room.write(ONE_KILL), "--store", "sqlite"]);
+    assert_eq!((&report["store"], &report["found"]["take_overs"]), (&"sqlite".into(), &1.into()));
 }
 
 /// Goal: what does not hold is said, by the exit code too, and the logs are kept.
@@ -159,7 +164,8 @@ fn a_pair_over_sqlite_holds() {
 fn an_expectation_that_does_not_hold_fails() {
     let room = Room::new();
     let junit = room.path().join("drill.xml").display().to_string();
-    let words = ["--pair", "--rounds", "1", "--expect", "take_over < 1us", "--junit", &junit];
+    let file = room.write(ONE_KILL);
+    let words = [&file, "--expect", "take_over < 1us", "--junit", &junit];
     let output = room.drill(&words);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     let said = text(&output);
@@ -174,6 +180,12 @@ fn an_expectation_that_does_not_hold_fails() {
 /// Goal: what is waited for and does not come is a failure, and what was until then is judged.
 #[test]
 fn what_never_comes_breaks_a_drill_off() {
+    // Both take some seconds, side by side.
+    let elsewhere = Room::new();
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let file = elsewhere.write("steps = [\"wait 1ms\"]\n");
+    let words = [&file, "--attach", &nobody, "--monitor", &nobody];
+    let vain = elsewhere.command(&words).spawn().unwrap();
     let room = Room::new();
     let file = room.write(
         "steps = [\"kill -9 all\", \"wait until active within 100ms\"]\nexpect = [\"lost = 0\"]\n\
@@ -188,6 +200,10 @@ fn what_never_comes_breaks_a_drill_off() {
     assert_eq!(why, expected);
     // It was started again, to read everything back.
     assert_eq!(report["found"]["lost"], 0);
+    let output = vain.wait_with_output().unwrap();
+    let said = text(&output);
+    let is_named = said.contains("no member is active: asked at");
+    assert!(output.status.code() == Some(3) && is_named, "{said}");
 }
 
 #[test]
@@ -244,12 +260,6 @@ fn what_cannot_be_done_is_named() {
     let port = taken.local_addr().unwrap().port();
     let junit = room.path().join("drill.xml").display().to_string();
     let with = |members: &str| format!("steps = [\"wait 1ms\"]\n[members]\n{members}\n");
-    // It looks for a while, and the others need not wait for that.
-    let elsewhere = Room::new();
-    let nobody = format!("127.0.0.1:{}", free_port());
-    let file = elsewhere.write("steps = [\"wait 1ms\"]\n");
-    let words = [&file, "--attach", &nobody, "--monitor", &nobody];
-    let vain = elsewhere.command(&words).spawn().unwrap();
     for (scenario, part) in [
         (with("server = \"/none/server\""), "cannot run /none/server: No such file".to_owned()),
         (with("server = \"/bin/echo\""), "/bin/echo is no streaming server".to_owned()),
@@ -267,12 +277,6 @@ fn what_cannot_be_done_is_named() {
         assert!(code == Some(3) && said.contains(&part), "{scenario}: {said}");
         assert!(fs::read_to_string(&junit).unwrap().contains("errors=\"1\""));
     }
-    let output = vain.wait_with_output().unwrap();
-    let said = text(&output);
-    assert!(
-        output.status.code() == Some(3) && said.contains("no member is active: asked at"),
-        "{said}"
-    );
 }
 
 #[test]
