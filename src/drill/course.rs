@@ -290,7 +290,10 @@ impl Course<'_> {
             let bounds = (&self.patience, COMMAND_WITHIN);
             if let Err(error) = self.group.signal((*member, Signal::SIGSTOP), bounds) {
                 // The last one may have been stopped too, by a command that was not waited for.
-                let _ = members[..=place].iter().try_for_each(|member| self.go_on(*member));
+                for member in &members[..=place] {
+                    // What has failed first is what is told.
+                    let _ = self.go_on(*member);
+                }
                 return Err(error.into());
             }
         }
@@ -315,12 +318,12 @@ impl Course<'_> {
         if has_ended {
             self.is_up[member] = false;
         } else {
-            let untiring = Patience::default();
-            let bounds = match self.patience.is_over() {
-                true => (&untiring, MEND_WITHIN),
-                false => (&self.patience, COMMAND_WITHIN),
-            };
-            self.group.signal((member, Signal::SIGCONT), bounds)?;
+            let sent = (member, Signal::SIGCONT);
+            let mut result = self.group.signal(sent, (&self.patience, COMMAND_WITHIN));
+            if matches!(result, Err(DrillError::Interrupted)) {
+                result = self.group.signal(sent, (&Patience::default(), MEND_WITHIN));
+            }
+            result?;
         }
         self.notes.ledger().happened(what, false, world::instant());
         Ok(())
