@@ -6,6 +6,8 @@
 #![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
+#[path = "support/commands.rs"]
+mod commands;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/stan.rs"]
@@ -14,13 +16,14 @@ mod stan;
 mod wire;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::commands::{refused, said, stanby, told};
 use crate::server::{Launch, READY, Server, binary, free_port, wait_for};
 use crate::stan::{Stan, all, ask, sequences};
 
@@ -52,31 +55,6 @@ fn launch(kind: &str) -> Launch {
 
 fn start(launch: &Launch) -> Asked {
     Asked { server: launch.start(), socket: launch.folder().join("control.sock") }
-}
-
-fn stanby(socket: &Path, words: &[&str]) -> Output {
-    let mut command = Command::new(binary());
-    command.args(words).arg("--socket").arg(socket).output().unwrap()
-}
-
-/// What a command that must succeed prints as JSON.
-#[track_caller]
-fn told(socket: &Path, words: &[&str]) -> Value {
-    let output = stanby(socket, &[words, &["--json"]].concat());
-    assert!(output.status.success(), "{words:?}: {}", said(&output));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// What a command that must be refused says.
-#[track_caller]
-fn refused(socket: &Path, words: &[&str]) -> String {
-    let output = stanby(socket, words);
-    assert_eq!(output.status.code(), Some(1), "{words:?}: {}", said(&output));
-    said(&output)
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
 fn extent(channel: &Value) -> (u64, u64, u64) {

@@ -5,6 +5,8 @@
 #![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
+#[path = "support/commands.rs"]
+mod commands;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/stan.rs"]
@@ -12,14 +14,17 @@ mod stan;
 #[path = "support/wire.rs"]
 mod wire;
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::server::{Launch, READY, Server, binary, free_port};
+use crate::commands::{refused, said, stanby, told};
+use crate::server::{Launch, READY, Server, free_port};
 use crate::stan::Stan;
 
 /// `ops` may administer, `eyes` may too as far as its permissions go, `app` may not.
@@ -29,34 +34,6 @@ const USERS: &str = "authorization { users: [ {user: ops, password: o}, \
 
 fn launch(args: &[&str]) -> Launch {
     Launch::new(args).config(&format!("{USERS}streaming {{ administrators: [ops, eyes] }}\n"))
-}
-
-fn stanby(servers: &str, words: &[&str]) -> Output {
-    let mut command = Command::new(binary());
-    command.args(words).args(["--server", servers]);
-    // Nothing of whoever runs the tests.
-    for name in ["NATS_URL", "NATS_USER", "NATS_PASSWORD", "NATS_CREDS", "NATS_CONTEXT", "HOME"] {
-        command.env_remove(name);
-    }
-    command.env_remove("XDG_CONFIG_HOME").output().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
-}
-
-#[track_caller]
-fn told(servers: &str, words: &[&str]) -> Value {
-    let output = stanby(servers, &[words, &["--json"]].concat());
-    assert!(output.status.success(), "{words:?}: {}", said(&output));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-#[track_caller]
-fn refused(servers: &str, words: &[&str]) -> String {
-    let output = stanby(servers, words);
-    assert_eq!(output.status.code(), Some(1), "{words:?}: {}", said(&output));
-    said(&output)
 }
 
 fn url(user: &str, port: u16) -> String {
@@ -109,6 +86,8 @@ fn nobody_else_administers() {
     let server = launch.start();
     client(launch.port).fill("orders", 1..=2);
     let app = refused(&url("app", launch.port), &["channel", "purge", "orders"]);
+    let line = server.log.wait("Refused what was asked on \"_STAN.admin.test-cluster.purge\"");
+    assert!(line.contains("\"app\" may not"), "{line}");
     assert_eq!(app, "stanby channel: \"app\" may not: administrators of the configuration may\n");
     let eyes = url("eyes", launch.port);
     assert_eq!(told(&eyes, &["channel", "ls"])[0]["messages"], 2);
@@ -171,10 +150,110 @@ fn a_flood_of_questions_holds_up_nobody() {
         }
         client.fill("orders", 3..=50);
         flood.flush();
-        assert!(flood.next_on(&inbox, Duration::from_secs(10)).is_some(), "some are answered");
+        let mut answers = (0..5_000).map(|number| {
+            let answer = flood.next_on(&inbox, Duration::from_secs(20));
+            answer.unwrap_or_else(|| panic!("{user} has no answer to question {number}")).data
+        });
+        let busy = answers.by_ref().find(|it| it.windows(9).any(|part| part == b"ask again"));
+        assert!(busy.is_some(), "nobody was told that others are asking");
+        assert!(answers.all(|answer| answer.ends_with(b"\n")));
     }
     let names = told(&url("ops", launch.port), &["channel", "ls"]);
     assert_eq!(names.as_array().unwrap().len(), 1, "{names}");
+}
+
+/// Goal: of several channels, each has its line, and one that is not there hides no other.
+#[test]
+fn each_of_several_has_its_line() {
+    let launch = launch(&[]);
+    let _server = launch.start();
+    let mut client = client(launch.port);
+    for channel in ["a", "b", "c", "d"] {
+        client.fill(channel, 1..=3);
+    }
+    let ops = url("ops", launch.port);
+    let output = stanby(&ops, &["channel", "rm", "a", "none", "b", "neither"]);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(out, "channel a is deleted\nchannel b is deleted\n");
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!(lines.len(), 2, "{err}");
+    assert_eq!(lines[0], "stanby channel: channel none: there is no channel \"none\"");
+    let output = stanby(&ops, &["channel", "purge", "c", "none", "d", "--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &found[0]["removed"]), (Some(1), &2.into()), "{found}");
+    assert_eq!(found[1]["error"], "there is no channel \"none\"");
+    assert_eq!(found[2]["channel"], "d");
+    let names = told(&ops, &["channel", "ls"]);
+    assert_eq!(names.as_array().unwrap().len(), 2, "{names}");
+    let durables = refused(&ops, &["durable", "rm", "c", "x", "y"]);
+    assert!(durables.contains("durable x: channel \"c\" has no durable \"x\""), "{durables}");
+    assert!(durables.contains("durable y: "), "{durables}");
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A server that says that it is active, and does nothing that it is asked: it goes, or is silent.
+fn dying(is_silent: bool) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("nats://ops:o@{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let (mut input, mut output) = (BufReader::new(stream.try_clone().unwrap()), stream);
+            let mut say = |words: String| output.write_all(words.as_bytes()).unwrap_or_default();
+            say("INFO {\"server_id\":\"x\",\"max_payload\":1048576,\"headers\":true}\r\n"
+                .to_owned());
+            let (mut checks, mut line) = (String::new(), String::new());
+            while input.read_line(&mut line).is_ok_and(|len| len > 0) {
+                let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+                line.clear();
+                match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+                    ["PING"] => say("PONG\r\n".to_owned()),
+                    // The second one is that of checks.
+                    ["SUB", inbox, sid] => checks = format!("{inbox} {sid}"),
+                    ["PUB", _, _, "0"] => {
+                        say(format!("MSG {checks} 15\r\n{{\"refused\":\"\"}}\n\r\n"))
+                    }
+                    ["PUB", _, _, len] => {
+                        let mut payload = vec![0; len.parse::<usize>().unwrap() + 2];
+                        input.read_exact(&mut payload).unwrap();
+                        if !is_silent {
+                            break;
+                        }
+                        let _ = input.read_to_end(&mut payload);
+                    }
+                    _ => (),
+                }
+            }
+        }
+    });
+    url
+}
+
+/// Goal: who asks a server that dies, or falls silent, learns soon that its answer is lost. What
+/// changes nothing is asked of others, and what may have been done is not done twice.
+#[test]
+fn a_question_that_is_lost_is_asked_again_where_that_is_safe() {
+    let launch = launch(&[]);
+    let _server = launch.start();
+    client(launch.port).fill("orders", 1..=5);
+    let ops = url("ops", launch.port);
+    for (is_silent, why) in [(false, "the server hung up"), (true, "nobody answers any more")] {
+        let both = format!("{},{ops}", dying(is_silent));
+        let begun = Instant::now();
+        let lost = refused(&both, &["channel", "purge", "orders"]);
+        let is_told = lost.contains(why) && lost.contains("whether it was done is not known");
+        assert!(is_told, "{lost}");
+        assert_eq!(told(&ops, &["channel", "ls"])[0]["messages"], 5);
+        assert_eq!(told(&both, &["channel", "ls"])[0]["messages"], 5);
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    }
+    // Who has asked nobody is told what each of them said.
+    let nobody = format!("nats://127.0.0.1:{},nats://127.0.0.1:{}", free_port(), free_port());
+    let why = refused(&nobody, &["channel", "ls"]);
+    assert_eq!(why.matches("no NATS server available").count(), 2, "{why}");
 }
 
 /// Goal: an answer of many messages is whole.

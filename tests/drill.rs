@@ -13,9 +13,12 @@ mod databases;
 mod server;
 
 use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -59,6 +62,23 @@ impl Room {
         fs::write(&path, text).unwrap();
         path.display().to_string()
     }
+
+    /// A program that a shell runs.
+    fn script(&self, text: &str) -> String {
+        let path = self.path().join("server");
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.display().to_string()
+    }
+
+    /// Processes that were started with something of this folder among their words.
+    fn processes(&self) -> Vec<String> {
+        let name = self.path().display().to_string();
+        let words = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).ok();
+        let all = fs::read_dir("/proc").unwrap().flatten().filter_map(words);
+        let all = all.map(|words| String::from_utf8_lossy(&words).replace('\0', " "));
+        all.filter(|words| words.contains(&name)).collect()
+    }
 }
 
 fn text(output: &Output) -> String {
@@ -79,6 +99,10 @@ fn must_hold(room: &Room, words: &[&str]) -> Value {
     assert!(room.kept().is_empty(), "{:?}", room.kept());
     report
 }
+
+/// The shortest drill of a pair: the scenarios that ship take longer.
+const ONE_KILL: &str = "steps = [\"wait until 50 acks\", \"kill -9 active\", \"wait until taken over\"]\n\
+     expect = [\"lost = 0\", \"order = kept\", \"undelivered = 0\"]\n";
 
 /// Goal: of a killed active nothing that was acknowledged is lost, and each form of the report says
 /// so.
@@ -107,7 +131,7 @@ fn a_pair_whose_active_is_killed_holds() {
 #[test]
 fn a_step_down_is_a_pause() {
     let report =
-        must_hold(&Room::new(), &["step-down", "--rounds", "2", "--expect", "take_overs = 2"]);
+        must_hold(&Room::new(), &["step-down", "--rounds", "1", "--expect", "take_overs = 1"]);
     let found = &report["found"];
     assert_eq!(
         (&found["failed"], &found["twice"], &found["order"]),
@@ -130,8 +154,9 @@ fn a_pair_that_is_cut_in_two_holds() {
 
 #[test]
 fn a_pair_over_sqlite_holds() {
-    let report = must_hold(&Room::new(), &["--pair", "--rounds", "1", "--store", "sqlite"]);
-    assert_eq!(report["store"], "sqlite");
+    let room = Room::new();
+    let report = must_hold(&room, &[&room.write(ONE_KILL), "--store", "sqlite"]);
+    assert_eq!((&report["store"], &report["found"]["take_overs"]), (&"sqlite".into(), &1.into()));
 }
 
 /// Goal: what does not hold is said, by the exit code too, and the logs are kept.
@@ -139,7 +164,8 @@ fn a_pair_over_sqlite_holds() {
 fn an_expectation_that_does_not_hold_fails() {
     let room = Room::new();
     let junit = room.path().join("drill.xml").display().to_string();
-    let words = ["--pair", "--rounds", "1", "--expect", "take_over < 1us", "--junit", &junit];
+    let file = room.write(ONE_KILL);
+    let words = [&file, "--expect", "take_over < 1us", "--junit", &junit];
     let output = room.drill(&words);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     let said = text(&output);
@@ -154,6 +180,12 @@ fn an_expectation_that_does_not_hold_fails() {
 /// Goal: what is waited for and does not come is a failure, and what was until then is judged.
 #[test]
 fn what_never_comes_breaks_a_drill_off() {
+    // Both take some seconds, side by side.
+    let elsewhere = Room::new();
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let file = elsewhere.write("steps = [\"wait 1ms\"]\n");
+    let words = [&file, "--attach", &nobody, "--monitor", &nobody];
+    let vain = elsewhere.command(&words).spawn().unwrap();
     let room = Room::new();
     let file = room.write(
         "steps = [\"kill -9 all\", \"wait until active within 100ms\"]\nexpect = [\"lost = 0\"]\n\
@@ -168,6 +200,10 @@ fn what_never_comes_breaks_a_drill_off() {
     assert_eq!(why, expected);
     // It was started again, to read everything back.
     assert_eq!(report["found"]["lost"], 0);
+    let output = vain.wait_with_output().unwrap();
+    let said = text(&output);
+    let is_named = said.contains("no member is active: asked at");
+    assert!(output.status.code() == Some(3) && is_named, "{said}");
 }
 
 #[test]
@@ -188,6 +224,16 @@ fn what_cannot_be_understood_is_named() {
         (steps, &["--store", "postgres"], "store.source: store postgres needs the source"),
         (steps, &["--attach", "a:1"], "--monitor"),
         (steps, &["--attach", "a:1", "--monitor", "a:2"], "--signal-command"),
+        (
+            steps,
+            &["--attach", "a:1,b:1", "--monitor", "a:2,b:2", "--signal-command", "kill {signal}"],
+            "whichever of the 2 members is meant: it needs {member} or {address}",
+        ),
+        (
+            "steps = [\"wait 1s\"]\n[attach]\nmembers = [\"a\"]\nmonitors = [\"a:2\"]\n",
+            &["--store", "sqlite"],
+            "these members run already, and --store is for those that the drill starts",
+        ),
         (steps, &["--attach", "a:1", "--monitor", "a:2,b:2"], ""),
         (steps, &["--rounds", "0"], "--rounds"),
     ] {
@@ -231,14 +277,6 @@ fn what_cannot_be_done_is_named() {
         assert!(code == Some(3) && said.contains(&part), "{scenario}: {said}");
         assert!(fs::read_to_string(&junit).unwrap().contains("errors=\"1\""));
     }
-    let nobody = format!("127.0.0.1:{}", free_port());
-    let file = room.write("steps = [\"wait 1ms\"]\n");
-    let output = room.drill(&[&file, "--attach", &nobody, "--monitor", &nobody]);
-    let said = text(&output);
-    assert!(
-        output.status.code() == Some(3) && said.contains("no member is active: asked at"),
-        "{said}"
-    );
 }
 
 #[test]
@@ -256,30 +294,113 @@ fn the_scenarios_that_ship_are_listed_and_shown() {
     assert!(text(&room.drill(&["--list"])).starts_with("SCENARIO"));
 }
 
+/// Goal: a server that a script starts is killed, paused and ended with its script.
+#[test]
+fn a_server_that_a_script_starts_is_drilled_whole() {
+    let room = Room::new();
+    let server = room.script(&format!("{} \"$@\"\necho it has ended", binary().display()));
+    let file = room.write(
+        "steps = [\"kill -9 active\", \"wait until taken over\", \"start\", \"wait until ready\", \
+         \"term active\", \"wait until taken over\", \"wait until ended\"]\n\
+         expect = [\"lost = 0\", \"take_overs = 2\"]\n",
+    );
+    must_hold(&room, &[&file, "--server", &server]);
+    assert_eq!(room.processes(), Vec::<String>::new());
+}
+
+/// Goal: a program that never says who it is, or goes on to, is left; with all that it has started.
+#[test]
+fn a_server_that_talks_without_end_or_hangs_is_left() {
+    let room = Room::new();
+    let file = room.write("steps = [\"wait 1ms\"]\n");
+    let output = room.drill(&[&file, "--server", &room.script("yes stanby")]);
+    let said = text(&output);
+    let is_named = said.contains("/server: it prints without end: more than ");
+    assert!(output.status.code() == Some(3) && is_named, "{said}");
+    let (asked, tail) = (room.path().join("asked"), room.path().join("tail"));
+    fs::write(&tail, "").unwrap();
+    let hangs = format!("touch {}; tail -f {}", asked.display(), tail.display());
+    let drill = room.command(&[&file, "--server", &room.script(&hangs)]).spawn().unwrap();
+    wait_for("the server", || asked.exists().then_some(()));
+    ends_at_once(drill, "interrupted");
+    assert_eq!(room.processes(), Vec::<String>::new());
+}
+
+/// Sends a Ctrl-C to a drill, which has to end at once; it says `part`.
+fn ends_at_once(drill: Child, part: &str) {
+    interrupt(&drill, Signal::SIGINT);
+    let begun = Instant::now();
+    let output = drill.wait_with_output().unwrap();
+    let said = text(&output);
+    assert!(output.status.code() == Some(3) && said.contains(part), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}: {said}", begun.elapsed());
+}
+
+/// Goal: a monitor that says nothing holds up no Ctrl-C.
+#[test]
+fn a_silent_monitor_does_not_hold_up_the_end() {
+    let room = Room::new();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let file = room.write("steps = [\"wait 1ms\"]\n");
+    let words = [&file, "--attach", &address, "--monitor", &address];
+    let drill = room.command(&words).spawn().unwrap();
+    let _asked = listener.accept().unwrap();
+    ends_at_once(drill, "interrupted");
+}
+
+/// Goal: a report that cannot be written is known before anything is done, and if it shows at the
+/// end only, what was found is printed all the same.
+#[test]
+fn a_report_that_cannot_be_written_is_said() {
+    let room = Room::new();
+    for option in ["--html", "--junit"] {
+        let output = room.drill(&["--pair", option, "/none/such/report"]);
+        let said = text(&output);
+        let is_named = said.contains("cannot write /none/such/report: No such file");
+        assert!(output.status.code() == Some(3) && is_named, "{said}");
+    }
+    assert!(room.kept().is_empty());
+    let page = room.path().join("page.html").display().to_string();
+    let file = room.write("steps = [\"wait until 20 acks\"]\nexpect = [\"lost = 0\"]\n");
+    let output = room.drill(&[&file, "--junit", "/dev/full", "--html", &page]);
+    let said = text(&output);
+    assert!(said.contains("verdict: held") && said.contains("cannot write /dev/full: "), "{said}");
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(fs::read_to_string(page).unwrap().contains("<svg"));
+}
+
 /// Whether somebody listens on the control socket of a member.
 fn listens(folder: &Path, member: usize) -> bool {
     UnixStream::connect(folder.join(format!("{member}.sock"))).is_ok()
 }
 
-/// Goal: who presses Ctrl-C is told what was until then, and no member is left.
+/// Goal: whatever ends a drill early, a Ctrl-C or the end of its terminal, it tells what was until
+/// then, and no member is left.
 #[test]
 fn an_interrupted_drill_ends_its_members_and_reports() {
-    let room = Room::new();
-    let file = room.write("steps = [\"wait until 200 acks\", \"pause active 1h\"]\n");
-    let drill = room.command(&[&file, "--json", "--expect", "lost = 0"]).spawn().unwrap();
-    let folder = wait_for("a folder", || room.kept().pop());
-    wait_for("both members", || (listens(&folder, 1) && listens(&folder, 2)).then_some(()));
-    interrupt(&drill);
-    let output = drill.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
-    let report = report(&output);
-    assert_eq!((&report["interrupted"], &report["held"]), (&true.into(), &false.into()));
-    assert_eq!(report["expectations"][0]["found"], Value::Null, "nobody has read it back");
-    assert!(!listens(&folder, 1) && !listens(&folder, 2), "a member is left");
+    let begin = |signal| {
+        let room = Room::new();
+        let file = room.write("steps = [\"wait until 200 acks\", \"pause active 1h\"]\n");
+        let drill = room.command(&[&file, "--json", "--expect", "lost = 0"]).spawn().unwrap();
+        (signal, room, drill)
+    };
+    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+    for (signal, room, drill) in signals.map(begin) {
+        let folder = wait_for("a folder", || room.kept().pop());
+        wait_for("both members", || (listens(&folder, 1) && listens(&folder, 2)).then_some(()));
+        interrupt(&drill, signal);
+        let output = drill.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{signal}: {}", text(&output));
+        let report = report(&output);
+        assert_eq!((&report["interrupted"], &report["held"]), (&true.into(), &false.into()));
+        assert_eq!(report["expectations"][0]["found"], Value::Null, "nobody has read it back");
+        assert_eq!(room.processes(), Vec::<String>::new(), "{signal}: a member is left");
+    }
 }
 
-fn interrupt(child: &Child) {
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+fn interrupt(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
 }
 
 /// A pair that the test starts and ends, with the commands by which a drill reaches it.
@@ -317,6 +438,10 @@ impl Pair {
     }
 
     fn drill(&self, scenario: &str, signal: &str, more: &[&str]) -> Output {
+        self.command(scenario, signal, more).output().unwrap()
+    }
+
+    fn command(&self, scenario: &str, signal: &str, more: &[&str]) -> Command {
         let folder = self.room.path().display().to_string();
         let (addresses, monitors) = (self.addresses.join(","), self.monitors.join(","));
         let start = format!("sh {folder}/start-{{member}}");
@@ -339,7 +464,7 @@ impl Pair {
             "--step-down-command",
             &step_down,
         ];
-        self.room.drill(&[&words[..], more].concat())
+        self.room.command(&[&words[..], more].concat())
     }
 }
 
@@ -365,14 +490,23 @@ fn members_that_run_already_are_drilled_by_commands() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let found = report(&output);
     assert_eq!((&found["found"]["lost"], &found["store"]), (&0.into(), &Value::Null));
-    let failing = "echo unit {member} is not there >&2; exit 5";
+    let failing = "echo unit {member} is not there for {signal} >&2; exit 5";
     let output = pair.drill("kill-the-active", failing, &[]);
     let said = text(&output);
     assert!(
         output.status.code() == Some(3) && said.contains("cannot send SIGKILL to member"),
         "{said}"
     );
-    assert!(said.contains("exit status: 5") && said.contains("is not there"), "{said}");
+    assert!(said.contains("exit status: 5") && said.contains("is not there for KILL"), "{said}");
+    // One that hangs does not hold up a Ctrl-C, and is not left.
+    let (asked, tail) = (pair.room.path().join("asked"), pair.room.path().join("tail"));
+    fs::write(&tail, "").unwrap();
+    let hanging = "touch {folder}/asked; tail -f {folder}/tail # {signal} {member}";
+    let drill = pair.command("kill-the-active", hanging, &[]).spawn().unwrap();
+    wait_for("the command", || asked.exists().then_some(()));
+    ends_at_once(drill, "\"interrupted\": true");
+    let left = pair.room.processes();
+    assert!(!left.iter().any(|words| words.contains("tail")), "{left:?}");
     // What was not killed serves on.
     let output =
         pair.drill("step-down", by_file, &["--rounds", "1", "--expect", "take_overs >= 1"]);

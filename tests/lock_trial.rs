@@ -54,6 +54,24 @@ fn two_processes_of_this_machine_try_a_directory() {
     assert_eq!(names(folder.path()), Vec::<String>::new());
 }
 
+/// Goal: what a killed trial has left the next one removes.
+#[test]
+fn a_killed_trial_leaves_nothing_for_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut killed = command(folder.path()).stdout(Stdio::null()).spawn().unwrap();
+    let is_begun = |name: &String| name.starts_with(".stanby.trial.") && name.ends_with(".lock");
+    while !names(folder.path()).iter().any(is_begun) {
+        assert!(killed.try_wait().unwrap().is_none(), "it has ended before it could be killed");
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_ne!(names(folder.path()), Vec::<String>::new());
+    let output = command(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_eq!(names(folder.path()), Vec::<String>::new());
+}
+
 /// Goal: an active server there goes on, and keeps its lock.
 #[test]
 fn a_server_that_runs_there_is_not_disturbed() {

@@ -52,6 +52,7 @@ const IMPORTS: [(&str, &[&str]); 20] = [
             "site::lock_trial",
             "site::mending",
             "site::mounts",
+            "site::trial",
             "site::writers",
         ],
     ),

@@ -2,11 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use stanby::drill::scenario;
+use stanby::drill;
 
 fuzz_target!(|text: &str| {
-    match scenario::parse(text) {
-        Ok(scenario) => drop(scenario.check()),
-        Err(error) => assert!(!error.to_string().is_empty()),
+    if let Err(why) = drill::check(text) {
+        assert!(!why.is_empty());
     }
 });

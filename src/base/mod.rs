@@ -18,6 +18,7 @@ pub mod go;
 pub mod hash;
 pub mod id;
 pub mod limits;
+pub mod markup;
 pub mod meters;
 pub mod nkey;
 pub mod opening;

@@ -4,17 +4,16 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
-use serde::Serialize;
-
-use super::connection::{self, CommandError, LoginArgs, printable, printable_lines};
+use super::connection::{self, CommandError, LoginArgs, printable_lines};
 use super::control::{self, ControlError, ServerArgs};
 use crate::base::civil::Civil;
 use crate::base::go;
 use crate::base::time::WallTime;
 use crate::base::world;
-use crate::client::request::{self, Question};
+use crate::client::request::{self, Question, Told};
 use crate::client::{ClientError, Options};
 use crate::server::administration_protocol::{Administered, Administration};
 use crate::server::control_protocol::{Reply, Request, line};
@@ -24,6 +23,13 @@ const CLUSTER_DEFAULT: &str = "test-cluster";
 
 /// How long an answer may take: the server says itself before that that none came.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a question that changes nothing is asked again once it was lost: a take-over is over by
+/// then.
+const AGAIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// Pause before all servers are asked again.
+const AGAIN_PAUSE: Duration = Duration::from_millis(200);
 
 /// Longest answer over NATS.
 const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -57,7 +63,8 @@ impl Common {
         control::administer(&socket, what, ANSWER_WITHIN)
     }
 
-    /// Asks one server after the other, until the active one has answered.
+    /// Asks one server after the other, until the active one has answered. A question that was lost
+    /// on its way is asked again where that is safe: nothing is changed by it.
     fn ask_over_nats(&self, what: Administration) -> Result<Administered, ControlError> {
         if self.server.socket.is_some() {
             let text = "--socket asks a server of this machine, and --server or --context one over \
@@ -66,45 +73,152 @@ impl Common {
         }
         let cluster = self.server.cluster.as_deref().unwrap_or(CLUSTER_DEFAULT);
         let options = self.login.load(cluster, "stanby-administration")?;
-        let subject = what.subject(cluster);
-        let payload = line(&Request::Administer(what));
-        let name = "administration";
-        let (within, bytes_max) = (ANSWER_WITHIN, REPLY_BYTES_MAX);
-        let question = Question { name, subject: &subject, payload: &payload, within, bytes_max };
-        let mut last = None;
-        for server in &options.servers {
-            let one = Options { servers: vec![server.clone()], ..options.clone() };
-            let shown = connection::without_passwords(server);
-            let failed = match request::ask(one, question) {
-                Ok(Some(answer)) => match serde_json::from_slice(&answer) {
-                    Ok(Reply::Elsewhere(why)) => ControlError::Refused(why),
-                    Ok(reply) => return control::administered(reply, Path::new(&shown)),
-                    Err(_) => ControlError::Other(PathBuf::from(shown)),
-                },
-                Ok(None) => ControlError::Refused(format!(
-                    "{shown}: nobody listens on {subject}: the active server of {cluster:?} does \
-                     where its configuration names administrators"
-                )),
-                // Whoever could not be reached was asked nothing.
-                Err(error @ ClientError::NoServer(_)) => CommandError::Client(error).into(),
-                Err(error) => return Err(CommandError::Client(error).into()),
-            };
-            last.get_or_insert(failed);
+        let asked = Asked {
+            cluster,
+            subject: what.subject(cluster),
+            is_change: what.is_change(),
+            payload: line(&Request::Administer(what)),
+        };
+        let mut again_until = None;
+        loop {
+            let mut unasked = Vec::new();
+            for server in &options.servers {
+                let one = Options { servers: vec![server.clone()], ..options.clone() };
+                match asked.ask(one, &connection::without_passwords(server)) {
+                    Ok(told) => return Ok(told),
+                    Err(Failed::ForAll(error)) => return Err(error),
+                    Err(Failed::Here(error)) => unasked.push((server, error)),
+                    Err(Failed::Lost(error)) => {
+                        again_until.get_or_insert_with(|| world::instant() + AGAIN_WITHIN);
+                        unasked.push((server, error));
+                    }
+                }
+            }
+            if again_until.is_none_or(|until| until <= world::instant()) {
+                return Err(none_of(unasked));
+            }
+            thread::park_timeout(AGAIN_PAUSE);
         }
-        Err(last.unwrap_or_else(unexpected))
     }
+}
+
+/// What is asked over NATS.
+struct Asked<'a> {
+    cluster: &'a str,
+    subject: String,
+    payload: Vec<u8>,
+    is_change: bool,
+}
+
+/// How a server was asked in vain.
+enum Failed {
+    /// Another one may answer.
+    Here(ControlError),
+    /// Its answer is lost, and the question changes nothing.
+    Lost(ControlError),
+    /// Asking others is of no use, or not safe.
+    ForAll(ControlError),
+}
+
+impl Asked<'_> {
+    /// Asks one server.
+    fn ask(&self, one: Options, shown: &str) -> Result<Administered, Failed> {
+        let question = Question {
+            name: "administration",
+            subject: &self.subject,
+            payload: &self.payload,
+            within: ANSWER_WITHIN,
+            bytes_max: REPLY_BYTES_MAX,
+            is_at_work: |reply| matches!(serde_json::from_slice(reply), Ok(Reply::Refused(_))),
+        };
+        match request::ask(one, question) {
+            Ok(Told::Answer(answer)) => match serde_json::from_slice(&answer) {
+                Ok(Reply::Elsewhere(why)) => Err(Failed::Here(ControlError::Refused(why))),
+                Ok(reply) => control::administered(reply, Path::new(shown)).map_err(Failed::ForAll),
+                Err(_) => Err(Failed::Here(ControlError::Other(PathBuf::from(shown)))),
+            },
+            Ok(Told::Nobody) => Err(Failed::Here(ControlError::Refused(format!(
+                "{shown}: nobody listens on {}: the active server of {:?} does where its \
+                 configuration names administrators",
+                self.subject, self.cluster
+            )))),
+            Ok(Told::Unasked(why)) => {
+                Err(Failed::Here(ControlError::Refused(format!("{shown}: {why}"))))
+            }
+            Ok(Told::Lost(why)) if self.is_change => {
+                let (server, why) = (shown.to_owned(), why.to_string());
+                Err(Failed::ForAll(ControlError::Unknown { server, why }))
+            }
+            Ok(Told::Lost(why)) => {
+                Err(Failed::Lost(ControlError::Refused(format!("{shown}: {why}"))))
+            }
+            // Whoever could not be reached was asked nothing.
+            Err(error @ ClientError::NoServer(_)) => {
+                Err(Failed::Here(CommandError::Client(error).into()))
+            }
+            Err(error) => Err(Failed::ForAll(CommandError::Client(error).into())),
+        }
+    }
+}
+
+/// Why no server has answered: what each of them said.
+fn none_of(mut failed: Vec<(&String, ControlError)>) -> ControlError {
+    if failed.len() < 2 {
+        return failed.pop().map_or_else(unexpected, |(_, error)| error);
+    }
+    let lines = failed.iter().map(|(server, error)| {
+        let (server, said) = (connection::without_passwords(server), error.to_string());
+        match said.starts_with(&server) {
+            true => format!("\n  {said}"),
+            false => format!("\n  {server}: {said}"),
+        }
+    });
+    ControlError::Refused(format!("no server has answered:{}", lines.collect::<String>()))
+}
+
+/// What was done to one of several things, as a document and as a line.
+pub struct Done {
+    /// For programs.
+    pub json: serde_json::Value,
+    /// For people, with the end of the line.
+    pub text: String,
+}
+
+/// Does the same to each of `names`, which are those of a `kind`: each has its line, and one that
+/// fails keeps none of the others from it.
+///
+/// # Errors
+/// [`ControlError::Some`] where one of several has failed.
+pub fn each(
+    (kind, names): (&str, &[String]),
+    is_json: bool,
+    mut does: impl FnMut(&str) -> Result<Done, ControlError>,
+) -> Result<String, ControlError> {
+    if let [name] = names {
+        let Done { json, text } = does(name)?;
+        return Ok(if is_json { connection::document(&json) } else { text });
+    }
+    let (mut documents, mut done, mut failed) = (Vec::new(), String::new(), Vec::new());
+    for name in names {
+        match does(name) {
+            Ok(Done { json, text }) => {
+                documents.push(json);
+                done += &text;
+            }
+            Err(error) => {
+                documents.push(serde_json::json!({ kind: name, "error": error.to_string() }));
+                failed.push(format!("{kind} {name}: {error}"));
+            }
+        }
+    }
+    let done = if is_json { connection::document(&documents) } else { done };
+    if failed.is_empty() { Ok(done) } else { Err(ControlError::Some { done, failed }) }
 }
 
 /// The answer is of another kind than the question.
 #[must_use]
 pub fn unexpected() -> ControlError {
     ControlError::Refused("the server answers another question: is it of another release?".into())
-}
-
-/// A value as a JSON document.
-#[must_use]
-pub fn document(value: &impl Serialize) -> String {
-    connection::document(value)
 }
 
 /// Prints what a command gives, or why it failed, and gives the exit code.
@@ -117,36 +231,18 @@ pub fn end(command: &str, result: Result<String, ControlError>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let text = printable_lines(&error.to_string());
-            let _ = writeln!(io::stderr(), "stanby {command}: {text}");
+            let mut lines = vec![error.to_string()];
+            if let ControlError::Some { done, failed } = error {
+                // As above.
+                let _ = io::stdout().write_all(done.as_bytes());
+                lines = failed;
+            }
+            for line in lines {
+                let _ = writeln!(io::stderr(), "stanby {command}: {}", printable_lines(&line));
+            }
             ExitCode::FAILURE
         }
     }
-}
-
-/// Columns as wide as they have to be; the last one as it is.
-#[must_use]
-pub fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-    };
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// A table with a head, of cells that may hold what clients have named.
-#[must_use]
-pub fn listed<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
-    let head = head.map(str::to_owned).to_vec();
-    let rows = rows.map(|row| row.map(|cell| printable(&cell)).to_vec());
-    table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
 /// A moment as an argument: so long ago (`90s`, `2h30m`), or a date of UTC

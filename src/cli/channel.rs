@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::administration::{self, Common, document, listed, moment, unexpected};
-use super::connection;
+use super::administration::{self, Common, Done, moment, unexpected};
+use super::connection::{self, document};
 use super::control::ControlError;
 use super::subscription;
+use super::table::listed;
 use crate::base::time::WallTime;
 use crate::server::administration_protocol::{
     Administered, Administration, ChannelFacts, Extent, Purged,
@@ -44,8 +45,9 @@ enum What {
     },
     /// Let go of the oldest messages; of all, if nothing says how many
     Purge {
-        /// Its name
-        channel: String,
+        /// Its name, or several
+        #[arg(value_name = "CHANNEL", required = true)]
+        channels: Vec<String>,
         /// Keep so many of the newest messages
         #[arg(long, value_name = "N", group = "extent")]
         keep: Option<u64>,
@@ -60,8 +62,9 @@ enum What {
     },
     /// Delete a channel with all its messages
     Rm {
-        /// Its name
-        channel: String,
+        /// Its name, or several
+        #[arg(value_name = "CHANNEL", required = true)]
+        channels: Vec<String>,
         /// With its subscriptions, too; their clients are not told
         #[arg(long)]
         force: bool,
@@ -76,10 +79,11 @@ const EXAMPLES: &str = "Examples:
   stanby channel info orders
   stanby channel purge orders --keep 1000
   stanby channel purge orders --before 24h
-  stanby channel rm old.orders
+  stanby channel rm old.orders older.orders
 A channel that is purged of everything keeps one empty message, which is delivered like any other: so
 its numbers go on where they were.
-Exit code: 0 if it was done, 1 if not.";
+Exit code: 0 if it was done, 1 if not; of several channels each has its line, and one that fails keeps
+none of the others from it.";
 
 /// As shells and manuals want it.
 #[must_use]
@@ -112,23 +116,29 @@ fn carry_out(what: What) -> Result<String, ControlError> {
             };
             Ok(if common.json { document(&found) } else { channel_with_subscriptions(&found) })
         }
-        What::Purge { channel, keep, before, to_seq, common } => {
+        What::Purge { channels, keep, before, to_seq, common } => {
             let extent = match (keep, before, to_seq) {
                 (Some(count), _, _) => Extent::Keep(count),
                 (_, Some(WallTime(at)), _) => Extent::Before(at),
                 (_, _, Some(sequence)) => Extent::To(sequence),
                 (None, None, None) => Extent::All,
             };
-            let told = common.ask(Administration::Purge { channel, extent })?;
-            let Administered::Purged(done) = told else { return Err(unexpected()) };
-            Ok(if common.json { document(&done) } else { purged(&done) })
+            administration::each(("channel", &channels), common.json, |channel| {
+                let channel = channel.to_owned();
+                let told = common.ask(Administration::Purge { channel, extent })?;
+                let Administered::Purged(done) = told else { return Err(unexpected()) };
+                let json = serde_json::to_value(&done).map_err(|_| unexpected())?;
+                Ok(Done { json, text: purged(&done) })
+            })
         }
-        What::Rm { channel, force, common } => {
-            let name = channel.clone();
-            common.ask(Administration::RemoveChannel { channel, force })?;
-            let json = serde_json::json!({ "channel": name, "removed": true });
-            let name = connection::printable(&name);
-            Ok(if common.json { document(&json) } else { format!("channel {name} is deleted\n") })
+        What::Rm { channels, force, common } => {
+            administration::each(("channel", &channels), common.json, |name| {
+                let channel = name.to_owned();
+                common.ask(Administration::RemoveChannel { channel, force })?;
+                let json = serde_json::json!({ "channel": name, "removed": true });
+                let text = format!("channel {} is deleted\n", connection::printable(name));
+                Ok(Done { json, text })
+            })
         }
     }
 }

@@ -19,9 +19,10 @@ use super::progress::Progress;
 use super::{stopped, stores};
 use crate::base::world;
 use crate::config::Config;
-use crate::site::lease_trial::{self, Ground};
-use crate::site::lock_trial::{self, Other, Step};
+use crate::site::lease_trial;
+use crate::site::lock_trial;
 use crate::site::mounts::{Mount, Weight};
+use crate::site::trial::{Other, Place, Report, Step};
 
 /// The directory or database will not do.
 const UNFIT: u8 = 3;
@@ -60,12 +61,12 @@ pub(super) struct LockArgs {
 }
 
 /// What is tried.
-enum Place {
+enum Ground {
     Directory(PathBuf),
     Database(Box<Config>),
 }
 
-impl Place {
+impl Ground {
     /// What that names: a database, the configuration of a server, or a directory.
     fn named(name: &Path) -> Result<Self, String> {
         if !stores::is_database(name.as_os_str()) && !name.is_file() {
@@ -73,26 +74,9 @@ impl Place {
         }
         let config = stores::config(name.as_os_str(), false).map_err(|error| error.to_string())?;
         match lease_trial::ground(&config) {
-            Ok(Ground::Database) => Ok(Self::Database(config)),
-            Ok(Ground::Directory(directory)) => Ok(Self::Directory(directory)),
+            Ok(lease_trial::Ground::Database) => Ok(Self::Database(config)),
+            Ok(lease_trial::Ground::Directory(directory)) => Ok(Self::Directory(directory)),
             Err(error) => Err(format!("{}: {error}", name.display())),
-        }
-    }
-}
-
-/// All that was found.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Report {
-    Directory(lock_trial::Report),
-    Database(lease_trial::Report),
-}
-
-impl Report {
-    fn will_do(&self) -> bool {
-        match self {
-            Self::Directory(report) => report.will_do(),
-            Self::Database(report) => report.will_do(),
         }
     }
 }
@@ -103,16 +87,16 @@ pub(super) fn ran(
     args: &LockArgs,
     as_json: bool,
 ) -> Result<(String, ExitCode), String> {
-    let place = Place::named(name)?;
+    let place = Ground::named(name)?;
     let shown_name = stores::shown(&name.to_string_lossy());
     let named = |error: &dyn std::fmt::Display| format!("{shown_name}: {error}");
     if args.answer {
         let (input, output) = (io::stdin().lock(), io::stdout().lock());
         return match &place {
-            Place::Directory(directory) => {
+            Ground::Directory(directory) => {
                 lock_trial::answer(directory, input, output).map_err(|error| named(&error))
             }
-            Place::Database(config) => {
+            Ground::Database(config) => {
                 lease_trial::answer(config, input, output).map_err(|error| named(&error))
             }
         }
@@ -128,12 +112,13 @@ pub(super) fn ran(
         None => Process::start(name).map(boxed),
     };
     let tried = match &place {
-        Place::Directory(directory) => lock_trial::run(directory, other, say)
-            .map(Report::Directory)
-            .map_err(|error| named(&error)),
-        Place::Database(config) => lease_trial::run(config, args.peer.is_some(), other, say)
-            .map(Report::Database)
-            .map_err(|error| named(&error)),
+        Ground::Directory(directory) => {
+            lock_trial::run(directory, other, say).map_err(|error| named(&error))
+        }
+        Ground::Database(config) => {
+            let is_remote = args.peer.is_some();
+            lease_trial::run(config, is_remote, other, say).map_err(|error| named(&error))
+        }
     };
     if let Some(mut last) = args.peer.as_ref().and_then(|it| Remote::connect(it).ok()) {
         // It ends by itself, too, only later.
@@ -352,27 +337,21 @@ fn converse(name: &Path, stream: &TcpStream) -> io::Result<bool> {
 
 fn shown(report: &Report, peer: Option<&str>) -> String {
     let mut text = String::new();
-    let noun = match report {
-        Report::Directory(lock_trial::Report { directory, mount, remarks, steps }) => {
+    // Text never fails to be written to.
+    let _ = match &report.place {
+        Place::Directory { directory, mount: Some(Mount { kind, source, point, .. }) } => {
             let directory = directory.display();
-            // Text never fails to be written to.
-            let _ = match mount {
-                Some(Mount { kind, source, point, .. }) => {
-                    writeln!(text, "{directory}: {kind}, {source} at {}", point.display())
-                }
-                None => writeln!(text, "{directory}"),
-            };
-            remarks.iter().for_each(|it| say_line(&mut text, Some(it.weight), it.text));
-            say_steps(&mut text, steps);
-            "directory"
+            writeln!(text, "{directory}: {kind}, {source} at {}", point.display())
         }
-        Report::Database(lease_trial::Report { database, remarks, steps }) => {
-            let _ = writeln!(text, "{database}");
-            remarks.iter().for_each(|it| say_line(&mut text, Some(it.weight), &it.text));
-            say_steps(&mut text, steps);
-            "database"
-        }
+        Place::Directory { directory, mount: None } => writeln!(text, "{}", directory.display()),
+        Place::Database { database } => writeln!(text, "{database}"),
     };
+    let noun = match report.place {
+        Place::Directory { .. } => "directory",
+        Place::Database { .. } => "database",
+    };
+    report.remarks.iter().for_each(|it| say_line(&mut text, Some(it.weight), &it.text));
+    say_steps(&mut text, &report.steps);
     let with = match peer {
         Some(peer) => format!("tried with {peer}"),
         None => "tried between two processes of this machine; for members on two machines try \

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::administration::{self, Common, document, listed, unexpected};
-use super::connection::{self, printable};
+use super::administration::{self, Common, Done, unexpected};
+use super::connection::{self, document, printable};
 use super::control::ControlError;
+use super::table::listed;
 use crate::server::administration_protocol::{Administered, Administration, ClientFacts};
 
 /// Show the clients of a running server, or close one
@@ -30,8 +31,9 @@ enum What {
     },
     /// Close a client, as if it had asked for it: its subscriptions end, its durables stay
     Rm {
-        /// Its ID
-        client: String,
+        /// Its ID, or several
+        #[arg(value_name = "CLIENT", required = true)]
+        clients: Vec<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -41,7 +43,7 @@ const EXAMPLES: &str = "Examples:
   stanby client ls
   stanby client rm worker-7
 A client that still runs hears of it with its next ping, and may connect again.
-Exit code: 0 if it was done, 1 if not.";
+Exit code: 0 if it was done, 1 if not; of several clients each has its line.";
 
 /// As shells and manuals want it.
 #[must_use]
@@ -66,12 +68,12 @@ fn carry_out(what: What) -> Result<String, ControlError> {
             };
             Ok(if common.json { document(&found) } else { clients(&found) })
         }
-        What::Rm { client, common } => {
-            let id = client.clone();
-            common.ask(Administration::CloseClient { client })?;
-            let json = serde_json::json!({ "client": id, "removed": true });
-            let text = || format!("client {} is closed\n", printable(&id));
-            Ok(if common.json { document(&json) } else { text() })
+        What::Rm { clients, common } => {
+            administration::each(("client", &clients), common.json, |id| {
+                common.ask(Administration::CloseClient { client: id.to_owned() })?;
+                let json = serde_json::json!({ "client": id, "removed": true });
+                Ok(Done { json, text: format!("client {} is closed\n", printable(id)) })
+            })
         }
     }
 }

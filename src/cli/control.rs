@@ -66,6 +66,24 @@ pub enum ControlError {
     /// A NATS server could not be asked.
     #[error(transparent)]
     Nats(#[from] CommandError),
+    /// It was asked for a change, and its answer is lost.
+    #[error(
+        "{server}: {why}: whether it was done is not known; look, before it is asked for again"
+    )]
+    Unknown {
+        /// Who was asked.
+        server: String,
+        /// How the answer was lost.
+        why: String,
+    },
+    /// Of several things some were not done.
+    #[error("{}", .failed.join("\n"))]
+    Some {
+        /// What is printed of those that were.
+        done: String,
+        /// A line for each that was not.
+        failed: Vec<String>,
+    },
     /// It answered something else.
     #[error("{}: the server answers another question: is it of another release?", .0.display())]
     Other(PathBuf),

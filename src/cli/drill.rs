@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::administration::{listed, table};
 use super::connection::{self, printable, printable_lines};
+use super::table::{listed, table};
 use crate::base::files;
 use crate::base::random::Random;
 use crate::base::world;
@@ -80,7 +80,7 @@ struct DatabaseArgs {
 struct AttachArgs {
     /// Start no members: these addresses are drilled
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "monitor")]
-    #[arg(conflicts_with_all = ["server", "store", "source"])]
+    #[arg(conflicts_with_all = ["server", "store", "source", "stop_database", "start_database"])]
     attach: Vec<String>,
     /// Their monitoring addresses, in the same order
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "attach")]
@@ -153,7 +153,7 @@ const EXAMPLES: &str = "Examples:
   stanby drill kill-the-active --attach a:4222,b:4222 --monitor a:8222,b:8222 \\
       --signal-command 'docker kill -s {signal} stan-{member}' --start-command 'docker start stan-{member}'
 Exit code: 0 if all that is expected holds, 1 if something does not, 2 for a scenario or options that
-cannot be understood, 3 if the drill could not be done or was interrupted.";
+cannot be understood, 3 if the drill could not be done or was interrupted, or a report not be written.";
 
 /// Something that was expected does not hold.
 const NOT_HELD: u8 = 1;
@@ -206,6 +206,7 @@ fn done(args: &Args) -> Done {
         return Ok((find(name).map_err(misunderstood)?.to_owned(), 0));
     }
     let scenario = scenario(args).map_err(misunderstood)?;
+    args.output.check().map_err(|why| (why, NOT_DONE))?;
     drill(args, &scenario)
 }
 
@@ -249,9 +250,32 @@ fn scenario(args: &Args) -> Result<Scenario, String> {
         }
     };
     let mut scenario = scenario::parse(&text).map_err(|error| format!("{name}: {error}"))?;
+    if scenario.attach.is_some()
+        && let Some(option) = args.of_members()
+    {
+        return Err(format!(
+            "{name}: attach: these members run already, and {option} is for those that the drill \
+             starts"
+        ));
+    }
     change(&mut scenario, args);
     scenario.check().map_err(|error| format!("{name}: {error}"))?;
     Ok(scenario)
+}
+
+impl Args {
+    /// An option that says something of members that the drill starts, if there is one.
+    fn of_members(&self) -> Option<&'static str> {
+        let DatabaseArgs { stop_database, start_database } = &self.database;
+        let given = [
+            (self.server.is_some(), "--server"),
+            (self.store.is_some(), "--store"),
+            (self.source.is_some(), "--source"),
+            (stop_database.is_some(), "--stop-database"),
+            (start_database.is_some(), "--start-database"),
+        ];
+        given.into_iter().find(|(is_given, _)| *is_given).map(|(_, option)| option)
+    }
 }
 
 /// What is said on the command line goes before what the file says.
@@ -320,22 +344,24 @@ fn drill(args: &Args, scenario: &Scenario) -> Done {
             if fs::remove_dir(&folder).is_ok() {
                 kept = String::new();
             }
-            if let Some(path) = &args.output.junit {
-                write(path, &report::junit_of_error(&scenario.name, &text)).map_err(not_done)?;
+            if let Some(path) = &args.output.junit
+                && let Err(why) = write(path, &report::junit_of_error(&scenario.name, &text))
+            {
+                kept += &format!("\n{why}");
             }
             Err(not_done(text + &kept))
         }
         Ok(report) => {
-            write_all(&args.output, &report).map_err(not_done)?;
+            let is_written = args.output.write_all(&report);
             let is_kept = args.output.keep || !report.held;
             if !is_kept {
                 // What cannot be removed harms nobody.
                 let _ = fs::remove_dir_all(&folder);
             }
-            let code = match (report.held, report.interrupted) {
-                (true, _) => 0,
-                (false, true) => NOT_DONE,
-                (false, false) => NOT_HELD,
+            let code = match (is_written, report.held, report.interrupted) {
+                (false, _, _) | (true, false, true) => NOT_DONE,
+                (true, true, _) => 0,
+                (true, false, false) => NOT_HELD,
             };
             if args.output.json {
                 return Ok((connection::document(&report), code));
@@ -374,14 +400,34 @@ fn folder() -> io::Result<PathBuf> {
     Ok(path)
 }
 
-fn write_all(output: &OutputArgs, report: &Report) -> Result<(), String> {
-    if let Some(path) = &output.junit {
-        write(path, &report::junit(report))?;
+impl OutputArgs {
+    /// Sees whether the files can be written, before anything is begun; what is in them stays.
+    fn check(&self) -> Result<(), String> {
+        for path in [&self.junit, &self.html].into_iter().flatten() {
+            let is_new = fs::symlink_metadata(path).is_err();
+            let opened = files::open_to_write(path, files::Access::Append(0o644));
+            opened.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+            if is_new {
+                // A drill that cannot be done leaves no empty page.
+                let _ = fs::remove_file(path);
+            }
+        }
+        Ok(())
     }
-    if let Some(path) = &output.html {
-        write(path, &report::page(report))?;
+
+    /// Writes the files; whether all could be, and if not, says why. What was found is printed all
+    /// the same.
+    fn write_all(&self, report: &Report) -> bool {
+        let junit = self.junit.as_ref().map(|path| write(path, &report::junit(report)));
+        let html = self.html.as_ref().map(|path| write(path, &report::page(report)));
+        let mut is_written = true;
+        for why in [junit, html].into_iter().flatten().filter_map(Result::err) {
+            is_written = false;
+            // Nothing is left to be told to anybody if the terminal is gone.
+            let _ = writeln!(io::stderr(), "stanby drill: {}", printable(&why));
+        }
+        is_written
     }
-    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
@@ -486,7 +532,8 @@ mod tests {
         let words = ["kill-the-active", "--attach", "a:1,b:1", "--monitor", "a:2,b:2"];
         let error = scenario(&args(&words)).expect_err("nobody could be killed");
         assert!(error.contains("--signal-command"), "{error}");
-        let commands = ["--signal-command", "x {signal}", "--start-command", "y"];
+        let commands =
+            ["--signal-command", "x {signal} {member}", "--start-command", "y {address}"];
         let scenario = scenario(&args(&[&words[..], &commands[..]].concat())).expect("whole");
         assert_eq!(scenario.member_count(), 2);
     }

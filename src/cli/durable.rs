@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::administration::{self, Common, document, moment};
-use super::connection::{self, printable};
+use super::administration::{self, Common, Done, moment};
+use super::connection::{self, document, printable};
 use super::control::ControlError;
 use super::subscription;
 use crate::server::administration_protocol::{Administration, Position, SubscriptionFacts};
@@ -55,8 +55,9 @@ enum What {
 struct Which {
     /// Name of the channel
     channel: String,
-    /// Its name; of a durable queue group durable:group
-    durable: String,
+    /// Its name, or several; of a durable queue group durable:group
+    #[arg(value_name = "DURABLE", required = true)]
+    durables: Vec<String>,
     /// ID of its client, where several have one of that name
     #[arg(long, value_name = "ID")]
     client: Option<String>,
@@ -69,7 +70,7 @@ const EXAMPLES: &str = "Examples:
   stanby durable reset orders billing --to 4711
   stanby durable reset orders billing --to new
 One that a client uses is neither reset nor removed: close the client first.
-Exit code: 0 if it was done, 1 if not.";
+Exit code: 0 if it was done, 1 if not; of several durables each has its line.";
 
 /// As shells and manuals want it.
 #[must_use]
@@ -94,25 +95,32 @@ fn carry_out(what: What) -> Result<String, ControlError> {
             Ok(if common.json { document(&found) } else { subscription::subscriptions(&found) })
         }
         What::Reset { which, to, common } => {
-            let id = which.find(&subscription::all(&common, Some(which.channel.clone()))?)?;
-            let channel = which.channel.clone();
-            common.ask(Administration::ResetDurable { channel, id, to })?;
-            let Which { channel, durable, .. } = &which;
-            let json = serde_json::json!({ "channel": channel, "durable": durable, "reset": true });
-            let (channel, durable) = (printable(channel), printable(durable));
-            let text = || format!("durable {durable} of channel {channel} is reset\n");
-            Ok(if common.json { document(&json) } else { text() })
+            let all = subscription::all(&common, Some(which.channel.clone()))?;
+            administration::each(("durable", &which.durables), common.json, |durable| {
+                let (channel, id) = (which.channel.clone(), which.find(durable, &all)?);
+                common.ask(Administration::ResetDurable { channel, id, to })?;
+                let channel = &which.channel;
+                let json =
+                    serde_json::json!({ "channel": channel, "durable": durable, "reset": true });
+                let (channel, durable) = (printable(channel), printable(durable));
+                Ok(Done {
+                    json,
+                    text: format!("durable {durable} of channel {channel} is reset\n"),
+                })
+            })
         }
         What::Rm { which, common } => {
-            let id = which.find(&subscription::all(&common, Some(which.channel.clone()))?)?;
-            let channel = which.channel.clone();
-            common.ask(Administration::RemoveDurable { channel, id })?;
-            let Which { channel, durable, .. } = &which;
-            let json =
-                serde_json::json!({ "channel": channel, "durable": durable, "removed": true });
-            let (channel, durable) = (printable(channel), printable(durable));
-            let text = || format!("durable {durable} of channel {channel} is removed\n");
-            Ok(if common.json { document(&json) } else { text() })
+            let all = subscription::all(&common, Some(which.channel.clone()))?;
+            administration::each(("durable", &which.durables), common.json, |durable| {
+                let (channel, id) = (which.channel.clone(), which.find(durable, &all)?);
+                common.ask(Administration::RemoveDurable { channel, id })?;
+                let channel = &which.channel;
+                let json =
+                    serde_json::json!({ "channel": channel, "durable": durable, "removed": true });
+                let (channel, durable) = (printable(channel), printable(durable));
+                let text = format!("durable {durable} of channel {channel} is removed\n");
+                Ok(Done { json, text })
+            })
         }
     }
 }
@@ -130,9 +138,9 @@ fn position(text: &str) -> Result<Position, String> {
 }
 
 impl Which {
-    /// The number of the durable that is meant.
-    fn find(&self, all: &[SubscriptionFacts]) -> Result<u64, ControlError> {
-        let Self { channel, durable, client } = self;
+    /// The number of the durable of that name that is meant.
+    fn find(&self, durable: &str, all: &[SubscriptionFacts]) -> Result<u64, ControlError> {
+        let Self { channel, client, .. } = self;
         let is_meant = |one: &&SubscriptionFacts| {
             // Its name is that of its group where it has one; nobody has an empty one.
             let name = if one.queue.is_empty() { &one.durable } else { &one.queue };
@@ -194,8 +202,8 @@ mod tests {
         ];
         let find = |name: &str, client: Option<&str>| {
             let client = client.map(str::to_owned);
-            let which = Which { channel: "c".to_owned(), durable: name.to_owned(), client };
-            which.find(&all).map_err(|error| error.to_string())
+            let which = Which { channel: "c".to_owned(), durables: Vec::new(), client };
+            which.find(name, &all).map_err(|error| error.to_string())
         };
         assert_eq!(find("d", Some("b")), Ok(2));
         assert_eq!(find("d:g", None), Ok(3));

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::administration::{self, Common, document, listed, unexpected};
-use super::connection;
+use super::administration::{self, Common, unexpected};
+use super::connection::{self, document};
 use super::control::ControlError;
+use super::table::listed;
 use crate::base::go;
 use crate::server::administration_protocol::{Administered, Administration, MessageFacts};
 

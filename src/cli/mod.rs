@@ -35,6 +35,7 @@ mod stopped;
 mod stores;
 pub mod subscribe;
 pub mod subscription;
+mod table;
 pub mod top;
 pub mod version;
 

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::administration::table;
 use super::connection::{self, printable, printable_lines};
 use super::control::{ControlError, ServerArgs};
+use super::table::table;
 use crate::base::civil::Civil;
 use crate::base::time::WallTime;
 use crate::base::world;

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::administration::{self, Common, document, listed, unexpected};
-use super::connection::{self, printable};
+use super::administration::{self, Common, Done, unexpected};
+use super::connection::{self, document, printable};
 use super::control::ControlError;
+use super::table::listed;
 use crate::server::administration_protocol::{Administered, Administration, SubscriptionFacts};
 
 /// Show the subscriptions of a running server, or close one
@@ -43,8 +44,9 @@ enum What {
     Rm {
         /// Name of the channel
         channel: String,
-        /// Its number, as ls shows it
-        id: u64,
+        /// Its number, as ls shows it, or several
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<u64>,
         #[command(flatten)]
         common: Common,
     },
@@ -55,7 +57,7 @@ const EXAMPLES: &str = "Examples:
   stanby subscription ls orders --json
   stanby subscription rm orders 17
 Its client is not told that a subscription is closed: it gets nothing more.
-Exit code: 0 if it was done, 1 if not.";
+Exit code: 0 if it was done, 1 if not; of several subscriptions each has its line.";
 
 /// As shells and manuals want it.
 #[must_use]
@@ -86,12 +88,18 @@ fn carry_out(what: What) -> Result<String, ControlError> {
             let told = || subscriptions(std::slice::from_ref(&found));
             Ok(if common.json { document(&found) } else { told() })
         }
-        What::Rm { channel, id, common } => {
-            let name = channel.clone();
-            common.ask(Administration::CloseSubscription { channel, id })?;
-            let json = serde_json::json!({ "channel": name, "id": id, "removed": true });
-            let text = || format!("subscription {id} of channel {} is closed\n", printable(&name));
-            Ok(if common.json { document(&json) } else { text() })
+        What::Rm { channel: name, ids, common } => {
+            let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
+            administration::each(("subscription", &ids), common.json, |id| {
+                let (channel, id) = (name.clone(), id.parse().map_err(|_| unexpected())?);
+                common.ask(Administration::CloseSubscription { channel, id })?;
+                let json = serde_json::json!({ "channel": name, "id": id, "removed": true });
+                let channel = printable(&name);
+                Ok(Done {
+                    json,
+                    text: format!("subscription {id} of channel {channel} is closed\n"),
+                })
+            })
         }
     }
 }

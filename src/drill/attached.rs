@@ -1,9 +1,12 @@
 //! Members that run already: what is done to them is done by commands that the user gives.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
 use super::DrillError;
-use super::database;
+use super::database::{self, COMMAND_WITHIN};
+use super::patience::Patience;
 use super::scenario::Attach;
 
 /// Addresses and commands.
@@ -29,23 +32,30 @@ impl Attached {
     }
 
     /// Sends a signal to a member, from 0.
-    pub(crate) fn signal(&self, member: usize, signal: Signal) -> Result<(), DrillError> {
+    pub(crate) fn signal(
+        &self,
+        (member, signal): (usize, Signal),
+        bounds: (&Patience, Duration),
+    ) -> Result<(), DrillError> {
         let name = signal.as_str().trim_start_matches("SIG");
         let command = self.command(self.attach.signal.as_deref(), member);
         database::run(
             &format!("send {signal} to member {}", member + 1),
             &command.replace("{signal}", name),
+            bounds,
         )
     }
 
-    pub(crate) fn start(&self, member: usize) -> Result<(), DrillError> {
+    pub(crate) fn start(&self, member: usize, patience: &Patience) -> Result<(), DrillError> {
         let command = self.command(self.attach.start.as_deref(), member);
-        database::run(&format!("start member {}", member + 1), &command)
+        let what = format!("start member {}", member + 1);
+        database::run(&what, &command, (patience, COMMAND_WITHIN))
     }
 
-    pub(crate) fn step_down(&self, member: usize) -> Result<(), DrillError> {
+    pub(crate) fn step_down(&self, member: usize, patience: &Patience) -> Result<(), DrillError> {
         let command = self.command(self.attach.step_down.as_deref(), member);
-        database::run(&format!("have member {} step down", member + 1), &command)
+        let what = format!("have member {} step down", member + 1);
+        database::run(&what, &command, (patience, COMMAND_WITHIN))
     }
 
     /// A command with what it is for: the number of the member, and its address.
@@ -71,11 +81,15 @@ mod tests {
         })
     }
 
+    fn signal(attached: &Attached, member: usize, signal: Signal) -> Result<(), DrillError> {
+        attached.signal((member, signal), (&Patience::default(), COMMAND_WITHIN))
+    }
+
     #[test]
     fn a_command_gets_signal_and_member() {
         let right = attached("test '{signal} {member} {address}' = 'KILL 2 b:4222'");
-        assert!(right.signal(1, Signal::SIGKILL).is_ok());
-        let error = right.signal(0, Signal::SIGKILL).expect_err("it is another one");
+        assert!(signal(&right, 1, Signal::SIGKILL).is_ok());
+        let error = signal(&right, 0, Signal::SIGKILL).expect_err("it is another one");
         assert!(
             error.to_string().starts_with("cannot send SIGKILL to member 1: \"test"),
             "{error}"
@@ -84,7 +98,8 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_is_shown_with_what_it_said() {
-        let error = attached("echo no such unit >&2; exit 5").signal(0, Signal::SIGTERM);
+        let failing = attached("echo no such unit >&2; exit 5");
+        let error = signal(&failing, 0, Signal::SIGTERM);
         let error = error.expect_err("it fails").to_string();
         assert!(error.contains("exit status: 5") && error.ends_with("no such unit"), "{error}");
     }

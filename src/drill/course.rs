@@ -3,18 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::DrillError;
 use super::attached::Attached;
-use super::database;
+use super::database::{self, COMMAND_WITHIN};
 use super::group::Group;
 use super::ledger::Role;
-use super::load::{Notes, Patience, Place, Publishers, Readers, is_so_within, read_back};
+use super::load::{Notes, Place, Publishers, Readers, read_back};
 use super::members::Started;
+use super::patience::Patience;
 use super::report::{Ending, Report};
 use super::scenario::Scenario;
 use super::step::{Condition, Step, Target, WAIT_MAX};
@@ -38,6 +38,10 @@ const STEP_DOWN_PAUSE: Duration = Duration::from_millis(100);
 /// How long it may take until a member serves at the end.
 const SERVE_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long a command may take that undoes what a step has done, once somebody has enough: what was
+/// stopped must not stay so.
+const MEND_WITHIN: Duration = Duration::from_secs(5);
+
 /// How a drill ends before its last step.
 enum Early {
     /// It could not be done.
@@ -50,7 +54,12 @@ enum Early {
 
 impl From<DrillError> for Early {
     fn from(error: DrillError) -> Self {
-        Self::Error(error)
+        match error {
+            DrillError::Interrupted => Self::Interrupted,
+            error @ (DrillError::Io { .. } | DrillError::Client { .. } | DrillError::World(_)) => {
+                Self::Error(error)
+            }
+        }
     }
 }
 
@@ -73,7 +82,7 @@ struct Course<'a> {
 ///
 /// # Errors
 /// When it could not be done. What it shows is in the report.
-pub fn run(
+pub(crate) fn run(
     scenario: &Scenario,
     (folder, login): (&Path, &Options),
     stop: &Arc<AtomicBool>,
@@ -82,7 +91,7 @@ pub fn run(
     let patience = Patience(Arc::clone(stop));
     let group = match &scenario.attach {
         Some(attach) => Group::Attached(Attached::new(attach)),
-        None => Group::Started(Started::prepare(scenario, folder)?),
+        None => Group::Started(Started::prepare(scenario, folder, &patience)?),
     };
     let count = scenario.member_count();
     let mut course = Course {
@@ -117,31 +126,63 @@ impl Course<'_> {
         let seed = world::entropy().map_err(DrillError::io("cannot read entropy"))?;
         let run = Random::new(seed).unique_id();
         let place = self.place(run.get(..8).unwrap_or(&run));
-        let readers = Readers::start(&self.scenario.clients, &place, &self.notes)?;
-        self.notes.ledger().begun = world::instant();
-        let publishers = Publishers::start(&self.scenario.clients, &place, &self.notes)?;
-        let early = self.do_steps(tell);
-        let mut ending = match early {
+        let (readers, publishers) = match self.start_load(&place) {
+            Ok(load) => load,
+            Err(DrillError::Interrupted) => return Ok(Ending::Interrupted),
+            Err(error) => return Err(error),
+        };
+        let mut ending = match self.do_steps(tell) {
             Ok(()) => Ending::Whole,
             Err(Early::Interrupted) => Ending::Interrupted,
             Err(Early::Broken(text)) => Ending::Broken(text),
-            Err(Early::Error(error)) => return Err(error),
+            Err(Early::Error(error)) => {
+                self.start_stopped_database();
+                return Err(error);
+            }
         };
         tell("the load ends");
         self.notes.ledger().ended = world::instant();
-        publishers.finish(&self.notes, &self.patience);
+        // Whoever has enough waits for no client.
+        let (notes, patience) = (self.notes.clone(), self.patience.clone());
+        let _ = self.patience.wait_for(move || publishers.finish(&notes, &patience));
         if !self.patience.is_over()
             && let Err(text) = self.read_back(&place, tell)
         {
             ending = ending.or(text);
         }
-        readers.finish(&self.notes, &self.patience);
+        let (notes, patience) = (self.notes.clone(), self.patience.clone());
+        let _ = self.patience.wait_for(move || readers.finish(&notes, &patience));
         // Members that end now are no part of what was seen.
         drop(watch);
+        self.start_stopped_database();
         if self.patience.is_over() {
             ending = Ending::Interrupted;
         }
         Ok(ending)
+    }
+
+    /// Begins the load: what reads, then what publishes.
+    fn start_load(&self, place: &Place) -> Result<(Readers, Publishers), DrillError> {
+        let (clients, notes, at) =
+            (self.scenario.clients.clone(), self.notes.clone(), place.clone());
+        let readers = self.patience.wait_for(move || Readers::start(&clients, &at, &notes))??;
+        self.notes.ledger().begun = world::instant();
+        let (clients, notes, at) =
+            (self.scenario.clients.clone(), self.notes.clone(), place.clone());
+        let started = self.patience.wait_for(move || Publishers::start(&clients, &at, &notes));
+        Ok((readers, started??))
+    }
+
+    /// A database that a step has stopped is not left so.
+    fn start_stopped_database(&mut self) {
+        if let Some(command) =
+            self.scenario.store.start.as_ref().filter(|_| self.is_database_stopped)
+        {
+            self.is_database_stopped = false;
+            // What there is to report is how the drill has ended.
+            let bounds = (&Patience::default(), MEND_WITHIN);
+            let _ = database::run("start the database", command, bounds);
+        }
     }
 
     fn place(&self, run: &str) -> Place {
@@ -172,7 +213,7 @@ impl Course<'_> {
         }
         for member in 0..self.is_up.len() {
             tell(&format!("starting member {} of {}", member + 1, self.is_up.len()));
-            self.group.start(member)?;
+            self.group.start(member, &self.patience)?;
             self.is_up[member] = true;
             let what = if member == 0 { Condition::Active } else { Condition::Ready };
             self.wait_until(what, START_WITHIN)?;
@@ -234,7 +275,7 @@ impl Course<'_> {
         self.before = self.active();
         for member in &members {
             self.is_up[*member] = false;
-            self.group.signal(*member, signal)?;
+            self.group.signal((*member, signal), (&self.patience, COMMAND_WITHIN))?;
         }
         // One that is told to end serves on until it has handed over.
         let role = (signal == Signal::SIGKILL).then_some((members.as_slice(), Role::Gone));
@@ -245,16 +286,22 @@ impl Course<'_> {
     fn pause(&mut self, target: Target, time: Duration, step: Step) -> Result<(), Early> {
         let members = self.targets(target)?;
         self.before = self.active();
-        for member in &members {
-            self.group.signal(*member, Signal::SIGSTOP)?;
+        for (place, member) in members.iter().enumerate() {
+            let bounds = (&self.patience, COMMAND_WITHIN);
+            if let Err(error) = self.group.signal((*member, Signal::SIGSTOP), bounds) {
+                // The last one may have been stopped too, by a command that was not waited for.
+                for member in &members[..=place] {
+                    // What has failed first is what is told.
+                    let _ = self.go_on(*member);
+                }
+                return Err(error.into());
+            }
         }
         self.note(step, Some((&members, Role::Hangs)));
         let passed = self.pass(time);
-        // Also when somebody has enough: what was stopped must not stay so.
-        for member in members {
-            self.go_on(member)?;
-        }
-        passed
+        // Each of them, also when somebody has enough: what was stopped must not stay so.
+        let gone_on: Vec<_> = members.into_iter().map(|member| self.go_on(member)).collect();
+        gone_on.into_iter().chain([passed]).collect()
     }
 
     /// Lets a member go on that was stopped. Over SQLite a successor ends the process of one that
@@ -271,7 +318,12 @@ impl Course<'_> {
         if has_ended {
             self.is_up[member] = false;
         } else {
-            self.group.signal(member, Signal::SIGCONT)?;
+            let sent = (member, Signal::SIGCONT);
+            let mut result = self.group.signal(sent, (&self.patience, COMMAND_WITHIN));
+            if matches!(result, Err(DrillError::Interrupted)) {
+                result = self.group.signal(sent, (&Patience::default(), MEND_WITHIN));
+            }
+            result?;
         }
         self.notes.ledger().happened(what, false, world::instant());
         Ok(())
@@ -286,7 +338,7 @@ impl Course<'_> {
             self.before = Some(member);
             // Clients notice it before the command returns.
             self.note(step, None);
-            match self.group.step_down(member) {
+            match self.group.step_down(member, &self.patience) {
                 Ok(()) => return Ok(()),
                 Err(error) if deadline <= world::instant() => return Err(error.into()),
                 Err(_) => drop(self.notes.ledger().events.pop()),
@@ -307,13 +359,16 @@ impl Course<'_> {
                 return Err(Early::Broken(format!("member {} runs", member + 1)));
             }
             if let Group::Started(started) = &mut self.group {
-                let is_gone = is_so_within(WAIT_MAX, &self.patience, || started.has_ended(member));
+                let is_gone = self.patience.is_so_within(WAIT_MAX, || started.has_ended(member));
+                if self.patience.is_over() {
+                    return Err(Early::Interrupted);
+                }
                 if !is_gone {
                     let text = format!("member {} was told to end, and does not", member + 1);
                     return Err(Early::Broken(text));
                 }
             }
-            self.group.start(member)?;
+            self.group.start(member, &self.patience)?;
             self.is_up[member] = true;
             self.notes.ledger().seen(member, Role::Gone, world::instant());
         }
@@ -332,7 +387,10 @@ impl Course<'_> {
         let is_stop = step == Step::StopDatabase;
         let command = if is_stop { store.stop } else { store.start };
         self.note(step, None);
-        database::run(&step.to_string(), command.as_deref().unwrap_or_default())?;
+        // It may be stopped although the command has failed.
+        self.is_database_stopped |= is_stop;
+        let bounds = (&self.patience, COMMAND_WITHIN);
+        database::run(&step.to_string(), command.as_deref().unwrap_or_default(), bounds)?;
         self.is_database_stopped = is_stop;
         Ok(())
     }
@@ -403,7 +461,20 @@ impl Course<'_> {
             }
             Condition::Failures(count) => failures + count <= course.notes.ledger().failure_count,
         };
-        self.wait(within, is_so)
+        // Nobody publishes any more when the book is full: what hangs on that may never come.
+        let hangs_on_load =
+            !matches!(condition, Condition::Active | Condition::Ready | Condition::Ended);
+        let full_book = move |course: &Self| {
+            let ledger = course.notes.ledger();
+            (hangs_on_load && ledger.is_full).then_some(ledger.publish_count)
+        };
+        self.wait(within, |course| full_book(course).is_some() || is_so(course))?;
+        match full_book(self) {
+            None => Ok(()),
+            Some(count) => Err(Early::Broken(format!(
+                "the book of the drill is full: after {count} publishes there are no more"
+            ))),
+        }
     }
 
     fn is_ready(&self) -> bool {
@@ -427,7 +498,7 @@ impl Course<'_> {
     ) -> Result<(), Early> {
         let patience = self.patience.clone();
         let mut crashed = None;
-        let is_done = is_so_within(within, &patience, || {
+        let is_done = patience.is_so_within(within, || {
             crashed = self.crashed();
             crashed.is_some() || is_so(self)
         });
@@ -464,15 +535,9 @@ impl Course<'_> {
     }
 
     fn pass(&self, time: Duration) -> Result<(), Early> {
-        let end = world::instant() + time;
-        while world::instant() < end {
-            if self.patience.is_over() {
-                return Err(Early::Interrupted);
-            }
-            let left = end.since(world::instant());
-            thread::park_timeout(left.min(Duration::from_millis(20)));
-        }
-        Ok(())
+        // Nothing is looked for: it ends when the time is over, or somebody has enough.
+        let _ = self.patience.is_so_within(time, || false);
+        if self.patience.is_over() { Err(Early::Interrupted) } else { Ok(()) }
     }
 
     /// Undoes what was done to the members, and reads what they have kept.
@@ -488,7 +553,9 @@ impl Course<'_> {
         if self.is_database_stopped
             && let Some(command) = &self.scenario.store.start
         {
-            database::run("start the database", command).map_err(told)?;
+            let bounds = (&self.patience, COMMAND_WITHIN);
+            database::run("start the database", command, bounds).map_err(told)?;
+            self.is_database_stopped = false;
         }
         let is_left = (0..self.is_up.len()).any(|member| self.runs(member));
         if let Group::Started(started) = &mut self.group
@@ -508,7 +575,9 @@ impl Course<'_> {
         // Whoever publishes last may be at any member.
         let mut everywhere = place.clone();
         everywhere.login.servers = self.group.addresses();
-        let stored = read_back(channels, &everywhere, &self.patience).map_err(told)?;
+        let patience = self.patience.clone();
+        let read = move || read_back(channels, &everywhere, &patience);
+        let stored = self.patience.wait_for(read).flatten().map_err(told)?;
         self.notes.ledger().stored = Some(stored);
         Ok(())
     }

@@ -1,13 +1,26 @@
 //! The store that members share: their arguments for it, its tables, and commands that stop it.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 use super::DrillError;
+use super::patience::Patience;
+use super::process;
 use super::scenario::{Keeper, Store};
 
+/// How long tables may take to be made.
+const TABLES_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a command of the user's may take: a database that ends writes all that it holds.
+pub(crate) const COMMAND_WITHIN: Duration = Duration::from_secs(120);
+
 /// The arguments of each member for a store in `folder`, which is made as far as it has to be.
-pub(crate) fn make(store: &Store, folder: &Path) -> Result<Vec<String>, DrillError> {
+pub(crate) fn make(
+    store: &Store,
+    folder: &Path,
+    patience: &Patience,
+) -> Result<Vec<String>, DrillError> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let (driver, source) = match store.keeper {
         Keeper::Directory => {
@@ -21,23 +34,26 @@ pub(crate) fn make(store: &Store, folder: &Path) -> Result<Vec<String>, DrillErr
     let flags = ["-sql_driver", driver, "-sql_source", &source];
     // Whatever server is drilled, the tables are the same; a Go server makes none.
     let own = std::env::current_exe().map_err(DrillError::io("cannot find this program"))?;
-    let output = Command::new(own).args(["sql", "init"]).args(flags).stdin(Stdio::null()).output();
-    let output = output.map_err(DrillError::io("cannot make the tables"))?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(DrillError::World(format!("cannot make the tables: {text}")));
+    let mut command = Command::new(own);
+    command.args(["sql", "init"]).args(flags);
+    let said = process::run("make the tables", &mut command, (patience, TABLES_WITHIN))?;
+    if !said.status.success() {
+        return Err(DrillError::World(format!("cannot make the tables: {}", said.err)));
     }
     Ok(words(&[&["-store", "sql"], &flags[..]].concat()))
 }
 
 /// Runs a command that the user gave.
-pub(crate) fn run(what: &str, command: &str) -> Result<(), DrillError> {
-    let output = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output();
-    let output = output.map_err(DrillError::io(format!("cannot {what}")))?;
-    if output.status.success() {
+pub(crate) fn run(
+    what: &str,
+    command: &str,
+    bounds: (&Patience, Duration),
+) -> Result<(), DrillError> {
+    let mut shell = Command::new("sh");
+    let said = process::run(what, shell.args(["-c", command]), bounds)?;
+    if said.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    let status = output.status;
+    let (status, said) = (said.status, said.err);
     Err(DrillError::World(format!("cannot {what}: {command:?} ended with {status}: {said}")))
 }

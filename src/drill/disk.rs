@@ -3,17 +3,22 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::unistd::geteuid;
 
 use super::DrillError;
+use super::patience::Patience;
+use super::process;
 use crate::base::files::{self, Access, Links};
 
-/// What fills it.
 const FILLING: &str = "filling";
 
 /// Bytes of one write.
 const CHUNK_LEN: usize = 64 * 1024;
+
+/// How long it may take to mount one.
+const MOUNT_WITHIN: Duration = Duration::from_secs(10);
 
 /// A mounted file system.
 pub(crate) struct Disk {
@@ -22,7 +27,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// Mounts one of that size at `root`, which is made.
-    pub(crate) fn mount(root: PathBuf, size: u64) -> Result<Self, DrillError> {
+    pub(crate) fn mount(root: PathBuf, size: u64, patience: &Patience) -> Result<Self, DrillError> {
         if !geteuid().is_root() {
             return Err(DrillError::World(
                 "store.size: a disk can be made, and filled, by root only: run the drill with sudo, \
@@ -34,11 +39,14 @@ impl Disk {
         let options = format!("size={size},mode=0700");
         let mut command = Command::new("mount");
         command.args(["-t", "tmpfs", "-o", &options, "stanby-drill"]).arg(&root);
-        said("mount a disk in memory", &mut command)?;
+        let what = "mount a disk in memory";
+        let said = process::run(what, &mut command, (patience, MOUNT_WITHIN))?;
+        if !said.status.success() {
+            return Err(DrillError::World(format!("cannot {what}: {}", said.err)));
+        }
         Ok(Self { root })
     }
 
-    /// Where it is.
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
@@ -79,15 +87,4 @@ impl Drop for Disk {
         // Lazily, since a member may just be ending; the drill's folder is looked at after this.
         let _ = Command::new("umount").arg("-l").arg(&self.root).stderr(Stdio::null()).status();
     }
-}
-
-/// Runs a command that has to succeed.
-fn said(what: &str, command: &mut Command) -> Result<(), DrillError> {
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.map_err(DrillError::io(format!("cannot {what}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(DrillError::World(format!("cannot {what}: {text}")))
 }

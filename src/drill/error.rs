@@ -6,11 +6,10 @@ use crate::client::ClientError;
 
 /// Why a drill could not be done.
 #[derive(Debug, thiserror::Error)]
-pub enum DrillError {
+pub(crate) enum DrillError {
     /// What was being done when the machine refused.
     #[error("{action}: {source}")]
     Io {
-        /// What.
         action: String,
         /// The system's reason.
         source: io::Error,
@@ -26,6 +25,9 @@ pub enum DrillError {
     /// A member, the store, or what stands around them.
     #[error("{0}")]
     World(String),
+    /// Whoever is at the terminal has enough.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl DrillError {

@@ -7,7 +7,7 @@ use crate::base::go;
 use super::step::duration;
 
 /// What can be expected of, and what it means.
-pub const QUANTITIES: [(Quantity, &str, &str); 16] = [
+pub(crate) const QUANTITIES: [(Quantity, &str, &str); 16] = [
     (Quantity::Lost, "lost", "acknowledged, and not stored"),
     (Quantity::Twice, "twice", "stored more than once"),
     (Quantity::Strange, "strange", "stored, and published by nobody"),
@@ -28,8 +28,7 @@ pub const QUANTITIES: [(Quantity, &str, &str); 16] = [
 
 /// What can be expected of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the table above says what each is")]
-pub enum Quantity {
+pub(crate) enum Quantity {
     Lost,
     Twice,
     Strange,
@@ -50,7 +49,7 @@ pub enum Quantity {
 
 /// What a drill found of one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
+pub(crate) enum Value {
     /// Of messages, publishes and the like.
     Count(u64),
     /// A time in nanoseconds.
@@ -81,9 +80,8 @@ const COMPARISONS: [(&str, Comparison); 5] = [
 
 /// What is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expectation {
-    /// Of what.
-    pub quantity: Quantity,
+pub(crate) struct Expectation {
+    pub(crate) quantity: Quantity,
     comparison: Comparison,
     value: Value,
 }
@@ -95,7 +93,7 @@ impl Quantity {
 
     /// As it is written.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         let found = QUANTITIES.iter().find(|(quantity, ..)| *quantity == self);
         found.map_or("", |(_, name, _)| name)
     }
@@ -110,7 +108,7 @@ impl Expectation {
     ///
     /// # Errors
     /// What is wrong with it, in words for who wrote it.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let from = text.find(['<', '=', '>']).ok_or_else(|| {
             format!("{text:?} compares nothing: expected a name, <, <=, =, >= or >, and a value")
         })?;
@@ -136,7 +134,7 @@ impl Expectation {
 
     /// Whether what was found is as expected.
     #[must_use]
-    pub fn holds(&self, found: Value) -> bool {
+    pub(crate) fn holds(&self, found: Value) -> bool {
         let (found, wanted) = match (found, self.value) {
             (Value::Count(found), Value::Count(wanted))
             | (Value::Time(found), Value::Time(wanted)) => (found, wanted),

@@ -1,10 +1,13 @@
 //! The members of a drill, whoever started them.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
 use super::DrillError;
 use super::attached::Attached;
 use super::members::{CLUSTER_ID, Started};
+use super::patience::Patience;
 
 /// Members that the drill started, or others.
 pub(crate) enum Group {
@@ -44,24 +47,32 @@ impl Group {
         }
     }
 
-    pub(crate) fn signal(&mut self, member: usize, signal: Signal) -> Result<(), DrillError> {
+    pub(crate) fn signal(
+        &mut self,
+        (member, signal): (usize, Signal),
+        bounds: (&Patience, Duration),
+    ) -> Result<(), DrillError> {
         match self {
             Self::Started(started) => started.signal(member, signal),
-            Self::Attached(attached) => attached.signal(member, signal),
+            Self::Attached(attached) => attached.signal((member, signal), bounds),
         }
     }
 
-    pub(crate) fn start(&mut self, member: usize) -> Result<(), DrillError> {
+    pub(crate) fn start(&mut self, member: usize, patience: &Patience) -> Result<(), DrillError> {
         match self {
             Self::Started(started) => started.start(member),
-            Self::Attached(attached) => attached.start(member),
+            Self::Attached(attached) => attached.start(member, patience),
         }
     }
 
-    pub(crate) fn step_down(&mut self, member: usize) -> Result<(), DrillError> {
+    pub(crate) fn step_down(
+        &mut self,
+        member: usize,
+        patience: &Patience,
+    ) -> Result<(), DrillError> {
         match self {
-            Self::Started(started) => started.step_down(member),
-            Self::Attached(attached) => attached.step_down(member),
+            Self::Started(started) => started.step_down(member, patience),
+            Self::Attached(attached) => attached.step_down(member, patience),
         }
     }
 

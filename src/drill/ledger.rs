@@ -2,30 +2,34 @@
 
 use std::collections::BTreeMap;
 
+use super::tally::Tally;
 use crate::base::time::Instant;
 
-/// Publishes that a ledger keeps at most: some hundred megabytes. Publishers end there.
-pub const PUBLISHES_MAX: usize = 4_000_000;
+/// Publishes that a ledger keeps at most. Publishers end there.
+pub(crate) const PUBLISHES_MAX: usize = 4_000_000;
+
+/// Entries of a ledger at most, with those of each reader and of what is stored: about a gigabyte.
+const ENTRIES_MAX: usize = 12_000_000;
 
 /// Failures that are kept with their words; the others are counted.
 const FAILURES_KEPT: usize = 1_000;
 
 /// The publisher of the messages that end channels.
-pub const LAST: usize = usize::MAX;
+pub(crate) const LAST: usize = usize::MAX;
 
 /// Which message: no two have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MessageId {
+pub(crate) struct MessageId {
     /// Who published it, from 0.
-    pub publisher: usize,
+    pub(crate) publisher: usize,
     /// Its number among those of that publisher, from 0.
-    pub number: usize,
+    pub(crate) number: usize,
 }
 
 impl MessageId {
     /// What is published, padded to `size` bytes.
     #[must_use]
-    pub fn encode(self, size: usize) -> Vec<u8> {
+    pub(crate) fn encode(self, size: usize) -> Vec<u8> {
         let mut bytes = format!("{} {} ", self.publisher, self.number).into_bytes();
         bytes.resize(bytes.len().max(size), b'.');
         bytes
@@ -33,7 +37,7 @@ impl MessageId {
 
     /// Which message this is; none of ours if it does not say.
     #[must_use]
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let mut words = text.splitn(3, ' ');
         let publisher = words.next()?.parse().ok()?;
@@ -45,7 +49,7 @@ impl MessageId {
 
 /// How a publish ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// It has not.
     Open,
     /// A server acknowledged it.
@@ -54,44 +58,38 @@ pub enum End {
     Failed(Instant),
 }
 
-/// A publish.
 #[derive(Clone, Copy, Debug)]
-pub struct Sent {
-    /// When.
-    pub at: Instant,
-    /// How it ended.
-    pub end: End,
+pub(crate) struct Sent {
+    pub(crate) at: Instant,
+    pub(crate) end: End,
 }
 
 /// What one reader got of a channel: a durable, a queue group, or who read all at the end.
 #[derive(Clone, Debug, Default)]
-pub struct Received {
+pub(crate) struct Received {
     /// What came, and with which timestamp, by sequence.
-    pub by_sequence: BTreeMap<u64, (Option<MessageId>, i64)>,
+    pub(crate) by_sequence: BTreeMap<u64, (Option<MessageId>, i64)>,
     /// Came again.
-    pub again: u64,
+    pub(crate) again: u64,
     /// Came under a sequence under which something else had come.
-    pub conflicts: u64,
+    pub(crate) conflicts: u64,
     /// Came for the first time, not marked as a redelivery, behind a newer one.
-    pub late: u64,
+    pub(crate) late: u64,
 }
 
-/// A delivery.
 #[derive(Clone, Copy, Debug)]
-pub struct Delivery {
-    /// The sequence.
-    pub sequence: u64,
-    /// Which message.
-    pub message: Option<MessageId>,
+pub(crate) struct Delivery {
+    pub(crate) sequence: u64,
+    pub(crate) message: Option<MessageId>,
     /// What the server stamped it with.
-    pub timestamp: i64,
+    pub(crate) timestamp: i64,
     /// Whether it was marked as one that had been delivered before.
-    pub is_redelivered: bool,
+    pub(crate) is_redelivered: bool,
 }
 
 impl Received {
     /// Notes a delivery.
-    pub fn note(&mut self, delivery: Delivery) {
+    pub(crate) fn note(&mut self, delivery: Delivery) {
         let Delivery { sequence, message, timestamp, is_redelivered } = delivery;
         if let Some(found) = self.by_sequence.get(&sequence) {
             match *found == (message, timestamp) {
@@ -109,18 +107,17 @@ impl Received {
 
 /// Something that was done.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub(crate) struct Event {
     /// When it had been done.
-    pub at: Instant,
-    /// What.
-    pub what: String,
+    pub(crate) at: Instant,
+    pub(crate) what: String,
     /// Whether the time from here to the next ack is a take-over.
-    pub is_disturbance: bool,
+    pub(crate) is_disturbance: bool,
 }
 
 /// What a member looked like from outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub(crate) enum Role {
     /// Nobody listens there.
     #[default]
     Gone,
@@ -136,56 +133,61 @@ pub enum Role {
 
 /// From when on a member looked like that.
 #[derive(Clone, Copy, Debug)]
-pub struct Sight {
+pub(crate) struct Sight {
     /// When that was seen first.
-    pub at: Instant,
+    pub(crate) at: Instant,
     /// Which one, from 0.
-    pub member: usize,
+    pub(crate) member: usize,
     /// Like what.
-    pub role: Role,
+    pub(crate) role: Role,
 }
 
 /// The one book of a drill.
 #[derive(Clone, Debug, Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     /// When the load began.
-    pub begun: Instant,
-    /// When it ended.
-    pub ended: Instant,
+    pub(crate) begun: Instant,
+    pub(crate) ended: Instant,
     /// By publisher and number.
-    pub sent: Vec<Vec<Sent>>,
+    pub(crate) sent: Vec<Vec<Sent>>,
     /// Some of the failures, in words.
-    pub failures: Vec<(MessageId, String)>,
+    pub(crate) failures: Vec<(MessageId, String)>,
+    /// Durables and groups that get every message: each of them has an entry for it.
+    pub(crate) reader_count: usize,
     /// By reader and channel.
-    pub readers: BTreeMap<(String, usize), Received>,
+    pub(crate) readers: BTreeMap<(String, usize), Received>,
     /// Readers that are several clients, which get messages side by side.
-    pub groups: Vec<String>,
+    pub(crate) groups: Vec<String>,
     /// What is stored at the end, by channel; none if nobody could read it.
-    pub stored: Option<Vec<Received>>,
+    pub(crate) stored: Option<Vec<Received>>,
     /// What was done, in order.
-    pub events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
     /// What the members looked like, in order.
-    pub sights: Vec<Sight>,
+    pub(crate) sights: Vec<Sight>,
     /// How often clients moved to another connection.
-    pub reconnects: u64,
+    pub(crate) reconnects: u64,
     /// Publishes so far.
-    pub publish_count: usize,
-    /// Acks so far.
-    pub ack_count: usize,
+    pub(crate) publish_count: usize,
+    pub(crate) ack_count: usize,
     /// Deliveries so far.
-    pub delivery_count: usize,
-    /// When, for the plot.
-    pub delivered_at: Vec<Instant>,
+    pub(crate) delivery_count: usize,
+    /// Deliveries over time, for the plot.
+    pub(crate) deliveries: Tally,
     /// Publishes that failed so far.
-    pub failure_count: usize,
+    pub(crate) failure_count: usize,
+    /// Whether there was no room for more publishes.
+    pub(crate) is_full: bool,
     /// Whether something that was published after the last disturbance is acknowledged.
-    pub has_recovered: bool,
+    pub(crate) has_recovered: bool,
 }
 
 impl Ledger {
     /// Enters a publish before it is sent; `None` when the book is full.
-    pub fn publish(&mut self, publisher: usize, at: Instant) -> Option<MessageId> {
-        if PUBLISHES_MAX <= self.publish_count {
+    pub(crate) fn publish(&mut self, publisher: usize, at: Instant) -> Option<MessageId> {
+        // A message is entered here, as stored, and once by each reader.
+        let room = PUBLISHES_MAX.min(ENTRIES_MAX / (self.reader_count + 2));
+        if room <= self.publish_count {
+            self.is_full = true;
             return None;
         }
         if self.sent.len() <= publisher {
@@ -199,7 +201,7 @@ impl Ledger {
 
     /// Enters the ack of a publish. Nothing is searched for: what is measured must not hang on how
     /// much was published before.
-    pub fn acked(&mut self, message: MessageId, at: Instant) {
+    pub(crate) fn acked(&mut self, message: MessageId, at: Instant) {
         let disturbed_at = self.disturbed_at();
         let Some(sent) = self.sent_mut(message) else { return };
         sent.end = End::Acked(at);
@@ -209,7 +211,7 @@ impl Ledger {
     }
 
     /// Enters that a publish failed, and why.
-    pub fn failed(&mut self, message: MessageId, at: Instant, why: String) {
+    pub(crate) fn failed(&mut self, message: MessageId, at: Instant, why: String) {
         let Some(sent) = self.sent_mut(message) else { return };
         sent.end = End::Failed(at);
         self.failure_count += 1;
@@ -219,22 +221,22 @@ impl Ledger {
     }
 
     /// Enters a delivery to a reader.
-    pub fn delivered(&mut self, reader: &(String, usize), delivery: Delivery, at: Instant) {
+    pub(crate) fn delivered(&mut self, reader: &(String, usize), delivery: Delivery, at: Instant) {
         self.delivery_count += 1;
-        self.delivered_at.push(at);
+        self.deliveries.add(at.since(self.begun));
         if let Some(received) = self.readers.get_mut(reader) {
             received.note(delivery);
         }
     }
 
     /// Enters that something was done.
-    pub fn happened(&mut self, what: String, is_disturbance: bool, at: Instant) {
+    pub(crate) fn happened(&mut self, what: String, is_disturbance: bool, at: Instant) {
         self.has_recovered &= !is_disturbance;
         self.events.push(Event { at, what, is_disturbance });
     }
 
     /// Enters what a member looks like, if that is new.
-    pub fn seen(&mut self, member: usize, role: Role, at: Instant) {
+    pub(crate) fn seen(&mut self, member: usize, role: Role, at: Instant) {
         if self.role(member) != Some(role) {
             self.sights.push(Sight { at, member, role });
         }
@@ -242,14 +244,14 @@ impl Ledger {
 
     /// What a member looked like last.
     #[must_use]
-    pub fn role(&self, member: usize) -> Option<Role> {
+    pub(crate) fn role(&self, member: usize) -> Option<Role> {
         let mut sights = self.sights.iter().rev();
         sights.find(|sight| sight.member == member).map(|sight| sight.role)
     }
 
     /// Whether nothing that was published after the last disturbance is acknowledged yet.
     #[must_use]
-    pub fn is_disturbed(&self) -> bool {
+    pub(crate) fn is_disturbed(&self) -> bool {
         !self.has_recovered && self.disturbed_at().is_some()
     }
 
@@ -308,6 +310,14 @@ mod tests {
         assert!(ledger.has_recovered && ledger.ack_count == 2);
         ledger.happened("term".to_owned(), true, Instant(6));
         assert!(!ledger.has_recovered);
+    }
+
+    #[test]
+    fn a_book_has_room_for_what_all_readers_get() {
+        let mut ledger = Ledger { reader_count: 100, ..Ledger::default() };
+        let count = (0..).take_while(|at| ledger.publish(0, Instant(*at)).is_some()).count();
+        assert!(count * 102 <= ENTRIES_MAX && ENTRIES_MAX < (count + 1) * 102, "{count}");
+        assert!(ledger.is_full);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::DrillError;
 use super::ledger::{Delivery, LAST, Ledger, MessageId, Received};
+use super::patience::Patience;
 use super::scenario::Clients;
 use crate::base::world;
 use crate::client::{
@@ -33,39 +34,8 @@ const BEHIND_MAX: Duration = Duration::from_millis(100);
 /// still under way.
 const QUIET_MAX: Duration = Duration::from_secs(1);
 
-/// Pause between two looks at a condition.
-const LOOK_PAUSE: Duration = Duration::from_millis(2);
-
 /// How often the last message of a channel is tried.
 const LAST_TRIES: usize = 3;
-
-/// Whoever is at the terminal may have enough: then no wait goes on.
-#[derive(Clone)]
-pub(crate) struct Patience(pub(crate) Arc<AtomicBool>);
-
-impl Patience {
-    pub(crate) fn is_over(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-/// Looks until it is so, at most so long; whether it is.
-pub(crate) fn is_so_within(
-    time: Duration,
-    patience: &Patience,
-    mut is_so: impl FnMut() -> bool,
-) -> bool {
-    let deadline = world::instant() + time;
-    loop {
-        if is_so() {
-            return true;
-        }
-        if deadline <= world::instant() || patience.is_over() {
-            return false;
-        }
-        thread::park_timeout(LOOK_PAUSE);
-    }
-}
 
 /// The ledger, for all who write in it.
 #[derive(Clone, Default)]
@@ -162,7 +132,7 @@ impl Publishers {
             // Each publish is acknowledged or ends by its own time-out; where no ack comes any more
             // the time-outs need not be waited for.
             let (mut count, mut since) = (0, world::instant());
-            let _ = is_so_within(ACK_TIMEOUT, patience, || {
+            let _ = patience.is_so_within(ACK_TIMEOUT, || {
                 let now = world::instant();
                 let ledger = notes.ledger();
                 if ledger.ack_count != count || ledger.is_disturbed() {
@@ -172,8 +142,8 @@ impl Publishers {
                 client.wait_acked(Duration::ZERO) || QUIET_MAX <= now.since(since)
             });
             notes.ledger().reconnects += client.reconnects();
-            if !patience.is_over() {
-                // What the server knows of it ends with its heartbeats then.
+            // What a server knows of it ends with its heartbeats otherwise.
+            if !patience.is_over() && client.server().is_some() {
                 let _ = client.close();
             }
         }
@@ -255,7 +225,11 @@ impl Readers {
         };
         let in_group = SubscriptionOptions { queue: Some("drill".to_owned()), ..durable.clone() };
         let group = "the queue group".to_owned();
-        notes.ledger().groups.push(group.clone());
+        {
+            let mut ledger = notes.ledger();
+            ledger.groups.push(group.clone());
+            ledger.reader_count = clients.durables + usize::from(clients.queue_members > 0);
+        }
         let mut readers = Self { clients: Vec::new() };
         for index in 0..clients.durables {
             let client = place.connect("durable", index)?;
@@ -295,7 +269,7 @@ impl Readers {
     /// Waits until every reader got what is stored, and takes all of them back.
     pub(crate) fn finish(self, notes: &Notes, patience: &Patience) {
         // Who did not get everything shows in the verdict.
-        let _ = is_so_within(CATCH_UP_WITHIN, patience, || {
+        let _ = patience.is_so_within(CATCH_UP_WITHIN, || {
             let ledger = notes.ledger();
             let Some(stored) = &ledger.stored else { return true };
             let has_all = |channel: usize, reader: &Received| {
@@ -351,7 +325,7 @@ pub(crate) fn read_back(
         let subscription =
             subscribed.map_err(DrillError::client(format!("{channel} cannot be read back")))?;
         let read = || received.lock().unwrap_or_else(PoisonError::into_inner);
-        if !is_so_within(CATCH_UP_WITHIN, patience, || read().1) {
+        if !patience.is_so_within(CATCH_UP_WITHIN, || read().1) {
             let count = read().0.by_sequence.len();
             return Err(DrillError::World(format!(
                 "{channel} cannot be read back: {count} messages came, and no more"

@@ -1,18 +1,21 @@
 //! Members that the drill starts, as processes on this machine; they end with it.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use nix::sys::signal::{self, Signal};
-use nix::unistd::Pid;
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
 
 use super::DrillError;
 use super::database;
 use super::disk::Disk;
+use super::patience::Patience;
+use super::process::{self, Processes};
 use super::relay::Relay;
 use super::scenario::{Keeper, Scenario, Store};
+use super::step::Step;
 use crate::base::files::{self, Access, Links};
 use crate::base::go;
 
@@ -24,6 +27,15 @@ const LOG_TAIL_LEN: usize = 4 * 1024;
 
 /// Bytes of a log that are read at most.
 const LOG_LEN_MAX: u64 = 64 << 20;
+
+/// How long a program may take to say its version.
+const VERSION_WITHIN: Duration = Duration::from_secs(10);
+
+/// Letters of what it says that are shown.
+const VERSION_LEN_MAX: usize = 200;
+
+/// How long a hand-over may take: the command gives up before that.
+const STEP_DOWN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Client, route and monitoring port of a member.
 type Ports = [u16; 3];
@@ -52,21 +64,22 @@ struct Member {
     args: Vec<String>,
     log: PathBuf,
     control: PathBuf,
-    child: Option<Child>,
+    processes: Option<Processes>,
 }
 
 impl Program {
     /// The program that a scenario names, or this one.
-    pub(crate) fn find(server: Option<&str>) -> Result<Self, DrillError> {
+    pub(crate) fn find(server: Option<&str>, patience: &Patience) -> Result<Self, DrillError> {
         let path = match server {
             Some(server) => PathBuf::from(server),
             None => std::env::current_exe().map_err(DrillError::io("cannot find this program"))?,
         };
         // Both servers know this word, and say then who they are.
-        let output = Command::new(&path).arg("version").stdin(Stdio::null()).output();
-        let output = output.map_err(DrillError::io(format!("cannot run {}", path.display())))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let version = text.lines().next().unwrap_or_default().trim().to_owned();
+        let what = format!("run {}", path.display());
+        let mut command = Command::new(&path);
+        let said = process::run(&what, command.arg("version"), (patience, VERSION_WITHIN))?;
+        let line = said.out.lines().next().unwrap_or_default().trim();
+        let version: String = line.chars().take(VERSION_LEN_MAX).collect();
         let is_stanby = version.starts_with("stanby ");
         if !is_stanby && !version.starts_with("nats-streaming-server ") {
             return Err(DrillError::World(format!(
@@ -76,22 +89,37 @@ impl Program {
         }
         Ok(Self { path, version, is_stanby })
     }
+
+    /// Whether it can do what a scenario asks for: before anything is begun.
+    fn check(&self, scenario: &Scenario) -> Result<(), DrillError> {
+        if self.is_stanby {
+            return Ok(());
+        }
+        let lacks = |text: &str| Err(DrillError::World(format!("{} {text}", self.version)));
+        if scenario.store.keeper == Keeper::Sqlite {
+            return lacks("keeps nothing in SQLite: drill it over file, postgres or mysql");
+        }
+        if scenario.steps.contains(&Step::StepDown) {
+            return lacks("has no planned hand-over, and the scenario has the step step-down");
+        }
+        Ok(())
+    }
 }
 
 impl Started {
     /// Makes what they share, and their command lines; starts none.
-    pub(crate) fn prepare(scenario: &Scenario, folder: &Path) -> Result<Self, DrillError> {
-        let program = Program::find(scenario.members.server.as_deref())?;
+    pub(crate) fn prepare(
+        scenario: &Scenario,
+        folder: &Path,
+        patience: &Patience,
+    ) -> Result<Self, DrillError> {
+        let program = Program::find(scenario.members.server.as_deref(), patience)?;
+        program.check(scenario)?;
         let store = scenario.store.clone();
-        if !program.is_stanby && store.keeper == Keeper::Sqlite {
-            return Err(DrillError::World(format!(
-                "{} keeps nothing in SQLite: drill it over file, postgres or mysql",
-                program.version
-            )));
-        }
-        let disk = store.size.map(|size| Disk::mount(folder.join("disk"), size)).transpose()?;
+        let mount = |size| Disk::mount(folder.join("disk"), size, patience);
+        let disk = store.size.map(mount).transpose()?;
         let place = disk.as_ref().map_or(folder, Disk::root);
-        let store_args = database::make(&store, place)?;
+        let store_args = database::make(&store, place, patience)?;
         let all_ports = ports(scenario.members.count, scenario.members.first_port)?;
         let cuts_routes = scenario.cuts_routes();
         let relays = all_ports.iter().filter(|_| cuts_routes).map(|ports| Relay::to(ports[1]));
@@ -113,7 +141,7 @@ impl Started {
             }
             args.extend_from_slice(&scenario.members.arguments);
             let log = folder.join(format!("member-{number}.log"));
-            Member { number, ports: *ports, args, log, control, child: None }
+            Member { number, ports: *ports, args, log, control, processes: None }
         };
         let members = all_ports.iter().enumerate().map(member).collect();
         Ok(Self { members, relays, store, program, disk })
@@ -143,14 +171,15 @@ impl Started {
 
     /// Whether a member was started and has ended since; its log says why.
     pub(crate) fn has_ended(&mut self, place: usize) -> bool {
-        let child = self.members.get_mut(place).and_then(|member| member.child.as_mut());
-        child.is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
+        let member = self.members.get_mut(place);
+        let processes = member.and_then(|member| member.processes.as_mut());
+        processes.is_none_or(Processes::have_ended)
     }
 
     /// Why a member has ended, as far as it has said.
     pub(crate) fn last_words(&mut self, place: usize) -> String {
         let Some(member) = self.members.get_mut(place) else { return String::new() };
-        let status = member.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        let status = member.processes.as_mut().and_then(Processes::status);
         let ended = |status: ExitStatus| format!(" ended ({status})");
         let ended = status.map_or_else(|| " does not start".to_owned(), ended);
         let tail = tail(&member.log);
@@ -166,21 +195,21 @@ impl Started {
     }
 
     /// Has a member step down, and waits until another one is active.
-    pub(crate) fn step_down(&mut self, place: usize) -> Result<(), DrillError> {
-        if !self.program.is_stanby {
-            let text = format!("step-down: {} has no planned hand-over", self.program.version);
-            return Err(DrillError::World(text));
-        }
+    pub(crate) fn step_down(
+        &mut self,
+        place: usize,
+        patience: &Patience,
+    ) -> Result<(), DrillError> {
         let path = self.program.path.clone();
         let control = &self.member(place)?.control;
         let mut command = Command::new(path);
-        let output = command.args(["step-down", "--socket"]).arg(control).stdin(Stdio::null());
-        let output = output.output().map_err(DrillError::io("cannot have a member step down"))?;
-        if output.status.success() {
+        command.args(["step-down", "--socket"]).arg(control);
+        let what = "have a member step down";
+        let said = process::run(what, &mut command, (patience, STEP_DOWN_WITHIN))?;
+        if said.status.success() {
             return Ok(());
         }
-        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(DrillError::World(format!("member {} does not step down: {text}", place + 1)))
+        Err(DrillError::World(format!("member {} does not step down: {}", place + 1, said.err)))
     }
 
     /// No member reaches another one, or each does again.
@@ -217,36 +246,29 @@ impl Member {
         let log = files::open(&self.log, Access::Append(0o600), Links::Refused);
         let log = log.map_err(cannot_log())?;
         let other = log.try_clone().map_err(cannot_log())?;
-        let child = Command::new(program)
-            .args(&self.args)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(other)
-            // A Ctrl-C is for the drill, which ends its members itself.
-            .process_group(0)
-            .spawn();
+        let mut command = Command::new(program);
+        command.args(&self.args).stdin(Stdio::null()).stdout(log).stderr(other);
         let action = format!("cannot start {}", program.display());
-        self.child = Some(child.map_err(DrillError::io(action))?);
+        let processes = Processes::start(&mut command).map_err(DrillError::io(action))?;
+        self.processes = Some(processes);
         Ok(())
     }
 
     fn signal(&mut self, signal: Signal) -> Result<(), DrillError> {
-        let gone = || DrillError::World(format!("member {} does not run", self.number));
-        let child = self.child.as_mut().ok_or_else(gone)?;
-        if matches!(child.try_wait(), Ok(Some(_))) {
-            return Err(DrillError::World(format!("member {} does not run", self.number)));
-        }
-        let id = i32::try_from(child.id()).map_or(Err(nix::errno::Errno::ESRCH), Ok);
-        id.and_then(|id| signal::kill(Pid::from_raw(id), signal)).map_err(|error| {
-            DrillError::World(format!("cannot send {signal} to member {}: {error}", self.number))
+        let number = self.number;
+        let gone = || DrillError::World(format!("member {number} does not run"));
+        let sent = self.processes.as_mut().ok_or_else(gone)?.signal(signal);
+        sent.map_err(|error| {
+            if error == Errno::ESRCH {
+                return gone();
+            }
+            DrillError::World(format!("cannot send {signal} to member {number}: {error}"))
         })
     }
 
     fn reap(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // It may have ended already; either way it is collected.
-            let _ = child.kill();
-            let _ = child.wait();
+        if let Some(mut processes) = self.processes.take() {
+            processes.kill();
         }
     }
 }
@@ -329,7 +351,8 @@ mod tests {
             ("/none/such", "cannot run /none/such: No such file"),
             ("/bin/echo", "/bin/echo is no streaming server: asked for its version it says"),
         ] {
-            let error = Program::find(Some(path)).expect_err(path).to_string();
+            let error = Program::find(Some(path), &Patience::default());
+            let error = error.expect_err(path).to_string();
             assert!(error.contains(part), "{error}");
         }
     }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub use self::html::page;
-pub use self::junit::{junit, junit_of_error};
+pub(crate) use self::html::page;
+pub(crate) use self::junit::{junit, junit_of_error};
 
 use super::expectation::{Expectation, Quantity, Value};
 use super::ledger::{End, Ledger, Role};
@@ -25,7 +25,6 @@ const BUCKET_MILLIS_MIN: u64 = 20;
 /// How a drill ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// All was done.
     Whole,
     /// Whoever was at the terminal had enough.
     Interrupted,
@@ -45,57 +44,55 @@ impl Ending {
 
 /// The report of a drill.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// Name of the scenario.
-    pub scenario: String,
+    pub(crate) scenario: String,
     /// What it is for.
-    pub about: String,
+    pub(crate) about: String,
     /// What the servers say of themselves.
-    pub server: String,
+    pub(crate) server: String,
     /// How many there are.
-    pub members: usize,
+    pub(crate) members: usize,
     /// Where they keep what they share; none where they ran before.
-    pub store: Option<&'static str>,
+    pub(crate) store: Option<&'static str>,
     /// Whether each expectation holds, and all was done.
-    pub held: bool,
+    pub(crate) held: bool,
     /// Whether somebody broke it off.
-    pub interrupted: bool,
+    pub(crate) interrupted: bool,
     /// What was waited for and did not come.
-    pub broken_off: Option<String>,
+    pub(crate) broken_off: Option<String>,
     /// What was expected.
-    pub expectations: Vec<Judged>,
+    pub(crate) expectations: Vec<Judged>,
     /// What was found, by name; times in milliseconds, `null` for one that never ended.
-    pub found: BTreeMap<&'static str, Option<Number>>,
-    /// What was done.
-    pub events: Vec<Happened>,
+    pub(crate) found: BTreeMap<&'static str, Option<Number>>,
+    pub(crate) events: Vec<Happened>,
     /// Messages that were acknowledged and are not stored; a thousand at most.
-    pub lost: Vec<String>,
+    pub(crate) lost: Vec<String>,
     /// Publishes that failed; a thousand at most.
-    pub failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
     /// What else went wrong, in sentences; a thousand at most.
-    pub faults: Vec<String>,
+    pub(crate) faults: Vec<String>,
     /// How the load went.
-    pub timeline: Timeline,
+    pub(crate) timeline: Timeline,
     /// What each member looked like.
-    pub roles: Vec<Vec<Stretch>>,
+    pub(crate) roles: Vec<Vec<Stretch>>,
 }
 
 /// An expectation with what was found.
 #[derive(Clone, Debug, Serialize)]
-pub struct Judged {
+pub(crate) struct Judged {
     /// As it is written.
-    pub expected: String,
+    pub(crate) expected: String,
     /// What was found; none if it could not be looked at.
-    pub found: Option<String>,
+    pub(crate) found: Option<String>,
     /// Whether it holds.
-    pub held: bool,
+    pub(crate) held: bool,
 }
 
 /// A number that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum Number {
-    /// A count.
+pub(crate) enum Number {
     Count(u64),
     /// Milliseconds.
     Millis(f64),
@@ -105,39 +102,37 @@ pub enum Number {
 
 /// A step that was done.
 #[derive(Clone, Debug, Serialize)]
-pub struct Happened {
+pub(crate) struct Happened {
     /// Since the beginning of the load, milliseconds.
-    pub at_ms: f64,
-    /// What.
-    pub what: String,
+    pub(crate) at_ms: f64,
+    pub(crate) what: String,
     /// Whether it is one after which the time to the next ack is a take-over.
-    pub disturbs: bool,
+    pub(crate) disturbs: bool,
     /// Until the first ack of what was published after it, milliseconds.
-    pub first_ack_ms: Option<f64>,
+    pub(crate) first_ack_ms: Option<f64>,
 }
 
 /// The load, in steps of time.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Timeline {
+pub(crate) struct Timeline {
     /// How long each point is.
-    pub step_ms: u64,
+    pub(crate) step_ms: u64,
     /// Acks that came in it.
-    pub acks: Vec<u64>,
+    pub(crate) acks: Vec<u64>,
     /// Deliveries that came in it.
-    pub deliveries: Vec<u64>,
+    pub(crate) deliveries: Vec<u64>,
     /// The longest that an ack took which came in it, milliseconds.
-    pub ack_ms: Vec<f64>,
+    pub(crate) ack_ms: Vec<f64>,
 }
 
 /// How long a member looked like something.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Stretch {
+pub(crate) struct Stretch {
     /// Since the beginning of the load, milliseconds.
-    pub from_ms: f64,
-    /// When it ended.
-    pub to_ms: f64,
+    pub(crate) from_ms: f64,
+    pub(crate) to_ms: f64,
     /// `active`, `ready`, `unready`, `hangs` or `gone`.
-    pub role: &'static str,
+    pub(crate) role: &'static str,
 }
 
 impl Report {
@@ -175,7 +170,7 @@ impl Report {
 
     /// What was found of a quantity, as a person reads it.
     #[must_use]
-    pub fn shown(&self, quantity: Quantity) -> String {
+    pub(crate) fn shown(&self, quantity: Quantity) -> String {
         match self.found.get(quantity.name()) {
             None => "unknown".to_owned(),
             Some(None) => "never".to_owned(),
@@ -187,7 +182,7 @@ impl Report {
 
     /// How it came out, in a line.
     #[must_use]
-    pub fn verdict(&self) -> String {
+    pub(crate) fn verdict(&self) -> String {
         let failed = self.expectations.iter().filter(|judged| !judged.held);
         let failed: Vec<&str> = failed.map(|judged| judged.expected.as_str()).collect();
         match (&self.broken_off, self.interrupted) {
@@ -257,8 +252,8 @@ fn timeline(ledger: &Ledger) -> Timeline {
         acks[place(at)] += 1;
         ack_ms[place(at)] = ack_ms[place(at)].max(millis(took));
     }
-    for at in &ledger.delivered_at {
-        deliveries[place(*at)] += 1;
+    for (since, delivered) in ledger.deliveries.stretches() {
+        deliveries[place(ledger.begun + since)] += delivered;
     }
     Timeline { step_ms, acks, deliveries, ack_ms }
 }

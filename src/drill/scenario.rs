@@ -8,65 +8,61 @@ use super::expectation::Expectation;
 use super::step::{FORMS, Step};
 
 pub(crate) use self::reading::keeper;
-pub use self::reading::parse;
+pub(crate) use self::reading::parse;
 
 /// Most members that a drill starts or attaches to.
-pub const MEMBERS_MAX: usize = 5;
+pub(crate) const MEMBERS_MAX: usize = 5;
 
 /// What is wrong with a scenario, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{key}: {text}", .line.map(|line| format!("line {line}: ")).unwrap_or_default())]
-pub struct ScenarioError {
+pub(crate) struct ScenarioError {
     /// Line of the file, from 1; none for what only the whole shows.
-    pub line: Option<usize>,
+    pub(crate) line: Option<usize>,
     /// The key, with its table.
-    pub key: String,
-    /// What is wrong.
-    pub text: String,
+    pub(crate) key: String,
+    pub(crate) text: String,
 }
 
 /// A whole scenario.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scenario {
-    /// A short name.
-    pub name: String,
+pub(crate) struct Scenario {
+    pub(crate) name: String,
     /// What it is for, in a sentence.
-    pub about: String,
+    pub(crate) about: String,
     /// How often the steps are done.
-    pub rounds: usize,
+    pub(crate) rounds: usize,
     /// One after the other.
-    pub steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
     /// Each has to hold.
-    pub expect: Vec<Expectation>,
+    pub(crate) expect: Vec<Expectation>,
     /// The members that are started.
-    pub members: Members,
+    pub(crate) members: Members,
     /// What they share.
-    pub store: Store,
+    pub(crate) store: Store,
     /// What the clients of the drill do.
-    pub clients: Clients,
+    pub(crate) clients: Clients,
     /// Members that run already; nothing is started then.
-    pub attach: Option<Attach>,
+    pub(crate) attach: Option<Attach>,
 }
 
 /// The members that a drill starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Members {
-    /// How many.
-    pub count: usize,
+pub(crate) struct Members {
+    pub(crate) count: usize,
     /// The program; none: this one.
-    pub server: Option<String>,
+    pub(crate) server: Option<String>,
     /// When they replace one that hangs; only stanby has it.
-    pub steal_after: Option<Duration>,
+    pub(crate) steal_after: Option<Duration>,
     /// The first of the ports, three for each; none: any that are free.
-    pub first_port: Option<u16>,
+    pub(crate) first_port: Option<u16>,
     /// More arguments.
-    pub arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
 }
 
 /// Where the members keep what they share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeper {
-    /// A directory.
+pub(crate) enum Keeper {
     Directory,
     /// A file of SQLite.
     Sqlite,
@@ -77,7 +73,7 @@ pub enum Keeper {
 }
 
 /// The names of the keepers.
-pub const KEEPERS: [(&str, Keeper); 4] = [
+pub(crate) const KEEPERS: [(&str, Keeper); 4] = [
     ("file", Keeper::Directory),
     ("sqlite", Keeper::Sqlite),
     ("postgres", Keeper::Postgres),
@@ -86,53 +82,51 @@ pub const KEEPERS: [(&str, Keeper); 4] = [
 
 /// What the members share.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Store {
-    /// Of which kind.
-    pub keeper: Keeper,
+pub(crate) struct Store {
+    pub(crate) keeper: Keeper,
     /// Source of a database that others run.
-    pub source: Option<String>,
+    pub(crate) source: Option<String>,
     /// Bytes of the file system that the drill makes for it.
-    pub size: Option<u64>,
+    pub(crate) size: Option<u64>,
     /// Command that stops the database.
-    pub stop: Option<String>,
+    pub(crate) stop: Option<String>,
     /// Command that starts it.
-    pub start: Option<String>,
+    pub(crate) start: Option<String>,
 }
 
 /// The clients of a drill.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Clients {
+pub(crate) struct Clients {
     /// Each publishes to all channels in turn.
-    pub publishers: usize,
+    pub(crate) publishers: usize,
     /// Durables, each on all channels.
-    pub durables: usize,
+    pub(crate) durables: usize,
     /// Members of one durable queue group on all channels.
-    pub queue_members: usize,
+    pub(crate) queue_members: usize,
     /// How many channels.
-    pub channels: usize,
+    pub(crate) channels: usize,
     /// Messages a second of each publisher.
-    pub rate: u64,
+    pub(crate) rate: u64,
     /// Bytes of a message.
-    pub size: usize,
+    pub(crate) size: usize,
     /// The members that they connect to, from 1; none: all.
-    pub at: Vec<usize>,
+    pub(crate) at: Vec<usize>,
 }
 
 /// Members that run already.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attach {
+pub(crate) struct Attach {
     /// Where clients reach them.
-    pub members: Vec<String>,
+    pub(crate) members: Vec<String>,
     /// Where each has its monitoring port.
-    pub monitors: Vec<String>,
-    /// Cluster ID.
-    pub cluster: String,
+    pub(crate) monitors: Vec<String>,
+    pub(crate) cluster: String,
     /// Command that sends `{signal}` to `{member}`.
-    pub signal: Option<String>,
+    pub(crate) signal: Option<String>,
     /// Command that starts `{member}`.
-    pub start: Option<String>,
+    pub(crate) start: Option<String>,
     /// Command that has the active one step down.
-    pub step_down: Option<String>,
+    pub(crate) step_down: Option<String>,
 }
 
 impl Default for Members {
@@ -164,13 +158,13 @@ impl Default for Clients {
 impl Keeper {
     /// As it is written.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         KEEPERS.iter().find(|(_, keeper)| *keeper == self).map_or("", |(name, _)| name)
     }
 
     /// Whether a server of its own keeps it.
     #[must_use]
-    pub fn is_served(self) -> bool {
+    pub(crate) fn is_served(self) -> bool {
         matches!(self, Self::Postgres | Self::Mysql)
     }
 }
@@ -178,13 +172,13 @@ impl Keeper {
 impl Scenario {
     /// How many members there are.
     #[must_use]
-    pub fn member_count(&self) -> usize {
+    pub(crate) fn member_count(&self) -> usize {
         self.attach.as_ref().map_or(self.members.count, |attach| attach.members.len())
     }
 
     /// Whether the members' routes have to be in our hands.
     #[must_use]
-    pub fn cuts_routes(&self) -> bool {
+    pub(crate) fn cuts_routes(&self) -> bool {
         self.steps.contains(&Step::Partition)
     }
 
@@ -192,13 +186,14 @@ impl Scenario {
     ///
     /// # Errors
     /// The first thing that does not.
-    pub fn check(&self) -> Result<(), ScenarioError> {
+    pub(crate) fn check(&self) -> Result<(), ScenarioError> {
         let count = self.member_count();
         if let Some(number) = self.clients.at.iter().find(|number| count < **number) {
             return Err(wrong("clients.at", format!("there is no member {number} of {count}")));
         }
-        if self.attach.is_none() {
-            self.check_store()?;
+        match &self.attach {
+            None => self.check_store()?,
+            Some(attach) => attach.check()?,
         }
         for (index, step) in self.steps.iter().enumerate() {
             let key = format!("steps[{}]: {step}", index + 1);
@@ -206,6 +201,7 @@ impl Scenario {
                 return Err(wrong(&key, format!("there is no member {number} of {count}")));
             }
             let trouble = match &self.attach {
+                _ if count < 2 && step.needs_another() => Some("there is one member only"),
                 None => self.trouble_of(*step),
                 Some(attach) => trouble_attached(*step, attach),
             };
@@ -237,7 +233,6 @@ impl Scenario {
     fn trouble_of(&self, step: Step) -> Option<&'static str> {
         let Store { keeper, size, stop, start, .. } = &self.store;
         let is_of_disk = matches!(step, Step::FillDisk | Step::FreeDisk);
-        let is_of_group = matches!(step, Step::StepDown | Step::Partition);
         let troubles = [
             (
                 is_of_disk && keeper.is_served(),
@@ -255,10 +250,63 @@ impl Scenario {
                 step == Step::StartDatabase && start.is_none(),
                 "store.start (--start-database) has to be the command that starts the database",
             ),
-            (is_of_group && self.members.count < 2, "there is one member only"),
         ];
         troubles.into_iter().find(|(is_so, _)| *is_so).map(|(_, text)| text)
     }
+}
+
+impl Attach {
+    /// Whether what is given can be of use: who is told nothing of a member would do the same to
+    /// each.
+    fn check(&self) -> Result<(), ScenarioError> {
+        for (index, monitor) in self.monitors.iter().enumerate() {
+            if !is_monitor(monitor) {
+                let text =
+                    format!("{monitor:?} is no monitoring address: host:port, or http://host:port");
+                return Err(wrong(&format!("attach.monitors[{}]", index + 1), text));
+            }
+        }
+        let commands = [
+            ("attach.signal (--signal-command)", &self.signal),
+            ("attach.start (--start-command)", &self.start),
+            ("attach.step_down (--step-down-command)", &self.step_down),
+        ];
+        for (key, command) in commands {
+            let Some(command) = command else { continue };
+            let names_member = ["{member}", "{address}"].iter().any(|it| command.contains(it));
+            // A command that does nothing is none for any of them.
+            let is_of_one = 1 < self.members.len()
+                && !names_member
+                && !["true", ":"].contains(&command.as_str());
+            if is_of_one {
+                let count = self.members.len();
+                let text = format!(
+                    "{command:?} does the same whichever of the {count} members is meant: it \
+                     needs {{member}} or {{address}}"
+                );
+                return Err(wrong(key, text));
+            }
+        }
+        match &self.signal {
+            Some(command) if !command.contains("{signal}") => {
+                let text = format!(
+                    "{command:?} sends the same whatever is to be sent: it needs {{signal}}"
+                );
+                Err(wrong("attach.signal (--signal-command)", text))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether pages can be asked for there.
+fn is_monitor(text: &str) -> bool {
+    let place = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    let parts = place.rsplit_once(':');
+    parts.is_some_and(|(host, port)| {
+        let is_host = !host.is_empty() && !host.contains(['/', '@', ' ']);
+        is_host && port.parse::<u16>().is_ok_and(|port| port != 0)
+    })
 }
 
 /// Why a step cannot be done with members that run already.
@@ -307,6 +355,17 @@ mod tests {
         scenario(text).check().expect_err(text).to_string()
     }
 
+    const ONE: &str = "[attach]\nmembers = [\"a:1\"]\nmonitors = [\"a:2\"]\n";
+    const TWO: &str =
+        "[attach]\nmembers = [\"a:1\", \"b\"]\nmonitors = [\"a:2\", \"http://b:2/\"]\n";
+
+    #[test]
+    fn commands_that_name_a_member_will_do() {
+        let text = "steps = [\"kill active\"]\n".to_owned() + TWO;
+        let text = text + "signal = \"x {signal} {address}\"\nstart = \"true\"";
+        assert_eq!(scenario(&text).check(), Ok(()));
+    }
+
     #[test]
     fn parts_that_do_not_fit_together_are_named() {
         let steps = |step: &str| format!("steps = [\"{step}\"]\nexpect = [\"lost = 0\"]\n");
@@ -322,14 +381,17 @@ mod tests {
                 steps("wait 1s") + "[store]\nkind = \"mysql\"\nsource = \"x\"\nsize = \"9MiB\"",
                 "store.size: store mysql lies where its server keeps it",
             ),
+            (steps("wait until taken over") + "[members]\ncount = 1", "there is one member only"),
+            (steps("kill active") + ONE, "attach.signal"),
+            (steps("term standby") + ONE + "signal = \"x {signal}\"", "there is one member only"),
+            (steps("wait 1s") + TWO + "signal = \"x {signal}\"", "it needs {member} or {address}"),
+            (steps("wait 1s") + TWO + "start = \"x\"", "whichever of the 2 members is meant"),
+            (steps("wait 1s") + TWO + "signal = \"kill {member}\"", "it needs {signal}"),
             (
-                steps("kill active") + "[attach]\nmembers = [\"a:1\"]\nmonitors = [\"a:2\"]",
-                "attach.signal",
+                steps("wait 1s") + "[attach]\nmembers = [\"a\"]\nmonitors = [\"a\"]",
+                "attach.monitors[1]: \"a\" is no monitoring address: host:port",
             ),
-            (
-                steps("partition") + "[attach]\nmembers = [\"a:1\"]\nmonitors = [\"a:2\"]",
-                "only to members that the drill starts",
-            ),
+            (steps("partition") + TWO, "only to members that the drill starts"),
         ] {
             let error = trouble(&text);
             assert!(error.contains(part), "{text}: {error}");

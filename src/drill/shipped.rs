@@ -2,17 +2,15 @@
 
 /// A scenario that ships.
 #[derive(Clone, Copy, Debug)]
-pub struct Shipped {
+pub(crate) struct Shipped {
     /// What it is called by.
-    pub name: &'static str,
-    /// Its file.
-    pub text: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) text: &'static str,
 }
 
 macro_rules! shipped {
     ($($name:literal,)*) => {
-        /// All of them.
-        pub const SHIPPED: &[Shipped] = &[$(Shipped {
+        pub(crate) const SHIPPED: &[Shipped] = &[$(Shipped {
             name: $name,
             text: include_str!(concat!("scenarios/", $name, ".toml")),
         },)*];
@@ -35,11 +33,11 @@ shipped! {
 }
 
 /// What `--pair` does.
-pub const PAIR: &str = "kill-the-active";
+pub(crate) const PAIR: &str = "kill-the-active";
 
 /// The scenario of that name.
 #[must_use]
-pub fn find(name: &str) -> Option<&'static Shipped> {
+pub(crate) fn find(name: &str) -> Option<&'static Shipped> {
     SHIPPED.iter().find(|shipped| shipped.name == name)
 }
 

@@ -6,14 +6,14 @@ use std::time::Duration;
 use crate::base::go;
 
 /// How long a wait may take that names no bound of its own.
-pub const WAIT_MAX: Duration = Duration::from_secs(60);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Longest time that a step may name.
 const TIME_MAX: Duration = Duration::from_secs(3_600);
 
 /// Which member a step is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// Whoever is active.
     Active,
     /// The first that is not.
@@ -26,7 +26,7 @@ pub enum Target {
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub(crate) enum Condition {
     /// A member is active.
     Active,
     /// A member is active, and each other one that runs would take over.
@@ -46,7 +46,8 @@ pub enum Condition {
 
 /// Something that is done in a drill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+#[expect(clippy::enum_variant_names, reason = "a step-down is what all call it")]
+pub(crate) enum Step {
     /// SIGKILL.
     Kill(Target),
     /// SIGTERM.
@@ -76,7 +77,7 @@ pub enum Step {
 }
 
 /// The forms of all steps, for who wrote another one.
-pub const FORMS: &str = "kill -9 WHO, term WHO, pause WHO TIME, step-down, start [WHO], partition, \
+pub(crate) const FORMS: &str = "kill -9 WHO, term WHO, pause WHO TIME, step-down, start [WHO], partition, \
                          heal, fill the disk, free the disk, stop the database, start the database, \
                          wait until CONDITION [within TIME], wait TIME; WHO is active, standby, all \
                          or member N";
@@ -89,7 +90,7 @@ impl Step {
     ///
     /// # Errors
     /// What is wrong with it, in words for who wrote it.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let words: Vec<&str> = text.split_whitespace().collect();
         match words.as_slice() {
             ["kill", "-9" | "-KILL", who @ ..] | ["kill", who @ ..] => {
@@ -127,7 +128,7 @@ impl Step {
 
     /// Whether clients are to notice nothing but a pause, which is measured.
     #[must_use]
-    pub fn is_disturbance(&self) -> bool {
+    pub(crate) fn is_disturbance(&self) -> bool {
         match self {
             Self::Kill(_) | Self::Terminate(_) | Self::Pause(..) | Self::StepDown => true,
             Self::Start(_)
@@ -142,9 +143,28 @@ impl Step {
         }
     }
 
+    /// Whether one member alone cannot do it.
+    #[must_use]
+    pub(crate) fn needs_another(&self) -> bool {
+        match self {
+            Self::Kill(target) | Self::Terminate(target) | Self::Pause(target, _) => {
+                *target == Target::Standby
+            }
+            Self::Wait(condition, _) => *condition == Condition::TakenOver,
+            Self::StepDown | Self::Partition => true,
+            Self::Start(_)
+            | Self::Heal
+            | Self::FillDisk
+            | Self::FreeDisk
+            | Self::StopDatabase
+            | Self::StartDatabase
+            | Self::Pass(_) => false,
+        }
+    }
+
     /// The member that a step names by its number.
     #[must_use]
-    pub fn member(&self) -> Option<usize> {
+    pub(crate) fn member(&self) -> Option<usize> {
         let target = match self {
             Self::Kill(target)
             | Self::Terminate(target)

@@ -11,23 +11,23 @@ const NAMED_MAX: usize = 1_000;
 
 /// What a drill has shown.
 #[derive(Clone, Debug, Default)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// What was found; what could not be looked at is not here.
-    pub values: BTreeMap<Quantity, Value>,
+    pub(crate) values: BTreeMap<Quantity, Value>,
     /// Messages that were acknowledged and are not stored, by name.
-    pub lost: Vec<String>,
+    pub(crate) lost: Vec<String>,
     /// Publishes that failed, by name: whoever published them was told so.
-    pub failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
     /// What else went wrong, in sentences.
-    pub faults: Vec<String>,
+    pub(crate) faults: Vec<String>,
     /// The time from each disturbance to the first ack after it.
-    pub take_overs: Vec<(Event, Option<u64>)>,
+    pub(crate) take_overs: Vec<(Event, Option<u64>)>,
 }
 
 impl Verdict {
     /// Judges a whole ledger.
     #[must_use]
-    pub fn of(ledger: &Ledger) -> Self {
+    pub(crate) fn of(ledger: &Ledger) -> Self {
         let mut verdict = Self::default();
         verdict.judge_publishes(ledger);
         verdict.judge_take_overs(ledger);
@@ -72,6 +72,10 @@ impl Verdict {
         let at = |index: usize| times.get(index).map_or(Value::Never, |time| Value::Time(*time));
         self.put(Quantity::Ack, at(times.len().saturating_sub(1)));
         self.put(Quantity::AckP99, at((times.len() * 99).div_ceil(100).saturating_sub(1)));
+        if ledger.is_full {
+            let count = all().count();
+            self.fault(|| format!("the book of the drill was full after {count} publishes"));
+        }
         let pauses = ledger.sent.iter().map(|sent| pause(sent, ledger.ended));
         self.put(Quantity::Pause, Value::Time(pauses.max().unwrap_or(0)));
         let failures = ledger.failures.iter();

@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use super::connection_pages::{Detail, details, names};
 use super::format::{Number, Time, duration, nanos, uptime};
-use super::path::html_escaped;
 use super::query::{BadParameter, Page, Query};
 use super::reply::Reply;
 use super::sources::{Ask, ClusterFacts, CoreFacts, Status, Unavailable};
+use crate::base::markup::escaped;
 use crate::base::pulse::Stall;
 use crate::base::subject;
 use crate::base::time::WallTime;
@@ -27,8 +27,7 @@ pub fn index(has_streaming: bool, base_path: &str) -> String {
     let streaming = if has_streaming { "    <a href=/streaming>Streaming</a><br/>\n" } else { "" };
     // Beside this page where there is no base path: so the link leads through a proxy too.
     let place = if base_path.is_empty() { "." } else { base_path };
-    let dashboard =
-        format!("    <a href=\"{}/dashboard\">Dashboard</a><br/>\n", html_escaped(place));
+    let dashboard = format!("    <a href=\"{}/dashboard\">Dashboard</a><br/>\n", escaped(place));
     format!("{INDEX_BEGIN}{streaming}{dashboard}{INDEX_END}")
 }
 

@@ -6,9 +6,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::format;
-use super::path::html_escaped;
 use super::query::{BadParameter, Query};
 use super::sources::Unavailable;
+use crate::base::markup::escaped;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
@@ -114,7 +114,7 @@ impl Reply {
 pub(super) fn moved(location: &str, method: &Method) -> Response {
     let is_get = method == Method::GET;
     let body = if is_get {
-        format!("<a href=\"{}\">Moved Permanently</a>.\n\n", html_escaped(location))
+        format!("<a href=\"{}\">Moved Permanently</a>.\n\n", escaped(location))
     } else {
         String::new()
     };

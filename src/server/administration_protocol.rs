@@ -104,6 +104,25 @@ impl Administration {
         }
     }
 
+    /// Whether something is not as it was before, once it was done.
+    #[must_use]
+    pub fn is_change(&self) -> bool {
+        match self {
+            Self::Channels { .. }
+            | Self::Channel { .. }
+            | Self::Clients
+            | Self::Subscriptions { .. }
+            | Self::Messages { .. }
+            | Self::Pending { .. } => false,
+            Self::Purge { .. }
+            | Self::RemoveChannel { .. }
+            | Self::CloseClient { .. }
+            | Self::CloseSubscription { .. }
+            | Self::ResetDurable { .. }
+            | Self::RemoveDurable { .. } => true,
+        }
+    }
+
     /// Where that is asked of the active server of a cluster.
     #[must_use]
     pub fn subject(&self, cluster_id: &str) -> String {

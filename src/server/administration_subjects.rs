@@ -8,11 +8,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::base::id::Subject;
+use crate::base::time::Instant;
+use crate::base::world;
 use crate::engine::refusal::quoted;
+use crate::log::STREAM;
 use crate::net::Mailbox;
 use crate::server::Server;
 use crate::server::administration_protocol::Administration;
@@ -23,6 +27,10 @@ use crate::server::interest_key::Listener;
 
 /// Questions that are answered at the same time.
 const ASKERS_MAX: usize = 4;
+/// What those are told for whom there is no room.
+const BUSY: &str = "too many others are asking: ask again";
+/// How often the log has a question that was refused.
+const REFUSAL_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of one message of an answer: every server takes so many.
 const PORTION_BYTES: usize = 256 * 1024;
 /// Longest answer: it has to wait for its reader in this process, which cuts off who reads slowly.
@@ -87,22 +95,29 @@ impl Server {
         is_on.then(|| Subject::from(format!("_STAN.admin.{}.*", streaming.cluster_id)))
     }
 
-    pub(super) fn on_subject_question(&self, question: SubjectQuestion) {
+    pub(super) fn on_subject_question(&mut self, question: SubjectQuestion) {
         let SubjectQuestion { subject, payload, reply, user } = question;
         let Some(reply) = reply else { return };
         let answers = Answers { mailbox: self.mailboxes[0].clone(), to: reply };
-        let asker = match self.administrator(user) {
-            Ok(asker) => asker,
-            Err(refusal) => return answers.say(&refusal),
+        let answer = self.administrator(user).and_then(|asker| {
+            let what = read(&subject, &payload).map_err(Reply::Refused)?;
+            Ok(self.administer(what, asker))
+        });
+        let said = match answer {
+            Ok(Answer::Ask(ask)) => match self.answer_aside(answers.clone(), ask) {
+                Ok(()) => return,
+                Err(why) => Reply::Refused(why),
+            },
+            Ok(Answer::Say(said)) | Err(said) => said,
         };
-        let what = match read(&subject, &payload) {
-            Ok(what) => what,
-            Err(why) => return answers.refuse(why),
-        };
-        match self.administer(what, asker) {
-            Answer::Say(said) => answers.say(&said),
-            Answer::Ask(ask) => self.answer_aside(answers, ask),
+        // An empty document only asks whether somebody is here.
+        if !payload.is_empty()
+            && let Reply::Refused(why) | Reply::Elsewhere(why) = &said
+            && let Some(line) = self.refused_questions.line(&subject, why, world::instant())
+        {
+            log::warn!(target: STREAM, "{line}");
         }
+        answers.say(&said);
     }
 
     /// Who asks, if that one may.
@@ -130,10 +145,14 @@ impl Server {
     }
 
     /// What asks engines waits for them, which no thread of the server does.
-    fn answer_aside(&self, answers: Answers, ask: Box<dyn FnOnce() -> Reply + Send>) {
+    fn answer_aside(
+        &self,
+        answers: Answers,
+        ask: Box<dyn FnOnce() -> Reply + Send>,
+    ) -> Result<(), String> {
         let askers = Arc::clone(&self.subject_askers);
         if ASKERS_MAX <= askers.load(Ordering::Acquire) {
-            return answers.refuse("too many others are asking: ask again".to_owned());
+            return Err(BUSY.to_owned());
         }
         askers.fetch_add(1, Ordering::AcqRel);
         let count = Arc::clone(&askers);
@@ -141,14 +160,44 @@ impl Server {
             answers.say(&ask());
             count.fetch_sub(1, Ordering::AcqRel);
         };
-        // Without a thread it is asked again, after a while without an answer.
         if thread::Builder::new().name("subject-asker".to_owned()).spawn(answer).is_err() {
             askers.fetch_sub(1, Ordering::AcqRel);
+            return Err(BUSY.to_owned());
         }
+        Ok(())
     }
 }
 
+/// The refusals that the log has: one a second, and how many there were between them.
+#[derive(Debug, Default)]
+pub(super) struct RefusedQuestions {
+    said_at: Option<Instant>,
+    unsaid: u64,
+}
+
+impl RefusedQuestions {
+    /// The line for a refusal, unless there was one just now.
+    fn line(&mut self, subject: &[u8], why: &str, now: Instant) -> Option<String> {
+        if self.said_at.is_some_and(|at| now.since(at) < REFUSAL_EVERY) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.said_at = Some(now);
+        let others = match std::mem::take(&mut self.unsaid) {
+            0 => String::new(),
+            count => format!(" ({count} more were refused since the last such line)"),
+        };
+        Some(format!("Refused what was asked on {}: {why}{others}", quoted(subject)))
+    }
+}
+
+/// The answer to a question for which there is no room in the queue of the server.
+pub(super) fn busy() -> Bytes {
+    Bytes::from(line(&Reply::Refused(BUSY.to_owned())))
+}
+
 /// Where the answer to one question goes.
+#[derive(Clone)]
 struct Answers {
     mailbox: Mailbox<Mail>,
     to: Subject,
@@ -187,6 +236,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Goal: a flood of refused questions is a line a second, which says how many there were.
+    #[test]
+    fn refusals_in_the_log_are_counted() {
+        let mut refused = RefusedQuestions::default();
+        let mut line = |millis: u64| refused.line(b"s", "no", Instant(millis * 1_000_000));
+        assert_eq!(line(0).as_deref(), Some("Refused what was asked on \"s\": no"));
+        assert_eq!((line(1), line(999)), (None, None));
+        let counted =
+            "Refused what was asked on \"s\": no (2 more were refused since the last such line)";
+        assert_eq!(line(1_000).as_deref(), Some(counted));
+        assert_eq!(line(5_000).as_deref(), Some("Refused what was asked on \"s\": no"));
+    }
 
     fn refused(subject: &str, payload: &str) -> String {
         read(subject.as_bytes(), payload.as_bytes()).expect_err("it is refused")

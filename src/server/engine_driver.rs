@@ -28,7 +28,7 @@ use crate::engine::{self, Engine};
 use crate::log::STREAM;
 use crate::net::driver::{Driver, Outcome};
 use crate::proto::pb;
-use crate::server::administration_subjects::SubjectQuestion;
+use crate::server::administration_subjects::{SubjectQuestion, busy};
 use crate::server::event::Event;
 use crate::server::interest_key::{self, Listener};
 use crate::server::loop_counts::{LoopCounts, Stage};
@@ -652,8 +652,13 @@ impl Driver for EngineDriver {
                 let EngineDelivery { names, payload, origin, .. } = delivery;
                 let (subject, user) = (names.subject().to_vec().into(), origin.user.clone());
                 let reply = names.into_reply();
-                let question = SubjectQuestion { subject, payload, reply, user };
-                super::event::post(&self.events, Event::AskedBySubject(question));
+                let question = SubjectQuestion { subject, payload, reply: reply.clone(), user };
+                if !super::event::post_question(&self.events, question)
+                    && let Some(reply) = reply
+                {
+                    let post = Post { is_leased: false, ..post(reply, busy().into()) };
+                    self.tell_broker(broker::Input::Publish { post, reply: None });
+                }
             }
             interest_key::Decoded::Server(listener) => {
                 let (payload, reply) = (delivery.payload, delivery.names.into_reply());

@@ -135,14 +135,20 @@ pub fn queue() -> (Sender<Event>, Receiver<Event>) {
     bounded(EVENTS_MAX)
 }
 
+/// Hands over a question without waiting; whether there was room for it.
+pub fn post_question(events: &Sender<Event>, question: SubjectQuestion) -> bool {
+    let has_room = events.len() <= QUESTIONS_MAX;
+    if has_room {
+        post(events, Event::AskedBySubject(question));
+    }
+    has_room
+}
+
 /// Hands over `event` without waiting.
 ///
 /// # Panics
 /// When thousands of events wait that are few by construction.
 pub fn post(events: &Sender<Event>, event: Event) {
-    if matches!(event, Event::AskedBySubject(_)) && QUESTIONS_MAX < events.len() {
-        return;
-    }
     if let Event::Heard { listener, payload, .. } = &event {
         let most = match listener {
             Listener::GroupHeartbeat | Listener::MemberNews if payload.len() <= SMALL_BYTES => {

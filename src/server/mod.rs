@@ -192,6 +192,8 @@ pub struct Server {
     control: Option<ControlSocket>,
     /// Questions on subjects that are being answered.
     subject_askers: Arc<AtomicUsize>,
+    /// Those that were refused, for the log.
+    refused_questions: administration_subjects::RefusedQuestions,
     /// Somebody waits for another member to be active.
     hand_over: Option<HandOver>,
     /// The last backup that was asked for.

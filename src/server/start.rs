@@ -28,6 +28,7 @@ use crate::net::listener::ListenError;
 use crate::net::reactors::{Desks, Ports};
 use crate::net::tls::TlsError;
 use crate::net::{Mailbox, NetError, Reactors};
+use crate::server::administration_subjects::RefusedQuestions;
 use crate::server::control_socket::ControlSocket;
 use crate::server::engine_driver::{EngineDriver, Mail};
 use crate::server::event::{self, Event};
@@ -220,6 +221,7 @@ impl Begun {
             news: GroupNews::new(&config, &owner, http_ports.first().cloned()),
             control,
             subject_askers: Arc::default(),
+            refused_questions: RefusedQuestions::default(),
             hand_over: None,
             backup: None,
             config,

@@ -15,7 +15,6 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Serialize;
 
 use crate::base::epoch::{Fence, FenceError};
 use crate::base::id::{ChannelName, Sequence};
@@ -27,9 +26,11 @@ use crate::config::{Config, StoreKind};
 use crate::election::lease::{Attempt, Grant, Lease, LeaseError, Owner, Wake};
 use crate::proto::pb;
 use crate::site::database;
-use crate::site::lock_trial::{FREED_WITHIN, Other, Others, SEEN_SOON, SEEN_WITHIN, Step, shown};
 use crate::site::mounts::Weight;
 use crate::site::sql_lock::SqlLease;
+use crate::site::trial::{
+    FREED_WITHIN, Fact, Other, Others, Place, Report, SEEN_SOON, SEEN_WITHIN, Step, shown,
+};
 use crate::store::source::unlimited;
 use crate::store::sql::dialect::{Driver, SqlError};
 use crate::store::sql::{self, SqlOptions, durability};
@@ -96,36 +97,6 @@ pub fn ground(config: &Config) -> Result<Ground, TrialError> {
         (StoreKind::Sql, _) => Ok(Ground::Database),
         (StoreKind::File, Some(directory)) => Ok(Ground::Directory(directory.clone())),
         (StoreKind::File | StoreKind::Memory, _) => Err(TrialError::NoLease),
-    }
-}
-
-/// What is known of a database without a trial.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fact {
-    /// How far it matters.
-    pub weight: Weight,
-    /// The fact, and what can be done.
-    pub text: String,
-}
-
-/// All that was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// Which database, without a password.
-    pub database: String,
-    /// What is known of it.
-    pub remarks: Vec<Fact>,
-    /// What was tried.
-    pub steps: Vec<Step>,
-}
-
-impl Report {
-    /// Whether a group may use it.
-    #[must_use]
-    pub fn will_do(&self) -> bool {
-        let weights = self.steps.iter().filter_map(|step| step.weight);
-        let known = self.remarks.iter().map(|fact| fact.weight);
-        weights.chain(known).all(|weight| weight != Weight::Unfit)
     }
 }
 
@@ -275,10 +246,17 @@ pub fn run(
         return Err(TrialError::OneMachine);
     }
     say("what is known of the database");
-    let remarks = remarks(&given)?;
-    let database = given.source.to_string();
+    let place = Place::Database { database: given.source.to_string() };
+    let remarks = match given.source.driver {
+        // It is not opened: that would give a file that is none of ours another journal.
+        Driver::Sqlite => {
+            tables::check_file(&given.source)?;
+            vec![Fact { weight: Weight::Note, text: TrialError::OneMachine.to_string() }]
+        }
+        Driver::Postgres | Driver::Mysql => remarks(&given)?,
+    };
     if remarks.iter().any(|fact| fact.weight == Weight::Unfit) {
-        return Ok(Report { database, remarks, steps: Vec::new() });
+        return Ok(Report { place, remarks, steps: Vec::new() });
     }
     let tables = Tables::make(&given.source, given.call_timeout, world::entropy()?)?;
     let options = SqlOptions { source: tables.own().clone(), ..given };
@@ -295,7 +273,7 @@ pub fn run(
     // Before its tables.
     drop(trial);
     tables.remove()?;
-    Ok(Report { database, remarks, steps })
+    Ok(Report { place, remarks, steps })
 }
 
 /// What weakens lease and commits there, or makes both worthless.
@@ -308,9 +286,6 @@ fn remarks(given: &SqlOptions) -> Result<Vec<Fact>, TrialError> {
     facts.extend(durability::standbys(one.as_mut())?.map(warning));
     if one.node().is_some() {
         facts.push(Fact { weight: Weight::Note, text: OF_A_CLUSTER.to_owned() });
-    }
-    if given.source.driver == Driver::Sqlite {
-        facts.push(Fact { weight: Weight::Note, text: TrialError::OneMachine.to_string() });
     }
     if durability::are_one_session(one.as_mut(), other.as_mut())? {
         facts.push(Fact { weight: Weight::Unfit, text: POOLED.to_owned() });

@@ -12,20 +12,17 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::base::files::{self, Access, Links};
 use crate::base::world;
-use crate::site::mounts::{self, Mount, Remark, Weight};
+use crate::site::mounts::{self, Mount, Weight};
 use crate::site::root_lock::{self, Tried};
+use crate::site::trial::{
+    self, FREED_WITHIN, Fact, Guard, Other, Others, Place, Report, SEEN_SOON, SEEN_WITHIN, Step,
+    shown,
+};
 
 /// Every name of a trial begins so. As a channel it is impossible, and the store passes it over.
 const PREFIX: &str = ".stanby.trial.";
-/// How long the lock of a killed process may stay.
-pub(super) const FREED_WITHIN: Duration = Duration::from_secs(30);
-/// How long another one may take to see a name that was made, and when that is soon enough.
-pub(super) const SEEN_WITHIN: Duration = Duration::from_secs(120);
-pub(super) const SEEN_SOON: Duration = Duration::from_millis(500);
 /// What it means when it takes longer.
 const LATE: &str = "an active that was replaced would hear of it so late";
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
@@ -36,58 +33,6 @@ const SYNCS: usize = 50;
 const WRITE_LEN: usize = 4096;
 /// Bytes of a line of the conversation.
 const LINE_LEN_MAX: u64 = 4096;
-
-/// Makes another process that tries.
-pub type Others<'a> = &'a mut dyn FnMut() -> io::Result<Box<dyn Other>>;
-
-/// Another process that tries for the locks.
-pub trait Other: Send {
-    /// Tells it what to do; what it answered.
-    ///
-    /// # Errors
-    /// When it cannot be reached any more.
-    fn ask(&mut self, line: &str) -> io::Result<String>;
-
-    /// Ends it at once, without a chance to let go of anything.
-    ///
-    /// # Errors
-    /// When it cannot be reached any more.
-    fn kill(&mut self) -> io::Result<()>;
-}
-
-/// How something that was tried ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Step {
-    /// What was tried.
-    pub what: &'static str,
-    /// None: as it has to be.
-    pub weight: Option<Weight>,
-    /// What was seen.
-    pub seen: String,
-}
-
-/// All that was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// Which directory.
-    pub directory: PathBuf,
-    /// The file system below it, if that is known.
-    pub mount: Option<Mount>,
-    /// What is known of that.
-    pub remarks: Vec<Remark>,
-    /// What was tried.
-    pub steps: Vec<Step>,
-}
-
-impl Report {
-    /// Whether a group may use it.
-    #[must_use]
-    pub fn will_do(&self) -> bool {
-        let weights = self.steps.iter().filter_map(|step| step.weight);
-        let known = self.remarks.iter().map(|remark| remark.weight);
-        weights.chain(known).all(|weight| weight != Weight::Unfit)
-    }
-}
 
 /// Does in `directory` what the lines of `input` say, until they end.
 ///
@@ -162,6 +107,7 @@ fn claimed(path: &Path, who: &str) -> io::Result<&'static str> {
 struct Files<'a> {
     directory: &'a Path,
     stem: String,
+    _guard: Guard,
 }
 
 impl Files<'_> {
@@ -176,15 +122,7 @@ impl Files<'_> {
 
 impl Drop for Files<'_> {
     fn drop(&mut self) {
-        let entries = fs::read_dir(self.directory).into_iter().flatten().flatten();
-        for entry in entries {
-            let is_own =
-                entry.file_name().to_str().is_some_and(|name| name.starts_with(&self.stem));
-            if is_own {
-                // What cannot be removed is passed over by every store.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        trial::remove(self.directory, &self.stem);
     }
 }
 
@@ -195,8 +133,10 @@ impl Drop for Files<'_> {
 pub fn run(directory: &Path, other: Others<'_>, say: &mut dyn FnMut(&str)) -> io::Result<Report> {
     let mount = mounts::below(directory)?;
     let remarks = mount.as_ref().map(Mount::remarks).unwrap_or_default();
+    trial::remove_left(directory, PREFIX);
     let stem = format!("{PREFIX}{}-{:x}", std::process::id(), world::entropy()?);
-    let files = Files { directory, stem };
+    let guard = Guard::take(directory, &stem)?;
+    let files = Files { directory, stem, _guard: guard };
     files::open(&files.path("lock"), Access::CreateNew(0o600), Links::Refused)?;
     let mut trial = Trial { files, steps: Vec::new() };
     say("two processes that want one lock");
@@ -210,7 +150,8 @@ pub fn run(directory: &Path, other: Others<'_>, say: &mut dyn FnMut(&str)) -> io
     trial.syncs()?;
     let Trial { files, steps } = trial;
     drop(files);
-    Ok(Report { directory: directory.to_owned(), mount, remarks, steps })
+    let place = Place::Directory { directory: directory.to_owned(), mount };
+    Ok(Report { place, remarks: remarks.into_iter().map(Fact::from).collect(), steps })
 }
 
 struct Trial<'a> {
@@ -372,10 +313,6 @@ impl Trial<'_> {
         self.note(SYNCED, None, seen);
         Ok(())
     }
-}
-
-pub(super) fn shown(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1_000.0)
 }
 
 #[cfg(test)]

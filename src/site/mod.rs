@@ -8,8 +8,8 @@
 //! Reading order: `directory`, `file_lock` with `root_lock`, `lock_waiter` and `epoch_files` (its
 //! lease), `writers` (without any), `database` and `sql_lock` (its lease), `memory`, `encrypted`
 //! around any of them, `place`: what a command opens, and `new_store`: what one makes. `lock_trial`
-//! and `lease_trial` try what locks are worth, of a directory and of a database, and `mounts` knows
-//! what file systems do with them.
+//! and `lease_trial` try what locks are worth, of a directory and of a database (`trial` is what
+//! both have), and `mounts` knows what file systems do with them.
 
 mod database;
 mod directory;
@@ -29,6 +29,7 @@ pub mod root_lock;
 pub mod sql_lock;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 pub mod writers;
 
 use std::io;

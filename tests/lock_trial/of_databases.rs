@@ -93,6 +93,36 @@ fn two_processes_try_a_database_and_its_server_goes_on() {
     });
 }
 
+/// Goal: a file of SQLite's keeps its mode and every byte, whoever's it is; what is none is said,
+/// and what a killed trial has left beside it goes.
+#[test]
+fn a_file_of_sqlite_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("foreign.db");
+    let given = format!("{}?journal_mode=DELETE", path.display());
+    let source = Source::parse(Driver::Sqlite, &given, &|_| None).unwrap();
+    sql::make(&source).unwrap();
+    let mut dialect = sql::connect(&source, databases::CALL_TIMEOUT).unwrap();
+    dialect.run("CREATE TABLE theirs (number INTEGER)").unwrap();
+    drop(dialect);
+    let before = fs::read(&path).unwrap();
+    // Bytes 18 and 19 are 2 where a file has a write-ahead log.
+    assert_eq!(before[18..20], [1, 1]);
+    for name in ["", "-wal", "-shm", ".guard"] {
+        fs::write(folder.path().join(format!("foreign.db.stanby_trial_1f{name}")), "").unwrap();
+    }
+    let (code, said) = tried(&format!("sqlite:{}", path.display()), &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(fs::read(&path).unwrap() == before, "the file was changed");
+    let names = fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["foreign.db"]);
+    let text = folder.path().join("text");
+    fs::write(&text, "no database at all").unwrap();
+    let (code, said) = tried(&format!("sqlite:{}", text.display()), &[]);
+    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("text is no database of SQLite"), "{said}");
+}
+
 /// Goal: another machine takes part where there can be one, and both end; a stranger reaches
 /// nothing.
 #[test]

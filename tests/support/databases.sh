@@ -124,7 +124,8 @@ start_mysql() {
     "${as_user[@]}" mariadb-install-db --no-defaults --datadir="$dir/mariadb" \
         --auth-root-authentication-method=normal --skip-test-db \
         >"$dir/install.log" 2>&1 || { cat "$dir/install.log"; return 1; }
-    program start-mariadb "${as_user[@]}" "$server" --no-defaults --datadir="$dir/mariadb" \
+    # Whoever starts it again may have a TMPDIR that is not for this user.
+    program start-mariadb "${as_user[@]}" "$server" --no-defaults --datadir="$dir/mariadb" --tmpdir="$dir" \
         --port="$port" --bind-address=127.0.0.1 --socket="$dir/mariadb.sock" \
         --pid-file="$dir/mariadb.pid" --max-connections=300 --ssl-ca="$dir/ca.pem" \
         --ssl-cert="$dir/server.pem" --ssl-key="$dir/server.key" ${MARIADB_OPTIONS:-}

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde::Serialize;
 
 use super::sample::{Channel, Core, Sample, Server};
-use crate::cli::administration::table;
+use crate::cli::table::table;
 use crate::server::control_protocol::GroupStatus;
 
 /// Looks whose rates are drawn as a line.

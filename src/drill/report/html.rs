@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::{Happened, Report, Timeline};
+use crate::base::markup::escaped;
 
 /// What the page looks like.
 const STYLE: &str = include_str!("report.css");
@@ -25,7 +26,7 @@ const NAMED_MAX: usize = 200;
 
 /// The report as a page.
 #[must_use]
-pub fn page(report: &Report) -> String {
+pub(crate) fn page(report: &Report) -> String {
     let mut body = String::new();
     head(&mut body, report);
     expectations(&mut body, report);
@@ -44,27 +45,6 @@ pub fn page(report: &Report) -> String {
          </body>\n</html>\n",
         escaped(&report.scenario)
     )
-}
-
-/// A text in HTML or XML, between tags or in an attribute.
-pub(super) fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            '\n' | '\t' => escaped.push(letter),
-            // XML has no such letters at all.
-            letter if letter.is_control() || matches!(letter, '\u{fffe}' | '\u{ffff}') => {
-                escaped.push('\u{fffd}');
-            }
-            letter => escaped.push(letter),
-        }
-    }
-    escaped
 }
 
 fn head(body: &mut String, report: &Report) {
@@ -322,7 +302,7 @@ mod tests {
     fn a_page_shows_all_and_asks_nobody() {
         let text = page(&tests::report(Ending::Whole));
         for part in [
-            "<title>a &lt;b&gt; &amp; &quot;c&quot; –",
+            "<title>a &lt;b&gt; &amp; &#34;c&#34; –",
             "default-src 'none'",
             "prefers-color-scheme: dark",
             "<code>take_over &lt; 60ms</code>",

@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 
 use super::Report;
-use crate::drill::report::html::escaped;
+use crate::base::markup::escaped;
 
 /// Lost messages and faults that are named in one failure.
 const NAMED_MAX: usize = 20;
 
 /// The report as a document.
 #[must_use]
-pub fn junit(report: &Report) -> String {
+pub(crate) fn junit(report: &Report) -> String {
     let mut cases = String::new();
     let mut failures = 0;
     for judged in &report.expectations {
@@ -32,7 +32,7 @@ pub fn junit(report: &Report) -> String {
 
 /// A drill that could not be done.
 #[must_use]
-pub fn junit_of_error(scenario: &str, why: &str) -> String {
+pub(crate) fn junit_of_error(scenario: &str, why: &str) -> String {
     let (name, why) = (escaped(scenario), escaped(why));
     let case = format!(
         "    <testcase classname=\"stanby.drill.{name}\" name=\"the drill can be done\">\n      \
@@ -81,7 +81,7 @@ mod tests {
             "<testsuites tests=\"4\" failures=\"2\" errors=\"0\">",
             "name=\"take_over &lt; 60ms\"/>",
             "name=\"acked = 11\">\n      <failure message=\"found: 10\">",
-            "<testsuite name=\"a &lt;b&gt; &amp; &quot;c&quot;\"",
+            "<testsuite name=\"a &lt;b&gt; &amp; &#34;c&#34;\"",
             "name=\"all steps are done\"/>",
         ] {
             assert!(text.contains(part), "{part}: {text}");

@@ -22,7 +22,7 @@ const MESSAGE_SIZES: (i64, i64) = (32, 512 * 1024);
 ///
 /// # Errors
 /// The first thing that is wrong with it.
-pub fn parse(text: &str) -> Result<Scenario, ScenarioError> {
+pub(crate) fn parse(text: &str) -> Result<Scenario, ScenarioError> {
     let document = DeTable::parse(text).map_err(|error| ScenarioError {
         line: error.span().map(|span| line_of(text, span.start)),
         key: "TOML".to_owned(),

@@ -1,13 +1,18 @@
 //! The tables of a trial: made for it beside those of the store, and removed with it.
 
-use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::base::files::{self, Access, Links};
 use crate::site::sql_lock;
+use crate::site::trial::{self, Guard};
 use crate::store::sql::dialect::{Dialect, Driver, Failure, SqlError, Value};
 use crate::store::sql::dsn::Source;
 use crate::store::sql::{self, schema};
+
+/// How every file of SQLite begins.
+const HEAD: &[u8] = b"SQLite format 3\0";
 
 /// How the name of each trial's schema, database or file begins.
 const PREFIX: &str = "stanby_trial_";
@@ -82,6 +87,8 @@ pub(super) struct Tables {
     name: String,
     call_timeout: Duration,
     is_removed: bool,
+    /// Of the files of SQLite.
+    _guard: Option<Guard>,
 }
 
 impl Tables {
@@ -93,8 +100,12 @@ impl Tables {
     ) -> Result<Self, SqlError> {
         let name = format!("{PREFIX}{number:x}");
         let own = of(given, &name);
+        let mut guard = None;
         match given.driver {
-            Driver::Sqlite => sql::make(&own)?,
+            Driver::Sqlite => {
+                guard = Some(guarded(given, &own)?);
+                sql::make(&own)?;
+            }
             Driver::Postgres | Driver::Mysql => {
                 let kind = kind(given.driver);
                 let mut dialect = sql::connect(given, call_timeout)?;
@@ -103,7 +114,7 @@ impl Tables {
             }
         }
         let given = given.clone();
-        let tables = Self { given, own, name, call_timeout, is_removed: false };
+        let tables = Self { given, own, name, call_timeout, is_removed: false, _guard: guard };
         // A dropped one removes what is there.
         let mut dialect = connect(&tables.own, &tables.name, call_timeout)?;
         schema::init(dialect.as_mut())?;
@@ -127,7 +138,8 @@ impl Tables {
     fn drop_all(&self) -> Result<(), SqlError> {
         let statement = match self.given.driver {
             Driver::Sqlite => {
-                remove_files(Path::new(&self.own.database));
+                let (folder, stem) = place_of(Path::new(&self.own.database));
+                trial::remove(folder, &stem);
                 return Ok(());
             }
             Driver::Postgres => format!("DROP SCHEMA {} CASCADE", self.name),
@@ -170,16 +182,37 @@ fn may_not(error: SqlError, kind: &str) -> SqlError {
     SqlError { text, ..error }
 }
 
-/// The file, and what lies beside it for it.
-fn remove_files(path: &Path) {
-    let (Some(folder), Some(stem)) = (path.parent(), path.file_name()) else { return };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(stem.as_encoded_bytes()) {
-            // What stays is named by its trial.
-            let _ = fs::remove_file(entry.path());
-        }
+/// What is asked of an SQLite file without opening it as a database: whether it is one.
+pub(super) fn check_file(given: &Source) -> Result<(), SqlError> {
+    let path = sql_lock::real_path(given);
+    let no_database = |why: &str| SqlError::of_connection(Failure::Missing, given, &why);
+    let opened = files::open(&path, Access::Read, Links::Followed);
+    let file = opened.map_err(|error| no_database(&format!("{}: {error}", path.display())))?;
+    let mut head = Vec::new();
+    let read = file.take(HEAD.len() as u64).read_to_end(&mut head);
+    read.map_err(|error| no_database(&format!("{}: {error}", path.display())))?;
+    // Nothing was written into an empty one yet.
+    if head.is_empty() || head == HEAD {
+        return Ok(());
     }
+    Err(no_database(&format!("{} is no database of SQLite", path.display())))
+}
+
+/// Makes room for the file of a trial: what killed ones have left goes.
+fn guarded(given: &Source, own: &Source) -> Result<Guard, SqlError> {
+    let (folder, stem) = place_of(Path::new(&own.database));
+    let real = sql_lock::real_path(given);
+    let (_, beside) = place_of(&real);
+    trial::remove_left(folder, &format!("{beside}.{PREFIX}"));
+    let guard = Guard::take(folder, &stem);
+    guard.map_err(|error| SqlError::of_connection(Failure::Missing, own, &error))
+}
+
+/// The folder and the name of a file.
+fn place_of(path: &Path) -> (&Path, String) {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    (folder.unwrap_or(Path::new(".")), name)
 }
 
 #[cfg(test)]
