@@ -18,9 +18,9 @@ use crate::base::record::{FetchRequest, MessageRecord, StoreRead, SubscriptionWr
 use crate::base::time::Now;
 use crate::engine::channel::{Channel, Channels, Life};
 use crate::engine::commit::Commits;
+use crate::engine::dead_letter::DeadLettersUnderWay;
 use crate::engine::effect::{Effect, Level, Payload};
 use crate::engine::message::redelivery_tail;
-use crate::engine::policy::Graves;
 use crate::engine::queue_group::{GroupKey, pick};
 use crate::engine::snapshot::Traffic;
 use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey, Subscriptions};
@@ -170,7 +170,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) timers: &'a mut Deadlines<Timer>,
     pub(super) traffic: &'a mut Traffic,
     pub(super) reads: &'a mut Reads,
-    pub(super) graves: &'a mut Graves,
+    pub(super) dead_letters: &'a mut DeadLettersUnderWay,
     pub(super) loops: u16,
     pub(super) trace: bool,
     pub(super) now: Now,
@@ -349,7 +349,7 @@ impl Engine {
             timers: &mut self.timers,
             traffic: &mut self.traffic,
             reads: &mut self.reads,
-            graves: &mut self.graves,
+            dead_letters: &mut self.dead_letters,
             loops: self.settings.loops,
             trace: self.settings.trace,
             now,

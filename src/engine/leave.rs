@@ -13,7 +13,6 @@ use crate::engine::channel::Life;
 use crate::engine::commit::After;
 use crate::engine::delivery::Reader;
 use crate::engine::effect::{Effect, Interest, Level};
-use crate::engine::policy::reader_of;
 use crate::engine::queue_group::GroupKey;
 use crate::engine::refusal::Refusal;
 use crate::engine::reply::Reply;
@@ -276,7 +275,7 @@ impl Engine {
             return;
         };
         if found.group.is_none() && self.channels.slab[found.channel].policed.is_some() {
-            self.forget_reader(found.channel, reader_of(&found));
+            self.forget_reader(found.channel, found.reader);
         }
         let channel = &mut self.channels.slab[found.channel];
         if !found.durable.is_empty() {

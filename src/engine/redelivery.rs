@@ -389,10 +389,12 @@ impl Engine {
         let is_counted =
             self.channel_of(key).is_some_and(|index| self.channels.slab[index].policed.is_some());
         let mut count = is_counted.then_some(1);
+        // What is to be a dead letter stays with the member that has it.
+        let is_used_up = is_counted && self.is_used_up(key, &record);
         if let Some(group) = self.subscriptions.by_key.get(&key).and_then(|found| found.group)
             && let Some(group) = self.subscriptions.groups.get_mut(&group)
         {
-            if pass.kind == PassKind::Timer {
+            if pass.kind == PassKind::Timer && !is_used_up {
                 self.reads.count_choice(group.members.len());
                 match pick(group, &self.subscriptions.by_key) {
                     Some(picked) => target = picked,

@@ -15,7 +15,6 @@ use crate::base::record::ChannelState;
 use crate::base::time::Instant;
 use crate::engine::Engine;
 use crate::engine::channel::Channel;
-use crate::engine::policy::reader_of;
 use crate::engine::subscription::{Subscription, SubscriptionLife};
 
 /// What of an engine is wanted. A list costs turns of its loop in proportion to its length, so a
@@ -419,7 +418,7 @@ impl Portion<'_> {
                 let redeliveries = group.map_or(&found.redeliveries, |group| &group.redeliveries);
                 told.pending = match &channel.policed {
                     Some(policed) => {
-                        let reader = reader_of(found);
+                        let reader = found.reader;
                         pending_of(found, |sequence| policed.redelivered(reader, sequence))
                     }
                     None => pending_of(found, |sequence| {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 
+use crate::base::delivery_count::ReaderId;
 use crate::base::go::show_time;
 use crate::base::hash::QuickMap;
 use crate::base::id::{ChannelName, ClientId, DurableName, QueueGroupName, Sequence, Subject};
@@ -93,6 +94,8 @@ pub(super) struct Subscription {
     /// Empty for plain subscriptions; `<durable>:<group>` for durable groups.
     pub(super) queue: QueueGroupName,
     pub(super) group: Option<GroupKey>,
+    /// As whom it reads, where deliveries are counted.
+    pub(super) reader: ReaderId,
     pub(super) is_durable: bool,
     pub(super) in_flight_max: i32,
     pub(super) ack_wait_secs: i32,
@@ -120,6 +123,18 @@ pub(super) struct Subscription {
 impl Subscription {
     pub(super) fn ack_wait(&self) -> Duration {
         Duration::from_secs(u64::try_from(self.ack_wait_secs).unwrap_or(0))
+    }
+
+    /// As whom it reads, over restarts and take-overs.
+    pub(super) fn reader_id(&self) -> ReaderId {
+        let Self { queue, durable, client, inbox, .. } = self;
+        if !queue.is_empty() {
+            ReaderId::of_group(queue.as_bytes())
+        } else if durable.is_empty() {
+            ReaderId::of_inbox(client.as_bytes(), inbox.as_bytes())
+        } else {
+            ReaderId::of_durable(client.as_bytes(), durable.as_bytes())
+        }
     }
 
     pub(super) fn is_online(&self) -> bool {
@@ -434,7 +449,7 @@ impl Engine {
         let queue = group_name(request);
         let is_plain = queue.is_empty();
         let durable = if is_plain { &request.durable_name[..] } else { b"" };
-        let subscription = Subscription {
+        let mut subscription = Subscription {
             id: self.new_subscription_id(index),
             channel: index,
             client: ClientId::from(&request.client_id[..]),
@@ -443,6 +458,7 @@ impl Engine {
             durable: DurableName::from(durable),
             queue,
             group: None,
+            reader: ReaderId::default(),
             is_durable: !request.durable_name.is_empty(),
             in_flight_max: request.max_in_flight,
             ack_wait_secs: request.ack_wait_in_secs,
@@ -458,6 +474,9 @@ impl Engine {
             start_text,
             unanswered: None,
         };
+        if self.channels.slab[index].policed.is_some() {
+            subscription.reader = subscription.reader_id();
+        }
         let (record, ack_inbox) = (subscription.record(), subscription.ack_inbox.clone());
         let key = self.adopt(subscription);
         let channel = &mut self.channels.slab[index];
@@ -564,7 +583,7 @@ impl Engine {
         found.unanswered = Some(starting.reply);
         // Nothing is sent before it is known whether there is room: the next input says so.
         found.is_congested = true;
-        let (subject, inbox) = (found.ack_inbox.clone(), found.inbox.clone());
+        let (subject, inbox, index) = (found.ack_inbox.clone(), found.inbox.clone(), found.channel);
         let has_pending = !found.pending.is_empty();
         let group = found.group;
         self.effects.push_back(Effect::Listen { subject, interest: Interest::Own(key.0) });
@@ -576,7 +595,8 @@ impl Engine {
             self.arm_redelivery(key, now);
             self.begin_pass(key, PassKind::Resume, now);
         }
-        self.effects.push_back(Effect::Watch { key: key.0, inbox });
+        let needs_listener = self.channels.slab[index].policed.is_some();
+        self.effects.push_back(Effect::Watch { key: key.0, inbox, needs_listener });
         if self.is_draining {
             // Nothing is delivered any more, with which the answer could go.
             self.answer(key);
@@ -659,6 +679,22 @@ impl Engine {
         let found = self.subscriptions.by_key.get_mut(&starting.key)?;
         let is_same = found.ack_inbox == starting.ack_inbox;
         (is_same && found.life == SubscriptionLife::Starting).then_some(found)
+    }
+
+    /// All subscriptions of a channel, online or not.
+    pub(super) fn subscriptions_of(
+        &self,
+        index: usize,
+    ) -> impl Iterator<Item = SubscriptionKey> + '_ {
+        let (channel, by_key) = (&self.channels.slab[index], &self.subscriptions.by_key);
+        // Online ones are among the plain ones.
+        let is_offline = |key: &&SubscriptionKey| {
+            by_key.get(*key).is_some_and(|found| found.life == SubscriptionLife::Offline)
+        };
+        let durables = channel.durables.values().filter(is_offline);
+        let groups = channel.groups.values().filter_map(|key| self.subscriptions.groups.get(key));
+        let members = groups.flat_map(|group| group.members.iter().chain(&group.shadow));
+        channel.plain.iter().chain(durables).chain(members).copied()
     }
 
     pub(super) fn channel_of(&self, key: SubscriptionKey) -> Option<usize> {

@@ -716,7 +716,10 @@ impl Checker {
         let text = |(inbox, asked, sequence): (&Subject, &Asked, Sequence)| {
             format!("{}:{sequence} for {inbox}, once more", asked.channel)
         };
-        of_durables.or_else(|| of_others().map(text)).or_else(|| self.first_undelivered(audit))
+        of_durables
+            .or_else(|| of_others().map(text))
+            .or_else(|| self.first_undelivered(audit))
+            .or_else(|| self.first_without_dead_letter(audit))
     }
 
     /// What a subscription that is there was never sent, though it has to be.

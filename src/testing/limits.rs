@@ -11,7 +11,8 @@ use crate::testing::workload::CHANNELS;
 pub const CROWDED: &str = "few";
 /// A channel whose messages are acknowledged by nobody, and where they go then.
 pub const POISON: &str = "poison";
-const GRAVES: &str = "graves";
+/// Where dead letters go.
+pub const DEAD_LETTERS: &str = "graves";
 /// How often a message of it is delivered at most.
 const DELIVERIES_MAX: u32 = 3;
 /// Channels that go when nobody uses them begin so.
@@ -45,7 +46,7 @@ pub fn tight() -> StoreLimits {
     ];
     let policy = PolicyOverrides {
         deliveries_max: Some(DELIVERIES_MAX),
-        dead_letter: Some(ChannelName::from(GRAVES)),
+        dead_letter: Some(ChannelName::from(DEAD_LETTERS)),
     };
     let policies = Policies {
         per_channel: [(ChannelName::from(POISON), policy)].into(),

@@ -162,13 +162,140 @@ fn a_durable_that_leaves_and_comes_back_is_the_same_reader() {
         server.subscribe("me", "orders", "b", &durable());
         server.expect("b:1*1");
         server.sub_close("me", "orders", "b");
+        server.pass_secs(4);
         server.subscribe("me", "orders", "c", &durable());
         server.expect("");
+        // Until an ack wait after its last delivery it may still be acknowledged.
+        server.pass_secs(5);
+        assert_eq!(server.letters("dead.letters").len(), 0);
+        server.pass_secs(1);
         assert_eq!(server.letters("dead.letters").len(), 1);
         // Another durable counts for itself.
         server.connect("you");
         server.subscribe("you", "orders", "e", &durable());
         server.expect("e:1");
+    });
+}
+
+/// Goal: what was delivered as often as it may be is acknowledged after all, by a durable that
+/// comes back and behind a take-over.
+#[test]
+fn the_last_delivery_can_be_acknowledged_behind_a_restart() {
+    with_max(1, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 2);
+        server.expect("a:1 a:2");
+        server.pass_secs(9);
+        server.restart();
+        // Its deadline by the clock is over, and who serves now does not know when it was sent.
+        server.pass_secs(9);
+        server.ack("a", "orders", &[1]);
+        server.sub_close("me", "orders", "a");
+        server.subscribe("me", "orders", "b", &durable());
+        assert_eq!(server.letters("dead.letters").len(), 0);
+        server.ack("b", "orders", &[2]);
+        server.pass_secs(5 * ACK_WAIT);
+        server.expect("");
+        assert_eq!(server.letters("dead.letters").len(), 0);
+        assert_eq!(server.count_count("orders"), 0);
+    });
+}
+
+/// Goal: a connection that becomes full, or that nobody reads any more, while a delivery is being
+/// counted gets nothing, and the count is given back.
+#[test]
+fn what_finds_no_room_when_it_is_counted_is_not_counted() {
+    with_max(1, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.ack("a", "orders", &[1]);
+        server.hold_commits();
+        for _ in 0..3 {
+            let _ = server.hand_in_publish("me", "orders", "x");
+        }
+        server.run();
+        server.release_one();
+        server.set_room("a", false);
+        server.release();
+        server.pass_secs(5 * ACK_WAIT);
+        server.expect("");
+        assert_eq!(server.letters("dead.letters").len(), 0);
+        server.set_room("a", true);
+        server.expect("a:2 a:3 a:4");
+        server.pass_secs(ACK_WAIT);
+        server.expect("");
+        assert_eq!(server.letters("dead.letters").len(), 3);
+    });
+}
+
+/// Goal: a store that stalls for longer than the ack wait uses up no count, and no memory.
+#[test]
+fn a_stalled_store_counts_a_delivery_once() {
+    with_max(2, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.hold_commits();
+        server.pass_secs(20 * ACK_WAIT);
+        let held = server.held_bytes();
+        server.pass_secs(20 * ACK_WAIT);
+        assert!(server.held_bytes() <= held + 1_024, "{held}");
+        server.expect("");
+        server.release();
+        server.expect("a:1*1");
+        server.pass_secs(ACK_WAIT - 1);
+        assert_eq!(server.letters("dead.letters").len(), 0);
+        server.pass_secs(1);
+        server.expect("");
+        assert_eq!(server.letters("dead.letters").len(), 1);
+    });
+}
+
+/// Goal: a dead letter of a group names the member that has the message.
+#[test]
+fn a_dead_letter_of_a_group_is_of_the_member_that_has_it() {
+    with_max(1, |mut server| {
+        let member = Options { queue: "q", ..durable() };
+        server.connect("me");
+        server.connect("you");
+        server.subscribe("me", "orders", "a", &member);
+        server.subscribe("you", "orders", "b", &member);
+        server.publish("me", "orders", 4);
+        let came = server.deliveries();
+        server.pass_secs(ACK_WAIT);
+        let letters = server.letters("dead.letters");
+        assert_eq!(letters.len(), 4);
+        for letter in &letters {
+            let origin = origin_of(letter);
+            let had = came.iter().find(|(_, sequence, _)| origin["sequence"] == *sequence);
+            let client = if had.is_some_and(|(inbox, ..)| inbox == "a") { "me" } else { "you" };
+            assert_eq!(origin["client"], client);
+        }
+    });
+}
+
+#[test]
+fn what_stands_in_for_a_purged_message_begins_to_count_anew() {
+    with_max(2, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 2);
+        server.expect("a:1 a:2");
+        server.pass_secs(ACK_WAIT);
+        server.expect("a:1*1 a:2*1");
+        let channel = ChannelName::from("orders");
+        let change = Change::Purge { channel, extent: crate::engine::administration::Extent::All };
+        server.administer(7, change);
+        assert_eq!(server.count_count("orders"), 1, "that of what is gone");
+        server.pass_secs(ACK_WAIT);
+        server.expect("a:2");
+        server.pass_secs(ACK_WAIT);
+        server.expect("a:2*1");
+        assert_eq!(server.letters("dead.letters").len(), 0);
     });
 }
 

@@ -37,6 +37,9 @@ type Key = (ReaderId, ReaderId, Sequence);
 /// When it was published, and how often it was delivered.
 type Count = (WallTime, u32);
 
+/// Nobody needs to know.
+const NONE: Count = (WallTime(0), 0);
+
 /// Which epoch has written a file, and the how many-th it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Number {
@@ -53,8 +56,10 @@ pub struct Number {
 pub struct Deliveries {
     share: u64,
     counts: BTreeMap<Key, Count>,
-    /// Messages that need no count once what was written before is durable.
+    /// Acknowledged messages, which need no count once what was written before is durable.
     forgotten: BTreeSet<Key>,
+    /// Those of which that is so, and files still have one: the next write says so.
+    let_go: BTreeSet<Key>,
     file: Option<Written>,
     last_generation: u64,
 }
@@ -121,12 +126,18 @@ impl Deliveries {
         for part in parts {
             let channel = channel_id(&part.channel);
             for count in &part.deliveries {
-                let DeliveryCount { reader, sequence, timestamp, count } = *count;
-                let key = (channel, reader, sequence);
-                // What was let go of must not come back when its reader begins anew.
-                if 0 < count || self.counts.contains_key(&key) || added.contains_key(&key) {
-                    added.insert(key, (timestamp, count));
+                if 0 < count.count {
+                    let key = (channel, count.reader, count.sequence);
+                    added.insert(key, (count.timestamp, count.count));
+                } else if count.is_gone {
+                    // What was let go of must not come back when its reader begins anew.
+                    added.extend(self.known_of(channel, count).map(|key| (key, NONE)));
                 }
+            }
+        }
+        if !added.is_empty() {
+            for key in &self.let_go {
+                added.entry(*key).or_insert(NONE);
             }
         }
         if added.is_empty() {
@@ -138,7 +149,19 @@ impl Deliveries {
             // What of it is there is not known: the next one says everything anew.
             self.file = None;
         }
+        if written.is_ok() {
+            self.let_go.clear();
+        }
         written.map(|()| is_new)
+    }
+
+    /// What files may have of a message, or of all messages of a reader.
+    fn known_of(&self, channel: ReaderId, count: &DeliveryCount) -> impl Iterator<Item = Key> + '_ {
+        let DeliveryCount { reader, sequence, .. } = *count;
+        let last = if count.is_of_all() { Sequence(u64::MAX) } else { sequence };
+        let range = (channel, reader, sequence)..=(channel, reader, last);
+        let known = self.counts.range(range.clone()).map(|(key, _)| *key);
+        known.chain(self.let_go.range(range).copied())
     }
 
     fn append(&mut self, ctx: &Context, added: &BTreeMap<Key, Count>) -> Result<(), StoreError> {
@@ -180,13 +203,14 @@ impl Deliveries {
         }
         let channel = channel_id(&part.channel);
         for count in &part.deliveries {
-            let DeliveryCount { reader, sequence, timestamp, count } = *count;
-            let key = (channel, reader, sequence);
-            if count == 0 {
-                self.forgotten.insert(key);
+            if count.count == 0 {
+                let known: Vec<Key> = self.known_of(channel, count).collect();
+                self.forgotten.extend(known);
             } else {
+                let key = (channel, count.reader, count.sequence);
                 self.forgotten.remove(&key);
-                self.counts.insert(key, (timestamp, count));
+                self.let_go.remove(&key);
+                self.counts.insert(key, (count.timestamp, count.count));
             }
         }
         if !ctx.options.sync && FORGOTTEN_MAX < self.forgotten.len() {
@@ -199,6 +223,8 @@ impl Deliveries {
         if !self.counts.is_empty() {
             let gone = channel_id(name);
             self.counts.retain(|(channel, ..), _| *channel != gone);
+            self.forgotten.retain(|(channel, ..)| *channel != gone);
+            self.let_go.retain(|(channel, ..)| *channel != gone);
         }
     }
 
@@ -208,7 +234,9 @@ impl Deliveries {
             written.is_dirty = false;
         }
         for key in std::mem::take(&mut self.forgotten) {
-            self.counts.remove(&key);
+            if self.counts.remove(&key).is_some() {
+                self.let_go.insert(key);
+            }
         }
     }
 
@@ -228,7 +256,10 @@ impl Deliveries {
         let former = former.number;
         let made = self.begin(ctx, root, &BTreeMap::new()).and_then(|()| self.sync(ctx, root));
         match made {
-            Ok(()) => drop(root.unlink(&deliveries_name(former))),
+            Ok(()) => {
+                self.let_go.clear();
+                let _ = root.unlink(&deliveries_name(former));
+            }
             Err(error) => {
                 self.file = None;
                 log::debug!(
@@ -245,6 +276,48 @@ impl Deliveries {
         synced.map_err(|source| io_error(Action::Sync, &path_of(ctx, written.number), source))?;
         written.is_dirty = false;
         Ok(())
+    }
+}
+
+/// What of a file is none of what was written.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Damage {
+    /// Records that are none, in front of one that is.
+    inside: u64,
+    /// Those behind the last one that is.
+    at_end: u64,
+    /// Where the first one lies.
+    first_at: Option<u64>,
+}
+
+impl Damage {
+    fn look(&mut self, at: u64, is_whole: bool) {
+        if is_whole {
+            self.inside += std::mem::take(&mut self.at_end);
+        } else {
+            self.at_end += 1;
+            self.first_at.get_or_insert(at);
+        }
+    }
+
+    /// A crash leaves a torn end, of which nobody was told that it is there; anything else was
+    /// damaged later.
+    fn say(&self, path: &Path) {
+        let (Some(first_at), path) = (self.first_at, path.display()) else { return };
+        if self.inside == 0 {
+            log::info!(
+                target: crate::log::STREAM,
+                "{path}: {} records at the end are not whole, from byte {first_at} on: a crash left them",
+                self.at_end
+            );
+        } else {
+            log::warn!(
+                target: crate::log::STREAM,
+                "{path}: {} records are damaged, the first at byte {first_at}: a message may be \
+                 delivered more often than its channel allows, and nothing is lost",
+                self.inside + self.at_end
+            );
+        }
     }
 }
 
@@ -316,6 +389,7 @@ impl Found {
                 sequence: *sequence,
                 timestamp: *timestamp,
                 count: *count,
+                is_gone: false,
             })
             .collect()
     }
@@ -340,11 +414,18 @@ impl Found {
             return Ok(());
         }
         let mut offset = HEADER.len() as u64;
+        let mut damage = Damage::default();
         loop {
             let read_len = read(&mut bytes, offset)?;
-            let records = bytes[..read_len].chunks_exact(RECORD_LEN);
-            self.counts.extend(records.filter_map(decode));
+            for (at, record) in
+                (offset..).step_by(RECORD_LEN).zip(bytes[..read_len].chunks(RECORD_LEN))
+            {
+                let count = decode(record);
+                damage.look(at, count.is_some());
+                self.counts.extend(count);
+            }
             if read_len < bytes.len() {
+                damage.say(&path);
                 return Ok(());
             }
             offset += read_len as u64;
@@ -405,6 +486,20 @@ mod tests {
             assert_eq!(decode(&bytes[..at]), None, "{at}");
         }
         assert_eq!(decode(&[0; RECORD_LEN]), None);
+    }
+
+    #[test]
+    fn a_torn_end_is_told_from_damage() {
+        let look = |wholes: &[bool]| {
+            let mut damage = Damage::default();
+            (0..).step_by(RECORD_LEN).zip(wholes).for_each(|(at, whole)| damage.look(at, *whole));
+            damage
+        };
+        assert_eq!(look(&[true, true]), Damage::default());
+        let torn = look(&[true, false, false]);
+        assert_eq!(torn, Damage { inside: 0, at_end: 2, first_at: Some(RECORD_LEN as u64) });
+        let damaged = look(&[false, true, false]);
+        assert_eq!(damaged, Damage { inside: 1, at_end: 1, first_at: Some(0) });
     }
 
     #[test]
