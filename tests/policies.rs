@@ -29,6 +29,7 @@ use crate::stan::{Delivery, Stan, all};
 const DELIVERIES_MAX: u32 = 3;
 const POLICY: &str = "store_limits { channels {
     poison { max_deliveries: 3, dead_letter: \"dead.poison\" }
+    patient { back_off: [\"400ms\", \"900ms\", \"2s\"] }
 } }";
 
 fn is_full() -> bool {
@@ -204,6 +205,27 @@ fn go_opens(launch: &Launch, letters_count: usize) {
     again.stop(Signal::SIGTERM);
 }
 
+/// Goal: a real client sees the waits of a back-off, within a tenth of each. Only in the whole
+/// form: it takes as long as the waits do, and another program may have the machine meanwhile.
+#[test]
+fn the_waits_of_a_back_off_are_kept() {
+    if !is_full() {
+        return;
+    }
+    let launch = launch("file");
+    let mut server = launch.start();
+    let mut client = Stan::connect(launch.port, "patient");
+    let sub = client.subscribe(all("patient"));
+    client.publish("patient", "x").unwrap();
+    let came = client.take(&sub, 6);
+    for (pair, wanted) in came.windows(2).zip([400, 900, 2_000, 2_000, 2_000]) {
+        let (wait, wanted) = (pair[1].at.duration_since(pair[0].at), Duration::from_millis(wanted));
+        println!("{wait:?} instead of {wanted:?}");
+        assert!(wait.abs_diff(wanted) <= wanted / 10, "{wait:?} instead of {wanted:?}");
+    }
+    server.stop(Signal::SIGTERM);
+}
+
 /// Goal: what is wrong in a configuration is said by `-t`, with its place.
 #[test]
 fn a_test_of_the_configuration_says_what_is_wrong() {
@@ -213,7 +235,8 @@ fn a_test_of_the_configuration_says_what_is_wrong() {
         ("poison { max_deliveries: 2, dead_letter: \"d.>\" }", "is a pattern"),
         ("poison { max_deliveries: 2 }", "max_deliveries and no dead_letter"),
         ("poison { max_deliveries: 2, dead_letter: poison }", "round in a circle"),
-        ("poison { back_off: [1s] }", "key \"back_off\" is not supported by stanby yet"),
+        ("poison { back_off: [\"1s\", \"5ms\"] }", "back_off has a wait of 5ms: 100ms at least"),
+        ("poison { dedup_window: 1m }", "key \"dedup_window\" is not supported by stanby yet"),
     ] {
         let launch = Launch::new(&[]);
         let file = launch.folder().join("wrong.conf");

@@ -672,8 +672,11 @@ fn writes_to_unknown_subscriptions_and_clients_are_taken() {
 /// What a channel with a limit on deliveries keeps of them.
 fn counting() -> StoreLimits {
     let mut limits = StoreLimits::default();
-    limits.policies.global =
-        PolicyOverrides { deliveries_max: Some(5), dead_letter: Some(ChannelName::from("dead")) };
+    limits.policies.global = PolicyOverrides {
+        deliveries_max: Some(5),
+        dead_letter: Some(ChannelName::from("dead")),
+        ..PolicyOverrides::default()
+    };
     let never = PolicyOverrides { deliveries_max: Some(0), ..PolicyOverrides::default() };
     limits.per_channel.insert(ChannelName::from("dead"), ChannelOverrides::default());
     limits.policies.per_channel.insert(ChannelName::from("dead"), never);

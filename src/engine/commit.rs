@@ -114,6 +114,8 @@ struct Part {
     messages: Vec<MessageRecord>,
     /// Removals and updates, which are tried again if the store refuses the part.
     lasting: Vec<SubscriptionWrite>,
+    /// Readers that are gone, or begin anew: tried again likewise.
+    gone: Vec<DeliveryCount>,
 }
 
 impl Part {
@@ -230,6 +232,7 @@ impl Commits {
                     lifecycle: Lifecycle::Keep,
                     messages: Vec::with_capacity(message_count),
                     subscriptions,
+                    deliveries: std::mem::take(&mut channel.unwritten_counts),
                     ..ChannelBatch::default()
                 });
                 channel.slot = Some((staged.number, slot));
@@ -388,7 +391,7 @@ impl Commits {
         let (staged, slot) = self.part(index, channel);
         staged.batch.durable = true;
         staged.batch.channels[slot].purge = Some(purge);
-        staged.batch.channels[slot].deliveries = deliveries.unwrap_or_default();
+        staged.batch.channels[slot].deliveries.extend(deliveries.unwrap_or_default());
         staged.after.push(after);
         staged.held_bytes += REQUEST_BYTES;
         self.held_bytes += REQUEST_BYTES;
@@ -469,6 +472,7 @@ impl Commits {
                 },
                 purge: part.purge.clone(),
                 lasting: lasting_of(&part.subscriptions),
+                gone: part.deliveries.iter().filter(|count| count.is_gone).copied().collect(),
             })
             .collect();
         let Staged { publishes, after, held, batch, held_bytes, .. } = staged;
@@ -520,6 +524,22 @@ impl Commits {
         });
         let place = parts.next().unwrap_or(&mut channel.unwritten);
         place.splice(0..0, writes);
+    }
+
+    /// Stages counts before all others that are staged of a channel.
+    fn put_counts_first(
+        &mut self,
+        index: usize,
+        channel: &mut Channel,
+        counts: Vec<DeliveryCount>,
+    ) {
+        for staged in &mut self.queue {
+            if let Some(slot) = staged.keys.iter().position(|key| *key == index) {
+                staged.batch.channels[slot].deliveries.splice(0..0, counts);
+                return;
+            }
+        }
+        channel.unwritten_counts.splice(0..0, counts);
     }
 
     /// Takes a channel that does not exist after all out of the batches that fill.
@@ -676,6 +696,7 @@ impl Engine {
         self.commits.overtake_purges(index);
         // Before what is staged: that was asked for later, and its record counts.
         self.commits.put_first(index, channel, latest_of(part.lasting));
+        self.commits.put_counts_first(index, channel, part.gone);
         self.commits.clamp(index, outcome.state.last.0);
         self.clamp_positions(index);
         self.restate_pending(index);

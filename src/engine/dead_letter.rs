@@ -224,7 +224,7 @@ impl Engine {
             return;
         }
         policed.complained_at = Some(now.at);
-        let DeliveryPolicy { deliveries_max, dead_letter } = &policed.policy;
+        let DeliveryPolicy { deliveries_max, dead_letter, .. } = &policed.policy;
         let target = dead_letter.as_ref().map(|target| quoted(target.as_bytes()));
         let line = format!(
             "Channel {name}: message {sequence} was delivered {deliveries_max} times, and channel {} \

@@ -243,6 +243,7 @@ impl Engine {
             self.effects.push_back(Effect::Unwatch { key: key.0 });
         }
         found.is_congested = false;
+        found.again = None;
         if let Some(pass) = found.pass.take() {
             self.reads.give_up(pass.kept_bytes());
         }
@@ -274,7 +275,7 @@ impl Engine {
         let Some(found) = self.subscriptions.by_key.remove(&key) else {
             return;
         };
-        if found.group.is_none() && self.channels.slab[found.channel].policed.is_some() {
+        if found.group.is_none() && self.channels.slab[found.channel].counts() {
             self.forget_reader(found.channel, found.reader);
         }
         let channel = &mut self.channels.slab[found.channel];

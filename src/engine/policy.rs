@@ -119,7 +119,7 @@ impl Policed {
         if known.count < self.policy.deliveries_max {
             return Verdict::Deliver(known.count);
         }
-        let until = left + subscription.ack_wait();
+        let until = left + self.policy.wait(subscription.ack_wait(), known.count);
         if now + REDELIVERY_SLACK < until {
             return Verdict::Wait(until);
         }
@@ -186,7 +186,8 @@ impl Outgoing<'_> {
         let Some(policed) = &channel.policed else { return };
         let verdict = policed.judge(subscription, &record, is_again, self.now.at);
         self.reads.count_sent(record.encoded.len());
-        self.enter(key, subscription, channel, record.sequence, is_again);
+        let again = Some(policed.redelivered(subscription.reader, record.sequence) + 1);
+        self.enter(key, subscription, channel, record.sequence, again.filter(|_| is_again));
         if channel.life == Life::Deleting {
             return;
         }
@@ -264,7 +265,8 @@ impl Outgoing<'_> {
         if let Some(known) = known {
             known.left = Some(now);
         }
-        let until = now + subscription.ack_wait();
+        let until = now + channel.wait(subscription, count);
+        self.arm_by(key, until);
         if let Some(due) = subscription.pending.get_mut(sequence) {
             *due = Some(until);
         }
@@ -315,7 +317,8 @@ impl Engine {
         let policed = self.channels.slab[found.channel].policed.as_ref();
         policed.is_some_and(|policed| {
             let known = policed.known(found.reader, record);
-            known.is_some_and(|known| policed.policy.deliveries_max <= known.count)
+            let most = policed.policy.deliveries_max;
+            policed.policy.counts() && known.is_some_and(|known| most <= known.count)
         })
     }
 
@@ -339,7 +342,8 @@ impl Engine {
     /// A reader is gone, or begins anew.
     pub(super) fn forget_reader(&mut self, index: usize, reader: ReaderId) -> Vec<DeliveryCount> {
         let Some(channel) = self.channels.slab.get_mut(index) else { return Vec::new() };
-        let Some(policed) = channel.policed.as_mut() else { return Vec::new() };
+        let policed = channel.policed.as_mut().filter(|policed| policed.policy.counts());
+        let Some(policed) = policed else { return Vec::new() };
         let gone = policed.counts.remove(&reader).unwrap_or_default();
         // Also what its acknowledgements have let go of, and a store may still have.
         self.commits.delivery(index, channel, DeliveryCount::none_of(reader));
@@ -393,7 +397,7 @@ impl Engine {
                 })
             })
         };
-        let counts = self.channels.slab[index].policed.is_some();
+        let counts = self.channels.slab[index].counts();
         let (live, gone): (Vec<DeliveryCount>, Vec<DeliveryCount>) =
             deliveries.into_iter().partition(|count| counts && is_live(count));
         let channel = &mut self.channels.slab[index];

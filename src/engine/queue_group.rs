@@ -67,7 +67,7 @@ impl Engine {
         position: Sequence,
     ) -> GroupKey {
         let existing = self.channels.slab[channel].groups.get(name).copied();
-        let is_counted = self.channels.slab[channel].policed.is_some();
+        let is_counted = self.channels.slab[channel].counts();
         let group = existing.unwrap_or_else(|| {
             let group = GroupKey(self.subscriptions.new_key());
             self.channels.slab[channel].groups.insert(name.clone(), group);

@@ -149,7 +149,7 @@ impl Engine {
         let key = self.adopt(subscription);
         let interest = Interest::Own(key.0);
         self.effects.push_back(Effect::Listen { subject: ack_inbox, interest });
-        let needs_listener = self.channels.slab[index].policed.is_some();
+        let needs_listener = self.channels.slab[index].counts();
         self.effects.push_back(Effect::Watch { key: key.0, inbox, needs_listener });
         self.raise_group(key, position);
     }
@@ -270,7 +270,7 @@ impl Engine {
         life: SubscriptionLife,
     ) -> Subscription {
         let mut subscription = restored(index, recovered, life);
-        if self.channels.slab[index].policed.is_some() {
+        if self.channels.slab[index].counts() {
             subscription.reader = subscription.reader_id();
         }
         subscription
@@ -307,6 +307,7 @@ fn restored(
         cursor: Cursor { last_sent, ..Cursor::default() },
         pending: recovered.pending.iter().map(|sequence| (*sequence, None)).collect(),
         redeliveries: BTreeMap::new(),
+        again: None,
         is_stalled: false,
         is_congested: false,
         is_on_hold: false,

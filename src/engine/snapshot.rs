@@ -100,6 +100,8 @@ pub struct Traffic {
     pub dead_letters: u64,
     /// How often such a channel has refused one.
     pub dead_letters_refused: u64,
+    /// Messages that were too old to be delivered, of channels with a time to live.
+    pub outlived: u64,
 }
 
 /// One registered client.
@@ -244,6 +246,7 @@ impl Traffic {
         self.redelivered_messages += other.redelivered_messages;
         self.dead_letters += other.dead_letters;
         self.dead_letters_refused += other.dead_letters_refused;
+        self.outlived += other.outlived;
     }
 }
 
@@ -416,7 +419,7 @@ impl Portion<'_> {
             if let Wanted::Pending(_) = self.wanted {
                 let group = found.group.and_then(|key| subscriptions.groups.get(&key));
                 let redeliveries = group.map_or(&found.redeliveries, |group| &group.redeliveries);
-                told.pending = match &channel.policed {
+                told.pending = match channel.policed.as_ref().filter(|_| channel.counts()) {
                     Some(policed) => {
                         let reader = found.reader;
                         pending_of(found, |sequence| policed.redelivered(reader, sequence))

@@ -7,7 +7,7 @@
 //!     └───────────────── subscribed again ────────────────┘
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use crate::base::go::show_time;
 use crate::base::hash::QuickMap;
 use crate::base::id::{ChannelName, ClientId, DurableName, QueueGroupName, Sequence, Subject};
 use crate::base::id::{SubscriptionId, Ticket};
+use crate::base::limits::REDELIVERED_ASIDE_MAX;
 use crate::base::planted::{self, Bug};
 use crate::base::random::Random;
 use crate::base::record::{MessageRecord, StoreRead, SubscriptionWrite};
@@ -81,6 +82,53 @@ pub(super) struct Cursor {
     pub(super) is_queued: bool,
 }
 
+/// Messages of a subscription that were delivered before and are pending.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    /// Redelivered, and not due once more.
+    out: BTreeSet<Sequence>,
+    /// Due, and waiting until fewer are out.
+    waiting: BTreeSet<Sequence>,
+}
+
+impl Again {
+    fn len(&self) -> usize {
+        self.out.len() + self.waiting.len()
+    }
+
+    /// Whether a message that is due may go out, as one of `most`; else it waits.
+    pub(super) fn try_out(&mut self, sequence: Sequence, most: u32) -> bool {
+        self.out.remove(&sequence);
+        let is_out = self.out.len() < usize::try_from(most).unwrap_or(usize::MAX);
+        if is_out {
+            self.waiting.remove(&sequence);
+            self.out.insert(sequence);
+        } else {
+            self.waiting.insert(sequence);
+        }
+        is_out
+    }
+
+    /// A message is due once more: it is out no longer.
+    pub(super) fn on_due(&mut self, sequence: Sequence) {
+        if self.out.remove(&sequence) {
+            self.waiting.insert(sequence);
+        }
+    }
+
+    /// Whether a message waits, and goes on waiting.
+    pub(super) fn must_wait(&self, sequence: Sequence, most: u32) -> bool {
+        let is_full = usize::try_from(most).unwrap_or(usize::MAX) <= self.out.len();
+        is_full && self.waiting.contains(&sequence)
+    }
+
+    /// A message is pending no longer; whether another one can go out now.
+    pub(super) fn end(&mut self, sequence: Sequence) -> bool {
+        self.waiting.remove(&sequence);
+        self.out.remove(&sequence) && !self.waiting.is_empty()
+    }
+}
+
 /// One subscription, online or not.
 #[derive(Debug)]
 pub(super) struct Subscription {
@@ -106,6 +154,8 @@ pub(super) struct Subscription {
     pub(super) pending: SequenceMap<Option<Instant>>,
     /// How often each message was redelivered; of a queue group it is the group that counts.
     pub(super) redeliveries: BTreeMap<Sequence, u32>,
+    /// Of a channel where few may be redelivered at once.
+    pub(super) again: Option<Box<Again>>,
     pub(super) is_stalled: bool,
     /// The connection that reads its inbox is full.
     pub(super) is_congested: bool,
@@ -148,7 +198,8 @@ impl Subscription {
 
     pub(super) fn is_full(&self) -> bool {
         let more = usize::from(planted::is(Bug::OneTooManyInFlight));
-        usize::try_from(self.in_flight_max).unwrap_or(0) + more <= self.pending.len()
+        let aside = self.again.as_ref().map_or(0, |again| again.len().min(REDELIVERED_ASIDE_MAX));
+        usize::try_from(self.in_flight_max).unwrap_or(0) + aside + more <= self.pending.len()
     }
 
     /// Its record as stored (spec protocol, 5.4).
@@ -466,6 +517,7 @@ impl Engine {
             cursor: Cursor { last_sent, ..Cursor::default() },
             pending: SequenceMap::default(),
             redeliveries: BTreeMap::new(),
+            again: None,
             is_stalled: false,
             is_congested: false,
             is_on_hold: false,
@@ -474,7 +526,7 @@ impl Engine {
             start_text,
             unanswered: None,
         };
-        if self.channels.slab[index].policed.is_some() {
+        if self.channels.slab[index].counts() {
             subscription.reader = subscription.reader_id();
         }
         let (record, ack_inbox) = (subscription.record(), subscription.ack_inbox.clone());
@@ -595,7 +647,7 @@ impl Engine {
             self.arm_redelivery(key, now);
             self.begin_pass(key, PassKind::Resume, now);
         }
-        let needs_listener = self.channels.slab[index].policed.is_some();
+        let needs_listener = self.channels.slab[index].counts();
         self.effects.push_back(Effect::Watch { key: key.0, inbox, needs_listener });
         if self.is_draining {
             // Nothing is delivered any more, with which the answer could go.
