@@ -20,6 +20,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use prost::Message;
 use serde_json::Value;
 use stanby::proto::pb;
 
@@ -203,6 +204,31 @@ fn go_opens(launch: &Launch, letters_count: usize) {
     let mut again = launch.start();
     assert_eq!(pending(&mut again), Some(0));
     again.stop(Signal::SIGTERM);
+}
+
+/// Goal: a consumer that was killed uses up nothing: its first delivery goes to whoever listens
+/// next, and is the first.
+#[test]
+fn what_nobody_hears_is_not_delivered() {
+    let launch = launch("file");
+    let mut server = launch.start();
+    let mut consumer = Stan::connect(launch.port, "consumer");
+    let sub = consumer.subscribe(durable(10));
+    let mut publisher = Stan::connect(launch.port, "publisher");
+    drop(consumer);
+    let until = Instant::now() + Duration::from_secs(10);
+    while server.json("/varz")["connections"] != 1 {
+        assert!(Instant::now() < until, "its connection stays");
+    }
+    publisher.publish("poison", payload(1)).unwrap();
+    let mut listener = Stan::bare(launch.port, "");
+    listener.conn.send([b"SUB ", &sub.inbox[..], b" 9\r\n"].concat());
+    for again in 0..DELIVERIES_MAX {
+        let came = listener.next_on(&sub.inbox, Duration::from_secs(10)).unwrap();
+        let message = pb::MsgProto::decode(came.data).unwrap();
+        assert_eq!((message.sequence, message.redelivery_count), (1, again));
+    }
+    server.stop(Signal::SIGTERM);
 }
 
 /// Goal: a real client sees the waits of a back-off, within a tenth of each. Only in the whole
