@@ -672,8 +672,11 @@ fn writes_to_unknown_subscriptions_and_clients_are_taken() {
 /// What a channel with a limit on deliveries keeps of them.
 fn counting() -> StoreLimits {
     let mut limits = StoreLimits::default();
-    limits.policies.global =
-        PolicyOverrides { deliveries_max: Some(5), dead_letter: Some(ChannelName::from("dead")) };
+    limits.policies.global = PolicyOverrides {
+        deliveries_max: Some(5),
+        dead_letter: Some(ChannelName::from("dead")),
+        ..PolicyOverrides::default()
+    };
     let never = PolicyOverrides { deliveries_max: Some(0), ..PolicyOverrides::default() };
     limits.per_channel.insert(ChannelName::from("dead"), ChannelOverrides::default());
     limits.policies.per_channel.insert(ChannelName::from("dead"), never);
@@ -682,7 +685,7 @@ fn counting() -> StoreLimits {
 
 fn count(reader: u8, sequence: u64, count: u32) -> DeliveryCount {
     let (reader, sequence) = (ReaderId([reader; 16]), Sequence(sequence));
-    DeliveryCount { reader, sequence, timestamp: WallTime(-7), count }
+    DeliveryCount { reader, sequence, timestamp: WallTime(-7), count, is_gone: false }
 }
 
 impl Tested {
@@ -715,7 +718,7 @@ fn counts_of_deliveries_survive_a_restart() {
             store.deliver("foo", &[count(1, 1, 2)], true);
             store.deliver("foo", &[count(1, 2, 0)], false);
             // With something that has to be durable, what is let go of is gone for good.
-            let deliveries = vec![count(2, 1, 0)];
+            let deliveries = vec![DeliveryCount { is_gone: true, ..count(2, 1, 0) }];
             let messages = store.messages("bar", 6, 6);
             let let_go = ChannelBatch { deliveries, messages, ..part("bar", Lifecycle::Keep) };
             store.commit_one(let_go);
@@ -732,6 +735,13 @@ fn counts_of_deliveries_survive_a_restart() {
             store.reopen(counting());
             assert_eq!(store.counted("bar"), expected, "{}", kind.name);
             assert_eq!(store.counted("foo")[0], count(1, 1, 3), "{}", kind.name);
+            // A reader that begins anew leaves nothing, also of what was acknowledged before.
+            store.deliver("foo", &[count(2, 1, 0)], false);
+            store.deliver("foo", &[count(2, 2, 1), count(3, 1, 1)], true);
+            store.deliver("foo", &[DeliveryCount::none_of(ReaderId([2; 16]))], true);
+            store.reopen(counting());
+            let readers = store.counted("foo").into_iter().map(|count| count.reader.0[0]);
+            assert_eq!(readers.filter(|it| *it != 1).collect::<Vec<_>>(), [3], "{}", kind.name);
             // What lasts of a channel that is gone has other timestamps than its successor's.
             store.publish("gone", 1, 1);
             assert!(store.counted("gone").iter().all(|it| it.timestamp == WallTime(-7)));
@@ -751,6 +761,9 @@ fn without_a_limit_on_deliveries_no_counts_are_found() {
         store.reopen(StoreLimits::default());
         assert_eq!(store.counted("foo"), []);
         store.publish("foo", 3, 3);
+        // A limit that comes back finds none of before.
+        store.reopen(counting());
+        assert_eq!(store.counted("foo"), []);
     });
 }
 

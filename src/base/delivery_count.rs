@@ -24,6 +24,24 @@ impl ReaderId {
         Self(id)
     }
 
+    /// Of a queue group.
+    #[must_use]
+    pub fn of_group(name: &[u8]) -> Self {
+        Self::of(&[b"queue", name])
+    }
+
+    /// Of a durable that is in no queue group.
+    #[must_use]
+    pub fn of_durable(client: &[u8], name: &[u8]) -> Self {
+        Self::of(&[b"durable", client, name])
+    }
+
+    /// Of a subscription that is neither.
+    #[must_use]
+    pub fn of_inbox(client: &[u8], inbox: &[u8]) -> Self {
+        Self::of(&[b"inbox", client, inbox])
+    }
+
     /// In hexadecimal digits.
     #[must_use]
     pub fn to_hex(self) -> String {
@@ -51,12 +69,30 @@ impl ReaderId {
 pub struct DeliveryCount {
     /// To whom.
     pub reader: ReaderId,
-    /// Which message.
+    /// Which message; 0 with a count of 0: all of them.
     pub sequence: Sequence,
     /// Its timestamp: a channel that was made anew has other messages under the same numbers.
     pub timestamp: WallTime,
     /// How often; 0 = nobody needs to know any more.
     pub count: u32,
+    /// With a count of 0: the reader is gone, or begins anew. Else the message was acknowledged,
+    /// and a store forgets its count with that acknowledgement, never before.
+    pub is_gone: bool,
+}
+
+impl DeliveryCount {
+    /// A reader is gone, or begins anew: none of its counts is needed.
+    #[must_use]
+    pub fn none_of(reader: ReaderId) -> Self {
+        let (sequence, timestamp) = (Sequence::ZERO, WallTime(0));
+        Self { reader, sequence, timestamp, count: 0, is_gone: true }
+    }
+
+    /// Whether this is about all messages of its reader.
+    #[must_use]
+    pub fn is_of_all(&self) -> bool {
+        self.count == 0 && self.sequence == Sequence::ZERO
+    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 //! pattern as for limits. The Go server has none of it: without a policy everything is as there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::base::channel_limits::{LimitsError, ResolvedLimits};
 use crate::base::id::ChannelName;
 use crate::base::subject;
+use crate::base::time::WallTime;
 
 /// What one section of the configuration says; `None` = inherit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +16,12 @@ pub struct PolicyOverrides {
     pub deliveries_max: Option<u32>,
     /// See [`DeliveryPolicy::dead_letter`].
     pub dead_letter: Option<ChannelName>,
+    /// See [`DeliveryPolicy::back_off`].
+    pub back_off: Option<Vec<Duration>>,
+    /// See [`DeliveryPolicy::ttl`].
+    pub ttl: Option<Duration>,
+    /// See [`DeliveryPolicy::redelivered_max`].
+    pub redelivered_max: Option<u32>,
 }
 
 /// The policy of one channel, fully resolved.
@@ -23,6 +31,14 @@ pub struct DeliveryPolicy {
     pub deliveries_max: u32,
     /// The channel that gets what was delivered so often and not acknowledged.
     pub dead_letter: Option<ChannelName>,
+    /// How long after its first, second, … delivery a message is delivered again, instead of the
+    /// subscription's ack wait; the last one repeats. Empty: the ack wait.
+    pub back_off: Vec<Duration>,
+    /// What is older is not delivered any more; 0 = everything is.
+    pub ttl: Duration,
+    /// How many messages may be with a subscription for more than the first time; 0 = all that it
+    /// has. Then those that were delivered before do not keep new ones off.
+    pub redelivered_max: u32,
 }
 
 /// The policies of a whole store.
@@ -47,6 +63,9 @@ impl PolicyOverrides {
         DeliveryPolicy {
             deliveries_max: self.deliveries_max.unwrap_or(parent.deliveries_max),
             dead_letter: self.dead_letter.clone().or_else(|| parent.dead_letter.clone()),
+            back_off: self.back_off.clone().unwrap_or_else(|| parent.back_off.clone()),
+            ttl: self.ttl.unwrap_or(parent.ttl),
+            redelivered_max: self.redelivered_max.unwrap_or(parent.redelivered_max),
         }
     }
 }
@@ -56,6 +75,29 @@ impl DeliveryPolicy {
     #[must_use]
     pub fn counts(&self) -> bool {
         self.deliveries_max > 0
+    }
+
+    /// Whether anything is other than without a policy.
+    #[must_use]
+    pub fn acts(&self) -> bool {
+        let has_waits = !self.back_off.is_empty();
+        self.counts() || has_waits || !self.ttl.is_zero() || self.redelivered_max > 0
+    }
+
+    /// How long a message is waited for that was delivered so often, by a subscription with that
+    /// ack wait.
+    #[must_use]
+    pub fn wait(&self, ack_wait: Duration, deliveries: u32) -> Duration {
+        let last = self.back_off.len().saturating_sub(1);
+        let at = usize::try_from(deliveries.saturating_sub(1)).unwrap_or(last).min(last);
+        self.back_off.get(at).copied().unwrap_or(ack_wait)
+    }
+
+    /// Whether a message of that age is delivered no more.
+    #[must_use]
+    pub fn is_outlived(&self, published: WallTime, now: WallTime) -> bool {
+        let age = u64::try_from(now.0.saturating_sub(published.0)).unwrap_or(0);
+        !self.ttl.is_zero() && self.ttl < Duration::from_nanos(age)
     }
 }
 

@@ -215,5 +215,9 @@ pub const STEAL_AFTER_MIN: Duration = Duration::from_millis(100);
 /// it. They are publishes of our own, which nobody holds back.
 pub const DEAD_LETTERS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Messages of a subscription that were delivered before and do not count for what it may have in
+/// flight, where few may be redelivered at once: beyond that they do.
+pub const REDELIVERED_ASIDE_MAX: usize = 10_000;
+
 /// How soon a message is tried again that has to wait for those.
 pub const DEAD_LETTERS_RETRY: Duration = Duration::from_secs(1);

@@ -49,6 +49,9 @@ pub(super) struct Backlog {
     pub forgetting: VecDeque<Forgotten>,
     /// Inboxes of which the engine is told that there is room, if there is.
     pub rooms: VecDeque<u64>,
+    /// How many inboxes that nobody names are still to be looked at, because a pattern came or
+    /// went, and from which one on.
+    pub unnamed: (usize, u64),
     /// Routes that are being told what is wanted here.
     news: VecDeque<News>,
     /// The same of those that have much to read, by when they are looked at again.
@@ -107,6 +110,7 @@ impl Backlog {
             || !self.retiring.is_empty()
             || !self.forgetting.is_empty()
             || !self.rooms.is_empty()
+            || self.unnamed.0 > 0
             || !self.news.is_empty()
             || !self.introductions.is_empty()
             || self.are_urls_old
@@ -151,6 +155,7 @@ impl Broker {
         self.retire_some(half(self));
         self.forget_some(half(self));
         self.tell_rooms(half(self));
+        self.look_at_unnamed(half(self));
         self.tell_interests(half(self));
         self.tell_news(half(self));
         self.refresh_urls(limit);
@@ -160,6 +165,7 @@ impl Broker {
         self.retire_some(limit);
         self.forget_some(limit);
         self.tell_rooms(limit);
+        self.look_at_unnamed(limit);
         self.tell_interests(limit);
         self.tell_news(limit);
         self.introduce_some(limit);

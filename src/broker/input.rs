@@ -103,6 +103,8 @@ pub enum Input {
         account: AccountIndex,
         /// The inbox.
         inbox: Subject,
+        /// Whether there is no room while nobody listens, with wildcards or without.
+        needs_listener: bool,
     },
     /// No longer.
     Unwatch {
@@ -189,8 +191,9 @@ impl Broker {
             Input::Settings(settings) => self.on_reload(settings),
             Input::LameDuck => self.on_lame_duck(),
             Input::Stop => self.on_stop(),
-            Input::Watch { key, account, inbox } => {
-                self.on_watch(key, (account, inbox.detached().to_bytes()));
+            Input::Watch { key, account, inbox, needs_listener } => {
+                let inbox = (account, inbox.detached().to_bytes());
+                self.on_watch(key, inbox, needs_listener);
             }
             Input::Unwatch { key } => self.on_unwatch(key),
             Input::Listen { subject, interest } => self.on_listen(&subject, interest),

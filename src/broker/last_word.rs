@@ -20,7 +20,7 @@ use crate::broker::serving::{Claim, Own, Serving};
 use crate::broker::{Broker, Effect};
 
 /// Work of an engine that goes on with a subscription, in receivers of a message.
-const ROOM_WORK: u64 = 16;
+pub(super) const ROOM_WORK: u64 = 16;
 
 /// Who waits until those before have said all.
 #[derive(Debug, Default)]

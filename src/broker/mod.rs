@@ -457,13 +457,20 @@ impl Broker {
             self.announce((interest.account, &interest.subject, interest.queue.as_ref()), 1);
         }
         self.on_reader_come(&interest);
+        let is_pattern = !interest.is_literal;
         self.accounts[interest.account].insert(interest);
+        if is_pattern {
+            self.on_pattern();
+        }
     }
 
     fn remove_from_tree(&mut self, interests: &[Arc<Interest>]) {
         for interest in interests {
             if self.accounts[interest.account].remove(interest) {
                 self.on_reader_gone(interest);
+                if !interest.is_literal {
+                    self.on_pattern();
+                }
                 if interest.rules.is_announced {
                     let queue = interest.queue.as_ref();
                     self.announce((interest.account, &interest.subject, queue), -1);

@@ -6,6 +6,10 @@
 //! and nobody is cut off who reads at all. Where the connection belongs to another loop, its gauge
 //! says how full it is, what is in the mail included, and its owner mails when there is room.
 //!
+//! An inbox may need a listener (`Input::Watch`): there is no room while nobody is known to listen,
+//! by its name or by a pattern, here or behind a route. Patterns that come and go have those looked
+//! at that nobody names, in portions.
+//!
 //! With an external NATS server all inboxes have one reader, the connection to that server: nobody
 //! here sees further. While it is not there, none of them has room.
 //!
@@ -21,12 +25,16 @@ use smallvec::SmallVec;
 use crate::base::hash::QuickMap;
 use crate::base::id::{AccountIndex, LoopIndex, SessionId};
 use crate::base::limits::DELIVERY_PENDING_BYTES_MAX;
+use crate::broker::last_word::ROOM_WORK;
 use crate::broker::mail::{InboxName, Mail};
 use crate::broker::outbox::Gauge;
 use crate::broker::settings::Settings;
-use crate::broker::sublist::{Interest, Matched};
+use crate::broker::sublist::{Found, Interest, Matched};
 use crate::broker::{Broker, Effect};
 use crate::wire::InboxState;
+
+/// Nodes of patterns that are looked at for one inbox that nobody names.
+const PATTERN_NODES_MAX: u64 = 4_096;
 
 /// The inboxes that an engine has watched, and who listens to them.
 #[derive(Debug, Default)]
@@ -39,6 +47,9 @@ pub(super) struct Rooms {
     /// Whether nothing is delivered because a former active may have something to say, or clients
     /// of this process.
     pub is_hearing_out: bool,
+    /// Of the inboxes that need a listener those without one that names them: whether a pattern
+    /// matches them is looked up when patterns come and go.
+    unnamed: BTreeSet<u64>,
     /// Routes to members that may have something to say before what is behind them is delivered to.
     untold: BTreeSet<SessionId>,
 }
@@ -58,6 +69,20 @@ struct Inbox {
     sessions: SmallVec<[SessionId; 1]>,
     /// The routes behind which a reader is full.
     full_behind: SmallVec<[SessionId; 1]>,
+    /// Whether there is no room while nobody listens.
+    needs_listener: bool,
+    /// Whether a pattern matches it, as far as that matters.
+    is_matched: bool,
+}
+
+impl Inbox {
+    fn is_unnamed(&self) -> bool {
+        self.needs_listener && self.sessions.is_empty()
+    }
+
+    fn is_unheard(&self) -> bool {
+        self.is_unnamed() && !self.is_matched
+    }
 }
 
 /// A connection that listens to inboxes.
@@ -167,9 +192,11 @@ impl Rooms {
             self.readers.get(session).is_some_and(|reader| reader.is_full)
                 || self.untold.contains(session)
         };
-        self.inboxes
-            .get(&key)
-            .is_none_or(|inbox| inbox.full_behind.is_empty() && !inbox.sessions.iter().any(is_full))
+        self.inboxes.get(&key).is_none_or(|inbox| {
+            inbox.full_behind.is_empty()
+                && !inbox.sessions.iter().any(is_full)
+                && !inbox.is_unheard()
+        })
     }
 
     /// Whether what is behind a route may be delivered to; gives the keys of inboxes there.
@@ -220,6 +247,12 @@ impl Broker {
     /// Somebody listens, maybe to an inbox that is watched.
     pub(super) fn on_reader_come(&mut self, interest: &Interest) {
         let keys = self.engines.rooms.on_interest(interest);
+        for key in &keys {
+            // Whoever waited for a listener has one.
+            if self.engines.rooms.unnamed.remove(key) && self.engines.rooms.has_room(*key) {
+                self.effects.push_back(Effect::Room { key: *key, has_room: true });
+            }
+        }
         if keys.is_empty() || !interest.rules.is_server {
             return;
         }
@@ -229,11 +262,16 @@ impl Broker {
         self.tell_peer(interest.session, &interest.inbox(), InboxState::Paced);
     }
 
-    pub(super) fn on_watch(&mut self, key: u64, name: InboxName) {
+    pub(super) fn on_watch(&mut self, key: u64, name: InboxName, needs_listener: bool) {
         let interests = self.accounts[name.0].literal_interests(&name.1);
         self.engines.rooms.keys.entry(name.clone()).or_default().push(key);
         let (sessions, full_behind) = (SmallVec::new(), SmallVec::new());
-        self.engines.rooms.inboxes.insert(key, Inbox { name, sessions, full_behind });
+        let inbox = Inbox { name, sessions, full_behind, needs_listener, is_matched: false };
+        self.engines.rooms.inboxes.insert(key, inbox);
+        if needs_listener && interests.is_empty() {
+            self.engines.rooms.unnamed.insert(key);
+            self.look_for_pattern(key);
+        }
         let high = self.settings.delivery_high();
         for interest in interests {
             self.engines.rooms.link(key, &interest);
@@ -281,6 +319,7 @@ impl Broker {
             self.engines.rooms.unlink(key, session);
         }
         self.engines.rooms.inboxes.remove(&key);
+        self.engines.rooms.unnamed.remove(&key);
         if let Some(keys) = self.engines.rooms.keys.get_mut(&name) {
             keys.retain(|other| *other != key);
             if keys.is_empty() {
@@ -361,6 +400,49 @@ impl Broker {
         }
     }
 
+    /// Whether a pattern matches an inbox that needs a listener. Where that takes a long search
+    /// there are very many patterns, and one of them may.
+    fn look_for_pattern(&mut self, key: u64) {
+        let Some(inbox) = self.engines.rooms.inboxes.get_mut(&key) else { return };
+        let (account, subject) = &inbox.name;
+        let found = self.accounts[*account].matches_some(subject, PATTERN_NODES_MAX, &mut None);
+        inbox.is_matched = match found {
+            Found::All(found) => found.is_some(),
+            Found::Some => true,
+        };
+        self.work += ROOM_WORK;
+    }
+
+    /// A pattern came or went.
+    pub(super) fn on_pattern(&mut self) {
+        let rooms = &self.engines.rooms;
+        if rooms.upstream.is_none() && !rooms.unnamed.is_empty() {
+            self.backlog.unnamed.0 = rooms.unnamed.len();
+            self.work_off();
+        }
+    }
+
+    /// Looks at inboxes that need a listener, in turns, and tells the engine of those for which
+    /// that has changed.
+    pub(super) fn look_at_unnamed(&mut self, limit: u64) {
+        while self.backlog.unnamed.0 > 0 && self.work_done() < limit {
+            let rooms = &self.engines.rooms;
+            let (left, from) = self.backlog.unnamed;
+            let next = rooms.unnamed.range(from..).next().or_else(|| rooms.unnamed.first());
+            let Some(key) = next.copied() else {
+                self.backlog.unnamed = (0, 0);
+                return;
+            };
+            self.backlog.unnamed = (left - 1, key.saturating_add(1));
+            let could = rooms.has_room(key);
+            self.look_for_pattern(key);
+            let has_room = self.engines.rooms.has_room(key);
+            if could != has_room {
+                self.effects.push_back(Effect::Room { key, has_room });
+            }
+        }
+    }
+
     /// An interest ended: nobody waits for who listened.
     pub(super) fn on_reader_gone(&mut self, interest: &Interest) {
         let Some(keys) = self.engines.rooms.keys.get(&interest.inbox()).cloned() else { return };
@@ -368,8 +450,13 @@ impl Broker {
         for key in keys {
             let had_room = self.engines.rooms.has_room(key);
             self.engines.rooms.unlink(key, session);
-            if !had_room && self.engines.rooms.has_room(key) {
-                self.effects.push_back(Effect::Room { key, has_room: true });
+            if self.engines.rooms.inboxes.get(&key).is_some_and(Inbox::is_unnamed) {
+                self.engines.rooms.unnamed.insert(key);
+                self.look_for_pattern(key);
+            }
+            let has_room = self.engines.rooms.has_room(key);
+            if had_room != has_room {
+                self.effects.push_back(Effect::Room { key, has_room });
             }
         }
     }

@@ -74,6 +74,49 @@ fn a_full_outbox_is_told_for_all_inboxes_of_the_connection_and_half_of_it_goes_o
     }
 }
 
+fn watch_counted(process: &mut Process, key: u64, inbox: &str) -> String {
+    process.loops[0].watch_for(key, AccountIndex::GLOBAL, &Subject::from(inbox), true);
+    process.settle();
+    told(process)
+}
+
+/// Goal: an inbox that needs a listener has room as long as anybody listens to it, by its name or
+/// by a pattern, on any loop, and the engine hears of each change once.
+#[test]
+fn an_inbox_that_needs_a_listener_has_no_room_without_one() {
+    for home in [0, 1] {
+        let mut process = process(2);
+        assert_eq!(watch_counted(&mut process, 1, "in.1"), "1-");
+        assert_eq!(watch_counted(&mut process, 2, "in.2"), "2-");
+        assert_eq!(watch(&mut process, 0, 3, "in.3"), "3+", "others need none");
+        let reader = process.client(home, "");
+        process.send(reader, b"SUB in.1 1\r\nSUB other 2\r\nSUB out.* 3\r\n");
+        process.settle();
+        assert_eq!(told(&mut process), "1+");
+        process.send(reader, b"UNSUB 1\r\n");
+        process.settle();
+        assert_eq!(told(&mut process), "1-");
+        // Whoever listens to a pattern listens.
+        process.send(reader, b"SUB in.* 4\r\n");
+        process.settle();
+        assert_eq!(told(&mut process), "1+ 2+");
+        process.send(reader, b"SUB > q 5\r\nUNSUB 4\r\n");
+        process.settle();
+        assert_eq!(told(&mut process), "");
+        let now = process.now;
+        process.loops[0].handle(Input::Unwatch { key: 2 }, now);
+        process.send(reader, b"UNSUB 5\r\n");
+        process.settle();
+        assert_eq!(told(&mut process), "1-");
+        process.send(reader, b"SUB in.1 q 6\r\n");
+        process.settle();
+        assert_eq!(told(&mut process), "1+");
+        process.broker(reader).closed(reader, "Client Closed", now);
+        process.settle();
+        assert_eq!(told(&mut process), "1-");
+    }
+}
+
 /// Goal: of engine deliveries only who does not read at all is cut.
 #[test]
 fn deliveries_cut_nobody_who_reads_a_little() {

@@ -63,7 +63,18 @@ impl Broker {
     }
 
     pub(super) fn watch(&mut self, key: u64, account: AccountIndex, inbox: &Subject) {
-        self.handle(Input::Watch { key, account, inbox: inbox.clone() }, self.now);
+        self.watch_for(key, account, inbox, false);
+    }
+
+    pub(super) fn watch_for(
+        &mut self,
+        key: u64,
+        account: AccountIndex,
+        inbox: &Subject,
+        needs_listener: bool,
+    ) {
+        let inbox = inbox.clone();
+        self.handle(Input::Watch { key, account, inbox, needs_listener }, self.now);
     }
 }
 

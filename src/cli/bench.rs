@@ -11,9 +11,9 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{CommandFactory, ValueEnum};
 
-use super::administration::table;
 use super::connection::{self, CommandError, LoginArgs};
 use super::progress::Progress;
+use super::table::table;
 use crate::base::files;
 use crate::base::random::Random;
 use crate::base::world;

@@ -273,7 +273,13 @@ fn channel_lines(limits: &StoreLimits) -> Vec<String> {
 fn policy_rows(policy: &PolicyOverrides, pad: &str) -> impl Iterator<Item = String> + use<> {
     let deliveries = policy.deliveries_max.map(|max| ("Deliveries    ", count(max.into())));
     let target = policy.dead_letter.as_ref().map(|name| ("Dead letters  ", name.to_string()));
-    let rows = [deliveries, target]
+    let waits = policy.back_off.as_ref().map(|waits| {
+        let shown: Vec<String> = waits.iter().map(|wait| go::show(*wait)).collect();
+        ("Back-off      ", if shown.is_empty() { "ack wait".to_owned() } else { shown.join(" ") })
+    });
+    let ttl = policy.ttl.map(|ttl| ("Time to live  ", age(ttl)));
+    let again = policy.redelivered_max.map(|max| ("Redelivered   ", count(max.into())));
+    let rows = [deliveries, target, waits, ttl, again]
         .map(|row| row.map(|(title, value)| format!("{title}{pad}{value:>13}")));
     rows.into_iter().flatten()
 }
@@ -327,6 +333,7 @@ Channels:                  100 *
         let policy = |max, target: &str| PolicyOverrides {
             deliveries_max: max,
             dead_letter: Some(ChannelName::from(target)),
+            ..PolicyOverrides::default()
         };
         let mut limits = StoreLimits::default();
         limits.policies.global = policy(None, "graves");

@@ -2,6 +2,8 @@
 //!
 //! The Go server knows none of them, so nothing here follows it: what cannot be meant is an error.
 
+use std::time::Duration;
+
 use crate::base::delivery_policy::PolicyOverrides;
 use crate::base::go;
 use crate::base::id::ChannelName;
@@ -10,10 +12,16 @@ use crate::config::core_keys::Fault;
 use crate::config::tree::{Entry, Value};
 
 /// The keys.
-pub const KEYS: &str = "max_deliveries dead_letter";
+pub const KEYS: &str = "max_deliveries dead_letter back_off ttl max_redelivered_in_flight";
 
 /// Keys that are meant and not built yet.
-const COMING: &str = "back_off max_redelivered_in_flight ttl dedup_window";
+const COMING: &str = "dedup_window";
+
+/// A list of waits is no longer.
+const WAITS_MAX: usize = 64;
+
+/// A wait is no shorter: redeliveries are sent together that are due within 15 ms.
+const WAIT_MIN: Duration = Duration::from_millis(100);
 
 /// Takes the entry if it is a policy's; whether it was.
 ///
@@ -22,8 +30,11 @@ const COMING: &str = "back_off max_redelivered_in_flight ttl dedup_window";
 pub fn take(policy: &mut PolicyOverrides, entry: &Entry) -> Result<bool, Fault> {
     let key = entry.key.to_lowercase();
     match key.as_str() {
-        "max_deliveries" => policy.deliveries_max = Some(deliveries_max(entry)?),
+        "max_deliveries" => policy.deliveries_max = Some(number(entry)?),
+        "max_redelivered_in_flight" => policy.redelivered_max = Some(number(entry)?),
         "dead_letter" => policy.dead_letter = Some(dead_letter(entry)?),
+        "back_off" => policy.back_off = Some(back_off(entry)?),
+        "ttl" => policy.ttl = Some(ttl(entry)?),
         _ if COMING.split(' ').any(|coming| coming == key) => {
             return Err(Fault::unsupported(entry));
         }
@@ -32,7 +43,7 @@ pub fn take(policy: &mut PolicyOverrides, entry: &Entry) -> Result<bool, Fault> 
     Ok(true)
 }
 
-fn deliveries_max(entry: &Entry) -> Result<u32, Fault> {
+fn number(entry: &Entry) -> Result<u32, Fault> {
     let Value::Integer(value) = &entry.value else {
         let text = format!(
             "parameter \"{}\" value is expected to be int64, got {}",
@@ -50,6 +61,47 @@ fn deliveries_max(entry: &Entry) -> Result<u32, Fault> {
         );
         Fault::new(entry, text)
     })
+}
+
+/// A list of waits; one alone may stand without brackets.
+fn back_off(entry: &Entry) -> Result<Vec<Duration>, Fault> {
+    let Value::Array(items) = &entry.value else { return Ok(vec![wait(entry, &entry.value)?]) };
+    if WAITS_MAX < items.len() {
+        let text = format!("{} has {} waits: {WAITS_MAX} at most", entry.key, items.len());
+        return Err(Fault::new(entry, text));
+    }
+    items.iter().map(|item| wait(entry, &item.value)).collect()
+}
+
+fn wait(entry: &Entry, value: &Value) -> Result<Duration, Fault> {
+    let wait = duration(entry, value)?;
+    if wait < WAIT_MIN {
+        let text = format!(
+            "{} has a wait of {}: {} at least",
+            entry.key,
+            go::show(wait),
+            go::show(WAIT_MIN)
+        );
+        return Err(Fault::new(entry, text));
+    }
+    Ok(wait)
+}
+
+fn ttl(entry: &Entry) -> Result<Duration, Fault> {
+    duration(entry, &entry.value)
+}
+
+/// In Go's notation, not below 0.
+fn duration(entry: &Entry, value: &Value) -> Result<Duration, Fault> {
+    let Value::String(text) = value else {
+        let have = value.kind();
+        let text = format!("{} expects durations such as \"10s\", got {have}", entry.key);
+        return Err(Fault::new(entry, text));
+    };
+    let nanos = go::duration(text).map_err(|why| Fault::new(entry, why))?;
+    let nanos = u64::try_from(nanos)
+        .map_err(|_| Fault::new(entry, format!("{} is below 0: {}", entry.key, go::quote(text))))?;
+    Ok(Duration::from_nanos(nanos))
 }
 
 /// Bytes of a name that every file system takes.

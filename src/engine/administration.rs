@@ -14,7 +14,6 @@ use crate::engine::Engine;
 use crate::engine::channel::Life;
 use crate::engine::commit::After;
 use crate::engine::effect::Effect;
-use crate::engine::policy::reader_of;
 use crate::engine::queue_group::GroupKey;
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::subscription::{SubscriptionKey, SubscriptionLife};
@@ -287,14 +286,10 @@ impl Engine {
         id: SubscriptionId,
     ) -> Result<(usize, SubscriptionKey), String> {
         let index = self.find_for_operator(name)?;
-        let channel = &self.channels.slab[index];
-        let members = channel.groups.values().filter_map(|key| self.subscriptions.groups.get(key));
-        let members = members.flat_map(|group| group.members.iter().chain(&group.shadow));
-        let mut keys = channel.plain.iter().chain(channel.durables.values()).chain(members);
-        let is_it = |key: &&SubscriptionKey| {
-            self.subscriptions.by_key.get(*key).is_some_and(|it| it.id == id)
+        let is_it = |key: &SubscriptionKey| {
+            self.subscriptions.by_key.get(key).is_some_and(|it| it.id == id)
         };
-        let key = keys.find(is_it).copied();
+        let key = self.subscriptions_of(index).find(is_it);
         let shown = quoted(name.as_bytes());
         Ok((index, key.ok_or_else(|| format!("channel {shown} has no subscription {id}"))?))
     }
@@ -338,7 +333,7 @@ impl Engine {
         };
         let reset_id = self.new_subscription_id(index);
         let group = group_key.and_then(|key| self.reset_group(key, next.prev()));
-        let reader = self.subscriptions.by_key.get(&key).map(reader_of);
+        let reader = self.subscriptions.by_key.get(&key).map(|found| found.reader);
         let counts = reader.map(|reader| self.forget_reader(index, reader)).unwrap_or_default();
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return Err("it is gone".to_owned());
@@ -377,7 +372,7 @@ impl Engine {
 
     /// A reset was refused: the durable is where it was, unless somebody uses it already. Then it
     /// stays where that one goes on, and its next record says so.
-    fn take_back_reset(&mut self, index: usize, before: BeforeReset) -> bool {
+    fn take_back_reset(&mut self, index: usize, before: BeforeReset, now: Instant) -> bool {
         let Some(found) = self.subscriptions.by_key.get_mut(&before.key) else { return false };
         if found.life != SubscriptionLife::Offline || found.id != before.reset_id {
             return false;
@@ -394,7 +389,7 @@ impl Engine {
             }
         }
         self.commits.keep_record(index, &mut self.channels.slab[index], before.id);
-        self.take_back_reader(index, before.counts);
+        self.take_back_reader(index, before.counts, now);
         true
     }
 
@@ -410,14 +405,20 @@ impl Engine {
     }
 
     /// What was staged for an operator is written, or was refused.
-    pub(super) fn administered(&mut self, token: u64, what: Staged, refused: &[(usize, Refusal)]) {
+    pub(super) fn administered(
+        &mut self,
+        token: u64,
+        what: Staged,
+        refused: &[(usize, Refusal)],
+        now: Now,
+    ) {
         let index = what.channel();
         if let Some((_, refusal)) = refused.iter().find(|(found, _)| Some(*found) == index) {
             let text = refusal.text().to_string();
             let why = match what {
                 Staged::Purge(_) | Staged::Overtaken | Staged::Deletion(_) => text,
                 Staged::Reset(index, before) => {
-                    if self.take_back_reset(index, *before) {
+                    if self.take_back_reset(index, *before, now.at) {
                         text
                     } else {
                         format!(

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use slab::Slab;
 
+use crate::base::delivery_count::DeliveryCount;
 use crate::base::delivery_policy::DeliveryPolicy;
 use crate::base::hash::QuickMap;
 use crate::base::id::{ChannelName, LoopIndex, QueueGroupName, Sequence};
@@ -23,7 +24,7 @@ use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::reply::Reply;
 use crate::engine::request::Request;
 use crate::engine::roster::Roster;
-use crate::engine::subscription::SubscriptionKey;
+use crate::engine::subscription::{Subscription, SubscriptionKey};
 use crate::engine::{Engine, Timer};
 
 /// The keeper of the channel count.
@@ -62,6 +63,8 @@ pub(super) struct Channel {
     /// Removals and updates that the store refused, and all that came while the channel is being
     /// deleted; they go into the next batch.
     pub(super) unwritten: Vec<SubscriptionWrite>,
+    /// Counts that the store refused to let go of; they go with them.
+    pub(super) unwritten_counts: Vec<DeliveryCount>,
     /// How many messages and writes of subscriptions the last batch had of it, within bounds.
     pub(super) part_lens: (usize, usize),
     /// The newest committed messages, dense.
@@ -89,6 +92,17 @@ impl Channel {
     /// Whether anybody may want its messages soon.
     pub(super) fn has_readers(&self) -> bool {
         self.active_count > 0
+    }
+
+    /// Whether deliveries are counted durably.
+    pub(super) fn counts(&self) -> bool {
+        self.policed.as_ref().is_some_and(|policed| policed.policy.counts())
+    }
+
+    /// How long a message is waited for that a subscription was delivered so often.
+    pub(super) fn wait(&self, subscription: &Subscription, deliveries: u32) -> Duration {
+        let ack_wait = subscription.ack_wait();
+        self.policed.as_ref().map_or(ack_wait, |policed| policed.policy.wait(ack_wait, deliveries))
     }
 
     /// The last message in memory is left without its payload.
@@ -338,7 +352,7 @@ impl Engine {
     pub(super) fn new_channel(&self, name: ChannelName, now: Now) -> Channel {
         let resolved = self.settings.limits.of(&name);
         let policy = self.settings.limits.policy_of(&name);
-        let policed = policy.filter(DeliveryPolicy::counts).map(Policed::new);
+        let policed = policy.filter(DeliveryPolicy::acts).map(Policed::new);
         Channel {
             name,
             incarnation: 0,
@@ -349,6 +363,7 @@ impl Engine {
             last_timestamp: WallTime::default(),
             slot: None,
             unwritten: Vec::new(),
+            unwritten_counts: Vec::new(),
             part_lens: (0, 0),
             recent: VecDeque::new(),
             plain: Roster::default(),

@@ -61,6 +61,22 @@ pub(super) enum After {
     Left { reply: Reply },
 }
 
+impl After {
+    /// What it keeps in memory until its commit is through.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Deliver(counted) => counted.bytes(),
+            Self::Serve
+            | Self::Announce(_)
+            | Self::Forgotten { .. }
+            | Self::Unregistered(_)
+            | Self::Start(_)
+            | Self::Administered { .. }
+            | Self::Left { .. } => REQUEST_BYTES,
+        }
+    }
+}
+
 /// Room for so many publishes is kept from one batch to the next.
 const PUBLISHES_KEPT_MAX: usize = 1024;
 
@@ -98,6 +114,8 @@ struct Part {
     messages: Vec<MessageRecord>,
     /// Removals and updates, which are tried again if the store refuses the part.
     lasting: Vec<SubscriptionWrite>,
+    /// Readers that are gone, or begin anew: tried again likewise.
+    gone: Vec<DeliveryCount>,
 }
 
 impl Part {
@@ -214,6 +232,7 @@ impl Commits {
                     lifecycle: Lifecycle::Keep,
                     messages: Vec::with_capacity(message_count),
                     subscriptions,
+                    deliveries: std::mem::take(&mut channel.unwritten_counts),
                     ..ChannelBatch::default()
                 });
                 channel.slot = Some((staged.number, slot));
@@ -363,12 +382,16 @@ impl Commits {
         purge: Purge,
         after: After,
     ) {
+        // What stands in for the last message was delivered to nobody.
+        let stand_in = purge.stand_in.as_ref().zip(channel.policed.as_ref());
+        let deliveries = stand_in.map(|(record, policed)| policed.without(record.sequence));
         if channel.slot.is_some_and(|(number, _)| number == self.last_number) {
             self.begin();
         }
         let (staged, slot) = self.part(index, channel);
         staged.batch.durable = true;
         staged.batch.channels[slot].purge = Some(purge);
+        staged.batch.channels[slot].deliveries.extend(deliveries.unwrap_or_default());
         staged.after.push(after);
         staged.held_bytes += REQUEST_BYTES;
         self.held_bytes += REQUEST_BYTES;
@@ -394,16 +417,17 @@ impl Commits {
     /// Remembers what is done when everything staged so far is committed. If nothing is staged or
     /// under way, it is given back: do it now.
     pub(super) fn after(&mut self, after: After) -> Option<After> {
+        let bytes = after.bytes();
         if let Some(staged) = self.queue.back_mut() {
             staged.after.push(after);
-            staged.held_bytes += REQUEST_BYTES;
+            staged.held_bytes += bytes;
         } else if let Some(under_way) = &mut self.under_way {
             under_way.after.push(after);
-            under_way.held_bytes += REQUEST_BYTES;
+            under_way.held_bytes += bytes;
         } else {
             return Some(after);
         }
-        self.held_bytes += REQUEST_BYTES;
+        self.held_bytes += bytes;
         None
     }
 
@@ -448,6 +472,7 @@ impl Commits {
                 },
                 purge: part.purge.clone(),
                 lasting: lasting_of(&part.subscriptions),
+                gone: part.deliveries.iter().filter(|count| count.is_gone).copied().collect(),
             })
             .collect();
         let Staged { publishes, after, held, batch, held_bytes, .. } = staged;
@@ -499,6 +524,22 @@ impl Commits {
         });
         let place = parts.next().unwrap_or(&mut channel.unwritten);
         place.splice(0..0, writes);
+    }
+
+    /// Stages counts before all others that are staged of a channel.
+    fn put_counts_first(
+        &mut self,
+        index: usize,
+        channel: &mut Channel,
+        counts: Vec<DeliveryCount>,
+    ) {
+        for staged in &mut self.queue {
+            if let Some(slot) = staged.keys.iter().position(|key| *key == index) {
+                staged.batch.channels[slot].deliveries.splice(0..0, counts);
+                return;
+            }
+        }
+        channel.unwritten_counts.splice(0..0, counts);
     }
 
     /// Takes a channel that does not exist after all out of the batches that fill.
@@ -595,6 +636,9 @@ impl Engine {
         let channel = &mut self.channels.slab[part.channel];
         if let Some(purge) = part.purge {
             channel.before_purge = channel.state;
+            if let (Some(stand_in), Some(policed)) = (&purge.stand_in, &mut channel.policed) {
+                policed.begin_anew(stand_in.sequence);
+            }
             channel.empty_recent(purge.stand_in);
         }
         channel.state = outcome.state;
@@ -652,6 +696,7 @@ impl Engine {
         self.commits.overtake_purges(index);
         // Before what is staged: that was asked for later, and its record counts.
         self.commits.put_first(index, channel, latest_of(part.lasting));
+        self.commits.put_counts_first(index, channel, part.gone);
         self.commits.clamp(index, outcome.state.last.0);
         self.clamp_positions(index);
         self.restate_pending(index);
@@ -664,13 +709,9 @@ impl Engine {
     /// one may have been refused too. Of all this a full disk may take the beginning only, so the
     /// record says no position beyond what is pending; a last one does.
     fn restate_pending(&mut self, index: usize) {
-        let channel = &self.channels.slab[index];
-        let groups = &self.subscriptions.groups;
-        let members = channel.groups.values().filter_map(|key| groups.get(key));
-        let members = members.flat_map(|group| group.members.iter().chain(&group.shadow));
-        let keys = channel.plain.iter().chain(channel.durables.values()).chain(members);
         let mut writes = Vec::new();
-        for found in keys.filter_map(|key| self.subscriptions.by_key.get(key)) {
+        let keys = self.subscriptions_of(index);
+        for found in keys.filter_map(|key| self.subscriptions.by_key.get(&key)) {
             let Some(first) = found.pending.sequences().next() else { continue };
             let is_recorded = found.life != SubscriptionLife::Starting;
             let record = found.record();
@@ -764,7 +805,7 @@ impl Engine {
                     Some((_, refusal)) => self.undo_subscription(&starting, refusal, now),
                 }
             }
-            After::Administered { token, what } => self.administered(token, what, refused),
+            After::Administered { token, what } => self.administered(token, what, refused, now),
             After::Deliver(counted) => self.deliver_counted(*counted, refused, now),
             After::Left { reply } => self.respond(&reply, Bytes::new()),
         }

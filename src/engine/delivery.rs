@@ -18,9 +18,9 @@ use crate::base::record::{FetchRequest, MessageRecord, StoreRead, SubscriptionWr
 use crate::base::time::Now;
 use crate::engine::channel::{Channel, Channels, Life};
 use crate::engine::commit::Commits;
+use crate::engine::dead_letter::DeadLettersUnderWay;
 use crate::engine::effect::{Effect, Level, Payload};
 use crate::engine::message::redelivery_tail;
-use crate::engine::policy::Graves;
 use crate::engine::queue_group::{GroupKey, pick};
 use crate::engine::snapshot::Traffic;
 use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey, Subscriptions};
@@ -170,7 +170,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) timers: &'a mut Deadlines<Timer>,
     pub(super) traffic: &'a mut Traffic,
     pub(super) reads: &'a mut Reads,
-    pub(super) graves: &'a mut Graves,
+    pub(super) dead_letters: &'a mut DeadLettersUnderWay,
     pub(super) loops: u16,
     pub(super) trace: bool,
     pub(super) now: Now,
@@ -194,13 +194,18 @@ impl Outgoing<'_> {
         record: MessageRecord,
         redelivery: Option<u32>,
     ) {
-        if channel.policed.is_some() {
-            return self.send_counted(key, subscription, channel, record, redelivery.is_some());
+        if let Some(policed) = &channel.policed {
+            if policed.policy.is_outlived(record.timestamp, self.now.wall) {
+                return self.pass_over(subscription, channel, &record);
+            }
+            if policed.policy.counts() {
+                return self.send_counted(key, subscription, channel, record, redelivery.is_some());
+            }
         }
-        let (sequence, is_again) = (record.sequence, redelivery.is_some());
+        let sequence = record.sequence;
         self.reads.count_sent(record.encoded.len());
         self.emit(key, subscription, &channel.name, record, redelivery);
-        self.enter(key, subscription, channel, sequence, is_again);
+        self.enter(key, subscription, channel, sequence, redelivery);
     }
 
     /// A message leaves.
@@ -228,29 +233,52 @@ impl Outgoing<'_> {
         self.effects.push_back(Effect::Deliver { key: key.0, inbox, payload });
     }
 
-    /// A message is with a subscription, and waits for its ack.
+    /// A message is too old to be delivered: it counts as acknowledged, in its order.
+    fn pass_over(
+        &mut self,
+        subscription: &mut Subscription,
+        channel: &mut Channel,
+        record: &MessageRecord,
+    ) {
+        let (id, sequence) = (subscription.id, record.sequence);
+        self.reads.count_sent(record.encoded.len());
+        self.traffic.outlived += 1;
+        let position = &mut subscription.cursor.last_sent;
+        *position = (*position).max(sequence);
+        let writes =
+            [SubscriptionWrite::Sent(id, sequence), SubscriptionWrite::Acked(id, sequence)];
+        self.commits.subscription_writes(subscription.channel, channel, writes);
+    }
+
+    /// A message is with a subscription, and waits for its ack. `redelivery` is its count where it
+    /// was sent before.
     pub(super) fn enter(
         &mut self,
         key: SubscriptionKey,
         subscription: &mut Subscription,
         channel: &mut Channel,
         sequence: Sequence,
-        is_again: bool,
+        redelivery: Option<u32>,
     ) {
-        let ack_wait = subscription.ack_wait();
+        let is_again = redelivery.is_some();
+        let wait = channel.wait(subscription, redelivery.unwrap_or(0).saturating_add(1));
         // Whoever has pending messages has a timer, or a pass under way that sets one at its end.
         if subscription.pending.is_empty()
             && self.timers.deadline(&Timer::Redelivery(key)).is_none()
             && !planted::is(Bug::NoRedelivery)
         {
-            self.timers.arm(Timer::Redelivery(key), self.now.at + ack_wait);
+            self.timers.arm(Timer::Redelivery(key), self.now.at + wait);
+        } else if channel.policed.is_some() {
+            // With a back-off what comes later may be due sooner.
+            self.arm_by(key, self.now.at + wait);
         }
         if let Some(due) = subscription.pending.get_mut(sequence) {
             // From the old deadline, so an overdue message stays overdue (spec protocol, 11.2).
-            *due = Some(due.unwrap_or(self.now.at) + ack_wait);
+            let from = due.filter(|_| channel.policed.is_none()).unwrap_or(self.now.at);
+            *due = Some(from + wait);
             return;
         }
-        subscription.pending.insert(sequence, Some(self.now.at + ack_wait));
+        subscription.pending.insert(sequence, Some(self.now.at + wait));
         let position = &mut subscription.cursor.last_sent;
         *position = (*position).max(sequence);
         let write = SubscriptionWrite::Sent(subscription.id, sequence);
@@ -349,7 +377,7 @@ impl Engine {
             timers: &mut self.timers,
             traffic: &mut self.traffic,
             reads: &mut self.reads,
-            graves: &mut self.graves,
+            dead_letters: &mut self.dead_letters,
             loops: self.settings.loops,
             trace: self.settings.trace,
             now,

@@ -40,6 +40,8 @@ pub enum Effect {
         key: u64,
         /// Where a subscription's messages go.
         inbox: Subject,
+        /// Whether there is no room while nobody listens.
+        needs_listener: bool,
     },
     /// No longer.
     Unwatch {

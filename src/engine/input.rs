@@ -7,7 +7,7 @@ use crate::base::id::{ChannelName, ClientId, ConnectionId, LoopIndex, Subject};
 use crate::base::origin::Origin;
 use crate::base::record::StoreAnswer;
 use crate::engine::administration::Change;
-use crate::engine::policy::{Burial, DeadLetter};
+use crate::engine::dead_letter::{Awaiting, DeadLetter};
 use crate::engine::request::Request;
 
 /// One thing that happened.
@@ -103,7 +103,7 @@ pub enum PeerMessage {
     /// A message that was delivered too often, for a channel of the receiver.
     DeadLetter(Box<DeadLetter>),
     /// The answer: it is durable there; or why it was refused.
-    DeadLetterDone(Burial, Option<String>),
+    DeadLetterDone(Awaiting, Option<String>),
     /// The sender drains, and needs nobody any more for what had begun with it.
     Finished,
 }

@@ -13,7 +13,6 @@ use crate::engine::channel::Life;
 use crate::engine::commit::After;
 use crate::engine::delivery::Reader;
 use crate::engine::effect::{Effect, Interest, Level};
-use crate::engine::policy::reader_of;
 use crate::engine::queue_group::GroupKey;
 use crate::engine::refusal::Refusal;
 use crate::engine::reply::Reply;
@@ -244,6 +243,7 @@ impl Engine {
             self.effects.push_back(Effect::Unwatch { key: key.0 });
         }
         found.is_congested = false;
+        found.again = None;
         if let Some(pass) = found.pass.take() {
             self.reads.give_up(pass.kept_bytes());
         }
@@ -275,8 +275,8 @@ impl Engine {
         let Some(found) = self.subscriptions.by_key.remove(&key) else {
             return;
         };
-        if found.group.is_none() && self.channels.slab[found.channel].policed.is_some() {
-            self.forget_reader(found.channel, reader_of(&found));
+        if found.group.is_none() && self.channels.slab[found.channel].counts() {
+            self.forget_reader(found.channel, found.reader);
         }
         let channel = &mut self.channels.slab[found.channel];
         if !found.durable.is_empty() {

@@ -7,6 +7,7 @@ mod client;
 mod commit;
 mod congestion;
 mod crowd;
+pub mod dead_letter;
 mod delivery;
 mod draining;
 pub mod effect;
@@ -14,7 +15,7 @@ pub mod input;
 mod leave;
 mod message;
 mod partition;
-pub mod policy;
+mod policy;
 pub mod publication;
 mod publish;
 mod queue_group;
@@ -52,12 +53,12 @@ use crate::base::time::{Instant, Now};
 use crate::engine::channel::Channels;
 use crate::engine::client::Clients;
 use crate::engine::commit::{After, Commits};
+use crate::engine::dead_letter::DeadLettersUnderWay;
 use crate::engine::delivery::Reads;
 use crate::engine::effect::{Effect, Interest, Level, Service};
 use crate::engine::input::{Input, PeerMessage};
 use crate::engine::message::Encoder;
 use crate::engine::partition::EarlyRequests;
-use crate::engine::policy::Graves;
 use crate::engine::refusal::Refusal;
 use crate::engine::reply::{Done, Reply};
 use crate::engine::request::Request;
@@ -162,7 +163,7 @@ pub struct Engine {
     credit_bytes: usize,
     done: Done,
     /// What is on its way to channels of dead letters.
-    graves: Graves,
+    dead_letters: DeadLettersUnderWay,
     is_draining: bool,
     /// Whether all that began here is done.
     is_finished: bool,
@@ -200,7 +201,7 @@ impl Engine {
             traffic: Traffic::default(),
             credit_bytes: 0,
             done: Done::default(),
-            graves: Graves::default(),
+            dead_letters: DeadLettersUnderWay::default(),
             is_draining: false,
             is_finished: false,
             finished_peers: 0,
@@ -402,8 +403,8 @@ impl Engine {
             }
             PeerMessage::ChannelGone(_) => self.on_channel_gone(),
             PeerMessage::DeadLetter(letter) => self.on_dead_letter(from, *letter, now),
-            PeerMessage::DeadLetterDone(burial, refused) => {
-                self.on_dead_letter_done(&burial, refused, now);
+            PeerMessage::DeadLetterDone(awaiting, refused) => {
+                self.on_dead_letter_done(&awaiting, refused, now);
             }
             PeerMessage::Finished => self.on_peer_finished(),
         }

@@ -85,7 +85,7 @@ impl Engine {
                 return;
             }
             Err(refusal) => {
-                if reply.mourner.is_none() {
+                if reply.dead_letter.is_none() {
                     self.log_publish_error(publication.client_id(), &name, &refusal);
                 }
                 self.refuse_publish(publication.guid(), &reply, &refusal);
@@ -131,8 +131,8 @@ impl Engine {
 
     /// Tells a publisher that its message is in the store.
     fn ack_stored(&mut self, publication: &Publication, mut reply: Reply) {
-        if let Some(mourner) = reply.mourner.take() {
-            return self.answer_mourner(&mourner, None);
+        if let Some(sender) = reply.dead_letter.take() {
+            return self.answer_dead_letter(&sender, None);
         }
         self.credit_bytes += publication.size();
         reply.on_stored();
@@ -148,7 +148,7 @@ impl Engine {
         self.give_credit(&publish.publication, &publish.reply);
         // Who waits for a dead letter says so itself, and not each time.
         let channel = self.channels.slab.get(publish.channel);
-        if let Some(channel) = channel.filter(|_| publish.reply.mourner.is_none()) {
+        if let Some(channel) = channel.filter(|_| publish.reply.dead_letter.is_none()) {
             let name = channel.name.clone();
             self.log_publish_error(publish.publication.client_id(), &name, refusal);
         }
@@ -164,8 +164,8 @@ impl Engine {
 
     /// Answers a publish with an error.
     pub(super) fn refuse_publish(&mut self, guid: &[u8], reply: &Reply, refusal: &Refusal) {
-        if let Some(mourner) = &reply.mourner {
-            return self.answer_mourner(mourner, Some(refusal.text()));
+        if let Some(sender) = &reply.dead_letter {
+            return self.answer_dead_letter(sender, Some(refusal.text()));
         }
         if let Some(subject) = reply.to.clone() {
             let payload = self.encoder.pub_ack(guid, refusal.text().as_bytes()).into();
@@ -204,7 +204,7 @@ impl Engine {
 
     /// A publish was refused: what it took of the room for publishes is free again.
     fn give_credit(&mut self, publication: &Publication, reply: &Reply) {
-        if reply.mourner.is_none() {
+        if reply.dead_letter.is_none() {
             self.credit_bytes += publication.size();
         }
     }

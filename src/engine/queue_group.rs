@@ -28,6 +28,8 @@ pub(super) struct QueueGroup {
     pub(super) shadow: Option<SubscriptionKey>,
     pub(super) cursor: Cursor,
     pub(super) redeliveries: BTreeMap<Sequence, u32>,
+    /// As whom its members read, where deliveries are counted.
+    pub(super) reader: Option<ReaderId>,
     /// Members whose recovered messages have not been tried yet: nothing new goes out before.
     pub(super) hold_count: usize,
     /// Members with messages to be sent again, for which no member's connection has room.
@@ -65,6 +67,7 @@ impl Engine {
         position: Sequence,
     ) -> GroupKey {
         let existing = self.channels.slab[channel].groups.get(name).copied();
+        let is_counted = self.channels.slab[channel].counts();
         let group = existing.unwrap_or_else(|| {
             let group = GroupKey(self.subscriptions.new_key());
             self.channels.slab[channel].groups.insert(name.clone(), group);
@@ -75,6 +78,7 @@ impl Engine {
                 shadow: None,
                 cursor: Cursor { last_sent: position, ..Cursor::default() },
                 redeliveries: BTreeMap::new(),
+                reader: is_counted.then(|| ReaderId::of_group(name.as_bytes())),
                 hold_count: 0,
                 held_passes: Vec::new(),
             };
@@ -94,7 +98,9 @@ impl Engine {
     pub(super) fn forget_group(&mut self, key: GroupKey) {
         if let Some(group) = self.subscriptions.groups.remove(&key) {
             self.reads.forget(&group.cursor);
-            self.forget_reader(group.channel, ReaderId::of(&[b"queue", group.name.as_bytes()]));
+            if let Some(reader) = group.reader {
+                self.forget_reader(group.channel, reader);
+            }
             let members = group.members.iter().chain(&group.shadow);
             for member in members.copied().collect::<Vec<_>>() {
                 self.forget_subscription(member);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::base::delivery_count::ReaderId;
 use crate::base::id::{ClientId, DurableName, QueueGroupName, Sequence, Subject, SubscriptionId};
 use crate::base::planted::{self, Bug};
 use crate::base::record::{RecoveredChannel, RecoveredSubscription, SubscriptionWrite};
@@ -106,7 +107,7 @@ impl Engine {
             self.remove_ghost(index, &ghost, now);
         }
         self.hold_groups(index, now);
-        self.recover_deliveries(index, recovered.deliveries);
+        self.recover_deliveries(index, recovered.deliveries, now.at);
         self.start_inactivity(index, now);
     }
 
@@ -123,7 +124,7 @@ impl Engine {
             return;
         }
         if !is_queue && is_durable && (state.is_closed || !is_known) {
-            let subscription = restored(index, &recovered, SubscriptionLife::Offline);
+            let subscription = self.restored(index, &recovered, SubscriptionLife::Offline);
             let channel = &mut self.channels.slab[index];
             let name = durable_key(client.as_bytes(), channel.name.as_bytes(), &state.durable_name);
             let key = SubscriptionKey(self.subscriptions.new_key());
@@ -139,7 +140,7 @@ impl Engine {
             // Its record stays in the store and counts, as with the reference.
             return;
         }
-        let mut subscription = restored(index, &recovered, SubscriptionLife::Online);
+        let mut subscription = self.restored(index, &recovered, SubscriptionLife::Online);
         subscription.is_on_hold = !subscription.pending.is_empty();
         // Nothing is sent before it is known whether there is room: the next input says so.
         subscription.is_congested = true;
@@ -148,7 +149,8 @@ impl Engine {
         let key = self.adopt(subscription);
         let interest = Interest::Own(key.0);
         self.effects.push_back(Effect::Listen { subject: ack_inbox, interest });
-        self.effects.push_back(Effect::Watch { key: key.0, inbox });
+        let needs_listener = self.channels.slab[index].counts();
+        self.effects.push_back(Effect::Watch { key: key.0, inbox, needs_listener });
         self.raise_group(key, position);
     }
 
@@ -171,7 +173,7 @@ impl Engine {
     /// the disk was full, before that of its client was.
     fn remove_ghost(&mut self, index: usize, ghost: &RecoveredSubscription, now: Now) {
         let state = &ghost.state;
-        let subscription = restored(index, ghost, SubscriptionLife::Offline);
+        let subscription = self.restored(index, ghost, SubscriptionLife::Offline);
         let groups = &self.channels.slab[index].groups;
         if let Some(key) = groups.get(&subscription.queue).copied() {
             if let Some(group) = self.subscriptions.groups.get_mut(&key) {
@@ -192,7 +194,7 @@ impl Engine {
     }
 
     fn recover_shadow(&mut self, index: usize, recovered: &RecoveredSubscription) {
-        let subscription = restored(index, recovered, SubscriptionLife::Offline);
+        let subscription = self.restored(index, recovered, SubscriptionLife::Offline);
         let (name, position) = (subscription.queue.clone(), subscription.cursor.last_sent);
         let key = SubscriptionKey(self.subscriptions.new_key());
         self.subscriptions.by_key.insert(key, subscription);
@@ -260,6 +262,19 @@ impl Engine {
             self.deliver_channel(index, now);
         }
     }
+
+    fn restored(
+        &self,
+        index: usize,
+        recovered: &RecoveredSubscription,
+        life: SubscriptionLife,
+    ) -> Subscription {
+        let mut subscription = restored(index, recovered, life);
+        if self.channels.slab[index].counts() {
+            subscription.reader = subscription.reader_id();
+        }
+        subscription
+    }
 }
 
 fn is_durable(state: &spb::SubState) -> bool {
@@ -284,6 +299,7 @@ fn restored(
         durable: DurableName::from(&state.durable_name[..]),
         queue: QueueGroupName::from(&state.q_group[..]),
         group: None,
+        reader: ReaderId::default(),
         is_durable: is_durable(state),
         in_flight_max: state.max_in_flight,
         ack_wait_secs: state.ack_wait_in_secs,
@@ -291,6 +307,7 @@ fn restored(
         cursor: Cursor { last_sent, ..Cursor::default() },
         pending: recovered.pending.iter().map(|sequence| (*sequence, None)).collect(),
         redeliveries: BTreeMap::new(),
+        again: None,
         is_stalled: false,
         is_congested: false,
         is_on_hold: false,

@@ -188,6 +188,9 @@ impl Engine {
         if let Some(found) = self.subscriptions.by_key.get_mut(&key) {
             let mut pass = Box::new(Pass::new(kind));
             pass.plan(found, now);
+            if let Some(again) = &mut found.again {
+                pass.todo.iter().for_each(|sequence| again.on_due(*sequence));
+            }
             found.pass = Some(pass);
             if kind == PassKind::Resume {
                 let (client, id) = (found.client.clone(), found.id);
@@ -232,6 +235,10 @@ impl Engine {
                 .get(&key)
                 .is_some_and(|found| found.pending.contains(sequence));
             if !is_pending {
+                pass.todo.pop_front();
+                continue;
+            }
+            if !pass.is_resolving && self.waits_for_others(key, sequence) {
                 pass.todo.pop_front();
                 continue;
             }
@@ -370,7 +377,14 @@ impl Engine {
                 Ok(age) => now.at - std::time::Duration::from_nanos(age),
                 Err(_) => now.at + std::time::Duration::from_nanos(age.unsigned_abs()),
             };
-            let due = sent_at + found.ack_wait();
+            let due = match &self.channels.slab[found.channel].policed {
+                // When it was sent last is not known: never sooner than the list says.
+                Some(policed) if !policed.policy.back_off.is_empty() => {
+                    let deliveries = policed.redelivered(found.reader, record.sequence) + 1;
+                    now.at + policed.policy.wait(found.ack_wait(), deliveries)
+                }
+                Some(_) | None => sent_at + found.ack_wait(),
+            };
             found.pending.insert(record.sequence, Some(due));
         }
     }
@@ -384,21 +398,33 @@ impl Engine {
         now: Now,
     ) -> bool {
         let sequence = record.sequence;
+        let Some(index) = self.channel_of(key) else { return false };
+        let channel = &self.channels.slab[index];
+        let (is_policed, is_counted) = (channel.policed.is_some(), channel.counts());
+        if is_policed && self.passes_over(key, &record, now) {
+            return true;
+        }
         let mut target = key;
-        // Where deliveries are counted durably, it is done when the message is sent.
-        let is_counted =
-            self.channel_of(key).is_some_and(|index| self.channels.slab[index].policed.is_some());
-        let mut count = is_counted.then_some(1);
-        if let Some(group) = self.subscriptions.by_key.get(&key).and_then(|found| found.group)
-            && let Some(group) = self.subscriptions.groups.get_mut(&group)
+        // What is to be a dead letter stays with the member that has it.
+        let is_used_up = is_counted && self.is_used_up(key, &record);
+        let group = self.subscriptions.by_key.get(&key).and_then(|found| found.group);
+        if let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key))
+            && pass.kind == PassKind::Timer
+            && !is_used_up
         {
-            if pass.kind == PassKind::Timer {
-                self.reads.count_choice(group.members.len());
-                match pick(group, &self.subscriptions.by_key) {
-                    Some(picked) => target = picked,
-                    None => return false,
-                }
+            self.reads.count_choice(group.members.len());
+            match pick(group, &self.subscriptions.by_key) {
+                Some(picked) => target = picked,
+                None => return false,
             }
+        }
+        if is_policed && !is_used_up {
+            let Some(taker) = self.who_takes(key, target, sequence, now) else { return true };
+            target = taker;
+        }
+        // Where deliveries are counted durably, it is done when the message is sent.
+        let mut count = is_counted.then_some(1);
+        if let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
             count = count.or_else(|| Some(count_up(&mut group.redeliveries, sequence)));
         }
         let (mut out, subscriptions, channels) = self.outgoing(now);
@@ -418,8 +444,92 @@ impl Engine {
         if target != key {
             // The other member has it now.
             self.settle(key, sequence, now);
+        } else if self.subscriptions.by_key.get(&key).is_some_and(|it| it.again.is_some()) {
+            // It keeps no new one off any more.
+            self.unstall(key, now);
         }
         true
+    }
+
+    /// Whether a message is too old to be delivered again: then it counts as acknowledged.
+    fn passes_over(&mut self, key: SubscriptionKey, record: &MessageRecord, now: Now) -> bool {
+        let policed = self.channel_of(key).and_then(|it| self.channels.slab[it].policed.as_ref());
+        let is_so =
+            policed.is_some_and(|policed| policed.policy.is_outlived(record.timestamp, now.wall));
+        if is_so {
+            self.traffic.outlived += 1;
+            self.forget_delivery_to(key, record.sequence);
+            self.forget_redeliveries(key, record.sequence);
+            self.settle(key, record.sequence, now);
+        }
+        is_so
+    }
+
+    /// How many messages of a subscription may be redelivered at once; 0 = all.
+    fn redelivered_max(&self, key: SubscriptionKey) -> u32 {
+        let policed = self.channel_of(key).and_then(|it| self.channels.slab[it].policed.as_ref());
+        policed.map_or(0, |policed| policed.policy.redelivered_max)
+    }
+
+    /// Whether a message waits until fewer of its subscription are out.
+    fn waits_for_others(&self, key: SubscriptionKey, sequence: Sequence) -> bool {
+        let again = self.subscriptions.by_key.get(&key).and_then(|found| found.again.as_ref());
+        again.is_some_and(|again| again.must_wait(sequence, self.redelivered_max(key)))
+    }
+
+    /// Who gets a message that is due again: `target`, or whoever has it where that one has enough
+    /// of them. If neither may, it waits where it is, and keeps no new one off.
+    fn who_takes(
+        &mut self,
+        key: SubscriptionKey,
+        target: SubscriptionKey,
+        sequence: Sequence,
+        now: Now,
+    ) -> Option<SubscriptionKey> {
+        let most = self.redelivered_max(key);
+        if most == 0 {
+            return Some(target);
+        }
+        let by_key = &mut self.subscriptions.by_key;
+        for taker in [target, key] {
+            let found = by_key.get_mut(&taker).filter(|it| taker == target || it.is_ready());
+            let Some(found) = found else { continue };
+            let again = found.again.get_or_insert_default();
+            if again.try_out(sequence, most) {
+                return Some(taker);
+            }
+            let _ = again.end(sequence);
+        }
+        if let Some(found) = by_key.get_mut(&key) {
+            let _ = found.again.get_or_insert_default().try_out(sequence, 0);
+            if let Some(due) = found.pending.get_mut(sequence) {
+                *due = Some(due.map_or(now.at, |due| due.min(now.at)));
+            }
+        }
+        self.unstall(key, now);
+        None
+    }
+
+    /// A message of a subscription is pending no longer: one that waits for it goes out soon.
+    fn end_again(&mut self, key: SubscriptionKey, sequence: Sequence, now: Now) {
+        let found = self.subscriptions.by_key.get_mut(&key);
+        if let Some(again) = found.and_then(|found| found.again.as_mut())
+            && again.end(sequence)
+        {
+            let at = now.at + TRANSFER_REDELIVERY_DELAY;
+            let armed = self.timers.deadline(&Timer::Redelivery(key));
+            self.timers.arm(Timer::Redelivery(key), armed.map_or(at, |armed| at.min(armed)));
+        }
+    }
+
+    /// A message is not sent again: nobody counts how often it was.
+    fn forget_redeliveries(&mut self, key: SubscriptionKey, sequence: Sequence) {
+        let Some(found) = self.subscriptions.by_key.get_mut(&key) else { return };
+        found.redeliveries.remove(&sequence);
+        let group = found.group;
+        if let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
+            group.redeliveries.remove(&sequence);
+        }
     }
 
     fn end_pass(&mut self, key: SubscriptionKey, pass: &Pass, now: Now) {
@@ -430,7 +540,12 @@ impl Engine {
         let group = found.group;
         // Compat: what this pass has sent waits for the next deadline of another message, else for
         // a whole ack wait, whatever its own deadline is (spec protocol, 11.2).
-        let next = pass.next.filter(|due| now.at < *due);
+        let next = if self.channels.slab[found.channel].policed.is_some() {
+            // With a back-off what it has sent may be due before anything else is.
+            found.pending.iter().filter_map(|(_, due)| *due).filter(|due| now.at < *due).min()
+        } else {
+            pass.next.filter(|due| now.at < *due)
+        };
         let at = (!found.pending.is_empty()).then(|| next.unwrap_or(now.at + found.ack_wait()));
         // One that was armed meanwhile, for transferred messages, may be earlier.
         let armed = self.timers.deadline(&Timer::Redelivery(key));
@@ -527,8 +642,11 @@ impl Engine {
             if let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
                 group.redeliveries.remove(&sequence);
             }
-            let is_stalled = found.is_stalled;
+            let (is_stalled, is_of_few) = (found.is_stalled, found.again.is_some());
             self.write_ack(index, id, sequence);
+            if is_of_few {
+                self.end_again(key, sequence, now);
+            }
             if self.channels.slab[index].policed.is_some() {
                 self.forget_delivery_to(key, sequence);
             }
@@ -536,13 +654,13 @@ impl Engine {
                 self.unstall(key, now);
             }
         } else if found.group.is_some() {
-            self.ack_elsewhere(key, index, sequence);
+            self.ack_elsewhere(key, index, sequence, now);
             self.unstall(key, now);
         }
     }
 
     /// A late ack for a message that another member of the group holds now.
-    fn ack_elsewhere(&mut self, key: SubscriptionKey, index: usize, sequence: Sequence) {
+    fn ack_elsewhere(&mut self, key: SubscriptionKey, index: usize, sequence: Sequence, now: Now) {
         let group = self.subscriptions.by_key.get(&key).and_then(|found| found.group);
         let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key)) else {
             return;
@@ -553,13 +671,14 @@ impl Engine {
             if let Some(found) = by_key.get_mut(member)
                 && found.pending.remove(sequence).is_some()
             {
-                holder = Some(found.id);
+                holder = Some((*member, found.id));
                 break;
             }
         }
-        if let Some(id) = holder {
+        if let Some((holder, id)) = holder {
             group.redeliveries.remove(&sequence);
             self.write_ack(index, id, sequence);
+            self.end_again(holder, sequence, now);
             self.forget_delivery_to(key, sequence);
         }
     }
@@ -572,6 +691,7 @@ impl Engine {
         if found.pending.remove(sequence).is_some() {
             let (index, id) = (found.channel, found.id);
             self.write_ack(index, id, sequence);
+            self.end_again(key, sequence, now);
         }
         self.unstall(key, now);
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::base::errand::{Again, Errand, Finished};
 use crate::base::id::Subject;
 use crate::base::planted::{self, Bug};
-use crate::engine::policy::Mourner;
+use crate::engine::dead_letter::DeadLetterSender;
 
 /// Where the answer to an input goes; done when it is gone.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(super) struct Reply {
     pub(super) to: Option<Subject>,
     receipt: Option<Receipt>,
     /// It is a dead letter of an engine.
-    pub(super) mourner: Option<Box<Mourner>>,
+    pub(super) dead_letter: Option<Box<DeadLetterSender>>,
 }
 
 #[derive(Debug)]
@@ -42,8 +42,8 @@ impl Drop for Receipt {
 
 impl Reply {
     /// Of a dead letter: an engine waits for it.
-    pub(super) fn of_dead_letter(mourner: Mourner) -> Self {
-        Self { mourner: Some(Box::new(mourner)), ..Self::default() }
+    pub(super) fn of_dead_letter(sender: DeadLetterSender) -> Self {
+        Self { dead_letter: Some(Box::new(sender)), ..Self::default() }
     }
 
     fn again(&self) -> Again {
@@ -109,7 +109,7 @@ impl Done {
             is_unstored: is_publish,
             done: self.clone(),
         };
-        Reply { to, receipt: errand.map(receipt), mourner: None }
+        Reply { to, receipt: errand.map(receipt), dead_letter: None }
     }
 }
 

@@ -290,7 +290,7 @@ impl Script {
                 let payload = Bytes::from([&payload.head[..], &payload.tail[..]].concat());
                 self.on_sent(index, inbox, None, payload);
             }
-            Effect::Watch { key, inbox } => {
+            Effect::Watch { key, inbox, needs_listener: _ } => {
                 let has_room = !self.congested.contains(&inbox);
                 let old = self.watched.insert((index, key), inbox);
                 assert!(old.is_none(), "one inbox for each subscription");
@@ -447,6 +447,12 @@ impl Script {
         self.is_holding = false;
         self.is_holding_reads = false;
         self.mail.append(&mut self.held);
+        self.run();
+    }
+
+    /// The first of the reports that are held back comes.
+    pub(super) fn release_one(&mut self) {
+        self.mail.extend(self.held.pop_front());
         self.run();
     }
 

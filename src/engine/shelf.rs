@@ -122,7 +122,9 @@ impl Shelf {
         }
         for count in &part.deliveries {
             let key = (count.reader, count.sequence);
-            if count.count == 0 {
+            if count.is_of_all() {
+                channel.deliveries.retain(|(reader, _), _| *reader != count.reader);
+            } else if count.count == 0 {
                 channel.deliveries.remove(&key);
             } else {
                 channel.deliveries.insert(key, *count);

@@ -15,7 +15,6 @@ use crate::base::record::ChannelState;
 use crate::base::time::Instant;
 use crate::engine::Engine;
 use crate::engine::channel::Channel;
-use crate::engine::policy::reader_of;
 use crate::engine::subscription::{Subscription, SubscriptionLife};
 
 /// What of an engine is wanted. A list costs turns of its loop in proportion to its length, so a
@@ -103,6 +102,8 @@ pub struct Traffic {
     pub dead_letters: u64,
     /// How often such a channel has refused one.
     pub dead_letters_refused: u64,
+    /// Messages that were too old to be delivered, of channels with a time to live.
+    pub outlived: u64,
 }
 
 /// One registered client.
@@ -247,6 +248,7 @@ impl Traffic {
         self.redelivered_messages += other.redelivered_messages;
         self.dead_letters += other.dead_letters;
         self.dead_letters_refused += other.dead_letters_refused;
+        self.outlived += other.outlived;
     }
 }
 
@@ -423,9 +425,9 @@ impl Portion<'_> {
             if let Wanted::Pending(_) = self.wanted {
                 let group = found.group.and_then(|key| subscriptions.groups.get(&key));
                 let redeliveries = group.map_or(&found.redeliveries, |group| &group.redeliveries);
-                told.pending = match &channel.policed {
+                told.pending = match channel.policed.as_ref().filter(|_| channel.counts()) {
                     Some(policed) => {
-                        let reader = reader_of(found);
+                        let reader = found.reader;
                         pending_of(found, |sequence| policed.redelivered(reader, sequence))
                     }
                     None => pending_of(found, |sequence| {

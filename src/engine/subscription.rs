@@ -7,16 +7,18 @@
 //!     └───────────────── subscribed again ────────────────┘
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
 
+use crate::base::delivery_count::ReaderId;
 use crate::base::go::show_time;
 use crate::base::hash::QuickMap;
 use crate::base::id::{ChannelName, ClientId, DurableName, QueueGroupName, Sequence, Subject};
 use crate::base::id::{SubscriptionId, Ticket};
+use crate::base::limits::REDELIVERED_ASIDE_MAX;
 use crate::base::planted::{self, Bug};
 use crate::base::random::Random;
 use crate::base::record::{MessageRecord, StoreRead, SubscriptionWrite};
@@ -80,6 +82,53 @@ pub(super) struct Cursor {
     pub(super) is_queued: bool,
 }
 
+/// Messages of a subscription that were delivered before and are pending.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    /// Redelivered, and not due once more.
+    out: BTreeSet<Sequence>,
+    /// Due, and waiting until fewer are out.
+    waiting: BTreeSet<Sequence>,
+}
+
+impl Again {
+    fn len(&self) -> usize {
+        self.out.len() + self.waiting.len()
+    }
+
+    /// Whether a message that is due may go out, as one of `most`; else it waits.
+    pub(super) fn try_out(&mut self, sequence: Sequence, most: u32) -> bool {
+        self.out.remove(&sequence);
+        let is_out = self.out.len() < usize::try_from(most).unwrap_or(usize::MAX);
+        if is_out {
+            self.waiting.remove(&sequence);
+            self.out.insert(sequence);
+        } else {
+            self.waiting.insert(sequence);
+        }
+        is_out
+    }
+
+    /// A message is due once more: it is out no longer.
+    pub(super) fn on_due(&mut self, sequence: Sequence) {
+        if self.out.remove(&sequence) {
+            self.waiting.insert(sequence);
+        }
+    }
+
+    /// Whether a message waits, and goes on waiting.
+    pub(super) fn must_wait(&self, sequence: Sequence, most: u32) -> bool {
+        let is_full = usize::try_from(most).unwrap_or(usize::MAX) <= self.out.len();
+        is_full && self.waiting.contains(&sequence)
+    }
+
+    /// A message is pending no longer; whether another one can go out now.
+    pub(super) fn end(&mut self, sequence: Sequence) -> bool {
+        self.waiting.remove(&sequence);
+        self.out.remove(&sequence) && !self.waiting.is_empty()
+    }
+}
+
 /// One subscription, online or not.
 #[derive(Debug)]
 pub(super) struct Subscription {
@@ -93,6 +142,8 @@ pub(super) struct Subscription {
     /// Empty for plain subscriptions; `<durable>:<group>` for durable groups.
     pub(super) queue: QueueGroupName,
     pub(super) group: Option<GroupKey>,
+    /// As whom it reads, where deliveries are counted.
+    pub(super) reader: ReaderId,
     pub(super) is_durable: bool,
     pub(super) in_flight_max: i32,
     pub(super) ack_wait_secs: i32,
@@ -103,6 +154,8 @@ pub(super) struct Subscription {
     pub(super) pending: SequenceMap<Option<Instant>>,
     /// How often each message was redelivered; of a queue group it is the group that counts.
     pub(super) redeliveries: BTreeMap<Sequence, u32>,
+    /// Of a channel where few may be redelivered at once.
+    pub(super) again: Option<Box<Again>>,
     pub(super) is_stalled: bool,
     /// The connection that reads its inbox is full.
     pub(super) is_congested: bool,
@@ -122,6 +175,18 @@ impl Subscription {
         Duration::from_secs(u64::try_from(self.ack_wait_secs).unwrap_or(0))
     }
 
+    /// As whom it reads, over restarts and take-overs.
+    pub(super) fn reader_id(&self) -> ReaderId {
+        let Self { queue, durable, client, inbox, .. } = self;
+        if !queue.is_empty() {
+            ReaderId::of_group(queue.as_bytes())
+        } else if durable.is_empty() {
+            ReaderId::of_inbox(client.as_bytes(), inbox.as_bytes())
+        } else {
+            ReaderId::of_durable(client.as_bytes(), durable.as_bytes())
+        }
+    }
+
     pub(super) fn is_online(&self) -> bool {
         self.life == SubscriptionLife::Online
     }
@@ -133,7 +198,8 @@ impl Subscription {
 
     pub(super) fn is_full(&self) -> bool {
         let more = usize::from(planted::is(Bug::OneTooManyInFlight));
-        usize::try_from(self.in_flight_max).unwrap_or(0) + more <= self.pending.len()
+        let aside = self.again.as_ref().map_or(0, |again| again.len().min(REDELIVERED_ASIDE_MAX));
+        usize::try_from(self.in_flight_max).unwrap_or(0) + aside + more <= self.pending.len()
     }
 
     /// Its record as stored (spec protocol, 5.4).
@@ -434,7 +500,7 @@ impl Engine {
         let queue = group_name(request);
         let is_plain = queue.is_empty();
         let durable = if is_plain { &request.durable_name[..] } else { b"" };
-        let subscription = Subscription {
+        let mut subscription = Subscription {
             id: self.new_subscription_id(index),
             channel: index,
             client: ClientId::from(&request.client_id[..]),
@@ -443,6 +509,7 @@ impl Engine {
             durable: DurableName::from(durable),
             queue,
             group: None,
+            reader: ReaderId::default(),
             is_durable: !request.durable_name.is_empty(),
             in_flight_max: request.max_in_flight,
             ack_wait_secs: request.ack_wait_in_secs,
@@ -450,6 +517,7 @@ impl Engine {
             cursor: Cursor { last_sent, ..Cursor::default() },
             pending: SequenceMap::default(),
             redeliveries: BTreeMap::new(),
+            again: None,
             is_stalled: false,
             is_congested: false,
             is_on_hold: false,
@@ -458,6 +526,9 @@ impl Engine {
             start_text,
             unanswered: None,
         };
+        if self.channels.slab[index].counts() {
+            subscription.reader = subscription.reader_id();
+        }
         let (record, ack_inbox) = (subscription.record(), subscription.ack_inbox.clone());
         let key = self.adopt(subscription);
         let channel = &mut self.channels.slab[index];
@@ -564,7 +635,7 @@ impl Engine {
         found.unanswered = Some(starting.reply);
         // Nothing is sent before it is known whether there is room: the next input says so.
         found.is_congested = true;
-        let (subject, inbox) = (found.ack_inbox.clone(), found.inbox.clone());
+        let (subject, inbox, index) = (found.ack_inbox.clone(), found.inbox.clone(), found.channel);
         let has_pending = !found.pending.is_empty();
         let group = found.group;
         self.effects.push_back(Effect::Listen { subject, interest: Interest::Own(key.0) });
@@ -576,7 +647,8 @@ impl Engine {
             self.arm_redelivery(key, now);
             self.begin_pass(key, PassKind::Resume, now);
         }
-        self.effects.push_back(Effect::Watch { key: key.0, inbox });
+        let needs_listener = self.channels.slab[index].counts();
+        self.effects.push_back(Effect::Watch { key: key.0, inbox, needs_listener });
         if self.is_draining {
             // Nothing is delivered any more, with which the answer could go.
             self.answer(key);
@@ -659,6 +731,22 @@ impl Engine {
         let found = self.subscriptions.by_key.get_mut(&starting.key)?;
         let is_same = found.ack_inbox == starting.ack_inbox;
         (is_same && found.life == SubscriptionLife::Starting).then_some(found)
+    }
+
+    /// All subscriptions of a channel, online or not.
+    pub(super) fn subscriptions_of(
+        &self,
+        index: usize,
+    ) -> impl Iterator<Item = SubscriptionKey> + '_ {
+        let (channel, by_key) = (&self.channels.slab[index], &self.subscriptions.by_key);
+        // Online ones are among the plain ones.
+        let is_offline = |key: &&SubscriptionKey| {
+            by_key.get(*key).is_some_and(|found| found.life == SubscriptionLife::Offline)
+        };
+        let durables = channel.durables.values().filter(is_offline);
+        let groups = channel.groups.values().filter_map(|key| self.subscriptions.groups.get(key));
+        let members = groups.flat_map(|group| group.members.iter().chain(&group.shadow));
+        channel.plain.iter().chain(durables).chain(members).copied()
     }
 
     pub(super) fn channel_of(&self, key: SubscriptionKey) -> Option<usize> {

@@ -446,6 +446,12 @@ pub fn add_work(
         let help = "Dead letters that their channel has refused; they are tried again";
         let values = vec![(Labels::new(), traffic.dead_letters_refused)];
         families.counters("stanby_dead_letters_refused", help, values);
+        let help = "Messages that were older than the time to live of their channel, not delivered";
+        families.counters(
+            "stanby_outlived_messages",
+            help,
+            vec![(Labels::new(), traffic.outlived)],
+        );
     }
     let by_loop = |read: fn(&StoreMeters) -> Observed| {
         let of = |(index, store): (usize, &StoreMeters)| {

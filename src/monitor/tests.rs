@@ -142,6 +142,7 @@ fn recorded_engine() -> Snapshot {
             redelivered_messages: 0,
             dead_letters: 0,
             dead_letters_refused: 0,
+            outlived: 0,
         },
     }
 }

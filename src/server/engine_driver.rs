@@ -368,8 +368,9 @@ impl EngineDriver {
                 let post = post(inbox, payload);
                 self.tell_broker(broker::Input::Deliver { key, post });
             }
-            Effect::Watch { key, inbox } => {
-                self.tell_broker(broker::Input::Watch { key, account: ACCOUNT, inbox });
+            Effect::Watch { key, inbox, needs_listener } => {
+                let account = ACCOUNT;
+                self.tell_broker(broker::Input::Watch { key, account, inbox, needs_listener });
             }
             Effect::Unwatch { key } => self.tell_broker(broker::Input::Unwatch { key }),
             Effect::Listen { subject, interest } => {

@@ -20,7 +20,7 @@ use crate::base::time::Instant;
 use crate::proto::pb;
 use crate::testing::faults::Moves;
 use crate::testing::harm::Harm;
-use crate::testing::limits::{self, Kept, POISON};
+use crate::testing::limits::{self, DEAD_LETTERS, Kept, POISON};
 use crate::testing::trace::Trace;
 use crate::testing::workload::{CHANNELS, GHOST};
 
@@ -716,7 +716,10 @@ impl Checker {
         let text = |(inbox, asked, sequence): (&Subject, &Asked, Sequence)| {
             format!("{}:{sequence} for {inbox}, once more", asked.channel)
         };
-        of_durables.or_else(|| of_others().map(text)).or_else(|| self.first_undelivered(audit))
+        of_durables
+            .or_else(|| of_others().map(text))
+            .or_else(|| self.first_undelivered(audit))
+            .or_else(|| self.first_without_dead_letter(audit))
     }
 
     /// What a subscription that is there was never sent, though it has to be.
@@ -749,7 +752,10 @@ impl Checker {
         let mut broken = self.missing_acked(audit);
         for (channel, messages) in audit {
             broken.extend(self.first_gap(channel, messages).map(|text| (Promise::P4, text)));
-            broken.extend(self.disorder(channel, messages).map(|text| (Promise::P4, text)));
+            // Dead letters come in the order in which they die.
+            let is_ordered = channel.as_bytes() != DEAD_LETTERS.as_bytes();
+            let disorder = is_ordered.then(|| self.disorder(channel, messages)).flatten();
+            broken.extend(disorder.map(|text| (Promise::P4, text)));
         }
         for (channel, told) in &self.told {
             broken.extend(self.untold(channel, told, audit.get(channel)));

@@ -11,9 +11,14 @@ use crate::testing::workload::CHANNELS;
 pub const CROWDED: &str = "few";
 /// A channel whose messages are acknowledged by nobody, and where they go then.
 pub const POISON: &str = "poison";
-const GRAVES: &str = "graves";
+/// Where dead letters go.
+pub const DEAD_LETTERS: &str = "graves";
 /// How often a message of it is delivered at most.
 const DELIVERIES_MAX: u32 = 3;
+/// Before each further one, in milliseconds.
+const WAITS: [u64; 2] = [400, 1_300];
+/// What is older is not delivered, in the channel of few subscriptions.
+const TTL: Duration = Duration::from_secs(2);
 /// Channels that go when nobody uses them begin so.
 pub const PASSING: &str = "passing.";
 
@@ -45,10 +50,18 @@ pub fn tight() -> StoreLimits {
     ];
     let policy = PolicyOverrides {
         deliveries_max: Some(DELIVERIES_MAX),
-        dead_letter: Some(ChannelName::from(GRAVES)),
+        dead_letter: Some(ChannelName::from(DEAD_LETTERS)),
+        back_off: Some(WAITS.map(Duration::from_millis).to_vec()),
+        redelivered_max: Some(8),
+        ..PolicyOverrides::default()
     };
+    let short_lived = PolicyOverrides { ttl: Some(TTL), ..PolicyOverrides::default() };
     let policies = Policies {
-        per_channel: [(ChannelName::from(POISON), policy)].into(),
+        per_channel: [
+            (ChannelName::from(POISON), policy),
+            (ChannelName::from(CROWDED), short_lived),
+        ]
+        .into(),
         ..Policies::default()
     };
     StoreLimits {
@@ -63,9 +76,9 @@ pub fn tight() -> StoreLimits {
 #[must_use]
 pub fn kept(limits: &ResolvedLimits, channel: &ChannelName) -> Kept {
     let (usual, of_channel) = (StoreLimits::default().global, limits.of(channel));
-    // What is a dead letter is with its subscriber no longer, who is not told.
-    let is_counted = limits.policy_of(channel).is_some_and(|policy| policy.counts());
-    if is_counted || !of_channel.age_max.is_zero() || of_channel.bytes_max < usual.bytes_max {
+    // What is a dead letter, or too old, is with its subscriber no longer, who is not told.
+    let has_policy = limits.policy_of(channel).is_some_and(|policy| policy.acts());
+    if has_policy || !of_channel.age_max.is_zero() || of_channel.bytes_max < usual.bytes_max {
         Kept::Some
     } else if of_channel.messages_max < usual.messages_max {
         Kept::Newest(of_channel.messages_max)

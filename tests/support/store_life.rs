@@ -107,7 +107,7 @@ pub enum Step {
     /// An operator lets go of all messages of a channel but so many; `None`: of everything.
     Purge(&'static str, Option<u64>),
     /// A reader of a channel got these messages, each so often that its count is this; 0 = it needs
-    /// none any more.
+    /// none any more: the first reader because it begins anew, the others because of their acks.
     Deliver(&'static str, u8, Vec<(u64, u32)>),
     /// From the next process on deliveries are counted, or are not.
     Count(bool),
@@ -345,6 +345,8 @@ impl Life {
             sequence: Sequence(*sequence),
             timestamp: WallTime(made),
             count: *count,
+            // The second reader's messages are acknowledged.
+            is_gone: *count == 0 && reader == 1,
         };
         let mut part = part_of(channel, Lifecycle::Keep);
         part.deliveries = counts.iter().map(count_of).collect();
@@ -519,7 +521,11 @@ impl Life {
         limits.per_channel.insert(ChannelName::from("aged"), section);
         if self.counts_deliveries {
             let dead_letter = Some(ChannelName::from("dead"));
-            let policy = PolicyOverrides { deliveries_max: Some(9), dead_letter };
+            let policy = PolicyOverrides {
+                deliveries_max: Some(9),
+                dead_letter,
+                ..PolicyOverrides::default()
+            };
             limits.per_channel.insert(ChannelName::from("foo"), ChannelOverrides::default());
             limits.policies.per_channel.insert(ChannelName::from("foo"), policy);
         } else {

@@ -172,8 +172,9 @@ impl Model {
         }
         for count in &part.deliveries {
             let counts = known.counts.entry((count.reader, count.sequence.get())).or_default();
-            // Where the disk takes nothing, what is let go of may come back.
-            if count.count != 0 || !self.was_faulty {
+            // What is acknowledged is let go of by the next write of counts; where the disk takes
+            // nothing, what goes may come back too.
+            if count.count != 0 || (count.is_gone && !self.was_faulty) {
                 *counts = [count.count].into();
             }
         }

@@ -1,6 +1,7 @@
 //! how often a message is delivered at most, and what becomes of it then
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::*;
 use crate::base::channel_limits::StoreLimits;
@@ -15,6 +16,7 @@ fn limited(max: u32, change: impl FnOnce(&mut StoreLimits)) -> StoreLimits {
     let policy = PolicyOverrides {
         deliveries_max: Some(max),
         dead_letter: Some(ChannelName::from("dead.letters")),
+        ..PolicyOverrides::default()
     };
     let mut limits = StoreLimits::default();
     for name in ["orders", "bulk"] {
@@ -162,13 +164,140 @@ fn a_durable_that_leaves_and_comes_back_is_the_same_reader() {
         server.subscribe("me", "orders", "b", &durable());
         server.expect("b:1*1");
         server.sub_close("me", "orders", "b");
+        server.pass_secs(4);
         server.subscribe("me", "orders", "c", &durable());
         server.expect("");
+        // Until an ack wait after its last delivery it may still be acknowledged.
+        server.pass_secs(5);
+        assert_eq!(server.letters("dead.letters").len(), 0);
+        server.pass_secs(1);
         assert_eq!(server.letters("dead.letters").len(), 1);
         // Another durable counts for itself.
         server.connect("you");
         server.subscribe("you", "orders", "e", &durable());
         server.expect("e:1");
+    });
+}
+
+/// Goal: what was delivered as often as it may be is acknowledged after all, by a durable that
+/// comes back and behind a take-over.
+#[test]
+fn the_last_delivery_can_be_acknowledged_behind_a_restart() {
+    with_max(1, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 2);
+        server.expect("a:1 a:2");
+        server.pass_secs(9);
+        server.restart();
+        // Its deadline by the clock is over, and who serves now does not know when it was sent.
+        server.pass_secs(9);
+        server.ack("a", "orders", &[1]);
+        server.sub_close("me", "orders", "a");
+        server.subscribe("me", "orders", "b", &durable());
+        assert_eq!(server.letters("dead.letters").len(), 0);
+        server.ack("b", "orders", &[2]);
+        server.pass_secs(5 * ACK_WAIT);
+        server.expect("");
+        assert_eq!(server.letters("dead.letters").len(), 0);
+        assert_eq!(server.count_count("orders"), 0);
+    });
+}
+
+/// Goal: a connection that becomes full, or that nobody reads any more, while a delivery is being
+/// counted gets nothing, and the count is given back.
+#[test]
+fn what_finds_no_room_when_it_is_counted_is_not_counted() {
+    with_max(1, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.ack("a", "orders", &[1]);
+        server.hold_commits();
+        for _ in 0..3 {
+            let _ = server.hand_in_publish("me", "orders", "x");
+        }
+        server.run();
+        server.release_one();
+        server.set_room("a", false);
+        server.release();
+        server.pass_secs(5 * ACK_WAIT);
+        server.expect("");
+        assert_eq!(server.letters("dead.letters").len(), 0);
+        server.set_room("a", true);
+        server.expect("a:2 a:3 a:4");
+        server.pass_secs(ACK_WAIT);
+        server.expect("");
+        assert_eq!(server.letters("dead.letters").len(), 3);
+    });
+}
+
+/// Goal: a store that stalls for longer than the ack wait uses up no count, and no memory.
+#[test]
+fn a_stalled_store_counts_a_delivery_once() {
+    with_max(2, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.hold_commits();
+        server.pass_secs(20 * ACK_WAIT);
+        let held = server.held_bytes();
+        server.pass_secs(20 * ACK_WAIT);
+        assert!(server.held_bytes() <= held + 1_024, "{held}");
+        server.expect("");
+        server.release();
+        server.expect("a:1*1");
+        server.pass_secs(ACK_WAIT - 1);
+        assert_eq!(server.letters("dead.letters").len(), 0);
+        server.pass_secs(1);
+        server.expect("");
+        assert_eq!(server.letters("dead.letters").len(), 1);
+    });
+}
+
+/// Goal: a dead letter of a group names the member that has the message.
+#[test]
+fn a_dead_letter_of_a_group_is_of_the_member_that_has_it() {
+    with_max(1, |mut server| {
+        let member = Options { queue: "q", ..durable() };
+        server.connect("me");
+        server.connect("you");
+        server.subscribe("me", "orders", "a", &member);
+        server.subscribe("you", "orders", "b", &member);
+        server.publish("me", "orders", 4);
+        let came = server.deliveries();
+        server.pass_secs(ACK_WAIT);
+        let letters = server.letters("dead.letters");
+        assert_eq!(letters.len(), 4);
+        for letter in &letters {
+            let origin = origin_of(letter);
+            let had = came.iter().find(|(_, sequence, _)| origin["sequence"] == *sequence);
+            let client = if had.is_some_and(|(inbox, ..)| inbox == "a") { "me" } else { "you" };
+            assert_eq!(origin["client"], client);
+        }
+    });
+}
+
+#[test]
+fn what_stands_in_for_a_purged_message_begins_to_count_anew() {
+    with_max(2, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 2);
+        server.expect("a:1 a:2");
+        server.pass_secs(ACK_WAIT);
+        server.expect("a:1*1 a:2*1");
+        let channel = ChannelName::from("orders");
+        let change = Change::Purge { channel, extent: crate::engine::administration::Extent::All };
+        server.administer(7, change);
+        assert_eq!(server.count_count("orders"), 1, "that of what is gone");
+        server.pass_secs(ACK_WAIT);
+        server.expect("a:2");
+        server.pass_secs(ACK_WAIT);
+        server.expect("a:2*1");
+        assert_eq!(server.letters("dead.letters").len(), 0);
     });
 }
 
@@ -263,6 +392,25 @@ fn a_full_disk_delivers_nothing_uncounted() {
     });
 }
 
+/// Goal: a reader that goes while the disk is full leaves nothing for the next one of its name.
+#[test]
+fn a_full_disk_keeps_no_counts_of_who_is_gone() {
+    with_max(3, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.refuse("orders", Some("no room"));
+        server.unsubscribe("me", "orders", "a");
+        assert_eq!(server.count_count("orders"), 1);
+        server.refuse("orders", None);
+        server.publish("me", "orders", 1);
+        assert_eq!(server.count_count("orders"), 0);
+        server.subscribe("me", "orders", "b", &durable());
+        server.expect("b:1 b:2");
+    });
+}
+
 #[test]
 fn a_durable_that_is_reset_begins_to_count_anew() {
     with_max(2, |mut server| {
@@ -328,6 +476,225 @@ fn counts_of_others_are_given_up() {
     assert_eq!(server.count_count("orders"), 0);
 }
 
+/// A server with one policy, of the channel `orders`, for each number of loops.
+fn with_policy(policy: &PolicyOverrides, story: impl Fn(Script)) {
+    for loops in [1, 2, 4] {
+        story(Script::with(loops, |settings| {
+            let mut limits = StoreLimits::default();
+            limits.per_channel.insert(ChannelName::from("orders"), Default::default());
+            limits.policies.per_channel.insert(ChannelName::from("orders"), policy.clone());
+            settings.limits = limits.resolve().unwrap();
+        }));
+    }
+}
+
+fn waits() -> PolicyOverrides {
+    let back_off = [1, 5, 30].map(Duration::from_secs).to_vec();
+    PolicyOverrides { back_off: Some(back_off), ..PolicyOverrides::default() }
+}
+
+/// When each redelivery of message `sequence` came, in seconds, within so many of them.
+fn redelivered_at(server: &mut Script, sequence: u64, secs: u64) -> Vec<f64> {
+    let mut came = Vec::new();
+    for tenth in 1..=secs * 10 {
+        server.pass(Duration::from_millis(100));
+        let deliveries = server.deliveries();
+        let of_message = deliveries.iter().filter(|(_, found, _)| *found == sequence);
+        #[allow(clippy::cast_precision_loss, reason = "it is small")]
+        came.extend(of_message.map(|_| tenth as f64 / 10.0));
+    }
+    came
+}
+
+/// Goal: the waits of the list, within a tenth of each; the last one repeats.
+#[test]
+fn a_back_off_sets_the_pause_before_each_redelivery() {
+    let expected = [1.0, 6.0, 36.0, 66.0, 96.0];
+    let counting = PolicyOverrides {
+        deliveries_max: Some(50),
+        dead_letter: Some(ChannelName::from("dead.letters")),
+        ..waits()
+    };
+    for policy in [waits(), counting] {
+        for queue in ["", "q"] {
+            with_policy(&policy, |mut server| {
+                server.connect("me");
+                server.subscribe("me", "orders", "a", &Options { queue, ..durable() });
+                server.publish("me", "orders", 1);
+                server.expect("a:1");
+                let came = redelivered_at(&mut server, 1, 120);
+                assert_eq!(came.len(), expected.len(), "{came:?}");
+                let mut before = (0.0, 0.0);
+                for (came, expected) in came.into_iter().zip(expected) {
+                    let (wait, wanted) = (came - before.0, expected - before.1);
+                    assert!((wait - wanted).abs() <= wanted / 10.0, "{wait} instead of {wanted}");
+                    before = (came, expected);
+                }
+            });
+        }
+    }
+}
+
+/// Goal: each message has its own place in the list: one that waits long holds up none that does
+/// not, and what comes later is due sooner.
+#[test]
+fn each_message_backs_off_for_itself() {
+    with_policy(&waits(), |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        server.pass_secs(10);
+        let _ = server.got();
+        // The first one waits for half a minute now.
+        server.publish("me", "orders", 1);
+        server.expect("a:2");
+        server.pass_secs(1);
+        server.expect("a:2*1");
+        server.ack("a", "orders", &[2]);
+        server.pass_secs(24);
+        server.expect("");
+        server.pass_secs(2);
+        server.expect("a:1*3");
+    });
+}
+
+/// Goal: a take-over shortens no wait: with a limit on deliveries the list goes on where it was,
+/// without one it begins again.
+#[test]
+fn a_back_off_goes_on_behind_a_restart() {
+    for (max, pause) in [(Some(50), 30), (None, 1)] {
+        let dead_letter = max.map(|_| ChannelName::from("dead.letters"));
+        let policy = PolicyOverrides { deliveries_max: max, dead_letter, ..waits() };
+        with_policy(&policy, |mut server| {
+            server.connect("me");
+            server.subscribe("me", "orders", "a", &durable());
+            server.publish("me", "orders", 1);
+            server.pass_secs(7);
+            server.expect("a:1 a:1*1 a:1*2");
+            server.restart();
+            let came = redelivered_at(&mut server, 1, 31);
+            let first = came.first().copied().unwrap_or_default();
+            assert!((first - f64::from(pause)).abs() <= f64::from(pause) / 10.0, "{came:?}");
+        });
+    }
+}
+
+/// Goal: of what a subscription does not acknowledge only so many are out again at once, in the
+/// order in which they were due, and what is new goes on beside them.
+#[test]
+fn few_are_redelivered_at_once_and_new_ones_go_on() {
+    let policy = PolicyOverrides { redelivered_max: Some(1), ..PolicyOverrides::default() };
+    with_policy(&policy, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &Options { in_flight_max: 2, ..durable() });
+        server.publish("me", "orders", 6);
+        server.expect("a:1 a:2");
+        server.pass_secs(ACK_WAIT);
+        server.expect("a:1*1 a:3 a:4");
+        server.ack("a", "orders", &[1]);
+        server.pass_secs(1);
+        server.expect("a:2*1");
+        server.ack("a", "orders", &[3, 4]);
+        server.expect("a:5 a:6");
+        server.ack("a", "orders", &[5, 6]);
+        // The only one that is left comes each ack wait, as ever.
+        server.pass_secs(2 * ACK_WAIT);
+        server.expect("a:2*2 a:2*3");
+        // A durable that comes back gets no more at once.
+        server.publish("me", "orders", 2);
+        server.expect("a:7 a:8");
+        server.sub_close("me", "orders", "a");
+        server.subscribe("me", "orders", "b", &Options { in_flight_max: 2, ..durable() });
+        server.expect("b:2*4");
+        server.ack("b", "orders", &[2]);
+        server.pass_secs(1);
+        server.expect("b:7*1");
+    });
+}
+
+/// Goal: a member of a group has no more of them than another subscription.
+#[test]
+fn a_group_redelivers_few_to_each_member() {
+    let policy = PolicyOverrides { redelivered_max: Some(2), ..PolicyOverrides::default() };
+    with_policy(&policy, |mut server| {
+        server.connect("me");
+        let member = Options { queue: "q", in_flight_max: 10, ..durable() };
+        server.subscribe("me", "orders", "a", &member);
+        server.subscribe("me", "orders", "b", &member);
+        server.publish("me", "orders", 20);
+        assert_eq!(server.deliveries().len(), 20);
+        server.pass_secs(ACK_WAIT);
+        let again = server.deliveries();
+        assert!((2..=4).contains(&again.len()), "{again:?}");
+        // All of them come in turns.
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..20 {
+            server.pass_secs(ACK_WAIT);
+            seen.extend(server.deliveries().into_iter().map(|(_, sequence, _)| sequence));
+        }
+        assert_eq!(seen.len(), 20, "{seen:?}");
+    });
+}
+
+fn short_lived(secs: u64) -> PolicyOverrides {
+    PolicyOverrides { ttl: Some(Duration::from_secs(secs)), ..PolicyOverrides::default() }
+}
+
+/// Goal: what is older than the time to live is not delivered, and counts as acknowledged in its
+/// order; it stays stored, and nobody is held up by it.
+#[test]
+fn what_is_older_than_its_time_to_live_is_passed_over() {
+    with_policy(&short_lived(60), |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &Options { in_flight_max: 2, ..durable() });
+        server.publish("me", "orders", 4);
+        server.expect("a:1 a:2");
+        server.sub_close("me", "orders", "a");
+        server.pass_secs(61);
+        server.publish("me", "orders", 1);
+        // A durable that comes back sees neither what it had pending nor what waited for it.
+        server.subscribe("me", "orders", "b", &Options { in_flight_max: 2, ..durable() });
+        server.expect("b:5");
+        assert_eq!(server.stored("orders")[0].1, [5]);
+        assert_eq!(server.stored("orders")[0].0.last_sent, 5);
+        assert_eq!(server.contents("orders").len(), 5);
+        assert_eq!(server.snapshot().traffic.outlived, 4);
+        server.restart();
+        server.pass_secs(ACK_WAIT);
+        server.expect("b:5*1");
+        // It is redelivered until it is too old.
+        server.pass_secs(70);
+        assert!(server.got().starts_with("b:5*"));
+        server.pass_secs(100);
+        server.expect("");
+        assert!(server.stored("orders")[0].1.is_empty());
+    });
+}
+
+#[test]
+fn a_group_passes_over_what_is_too_old() {
+    with_policy(&short_lived(30), |mut server| {
+        server.connect("me");
+        server.publish("me", "orders", 3);
+        server.pass_secs(31);
+        let member = Options { queue: "q", ..durable() };
+        server.subscribe(
+            "me",
+            "orders",
+            "a",
+            &Options { start: crate::proto::pb::StartPosition::First, ..member },
+        );
+        server.publish("me", "orders", 1);
+        server.expect("a:4");
+        server.pass_secs(ACK_WAIT);
+        server.expect("a:4*1");
+        server.pass_secs(100);
+        let _ = server.got();
+        server.pass_secs(100);
+        server.expect("");
+    });
+}
+
 /// Goal: 200 messages that nobody acknowledges, and a kill whenever: never delivered more than N
 /// times, never fewer than N less the kills, and each is a dead letter.
 #[test]
@@ -387,7 +754,11 @@ fn resolve(sections: &[(&str, Option<u32>, Option<&str>)]) -> Result<(), String>
     let mut limits = StoreLimits { policies: Policies::default(), ..StoreLimits::default() };
     for (name, deliveries_max, dead_letter) in sections {
         let dead_letter = dead_letter.map(ChannelName::from);
-        let policy = PolicyOverrides { deliveries_max: *deliveries_max, dead_letter };
+        let policy = PolicyOverrides {
+            deliveries_max: *deliveries_max,
+            dead_letter,
+            ..PolicyOverrides::default()
+        };
         if name.is_empty() {
             limits.policies.global = policy;
         } else {

@@ -63,6 +63,9 @@ impl Scope {
     }
 }
 
+/// Nobody needs to know.
+const NONE: Count = (WallTime(0), 0);
+
 /// Which epoch has written a file, and the how many-th it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Number {
@@ -79,10 +82,12 @@ pub struct Number {
 pub struct Deliveries {
     share: u64,
     counts: BTreeMap<Key, Count>,
-    /// Messages that need no count once what was written before is durable.
+    /// Acknowledged messages, which need no count once what was written before is durable.
     forgotten: BTreeSet<Key>,
     /// What the file of the epoch counts: where it is let go of, each file of this share says so.
     found: BTreeSet<Key>,
+    /// Those of which that is so, and files still have one: the next write says so.
+    let_go: BTreeSet<Key>,
     file: Option<Written>,
     last_generation: u64,
 }
@@ -154,12 +159,18 @@ impl Deliveries {
         for part in parts {
             let channel = channel_id(&part.channel);
             for count in &part.deliveries {
-                let DeliveryCount { reader, sequence, timestamp, count } = *count;
-                let key = (channel, reader, sequence);
-                // What was let go of must not come back when its reader begins anew.
-                if 0 < count || self.counts.contains_key(&key) || added.contains_key(&key) {
-                    added.insert(key, (timestamp, count));
+                if 0 < count.count {
+                    let key = (channel, count.reader, count.sequence);
+                    added.insert(key, (count.timestamp, count.count));
+                } else if count.is_gone {
+                    // What was let go of must not come back when its reader begins anew.
+                    added.extend(self.known_of(channel, count).map(|key| (key, NONE)));
                 }
+            }
+        }
+        if !added.is_empty() {
+            for key in &self.let_go {
+                added.entry(*key).or_insert(NONE);
             }
         }
         if added.is_empty() {
@@ -171,7 +182,19 @@ impl Deliveries {
             // What of it is there is not known: the next one says everything anew.
             self.file = None;
         }
+        if written.is_ok() {
+            self.let_go.clear();
+        }
         written.map(|()| is_new)
+    }
+
+    /// What files may have of a message, or of all messages of a reader.
+    fn known_of(&self, channel: ReaderId, count: &DeliveryCount) -> impl Iterator<Item = Key> + '_ {
+        let DeliveryCount { reader, sequence, .. } = *count;
+        let last = if count.is_of_all() { Sequence(u64::MAX) } else { sequence };
+        let range = (channel, reader, sequence)..=(channel, reader, last);
+        let known = self.counts.range(range.clone()).map(|(key, _)| *key);
+        known.chain(self.let_go.range(range).copied())
     }
 
     fn append(&mut self, ctx: &Context, added: &BTreeMap<Key, Count>) -> Result<(), StoreError> {
@@ -199,7 +222,7 @@ impl Deliveries {
         for key in self.found.iter().chain(&self.forgotten) {
             let is_gone = !self.counts.contains_key(key) || self.forgotten.contains(key);
             if is_gone {
-                all.insert(*key, (WallTime(0), 0));
+                all.insert(*key, NONE);
             }
         }
         all.extend(added);
@@ -220,13 +243,14 @@ impl Deliveries {
         }
         let channel = channel_id(&part.channel);
         for count in &part.deliveries {
-            let DeliveryCount { reader, sequence, timestamp, count } = *count;
-            let key = (channel, reader, sequence);
-            if count == 0 {
-                self.forgotten.insert(key);
+            if count.count == 0 {
+                let known: Vec<Key> = self.known_of(channel, count).collect();
+                self.forgotten.extend(known);
             } else {
+                let key = (channel, count.reader, count.sequence);
                 self.forgotten.remove(&key);
-                self.counts.insert(key, (timestamp, count));
+                self.let_go.remove(&key);
+                self.counts.insert(key, (count.timestamp, count.count));
             }
         }
         if !ctx.options.sync && FORGOTTEN_MAX < self.forgotten.len() {
@@ -239,6 +263,8 @@ impl Deliveries {
         if !self.counts.is_empty() {
             let gone = channel_id(name);
             self.counts.retain(|(channel, ..), _| *channel != gone);
+            self.forgotten.retain(|(channel, ..)| *channel != gone);
+            self.let_go.retain(|(channel, ..)| *channel != gone);
         }
     }
 
@@ -248,7 +274,9 @@ impl Deliveries {
             written.is_dirty = false;
         }
         for key in std::mem::take(&mut self.forgotten) {
-            self.counts.remove(&key);
+            if self.counts.remove(&key).is_some() {
+                self.let_go.insert(key);
+            }
         }
     }
 
@@ -272,7 +300,10 @@ impl Deliveries {
         let former = former.number;
         let made = self.begin(ctx, root, &BTreeMap::new()).and_then(|()| self.sync(ctx, root));
         match made {
-            Ok(()) => drop(root.unlink(&deliveries_name(former))),
+            Ok(()) => {
+                self.let_go.clear();
+                let _ = root.unlink(&deliveries_name(former));
+            }
             Err(error) => {
                 self.file = None;
                 log::debug!(
@@ -289,6 +320,48 @@ impl Deliveries {
         synced.map_err(|source| io_error(Action::Sync, &path_of(ctx, written.number), source))?;
         written.is_dirty = false;
         Ok(())
+    }
+}
+
+/// What of a file is none of what was written.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Damage {
+    /// Records that are none, in front of one that is.
+    inside: u64,
+    /// Those behind the last one that is.
+    at_end: u64,
+    /// Where the first one lies.
+    first_at: Option<u64>,
+}
+
+impl Damage {
+    fn look(&mut self, at: u64, is_whole: bool) {
+        if is_whole {
+            self.inside += std::mem::take(&mut self.at_end);
+        } else {
+            self.at_end += 1;
+            self.first_at.get_or_insert(at);
+        }
+    }
+
+    /// A crash leaves a torn end, of which nobody was told that it is there; anything else was
+    /// damaged later.
+    fn say(&self, path: &Path) {
+        let (Some(first_at), path) = (self.first_at, path.display()) else { return };
+        if self.inside == 0 {
+            log::info!(
+                target: crate::log::STREAM,
+                "{path}: {} records at the end are not whole, from byte {first_at} on: a crash left them",
+                self.at_end
+            );
+        } else {
+            log::warn!(
+                target: crate::log::STREAM,
+                "{path}: {} records are damaged, the first at byte {first_at}: a message may be \
+                 delivered more often than its channel allows, and nothing is lost",
+                self.inside + self.at_end
+            );
+        }
     }
 }
 
@@ -361,6 +434,7 @@ impl Found {
                 sequence: *sequence,
                 timestamp: *timestamp,
                 count: *count,
+                is_gone: false,
             })
             .collect()
     }
@@ -403,9 +477,14 @@ fn read(ctx: &Context, root: &dyn Folder, number: Number) -> Result<Option<Said>
     }
     let mut said = Said { number, counts: BTreeMap::new(), scope: None };
     let (mut offset, mut records) = (HEADER.len() as u64, 0);
+    let mut damage = Damage::default();
     loop {
         let read_len = read(&mut bytes, offset)?;
-        for record in bytes[..read_len].chunks_exact(RECORD_LEN).filter_map(decode) {
+        let places = (offset..).step_by(RECORD_LEN);
+        for (at, record) in places.zip(bytes[..read_len].chunks(RECORD_LEN)) {
+            let record = decode(record);
+            damage.look(at, record.is_some());
+            let Some(record) = record else { continue };
             match Scope::of(&record, records) {
                 Some(scope) => said.scope = Some(scope),
                 None if record.0.0 == MARK => {}
@@ -414,6 +493,7 @@ fn read(ctx: &Context, root: &dyn Folder, number: Number) -> Result<Option<Said>
             records += 1;
         }
         if read_len < bytes.len() {
+            damage.say(&path);
             return Ok(Some(said));
         }
         offset += read_len as u64;
@@ -484,6 +564,20 @@ mod tests {
             assert_eq!(decode(&bytes[..at]), None, "{at}");
         }
         assert_eq!(decode(&[0; RECORD_LEN]), None);
+    }
+
+    #[test]
+    fn a_torn_end_is_told_from_damage() {
+        let look = |wholes: &[bool]| {
+            let mut damage = Damage::default();
+            (0..).step_by(RECORD_LEN).zip(wholes).for_each(|(at, whole)| damage.look(at, *whole));
+            damage
+        };
+        assert_eq!(look(&[true, true]), Damage::default());
+        let torn = look(&[true, false, false]);
+        assert_eq!(torn, Damage { inside: 0, at_end: 2, first_at: Some(RECORD_LEN as u64) });
+        let damaged = look(&[false, true, false]);
+        assert_eq!(damaged, Damage { inside: 1, at_end: 1, first_at: Some(0) });
     }
 
     #[test]

@@ -148,7 +148,9 @@ impl Channel {
     pub fn on_deliveries(&mut self, counts: &[DeliveryCount]) {
         for count in counts {
             let key = (count.reader, count.sequence);
-            if count.count == 0 {
+            if count.is_of_all() {
+                self.forgotten.retain(|(reader, _)| *reader != count.reader);
+            } else if count.count == 0 {
                 self.forgotten.insert(key);
             } else {
                 self.forgotten.remove(&key);

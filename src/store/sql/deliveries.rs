@@ -1,7 +1,8 @@
 //! How often messages were delivered: a table of ours, which is only there where it is needed.
 //!
 //! Counts are written with their commit. A row goes in the transaction that says its message is
-//! acknowledged, never before it: else the message would be counted anew.
+//! acknowledged, up to a second later, and never before it: else the message would be counted anew
+//! if the process died in between. Only that of a reader that is gone goes at once.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +10,21 @@ use crate::base::delivery_count::{DeliveryCount, ReaderId};
 use crate::base::id::Sequence;
 use crate::base::record::ChannelBatch;
 use crate::base::time::WallTime;
-use crate::store::sql::dialect::{Dialect, SqlError, Value, insert_rows};
+use crate::store::sql::dialect::{Dialect, Failure, SqlError, Value, insert_rows};
 
 const ADD: &str =
     "INSERT INTO StanbyDeliveries (stamp, deliveries, id, reader, seq) VALUES (?,?,?,?,?)";
 const CHANGE: &str =
     "UPDATE StanbyDeliveries SET stamp=?, deliveries=? WHERE id=? AND reader=? AND seq=?";
 const REMOVE: &str = "DELETE FROM StanbyDeliveries WHERE id=? AND reader=? AND seq=?";
+const REMOVE_READER: &str = "DELETE FROM StanbyDeliveries WHERE id=? AND reader=?";
 /// Of a channel that is gone.
 pub const REMOVE_ALL: &str = "DELETE FROM StanbyDeliveries WHERE id=?";
 const ALL: &str = "SELECT id, reader, seq, stamp, deliveries FROM StanbyDeliveries";
+
+const ANY: &str = "SELECT id FROM StanbyDeliveries LIMIT 1";
+/// Of all channels.
+pub const REMOVE_EVERY: &str = "DELETE FROM StanbyDeliveries";
 
 /// A message that needs no count.
 pub type Forgotten = (ReaderId, Sequence);
@@ -30,7 +36,11 @@ pub type Forgotten = (ReaderId, Sequence);
 pub fn write(dialect: &mut dyn Dialect, id: i64, part: &ChannelBatch) -> Result<(), SqlError> {
     for count in &part.deliveries {
         if count.count == 0 {
-            remove(dialect, id, std::iter::once(&(count.reader, count.sequence)))?;
+            if count.is_of_all() {
+                dialect.execute(REMOVE_READER, &[id.into(), count.reader.to_hex().into()])?;
+            } else if count.is_gone {
+                remove(dialect, id, std::iter::once(&(count.reader, count.sequence)))?;
+            }
             continue;
         }
         let values = [
@@ -62,6 +72,18 @@ pub fn remove<'a>(
     Ok(())
 }
 
+/// Whether any count is there; there may be no such table.
+///
+/// # Errors
+/// [`SqlError`].
+pub fn is_any(dialect: &mut dyn Dialect) -> Result<bool, SqlError> {
+    match dialect.query(ANY, &[]) {
+        Ok(rows) => Ok(!rows.is_empty()),
+        Err(error) if error.failure == Failure::Missing => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// All that is there, by the number of the channel's row.
 ///
 /// # Errors
@@ -76,6 +98,7 @@ pub fn read(dialect: &mut dyn Dialect) -> Result<BTreeMap<i64, Vec<DeliveryCount
             sequence: Sequence(row[2].unsigned()),
             timestamp: WallTime(row[3].signed()),
             count: u32::try_from(row[4].unsigned()).unwrap_or(u32::MAX),
+            is_gone: false,
         });
     }
     Ok(found)

@@ -117,6 +117,8 @@ impl Recovery<'_> {
             for found in &mut state.channels {
                 found.recovered.deliveries = counts.remove(&found.channel.id).unwrap_or_default();
             }
+        } else {
+            self.forget_deliveries(dialect)?;
         }
         let id_max = SubscriptionId(state.subscription_id_max);
         for found in &mut state.channels {
@@ -185,6 +187,20 @@ impl Recovery<'_> {
             deliveries: Vec::new(),
         };
         Ok(Found { recovered, channel, gap })
+    }
+
+    /// Without a limit on deliveries nobody counts on: the rows go, as the files of a directory do.
+    fn forget_deliveries(&self, dialect: &mut dyn Dialect) -> Result<(), StoreError> {
+        let is_there = deliveries::is_any(dialect);
+        if !is_there.map_err(|error| error.into_store_error(Action::Open))? {
+            return Ok(());
+        }
+        patiently(dialect, RECOVERY_PATIENCE, |dialect| {
+            fence::check(dialect, self.epoch)?;
+            dialect.execute(deliveries::REMOVE_EVERY, &[])?;
+            Ok(())
+        })?;
+        Ok(())
     }
 
     /// What is known of this channel. If others were active since, it may have been deleted and

@@ -367,7 +367,7 @@ fn writes_nothing(part: &ChannelBatch) -> bool {
     part.lifecycle == Lifecycle::Keep
         && part.messages.is_empty()
         && part.purge.is_none()
-        && part.deliveries.iter().all(|count| count.count == 0)
+        && part.deliveries.iter().all(|count| count.count == 0 && !count.is_gone)
         && part.subscriptions.iter().all(waits)
 }
 

@@ -9,6 +9,7 @@ use super::{CHANNELS, Client, Marker, REQUEST_TIMEOUT, Turn};
 use crate::base::id::ChannelName;
 use crate::proto::pb;
 use crate::testing::checker::{Audit, Checker};
+use crate::testing::limits::DEAD_LETTERS;
 use crate::testing::parcels::Parcel;
 
 impl Client {
@@ -38,10 +39,28 @@ impl Client {
         self.probe.as_ref().is_some_and(|(_, is_read)| *is_read)
     }
 
+    /// Dead letters are read as they come; nobody publishes there.
+    fn read_dead_letters(&mut self, turn: &mut Turn) -> Option<Vec<Parcel>> {
+        let channel = ChannelName::from(DEAD_LETTERS);
+        if self.subscriptions.values().any(|found| found.channel == channel) {
+            return None;
+        }
+        let request = pb::SubscriptionRequest {
+            start_position: pb::StartPosition::First.into(),
+            ..pb::SubscriptionRequest::default()
+        };
+        Some(self.ask(channel, None, request, turn))
+    }
+
     /// Reads every channel from its beginning, and puts a message at the end of each.
     pub(super) fn act_auditing(&mut self, turn: &mut Turn) -> Vec<Parcel> {
         if self.probe.is_none() {
             self.probe = turn.checker.first_unused().map(|channel| (channel.clone(), false));
+        }
+        if turn.checker.expects_dead_letters()
+            && let Some(parcels) = self.read_dead_letters(turn)
+        {
+            return parcels;
         }
         let probe = self.probe.iter().map(|(channel, _)| channel.clone());
         let channels: Vec<_> = CHANNELS.map(ChannelName::from).into_iter().chain(probe).collect();

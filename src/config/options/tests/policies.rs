@@ -9,7 +9,8 @@ fn policy(file: &str, channel: &str) -> Option<DeliveryPolicy> {
 }
 
 fn of(deliveries_max: u32, dead_letter: &str) -> Option<DeliveryPolicy> {
-    Some(DeliveryPolicy { deliveries_max, dead_letter: Some(ChannelName::from(dead_letter)) })
+    let dead_letter = Some(ChannelName::from(dead_letter));
+    Some(DeliveryPolicy { deliveries_max, dead_letter, ..DeliveryPolicy::default() })
 }
 
 #[test]
@@ -27,6 +28,25 @@ fn sections_inherit_policies_as_limits() {
     assert_eq!(policy(file, "orders.eu.calm"), of(0, "dead.eu"));
     assert_eq!(policy(file, "free"), of(0, "graveyard"));
     assert_eq!(policy("streaming { store_limits { channels { a: {} } } }", "a"), None);
+}
+
+#[test]
+fn waits_and_times_to_live_are_inherited() {
+    let file = "streaming { store_limits {
+        ttl: \"1h\"
+        channels {
+            \"a.>\": { back_off: [\"1s\", \"1m30s\"] }
+            \"a.b\": { back_off: \"2s\", ttl: \"0\" }
+            \"a.c\": { back_off: [] }
+        } } }";
+    let of = |channel: &str| {
+        let found = policy(file, channel).unwrap_or_default();
+        (found.back_off.iter().map(Duration::as_secs).collect::<Vec<_>>(), found.ttl.as_secs())
+    };
+    assert_eq!(of("other"), (vec![], 3_600));
+    assert_eq!(of("a.x"), (vec![1, 90], 3_600));
+    assert_eq!(of("a.b"), (vec![2], 0));
+    assert_eq!(of("a.c"), (vec![], 3_600));
 }
 
 #[test]
@@ -56,12 +76,16 @@ fn what_cannot_be_meant_is_refused_with_its_place() {
         ),
         ("dead_letter: \"\"", "f.conf:2:2: dead_letter \"\" is no channel name"),
         ("dead_letter: \"a..b\"", "f.conf:2:2: dead_letter \"a..b\" is no channel name"),
-        ("back_off: [1s]", "f.conf:2:2: key \"back_off\" is not supported by stanby yet"),
-        ("ttl: 1m", "f.conf:2:2: key \"ttl\" is not supported by stanby yet"),
+        ("back_off: [\"1s\", \"99ms\"]", "f.conf:2:2: back_off has a wait of 99ms: 100ms at least"),
+        ("back_off: \"soon\"", "f.conf:2:2: time: invalid duration \"soon\""),
+        ("back_off: 5", "f.conf:2:2: back_off expects durations such as \"10s\", got int64"),
+        ("ttl: \"-1s\"", "f.conf:2:2: ttl is below 0: \"-1s\""),
+        ("ttl: 60", "f.conf:2:2: ttl expects durations such as \"10s\", got int64"),
         ("dedup_window: 1m", "f.conf:2:2: key \"dedup_window\" is not supported by stanby yet"),
         (
-            "max_redelivered_in_flight: 5",
-            "f.conf:2:2: key \"max_redelivered_in_flight\" is not supported by stanby yet",
+            "max_redelivered_in_flight: -1",
+            "f.conf:2:2: max_redelivered_in_flight is -1: it has to be from 1 to 4294967295, or 0 \
+             for no limit where one would be inherited",
         ),
     ] {
         for file in [
