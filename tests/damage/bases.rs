@@ -49,7 +49,11 @@ pub struct Channel {
 }
 
 fn limits() -> StoreLimits {
-    let counted = PolicyOverrides { deliveries_max: Some(9), dead_letter: Some("dead".into()) };
+    let counted = PolicyOverrides {
+        deliveries_max: Some(9),
+        dead_letter: Some("dead".into()),
+        ..PolicyOverrides::default()
+    };
     let per_channel = BTreeMap::from([("counted".into(), counted)]);
     StoreLimits {
         policies: Policies { per_channel, ..Policies::default() },
@@ -162,6 +166,7 @@ fn sliced(root: &Path) {
             sequence: Sequence(it),
             timestamp: WallTime(START + i64::try_from(it).unwrap()),
             count: 3,
+            is_gone: false,
         })
         .collect();
     let client = |id: &'static str| {
