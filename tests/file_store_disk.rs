@@ -381,7 +381,10 @@ impl Followed {
             options.truncate_bad_eof = true;
             let disk = FaultDisk(Arc::clone(&disk));
             file::prepare_on(&disk, &options).unwrap();
-            assert!(file::peek_server_on(&disk, &options).is_some());
+            let server = file::peek_server_on(&disk, &options).unwrap();
+            options.root = root.path().join("new");
+            file::begin_on(&disk, &options, &server).unwrap();
+            assert_eq!(file::peek_server_on(&disk, &options), Some(server));
         }
         disk.operations().into_iter().zip(disk.sites()).collect()
     }

@@ -160,10 +160,21 @@ pub fn peek_server_on(disk: &dyn Disk, options: &FileOptions) -> Option<spb::Ser
 /// # Errors
 /// [`StoreError::Unusable`], [`StoreError::Io`].
 pub fn begin(options: &FileOptions, server: &spb::ServerInfo) -> Result<(), StoreError> {
+    begin_on(&RealDisk, options, server)
+}
+
+/// [`begin`] on this disk.
+///
+/// # Errors
+/// As [`begin`].
+pub fn begin_on(
+    disk: &dyn Disk,
+    options: &FileOptions,
+    server: &spb::ServerInfo,
+) -> Result<(), StoreError> {
     options.validate()?;
-    let disk = RealDisk;
     disk.create_root(&options.root).map_err(|error| rootless(&options.root, &error))?;
-    let root = open_root(&disk, &options.root)?;
+    let root = open_root(disk, &options.root)?;
     let path = path_below(&options.root, b"", format::SERVER_FILE);
     let failed = |action: Action| move |source| io_error(action, &path, source);
     let file = match root.open(format::SERVER_FILE, Access::CreateNew) {
