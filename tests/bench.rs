@@ -53,6 +53,13 @@ fn counted(found: &Value, side: &str, messages: u64) {
     assert!(0.0 < found[side]["per_second"].as_f64().unwrap(), "{found}");
 }
 
+/// As [`counted`], where what comes with the last one counts too.
+#[track_caller]
+fn counted_about(found: &Value, side: &str, messages: u64) {
+    let count = found[side]["messages"].as_u64().unwrap();
+    assert!((messages..messages + 1_000).contains(&count), "{found}");
+}
+
 #[test]
 fn channels_are_measured_both_ways() {
     let launch = Launch::new(&[]).file_store(None);
@@ -75,6 +82,9 @@ fn channels_are_measured_both_ways() {
     let found =
         measured(&server, "streaming -p 0 --subscribers 1 --replay -n 500 --subject shared");
     counted(&found, "received", 500);
+    // What comes of the first channel while the second one is subscribed to counts.
+    let found = measured(&server, "streaming -p 0 --channels 3 --subscribers 2 --replay -n 3000");
+    counted_about(&found, "received", 6_000);
     // Every client and every message is one that the server has seen.
     assert_eq!(server.json("/streaming/serverz")["clients"], 0);
     assert_eq!(server.json("/streaming/serverz")["total_msgs"], 3_550);
@@ -89,6 +99,21 @@ fn plain_subjects_and_questions_are_measured() {
     let found = measured(&server, "request -n 500 --in-flight 4 --queue-members 2");
     counted(&found, "published", 500);
     assert!(found["received"].is_null(), "{found}");
+}
+
+/// Goal: a command that starts the server by another program leaves it no more than one of its own.
+#[test]
+fn a_wrapped_server_is_ended_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pid, script) = (folder.path().join("pid"), folder.path().join("start"));
+    let stanby = binary().display().to_string();
+    let lines = format!("#!/bin/sh\n{stanby} -p $1 -P {}\ntrue\n", pid.display());
+    fs::write(&script, lines).unwrap();
+    let with = format!("wrapped=sh {} {{port}}", script.display());
+    let output = bench(&["streaming", "-n", "10", "--pairs", "1", "--with", &with]);
+    assert!(output.status.success(), "{}", text(&output));
+    let left = fs::read_to_string(&pid).ok().and_then(|text| text.trim().parse().ok());
+    assert!(left.is_none_or(|pid| kill(Pid::from_raw(pid), None).is_err()), "{left:?} is left");
 }
 
 /// Goal: a server that falls behind is seen to, because messages count from when they were due.
@@ -168,6 +193,8 @@ fn what_cannot_be_measured_is_refused() {
     refused(&["core", "--with", "a=/none/such {port}"], "cannot run /none/such");
     refused(&["core", "--with", "a=/bin/false {port}"], "it has ended");
     refused(&["core", "--with", "a=b {port}", "--csv", "/none/a.csv"], "/none/a.csv");
+    refused(&["core", "-s", &address, "--pid", "0"], "no process on this machine");
+    refused(&["core", "--with", "a=b {port}", "--csv", "x", "--svg", "x"], "need a file each");
     refused(&["core", "-s", "127.0.0.1:1"], "Connection refused");
     refused(
         &["streaming", "-s", &address, "-c", "other"],

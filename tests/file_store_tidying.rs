@@ -365,3 +365,23 @@ fn a_purge_takes_few_slices_away_at_once() {
     let opened = stores::open(folder.path());
     assert_eq!(opened.recovered.channels[0].state, state);
 }
+
+/// Goal: a limit is kept however fast slices die: no file of what is gone waits for the next second.
+#[test]
+fn slices_that_a_limit_lets_go_of_are_removed_with_the_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = FileOptions { slice_messages_max: 2, ..FileOptions::new(folder.path()) };
+    let mut limits = StoreLimits::default();
+    limits.global.messages_max = 4;
+    let mut opened = stores::open_as(&options, &limits, Predecessor::Clean).unwrap();
+    let share = opened.shares[0].as_mut();
+    stores::commit(share, &batch(vec![part("foo", Lifecycle::Create, 1..=2)]));
+    for round in 0..20 {
+        let first = 3 + 60 * round;
+        stores::commit(share, &batch(vec![part("foo", Lifecycle::Keep, first..=first + 59)]));
+        let entries = std::fs::read_dir(folder.path().join("foo")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let left = names.filter(|name| name.ends_with(".dat") && name.starts_with("msgs.")).count();
+        assert!(left <= 4, "{left} slices are left in round {round}");
+    }
+}

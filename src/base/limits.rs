@@ -201,6 +201,10 @@ pub const DUPLICATE_PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How soon a message handed over from a leaving queue member is redelivered (spec protocol, 11.1).
 pub const TRANSFER_REDELIVERY_DELAY: Duration = Duration::from_millis(100);
 
+/// How soon a message that waits for others to be acknowledged is redelivered: each time looks at
+/// all that is pending, so acknowledgements of a while are taken together.
+pub const NEXT_REDELIVERY_DELAY: Duration = Duration::from_millis(10);
+
 /// How soon a client that pings in spite of failed heartbeats is asked again (spec protocol, 7.2).
 pub const PING_HEARTBEAT_DELAY: Duration = Duration::from_millis(1);
 

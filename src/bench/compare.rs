@@ -19,7 +19,7 @@ use crate::base::files::{self, Access, Links};
 use crate::base::random::Random;
 use crate::base::world;
 use crate::client::Options;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 /// How long a server may take until it answers.
@@ -51,7 +51,7 @@ impl Contender {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (name, command) = text.split_once('=').ok_or("it is NAME=COMMAND")?;
         let words: Vec<String> = command.split_ascii_whitespace().map(str::to_owned).collect();
-        if name.is_empty() || words.is_empty() {
+        if name.is_empty() || name.chars().any(char::is_control) || words.is_empty() {
             return Err("it is NAME=COMMAND".to_owned());
         }
         if !words.iter().any(|word| word.contains("{port}")) {
@@ -134,6 +134,7 @@ fn measure(
     }
     let summary = run::run(plan, &login, Some(server.child.id()), is_over);
     server.end();
+    drop(server);
     // What a server leaves is of no use to anybody.
     let _ = std::fs::remove_dir_all(place);
     Ok((ready, summary?))
@@ -214,10 +215,7 @@ impl Server {
     }
 
     fn end(&mut self) {
-        if let Ok(id) = i32::try_from(self.child.id()) {
-            // It may have ended already.
-            let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
-        }
+        self.signal(Signal::SIGTERM);
         let began = world::instant();
         while world::instant().since(began) < ENDED_WITHIN {
             if !matches!(self.child.try_wait(), Ok(None)) {
@@ -225,15 +223,21 @@ impl Server {
             }
             thread::park_timeout(LOOK_PAUSE);
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    }
+
+    /// To all processes that the command has started.
+    fn signal(&self, signal: Signal) {
+        if let Ok(id) = i32::try_from(self.child.id()) {
+            // They may have ended already.
+            let _ = killpg(Pid::from_raw(id), signal);
+        }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already; either way it is collected.
-        let _ = self.child.kill();
+        // A command that is no server itself may end before the server that it has started.
+        self.signal(Signal::SIGKILL);
         let _ = self.child.wait();
     }
 }

@@ -36,6 +36,23 @@ pub(crate) enum Said<'a> {
     Pong,
 }
 
+impl Said<'_> {
+    /// Appends a message as it came.
+    fn keep(&self, others: &mut Vec<u8>) {
+        let Self::Message { sid, subject, reply, payload } = self else { return };
+        others.extend_from_slice(b"MSG ");
+        others.extend_from_slice(subject);
+        others.extend_from_slice(format!(" {sid} ").as_bytes());
+        if let Some(reply) = reply {
+            others.extend_from_slice(reply);
+            others.push(b' ');
+        }
+        others.extend_from_slice(format!("{}\r\n", payload.len()).as_bytes());
+        others.extend_from_slice(payload);
+        others.extend_from_slice(b"\r\n");
+    }
+}
+
 /// A connection that is logged in.
 pub(crate) struct Connection {
     socket: mio::net::TcpStream,
@@ -180,6 +197,16 @@ impl Connection {
         Ok(has_given)
     }
 
+    /// What came while something else was waited for comes first.
+    fn put_back(&mut self, others: &[u8]) {
+        if !others.is_empty() {
+            let rest = [others, &self.input[self.read..self.filled]].concat();
+            (self.read, self.filled) = (0, rest.len());
+            self.input = rest;
+            self.input.resize(self.filled + READ_LEN, 0);
+        }
+    }
+
     /// What is not whole moves to the front; a message that does not fit makes the buffer grow.
     fn make_room(&mut self) {
         self.input.copy_within(self.read..self.filled, 0);
@@ -207,21 +234,23 @@ impl Connection {
         mut found: impl FnMut(&Said<'_>) -> Option<T>,
     ) -> Result<T, BenchError> {
         let until = world::instant() + ANSWER_WITHIN;
-        let mut answer = None;
-        while world::instant() < until {
+        let (mut answer, mut others) = (None, Vec::new());
+        while world::instant() < until && answer.is_none() {
             self.send()?;
             let is_read = self.receive(|said, _| {
                 answer = found(&said);
-                if answer.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if answer.is_some() {
+                    return ControlFlow::Break(());
+                }
+                said.keep(&mut others);
+                ControlFlow::Continue(())
             })?;
-            if let Some(answer) = answer {
-                return Ok(answer);
-            }
             if !is_read {
                 self.wait(until)?;
             }
         }
-        Err(BenchError::Refused { request, reason: "no answer".to_owned() })
+        self.put_back(&others);
+        answer.ok_or_else(|| BenchError::Refused { request, reason: "no answer".to_owned() })
     }
 
     /// Waits until the server has taken everything that was sent before.

@@ -61,6 +61,9 @@ pub enum BenchError {
         /// Acknowledgements or deliveries.
         what: &'static str,
     },
+    /// A process was named that is none.
+    #[error("no process on this machine has the number of --pid")]
+    NoProcess,
     /// Somebody has ended it.
     #[error("interrupted")]
     Interrupted,

@@ -101,11 +101,15 @@ impl Plan {
         self.messages / count + u64::from(place < self.messages % count)
     }
 
-    /// How long one publisher waits between two messages, if it does.
-    pub(crate) fn interval(&self) -> Option<Duration> {
+    /// How long one publisher waits between two messages, if it does, and before the first one, so
+    /// that they take turns.
+    pub(crate) fn pace(&self, publisher: usize) -> Option<(Duration, Duration)> {
         let count = u32::try_from(self.publishers).unwrap_or(u32::MAX);
+        let place = u32::try_from(publisher).unwrap_or(u32::MAX);
         self.rate.map(|rate| {
-            Duration::from_secs(1) * count / u32::try_from(rate.max(1)).unwrap_or(u32::MAX)
+            let rate = u32::try_from(rate.max(1)).unwrap_or(u32::MAX);
+            let interval = Duration::from_secs(1) * count / rate;
+            (interval, interval * place / count.max(1))
         })
     }
 
@@ -144,6 +148,9 @@ mod tests {
         let plan = plan();
         assert_eq!([0, 1, 2].map(|place| plan.share(place)), [4, 3, 3]);
         assert_eq!(plan.channel(0), "bench");
+        let pace = Plan { rate: Some(300), ..plan.clone() }.pace(1);
+        assert_eq!(pace.map(|(interval, _)| interval.as_millis()), Some(10));
+        assert_eq!(pace.map(|(_, first)| first.as_micros()), Some(3_333));
         assert_eq!(Plan { channels: 2, ..plan }.channel(1), "bench.2");
     }
 

@@ -45,8 +45,8 @@ pub(crate) struct Load {
     pub(crate) messages: u64,
     /// Messages without an answer at most.
     pub(crate) in_flight: usize,
-    /// How long it waits between two of them, if it does.
-    pub(crate) interval: Option<Duration>,
+    /// How long it waits between two of them, if it does, and before the first one.
+    pub(crate) pace: Option<(Duration, Duration)>,
 }
 
 /// What became of the messages of one publisher.
@@ -87,17 +87,16 @@ pub(crate) fn run(
         if load.answers == Answers::None && connection.unsent() < UNSENT_MAX {
             state.answered = state.sent;
         }
-        let now = world::instant();
+        let mut read_at = None;
         let has_read = connection.receive(|said, out| {
+            let now = *read_at.get_or_insert_with(world::instant);
             state.take(&said, out, load.answers, now);
             ControlFlow::Continue(())
         })?;
+        let now = read_at.unwrap_or_else(world::instant);
         // Heartbeats are no progress.
         if before != (state.sent, state.answered) {
             heard_at = now;
-        }
-        if has_read || has_sent {
-            continue;
         }
         if is_over.load(Ordering::Relaxed) {
             return Err(BenchError::Interrupted);
@@ -106,6 +105,9 @@ pub(crate) fn run(
             let seconds = STALLED_AFTER.as_secs();
             let (done, wanted) = (state.answered, load.messages);
             return Err(BenchError::Stalled { seconds, done, wanted, what: "acknowledgements" });
+        }
+        if has_read || has_sent {
+            continue;
         }
         let look_at = now + LOOK_EVERY;
         connection.wait(next_due.map_or(look_at, |due| due.min(look_at)))?;
@@ -132,11 +134,12 @@ fn fill(
             return None;
         }
         // With a rate it counts from when it was due, not from when there was room for it.
-        let due = match load.interval {
+        let due = match load.pace {
             None => now,
-            Some(interval) => {
+            Some((interval, first)) => {
                 let nanos = u128::from(state.sent) * interval.as_nanos();
-                let due = began + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+                let due =
+                    began + first + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
                 if now < due {
                     now = world::instant();
                 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::compare::{Contender, Round};
 use super::report::{Side, float};
+use crate::base::markup;
 
 /// A figure of a run.
 struct Figure {
@@ -214,14 +215,14 @@ impl Table {
             let top = place * group_height + 24;
             svg.push_str(&format!(
                 "<text x=\"16\" y=\"{top}\" font-weight=\"bold\">{}</text>\n",
-                escaped(name)
+                markup::escaped(name)
             ));
             let most = all.iter().map(|one| one.median).fold(f64::MIN_POSITIVE, f64::max);
             for (server, one) in all.iter().enumerate() {
                 let y = top + 8 + server * bar_height;
                 let width = one.median / most * 480.0;
                 let colour = COLOURS[server % COLOURS.len()];
-                let label = escaped(self.names.get(server).map_or("", String::as_str));
+                let label = markup::escaped(self.names.get(server).map_or("", String::as_str));
                 svg.push_str(&format!(
                     "<text x=\"16\" y=\"{0}\">{label}</text><rect x=\"150\" y=\"{y}\" width=\"{width:.1}\" \
                      height=\"14\" fill=\"{colour}\"/><text x=\"{1:.1}\" y=\"{0}\">{2}</text>\n",
@@ -234,10 +235,6 @@ impl Table {
         svg.push_str("</svg>\n");
         svg
     }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 fn shown(value: f64) -> String {
@@ -273,6 +270,7 @@ mod tests {
             own_cpu: None,
             server_cpu: None,
             server_memory: None,
+            left: None,
         };
         Round { pair, contender, ready: 0.001, summary }
     }

@@ -50,6 +50,8 @@ pub(crate) struct Summary {
     pub(crate) server_cpu: Option<f64>,
     /// The most memory that the server has had, in bytes.
     pub(crate) server_memory: Option<u64>,
+    /// What could not be removed from the server, and why.
+    pub(crate) left: Option<String>,
 }
 
 /// The longest time that is told from longer ones, in nanoseconds: an hour.
@@ -148,6 +150,9 @@ impl Summary {
                 per_message(seconds)
             ));
         }
+        if let Some(left) = &self.left {
+            text.push_str(&format!("{left}\n"));
+        }
         text
     }
 
@@ -175,6 +180,7 @@ impl Summary {
             "server_cpu_seconds": self.server_cpu,
             "server_memory_bytes": self.server_memory,
             "bench_cpu_seconds": self.own_cpu,
+            "left": self.left,
         })
     }
 }

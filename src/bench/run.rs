@@ -36,6 +36,8 @@ struct Crew {
     is_published: Arc<AtomicBool>,
     /// Messages that the queue group got.
     shared: Arc<AtomicU64>,
+    /// Messages that the server has refused: nobody gets them.
+    refused: Arc<AtomicU64>,
     ready: Sender<()>,
     /// Ends when all are ready.
     go: Receiver<()>,
@@ -75,6 +77,7 @@ pub(crate) fn run(
         is_over: Arc::clone(is_over),
         is_published: Arc::default(),
         shared: Arc::default(),
+        refused: Arc::default(),
         ready,
         go,
     };
@@ -102,12 +105,8 @@ pub(crate) fn run(
     crew.is_published.store(true, Ordering::Relaxed);
     let received = join(receiving, &crew, began);
     let after = (Usage::of(None), server.and_then(|pid| Usage::of(Some(pid))));
-    if let Some((mut connection, inbox)) = stream {
-        let subjects = subjects(plan);
-        // What was measured counts, whatever becomes of the stream.
-        let _ = Stream { name: &stream_name(&crew), subjects: &subjects }
-            .remove(&mut connection, &inbox);
-    }
+    // What was measured counts, whatever becomes of the stream.
+    let left = stream.and_then(|name| remove_stream(&crew, &name, &mut random).err());
     let (published, received) = first_of(published, received)?;
     Ok(Summary {
         plan: plan.clone(),
@@ -116,6 +115,7 @@ pub(crate) fn run(
         own_cpu: difference(before.0, after.0),
         server_cpu: difference(before.1, after.1),
         server_memory: after.1.map(|usage| usage.memory_peak),
+        left: left.map(|error| format!("the stream {} is left: {error}", stream_name(&crew))),
     })
 }
 
@@ -181,20 +181,31 @@ fn stream_name(crew: &Crew) -> String {
     format!("bench-{}", crew.name)
 }
 
-/// The stream of a JetStream run, with the connection that removes it again.
-fn make_stream(
-    crew: &Crew,
-    random: &mut Random,
-) -> Result<Option<(Connection, String)>, BenchError> {
+/// Makes the stream of a JetStream run; its name.
+fn make_stream(crew: &Crew, random: &mut Random) -> Result<Option<String>, BenchError> {
     if crew.plan.work != Work::JetStream {
         return Ok(None);
     }
+    let (mut connection, inbox) = connect_for_stream(crew, random)?;
+    let (name, subjects) = (stream_name(crew), subjects(&crew.plan));
+    Stream { name: &name, subjects: &subjects }.create(&mut connection, &inbox)?;
+    Ok(Some(name))
+}
+
+/// On a connection of its own: one that idles through a long run is closed by the server.
+fn remove_stream(crew: &Crew, name: &str, random: &mut Random) -> Result<(), BenchError> {
+    let (mut connection, inbox) = connect_for_stream(crew, random)?;
+    Stream { name, subjects: &[] }.remove(&mut connection, &inbox)
+}
+
+fn connect_for_stream(
+    crew: &Crew,
+    random: &mut Random,
+) -> Result<(Connection, String), BenchError> {
     let mut connection = Connection::open(&crew.login, "bench-stream")?;
     let inbox = format!("_INBOX.{}", random.unique_id());
     connection.listen(&format!("{inbox}.*"), None, ACKS);
-    let subjects = subjects(&crew.plan);
-    Stream { name: &stream_name(crew), subjects: &subjects }.create(&mut connection, &inbox)?;
-    Ok(Some((connection, inbox)))
+    Ok((connection, inbox))
 }
 
 fn publish(crew: &Crew, number: usize, random: &mut Random) -> Result<Measured, BenchError> {
@@ -206,7 +217,7 @@ fn publish(crew: &Crew, number: usize, random: &mut Random) -> Result<Measured, 
         answers: Answers::None,
         messages: plan.share(number),
         in_flight: plan.in_flight,
-        interval: plan.interval(),
+        pace: plan.pace(number),
     };
     let mut client = None;
     let mut connection = if plan.work == Work::Streaming {
@@ -239,6 +250,7 @@ fn publish(crew: &Crew, number: usize, random: &mut Random) -> Result<Measured, 
     };
     let published = publisher::run(used, &load, &crew.is_over)?;
     let ended_at = world::instant();
+    crew.refused.fetch_add(published.failed, Ordering::Relaxed);
     client.map_or(Ok(()), Client::close)?;
     Ok(Measured {
         latencies: published.latencies,
@@ -285,7 +297,8 @@ fn receive(
     };
     let answers = matches!(duty, Duty::Answer);
     let wanted = if answers { u64::MAX } else { plan.messages };
-    let count = Count { wanted, done: if is_member { &crew.shared } else { &own } };
+    let done = if is_member { &*crew.shared } else { &own };
+    let count = Count { wanted, done, refused: &crew.refused };
     let used = match (&mut connection, &mut client) {
         (Some(connection), _) => connection,
         (None, Some(client)) => &mut client.connection,

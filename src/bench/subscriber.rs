@@ -60,6 +60,15 @@ pub(crate) struct Count<'a> {
     pub(crate) wanted: u64,
     /// So far.
     pub(crate) done: &'a AtomicU64,
+    /// Of those that are wanted so many were refused.
+    pub(crate) refused: &'a AtomicU64,
+}
+
+impl Count<'_> {
+    fn is_reached(&self) -> bool {
+        let refused = self.refused.load(Ordering::Relaxed);
+        self.wanted.saturating_sub(refused) <= self.done.load(Ordering::Relaxed)
+    }
 }
 
 /// What one subscriber got.
@@ -85,9 +94,8 @@ pub(crate) fn run(
     let latencies = report::latencies();
     let mut received = Received { latencies, count: 0, redelivered: 0, last_at: began };
     let (mut scratch, mut heard_at, mut done) = (Vec::new(), began, 0);
-    while count.done.load(Ordering::Relaxed) < count.wanted {
-        let now = world::instant();
-        let mut taken = 0;
+    while !count.is_reached() {
+        let (mut taken, mut read_at) = (0, None);
         let has_read = connection.receive(|said, out| {
             let Said::Message { sid, reply, payload, .. } = said else {
                 return ControlFlow::Continue(());
@@ -119,6 +127,7 @@ pub(crate) fn run(
             };
             taken += 1;
             if let Some(stamp) = read_stamp(data).filter(|_| has_stamps) {
+                let now = *read_at.get_or_insert_with(world::instant);
                 received.latencies.saturating_record(now.0.saturating_sub(stamp).max(1));
             }
             ControlFlow::Continue(())
@@ -127,25 +136,25 @@ pub(crate) fn run(
         if taken != 0 {
             count.done.fetch_add(taken, Ordering::Relaxed);
             received.count += taken;
-            received.last_at = world::instant();
+            received.last_at = read_at.unwrap_or_else(world::instant);
         }
+        let now = world::instant();
         // What other members got is progress too; a heartbeat is none.
         let all_done = count.done.load(Ordering::Relaxed);
         if done < all_done {
-            (done, heard_at) = (all_done, world::instant());
-        }
-        if has_read || has_sent {
-            continue;
+            (done, heard_at) = (all_done, now);
         }
         if is_over.load(Ordering::Relaxed) {
             break;
         }
         if STALLED_AFTER <= now.since(heard_at) {
             let seconds = STALLED_AFTER.as_secs();
-            let (done, wanted) = (count.done.load(Ordering::Relaxed), count.wanted);
+            let wanted = count.wanted - count.refused.load(Ordering::Relaxed);
             return Err(BenchError::Stalled { seconds, done, wanted, what: "messages" });
         }
-        connection.wait(now + LOOK_EVERY)?;
+        if !has_read && !has_sent {
+            connection.wait(now + LOOK_EVERY)?;
+        }
     }
     // The last acknowledgements, too.
     connection.flush()?;

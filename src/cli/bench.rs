@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{CommandFactory, ValueEnum};
 
-use super::connection::{self, CommandError, LoginArgs};
+use super::connection::{self, CommandError, LoginArgs, printable_lines};
 use super::progress::Progress;
 use super::table::table;
 use crate::base::files;
@@ -20,7 +20,8 @@ use crate::base::world;
 use crate::bench::compare::{self, Contender};
 use crate::bench::plan::{Plan, Work};
 use crate::bench::ratios::Table;
-use crate::bench::run;
+use crate::bench::usage::Usage;
+use crate::bench::{BenchError, run};
 use crate::client::Options;
 
 /// Measure a server: publish and receive as fast as it goes, or at a given rate
@@ -195,9 +196,17 @@ fn measure(args: &Args) -> Result<(), CommandError> {
     if !args.compared.with.is_empty() {
         return compared(args, (&plan, &login), &stop);
     }
+    if args.pid.is_some_and(|pid| Usage::of(Some(pid)).is_none()) {
+        return Err(CommandError::Bench(BenchError::NoProcess));
+    }
     let summary = run::run(&plan, &login, args.pid, &stop)?;
     let text = if args.json { connection::document(&summary.document()) } else { summary.text() };
-    print(&text)
+    print(&if args.json { text } else { printable_lines(&text) })?;
+    let published = summary.published.as_ref();
+    match published.filter(|side| side.count == 0).and_then(|side| side.first_error.clone()) {
+        Some(reason) => Err(BenchError::Refused { request: "publish", reason }.into()),
+        None => Ok(()),
+    }
 }
 
 fn compared(
@@ -208,7 +217,14 @@ fn compared(
     let Compared { with, pairs, folder, csv, svg } = &args.compared;
     // What cannot be written is known before, and not after an hour.
     for path in csv.iter().chain(svg) {
-        write(path, "")?;
+        let file = path.clone();
+        world::may_write(path)
+            .map_err(|error| CommandError::File { file, why: error.to_string() })?;
+    }
+    if csv.is_some() && csv == svg {
+        let file = csv.clone().unwrap_or_default();
+        let why = "lines and a plot need a file each".to_owned();
+        return Err(CommandError::File { file, why });
     }
     let folder = make_folder(folder.as_deref())?;
     let mut progress = Progress::new();

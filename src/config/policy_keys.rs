@@ -98,7 +98,8 @@ fn duration(entry: &Entry, value: &Value) -> Result<Duration, Fault> {
         let text = format!("{} expects durations such as \"10s\", got {have}", entry.key);
         return Err(Fault::new(entry, text));
     };
-    let nanos = go::duration(text).map_err(|why| Fault::new(entry, why))?;
+    let nanos = go::duration(text)
+        .map_err(|why| Fault::new(entry, format!("parameter \"{}\": {why}", entry.key)))?;
     let nanos = u64::try_from(nanos)
         .map_err(|_| Fault::new(entry, format!("{} is below 0: {}", entry.key, go::quote(text))))?;
     Ok(Duration::from_nanos(nanos))

@@ -675,17 +675,20 @@ impl Engine {
             for peer in self.peers() {
                 self.tell(peer, PeerMessage::HeartbeatsFailing(client.clone(), is_failing));
             }
-            self.mark_failing(client, is_failing);
+            self.mark_failing(client, is_failing, now);
         }
     }
 
     /// The client's heartbeats began to fail, or work again.
-    pub(super) fn mark_failing(&mut self, client: &ClientId, is_failing: bool) {
+    pub(super) fn mark_failing(&mut self, client: &ClientId, is_failing: bool, now: Now) {
         if let Some(known) = self.clients.known.get_mut(client) {
             known.is_failing = is_failing;
             for key in &known.subscriptions {
                 if let Some(found) = self.subscriptions.by_key.get_mut(key) {
                     found.is_failing = is_failing;
+                    if found.is_held_for_room && !is_failing {
+                        self.timers.arm(Timer::Redelivery(*key), now.at);
+                    }
                 }
             }
         }

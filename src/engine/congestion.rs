@@ -4,10 +4,10 @@
 //! with its old deadline, and nothing else of the engine waits with them.
 
 use crate::base::time::Now;
-use crate::engine::Engine;
 use crate::engine::delivery::Reader;
 use crate::engine::redelivery::PassKind;
 use crate::engine::subscription::SubscriptionKey;
+use crate::engine::{Engine, Timer};
 
 impl Engine {
     /// The connection that reads a subscription's inbox is full, or has room.
@@ -21,6 +21,9 @@ impl Engine {
         found.is_congested = !has_room;
         if has_room {
             let group = found.group;
+            if found.is_held_for_room && found.pass.is_none() {
+                self.timers.arm(Timer::Redelivery(key), now.at);
+            }
             self.run_pass(key, now);
             match group {
                 Some(group) => {

@@ -261,6 +261,7 @@ impl Engine {
         };
         found.life = SubscriptionLife::Offline;
         found.is_on_hold = false;
+        found.is_held_for_room = false;
         if let Some(group) = found.group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
             group.members.take_out(key);
             group.shadow = Some(key);

@@ -394,7 +394,7 @@ impl Engine {
             PeerMessage::ClientRemovedSeen(client) => self.on_client_removed_seen(&client, now),
             PeerMessage::ClientGone(connection) => self.on_client_gone(&connection),
             PeerMessage::HeartbeatsFailing(client, is_failing) => {
-                self.mark_failing(&client, is_failing);
+                self.mark_failing(&client, is_failing, now);
             }
             PeerMessage::PingedWhileFailing(client) => self.on_pinged_while_failing(client, now),
             PeerMessage::ChannelWanted(name) => self.on_channel_wanted(from, name),

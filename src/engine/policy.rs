@@ -303,7 +303,8 @@ impl Engine {
             if !is_refused {
                 out.postpone(key, found, sequence, now.at);
                 // A group has no order, and the others of it do not wait.
-                found.is_on_hold |= found.group.is_none();
+                found.is_held_for_room = found.group.is_none();
+                found.is_on_hold |= found.is_held_for_room;
             }
         }
         if let Some(policed) = &mut channel.policed {

@@ -311,6 +311,7 @@ fn restored(
         is_stalled: false,
         is_congested: false,
         is_on_hold: false,
+        is_held_for_room: false,
         is_failing: false,
         pass: None,
         start_text: String::new(),

@@ -10,7 +10,8 @@ use prost::Message;
 
 use crate::base::id::{Sequence, SubscriptionId, Ticket};
 use crate::base::limits::{
-    FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, REDELIVERY_SLACK, TRANSFER_REDELIVERY_DELAY,
+    FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, NEXT_REDELIVERY_DELAY, REDELIVERY_SLACK,
+    TRANSFER_REDELIVERY_DELAY,
 };
 use crate::base::planted::{self, Bug};
 use crate::base::record::{FetchRequest, MessageRecord, StoreRead, SubscriptionWrite};
@@ -159,8 +160,11 @@ impl Engine {
         let Some(found) = self.subscriptions.by_key.get(&key) else {
             return;
         };
-        if !found.is_online() || found.pending.is_empty() {
+        if !found.is_online() {
             return;
+        }
+        if found.pending.is_empty() {
+            return self.end_hold_for_room(key, now);
         }
         if let Some(pass) = &found.pass {
             // The pass under way does not know what was transferred meanwhile.
@@ -181,6 +185,16 @@ impl Engine {
             return;
         }
         self.begin_pass(key, PassKind::Timer, now);
+    }
+
+    /// What new messages wait for is acknowledged, or gone.
+    fn end_hold_for_room(&mut self, key: SubscriptionKey, now: Now) {
+        if let Some(found) = self.subscriptions.by_key.get_mut(&key)
+            && std::mem::take(&mut found.is_held_for_room)
+        {
+            found.is_on_hold = false;
+            self.deliver(Reader::Plain(key), now);
+        }
     }
 
     /// Begins a pass.
@@ -473,8 +487,16 @@ impl Engine {
 
     /// Whether a message waits until fewer of its subscription are out.
     fn waits_for_others(&self, key: SubscriptionKey, sequence: Sequence) -> bool {
-        let again = self.subscriptions.by_key.get(&key).and_then(|found| found.again.as_ref());
-        again.is_some_and(|again| again.must_wait(sequence, self.redelivered_max(key)))
+        let Some(found) = self.subscriptions.by_key.get(&key) else { return false };
+        let again = found.again.as_ref();
+        let policed = self.channels.slab[found.channel].policed.as_ref();
+        // What is to be a dead letter takes nobody's place.
+        let is_used_up = policed.is_some_and(|policed| {
+            policed.policy.counts()
+                && policed.policy.deliveries_max <= policed.redelivered(found.reader, sequence) + 1
+        });
+        !is_used_up
+            && again.is_some_and(|again| again.must_wait(sequence, self.redelivered_max(key)))
     }
 
     /// Who gets a message that is due again: `target`, or whoever has it where that one has enough
@@ -516,7 +538,7 @@ impl Engine {
         if let Some(again) = found.and_then(|found| found.again.as_mut())
             && again.end(sequence)
         {
-            let at = now.at + TRANSFER_REDELIVERY_DELAY;
+            let at = now.at + NEXT_REDELIVERY_DELAY;
             let armed = self.timers.deadline(&Timer::Redelivery(key));
             self.timers.arm(Timer::Redelivery(key), armed.map_or(at, |armed| at.min(armed)));
         }
@@ -551,6 +573,7 @@ impl Engine {
         let armed = self.timers.deadline(&Timer::Redelivery(key));
         let at = at.map(|at| armed.map_or(at, |armed| at.min(armed)));
         let was_on_hold = std::mem::take(&mut found.is_on_hold);
+        found.is_held_for_room = false;
         match at {
             None => {
                 self.timers.cancel(&Timer::Redelivery(key));

@@ -161,6 +161,8 @@ pub(super) struct Subscription {
     pub(super) is_congested: bool,
     /// Old pending messages go out before new ones.
     pub(super) is_on_hold: bool,
+    /// That is so because a message that was counted found no room: until it is tried again.
+    pub(super) is_held_for_room: bool,
     /// Its client missed heartbeats.
     pub(super) is_failing: bool,
     pub(super) pass: Option<Box<Pass>>,
@@ -521,6 +523,7 @@ impl Engine {
             is_stalled: false,
             is_congested: false,
             is_on_hold: false,
+            is_held_for_room: false,
             is_failing: false,
             pass: None,
             start_text,
@@ -609,6 +612,7 @@ impl Engine {
         found.is_stalled = false;
         found.is_failing = false;
         found.is_on_hold = !found.pending.is_empty();
+        found.is_held_for_room = false;
         found.start_text = String::new();
         if planted::is(Bug::DurableStartsAnew) {
             found.cursor.last_sent = self.channels.slab[found.channel].last;

@@ -233,6 +233,50 @@ fn what_finds_no_room_when_it_is_counted_is_not_counted() {
     });
 }
 
+/// Goal: what found no room keeps what comes behind it back, in order, and never for good.
+#[test]
+fn what_found_no_room_holds_nobody_back_for_ever() {
+    // It is acknowledged before it is tried again.
+    with_max(5, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &Options { ack_wait: 10, ..options() });
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.hold_commits();
+        server.pass_secs(ACK_WAIT);
+        server.set_room("a", false);
+        server.release();
+        server.set_room("a", true);
+        server.ack("a", "orders", &[1]);
+        server.pass_secs(1);
+        server.expect("");
+        server.publish("me", "orders", 1);
+        server.expect("a:2");
+    });
+    // Its client misses a heartbeat meanwhile, and is well again.
+    with_max(5, |mut server| {
+        server.connect("me");
+        server.connect("other");
+        server.subscribe("me", "orders", "a", &Options { ack_wait: 3_600, ..options() });
+        server.set_pulse("me", Pulse::Silent);
+        server.pass_secs(41);
+        server.hold_commits();
+        for _ in 0..3 {
+            let _ = server.hand_in_publish("other", "orders", "x");
+        }
+        server.run();
+        server.release_one();
+        server.set_room("a", false);
+        server.release();
+        server.pass_secs(1);
+        server.expect("");
+        server.set_pulse("me", Pulse::Alive);
+        server.set_room("a", true);
+        server.pass_secs(60);
+        server.expect("a:1 a:2 a:3");
+    });
+}
+
 /// Goal: a store that stalls for longer than the ack wait uses up no count, and no memory.
 #[test]
 fn a_stalled_store_counts_a_delivery_once() {

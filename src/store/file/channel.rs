@@ -21,7 +21,7 @@ use crate::store::file::subscriptions::Subscriptions;
 use crate::store::file::tail::Tail;
 use crate::store::{Action, StoreError};
 
-/// Slices whose files are removed at once, however many hold nothing any more: commits wait
+/// Slices whose files are removed at once, however many an operator has let go of: commits wait
 /// meanwhile, and a large file takes a file system its time.
 pub(super) const SLICES_REMOVED_AT_ONCE: usize = 8;
 
@@ -401,6 +401,11 @@ impl Channel {
         Ok(())
     }
 
+    /// Slices without messages that are removed at once: all of them, unless many were purged.
+    fn removed_at_once(&self) -> usize {
+        if self.floor.is_set() { SLICES_REMOVED_AT_ONCE } else { usize::MAX }
+    }
+
     /// Whether slices without messages are left, more than are removed at once.
     #[must_use]
     pub fn has_more_dead_slices(&self) -> bool {
@@ -410,7 +415,7 @@ impl Channel {
     }
 
     /// Removes the files of slices without messages but the newest, unless they may hold the only
-    /// durable copy of one that is kept; of many the oldest. What is superseded goes before what
+    /// durable copy of one that is kept; of many that were purged the oldest. What is superseded goes before what
     /// supersedes it. It can be tried again after an error.
     ///
     /// # Errors
@@ -422,7 +427,8 @@ impl Channel {
         archivists: &mut Archivists,
     ) -> Result<(), StoreError> {
         self.remove_superseded(ctx, root)?;
-        let dead = self.messages.dead_slices();
+        let mut dead = self.messages.dead_slices();
+        dead.truncate(self.removed_at_once());
         let first = self.messages.first;
         let hollow: Vec<u64> = self.messages.hollow_slices().collect();
         let is_needed = self.messages.overlaps.iter().any(|old| first <= old.last);
@@ -441,7 +447,7 @@ impl Channel {
         for old in self.messages.overlaps.iter().filter(|old| !is_dead(old.number)) {
             names.extend([slice_data_name(old.number), slice_index_name(old.number)]);
         }
-        for slice in dead.iter().take(SLICES_REMOVED_AT_ONCE) {
+        for slice in &dead {
             let (data, index) = (slice_data_name(slice.number), slice_index_name(slice.number));
             if ctx.options.slice_archive_script.is_none() {
                 names.extend([data, index]);
@@ -466,8 +472,7 @@ impl Channel {
         removed?;
         self.messages.hollow.retain(|number| !hollow.contains(number));
         self.messages.overlaps.clear();
-        let number_max =
-            dead.iter().take(SLICES_REMOVED_AT_ONCE).next_back().map_or(0, |slice| slice.number);
+        let number_max = dead.last().map_or(0, |slice| slice.number);
         self.messages.slices.retain(|slice| number_max < slice.number);
         Ok(())
     }

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::base::delivery_count::{DeliveryCount, ReaderId};
@@ -104,6 +105,13 @@ fn channel_id(channel: &ChannelName) -> ReaderId {
     ReaderId::of(&[channel.as_bytes()])
 }
 
+/// A message of a reader, or all of them.
+fn keys_of(channel: ReaderId, count: &DeliveryCount) -> RangeInclusive<Key> {
+    let DeliveryCount { reader, sequence, .. } = *count;
+    let last = if count.is_of_all() { Sequence(u64::MAX) } else { sequence };
+    (channel, reader, sequence)..=(channel, reader, last)
+}
+
 fn encode(target: &mut Vec<u8>, (channel, reader, sequence): &Key, (timestamp, count): &Count) {
     let begin = target.len();
     target.extend(channel.0);
@@ -164,6 +172,8 @@ impl Deliveries {
                     added.insert(key, (count.timestamp, count.count));
                 } else if count.is_gone {
                     // What was let go of must not come back when its reader begins anew.
+                    let range = keys_of(channel, count);
+                    added.range_mut(range).for_each(|(_, of)| *of = NONE);
                     added.extend(self.known_of(channel, count).map(|key| (key, NONE)));
                 }
             }
@@ -190,9 +200,7 @@ impl Deliveries {
 
     /// What files may have of a message, or of all messages of a reader.
     fn known_of(&self, channel: ReaderId, count: &DeliveryCount) -> impl Iterator<Item = Key> + '_ {
-        let DeliveryCount { reader, sequence, .. } = *count;
-        let last = if count.is_of_all() { Sequence(u64::MAX) } else { sequence };
-        let range = (channel, reader, sequence)..=(channel, reader, last);
+        let range = keys_of(channel, count);
         let known = self.counts.range(range.clone()).map(|(key, _)| *key);
         known.chain(self.let_go.range(range).copied())
     }
@@ -218,12 +226,10 @@ impl Deliveries {
         self.last_generation += 1;
         let (epoch, generation) = (ctx.fence.epoch().0, self.last_generation);
         let number = Number { epoch, generation, share: self.share };
+        // What is acknowledged keeps its count until that is durable.
         let mut all = self.counts.clone();
-        for key in self.found.iter().chain(&self.forgotten) {
-            let is_gone = !self.counts.contains_key(key) || self.forgotten.contains(key);
-            if is_gone {
-                all.insert(*key, NONE);
-            }
+        for key in &self.found {
+            all.entry(*key).or_insert(NONE);
         }
         all.extend(added);
         let (file, len) = create(ctx, root, number, (Scope::Share, &all))?;

@@ -54,6 +54,8 @@ pub struct Share {
     pub(super) untidy: BTreeSet<ChannelName>,
     /// The last of them that was tried, if others wait behind it.
     pub(super) tidied_until: Option<ChannelName>,
+    /// Whether more of what was purged can be removed at once.
+    pub(super) is_purging: bool,
     /// Channels that are gone but for their files.
     pub(super) doomed: BTreeMap<ChannelName, Box<Channel>>,
     pub(super) pace: Pace,
@@ -105,6 +107,7 @@ impl Share {
             failure: None,
             untidy: BTreeSet::new(),
             tidied_until: None,
+            is_purging: false,
             doomed: BTreeMap::new(),
             pace: Pace::default(),
             has_readers: false,

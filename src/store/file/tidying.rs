@@ -84,6 +84,7 @@ impl Share {
         let count_before = self.doomed.len();
         self.doomed.retain(|_, channel| channel.delete(ctx, root).is_err());
         self.is_root_renamed |= self.doomed.len() != count_before;
+        self.is_purging = false;
         let behind = self.tidied_until.take().map_or(Bound::Unbounded, Bound::Excluded);
         let rest = self.untidy.range((behind, Bound::Unbounded));
         let names: Vec<ChannelName> = rest.take(TIDIED_AT_ONCE).cloned().collect();
@@ -128,7 +129,7 @@ impl Share {
 
     /// How soon there is something to try again.
     pub(super) fn tidy_in(&self) -> Option<Duration> {
-        if self.tidied_until.is_some() {
+        if self.tidied_until.is_some() || self.is_purging {
             return Some(TIDY_PAUSE);
         }
         (!self.untidy.is_empty() || !self.doomed.is_empty()).then_some(TIDY_RETRY)
@@ -158,6 +159,7 @@ impl Share {
         }
         if channel.has_more_dead_slices() {
             self.untidy.insert(name.clone());
+            self.is_purging = true;
         }
         if channel.is_renamed {
             self.dirty.insert(name.clone());
