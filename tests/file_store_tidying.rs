@@ -366,7 +366,7 @@ fn a_purge_takes_few_slices_away_at_once() {
     assert_eq!(opened.recovered.channels[0].state, state);
 }
 
-/// Goal: a limit is kept however fast slices die: no file of what is gone waits for the next second.
+/// Goal: a limit is kept however fast slices die: no file of what is gone waits.
 #[test]
 fn slices_that_a_limit_lets_go_of_are_removed_with_the_commit() {
     let folder = tempfile::tempdir().unwrap();

@@ -31,6 +31,7 @@ const DELIVERIES_MAX: u32 = 3;
 const POLICY: &str = "store_limits { channels {
     poison { max_deliveries: 3, dead_letter: \"dead.poison\" }
     patient { back_off: [\"400ms\", \"900ms\", \"2s\"] }
+    once { dedup_window: \"1h\" }
 } }";
 
 fn is_full() -> bool {
@@ -252,6 +253,44 @@ fn the_waits_of_a_back_off_are_kept() {
     server.stop(Signal::SIGTERM);
 }
 
+/// Goal: what is published again is acknowledged and not stored, also by a server that comes after
+/// a kill, whatever the store; and is stored where the window is not meant.
+#[test]
+fn what_is_published_again_is_not_stored() {
+    const COUNT: usize = 300;
+    for kind in ["file", "sqlite"] {
+        let launch = launch(kind);
+        let mut server = launch.start();
+        let texts: Vec<String> = (0..COUNT).map(|number| format!("order {number}")).collect();
+        let stored = |server: &Server, channel: &str| {
+            server.json(&format!("/streaming/channelsz?channel={channel}"))["msgs"].as_u64()
+        };
+        for life in 0..3 {
+            let mut client = Stan::connect(launch.port, "me");
+            // In the first life half of them are new each time.
+            for text in if life == 0 { &texts[..COUNT / 2] } else { &texts } {
+                client.publish("once", text).unwrap();
+            }
+            client.publish("once", "order 0").unwrap();
+            client.publish("other", "order 0").unwrap();
+            let count = if life == 0 { COUNT / 2 } else { COUNT };
+            assert_eq!(stored(&server, "once"), u64::try_from(count).ok(), "{kind}, {life}");
+            let duplicates = 1 + if life == 1 { COUNT / 2 } else { COUNT * (life / 2) };
+            let shown = server.get("/metrics").body;
+            let line = format!("stanby_duplicate_messages_total {duplicates}\n");
+            assert!(shown.contains(&line), "{kind}, {life}: {shown}");
+            server.kill();
+            server = launch.start();
+        }
+        assert_eq!(stored(&server, "other"), Some(3));
+        let mut reader = Stan::connect(launch.port, "reader");
+        let data: Vec<_> =
+            reader.replay("once", COUNT).into_iter().map(|it| it.message.data).collect();
+        assert!(data.iter().zip(&texts).all(|(data, text)| data == text.as_bytes()));
+        server.stop(Signal::SIGTERM);
+    }
+}
+
 /// Goal: what is wrong in a configuration is said by `-t`, with its place.
 #[test]
 fn a_test_of_the_configuration_says_what_is_wrong() {
@@ -262,7 +301,8 @@ fn a_test_of_the_configuration_says_what_is_wrong() {
         ("poison { max_deliveries: 2 }", "max_deliveries and no dead_letter"),
         ("poison { max_deliveries: 2, dead_letter: poison }", "round in a circle"),
         ("poison { back_off: [\"1s\", \"5ms\"] }", "back_off has a wait of 5ms: 100ms at least"),
-        ("poison { dedup_window: 1m }", "key \"dedup_window\" is not supported by stanby yet"),
+        ("poison { dedup_window: \"-1s\" }", "dedup_window is below 0"),
+        ("poison { dedup_window: \"169h\" }", "dedup_window is 169h0m0s: it has to be from 1ms to"),
     ] {
         let launch = Launch::new(&[]);
         let file = launch.folder().join("wrong.conf");

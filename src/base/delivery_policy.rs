@@ -1,5 +1,6 @@
-//! What a channel does with messages that its subscribers do not acknowledge; inheritance by
-//! pattern as for limits. The Go server has none of it: without a policy everything is as there.
+//! What a channel does with messages that its subscribers do not acknowledge, and with those that
+//! are published again; inheritance by pattern as for limits. The Go server has none of it: without
+//! a policy everything is as there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct PolicyOverrides {
     pub ttl: Option<Duration>,
     /// See [`DeliveryPolicy::redelivered_max`].
     pub redelivered_max: Option<u32>,
+    /// See [`DeliveryPolicy::dedup_window`].
+    pub dedup_window: Option<Duration>,
 }
 
 /// The policy of one channel, fully resolved.
@@ -39,6 +42,9 @@ pub struct DeliveryPolicy {
     /// How many messages may be with a subscription for more than the first time; 0 = all that it
     /// has. Then those that were delivered before do not keep new ones off.
     pub redelivered_max: u32,
+    /// What has the payload of a message that is stored for no longer is not stored again; 0 =
+    /// everything is.
+    pub dedup_window: Duration,
 }
 
 /// The policies of a whole store.
@@ -66,6 +72,7 @@ impl PolicyOverrides {
             back_off: self.back_off.clone().unwrap_or_else(|| parent.back_off.clone()),
             ttl: self.ttl.unwrap_or(parent.ttl),
             redelivered_max: self.redelivered_max.unwrap_or(parent.redelivered_max),
+            dedup_window: self.dedup_window.unwrap_or(parent.dedup_window),
         }
     }
 }
@@ -77,7 +84,7 @@ impl DeliveryPolicy {
         self.deliveries_max > 0
     }
 
-    /// Whether anything is other than without a policy.
+    /// Whether anything is delivered otherwise than without a policy.
     #[must_use]
     pub fn acts(&self) -> bool {
         let has_waits = !self.back_off.is_empty();

@@ -76,6 +76,16 @@ pub const FETCH_BYTES_MAX: usize = 512 * 1024;
 /// Messages that one fetch gives.
 pub const FETCH_MESSAGES_MAX: usize = 1_024;
 
+/// Messages of which one channel remembers the payload, where it does not store duplicates: some
+/// 100 bytes each.
+pub const PAYLOADS_SEEN_MAX: usize = 1_000_000;
+
+/// Channels of one engine whose payloads are read from the store at once, for that.
+pub const PASTS_READ_MAX: usize = 4;
+
+/// Messages of one channel that are passed over then because they cannot be read, one by one.
+pub const PAYLOADS_UNREADABLE_MAX: usize = 100;
+
 /// Messages that a fetch asks for at least, so that a reader with little room does not fetch each
 /// message alone.
 pub const FETCH_MESSAGES_MIN: usize = 64;

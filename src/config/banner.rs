@@ -279,7 +279,11 @@ fn policy_rows(policy: &PolicyOverrides, pad: &str) -> impl Iterator<Item = Stri
     });
     let ttl = policy.ttl.map(|ttl| ("Time to live  ", age(ttl)));
     let again = policy.redelivered_max.map(|max| ("Redelivered   ", count(max.into())));
-    let rows = [deliveries, target, waits, ttl, again]
+    let window = policy.dedup_window.map(|window| {
+        let shown = if window.is_zero() { "none".to_owned() } else { go::show(window) };
+        ("Dedup window  ", shown)
+    });
+    let rows = [deliveries, target, waits, ttl, again, window]
         .map(|row| row.map(|(title, value)| format!("{title}{pad}{value:>13}")));
     rows.into_iter().flatten()
 }
@@ -336,7 +340,8 @@ Channels:                  100 *
             ..PolicyOverrides::default()
         };
         let mut limits = StoreLimits::default();
-        limits.policies.global = policy(None, "graves");
+        limits.policies.global =
+            PolicyOverrides { dedup_window: Some(Duration::ZERO), ..policy(None, "graves") };
         limits.per_channel.insert(ChannelName::from("foo.bar"), ChannelOverrides::default());
         limits
             .policies
@@ -345,13 +350,14 @@ Channels:                  100 *
         let expected = [
             "  Inactivity   :     unlimited *",
             "  Dead letters         graves",
+            "  Dedup window           none",
             "-------- List of Channels --------",
             "foo.bar",
             " |-> Deliveries                  5",
             " |-> Dead letters         foo.dead",
         ];
         let lines = limits_table(&limits);
-        assert_eq!(lines[7..13], expected, "{lines:#?}");
+        assert_eq!(lines[7..14], expected, "{lines:#?}");
     }
 
     #[test]

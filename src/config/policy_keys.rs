@@ -12,10 +12,8 @@ use crate::config::core_keys::Fault;
 use crate::config::tree::{Entry, Value};
 
 /// The keys.
-pub const KEYS: &str = "max_deliveries dead_letter back_off ttl max_redelivered_in_flight";
-
-/// Keys that are meant and not built yet.
-const COMING: &str = "dedup_window";
+pub const KEYS: &str = "max_deliveries dead_letter back_off ttl max_redelivered_in_flight \
+                        dedup_window";
 
 /// A list of waits is no longer.
 const WAITS_MAX: usize = 64;
@@ -35,9 +33,7 @@ pub fn take(policy: &mut PolicyOverrides, entry: &Entry) -> Result<bool, Fault> 
         "dead_letter" => policy.dead_letter = Some(dead_letter(entry)?),
         "back_off" => policy.back_off = Some(back_off(entry)?),
         "ttl" => policy.ttl = Some(ttl(entry)?),
-        _ if COMING.split(' ').any(|coming| coming == key) => {
-            return Err(Fault::unsupported(entry));
-        }
+        "dedup_window" => policy.dedup_window = Some(dedup_window(entry)?),
         _ => return Ok(false),
     }
     Ok(true)
@@ -89,6 +85,26 @@ fn wait(entry: &Entry, value: &Value) -> Result<Duration, Fault> {
 
 fn ttl(entry: &Entry) -> Result<Duration, Fault> {
     duration(entry, &entry.value)
+}
+
+/// Bounds of a window: shorter ones catch nothing, and longer ones are a mistake, because so many
+/// messages cannot be remembered.
+const WINDOW_MIN: Duration = Duration::from_millis(1);
+const WINDOW_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+fn dedup_window(entry: &Entry) -> Result<Duration, Fault> {
+    let window = duration(entry, &entry.value)?;
+    if window.is_zero() || (WINDOW_MIN..=WINDOW_MAX).contains(&window) {
+        return Ok(window);
+    }
+    let text = format!(
+        "{} is {}: it has to be from {} to {}, or \"0\" for none where one would be inherited",
+        entry.key,
+        go::show(window),
+        go::show(WINDOW_MIN),
+        go::show(WINDOW_MAX)
+    );
+    Err(Fault::new(entry, text))
 }
 
 /// In Go's notation, not below 0.

@@ -16,6 +16,7 @@ use crate::base::hash::QuickMap;
 use crate::base::id::{ChannelName, LoopIndex, QueueGroupName, Sequence};
 use crate::base::record::{ChannelState, MessageRecord, SubscriptionWrite};
 use crate::base::time::{Instant, Now, WallTime};
+use crate::engine::duplicates::Window;
 use crate::engine::effect::{Effect, Level};
 use crate::engine::input::PeerMessage;
 use crate::engine::policy::Policed;
@@ -81,6 +82,8 @@ pub(super) struct Channel {
     pub(super) inactivity_max: Duration,
     /// What becomes of messages that nobody acknowledges, if anything does.
     pub(super) policed: Option<Box<Policed>>,
+    /// The payloads that are not stored again, where the configuration says so.
+    pub(super) window: Option<Box<Window>>,
     pub(super) last_activity: Instant,
     /// Online plain subscriptions and queue members.
     pub(super) active_count: usize,
@@ -313,8 +316,16 @@ impl Engine {
 
     /// What waited for a deletion; to be taken before the channel's place is used again.
     pub(super) fn take_parked(&mut self, index: usize) -> Vec<Waiting> {
-        let taken = self.channels.parked.remove(&index).unwrap_or_default();
-        self.channels.waiting_count -= taken.len();
+        let parked = self.channels.parked.remove(&index).unwrap_or_default();
+        self.channels.waiting_count -= parked.len();
+        let window = self.channels.slab.get_mut(index).and_then(|found| found.window.as_mut());
+        let unjudged = window.map(|window| window.take_waiting()).unwrap_or_default();
+        let publish = |(publication, reply)| {
+            let request = Request::Publish(publication);
+            Waiting { request, reply }
+        };
+        let mut taken: Vec<Waiting> = unjudged.into_iter().map(publish).collect();
+        taken.extend(parked);
         taken
     }
 
@@ -352,6 +363,8 @@ impl Engine {
     pub(super) fn new_channel(&self, name: ChannelName, now: Now) -> Channel {
         let resolved = self.settings.limits.of(&name);
         let policy = self.settings.limits.policy_of(&name);
+        let length = policy.as_ref().map(|policy| policy.dedup_window).unwrap_or_default();
+        let window = (!length.is_zero()).then(|| Window::new(length));
         let policed = policy.filter(DeliveryPolicy::acts).map(Policed::new);
         Channel {
             name,
@@ -374,6 +387,7 @@ impl Engine {
             subscriptions_max: resolved.subscriptions_max,
             inactivity_max: resolved.inactivity_max,
             policed,
+            window,
             last_activity: now.at,
             active_count: 0,
             request_count: 0,
@@ -435,7 +449,9 @@ impl Engine {
             return;
         }
         let idle = now.at.since(channel.last_activity);
-        let is_busy = channel.life != Life::Open || channel.last != channel.state.last;
+        let is_waited_for = channel.window.as_ref().is_some_and(|window| window.is_waited_for());
+        let is_busy =
+            channel.life != Life::Open || channel.last != channel.state.last || is_waited_for;
         if idle < channel.inactivity_max || is_busy {
             let rest = channel.inactivity_max.saturating_sub(idle);
             let rest = if is_busy { channel.inactivity_max } else { rest };

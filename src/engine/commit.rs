@@ -263,6 +263,18 @@ impl Commits {
         staged.publishes.push(publish);
     }
 
+    /// Keeps a publish whose message is staged by another one: what becomes of that is answered to
+    /// both. The last batch that has something of the channel is that message's, or a later one.
+    pub(super) fn duplicate(&mut self, channel: &Channel, publish: StagedPublish) {
+        let of_channel = channel.slot.map(|(number, _)| number);
+        let found = self.queue.iter().rposition(|staged| Some(staged.number) == of_channel);
+        match (found, &mut self.under_way) {
+            (Some(at), _) => self.queue[at].publishes.push(publish),
+            (None, Some(under_way)) => under_way.publishes.push(publish),
+            (None, None) => self.back().publishes.push(publish),
+        }
+    }
+
     /// Stages a change of a subscription's record.
     pub(super) fn subscription(
         &mut self,
@@ -639,8 +651,12 @@ impl Engine {
             if let (Some(stand_in), Some(policed)) = (&purge.stand_in, &mut channel.policed) {
                 policed.begin_anew(stand_in.sequence);
             }
-            channel.empty_recent(purge.stand_in);
+            channel.empty_recent(purge.stand_in.clone());
+            if let Some(stand_in) = purge.stand_in {
+                self.purge_window(part.channel, &stand_in);
+            }
         }
+        let channel = &mut self.channels.slab[part.channel];
         channel.state = outcome.state;
         if part.lifecycle == Lifecycle::Create {
             channel.life = Life::Open;
@@ -692,6 +708,9 @@ impl Engine {
         channel.state = outcome.state;
         if !planted::is(Bug::SequencePassedOver) {
             channel.last = outcome.state.last;
+        }
+        if let Some(window) = &mut channel.window {
+            window.forget_behind(outcome.state.last);
         }
         self.commits.overtake_purges(index);
         // Before what is staged: that was asked for later, and its record counts.

@@ -483,7 +483,7 @@ impl Engine {
         now: Now,
     ) {
         let Some(purpose) = self.reads.purposes.remove(&ticket) else {
-            return;
+            return self.on_past_fetched(ticket, result, now);
         };
         match purpose {
             Purpose::Pass(key) => {

@@ -16,6 +16,7 @@ impl Engine {
         self.is_draining = true;
         self.answer_all();
         self.give_back_askers();
+        self.give_back_unjudged();
         for (_, (_, _, reply)) in self.subscriptions.finding.drain() {
             reply.give_back();
         }

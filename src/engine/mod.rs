@@ -10,6 +10,7 @@ mod crowd;
 pub mod dead_letter;
 mod delivery;
 mod draining;
+mod duplicates;
 pub mod effect;
 pub mod input;
 mod leave;
@@ -55,6 +56,7 @@ use crate::engine::client::Clients;
 use crate::engine::commit::{After, Commits};
 use crate::engine::dead_letter::DeadLettersUnderWay;
 use crate::engine::delivery::Reads;
+use crate::engine::duplicates::Pasts;
 use crate::engine::effect::{Effect, Interest, Level, Service};
 use crate::engine::input::{Input, PeerMessage};
 use crate::engine::message::Encoder;
@@ -164,6 +166,7 @@ pub struct Engine {
     done: Done,
     /// What is on its way to channels of dead letters.
     dead_letters: DeadLettersUnderWay,
+    pasts: Pasts,
     is_draining: bool,
     /// Whether all that began here is done.
     is_finished: bool,
@@ -202,6 +205,7 @@ impl Engine {
             credit_bytes: 0,
             done: Done::default(),
             dead_letters: DeadLettersUnderWay::default(),
+            pasts: Pasts::default(),
             is_draining: false,
             is_finished: false,
             finished_peers: 0,
@@ -466,6 +470,8 @@ impl Engine {
             assert!(first <= channel.state.last.next(), "{name}: first beyond last");
             let newest = channel.recent.back().map(|record| record.sequence);
             assert!(newest.is_none_or(|newest| newest <= channel.state.last), "{name}: P1");
+            let seen = channel.window.as_ref().and_then(|window| window.newest());
+            assert!(seen.is_none_or(|seen| seen <= channel.last), "{name}: seen and not there");
             let mut active_count = channel.plain.len();
             for key in channel.groups.values() {
                 let group = &self.subscriptions.groups[key];

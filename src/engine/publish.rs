@@ -96,9 +96,23 @@ impl Engine {
         self.stage_publish(index, publication, reply, now);
     }
 
-    /// Gives a message its place and stages it.
+    /// Stages the message of a publish, unless its channel has it already.
     fn stage_publish(&mut self, index: usize, publication: Publication, reply: Reply, now: Now) {
         self.trace_publish(RECEIVED, index, &publication);
+        if self.channels.slab[index].window.is_some() {
+            return self.judge_publish(index, publication, reply, now);
+        }
+        self.stage_message(index, publication, reply, now);
+    }
+
+    /// Gives a message its place and stages it.
+    pub(super) fn stage_message(
+        &mut self,
+        index: usize,
+        publication: Publication,
+        reply: Reply,
+        now: Now,
+    ) {
         let channel = &mut self.channels.slab[index];
         channel.last = channel.last.next();
         channel.last_timestamp = channel.last_timestamp.max(now.wall);

@@ -80,6 +80,10 @@ impl Engine {
         channel.last_timestamp = recovered.last_timestamp;
         channel.subscription_id_max = recovered.subscription_id_max.0;
         channel.record_count = recovered.subscriptions.len() as u64;
+        if let Some(window) = channel.window.as_mut().filter(|_| recovered.state.message_count > 0)
+        {
+            window.expect_past();
+        }
         let index = self.channels.insert(channel);
         let mut subscriptions = recovered.subscriptions;
         subscriptions.sort_by_key(|found| found.state.id);

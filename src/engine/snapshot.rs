@@ -104,6 +104,8 @@ pub struct Traffic {
     pub dead_letters_refused: u64,
     /// Messages that were too old to be delivered, of channels with a time to live.
     pub outlived: u64,
+    /// Publishes of what a channel had already, of channels with a window for that.
+    pub duplicates: u64,
 }
 
 /// One registered client.
@@ -249,6 +251,7 @@ impl Traffic {
         self.dead_letters += other.dead_letters;
         self.dead_letters_refused += other.dead_letters_refused;
         self.outlived += other.outlived;
+        self.duplicates += other.duplicates;
     }
 }
 

@@ -458,7 +458,7 @@ impl Engine {
         now: Now,
     ) {
         let Some((at, request, reply)) = self.subscriptions.finding.remove(&ticket) else {
-            return;
+            return self.on_past_found(ticket, result, now);
         };
         let Some(index) = self.channels.find(&request.subject) else {
             return self.refuse_subscribe(&request, &reply, &Refusal::ChannelDeleting);

@@ -17,6 +17,7 @@ mod answers;
 mod clients;
 mod congestion;
 mod crowd;
+mod duplicates;
 mod durables;
 mod groups;
 mod limits;

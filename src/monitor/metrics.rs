@@ -452,6 +452,12 @@ pub fn add_work(
             help,
             vec![(Labels::new(), traffic.outlived)],
         );
+        let help = "Publishes that were acknowledged and not stored, because their channel had one";
+        families.counters(
+            "stanby_duplicate_messages",
+            help,
+            vec![(Labels::new(), traffic.duplicates)],
+        );
     }
     let by_loop = |read: fn(&StoreMeters) -> Observed| {
         let of = |(index, store): (usize, &StoreMeters)| {

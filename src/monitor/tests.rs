@@ -143,6 +143,7 @@ fn recorded_engine() -> Snapshot {
             dead_letters: 0,
             dead_letters_refused: 0,
             outlived: 0,
+            duplicates: 0,
         },
     }
 }

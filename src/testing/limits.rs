@@ -19,6 +19,8 @@ const DELIVERIES_MAX: u32 = 3;
 const WAITS: [u64; 2] = [400, 1_300];
 /// What is older is not delivered, in the channel of few subscriptions.
 const TTL: Duration = Duration::from_secs(2);
+/// Where nothing is stored twice, though clients try again.
+const ONCE: &str = "orders";
 /// Channels that go when nobody uses them begin so.
 pub const PASSING: &str = "passing.";
 
@@ -43,6 +45,7 @@ pub fn tight() -> StoreLimits {
         ("late", ChannelOverrides { age_max: Some(Duration::from_secs(3)), ..none() }),
         (CROWDED, ChannelOverrides { subscriptions_max: Some(2), ..none() }),
         (POISON, none()),
+        (ONCE, none()),
         (
             "passing.*",
             ChannelOverrides { inactivity_max: Some(Duration::from_millis(500)), ..none() },
@@ -56,10 +59,13 @@ pub fn tight() -> StoreLimits {
         ..PolicyOverrides::default()
     };
     let short_lived = PolicyOverrides { ttl: Some(TTL), ..PolicyOverrides::default() };
+    let window = Some(Duration::from_secs(24 * 3_600));
+    let once = PolicyOverrides { dedup_window: window, ..PolicyOverrides::default() };
     let policies = Policies {
         per_channel: [
             (ChannelName::from(POISON), policy),
             (ChannelName::from(CROWDED), short_lived),
+            (ChannelName::from(ONCE), once),
         ]
         .into(),
         ..Policies::default()

@@ -136,6 +136,10 @@ impl Script {
         channel: &str,
         data: &str,
     ) -> Subject {
+        self.hand_in(Service::Publish, Self::publish_request(client, channel, data))
+    }
+
+    pub(in crate::engine) fn publish_request(client: &str, channel: &str, data: &str) -> Bytes {
         let message = pb::PubMsg {
             client_id: Bytes::from(client.to_owned()),
             guid: Bytes::from_static(b"guid"),
@@ -144,7 +148,7 @@ impl Script {
             conn_id: Bytes::from(format!("c-{client}")),
             ..Default::default()
         };
-        self.hand_in(Service::Publish, message.encode_to_vec().into())
+        message.encode_to_vec().into()
     }
 
     /// The error of a publish; `?` if it was not answered.

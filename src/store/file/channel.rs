@@ -415,8 +415,8 @@ impl Channel {
     }
 
     /// Removes the files of slices without messages but the newest, unless they may hold the only
-    /// durable copy of one that is kept; of many that were purged the oldest. What is superseded goes before what
-    /// supersedes it. It can be tried again after an error.
+    /// durable copy of one that is kept; of many that were purged the oldest. What is superseded
+    /// goes before what supersedes it. It can be tried again after an error.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -50,44 +50,76 @@ fn waits_and_times_to_live_are_inherited() {
 }
 
 #[test]
+fn windows_are_inherited() {
+    let file = "streaming { store_limits {
+        dedup_window: \"2m\"
+        channels {
+            \"a.>\": { dedup_window: \"168h\" }
+            \"a.b\": { dedup_window: \"0\" }
+            \"a.c\": { max_msgs: 10 }
+        } } }";
+    let of = |channel: &str| policy(file, channel).unwrap_or_default().dedup_window.as_secs();
+    let found = [of("other"), of("a.x"), of("a.b"), of("a.c")];
+    assert_eq!(found, [120, 604_800, 0, 604_800]);
+}
+
+/// Keys of a section, and what is said of them.
+const REFUSED: [(&str, &str); 18] = [
+    (
+        "max_deliveries: -1",
+        "f.conf:2:2: max_deliveries is -1: it has to be from 1 to 4294967295, or 0 for no \
+         limit where one would be inherited",
+    ),
+    (
+        "max_deliveries: 5000000000",
+        "f.conf:2:2: max_deliveries is 5000000000: it has to be from 1 to 4294967295, or 0 \
+         for no limit where one would be inherited",
+    ),
+    (
+        "max_deliveries: \"5\"",
+        "f.conf:2:2: parameter \"max_deliveries\" value is expected to be int64, got string",
+    ),
+    (
+        "dead_letter: 5",
+        "f.conf:2:2: parameter \"dead_letter\" value is expected to be string, got int64",
+    ),
+    (
+        "dead_letter: \"dead.*\"",
+        "f.conf:2:2: dead_letter \"dead.*\" is a pattern, and messages go to one channel",
+    ),
+    ("dead_letter: \"\"", "f.conf:2:2: dead_letter \"\" is no channel name"),
+    ("dead_letter: \"a..b\"", "f.conf:2:2: dead_letter \"a..b\" is no channel name"),
+    ("back_off: [\"1s\", \"99ms\"]", "f.conf:2:2: back_off has a wait of 99ms: 100ms at least"),
+    ("back_off: \"soon\"", "f.conf:2:2: parameter \"back_off\": time: invalid duration \"soon\""),
+    ("back_off: 5", "f.conf:2:2: back_off expects durations such as \"10s\", got int64"),
+    ("ttl: \"-1s\"", "f.conf:2:2: ttl is below 0: \"-1s\""),
+    ("ttl: 60", "f.conf:2:2: ttl expects durations such as \"10s\", got int64"),
+    ("dedup_window: \"-1m\"", "f.conf:2:2: dedup_window is below 0: \"-1m\""),
+    ("dedup_window: 60", "f.conf:2:2: dedup_window expects durations such as \"10s\", got int64"),
+    (
+        "dedup_window: \"1 minute\"",
+        "f.conf:2:2: parameter \"dedup_window\": time: unknown unit \" minute\" in duration \"1 minute\"",
+    ),
+    (
+        "dedup_window: \"999us\"",
+        "f.conf:2:2: dedup_window is 999µs: it has to be from 1ms to 168h0m0s, or \"0\" for none \
+         where one would be inherited",
+    ),
+    (
+        "dedup_window: \"168h1s\"",
+        "f.conf:2:2: dedup_window is 168h0m1s: it has to be from 1ms to 168h0m0s, or \"0\" for \
+         none where one would be inherited",
+    ),
+    (
+        "max_redelivered_in_flight: -1",
+        "f.conf:2:2: max_redelivered_in_flight is -1: it has to be from 1 to 4294967295, or 0 \
+         for no limit where one would be inherited",
+    ),
+];
+
+#[test]
 fn what_cannot_be_meant_is_refused_with_its_place() {
-    for (keys, error) in [
-        (
-            "max_deliveries: -1",
-            "f.conf:2:2: max_deliveries is -1: it has to be from 1 to 4294967295, or 0 for no \
-             limit where one would be inherited",
-        ),
-        (
-            "max_deliveries: 5000000000",
-            "f.conf:2:2: max_deliveries is 5000000000: it has to be from 1 to 4294967295, or 0 \
-             for no limit where one would be inherited",
-        ),
-        (
-            "max_deliveries: \"5\"",
-            "f.conf:2:2: parameter \"max_deliveries\" value is expected to be int64, got string",
-        ),
-        (
-            "dead_letter: 5",
-            "f.conf:2:2: parameter \"dead_letter\" value is expected to be string, got int64",
-        ),
-        (
-            "dead_letter: \"dead.*\"",
-            "f.conf:2:2: dead_letter \"dead.*\" is a pattern, and messages go to one channel",
-        ),
-        ("dead_letter: \"\"", "f.conf:2:2: dead_letter \"\" is no channel name"),
-        ("dead_letter: \"a..b\"", "f.conf:2:2: dead_letter \"a..b\" is no channel name"),
-        ("back_off: [\"1s\", \"99ms\"]", "f.conf:2:2: back_off has a wait of 99ms: 100ms at least"),
-        ("back_off: \"soon\"", "f.conf:2:2: time: invalid duration \"soon\""),
-        ("back_off: 5", "f.conf:2:2: back_off expects durations such as \"10s\", got int64"),
-        ("ttl: \"-1s\"", "f.conf:2:2: ttl is below 0: \"-1s\""),
-        ("ttl: 60", "f.conf:2:2: ttl expects durations such as \"10s\", got int64"),
-        ("dedup_window: 1m", "f.conf:2:2: key \"dedup_window\" is not supported by stanby yet"),
-        (
-            "max_redelivered_in_flight: -1",
-            "f.conf:2:2: max_redelivered_in_flight is -1: it has to be from 1 to 4294967295, or 0 \
-             for no limit where one would be inherited",
-        ),
-    ] {
+    for (keys, error) in REFUSED {
         for file in [
             format!("streaming {{ store_limits {{ channels {{ orders {{\n {keys} }} }} }} }}"),
             format!("streaming {{ store_limits {{\n {keys} }} }}"),

@@ -1,0 +1,484 @@
+//! what was published again: it is acknowledged, and not stored
+//!
+//! A channel with a window remembers the payloads of its messages for so long, by the beginning of
+//! their SHA-256. Only what is stored counts, or is on its way there: so no publisher is told of a
+//! message that is gone, and a successor, which reads the window from the store, judges alike. It
+//! reads that of a channel when the first publish comes, which waits meanwhile.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use prost::Message;
+use sha2::{Digest as _, Sha256};
+
+use crate::base::hash::QuickMap;
+use crate::base::id::{Sequence, Ticket};
+use crate::base::limits::{
+    FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, PASTS_READ_MAX, PAYLOADS_SEEN_MAX, PAYLOADS_UNREADABLE_MAX,
+};
+use crate::base::record::{FetchRequest, MessageRecord, StoreRead};
+use crate::base::time::{Now, WallTime};
+use crate::engine::Engine;
+use crate::engine::channel::Life;
+use crate::engine::commit::StagedPublish;
+use crate::engine::effect::{Effect, Level};
+use crate::engine::publication::Publication;
+use crate::engine::refusal::quoted;
+use crate::engine::reply::Reply;
+use crate::proto::pb;
+
+/// The beginning of a payload's SHA-256.
+type Digest = [u8; 16];
+
+fn digest_of(payload: &[u8]) -> Digest {
+    let mut digest = Digest::default();
+    let whole = Sha256::digest(payload);
+    digest.iter_mut().zip(whole.iter()).for_each(|(to, from)| *to = *from);
+    digest
+}
+
+/// One message of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    sequence: Sequence,
+    timestamp: WallTime,
+    digest: Digest,
+}
+
+/// Whether a window knows what was stored before this engine began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    Known,
+    /// Nobody has published since.
+    Unread,
+    /// Others are read first.
+    Wanted,
+    /// The last read is this one.
+    Reading(Ticket),
+}
+
+/// The payloads of a channel within its window.
+#[derive(Debug)]
+pub(super) struct Window {
+    length: Duration,
+    seen_max: usize,
+    /// The newest message with that payload.
+    by_digest: QuickMap<Digest, Sequence>,
+    /// Ascending by sequence, and so by time.
+    seen: VecDeque<Seen>,
+    past: Past,
+    /// Publishes that cannot be judged before the past is known.
+    waiting: Vec<(Publication, Reply)>,
+    unreadable_count: usize,
+    /// It was said that the window holds more than is remembered.
+    has_overflowed: bool,
+}
+
+impl Window {
+    /// Of a channel without messages.
+    pub(super) fn new(length: Duration) -> Box<Self> {
+        Box::new(Self {
+            length,
+            seen_max: PAYLOADS_SEEN_MAX,
+            by_digest: QuickMap::default(),
+            seen: VecDeque::new(),
+            past: Past::Known,
+            waiting: Vec::new(),
+            unreadable_count: 0,
+            has_overflowed: false,
+        })
+    }
+
+    /// The channel has messages, which are to be read.
+    pub(super) fn expect_past(&mut self) {
+        self.past = Past::Unread;
+    }
+
+    /// Whether publishes wait to be judged.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The publishes that wait to be judged.
+    pub(super) fn take_waiting(&mut self) -> Vec<(Publication, Reply)> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// The newest message that is remembered.
+    pub(super) fn newest(&self) -> Option<Sequence> {
+        self.seen.back().map(|seen| seen.sequence)
+    }
+
+    /// The message with that payload, of those from `first` on that are within the window.
+    fn find(&mut self, digest: &Digest, now: WallTime, first: Sequence) -> Option<Sequence> {
+        self.trim(now, first);
+        self.by_digest.get(digest).copied()
+    }
+
+    /// Remembers a message, the newest. True if another one that is within the window had to be
+    /// forgotten for it, for the first time.
+    fn remember(&mut self, seen: Seen, first: Sequence) -> bool {
+        self.trim(seen.timestamp, first);
+        self.by_digest.insert(seen.digest, seen.sequence);
+        self.seen.push_back(seen);
+        let is_too_much = self.seen_max < self.seen.len();
+        if is_too_much {
+            self.forget_oldest();
+        }
+        is_too_much && !std::mem::replace(&mut self.has_overflowed, true)
+    }
+
+    /// Forgets what is too old, or stored no more.
+    fn trim(&mut self, now: WallTime, first: Sequence) {
+        let oldest = now - self.length;
+        let is_over = |seen: &Seen| seen.sequence < first || seen.timestamp < oldest;
+        if self.seen.back().is_some_and(is_over) {
+            // What a busy time took is given back, and at once.
+            self.seen = VecDeque::new();
+            self.by_digest = QuickMap::default();
+        }
+        while self.seen.front().is_some_and(is_over) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let gone = self.seen.pop_front();
+        self.forget_digest(gone);
+    }
+
+    fn forget_digest(&mut self, gone: Option<Seen>) {
+        if let Some(Seen { digest, sequence, .. }) = gone
+            && self.by_digest.get(&digest) == Some(&sequence)
+        {
+            self.by_digest.remove(&digest);
+        }
+    }
+
+    /// What came behind `last` was refused: others get its numbers.
+    pub(super) fn forget_behind(&mut self, last: Sequence) {
+        while self.seen.back().is_some_and(|seen| last < seen.sequence) {
+            let gone = self.seen.pop_back();
+            self.forget_digest(gone);
+        }
+    }
+
+    /// Everything up to that message was purged, and it is without its payload.
+    fn begin_with(&mut self, stand_in: &MessageRecord) {
+        let MessageRecord { sequence, timestamp, .. } = *stand_in;
+        while self.seen.front().is_some_and(|seen| seen.sequence <= sequence) {
+            self.forget_oldest();
+        }
+        let digest = digest_of(b"");
+        self.by_digest.entry(digest).or_insert(sequence);
+        self.seen.push_front(Seen { sequence, timestamp, digest });
+    }
+}
+
+/// Where a window is read: slot and incarnation of the channel.
+type Place = (usize, u64);
+
+/// The windows that are read from the store, few at once.
+#[derive(Debug, Default)]
+pub(super) struct Pasts {
+    wanted: VecDeque<Place>,
+    /// With the first message that is asked for.
+    reading: BTreeMap<Ticket, (Place, Sequence)>,
+}
+
+impl Engine {
+    /// Stages a publish to a channel with a window, or answers it as the one that is like it.
+    pub(super) fn judge_publish(
+        &mut self,
+        index: usize,
+        publication: Publication,
+        reply: Reply,
+        now: Now,
+    ) {
+        let channel = &mut self.channels.slab[index];
+        let Some(window) = &mut channel.window else {
+            return self.stage_message(index, publication, reply, now);
+        };
+        channel.last_activity = now.at;
+        if window.past != Past::Known {
+            return self.await_past(index, publication, reply, now);
+        }
+        let stamp = channel.last_timestamp.max(now.wall);
+        let digest = digest_of(publication.data());
+        let found = window.find(&digest, stamp, channel.state.first);
+        // A dead letter says where it comes from, and is the only one from there.
+        if let Some(sequence) = found.filter(|_| reply.dead_letter.is_none()) {
+            let publish = StagedPublish { channel: index, publication, reply };
+            return self.answer_duplicate(sequence, publish);
+        }
+        self.stage_message(index, publication, reply, now);
+        let channel = &self.channels.slab[index];
+        let (sequence, timestamp) = (channel.last, channel.last_timestamp);
+        self.remember(index, Seen { sequence, timestamp, digest });
+    }
+
+    /// Acknowledges a publish when the message that is like it is durable.
+    fn answer_duplicate(&mut self, sequence: Sequence, publish: StagedPublish) {
+        self.traffic.duplicates += 1;
+        let channel = &self.channels.slab[publish.channel];
+        let (name, is_stored) = (channel.name.clone(), sequence <= channel.state.last);
+        self.log(Level::Debug, || {
+            let client = String::from_utf8_lossy(publish.publication.client_id());
+            let guid = String::from_utf8_lossy(publish.publication.guid());
+            format!(
+                "[Client:{client}] Not storing duplicate of message {sequence} subj={name} \
+                 guid={guid}"
+            )
+        });
+        if is_stored {
+            self.ack_publish(publish);
+        } else {
+            let channel = &self.channels.slab[publish.channel];
+            self.commits.duplicate(channel, publish);
+        }
+    }
+
+    fn remember(&mut self, index: usize, seen: Seen) {
+        let channel = &mut self.channels.slab[index];
+        let first = channel.state.first;
+        let Some(window) = &mut channel.window else { return };
+        if !window.remember(seen, first) {
+            return;
+        }
+        let (name, count) = (quoted(channel.name.as_bytes()), window.seen_max);
+        self.log(Level::Warning, || {
+            format!(
+                "Channel {name}: more than {count} messages came within its dedup_window: \
+                 duplicates of the oldest of them are stored"
+            )
+        });
+    }
+
+    /// Keeps a publish until it is known what was stored before.
+    fn await_past(&mut self, index: usize, publication: Publication, reply: Reply, now: Now) {
+        if self.is_draining {
+            return reply.give_back();
+        }
+        let channel = &mut self.channels.slab[index];
+        let Some(window) = &mut channel.window else { return };
+        window.waiting.push((publication, reply));
+        if window.past == Past::Unread {
+            window.past = Past::Wanted;
+            self.pasts.wanted.push_back((index, channel.incarnation));
+            self.read_pasts(now);
+        }
+    }
+
+    /// Begins to read what windows wait for, as far as may be under way at once.
+    fn read_pasts(&mut self, now: Now) {
+        while self.pasts.reading.len() < PASTS_READ_MAX && !self.is_draining {
+            let Some(place) = self.pasts.wanted.pop_front() else { return };
+            let channel = self.channels.slab.get_mut(place.0);
+            let Some(channel) = channel.filter(|found| found.incarnation == place.1) else {
+                continue;
+            };
+            let Some(window) = &mut channel.window else { continue };
+            let ticket = self.reads.new_ticket();
+            window.past = Past::Reading(ticket);
+            let at = channel.last_timestamp.max(now.wall) - window.length;
+            let channel = channel.name.clone();
+            self.pasts.reading.insert(ticket, (place, Sequence::ZERO));
+            self.effects.push_back(Effect::Read(StoreRead::FindTime { ticket, channel, at }));
+        }
+    }
+
+    /// The window that was read with that ticket, if it still waits for it.
+    fn end_read(&mut self, ticket: Ticket) -> Option<(Place, Sequence)> {
+        let (place, from) = self.pasts.reading.remove(&ticket)?;
+        let channel = self.channels.slab.get(place.0);
+        let channel = channel.filter(|found| found.incarnation == place.1)?;
+        let is_wanted = channel.window.as_ref()?.past == Past::Reading(ticket);
+        (is_wanted && !self.is_draining).then_some((place, from))
+    }
+
+    /// The store says with which message a window begins.
+    pub(super) fn on_past_found(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Sequence, String>,
+        now: Now,
+    ) {
+        let Some((place, _)) = self.end_read(ticket) else { return self.read_pasts(now) };
+        let channel = &self.channels.slab[place.0];
+        // Where the store cannot tell, all that may be remembered is read: each has its time.
+        let from = result.unwrap_or(Sequence::ZERO).max(channel.state.first);
+        let most = PAYLOADS_SEEN_MAX as u64;
+        let from = from.max(Sequence(channel.state.last.0.saturating_sub(most) + 1));
+        self.read_past(place, from, now);
+    }
+
+    /// Reads the next messages of a window; if there are none, publishes go on.
+    fn read_past(&mut self, place: Place, from: Sequence, now: Now) {
+        let channel = &mut self.channels.slab[place.0];
+        let Some(window) = &mut channel.window else { return };
+        if from <= channel.state.last {
+            let ticket = self.reads.new_ticket();
+            window.past = Past::Reading(ticket);
+            self.pasts.reading.insert(ticket, (place, from));
+            let (count_max, bytes_max) = (FETCH_MESSAGES_MAX, FETCH_BYTES_MAX);
+            let channel = channel.name.clone();
+            let request = FetchRequest { ticket, channel, from, count_max, bytes_max };
+            return self.effects.push_back(Effect::Read(StoreRead::Fetch(request)));
+        }
+        window.past = Past::Known;
+        let is_open = matches!(channel.life, Life::Creating | Life::Open);
+        for (publication, reply) in window.take_waiting() {
+            if is_open {
+                self.judge_publish(place.0, publication, reply, now);
+            } else {
+                self.publish_valid(publication, reply, true, now);
+            }
+        }
+        self.read_pasts(now);
+    }
+
+    /// Messages of a window came from the store.
+    pub(super) fn on_past_fetched(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Vec<MessageRecord>, String>,
+        now: Now,
+    ) {
+        let Some((place, from)) = self.end_read(ticket) else { return self.read_pasts(now) };
+        let last = self.channels.slab[place.0].state.last;
+        let next = match result {
+            Ok(records) => {
+                let next = records.last().map_or(last, |record| record.sequence).next();
+                for record in records.into_iter().filter(|record| record.sequence <= last) {
+                    let MessageRecord { sequence, timestamp, encoded } = record;
+                    if let Ok(message) = pb::MsgProto::decode(encoded) {
+                        let digest = digest_of(&message.data);
+                        self.remember(place.0, Seen { sequence, timestamp, digest });
+                    }
+                }
+                next
+            }
+            Err(text) => self.pass_over_unreadable(place.0, from, &text),
+        };
+        self.read_past(place, next, now);
+    }
+
+    /// What a message was like that the store cannot read is not known; where to go on.
+    fn pass_over_unreadable(&mut self, index: usize, at: Sequence, text: &str) -> Sequence {
+        let channel = &mut self.channels.slab[index];
+        let (name, last) = (quoted(channel.name.as_bytes()), channel.state.last);
+        let Some(window) = &mut channel.window else { return last.next() };
+        window.unreadable_count += 1;
+        let is_too_much = PAYLOADS_UNREADABLE_MAX <= window.unreadable_count;
+        let which =
+            if is_too_much { format!("messages from {at} on") } else { format!("message {at}") };
+        self.log(Level::Error, || {
+            format!("Channel {name}: duplicates of {which} are stored: it cannot be read ({text})")
+        });
+        if is_too_much { last.next() } else { at.next() }
+    }
+
+    /// A channel was purged of everything: its last message is there without its payload.
+    pub(super) fn purge_window(&mut self, index: usize, stand_in: &MessageRecord) {
+        let channel = &mut self.channels.slab[index];
+        let Some(window) = &mut channel.window else { return };
+        match window.past {
+            Past::Known => window.begin_with(stand_in),
+            Past::Unread | Past::Wanted => (),
+            // What is being read is from before.
+            Past::Reading(_) => {
+                let mut fresh = Window::new(window.length);
+                fresh.past = Past::Wanted;
+                fresh.waiting = window.take_waiting();
+                *window = fresh;
+                self.pasts.wanted.push_back((index, channel.incarnation));
+            }
+        }
+    }
+
+    /// No publish is judged any more: those that wait go to a successor.
+    pub(super) fn give_back_unjudged(&mut self) {
+        let reading = self.pasts.reading.values().map(|(place, _)| place);
+        let places: Vec<Place> = reading.chain(&self.pasts.wanted).copied().collect();
+        for (index, incarnation) in places {
+            let channel = self.channels.slab.get_mut(index);
+            let channel = channel.filter(|found| found.incarnation == incarnation);
+            let window = channel.and_then(|found| found.window.as_mut());
+            for (_, reply) in window.map(|window| window.take_waiting()).unwrap_or_default() {
+                reply.give_back();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(secs: u64, seen_max: usize) -> Box<Window> {
+        let mut window = Window::new(Duration::from_secs(secs));
+        window.seen_max = seen_max;
+        window
+    }
+
+    fn at(secs: i64) -> WallTime {
+        WallTime(secs * 1_000_000_000)
+    }
+
+    fn seen(sequence: u64, secs: i64, payload: &str) -> Seen {
+        let digest = digest_of(payload.as_bytes());
+        Seen { sequence: Sequence(sequence), timestamp: at(secs), digest }
+    }
+
+    fn find(window: &mut Window, payload: &str, secs: i64) -> Option<u64> {
+        let found = window.find(&digest_of(payload.as_bytes()), at(secs), Sequence(1));
+        found.map(|sequence| sequence.0)
+    }
+
+    #[test]
+    fn a_payload_is_seen_for_the_length_of_the_window() {
+        let mut window = window(10, 100);
+        window.remember(seen(1, 0, "a"), Sequence(1));
+        window.remember(seen(2, 5, "b"), Sequence(1));
+        assert_eq!(find(&mut window, "a", 10), Some(1));
+        assert_eq!(find(&mut window, "c", 10), None);
+        assert_eq!(find(&mut window, "a", 11), None);
+        assert_eq!(find(&mut window, "b", 11), Some(2));
+        // It was stored twice before there was a window: the later one counts.
+        window.remember(seen(3, 12, "b"), Sequence(1));
+        assert_eq!(find(&mut window, "b", 20), Some(3));
+        assert_eq!(find(&mut window, "b", 23), None);
+        assert_eq!(window.by_digest.len(), 0);
+    }
+
+    #[test]
+    fn what_is_too_much_is_forgotten_and_said_once() {
+        let mut window = window(1_000, 3);
+        let said: Vec<bool> = (1..=6)
+            .map(|number| {
+                let seen = seen(number, 0, &number.to_string());
+                window.remember(seen, Sequence(1))
+            })
+            .collect();
+        assert_eq!(said, [false, false, false, true, false, false]);
+        assert_eq!(find(&mut window, "3", 0), None);
+        assert_eq!(find(&mut window, "4", 0), Some(4));
+        assert_eq!((window.seen.len(), window.by_digest.len()), (3, 3));
+    }
+
+    #[test]
+    fn what_is_not_stored_is_not_seen() {
+        let mut window = window(1_000, 100);
+        for number in 1..=6 {
+            window.remember(seen(number, 0, &number.to_string()), Sequence(1));
+        }
+        window.forget_behind(Sequence(5));
+        assert_eq!(find(&mut window, "6", 0), None);
+        window.trim(at(0), Sequence(3));
+        assert_eq!((find(&mut window, "2", 0), find(&mut window, "3", 0)), (None, Some(3)));
+        let (sequence, timestamp) = (Sequence(4), at(0));
+        window.begin_with(&MessageRecord { sequence, timestamp, encoded: bytes::Bytes::new() });
+        assert_eq!((find(&mut window, "4", 0), find(&mut window, "", 0)), (None, Some(4)));
+        assert_eq!(find(&mut window, "5", 0), Some(5));
+    }
+}
