@@ -245,12 +245,13 @@ const METHODS: [&str; 21] = [
     "truncate",
     "unlink",
 ];
-const OF_OTHERS: [&str; 26] = [
+const OF_OTHERS: [&str; 27] = [
     "Self::folder(",
     "adoption.sync(",
     "bytes.truncate(",
     "channel.append(",
     "channel.folder()",
+    "dead.truncate(",
     "fresh.sync()",
     "head.truncate(",
     "log.append(",
