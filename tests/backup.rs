@@ -35,7 +35,6 @@ use stanby::client::{Client, Options, StartAt, SubscriptionOptions};
 use stanby::config::options::{self, Request};
 use stanby::config::{Config, Program, World};
 use stanby::proto::pb;
-use stanby::site::place::Place;
 use stanby::store::source::unlimited;
 
 use crate::lasting::{Kind, Store, command, must, must_refuse, said};
@@ -147,7 +146,7 @@ struct Seen {
 
 /// Opens it as a server does.
 fn look(directory: &Path) -> Seen {
-    let mut place = Place::open_unlimited(&config(directory)).unwrap();
+    let mut place = lasting::open(&config(directory));
     let mut seen = Seen::default();
     for channel in place.recovered().channels.clone() {
         let (mut next, mut messages) = (channel.state.first, Vec::new());

@@ -16,17 +16,26 @@ use stanby::base::record::{
 use stanby::config::options::{self, Request};
 use stanby::config::{Config, Program, World};
 use stanby::proto::{pb, spb};
-use stanby::site::place::Place;
+use stanby::site::place::{Place, PlaceError};
 use stanby::store::source::unlimited;
 
 use crate::databases;
-use crate::server::binary;
+use crate::server::{binary, wait_for};
 
 /// What names the key.
 pub const KEY: &str = "NATS_STREAMING_ENCRYPTION_KEY";
 
 /// The cluster of all stores that are filled here.
 pub const CLUSTER: &str = "test-cluster";
+
+/// Opens a store that nobody has. A program that another test starts has for a moment, until it is
+/// itself, what this process has open: also a lock that has just been let go of.
+pub fn open(config: &Config) -> Place {
+    wait_for("the lock", || match Place::open_unlimited(config) {
+        Err(PlaceError::InUse(_)) => None,
+        other => Some(other.unwrap()),
+    })
+}
 
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +127,7 @@ impl Store {
     }
 
     pub fn open(&self) -> Place {
-        Place::open_unlimited(&self.config()).unwrap()
+        open(&self.config())
     }
 
     /// All that lies there, read as a server would.
