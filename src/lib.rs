@@ -22,7 +22,7 @@
 //! | [`transfer`] | what a server has kept, into another store, a backup, lines of JSON |
 //! | [`server`] | where the rooms meet |
 //! | [`drill`] | failover by a script: members, load, what is done to them, a verdict |
-//! | [`bench`] | load for a server of any make, and what it cost |
+//! | [`bench`](mod@bench) | load for a server of any make, and what it cost |
 //! | [`cli`] | the commands a person types |
 //! | [`testing`] | the simulated group |
 //!
