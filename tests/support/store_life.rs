@@ -769,6 +769,8 @@ pub fn whole_life() -> Vec<Step> {
         Deliver("foo", 2, (1..8).map(|sequence| (sequence, 1)).collect()),
         Deliver("foo", 2, (1..8).map(|sequence| (sequence, 0)).collect()),
         Deliver("foo", 1, vec![(3, 2)]),
+        // By now those of the second reader are let go of, and this says so.
+        Deliver("foo", 1, vec![(3, 2)]),
         Wait(1),
         Deliver("foo", 1, vec![(3, 3)]),
         Litter("lit"),
