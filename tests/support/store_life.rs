@@ -728,17 +728,30 @@ pub fn client(id: &'static str) -> ClientWrite {
     ClientWrite::Add(spb::ClientInfo { id, hb_inbox, ..spb::ClientInfo::default() })
 }
 
+fn new(number: u64) -> SubscriptionWrite {
+    SubscriptionWrite::Create(subscription(number).into())
+}
+
+fn sent(number: u64, at: u64) -> SubscriptionWrite {
+    SubscriptionWrite::Sent(SubscriptionId(number), Sequence(at))
+}
+
+fn acked(number: u64, at: u64) -> SubscriptionWrite {
+    SubscriptionWrite::Acked(SubscriptionId(number), Sequence(at))
+}
+
 /// All that can happen to channels, subscriptions and clients.
 pub fn whole_life() -> Vec<Step> {
+    let mut steps = life_of_one_member();
+    steps.extend(life_of_successors());
+    steps
+}
+
+fn life_of_one_member() -> Vec<Step> {
     use Step::{
-        Clutter, Crash, Delete, Deliver, Litter, Look, Publish, PublishLater, Purge, Read,
-        Register, Reopen, Steal, Subscribe, Wait,
+        Clutter, Delete, Deliver, Publish, PublishLater, Read, Register, Reopen, Subscribe, Wait,
     };
-    use SubscriptionWrite::{Acked, Create, Sent, Update};
-    let id = SubscriptionId;
-    let new = |number| Create(subscription(number).into());
-    let sent = |number, at| Sent(id(number), Sequence(at));
-    let acked = |number, at| Acked(id(number), Sequence(at));
+    use SubscriptionWrite::{Delete as Forget, Update};
     vec![
         Register(vec![client("me"), client("you")]),
         Publish(vec![("foo", 2), ("bar", 1)]),
@@ -751,7 +764,7 @@ pub fn whole_life() -> Vec<Step> {
         Wait(2),
         Register(vec![ClientWrite::Delete(ClientId::from("you")), client("her")]),
         Publish(vec![("foo", 6)]),
-        Subscribe("foo", vec![acked(1, 2), SubscriptionWrite::Delete(id(2))]),
+        Subscribe("foo", vec![acked(1, 2), Forget(SubscriptionId(2))]),
         Publish(vec![("aged", 4)]),
         Wait(60),
         Publish(vec![("aged", 2), ("bar", 2)]),
@@ -773,6 +786,15 @@ pub fn whole_life() -> Vec<Step> {
         Deliver("foo", 1, vec![(3, 2)]),
         Wait(1),
         Deliver("foo", 1, vec![(3, 3)]),
+    ]
+}
+
+fn life_of_successors() -> Vec<Step> {
+    use Step::{
+        Crash, Delete, Deliver, Litter, Look, Publish, Purge, Read, Register, Reopen, Steal,
+        Subscribe, Wait,
+    };
+    vec![
         Litter("lit"),
         Litter("lost+found"),
         Publish(vec![("foo", 1), ("bar", 1), ("lit", 1)]),
@@ -804,12 +826,11 @@ pub fn whole_life() -> Vec<Step> {
 
 /// A short life with a channel that is a mount.
 pub fn mounted_life() -> Vec<Step> {
-    let new = SubscriptionWrite::Create(subscription(1).into());
     let publish = |count| Step::Publish(vec![("foo", count), ("mnt", count)]);
     vec![
         Step::Register(vec![client("me")]),
         publish(2),
-        Step::Subscribe("mnt", vec![new]),
+        Step::Subscribe("mnt", vec![new(1)]),
         publish(4),
         Step::Reopen(Predecessor::Gone),
         publish(2),
