@@ -7,7 +7,7 @@ use crate::base::record::{ChannelState, RecoveredChannel};
 use crate::base::time::{Instant, WallTime};
 use crate::store::file::channel_reading::Reader;
 use crate::store::file::compaction::Replacement;
-use crate::store::file::context::Context;
+use crate::store::file::context::{Context, refusal};
 use crate::store::file::disk::{Access, DiskFile, Folder, Identity};
 use crate::store::file::format::{
     FILE_HEADER_LEN, SUBSCRIPTIONS_FILE, slice_data_name, slice_index_name,
@@ -23,7 +23,9 @@ use crate::store::{Action, StoreError};
 
 /// Slices whose files are removed at once, however many an operator has let go of: commits wait
 /// meanwhile, and a large file takes a file system its time.
-pub(super) const SLICES_REMOVED_AT_ONCE: usize = 8;
+const PURGED_SLICES_AT_ONCE: usize = 8;
+/// The same where a limit lets go of them, which are rarely many.
+const SLICES_REMOVED_AT_ONCE: usize = 64;
 
 /// What is open of a channel.
 #[derive(Default)]
@@ -277,6 +279,14 @@ impl Channel {
                 .map_err(StoreError::half_done)?,
         };
         log.rewind(len, &path).map_err(StoreError::half_done)?;
+        // What is answered as refused does not come back with the power.
+        if ctx.options.sync
+            && let Err(source) = log.file().sync()
+        {
+            refusal(io_error(Action::Sync, &path, source)).map_err(StoreError::half_done)?;
+            // The disk has no room to say so. The next batch writes a file that counts instead.
+            self.must_replace_subscriptions = true;
+        }
         self.handles.subscriptions = Some(log);
         self.subscriptions_len = Some(len);
         Ok(())
@@ -349,18 +359,31 @@ impl Channel {
         self.handles.subscriptions.iter_mut().for_each(Log::mark_synced);
     }
 
-    /// Closes slices that were filled and that no commit waits for.
+    /// Closes slices that were filled and that no commit waits for; true if something of them is
+    /// not synced, which only a sync of the file system makes durable then.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn close_finished(&mut self, ctx: &Context) -> Result<(), StoreError> {
+    pub fn close_finished(&mut self, ctx: &Context) -> Result<bool, StoreError> {
+        let mut is_unsynced = false;
         for tail in std::mem::take(&mut self.handles.finished) {
-            for log in [&tail.data, &tail.index].into_iter().filter(|_| ctx.options.sync) {
+            for log in [&tail.data, &tail.index] {
+                if !ctx.options.sync {
+                    is_unsynced |= log.is_dirty();
+                    continue;
+                }
                 let path = ctx.path(self.name.as_bytes(), &slice_data_name(tail.number));
                 log.file().sync().map_err(|source| io_error(Action::Sync, &path, source))?;
             }
         }
-        Ok(())
+        Ok(is_unsynced)
+    }
+
+    /// Closes the files of messages, of which a copy is in use by now.
+    pub(super) fn close_slices(&mut self) {
+        let Handles { tail, finished, reader, .. } = &mut self.handles;
+        (*tail, *reader) = (None, None);
+        finished.clear();
     }
 
     /// Closes what is open. The caller has synced what has to be.
@@ -401,9 +424,9 @@ impl Channel {
         Ok(())
     }
 
-    /// Slices without messages that are removed at once: all of them, unless many were purged.
+    /// Slices without messages that are removed at once.
     fn removed_at_once(&self) -> usize {
-        if self.floor.is_set() { SLICES_REMOVED_AT_ONCE } else { usize::MAX }
+        if self.floor.is_set() { PURGED_SLICES_AT_ONCE } else { SLICES_REMOVED_AT_ONCE }
     }
 
     /// Whether slices without messages are left, more than are removed at once.
@@ -415,7 +438,7 @@ impl Channel {
     }
 
     /// Removes the files of slices without messages but the newest, unless they may hold the only
-    /// durable copy of one that is kept; of many that were purged the oldest. What is superseded
+    /// durable copy of one that is kept; of many the oldest. What is superseded
     /// goes before what supersedes it. It can be tried again after an error.
     ///
     /// # Errors

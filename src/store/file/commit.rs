@@ -217,13 +217,19 @@ impl Share {
         let batch = part.batch;
         let channel = self.channels.get_mut(&batch.channel).expect("it was checked, or created");
         let mut records = Vec::new();
-        if let Err(error) = encode(&mut records, &batch.subscriptions, &ctx.crc) {
+        let encoded = encode(&mut records, &batch.subscriptions, &ctx.crc);
+        let opened = if encoded.is_ok() { channel.open_folder(ctx, root) } else { Ok(()) };
+        match fresh {
+            Some(fresh) if encoded.is_ok() && opened.is_ok() => {
+                channel.replace_subscriptions(ctx, root, fresh)?;
+            }
+            Some(fresh) => fresh.discard(root),
+            None => {}
+        }
+        opened?;
+        if let Err(error) = encoded {
             part.refused = Some(error.to_string());
             return Ok(());
-        }
-        channel.open_folder(ctx, root)?;
-        if let Some(fresh) = fresh {
-            channel.replace_subscriptions(ctx, root, fresh)?;
         }
         let rules = StageRules {
             limits: channel.slice_limits,

@@ -17,10 +17,10 @@ use crate::base::delivery_count::{DeliveryCount, ReaderId};
 use crate::base::id::{ChannelName, Sequence};
 use crate::base::record::ChannelBatch;
 use crate::base::time::WallTime;
-use crate::store::file::context::{Context, is_refusal};
+use crate::store::file::context::{Context, is_refusal, refusal};
 use crate::store::file::disk::{Access, DiskFile, Entry, Folder};
 use crate::store::file::format::{deliveries_name, deliveries_number};
-use crate::store::file::log::{io_error, path_below};
+use crate::store::file::log::{Log, io_error, path_below};
 use crate::store::{Action, StoreError};
 
 /// What each file begins with.
@@ -30,7 +30,7 @@ pub(in crate::store) const RECORD_LEN: usize = 16 + 16 + 8 + 8 + 4 + 4;
 /// Records that are read at once.
 const RECORDS_READ: usize = 4_096;
 /// Where nothing is synced, so many acknowledgements wait to be durable at most.
-const FORGOTTEN_MAX: usize = 4_096;
+const ACKED_UNSYNCED_MAX: usize = 4_096;
 
 /// A message and a reader.
 type Key = (ReaderId, ReaderId, Sequence);
@@ -84,20 +84,22 @@ pub struct Deliveries {
     share: u64,
     counts: BTreeMap<Key, Count>,
     /// Acknowledged messages, which need no count once what was written before is durable.
-    forgotten: BTreeSet<Key>,
+    acked_unsynced: BTreeSet<Key>,
     /// What the file of the epoch counts: where it is let go of, each file of this share says so.
-    found: BTreeSet<Key>,
+    in_epoch_file: BTreeSet<Key>,
     /// Those of which that is so, and files still have one: the next write says so.
-    let_go: BTreeSet<Key>,
+    to_deny: BTreeSet<Key>,
     file: Option<Written>,
+    /// Files of this share that say nothing more once the newest one is durable.
+    outdated: Vec<Number>,
     last_generation: u64,
 }
 
 struct Written {
-    file: Box<dyn DiskFile>,
+    log: Log,
     number: Number,
-    len: u64,
-    is_dirty: bool,
+    /// Whether anybody was answered for what it says.
+    is_relied_on: bool,
 }
 
 /// By the channel's name.
@@ -150,7 +152,7 @@ impl Deliveries {
         let counts: BTreeMap<Key, Count> = counts.map(|(key, count)| (*key, *count)).collect();
         let found_keys = counts.keys().copied().collect();
         let last_generation = found.generation;
-        Self { share, counts, found: found_keys, last_generation, ..Self::default() }
+        Self { share, counts, in_epoch_file: found_keys, last_generation, ..Self::default() }
     }
 
     /// Writes the counts of these parts; they are durable after the next sync.
@@ -179,7 +181,7 @@ impl Deliveries {
             }
         }
         if !added.is_empty() {
-            for key in &self.let_go {
+            for key in &self.to_deny {
                 added.entry(*key).or_insert(NONE);
             }
         }
@@ -188,12 +190,10 @@ impl Deliveries {
         }
         let is_new = self.file.is_none();
         let written = if is_new { self.begin(ctx, root, &added) } else { self.append(ctx, &added) };
-        if written.is_err() {
-            // What of it is there is not known: the next one says everything anew.
-            self.file = None;
-        }
         if written.is_ok() {
-            self.let_go.clear();
+            self.to_deny.clear();
+        } else {
+            self.abandon(root);
         }
         written.map(|()| is_new)
     }
@@ -202,18 +202,14 @@ impl Deliveries {
     fn known_of(&self, channel: ReaderId, count: &DeliveryCount) -> impl Iterator<Item = Key> + '_ {
         let range = keys_of(channel, count);
         let known = self.counts.range(range.clone()).map(|(key, _)| *key);
-        known.chain(self.let_go.range(range).copied())
+        known.chain(self.to_deny.range(range).copied())
     }
 
     fn append(&mut self, ctx: &Context, added: &BTreeMap<Key, Count>) -> Result<(), StoreError> {
         let Some(written) = &mut self.file else { return Ok(()) };
         let mut bytes = Vec::new();
         added.iter().for_each(|(key, count)| encode(&mut bytes, key, count));
-        let done = written.file.append(&bytes);
-        done.map_err(|source| io_error(Action::Append, &path_of(ctx, written.number), source))?;
-        written.len += bytes.len() as u64;
-        written.is_dirty = true;
-        Ok(())
+        written.log.append(&bytes, &path_of(ctx, written.number))
     }
 
     /// A file with all that is known, and `added`.
@@ -228,18 +224,27 @@ impl Deliveries {
         let number = Number { epoch, generation, share: self.share };
         // What is acknowledged keeps its count until that is durable.
         let mut all = self.counts.clone();
-        for key in &self.found {
+        for key in &self.in_epoch_file {
             all.entry(*key).or_insert(NONE);
         }
         all.extend(added);
-        let (file, len) = create(ctx, root, number, (Scope::Share, &all))?;
-        self.file = Some(Written { file, number, len, is_dirty: true });
+        let log = create(ctx, root, number, (Scope::Share, &all))?;
+        self.file = Some(Written { log, number, is_relied_on: false });
         Ok(())
+    }
+
+    /// What of the file is there is not known: the next one says everything anew. One for which
+    /// nobody was answered goes at once, else each try would leave one more on a full disk.
+    fn abandon(&mut self, root: &dyn Folder) {
+        let Some(Written { number, is_relied_on, .. }) = self.file.take() else { return };
+        if is_relied_on || root.unlink(&deliveries_name(number)).is_err() {
+            self.outdated.push(number);
+        }
     }
 
     /// The file, if it has to be synced.
     pub(super) fn dirty_file(&self) -> Option<&dyn DiskFile> {
-        self.file.as_ref().filter(|written| written.is_dirty).map(|written| written.file.as_ref())
+        self.file.as_ref().filter(|written| written.log.is_dirty()).map(|file| file.log.file())
     }
 
     /// A part was kept: its counts are there.
@@ -247,19 +252,22 @@ impl Deliveries {
         if part.deliveries.is_empty() {
             return;
         }
+        if let Some(written) = &mut self.file {
+            written.is_relied_on = true;
+        }
         let channel = channel_id(&part.channel);
         for count in &part.deliveries {
             if count.count == 0 {
                 let known: Vec<Key> = self.known_of(channel, count).collect();
-                self.forgotten.extend(known);
+                self.acked_unsynced.extend(known);
             } else {
                 let key = (channel, count.reader, count.sequence);
-                self.forgotten.remove(&key);
-                self.let_go.remove(&key);
+                self.acked_unsynced.remove(&key);
+                self.to_deny.remove(&key);
                 self.counts.insert(key, (count.timestamp, count.count));
             }
         }
-        if !ctx.options.sync && FORGOTTEN_MAX < self.forgotten.len() {
+        if !ctx.options.sync && ACKED_UNSYNCED_MAX < self.acked_unsynced.len() {
             self.on_synced();
         }
     }
@@ -269,62 +277,87 @@ impl Deliveries {
         if !self.counts.is_empty() {
             let gone = channel_id(name);
             self.counts.retain(|(channel, ..), _| *channel != gone);
-            self.forgotten.retain(|(channel, ..)| *channel != gone);
-            self.let_go.retain(|(channel, ..)| *channel != gone);
+            self.acked_unsynced.retain(|(channel, ..)| *channel != gone);
+            self.to_deny.retain(|(channel, ..)| *channel != gone);
         }
     }
 
     /// Everything that was written is durable.
     pub(super) fn on_synced(&mut self) {
         if let Some(written) = &mut self.file {
-            written.is_dirty = false;
+            written.log.mark_synced();
         }
-        for key in std::mem::take(&mut self.forgotten) {
+        for key in std::mem::take(&mut self.acked_unsynced) {
             if self.counts.remove(&key).is_some() {
-                self.let_go.insert(key);
+                self.to_deny.insert(key);
             }
         }
     }
 
     /// A sync failed: what the kernel has dropped no later one brings back.
-    pub(super) fn on_sync_failed(&mut self) {
-        self.file = None;
+    pub(super) fn on_sync_failed(&mut self, root: &dyn Folder) {
+        self.abandon(root);
     }
 
-    /// Writes a file anew that is mostly waste, and removes the one before. It is no part of a
-    /// commit: without room for it nothing is lost.
-    pub(super) fn tidy(&mut self, ctx: &Context, root: &dyn Folder) {
-        let Some(former) = &self.file else { return };
-        let records = former.len / RECORD_LEN as u64;
-        // The mark is one too.
-        let needed = 1 + self.counts.len() as u64 + self.found.len() as u64;
-        let is_small =
-            i64::try_from(former.len).is_ok_and(|len| len <= ctx.options.compact_bytes_min);
-        if former.is_dirty || is_small || records <= 2 * needed {
-            return;
+    /// Writes a file anew that is mostly waste, and removes those that say nothing more. It is no
+    /// part of a commit: without room for it nothing is lost.
+    ///
+    /// # Errors
+    /// [`StoreError`]: that of a sync, after which nothing may be believed, or of the fence.
+    pub(super) fn tidy(&mut self, ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
+        if self.is_wasteful(ctx) {
+            self.write_anew(ctx, root)?;
         }
-        let former = former.number;
+        let is_durable = self.file.as_ref().is_some_and(|written| !written.log.is_dirty());
+        if is_durable && !self.outdated.is_empty() {
+            // A successor that has listed the root before the newest one was there needs these.
+            ctx.fence.check()?;
+            let is_left = |number: &Number| match root.unlink(&deliveries_name(*number)) {
+                Ok(()) => false,
+                Err(error) => error.kind() != io::ErrorKind::NotFound,
+            };
+            self.outdated.retain(is_left);
+        }
+        Ok(())
+    }
+
+    fn is_wasteful(&self, ctx: &Context) -> bool {
+        let Some(written) = &self.file else { return false };
+        // The mark is one too.
+        let needed = 1 + self.counts.len() as u64 + self.in_epoch_file.len() as u64;
+        let is_small =
+            i64::try_from(written.log.len()).is_ok_and(|len| len <= ctx.options.compact_bytes_min);
+        !written.log.is_dirty() && !is_small && 2 * needed < written.log.len() / RECORD_LEN as u64
+    }
+
+    fn write_anew(&mut self, ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
+        let former = self.file.take();
         let made = self.begin(ctx, root, &BTreeMap::new()).and_then(|()| self.sync(ctx, root));
         match made {
             Ok(()) => {
-                self.let_go.clear();
-                let _ = root.unlink(&deliveries_name(former));
+                self.to_deny.clear();
+                self.outdated.extend(former.map(|written| written.number));
+                Ok(())
             }
             Err(error) => {
-                self.file = None;
+                self.abandon(root);
+                self.file = former;
+                let text = refusal(error)?;
                 log::debug!(
                     target: crate::log::STREAM,
-                    "Unable to write the counts of deliveries anew: {error}"
+                    "Unable to write the counts of deliveries anew: {text}"
                 );
+                Ok(())
             }
         }
     }
 
     fn sync(&mut self, ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
         let Some(written) = &mut self.file else { return Ok(()) };
-        let synced = written.file.sync().and_then(|()| root.sync());
+        let synced = written.log.file().sync().and_then(|()| root.sync());
         synced.map_err(|source| io_error(Action::Sync, &path_of(ctx, written.number), source))?;
-        written.is_dirty = false;
+        written.log.mark_synced();
+        written.is_relied_on = true;
         Ok(())
     }
 }
@@ -396,7 +429,7 @@ impl Found {
             files.filter_map(|entry| deliveries_number(&entry.name)).collect();
         numbers.sort_unstable();
         let mut found = Self::default();
-        if numbers.is_empty() {
+        if numbers.is_empty() && !ctx.limits.counts_deliveries() {
             return Ok(found);
         }
         let own = numbers.iter().filter(|number| number.epoch == epoch);
@@ -409,12 +442,8 @@ impl Found {
             found.counts = merge(files);
             let number = Number { epoch, generation: found.generation, share: 0 };
             if let Err(error) = found.write(ctx, root, number) {
-                if !is_refusal(&error) {
-                    return Err(error);
-                }
                 // For want of room what is there goes on counting.
-                let _ = root.unlink(&deliveries_name(number));
-                return Ok(found);
+                return refusal(error).map(|_| found);
             }
         }
         ctx.fence.check()?;
@@ -445,11 +474,28 @@ impl Found {
             .collect()
     }
 
+    /// Also where nothing was found: what a former active makes late counts for nobody then. A full
+    /// disk gives its reserve for it.
     fn write(&self, ctx: &Context, root: &dyn Folder, number: Number) -> Result<(), StoreError> {
-        let path = path_of(ctx, number);
-        let (file, _) = create(ctx, root, number, (Scope::Store, &self.counts))?;
-        let synced = file.sync().and_then(|()| root.sync());
-        synced.map_err(|source| io_error(Action::Sync, &path, source))
+        let mut written = self.write_once(ctx, root, number);
+        if written.as_ref().is_err_and(is_refusal) && ctx.reserve.release_bytes(root) {
+            written = self.write_once(ctx, root, number);
+        }
+        written
+    }
+
+    fn write_once(
+        &self,
+        ctx: &Context,
+        root: &dyn Folder,
+        number: Number,
+    ) -> Result<(), StoreError> {
+        let log = create(ctx, root, number, (Scope::Store, &self.counts))?;
+        let synced = log.file().sync().and_then(|()| root.sync());
+        synced.map_err(|source| {
+            let _ = root.unlink(&deliveries_name(number));
+            io_error(Action::Sync, &path_of(ctx, number), source)
+        })
     }
 }
 
@@ -525,12 +571,13 @@ fn merge(files: Vec<Said>) -> BTreeMap<Key, Count> {
     counts
 }
 
+/// A file that says so much; it is not synced.
 fn create(
     ctx: &Context,
     root: &dyn Folder,
     number: Number,
     (scope, counts): (Scope, &BTreeMap<Key, Count>),
-) -> Result<(Box<dyn DiskFile>, u64), StoreError> {
+) -> Result<Log, StoreError> {
     let (name, path) = (deliveries_name(number), path_of(ctx, number));
     let mut bytes = HEADER.to_vec();
     counts.iter().for_each(|(key, count)| encode(&mut bytes, key, count));
@@ -539,11 +586,14 @@ fn create(
     let file = root
         .open(&name, Access::CreateNew)
         .map_err(|source| io_error(Action::Open, &path, source))?;
-    if let Err(source) = file.append(&bytes) {
+    let written = Log::of(file, 0, &path).and_then(|mut log| {
+        log.append(&bytes, &path)?;
+        Ok(log)
+    });
+    if written.is_err() {
         let _ = root.unlink(&name);
-        return Err(io_error(Action::Append, &path, source));
     }
-    Ok((file, bytes.len() as u64))
+    written
 }
 
 fn path_of(ctx: &Context, number: Number) -> std::path::PathBuf {

@@ -11,7 +11,7 @@ use crate::base::id::Sequence;
 use crate::base::record::{MessageRecord, Purge};
 use crate::store::file::channel::Channel;
 use crate::store::file::compaction::Replacement;
-use crate::store::file::context::Context;
+use crate::store::file::context::{Context, is_refusal};
 use crate::store::file::disk::Folder;
 use crate::store::file::format::{ChannelFile, channel_file, floor_name};
 use crate::store::file::log::io_error;
@@ -88,7 +88,10 @@ impl Channel {
         floor: Floor,
     ) -> Result<(), StoreError> {
         self.open_folder(ctx, root)?;
-        self.remove_floors(ctx, &[floor_name(floor)]).map_err(StoreError::half_done)
+        self.remove_floors(ctx, &[floor_name(floor)]).map_err(StoreError::half_done)?;
+        // What is answered as refused does not come back with the power.
+        let synced = if ctx.options.sync { self.sync_folder(ctx) } else { Ok(()) };
+        synced.map_err(StoreError::half_done)
     }
 
     fn remove_floors(&mut self, ctx: &Context, names: &[Vec<u8>]) -> Result<(), StoreError> {
@@ -134,7 +137,8 @@ impl Channel {
         self.floor.is_emptied && self.messages.first == self.floor.first && !self.is_rewritten
     }
 
-    /// Takes out of the files what was purged. It can be tried again after an error.
+    /// Takes out of the files what was purged; true if something was written anew for it. It can be
+    /// tried again after an error.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -143,10 +147,10 @@ impl Channel {
         ctx: &Context,
         root: &dyn Folder,
         archivists: &mut Archivists,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let floor = self.floor;
         if !floor.is_set() || self.messages.first < floor.first {
-            return Ok(());
+            return Ok(false);
         }
         let holds_more = |slice: &Slice| slice.first < floor.first && floor.first <= slice.last;
         let must_rewrite = self.messages.slices.iter().any(holds_more) || self.holds_emptied();
@@ -154,7 +158,7 @@ impl Channel {
         if must_rewrite {
             let is_damaged = self.unwritten_floor == Some(floor);
             if is_damaged || REWRITTEN_BYTES_MAX < self.messages.byte_count {
-                return Ok(());
+                return Ok(false);
             }
             self.rewrite_what_stays(ctx, root)?;
         }
@@ -167,7 +171,7 @@ impl Channel {
             || !self.messages.superseded.is_empty()
             || self.messages.overlaps.iter().any(|old| old.from < floor.first);
         if is_left || self.holds_emptied() {
-            return Ok(());
+            return Ok(must_rewrite);
         }
         self.open_folder(ctx, root)?;
         // Else a power failure could bring the slices back, and not the name.
@@ -177,7 +181,7 @@ impl Channel {
         self.remove_floors(ctx, &names)?;
         self.floor = Floor::default();
         self.is_rewritten = false;
-        Ok(())
+        Ok(must_rewrite)
     }
 
     fn rewrite_what_stays(&mut self, ctx: &Context, root: &dyn Folder) -> Result<(), StoreError> {
@@ -195,9 +199,12 @@ impl Channel {
             ctx.fence.check()?;
         }
         copy.write(ctx, root, self)?;
-        if ctx.options.sync {
-            self.sync_files(ctx)?;
-            self.mark_synced();
+        // Whatever the options say: what it was made from may have been durable, and goes.
+        if let Err(error) = self.sync_tail(ctx) {
+            if is_refusal(&error) {
+                copy.discard(ctx, self)?;
+            }
+            return Err(error);
         }
         ctx.fence.check()?;
         copy.finish(self);

@@ -169,11 +169,22 @@ impl Rewrite {
         Ok(write.map(|write| Self { write, kept, later_count }))
     }
 
+    /// Takes away a copy that was written and could not be synced. What a failed sync was to make
+    /// durable no later one is believed to have, so neither it nor its number is used again.
+    ///
+    /// # Errors
+    /// [`StoreError::HalfDone`], [`StoreError::Fenced`]; then a part of it may still be there.
+    pub fn discard(self, ctx: &Context, channel: &mut Channel) -> Result<(), StoreError> {
+        let number = self.write.slice.number;
+        channel.messages.number_max = channel.messages.number_max.max(number);
+        channel.undo(ctx, &[self.write])
+    }
+
     /// Takes the copy into use. What the oldest of the old slices still has of it is left to
     /// [`cut_overlaps`], so that a cut that fails takes nothing away from readers; the other slices
     /// are superseded. The caller has synced the copy and asked the fence since.
     pub fn finish(self, channel: &mut Channel) {
-        channel.close_files();
+        channel.close_slices();
         let Self { write, kept, later_count } = self;
         let messages = &mut channel.messages;
         let staying = messages.slices.len().saturating_sub(later_count + 1);
@@ -224,7 +235,7 @@ pub fn cut_overlaps(
         let path = ctx.path(channel.name.as_bytes(), b"");
         let place = Place { folder: channel.folder(), path: &path, fence: ctx.fence.as_ref() };
         cut.iter().try_for_each(|slice| end_slice(place, slice))?;
-        channel.close_files();
+        channel.close_reader();
     }
     channel.messages.superseded.extend(superseded);
     channel.messages.overlaps.retain(|old| old.must_stay);

@@ -312,7 +312,7 @@ impl Store for Share {
         self.raise_failure()?;
         self.auto_sync()?;
         self.archivists.poll();
-        self.deliveries.tidy(&self.ctx, self.root.as_ref());
+        self.deliveries.tidy(&self.ctx, self.root.as_ref())?;
         self.ctx.reserve.set_bytes_aside(self.root.as_ref());
         let epoch = self.ctx.fence.epoch().0;
         self.ctx.reserve.set_files_aside(self.root.as_ref(), epoch);

@@ -40,7 +40,7 @@ impl Share {
             }
             Err(text) => {
                 // What the kernel has dropped no later sync brings back: say it all anew.
-                self.deliveries.on_sync_failed();
+                self.deliveries.on_sync_failed(self.root.as_ref());
                 for name in &self.dirty {
                     if let Some(channel) = self.channels.get_mut(name) {
                         channel.must_replace_subscriptions = true;
@@ -127,8 +127,9 @@ impl Share {
         }
         for part in &batch.channels {
             if let Some(channel) = self.channels.get_mut(&part.channel) {
-                if let Err(error) = channel.close_finished(&self.ctx) {
-                    return refusal(error).map(Some);
+                match channel.close_finished(&self.ctx) {
+                    Ok(is_unsynced) => self.must_sync_filesystem |= is_unsynced,
+                    Err(error) => return refusal(error).map(Some),
                 }
                 recount(&mut self.open_count, channel);
             }

@@ -119,9 +119,27 @@ impl Channel {
     /// # Errors
     /// [`StoreError`]; then there is no such slice.
     pub fn begin_slice(&mut self, ctx: &Context, number: u64) -> Result<(), StoreError> {
-        self.handles.tail = Some(self.create_tail(ctx, number)?);
+        let tail = self.create_tail(ctx, number)?;
+        // What was written of the one before is synced with the rest.
+        self.handles.finished.extend(self.handles.tail.replace(tail));
         self.is_renamed = true;
         Ok(())
+    }
+
+    /// Makes the newest slice durable, with its names.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sync_tail(&mut self, ctx: &Context) -> Result<(), StoreError> {
+        if let Some(tail) = &mut self.handles.tail {
+            let path = ctx.path(self.name.as_bytes(), &slice_data_name(tail.number));
+            for log in [&mut tail.data, &mut tail.index] {
+                log.file().sync().map_err(|source| io_error(Action::Sync, &path, source))?;
+                log.mark_synced();
+            }
+        }
+        self.is_renamed = true;
+        self.sync_folder(ctx)
     }
 
     /// Whether the slice of that number was begun, and is open.
@@ -161,6 +179,8 @@ impl Channel {
                 self.remove_unborn(ctx, number)?;
             }
         }
+        // What was filled before is still to be synced.
+        self.handles.finished = tails;
         Ok(())
     }
 

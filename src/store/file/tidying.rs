@@ -92,15 +92,20 @@ impl Share {
         if names.is_empty() || self.ctx.fence.check().is_err() {
             return;
         }
-        for name in &names {
-            self.untidy.remove(name);
-            self.remove_dead_slices(name);
+        let is_all = names.len() < TIDIED_AT_ONCE;
+        let mut names = names.into_iter().peekable();
+        while let Some(name) = names.next() {
+            self.untidy.remove(&name);
+            let is_costly = self.remove_dead_slices(&name);
             // Its folder is open now.
-            if let Err(error) = self.touch(name) {
+            if let Err(error) = self.touch(&name) {
                 self.failure.get_or_insert(error);
             }
+            if names.peek().map_or(!is_all, |_| is_costly) {
+                self.tidied_until = Some(name);
+                break;
+            }
         }
-        self.tidied_until = names.into_iter().nth(TIDIED_AT_ONCE - 1);
     }
 
     /// Removes what a later slice holds too, so that whoever opens the store next finds each
@@ -135,22 +140,25 @@ impl Share {
         (!self.untidy.is_empty() || !self.doomed.is_empty()).then_some(TIDY_RETRY)
     }
 
-    fn remove_dead_slices(&mut self, name: &ChannelName) {
+    /// True if it took long: what stays of a purge was written anew.
+    fn remove_dead_slices(&mut self, name: &ChannelName) -> bool {
         let is_below_floor =
             self.channels.get(name).is_some_and(|channel| channel.is_below_floor());
         if is_below_floor && !self.trim(name, None) {
             // What an operator has let go could not be counted.
             self.untidy.insert(name.clone());
-            return;
+            return false;
         }
         let (ctx, root) = (self.ctx.as_ref(), self.root.as_ref());
-        let Some(channel) = self.channels.get_mut(name) else { return };
+        let Some(channel) = self.channels.get_mut(name) else { return false };
         if let Err(error) = channel.remove_dead_slices(ctx, root, &mut self.archivists) {
             log::warn!("Unable to remove old slices of channel {name}: {error}; tried again");
             self.untidy.insert(name.clone());
-            return;
+            return false;
         }
-        if let Err(error) = channel.finish_purge(ctx, root, &mut self.archivists) {
+        let finished = channel.finish_purge(ctx, root, &mut self.archivists);
+        let is_costly = *finished.as_ref().unwrap_or(&true);
+        if let Err(error) = finished {
             log::warn!("Unable to finish the purge of channel {name}: {error}; tried again");
             self.untidy.insert(name.clone());
             if error.remedy() == Remedy::StepDown {
@@ -164,6 +172,7 @@ impl Share {
         if channel.is_renamed {
             self.dirty.insert(name.clone());
         }
+        is_costly
     }
 
     /// What a sync that nobody waited for has told.
