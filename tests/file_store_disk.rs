@@ -23,6 +23,7 @@ use nix::errno::Errno;
 use tempfile::TempDir;
 
 use stanby::base::epoch::Predecessor;
+use stanby::base::random::Random;
 use stanby::store::file::{self, FileOptions};
 use stanby::testing::disk::{Fault, FaultDisk, Faults, Operation, Plan, Site};
 
@@ -139,6 +140,8 @@ fn every_fault_of_the_disk_is_survived() {
 /// What the successor does while the former active is stopped.
 #[derive(Clone, Copy, Debug)]
 enum Successor {
+    /// It takes over, and the former one goes on before this operation of that.
+    TakesOver(usize),
     /// It only looks.
     Reads,
     /// It writes to everything that is there, and makes what was being made.
@@ -169,11 +172,21 @@ fn stop_and_go_on(steps: &[Step], number: usize, successor: Successor) -> bool {
     }
     second.model = Arc::new(told.lock().unwrap().clone().into());
     second.model.lock().unwrap().has_late_one = true;
-    second.take_over(Predecessor::Replaced).unwrap();
-    work(&mut second, successor);
-    disk.go_on();
-    let (former, result) = thread.join().unwrap();
-    result.unwrap();
+    let go_on = || {
+        disk.go_on();
+        let (former, result) = thread.join().unwrap();
+        result.unwrap();
+        former
+    };
+    let former = if let Successor::TakesOver(number) = successor {
+        let (former, met) = meet(second, number, go_on);
+        second = met;
+        former
+    } else {
+        second.take_over(Predecessor::Replaced).unwrap();
+        work(&mut second, successor);
+        go_on()
+    };
     for payload in &former.late_acks {
         assert!(second.model.lock().unwrap().kept.contains(payload), "{payload} was acked late");
     }
@@ -186,11 +199,31 @@ fn stop_and_go_on(steps: &[Step], number: usize, successor: Successor) -> bool {
     true
 }
 
+/// The second member takes over, and the first one goes on in the middle of that.
+fn meet(mut second: Life, number: usize, go_on: impl FnOnce() -> Life) -> (Life, Life) {
+    let disk = Faults::new(false);
+    second.stand_on(Arc::clone(&disk));
+    disk.begin(Plan::Stop(number));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&is_over);
+    let thread = thread::spawn(move || {
+        let result = outcome_of(|| second.take_over(Predecessor::Replaced).unwrap());
+        ended.store(true, Ordering::SeqCst);
+        (second, result)
+    });
+    disk.wait_until_stopped(|| is_over.load(Ordering::SeqCst));
+    let former = go_on();
+    disk.go_on();
+    let (second, result) = thread.join().unwrap();
+    result.unwrap();
+    (former, second)
+}
+
 fn work(life: &mut Life, successor: Successor) {
     const NAMES: [&str; 5] = ["foo", "bar", "aged", "baz", "qux"];
     let publish = |count| Step::Publish(NAMES.map(|name| (name, count)).to_vec());
     match successor {
-        Successor::Reads => life.live(&[Step::Read]),
+        Successor::Reads | Successor::TakesOver(_) => life.live(&[Step::Read]),
         Successor::Writes => {
             life.live(&[publish(2), Step::Register(vec![client("successor's")])]);
             life.live(&[Step::Wait(1), publish(4), Step::Read]);
@@ -202,6 +235,11 @@ fn work(life: &mut Life, successor: Successor) {
     }
 }
 
+/// How often a former active goes on in the middle of the take-over, for each of its operations,
+/// and about how many operations a take-over is.
+const MET: usize = 2;
+const TAKE_OVER_OPERATIONS: u64 = 200;
+
 /// Goal: nothing that a former active does, after it was stopped before any operation, changes what
 /// its successor reads, nor what the one after that finds.
 #[test]
@@ -212,6 +250,11 @@ fn a_former_active_changes_nothing_whatever_it_was_about_to_do() {
     let mut cases = Vec::new();
     for number in 0..operations.len() {
         cases.extend(successors.map(|successor| (number, successor)));
+        let mut random = Random::new(number as u64);
+        for _ in 0..MET {
+            let at = usize::try_from(random.below(TAKE_OVER_OPERATIONS)).unwrap();
+            cases.push((number, Successor::TakesOver(at)));
+        }
     }
     let test = "a_former_active_changes_nothing_whatever_it_was_about_to_do";
     let test = ("file_store_disk", test);

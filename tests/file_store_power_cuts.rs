@@ -31,8 +31,8 @@ enum Trouble {
     Nothing,
     /// The process ends.
     Dies(usize),
-    /// The next sync fails, and the kernel forgets what was to be written.
-    SyncFails(usize),
+    /// The next sync fails so, and the kernel forgets what was to be written.
+    SyncFails(usize, Errno),
     /// There is no room for so many operations.
     Full(usize, usize),
 }
@@ -105,12 +105,12 @@ impl World for Machine {
                 state.is_dead = true;
                 return Fate::Dead;
             }
-            Trouble::SyncFails(at) if at <= number => {
+            Trouble::SyncFails(at, errno) if at <= number => {
                 use Operation::{SyncFile, SyncFilesystem, SyncFolder};
                 if [SyncFile, SyncFilesystem, SyncFolder].contains(&operation) {
                     state.trouble = Trouble::Nothing;
                     state.was_faulty = true;
-                    return Fate::Fails(Fault::Refused(Errno::EIO));
+                    return Fate::Fails(Fault::Refused(errno));
                 }
             }
             Trouble::Full(from, count) if from <= number => {
@@ -119,7 +119,7 @@ impl World for Machine {
                 drop(state);
                 self.disk.set_full(is_full);
             }
-            Trouble::Nothing | Trouble::Dies(_) | Trouble::SyncFails(_) | Trouble::Full(..) => (),
+            Trouble::Nothing | Trouble::Dies(_) | Trouble::SyncFails(..) | Trouble::Full(..) => (),
         }
         Fate::Done
     }
@@ -241,13 +241,16 @@ fn a_power_failure_takes_nothing_that_was_answered() {
     let mut cases = Vec::new();
     for number in 0..count {
         let full = Trouble::Full(number, 1 + below(400));
-        for first in [Trouble::Dies(number), Trouble::SyncFails(number), full] {
+        let [lost, refused] = [Errno::EIO, Errno::ENOSPC].map(|it| Trouble::SyncFails(number, it));
+        for first in [Trouble::Dies(number), lost, refused, full] {
             for is_cut in [false, true] {
                 let at = below(500);
                 let full = Trouble::Full(at, 1 + below(400));
-                let ways = [Trouble::Dies(at), Trouble::SyncFails(at), full, Trouble::Nothing];
+                let [lost, refused] =
+                    [Errno::EIO, Errno::ENOSPC].map(|it| Trouble::SyncFails(at, it));
+                let ways = [Trouble::Dies(at), lost, refused, full, Trouble::Nothing];
                 let seed = (number * 2 + below(2)) as u64;
-                cases.push(Case { first, is_cut, second: ways[below(4)], seed });
+                cases.push(Case { first, is_cut, second: ways[below(5)], seed });
             }
         }
     }

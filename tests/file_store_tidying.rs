@@ -385,3 +385,145 @@ fn slices_that_a_limit_lets_go_of_are_removed_with_the_commit() {
         assert!(left <= 4, "{left} slices are left in round {round}");
     }
 }
+
+/// Goal: however many slices a limit lets go of at once, commits wait for a part of them only.
+#[test]
+fn very_many_slices_that_a_limit_lets_go_of_go_in_turns() {
+    const SLICES: u64 = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let options = FileOptions { slice_messages_max: 2, ..FileOptions::new(folder.path()) };
+    let mut limits = StoreLimits::default();
+    limits.global.age_max = std::time::Duration::from_secs(100);
+    let mut opened = stores::open_as(&options, &limits, Predecessor::Clean).unwrap();
+    let share = opened.shares[0].as_mut();
+    stores::commit(share, &batch(vec![part("foo", Lifecycle::Create, 1..=2 * SLICES)]));
+    let files = || {
+        let entries = std::fs::read_dir(folder.path().join("foo")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("msgs.") && name.ends_with(".dat")).count() as u64
+    };
+    assert_eq!(files(), SLICES);
+    let (mut left, mut turns) = (SLICES, 0);
+    while 1 < left {
+        assert!(turns < 100, "{left} slices are left");
+        let maintained = share.maintain(now(1_000 + turns)).unwrap();
+        let before = std::mem::replace(&mut left, files());
+        // Those of a turn's own, and those that are tried again.
+        assert!(before - left <= 128, "{before} slices, then {left}");
+        assert!(left <= 1 || maintained.next_in.is_some(), "nobody comes back for {left} slices");
+        turns += 1;
+    }
+    assert!(2 < turns, "{turns} turns");
+}
+
+/// A disk that has no room so often when a slice is synced, from when it is armed.
+#[derive(Clone, Default)]
+struct NoRoomToSync(Rc<Cell<usize>>);
+
+impl World for NoRoomToSync {
+    fn before(&self, _process: ProcessId, operation: Operation, name: &[u8]) -> Fate {
+        let left = self.0.get();
+        if operation != Operation::SyncFile || !name.starts_with(b"msgs.") || left == 0 {
+            return Fate::Done;
+        }
+        self.0.set(left - 1);
+        Fate::Fails(Fault::Refused(Errno::ENOSPC))
+    }
+}
+
+/// The first member keeps the last of three messages in each channel, of slices of two.
+fn purge_all(store: &mut dyn Store) {
+    let purge = || Some(Purge { first: Sequence(2), stand_in: None });
+    let purged = |number| {
+        let part = part(&name_of(number), Lifecycle::Keep, NOTHING);
+        ChannelBatch { purge: purge(), ..part }
+    };
+    let report = store.commit(Epoch(1), &batch((0..CHANNEL_COUNT).map(purged).collect())).unwrap();
+    assert!(report.channels.iter().all(|outcome| outcome.refused.is_none()), "{report:?}");
+}
+
+fn sequences(store: &mut dyn Store) -> Vec<Vec<u64>> {
+    let found = |number| {
+        let found = fetch_whole(store, &name_of(number), 1);
+        found.into_iter().map(|message| message.sequence).collect()
+    };
+    (0..CHANNEL_COUNT).map(found).collect()
+}
+
+/// Goal: after a sync that failed, what it was to cover is no message's only copy, nor a second one
+/// beside another; and the answer of nobody hangs on it.
+#[test]
+fn a_copy_that_could_not_be_synced_is_taken_back() {
+    for (failures, publishes_between) in [(1, true), (1, false), (40, true), (40, false)] {
+        let case = format!("{failures} syncs find no room, {publishes_between}");
+        let disk = MemoryDisk::new(1, false);
+        disk.keep_order();
+        let mut store = open(&disk, FIRST, Predecessor::Clean, &Arc::default()).shares.remove(0);
+        publish(store.as_mut(), FIRST, (Lifecycle::Create, 1, MESSAGE_COUNT));
+        let world = NoRoomToSync::default();
+        rule(Some(Rc::new(world.clone())));
+        world.0.set(failures);
+        purge_all(store.as_mut());
+        let mut last = MESSAGE_COUNT;
+        if publishes_between {
+            world.0.set(0);
+            last += 1;
+            publish(store.as_mut(), FIRST, (Lifecycle::Keep, last, last));
+            world.0.set(failures);
+        }
+        for second in 2..=60 {
+            store.maintain(now(second)).unwrap();
+        }
+        assert_eq!(world.0.get(), 0, "{case}");
+        last += 1;
+        publish(store.as_mut(), FIRST, (Lifecycle::Keep, last, last));
+        let expected = vec![(2..=last).collect::<Vec<u64>>(); CHANNEL_COUNT];
+        assert_eq!(sequences(store.as_mut()), expected, "{case}");
+        store.close().unwrap();
+        drop(store);
+        rule(None);
+        for number in 0..CHANNEL_COUNT {
+            let kept = usize::try_from(last - 1).unwrap();
+            let files = slices(&disk, number);
+            assert!(files.len() <= 2 * kept.div_ceil(2) + 2, "{case}: {files:?}");
+        }
+        disk.cut_power();
+        let mut next = open(&disk, NEXT, Predecessor::Gone, &Arc::default());
+        let states = next.recovered.channels.iter().map(|found| found.state.message_count);
+        assert!(states.eq([last - 1; CHANNEL_COUNT]), "{case}: {:?}", next.recovered.channels);
+        assert_eq!(sequences(next.shares[0].as_mut()), expected, "{case}");
+    }
+}
+
+/// Goal: what was made durable by and by stays so where it is written anew.
+#[test]
+fn what_a_purge_writes_anew_is_durable_where_nothing_is_synced_with_a_commit() {
+    for seed in 0..20 {
+        let disk = MemoryDisk::new(seed, seed % 2 == 0);
+        disk.keep_order();
+        let mut options = FileOptions::new(Path::new("/data"));
+        (options.sync, options.slice_messages_max) = (false, 2);
+        options.auto_sync = Some(std::time::Duration::from_secs(1));
+        let mounted = disk.mount(FIRST);
+        file::prepare_on(&mounted, &options).unwrap();
+        let opening = Opening {
+            options: &options,
+            limits: &StoreLimits::default(),
+            fence: Arc::new(Held(1, Arc::default())),
+            predecessor: Predecessor::Clean,
+            loops: 1,
+            now: now(1),
+            survey: None,
+        };
+        let mut store = file::open_on(Arc::new(mounted), opening).unwrap().shares.remove(0);
+        publish(store.as_mut(), FIRST, (Lifecycle::Create, 1, MESSAGE_COUNT));
+        store.maintain(now(5)).unwrap();
+        purge_all(store.as_mut());
+        store.maintain(now(6)).unwrap();
+        drop(store);
+        disk.cut_power();
+        let mut next = open(&disk, NEXT, Predecessor::Gone, &Arc::default());
+        let found = sequences(next.shares[0].as_mut());
+        assert!(found.iter().all(|found| found.ends_with(&[2, 3])), "{seed}: {found:?}");
+    }
+}

@@ -194,6 +194,11 @@ impl Life {
         }
     }
 
+    /// From now on it lies on this.
+    pub fn stand_on(&mut self, ground: impl Ground + 'static) {
+        self.ground = Box::new(ground);
+    }
+
     fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap()
     }
@@ -610,6 +615,9 @@ impl Life {
                 known.late = left;
             }
             assert_eq!(known.last, found.state.last.get(), "{name}");
+            if !messages.is_empty() && name != "aged" {
+                assert_eq!(messages.len() as u64, found.state.message_count, "{name}: as counted");
+            }
             known.first = known.first.max(found.state.first.get());
             known.check_pending(&name, found, (has_late_one, may_lose));
             known.check_counts(&name, &found.deliveries, has_late_one || may_lose);
@@ -808,6 +816,10 @@ fn life_of_successors() -> Vec<Step> {
         Publish(vec![("foo", 4), ("qux", 1)]),
         Deliver("foo", 1, vec![(2, 3)]),
         Purge("foo", Some(3)),
+        // What could not be finished is tried again while what it was about is still open.
+        Wait(2),
+        Publish(vec![("foo", 1)]),
+        Purge("foo", Some(2)),
         Publish(vec![("foo", 1)]),
         Crash,
         Register(vec![client("him")]),

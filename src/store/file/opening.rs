@@ -1,6 +1,7 @@
 //! Opens a store under an epoch: what lies there, or what a standby has seen of it, to shares.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -232,7 +233,11 @@ fn clear_root(ctx: &Context, root: &dyn Folder, entries: &[Entry]) -> Result<(),
         } else if replacement_epoch(&entry.name).is_some_and(is_former)
             && !planted::is(Bug::LateRename)
         {
-            root.unlink(&entry.name).map_err(|source| io_error(Action::Replace, &path, source))?;
+            match root.unlink(&entry.name) {
+                // Its epoch has put it in its place before that is read, or given it up.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
+                done => done.map_err(|source| io_error(Action::Replace, &path, source))?,
+            }
         }
     }
     Ok(())
@@ -397,7 +402,12 @@ impl ChannelRecovery<'_> {
                     fence: Some(ctx.fence.as_ref()),
                     reserve: &ctx.reserve,
                 };
-                (recovery.channel(root, name)?, false)
+                match read_again_if_gone(|| recovery.channel(root, name)) {
+                    // A former active has come to the end of a removal: the kernel takes only a
+                    // folder with nothing in it.
+                    Err(error) if is_gone(&error, Some(&ctx.path(name, b""))) => return Ok(None),
+                    found => (found?, false),
+                }
             }
         };
         if !found.is_channel() {
@@ -413,4 +423,18 @@ impl ChannelRecovery<'_> {
         channel.close_files();
         Ok(Some(Recovered { channel, notices, is_synced, is_elsewhere }))
     }
+}
+
+/// Reads again where a file that was listed is not there any more: a former active has come to the
+/// end of a removal meanwhile, of which it has one under way at most.
+fn read_again_if_gone<T>(mut read: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let found = read();
+    if found.as_ref().is_err_and(|error| is_gone(error, None)) { read() } else { found }
+}
+
+/// Whether something that was listed is not there any more: this folder, or anything.
+fn is_gone(error: &StoreError, folder: Option<&Path>) -> bool {
+    matches!(error, StoreError::Io { path, source, .. }
+        if folder.is_none_or(|folder| path == folder)
+            && source.kind() == std::io::ErrorKind::NotFound)
 }
