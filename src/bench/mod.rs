@@ -8,7 +8,7 @@
 
 pub(crate) mod compare;
 pub(crate) mod connection;
-pub(crate) mod fields;
+pub mod fields;
 pub(crate) mod frame;
 pub(crate) mod jetstream;
 pub(crate) mod plan;
