@@ -21,6 +21,7 @@
 //! | [`import`] | what other systems have kept, into a store of ours |
 //! | [`transfer`] | what a server has kept, into another store, a backup, lines of JSON |
 //! | [`server`] | where the rooms meet |
+//! | `programs` | servers that tools start: process groups, ports, logs |
 //! | [`drill`] | failover by a script: members, load, what is done to them, a verdict |
 //! | [`bench`](mod@bench) | load for a server of any make, and what it cost |
 //! | [`cli`] | the commands a person types |
@@ -52,6 +53,7 @@ pub mod import;
 pub mod log;
 pub mod monitor;
 pub mod net;
+mod programs;
 pub mod proto;
 pub mod server;
 pub mod site;

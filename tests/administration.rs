@@ -245,7 +245,13 @@ fn clients_durables_and_channels_are_ended() {
         told(&asked.socket, &["client", "rm", "worker"]);
         assert_eq!(told(&asked.socket, &["client", "ls"]).as_array().unwrap().len(), 0);
         assert_eq!(told(&asked.socket, &["durable", "ls"]).as_array().unwrap().len(), 2);
-        told(&asked.socket, &["durable", "rm", "orders", "d"]);
+        // One that is named twice is gone by the second time, and each error is of what was named.
+        let some = refused(&asked.socket, &["durable", "rm", "orders", "d", "none", "d"]);
+        for name in ["d", "none"] {
+            let line = format!("durable {name}: channel \"orders\" has no durable \"{name}\"");
+            assert!(some.contains(&line), "{some}");
+        }
+        assert!(some.contains("durable d of channel orders is removed"), "{some}");
         told(&asked.socket, &["durable", "rm", "orders", "d:g"]);
         asked.server.kill();
         let mut asked = start(&launch);

@@ -202,6 +202,9 @@ fn what_cannot_be_measured_is_refused() {
         &["streaming", "-s", &address, "-c", "other"],
         "no streaming server of this cluster ID",
     );
+    let too_long = "the server takes 1048576 (max_payload): give --size 1048576 at most";
+    refused(&["core", "-s", &address, "--size", "1048577", "-n", "1"], too_long);
+    refused(&["streaming", "-s", &address, "--size", "1048576"], "max_payload): give --size 1048");
     refused(&["streaming", "--subject", "a..b"], "invalid name \"a..b\"");
     refused(&["jetstream", "-s", &address], "no JetStream answers here");
 }

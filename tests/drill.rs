@@ -604,7 +604,9 @@ fn all_scenarios_hold_over_each_store() {
             }
             eprintln!("{name} over {}", store.kind);
             let options: Vec<&str> = store.options.iter().map(String::as_str).collect();
-            must_hold(&Room::new(), &[&[*name, "--store", store.kind], &options[..]].concat());
+            let words = [&[*name, "--store", store.kind], &options[..]].concat();
+            let report = must_hold(&Room::new(), &words);
+            eprintln!("  {}", report["found"]);
         }
     }
 }

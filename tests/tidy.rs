@@ -13,7 +13,7 @@ const FLOOR: [&str; 3] = ["base", "log", "proto"];
 
 /// Room → the rooms that it may import beside the floor and itself. A new edge is a change of this
 /// table, in a commit of its own, with the reason.
-const IMPORTS: [(&str, &[&str]); 20] = [
+const IMPORTS: [(&str, &[&str]); 21] = [
     ("base", &[]),
     ("proto", &[]),
     ("log", &[]),
@@ -28,10 +28,11 @@ const IMPORTS: [(&str, &[&str]); 20] = [
     ("transfer", &["store", "site", "config"]),
     ("monitor", &["broker::snapshot", "engine::snapshot"]),
     ("client", &["wire"]),
+    ("programs", &[]),
     // Servers are processes and addresses for it, so it drills other servers too.
-    ("drill", &["client"]),
+    ("drill", &["client", "programs"]),
     // It reads what servers say as they read what clients say.
-    ("bench", &["client", "wire"]),
+    ("bench", &["client", "programs", "wire"]),
     (
         "cli",
         // TLS of the client that `pub` and `sub` are is that of `net`; who writes in a store that
@@ -61,9 +62,9 @@ const IMPORTS: [(&str, &[&str]); 20] = [
     ("testing", &ALL),
 ];
 
-const ALL: [&str; 17] = [
+const ALL: [&str; 18] = [
     "wire", "broker", "engine", "store", "election", "config", "site", "import", "transfer",
-    "monitor", "client", "drill", "bench", "cli", "net", "server", "testing",
+    "monitor", "client", "programs", "drill", "bench", "cli", "net", "server", "testing",
 ];
 
 /// One file that may import what its room may not, with the reason.

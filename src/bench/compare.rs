@@ -1,13 +1,12 @@
 //! Servers side by side: each is started, measured and ended in turn, pair by pair
 
-use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 use super::BenchError;
 use super::connection::Connection;
@@ -15,12 +14,11 @@ use super::plan::{Plan, Work};
 use super::report::Summary;
 use super::run;
 use super::streaming::Client;
-use crate::base::files::{self, Access, Links};
 use crate::base::random::Random;
 use crate::base::world;
 use crate::client::Options;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use crate::programs::processes::Processes;
+use crate::programs::{logs, ports, wait};
 
 /// How long a server may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -28,11 +26,11 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long a server may take to end before it is killed.
 const ENDED_WITHIN: Duration = Duration::from_secs(20);
 
-/// How often either is looked at.
-const LOOK_PAUSE: Duration = Duration::from_millis(2);
+/// Lines of a log that are shown of a server that does not start.
+const TAIL_LINES: usize = 10;
 
-/// Bytes of a log that are shown of a server that does not start.
-const TAIL_LEN: usize = 1_000;
+/// Bytes that they have at most.
+const TAIL_LEN_MAX: u64 = 1_000;
 
 /// A server that is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +130,7 @@ fn measure(
         };
         run::run(&fill, &login, None, is_over)?;
     }
-    let summary = run::run(plan, &login, Some(server.child.id()), is_over);
+    let summary = run::run(plan, &login, Some(server.processes.id()), is_over);
     server.end();
     drop(server);
     // What a server leaves is of no use to anybody.
@@ -141,7 +139,7 @@ fn measure(
 }
 
 struct Server {
-    child: Child,
+    processes: Processes,
     port: u16,
     log: PathBuf,
 }
@@ -149,27 +147,20 @@ struct Server {
 impl Server {
     fn start(contender: &Contender, place: &Path) -> Result<Self, BenchError> {
         let no_port = BenchError::io("cannot find a free port");
-        let held = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-        let mut ports = Vec::new();
-        for listener in held {
-            let address = listener.and_then(|listener| listener.local_addr());
-            ports.push(address.map_err(&no_port)?.port());
-        }
+        let ports = ports::free(2, None).map_err(|error| no_port(error.source))?;
         let (port, http) = (ports[0], ports[1]);
         let log = place.join("log");
         let args = contender.args(port, http, &place.join("store"));
-        let no_log = BenchError::io("cannot write the log of a server");
-        let out = files::open(&log, Access::Append(0o600), Links::Refused).map_err(&no_log)?;
-        let err = out.try_clone().map_err(&no_log)?;
+        let opened = logs::open(&log);
+        let (out, err) = opened.map_err(BenchError::io("cannot write the log of a server"))?;
         let mut command = Command::new(&args[0]);
         command.args(&args[1..]).stdin(Stdio::null()).stdout(out).stderr(err);
-        // A Ctrl-C is for the bench, which ends its servers itself.
-        let child = command.process_group(0).spawn();
-        let child = child.map_err(|source| BenchError::Ended {
+        let started = Processes::start(&mut command);
+        let processes = started.map_err(|source| BenchError::Ended {
             who: contender.name.clone(),
             reason: format!("cannot run {}: {source}", args[0]),
         })?;
-        Ok(Self { child, port, log })
+        Ok(Self { processes, port, log })
     }
 
     /// Waits until it takes a client; how many seconds that took.
@@ -183,62 +174,49 @@ impl Server {
         let began = world::instant();
         let entropy = world::entropy().map_err(BenchError::io("cannot read entropy"))?;
         let mut random = Random::new(entropy);
-        loop {
-            let taken = match work {
-                Work::Streaming => {
-                    let id = format!("bench-ready-{}", random.unique_id());
-                    Client::connect(login, &id, &mut random).and_then(Client::close)
-                }
-                Work::Core | Work::Request | Work::JetStream => {
-                    Connection::open(login, "bench-ready").map(drop)
-                }
-            };
-            let Err(error) = taken else {
-                return Ok(world::instant().since(began).as_secs_f64());
-            };
-            if is_over.load(Ordering::Relaxed) {
-                return Err(BenchError::Interrupted);
-            }
-            let has_ended = matches!(self.child.try_wait(), Ok(Some(_)));
-            if has_ended || READY_WITHIN <= world::instant().since(began) {
-                let end = if has_ended { "has ended" } else { "takes no client" };
-                let reason = format!("it {end} ({error}); the last it said:\n{}", self.tail());
-                return Err(BenchError::Ended { who: contender.name.clone(), reason });
-            }
-            thread::park_timeout(LOOK_PAUSE);
+        let (mut error, mut has_ended) = (None, false);
+        let has_decided = || {
+            error = take_client(work, login, &mut random).err();
+            has_ended = self.processes.have_ended();
+            error.is_none() || has_ended
+        };
+        // Which of both it is, or neither, is looked at below.
+        let is_interrupted = || is_over.load(Ordering::Relaxed);
+        let _ = wait::is_so_within(READY_WITHIN, is_interrupted, has_decided);
+        let Some(error) = error else {
+            return Ok(world::instant().since(began).as_secs_f64());
+        };
+        if is_interrupted() {
+            return Err(BenchError::Interrupted);
         }
-    }
-
-    fn tail(&self) -> String {
-        let bytes = files::read(&self.log, 1 << 20).unwrap_or_default();
-        String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(TAIL_LEN)..]).into_owned()
+        let end = if has_ended { "has ended" } else { "takes no client" };
+        let tail = logs::tail(&self.log, TAIL_LINES, TAIL_LEN_MAX).join("\n");
+        let reason = format!("it {end} ({error}); the last it said:\n{tail}");
+        Err(BenchError::Ended { who: contender.name.clone(), reason })
     }
 
     fn end(&mut self) {
-        self.signal(Signal::SIGTERM);
-        let began = world::instant();
-        while world::instant().since(began) < ENDED_WITHIN {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            thread::park_timeout(LOOK_PAUSE);
-        }
-    }
-
-    /// To all processes that the command has started.
-    fn signal(&self, signal: Signal) {
-        if let Ok(id) = i32::try_from(self.child.id()) {
-            // They may have ended already.
-            let _ = killpg(Pid::from_raw(id), signal);
-        }
+        // They may have ended already; who does not end in time is killed.
+        let _ = self.processes.signal(Signal::SIGTERM);
+        let _ = wait::is_so_within(ENDED_WITHIN, || false, || self.processes.have_ended());
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A command that is no server itself may end before the server that it has started.
-        self.signal(Signal::SIGKILL);
-        let _ = self.child.wait();
+        self.processes.kill();
+    }
+}
+
+fn take_client(work: Work, login: &Options, random: &mut Random) -> Result<(), BenchError> {
+    match work {
+        Work::Streaming => {
+            let id = format!("bench-ready-{}", random.unique_id());
+            Client::connect(login, &id, random).and_then(Client::close)
+        }
+        Work::Core | Work::Request | Work::JetStream => {
+            Connection::open(login, "bench-ready").map(drop)
+        }
     }
 }
 

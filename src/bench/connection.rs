@@ -9,7 +9,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::BenchError;
 use crate::base::time::Instant;
 use crate::base::world;
-use crate::client::{self, Options};
+use crate::client::{self, Dialled, Options};
 use crate::wire::{self, Limits, Op, Parsed};
 
 /// Bytes that one read takes at most.
@@ -17,6 +17,13 @@ const READ_LEN: usize = 256 * 1024;
 
 /// How long a request may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Bytes that are kept of what comes before an answer, as deliveries while channels are subscribed
+/// to.
+const OTHERS_LEN_MAX: usize = 1 << 30;
+
+/// What is said of a connection that has ended without a word.
+const HUNG_UP: &str = "the server hung up";
 
 /// What the server has said.
 #[derive(Debug)]
@@ -66,6 +73,9 @@ pub(crate) struct Connection {
     read: usize,
     filled: usize,
     limits: Limits,
+    /// The longest payload that the server takes.
+    payload_max: Option<usize>,
+    others_len_max: usize,
     name: String,
 }
 
@@ -73,7 +83,7 @@ impl Connection {
     /// Logs in.
     pub(crate) fn open(login: &Options, name: &str) -> Result<Self, BenchError> {
         let named = Options { name: name.to_owned(), ..login.clone() };
-        let (socket, came) = client::dial_in_clear(&named)?;
+        let Dialled { socket, came, max_payload } = client::dial_in_clear(&named)?;
         socket.set_nonblocking(true).map_err(BenchError::io("cannot set up a socket"))?;
         let mut socket = mio::net::TcpStream::from_std(socket);
         let poll = Poll::new().map_err(BenchError::io("cannot watch a socket"))?;
@@ -93,8 +103,18 @@ impl Connection {
             read: 0,
             filled,
             limits: Limits::server(),
+            payload_max: usize::try_from(max_payload).ok().filter(|max| *max != 0),
+            others_len_max: OTHERS_LEN_MAX,
             name: name.to_owned(),
         })
+    }
+
+    /// Whether the server takes a message of so many bytes, `size` of which a user has asked for.
+    /// Else it would hang up, and what it says then need not arrive.
+    pub(crate) fn check_len(&self, len: usize, size: usize) -> Result<(), BenchError> {
+        let Some(max) = self.payload_max.filter(|max| *max < len) else { return Ok(()) };
+        let size_max = max.saturating_sub(len.saturating_sub(size));
+        Err(BenchError::TooLong { len, max, size_max })
     }
 
     /// What is sent next is appended here.
@@ -126,7 +146,7 @@ impl Connection {
                 Ok(len) => self.sent += len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-                Err(error) => return Err(self.ended(error.to_string())),
+                Err(error) => return Err(self.hung_up(&error)),
             }
         }
         let has_sent = before < self.sent;
@@ -148,7 +168,7 @@ impl Connection {
         }
         self.make_room();
         match self.socket.read(&mut self.input[self.filled..]) {
-            Ok(0) => return Err(self.ended("the server hung up".to_owned())),
+            Ok(0) => return Err(self.ended(HUNG_UP.to_owned())),
             Ok(len) => self.filled += len,
             Err(error) if is_nothing(&error) => return Ok(false),
             Err(error) => return Err(self.ended(error.to_string())),
@@ -245,6 +265,10 @@ impl Connection {
                 said.keep(&mut others);
                 ControlFlow::Continue(())
             })?;
+            if self.others_len_max < others.len() {
+                let reason = format!("no answer within {} bytes", self.others_len_max);
+                return Err(BenchError::Refused { request, reason });
+            }
             if !is_read {
                 self.wait(until)?;
             }
@@ -257,6 +281,19 @@ impl Connection {
     pub(crate) fn flush(&mut self) -> Result<(), BenchError> {
         self.out.extend_from_slice(b"PING\r\n");
         self.expect("PING", |said| matches!(said, Said::Pong).then_some(()))
+    }
+
+    /// What the server has said before it hung up tells more than what the system says of that.
+    fn hung_up(&mut self, error: &io::Error) -> BenchError {
+        loop {
+            match self.receive(|_, _| ControlFlow::Continue(())) {
+                Ok(true) => (),
+                Err(BenchError::Ended { reason, .. }) if reason != HUNG_UP => {
+                    return self.ended(reason);
+                }
+                Ok(false) | Err(_) => return self.ended(error.to_string()),
+            }
+        }
     }
 
     fn ended(&self, reason: String) -> BenchError {
@@ -279,4 +316,70 @@ pub(crate) fn push_publish(out: &mut Vec<u8>, subject: &[u8], reply: Option<&str
 
 fn is_nothing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::io::{BufRead, BufReader};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+
+    /// A connection to somebody who takes a client and then does this.
+    fn connected(then: impl FnOnce(TcpStream) + Send + 'static) -> Connection {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            socket.write_all(b"INFO {\"max_payload\":100}\r\n").unwrap();
+            let mut lines = BufReader::new(socket.try_clone().unwrap()).lines();
+            while lines.next().is_some_and(|line| line.unwrap() != "PING") {}
+            socket.write_all(b"PONG\r\n").unwrap();
+            then(socket);
+        });
+        Connection::open(&Options::new(&[&address], "c", "me"), "me").unwrap()
+    }
+
+    /// Goal: whoever talks without end, and does not answer, takes neither memory nor time without
+    /// end.
+    #[test]
+    fn a_peer_that_talks_without_end_is_left() {
+        let mut connection =
+            connected(|mut socket| while socket.write_all(b"MSG a 7 3\r\nabc\r\n").is_ok() {});
+        connection.others_len_max = 10_000;
+        let error = connection.flush().unwrap_err();
+        assert_eq!(error.to_string(), "PING: no answer within 10000 bytes");
+        let mut connection = connected(|mut socket| {
+            let _ = socket.write_all(b"MSG a 7 ");
+            while socket.write_all(&[b'9'; 1_000]).is_ok() {}
+        });
+        assert!(matches!(connection.flush(), Err(BenchError::Ended { .. })));
+    }
+
+    /// Goal: what a server has said before it hung up is what is shown, though it is found out in
+    /// writing.
+    #[test]
+    fn a_server_that_hangs_up_while_we_write_is_heard() {
+        let mut connection = connected(|mut socket| {
+            socket.write_all(b"-ERR 'Maximum Payload Violation'\r\n").unwrap();
+        });
+        let error = loop {
+            connection.out().resize(1 << 20, b'x');
+            if let Err(error) = connection.send() {
+                break error;
+            }
+        };
+        assert_eq!(error.to_string(), "me: 'Maximum Payload Violation'");
+    }
+
+    #[test]
+    fn a_message_that_is_too_long_is_refused_before_it_is_sent() {
+        let connection = connected(drop);
+        assert!(connection.check_len(100, 90).is_ok());
+        let error = connection.check_len(101, 90).unwrap_err().to_string();
+        assert!(error.contains("101 bytes") && error.contains("--size 89 at most"), "{error}");
+    }
 }

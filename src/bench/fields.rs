@@ -2,7 +2,7 @@
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Value<'a> {
+pub enum Value<'a> {
     /// A number.
     Number(u64),
     /// Bytes, a text or a message.
@@ -10,7 +10,7 @@ pub(crate) enum Value<'a> {
 }
 
 /// The fields of a message in their order, up to the first that is none.
-pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
+pub struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {
     type Item = (u64, Value<'a>);
@@ -53,7 +53,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Appends a number as protobuf has it.
-pub(crate) fn push_number(out: &mut Vec<u8>, mut number: u64) {
+pub fn push_number(out: &mut Vec<u8>, mut number: u64) {
     while 0x7f < number {
         out.push(u8::try_from(number & 0x7f).unwrap_or(0) | 0x80);
         number >>= 7;

@@ -16,6 +16,7 @@ const DIGITS: &[u8; NUMBER_LEN] = b"0123456789abcdef";
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     bytes: Vec<u8>,
+    payload_len: usize,
     /// Where the number stands, if there is one.
     number_at: Option<usize>,
     /// Where the time stands, if there is room for it.
@@ -64,7 +65,13 @@ impl Frame {
     fn new(head: &str, payload: &[u8], number_at: Option<usize>, data: (usize, usize)) -> Self {
         let bytes = [head.as_bytes(), payload, b"\r\n"].concat();
         let (data_at, size) = data;
-        Self { bytes, number_at, stamp_at: (STAMP_LEN <= size).then_some(data_at) }
+        let stamp_at = (STAMP_LEN <= size).then_some(data_at);
+        Self { bytes, payload_len: payload.len(), number_at, stamp_at }
+    }
+
+    /// Bytes of its payload, as the server counts them.
+    pub(crate) fn payload_len(&self) -> usize {
+        self.payload_len
     }
 
     /// Appends it.

@@ -8,7 +8,7 @@
 
 pub(crate) mod compare;
 pub(crate) mod connection;
-pub(crate) mod fields;
+pub mod fields;
 pub(crate) mod frame;
 pub(crate) mod jetstream;
 pub(crate) mod plan;
@@ -48,6 +48,19 @@ pub enum BenchError {
         request: &'static str,
         /// Its words.
         reason: String,
+    },
+    /// The server would take no message.
+    #[error(
+        "each message would have {len} bytes with what a client adds, and the server takes {max} \
+         (max_payload): give --size {size_max} at most, or have it take more"
+    )]
+    TooLong {
+        /// Of a message, with what a client adds.
+        len: usize,
+        /// That the server takes.
+        max: usize,
+        /// The longest payload that it would take.
+        size_max: usize,
     },
     /// Nothing came for a long time.
     #[error("nothing came for {seconds} s: {done} of {wanted} {what}")]

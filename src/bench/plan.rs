@@ -46,6 +46,27 @@ pub(crate) struct Plan {
     pub(crate) subject: String,
 }
 
+/// When the messages of one publisher are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// Messages a second of all publishers together.
+    rate: u64,
+    /// So many publishers.
+    count: u64,
+    /// Which of them it is.
+    place: u64,
+}
+
+impl Pace {
+    /// How long after the begin one of its messages is due; what is lost by rounding does not add
+    /// up.
+    pub(crate) fn due(self, number: u64) -> Duration {
+        let turn = u128::from(number) * u128::from(self.count) + u128::from(self.place);
+        let nanos = turn * 1_000_000_000 / u128::from(self.rate);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
 /// A number of a plan that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -101,16 +122,11 @@ impl Plan {
         self.messages / count + u64::from(place < self.messages % count)
     }
 
-    /// How long one publisher waits between two messages, if it does, and before the first one, so
-    /// that they take turns.
-    pub(crate) fn pace(&self, publisher: usize) -> Option<(Duration, Duration)> {
-        let count = u32::try_from(self.publishers).unwrap_or(u32::MAX);
-        let place = u32::try_from(publisher).unwrap_or(u32::MAX);
-        self.rate.map(|rate| {
-            let rate = u32::try_from(rate.max(1)).unwrap_or(u32::MAX);
-            let interval = Duration::from_secs(1) * count / rate;
-            (interval, interval * place / count.max(1))
-        })
+    /// When one of the publishers sends its messages, if there is a rate: they take turns.
+    pub(crate) fn pace(&self, publisher: usize) -> Option<Pace> {
+        let count = u64::try_from(self.publishers).unwrap_or(u64::MAX);
+        let place = u64::try_from(publisher).unwrap_or(u64::MAX);
+        self.rate.map(|rate| Pace { rate: rate.max(1), count, place })
     }
 
     /// The name of a channel or subject.
@@ -124,6 +140,8 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
 
     fn plan() -> Plan {
@@ -148,10 +166,26 @@ mod tests {
         let plan = plan();
         assert_eq!([0, 1, 2].map(|place| plan.share(place)), [4, 3, 3]);
         assert_eq!(plan.channel(0), "bench");
-        let pace = Plan { rate: Some(300), ..plan.clone() }.pace(1);
-        assert_eq!(pace.map(|(interval, _)| interval.as_millis()), Some(10));
-        assert_eq!(pace.map(|(_, first)| first.as_micros()), Some(3_333));
+        assert_eq!(plan.pace(1), None);
         assert_eq!(Plan { channels: 2, ..plan }.channel(1), "bench.2");
+    }
+
+    /// Goal: all publishers together keep the rate from the first message to the last, and none of
+    /// them sends while it is the turn of another.
+    #[test]
+    fn publishers_take_turns_at_a_rate() {
+        for (publishers, rate) in [(1, 7), (3, 300), (7, 3_000_001), (64, 100_000_000)] {
+            let plan = Plan { publishers, rate: Some(rate), ..plan() };
+            let count = u64::try_from(publishers).unwrap();
+            for turn in (0..1_000).chain(100_000_000..100_000_100) {
+                let publisher = usize::try_from(turn % count).unwrap();
+                let due = plan.pace(publisher).unwrap().due(turn / count);
+                let nanos = u128::from(turn) * 1_000_000_000 / u128::from(rate);
+                assert_eq!(due.as_nanos(), nanos, "{turn} of {publishers} at {rate}");
+            }
+        }
+        let late = Plan { rate: Some(1), ..plan() }.pace(2).unwrap().due(u64::MAX);
+        assert_eq!(late, Duration::from_nanos(u64::MAX));
     }
 
     #[test]

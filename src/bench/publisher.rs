@@ -10,6 +10,7 @@ use super::BenchError;
 use super::connection::{Connection, Said, push_publish};
 use super::fields::{Fields, Value};
 use super::frame::{Frame, read_number};
+use super::plan::Pace;
 use super::report;
 use super::streaming::{ACKS, HEARTBEATS};
 use crate::base::time::Instant;
@@ -45,8 +46,8 @@ pub(crate) struct Load {
     pub(crate) messages: u64,
     /// Messages without an answer at most.
     pub(crate) in_flight: usize,
-    /// How long it waits between two of them, if it does, and before the first one.
-    pub(crate) pace: Option<(Duration, Duration)>,
+    /// When each is due, if not as soon as there is room.
+    pub(crate) pace: Option<Pace>,
 }
 
 /// What became of the messages of one publisher.
@@ -136,10 +137,8 @@ fn fill(
         // With a rate it counts from when it was due, not from when there was room for it.
         let due = match load.pace {
             None => now,
-            Some((interval, first)) => {
-                let nanos = u128::from(state.sent) * interval.as_nanos();
-                let due =
-                    began + first + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+            Some(pace) => {
+                let due = began + pace.due(state.sent);
                 if now < due {
                     now = world::instant();
                 }
@@ -193,6 +192,11 @@ impl State {
     }
 
     fn count(&mut self, number: u64, error: Option<String>, now: Instant) {
+        let places = u64::try_from(self.due.len()).unwrap_or(u64::MAX);
+        if self.sent <= number || places < self.sent - number {
+            // Its place is that of a later one by now: it was answered long ago.
+            return;
+        }
         let place = self.place(number);
         let due = std::mem::take(&mut self.due[place]);
         if due == 0 {
@@ -235,6 +239,32 @@ mod tests {
 
     use super::*;
     use crate::proto::pb;
+
+    /// Goal: of two answers to one question the second counts for nobody, however late it comes.
+    #[test]
+    fn a_second_answer_counts_for_no_other_message() {
+        let out = Published { latencies: report::latencies(), failed: 0, first_error: None };
+        let mut state = State { due: vec![0; 4], sent: 0, answered: 0, out };
+        let send = |state: &mut State| {
+            let place = state.place(state.sent);
+            state.due[place] = 1;
+            state.sent += 1;
+        };
+        for number in 0..4 {
+            send(&mut state);
+            state.count(number, None, Instant(2));
+            state.count(number, None, Instant(2));
+            assert_eq!(state.answered, number + 1);
+        }
+        send(&mut state);
+        // The place of the fifth was that of the first, and nobody has asked the sixth.
+        for number in [0, 5, u64::MAX] {
+            state.count(number, Some("no".to_owned()), Instant(3));
+        }
+        assert_eq!((state.answered, state.out.failed), (4, 0));
+        state.count(4, None, Instant(3));
+        assert_eq!((state.answered, state.out.latencies.len()), (5, 5));
+    }
 
     #[test]
     fn an_acknowledgement_says_which_and_whether() {

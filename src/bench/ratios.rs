@@ -3,83 +3,65 @@
 use serde_json::{Value, json};
 
 use super::compare::{Contender, Round};
-use super::report::{Side, float};
+use super::report::{Side, Summary, float};
 use crate::base::markup;
 
-/// A figure of a run.
-struct Figure {
-    /// What it is, with its unit.
-    name: &'static str,
-    /// As a column of a table for programs.
-    key: &'static str,
-    of: fn(&Round) -> Option<f64>,
+/// A figure of a run: what it is, with its unit; as a column of a table for programs; how it is
+/// had.
+type Figure = (&'static str, &'static str, Measure);
+
+/// One direction of a run.
+type Direction = fn(&Summary) -> Option<&Side>;
+
+#[derive(Clone, Copy)]
+enum Measure {
+    /// Messages a second.
+    Rate(Direction),
+    /// So many percent took no longer, in microseconds.
+    Latency(Direction, f64),
+    /// Microseconds of CPU time of the server for each message.
+    ServerCpu,
+    /// The most memory that the server had, in MiB.
+    ServerMemory,
+    /// Milliseconds until the server took a client.
+    Ready,
 }
 
-fn latency(side: Option<&Side>, percent: f64) -> Option<f64> {
-    let side = side.filter(|side| !side.latencies.is_empty())?;
-    Some(float(side.latencies.value_at_percentile(percent)) / 1e3)
-}
+const PUBLISHED: Direction = |summary| summary.published.as_ref();
+const RECEIVED: Direction = |summary| summary.received.as_ref();
 
 const FIGURES: [Figure; 11] = [
-    Figure {
-        name: "published a second",
-        key: "published_per_second",
-        of: |round| round.summary.published.as_ref().map(Side::rate),
-    },
-    Figure {
-        name: "received a second",
-        key: "received_per_second",
-        of: |round| round.summary.received.as_ref().map(Side::rate),
-    },
-    Figure {
-        name: "answer, p50 (µs)",
-        key: "answer_p50_microseconds",
-        of: |round| latency(round.summary.published.as_ref(), 50.0),
-    },
-    Figure {
-        name: "answer, p99 (µs)",
-        key: "answer_p99_microseconds",
-        of: |round| latency(round.summary.published.as_ref(), 99.0),
-    },
-    Figure {
-        name: "answer, p99.9 (µs)",
-        key: "answer_p999_microseconds",
-        of: |round| latency(round.summary.published.as_ref(), 99.9),
-    },
-    Figure {
-        name: "delivery, p50 (µs)",
-        key: "delivery_p50_microseconds",
-        of: |round| latency(round.summary.received.as_ref(), 50.0),
-    },
-    Figure {
-        name: "delivery, p99 (µs)",
-        key: "delivery_p99_microseconds",
-        of: |round| latency(round.summary.received.as_ref(), 99.0),
-    },
-    Figure {
-        name: "delivery, p99.9 (µs)",
-        key: "delivery_p999_microseconds",
-        of: |round| latency(round.summary.received.as_ref(), 99.9),
-    },
-    Figure {
-        name: "server CPU a message (µs)",
-        key: "server_cpu_microseconds",
-        of: |round| {
-            let messages = float(round.summary.plan.messages.max(1));
-            round.summary.server_cpu.map(|seconds| seconds * 1e6 / messages)
-        },
-    },
-    Figure {
-        name: "server memory, peak (MiB)",
-        key: "server_memory_mebibytes",
-        of: |round| round.summary.server_memory.map(|bytes| float(bytes >> 10) / 1024.0),
-    },
-    Figure {
-        name: "start to ready (ms)",
-        key: "ready_milliseconds",
-        of: |round| Some(round.ready * 1e3),
-    },
+    ("published a second", "published_per_second", Measure::Rate(PUBLISHED)),
+    ("received a second", "received_per_second", Measure::Rate(RECEIVED)),
+    ("answer, p50 (µs)", "answer_p50_microseconds", Measure::Latency(PUBLISHED, 50.0)),
+    ("answer, p99 (µs)", "answer_p99_microseconds", Measure::Latency(PUBLISHED, 99.0)),
+    ("answer, p99.9 (µs)", "answer_p999_microseconds", Measure::Latency(PUBLISHED, 99.9)),
+    ("delivery, p50 (µs)", "delivery_p50_microseconds", Measure::Latency(RECEIVED, 50.0)),
+    ("delivery, p99 (µs)", "delivery_p99_microseconds", Measure::Latency(RECEIVED, 99.0)),
+    ("delivery, p99.9 (µs)", "delivery_p999_microseconds", Measure::Latency(RECEIVED, 99.9)),
+    ("server CPU a message (µs)", "server_cpu_microseconds", Measure::ServerCpu),
+    ("server memory, peak (MiB)", "server_memory_mebibytes", Measure::ServerMemory),
+    ("start to ready (ms)", "ready_milliseconds", Measure::Ready),
 ];
+
+impl Measure {
+    fn of(self, round: &Round) -> Option<f64> {
+        let summary = &round.summary;
+        match self {
+            Self::Rate(side) => side(summary).map(Side::rate),
+            Self::Latency(side, percent) => {
+                let side = side(summary).filter(|side| !side.latencies.is_empty())?;
+                Some(float(side.latencies.value_at_percentile(percent)) / 1e3)
+            }
+            Self::ServerCpu => {
+                let messages = float(summary.plan.messages.max(1));
+                summary.server_cpu.map(|seconds| seconds * 1e6 / messages)
+            }
+            Self::ServerMemory => summary.server_memory.map(|bytes| float(bytes >> 10) / 1024.0),
+            Self::Ready => Some(round.ready * 1e3),
+        }
+    }
+}
 
 /// One figure of one server.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -110,10 +92,10 @@ impl Table {
     /// Of all runs.
     pub(crate) fn of(contenders: &[Contender], rounds: &[Round]) -> Self {
         let mut rows = Vec::new();
-        for figure in &FIGURES {
+        for (name, key, measure) in FIGURES {
             let values = |contender: usize| -> Vec<(usize, f64)> {
                 let own = rounds.iter().filter(|round| round.contender == contender);
-                own.filter_map(|round| Some((round.pair, (figure.of)(round)?))).collect()
+                own.filter_map(|round| Some((round.pair, measure.of(round)?))).collect()
             };
             let first = values(0);
             let compared = |contender: usize| {
@@ -131,7 +113,7 @@ impl Table {
             };
             if !first.is_empty() {
                 let all = (0..contenders.len()).map(compared).collect();
-                rows.push((figure.name, figure.key, all));
+                rows.push((name, key, all));
             }
         }
         Self { names: contenders.iter().map(|one| one.name.clone()).collect(), rows }
@@ -186,14 +168,14 @@ impl Table {
 
     /// A line for each run, with a head.
     pub(crate) fn csv(&self, rounds: &[Round]) -> String {
-        let keys = FIGURES.map(|figure| figure.key).join(",");
+        let keys = FIGURES.map(|(_, key, _)| key).join(",");
         let mut text = format!("pair,server,{keys}\n");
         for round in rounds {
             let name = self.names.get(round.contender).map_or("", String::as_str);
             let name = name.replace('"', "\"\"");
             text.push_str(&format!("{},\"{name}\"", round.pair));
-            for figure in &FIGURES {
-                let value = (figure.of)(round).map(|value| value.to_string()).unwrap_or_default();
+            for (.., measure) in FIGURES {
+                let value = measure.of(round).map(|value| value.to_string()).unwrap_or_default();
                 text.push_str(&format!(",{value}"));
             }
             text.push('\n');
@@ -245,7 +227,6 @@ fn shown(value: f64) -> String {
 mod tests {
     use super::*;
     use crate::bench::plan::{Plan, Work};
-    use crate::bench::report::Summary;
 
     fn round(pair: usize, contender: usize, count: u64) -> Round {
         let side = Side { count, seconds: 1.0, ..Side::default() };

@@ -242,12 +242,14 @@ fn publish(crew: &Crew, number: usize, random: &mut Random) -> Result<Measured, 
         connection.flush()?;
         Some(connection)
     };
-    crew.wait()?;
     let used = match (&mut connection, &mut client) {
         (Some(connection), _) => connection,
         (None, Some(client)) => &mut client.connection,
         (None, None) => return Err(BenchError::Interrupted),
     };
+    let longest = load.frames.iter().map(Frame::payload_len).max();
+    used.check_len(longest.unwrap_or(0), plan.size)?;
+    crew.wait()?;
     let published = publisher::run(used, &load, &crew.is_over)?;
     let ended_at = world::instant();
     crew.refused.fetch_add(published.failed, Ordering::Relaxed);

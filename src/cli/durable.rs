@@ -98,7 +98,8 @@ fn carry_out(what: What) -> Result<String, ControlError> {
             let all = subscription::all(&common, Some(which.channel.clone()))?;
             administration::each(("durable", &which.durables), common.json, |durable| {
                 let (channel, id) = (which.channel.clone(), which.find(durable, &all)?);
-                common.ask(Administration::ResetDurable { channel, id, to })?;
+                let reset = Administration::ResetDurable { channel, id, to };
+                which.ask(durable, (&common, reset))?;
                 let channel = &which.channel;
                 let json =
                     serde_json::json!({ "channel": channel, "durable": durable, "reset": true });
@@ -113,7 +114,8 @@ fn carry_out(what: What) -> Result<String, ControlError> {
             let all = subscription::all(&common, Some(which.channel.clone()))?;
             administration::each(("durable", &which.durables), common.json, |durable| {
                 let (channel, id) = (which.channel.clone(), which.find(durable, &all)?);
-                common.ask(Administration::RemoveDurable { channel, id })?;
+                let remove = Administration::RemoveDurable { channel, id };
+                which.ask(durable, (&common, remove))?;
                 let channel = &which.channel;
                 let json =
                     serde_json::json!({ "channel": channel, "durable": durable, "removed": true });
@@ -138,6 +140,20 @@ fn position(text: &str) -> Result<Position, String> {
 }
 
 impl Which {
+    /// Asks for a change of a durable. Of one that is gone by now, because it was named twice or
+    /// somebody else was faster, the server says a number, which nobody here has given.
+    fn ask(
+        &self,
+        durable: &str,
+        (common, change): (&Common, Administration),
+    ) -> Result<(), ControlError> {
+        let Err(error) = common.ask(change) else { return Ok(()) };
+        if matches!(error, ControlError::Refused(_)) {
+            self.find(durable, &subscription::all(common, Some(self.channel.clone()))?)?;
+        }
+        Err(error)
+    }
+
     /// The number of the durable of that name that is meant.
     fn find(&self, durable: &str, all: &[SubscriptionFacts]) -> Result<u64, ControlError> {
         let Self { channel, client, .. } = self;

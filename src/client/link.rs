@@ -234,18 +234,28 @@ impl Link {
     }
 }
 
-/// Logs in at the first server of `options` that can be reached, for who speaks on the connection
-/// himself, and what has come on it already. In clear only.
-pub(crate) fn dial_in_clear(options: &Options) -> Result<(TcpStream, BytesMut), ClientError> {
+/// A connection that is logged in, for who speaks on it himself.
+pub(crate) struct Dialled {
+    /// In clear.
+    pub(crate) socket: TcpStream,
+    /// What has come on it already.
+    pub(crate) came: BytesMut,
+    /// The longest payload that the server takes, as it says; 0 if it does not say it.
+    pub(crate) max_payload: i64,
+}
+
+/// Logs in at the first server of `options` that can be reached. In clear only.
+pub(crate) fn dial_in_clear(options: &Options) -> Result<Dialled, ClientError> {
     let mut reason = None;
     for server in options.servers.iter().flat_map(|server| server.split(',')) {
         let address = Address::decode(server)?;
         let dialled = connect_tcp(&address, options.timeout).and_then(|socket| {
             let (input, chunk) = (BytesMut::new(), vec![0; READ_BYTES]);
             let mut half = ReadHalf { socket: Stream::new(socket), input, chunk, server: 0 };
-            half.hand_shake(&address, options)?;
-            let ReadHalf { socket, input, .. } = half;
-            Ok((socket.into_clear().ok_or(ClientError::OnlyClear)?, input))
+            let max_payload = half.hand_shake(&address, options)?.max_payload;
+            let ReadHalf { socket, input: came, .. } = half;
+            let socket = socket.into_clear().ok_or(ClientError::OnlyClear)?;
+            Ok(Dialled { socket, came, max_payload })
         });
         match dialled {
             Ok(dialled) => return Ok(dialled),
@@ -311,7 +321,8 @@ impl ReadHalf {
     }
 
     /// INFO, TLS where one side asks for it, CONNECT, PING, PONG.
-    fn hand_shake(&mut self, address: &Address, options: &Options) -> Result<(), ClientError> {
+    /// Logs in; what the server has said of itself.
+    fn hand_shake(&mut self, address: &Address, options: &Options) -> Result<Info, ClientError> {
         // A server that holds publishers back does not read; the ack would come too late anyway.
         let set_up = self.socket.set_up(TICK, options.ack_timeout);
         set_up.map_err(io_error("cannot set up a socket"))?;
@@ -342,7 +353,8 @@ impl ReadHalf {
         let login = login(address, options, &greeting)?;
         codec::encode_connect(&mut out, &options.name, &login);
         self.socket.write_all(&out).map_err(io_error("cannot write to the server"))?;
-        self.expect(deadline, |incoming| matches!(incoming, Incoming::Pong).then_some(()))
+        self.expect(deadline, |incoming| matches!(incoming, Incoming::Pong).then_some(()))?;
+        Ok(*greeting)
     }
 
     fn expect<T>(

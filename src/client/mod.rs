@@ -44,7 +44,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 pub use self::error::ClientError;
-pub(crate) use self::link::dial_in_clear;
+pub(crate) use self::link::{Dialled, dial_in_clear};
 pub use self::options::{Options, StartAt, SubscriptionOptions};
 pub use self::publisher::Unacked;
 pub use self::subscription::{Message, Subscription};

@@ -14,13 +14,13 @@ use crate::base::encryption::Secret;
 use crate::base::go;
 use crate::base::id::ChannelName;
 use crate::base::subject;
-use crate::config::StoreKind;
 use crate::config::core_keys::{self, Fault, NOT_UTF8};
 use crate::config::draft::{Draft, control_place};
 use crate::config::nearest::nearest;
 use crate::config::options::IMPORT_HINT;
 use crate::config::policy_keys;
 use crate::config::tree::{Entry, Item, Map, Value};
+use crate::config::{ControlPlace, StoreKind};
 
 /// Applies one entry.
 type Apply = fn(&mut Draft, &Entry) -> Result<(), Fault>;
@@ -105,9 +105,7 @@ const TOP_KEYS: &[(&str, Apply)] = &[
         set(&mut d.config.streaming.ft_group, group)
     }),
     ("ft_steal_after", |d, e| set(&mut d.steal_after, nanos(e))),
-    ("control_socket", |d, e| {
-        set(&mut d.config.streaming.control, string(e).map(|text| control_place(&text)))
-    }),
+    ("control_socket", |d, e| set(&mut d.config.streaming.control, control(e))),
     ("administrators", |d, e| {
         set(&mut d.config.streaming.administrators, strings(e).map(BTreeSet::from_iter))
     }),
@@ -410,6 +408,25 @@ fn overrides(
 /// What becomes of messages that nobody acknowledges, in all channels.
 fn policy(draft: &mut Draft, entry: &Entry) -> Result<(), Fault> {
     policy_keys::take(&mut draft.config.streaming.limits.policies.global, entry).map(drop)
+}
+
+/// A path, or `off`, which without quotes is no text in the language of the file.
+fn control(entry: &Entry) -> Result<ControlPlace, Fault> {
+    match entry.value {
+        Value::Bool(false) => return Ok(ControlPlace::Nowhere),
+        Value::Bool(true) => {
+            let text = "control_socket is a path or off; leave it out for the usual folders";
+            return Err(Fault::new(entry, text));
+        }
+        Value::String(_)
+        | Value::Bytes(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Date(_)
+        | Value::Array(_)
+        | Value::Map(_) => (),
+    }
+    string(entry).map(|text| control_place(&text))
 }
 
 fn refuse_cluster(entry: &Entry) -> Result<(), Fault> {

@@ -1,6 +1,5 @@
 //! Members that the drill starts, as processes on this machine; they end with it.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -12,21 +11,22 @@ use super::DrillError;
 use super::database;
 use super::disk::Disk;
 use super::patience::Patience;
-use super::process::{self, Processes};
+use super::process;
 use super::relay::Relay;
 use super::scenario::{Keeper, Scenario, Store};
 use super::step::Step;
-use crate::base::files::{self, Access, Links};
 use crate::base::go;
+use crate::programs::processes::Processes;
+use crate::programs::{logs, ports};
 
 /// The cluster ID of members that a drill starts.
 pub(crate) const CLUSTER_ID: &str = "stanby-drill";
 
-/// Bytes of a log that are looked at for why a member ended.
-const LOG_TAIL_LEN: usize = 4 * 1024;
+/// Lines of a log that are shown of a member that has ended.
+const TAIL_LINES: usize = 5;
 
-/// Bytes of a log that are read at most.
-const LOG_LEN_MAX: u64 = 64 << 20;
+/// Bytes that they have at most.
+const TAIL_LEN_MAX: u64 = 4 * 1024;
 
 /// How long a program may take to say its version.
 const VERSION_WITHIN: Duration = Duration::from_secs(10);
@@ -120,7 +120,7 @@ impl Started {
         let disk = store.size.map(mount).transpose()?;
         let place = disk.as_ref().map_or(folder, Disk::root);
         let store_args = database::make(&store, place, patience)?;
-        let all_ports = ports(scenario.members.count, scenario.members.first_port)?;
+        let all_ports = free_ports(scenario.members.count, scenario.members.first_port)?;
         let cuts_routes = scenario.cuts_routes();
         let relays = all_ports.iter().filter(|_| cuts_routes).map(|ports| Relay::to(ports[1]));
         let relays: Vec<Relay> = relays.collect::<Result<_, _>>()?;
@@ -182,11 +182,13 @@ impl Started {
         let status = member.processes.as_mut().and_then(Processes::status);
         let ended = |status: ExitStatus| format!(" ended ({status})");
         let ended = status.map_or_else(|| " does not start".to_owned(), ended);
-        let tail = tail(&member.log);
+        let tail = logs::tail(&member.log, TAIL_LINES, TAIL_LEN_MAX);
+        let tail: Vec<String> = tail.into_iter().map(|line| format!("  {line}")).collect();
         format!(
-            "member {}{ended}; the last it said, in {}:\n{tail}",
+            "member {}{ended}; the last it said, in {}:\n{}",
             member.number,
-            member.log.display()
+            member.log.display(),
+            tail.join("\n")
         )
     }
 
@@ -242,12 +244,10 @@ impl Started {
 impl Member {
     fn start(&mut self, program: &Path) -> Result<(), DrillError> {
         self.reap();
-        let cannot_log = || DrillError::io("cannot write the log of a member");
-        let log = files::open(&self.log, Access::Append(0o600), Links::Refused);
-        let log = log.map_err(cannot_log())?;
-        let other = log.try_clone().map_err(cannot_log())?;
+        let opened = logs::open(&self.log);
+        let (out, err) = opened.map_err(DrillError::io("cannot write the log of a member"))?;
         let mut command = Command::new(program);
-        command.args(&self.args).stdin(Stdio::null()).stdout(log).stderr(other);
+        command.args(&self.args).stdin(Stdio::null()).stdout(out).stderr(err);
         let action = format!("cannot start {}", program.display());
         let processes = Processes::start(&mut command).map_err(DrillError::io(action))?;
         self.processes = Some(processes);
@@ -302,46 +302,31 @@ fn args(ports: Ports, routes: &[u16], (place, has_relays): (usize, bool)) -> Vec
     pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
 }
 
-/// Ports that nobody had a moment ago; all are held until the last is found.
-fn ports(count: usize, first: Option<u16>) -> Result<Vec<Ports>, DrillError> {
-    let mut held = Vec::new();
-    let mut next = first;
-    let mut found = vec![Ports::default(); count];
-    for port in found.iter_mut().flatten() {
-        let wanted = next.unwrap_or(0);
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)).map_err(|source| {
-            let action = match first {
-                Some(_) => format!("members.first_port: port {wanted} cannot be used"),
-                None => "cannot find a free port".to_owned(),
-            };
-            DrillError::Io { action, source }
-        })?;
-        let address = listener.local_addr().map_err(DrillError::io("cannot find a free port"))?;
-        *port = address.port();
-        next = next.map(|port| port.saturating_add(1));
-        held.push(listener);
-    }
-    Ok(found)
-}
-
-/// The end of a log.
-fn tail(log: &Path) -> String {
-    let bytes = files::read(log, LOG_LEN_MAX).unwrap_or_default();
-    let from = bytes.len().saturating_sub(LOG_TAIL_LEN);
-    let text = String::from_utf8_lossy(&bytes[from..]).into_owned();
-    let lines: Vec<&str> = text.lines().rev().take(5).collect();
-    lines.into_iter().rev().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+/// Ports for so many members.
+fn free_ports(count: usize, first: Option<u16>) -> Result<Vec<Ports>, DrillError> {
+    let found = ports::free(Ports::default().len() * count, first).map_err(|error| {
+        let ports::NoPort { port, source } = error;
+        let action = match first {
+            Some(_) => format!("members.first_port: port {port} cannot be used"),
+            None => "cannot find a free port".to_owned(),
+        };
+        DrillError::Io { action, source }
+    })?;
+    let (found, _) = found.as_chunks();
+    Ok(found.to_vec())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
 
     #[test]
     fn a_port_that_is_taken_is_named() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = taken.local_addr().expect("an address").port();
-        let error = ports(1, Some(port)).expect_err("it is taken").to_string();
+        let error = free_ports(1, Some(port)).expect_err("it is taken").to_string();
         assert!(error.starts_with(&format!("members.first_port: port {port} cannot")), "{error}");
     }
 

@@ -8,10 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::DrillError;
-use crate::base::world;
-
-/// Pause between two looks at a condition.
-const LOOK_PAUSE: Duration = Duration::from_millis(2);
+use crate::programs::wait::{self, LOOK_PAUSE};
 
 /// Over once the flag is raised: then no wait goes on.
 #[derive(Clone, Debug, Default)]
@@ -23,17 +20,8 @@ impl Patience {
     }
 
     /// Looks until it is so, at most so long; whether it is.
-    pub(crate) fn is_so_within(&self, time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
-        let deadline = world::instant() + time;
-        loop {
-            if is_so() {
-                return true;
-            }
-            if deadline <= world::instant() || self.is_over() {
-                return false;
-            }
-            thread::park_timeout(LOOK_PAUSE);
-        }
+    pub(crate) fn is_so_within(&self, time: Duration, is_so: impl FnMut() -> bool) -> bool {
+        wait::is_so_within(time, || self.is_over(), is_so)
     }
 
     /// Waits for work that may block where nobody can wake it, as a look-up of a name or a server

@@ -1,29 +1,16 @@
-//! Programs that the drill runs, each with all that it starts: they are signalled as one, nobody of
-//! them is left over, and whoever hangs or talks without end is ended.
+//! Programs that the drill runs until they have ended: whoever hangs or talks without end is ended.
 
-use std::fs;
 use std::io::{self, Read};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::signal::{self, Signal};
-use nix::unistd::Pid;
-
 use super::DrillError;
 use super::patience::Patience;
-use crate::base::files;
 use crate::base::go;
-use crate::base::time::Instant;
-use crate::base::world;
-
-/// How long what was killed may take until it is gone.
-const GONE_WITHIN: Duration = Duration::from_secs(5);
+use crate::programs::processes::Processes;
 
 /// How long the last words of a program that has ended may take: what it has left running may hold
 /// its output open.
@@ -35,92 +22,8 @@ const PRINTED_MAX: usize = 1 << 20;
 /// Bytes of them that are kept.
 const KEPT_MAX: usize = 16 * 1024;
 
-/// How often it is looked at whether all of a program have ended whose first process has.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// Bytes of what the kernel says of a process in one line.
-const STAT_LEN_MAX: u64 = 4096;
-
 /// Bytes that are taken at a time.
 const CHUNK_LEN: usize = 4 * 1024;
-
-/// A program with all that it has started, but for what has left its process group.
-#[derive(Debug)]
-pub(crate) struct Processes {
-    first: Child,
-    status: Option<ExitStatus>,
-    are_gone: bool,
-    looked_at: Option<Instant>,
-}
-
-impl Processes {
-    /// Starts a program in a process group of its own: a Ctrl-C is for the drill, which ends what
-    /// it has started itself.
-    pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
-        let first = command.process_group(0).spawn()?;
-        Ok(Self { first, status: None, are_gone: false, looked_at: None })
-    }
-
-    /// How the program itself has ended; some of what it has started may still run.
-    pub(crate) fn status(&mut self) -> Option<ExitStatus> {
-        if self.status.is_none() {
-            self.status = self.first.try_wait().ok().flatten();
-        }
-        self.status
-    }
-
-    /// Whether nothing of it runs any more.
-    pub(crate) fn have_ended(&mut self) -> bool {
-        if self.are_gone {
-            return true;
-        }
-        let Ok(group) = self.group() else { return true };
-        let now = world::instant();
-        let is_known = self.looked_at.is_some_and(|at| now.since(at) < LOOK_EVERY);
-        if self.status().is_none() || is_known {
-            return false;
-        }
-        self.looked_at = Some(now);
-        // From then on its number may be somebody else's.
-        self.are_gone = signal::killpg(group, None) == Err(Errno::ESRCH) || is_dead(group);
-        self.are_gone
-    }
-
-    /// Sends a signal to all of it.
-    pub(crate) fn signal(&mut self, signal: Signal) -> nix::Result<()> {
-        if self.have_ended() {
-            return Err(Errno::ESRCH);
-        }
-        signal::killpg(self.group()?, signal)
-    }
-
-    /// Kills all of it, and waits until it is gone.
-    pub(crate) fn kill(&mut self) {
-        // It may have ended already, or belong to another user, who can be killed by nobody here.
-        let _ = self.signal(Signal::SIGKILL);
-        let _ = Patience::default().is_so_within(GONE_WITHIN, || self.have_ended());
-    }
-
-    fn group(&self) -> nix::Result<Pid> {
-        i32::try_from(self.first.id()).map(Pid::from_raw).map_err(|_| Errno::ESRCH)
-    }
-}
-
-/// Whether all of a process group have ended, and only wait for whoever inherited them to collect
-/// them; in a container that may be nobody.
-fn is_dead(group: Pid) -> bool {
-    let group = group.to_string();
-    let is_live = |path: &Path| {
-        let stat = files::read(&path.join("stat"), STAT_LEN_MAX).unwrap_or_default();
-        let stat = String::from_utf8_lossy(&stat);
-        // Behind the name: the state, the parent, the group.
-        let mut words = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
-        let state = words.next().unwrap_or("X");
-        words.nth(1) == Some(&group) && !["Z", "X"].contains(&state)
-    };
-    let Ok(all) = fs::read_dir("/proc") else { return false };
-    !all.flatten().any(|entry| is_live(&entry.path()))
-}
 
 /// What a program has printed, and how it ended.
 #[derive(Debug)]
@@ -143,8 +46,8 @@ pub(crate) fn run(
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let started = Processes::start(command);
     let mut processes = started.map_err(DrillError::io(format!("cannot {what}")))?;
-    let out = Heard::from(processes.first.stdout.take());
-    let err = Heard::from(processes.first.stderr.take());
+    let (out, err) = processes.pipes();
+    let (out, err) = (Heard::from(out), Heard::from(err));
     let is_too_much = || PRINTED_MAX < out.len() || PRINTED_MAX < err.len();
     let is_decided = || is_too_much() || processes.status().is_some();
     // Whether it has ended, and why not, is looked at below.
@@ -256,17 +159,5 @@ mod tests {
         patience.0.store(true, Ordering::Release);
         let error = run("wait", &mut shell("sleep 1000"), (&patience, SOON));
         assert!(matches!(error, Err(DrillError::Interrupted)));
-    }
-
-    /// Goal: of a program that has started another one, and ended, the other one is still it.
-    #[test]
-    fn a_program_has_ended_when_all_that_it_has_started_has() {
-        let mut processes = Processes::start(&mut shell("sleep 1000 &")).expect("a shell");
-        let patience = Patience::default();
-        assert!(patience.is_so_within(SOON, || processes.status().is_some()));
-        assert!(!processes.have_ended());
-        processes.signal(Signal::SIGTERM).expect("it runs");
-        assert!(patience.is_so_within(SOON, || processes.have_ended()));
-        assert_eq!(processes.signal(Signal::SIGTERM), Err(Errno::ESRCH));
     }
 }

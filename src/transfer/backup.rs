@@ -168,14 +168,24 @@ fn is_made_anew(
     if now.state.last < last || (now.state.last == last && now.last_timestamp != time) {
         return Ok(true);
     }
-    if now.state.message_count == 0 || sequence < now.state.first {
+    if has_let_go(&now, sequence) {
         return Ok(false);
     }
     let found = served.read(name, last)?;
-    match found.first().filter(|message| message.sequence == last) {
-        Some(message) if message.timestamp != time => Ok(true),
-        Some(_) | None => Err(TransferError::Missing { channel: name.clone(), sequence }),
+    let is_of_another = match found.first().filter(|message| message.sequence == last) {
+        Some(message) => message.timestamp != time,
+        // It may have been let go of since the channel was looked at, a moment ago.
+        None => served.channel(name)?.is_none_or(|now| has_let_go(&now, last)),
+    };
+    if is_of_another {
+        return Ok(true);
     }
+    Err(TransferError::Missing { channel: name.clone(), sequence })
+}
+
+/// Whether a channel begins behind a message.
+fn has_let_go(now: &RecoveredChannel, sequence: Sequence) -> bool {
+    now.state.message_count == 0 || sequence < now.state.first
 }
 
 /// Counts what is read.
@@ -262,6 +272,10 @@ mod tests {
         last: u64,
         /// How many each read lets go of, for the next ones.
         lets_go: Vec<u64>,
+        /// The same of each look at what it has.
+        lets_go_behind_a_look: Vec<u64>,
+        /// This one cannot be read, though it is there.
+        damaged: u64,
         /// How often it is still served by the same.
         checks: u32,
         /// After so many reads it is deleted and made anew, with so many messages.
@@ -272,7 +286,16 @@ mod tests {
 
     impl Trimmed {
         fn new() -> Self {
-            Self { first: 1, last: 10, lets_go: Vec::new(), checks: 1, remade: None, time: 7 }
+            Self {
+                first: 1,
+                last: 10,
+                lets_go: Vec::new(),
+                lets_go_behind_a_look: Vec::new(),
+                damaged: 0,
+                checks: 1,
+                remade: None,
+                time: 7,
+            }
         }
     }
 
@@ -283,7 +306,8 @@ mod tests {
             from: Sequence,
         ) -> Result<Vec<MessageRecord>, TransferError> {
             let (first, timestamp) = (from.get().max(self.first), self.time);
-            let messages = (first..=self.last).take(100).map(|sequence| {
+            let readable = (first..=self.last).filter(|sequence| *sequence != self.damaged);
+            let messages = readable.take(100).map(|sequence| {
                 let subject = channel.to_bytes();
                 MessageRecord::of(&pb::MsgProto {
                     sequence,
@@ -336,7 +360,11 @@ mod tests {
                 subscription_id_max: SubscriptionId(1),
                 ..RecoveredChannel::default()
             };
-            Ok((*name == ChannelName::from("orders")).then_some(found))
+            if *name != ChannelName::from("orders") {
+                return Ok(None);
+            }
+            self.first += self.lets_go_behind_a_look.pop().unwrap_or(0);
+            Ok(Some(found))
         }
 
         fn check(&mut self) -> Result<(), TransferError> {
@@ -406,6 +434,28 @@ mod tests {
                 let served = Trimmed { last: 1_000, remade, ..Trimmed::new() };
                 assert_eq!(backed_up(served).0, Ok((1, whole)), "{last} after {reads}");
             }
+        }
+    }
+
+    /// Goal: what is let go of between two looks is not called damaged.
+    #[test]
+    fn a_message_that_is_let_go_of_while_it_is_looked_for_is_not_damaged() {
+        let served = Trimmed {
+            last: 1_000,
+            lets_go: vec![700],
+            remade: Some((1, 2_000)),
+            lets_go_behind_a_look: vec![1_500, 0],
+            ..Trimmed::new()
+        };
+        assert_eq!(backed_up(served).0, Ok((1_501, 2_000)));
+    }
+
+    #[test]
+    fn a_message_that_is_there_and_cannot_be_read_is_named() {
+        for damaged in [2, 500, 1_000] {
+            let (refused, _) = backed_up(Trimmed { last: 1_000, damaged, ..Trimmed::new() });
+            let is_named = |why: &String| why.contains(&format!("message {damaged} "));
+            assert!(refused.as_ref().is_err_and(is_named), "{refused:?}");
         }
     }
 

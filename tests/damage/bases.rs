@@ -177,17 +177,7 @@ fn sliced(root: &Path) {
         })
     };
     first.clients = ["me", "you", "it"].map(client).into();
-    first.server = Some(spb::ServerInfo {
-        cluster_id: "test-cluster".into(),
-        discovery: "_STAN.discover.test-cluster".into(),
-        publish: "_STAN.pub.x".into(),
-        subscribe: "_STAN.sub.x".into(),
-        unsubscribe: "_STAN.unsub.x".into(),
-        close: "_STAN.close.x".into(),
-        sub_close: "_STAN.subclose.x".into(),
-        acks_subs: "_STAN.ack.x".into(),
-        ..spb::ServerInfo::default()
-    });
+    first.server = Some(lasting::server_info());
     commit(share, &first);
     for more in [11..=20, 21..=30] {
         let names = ["counted", "floor", "emptied", "purged"];

@@ -8,7 +8,8 @@
    and the event loops spend no more than 3 % more time on a message than without scrapes, by the
    median of ten pairs, one after the other. Time is what the kernel counts for the loops' threads;
    on a machine on which others work it is instructions: of a scrape, and of the messages of a second
-   in which a loop does nothing else.
+   in which a loop does nothing else; and of a scrape it is then the longer of what the server's
+   threads compute for it, and of the best of ten without load.
 """
 
 import json
@@ -326,6 +327,30 @@ def pairs(server, flood, prometheus):
     return found, statistics.median(rates)
 
 
+def prioritise(processes, nice):
+    """Has all threads of these go before others, which only root may; else they stay as they are."""
+    for task in [task for pid in processes for task in Path(f"/proc/{pid}/task").iterdir()]:
+        try:
+            os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
+        except OSError:
+            return
+
+
+def best_of_ten(server):
+    """Seconds of the shortest of ten scrapes, and seconds of all the server's threads for each.
+
+    What others do on this machine is not looked for: where it may, it goes before them.
+    """
+    prioritise([server.pid, os.getpid()], -15)
+    before, took = thread_nanos(server.pid, ""), []
+    for _ in range(10):
+        begun = time.monotonic()
+        get(server.pages, "/metrics")
+        took.append(time.monotonic() - begun)
+    prioritise([server.pid, os.getpid()], 0)
+    return min(took), (thread_nanos(server.pid, "") - before) / 10 / 1e9
+
+
 def scrapes_cost_little(world):
     """A scrape of 10,000 channels under load takes less than 100 ms, and loops hardly notice."""
     server, flood = prepared(world)
@@ -338,6 +363,8 @@ def scrapes_cost_little(world):
         found, rate = pairs(server, flood, prometheus)
         made = (pages_nanos(server.pid) - before) / (prometheus.scrapes() - begun) / 1e9
         took = prometheus.ask('quantile_over_time(0.5, scrape_duration_seconds{job="stanby"}[1h])')[0]
+        os.kill(prometheus.pid, signal.SIGSTOP)
+        best, alone_cost = best_of_ten(server)
     more = statistics.median(scraped / alone for alone, scraped in found) - 1
     alone = [figure for figure, _ in found]
     drift = (max(alone) - min(alone)) / statistics.median(alone)
@@ -345,12 +372,13 @@ def scrapes_cost_little(world):
     print(
         f"{CHANNELS} channels, {rate:.0f} messages/s: a scrape took {took * 1000:.0f} ms (median), of which "
         f"{made * 1000:.0f} ms of computing; loops {more:+.1%} a message, and {drift:.0%} from one half "
-        "without scrapes to another"
+        "without scrapes to another; without load the best of ten took "
+        f"{best * 1000:.0f} ms, and each {alone_cost * 1000:.0f} ms of computing"
     )
     if is_busy:
         # What others do here is more than what is looked for: instructions are nobody else's.
         print("this machine is too busy to tell by time: instructions are counted")
-        took, more = made, instructions_more(world, statistics.median(alone))
+        took, more = max(made, best), instructions_more(world, statistics.median(alone))
     assert took < SCRAPE_SECONDS_MAX, f"a scrape takes {took} s"
     assert more < OVERHEAD_MAX, f"loops spend {more:.1%} more on a message: {found}"
 

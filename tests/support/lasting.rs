@@ -147,17 +147,6 @@ impl Store {
     /// one whose messages are all gone.
     pub fn fill(&self, count: u64) {
         let mut place = self.open();
-        let server = spb::ServerInfo {
-            cluster_id: CLUSTER.into(),
-            discovery: "_STAN.discover.test-cluster".into(),
-            publish: "_STAN.pub.x".into(),
-            subscribe: "_STAN.sub.x".into(),
-            unsubscribe: "_STAN.unsub.x".into(),
-            close: "_STAN.close.x".into(),
-            sub_close: "_STAN.subclose.x".into(),
-            acks_subs: "_STAN.ack.x".into(),
-            ..spb::ServerInfo::default()
-        };
         let clients = ["me", "other"].map(|id| {
             ClientWrite::Add(spb::ClientInfo {
                 id: id.into(),
@@ -168,7 +157,7 @@ impl Store {
                 ping_max_out: 3,
             })
         });
-        let server = Some(server);
+        let server = Some(server_info());
         let batch = Batch { server, clients: clients.into(), durable: true, ..Batch::default() };
         place.commit(batch).unwrap();
         write_messages(&mut place, "orders", 21..=20 + count);
@@ -197,6 +186,21 @@ impl Store {
         let part = ChannelBatch { channel, subscriptions: writes, ..ChannelBatch::default() };
         place.write(part).unwrap();
         place.close().unwrap();
+    }
+}
+
+/// What the server of these stores has written of itself.
+pub fn server_info() -> spb::ServerInfo {
+    spb::ServerInfo {
+        cluster_id: CLUSTER.into(),
+        discovery: "_STAN.discover.test-cluster".into(),
+        publish: "_STAN.pub.x".into(),
+        subscribe: "_STAN.sub.x".into(),
+        unsubscribe: "_STAN.unsub.x".into(),
+        close: "_STAN.close.x".into(),
+        sub_close: "_STAN.subclose.x".into(),
+        acks_subs: "_STAN.ack.x".into(),
+        ..spb::ServerInfo::default()
     }
 }
 

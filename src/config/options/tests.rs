@@ -14,6 +14,7 @@ use crate::config::places::tests::without_place;
 use crate::config::{StartError, StoreKind};
 
 mod answers;
+mod control;
 mod encryption;
 mod nothing;
 mod policies;

@@ -107,8 +107,9 @@ fn plot(body: &mut String, report: &Report) {
          aria-label=\"Acks, their time, deliveries and members over time\">",
         LEFT + WIDTH + 20.0
     );
-    for (index, (title, class, values)) in curves.iter().enumerate() {
-        curve(body, TOP + (HEIGHT + GAP) * count_of(index), (title, class), values);
+    let top_of = |index| TOP + (HEIGHT + GAP) * count_of(index);
+    for (index, (_, class, values)) in curves.iter().enumerate() {
+        curve(body, top_of(index), class, values);
     }
     for (index, stretches) in report.roles.iter().enumerate() {
         let y = lanes_top + (LANE + 6.0) * count_of(index);
@@ -134,6 +135,11 @@ fn plot(body: &mut String, report: &Report) {
         }
     }
     marks(body, &report.events, span, bottom);
+    // In front of the lines through all plots.
+    for (index, (title, ..)) in curves.iter().enumerate() {
+        let y = top_of(index) - 6.0;
+        let _ = writeln!(body, "<text class=\"title\" x=\"{LEFT}\" y=\"{y:.1}\">{title}</text>");
+    }
     axis(body, span, bottom);
     body.push_str("</svg></div>\n<p class=\"legend\">");
     for (role, said) in [
@@ -148,31 +154,44 @@ fn plot(body: &mut String, report: &Report) {
     body.push_str("</p>\n");
 }
 
-/// One area, with the highest value named.
-fn curve(body: &mut String, top: f64, (title, class): (&str, &str), values: &[f64]) {
+/// One area, with the highest value named, and each power of ten below it.
+fn curve(body: &mut String, top: f64, class: &str, values: &[f64]) {
     let highest = values.iter().copied().fold(0.0_f64, f64::max);
-    let scale = if highest > 0.0 { (HEIGHT - 4.0) / highest } else { 0.0 };
     let width = WIDTH / count_of(values.len());
     let base = top + HEIGHT;
     let mut path = format!("M{LEFT:.1} {base:.1}");
     for (index, value) in values.iter().enumerate() {
-        let (x, y) = (LEFT + width * count_of(index), base - value * scale);
+        let (x, y) = (LEFT + width * count_of(index), base - height_of(*value, highest));
         let _ = write!(path, "V{y:.1}H{:.1}", x + width);
     }
     let _ = write!(path, "V{base:.1}Z");
-    let _ = writeln!(
-        body,
-        "<text class=\"title\" x=\"{LEFT}\" y=\"{:.1}\">{title}</text>\n<text class=\"label\" \
-         x=\"{:.1}\" y=\"{:.1}\">{}</text>\n<text class=\"label\" x=\"{:.1}\" y=\"{base:.1}\">0\
-         </text>\n<line class=\"grid\" x1=\"{LEFT}\" y1=\"{base:.1}\" x2=\"{:.1}\" \
-         y2=\"{base:.1}\"/>\n<path class=\"{class}\" d=\"{path}\"/>",
-        top - 6.0,
-        LEFT - 8.0,
-        top + 10.0,
-        rounded(highest),
-        LEFT - 8.0,
-        LEFT + WIDTH,
-    );
+    let mut lines = vec![0.0];
+    lines.extend((0..9).map(|power| 10.0_f64.powi(power)));
+    // Close to the highest one there is no room for another number.
+    lines.retain(|value| *value == 0.0 || height_of(*value, highest) < HEIGHT - 18.0);
+    lines.extend((0.0 < highest).then_some(highest));
+    for value in lines {
+        let y = base - height_of(value, highest);
+        let _ = writeln!(
+            body,
+            "<text class=\"label\" x=\"{:.1}\" y=\"{:.1}\">{}</text>\n<line class=\"grid\" \
+             x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{:.1}\" y2=\"{y:.1}\"/>",
+            LEFT - 8.0,
+            y + 3.0,
+            rounded(value),
+            LEFT + WIDTH,
+        );
+    }
+    let _ = writeln!(body, "<path class=\"{class}\" d=\"{path}\"/>");
+}
+
+/// How high a value is drawn: by its logarithm, so that what comes at once after a pause does not
+/// make flat what comes all the time.
+fn height_of(value: f64, highest: f64) -> f64 {
+    match 0.0 < highest {
+        true => value.ln_1p() / highest.ln_1p() * (HEIGHT - 4.0),
+        false => 0.0,
+    }
 }
 
 /// What was done, as lines through all plots; names where there is room for them.
@@ -315,6 +334,14 @@ mod tests {
         for word in ["http://", "https://", "<script", "src=", "url(", "@import"] {
             assert!(!text.contains(word), "{word}");
         }
+    }
+
+    /// Goal: what comes all the time is seen beside what comes at once after a pause.
+    #[test]
+    fn a_burst_makes_nothing_flat() {
+        assert!(HEIGHT / 3.0 < height_of(200.0, 35_000.0));
+        assert!((height_of(35_000.0, 35_000.0) - (HEIGHT - 4.0)).abs() < 0.001);
+        assert!(height_of(0.0, 35_000.0).abs() + height_of(0.0, 0.0).abs() < 0.001);
     }
 
     #[test]
