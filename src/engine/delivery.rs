@@ -272,13 +272,16 @@ impl Outgoing<'_> {
             // With a back-off what comes later may be due sooner.
             self.arm_by(key, self.now.at + wait);
         }
-        if let Some(due) = subscription.pending.get_mut(sequence) {
-            // From the old deadline, so an overdue message stays overdue (spec protocol, 11.2).
-            let from = due.filter(|_| channel.policed.is_none()).unwrap_or(self.now.at);
-            *due = Some(from + wait);
-            return;
+        let (pending, is_policed) = (&mut subscription.pending, channel.policed.is_some());
+        if is_policed {
+            pending.keep_order();
         }
-        subscription.pending.insert(sequence, Some(self.now.at + wait));
+        if pending.contains(sequence) {
+            // From the old deadline, so an overdue message stays overdue (spec protocol, 11.2).
+            let from = pending.due(sequence).filter(|_| !is_policed).unwrap_or(self.now.at);
+            return pending.set(sequence, from + wait);
+        }
+        pending.set(sequence, self.now.at + wait);
         let position = &mut subscription.cursor.last_sent;
         *position = (*position).max(sequence);
         let write = SubscriptionWrite::Sent(subscription.id, sequence);
