@@ -34,6 +34,10 @@ pub(super) struct Policed {
     pub(super) dead_letters: BTreeSet<(ReaderId, Sequence)>,
     /// When it was said last that this channel takes none.
     pub(super) complained_at: Option<Instant>,
+    /// Messages before that one are from before that time.
+    aged: Option<(WallTime, Sequence)>,
+    /// A message was read and was too old: there may be more of them.
+    has_read_outlived: bool,
 }
 
 /// How often one message was delivered to one reader.
@@ -99,7 +103,34 @@ impl Policed {
     /// Of a channel that has a policy.
     pub(super) fn new(policy: DeliveryPolicy) -> Box<Self> {
         let (counts, dead_letters) = (BTreeMap::new(), BTreeSet::new());
-        Box::new(Self { policy, counts, dead_letters, complained_at: None })
+        let (complained_at, aged, has_read_outlived) = (None, None, false);
+        Box::new(Self { policy, counts, dead_letters, complained_at, aged, has_read_outlived })
+    }
+
+    /// Whether a message that was read is too old to be delivered.
+    pub(super) fn is_outlived(&mut self, published: WallTime, now: WallTime) -> bool {
+        let is_so = self.policy.is_outlived(published, now);
+        self.has_read_outlived |= is_so;
+        is_so
+    }
+
+    /// The first message that may not be too old, as far as that is known without reading any.
+    pub(super) fn first_fresh(&self, now: WallTime) -> Sequence {
+        // A clock that was set back makes what was too old young again.
+        let known = self.aged.filter(|(at, _)| *at <= now - self.policy.ttl);
+        known.map_or(Sequence::ZERO, |(_, first)| first)
+    }
+
+    /// What is older need not be read: the time for which the store is asked, before the next read,
+    /// where it last had read in vain.
+    pub(super) fn time_to_find(&mut self, now: WallTime) -> Option<WallTime> {
+        let is_wanted = std::mem::take(&mut self.has_read_outlived);
+        is_wanted.then(|| now - self.policy.ttl)
+    }
+
+    /// The store says which message is the first that is from that time or later.
+    pub(super) fn set_aged(&mut self, at: WallTime, first: Sequence) {
+        self.aged = Some((at, first));
     }
 
     /// How often a message was redelivered to a reader, as far as is known.

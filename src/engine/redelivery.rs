@@ -265,6 +265,12 @@ impl Engine {
                 self.reads.go_on_later(Work::Pass(key));
                 break;
             }
+            if !pass.is_resolving && self.is_known_outlived(key, sequence, now) {
+                pass.todo.pop_front();
+                self.reads.count_sent(0);
+                self.let_outlive(key, sequence, now);
+                continue;
+            }
             if !pass.is_resolving && !pass.is_serving && self.set_aside(key, sequence, now) {
                 pass.todo.pop_front();
                 continue;
@@ -279,7 +285,7 @@ impl Engine {
                 pass.hold(&mut self.reads);
                 break;
             }
-            match self.look_up(key, &mut pass, sequence) {
+            match self.look_up(key, &mut pass, sequence, now) {
                 LookUp::Later => break,
                 LookUp::Gone => {
                     pass.todo.pop_front();
@@ -336,11 +342,17 @@ impl Engine {
         Some(pass)
     }
 
-    fn look_up(&mut self, key: SubscriptionKey, pass: &mut Pass, sequence: Sequence) -> LookUp {
+    fn look_up(
+        &mut self,
+        key: SubscriptionKey,
+        pass: &mut Pass,
+        sequence: Sequence,
+        now: Now,
+    ) -> LookUp {
         let Some(index) = self.channel_of(key) else {
             return LookUp::Gone;
         };
-        let channel = &self.channels.slab[index];
+        let channel = &mut self.channels.slab[index];
         if sequence < channel.state.first || channel.state.last < sequence {
             return LookUp::Gone;
         }
@@ -353,7 +365,12 @@ impl Engine {
         if pass.read_range.is_some_and(|(from, to)| from <= sequence && sequence <= to) {
             return LookUp::Gone;
         }
-        if let Some(ticket) = self.reads.fetch_for_pass(key) {
+        let policed = channel.policed.as_mut();
+        if let Some(at) = policed.and_then(|policed| policed.time_to_find(now.wall)) {
+            let found = self.reads.find_age(index, channel, at, Work::Pass(key));
+            pass.fetching = found.as_ref().map(|(ticket, _)| *ticket);
+            self.effects.extend(found.map(|(_, read)| read));
+        } else if let Some(ticket) = self.reads.fetch_for_pass(key) {
             pass.fetching = Some(ticket);
             pass.read.clear();
             pass.read_range = None;
@@ -367,6 +384,16 @@ impl Engine {
             self.effects.push_back(Effect::Read(StoreRead::Fetch(request)));
         }
         LookUp::Later
+    }
+
+    /// It is known how far messages are too old, for which a pass has waited.
+    pub(super) fn end_look_of_pass(&mut self, key: SubscriptionKey, ticket: Ticket, now: Now) {
+        let found = self.subscriptions.by_key.get_mut(&key);
+        let pass = found.and_then(|found| found.pass.as_mut());
+        if let Some(pass) = pass.filter(|pass| pass.fetching == Some(ticket)) {
+            pass.fetching = None;
+            self.run_pass(key, now);
+        }
     }
 
     /// A fetch of a pass came back.
@@ -491,16 +518,26 @@ impl Engine {
 
     /// Whether a message is too old to be delivered again: then it counts as acknowledged.
     fn passes_over(&mut self, key: SubscriptionKey, record: &MessageRecord, now: Now) -> bool {
-        let policed = self.channel_of(key).and_then(|it| self.channels.slab[it].policed.as_ref());
-        let is_so =
-            policed.is_some_and(|policed| policed.policy.is_outlived(record.timestamp, now.wall));
+        let Some(index) = self.channel_of(key) else { return false };
+        let policed = self.channels.slab[index].policed.as_mut();
+        let is_so = policed.is_some_and(|it| it.is_outlived(record.timestamp, now.wall));
         if is_so {
-            self.traffic.outlived += 1;
-            self.forget_delivery_to(key, record.sequence);
-            self.forget_redeliveries(key, record.sequence);
-            self.settle(key, record.sequence, now);
+            self.let_outlive(key, record.sequence, now);
         }
         is_so
+    }
+
+    /// The same, where it is known without reading the message.
+    fn is_known_outlived(&self, key: SubscriptionKey, sequence: Sequence, now: Now) -> bool {
+        let policed = self.channel_of(key).and_then(|it| self.channels.slab[it].policed.as_ref());
+        policed.is_some_and(|policed| sequence < policed.first_fresh(now.wall))
+    }
+
+    fn let_outlive(&mut self, key: SubscriptionKey, sequence: Sequence, now: Now) {
+        self.traffic.outlived += 1;
+        self.forget_delivery_to(key, sequence);
+        self.forget_redeliveries(key, sequence);
+        self.settle(key, sequence, now);
     }
 
     /// A message is not sent again: nobody counts how often it was.

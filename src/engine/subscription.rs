@@ -26,6 +26,7 @@ use crate::base::time::{Now, WallTime};
 use crate::engine::Engine;
 use crate::engine::channel::Found;
 use crate::engine::commit::After;
+use crate::engine::delivery::Reader;
 use crate::engine::effect::{Effect, Interest, Level};
 use crate::engine::pending::Pending;
 use crate::engine::queue_group::{GroupKey, QueueGroup};
@@ -202,6 +203,14 @@ impl Subscriptions {
     /// comes late, must name nothing in the next.
     pub(super) fn new(random: &mut Random) -> Self {
         Self { last_key: random.below(KEY_BEGINNINGS) * KEYS_APART, ..Self::default() }
+    }
+
+    /// Where a reader is, if it is still there.
+    pub(super) fn cursor_mut(&mut self, reader: Reader) -> Option<&mut Cursor> {
+        match reader {
+            Reader::Plain(key) => self.by_key.get_mut(&key).map(|found| &mut found.cursor),
+            Reader::Group(key) => self.groups.get_mut(&key).map(|found| &mut found.cursor),
+        }
     }
 
     /// A key that was never used.
@@ -413,7 +422,7 @@ impl Engine {
         now: Now,
     ) {
         let Some((at, request, reply)) = self.subscriptions.finding.remove(&ticket) else {
-            return self.on_past_found(ticket, result, now);
+            return self.on_age_found(ticket, result, now);
         };
         let Some(index) = self.channels.find(&request.subject) else {
             return self.refuse_subscribe(&request, &reply, &Refusal::ChannelDeleting);

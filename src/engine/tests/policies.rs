@@ -706,6 +706,33 @@ fn what_is_older_than_its_time_to_live_is_passed_over() {
     });
 }
 
+/// Goal: what is too old is passed over without being read, but for what tells that there is some;
+/// one position is written for all of it.
+#[test]
+fn what_is_too_old_is_not_read() {
+    for queue in ["", "q"] {
+        with_policy(&short_lived(60), |mut server| {
+            server.connect("me");
+            let options = Options { queue, in_flight_max: 2_000, ..durable() };
+            server.subscribe("me", "orders", "a", &options);
+            server.publish("me", "orders", 2_000);
+            assert_eq!(server.deliveries().len(), 2_000);
+            server.sub_close("me", "orders", "a");
+            server.publish("me", "orders", 3_000);
+            server.pass_secs(61);
+            server.publish("me", "orders", 2);
+            server.restart();
+            server.fetch_count = 0;
+            server.subscribe("me", "orders", "b", &options);
+            server.expect("b:5001 b:5002");
+            assert!(server.fetch_count <= 4, "{}", server.fetch_count);
+            assert_eq!(server.snapshot().traffic.outlived, 5_000);
+            assert_eq!(server.stored("orders")[0].1, [5_001, 5_002]);
+            assert!(server.deliveries_max <= 2_000);
+        });
+    }
+}
+
 #[test]
 fn a_group_passes_over_what_is_too_old() {
     with_policy(&short_lived(30), |mut server| {
