@@ -1,12 +1,15 @@
 //! Delivery policies by the real binary: poison messages, consumers and kills in between.
-//! `STANBY_POLICIES=full` sends 200 of them and kills more often, over each store of this machine;
+//! `STANBY_POLICIES=full` sends 200 of them and kills more often, over each store;
 //! `STANBY_GO_SERVER` names a Go `nats-streaming-server` that opens the store afterwards.
+//! PostgreSQL and MariaDB are those of `tests/support/databases.sh`.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 #![allow(clippy::print_stdout, reason = "the whole form tells what it has seen")]
 
+#[path = "support/databases.rs"]
+mod databases;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/stan.rs"]
@@ -38,18 +41,41 @@ fn is_full() -> bool {
     std::env::var_os("STANBY_POLICIES").is_some_and(|found| found == "full")
 }
 
+/// A server with a store of its own; a database has its tables.
 fn launch(kind: &str) -> Launch {
     let launch = Launch::new(&[]);
-    let place = launch.folder().join("data").display().to_string();
-    let store = if kind == "sqlite" {
-        let source = ["-sql_driver", "sqlite", "-sql_source", &place];
-        let made = Command::new(binary()).args(["sql", "init"]).args(source).output().unwrap();
-        assert!(made.status.success(), "{made:?}");
-        format!("store: sql, sql_options {{ driver: sqlite, source: \"{place}\" }}")
-    } else {
-        format!("store: {kind}, dir: \"{place}\"")
+    let folder = launch.folder();
+    let name = || databases::name(folder);
+    let source = match kind {
+        "sqlite" => {
+            databases::sqlite(folder);
+            Some(folder.join("store.db").display().to_string())
+        }
+        "postgres" => {
+            databases::postgres(folder);
+            databases::postgres_address().map(|address| format!("{address} dbname={}", name()))
+        }
+        "mysql" => {
+            databases::mysql(folder);
+            databases::mysql_address().map(|address| format!("{address}/{}", name()))
+        }
+        _ => None,
+    };
+    let store = match source {
+        Some(source) => {
+            format!("store: sql, sql_options {{ driver: {kind}, source: \"{source}\" }}")
+        }
+        None => format!("store: {kind}, dir: \"{}\"", folder.join("data").display()),
     };
     launch.config(&format!("streaming {{ {store}\n {POLICY} }}\n"))
+}
+
+/// The stores that there are.
+fn kinds() -> Vec<&'static str> {
+    let mut kinds = vec!["file", "sqlite"];
+    kinds.extend(databases::postgres_address().map(|_| "postgres"));
+    kinds.extend(databases::mysql_address().map(|_| "mysql"));
+    kinds
 }
 
 fn durable(in_flight_max: i32) -> pb::SubscriptionRequest {
@@ -75,7 +101,10 @@ fn varied(round: u64, below: u64) -> u64 {
 fn letters(server: &mut Server, client: &mut Stan) -> Vec<Delivery> {
     let listed = server.json("/streaming/channelsz?channel=dead.poison");
     let count = usize::try_from(listed["msgs"].as_u64().unwrap()).unwrap();
-    let sub = client.subscribe(all("dead.poison"));
+    let sub = client.subscribe(pb::SubscriptionRequest {
+        max_in_flight: i32::try_from(count.max(1)).unwrap(),
+        ..all("dead.poison")
+    });
     let found = client.take(&sub, count);
     client.leave(&sub, false).unwrap();
     found
@@ -128,8 +157,7 @@ fn suffer(launch: &Launch, kills: u64, count: u64) -> (Server, BTreeMap<u64, u32
 #[test]
 fn poison_messages_become_dead_letters_whatever_is_killed() {
     let (count, kills) = if is_full() { (200, 12) } else { (20, 2) };
-    let kinds: &[&str] = if is_full() { &["file", "sqlite"] } else { &["file"] };
-    for &kind in kinds {
+    for kind in kinds() {
         let launch = launch(kind);
         let (mut server, seen) = suffer(&launch, kills, count);
         let mut client = Stan::connect(launch.port, "reader");
@@ -258,7 +286,7 @@ fn the_waits_of_a_back_off_are_kept() {
 #[test]
 fn what_is_published_again_is_not_stored() {
     const COUNT: usize = 300;
-    for kind in ["file", "sqlite"] {
+    for kind in kinds() {
         let launch = launch(kind);
         let mut server = launch.start();
         let texts: Vec<String> = (0..COUNT).map(|number| format!("order {number}")).collect();

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use crate::base::delivery_count::DeliveryCount;
 use crate::base::id::{ChannelName, ClientId, Sequence, SubscriptionId};
 use crate::base::record::{ChannelState, MessageRecord, Purge, SubscriptionWrite};
-use crate::base::sequence_map::SequenceMap;
 use crate::base::time::{Instant, Now};
 use crate::engine::Engine;
 use crate::engine::channel::Life;
 use crate::engine::commit::After;
 use crate::engine::effect::Effect;
+use crate::engine::pending::Pending;
 use crate::engine::queue_group::GroupKey;
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::subscription::{SubscriptionKey, SubscriptionLife};
@@ -144,7 +144,7 @@ pub(super) struct BeforeReset {
     id: SubscriptionId,
     reset_id: SubscriptionId,
     last_sent: Sequence,
-    pending: SequenceMap<Option<Instant>>,
+    pending: Pending,
     redeliveries: BTreeMap<Sequence, u32>,
     is_stalled: bool,
     group: Option<(GroupKey, Sequence, BTreeMap<Sequence, u32>)>,

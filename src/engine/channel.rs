@@ -97,6 +97,11 @@ impl Channel {
         self.active_count > 0
     }
 
+    /// When a message that comes now was published: not before the one in front of it.
+    pub(super) fn next_timestamp(&self, now: Now) -> WallTime {
+        self.last_timestamp.max(now.wall)
+    }
+
     /// Whether deliveries are counted durably.
     pub(super) fn counts(&self) -> bool {
         self.policed.as_ref().is_some_and(|policed| policed.policy.counts())
@@ -223,7 +228,6 @@ impl Channels {
 
 /// What a look-up for a publish or subscribe found.
 pub(super) enum Found {
-    /// The channel.
     Channel(usize),
     /// The keeper is asked: the request has to wait.
     Wait,

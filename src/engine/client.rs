@@ -29,7 +29,7 @@ use crate::engine::effect::{Effect, Level, Payload};
 use crate::engine::input::{ClientEntry, PeerMessage};
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::reply::Reply;
-use crate::engine::subscription::SubscriptionKey;
+use crate::engine::subscription::{Hold, SubscriptionKey};
 use crate::engine::{Engine, Timer};
 use crate::proto::{pb, spb};
 
@@ -686,7 +686,7 @@ impl Engine {
             for key in &known.subscriptions {
                 if let Some(found) = self.subscriptions.by_key.get_mut(key) {
                     found.is_failing = is_failing;
-                    if found.is_held_for_room && !is_failing {
+                    if found.hold == Some(Hold::Counted) && !is_failing {
                         self.timers.arm(Timer::Redelivery(*key), now.at);
                     }
                 }

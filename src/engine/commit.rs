@@ -328,6 +328,38 @@ impl Commits {
         self.held_bytes += WRITE_BYTES;
     }
 
+    /// Takes deliveries of these messages of a channel out whose counts are not handed out yet.
+    pub(super) fn take_counted(
+        &mut self,
+        channel: usize,
+        is_one: impl Fn(Sequence) -> bool,
+    ) -> Vec<Counted> {
+        let mut taken = Vec::new();
+        for staged in &mut self.queue {
+            let parts = staged.keys.iter().zip(&mut staged.batch.channels);
+            for (_, part) in parts.filter(|(key, _)| **key == channel) {
+                part.deliveries.retain(|count| count.count == 0 || !is_one(count.sequence));
+            }
+            let is_it = |after: &After| match after {
+                After::Deliver(counted) => counted.is_of(channel, &is_one),
+                After::Serve
+                | After::Announce(_)
+                | After::Forgotten { .. }
+                | After::Unregistered(_)
+                | After::Start(_)
+                | After::Administered { .. }
+                | After::Left { .. } => false,
+            };
+            let all = std::mem::take(&mut staged.after).into_iter();
+            let (gone, kept): (Vec<After>, Vec<After>) = all.partition(is_it);
+            staged.after = kept;
+            let counted =
+                |after| if let After::Deliver(counted) = after { Some(*counted) } else { None };
+            taken.extend(gone.into_iter().filter_map(counted));
+        }
+        taken
+    }
+
     /// The record of a subscription was to go, and stays after all.
     pub(super) fn keep_record(&mut self, index: usize, channel: &mut Channel, id: SubscriptionId) {
         let stays = |write: &SubscriptionWrite| *write != SubscriptionWrite::Delete(id);
@@ -612,7 +644,7 @@ impl Engine {
                 refused.push((index, Refusal::Store(text.clone())));
                 later.append(&mut self.on_part_refused(part, &outcome, now));
             } else if !is_deleted {
-                self.on_part_written(part, &outcome);
+                self.on_part_written(part, &outcome, now);
                 written.push(index);
             } else {
                 self.on_channel_deleted(index);
@@ -644,7 +676,14 @@ impl Engine {
         self.flush();
     }
 
-    fn on_part_written(&mut self, part: Part, outcome: &ChannelOutcome) {
+    fn on_part_written(&mut self, part: Part, outcome: &ChannelOutcome, now: Now) {
+        if let Some(purge) = &part.purge {
+            let (first, stand_in) = (outcome.state.first, &purge.stand_in);
+            let is_gone = |sequence| {
+                sequence < first || stand_in.as_ref().is_some_and(|it| it.sequence == sequence)
+            };
+            self.drop_purged(part.channel, is_gone, now.at);
+        }
         let channel = &mut self.channels.slab[part.channel];
         if let Some(purge) = part.purge {
             channel.before_purge = channel.state;

@@ -6,7 +6,7 @@
 use crate::base::time::Now;
 use crate::engine::delivery::Reader;
 use crate::engine::redelivery::PassKind;
-use crate::engine::subscription::SubscriptionKey;
+use crate::engine::subscription::{Hold, SubscriptionKey};
 use crate::engine::{Engine, Timer};
 
 impl Engine {
@@ -21,7 +21,7 @@ impl Engine {
         found.is_congested = !has_room;
         if has_room {
             let group = found.group;
-            if found.is_held_for_room && found.pass.is_none() {
+            if found.hold == Some(Hold::Counted) && found.pass.is_none() {
                 self.timers.arm(Timer::Redelivery(key), now.at);
             }
             self.run_pass(key, now);
@@ -32,6 +32,7 @@ impl Engine {
                     for member in held.unwrap_or_default() {
                         self.run_pass(member, now);
                     }
+                    self.wake_waiter(group, now);
                     self.deliver(Reader::Group(group), now);
                 }
                 None => self.deliver(Reader::Plain(key), now),

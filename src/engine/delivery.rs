@@ -15,7 +15,7 @@ use crate::base::limits::{
 };
 use crate::base::planted::{self, Bug};
 use crate::base::record::{FetchRequest, MessageRecord, StoreRead, SubscriptionWrite};
-use crate::base::time::Now;
+use crate::base::time::{Now, WallTime};
 use crate::engine::channel::{Channel, Channels, Life};
 use crate::engine::commit::Commits;
 use crate::engine::dead_letter::DeadLettersUnderWay;
@@ -46,8 +46,18 @@ pub(super) enum Work {
 /// What a fetch is for. `until` is what was committed when it was asked for.
 #[derive(Clone, Copy, Debug)]
 enum Purpose {
-    Next { reader: Reader, until: Sequence },
+    Next {
+        reader: Reader,
+        until: Sequence,
+    },
     Pass(SubscriptionKey),
+    /// Which message of a channel (slot and incarnation) is the first from that time or later; what
+    /// goes on then.
+    Age {
+        channel: (usize, u64),
+        at: WallTime,
+        work: Work,
+    },
 }
 
 /// Reads from the store, and what is kept so that there are few.
@@ -157,6 +167,20 @@ impl Reads {
         Some(ticket)
     }
 
+    /// Asks, in place of a fetch, how far messages of a channel are too old; see [`Reads::fetch`].
+    pub(super) fn find_age(
+        &mut self,
+        place: usize,
+        channel: &Channel,
+        at: WallTime,
+        work: Work,
+    ) -> Option<(Ticket, Effect)> {
+        let purpose = Purpose::Age { channel: (place, channel.incarnation), at, work };
+        let ticket = self.fetch(purpose, work)?;
+        let channel = channel.name.clone();
+        Some((ticket, Effect::Read(StoreRead::FindTime { ticket, channel, at })))
+    }
+
     /// A fetch for a redelivery pass; see [`Reads::fetch`].
     pub(super) fn fetch_for_pass(&mut self, key: SubscriptionKey) -> Option<Ticket> {
         self.fetch(Purpose::Pass(key), Work::Pass(key))
@@ -194,9 +218,10 @@ impl Outgoing<'_> {
         record: MessageRecord,
         redelivery: Option<u32>,
     ) {
-        if let Some(policed) = &channel.policed {
-            if policed.policy.is_outlived(record.timestamp, self.now.wall) {
-                return self.pass_over(subscription, channel, &record);
+        if let Some(policed) = &mut channel.policed {
+            if policed.is_outlived(record.timestamp, self.now.wall) {
+                self.reads.count_sent(record.encoded.len());
+                return self.pass_over(subscription, channel, record.sequence, 1);
             }
             if policed.policy.counts() {
                 return self.send_counted(key, subscription, channel, record, redelivery.is_some());
@@ -233,16 +258,17 @@ impl Outgoing<'_> {
         self.effects.push_back(Effect::Deliver { key: key.0, inbox, payload });
     }
 
-    /// A message is too old to be delivered: it counts as acknowledged, in its order.
+    /// So many messages, up to that one, are too old to be delivered: they count as acknowledged,
+    /// in their order.
     fn pass_over(
         &mut self,
         subscription: &mut Subscription,
         channel: &mut Channel,
-        record: &MessageRecord,
+        sequence: Sequence,
+        count: u64,
     ) {
-        let (id, sequence) = (subscription.id, record.sequence);
-        self.reads.count_sent(record.encoded.len());
-        self.traffic.outlived += 1;
+        let id = subscription.id;
+        self.traffic.outlived += count;
         let position = &mut subscription.cursor.last_sent;
         *position = (*position).max(sequence);
         let writes =
@@ -272,13 +298,16 @@ impl Outgoing<'_> {
             // With a back-off what comes later may be due sooner.
             self.arm_by(key, self.now.at + wait);
         }
-        if let Some(due) = subscription.pending.get_mut(sequence) {
-            // From the old deadline, so an overdue message stays overdue (spec protocol, 11.2).
-            let from = due.filter(|_| channel.policed.is_none()).unwrap_or(self.now.at);
-            *due = Some(from + wait);
-            return;
+        let (pending, is_policed) = (&mut subscription.pending, channel.policed.is_some());
+        if is_policed {
+            pending.keep_order();
         }
-        subscription.pending.insert(sequence, Some(self.now.at + wait));
+        if pending.contains(sequence) {
+            // From the old deadline, so an overdue message stays overdue (spec protocol, 11.2).
+            let from = pending.due(sequence).filter(|_| !is_policed).unwrap_or(self.now.at);
+            return pending.set(sequence, from + wait);
+        }
+        pending.set(sequence, self.now.at + wait);
         let position = &mut subscription.cursor.last_sent;
         *position = (*position).max(sequence);
         let write = SubscriptionWrite::Sent(subscription.id, sequence);
@@ -336,6 +365,15 @@ fn next_of(cursor: &mut Cursor, channel: &Channel, ahead_bytes: &mut usize) -> N
         Some(record) => Next::Message(record.clone()),
         None => Next::Fetch,
     }
+}
+
+/// The last message that is known to be too old without reading it, and how many such ones are
+/// behind a position.
+fn outlived_behind(channel: &Channel, position: Sequence, now: Now) -> Option<(Sequence, u64)> {
+    let fresh = channel.policed.as_ref()?.first_fresh(now.wall);
+    let last = fresh.prev().min(channel.state.last);
+    let from = position.max(channel.state.first.prev());
+    (from < last).then(|| (last, last.0 - from.0))
 }
 
 impl Engine {
@@ -405,6 +443,9 @@ impl Engine {
                 out.reads.go_on_later(Work::Deliver(Reader::Plain(key)));
                 return;
             }
+            if let Some((to, count)) = outlived_behind(channel, found.cursor.last_sent, now) {
+                out.pass_over(found, channel, to, count);
+            }
             match next_of(&mut found.cursor, channel, &mut out.reads.ahead_bytes) {
                 Next::Nothing => return,
                 Next::Message(record) => {
@@ -413,7 +454,8 @@ impl Engine {
                 Next::Fetch => {
                     let room = usize::try_from(found.in_flight_max).unwrap_or(usize::MAX);
                     let room = room.saturating_sub(found.pending.len());
-                    fetch_next(&mut out, &mut found.cursor, channel, Reader::Plain(key), room);
+                    let (reader, place) = (Reader::Plain(key), found.channel);
+                    fetch_next(&mut out, &mut found.cursor, (place, channel), reader, room);
                     return;
                 }
             }
@@ -445,12 +487,19 @@ impl Engine {
                 out.reads.go_on_later(Work::Deliver(Reader::Group(key)));
                 return;
             }
+            if let Some((to, count)) = outlived_behind(channel, group.cursor.last_sent, now)
+                && let Some(member) = pick(group, by_key).and_then(|key| by_key.get_mut(&key))
+            {
+                out.pass_over(member, channel, to, count);
+                group.cursor.last_sent = to;
+            }
             let record = match next_of(&mut group.cursor, channel, &mut out.reads.ahead_bytes) {
                 Next::Nothing => return,
                 Next::Message(record) => record,
                 Next::Fetch => {
                     let room = group.members.len().saturating_mul(FETCH_MESSAGES_MIN);
-                    fetch_next(&mut out, &mut group.cursor, channel, Reader::Group(key), room);
+                    let (reader, place) = (Reader::Group(key), group.channel);
+                    fetch_next(&mut out, &mut group.cursor, (place, channel), reader, room);
                     return;
                 }
             };
@@ -492,6 +541,40 @@ impl Engine {
             }
             Purpose::Next { reader, until } => {
                 self.on_next_fetched(reader, ticket, until, result, now);
+                self.answer_reader(reader);
+            }
+            // It is answered as a look-up by time.
+            Purpose::Age { .. } => (),
+        }
+    }
+
+    /// A look-up by time came back that no subscribe request waits for.
+    pub(super) fn on_age_found(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Sequence, String>,
+        now: Now,
+    ) {
+        let Some(Purpose::Age { channel, at, work }) = self.reads.purposes.remove(&ticket) else {
+            return self.on_past_found(ticket, result, now);
+        };
+        let found = self.channels.slab.get_mut(channel.0);
+        let found = found.filter(|found| found.incarnation == channel.1);
+        // Where the store cannot tell, each is read as before.
+        if let (Some(policed), Ok(first)) = (found.and_then(|it| it.policed.as_mut()), result) {
+            policed.set_aged(at, first);
+        }
+        match work {
+            Work::Pass(key) => {
+                self.end_look_of_pass(key, ticket, now);
+                self.answer(key);
+            }
+            Work::Deliver(reader) => {
+                let cursor = self.subscriptions.cursor_mut(reader);
+                if let Some(cursor) = cursor.filter(|cursor| cursor.fetching == Some(ticket)) {
+                    cursor.fetching = None;
+                    self.deliver(reader, now);
+                }
                 self.answer_reader(reader);
             }
         }
@@ -550,15 +633,7 @@ impl Engine {
         if self.reads.ahead_bytes <= AHEAD_BYTES_MAX {
             return;
         }
-        let cursor = match reader {
-            Reader::Plain(key) => {
-                self.subscriptions.by_key.get_mut(&key).map(|found| &mut found.cursor)
-            }
-            Reader::Group(key) => {
-                self.subscriptions.groups.get_mut(&key).map(|found| &mut found.cursor)
-            }
-        };
-        if let Some(cursor) = cursor {
+        if let Some(cursor) = self.subscriptions.cursor_mut(reader) {
             self.reads.forget(cursor);
             cursor.ahead = VecDeque::new();
         }
@@ -579,15 +654,7 @@ impl Engine {
             match work {
                 Work::Pass(key) => self.run_pass(key, now),
                 Work::Deliver(reader) => {
-                    let cursor = match reader {
-                        Reader::Plain(key) => {
-                            self.subscriptions.by_key.get_mut(&key).map(|found| &mut found.cursor)
-                        }
-                        Reader::Group(key) => {
-                            self.subscriptions.groups.get_mut(&key).map(|found| &mut found.cursor)
-                        }
-                    };
-                    if let Some(cursor) = cursor {
+                    if let Some(cursor) = self.subscriptions.cursor_mut(reader) {
                         cursor.is_queued = false;
                         self.deliver(reader, now);
                     }
@@ -646,11 +713,22 @@ impl Engine {
 fn fetch_next(
     out: &mut Outgoing<'_>,
     cursor: &mut Cursor,
-    channel: &Channel,
+    (place, channel): (usize, &mut Channel),
     reader: Reader,
     room: usize,
 ) {
     if cursor.fetching.is_some() {
+        return;
+    }
+    let policed = channel.policed.as_mut();
+    if let Some(at) = policed.and_then(|policed| policed.time_to_find(out.now.wall)) {
+        match out.reads.find_age(place, channel, at, Work::Deliver(reader)) {
+            Some((ticket, read)) => {
+                cursor.fetching = Some(ticket);
+                out.effects.push_back(read);
+            }
+            None => cursor.is_queued = true,
+        }
         return;
     }
     let until = channel.state.last;

@@ -1,9 +1,9 @@
 //! what was published again: it is acknowledged, and not stored
 //!
-//! A channel with a window remembers the payloads of its messages for so long, by the beginning of
-//! their SHA-256. Only what is stored counts, or is on its way there: so no publisher is told of a
-//! message that is gone, and a successor, which reads the window from the store, judges alike. It
-//! reads that of a channel when the first publish comes, which waits meanwhile.
+//! A channel with a window remembers the payloads of its messages for so long, by their SHA-256.
+//! Only what is stored counts, or is on its way there: so no publisher is told of a message that is
+//! gone, and a successor, which reads the window from the store, judges alike. It reads that of a
+//! channel when the first publish comes, which waits meanwhile.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -27,14 +27,19 @@ use crate::engine::refusal::quoted;
 use crate::engine::reply::Reply;
 use crate::proto::pb;
 
-/// The beginning of a payload's SHA-256.
-type Digest = [u8; 16];
+/// A payload's SHA-256, whole: nobody can make two payloads that are taken for one another.
+type Digest = [u8; 32];
 
 fn digest_of(payload: &[u8]) -> Digest {
-    let mut digest = Digest::default();
-    let whole = Sha256::digest(payload);
-    digest.iter_mut().zip(whole.iter()).for_each(|(to, from)| *to = *from);
-    digest
+    Sha256::digest(payload).into()
+}
+
+/// The beginning of a digest, by which messages are looked for. Where two begin alike, the later
+/// one is found.
+fn beginning_of(digest: &Digest) -> u64 {
+    let mut beginning = [0; 8];
+    beginning.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
+    u64::from_le_bytes(beginning)
 }
 
 /// One message of a window.
@@ -57,15 +62,44 @@ enum Past {
     Reading(Ticket),
 }
 
+/// Some messages of a window, which are forgotten together: so whatever a window holds, no publish
+/// waits until it is moved or let go of.
+#[derive(Debug, Default)]
+struct Stretch {
+    /// Ascending by sequence, and so by time.
+    seen: Vec<Seen>,
+    by_beginning: QuickMap<u64, Sequence>,
+}
+
+impl Stretch {
+    fn push(&mut self, seen: Seen) {
+        self.by_beginning.insert(beginning_of(&seen.digest), seen.sequence);
+        self.seen.push(seen);
+    }
+
+    fn place(&self, sequence: Sequence) -> Option<usize> {
+        self.seen.binary_search_by_key(&sequence, |seen| seen.sequence).ok()
+    }
+
+    fn find(&self, digest: &Digest) -> Option<&Seen> {
+        let sequence = self.by_beginning.get(&beginning_of(digest))?;
+        let seen = &self.seen[self.place(*sequence)?];
+        (seen.digest == *digest).then_some(seen)
+    }
+}
+
+/// Messages of a stretch at least, and at most; between these an eighth of all.
+const STRETCH_MIN: usize = 256;
+const STRETCH_MAX: usize = 56 * 1024;
+
 /// The payloads of a channel within its window.
 #[derive(Debug)]
 pub(super) struct Window {
     length: Duration,
     seen_max: usize,
-    /// The newest message with that payload.
-    by_digest: QuickMap<Digest, Sequence>,
-    /// Ascending by sequence, and so by time.
-    seen: VecDeque<Seen>,
+    seen_count: usize,
+    /// One behind the other.
+    stretches: VecDeque<Stretch>,
     past: Past,
     /// Publishes that cannot be judged before the past is known.
     waiting: Vec<(Publication, Reply)>,
@@ -80,8 +114,8 @@ impl Window {
         Box::new(Self {
             length,
             seen_max: PAYLOADS_SEEN_MAX,
-            by_digest: QuickMap::default(),
-            seen: VecDeque::new(),
+            seen_count: 0,
+            stretches: VecDeque::new(),
             past: Past::Known,
             waiting: Vec::new(),
             unreadable_count: 0,
@@ -106,72 +140,76 @@ impl Window {
 
     /// The newest message that is remembered.
     pub(super) fn newest(&self) -> Option<Sequence> {
-        self.seen.back().map(|seen| seen.sequence)
+        Some(self.stretches.back()?.seen.last()?.sequence)
     }
 
-    /// The message with that payload, of those from `first` on that are within the window.
-    fn find(&mut self, digest: &Digest, now: WallTime, first: Sequence) -> Option<Sequence> {
-        self.trim(now, first);
-        self.by_digest.get(digest).copied()
+    /// The message with that payload, of those from `first` on that are within the window. Nothing
+    /// is forgotten for it: a clock that is ahead may be set back.
+    fn find(&self, digest: &Digest, now: WallTime, first: Sequence) -> Option<Sequence> {
+        let oldest = now - self.length;
+        let found = self.stretches.iter().rev().filter_map(|stretch| stretch.find(digest));
+        let mut within = found.filter(|seen| first <= seen.sequence && oldest <= seen.timestamp);
+        within.next().map(|seen| seen.sequence)
     }
 
-    /// Remembers a message, the newest. True if another one that is within the window had to be
+    /// Remembers a message, the newest. True if others that are within the window had to be
     /// forgotten for it, for the first time.
     fn remember(&mut self, seen: Seen, first: Sequence) -> bool {
         self.trim(seen.timestamp, first);
-        self.by_digest.insert(seen.digest, seen.sequence);
-        self.seen.push_back(seen);
-        let is_too_much = self.seen_max < self.seen.len();
+        let most = (self.seen_count / 8).clamp(STRETCH_MIN, STRETCH_MAX).min(self.seen_max);
+        if self.stretches.back().is_none_or(|stretch| most <= stretch.seen.len()) {
+            self.stretches.push_back(Stretch::default());
+        }
+        if let Some(stretch) = self.stretches.back_mut() {
+            stretch.push(seen);
+        }
+        self.seen_count += 1;
+        let oldest_count = self.stretches.front().map_or(0, |stretch| stretch.seen.len());
+        let is_too_much = self.seen_max <= self.seen_count - oldest_count;
         if is_too_much {
             self.forget_oldest();
         }
         is_too_much && !std::mem::replace(&mut self.has_overflowed, true)
     }
 
-    /// Forgets what is too old, or stored no more.
-    fn trim(&mut self, now: WallTime, first: Sequence) {
-        let oldest = now - self.length;
+    /// Forgets what is too old for a message of that time, or stored no more.
+    fn trim(&mut self, time: WallTime, first: Sequence) {
+        let oldest = time - self.length;
         let is_over = |seen: &Seen| seen.sequence < first || seen.timestamp < oldest;
-        if self.seen.back().is_some_and(is_over) {
-            // What a busy time took is given back, and at once.
-            self.seen = VecDeque::new();
-            self.by_digest = QuickMap::default();
-        }
-        while self.seen.front().is_some_and(is_over) {
+        while self.stretches.front().is_some_and(|it| it.seen.last().is_none_or(is_over)) {
             self.forget_oldest();
         }
     }
 
     fn forget_oldest(&mut self) {
-        let gone = self.seen.pop_front();
-        self.forget_digest(gone);
-    }
-
-    fn forget_digest(&mut self, gone: Option<Seen>) {
-        if let Some(Seen { digest, sequence, .. }) = gone
-            && self.by_digest.get(&digest) == Some(&sequence)
-        {
-            self.by_digest.remove(&digest);
-        }
+        let gone = self.stretches.pop_front();
+        self.seen_count -= gone.map_or(0, |stretch| stretch.seen.len());
     }
 
     /// What came behind `last` was refused: others get its numbers.
     pub(super) fn forget_behind(&mut self, last: Sequence) {
-        while self.seen.back().is_some_and(|seen| last < seen.sequence) {
-            let gone = self.seen.pop_back();
-            self.forget_digest(gone);
+        while let Some(stretch) = self.stretches.back_mut() {
+            let kept = stretch.seen.partition_point(|seen| seen.sequence <= last);
+            self.seen_count -= stretch.seen.len() - kept;
+            stretch.seen.truncate(kept);
+            if kept > 0 {
+                return;
+            }
+            self.stretches.pop_back();
         }
     }
 
     /// Everything up to that message was purged, and it is without its payload.
     fn begin_with(&mut self, stand_in: &MessageRecord) {
         let MessageRecord { sequence, timestamp, .. } = *stand_in;
-        while self.seen.front().is_some_and(|seen| seen.sequence <= sequence) {
-            self.forget_oldest();
-        }
-        let digest = digest_of(b"");
-        self.by_digest.entry(digest).or_insert(sequence);
-        self.seen.push_front(Seen { sequence, timestamp, digest });
+        self.trim(timestamp, sequence.next());
+        let mut stretch = Stretch::default();
+        stretch.push(Seen { sequence, timestamp, digest: digest_of(b"") });
+        // What was published behind it and is not written yet.
+        let rest = std::mem::take(&mut self.stretches).into_iter().flat_map(|it| it.seen);
+        rest.filter(|seen| sequence < seen.sequence).for_each(|seen| stretch.push(seen));
+        self.seen_count = stretch.seen.len();
+        self.stretches.push_back(stretch);
     }
 }
 
@@ -196,24 +234,22 @@ impl Engine {
         now: Now,
     ) {
         let channel = &mut self.channels.slab[index];
-        let Some(window) = &mut channel.window else {
-            return self.stage_message(index, publication, reply, now);
-        };
         channel.last_activity = now.at;
+        let Some(window) = &channel.window else {
+            self.stage_message(index, publication, reply, now);
+            return;
+        };
         if window.past != Past::Known {
             return self.await_past(index, publication, reply, now);
         }
-        let stamp = channel.last_timestamp.max(now.wall);
         let digest = digest_of(publication.data());
-        let found = window.find(&digest, stamp, channel.state.first);
+        let found = window.find(&digest, channel.next_timestamp(now), channel.state.first);
         // A dead letter says where it comes from, and is the only one from there.
         if let Some(sequence) = found.filter(|_| reply.dead_letter.is_none()) {
             let publish = StagedPublish { channel: index, publication, reply };
             return self.answer_duplicate(sequence, publish);
         }
-        self.stage_message(index, publication, reply, now);
-        let channel = &self.channels.slab[index];
-        let (sequence, timestamp) = (channel.last, channel.last_timestamp);
+        let (sequence, timestamp) = self.stage_message(index, publication, reply, now);
         self.remember(index, Seen { sequence, timestamp, digest });
     }
 
@@ -280,7 +316,8 @@ impl Engine {
             let Some(window) = &mut channel.window else { continue };
             let ticket = self.reads.new_ticket();
             window.past = Past::Reading(ticket);
-            let at = channel.last_timestamp.max(now.wall) - window.length;
+            let length = window.length;
+            let at = channel.next_timestamp(now) - length;
             let channel = channel.name.clone();
             self.pasts.reading.insert(ticket, (place, Sequence::ZERO));
             self.effects.push_back(Effect::Read(StoreRead::FindTime { ticket, channel, at }));
@@ -430,7 +467,7 @@ mod tests {
         Seen { sequence: Sequence(sequence), timestamp: at(secs), digest }
     }
 
-    fn find(window: &mut Window, payload: &str, secs: i64) -> Option<u64> {
+    fn find(window: &Window, payload: &str, secs: i64) -> Option<u64> {
         let found = window.find(&digest_of(payload.as_bytes()), at(secs), Sequence(1));
         found.map(|sequence| sequence.0)
     }
@@ -440,15 +477,17 @@ mod tests {
         let mut window = window(10, 100);
         window.remember(seen(1, 0, "a"), Sequence(1));
         window.remember(seen(2, 5, "b"), Sequence(1));
-        assert_eq!(find(&mut window, "a", 10), Some(1));
-        assert_eq!(find(&mut window, "c", 10), None);
-        assert_eq!(find(&mut window, "a", 11), None);
-        assert_eq!(find(&mut window, "b", 11), Some(2));
+        assert_eq!(find(&window, "a", 10), Some(1));
+        assert_eq!(find(&window, "c", 10), None);
+        assert_eq!(find(&window, "a", 11), None);
+        assert_eq!(find(&window, "b", 11), Some(2));
         // It was stored twice before there was a window: the later one counts.
         window.remember(seen(3, 12, "b"), Sequence(1));
-        assert_eq!(find(&mut window, "b", 20), Some(3));
-        assert_eq!(find(&mut window, "b", 23), None);
-        assert_eq!(window.by_digest.len(), 0);
+        assert_eq!(find(&window, "b", 20), Some(3));
+        assert_eq!(find(&window, "b", 23), None);
+        // It is forgotten with the next message that is stored.
+        window.remember(seen(4, 23, "c"), Sequence(1));
+        assert_eq!(window.seen_count, 1);
     }
 
     #[test]
@@ -460,10 +499,67 @@ mod tests {
                 window.remember(seen, Sequence(1))
             })
             .collect();
-        assert_eq!(said, [false, false, false, true, false, false]);
-        assert_eq!(find(&mut window, "3", 0), None);
-        assert_eq!(find(&mut window, "4", 0), Some(4));
-        assert_eq!((window.seen.len(), window.by_digest.len()), (3, 3));
+        // So many at least are remembered, and fewer than twice as many.
+        assert_eq!(said, [false, false, false, false, false, true]);
+        assert_eq!(find(&window, "3", 0), None);
+        assert_eq!(find(&window, "4", 0), Some(4));
+        assert_eq!(window.seen_count, 3);
+    }
+
+    /// Goal: a clock that jumps ahead while duplicates come and is set back forgets nothing, as a
+    /// successor would not; and one that is behind lets time stand still.
+    #[test]
+    fn a_clock_that_jumps_changes_no_window() {
+        let mut window = window(10, 100);
+        window.remember(seen(1, 100, "a"), Sequence(1));
+        assert_eq!(find(&window, "a", 5_000), None);
+        assert_eq!(find(&window, "a", 105), Some(1));
+        // The message that is stored ahead of the others ends their windows.
+        window.remember(seen(2, 5_000, "b"), Sequence(1));
+        assert_eq!((find(&window, "a", 5_000), find(&window, "b", 5_000)), (None, Some(2)));
+        window.remember(seen(3, 5_000, "c"), Sequence(1));
+        assert_eq!((find(&window, "b", 5_000), find(&window, "b", 5_010)), (Some(2), Some(2)));
+        assert_eq!(find(&window, "b", 5_011), None);
+    }
+
+    /// Goal: two payloads are the same by the whole of their digests.
+    #[test]
+    fn what_only_begins_alike_is_not_the_same() {
+        let mut window = window(10, 100);
+        let (mut one, mut other) = (seen(1, 0, "a"), seen(2, 0, "a"));
+        one.digest[31] ^= 1;
+        other.digest[8] ^= 1;
+        window.remember(one, Sequence(1));
+        window.remember(other, Sequence(1));
+        assert_eq!(find(&window, "a", 0), None);
+        assert_eq!(window.find(&other.digest, at(0), Sequence(1)), Some(Sequence(2)));
+    }
+
+    /// Goal: a million messages take some 100 bytes each, and whatever leaves at once does not keep
+    /// anybody waiting: a publish lets go of whole stretches, of which there are few.
+    #[test]
+    fn a_million_messages_are_few_stretches() {
+        let mut window = window(1_000, PAYLOADS_SEEN_MAX);
+        let mut digest = digest_of(b"");
+        let count = PAYLOADS_SEEN_MAX as u64 + 500_000;
+        for number in 1..=count {
+            digest[..8].copy_from_slice(&number.to_le_bytes());
+            let (sequence, timestamp) = (Sequence(number), at(0));
+            window.remember(Seen { sequence, timestamp, digest }, Sequence(1));
+            assert!(window.seen_count < PAYLOADS_SEEN_MAX + STRETCH_MAX);
+        }
+        assert!(PAYLOADS_SEEN_MAX <= window.seen_count);
+        assert!(window.stretches.len() <= 40, "{}", window.stretches.len());
+        let bytes: usize = window
+            .stretches
+            .iter()
+            .map(|it| {
+                it.seen.capacity() * size_of::<Seen>() + it.by_beginning.capacity() * 8 / 7 * 17
+            })
+            .sum();
+        assert!(bytes / window.seen_count <= 110, "{} each", bytes / window.seen_count);
+        window.remember(seen(count + 1, 2_000, "b"), Sequence(1));
+        assert_eq!((window.seen_count, window.stretches.len()), (1, 1));
     }
 
     #[test]
@@ -473,12 +569,14 @@ mod tests {
             window.remember(seen(number, 0, &number.to_string()), Sequence(1));
         }
         window.forget_behind(Sequence(5));
-        assert_eq!(find(&mut window, "6", 0), None);
-        window.trim(at(0), Sequence(3));
-        assert_eq!((find(&mut window, "2", 0), find(&mut window, "3", 0)), (None, Some(3)));
+        assert_eq!(find(&window, "6", 0), None);
+        for (payload, expected) in [("2", None), ("3", Some(Sequence(3)))] {
+            let found = window.find(&digest_of(payload.as_bytes()), at(0), Sequence(3));
+            assert_eq!(found, expected);
+        }
         let (sequence, timestamp) = (Sequence(4), at(0));
         window.begin_with(&MessageRecord { sequence, timestamp, encoded: bytes::Bytes::new() });
-        assert_eq!((find(&mut window, "4", 0), find(&mut window, "", 0)), (None, Some(4)));
-        assert_eq!(find(&mut window, "5", 0), Some(5));
+        assert_eq!((find(&window, "4", 0), find(&window, "", 0)), (None, Some(4)));
+        assert_eq!(find(&window, "5", 0), Some(5));
     }
 }

@@ -243,7 +243,7 @@ impl Engine {
             self.effects.push_back(Effect::Unwatch { key: key.0 });
         }
         found.is_congested = false;
-        found.again = None;
+        found.pending.end_turns();
         if let Some(pass) = found.pass.take() {
             self.reads.give_up(pass.kept_bytes());
         }
@@ -260,8 +260,7 @@ impl Engine {
             return;
         };
         found.life = SubscriptionLife::Offline;
-        found.is_on_hold = false;
-        found.is_held_for_room = false;
+        found.hold = None;
         if let Some(group) = found.group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
             group.members.take_out(key);
             group.shadow = Some(key);

@@ -22,7 +22,7 @@ use crate::engine::channel::{Channel, Life};
 use crate::engine::commit::After;
 use crate::engine::delivery::Outgoing;
 use crate::engine::refusal::Refusal;
-use crate::engine::subscription::{Subscription, SubscriptionKey};
+use crate::engine::subscription::{Hold, Subscription, SubscriptionKey};
 use crate::engine::{Engine, Timer};
 
 /// What a channel with a policy knows beside its messages.
@@ -34,6 +34,10 @@ pub(super) struct Policed {
     pub(super) dead_letters: BTreeSet<(ReaderId, Sequence)>,
     /// When it was said last that this channel takes none.
     pub(super) complained_at: Option<Instant>,
+    /// Messages before that one are from before that time.
+    aged: Option<(WallTime, Sequence)>,
+    /// A message was read and was too old: there may be more of them.
+    has_read_outlived: bool,
 }
 
 /// How often one message was delivered to one reader.
@@ -44,6 +48,14 @@ struct Delivered {
     /// When the last one left; of one that a former active counted when this one began. `None`:
     /// its count is being written.
     left: Option<Instant>,
+}
+
+/// What a reader is sent after a restart: what it had pending, over all members of a group, and
+/// what is behind its position.
+#[derive(Default)]
+struct Expected {
+    behind: Sequence,
+    pending: BTreeSet<Sequence>,
 }
 
 /// What becomes of a message that is to be delivered.
@@ -76,6 +88,11 @@ pub(super) struct Counted {
 }
 
 impl Counted {
+    /// Whether it is that of one of these messages of a channel.
+    pub(super) fn is_of(&self, channel: usize, is_one: impl Fn(Sequence) -> bool) -> bool {
+        self.channel == channel && is_one(self.record.sequence)
+    }
+
     /// What it keeps in memory.
     pub(super) fn bytes(&self) -> usize {
         COUNTED_BYTES + self.record.encoded.len()
@@ -86,13 +103,46 @@ impl Policed {
     /// Of a channel that has a policy.
     pub(super) fn new(policy: DeliveryPolicy) -> Box<Self> {
         let (counts, dead_letters) = (BTreeMap::new(), BTreeSet::new());
-        Box::new(Self { policy, counts, dead_letters, complained_at: None })
+        let (complained_at, aged, has_read_outlived) = (None, None, false);
+        Box::new(Self { policy, counts, dead_letters, complained_at, aged, has_read_outlived })
+    }
+
+    /// Whether a message that was read is too old to be delivered.
+    pub(super) fn is_outlived(&mut self, published: WallTime, now: WallTime) -> bool {
+        let is_so = self.policy.is_outlived(published, now);
+        self.has_read_outlived |= is_so;
+        is_so
+    }
+
+    /// The first message that may not be too old, as far as that is known without reading any.
+    pub(super) fn first_fresh(&self, now: WallTime) -> Sequence {
+        // A clock that was set back makes what was too old young again.
+        let known = self.aged.filter(|(at, _)| *at <= now - self.policy.ttl);
+        known.map_or(Sequence::ZERO, |(_, first)| first)
+    }
+
+    /// What is older need not be read: the time for which the store is asked, before the next read,
+    /// where it last had read in vain.
+    pub(super) fn time_to_find(&mut self, now: WallTime) -> Option<WallTime> {
+        let is_wanted = std::mem::take(&mut self.has_read_outlived);
+        is_wanted.then(|| now - self.policy.ttl)
+    }
+
+    /// The store says which message is the first that is from that time or later.
+    pub(super) fn set_aged(&mut self, at: WallTime, first: Sequence) {
+        self.aged = Some((at, first));
     }
 
     /// How often a message was redelivered to a reader, as far as is known.
     pub(super) fn redelivered(&self, reader: ReaderId, sequence: Sequence) -> u32 {
         let known = self.counts.get(&reader).and_then(|of_reader| of_reader.get(&sequence));
         known.map_or(0, |delivered| delivered.count.saturating_sub(1))
+    }
+
+    /// Whether a delivery waits until its count is durable.
+    pub(super) fn is_being_counted(&self, reader: ReaderId, sequence: Sequence) -> bool {
+        let known = self.counts.get(&reader).and_then(|of_reader| of_reader.get(&sequence));
+        known.is_some_and(|delivered| delivered.left.is_none())
     }
 
     fn known(&self, reader: ReaderId, record: &MessageRecord) -> Option<Delivered> {
@@ -237,9 +287,7 @@ impl Outgoing<'_> {
         sequence: Sequence,
         until: Instant,
     ) {
-        if let Some(due) = subscription.pending.get_mut(sequence) {
-            *due = Some(until);
-        }
+        subscription.pending.postpone(sequence, until);
         self.arm_by(key, until);
     }
 
@@ -267,9 +315,7 @@ impl Outgoing<'_> {
         }
         let until = now + channel.wait(subscription, count);
         self.arm_by(key, until);
-        if let Some(due) = subscription.pending.get_mut(sequence) {
-            *due = Some(until);
-        }
+        subscription.pending.postpone(sequence, until);
         let again = Some(count - 1).filter(|again| *again > 0);
         self.emit(key, subscription, &channel.name, record, again);
     }
@@ -303,12 +349,28 @@ impl Engine {
             if !is_refused {
                 out.postpone(key, found, sequence, now.at);
                 // A group has no order, and the others of it do not wait.
-                found.is_held_for_room = found.group.is_none();
-                found.is_on_hold |= found.is_held_for_room;
+                if found.group.is_none() {
+                    found.hold.get_or_insert(Hold::Counted);
+                }
             }
         }
         if let Some(policed) = &mut channel.policed {
             policed.take_back(reader, sequence, now.at);
+        }
+    }
+
+    /// Deliveries whose counts are not written yet, of messages that an operator has let go
+    /// meanwhile: they do not leave, and are not counted.
+    pub(super) fn drop_purged(
+        &mut self,
+        index: usize,
+        is_gone: impl Fn(Sequence) -> bool,
+        now: Instant,
+    ) {
+        for counted in self.commits.take_counted(index, is_gone) {
+            if let Some(policed) = self.channels.slab[index].policed.as_mut() {
+                policed.take_back(counted.reader, counted.record.sequence, now);
+            }
         }
     }
 
@@ -382,20 +444,21 @@ impl Engine {
         if deliveries.is_empty() {
             return;
         }
-        let by_key = &self.subscriptions.by_key;
-        let mut readers: BTreeMap<ReaderId, Vec<&Subscription>> = BTreeMap::new();
-        for found in self.subscriptions_of(index).filter_map(|key| by_key.get(&key)) {
-            readers.entry(found.reader).or_default().push(found);
+        let wanted: BTreeSet<ReaderId> = deliveries.iter().map(|count| count.reader).collect();
+        let mut readers: BTreeMap<ReaderId, Expected> = BTreeMap::new();
+        for key in self.subscriptions_of(index) {
+            let found = &self.subscriptions.by_key[&key];
+            if wanted.contains(&found.reader) {
+                let group = found.group.and_then(|key| self.subscriptions.groups.get(&key));
+                let cursor = group.map_or(&found.cursor, |group| &group.cursor);
+                let expected = readers.entry(found.reader).or_default();
+                expected.behind = cursor.last_sent;
+                expected.pending.extend(found.pending.sequences());
+            }
         }
-        let position = |found: &Subscription| {
-            let group = found.group.and_then(|key| self.subscriptions.groups.get(&key));
-            group.map_or(found.cursor.last_sent, |group| group.cursor.last_sent)
-        };
         let is_live = |count: &DeliveryCount| {
-            readers.get(&count.reader).is_some_and(|found| {
-                found.iter().any(|one| {
-                    one.pending.contains(count.sequence) || position(one) < count.sequence
-                })
+            readers.get(&count.reader).is_some_and(|expected| {
+                expected.behind < count.sequence || expected.pending.contains(&count.sequence)
             })
         };
         let counts = self.channels.slab[index].counts();

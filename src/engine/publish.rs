@@ -1,10 +1,10 @@
 //! stage a message; hold its ack until it is durable
 
-use crate::base::id::ChannelName;
+use crate::base::id::{ChannelName, Sequence};
 use crate::base::planted::{self, Bug};
 use crate::base::record::MessageRecord;
 use crate::base::subject;
-use crate::base::time::Now;
+use crate::base::time::{Now, WallTime};
 use crate::engine::Engine;
 use crate::engine::channel::Found;
 use crate::engine::commit::StagedPublish;
@@ -105,24 +105,24 @@ impl Engine {
         self.stage_message(index, publication, reply, now);
     }
 
-    /// Gives a message its place and stages it.
+    /// Gives a message its place and its time, and stages it.
     pub(super) fn stage_message(
         &mut self,
         index: usize,
         publication: Publication,
         reply: Reply,
         now: Now,
-    ) {
+    ) -> (Sequence, WallTime) {
         let channel = &mut self.channels.slab[index];
         channel.last = channel.last.next();
-        channel.last_timestamp = channel.last_timestamp.max(now.wall);
+        channel.last_timestamp = channel.next_timestamp(now);
         if planted::is(Bug::TimeGoesBack) {
             channel.last_timestamp = now.wall;
         }
         channel.last_activity = now.at;
-        let encoded = self.encoder.message(&publication, channel.last, channel.last_timestamp);
-        let record =
-            MessageRecord { sequence: channel.last, timestamp: channel.last_timestamp, encoded };
+        let (sequence, timestamp) = (channel.last, channel.last_timestamp);
+        let encoded = self.encoder.message(&publication, sequence, timestamp);
+        let record = MessageRecord { sequence, timestamp, encoded };
         if planted::is(Bug::DeliveredEarly) {
             channel.state.last = channel.last;
             channel.recent.push_back(record.clone());
@@ -134,6 +134,7 @@ impl Engine {
             self.effects.push_back(Effect::Send { subject, reply: None, payload });
         }
         self.commits.message(channel, record, StagedPublish { channel: index, publication, reply });
+        (sequence, timestamp)
     }
 
     /// The message of `publish` is durable.

@@ -1,6 +1,6 @@
 //! members that share one position; whose turn it is
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::delivery_count::ReaderId;
 use crate::base::hash::QuickMap;
@@ -34,6 +34,8 @@ pub(super) struct QueueGroup {
     pub(super) hold_count: usize,
     /// Members with messages to be sent again, for which no member's connection has room.
     pub(super) held_passes: Vec<SubscriptionKey>,
+    /// Members with messages that wait until fewer are out.
+    pub(super) waiters: BTreeSet<SubscriptionKey>,
 }
 
 /// The member that gets the next message (spec protocol, 14.2); `None` if nobody can.
@@ -81,6 +83,7 @@ impl Engine {
                 reader: is_counted.then(|| ReaderId::of_group(name.as_bytes())),
                 hold_count: 0,
                 held_passes: Vec::new(),
+                waiters: BTreeSet::new(),
             };
             self.subscriptions.groups.insert(group, fresh);
             group
@@ -146,7 +149,7 @@ impl Engine {
             Some(shadow) => vec![shadow],
             None => found.members.iter().copied().take(receivers_max).collect(),
         };
-        let mut pending: Vec<_> = leaver.pending.iter().map(|(seq, due)| (*due, seq)).collect();
+        let mut pending: Vec<_> = leaver.pending.iter().map(|(seq, due)| (due, seq)).collect();
         pending.sort_unstable();
         if planted::is(Bug::LeaverKeepsPending) {
             pending.clear();
@@ -159,7 +162,7 @@ impl Engine {
             let Some(receiver) = self.subscriptions.by_key.get_mut(key) else {
                 continue;
             };
-            receiver.pending.insert(*sequence, Some(overdue));
+            receiver.pending.set(*sequence, overdue);
             receiver.cursor.last_sent = receiver.cursor.last_sent.max(*sequence);
             let write = SubscriptionWrite::Sent(receiver.id, *sequence);
             self.commits.subscription(index, &mut self.channels.slab[index], write);

@@ -14,9 +14,10 @@ use crate::base::time::Now;
 use crate::engine::Engine;
 use crate::engine::channel::Life;
 use crate::engine::effect::{Effect, Interest, Level};
+use crate::engine::pending::Pending;
 use crate::engine::redelivery::PassKind;
 use crate::engine::subscription::{
-    Cursor, Subscription, SubscriptionKey, SubscriptionLife, durable_key,
+    Cursor, Hold, Subscription, SubscriptionKey, SubscriptionLife, durable_key,
 };
 use crate::proto::spb;
 
@@ -145,7 +146,7 @@ impl Engine {
             return;
         }
         let mut subscription = self.restored(index, &recovered, SubscriptionLife::Online);
-        subscription.is_on_hold = !subscription.pending.is_empty();
+        subscription.hold = (!subscription.pending.is_empty()).then_some(Hold::Recovered);
         // Nothing is sent before it is known whether there is room: the next input says so.
         subscription.is_congested = true;
         let (ack_inbox, position) = (subscription.ack_inbox.clone(), subscription.cursor.last_sent);
@@ -242,8 +243,8 @@ impl Engine {
                 continue;
             };
             let by_key = &self.subscriptions.by_key;
-            group.hold_count =
-                group.members.iter().filter(|member| by_key[*member].is_on_hold).count();
+            let is_held = |key: &&SubscriptionKey| by_key[*key].hold == Some(Hold::Recovered);
+            group.hold_count = group.members.iter().filter(is_held).count();
         }
     }
 
@@ -309,13 +310,11 @@ fn restored(
         ack_wait_secs: state.ack_wait_in_secs,
         life,
         cursor: Cursor { last_sent, ..Cursor::default() },
-        pending: recovered.pending.iter().map(|sequence| (*sequence, None)).collect(),
+        pending: Pending::recovered(recovered.pending.iter().copied()),
         redeliveries: BTreeMap::new(),
-        again: None,
         is_stalled: false,
         is_congested: false,
-        is_on_hold: false,
-        is_held_for_room: false,
+        hold: None,
         is_failing: false,
         pass: None,
         start_text: String::new(),
@@ -327,7 +326,7 @@ fn restored(
         planted::is(Bug::PendingForgottenPlain)
     };
     if forgets {
-        subscription.pending = std::iter::empty().collect();
+        subscription.pending = Pending::default();
     }
     if planted::is(Bug::PositionTooFar) {
         subscription.cursor.last_sent = subscription.cursor.last_sent.next();

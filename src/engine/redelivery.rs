@@ -10,17 +10,17 @@ use prost::Message;
 
 use crate::base::id::{Sequence, SubscriptionId, Ticket};
 use crate::base::limits::{
-    FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, NEXT_REDELIVERY_DELAY, REDELIVERY_SLACK,
-    TRANSFER_REDELIVERY_DELAY,
+    FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, REDELIVERY_SLACK, TRANSFER_REDELIVERY_DELAY,
 };
 use crate::base::planted::{self, Bug};
 use crate::base::record::{FetchRequest, MessageRecord, StoreRead, SubscriptionWrite};
 use crate::base::time::{Instant, Now};
 use crate::engine::delivery::{Reader, Reads, Work};
 use crate::engine::effect::{Effect, Level};
+use crate::engine::pending::DueAt;
 use crate::engine::publication::AckView;
-use crate::engine::queue_group::{GroupKey, pick};
-use crate::engine::subscription::{Subscription, SubscriptionKey};
+use crate::engine::queue_group::GroupKey;
+use crate::engine::subscription::{Hold, Subscription, SubscriptionKey};
 use crate::engine::{Engine, Timer};
 use crate::proto::spb;
 
@@ -38,12 +38,18 @@ pub(super) enum PassKind {
 /// A pass that is under way.
 #[derive(Debug)]
 pub(super) struct Pass {
-    kind: PassKind,
-    todo: VecDeque<Sequence>,
+    pub(super) kind: PassKind,
+    pub(super) todo: VecDeque<Sequence>,
     /// The first deadline that was not reached yet when the pass was planned.
     next: Option<Instant>,
     /// Deadlines are being made from timestamps; nothing is sent yet.
     is_resolving: bool,
+    /// Up to when messages are due in this pass, and the last that it has listed; where they are
+    /// kept in that order it lists a few at a time.
+    limit: Instant,
+    listed: Option<DueAt>,
+    /// What is listed has waited, and may go out now.
+    pub(super) is_serving: bool,
     fetching: Option<Ticket>,
     /// Messages that were read, and the range in which no others exist.
     read: BTreeMap<Sequence, MessageRecord>,
@@ -75,6 +81,9 @@ impl Pass {
             todo: VecDeque::new(),
             next: None,
             is_resolving: false,
+            limit: Instant(0),
+            listed: None,
+            is_serving: false,
             fetching: None,
             read: BTreeMap::new(),
             read_range: None,
@@ -113,23 +122,34 @@ impl Pass {
             self.todo = subscription.pending.sequences().collect();
             return;
         }
-        let unknown = subscription.pending.iter().filter(|(_, due)| due.is_none());
-        self.todo = unknown.map(|(sequence, _)| sequence).collect();
-        self.is_resolving = !self.todo.is_empty();
+        let pending = &subscription.pending;
+        self.is_resolving = pending.has_unknown();
         if self.is_resolving {
+            let unknown = pending.iter().filter(|(_, due)| due.is_none());
+            self.todo = unknown.map(|(sequence, _)| sequence).collect();
             return;
         }
         let limit = now.at + REDELIVERY_SLACK;
-        let deadlines = subscription.pending.iter().filter_map(|(_, due)| *due);
-        self.next = deadlines.filter(|due| limit < *due).min();
-        let mut due: Vec<(Instant, Sequence)> = subscription
-            .pending
-            .iter()
-            .filter_map(|(sequence, due)| due.map(|due| (due, sequence)))
-            .filter(|(due, _)| *due <= limit)
-            .collect();
+        self.limit = limit;
+        self.next = pending.next_due(limit);
+        if self.list_more(subscription) {
+            return;
+        }
+        let known = pending.iter().filter_map(|(sequence, due)| Some((due?, sequence)));
+        let mut due: Vec<DueAt> = known.filter(|(due, _)| *due <= limit).collect();
         due.sort_unstable();
         self.todo = due.into_iter().map(|(_, sequence)| sequence).collect();
+    }
+
+    /// Lists the next that are due, where they are kept in that order; false if they are not.
+    fn list_more(&mut self, subscription: &Subscription) -> bool {
+        let pending = &subscription.pending;
+        let Some(due) = pending.due_by(self.limit, self.listed, FETCH_MESSAGES_MAX) else {
+            return false;
+        };
+        self.listed = due.last().copied().or(self.listed);
+        self.todo.extend(due.into_iter().map(|(_, sequence)| sequence));
+        true
     }
 
     /// How many messages from the front of the list lie side by side.
@@ -190,21 +210,17 @@ impl Engine {
     /// What new messages wait for is acknowledged, or gone.
     fn end_hold_for_room(&mut self, key: SubscriptionKey, now: Now) {
         if let Some(found) = self.subscriptions.by_key.get_mut(&key)
-            && std::mem::take(&mut found.is_held_for_room)
+            && found.hold == Some(Hold::Counted)
         {
-            found.is_on_hold = false;
+            found.hold = None;
             self.deliver(Reader::Plain(key), now);
         }
     }
 
-    /// Begins a pass.
     pub(super) fn begin_pass(&mut self, key: SubscriptionKey, kind: PassKind, now: Now) {
         if let Some(found) = self.subscriptions.by_key.get_mut(&key) {
             let mut pass = Box::new(Pass::new(kind));
             pass.plan(found, now);
-            if let Some(again) = &mut found.again {
-                pass.todo.iter().for_each(|sequence| again.on_due(*sequence));
-            }
             found.pass = Some(pass);
             if kind == PassKind::Resume {
                 let (client, id) = (found.client.clone(), found.id);
@@ -233,14 +249,7 @@ impl Engine {
         // No more at once than of new messages, so that neither keeps the other off a slow reader.
         let burst = self.reads.begin_burst();
         loop {
-            let Some(&sequence) = pass.todo.front() else {
-                if pass.is_resolving {
-                    pass.is_resolving = false;
-                    if let Some(found) = self.subscriptions.by_key.get(&key) {
-                        pass.plan(found, now);
-                        continue;
-                    }
-                }
+            let Some(sequence) = self.next_in_pass(key, &mut pass, now) else {
                 return self.end_pass(key, &pass, now);
             };
             let is_pending = self
@@ -252,7 +261,17 @@ impl Engine {
                 pass.todo.pop_front();
                 continue;
             }
-            if !pass.is_resolving && self.waits_for_others(key, sequence) {
+            if !self.reads.may_send(burst) {
+                self.reads.go_on_later(Work::Pass(key));
+                break;
+            }
+            if !pass.is_resolving && self.is_known_outlived(key, sequence, now) {
+                pass.todo.pop_front();
+                self.reads.count_sent(0);
+                self.let_outlive(key, sequence, now);
+                continue;
+            }
+            if !pass.is_resolving && !pass.is_serving && self.set_aside(key, sequence, now) {
                 pass.todo.pop_front();
                 continue;
             }
@@ -266,11 +285,7 @@ impl Engine {
                 pass.hold(&mut self.reads);
                 break;
             }
-            if !self.reads.may_send(burst) {
-                self.reads.go_on_later(Work::Pass(key));
-                break;
-            }
-            match self.look_up(key, &mut pass, sequence) {
+            match self.look_up(key, &mut pass, sequence, now) {
                 LookUp::Later => break,
                 LookUp::Gone => {
                     pass.todo.pop_front();
@@ -292,6 +307,31 @@ impl Engine {
         }
     }
 
+    /// The message that a pass looks at next: what was due first, then what has waited for long
+    /// enough, while any may go out.
+    fn next_in_pass(
+        &mut self,
+        key: SubscriptionKey,
+        pass: &mut Pass,
+        now: Now,
+    ) -> Option<Sequence> {
+        if pass.todo.is_empty() {
+            let found = self.subscriptions.by_key.get(&key)?;
+            if pass.is_resolving {
+                pass.plan(found, now);
+            } else if pass.kind != PassKind::Resume && !pass.is_serving {
+                pass.list_more(found);
+            }
+        }
+        if pass.todo.is_empty() && !pass.is_resolving {
+            let count = self.places(key, pass.kind).min(FETCH_MESSAGES_MAX);
+            let found = self.subscriptions.by_key.get(&key)?;
+            pass.is_serving = true;
+            pass.todo.extend(found.pending.waiting().take(count));
+        }
+        pass.todo.front().copied()
+    }
+
     fn take_pass(&mut self, key: SubscriptionKey) -> Option<Box<Pass>> {
         let found = self.subscriptions.by_key.get_mut(&key)?;
         if found.pass.as_ref()?.fetching.is_some() {
@@ -302,11 +342,17 @@ impl Engine {
         Some(pass)
     }
 
-    fn look_up(&mut self, key: SubscriptionKey, pass: &mut Pass, sequence: Sequence) -> LookUp {
+    fn look_up(
+        &mut self,
+        key: SubscriptionKey,
+        pass: &mut Pass,
+        sequence: Sequence,
+        now: Now,
+    ) -> LookUp {
         let Some(index) = self.channel_of(key) else {
             return LookUp::Gone;
         };
-        let channel = &self.channels.slab[index];
+        let channel = &mut self.channels.slab[index];
         if sequence < channel.state.first || channel.state.last < sequence {
             return LookUp::Gone;
         }
@@ -319,7 +365,12 @@ impl Engine {
         if pass.read_range.is_some_and(|(from, to)| from <= sequence && sequence <= to) {
             return LookUp::Gone;
         }
-        if let Some(ticket) = self.reads.fetch_for_pass(key) {
+        let policed = channel.policed.as_mut();
+        if let Some(at) = policed.and_then(|policed| policed.time_to_find(now.wall)) {
+            let found = self.reads.find_age(index, channel, at, Work::Pass(key));
+            pass.fetching = found.as_ref().map(|(ticket, _)| *ticket);
+            self.effects.extend(found.map(|(_, read)| read));
+        } else if let Some(ticket) = self.reads.fetch_for_pass(key) {
             pass.fetching = Some(ticket);
             pass.read.clear();
             pass.read_range = None;
@@ -333,6 +384,16 @@ impl Engine {
             self.effects.push_back(Effect::Read(StoreRead::Fetch(request)));
         }
         LookUp::Later
+    }
+
+    /// It is known how far messages are too old, for which a pass has waited.
+    pub(super) fn end_look_of_pass(&mut self, key: SubscriptionKey, ticket: Ticket, now: Now) {
+        let found = self.subscriptions.by_key.get_mut(&key);
+        let pass = found.and_then(|found| found.pass.as_mut());
+        if let Some(pass) = pass.filter(|pass| pass.fetching == Some(ticket)) {
+            pass.fetching = None;
+            self.run_pass(key, now);
+        }
     }
 
     /// A fetch of a pass came back.
@@ -360,10 +421,8 @@ impl Engine {
                 // would be listed again at once, for ever, and what comes after it never sent.
                 pass.todo.pop_front();
                 // Unless it was acked meanwhile.
-                if pass.is_resolving
-                    && let Some(due) = found.pending.get_mut(asked)
-                {
-                    *due = Some(next_due);
+                if pass.is_resolving || pass.is_serving {
+                    found.pending.postpone(asked, next_due);
                 }
                 self.log(Level::Error, || {
                     format!(
@@ -399,7 +458,10 @@ impl Engine {
                 }
                 Some(_) | None => sent_at + found.ack_wait(),
             };
-            found.pending.insert(record.sequence, Some(due));
+            if self.channels.slab[found.channel].policed.is_some() {
+                found.pending.keep_order();
+            }
+            found.pending.set(record.sequence, due);
         }
     }
 
@@ -418,22 +480,13 @@ impl Engine {
         if is_policed && self.passes_over(key, &record, now) {
             return true;
         }
+        let is_of_few = self.redelivered_max(key) > 0;
         let mut target = key;
         // What is to be a dead letter stays with the member that has it.
         let is_used_up = is_counted && self.is_used_up(key, &record);
         let group = self.subscriptions.by_key.get(&key).and_then(|found| found.group);
-        if let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key))
-            && pass.kind == PassKind::Timer
-            && !is_used_up
-        {
-            self.reads.count_choice(group.members.len());
-            match pick(group, &self.subscriptions.by_key) {
-                Some(picked) => target = picked,
-                None => return false,
-            }
-        }
-        if is_policed && !is_used_up {
-            let Some(taker) = self.who_takes(key, target, sequence, now) else { return true };
+        if !is_used_up {
+            let Some(taker) = self.taker(key, pass.kind) else { return false };
             target = taker;
         }
         // Where deliveries are counted durably, it is done when the message is sent.
@@ -447,101 +500,44 @@ impl Engine {
         };
         let count = count.unwrap_or_else(|| count_up(&mut found.redeliveries, sequence));
         let channel = &mut channels.slab[found.channel];
-        if pass.was_held
-            && let Some(due) = found.pending.get_mut(sequence)
-        {
+        if pass.was_held {
             // The time for which there was no room is not its reader's: it counts from now.
-            *due = Some(now.at);
+            found.pending.postpone(sequence, now.at);
         }
         let count = Some(count).filter(|_| !planted::is(Bug::RedeliveryUnmarked));
         out.send(target, found, channel, record, count);
+        if is_of_few && !is_used_up {
+            found.pending.begin_out(sequence);
+        }
         if target != key {
             // The other member has it now.
             self.settle(key, sequence, now);
-        } else if self.subscriptions.by_key.get(&key).is_some_and(|it| it.again.is_some()) {
-            // It keeps no new one off any more.
-            self.unstall(key, now);
         }
         true
     }
 
     /// Whether a message is too old to be delivered again: then it counts as acknowledged.
     fn passes_over(&mut self, key: SubscriptionKey, record: &MessageRecord, now: Now) -> bool {
-        let policed = self.channel_of(key).and_then(|it| self.channels.slab[it].policed.as_ref());
-        let is_so =
-            policed.is_some_and(|policed| policed.policy.is_outlived(record.timestamp, now.wall));
+        let Some(index) = self.channel_of(key) else { return false };
+        let policed = self.channels.slab[index].policed.as_mut();
+        let is_so = policed.is_some_and(|it| it.is_outlived(record.timestamp, now.wall));
         if is_so {
-            self.traffic.outlived += 1;
-            self.forget_delivery_to(key, record.sequence);
-            self.forget_redeliveries(key, record.sequence);
-            self.settle(key, record.sequence, now);
+            self.let_outlive(key, record.sequence, now);
         }
         is_so
     }
 
-    /// How many messages of a subscription may be redelivered at once; 0 = all.
-    fn redelivered_max(&self, key: SubscriptionKey) -> u32 {
+    /// The same, where it is known without reading the message.
+    fn is_known_outlived(&self, key: SubscriptionKey, sequence: Sequence, now: Now) -> bool {
         let policed = self.channel_of(key).and_then(|it| self.channels.slab[it].policed.as_ref());
-        policed.map_or(0, |policed| policed.policy.redelivered_max)
+        policed.is_some_and(|policed| sequence < policed.first_fresh(now.wall))
     }
 
-    /// Whether a message waits until fewer of its subscription are out.
-    fn waits_for_others(&self, key: SubscriptionKey, sequence: Sequence) -> bool {
-        let Some(found) = self.subscriptions.by_key.get(&key) else { return false };
-        let again = found.again.as_ref();
-        let policed = self.channels.slab[found.channel].policed.as_ref();
-        // What is to be a dead letter takes nobody's place.
-        let is_used_up = policed.is_some_and(|policed| {
-            policed.policy.counts()
-                && policed.policy.deliveries_max <= policed.redelivered(found.reader, sequence) + 1
-        });
-        !is_used_up
-            && again.is_some_and(|again| again.must_wait(sequence, self.redelivered_max(key)))
-    }
-
-    /// Who gets a message that is due again: `target`, or whoever has it where that one has enough
-    /// of them. If neither may, it waits where it is, and keeps no new one off.
-    fn who_takes(
-        &mut self,
-        key: SubscriptionKey,
-        target: SubscriptionKey,
-        sequence: Sequence,
-        now: Now,
-    ) -> Option<SubscriptionKey> {
-        let most = self.redelivered_max(key);
-        if most == 0 {
-            return Some(target);
-        }
-        let by_key = &mut self.subscriptions.by_key;
-        for taker in [target, key] {
-            let found = by_key.get_mut(&taker).filter(|it| taker == target || it.is_ready());
-            let Some(found) = found else { continue };
-            let again = found.again.get_or_insert_default();
-            if again.try_out(sequence, most) {
-                return Some(taker);
-            }
-            let _ = again.end(sequence);
-        }
-        if let Some(found) = by_key.get_mut(&key) {
-            let _ = found.again.get_or_insert_default().try_out(sequence, 0);
-            if let Some(due) = found.pending.get_mut(sequence) {
-                *due = Some(due.map_or(now.at, |due| due.min(now.at)));
-            }
-        }
-        self.unstall(key, now);
-        None
-    }
-
-    /// A message of a subscription is pending no longer: one that waits for it goes out soon.
-    fn end_again(&mut self, key: SubscriptionKey, sequence: Sequence, now: Now) {
-        let found = self.subscriptions.by_key.get_mut(&key);
-        if let Some(again) = found.and_then(|found| found.again.as_mut())
-            && again.end(sequence)
-        {
-            let at = now.at + NEXT_REDELIVERY_DELAY;
-            let armed = self.timers.deadline(&Timer::Redelivery(key));
-            self.timers.arm(Timer::Redelivery(key), armed.map_or(at, |armed| at.min(armed)));
-        }
+    fn let_outlive(&mut self, key: SubscriptionKey, sequence: Sequence, now: Now) {
+        self.traffic.outlived += 1;
+        self.forget_delivery_to(key, sequence);
+        self.forget_redeliveries(key, sequence);
+        self.settle(key, sequence, now);
     }
 
     /// A message is not sent again: nobody counts how often it was.
@@ -564,7 +560,7 @@ impl Engine {
         // a whole ack wait, whatever its own deadline is (spec protocol, 11.2).
         let next = if self.channels.slab[found.channel].policed.is_some() {
             // With a back-off what it has sent may be due before anything else is.
-            found.pending.iter().filter_map(|(_, due)| *due).filter(|due| now.at < *due).min()
+            found.pending.next_due(now.at)
         } else {
             pass.next.filter(|due| now.at < *due)
         };
@@ -572,8 +568,8 @@ impl Engine {
         // One that was armed meanwhile, for transferred messages, may be earlier.
         let armed = self.timers.deadline(&Timer::Redelivery(key));
         let at = at.map(|at| armed.map_or(at, |armed| at.min(armed)));
-        let was_on_hold = std::mem::take(&mut found.is_on_hold);
-        found.is_held_for_room = false;
+        let was_on_hold = found.hold.take().is_some();
+        let has_waiting = found.pending.has_waiting();
         match at {
             None => {
                 self.timers.cancel(&Timer::Redelivery(key));
@@ -583,6 +579,12 @@ impl Engine {
         }
         if kind == PassKind::Startup {
             self.release_startup(group);
+        }
+        // What waits keeps no new one off any more.
+        self.unstall(key, now);
+        if let Some(group) = group.filter(|_| !has_waiting) {
+            // There may be room for what waits at others.
+            self.wake_waiter(group, now);
         }
         if kind != PassKind::Timer || was_on_hold {
             match group {
@@ -608,7 +610,7 @@ impl Engine {
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return;
         };
-        found.is_on_hold = false;
+        found.hold = None;
         let group = found.group;
         self.release_startup(group);
         if let Some(group) = group {
@@ -618,7 +620,7 @@ impl Engine {
 
     /// A member whose recovered messages were not tried yet has left its group.
     pub(super) fn release_group_hold(&mut self, leaver: &Subscription) {
-        if leaver.is_on_hold
+        if leaver.hold == Some(Hold::Recovered)
             && let Some(group) =
                 leaver.group.and_then(|key| self.subscriptions.groups.get_mut(&key))
         {
@@ -659,16 +661,16 @@ impl Engine {
             );
             self.effects.push_back(Effect::Log { level: Level::Trace, text });
         }
-        if found.pending.remove(sequence).is_some() {
+        if let Some(was_out) = found.pending.remove(sequence) {
             found.redeliveries.remove(&sequence);
             let (id, group) = (found.id, found.group);
             if let Some(group) = group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
                 group.redeliveries.remove(&sequence);
             }
-            let (is_stalled, is_of_few) = (found.is_stalled, found.again.is_some());
+            let is_stalled = found.is_stalled;
             self.write_ack(index, id, sequence);
-            if is_of_few {
-                self.end_again(key, sequence, now);
+            if was_out {
+                self.free_place(key, now);
             }
             if self.channels.slab[index].policed.is_some() {
                 self.forget_delivery_to(key, sequence);
@@ -692,16 +694,18 @@ impl Engine {
         let mut holder = None;
         for member in group.members.iter() {
             if let Some(found) = by_key.get_mut(member)
-                && found.pending.remove(sequence).is_some()
+                && let Some(was_out) = found.pending.remove(sequence)
             {
-                holder = Some((*member, found.id));
+                holder = Some((*member, found.id, was_out));
                 break;
             }
         }
-        if let Some((holder, id)) = holder {
+        if let Some((holder, id, was_out)) = holder {
             group.redeliveries.remove(&sequence);
             self.write_ack(index, id, sequence);
-            self.end_again(holder, sequence, now);
+            if was_out {
+                self.free_place(holder, now);
+            }
             self.forget_delivery_to(key, sequence);
         }
     }
@@ -711,10 +715,12 @@ impl Engine {
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return;
         };
-        if found.pending.remove(sequence).is_some() {
+        if let Some(was_out) = found.pending.remove(sequence) {
             let (index, id) = (found.channel, found.id);
             self.write_ack(index, id, sequence);
-            self.end_again(key, sequence, now);
+            if was_out {
+                self.free_place(key, now);
+            }
         }
         self.unstall(key, now);
     }
@@ -724,7 +730,7 @@ impl Engine {
         self.commits.subscription(index, &mut self.channels.slab[index], write);
     }
 
-    fn unstall(&mut self, key: SubscriptionKey, now: Now) {
+    pub(super) fn unstall(&mut self, key: SubscriptionKey, now: Now) {
         let Some(found) = self.subscriptions.by_key.get_mut(&key) else {
             return;
         };

@@ -7,7 +7,7 @@
 //!     └───────────────── subscribed again ────────────────┘
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,17 +18,17 @@ use crate::base::go::show_time;
 use crate::base::hash::QuickMap;
 use crate::base::id::{ChannelName, ClientId, DurableName, QueueGroupName, Sequence, Subject};
 use crate::base::id::{SubscriptionId, Ticket};
-use crate::base::limits::REDELIVERED_ASIDE_MAX;
 use crate::base::planted::{self, Bug};
 use crate::base::random::Random;
 use crate::base::record::{MessageRecord, StoreRead, SubscriptionWrite};
-use crate::base::sequence_map::SequenceMap;
 use crate::base::subject;
-use crate::base::time::{Instant, Now, WallTime};
+use crate::base::time::{Now, WallTime};
 use crate::engine::Engine;
 use crate::engine::channel::Found;
 use crate::engine::commit::After;
+use crate::engine::delivery::Reader;
 use crate::engine::effect::{Effect, Interest, Level};
+use crate::engine::pending::Pending;
 use crate::engine::queue_group::{GroupKey, QueueGroup};
 use crate::engine::redelivery::{Pass, PassKind};
 use crate::engine::refusal::{Refusal, quoted};
@@ -54,7 +54,6 @@ pub(super) enum SubscriptionLife {
 /// How to take a subscription back whose record was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Undo {
-    /// It is gone.
     Remove,
     /// It is offline again: a durable, or the shadow of its group.
     Suspend,
@@ -82,51 +81,15 @@ pub(super) struct Cursor {
     pub(super) is_queued: bool,
 }
 
-/// Messages of a subscription that were delivered before and are pending.
-#[derive(Debug, Default)]
-pub(super) struct Again {
-    /// Redelivered, and not due once more.
-    out: BTreeSet<Sequence>,
-    /// Due, and waiting until fewer are out.
-    waiting: BTreeSet<Sequence>,
-}
-
-impl Again {
-    fn len(&self) -> usize {
-        self.out.len() + self.waiting.len()
-    }
-
-    /// Whether a message that is due may go out, as one of `most`; else it waits.
-    pub(super) fn try_out(&mut self, sequence: Sequence, most: u32) -> bool {
-        self.out.remove(&sequence);
-        let is_out = self.out.len() < usize::try_from(most).unwrap_or(usize::MAX);
-        if is_out {
-            self.waiting.remove(&sequence);
-            self.out.insert(sequence);
-        } else {
-            self.waiting.insert(sequence);
-        }
-        is_out
-    }
-
-    /// A message is due once more: it is out no longer.
-    pub(super) fn on_due(&mut self, sequence: Sequence) {
-        if self.out.remove(&sequence) {
-            self.waiting.insert(sequence);
-        }
-    }
-
-    /// Whether a message waits, and goes on waiting.
-    pub(super) fn must_wait(&self, sequence: Sequence, most: u32) -> bool {
-        let is_full = usize::try_from(most).unwrap_or(usize::MAX) <= self.out.len();
-        is_full && self.waiting.contains(&sequence)
-    }
-
-    /// A message is pending no longer; whether another one can go out now.
-    pub(super) fn end(&mut self, sequence: Sequence) -> bool {
-        self.waiting.remove(&sequence);
-        self.out.remove(&sequence) && !self.waiting.is_empty()
-    }
+/// What goes out before anything new does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// What it had pending when this server began; its group waits too.
+    Recovered,
+    /// What a durable that has come back, or the last member of its group, had pending.
+    Resumed,
+    /// A message that was counted and then found no room.
+    Counted,
 }
 
 /// One subscription, online or not.
@@ -149,20 +112,13 @@ pub(super) struct Subscription {
     pub(super) ack_wait_secs: i32,
     pub(super) life: SubscriptionLife,
     pub(super) cursor: Cursor,
-    /// Delivered and not acknowledged, with the time of the next redelivery; `None` = unknown
-    /// (recovered).
-    pub(super) pending: SequenceMap<Option<Instant>>,
+    pub(super) pending: Pending,
     /// How often each message was redelivered; of a queue group it is the group that counts.
     pub(super) redeliveries: BTreeMap<Sequence, u32>,
-    /// Of a channel where few may be redelivered at once.
-    pub(super) again: Option<Box<Again>>,
     pub(super) is_stalled: bool,
     /// The connection that reads its inbox is full.
     pub(super) is_congested: bool,
-    /// Old pending messages go out before new ones.
-    pub(super) is_on_hold: bool,
-    /// That is so because a message that was counted found no room: until it is tried again.
-    pub(super) is_held_for_room: bool,
+    pub(super) hold: Option<Hold>,
     /// Its client missed heartbeats.
     pub(super) is_failing: bool,
     pub(super) pass: Option<Box<Pass>>,
@@ -195,12 +151,12 @@ impl Subscription {
 
     /// Whether it may be sent something, as far as its connection and what comes first go.
     pub(super) fn is_ready(&self) -> bool {
-        self.is_online() && !self.is_on_hold && !self.is_congested
+        self.is_online() && self.hold.is_none() && !self.is_congested
     }
 
     pub(super) fn is_full(&self) -> bool {
         let more = usize::from(planted::is(Bug::OneTooManyInFlight));
-        let aside = self.again.as_ref().map_or(0, |again| again.len().min(REDELIVERED_ASIDE_MAX));
+        let aside = self.pending.aside_count();
         usize::try_from(self.in_flight_max).unwrap_or(0) + aside + more <= self.pending.len()
     }
 
@@ -247,6 +203,14 @@ impl Subscriptions {
     /// comes late, must name nothing in the next.
     pub(super) fn new(random: &mut Random) -> Self {
         Self { last_key: random.below(KEY_BEGINNINGS) * KEYS_APART, ..Self::default() }
+    }
+
+    /// Where a reader is, if it is still there.
+    pub(super) fn cursor_mut(&mut self, reader: Reader) -> Option<&mut Cursor> {
+        match reader {
+            Reader::Plain(key) => self.by_key.get_mut(&key).map(|found| &mut found.cursor),
+            Reader::Group(key) => self.groups.get_mut(&key).map(|found| &mut found.cursor),
+        }
     }
 
     /// A key that was never used.
@@ -458,7 +422,7 @@ impl Engine {
         now: Now,
     ) {
         let Some((at, request, reply)) = self.subscriptions.finding.remove(&ticket) else {
-            return self.on_past_found(ticket, result, now);
+            return self.on_age_found(ticket, result, now);
         };
         let Some(index) = self.channels.find(&request.subject) else {
             return self.refuse_subscribe(&request, &reply, &Refusal::ChannelDeleting);
@@ -517,13 +481,11 @@ impl Engine {
             ack_wait_secs: request.ack_wait_in_secs,
             life: SubscriptionLife::Starting,
             cursor: Cursor { last_sent, ..Cursor::default() },
-            pending: SequenceMap::default(),
+            pending: Pending::default(),
             redeliveries: BTreeMap::new(),
-            again: None,
             is_stalled: false,
             is_congested: false,
-            is_on_hold: false,
-            is_held_for_room: false,
+            hold: None,
             is_failing: false,
             pass: None,
             start_text,
@@ -611,8 +573,7 @@ impl Engine {
         found.life = SubscriptionLife::Starting;
         found.is_stalled = false;
         found.is_failing = false;
-        found.is_on_hold = !found.pending.is_empty();
-        found.is_held_for_room = false;
+        found.hold = (!found.pending.is_empty()).then_some(Hold::Resumed);
         found.start_text = String::new();
         if planted::is(Bug::DurableStartsAnew) {
             found.cursor.last_sent = self.channels.slab[found.channel].last;

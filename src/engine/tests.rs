@@ -19,6 +19,7 @@ mod congestion;
 mod crowd;
 mod duplicates;
 mod durables;
+mod few_at_once;
 mod groups;
 mod limits;
 mod partition;

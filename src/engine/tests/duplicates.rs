@@ -78,6 +78,25 @@ fn what_is_published_again_is_acked_and_not_stored() {
     });
 }
 
+/// Goal: the payload alone counts: a publisher that tries again under the guid that it has used,
+/// and one that means a second message, are both acknowledged under their own; one is stored.
+#[test]
+fn a_guid_says_nothing_of_whether_it_is_the_same() {
+    with_window(|mut server| {
+        for guid in ["first", "first", "second"] {
+            let request = Script::publish_request("me", "orders", "one");
+            let mut message = crate::proto::pb::PubMsg::decode(request).unwrap();
+            message.guid = Bytes::from(guid);
+            let asked = server.hand_in(Service::Publish, message.encode_to_vec().into());
+            server.run();
+            let ack = crate::proto::pb::PubAck::decode(server.answer(&asked).unwrap()).unwrap();
+            assert_eq!((&ack.guid[..], &ack.error[..]), (guid.as_bytes(), &b""[..]));
+        }
+        assert_eq!(server.contents("orders"), ["one"]);
+        assert_eq!(server.duplicates(), 2);
+    });
+}
+
 /// Goal: P1 holds for duplicates: none is acked before the message that is like it is durable, also
 /// where that waits behind the commit under way; and credits come back.
 #[test]

@@ -10,7 +10,7 @@ use crate::base::id::ChannelName;
 use crate::base::random::Random;
 use crate::engine::administration::{Change, Position};
 
-const ACK_WAIT: u64 = 10;
+pub(super) const ACK_WAIT: u64 = 10;
 
 fn limited(max: u32, change: impl FnOnce(&mut StoreLimits)) -> StoreLimits {
     let policy = PolicyOverrides {
@@ -37,7 +37,7 @@ fn with_max(max: u32, story: impl Fn(Script)) {
     }
 }
 
-fn durable() -> Options {
+pub(super) fn durable() -> Options {
     Options { durable: "d", ack_wait: 10, ..options() }
 }
 
@@ -345,6 +345,54 @@ fn what_stands_in_for_a_purged_message_begins_to_count_anew() {
     });
 }
 
+/// Goal: what an operator purges while its redelivery is being counted is neither delivered nor
+/// counted, and what stands in for it begins anew.
+#[test]
+fn what_is_purged_while_it_is_counted_does_not_leave() {
+    use crate::engine::administration::Extent;
+    for (extent, came, counts) in [(Extent::All, "a:3", 1), (Extent::Keep(1), "a:3*1", 1)] {
+        with_max(3, |mut server| {
+            server.connect("me");
+            server.subscribe("me", "orders", "a", &durable());
+            server.publish("me", "orders", 3);
+            server.expect("a:1 a:2 a:3");
+            server.hold_commits();
+            let channel = ChannelName::from("orders");
+            server.administer(7, Change::Purge { channel, extent });
+            server.pass_secs(ACK_WAIT);
+            server.expect("");
+            server.release_one();
+            server.release();
+            let kept = if came == "a:3" { "" } else { came };
+            server.expect(kept);
+            server.pass_secs(ACK_WAIT);
+            server.expect(if came == "a:3" { came } else { "a:3*2" });
+            assert_eq!(server.count_count("orders"), counts);
+            assert_eq!(server.letters("dead.letters").len(), 0);
+        });
+    }
+}
+
+/// Goal: counts of all members of a group are there behind a take-over, whoever has the message.
+#[test]
+fn counts_of_a_large_group_are_recovered() {
+    let mut server = server(1, 3);
+    let member = Options { queue: "q", in_flight_max: 10_000, ..durable() };
+    server.connect("me");
+    for number in 0..500 {
+        server.subscribe("me", "orders", &number.to_string(), &member);
+    }
+    server.publish("me", "orders", 2_000);
+    assert_eq!(server.count_count("orders"), 2_000);
+    server.restart();
+    assert_eq!(server.count_count("orders"), 2_000);
+    let _ = server.deliveries();
+    server.pass_secs(2 * ACK_WAIT);
+    let again = server.deliveries();
+    assert!(again.iter().all(|(.., count)| (1..=2).contains(count)));
+    assert!(2_000 <= again.len(), "{}", again.len());
+}
+
 #[test]
 fn a_group_counts_over_its_members() {
     with_max(3, |mut server| {
@@ -521,7 +569,7 @@ fn counts_of_others_are_given_up() {
 }
 
 /// A server with one policy, of the channel `orders`, for each number of loops.
-fn with_policy(policy: &PolicyOverrides, story: impl Fn(Script)) {
+pub(super) fn with_policy(policy: &PolicyOverrides, story: impl Fn(Script)) {
     for loops in [1, 2, 4] {
         story(Script::with(loops, |settings| {
             let mut limits = StoreLimits::default();
@@ -623,63 +671,6 @@ fn a_back_off_goes_on_behind_a_restart() {
     }
 }
 
-/// Goal: of what a subscription does not acknowledge only so many are out again at once, in the
-/// order in which they were due, and what is new goes on beside them.
-#[test]
-fn few_are_redelivered_at_once_and_new_ones_go_on() {
-    let policy = PolicyOverrides { redelivered_max: Some(1), ..PolicyOverrides::default() };
-    with_policy(&policy, |mut server| {
-        server.connect("me");
-        server.subscribe("me", "orders", "a", &Options { in_flight_max: 2, ..durable() });
-        server.publish("me", "orders", 6);
-        server.expect("a:1 a:2");
-        server.pass_secs(ACK_WAIT);
-        server.expect("a:1*1 a:3 a:4");
-        server.ack("a", "orders", &[1]);
-        server.pass_secs(1);
-        server.expect("a:2*1");
-        server.ack("a", "orders", &[3, 4]);
-        server.expect("a:5 a:6");
-        server.ack("a", "orders", &[5, 6]);
-        // The only one that is left comes each ack wait, as ever.
-        server.pass_secs(2 * ACK_WAIT);
-        server.expect("a:2*2 a:2*3");
-        // A durable that comes back gets no more at once.
-        server.publish("me", "orders", 2);
-        server.expect("a:7 a:8");
-        server.sub_close("me", "orders", "a");
-        server.subscribe("me", "orders", "b", &Options { in_flight_max: 2, ..durable() });
-        server.expect("b:2*4");
-        server.ack("b", "orders", &[2]);
-        server.pass_secs(1);
-        server.expect("b:7*1");
-    });
-}
-
-/// Goal: a member of a group has no more of them than another subscription.
-#[test]
-fn a_group_redelivers_few_to_each_member() {
-    let policy = PolicyOverrides { redelivered_max: Some(2), ..PolicyOverrides::default() };
-    with_policy(&policy, |mut server| {
-        server.connect("me");
-        let member = Options { queue: "q", in_flight_max: 10, ..durable() };
-        server.subscribe("me", "orders", "a", &member);
-        server.subscribe("me", "orders", "b", &member);
-        server.publish("me", "orders", 20);
-        assert_eq!(server.deliveries().len(), 20);
-        server.pass_secs(ACK_WAIT);
-        let again = server.deliveries();
-        assert!((2..=4).contains(&again.len()), "{again:?}");
-        // All of them come in turns.
-        let mut seen = std::collections::BTreeSet::new();
-        for _ in 0..20 {
-            server.pass_secs(ACK_WAIT);
-            seen.extend(server.deliveries().into_iter().map(|(_, sequence, _)| sequence));
-        }
-        assert_eq!(seen.len(), 20, "{seen:?}");
-    });
-}
-
 fn short_lived(secs: u64) -> PolicyOverrides {
     PolicyOverrides { ttl: Some(Duration::from_secs(secs)), ..PolicyOverrides::default() }
 }
@@ -713,6 +704,33 @@ fn what_is_older_than_its_time_to_live_is_passed_over() {
         server.expect("");
         assert!(server.stored("orders")[0].1.is_empty());
     });
+}
+
+/// Goal: what is too old is passed over without being read, but for what tells that there is some;
+/// one position is written for all of it.
+#[test]
+fn what_is_too_old_is_not_read() {
+    for queue in ["", "q"] {
+        with_policy(&short_lived(60), |mut server| {
+            server.connect("me");
+            let options = Options { queue, in_flight_max: 2_000, ..durable() };
+            server.subscribe("me", "orders", "a", &options);
+            server.publish("me", "orders", 2_000);
+            assert_eq!(server.deliveries().len(), 2_000);
+            server.sub_close("me", "orders", "a");
+            server.publish("me", "orders", 3_000);
+            server.pass_secs(61);
+            server.publish("me", "orders", 2);
+            server.restart();
+            server.fetch_count = 0;
+            server.subscribe("me", "orders", "b", &options);
+            server.expect("b:5001 b:5002");
+            assert!(server.fetch_count <= 4, "{}", server.fetch_count);
+            assert_eq!(server.snapshot().traffic.outlived, 5_000);
+            assert_eq!(server.stored("orders")[0].1, [5_001, 5_002]);
+            assert!(server.deliveries_max <= 2_000);
+        });
+    }
 }
 
 #[test]
