@@ -318,6 +318,10 @@ impl Commits {
     /// Stages how often a message was delivered; one that leaves waits for it.
     pub(super) fn delivery(&mut self, index: usize, channel: &mut Channel, write: DeliveryCount) {
         if channel.life == Life::Deleting {
+            if write.is_gone {
+                // As what a subscription has written: for a channel that stays after all.
+                channel.unwritten_counts.push(write);
+            }
             return;
         }
         let (staged, slot) = self.part(index, channel);
@@ -387,7 +391,13 @@ impl Commits {
         for staged in &mut self.queue {
             let parts = staged.keys.iter().zip(&mut staged.batch.channels);
             for (_, part) in parts.filter(|(key, _)| **key == channel) {
-                part.purge = None;
+                let stand_in = part.purge.take().and_then(|purge| purge.stand_in);
+                if let Some(stand_in) = stand_in {
+                    // Its message stays, and so do the counts of that.
+                    let is_of_it =
+                        |it: &DeliveryCount| it.is_gone && it.sequence == stand_in.sequence;
+                    part.deliveries.retain(|count| !is_of_it(count));
+                }
             }
             for after in &mut staged.after {
                 if let After::Administered { what, .. } = after
@@ -719,6 +729,13 @@ impl Engine {
             self.channels.slab[index].state = outcome.state;
             let channel = &mut self.channels.slab[index];
             self.commits.put_first(index, channel, latest_of(part.lasting));
+            let stand_in = part.purge.and_then(|purge| purge.stand_in);
+            let mut gone = part.gone;
+            // Those of the message that was to be emptied go on counting.
+            gone.retain(|it| {
+                stand_in.as_ref().is_none_or(|stand_in| it.sequence != stand_in.sequence)
+            });
+            self.commits.put_counts_first(index, channel, gone);
             self.restate_pending(index);
             return Vec::new();
         }
@@ -739,6 +756,7 @@ impl Engine {
                 for write in std::mem::take(&mut channel.unwritten) {
                     self.commits.subscription(index, channel, write);
                 }
+                self.commits.put_counts_first(index, channel, part.gone);
                 self.start_inactivity(index, now);
                 return later;
             }

@@ -503,6 +503,47 @@ fn a_full_disk_keeps_no_counts_of_who_is_gone() {
     });
 }
 
+/// Goal: a reader that goes while the disk refuses a purge leaves nothing either.
+#[test]
+fn a_refused_purge_keeps_no_counts_of_who_is_gone() {
+    with_max(3, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 2);
+        server.expect("a:1 a:2");
+        server.refuse("orders", Some("no room"));
+        server.unsubscribe("me", "orders", "a");
+        let channel = ChannelName::from("orders");
+        let keep = crate::engine::administration::Extent::Keep(1);
+        server.administer(7, Change::Purge { channel, extent: keep });
+        assert_eq!(server.count_count("orders"), 2);
+        server.refuse("orders", None);
+        server.publish("me", "orders", 1);
+        assert_eq!(server.count_count("orders"), 0);
+    });
+}
+
+/// Goal: a purge of everything that does not happen, because what came before it was refused, lets
+/// go of no count.
+#[test]
+fn a_purge_that_is_overtaken_lets_go_of_no_count() {
+    with_max(2, |mut server| {
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &durable());
+        server.publish("me", "orders", 1);
+        server.expect("a:1");
+        server.hold_commits();
+        server.refuse("orders", Some("no room"));
+        server.pass_secs(ACK_WAIT);
+        server.refuse("orders", None);
+        let channel = ChannelName::from("orders");
+        let change = Change::Purge { channel, extent: crate::engine::administration::Extent::All };
+        server.administer(7, change);
+        server.release();
+        assert_eq!(server.count_count("orders"), 1);
+    });
+}
+
 #[test]
 fn a_durable_that_is_reset_begins_to_count_anew() {
     with_max(2, |mut server| {
