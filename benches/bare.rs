@@ -33,6 +33,8 @@ const LISTENER: Token = Token(0);
 const DONE: Token = Token(1);
 const FIRST_CONNECTION: usize = 2;
 const READ_LEN: usize = 256 * 1024;
+/// Beyond so many channels in a batch one sync of the file system is cheaper.
+const CHANNELS_SYNCED_APART_MAX: usize = 4;
 /// Bytes of a message beside its record: its entry in the index.
 const INDEX_ENTRY: [u8; 24] = [7; 24];
 
@@ -153,13 +155,21 @@ fn write_batches(
                 *len += u64::try_from(bytes.len()).expect("a length");
             }
         }
-        for channel in batch.files.keys().filter(|_| syncs) {
-            for (file, _) in &files[channel] {
-                file.sync_data().expect("cannot sync");
-            }
+        if syncs {
+            sync(&batch, &files);
         }
         done.lock().expect("no thread panics").push(batch);
         waker.wake().expect("cannot wake");
+    }
+}
+
+/// A few files one by one; many by one sync of the file system.
+fn sync(batch: &Batch, files: &HashMap<Vec<u8>, [(File, u64); 2]>) {
+    let mut written = batch.files.keys().flat_map(|channel| &files[channel]);
+    if batch.files.len() <= CHANNELS_SYNCED_APART_MAX {
+        written.for_each(|(file, _)| file.sync_data().expect("cannot sync"));
+    } else if let Some((file, _)) = written.next() {
+        nix::unistd::syncfs(file).expect("cannot sync");
     }
 }
 
