@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use stanby::base::channel_limits::StoreLimits;
 use stanby::base::epoch::Predecessor;
 use stanby::base::random::Random;
-use stanby::base::record::{ClientWrite, Lifecycle, SubscriptionWrite};
+use stanby::base::record::{Batch, ClientWrite, Lifecycle, SubscriptionWrite};
 use stanby::proto::spb;
 use stanby::store::check::{self, Report, Rules, Weight};
 use stanby::store::file::FileOptions;
@@ -127,6 +127,33 @@ fn run(args: &[&str], path: &Path) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stanby"));
     let output = command.arg("check").args(args).arg(path).output().unwrap();
     (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+/// Goal: a store of many channels is looked through under the usual limit of open files, and one
+/// that this process cannot open is not called damaged.
+#[test]
+fn a_limit_of_open_files_is_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..100).map(|number| format!("orders.{number}")).collect();
+    let mut opened = open(folder.path());
+    let parts = names.iter().map(|name| part(name, Lifecycle::Create, 1..=1)).collect();
+    let server = spb::ServerInfo { cluster_id: "c".into(), ..spb::ServerInfo::default() };
+    let first = Batch { server: Some(server), ..batch(parts) };
+    commit(opened.shares[0].as_mut(), &first);
+    opened.shares[0].close().unwrap();
+    let limited = |limit: &str| {
+        let script = format!("ulimit {limit} 64; exec \"$0\" check \"$1\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_stanby")]).arg(folder.path());
+        let output = command.output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), said)
+    };
+    let (code, said) = limited("-Sn");
+    assert!(code == Some(0) && said.contains(": 100 channel(s), "), "{said}");
+    let (code, said) = limited("-n");
+    assert!(code == Some(1) && !said.contains("damaged"), "{said}");
+    assert!(said.contains("too many open files: let it have more (ulimit -n)"), "{said}");
 }
 
 /// Goal: a directory whose name no JSON document can have is refused by a line, not by a panic.

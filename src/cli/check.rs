@@ -19,6 +19,9 @@ use crate::site::mending;
 use crate::site::writers;
 use crate::store::check::{self, Change, Finding, Report, Rules, Weight};
 
+/// How the text of an error ends where a process has as many files open as it may.
+const NO_DESCRIPTORS: &str = "too many open files";
+
 /// Look through a store in a directory: what is wrong, where, and what it means for clients
 ///
 /// Nothing is changed without --repair. Its server should be stopped: what one writes meanwhile can
@@ -149,6 +152,10 @@ fn look(directory: &Path, rules: Rules) -> Result<Report, String> {
     });
     progress.end();
     let mut report = found.map_err(|error| error.to_string())?;
+    // It is this process that fails then, and not the store.
+    if let Some(why) = report.start_fails.as_ref().filter(|why| why.ends_with(NO_DESCRIPTORS)) {
+        return Err(format!("{why}: let it have more (ulimit -n), and look again"));
+    }
     report.writer = writers::find(directory).map(|writer| writer.who());
     Ok(report)
 }

@@ -489,7 +489,8 @@ fn named(what: &str, lines: &[String]) -> String {
         .map(|line| vec![format!("{what}:"), printable(line)])
         .collect();
     if NAMED_MAX < lines.len() {
-        let more = format!("… and {} more: --json names them", lines.len() - NAMED_MAX);
+        // They are no more than a thousand, however many there were.
+        let more = format!("… and more: --json names {} of them", lines.len());
         rows.push(vec![format!("{what}:"), more]);
     }
     table(&rows)

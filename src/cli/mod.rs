@@ -43,6 +43,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::base::world;
 use crate::config::{Config, Program};
 
 /// Runs a server until it ends.
@@ -253,7 +254,11 @@ pub fn main(args: Vec<OsString>, serve: Serve, commands: &[Command]) -> ExitCode
     // Under another server's name the help text is that server's.
     let is_own = is_own_name(&executable) && !takes_first;
     match meaning {
-        Meaning::Command(command) => (command.run)(args),
+        Meaning::Command(command) => {
+            // A store has files by the thousand; where it cannot be raised, who needs more says so.
+            let _ = world::raise_descriptor_limit();
+            (command.run)(args)
+        }
         Meaning::Serve(program) => {
             serve::run(program, args, serve, if is_own { commands } else { &[] })
         }

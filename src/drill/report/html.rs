@@ -165,10 +165,11 @@ fn curve(body: &mut String, top: f64, class: &str, values: &[f64]) {
         let _ = write!(path, "V{y:.1}H{:.1}", x + width);
     }
     let _ = write!(path, "V{base:.1}Z");
-    let mut lines = vec![0.0];
-    lines.extend((0..9).map(|power| 10.0_f64.powi(power)));
-    // Close to the highest one there is no room for another number.
-    lines.retain(|value| *value == 0.0 || height_of(*value, highest) < HEIGHT - 18.0);
+    let powers = (0..9).map(|power| 10.0_f64.powi(power));
+    // Close to the lowest number and to the highest one there is no room for another.
+    let is_between = |value: &f64| (12.0..HEIGHT - 18.0).contains(&height_of(*value, highest));
+    let mut lines: Vec<f64> = powers.filter(is_between).collect();
+    lines.push(0.0);
     lines.extend((0.0 < highest).then_some(highest));
     for value in lines {
         let y = base - height_of(value, highest);
@@ -289,7 +290,7 @@ fn named(body: &mut String, title: &str, lines: &[String]) {
         let _ = writeln!(body, "<li>{}</li>", escaped(line));
     }
     if NAMED_MAX < lines.len() {
-        let _ = writeln!(body, "<li>… and {} more</li>", lines.len() - NAMED_MAX);
+        let _ = writeln!(body, "<li>… and more: --json names {} of them</li>", lines.len());
     }
     body.push_str("</ul>\n");
 }
