@@ -29,7 +29,8 @@ use crate::engine::effect::{Effect, Level, Payload};
 use crate::engine::input::{ClientEntry, PeerMessage};
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::reply::Reply;
-use crate::engine::subscription::{Hold, SubscriptionKey};
+use crate::engine::snapshot::Hold;
+use crate::engine::subscription::SubscriptionKey;
 use crate::engine::{Engine, Timer};
 use crate::proto::{pb, spb};
 

@@ -6,7 +6,8 @@
 use crate::base::time::Now;
 use crate::engine::delivery::Reader;
 use crate::engine::redelivery::PassKind;
-use crate::engine::subscription::{Hold, SubscriptionKey};
+use crate::engine::snapshot::Hold;
+use crate::engine::subscription::SubscriptionKey;
 use crate::engine::{Engine, Timer};
 
 impl Engine {

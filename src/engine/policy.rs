@@ -22,7 +22,8 @@ use crate::engine::channel::{Channel, Life};
 use crate::engine::commit::After;
 use crate::engine::delivery::Outgoing;
 use crate::engine::refusal::Refusal;
-use crate::engine::subscription::{Hold, Subscription, SubscriptionKey};
+use crate::engine::snapshot::Hold;
+use crate::engine::subscription::{Subscription, SubscriptionKey};
 use crate::engine::{Engine, Timer};
 
 /// What a channel with a policy knows beside its messages.

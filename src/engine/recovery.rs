@@ -16,8 +16,9 @@ use crate::engine::channel::Life;
 use crate::engine::effect::{Effect, Interest, Level};
 use crate::engine::pending::Pending;
 use crate::engine::redelivery::PassKind;
+use crate::engine::snapshot::Hold;
 use crate::engine::subscription::{
-    Cursor, Hold, Subscription, SubscriptionKey, SubscriptionLife, durable_key,
+    Cursor, Subscription, SubscriptionKey, SubscriptionLife, durable_key,
 };
 use crate::proto::spb;
 

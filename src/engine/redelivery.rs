@@ -20,7 +20,8 @@ use crate::engine::effect::{Effect, Level};
 use crate::engine::pending::DueAt;
 use crate::engine::publication::AckView;
 use crate::engine::queue_group::GroupKey;
-use crate::engine::subscription::{Hold, Subscription, SubscriptionKey};
+use crate::engine::snapshot::Hold;
+use crate::engine::subscription::{Subscription, SubscriptionKey};
 use crate::engine::{Engine, Timer};
 use crate::proto::spb;
 

@@ -154,6 +154,8 @@ pub struct SubscriptionSnapshot {
     pub is_offline: bool,
     /// Has as many pending messages as it may have.
     pub is_stalled: bool,
+    /// Why it gets no new messages now, whatever there is for it.
+    pub hold: Option<Hold>,
     /// Most pending messages.
     pub in_flight_max: i32,
     /// Seconds until a pending message is redelivered.
@@ -164,6 +166,34 @@ pub struct SubscriptionSnapshot {
     pub pending_count: usize,
     /// The oldest of those, where they were asked for.
     pub pending: Vec<PendingSnapshot>,
+}
+
+/// Why a subscription gets no new messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// What it had pending when this server began goes first; its group waits too.
+    Recovered,
+    /// What a durable that has come back, or the last member of its group, had pending goes first.
+    Resumed,
+    /// A message that was counted and then found no room goes first.
+    Counted,
+    /// Its connection is full, or nobody listens where deliveries are counted.
+    NoRoom,
+    /// It has as many pending messages as it may have.
+    Full,
+}
+
+impl Hold {
+    /// For people.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Recovered | Self::Resumed => "what it had pending goes first",
+            Self::Counted => "a message that found no room goes first",
+            Self::NoRoom => "its connection is full, or nobody listens",
+            Self::Full => "as many are not acknowledged as it may have",
+        }
+    }
 }
 
 /// A message that was delivered and not acknowledged.
@@ -483,6 +513,7 @@ fn subscription_snapshot(found: &Subscription) -> SubscriptionSnapshot {
         is_durable: found.is_durable,
         is_offline: found.life == OFFLINE,
         is_stalled: found.is_stalled,
+        hold: found.holdup(),
         in_flight_max: found.in_flight_max,
         ack_wait_secs: found.ack_wait_secs,
         last_sent: found.cursor.last_sent,

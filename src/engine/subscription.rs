@@ -34,6 +34,7 @@ use crate::engine::redelivery::{Pass, PassKind};
 use crate::engine::refusal::{Refusal, quoted};
 use crate::engine::reply::Reply;
 use crate::engine::request::Request;
+use crate::engine::snapshot::Hold;
 use crate::engine::start::{Start, start_of};
 use crate::proto::{pb, spb};
 
@@ -81,17 +82,6 @@ pub(super) struct Cursor {
     pub(super) is_queued: bool,
 }
 
-/// What goes out before anything new does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hold {
-    /// What it had pending when this server began; its group waits too.
-    Recovered,
-    /// What a durable that has come back, or the last member of its group, had pending.
-    Resumed,
-    /// A message that was counted and then found no room.
-    Counted,
-}
-
 /// One subscription, online or not.
 #[derive(Debug)]
 pub(super) struct Subscription {
@@ -118,6 +108,7 @@ pub(super) struct Subscription {
     pub(super) is_stalled: bool,
     /// The connection that reads its inbox is full.
     pub(super) is_congested: bool,
+    /// What has to go out before anything new does.
     pub(super) hold: Option<Hold>,
     /// Its client missed heartbeats.
     pub(super) is_failing: bool,
@@ -152,6 +143,13 @@ impl Subscription {
     /// Whether it may be sent something, as far as its connection and what comes first go.
     pub(super) fn is_ready(&self) -> bool {
         self.is_online() && self.hold.is_none() && !self.is_congested
+    }
+
+    /// Why it gets no new messages now.
+    pub(super) fn holdup(&self) -> Option<Hold> {
+        let of_room = self.is_congested.then_some(Hold::NoRoom);
+        let of_acks = self.is_stalled.then_some(Hold::Full);
+        self.hold.or(of_room).or(of_acks).filter(|_| self.is_online())
     }
 
     pub(super) fn is_full(&self) -> bool {

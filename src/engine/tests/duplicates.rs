@@ -259,6 +259,30 @@ fn what_is_gone_is_stored_again() {
     });
 }
 
+/// Goal: what a limit has removed is stored again, also by a successor, and while another message
+/// is on its way; a duplicate of what is left is none the less one.
+#[test]
+fn what_a_limit_has_removed_is_stored_again() {
+    with_window(|mut server| {
+        server.say(&["one", "two", "three"]);
+        server.expire("orders", 1);
+        server.say(&["one", "two"]);
+        assert_eq!(server.contents("orders"), ["two", "three", "one"]);
+        server.expire("orders", 2);
+        server.restart();
+        server.hold_reads();
+        let asked = ["two", "three", "two"].map(|text| server.hand_in_order(text));
+        server.run();
+        // It goes while the window is read.
+        server.expire("orders", 3);
+        server.release();
+        assert_eq!(server.errors(&asked), [""; 3]);
+        assert_eq!(server.contents("orders"), ["one", "two", "three"]);
+        server.say(&["one", "two", "three"]);
+        assert_eq!(server.contents("orders").len(), 3);
+    });
+}
+
 /// Goal: a channel that goes while its window is read takes no publish along.
 #[test]
 fn a_channel_may_go_while_publishes_wait() {

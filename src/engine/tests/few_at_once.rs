@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
-use super::policies::{ACK_WAIT, durable, with_policy};
+use super::policies::{ACK_WAIT, durable, server_with, with_policy};
 use super::*;
 use crate::base::delivery_policy::PolicyOverrides;
 use crate::base::id::ChannelName;
+
+fn few(count: u32) -> PolicyOverrides {
+    PolicyOverrides { redelivered_max: Some(count), ..PolicyOverrides::default() }
+}
 
 /// Goal: of what a subscription does not acknowledge only so many are out again at once, in the
 /// order in which they were due, and what is new goes on beside them.
 #[test]
 fn few_are_redelivered_at_once_and_new_ones_go_on() {
-    let policy = PolicyOverrides { redelivered_max: Some(1), ..PolicyOverrides::default() };
-    with_policy(&policy, |mut server| {
+    with_policy(&few(1), |mut server| {
         server.connect("me");
         server.subscribe("me", "orders", "a", &Options { in_flight_max: 2, ..durable() });
         server.publish("me", "orders", 6);
@@ -43,8 +46,7 @@ fn few_are_redelivered_at_once_and_new_ones_go_on() {
 /// Goal: a member of a group has no more of them than another subscription.
 #[test]
 fn a_group_redelivers_few_to_each_member() {
-    let policy = PolicyOverrides { redelivered_max: Some(2), ..PolicyOverrides::default() };
-    with_policy(&policy, |mut server| {
+    with_policy(&few(2), |mut server| {
         server.connect("me");
         let member = Options { queue: "q", in_flight_max: 10, ..durable() };
         server.subscribe("me", "orders", "a", &member);
@@ -68,8 +70,7 @@ fn a_group_redelivers_few_to_each_member() {
 /// place is free again, one that joins, one that has room again.
 #[test]
 fn a_free_member_takes_what_waits_at_another() {
-    let policy = PolicyOverrides { redelivered_max: Some(1), ..PolicyOverrides::default() };
-    with_policy(&policy, |mut server| {
+    with_policy(&few(1), |mut server| {
         server.connect("me");
         let member = Options { queue: "q", in_flight_max: 10, ..durable() };
         server.subscribe("me", "orders", "a", &member);
@@ -168,4 +169,32 @@ fn a_stalled_store_keeps_few_out() {
         }
         assert_eq!(server.letters("dead.letters").len(), 5);
     });
+}
+
+/// Goal: 100,000 that wait in 100 subscriptions hold up nobody: one goes out where one is
+/// acknowledged, in the order in which they were due, and nothing else is sent or read.
+#[test]
+fn a_hundred_thousand_may_wait() {
+    const READERS: usize = 100;
+    let mut server = server_with(&few(1), 1);
+    server.connect("me");
+    for reader in 0..READERS {
+        let options = Options { in_flight_max: 1_000, ..Options { durable: "", ..durable() } };
+        server.subscribe("me", "orders", &reader.to_string(), &options);
+    }
+    server.publish("me", "orders", 1_000);
+    assert_eq!(server.deliveries().len(), READERS * 1_000);
+    server.pass_secs(ACK_WAIT);
+    let fetch_count = server.fetch_count;
+    server.deliveries_max = 0;
+    for round in 1..=20 {
+        let came = server.deliveries();
+        assert_eq!(came.len(), READERS);
+        for (inbox, sequence, _) in came {
+            assert_eq!(sequence, round);
+            server.ack(&inbox, "orders", &[sequence]);
+        }
+        server.pass(Duration::from_millis(10));
+    }
+    assert_eq!((server.fetch_count, server.deliveries_max), (fetch_count, READERS));
 }

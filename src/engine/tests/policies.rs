@@ -9,6 +9,7 @@ use crate::base::delivery_policy::{Policies, PolicyOverrides};
 use crate::base::id::ChannelName;
 use crate::base::random::Random;
 use crate::engine::administration::{Change, Position};
+use crate::engine::snapshot::Hold;
 
 pub(super) const ACK_WAIT: u64 = 10;
 
@@ -230,6 +231,47 @@ fn what_finds_no_room_when_it_is_counted_is_not_counted() {
         server.pass_secs(ACK_WAIT);
         server.expect("");
         assert_eq!(server.letters("dead.letters").len(), 3);
+    });
+}
+
+/// Goal: who looks is told why a subscription gets nothing new, whatever the reason.
+#[test]
+fn it_is_told_why_a_subscription_gets_nothing_new() {
+    with_max(3, |mut server| {
+        let why = |server: &Script| {
+            let snapshot = server.snapshot();
+            let channel = snapshot.channels.iter().find(|it| it.channel.as_bytes() == b"orders");
+            channel.and_then(|it| it.subscriptions[0].hold)
+        };
+        server.connect("me");
+        server.subscribe("me", "orders", "a", &Options { in_flight_max: 2, ..durable() });
+        server.publish("me", "orders", 1);
+        assert_eq!(why(&server), None);
+        server.set_room("a", false);
+        assert_eq!(why(&server), Some(Hold::NoRoom));
+        server.set_room("a", true);
+        server.publish("me", "orders", 1);
+        assert_eq!(why(&server), Some(Hold::Full));
+        server.hold_reads();
+        server.restart();
+        assert_eq!(why(&server), Some(Hold::Recovered));
+        server.release();
+        server.sub_close("me", "orders", "a");
+        assert_eq!(why(&server), None, "it is offline");
+        let _ = server.got();
+        server.subscribe("me", "orders", "b", &Options { in_flight_max: 9, ..durable() });
+        server.expect("b:1*1 b:2*1");
+        server.hold_commits();
+        let _ = server.hand_in_publish("me", "orders", "x");
+        server.run();
+        server.release_one();
+        server.set_room("b", false);
+        server.release();
+        assert_eq!(why(&server), Some(Hold::Counted));
+        server.set_room("b", true);
+        server.pass_secs(1);
+        assert_eq!(why(&server), None);
+        server.expect("b:3");
     });
 }
 
@@ -609,16 +651,19 @@ fn counts_of_others_are_given_up() {
     assert_eq!(server.count_count("orders"), 0);
 }
 
-/// A server with one policy, of the channel `orders`, for each number of loops.
+/// A server with one policy, of the channel `orders`.
+pub(super) fn server_with(policy: &PolicyOverrides, loops: u16) -> Script {
+    Script::with(loops, |settings| {
+        let mut limits = StoreLimits::default();
+        limits.per_channel.insert(ChannelName::from("orders"), Default::default());
+        limits.policies.per_channel.insert(ChannelName::from("orders"), policy.clone());
+        settings.limits = limits.resolve().unwrap();
+    })
+}
+
+/// The same for each number of loops.
 pub(super) fn with_policy(policy: &PolicyOverrides, story: impl Fn(Script)) {
-    for loops in [1, 2, 4] {
-        story(Script::with(loops, |settings| {
-            let mut limits = StoreLimits::default();
-            limits.per_channel.insert(ChannelName::from("orders"), Default::default());
-            limits.policies.per_channel.insert(ChannelName::from("orders"), policy.clone());
-            settings.limits = limits.resolve().unwrap();
-        }));
-    }
+    [1, 2, 4].into_iter().for_each(|loops| story(server_with(policy, loops)));
 }
 
 fn waits() -> PolicyOverrides {

@@ -69,6 +69,7 @@ function showLimits({ limits, first, last }) {
 
 function stateOf(row) {
   if (row.is_stalled) return [`stalled: ${count(row.pending)} of ${count(row.in_flight_max)} not acknowledged`, "warn"];
+  if (row.waits) return [`waits: ${row.waits}`, "warn"];
   if (row.is_offline) return ["offline", ""];
   return ["online", "good"];
 }

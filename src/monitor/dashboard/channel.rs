@@ -12,7 +12,7 @@ use super::{Shown, lock};
 use crate::base::id::{ChannelName, Sequence, Ticket};
 use crate::base::record::{FetchRequest, MessageRecord};
 use crate::base::world;
-use crate::engine::snapshot::{ChannelSnapshot, SubscriptionSnapshot, Wanted};
+use crate::engine::snapshot::{ChannelSnapshot, Hold, SubscriptionSnapshot, Wanted};
 use crate::monitor::Pages;
 use crate::monitor::query::Query;
 use crate::proto::pb;
@@ -122,6 +122,7 @@ fn subscription(found: &SubscriptionSnapshot, last: u64) -> Value {
         "is_durable": found.is_durable,
         "is_offline": found.is_offline,
         "is_stalled": found.is_stalled,
+        "waits": found.hold.map(Hold::text),
         "in_flight_max": found.in_flight_max,
         "ack_wait_secs": found.ack_wait_secs,
         "last_sent": found.last_sent.get(),
