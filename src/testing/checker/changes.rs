@@ -205,7 +205,7 @@ impl Checker {
             asked.is_doubtful = true;
             asked.in_flight_max = usize::MAX;
             asked.owed.clear();
-            asked.suspended = asked.owed_from.take();
+            asked.suspended = asked.owed_from.take().or(asked.suspended);
             if asked.is_confirmed {
                 inboxes.push(inbox.clone());
             }
@@ -672,7 +672,7 @@ mod tests {
         assert_eq!(broken(to, None, 1..=10), None);
         assert_eq!(broken(to, None, 3..=10), Some(Promise::P4), "in part");
         assert_eq!(broken(Extent::Keep(2), None, 8..=10), None);
-        assert_eq!(broken(Extent::Keep(2), None, 11..=10), Some(Promise::P1), "published later");
+        assert_eq!(broken(Extent::Keep(2), None, 8..=9), Some(Promise::P1), "published later");
     }
 
     #[test]
