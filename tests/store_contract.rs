@@ -819,6 +819,7 @@ fn server_and_clients_survive_a_restart() {
         protocol: 1,
         ping_interval: 5,
         ping_max_out: 3,
+        is_leaving: false,
     };
     for_every_lasting_store(|store| {
         for (id, inbox) in [("old", "1"), ("me", "2")] {

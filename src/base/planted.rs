@@ -95,6 +95,14 @@ bugs! {
     KeepersUnawaited = "keepers-unawaited",
     /// A request that a former active has done is done once more.
     RequestTwice = "request-twice",
+    /// An operator is told that something is done when it is staged.
+    ChangeEarly = "change-early",
+    /// No store is told of a purge.
+    PurgeInMemory = "purge-in-memory",
+    /// A durable that is reset keeps what it had not acknowledged.
+    ResetKeepsPending = "reset-keeps-pending",
+    /// A client that is closed has no mark, and is there in part after a take-over.
+    ClientUnmarked = "client-unmarked",
     /// In a cluster of databases the epoch is only read, with a lock that no other node knows of.
     FenceOnlyRead = "fence-only-read",
 }

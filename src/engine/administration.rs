@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::base::delivery_count::DeliveryCount;
 use crate::base::id::{ChannelName, ClientId, Sequence, SubscriptionId};
+use crate::base::planted::{self, Bug};
 use crate::base::record::{ChannelState, MessageRecord, Purge, SubscriptionWrite};
 use crate::base::time::{Instant, Now};
 use crate::engine::Engine;
@@ -154,12 +155,16 @@ pub(super) struct BeforeReset {
 impl Engine {
     /// An operator asks for a change; it is answered with [`Effect::Answer`] and the same token.
     pub(super) fn administer(&mut self, token: u64, change: Change, now: Now) {
+        let is_one_step = !matches!(change, Change::Purge { .. });
         let begun = if self.is_draining {
             Err("this member is about to stand by: ask the one that is active then".to_owned())
         } else {
             self.begin_change(token, change, now)
         };
         match begun {
+            Ok(None) if is_one_step && planted::is(Bug::ChangeEarly) => {
+                self.answer_operator(token, Outcome::Gone);
+            }
             Ok(None) => (),
             Ok(Some(outcome)) => self.answer_operator(token, outcome),
             Err(why) => self.answer_operator(token, Outcome::Refused(why)),
@@ -343,7 +348,11 @@ impl Engine {
             id: std::mem::replace(&mut found.id, reset_id),
             reset_id,
             last_sent: std::mem::replace(&mut found.cursor.last_sent, next.prev()),
-            pending: std::mem::take(&mut found.pending),
+            pending: if planted::is(Bug::ResetKeepsPending) {
+                found.pending.clone()
+            } else {
+                std::mem::take(&mut found.pending)
+            },
             redeliveries: std::mem::take(&mut found.redeliveries),
             is_stalled: std::mem::take(&mut found.is_stalled),
             group,
@@ -444,10 +453,16 @@ impl Engine {
         self.answer_operator(token, outcome);
     }
 
-    /// A client that an operator has closed is gone.
-    pub(super) fn closed_for_operators(&mut self, tokens: Vec<u64>) {
+    /// A client that an operator has closed is gone, of which the store may know nothing.
+    pub(super) fn closed_for_operators(&mut self, tokens: Vec<u64>, refused: Option<&Refusal>) {
+        let outcome = match refused {
+            Some(refusal) => {
+                Outcome::Refused(format!("it is ended, and not written: {}", refusal.text()))
+            }
+            None => Outcome::Gone,
+        };
         for token in tokens {
-            self.answer_operator(token, Outcome::Gone);
+            self.answer_operator(token, outcome.clone());
         }
     }
 }

@@ -11,6 +11,11 @@
 //!    ▲                                        │  └────duplicate────►│
 //!    └──────── all forgot it ── Leaving ◄─────┴─────────silent──────┘
 //! ```
+//!
+//! The subscriptions of a client end in many batches, and its record goes in one behind them. One
+//! that does not go of its own accord is not to be there in part after a take-over, registered and
+//! without what it has subscribed to: so its record says first that it leaves, and whoever recovers
+//! such a record ends the client.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +25,7 @@ use prost::Message;
 use crate::base::hash::QuickMap;
 use crate::base::id::{ClientId, ConnectionId, LoopIndex, Subject};
 use crate::base::limits::DUPLICATE_PROBE_TIMEOUT;
+use crate::base::planted::{self, Bug};
 use crate::base::record::ClientWrite;
 use crate::base::subject;
 use crate::base::time::Now;
@@ -323,6 +329,7 @@ impl Engine {
             protocol: request.protocol,
             ping_interval: request.ping_interval,
             ping_max_out: request.ping_max_out,
+            is_leaving: false,
         };
         let client = ClientId::from(info.id.clone());
         self.commits.client(ClientWrite::Add(info.clone()));
@@ -483,6 +490,7 @@ impl Engine {
         let Some(home) = self.clients.homes.get_mut(client) else {
             return;
         };
+        let is_asked_for = reply.is_some();
         let leaving = Stage::Leaving { reply, missing_count, waiting: Vec::new() };
         let stage = std::mem::replace(&mut home.stage, leaving);
         if let (Stage::Probing(asker), Stage::Leaving { waiting, .. }) = (stage, &mut home.stage) {
@@ -491,10 +499,35 @@ impl Engine {
         }
         home.heartbeat = None;
         self.timers.cancel(&Timer::Heartbeat(client.clone()));
+        if is_asked_for || planted::is(Bug::ClientUnmarked) {
+            // Who has asked is gone, or asks again.
+            return self.end_client(client, now);
+        }
+        home.info.is_leaving = true;
+        self.commits.client(ClientWrite::Add(home.info.clone()));
+        self.do_after(After::Marked(client.clone()), now);
+    }
+
+    /// Nothing keeps a client any more: each engine ends what it has here.
+    pub(super) fn end_client(&mut self, client: &ClientId, now: Now) {
         for peer in self.peers() {
             self.tell(peer, PeerMessage::ClientRemoved(client.clone()));
         }
         self.forget_client(self.index, client, now);
+    }
+
+    /// What a former active has begun to end: each engine ends its part by itself, before it
+    /// delivers anything.
+    pub(super) fn end_recovered_clients(&mut self, leaving: &[ClientId], now: Now) {
+        for client in leaving {
+            let missing_count = self.peer_count() + 1;
+            if let Some(home) = self.clients.homes.get_mut(client) {
+                self.timers.cancel(&Timer::Heartbeat(client.clone()));
+                home.stage = Stage::Leaving { reply: None, missing_count, waiting: Vec::new() };
+            }
+            let home = crate::base::placement::of_client(client, self.settings.loops);
+            self.forget_client(home, client, now);
+        }
     }
 
     /// A client goes: its subscriptions end here, then its home is told.
@@ -532,7 +565,7 @@ impl Engine {
     }
 
     /// The record of a client that left is gone.
-    pub(super) fn unregistered(&mut self, client: &ClientId, now: Now) {
+    pub(super) fn unregistered(&mut self, client: &ClientId, refused: Option<&Refusal>, now: Now) {
         let Some(Home { stage: Stage::Leaving { reply, waiting, .. }, info, operators, .. }) =
             self.clients.homes.remove(client)
         else {
@@ -548,7 +581,7 @@ impl Engine {
         if let Some(reply) = reply {
             self.respond(&reply, Bytes::new());
         }
-        self.closed_for_operators(operators);
+        self.closed_for_operators(operators, refused);
         self.go_on_with(client, waiting, now);
     }
 

@@ -47,6 +47,8 @@ pub(super) enum After {
     Serve,
     /// A client's record is written: announce it.
     Announce(ClientId),
+    /// A client's record says that it leaves: end it.
+    Marked(ClientId),
     /// All that a leaving client left here is written: tell its home, which may be this engine.
     Forgotten { home: LoopIndex, client: ClientId },
     /// The end of a leaving client's record is written: it is gone.
@@ -68,6 +70,7 @@ impl After {
             Self::Deliver(counted) => counted.bytes(),
             Self::Serve
             | Self::Announce(_)
+            | Self::Marked(_)
             | Self::Forgotten { .. }
             | Self::Unregistered(_)
             | Self::Start(_)
@@ -625,6 +628,9 @@ impl Engine {
         if let Some((ticket, mut batch)) = self.commits.hand_out(&mut self.channels.slab) {
             // What a successor takes over must be all there is.
             batch.durable |= self.is_draining;
+            if planted::is(Bug::PurgeInMemory) {
+                batch.channels.iter_mut().for_each(|part| part.purge = None);
+            }
             self.effects.push_back(Effect::Commit { ticket, batch: Box::new(batch) });
         }
         self.look_at_end();
@@ -695,6 +701,7 @@ impl Engine {
             self.drop_purged(part.channel, is_gone, now.at);
         }
         let channel = &mut self.channels.slab[part.channel];
+        let purged = part.purge.as_ref().map(|purge| purge.first);
         if let Some(purge) = part.purge {
             channel.before_purge = channel.state;
             if let (Some(stand_in), Some(policed)) = (&purge.stand_in, &mut channel.policed) {
@@ -707,6 +714,12 @@ impl Engine {
         }
         let channel = &mut self.channels.slab[part.channel];
         channel.state = outcome.state;
+        if planted::is(Bug::PurgeInMemory)
+            && let Some(first) = purged
+        {
+            channel.state.first = first;
+            channel.state.message_count = channel.state.last.get() + 1 - first.get();
+        }
         if part.lifecycle == Lifecycle::Create {
             channel.life = Life::Open;
             let text = format!("Channel {} has been created", quoted(channel.name.as_bytes()));
@@ -820,6 +833,7 @@ impl Engine {
                         After::Start(starting) => self.channel_of(starting.key) == Some(*index),
                         After::Serve
                         | After::Announce(_)
+                        | After::Marked(_)
                         | After::Forgotten { .. }
                         | After::Unregistered(_)
                         | After::Administered { .. }
@@ -865,6 +879,16 @@ impl Engine {
                 None => self.announce_client(&client, now),
                 Some(refusal) => self.refuse_client(&client, refusal, now),
             },
+            After::Marked(client) => {
+                if let Some(refusal) = clients_refused {
+                    // It is ended all the same, as far as this member serves.
+                    self.log(Level::Error, || {
+                        let name = quoted(client.as_bytes());
+                        format!("Unable to write that client {name} leaves: {}", refusal.text())
+                    });
+                }
+                self.end_client(&client, now);
+            }
             After::Forgotten { home, client } => self.forgotten(home, client, now),
             After::Unregistered(client) => {
                 if let Some(refusal) = clients_refused {
@@ -872,7 +896,7 @@ impl Engine {
                     let text = refusal.text();
                     self.log(Level::Error, || format!("Error unregistering client {name}: {text}"));
                 }
-                self.unregistered(&client, now);
+                self.unregistered(&client, clients_refused, now);
             }
             After::Start(starting) => {
                 let index = self.channel_of(starting.key);

@@ -227,7 +227,9 @@ impl Engine {
             return;
         };
         let channel = &mut self.channels.slab[found.channel];
-        channel.active_count = channel.active_count.saturating_sub(1);
+        if found.life != SubscriptionLife::Offline {
+            channel.active_count = channel.active_count.saturating_sub(1);
+        }
         if found.group.is_none() {
             channel.plain.take_out(key);
         }

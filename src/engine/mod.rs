@@ -220,6 +220,8 @@ impl Engine {
         engine.subscriptions.next_id = base + (own + loops - base % loops) % loops;
         let subject = Subject::from(format!("{}.*", engine.reply_prefix));
         engine.effects.push_back(Effect::Listen { subject, interest: Interest::Own(ANSWERS) });
+        let leaving = start.clients.iter().filter(|info| info.is_leaving);
+        let leaving: Vec<ClientId> = leaving.map(|info| ClientId::from(info.id.clone())).collect();
         for info in start.clients {
             engine.recover_client(info, now);
         }
@@ -235,6 +237,7 @@ impl Engine {
                 engine.listen_to_services();
             }
         }
+        engine.end_recovered_clients(&leaving, now);
         engine.start_recovered(now);
         engine.flush();
         engine

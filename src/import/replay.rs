@@ -209,6 +209,7 @@ impl State {
             protocol: request.protocol,
             ping_interval: request.ping_interval,
             ping_max_out: request.ping_max_out,
+            is_leaving: false,
         };
         // One that is known stays as it is.
         self.clients.entry(request.client_id.clone()).or_insert(info);

@@ -2,6 +2,8 @@
 //! to them: it asks no process what it thinks.
 
 mod acknowledgements;
+mod audits;
+mod changes;
 mod deliveries;
 mod demands;
 mod doubts;
@@ -20,11 +22,13 @@ use crate::base::time::Instant;
 use crate::proto::pb;
 use crate::testing::faults::Moves;
 use crate::testing::harm::Harm;
-use crate::testing::limits::{self, DEAD_LETTERS, Kept, POISON};
+use crate::testing::limits::{self, DROPPED, Kept, POISON};
 use crate::testing::trace::Trace;
 use crate::testing::workload::{CHANNELS, GHOST};
 
 use self::acknowledgements::Acknowledgements;
+use self::changes::{Begin, Changes};
+pub use self::changes::{Ending, Matter};
 pub use self::demands::Start;
 use self::doubts::{Doubts, Term};
 pub use self::members::{Said, Seen};
@@ -76,6 +80,7 @@ pub struct Checker {
     /// By message of a channel that may have few subscriptions: those that were there and got it.
     crowds: BTreeMap<(ChannelName, Sequence), BTreeSet<Subject>>,
     acknowledgements: Acknowledgements,
+    changes: Changes,
     /// Channels that go when nobody uses them: when somebody published there last.
     used: BTreeMap<ChannelName, Instant>,
     /// When the last fault ended.
@@ -110,10 +115,14 @@ struct Published {
 /// A durable that was made.
 #[derive(Debug, Default)]
 struct Durable {
-    /// What its clients acknowledged.
-    acked: BTreeSet<Sequence>,
+    /// What its clients acknowledged, and when they did last.
+    acked: BTreeMap<Sequence, Instant>,
     /// It must get what was published first from then on, by the order in the run.
     owed_from: usize,
+    /// And of that what lies there, or behind it.
+    floor: Sequence,
+    /// Where an operator has let it go on, as far as that is known.
+    begins: Option<Begin>,
 }
 
 /// A subscription that a client asked for.
@@ -154,6 +163,14 @@ struct Asked {
     was_unused: bool,
     /// The highest sequence that anybody was given when it was asked for.
     told_before: Sequence,
+    /// An operator may have ended it, or may end it yet.
+    is_doubtful: bool,
+    /// From where it is owed everything, if it turns out that it was not ended.
+    suspended: Option<usize>,
+    /// Where its durable was reset to before it was asked for.
+    begins: Option<Begin>,
+    /// Up to where its channel had been purged when it was asked for.
+    purged_before: Sequence,
     /// Once it is confirmed, until it is left: whatever is published first from then on comes,
     /// by the order in the run.
     owed_from: Option<usize>,
@@ -208,6 +225,7 @@ impl Checker {
             asked: BTreeMap::new(),
             crowds: BTreeMap::new(),
             acknowledgements: Acknowledgements::default(),
+            changes: Changes::default(),
             used: BTreeMap::new(),
             healed_at: None,
             taken_over_at: Instant(0),
@@ -472,6 +490,10 @@ impl Checker {
             published_before: self.published.len(),
             was_unused: self.is_unused(asking.channel, self.now),
             told_before: last_told.unwrap_or(Sequence::ZERO),
+            is_doubtful: self.may_end(asking.inbox, asking.channel),
+            suspended: None,
+            begins: self.begins(asking.durable),
+            purged_before: self.purged_to(asking.channel),
             owed_from: None,
         };
         self.say(|| format!("asks: {asking:?}"));
@@ -501,6 +523,7 @@ impl Checker {
             asked.in_flight_max = usize::MAX;
             asked.owed.clear();
             asked.owed_from = None;
+            asked.suspended = None;
         }
     }
 
@@ -512,7 +535,7 @@ impl Checker {
             asked.is_confirmed = true;
             // What was delivered as often as it may be does not come.
             let is_poison = asked.channel.as_bytes() == POISON.as_bytes();
-            asked.owed_from = Some(order).filter(|_| !is_poison);
+            asked.owed_from = Some(order).filter(|_| !is_poison && !asked.is_doubtful);
             asked.confirmed_at = self.now;
         }
     }
@@ -545,7 +568,7 @@ impl Checker {
         asked.held.remove(&sequence);
         asked.settled.insert(sequence);
         if let Some(durable) = asked.durable.as_ref().and_then(|key| self.durables.get_mut(key)) {
-            durable.acked.insert(sequence);
+            durable.acked.insert(sequence, self.now);
         }
     }
 
@@ -566,7 +589,9 @@ impl Checker {
         });
         self.on_given(inbox, sequence);
         self.check_deliveries(&channel, inbox, message);
-        if self.limits.of(&channel).inactivity_max.is_zero() {
+        if self.limits.of(&channel).inactivity_max.is_zero()
+            && channel.as_bytes() != DROPPED.as_bytes()
+        {
             self.check_told(&channel, sequence, message);
         }
         let on = On::Delivery(&channel, sequence);
@@ -574,6 +599,7 @@ impl Checker {
         let mut broken: Vec<_> =
             unwanted.map(|text| (Promise::Subscriptions, text)).into_iter().collect();
         broken.extend(self.taken(inbox, sequence).map(|text| (Promise::P5, text)));
+        broken.extend(self.unchanged(inbox, message).map(|text| (Promise::Changes, text)));
         let beyond = self.beyond(inbox, message);
         // What a limit removes is in flight no longer, and its subscriber is not told.
         let keeps_all = self.kept(&channel) == Kept::All;
@@ -605,7 +631,10 @@ impl Checker {
         }
         if !is_repeat {
             asked.last_fresh = sequence;
-            let is_there = |held: &&Sequence| !self.doubts.excuses(On::Message(&channel, **held));
+            let is_there = |held: &&Sequence| {
+                let is_purged = self.changes.may_be_purged(&channel, **held);
+                !is_purged && !self.doubts.excuses(On::Message(&channel, **held))
+            };
             let held = asked.held.iter().filter(is_there).count();
             let is_alone = !asked.in_queue && !is_blurred;
             if keeps_all && is_alone && asked.in_flight_max < held {
@@ -626,7 +655,10 @@ impl Checker {
         let told = (message.data.clone(), message.timestamp);
         let known = self.told.entry(channel.clone()).or_default();
         let first_told = known.entry(sequence).or_insert_with(|| told.clone());
-        if *first_told != told {
+        let may_be_emptied = first_told.1 == told.1
+            && (first_told.0.is_empty() || told.0.is_empty())
+            && self.changes.may_stand_in(channel, sequence);
+        if *first_told != told && !may_be_emptied {
             let text = format!("two messages under {channel}:{sequence}: {first_told:?}, {told:?}");
             self.fail_on(Promise::P4, on, text);
         }
@@ -647,6 +679,9 @@ impl Checker {
 
     /// An empty message stands in for what a disk has lost, which nobody had been told is stored.
     fn check_stand_in(&mut self, channel: &ChannelName, sequence: Sequence) {
+        if self.changes.may_stand_in(channel, sequence) {
+            return;
+        }
         let on = On::Message(channel, sequence);
         let Some(lost) = self.doubts.lost_at(channel, sequence) else {
             let text = format!("an empty message is {channel}:{sequence}, where nothing was lost");
@@ -688,17 +723,21 @@ impl Checker {
                 Kept::Some => false,
             };
             // What stands in for a lost message was published by nobody: whether it came before the
-            // durable cannot be told.
-            let is_owed = |data: &Bytes| match self.published.get(data) {
+            // durable cannot be told. Who had got what an operator has let go gets nothing for it.
+            let is_owed = |sequence: Sequence, data: &Bytes| match self.published.get(data) {
                 Some(published) => durable.owed_from <= published.order,
-                None => durable.owed_from == 0,
+                None => {
+                    durable.owed_from == 0 && !self.changes.may_stand_in(&key.channel, sequence)
+                }
             };
             let can_be = |at| !self.doubts.excuses(On::Delivery(&key.channel, at));
             let is_missing = |(sequence, data): &(&Sequence, &Bytes)| {
-                is_kept(sequence) && is_owed(data) && can_be(**sequence)
+                let is_behind = durable.floor <= **sequence;
+                let is_owed = is_behind && is_owed(**sequence, data);
+                is_kept(sequence) && is_owed && can_be(**sequence)
             };
             let mut missing = found.iter().filter(is_missing).map(|(sequence, _)| sequence);
-            let missing = missing.find(|sequence| !durable.acked.contains(sequence));
+            let missing = missing.find(|sequence| !durable.acked.contains_key(sequence));
             missing.map(|sequence| format!("{}:{sequence} for {}", key.channel, key.name))
         });
         let of_others = || {
@@ -709,7 +748,9 @@ impl Checker {
                 .filter(|(_, asked)| !asked.in_queue && self.kept(&asked.channel) == Kept::All);
             let first = |asked: &'_ Asked| {
                 let on = |at| On::Delivery(&asked.channel, at);
-                asked.owed.iter().find(|at| !self.doubts.excuses(on(**at))).copied()
+                let is_there = |at: &Sequence| !self.changes.may_be_purged(&asked.channel, *at);
+                let mut owed = asked.owed.iter().copied().filter(is_there);
+                owed.find(|at| !self.doubts.excuses(on(*at)))
             };
             alone.flat_map(|(inbox, asked)| first(asked).map(|at| (inbox, asked, at))).next()
         };
@@ -745,138 +786,6 @@ impl Checker {
             let is_there = |at: &&Sequence| !self.doubts.excuses(On::Message(channel, **at));
             read < told.keys().rfind(is_there)
         })
-    }
-
-    /// What must hold at the end, of what a client finds that reads all.
-    pub fn check_audit(&mut self, audit: &Audit) {
-        let mut broken = self.missing_acked(audit);
-        for (channel, messages) in audit {
-            broken.extend(self.first_gap(channel, messages).map(|text| (Promise::P4, text)));
-            // Dead letters come in the order in which they die.
-            let is_ordered = channel.as_bytes() != DEAD_LETTERS.as_bytes();
-            let disorder = is_ordered.then(|| self.disorder(channel, messages)).flatten();
-            broken.extend(disorder.map(|text| (Promise::P4, text)));
-        }
-        for (channel, told) in &self.told {
-            broken.extend(self.untold(channel, told, audit.get(channel)));
-        }
-        for (promise, text) in broken {
-            self.fail(promise, text);
-        }
-        let empty = audit.iter().flat_map(|(channel, messages)| {
-            let empty = messages.iter().filter(|(_, data)| data.is_empty());
-            empty.map(move |(sequence, _)| (channel, *sequence))
-        });
-        for (channel, sequence) in empty {
-            self.check_stand_in(channel, sequence);
-        }
-    }
-
-    /// What was delivered of a channel, and is not there as it was.
-    fn untold(
-        &self,
-        channel: &ChannelName,
-        told: &BTreeMap<Sequence, (Bytes, i64)>,
-        found: Option<&BTreeMap<Sequence, Bytes>>,
-    ) -> Vec<(Promise, String)> {
-        let is_there = |at: &Sequence| !self.doubts.excuses(On::Message(channel, *at));
-        let told: Vec<_> = told.iter().filter(|(at, _)| is_there(at)).collect();
-        let is_gone = |(sequence, (payload, _)): &&(&Sequence, &(Bytes, i64))| {
-            let now = found.and_then(|found| found.get(*sequence));
-            let may_be_gone = now.is_none() && !self.must_stay(channel);
-            now != Some(payload) && !may_be_gone
-        };
-        let gone = told.iter().filter(is_gone).map(|(sequence, _)| {
-            (Promise::P1, format!("{channel}:{sequence} was delivered and is not there"))
-        });
-        let pairs = told.iter().zip(told.iter().skip(1));
-        let falls = pairs.filter(|((_, (_, earlier)), (_, (_, later)))| later < earlier);
-        let falls = falls.map(|((before, _), (after, _))| {
-            (Promise::P4, format!("time falls in {channel} between {before} and {after}"))
-        });
-        gone.chain(falls).collect()
-    }
-
-    /// Whether everything in a channel stays, and is read at the end.
-    fn must_stay(&self, channel: &ChannelName) -> bool {
-        is_read(channel) && self.kept(channel) == Kept::All
-    }
-
-    /// Whether what is published again is not stored again.
-    fn is_stored_once(&self, channel: &ChannelName) -> bool {
-        let policy = self.limits.policy_of(channel);
-        policy.is_some_and(|policy| !policy.dedup_window.is_zero())
-    }
-
-    /// A sequence that is missing among those that must be there.
-    fn first_gap(
-        &self,
-        channel: &ChannelName,
-        messages: &BTreeMap<Sequence, Bytes>,
-    ) -> Option<String> {
-        let last = messages.keys().next_back()?.get();
-        let gone = match self.kept(channel) {
-            Kept::All => 0,
-            Kept::Newest(count) => last.saturating_sub(count),
-            Kept::Some => return None,
-        };
-        let is_missing = |number: &u64| {
-            let sequence = Sequence(*number);
-            let can_be = !messages.contains_key(&sequence);
-            can_be && !self.doubts.excuses(On::Message(channel, sequence))
-        };
-        let missing = (gone + 1..last).find(is_missing)?;
-        Some(format!("{channel}:{missing} is missing before {last}"))
-    }
-
-    /// What a connection published once is there in the order in which it did.
-    fn disorder(
-        &self,
-        channel: &ChannelName,
-        messages: &BTreeMap<Sequence, Bytes>,
-    ) -> Option<String> {
-        let mut last_of = BTreeMap::new();
-        let mut seen = BTreeSet::new();
-        let first_sent = messages.iter().filter(|(sequence, payload)| {
-            let on = On::Message(channel, **sequence);
-            // Where no client tries again the first of two is the one that it has sent.
-            let is_first = seen.insert(*payload) && self.doubts.moves().is_some();
-            (is_first || !self.doubts.may_be_twice(payload)) && !self.doubts.excuses(on)
-        });
-        first_sent.filter_map(|(_, data)| self.published.get(data)).find_map(|published| {
-            let Published { connection, number, .. } = *published;
-            let last = last_of.insert(connection, number).filter(|last| number < *last)?;
-            Some(format!("{channel} has message {number} of connection {connection} behind {last}"))
-        })
-    }
-
-    fn missing_acked(&self, audit: &Audit) -> Vec<(Promise, String)> {
-        let mut counts: BTreeMap<(&ChannelName, &Bytes), usize> = BTreeMap::new();
-        for (channel, messages) in audit {
-            messages.values().for_each(|data| *counts.entry((channel, data)).or_default() += 1);
-        }
-        let mut broken = Vec::new();
-        let mut acked_counts: BTreeMap<&ChannelName, u64> = BTreeMap::new();
-        let stays = |data: &&Bytes, _acked: &&Acked| !self.doubts.may_be_gone(data);
-        for (payload, Acked { channel, .. }) in self.acked.iter().filter(|(d, a)| stays(d, a)) {
-            *acked_counts.entry(channel).or_default() += 1;
-            let count = counts.get(&(channel, payload)).copied().unwrap_or(0);
-            let may_be_twice = self.doubts.may_be_twice(payload) && !self.is_stored_once(channel);
-            let is_once = count == 1 || (1 < count && may_be_twice);
-            if !is_once && self.must_stay(channel) {
-                let text = format!("{payload:?} was acked and is {count} times in {channel}");
-                broken.push((Promise::P1, text));
-            }
-        }
-        for (channel, count) in acked_counts {
-            // Whatever was removed since had a sequence of its own.
-            let last = audit.get(channel).and_then(|found| found.keys().next_back());
-            if let Some(last) = last.filter(|last| last.get() < count) {
-                let text = format!("{count} messages of {channel} were acked, {last} stored");
-                broken.push((Promise::P1, text));
-            }
-        }
-        broken
     }
 
     /// How many publishes were acknowledged.

@@ -5,6 +5,7 @@
 //! the group (`turning`); a death lets it run on against a disk that no longer does anything. So a
 //! member can stop before any operation while another takes over, and several may at once.
 
+mod administering;
 mod electing;
 mod turning;
 
@@ -27,6 +28,7 @@ use crate::testing::faults::{Faults, Kind};
 use crate::testing::leases::{Locks, SimulatedFence};
 use crate::testing::limits;
 use crate::testing::memory_disk::{MemoryDisk, ProcessId};
+use crate::testing::operator::Operator;
 use crate::testing::plan::{Outcome, Plan};
 use crate::testing::process::{self, Process};
 use crate::testing::trace::Trace;
@@ -68,6 +70,9 @@ struct Group {
     moved_at: Instant,
     /// When a route broke last in such a run.
     cut_at: Instant,
+    operator: Option<Operator>,
+    /// What dies then.
+    doomed: Option<(ProcessId, Instant)>,
     steps: u64,
     steps_max: u64,
     takeovers: u32,
@@ -148,7 +153,7 @@ impl Group {
         let limits = if plan.is_limited { limits::tight() } else { StoreLimits::default() };
         let resolved = limits.resolve().expect("no section is wrong");
         let client = |number| {
-            let client = Client::new(number, now.at);
+            let client = Client::new(number, now.at).administered(plan.is_administered);
             if plan.is_limited { client.roaming() } else { client }
         };
         let disk = MemoryDisk::new(random.next_u64(), random.below(2) == 0);
@@ -173,6 +178,8 @@ impl Group {
             full_until: now.at,
             moved_at: now.at,
             cut_at: now.at,
+            operator: plan.is_administered.then(|| Operator::new(!plan.seed)),
+            doomed: None,
             steps: 0,
             steps_max: plan.steps,
             takeovers: 0,
@@ -215,6 +222,7 @@ impl Group {
         self.disk.set_full(self.now.at < self.full_until);
         self.hear_of_harm();
         self.inject_faults();
+        self.administer();
         for number in 0..self.slots.len() {
             self.start(number);
             if self.slots[number].paused_until <= self.now.at {
@@ -273,6 +281,7 @@ impl Group {
 
     fn inject_faults(&mut self) {
         let Some(fault) = self.faults.on_step() else { return };
+        self.ask_before(fault.kind);
         let number = self.faults.choose(self.slots.len());
         let client = self.faults.choose(self.plan.clients.max(1));
         let now = self.now.at;
@@ -281,7 +290,7 @@ impl Group {
         }
         self.trace.say(now, || format!("fault {fault:?} at m{number} or c{client}"));
         match fault.kind {
-            Kind::Kill => self.kill(number),
+            Kind::Kill => self.kill_soon(number),
             Kind::PowerCut => self.cut_power(),
             Kind::Pause(lasts) => self.slots[number].paused_until = now + lasts,
             Kind::KeeperStall(lasts) => self.slots[number].keeper_until = now + lasts,
@@ -584,6 +593,9 @@ impl Group {
     }
 
     fn finish(&mut self) -> Outcome {
+        if let Some(operator) = &mut self.operator {
+            operator.give_up(&mut self.checker);
+        }
         if self.checker.violation().is_none() {
             let auditor = self.clients.pop();
             let audit = auditor.as_ref().map(Client::audit).cloned().unwrap_or_default();

@@ -30,7 +30,7 @@ pub enum Held {
     Messages(ChannelName, Vec<(Sequence, Option<Bytes>)>),
     /// All that is known of the subscriptions of a channel.
     Subscriptions(ChannelName),
-    /// That a channel is deleted.
+    /// That a channel is deleted, or purged.
     End(ChannelName),
     /// Who is a client.
     Clients,
@@ -61,8 +61,8 @@ impl Held {
             ChannelFile::Index(_) => Self::Messages(channel, indexed(bytes, left_out)),
             ChannelFile::Subscriptions => Self::Subscriptions(channel),
             ChannelFile::Removed(_, former) => Self::of(folder, &former, bytes, left_out),
-            ChannelFile::Deleted(_) => Self::End(channel),
-            ChannelFile::Purged(_) | ChannelFile::Invalid | ChannelFile::Other => Self::Nothing,
+            ChannelFile::Deleted(_) | ChannelFile::Purged(_) => Self::End(channel),
+            ChannelFile::Invalid | ChannelFile::Other => Self::Nothing,
         }
     }
 }

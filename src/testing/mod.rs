@@ -7,8 +7,8 @@
 //!
 //! Reading order: `plan` and `group` (the run), `baton` (its threads), `process` (one member),
 //! `memory_disk`, `harm`, `leases`, `wires`, `faults`, `limits`, `workload`, `parcels`, `chatter`,
-//! `nonsense`, `checker`, `campaign` (many seeds, and one made small). `disk` is for tests of the
-//! file store alone.
+//! `nonsense`, `operator`, `checker`, `campaign` (many seeds, and one made small). `disk` is for
+//! tests of the file store alone.
 
 pub mod baton;
 pub mod campaign;
@@ -22,6 +22,7 @@ pub mod leases;
 pub mod limits;
 pub mod memory_disk;
 pub mod nonsense;
+pub mod operator;
 pub mod parcels;
 pub mod plan;
 pub mod process;

@@ -18,6 +18,8 @@ pub struct Plan {
     pub steps: u64,
     /// What goes wrong.
     pub faults: faults::Plan,
+    /// Whether an operator changes things while clients go on.
+    pub is_administered: bool,
     /// Whether channels have limits.
     pub is_limited: bool,
     /// Whether everything is kept in memory, by one member.
@@ -51,6 +53,8 @@ impl Plan {
             clients: 3,
             steps: if seed % 16 == 8 { 24_000 } else { 5_000 },
             faults: faults::Plan::of(seed),
+            // Whatever else it has.
+            is_administered: seed % 7 < 3,
             is_limited: seed / 8 % 3 == 1,
             is_in_memory: false,
             lands_out_of_order: seed / 8 % 4 == 2,

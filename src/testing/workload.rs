@@ -20,7 +20,7 @@ use crate::base::time::Instant;
 use crate::proto::pb;
 use crate::testing::chatter::Chatter;
 use crate::testing::checker::{Asking, Audit, Checker, DurableKey, GROUP, NEWS, Promise, Start};
-use crate::testing::limits::{CROWDED, PASSING, POISON};
+use crate::testing::limits::{CROWDED, DROPPED, PASSING, POISON};
 use crate::testing::nonsense;
 use crate::testing::parcels::{
     Heard, Parcel, choose, encode_subscribe, heard, last_token, parcel, text,
@@ -56,6 +56,8 @@ pub struct Client {
     is_heard: bool,
     /// It uses channels that nobody reads at the end, too.
     is_roaming: bool,
+    /// An operator changes things meanwhile.
+    is_administered: bool,
     hangs_up: bool,
     /// What it found, if it is the auditor.
     audit: Audit,
@@ -82,6 +84,7 @@ pub struct Client {
 struct Publication {
     channel: ChannelName,
     data: Bytes,
+    sent_at: Instant,
     /// It is published again then.
     until: Instant,
 }
@@ -194,6 +197,7 @@ impl Client {
             is_auditor: false,
             is_heard: false,
             is_roaming: false,
+            is_administered: false,
             hangs_up: false,
             audit: Audit::new(),
             markers: BTreeMap::new(),
@@ -219,6 +223,12 @@ impl Client {
     #[must_use]
     pub fn roaming(self) -> Self {
         Self { is_roaming: true, ..self }
+    }
+
+    /// It uses the channel that an operator deletes, too.
+    #[must_use]
+    pub fn administered(self, is_administered: bool) -> Self {
+        Self { is_administered, ..self }
     }
 
     /// Its connection, if it has one.
@@ -461,20 +471,6 @@ impl Client {
         self.interest_count += u64::from(is_used);
     }
 
-    /// Opens each durable that the checker still counts on, and acknowledges everything.
-    fn act_retiring(&mut self, turn: &mut Turn) -> Vec<Parcel> {
-        for channel in CHANNELS.map(ChannelName::from) {
-            for name in [self.own_durable(), self.news_durable(), GROUP.to_owned()] {
-                let key = DurableKey { channel: channel.clone(), name };
-                let is_open = self.subscriptions.values().any(|s| s.durable.as_ref() == Some(&key));
-                if !is_open && turn.checker.counts_on(&key) {
-                    return self.subscribe_durable(key, turn);
-                }
-            }
-        }
-        self.acknowledge_late(turn)
-    }
-
     /// A message that was never published before.
     fn message(&mut self, channel: &ChannelName, turn: &mut Turn) -> (Parcel, Bytes) {
         self.publish_count += 1;
@@ -507,7 +503,8 @@ impl Client {
             turn.checker.on_used(&channel);
         }
         let until = turn.now + ACK_TIMEOUT;
-        self.publishes.insert(guid, Publication { channel, data, until });
+        let sent_at = turn.now;
+        self.publishes.insert(guid, Publication { channel, data, sent_at, until });
         let reply = Some(Subject::from(format!("{}acks", self.prefix())));
         parcel(&subject, reply, &message)
     }
@@ -524,7 +521,9 @@ impl Client {
             if UNACKED_PUBLISHES_MAX <= self.publishes.len() {
                 break;
             }
+            let is_to_go = self.is_administered && turn.random.below(10) == 0;
             let channel = match self.is_roaming.then(|| turn.random.below(12)) {
+                _ if is_to_go => ChannelName::from(DROPPED),
                 Some(0) => ChannelName::from(CROWDED),
                 Some(1) => ChannelName::from(format!("{PASSING}{}", turn.random.below(8))),
                 Some(2 | 3) => ChannelName::from(POISON),
@@ -565,6 +564,9 @@ impl Client {
         }
         if self.is_roaming && turn.random.below(4) == 0 {
             return self.subscribe_poisoned(turn);
+        }
+        if self.is_administered && turn.random.below(10) == 0 {
+            return self.subscribe_plain(ChannelName::from(DROPPED), b"", turn);
         }
         let channel = self.some_channel(turn.random);
         let name = match turn.random.below(8) {
@@ -719,12 +721,6 @@ impl Client {
         }
     }
 
-    /// It begins a new life soon: the server no longer knows it, or not as it is.
-    fn start_anew(&mut self, now: Instant) {
-        self.state = State::Away { until: now + Duration::from_millis(300) };
-        self.hangs_up = true;
-    }
-
     /// A message for one of its inboxes; gives its answer.
     fn on_parcel(
         &mut self,
@@ -789,8 +785,12 @@ impl Client {
     fn on_pinged(&mut self, payload: &Bytes, now: Instant, checker: &mut Checker) {
         let response = pb::PingResponse::decode(payload.clone());
         let is_online = matches!(self.state, State::Online(_));
-        if is_online && response.is_ok_and(|response| !response.error.is_empty()) {
-            checker.on_let_down(now, || format!("c{} is known no longer", self.number));
+        let is_unknown = response.is_ok_and(|response| !response.error.is_empty());
+        if is_online && !is_unknown {
+            checker.on_known((self.number, self.life), now);
+        }
+        if is_online && is_unknown {
+            checker.on_unknown(self.number, now, || format!("c{} is known no longer", self.number));
             self.start_anew(now);
         }
     }
@@ -801,12 +801,14 @@ impl Client {
             return checker
                 .on_answered_again(|| format!("publish {:?} is answered twice", ack.guid));
         };
-        let Publication { channel, data, .. } = publication;
+        let Publication { channel, data, sent_at, .. } = publication;
         if !ack.error.is_empty() {
             checker.on_refused(data);
             let is_online = matches!(self.state, State::Online(_));
             if !self.is_auditor && is_online && ack.error.as_ref() == UNKNOWN_CLIENT {
-                checker.on_let_down(now, || format!("c{} may publish no longer", self.number));
+                checker.on_unknown(self.number, now, || {
+                    format!("c{} may publish no longer", self.number)
+                });
                 self.start_anew(now);
             }
             return;
@@ -814,6 +816,7 @@ impl Client {
         if let Some(marker) = self.markers.get_mut(&channel).filter(|m| m.payload == data) {
             marker.is_acked = true;
         }
+        checker.on_publish_taken((self.number, self.life), sent_at);
         checker.on_publish_stored(&ack.guid, &channel);
         checker.on_acked(&channel, data);
     }

@@ -125,6 +125,8 @@ pub struct Client {
     pub protocol: i32,
     pub ping_interval: i32,
     pub ping_max_out: i32,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_leaving: bool,
 }
 
 /// A channel.
@@ -235,6 +237,7 @@ impl Client {
             protocol: client.protocol,
             ping_interval: client.ping_interval,
             ping_max_out: client.ping_max_out,
+            is_leaving: client.is_leaving,
         }
     }
 
@@ -248,6 +251,7 @@ impl Client {
             protocol: self.protocol,
             ping_interval: self.ping_interval,
             ping_max_out: self.ping_max_out,
+            is_leaving: self.is_leaving,
         })
     }
 }

@@ -155,6 +155,7 @@ impl Store {
                 protocol: 1,
                 ping_interval: 5,
                 ping_max_out: 3,
+                is_leaving: false,
             })
         });
         let server = Some(server_info());

@@ -1,8 +1,10 @@
 //! what an operator changes while clients go on
 
 use super::*;
+use crate::base::channel_limits::StoreLimits;
 use crate::base::id::{ChannelName, ClientId, Sequence, SubscriptionId};
 use crate::base::record::ChannelState;
+use crate::engine::Settings;
 use crate::engine::administration::{Change, Extent, Outcome, Position};
 
 fn purge(channel: &str, extent: Extent) -> Change {
@@ -219,6 +221,58 @@ fn a_closed_client_is_gone_and_may_come_again() {
     });
 }
 
+/// Goal: wherever the server is killed while an operator closes a client, and killed once more
+/// while the next one is at it, the client is there with all that it has, or gone with all of it;
+/// what others share with it goes to them.
+#[test]
+fn a_client_that_is_closed_is_there_whole_or_not_at_all() {
+    const CHANNELS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+    for (kill, second) in (0..5).flat_map(|kill| (0..4).map(move |second| (kill, second))) {
+        with_loops(|mut server| {
+            server.connect("me");
+            server.connect("you");
+            for name in CHANNELS {
+                server.subscribe("me", name, name, &options());
+            }
+            let group = Options { queue: "q", ..options() };
+            server.subscribe("me", "g", "mine", &group);
+            server.publish("you", "g", 2);
+            server.subscribe("you", "g", "yours", &group);
+            server.expect("mine:1 mine:2");
+            server.hold_commits();
+            server.administer(7, Change::CloseClient(ClientId::from("me")));
+            for count in [kill, second] {
+                (0..count).for_each(|_| server.release_one());
+                server.release_nothing();
+                server.hold_commits();
+                server.restart();
+            }
+            server.release();
+            let stored = CHANNELS.iter().filter(|name| !server.stored(name).is_empty()).count();
+            let is_there = server.has_client_record("me");
+            let is_answered = matches!(&server.outcomes[..], [(7, Outcome::Gone)]);
+            assert!(!(is_answered && is_there), "what is answered is done");
+            assert_eq!(stored, if is_there { CHANNELS.len() } else { 0 }, "{kill} {second}");
+            server.got();
+            server.pass_secs(40);
+            let redelivered = if is_there { "mine:1*" } else { "yours:1*" };
+            assert!(server.got().contains(redelivered), "{kill} {second}");
+        });
+    }
+}
+
+/// Goal: an end that the store has not taken is not answered as done.
+#[test]
+fn a_closed_client_whose_end_is_not_written_is_not_answered_as_gone() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.refuse_clients(Some("no space left"));
+        let why = server.refused(Change::CloseClient(ClientId::from("me")));
+        assert_eq!(why, "it is ended, and not written: no space left");
+        assert!(server.has_client_record("me"));
+    });
+}
+
 #[test]
 fn a_subscription_is_closed_and_an_unused_durable_removed() {
     with_loops(|mut server| {
@@ -254,6 +308,33 @@ fn a_subscription_is_closed_and_an_unused_durable_removed() {
         server.subscribe("me", "foo", "e", &Options { queue: "q", durable: "d", ..options() });
         server.expect("d:1 d:2 e:1 e:2");
     });
+}
+
+/// Goal: who still uses a channel of which an unused durable is removed counts as before: the
+/// channel is not deleted as one that nobody uses.
+#[test]
+fn a_channel_is_used_whose_unused_durable_is_removed() {
+    for queue in ["", "q"] {
+        let inactivity = Duration::from_secs(10);
+        let limits = move |settings: &mut Settings| {
+            let mut limits = StoreLimits::default();
+            limits.global.inactivity_max = inactivity;
+            settings.limits = limits.resolve().expect("no section is wrong");
+        };
+        let mut server = Script::with(1, limits);
+        server.connect("me");
+        server.publish("me", "foo", 1);
+        server.subscribe("me", "foo", "a", &options());
+        server.subscribe("me", "foo", "b", &Options { durable: "d", queue, ..options() });
+        server.sub_close("me", "foo", "b");
+        let id = SubscriptionId(server.stored("foo").last().expect("a record").0.id);
+        let remove = Change::RemoveDurable { channel: ChannelName::from("foo"), id };
+        assert_eq!(server.outcome_of(remove), Outcome::Gone);
+        server.subscribe("me", "foo", "c", &options());
+        server.sub_close("me", "foo", "c");
+        server.pass_secs(60);
+        assert!(server.has_channel("foo"));
+    }
 }
 
 /// Goal: a durable that is reset gets nothing of before again, and begins where it was told, now

@@ -29,6 +29,7 @@ fn records_with_kinds_are_byte_exact() {
         protocol: 1,
         ping_interval: 5,
         ping_max_out: 3,
+        is_leaving: false,
     };
     check(1, "19000001759498100a026d6512095f494e424f582e68621a026331200128053003", &|out| {
         encode_typed(out, client_kind::ADD, &info, &crc()).unwrap();

@@ -65,6 +65,7 @@ impl Checker {
         let reader = match &asked.durable {
             // Another member of a queue may be sent it on another way, at any time.
             _ if asked.in_queue => return None,
+            Some(key) if self.is_loosened(key) => return None,
             Some(key) => Reader::Durable(key.clone()),
             None => Reader::Inbox(inbox.clone()),
         };

@@ -23,6 +23,8 @@ pub enum Promise {
     Subscriptions,
     /// What the operator has limited.
     Limits,
+    /// What the operator has changed.
+    Changes,
     /// Who is answered, known and let in.
     Sessions,
     /// What becomes of members: one serves, the others stand by, nobody stays between.
@@ -43,6 +45,7 @@ impl Promise {
             | Self::P5
             | Self::Subscriptions
             | Self::Limits
+            | Self::Changes
             | Self::Sessions
             | Self::Roles
             | Self::Core => false,
@@ -69,6 +72,7 @@ impl fmt::Display for Violation {
             Promise::Genuine
             | Promise::Subscriptions
             | Promise::Limits
+            | Promise::Changes
             | Promise::Sessions
             | Promise::Roles
             | Promise::Core => f.write_str(&self.text),

@@ -9,7 +9,7 @@ use super::{CHANNELS, Client, Marker, REQUEST_TIMEOUT, Turn};
 use crate::base::id::ChannelName;
 use crate::proto::pb;
 use crate::testing::checker::{Audit, Checker};
-use crate::testing::limits::DEAD_LETTERS;
+use crate::testing::limits::{DEAD_LETTERS, DROPPED};
 use crate::testing::parcels::Parcel;
 
 impl Client {
@@ -22,7 +22,8 @@ impl Client {
     /// Whether it has read each channel up to the message that it put at the end, if it can be.
     #[must_use]
     pub fn has_read_all(&self, checker: &Checker) -> bool {
-        CHANNELS.map(ChannelName::from).iter().all(|channel| {
+        read_channels(checker).all(|channel| {
+            let channel = &channel;
             let marker = self.markers.get(channel).filter(|marker| marker.is_acked);
             let found = self.audit.get(channel);
             let both = marker.zip(found);
@@ -63,7 +64,7 @@ impl Client {
             return parcels;
         }
         let probe = self.probe.iter().map(|(channel, _)| channel.clone());
-        let channels: Vec<_> = CHANNELS.map(ChannelName::from).into_iter().chain(probe).collect();
+        let channels: Vec<_> = read_channels(turn.checker).chain(probe).collect();
         for channel in channels {
             let opened = self.subscriptions.values().find(|s| s.channel == channel);
             let Some(subscription) = opened else {
@@ -85,4 +86,10 @@ impl Client {
         }
         self.acknowledge_late(turn)
     }
+}
+
+/// What is read at the end.
+fn read_channels(checker: &Checker) -> impl Iterator<Item = ChannelName> + use<> {
+    let dropped = checker.reads_dropped().then(|| ChannelName::from(DROPPED));
+    CHANNELS.map(ChannelName::from).into_iter().chain(dropped)
 }

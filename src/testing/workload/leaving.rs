@@ -7,11 +7,11 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{BRIEF, CHANNELS, Client, State, Turn};
-use crate::base::id::Subject;
+use crate::base::id::{ChannelName, Subject};
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::proto::pb;
-use crate::testing::checker::Checker;
+use crate::testing::checker::{Checker, DurableKey, GROUP};
 use crate::testing::limits::POISON;
 use crate::testing::parcels::{Parcel, choose, last_token, parcel, text};
 
@@ -115,6 +115,46 @@ impl Client {
         if is_left {
             checker.on_durable_closed(&key, &inbox);
         }
+    }
+
+    /// Its number and life, while it has a session, as far as it knows.
+    #[must_use]
+    pub fn session(&self) -> Option<(usize, u32)> {
+        matches!(self.state, State::Online(_)).then_some((self.number, self.life))
+    }
+
+    /// Somebody has told its user that an operator has ended this subscription.
+    pub fn on_ended(&mut self, inbox: &Subject, checker: &mut Checker) {
+        if self.subscriptions.contains_key(inbox) {
+            let _ = self.forget(inbox, checker);
+        }
+    }
+
+    /// The same of all in that channel.
+    pub fn on_channel_ended(&mut self, channel: &ChannelName, checker: &mut Checker) {
+        let of_channel = self.subscriptions.iter().filter(|(_, one)| one.channel == *channel);
+        let inboxes: Vec<Subject> = of_channel.map(|(inbox, _)| inbox.clone()).collect();
+        inboxes.iter().for_each(|inbox| self.on_ended(inbox, checker));
+    }
+
+    /// It begins a new life soon: the server no longer knows it, or not as it is.
+    pub(super) fn start_anew(&mut self, now: Instant) {
+        self.state = State::Away { until: now + Duration::from_millis(300) };
+        self.hangs_up = true;
+    }
+
+    /// Opens each durable that the checker still counts on, and acknowledges everything.
+    pub(super) fn act_retiring(&mut self, turn: &mut Turn) -> Vec<Parcel> {
+        for channel in CHANNELS.map(ChannelName::from) {
+            for name in [self.own_durable(), self.news_durable(), GROUP.to_owned()] {
+                let key = DurableKey { channel: channel.clone(), name };
+                let is_open = self.subscriptions.values().any(|s| s.durable.as_ref() == Some(&key));
+                if !is_open && turn.checker.counts_on(&key) {
+                    return self.subscribe_durable(key, turn);
+                }
+            }
+        }
+        self.acknowledge_late(turn)
     }
 
     pub(super) fn go_away(&mut self, now: Instant, random: &mut Random) {
