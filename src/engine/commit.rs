@@ -351,6 +351,7 @@ impl Commits {
                 After::Deliver(counted) => counted.is_of(channel, &is_one),
                 After::Serve
                 | After::Announce(_)
+                | After::Marked(_)
                 | After::Forgotten { .. }
                 | After::Unregistered(_)
                 | After::Start(_)

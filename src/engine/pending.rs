@@ -16,7 +16,7 @@ use crate::base::time::Instant;
 pub(super) type DueAt = (Instant, Sequence);
 
 /// The pending messages of one subscription.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
     /// With the time of the next redelivery; `None` = unknown (recovered).
     all: SequenceMap<Option<Instant>>,
@@ -25,7 +25,7 @@ pub(super) struct Pending {
 }
 
 /// Those of a channel with a policy.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Order {
     /// All whose time is known, but for those that wait.
     by_due: BTreeSet<DueAt>,
