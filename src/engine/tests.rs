@@ -27,6 +27,7 @@ mod policies;
 mod recovery;
 mod replay;
 mod shuffled;
+mod waits;
 
 /// Runs a story with every number of engines.
 fn with_loops(story: impl Fn(Script)) {
