@@ -206,6 +206,8 @@ impl Checker {
             asked.in_flight_max = usize::MAX;
             asked.owed.clear();
             asked.suspended = asked.owed_from.take().or(asked.suspended);
+            // What is acknowledged once it has ended nobody takes.
+            self.changes.loosened.extend(asked.durable.clone());
             if asked.is_confirmed {
                 inboxes.push(inbox.clone());
             }
