@@ -63,14 +63,14 @@ pub enum BenchError {
         size_max: usize,
     },
     /// Nothing came for a long time.
-    #[error("nothing came for {seconds} s: {done} of {wanted} {what}")]
+    #[error("nothing came for {seconds} s: {done}{} {what}", of_so_many(*.wanted))]
     Stalled {
         /// So long.
         seconds: u64,
         /// So far.
         done: u64,
-        /// Of so many.
-        wanted: u64,
+        /// Of so many; none where nobody knows how many there will be.
+        wanted: Option<u64>,
         /// Acknowledgements or deliveries.
         what: &'static str,
     },
@@ -95,4 +95,9 @@ impl BenchError {
     pub fn io(action: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Io { action, source }
     }
+}
+
+/// For a text that begins with what was done of them.
+fn of_so_many(wanted: Option<u64>) -> String {
+    wanted.map_or_else(String::new, |wanted| format!(" of {wanted}"))
 }

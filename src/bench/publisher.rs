@@ -104,7 +104,7 @@ pub(crate) fn run(
         }
         if next_due.is_none() && STALLED_AFTER <= now.since(heard_at) {
             let seconds = STALLED_AFTER.as_secs();
-            let (done, wanted) = (state.answered, load.messages);
+            let (done, wanted) = (state.answered, Some(load.messages));
             return Err(BenchError::Stalled { seconds, done, wanted, what: "acknowledgements" });
         }
         if has_read || has_sent {

@@ -150,6 +150,8 @@ pub(crate) fn run(
         if STALLED_AFTER <= now.since(heard_at) {
             let seconds = STALLED_AFTER.as_secs();
             let wanted = count.wanted - count.refused.load(Ordering::Relaxed);
+            // Who answers questions does not know how many there will be.
+            let wanted = (count.wanted != u64::MAX).then_some(wanted);
             return Err(BenchError::Stalled { seconds, done, wanted, what: "messages" });
         }
         if !has_read && !has_sent {

@@ -51,8 +51,7 @@ pub struct Model {
     pub clients: Vec<BTreeSet<Vec<u8>>>,
     pub doubtful_clients: Vec<BTreeSet<Vec<u8>>>,
     pub has_server: bool,
-    /// Gone, as clients were told; a process that ends before the files are gone brings it back.
-    /// Where another creation of that name was refused, it may be that one, empty.
+    /// Of which a creation was refused: it may be there all the same, empty.
     pub deleted: BTreeMap<String, Vec<Known>>,
     /// Whether a former active goes on with what it was doing when another one took over.
     pub has_late_one: bool,
@@ -145,10 +144,9 @@ impl Model {
             Lifecycle::Delete => !is_refused,
         };
         if is_gone {
-            let gone = self.channels.remove(&name).unwrap();
-            if part.lifecycle == Lifecycle::Delete {
-                self.deleted.insert(name, vec![gone]);
-            } else {
+            self.channels.remove(&name).unwrap();
+            self.deleted.remove(&name);
+            if part.lifecycle == Lifecycle::Create {
                 // On a disk that takes nothing, not even this can be taken back.
                 let pending = vec![Pending::new()];
                 let empty = Known { pending, ..Known::default() };

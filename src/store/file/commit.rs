@@ -79,10 +79,11 @@ impl Share {
             self.leave_dirty(batch)?
         };
         if let Some(text) = unsynced {
-            // A channel that was deleted is gone all the same: at the worst, it comes back whole.
-            let is_written =
-                |part: &&mut Part<'_>| part.refused.is_none() && !is_deletion(part.batch);
-            for part in parts.iter_mut().filter(is_written) {
+            if parts.iter().any(|part| part.refused.is_none() && is_deletion(part.batch)) {
+                // It is gone, and a power failure may bring it back: neither can be answered.
+                return Err(self.unsynced_deletion(text).into());
+            }
+            for part in parts.iter_mut().filter(|part| part.refused.is_none()) {
                 part.refused = Some(text.clone());
                 self.take_back(part)?;
             }
@@ -92,6 +93,11 @@ impl Share {
         }
         let channels = parts.into_iter().map(|part| self.settle(part)).collect();
         Ok(CommitReport { clients_refused, channels })
+    }
+
+    fn unsynced_deletion(&self, text: String) -> StoreError {
+        let source = std::io::Error::other(text);
+        io_error(Action::Sync, self.ctx.root_path(), source).half_done()
     }
 
     /// Writes the counts of deliveries of all parts, or refuses those that have any.
@@ -190,8 +196,23 @@ impl Share {
         Ok(())
     }
 
-    /// The channel is gone for everybody; its files too, at once or later.
+    /// The channel is gone for everybody, and what is left of its files is nobody's.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then all of it is there, or this process steps down.
     fn delete(&mut self, name: &ChannelName) -> Result<(), StoreError> {
+        let Some(channel) = self.channels.get_mut(name) else {
+            return Ok(());
+        };
+        self.is_root_renamed = true;
+        channel.delete(&self.ctx, self.root.as_ref())?;
+        self.forget(name);
+        self.deliveries.forget_channel(name);
+        Ok(())
+    }
+
+    /// Removes what was made for a channel of which nobody was told, at once or later.
+    fn give_up(&mut self, name: &ChannelName) -> Result<(), StoreError> {
         let Some(mut channel) = self.forget(name) else {
             return Ok(());
         };
@@ -289,7 +310,7 @@ impl Share {
         recount(&mut self.open_count, channel);
         if std::mem::take(&mut part.is_created) {
             // It is empty now, and nobody was told of it.
-            self.delete(name)?;
+            self.give_up(name)?;
         }
         Ok(())
     }

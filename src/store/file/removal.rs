@@ -209,7 +209,9 @@ impl Place<'_> {
         if self.unlink(&taken).and_then(|()| self.finish_deletion()).is_ok() {
             return Ok(true);
         }
-        self.folder.sync().map_err(|source| io_error(Action::Sync, self.path, source))?;
+        // The step is made: what nobody can make durable now is neither done nor refused.
+        let synced = self.folder.sync();
+        synced.map_err(|source| io_error(Action::Sync, self.path, source).half_done())?;
         Ok(false)
     }
 

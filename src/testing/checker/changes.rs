@@ -249,9 +249,7 @@ impl Checker {
     pub fn on_change_ended(&mut self, number: u64, ending: &Ending) {
         self.say(|| format!("change {number} ends: {ending:?}"));
         let Some(open) = self.changes.open.remove(&number) else { return };
-        // The file store answers a deletion that an error has held up, and tries it again.
-        let is_put_off = matches!(open.matter, Matter::Drop) && self.doubts.may_be_unwritten();
-        let is_done = matches!(ending, Ending::Done(_)) && !is_put_off;
+        let is_done = matches!(ending, Ending::Done(_));
         let is_refused = matches!(ending, Ending::Refused);
         match &open.matter {
             Matter::Purge { channel, extent } => self.end_purge(number, channel, *extent, ending),
