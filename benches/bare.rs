@@ -1,4 +1,4 @@
-//! A server that does nothing but what it must: the bound of what a machine allows.
+//! A server that does nothing but what it must: what one loop and one writing thread can do.
 //!
 //! `cargo bench --bench bare -- -p PORT --dir DIR` serves `stanby bench streaming` and
 //! `stanby bench core` with the system calls, bytes, batches and threads of a server that stores

@@ -23,7 +23,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -227,6 +227,11 @@ fn refused_by_a_server(directory: &Path) {
     assert_eq!(server.wait_exit().code(), Some(1), "{}", server.log.text());
     let said = "does not match recovered value of \"unfinished backup of test-cluster\"";
     assert!(server.log.text().contains(said), "{}", server.log.text());
+    let checked = Command::new(env!("CARGO_BIN_EXE_stanby")).arg("check").arg(directory).output();
+    let checked = checked.unwrap();
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(3), "{said}");
+    assert!(said.contains("unfinished backup of test-cluster"), "{said}");
 }
 
 /// Goal: a backup under load has all that was acknowledged before it began, of each channel a

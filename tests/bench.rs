@@ -196,6 +196,7 @@ fn what_cannot_be_measured_is_refused() {
     refused(&["core", "--with", "a=/bin/false {port}"], "it has ended");
     refused(&["core", "--with", "a=b {port}", "--csv", "/none/a.csv"], "/none/a.csv");
     refused(&["core", "-s", &address, "--pid", "0"], "no process on this machine");
+    refused(&["core", "-s", &address, "--csv", "x"], "--with");
     refused(&["core", "--with", "a=b {port}", "--csv", "x", "--svg", "x"], "need a file each");
     refused(&["core", "-s", "127.0.0.1:1"], "Connection refused");
     refused(

@@ -211,23 +211,25 @@ fn a_sequence_that_is_not_the_next_is_refused() {
     assert_eq!(stored(root.path(), "foo"), [1, 2, 3, 4, 5]);
 }
 
-/// Goal: a channel is deleted for everybody at once, and its files go when they can; until then
-/// nobody can make it again and find old messages in it.
+/// Goal: a channel is deleted whole or not at all, and what was answered stays so.
 #[test]
-fn the_files_of_a_deleted_channel_may_go_later() {
+fn a_channel_of_which_no_file_can_be_taken_away_is_not_deleted() {
     let root = tempfile::tempdir().unwrap();
     let limits = Limits::roomy();
     let mut opened = open_small(root.path(), &limits);
     let store = opened.shares[0].as_mut();
     commit(store, &batch(vec![part("foo", Lifecycle::Create, 1..=5)]));
     limits.rename_error.store(ENOSPC, Ordering::Relaxed);
-    commit(store, &batch(vec![part("foo", Lifecycle::Delete, NOTHING)]));
-    assert!(fetch(store, "foo", 0).is_empty());
-    let create = batch(vec![part("foo", Lifecycle::Create, 1..=2)]);
-    assert!(is_refused(&outcomes(store, &create)[0]));
+    let delete = batch(vec![part("foo", Lifecycle::Delete, NOTHING)]);
+    assert!(is_refused(&outcomes(store, &delete)[0]));
+    assert_eq!(fetch(store, "foo", 0), [1, 2, 3, 4, 5]);
+    commit(store, &batch(vec![part("foo", Lifecycle::Keep, 6..=6)]));
+    assert_eq!(stored(root.path(), "foo"), [1, 2, 3, 4, 5, 6]);
     limits.rename_error.store(0, Ordering::Relaxed);
-    store.maintain(now(2)).unwrap();
+    commit(store, &delete);
+    assert!(fetch(store, "foo", 0).is_empty());
     assert!(!root.path().join("foo").exists());
+    let create = batch(vec![part("foo", Lifecycle::Create, 1..=2)]);
     commit(store, &create);
     assert_eq!(stored(root.path(), "foo"), [1, 2]);
 }

@@ -196,6 +196,11 @@ fn measure(args: &Args) -> Result<(), CommandError> {
     if !args.compared.with.is_empty() {
         return compared(args, (&plan, &login), &stop);
     }
+    let Compared { csv, svg, .. } = &args.compared;
+    if let Some(file) = csv.clone().or_else(|| svg.clone()) {
+        let why = "it is of servers side by side: give them with --with".to_owned();
+        return Err(CommandError::File { file, why });
+    }
     if args.pid.is_some_and(|pid| Usage::of(Some(pid)).is_none()) {
         return Err(CommandError::Bench(BenchError::NoProcess));
     }

@@ -222,6 +222,8 @@ pub fn administer(
     what: Administration,
     patience: Duration,
 ) -> Result<Administered, ControlError> {
+    // One that hangs is told from one that takes its time.
+    status(socket)?;
     let reply = control_protocol::ask(socket, Request::Administer(what), patience);
     administered(reply.map_err(named)?, socket)
 }

@@ -489,8 +489,9 @@ fn named(what: &str, lines: &[String]) -> String {
         .map(|line| vec![format!("{what}:"), printable(line)])
         .collect();
     if NAMED_MAX < lines.len() {
+        let left = lines.len() - NAMED_MAX;
         // They are no more than a thousand, however many there were.
-        let more = format!("… and more: --json names {} of them", lines.len());
+        let more = format!("… and {left} more that --json names");
         rows.push(vec![format!("{what}:"), more]);
     }
     table(&rows)

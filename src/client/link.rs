@@ -320,8 +320,8 @@ impl ReadHalf {
         }
     }
 
-    /// INFO, TLS where one side asks for it, CONNECT, PING, PONG.
-    /// Logs in; what the server has said of itself.
+    /// Logs in (INFO, TLS where one side asks for it, CONNECT, PING, PONG); what the server has
+    /// said of itself.
     fn hand_shake(&mut self, address: &Address, options: &Options) -> Result<Info, ClientError> {
         // A server that holds publishers back does not read; the ack would come too late anyway.
         let set_up = self.socket.set_up(TICK, options.ack_timeout);

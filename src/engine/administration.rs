@@ -306,8 +306,13 @@ impl Engine {
         if !found.is_durable {
             return Err(format!("subscription {id} is no durable"));
         }
-        if found.life != SubscriptionLife::Offline {
-            return Err(format!("durable {id} is in use by client {}", found.client));
+        let members = found.group.and_then(|group| self.subscriptions.groups.get(&group));
+        let members = members.into_iter().flat_map(|group| group.members.iter());
+        let members = members.filter_map(|member| self.subscriptions.by_key.get(member));
+        // Of a group one can be about to join whose record is on its way.
+        let mut used = std::iter::once(found).chain(members);
+        if let Some(user) = used.find(|found| found.life != SubscriptionLife::Offline) {
+            return Err(format!("durable {id} is in use by client {}", user.client));
         }
         Ok(found.group)
     }

@@ -368,7 +368,7 @@ impl Engine {
         let resolved = self.settings.limits.of(&name);
         let policy = self.settings.limits.policy_of(&name);
         let length = policy.as_ref().map(|policy| policy.dedup_window).unwrap_or_default();
-        let window = (!length.is_zero()).then(|| Window::new(length));
+        let window = (!length.is_zero()).then(|| Window::new(length, &resolved));
         let policed = policy.filter(DeliveryPolicy::acts).map(Policed::new);
         Channel {
             name,

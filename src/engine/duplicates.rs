@@ -11,12 +11,13 @@ use std::time::Duration;
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 
+use crate::base::channel_limits::ChannelLimits;
 use crate::base::hash::QuickMap;
 use crate::base::id::{Sequence, Ticket};
 use crate::base::limits::{
     FETCH_BYTES_MAX, FETCH_MESSAGES_MAX, PASTS_READ_MAX, PAYLOADS_SEEN_MAX, PAYLOADS_UNREADABLE_MAX,
 };
-use crate::base::record::{FetchRequest, MessageRecord, StoreRead};
+use crate::base::record::{ChannelState, FetchRequest, MessageRecord, StoreRead};
 use crate::base::time::{Now, WallTime};
 use crate::engine::Engine;
 use crate::engine::channel::Life;
@@ -92,10 +93,58 @@ impl Stretch {
 const STRETCH_MIN: usize = 256;
 const STRETCH_MAX: usize = 56 * 1024;
 
+/// Bytes that a message is counted with at least in any store, and at most beside what it holds.
+const COUNTED_MIN: u64 = 16;
+const COUNTED_BESIDE_MAX: usize = 256;
+
+/// What is staged of a channel and not written: it may push others out.
+#[derive(Debug, Default)]
+struct Ahead {
+    messages_max: u64,
+    bytes_max: u64,
+    /// With the bytes that it is counted with at most.
+    staged: VecDeque<(Sequence, u64)>,
+    bytes: u64,
+}
+
+impl Ahead {
+    fn push(&mut self, sequence: Sequence, bytes: u64) {
+        if self.bytes_max != 0 {
+            self.staged.push_back((sequence, bytes));
+            self.bytes += bytes;
+        }
+    }
+
+    /// The oldest message that is sure to be there once everything up to `last` is written.
+    fn first_left(&mut self, state: &ChannelState, last: Sequence) -> Sequence {
+        while self.staged.front().is_some_and(|(sequence, _)| *sequence <= state.last) {
+            let (_, bytes) = self.staged.pop_front().unwrap_or_default();
+            self.bytes -= bytes;
+        }
+        let mut first = state.first.get();
+        if self.messages_max != 0 {
+            first = first.max((last.get() + 1).saturating_sub(self.messages_max));
+        }
+        let beyond = (state.byte_count + self.bytes).saturating_sub(self.bytes_max);
+        if self.bytes_max != 0 && beyond != 0 {
+            first = first.max(state.first.get() + 1 + beyond / COUNTED_MIN);
+        }
+        Sequence(first)
+    }
+
+    fn forget_behind(&mut self, last: Sequence) {
+        while self.staged.back().is_some_and(|(sequence, _)| last < *sequence) {
+            let (_, bytes) = self.staged.pop_back().unwrap_or_default();
+            self.bytes -= bytes;
+        }
+    }
+}
+
 /// The payloads of a channel within its window.
 #[derive(Debug)]
 pub(super) struct Window {
     length: Duration,
+    ahead: Ahead,
     seen_max: usize,
     seen_count: usize,
     /// One behind the other.
@@ -110,9 +159,16 @@ pub(super) struct Window {
 
 impl Window {
     /// Of a channel without messages.
-    pub(super) fn new(length: Duration) -> Box<Self> {
+    pub(super) fn new(length: Duration, limits: &ChannelLimits) -> Box<Self> {
+        let ChannelLimits { messages_max, bytes_max, .. } = *limits;
+        let ahead = Ahead { messages_max, bytes_max, ..Ahead::default() };
+        Self::empty(length, ahead)
+    }
+
+    fn empty(length: Duration, ahead: Ahead) -> Box<Self> {
         Box::new(Self {
             length,
+            ahead,
             seen_max: PAYLOADS_SEEN_MAX,
             seen_count: 0,
             stretches: VecDeque::new(),
@@ -188,6 +244,7 @@ impl Window {
 
     /// What came behind `last` was refused: others get its numbers.
     pub(super) fn forget_behind(&mut self, last: Sequence) {
+        self.ahead.forget_behind(last);
         while let Some(stretch) = self.stretches.back_mut() {
             let kept = stretch.seen.partition_point(|seen| seen.sequence <= last);
             self.seen_count -= stretch.seen.len() - kept;
@@ -243,13 +300,21 @@ impl Engine {
             return self.await_past(index, publication, reply, now);
         }
         let digest = digest_of(publication.data());
-        let found = window.find(&digest, channel.next_timestamp(now), channel.state.first);
+        let at = channel.next_timestamp(now);
+        let Some(window) = &mut channel.window else { return };
+        // What limits let go of before this one would be stored counts as gone.
+        let first = window.ahead.first_left(&channel.state, channel.last);
+        let found = window.find(&digest, at, first);
         // A dead letter says where it comes from, and is the only one from there.
         if let Some(sequence) = found.filter(|_| reply.dead_letter.is_none()) {
             let publish = StagedPublish { channel: index, publication, reply };
             return self.answer_duplicate(sequence, publish);
         }
+        let bytes = publication.data().len() + channel.name.as_bytes().len() + COUNTED_BESIDE_MAX;
         let (sequence, timestamp) = self.stage_message(index, publication, reply, now);
+        if let Some(window) = &mut self.channels.slab[index].window {
+            window.ahead.push(sequence, u64::try_from(bytes).unwrap_or(u64::MAX));
+        }
         self.remember(index, Seen { sequence, timestamp, digest });
     }
 
@@ -424,7 +489,7 @@ impl Engine {
             Past::Unread | Past::Wanted => (),
             // What is being read is from before.
             Past::Reading(_) => {
-                let mut fresh = Window::new(window.length);
+                let mut fresh = Window::empty(window.length, std::mem::take(&mut window.ahead));
                 fresh.past = Past::Wanted;
                 fresh.waiting = window.take_waiting();
                 *window = fresh;
@@ -453,7 +518,7 @@ mod tests {
     use super::*;
 
     fn window(secs: u64, seen_max: usize) -> Box<Window> {
-        let mut window = Window::new(Duration::from_secs(secs));
+        let mut window = Window::empty(Duration::from_secs(secs), Ahead::default());
         window.seen_max = seen_max;
         window
     }

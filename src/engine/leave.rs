@@ -190,6 +190,7 @@ impl Engine {
             self.go_offline(key);
             if let Some(found) = self.subscriptions.groups.get_mut(&group) {
                 found.members.take_out(key);
+                found.waiters.remove(&key);
             }
             let leaver = self.subscriptions.by_key.remove(&key);
             if let Some(leaver) = leaver {

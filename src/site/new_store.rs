@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::proto::spb;
 use crate::site;
 use crate::site::place::{Place, PlaceError};
-use crate::store::StoreError;
+use crate::store::{StoreError, UNFINISHED};
 
 /// Why a new store takes nothing, or not all.
 #[derive(Debug, thiserror::Error)]
@@ -61,14 +61,14 @@ impl Work {
             Self::Restore => b"restore of ",
             Self::Backup => b"backup of ",
         };
-        Bytes::from([b"unfinished ", encrypted, begun, cluster].concat())
+        Bytes::from([UNFINISHED.as_bytes(), encrypted, begun, cluster].concat())
     }
 }
 
 /// Whether a cluster ID is the mark of a store that is not complete: no cluster's own has a blank.
 #[must_use]
 pub fn is_unfinished(cluster: &str) -> bool {
-    cluster.starts_with("unfinished ")
+    cluster.starts_with(UNFINISHED)
 }
 
 /// What was there.

@@ -119,6 +119,9 @@ pub struct Inventory {
     pub channel: Option<RecoveredChannel>,
 }
 
+/// What the cluster ID of a store begins with that is not complete: no cluster's own has a blank.
+pub(crate) const UNFINISHED: &str = "unfinished ";
+
 /// The reference's text when a channel is created that exists (spec stores, 2.1).
 pub const ALREADY_EXISTS: &str = "already exists";
 /// The reference's text for a channel that is not there (spec stores, 2.1).

@@ -290,7 +290,8 @@ fn named(body: &mut String, title: &str, lines: &[String]) {
         let _ = writeln!(body, "<li>{}</li>", escaped(line));
     }
     if NAMED_MAX < lines.len() {
-        let _ = writeln!(body, "<li>… and more: --json names {} of them</li>", lines.len());
+        let left = lines.len() - NAMED_MAX;
+        let _ = writeln!(body, "<li>… and {left} more that --json names</li>");
     }
     body.push_str("</ul>\n");
 }

@@ -390,3 +390,35 @@ fn dead_letters_are_no_duplicates() {
     server.say(&["one"]);
     assert_eq!(server.contents("orders"), ["one", "one"]);
 }
+
+/// Goal: what limits let go of before a publish would be stored is no reason not to store it: the
+/// last one that was acknowledged is the last one that is there.
+#[test]
+fn what_limits_are_about_to_let_go_of_is_not_taken_for_stored() {
+    for bytes_max in [0, 40] {
+        for loops in [1, 2] {
+            let mut limits = limits();
+            if bytes_max == 0 {
+                limits.global.messages_max = 1;
+            } else {
+                limits.global.bytes_max = bytes_max;
+            }
+            let mut server =
+                Script::with(loops, |settings| settings.limits = limits.resolve().unwrap());
+            server.connect("me");
+            for texts in [&["on", "off", "on"][..], &["off", "on", "off", "on", "off"]] {
+                server.hold_commits();
+                let asked: Vec<Subject> =
+                    texts.iter().map(|text| server.hand_in_order(text)).collect();
+                server.release();
+                assert!(server.errors(&asked).iter().all(String::is_empty));
+                let contents = server.contents("orders");
+                assert_eq!(
+                    contents.last().map(String::as_str),
+                    texts.last().copied(),
+                    "{contents:?}"
+                );
+            }
+        }
+    }
+}

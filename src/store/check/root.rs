@@ -15,6 +15,7 @@ use super::records::{self, Bytes, Found};
 use super::typed;
 use crate::base::files::{self, Access, Links};
 use crate::proto::spb;
+use crate::store::UNFINISHED;
 use crate::store::file::format::{
     CLIENTS_FILE, ClientRecord, Crc, FILE_HEADER_LEN, Framing, SERVER_FILE, decode, decode_client,
     deliveries_number,
@@ -26,6 +27,8 @@ const LOCK_FILE: &[u8] = b".rootdir.lck";
 const CLIENTS_LOST: &str = "all clients are unknown: they have to connect again";
 const SERVER_REFUSED: &str = "a start is refused: restore it from a backup, or remove it; then clients \
                               have to connect again";
+const UNFINISHED_MEANS: &str =
+    "it is not whole, and no server serves it: let what has begun it go on, or make it anew";
 const SERVER_LOST: &str = "a start begins with new subjects: clients have to connect again";
 
 /// What lies under a root.
@@ -109,6 +112,11 @@ fn server(path: &Path, crc: Option<&Crc>, findings: &mut Findings) -> io::Result
     records::note_first(&found, findings);
     let what = match found {
         Found::Record { payload, end, .. } => match decode::<spb::ServerInfo>(&payload) {
+            Ok(info) if info.cluster_id.starts_with(UNFINISHED.as_bytes()) => {
+                let what = String::from_utf8_lossy(&info.cluster_id).into_owned();
+                findings.add(Weight::Damage, (path, Some(at)), what, UNFINISHED_MEANS);
+                return Ok(());
+            }
             Ok(_) if end == bytes.len => return Ok(()),
             Ok(_) => "something stands behind its record".to_owned(),
             Err(why) => why.to_string(),

@@ -429,7 +429,7 @@ impl Channel {
         if self.floor.is_set() { PURGED_SLICES_AT_ONCE } else { SLICES_REMOVED_AT_ONCE }
     }
 
-    /// Whether slices without messages are left, more than are removed at once.
+    /// Whether slices without messages are left that may be removed.
     #[must_use]
     pub fn has_more_dead_slices(&self) -> bool {
         let first = self.messages.first;

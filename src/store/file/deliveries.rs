@@ -340,8 +340,10 @@ impl Deliveries {
                 Ok(())
             }
             Err(error) => {
+                // Whoever finds the copy takes what the former one says later for said before it:
+                // so nothing is added to that, and the next write begins another one.
                 self.abandon(root);
-                self.file = former;
+                self.outdated.extend(former.map(|written| written.number));
                 let text = refusal(error)?;
                 log::debug!(
                     target: crate::log::STREAM,

@@ -504,6 +504,18 @@ impl Checker {
                 let text = format!("{channel}:{at} was let go, as everything up to {floor}");
                 broken.push((Promise::Changes, text));
             }
+            let purges = self.changes.purges.get(channel);
+            let emptied = purges.into_iter().flat_map(|purges| &purges.stand_ins);
+            let held = emptied.filter_map(|at| Some((*at, messages.get(at)?)));
+            let mut held = held.filter(|(at, data)| {
+                !data.is_empty() && !self.doubts.excuses(On::Message(channel, *at))
+            });
+            if let Some((at, data)) =
+                held.next().filter(|_| !self.doubts.excuses(On::Channel(channel)))
+            {
+                let text = format!("{channel}:{at} was emptied, and is {data:?}");
+                broken.push((Promise::Changes, text));
+            }
         }
         let channel = ChannelName::from(DROPPED);
         let Some(found) = audit.get(&channel) else { return broken };
@@ -573,7 +585,7 @@ fn not_as_asked(
         Extent::Keep(kept) => Sequence(last.get().saturating_sub(kept)).next(),
         Extent::To(to) => to.next().min(last),
     };
-    let is_less = first < wanted && removed != 0;
+    let is_less = first < wanted && state.message_count != 0;
     let is_more = is_exact && removed != 0 && wanted < first;
     (is_less || is_more).then(|| format!("{first} is the first that is left, of {last}"))
 }
