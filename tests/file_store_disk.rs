@@ -265,7 +265,7 @@ fn a_former_active_changes_nothing_whatever_it_was_about_to_do() {
 }
 
 /// Methods of the contract as they are called, and the receivers of other methods of the same name.
-const METHODS: [&str; 21] = [
+const METHODS: [&str; 22] = [
     "allocate",
     "append",
     "create_folder",
@@ -287,10 +287,12 @@ const METHODS: [&str; 21] = [
     "sync_filesystem",
     "truncate",
     "unlink",
+    "watch",
 ];
-const OF_OTHERS: [&str; 27] = [
+const OF_OTHERS: [&str; 29] = [
     "Self::folder(",
     "adoption.sync(",
+    "adoption.watch(",
     "bytes.truncate(",
     "channel.append(",
     "channel.folder()",
@@ -304,6 +306,7 @@ const OF_OTHERS: [&str; 27] = [
     "replacement.sync()",
     "self.append(ctx",
     "self.folder()",
+    "self.known).watch(",
     "self.open(&",
     "self.open(index_name",
     "self.open(SUBS",

@@ -505,6 +505,33 @@ fn a_purge_that_is_refused_refuses_no_publish() {
     });
 }
 
+/// Goal: a durable of a group that somebody is about to join is used.
+#[test]
+fn a_durable_that_is_being_joined_is_neither_removed_nor_reset() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.connect("you");
+        let shared = Options { queue: "q", durable: "d", ..options() };
+        server.subscribe("me", "foo", "a", &shared);
+        let id = SubscriptionId(server.stored("foo")[0].0.id);
+        server.hold_commits();
+        server.hand_in(Service::Subscribe, Script::subscribe_request("you", "foo", "b", &shared));
+        server.run();
+        server.hand_in_leave(Service::SubscriptionClose, "me", "foo", "a");
+        server.run();
+        let channel = || ChannelName::from("foo");
+        server.administer(1, Change::RemoveDurable { channel: channel(), id });
+        server.administer(2, Change::ResetDurable { channel: channel(), id, to: Position::First });
+        server.release();
+        let outcomes = std::mem::take(&mut server.outcomes);
+        let is_refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused(why) if why.ends_with("is in use by client you"));
+        assert!(outcomes.iter().all(|(_, outcome)| is_refused(outcome)), "{outcomes:?}");
+        assert_eq!(outcomes.len(), 2);
+        server.publish("me", "foo", 1);
+        server.expect("b:1");
+    });
+}
+
 trait ToIds {
     fn map_to_ids(self) -> [SubscriptionId; 3];
 }
