@@ -175,3 +175,42 @@ fn refused_counts_leave_no_files() {
         assert_eq!(counts_found(&open(&disk, 2)), [39], "{operation:?}");
     }
 }
+
+/// A disk on which files of counts can be neither synced nor removed, while it is armed.
+#[derive(Clone, Default)]
+struct Stuck(Rc<Cell<bool>>);
+
+impl World for Stuck {
+    fn before(&self, _process: ProcessId, operation: Operation, name: &[u8]) -> Fate {
+        let is_stuck = [Operation::SyncFile, Operation::Unlink].contains(&operation);
+        if is_stuck && self.0.get() && name.starts_with(FILES) {
+            return Fate::Fails(Fault::Refused(Errno::ENOSPC));
+        }
+        Fate::Done
+    }
+}
+
+/// Goal: a file that was to be written anew, and of which a copy is left that is not durable, takes
+/// nothing away of what is counted later.
+#[test]
+fn what_is_counted_behind_a_copy_that_failed_counts() {
+    let disk = MemoryDisk::new(5, false);
+    disk.keep_order();
+    let mut first = open(&disk, 1);
+    let share = first.shares[0].as_mut();
+    assert!(commit(share, 1, &counted(Lifecycle::Create, 1)));
+    for round in 2..20 {
+        assert!(commit(share, 1, &counted(Lifecycle::Keep, round)));
+    }
+    let stuck = Stuck::default();
+    rule(Some(Rc::new(stuck.clone())));
+    let before = files(&disk).len();
+    stuck.0.set(true);
+    share.maintain(now(2)).unwrap();
+    stuck.0.set(false);
+    assert_eq!(files(&disk).len(), before + 1, "the copy is left");
+    assert!(commit(share, 1, &counted(Lifecycle::Keep, 30)));
+    rule(None);
+    drop(first);
+    assert_eq!(counts_found(&open(&disk, 2)), [30]);
+}
