@@ -4,6 +4,7 @@
 //! commit leaves before its report (P1).
 
 mod answered;
+mod gathering;
 
 use std::collections::VecDeque;
 
@@ -16,8 +17,10 @@ use crate::base::record::{
     Batch, ChannelBatch, ChannelOutcome, ClientWrite, Lifecycle, MessageRecord, Purge,
     SubscriptionWrite,
 };
+use crate::base::time::Instant;
 use crate::engine::administration;
 use crate::engine::channel::{Channel, Life};
+use crate::engine::commit::gathering::Gathering;
 use crate::engine::policy::Counted;
 use crate::engine::publication::Publication;
 use crate::engine::reply::Reply;
@@ -156,6 +159,7 @@ pub(super) struct Commits {
     /// The list of a batch that is through, emptied, for the next one: grown anew for each batch,
     /// it is moved several times.
     spare: Vec<StagedPublish>,
+    gathering: Gathering,
 }
 
 impl Commits {
@@ -171,6 +175,7 @@ impl Commits {
             last_number: 0,
             held_bytes: 0,
             spare: Vec::new(),
+            gathering: Gathering::default(),
         }
     }
 
@@ -179,9 +184,15 @@ impl Commits {
         self.queue.is_empty() && self.under_way.is_none()
     }
 
-    /// Whether a batch could be handed out now.
-    pub(super) fn is_ready(&self) -> bool {
-        !self.queue.is_empty() && self.under_way.is_none()
+    /// When the next batch is handed out, if there is one and none is under way.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        if self.under_way.is_some() {
+            return None;
+        }
+        let staged = self.queue.front()?;
+        let is_filling = self.queue.len() == 1;
+        let waits_until = self.gathering.waits_until(staged.publishes.len());
+        Some(waits_until.filter(|_| is_filling).unwrap_or_default())
     }
 
     /// What is held in memory until it is written, beside messages.
@@ -493,12 +504,18 @@ impl Commits {
         }
     }
 
-    /// The next batch, if none is under way.
-    fn hand_out(&mut self, channels: &mut slab::Slab<Channel>) -> Option<(Ticket, Batch)> {
-        if self.under_way.is_some() {
+    /// The next batch, if none is under way and it need not wait.
+    fn hand_out(
+        &mut self,
+        channels: &mut slab::Slab<Channel>,
+        now: Instant,
+        is_hurried: bool,
+    ) -> Option<(Ticket, Batch)> {
+        if now < self.due_at()? && !is_hurried {
             return None;
         }
         let staged = self.queue.pop_front()?;
+        self.gathering.on_handed_out(staged.publishes.len(), now);
         let ticket = self.last_ticket.next();
         self.last_ticket = ticket;
         let parts = staged
@@ -531,6 +548,12 @@ impl Commits {
         let Staged { publishes, after, held, batch, held_bytes, .. } = staged;
         self.under_way = Some(UnderWay { ticket, parts, publishes, after, held, held_bytes });
         Some((ticket, batch))
+    }
+
+    /// So many publishes are answered: those who sent them may publish again.
+    fn on_answered(&mut self, count: usize, now: Instant) {
+        let staged = self.queue.front().map_or(0, |staged| staged.publishes.len());
+        self.gathering.on_committed(count, staged, now);
     }
 
     /// Takes what waits for a refused channel out of the batches that fill: its publishes.

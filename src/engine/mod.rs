@@ -239,7 +239,7 @@ impl Engine {
         }
         engine.end_recovered_clients(&leaving, now);
         engine.start_recovered(now);
-        engine.flush();
+        engine.flush(now);
         engine
     }
 
@@ -279,7 +279,7 @@ impl Engine {
                 self.on_trimmed(&channel, state);
             }
             Input::Administer { token, change } => self.administer(token, change, now),
-            Input::EndOfTurn => self.end_turn(),
+            Input::EndOfTurn => self.end_turn(now),
             Input::Drain => self.begin_draining(),
         }
         if cfg!(debug_assertions) {
@@ -291,7 +291,7 @@ impl Engine {
     /// depend on another turn.
     pub fn handle_timeout(&mut self, now: Now) {
         if self.is_draining {
-            return self.end_turn();
+            return self.end_turn(now);
         }
         self.go_on(now);
         while let Some(timer) = self.timers.pop_due(now.at) {
@@ -305,7 +305,7 @@ impl Engine {
                 Timer::Inactivity(index, incarnation) => self.on_inactive(index, incarnation, now),
             }
         }
-        self.end_turn();
+        self.end_turn(now);
         if cfg!(debug_assertions) {
             self.check_invariants();
         }
@@ -314,13 +314,14 @@ impl Engine {
     /// When [`Engine::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.commits.is_ready() || (self.reads.is_ready() && !self.is_draining) {
+        if self.reads.is_ready() && !self.is_draining {
             return Some(Instant(0));
         }
+        let due_at = self.commits.due_at();
         if self.is_draining {
-            return None;
+            return due_at.and(Some(Instant(0)));
         }
-        self.timers.next_deadline()
+        due_at.into_iter().chain(self.timers.next_deadline()).min()
     }
 
     /// The next thing that the engine asks for, in order.
@@ -334,10 +335,10 @@ impl Engine {
         self.done.take()
     }
 
-    fn end_turn(&mut self) {
+    fn end_turn(&mut self, now: Now) {
         self.look_at_held();
         self.emit_credit();
-        self.flush();
+        self.flush(now);
         self.reads.begin_turn();
     }
 

@@ -16,8 +16,10 @@ use crate::proto::spb;
 
 impl Engine {
     /// Hands the next batch out, if none is under way.
-    pub(in crate::engine) fn flush(&mut self) {
-        if let Some((ticket, mut batch)) = self.commits.hand_out(&mut self.channels.slab) {
+    pub(in crate::engine) fn flush(&mut self, now: Now) {
+        let channels = &mut self.channels.slab;
+        let handed_out = self.commits.hand_out(channels, now.at, self.is_draining);
+        if let Some((ticket, mut batch)) = handed_out {
             // What a successor takes over must be all there is.
             batch.durable |= self.is_draining;
             if planted::is(Bug::PurgeInMemory) {
@@ -74,6 +76,7 @@ impl Engine {
             self.deliver_channel(index, now);
         }
         let mut publishes = done.publishes;
+        self.commits.on_answered(publishes.len(), now.at);
         for publish in publishes.drain(..) {
             if of(publish.channel).is_none() {
                 self.ack_publish(publish);
@@ -86,7 +89,7 @@ impl Engine {
         self.remove_refused_channels(&refused, now);
         self.unpark(parked, now);
         self.emit_credit();
-        self.flush();
+        self.flush(now);
     }
 
     fn on_part_written(&mut self, part: Part, outcome: &ChannelOutcome, now: Now) {
