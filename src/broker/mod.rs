@@ -47,6 +47,7 @@ mod patterns;
 mod peer_room;
 mod publish;
 mod read;
+mod recent;
 mod repeats;
 #[cfg(test)]
 mod repeats_tests;

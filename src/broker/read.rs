@@ -9,6 +9,7 @@ use crate::base::limits::SESSION_WORK_MIN;
 use crate::broker::delivery::is_spread;
 use crate::broker::outbox::COPY_LEN_MAX;
 use crate::broker::publish::{detach_frame, take_frame};
+use crate::broker::recent::Recent;
 use crate::broker::session::Phase;
 use crate::broker::spread::Spread;
 use crate::broker::sublist::{BYTES_PER_WORK, Found, Matched};
@@ -232,7 +233,18 @@ impl Broker {
         let (Some(session), Some(account)) = (self.sessions.get_mut(id), account) else {
             return Found::All(None);
         };
-        self.accounts[account].matches_some(subject, most, &mut session.search)
+        let tree = &mut self.accounts[account];
+        let version = (account, tree.change_count());
+        let recalled = session.recent.as_ref().and_then(|it| it.recall(version, subject));
+        if let Some(found) = recalled {
+            tree.count_recalled(found.is_some());
+            return Found::All(found.cloned());
+        }
+        let found = tree.matches_some(subject, most, &mut session.search);
+        if let Found::All(found) = &found {
+            Recent::remember(&mut session.recent, version, subject, found.as_ref());
+        }
+        found
     }
 
     /// Tells the peer and the log, in the order of the reference; `input` begins with what is

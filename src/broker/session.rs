@@ -17,6 +17,7 @@ use crate::broker::auth::Identity;
 use crate::broker::client::Client;
 use crate::broker::kind::Kind;
 use crate::broker::outbox::Outbox;
+use crate::broker::recent::Recent;
 use crate::broker::route::Route;
 use crate::broker::snapshot::{SubscriptionSnapshot, Traffic};
 use crate::broker::spread::Spread;
@@ -113,6 +114,8 @@ pub(super) struct Session {
     pub is_paused: bool,
     /// The receivers of the message at the front, as far as they were looked for.
     pub search: Option<Box<Search>>,
+    /// The receivers of the message before.
+    pub recent: Option<Box<Recent>>,
     /// What is left of the message at the front, where some of its receivers have got it.
     pub spread: Option<Box<Spread>>,
     /// Whether it understands headers, as this server does.
@@ -145,6 +148,7 @@ impl Session {
             is_auth_pending: false,
             is_paused: false,
             search: None,
+            recent: None,
             spread: None,
             has_headers: false,
             interests: BTreeMap::new(),

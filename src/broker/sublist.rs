@@ -555,7 +555,16 @@ impl Sublist {
         Some(found).filter(|found| !found.is_empty())
     }
 
-    fn change_count(&self) -> u64 {
+    /// A session has remembered who gets its message.
+    #[inline]
+    pub(super) fn count_recalled(&mut self, has_receivers: bool) {
+        self.match_count += 1;
+        self.hit_count += u64::from(has_receivers);
+    }
+
+    /// How many interests have come or gone: while it stays, so does what was found.
+    #[inline]
+    pub(super) fn change_count(&self) -> u64 {
         self.insert_count + self.remove_count
     }
 

@@ -4,7 +4,7 @@
 //! tabs between arguments, a bare line feed. Keeps no state: a partial operation is parsed again
 //! from its start, which costs one control line.
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 use smallvec::SmallVec;
 
 use crate::wire::errors::ProtocolError;
@@ -207,7 +207,54 @@ pub(crate) fn verbs() -> std::collections::BTreeSet<&'static [u8]> {
 /// # Errors
 /// When what is there cannot become an operation of `limits.side` that keeps to the limits; said
 /// as early as it is known, also of an operation that is not whole.
+#[inline]
 pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, ProtocolError> {
+    if limits.side == Side::Client
+        && let Some((publish, len)) = parse_usual_pub(bytes, limits)
+    {
+        return Ok(Parsed::Op { op: Op::Publish(publish), len });
+    }
+    parse_any(bytes, limits)
+}
+
+/// A whole publish without headers whose line is as client libraries write it. `None` says nothing:
+/// whatever is unusual or wrong is found the general way.
+#[inline]
+pub(super) fn parse_usual_pub<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+) -> Option<(Publish<'a>, usize)> {
+    let line = bytes.strip_prefix(b"PUB ")?;
+    let line_len = memchr(b'\n', line)? + 1;
+    let line = line[..line_len].strip_suffix(b"\r\n")?;
+    if limits.control_line_max < line.len() {
+        return None;
+    }
+    let (names, size) = line.split_at(line.iter().rposition(|byte| !byte.is_ascii_digit())? + 1);
+    let size = parse_size(size).filter(|size| *size <= limits.payload_max)?;
+    let names = names.strip_suffix(b" ")?;
+    let (subject, reply) = match memchr2(b' ', b'\t', names) {
+        None => (names, None),
+        Some(at) => {
+            let reply = names[at..].strip_prefix(b" ")?;
+            if reply.is_empty() || memchr2(b' ', b'\t', reply).is_some() {
+                return None;
+            }
+            (&names[..at], Some(reply))
+        }
+    };
+    if subject.is_empty() {
+        return None;
+    }
+    let (payload, end) = bytes[b"PUB ".len() + line_len..].split_at_checked(size)?;
+    if !end.starts_with(b"\r\n") {
+        return None;
+    }
+    let len = b"PUB ".len() + line_len + size + b"\r\n".len();
+    Some((Publish { subject, reply, header_len: None, payload }, len))
+}
+
+pub(super) fn parse_any<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, ProtocolError> {
     let Some((verb, verb_len)) = find_verb(bytes, limits.side)? else {
         return Ok(Parsed::NeedMore { len: None });
     };

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::op::{Publish, RouteInterest, RouteMessage};
+use super::parser::{parse_any, parse_usual_pub};
 use super::*;
 
 fn client() -> Limits {
@@ -36,6 +37,9 @@ fn blanks_letter_case_and_line_ends_are_free() {
     check(&limits, b"pub \t a  2\nhi\r\n", Op::Publish(publish(b"a", None, b"hi")));
     check(&limits, b"PuB\ta\tre 0\r\n\r\n", Op::Publish(publish(b"a", Some(b"re"), b"")));
     check(&limits, b"sUb  a\t 1 \r\n", Op::Subscribe { subject: b"a", queue: None, sid: b"1" });
+    assert_eq!(parse_usual_pub(b"pub a 2\r\nhi\r\n", &limits), None);
+    let usual = parse_usual_pub(b"PUB a re 2\r\nhi\r\n", &limits);
+    assert_eq!(usual, Some((publish(b"a", Some(b"re"), b"hi"), 16)));
     check(&limits, b"PINGxyz\n", Op::Ping);
     check(&limits, b"CONNECT{}\r\n", Op::Connect(b"{}"));
     check(&limits, b"unsub 1 x\r\n", Op::Unsubscribe { sid: b"1", max: None });
@@ -140,6 +144,23 @@ proptest! {
             encoder::encode(&op, &mut bytes);
             let len = bytes.len();
             prop_assert_eq!(parse(&bytes, &limits), Ok(Parsed::Op { op, len }));
+        }
+    }
+
+    /// Goal: what is read the quick way is what the general way reads.
+    #[test]
+    fn the_quick_way_reads_what_the_general_way_reads(
+        begin in prop::sample::select(vec!["PUB ", "PUB a", "PUB a.b ", "PUB a b ", "pub a "]),
+        middle in prop::collection::vec(prop::sample::select(b" \t\r\n013a.".to_vec()), 0..6),
+        end in prop::sample::select(vec!["0\r\n", "3\r\n", " 3\r\n", "1001\r\n", "3\n", ""]),
+        rest in prop::sample::select(vec!["abc\r\n", "abc\r\nPUB ", "ab\r\n", "\r\n", "", "\r\nx"]),
+        control_line_max in 3..12_usize,
+    ) {
+        let bytes = [begin.as_bytes(), &middle, end.as_bytes(), rest.as_bytes()].concat();
+        let limits = Limits { control_line_max, ..client() };
+        if let Some((publish, len)) = parse_usual_pub(&bytes, &limits) {
+            let expected = Parsed::Op { op: Op::Publish(publish), len };
+            prop_assert_eq!(parse_any(&bytes, &limits), Ok(expected));
         }
     }
 
