@@ -357,11 +357,12 @@ pub(super) fn is_spread(matched: &Matched, publish: &Publish<'_>, names: Option<
 }
 
 fn has_many_receivers(matched: &Matched, weight: usize, names: Option<&[u8]>) -> bool {
+    let exceeds = |most: usize, count: usize| most < count.saturating_mul(weight);
     let has_many_queues = match names {
-        None => QUEUES_AT_ONCE_MAX / weight < matched.queues.len() && 1 < matched.queues.len(),
-        Some(names) => NAMES_AT_ONCE_MAX / weight < names.len(),
+        None => exceeds(QUEUES_AT_ONCE_MAX, matched.queues.len()) && 1 < matched.queues.len(),
+        Some(names) => exceeds(NAMES_AT_ONCE_MAX, names.len()),
     };
-    has_many_queues || AT_ONCE_MAX / weight < matched.plain.len()
+    has_many_queues || exceeds(AT_ONCE_MAX, matched.plain.len())
 }
 
 impl Broker {

@@ -18,6 +18,7 @@ use crate::base::record::{
     SubscriptionWrite,
 };
 use crate::base::time::Instant;
+use crate::engine::Settings;
 use crate::engine::administration;
 use crate::engine::channel::{Channel, Life};
 use crate::engine::commit::gathering::Gathering;
@@ -163,19 +164,19 @@ pub(super) struct Commits {
 }
 
 impl Commits {
-    /// Those of an engine that is one of `loops`, whose store makes messages so much longer.
-    pub(super) fn new(loops: u16, overhead_max: usize) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let loops = settings.loops;
         Self {
             bytes_max: unsynced_share(UNSYNCED_BYTES_MAX, loops),
             messages_max: unsynced_share(UNSYNCED_MESSAGES_MAX, loops),
-            overhead_max,
+            overhead_max: settings.message_overhead_max,
             queue: VecDeque::new(),
             under_way: None,
             last_ticket: Ticket::default(),
             last_number: 0,
             held_bytes: 0,
             spare: Vec::new(),
-            gathering: Gathering::default(),
+            gathering: Gathering::new(settings.gathers_first),
         }
     }
 

@@ -95,6 +95,9 @@ pub struct Settings {
     /// How many bytes longer a message can be in the store than it is here: batches are bounded by
     /// what is written.
     pub message_overhead_max: usize,
+    /// Whether batches wait for those who were answered before it is measured whether that is
+    /// quicker.
+    pub gathers_first: bool,
     /// Whether debug lines are logged; without it they are not even made.
     pub debug: bool,
     /// Whether trace lines are logged.
@@ -187,7 +190,7 @@ impl Engine {
         let mut random = Random::new(start.seed);
         let reply_prefix = format!("_INBOX.{}", random.unique_id());
         let subscriptions = Subscriptions::new(&mut random);
-        let commits = Commits::new(settings.loops, settings.message_overhead_max);
+        let commits = Commits::new(&settings);
         let mut engine = Self {
             settings,
             index: start.index,

@@ -130,6 +130,7 @@ impl Script {
             subscription_ids_store_wide: false,
             partition: None,
             message_overhead_max: 0,
+            gathers_first: false,
             debug: true,
             trace: false,
         };

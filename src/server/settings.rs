@@ -45,6 +45,7 @@ pub fn engine(config: &Config, site: &dyn Site, limits: &ResolvedLimits) -> engi
         subscription_ids_store_wide: site.numbers_subscriptions_as_one(),
         partition: partition(config),
         message_overhead_max: site.message_overhead_max(),
+        gathers_first: false,
         debug: config.log.streaming.debug || config.log.streaming.trace,
         trace: config.log.streaming.trace,
     }

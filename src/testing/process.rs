@@ -629,8 +629,9 @@ pub fn url_of(number: usize) -> String {
 
 /// What engines are told.
 #[must_use]
-pub fn engine_settings(loops: u16, limits: &ResolvedLimits, tells_all: bool) -> engine::Settings {
+pub fn engine_settings(loops: u16, limits: &ResolvedLimits, seed: u64) -> engine::Settings {
     use std::time::Duration;
+    let tells_all = seed.is_multiple_of(4);
     engine::Settings {
         loops,
         limits: limits.clone(),
@@ -642,6 +643,7 @@ pub fn engine_settings(loops: u16, limits: &ResolvedLimits, tells_all: bool) -> 
         subscription_ids_store_wide: false,
         partition: None,
         message_overhead_max: 0,
+        gathers_first: seed % 4 == 3,
         debug: tells_all,
         trace: tells_all,
     }

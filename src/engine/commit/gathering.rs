@@ -88,6 +88,12 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
+    /// Waits from the beginning if it is patient, and else once that is known to be quicker.
+    pub(super) fn new(is_patient: bool) -> Self {
+        let way = if is_patient { Way::Patient } else { Way::Eager };
+        Self { way, ..Self::default() }
+    }
+
     /// Until when a batch of so many publishes waits; `None` if it is handed out now.
     pub(super) fn waits_until(&self, staged: usize) -> Option<Instant> {
         self.wait.filter(|wait| staged < wait.wanted).map(|wait| wait.until)

@@ -151,8 +151,7 @@ impl Group {
     pub(super) fn on_opened(&mut self, opening: &ToOpen, opened: Result<Opened, StoreError>) {
         let (number, term, now) = (opening.number, opening.term, self.clocks_of(opening.number));
         self.hear_of_harm();
-        let tells_all = self.plan.seed.is_multiple_of(4);
-        let settings = process::engine_settings(self.plan.loops, &self.resolved, tells_all);
+        let settings = process::engine_settings(self.plan.loops, &self.resolved, self.plan.seed);
         let mut random = self.random.clone();
         let Some(process) = self.process(number, opening.id) else { return };
         process.is_busy = false;
