@@ -210,6 +210,9 @@ pub enum StoreAnswer {
         ticket: Ticket,
         /// How it ended.
         report: CommitReport,
+        /// What was to be written. Where it was made it is let go of as well: its messages share
+        /// counters that two threads would take from each other.
+        batch: Box<Batch>,
     },
     /// The answer to a fetch.
     Fetched {

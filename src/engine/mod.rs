@@ -269,7 +269,7 @@ impl Engine {
             Input::Room { key, has_room } => self.on_room(SubscriptionKey(key), has_room, now),
             Input::NoResponders { reply } => self.on_answer(&reply, false, now),
             Input::Peer { from, message } => self.on_peer(from, message, now),
-            Input::Store(StoreAnswer::Committed { ticket, report }) => {
+            Input::Store(StoreAnswer::Committed { ticket, report, batch: _ }) => {
                 self.on_committed(ticket, report, now);
             }
             Input::Store(StoreAnswer::Fetched { ticket, result }) => {

@@ -317,7 +317,7 @@ impl Script {
                 assert_bounded(&batch, &self.settings);
                 let report = self.shelf.commit(&batch);
                 let way = index + self.engines.len();
-                let input = Input::Store(StoreAnswer::Committed { ticket, report });
+                let input = Input::Store(StoreAnswer::Committed { ticket, report, batch });
                 if self.is_holding {
                     self.held.push_back((way, input));
                 } else {

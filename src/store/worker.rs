@@ -312,7 +312,7 @@ impl Task {
         self.receive()?;
         progress::note();
         if let Some((ticket, batch)) = self.commits.pop_front() {
-            self.commit(ticket, &batch).map_err(Ended::Unknown)?;
+            self.commit(ticket, batch).map_err(Ended::Unknown)?;
         }
         for _ in 0..READS_BETWEEN_COMMITS_MAX {
             let Some(read) = self.reads.pop_front() else {
@@ -412,12 +412,12 @@ impl Task {
         }
     }
 
-    fn commit(&mut self, ticket: Ticket, batch: &Batch) -> Result<(), OutcomeUnknown> {
-        assert_bounded(batch, self.loops);
+    fn commit(&mut self, ticket: Ticket, batch: Box<Batch>) -> Result<(), OutcomeUnknown> {
+        assert_bounded(&batch, self.loops);
         let messages = batch.channels.iter().map(|part| part.messages.len()).sum();
         self.meters.begins(messages, self.jobs.len() + self.commits.len() + self.reads.len());
-        let report = timed(|meters| &meters.commit, || self.store.commit(self.epoch, batch))?;
-        self.answer(StoreAnswer::Committed { ticket, report });
+        let report = timed(|meters| &meters.commit, || self.store.commit(self.epoch, &batch))?;
+        self.answer(StoreAnswer::Committed { ticket, report, batch });
         let soon = world::instant() + MAINTAIN_AFTER_COMMIT;
         self.maintain_at = Some(self.maintain_at.map_or(soon, |at| at.min(soon)));
         Ok(())
@@ -613,7 +613,7 @@ mod tests {
     /// A report in few words; the state of a channel by its last sequence.
     fn brief(report: &Report) -> String {
         match report {
-            Report::Answer(StoreAnswer::Committed { ticket, report }) => {
+            Report::Answer(StoreAnswer::Committed { ticket, report, .. }) => {
                 let outcome = &report.channels[0];
                 let last = outcome.state.last;
                 format!("committed {} {:?} last {last}", ticket.0, outcome.refused)
