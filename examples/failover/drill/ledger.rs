@@ -294,8 +294,9 @@ mod tests {
     fn every_kind_of_fault_is_seen() {
         let mut ledger = sound();
         let late: i64 = 2_000_000_000;
-        // It excuses no copy that was stored before.
+        // It excuses no copy that was stored before it.
         ledger.kills[0].at = Instant(late.unsigned_abs() * 2);
+        let now = Now { at: Instant(late.unsigned_abs() * 3), wall: WallTime(late * 3) };
         ledger.stored[0] = received(&[(1, "a", late + 1), (2, "a", late), (4, "x", late + 2)]);
         let expected = Faults {
             lost: 2,
@@ -307,7 +308,7 @@ mod tests {
             conflicts: 3,
             undelivered: 1,
         };
-        assert_eq!(ledger.faults(Now::default()), expected);
+        assert_eq!(ledger.faults(now), expected);
         assert_eq!(ledger.rounds()[0].lost, 2);
     }
 }
