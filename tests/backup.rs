@@ -37,7 +37,7 @@ use stanby::config::{Config, Program, World};
 use stanby::proto::pb;
 use stanby::store::source::unlimited;
 
-use crate::lasting::{Kind, Store, command, must, must_refuse, said};
+use crate::lasting::{Kind, Store, command, must, must_print, must_refuse, said};
 use crate::server::{Launch, Server, free_port, wait_for};
 use crate::stan::{CLUSTER, Stan};
 
@@ -320,8 +320,7 @@ fn a_backup_is_restored() {
     let sub = client.subscribe(durable.clone());
     assert_eq!(stan::sequences(&client.take(&sub, 5)), [1, 2, 3, 4, 5]);
     let to = folder.path().join("monday");
-    let told = must(&served.words(&to));
-    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let told = must_print(&served.words(&to));
     assert_eq!((&told["messages"], &told["subscriptions"]), (&20.into(), &1.into()), "{told}");
     client.fill("orders", 21..=30);
     server.stop(Signal::SIGTERM);

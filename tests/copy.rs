@@ -20,7 +20,7 @@ use std::process::{Command, Stdio};
 
 use stanby::site::new_store::{NewStore, Work};
 
-use crate::lasting::{KEY, Kind, Store, command, must, must_refuse, said, stanby};
+use crate::lasting::{KEY, Kind, Store, command, must, must_print, must_refuse, said, stanby};
 use crate::server::{Launch, wait_for};
 
 fn is_full() -> bool {
@@ -363,8 +363,7 @@ fn limits_of_the_new_server_are_asked() {
         assert!(!data.exists(), "nothing is made");
     }
     limited("max_msgs: 30");
-    let report = must(&["copy", "--json", &original.name, &name]);
-    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let report = must_print(&["copy", "--json", &original.name, &name]);
     assert_eq!(report["cluster_id"], "test-cluster");
     assert_eq!(report["channels"][1]["messages"], 30);
 }

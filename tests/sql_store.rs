@@ -38,7 +38,7 @@ use stanby::store::sql::{self, SqlOptions, sessions};
 use stanby::store::{Opened, OutcomeUnknown, Remedy, Store, StoreError};
 
 /// Longer than anything takes that is not broken.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs `goal` for each database that there is, with one of its own.
 fn for_every_database(goal: impl Fn(&Source)) {

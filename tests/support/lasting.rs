@@ -327,6 +327,15 @@ pub fn must(words: &[&str]) -> String {
     said(&output)
 }
 
+/// Runs it; it must do what it is told: the document that it prints. How far it is, which a command
+/// that takes long says beside it, is no part of it.
+pub fn must_print(words: &[&str]) -> serde_json::Value {
+    let output = stanby(words);
+    assert!(output.status.success(), "{words:?}: {}", said(&output));
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", said(&output)))
+}
+
 /// Runs it; it must say no, with this in its words.
 pub fn must_refuse(words: &[&str], why: &str) {
     let output = stanby(words);

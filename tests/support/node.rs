@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Nothing that a test waits for takes longer, even on a machine with other work.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Which program a node runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::time::Duration;
 use stanby::base::time::{Instant, Now};
 use stanby::client::Message;
 
-/// How long before a second copy an ack may have come that only just left.
+/// How far an ack that only just left may be from the second copy, or from the moment in which the
+/// active was ended or paused: when its successor stores the copy depends on the machine.
 const JUST: Duration = Duration::from_secs(1);
 
 /// One message that was published.
@@ -65,6 +66,8 @@ pub struct Ledger {
     pub redelivered: BTreeMap<usize, u64>,
     /// The kill of each round; the first has index 0.
     pub kills: Vec<Kill>,
+    /// When the active was paused for longer than it may be silent.
+    pub pauses: Vec<Instant>,
     /// Acks that came.
     pub ack_count: usize,
 }
@@ -191,6 +194,8 @@ impl Ledger {
             now.wall.0.saturating_sub(ago)
         };
         let just = i64::try_from(JUST.as_nanos()).unwrap_or(i64::MAX);
+        let stops = self.kills.iter().map(|kill| kill.at).chain(self.pauses.iter().copied());
+        let stops: Vec<i64> = stops.map(wall_of).collect();
         let mut doubled = 0;
         for (channel, received) in self.stored.iter().enumerate() {
             let mut seen = BTreeSet::new();
@@ -198,8 +203,12 @@ impl Ledger {
                 let content = String::from_utf8_lossy(data).into_owned();
                 let key = (channel, content);
                 let acked_at = self.published.get(&key).and_then(|one| one.acked_at);
-                let was_acked =
-                    acked_at.is_some_and(|at| wall_of(at).saturating_add(just) < *stored_at);
+                let was_acked = acked_at.map(wall_of).is_some_and(|acked_at| {
+                    let only_just = |stop: &i64| {
+                        *stop <= *stored_at && acked_at.abs_diff(*stop) <= just.unsigned_abs()
+                    };
+                    acked_at.saturating_add(just) < *stored_at && !stops.iter().any(only_just)
+                });
                 doubled += usize::from(!seen.insert(key) && was_acked);
             }
         }
@@ -221,6 +230,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use stanby::base::time::WallTime;
+
     use super::*;
 
     fn received(contents: &[(u64, &str, i64)]) -> Received {
@@ -261,10 +272,31 @@ mod tests {
         assert_eq!(ledger.faults(Now::default()).doubled, 0);
     }
 
+    /// However long its successor takes.
+    #[test]
+    fn what_was_acked_just_before_a_pause_may_be_stored_again() {
+        let late: i64 = 60_000_000_000;
+        let doubled = |paused_at: &[u64]| {
+            let mut ledger = sound();
+            ledger.kills.clear();
+            ledger.pauses = paused_at.iter().copied().map(Instant).collect();
+            ledger.stored[0] =
+                received(&[(1, "a", 10), (2, "b", 10), (3, "c", 11), (4, "a", late)]);
+            ledger.faults(Now { at: Instant(late.unsigned_abs()), wall: WallTime(late) }).doubled
+        };
+        assert_eq!(doubled(&[]), 1);
+        assert_eq!(doubled(&[500_000_000]), 0);
+        assert_eq!(doubled(&[2_000_000_000]), 1, "it was acknowledged long before");
+        assert_eq!(doubled(&[70_000_000_000]), 1, "it was stored again before");
+    }
+
     #[test]
     fn every_kind_of_fault_is_seen() {
         let mut ledger = sound();
-        let late = 2_000_000_000;
+        let late: i64 = 2_000_000_000;
+        // It excuses no copy that was stored before it.
+        ledger.kills[0].at = Instant(late.unsigned_abs() * 2);
+        let now = Now { at: Instant(late.unsigned_abs() * 3), wall: WallTime(late * 3) };
         ledger.stored[0] = received(&[(1, "a", late + 1), (2, "a", late), (4, "x", late + 2)]);
         let expected = Faults {
             lost: 2,
@@ -276,7 +308,7 @@ mod tests {
             conflicts: 3,
             undelivered: 1,
         };
-        assert_eq!(ledger.faults(Now::default()), expected);
+        assert_eq!(ledger.faults(now), expected);
         assert_eq!(ledger.rounds()[0].lost, 2);
     }
 }

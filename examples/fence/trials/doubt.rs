@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
+use stanby::base::world;
 use stanby::site::epoch_files::{self, LOCK_FILE};
 
 use super::drill::{DrillError, wait_until};
@@ -29,6 +30,7 @@ impl Trial<'_> {
         let (old, new) = (self.active, 1 - self.active);
         let pid = self.pair.pid(old)?;
         self.pair.signal(old, Signal::SIGSTOP)?;
+        self.notes.ledger().pauses.push(world::instant());
         self.replaced_by(new)?;
         self.pair.signal(old, Signal::SIGCONT)?;
         self.wait_roles()?;
