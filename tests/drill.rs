@@ -13,6 +13,7 @@ mod databases;
 mod server;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -157,6 +158,51 @@ fn a_pair_over_sqlite_holds() {
     let room = Room::new();
     let report = must_hold(&room, &[&room.write(ONE_KILL), "--store", "sqlite"]);
     assert_eq!((&report["store"], &report["found"]["take_overs"]), (&"sqlite".into(), &1.into()));
+}
+
+/// Goal: of two partitions over one external server each is killed in its turn, and what is
+/// measured is that one: the other goes on, and its acks are no take-over.
+#[test]
+fn partitions_over_an_external_server_hold() {
+    let room = Room::new();
+    let file = room.write(&format!("rounds = 2\n{ONE_KILL}[clients]\nchannels = 2\n"));
+    let program = binary().display().to_string();
+    let report = must_hold(&room, &[&file, "--external", &program, "--partitions", "2"]);
+    assert_eq!((&report["members"], &report["found"]["take_overs"]), (&4.into(), &2.into()));
+    let events = report["events"].as_array().unwrap().iter();
+    let times: Vec<f64> = events.filter_map(|event| event["first_ack_ms"].as_f64()).collect();
+    // Acks of the other partition come every 10 ms.
+    let longest = report["found"]["take_over"].as_f64().unwrap();
+    assert!(times.len() == 2 && times.contains(&longest), "{report}");
+    assert!(report["server"].as_str().unwrap().contains(", over stanby "), "{report}");
+    let output = room.drill(&[&file, "--external", "/bin/echo"]);
+    let said = text(&output);
+    assert!(output.status.code() == Some(3) && said.contains("is no NATS server: asked"), "{said}");
+    assert_eq!(room.processes(), Vec::<String>::new());
+}
+
+/// Goal: the load goes on until the input ends, and each line of it is answered with the acks.
+#[test]
+fn a_drill_by_hand_lasts_as_long_as_its_input() {
+    let room = Room::new();
+    let file = room.write(
+        "steps = [\"wait until the input ends\"]\nexpect = [\"lost = 0\", \"acked > 20\"]\n\
+         [members]\ncount = 1\n",
+    );
+    let mut command = room.command(&[&file, "--json"]);
+    let mut drill = command.stdin(Stdio::piped()).spawn().unwrap();
+    let (mut input, answers) = (drill.stdin.take().unwrap(), drill.stderr.take().unwrap());
+    let mut answers = BufReader::new(answers).lines();
+    let mut acks = || {
+        writeln!(input, "how many?").unwrap();
+        let line = answers.next().unwrap().unwrap();
+        line.strip_suffix(" acks").unwrap_or_else(|| panic!("{line}")).parse::<usize>().unwrap()
+    };
+    wait_for("acks", || (acks() > 20).then_some(()));
+    drop(input);
+    let output = drill.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_eq!(report(&output)["held"], true);
 }
 
 /// Goal: what does not hold is said, by the exit code too, and the logs are kept.

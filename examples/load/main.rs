@@ -6,7 +6,7 @@
 //! MariaDB are, `STANBY_TEST_POSTGRES` and `STANBY_TEST_MYSQL` say (`tests/support/databases.sh`).
 
 mod bare;
-#[path = "../failover/drill/mod.rs"]
+#[path = "../pair/mod.rs"]
 mod drill;
 mod publisher;
 mod report;

@@ -7,7 +7,7 @@
 //! `STANBY_TEST_MYSQL` say (`tests/support/databases.sh`).
 
 mod bare;
-#[path = "../failover/drill/mod.rs"]
+#[path = "../pair/mod.rs"]
 mod drill;
 mod report;
 mod session;
@@ -25,7 +25,7 @@ use stanby::client::{Client, ClientError, Options};
 use self::bare::{BarePair, Ground};
 use self::drill::load::{Notes, Publisher};
 use self::drill::pair::{CLUSTER_ID, Pair};
-use self::drill::{DrillError, Ending, Plan, database};
+use self::drill::{DrillError, Plan, database};
 use self::report::Report;
 
 /// How long the store may take to be filled.
@@ -221,10 +221,9 @@ fn kill_in_turns(
     let publisher = Publisher::start(plan, &pair.servers(), &notes, "publisher")?;
     let mut bare_times = Vec::new();
     let mut active = 0;
-    for round in 1..=rounds {
-        notes.begin_round(round);
+    for _ in 0..rounds {
         drill::wait_for_acks(&notes, acks)?;
-        drill::fail_over(pair, active, &notes, Ending::Kill)?;
+        drill::fail_over(pair, active, &notes)?;
         pair.wait_exit(active)?;
         pair.restart(active)?;
         active = 1 - active;
@@ -235,7 +234,7 @@ fn kill_in_turns(
         }
     }
     publisher.finish()?;
-    let times = notes.ledger().rounds().iter().filter_map(|round| round.first_ack).collect();
+    let times = notes.ledger().first_acks();
     Ok((times, bare_times))
 }
 

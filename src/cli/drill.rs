@@ -50,6 +50,15 @@ struct Args {
     /// Source of the database, for postgres and mysql; what is in it stays
     #[arg(long, value_name = "SOURCE")]
     source: Option<String>,
+    /// Over an external NATS server, which is started: this program (a nats-server, or stanby)
+    #[arg(long, value_name = "PATH")]
+    external: Option<String>,
+    /// So many groups over it, each with its part of the channels; they take their turns by round
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=4))]
+    partitions: Option<u8>,
+    /// One more argument of each member, as --argument=--loops=2
+    #[arg(long, value_name = "ARGUMENT")]
+    argument: Vec<String>,
     /// How often the steps are done
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
@@ -81,6 +90,7 @@ struct AttachArgs {
     /// Start no members: these addresses are drilled
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "monitor")]
     #[arg(conflicts_with_all = ["server", "store", "source", "stop_database", "start_database"])]
+    #[arg(conflicts_with_all = ["external", "partitions", "argument"])]
     attach: Vec<String>,
     /// Their monitoring addresses, in the same order
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "attach")]
@@ -149,6 +159,7 @@ const EXAMPLES: &str = "Examples:
   stanby drill --pair
   stanby drill hung-active --html report.html
   stanby drill kill-the-active --server /usr/bin/nats-streaming-server --expect 'take_over < 5s'
+  stanby drill kill-the-active --external /usr/sbin/nats-server
   stanby drill mine.toml --store postgres --source 'dbname=drill sslmode=disable' --junit drill.xml
   stanby drill kill-the-active --attach a:4222,b:4222 --monitor a:8222,b:8222 \\
       --signal-command 'docker kill -s {signal} stan-{member}' --start-command 'docker start stan-{member}'
@@ -271,6 +282,9 @@ impl Args {
             (self.server.is_some(), "--server"),
             (self.store.is_some(), "--store"),
             (self.source.is_some(), "--source"),
+            (self.external.is_some(), "--external"),
+            (self.partitions.is_some(), "--partitions"),
+            (!self.argument.is_empty(), "--argument"),
             (stop_database.is_some(), "--stop-database"),
             (start_database.is_some(), "--start-database"),
         ];
@@ -301,9 +315,7 @@ fn change(scenario: &mut Scenario, args: &Args) {
         });
         return;
     }
-    if let Some(server) = &args.server {
-        scenario.members.server = Some(server.clone());
-    }
+    change_members(&mut scenario.members, args);
     let store = &mut scenario.store;
     if let Some(keeper) = args.store {
         store.keeper = keeper;
@@ -317,6 +329,19 @@ fn change(scenario: &mut Scenario, args: &Args) {
     given(&args.source, &mut store.source);
     given(&args.database.stop_database, &mut store.stop);
     given(&args.database.start_database, &mut store.start);
+}
+
+fn change_members(members: &mut Members, args: &Args) {
+    if let Some(server) = &args.server {
+        members.server = Some(server.clone());
+    }
+    if let Some(external) = &args.external {
+        members.external = Some(external.clone());
+    }
+    if let Some(partitions) = args.partitions {
+        members.partitions = usize::from(partitions);
+    }
+    members.arguments.extend_from_slice(&args.argument);
 }
 
 fn drill(args: &Args, scenario: &Scenario) -> Done {

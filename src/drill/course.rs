@@ -1,5 +1,8 @@
 //! A drill as it happens: starts the members and the load, does one step after the other, ends all.
 
+mod waits;
+
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,9 +12,10 @@ use nix::sys::signal::Signal;
 
 use super::DrillError;
 use super::attached::Attached;
+use super::by_hand::ByHand;
 use super::database::{self, COMMAND_WITHIN};
 use super::group::Group;
-use super::ledger::Role;
+use super::ledger::{Parts, Role};
 use super::load::{Notes, Place, Publishers, Readers, read_back};
 use super::members::Started;
 use super::patience::Patience;
@@ -19,7 +23,6 @@ use super::report::{Ending, Report};
 use super::scenario::Scenario;
 use super::step::{Condition, Step, Target, WAIT_MAX};
 use super::watch::Watch;
-use crate::base::go;
 use crate::base::random::Random;
 use crate::base::world;
 use crate::client::Options;
@@ -75,6 +78,13 @@ struct Course<'a> {
     before: Option<usize>,
     is_database_stopped: bool,
     login: &'a Options,
+    parts: Parts,
+    /// The partition for whose members steps are that name none.
+    turn: usize,
+    /// Partitions whose members are there; others are not started yet.
+    begun: usize,
+    /// Once a step waits for it.
+    by_hand: Option<ByHand>,
 }
 
 /// Does what a scenario says. `folder` is empty, and keeps the logs and the store; clients are made
@@ -89,9 +99,12 @@ pub(crate) fn run(
     tell: &mut dyn FnMut(&str),
 ) -> Result<Report, DrillError> {
     let patience = Patience(Arc::clone(stop));
+    let seed = world::entropy().map_err(DrillError::io("cannot read entropy"))?;
+    let name = Random::new(seed).unique_id();
+    let name = name.get(..8).unwrap_or(&name);
     let group = match &scenario.attach {
         Some(attach) => Group::Attached(Attached::new(attach)),
-        None => Group::Started(Started::prepare(scenario, folder, &patience)?),
+        None => Group::Started(Started::prepare(scenario, (folder, name), &patience)?),
     };
     let count = scenario.member_count();
     let mut course = Course {
@@ -103,8 +116,16 @@ pub(crate) fn run(
         before: None,
         is_database_stopped: false,
         login,
+        parts: scenario.parts(),
+        turn: 0,
+        begun: 0,
+        by_hand: None,
     };
-    let ending = course.run_all(tell)?;
+    {
+        let mut ledger = course.notes.ledger();
+        (ledger.parts, ledger.clocks) = (course.parts, world::now());
+    }
+    let ending = course.run_all(name, tell)?;
     if let Group::Started(started) = &mut course.group {
         tell("the members end");
         started.end();
@@ -115,17 +136,16 @@ pub(crate) fn run(
 }
 
 impl Course<'_> {
-    fn run_all(&mut self, tell: &mut dyn FnMut(&str)) -> Result<Ending, DrillError> {
-        let watch = Watch::start(&self.group.monitors(), &self.notes)?;
+    fn run_all(&mut self, run: &str, tell: &mut dyn FnMut(&str)) -> Result<Ending, DrillError> {
+        let monitors = self.group.monitors();
+        let watch = Watch::start((&monitors, self.group.has_routes()), &self.notes)?;
         match self.start_all(tell) {
             Ok(()) => (),
             Err(Early::Error(error)) => return Err(error),
             Err(Early::Broken(text)) => return Err(DrillError::World(text)),
             Err(Early::Interrupted) => return Ok(Ending::Interrupted),
         }
-        let seed = world::entropy().map_err(DrillError::io("cannot read entropy"))?;
-        let run = Random::new(seed).unique_id();
-        let place = self.place(run.get(..8).unwrap_or(&run));
+        let place = self.place(run);
         let (readers, publishers) = match self.start_load(&place) {
             Ok(load) => load,
             Err(DrillError::Interrupted) => return Ok(Ending::Interrupted),
@@ -202,6 +222,7 @@ impl Course<'_> {
         if let Group::Attached(_) = &self.group {
             tell("looking for an active member");
             self.is_up.fill(true);
+            self.begun = 1;
             let is_there = |course: &mut Self| course.active().is_some();
             return self.wait(FOUND_WITHIN, is_there).map_err(|early| match early {
                 Early::Broken(_) => Early::Broken(format!(
@@ -215,7 +236,9 @@ impl Course<'_> {
             tell(&format!("starting member {} of {}", member + 1, self.is_up.len()));
             self.group.start(member, &self.patience)?;
             self.is_up[member] = true;
-            let what = if member == 0 { Condition::Active } else { Condition::Ready };
+            let is_first = member % self.parts.members == 0;
+            self.begun += usize::from(is_first);
+            let what = if is_first { Condition::Active } else { Condition::Ready };
             self.wait_until(what, START_WITHIN)?;
         }
         Ok(())
@@ -224,6 +247,7 @@ impl Course<'_> {
     fn do_steps(&mut self, tell: &mut dyn FnMut(&str)) -> Result<(), Early> {
         let rounds = self.scenario.rounds;
         for round in 1..=rounds {
+            self.turn = (round - 1) % self.parts.count;
             for step in &self.scenario.steps {
                 match rounds {
                     1 => tell(&step.to_string()),
@@ -251,7 +275,7 @@ impl Course<'_> {
                 if let Some(disk) = self.group.started()?.disk() {
                     if step == Step::FillDisk { disk.fill()? } else { disk.free()? }
                 }
-                self.note(step, None);
+                self.note(step, &[], None);
                 Ok(())
             }
             Step::StopDatabase | Step::StartDatabase => self.set_database(step),
@@ -260,14 +284,18 @@ impl Course<'_> {
         }
     }
 
-    /// Enters a step into the ledger; what is done to a member shows there at once.
-    fn note(&self, step: Step, changed: Option<(&[usize], Role)>) {
+    /// Enters a step into the ledger, with whom it was for; what is done to a member shows there at
+    /// once.
+    fn note(&self, step: Step, members: &[usize], role: Option<Role>) {
         let now = world::instant();
         let mut ledger = self.notes.ledger();
-        if let Some((members, role)) = changed {
+        if let Some(role) = role {
             members.iter().for_each(|member| ledger.seen(*member, role, now));
         }
-        ledger.happened(step.to_string(), step.is_disturbance(), now);
+        match step.is_disturbance() {
+            true => ledger.disturbed(step.to_string(), self.parts.of_members(members), now),
+            false => ledger.happened(step.to_string(), now),
+        }
     }
 
     fn end_members(&mut self, target: Target, signal: Signal, step: Step) -> Result<(), Early> {
@@ -278,8 +306,8 @@ impl Course<'_> {
             self.group.signal((*member, signal), (&self.patience, COMMAND_WITHIN))?;
         }
         // One that is told to end serves on until it has handed over.
-        let role = (signal == Signal::SIGKILL).then_some((members.as_slice(), Role::Gone));
-        self.note(step, role);
+        let role = (signal == Signal::SIGKILL).then_some(Role::Gone);
+        self.note(step, &members, role);
         Ok(())
     }
 
@@ -297,7 +325,7 @@ impl Course<'_> {
                 return Err(error.into());
             }
         }
-        self.note(step, Some((&members, Role::Hangs)));
+        self.note(step, &members, Some(Role::Hangs));
         let passed = self.pass(time);
         // Each of them, also when somebody has enough: what was stopped must not stay so.
         let gone_on: Vec<_> = members.into_iter().map(|member| self.go_on(member)).collect();
@@ -325,7 +353,7 @@ impl Course<'_> {
             }
             result?;
         }
-        self.notes.ledger().happened(what, false, world::instant());
+        self.notes.ledger().happened(what, world::instant());
         Ok(())
     }
 
@@ -337,7 +365,7 @@ impl Course<'_> {
             let member = self.targets(Target::Active)?[0];
             self.before = Some(member);
             // Clients notice it before the command returns.
-            self.note(step, None);
+            self.note(step, &[member], None);
             match self.group.step_down(member, &self.patience) {
                 Ok(()) => return Ok(()),
                 Err(error) if deadline <= world::instant() => return Err(error.into()),
@@ -367,18 +395,24 @@ impl Course<'_> {
                     let text = format!("member {} was told to end, and does not", member + 1);
                     return Err(Early::Broken(text));
                 }
+                // Of one that was killed it is no news.
+                let told = started.status(member).filter(|status| status.signal().is_none());
+                if let Some(status) = told {
+                    let what = format!("member {} had ended: {status}", member + 1);
+                    self.notes.ledger().happened(what, world::instant());
+                }
             }
             self.group.start(member, &self.patience)?;
             self.is_up[member] = true;
             self.notes.ledger().seen(member, Role::Gone, world::instant());
         }
-        self.note(step, None);
+        self.note(step, &[], None);
         Ok(())
     }
 
     fn set_partitioned(&mut self, is_partitioned: bool, step: Step) -> Result<(), Early> {
         self.group.started()?.set_partitioned(is_partitioned);
-        self.note(step, None);
+        self.note(step, &[], None);
         Ok(())
     }
 
@@ -386,152 +420,13 @@ impl Course<'_> {
         let store = self.group.started()?.store().clone();
         let is_stop = step == Step::StopDatabase;
         let command = if is_stop { store.stop } else { store.start };
-        self.note(step, None);
+        self.note(step, &[], None);
         // It may be stopped although the command has failed.
         self.is_database_stopped |= is_stop;
         let bounds = (&self.patience, COMMAND_WITHIN);
         database::run(&step.to_string(), command.as_deref().unwrap_or_default(), bounds)?;
         self.is_database_stopped = is_stop;
         Ok(())
-    }
-
-    /// The members that a step is for, from 0; waits until somebody is what it names.
-    fn targets(&mut self, target: Target) -> Result<Vec<usize>, Early> {
-        match target {
-            Target::Active => {
-                self.wait_until(Condition::Active, WAIT_MAX)?;
-                Ok(self.active().into_iter().collect())
-            }
-            Target::Standby => {
-                let is_there = |course: &mut Self| course.standby().is_some();
-                self.wait(WAIT_MAX, is_there).map_err(|early| match early {
-                    Early::Broken(_) => Early::Broken("no member stands by".to_owned()),
-                    early @ (Early::Error(_) | Early::Interrupted) => early,
-                })?;
-                Ok(self.standby().into_iter().collect())
-            }
-            Target::Member(number) => Ok(vec![number - 1]),
-            Target::All => Ok((0..self.is_up.len()).filter(|member| self.runs(*member)).collect()),
-        }
-        .and_then(|members: Vec<usize>| match members.is_empty() {
-            true => Err(Early::Broken(format!("nobody is {target}"))),
-            false => Ok(members),
-        })
-    }
-
-    /// Whether a member is there to be told anything.
-    fn runs(&self, member: usize) -> bool {
-        match &self.group {
-            Group::Started(_) => self.is_up[member],
-            Group::Attached(_) => self.role(member) != Role::Gone,
-        }
-    }
-
-    fn role(&self, member: usize) -> Role {
-        self.notes.ledger().role(member).unwrap_or_default()
-    }
-
-    fn active(&self) -> Option<usize> {
-        (0..self.is_up.len())
-            .find(|member| self.runs(*member) && self.role(*member) == Role::Active)
-    }
-
-    fn standby(&self) -> Option<usize> {
-        let stands_by = |role| role == Role::Ready || role == Role::Unready;
-        (0..self.is_up.len()).find(|member| self.runs(*member) && stands_by(self.role(*member)))
-    }
-
-    fn wait_until(&mut self, condition: Condition, within: Duration) -> Result<(), Early> {
-        let (acks, deliveries, failures) = {
-            let ledger = self.notes.ledger();
-            (ledger.ack_count, ledger.delivery_count, ledger.failure_count)
-        };
-        let is_so = move |course: &mut Self| match condition {
-            Condition::Active => course.active().is_some(),
-            Condition::Ready => course.is_ready(),
-            Condition::TakenOver => {
-                let active = course.active();
-                let has_recovered = course.notes.ledger().has_recovered;
-                has_recovered && active.is_some() && active != course.before
-            }
-            Condition::Ended => course.has_one_ended(),
-            Condition::Acks(count) => acks + count <= course.notes.ledger().ack_count,
-            Condition::Deliveries(count) => {
-                deliveries + count <= course.notes.ledger().delivery_count
-            }
-            Condition::Failures(count) => failures + count <= course.notes.ledger().failure_count,
-        };
-        // Nobody publishes any more when the book is full: what hangs on that may never come.
-        let hangs_on_load =
-            !matches!(condition, Condition::Active | Condition::Ready | Condition::Ended);
-        let full_book = move |course: &Self| {
-            let ledger = course.notes.ledger();
-            (hangs_on_load && ledger.is_full).then_some(ledger.publish_count)
-        };
-        self.wait(within, |course| full_book(course).is_some() || is_so(course))?;
-        match full_book(self) {
-            None => Ok(()),
-            Some(count) => Err(Early::Broken(format!(
-                "the book of the drill is full: after {count} publishes there are no more"
-            ))),
-        }
-    }
-
-    fn is_ready(&self) -> bool {
-        self.active().is_some()
-            && (0..self.is_up.len())
-                .filter(|member| self.runs(*member))
-                .all(|member| matches!(self.role(member), Role::Active | Role::Ready))
-    }
-
-    fn has_one_ended(&mut self) -> bool {
-        let Group::Started(started) = &mut self.group else {
-            return (0..self.is_up.len()).any(|member| self.role(member) == Role::Gone);
-        };
-        (0..self.is_up.len()).any(|member| !self.is_up[member] && started.has_ended(member))
-    }
-
-    fn wait(
-        &mut self,
-        within: Duration,
-        mut is_so: impl FnMut(&mut Self) -> bool,
-    ) -> Result<(), Early> {
-        let patience = self.patience.clone();
-        let mut crashed = None;
-        let is_done = patience.is_so_within(within, || {
-            crashed = self.crashed();
-            crashed.is_some() || is_so(self)
-        });
-        match crashed {
-            Some(text) => Err(Early::Broken(text)),
-            None if is_done => Ok(()),
-            None if patience.is_over() => Err(Early::Interrupted),
-            None => {
-                Err(Early::Broken(format!("not within {}; {}", go::show(within), self.described())))
-            }
-        }
-    }
-
-    /// What a member said last that nobody has ended and that has ended.
-    fn crashed(&mut self) -> Option<String> {
-        let Group::Started(started) = &mut self.group else { return None };
-        let place = (0..started.count()).find(|it| self.is_up[*it] && started.has_ended(*it))?;
-        Some(started.last_words(place))
-    }
-
-    /// What the members look like, for a person.
-    fn described(&self) -> String {
-        let member = |member: usize| {
-            let role = match self.role(member) {
-                Role::Gone => "is not there",
-                Role::Hangs => "does not answer",
-                Role::Unready => "is not active, and not ready",
-                Role::Ready => "stands by",
-                Role::Active => "is active",
-            };
-            format!("member {} {role}", member + 1)
-        };
-        (0..self.is_up.len()).map(member).collect::<Vec<_>>().join(", ")
     }
 
     fn pass(&self, time: Duration) -> Result<(), Early> {
@@ -557,12 +452,15 @@ impl Course<'_> {
             database::run("start the database", command, bounds).map_err(told)?;
             self.is_database_stopped = false;
         }
-        let is_left = (0..self.is_up.len()).any(|member| self.runs(member));
-        if let Group::Started(started) = &mut self.group
-            && !is_left
-        {
-            started.start(0).map_err(told)?;
-            self.is_up[0] = true;
+        for part in 0..self.parts.count {
+            let first = self.members_of(part).start;
+            let is_left = self.members_of(part).any(|member| self.runs(member));
+            if let Group::Started(started) = &mut self.group
+                && !is_left
+            {
+                started.start(first).map_err(told)?;
+                self.is_up[first] = true;
+            }
         }
         self.wait_until(Condition::Active, SERVE_WITHIN).map_err(|early| match early {
             Early::Broken(text) => {

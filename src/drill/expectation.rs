@@ -7,9 +7,10 @@ use crate::base::go;
 use super::step::duration;
 
 /// What can be expected of, and what it means.
-pub(crate) const QUANTITIES: [(Quantity, &str, &str); 16] = [
+pub(crate) const QUANTITIES: [(Quantity, &str, &str); 17] = [
     (Quantity::Lost, "lost", "acknowledged, and not stored"),
     (Quantity::Twice, "twice", "stored more than once"),
+    (Quantity::StoredAgain, "stored_again", "stored once more, a second after its ack or later"),
     (Quantity::Strange, "strange", "stored, and published by nobody"),
     (Quantity::Undelivered, "undelivered", "stored, and not delivered to a durable or a group"),
     (Quantity::Redelivered, "redelivered", "delivered again"),
@@ -31,6 +32,7 @@ pub(crate) const QUANTITIES: [(Quantity, &str, &str); 16] = [
 pub(crate) enum Quantity {
     Lost,
     Twice,
+    StoredAgain,
     Strange,
     Undelivered,
     Redelivered,

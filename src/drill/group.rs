@@ -39,10 +39,18 @@ impl Group {
         }
     }
 
+    /// Whether members hear of each other by routes, as far as that is known.
+    pub(crate) fn has_routes(&self) -> bool {
+        match self {
+            Self::Started(started) => started.has_routes(),
+            Self::Attached(_) => true,
+        }
+    }
+
     /// What the servers are.
     pub(crate) fn version(&self) -> String {
         match self {
-            Self::Started(started) => started.version().to_owned(),
+            Self::Started(started) => started.version(),
             Self::Attached(_) => "servers that ran already".to_owned(),
         }
     }

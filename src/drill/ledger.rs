@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::tally::Tally;
-use crate::base::time::Instant;
+use crate::base::time::{Instant, Now};
 
 /// Publishes that a ledger keeps at most. Publishers end there.
 pub(crate) const PUBLISHES_MAX: usize = 4_000_000;
@@ -44,6 +44,51 @@ impl MessageId {
         let number = words.next()?.parse().ok()?;
         let padding = words.next()?;
         padding.bytes().all(|byte| byte == b'.').then_some(Self { publisher, number })
+    }
+}
+
+/// What belongs to which partition: channels and members take turns, those of one group stand
+/// together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parts {
+    /// How many partitions there are.
+    pub(crate) count: usize,
+    /// Channels of all of them.
+    pub(crate) channels: usize,
+    /// Members of each.
+    pub(crate) members: usize,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self { count: 1, channels: 1, members: usize::MAX }
+    }
+}
+
+impl Parts {
+    /// The partition of a channel.
+    #[must_use]
+    pub(crate) fn of_channel(self, channel: usize) -> usize {
+        channel % self.count.max(1)
+    }
+
+    /// The partition to whose channel a message of that number goes.
+    #[must_use]
+    pub(crate) fn of_message(self, number: usize) -> usize {
+        self.of_channel(number % self.channels.max(1))
+    }
+
+    /// The partition that a member serves.
+    #[must_use]
+    pub(crate) fn of_member(self, member: usize) -> usize {
+        member / self.members.max(1)
+    }
+
+    /// The partition to which all of these members belong, if it is one.
+    #[must_use]
+    pub(crate) fn of_members(self, members: &[usize]) -> Option<usize> {
+        let part = self.of_member(*members.first()?);
+        members.iter().all(|member| self.of_member(*member) == part).then_some(part)
     }
 }
 
@@ -113,6 +158,15 @@ pub(crate) struct Event {
     pub(crate) what: String,
     /// Whether the time from here to the next ack is a take-over.
     pub(crate) is_disturbance: bool,
+    /// The partition whose members it was done to, where it is one: others go on meanwhile.
+    pub(crate) part: Option<usize>,
+}
+
+impl Event {
+    /// Whether an ack of a message of that number, published after it, says that it is over.
+    fn is_over_with(&self, number: usize, parts: Parts) -> bool {
+        self.part.is_none_or(|part| part == parts.of_message(number))
+    }
 }
 
 /// What a member looked like from outside.
@@ -147,6 +201,9 @@ pub(crate) struct Sight {
 pub(crate) struct Ledger {
     /// When the load began.
     pub(crate) begun: Instant,
+    /// Both clocks at one moment: messages are stamped by the other one.
+    pub(crate) clocks: Now,
+    pub(crate) parts: Parts,
     pub(crate) ended: Instant,
     /// By publisher and number.
     pub(crate) sent: Vec<Vec<Sent>>,
@@ -202,12 +259,13 @@ impl Ledger {
     /// Enters the ack of a publish. Nothing is searched for: what is measured must not hang on how
     /// much was published before.
     pub(crate) fn acked(&mut self, message: MessageId, at: Instant) {
-        let disturbed_at = self.disturbed_at();
         let Some(sent) = self.sent_mut(message) else { return };
         sent.end = End::Acked(at);
         let sent_at = sent.at;
         self.ack_count += 1;
-        self.has_recovered |= disturbed_at.is_some_and(|disturbed_at| disturbed_at <= sent_at);
+        self.has_recovered |= self
+            .disturbance()
+            .is_some_and(|it| it.at <= sent_at && it.is_over_with(message.number, self.parts));
     }
 
     /// Enters that a publish failed, and why.
@@ -230,9 +288,14 @@ impl Ledger {
     }
 
     /// Enters that something was done.
-    pub(crate) fn happened(&mut self, what: String, is_disturbance: bool, at: Instant) {
-        self.has_recovered &= !is_disturbance;
-        self.events.push(Event { at, what, is_disturbance });
+    pub(crate) fn happened(&mut self, what: String, at: Instant) {
+        self.events.push(Event { at, what, is_disturbance: false, part: None });
+    }
+
+    /// Enters that something was done to members, of one partition or of several.
+    pub(crate) fn disturbed(&mut self, what: String, part: Option<usize>, at: Instant) {
+        self.has_recovered = false;
+        self.events.push(Event { at, what, is_disturbance: true, part });
     }
 
     /// Enters what a member looks like, if that is new.
@@ -252,12 +315,28 @@ impl Ledger {
     /// Whether nothing that was published after the last disturbance is acknowledged yet.
     #[must_use]
     pub(crate) fn is_disturbed(&self) -> bool {
-        !self.has_recovered && self.disturbed_at().is_some()
+        !self.has_recovered && self.disturbance().is_some()
     }
 
-    fn disturbed_at(&self) -> Option<Instant> {
-        let mut events = self.events.iter().rev();
-        events.find(|event| event.is_disturbance).map(|event| event.at)
+    /// The last one.
+    fn disturbance(&self) -> Option<&Event> {
+        self.events.iter().rev().find(|event| event.is_disturbance)
+    }
+
+    /// From a disturbance to the first ack of something that was published after it.
+    #[must_use]
+    pub(crate) fn first_ack_after(&self, event: &Event) -> Option<u64> {
+        let of_publisher = |sent: &Vec<Sent>| {
+            let from = sent.partition_point(|one| one.at < event.at);
+            let acks =
+                sent.iter().enumerate().skip(from).filter_map(|(number, one)| match one.end {
+                    End::Acked(at) if event.is_over_with(number, self.parts) => Some(at.0),
+                    End::Acked(_) | End::Open | End::Failed(_) => None,
+                });
+            acks.min()
+        };
+        let first = self.sent.iter().filter_map(of_publisher).min()?;
+        Some(first.saturating_sub(event.at.0))
     }
 
     fn sent_mut(&mut self, message: MessageId) -> Option<&mut Sent> {
@@ -302,14 +381,33 @@ mod tests {
     fn an_ack_of_before_a_disturbance_is_no_recovery() {
         let mut ledger = Ledger::default();
         let before = ledger.publish(0, Instant(1)).expect("room");
-        ledger.happened("kill".to_owned(), true, Instant(2));
+        ledger.disturbed("kill".to_owned(), None, Instant(2));
         let after = ledger.publish(0, Instant(3)).expect("room");
         ledger.acked(before, Instant(4));
         assert!(!ledger.has_recovered);
         ledger.acked(after, Instant(5));
         assert!(ledger.has_recovered && ledger.ack_count == 2);
-        ledger.happened("term".to_owned(), true, Instant(6));
+        ledger.disturbed("term".to_owned(), None, Instant(6));
         assert!(!ledger.has_recovered);
+    }
+
+    /// Goal: of two partitions one goes on while the active of the other is killed; its acks say
+    /// nothing of the take-over.
+    #[test]
+    fn an_ack_of_another_partition_is_no_recovery() {
+        let parts = Parts { count: 2, channels: 4, members: 2 };
+        let mut ledger = Ledger { parts, ..Ledger::default() };
+        let part = parts.of_members(&[3]);
+        ledger.disturbed("kill".to_owned(), part, Instant(1));
+        let messages: Vec<_> = (2..6).filter_map(|at| ledger.publish(0, Instant(at))).collect();
+        ledger.acked(messages[0], Instant(10));
+        ledger.acked(messages[2], Instant(11));
+        assert!(ledger.is_disturbed());
+        assert_eq!(ledger.first_ack_after(&ledger.events[0]), None);
+        ledger.acked(messages[3], Instant(12));
+        assert!(!ledger.is_disturbed());
+        assert_eq!(ledger.first_ack_after(&ledger.events[0]), Some(11));
+        assert_eq!((parts.of_members(&[0, 1]), parts.of_members(&[1, 2])), (Some(0), None));
     }
 
     #[test]

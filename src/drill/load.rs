@@ -49,6 +49,11 @@ impl Notes {
     }
 }
 
+/// The name of a channel of a run.
+pub(crate) fn channel_name(run: &str, index: usize) -> String {
+    format!("drill.{run}.{}", index + 1)
+}
+
 /// Where clients go, and what they are called.
 #[derive(Clone)]
 pub(crate) struct Place {
@@ -61,7 +66,7 @@ pub(crate) struct Place {
 impl Place {
     /// The name of a channel.
     pub(crate) fn channel(&self, index: usize) -> String {
-        format!("drill.{}.{}", self.run, index + 1)
+        channel_name(&self.run, index)
     }
 
     /// Connects a client that is patient enough for a take-over; the first of a kind to the first

@@ -1,5 +1,6 @@
 //! Members that the drill starts, as processes on this machine; they end with it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -10,6 +11,8 @@ use nix::sys::signal::Signal;
 use super::DrillError;
 use super::database;
 use super::disk::Disk;
+use super::external::External;
+use super::load::channel_name;
 use super::patience::Patience;
 use super::process;
 use super::relay::Relay;
@@ -56,6 +59,7 @@ pub(crate) struct Started {
     store: Store,
     program: Program,
     disk: Option<Disk>,
+    external: Option<External>,
 }
 
 struct Member {
@@ -107,10 +111,11 @@ impl Program {
 }
 
 impl Started {
-    /// Makes what they share, and their command lines; starts none.
+    /// Makes what they share, and their command lines; starts none of them. `run` is in the names
+    /// of the channels.
     pub(crate) fn prepare(
         scenario: &Scenario,
-        folder: &Path,
+        (folder, run): (&Path, &str),
         patience: &Patience,
     ) -> Result<Self, DrillError> {
         let program = Program::find(scenario.members.server.as_deref(), patience)?;
@@ -119,8 +124,10 @@ impl Started {
         let mount = |size| Disk::mount(folder.join("disk"), size, patience);
         let disk = store.size.map(mount).transpose()?;
         let place = disk.as_ref().map_or(folder, Disk::root);
-        let store_args = database::make(&store, place, patience)?;
-        let all_ports = free_ports(scenario.members.count, scenario.members.first_port)?;
+        let stores = stores(scenario, (place, run), patience)?;
+        let (all_ports, more) = free_ports(scenario.member_count(), scenario.members.first_port)?;
+        let start = |external| External::start(external, (folder, more), patience);
+        let external = scenario.members.external.as_deref().map(start).transpose()?;
         let cuts_routes = scenario.cuts_routes();
         let relays = all_ports.iter().filter(|_| cuts_routes).map(|ports| Relay::to(ports[1]));
         let relays: Vec<Relay> = relays.collect::<Result<_, _>>()?;
@@ -131,8 +138,15 @@ impl Started {
         let member = |(place, ports): (usize, &Ports)| {
             let number = place + 1;
             let control = folder.join(format!("{number}.sock"));
-            let mut args = args(*ports, &routes, (place, cuts_routes));
-            args.extend_from_slice(&store_args);
+            let part = scenario.parts().of_member(place);
+            let mut args = group_args(part, ports[2]);
+            match &external {
+                Some(external) => {
+                    args.extend(["-ns".to_owned(), format!("nats://127.0.0.1:{}", external.port)]);
+                }
+                None => args.extend(network_args(*ports, &routes, (place, cuts_routes))),
+            }
+            args.extend_from_slice(&stores[part]);
             if program.is_stanby {
                 args.extend(["-control_socket".to_owned(), control.display().to_string()]);
                 if let Some(time) = scenario.members.steal_after {
@@ -144,15 +158,26 @@ impl Started {
             Member { number, ports: *ports, args, log, control, processes: None }
         };
         let members = all_ports.iter().enumerate().map(member).collect();
-        Ok(Self { members, relays, store, program, disk })
+        Ok(Self { members, relays, store, program, disk, external })
     }
 
-    pub(crate) fn version(&self) -> &str {
-        &self.program.version
+    pub(crate) fn version(&self) -> String {
+        let version = &self.program.version;
+        match &self.external {
+            None => version.clone(),
+            Some(external) => format!("{version}, over {}", external.version),
+        }
     }
 
+    pub(crate) fn has_routes(&self) -> bool {
+        self.external.is_none()
+    }
+
+    /// Where clients connect.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        self.members.iter().map(|member| format!("127.0.0.1:{}", member.ports[0])).collect()
+        let external = self.external.as_ref().map(|external| external.port);
+        let port = |member: &Member| external.unwrap_or(member.ports[0]);
+        self.members.iter().map(|member| format!("127.0.0.1:{}", port(member))).collect()
     }
 
     pub(crate) fn monitors(&self) -> Vec<String> {
@@ -174,6 +199,16 @@ impl Started {
         let member = self.members.get_mut(place);
         let processes = member.and_then(|member| member.processes.as_mut());
         processes.is_none_or(Processes::have_ended)
+    }
+
+    /// How a member has ended that was told to.
+    pub(crate) fn status(&mut self, place: usize) -> Option<ExitStatus> {
+        self.members.get_mut(place)?.processes.as_mut()?.status()
+    }
+
+    /// What the NATS server between clients and members said last, if it has ended.
+    pub(crate) fn external_ended(&mut self) -> Option<String> {
+        self.external.as_mut()?.last_words()
     }
 
     /// Why a member has ended, as far as it has said.
@@ -233,6 +268,9 @@ impl Started {
     /// to bear anyway; told to end, one would wait for another to take over.
     pub(crate) fn end(&mut self) {
         self.members.iter_mut().for_each(Member::reap);
+        if let Some(external) = &mut self.external {
+            external.end();
+        }
     }
 
     fn member(&mut self, place: usize) -> Result<&mut Member, DrillError> {
@@ -279,19 +317,53 @@ impl Drop for Member {
     }
 }
 
-/// The arguments of a member but for those of its store.
-fn args(ports: Ports, routes: &[u16], (place, has_relays): (usize, bool)) -> Vec<String> {
-    let [client, route, monitor] = ports;
+/// The arguments of the store of each partition, which is made as far as it has to be.
+fn stores(
+    scenario: &Scenario,
+    (folder, run): (&Path, &str),
+    patience: &Patience,
+) -> Result<Vec<Vec<String>>, DrillError> {
+    let parts = scenario.parts();
+    if parts.count == 1 {
+        return Ok(vec![database::make(&scenario.store, folder, patience)?]);
+    }
+    let store = |part: usize| {
+        let cannot_make = || DrillError::io("cannot make the folder of a partition");
+        let folder = folder.join(format!("partition-{}", part + 1));
+        fs::create_dir(&folder).map_err(cannot_make())?;
+        let channels = (0..parts.channels).filter(|channel| parts.of_channel(*channel) == part);
+        let channels = channels.map(|channel| format!("\"{}\": {{}}", channel_name(run, channel)));
+        let text = format!(
+            "streaming {{ partitioning: true, store_limits {{ channels {{ {} }} }} }}\n",
+            channels.collect::<Vec<_>>().join(", ")
+        );
+        let config = folder.join("partition.conf");
+        fs::write(&config, text).map_err(cannot_make())?;
+        let mut args = database::make(&scenario.store, &folder, patience)?;
+        args.extend(["-sc".to_owned(), config.display().to_string()]);
+        Ok(args)
+    };
+    (0..parts.count).map(store).collect()
+}
+
+/// The arguments of a member of that partition that say to whom it belongs.
+fn group_args(part: usize, monitor: u16) -> Vec<String> {
+    let pairs = [
+        ("-cluster_id", CLUSTER_ID.to_owned()),
+        ("-ft_group", format!("drill-{}", part + 1)),
+        ("-a", "127.0.0.1".to_owned()),
+        ("-m", monitor.to_string()),
+    ];
+    pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+}
+
+/// The arguments of a member that is a NATS server itself.
+fn network_args(ports: Ports, routes: &[u16], (place, has_relays): (usize, bool)) -> Vec<String> {
+    let [client, route, _] = ports;
     let others = routes.iter().enumerate().filter(|(other, _)| *other != place);
     let others: Vec<String> = others.map(|(_, port)| format!("nats://127.0.0.1:{port}")).collect();
-    let mut pairs = vec![
-        ("-cluster_id", CLUSTER_ID.to_owned()),
-        ("-ft_group", "drill".to_owned()),
-        ("-a", "127.0.0.1".to_owned()),
-        ("-p", client.to_string()),
-        ("-m", monitor.to_string()),
-        ("-cluster", format!("nats://127.0.0.1:{route}")),
-    ];
+    let mut pairs =
+        vec![("-p", client.to_string()), ("-cluster", format!("nats://127.0.0.1:{route}"))];
     if !others.is_empty() {
         pairs.push(("-routes", others.join(",")));
     }
@@ -302,9 +374,9 @@ fn args(ports: Ports, routes: &[u16], (place, has_relays): (usize, bool)) -> Vec
     pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
 }
 
-/// Ports for so many members.
-fn free_ports(count: usize, first: Option<u16>) -> Result<Vec<Ports>, DrillError> {
-    let found = ports::free(Ports::default().len() * count, first).map_err(|error| {
+/// Ports for so many members, and one more.
+fn free_ports(count: usize, first: Option<u16>) -> Result<(Vec<Ports>, u16), DrillError> {
+    let found = ports::free(Ports::default().len() * count + 1, first).map_err(|error| {
         let ports::NoPort { port, source } = error;
         let action = match first {
             Some(_) => format!("members.first_port: port {port} cannot be used"),
@@ -312,8 +384,8 @@ fn free_ports(count: usize, first: Option<u16>) -> Result<Vec<Ports>, DrillError
         };
         DrillError::Io { action, source }
     })?;
-    let (found, _) = found.as_chunks();
-    Ok(found.to_vec())
+    let (found, more) = found.as_chunks();
+    Ok((found.to_vec(), more.first().copied().unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -2,16 +2,19 @@
 //!
 //! Logic: `scenario`, `step`, `expectation` (text to plan), `ledger`, `tally`, `verdict` (what
 //! clients were told, and what is wrong with it), `report` (that as a table, JSON, JUnit or a
-//! page). Shell: `process`, `members`, `watch`, `load`, `relay`, `disk` (programs, sockets, files),
+//! page). Shell: `process`, `members`, `external`, `watch`, `load`, `relay`, `disk`, `by_hand`
+//! (programs, sockets, files),
 //! and `course`, which does one step after the other; `patience` ends each of their waits. It knows
 //! servers as processes and addresses only, so any server that speaks the protocol can be drilled.
 
 mod attached;
+mod by_hand;
 pub(crate) mod course;
 mod database;
 mod disk;
 mod error;
 pub(crate) mod expectation;
+mod external;
 mod group;
 pub(crate) mod ledger;
 mod load;

@@ -308,7 +308,7 @@ mod tests {
         for number in 0..10 {
             let at = 1_000 + number * 100;
             if number == 5 {
-                ledger.happened("kill -9 active".to_owned(), true, Instant((at - 50) * MS));
+                ledger.disturbed("kill -9 active".to_owned(), None, Instant((at - 50) * MS));
                 ledger.seen(0, Role::Gone, Instant((at - 50) * MS));
                 ledger.seen(1, Role::Active, Instant((at - 10) * MS));
             }

@@ -5,6 +5,7 @@ mod reading;
 use std::time::Duration;
 
 use super::expectation::Expectation;
+use super::ledger::Parts;
 use super::step::{FORMS, Step};
 
 pub(crate) use self::reading::keeper;
@@ -12,6 +13,9 @@ pub(crate) use self::reading::parse;
 
 /// Most members that a drill starts or attaches to.
 pub(crate) const MEMBERS_MAX: usize = 5;
+
+/// Most partitions, each with so many members.
+pub(crate) const PARTITIONS_MAX: usize = 4;
 
 /// What is wrong with a scenario, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +62,11 @@ pub(crate) struct Members {
     pub(crate) first_port: Option<u16>,
     /// More arguments.
     pub(crate) arguments: Vec<String>,
+    /// The program of a NATS server that is started for clients and members to connect to; none:
+    /// the members are NATS servers themselves.
+    pub(crate) external: Option<String>,
+    /// Groups of so many members, each with its part of the channels.
+    pub(crate) partitions: usize,
 }
 
 /// Where the members keep what they share.
@@ -131,7 +140,15 @@ pub(crate) struct Attach {
 
 impl Default for Members {
     fn default() -> Self {
-        Self { count: 2, server: None, steal_after: None, first_port: None, arguments: Vec::new() }
+        Self {
+            count: 2,
+            server: None,
+            steal_after: None,
+            first_port: None,
+            arguments: Vec::new(),
+            external: None,
+            partitions: 1,
+        }
     }
 }
 
@@ -170,10 +187,21 @@ impl Keeper {
 }
 
 impl Scenario {
-    /// How many members there are.
+    /// How many members there are, of all partitions.
     #[must_use]
     pub(crate) fn member_count(&self) -> usize {
-        self.attach.as_ref().map_or(self.members.count, |attach| attach.members.len())
+        let Members { count, partitions, .. } = self.members;
+        self.attach.as_ref().map_or(count * partitions, |attach| attach.members.len())
+    }
+
+    /// What belongs to which partition.
+    #[must_use]
+    pub(crate) fn parts(&self) -> Parts {
+        let (count, members) = match &self.attach {
+            Some(attach) => (1, attach.members.len()),
+            None => (self.members.partitions, self.members.count),
+        };
+        Parts { count, channels: self.clients.channels, members }
     }
 
     /// Whether the members' routes have to be in our hands.
@@ -192,7 +220,10 @@ impl Scenario {
             return Err(wrong("clients.at", format!("there is no member {number} of {count}")));
         }
         match &self.attach {
-            None => self.check_store()?,
+            None => {
+                self.check_store()?;
+                self.check_partitions()?;
+            }
             Some(attach) => attach.check()?,
         }
         for (index, step) in self.steps.iter().enumerate() {
@@ -201,7 +232,9 @@ impl Scenario {
                 return Err(wrong(&key, format!("there is no member {number} of {count}")));
             }
             let trouble = match &self.attach {
-                _ if count < 2 && step.needs_another() => Some("there is one member only"),
+                _ if self.parts().members < 2 && step.needs_another() => {
+                    Some("there is one member only")
+                }
                 None => self.trouble_of(*step),
                 Some(attach) => trouble_attached(*step, attach),
             };
@@ -229,11 +262,37 @@ impl Scenario {
         Ok(())
     }
 
+    fn check_partitions(&self) -> Result<(), ScenarioError> {
+        let Members { external, partitions, .. } = &self.members;
+        if *partitions == 1 {
+            return Ok(());
+        }
+        if external.is_none() {
+            let text = "partitions need a NATS server between them and their clients: \
+                        members.external (--external)";
+            return Err(wrong("members.partitions", text.to_owned()));
+        }
+        if self.store.keeper != Keeper::Directory || self.store.size.is_some() {
+            let text = "each partition has a directory of its own: store file, without a size";
+            return Err(wrong("members.partitions", text.to_owned()));
+        }
+        let channels = self.clients.channels;
+        if channels < *partitions {
+            let text = format!("{channels} channel(s) for {partitions} partitions: each needs one");
+            return Err(wrong("clients.channels", text));
+        }
+        Ok(())
+    }
+
     /// Why a step cannot be done with members that the drill starts.
     fn trouble_of(&self, step: Step) -> Option<&'static str> {
         let Store { keeper, size, stop, start, .. } = &self.store;
         let is_of_disk = matches!(step, Step::FillDisk | Step::FreeDisk);
         let troubles = [
+            (
+                step == Step::Partition && self.members.external.is_some(),
+                "members over an external NATS server have no routes that could be cut",
+            ),
             (
                 is_of_disk && keeper.is_served(),
                 "the disk of a database server is not the drill's to fill",
@@ -382,6 +441,31 @@ mod tests {
                 "store.size: store mysql lies where its server keeps it",
             ),
             (steps("wait until taken over") + "[members]\ncount = 1", "there is one member only"),
+            (
+                steps("step-down")
+                    + "[members]\ncount = 1\npartitions = 2\nexternal = \"x\"\n\
+                 [clients]\nchannels = 2",
+                "there is one member only",
+            ),
+            (steps("wait 1s") + "[members]\npartitions = 2", "members.external (--external)"),
+            (
+                steps("wait 1s") + "[members]\npartitions = 2\nexternal = \"x\"",
+                "clients.channels: 1 channel(s) for 2 partitions: each needs one",
+            ),
+            (
+                steps("wait 1s")
+                    + "[members]\npartitions = 2\nexternal = \"x\"\n\
+                 [store]\nkind = \"sqlite\"",
+                "members.partitions: each partition has a directory of its own",
+            ),
+            (
+                steps("kill member 5") + "[members]\npartitions = 2\nexternal = \"x\"",
+                "clients.channels: 1 channel(s) for 2",
+            ),
+            (
+                steps("partition") + "[members]\nexternal = \"x\"",
+                "have no routes that could be cut",
+            ),
             (steps("kill active") + ONE, "attach.signal"),
             (steps("term standby") + ONE + "signal = \"x {signal}\"", "there is one member only"),
             (steps("wait 1s") + TWO + "signal = \"x {signal}\"", "it needs {member} or {address}"),

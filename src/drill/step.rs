@@ -42,6 +42,8 @@ pub(crate) enum Condition {
     Failures(usize),
     /// A member has ended.
     Ended,
+    /// Whoever is at the input has said that it is over.
+    InputEnds,
 }
 
 /// Something that is done in a drill.
@@ -83,7 +85,8 @@ pub(crate) const FORMS: &str = "kill -9 WHO, term WHO, pause WHO TIME, step-down
                          or member N";
 
 /// The forms of all conditions.
-const CONDITIONS: &str = "active, ready, taken over, ended, N acks, N deliveries or N failures";
+const CONDITIONS: &str = "active, ready, taken over, ended, N acks, N deliveries, N failures \
+                          or the input ends";
 
 impl Step {
     /// Takes a step apart.
@@ -222,6 +225,7 @@ fn condition(words: &[&str]) -> Result<Condition, String> {
         ["ready"] => Ok(Condition::Ready),
         ["taken", "over"] => Ok(Condition::TakenOver),
         ["ended"] => Ok(Condition::Ended),
+        ["the", "input", "ends"] => Ok(Condition::InputEnds),
         [number, "acks"] => count(number).map(Condition::Acks),
         [number, "deliveries"] => count(number).map(Condition::Deliveries),
         [number, "failures"] => count(number).map(Condition::Failures),
@@ -261,6 +265,7 @@ impl fmt::Display for Condition {
             Self::Ready => f.write_str("ready"),
             Self::TakenOver => f.write_str("taken over"),
             Self::Ended => f.write_str("ended"),
+            Self::InputEnds => f.write_str("the input ends"),
             Self::Acks(count) => write!(f, "{count} acks"),
             Self::Deliveries(count) => write!(f, "{count} deliveries"),
             Self::Failures(count) => write!(f, "{count} failures"),
@@ -313,6 +318,7 @@ mod tests {
             "start the database",
             "wait until taken over",
             "wait until 300 acks within 5s",
+            "wait until the input ends within 1h0m0s",
             "wait 200ms",
         ] {
             assert_eq!(Step::parse(text).map(|step| step.to_string()), Ok(text.to_owned()));

@@ -1,13 +1,17 @@
 //! What a ledger shows: how much of everything there was, and which messages were treated wrongly.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::expectation::{Quantity, Value};
 use super::ledger::{End, Event, LAST, Ledger, MessageId, Received, Role, Sent};
-use crate::base::time::Instant;
+use crate::base::time::{Instant, Now, WallTime};
 
 /// Messages and sentences that are named at most; all are counted.
 const NAMED_MAX: usize = 1_000;
+
+/// How long before a second copy an ack may have come that only just left.
+const JUST: Duration = Duration::from_secs(1);
 
 /// What a drill has shown.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +90,7 @@ impl Verdict {
 
     fn judge_take_overs(&mut self, ledger: &Ledger) {
         for event in ledger.events.iter().filter(|event| event.is_disturbance) {
-            let first = first_ack_after(ledger, event.at);
+            let first = ledger.first_ack_after(event);
             self.take_overs.push((event.clone(), first));
         }
         if self.take_overs.is_empty() {
@@ -103,9 +107,13 @@ impl Verdict {
 
     fn judge_members(&mut self, ledger: &Ledger) {
         let actives = ledger.sights.iter().filter(|sight| sight.role == Role::Active);
-        let members: Vec<usize> = actives.map(|sight| sight.member).collect();
-        let changes = members.windows(2).filter(|two| two[0] != two[1]).count();
-        self.count(Quantity::TakeOvers, changes);
+        let mut last: BTreeMap<usize, usize> = BTreeMap::new();
+        let changes = actives.filter(|sight| {
+            let before = last.insert(ledger.parts.of_member(sight.member), sight.member);
+            before.is_some_and(|before| before != sight.member)
+        });
+        let count = changes.count();
+        self.count(Quantity::TakeOvers, count);
     }
 
     fn judge_losses(&mut self, ledger: &Ledger, stored: &[Received]) {
@@ -129,6 +137,7 @@ impl Verdict {
     /// Whether what is stored is in its order.
     fn judge_stored(&mut self, ledger: &Ledger, stored: &[Received]) -> bool {
         let (mut twice, mut strange, mut is_kept) = (0, 0, true);
+        let mut stored_again = 0;
         for (channel, received) in stored.iter().enumerate() {
             let mut seen = BTreeSet::new();
             let mut newest: BTreeMap<usize, usize> = BTreeMap::new();
@@ -161,6 +170,12 @@ impl Verdict {
                 };
                 if !seen.insert(message) {
                     twice += 1;
+                    if was_long_acked(ledger, message, *timestamp) {
+                        stored_again += 1;
+                        self.fault(|| {
+                            format!("{} is stored again as {sequence}", name_of(ledger, message))
+                        });
+                    }
                     continue;
                 }
                 let before = newest.insert(message.publisher, message.number);
@@ -174,6 +189,7 @@ impl Verdict {
             }
         }
         self.count(Quantity::Twice, twice);
+        self.count(Quantity::StoredAgain, stored_again);
         self.count(Quantity::Strange, strange);
         is_kept
     }
@@ -227,6 +243,15 @@ fn is_known(ledger: &Ledger, message: MessageId) -> bool {
     message.publisher == LAST || ledger.sent.get(message.publisher).is_some_and(is_sent)
 }
 
+/// Whether a message had been acknowledged for a while when a server stamped it with that.
+fn was_long_acked(ledger: &Ledger, message: MessageId, stamped: i64) -> bool {
+    let sent = ledger.sent.get(message.publisher).and_then(|sent| sent.get(message.number));
+    let Some(End::Acked(at)) = sent.map(|sent| sent.end) else { return false };
+    let Now { at: now, wall } = ledger.clocks;
+    let acked = if at < now { wall - now.since(at) } else { wall + at.since(now) };
+    acked + JUST < WallTime(stamped)
+}
+
 /// How long an ack took, in nanoseconds.
 fn ack_time(sent: &Sent) -> Option<u64> {
     match sent.end {
@@ -250,20 +275,6 @@ fn pause(sent: &[Sent], ended: Instant) -> u64 {
     let from = std::iter::once(first.at.0).chain(acks.iter().copied());
     let to = acks.iter().copied().chain([last]);
     from.zip(to).map(|(from, to)| to.saturating_sub(from)).max().unwrap_or(0)
-}
-
-/// From a moment to the first ack of something that was published after it.
-fn first_ack_after(ledger: &Ledger, at: Instant) -> Option<u64> {
-    let of_publisher = |sent: &Vec<Sent>| {
-        let from = sent.partition_point(|one| one.at < at);
-        let acks = sent[from..].iter().filter_map(|one| match one.end {
-            End::Acked(at) => Some(at.0),
-            End::Open | End::Failed(_) => None,
-        });
-        acks.min()
-    };
-    let first = ledger.sent.iter().filter_map(of_publisher).min()?;
-    Some(first.saturating_sub(at.0))
 }
 
 fn shown(message: MessageId) -> String {
@@ -292,7 +303,7 @@ fn name_of(ledger: &Ledger, message: MessageId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drill::ledger::Delivery;
+    use crate::drill::ledger::{Delivery, Parts};
 
     const MS: u64 = 1_000_000;
 
@@ -302,7 +313,7 @@ mod tests {
         ledger.readers.insert(("durable 1".to_owned(), 0), Received::default());
         for (at, acked_at) in [(10, 11), (60, 90), (65, 91)] {
             if at == 60 {
-                ledger.happened("kill -9 active".to_owned(), true, Instant(50 * MS));
+                ledger.disturbed("kill -9 active".to_owned(), None, Instant(50 * MS));
             }
             let message = ledger.publish(0, Instant(at * MS)).expect("room");
             ledger.acked(message, Instant(acked_at * MS));
@@ -399,7 +410,7 @@ mod tests {
     #[test]
     fn a_take_over_that_never_ended_is_longer_than_any() {
         let mut ledger = sound();
-        ledger.happened("kill -9 active".to_owned(), true, Instant(100 * MS));
+        ledger.disturbed("kill -9 active".to_owned(), None, Instant(100 * MS));
         assert_eq!(value(&ledger, Quantity::TakeOver), Value::Never);
         ledger.publish(0, Instant(900 * MS)).expect("room");
         assert_eq!(value(&ledger, Quantity::Pause), Value::Time(809 * MS));
@@ -413,6 +424,37 @@ mod tests {
             assert!(!values.contains_key(&quantity), "{}", quantity.name());
         }
         assert_eq!(values[&Quantity::Acked], Value::Count(3));
+    }
+
+    #[test]
+    fn what_is_stored_again_long_after_its_ack_is_told_from_what_a_kill_may_do() {
+        let mut ledger = sound();
+        // It was acknowledged at 90 ms.
+        let wall = WallTime(5_000_000_000);
+        ledger.clocks = Now { at: Instant(90 * MS), wall };
+        let copy = |sequence, timestamp| Delivery { timestamp, ..delivery(sequence, 1) };
+        let stored = &mut ledger.stored.as_mut().expect("stored")[0];
+        stored.note(copy(4, wall.0 + 1_000_000_000));
+        assert_eq!(value(&ledger, Quantity::Twice), Value::Count(1));
+        assert_eq!(value(&ledger, Quantity::StoredAgain), Value::Count(0));
+        let stored = &mut ledger.stored.as_mut().expect("stored")[0];
+        stored.note(copy(5, wall.0 + 1_000_000_001));
+        assert_eq!(value(&ledger, Quantity::StoredAgain), Value::Count(1));
+        let faults = Verdict::of(&ledger).faults;
+        let named = "message 2 of publisher 1, published at 60 ms, acknowledged at 90 ms is stored \
+                     again as 5";
+        assert!(faults.contains(&named.to_owned()), "{faults:?}");
+    }
+
+    #[test]
+    fn a_take_over_of_each_partition_is_counted() {
+        let parts = Parts { count: 2, channels: 2, members: 2 };
+        let mut ledger = Ledger { parts, ..sound() };
+        for (at, member) in [0, 2, 3, 0, 2].into_iter().enumerate() {
+            ledger.seen(member, Role::Active, Instant(at as u64));
+            ledger.seen(member, Role::Ready, Instant(at as u64));
+        }
+        assert_eq!(value(&ledger, Quantity::TakeOvers), Value::Count(2));
     }
 
     #[test]

@@ -33,14 +33,17 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Begins; what is seen goes into the ledger.
-    pub(crate) fn start(monitors: &[String], notes: &Notes) -> Result<Self, DrillError> {
+    pub(crate) fn start(
+        (monitors, has_routes): (&[String], bool),
+        notes: &Notes,
+    ) -> Result<Self, DrillError> {
         let is_over = Arc::<AtomicBool>::default();
         let watch = Self { is_over: Arc::clone(&is_over) };
         for (member, monitor) in monitors.iter().cloned().enumerate() {
             let (is_over, notes) = (Arc::clone(&is_over), notes.clone());
             let look = move || {
                 loop {
-                    let role = role(&monitor);
+                    let role = role(&monitor, has_routes);
                     let mut ledger = notes.ledger();
                     if is_over.load(Ordering::Acquire) {
                         return;
@@ -64,8 +67,8 @@ impl Drop for Watch {
     }
 }
 
-/// What the member whose monitoring port is there looks like.
-pub(crate) fn role(monitor: &str) -> Role {
+/// What the member whose monitoring port is there looks like; one without routes needs none.
+pub(crate) fn role(monitor: &str, has_routes: bool) -> Role {
     let active = match page(monitor, "/streaming/healthz?active=1") {
         Ok((status, _)) => status,
         Err(error) => return role_without_answer(&error),
@@ -73,7 +76,7 @@ pub(crate) fn role(monitor: &str) -> Role {
     match active {
         200 => Role::Active,
         // A Go server has no health page.
-        404 => go_role(monitor),
+        404 => go_role(monitor, has_routes),
         _ => match page(monitor, "/streaming/healthz?ready=1") {
             Ok((200, _)) => Role::Ready,
             Ok(_) => Role::Unready,
@@ -87,9 +90,10 @@ fn role_without_answer(error: &io::Error) -> Role {
     if is_late { Role::Hangs } else { Role::Gone }
 }
 
-fn go_role(monitor: &str) -> Role {
+fn go_role(monitor: &str, has_routes: bool) -> Role {
     match page(monitor, "/streaming/isFTActive") {
         Ok((200, _)) => Role::Active,
+        Ok((204, _)) if !has_routes => Role::Ready,
         Ok((204, _)) => match page(monitor, "/routez") {
             Ok((200, body)) if !body.contains("\"num_routes\": 0") => Role::Ready,
             _ => Role::Unready,
@@ -153,6 +157,6 @@ mod tests {
                 thread::park_timeout(Duration::from_millis(1));
             }
         });
-        assert_eq!(role(&address), Role::Hangs);
+        assert_eq!(role(&address, true), Role::Hangs);
     }
 }

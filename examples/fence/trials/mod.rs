@@ -3,7 +3,7 @@
 //! Used by the example beside it and by the tests; it knows servers as processes only.
 
 mod doubt;
-#[path = "../../failover/drill/mod.rs"]
+#[path = "../../pair/mod.rs"]
 pub mod drill;
 mod witness;
 
@@ -16,7 +16,7 @@ use std::time::Duration;
 use self::drill::ledger::Received;
 use self::drill::load::{self, Notes, Publisher, Readers};
 use self::drill::pair::Pair;
-use self::drill::{DrillError, Ending, Plan};
+use self::drill::{DrillError, Plan};
 
 /// After so long without a sign of life a living holder is replaced.
 const STEAL_AFTER: &str = "1s";
@@ -98,8 +98,7 @@ pub fn run(
         let only = [server.clone(), server.clone()];
         publishers.push(Publisher::start(plan, &only, &notes, name)?);
     }
-    for round in 1..=rounds {
-        notes.begin_round(round);
+    for _ in 0..rounds {
         trial.some_acks()?;
         trial.doubt(doubt)?;
     }
@@ -134,7 +133,7 @@ impl<'a> Trial<'a> {
 
     /// An ordinary take-over.
     fn kill_active(&mut self) -> Result<(), DrillError> {
-        drill::fail_over(&mut self.pair, self.active, &self.notes, Ending::Kill)?;
+        drill::fail_over(&mut self.pair, self.active, &self.notes)?;
         self.findings.takeovers += 1;
         self.pair.wait_exit(self.active)?;
         self.pair.set_prefix(self.active, &[]);

@@ -131,7 +131,6 @@ fn keep_books(trial: &mut Trial<'_>, servers: &[String; 2]) -> Result<(), DrillE
     let notes: &Notes = &trial.notes;
     let key = (0, "the new one".to_owned());
     let published = super::drill::ledger::Published {
-        round: 0,
         sent_at: world::instant(),
         acked_at: Some(world::instant()),
     };

@@ -6,8 +6,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Attach, Clients, KEEPERS, Keeper, MEMBERS_MAX, Members, Scenario, ScenarioError, Store,
-    no_steps,
+    Attach, Clients, KEEPERS, Keeper, MEMBERS_MAX, Members, PARTITIONS_MAX, Scenario,
+    ScenarioError, Store, no_steps,
 };
 use crate::drill::expectation::Expectation;
 use crate::drill::step::{self, Step};
@@ -60,7 +60,15 @@ pub(crate) fn parse(text: &str) -> Result<Scenario, ScenarioError> {
 }
 
 fn members(section: &Section<'_>) -> Result<Members, ScenarioError> {
-    section.only(&["count", "server", "steal_after", "first_port", "arguments"])?;
+    section.only(&[
+        "count",
+        "server",
+        "steal_after",
+        "first_port",
+        "arguments",
+        "external",
+        "partitions",
+    ])?;
     let usual = Members::default();
     Ok(Members {
         count: section.number("count", (1, MEMBERS_MAX as i64))?.unwrap_or(usual.count),
@@ -68,6 +76,10 @@ fn members(section: &Section<'_>) -> Result<Members, ScenarioError> {
         steal_after: section.time("steal_after")?,
         first_port: section.number("first_port", (1, 65_000))?,
         arguments: section.each("arguments", |text| Ok(text.to_owned()))?,
+        external: section.text("external")?,
+        partitions: section
+            .number("partitions", (1, PARTITIONS_MAX as i64))?
+            .unwrap_or(usual.partitions),
     })
 }
 
@@ -298,6 +310,8 @@ server = "/usr/bin/stanby"
 steal_after = "2s"
 first_port = 15000
 arguments = ["-D"]
+external = "nats-server"
+partitions = 1
 
 [store]
 kind = "postgres"
@@ -323,6 +337,7 @@ at = [3]
         let members = &scenario.members;
         assert_eq!((members.count, members.steal_after), (3, Some(Duration::from_secs(2))));
         assert_eq!((members.first_port, members.arguments.len()), (Some(15_000), 1));
+        assert_eq!((members.external.as_deref(), members.partitions), (Some("nats-server"), 1));
         assert_eq!(scenario.store.keeper, Keeper::Postgres);
         let clients = Clients {
             publishers: 2,

@@ -6,14 +6,12 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use super::load::channel_name;
-use super::{DrillError, Plan, database, wait_until};
+use super::{DrillError, Plan, wait_until};
 
 /// How long a server may take to become what it is waited for.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -22,13 +20,13 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const HTTP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The cluster ID of the pair.
-pub const CLUSTER_ID: &str = "failover-drill";
+pub const CLUSTER_ID: &str = "pair";
 
 /// Both members, by place.
 pub struct Pair {
     members: [Member; 2],
     /// What clients and members connect to, if the members are no NATS servers themselves.
-    external: Option<Rc<External>>,
+    external: Option<External>,
 }
 
 /// A NATS server between clients and members.
@@ -50,60 +48,19 @@ struct Member {
 }
 
 impl Pair {
-    /// Starts both; the first becomes the active.
+    /// Starts both over a directory; the first becomes the active.
     pub fn start(plan: &Plan, folder: &Path) -> Result<Self, DrillError> {
-        let store = match &plan.sql_driver {
-            Some(driver) => database::make(driver, &plan.binary, folder)?,
-            None => {
-                let path = folder.join("store").display().to_string();
-                ["-store", "file", "-dir", &path].map(str::to_owned).to_vec()
-            }
-        };
-        Self::start_over(plan, folder, &store)
+        let path = folder.join("store").display().to_string();
+        Self::start_over(plan, folder, &["-store", "file", "-dir", &path].map(str::to_owned))
     }
 
     /// Starts both over the store that these flags name.
     pub fn start_over(plan: &Plan, folder: &Path, store: &[String]) -> Result<Self, DrillError> {
         let external = plan.external.as_ref();
         let external = external.map(|program| External::start(program, folder)).transpose()?;
-        Self::start_at(plan, folder, (store, "drill"), external.map(Rc::new))
-    }
-
-    /// Starts so many pairs over one external server, each with a part of the channels.
-    pub fn start_partitions(plan: &Plan, folder: &Path) -> Result<Vec<Self>, DrillError> {
-        let program = plan.external.as_ref();
-        let program = program.ok_or(DrillError::said("partitions need an external server"))?;
-        let external = Rc::new(External::start(program, folder)?);
-        let start = |number| {
-            let folder = folder.join(format!("partition-{number}"));
-            fs::create_dir(&folder).map_err(DrillError::io("cannot make a folder"))?;
-            let channels = (number..plan.channels).step_by(plan.partitions);
-            let channels: Vec<_> =
-                channels.map(|index| format!("\"{}\": {{}}", channel_name(index))).collect();
-            let channels = channels.join(", ");
-            let text = format!(
-                "streaming {{ partitioning: true, store_limits {{ channels {{ {channels} }} }} }}\n"
-            );
-            let config = folder.join("partition.conf");
-            fs::write(&config, text).map_err(DrillError::io("cannot write a configuration"))?;
-            let (store, config) = (folder.join("store"), config.display().to_string());
-            let store = store.display().to_string();
-            let flags = ["-store", "file", "-dir", &store, "-sc", &config].map(str::to_owned);
-            let group = format!("drill-{number}");
-            Self::start_at(plan, &folder, (&flags, &group), Some(Rc::clone(&external)))
-        };
-        (0..plan.partitions).map(start).collect()
-    }
-
-    fn start_at(
-        plan: &Plan,
-        folder: &Path,
-        (store, group): (&[String], &str),
-        external: Option<Rc<External>>,
-    ) -> Result<Self, DrillError> {
         let ports = free_ports().map_err(DrillError::io("cannot find free ports"))?;
         let port = external.as_ref().map(|external| external.port);
-        let member = |place| member(plan, folder, (store, group, port), (ports, place));
+        let member = |place| member(plan, folder, (store, port), (ports, place));
         let mut pair = Self { members: [member(0), member(1)], external };
         pair.members[0].start()?;
         pair.wait_active(0)?;
@@ -314,14 +271,14 @@ type Ports = [[u16; 3]; 2];
 fn member(
     plan: &Plan,
     folder: &Path,
-    (store, group, external): (&[String], &str, Option<u16>),
+    (store, external): (&[String], Option<u16>),
     (ports, place): (Ports, usize),
 ) -> Member {
     let [client_port, route_port, monitor_port] = ports[place];
     let other = ports[1 - place][1];
     let mut args: Vec<String> = [
         ("-cluster_id", CLUSTER_ID.to_owned()),
-        ("-ft_group", group.to_owned()),
+        ("-ft_group", "drill".to_owned()),
         ("-a", "127.0.0.1".to_owned()),
         ("-m", monitor_port.to_string()),
     ]

@@ -1,6 +1,6 @@
 //! The clients of a drill: a publisher, durables, queue groups, and the replay at the end.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -28,7 +28,6 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone, Default)]
 pub struct Notes {
     ledger: Arc<Mutex<Ledger>>,
-    round: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 }
 
@@ -39,14 +38,9 @@ impl Notes {
     }
 
     /// Enters a message that is going to be published.
-    fn publish(&self, key: &(usize, String), round: usize, sent_at: Instant) {
-        let published = Published { round, sent_at, acked_at: None };
+    fn publish(&self, key: &(usize, String), sent_at: Instant) {
+        let published = Published { sent_at, acked_at: None };
         self.ledger().published.insert(key.clone(), published);
-    }
-
-    /// From now on it is that round.
-    pub fn begin_round(&self, number: usize) {
-        self.round.store(number, Ordering::Release);
     }
 }
 
@@ -108,10 +102,9 @@ fn publish_all(
         let channel = number % channels;
         let content = format!("{name} {number}");
         number += 1;
-        let round = notes.round.load(Ordering::Acquire);
         let sent_at = world::instant();
         let key = (channel, content.clone());
-        notes.publish(&key, round, sent_at);
+        notes.publish(&key, sent_at);
         let on_ack = notes.clone();
         client.publish_async(&channel_name(channel), content, move |_, result| {
             if result.is_ok() {
@@ -191,12 +184,7 @@ fn subscribe_all(
         notes.ledger().readers.entry(key.clone()).or_default();
         let notes = notes.clone();
         let handler = move |message: Message| {
-            let round = notes.round.load(Ordering::Acquire);
-            let mut ledger = notes.ledger();
-            let is_first = ledger.readers.entry(key.clone()).or_default().note(&message);
-            if message.is_redelivered || !is_first {
-                *ledger.redelivered.entry(round).or_insert(0) += 1;
-            }
+            notes.ledger().readers.entry(key.clone()).or_default().note(&message);
         };
         subscriptions.push(client.subscribe(&channel_name(channel), options.clone(), handler)?);
     }
@@ -213,7 +201,7 @@ pub fn replay(
     let mut stored = Vec::new();
     for channel in 0..plan.channels {
         let end = "end of the drill";
-        notes.publish(&(channel, end.to_owned()), 0, world::instant());
+        notes.publish(&(channel, end.to_owned()), world::instant());
         client.publish(&channel_name(channel), end)?;
         let received = Arc::new(Mutex::new((Received::default(), false)));
         let noting = Arc::clone(&received);

@@ -13,8 +13,6 @@ const JUST: Duration = Duration::from_secs(1);
 /// One message that was published.
 #[derive(Clone, Debug)]
 pub struct Published {
-    /// The round in which it was published; the first is 1, and what ends a channel has 0.
-    pub round: usize,
     /// When.
     pub sent_at: Instant,
     /// When its ack came, if one came.
@@ -31,19 +29,12 @@ pub struct Received {
 }
 
 impl Received {
-    /// Notes a message; whether it came for the first time.
-    pub fn note(&mut self, message: &Message) -> bool {
+    /// Notes a message.
+    pub fn note(&mut self, message: &Message) {
         let content = (message.data.to_vec(), message.timestamp);
         match self.by_sequence.get(&message.sequence) {
-            Some(found) if *found == content => false,
-            Some(_) => {
-                self.conflicts += 1;
-                false
-            }
-            None => {
-                self.by_sequence.insert(message.sequence, content);
-                true
-            }
+            Some(found) => self.conflicts += u64::from(*found != content),
+            None => drop(self.by_sequence.insert(message.sequence, content)),
         }
     }
 
@@ -62,9 +53,7 @@ pub struct Ledger {
     pub stored: Vec<Received>,
     /// By channel and reader.
     pub readers: BTreeMap<(usize, String), Received>,
-    /// Redeliveries by round.
-    pub redelivered: BTreeMap<usize, u64>,
-    /// The kill of each round; the first has index 0.
+    /// Each kill, in order.
     pub kills: Vec<Kill>,
     /// When the active was paused for longer than it may be silent.
     pub pauses: Vec<Instant>,
@@ -81,22 +70,7 @@ pub struct Kill {
     pub first_ack: Option<Instant>,
 }
 
-/// One round of the report.
-#[derive(Clone, Debug)]
-pub struct Round {
-    /// From 1.
-    pub number: usize,
-    /// From the kill to the first ack that came for a message published after it.
-    pub first_ack: Option<Duration>,
-    /// Messages published in the round that were acknowledged, sooner or later.
-    pub acked: usize,
-    /// Of these, those that are not in the store.
-    pub lost: usize,
-    /// Messages that came to a durable or a queue group again.
-    pub redelivered: u64,
-}
-
-/// What is wrong over all rounds; all of it should be 0.
+/// What is wrong; all of it should be 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     /// Acknowledged and not stored.
@@ -135,26 +109,10 @@ impl Ledger {
         }
     }
 
-    /// The rows of the report.
-    pub fn rounds(&self) -> Vec<Round> {
-        let stored = self.stored_contents();
-        let rows = self.kills.iter().enumerate().map(|(index, kill)| {
-            let number = index + 1;
-            let acked: Vec<_> = self
-                .published
-                .iter()
-                .filter(|(_, one)| one.round == number && one.acked_at.is_some())
-                .map(|(key, _)| key)
-                .collect();
-            Round {
-                number,
-                first_ack: kill.first_ack.map(|at| at.since(kill.at)),
-                acked: acked.len(),
-                lost: acked.iter().filter(|key| !stored.contains_key(**key)).count(),
-                redelivered: self.redelivered.get(&number).copied().unwrap_or(0),
-            }
-        });
-        rows.collect()
+    /// How long it took from each kill to the first ack, where one came.
+    pub fn first_acks(&self) -> Vec<Duration> {
+        let times = self.kills.iter().map(|kill| Some(kill.first_ack?.since(kill.at)));
+        times.flatten().collect()
     }
 
     /// Everything that is wrong; `now` says how the clocks of acks and of messages differ.
@@ -248,7 +206,7 @@ mod tests {
         ledger.readers.insert((0, "durable".to_owned()), all);
         ledger.kills = vec![Kill { at: Instant(50), first_ack: None }];
         for (content, sent_at) in [("a", 10), ("b", 60), ("c", 70)] {
-            let published = Published { round: 1, sent_at: Instant(sent_at), acked_at: None };
+            let published = Published { sent_at: Instant(sent_at), acked_at: None };
             let key = (0, content.to_owned());
             ledger.published.insert(key.clone(), published);
             ledger.acked(&key, Instant(sent_at + 100));
@@ -260,9 +218,7 @@ mod tests {
     fn a_sound_run_has_no_faults() {
         let ledger = sound();
         assert_eq!(ledger.faults(Now::default()), Faults::default());
-        let rounds = ledger.rounds();
-        assert_eq!((rounds[0].acked, rounds[0].lost), (3, 0));
-        assert_eq!(rounds[0].first_ack, Some(Duration::from_nanos(110)));
+        assert_eq!(ledger.first_acks(), [Duration::from_nanos(110)]);
     }
 
     #[test]
@@ -309,6 +265,5 @@ mod tests {
             undelivered: 1,
         };
         assert_eq!(ledger.faults(now), expected);
-        assert_eq!(ledger.rounds()[0].lost, 2);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::path::Path;
-use std::process::{self, Command};
+use std::process::Command;
 use std::time::Duration;
 
 use stanby::store::sql;
@@ -14,14 +14,9 @@ use super::DrillError;
 /// Making a database may have to wait for a checkpoint.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A database of its own, with its tables; gives the servers' flags for it. Servers are where
-/// `STANBY_TEST_POSTGRES` (pairs without a database) and `STANBY_TEST_MYSQL` (a Go DSN up to the
-/// slash) say.
-pub fn make(driver: &str, binary: &Path, folder: &Path) -> Result<Vec<String>, DrillError> {
-    make_named(driver, &format!("drill_{}", process::id()), binary, folder)
-}
-
-/// As `make`, under this name; the source comes last.
+/// A database of its own of that name, with its tables; gives the servers' flags for it, the source
+/// last. Servers are where `STANBY_TEST_POSTGRES` (pairs without a database) and
+/// `STANBY_TEST_MYSQL` (a Go DSN up to the slash) say.
 pub fn make_named(
     driver: &str,
     name: &str,
