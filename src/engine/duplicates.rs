@@ -4,6 +4,11 @@
 //! Only what is stored counts, or is on its way there: so no publisher is told of a message that is
 //! gone, and a successor, which reads the window from the store, judges alike. It reads that of a
 //! channel when the first publish comes, which waits meanwhile.
+//!
+//! A [`Window`] alone says what has an entry. A message gets one when it is staged, and a message
+//! that is refused takes with it what it has changed: its entry hides nobody else's any more, and
+//! nothing was forgotten for it. What limits or an operator let go of has one until it is trimmed,
+//! and counts no more from when the channel begins behind it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -70,12 +75,25 @@ struct Stretch {
     /// Ascending by sequence, and so by time.
     seen: Vec<Seen>,
     by_beginning: QuickMap<u64, Sequence>,
+    /// By which message which earlier one is not found any more.
+    hidden: Vec<(Sequence, Sequence)>,
 }
 
 impl Stretch {
     fn push(&mut self, seen: Seen) {
-        self.by_beginning.insert(beginning_of(&seen.digest), seen.sequence);
+        let former = self.by_beginning.insert(beginning_of(&seen.digest), seen.sequence);
+        self.hidden.extend(former.map(|former| (seen.sequence, former)));
         self.seen.push(seen);
+    }
+
+    /// Takes the last message out: what it has hidden is found again.
+    fn pop(&mut self) {
+        let Some(gone) = self.seen.pop() else { return };
+        let beginning = beginning_of(&gone.digest);
+        match self.hidden.pop_if(|(by, _)| *by == gone.sequence) {
+            Some((_, former)) => self.by_beginning.insert(beginning, former),
+            None => self.by_beginning.remove(&beginning),
+        };
     }
 
     fn place(&self, sequence: Sequence) -> Option<usize> {
@@ -160,7 +178,9 @@ pub(super) struct Window {
 impl Window {
     /// Of a channel without messages.
     pub(super) fn new(length: Duration, limits: &ChannelLimits) -> Box<Self> {
-        let ChannelLimits { messages_max, bytes_max, .. } = *limits;
+        let ChannelLimits { messages_max, bytes_max, age_max, .. } = *limits;
+        // What is older is about to be removed, if it is there still.
+        let length = if age_max.is_zero() { length } else { length.min(age_max) };
         let ahead = Ahead { messages_max, bytes_max, ..Ahead::default() };
         Self::empty(length, ahead)
     }
@@ -208,10 +228,15 @@ impl Window {
         within.next().map(|seen| seen.sequence)
     }
 
-    /// Remembers a message, the newest. True if others that are within the window had to be
-    /// forgotten for it, for the first time.
-    fn remember(&mut self, seen: Seen, first: Sequence) -> bool {
-        self.trim(seen.timestamp, first);
+    /// Remembers a message, the newest, of a channel in which `first` to `last` are stored: for
+    /// those alone others are forgotten, because what comes behind them may be refused. True if
+    /// others that are within the window had to be forgotten, for the first time.
+    fn remember(&mut self, seen: Seen, first: Sequence, last: Sequence) -> bool {
+        let is_stored = seen.sequence <= last;
+        let time = if is_stored { Some(seen.timestamp) } else { self.time_by(last) };
+        if let Some(time) = time {
+            self.trim(time, first);
+        }
         let most = (self.seen_count / 8).clamp(STRETCH_MIN, STRETCH_MAX).min(self.seen_max);
         if self.stretches.back().is_none_or(|stretch| most <= stretch.seen.len()) {
             self.stretches.push_back(Stretch::default());
@@ -221,11 +246,30 @@ impl Window {
         }
         self.seen_count += 1;
         let oldest_count = self.stretches.front().map_or(0, |stretch| stretch.seen.len());
-        let is_too_much = self.seen_max <= self.seen_count - oldest_count;
+        let kept_count = self.seen_count - oldest_count;
+        let is_too_much = self.seen_max <= kept_count.saturating_sub(self.count_behind(last));
         if is_too_much {
             self.forget_oldest();
         }
         is_too_much && !std::mem::replace(&mut self.has_overflowed, true)
+    }
+
+    /// When the last message up to that one was published, if any such one is remembered.
+    pub(super) fn time_by(&self, last: Sequence) -> Option<WallTime> {
+        let stretches = self.stretches.iter().rev();
+        let mut found = stretches.filter_map(|stretch| {
+            let count = stretch.seen.partition_point(|seen| seen.sequence <= last);
+            Some(stretch.seen[..count].last()?.timestamp)
+        });
+        found.next()
+    }
+
+    /// How many messages behind that one are remembered.
+    fn count_behind(&self, last: Sequence) -> usize {
+        let counts = self.stretches.iter().rev().map(|stretch| {
+            stretch.seen.len() - stretch.seen.partition_point(|seen| seen.sequence <= last)
+        });
+        counts.take_while(|count| *count > 0).sum()
     }
 
     /// Forgets what is too old for a message of that time, or stored no more.
@@ -246,10 +290,11 @@ impl Window {
     pub(super) fn forget_behind(&mut self, last: Sequence) {
         self.ahead.forget_behind(last);
         while let Some(stretch) = self.stretches.back_mut() {
-            let kept = stretch.seen.partition_point(|seen| seen.sequence <= last);
-            self.seen_count -= stretch.seen.len() - kept;
-            stretch.seen.truncate(kept);
-            if kept > 0 {
+            while stretch.seen.last().is_some_and(|seen| last < seen.sequence) {
+                stretch.pop();
+                self.seen_count -= 1;
+            }
+            if !stretch.seen.is_empty() {
                 return;
             }
             self.stretches.pop_back();
@@ -341,9 +386,9 @@ impl Engine {
 
     fn remember(&mut self, index: usize, seen: Seen) {
         let channel = &mut self.channels.slab[index];
-        let first = channel.state.first;
+        let (first, last) = (channel.state.first, channel.state.last);
         let Some(window) = &mut channel.window else { return };
-        if !window.remember(seen, first) {
+        if !window.remember(seen, first, last) {
             return;
         }
         let (name, count) = (quoted(channel.name.as_bytes()), window.seen_max);
@@ -450,12 +495,18 @@ impl Engine {
         let last = self.channels.slab[place.0].state.last;
         let next = match result {
             Ok(records) => {
-                let next = records.last().map_or(last, |record| record.sequence).next();
+                let mut next = records.last().map_or(last, |record| record.sequence).next();
                 for record in records.into_iter().filter(|record| record.sequence <= last) {
                     let MessageRecord { sequence, timestamp, encoded } = record;
-                    if let Ok(message) = pb::MsgProto::decode(encoded) {
-                        let digest = digest_of(&message.data);
-                        self.remember(place.0, Seen { sequence, timestamp, digest });
+                    match pb::MsgProto::decode(encoded) {
+                        Ok(message) => {
+                            let digest = digest_of(&message.data);
+                            self.remember(place.0, Seen { sequence, timestamp, digest });
+                        }
+                        Err(error) => {
+                            let text = error.to_string();
+                            next = next.max(self.pass_over_unreadable(place.0, sequence, &text));
+                        }
                     }
                 }
                 next
@@ -532,6 +583,13 @@ mod tests {
         Seen { sequence: Sequence(sequence), timestamp: at(secs), digest }
     }
 
+    impl Window {
+        /// One that is stored.
+        fn keep(&mut self, seen: Seen) -> bool {
+            self.remember(seen, Sequence(1), seen.sequence)
+        }
+    }
+
     fn find(window: &Window, payload: &str, secs: i64) -> Option<u64> {
         let found = window.find(&digest_of(payload.as_bytes()), at(secs), Sequence(1));
         found.map(|sequence| sequence.0)
@@ -540,18 +598,18 @@ mod tests {
     #[test]
     fn a_payload_is_seen_for_the_length_of_the_window() {
         let mut window = window(10, 100);
-        window.remember(seen(1, 0, "a"), Sequence(1));
-        window.remember(seen(2, 5, "b"), Sequence(1));
+        window.keep(seen(1, 0, "a"));
+        window.keep(seen(2, 5, "b"));
         assert_eq!(find(&window, "a", 10), Some(1));
         assert_eq!(find(&window, "c", 10), None);
         assert_eq!(find(&window, "a", 11), None);
         assert_eq!(find(&window, "b", 11), Some(2));
         // It was stored twice before there was a window: the later one counts.
-        window.remember(seen(3, 12, "b"), Sequence(1));
+        window.keep(seen(3, 12, "b"));
         assert_eq!(find(&window, "b", 20), Some(3));
         assert_eq!(find(&window, "b", 23), None);
         // It is forgotten with the next message that is stored.
-        window.remember(seen(4, 23, "c"), Sequence(1));
+        window.keep(seen(4, 23, "c"));
         assert_eq!(window.seen_count, 1);
     }
 
@@ -561,7 +619,7 @@ mod tests {
         let said: Vec<bool> = (1..=6)
             .map(|number| {
                 let seen = seen(number, 0, &number.to_string());
-                window.remember(seen, Sequence(1))
+                window.keep(seen)
             })
             .collect();
         // So many at least are remembered, and fewer than twice as many.
@@ -576,13 +634,13 @@ mod tests {
     #[test]
     fn a_clock_that_jumps_changes_no_window() {
         let mut window = window(10, 100);
-        window.remember(seen(1, 100, "a"), Sequence(1));
+        window.keep(seen(1, 100, "a"));
         assert_eq!(find(&window, "a", 5_000), None);
         assert_eq!(find(&window, "a", 105), Some(1));
         // The message that is stored ahead of the others ends their windows.
-        window.remember(seen(2, 5_000, "b"), Sequence(1));
+        window.keep(seen(2, 5_000, "b"));
         assert_eq!((find(&window, "a", 5_000), find(&window, "b", 5_000)), (None, Some(2)));
-        window.remember(seen(3, 5_000, "c"), Sequence(1));
+        window.keep(seen(3, 5_000, "c"));
         assert_eq!((find(&window, "b", 5_000), find(&window, "b", 5_010)), (Some(2), Some(2)));
         assert_eq!(find(&window, "b", 5_011), None);
     }
@@ -594,8 +652,8 @@ mod tests {
         let (mut one, mut other) = (seen(1, 0, "a"), seen(2, 0, "a"));
         one.digest[31] ^= 1;
         other.digest[8] ^= 1;
-        window.remember(one, Sequence(1));
-        window.remember(other, Sequence(1));
+        window.keep(one);
+        window.keep(other);
         assert_eq!(find(&window, "a", 0), None);
         assert_eq!(window.find(&other.digest, at(0), Sequence(1)), Some(Sequence(2)));
     }
@@ -610,7 +668,7 @@ mod tests {
         for number in 1..=count {
             digest[..8].copy_from_slice(&number.to_le_bytes());
             let (sequence, timestamp) = (Sequence(number), at(0));
-            window.remember(Seen { sequence, timestamp, digest }, Sequence(1));
+            window.keep(Seen { sequence, timestamp, digest });
             assert!(window.seen_count < PAYLOADS_SEEN_MAX + STRETCH_MAX);
         }
         assert!(PAYLOADS_SEEN_MAX <= window.seen_count);
@@ -623,7 +681,7 @@ mod tests {
             })
             .sum();
         assert!(bytes / window.seen_count <= 110, "{} each", bytes / window.seen_count);
-        window.remember(seen(count + 1, 2_000, "b"), Sequence(1));
+        window.keep(seen(count + 1, 2_000, "b"));
         assert_eq!((window.seen_count, window.stretches.len()), (1, 1));
     }
 
@@ -631,7 +689,7 @@ mod tests {
     fn what_is_not_stored_is_not_seen() {
         let mut window = window(1_000, 100);
         for number in 1..=6 {
-            window.remember(seen(number, 0, &number.to_string()), Sequence(1));
+            window.keep(seen(number, 0, &number.to_string()));
         }
         window.forget_behind(Sequence(5));
         assert_eq!(find(&window, "6", 0), None);
@@ -643,5 +701,28 @@ mod tests {
         window.begin_with(&MessageRecord { sequence, timestamp, encoded: bytes::Bytes::new() });
         assert_eq!((find(&window, "4", 0), find(&window, "", 0)), (None, Some(4)));
         assert_eq!(find(&window, "5", 0), Some(5));
+    }
+
+    /// Goal: what a refused message has hidden or pushed out is there as before, also if it is one
+    /// of several that are alike, and whatever its time was.
+    #[test]
+    fn what_is_refused_leaves_nothing() {
+        let refusals = [&["a"][..], &["a", "a", "b"], &["c", "a", "c"]];
+        // In a stretch of its own, and in that of what is stored.
+        for (seen_max, refused) in
+            [2, 100].into_iter().flat_map(|most| refusals.map(|it| (most, it)))
+        {
+            let mut window = window(10, seen_max);
+            window.keep(seen(1, 0, "a"));
+            window.keep(seen(2, 1, "b"));
+            for (number, payload) in (3..).zip(refused) {
+                window.remember(seen(number, 9_000, payload), Sequence(1), Sequence(2));
+            }
+            window.forget_behind(Sequence(2));
+            assert_eq!((find(&window, "a", 5), find(&window, "b", 5)), (Some(1), Some(2)));
+            assert_eq!((find(&window, "c", 5), window.seen_count), (None, 2));
+            assert_eq!(window.time_by(Sequence(9)), Some(at(1)));
+            assert!(window.stretches.iter().all(|it| it.hidden.is_empty()));
+        }
     }
 }

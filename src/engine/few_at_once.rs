@@ -1,8 +1,14 @@
 //! where only a few messages of a subscription may be out for more than the first time
 //!
-//! What is due again waits, in the order in which it was due, until one that is out is acknowledged
-//! or due itself; what waits and what is out keep no new ones off. In a queue group it waits at the
-//! member that has it, and goes to any that may take one more.
+//! A message that was redelivered and not acknowledged yet is *out*: it has one of the few *places*
+//! of the subscription that it was sent to. What is due again and finds no place *waits*, in the
+//! order in which it was due, until a message that is out is acknowledged or due itself, which
+//! frees its place. What waits and what is out keep no new ones off.
+//!
+//! In a queue group each member has places of its own. A message waits at the member that had it
+//! last, but may go to any member with a free place, who has it from then on. So there are two
+//! questions: how many that wait at a subscription may go out ([`Engine::places`]), and to whom the
+//! next one goes ([`Engine::taker`]).
 
 use crate::base::id::Sequence;
 use crate::base::limits::NEXT_REDELIVERY_DELAY;
@@ -12,7 +18,8 @@ use crate::engine::redelivery::PassKind;
 use crate::engine::subscription::{Subscription, SubscriptionKey};
 use crate::engine::{Engine, Timer};
 
-/// How many more may be out at a subscription that may have so many.
+/// How many places are free at a subscription that has so many. Who is away or has no room takes
+/// nothing, so its places are no use to anybody.
 fn places_of(found: &Subscription, most: usize) -> usize {
     if found.is_online() && !found.is_congested {
         most.saturating_sub(found.pending.out_count())
@@ -56,7 +63,9 @@ impl Engine {
         true
     }
 
-    /// How many that wait at a subscription may go out now.
+    /// How many of those that wait at a subscription may go out now: as many as it has free places,
+    /// or in a queue group as many as all members have together. After a restart, and where a
+    /// durable comes back, a pass is for the subscription alone.
     pub(super) fn places(&mut self, key: SubscriptionKey, kind: PassKind) -> usize {
         let most = self.redelivered_max(key);
         let by_key = &self.subscriptions.by_key;
@@ -72,8 +81,9 @@ impl Engine {
         members.map(|member| places_of(member, most)).sum()
     }
 
-    /// Who gets a message that is due again: the member whose turn it is, whoever has it, or anyone
-    /// who may take one more. `None` if nobody may.
+    /// Who gets a message of this subscription that is due again. In a queue group it is the first
+    /// of these that has a free place: the member whose turn it is, the one that has the message,
+    /// and of the others the one that has least to do. `None` if nobody has one: then it waits.
     pub(super) fn taker(
         &mut self,
         key: SubscriptionKey,
@@ -103,25 +113,27 @@ impl Engine {
         .copied()
     }
 
-    /// One of few is out no more: one that waits goes out soon.
+    /// One of few is out no more: the one that has waited longest goes out soon.
     pub(super) fn free_place(&mut self, key: SubscriptionKey, now: Now) {
         let Some(found) = self.subscriptions.by_key.get(&key) else { return };
-        if found.pending.has_waiting() {
-            self.wake(key, now);
-        } else if let Some(group) = found.group {
-            self.wake_waiter(group, now);
+        match found.group {
+            Some(group) => self.wake_waiter(group, now),
+            None if found.pending.has_waiting() => self.wake(key, now),
+            None => (),
         }
     }
 
-    /// A member of a group may take one more: one that waits at any member goes out soon.
+    /// A member of a group may take one more: of all that wait, at whichever member, the one that
+    /// was due first goes out soon.
     pub(super) fn wake_waiter(&mut self, group: GroupKey, now: Now) {
         let Some(group) = self.subscriptions.groups.get_mut(&group) else { return };
-        while let Some(waiter) = group.waiters.first().copied() {
-            let found = self.subscriptions.by_key.get(&waiter);
-            if found.is_some_and(|found| found.is_online() && found.pending.has_waiting()) {
-                return self.wake(waiter, now);
-            }
-            group.waiters.pop_first();
+        let by_key = &self.subscriptions.by_key;
+        let since = |waiter: &SubscriptionKey| by_key.get(waiter)?.pending.first_waiting();
+        group.waiters.retain(|waiter| since(waiter).is_some());
+        self.reads.count_choice(group.waiters.len());
+        let longest = group.waiters.iter().copied().min_by_key(since);
+        if let Some(waiter) = longest {
+            self.wake(waiter, now);
         }
     }
 

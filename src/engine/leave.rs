@@ -189,8 +189,7 @@ impl Engine {
             self.log_life(key, "Removed member from");
             self.go_offline(key);
             if let Some(found) = self.subscriptions.groups.get_mut(&group) {
-                found.members.take_out(key);
-                found.waiters.remove(&key);
+                found.take_out(key);
             }
             let leaver = self.subscriptions.by_key.remove(&key);
             if let Some(leaver) = leaver {
@@ -265,7 +264,7 @@ impl Engine {
         found.life = SubscriptionLife::Offline;
         found.hold = None;
         if let Some(group) = found.group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
-            group.members.take_out(key);
+            group.take_out(key);
             group.shadow = Some(key);
             group.hold_count = 0;
             found.cursor.last_sent = found.cursor.last_sent.max(group.cursor.last_sent);
@@ -293,7 +292,7 @@ impl Engine {
         if let Some(key_of_group) = found.group
             && let Some(group) = self.subscriptions.groups.get_mut(&key_of_group)
         {
-            group.members.take_out(key);
+            group.take_out(key);
             if group.members.is_empty() && group.shadow.is_none() {
                 self.forget_group(key_of_group);
             }

@@ -197,7 +197,12 @@ impl Pending {
 
     /// Whether any waits.
     pub(super) fn has_waiting(&self) -> bool {
-        self.waiting().next().is_some()
+        self.first_waiting().is_some()
+    }
+
+    /// The one that has waited longest, and since when it is due.
+    pub(super) fn first_waiting(&self) -> Option<DueAt> {
+        self.order.as_ref()?.waiting.first().copied()
     }
 
     /// Those that keep no new ones off: out as some of few, or waiting for that.

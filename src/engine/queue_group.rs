@@ -38,6 +38,14 @@ pub(super) struct QueueGroup {
     pub(super) waiters: BTreeSet<SubscriptionKey>,
 }
 
+impl QueueGroup {
+    /// A member is one no longer, and nothing that it had waits at it.
+    pub(super) fn take_out(&mut self, key: SubscriptionKey) {
+        self.members.take_out(key);
+        self.waiters.remove(&key);
+    }
+}
+
 /// The member that gets the next message (spec protocol, 14.2); `None` if nobody can.
 pub(super) fn pick(
     group: &mut QueueGroup,

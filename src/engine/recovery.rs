@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::engine::channel::Life;
 use crate::engine::effect::{Effect, Interest, Level};
 use crate::engine::pending::Pending;
+use crate::engine::queue_group::QueueGroup;
 use crate::engine::redelivery::PassKind;
 use crate::engine::snapshot::Hold;
 use crate::engine::subscription::{
@@ -112,7 +113,7 @@ impl Engine {
         for ghost in ghosts {
             self.remove_ghost(index, &ghost, now);
         }
-        self.hold_groups(index, now);
+        self.absorb_shadows(index, now);
         self.recover_deliveries(index, recovered.deliveries, now.at);
         self.start_inactivity(index, now);
     }
@@ -147,7 +148,6 @@ impl Engine {
             return;
         }
         let mut subscription = self.restored(index, &recovered, SubscriptionLife::Online);
-        subscription.hold = (!subscription.pending.is_empty()).then_some(Hold::Recovered);
         // Nothing is sent before it is known whether there is room: the next input says so.
         subscription.is_congested = true;
         let (ack_inbox, position) = (subscription.ack_inbox.clone(), subscription.cursor.last_sent);
@@ -208,7 +208,7 @@ impl Engine {
         let Some(group) = self.subscriptions.groups.get_mut(&group_key) else {
             return;
         };
-        group.members.take_out(key);
+        group.take_out(key);
         group.cursor.last_sent = group.cursor.last_sent.max(position);
         let Some(other) = group.shadow.replace(key) else {
             return;
@@ -228,28 +228,20 @@ impl Engine {
         self.log(Level::Warning, || text);
     }
 
-    /// Nothing new goes to a group before the recovered messages of all members were tried.
-    fn hold_groups(&mut self, index: usize, now: Now) {
+    /// Where a group has members the shadow's record is old, or whoever took it over was not
+    /// written; then nobody else has its messages.
+    fn absorb_shadows(&mut self, index: usize, now: Now) {
         let groups: Vec<_> = self.channels.slab[index].groups.values().copied().collect();
         for key in groups {
-            let Some(group) = self.subscriptions.groups.get(&key) else {
-                continue;
-            };
-            if !group.members.is_empty() {
-                // The shadow's record is old, or whoever took it over was not written; then nobody
-                // else has its messages.
+            let has_members = |group: &QueueGroup| !group.members.is_empty();
+            if self.subscriptions.groups.get(&key).is_some_and(has_members) {
                 self.absorb_shadow(key, now);
             }
-            let Some(group) = self.subscriptions.groups.get_mut(&key) else {
-                continue;
-            };
-            let by_key = &self.subscriptions.by_key;
-            let is_held = |key: &&SubscriptionKey| by_key[*key].hold == Some(Hold::Recovered);
-            group.hold_count = group.members.iter().filter(is_held).count();
         }
     }
 
-    /// Redelivers what was pending, then delivers what is new (spec protocol, 17.3).
+    /// Redelivers what was pending, then delivers what is new (spec protocol, 17.3): nothing new
+    /// goes to a group before what each member has was tried, whoever had it before.
     pub(super) fn start_recovered(&mut self, now: Now) {
         let mut keys: Vec<SubscriptionKey> = self
             .subscriptions
@@ -259,6 +251,14 @@ impl Engine {
             .map(|(key, _)| *key)
             .collect();
         keys.sort_unstable();
+        for key in &keys {
+            let Some(found) = self.subscriptions.by_key.get_mut(key) else { continue };
+            found.hold = Some(Hold::Recovered);
+            let group = found.group.and_then(|key| self.subscriptions.groups.get_mut(&key));
+            if let Some(group) = group {
+                group.hold_count += 1;
+            }
+        }
         for key in keys {
             self.arm_redelivery(key, now);
             self.begin_pass(key, PassKind::Startup, now);

@@ -55,6 +55,11 @@ impl Roster {
         self.list.iter().inspect(|_| looked())
     }
 
+    /// Whether it is one of them.
+    pub(super) fn contains(&self, key: SubscriptionKey) -> bool {
+        self.places.contains_key(&key)
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.list.len()

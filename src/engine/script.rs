@@ -76,6 +76,7 @@ pub(super) struct Script {
     engines: Vec<Engine>,
     shelf: Shelf,
     at: Duration,
+    wall_ahead: Duration,
     restarts: u64,
     /// What travels: to engine n from others under n, from its store under n + loops.
     mail: VecDeque<(usize, Input)>,
@@ -144,6 +145,7 @@ impl Script {
             engines: Vec::new(),
             shelf,
             at: Duration::from_secs(1_000),
+            wall_ahead: Duration::ZERO,
             restarts: 0,
             mail: VecDeque::new(),
             random: None,
@@ -175,7 +177,13 @@ impl Script {
 
     fn now(&self) -> Now {
         let nanos = u64::try_from(self.at.as_nanos()).unwrap();
-        Now { at: Instant(nanos), wall: WallTime(EPOCH + i64::try_from(nanos).unwrap()) }
+        let wall = WallTime(EPOCH + i64::try_from(nanos).unwrap());
+        Now { at: Instant(nanos), wall: wall + self.wall_ahead }
+    }
+
+    /// The wall clock is so many seconds ahead from now on.
+    pub(super) fn set_wall_ahead(&mut self, secs: u64) {
+        self.wall_ahead = Duration::from_secs(secs);
     }
 
     /// The tokens of the inboxes on which acknowledgements arrive.

@@ -181,6 +181,9 @@ impl Engine {
         }
         if let Some(window) = &mut channel.window {
             window.forget_behind(outcome.state.last);
+            // Else a clock that was ahead for what was refused would end the windows of the rest.
+            let time = window.time_by(outcome.state.last);
+            channel.last_timestamp = time.unwrap_or(channel.last_timestamp);
         }
         self.commits.overtake_purges(index);
         // Before what is staged: that was asked for later, and its record counts.

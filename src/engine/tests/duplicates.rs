@@ -391,6 +391,77 @@ fn dead_letters_are_no_duplicates() {
     assert_eq!(server.contents("orders"), ["one", "one"]);
 }
 
+/// Goal: a dead letter that is refused leaves nothing: what is like it and stored is found as
+/// before.
+#[test]
+fn a_refused_dead_letter_hides_no_duplicate() {
+    for loops in [1, 2] {
+        let mut server = Script::with(loops, |settings| {
+            let mut limits = limits();
+            let policy = PolicyOverrides {
+                deliveries_max: Some(1),
+                dead_letter: Some(ChannelName::from("orders")),
+                ..PolicyOverrides::default()
+            };
+            limits.per_channel.insert(ChannelName::from("bulk"), Default::default());
+            limits.policies.per_channel.insert(ChannelName::from("bulk"), policy);
+            settings.limits = limits.resolve().unwrap();
+        });
+        server.connect("me");
+        server.say(&["one", "two"]);
+        server.subscribe("me", "bulk", "a", &Options { ack_wait: 10, ..options() });
+        for text in ["one", "two", "one"] {
+            assert_eq!(server.try_publish("me", "bulk", text), "");
+        }
+        server.refuse("orders", Some("no room"));
+        server.pass_secs(11);
+        let errors = |line: &&String| line.contains("does not take it: no room");
+        assert!(server.log.iter().any(|line| errors(&line)), "{:?}", server.log);
+        server.refuse("orders", None);
+        server.say(&["one", "two"]);
+        assert_eq!(server.contents("orders"), ["one", "two"]);
+        server.pass_secs(11);
+        assert_eq!(server.contents("orders").len(), 5, "the dead letters came");
+        server.say(&["one", "two"]);
+        assert_eq!(server.contents("orders").len(), 5);
+    }
+}
+
+/// Goal: a message that is refused and whose clock was far ahead ends nobody's window.
+#[test]
+fn what_is_refused_ends_no_window() {
+    with_window(|mut server| {
+        server.say(&["one"]);
+        server.refuse("orders", Some("no room"));
+        server.set_wall_ahead(10 * WINDOW);
+        assert_eq!(server.try_publish("me", "orders", "two"), "no room");
+        server.refuse("orders", None);
+        server.set_wall_ahead(0);
+        server.say(&["one"]);
+        assert_eq!(server.contents("orders"), ["one"]);
+        server.pass_secs(WINDOW + 1);
+        server.say(&["one"]);
+        assert_eq!(server.contents("orders"), ["one", "one"]);
+    });
+}
+
+/// Goal: what is older than its channel keeps messages is not taken for stored, though it is there
+/// until it is removed.
+#[test]
+fn what_has_outlived_its_channel_is_not_taken_for_stored() {
+    let mut limits = limits();
+    limits.global.age_max = Duration::from_secs(10);
+    let mut server = Script::with(1, |settings| settings.limits = limits.resolve().unwrap());
+    server.connect("me");
+    server.say(&["one"]);
+    server.pass_secs(9);
+    server.say(&["one"]);
+    assert_eq!(server.contents("orders"), ["one"]);
+    server.pass_secs(2);
+    server.say(&["one"]);
+    assert_eq!(server.contents("orders"), ["one", "one"]);
+}
+
 /// Goal: what limits let go of before a publish would be stored is no reason not to store it: the
 /// last one that was acknowledged is the last one that is there.
 #[test]

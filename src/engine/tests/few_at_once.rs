@@ -103,6 +103,73 @@ fn a_free_member_takes_what_waits_at_another() {
     });
 }
 
+/// Goal: whichever member may take one more, of what waits the one that was due first comes next,
+/// wherever it waits: a member that acknowledges nothing keeps none from being redelivered.
+#[test]
+fn what_was_due_first_goes_first_wherever_it_waits() {
+    for taker in ["a", "b", "c"] {
+        with_policy(&few(1), |mut server| {
+            server.connect("me");
+            let member = Options { queue: "q", in_flight_max: 10, ..durable() };
+            server.subscribe("me", "orders", "a", &member);
+            server.subscribe("me", "orders", "b", &member);
+            server.publish("me", "orders", 8);
+            assert_eq!(server.deliveries().len(), 8);
+            server.pass_secs(ACK_WAIT);
+            let mut came = server.deliveries();
+            assert_eq!(came.len(), 2);
+            if taker == "c" {
+                server.subscribe("me", "orders", "c", &member);
+                server.pass(Duration::from_millis(10));
+                came = server.deliveries();
+            }
+            let mut order = Vec::new();
+            while let Some((_, sequence, _)) = came.iter().find(|(inbox, ..)| inbox == taker) {
+                order.push(*sequence);
+                server.ack(taker, "orders", &[*sequence]);
+                server.pass(Duration::from_millis(10));
+                came = server.deliveries();
+            }
+            assert!(order[1..].is_sorted() && 6 <= order.len(), "{taker}: {order:?}");
+        });
+    }
+}
+
+/// Goal: nothing waits any more at a member that has left, and what waited there goes on.
+#[test]
+fn nothing_waits_at_a_member_that_has_left() {
+    for leaves in [Script::sub_close, Script::unsubscribe] {
+        with_policy(&few(1), |mut server| {
+            server.connect("me");
+            let member = Options { queue: "q", in_flight_max: 10, ..durable() };
+            server.subscribe("me", "orders", "a", &member);
+            server.publish("me", "orders", 4);
+            server.pass_secs(ACK_WAIT);
+            server.expect("a:1 a:2 a:3 a:4 a:1*1");
+            server.subscribe("me", "orders", "b", &Options { in_flight_max: 1, ..member });
+            server.pass(Duration::from_millis(10));
+            server.expect("b:2*1");
+            leaves(&mut server, "me", "orders", "a");
+            let mut seen = Vec::new();
+            for _ in 0..8 {
+                server.pass_secs(ACK_WAIT);
+                for (_, sequence, _) in server.deliveries() {
+                    seen.push(sequence);
+                    server.ack("b", "orders", &[sequence]);
+                }
+            }
+            seen.sort_unstable();
+            seen.dedup();
+            assert!([1, 3, 4].iter().all(|it| seen.contains(it)), "{seen:?}");
+            // Alone it is suspended, and what waited at it waits at nobody.
+            server.publish("me", "orders", 3);
+            server.pass_secs(ACK_WAIT);
+            server.sub_close("me", "orders", "b");
+            server.pass_secs(ACK_WAIT);
+        });
+    }
+}
+
 /// Goal: what becomes a dead letter takes nobody's place, and waits for none.
 #[test]
 fn dead_letters_need_no_place_among_the_few() {

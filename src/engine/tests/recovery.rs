@@ -1,6 +1,8 @@
 //! what a restart or a take-over keeps
 
 use super::*;
+use crate::base::id::ClientId;
+use crate::engine::administration::Change;
 
 #[test]
 fn everything_goes_on_after_a_restart_without_any_request() {
@@ -314,6 +316,39 @@ fn messages_of_a_ghost_go_to_its_group() {
         server.pass_secs(1);
         server.expect("b:1*1");
         assert_eq!(server.stored("foo").len(), 1, "the ghost's record is gone");
+    });
+}
+
+/// Goal: what a client had that a former active was about to end is tried before anything new, as
+/// all that its group had is, and nothing new before that of the others either: it comes to one of
+/// them that had nothing, who is tried first.
+#[test]
+fn what_a_group_had_comes_before_what_is_new_where_a_client_is_ended() {
+    with_loops(|mut server| {
+        server.connect("me");
+        server.connect("you");
+        let member = Options { queue: "q", ..options() };
+        server.subscribe("me", "foo", "leaver", &member);
+        server.publish("you", "foo", 1);
+        server.subscribe("you", "foo", "heir", &member);
+        server.subscribe("you", "foo", "other", &member);
+        server.publish("you", "foo", 2);
+        server.expect("leaver:1 heir:2 other:3");
+        server.ack("heir", "foo", &[2]);
+        server.pass_secs(31);
+        server.got();
+        server.hold_commits();
+        server.administer(7, Change::CloseClient(ClientId::from("me")));
+        server.release_nothing();
+        server.hold_reads();
+        server.restart();
+        server.publish("you", "foo", 1);
+        server.expect("");
+        server.release();
+        let got = server.got();
+        let place = |text: &str| got.find(text).unwrap_or_else(|| panic!("{text}: {got}"));
+        let new = place(":4");
+        assert!(place(":1*1") < new && place(":3*1") < new, "{got}");
     });
 }
 
