@@ -10,7 +10,8 @@ use crate::base::time::{Instant, Now, WallTime};
 /// Messages and sentences that are named at most; all are counted.
 const NAMED_MAX: usize = 1_000;
 
-/// How long before a second copy an ack may have come that only just left.
+/// How far an ack that only just left may be from the second copy, or from what was done to the
+/// members before that: how soon a successor stores the copy depends on the machine.
 const JUST: Duration = Duration::from_secs(1);
 
 /// What a drill has shown.
@@ -248,8 +249,16 @@ fn was_long_acked(ledger: &Ledger, message: MessageId, stamped: i64) -> bool {
     let sent = ledger.sent.get(message.publisher).and_then(|sent| sent.get(message.number));
     let Some(End::Acked(at)) = sent.map(|sent| sent.end) else { return false };
     let Now { at: now, wall } = ledger.clocks;
-    let acked = if at < now { wall - now.since(at) } else { wall + at.since(now) };
-    acked + JUST < WallTime(stamped)
+    let wall_of = |at: Instant| if at < now { wall - now.since(at) } else { wall + at.since(now) };
+    let acked = wall_of(at);
+    let only_just = |event: &Event| {
+        let stopped = wall_of(event.at);
+        event.is_disturbance
+            && stopped <= WallTime(stamped)
+            && acked - JUST <= stopped
+            && stopped <= acked + JUST
+    };
+    acked + JUST < WallTime(stamped) && !ledger.events.iter().any(only_just)
 }
 
 /// How long an ack took, in nanoseconds.
@@ -303,7 +312,7 @@ fn name_of(ledger: &Ledger, message: MessageId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drill::ledger::{Delivery, Parts};
+    use crate::drill::ledger::{Delivery, Event, Parts};
 
     const MS: u64 = 1_000_000;
 
@@ -426,9 +435,28 @@ mod tests {
         assert_eq!(values[&Quantity::Acked], Value::Count(3));
     }
 
+    /// However long its successor takes.
+    #[test]
+    fn what_was_acked_just_before_a_stop_may_be_stored_again() {
+        let stored_again = |stopped_at: u64| {
+            let mut ledger = sound();
+            ledger.events.clear();
+            // It was acknowledged at 90 ms.
+            ledger.clocks = Now { at: Instant(90 * MS), wall: WallTime(5_000_000_000) };
+            ledger.disturbed("pause 60s active".to_owned(), None, Instant(stopped_at * MS));
+            let late = Delivery { timestamp: 65_000_000_000, ..delivery(4, 1) };
+            ledger.stored.as_mut().expect("stored")[0].note(late);
+            value(&ledger, Quantity::StoredAgain)
+        };
+        assert_eq!(stored_again(500), Value::Count(0));
+        assert_eq!(stored_again(2_000), Value::Count(1), "it was acknowledged long before");
+        assert_eq!(stored_again(70_000), Value::Count(1), "it was stored again before");
+    }
+
     #[test]
     fn what_is_stored_again_long_after_its_ack_is_told_from_what_a_kill_may_do() {
         let mut ledger = sound();
+        ledger.events.clear();
         // It was acknowledged at 90 ms.
         let wall = WallTime(5_000_000_000);
         ledger.clocks = Now { at: Instant(90 * MS), wall };
