@@ -301,6 +301,19 @@ fn compare(node: &Node, input: &Input) -> (Duration, Duration) {
     (middle(|window| window.0), middle(|window| window.1))
 }
 
+/// The shortest of the longest waits of several windows: a busy machine makes some of them long,
+/// and an input that holds others up makes all of them long. None follows one that is short enough.
+fn attack_until_quick(node: &Node, input: &Input) -> Duration {
+    let mut best = Duration::MAX;
+    for _ in 0..SAMPLE_WINDOWS {
+        best = best.min(attack(node, input, ATTACK));
+        if best <= SAMPLE_MAX {
+            break;
+        }
+    }
+    best
+}
+
 fn urls_of(count: usize) -> impl Fn(usize) -> String {
     move |number| {
         let urls: Vec<String> = (0..count).map(|n| format!("\"10.{number}.1.1:{n}\"")).collect();
@@ -544,7 +557,7 @@ fn others_do_not_wait_for_hostile_inputs() {
         let (before, with) = if is_full {
             compare(&node, &input)
         } else {
-            (Duration::ZERO, attack(&node, &input, ATTACK))
+            (Duration::ZERO, attack_until_quick(&node, &input))
         };
         println!("{name:<45} {before:>12.1?} {with:>12.1?}");
         let most = if is_full { before.max(NOISE) * TIMES_MAX } else { SAMPLE_MAX };
@@ -558,6 +571,9 @@ fn others_do_not_wait_for_hostile_inputs() {
 /// What is tried without being asked for.
 const SAMPLE: [&str; 4] =
     ["receivers on each loop", "65,536 patterns", "on one subject", "subsz about"];
+
+/// In how many windows that is tried before others count as held up.
+const SAMPLE_WINDOWS: usize = 10;
 
 /// How long others may wait there.
 const SAMPLE_MAX: Duration = Duration::from_secs(1);

@@ -619,6 +619,7 @@ const INSTANT: Duration = Duration::from_millis(1);
 /// A hash that takes long to check must not hold up anybody else.
 #[test]
 fn a_costly_password_check_holds_up_nobody_else() {
+    const TRIES: usize = 5;
     let config = tempfile::NamedTempFile::new().unwrap();
     let hash = bcrypt::hash("s3cret", 12).unwrap();
     let users = format!("{{user: slow, password: {hash:?}}}, {{user: quick, password: q}}");
@@ -632,13 +633,18 @@ fn a_costly_password_check_holds_up_nobody_else() {
         ));
         client
     };
-    let mut slow: Vec<Nats> = (0..4).map(|_| connect("slow", "s3cret")).collect();
-    let mut wrong = connect("slow", "wrong");
-    let mut quick = connect("quick", "q");
-    quick.sync();
     let is_waiting = |nats: &Nats| nats.errors.is_empty();
-    assert!(is_waiting(&wrong) && !wrong.wait_for(INSTANT, |nats| !is_waiting(nats)));
-    slow.iter_mut().for_each(Nats::sync);
-    wrong.wait_end();
-    assert_eq!(wrong.errors, ["-ERR 'Authorization Violation'"]);
+    // Who is behind the others never is before them; who is not may be seen late here, not always.
+    let is_before = (0..TRIES).any(|_| {
+        let mut slow: Vec<Nats> = (0..4).map(|_| connect("slow", "s3cret")).collect();
+        let mut wrong = connect("slow", "wrong");
+        let mut quick = connect("quick", "q");
+        quick.sync();
+        let is_before = is_waiting(&wrong) && !wrong.wait_for(INSTANT, |nats| !is_waiting(nats));
+        slow.iter_mut().for_each(Nats::sync);
+        wrong.wait_end();
+        assert_eq!(wrong.errors, ["-ERR 'Authorization Violation'"]);
+        is_before
+    });
+    assert!(is_before, "it was held up each time");
 }

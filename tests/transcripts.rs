@@ -220,7 +220,12 @@ fn on_a_standby(transcript: &mut Transcript) {
     transcript.run("step-down", &hidden);
 }
 
-/// Nobody waits longer for a command, whatever there is.
+fn is_full() -> bool {
+    std::env::var("STANBY_TRANSCRIPTS").is_ok_and(|it| it == "full")
+}
+
+/// Nobody waits longer for a command, whatever there is. This is a figure of the machine, so only
+/// the whole form holds a command against it.
 const PRINTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a command prints that succeeds, and soon.
@@ -229,15 +234,15 @@ fn printed(transcript: &Transcript, line: &str, hidden: &[&str]) -> String {
     let output = transcript.command(line, hidden).output().unwrap();
     let text = String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).unwrap();
     assert!(output.status.success(), "{line}: {text}");
-    assert!(begun.elapsed() < PRINTED_WITHIN, "{line} has taken {:?}", begun.elapsed());
+    let took = begun.elapsed();
+    assert!(!is_full() || took < PRINTED_WITHIN, "{line} has taken {took:?}");
     text
 }
 
 /// Goal: with very many channels each command is as much of use as with few.
 #[test]
 fn commands_are_of_use_with_very_many_channels() {
-    let is_full = std::env::var("STANBY_TRANSCRIPTS").is_ok_and(|it| it == "full");
-    let count = if is_full { 10_000 } else { 300 };
+    let count = if is_full() { 10_000 } else { 300 };
     let launch = Launch::new(&["-mc", "0"]);
     let launch = launch.clone().arg("-control_socket").arg(socket(&launch));
     let server = launch.start();
