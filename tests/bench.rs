@@ -90,6 +90,20 @@ fn channels_are_measured_both_ways() {
     assert_eq!(server.json("/streaming/serverz")["total_msgs"], 3_550);
 }
 
+/// Goal: who waits for a server that refuses everything is told so, however much there is to do.
+#[test]
+fn a_server_that_takes_nothing_is_not_waited_for() {
+    let server = Launch::new(&["-max_channels", "1"]).start();
+    counted(&measured(&server, "streaming -n 5 --subject first"), "published", 5);
+    let (address, all) = (server.address(), u64::MAX.to_string());
+    let words = ["streaming", "-n", &all, "--subject", "second", "--server", &address];
+    let output = bench(&words);
+    let said = text(&output);
+    let is_told = said.contains("the server refuses every message, ")
+        && said.contains(" until now: too many channels");
+    assert!(!output.status.success() && is_told, "{said}");
+}
+
 #[test]
 fn plain_subjects_and_questions_are_measured() {
     let server = Launch::new(&[]).start();

@@ -1,9 +1,9 @@
 //! The control socket: how a group is, stepping down, and what is refused.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "what takes too long has failed")]
 
 #[path = "support/server.rs"]
-#[allow(clippy::disallowed_methods, reason = "a wait for a condition needs a bound")]
 mod server;
 
 use std::fs;
@@ -13,12 +13,16 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use self::server::{Launch, PATIENCE, READY, Server, binary, free_port, wait_for};
+
+/// Within which a command has to say that a server hangs: more than the 5 s that it waits for a
+/// sign of life, and far less than the minute that a change may take.
+const SOON: Duration = Duration::from_secs(30);
 
 /// A member of a group over `store`, with routes among all `route_ports`.
 struct Member {
@@ -104,6 +108,43 @@ fn a_member_that_steps_down_is_followed_by_another() {
     let take_over = &successor["members"][0]["take_overs"][0];
     assert_eq!(take_over["epoch"], 2);
     assert!(take_over["after"].as_str().unwrap().contains("let go with everything synced"));
+}
+
+/// Goal: a member that hangs is told within seconds from one that takes its time over a change, by
+/// each command that asks or changes something.
+#[test]
+fn a_member_that_hangs_is_named_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = group(&folder.path().join("store"), 1);
+    let socket = all[0].socket.display().to_string();
+    all[0].server.signal(Signal::SIGSTOP);
+    let begun = Instant::now();
+    let backup = folder.path().join("backup").display().to_string();
+    let ask = |words: &str| {
+        let words: Vec<String> =
+            words.split(' ').chain(["--socket", &socket]).map(str::to_owned).collect();
+        thread::spawn(move || {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            (words.join(" "), stanby(&words))
+        })
+    };
+    let asked =
+        ["status", "step-down", "channel ls", "channel rm orders --force", "pending orders"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([format!("backup {backup}")]);
+    let asked: Vec<_> = asked.map(|words| ask(&words)).collect();
+    for asked in asked {
+        let (words, output) = asked.join().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let is_named = said.contains(&format!("{socket}: the server does not answer: it hangs"));
+        assert!(!output.status.success() && is_named, "{words}: {said}");
+    }
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    all[0].server.signal(Signal::SIGCONT);
+    wait_for("it goes on", || {
+        stanby(&["status", "--socket", &socket]).status.success().then_some(())
+    });
 }
 
 /// Goal: who asks while a hand-over is under way gets an answer, and one hand-over is done.

@@ -62,6 +62,14 @@ pub enum BenchError {
         /// The longest payload that it would take.
         size_max: usize,
     },
+    /// The server takes no message at all.
+    #[error("the server refuses every message, {count} until now: {reason}")]
+    TakesNothing {
+        /// Answers, each of them an error.
+        count: u64,
+        /// The first of them.
+        reason: String,
+    },
     /// Nothing came for a long time.
     #[error("nothing came for {seconds} s: {done}{} {what}", of_so_many(*.wanted))]
     Stalled {

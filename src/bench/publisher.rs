@@ -22,6 +22,9 @@ const UNSENT_MAX: usize = 256 * 1024;
 /// So long without an answer is the end.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
+/// After so long with nothing but refusals nobody waits for the rest of them.
+const REFUSED_AFTER: Duration = Duration::from_secs(3);
+
 /// How often an interrupt is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -101,6 +104,11 @@ pub(crate) fn run(
         }
         if is_over.load(Ordering::Relaxed) {
             return Err(BenchError::Interrupted);
+        }
+        if REFUSED_AFTER <= now.since(began)
+            && let Some(refused) = state.only_refusals()
+        {
+            return Err(refused);
         }
         if next_due.is_none() && STALLED_AFTER <= now.since(heard_at) {
             let seconds = STALLED_AFTER.as_secs();
@@ -184,6 +192,13 @@ impl State {
             }
             _ => (),
         }
+    }
+
+    /// What is said where every answer until now was an error.
+    fn only_refusals(&self) -> Option<BenchError> {
+        let count = self.answered;
+        let reason = self.out.first_error.clone().filter(|_| self.out.failed == count)?;
+        Some(BenchError::TakesNothing { count, reason })
     }
 
     fn place(&self, number: u64) -> usize {

@@ -31,7 +31,7 @@ impl Disk for Overlay {
         if let Some(known) = roots.get(path) {
             return Ok(Box::new(known.clone()));
         }
-        let real: Arc<dyn Folder> = Arc::from(RealDisk.open_root(path)?);
+        let real = Arc::new(Real::Root(Arc::from(RealDisk.open_root(path)?)));
         let root = Layer(Arc::new(Inner { real, changes: Mutex::default() }));
         roots.insert(path.to_owned(), root.clone());
         Ok(Box::new(root))
@@ -51,8 +51,25 @@ fn not_found() -> io::Error {
 struct Layer(Arc<Inner>);
 
 struct Inner {
-    real: Arc<dyn Folder>,
+    real: Arc<Real>,
     changes: Mutex<Changes>,
+}
+
+/// The folder of the disk under a layer. The root alone is kept open, and others are opened
+/// whenever something is wanted of them: there may be more channels than a process may have open.
+enum Real {
+    Root(Arc<dyn Folder>),
+    /// The folder of that name in another one.
+    Within(Arc<Real>, Vec<u8>),
+}
+
+impl Real {
+    fn open(&self) -> io::Result<Arc<dyn Folder>> {
+        match self {
+            Self::Root(folder) => Ok(Arc::clone(folder)),
+            Self::Within(folder, name) => Ok(Arc::from(folder.open()?.folder(name)?)),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -68,6 +85,10 @@ impl Layer {
         self.0.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn real(&self) -> io::Result<Arc<dyn Folder>> {
+        self.0.real.open()
+    }
+
     /// The file of that name, whether it was changed before or not.
     fn file(&self, name: &[u8]) -> io::Result<Arc<LayerFile>> {
         let mut changes = self.changes();
@@ -77,7 +98,8 @@ impl Layer {
         if changes.hidden.contains(name) {
             return Err(not_found());
         }
-        let file = Arc::new(LayerFile::over(self.0.real.open(name, Access::Read)?)?);
+        let described = self.real()?.open(name, Access::Read)?.describe()?;
+        let file = Arc::new(LayerFile::over((Arc::clone(&self.0.real), name.to_vec()), described));
         changes.files.insert(name.to_vec(), Arc::clone(&file));
         changes.hidden.insert(name.to_vec());
         Ok(file)
@@ -86,7 +108,8 @@ impl Layer {
     fn has(&self, name: &[u8]) -> bool {
         let changes = self.changes();
         let is_changed = changes.files.contains_key(name) || changes.folders.contains_key(name);
-        is_changed || !changes.hidden.contains(name) && self.0.real.stamp(name).is_ok()
+        let is_real = || self.real().and_then(|real| real.stamp(name)).is_ok();
+        is_changed || !changes.hidden.contains(name) && is_real()
     }
 
     fn take(&self, name: &[u8]) -> io::Result<Arc<LayerFile>> {
@@ -106,7 +129,7 @@ impl Layer {
 
 impl Folder for Layer {
     fn list(&self) -> io::Result<Vec<Entry>> {
-        let mut entries = self.0.real.list()?;
+        let mut entries = self.real()?.list()?;
         let changes = self.changes();
         entries.retain(|entry| !changes.hidden.contains(&entry.name));
         let files = changes.files.keys().map(|name| (name, false));
@@ -124,7 +147,9 @@ impl Folder for Layer {
         if changes.hidden.contains(name) {
             return Err(not_found());
         }
-        let real: Arc<dyn Folder> = Arc::from(self.0.real.folder(name)?);
+        let real = Arc::new(Real::Within(Arc::clone(&self.0.real), name.to_vec()));
+        // It has to be there.
+        drop(real.open()?);
         let layer = Self(Arc::new(Inner { real, changes: Mutex::default() }));
         changes.folders.insert(name.to_vec(), layer.clone());
         Ok(Box::new(layer))
@@ -149,7 +174,7 @@ impl Folder for Layer {
         match access {
             // One that nobody has changed is read where it lies, so that it can be closed.
             Access::Read if !self.changes().hidden.contains(name) => {
-                self.0.real.open(name, Access::Read)
+                self.real()?.open(name, Access::Read)
             }
             Access::Read | Access::Append => Ok(Box::new(self.file(name)?)),
             Access::CreateNew if self.has(name) => Err(io::ErrorKind::AlreadyExists.into()),
@@ -201,11 +226,11 @@ impl Folder for Layer {
     }
 
     fn identity(&self) -> io::Result<Identity> {
-        self.0.real.identity()
+        self.real()?.identity()
     }
 
     fn stamp(&self, path: &[u8]) -> io::Result<Stamp> {
-        self.0.real.stamp(path)
+        self.real()?.stamp(path)
     }
 
     fn watch(&self) -> io::Result<Watch> {
@@ -219,7 +244,8 @@ impl Folder for Layer {
 
 /// A file that was, or may be, changed: the first bytes of a real one, and others behind them.
 struct LayerFile {
-    real: Option<Box<dyn DiskFile>>,
+    /// Where the real one lies: what is done to the names of a layer does not move it.
+    real: Option<(Arc<Real>, Vec<u8>)>,
     content: Mutex<Content>,
 }
 
@@ -239,10 +265,10 @@ impl Content {
 }
 
 impl LayerFile {
-    fn over(real: Box<dyn DiskFile>) -> io::Result<Self> {
-        let FileState { device, len, link_count } = real.describe()?;
+    fn over(real: (Arc<Real>, Vec<u8>), described: FileState) -> Self {
+        let FileState { device, len, link_count } = described;
         let content = Content { real_len: len, behind: Vec::new(), device, link_count };
-        Ok(Self { real: Some(real), content: Mutex::new(content) })
+        Self { real: Some(real), content: Mutex::new(content) }
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {
@@ -257,8 +283,8 @@ impl DiskFile for Arc<LayerFile> {
             usize::try_from(content.real_len.saturating_sub(offset)).unwrap_or(usize::MAX);
         let (front, back) = buffer.split_at_mut(in_real.min(buffer.len()));
         let mut read_len = 0;
-        if let (Some(real), false) = (&self.real, front.is_empty()) {
-            read_len = real.read_at(front, offset)?;
+        if let (Some((folder, name)), false) = (&self.real, front.is_empty()) {
+            read_len = folder.open()?.open(name, Access::Read)?.read_at(front, offset)?;
             if read_len < front.len() {
                 return Ok(read_len);
             }
