@@ -88,6 +88,8 @@ pub struct Checker {
     taken_over_at: Instant,
     /// When a route broke last.
     broken_at: Option<Instant>,
+    /// By client: its life.
+    lives: BTreeMap<usize, u32>,
     violation: Option<Violation>,
     trace: Trace,
     now: Instant,
@@ -163,10 +165,9 @@ struct Asked {
     was_unused: bool,
     /// The highest sequence that anybody was given when it was asked for.
     told_before: Sequence,
-    /// An operator may have ended it, or may end it yet.
-    is_doubtful: bool,
-    /// From where it is owed everything, if it turns out that it was not ended.
-    suspended: Option<usize>,
+    /// By number: changes that may have ended it, or may end it yet. Until they are refused, or
+    /// turn out not to be made, it is owed nothing.
+    doubts: BTreeSet<u64>,
     /// Where its durable was reset to before it was asked for.
     begins: Option<Begin>,
     /// Up to where its channel had been purged when it was asked for.
@@ -174,6 +175,13 @@ struct Asked {
     /// Once it is confirmed, until it is left: whatever is published first from then on comes,
     /// by the order in the run.
     owed_from: Option<usize>,
+}
+
+impl Asked {
+    /// From where it is owed everything, if it is sure that it is there.
+    fn is_owed_from(&self) -> Option<usize> {
+        self.owed_from.filter(|_| self.doubts.is_empty())
+    }
 }
 
 /// What all members of the durable queue group are called by.
@@ -230,6 +238,7 @@ impl Checker {
             healed_at: None,
             taken_over_at: Instant(0),
             broken_at: None,
+            lives: BTreeMap::new(),
             violation: None,
             trace,
             now: Instant(0),
@@ -490,14 +499,18 @@ impl Checker {
             published_before: self.published.len(),
             was_unused: self.is_unused(asking.channel, self.now),
             told_before: last_told.unwrap_or(Sequence::ZERO),
-            is_doubtful: self.may_end(asking.inbox, asking.channel),
-            suspended: None,
+            doubts: self.may_end(asking.inbox, asking.channel),
             begins: self.begins(asking.durable),
             purged_before: self.purged_to(asking.channel),
             owed_from: None,
         };
         self.say(|| format!("asks: {asking:?}"));
         self.asked.insert(asking.inbox.clone(), asked);
+    }
+
+    /// A client begins a new life.
+    pub fn on_life(&mut self, number: usize, life: u32) {
+        self.lives.insert(number, life);
     }
 
     /// A client begins a new life, in which nothing of a subscription is left. The server closes
@@ -523,7 +536,6 @@ impl Checker {
             asked.in_flight_max = usize::MAX;
             asked.owed.clear();
             asked.owed_from = None;
-            asked.suspended = None;
         }
     }
 
@@ -535,7 +547,7 @@ impl Checker {
             asked.is_confirmed = true;
             // What was delivered as often as it may be does not come.
             let is_poison = asked.channel.as_bytes() == POISON.as_bytes();
-            asked.owed_from = Some(order).filter(|_| !is_poison && !asked.is_doubtful);
+            asked.owed_from = Some(order).filter(|_| !is_poison);
             asked.confirmed_at = self.now;
         }
     }
@@ -603,6 +615,7 @@ impl Checker {
         let beyond = self.beyond(inbox, message);
         // What a limit removes is in flight no longer, and its subscriber is not told.
         let keeps_all = self.kept(&channel) == Kept::All;
+        let purged = self.purged_of(inbox, &channel, sequence);
         let Some(asked) = self.asked.get_mut(inbox) else { return };
         let is_blurred = self.doubts.is_earlier(asked.term);
         // Who hands over has written down what it has delivered, and it comes before what follows.
@@ -632,8 +645,8 @@ impl Checker {
         if !is_repeat {
             asked.last_fresh = sequence;
             let is_there = |held: &&Sequence| {
-                let is_purged = self.changes.may_be_purged(&channel, **held);
-                !is_purged && !self.doubts.excuses(On::Message(&channel, **held))
+                let on = On::Message(&channel, **held);
+                !purged.contains(*held) && !self.doubts.excuses(on)
             };
             let held = asked.held.iter().filter(is_there).count();
             let is_alone = !asked.in_queue && !is_blurred;
@@ -648,6 +661,17 @@ impl Checker {
         for text in beyond {
             self.fail_on(Promise::Limits, On::Channel(&channel), text);
         }
+    }
+
+    /// Of a message and those that a subscription holds, those that an operator may have let go of.
+    fn purged_of(
+        &self,
+        inbox: &Subject,
+        channel: &ChannelName,
+        sequence: Sequence,
+    ) -> BTreeSet<Sequence> {
+        let held = self.asked.get(inbox).into_iter().flat_map(|asked| asked.held.iter().copied());
+        held.chain([sequence]).filter(|at| self.may_be_purged(channel, *at)).collect()
     }
 
     fn check_told(&mut self, channel: &ChannelName, sequence: Sequence, message: &pb::MsgProto) {
@@ -745,10 +769,11 @@ impl Checker {
             let alone = self
                 .asked
                 .iter()
-                .filter(|(_, asked)| !asked.in_queue && self.kept(&asked.channel) == Kept::All);
+                .filter(|(_, asked)| !asked.in_queue && self.kept(&asked.channel) == Kept::All)
+                .filter(|(_, asked)| asked.doubts.is_empty());
             let first = |asked: &'_ Asked| {
                 let on = |at| On::Delivery(&asked.channel, at);
-                let is_there = |at: &Sequence| !self.changes.may_be_purged(&asked.channel, *at);
+                let is_there = |at: &Sequence| !self.may_be_purged(&asked.channel, *at);
                 let mut owed = asked.owed.iter().copied().filter(is_there);
                 owed.find(|at| !self.doubts.excuses(on(*at)))
             };

@@ -25,7 +25,7 @@ use crate::store::StoreError;
 use crate::testing::baton::Sleepers;
 use crate::testing::checker::{Checker, Promise, Seen};
 use crate::testing::faults::{Faults, Kind};
-use crate::testing::leases::{Locks, SimulatedFence};
+use crate::testing::leases::{self, Locks, SimulatedFence};
 use crate::testing::limits;
 use crate::testing::memory_disk::{MemoryDisk, ProcessId};
 use crate::testing::operator::Operator;
@@ -71,8 +71,8 @@ struct Group {
     /// When a route broke last in such a run.
     cut_at: Instant,
     operator: Option<Operator>,
-    /// What dies then.
-    doomed: Option<(ProcessId, Instant)>,
+    /// What dies, and when: each dies when that was decided first.
+    doomed: BTreeMap<ProcessId, Instant>,
     steps: u64,
     steps_max: u64,
     takeovers: u32,
@@ -179,7 +179,7 @@ impl Group {
             moved_at: now.at,
             cut_at: now.at,
             operator: plan.is_administered.then(|| Operator::new(!plan.seed)),
-            doomed: None,
+            doomed: BTreeMap::new(),
             steps: 0,
             steps_max: plan.steps,
             takeovers: 0,
@@ -296,7 +296,7 @@ impl Group {
             Kind::KeeperStall(lasts) => self.slots[number].keeper_until = now + lasts,
             Kind::Stop => self.ask_to_stop(number),
             Kind::HandOver => self.ask_to_hand_over(number),
-            Kind::LockForgotten(forgets_epoch) => self.locks.forget(forgets_epoch),
+            Kind::LockForgotten(forgets_epoch) => self.forget_locks(forgets_epoch),
             Kind::ClockJump(off) => self.slots[number].clock_off = off,
             Kind::Full(lasts) => {
                 self.checker.on_troubled();
@@ -321,6 +321,20 @@ impl Group {
             | Kind::Short(_)
             | Kind::Lie
             | Kind::Flip(_) => {}
+        }
+    }
+
+    /// The lock service forgets who has the lock. Where the machine behind it has started anew, who
+    /// is active hears nothing of it at first, and may believe in its lease for as long as that
+    /// lasts, beside whoever claims the next epoch at once.
+    fn forget_locks(&mut self, forgets_epoch: bool) {
+        self.locks.forget(forgets_epoch);
+        if forgets_epoch {
+            let until = self.now.at + leases::bound();
+            let serves = |slot: &&mut Slot| slot.process.as_ref().is_some_and(Process::is_serving);
+            for slot in self.slots.iter_mut().filter(serves) {
+                slot.keeper_until = slot.keeper_until.max(until);
+            }
         }
     }
 

@@ -384,6 +384,7 @@ impl Client {
         }
         self.is_heard = checker.has_moved();
         self.life += 1;
+        checker.on_life(self.number, self.life);
         let subscriptions = std::mem::take(&mut self.subscriptions);
         for inbox in subscriptions.keys() {
             checker.on_outlived(inbox);
@@ -790,7 +791,9 @@ impl Client {
             checker.on_known((self.number, self.life), now);
         }
         if is_online && is_unknown {
-            checker.on_unknown(self.number, now, || format!("c{} is known no longer", self.number));
+            checker.on_unknown((self.number, self.life), now, || {
+                format!("c{} is known no longer", self.number)
+            });
             self.start_anew(now);
         }
     }
@@ -806,7 +809,7 @@ impl Client {
             checker.on_refused(data);
             let is_online = matches!(self.state, State::Online(_));
             if !self.is_auditor && is_online && ack.error.as_ref() == UNKNOWN_CLIENT {
-                checker.on_unknown(self.number, now, || {
+                checker.on_unknown((self.number, self.life), now, || {
                     format!("c{} may publish no longer", self.number)
                 });
                 self.start_anew(now);

@@ -246,10 +246,11 @@ impl Engine {
                 self.commits.queue[at].after = kept;
                 starts.extend(gone);
             }
-            self.commits.forget_channel(*index);
             for after in starts {
                 self.on_after(after, None, &[(*index, refusal.clone())], now);
             }
+            // Last: who is refused may have said of its counts that they go.
+            self.commits.forget_channel(*index);
             self.remove_channel(*index);
         }
     }

@@ -665,6 +665,32 @@ pub(super) fn with_policy(policy: &PolicyOverrides, story: impl Fn(Script)) {
     [1, 2, 4].into_iter().for_each(|loops| story(server_with(policy, loops)));
 }
 
+/// Goal: a channel that is not created leaves nothing to be written, also where who has subscribed
+/// in a later batch is refused with it, and has counts that were to go.
+#[test]
+fn a_channel_that_is_refused_leaves_no_counts() {
+    for loops in [1, 2, 4] {
+        let limits = limited(2, |_| ());
+        let mut server =
+            Script::with(loops, |settings| settings.limits = limits.resolve().unwrap());
+        server.connect("me");
+        server.refuse("orders", Some("no room"));
+        server.hold_commits();
+        let published = server.hand_in_publish("me", "orders", "one");
+        server.run();
+        let request = Script::subscribe_request("me", "orders", "a", &options());
+        let subscribed = server.hand_in(Service::Subscribe, request);
+        server.run();
+        server.release();
+        assert_eq!(server.publish_error(&published), "no room");
+        assert!(server.answer(&subscribed).is_some(), "it is refused too");
+        server.refuse("orders", None);
+        server.subscribe("me", "orders", "b", &options());
+        server.publish("me", "orders", 1);
+        server.expect("b:1");
+    }
+}
+
 /// Goal: 200 messages that nobody acknowledges, and a kill whenever: never delivered more than N
 /// times, never fewer than N less the kills, and each is a dead letter.
 #[test]

@@ -26,6 +26,9 @@ enum Reader {
 /// On one connection to the active, in one of its terms.
 type Way = (u32, Term);
 
+/// An acknowledgement that was sent; `None` where its durable was changed meanwhile.
+type Sent = Option<(Reader, Sequence)>;
+
 /// What is known of acknowledgements.
 #[derive(Debug, Default)]
 pub(super) struct Acknowledgements {
@@ -34,13 +37,29 @@ pub(super) struct Acknowledgements {
     /// In which term it was delivered last.
     given: BTreeMap<(Subject, Sequence), Term>,
     /// Sent, and not known to be stored.
-    sent: BTreeMap<(Way, ChannelName), Vec<(Reader, Sequence)>>,
+    sent: BTreeMap<(Way, ChannelName), Vec<Sent>>,
     /// By a publish that is under way: so many of those were sent before it.
     before: BTreeMap<Bytes, (Way, usize)>,
     /// Where a publish that was sent in this term was stored: who serves the channel is there.
     served: BTreeSet<(Way, ChannelName)>,
     /// Stored.
     stored: BTreeSet<(Reader, ChannelName, Sequence)>,
+}
+
+impl Acknowledgements {
+    /// What is under way of a durable may not be taken.
+    pub(super) fn forget_under_way(&mut self, key: &DurableKey) {
+        let is_of = |(reader, _): &mut (Reader, Sequence)| *reader == Reader::Durable(key.clone());
+        for sent in self.sent.values_mut().flatten() {
+            sent.take_if(is_of);
+        }
+    }
+
+    /// What a durable had acknowledged may come again.
+    pub(super) fn forget_stored(&mut self, key: &DurableKey) {
+        let is_of = |reader: &Reader| *reader == Reader::Durable(key.clone());
+        self.stored.retain(|(reader, ..)| !is_of(reader));
+    }
 }
 
 impl Checker {
@@ -81,7 +100,7 @@ impl Checker {
             return;
         }
         let sent = self.acknowledgements.sent.entry((way, channel)).or_default();
-        sent.push((reader, sequence));
+        sent.push(Some((reader, sequence)));
     }
 
     /// A publish leaves on a connection.
@@ -101,7 +120,7 @@ impl Checker {
         }
         known.served.insert((way, channel.clone()));
         let Some(sent) = known.sent.get(&(way, channel.clone())) else { return };
-        let stored = sent.iter().take(count);
+        let stored = sent.iter().take(count).flatten();
         known.stored.extend(stored.map(|(reader, s)| (reader.clone(), channel.clone(), *s)));
     }
 

@@ -5,10 +5,12 @@
 //! at all, and nothing else is: so each rule holds for what both would leave.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::doubts::Term;
 use super::promise::{On, Promise};
 use super::{Asked, Audit, Checker, DurableKey};
 use crate::base::id::{ChannelName, Sequence, Subject};
@@ -18,52 +20,54 @@ use crate::engine::administration::{Extent, Outcome, Position};
 use crate::proto::pb;
 use crate::testing::limits::{DROPPED, Kept};
 
-/// What a change is about.
+/// What an operator asks to change.
 #[derive(Clone, Debug)]
 pub enum Matter {
-    /// The oldest messages of a channel.
+    /// The oldest messages of a channel are to be let go of.
     Purge {
-        /// Which channel.
+        /// The channel that they are in.
         channel: ChannelName,
-        /// How many.
+        /// Which of its messages go, or how many of the newest stay.
         extent: Extent,
     },
-    /// The channel that may be deleted.
+    /// The one channel of a run that is there to be deleted ([`DROPPED`]) is to be deleted.
     Drop,
-    /// A client, in this life.
+    /// A client is to be closed.
     Client {
-        /// Which.
+        /// The number of the client program, `n` in the client ID `cn`.
         number: usize,
-        /// Its life.
+        /// Which of its lives it was in when the operator asked: it begins a new one whenever it
+        /// connects, with other inboxes.
         life: u32,
     },
-    /// A subscription that is open.
+    /// A subscription that a client has open is to be closed.
     Subscription {
-        /// Where it gets messages.
+        /// Where it gets messages, which no other subscription of the run does.
         inbox: Subject,
     },
-    /// A durable that goes on elsewhere.
+    /// A durable that nobody uses is to go on from another position.
     Reset {
-        /// Which.
+        /// What the durable is known by.
         key: DurableKey,
-        /// Where.
+        /// The position from which it goes on.
         to: Position,
     },
-    /// A durable that goes.
+    /// A durable that nobody uses is to be removed.
     Removal {
-        /// Which.
+        /// What the durable is known by.
         key: DurableKey,
     },
 }
 
-/// How a change ended.
+/// How a change ended, as far as its operator knows.
 #[derive(Debug)]
 pub enum Ending {
-    /// It is made.
+    /// It was answered as done: it is there from then on, whoever serves.
     Done(Outcome),
-    /// It is not made.
+    /// It was refused: nothing has changed.
     Refused,
-    /// Nobody knows.
+    /// Whoever was asked died without an answer, or could not write down what it had done: the
+    /// change is made as a whole, or not at all.
     Unknown,
 }
 
@@ -106,26 +110,52 @@ pub(super) struct Changes {
     /// By inbox that an operator has ended: nothing comes that is published first as this one of
     /// the run, or later.
     ended: BTreeMap<Subject, usize>,
-    /// By client: in which life an operator has asked to close it, and when it became clear that
-    /// nobody will be told whether that was done.
-    unclear: BTreeMap<usize, (u32, Instant)>,
-    /// Clients that an operator has asked to close, ever.
-    touched: BTreeSet<usize>,
+    /// By client: that nobody will be told whether it was closed.
+    unclear: BTreeMap<usize, Unclear>,
+    /// By client: in which lives an operator may have closed it; it may be unknown then.
+    touched: BTreeMap<usize, RangeInclusive<u32>>,
     /// By client and life: when it was closed.
     closed: BTreeMap<(usize, u32), Instant>,
-    /// Durables of which an operator has asked something: what they acknowledged may come again.
-    loosened: BTreeSet<DurableKey>,
+    /// By durable: what may have changed of it, so that what it acknowledges may not be taken.
+    loosened: BTreeMap<DurableKey, Loosened>,
 }
 
-/// A change that is not answered.
+/// A client that may have been closed, or not.
+#[derive(Debug, Default)]
+struct Unclear {
+    /// In which life an operator has asked for that last.
+    life: u32,
+    /// When it became clear that nobody will be told.
+    at: Instant,
+    /// The changes, by number.
+    numbers: BTreeSet<u64>,
+}
+
+/// What may have changed of a durable.
+#[derive(Debug, Default)]
+struct Loosened {
+    /// Changes that are not answered, by number.
+    open: BTreeSet<u64>,
+    /// In which term it became clear that nobody will be told of one of them: whoever was asked may
+    /// still make it, until somebody takes over.
+    unclear: Option<Term>,
+}
+
+/// A change that is not answered. What it keeps of before is as it was again if it is refused.
 #[derive(Debug)]
 struct Open {
     matter: Matter,
     asked_at: Instant,
     /// Inboxes that end with it.
     inboxes: Vec<Subject>,
-    /// So many publishes were answered.
+    /// Durables that it ends, resets or takes the user from.
+    durables: BTreeSet<DurableKey>,
+    /// How many publishes had been answered.
     acked: usize,
+    /// Where the durable was to go on that it resets or removes.
+    begins: Option<Begin>,
+    /// The same of who uses that durable, or did.
+    begins_of: Vec<(Subject, Begin)>,
 }
 
 /// What was let go of a channel.
@@ -133,15 +163,23 @@ struct Open {
 struct Purges {
     /// Everything up to there is gone.
     floor: Sequence,
-    /// Those that may have been made, or may not.
-    maybe: BTreeMap<u64, Extent>,
+    /// By number: those that may have been made, or may not.
+    maybe: BTreeMap<u64, Maybe>,
     /// Where an empty message stands in for the last one that was let go.
     stand_ins: BTreeSet<Sequence>,
     /// What was published first as this one of the run, or later, no purge can have let go.
     published: usize,
 }
 
-/// The channel that is deleted was to go.
+/// A purge of which nobody knows whether it was made.
+#[derive(Clone, Copy, Debug)]
+struct Maybe {
+    extent: Extent,
+    /// It is over: what was published first as this one of the run, or later, it has not let go.
+    published: Option<usize>,
+}
+
+/// One deletion of the channel that is there to be deleted, asked for by an operator.
 #[derive(Debug)]
 struct Dropped {
     number: u64,
@@ -157,21 +195,32 @@ impl Changes {
     /// Whether an empty message may stand there because of a purge.
     pub(super) fn may_stand_in(&self, channel: &ChannelName, at: Sequence) -> bool {
         self.purges.get(channel).is_some_and(|found| {
-            let is_it = |extent: &Extent| match extent {
+            let is_it = |maybe: &Maybe| match maybe.extent {
                 Extent::All | Extent::Keep(0) => true,
                 Extent::Keep(_) => false,
-                Extent::To(to) => *to == at,
+                Extent::To(to) => to == at,
             };
             found.stand_ins.contains(&at) || found.maybe.values().any(is_it)
         })
     }
 
-    /// Whether an operator may have let go of that message.
-    pub(super) fn may_be_purged(&self, channel: &ChannelName, at: Sequence) -> bool {
+    /// Whether an operator may have let go of that message, which was published first as that one
+    /// of the run, as far as that is known.
+    pub(super) fn may_be_purged(
+        &self,
+        channel: &ChannelName,
+        at: Sequence,
+        order: Option<usize>,
+    ) -> bool {
         self.purges.get(channel).is_some_and(|found| {
-            let is_it = |extent: &Extent| match extent {
-                Extent::All | Extent::Keep(_) => true,
-                Extent::To(to) => at <= *to,
+            let is_it = |maybe: &Maybe| {
+                let is_later =
+                    order.zip(maybe.published).is_some_and(|(order, from)| from <= order);
+                let is_in = match maybe.extent {
+                    Extent::All | Extent::Keep(_) => true,
+                    Extent::To(to) => at <= to,
+                };
+                is_in && !is_later
             };
             at <= found.floor || found.maybe.values().any(is_it)
         })
@@ -190,7 +239,8 @@ impl Checker {
         told.copied().unwrap_or(Sequence::ZERO)
     }
 
-    /// An operator asks for a change. Nothing is expected any more of what may end with it.
+    /// An operator asks for a change. Until it is known how that ended, nothing is expected of what
+    /// may end with it; what is sent all the same is held to what was asked for.
     pub fn on_change_asked(&mut self, number: u64, matter: &Matter) {
         self.say(|| format!("change {number} is asked for: {matter:?}"));
         let ends = |inbox: &Subject, asked: &Asked| match matter {
@@ -200,22 +250,27 @@ impl Checker {
             Matter::Subscription { inbox: ended } => inbox == ended,
         };
         let ending = self.asked.iter_mut().filter(|(inbox, asked)| ends(inbox, asked));
-        let mut inboxes = Vec::new();
+        let mut open = Open {
+            matter: matter.clone(),
+            asked_at: self.now,
+            inboxes: Vec::new(),
+            durables: BTreeSet::new(),
+            acked: self.acked.len(),
+            begins: None,
+            begins_of: Vec::new(),
+        };
         for (inbox, asked) in ending {
-            asked.is_doubtful = true;
-            asked.in_flight_max = usize::MAX;
-            asked.owed.clear();
-            asked.suspended = asked.owed_from.take().or(asked.suspended);
+            asked.doubts.insert(number);
             // What is acknowledged once it has ended nobody takes.
-            self.changes.loosened.extend(asked.durable.clone());
+            open.durables.extend(asked.durable.clone());
             if asked.is_confirmed {
-                inboxes.push(inbox.clone());
+                open.inboxes.push(inbox.clone());
             }
         }
         match matter {
             Matter::Purge { channel, extent } => {
                 let purges = self.changes.purges.entry(channel.clone()).or_default();
-                purges.maybe.insert(number, *extent);
+                purges.maybe.insert(number, Maybe { extent: *extent, published: None });
             }
             Matter::Drop => {
                 let is_stored =
@@ -230,19 +285,22 @@ impl Checker {
                 let drop = Dropped { number, held, is_done: false, published: None };
                 self.changes.drops.push(drop);
             }
-            Matter::Client { number, .. } => drop(self.changes.touched.insert(*number)),
-            Matter::Subscription { .. } => (),
+            Matter::Client { .. } | Matter::Subscription { .. } => (),
             Matter::Reset { key, .. } | Matter::Removal { key } => {
-                self.changes.loosened.insert(key.clone());
-                if let Some(durable) = self.durables.get_mut(key) {
-                    durable.begins = None;
-                }
-                let of_key = |asked: &&mut Asked| asked.durable.as_ref() == Some(key);
-                self.asked.values_mut().filter(of_key).for_each(|asked| asked.begins = None);
+                open.durables.insert(key.clone());
+                open.begins = self.durables.get_mut(key).and_then(|it| it.begins.take());
+                let of_key = |asked: &Asked| asked.durable.as_ref() == Some(key);
+                let users = self.asked.iter_mut().filter(|(_, asked)| of_key(asked));
+                let begun =
+                    users.filter_map(|(inbox, it)| Some((inbox.clone(), it.begins.take()?)));
+                open.begins_of = begun.collect();
             }
         }
-        let (matter, acked) = (matter.clone(), self.acked.len());
-        self.changes.open.insert(number, Open { matter, asked_at: self.now, inboxes, acked });
+        for key in &open.durables {
+            self.changes.loosened.entry(key.clone()).or_default().open.insert(number);
+            self.acknowledgements.forget_under_way(key);
+        }
+        self.changes.open.insert(number, open);
     }
 
     /// An operator is told how a change ended, or will never be.
@@ -254,11 +312,18 @@ impl Checker {
         match &open.matter {
             Matter::Purge { channel, extent } => self.end_purge(number, channel, *extent, ending),
             Matter::Drop => self.end_drop(number, is_done, is_refused),
-            Matter::Client { number, life } if is_done => {
-                self.changes.closed.insert((*number, *life), self.now);
-            }
-            Matter::Client { number, life } if !is_refused => {
-                self.changes.unclear.insert(*number, (*life, self.now));
+            Matter::Client { number: client, life } if !is_refused => {
+                if is_done {
+                    self.changes.closed.insert((*client, *life), self.now);
+                } else {
+                    let unclear = self.changes.unclear.entry(*client).or_default();
+                    (unclear.life, unclear.at) = (*life, self.now);
+                    unclear.numbers.insert(number);
+                }
+                // It may have begun anew before that was done.
+                let last = self.lives.get(client).copied().unwrap_or(*life).max(*life);
+                let touched = self.changes.touched.entry(*client).or_insert(*life..=last);
+                *touched = *touched.start()..=last;
             }
             Matter::Reset { key, to } if !is_refused => self.end_reset(key, *to, &open, is_done),
             Matter::Removal { key } if is_done => {
@@ -274,8 +339,10 @@ impl Checker {
             | Matter::Reset { .. }
             | Matter::Removal { .. } => (),
         }
+        self.end_loosening(number, &open, ending);
         if is_refused {
-            self.restore(&open.inboxes);
+            self.restore(&[number].into());
+            self.restore_begins(&open);
         }
         if is_done {
             let order = self.published.len();
@@ -289,14 +356,43 @@ impl Checker {
         }
     }
 
-    /// What may have been ended was not: it gets everything, as before.
-    fn restore(&mut self, inboxes: &[Subject]) {
-        for inbox in inboxes {
-            let is_ending =
-                self.asked.get(inbox).is_some_and(|it| self.may_end(inbox, &it.channel));
-            if let Some(asked) = self.asked.get_mut(inbox).filter(|_| !is_ending) {
-                asked.is_doubtful = false;
-                asked.owed_from = asked.suspended.take().or(asked.owed_from);
+    /// These changes were not made: what they may have ended gets everything, as before, if nothing
+    /// else may have ended it.
+    fn restore(&mut self, numbers: &BTreeSet<u64>) {
+        let asked = self.asked.values_mut();
+        asked.for_each(|asked| asked.doubts.retain(|number| !numbers.contains(number)));
+    }
+
+    /// A durable goes on where it was to before a change that was refused.
+    fn restore_begins(&mut self, open: &Open) {
+        if let Matter::Reset { key, .. } | Matter::Removal { key } = &open.matter
+            && let Some(durable) = self.durables.get_mut(key)
+            && !self.changes.loosened.contains_key(key)
+        {
+            durable.begins = durable.begins.or(open.begins);
+            for (inbox, begin) in &open.begins_of {
+                if let Some(asked) = self.asked.get_mut(inbox) {
+                    asked.begins = asked.begins.or(Some(*begin));
+                }
+            }
+        }
+    }
+
+    /// What a durable acknowledges counts again once it is known how each change of it has ended;
+    /// what it had acknowledged does only where that cannot have changed.
+    fn end_loosening(&mut self, number: u64, open: &Open, ending: &Ending) {
+        let is_kept = matches!(open.matter, Matter::Client { .. } | Matter::Subscription { .. });
+        for key in &open.durables {
+            let Some(loosened) = self.changes.loosened.get_mut(key) else { continue };
+            loosened.open.remove(&number);
+            if matches!(ending, Ending::Unknown) {
+                loosened.unclear = Some(self.doubts.term());
+            }
+            if loosened.open.is_empty() && loosened.unclear.is_none() {
+                self.changes.loosened.remove(key);
+            }
+            if !is_kept && !matches!(ending, Ending::Refused) {
+                self.acknowledgements.forget_stored(key);
             }
         }
     }
@@ -304,16 +400,14 @@ impl Checker {
     /// A client is told that it is known. If it was to be closed, and nobody was told how that
     /// ended, it is there with all that it has.
     pub fn on_known(&mut self, (number, life): (usize, u32), now: Instant) {
-        let Some((asked_life, at)) = self.changes.unclear.get(&number).copied() else { return };
-        let since = at.max(self.taken_over_at);
-        if asked_life != life || now.since(since) < KNOWN_FOR_SURE {
+        let Some(unclear) = self.changes.unclear.get(&number) else { return };
+        let since = unclear.at.max(self.taken_over_at);
+        if unclear.life != life || now.since(since) < KNOWN_FOR_SURE {
             return;
         }
-        self.changes.unclear.remove(&number);
-        let of_client = self.asked.iter().filter(|(inbox, _)| is_of(inbox, number));
-        let suspended = of_client.filter(|(_, asked)| asked.suspended.is_some());
-        let suspended: Vec<Subject> = suspended.map(|(inbox, _)| inbox.clone()).collect();
-        self.restore(&suspended);
+        if let Some(unclear) = self.changes.unclear.remove(&number) {
+            self.restore(&unclear.numbers);
+        }
     }
 
     fn end_purge(&mut self, number: u64, channel: &ChannelName, extent: Extent, ending: &Ending) {
@@ -322,7 +416,12 @@ impl Checker {
         let Some(purges) = self.changes.purges.get_mut(channel) else { return };
         match ending {
             Ending::Refused => drop(purges.maybe.remove(&number)),
-            Ending::Unknown => purges.published = published,
+            Ending::Unknown => {
+                purges.published = published;
+                if let Some(maybe) = purges.maybe.get_mut(&number) {
+                    maybe.published = Some(published);
+                }
+            }
             Ending::Done(Outcome::Purged { removed, state }) => {
                 purges.maybe.remove(&number);
                 purges.published = published;
@@ -389,16 +488,18 @@ impl Checker {
         self.changes.floor(channel)
     }
 
-    /// Whether a subscription that is asked for now may end by a change that is not answered.
-    pub(super) fn may_end(&self, inbox: &Subject, channel: &ChannelName) -> bool {
-        self.changes.open.values().any(|open| match &open.matter {
+    /// Changes that are not answered and may end a subscription that is asked for now, by number.
+    pub(super) fn may_end(&self, inbox: &Subject, channel: &ChannelName) -> BTreeSet<u64> {
+        let may_end = |open: &Open| match &open.matter {
             Matter::Drop => channel.as_bytes() == DROPPED.as_bytes(),
             Matter::Client { number, .. } => is_of(inbox, *number),
             Matter::Purge { .. }
             | Matter::Subscription { .. }
             | Matter::Reset { .. }
             | Matter::Removal { .. } => false,
-        })
+        };
+        let ending = self.changes.open.iter().filter(|(_, open)| may_end(open));
+        ending.map(|(number, _)| *number).collect()
     }
 
     /// Whether an empty message may be there because of a purge.
@@ -408,7 +509,9 @@ impl Checker {
 
     /// Whether an operator may have let go of a message that somebody had got.
     pub(super) fn may_be_purged(&self, channel: &ChannelName, at: Sequence) -> bool {
-        self.changes.may_be_purged(channel, at)
+        let told = self.told.get(channel).and_then(|told| told.get(&at));
+        let published = told.and_then(|(data, _)| self.published.get(data));
+        self.changes.may_be_purged(channel, at, published.map(|published| published.order))
     }
 
     /// The same of one of which only is known what it was, and when it was published.
@@ -420,9 +523,12 @@ impl Checker {
         })
     }
 
-    /// Whether what a durable acknowledged may come again.
+    /// Whether it is open what a durable acknowledged that is taken.
     pub(super) fn is_loosened(&self, key: &DurableKey) -> bool {
-        self.changes.loosened.contains(key)
+        self.changes.loosened.get(key).is_some_and(|loosened| {
+            let is_unclear = loosened.unclear.is_some_and(|term| !self.doubts.is_earlier(term));
+            !loosened.open.is_empty() || is_unclear
+        })
     }
 
     /// What is wrong with sending a message to a subscription by what an operator has changed.
@@ -467,9 +573,25 @@ impl Checker {
         }
     }
 
-    /// A client is told that nobody knows it. That may be so if an operator has closed it.
-    pub fn on_unknown(&mut self, number: usize, now: Instant, text: impl FnOnce() -> String) {
-        if !self.changes.touched.contains(&number) {
+    /// A client is told in a life that nobody knows it. That may be so if an operator has closed
+    /// it, or is about to.
+    pub fn on_unknown(
+        &mut self,
+        (number, life): (usize, u32),
+        now: Instant,
+        text: impl FnOnce() -> String,
+    ) {
+        let closes = |open: &Open| match open.matter {
+            Matter::Client { number: closing, .. } => closing == number,
+            Matter::Purge { .. }
+            | Matter::Drop
+            | Matter::Subscription { .. }
+            | Matter::Reset { .. }
+            | Matter::Removal { .. } => false,
+        };
+        let is_closing = self.changes.open.values().any(closes);
+        let is_touched = self.changes.touched.get(&number).is_some_and(|it| it.contains(&life));
+        if !is_closing && !is_touched {
             self.on_let_down(now, text);
         }
     }
@@ -485,9 +607,9 @@ impl Checker {
     pub(super) fn first_kept(&self, channel: &ChannelName, found: Sequence) -> Sequence {
         let Some(purges) = self.changes.purges.get(channel) else { return Sequence::ZERO.next() };
         let first = purges.floor.next();
-        let leaves = |extent: &Extent| match extent {
+        let leaves = |maybe: &Maybe| match maybe.extent {
             Extent::All | Extent::Keep(_) => true,
-            Extent::To(to) => found == to.next() || found == *to,
+            Extent::To(to) => found == to.next() || found == to,
         };
         let is_left = first < found && purges.maybe.values().any(leaves);
         if is_left { found } else { first }
@@ -591,202 +713,4 @@ fn not_as_asked(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::channel_limits::StoreLimits;
-    use crate::testing::checker::{Asking, Start};
-    use crate::testing::trace::Trace;
-
-    fn orders() -> ChannelName {
-        ChannelName::from("orders")
-    }
-
-    fn mine() -> DurableKey {
-        DurableKey { channel: orders(), name: "c1-mine".to_owned() }
-    }
-
-    fn data(sequence: u64) -> Bytes {
-        Bytes::from(format!("message {sequence}"))
-    }
-
-    impl Checker {
-        fn publish(&mut self, channel: &ChannelName, sequence: u64) {
-            self.on_published(data(sequence), 1, sequence);
-            self.on_acked(channel, data(sequence));
-        }
-
-        fn subscribe(&mut self, inbox: &str, channel: &ChannelName, durable: Option<&DurableKey>) {
-            let inbox = &Subject::from(inbox.to_owned());
-            let start = if durable.is_some() { Start::Remembered } else { Start::First };
-            let (in_queue, in_flight_max) = (false, 100);
-            self.on_asked(&Asking { inbox, channel, durable, in_queue, in_flight_max, start });
-            self.on_confirmed(inbox);
-            durable.into_iter().for_each(|key| self.on_durable_made(key));
-        }
-
-        fn deliver(&mut self, inbox: &str, channel: &ChannelName, sequence: u64, data: Bytes) {
-            let subject = channel.to_bytes();
-            let message = pb::MsgProto { sequence, subject, data, ..pb::MsgProto::default() };
-            self.on_delivered(&Subject::from(inbox.to_owned()), &message);
-        }
-
-        fn broken(&self) -> Option<Promise> {
-            self.violation().map(|violation| violation.promise)
-        }
-    }
-
-    /// Goal: a checker that knows of so many messages of a channel, all of them told.
-    fn told(channel: &ChannelName, count: u64) -> Checker {
-        let limits = StoreLimits::default().resolve().expect("no section is wrong");
-        let mut checker = Checker::new(limits, Trace::new(false));
-        checker.subscribe("reader", channel, None);
-        for sequence in 1..=count {
-            checker.publish(channel, sequence);
-            checker.deliver("reader", channel, sequence, data(sequence));
-        }
-        checker
-    }
-
-    fn purge(checker: &mut Checker, extent: Extent, left: Option<(u64, u64)>) {
-        checker.on_change_asked(1, &Matter::Purge { channel: orders(), extent });
-        let state = |(first, last): (u64, u64)| ChannelState {
-            first: Sequence(first),
-            last: Sequence(last),
-            message_count: last + 1 - first,
-            byte_count: 0,
-        };
-        let ending = left.map_or(Ending::Unknown, |left| {
-            Ending::Done(Outcome::Purged { removed: left.0 - 1, state: state(left) })
-        });
-        checker.on_change_ended(1, &ending);
-    }
-
-    fn audit(channel: &ChannelName, sequences: std::ops::RangeInclusive<u64>) -> Audit {
-        let found = sequences.map(|sequence| (Sequence(sequence), data(sequence)));
-        [(channel.clone(), found.collect())].into()
-    }
-
-    #[test]
-    fn what_was_purged_is_gone_and_nothing_else() {
-        let broken = |extent, left, found| {
-            let mut checker = told(&orders(), 9);
-            purge(&mut checker, extent, left);
-            checker.publish(&orders(), 10);
-            checker.check_audit(&audit(&orders(), found));
-            checker.broken()
-        };
-        let to = Extent::To(Sequence(4));
-        assert_eq!(broken(to, Some((5, 9)), 5..=10), None);
-        assert_eq!(broken(to, Some((5, 9)), 4..=10), Some(Promise::Changes), "one is back");
-        assert_eq!(broken(to, Some((5, 9)), 6..=10), Some(Promise::P4), "one was not let go");
-        assert_eq!(broken(to, Some((4, 9)), 4..=10), Some(Promise::Changes), "less than asked");
-        assert_eq!(broken(to, Some((6, 9)), 6..=10), Some(Promise::Changes), "more than asked");
-        // Nobody was told how it ended.
-        assert_eq!(broken(to, None, 5..=10), None);
-        assert_eq!(broken(to, None, 1..=10), None);
-        assert_eq!(broken(to, None, 3..=10), Some(Promise::P4), "in part");
-        assert_eq!(broken(Extent::Keep(2), None, 8..=10), None);
-        assert_eq!(broken(Extent::Keep(2), None, 8..=9), Some(Promise::P1), "published later");
-    }
-
-    #[test]
-    fn an_empty_message_stands_in_where_everything_was_let_go() {
-        let broken = |extent, left, at| {
-            let mut checker = told(&orders(), 9);
-            purge(&mut checker, extent, left);
-            checker.subscribe("late", &orders(), None);
-            checker.deliver("late", &orders(), at, Bytes::new());
-            checker.broken()
-        };
-        assert_eq!(broken(Extent::All, Some((9, 9)), 9), None);
-        assert_eq!(broken(Extent::All, None, 9), None);
-        assert_eq!(broken(Extent::To(Sequence(4)), None, 9), Some(Promise::P4));
-        assert_eq!(broken(Extent::To(Sequence(4)), Some((5, 9)), 5), Some(Promise::P4));
-    }
-
-    #[test]
-    fn a_durable_goes_on_where_it_was_reset_to() {
-        let broken = |to, is_done, at| {
-            let mut checker = told(&orders(), 9);
-            checker.subscribe("first", &orders(), Some(&mine()));
-            checker.on_change_asked(1, &Matter::Reset { key: mine(), to });
-            let ending = if is_done { Ending::Done(Outcome::Gone) } else { Ending::Unknown };
-            checker.on_change_ended(1, &ending);
-            checker.subscribe("second", &orders(), Some(&mine()));
-            checker.deliver("second", &orders(), at, data(at));
-            checker.broken()
-        };
-        let fourth = Position::At(Sequence(4));
-        assert_eq!(broken(fourth, true, 4), None);
-        assert_eq!(broken(fourth, true, 3), Some(Promise::Changes));
-        assert_eq!(broken(fourth, false, 3), None, "nobody knows");
-        assert_eq!(broken(Position::New, true, 9), Some(Promise::Changes));
-        assert_eq!(broken(Position::First, true, 1), None);
-    }
-
-    #[test]
-    fn a_durable_is_owed_everything_from_where_it_was_reset_to() {
-        let debt = |to, is_done| {
-            let mut checker = told(&orders(), 9);
-            checker.subscribe("first", &orders(), Some(&mine()));
-            (1..=9).for_each(|at| checker.on_acknowledged(&Subject::from("first"), Sequence(at)));
-            checker.set_now(Instant(1));
-            checker.on_left(&Subject::from("first"));
-            checker.on_change_asked(1, &Matter::Reset { key: mine(), to });
-            let ending = if is_done { Ending::Done(Outcome::Gone) } else { Ending::Unknown };
-            checker.on_change_ended(1, &ending);
-            checker.first_debt(&audit(&orders(), 1..=9))
-        };
-        let text = |at| Some(format!("orders:{at} for c1-mine"));
-        assert_eq!(debt(Position::At(Sequence(4)), true), text(4));
-        assert_eq!(debt(Position::First, true), text(1));
-        assert_eq!(debt(Position::New, true), None);
-        assert_eq!(debt(Position::At(Sequence(4)), false), None);
-    }
-
-    #[test]
-    fn nothing_comes_to_what_was_ended() {
-        let broken = |matter: &Matter, is_done| {
-            let mut checker = told(&orders(), 1);
-            checker.subscribe("_INBOX.c1.1.sub.1", &orders(), None);
-            checker.on_change_asked(1, matter);
-            let ending = if is_done { Ending::Done(Outcome::Gone) } else { Ending::Unknown };
-            checker.on_change_ended(1, &ending);
-            checker.publish(&orders(), 2);
-            checker.deliver("_INBOX.c1.1.sub.1", &orders(), 2, data(2));
-            checker.broken()
-        };
-        let closed = Matter::Subscription { inbox: Subject::from("_INBOX.c1.1.sub.1") };
-        let client = Matter::Client { number: 1, life: 1 };
-        let other = Matter::Client { number: 11, life: 1 };
-        for (matter, is_done, expected) in [
-            (&closed, true, Some(Promise::Changes)),
-            (&closed, false, None),
-            (&client, true, Some(Promise::Changes)),
-            (&other, true, None),
-        ] {
-            assert_eq!(broken(matter, is_done), expected, "{matter:?}");
-        }
-    }
-
-    #[test]
-    fn a_channel_is_deleted_with_all_that_it_held_or_not_at_all() {
-        let dropped = ChannelName::from(DROPPED);
-        let broken = |is_done, found: &[u64]| {
-            let mut checker = told(&dropped, 3);
-            checker.on_change_asked(1, &Matter::Drop);
-            let ending = if is_done { Ending::Done(Outcome::Gone) } else { Ending::Unknown };
-            checker.on_change_ended(1, &ending);
-            checker.publish(&dropped, 4);
-            let found = found.iter().map(|at| (Sequence(*at), data(*at)));
-            checker.check_audit(&[(dropped.clone(), found.collect())].into());
-            checker.broken()
-        };
-        assert_eq!(broken(true, &[4]), None);
-        assert_eq!(broken(true, &[3, 4]), Some(Promise::Changes));
-        assert_eq!(broken(false, &[1, 2, 3, 4]), None);
-        assert_eq!(broken(false, &[4]), None);
-        assert_eq!(broken(false, &[2, 3, 4]), Some(Promise::Changes), "in part");
-        assert_eq!(broken(true, &[]), Some(Promise::P1), "published later");
-    }
-}
+mod tests;

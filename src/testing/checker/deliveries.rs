@@ -62,7 +62,10 @@ impl Checker {
             let mut asked = self.asked.iter().filter(|(_, asked)| asked.channel == poison);
             asked.any(|(inbox, asked)| {
                 let is_left = asked.in_flight_max == usize::MAX;
-                asked.is_confirmed && !is_left && client_of(inbox) == *client
+                asked.is_confirmed
+                    && !is_left
+                    && asked.doubts.is_empty()
+                    && client_of(inbox) == *client
             })
         };
         let is_letter = |data: &Bytes| {

@@ -135,7 +135,7 @@ impl Checker {
         let asked = self.asked.get(inbox)?;
         let (usual, limits) = (StoreLimits::default().global, self.limits.of(&asked.channel));
         let published = self.published.get(&message.data)?;
-        let was_there = asked.owed_from.is_some_and(|from| from <= published.order);
+        let was_there = asked.is_owed_from().is_some_and(|from| from <= published.order);
         let has_few = (1..usual.subscriptions_max).contains(&limits.subscriptions_max);
         if !has_few || !was_there {
             return None;
@@ -153,7 +153,7 @@ impl Checker {
     /// be older than the subscription.
     pub(super) fn is_due(&self, asked: &Asked, sequence: Sequence, data: &Bytes) -> bool {
         let published = self.published.get(data);
-        let Some(confirmed) = asked.owed_from else { return false };
+        let Some(confirmed) = asked.is_owed_from() else { return false };
         let timestamp = |channel: &ChannelName| {
             self.told.get(channel).and_then(|told| told.get(&sequence)).map(|(_, at)| *at)
         };

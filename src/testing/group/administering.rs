@@ -13,10 +13,12 @@ impl Group {
     /// An operator hears what has become of its questions, and asks the next one.
     pub(super) fn administer(&mut self) {
         let now = self.now.at;
-        if let Some((id, _)) = self.doomed.take_if(|(_, at)| *at <= now)
-            && let Some(number) = self.number_of(id)
-        {
-            self.kill(number);
+        let due = self.doomed.iter().filter(|(_, at)| **at <= now);
+        for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.doomed.remove(&id);
+            if let Some(number) = self.number_of(id) {
+                self.kill(number);
+            }
         }
         self.checker.set_now(now);
         let Some(mut operator) = self.operator.take() else { return };
@@ -74,7 +76,8 @@ impl Group {
         let id = self.slots[number].process.as_ref().map(|process| process.id);
         match (within, id) {
             (Some(micros), Some(id)) => {
-                self.doomed = Some((id, self.now.at + Duration::from_micros(micros)));
+                let at = self.now.at + Duration::from_micros(micros);
+                let _ = self.doomed.entry(id).or_insert(at);
             }
             _ => self.kill(number),
         }
