@@ -62,6 +62,8 @@ pub struct Place {
     recovered: RecoveredState,
     /// What was written last may be there or not, or be dropped by a sync that failed.
     is_broken: bool,
+    /// Whether what is written is synced with all else, once, and not as it is written.
+    puts_off_syncs: bool,
 }
 
 impl Drop for Place {
@@ -100,10 +102,17 @@ impl Place {
         let settled = lease.as_mut().map_or(Ok(()), |lease| lease.settle());
         let opened = settled.map_err(PlaceError::from);
         match opened.and_then(|()| open_under(site.as_ref(), &fence, predecessor)) {
-            Ok((recovered, share)) => {
-                let (epoch, confirmed_at, is_broken) = (fence.epoch(), world::instant(), false);
-                Ok(Self { site, lease, fence, epoch, share, confirmed_at, recovered, is_broken })
-            }
+            Ok((recovered, share)) => Ok(Self {
+                site,
+                lease,
+                epoch: fence.epoch(),
+                fence,
+                share,
+                confirmed_at: world::instant(),
+                recovered,
+                is_broken: false,
+                puts_off_syncs: false,
+            }),
             Err(error) => {
                 // That one is told.
                 let _ = lease.map(|mut lease| lease.release(false));
@@ -119,6 +128,7 @@ impl Place {
     /// [`PlaceError`]; then not all may be durable, and it is of no more use.
     pub fn reopen(&mut self) -> Result<(), PlaceError> {
         self.finish()?;
+        self.puts_off_syncs = false;
         self.is_broken = true;
         let site = self.site.as_ref();
         (self.recovered, self.share) = open_under(site, &self.fence, Predecessor::Clean)?;
@@ -171,12 +181,19 @@ impl Place {
         self.site.numbers_subscriptions_as_one()
     }
 
-    /// Writes a part of a channel durably; what it holds then.
+    /// What is written from now on is synced by [`Place::reopen`]: of many channels that is one
+    /// sync and not one of each. For what counts for nothing before it is whole.
+    pub fn put_off_syncs(&mut self) {
+        self.puts_off_syncs = true;
+    }
+
+    /// Writes a part of a channel durably, unless that was put off; what it holds then.
     ///
     /// # Errors
     /// [`PlaceError`].
     pub fn write(&mut self, part: ChannelBatch) -> Result<ChannelState, PlaceError> {
-        self.commit(Batch { channels: vec![part], durable: true, ..Batch::default() })
+        let durable = !self.puts_off_syncs;
+        self.commit(Batch { channels: vec![part], durable, ..Batch::default() })
     }
 
     /// Writes a batch; what its channel holds then, if it has one.
@@ -441,6 +458,7 @@ mod tests {
             confirmed_at: world::instant(),
             recovered: RecoveredState::default(),
             is_broken: false,
+            puts_off_syncs: false,
         };
         (place, released)
     }

@@ -76,6 +76,8 @@ pub fn back_up(
     places::check_target(to)?;
     let mut target = NewStore::open(to, Work::Backup, &server.cluster_id)?;
     target.begin(&server)?;
+    // One that is broken off is begun in another place.
+    target.place().put_off_syncs();
     let names = served.names()?;
     let channels_all = names.len() as u64;
     let mut progress = Progress { channels_all, ..Progress::default() };
