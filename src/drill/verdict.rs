@@ -312,7 +312,7 @@ fn name_of(ledger: &Ledger, message: MessageId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drill::ledger::{Delivery, Event, Parts};
+    use crate::drill::ledger::{Delivery, Parts};
 
     const MS: u64 = 1_000_000;
 
