@@ -17,7 +17,8 @@ use nix::errno::Errno;
 use stanby::base::channel_limits::StoreLimits;
 use stanby::base::epoch::{Epoch, Fence, FenceError, Predecessor};
 use stanby::base::id::Sequence;
-use stanby::base::record::{ChannelBatch, Lifecycle, Purge};
+use stanby::base::record::{Batch, ChannelBatch, ClientWrite, Lifecycle, Purge};
+use stanby::proto::spb;
 use stanby::store::file::disk::Disk;
 use stanby::store::file::{self, FileOptions, Opening};
 use stanby::store::{Opened, Store};
@@ -492,6 +493,44 @@ fn a_copy_that_could_not_be_synced_is_taken_back() {
         let states = next.recovered.channels.iter().map(|found| found.state.message_count);
         assert!(states.eq([last - 1; CHANNEL_COUNT]), "{case}: {:?}", next.recovered.channels);
         assert_eq!(sequences(next.shares[0].as_mut()), expected, "{case}");
+    }
+}
+
+/// Goal: messages whose sync was put off are refused to nobody, so a sync of them that finds no
+/// room ends the store; it is not forgotten by the next one, which finds nothing left to write.
+#[test]
+fn a_sync_that_was_put_off_and_finds_no_room_ends_the_store() {
+    for by_time in [false, true] {
+        let disk = MemoryDisk::new(1, false);
+        let mut options = FileOptions::new(Path::new("/data"));
+        options.auto_sync = Some(std::time::Duration::from_secs(1));
+        let mounted = disk.mount(FIRST);
+        file::prepare_on(&mounted, &options).unwrap();
+        let opening = Opening {
+            options: &options,
+            limits: &StoreLimits::default(),
+            fence: Arc::new(Held(1, Arc::default())),
+            predecessor: Predecessor::Clean,
+            loops: 1,
+            now: now(1),
+            survey: None,
+        };
+        let mut store = file::open_on(Arc::new(mounted), opening).unwrap().shares.remove(0);
+        let part = part("foo", Lifecycle::Create, 1..=1);
+        let put_off = Batch { durable: false, ..batch(vec![part]) };
+        store.commit(Epoch(1), &put_off).unwrap();
+        let world = NoRoomToSync::default();
+        rule(Some(Rc::new(world.clone())));
+        world.0.set(1);
+        if by_time {
+            store.maintain(now(60)).unwrap_err();
+        } else {
+            let clients = vec![ClientWrite::Add(spb::ClientInfo::default())];
+            let of_clients = Batch { clients, durable: true, ..Batch::default() };
+            store.commit(Epoch(1), &of_clients).unwrap_err();
+        }
+        assert_eq!(world.0.get(), 0);
+        rule(None);
     }
 }
 

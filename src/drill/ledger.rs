@@ -163,8 +163,9 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// Whether an ack of a message of that number, published after it, says that it is over.
-    fn is_over_with(&self, number: usize, parts: Parts) -> bool {
+    /// Whether it was done where messages of that number go: an ack of one that was published after
+    /// it says that it is over.
+    pub(crate) fn is_of(&self, number: usize, parts: Parts) -> bool {
         self.part.is_none_or(|part| part == parts.of_message(number))
     }
 }
@@ -265,7 +266,7 @@ impl Ledger {
         self.ack_count += 1;
         self.has_recovered |= self
             .disturbance()
-            .is_some_and(|it| it.at <= sent_at && it.is_over_with(message.number, self.parts));
+            .is_some_and(|it| it.at <= sent_at && it.is_of(message.number, self.parts));
     }
 
     /// Enters that a publish failed, and why.
@@ -330,7 +331,7 @@ impl Ledger {
             let from = sent.partition_point(|one| one.at < event.at);
             let acks =
                 sent.iter().enumerate().skip(from).filter_map(|(number, one)| match one.end {
-                    End::Acked(at) if event.is_over_with(number, self.parts) => Some(at.0),
+                    End::Acked(at) if event.is_of(number, self.parts) => Some(at.0),
                     End::Acked(_) | End::Open | End::Failed(_) => None,
                 });
             acks.min()

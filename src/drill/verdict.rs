@@ -254,6 +254,7 @@ fn was_long_acked(ledger: &Ledger, message: MessageId, stamped: i64) -> bool {
     let only_just = |event: &Event| {
         let stopped = wall_of(event.at);
         event.is_disturbance
+            && event.is_of(message.number, ledger.parts)
             && stopped <= WallTime(stamped)
             && acked - JUST <= stopped
             && stopped <= acked + JUST

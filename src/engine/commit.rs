@@ -191,7 +191,8 @@ impl Commits {
             return None;
         }
         let staged = self.queue.front()?;
-        let is_filling = self.queue.len() == 1;
+        // Full batches wait for nothing more, nor do those in which nobody publishes.
+        let is_filling = self.queue.len() == 1 && !staged.publishes.is_empty();
         let waits_until = self.gathering.waits_until(staged.publishes.len());
         Some(waits_until.filter(|_| is_filling).unwrap_or_default())
     }

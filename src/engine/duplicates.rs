@@ -247,7 +247,8 @@ impl Window {
         self.seen_count += 1;
         let oldest_count = self.stretches.front().map_or(0, |stretch| stretch.seen.len());
         let kept_count = self.seen_count - oldest_count;
-        let is_too_much = self.seen_max <= kept_count.saturating_sub(self.count_behind(last));
+        let is_too_much = self.seen_max <= kept_count
+            && self.seen_max <= kept_count.saturating_sub(self.count_behind(last));
         if is_too_much {
             self.forget_oldest();
         }

@@ -10,9 +10,12 @@
 //! questions: how many that wait at a subscription may go out ([`Engine::places`]), and to whom the
 //! next one goes ([`Engine::taker`]).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::base::id::Sequence;
 use crate::base::limits::NEXT_REDELIVERY_DELAY;
 use crate::base::time::Now;
+use crate::engine::pending::DueAt;
 use crate::engine::queue_group::{GroupKey, pick};
 use crate::engine::redelivery::PassKind;
 use crate::engine::subscription::{Subscription, SubscriptionKey};
@@ -25,6 +28,50 @@ fn places_of(found: &Subscription, most: usize) -> usize {
         most.saturating_sub(found.pending.out_count())
     } else {
         0
+    }
+}
+
+/// Members of a group with messages that wait until fewer are out, by when the first of them was
+/// due.
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    by_due: BTreeSet<(DueAt, SubscriptionKey)>,
+    noted: BTreeMap<SubscriptionKey, DueAt>,
+}
+
+impl Waiters {
+    /// What waits at a member was due first then; nothing waits there if that is `None`.
+    fn note(&mut self, key: SubscriptionKey, due: Option<DueAt>) {
+        self.remove(key);
+        if let Some(due) = due {
+            self.noted.insert(key, due);
+            self.by_due.insert((due, key));
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: SubscriptionKey) {
+        if let Some(due) = self.noted.remove(&key) {
+            self.by_due.remove(&(due, key));
+        }
+    }
+
+    /// The member with what was due first. What was noted of it may have left since; `since` knows.
+    fn longest(
+        &mut self,
+        since: impl Fn(SubscriptionKey) -> Option<DueAt>,
+    ) -> Option<SubscriptionKey> {
+        while let Some((noted, key)) = self.by_due.first().copied() {
+            let due = since(key);
+            if due == Some(noted) {
+                return Some(key);
+            }
+            self.note(key, due);
+        }
+        None
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = SubscriptionKey> + '_ {
+        self.noted.keys().copied()
     }
 }
 
@@ -56,7 +103,7 @@ impl Engine {
         }
         found.pending.wait(sequence, now.at);
         if let Some(group) = found.group.and_then(|key| self.subscriptions.groups.get_mut(&key)) {
-            group.waiters.insert(key);
+            group.waiters.note(key, found.pending.first_waiting());
         }
         // It counts as work of the turn.
         self.reads.count_sent(0);
@@ -128,12 +175,9 @@ impl Engine {
     pub(super) fn wake_waiter(&mut self, group: GroupKey, now: Now) {
         let Some(group) = self.subscriptions.groups.get_mut(&group) else { return };
         let by_key = &self.subscriptions.by_key;
-        let since = |waiter: &SubscriptionKey| by_key.get(waiter)?.pending.first_waiting();
-        group.waiters.retain(|waiter| since(waiter).is_some());
-        self.reads.count_choice(group.waiters.len());
-        let longest = group.waiters.iter().copied().min_by_key(since);
-        if let Some(waiter) = longest {
-            self.wake(waiter, now);
+        let since = |waiter| by_key.get(&waiter)?.pending.first_waiting();
+        if let Some(longest) = group.waiters.longest(since) {
+            self.wake(longest, now);
         }
     }
 

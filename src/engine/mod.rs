@@ -487,8 +487,8 @@ impl Engine {
                 assert_eq!(group.channel, index, "{name}: a group of another channel");
                 assert!(!group.members.is_empty() || group.shadow.is_some(), "{name}: no member");
                 active_count += group.members.len();
-                let mut waiters = group.waiters.iter();
-                let is_member = |key: &SubscriptionKey| group.members.contains(*key);
+                let mut waiters = group.waiters.keys();
+                let is_member = |key| group.members.contains(key);
                 assert!(waiters.all(is_member), "{name}: something waits at no member");
             }
             assert_eq!(channel.active_count, active_count, "{name}: active subscriptions");

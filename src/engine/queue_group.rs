@@ -1,6 +1,6 @@
 //! members that share one position; whose turn it is
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::base::delivery_count::ReaderId;
 use crate::base::hash::QuickMap;
@@ -9,6 +9,7 @@ use crate::base::planted::{self, Bug};
 use crate::base::record::SubscriptionWrite;
 use crate::base::time::Now;
 use crate::base::{id::SubscriptionId, limits::TRANSFER_REDELIVERY_DELAY};
+use crate::engine::few_at_once::Waiters;
 use crate::engine::roster::Roster;
 use crate::engine::subscription::{Cursor, Subscription, SubscriptionKey, SubscriptionLife};
 use crate::engine::{Engine, Timer};
@@ -35,14 +36,14 @@ pub(super) struct QueueGroup {
     /// Members with messages to be sent again, for which no member's connection has room.
     pub(super) held_passes: Vec<SubscriptionKey>,
     /// Members with messages that wait until fewer are out.
-    pub(super) waiters: BTreeSet<SubscriptionKey>,
+    pub(super) waiters: Waiters,
 }
 
 impl QueueGroup {
     /// A member is one no longer, and nothing that it had waits at it.
     pub(super) fn take_out(&mut self, key: SubscriptionKey) {
         self.members.take_out(key);
-        self.waiters.remove(&key);
+        self.waiters.remove(key);
     }
 }
 
@@ -91,7 +92,7 @@ impl Engine {
                 reader: is_counted.then(|| ReaderId::of_group(name.as_bytes())),
                 hold_count: 0,
                 held_passes: Vec::new(),
-                waiters: BTreeSet::new(),
+                waiters: Waiters::default(),
             };
             self.subscriptions.groups.insert(group, fresh);
             group

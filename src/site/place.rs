@@ -181,8 +181,8 @@ impl Place {
         self.site.numbers_subscriptions_as_one()
     }
 
-    /// What is written from now on is synced by [`Place::reopen`]: of many channels that is one
-    /// sync and not one of each. For what counts for nothing before it is whole.
+    /// What channels hold need not be durable before [`Place::reopen`]: of many channels that is a
+    /// few syncs and not one of each. For what counts for nothing before it is whole.
     pub fn put_off_syncs(&mut self) {
         self.puts_off_syncs = true;
     }

@@ -13,8 +13,8 @@ use crate::base::time::Instant;
 /// Commits that are quicker are not waited for: a wake-up takes as long.
 const COMMIT_MIN: Duration = Duration::from_micros(100);
 
-/// A batch waits for a part of what a commit takes, and no longer than this.
-const WAIT_PART: u32 = 2;
+/// A batch waits for half of what a commit takes, and no longer than this.
+const WAIT_DIVISOR: u32 = 2;
 const WAIT_MAX: Duration = Duration::from_millis(5);
 
 /// Commits after which a way is known, behind those that still have to do with the other one.
@@ -25,7 +25,7 @@ const SETTLING_COMMITS: u32 = 4;
 /// says little.
 const ROUNDS: u32 = 3;
 
-/// How much quicker it has to be: it is paid with the latency of who comes alone.
+/// So many times the rate without waiting it has to reach: it is paid with the latency of who comes alone.
 const WORTH_IT: f64 = 1.05;
 
 /// How long what a trial has shown is believed; at least so many times what the trial took.
@@ -35,7 +35,7 @@ const TRIAL_PAUSE_FACTOR: u32 = 10;
 /// After so many waits in vain, one after the other, nobody waits until the next trial.
 const VAIN_MAX: u32 = 4;
 
-/// What one measurement weighs against those before it.
+/// A measurement weighs one part in so many, what was known before the rest.
 const BLEND: u32 = 8;
 
 /// Whether a batch waits for those who were just answered.
@@ -135,7 +135,6 @@ impl Gathering {
         if wanted < 2 || self.took < COMMIT_MIN {
             return;
         }
-        let trial_at = *self.trial_at.get_or_insert(now + TRIAL_PAUSE);
         if let Some(before) = before {
             self.tally.commits += 1;
             if SETTLING_COMMITS < self.tally.commits {
@@ -143,20 +142,28 @@ impl Gathering {
                 self.tally.time += now.since(before);
             }
         }
-        if VAIN_MAX <= self.vain_count {
-            self.settle(Way::Eager, now);
-        } else if SETTLING_COMMITS + MEASURED_COMMITS <= self.tally.commits {
-            let tally = std::mem::take(&mut self.tally);
-            if let Some(trial) = self.trial {
-                self.go_on_with(trial, tally, now);
-            } else if trial_at <= now {
-                self.trial = Some(Trial { begun_at: now, rounds_won: 0, eager: None });
-                self.way = Way::Eager;
-            }
-        }
+        self.choose(now);
         if self.way == Way::Patient {
-            let until = now + (self.took / WAIT_PART).min(WAIT_MAX);
+            let until = now + (self.took / WAIT_DIVISOR).min(WAIT_MAX);
             self.wait = Some(Wait { answered, wanted, until });
+        }
+    }
+
+    /// Begins or goes on with a trial once enough was measured, and ends one that is lost.
+    fn choose(&mut self, now: Instant) {
+        let trial_at = *self.trial_at.get_or_insert(now + TRIAL_PAUSE);
+        if VAIN_MAX <= self.vain_count {
+            return self.settle(Way::Eager, now);
+        }
+        if self.tally.commits < SETTLING_COMMITS + MEASURED_COMMITS {
+            return;
+        }
+        let tally = std::mem::take(&mut self.tally);
+        if let Some(trial) = self.trial {
+            self.go_on_with(trial, tally, now);
+        } else if trial_at <= now {
+            self.trial = Some(Trial { begun_at: now, rounds_won: 0, eager: None });
+            self.way = Way::Eager;
         }
     }
 

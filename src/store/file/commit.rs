@@ -81,7 +81,7 @@ impl Share {
         if let Some(text) = unsynced {
             if parts.iter().any(|part| part.refused.is_none() && is_deletion(part.batch)) {
                 // It is gone, and a power failure may bring it back: neither can be answered.
-                return Err(self.unsynced_deletion(text).into());
+                return Err(self.sync_refused(text).into());
             }
             for part in parts.iter_mut().filter(|part| part.refused.is_none()) {
                 part.refused = Some(text.clone());
@@ -93,11 +93,6 @@ impl Share {
         }
         let channels = parts.into_iter().map(|part| self.settle(part)).collect();
         Ok(CommitReport { clients_refused, channels })
-    }
-
-    fn unsynced_deletion(&self, text: String) -> StoreError {
-        let source = std::io::Error::other(text);
-        io_error(Action::Sync, self.ctx.root_path(), source).half_done()
     }
 
     /// Writes the counts of deliveries of all parts, or refuses those that have any.

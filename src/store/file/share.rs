@@ -45,6 +45,9 @@ pub struct Share {
     pub(super) dirty_since: Option<Instant>,
     /// Dirty files were closed: only a sync of the whole file system still reaches them.
     pub(super) must_sync_filesystem: bool,
+    /// Whether messages were written whose sync was put off: nobody is left whom a sync that finds
+    /// no room could refuse them to.
+    pub(super) holds_put_off: bool,
     /// A dirty file was closed, and the disk had no room for it: as if the next sync said so.
     pub(super) unsynced: Option<String>,
     /// A failed sync that nobody waited for.
@@ -103,6 +106,7 @@ impl Share {
             dirty: BTreeSet::new(),
             dirty_since: None,
             must_sync_filesystem: false,
+            holds_put_off: false,
             unsynced: None,
             failure: None,
             untidy: BTreeSet::new(),

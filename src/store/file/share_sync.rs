@@ -36,8 +36,10 @@ impl Share {
                 self.dirty_since = None;
                 self.is_root_renamed = false;
                 self.must_sync_filesystem = false;
+                self.holds_put_off = false;
                 Ok(None)
             }
+            Err(text) if self.holds_put_off => Err(self.sync_refused(text)),
             Err(text) => {
                 // What the kernel has dropped no later sync brings back: say it all anew.
                 self.deliveries.on_sync_failed(self.root.as_ref());
@@ -49,6 +51,12 @@ impl Share {
                 Ok(Some(text))
             }
         }
+    }
+
+    /// What is there now and may be gone after a power failure, and can be refused to nobody.
+    pub(super) fn sync_refused(&self, text: String) -> StoreError {
+        let source = std::io::Error::other(text);
+        io_error(Action::Sync, self.ctx.root_path(), source).half_done()
     }
 
     fn sync_dirty(&mut self) -> Result<(), StoreError> {
@@ -122,6 +130,8 @@ impl Share {
     /// # Errors
     /// [`StoreError`], if it is not a full disk.
     pub(super) fn leave_dirty(&mut self, batch: &Batch) -> Result<Option<String>, StoreError> {
+        let has_messages = batch.channels.iter().any(|part| !part.messages.is_empty());
+        self.holds_put_off |= self.ctx.options.sync && has_messages;
         if !self.dirty.is_empty() && self.dirty_since.is_none() {
             self.dirty_since = Some(self.now.at);
         }

@@ -366,8 +366,8 @@ impl Checker {
     /// A durable goes on where it was to before a change that was refused.
     fn restore_begins(&mut self, open: &Open) {
         if let Matter::Reset { key, .. } | Matter::Removal { key } = &open.matter
+            && !self.is_loosened(key)
             && let Some(durable) = self.durables.get_mut(key)
-            && !self.changes.loosened.contains_key(key)
         {
             durable.begins = durable.begins.or(open.begins);
             for (inbox, begin) in &open.begins_of {
@@ -582,7 +582,8 @@ impl Checker {
         text: impl FnOnce() -> String,
     ) {
         let closes = |open: &Open| match open.matter {
-            Matter::Client { number: closing, .. } => closing == number,
+            // Who was to be closed may have begun anew before that was done.
+            Matter::Client { number: closing, life: from } => closing == number && from <= life,
             Matter::Purge { .. }
             | Matter::Drop
             | Matter::Subscription { .. }
