@@ -25,7 +25,8 @@ const SETTLING_COMMITS: u32 = 4;
 /// says little.
 const ROUNDS: u32 = 3;
 
-/// So many times the rate without waiting it has to reach: it is paid with the latency of who comes alone.
+/// So many times the rate without waiting it has to reach: it is paid with the latency of who
+/// comes alone.
 const WORTH_IT: f64 = 1.05;
 
 /// How long what a trial has shown is believed; at least so many times what the trial took.
