@@ -262,6 +262,8 @@ fn what_would_harm_a_store_is_refused() {
     std::os::unix::fs::symlink(original.path(), &link).unwrap();
     let link = link.display().to_string();
     must_refuse(&["copy", &original.name, &link], "both are one store");
+    let below = format!("{}/sub/new", original.name);
+    must_refuse(&["copy", &original.name, &below], "lies in the store that is copied");
 
     let launch = Launch::new(&[]).file_store(Some(&original.path()));
     let mut running = launch.start();

@@ -240,8 +240,10 @@ impl Broker {
             tree.count_recalled(found.is_some());
             return Found::All(found.cloned());
         }
+        // What was found in portions may be what was right while it was looked for.
+        let is_at_once = session.search.is_none();
         let found = tree.matches_some(subject, most, &mut session.search);
-        if let Found::All(found) = &found {
+        if let (Found::All(found), true) = (&found, is_at_once) {
             Recent::remember(&mut session.recent, version, subject, found.as_ref());
         }
         found

@@ -276,6 +276,33 @@ fn a_search_among_very_many_patterns_is_done_in_portions() {
     assert!(work < 2 * (1 << 16), "the second of the two is remembered: {work}");
 }
 
+/// Goal: who comes while receivers are looked for gets the next message on that subject, whatever
+/// was found for the one before.
+#[test]
+fn who_comes_during_a_search_gets_the_next_message() {
+    for pattern in [">", "*.>", "*.*.>", "a.>", "*.a.a.>"] {
+        let mut process = process();
+        let (sender, other) = (process.client(0, ""), process.client(0, ""));
+        let newcomer = process.client(0, "");
+        process.send(other, combinations(1 << 15).as_bytes());
+        process.take(other);
+        let publish = format!("PUB {}.x.y 2\r\nhi\r\n", ["a"; 15].join("."));
+        let mut input = BytesMut::from(publish.as_bytes());
+        let now = process.now;
+        let mut turns = 0;
+        while process.loops[0].read(sender, &mut input, now) == Flow::Yielded {
+            turns += 1;
+            if turns == 2 {
+                process.send(newcomer, format!("SUB {pattern} 1\r\n").as_bytes());
+            }
+        }
+        assert!(turns > 2, "{turns} turns");
+        process.take(newcomer);
+        process.send(sender, publish.as_bytes());
+        assert_eq!(process.take(newcomer).matches("MSG a.a.a.").count(), 1, "{pattern}");
+    }
+}
+
 /// Goal: that nobody listens is remembered where it was much work to find out.
 #[test]
 fn a_search_in_vain_among_many_patterns_is_done_once() {

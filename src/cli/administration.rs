@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::connection::{self, CommandError, LoginArgs, printable_lines};
 use super::control::{self, ControlError, ServerArgs};
+use super::output;
 use crate::base::civil::Civil;
 use crate::base::go;
 use crate::base::time::WallTime;
@@ -225,16 +226,12 @@ pub fn unexpected() -> ControlError {
 #[must_use]
 pub fn end(command: &str, result: Result<String, ControlError>) -> ExitCode {
     match result {
-        Ok(text) => {
-            // A closed stdout leaves nobody to tell.
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(text) => output::end(text.as_bytes(), ExitCode::SUCCESS),
         Err(error) => {
             let mut lines = vec![error.to_string()];
             if let ControlError::Some { done, failed } = error {
-                // As above.
-                let _ = io::stdout().write_all(done.as_bytes());
+                // What failed is said below, and so is the code.
+                let _ = output::end(done.as_bytes(), ExitCode::FAILURE);
                 lines = failed;
             }
             for line in lines {

@@ -11,6 +11,7 @@ use clap::CommandFactory;
 
 use super::connection::{self, printable, printable_lines};
 use super::control::{self, ControlError, ServerArgs};
+use super::output;
 use super::progress::Progress;
 use crate::server::control_protocol::{BackupEnd, BackupStatus, Request};
 
@@ -71,7 +72,6 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    // A closed stdout or stderr leaves nobody to tell.
     match back_up(&args) {
         Ok(done) => {
             let text = if args.json {
@@ -79,10 +79,10 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             } else {
                 shown(&args.directory, &done)
             };
-            let _ = writeln!(io::stdout(), "{text}");
-            ExitCode::SUCCESS
+            output::end_line(&text, ExitCode::SUCCESS)
         }
         Err(error) => {
+            // A closed stderr leaves nobody to tell.
             let _ = writeln!(io::stderr(), "{NAME}: {}", printable_lines(&error.to_string()));
             ExitCode::FAILURE
         }

@@ -1,13 +1,12 @@
 //! `stanby completions`: what a shell needs to complete commands and flags.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
 
-use super::{COMMANDS, connection, describe};
+use super::{COMMANDS, connection, describe, output};
 
 /// Print the completions of a shell
 #[derive(Debug, Parser)]
@@ -32,11 +31,7 @@ pub fn describe() -> clap::Command {
 #[must_use]
 pub fn run(args: Vec<OsString>) -> ExitCode {
     match connection::parse::<Args>("stanby completions", args) {
-        Ok(Args { shell }) => {
-            // A closed stdout leaves nobody to tell.
-            let _ = io::stdout().write_all(&completions(shell));
-            ExitCode::SUCCESS
-        }
+        Ok(Args { shell }) => output::end(&completions(shell), ExitCode::SUCCESS),
         Err(code) => code,
     }
 }

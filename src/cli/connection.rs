@@ -279,6 +279,12 @@ pub enum CommandError {
     /// A certificate or key.
     #[error("{0}")]
     Tls(TlsError),
+    /// Somebody has ended it before all was published.
+    #[error("interrupted: {unacked} messages have no ack")]
+    Interrupted {
+        /// So many of those that were sent.
+        unacked: u64,
+    },
     /// The machine.
     #[error("{action}: {source}")]
     Io {

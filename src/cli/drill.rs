@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 
 use super::connection::{self, printable, printable_lines};
+use super::output;
 use super::table::{listed, table};
 use crate::base::files;
 use crate::base::random::Random;
@@ -200,9 +201,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    // A closed stdout leaves nobody to tell.
-    let _ = io::stdout().write_all(text.as_bytes());
-    ExitCode::from(code)
+    output::end(text.as_bytes(), ExitCode::from(code))
 }
 
 /// What is printed and the exit code, or why there is nothing to print.

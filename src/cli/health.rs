@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, ValueEnum};
 
-use super::connection;
+use super::{connection, output};
 
 /// Bytes of an answer that are read: the reason is at its front.
 const ANSWER_BYTES_MAX: u64 = 4 * 1024;
@@ -75,9 +75,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(answer) => judged(&answer),
         Err(error) => (format!("{}:{}: {error}", args.host, args.port), ExitCode::FAILURE),
     };
-    // A closed stdout leaves nobody to tell.
-    let _ = writeln!(io::stdout(), "{}", connection::printable(&text));
-    code
+    output::end_line(&connection::printable(&text), code)
 }
 
 fn ask(args: &Args) -> io::Result<String> {

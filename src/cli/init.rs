@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, ValueEnum};
 
-use super::connection;
+use super::{connection, output};
 use crate::base::files::{self, Access, Links};
 use crate::config::options::{self, Request};
 use crate::config::{Program, World};
@@ -116,12 +116,9 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Err(code) => return code,
     };
     match init(&args) {
-        Ok(text) => {
-            // A closed stdout or stderr leaves nobody to tell.
-            let _ = write!(io::stdout(), "{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(text) => output::end(text.as_bytes(), ExitCode::SUCCESS),
         Err(error) => {
+            // A closed stderr leaves nobody to tell.
             let _ = writeln!(io::stderr(), "stanby init: {error}");
             ExitCode::FAILURE
         }

@@ -21,6 +21,7 @@ pub mod import;
 pub mod init;
 pub mod man;
 pub mod message;
+mod output;
 pub mod pending;
 mod progress;
 pub mod publish;

@@ -79,8 +79,9 @@ fn publish(args: &Args) -> Result<(), CommandError> {
     let is_done = messages.wait(0)?;
     outcome.check(args.count)?;
     if !is_done {
-        say(&format!("interrupted: {} messages have no ack", outcome.under_way()))?;
-    } else if args.is_async {
+        return Err(CommandError::Interrupted { unacked: outcome.under_way() });
+    }
+    if args.is_async {
         say(&format!("Published [{}] : {} messages", args.subject, args.count))?;
     }
     Ok(client.close()?)

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use super::output;
 use crate::store::sql::dialect::{Dialect, Driver};
 use crate::store::sql::dsn::Source;
 use crate::store::sql::{self, durability, schema};
@@ -100,14 +101,11 @@ fn check(args: &SourceArgs) -> Ended {
     }
 }
 
-/// A closed stdout or stderr leaves nobody to tell.
 fn finish(ended: Ended) -> ExitCode {
     match ended {
-        Ok(text) => {
-            let _ = writeln!(io::stdout(), "{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(text) => output::end_line(&text, ExitCode::SUCCESS),
         Err(text) => {
+            // A closed stderr leaves nobody to tell.
             let _ = writeln!(io::stderr(), "{text}");
             ExitCode::FAILURE
         }

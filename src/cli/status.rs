@@ -9,6 +9,7 @@ use clap::CommandFactory;
 
 use super::connection::{self, printable, printable_lines};
 use super::control::{ControlError, ServerArgs};
+use super::output;
 use super::table::table;
 use crate::base::civil::Civil;
 use crate::base::time::WallTime;
@@ -54,9 +55,8 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     };
     match show(&args) {
         Ok((text, is_well)) => {
-            // A closed stdout leaves nobody to tell.
-            let _ = io::stdout().write_all(text.as_bytes());
-            if is_well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) }
+            let code = if is_well { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) };
+            output::end(text.as_bytes(), code)
         }
         Err(error) => {
             let _ =

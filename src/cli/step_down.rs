@@ -8,6 +8,7 @@ use clap::CommandFactory;
 
 use super::connection::{self, printable, printable_lines};
 use super::control::{self, ControlError, ServerArgs};
+use super::output;
 use crate::server::control_protocol::SteppedDown;
 
 /// Let another member of the group be active
@@ -50,9 +51,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
                 let SteppedDown { from, to, millis } = &done;
                 printable(&format!("{from} stepped down, {to} is active after {millis:.0} ms"))
             };
-            // A closed stdout leaves nobody to tell.
-            let _ = writeln!(io::stdout(), "{text}");
-            ExitCode::SUCCESS
+            output::end_line(&text, ExitCode::SUCCESS)
         }
         Err(error) => {
             let text = printable_lines(&error.to_string());

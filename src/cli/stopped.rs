@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::connection;
+use super::{connection, output};
 use crate::config::options::{self, Request};
 use crate::config::{Config, Program, World};
 use crate::transfer::channel::Report;
@@ -49,13 +49,10 @@ pub(super) fn line_of(report: &Report) -> String {
 
 /// What was done, or why not.
 pub(super) fn end(command: &str, result: Result<String, String>) -> ExitCode {
-    // A closed stdout or stderr leaves nobody to tell.
     match result {
-        Ok(text) => {
-            let _ = write!(io::stdout(), "{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(text) => output::end(text.as_bytes(), ExitCode::SUCCESS),
         Err(text) => {
+            // A closed stderr leaves nobody to tell.
             let _ = writeln!(io::stderr(), "{command}: {text}");
             ExitCode::FAILURE
         }

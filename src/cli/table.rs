@@ -12,7 +12,11 @@ pub fn table(rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let padded = |(cell, width): (&String, &usize)| {
+            let missing = width.saturating_sub(cell.chars().count());
+            format!("{cell}{}", " ".repeat(missing))
+        };
+        let cells = row.iter().zip(&widths).map(padded);
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
@@ -25,4 +29,19 @@ pub fn listed<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [Strin
     let head = head.map(str::to_owned).to_vec();
     let rows = rows.map(|row| row.map(|cell| printable(&cell)).to_vec());
     table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Wider than what a width in a format can be.
+    #[test]
+    fn cells_may_have_any_length() {
+        let long = "y".repeat(70_000);
+        let rows = [vec![long.clone(), "b".to_owned()], vec!["a".to_owned(), "b".to_owned()]];
+        let text = table(&rows);
+        assert!(text.starts_with(&format!("{long}  b\na")), "the first column is padded");
+        assert_eq!(text.len(), 2 * (70_000 + 4));
+    }
 }

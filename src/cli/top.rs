@@ -21,6 +21,7 @@ use clap::{CommandFactory, Parser, ValueEnum};
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 
 use super::connection::{self, printable_lines};
+use super::output;
 use crate::base::world;
 use fetch::{Address, FetchError, Limits};
 use keys::Reaction;
@@ -90,7 +91,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Err(code) => return code,
     };
     match ran(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(why) => {
             // A closed stderr leaves nobody to tell.
             let _ = writeln!(io::stderr(), "{NAME}: {}", printable_lines(&why));
@@ -99,7 +100,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn ran(args: &Args) -> Result<(), String> {
+fn ran(args: &Args) -> Result<ExitCode, String> {
     let ca = args
         .tlsca
         .clone()
@@ -112,7 +113,7 @@ fn ran(args: &Args) -> Result<(), String> {
         return once(&address, limits, interval, (view, args.json));
     }
     let first = fetch::sample(&address, limits).map_err(|error| error.to_string())?;
-    watch(address, limits, interval, (view, first))
+    watch(address, limits, interval, (view, first)).map(|()| ExitCode::SUCCESS)
 }
 
 /// Looks twice, since a rate needs two looks, and writes what there is.
@@ -121,7 +122,7 @@ fn once(
     limits: Limits,
     interval: Duration,
     (mut view, as_json): (View, bool),
-) -> Result<(), String> {
+) -> Result<ExitCode, String> {
     let look = || fetch::sample(address, limits).map_err(|error| error.to_string());
     view.take(Ok(look()?));
     thread::park_timeout(interval);
@@ -130,9 +131,7 @@ fn once(
         true => super::stopped::json(&view.document())?,
         false => printable_lines(&view.text()),
     };
-    // A closed stdout leaves nobody to tell.
-    let _ = io::stdout().write_all(text.as_bytes());
-    Ok(())
+    Ok(output::end(text.as_bytes(), ExitCode::SUCCESS))
 }
 
 /// Draws until it is told to end.

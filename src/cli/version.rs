@@ -1,12 +1,11 @@
 //! `stanby version`: which stanby this is, and whose place it takes.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::connection;
+use super::{connection, output};
 use crate::config::banner;
 
 /// Show which version this is
@@ -24,11 +23,7 @@ pub fn describe() -> clap::Command {
 #[must_use]
 pub fn run(args: Vec<OsString>) -> ExitCode {
     match connection::parse::<Args>("stanby version", args) {
-        Ok(Args {}) => {
-            // A closed stdout leaves nobody to tell.
-            let _ = writeln!(io::stdout(), "{}", banner::own_version());
-            ExitCode::SUCCESS
-        }
+        Ok(Args {}) => output::end_line(&banner::own_version(), ExitCode::SUCCESS),
         Err(code) => code,
     }
 }

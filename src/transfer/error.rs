@@ -67,6 +67,12 @@ pub enum TransferError {
     /// Both are one.
     #[error("both are one store")]
     OneStore,
+    /// The new one would be a channel of the other.
+    #[error("{} lies in the store that is copied: name a place outside of it", .path.display())]
+    Nested {
+        /// Where it was to be.
+        path: PathBuf,
+    },
     /// There is no store.
     #[error("{} has no store: {why}", .path.display())]
     NoStore {

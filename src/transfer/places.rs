@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::proto::spb;
@@ -26,7 +26,19 @@ pub(super) fn check(from: &Config, to: &Config) -> Result<(), TransferError> {
     if paths[0].is_some() && paths[0] == paths[1] {
         return Err(TransferError::OneStore);
     }
+    if let [Some(from), Some(to)] = &paths
+        && lies_in(to, from)
+    {
+        return Err(TransferError::Nested { path: to.clone() });
+    }
     paths.into_iter().flatten().try_for_each(check_user)
+}
+
+/// Whether a path, which need not be there, lies below that folder.
+fn lies_in(path: &Path, folder: &Path) -> bool {
+    let parent = path.ancestors().skip(1).find_map(|parent| parent.canonicalize().ok());
+    let folder = folder.canonicalize().ok();
+    parent.zip(folder).is_some_and(|(parent, folder)| parent.starts_with(folder))
 }
 
 /// Whether a new store may be made there.

@@ -147,7 +147,9 @@ fn pub_ends_by_a_signal_while_it_waits_for_an_ack() {
     server.stop(Signal::SIGKILL);
     let id = nix::unistd::Pid::from_raw(i32::try_from(running.child.id()).unwrap());
     nix::sys::signal::kill(id, Signal::SIGINT).unwrap();
-    running.out.wait("interrupted: 1 messages have no ack");
+    let (code, text) = running.end();
+    assert!(text.contains("interrupted: 1 messages have no ack"), "{text}");
+    assert_eq!(code, Some(1));
 }
 
 #[test]
