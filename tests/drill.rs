@@ -12,6 +12,7 @@ mod databases;
 #[path = "support/server.rs"]
 mod server;
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -366,20 +367,29 @@ fn a_server_that_talks_without_end_or_hangs_is_left() {
     let (asked, tail) = (room.path().join("asked"), room.path().join("tail"));
     fs::write(&tail, "").unwrap();
     let hangs = format!("touch {}; tail -f {}", asked.display(), tail.display());
-    let drill = room.command(&[&file, "--server", &room.script(&hangs)]).spawn().unwrap();
-    wait_for("the server", || asked.exists().then_some(()));
-    ends_at_once(drill, "interrupted");
+    let begin = || {
+        let drill = room.command(&[&file, "--server", &room.script(&hangs)]).spawn().unwrap();
+        wait_for("the server", || fs::remove_file(&asked).ok());
+        drill
+    };
+    ends_at_once(begin, "interrupted");
     assert_eq!(room.processes(), Vec::<String>::new());
 }
 
-/// Sends a Ctrl-C to a drill, which has to end at once; it says `part`.
-fn ends_at_once(drill: Child, part: &str) {
-    interrupt(&drill, Signal::SIGINT);
-    let begun = Instant::now();
-    let output = drill.wait_with_output().unwrap();
-    let said = text(&output);
-    assert!(output.status.code() == Some(3) && said.contains(part), "{said}");
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}: {said}", begun.elapsed());
+/// Sends a Ctrl-C to a drill, which has to end at once; it says `part`. One that waits for what it
+/// was at is late each time, one on a busy machine is not: a late one is tried again.
+fn ends_at_once(begin: impl Fn() -> Child, part: &str) {
+    const TRIES: usize = 3;
+    let is_at_once = (0..TRIES).any(|_| {
+        let drill = begin();
+        interrupt(&drill, Signal::SIGINT);
+        let begun = Instant::now();
+        let output = drill.wait_with_output().unwrap();
+        let said = text(&output);
+        assert!(output.status.code() == Some(3) && said.contains(part), "{said}");
+        begun.elapsed() < Duration::from_secs(3)
+    });
+    assert!(is_at_once, "it was late each time");
 }
 
 /// Goal: a monitor that says nothing holds up no Ctrl-C.
@@ -390,9 +400,14 @@ fn a_silent_monitor_does_not_hold_up_the_end() {
     let address = listener.local_addr().unwrap().to_string();
     let file = room.write("steps = [\"wait 1ms\"]\n");
     let words = [&file, "--attach", &address, "--monitor", &address];
-    let drill = room.command(&words).spawn().unwrap();
-    let _asked = listener.accept().unwrap();
-    ends_at_once(drill, "interrupted");
+    let asked = RefCell::new(Vec::new());
+    let begin = || {
+        let drill = room.command(&words).spawn().unwrap();
+        // It stays open: nothing is said, not even that nothing will be.
+        asked.borrow_mut().push(listener.accept().unwrap());
+        drill
+    };
+    ends_at_once(begin, "interrupted");
 }
 
 /// Goal: a report that cannot be written is known before anything is done, and if it shows at the
@@ -548,9 +563,12 @@ fn members_that_run_already_are_drilled_by_commands() {
     let (asked, tail) = (pair.room.path().join("asked"), pair.room.path().join("tail"));
     fs::write(&tail, "").unwrap();
     let hanging = "touch {folder}/asked; tail -f {folder}/tail # {signal} {member}";
-    let drill = pair.command("kill-the-active", hanging, &[]).spawn().unwrap();
-    wait_for("the command", || asked.exists().then_some(()));
-    ends_at_once(drill, "\"interrupted\": true");
+    let begin = || {
+        let drill = pair.command("kill-the-active", hanging, &[]).spawn().unwrap();
+        wait_for("the command", || fs::remove_file(&asked).ok());
+        drill
+    };
+    ends_at_once(begin, "\"interrupted\": true");
     let left = pair.room.processes();
     assert!(!left.iter().any(|words| words.contains("tail")), "{left:?}");
     // What was not killed serves on.
