@@ -122,7 +122,7 @@ impl NewStore {
         let mut is_fresh = false;
         if let Some(folder) = &config.streaming.directory {
             check_folder(config, folder, work, cluster)?;
-            is_fresh = entries(folder)?.is_empty();
+            is_fresh = site::of(config)?.peek_server().is_none();
             if is_fresh {
                 mark(config, work, cluster)?;
             }

@@ -176,17 +176,32 @@ pub fn begin_on(
     disk.create_root(&options.root).map_err(|error| rootless(&options.root, &error))?;
     let root = open_root(disk, &options.root)?;
     let path = path_below(&options.root, b"", format::SERVER_FILE);
-    let failed = |action: Action| move |source| io_error(action, &path, source);
-    let file = match root.open(format::SERVER_FILE, Access::CreateNew) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(source) => return Err(failed(Action::Open)(source)),
+    let path = path.as_path();
+    let failed = |action: Action| move |source| io_error(action, path, source);
+    if root.open(format::SERVER_FILE, Access::Read).is_ok() {
+        return Ok(());
+    }
+    // Whole at once under its name: a kill must not leave a record that nobody can read. What a
+    // kill leaves is of no epoch, and the next opening takes it away.
+    let spare = format::replacement_name(0, u64::from(std::process::id()));
+    let file = match root.open(&spare, Access::CreateNew) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            root.unlink(&spare).map_err(failed(Action::Replace))?;
+            root.open(&spare, Access::CreateNew)
+        }
+        opened => opened,
     };
+    let file = file.map_err(failed(Action::Open))?;
     let crc = Crc::new(u32::try_from(options.crc_polynomial).unwrap_or(Crc::IEEE));
     let mut bytes = format::VERSION_HEADER.to_vec();
     format::encode_plain(&mut bytes, &server.encode_to_vec(), &crc);
-    let written = file.append(&bytes).and_then(|()| file.sync()).and_then(|()| root.sync());
-    written.map_err(failed(Action::Append))
+    file.append(&bytes).and_then(|()| file.sync()).map_err(failed(Action::Append))?;
+    match root.rename_new(&spare, format::SERVER_FILE) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            root.unlink(&spare).map_err(failed(Action::Replace))
+        }
+        renamed => renamed.and_then(|()| root.sync()).map_err(failed(Action::Replace)),
+    }
 }
 
 /// Whether this user may write in the root: asked where a server alone starts, which ends in the
