@@ -163,6 +163,9 @@ pub fn begin(options: &FileOptions, server: &spb::ServerInfo) -> Result<(), Stor
     begin_on(&RealDisk, options, server)
 }
 
+/// So many that were killed while they began are passed over.
+const SPARES_MAX: u64 = 100;
+
 /// [`begin`] on this disk.
 ///
 /// # Errors
@@ -183,25 +186,28 @@ pub fn begin_on(
     }
     // Whole at once under its name: a kill must not leave a record that nobody can read. What a
     // kill leaves is of no epoch, and the next opening takes it away.
-    let spare = format::replacement_name(0, u64::from(std::process::id()));
-    let file = match root.open(&spare, Access::CreateNew) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            root.unlink(&spare).map_err(failed(Action::Replace))?;
-            root.open(&spare, Access::CreateNew)
-        }
-        opened => opened,
+    let is_taken = |opened: &std::io::Result<_>| is_there_already(opened.as_ref().err());
+    let spares = (0..SPARES_MAX).map(|number| format::replacement_name(0, number));
+    let mut opened = spares.map(|spare| (root.open(&spare, Access::CreateNew), spare));
+    let free = opened.find(|(opened, _)| !is_taken(opened));
+    let Some((file, spare)) = free else {
+        let error = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+        return Err(failed(Action::Open)(error));
     };
     let file = file.map_err(failed(Action::Open))?;
     let crc = Crc::new(u32::try_from(options.crc_polynomial).unwrap_or(Crc::IEEE));
     let mut bytes = format::VERSION_HEADER.to_vec();
     format::encode_plain(&mut bytes, &server.encode_to_vec(), &crc);
     file.append(&bytes).and_then(|()| file.sync()).map_err(failed(Action::Append))?;
-    match root.rename_new(&spare, format::SERVER_FILE) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            root.unlink(&spare).map_err(failed(Action::Replace))
-        }
-        renamed => renamed.and_then(|()| root.sync()).map_err(failed(Action::Replace)),
+    let renamed = root.rename_new(&spare, format::SERVER_FILE);
+    if is_there_already(renamed.as_ref().err()) {
+        return Ok(());
     }
+    renamed.and_then(|()| root.sync()).map_err(failed(Action::Replace))
+}
+
+fn is_there_already(error: Option<&std::io::Error>) -> bool {
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists)
 }
 
 /// Whether this user may write in the root: asked where a server alone starts, which ends in the
