@@ -81,6 +81,22 @@ fn open(
     file::open_on(Arc::new(mounted), opening).unwrap()
 }
 
+/// The first member's store, which is new, with these options.
+fn begin(disk: &MemoryDisk, options: &FileOptions) -> Box<dyn Store> {
+    let mounted = disk.mount(FIRST);
+    file::prepare_on(&mounted, options).unwrap();
+    let opening = Opening {
+        options,
+        limits: &StoreLimits::default(),
+        fence: Arc::new(Held(1, Arc::default())),
+        predecessor: Predecessor::Clean,
+        loops: 1,
+        now: now(1),
+        survey: None,
+    };
+    file::open_on(Arc::new(mounted), opening).unwrap().shares.remove(0)
+}
+
 /// Writes to all channels.
 fn publish(
     store: &mut dyn Store,
@@ -504,18 +520,7 @@ fn a_sync_that_was_put_off_and_finds_no_room_ends_the_store() {
         let disk = MemoryDisk::new(1, false);
         let mut options = FileOptions::new(Path::new("/data"));
         options.auto_sync = Some(std::time::Duration::from_secs(1));
-        let mounted = disk.mount(FIRST);
-        file::prepare_on(&mounted, &options).unwrap();
-        let opening = Opening {
-            options: &options,
-            limits: &StoreLimits::default(),
-            fence: Arc::new(Held(1, Arc::default())),
-            predecessor: Predecessor::Clean,
-            loops: 1,
-            now: now(1),
-            survey: None,
-        };
-        let mut store = file::open_on(Arc::new(mounted), opening).unwrap().shares.remove(0);
+        let mut store = begin(&disk, &options);
         let part = part("foo", Lifecycle::Create, 1..=1);
         let put_off = Batch { durable: false, ..batch(vec![part]) };
         store.commit(Epoch(1), &put_off).unwrap();
@@ -543,18 +548,7 @@ fn what_a_purge_writes_anew_is_durable_where_nothing_is_synced_with_a_commit() {
         let mut options = FileOptions::new(Path::new("/data"));
         (options.sync, options.slice_messages_max) = (false, 2);
         options.auto_sync = Some(std::time::Duration::from_secs(1));
-        let mounted = disk.mount(FIRST);
-        file::prepare_on(&mounted, &options).unwrap();
-        let opening = Opening {
-            options: &options,
-            limits: &StoreLimits::default(),
-            fence: Arc::new(Held(1, Arc::default())),
-            predecessor: Predecessor::Clean,
-            loops: 1,
-            now: now(1),
-            survey: None,
-        };
-        let mut store = file::open_on(Arc::new(mounted), opening).unwrap().shares.remove(0);
+        let mut store = begin(&disk, &options);
         publish(store.as_mut(), FIRST, (Lifecycle::Create, 1, MESSAGE_COUNT));
         store.maintain(now(5)).unwrap();
         purge_all(store.as_mut());
